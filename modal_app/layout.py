@@ -1,0 +1,139 @@
+"""Where everything lies in a store: the one place that knows a file name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from modal_app.step import StepKind
+
+ATTEMPT_PREFIX = "attempt-"
+
+
+@dataclass(frozen=True, slots=True)
+class StepFolder:
+    """The folder that one step owns. Only the holder of `lock` writes below it."""
+
+    path: Path
+    done: Path
+    """The file whose presence, and nothing else, means that the step has succeeded."""
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def config(self) -> Path:
+        """The Axolotl config as it was keyed: inputs by content, no addresses."""
+        return self.path / "config.yml"
+
+    @property
+    def identity(self) -> Path:
+        """run.json: what was asked, and every part of the key."""
+        return self.path / "run.json"
+
+    @property
+    def model(self) -> Path:
+        """Axolotl's output_dir: the adapter, and checkpoint-N folders beside it."""
+        return self.path / "model"
+
+    @property
+    def tracking(self) -> Path:
+        """wandb.json: the W&B run id and group, drawn at the first attempt and kept."""
+        return self.path / "wandb.json"
+
+    def attempts(self) -> list[Attempt]:
+        """Every attempt so far, oldest first."""
+        found = [
+            Attempt(path, int(path.name.removeprefix(ATTEMPT_PREFIX)))
+            for path in self.path.glob(f"{ATTEMPT_PREFIX}*")
+            if path.name.removeprefix(ATTEMPT_PREFIX).isdecimal()
+        ]
+        return sorted(found, key=lambda attempt: attempt.number)
+
+    def attempt(self, number: int) -> Attempt:
+        return Attempt(self.path / f"{ATTEMPT_PREFIX}{number}", number)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a step: its own folder, never reused."""
+
+    path: Path
+    number: int
+
+    @property
+    def started(self) -> Path:
+        """started.json: who runs it (pid, start time, boot id) and since when."""
+        return self.path / "started.json"
+
+    @property
+    def result(self) -> Path:
+        """result.json: how it ended; written last."""
+        return self.path / "result.json"
+
+    @property
+    def exit(self) -> Path:
+        """exit.json: the process's exit code or signal, written by the process that reaped it."""
+        return self.path / "exit.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def config(self) -> Path:
+        """The config as Axolotl reads it, addresses stamped on."""
+        return self.path / "config.yml"
+
+    @property
+    def train_state(self) -> Path:
+        """train.json: steps, world size and phase seconds, kept current by the Axolotl plugin."""
+        return self.path / "train.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The root folder of everything axosweep keeps. The same tree on this machine and on Modal."""
+
+    root: Path
+
+    @property
+    def inputs(self) -> Path:
+        """Local files and folders that experiments read, by content hash."""
+        return self.root / "inputs"
+
+    @property
+    def sweeps(self) -> Path:
+        return self.root / "sweeps"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def prepared(self) -> Path:
+        return self.root / "prepared"
+
+    @property
+    def cache(self) -> Path:
+        """Facts that can be found again: content hashes, hub revisions."""
+        return self.root / "cache"
+
+    def prepared_dataset(self, data_key: str) -> Path:
+        return self.prepared / data_key
+
+    def manifest(self, data_key: str) -> Path:
+        return self.prepared_dataset(data_key) / "manifest.json"
+
+    def folder(self, kind: StepKind, key: str) -> StepFolder:
+        match kind:
+            case StepKind.PREPROCESS:
+                return StepFolder(self.prepared / f"{key}.work", done=self.manifest(key))
+            case StepKind.TRAIN:
+                path = self.runs / key
+                return StepFolder(path, done=path / "result.json")

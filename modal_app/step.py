@@ -1,0 +1,139 @@
+"""A step and its outcome: what the launcher asks of the worker, and what it gets back. JSON at the edges."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+
+class StepKind(StrEnum):
+    PREPROCESS = "preprocess"
+    TRAIN = "train"
+
+
+class Device(StrEnum):
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """How a run appears in W&B."""
+
+    mode: str
+    """online, offline or disabled"""
+    project: str = "axosweep"
+    entity: str | None = None
+    group: str = ""
+    """The first sweep that runs it."""
+    name: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One unit of work, complete: whoever holds it needs nothing else but the store."""
+
+    kind: StepKind
+    key: str
+    """The data key of a preprocess step, the run key of a train step."""
+    config: Mapping[str, Any]
+    """The Axolotl config, local inputs written as `inputs/...` (relative to the attempt's folder)."""
+    data_key: str
+    processes: int = 1
+    """Data-parallel ranks; one per GPU."""
+    device: Device = Device.CPU
+    base_model: str = ""
+    """The base model as the user named it; written into the adapter's own config."""
+    tracking: Tracking = field(default_factory=lambda: Tracking("disabled"))
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Extra process environment. Never a secret: it is sent in clear."""
+    sweep: str = ""
+    """The sweep on whose behalf it is started."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Step:
+        raw = json.loads(text)
+        tracking = raw.pop("tracking")
+        return cls(
+            **raw
+            | {
+                "kind": StepKind(raw["kind"]),
+                "device": Device(raw["device"]),
+                "tracking": Tracking(**tracking | {"tags": tuple(tracking["tags"])}),
+            }
+        )
+
+
+class OutcomeStatus(StrEnum):
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    """Asked to stop (a signal): it can be continued."""
+    LOST = "lost"
+    """Its process ended without a word."""
+
+
+class FailureReason(StrEnum):
+    CONFIG = "config"
+    DATA = "data"
+    OOM = "oom"
+    NAN = "nan"
+    PREEMPTED = "preempted"
+    TIMEOUT = "timeout"
+    LOST = "lost"
+    ERROR = "error"
+    """None of the others: the message says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended."""
+
+    status: OutcomeStatus
+    attempt: int
+    started_at: float
+    """Unix seconds."""
+    finished_at: float
+    reason: FailureReason | None = None
+    message: str = ""
+    """One line for the table; the log has the rest."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """train: step, max_steps, world_size, manifest (its sha256), phases (seconds); preprocess: the manifest."""
+
+    @property
+    def seconds(self) -> float:
+        return self.finished_at - self.started_at
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Outcome:
+        raw = json.loads(text)
+        reason = raw["reason"]
+        return cls(
+            **raw
+            | {
+                "status": OutcomeStatus(raw["status"]),
+                "reason": None if reason is None else FailureReason(reason),
+            }
+        )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write beside, then rename: a reader sees the old file or the whole new one."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

@@ -1,0 +1,1 @@
+"""The local side: compose, check, plan, execute, record, compare."""

@@ -1,0 +1,22 @@
+"""The one error a user sees: what was seen, what was expected, the way out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SweepError(Exception):
+    """A user's mistake. Shown as it is, without a traceback; the exit code is 2."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A sentence with the nearest known words, or nothing when none is near.
+
+    >>> did_you_mean("learnig_rate", ["learning_rate", "lora_r"])
+    ' Did you mean learning_rate?'
+    >>> did_you_mean("zzz", ["learning_rate"])
+    ''
+    """
+    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(near)}?" if near else ""

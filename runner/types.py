@@ -1,0 +1,146 @@
+"""The nouns: frozen values that pass from stage to stage. They know nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from modal_app.step import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """What a run trains on. `type` is `cpu`, or a GPU's name in conf/gpu."""
+
+    type: str
+    count: int
+    """Processes of a run, one per GPU: the data-parallel ranks."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataChoice:
+    """The `data` node."""
+
+    path: str | None = None
+    limit: int | None = None
+    """Rows per dataset; None is all of them."""
+    seed: int | None = None
+    """What preprocessing shuffles and splits with; None is the run's own seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingChoice:
+    """The `tracking` node."""
+
+    mode: str
+    project: str
+    entity: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorChoice:
+    """The `executor` node."""
+
+    type: str
+    parallel: int | None = None
+    """Runs at a time; None is what the machine has room for."""
+    warm: bool = True
+    """On the CPU: fork runs from one preloaded process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One composed point of a sweep: what it is (axolotl), and where and how it runs (the rest)."""
+
+    overrides: tuple[str, ...]
+    """What was asked beyond the defaults, as the user wrote it."""
+    axolotl: Mapping[str, Any]
+    """Resolved and plain (JSON values only), exactly what conf and overrides say."""
+    gpu: Gpu
+    data: DataChoice
+    tracking: TrackingChoice
+    executor: ExecutorChoice
+
+
+class Action(StrEnum):
+    LAUNCH = "launch"
+    PLAN = "plan"
+    OVERRIDES = "overrides"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the whole sweep was asked to do. None of it may differ between its runs."""
+
+    action: Action
+    name: str
+    """The sweep file's or experiment's name, or the swept keys."""
+    store: str | None
+    json: bool
+
+
+class InputKind(StrEnum):
+    FILE = "file"
+    FOLDER = "folder"
+    HUB = "hub"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Something outside the config that decides what a run is."""
+
+    at: str
+    """Where the config names it: `base_model`, `datasets.0.path`."""
+    text: str
+    """What the config says there."""
+    kind: InputKind
+    identity: str | None
+    """Hex sha256 of the content, or the hub commit. None: could not be resolved now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An experiment with its identity."""
+
+    key: str
+    data_key: str
+    experiment: Experiment
+    config: Mapping[str, Any]
+    """The keyed config: local inputs by content, hub inputs by commit, no addresses."""
+    inputs: tuple[Input, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedDataset:
+    key: str
+    step: Step
+    done: bool
+    runs: tuple[str, ...]
+    """Keys of the runs that read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    run: Run
+    step: Step
+    done: bool
+    copies: int = 1
+    """How many of the asked experiments are this same run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would run, once each."""
+
+    sweep: str
+    """The sweep's id: its name and a hash of its runs, so that the same question is the same sweep."""
+    runs: tuple[PlannedRun, ...]
+    datasets: tuple[PlannedDataset, ...]
+    unresolved: tuple[Input, ...] = field(default=())
+
+    @property
+    def pending(self) -> tuple[PlannedRun, ...]:
+        return tuple(planned for planned in self.runs if not planned.done)
