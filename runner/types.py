@@ -99,6 +99,8 @@ class Input:
     kind: InputKind
     identity: str | None
     """Hex sha256 of the content, or the hub commit. None: could not be resolved now."""
+    problem: str = ""
+    """Why it could not be resolved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,17 @@ class PlannedRun:
     done: bool
     copies: int = 1
     """How many of the asked experiments are this same run."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How one asked experiment ended, for whoever asked (a third-party sweeper among them)."""
+
+    key: str
+    succeeded: bool
+    objective: float | None
+    """Best eval loss; None without one."""
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

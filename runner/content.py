@@ -1,0 +1,93 @@
+"""Content hashes of local files and folders, remembered for files too big to read at every command."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from modal_app.step import write_atomically
+from runner.errors import SweepError
+
+ALWAYS_READ_BELOW_BYTES = 64 * 1024 * 1024
+"""Smaller files are read every time: a changed file with an old time stamp must not go unnoticed."""
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+class ContentHashes:
+    """sha256 of files and folders. `memory` is a JSON file that may be deleted at any time."""
+
+    def __init__(self, memory: Path) -> None:
+        self._memory = memory
+        self._known: dict[str, list[object]] = _load(memory)
+        self._fresh: dict[Path, str] = {}
+
+    def of(self, path: Path) -> str:
+        """Hex sha256 of a file's bytes, or of a folder's names and contents (hidden names left out)."""
+        path = path.absolute()
+        if path not in self._fresh:
+            self._fresh[path] = self._folder(path) if path.is_dir() else self._file(path)
+        return self._fresh[path]
+
+    def save(self) -> None:
+        """Keep what was learned of big files."""
+        if self._known:
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._memory, json.dumps(self._known, indent=1))
+
+    def _folder(self, folder: Path) -> str:
+        digest = hashlib.sha256()
+        for path in sorted(folder.rglob("*")):
+            relative = path.relative_to(folder)
+            if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in relative.parts):
+                digest.update(f"{relative.as_posix()}\0{self._file(path)}\n".encode())
+        return digest.hexdigest()
+
+    def _file(self, path: Path) -> str:
+        stat = path.stat()
+        if stat.st_size < ALWAYS_READ_BELOW_BYTES:
+            return file_sha256(path)
+        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        known = self._known.get(str(path))
+        if known is None or known[:3] != mark:
+            known = self._known[str(path)] = [*mark, file_sha256(path)]
+        return str(known[3])
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def keep(source: Path, identity: str, target: Path) -> None:
+    """Put a local input into the store: a copy of a file, a link to a folder.
+
+    A file is copied so that what is trained on is what was hashed, whatever the user edits meanwhile.
+    Folders (base models) are linked, for their size. Raises SweepError when a file changed since it was hashed.
+    """
+    source = source.expanduser().absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        if not target.is_dir():
+            target.unlink(missing_ok=True)
+            target.symlink_to(source)
+        return
+    if target.is_file() and file_sha256(target) == identity:
+        return
+    beside = target.with_name(f".{target.name}.{id(target)}")
+    shutil.copyfile(source, beside)
+    if file_sha256(beside) != identity:
+        beside.unlink()
+        raise SweepError(f"{source} was changed while it was read. Run the command again.")
+    beside.replace(target)
+
+
+def _load(memory: Path) -> dict[str, list[object]]:
+    try:
+        loaded = json.loads(memory.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}

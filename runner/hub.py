@@ -1,0 +1,90 @@
+"""Hugging Face hub names -> commits: asked of the hub, or read from the local hub cache."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+TIMEOUT_S = 5.0
+DEFAULT_ENDPOINT = "https://huggingface.co"
+_COMMIT = re.compile(r"^[0-9a-f]{40}$")
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    kind: Literal["models", "datasets"]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    commit: str | None
+    problem: str = ""
+    """Why there is no commit."""
+
+
+@functools.cache
+def resolve(repository: Repository, revision: str | None) -> Resolved:
+    """The commit that a name stands for now. A full commit is taken at its word.
+
+    Asks HF_ENDPOINT with HF_TOKEN; with HF_HUB_OFFLINE, or when the hub does not answer, the local cache's
+    `refs` are read. Never raises: what cannot be resolved says why.
+    """
+    revision = revision or "main"
+    if _COMMIT.match(revision):
+        return Resolved(revision)
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
+        answer = Resolved(None, "HF_HUB_OFFLINE is set")
+    else:
+        answer = _ask(repository, revision)
+    cached = None if answer.commit else _from_cache(repository, revision)
+    return Resolved(cached) if cached else answer
+
+
+def hub_cache() -> Path:
+    """The folder of the hub's local cache, by huggingface_hub's own rules."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
+
+
+def _ask(repository: Repository, revision: str) -> Resolved:
+    endpoint = os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
+    quoted = urllib.parse.quote(revision, safe="")
+    request = urllib.request.Request(f"{endpoint}/api/{repository.kind}/{repository.name}/revision/{quoted}")
+    if token := os.environ.get("HF_TOKEN"):
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
+            commit = json.load(reply).get("sha")
+    except urllib.error.HTTPError as error:
+        return Resolved(None, _refusal(error.code, repository))
+    except (OSError, json.JSONDecodeError) as error:
+        return Resolved(None, f"the hub did not answer: {getattr(error, 'reason', error)}")
+    if isinstance(commit, str) and _COMMIT.match(commit):
+        return Resolved(commit)
+    return Resolved(None, "the hub's answer held no commit")
+
+
+def _refusal(code: int, repository: Repository) -> str:
+    if code in (401, 403):
+        return f"the hub answered {code}: no such name, or it is private or gated and HF_TOKEN does not open it"
+    if code == 404:
+        return f"the hub answered 404: it has no {repository.kind.removesuffix('s')} of this name and revision"
+    return f"the hub answered {code}"
+
+
+def _from_cache(repository: Repository, revision: str) -> str | None:
+    folder = f"{repository.kind}--{repository.name.replace('/', '--')}"
+    try:
+        commit = (hub_cache() / folder / "refs" / revision).read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return commit if _COMMIT.match(commit) else None

@@ -1,0 +1,117 @@
+"""What a config reads from outside: found, then identified by content (local) or commit (hub)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from runner import hub
+from runner.content import ContentHashes
+from runner.errors import SweepError
+from runner.types import Input, InputKind
+
+MODEL_KEYS = ("base_model", "base_model_config", "tokenizer_config", "processor_config", "lora_model_dir")
+DATASET_LISTS = ("datasets", "test_datasets", "pretraining_dataset")
+FILE_KEYS = ("deepspeed",)
+"""Keys that hold a file's path when they hold text."""
+
+LOADERS = {"json", "csv", "parquet", "text", "arrow", "xml", "webdataset"}
+"""`path` values that name a loader of the datasets library: the files are in data_files."""
+
+_LOCAL_LOOKING = re.compile(r"^[./~]|\.(jsonl?|csv|parquet|txt|arrow|gz|zst)$")
+_HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+
+
+def find_inputs(axolotl: Mapping[str, Any]) -> tuple[Input, ...]:
+    """Everything outside the config that it reads, not yet identified.
+
+    Raises SweepError for a local path that does not exist, and for an address that cannot be pinned.
+    """
+    return tuple(_classify(at, text) for at, text in _named(axolotl))
+
+
+def identify(found: Input, axolotl: Mapping[str, Any], hashes: ContentHashes) -> Input:
+    """The same input with its identity; a hub name that cannot be resolved now keeps None and says why."""
+    if found.kind is not InputKind.HUB:
+        return replace(found, identity=hashes.of(Path(found.text).expanduser()))
+    repository = hub.Repository("datasets" if _is_dataset(found.at) else "models", found.text)
+    resolved = hub.resolve(repository, _asked_revision(found.at, axolotl))
+    return replace(found, identity=resolved.commit, problem=resolved.problem)
+
+
+def staged_name(found: Input) -> str:
+    """The path below the store's root under which a local input is kept, by content."""
+    assert found.identity is not None and found.kind is not InputKind.HUB
+    extension = "".join(Path(found.text).suffixes[-2:]) if found.kind is InputKind.FILE else ""
+    return f"inputs/{found.identity[:16]}{extension}"
+
+
+def how_to_pin(found: Input) -> str:
+    """The override that pins a hub input without asking the hub."""
+    return f"{revision_key(found.at)}=<40-digit commit>"
+
+
+def revision_key(at: str) -> str:
+    """The config key that holds the revision of the hub input named at `at`.
+
+    >>> revision_key("base_model"), revision_key("datasets.1.path")
+    ('revision_of_model', 'datasets.1.revision')
+    """
+    return at.rsplit(".", 1)[0] + ".revision" if _is_dataset(at) else "revision_of_model"
+
+
+def _named(axolotl: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key in MODEL_KEYS + FILE_KEYS:
+        if isinstance(axolotl.get(key), str):
+            yield key, axolotl[key]
+    template = axolotl.get("chat_template_jinja")
+    if isinstance(template, str) and template.endswith((".jinja", ".jinja2", ".j2")):
+        yield "chat_template_jinja", template
+    for key in DATASET_LISTS:
+        entries = axolotl.get(key)
+        for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+            yield from _named_in_dataset(f"{key}.{index}", entry)
+
+
+def _named_in_dataset(at: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    path, files = entry.get("path"), entry.get("data_files")
+    if isinstance(path, str) and path not in LOADERS:
+        yield f"{at}.path", path
+        if not Path(path).expanduser().exists():
+            return  # data_files of a hub dataset are files of that repository, at its commit
+    if isinstance(files, str):
+        yield f"{at}.data_files", files
+    elif isinstance(files, list):
+        yield from ((f"{at}.data_files.{index}", name) for index, name in enumerate(files))
+
+
+def _classify(at: str, text: str) -> Input:
+    path = Path(text).expanduser()
+    if path.is_file():
+        return Input(at, text, InputKind.FILE, None)
+    if path.is_dir():
+        return Input(at, text, InputKind.FOLDER, None)
+    if _LOCAL_LOOKING.search(text) or at.split(".")[0] in (*FILE_KEYS, "chat_template_jinja"):
+        raise SweepError(f"{at}={text}: there is no such file or folder (looked in {os.getcwd()}).")
+    if not _HUB_NAME.match(text):
+        raise SweepError(
+            f"{at}={text}: neither a local path nor a Hugging Face name (owner/name). What it holds cannot be"
+            " pinned, so its results could not be trusted; download it and give the file's path."
+        )
+    return Input(at, text, InputKind.HUB, None)
+
+
+def _is_dataset(at: str) -> bool:
+    return at.split(".")[0] in DATASET_LISTS
+
+
+def _asked_revision(at: str, axolotl: Mapping[str, Any]) -> str | None:
+    if not _is_dataset(at):
+        return axolotl.get("revision_of_model")
+    key, index, _ = at.split(".")[:3]
+    revision = axolotl[key][int(index)].get("revision")
+    return None if revision is None else str(revision)
