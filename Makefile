@@ -1,0 +1,48 @@
+# `make` lists the targets. Each brings what it needs; nothing is installed outside this folder.
+
+export UV_PYTHON_DOWNLOADS ?= never
+BIN := .venv/bin
+UPGRADE ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help env trainer sweep test test-fast check fix lock fields clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: ## Build the launcher's environment (.venv, about 0.3 GB)
+	@sh scripts/bootstrap.sh
+
+trainer: env ## Build the trainer's environment (Axolotl and PyTorch, about 8 GB)
+	@$(BIN)/python -m runner.trainer_environment
+
+sweep: trainer ## Train the six runs of sweeps/tiny_grid.yaml on this machine's CPU and compare them
+	@$(BIN)/axosweep -m +sweeps=tiny_grid
+
+test: trainer ## Run every test, the fast ones first
+	@$(BIN)/python -m pytest
+
+test-fast: env ## Run the tests that need neither Axolotl nor more than a few seconds
+	@$(BIN)/python -m pytest -m "not slow"
+
+check: env ## Lint, formatting, types, and who imports whom
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+fix: env ## Repair lint and formatting
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+lock: env ## Renew both locks; UPGRADE=--upgrade takes the newest versions that fit
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate \
+		$(UPGRADE) --python-version 3.11 --extra dev pyproject.toml --output-file requirements.lock
+	@cd modal_app/trainer && UV_CUSTOM_COMPILE_COMMAND="make lock" ../../$(BIN)/uv pip compile --quiet --universal \
+		--generate-hashes --no-annotate $(UPGRADE) --python-version 3.12 pyproject.toml --output-file requirements.lock
+
+fields: trainer ## Renew the list of Axolotl's keys from the trainer environment
+	@.axosweep/trainer/bin/python modal_app/trainer/list_fields.py runner/axolotl_fields.json
+
+clean: ## Remove both environments and the tools' caches; out/ and its runs stay
+	@rm -rf .venv .axosweep .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
