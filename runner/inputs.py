@@ -45,8 +45,9 @@ def identify(found: Input, axolotl: Mapping[str, Any], hashes: ContentHashes) ->
 
 def staged_name(found: Input) -> str:
     """The path below the store's root under which a local input is kept, by content."""
-    assert found.identity is not None and found.kind is not InputKind.HUB
-    extension = "".join(Path(found.text).suffixes[-2:]) if found.kind is InputKind.FILE else ""
+    assert found.identity is not None
+    assert found.kind is not InputKind.HUB
+    extension = _extension(Path(found.text)) if found.kind is InputKind.FILE else ""
     return f"inputs/{found.identity[:16]}{extension}"
 
 
@@ -103,6 +104,11 @@ def _classify(at: str, text: str) -> Input:
             " pinned, so its results could not be trusted; download it and give the file's path."
         )
     return Input(at, text, InputKind.HUB, None)
+
+
+def _extension(path: Path) -> str:
+    compressed = path.suffix in {".gz", ".zst", ".bz2", ".xz"}
+    return "".join(path.suffixes[-2:]) if compressed else path.suffix
 
 
 def _is_dataset(at: str) -> bool:

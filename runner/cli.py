@@ -1,0 +1,152 @@
+"""`axosweep`: the verbs that only read, and the way into the Hydra application for everything else.
+
+Verbs that compose nothing import neither Hydra nor Modal nor W&B.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from runner import terminal
+from runner.errors import SweepError
+
+EXIT_FAILED_RUN = 1
+EXIT_USER_MISTAKE = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code: 0, 1 a run failed, 2 a mistake in the request."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except SweepError as error:
+        terminal.messages().print(f"axosweep: {error}", markup=False, soft_wrap=True)
+        return EXIT_USER_MISTAKE
+    except KeyboardInterrupt:
+        sys.stderr.write("axosweep: stopped. The same command continues where this one ended.\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left (| head)
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    verb = words[0] if words else ""
+    if verb in VERBS:
+        return VERBS[verb](words[1:])
+    if any(word in ("-h", "--help") for word in words):
+        from runner import help as help_page
+
+        print(help_page.text())
+        return 0
+    return _hydra(words)
+
+
+def _hydra(words: list[str]) -> int:
+    from runner import application
+
+    return application.run(words)
+
+
+def _plan(words: list[str]) -> int:
+    action = "overrides" if "--overrides" in words else "plan"
+    rest = [word for word in words if word not in ("--overrides", "--json")]
+    as_json = ["json=true"] if "--json" in words else []
+    return _hydra([*rest, f"action={action}", *as_json])
+
+
+def _status(words: list[str]) -> int:
+    from runner import report
+    from runner.compare import compare_sweep
+    from runner.ledger import find_sweep
+    from runner.status import all_sweeps
+    from runner.store import open_store
+
+    parser = _parser("status", "How every sweep stands, or every run of one sweep.")
+    parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it")
+    asked = parser.parse_args(words)
+    store = open_store(asked.store)
+    if asked.sweep is None:
+        report.show_sweeps(all_sweeps(store), store, as_json=asked.json)
+    else:
+        sweep = find_sweep(store, asked.sweep)
+        report.show_rows(compare_sweep(store, sweep), store, sweep, as_json=asked.json)
+    return 0
+
+
+def _compare(words: list[str]) -> int:
+    from runner import report
+    from runner.compare import compare_sweep
+    from runner.ledger import find_sweep
+    from runner.store import open_store
+
+    parser = _parser("compare", "The runs of a sweep side by side, only the parameters that differ.")
+    parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it; the newest by default")
+    asked = parser.parse_args(words)
+    store = open_store(asked.store)
+    sweep = find_sweep(store, asked.sweep)
+    report.show_rows(compare_sweep(store, sweep), store, sweep, as_json=asked.json)
+    return 0
+
+
+def _data(words: list[str]) -> int:
+    from runner import datasets
+    from runner.store import open_store
+
+    parser = _parser("data", "The prepared datasets, or samples of one as the model sees them.")
+    parser.add_argument("data", nargs="?", help="a data key, or the beginning of it")
+    asked = parser.parse_args(words)
+    datasets.show(open_store(asked.store), asked.data, as_json=asked.json)
+    return 0
+
+
+def _setup(words: list[str]) -> int:
+    from runner import trainer_environment
+
+    parser = argparse.ArgumentParser(
+        prog="axosweep setup", description="Build the locked environment that runs Axolotl (about 8 GB)."
+    )
+    parser.parse_args(words)
+    print(trainer_environment.build())
+    return 0
+
+
+def _completion(words: list[str]) -> int:
+    from runner import completion
+
+    parser = argparse.ArgumentParser(
+        prog="axosweep completion", description='Print shell completion: eval "$(axosweep completion bash)"'
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    print(completion.script(parser.parse_args(words).shell))
+    return 0
+
+
+def _complete(words: list[str]) -> int:
+    from runner import completion
+
+    print("\n".join(completion.complete(words[0], int(words[1]))))
+    return 0
+
+
+def _parser(verb: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"axosweep {verb}", description=description)
+    parser.add_argument("--store", help="the folder with the results (AXOSWEEP_STORE, else ./out)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "plan": _plan,
+    "status": _status,
+    "compare": _compare,
+    "data": _data,
+    "setup": _setup,
+    "completion": _completion,
+    "__complete": _complete,
+}

@@ -1,0 +1,188 @@
+"""Ledger, folders and metrics -> rows: one per run, only the parameters that differ, ranked where ranking is fair.
+
+Rows rank together only within one eval fingerprint: losses on different held-out rows say nothing of each other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from modal_app.layout import Store
+from modal_app.state import Phase, StepState, observe
+from modal_app.step import StepKind
+from runner.ledger import Ledger, SweepRun
+from runner.metrics import read_curves
+from runner.types import Experiment
+
+OBJECTIVE = "eval_loss"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One run as it is compared. Losses are None until logged; seconds are those of its last attempt."""
+
+    key: str
+    params: Mapping[str, Any]
+    """Only what differs between the compared runs."""
+    status: str
+    message: str
+    first: float | None
+    best: float | None
+    final: float | None
+    step: int | None
+    max_steps: int | None
+    seconds: float | None
+    attempts: int
+    eval_fingerprint: str | None
+    folder: str
+    is_best: bool = False
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """The run's facts: world size, phases, the manifest it read."""
+
+
+def compare_sweep(store: Store, sweep: str) -> list[Row]:
+    """The rows of a sweep, best first within each eval fingerprint, unfinished ones last.
+
+    Raises SweepError when there is no such sweep.
+    """
+    runs = Ledger(store, sweep).plan().runs
+    params = differing_params([_flat_config(store, run) for run in runs])
+    rows = [_row(store, run, values) for run, values in zip(runs, params, strict=True)]
+    return _ranked(rows)
+
+
+def differing_params(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of each config, what is not the same in all; a key that only repeats another one (alpha = 2r) is left out.
+
+    >>> differing_params([{"r": 8, "alpha": 16, "lr": 1}, {"r": 16, "alpha": 32, "lr": 1}])
+    [{'r': 8}, {'r': 16}]
+    """
+    names = dict.fromkeys(name for config in configs for name in config)
+    columns: dict[str, tuple[str, ...]] = {}
+    for name in sorted(names, key=_telling_first):
+        values = tuple(json.dumps(config.get(name), sort_keys=True) for config in configs)
+        if len(set(values)) > 1 and not any(_same_partition(values, seen) for seen in columns.values()):
+            columns[name] = values
+    return [{name: config.get(name) for name in columns} for config in configs]
+
+
+def flat_experiment(experiment: Experiment) -> dict[str, Any]:
+    """An experiment's config and where it runs, one level deep with dotted names."""
+    gpu, data = experiment.gpu, experiment.data
+    return _flat(experiment.axolotl, {"type": gpu.type, "count": gpu.count}, {"limit": data.limit, "seed": data.seed})
+
+
+def label(params: Mapping[str, Any]) -> str:
+    """Parameters as they are written on the command line."""
+    return " ".join(f"{name}={show_value(value)}" for name, value in params.items())
+
+
+def show_value(value: Any) -> str:
+    """A parameter's value in a table or a label: numbers short, paths by their last two parts."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, str) and value.startswith("/"):
+        return "/".join(value.split("/")[-2:])
+    return "" if value is None else str(value)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where there is no file."""
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+_TELLING = ("learning_rate", "lora_r", "base_model", "datasets", "gpu", "seed", "data")
+
+
+def _telling_first(name: str) -> tuple[int, str]:
+    """Names that people think in come before those that only follow from them."""
+    root = name.split(".")[0]
+    return (_TELLING.index(root) if root in _TELLING else len(_TELLING), name)
+
+
+def _same_partition(one: Sequence[str], other: Sequence[str]) -> bool:
+    pairs = set(zip(one, other, strict=True))
+    return len(pairs) == len(set(one)) == len(set(other))
+
+
+def _flat_config(store: Store, run: SweepRun) -> dict[str, Any]:
+    """The run's config and where it ran, one level deep with dotted names."""
+    identity = read_json(store.folder(StepKind.TRAIN, run.key).identity)
+    return _flat(identity.get("axolotl", {}), identity.get("gpu", {}), identity.get("data", {}))
+
+
+def _flat(axolotl: Mapping[str, Any], gpu: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    _flatten(dict(axolotl), "", flat)
+    _flatten({"gpu": dict(gpu), "data": dict(data)}, "", flat)
+    return flat
+
+
+def _flatten(value: Any, prefix: str, into: dict[str, Any]) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _flatten(item, f"{prefix}.{key}" if prefix else str(key), into)
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for index, item in enumerate(value):
+            _flatten(item, f"{prefix}.{index}", into)
+    else:
+        into[prefix] = value
+
+
+def _row(store: Store, run: SweepRun, params: Mapping[str, Any]) -> Row:
+    folder = store.folder(StepKind.TRAIN, run.key)
+    state = observe(store, StepKind.TRAIN, run.key)
+    curves = read_curves(folder.metrics)
+    attempts = folder.attempts()
+    train_state = read_json(attempts[-1].train_state) if attempts else {}
+    return Row(
+        key=run.key,
+        params=params,
+        status=status_word(state),
+        message=state.outcome.message if state.outcome and state.phase is not Phase.SUCCEEDED else "",
+        first=curves.first(OBJECTIVE),
+        best=curves.best(OBJECTIVE),
+        final=curves.final(OBJECTIVE),
+        step=curves.step,
+        max_steps=train_state.get("max_steps"),
+        seconds=state.outcome.seconds if state.outcome else None,
+        attempts=len(attempts),
+        eval_fingerprint=read_json(store.manifest(run.data_key)).get("eval_fingerprint"),
+        folder=str(folder.path),
+        record=dict(state.outcome.facts) if state.outcome else {},
+    )
+
+
+def status_word(state: StepState) -> str:
+    """The word for a state; a failure says its class."""
+    if state.phase is Phase.ABSENT:
+        return "pending"
+    if state.phase is Phase.FAILED and state.outcome and state.outcome.reason:
+        return f"failed ({state.outcome.reason})"
+    return str(state.phase)
+
+
+def _ranked(rows: Sequence[Row]) -> list[Row]:
+    ranked: list[Row] = []
+    crowned: set[str | None] = set()
+    for row in sorted(rows, key=lambda row: (row.eval_fingerprint or "", _score(row))):
+        wins = _score(row) < math.inf and row.eval_fingerprint not in crowned
+        if wins:
+            crowned.add(row.eval_fingerprint)
+        ranked.append(replace(row, is_best=wins))
+    return ranked
+
+
+def _score(row: Row) -> float:
+    """The final loss of a finished run; infinite for one that cannot win."""
+    usable = row.status == Phase.SUCCEEDED and row.final is not None and math.isfinite(row.final)
+    return row.final if usable and row.final is not None else math.inf

@@ -1,0 +1,105 @@
+"""`axosweep data`: the prepared datasets of a store, and samples with what is trained on marked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from modal_app.layout import Store
+from modal_app.state import observe
+from modal_app.step import StepKind
+from runner import terminal
+from runner.compare import read_json, status_word
+from runner.errors import SweepError, did_you_mean
+from runner.report import print_json
+
+
+def show(store: Store, asked: str | None, *, as_json: bool) -> None:
+    """List every prepared dataset, or show samples of the one that `asked` begins.
+
+    Raises SweepError when nothing, or more than one dataset, fits.
+    """
+    manifests = {key: read_json(store.manifest(key)) for key in _keys(store)}
+    if asked is None:
+        if as_json:
+            print_json([{"key": key, **manifest} for key, manifest in manifests.items()])
+        else:
+            terminal.results().print(_table(store, manifests))
+        return
+    key = _find(asked, list(manifests), store)
+    samples = _samples(store, key)
+    if as_json:
+        print_json({"key": key, **manifests[key], "samples": samples})
+    else:
+        _show_samples(key, manifests[key], samples)
+
+
+def _keys(store: Store) -> list[str]:
+    """Prepared or in preparation, the newest first."""
+    folders = sorted(store.prepared.glob("[!.]*"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return list(dict.fromkeys(path.name.removesuffix(".work") for path in folders if path.is_dir()))
+
+
+def _find(asked: str, keys: Sequence[str], store: Store) -> str:
+    fits = [key for key in keys if key.startswith(asked)]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise SweepError(f"{asked} fits several datasets: {', '.join(fits)}. Write more of the one you mean.")
+    raise SweepError(
+        f"There is no dataset {asked} in {store.prepared}.{did_you_mean(asked, keys)} `axosweep data` lists them."
+    )
+
+
+def _table(store: Store, manifests: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    columns = {
+        "train rows": "train_rows",
+        "eval rows": "eval_rows",
+        "tokens": "tokens",
+        "trained on": "trained_tokens",
+        "dropped": "dropped_rows",
+        "eval in train": "eval_rows_in_training",
+        "seconds": "seconds",
+    }
+    for heading in ("data", "status", *columns, "held-out rows"):
+        table.add_column(heading, justify="right" if heading in columns else "left")
+    for key, manifest in manifests.items():
+        status = status_word(observe(store, StepKind.PREPROCESS, key))
+        cells = [_cell(manifest.get(name)) for name in columns.values()]
+        table.add_row(key, status, *cells, str(manifest.get("eval_fingerprint") or "")[:8])
+    return table
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, int) else ""
+
+
+def _samples(store: Store, key: str) -> list[dict[str, Any]]:
+    path = store.prepared_dataset(key) / "samples.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def _show_samples(key: str, manifest: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
+    console = terminal.results()
+    console.print(Text(f"{key}: {_cell(manifest.get('rows'))} rows, {_cell(manifest.get('tokens'))} tokens"))
+    console.print(Text.assemble("What is trained on is ", ("marked", TRAINED), "; in a pipe it stands in [[ ]]."))
+    for sample in samples:
+        console.print(Text(f"\n{sample['split']} row {sample['row']}", style="bold"))
+        text = Text()
+        for segment in sample["segments"]:
+            trained = segment["trained"]
+            marked = segment["text"] if console.is_terminal or not trained else f"[[{segment['text']}]]"
+            text.append(marked, style=TRAINED if trained else "dim")
+        console.print(text, soft_wrap=True)
+    if overlap := manifest.get("eval_rows_in_training"):
+        console.print(Text(f"\n{overlap} eval rows also occur in training.", style="yellow"))
+
+
+TRAINED = "black on green"

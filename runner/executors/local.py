@@ -1,0 +1,259 @@
+"""Runs a plan on this machine: each dataset once, then every run, as many at a time as fit.
+
+The truth about a step is in its folder, not here: what another launcher (or a killed one's orphan) already works on
+is followed, not started again, and what this launcher started outlives it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from modal_app.layout import Store
+from modal_app.state import Phase, StepState, observe
+from modal_app.step import Device, FailureReason, OutcomeStatus, Step, StepKind
+from runner.errors import SweepError
+from runner.executors.workers import BUSY, StepId, Workers
+from runner.ledger import Event, Ledger, Record
+from runner.types import Plan
+
+POLL_S = 0.2
+STOP_GRACE_S = 7.0
+"""From asking a worker to checkpoint and stop, to killing it."""
+
+ENDED = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.STOPPED, Phase.LOST})
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """What this machine has room for."""
+
+    device: Device
+    total: int
+    """Cores for CPU ranks, cards for GPU ranks."""
+    parallel: int | None = None
+    """At most so many steps at a time."""
+
+
+@dataclass(slots=True)
+class _Job:
+    step: Step
+    attempts_before: int = 0
+    submitted: bool = False
+    started: bool = False
+    followed: bool = False
+    ended: bool = False
+    cards: tuple[int, ...] = ()
+
+
+Watch = Callable[[], None]
+"""Called about five times a second while steps run."""
+
+
+@dataclass(slots=True)
+class LocalExecutor:
+    store: Store
+    workers: Workers
+    slots: Slots
+    ledger: Ledger
+    _jobs: dict[StepId, _Job] = field(default_factory=dict)
+
+    def execute(self, plan: Plan, watch: Watch) -> None:
+        """Run everything that is not done; returns when every step has ended.
+
+        A failed step stops nothing but the runs that need it. KeyboardInterrupt stops what this launcher started
+        (it checkpoints first), records it, and goes on to the caller.
+        """
+        self._jobs = {(step.kind, step.key): _Job(step) for step in _needed(plan)}
+        try:
+            while any(not job.ended for job in self._jobs.values()):
+                self._start_what_is_ready()
+                self._reap(POLL_S)
+                watch()
+        except KeyboardInterrupt:
+            self._stop()
+            raise
+        finally:
+            self.workers.close()
+
+    def _start_what_is_ready(self) -> None:
+        for job in self._jobs.values():
+            if job.submitted or job.ended:
+                continue
+            state = self._observe(job)
+            if state.phase is Phase.SUCCEEDED:
+                self._finish(job, state)
+            elif state.phase is Phase.RUNNING:
+                self._follow(job, state)
+            elif job.followed and state.phase is Phase.FAILED:
+                self._finish(job, state)  # the other launcher's failure is this step's: nothing runs twice
+            elif self._blocked(job):
+                message = f"its dataset {job.step.data_key} could not be prepared"
+                self._finish_unstarted(job, OutcomeStatus.FAILED, message, FailureReason.DATA)
+            elif self._dataset_ready(job) and self._room_for(job):
+                self._submit(job)
+
+    def _submit(self, job: _Job) -> None:
+        job.submitted, job.followed = True, False
+        job.attempts_before = self._attempts(job.step)
+        step = job.step
+        if self.slots.device is Device.CUDA and step.kind is StepKind.TRAIN:
+            job.cards = tuple(sorted(self._free_cards())[: step.processes])
+            visible = ",".join(map(str, job.cards))
+            step = replace(step, environment={**step.environment, "CUDA_VISIBLE_DEVICES": visible})
+        self.ledger.append(Record(Event.SUBMITTED, step.kind, step.key))
+        self.workers.start(step)
+
+    def _reap(self, timeout_s: float) -> None:
+        for exited in self.workers.wait(timeout_s):
+            job = self._jobs[exited.step]
+            if exited.code == BUSY:
+                job.submitted = job.started = False  # someone claimed it first: follow them
+            elif exited.code is None and self._observe(job).phase is Phase.RUNNING:
+                job.submitted = job.started = False  # only the process that forked it is gone
+            else:
+                self._note_start(job)
+                self._finish(job, self._observe(job))
+        for job in self._jobs.values():
+            if job.submitted and not job.ended:
+                self._note_start(job)
+
+    def _note_start(self, job: _Job) -> None:
+        attempts = self._attempts(job.step)
+        if job.started or attempts <= job.attempts_before:
+            return
+        job.started = True
+        owner = self._observe(job).owner
+        self.ledger.append(
+            Record(
+                Event.STARTED,
+                job.step.kind,
+                job.step.key,
+                attempt=attempts,
+                pid=owner.pid if owner else None,
+            )
+        )
+
+    def _follow(self, job: _Job, state: StepState) -> None:
+        if not job.followed:
+            job.followed = True
+            pid = state.owner.pid if state.owner else None
+            self.ledger.append(Record(Event.FOLLOWED, job.step.kind, job.step.key, pid=pid))
+
+    def _finish(self, job: _Job, state: StepState) -> None:
+        job.ended, job.submitted, job.cards = True, False, ()
+        outcome = state.outcome
+        if job.started is False and not job.followed and state.phase is Phase.SUCCEEDED:
+            self.ledger.append(Record(Event.SKIPPED, job.step.kind, job.step.key))
+            return
+        self.ledger.append(
+            Record(
+                Event.FINISHED,
+                job.step.kind,
+                job.step.key,
+                attempt=state.attempt,
+                status=str(outcome.status if outcome else OutcomeStatus.LOST),
+                reason=str(outcome.reason or "") if outcome else str(FailureReason.LOST),
+                message=outcome.message if outcome else "its worker never began",
+                facts=outcome.facts if outcome else {},
+            )
+        )
+
+    def _finish_unstarted(self, job: _Job, status: OutcomeStatus, message: str, reason: str = "") -> None:
+        job.ended = True
+        step = job.step
+        self.ledger.append(Record(Event.FINISHED, step.kind, step.key, status=status, reason=reason, message=message))
+
+    def _stop(self) -> None:
+        """Ask every worker of ours to checkpoint and stop; kill what does not in time."""
+        ours = [job for job in self._jobs.values() if job.submitted and not job.ended]
+        for job in ours:
+            self.workers.signal((job.step.kind, job.step.key), signal.SIGTERM)
+        deadline = time.monotonic() + STOP_GRACE_S
+        while any(self._alive(job) for job in ours) and time.monotonic() < deadline:
+            self._reap(POLL_S)
+        for job in ours:
+            self.workers.signal((job.step.kind, job.step.key), signal.SIGKILL)
+        self._reap(POLL_S)
+        for job in ours:
+            if job.started and not job.ended:
+                self._finish(job, self._observe(job))
+            elif not job.ended:
+                self._finish_unstarted(job, OutcomeStatus.STOPPED, "stopped before it began")
+
+    def _alive(self, job: _Job) -> bool:
+        return not job.ended and self._observe(job).phase is Phase.RUNNING
+
+    def _blocked(self, job: _Job) -> bool:
+        dataset = self._dataset(job)
+        return dataset is not None and dataset.ended and not self._prepared(job)
+
+    def _dataset_ready(self, job: _Job) -> bool:
+        dataset = self._dataset(job)
+        return dataset is None or (dataset.ended and self._prepared(job))
+
+    def _dataset(self, job: _Job) -> _Job | None:
+        if job.step.kind is StepKind.PREPROCESS:
+            return None
+        return self._jobs.get((StepKind.PREPROCESS, job.step.data_key))
+
+    def _prepared(self, job: _Job) -> bool:
+        return self.store.manifest(job.step.data_key).exists()
+
+    def _room_for(self, job: _Job) -> bool:
+        busy = [other for other in self._jobs.values() if other.submitted and not other.ended]
+        if self.slots.parallel is not None and len(busy) >= self.slots.parallel:
+            return False
+        taken = sum(self._cost(other.step) for other in busy)
+        return not busy or taken + self._cost(job.step) <= self.slots.total
+
+    def _cost(self, step: Step) -> int:
+        on_cards = self.slots.device is Device.CUDA
+        if step.kind is StepKind.PREPROCESS:
+            return 0 if on_cards else 1
+        return step.processes
+
+    def _free_cards(self) -> set[int]:
+        taken = {card for job in self._jobs.values() for card in job.cards}
+        return set(range(self.slots.total)) - taken
+
+    def _observe(self, job: _Job) -> StepState:
+        return observe(self.store, job.step.kind, job.step.key)
+
+    def _attempts(self, step: Step) -> int:
+        return max((one.number for one in self.store.folder(step.kind, step.key).attempts()), default=0)
+
+
+def machine_slots(device: Device, processes: int, parallel: int | None) -> Slots:
+    """The room on this machine for runs of up to `processes` ranks.
+
+    Raises SweepError when GPUs are asked for and there are not enough.
+    """
+    if device is Device.CPU:
+        return Slots(device, os.cpu_count() or 1, parallel)
+    cards = _gpu_count()
+    if cards < processes:
+        raise SweepError(
+            f"executor=local needs {processes} NVIDIA GPU(s) for this and the machine has {cards}."
+            " Use gpu=cpu with model=tiny to try it here."
+        )
+    return Slots(device, cards, parallel)
+
+
+def _needed(plan: Plan) -> Iterator[Step]:
+    """The steps that are not done; a dataset only when a run that is not done reads it."""
+    wanted = {planned.run.data_key for planned in plan.pending}
+    yield from (dataset.step for dataset in plan.datasets if dataset.key in wanted and not dataset.done)
+    yield from (planned.step for planned in plan.pending)
+
+
+def _gpu_count() -> int:
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.splitlines())

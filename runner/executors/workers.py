@@ -1,0 +1,192 @@
+"""Worker processes on this machine: forked from one preloaded process, or started fresh. Starts and reaps, no more.
+
+Workers lead process groups of their own: a terminal's Ctrl-C does not reach them, the death of the launcher does
+not end them, and stopping one stops all that it started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import modal_app
+from modal_app.step import Step, StepKind
+
+BUSY = 75
+"""A worker's exit code when another process holds the step's claim (sysexits: EX_TEMPFAIL)."""
+
+StepId = tuple[StepKind, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A worker that this process started has ended. `code` is negative for a signal, None when nobody knows."""
+
+    step: StepId
+    code: int | None
+
+
+class Workers(Protocol):
+    def start(self, step: Step) -> None: ...
+    def wait(self, timeout_s: float) -> list[Exited]:
+        """The workers that ended, waiting at most `timeout_s` for news."""
+        ...
+
+    def signal(self, step: StepId, number: signal.Signals) -> None:
+        """Signal a worker's whole process group; nothing happens when it has ended."""
+        ...
+
+    def close(self) -> None:
+        """Accept no more steps; workers still alive go on by themselves."""
+        ...
+
+
+@dataclass(slots=True)
+class FreshWorkers:
+    """A new Python process for each step."""
+
+    python: Path
+    store: Path
+    environment: Mapping[str, str]
+    _alive: dict[StepId, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, step: Step) -> None:
+        process = subprocess.Popen(
+            [self.python, _script("worker.py"), "--store", self.store],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, **self.environment},
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+            pipe.write(step.to_json().encode() + b"\n")
+        self._alive[step.kind, step.key] = process
+
+    def wait(self, timeout_s: float) -> list[Exited]:
+        for process in self._alive.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout_s)
+            break
+        ended = {step: process.poll() for step, process in self._alive.items()}
+        exited = [Exited(step, code) for step, code in ended.items() if code is not None]
+        for one in exited:
+            del self._alive[one.step]
+        return exited
+
+    def signal(self, step: StepId, number: signal.Signals) -> None:
+        if process := self._alive.get(step):
+            _signal_group(process.pid, number)
+
+    def close(self) -> None:
+        self._alive.clear()
+
+
+@dataclass(slots=True)
+class WarmWorkers:
+    """One process that has imported Axolotl forks a worker for each step."""
+
+    python: Path
+    store: Path
+    environment: Mapping[str, str]
+    log: Path
+    """What the preloaded process itself says on stderr."""
+    _process: subprocess.Popen[bytes] | None = None
+    _pids: dict[StepId, int | None] = field(default_factory=dict)
+    _unread: bytes = b""
+
+    def start(self, step: Step) -> None:
+        process = self._running()
+        assert process.stdin is not None
+        self._pids[step.kind, step.key] = None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps({"step": json.loads(step.to_json())}).encode() + b"\n")
+            process.stdin.flush()
+
+    def wait(self, timeout_s: float) -> list[Exited]:
+        if self._process is None or not self._pids:
+            selectors.DefaultSelector().select(timeout_s)
+            return []
+        lines = self._read(timeout_s)
+        if lines is None:
+            return self._all_lost()
+        exited = []
+        for event in map(json.loads, lines):
+            if event["event"] == "started":
+                self._pids[StepKind(event["kind"]), event["key"]] = event["pid"]
+            elif event["event"] == "exited":
+                step = (StepKind(event["kind"]), event["key"])
+                self._pids.pop(step, None)
+                exited.append(Exited(step, event["code"]))
+        return exited
+
+    def signal(self, step: StepId, number: signal.Signals) -> None:
+        if pid := self._pids.get(step):
+            _signal_group(pid, number)
+
+    def close(self) -> None:
+        if self._process is None:
+            return
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        if not self._pids or None in self._pids.values():
+            _signal_group(self._process.pid, signal.SIGKILL)  # idle, or still importing: it must not fork any more
+            self._process.wait()
+        self._process.stdout.close()
+        self._process = None
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    [self.python, _script("warm.py"), "--store", self.store],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env={**os.environ, **self.environment},
+                    start_new_session=True,
+                )
+        return self._process
+
+    def _read(self, timeout_s: float) -> list[bytes] | None:
+        """Whole lines that have come; None when the preloaded process is gone."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            if not selector.select(timeout_s):
+                return []
+        block = os.read(self._process.stdout.fileno(), 65536)
+        if not block:
+            return None
+        *lines, self._unread = (self._unread + block).split(b"\n")
+        return [line for line in lines if line.strip()]
+
+    def _all_lost(self) -> list[Exited]:
+        assert self._process is not None
+        self._process.wait()
+        self._process = None
+        self._unread = b""
+        exited = [Exited(step, None) for step in self._pids]
+        self._pids.clear()
+        return exited
+
+
+def _script(name: str) -> Path:
+    return Path(next(iter(modal_app.__path__))) / name
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)

@@ -1,0 +1,156 @@
+"""What a launch shows while it runs: a live table on a terminal, plain lines in a pipe. Always on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from modal_app.layout import Store
+from modal_app.state import Phase, StepState, observe
+from modal_app.step import StepKind
+from runner import terminal
+from runner.compare import OBJECTIVE, differing_params, flat_experiment, label, read_json, status_word
+from runner.metrics import read_curves
+from runner.types import Plan
+
+SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_FRAMES = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A step as it stands now."""
+
+    kind: StepKind
+    key: str
+    label: str
+    status: str
+    running: bool
+    step: str = ""
+    loss: float | None = None
+    eval_loss: float | None = None
+    message: str = ""
+
+    def text(self) -> str:
+        numbers = [f"{name} {value:.3f}" for name, value in self._numbers() if value is not None]
+        parts = [self.status, f"step {self.step}" if self.step else "", *numbers, self.message]
+        return f"{self.kind:<10} {self.label}: {'  '.join(part for part in parts if part)}"
+
+    def _numbers(self) -> Iterator[tuple[str, float | None]]:
+        yield "loss", self.loss
+        yield "eval loss", self.eval_loss
+
+
+@dataclass(slots=True)
+class Progress:
+    """Shows a plan's steps while something else runs them. A context manager."""
+
+    plan: Plan
+    store: Store
+    console: Console = field(default_factory=terminal.messages)
+    _live: Live | None = None
+    _labels: dict[str, str] = field(default_factory=dict)
+    _next_frame: float = 0.0
+    _next_lines: float = 0.0
+    _said: dict[str, str] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        runs = [planned.run for planned in self.plan.runs]
+        params = differing_params([flat_experiment(run.experiment) for run in runs])
+        self._labels = {run.key: label(one) or run.key for run, one in zip(runs, params, strict=True)}
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, auto_refresh=False, transient=True)
+            self._live.start()
+        self._next_lines = time.monotonic() + SECONDS_BETWEEN_LINES
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+        elif kind is None:
+            self._say_changes(list(self._lines()))
+
+    def update(self) -> None:
+        """Show what has changed, at most every half second."""
+        now = time.monotonic()
+        if now < self._next_frame:
+            return
+        self._next_frame = now + SECONDS_BETWEEN_FRAMES
+        lines = list(self._lines())
+        if self._live:
+            self._live.update(_table(lines), refresh=True)
+            return
+        self._say_changes(lines)
+        if now >= self._next_lines:
+            self._next_lines = now + SECONDS_BETWEEN_LINES
+            for line in lines:
+                if line.running:
+                    self.console.print(line.text(), soft_wrap=True)
+
+    def _say_changes(self, lines: list[Line]) -> None:
+        for line in lines:
+            if self._said.get(line.key) != line.status:
+                self._said[line.key] = line.status
+                if line.status != "pending":
+                    self.console.print(line.text(), soft_wrap=True)
+
+    def _lines(self) -> Iterator[Line]:
+        pending = self.plan.pending
+        wanted = {planned.run.data_key for planned in pending}
+        for dataset in self.plan.datasets:
+            if dataset.key in wanted and not dataset.done:
+                yield self._dataset_line(dataset.key)
+        for planned in pending:
+            yield self._run_line(planned.run.key)
+
+    def _dataset_line(self, key: str) -> Line:
+        state = observe(self.store, StepKind.PREPROCESS, key)
+        rows = read_json(self.store.manifest(key)).get("rows")
+        message = f"{rows} rows" if rows is not None else _message(state)
+        running = state.phase is Phase.RUNNING
+        return Line(StepKind.PREPROCESS, key, key, status_word(state), running, message=message)
+
+    def _run_line(self, key: str) -> Line:
+        state = observe(self.store, StepKind.TRAIN, key)
+        folder = self.store.folder(StepKind.TRAIN, key)
+        curves = read_curves(folder.metrics)
+        attempts = folder.attempts()
+        max_steps = read_json(attempts[-1].train_state).get("max_steps") if attempts else None
+        return Line(
+            kind=StepKind.TRAIN,
+            key=key,
+            label=self._labels[key],
+            status=status_word(state),
+            running=state.phase is Phase.RUNNING,
+            step=f"{curves.step or 0}/{max_steps}" if max_steps else "",
+            loss=curves.final("loss"),
+            eval_loss=curves.final(OBJECTIVE),
+            message=_message(state),
+        )
+
+
+def _message(state: StepState) -> str:
+    return state.outcome.message if state.outcome and state.phase is not Phase.SUCCEEDED else ""
+
+
+def _table(lines: list[Line]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("step", "what", "status", "at", "loss", "eval loss", ""):
+        table.add_column(heading, justify="right" if heading in ("at", "loss", "eval loss") else "left")
+    for line in lines:
+        numbers = ["" if value is None else f"{value:.3f}" for value in (line.loss, line.eval_loss)]
+        colour = "cyan" if line.running else _COLOURS.get(line.status.split(" ")[0], "")
+        table.add_row(line.kind, line.label, line.status, line.step, *numbers, line.message, style=colour)
+    return table
+
+
+_COLOURS = {"succeeded": "green", "failed": "red", "lost": "red", "stopped": "yellow", "pending": "dim"}

@@ -1,0 +1,171 @@
+"""Rows and plans as people read them (a table) and as scripts do (--json). Results go to stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any
+
+from rich.table import Table
+
+from modal_app.layout import Store
+from runner import terminal
+from runner.compare import Row, differing_params, flat_experiment, label, show_value
+from runner.status import SweepStatus
+from runner.types import Plan, PlannedRun
+
+Cell = str | None
+STATUS_COLOURS = {
+    "succeeded": "green",
+    "failed": "red",
+    "lost": "red",
+    "stopped": "yellow",
+    "running": "cyan",
+}
+
+
+def show_plan(plan: Plan, store: Store, *, as_json: bool) -> None:
+    """What would run, once each. With a launch it precedes the progress; as JSON it stands alone."""
+    if as_json:
+        print_json(_plan_json(plan, store))
+        return
+    console = terminal.results()
+    done = len(plan.runs) - len(plan.pending)
+    copies = sum(planned.copies - 1 for planned in plan.runs)
+    console.print(f"[bold]{plan.sweep}[/bold]: {_count(len(plan.runs), 'run')}, {_datasets(plan)}")
+    if copies:
+        console.print(f"{_count(copies, 'duplicate')} left out: the same run is trained once.")
+    for planned, params in _with_params(plan.runs):
+        word = "[green]finished[/green]" if planned.done else "to train"
+        console.print(f"  {planned.run.key}  data {planned.run.data_key}  {word:<9}  {params}", soft_wrap=True)
+    for found in plan.unresolved:
+        console.print(f"[yellow]unresolved[/yellow] {found.at}={found.text}: {found.problem}")
+    if done:
+        rest = "nothing to do" if done == len(plan.runs) else f"{len(plan.pending)} to train"
+        console.print(f"{_count(done, 'run')} finished before, skipped; {rest}.")
+
+
+def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool) -> None:
+    """The comparison: one table per eval fingerprint, the best run marked in each."""
+    if as_json:
+        print_json({"sweep": sweep, "store": str(store.root), "runs": [asdict(row) for row in rows]})
+        return
+    console = terminal.results()
+    console.print()
+    tables = [list(group) for _, group in groupby(rows, key=lambda row: row.eval_fingerprint)]
+    for index, group in enumerate(tables):
+        console.print(_rows_table(group, title=_title(sweep, group, index, len(tables))))
+    for row in rows:
+        if row.message:
+            console.print(f"[red]{row.key} {row.status}[/red]: {row.message}", soft_wrap=True)
+            console.print(f"  log: {row.folder}/attempt-{row.attempts}/log.txt", soft_wrap=True)
+    best = next((row for row in rows if row.is_best), None)
+    if best and len(tables) == 1:
+        console.print(f"Best: {best.key}  {label(best.params)}", soft_wrap=True)
+        console.print(f"Its adapter: {best.folder}/model", soft_wrap=True)
+    console.print(f"Everything: {store.root} (runs/<run>, prepared/<data>, sweeps/{sweep})", soft_wrap=True)
+
+
+def show_sweeps(sweeps: Sequence[SweepStatus], store: Store, *, as_json: bool) -> None:
+    """Every sweep with its counts, the newest first."""
+    if as_json:
+        print_json({"store": str(store.root), "sweeps": [asdict(sweep) for sweep in sweeps]})
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("sweep", "asked", "runs", "succeeded", "running", "pending", "stopped", "failed", "lost"):
+        table.add_column(heading, justify="left" if heading in ("sweep", "asked") else "right")
+    for sweep in sweeps:
+        asked = time.strftime("%Y-%m-%d %H:%M", time.localtime(sweep.created_at))
+        counts = [sweep.counts.get(word, 0) for word in STATUS_ORDER]
+        table.add_row(sweep.sweep, asked, str(sweep.runs), *(str(count or "") for count in counts))
+    terminal.results().print(table)
+
+
+STATUS_ORDER = ("succeeded", "running", "pending", "stopped", "failed", "lost")
+
+
+def print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=1)
+    sys.stdout.write("\n")
+
+
+def _title(sweep: str, rows: Sequence[Row], index: int, tables: int) -> str:
+    if tables == 1:
+        return f"{sweep}: {_count(len(rows), 'run')}"
+    fingerprint = rows[0].eval_fingerprint
+    return f"{sweep}: held-out rows {fingerprint[:8] if fingerprint else 'unknown'} ({index + 1} of {tables})"
+
+
+def _rows_table(rows: Sequence[Row], title: str) -> Table:
+    names = list(dict.fromkeys(name for row in rows for name in row.params))
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    for heading in ("", "run", *names, "eval loss", "best", "at step 0", "steps", "seconds", "status"):
+        table.add_column(heading, justify="left" if heading in ("", "run", "status") else "right")
+    for row in rows:
+        table.add_row(
+            "*" if row.is_best else "",
+            row.key,
+            *(show_value(row.params.get(name)) for name in names),
+            *(_number(value, "{:.4f}") for value in (row.final, row.best, row.first)),
+            _steps(row),
+            _number(row.seconds, "{:.1f}"),
+            f"[{STATUS_COLOURS.get(row.status.split(' ')[0], '')}]{row.status}[/]"
+            if row.status.split(" ")[0] in STATUS_COLOURS
+            else row.status,
+            style="bold" if row.is_best else "",
+        )
+    return table
+
+
+def _steps(row: Row) -> str:
+    if row.step is None:
+        return ""
+    return f"{row.step}/{row.max_steps}" if row.max_steps and row.step < row.max_steps else str(row.step)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def _with_params(runs: Sequence[PlannedRun]) -> Iterable[tuple[PlannedRun, str]]:
+    params = differing_params([flat_experiment(planned.run.experiment) for planned in runs])
+    for planned, one in zip(runs, params, strict=True):
+        yield planned, label(one) or " ".join(planned.run.experiment.overrides)
+
+
+def _datasets(plan: Plan) -> str:
+    prepared = sum(dataset.done for dataset in plan.datasets)
+    known = f" ({prepared} prepared already)" if prepared else ""
+    return (
+        f"{_count(len(plan.datasets), 'dataset')} to tokenize{known}"
+        if not prepared
+        else (f"{_count(len(plan.datasets), 'dataset')}{known}")
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _plan_json(plan: Plan, store: Store) -> Mapping[str, Any]:
+    return {
+        "sweep": plan.sweep,
+        "store": str(store.root),
+        "runs": [
+            {
+                "key": planned.run.key,
+                "data_key": planned.run.data_key,
+                "done": planned.done,
+                "copies": planned.copies,
+                "overrides": list(planned.run.experiment.overrides),
+                "gpu": asdict(planned.run.experiment.gpu),
+            }
+            for planned in plan.runs
+        ],
+        "datasets": [{"key": one.key, "done": one.done, "runs": list(one.runs)} for one in plan.datasets],
+        "unresolved": [asdict(found) for found in plan.unresolved],
+    }

@@ -1,0 +1,154 @@
+"""The straight line: experiments -> identified runs -> plan -> executor -> ledger -> rows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+import yaml
+
+from modal_app.layout import Store
+from modal_app.step import Device, StepKind, write_atomically
+from runner import report, trainer_environment
+from runner.compare import Row, compare_sweep
+from runner.content import ContentHashes, keep
+from runner.errors import SweepError
+from runner.executors.local import LocalExecutor, machine_slots
+from runner.executors.workers import FreshWorkers, WarmWorkers, Workers
+from runner.identity import identify_run
+from runner.inputs import find_inputs, how_to_pin, identify, staged_name
+from runner.ledger import Ledger
+from runner.plan import make_plan
+from runner.progress import Progress
+from runner.store import open_store
+from runner.types import Action, Experiment, InputKind, Plan, PlannedRun, Request, Run, RunResult
+
+
+def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResult]:
+    """Plan the experiments, say what would run, and (unless asked only to plan) run it.
+
+    Returns one result per experiment, in order; an experiment asked twice has the same result twice.
+    Raises SweepError before anything starts; a run that fails is a result, not an error.
+    """
+    store = open_store(request.store)
+    hashes = ContentHashes(store.cache / "hashes.json")
+    lock = trainer_environment.lock_hash()
+    runs = [_identified(experiment, hashes, lock) for experiment in experiments]
+    hashes.save()
+    plan = make_plan(runs, request.name, lambda kind, key: store.folder(kind, key).done.exists())
+    report.show_plan(plan, store, as_json=request.json and request.action is Action.PLAN)
+    if request.action is Action.PLAN:
+        return []
+    _refuse_unresolved(plan)
+    if plan.pending:
+        _execute(plan, store, experiments, request)
+    else:
+        Ledger(store, plan.sweep).open(plan, _command())
+    rows = compare_sweep(store, plan.sweep)
+    report.show_rows(rows, store, plan.sweep, as_json=request.json)
+    return _results(runs, rows)
+
+
+def _identified(experiment: Experiment, hashes: ContentHashes, lock: str) -> Run:
+    found = find_inputs(experiment.axolotl)
+    inputs = tuple(identify(one, experiment.axolotl, hashes) for one in found)
+    return identify_run(experiment, inputs, trainer_lock=lock)
+
+
+def _refuse_unresolved(plan: Plan) -> None:
+    if plan.unresolved:
+        lines = [f"  {one.at}={one.text}: {one.problem}. Pin it: {how_to_pin(one)}" for one in plan.unresolved]
+        raise SweepError(
+            "Nothing was started: what these names stand for now is not known, so what would be trained is not.\n"
+            + "\n".join(lines)
+        )
+
+
+def _execute(plan: Plan, store: Store, experiments: Sequence[Experiment], request: Request) -> None:
+    ledger = Ledger(store, plan.sweep)
+    device = plan.pending[0].step.device
+    processes = max(planned.step.processes for planned in plan.pending)
+    choice = experiments[0].executor
+    slots = machine_slots(device, processes, choice.parallel)
+    workers = _workers(store, plan, warm=choice.warm and device is Device.CPU)
+    for planned in plan.pending:
+        _prepare_folder(store, planned)
+    ledger.open(plan, _command())
+    with _terminate_as_interrupt(), Progress(plan, store) as progress:
+        LocalExecutor(store, workers, slots, ledger).execute(plan, progress.update)
+
+
+def _workers(store: Store, plan: Plan, *, warm: bool) -> Workers:
+    python = trainer_environment.find()
+    environment = _offline_when_local(plan)
+    if warm:
+        log = store.sweeps / plan.sweep / "warm.log"
+        return WarmWorkers(python, store.root, environment, log)
+    return FreshWorkers(python, store.root, environment)
+
+
+def _offline_when_local(plan: Plan) -> dict[str, str]:
+    """Without a hub name nothing needs the hub, and libraries that ask it anyway would wait for no answer."""
+    uses_hub = any(one.kind is InputKind.HUB for planned in plan.runs for one in planned.run.inputs)
+    return {} if uses_hub else {"HF_HUB_OFFLINE": "1"}
+
+
+def _prepare_folder(store: Store, planned: PlannedRun) -> None:
+    """The run's folder with its inputs kept, its config and its identity: the same bytes whoever writes them."""
+    run = planned.run
+    for found in run.inputs:
+        if found.kind is not InputKind.HUB:
+            assert found.identity is not None
+            keep(Path(found.text), found.identity, store.root / staged_name(found))
+    folder = store.folder(StepKind.TRAIN, run.key)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    if not folder.identity.exists():
+        write_atomically(folder.config, yaml.safe_dump(dict(run.config), sort_keys=False))
+        write_atomically(folder.identity, json.dumps(_identity(run), indent=1))
+
+
+def _identity(run: Run) -> dict[str, object]:
+    experiment = run.experiment
+    return {
+        "key": run.key,
+        "data_key": run.data_key,
+        "overrides": list(experiment.overrides),
+        "axolotl": dict(experiment.axolotl),
+        "gpu": {"type": experiment.gpu.type, "count": experiment.gpu.count},
+        "data": {"limit": experiment.data.limit, "seed": experiment.data.seed},
+        "inputs": [{"at": one.at, "text": one.text, "identity": one.identity} for one in run.inputs],
+        "trainer_lock": trainer_environment.lock_hash(),
+    }
+
+
+def _results(runs: Sequence[Run], rows: Sequence[Row]) -> list[RunResult]:
+    by_key = {row.key: row for row in rows}
+    return [
+        RunResult(run.key, row.status == "succeeded", row.best, row.message)
+        for run in runs
+        for row in [by_key[run.key]]
+    ]
+
+
+def _command() -> str:
+    return shlex.join(["axosweep", *sys.argv[1:]])
+
+
+@contextlib.contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a launch as Ctrl-C does: workers checkpoint and stop."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
