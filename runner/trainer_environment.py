@@ -53,10 +53,14 @@ def folder() -> Path:
 
 def find() -> Path:
     """The trainer's python. A SweepError says what to do when there is none, or it is not the locked one."""
-    environment = folder()
+    return check(folder(), ours="AXOSWEEP_TRAINER" not in os.environ)
+
+
+def check(environment: Path, *, ours: bool) -> Path:
+    """The python of an environment that may be used. `ours`: axosweep built it, so that it must have a stamp."""
     python = environment / "bin" / "python"
     built_from = _stamp(environment)
-    if not python.exists() or (built_from is None and "AXOSWEEP_TRAINER" not in os.environ):
+    if not python.exists() or (ours and built_from is None):
         raise SweepError(
             f"There is no trainer environment yet (looked for {environment}). "
             f"Run `axosweep setup`: it installs Axolotl, about {SIZE_GB} GB."

@@ -54,11 +54,12 @@ find_uv() {
         esac
     done
     awk '/^[^ #]/ { uv = /^uv==/ } uv' requirements.lock >"$venv/uv.lock"
+    pip_failed="uv could not be installed with pip; its message is above. Is there a package index within reach?"
     set -- install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$venv/uv.lock"
     if "$venv/bin/python" -m ensurepip >/dev/null 2>&1; then
-        "$venv/bin/python" -m pip "$@" >&2 || return 1
+        "$venv/bin/python" -m pip "$@" >&2 || fail "$pip_failed"
     elif "$python" -m pip --version >/dev/null 2>&1; then
-        "$python" -m pip --python "$venv/bin/python" "$@" >&2 || return 1
+        "$python" -m pip --python "$venv/bin/python" "$@" >&2 || fail "$pip_failed"
     else
         fail "$python has neither ensurepip nor pip. Install one (on Debian and Ubuntu: apt install python3-venv), or uv."
     fi
@@ -82,7 +83,7 @@ free_kb=$(df -Pk . | awk 'NR == 2 { print $4 }')
 rm -f "$venv/built-from"
 minor_of "$venv/bin/python" >/dev/null || "$python" -m venv --clear --without-pip "$venv"
 echo "axosweep: launcher environment (about 0.3 GB) in $venv, $("$venv/bin/python" --version)" >&2
-uv=$(find_uv) || fail "uv could not be installed with pip; its message is above."
+uv=$(find_uv) || exit 1
 "$uv" pip sync --quiet --python "$venv/bin/python" --require-hashes requirements.lock
 "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
 built_from >"$venv/built-from"

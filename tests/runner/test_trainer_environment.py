@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+
+from runner import trainer_environment
+from runner.errors import SweepError
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that looks like an environment, named by AXOSWEEP_TRAINER."""
+    python = tmp_path / "trainer" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "trainer"))
+    return tmp_path / "trainer"
+
+
+def test_a_missing_environment_says_how_to_get_it_and_how_big_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "nothing"))
+    with pytest.raises(SweepError, match=r"no trainer environment yet.*axosweep setup.*8 GB"):
+        trainer_environment.find()
+
+
+def test_an_environment_of_the_current_lock_is_found(environment: Path) -> None:
+    (environment / trainer_environment.STAMP).write_text(trainer_environment.lock_hash() + "\n")
+    assert trainer_environment.find() == environment / "bin" / "python"
+
+
+def test_an_environment_of_another_lock_is_refused(environment: Path) -> None:
+    (environment / trainer_environment.STAMP).write_text("0" * 64)
+    with pytest.raises(SweepError, match=r"built from another lock.*make trainer"):
+        trainer_environment.find()
+
+
+def test_an_environment_that_the_user_made_and_named_is_taken(environment: Path) -> None:
+    assert trainer_environment.find() == environment / "bin" / "python"
+
+
+def test_the_environment_may_be_named_by_its_python(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(environment / "bin" / "python"))
+    assert trainer_environment.folder() == environment
+
+
+def test_an_environment_that_is_up_to_date_is_not_built_again(environment: Path) -> None:
+    stamp = environment / trainer_environment.STAMP
+    stamp.write_text(trainer_environment.lock_hash())
+    trainer_environment.build()  # a build would replace the empty python, and take minutes
+    assert (environment / "bin" / "python").read_bytes() == b""
+
+
+def test_an_environment_whose_build_did_not_end_is_none(environment: Path) -> None:
+    with pytest.raises(SweepError, match="no trainer environment yet"):
+        trainer_environment.check(environment, ours=True)

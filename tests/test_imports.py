@@ -1,0 +1,29 @@
+"""What may be imported where, beyond what import-linter can say."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKER = sorted(
+    path.stem
+    for path in (ROOT / "modal_app").glob("*.py")
+    # Axolotl loads the plugin: it subclasses what only the trainer environment has.
+    if path.stem not in ("__init__", "plugin")
+)
+
+
+@pytest.mark.parametrize("module", WORKER)
+def test_the_worker_is_standard_library_until_it_reaches_axolotl(module: str) -> None:
+    """-S leaves site-packages out, so that an import of anything installed fails."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import modal_app.{module}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
