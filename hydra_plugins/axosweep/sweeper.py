@@ -1,0 +1,43 @@
+"""Hydra's sweeper for axosweep: composes each job once and hands all of them on together."""
+
+# Annotations are not postponed here: Hydra runs this module before sys.modules knows it, and dataclass
+# would look postponed ones up there.
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class AxosweepSweeperConf:
+    _target_: str = "hydra_plugins.axosweep.sweeper.AxosweepSweeper"
+    params: dict[str, Any] = field(default_factory=dict)
+    """Axes: a YAML list, or a string in Hydra's grammar; any key as on the command line."""
+    single: bool = False
+    """Asked without -m: more than one job is then a mistake."""
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="axosweep", node=AxosweepSweeperConf, provider="axosweep")
+
+
+class AxosweepSweeper(Sweeper):
+    """Expands the axes, composes and checks every job, and launches them as one sweep."""
+
+    def __init__(self, params: DictConfig | None = None, single: bool = False) -> None:
+        self.params = params
+        self.single = single
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context = hydra_context
+        self.task = task_function
+        self.config = config
+
+    def sweep(self, arguments: list[str]) -> Sequence[Any]:
+        from runner.hydra_sweep import run_sweep
+
+        return run_sweep(self.config, arguments, self.context, self.task, single=self.single)

@@ -1,0 +1,160 @@
+"""Write the names and types of every key that the installed Axolotl knows, as JSON.
+
+    .axosweep/trainer/bin/python modal_app/trainer/list_fields.py runner/axolotl_fields.json
+
+The launcher's environment has no Axolotl; `runner.fields` reads this file instead. Run it (`make fields`)
+whenever the trainer's lock changes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import json
+import pkgutil
+import sys
+import types
+import typing
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+
+def main(target: Path) -> None:
+    """One key a line, so that a newer Axolotl shows as a readable diff."""
+    listed = list_fields()
+    sections = [f' "axolotl": {json.dumps(listed["axolotl"])}', _section("fields", listed["fields"], 1)]
+    for group in ("plugins", "models"):
+        inner = ",\n".join(_section(name, listed[group][name], 2) for name in sorted(listed[group]))
+        sections.append(f' "{group}": {{\n{inner}\n }}')
+    target.write_text("{\n" + ",\n".join(sections) + "\n}\n", encoding="utf-8")
+
+
+def _section(name: str, fields: dict[str, Any], depth: int) -> str:
+    indent = " " * depth
+    lines = ",\n".join(
+        f"{indent} {json.dumps(key)}: {json.dumps(fields[key], sort_keys=True)}" for key in sorted(fields)
+    )
+    return f"{indent}{json.dumps(name)}: {{\n{lines}\n{indent}}}"
+
+
+def list_fields() -> dict[str, Any]:
+    """`fields` at the top, `models` nested below them, `plugins`: the keys each shipped plugin adds."""
+    from axolotl.utils.schemas.config import AxolotlInputConfig
+
+    models: dict[str, Any] = {}
+    return {
+        "axolotl": importlib.metadata.version("axolotl"),
+        "fields": _fields(AxolotlInputConfig, models),
+        "plugins": {name: _fields(arguments, models) for name, arguments in sorted(_plugins().items())},
+        "models": models,
+    }
+
+
+def _fields(model: type[BaseModel], models: dict[str, Any]) -> dict[str, Any]:
+    return {name: _described(field, models) for name, field in model.model_fields.items()}
+
+
+def _described(field: FieldInfo, models: dict[str, Any]) -> dict[str, Any]:
+    """type: for people. alias: what a config writes instead. models, choices: what may stand in it.
+
+    list: entries are numbered. open: keys of any name may stand below it.
+    """
+    annotation = field.annotation
+    found = list(_leaves(annotation))
+    nested = [leaf for leaf in found if inspect.isclass(leaf) and issubclass(leaf, BaseModel)]
+    for model in nested:
+        _add(model, models)
+    choices = [choice for leaf in found for choice in _choices(leaf)]
+    described = {
+        "type": _text(annotation),
+        "alias": field.alias,
+        "models": [model.__name__ for model in nested],
+        "choices": choices,
+        "list": any(typing.get_origin(part) is list for part in _parts(annotation)),
+        "open": any(part in (dict, Any) or typing.get_origin(part) is dict for part in _parts(annotation)),
+    }
+    return {key: value for key, value in described.items() if value}
+
+
+def _add(model: type[BaseModel], models: dict[str, Any]) -> None:
+    if model.__name__ not in models:
+        models[model.__name__] = {}  # before its fields: a model may nest itself
+        models[model.__name__] = _fields(model, models)
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """The members of a union, without Annotated's wrapping."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _parts(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [part for member in typing.get_args(annotation) for part in _parts(member)]
+    return [annotation]
+
+
+def _leaves(annotation: Any) -> list[Any]:
+    """Classes and literals anywhere inside, except below a dict, whose keys are the user's own."""
+    leaves: list[Any] = []
+    for part in _parts(annotation):
+        if typing.get_origin(part) in (list, tuple):
+            leaves += [leaf for inner in typing.get_args(part) for leaf in _leaves(inner)]
+        else:
+            leaves.append(part)
+    return leaves
+
+
+def _choices(leaf: Any) -> list[str]:
+    if typing.get_origin(leaf) is typing.Literal:
+        return [str(choice) for choice in typing.get_args(leaf)]
+    if inspect.isclass(leaf) and issubclass(leaf, Enum) and issubclass(leaf, str):
+        return [str(choice.value) for choice in leaf]
+    return ["true", "false"] if leaf is bool else []
+
+
+def _text(annotation: Any) -> str:
+    parts = [part for part in _parts(annotation) if part is not types.NoneType]
+    return " | ".join(dict.fromkeys(_name(part) for part in parts))
+
+
+def _name(part: Any) -> str:
+    origin, arguments = typing.get_origin(part), typing.get_args(part)
+    if origin is typing.Literal:
+        return " | ".join(str(argument) for argument in arguments)
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(_text(argument) for argument in arguments)}]"
+    return getattr(part, "__name__", str(part))
+
+
+def _plugins() -> dict[str, type[BaseModel]]:
+    """The plugins that Axolotl ships and that take keys of their own, by each name users may write."""
+    import axolotl.integrations
+    from axolotl.integrations.base import BasePlugin
+
+    found = {}
+    for module in _modules(axolotl.integrations):
+        for name, plugin in inspect.getmembers(module, inspect.isclass):
+            if issubclass(plugin, BasePlugin) and (arguments := plugin().get_input_args()):
+                package, _, model = arguments.rpartition(".")
+                found[f"{module.__name__}.{name}"] = getattr(importlib.import_module(package), model)
+    return found
+
+
+def _modules(package: types.ModuleType) -> list[types.ModuleType]:
+    """Each integration and its `plugin` module. One whose own dependencies are absent cannot be used here."""
+    modules = []
+    for entry in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        for name in (entry.name, f"{entry.name}.plugin"):
+            try:
+                modules.append(importlib.import_module(name))
+            except ImportError:
+                continue
+    return modules
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

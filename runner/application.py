@@ -1,0 +1,109 @@
+"""The Hydra application: names people know -> Hydra's own, run by hydra.main, mistakes told in a sentence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from runner.arguments import COMPLETION, Arguments, take_apart
+from runner.compose import register_resolvers
+from runner.errors import SweepError
+from runner.hydra_errors import check_grammar, explained
+from runner.hydra_sweep import Launch, RunFailed, Task, command_line
+from runner.overrides import canonical, parts
+from runner.shipped import shipped_root
+from runner.types import Experiment, Request, RunResult
+from runner.vocabulary import SWEEPS, Vocabulary, read_vocabulary
+
+EXIT_FAILED_RUN = 1
+
+
+def run(arguments: Sequence[str], launch: Launch | None = None) -> int:
+    """One command line without a verb. Exit code 0, or 1 when a run failed; SweepError for a user's mistake."""
+    vocabulary = read_vocabulary()
+    asked = take_apart(arguments)
+    if (shell := _completion_asked(asked)) is not None:
+        return _print_completion(shell)
+    words = _for_hydra(asked, vocabulary)
+    task = Task(launch or _launch, arguments)
+    register_resolvers()
+    application = hydra.main(
+        config_path=str(shipped_root() / "conf"), config_name="config", version_base=_version_base()
+    )(task)
+    try:
+        with command_line(words), _full_errors():
+            application()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SweepError(explained(error, vocabulary)) from error
+    except RunFailed:
+        return EXIT_FAILED_RUN
+    return 0 if all(result.succeeded for result in task.results) else EXIT_FAILED_RUN
+
+
+def _completion_asked(asked: Arguments) -> str | None:
+    """The shell of `-sc install=bash`, Hydra's own way to ask for completion."""
+    if not any(flag in COMPLETION for flag in asked.flags):
+        return None
+    if len(asked.overrides) != 1 or not asked.overrides[0].startswith("install="):
+        raise SweepError('Shell completion: eval "$(axosweep completion bash)", or -sc install=bash.')
+    return asked.overrides[0].removeprefix("install=")
+
+
+def _print_completion(shell: str) -> int:
+    from runner import completion
+
+    print(completion.script(shell))
+    return 0
+
+
+def _launch(experiments: list[Experiment], request: Request) -> list[RunResult]:
+    from runner import sweep  # late: --cfg and --info need no executor
+
+    return sweep.launch(experiments, request)
+
+
+def _for_hydra(asked: Arguments, vocabulary: Vocabulary) -> list[str]:
+    """Every override in Hydra's own form; without -m, a run goes the same way as a sweep of one."""
+    for override in asked.overrides:
+        parts(override)
+        check_grammar(override)
+    overrides = [canonical(override, vocabulary) for override in asked.overrides]
+    if asked.shows_only or asked.multirun:
+        return [*asked.flags, *overrides]
+    _refuse_sweep_without_m(asked)
+    if not any(parts(override).key == "hydra/sweeper" for override in overrides):
+        overrides.append("hydra.sweeper.single=true")
+    return [*(flag for flag in asked.flags if flag not in ("-r", "--run")), "-m", *overrides]
+
+
+def _refuse_sweep_without_m(asked: Arguments) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(list(asked.overrides))
+    swept = next((one.input_line for one in parsed if one.is_sweep_override() or one.key_or_group == SWEEPS), None)
+    if swept is not None:
+        raise SweepError(f"{swept} asks for several runs; that takes -m:\n  axosweep -m {' '.join(asked.overrides)}")
+
+
+@contextmanager
+def _full_errors() -> Iterator[None]:
+    """Hydra hands its exceptions on, instead of printing them and leaving."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _version_base() -> str | None:
+    """Hydra 1.3 warns when it is left out, 1.4 when it is given."""
+    return "1.3" if hydra.__version__.startswith("1.3.") else None

@@ -1,0 +1,72 @@
+"""The Hydra application's command line, taken apart: flags and overrides. No Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runner.errors import SweepError, did_you_mean
+
+MULTIRUN = ("-m", "--multirun")
+SHOWN_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+SHOWN_CONFIG = ("job", "hydra", "all")
+
+SWITCHES = (*MULTIRUN, "-r", "--run", "-h", "--help", "--hydra-help", "--version", "--resolve")
+VALUED = {
+    "-c": SHOWN_CONFIG, "--cfg": SHOWN_CONFIG,
+    "-p": (), "--package": (),
+    "-cn": (), "--config-name": (),
+    "-cp": (), "--config-path": (),
+    "-cd": (), "--config-dir": (),
+}  # fmt: skip
+"""Flags that take a value, with the values there are (none listed: any)."""
+INFO = ("-i", "--info")
+COMPLETION = ("-sc", "--shell-completion")
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    flags: tuple[str, ...]
+    """All of them, values included, as Hydra's parser takes them."""
+    overrides: tuple[str, ...]
+
+    @property
+    def multirun(self) -> bool:
+        return any(flag in MULTIRUN for flag in self.flags)
+
+    @property
+    def shows_only(self) -> bool:
+        """Hydra answers and nothing runs: --cfg, --info and their like."""
+        asked = {flag.partition("=")[0] for flag in self.flags}
+        return bool(asked & {"-c", "--cfg", *INFO, *COMPLETION, "--hydra-help", "--version", "-h", "--help"})
+
+
+def take_apart(arguments: Sequence[str]) -> Arguments:
+    """SweepError for a flag that Hydra does not have."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        word = waiting.pop(0)
+        name, equals, _ = word.partition("=")
+        if not word.startswith("-"):
+            overrides.append(word)
+        elif word in SWITCHES or word in COMPLETION or (equals and name in VALUED):
+            flags.append(word)
+        elif word in VALUED:
+            flags += [word, _value(word, waiting)]
+        elif word in INFO:
+            flags += [word, waiting.pop(0) if waiting and waiting[0] in SHOWN_INFO else "all"]
+        elif equals and name in INFO:
+            flags.append(word)
+        else:
+            known = (*SWITCHES, *VALUED, *INFO, *COMPLETION)
+            raise SweepError(f"There is no flag {name}.{did_you_mean(name, known)} See axosweep --help.")
+    return Arguments(tuple(flags), tuple(overrides))
+
+
+def _value(flag: str, waiting: list[str]) -> str:
+    choices = VALUED[flag]
+    if not waiting or (choices and waiting[0] not in choices):
+        raise SweepError(f"{flag} takes a value{': ' + ', '.join(choices) if choices else ''}.")
+    return waiting.pop(0)

@@ -1,0 +1,67 @@
+"""Hydra's and omegaconf's exceptions -> the sentence that a user can act on."""
+
+from __future__ import annotations
+
+import re
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from runner.errors import SweepError, did_you_mean
+from runner.overrides import in_a_shell, parts, spoken
+from runner.vocabulary import Vocabulary
+
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, SweepError)
+
+
+def explained(error: Exception, vocabulary: Vocabulary) -> str:
+    """One of COMPOSITION_ERRORS in our words."""
+    match error:
+        case SweepError():
+            return str(error)
+        case MissingConfigException() if error.missing_cfg_file is not None:
+            return _missing(error.missing_cfg_file, error, vocabulary)
+        case OverrideParseException():
+            return unreadable(spoken(error.override, vocabulary))
+        case _:
+            return _sentences(error, vocabulary)
+
+
+def check_grammar(override: str) -> None:
+    """SweepError with a form that works, when Hydra's grammar cannot read this override."""
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        raise SweepError(unreadable(override)) from error
+
+
+def unreadable(override: str) -> str:
+    """Most often a value with characters that Hydra's grammar keeps for itself: `<|...|>`, `[:100]`."""
+    said = parts(override)
+    if not said.value:
+        return f"{override!r} cannot be read. Write key=value."
+    return f"{override!r} cannot be read: its value has to be quoted. In a shell:\n  {in_a_shell(override)}"
+
+
+def _missing(name: str, error: MissingConfigException, vocabulary: Vocabulary) -> str:
+    group, _, option = name.rpartition("/")
+    options = vocabulary.groups.get(group, tuple(error.options or ()))
+    if not group or not options:
+        return str(error).split("\n")[0]
+    return (
+        f"{group}={option}: there is no such {group}.{did_you_mean(option, options)} There are: {', '.join(options)}."
+    )
+
+
+def _sentences(error: BaseException, vocabulary: Vocabulary) -> str:
+    """The first line of each exception in the chain, without repeating."""
+    lines: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause).strip().split("\n")[0]
+        text = re.sub(r"\+\+axolotl\.", "", text)
+        if text and text not in lines:
+            lines.append(text)
+        cause = cause.__cause__
+    return ": ".join(lines)

@@ -1,0 +1,210 @@
+"""What the Hydra plugins do: axes -> jobs -> composed once -> one launch. The plugins only adapt."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from runner.compose import REQUEST_KEYS, experiment_from, request_from
+from runner.errors import SweepError
+from runner.hydra_errors import COMPOSITION_ERRORS, explained
+from runner.job_product import Job, canonical_axes, make_jobs
+from runner.overrides import canonical, parts, spoken
+from runner.types import Action, Experiment, Request, RunResult
+from runner.vocabulary import SWEEPS, Vocabulary, read_vocabulary
+
+Launch = Callable[[list[Experiment], Request], list[RunResult]]
+
+_OUR_LAUNCHER = "hydra_plugins.axosweep.launcher.AxosweepLauncher"
+
+
+class RunFailed(Exception):
+    """A run's failure, for a sweeper or launcher of others. The run itself is recorded in the store."""
+
+
+class Task:
+    """Hydra's task function: what is done with composed jobs.
+
+    Our sweeper and launcher hand over a whole sweep; a launcher of others calls it once per job.
+    """
+
+    def __init__(self, launch: Launch, command_line: Sequence[str]) -> None:
+        self._launch = launch
+        self._command_line = list(command_line)
+        self.results: list[RunResult] = []
+
+    def launch(self, experiments: list[Experiment], request: Request) -> list[RunResult]:
+        with command_line(self._command_line):  # as the user wrote it: it is recorded
+            results = self._launch(experiments, request)
+        self.results += results
+        return results
+
+    def __call__(self, config: DictConfig) -> float | None:
+        hydra = HydraConfig.get()
+        job = OmegaConf.to_container(hydra.overrides.task)
+        assert isinstance(job, list)
+        with_hydra = OmegaConf.merge(config, {"hydra": {"runtime": {"choices": hydra.runtime.choices}}})
+        assert isinstance(with_hydra, DictConfig)
+        experiment = experiment_from(config, _asked(job, read_vocabulary()))
+        results = self.launch([experiment], request_from(with_hydra, map(_key, job)))
+        for result in results:
+            if not result.succeeded:
+                raise RunFailed(result.message)
+        return results[0].objective if results else None
+
+
+@contextmanager
+def command_line(words: Sequence[str]) -> Iterator[None]:
+    """sys.argv for a while: Hydra and W&B read it, and the ledger records it."""
+    before = sys.argv
+    sys.argv = [before[0], *words]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def run_sweep(
+    config: DictConfig, arguments: Sequence[str], context: HydraContext, task: TaskFunction, *, single: bool
+) -> Sequence[Any]:
+    """Our sweeper. `arguments`: the command line's overrides, which win over the sweep file's axes."""
+    vocabulary = read_vocabulary()
+    params = OmegaConf.to_container(config.hydra.sweeper.params, resolve=True)
+    assert isinstance(params, dict)
+    overrides = canonical_axes({str(key): value for key, value in params.items()}, vocabulary)
+    overrides += [canonical(argument, vocabulary) for argument in arguments]
+    jobs, swept = make_jobs(overrides, context.config_loader)
+    if single and len(jobs) > 1:
+        raise SweepError(f"This asks for {len(jobs)} runs, swept over {', '.join(swept)}. A sweep needs -m.")
+    request = request_from(config, swept or [_key(argument) for argument in arguments])
+    if request.action is Action.OVERRIDES:
+        _print_overrides(jobs, vocabulary)
+        return []
+    if config.hydra.launcher._target_ != _OUR_LAUNCHER:
+        return _launched_by_another(config, jobs, context, task)
+    experiments = compose_jobs(config, jobs, context.config_loader, vocabulary)
+    assert isinstance(task, Task)
+    return task.launch([experiment for experiment, _ in experiments], request)
+
+
+def run_batch(
+    config: DictConfig,
+    job_overrides: Sequence[Sequence[str]],
+    first: int,
+    context: HydraContext,
+    task: TaskFunction,
+) -> list[JobReturn]:
+    """Our launcher, below a sweeper of others."""
+    setup_globals()
+    vocabulary = read_vocabulary()
+    jobs = [tuple(job) for job in job_overrides]
+    request = request_from(config, [_key(override) for override in jobs[0]] if jobs else [])
+    composed = compose_jobs(config, jobs, context.config_loader, vocabulary, first)
+    results: Sequence[RunResult] = []
+    if request.action is Action.OVERRIDES:
+        _print_overrides(jobs, vocabulary)
+    else:
+        assert isinstance(task, Task)
+        results = task.launch([experiment for experiment, _ in composed], request)
+    returns = [_job_return(job, job_config) for job, (_, job_config) in zip(jobs, composed, strict=True)]
+    for job_return, result in zip(returns, results, strict=False):  # a plan has no results
+        job_return.status = JobStatus.COMPLETED if result.succeeded else JobStatus.FAILED
+        job_return._return_value = result.objective if result.succeeded else RunFailed(result.message)
+    return returns
+
+
+def compose_jobs(
+    config: DictConfig, jobs: Sequence[Job], loader: ConfigLoader, vocabulary: Vocabulary, first: int = 0
+) -> list[tuple[Experiment, DictConfig]]:
+    """Each job composed by Hydra, once. SweepError with what is wrong with any of them, all together."""
+    composed: list[tuple[Experiment, DictConfig]] = []
+    problems: dict[str, list[Job]] = {}
+    for number, job in enumerate(jobs, start=first):
+        try:
+            job_config = loader.load_sweep_config(config, list(job))
+            _refuse_own_plugins(config, job_config)
+            with open_dict(job_config):
+                job_config.hydra.job.id, job_config.hydra.job.num = str(number), number
+            HydraConfig.instance().set_config(job_config)
+            composed.append((experiment_from(job_config, _asked(job, vocabulary)), job_config))
+        except COMPOSITION_ERRORS as error:
+            problems.setdefault(explained(error, vocabulary), []).append(job)
+    HydraConfig.instance().set_config(config)
+    if problems:
+        raise SweepError(_told_together(problems, len(jobs), vocabulary))
+    return composed
+
+
+def _refuse_own_plugins(config: DictConfig, job: DictConfig) -> None:
+    """What a swept choice says about sweeper or launcher comes too late: Hydra 1.3 ignores it, 1.4 refuses it."""
+    for node in ("sweeper", "launcher"):
+        if config.hydra[node] != job.hydra[node]:
+            raise SweepError(
+                f"A swept choice sets hydra.{node}, which is fixed before the sweep starts. "
+                "Say it in a sweep file or on the command line; what a run needs is said with gpu=..."
+            )
+
+
+def _told_together(problems: dict[str, list[Job]], asked: int, vocabulary: Vocabulary) -> str:
+    """Equal problems once, each with the jobs that have it."""
+    if asked == 1:
+        return next(iter(problems))
+    failing = sum(len(jobs) for jobs in problems.values())
+    lines = [f"{failing} of {asked} runs cannot start, so none was started."]
+    for problem, jobs in problems.items():
+        where = "all of them" if len(jobs) == asked else f"{len(jobs)}, first {' '.join(_asked(jobs[0], vocabulary))}"
+        lines.append(f"- {problem}\n  ({where})")
+    return "\n".join(lines)
+
+
+def _launched_by_another(
+    config: DictConfig, jobs: Sequence[Job], context: HydraContext, task: TaskFunction
+) -> Sequence[Any]:
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
+    returns = launcher.launch([list(job) for job in jobs], initial_job_idx=0)
+    for job_return in returns:
+        _ = job_return.return_value  # raises the job's own error
+    return returns
+
+
+def _print_overrides(jobs: Sequence[Job], vocabulary: Vocabulary) -> None:
+    """One job a line, in the form that any Hydra sweeper takes."""
+    for job in jobs:
+        print(shlex.join(one for one in job if _describes_run(one, vocabulary)))
+
+
+def _asked(job: Sequence[str], vocabulary: Vocabulary) -> list[str]:
+    """A job's overrides in the user's words, without those that describe the whole command."""
+    return [spoken(one, vocabulary) for one in job if _describes_run(one, vocabulary)]
+
+
+def _describes_run(override: str, vocabulary: Vocabulary) -> bool:
+    said = parts(override)
+    if said.key == SWEEPS:
+        return said.value not in vocabulary.pure_sweeps
+    return said.key not in REQUEST_KEYS
+
+
+def _key(override: str) -> str:
+    return parts(override).key
+
+
+def _job_return(job: Job, config: DictConfig) -> JobReturn:
+    task_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return JobReturn(
+        overrides=list(job),
+        cfg=task_config,
+        hydra_cfg=OmegaConf.masked_copy(config, ["hydra"]),
+        task_name=config.hydra.job.name,
+        status=JobStatus.COMPLETED,
+    )
