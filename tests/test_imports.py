@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 WORKER = sorted(
     path.stem
     for path in (ROOT / "modal_app").glob("*.py")
-    # Axolotl loads the plugin: it subclasses what only the trainer environment has.
-    if path.stem not in ("__init__", "plugin")
+    # Axolotl loads the plugin, and the plugin its callback: they subclass what only the trainer has.
+    if path.stem not in ("__init__", "plugin", "recorder")
 )
 
 
