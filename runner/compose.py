@@ -34,7 +34,7 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
     Raises SweepError with everything that is wrong with this job, one line each.
     """
     node = _plain(config)
-    axolotl = {key: value for key, value in node["axolotl"].items()}
+    axolotl = dict(node["axolotl"])
     gpu = Gpu(type=str(node["gpu"]["type"]), count=node["gpu"]["count"])
     data = DataChoice(**node["data"])
     tracking = TrackingChoice(**node["tracking"] | {"tags": tuple(node["tracking"]["tags"] or ())})

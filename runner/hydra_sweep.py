@@ -162,7 +162,8 @@ def _told_together(problems: dict[str, list[Job]], asked: int, vocabulary: Vocab
     failing = sum(len(jobs) for jobs in problems.values())
     lines = [f"{failing} of {asked} runs cannot start, so none was started."]
     for problem, jobs in problems.items():
-        where = "all of them" if len(jobs) == asked else f"{len(jobs)}, first {' '.join(_asked(jobs[0], vocabulary))}"
+        first = " ".join(_asked(jobs[0], vocabulary))
+        where = "all of them" if len(jobs) == asked else first if len(jobs) == 1 else f"{len(jobs)}, first {first}"
         lines.append(f"- {problem}\n  ({where})")
     return "\n".join(lines)
 

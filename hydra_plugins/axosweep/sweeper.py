@@ -40,4 +40,5 @@ class AxosweepSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Sequence[Any]:
         from runner.hydra_sweep import run_sweep
 
+        assert self.config is not None
         return run_sweep(self.config, arguments, self.context, self.task, single=self.single)

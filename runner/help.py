@@ -1,0 +1,87 @@
+"""The text of --help, from the groups and options that there are. No Hydra."""
+
+from __future__ import annotations
+
+import textwrap
+
+from runner.vocabulary import SWEEPS, Vocabulary, read_vocabulary
+
+EXAMPLES = (
+    ("axosweep lora=r16 max_steps=50", "one run"),
+    ("axosweep -m lora=r8,r16 learning_rate=1e-3,3e-3", "every combination: four runs"),
+    ("axosweep -m +sweeps=tiny_grid", "a question kept in a file of sweeps/"),
+)
+"""Command lines and what they do; a test plans each."""
+
+_GROUPS = {
+    "model": "what is tuned",
+    "dataset": "what it learns from",
+    "training": "the recipe",
+    "lora": "the adapter",
+    "deepspeed": "sharding over GPUs",
+    "gpu": "what a run trains on; gpu.count=N for several",
+    "executor": "where the runs go",
+    "tracking": "Weights & Biases",
+    "experiment": "a named combination of all of these",
+    SWEEPS: "questions; +sweeps=NAME, with -m",
+}
+
+_TEXT = """\
+axosweep: ask Axolotl a question in one line, train every answer, compare them.
+
+  axosweep [-m] [GROUP=OPTION ...] [KEY=VALUE ...]
+
+GROUP=OPTION chooses a config file, KEY=VALUE sets one value: any key of Axolotl {version} by its own name
+(learning_rate, datasets.0.path), or one of axosweep's own:
+{nodes}
+With -m, values separated by commas are swept, each combination a run. It is a Hydra application: its
+grammar (range, choice, glob, ~KEY) works as Hydra documents it.
+
+Groups (* is the default)
+{groups}
+
+Verbs
+  plan ARGS            what would run, what is done already; starts nothing
+  plan ARGS --overrides  the runs as overrides that any Hydra sweeper takes
+  status [SWEEP]       how every sweep stands, or every run of one
+  compare [SWEEP]      the runs side by side; the newest sweep when none is named
+  data [KEY]           the prepared datasets, or samples of one
+  setup                build the environment that runs Axolotl
+  completion SHELL     completion for bash, zsh or fish: eval "$(axosweep completion bash)"
+  --json goes with every verb that prints rows.
+
+Flags
+  -m, --multirun       sweep
+  --cfg job            print the composed config instead of running; --resolve, -p PACKAGE
+  --info, --hydra-help, -cd DIR and the rest are Hydra's own
+
+Examples
+{examples}
+
+Exit code: 0, 1 when a run failed, 2 for a mistake in the request."""
+
+
+def text() -> str:
+    vocabulary = read_vocabulary()
+    width = max(len(line) for line, _ in EXAMPLES) + 2
+    return _TEXT.format(
+        version=vocabulary.fields.version,
+        nodes=textwrap.fill(", ".join(_node_names(vocabulary)), 100, initial_indent="  ", subsequent_indent="  "),
+        groups="\n".join(_group(group, vocabulary) for group in _in_order(vocabulary)),
+        examples="\n".join(f"  {line:{width}}{meaning}" for line, meaning in EXAMPLES),
+    )
+
+
+def _in_order(vocabulary: Vocabulary) -> list[str]:
+    known = [group for group in _GROUPS if group in vocabulary.groups]
+    return known + [group for group in vocabulary.groups if group not in _GROUPS]
+
+
+def _group(group: str, vocabulary: Vocabulary) -> str:
+    default = vocabulary.chosen.get(group)
+    options = ", ".join(f"{option}*" if option == default else option for option in vocabulary.groups[group])
+    return f"  {group:<11} {_GROUPS.get(group, '')}\n  {'':<11}   {options}"
+
+
+def _node_names(vocabulary: Vocabulary) -> list[str]:
+    return [name for node, below in vocabulary.nodes.items() for name in ([f"{node}.{one}" for one in below] or [node])]
