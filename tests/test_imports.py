@@ -8,12 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-WORKER = sorted(
-    path.stem
-    for path in (ROOT / "modal_app").glob("*.py")
-    # Axolotl loads the plugin, and the plugin its callback: they subclass what only the trainer has.
-    if path.stem not in ("__init__", "plugin", "recorder")
-)
+AXOLOTL_SIDE = {"plugin", "preprocess", "recorder"}
+"""What the worker, or Axolotl itself, imports when it gets there: they have the trainer's packages at the top."""
+WORKER = sorted({path.stem for path in (ROOT / "modal_app").glob("*.py")} - AXOLOTL_SIDE)
 
 
 @pytest.mark.parametrize("module", WORKER)
