@@ -1,0 +1,144 @@
+"""One attempt at a step: its folder, its environment, its log. Standard library, save for writing YAML.
+
+The attempt's folder is the worker's working directory, so a config that names `inputs/...` reads the same on every
+machine, and no stray `.env` or config of the place where the sweep was started gets in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from modal_app.claim import this_process
+from modal_app.layout import Attempt, StepFolder, Store
+from modal_app.step import Device, Step, StepKind, write_atomically
+
+PLUGIN = "modal_app.plugin.AxosweepPlugin"
+STEP_FILE = "step.json"
+DATASETS_CACHE = "datasets-cache"
+BUILD = "build"
+
+
+def begin(step: Step, store: Store) -> Attempt:
+    """Make the next attempt's folder and say who works there. The caller holds the claim."""
+    folder = store.folder(step.kind, step.key)
+    earlier = folder.attempts()
+    attempt = folder.attempt(earlier[-1].number + 1 if earlier else 1)
+    attempt.path.mkdir(parents=True)
+    store.inputs.mkdir(exist_ok=True)
+    (attempt.path / "inputs").symlink_to("../../../inputs")
+    write_atomically(attempt.path / STEP_FILE, step.to_json())
+    write_atomically(attempt.started, json.dumps(asdict(this_process(step.sweep))))
+    if step.kind is StepKind.TRAIN:
+        # What was asked, beside the model it makes: a run's folder explains itself.
+        write_yaml(folder.config, step.config)
+    return attempt
+
+
+def enter(attempt: Attempt) -> None:
+    """Work in the attempt's folder and write to its log, from this process on."""
+    os.chdir(attempt.path)
+    redirect(attempt.log)
+
+
+def redirect(log: Path) -> None:
+    """Send this process's output, and its children's, to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def environment(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, str]:
+    """What the trainer's process environment must hold, beyond what is there: no secret is in it."""
+    variables = base_environment(step.device)
+    variables |= {"HF_DATASETS_CACHE": str(attempt.path / DATASETS_CACHE)}
+    if _reads_only_inputs(step.config):
+        variables |= {"HF_HUB_OFFLINE": "1"}
+    if step.kind is StepKind.TRAIN:
+        variables |= _tracking(step, folder)
+    return variables | dict(step.environment)
+
+
+def base_environment(device: Device) -> dict[str, str]:
+    """What must be set before the heavy imports, the same for every step on a device."""
+    variables = {"AXOLOTL_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if device is Device.CPU:
+        # One thread a rank: runs side by side then take equal time, and their sums do not depend on the cores.
+        variables |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return variables
+
+
+def write_yaml(path: Path, config: Mapping[str, Any]) -> None:
+    """YAML through PyYAML, which reads back what it wrote. It reads JSON's 1e-05 as text."""
+    import yaml
+
+    write_atomically(path, yaml.safe_dump(dict(config), sort_keys=True, allow_unicode=True))
+
+
+def stamp(step: Step, **addresses: Any) -> dict[str, Any]:
+    """The config as Axolotl reads it: what was keyed, plus where things lie for this attempt."""
+    keyed = {key: value for key, value in step.config.items() if not key.startswith("wandb_")}
+    plugins = [*(keyed.get("plugins") or ()), PLUGIN]
+    return keyed | _wandb_keys(step) | {"plugins": plugins} | addresses
+
+
+def clean(attempt: Attempt) -> None:
+    """Remove what only the work itself needed."""
+    for name in (DATASETS_CACHE, BUILD):
+        shutil.rmtree(attempt.path / name, ignore_errors=True)
+
+
+def _reads_only_inputs(config: Mapping[str, Any]) -> bool:
+    datasets = [*(config.get("datasets") or ()), *(config.get("test_datasets") or ())]
+    paths = [config.get("base_model"), *(dataset.get("path") for dataset in datasets)]
+    return all(isinstance(path, str) and path.startswith("inputs/") for path in paths)
+
+
+def _wandb_keys(step: Step) -> dict[str, Any]:
+    """Axolotl copies non-empty wandb_* strings over the environment, and a project name alone switches W&B on."""
+    if step.kind is StepKind.PREPROCESS or step.tracking.mode == "disabled":
+        return {"use_wandb": False}
+    name = {"wandb_name": step.tracking.name} if step.tracking.name else {}
+    return {"use_wandb": True, "wandb_project": step.tracking.project} | name
+
+
+def _tracking(step: Step, folder: StepFolder) -> dict[str, str]:
+    tracking = step.tracking
+    if tracking.mode == "disabled":
+        return {"WANDB_MODE": "disabled"}
+    kept = _kept_tracking(step, folder)
+    variables = {
+        "WANDB_MODE": tracking.mode,
+        "WANDB_PROJECT": tracking.project,
+        "WANDB_ENTITY": tracking.entity or "",
+        "WANDB_RUN_ID": kept["id"],
+        "WANDB_RUN_GROUP": kept["group"],
+        "WANDB_JOB_TYPE": step.kind.value,
+        "WANDB_NAME": tracking.name,
+        "WANDB_TAGS": ",".join(tracking.tags),
+        "WANDB_RESUME": "allow",
+        "WANDB_DIR": str(folder.path),
+        "WANDB_SILENT": "true",
+    }
+    return {name: value for name, value in variables.items() if value}
+
+
+def _kept_tracking(step: Step, folder: StepFolder) -> dict[str, str]:
+    """The W&B id and group of a run: those of its first attempt, whichever sweep continues it."""
+    try:
+        kept: dict[str, str] = json.loads(folder.tracking.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        kept = {"id": secrets.token_hex(4), "group": step.tracking.group, "at": f"{time.time():.0f}"}
+        write_atomically(folder.tracking, json.dumps(kept))
+    return kept

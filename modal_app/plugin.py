@@ -1,0 +1,80 @@
+"""The Axolotl plugin: ranks on the CPU, a guard against tokenizing again, and the callback that records training."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import datasets
+import torch
+from axolotl.integrations.base import BasePlugin
+from axolotl.loaders import load_tokenizer
+from axolotl.utils.data.shared import generate_dataset_hash_from_config, get_prepared_dataset_path
+from axolotl.utils.dict import DictDefault
+
+from modal_app import rank
+from modal_app.failures import StepFailed
+from modal_app.recorder import Recorder
+from modal_app.step import Device, FailureReason
+
+
+class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
+    """Registered by the worker in every config it runs; works only there."""
+
+    def register(self, cfg: dict[str, Any]) -> None:
+        """The one hook before Axolotl asks the (missing) driver whether two GPUs can reach each other."""
+        if rank.current().step.device is Device.CPU and _world_size() > 1:
+            torch.cuda.can_device_access_peer = _no_gpu_to_reach
+            os.environ.setdefault("NCCL_P2P_DISABLE", "1")
+            os.environ["ACCELERATE_USE_CPU"] = "true"  # gloo, and MULTI_CPU
+
+    def load_datasets(self, cfg: DictDefault, preprocess: bool = False) -> None:
+        """Not to load anything: the last hook before Axolotl would, and before it copies the device map."""
+        if preprocess:
+            return
+        this = rank.current()
+        this.clock.book("config")
+        if this.step.device is Device.CPU and _world_size() > 1:
+            cfg.device_map = {"": "cpu"}  # Axolotl puts each rank of several on cuda:N
+        require_prepared(cfg)
+        datasets.disable_caching()  # a map over prepared rows would write its cache beside them
+
+    def pre_model_load(self, cfg: DictDefault) -> None:
+        rank.current().clock.book("prepare")
+
+    def post_trainer_create(self, cfg: DictDefault, trainer: Any) -> None:
+        # On, a NaN is replaced by the average of the earlier losses before anybody sees it.
+        trainer.args.logging_nan_inf_filter = False
+
+    def add_callbacks_post_trainer(self, cfg: DictDefault, trainer: Any) -> list[Recorder]:
+        return [Recorder(trainer, rank.current(), eval_on_start=cfg.eval_on_start is not False)]
+
+
+def prepared_hashes(cfg: DictDefault) -> dict[str, str]:
+    """Axolotl's own hash of the train and (if any) test datasets, by which it looks for prepared rows."""
+    tokenizer = load_tokenizer(cfg).name_or_path
+    parts = {"train": cfg.datasets, "test": cfg.test_datasets}
+    return {name: generate_dataset_hash_from_config(cfg, part, tokenizer) for name, part in parts.items() if part}
+
+
+def require_prepared(cfg: DictDefault) -> None:
+    """Stop unless the rows are there already: Axolotl would tokenize again, on a rented GPU, with just a warning."""
+    for key in ("streaming", "pretraining_dataset", "skip_prepare_dataset"):
+        if cfg[key]:
+            raise StepFailed(FailureReason.CONFIG, f"{key} is not supported: a run reads a dataset prepared beforehand")
+    for name, digest in prepared_hashes(cfg).items():
+        path = get_prepared_dataset_path(cfg, digest)
+        if not any(path.glob("*")):
+            raise StepFailed(
+                FailureReason.DATA,
+                f"Axolotl looks for its prepared {name} rows under {digest}, which the prepared dataset does not have; "
+                "stopped instead of tokenizing again",
+            )
+
+
+def _world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _no_gpu_to_reach(device: int, peer: int) -> bool:
+    return True

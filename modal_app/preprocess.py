@@ -1,0 +1,144 @@
+"""A preprocess step: Axolotl tokenizes, the result is read back as a trainer will read it, counted and published."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import datasets
+import datasets.config
+import pyarrow as pa
+import pyarrow.compute as pc
+from axolotl.cli.args import PreprocessCliArgs
+from axolotl.cli.config import load_cfg
+from axolotl.cli.preprocess import do_preprocess
+from axolotl.common.datasets import load_datasets, load_preference_datasets
+from axolotl.utils.data.shared import datasets_with_name_generator, load_dataset_with_config
+from axolotl.utils.dict import DictDefault
+
+from modal_app.attempt import BUILD, DATASETS_CACHE, stamp, write_yaml
+from modal_app.layout import Attempt, Store
+from modal_app.plugin import prepared_hashes, require_prepared
+from modal_app.rank import Rank
+from modal_app.step import Step, write_atomically
+
+PACKAGES = ("axolotl", "transformers", "datasets", "torch")
+
+
+def preprocess(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[str, Any]:
+    """Build the dataset of `step.data_key`, publish it, and return its manifest."""
+    began, started_at = time.monotonic(), time.time()
+    write_yaml(attempt.config, stamp(step, dataset_prepared_path=BUILD, output_dir="model"))
+    _use_private_cache(attempt.path / DATASETS_CACHE)
+    sys.argv = ["axolotl"]  # Axolotl parses it
+    os.environ["AXOLOTL_IS_PREPROCESS"] = "1"
+    cfg = load_cfg(attempt.config.name, is_preprocess=True)
+    rank.clock.book("config")
+    cfg.is_preprocess = True
+    do_preprocess(cfg, PreprocessCliArgs(download=False))  # the rows, not the base model's weights
+    rank.clock.book("prepare")
+    counts = _read_back(cfg)
+    manifest = counts | {
+        "key": step.data_key,
+        "attempt": attempt.number,
+        "started_at": started_at,
+        "finished_at": time.time(),
+        "seconds": round(time.monotonic() - began, 3),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    _publish(attempt.path / BUILD, store, step.data_key, manifest)
+    return manifest
+
+
+def _use_private_cache(path: Path) -> None:
+    """Tokenize for real: rows that another run has cached under a fingerprint are not this step's own work.
+
+    The environment says the same, but a forked child has imported `datasets` before it was set.
+    """
+    datasets.config.HF_DATASETS_CACHE = path
+
+
+def _read_back(cfg: DictDefault) -> dict[str, Any]:
+    """Load what was written exactly as a trainer will, and count it."""
+    del os.environ["AXOLOTL_IS_PREPROCESS"]
+    cfg.is_preprocess = False
+    require_prepared(cfg)
+    # Without this Axolotl also computes training's steps, which needs settings of the trainer's machine.
+    os.environ["AXOLOTL_IS_PREPROCESS"] = "1"
+    load = load_preference_datasets if cfg.rl else load_datasets
+    meta = load(cfg=cfg)
+    train, evaluation = meta.train_dataset, meta.eval_dataset
+    tokens, trained = _count_tokens(train)
+    rows, eval_rows = len(train), len(evaluation) if evaluation is not None else 0
+    given = _given_rows(cfg)
+    kept = rows + (0 if cfg.test_datasets else eval_rows)
+    return {
+        "hashes": prepared_hashes(cfg),
+        "rows": rows,
+        "eval_rows": eval_rows,
+        "tokens": tokens,
+        "trained_tokens": trained,
+        "given_rows": given,
+        "dropped_rows": None if given is None else given - kept,
+        "eval_fingerprint": None if evaluation is None else _fingerprint(evaluation),
+    }
+
+
+def _count_tokens(rows: datasets.Dataset) -> tuple[int | None, int | None]:
+    """All tokens, and those that the loss sees; None for data without them (preference pairs)."""
+    if not {"input_ids", "labels"} <= set(rows.column_names):
+        return None, None
+    tokens = trained = 0
+    for table in rows.select_columns(["input_ids", "labels"]).with_format("arrow").iter(batch_size=10_000):
+        tokens += _sum(pc.list_value_length(table["input_ids"]))
+        trained += _sum(pc.not_equal(pc.list_flatten(table["labels"]), -100))
+    return tokens, trained
+
+
+def _sum(values: pa.ChunkedArray) -> int:
+    return pc.sum(values).as_py() or 0
+
+
+def _fingerprint(rows: datasets.Dataset) -> str:
+    """Names the multiset of evaluated rows: equal for the same rows in another order, and for nothing else."""
+    digests = []
+    for row in rows.with_format(None):
+        kept = {name: row[name] for name in ("input_ids", "labels") if name in row} or row
+        digests.append(hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest())
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+def _given_rows(cfg: DictDefault) -> int | None:
+    """Rows read before anything was dropped; None where rows are dropped on purpose (weight, shards, deduplication)."""
+    parts = list(datasets_with_name_generator(cfg.datasets))
+    if cfg.dataset_exact_deduplication or any(
+        part.shards or part.type == "_synthetic" or (part.weight is not None and part.weight < 1) for part in parts
+    ):
+        return None
+    return sum(_raw_rows(part, cfg) for part in parts)
+
+
+def _raw_rows(part: DictDefault, cfg: DictDefault) -> int:
+    raw = load_dataset_with_config(part, cfg.hf_use_auth_token)  # from the cache that preprocessing has just filled
+    if isinstance(raw, datasets.DatasetDict):
+        raw = raw[part.split] if part.split in raw else raw["train"]
+    return len(raw)
+
+
+def _publish(build: Path, store: Store, data_key: str, manifest: dict[str, Any]) -> None:
+    """Move the rows to their place, then say that they are there."""
+    for path in build.iterdir():
+        if not path.is_dir():
+            path.unlink()  # Axolotl's lock and counter
+    target = store.prepared_dataset(data_key)
+    if target.exists():
+        shutil.rmtree(target)  # moved by a worker that died before it wrote the manifest: nobody has read it
+    build.rename(target)
+    write_atomically(store.manifest(data_key), json.dumps(manifest, sort_keys=True, indent=1))

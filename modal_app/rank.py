@@ -1,0 +1,57 @@
+"""This process as one rank of a step: what the worker and the Axolotl plugin, made by Axolotl itself, share."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+
+from modal_app.layout import Attempt, StepFolder
+from modal_app.step import Step
+
+PHASE_AFTER = {"": "import", "import": "config", "config": "prepare", "prepare": "load", "load": "train"}
+
+
+class Clock:
+    """Books the time since the last booking on a phase: import, config, prepare, load, train, eval, save."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+        self._newest = ""
+
+    def book(self, phase: str) -> None:
+        now = time.monotonic()
+        self.seconds[phase] = round(self.seconds.get(phase, 0.0) + now - self._last, 3)
+        self._last, self._newest = now, phase
+
+    @property
+    def phase(self) -> str:
+        """What goes on now."""
+        return PHASE_AFTER.get(self._newest, "train")
+
+
+@dataclass(slots=True)
+class Rank:
+    step: Step
+    folder: StepFolder
+    attempt: Attempt
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def number(self) -> int:
+        return int(os.environ.get("RANK", "0"))
+
+
+_current: Rank | None = None
+
+
+def become(rank: Rank) -> Rank:
+    global _current
+    _current = rank
+    return rank
+
+
+def current() -> Rank:
+    assert _current is not None, "the plugin works only under axosweep's worker"
+    return _current

@@ -1,0 +1,149 @@
+"""A train step: what Axolotl is given, one rank of it, and the verdict on what it leaves.
+
+The exit code is no verdict: Axolotl ends with 0 after an interrupt, half trained. Success is the last step reached (or
+early stopping), finite losses, and weights on disk that are newer than the attempt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from modal_app import checkpoints, preload
+from modal_app.attempt import stamp, write_yaml
+from modal_app.failures import StepFailed
+from modal_app.layout import Attempt, StepFolder, Store
+from modal_app.rank import Rank
+from modal_app.step import FailureReason, Step, StepKind, write_atomically
+from modal_app.stop import StopRequested
+
+PREPARED = "prepared"
+
+
+def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
+    """Everything but the training itself; returns the facts known before it begins. Runs in the claim's holder."""
+    manifest = store.manifest(step.data_key)
+    if not manifest.exists():
+        raise StepFailed(
+            FailureReason.DATA,
+            f"the prepared dataset {step.data_key} is not there ({manifest} is missing): preprocess it first",
+        )
+    links = attempt.path / PREPARED
+    links.mkdir()
+    for rows in sorted(path for path in store.prepared_dataset(step.data_key).iterdir() if path.is_dir()):
+        # A folder of its own, since Axolotl writes a lock beside the rows, which are shared and may be read-only.
+        (links / rows.name).symlink_to(Path("../../../../prepared") / step.data_key / rows.name)
+    folder.model.mkdir(exist_ok=True)
+    checkpoints.set_aside_unusable(folder.model)
+    addresses = {
+        "output_dir": "../model",
+        "dataset_prepared_path": PREPARED,
+        "auto_resume_from_checkpoints": True,
+    }
+    write_yaml(attempt.config, stamp(step, **addresses))
+    return {"manifest": hashlib.sha256(manifest.read_bytes()).hexdigest()}
+
+
+def run_rank(rank: Rank) -> None:
+    """Train, as the process that this is; returns when Axolotl does."""
+    preload.load(preload.for_kind(StepKind.TRAIN))
+    rank.clock.book("import")
+    from axolotl.cli.train import do_cli
+
+    sys.argv = ["axolotl"]  # Axolotl parses it
+    try:
+        do_cli(config=rank.attempt.config.name)
+    except SystemExit as error:
+        print(f"Axolotl asked to exit with {error.code}", file=sys.stderr)
+    finally:
+        _finish_wandb()
+    if rank.number == 0:
+        _add_final_phase(rank)
+
+
+def has_begun(attempt: Attempt) -> bool:
+    """Whether the first step was about to be taken."""
+    return bool(_state(attempt))
+
+
+def verdict(step: Step, folder: StepFolder, attempt: Attempt, started_at: float) -> dict[str, Any]:
+    """The facts of a success. Raises StopRequested for a clean stop, StepFailed for anything less."""
+    state = _state(attempt)
+    at = f"step {state.get('global_step', 0)} of {state.get('max_steps', '?')}"
+    if state.get("stopped"):
+        raise StopRequested(f"stopped at {at}; a checkpoint is saved")
+    strange = _not_finite(folder.metrics, attempt.number)
+    if state.get("diverged") or strange:
+        raise StepFailed(FailureReason.NAN, f"{' and '.join(strange) or 'the loss'} became NaN or infinite by {at}")
+    if not state.get("ended"):
+        raise StepFailed(FailureReason.ERROR, f"training ended at {at} without saying why")
+    if state["global_step"] < state["max_steps"] and not state["early_stopped"]:
+        raise StepFailed(FailureReason.ERROR, f"training ended at {at}")
+    if not _has_weights(folder.model, step.config, since=started_at):
+        raise StepFailed(FailureReason.ERROR, f"training reached {at}, but left no weights in {folder.model.name}/")
+    return {"step": state["global_step"]} | {
+        name: state[name] for name in ("max_steps", "world_size", "phases", "early_stopped", "resumed_from")
+    }
+
+
+def finish(step: Step, folder: StepFolder) -> None:
+    """Let PEFT find the base model from anywhere, not just from an attempt's folder."""
+    adapter = folder.model / "adapter_config.json"
+    if step.base_model and adapter.exists():
+        config = json.loads(adapter.read_text(encoding="utf-8"))
+        write_atomically(adapter, json.dumps(config | {"base_model_name_or_path": step.base_model}, indent=2))
+    checkpoints.remove_set_aside(folder.model)
+
+
+def known_facts(attempt: Attempt) -> dict[str, Any]:
+    """How far an attempt came that did not succeed."""
+    state = _state(attempt)
+    names = {"step": "global_step", "max_steps": "max_steps", "world_size": "world_size", "phases": "phases"}
+    return {ours: state[theirs] for ours, theirs in names.items() if theirs in state}
+
+
+def _finish_wandb() -> None:
+    """Close the W&B run before the step is declared over, not whenever the process ends."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and getattr(wandb, "run", None) is not None:
+        wandb.finish(exit_code=0 if sys.exc_info()[0] is None else 1)
+
+
+def _add_final_phase(rank: Rank) -> None:
+    state = _state(rank.attempt)
+    if state:
+        rank.clock.book("save")  # since training ended: the model itself, its card, W&B's last words
+        write_atomically(rank.attempt.train_state, json.dumps(state | {"phases": rank.clock.seconds}))
+
+
+def _state(attempt: Attempt) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads(attempt.train_state.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return state
+
+
+def _not_finite(metrics: Path, attempt: int) -> list[str]:
+    """Which of the last loss, eval loss and gradient norm of an attempt are no numbers."""
+    last: dict[str, Any] = {}
+    if metrics.exists():
+        for text in metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue  # cut by a kill
+            if line["attempt"] == attempt:
+                last |= {name: line[name] for name in ("loss", "eval_loss", "grad_norm") if name in line}
+    return sorted(name for name, value in last.items() if value is None or not math.isfinite(value))
+
+
+def _has_weights(model: Path, config: Mapping[str, Any], since: float) -> bool:
+    stem = "adapter_model" if config.get("adapter") else "*model"
+    found = [*model.glob(f"{stem}*.safetensors"), *model.glob(f"{stem}*.bin")]
+    return any(path.stat().st_mtime >= since - 1 for path in found)

@@ -1,0 +1,129 @@
+"""A trainer that has imported everything and forks a child per step: `python modal_app/warm.py --store DIR`.
+
+Standard input: one JSON line per step, {"step": {...}}. Standard output: one JSON line per event: ready, started,
+exited. CPU only: a fork of a process that has woken CUDA cannot use it. At the end of its input (the launcher closed
+it, or died) it takes no more steps, waits for the children it has, and ends.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    from start import run  # type: ignore[import-not-found]  # beside this file, which is started by its path
+
+    run("warm")
+
+import argparse
+import atexit
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modal_app import preload, state, stop
+from modal_app.attempt import base_environment
+from modal_app.layout import Store
+from modal_app.step import Device, Step
+from modal_app.worker import exit_code, lead_a_session
+
+ALIVE_CHECK_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    pid: int
+    step: Step
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Fork a worker per step read from standard input.")
+    parser.add_argument("--store", type=Path, required=True)
+    store = Store(parser.parse_args().store.resolve())
+    lead_a_session()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to answer
+    began = time.monotonic()
+    # What the imports print is not for the launcher's ears.
+    events = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    _prepare()
+    _tell(events, event="ready", seconds=round(time.monotonic() - began, 3))
+    _serve(store, events)
+    return 0
+
+
+def _prepare() -> None:
+    os.environ |= base_environment(Device.CPU)
+    preload.load(preload.EVERYTHING)
+    import torch
+
+    assert not torch.cuda.is_initialized(), "an import has woken CUDA: children could not use it"
+
+
+def _serve(store: Store, events: Any) -> None:
+    """Fork on each line, report each end. Until the input has ended and no child is left."""
+    children: list[Child] = []
+    pending, accepting = b"", True
+    while accepting or children:
+        if accepting and select.select([0], [], [], ALIVE_CHECK_S if children else None)[0]:
+            chunk = os.read(0, 1 << 16)
+            accepting = bool(chunk)
+            *lines, pending = (pending + chunk).split(b"\n")
+            for line in lines:
+                child = _fork(Step.from_json(json.dumps(json.loads(line)["step"])), store, events)
+                children.append(child)
+                _tell(events, event="started", kind=child.step.kind, key=child.step.key, pid=child.pid)
+        elif not accepting:
+            time.sleep(ALIVE_CHECK_S)
+        for child, code in _ended(children):
+            children.remove(child)
+            state.record_exit(store, child.step.kind, child.step.key, child.pid, code)
+            _tell(events, event="exited", kind=child.step.kind, key=child.step.key, pid=child.pid, code=code)
+
+
+def _ended(children: list[Child]) -> list[tuple[Child, int]]:
+    """Those that are dead now, with their exit codes; negative for a signal."""
+    ended = []
+    for child in children:
+        pid, status = os.waitpid(child.pid, os.WNOHANG)
+        if pid:
+            ended.append((child, os.waitstatus_to_exitcode(status)))
+    return ended
+
+
+def _tell(events: Any, **event: Any) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the launcher is gone: its children are still looked after
+        events.write(json.dumps(event) + "\n")
+        events.flush()
+
+
+def _fork(step: Step, store: Store, events: Any) -> Child:
+    pid = os.fork()
+    if pid:
+        return Child(pid, step)
+    code = 1
+    try:
+        lead_a_session()
+        stop.reset()
+        _cut_off_from_the_launcher(events)
+        code = exit_code(step, store, warm=True)
+        atexit._run_exitfuncs()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _cut_off_from_the_launcher(events: Any) -> None:
+    """Its pipes are the parent's: a child that held them would keep a dead launcher's readers waiting."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    events.close()

@@ -1,0 +1,163 @@
+"""Runs one step in one folder: `python modal_app/worker.py --store DIR < step.json`, with the trainer's Python.
+
+The same on a laptop and on eight H100s. Standard library until the step's own work begins. Exit codes: 0 succeeded
+(also when it had before), 1 failed, 3 stopped on request, 75 held by another live worker. The codes are a convenience:
+the truth is in the folder.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    from start import run  # type: ignore[import-not-found]  # beside this file, which is started by its path
+
+    run("worker")
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from modal_app import attempt as attempts
+from modal_app import preload, rank, ranks, state, stop, train
+from modal_app.claim import Held, claim
+from modal_app.failures import Failure, classify
+from modal_app.layout import ATTEMPT_PREFIX, Attempt, StepFolder, Store
+from modal_app.rank import Rank
+from modal_app.step import Outcome, OutcomeStatus, Step, StepKind, write_atomically
+from modal_app.stop import StopRequested
+
+EXIT_CODES = {OutcomeStatus.SUCCEEDED: 0, OutcomeStatus.FAILED: 1, OutcomeStatus.STOPPED: 3, OutcomeStatus.LOST: 1}
+EXIT_HELD = 75
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run one step, read as JSON from standard input.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--store", type=Path)
+    what.add_argument("--rank", type=Path, metavar="ATTEMPT", help="run one rank of an attempt (the worker's own use)")
+    arguments = parser.parse_args()
+    if arguments.rank is not None:
+        return _run_fresh_rank(arguments.rank)
+    step = Step.from_json(sys.stdin.read())
+    lead_a_session()
+    return exit_code(step, Store(arguments.store.resolve()), warm=False)
+
+
+def lead_a_session() -> None:
+    """A process group of its own, so that a step can be signalled and killed with all its children."""
+    if os.getpid() != os.getsid(0):
+        os.setsid()
+
+
+def exit_code(step: Step, store: Store, *, warm: bool) -> int:
+    try:
+        return EXIT_CODES[run_step(step, store, warm=warm).status]
+    except Held:
+        return EXIT_HELD
+
+
+def run_step(step: Step, store: Store, *, warm: bool = False) -> Outcome:
+    """Run a step to its end, in this process, and record how it ended.
+
+    `warm`: this is a fork of a process that has imported everything, so ranks are forked too. Raises Held when another
+    live worker has the step.
+    """
+    folder = store.folder(step.kind, step.key)
+    with claim(folder, step.sweep) as descriptor:
+        if folder.done.exists():
+            done = state.observe(store, step.kind, step.key).outcome
+            assert done is not None
+            return done
+        stop.install(deferred=False)
+        attempt = attempts.begin(step, store)
+        os.environ |= attempts.environment(step, folder, attempt)
+        attempts.enter(attempt)
+        outcome = _attempt(rank.become(Rank(step, folder, attempt)), store, descriptor, warm=warm)
+        _record(outcome, step, folder, attempt)
+        return outcome
+
+
+def _attempt(this: Rank, store: Store, descriptor: int, *, warm: bool) -> Outcome:
+    """The process boundary: whatever happens below becomes an Outcome."""
+    started_at = time.time()
+    facts: dict[str, Any] = {}
+    status, reason, message = OutcomeStatus.SUCCEEDED, None, ""
+    try:
+        for part in _parts(this, store, descriptor, started_at, warm=warm):
+            facts |= part
+    except StopRequested as request:
+        status, message = OutcomeStatus.STOPPED, str(request)
+    except Exception as error:
+        failure = _failure(error, this)
+        status, reason, message = OutcomeStatus.FAILED, failure.reason, failure.message
+        if stop.requested():
+            status, reason = OutcomeStatus.STOPPED, None
+    if status is not OutcomeStatus.SUCCEEDED:
+        facts |= train.known_facts(this.attempt)
+    return Outcome(status, this.attempt.number, started_at, time.time(), reason, message, facts)
+
+
+def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm: bool) -> Iterator[Mapping[str, Any]]:
+    """Do the work; yields facts as they become known."""
+    step, folder, attempt = this.step, this.folder, this.attempt
+    match step.kind:
+        case StepKind.PREPROCESS:
+            preload.load(preload.PREPROCESS)
+            this.clock.book("import")
+            from modal_app.preprocess import preprocess
+
+            yield preprocess(step, store, attempt, this)
+        case StepKind.TRAIN:
+            yield train.prepare(step, store, folder, attempt)
+            if step.processes == 1:
+                train.run_rank(this)
+            else:
+                ranks.run(step.processes, attempt, descriptor, forked=(lambda: _run_rank(this)) if warm else None)
+            stop.install(deferred=True)  # what is done will not be thrown away now
+            if step.processes > 1 and stop.requested() and not train.has_begun(attempt):
+                raise StopRequested("before training began")
+            yield train.verdict(step, folder, attempt, started_at)
+            train.finish(step, folder)
+
+
+def _failure(error: Exception, this: Rank) -> Failure:
+    if isinstance(error, ranks.RankFailed):
+        return error.failure
+    traceback.print_exc()
+    return classify(error, this.clock.phase)
+
+
+def _record(outcome: Outcome, step: Step, folder: StepFolder, attempt: Attempt) -> None:
+    """Success is declared first, in one file, so that a kill in between leaves no attempt that contradicts it."""
+    stop.install(deferred=True)
+    attempts.clean(attempt)
+    if step.kind is StepKind.TRAIN and outcome.status is OutcomeStatus.SUCCEEDED:
+        write_atomically(folder.done, outcome.to_json())
+    write_atomically(attempt.result, outcome.to_json())
+
+
+def _run_fresh_rank(path: Path) -> int:
+    """One rank of several, as a process of its own: its parent has made the attempt and holds the claim."""
+    step = Step.from_json((path / attempts.STEP_FILE).read_text(encoding="utf-8"))
+    folder = StepFolder(path.parent, done=path.parent / "result.json")
+    attempt = Attempt(path, int(path.name.removeprefix(ATTEMPT_PREFIX)))
+    ranks.die_with_parent()
+    return _run_rank(rank.become(Rank(step, folder, attempt)))
+
+
+def _run_rank(this: Rank) -> int:
+    """A rank's process boundary: its parent learns from a file why it failed."""
+    stop.install(deferred=False)
+    try:
+        train.run_rank(this)
+    except StopRequested:
+        return EXIT_CODES[OutcomeStatus.STOPPED]
+    except Exception as error:
+        failure = _failure(error, this)
+        write_atomically(ranks.failure_file(this.attempt.path, this.number), failure.to_json())
+        return EXIT_CODES[OutcomeStatus.FAILED]
+    return 0
