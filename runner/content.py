@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,6 @@ from runner.errors import SweepError
 
 ALWAYS_READ_BELOW_BYTES = 64 * 1024 * 1024
 """Smaller files are read every time: a changed file with an old time stamp must not go unnoticed."""
-
-_CHUNK_BYTES = 1024 * 1024
 
 
 class ContentHashes:
@@ -71,13 +70,15 @@ def keep(source: Path, identity: str, target: Path) -> None:
     source = source.expanduser().absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        if not target.is_dir():
-            target.unlink(missing_ok=True)
-            target.symlink_to(source)
+        # Always linked anew: the folder that an older link names may have been edited since.
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(source)
+        beside.replace(target)
         return
     if target.is_file() and file_sha256(target) == identity:
         return
-    beside = target.with_name(f".{target.name}.{id(target)}")
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.copyfile(source, beside)
     if file_sha256(beside) != identity:
         beside.unlink()
