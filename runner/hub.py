@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import http.client
 import json
 import os
 import re
@@ -63,11 +64,12 @@ def _ask(repository: Repository, revision: str) -> Resolved:
         request.add_header("Authorization", f"Bearer {token}")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
-            commit = json.load(reply).get("sha")
+            answer = json.load(reply)
     except urllib.error.HTTPError as error:
         return Resolved(None, _refusal(error.code, repository))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         return Resolved(None, f"the hub did not answer: {getattr(error, 'reason', error)}")
+    commit = answer.get("sha") if isinstance(answer, dict) else None
     if isinstance(commit, str) and _COMMIT.match(commit):
         return Resolved(commit)
     return Resolved(None, "the hub's answer held no commit")
