@@ -73,6 +73,7 @@ def identify_run(experiment: Experiment, inputs: Iterable[Input], *, trainer_loc
     Raises SweepError for a config value that has no canonical form.
     """
     inputs = tuple(inputs)
+    canonical(experiment.axolotl)  # refuses by the name that the config has for it
     config = keyed_config(experiment.axolotl, inputs)
     data_seed = experiment.data.seed
     data_key = short_hash({"config": _data_part(config, data_seed), "trainer": trainer_lock})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ def find_inputs(axolotl: Mapping[str, Any]) -> tuple[Input, ...]:
 
     Raises SweepError for a local path that does not exist, and for an address that cannot be pinned.
     """
-    return tuple(_classify(at, text) for at, text in _named(axolotl))
+    found = tuple(_classify(at, text) for at, text in _named(axolotl))
+    _refuse_second_hub_model(found)
+    return found
 
 
 def identify(found: Input, axolotl: Mapping[str, Any], hashes: ContentHashes) -> Input:
@@ -75,6 +77,8 @@ def _named(axolotl: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in DATASET_LISTS:
         entries = axolotl.get(key)
         for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+            if not isinstance(entry, Mapping):
+                raise SweepError(f"{key}.{index} is {entry!r}; write a mapping: {key}=[{{path: ..., type: ...}}]")
             yield from _named_in_dataset(f"{key}.{index}", entry)
 
 
@@ -96,7 +100,8 @@ def _classify(at: str, text: str) -> Input:
         return Input(at, text, InputKind.FILE, None)
     if path.is_dir():
         return Input(at, text, InputKind.FOLDER, None)
-    if _LOCAL_LOOKING.search(text) or at.split(".")[0] in (*FILE_KEYS, "chat_template_jinja"):
+    always_local = at.split(".")[0] in (*FILE_KEYS, "chat_template_jinja") or ".data_files" in at
+    if always_local or _LOCAL_LOOKING.search(text):
         raise SweepError(f"{at}={text}: there is no such file or folder (looked in {os.getcwd()}).")
     if not _HUB_NAME.match(text):
         raise SweepError(
@@ -104,6 +109,17 @@ def _classify(at: str, text: str) -> Input:
             " pinned, so its results could not be trusted; download it and give the file's path."
         )
     return Input(at, text, InputKind.HUB, None)
+
+
+def _refuse_second_hub_model(inputs: Sequence[Input]) -> None:
+    """Axolotl reads every hub model at the one `revision_of_model`, and two repositories share no commit."""
+    models = [found for found in inputs if found.kind is InputKind.HUB and not _is_dataset(found.at)]
+    for found in models[1:]:
+        if found.text != models[0].text:
+            raise SweepError(
+                f"{found.at}={found.text} is another hub repository than {models[0].at}={models[0].text}, and Axolotl"
+                " reads both at one commit (revision_of_model). Download one of them and give its folder."
+            )
 
 
 def _extension(path: Path) -> str:
@@ -117,7 +133,8 @@ def _is_dataset(at: str) -> bool:
 
 def _asked_revision(at: str, axolotl: Mapping[str, Any]) -> str | None:
     if not _is_dataset(at):
-        return axolotl.get("revision_of_model")
-    key, index, _ = at.split(".")[:3]
-    revision = axolotl[key][int(index)].get("revision")
+        revision = axolotl.get("revision_of_model")
+    else:
+        key, index, _ = at.split(".")[:3]
+        revision = axolotl[key][int(index)].get("revision")
     return None if revision is None else str(revision)
