@@ -10,12 +10,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from modal_app.layout import Store
 from modal_app.state import Phase, StepState, observe
 from modal_app.step import Device, FailureReason, OutcomeStatus, Step, StepKind
+from runner.compare import read_json
 from runner.errors import SweepError
 from runner.executors.workers import BUSY, StepId, Workers
 from runner.ledger import Event, Ledger, Record
@@ -24,6 +25,8 @@ from runner.types import Plan
 POLL_S = 0.2
 STOP_GRACE_S = 7.0
 """From asking a worker to checkpoint and stop, to killing it."""
+KILL_GRACE_S = 1.0
+"""From killing a worker to not waiting for it any longer."""
 
 ENDED = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.STOPPED, Phase.LOST})
 
@@ -60,6 +63,7 @@ class LocalExecutor:
     workers: Workers
     slots: Slots
     ledger: Ledger
+    stop_grace_s: float = STOP_GRACE_S
     _jobs: dict[StepId, _Job] = field(default_factory=dict)
 
     def execute(self, plan: Plan, watch: Watch) -> None:
@@ -111,32 +115,30 @@ class LocalExecutor:
     def _reap(self, timeout_s: float) -> None:
         for exited in self.workers.wait(timeout_s):
             job = self._jobs[exited.step]
-            if exited.code == BUSY:
-                job.submitted = job.started = False  # someone claimed it first: follow them
-            elif exited.code is None and self._observe(job).phase is Phase.RUNNING:
-                job.submitted = job.started = False  # only the process that forked it is gone
+            self._note_start(job, exited.pid)
+            state = self._observe(job)
+            if exited.code == BUSY or state.phase is Phase.RUNNING:
+                # Someone claimed it first, or only the process that forked it is gone.
+                job.submitted, job.started, job.cards = False, False, ()
+                self._follow(job, state)
+            elif job.started or state.phase is Phase.SUCCEEDED:
+                self._finish(job, state)
             else:
-                self._note_start(job)
-                self._finish(job, self._observe(job))
-        for job in self._jobs.values():
+                message = f"its worker ended before it began (code {exited.code})"
+                self._finish_unstarted(job, OutcomeStatus.LOST, message, FailureReason.LOST)
+        for step, job in self._jobs.items():
             if job.submitted and not job.ended:
-                self._note_start(job)
+                self._note_start(job, self.workers.pid(step))
 
-    def _note_start(self, job: _Job) -> None:
-        attempts = self._attempts(job.step)
-        if job.started or attempts <= job.attempts_before:
+    def _note_start(self, job: _Job, pid: int | None) -> None:
+        """Record the attempt that the worker `pid` of ours began; one that another launcher's began is not ours."""
+        attempts = self.store.folder(job.step.kind, job.step.key).attempts()
+        if job.started or pid is None or not attempts or attempts[-1].number <= job.attempts_before:
             return
-        job.started = True
-        owner = self._observe(job).owner
-        self.ledger.append(
-            Record(
-                Event.STARTED,
-                job.step.kind,
-                job.step.key,
-                attempt=attempts,
-                pid=owner.pid if owner else None,
-            )
-        )
+        if read_json(attempts[-1].started).get("pid") == pid:
+            job.started = True
+            number = attempts[-1].number
+            self.ledger.append(Record(Event.STARTED, job.step.kind, job.step.key, attempt=number, pid=pid))
 
     def _follow(self, job: _Job, state: StepState) -> None:
         if not job.followed:
@@ -158,13 +160,13 @@ class LocalExecutor:
                 attempt=state.attempt,
                 status=str(outcome.status if outcome else OutcomeStatus.LOST),
                 reason=str(outcome.reason or "") if outcome else str(FailureReason.LOST),
-                message=outcome.message if outcome else "its worker never began",
+                message=outcome.message if outcome else "it was killed, and something of it still runs",
                 facts=outcome.facts if outcome else {},
             )
         )
 
     def _finish_unstarted(self, job: _Job, status: OutcomeStatus, message: str, reason: str = "") -> None:
-        job.ended = True
+        job.ended, job.submitted, job.cards = True, False, ()
         step = job.step
         self.ledger.append(Record(Event.FINISHED, step.kind, step.key, status=status, reason=reason, message=message))
 
@@ -173,20 +175,24 @@ class LocalExecutor:
         ours = [job for job in self._jobs.values() if job.submitted and not job.ended]
         for job in ours:
             self.workers.signal((job.step.kind, job.step.key), signal.SIGTERM)
-        deadline = time.monotonic() + STOP_GRACE_S
-        while any(self._alive(job) for job in ours) and time.monotonic() < deadline:
-            self._reap(POLL_S)
+        self._reap_while_alive(ours, self.stop_grace_s)
         for job in ours:
             self.workers.signal((job.step.kind, job.step.key), signal.SIGKILL)
         self._reap(POLL_S)
+        self._reap_while_alive(ours, KILL_GRACE_S)
         for job in ours:
             if job.started and not job.ended:
                 self._finish(job, self._observe(job))
             elif not job.ended:
                 self._finish_unstarted(job, OutcomeStatus.STOPPED, "stopped before it began")
 
+    def _reap_while_alive(self, jobs: Sequence[_Job], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while any(self._alive(job) for job in jobs) and time.monotonic() < deadline:
+            self._reap(POLL_S)
+
     def _alive(self, job: _Job) -> bool:
-        return not job.ended and self._observe(job).phase is Phase.RUNNING
+        return job.submitted and self._observe(job).phase is Phase.RUNNING
 
     def _blocked(self, job: _Job) -> bool:
         dataset = self._dataset(job)

@@ -12,12 +12,15 @@ import os
 import selectors
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import modal_app
+from modal_app.layout import Store
+from modal_app.state import record_exit
 from modal_app.step import Step, StepKind
 
 BUSY = 75
@@ -32,10 +35,16 @@ class Exited:
 
     step: StepId
     code: int | None
+    pid: int | None
+    """None when nobody knows it."""
 
 
 class Workers(Protocol):
     def start(self, step: Step) -> None: ...
+    def pid(self, step: StepId) -> int | None:
+        """The process that works on a started step; None until it is known."""
+        ...
+
     def wait(self, timeout_s: float) -> list[Exited]:
         """The workers that ended, waiting at most `timeout_s` for news."""
         ...
@@ -71,15 +80,25 @@ class FreshWorkers:
             pipe.write(step.to_json().encode() + b"\n")
         self._alive[step.kind, step.key] = process
 
+    def pid(self, step: StepId) -> int | None:
+        process = self._alive.get(step)
+        return process.pid if process else None
+
     def wait(self, timeout_s: float) -> list[Exited]:
+        if not self._alive:
+            time.sleep(timeout_s)
         for process in self._alive.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout_s)
             break
         ended = {step: process.poll() for step, process in self._alive.items()}
-        exited = [Exited(step, code) for step, code in ended.items() if code is not None]
+        exited = [Exited(step, code, self._alive[step].pid) for step, code in ended.items() if code is not None]
         for one in exited:
+            kind, key = one.step
             del self._alive[one.step]
+            assert one.pid is not None
+            assert one.code is not None
+            record_exit(Store(self.store), kind, key, one.pid, one.code)
         return exited
 
     def signal(self, step: StepId, number: signal.Signals) -> None:
@@ -113,7 +132,7 @@ class WarmWorkers:
 
     def wait(self, timeout_s: float) -> list[Exited]:
         if self._process is None or not self._pids:
-            selectors.DefaultSelector().select(timeout_s)
+            time.sleep(timeout_s)
             return []
         lines = self._read(timeout_s)
         if lines is None:
@@ -125,8 +144,11 @@ class WarmWorkers:
             elif event["event"] == "exited":
                 step = (StepKind(event["kind"]), event["key"])
                 self._pids.pop(step, None)
-                exited.append(Exited(step, event["code"]))
+                exited.append(Exited(step, event["code"], event["pid"]))
         return exited
+
+    def pid(self, step: StepId) -> int | None:
+        return self._pids.get(step)
 
     def signal(self, step: StepId, number: signal.Signals) -> None:
         if pid := self._pids.get(step):
@@ -146,6 +168,8 @@ class WarmWorkers:
         self._process = None
 
     def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and not self._pids and self._process.poll() is not None:
+            self._all_lost()  # it died while it had nothing to do
         if self._process is None:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("ab") as log:
@@ -176,9 +200,13 @@ class WarmWorkers:
     def _all_lost(self) -> list[Exited]:
         assert self._process is not None
         self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
         self._process = None
         self._unread = b""
-        exited = [Exited(step, None) for step in self._pids]
+        exited = [Exited(step, None, pid) for step, pid in self._pids.items()]
         self._pids.clear()
         return exited
 
