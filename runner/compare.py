@@ -40,6 +40,8 @@ class Row:
     attempts: int
     eval_fingerprint: str | None
     folder: str
+    log: str
+    """The newest attempt's; of a run that its dataset blocks, that dataset's. Empty before the first attempt."""
     is_best: bool = False
     record: Mapping[str, Any] = field(default_factory=dict)
     """The run's facts: world size, phases, the manifest it read."""
@@ -144,11 +146,16 @@ def _row(store: Store, run: SweepRun, params: Mapping[str, Any]) -> Row:
     curves = read_curves(folder.metrics)
     attempts = folder.attempts()
     train_state = read_json(attempts[-1].train_state) if attempts else {}
+    status = status_word(state)
+    message = state.outcome.message if state.outcome and state.phase is not Phase.SUCCEEDED else ""
+    log = str(attempts[-1].log) if attempts else ""
+    if state.phase is Phase.ABSENT and (dataset := _failed_dataset(store, run.data_key)):
+        status, message, log = "blocked", *dataset
     return Row(
         key=run.key,
         params=params,
-        status=status_word(state),
-        message=state.outcome.message if state.outcome and state.phase is not Phase.SUCCEEDED else "",
+        status=status,
+        message=message,
         first=curves.first(OBJECTIVE),
         best=curves.best(OBJECTIVE),
         final=curves.final(OBJECTIVE),
@@ -158,8 +165,18 @@ def _row(store: Store, run: SweepRun, params: Mapping[str, Any]) -> Row:
         attempts=len(attempts),
         eval_fingerprint=read_json(store.manifest(run.data_key)).get("eval_fingerprint"),
         folder=str(folder.path),
+        log=log,
         record=dict(state.outcome.facts) if state.outcome else {},
     )
+
+
+def _failed_dataset(store: Store, data_key: str) -> tuple[str, str] | None:
+    """Why a dataset could not be prepared, and the log that says more; None when nothing is wrong with it."""
+    state = observe(store, StepKind.PREPROCESS, data_key)
+    if state.phase not in (Phase.FAILED, Phase.LOST) or state.outcome is None:
+        return None
+    log = store.folder(StepKind.PREPROCESS, data_key).attempt(state.attempt).log
+    return f"its dataset {data_key} could not be prepared: {state.outcome.message}", str(log)
 
 
 def status_word(state: StepState) -> str:
@@ -174,8 +191,9 @@ def status_word(state: StepState) -> str:
 def _ranked(rows: Sequence[Row]) -> list[Row]:
     ranked: list[Row] = []
     crowned: set[str | None] = set()
-    for row in sorted(rows, key=lambda row: (row.eval_fingerprint or "", _score(row))):
-        wins = _score(row) < math.inf and row.eval_fingerprint not in crowned
+    # Rows whose held-out rows are not known come last, and none of them wins: they may be different rows.
+    for row in sorted(rows, key=lambda row: (not row.eval_fingerprint, row.eval_fingerprint or "", _score(row))):
+        wins = _score(row) < math.inf and bool(row.eval_fingerprint) and row.eval_fingerprint not in crowned
         if wins:
             crowned.add(row.eval_fingerprint)
         ranked.append(replace(row, is_best=wins))

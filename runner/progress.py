@@ -10,6 +10,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from modal_app.layout import Store
@@ -94,14 +95,14 @@ class Progress:
             self._next_lines = now + SECONDS_BETWEEN_LINES
             for line in lines:
                 if line.running:
-                    self.console.print(line.text(), soft_wrap=True)
+                    self.console.print(line.text(), soft_wrap=True, markup=False)
 
     def _say_changes(self, lines: list[Line]) -> None:
         for line in lines:
             if self._said.get(line.key) != line.status:
                 self._said[line.key] = line.status
                 if line.status != "pending":
-                    self.console.print(line.text(), soft_wrap=True)
+                    self.console.print(line.text(), soft_wrap=True, markup=False)
 
     def _lines(self) -> Iterator[Line]:
         pending = self.plan.pending
@@ -149,7 +150,8 @@ def _table(lines: list[Line]) -> Table:
     for line in lines:
         numbers = ["" if value is None else f"{value:.3f}" for value in (line.loss, line.eval_loss)]
         colour = "cyan" if line.running else _COLOURS.get(line.status.split(" ")[0], "")
-        table.add_row(line.kind, line.label, line.status, line.step, *numbers, line.message, style=colour)
+        what, message = escape(line.label), escape(line.message)
+        table.add_row(line.kind, what, line.status, line.step, *numbers, message, style=colour)
     return table
 
 

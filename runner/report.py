@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from modal_app.layout import Store
@@ -23,6 +25,7 @@ STATUS_COLOURS = {
     "succeeded": "green",
     "failed": "red",
     "lost": "red",
+    "blocked": "red",
     "stopped": "yellow",
     "running": "cyan",
 }
@@ -41,9 +44,11 @@ def show_plan(plan: Plan, store: Store, *, as_json: bool) -> None:
         console.print(f"{_count(copies, 'duplicate')} left out: the same run is trained once.")
     for planned, params in _with_params(plan.runs):
         word = "[green]finished[/green]" if planned.done else "to train"
-        console.print(f"  {planned.run.key}  data {planned.run.data_key}  {word:<9}  {params}", soft_wrap=True)
+        console.print(f"  {planned.run.key}  data {planned.run.data_key}  {word:<9}  {escape(params)}", soft_wrap=True)
     for found in plan.unresolved:
-        console.print(f"[yellow]unresolved[/yellow] {found.at}={found.text}: {found.problem}")
+        console.print(
+            f"[yellow]unresolved[/yellow] {escape(f'{found.at}={found.text}: {found.problem}')}", soft_wrap=True
+        )
     if done:
         rest = "nothing to do" if done == len(plan.runs) else f"{len(plan.pending)} to train"
         console.print(f"{_count(done, 'run')} finished before, skipped; {rest}.")
@@ -61,13 +66,15 @@ def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool) -
         console.print(_rows_table(group, title=_title(sweep, group, index, len(tables))))
     for row in rows:
         if row.message:
-            console.print(f"[red]{row.key} {row.status}[/red]: {row.message}", soft_wrap=True)
-            console.print(f"  log: {row.folder}/attempt-{row.attempts}/log.txt", soft_wrap=True)
+            console.print(f"[red]{row.key} {row.status}[/red]: {escape(row.message)}", soft_wrap=True)
+            console.print(f"  log: {escape(row.log)}", soft_wrap=True)
     best = next((row for row in rows if row.is_best), None)
     if best and len(tables) == 1:
-        console.print(f"Best: {best.key}  {label(best.params)}", soft_wrap=True)
-        console.print(f"Its adapter: {best.folder}/model", soft_wrap=True)
-    console.print(f"Everything: {store.root} (runs/<run>, prepared/<data>, sweeps/{sweep})", soft_wrap=True)
+        console.print(f"Best: {best.key}  {escape(label(best.params))}", soft_wrap=True)
+        console.print(f"Its adapter: {escape(best.folder)}/model", soft_wrap=True)
+    console.print(
+        f"Everything: {escape(str(store.root))} (runs/<run>, prepared/<data>, sweeps/{sweep})", soft_wrap=True
+    )
 
 
 def show_sweeps(sweeps: Sequence[SweepStatus], store: Store, *, as_json: bool) -> None:
@@ -89,8 +96,21 @@ STATUS_ORDER = ("succeeded", "running", "pending", "stopped", "failed", "lost")
 
 
 def print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, indent=1)
+    """JSON that any parser reads: a loss that became NaN is null."""
+    json.dump(_finite(value), sys.stdout, indent=1, allow_nan=False)
     sys.stdout.write("\n")
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case Mapping():
+            return {key: _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case _:
+            return value
 
 
 def _title(sweep: str, rows: Sequence[Row], index: int, tables: int) -> str:
@@ -109,7 +129,7 @@ def _rows_table(rows: Sequence[Row], title: str) -> Table:
         table.add_row(
             "*" if row.is_best else "",
             row.key,
-            *(show_value(row.params.get(name)) for name in names),
+            *(escape(show_value(row.params.get(name))) for name in names),
             *(_number(value, "{:.4f}") for value in (row.final, row.best, row.first)),
             _steps(row),
             _number(row.seconds, "{:.1f}"),
@@ -138,13 +158,11 @@ def _with_params(runs: Sequence[PlannedRun]) -> Iterable[tuple[PlannedRun, str]]
 
 
 def _datasets(plan: Plan) -> str:
-    prepared = sum(dataset.done for dataset in plan.datasets)
-    known = f" ({prepared} prepared already)" if prepared else ""
-    return (
-        f"{_count(len(plan.datasets), 'dataset')} to tokenize{known}"
-        if not prepared
-        else (f"{_count(len(plan.datasets), 'dataset')}{known}")
-    )
+    """How many there are, and of how many tokenizing is still needed: only what a pending run reads."""
+    wanted = {planned.run.data_key for planned in plan.pending}
+    missing = sum(dataset.key in wanted and not dataset.done for dataset in plan.datasets)
+    rest = f"{missing} to tokenize" if missing else "nothing to tokenize"
+    return f"{_count(len(plan.datasets), 'dataset')} ({rest})"
 
 
 def _count(number: int, noun: str) -> str:

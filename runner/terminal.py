@@ -1,4 +1,4 @@
-"""The two consoles: results on stdout, progress and messages on stderr. In a pipe lines are wide, not wrapped."""
+"""The two consoles: results on stdout, progress and messages on stderr. In a pipe nothing is wrapped or cut."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import sys
 
 from rich.console import Console
 
-PIPE_WIDTH = 200
+PIPE_WIDTH = 100_000
+"""Columns of a pipe: rich cuts a cell that does not fit."""
 
 
 def results() -> Console:
