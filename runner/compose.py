@@ -21,6 +21,13 @@ REQUEST_KEYS = ("action", "json", "name", "store")
 """What the whole command is asked to do: the same for all its runs, so never swept."""
 
 _SHARDED = ("deepspeed", "fsdp", "fsdp_config", "fsdp_version")
+_PARALLEL = (
+    "dp_shard_size",
+    "dp_replicate_size",
+    "context_parallel_size",
+    "sequence_parallel_degree",
+    "tensor_parallel_size",
+)
 
 
 def register_resolvers() -> None:
@@ -56,27 +63,28 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
     )
 
 
-def request_from(config: DictConfig, swept: Iterable[str] = ()) -> Request:
-    """What the command as a whole was asked to do. `swept`: the keys that differ between its runs."""
+def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[str]) -> Request:
+    """What the command as a whole was asked to do. Its name comes from its `choices` of config groups, else
+    from the `keys` that its runs differ in (a single run: those that were asked for).
+    """
     try:
         action = Action(config.action)
     except ValueError as error:
         raise SweepError(f"action={config.action}: it is one of {', '.join(Action)}.") from error
     return Request(
         action=action,
-        name=config.name or _name(config.hydra.runtime.choices, swept),
+        name=config.name or _name(choices, keys),
         store=config.store,
         json=bool(config.json),
     )
 
 
-def _name(choices: Mapping[str, Any], swept: Iterable[str]) -> str:
-    """The sweep file's or the experiment's name, else the keys in question."""
+def _name(choices: Mapping[str, Any], keys: Iterable[str]) -> str:
     named = choices.get("sweeps") or choices.get("experiment")
     if isinstance(named, str) and "," not in named:
         return named
-    keys = [key.removeprefix("axolotl.").replace(".", "_") for key in swept]
-    return "-".join(dict.fromkeys(keys))[:60].strip("-") or "default"
+    words = [key.removeprefix("axolotl.").replace(".", "_") for key in keys if key not in REQUEST_KEYS]
+    return "-".join(dict.fromkeys(words))[:60].strip("-") or "default"
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
@@ -106,8 +114,8 @@ def _gpu_problems(gpu: Gpu, axolotl: Mapping[str, Any]) -> list[str]:
         problems += [
             f"{key} shards a model over GPUs, and gpu=cpu would train without it in silence. "
             f"Choose a GPU (gpu=a100_80gb), or take it out ({_without(key)})."
-            for key in _SHARDED
-            if axolotl.get(key) is not None
+            for key in (*_SHARDED, *_PARALLEL)
+            if axolotl.get(key) is not None and not (key in _PARALLEL and axolotl[key] == 1)
         ]
     return problems
 

@@ -103,9 +103,13 @@ def unknown_key(path: Sequence[str], axolotl: AxolotlFields, top: Fields | None 
             known = axolotl.below(field)
         if name not in known:
             here = f"{before}." if before else ""
-            return f"Axolotl has no key {here}{name}.{did_you_mean(name, known)}"
+            return f"Axolotl has no key {here}{name}.{did_you_mean(name, known) or _all_of(known)}"
         field = known[name]
     return None
+
+
+def _all_of(known: Fields) -> str:
+    return f" There are: {', '.join(sorted(known))}." if len(known) <= 12 else ""
 
 
 def unknown_keys(config: Mapping[str, Any], axolotl: AxolotlFields) -> list[str]:

@@ -64,4 +64,4 @@ def _sentences(error: BaseException, vocabulary: Vocabulary) -> str:
         if text and text not in lines:
             lines.append(text)
         cause = cause.__cause__
-    return ": ".join(lines)
+    return ": ".join(line.removesuffix(".") for line in lines) + "."

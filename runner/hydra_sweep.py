@@ -53,10 +53,8 @@ class Task:
         hydra = HydraConfig.get()
         job = OmegaConf.to_container(hydra.overrides.task)
         assert isinstance(job, list)
-        with_hydra = OmegaConf.merge(config, {"hydra": {"runtime": {"choices": hydra.runtime.choices}}})
-        assert isinstance(with_hydra, DictConfig)
         experiment = experiment_from(config, _asked(job, read_vocabulary()))
-        results = self.launch([experiment], request_from(with_hydra, map(_key, job)))
+        results = self.launch([experiment], request_from(config, hydra.runtime.choices, map(_key, job)))
         for result in results:
             if not result.succeeded:
                 raise RunFailed(result.message)
@@ -86,7 +84,7 @@ def run_sweep(
     jobs, swept = make_jobs(overrides, context.config_loader)
     if single and len(jobs) > 1:
         raise SweepError(f"This asks for {len(jobs)} runs, swept over {', '.join(swept)}. A sweep needs -m.")
-    request = request_from(config, swept or [_key(argument) for argument in arguments])
+    request = request_from(config, config.hydra.runtime.choices, swept or [_key(argument) for argument in arguments])
     if request.action is Action.OVERRIDES:
         _print_overrides(jobs, vocabulary)
         return []
@@ -108,7 +106,8 @@ def run_batch(
     setup_globals()
     vocabulary = read_vocabulary()
     jobs = [tuple(job) for job in job_overrides]
-    request = request_from(config, [_key(override) for override in jobs[0]] if jobs else [])
+    keys = [_key(override) for override in jobs[0]] if jobs else []
+    request = request_from(config, config.hydra.runtime.choices, keys)
     composed = compose_jobs(config, jobs, context.config_loader, vocabulary, first)
     results: Sequence[RunResult] = []
     if request.action is Action.OVERRIDES:

@@ -17,7 +17,6 @@ from runner.fields import unknown_key
 from runner.vocabulary import AXOLOTL, Vocabulary
 
 _OVERRIDE = re.compile(r"(?P<sign>~|\+\+|\+|)(?P<key>[^=@+~\s]+)(?P<package>@[^=\s]+)?(?:=(?P<value>.*))?", re.S)
-_FORCED = f"++{AXOLOTL}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,9 @@ def _group(said: Parts, vocabulary: Vocabulary) -> str:
 def _axolotl(said: Parts, rest: str) -> str:
     if said.sign == "~":
         raise SweepError("~axolotl would take out the whole run. Write ~KEY for one key.")
-    return str(said)
+    if not said.value or not said.value.startswith("{"):
+        raise SweepError(f"{said}: axolotl is a run's whole config. Write KEY=value for one key.")
+    return str(Parts("++", AXOLOTL, "", said.value))
 
 
 def _field(said: Parts, key: str, vocabulary: Vocabulary) -> str:
@@ -109,12 +110,13 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
 def spoken(override: str, vocabulary: Vocabulary) -> str:
     """The inverse of `canonical`, as far as it can be undone: the shortest form that means the same."""
-    if not override.startswith(_FORCED):
-        return override
-    bare = override.removeprefix(_FORCED)
-    key = parts(bare).key
-    ambiguous = key in vocabulary.groups or key.partition(".")[0] in vocabulary.nodes
-    return f"{AXOLOTL}.{bare}" if ambiguous else bare
+    for forced, sign in ((f"++{AXOLOTL}.", ""), (f"~{AXOLOTL}.", "~")):
+        if override.startswith(forced):
+            bare = override.removeprefix(forced)
+            key = bare.partition("=")[0]
+            ambiguous = key in vocabulary.groups or key.partition(".")[0] in vocabulary.nodes
+            return f"{sign}{AXOLOTL}.{bare}" if ambiguous else f"{sign}{bare}"
+    return override
 
 
 # Values. Hydra's grammar is narrower than YAML's: what it would not read back as the same is quoted.

@@ -1,0 +1,43 @@
+"""What many tests share: a command line composed for real, with nothing launched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from runner import application
+from runner.types import Experiment, Request, RunResult
+
+
+@dataclass
+class Asked:
+    """Stands in for the launch: keeps what it is given and reports what it is told to."""
+
+    experiments: list[Experiment] = field(default_factory=list)
+    request: Request | None = None
+    batches: int = 0
+    exit_code: int = 0
+    succeed: bool = True
+
+    def __call__(self, experiments: list[Experiment], request: Request) -> list[RunResult]:
+        self.experiments += experiments
+        self.request = request
+        self.batches += 1
+        return [
+            RunResult(key=str(number), succeeded=self.succeed, objective=float(number), message="no memory")
+            for number, _ in enumerate(experiments)
+        ]
+
+
+@pytest.fixture
+def ask() -> Callable[..., Asked]:
+    """`ask("-m", "lora=r8,r16")`: what the application would launch."""
+
+    def run(*arguments: str, succeed: bool = True) -> Asked:
+        asked = Asked(succeed=succeed)
+        asked.exit_code = application.run(list(arguments), asked)
+        return asked
+
+    return run

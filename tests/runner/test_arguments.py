@@ -1,0 +1,48 @@
+"""Flags and overrides are told apart as Hydra's own parser tells them."""
+
+from __future__ import annotations
+
+import pytest
+from hydra._internal.utils import get_args_parser
+
+from runner.arguments import SWITCHES, VALUED, take_apart
+from runner.errors import SweepError
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-m lora=r8,r16",
+        "lora=r8 -m gpu.count=2",
+        "--cfg job lora=r8 --resolve -p axolotl",
+        "-c hydra",
+        "--info defaults lora=r8",
+        "--info=all lora=r8",
+        "-cd conf -cn config ~learning_rate",
+        "--config-dir=conf x=1",
+    ],
+)
+def test_a_line_is_taken_apart_as_hydra_takes_it(line: str) -> None:
+    ours = take_apart(line.split())
+    hydra = get_args_parser().parse_args([*ours.flags, *ours.overrides])
+    assert vars(hydra) == vars(get_args_parser().parse_intermixed_args(line.split()))
+    assert list(ours.overrides) == hydra.overrides
+    assert ours.multirun == hydra.multirun
+
+
+def test_info_does_not_swallow_an_override() -> None:
+    """argparse alone would take `lora=r8` for what is to be shown."""
+    assert take_apart(["--info", "lora=r8"]).overrides == ("lora=r8",)
+
+
+def test_every_flag_is_hydras() -> None:
+    known = {name for action in get_args_parser()._actions for name in action.option_strings}
+    assert {*SWITCHES, *VALUED} <= known
+
+
+@pytest.mark.parametrize(
+    ("line", "way_out"), [("--multirn", "--multirun"), ("--cfg jobb", "job, hydra"), ("-p", "value")]
+)
+def test_a_wrong_flag_is_refused_with_the_way_out(line: str, way_out: str) -> None:
+    with pytest.raises(SweepError, match=way_out):
+        take_apart(line.split())

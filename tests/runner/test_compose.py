@@ -1,0 +1,92 @@
+"""A composed job becomes a checked value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runner.errors import SweepError
+from runner.types import Action, Gpu
+
+
+def test_a_job_holds_both_halves_resolved(ask: Callable[..., Any]) -> None:
+    asked = ask("lora=r32", "gpu.count=2", "tracking.tags=[a,b]", "executor.parallel=3", "seed=7")
+    (experiment,) = asked.experiments
+    assert experiment.overrides[0] == "lora=r32"
+    assert (experiment.axolotl["lora_r"], experiment.axolotl["seed"]) == (32, 7)
+    assert experiment.gpu == Gpu("cpu", 2)
+    assert experiment.tracking.tags == ("a", "b")
+    assert experiment.executor.parallel == 3
+    assert "${" not in str(experiment.axolotl)
+
+
+def test_what_is_asked_of_the_whole_command_is_no_part_of_a_run(ask: Callable[..., Any]) -> None:
+    asked = ask("-m", "lora=r8,r16", "action=plan", "json=true", "store=there", "name=mine")
+    assert [experiment.overrides for experiment in asked.experiments] == [("lora=r8",), ("lora=r16",)]
+    assert (asked.request.action, asked.request.json) == (Action.PLAN, True)
+    assert (asked.request.store, asked.request.name) == ("there", "mine")
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("-m lora=r8,r16 learning_rate=1e-3,2e-3 max_steps=5", "lora-learning_rate"),
+        ("-m +sweeps=tiny_grid", "tiny_grid"),
+        ("experiment=llama3_8b_alpaca", "llama3_8b_alpaca"),
+        ("lora=r8 datasets.0.split=train", "lora-datasets_0_split"),
+        ("", "default"),
+        ("action=plan", "default"),
+    ],
+)
+def test_a_sweep_is_named_after_what_is_asked(ask: Callable[..., Any], line: str, name: str) -> None:
+    assert ask(*line.split()).request.name == name
+
+
+def test_a_limit_cuts_every_dataset_by_its_split(ask: Callable[..., Any]) -> None:
+    (whole,) = ask("data.limit=10").experiments
+    assert whole.axolotl["datasets"][0]["split"] == "train[:10]"
+    (named,) = ask("data.limit=10", "datasets.0.split=test").experiments
+    assert named.axolotl["datasets"][0]["split"] == "test[:10]"
+
+
+def test_a_file_of_ones_own_is_read_by_the_local_dataset(ask: Callable[..., Any]) -> None:
+    (experiment,) = ask("dataset=local", "data.path=mine.jsonl").experiments
+    assert experiment.axolotl["datasets"] == [{"path": "mine.jsonl", "type": "chat_template"}]
+
+
+@pytest.mark.parametrize(
+    ("line", "way_out"),
+    [
+        ("gpu.count=0", "at least one process"),
+        ("gpu.count=two", "at least one process"),
+        ("deepspeed=zero2", "deepspeed=none"),
+        ("+axolotl.fsdp_config.offload_params=true", "~fsdp_config"),
+        ("dp_shard_size=2", "~dp_shard_size"),
+        ("dataset=local", "data.path=FILE"),
+        ("data.path=mine.jsonl", "dataset=local"),
+        ("data.limit=0", "at least 1"),
+        ('data.limit=5 datasets.0.split="train[:10]"', "split is 'train\\[:10\\]' already"),
+        ("data.limit=5 ~datasets", "this run has none"),
+        ("base_model=???", "base_model has no value yet"),
+        ("tracking.mode=onlin", "online"),
+        ("action=plann", "launch, plan"),
+        ("axolotl={learnig_rate:1}", "learning_rate"),
+        ("chat_template_jinja='${nothing}'", "cannot be resolved"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_the_way_out(ask: Callable[..., Any], line: str, way_out: str) -> None:
+    with pytest.raises(SweepError, match=way_out):
+        ask(*line.split())
+
+
+def test_sharding_is_fine_where_there_are_gpus(ask: Callable[..., Any]) -> None:
+    (experiment,) = ask("deepspeed=zero3", "gpu=h100", "gpu.count=8").experiments
+    assert experiment.axolotl["deepspeed"]["zero_optimization"]["stage"] == 3
+
+
+def test_everything_wrong_with_a_job_is_said_at_once(ask: Callable[..., Any]) -> None:
+    with pytest.raises(SweepError) as refused:
+        ask("gpu.count=0", "data.limit=0", "deepspeed=zero2")
+    assert len(str(refused.value).splitlines()) == 3

@@ -1,0 +1,92 @@
+"""The list of Axolotl's keys: whole, current, and read at every depth."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from runner import trainer_environment
+from runner.fields import axolotl_fields, unknown_key, unknown_keys
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_key_of_the_schema_is_listed_under_each_of_its_names() -> None:
+    listed = json.loads((ROOT / "runner" / "axolotl_fields.json").read_text(encoding="utf-8"))
+    assert len(listed["fields"]) == 413
+    assert {"model_type", "type_of_model"} <= axolotl_fields().top.keys()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "learning_rate",
+        "datasets.0.path",
+        "test_datasets.1.split",
+        "special_tokens.pad_token",
+        "deepspeed.zero_optimization.stage",
+        "peft.loftq_config.loftq_bits",
+        "lora_target_modules.0",
+        "fsdp_config.offload_params",
+        "liger_rope",
+    ],
+)
+def test_a_key_of_axolotl_is_known(key: str) -> None:
+    assert unknown_key(key.split("."), axolotl_fields()) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("learnig_rate", "Did you mean learning_rate"),
+        ("datasets.0.pathh", "Did you mean path?"),
+        ("datasets.path", "write datasets.0.path"),
+        ("learning_rate.peak", "is a value"),
+        ("special_tokens.pad", "There are: additional_special_tokens"),
+    ],
+)
+def test_a_wrong_key_is_named_with_the_way_out(key: str, said: str) -> None:
+    assert said in str(unknown_key(key.split("."), axolotl_fields()))
+
+
+def test_every_wrong_key_of_a_config_is_found_at_every_depth() -> None:
+    config = {
+        "learning_rate": 1e-3,
+        "datasets": [{"path": "a"}, {"path": "b", "num_samples": 5}],
+        "special_tokens": {"pad": "x"},
+        "wandb_tags": [],
+    }
+    sentences = unknown_keys(config, axolotl_fields())
+    assert [sentence.split(".")[0] for sentence in sentences] == [
+        "Axolotl has no key datasets",
+        "Axolotl has no key special_tokens",
+        "Axolotl has no key wandb_tags",
+    ]
+
+
+def test_a_plugins_key_counts_where_the_plugin_is_named() -> None:
+    liger = "axolotl.integrations.liger.LigerPlugin"
+    assert unknown_keys({"liger_rope": True, "plugins": [liger]}, axolotl_fields()) == []
+    assert "add axolotl.integrations.liger." in unknown_keys({"liger_rope": True}, axolotl_fields())[0]
+
+
+def test_beside_a_plugin_of_ones_own_nothing_is_said_about_keys_at_the_top() -> None:
+    config = {"my_key": 1, "plugins": ["mine.Plugin"], "datasets": [{"pathh": 1}]}
+    assert len(unknown_keys(config, axolotl_fields())) == 1
+
+
+@pytest.mark.slow
+def test_the_list_is_what_the_locked_axolotl_says(tmp_path: Path) -> None:
+    """Renew it with `make fields`."""
+    listed = tmp_path / "fields.json"
+    subprocess.run(
+        [trainer_environment.find(), ROOT / "modal_app" / "trainer" / "list_fields.py", listed],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "AXOLOTL_DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+    )
+    assert listed.read_text() == (ROOT / "runner" / "axolotl_fields.json").read_text()
