@@ -9,6 +9,9 @@ from modal_app.step import StepKind
 
 ATTEMPT_PREFIX = "attempt-"
 
+SAMPLES = "samples.json"
+"""In a prepared dataset: some of its rows, decoded."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepFolder:

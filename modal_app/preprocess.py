@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -20,13 +19,16 @@ from axolotl.cli.args import PreprocessCliArgs
 from axolotl.cli.config import load_cfg
 from axolotl.cli.preprocess import do_preprocess
 from axolotl.common.datasets import load_datasets, load_preference_datasets
+from axolotl.loaders import load_tokenizer
 from axolotl.utils.data.shared import datasets_with_name_generator, load_dataset_with_config
 from axolotl.utils.dict import DictDefault
 
 from modal_app.attempt import BUILD, DATASETS_CACHE, stamp, write_yaml
-from modal_app.layout import Attempt, Store
+from modal_app.fingerprint import multiset_digest, row_digests
+from modal_app.layout import SAMPLES, Attempt, Store
 from modal_app.plugin import prepared_hashes, require_prepared
 from modal_app.rank import Rank
+from modal_app.samples import samples
 from modal_app.step import Step, write_atomically
 
 PACKAGES = ("axolotl", "transformers", "datasets", "torch")
@@ -44,7 +46,10 @@ def preprocess(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[s
     cfg.is_preprocess = True
     do_preprocess(cfg, PreprocessCliArgs(download=False))  # the rows, not the base model's weights
     rank.clock.book("prepare")
-    counts = _read_back(cfg)
+    train, evaluation = _read_back(cfg)
+    counts = _counts(cfg, train, evaluation)
+    shown = samples((("train", train), ("eval", evaluation)), load_tokenizer(cfg))
+    write_atomically(attempt.path / BUILD / SAMPLES, json.dumps(shown, indent=1))
     manifest = counts | {
         "key": step.data_key,
         "attempt": attempt.number,
@@ -65,8 +70,8 @@ def _use_private_cache(path: Path) -> None:
     datasets.config.HF_DATASETS_CACHE = path
 
 
-def _read_back(cfg: DictDefault) -> dict[str, Any]:
-    """Load what was written exactly as a trainer will, and count it."""
+def _read_back(cfg: DictDefault) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """Load what was written exactly as a trainer will."""
     del os.environ["AXOLOTL_IS_PREPROCESS"]
     cfg.is_preprocess = False
     require_prepared(cfg)
@@ -74,7 +79,10 @@ def _read_back(cfg: DictDefault) -> dict[str, Any]:
     os.environ["AXOLOTL_IS_PREPROCESS"] = "1"
     load = load_preference_datasets if cfg.rl else load_datasets
     meta = load(cfg=cfg)
-    train, evaluation = meta.train_dataset, meta.eval_dataset
+    return meta.train_dataset, meta.eval_dataset
+
+
+def _counts(cfg: DictDefault, train: datasets.Dataset, evaluation: datasets.Dataset | None) -> dict[str, Any]:
     tokens, trained = _count_tokens(train)
     rows, eval_rows = len(train), len(evaluation) if evaluation is not None else 0
     given = _given_rows(cfg)
@@ -87,7 +95,7 @@ def _read_back(cfg: DictDefault) -> dict[str, Any]:
         "trained_tokens": trained,
         "given_rows": given,
         "dropped_rows": None if given is None else given - kept,
-        "eval_fingerprint": None if evaluation is None else _fingerprint(evaluation),
+        **_evaluation_facts(train, evaluation),
     }
 
 
@@ -106,13 +114,15 @@ def _sum(values: pa.ChunkedArray) -> int:
     return pc.sum(values).as_py() or 0
 
 
-def _fingerprint(rows: datasets.Dataset) -> str:
-    """Names the multiset of evaluated rows: equal for the same rows in another order, and for nothing else."""
-    digests = []
-    for row in rows.with_format(None):
-        kept = {name: row[name] for name in ("input_ids", "labels") if name in row} or row
-        digests.append(hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest())
-    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+def _evaluation_facts(train: datasets.Dataset, evaluation: datasets.Dataset | None) -> dict[str, Any]:
+    """Which rows are held out, by name, and how many of them training sees all the same."""
+    if evaluation is None:
+        return {"eval_fingerprint": None, "eval_rows_in_training": None}
+    held_out, trained_on = row_digests(evaluation), set(row_digests(train))
+    return {
+        "eval_fingerprint": multiset_digest(held_out),
+        "eval_rows_in_training": sum(digest in trained_on for digest in held_out),
+    }
 
 
 def _given_rows(cfg: DictDefault) -> int | None:
@@ -135,7 +145,7 @@ def _raw_rows(part: DictDefault, cfg: DictDefault) -> int:
 def _publish(build: Path, store: Store, data_key: str, manifest: dict[str, Any]) -> None:
     """Move the rows to their place, then say that they are there."""
     for path in build.iterdir():
-        if not path.is_dir():
+        if not path.is_dir() and path.name != SAMPLES:
             path.unlink()  # Axolotl's lock and counter
     target = store.prepared_dataset(data_key)
     if target.exists():

@@ -61,8 +61,8 @@ def compare_sweep(store: Store, sweep: str) -> list[Row]:
 def differing_params(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Of each config, what is not the same in all; a key that only repeats another one (alpha = 2r) is left out.
 
-    >>> differing_params([{"r": 8, "alpha": 16, "lr": 1}, {"r": 16, "alpha": 32, "lr": 1}])
-    [{'r': 8}, {'r': 16}]
+    >>> differing_params([{"lora_r": 8, "lora_alpha": 16, "seed": 1}, {"lora_r": 16, "lora_alpha": 32, "seed": 1}])
+    [{'lora_r': 8}, {'lora_r': 16}]
     """
     names = dict.fromkeys(name for config in configs for name in config)
     columns: dict[str, tuple[str, ...]] = {}

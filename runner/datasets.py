@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from modal_app.layout import Store
+from modal_app.layout import SAMPLES, Store
 from modal_app.state import observe
 from modal_app.step import StepKind
 from runner import terminal
@@ -58,7 +58,7 @@ def _find(asked: str, keys: Sequence[str], store: Store) -> str:
 def _table(store: Store, manifests: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     columns = {
-        "train rows": "train_rows",
+        "train rows": "rows",
         "eval rows": "eval_rows",
         "tokens": "tokens",
         "trained on": "trained_tokens",
@@ -82,7 +82,7 @@ def _cell(value: object) -> str:
 
 
 def _samples(store: Store, key: str) -> list[dict[str, Any]]:
-    path = store.prepared_dataset(key) / "samples.json"
+    path = store.prepared_dataset(key) / SAMPLES
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 

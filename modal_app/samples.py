@@ -1,0 +1,36 @@
+"""What a prepared dataset looks like to the model: some rows decoded, each part marked as trained on or not.
+
+Made once, when the dataset is: looking at data then needs neither the tokenizer nor Axolotl.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, Protocol
+
+SAMPLES_PER_SPLIT = 5
+IGNORED_LABEL = -100
+
+
+class Decoder(Protocol):
+    def decode(self, tokens: Sequence[int]) -> str: ...
+
+
+def samples(splits: Iterable[tuple[str, Any]], tokenizer: Decoder) -> list[dict[str, Any]]:
+    """The first rows of each split as `{split, row, segments: [{text, trained}]}`.
+
+    A split is a dataset with `input_ids` and `labels`; others (preference pairs) give no samples.
+    """
+    return [
+        {"split": name, "row": number, "segments": list(_segments(rows[number], tokenizer))}
+        for name, rows in splits
+        if rows is not None and {"input_ids", "labels"} <= set(rows.column_names)
+        for number in range(min(SAMPLES_PER_SPLIT, len(rows)))
+    ]
+
+
+def _segments(row: dict[str, Any], tokenizer: Decoder) -> Iterator[dict[str, Any]]:
+    pairs = zip(row["input_ids"], row["labels"], strict=True)
+    for trained, tokens in groupby(pairs, key=lambda pair: pair[1] != IGNORED_LABEL):
+        yield {"text": tokenizer.decode([token for token, _ in tokens]), "trained": trained}
