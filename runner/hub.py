@@ -59,10 +59,10 @@ def hub_cache() -> Path:
 def _ask(repository: Repository, revision: str) -> Resolved:
     endpoint = os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
     quoted = urllib.parse.quote(revision, safe="")
-    request = urllib.request.Request(f"{endpoint}/api/{repository.kind}/{repository.name}/revision/{quoted}")
-    if token := os.environ.get("HF_TOKEN"):
-        request.add_header("Authorization", f"Bearer {token}")
+    token = os.environ.get("HF_TOKEN")
+    address = f"{endpoint}/api/{repository.kind}/{repository.name}/revision/{quoted}"
     try:
+        request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"} if token else {})
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
             answer = json.load(reply)
     except urllib.error.HTTPError as error:
