@@ -50,13 +50,13 @@ TRAIN_ONLY = frozenset(
     save_only_model save_first_step logging_steps early_stopping_patience load_best_model_at_end
     metric_for_best_model greater_is_better loss_watchdog_threshold loss_watchdog_patience
     adapter lora_r lora_alpha lora_dropout lora_target_linear lora_target_modules lora_target_parameters
-    lora_modules_to_save lora_bias lora_mlp_kernel lora_qkv_kernel lora_o_kernel lora_embedding_kernel
+    lora_modules_to_save lora_mlp_kernel lora_qkv_kernel lora_o_kernel lora_embedding_kernel
     lora_fan_in_fan_out lora_on_cpu peft_use_dora peft_use_rslora peft_layers_to_transform loraplus_lr_ratio
     loraplus_lr_embedding load_in_8bit load_in_4bit bf16 fp16 fp8 tf32 bfloat16 float16
     attn_implementation flash_attention sdp_attention xformers_attention eager_attention flex_attention
     gradient_checkpointing gradient_checkpointing_kwargs activation_offloading torch_compile torch_compile_mode
     torch_compile_backend dataloader_num_workers dataloader_pin_memory dataloader_prefetch_factor
-    low_cpu_mem_usage gpu_memory_limit neftune_noise_alpha fsdp fsdp_config fsdp_version ddp_timeout
+    low_cpu_mem_usage gpu_memory_limit neftune_noise_alpha fsdp_config fsdp_version ddp_timeout
     """.split()
 )
 """Keys that change how a run trains and never what preprocessing writes.
