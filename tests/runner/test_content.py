@@ -1,0 +1,151 @@
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from runner.content import ALWAYS_READ_BELOW_BYTES, ContentHashes, file_sha256, keep
+from runner.errors import SweepError
+
+
+def of(path: Path, memory: Path) -> str:
+    """As a new command would hash it."""
+    hashes = ContentHashes(memory)
+    found = hashes.of(path)
+    hashes.save()
+    return found
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "hashes.json"
+
+
+def rewrite_with_old_stamps(path: Path, offset: int) -> None:
+    stamps = path.stat()
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"other")
+    os.utime(path, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
+
+
+def test_a_file_is_its_sha256(tmp_path: Path, memory: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_bytes(b"rows")
+    assert of(path, memory) == hashlib.sha256(b"rows").hexdigest()
+
+
+def test_a_small_file_that_changed_behind_its_time_stamp_is_noticed(tmp_path: Path, memory: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_bytes(b"0123456789")
+    before = of(path, memory)
+    rewrite_with_old_stamps(path, 0)
+    assert of(path, memory) != before
+
+
+def big(path: Path) -> Path:
+    with path.open("wb") as file:
+        file.truncate(ALWAYS_READ_BELOW_BYTES)  # sparse: nothing is written to the disk
+    return path
+
+
+def test_a_big_file_with_the_same_stamps_is_not_read_again(tmp_path: Path, memory: Path) -> None:
+    path = big(tmp_path / "weights.bin")
+    before = of(path, memory)
+    rewrite_with_old_stamps(path, 0)
+    assert of(path, memory) == before
+    memory.unlink()
+    assert of(path, memory) != before
+
+
+def test_a_big_file_with_another_time_stamp_is_read_again(tmp_path: Path, memory: Path) -> None:
+    path = big(tmp_path / "weights.bin")
+    before = of(path, memory)
+    rewrite_with_old_stamps(path, 0)
+    os.utime(path, ns=(1, 1))
+    after = of(path, memory)
+    assert after != before
+    assert of(path, memory) == after
+
+
+def test_a_big_file_that_took_the_place_of_another_is_read_again(tmp_path: Path, memory: Path) -> None:
+    path, other = big(tmp_path / "weights.bin"), big(tmp_path / "other.bin")
+    rewrite_with_old_stamps(other, 0)
+    os.utime(path, ns=(1, 1))
+    os.utime(other, ns=(1, 1))
+    before = of(path, memory)
+    other.replace(path)
+    assert of(path, memory) != before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"/x": null}'])
+def test_a_damaged_memory_is_no_memory(tmp_path: Path, memory: Path, text: str) -> None:
+    memory.parent.mkdir()
+    memory.write_text(text)
+    (tmp_path / "rows").write_bytes(b"rows")
+    assert of(tmp_path / "rows", memory) == hashlib.sha256(b"rows").hexdigest()
+
+
+def folder(path: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(text)
+    return path
+
+
+def test_a_folder_is_its_names_and_contents_whatever_its_own_name(tmp_path: Path, memory: Path) -> None:
+    base = of(folder(tmp_path / "a", {"config.json": "{}", "sub/w.bin": "1"}), memory)
+    assert of(folder(tmp_path / "b", {"sub/w.bin": "1", "config.json": "{}"}), memory) == base
+    assert of(folder(tmp_path / "c", {"sub/w.bin": "2", "config.json": "{}"}), memory) != base
+    assert of(folder(tmp_path / "d", {"sub/v.bin": "1", "config.json": "{}"}), memory) != base
+    assert of(folder(tmp_path / "e", {"sub/w.bin": "{}", "config.json": "1"}), memory) != base
+
+
+def test_hidden_files_of_a_folder_do_not_count(tmp_path: Path, memory: Path) -> None:
+    base = of(folder(tmp_path / "a", {"w.bin": "1"}), memory)
+    more = {"w.bin": "1", ".git/HEAD": "x", "sub/.DS_Store": "x", "__pycache__/x.pyc": "x"}
+    assert of(folder(tmp_path / "b", more), memory) == base
+
+
+def test_a_kept_file_is_a_copy_with_the_hashed_bytes_that_later_edits_do_not_reach(tmp_path: Path) -> None:
+    source, target = tmp_path / "rows.jsonl", tmp_path / "store" / "inputs" / "kept.jsonl"
+    source.write_text("rows")
+    keep(source, file_sha256(source), target)
+    source.write_text("edited")
+    assert target.read_text() == "rows"
+    assert [path.name for path in target.parent.iterdir()] == ["kept.jsonl"]
+
+
+def test_a_kept_file_that_was_damaged_is_kept_anew(tmp_path: Path) -> None:
+    source, target = tmp_path / "rows.jsonl", tmp_path / "kept.jsonl"
+    source.write_text("rows")
+    target.write_text("row")
+    keep(source, file_sha256(source), target)
+    assert target.read_text() == "rows"
+
+
+def test_a_file_that_changed_since_it_was_hashed_is_refused_and_not_kept(tmp_path: Path) -> None:
+    source, target = tmp_path / "rows.jsonl", tmp_path / "inputs" / "kept.jsonl"
+    source.write_text("rows")
+    identity = file_sha256(source)
+    source.write_text("edited")
+    with pytest.raises(SweepError, match="was changed while it was read"):
+        keep(source, identity, target)
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_kept_folder_is_a_link(tmp_path: Path) -> None:
+    source, target = folder(tmp_path / "model", {"w.bin": "1"}), tmp_path / "inputs" / "kept"
+    keep(source, "identity", target)
+    keep(source, "identity", target)
+    assert target.readlink() == source
+
+
+def test_a_kept_folder_is_the_one_that_was_hashed_last(tmp_path: Path, memory: Path) -> None:
+    """The first folder with these bytes may have been edited since, or deleted."""
+    first, second = folder(tmp_path / "a", {"w.bin": "1"}), folder(tmp_path / "b", {"w.bin": "1"})
+    identity, target = of(first, memory), tmp_path / "inputs" / "kept"
+    keep(first, identity, target)
+    folder(first, {"w.bin": "edited"})
+    keep(second, identity, target)
+    assert of(target, memory) == identity

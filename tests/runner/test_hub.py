@@ -1,0 +1,200 @@
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from runner import hub
+from runner.hub import Repository, resolve
+
+COMMIT = "a" * 40
+MODEL = Repository("models", "owner/name")
+ROWS = Repository("datasets", "owner/rows")
+
+
+@dataclass
+class Hub:
+    """A hub on this machine that gives one answer and remembers what it was asked."""
+
+    status: int = 200
+    body: bytes = json.dumps({"sha": COMMIT}).encode()
+    asked: list[str] = field(default_factory=list)
+    tokens: list[str | None] = field(default_factory=list)
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    resolve.cache_clear()
+    yield
+    resolve.cache_clear()
+
+
+@pytest.fixture
+def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    answer = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer.asked.append(self.path)
+            answer.tokens.append(self.headers["Authorization"])
+            self.send_response(answer.status)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
+    yield answer
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def cached(tmp_path: Path, folder: str, revision: str, commit: str = "b" * 40) -> None:
+    ref = tmp_path / "hub" / folder / "refs" / revision
+    ref.parent.mkdir(parents=True)
+    ref.write_text(commit)
+
+
+def test_a_name_resolves_to_the_commit_that_the_hub_has_for_it_now(far: Hub) -> None:
+    assert resolve(MODEL, None).commit == COMMIT
+    assert resolve(ROWS, "refs/convert/parquet").commit == COMMIT
+    assert far.asked == [
+        "/api/models/owner/name/revision/main",
+        "/api/datasets/owner/rows/revision/refs%2Fconvert%2Fparquet",
+    ]
+
+
+def test_a_name_is_asked_once_however_many_runs_read_it(far: Hub) -> None:
+    assert {resolve(MODEL, "main") for _ in range(3)} == {resolve(MODEL, "main")}
+    assert len(far.asked) == 1
+
+
+def test_a_full_commit_asks_nobody(far: Hub) -> None:
+    assert resolve(MODEL, "c" * 40).commit == "c" * 40
+    assert far.asked == []
+
+
+def test_the_token_is_sent_only_when_there_is_one(far: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve(MODEL, None)
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    resolve(ROWS, None)
+    assert far.tokens == [None, "Bearer secret"]
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        (401, "401: no such name, or it is private or gated and HF_TOKEN does not open it"),
+        (403, "private or gated"),
+        (404, "404: it has no model of this name and revision"),
+        (500, "the hub answered 500"),
+    ],
+)
+def test_a_refusal_says_what_the_hub_said(far: Hub, status: int, says: str) -> None:
+    far.status = status
+    resolved = resolve(MODEL, None)
+    assert resolved.commit is None
+    assert says in resolved.problem
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"sha": 1}', b'{"sha": "main"}', b"\xff\xfe\xff"])
+def test_an_answer_without_a_commit_is_no_commit(far: Hub, body: bytes) -> None:
+    far.body = body
+    resolved = resolve(MODEL, None)
+    assert resolved.commit is None
+    assert resolved.problem.startswith("the hub")
+
+
+def test_a_hub_that_does_not_answer_is_a_problem_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))  # bound and not listening: refused at once
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{unheard.getsockname()[1]}")
+        assert "did not answer" in resolve(MODEL, None).problem
+
+
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"])
+def test_something_that_does_not_speak_http_is_a_problem_and_no_error(
+    greeting: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            caller, _ = server.accept()
+            with caller:
+                caller.recv(65536)
+                caller.sendall(greeting)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert "did not answer" in resolve(MODEL, None).problem
+        thread.join()
+
+
+def test_an_endpoint_that_is_no_address_is_a_problem_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "mirror")
+    assert "did not answer" in resolve(MODEL, None).problem
+
+
+def test_offline_the_local_cache_knows_the_commit_and_nobody_is_asked(
+    far: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    cached(tmp_path, "models--owner--name", "main")
+    cached(tmp_path, "datasets--owner--rows", "refs/pr/1", "d" * 40)
+    assert resolve(MODEL, None).commit == "b" * 40
+    assert resolve(ROWS, "refs/pr/1").commit == "d" * 40
+    assert far.asked == []
+
+
+def test_offline_without_a_cache_says_that_it_is_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "true")
+    assert resolve(MODEL, None) == hub.Resolved(None, "HF_HUB_OFFLINE is set")
+
+
+def test_an_unreachable_hub_falls_back_on_the_local_cache_and_the_hub_wins_over_it(
+    far: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached(tmp_path, "models--owner--name", "main")
+    assert resolve(MODEL, None).commit == COMMIT
+    resolve.cache_clear()
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    assert resolve(MODEL, None).commit == "b" * 40
+
+
+def test_a_torn_reference_in_the_cache_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    cached(tmp_path, "models--owner--name", "main", "b" * 39)
+    assert resolve(MODEL, None).commit is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"HF_HUB_CACHE": "/x/hub"}, "/x/hub"),
+        ({"HF_HOME": "/home"}, "/home/hub"),
+        ({"XDG_CACHE_HOME": "/xdg"}, "/xdg/huggingface/hub"),
+        ({"HF_HUB_CACHE": "/x/hub", "HF_HOME": "/home", "XDG_CACHE_HOME": "/xdg"}, "/x/hub"),
+    ],
+)
+def test_the_cache_is_where_the_hub_library_keeps_it(
+    variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_CACHE")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert hub.hub_cache() == Path(expected)

@@ -1,0 +1,126 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.content import ContentHashes, file_sha256
+from runner.errors import SweepError
+from runner.inputs import find_inputs, how_to_pin, identify, staged_name
+from runner.types import Input, InputKind
+
+
+def kinds(config: dict[str, Any]) -> dict[str, InputKind]:
+    return {found.at: found.kind for found in find_inputs(config)}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "x"}\n')
+    return path
+
+
+def test_everything_that_a_config_reads_is_found(tmp_path: Path, rows: Path) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text("{{ messages }}")
+    config = {
+        "base_model": str(tmp_path),
+        "deepspeed": str(rows),
+        "chat_template_jinja": str(template),
+        "datasets": [{"path": "owner/rows", "data_files": "part.jsonl"}, {"path": "json", "data_files": [str(rows)]}],
+        "test_datasets": [{"path": str(rows)}],
+        "learning_rate": 1e-3,
+    }
+    assert kinds(config) == {
+        "base_model": InputKind.FOLDER,
+        "deepspeed": InputKind.FILE,
+        "chat_template_jinja": InputKind.FILE,
+        "datasets.0.path": InputKind.HUB,
+        "datasets.1.data_files.0": InputKind.FILE,
+        "test_datasets.0.path": InputKind.FILE,
+    }
+
+
+def test_a_template_and_a_deepspeed_config_written_in_place_are_no_inputs() -> None:
+    assert kinds({"chat_template_jinja": "{{ messages }}", "deepspeed": {"zero_optimization": {}}}) == {}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"base_model": "./missing"},
+        {"base_model": "~/missing"},
+        {"datasets": [{"path": "data/missing.jsonl"}]},
+        {"datasets": [{"path": "json", "data_files": "missing"}]},
+        {"datasets": [{"path": "json", "data_files": ["missing"]}]},
+        {"test_datasets": [{"path": "missing.parquet"}]},
+        {"deepspeed": "zero2"},
+        {"chat_template_jinja": "missing.jinja"},
+    ],
+)
+def test_a_missing_local_file_is_refused_by_name(config: dict[str, Any]) -> None:
+    with pytest.raises(SweepError, match=r"missing|zero2.*there is no such file or folder"):
+        find_inputs(config)
+
+
+@pytest.mark.parametrize("text", ["s3://bucket/rows", "https://example.org/rows", "a/b/c", "owner/name with space"])
+def test_an_address_that_cannot_be_pinned_is_refused(text: str) -> None:
+    with pytest.raises(SweepError, match="cannot be pinned"):
+        find_inputs({"datasets": [{"path": text}]})
+
+
+def test_a_dataset_that_is_no_mapping_is_refused_with_the_form_to_write() -> None:
+    with pytest.raises(SweepError, match=r"datasets\.0 is 'owner/rows'; write a mapping"):
+        find_inputs({"datasets": ["owner/rows"]})
+
+
+def test_two_hub_models_are_refused_because_one_revision_pins_both() -> None:
+    config = {"base_model": "owner/model", "tokenizer_config": "owner/tokenizer"}
+    with pytest.raises(SweepError, match="owner/tokenizer is another hub repository than base_model=owner/model"):
+        find_inputs(config)
+    assert len(find_inputs(config | {"tokenizer_config": "owner/model"})) == 2
+
+
+def test_a_hub_tokenizer_beside_a_local_model_is_fine(tmp_path: Path) -> None:
+    assert len(find_inputs({"base_model": str(tmp_path), "tokenizer_config": "owner/tokenizer"})) == 2
+
+
+def test_a_local_file_is_identified_by_its_bytes_and_kept_under_them(tmp_path: Path, rows: Path) -> None:
+    (found,) = find_inputs({"datasets": [{"path": str(rows)}]})
+    identity = identify(found, {}, ContentHashes(tmp_path / "hashes.json")).identity
+    assert identity == file_sha256(rows)
+    assert staged_name(Input(found.at, found.text, found.kind, identity)) == f"inputs/{identity[:16]}.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "kept"),
+    [
+        ("rows.jsonl.gz", InputKind.FILE, ".jsonl.gz"),
+        ("v1.2.jsonl", InputKind.FILE, ".jsonl"),
+        ("rows", InputKind.FILE, ""),
+        ("model-v1.5", InputKind.FOLDER, ""),
+    ],
+)
+def test_a_kept_input_keeps_the_extension_that_chooses_its_reader(name: str, kind: InputKind, kept: str) -> None:
+    found = Input("datasets.0.path", name, kind, "0123456789abcdef" * 4)
+    assert staged_name(found) == f"inputs/0123456789abcdef{kept}"
+
+
+def test_the_way_to_pin_is_an_override_that_exists() -> None:
+    assert how_to_pin(Input("base_model", "o/m", InputKind.HUB, None)) == "revision_of_model=<40-digit commit>"
+    assert how_to_pin(Input("datasets.1.path", "o/d", InputKind.HUB, None)) == "datasets.1.revision=<40-digit commit>"
+
+
+@pytest.mark.parametrize("revision", ["d" * 40, None])
+def test_a_revision_asked_for_is_the_one_resolved(
+    revision: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    config = {
+        "base_model": "owner/asked",
+        "revision_of_model": revision,
+        "datasets": [{"path": "owner/asked", "revision": revision}],
+    }
+    hashes = ContentHashes(tmp_path / "hashes.json")
+    assert [identify(found, config, hashes).identity for found in find_inputs(config)] == [revision, revision]
