@@ -65,6 +65,7 @@ class LocalExecutor:
     ledger: Ledger
     stop_grace_s: float = STOP_GRACE_S
     _jobs: dict[StepId, _Job] = field(default_factory=dict)
+    _stopping: bool = False
 
     def execute(self, plan: Plan, watch: Watch) -> None:
         """Run everything that is not done; returns when every step has ended.
@@ -123,7 +124,7 @@ class LocalExecutor:
                 self._follow(job, state)
             elif job.started or state.phase is Phase.SUCCEEDED:
                 self._finish(job, state)
-            else:
+            elif not self._stopping:
                 message = f"its worker ended before it began (code {exited.code})"
                 self._finish_unstarted(job, OutcomeStatus.LOST, message, FailureReason.LOST)
         for step, job in self._jobs.items():
@@ -172,6 +173,7 @@ class LocalExecutor:
 
     def _stop(self) -> None:
         """Ask every worker of ours to checkpoint and stop; kill what does not in time."""
+        self._stopping = True
         ours = [job for job in self._jobs.values() if job.submitted and not job.ended]
         for job in ours:
             self.workers.signal((job.step.kind, job.step.key), signal.SIGTERM)
