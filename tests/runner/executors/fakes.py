@@ -1,0 +1,142 @@
+"""Stand-ins for what the local executor meets: its workers, and another launcher's worker."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+from modal_app.claim import Held, claim
+from modal_app.layout import Attempt, Store
+from modal_app.step import OutcomeStatus, Step, StepKind
+from runner.executors.workers import BUSY, Exited, StepId
+from tests.runner.builders import begin_attempt, end_attempt
+
+NOBODY: frozenset[str] = frozenset()
+
+
+@dataclass
+class FakeWorkers:
+    """Workers without processes: each holds the real claim, leaves what a worker leaves, and ends in order of start."""
+
+    store: Store
+    endings: Mapping[str, OutcomeStatus] = field(default_factory=dict)
+    """How a step ends, by key; success for those not named."""
+    endless: frozenset[str] = NOBODY
+    """Keys whose workers go on until they are signalled."""
+    deaf: frozenset[str] = NOBODY
+    """Keys whose workers do not hear SIGTERM."""
+    stillborn: frozenset[str] = NOBODY
+    """Keys whose workers die before they claim their step."""
+    unborn: frozenset[str] = NOBODY
+    """Keys whose workers are still importing."""
+    before_claim: Callable[[Step], None] = lambda step: None
+    """What happens between a worker's start and its claim."""
+    started: list[Step] = field(default_factory=list)
+    together: list[tuple[Step, ...]] = field(default_factory=list)
+    """Which steps were alive at the same moment, at each wait."""
+    signals: list[tuple[str, signal.Signals]] = field(default_factory=list)
+    waits: int = 0
+    closed: bool = False
+    _alive: dict[StepId, _Alive] = field(default_factory=dict)
+    _soon: list[Exited] = field(default_factory=list)
+    _later: list[Exited] = field(default_factory=list)
+
+    def start(self, step: Step) -> None:
+        self.started.append(step)
+        self.before_claim(step)
+        this = (step.kind, step.key)
+        if step.key in self.stillborn:
+            self._soon.append(Exited(this, 1, os.getpid()))
+        elif step.key in self.unborn:
+            self._alive[this] = _Alive(step, None, contextlib.ExitStack())
+        else:
+            held = contextlib.ExitStack()
+            try:
+                held.enter_context(claim(self.store.folder(*this)))
+            except Held:
+                self._later.append(Exited(this, BUSY, os.getpid()))
+            else:
+                self._alive[this] = _Alive(step, begin_attempt(self.store, *this), held)
+
+    def pid(self, step: StepId) -> int | None:
+        return os.getpid()
+
+    def wait(self, timeout_s: float) -> list[Exited]:
+        self.waits += 1
+        assert self.waits < 1000, "the executor never ends"
+        self.together.append(tuple(alive.step for alive in self._alive.values()))
+        exited, self._soon, self._later = self._soon, self._later, []
+        ready = next((this for this in self._alive if this[1] not in self.endless | self.unborn), None)
+        if ready is not None:
+            exited.append(self._end(ready, self.endings.get(ready[1], OutcomeStatus.SUCCEEDED)))
+        if not exited:
+            time.sleep(0.002)
+        return exited
+
+    def signal(self, step: StepId, number: signal.Signals) -> None:
+        if step not in self._alive:
+            return
+        self.signals.append((step[1], number))
+        if number is signal.SIGKILL or step[1] in self.unborn:
+            self._alive.pop(step).held.close()
+            self._soon.append(Exited(step, -number, os.getpid()))
+        elif step[1] not in self.deaf:
+            self._soon.append(self._end(step, OutcomeStatus.STOPPED))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _end(self, step: StepId, status: OutcomeStatus) -> Exited:
+        alive = self._alive.pop(step)
+        assert alive.attempt is not None
+        if status is not OutcomeStatus.LOST:
+            end_attempt(self.store, *step, alive.attempt, status, message=f"it {status}")
+        alive.held.close()
+        return Exited(step, 0 if status is OutcomeStatus.SUCCEEDED else 1, os.getpid())
+
+
+@dataclass
+class _Alive:
+    step: Step
+    attempt: Attempt | None
+    held: contextlib.ExitStack
+
+
+@dataclass
+class Rival:
+    """Another launcher's worker: a real process that holds the claim of a step until it is told what to do."""
+
+    store: Store
+    kind: StepKind
+    key: str
+    process: BaseProcess = field(init=False)
+    _line: Connection = field(init=False)
+
+    def __post_init__(self) -> None:
+        context = multiprocessing.get_context("fork")
+        self._line, far = context.Pipe()
+        self.process = context.Process(target=self._work, args=(far,), daemon=True)
+        self.process.start()
+        assert self._line.recv() == "holds it"
+
+    def end(self, status: OutcomeStatus) -> None:
+        self._line.send(status)
+        self.process.join()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+    def _work(self, line: Connection) -> None:
+        with claim(self.store.folder(self.kind, self.key)):
+            attempt = begin_attempt(self.store, self.kind, self.key)
+            line.send("holds it")
+            status: OutcomeStatus = line.recv()
+            end_attempt(self.store, self.kind, self.key, attempt, status, message="the rival's")
