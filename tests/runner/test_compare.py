@@ -1,0 +1,172 @@
+import json
+import math
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modal_app.claim import claim
+from modal_app.layout import Store
+from modal_app.step import FailureReason, OutcomeStatus, StepKind
+from runner.compare import Row, compare_sweep, differing_params, label, show_value
+from runner.types import Gpu, Run
+from tests.runner.builders import begin_attempt, finish, finish_run, log_losses, open_sweep, run
+
+
+def rows_of(store: Store, runs: list[Run]) -> dict[str, Row]:
+    return {row.key: row for row in compare_sweep(store, open_sweep(store, runs).sweep)}
+
+
+def best_of(rows: dict[str, Row]) -> list[str]:
+    return [row.key for row in rows.values() if row.is_best]
+
+
+def at_rate(rate: float, **more: Any) -> Run:
+    return run({"learning_rate": rate, **more})
+
+
+def test_only_the_parameters_that_differ_are_shown() -> None:
+    configs = [{"lr": 1, "seed": 7, "rank": 8}, {"lr": 2, "seed": 7, "rank": 8}, {"lr": 1, "seed": 7, "rank": 16}]
+    assert differing_params(configs) == [{"lr": 1, "rank": 8}, {"lr": 2, "rank": 8}, {"lr": 1, "rank": 16}]
+
+
+def test_a_parameter_that_only_repeats_another_is_dropped_and_the_telling_one_stays() -> None:
+    configs = [{"alpha": 2 * rank, "lora_r": rank, "path": f"r{rank}"} for rank in (8, 16, 8)]
+    assert differing_params(configs) == [{"lora_r": 8}, {"lora_r": 16}, {"lora_r": 8}]
+
+
+def test_a_parameter_that_some_runs_lack_differs() -> None:
+    assert differing_params([{"warmup": 3}, {}]) == [{"warmup": 3}, {"warmup": None}]
+
+
+def test_one_run_differs_from_nothing() -> None:
+    assert differing_params([{"lr": 1}]) == [{}]
+    assert differing_params([]) == []
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abcd"), st.integers(0, 2)), max_size=6))
+def test_what_is_shown_tells_apart_all_that_differ(configs: list[dict[str, Any]]) -> None:
+    """Nothing is dropped that two runs differ in and nothing else tells."""
+    shown = [json.dumps(params, sort_keys=True) for params in differing_params(configs)]
+    for one, config in enumerate(configs):
+        for other, against in enumerate(configs):
+            assert (shown[one] == shown[other]) is (config == against)
+
+
+def test_nested_parameters_and_the_gpu_count_have_dotted_names(store: Store) -> None:
+    def one(rows: str, count: int) -> Run:
+        return run({"datasets": [{"path": rows, "type": "alpaca"}]}, gpu=Gpu("cpu", count))
+
+    runs = [one("a", 1), one("b", 1), one("a", 2)]
+    rows = rows_of(store, runs)
+    assert rows[runs[1].key].params == {"datasets.0.path": "b", "gpu.count": 1}
+    assert rows[runs[2].key].params == {"datasets.0.path": "a", "gpu.count": 2}
+
+
+def test_rows_are_ranked_by_the_final_loss_and_the_best_is_marked_once(store: Store) -> None:
+    runs = [at_rate(rate) for rate in (1, 2, 3)]
+    for one, final in zip(runs, (2.0, 1.0, 3.0), strict=True):
+        finish_run(store, one, {0: 9.0, 5: 0.5, 9: final})
+    rows = rows_of(store, runs)
+    assert [row.final for row in rows.values()] == [1.0, 2.0, 3.0]
+    assert best_of(rows) == [runs[1].key]
+    best = rows[runs[1].key]
+    assert (best.first, best.best, best.final, best.step, best.status, best.attempts) == (9, 0.5, 1, 9, "succeeded", 1)
+    assert best.seconds == 2.5
+
+
+def test_equal_losses_have_one_best_and_it_is_the_one_asked_first(store: Store) -> None:
+    runs = [at_rate(rate) for rate in (1, 2)]
+    for one in runs:
+        finish_run(store, one, {9: 1.0})
+    assert best_of(rows_of(store, runs)) == [runs[0].key]
+
+
+def test_runs_are_ranked_only_within_the_same_held_out_rows(store: Store) -> None:
+    runs = [at_rate(rate, sequence_len=length) for length in (1, 2) for rate in (1, 2)]
+    for one, loss, rows in zip(runs, (4.0, 3.0, 2.0, 1.0), "aabb", strict=True):
+        finish_run(store, one, {9: loss}, eval_fingerprint=rows)
+    ranked = rows_of(store, runs)
+    assert [(row.eval_fingerprint, row.final) for row in ranked.values()] == [("a", 3), ("a", 4), ("b", 1), ("b", 2)]
+    assert best_of(ranked) == [runs[1].key, runs[3].key]
+
+
+def test_two_datasets_with_the_same_held_out_rows_are_ranked_together(store: Store) -> None:
+    runs = [at_rate(1, sequence_len=length) for length in (1, 2)]
+    for one, loss in zip(runs, (2.0, 1.0), strict=True):
+        finish_run(store, one, {9: loss}, eval_fingerprint="same")
+    assert best_of(rows_of(store, runs)) == [runs[1].key]
+
+
+def test_nan_and_infinity_never_win(store: Store) -> None:
+    runs = [at_rate(rate) for rate in (1, 2, 3)]
+    for one, loss in zip(runs, (math.nan, -math.inf, 5.0), strict=True):
+        finish_run(store, one, {0: 1.0, 9: loss})
+    rows = rows_of(store, runs)
+    assert best_of(rows) == [runs[2].key]
+    assert next(iter(rows)) == runs[2].key
+
+
+def test_a_run_that_has_not_succeeded_never_wins_however_low_its_loss(store: Store) -> None:
+    good, stopped, absent = (at_rate(rate) for rate in (1, 2, 3))
+    finish_run(store, good, {9: 5.0})
+    log_losses(store, stopped, {5: 0.1})
+    finish(store, StepKind.TRAIN, stopped.key, OutcomeStatus.STOPPED)
+    rows = rows_of(store, [absent, stopped, good])
+    assert best_of(rows) == [good.key]
+    assert [row.status for row in rows.values()] == ["succeeded", "pending", "stopped"]
+
+
+def test_nobody_wins_when_the_held_out_rows_are_not_known(store: Store) -> None:
+    """The datasets may have been different ones."""
+    runs = [at_rate(1, sequence_len=length) for length in (1, 2)]
+    known = at_rate(1, sequence_len=3)
+    for one in runs:
+        log_losses(store, one, {9: 1.0})
+        finish(store, StepKind.TRAIN, one.key)
+    finish_run(store, known, {9: 5.0})
+    rows = rows_of(store, [*runs, known])
+    assert best_of(rows) == [known.key]
+    assert next(iter(rows)) == known.key
+
+
+def test_a_failure_says_its_class_its_message_and_its_log(store: Store) -> None:
+    one = at_rate(1)
+    finish(store, StepKind.TRAIN, one.key, OutcomeStatus.FAILED, reason=FailureReason.OOM, message="earlier")
+    attempt = finish(store, StepKind.TRAIN, one.key, OutcomeStatus.FAILED, reason=FailureReason.NAN, message="loss")
+    row = rows_of(store, [one])[one.key]
+    assert (row.status, row.message, row.log, row.attempts) == ("failed (nan)", "loss", str(attempt.log), 2)
+
+
+def test_a_run_whose_dataset_failed_is_blocked_and_says_why(store: Store) -> None:
+    one = at_rate(1)
+    attempt = finish(store, StepKind.PREPROCESS, one.data_key, OutcomeStatus.FAILED, message="no rows are left")
+    row = rows_of(store, [one])[one.key]
+    assert row.status == "blocked"
+    assert row.message == f"its dataset {one.data_key} could not be prepared: no rows are left"
+    assert row.log == str(attempt.log)
+
+
+def test_a_running_run_shows_how_far_it_is(store: Store) -> None:
+    one = at_rate(1)
+    with claim(store.folder(StepKind.TRAIN, one.key)):
+        attempt = begin_attempt(store, StepKind.TRAIN, one.key)
+        attempt.train_state.write_text('{"max_steps": 50}')
+        log_losses(store, one, {10: 2.0})
+        row = rows_of(store, [one])[one.key]
+    assert (row.status, row.step, row.max_steps, row.final, row.seconds) == ("running", 10, 50, 2.0, None)
+
+
+def test_a_run_without_evaluation_has_a_row_and_wins_nothing(store: Store) -> None:
+    one = at_rate(1)
+    finish_run(store, one, {})
+    row = rows_of(store, [one])[one.key]
+    assert (row.status, row.final, row.best, row.is_best) == ("succeeded", None, None, False)
+
+
+def test_a_label_reads_as_on_the_command_line() -> None:
+    assert label({"learning_rate": 1e-4, "lora_r": 8, "model": "/a/long/way/to/rows.jsonl"}) == (
+        "learning_rate=0.0001 lora_r=8 model=to/rows.jsonl"
+    )
+    assert show_value(None) == ""
+    assert show_value(False) == "False"

@@ -1,0 +1,53 @@
+import os
+
+import pytest
+
+from modal_app.claim import claim
+from modal_app.layout import Store
+from modal_app.step import OutcomeStatus, StepKind
+from runner.errors import SweepError
+from runner.ledger import Event, Ledger, Record
+from runner.status import all_sweeps, sweep_status
+from tests.runner.builders import begin_attempt, finish, open_sweep, run
+
+
+def test_every_run_of_a_sweep_is_counted_by_how_it_stands(store: Store) -> None:
+    runs = [run({"learning_rate": number}) for number in range(7)]
+    sweep = open_sweep(store, runs).sweep
+    for one, status in zip(runs, OutcomeStatus, strict=False):
+        if status is not OutcomeStatus.LOST:
+            finish(store, StepKind.TRAIN, one.key, status)
+    begin_attempt(store, StepKind.TRAIN, runs[3].key)
+    with claim(store.folder(StepKind.TRAIN, runs[4].key)):
+        status = sweep_status(store, sweep)
+    assert status.runs == 7
+    assert status.counts == {"succeeded": 1, "failed": 1, "stopped": 1, "lost": 1, "running": 1, "pending": 2}
+
+
+def test_a_finished_sweep_has_no_pending_count(store: Store) -> None:
+    one = run({"learning_rate": 1})
+    finish(store, StepKind.TRAIN, one.key)
+    assert sweep_status(store, open_sweep(store, [one]).sweep).counts == {"succeeded": 1}
+
+
+def test_a_run_counts_in_every_sweep_that_asked_for_it(store: Store) -> None:
+    one, two = run({"learning_rate": 1}), run({"learning_rate": 2})
+    finish(store, StepKind.TRAIN, one.key)
+    open_sweep(store, [one], "first")
+    open_sweep(store, [one, two], "second")
+    assert sorted((status.runs, dict(status.counts)["succeeded"]) for status in all_sweeps(store)) == [(1, 1), (2, 1)]
+
+
+def test_sweeps_come_newest_activity_first(store: Store) -> None:
+    names = [open_sweep(store, [run({"learning_rate": number})]).sweep for number in range(2)]
+    for at, name in enumerate(names):
+        os.utime(store.sweeps / name / "records.jsonl", (at, at))
+    assert [status.sweep for status in all_sweeps(store)] == names[::-1]
+    Ledger(store, names[0]).append(Record(Event.LAUNCHED))
+    assert [status.sweep for status in all_sweeps(store)] == names
+
+
+def test_a_store_without_sweeps_has_none_and_an_unknown_sweep_is_refused(store: Store) -> None:
+    assert all_sweeps(store) == []
+    with pytest.raises(SweepError, match="There is no sweep x"):
+        sweep_status(store, "x")

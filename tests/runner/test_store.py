@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+
+from runner.store import open_store
+
+
+@pytest.mark.parametrize(
+    ("asked", "variable", "expected"),
+    [
+        (None, None, "out"),
+        (None, "", "out"),
+        (None, "from/variable", "from/variable"),
+        ("asked", "from/variable", "asked"),
+        ("/x/asked", None, "/x/asked"),
+    ],
+)
+def test_the_store_is_the_one_asked_for_then_the_variable_then_out(
+    asked: str | None, variable: str | None, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AXOSWEEP_STORE", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("AXOSWEEP_STORE", variable)
+    assert open_store(asked).root == tmp_path / expected
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_in_the_home_folder_is_found_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_store("~/results").root == tmp_path / "results"
