@@ -10,7 +10,9 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.arguments import COMPLETION, Arguments, take_apart
+from runner import completion
+from runner import help as help_page
+from runner.arguments import COMPLETION, HELP, Arguments, take_apart
 from runner.compose import register_resolvers
 from runner.errors import SweepError
 from runner.hydra_errors import check_grammar, explained
@@ -27,8 +29,9 @@ def run(arguments: Sequence[str], launch: Launch | None = None) -> int:
     """One command line without a verb. Exit code 0, or 1 when a run failed; SweepError for a user's mistake."""
     vocabulary = read_vocabulary()
     asked = take_apart(arguments)
-    if (shell := _completion_asked(asked)) is not None:
-        return _print_completion(shell)
+    if (page := _page(asked)) is not None:
+        print(page)
+        return 0
     words = _for_hydra(asked, vocabulary)
     task = Task(launch or _launch, arguments)
     register_resolvers()
@@ -45,20 +48,15 @@ def run(arguments: Sequence[str], launch: Launch | None = None) -> int:
     return 0 if all(result.succeeded for result in task.results) else EXIT_FAILED_RUN
 
 
-def _completion_asked(asked: Arguments) -> str | None:
-    """The shell of `-sc install=bash`, Hydra's own way to ask for completion."""
+def _page(asked: Arguments) -> str | None:
+    """Help, or the script of `-sc install=bash`, Hydra's own way to ask for completion."""
+    if any(flag in HELP for flag in asked.flags):
+        return help_page.text()
     if not any(flag in COMPLETION for flag in asked.flags):
         return None
     if len(asked.overrides) != 1 or not asked.overrides[0].startswith("install="):
         raise SweepError('Shell completion: eval "$(axosweep completion bash)", or -sc install=bash.')
-    return asked.overrides[0].removeprefix("install=")
-
-
-def _print_completion(shell: str) -> int:
-    from runner import completion
-
-    print(completion.script(shell))
-    return 0
+    return completion.script(asked.overrides[0].removeprefix("install="))
 
 
 def _launch(experiments: list[Experiment], request: Request) -> list[RunResult]:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from runner.errors import SweepError, did_you_mean
 
 MULTIRUN = ("-m", "--multirun")
+HELP = ("-h", "--help")
 SHOWN_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SHOWN_CONFIG = ("job", "hydra", "all")
 
-SWITCHES = (*MULTIRUN, "-r", "--run", "-h", "--help", "--hydra-help", "--version", "--resolve")
+SWITCHES = (*MULTIRUN, "-r", "--run", *HELP, "--version", "--resolve")
+"""All of Hydra's but --hydra-help: it lists every folder below the search path, environments included."""
 VALUED = {
     "-c": SHOWN_CONFIG, "--cfg": SHOWN_CONFIG,
     "-p": (), "--package": (),
@@ -38,7 +40,7 @@ class Arguments:
     def shows_only(self) -> bool:
         """Hydra answers and nothing runs: --cfg, --info and their like."""
         asked = {flag.partition("=")[0] for flag in self.flags}
-        return bool(asked & {"-c", "--cfg", *INFO, *COMPLETION, "--hydra-help", "--version", "-h", "--help"})
+        return bool(asked & {"-c", "--cfg", *INFO, "--version"})
 
 
 def take_apart(arguments: Sequence[str]) -> Arguments:

@@ -53,7 +53,7 @@ Verbs
 Flags
   -m, --multirun       sweep
   --cfg job            print the composed config instead of running; --resolve, -p PACKAGE
-  --info, --hydra-help, -cd DIR and the rest are Hydra's own
+  --info, -cd DIR and the rest are Hydra's own
 
 Examples
 {examples}

@@ -58,12 +58,12 @@ def read_vocabulary(root: Path | None = None) -> Vocabulary:
 
 
 def _only_axes(file: Path) -> bool:
-    content = _load(file.read_text(encoding="utf-8"), file)
-    return (
-        set(content) == {"hydra"}
-        and set(content["hydra"]) == {"sweeper"}
-        and set(content["hydra"]["sweeper"]) == {"params"}
-    )
+    content: Any = _load(file.read_text(encoding="utf-8"), file)
+    for name in ("hydra", "sweeper", "params"):
+        if not isinstance(content, dict) or set(content) != {name}:
+            return False
+        content = content[name]
+    return True
 
 
 def _options(folder: Path) -> tuple[str, ...]:

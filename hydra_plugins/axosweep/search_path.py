@@ -9,7 +9,12 @@ from runner.shipped import shipped_root
 
 
 class AxosweepSearchPath(SearchPathPlugin):
-    """A group is a folder *on* the path, so the entry is the parent of sweeps/."""
+    """A group is a folder *on* the path, so the entry is the parent of sweeps/.
+
+    Hydra asks every installed plugin, so another Hydra application in this environment is left alone.
+    """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        search_path.append(provider="axosweep", path=f"file://{shipped_root()}")
+        root = shipped_root()
+        if any(entry.path == str(root / "conf") for entry in search_path.get_path()):
+            search_path.append(provider="axosweep", path=f"file://{root}")

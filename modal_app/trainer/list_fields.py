@@ -138,7 +138,9 @@ def _plugins() -> dict[str, type[BaseModel]]:
     found = {}
     for module in _modules(axolotl.integrations):
         for name, plugin in inspect.getmembers(module, inspect.isclass):
-            if issubclass(plugin, BasePlugin) and (arguments := plugin().get_input_args()):
+            if not issubclass(plugin, BasePlugin):
+                continue
+            if arguments := typing.cast(Any, plugin)().get_input_args():
                 package, _, model = arguments.rpartition(".")
                 found[f"{module.__name__}.{name}"] = getattr(importlib.import_module(package), model)
     return found

@@ -1,0 +1,34 @@
+"""--help is true: every group is in it with every option, and its examples plan."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runner import help as help_page
+from runner.vocabulary import read_vocabulary
+
+
+def test_help_names_every_group_with_its_options() -> None:
+    text = help_page.text()
+    for group, options in read_vocabulary().groups.items():
+        assert f"  {group}" in text
+        assert all(option in text for option in options)
+
+
+@pytest.mark.parametrize(
+    ("line", "runs"), [(line, runs) for (line, _), runs in zip(help_page.EXAMPLES, (1, 4, 6), strict=True)]
+)
+def test_every_example_plans(ask: Callable[..., Any], line: str, runs: int) -> None:
+    program, *arguments = shlex.split(line)
+    assert program == "axosweep"
+    assert len(ask(*arguments, "action=plan").experiments) == runs
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_the_application_shows_it_too(ask: Callable[..., Any], capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    ask(flag)
+    assert capsys.readouterr().out.strip() == help_page.text()

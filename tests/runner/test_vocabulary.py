@@ -1,0 +1,72 @@
+"""What can be said is read from the files themselves, and agrees with what Hydra finds there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+
+from runner.errors import SweepError
+from runner.shipped import shipped_root
+from runner.vocabulary import read_vocabulary
+
+CONF = str(shipped_root() / "conf")
+
+
+def test_groups_and_options_are_those_that_hydra_finds() -> None:
+    ours = {group: set(options) for group, options in read_vocabulary().groups.items()}
+    with initialize_config_dir(CONF, version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        for group, options in ours.items():
+            assert set(loader.get_group_options(group, ObjectType.CONFIG)) == options
+
+
+def test_what_the_defaults_list_chooses_is_read_as_hydra_reads_it() -> None:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        config = compose("config", return_hydra_config=True)
+        choices = {
+            group: option or ""
+            for group, option in config.hydra.runtime.choices.items()
+            if not group.startswith("hydra/")
+        }
+    assert read_vocabulary().chosen == choices
+
+
+def test_every_node_outside_axolotl_is_a_name() -> None:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        config = compose("config")
+        for name, below in read_vocabulary().nodes.items():
+            assert name in config
+            assert set(below) == (set(config[name]) if below else set())
+        assert set(config) == {*read_vocabulary().nodes, "axolotl"}
+
+
+def _sweep(root: Path, text: str) -> frozenset[str]:
+    (root / "conf").mkdir()
+    (root / "conf" / "config.yaml").write_text("defaults: [_self_]\n")
+    (root / "sweeps").mkdir()
+    (root / "sweeps" / "mine.yaml").write_text(text)
+    return read_vocabulary(root).pure_sweeps
+
+
+@pytest.mark.parametrize(
+    ("text", "pure"),
+    [
+        ("hydra: {sweeper: {params: {lora: [r8]}}}", True),
+        ("hydra: {sweeper: {params: {lora: [r8]}}}\naxolotl: {max_steps: 5}", False),
+        ("defaults: [{override /model: tiny}]\nhydra: {sweeper: {params: {lora: [r8]}}}", False),
+        ("hydra:", False),
+    ],
+)
+def test_a_sweep_file_of_axes_alone_is_told_from_one_that_also_sets_values(
+    tmp_path: Path, text: str, pure: bool
+) -> None:
+    assert _sweep(tmp_path, text) == ({"mine"} if pure else set())
+
+
+def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SweepError, match=r"mine\.yaml is not valid YAML"):
+        _sweep(tmp_path, "a: [")
