@@ -76,6 +76,9 @@ def base_environment(device: Device) -> dict[str, str]:
     if device is Device.CPU:
         # One thread a rank: runs side by side then take equal time, and their sums do not depend on the cores.
         variables |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    else:
+        # As the axolotl command does.
+        variables |= {"PYTORCH_ALLOC_CONF": os.environ.get("PYTORCH_ALLOC_CONF", "expandable_segments:True")}
     return variables
 
 

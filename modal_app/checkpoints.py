@@ -66,11 +66,6 @@ def set_aside_unusable(model: Path) -> Path | None:
     return whole[-1] if whole else None
 
 
-def remove_set_aside(model: Path) -> None:
-    for path in model.glob(f"{ASIDE}{PREFIX}*"):
-        shutil.rmtree(path)
-
-
 def _set_aside(checkpoint: Path) -> None:
     aside = checkpoint.with_name(ASIDE + checkpoint.name)
     if aside.exists():

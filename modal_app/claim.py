@@ -1,13 +1,17 @@
 """Who works on a step: one exclusive lock per step folder, which ends with the process that holds it.
 
-The lock is flock's: it belongs to an open file, is shared with forked children and passed-on descriptors, and is
+The lock is flock's: it belongs to an open file, is shared with whoever holds a duplicate of its descriptor, and is
 freed by the kernel when the last of them dies, however they die. What the lock file says only names the holder.
+
+Forked children get no duplicate unless they are given one: a trainer's data loaders outlive it at times, and do not
+work on the step.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import random
@@ -17,6 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from modal_app.layout import StepFolder
+
+_claims: set[int] = set()
+"""Descriptors of this process's claims. Its forked children close them."""
 
 
 class Held(Exception):
@@ -57,7 +64,7 @@ def this_process(sweep: str) -> Owner:
 
 @contextlib.contextmanager
 def claim(folder: StepFolder, sweep: str = "") -> Iterator[int]:
-    """Hold the step until the block ends or every process that shares the yielded descriptor is dead.
+    """Hold the step until the block ends, or until every process is dead that has the yielded descriptor or a copy.
 
     Raises Held, at once, when somebody else does.
     """
@@ -67,8 +74,11 @@ def claim(folder: StepFolder, sweep: str = "") -> Iterator[int]:
         _lock(descriptor)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(asdict(this_process(sweep))).encode(), 0)
+        _claims.add(descriptor)
+        _close_claims_in_children()
         yield descriptor
     finally:
+        _claims.discard(descriptor)
         os.close(descriptor)
 
 
@@ -91,6 +101,16 @@ def holder(folder: StepFolder) -> Owner | None:
         # Just taken, and the new holder has not written its name yet; or the holder is dead and a child has the lock.
         time.sleep(0.005)
     return owner or Owner(0, None, None, 0, "", time.time())
+
+
+@functools.cache
+def _close_claims_in_children() -> None:
+    os.register_at_fork(after_in_child=_close_claims)
+
+
+def _close_claims() -> None:
+    while _claims:
+        os.close(_claims.pop())
 
 
 def _lock(descriptor: int) -> None:

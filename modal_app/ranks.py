@@ -42,10 +42,12 @@ def run(count: int, attempt: Attempt, claim: int, forked: Callable[[], int] | No
     """
     stop.install(deferred=True)
     environments = _environments(count)
+    shared = os.dup(claim)
     if forked is None:
-        pids = [_spawn(environment, attempt, claim) for environment in environments]
+        pids = [_spawn(environment, attempt, shared) for environment in environments]
     else:
         pids = [_fork(environment, attempt, forked) for environment in environments]
+    os.close(shared)
     codes = _wait(pids)
     if stop.requested() or not any(codes):
         return

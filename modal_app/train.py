@@ -59,7 +59,8 @@ def run_rank(rank: Rank) -> None:
     try:
         do_cli(config=rank.attempt.config.name)
     except SystemExit as error:
-        print(f"Axolotl asked to exit with {error.code}", file=sys.stderr)
+        # Its own handler of SIGINT, which stands for a moment before training begins.
+        raise StopRequested(f"Axolotl exited with {error.code}, before training began") from error
     finally:
         _finish_wandb()
     if rank.number == 0:
@@ -97,7 +98,6 @@ def finish(step: Step, folder: StepFolder) -> None:
     if step.base_model and adapter.exists():
         config = json.loads(adapter.read_text(encoding="utf-8"))
         write_atomically(adapter, json.dumps(config | {"base_model_name_or_path": step.base_model}, indent=2))
-    checkpoints.remove_set_aside(folder.model)
 
 
 def known_facts(attempt: Attempt) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def main() -> int:
 def _prepare() -> None:
     os.environ |= base_environment(Device.CPU)
     preload.load(preload.EVERYTHING)
+    preload.memoise_schema()
     import torch
 
     assert not torch.cuda.is_initialized(), "an import has woken CUDA: children could not use it"
@@ -92,8 +93,16 @@ def _ended(children: list[Child]) -> list[tuple[Child, int]]:
     for child in children:
         pid, status = os.waitpid(child.pid, os.WNOHANG)
         if pid:
-            ended.append((child, os.waitstatus_to_exitcode(status)))
+            code = os.waitstatus_to_exitcode(status)
+            ended.append((child, code))
+            if code < 0:  # killed, and nobody else will end what it had started
+                _kill_group(child.pid)
     return ended
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _tell(events: Any, **event: Any) -> None:
@@ -105,10 +114,11 @@ def _tell(events: Any, **event: Any) -> None:
 def _fork(step: Step, store: Store, events: Any) -> Child:
     pid = os.fork()
     if pid:
+        _lead_a_group(pid)
         return Child(pid, step)
     code = 1
     try:
-        lead_a_session()
+        _lead_a_group(0)
         stop.reset()
         _cut_off_from_the_launcher(events)
         code = exit_code(step, store, warm=True)
@@ -119,6 +129,12 @@ def _fork(step: Step, store: Store, events: Any) -> Child:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _lead_a_group(pid: int) -> None:
+    """Called on both sides of the fork, so that the group exists for the child and for whoever is told of it."""
+    with contextlib.suppress(PermissionError, ProcessLookupError):  # the other side was first, or the child is dead
+        os.setpgid(pid, pid)
 
 
 def _cut_off_from_the_launcher(events: Any) -> None:

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from modal_app.claim import Held, claim, holder
+from modal_app.layout import StepFolder
+from tests.modal_app.steps import wait_until
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from modal_app.claim import claim
+from modal_app.layout import StepFolder
+with claim(StepFolder(Path(sys.argv[1]), Path("done")), "its sweep"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StepFolder:
+    return StepFolder(tmp_path / "step", tmp_path / "step" / "done")
+
+
+def hold(folder: StepFolder) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, folder.path], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_holder_is_named_and_a_second_claim_is_refused_at_once(folder: StepFolder) -> None:
+    process = hold(folder)
+    owner = holder(folder)
+    assert owner is not None
+    assert (owner.pid, owner.sweep, owner.is_alive()) == (process.pid, "its sweep", True)
+    with pytest.raises(Held), claim(folder):
+        pass
+    process.kill()
+    process.wait()
+    assert not owner.is_alive()
+
+
+def test_a_claim_dies_with_its_process_however_it_dies(folder: StepFolder) -> None:
+    process = hold(folder)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert holder(folder) is None
+    with claim(folder, "mine"):
+        owner = holder(folder)
+        assert owner is not None
+        assert owner.pid == os.getpid()
+    assert holder(folder) is None
+
+
+def test_a_claim_is_held_until_the_last_process_that_shares_it_is_gone(folder: StepFolder) -> None:
+    with claim(folder) as descriptor:
+        command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(descriptor,))
+    assert holder(folder) is not None
+    with pytest.raises(Held), claim(folder):
+        pass
+    child.communicate()
+    assert holder(folder) is None
+
+
+def test_a_forked_child_that_is_given_no_copy_does_not_hold_the_claim(folder: StepFolder) -> None:
+    forks = HOLD.replace("print(", "import os; os.fork() and os.kill(os.getpid(), 9); print(").replace("60", "2")
+    process = subprocess.Popen([sys.executable, "-c", forks, folder.path], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n", "said by the child, which lives"
+    assert process.wait() == -signal.SIGKILL
+    assert holder(folder) is None
+
+
+def test_looking_hinders_no_claim(folder: StepFolder) -> None:
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            holder(folder)
+
+    with claim(folder):
+        pass
+    lookers = [threading.Thread(target=look) for _ in range(4)]
+    for looker in lookers:
+        looker.start()
+    for _ in range(50):
+        with claim(folder):
+            owner = holder(folder)
+            assert owner is not None
+            assert owner.pid == os.getpid()
+    stop.set()
+    for looker in lookers:
+        looker.join()
+
+
+def test_nobody_holds_what_was_never_begun(folder: StepFolder) -> None:
+    assert holder(folder) is None
+    assert not folder.path.exists()
+
+
+def test_of_many_claims_at_once_one_succeeds(folder: StepFolder, tmp_path: Path) -> None:
+    race = HOLD.replace('print("held", flush=True)', 'Path(sys.argv[2]).mkdir(); print("held", flush=True)')
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", race, folder.path, tmp_path / "won"], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(5)
+    ]
+    wait_until(lambda: sum(racer.poll() is None for racer in racers) == 1, "four to give up")
+    assert (tmp_path / "won").exists()
+    for racer in racers:
+        racer.kill()
+        racer.communicate()

@@ -1,0 +1,254 @@
+"""Real trainings of the tiny model: forked from a preloaded process, fresh, in two ranks, stopped, killed, broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modal_app.layout import Store
+from modal_app.state import Phase, observe
+from modal_app.step import FailureReason, OutcomeStatus, StepKind, Tracking
+from tests.modal_app.steps import (
+    Warm,
+    kill_group,
+    lines,
+    losses,
+    make_store,
+    outcome,
+    preprocess_step,
+    run_fresh,
+    train_step,
+    wait_for_step,
+    wait_until,
+)
+
+pytestmark = pytest.mark.slow
+LONG: dict[str, Any] = {"max_steps": 60, "eval_steps": 20, "save_steps": 7}
+
+
+@pytest.fixture(scope="session")
+def undisturbed(warm: Warm, store: Store) -> dict[tuple[int, str], float]:
+    """The losses of a long run that nobody touches."""
+    step = train_step("undisturbed", **LONG)
+    assert warm.run(step) == 0
+    return losses(store, step)
+
+
+def test_a_dataset_is_prepared_counted_and_named(warm: Warm, store: Store) -> None:
+    manifest = json.loads(store.manifest("data").read_text())
+    rows = len((store.inputs / "rows.jsonl").read_text().splitlines())
+    assert manifest["rows"] + manifest["eval_rows"] == manifest["given_rows"] == rows
+    assert manifest["dropped_rows"] == 0
+    assert 0 < manifest["trained_tokens"] < manifest["tokens"]
+    assert manifest["versions"]["axolotl"]
+    assert (store.prepared_dataset("data") / manifest["hashes"]["train"]).is_dir()
+
+
+def test_rows_that_are_too_long_are_counted_as_dropped(warm: Warm, store: Store) -> None:
+    assert warm.run(preprocess_step("short", sequence_len=13)) == 0
+    manifest = json.loads(store.manifest("short").read_text())
+    assert manifest["dropped_rows"] > 0
+    assert manifest["rows"] + manifest["eval_rows"] + manifest["dropped_rows"] == manifest["given_rows"]
+
+
+def test_evaluated_rows_are_named_by_what_they_are_and_not_by_who_asked(warm: Warm, store: Store) -> None:
+    nothing_held_out = preprocess_step("all", val_set_size=0, eval_steps=None)
+    for step in (preprocess_step("again"), preprocess_step("reshuffled", seed=7), nothing_held_out):
+        assert warm.run(step) == 0
+    kept = {key: json.loads(store.manifest(key).read_text()) for key in ("data", "again", "reshuffled", "all")}
+    assert kept["again"]["hashes"] == kept["data"]["hashes"]
+    assert kept["again"]["eval_fingerprint"] == kept["data"]["eval_fingerprint"]
+    assert kept["reshuffled"]["eval_fingerprint"] != kept["data"]["eval_fingerprint"]
+    assert kept["all"]["eval_fingerprint"] is None
+
+
+def test_a_fresh_process_gives_the_losses_of_a_fork(warm: Warm, trainer: Path, store: Store) -> None:
+    forked, fresh = train_step("forked"), train_step("fresh")
+    assert warm.run(forked) == 0
+    assert run_fresh(trainer, store, fresh) == 0
+    assert losses(store, fresh) == losses(store, forked)
+    evaluated = {step for step, name in losses(store, forked) if name == "eval_loss"}
+    assert evaluated == {0, 10, 20}
+    facts = outcome(store, forked).facts
+    assert (facts["step"], facts["max_steps"], facts["world_size"]) == (20, 20, 1)
+    assert set(facts["phases"]) == {"import", "config", "prepare", "load", "train", "eval", "save"}
+
+
+def test_the_adapter_names_the_base_model_as_the_user_did(warm: Warm, store: Store) -> None:
+    step = train_step("named")
+    assert warm.run(step) == 0
+    adapter = store.folder(StepKind.TRAIN, "named").model / "adapter_config.json"
+    assert json.loads(adapter.read_text())["base_model_name_or_path"] == "the/base"
+
+
+def test_the_final_model_is_evaluated_though_the_schedule_misses_it(warm: Warm, store: Store) -> None:
+    step = train_step("uneven", max_steps=13)
+    assert warm.run(step) == 0
+    assert (13, "eval_loss") in losses(store, step)
+
+
+def test_an_early_stop_is_a_success(warm: Warm, store: Store) -> None:
+    step = train_step("patient", learning_rate=1e-12, early_stopping_patience=1, eval_steps=5, save_steps=5)
+    assert warm.run(step) == 0
+    facts = outcome(store, step).facts
+    assert facts["early_stopped"]
+    assert facts["step"] < facts["max_steps"]
+
+
+def test_two_ranks_train_together(warm: Warm, store: Store) -> None:
+    step = train_step("two-ranks", processes=2)
+    assert warm.run(step) == 0
+    assert outcome(store, step).facts["world_size"] == 2
+    tokens = [line["tokens"] for line in lines(store, step) if "tokens" in line]
+    single = train_step("one-rank")
+    assert warm.run(single) == 0
+    assert tokens[-1] == 2 * [line["tokens"] for line in lines(store, single) if "tokens" in line][-1]
+
+
+def test_two_fresh_ranks_give_the_losses_of_forked_ones(warm: Warm, trainer: Path, store: Store) -> None:
+    forked, fresh = train_step("forked-ranks", processes=2), train_step("fresh-ranks", processes=2)
+    assert warm.run(forked) == 0
+    assert run_fresh(trainer, store, fresh) == 0
+    assert losses(store, fresh) == losses(store, forked)
+
+
+def test_a_stopped_run_goes_on_to_equal_losses(
+    warm: Warm, store: Store, undisturbed: dict[tuple[int, str], float]
+) -> None:
+    step = train_step("stopped", **LONG)
+    pid = warm.begin(step)
+    wait_for_step(store, step, 15)
+    os.killpg(pid, signal.SIGTERM)
+    assert warm.end(step) == 3
+    ended = outcome(store, step)
+    assert ended.status is OutcomeStatus.STOPPED
+    assert "a checkpoint is saved" in ended.message
+    assert observe(store, StepKind.TRAIN, step.key).phase is Phase.STOPPED
+    at = ended.facts["step"]
+    assert 15 <= at < 60
+    assert warm.run(step) == 0
+    assert outcome(store, step).facts["resumed_from"] == at
+    assert losses(store, step) == undisturbed
+
+
+def test_two_ranks_stop_after_the_same_step_and_go_on(warm: Warm, store: Store) -> None:
+    whole, step = train_step("whole-ranks", processes=2, **LONG), train_step("stopped-ranks", processes=2, **LONG)
+    assert warm.run(whole) == 0
+    pid = warm.begin(step)
+    wait_for_step(store, step, 15)
+    os.killpg(pid, signal.SIGTERM)
+    assert warm.end(step) == 3
+    assert warm.run(step) == 0
+    assert outcome(store, step).facts["resumed_from"] >= 15
+    assert losses(store, step) == losses(store, whole)
+
+
+def test_a_run_stopped_before_it_trains_says_so(warm: Warm, store: Store) -> None:
+    step = train_step("early")
+    pid = warm.begin(step)
+    wait_until(lambda: store.folder(StepKind.TRAIN, "early").attempt(1).config.exists(), "its config")
+    os.killpg(pid, signal.SIGTERM)
+    assert warm.end(step) == 3
+    assert outcome(store, step).status is OutcomeStatus.STOPPED
+    assert warm.run(step) == 0
+
+
+@pytest.mark.parametrize("cut", [None, "adapter_model.safetensors", "optimizer.pt", "trainer_state.json"])
+def test_a_killed_run_goes_on_to_equal_losses_from_a_whole_checkpoint(
+    warm: Warm, store: Store, undisturbed: dict[tuple[int, str], float], cut: str | None
+) -> None:
+    step = train_step(f"killed-{cut}", **LONG)
+    model = store.folder(StepKind.TRAIN, step.key).model
+    pid = warm.begin(step)
+    wait_for_step(store, step, 25)
+    kill_group(pid)
+    assert warm.end(step) == -signal.SIGKILL
+    state = observe(store, StepKind.TRAIN, step.key)
+    assert state.phase is Phase.LOST
+    assert state.outcome is not None
+    assert "signal 9" in state.outcome.message
+    if cut:
+        newest = max(model.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+        content = (newest / cut).read_bytes()
+        (newest / cut).write_bytes(content[: len(content) // 2])
+    assert warm.run(step) == 0
+    assert outcome(store, step).facts["resumed_from"] > 0
+    assert bool(list(model.glob("broken-checkpoint-*"))) >= bool(cut)
+    assert losses(store, step) == undisturbed
+
+
+def test_a_run_killed_after_its_last_checkpoint_does_not_train_one_step_more(warm: Warm, store: Store) -> None:
+    step = train_step("at-its-end")
+    assert warm.run(step) == 0
+    before = losses(store, step)
+    store.folder(StepKind.TRAIN, step.key).done.unlink()  # as if it had been killed before it could say so
+    assert warm.run(step) == 0
+    facts = outcome(store, step).facts
+    assert (facts["step"], facts["resumed_from"]) == (20, 14)
+    assert losses(store, step) == before
+
+
+def test_a_nonsense_target_module_fails_in_the_words_of_peft(warm: Warm, store: Store) -> None:
+    step = train_step("nonsense", lora_target_modules=["nonsense"], lora_target_linear=False)
+    assert warm.run(step) == 1
+    ended = outcome(store, step)
+    assert (ended.status, ended.reason) == (OutcomeStatus.FAILED, FailureReason.CONFIG)
+    assert "Target modules {'nonsense'} not found in the base model" in ended.message
+
+
+def test_two_ranks_that_fail_tell_why(warm: Warm, store: Store) -> None:
+    step = train_step("nonsense-ranks", processes=2, lora_target_modules=["nonsense"], lora_target_linear=False)
+    assert warm.run(step) == 1
+    assert "Target modules {'nonsense'} not found" in outcome(store, step).message
+
+
+def test_a_trainer_whose_rows_are_not_in_the_dataset_stops_instead_of_tokenizing(warm: Warm, store: Store) -> None:
+    step = train_step("other-rows", sequence_len=100)
+    assert warm.run(step) == 1
+    ended = outcome(store, step)
+    assert ended.reason is FailureReason.DATA
+    assert "stopped instead of tokenizing again" in ended.message
+
+
+def test_a_loss_that_is_no_number_fails_the_run(warm: Warm, store: Store) -> None:
+    step = train_step("diverges", learning_rate=1e30, lr_scheduler="constant", max_grad_norm=0.0)
+    assert warm.run(step) == 1
+    ended = outcome(store, step)
+    assert ended.reason is FailureReason.NAN
+    assert observe(store, StepKind.TRAIN, step.key).phase is Phase.FAILED
+
+
+def test_a_run_keeps_its_wandb_id_over_its_attempts(warm: Warm, store: Store) -> None:
+    first = Tracking("offline", "project", group="first-sweep", name="lora_r=8", tags=("a",))
+    second = Tracking("offline", "project", group="second-sweep", name="lora_r=8", tags=("a",))
+    step = train_step("tracked", tracking=first, **LONG)
+    pid = warm.begin(step)
+    wait_for_step(store, step, 15)
+    os.killpg(pid, signal.SIGTERM)
+    assert warm.end(step) == 3
+    assert warm.run(train_step("tracked", tracking=second, **LONG)) == 0
+    folder = store.folder(StepKind.TRAIN, "tracked")
+    kept = json.loads(folder.tracking.read_text())
+    assert kept["group"] == "first-sweep"
+    files = sorted((folder.path / "wandb").glob("offline-run-*/*.wandb"))
+    assert [file.name for file in files] == [f"run-{kept['id']}.wandb"] * 2
+    assert all(file.stat().st_size > 1000 for file in files), "closed, and not cut off with the process"
+
+
+def test_children_outlive_the_launcher_and_are_looked_after(trainer: Path, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store")
+    warm = Warm.start(trainer, store)
+    assert warm.run(preprocess_step()) == 0
+    step = train_step("orphan", **LONG)
+    warm.begin(step)
+    assert warm.process.stdin is not None
+    assert warm.process.stdout is not None
+    warm.process.stdin.close()
+    warm.process.stdout.close()
+    assert warm.process.wait(timeout=60) == 0
+    assert observe(store, StepKind.TRAIN, "orphan").phase is Phase.SUCCEEDED
