@@ -56,6 +56,9 @@ class Progress:
     plan: Plan
     store: Store
     console: Console = field(default_factory=terminal.messages)
+    seconds_between_frames: float = SECONDS_BETWEEN_FRAMES
+    seconds_between_lines: float = SECONDS_BETWEEN_LINES
+    """Between one line for every running step and the next, in a pipe."""
     _live: Live | None = None
     _labels: dict[str, str] = field(default_factory=dict)
     _next_frame: float = 0.0
@@ -69,7 +72,7 @@ class Progress:
         if self.console.is_terminal:
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
             self._live.start()
-        self._next_lines = time.monotonic() + SECONDS_BETWEEN_LINES
+        self._next_lines = time.monotonic() + self.seconds_between_lines
         return self
 
     def __exit__(
@@ -81,18 +84,18 @@ class Progress:
             self._say_changes(list(self._lines()))
 
     def update(self) -> None:
-        """Show what has changed, at most every half second."""
+        """Show what has changed, no more often than frames are due."""
         now = time.monotonic()
         if now < self._next_frame:
             return
-        self._next_frame = now + SECONDS_BETWEEN_FRAMES
+        self._next_frame = now + self.seconds_between_frames
         lines = list(self._lines())
         if self._live:
             self._live.update(_table(lines), refresh=True)
             return
         self._say_changes(lines)
         if now >= self._next_lines:
-            self._next_lines = now + SECONDS_BETWEEN_LINES
+            self._next_lines = now + self.seconds_between_lines
             for line in lines:
                 if line.running:
                     self.console.print(line.text(), soft_wrap=True, markup=False)
