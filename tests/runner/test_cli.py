@@ -1,0 +1,77 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modal_app.layout import Store
+from tests.runner.builders import finish_run, open_sweep, run
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("hydra", "omegaconf", "modal", "wandb", "torch", "axolotl")
+SPY = f"""
+import sys
+from runner.cli import main
+code = main(sys.argv[1:])
+heavy = [name for name in {HEAVY!r} if name in sys.modules]
+print(*heavy, file=sys.stderr)
+sys.exit(code if not heavy else 99)
+"""
+
+
+@pytest.fixture
+def swept(store: Store) -> Store:
+    runs = [run({"learning_rate": rate}) for rate in (1, 2)]
+    finish_run(store, runs[0], {0: 3.0, 9: 1.0})
+    open_sweep(store, runs, "rates")
+    return store
+
+
+def axosweep(store: Store, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "AXOSWEEP_STORE": str(store.root)}
+    command = [sys.executable, "-c", SPY, *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=store.root)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["status"],
+        ["status", "rates"],
+        ["compare"],
+        ["compare", "--json"],
+        ["data"],
+        ["__complete", "axosweep sta", "12"],
+    ],
+    ids=" ".join,
+)
+def test_what_composes_nothing_imports_nothing_heavy(swept: Store, words: list[str]) -> None:
+    done = axosweep(swept, *words)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert done.stdout.strip()
+
+
+def test_importing_the_command_line_imports_nothing_heavy() -> None:
+    code = f"import sys, runner.cli; sys.exit(any(name in sys.modules for name in {(*HEAVY, 'rich.table', 'yaml')!r}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_compare_as_json_is_nothing_but_json(swept: Store) -> None:
+    done = axosweep(swept, "compare", "--json")
+    assert [one["is_best"] for one in json.loads(done.stdout)["runs"]] == [True, False]
+
+
+def test_a_mistake_is_one_message_and_exit_code_2(swept: Store) -> None:
+    done = axosweep(swept, "compare", "rats")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"axosweep: There is no sweep rats in {swept.root}.")
+
+
+def test_a_store_that_is_not_there_has_no_sweeps_and_is_not_made(store: Store, tmp_path: Path) -> None:
+    done = axosweep(Store(tmp_path), "status", "--json", "--store", str(store.root))
+    assert json.loads(done.stdout)["sweeps"] == []
+    assert not store.root.exists()

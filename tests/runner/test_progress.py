@@ -1,0 +1,76 @@
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from modal_app.claim import claim
+from modal_app.layout import Store
+from modal_app.step import OutcomeStatus, StepKind
+from runner.progress import Progress
+from runner.types import Run
+from tests.runner.builders import begin_attempt, end_attempt, finish, log_losses, plan, run
+
+ONE, TWO = (run({"learning_rate": rate}) for rate in (1, 2))
+
+
+def piped() -> Console:
+    return Console(file=io.StringIO(), width=10_000)
+
+
+def watching(store: Store, console: Console, *runs: Run, line_due: bool = False) -> Progress:
+    """Every frame is due at once."""
+    seconds_between_lines = 0.0 if line_due else 60.0
+    return Progress(plan(runs, store), store, console, 0.0, seconds_between_lines)
+
+
+def text_of(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_in_a_pipe_each_change_is_one_line(store: Store) -> None:
+    console = piped()
+    with watching(store, console, ONE, TWO) as shown:
+        shown.update()
+        assert text_of(console) == ""
+        finish(store, StepKind.PREPROCESS, ONE.data_key, manifest={"rows": 70})
+        for _ in range(3):
+            shown.update()
+        with claim(store.folder(StepKind.TRAIN, ONE.key)):
+            attempt = begin_attempt(store, StepKind.TRAIN, ONE.key)
+            shown.update()
+        end_attempt(store, StepKind.TRAIN, ONE.key, attempt)
+    assert text_of(console).splitlines() == [
+        f"preprocess {ONE.data_key}: succeeded  70 rows",
+        "train      learning_rate=1: running",
+        "train      learning_rate=1: succeeded",
+    ]
+
+
+def test_now_and_then_a_line_says_how_far_a_running_run_is(store: Store) -> None:
+    console = piped()
+    with claim(store.folder(StepKind.TRAIN, ONE.key)), watching(store, console, ONE, line_due=True) as shown:
+        attempt = begin_attempt(store, StepKind.TRAIN, ONE.key)
+        attempt.train_state.write_text(json.dumps({"max_steps": 50}))
+        log_losses(store, ONE, {0: 4.0, 20: 2.5})
+        shown.update()
+    assert f"train      {ONE.key}: running  step 20/50  eval loss 2.500" in text_of(console).splitlines()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_message_with_brackets_is_shown_and_ends_nothing(store: Store, terminal: bool) -> None:
+    console = Console(file=io.StringIO(), width=200, force_terminal=terminal)
+    with watching(store, console, ONE) as shown:
+        finish(store, StepKind.TRAIN, ONE.key, OutcomeStatus.FAILED, message="unexpected [/INST] in [INST]")
+        shown.update()
+    assert "unexpected [/INST] in [INST]" in text_of(console)
+
+
+def test_what_was_done_before_is_not_shown(store: Store) -> None:
+    finish(store, StepKind.PREPROCESS, ONE.data_key)
+    finish(store, StepKind.TRAIN, ONE.key)
+    console = piped()
+    with watching(store, console, ONE, TWO) as shown:
+        shown.update()
+    assert text_of(console) == ""
