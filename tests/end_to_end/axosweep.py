@@ -1,0 +1,99 @@
+"""The axosweep command against a store of its own, and the moments in its life at which a test acts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modal_app.claim import holder
+from modal_app.layout import Store
+from modal_app.step import StepKind
+
+TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Axosweep:
+    store: Store
+    folder: Path
+    """The working directory."""
+
+    def run(self, *words: str, timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self._command(words), cwd=self.folder, env=self._environment(), capture_output=True, text=True,
+            timeout=timeout_s, check=False,
+        )  # fmt: skip
+
+    def json(self, *words: str) -> Any:
+        """The output of a command that must succeed, read as JSON."""
+        done = self.run(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self._command(words), cwd=self.folder, env=self._environment(), text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def records(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The records of every sweep in the store."""
+        lines = [
+            json.loads(line)
+            for path in self.store.sweeps.glob("*/records.jsonl")
+            for line in path.read_text().splitlines()
+        ]
+        return [line for line in lines if event is None or line["event"] == event]
+
+    def run_keys(self) -> list[str]:
+        return sorted(path.name for path in self.store.runs.glob("*")) if self.store.runs.exists() else []
+
+    def processes(self) -> list[int]:
+        """Every live process that was started for this store, by its command line or its working directory."""
+        return [pid for pid in _all_pids() if pid != os.getpid() and self._belongs(pid)]
+
+    def _belongs(self, pid: int) -> bool:
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            place = os.readlink(f"/proc/{pid}/cwd")
+        except OSError:
+            return False
+        root = str(self.store.root)
+        return state != "Z" and (root in command or place.startswith(root))
+
+    def _command(self, words: tuple[str, ...]) -> list[str]:
+        return [sys.executable, "-m", "runner", *words]
+
+    def _environment(self) -> Mapping[str, str]:
+        return {**os.environ, "AXOSWEEP_STORE": str(self.store.root), "PYTHONUNBUFFERED": "1"}
+
+
+def wait_until(true: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S) -> None:
+    """Poll fast enough to land inside a save."""
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, f"never came: {what}"
+        time.sleep(0.001)
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def held_by(store: Store, kind: StepKind, key: str) -> int | None:
+    """The process that works on a step."""
+    owner = holder(store.folder(kind, key))
+    return owner.pid if owner and owner.pid else None
+
+
+def _all_pids() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]

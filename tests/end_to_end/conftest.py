@@ -1,0 +1,31 @@
+"""A store and a working directory per test; the trainer environment must be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modal_app.layout import Store
+from runner import trainer_environment
+from tests.end_to_end.axosweep import Axosweep, kill
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trainer() -> Path:
+    """Fails, and does not skip, where the trainer environment is missing: `make test` builds it first."""
+    return trainer_environment.find()
+
+
+@pytest.fixture
+def axosweep(tmp_path: Path) -> Iterator[Axosweep]:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    command = Axosweep(Store(tmp_path / "store"), folder)
+    yield command
+    for pid in command.processes():
+        try:
+            kill(pid)
+        except ProcessLookupError:
+            continue

@@ -1,0 +1,126 @@
+"""Whole sweeps, as the README's first command runs them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import time
+from collections import Counter
+
+import pytest
+
+from modal_app.step import StepKind
+from tests.end_to_end.axosweep import Axosweep, wait_until
+
+pytestmark = pytest.mark.slow
+
+SHORT = ("max_steps=12", "tracking=disabled")
+
+
+def test_the_shipped_grid_learns_and_is_not_paid_twice(axosweep: Axosweep) -> None:
+    done = axosweep.run("-m", "+sweeps=tiny_grid")
+    assert done.returncode == 0, done.stderr
+    rows = axosweep.json("compare")["runs"]
+    finals = {(row["params"]["lora_r"], row["params"]["learning_rate"]): row["final"] for row in rows}
+    rates = sorted({rate for _, rate in finals})
+    best = next(row for row in rows if row["is_best"])
+    assert len(rows) == 6
+    assert max(finals.values()) - min(finals.values()) >= 0.3
+    assert best["final"] <= best["first"] - 0.5
+    assert best["final"] == min(finals.values())
+    assert best["params"]["learning_rate"] == rates[1], "the best rate is not an end of the grid"
+
+    started = Counter(record["kind"] for record in axosweep.records("started"))
+    assert started == {"preprocess": 1, "train": 6}
+    (manifest,) = axosweep.store.prepared.glob("*/manifest.json")
+    read = {row["record"]["manifest"] for row in rows}
+    assert read == {hashlib.sha256(manifest.read_bytes()).hexdigest()}
+
+    again = axosweep.run("-m", "+sweeps=tiny_grid")
+    assert again.returncode == 0
+    assert "6 runs finished before, skipped; nothing to do" in again.stdout
+    assert Counter(record["kind"] for record in axosweep.records("started")) == started
+
+    wider = axosweep.run("-m", "+sweeps=tiny_grid", f"learning_rate={rates[0]},{rates[1]},{rates[2]},{rates[0] / 2}")
+    assert wider.returncode == 0, wider.stderr
+    assert Counter(record["kind"] for record in axosweep.records("started")) == {"preprocess": 1, "train": 8}
+
+
+def test_one_run_without_sweep_goes_the_same_way(axosweep: Axosweep) -> None:
+    done = axosweep.run("lora=r16", "max_steps=5")
+    assert done.returncode == 0, done.stderr
+    (row,) = axosweep.json("compare")["runs"]
+    assert (row["status"], row["step"]) == ("succeeded", 5)
+    assert row["final"] is not None, "the last step is evaluated whatever the schedule says"
+    assert list(axosweep.store.runs.glob("*/model/adapter_model.safetensors"))
+
+
+def test_two_overlapping_sweeps_share_one_preprocessing_and_one_training_per_run(axosweep: Axosweep) -> None:
+    first = axosweep.start("-m", "lora=r4,r8", *SHORT)
+    second = axosweep.start("-m", "lora=r8,r16", *SHORT)
+    said = [process.communicate(timeout=300)[0] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), said
+    starts = Counter((record["kind"], record["key"]) for record in axosweep.records("started"))
+    assert set(starts.values()) == {1}
+    assert Counter(kind for kind, _ in starts) == {"preprocess": 1, "train": 3}
+    assert axosweep.records("followed"), "one waited for what the other had begun"
+
+
+def test_a_failed_run_does_not_stop_the_others_and_says_why(axosweep: Axosweep) -> None:
+    done = axosweep.run("-m", "lora_target_modules=[nonsense],[q_proj]", "lora_target_linear=false", *SHORT)
+    assert done.returncode == 1, done.stderr
+    rows = {row["status"].split(" ")[0]: row for row in axosweep.json("compare")["runs"]}
+    assert set(rows) == {"failed", "succeeded"}
+    assert "nonsense" in rows["failed"]["message"]
+    assert "nonsense" in done.stdout
+
+
+def test_two_ranks_train_as_one_world(axosweep: Axosweep) -> None:
+    done = axosweep.run("gpu.count=2", "max_steps=6", "tracking=disabled")
+    assert done.returncode == 0, done.stderr
+    (row,) = axosweep.json("compare")["runs"]
+    assert row["record"]["world_size"] == 2
+
+
+def test_what_a_run_is_decides_its_dataset_and_nothing_else_does(axosweep: Axosweep) -> None:
+    def data_keys(*words: str) -> list[str]:
+        return [run["data_key"] for run in axosweep.json("plan", "-m", *words)["runs"]]
+
+    local = axosweep.folder / "my.jsonl"
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    local.write_text(json.dumps(row) + "\n")
+    before = data_keys("dataset=local", f"data.path={local}")
+    local.write_text((json.dumps(row) + "\n") * 2)
+    assert data_keys("dataset=local", f"data.path={local}") != before
+    assert len(set(data_keys("seed=1,2"))) == 2
+    assert len(set(data_keys("sequence_len=64,96"))) == 2
+    assert len(set(data_keys("seed=1,2", "data.seed=7"))) == 1
+    same = data_keys("learning_rate=1e-3,2e-3", "lora=r4,r8", "micro_batch_size=4,8")
+    same += data_keys("tracking=offline,disabled")
+    assert len(set(same)) == 1
+
+
+def test_interrupting_leaves_no_process_and_can_be_continued(axosweep: Axosweep) -> None:
+    words = ("-m", "lora=r4,r8", "max_steps=40", "tracking=disabled")
+    launcher = axosweep.start(*words)
+    wait_until(lambda: len(list(axosweep.store.runs.glob("*/metrics.jsonl"))) == 2, "both runs train")
+    launcher.send_signal(signal.SIGINT)
+    launcher.wait(timeout=10)
+    deadline = time.monotonic() + 10
+    while axosweep.processes() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert axosweep.processes() == []
+    assert launcher.returncode == 130
+    stopped = [record for record in axosweep.records("finished") if record["kind"] == StepKind.TRAIN]
+    assert {record["status"] for record in stopped} <= {"stopped", "succeeded"}
+    assert axosweep.run(*words).returncode == 0
+    assert {row["status"] for row in axosweep.json("compare")["runs"]} == {"succeeded"}
+
+
+def test_a_wrong_key_is_one_message_and_starts_nothing(axosweep: Axosweep) -> None:
+    done = axosweep.run("-m", "learnig_rate=1e-3,2e-3")
+    assert done.returncode == 2
+    assert "Did you mean learning_rate?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not axosweep.store.root.exists()
