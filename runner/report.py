@@ -123,7 +123,7 @@ def _title(sweep: str, rows: Sequence[Row], index: int, tables: int) -> str:
 def _rows_table(rows: Sequence[Row], title: str) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
-    for heading in ("", "run", *names, "eval loss", "best", "at step 0", "steps", "seconds", "status"):
+    for heading in ("", "run", *names, "eval loss", "best", "first", "steps", "seconds", "status"):
         table.add_column(heading, justify="left" if heading in ("", "run", "status") else "right")
     for row in rows:
         table.add_row(
