@@ -6,7 +6,6 @@ Here the ranks get the group's signal, agree on a step, and the parent waits.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import random
 import signal
@@ -40,7 +39,7 @@ def run(count: int, attempt: Attempt, claim: int, forked: Callable[[], int] | No
 
     They share the claim: the step is held until the last of them is gone. Raises RankFailed.
     """
-    stop.install(deferred=True)
+    stop.answer(None)
     environments = _environments(count)
     shared = os.dup(claim)
     if forked is None:
@@ -56,12 +55,6 @@ def run(count: int, attempt: Attempt, claim: int, forked: Callable[[], int] | No
 
 def failure_file(attempt: Path, rank: int) -> Path:
     return attempt / f"failure-{rank}.json"
-
-
-def die_with_parent() -> None:
-    """Let the kernel send SIGTERM when the parent is gone: a rank without it would wait for nobody (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def log_of_rank(attempt: Attempt, rank: int) -> Path:
@@ -92,7 +85,7 @@ def _fork(environment: dict[str, str], attempt: Attempt, entry: Callable[[], int
         return pid
     code = 1
     try:
-        die_with_parent()
+        stop.end_with_parent(signal.SIGTERM)
         os.environ.update(environment)
         redirect(log_of_rank(attempt, int(environment["RANK"])))
         code = entry()

@@ -38,7 +38,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._rank.clock.book("load")
-        stop.install(deferred=True)
+        stop.answer(None)
+        stop.shield_children()
         asked = self._rank.step.processes
         if args.world_size != asked:
             raise StepFailed(FailureReason.ERROR, f"world size is {args.world_size}, but {asked} was asked for")

@@ -1,37 +1,48 @@
 """Asked to stop: SIGTERM and SIGINT, before and during training.
 
-Before training begins there is nothing to keep, so the signal ends the work at once (an exception). While it trains
-the signal only raises a flag, which the training loop reads after each step to save a checkpoint and end cleanly.
+Before training begins there is nothing to keep: the signal is answered at once, from its handler. (An exception would
+have to pass through whatever C++ an import is in, which aborts.) While it trains the signal only raises a flag, which
+the training loop reads after each step to save a checkpoint and end cleanly.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import os
 import signal
+import sys
+from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class StopRequested(BaseException):
-    """Not an Exception, so that no library takes it for an error to recover from."""
+class Stopped(Exception):
+    """The step ended because it was asked to, and can be continued."""
 
 
 _requested = False
-_deferred = False
+_process = 0
+_give_up: Callable[[str], NoReturn] | None = None
 
 
-def install(*, deferred: bool) -> None:
-    """Answer the signals from here on. Repeated, since Axolotl puts its own handler for SIGINT."""
-    global _deferred
-    _deferred = deferred
+def answer(give_up: Callable[[str], NoReturn] | None) -> None:
+    """Answer the signals from here on: by `give_up`, with the signal's name, or (None) by raising the flag only.
+
+    To be repeated when training begins, since Axolotl puts its own handler for SIGINT.
+    """
+    global _process, _give_up
+    _process, _give_up = os.getpid(), give_up
     for number in SIGNALS:
         signal.signal(number, _on_signal)
 
 
-def reset() -> None:
-    """Forget earlier requests and leave the signals to their defaults: for a child just forked."""
-    global _requested, _deferred
-    _requested = _deferred = False
+def forget() -> None:
+    """Leave the signals to their defaults: for a child just forked."""
+    global _requested
+    _requested = False
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
@@ -40,8 +51,32 @@ def requested() -> bool:
     return _requested
 
 
+def end_with_parent(number: signal.Signals) -> None:
+    """Let the kernel send this process `number` when its parent is gone (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, number)
+
+
+@functools.cache
+def shield_children() -> None:
+    """Keep the stop signals of this process's group from the children that it forks from now on, its data loaders.
+
+    One of those that ended on SIGTERM would fail the training that is about to save its checkpoint. They leave the
+    group, so they must end with their parent by other means: Linux has them.
+    """
+    if sys.platform == "linux":
+        os.register_at_fork(after_in_child=_leave_the_group)
+
+
+def _leave_the_group() -> None:
+    os.setpgid(0, 0)
+    end_with_parent(signal.SIGKILL)
+
+
 def _on_signal(number: int, frame: FrameType | None) -> None:
     global _requested
+    if os.getpid() != _process:  # a pool's process, forked from this one with its handlers
+        os._exit(128 + number)
     first, _requested = not _requested, True
-    if first and not _deferred:
-        raise StopRequested(signal.Signals(number).name)
+    if first and _give_up is not None:
+        _give_up(signal.Signals(number).name)

@@ -20,7 +20,7 @@ from modal_app.failures import StepFailed
 from modal_app.layout import Attempt, StepFolder, Store
 from modal_app.rank import Rank
 from modal_app.step import FailureReason, Step, StepKind, write_atomically
-from modal_app.stop import StopRequested
+from modal_app.stop import Stopped
 
 PREPARED = "prepared"
 
@@ -60,7 +60,7 @@ def run_rank(rank: Rank) -> None:
         do_cli(config=rank.attempt.config.name)
     except SystemExit as error:
         # Its own handler of SIGINT, which stands for a moment before training begins.
-        raise StopRequested(f"Axolotl exited with {error.code}, before training began") from error
+        raise Stopped(f"Axolotl exited with {error.code} before training began") from error
     finally:
         _finish_wandb()
     if rank.number == 0:
@@ -73,11 +73,11 @@ def has_begun(attempt: Attempt) -> bool:
 
 
 def verdict(step: Step, folder: StepFolder, attempt: Attempt, started_at: float) -> dict[str, Any]:
-    """The facts of a success. Raises StopRequested for a clean stop, StepFailed for anything less."""
+    """The facts of a success. Raises Stopped for a clean stop, StepFailed for anything less."""
     state = _state(attempt)
     at = f"step {state.get('global_step', 0)} of {state.get('max_steps', '?')}"
     if state.get("stopped"):
-        raise StopRequested(f"stopped at {at}; a checkpoint is saved")
+        raise Stopped(f"stopped at {at}; a checkpoint is saved")
     strange = _not_finite(folder.metrics, attempt.number)
     if state.get("diverged") or strange:
         raise StepFailed(FailureReason.NAN, f"{' and '.join(strange) or 'the loss'} became NaN or infinite by {at}")

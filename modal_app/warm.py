@@ -119,7 +119,7 @@ def _fork(step: Step, store: Store, events: Any) -> Child:
     code = 1
     try:
         _lead_a_group(0)
-        stop.reset()
+        stop.forget()
         _cut_off_from_the_launcher(events)
         code = exit_code(step, store, warm=True)
         atexit._run_exitfuncs()

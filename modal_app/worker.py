@@ -13,13 +13,15 @@ if __name__ == "__main__":
     run("worker")
 
 import argparse
+import functools
 import os
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from modal_app import attempt as attempts
 from modal_app import preload, rank, ranks, state, stop, train
@@ -28,7 +30,7 @@ from modal_app.failures import Failure, classify
 from modal_app.layout import ATTEMPT_PREFIX, Attempt, StepFolder, Store
 from modal_app.rank import Rank
 from modal_app.step import Outcome, OutcomeStatus, Step, StepKind, write_atomically
-from modal_app.stop import StopRequested
+from modal_app.stop import Stopped
 
 EXIT_CODES = {OutcomeStatus.SUCCEEDED: 0, OutcomeStatus.FAILED: 1, OutcomeStatus.STOPPED: 3, OutcomeStatus.LOST: 1}
 EXIT_HELD = 75
@@ -72,8 +74,8 @@ def run_step(step: Step, store: Store, *, warm: bool = False) -> Outcome:
             done = state.observe(store, step.kind, step.key).outcome
             assert done is not None
             return done
-        stop.install(deferred=False)
         attempt = attempts.begin(step, store)
+        stop.answer(functools.partial(_give_up, step, folder, attempt, time.time()))
         os.environ |= attempts.environment(step, folder, attempt)
         attempts.enter(attempt)
         outcome = _attempt(rank.become(Rank(step, folder, attempt)), store, descriptor, warm=warm)
@@ -89,7 +91,7 @@ def _attempt(this: Rank, store: Store, descriptor: int, *, warm: bool) -> Outcom
     try:
         for part in _parts(this, store, descriptor, started_at, warm=warm):
             facts |= part
-    except StopRequested as request:
+    except Stopped as request:
         status, message = OutcomeStatus.STOPPED, str(request)
     except Exception as error:
         failure = _failure(error, this)
@@ -117,11 +119,21 @@ def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm
                 train.run_rank(this)
             else:
                 ranks.run(step.processes, attempt, descriptor, forked=(lambda: _run_rank(this)) if warm else None)
-            stop.install(deferred=True)  # what is done will not be thrown away now
+            stop.answer(None)  # what is done will not be thrown away now
             if step.processes > 1 and stop.requested() and not train.has_begun(attempt):
-                raise StopRequested("before training began")
+                raise Stopped("stopped before training began")
             yield train.verdict(step, folder, attempt, started_at)
             train.finish(step, folder)
+
+
+def _give_up(step: Step, folder: StepFolder, attempt: Attempt, started_at: float, name: str) -> NoReturn:
+    """Asked to stop with nothing begun that is worth keeping: say so and end, with whatever pool was started."""
+    message = f"stopped by {name} before training began" if step.kind is StepKind.TRAIN else f"stopped by {name}"
+    outcome = Outcome(OutcomeStatus.STOPPED, attempt.number, started_at, time.time(), message=message)
+    _record(outcome, step, folder, attempt)
+    if os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGTERM)  # this process answers no more
+    os._exit(EXIT_CODES[OutcomeStatus.STOPPED])
 
 
 def _failure(error: Exception, this: Rank) -> Failure:
@@ -133,7 +145,7 @@ def _failure(error: Exception, this: Rank) -> Failure:
 
 def _record(outcome: Outcome, step: Step, folder: StepFolder, attempt: Attempt) -> None:
     """Success is declared first, in one file, so that a kill in between leaves no attempt that contradicts it."""
-    stop.install(deferred=True)
+    stop.answer(None)
     attempts.clean(attempt)
     if step.kind is StepKind.TRAIN and outcome.status is OutcomeStatus.SUCCEEDED:
         write_atomically(folder.done, outcome.to_json())
@@ -145,16 +157,16 @@ def _run_fresh_rank(path: Path) -> int:
     step = Step.from_json((path / attempts.STEP_FILE).read_text(encoding="utf-8"))
     folder = StepFolder(path.parent, done=path.parent / "result.json")
     attempt = Attempt(path, int(path.name.removeprefix(ATTEMPT_PREFIX)))
-    ranks.die_with_parent()
+    stop.end_with_parent(signal.SIGTERM)
     return _run_rank(rank.become(Rank(step, folder, attempt)))
 
 
 def _run_rank(this: Rank) -> int:
     """A rank's process boundary: its parent learns from a file why it failed."""
-    stop.install(deferred=False)
+    stop.answer(lambda _: os._exit(EXIT_CODES[OutcomeStatus.STOPPED]))
     try:
         train.run_rank(this)
-    except StopRequested:
+    except Stopped:
         return EXIT_CODES[OutcomeStatus.STOPPED]
     except Exception as error:
         failure = _failure(error, this)

@@ -172,3 +172,16 @@ def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 60
 
 def kill_group(pid: int) -> None:
     os.killpg(pid, signal.SIGKILL)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that it has forked and not reaped."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"

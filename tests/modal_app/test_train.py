@@ -15,6 +15,8 @@ from modal_app.state import Phase, observe
 from modal_app.step import FailureReason, OutcomeStatus, StepKind, Tracking
 from tests.modal_app.steps import (
     Warm,
+    alive,
+    children,
     kill_group,
     lines,
     losses,
@@ -133,6 +135,27 @@ def test_a_stopped_run_goes_on_to_equal_losses(
     assert 15 <= at < 60
     assert warm.run(step) == 0
     assert outcome(store, step).facts["resumed_from"] == at
+    assert losses(store, step) == undisturbed
+
+
+def test_a_run_with_data_loaders_stops_cleanly_and_leaves_none_behind(
+    warm: Warm, store: Store, undisturbed: dict[tuple[int, str], float]
+) -> None:
+    step = train_step("loaders", **LONG | {"dataloader_num_workers": 2})
+    pid = warm.begin(step)
+    wait_for_step(store, step, 15)
+    loaders = children(pid)
+    assert loaders
+    os.killpg(pid, signal.SIGTERM)
+    assert warm.end(step) == 3
+    wait_until(lambda: not any(map(alive, loaders)), "the data loaders to end")
+    pid = warm.begin(step)
+    wait_for_step(store, step, outcome(store, step).facts["step"] + 5)
+    loaders = children(pid)
+    kill_group(pid)
+    warm.end(step)
+    wait_until(lambda: not any(map(alive, loaders)), "the data loaders to end")
+    assert warm.run(step) == 0
     assert losses(store, step) == undisturbed
 
 
