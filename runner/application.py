@@ -35,9 +35,8 @@ def run(arguments: Sequence[str], launch: Launch | None = None) -> int:
     words = _for_hydra(asked, vocabulary)
     task = Task(launch or _launch, arguments)
     register_resolvers()
-    application = hydra.main(
-        config_path=str(shipped_root() / "conf"), config_name="config", version_base=_version_base()
-    )(task)
+    conf = str(shipped_root() / "conf")
+    application = hydra.main(config_path=conf, config_name="config", **_version_base())(task)
     try:
         with command_line(words), _full_errors():
             application()
@@ -102,6 +101,6 @@ def _full_errors() -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-def _version_base() -> str | None:
+def _version_base() -> dict[str, str]:
     """Hydra 1.3 warns when it is left out, 1.4 when it is given."""
-    return "1.3" if hydra.__version__.startswith("1.3.") else None
+    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}

@@ -22,6 +22,8 @@ VALUED = {
     "-cd": (), "--config-dir": (),
 }  # fmt: skip
 """Flags that take a value, with the values there are (none listed: any)."""
+KEYS_NOT_FLAGS = {"--store": "store=DIR", "--json": "json=true", "--name": "name=NAME"}
+"""Flags of the verbs that compose nothing; a run takes keys."""
 INFO = ("-i", "--info")
 COMPLETION = ("-sc", "--shell-completion")
 
@@ -62,9 +64,14 @@ def take_apart(arguments: Sequence[str]) -> Arguments:
         elif equals and name in INFO:
             flags.append(word)
         else:
-            known = (*SWITCHES, *VALUED, *INFO, *COMPLETION)
-            raise SweepError(f"There is no flag {name}.{did_you_mean(name, known)} See axosweep --help.")
+            raise SweepError(f"There is no flag {name} here.{_meant(name)} See axosweep --help.")
     return Arguments(tuple(flags), tuple(overrides))
+
+
+def _meant(flag: str) -> str:
+    if flag in KEYS_NOT_FLAGS:
+        return f" Write {KEYS_NOT_FLAGS[flag]}."
+    return did_you_mean(flag, (*SWITCHES, *VALUED, *INFO, *COMPLETION))
 
 
 def _value(flag: str, waiting: list[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import omegaconf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -32,7 +33,9 @@ _PARALLEL = (
 
 def register_resolvers() -> None:
     """`${shipped:tiny/model}` is a path of the shipped data on this machine."""
-    OmegaConf.register_new_resolver("shipped", lambda path: str(shipped_root() / path), replace=True)
+    since_2_4 = not omegaconf.__version__.startswith("2.3.")  # 2.3 has an older function by the newer name
+    register: Any = getattr(OmegaConf, "register_resolver" if since_2_4 else "register_new_resolver")
+    register("shipped", lambda path: str(shipped_root() / path), replace=True)
 
 
 def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:

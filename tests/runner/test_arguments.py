@@ -41,7 +41,8 @@ def test_every_flag_is_hydras() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "way_out"), [("--multirn", "--multirun"), ("--cfg jobb", "job, hydra"), ("-p", "value")]
+    ("line", "way_out"),
+    [("--multirn", "--multirun"), ("--store x", "store=DIR"), ("--cfg jobb", "job, hydra"), ("-p", "value")],
 )
 def test_a_wrong_flag_is_refused_with_the_way_out(line: str, way_out: str) -> None:
     with pytest.raises(SweepError, match=way_out):

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from runner.compose import experiment_from, register_resolvers
 from runner.errors import SweepError
-from runner.types import Action, Gpu
+from runner.overrides import canonical
+from runner.shipped import shipped_root
+from runner.types import Action, Experiment, Gpu
+from runner.vocabulary import read_vocabulary
+
+VOCABULARY = read_vocabulary()
 
 
-def test_a_job_holds_both_halves_resolved(ask: Callable[..., Any]) -> None:
-    asked = ask("lora=r32", "gpu.count=2", "tracking.tags=[a,b]", "executor.parallel=3", "seed=7")
-    (experiment,) = asked.experiments
+@pytest.fixture
+def composed() -> Iterator[Callable[..., Experiment]]:
+    """`composed("lora=r8")`: one job, composed by Hydra alone."""
+    register_resolvers()
+    with initialize_config_dir(str(shipped_root() / "conf"), version_base="1.3"):
+        yield lambda *said: experiment_from(compose("config", [canonical(one, VOCABULARY) for one in said]), said)
+
+
+def test_a_job_holds_both_halves_resolved(composed: Callable[..., Experiment]) -> None:
+    experiment = composed("lora=r32", "gpu.count=2", "tracking.tags=[a,b]", "executor.parallel=3", "seed=7")
     assert experiment.overrides[0] == "lora=r32"
     assert (experiment.axolotl["lora_r"], experiment.axolotl["seed"]) == (32, 7)
     assert experiment.gpu == Gpu("cpu", 2)
@@ -44,15 +58,15 @@ def test_a_sweep_is_named_after_what_is_asked(ask: Callable[..., Any], line: str
     assert ask(*line.split()).request.name == name
 
 
-def test_a_limit_cuts_every_dataset_by_its_split(ask: Callable[..., Any]) -> None:
-    (whole,) = ask("data.limit=10").experiments
+def test_a_limit_cuts_every_dataset_by_its_split(composed: Callable[..., Experiment]) -> None:
+    whole = composed("data.limit=10")
     assert whole.axolotl["datasets"][0]["split"] == "train[:10]"
-    (named,) = ask("data.limit=10", "datasets.0.split=test").experiments
+    named = composed("data.limit=10", "datasets.0.split=test")
     assert named.axolotl["datasets"][0]["split"] == "test[:10]"
 
 
-def test_a_file_of_ones_own_is_read_by_the_local_dataset(ask: Callable[..., Any]) -> None:
-    (experiment,) = ask("dataset=local", "data.path=mine.jsonl").experiments
+def test_a_file_of_ones_own_is_read_by_the_local_dataset(composed: Callable[..., Experiment]) -> None:
+    experiment = composed("dataset=local", "data.path=mine.jsonl")
     assert experiment.axolotl["datasets"] == [{"path": "mine.jsonl", "type": "chat_template"}]
 
 
@@ -71,22 +85,23 @@ def test_a_file_of_ones_own_is_read_by_the_local_dataset(ask: Callable[..., Any]
         ("data.limit=5 ~datasets", "this run has none"),
         ("base_model=???", "base_model has no value yet"),
         ("tracking.mode=onlin", "online"),
-        ("action=plann", "launch, plan"),
         ("axolotl={learnig_rate:1}", "learning_rate"),
         ("chat_template_jinja='${nothing}'", "cannot be resolved"),
     ],
 )
-def test_what_cannot_work_is_refused_with_the_way_out(ask: Callable[..., Any], line: str, way_out: str) -> None:
+def test_what_cannot_work_is_refused_with_the_way_out(
+    composed: Callable[..., Experiment], line: str, way_out: str
+) -> None:
     with pytest.raises(SweepError, match=way_out):
-        ask(*line.split())
+        composed(*line.split())
 
 
-def test_sharding_is_fine_where_there_are_gpus(ask: Callable[..., Any]) -> None:
-    (experiment,) = ask("deepspeed=zero3", "gpu=h100", "gpu.count=8").experiments
+def test_sharding_is_fine_where_there_are_gpus(composed: Callable[..., Experiment]) -> None:
+    experiment = composed("deepspeed=zero3", "gpu=h100", "gpu.count=8")
     assert experiment.axolotl["deepspeed"]["zero_optimization"]["stage"] == 3
 
 
-def test_everything_wrong_with_a_job_is_said_at_once(ask: Callable[..., Any]) -> None:
+def test_everything_wrong_with_a_job_is_said_at_once(composed: Callable[..., Experiment]) -> None:
     with pytest.raises(SweepError) as refused:
-        ask("gpu.count=0", "data.limit=0", "deepspeed=zero2")
+        composed("gpu.count=0", "data.limit=0", "deepspeed=zero2")
     assert len(str(refused.value).splitlines()) == 3
