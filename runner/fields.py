@@ -98,6 +98,8 @@ def unknown_key(path: Sequence[str], axolotl: AxolotlFields, top: Fields | None 
                 continue
             if field.numbered and not path[depth - 1].isdecimal():
                 return f"{before} is a list: write {before}.0.{name}, or the whole list."
+            if not field.models and name.isdecimal():
+                return f"{before} is one value ({field.type}), not a list. To sweep it: -m {before}=VALUE,VALUE."
             if not field.models:
                 return f"{before} is a value ({field.type}); there is no {name} below it."
             known = axolotl.below(field)

@@ -64,6 +64,9 @@ def canonical(override: str, vocabulary: Vocabulary) -> str:
 
 def _group(said: Parts, vocabulary: Vocabulary) -> str:
     """Hydra wants `+` exactly when a group is not in the defaults list, and says so in its own terms."""
+    if said.value is not None and said.value.startswith("["):
+        swept = f"-m {said.key}={said.value.strip('[]')}"
+        raise SweepError(f"{said} would lay the options over one another, the last one on top. To sweep: {swept}")
     if said.sign in ("", "+") and not said.package:
         return f"{'' if said.key in vocabulary.chosen else '+'}{said.key}={said.value}"
     return str(said)

@@ -74,6 +74,7 @@ def test_a_file_of_ones_own_is_read_by_the_local_dataset(composed: Callable[...,
     ("line", "way_out"),
     [
         ("gpu.count=0", "at least one process"),
+        ("learning_rate=[1e-3,2e-3]", "-m learning_rate="),
         ("gpu.count=two", "at least one process"),
         ("deepspeed=zero2", "deepspeed=none"),
         ("+axolotl.fsdp_config.offload_params=true", "~fsdp_config"),

@@ -65,6 +65,8 @@ def test_an_override_takes_hydras_form_and_keeps_it(said: str, hydra: str) -> No
         ("modle@axolotl=x", "model"),
         ("lora", "key=value"),
         ("~axolotl", "~KEY"),
+        ("axolotl=x", "whole config"),
+        ("lora=[r8,r16]", "-m lora=r8,r16"),
     ],
 )
 def test_a_name_that_means_nothing_is_refused_with_the_one_that_was_meant(said: str, way_out: str) -> None:
