@@ -22,6 +22,7 @@ from modal_app.failures import Failure
 from modal_app.layout import Attempt
 from modal_app.step import FailureReason
 
+POLL_S = 0.02
 GRACE_S = 30.0
 """How long the others may go on once a rank has failed."""
 
@@ -47,10 +48,9 @@ def run(count: int, attempt: Attempt, claim: int, forked: Callable[[], int] | No
     else:
         pids = [_fork(environment, attempt, forked) for environment in environments]
     os.close(shared)
-    codes = _wait(pids)
-    if stop.requested() or not any(codes):
-        return
-    raise RankFailed(_first_failure(attempt, codes))
+    failed = [(pids.index(pid), code) for pid, code in _wait(pids) if code]
+    if failed and not stop.requested():
+        raise RankFailed(_account(attempt, failed))
 
 
 def failure_file(attempt: Path, rank: int) -> Path:
@@ -110,25 +110,30 @@ def _spawn(environment: dict[str, str], attempt: Attempt, claim: int) -> int:
     return process.pid
 
 
-def _wait(pids: list[int]) -> list[int]:
-    """Their exit codes, a negative one for a signal. One failure, or a request to stop, is passed on to the others."""
-    codes: dict[int, int] = {}
-    told, deadline = False, float("inf")
-    while len(codes) < len(pids):
-        for pid in set(pids) - set(codes):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                codes[pid] = os.waitstatus_to_exitcode(status)
-        if any(codes.values()):
+def _wait(pids: list[int]) -> list[tuple[int, int]]:
+    """Each one's id and exit code (negative for a signal), in the order in which they ended.
+
+    A request to stop is passed on to them. After a failure the others have a while to notice.
+    """
+    ended: list[tuple[int, int]] = []
+    alive, told, deadline = set(pids), False, float("inf")
+    while alive:
+        news = [(pid, os.waitstatus_to_exitcode(status)) for pid, status in map(_poll, alive) if pid]
+        ended += sorted(news, key=lambda one: one[1])  # a signal is the cause of what ended in the same moment
+        alive -= {pid for pid, _ in news}
+        if any(code for _, code in news):
             deadline = min(deadline, time.monotonic() + GRACE_S)
-        alive = set(pids) - set(codes)
         if stop.requested() and not told:
             told = True
             _signal(alive, signal.SIGTERM)
         if time.monotonic() > deadline:
             _signal(alive, signal.SIGKILL)
-        time.sleep(0.02)
-    return [codes[pid] for pid in pids]
+        time.sleep(POLL_S)
+    return ended
+
+
+def _poll(pid: int) -> tuple[int, int]:
+    return os.waitpid(pid, os.WNOHANG)
 
 
 def _signal(pids: set[int], number: int) -> None:
@@ -136,13 +141,12 @@ def _signal(pids: set[int], number: int) -> None:
         os.kill(pid, number)  # ours, and not reaped yet: it exists
 
 
-def _first_failure(attempt: Attempt, codes: list[int]) -> Failure:
-    """The earliest account: the others usually fail because that rank is gone."""
-    accounts = [failure_file(attempt.path, rank) for rank in range(len(codes))]
-    told = sorted((path for path in accounts if path.exists()), key=lambda path: path.stat().st_mtime)
-    killed = [(rank, -code) for rank, code in enumerate(codes) if code == -signal.SIGKILL]
-    if killed and not told:
-        return Failure(FailureReason.LOST, f"rank {killed[0][0]} was killed by signal 9; it may have run out of memory")
-    if told:
-        return Failure.from_json(told[0].read_text(encoding="utf-8"))
-    return Failure(FailureReason.ERROR, f"the ranks ended with codes {codes} and gave no reason")
+def _account(attempt: Attempt, failed: list[tuple[int, int]]) -> Failure:
+    """Why the first one failed: the others usually did because it was gone."""
+    rank, code = failed[0]
+    if code == -signal.SIGKILL:
+        return Failure(FailureReason.LOST, f"rank {rank} was killed by signal 9; it may have run out of memory")
+    for number, _ in failed:
+        if (account := failure_file(attempt.path, number)).exists():
+            return Failure.from_json(account.read_text(encoding="utf-8"))
+    return Failure(FailureReason.ERROR, f"rank {rank} ended with code {code} and gave no reason")

@@ -43,10 +43,15 @@ def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> d
     addresses = {
         "output_dir": "../model",
         "dataset_prepared_path": PREPARED,
-        "auto_resume_from_checkpoints": True,
+        # A checkpoint without the optimizer's state would go on with a fresh one, and to other losses.
+        "auto_resume_from_checkpoints": not step.config.get("save_only_model"),
     }
     write_yaml(attempt.config, stamp(step, **addresses))
-    return {"manifest": hashlib.sha256(manifest.read_bytes()).hexdigest()}
+    content = manifest.read_bytes()
+    return {
+        "manifest": hashlib.sha256(content).hexdigest(),
+        "eval_fingerprint": json.loads(content).get("eval_fingerprint"),
+    }
 
 
 def run_rank(rank: Rank) -> None:

@@ -148,6 +148,7 @@ def test_a_run_with_data_loaders_stops_cleanly_and_leaves_none_behind(
     assert loaders
     os.killpg(pid, signal.SIGTERM)
     assert warm.end(step) == 3
+    assert "a checkpoint is saved" in outcome(store, step).message
     wait_until(lambda: not any(map(alive, loaders)), "the data loaders to end")
     pid = warm.begin(step)
     wait_for_step(store, step, outcome(store, step).facts["step"] + 5)
@@ -169,6 +170,28 @@ def test_two_ranks_stop_after_the_same_step_and_go_on(warm: Warm, store: Store) 
     assert warm.run(step) == 0
     assert outcome(store, step).facts["resumed_from"] >= 15
     assert losses(store, step) == losses(store, whole)
+
+
+def test_a_killed_rank_fails_the_run_and_ends_the_others(warm: Warm, store: Store) -> None:
+    step = train_step("killed-rank", processes=2, **LONG)
+    pid = warm.begin(step)
+    wait_for_step(store, step, 15)
+    os.kill(max(children(pid)), signal.SIGKILL)
+    assert warm.end(step) == 1
+    ended = outcome(store, step)
+    assert ended.reason is FailureReason.LOST
+    assert ended.message == "rank 1 was killed by signal 9; it may have run out of memory"
+
+
+def test_ranks_do_not_outlive_the_worker_that_holds_their_claim(warm: Warm, store: Store) -> None:
+    step = train_step("killed-holder", processes=2, **LONG)
+    pid = warm.begin(step)
+    wait_for_step(store, step, 15)
+    ranks = children(pid)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(alive, ranks)), "the ranks to end")
+    warm.end(step)
+    assert observe(store, StepKind.TRAIN, step.key).phase is Phase.LOST
 
 
 def test_a_run_stopped_before_it_trains_says_so(warm: Warm, store: Store) -> None:
