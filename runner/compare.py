@@ -163,7 +163,7 @@ def _row(store: Store, run: SweepRun, params: Mapping[str, Any]) -> Row:
         max_steps=train_state.get("max_steps"),
         seconds=state.outcome.seconds if state.outcome else None,
         attempts=len(attempts),
-        eval_fingerprint=read_json(store.manifest(run.data_key)).get("eval_fingerprint"),
+        eval_fingerprint=_eval_fingerprint(store, run, state),
         folder=str(folder.path),
         log=log,
         record=dict(state.outcome.facts) if state.outcome else {},
@@ -186,6 +186,12 @@ def status_word(state: StepState) -> str:
     if state.phase is Phase.FAILED and state.outcome and state.outcome.reason:
         return f"failed ({state.outcome.reason})"
     return str(state.phase)
+
+
+def _eval_fingerprint(store: Store, run: SweepRun, state: StepState) -> str | None:
+    """Which held-out rows the run is judged by: its own record, or that of its dataset while it has none."""
+    facts = state.outcome.facts if state.outcome else {}
+    return facts.get("eval_fingerprint") or read_json(store.manifest(run.data_key)).get("eval_fingerprint")
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:

@@ -36,7 +36,7 @@ class Resolved:
 def resolve(repository: Repository, revision: str | None) -> Resolved:
     """The commit that a name stands for now. A full commit is taken at its word.
 
-    Asks HF_ENDPOINT with HF_TOKEN; with HF_HUB_OFFLINE, or when the hub does not answer, the local cache's
+    Asks HF_ENDPOINT with the user's token; with HF_HUB_OFFLINE, or when the hub does not answer, the local cache's
     `refs` are read. Never raises: what cannot be resolved says why.
     """
     revision = revision or "main"
@@ -52,14 +52,17 @@ def resolve(repository: Repository, revision: str | None) -> Resolved:
 
 def hub_cache() -> Path:
     """The folder of the hub's local cache, by huggingface_hub's own rules."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    return Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
+    return Path(os.environ.get("HF_HUB_CACHE") or _home() / "hub").expanduser()
+
+
+def _home() -> Path:
+    return Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface"))
 
 
 def _ask(repository: Repository, revision: str) -> Resolved:
     endpoint = os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
     quoted = urllib.parse.quote(revision, safe="")
-    token = os.environ.get("HF_TOKEN")
+    token = _token()
     address = f"{endpoint}/api/{repository.kind}/{repository.name}/revision/{quoted}"
     try:
         request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"} if token else {})
@@ -75,9 +78,20 @@ def _ask(repository: Repository, revision: str) -> Resolved:
     return Resolved(None, "the hub's answer held no commit")
 
 
+def _token() -> str | None:
+    """HF_TOKEN, or what `hf auth login` has kept."""
+    if token := os.environ.get("HF_TOKEN"):
+        return token
+    kept = Path(os.environ.get("HF_TOKEN_PATH") or _home() / "token").expanduser()
+    try:
+        return kept.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
 def _refusal(code: int, repository: Repository) -> str:
     if code in (401, 403):
-        return f"the hub answered {code}: no such name, or it is private or gated and HF_TOKEN does not open it"
+        return f"the hub answered {code}: no such name, or it is private or gated and your token (HF_TOKEN, `hf auth login`) does not open it"
     if code == 404:
         return f"the hub answered 404: it has no {repository.kind.removesuffix('s')} of this name and revision"
     return f"the hub answered {code}"

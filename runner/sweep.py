@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-import yaml
-
 from modal_app.layout import Store
 from modal_app.step import Device, StepKind, write_atomically
 from runner import report, trainer_environment
@@ -100,7 +98,7 @@ def _offline_when_local(plan: Plan) -> dict[str, str]:
 
 
 def _prepare_folder(store: Store, planned: PlannedRun) -> None:
-    """The run's folder with its inputs kept, its config and its identity: the same bytes whoever writes them."""
+    """The run's inputs kept, and its folder with what was asked."""
     run = planned.run
     for found in run.inputs:
         if found.kind is not InputKind.HUB:
@@ -109,7 +107,6 @@ def _prepare_folder(store: Store, planned: PlannedRun) -> None:
     folder = store.folder(StepKind.TRAIN, run.key)
     folder.path.mkdir(parents=True, exist_ok=True)
     if not folder.identity.exists():
-        write_atomically(folder.config, yaml.safe_dump(dict(run.config), sort_keys=False))
         write_atomically(folder.identity, json.dumps(_identity(run), indent=1))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-AXOLOTL_SIDE = {"plugin", "preprocess", "recorder"}
+AXOLOTL_SIDE = {"fingerprint", "plugin", "preprocess", "recorder"}
 """What the worker, or Axolotl itself, imports when it gets there: they have the trainer's packages at the top."""
 WORKER = sorted({path.stem for path in (ROOT / "modal_app").glob("*.py")} - AXOLOTL_SIDE)
 

@@ -28,8 +28,9 @@ class Hub:
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_HOME", "XDG_CACHE_HOME"):
+    for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_TOKEN_PATH", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     resolve.cache_clear()
@@ -95,10 +96,16 @@ def test_the_token_is_sent_only_when_there_is_one(far: Hub, monkeypatch: pytest.
     assert far.tokens == [None, "Bearer secret"]
 
 
+def test_a_token_that_a_login_has_kept_is_sent_too(far: Hub, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("kept\n")
+    resolve(MODEL, None)
+    assert far.tokens == ["Bearer kept"]
+
+
 @pytest.mark.parametrize(
     ("status", "says"),
     [
-        (401, "401: no such name, or it is private or gated and HF_TOKEN does not open it"),
+        (401, "401: no such name, or it is private or gated"),
         (403, "private or gated"),
         (404, "404: it has no model of this name and revision"),
         (500, "the hub answered 500"),
@@ -186,15 +193,16 @@ def test_a_torn_reference_in_the_cache_is_no_commit(tmp_path: Path, monkeypatch:
     ("variables", "expected"),
     [
         ({"HF_HUB_CACHE": "/x/hub"}, "/x/hub"),
-        ({"HF_HOME": "/home"}, "/home/hub"),
+        ({"HF_HOME": "/hf"}, "/hf/hub"),
         ({"XDG_CACHE_HOME": "/xdg"}, "/xdg/huggingface/hub"),
-        ({"HF_HUB_CACHE": "/x/hub", "HF_HOME": "/home", "XDG_CACHE_HOME": "/xdg"}, "/x/hub"),
+        ({"HF_HUB_CACHE": "/x/hub", "HF_HOME": "/hf", "XDG_CACHE_HOME": "/xdg"}, "/x/hub"),
     ],
 )
 def test_the_cache_is_where_the_hub_library_keeps_it(
     variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_HUB_CACHE")
+    monkeypatch.delenv("HF_HOME")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert hub.hub_cache() == Path(expected)
