@@ -92,7 +92,10 @@ texts = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\r
 tricky = st.sampled_from(
     ["", "1e-3", "true", "null", "'", '"', "\\", "\\'", "a\\", "<|end|>", "train[:10]", "a,b", "-1", "x=y"]
 )
-scalars = texts | tricky | st.booleans() | st.none() | st.integers(-(10**12), 10**12) | st.floats(allow_nan=False)
+quoting = st.text("'\"\\ x", max_size=6)
+scalars = (
+    texts | tricky | quoting | st.booleans() | st.none() | st.integers(-(10**12), 10**12) | st.floats(allow_nan=False)
+)
 keys = st.from_regex(r"[a-z_][a-z0-9_ :,=]{0,8}[a-z0-9]", fullmatch=True)
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=6
