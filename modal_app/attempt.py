@@ -22,7 +22,6 @@ from modal_app.layout import Attempt, StepFolder, Store
 from modal_app.step import Device, Step, StepKind, write_atomically
 
 PLUGIN = "modal_app.plugin.AxosweepPlugin"
-STEP_FILE = "step.json"
 DATASETS_CACHE = "datasets-cache"
 BUILD = "build"
 
@@ -31,11 +30,13 @@ def begin(step: Step, store: Store) -> Attempt:
     """Make the next attempt's folder and say who works there. The caller holds the claim."""
     folder = store.folder(step.kind, step.key)
     earlier = folder.attempts()
+    for killed in earlier:
+        clean(killed)
     attempt = folder.attempt(earlier[-1].number + 1 if earlier else 1)
     attempt.path.mkdir(parents=True)
     store.inputs.mkdir(exist_ok=True)
     (attempt.path / "inputs").symlink_to("../../../inputs")
-    write_atomically(attempt.path / STEP_FILE, step.to_json())
+    write_atomically(attempt.step, step.to_json())
     write_atomically(attempt.started, json.dumps(asdict(this_process(step.sweep))))
     if step.kind is StepKind.TRAIN:
         # What was asked, beside the model it makes: a run's folder explains itself.

@@ -70,16 +70,17 @@ def claim(folder: StepFolder, sweep: str = "") -> Iterator[int]:
     """
     folder.path.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    _claims.add(descriptor)
+    _close_claims_in_children()
     try:
         _lock(descriptor)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(asdict(this_process(sweep))).encode(), 0)
-        _claims.add(descriptor)
-        _close_claims_in_children()
         yield descriptor
     finally:
-        _claims.discard(descriptor)
-        os.close(descriptor)
+        if descriptor in _claims:  # not so in a forked child that comes by here
+            _claims.remove(descriptor)
+            os.close(descriptor)
 
 
 def holder(folder: StepFolder) -> Owner | None:

@@ -94,6 +94,19 @@ class Attempt:
         return self.path / "config.yml"
 
     @property
+    def step(self) -> Path:
+        """step.json: the Step, complete: what it would take to try it again."""
+        return self.path / "step.json"
+
+    def log_of(self, rank: int) -> Path:
+        """The log of one rank of several; rank 0's is the attempt's."""
+        return self.log if rank == 0 else self.path / f"log-{rank}.txt"
+
+    def failure(self, rank: int) -> Path:
+        """Why one rank of several failed, by its own account."""
+        return self.path / f"failure-{rank}.json"
+
+    @property
     def train_state(self) -> Path:
         """train.json: steps, world size and phase seconds, kept current by the Axolotl plugin."""
         return self.path / "train.json"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import datasets
+import datasets.fingerprint
 import torch
 from axolotl.integrations.base import BasePlugin
 from axolotl.loaders import load_tokenizer
@@ -13,6 +15,7 @@ from axolotl.utils.data.shared import generate_dataset_hash_from_config, get_pre
 from axolotl.utils.dict import DictDefault
 
 from modal_app import rank
+from modal_app.attempt import DATASETS_CACHE
 from modal_app.failures import StepFailed
 from modal_app.recorder import Recorder
 from modal_app.step import Device, FailureReason
@@ -30,9 +33,10 @@ class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
 
     def load_datasets(self, cfg: DictDefault, preprocess: bool = False) -> None:
         """Not to load anything: the last hook before Axolotl would, and before it copies the device map."""
+        this = rank.current()
+        keep_temporary_rows_in(this.attempt.path / DATASETS_CACHE)
         if preprocess:
             return
-        this = rank.current()
         this.clock.book("config")
         if this.step.device is Device.CPU and _world_size() > 1:
             cfg.device_map = {"": "cpu"}  # Axolotl puts each rank of several on cuda:N
@@ -70,6 +74,21 @@ def require_prepared(cfg: DictDefault) -> None:
                 f"Axolotl looks for its prepared {name} rows under {digest}, which the prepared dataset does not have; "
                 "stopped instead of tokenizing again",
             )
+
+
+def keep_temporary_rows_in(path: Path) -> None:
+    """Let the rows that `datasets` caches for this process only lie where the attempt's end removes them.
+
+    It removes its folder itself when a process exits, but not when a rank is forked, stopped or killed.
+    """
+    path.mkdir(exist_ok=True)
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(path)
+    datasets.fingerprint.get_temporary_cache_files_directory()  # made once, at the first call
+    if before is None:
+        del os.environ["TMPDIR"]
+    else:
+        os.environ["TMPDIR"] = before
 
 
 def _world_size() -> int:

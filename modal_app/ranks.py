@@ -53,14 +53,6 @@ def run(count: int, attempt: Attempt, claim: int, forked: Callable[[], int] | No
         raise RankFailed(_account(attempt, failed))
 
 
-def failure_file(attempt: Path, rank: int) -> Path:
-    return attempt / f"failure-{rank}.json"
-
-
-def log_of_rank(attempt: Attempt, rank: int) -> Path:
-    return attempt.log if rank == 0 else attempt.path / f"log-{rank}.txt"
-
-
 def _environments(count: int) -> list[dict[str, str]]:
     shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
     shared |= {"MASTER_PORT": str(_free_port())}
@@ -87,7 +79,7 @@ def _fork(environment: dict[str, str], attempt: Attempt, entry: Callable[[], int
     try:
         stop.end_with_parent(signal.SIGTERM)
         os.environ.update(environment)
-        redirect(log_of_rank(attempt, int(environment["RANK"])))
+        redirect(attempt.log_of(int(environment["RANK"])))
         code = entry()
     finally:
         sys.stdout.flush()
@@ -96,7 +88,7 @@ def _fork(environment: dict[str, str], attempt: Attempt, entry: Callable[[], int
 
 
 def _spawn(environment: dict[str, str], attempt: Attempt, claim: int) -> int:
-    with log_of_rank(attempt, int(environment["RANK"])).open("a") as log:
+    with attempt.log_of(int(environment["RANK"])).open("a") as log:
         process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("worker.py")), "--rank", str(attempt.path)],
             cwd=attempt.path,
@@ -147,6 +139,6 @@ def _account(attempt: Attempt, failed: list[tuple[int, int]]) -> Failure:
     if code == -signal.SIGKILL:
         return Failure(FailureReason.LOST, f"rank {rank} was killed by signal 9; it may have run out of memory")
     for number, _ in failed:
-        if (account := failure_file(attempt.path, number)).exists():
+        if (account := attempt.failure(number)).exists():
             return Failure.from_json(account.read_text(encoding="utf-8"))
     return Failure(FailureReason.ERROR, f"rank {rank} ended with code {code} and gave no reason")

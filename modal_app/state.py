@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,10 @@ def observe(store: Store, kind: StepKind, key: str) -> StepState:
             if holder(folder) is not None or _newest(folder) != newest:
                 continue
             outcome = _outcome(newest) or _lost(newest)
-        if folder.done.exists():
-            continue
+        if outcome.status is OutcomeStatus.SUCCEEDED:
+            if folder.done.exists():
+                continue
+            outcome = replace(outcome, status=OutcomeStatus.LOST, reason=FailureReason.LOST, message=_gone(folder))
         return StepState(Phase(outcome.status.value), newest.number, None, outcome, outcome.started_at)
 
 
@@ -124,6 +126,11 @@ def _lost(attempt: Attempt) -> Outcome:
         FailureReason.LOST,
         _how_it_died(exited.get("code")),
     )
+
+
+def _gone(folder: StepFolder) -> str:
+    """Success is declared before the attempt's result is written, so that somebody has removed it since."""
+    return f"it had succeeded, but {folder.done.name} is gone"
 
 
 def _how_it_died(code: int | None) -> str:

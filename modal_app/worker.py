@@ -154,9 +154,9 @@ def _record(outcome: Outcome, step: Step, folder: StepFolder, attempt: Attempt) 
 
 def _run_fresh_rank(path: Path) -> int:
     """One rank of several, as a process of its own: its parent has made the attempt and holds the claim."""
-    step = Step.from_json((path / attempts.STEP_FILE).read_text(encoding="utf-8"))
-    folder = StepFolder(path.parent, done=path.parent / "result.json")
     attempt = Attempt(path, int(path.name.removeprefix(ATTEMPT_PREFIX)))
+    step = Step.from_json(attempt.step.read_text(encoding="utf-8"))
+    folder = StepFolder(path.parent, done=path.parent / "result.json")
     stop.end_with_parent(signal.SIGTERM)
     return _run_rank(rank.become(Rank(step, folder, attempt)))
 
@@ -170,6 +170,6 @@ def _run_rank(this: Rank) -> int:
         return EXIT_CODES[OutcomeStatus.STOPPED]
     except Exception as error:
         failure = _failure(error, this)
-        write_atomically(ranks.failure_file(this.attempt.path, this.number), failure.to_json())
+        write_atomically(this.attempt.failure(this.number), failure.to_json())
         return EXIT_CODES[OutcomeStatus.FAILED]
     return 0

@@ -61,6 +61,14 @@ def test_a_manifest_is_success_and_its_facts(store: Store) -> None:
     assert state.outcome.facts["rows"] == 9
 
 
+def test_a_success_whose_done_file_was_removed_is_lost(store: Store) -> None:
+    begin(store).result.write_text(ended(OutcomeStatus.SUCCEEDED).to_json())
+    state = observe(store, TRAIN, "run")
+    assert state.phase is Phase.LOST
+    assert state.outcome is not None
+    assert state.outcome.message == "it had succeeded, but result.json is gone"
+
+
 def test_neither_lock_nor_result_is_lost(store: Store) -> None:
     begin(store)
     state = observe(store, TRAIN, "run")

@@ -69,6 +69,27 @@ def test_evaluated_rows_are_named_by_what_they_are_and_not_by_who_asked(warm: Wa
     assert kept["all"]["eval_fingerprint"] is None
 
 
+def test_a_dataset_moved_to_its_place_but_not_marked_is_made_again(warm: Warm, store: Store) -> None:
+    step = preprocess_step("unmarked")
+    assert warm.run(step) == 0
+    before = json.loads(store.manifest("unmarked").read_text())
+    store.manifest("unmarked").unlink()
+    assert observe(store, StepKind.PREPROCESS, "unmarked").phase is Phase.LOST
+    assert warm.run(step) == 0
+    after = json.loads(store.manifest("unmarked").read_text())
+    assert (after["attempt"], after["hashes"]) == (2, before["hashes"])
+
+
+def test_nothing_temporary_is_left_in_an_attempt(warm: Warm, store: Store) -> None:
+    step = train_step("tidy", processes=2)
+    assert warm.run(step) == 0
+    left = {path.name for path in store.folder(StepKind.TRAIN, "tidy").attempt(1).path.iterdir()}
+    assert left == {"inputs", "prepared", "step.json", "started.json", "config.yml", "log.txt", "log-1.txt"} | {
+        "train.json",
+        "result.json",
+    }
+
+
 def test_a_fresh_process_gives_the_losses_of_a_fork(warm: Warm, trainer: Path, store: Store) -> None:
     forked, fresh = train_step("forked"), train_step("fresh")
     assert warm.run(forked) == 0
