@@ -1,0 +1,13 @@
+"""A local Modal for tests, for the unmodified client and its real container entrypoint. A test tool, not a product.
+
+It speaks gRPC with Modal's own stubs, which are private to Modal and may change with any release, and it runs what it
+is given as the current user. Nothing outside the tests may depend on it.
+
+Reading order: server (what a test can do with it), settings, world (what exists), dispatch (who answers a call), the
+rpc_* modules (the answers), then what they act upon: calls, pool, scheduler, container, rootfs, launch, volumes, blobs.
+"""
+
+from tests.modal_server.server import ModalServer
+from tests.modal_server.settings import Settings
+
+__all__ = ["ModalServer", "Settings"]

@@ -1,0 +1,164 @@
+"""Functions that each show one thing that containers can do. Runs in containers: it knows nothing of the server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import modal
+
+NAME = "small"
+app = modal.App(NAME)
+image = modal.Image.debian_slim().env({"FLAVOUR": "plain"})
+notes = modal.Volume.from_name("notes", create_if_missing=True, version=2)
+claims = modal.Dict.from_name("claims", create_if_missing=True)
+KEPT = {"image": image, "volumes": {"/notes": notes}}
+
+
+@app.function(image=image)
+def add(left: int, right: int = 1) -> int:
+    print(f"adding {left} and {right}")
+    return left + right
+
+
+@app.function(image=image)
+def describe() -> dict[str, object]:
+    return {
+        "cwd": os.getcwd(),
+        "environment": dict(os.environ),
+        "home": sorted(os.listdir("/root")) if os.environ["HOME"] == "/root" else [],
+        "prefix": sys.prefix,
+        "path": sys.path,
+    }
+
+
+@app.function(image=image, secrets=[modal.Secret.from_name("keys", required_keys=["API_KEY"])])
+def reveal() -> str:
+    return os.environ["API_KEY"]
+
+
+@app.function(image=image, retries=modal.Retries(max_retries=2, initial_delay=1.0))
+def fail_before(successes_at: int) -> int:
+    """Fails until it was tried that often."""
+    claims.put("tries", tries := claims.get("tries", 0) + 1)
+    if tries < successes_at:
+        raise ValueError(f"try {tries}")
+    return tries
+
+
+@app.function(image=image, timeout=1)
+def outlast(stubborn: int) -> str:
+    """Ignores the first cancellation when stubborn is 1, and SIGINT, too, when it is 2."""
+    return _sleep_through(stubborn)
+
+
+@app.function(image=image)
+def wait(seconds: float, tag: str = "") -> str:
+    print(f"waiting {tag}")
+    claims.put(("started", tag), claims.get(("started", tag), 0) + 1)
+    time.sleep(seconds)
+    return tag
+
+
+@app.function(image=image)
+def sleep_on(stubborn: int) -> str:
+    claims.put("sleeping", True)
+    return _sleep_through(stubborn)
+
+
+def _sleep_through(stubborn: int) -> str:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            time.sleep(30)
+        except BaseException as error:
+            claims.put("signals", [*claims.get("signals", []), type(error).__name__])
+            if not stubborn:
+                raise
+            stubborn -= 1
+    return "slept"
+
+
+@app.function(image=image)
+def die(code: int) -> None:
+    os._exit(code)
+
+
+@app.function(**KEPT)
+def write(name: str, text: str, commit: bool) -> str:
+    path = Path("/notes") / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    if commit:
+        notes.commit()
+    return os.environ["MODAL_TASK_ID"]
+
+
+@app.function(**KEPT)
+def read(name: str, reload: bool) -> str | None:
+    if reload:
+        notes.reload()
+    path = Path("/notes") / name
+    return path.read_text() if path.exists() else None
+
+
+@app.function(**KEPT)
+def reload_while(held: str) -> str:
+    """Reload while a file is open here, or open in a child, or while the working directory is in the Volume."""
+    Path("/notes/held").write_text("held")
+    notes.commit()
+    child, stream = None, None
+    match held:
+        case "open":
+            stream = open("/notes/held")  # noqa: SIM115
+        case "child":
+            child = subprocess.Popen(["sleep", "20"], stdin=open("/notes/held"))  # noqa: SIM115
+        case "cwd":
+            os.chdir("/notes")
+    try:
+        notes.reload()
+    except RuntimeError as error:
+        return str(error)
+    finally:
+        os.chdir("/root")
+        if stream:
+            stream.close()
+        if child:
+            child.kill()
+            child.wait()
+    notes.reload()
+    return "reloaded"
+
+
+@app.function(image=image, volumes={"/notes": notes.with_mount_options(read_only=True)})
+def write_read_only() -> str:
+    try:
+        Path("/notes/new").write_text("no")
+    except OSError as error:
+        return str(error.strerror)
+    return "written"
+
+
+@app.function(image=image)
+def spawn_next(count: int) -> list[str]:
+    """Starts others of its own app by name, without waiting for them."""
+    other = modal.Function.from_name(NAME, "wait").with_options(gpu="H100:2", max_containers=2)
+    return [other.spawn(0.1, f"next-{number}").object_id for number in range(count)]
+
+
+@app.function(image=image)
+def claim(key: str) -> bool:
+    return claims.put(key, os.environ["MODAL_TASK_ID"], skip_if_exists=True)
+
+
+@app.function(image=image, gpu=["H100:2", "A100-80GB:2"])
+def ranked() -> str:
+    return "ran"
+
+
+@app.function(image=image)
+def count_up(stop: int):  # type: ignore[no-untyped-def]
+    yield from range(stop)

@@ -1,0 +1,104 @@
+"""Bytes over HTTP, as Modal's clients move them: blobs, source files, blocks of v2 Volumes, files of Volumes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from tests.modal_server.volumes import Volume
+
+BLOCK_SIZE = 8 * 1024 * 1024
+
+
+class Blobs:
+    """Three folders of files, and the HTTP server in front of them."""
+
+    def __init__(self, folder: Path, volumes: Mapping[str, Volume]) -> None:
+        self._folder = folder
+        self._volumes = volumes
+        self._runner: web.AppRunner | None = None
+        self.url = ""
+        for kind in ("blob", "block", "file"):
+            (folder / kind).mkdir(parents=True)
+
+    async def start(self) -> None:
+        application = web.Application(client_max_size=1 << 40)
+        application.router.add_put("/{kind:blob|block}/{key}", self._put)
+        application.router.add_get("/blob/{key}", self._get)
+        application.router.add_get("/volume/{id}", self._read_volume)
+        self._runner = web.AppRunner(application, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def blob_url(self, blob_id: str) -> str:
+        return f"{self.url}/blob/{blob_id}"
+
+    def block_url(self, digest: bytes) -> str:
+        return f"{self.url}/block/{digest.hex()}"
+
+    def volume_url(self, volume: Volume, path: str, start: int, length: int) -> str:
+        return f"{self.url}/volume/{volume.id}?path={quote(path, safe='')}&start={start}&len={length}"
+
+    def has_block(self, digest: bytes) -> bool:
+        return self._path("block", digest.hex()).is_file()
+
+    def has_file(self, sha256: str) -> bool:
+        return self._path("file", sha256).is_file()
+
+    def add_file(self, sha256: str, *, data: bytes | None = None, blob_id: str = "") -> None:
+        """Keep a source file under its digest."""
+        target = self._path("file", sha256)
+        if data is not None:
+            target.write_bytes(data)
+        else:
+            shutil.copyfile(self._path("blob", blob_id), target)
+
+    def file(self, sha256: str) -> Path:
+        return self._path("file", sha256)
+
+    def assemble(self, digests: list[bytes], size: int, target: Path) -> None:
+        """Write a file from its blocks. Each block's trailing zeros were left out by the client."""
+        with target.open("wb") as stream:
+            for index, digest in enumerate(digests):
+                stream.seek(index * BLOCK_SIZE)
+                stream.write(self._path("block", digest.hex()).read_bytes())
+            stream.truncate(size)
+
+    def _path(self, kind: str, key: str) -> Path:
+        return self._folder / kind / key
+
+    async def _put(self, request: web.Request) -> web.Response:
+        kind, key = request.match_info["kind"], request.match_info["key"]
+        data = await request.read()
+        if kind == "block" and hashlib.sha256(data).hexdigest() != key:
+            return web.Response(status=400, text="the block's content does not have the announced digest")
+        await asyncio.to_thread(self._path(kind, key).write_bytes, data)
+        return web.Response(body=b"stored", headers={"ETag": f'"{hashlib.md5(data).hexdigest()}"'})
+
+    async def _get(self, request: web.Request) -> web.StreamResponse:
+        path = self._path("blob", request.match_info["key"])
+        return web.FileResponse(path) if path.is_file() else web.Response(status=404)
+
+    async def _read_volume(self, request: web.Request) -> web.Response:
+        volume = self._volumes[request.match_info["id"]]
+        start, length = int(request.query["start"]), int(request.query["len"])
+        try:
+            with volume.resolve(request.query["path"]).open("rb") as stream:
+                stream.seek(start)
+                return web.Response(body=stream.read(length))
+        except FileNotFoundError:
+            return web.Response(status=404)

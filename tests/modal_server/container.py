@@ -1,0 +1,240 @@
+"""One container: a real entrypoint process behind its own socket, from its first file to its last signal."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpclib.server import Server
+from modal_proto import api_pb2
+
+from tests.modal_server import rootfs
+from tests.modal_server.calls import Input, InputState
+from tests.modal_server.logs import STDERR, STDOUT, SYSTEM
+from tests.modal_server.open_files import first_open
+from tests.modal_server.signals import Signal
+from tests.modal_server.volumes import Checkout
+from tests.modal_server.world import World, new_id
+
+if TYPE_CHECKING:
+    from tests.modal_server.dispatch import Service
+    from tests.modal_server.pool import Pool
+
+_LAUNCH = Path(__file__).with_name("launch.py")
+
+
+class ContainerState(StrEnum):
+    """Ready once it has asked for an input."""
+
+    STARTING = "starting"
+    READY = "ready"
+    ENDED = "ended"
+
+
+class Container:
+    """Owned by a pool, which hands it inputs and hears of its end."""
+
+    def __init__(self, world: World, pool: Pool, function: api_pb2.Function) -> None:
+        self.id = new_id("ta")
+        self.pool = pool
+        self.function = function
+        self.state = ContainerState.STARTING
+        self.inputs: dict[str, Input] = {}
+        self.checkouts: dict[str, Checkout] = {}
+        self.created_at = time.time()
+        self.ended_at = 0.0
+        self.exit_code: int | None = None
+        self.stopping = False
+        self.preempted = False
+        self.start_failure: api_pb2.GenericResult | None = None
+        self.cancellations: list[str] = []
+        self.cancelled = Signal()
+        self._world = world
+        self._folder = world.folder / "t" / self.id[3:11]
+        self._process: asyncio.subprocess.Process | None = None
+        self._latest: Input | None = None
+        self._ladders: set[asyncio.Task[None]] = set()
+
+    @property
+    def gpu(self) -> str:
+        """As one writes it: "", "H100" or "H100:2"."""
+        return gpu_text(self.function.resources.gpu_config)
+
+    async def run(self, service: Service, arguments: api_pb2.ContainerArguments) -> None:
+        """Start, serve and wait for the end. Never raises for what the container does."""
+        server = Server([service])
+        try:
+            spec = await self._prepare(arguments)
+            await server.start(path=str(self._folder / "private" / "server"))
+            await self._start(spec)
+        except (OSError, ValueError) as error:
+            self._say(f"The container could not start: {error}\n")
+        else:
+            await self._wait()
+        self.state = ContainerState.ENDED
+        self.ended_at = time.time()
+        for ladder in self._ladders:
+            ladder.cancel()
+        server.close()
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def _prepare(self, arguments: api_pb2.ContainerArguments) -> Path:
+        world, function = self._world, self.function
+        for part in ("private", "upper", "work", "root"):
+            (self._folder / part).mkdir(parents=True)
+        if function.volume_mounts and not world.settings.mounts:
+            raise ValueError("Volumes inside of containers need private mounts, which need root")
+        mounts: dict[str, tuple[Checkout, api_pb2.VolumeMount]] = {}
+        for mount in function.volume_mounts:
+            volume = world.volumes[mount.volume_id]
+            place = self._folder / "volumes" / volume.id
+            checkout = await volume.checkout(place, read_only=mount.read_only)
+            self.checkouts[volume.id] = checkout
+            mounts[volume.id] = (checkout, mount)
+        await asyncio.to_thread(rootfs.place_sources, world, function.mount_ids, self._folder / "upper")
+        (self._folder / "upper" / rootfs.HOME.lstrip("/")).mkdir(exist_ok=True)
+        (self._folder / "private" / "arguments").write_bytes(arguments.SerializeToString())
+        image = world.images.get(function.image_id)
+        variables = rootfs.environment(world, function, image, self._folder, self.id, arguments.function_id)
+        return rootfs.write_spec(world, self._folder, variables, image, mounts)
+
+    async def _start(self, spec: Path) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            "-S",
+            str(_LAUNCH),
+            str(spec),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={},
+            limit=1 << 24,
+        )
+        if self.stopping and self.preempted:
+            self.kill()
+
+    async def _wait(self) -> None:
+        process = self._process
+        assert process is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        readers = [
+            asyncio.create_task(self._read(process.stdout, STDOUT)),
+            asyncio.create_task(self._read(process.stderr, STDERR)),
+        ]
+        code = await process.wait()
+        self.exit_code = code if code >= 0 else 128 - code
+        # Without a process namespace a grandchild may hold the pipe for ever.
+        await asyncio.wait(readers, timeout=1.0)
+        for reader in readers:
+            reader.cancel()
+
+    async def _read(self, stream: asyncio.StreamReader, descriptor: int) -> None:
+        while chunk := await stream.readline():
+            self._say(chunk.decode(errors="replace"), descriptor)
+
+    def _say(self, text: str, descriptor: int = SYSTEM) -> None:
+        call = self._latest.call if self._latest else None
+        self._world.logs.add(
+            text,
+            descriptor,
+            app_id=self.pool.record.app_id,
+            function_id=(self.pool.record.base or self.pool.record).id,
+            task_id=self.id,
+            call_id=call.id if call else "",
+            input_id=self._latest.id if self._latest else "",
+        )
+
+    def accept(self, one: Input) -> None:
+        """The entrypoint is about to be handed this input."""
+        one.state = InputState.RUNNING
+        one.container = self
+        one.started_at = time.time()
+        one.tasks.append(self.id)
+        self.inputs[one.id] = one
+        self._latest = one
+        if self.function.timeout_secs:
+            self._climb(self._time_out(one, one.attempt))
+
+    async def _time_out(self, one: Input, attempt: int) -> None:
+        await asyncio.sleep(self.function.timeout_secs)
+        if self.inputs.get(one.id) is one and one.attempt == attempt:
+            one.timed_out = True
+            await self._end(one)
+
+    def cancel(self, one: Input, *, terminate: bool) -> None:
+        """Make user code leave this input: by cancellation first, or by ending the container right away."""
+        if terminate:
+            self.interrupt()
+        else:
+            self._climb(self._end(one))
+
+    async def _end(self, one: Input) -> None:
+        """Modal's ladder: InputCancellation, then SIGINT, then SIGKILL."""
+        grace_s = self._world.settings.grace_s
+        self.cancellations.append(one.id)
+        self.cancelled.set()
+        await asyncio.sleep(grace_s)
+        if self.inputs.get(one.id) is one:
+            self._signal(signal.SIGINT)
+            await asyncio.sleep(grace_s)
+            if self.inputs.get(one.id) is one:
+                self.kill()
+
+    def interrupt(self, *, preempted: bool = False) -> None:
+        """SIGINT, and SIGKILL after the grace time."""
+        self.stopping = True
+        self.preempted = self.preempted or preempted
+        self._signal(signal.SIGINT)
+        self._climb(self._kill_later())
+
+    async def _kill_later(self) -> None:
+        await asyncio.sleep(self._world.settings.grace_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """Everything in it, at once."""
+        self.stopping = True
+        self._signal(signal.SIGTERM if self._world.settings.mounts else signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
+    def _climb(self, ladder: object) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(ladder)  # type: ignore[arg-type]
+        self._ladders.add(task)
+        task.add_done_callback(self._ladders.discard)
+
+    def open_file(self, checkout: Checkout) -> str | None:
+        """What keeps this Volume from being reloaded, if anything."""
+        if self._process is None:
+            return None
+        return first_open(self._process.pid, checkout.path)
+
+
+def gpu_text(config: api_pb2.GPUConfig) -> str:
+    """The string that a user would have written."""
+    if not config.count:
+        return ""
+    return config.gpu_type if config.count == 1 else f"{config.gpu_type}:{config.count}"
+
+
+def peak_gpus(spans: Mapping[str, tuple[float, float, int]]) -> int:
+    """The most GPUs held at one moment by (start, end, count) spans."""
+    moments = sorted(
+        moment for start, end, count in spans.values() for moment in ((start, count), (end or float("inf"), -count))
+    )
+    held = peak = 0
+    for _, count in moments:
+        held += count
+        peak = max(peak, held)
+    return peak

@@ -1,0 +1,47 @@
+"""The containers' Python: where its files are, and how Modal's client gets on its path."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import modal
+
+# An interpreter without Modal gets the client's packages behind its own: it keeps every version it has, and the
+# programs that the entrypoint starts do not see them at all.
+_APPENDING = (
+    "import runpy, sys; sys.path.append({packages!r}); "
+    "runpy.run_module('modal._container_entrypoint', run_name='__main__', alter_sys=True)"
+)
+_QUESTIONS = (
+    "import importlib.util, json, sys; "
+    "print(json.dumps([sys.prefix, sys.base_prefix, sys.version_info[:2], bool(importlib.util.find_spec('modal'))]))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """`folders` must be readable inside of a container."""
+
+    python: Path
+    folders: tuple[Path, ...]
+    entrypoint: tuple[str, ...]
+
+
+@cache
+def inspect_interpreter(python: Path) -> Interpreter:
+    """Ask it; once per interpreter."""
+    answer = subprocess.run([python, "-I", "-c", _QUESTIONS], check=True, capture_output=True, text=True).stdout
+    prefix, base_prefix, version, has_modal = json.loads(answer)
+    folders = {Path(prefix), Path(base_prefix), python.resolve().parent.parent, Path(base_prefix).resolve()}
+    entrypoint: tuple[str, ...] = ("-m", "modal._container_entrypoint")
+    if not has_modal:
+        packages = Path(modal.__file__).parent.parent
+        folders.add(packages)
+        if f"python{version[0]}.{version[1]}" not in packages.parts:
+            raise ValueError(f"{python} is Python {version}; the client's compiled packages in {packages} are not")
+        entrypoint = ("-c", _APPENDING.format(packages=str(packages)))
+    return Interpreter(python, tuple(sorted(folders)), entrypoint)

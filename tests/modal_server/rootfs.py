@@ -1,0 +1,103 @@
+"""What one container sees: this machine read through an overlay, its own sources, Volumes and temporary folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from modal_proto import api_pb2
+
+from tests.modal_server.interpreter import inspect_interpreter
+from tests.modal_server.volumes import Checkout
+from tests.modal_server.world import Image, World
+
+HOME = "/root"
+PRIVATE = "/__modal"
+_HIDDEN = (HOME, "/tmp", "/home", "/var/tmp")
+
+
+def place_sources(world: World, mount_ids: Iterable[str], upper: Path) -> None:
+    """Put the files of Modal's mounts where the client named them."""
+    for mount_id in mount_ids:
+        for file in world.mounts[mount_id].files:
+            target = upper / file.filename.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(world.blobs.file(file.sha256_hex), target)
+
+
+def environment(
+    world: World, function: api_pb2.Function, image: Image | None, folder: Path, task_id: str, function_id: str
+) -> dict[str, str]:
+    """The image's variables, then the test's, then the secrets; Modal's own last."""
+    settings = world.settings
+    inside = PRIVATE if settings.mounts else str(folder / "private")
+    variables = {
+        "PATH": os.pathsep.join([str(settings.container_python.parent), "/usr/local/bin", "/usr/bin", "/bin"]),
+        "HOME": HOME if settings.mounts else str(folder / "upper" / HOME.lstrip("/")),
+        "LANG": "C.UTF-8",
+        **(image.environment if image else {}),
+        **settings.container_environment,
+    }
+    for secret_id in function.secret_ids:
+        variables.update(world.secrets[secret_id].values)
+    home = variables["HOME"]
+    if workdir(image, home) != home:
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [home, variables.get("PYTHONPATH")]))
+    return variables | {
+        "MODAL_SERVER_URL": f"unix://{inside}/server",
+        "MODAL_CONTAINER_ARGUMENTS_PATH": f"{inside}/arguments",
+        "MODAL_TASK_ID": task_id,
+        "MODAL_FUNCTION_ID": function_id,
+        "MODAL_IMAGE_ID": function.image_id,
+        "MODAL_IS_REMOTE": "1",
+        "MODAL_ENVIRONMENT": "main",
+        "MODAL_CLOUD_PROVIDER": "CLOUD_PROVIDER_UNSPECIFIED",
+        "MODAL_REGION": "local",
+    }
+
+
+def workdir(image: Image | None, home: str) -> str:
+    """WORKDIR of the image, else where the sources are."""
+    return image.workdir if image and image.workdir else home
+
+
+def write_spec(
+    world: World,
+    folder: Path,
+    variables: Mapping[str, str],
+    image: Image | None,
+    checkouts: Mapping[str, tuple[Checkout, api_pb2.VolumeMount]],
+) -> Path:
+    """Everything that launch.py needs to know."""
+    settings = world.settings
+    interpreter = inspect_interpreter(settings.container_python)
+    hidden = [*_HIDDEN, *(str(path) for path in settings.hidden)]
+    binds: list[tuple[str, str, bool]] = [(str(folder / "private"), PRIVATE, False)]
+    for path in [*interpreter.folders, *settings.visible]:
+        if any(path.is_relative_to(place) for place in hidden):
+            binds.append((str(path), str(path), True))
+    links = []
+    for volume_id, (checkout, mount) in checkouts.items():
+        inside = f"{PRIVATE}/volumes/{volume_id}"
+        source = checkout.path / mount.sub_path.lstrip("/") if mount.sub_path else checkout.path
+        source.mkdir(parents=True, exist_ok=True)
+        binds.append((str(source), inside, mount.read_only))
+        links.append((inside, mount.mount_path))
+    spec = {
+        "mounts": settings.mounts,
+        "root": str(folder / "root"),
+        "upper": str(folder / "upper"),
+        "work": str(folder / "work"),
+        "hidden": hidden,
+        "binds": binds,
+        "links": links,
+        "workdir": workdir(image, variables["HOME"]),
+        "argv": [str(interpreter.python), "-u", *interpreter.entrypoint],
+        "environment": dict(variables),
+    }
+    path = folder / "spec.json"
+    path.write_text(json.dumps(spec))
+    return path

@@ -1,0 +1,243 @@
+"""The server as a test holds it: started in a thread, asked what it saw, told to preempt, kill, fail and lose."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from google.protobuf.message import Message
+from grpclib import Status
+from grpclib.server import Server
+from modal._serialization import deserialize
+from modal_proto import api_pb2
+
+from tests.modal_server import views
+from tests.modal_server.blobs import Blobs
+from tests.modal_server.container import peak_gpus
+from tests.modal_server.dispatch import Dispatch
+from tests.modal_server.record import CLIENT, Call
+from tests.modal_server.rpc_apps import AppResponder
+from tests.modal_server.rpc_functions import FunctionResponder
+from tests.modal_server.rpc_logs import LogResponder
+from tests.modal_server.rpc_storage import StorageResponder
+from tests.modal_server.rpc_volumes import VolumeResponder
+from tests.modal_server.scheduler import Scheduler
+from tests.modal_server.settings import Settings
+from tests.modal_server.world import World, found
+
+T = TypeVar("T")
+
+
+class ModalServer:
+    """A context manager. All methods may be called from any thread; what they return are snapshots."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.url = ""
+        # Not pytest's folder: the path of a unix socket has to stay below about 108 bytes.
+        self.folder = Path(tempfile.mkdtemp(prefix="modal-server-"))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="modal-server", daemon=True)
+        volumes: dict[str, Any] = {}
+        self._world = World(self.settings, self.folder, Blobs(self.folder / "blobs", volumes), volumes=volumes)
+        self._scheduler = Scheduler(self._world)
+        self._storage = StorageResponder(self._world)
+        self._volumes = VolumeResponder(self._world)
+        self._server: Server | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._run(self._start())
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._run(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def environment(self) -> dict[str, str]:
+        """The variables of a client. Its configuration file is a private one: no real profile is ever used."""
+        return {
+            "MODAL_SERVER_URL": self.url,
+            "MODAL_TOKEN_ID": self.settings.token[0],
+            "MODAL_TOKEN_SECRET": self.settings.token[1],
+            "MODAL_CONFIG_PATH": str(self.folder / "modal.toml"),
+            "MODAL_LOGS_TIMEOUT": "2",
+        }
+
+    # What a test puts there.
+
+    def set_secret(self, name: str, values: Mapping[str, str]) -> None:
+        """As if made on Modal's page."""
+        self._do(lambda: self._storage.add_secret(name, dict(values)))
+
+    def answer(self, name: str, reply: Message) -> None:
+        """Answer every call of that name by this."""
+        self._do(lambda: self._world.answers.__setitem__(name, reply))
+
+    def set_full_gpus(self, *gpus: str) -> None:
+        """GPUs as in "H100:2" that are not to be had: a fallback list goes on to its next one."""
+        self._do(lambda: self._world.full_gpus.__init__(gpus))  # type: ignore[misc]
+
+    # What it saw.
+
+    def calls(self, name: str | None = None, caller: str | None = None) -> list[Call]:
+        """In the order of arrival, without heartbeats; `caller` is "client", or a container's id."""
+        calls = self._do(lambda: list(self._world.record.calls))
+        return [call for call in calls if name in (None, call.name) and caller in (None, call.caller)]
+
+    def counts(self, caller: str | None = CLIENT) -> Counter[str]:
+        """How often each call was made."""
+        return Counter(call.name for call in self.calls(caller=caller))
+
+    def forget_calls(self) -> None:
+        """Start counting anew."""
+        self._do(self._world.record.calls.clear)
+
+    def unknown_calls(self) -> Counter[str]:
+        """Those that were answered UNIMPLEMENTED."""
+        return self._do(lambda: Counter(self._world.record.unknown))
+
+    def function_specs(self) -> dict[str, list[api_pb2.Function]]:
+        """Function name -> what was defined under it, newest last; one per GPU of a fallback list."""
+        return self._do(lambda: views.function_specs(self._world))
+
+    def image_layers(self, function: str) -> list[str]:
+        """The Dockerfile lines of the newest definition's image, bottom first."""
+        return self._do(lambda: views.image_layers(self._world, function))
+
+    def tasks(self, function: str | None = None) -> list[views.Task]:
+        """All containers that ever were, oldest first."""
+        return [task for task in self._do(lambda: views.tasks(self._world)) if function in (None, task.function)]
+
+    def function_calls(self, function: str | None = None) -> list[views.Spawned]:
+        """All function calls, oldest first."""
+        return [call for call in self._do(lambda: views.spawned(self._world)) if function in (None, call.function)]
+
+    def peak_gpus(self) -> int:
+        """The most GPUs that were held at one moment."""
+        return peak_gpus({task.id: (task.started_at, task.ended_at, task.gpu_count) for task in self.tasks()})
+
+    def log(self, *, call_id: str = "", function: str = "") -> str:
+        """What was printed by one call, or by all calls of a function."""
+        return self._do(lambda: views.log(self._world, call_id, function))
+
+    def dict_items(self, name: str) -> dict[Any, Any]:
+        """What the modal.Dict of that name holds."""
+        tables = self._do(lambda: [dict(one.entries) for one in self._world.dicts.values() if one.name == name])
+        return {
+            deserialize(key, None): deserialize(value, None) for key, value in (tables[0] if tables else {}).items()
+        }
+
+    def volume_tree(self, name: str) -> Path:
+        """The committed files of a Volume, to be read only."""
+        volume = self._do(lambda: self._volumes.named(name))
+        if volume is None:
+            raise LookupError(f"there is no Volume {name!r}")
+        return volume.tree
+
+    def commits(self, name: str) -> int:
+        """How often anything was committed or uploaded to that Volume."""
+        volume = self._do(lambda: self._volumes.named(name))
+        return volume.commits if volume else 0
+
+    def wait_until(self, condition: Callable[[], T], timeout_s: float = 20.0) -> T:
+        """What `condition` answers once it is true."""
+        deadline = time.monotonic() + timeout_s
+        while not (answer := condition()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not within {timeout_s} s; tasks: {self.tasks()}; calls: {self.function_calls()}")
+            time.sleep(0.02)
+        return answer
+
+    # What it does to what runs.
+
+    def preempt(self, task_id: str) -> None:
+        """SIGINT, after the grace time SIGKILL; the same input starts again in another container."""
+        self._do(lambda: found(self._world.containers, task_id, "Container").interrupt(preempted=True))
+
+    def kill(self, task_id: str) -> None:
+        """The container ends at once with 137, as from the out-of-memory killer; its input starts again."""
+        self._do(lambda: found(self._world.containers, task_id, "Container").kill())
+
+    def expire(self, call_id: str) -> None:
+        """Its results are gone, as at Modal after 7 days."""
+        self._do(lambda: setattr(self._world.call(call_id), "expired", True))
+
+    def fail(
+        self,
+        name: str,
+        *,
+        nth: int = 1,
+        status: Status = Status.FAILED_PRECONDITION,
+        message: str = "the test ordered this failure",
+        after: bool = False,
+        caller: str | None = None,
+    ) -> None:
+        """Fail the nth call of that name from now on; with `after` it has its effect and only the answer is lost.
+
+        The client itself retries UNAVAILABLE, INTERNAL, UNKNOWN, CANCELLED and DEADLINE_EXCEEDED, the other ones not.
+        """
+        matches: Callable[[Message, str], bool] = lambda request, sender: caller in (None, sender)  # noqa: E731
+        record = self._world.record
+        self._do(lambda: record.fail(name, nth=nth, status=status, message=message, after=after, matches=matches))
+
+    def fail_commit(self, volume: str, *, nth: int = 1, message: str = "conflict: the commit was refused") -> None:
+        """Fail the nth commit of that Volume from now on, for good: the client does not retry it."""
+        self._fail_on_volume("VolumeCommit", volume, nth, message)
+
+    def fail_reload(
+        self, volume: str, *, nth: int = 1, message: str = "there are open files preventing the operation"
+    ) -> None:
+        """Fail the nth reload of that Volume from now on."""
+        self._fail_on_volume("VolumeReload", volume, nth, message)
+
+    def act(self, name: str, action: Callable[[], None], *, nth: int = 1, after: bool = False) -> None:
+        """Run `action`, such as killing the client, when the nth call arrives, or with `after` before its answer."""
+        self._do(lambda: self._world.record.act(name, action, nth=nth, after=after))
+
+    def _fail_on_volume(self, call: str, volume: str, nth: int, message: str) -> None:
+        def matches(request: Any, caller: str) -> bool:
+            return caller != CLIENT and self._world.volumes[request.volume_id].name == volume
+
+        self._do(lambda: self._world.record.fail(call, nth=nth, message=message, matches=matches))
+
+    async def _start(self) -> None:
+        await self._world.blobs.start()
+        responders = (
+            AppResponder(self._world, self._scheduler),
+            FunctionResponder(self._world, self._scheduler),
+            self._storage,
+            self._volumes,
+            LogResponder(self._world),
+        )
+        self._scheduler.serve_containers_with(responders)
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        self._server = Server([Dispatch(responders, self._world.record, self.settings, self._world.answers)])
+        await self._server.start(sock=listening)
+
+    async def _stop(self) -> None:
+        await self._scheduler.close()
+        assert self._server is not None
+        self._server.close()
+        await self._world.blobs.stop()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+
+    def _do(self, action: Callable[[], T]) -> T:
+        async def act() -> T:
+            return action()
+
+        return self._run(act())

@@ -1,0 +1,58 @@
+"""What a test may turn: times, limits, the containers' Python, what of this machine they see."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Times are far shorter than Modal's, so that tests are fast; where Modal's own value is known, it is named."""
+
+    container_python: Path = Path(sys.executable)
+    """The interpreter of every container. One that lacks `modal` gets the client's packages appended to its path."""
+
+    container_environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of every container, as if its image had set them. Of this process's environment nothing leaks in."""
+
+    visible: tuple[Path, ...] = ()
+    """Paths of this machine that containers may read although they lie under a hidden one."""
+
+    hidden: tuple[Path, ...] = (REPOSITORY,)
+    """Paths that containers see empty, besides temporary and home folders: what the image did not add is absent."""
+
+    mounts: bool = os.geteuid() == 0
+    """Private mounts and process namespaces, which need root. Without: no Volumes inside of containers."""
+
+    grace_s: float = 2.0
+    """Between the steps of a forced end: cancellation, SIGINT, SIGKILL. Modal: 30."""
+
+    idle_s: float = 20.0
+    """How long a container waits for another input, where its function does not say. Modal: 60."""
+
+    max_containers: int = 6
+    """All pools together, so that a fan-out does not drown the machine. An idle container makes room."""
+
+    start_attempts: int = 2
+    """Containers of one pool that may die in a row before their first input; then its queue fails."""
+
+    max_crashes: int = 30
+    """Containers that one input may kill. Modal reschedules without an end in deployed apps."""
+
+    retry_delay_factor: float = 0.1
+    """Multiplies the delays of a function's retry policy."""
+
+    heartbeat_hold_s: float = 14.0
+    """How long a heartbeat is held open to carry a cancellation. Must stay below the client's 15."""
+
+    token: tuple[str, str] = ("ak-local", "as-local")
+    """The one token id and secret that are accepted."""
+
+    echo_unknown: bool = True
+    """Print the name of a call that nobody answers, once."""

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import modal
+import pytest
+from grpclib import Status
+
+from tests.modal_server import ModalServer
+
+FreshApp = Callable[[str], ModuleType]
+_VERSIONED = """
+import modal
+app = modal.App("versioned")
+@app.function(max_containers=1)
+def tell() -> str:
+    return "{text}"
+"""
+
+
+@pytest.fixture
+def deploy(fresh_app: FreshApp, client: modal.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write_and_deploy(text: str) -> None:
+        (tmp_path / "versioned_app.py").write_text(_VERSIONED.format(text=text))
+        fresh_app("versioned_app").app.deploy(client=client)
+
+    return write_and_deploy
+
+
+def test_a_pinned_version_runs_the_code_it_was_deployed_with(
+    deploy: Callable[[str], None], client: modal.Client, modal_server: ModalServer
+) -> None:
+    deploy("the first code")
+    first = modal.Function.from_name("versioned", "tell", version=1, client=client)
+    newest = modal.Function.from_name("versioned", "tell", client=client)
+    assert newest.remote() == "the first code"
+    deploy("another code")
+    assert newest.remote() == "another code"
+    assert first.remote() == "the first code"
+    assert first.with_options(timeout=60).remote() == "the first code"
+    with pytest.raises(modal.exception.NotFoundError):
+        modal.Function.from_name("versioned", "tell", version=3, client=client).remote()
+
+
+def test_what_does_not_exist_is_not_found(modal_server: ModalServer, client: modal.Client) -> None:
+    with pytest.raises(modal.exception.NotFoundError):
+        modal.Function.from_name("nobody", "f", client=client).hydrate()
+    with pytest.raises(modal.exception.NotFoundError):
+        modal.Volume.from_name("nobody", client=client).hydrate()
+    with pytest.raises(modal.exception.NotFoundError):
+        modal.Dict.from_name("nobody", client=client).hydrate()
+    with pytest.raises(modal.exception.NotFoundError):
+        modal.Secret.from_name("nobody", client=client).hydrate()
+
+
+def test_a_missing_secret_and_a_missing_key_stop_the_deployment(
+    fresh_app: FreshApp, modal_server: ModalServer, client: modal.Client
+) -> None:
+    with pytest.raises(modal.exception.NotFoundError, match="keys"):
+        fresh_app("small_app").app.deploy(client=client)
+    modal_server.set_secret("keys", {"OTHER": "1"})
+    with pytest.raises(modal.exception.NotFoundError, match="API_KEY"):
+        fresh_app("small_app").app.deploy(client=client)
+    modal_server.set_secret("keys", {"API_KEY": "sesame"})
+    fresh_app("small_app").app.deploy(client=client)
+    assert modal.Function.from_name("small", "reveal", client=client).remote() == "sesame"
+
+
+def test_function_specs_and_image_layers_are_kept_as_the_client_sent_them(
+    small: Callable[[str], modal.Function], modal_server: ModalServer
+) -> None:
+    specs = modal_server.function_specs()
+    assert specs["outlast"][-1].timeout_secs == 1
+    assert specs["fail_before"][-1].retry_policy.retries == 2
+    assert [spec.resources.gpu_config.gpu_type for spec in specs["ranked"]] == ["H100", "A100-80GB"]
+    assert [mount.read_only for mount in specs["write_read_only"][-1].volume_mounts] == [True]
+    assert modal_server.image_layers("add")[-1] == "ENV FLAVOUR=plain"
+
+
+def test_a_wrong_token_is_refused(modal_server: ModalServer, client: modal.Client) -> None:
+    stranger = modal.Client.from_credentials("ak-else", "as-else")
+    with pytest.raises(modal.exception.AuthError):
+        modal.Dict.from_name("claims", create_if_missing=True, client=stranger).hydrate()
+    stranger.close()
+
+
+def test_a_call_whose_answer_is_lost_had_its_effect(
+    small: Callable[[str], modal.Function], modal_server: ModalServer
+) -> None:
+    modal_server.fail("FunctionMap", status=Status.FAILED_PRECONDITION, after=True)
+    with pytest.raises(modal.exception.ConflictError):
+        small("wait").spawn(0, "lost")
+    modal_server.wait_until(lambda: modal_server.dict_items("claims").get(("started", "lost")))
+    modal_server.fail("FunctionMap")
+    with pytest.raises(modal.exception.ConflictError):
+        small("wait").spawn(0, "never")
+    assert len(modal_server.function_calls()) == 1
+
+
+def test_an_unknown_call_is_answered_unimplemented_and_named(
+    modal_server: ModalServer, client: modal.Client, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(modal.exception.UnimplementedError, match="QueueGetOrCreate"):
+        modal.Queue.from_name("q", create_if_missing=True, client=client).hydrate()
+    assert modal_server.unknown_calls() == {"QueueGetOrCreate": 1}
+    assert "QueueGetOrCreate" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_line_works_too(small: Callable[[str], modal.Function], modal_server: ModalServer) -> None:
+    small("add").spawn(1).get(timeout=20)
+    small("write").remote("a/b.txt", "text", commit=True) if modal_server.settings.mounts else None
+
+    def modal_cli(*arguments: str) -> str:
+        command = [sys.executable, "-m", "modal", *arguments]
+        environment = os.environ | modal_server.environment()
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    assert "small" in modal_cli("app", "list", "--json")
+    assert "adding 1 and 1" in modal_cli("app", "logs", "small")
+    assert "notes" in modal_cli("volume", "list", "--json")
+    assert "keys" in modal_cli("secret", "list", "--json")
+    task = modal_server.tasks("add")[0].id
+    assert task in modal_cli("container", "list", "--json")
+    modal_cli("app", "stop", "small", "--yes")
+    modal_server.wait_until(lambda: all(task.ended_at for task in modal_server.tasks()))
+
+
+def test_an_app_that_runs_with_its_client_ends_with_it(
+    fresh_app: FreshApp, modal_server: ModalServer, client: modal.Client
+) -> None:
+    modal_server.set_secret("keys", {"API_KEY": "sesame"})
+    module = fresh_app("small_app")
+    with module.app.run(client=client):
+        assert module.add.remote(4) == 5
+    modal_server.wait_until(lambda: all(task.ended_at for task in modal_server.tasks()))

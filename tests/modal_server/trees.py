@@ -1,0 +1,86 @@
+"""Folders as Volumes see them: what is in one, what changed since, and carrying exactly that over to another."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+Stamp = tuple[object, ...]
+Manifest = dict[str, Stamp]
+_PARTIAL = ".modal-partial"
+
+
+def scan(root: Path) -> Manifest:
+    """Path relative to `root` -> a stamp that is new whenever the entry was touched."""
+    manifest: Manifest = {}
+    pending = [root]
+    while pending:
+        folder = pending.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = os.path.relpath(entry.path, root)
+                if entry.is_symlink():
+                    manifest[name] = ("link", os.readlink(entry.path))
+                elif entry.is_dir():
+                    manifest[name] = ("folder",)
+                    pending.append(Path(entry.path))
+                else:
+                    status = entry.stat()
+                    manifest[name] = ("file", status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode)
+    return manifest
+
+
+def differences(before: Manifest, after: Manifest) -> tuple[list[str], list[str]]:
+    """(new or changed, removed) entries; folders come before what is in them when new, after it when removed."""
+    changed = sorted(name for name, stamp in after.items() if before.get(name) != stamp)
+    removed = sorted((name for name in before if name not in after), reverse=True)
+    return changed, removed
+
+
+def carry_over(source: Path, target: Path, changed: Iterable[str], removed: Iterable[str]) -> None:
+    """Make `target` have what `source` has under the changed names, and nothing under the removed ones."""
+    for name in removed:
+        _remove(target / name)
+    for name in changed:
+        place(source / name, target / name)
+
+
+def place(source: Path, target: Path, *, link: bool = False) -> None:
+    """Copy one entry. A file is replaced by renaming, so that whoever holds the old one keeps it unchanged."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir() and not source.is_symlink():
+        if target.is_symlink() or target.is_file():
+            target.unlink()
+        target.mkdir(exist_ok=True)
+        return
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    partial = target.with_name(target.name[:200] + _PARTIAL)
+    partial.unlink(missing_ok=True)
+    if source.is_symlink():
+        partial.symlink_to(os.readlink(source))
+    elif link:
+        os.link(source, partial)
+    else:
+        try:
+            shutil.copy2(source, partial)
+        except FileNotFoundError:  # gone since it was listed, such as another program's temporary file
+            partial.unlink(missing_ok=True)
+            return
+    os.replace(partial, target)
+
+
+def copy_tree(source: Path, target: Path, *, link: bool) -> None:
+    """A private copy; with `link` its files are shared, which is for readers only."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in sorted(scan(source)):
+        place(source / name, target / name, link=link)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,127 @@
+"""A Volume: one committed tree, and a private checkout of it per container, joined by commit and reload only.
+
+Modal commits in the background every few seconds; this one only does when asked, and when a container ends on its own.
+What a test sees here without a commit or a reload would be luck there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from grpclib import GRPCError, Status
+from modal_proto import api_pb2
+
+from tests.modal_server.trees import Manifest, carry_over, copy_tree, differences, scan
+from tests.modal_server.world import missing
+
+
+@dataclass(slots=True)
+class Checkout:
+    """`own` is what the container itself has committed or been given; `seen` is the committed tree it is based on."""
+
+    volume: Volume
+    path: Path
+    read_only: bool
+    own: Manifest = field(default_factory=dict)
+    seen: Manifest = field(default_factory=dict)
+
+    async def commit(self) -> bool:
+        """Merge what this container changed: the last writer of a file wins. True when there was anything."""
+        if self.read_only:
+            raise GRPCError(Status.FAILED_PRECONDITION, "the Volume is mounted read-only")
+        async with self.volume.lock:
+            return await asyncio.to_thread(self._commit)
+
+    async def reload(self) -> None:
+        """Bring what others committed; what this container changed and has not committed yet stays as it is."""
+        async with self.volume.lock:
+            await asyncio.to_thread(self._reload)
+
+    def _commit(self) -> bool:
+        now = scan(self.path)
+        changed, removed = differences(self.own, now)
+        carry_over(self.path, self.volume.tree, changed, removed)
+        self.own = now
+        committed = scan(self.volume.tree)
+        self.seen.update({name: committed[name] for name in changed if name in committed})
+        for name in removed:
+            self.seen.pop(name, None)
+        self.volume.commits += bool(changed or removed)
+        return bool(changed or removed)
+
+    def _reload(self) -> None:
+        dirty = {name for names in differences(self.own, scan(self.path)) for name in names}
+        committed = scan(self.volume.tree)
+        changed, removed = (
+            [name for name in names if name not in dirty] for names in differences(self.seen, committed)
+        )
+        carry_over(self.volume.tree, self.path, changed, removed)
+        after = scan(self.path)
+        self.own.update({name: after[name] for name in changed if name in after})
+        for name in removed:
+            self.own.pop(name, None)
+        self.seen = committed
+
+
+@dataclass(slots=True)
+class Volume:
+    """Files in `tree` are only ever replaced by renaming: a linked checkout of a reader never changes under it."""
+
+    id: str
+    name: str
+    environment: str
+    version: int
+    tree: Path
+    commits: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def metadata(self) -> api_pb2.VolumeMetadata:
+        return api_pb2.VolumeMetadata(version=self.version, name=self.name)  # type: ignore[arg-type]
+
+    async def checkout(self, path: Path, *, read_only: bool) -> Checkout:
+        async with self.lock:
+            await asyncio.to_thread(copy_tree, self.tree, path, link=read_only)
+            return Checkout(self, path, read_only, own=scan(path), seen=scan(self.tree))
+
+    def resolve(self, path: str) -> Path:
+        """A client's path inside of the tree."""
+        relative = PurePosixPath("/", path).relative_to("/")
+        if ".." in relative.parts:
+            raise GRPCError(Status.INVALID_ARGUMENT, f"{path!r} leaves the Volume")
+        return self.tree / relative
+
+    def entries(self, path: str, *, recursive: bool) -> list[api_pb2.FileEntry]:
+        """A folder's content, or the one file."""
+        start = self.resolve(path)
+        if not os.path.lexists(start):
+            raise missing(f"{path!r} in Volume {self.name!r}")
+        if not start.is_dir() or start.is_symlink():
+            return [self._entry(start)]
+        found = start.rglob("*") if recursive else start.iterdir()
+        return [self._entry(entry) for entry in sorted(found)]
+
+    def remove(self, path: str, *, recursive: bool) -> None:
+        target = self.resolve(path)
+        if not os.path.lexists(target):
+            raise missing(f"{path!r} in Volume {self.name!r}")
+        if target.is_dir() and not target.is_symlink():
+            if not recursive:
+                raise GRPCError(Status.INVALID_ARGUMENT, f"{path!r} is a directory: pass recursive=True")
+            shutil.rmtree(target)
+        else:
+            target.unlink()
+
+    def _entry(self, path: Path) -> api_pb2.FileEntry:
+        kind = api_pb2.FileEntry.FILE
+        if path.is_symlink():
+            kind = api_pb2.FileEntry.SYMLINK
+        elif path.is_dir():
+            kind = api_pb2.FileEntry.DIRECTORY
+        status = path.lstat()
+        size = 0 if kind == api_pb2.FileEntry.DIRECTORY else status.st_size
+        name = path.relative_to(self.tree).as_posix()
+        return api_pb2.FileEntry(path=name, type=kind, mtime=int(status.st_mtime), size=size)
