@@ -46,6 +46,7 @@ class Container:
         self.pool = pool
         self.function = function
         self.state = ContainerState.STARTING
+        self.ready_at = 0.0
         self.inputs: dict[str, Input] = {}
         self.checkouts: dict[str, Checkout] = {}
         self.created_at = time.time()
@@ -78,11 +79,11 @@ class Container:
             self._say(f"The container could not start: {error}\n")
         else:
             await self._wait()
+            server.close()
         self.state = ContainerState.ENDED
         self.ended_at = time.time()
         for ladder in self._ladders:
             ladder.cancel()
-        server.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def _prepare(self, arguments: api_pb2.ContainerArguments) -> Path:
@@ -166,28 +167,32 @@ class Container:
 
     async def _time_out(self, one: Input, attempt: int) -> None:
         await asyncio.sleep(self.function.timeout_secs)
-        if self.inputs.get(one.id) is one and one.attempt == attempt:
+        if self._holds(one, attempt):
             one.timed_out = True
-            await self._end(one)
+            await self._end(one, attempt)
 
     def cancel(self, one: Input, *, terminate: bool) -> None:
         """Make user code leave this input: by cancellation first, or by ending the container right away."""
         if terminate:
             self.interrupt()
         else:
-            self._climb(self._end(one))
+            self._climb(self._end(one, one.attempt))
 
-    async def _end(self, one: Input) -> None:
+    async def _end(self, one: Input, attempt: int) -> None:
         """Modal's ladder: InputCancellation, then SIGINT, then SIGKILL."""
         grace_s = self._world.settings.grace_s
         self.cancellations.append(one.id)
         self.cancelled.set()
         await asyncio.sleep(grace_s)
-        if self.inputs.get(one.id) is one:
+        if self._holds(one, attempt):
             self._signal(signal.SIGINT)
             await asyncio.sleep(grace_s)
-            if self.inputs.get(one.id) is one:
+            if self._holds(one, attempt):
                 self.kill()
+
+    def _holds(self, one: Input, attempt: int) -> bool:
+        """Still the same delivery: a retry of an input may come to the container that it failed in."""
+        return self.inputs.get(one.id) is one and one.attempt == attempt
 
     def interrupt(self, *, preempted: bool = False) -> None:
         """SIGINT, and SIGKILL after the grace time."""

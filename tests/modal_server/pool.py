@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,7 @@ class Pool:
         """An input for a container that asks, or None when it should end."""
         if container.state == ContainerState.STARTING:
             container.state = ContainerState.READY
+            container.ready_at = time.time()
             self._failed_starts = 0
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._idle_s()
@@ -135,7 +137,7 @@ class Pool:
     def ended(self, container: Container) -> None:
         """A container is gone: its inputs start again, or end with it."""
         self.containers.discard(container)
-        started = container.state != ContainerState.STARTING and container.start_failure is None
+        started = bool(container.ready_at) and container.start_failure is None
         for one in list(container.inputs.values()):
             container.inputs.pop(one.id)
             if one.state == InputState.DONE:

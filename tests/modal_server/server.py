@@ -59,6 +59,12 @@ class ModalServer:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Kill all containers and remove everything. A second time does nothing."""
+        if self._loop.is_closed():
+            return
         self._run(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -92,7 +92,7 @@ def test_a_killed_container_ends_with_137_and_its_input_starts_again(small: Smal
     modal_server.wait_until(lambda: modal_server.dict_items("claims").get(("started", "killed")))
     modal_server.kill(modal_server.tasks("wait")[0].id)
     assert call.get(timeout=20) == "killed"
-    assert [task.exit_code for task in modal_server.tasks("wait")][0] == 137
+    assert modal_server.tasks("wait")[0].exit_code == 137
 
 
 class TestCrashing:
@@ -128,5 +128,5 @@ def test_an_import_error_is_what_the_caller_gets(
 def test_stopping_the_server_leaves_no_process_and_no_file(small: Small, modal_server: ModalServer) -> None:
     small("wait").spawn(30, "left")
     modal_server.wait_until(lambda: modal_server.dict_items("claims").get(("started", "left")))
-    modal_server.__exit__(None, None, None)
+    modal_server.stop()
     assert not modal_server.folder.exists()

@@ -137,6 +137,6 @@ def test_a_key_of_a_dict_is_claimed_once(small: Small, modal_server: ModalServer
     claims.update({"a": 1})
     assert sorted(claims.keys()) == ["a", "key"]
     assert dict(claims.items()) == modal_server.dict_items("claims") == {"key": "mine", "a": 1}
-    assert ("a" in claims, len(claims)) == (True, 2)
+    assert ("a" in claims, claims.len()) == (True, 2)
     claims.clear()
     assert claims.len() == 0

@@ -30,9 +30,12 @@ class Checkout:
     seen: Manifest = field(default_factory=dict)
 
     async def commit(self) -> bool:
-        """Merge what this container changed: the last writer of a file wins. True when there was anything."""
+        """Merge what this container changed: the last writer of a file wins. True when there was anything.
+
+        The client also commits read-only mounts when a container ends: there is nothing to do.
+        """
         if self.read_only:
-            raise GRPCError(Status.FAILED_PRECONDITION, "the Volume is mounted read-only")
+            return False
         async with self.volume.lock:
             return await asyncio.to_thread(self._commit)
 

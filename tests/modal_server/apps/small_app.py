@@ -40,7 +40,7 @@ def reveal() -> str:
     return os.environ["API_KEY"]
 
 
-@app.function(image=image, retries=modal.Retries(max_retries=2, initial_delay=1.0))
+@app.function(image=image, retries=modal.Retries(max_retries=2, initial_delay=0.1))
 def fail_before(successes_at: int) -> int:
     """Fails until it was tried that often."""
     claims.put("tries", tries := claims.get("tries", 0) + 1)

@@ -1,0 +1,56 @@
+"""Containers run the Python that the test names, such as the trainer environment, which knows nothing of Modal."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import modal
+import pytest
+
+from tests.modal_server import ModalServer, Settings
+from tests.modal_server.interpreter import inspect_interpreter
+
+Small = Callable[[str], modal.Function]
+
+
+@pytest.fixture
+def bare_python(tmp_path: Path) -> Path:
+    """An environment with one package of its own, named like one of the client's."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    python = tmp_path / "bare" / "bin" / "python"
+    packages = next((tmp_path / "bare" / "lib").glob("python*/site-packages"))
+    (packages / "typing_extensions.py").write_text(
+        f"from importlib.util import module_from_spec, spec_from_file_location\n"
+        f"OWN = True\n"
+        f"_spec = spec_from_file_location('_theirs', {_theirs()!r})\n"
+        f"_module = module_from_spec(_spec); _spec.loader.exec_module(_module)\n"
+        f"globals().update({{k: v for k, v in vars(_module).items() if not k.startswith('__')}})\n"
+    )
+    return python
+
+
+def _theirs() -> str:
+    import typing_extensions
+
+    return typing_extensions.__file__
+
+
+@pytest.fixture
+def modal_settings(bare_python: Path) -> Settings:
+    return Settings(container_python=bare_python)
+
+
+def test_the_clients_packages_come_after_those_of_the_interpreter(small: Small, modal_server: ModalServer) -> None:
+    seen = small("describe").remote()
+    own = next(i for i, path in enumerate(seen["path"]) if "bare/lib" in path)
+    client = seen["path"].index(str(Path(modal.__file__).parent.parent))
+    assert own < client == len(seen["path"]) - 1
+    assert seen["prefix"] == str(modal_server.settings.container_python.parent.parent)
+    assert "PYTHONPATH" not in seen["environment"]
+
+
+def test_an_interpreter_that_has_modal_runs_the_entrypoint_as_it_is() -> None:
+    assert inspect_interpreter(Path(sys.executable)).entrypoint == ("-m", "modal._container_entrypoint")
