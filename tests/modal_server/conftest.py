@@ -1,38 +1,38 @@
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import modal
 import pytest
 
-from tests.modal_server.fixture import client, modal_server, modal_settings
+from tests.modal_server import ModalServer, Settings
+from tests.modal_server.deployed import APPS, Small, deploy_small, load
+from tests.modal_server.fixture import client, client_of, modal_server, modal_settings
+from tests.modal_server.settings import REPOSITORY
 
 __all__ = ["client", "modal_server", "modal_settings"]
-_APPS = Path(__file__).with_name("apps")
 
 
 @pytest.fixture
 def fresh_app(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Imports an app anew: its handles remember the server that they were first used with."""
-    monkeypatch.syspath_prepend(str(_APPS))
-
-    def load(name: str) -> ModuleType:
-        sys.modules.pop(name, None)
-        return importlib.import_module(name)
-
+    monkeypatch.syspath_prepend(str(APPS))
     return load
 
 
 @pytest.fixture
-def small(
-    fresh_app: Callable[[str], ModuleType], modal_server: object, client: modal.Client
-) -> Callable[[str], modal.Function]:
-    """`small("add")`: a function of the deployed small app."""
-    modal_server.set_secret("keys", {"API_KEY": "sesame"})  # type: ignore[attr-defined]
-    module = fresh_app("small_app")
-    module.app.deploy(client=client)
-    return lambda name: modal.Function.from_name(module.NAME, name, client=client)
+def small(fresh_app: object, modal_server: ModalServer, client: modal.Client) -> Small:
+    """On a server of its own."""
+    return deploy_small(modal_server, client)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Small]:
+    """On a server that the module's tests share, with warm containers: for tests that look at their own traces only."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        ModalServer(Settings(grace_s=0.5, container_environment={"REPOSITORY": str(REPOSITORY)})) as server,
+    ):
+        patch.syspath_prepend(str(APPS))
+        with client_of(server, patch) as client:
+            yield deploy_small(server, client)

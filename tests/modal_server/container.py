@@ -19,6 +19,7 @@ from tests.modal_server import rootfs
 from tests.modal_server.calls import Input, InputState
 from tests.modal_server.logs import STDERR, STDOUT, SYSTEM
 from tests.modal_server.open_files import first_open
+from tests.modal_server.settings import LAUNCH
 from tests.modal_server.signals import Signal
 from tests.modal_server.volumes import Checkout
 from tests.modal_server.world import World, new_id
@@ -26,8 +27,6 @@ from tests.modal_server.world import World, new_id
 if TYPE_CHECKING:
     from tests.modal_server.dispatch import Service
     from tests.modal_server.pool import Pool
-
-_LAUNCH = Path(__file__).with_name("launch.py")
 
 
 class ContainerState(StrEnum):
@@ -111,7 +110,7 @@ class Container:
             sys.executable,
             "-I",
             "-S",
-            str(_LAUNCH),
+            str(LAUNCH),
             str(spec),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -119,7 +118,14 @@ class Container:
             env={},
             limit=1 << 24,
         )
-        if self.stopping and self.preempted:
+        if self.stopping:
+            self.kill()
+        self._climb(self._expect_start())
+
+    async def _expect_start(self) -> None:
+        await asyncio.sleep(self.function.startup_timeout_secs or self.function.timeout_secs or 300)
+        if self.state == ContainerState.STARTING:
+            self._say("The container was not ready within its startup timeout\n")
             self.kill()
 
     async def _wait(self) -> None:

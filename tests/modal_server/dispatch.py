@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -15,6 +16,8 @@ from modal_proto.api_grpc import ModalClientBase
 
 from tests.modal_server.record import CLIENT, Record
 from tests.modal_server.settings import Settings
+
+_REMEMBERED = 200
 
 
 class Service(Protocol):
@@ -52,6 +55,8 @@ class Dispatch:
         self._settings = settings
         self._answers = answers
         self._caller = caller
+        # The client repeats a call whose answer it did not get, under the same key: it must not take effect twice.
+        self._answered: OrderedDict[str, Message] = OrderedDict()
 
     def __mapping__(self) -> Mapping[str, Handler]:
         handlers: Mapping[str, Handler] = _Everything().__mapping__()
@@ -80,12 +85,20 @@ class Dispatch:
                 async for reply in respond(request):
                     await stream.send_message(reply)
                 return
-            reply = await respond(request)
+            key = (stream.metadata or {}).get("x-idempotency-key", "")
+            reply = self._answered.get(key) or await respond(request) or reply_type()
+            self._remember(key, reply)
             if fault and fault.after:
                 _carry_out(fault)
-            await stream.send_message(reply if reply is not None else reply_type())
+            await stream.send_message(reply)
 
         return handle
+
+    def _remember(self, key: str, reply: Message) -> None:
+        if key:
+            self._answered[key] = reply
+            if len(self._answered) > _REMEMBERED:
+                self._answered.popitem(last=False)
 
     def _authenticate(self, stream: grpclib.server.Stream[Any, Any]) -> None:
         """Containers send no token: their socket is their identity."""

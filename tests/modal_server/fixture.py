@@ -7,16 +7,15 @@ Clients are processes of their own, started with `os.environ | modal_server.envi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import modal
 import pytest
 
 from tests.modal_server.server import ModalServer
-from tests.modal_server.settings import Settings
+from tests.modal_server.settings import Settings, why_no_mounts
 
-needs_mounts = pytest.mark.skipif(
-    not Settings().mounts, reason="Volumes inside of containers need private mounts, which need root"
-)
+needs_mounts = pytest.mark.skipif(bool(why_no_mounts()), reason=f"Volumes inside of containers: {why_no_mounts()}")
 
 
 @pytest.fixture
@@ -34,8 +33,15 @@ def modal_server(modal_settings: Settings) -> Iterator[ModalServer]:
 @pytest.fixture
 def client(modal_server: ModalServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[modal.Client]:
     """A client inside of the test's process: `app.deploy(client=client)`, `Function.from_name(..., client=client)`."""
-    for name, value in modal_server.environment().items():
-        monkeypatch.setenv(name, value)
-    client = modal.Client.from_credentials(*modal_server.settings.token)
+    with client_of(modal_server, monkeypatch) as client:
+        yield client
+
+
+@contextmanager
+def client_of(server: ModalServer, patch: pytest.MonkeyPatch) -> Iterator[modal.Client]:
+    """The client's configuration is read from the environment, so that is set, too."""
+    for name, value in server.environment().items():
+        patch.setenv(name, value)
+    client = modal.Client.from_credentials(*server.settings.token)
     yield client
     client.close()

@@ -50,6 +50,7 @@ def build_root(spec):
     mount("overlay", root, "overlay", options=f"lowerdir=/,upperdir={spec['upper']},workdir={spec['work']}")
     mount("/dev", root + "/dev", flags=MS_BIND | MS_REC)
     mount("tmpfs", root + "/dev/shm", "tmpfs")
+    mount("/sys", root + "/sys", flags=MS_BIND | MS_REC)
     for source, target, read_only in spec["binds"]:
         bind(source, root + target, read_only)
     for target, link in spec["links"]:

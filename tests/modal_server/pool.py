@@ -117,6 +117,9 @@ class Pool:
         one = container.inputs.pop(output.input_id, None)
         if one is None or one.state == InputState.DONE or output.retry_count < one.attempt:
             return
+        if container.function.single_use_containers:
+            container.stopping = True
+            self._scheduler.schedule()
         if output.result.status == Result.GENERIC_STATUS_TERMINATED and one.timed_out:
             output.result.CopyFrom(self._timeout())
         if output.result.status in (Result.GENERIC_STATUS_FAILURE, Result.GENERIC_STATUS_TIMEOUT):

@@ -77,7 +77,8 @@ def write_spec(
     hidden = [*_HIDDEN, *(str(path) for path in settings.hidden)]
     binds: list[tuple[str, str, bool]] = [(str(folder / "private"), PRIVATE, False)]
     for path in [*interpreter.folders, *settings.visible]:
-        if any(path.is_relative_to(place) for place in hidden):
+        elsewhere = path.stat().st_dev != Path("/").stat().st_dev
+        if elsewhere or any(path.is_relative_to(place) for place in hidden):
             binds.append((str(path), str(path), True))
     links = []
     for volume_id, (checkout, mount) in checkouts.items():

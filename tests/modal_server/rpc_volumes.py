@@ -122,16 +122,21 @@ class VolumeResponder:
     async def VolumeListFiles(
         self, request: api_pb2.VolumeListFilesRequest
     ) -> AsyncIterator[api_pb2.VolumeListFilesResponse]:
-        entries = self._volume(request.volume_id).entries(request.path, recursive=request.recursive)
+        entries = await self._entries(request.volume_id, request.path, request.recursive)
         for start in range(0, len(entries), _PAGE):
             yield api_pb2.VolumeListFilesResponse(entries=entries[start : start + _PAGE])
 
     async def VolumeListFiles2(
         self, request: api_pb2.VolumeListFiles2Request
     ) -> AsyncIterator[api_pb2.VolumeListFiles2Response]:
-        entries = self._volume(request.volume_id).entries(request.path, recursive=request.recursive)
+        entries = await self._entries(request.volume_id, request.path, request.recursive)
         for start in range(0, len(entries), _PAGE):
             yield api_pb2.VolumeListFiles2Response(entries=entries[start : start + _PAGE])
+
+    async def _entries(self, volume_id: str, path: str, recursive: bool) -> list[api_pb2.FileEntry]:
+        volume = self._volume(volume_id)
+        async with volume.lock:
+            return volume.entries(path, recursive=recursive)
 
     async def VolumeGetFile2(self, request: api_pb2.VolumeGetFile2Request) -> api_pb2.VolumeGetFile2Response:
         volume = self._volume(request.volume_id)

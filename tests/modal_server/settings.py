@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+LAUNCH = Path(__file__).with_name("launch.py")
+
+
+@cache
+def why_no_mounts() -> str:
+    """Empty when a container's private file system can be made here, else what is in the way. Tried once."""
+    if os.geteuid() != 0:
+        return "private mounts need root"
+    with tempfile.TemporaryDirectory(prefix="modal-server-") as folder:
+        parts = {part: os.path.join(folder, part) for part in ("root", "upper", "work")}
+        for part in parts.values():
+            os.mkdir(part)
+        nothing: dict[str, object] = {"hidden": [], "binds": [], "links": [], "environment": {}}
+        spec = parts | nothing | {"mounts": True, "workdir": "/", "argv": ["/bin/true"]}
+        Path(folder, "spec.json").write_text(json.dumps(spec))
+        command = [sys.executable, "-I", "-S", str(LAUNCH), os.path.join(folder, "spec.json")]
+        tried = subprocess.run(command, capture_output=True, text=True, check=False)
+    if tried.returncode == 0:
+        return ""
+    return f"private mounts fail here: {(tried.stderr.splitlines() or ['no message'])[-1]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +51,7 @@ class Settings:
     hidden: tuple[Path, ...] = (REPOSITORY,)
     """Paths that containers see empty, besides temporary and home folders: what the image did not add is absent."""
 
-    mounts: bool = os.geteuid() == 0
+    mounts: bool = field(default_factory=lambda: not why_no_mounts())
     """Private mounts and process namespaces, which need root. Without: no Volumes inside of containers."""
 
     grace_s: float = 2.0

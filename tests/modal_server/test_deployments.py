@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from grpclib import Status
 
 from tests.modal_server import ModalServer
+from tests.modal_server.deployed import Small
 
 FreshApp = Callable[[str], ModuleType]
 _VERSIONED = """
@@ -74,7 +76,7 @@ def test_a_missing_secret_and_a_missing_key_stop_the_deployment(
 
 
 def test_function_specs_and_image_layers_are_kept_as_the_client_sent_them(
-    small: Callable[[str], modal.Function], modal_server: ModalServer
+    small: Small, modal_server: ModalServer
 ) -> None:
     specs = modal_server.function_specs()
     assert specs["outlast"][-1].timeout_secs == 1
@@ -91,9 +93,7 @@ def test_a_wrong_token_is_refused(modal_server: ModalServer, client: modal.Clien
     stranger.close()
 
 
-def test_a_call_whose_answer_is_lost_had_its_effect(
-    small: Callable[[str], modal.Function], modal_server: ModalServer
-) -> None:
+def test_a_call_whose_answer_is_lost_had_its_effect(small: Small, modal_server: ModalServer) -> None:
     modal_server.fail("FunctionMap", status=Status.FAILED_PRECONDITION, after=True)
     with pytest.raises(modal.exception.ConflictError):
         small("wait").spawn(0, "lost")
@@ -102,6 +102,26 @@ def test_a_call_whose_answer_is_lost_had_its_effect(
     with pytest.raises(modal.exception.ConflictError):
         small("wait").spawn(0, "never")
     assert len(modal_server.function_calls()) == 1
+
+
+def test_a_call_that_the_client_repeats_by_itself_has_its_effect_once(small: Small) -> None:
+    small.server.fail("FunctionMap", status=Status.UNAVAILABLE, after=True)
+    assert small("wait").spawn(0, "repeated").get(timeout=20) == "repeated"
+    assert small.server.counts()["FunctionMap"] == 2
+    assert len(small.server.function_calls()) == 1
+
+
+def test_a_client_is_killed_at_the_very_call_that_the_test_names(modal_server: ModalServer, tmp_path: Path) -> None:
+    code = (
+        "import modal\n"
+        "names = modal.Dict.from_name('names', create_if_missing=True)\n"
+        "for number in range(5): names.put(number, number)\n"
+    )
+    clients: list[subprocess.Popen[bytes]] = []
+    modal_server.act("DictUpdate", lambda: clients[0].kill(), nth=3, after=True)
+    clients.append(subprocess.Popen([sys.executable, "-c", code], env=os.environ | modal_server.environment()))
+    assert clients[0].wait(30) == -signal.SIGKILL
+    assert modal_server.dict_items("names") == {0: 0, 1: 1, 2: 2}
 
 
 def test_an_unknown_call_is_answered_unimplemented_and_named(
@@ -114,7 +134,7 @@ def test_an_unknown_call_is_answered_unimplemented_and_named(
 
 
 @pytest.mark.slow
-def test_the_command_line_works_too(small: Callable[[str], modal.Function], modal_server: ModalServer) -> None:
+def test_the_command_line_works_too(small: Small, modal_server: ModalServer) -> None:
     small("add").spawn(1).get(timeout=20)
     small("write").remote("a/b.txt", "text", commit=True) if modal_server.settings.mounts else None
 

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import modal
 import pytest
 
 from tests.modal_server import ModalServer, Settings
-
-Small = Callable[[str], modal.Function]
+from tests.modal_server.deployed import Small
 
 
 @pytest.fixture
@@ -22,7 +22,10 @@ def signals(server: ModalServer) -> list[str]:
 
 @pytest.mark.parametrize(
     ("stubborn", "seen"),
-    [(0, ["InputCancellation"]), (1, ["InputCancellation", "KeyboardInterrupt"])],
+    [
+        (0, ["InputCancellation"]),
+        pytest.param(1, ["InputCancellation", "KeyboardInterrupt"], marks=pytest.mark.slow),
+    ],
 )
 def test_a_timeout_cancels_then_interrupts_then_kills(
     small: Small, modal_server: ModalServer, stubborn: int, seen: list[str]
@@ -32,6 +35,7 @@ def test_a_timeout_cancels_then_interrupts_then_kills(
     assert signals(modal_server) == seen
 
 
+@pytest.mark.slow
 def test_who_ignores_all_signals_is_killed(small: Small, modal_server: ModalServer) -> None:
     with pytest.raises(modal.exception.FunctionTimeoutError):
         small("outlast").spawn(9).get(timeout=20)
@@ -40,6 +44,7 @@ def test_who_ignores_all_signals_is_killed(small: Small, modal_server: ModalServ
     assert task.exit_code == 137
 
 
+@pytest.mark.slow
 def test_a_timed_out_call_is_retried_as_often_as_its_policy_says(small: Small, modal_server: ModalServer) -> None:
     with pytest.raises(modal.exception.FunctionTimeoutError):
         small("outlast").with_options(retries=1).spawn(0).get(timeout=20)
@@ -77,7 +82,7 @@ def test_cancelling_with_the_containers_ends_them_within_the_grace_time(
 
 
 def test_a_preempted_container_hears_sigint_and_its_input_starts_again(small: Small, modal_server: ModalServer) -> None:
-    call = small("wait").spawn(1.5, "preempted")
+    call = small("wait").spawn(0.7, "preempted")
     task = modal_server.wait_until(lambda: modal_server.tasks("wait") and modal_server.tasks("wait")[0])
     modal_server.wait_until(lambda: modal_server.dict_items("claims").get(("started", "preempted")))
     modal_server.preempt(task.id)
@@ -88,13 +93,14 @@ def test_a_preempted_container_hears_sigint_and_its_input_starts_again(small: Sm
 
 
 def test_a_killed_container_ends_with_137_and_its_input_starts_again(small: Small, modal_server: ModalServer) -> None:
-    call = small("wait").spawn(1.0, "killed")
+    call = small("wait").spawn(0.5, "killed")
     modal_server.wait_until(lambda: modal_server.dict_items("claims").get(("started", "killed")))
     modal_server.kill(modal_server.tasks("wait")[0].id)
     assert call.get(timeout=20) == "killed"
     assert modal_server.tasks("wait")[0].exit_code == 137
 
 
+@pytest.mark.slow
 class TestCrashing:
     @pytest.fixture
     def modal_settings(self) -> Settings:
@@ -130,3 +136,5 @@ def test_stopping_the_server_leaves_no_process_and_no_file(small: Small, modal_s
     modal_server.wait_until(lambda: modal_server.dict_items("claims").get(("started", "left")))
     modal_server.stop()
     assert not modal_server.folder.exists()
+    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+    assert not [command for command in running if str(modal_server.folder).encode() in command]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import modal
 import pytest
 
 from tests.modal_server import ModalServer, Settings
+from tests.modal_server.deployed import Small
 from tests.modal_server.interpreter import inspect_interpreter
-
-Small = Callable[[str], modal.Function]
+from tests.modal_server.settings import REPOSITORY
 
 
 @pytest.fixture
@@ -54,3 +53,22 @@ def test_the_clients_packages_come_after_those_of_the_interpreter(small: Small, 
 
 def test_an_interpreter_that_has_modal_runs_the_entrypoint_as_it_is() -> None:
     assert inspect_interpreter(Path(sys.executable)).entrypoint == ("-m", "modal._container_entrypoint")
+
+
+TRAINER = REPOSITORY / ".axosweep" / "trainer" / "bin" / "python"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TRAINER.exists(), reason="the trainer environment is not installed")
+class TestTrainerEnvironment:
+    @pytest.fixture
+    def modal_settings(self) -> Settings:
+        return Settings(container_python=TRAINER)
+
+    def test_containers_run_in_it_and_what_they_start_knows_nothing_of_modal(self, small: Small) -> None:
+        seen = small("import_here_and_in_a_child").remote("axolotl", "modal", "google.protobuf")
+        assert "trainer" in seen["here"]["axolotl"]
+        assert "trainer" not in seen["here"]["modal"]
+        assert "trainer" in seen["child"]["axolotl"]
+        assert seen["child"]["modal"] == "None"
+        assert seen["child"]["google.protobuf"] == seen["here"]["google.protobuf"]

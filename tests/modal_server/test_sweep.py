@@ -67,10 +67,11 @@ def test_a_sweep_runs_to_its_end_while_no_client_is_there(
     assert json.loads(b"".join(runs.read_file("runs/b/result.json")))["loss"] == 0.25
     lines = [entry.message for entry in modal.FunctionCall.from_id(trained[2], client=client).logs.tail(50)]
     assert lines == ["training in /runs/runs/c\n"]
+    check_what_was_seen(modal_server)
 
 
-def test_the_server_saw_the_gpus_the_caps_and_few_calls(submitted: str, modal_server: ModalServer) -> None:
-    finished(modal_server, "train", 3)
+def check_what_was_seen(modal_server: ModalServer) -> None:
+    """The GPUs, the caps, the mounts, the layers, and that one call was enough."""
     assert sorted(task.gpu for task in modal_server.tasks("train")) == ["A100-80GB:2", "A100-80GB:2", "H100:4"]
     assert modal_server.peak_gpus() <= 2 + 4
     assert modal_server.counts()["FunctionMap"] == 1
@@ -103,6 +104,7 @@ def test_cancelling_ends_a_training_with_all_its_processes(
     modal_server.wait_until(lambda: "training in /runs/runs/c" in modal_server.log(function="train"), 60)
     call = next(call for call in modal_server.function_calls("train") if call.gpu == "H100:4")
     modal.FunctionCall.from_id(call.id, client=client).cancel(terminate_containers=True)
-    task = modal_server.wait_until(lambda: [t for t in modal_server.tasks("train") if t.gpu == "H100:4" and t.ended_at])
-    assert task[0].exit_code != 0
+    tasks = [task for task in modal_server.tasks("train") if task.gpu == "H100:4"]
+    modal_server.wait_until(lambda: all(task.ended_at for task in modal_server.tasks("train")))
+    assert len(tasks) == 1
     assert not (modal_server.volume_tree("runs") / "runs" / "c" / "result.json").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -80,7 +81,9 @@ def copy_tree(source: Path, target: Path, *, link: bool) -> None:
 
 
 def _remove(path: Path) -> None:
+    """A folder in which somebody else put something meanwhile stays."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        with contextlib.suppress(OSError):
+            path.rmdir()
     else:
         path.unlink(missing_ok=True)

@@ -87,8 +87,11 @@ class Volume:
 
     async def checkout(self, path: Path, *, read_only: bool) -> Checkout:
         async with self.lock:
-            await asyncio.to_thread(copy_tree, self.tree, path, link=read_only)
-            return Checkout(self, path, read_only, own=scan(path), seen=scan(self.tree))
+            return await asyncio.to_thread(self._checkout, path, read_only)
+
+    def _checkout(self, path: Path, read_only: bool) -> Checkout:
+        copy_tree(self.tree, path, link=read_only)
+        return Checkout(self, path, read_only, own=scan(path), seen=scan(self.tree))
 
     def resolve(self, path: str) -> Path:
         """A client's path inside of the tree."""

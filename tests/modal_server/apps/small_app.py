@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -30,6 +32,8 @@ def describe() -> dict[str, object]:
         "cwd": os.getcwd(),
         "environment": dict(os.environ),
         "home": sorted(os.listdir("/root")) if os.environ["HOME"] == "/root" else [],
+        "tmp": os.listdir("/tmp"),
+        "repository": os.listdir(os.environ["REPOSITORY"]) if "REPOSITORY" in os.environ else None,
         "prefix": sys.prefix,
         "path": sys.path,
     }
@@ -41,10 +45,10 @@ def reveal() -> str:
 
 
 @app.function(image=image, retries=modal.Retries(max_retries=2, initial_delay=0.1))
-def fail_before(successes_at: int) -> int:
-    """Fails until it was tried that often."""
-    claims.put("tries", tries := claims.get("tries", 0) + 1)
-    if tries < successes_at:
+def fail_before(name: str, enough: int) -> int:
+    """Fails until it was tried that often under this name."""
+    claims.put(("tries", name), tries := claims.get(("tries", name), 0) + 1)
+    if tries < enough:
         raise ValueError(f"try {tries}")
     return tries
 
@@ -157,6 +161,16 @@ def claim(key: str) -> bool:
 @app.function(image=image, gpu=["H100:2", "A100-80GB:2"])
 def ranked() -> str:
     return "ran"
+
+
+@app.function(image=image)
+def import_here_and_in_a_child(*names: str) -> dict[str, dict[str, str]]:
+    """Where each is found by the entrypoint's own process, and by one that it starts."""
+    look = "import importlib.util, json, sys; find = lambda n: importlib.util.find_spec(n)\n"
+    tell = "print(json.dumps({n: str(find(n) and find(n).origin) for n in sys.argv[1:]}))"
+    child = subprocess.run([sys.executable, "-c", look + tell, *names], check=True, capture_output=True, text=True)
+    here = {name: str(importlib.util.find_spec(name).origin) for name in names}  # type: ignore[union-attr]
+    return {"here": here, "child": json.loads(child.stdout)}
 
 
 @app.function(image=image)
