@@ -8,8 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.errors import SweepError, did_you_mean
-from runner.overrides import in_a_shell, parts, spoken
+from runner.errors import SweepError
+from runner.overrides import in_a_shell, no_such_option, parts, spoken
 from runner.vocabulary import Vocabulary
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, SweepError)
@@ -49,9 +49,7 @@ def _missing(name: str, error: MissingConfigException, vocabulary: Vocabulary) -
     options = vocabulary.groups.get(group, tuple(error.options or ()))
     if not group or not options:
         return str(error).split("\n")[0]
-    return (
-        f"{group}={option}: there is no such {group}.{did_you_mean(option, options)} There are: {', '.join(options)}."
-    )
+    return no_such_option(group, option, options)
 
 
 def _sentences(error: BaseException, vocabulary: Vocabulary) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,10 @@ from runner.fields import unknown_key
 from runner.vocabulary import AXOLOTL, Vocabulary
 
 _OVERRIDE = re.compile(r"(?P<sign>~|\+\+|\+|)(?P<key>[^=@+~\s]+)(?P<package>@[^=\s]+)?(?:=(?P<value>.*))?", re.S)
+
+
+_NO_TEXT = re.compile(r"null|true|false|[+-]?\d+(\.\d*)?", re.I)
+"""What Hydra's grammar reads as something else than text, and a group's option is text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +71,22 @@ def _group(said: Parts, vocabulary: Vocabulary) -> str:
     if said.value is not None and said.value.startswith("["):
         swept = f"-m {said.key}={said.value.strip('[]')}"
         raise SweepError(f"{said} would lay the options over one another, the last one on top. To sweep: {swept}")
+    for option in re.split(r"[,()]", said.value or ""):
+        if _NO_TEXT.fullmatch(option.strip()):
+            raise SweepError(no_such_option(said.key, option.strip(), vocabulary.groups[said.key]))
     if said.sign in ("", "+") and not said.package:
         return f"{'' if said.key in vocabulary.chosen else '+'}{said.key}={said.value}"
     return str(said)
+
+
+def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
+    """The sentence for an option that a group does not have.
+
+    >>> no_such_option("lora", "16", ["r8", "r16"])
+    'lora=16: there is no such lora. Did you mean r16? There are: r8, r16.'
+    """
+    there_are = f"{did_you_mean(option, options)} There are: {', '.join(options)}."
+    return f"{group}={option}: there is no such {group}.{there_are}"
 
 
 def _axolotl(said: Parts, rest: str) -> str:
