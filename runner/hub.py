@@ -63,6 +63,8 @@ def _ask(repository: Repository, revision: str) -> Resolved:
     endpoint = os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
     quoted = urllib.parse.quote(revision, safe="")
     token = _token()
+    if token and not (token.isascii() and token.isprintable()):  # what http.client says of it would repeat it
+        return Resolved(None, "the token (HF_TOKEN, `hf auth login`) holds characters that cannot be sent")
     address = f"{endpoint}/api/{repository.kind}/{repository.name}/revision/{quoted}"
     try:
         request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"} if token else {})
@@ -80,7 +82,7 @@ def _ask(repository: Repository, revision: str) -> Resolved:
 
 def _token() -> str | None:
     """HF_TOKEN, or what `hf auth login` has kept."""
-    if token := os.environ.get("HF_TOKEN"):
+    if token := os.environ.get("HF_TOKEN", "").strip():
         return token
     kept = Path(os.environ.get("HF_TOKEN_PATH") or _home() / "token").expanduser()
     try:
@@ -91,7 +93,10 @@ def _token() -> str | None:
 
 def _refusal(code: int, repository: Repository) -> str:
     if code in (401, 403):
-        return f"the hub answered {code}: no such name, or it is private or gated and your token (HF_TOKEN, `hf auth login`) does not open it"
+        return (
+            f"the hub answered {code}: no such name, or it is private or gated and your token (HF_TOKEN, "
+            "`hf auth login`) does not open it"
+        )
     if code == 404:
         return f"the hub answered 404: it has no {repository.kind.removesuffix('s')} of this name and revision"
     return f"the hub answered {code}"

@@ -96,6 +96,22 @@ def test_the_token_is_sent_only_when_there_is_one(far: Hub, monkeypatch: pytest.
     assert far.tokens == [None, "Bearer secret"]
 
 
+def test_the_white_space_around_a_token_is_no_part_of_it(far: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret\n")
+    assert resolve(MODEL, None).commit == COMMIT
+    assert far.tokens == ["Bearer secret"]
+
+
+def test_a_token_that_cannot_be_sent_is_a_problem_that_does_not_repeat_it(
+    far: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "sec\nret")
+    problem = resolve(MODEL, None).problem
+    assert "HF_TOKEN" in problem
+    assert "sec" not in problem
+    assert far.asked == []
+
+
 def test_a_token_that_a_login_has_kept_is_sent_too(far: Hub, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("kept\n")
     resolve(MODEL, None)
