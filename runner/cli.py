@@ -12,9 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from runner import terminal
-from runner.errors import SweepError
+from runner.errors import SweepError, did_you_mean
 
-EXIT_FAILED_RUN = 1
 EXIT_USER_MISTAKE = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
@@ -44,6 +43,10 @@ def _dispatch(words: list[str]) -> int:
 
         print(help_page.text())
         return 0
+    if verb.isidentifier():
+        verbs = [name for name in VERBS if not name.startswith("_")]
+        meant = did_you_mean(verb, verbs)
+        raise SweepError(f"There is no verb {verb}.{meant} The verbs are {', '.join(verbs)}; a run takes KEY=VALUE.")
     return _hydra(words)
 
 

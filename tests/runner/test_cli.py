@@ -71,6 +71,12 @@ def test_a_mistake_is_one_message_and_exit_code_2(swept: Store) -> None:
     assert done.stderr.startswith(f"axosweep: There is no sweep rats in {swept.root}.")
 
 
+def test_a_misspelt_verb_is_told_the_verbs(swept: Store) -> None:
+    done = axosweep(swept, "comapre")
+    assert done.returncode == 2
+    assert "Did you mean compare?" in done.stderr
+
+
 def test_a_store_that_is_not_there_has_no_sweeps_and_is_not_made(store: Store, tmp_path: Path) -> None:
     done = axosweep(Store(tmp_path), "status", "--json", "--store", str(store.root))
     assert json.loads(done.stdout)["sweeps"] == []
