@@ -5,7 +5,9 @@ With the application and the plugins, the only place that knows Hydra and omegac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import omegaconf
@@ -14,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner.errors import SweepError, did_you_mean
 from runner.fields import axolotl_fields, unknown_keys
+from runner.identity import is_address
 from runner.overrides import parts
 from runner.shipped import shipped_root
 from runner.types import Action, DataChoice, ExecutorChoice, Experiment, Gpu, Request, TrackingChoice
@@ -44,15 +47,18 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
     Raises SweepError with everything that is wrong with this job, one line each.
     """
     node = _plain(config)
-    axolotl = dict(node["axolotl"])
-    gpu = Gpu(type=str(node["gpu"]["type"]), count=node["gpu"]["count"])
-    data = DataChoice(**node["data"])
-    tracking = TrackingChoice(**node["tracking"] | {"tags": tuple(node["tracking"]["tags"] or ())})
+    axolotl = _mapping(node, "axolotl")
+    gpu = Gpu(**_fields(node, "gpu", Gpu))
+    data = DataChoice(**_fields(node, "data", DataChoice))
+    tracking = TrackingChoice(**_fields(node, "tracking", TrackingChoice))
+    executor = ExecutorChoice(**_fields(node, "executor", ExecutorChoice))
     problems = [
         *unknown_keys(axolotl, axolotl_fields()),
+        *_ownership_problems(axolotl),
         *_gpu_problems(gpu, axolotl),
         *_data_problems(data, axolotl),
         *_tracking_problems(tracking),
+        *_executor_problems(executor),
     ]
     if problems:
         raise SweepError("\n".join(problems))
@@ -61,8 +67,8 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
         axolotl=_limited(axolotl, data.limit),
         gpu=gpu,
         data=data,
-        tracking=tracking,
-        executor=ExecutorChoice(**node["executor"]),
+        tracking=replace(tracking, tags=tuple(tracking.tags or ())),
+        executor=executor,
     )
 
 
@@ -76,8 +82,8 @@ def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[
         raise SweepError(f"action={config.action}: it is one of {', '.join(Action)}.") from error
     return Request(
         action=action,
-        name=config.name or _name(choices, keys),
-        store=config.store,
+        name=_name(choices, keys) if config.name is None else str(config.name),
+        store=None if config.store is None else str(config.store),
         json=bool(config.json),
     )
 
@@ -101,6 +107,25 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
+def _mapping(node: Mapping[str, Any], name: str) -> dict[str, Any]:
+    values = node.get(name)
+    if not isinstance(values, dict):
+        raise SweepError(f"{name} is {values!r}; it is a mapping of keys. Set one of them: {name}.KEY=value.")
+    return dict(values)
+
+
+def _fields(node: Mapping[str, Any], name: str, kind: type[Any]) -> dict[str, Any]:
+    """A config node with the keys of the dataclass that it becomes, and no others."""
+    values, known = _mapping(node, name), [field.name for field in fields(kind)]
+    missing = [f"{name}.{one.name}" for one in fields(kind) if one.default is MISSING and one.name not in values]
+    if missing:
+        raise SweepError(f"The config has no {', '.join(missing)}: it is needed, so it cannot be taken out.")
+    for key in values:
+        if key not in known:
+            raise SweepError(f"{name} has no {key}.{did_you_mean(key, known)} It has: {', '.join(known)}.")
+    return values
+
+
 def _unresolved(error: OmegaConfBaseException) -> str:
     key = error.full_key or "?"
     reason = str(error.msg or error).splitlines()[0]
@@ -109,9 +134,46 @@ def _unresolved(error: OmegaConfBaseException) -> str:
     return f"{key} cannot be resolved: {reason}"
 
 
+def _ownership_problems(axolotl: Mapping[str, Any]) -> list[str]:
+    """Keys that would be dropped without a word, decide a run from outside its key, or be kept in clear."""
+    problems = [f"{key}: {_SET_BY_AXOSWEEP} {_instead(key)}" for key in axolotl if is_address(key) and axolotl[key]]
+    if axolotl.get("resume_from_checkpoint"):
+        problems.append(
+            "resume_from_checkpoint: a run goes on from its own newest checkpoint by itself; another's would decide "
+            "its result and stand in no key. Take it out (~resume_from_checkpoint); lora_model_dir starts from an "
+            "adapter."
+        )
+    problems += [
+        f"{key} holds a secret, and a run's config is kept on disk in clear. Take it out, and set the variable that "
+        "its service reads from the environment."
+        for key in _secrets(axolotl)
+        if not is_address(key)
+    ]
+    return problems
+
+
+_SET_BY_AXOSWEEP = "axosweep decides where a run writes and who is told, so this would not reach Axolotl."
+_SECRET = re.compile(r"(^|_)(api_key|secret|password|webhook_url)$")
+
+
+def _instead(key: str) -> str:
+    if key.startswith("wandb_") or key == "use_wandb":
+        return f"Take it out (~{key}); W&B is set by tracking.mode, .project, .entity and .tags."
+    return f"Take it out (~{key})."
+
+
+def _secrets(node: Any, before: str = "") -> Iterator[str]:
+    """Dotted names of the keys that hold a secret. Their values are never shown."""
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for name, value in items:
+        if isinstance(value, str) and value and _SECRET.search(str(name)):
+            yield f"{before}{name}"
+        yield from _secrets(value, f"{before}{name}.")
+
+
 def _gpu_problems(gpu: Gpu, axolotl: Mapping[str, Any]) -> list[str]:
     problems = []
-    if not isinstance(gpu.count, int) or isinstance(gpu.count, bool) or gpu.count < 1:
+    if not _is_integer(gpu.count, least=1):
         problems.append(f"gpu.count={gpu.count}: a run needs at least one process. Write gpu.count=1 or more.")
     if gpu.type == "cpu":
         problems += [
@@ -134,7 +196,9 @@ def _data_problems(data: DataChoice, axolotl: Mapping[str, Any]) -> list[str]:
         problems.append("A dataset has no path. dataset=local reads your own file: add data.path=FILE.")
     elif data.path is not None and data.path not in paths:
         problems.append(f"data.path={data.path} is not read by this dataset. Add dataset=local.")
-    if data.limit is not None and (not isinstance(data.limit, int) or data.limit < 1):
+    if data.seed is not None and not _is_integer(data.seed):
+        problems.append(f"data.seed={data.seed}: a whole number, or null for the run's own seed.")
+    if data.limit is not None and not _is_integer(data.limit, least=1):
         problems.append(f"data.limit={data.limit}: a number of rows, at least 1.")
     elif data.limit is not None:
         problems += _limit_problems(data.limit, axolotl)
@@ -168,7 +232,24 @@ def _split(dataset: Mapping[str, Any]) -> str:
 
 
 def _tracking_problems(tracking: TrackingChoice) -> list[str]:
+    problems = []
     modes = ("online", "offline", "disabled")
-    if tracking.mode in modes:
-        return []
-    return [f"tracking.mode={tracking.mode}: it is one of {', '.join(modes)}.{did_you_mean(tracking.mode, modes)}"]
+    if tracking.mode not in modes:
+        meant = did_you_mean(str(tracking.mode), modes)
+        problems.append(f"tracking.mode={tracking.mode}: it is one of {', '.join(modes)}.{meant}")
+    if isinstance(tracking.tags, str):
+        problems.append(f"tracking.tags={tracking.tags}: a list. Write tracking.tags=[{tracking.tags}].")
+    return problems
+
+
+def _executor_problems(executor: ExecutorChoice) -> list[str]:
+    problems = []
+    if executor.parallel is not None and not _is_integer(executor.parallel, least=1):
+        problems.append(f"executor.parallel={executor.parallel}: a number of runs at a time, at least 1, or null.")
+    if not isinstance(executor.warm, bool):
+        problems.append(f"executor.warm={executor.warm}: true or false.")
+    return problems
+
+
+def _is_integer(value: object, least: int | None = None) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least)

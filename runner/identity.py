@@ -66,6 +66,11 @@ would train on the wrong rows. tests/modal_app holds every name against Axolotl'
 """
 
 
+def is_address(key: str) -> bool:
+    """Whether an Axolotl key says only where a run's results go."""
+    return key in ADDRESSES or key.startswith(ADDRESS_PREFIXES)
+
+
 def identify_run(experiment: Experiment, inputs: Iterable[Input], *, trainer_lock: str) -> Run:
     """The run that an experiment is. `trainer_lock` is the hash of the trainer environment's lock.
 
@@ -83,7 +88,7 @@ def identify_run(experiment: Experiment, inputs: Iterable[Input], *, trainer_loc
 
 def keyed_config(axolotl: Mapping[str, Any], inputs: Iterable[Input]) -> dict[str, Any]:
     """The config without addresses, local inputs by content, hub inputs pinned to their commits."""
-    config = {key: copy.deepcopy(value) for key, value in axolotl.items() if not _is_address(key)}
+    config = {key: copy.deepcopy(value) for key, value in axolotl.items() if not is_address(key)}
     for found in inputs:
         if found.identity is None:
             continue
@@ -134,10 +139,6 @@ def _data_part(config: Mapping[str, Any], data_seed: int | None) -> dict[str, An
     if data_seed is not None:
         part["seed"] = data_seed
     return part
-
-
-def _is_address(key: str) -> bool:
-    return key in ADDRESSES or key.startswith(ADDRESS_PREFIXES)
 
 
 def _write(config: dict[str, Any], path: str, value: str) -> None:

@@ -86,6 +86,19 @@ def test_a_file_of_ones_own_is_read_by_the_local_dataset(composed: Callable[...,
         ("data.limit=5 ~datasets", "this run has none"),
         ("base_model=???", "base_model has no value yet"),
         ("tracking.mode=onlin", "online"),
+        ("tracking.tags=a", "tracking.tags=\\[a\\]"),
+        ("data=null", "data.KEY=value"),
+        ("~gpu.type", "no gpu.type"),
+        ("+executor.paralel=2", "executor has no paralel"),
+        ("data.seed=x", "whole number"),
+        ("data.limit=true", "at least 1"),
+        ("executor.parallel=0", "at least 1"),
+        ("executor.parallel=two", "at least 1"),
+        ("executor.warm=5", "true or false"),
+        ("output_dir=here", "~output_dir"),
+        ("wandb_project=mine", "tracking.mode"),
+        ("hub_model_id=me/mine", "~hub_model_id"),
+        ("resume_from_checkpoint=there", "lora_model_dir"),
         ("axolotl={learnig_rate:1}", "learning_rate"),
         ("chat_template_jinja='${nothing}'", "cannot be resolved"),
     ],
@@ -95,6 +108,18 @@ def test_what_cannot_work_is_refused_with_the_way_out(
 ) -> None:
     with pytest.raises(SweepError, match=way_out):
         composed(*line.split())
+
+
+@pytest.mark.parametrize("key", ["comet_api_key", "swanlab_api_key", "deepspeed.comet.api_key"])
+def test_a_secret_is_refused_before_it_is_kept_and_not_repeated(composed: Callable[..., Experiment], key: str) -> None:
+    with pytest.raises(SweepError, match=key.split(".")[0]) as refused:
+        composed(f"axolotl.{key}=hunter2", "gpu=h100")
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["5", "2026", "[a,b]"])
+def test_whatever_a_sweep_is_named_its_name_is_text(ask: Callable[..., Any], name: str) -> None:
+    assert isinstance(ask(f"name={name}").request.name, str)
 
 
 def test_sharding_is_fine_where_there_are_gpus(composed: Callable[..., Experiment]) -> None:
