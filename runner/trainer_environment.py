@@ -25,6 +25,8 @@ from runner.shipped import checkout_root
 LOCK_FILE = Path(modal_app.__file__).resolve().parent / "trainer" / "requirements.lock"
 STAMP = "built-from.sha256"
 """In the environment's folder, written last: the hash of the lock that it was built from."""
+UNFINISHED = "unfinished"
+"""The stamp while a build is under way, or after one that did not end."""
 PYTHONS = ">=3.12,<3.14"
 SIZE_GB = 8
 FREE_GB = 12
@@ -60,7 +62,7 @@ def check(environment: Path, *, ours: bool) -> Path:
     """The python of an environment that may be used. `ours`: axosweep built it, so that it must have a stamp."""
     python = environment / "bin" / "python"
     built_from = _stamp(environment)
-    if not python.exists() or (ours and built_from is None):
+    if not python.exists() or built_from == UNFINISHED or (ours and built_from is None):
         raise SweepError(
             f"There is no trainer environment yet (looked for {environment}). "
             f"Run `axosweep setup`: it installs Axolotl, about {SIZE_GB} GB."
@@ -83,10 +85,25 @@ def build() -> Path:
     python = environment / "bin" / "python"
     if _stamp(environment) == lock_hash():
         return python
+    if "AXOSWEEP_TRAINER" in os.environ:
+        _refuse_what_is_not_ours(environment)
     with _alone(environment):
         if _stamp(environment) != lock_hash():
             _build(environment)
     return python
+
+
+def _refuse_what_is_not_ours(environment: Path) -> None:
+    """A build empties the folder, or takes out every package that the lock does not name."""
+    if _stamp(environment) is None and os.path.lexists(environment) and not _is_empty_folder(environment):
+        raise SweepError(
+            f"AXOSWEEP_TRAINER names {environment}, which axosweep did not make, and a build would replace what is in "
+            "it. Name a folder that is new or empty."
+        )
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _build(environment: Path) -> None:
@@ -102,9 +119,9 @@ def _build(environment: Path) -> None:
     if not usable:
         _check_free_space(environment)
     _say(f"axosweep: trainer environment (Axolotl and PyTorch, about {SIZE_GB} GB) in {environment}")
-    (environment / STAMP).unlink(missing_ok=True)
     if not usable:
         _run([uv, "venv", "--quiet", "--clear", *_python_choice(), str(environment)], "could not be created")
+    write_atomically(environment / STAMP, UNFINISHED)
     # `uv pip sync`, not `install`: that would resolve again and trip over Axolotl's own zstandard pin.
     sync = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode", "--python", str(python)]
     _run([*sync, str(LOCK_FILE)], "could not be installed")
@@ -156,7 +173,7 @@ def _check_free_space(environment: Path) -> None:
     if free_gb < FREE_GB:
         raise SweepError(
             f"{free_gb:.0f} GB are free at {environment.parent}, and building the trainer environment takes "
-            f"{FREE_GB} GB (it keeps about {SIZE_GB}). Free some, or name another place: AXOSWEEP_TRAINER."
+            f"{FREE_GB} GB (it keeps about {SIZE_GB}). Free some, or name a new folder elsewhere: AXOSWEEP_TRAINER."
         )
 
 

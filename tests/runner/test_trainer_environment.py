@@ -54,3 +54,25 @@ def test_an_environment_that_is_up_to_date_is_not_built_again(environment: Path)
 def test_an_environment_whose_build_did_not_end_is_none(environment: Path) -> None:
     with pytest.raises(SweepError, match="no trainer environment yet"):
         trainer_environment.check(environment, ours=True)
+
+
+def test_an_unfinished_build_is_none_wherever_it_is(environment: Path) -> None:
+    (environment / trainer_environment.STAMP).write_text(trainer_environment.UNFINISHED)
+    with pytest.raises(SweepError, match="no trainer environment yet"):
+        trainer_environment.find()
+
+
+def test_setup_leaves_a_folder_alone_that_axosweep_did_not_make(environment: Path) -> None:
+    """uv would empty it, or take out of the user's environment all that the lock does not name."""
+    (environment / "precious").touch()
+    with pytest.raises(SweepError, match="axosweep did not make"):
+        trainer_environment.build()
+    assert (environment / "precious").exists()
+
+
+def test_setup_leaves_a_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "precious").write_text("mine")
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "precious"))
+    with pytest.raises(SweepError, match="axosweep did not make"):
+        trainer_environment.build()
+    assert (tmp_path / "precious").read_text() == "mine"
