@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from modal_app.step import write_atomically
@@ -24,10 +25,16 @@ class ContentHashes:
         self._fresh: dict[Path, str] = {}
 
     def of(self, path: Path) -> str:
-        """Hex sha256 of a file's bytes, or of a folder's names and contents (hidden names left out)."""
+        """Hex sha256 of a file's bytes, or of a folder's names and contents (hidden names left out).
+
+        SweepError when it cannot be read.
+        """
         path = path.absolute()
         if path not in self._fresh:
-            self._fresh[path] = self._folder(path) if path.is_dir() else self._file(path)
+            try:
+                self._fresh[path] = self._folder(path) if path.is_dir() else self._file(path)
+            except OSError as error:
+                raise SweepError(f"{error.filename or path} cannot be read: {error.strerror}.") from error
         return self._fresh[path]
 
     def save(self) -> None:
@@ -38,10 +45,8 @@ class ContentHashes:
 
     def _folder(self, folder: Path) -> str:
         digest = hashlib.sha256()
-        for path in sorted(folder.rglob("*")):
-            relative = path.relative_to(folder)
-            if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in relative.parts):
-                digest.update(f"{relative.as_posix()}\0{self._file(path)}\n".encode())
+        for path in sorted(_files_below(folder)):
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{self._file(path)}\n".encode())
         return digest.hexdigest()
 
     def _file(self, path: Path) -> str:
@@ -84,6 +89,21 @@ def keep(source: Path, identity: str, target: Path) -> None:
         beside.unlink()
         raise SweepError(f"{source} was changed while it was read. Run the command again.")
     beside.replace(target)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Through links to folders, too: what reads the folder follows them."""
+    for name, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+        place = Path(name)
+        if place.is_symlink() and any(place.samefile(above) for above in place.parents):
+            raise SweepError(f"{place} is a link to a folder that it lies in; take it out.")
+        folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
+        visible = (place / name for name in files if not name.startswith((".", "__pycache__")))
+        yield from (path for path in visible if path.is_file())
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _load(memory: Path) -> dict[str, list[object]]:

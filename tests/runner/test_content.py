@@ -149,3 +149,26 @@ def test_a_kept_folder_is_the_one_that_was_hashed_last(tmp_path: Path, memory: P
     folder(first, {"w.bin": "edited"})
     keep(second, identity, target)
     assert of(target, memory) == identity
+
+
+def test_a_folder_behind_a_link_is_part_of_the_folder(tmp_path: Path, memory: Path) -> None:
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "folder"
+    elsewhere.mkdir()
+    folder.mkdir()
+    (folder / "train").symlink_to(elsewhere)
+    (elsewhere / "rows").write_text("some")
+    before = of(folder, memory)
+    (elsewhere / "rows").write_text("others")
+    assert of(folder, memory) != before
+
+
+def test_a_link_that_leads_back_is_refused(tmp_path: Path, memory: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "again").symlink_to(tmp_path / "folder")
+    with pytest.raises(SweepError, match="again is a link to a folder that it lies in"):
+        of(tmp_path / "folder", memory)
+
+
+def test_what_cannot_be_read_is_told_by_its_name(tmp_path: Path, memory: Path) -> None:
+    with pytest.raises(SweepError, match="rows cannot be read: No such file"):
+        of(tmp_path / "rows", memory)
