@@ -131,7 +131,7 @@ def _build(environment: Path) -> None:
 def _stamp(environment: Path) -> str | None:
     try:
         return (environment / STAMP).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
