@@ -26,9 +26,17 @@ def small(fresh_app: object, modal_server: ModalServer, client: modal.Client) ->
     return deploy_small(modal_server, client)
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Small]:
+@pytest.fixture
+def shared(warm: Small) -> Small:
     """On a server that the module's tests share, with warm containers: for tests that look at their own traces only."""
+    modal.Dict.from_name("claims", create_if_missing=True, client=warm.client).clear()
+    warm.server.set_full_gpus()
+    warm.server.forget_calls()
+    return warm
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Small]:
     with (
         pytest.MonkeyPatch.context() as patch,
         ModalServer(Settings(grace_s=0.5, container_environment={"REPOSITORY": str(REPOSITORY)})) as server,

@@ -126,6 +126,12 @@ class ModalServer:
         """All containers that ever were, oldest first."""
         return [task for task in self._do(lambda: views.tasks(self._world)) if function in (None, task.function)]
 
+    def tasks_of(self, call_id: str) -> list[views.Task]:
+        """The containers that a call's input was given to, one per attempt, newest last."""
+        tasks = {task.id: task for task in self.tasks()}
+        calls = {call.id: call for call in self.function_calls()}
+        return [tasks[task_id] for task_id in calls[call_id].tasks]
+
     def function_calls(self, function: str | None = None) -> list[views.Spawned]:
         """All function calls, oldest first."""
         return [call for call in self._do(lambda: views.spawned(self._world)) if function in (None, call.function)]
@@ -228,7 +234,9 @@ class ModalServer:
             LogResponder(self._world),
         )
         self._scheduler.serve_containers_with(responders)
-        listening = socket.create_server(("127.0.0.1", 0))
+        # With the protocol named, asyncio sets TCP_NODELAY; else each answer waits 40 ms for an acknowledgement.
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listening.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         self._server = Server([Dispatch(responders, self._world.record, self.settings, self._world.answers)])
         await self._server.start(sock=listening)

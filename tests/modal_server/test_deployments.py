@@ -75,15 +75,13 @@ def test_a_missing_secret_and_a_missing_key_stop_the_deployment(
     assert modal.Function.from_name("small", "reveal", client=client).remote() == "sesame"
 
 
-def test_function_specs_and_image_layers_are_kept_as_the_client_sent_them(
-    small: Small, modal_server: ModalServer
-) -> None:
-    specs = modal_server.function_specs()
+def test_function_specs_and_image_layers_are_kept_as_the_client_sent_them(shared: Small) -> None:
+    specs = shared.server.function_specs()
     assert specs["outlast"][-1].timeout_secs == 1
     assert specs["fail_before"][-1].retry_policy.retries == 2
     assert [spec.resources.gpu_config.gpu_type for spec in specs["ranked"]] == ["H100", "A100-80GB"]
     assert [mount.read_only for mount in specs["write_read_only"][-1].volume_mounts] == [True]
-    assert modal_server.image_layers("add")[-1] == "ENV FLAVOUR=plain"
+    assert shared.server.image_layers("add")[-1] == "ENV FLAVOUR=plain"
 
 
 def test_a_wrong_token_is_refused(modal_server: ModalServer, client: modal.Client) -> None:
@@ -93,22 +91,24 @@ def test_a_wrong_token_is_refused(modal_server: ModalServer, client: modal.Clien
     stranger.close()
 
 
-def test_a_call_whose_answer_is_lost_had_its_effect(small: Small, modal_server: ModalServer) -> None:
-    modal_server.fail("FunctionMap", status=Status.FAILED_PRECONDITION, after=True)
+def test_a_call_whose_answer_is_lost_had_its_effect(shared: Small) -> None:
+    before = len(shared.server.function_calls())
+    shared.server.fail("FunctionMap", after=True)
     with pytest.raises(modal.exception.ConflictError):
-        small("wait").spawn(0, "lost")
-    modal_server.wait_until(lambda: modal_server.dict_items("claims").get(("started", "lost")))
-    modal_server.fail("FunctionMap")
+        shared("wait").spawn(0, "lost")
+    shared.server.wait_until(lambda: shared.server.dict_items("claims").get(("started", "lost")))
+    shared.server.fail("FunctionMap")
     with pytest.raises(modal.exception.ConflictError):
-        small("wait").spawn(0, "never")
-    assert len(modal_server.function_calls()) == 1
+        shared("wait").spawn(0, "never")
+    assert len(shared.server.function_calls()) == before + 1
 
 
-def test_a_call_that_the_client_repeats_by_itself_has_its_effect_once(small: Small) -> None:
-    small.server.fail("FunctionMap", status=Status.UNAVAILABLE, after=True)
-    assert small("wait").spawn(0, "repeated").get(timeout=20) == "repeated"
-    assert small.server.counts()["FunctionMap"] == 2
-    assert len(small.server.function_calls()) == 1
+def test_a_call_that_the_client_repeats_by_itself_has_its_effect_once(shared: Small) -> None:
+    before = len(shared.server.function_calls())
+    shared.server.fail("FunctionMap", status=Status.UNAVAILABLE, after=True)
+    assert shared("wait").spawn(0, "repeated").get(timeout=20) == "repeated"
+    assert shared.server.counts()["FunctionMap"] == 2
+    assert len(shared.server.function_calls()) == before + 1
 
 
 def test_a_client_is_killed_at_the_very_call_that_the_test_names(modal_server: ModalServer, tmp_path: Path) -> None:
