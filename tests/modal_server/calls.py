@@ -13,6 +13,7 @@ from tests.modal_server.signals import Signal
 
 if TYPE_CHECKING:
     from tests.modal_server.container import Container
+    from tests.modal_server.pool import Pool
     from tests.modal_server.world import FunctionRecord
 
 Result = api_pb2.GenericResult
@@ -82,12 +83,13 @@ class Input:
 
 @dataclass(slots=True, eq=False)
 class FunctionCall:
-    """One `.remote`, `.spawn` or `.map`."""
+    """One `.remote`, `.spawn` or `.map`; `pool` is the one that it was made for, before any redeployment."""
 
     id: str
     function: FunctionRecord
     invocation: int
     parent_input_id: str
+    pool: Pool
     created_at: float = field(default_factory=time.time)
     inputs: list[Input] = field(default_factory=list)
     entries: int = 0

@@ -39,6 +39,9 @@ class AppResponder:
     async def WorkspaceNameLookup(self, request: object) -> api_pb2.WorkspaceNameLookupResponse:
         return api_pb2.WorkspaceNameLookupResponse(workspace_name="local", username="local")
 
+    async def TokenInfoGet(self, request: object) -> api_pb2.TokenInfoGetResponse:
+        return api_pb2.TokenInfoGetResponse(token_id=self._world.settings.token[0], workspace_name="local")
+
     async def AppCreate(self, request: api_pb2.AppCreateRequest) -> api_pb2.AppCreateResponse:
         app = App(new_id("ap"), request.description, environment_of(request.environment_name), request.app_state)
         app.tags.update(request.tags)

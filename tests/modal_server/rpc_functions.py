@@ -112,13 +112,14 @@ class FunctionResponder:
         record = self._world.function(request.function_id)
         if self._world.app(record.app_id).stopped:
             raise GRPCError(Status.FAILED_PRECONDITION, f"App {record.app_id} is stopped")
-        call = FunctionCall(new_id("fc"), record, request.function_call_invocation_type, request.parent_input_id)
+        pool = self._scheduler.pool(record)
+        call = FunctionCall(new_id("fc"), record, request.function_call_invocation_type, request.parent_input_id, pool)
         self._world.calls[call.id] = call
         return api_pb2.FunctionMapResponse(
             function_call_id=call.id,
             function_call_jwt=call.id,
             pipelined_inputs=self._add(call, request.pipelined_inputs),
-            retry_policy=self._scheduler.pool(record).functions[0].retry_policy,
+            retry_policy=pool.functions[0].retry_policy,
             sync_client_retries_enabled=True,
             max_inputs_outstanding=1000,
         )

@@ -31,7 +31,7 @@ from tests.modal_server.rpc_storage import StorageResponder
 from tests.modal_server.rpc_volumes import VolumeResponder
 from tests.modal_server.scheduler import Scheduler
 from tests.modal_server.settings import Settings
-from tests.modal_server.world import World, found
+from tests.modal_server.world import ENVIRONMENT, World, found
 
 T = TypeVar("T")
 
@@ -78,6 +78,7 @@ class ModalServer:
             "MODAL_TOKEN_ID": self.settings.token[0],
             "MODAL_TOKEN_SECRET": self.settings.token[1],
             "MODAL_CONFIG_PATH": str(self.folder / "modal.toml"),
+            "MODAL_ENVIRONMENT": ENVIRONMENT,
             "MODAL_LOGS_TIMEOUT": "2",
         }
 
@@ -88,7 +89,7 @@ class ModalServer:
         self._do(lambda: self._storage.add_secret(name, dict(values)))
 
     def answer(self, name: str, reply: Message) -> None:
-        """Answer every call of that name by this."""
+        """Answer every call of that name by this, such as `WorkspaceBillingRates`."""
         self._do(lambda: self._world.answers.__setitem__(name, reply))
 
     def set_full_gpus(self, *gpus: str) -> None:

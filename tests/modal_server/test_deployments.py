@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
 
 import modal
 import pytest
 from grpclib import Status
+from modal_proto import api_pb2
 
 from tests.modal_server import ModalServer
 from tests.modal_server.deployed import Small
@@ -133,8 +135,14 @@ def test_an_unknown_call_is_answered_unimplemented_and_named(
     assert "QueueGetOrCreate" in capfd.readouterr().err
 
 
+def test_any_call_can_be_given_an_answer(modal_server: ModalServer, client: modal.Client) -> None:
+    rates = api_pb2.WorkspaceBillingRatesResponse(rates={"gpu_h100": "0.001"}, formatted="{}")
+    modal_server.answer("WorkspaceBillingRates", rates)
+    assert modal.Workspace.from_context(client=client).billing.rates()["gpu_h100"] == Decimal("0.001")
+
+
 @pytest.mark.slow
-def test_the_command_line_works_too(small: Small, modal_server: ModalServer) -> None:
+def test_the_command_line_works_too(small: Small, modal_server: ModalServer, tmp_path: Path) -> None:
     small("add").spawn(1).get(timeout=20)
     small("write").remote("a/b.txt", "text", commit=True) if modal_server.settings.mounts else None
 
@@ -149,6 +157,15 @@ def test_the_command_line_works_too(small: Small, modal_server: ModalServer) -> 
     assert "keys" in modal_cli("secret", "list", "--json")
     task = modal_server.tasks("add")[0].id
     assert task in modal_cli("container", "list", "--json")
+    assert "ak-local" in modal_cli("token", "info")
+    modal_cli("secret", "create", "made", "NAME=value")
+    assert "made" in modal_cli("secret", "list", "--json")
+    (tmp_path / "up.txt").write_text("up")
+    modal_cli("volume", "put", "notes", str(tmp_path / "up.txt"), "/up.txt")
+    assert "up.txt" in modal_cli("volume", "ls", "notes")
+    assert modal_cli("volume", "get", "notes", "up.txt", "-").startswith("up")
+    modal_cli("volume", "rm", "notes", "up.txt")
+    assert "up.txt" not in modal_cli("volume", "ls", "notes")
     modal_cli("app", "stop", "small", "--yes")
     modal_server.wait_until(lambda: all(task.ended_at for task in modal_server.tasks()))
 

@@ -74,6 +74,7 @@ def check_what_was_seen(modal_server: ModalServer) -> None:
     """The GPUs, the caps, the mounts, the layers, and that one call was enough."""
     assert sorted(task.gpu for task in modal_server.tasks("train")) == ["A100-80GB:2", "A100-80GB:2", "H100:4"]
     assert modal_server.peak_gpus() <= 2 + 4
+    assert {(call.timeout_s, call.max_containers) for call in modal_server.function_calls("train")} == {(7200, 1)}
     assert modal_server.counts()["FunctionMap"] == 1
     spec = modal_server.function_specs()["train"][-1]
     assert {mount.mount_path: mount.read_only for mount in spec.volume_mounts} == {"/cache": True, "/runs": False}

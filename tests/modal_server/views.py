@@ -28,7 +28,9 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """One function call. `status` is "pending", "running", or how its last input ended, such as "success".
+    """One function call, with what its function or its options asked for; `max_containers` is 0 where none did.
+
+    `status` is "pending", "running", or how its last input ended, such as "success".
 
     `tasks` are the containers that its inputs were given to, in order: one per attempt. `parent_input_id` is set when a
     container made the call.
@@ -38,6 +40,8 @@ class Spawned:
     function: str
     function_id: str
     gpu: str
+    timeout_s: int
+    max_containers: int
     status: str
     tasks: tuple[str, ...]
     parent_input_id: str
@@ -70,7 +74,9 @@ def spawned(world: World) -> list[Spawned]:
             id=call.id,
             function=call.function.name,
             function_id=call.function.id,
-            gpu=call.function.pool.gpu if call.function.pool else "",
+            gpu=call.pool.gpu,
+            timeout_s=call.pool.functions[0].timeout_secs,
+            max_containers=call.pool.functions[0].autoscaler_settings.max_containers,
             status=_status([one.state for one in call.inputs], [one.output for one in call.inputs]),
             tasks=tuple(task for one in call.inputs for task in one.tasks),
             parent_input_id=call.parent_input_id,
