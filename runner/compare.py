@@ -17,6 +17,7 @@ from modal_app.state import Phase, StepState, observe
 from modal_app.step import StepKind
 from runner.ledger import Ledger, SweepRun
 from runner.metrics import read_curves
+from runner.standing import Unbegun, standing, unbegun
 from runner.types import Experiment
 
 OBJECTIVE = "eval_loss"
@@ -52,9 +53,10 @@ def compare_sweep(store: Store, sweep: str) -> list[Row]:
 
     Raises SweepError when there is no such sweep.
     """
-    runs = Ledger(store, sweep).plan().runs
+    ledger = Ledger(store, sweep)
+    runs, lost = ledger.plan().runs, unbegun(ledger.records())
     params = differing_params([_flat_config(store, run) for run in runs])
-    rows = [_row(store, run, values) for run, values in zip(runs, params, strict=True)]
+    rows = [_row(store, run, values, lost) for run, values in zip(runs, params, strict=True)]
     return _ranked(rows)
 
 
@@ -140,22 +142,18 @@ def _flatten(value: Any, prefix: str, into: dict[str, Any]) -> None:
         into[prefix] = value
 
 
-def _row(store: Store, run: SweepRun, params: Mapping[str, Any]) -> Row:
+def _row(store: Store, run: SweepRun, params: Mapping[str, Any], lost: Unbegun) -> Row:
     folder = store.folder(StepKind.TRAIN, run.key)
     state = observe(store, StepKind.TRAIN, run.key)
     curves = read_curves(folder.metrics)
     attempts = folder.attempts()
     train_state = read_json(attempts[-1].train_state) if attempts else {}
-    status = status_word(state)
-    message = state.outcome.message if state.outcome and state.phase is not Phase.SUCCEEDED else ""
-    log = str(attempts[-1].log) if attempts else ""
-    if state.phase is Phase.ABSENT and (dataset := _failed_dataset(store, run.data_key)):
-        status, message, log = "blocked", *dataset
+    stands = standing(store, run, state, lost)
     return Row(
         key=run.key,
         params=params,
-        status=status,
-        message=message,
+        status=stands.word,
+        message=stands.message,
         first=curves.first(OBJECTIVE),
         best=curves.best(OBJECTIVE),
         final=curves.final(OBJECTIVE),
@@ -165,27 +163,9 @@ def _row(store: Store, run: SweepRun, params: Mapping[str, Any]) -> Row:
         attempts=len(attempts),
         eval_fingerprint=_eval_fingerprint(store, run, state),
         folder=str(folder.path),
-        log=log,
+        log=stands.log,
         record=dict(state.outcome.facts) if state.outcome else {},
     )
-
-
-def _failed_dataset(store: Store, data_key: str) -> tuple[str, str] | None:
-    """Why a dataset could not be prepared, and the log that says more; None when nothing is wrong with it."""
-    state = observe(store, StepKind.PREPROCESS, data_key)
-    if state.phase not in (Phase.FAILED, Phase.LOST) or state.outcome is None:
-        return None
-    log = store.folder(StepKind.PREPROCESS, data_key).attempt(state.attempt).log
-    return f"its dataset {data_key} could not be prepared: {state.outcome.message}", str(log)
-
-
-def status_word(state: StepState) -> str:
-    """The word for a state; a failure says its class."""
-    if state.phase is Phase.ABSENT:
-        return "pending"
-    if state.phase is Phase.FAILED and state.outcome and state.outcome.reason:
-        return f"failed ({state.outcome.reason})"
-    return str(state.phase)
 
 
 def _eval_fingerprint(store: Store, run: SweepRun, state: StepState) -> str | None:

@@ -17,8 +17,9 @@ from modal_app.layout import Store
 from modal_app.state import Phase, StepState, observe
 from modal_app.step import StepKind
 from runner import terminal
-from runner.compare import OBJECTIVE, differing_params, flat_experiment, label, read_json, status_word
+from runner.compare import OBJECTIVE, differing_params, flat_experiment, label, read_json
 from runner.metrics import read_curves
+from runner.standing import status_word
 from runner.types import Plan
 
 SECONDS_BETWEEN_LINES = 10.0

@@ -63,7 +63,7 @@ def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool) -
     console.print()
     tables = [list(group) for _, group in groupby(rows, key=lambda row: row.eval_fingerprint)]
     for index, group in enumerate(tables):
-        console.print(_rows_table(group, title=_title(sweep, group, index, len(tables))))
+        console.print(rows_table(group, title=_title(sweep, group, index, len(tables))))
     for row in rows:
         if row.message:
             console.print(f"[red]{row.key} {row.status}[/red]: {escape(row.message)}", soft_wrap=True)
@@ -83,7 +83,7 @@ def show_sweeps(sweeps: Sequence[SweepStatus], store: Store, *, as_json: bool) -
         print_json({"store": str(store.root), "sweeps": [asdict(sweep) for sweep in sweeps]})
         return
     table = Table(box=None, pad_edge=False)
-    for heading in ("sweep", "asked", "runs", "succeeded", "running", "pending", "stopped", "failed", "lost"):
+    for heading in ("sweep", "asked", "runs", *STATUS_ORDER):
         table.add_column(heading, justify="left" if heading in ("sweep", "asked") else "right")
     for sweep in sweeps:
         asked = time.strftime("%Y-%m-%d %H:%M", time.localtime(sweep.created_at))
@@ -92,7 +92,7 @@ def show_sweeps(sweeps: Sequence[SweepStatus], store: Store, *, as_json: bool) -
     terminal.results().print(table)
 
 
-STATUS_ORDER = ("succeeded", "running", "pending", "stopped", "failed", "lost")
+STATUS_ORDER = ("succeeded", "running", "pending", "blocked", "stopped", "failed", "lost")
 
 
 def print_json(value: Any) -> None:
@@ -120,7 +120,7 @@ def _title(sweep: str, rows: Sequence[Row], index: int, tables: int) -> str:
     return f"{sweep}: held-out rows {fingerprint[:8] if fingerprint else 'unknown'} ({index + 1} of {tables})"
 
 
-def _rows_table(rows: Sequence[Row], title: str) -> Table:
+def rows_table(rows: Sequence[Row], title: str) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
     for heading in ("", "run", *names, "eval loss", "best", "first", "steps", "seconds", "status"):

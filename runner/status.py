@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from modal_app.layout import Store
 from modal_app.state import observe
 from modal_app.step import StepKind
-from runner.ledger import Ledger, sweep_ids
+from runner.ledger import Ledger, SweepRun, sweep_ids
+from runner.standing import Unbegun, standing, unbegun
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class SweepStatus:
     """Unix seconds."""
     runs: int
     counts: Mapping[str, int]
-    """Runs by phase: succeeded, running, pending, stopped, failed, lost."""
+    """Runs by how they stand: succeeded, running, pending, blocked, stopped, failed, lost."""
 
 
 def all_sweeps(store: Store) -> list[SweepStatus]:
@@ -29,7 +30,12 @@ def all_sweeps(store: Store) -> list[SweepStatus]:
 
 def sweep_status(store: Store, sweep: str) -> SweepStatus:
     """Raises SweepError when there is no such sweep."""
-    plan = Ledger(store, sweep).plan()
-    phases = Counter(str(observe(store, StepKind.TRAIN, run.key).phase) for run in plan.runs)
-    phases["pending"] = phases.pop("absent", 0)
-    return SweepStatus(sweep, plan.created_at, len(plan.runs), {key: n for key, n in phases.items() if n})
+    ledger = Ledger(store, sweep)
+    plan, lost = ledger.plan(), unbegun(ledger.records())
+    counts = Counter(_word(store, run, lost) for run in plan.runs)
+    return SweepStatus(sweep, plan.created_at, len(plan.runs), dict(counts))
+
+
+def _word(store: Store, run: SweepRun, lost: Unbegun) -> str:
+    """Without the class of a failure."""
+    return standing(store, run, observe(store, StepKind.TRAIN, run.key), lost).word.split(" ")[0]

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from modal_app.layout import Store
@@ -18,7 +18,7 @@ from modal_app.state import Phase, StepState, observe
 from modal_app.step import Device, FailureReason, OutcomeStatus, Step, StepKind
 from runner.compare import read_json
 from runner.errors import SweepError
-from runner.executors.workers import BUSY, StepId, Workers
+from runner.executors.workers import BUSY, Exited, StepId, Workers
 from runner.ledger import Event, Ledger, Record
 from runner.types import Plan
 
@@ -27,8 +27,6 @@ STOP_GRACE_S = 7.0
 """From asking a worker to checkpoint and stop, to killing it."""
 KILL_GRACE_S = 1.0
 """From killing a worker to not waiting for it any longer."""
-
-ENDED = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.STOPPED, Phase.LOST})
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +123,7 @@ class LocalExecutor:
             elif job.started or state.phase is Phase.SUCCEEDED:
                 self._finish(job, state)
             elif not self._stopping:
-                message = f"its worker ended before it began (code {exited.code})"
-                self._finish_unstarted(job, OutcomeStatus.LOST, message, FailureReason.LOST)
+                self._finish_unbegun(job, exited)
         for step, job in self._jobs.items():
             if job.submitted and not job.ended:
                 self._note_start(job, self.workers.pid(step))
@@ -166,10 +163,20 @@ class LocalExecutor:
             )
         )
 
-    def _finish_unstarted(self, job: _Job, status: OutcomeStatus, message: str, reason: str = "") -> None:
+    def _finish_unstarted(
+        self, job: _Job, status: OutcomeStatus, message: str, reason: str = "", facts: Mapping[str, str] | None = None
+    ) -> None:
         job.ended, job.submitted, job.cards = True, False, ()
-        step = job.step
-        self.ledger.append(Record(Event.FINISHED, step.kind, step.key, status=status, reason=reason, message=message))
+        kind, key = job.step.kind, job.step.key
+        self.ledger.append(
+            Record(Event.FINISHED, kind, key, status=status, reason=reason, message=message, facts=facts or {})
+        )
+
+    def _finish_unbegun(self, job: _Job, exited: Exited) -> None:
+        code = "" if exited.code is None else f" (code {exited.code})"
+        message = f"its worker ended before it began{code}"
+        facts = {} if exited.log is None else {"log": str(exited.log)}
+        self._finish_unstarted(job, OutcomeStatus.LOST, message, FailureReason.LOST, facts)
 
     def _stop(self) -> None:
         """Ask every worker of ours to checkpoint and stop; kill what does not in time."""

@@ -37,6 +37,8 @@ class Exited:
     code: int | None
     pid: int | None
     """None when nobody knows it."""
+    log: Path | None = None
+    """Where the reason stands, when it is not in the step's own folder."""
 
 
 class Workers(Protocol):
@@ -206,7 +208,7 @@ class WarmWorkers:
                 pipe.close()
         self._process = None
         self._unread = b""
-        exited = [Exited(step, None, pid) for step, pid in self._pids.items()]
+        exited = [Exited(step, None, pid, self.log) for step, pid in self._pids.items()]
         self._pids.clear()
         return exited
 

@@ -9,6 +9,8 @@ from modal_app.claim import claim
 from modal_app.layout import Store
 from modal_app.step import FailureReason, OutcomeStatus, StepKind
 from runner.compare import Row, compare_sweep, differing_params, label, show_value
+from runner.ledger import Event, Ledger, Record
+from runner.status import sweep_status
 from runner.types import Gpu, Run
 from tests.runner.builders import begin_attempt, finish, finish_run, log_losses, open_sweep, run
 
@@ -145,6 +147,22 @@ def test_a_run_whose_dataset_failed_is_blocked_and_says_why(store: Store) -> Non
     assert row.status == "blocked"
     assert row.message == f"its dataset {one.data_key} could not be prepared: no rows are left"
     assert row.log == str(attempt.log)
+
+
+def test_a_run_that_no_worker_could_begin_says_why_until_it_is_asked_for_again(store: Store) -> None:
+    """Its folder cannot tell: the ledger can."""
+    one, other = at_rate(1), at_rate(1, sequence_len=9)
+    ledger = Ledger(store, open_sweep(store, [one, other]).sweep)
+    end = {"status": "lost", "message": "its worker ended before it began", "facts": {"log": "warm.log"}}
+    ledger.append(Record(Event.FINISHED, StepKind.PREPROCESS, one.data_key, **end))
+    ledger.append(Record(Event.FINISHED, StepKind.TRAIN, other.key, **end))
+    rows = {row.key: row for row in compare_sweep(store, ledger.folder.name)}
+    assert (rows[one.key].status, rows[other.key].status) == ("blocked", "lost")
+    assert rows[one.key].message == f"its dataset {one.data_key} could not be prepared: {end['message']}"
+    assert [row.log for row in rows.values()] == ["warm.log", "warm.log"]
+    assert sweep_status(store, ledger.folder.name).counts == {"blocked": 1, "lost": 1}
+    ledger.append(Record(Event.LAUNCHED))
+    assert [row.status for row in compare_sweep(store, ledger.folder.name)] == ["pending", "pending"]
 
 
 def test_a_running_run_shows_how_far_it_is(store: Store) -> None:
