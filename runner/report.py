@@ -11,6 +11,7 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -31,12 +32,12 @@ STATUS_COLOURS = {
 }
 
 
-def show_plan(plan: Plan, store: Store, *, as_json: bool) -> None:
+def show_plan(plan: Plan, store: Store, *, as_json: bool, console: Console | None = None) -> None:
     """What would run, once each. With a launch it precedes the progress; as JSON it stands alone."""
     if as_json:
         print_json(_plan_json(plan, store))
         return
-    console = terminal.results()
+    console = console or terminal.results()
     done = len(plan.runs) - len(plan.pending)
     copies = sum(planned.copies - 1 for planned in plan.runs)
     console.print(f"[bold]{plan.sweep}[/bold]: {_count(len(plan.runs), 'run')}, {_datasets(plan)}")

@@ -13,7 +13,7 @@ from types import FrameType
 
 from modal_app.layout import Store
 from modal_app.step import Device, StepKind, write_atomically
-from runner import report, trainer_environment
+from runner import report, terminal, trainer_environment
 from runner.compare import Row, compare_sweep
 from runner.content import ContentHashes, keep
 from runner.errors import SweepError
@@ -40,7 +40,9 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     runs = [_identified(experiment, hashes, lock) for experiment in experiments]
     hashes.save()
     plan = make_plan(runs, request.name, lambda kind, key: store.folder(kind, key).done.exists())
-    report.show_plan(plan, store, as_json=request.json and request.action is Action.PLAN)
+    # A launch in JSON ends in its rows: what precedes them must not stand on the same stream.
+    console = terminal.messages() if request.json else terminal.results()
+    report.show_plan(plan, store, as_json=request.json and request.action is Action.PLAN, console=console)
     if request.action is Action.PLAN:
         return []
     _refuse_unresolved(plan)
