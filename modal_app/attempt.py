@@ -24,6 +24,8 @@ from modal_app.step import Device, Step, StepKind, write_atomically
 PLUGIN = "modal_app.plugin.AxosweepPlugin"
 DATASETS_CACHE = "datasets-cache"
 BUILD = "build"
+MODELS_BESIDE = ("base_model_config", "tokenizer_config", "processor_config", "lora_model_dir")
+"""Keys that name another model to read from, on the hub or not."""
 
 
 def begin(step: Step, store: Store) -> Attempt:
@@ -105,7 +107,8 @@ def clean(attempt: Attempt) -> None:
 
 def _reads_only_inputs(config: Mapping[str, Any]) -> bool:
     datasets = [*(config.get("datasets") or ()), *(config.get("test_datasets") or ())]
-    paths = [config.get("base_model"), *(dataset.get("path") for dataset in datasets)]
+    models = [config[name] for name in (*MODELS_BESIDE, "base_model") if config.get(name)]
+    paths = [*models, *(dataset.get("path") for dataset in datasets)]
     return all(isinstance(path, str) and path.startswith("inputs/") for path in paths)
 
 
