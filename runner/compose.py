@@ -55,6 +55,7 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
     problems = [
         *unknown_keys(axolotl, axolotl_fields()),
         *_ownership_problems(axolotl),
+        *_seed_problems(axolotl),
         *_gpu_problems(gpu, axolotl),
         *_data_problems(data, axolotl),
         *_tracking_problems(tracking),
@@ -150,6 +151,13 @@ def _ownership_problems(axolotl: Mapping[str, Any]) -> list[str]:
         if not is_address(key)
     ]
     return problems
+
+
+def _seed_problems(axolotl: Mapping[str, Any]) -> list[str]:
+    seed = axolotl.get("seed")
+    if _is_integer(seed):
+        return []
+    return [f"seed={seed}: a whole number. Without one Axolotl shuffles differently each time, so a key names nothing."]
 
 
 _SET_BY_AXOSWEEP = "axosweep decides where a run writes and who is told, so this would not reach Axolotl."
