@@ -8,10 +8,10 @@ import pytest
 
 from tests.modal_server import ModalServer, Settings
 from tests.modal_server.deployed import APPS, Small, deploy_small, load
-from tests.modal_server.fixture import client, client_of, modal_server, modal_settings
+from tests.modal_server.fixture import client_of, modal_client, modal_server, modal_settings
 from tests.modal_server.settings import REPOSITORY
 
-__all__ = ["client", "modal_server", "modal_settings"]
+__all__ = ["modal_client", "modal_server", "modal_settings"]
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def fresh_app(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
 
 @pytest.fixture
-def small(fresh_app: object, modal_server: ModalServer, client: modal.Client) -> Small:
+def small(fresh_app: object, modal_server: ModalServer, modal_client: modal.Client) -> Small:
     """On a server of its own."""
-    return deploy_small(modal_server, client)
+    return deploy_small(modal_server, modal_client)
 
 
 @pytest.fixture

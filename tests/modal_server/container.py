@@ -7,10 +7,10 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grpclib.server import Server
 from modal_proto import api_pb2
@@ -220,8 +220,8 @@ class Container:
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
 
-    def _climb(self, ladder: object) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(ladder)  # type: ignore[arg-type]
+    def _climb(self, ladder: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(ladder)
         self._ladders.add(task)
         task.add_done_callback(self._ladders.discard)
 

@@ -14,7 +14,7 @@ from grpclib import GRPCError, Status
 from grpclib.const import Handler
 from modal_proto.api_grpc import ModalClientBase
 
-from tests.modal_server.record import CLIENT, Record
+from tests.modal_server.record import CLIENT, Fault, Record
 from tests.modal_server.settings import Settings
 
 _REMEMBERED = 200
@@ -75,7 +75,7 @@ class Dispatch:
             fault = self._record.add(name, self._caller, request)
             self._authenticate(stream)
             if fault and not fault.after:
-                _carry_out(fault)
+                await _carry_out(fault)
             if name in self._answers:
                 await stream.send_message(self._answers[name])
                 return
@@ -85,11 +85,11 @@ class Dispatch:
                 async for reply in respond(request):
                     await stream.send_message(reply)
                 return
-            key = (stream.metadata or {}).get("x-idempotency-key", "")
+            key = str(_metadata(stream).get("x-idempotency-key", ""))
             reply = self._answered.get(key) or await respond(request) or reply_type()
             self._remember(key, reply)
             if fault and fault.after:
-                _carry_out(fault)
+                await _carry_out(fault)
             await stream.send_message(reply)
 
         return handle
@@ -104,7 +104,7 @@ class Dispatch:
         """Containers send no token: their socket is their identity."""
         if self._caller != CLIENT:
             return
-        metadata = stream.metadata or {}
+        metadata = _metadata(stream)
         token = (metadata.get("x-modal-token-id"), metadata.get("x-modal-token-secret"))
         if token != self._settings.token:
             raise GRPCError(Status.UNAUTHENTICATED, "Token validation failed")
@@ -116,7 +116,13 @@ class Dispatch:
         return GRPCError(Status.UNIMPLEMENTED, f"the local test server does not answer {name}")
 
 
-def _carry_out(fault: Any) -> None:
+def _metadata(stream: grpclib.server.Stream[Any, Any]) -> Mapping[str, object]:
+    return stream.metadata or {}
+
+
+async def _carry_out(fault: Fault) -> None:
+    if fault.gate is not None:
+        await fault.gate.wait()
     if fault.action is not None:
         fault.action()
     if fault.error is not None:

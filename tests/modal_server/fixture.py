@@ -1,7 +1,7 @@
 """`modal_server`: the local Modal, as a pytest fixture. Import it into the conftest.py of the tests that need it.
 
 Clients are processes of their own, started with `os.environ | modal_server.environment()`; in the test's own process
-`client` gives one that no configuration of this machine reaches.
+`modal_client` is one that no configuration of this machine reaches.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def modal_server(modal_settings: Settings) -> Iterator[ModalServer]:
 
 
 @pytest.fixture
-def client(modal_server: ModalServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[modal.Client]:
+def modal_client(modal_server: ModalServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[modal.Client]:
     """A client inside of the test's process: `app.deploy(client=client)`, `Function.from_name(..., client=client)`."""
     with client_of(modal_server, monkeypatch) as client:
         yield client

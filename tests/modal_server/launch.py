@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from typing import Any, NoReturn
 
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 CLONE_NEWNS, CLONE_NEWPID = 0x00020000, 0x20000000
@@ -18,18 +19,18 @@ PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def check(result, what):
+def check(result: int, what: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def mount(source, target, kind=None, flags=0, options=None):
-    arguments = [None if value is None else str(value).encode() for value in (source, target, kind, options)]
+def mount(source: str | None, target: str, kind: str | None = None, flags: int = 0, options: str | None = None) -> None:
+    arguments = [None if value is None else value.encode() for value in (source, target, kind, options)]
     check(libc.mount(*arguments[:3], ctypes.c_ulong(flags), arguments[3]), f"mount {source} on {target}")
 
 
-def bind(source, target, read_only):
+def bind(source: str, target: str, read_only: bool) -> None:
     if os.path.isdir(source):
         os.makedirs(target, exist_ok=True)
     elif not os.path.exists(target):
@@ -40,7 +41,7 @@ def bind(source, target, read_only):
         mount(None, target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
 
 
-def build_root(spec):
+def build_root(spec: dict[str, Any]) -> None:
     root = spec["root"]
     mount(None, "/", flags=MS_REC | MS_PRIVATE)
     for hidden in spec["hidden"]:
@@ -60,20 +61,20 @@ def build_root(spec):
     os.chmod(root + "/tmp", 0o1777)
 
 
-def pass_on(signals):
+def pass_on(signals: dict[signal.Signals, signal.Signals]) -> list[int]:
     """Install the handlers before there is anyone to pass signals on to; returns where to put the process."""
-    receiver = []
+    receiver: list[int] = []
 
-    def handle(number, frame):
+    def handle(number: int, frame: object) -> None:
         if receiver:
-            os.kill(receiver[0], signals[number])
+            os.kill(receiver[0], signals[signal.Signals(number)])
 
     for number in signals:
         signal.signal(number, handle)
     return receiver
 
 
-def wait_for(pid):
+def wait_for(pid: int) -> int:
     """Reap whatever ends until `pid` does; its code as a shell would tell it."""
     while True:
         ended, status = os.wait()
@@ -82,7 +83,7 @@ def wait_for(pid):
             return code if code >= 0 else 128 - code
 
 
-def become_entrypoint(spec):
+def become_entrypoint(spec: dict[str, Any]) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.setsid()
@@ -90,7 +91,7 @@ def become_entrypoint(spec):
     os.execve(spec["argv"][0], spec["argv"], spec["environment"])
 
 
-def be_process_one(spec):
+def be_process_one(spec: dict[str, Any]) -> NoReturn:
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     mount("proc", spec["root"] + "/proc", "proc")
     os.chroot(spec["root"])
@@ -102,7 +103,7 @@ def be_process_one(spec):
     os._exit(wait_for(pid))
 
 
-def main():
+def main() -> NoReturn:
     with open(sys.argv[1]) as stream:
         spec = json.load(stream)
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,7 +26,8 @@ def first_open(root_pid: int, folder: Path) -> str | None:
 def _inodes(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     yield ".", folder.stat()
     for entry in folder.rglob("*"):
-        yield entry.relative_to(folder).as_posix(), entry.lstat()
+        with contextlib.suppress(FileNotFoundError):
+            yield entry.relative_to(folder).as_posix(), entry.lstat()
 
 
 def _descendants(root_pid: int) -> Iterable[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -33,6 +34,7 @@ class Fault:
     matches: Callable[[Message, str], bool]
     action: Callable[[], None] | None = None
     error: GRPCError | None = None
+    gate: asyncio.Event | None = None
     after: bool = False
     seen: int = 0
 
@@ -73,6 +75,10 @@ class Record:
     ) -> None:
         """Answer the nth call by an error; with `after` the call has its effect and only its answer is lost."""
         self.faults.append(Fault(name, nth, matches, error=GRPCError(status, message), after=after))
+
+    def hold(self, name: str, gate: asyncio.Event, *, nth: int = 1, after: bool = False) -> None:
+        """Let the nth call wait at the gate, before its effect or before its answer."""
+        self.faults.append(Fault(name, nth, lambda request, caller: True, gate=gate, after=after))
 
     def act(self, name: str, action: Callable[[], None], *, nth: int = 1, after: bool = False) -> None:
         """Run `action` when the nth call arrives, or when it has been carried out but not answered yet."""

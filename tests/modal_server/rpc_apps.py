@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
-from tests.modal_server.container import ContainerState
+from tests.modal_server.container import Container, ContainerState
 from tests.modal_server.scheduler import Scheduler, app_layout
-from tests.modal_server.world import ENVIRONMENT, App, World, environment_of, found, new_id
+from tests.modal_server.world import ENVIRONMENT, App, World, environment_of, found, missing, new_id
 
 _BUILDER = "2025.06"
 _EPHEMERAL = (api_pb2.APP_STATE_EPHEMERAL, api_pb2.APP_STATE_INITIALIZING)
@@ -54,7 +55,7 @@ class AppResponder:
         key = (environment_of(request.environment_name), request.app_name)
         if key not in self._world.deployed:
             if request.object_creation_type != api_pb2.OBJECT_CREATION_TYPE_CREATE_IF_MISSING:
-                found(self._world.deployed, key[1], "App")
+                raise missing(f"App {request.app_name!r}")
             app = App(new_id("ap"), request.app_name, key[0], api_pb2.APP_STATE_DEPLOYED, name=request.app_name)
             self._world.apps[app.id] = app
             self._world.deployed[key] = app.id
@@ -177,7 +178,7 @@ class AppResponder:
         else:
             container.interrupt(preempted=True)
 
-    def _tasks(self, app_id: str):  # type: ignore[no-untyped-def]
+    def _tasks(self, app_id: str) -> Iterable[Container]:
         return (
             container
             for container in self._world.containers.values()

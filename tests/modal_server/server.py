@@ -219,6 +219,12 @@ class ModalServer:
         """Run `action`, such as killing the client, when the nth call arrives, or with `after` before its answer."""
         self._do(lambda: self._world.record.act(name, action, nth=nth, after=after))
 
+    def hold(self, name: str, *, nth: int = 1, after: bool = False) -> Callable[[], None]:
+        """Let the nth call wait until what this returns is called: two clients meet at the same moment."""
+        gate = asyncio.Event()
+        self._do(lambda: self._world.record.hold(name, gate, nth=nth, after=after))
+        return lambda: self._do(gate.set)
+
     def _fail_on_volume(self, call: str, volume: str, nth: int, message: str) -> None:
         def matches(request: Any, caller: str) -> bool:
             return caller != CLIENT and self._world.volumes[request.volume_id].name == volume

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
@@ -28,53 +29,55 @@ def tell() -> str:
 
 
 @pytest.fixture
-def deploy(fresh_app: FreshApp, client: modal.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def deploy(
+    fresh_app: FreshApp, modal_client: modal.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], None]:
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def write_and_deploy(text: str) -> None:
         (tmp_path / "versioned_app.py").write_text(_VERSIONED.format(text=text))
-        fresh_app("versioned_app").app.deploy(client=client)
+        fresh_app("versioned_app").app.deploy(client=modal_client)
 
     return write_and_deploy
 
 
 def test_a_pinned_version_runs_the_code_it_was_deployed_with(
-    deploy: Callable[[str], None], client: modal.Client, modal_server: ModalServer
+    deploy: Callable[[str], None], modal_client: modal.Client, modal_server: ModalServer
 ) -> None:
     deploy("the first code")
-    first = modal.Function.from_name("versioned", "tell", version=1, client=client)
-    newest = modal.Function.from_name("versioned", "tell", client=client)
+    first = modal.Function.from_name("versioned", "tell", version=1, client=modal_client)
+    newest = modal.Function.from_name("versioned", "tell", client=modal_client)
     assert newest.remote() == "the first code"
     deploy("another code")
     assert newest.remote() == "another code"
     assert first.remote() == "the first code"
     assert first.with_options(timeout=60).remote() == "the first code"
     with pytest.raises(modal.exception.NotFoundError):
-        modal.Function.from_name("versioned", "tell", version=3, client=client).remote()
+        modal.Function.from_name("versioned", "tell", version=3, client=modal_client).remote()
 
 
-def test_what_does_not_exist_is_not_found(modal_server: ModalServer, client: modal.Client) -> None:
+def test_what_does_not_exist_is_not_found(modal_server: ModalServer, modal_client: modal.Client) -> None:
     with pytest.raises(modal.exception.NotFoundError):
-        modal.Function.from_name("nobody", "f", client=client).hydrate()
+        modal.Function.from_name("nobody", "f", client=modal_client).hydrate()
     with pytest.raises(modal.exception.NotFoundError):
-        modal.Volume.from_name("nobody", client=client).hydrate()
+        modal.Volume.from_name("nobody", client=modal_client).hydrate()
     with pytest.raises(modal.exception.NotFoundError):
-        modal.Dict.from_name("nobody", client=client).hydrate()
+        modal.Dict.from_name("nobody", client=modal_client).hydrate()
     with pytest.raises(modal.exception.NotFoundError):
-        modal.Secret.from_name("nobody", client=client).hydrate()
+        modal.Secret.from_name("nobody", client=modal_client).hydrate()
 
 
 def test_a_missing_secret_and_a_missing_key_stop_the_deployment(
-    fresh_app: FreshApp, modal_server: ModalServer, client: modal.Client
+    fresh_app: FreshApp, modal_server: ModalServer, modal_client: modal.Client
 ) -> None:
     with pytest.raises(modal.exception.NotFoundError, match="keys"):
-        fresh_app("small_app").app.deploy(client=client)
+        fresh_app("small_app").app.deploy(client=modal_client)
     modal_server.set_secret("keys", {"OTHER": "1"})
     with pytest.raises(modal.exception.NotFoundError, match="API_KEY"):
-        fresh_app("small_app").app.deploy(client=client)
+        fresh_app("small_app").app.deploy(client=modal_client)
     modal_server.set_secret("keys", {"API_KEY": "sesame"})
-    fresh_app("small_app").app.deploy(client=client)
-    assert modal.Function.from_name("small", "reveal", client=client).remote() == "sesame"
+    fresh_app("small_app").app.deploy(client=modal_client)
+    assert modal.Function.from_name("small", "reveal", client=modal_client).remote() == "sesame"
 
 
 def test_function_specs_and_image_layers_are_kept_as_the_client_sent_them(shared: Small) -> None:
@@ -86,7 +89,7 @@ def test_function_specs_and_image_layers_are_kept_as_the_client_sent_them(shared
     assert shared.server.image_layers("add")[-1] == "ENV FLAVOUR=plain"
 
 
-def test_a_wrong_token_is_refused(modal_server: ModalServer, client: modal.Client) -> None:
+def test_a_wrong_token_is_refused(modal_server: ModalServer, modal_client: modal.Client) -> None:
     stranger = modal.Client.from_credentials("ak-else", "as-else")
     with pytest.raises(modal.exception.AuthError):
         modal.Dict.from_name("claims", create_if_missing=True, client=stranger).hydrate()
@@ -127,18 +130,30 @@ def test_a_client_is_killed_at_the_very_call_that_the_test_names(modal_server: M
 
 
 def test_an_unknown_call_is_answered_unimplemented_and_named(
-    modal_server: ModalServer, client: modal.Client, capfd: pytest.CaptureFixture[str]
+    modal_server: ModalServer, modal_client: modal.Client, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(modal.exception.UnimplementedError, match="QueueGetOrCreate"):
-        modal.Queue.from_name("q", create_if_missing=True, client=client).hydrate()
+        modal.Queue.from_name("q", create_if_missing=True, client=modal_client).hydrate()
     assert modal_server.unknown_calls() == {"QueueGetOrCreate": 1}
     assert "QueueGetOrCreate" in capfd.readouterr().err
 
 
-def test_any_call_can_be_given_an_answer(modal_server: ModalServer, client: modal.Client) -> None:
+def test_two_clients_meet_where_the_test_holds_them(modal_server: ModalServer, modal_client: modal.Client) -> None:
+    keys = modal.Dict.from_name("keys", create_if_missing=True, client=modal_client)
+    keys.hydrate()
+    release = modal_server.hold("DictUpdate")
+    with ThreadPoolExecutor() as threads:
+        late = threads.submit(keys.put, "key", "late", skip_if_exists=True)
+        modal_server.wait_until(lambda: modal_server.counts()["DictUpdate"])
+        assert keys.put("key", "early", skip_if_exists=True) is True
+        release()
+        assert late.result(10) is False
+
+
+def test_any_call_can_be_given_an_answer(modal_server: ModalServer, modal_client: modal.Client) -> None:
     rates = api_pb2.WorkspaceBillingRatesResponse(rates={"gpu_h100": "0.001"}, formatted="{}")
     modal_server.answer("WorkspaceBillingRates", rates)
-    assert modal.Workspace.from_context(client=client).billing.rates()["gpu_h100"] == Decimal("0.001")
+    assert modal.Workspace.from_context(client=modal_client).billing.rates()["gpu_h100"] == Decimal("0.001")
 
 
 @pytest.mark.slow
@@ -171,10 +186,10 @@ def test_the_command_line_works_too(small: Small, modal_server: ModalServer, tmp
 
 
 def test_an_app_that_runs_with_its_client_ends_with_it(
-    fresh_app: FreshApp, modal_server: ModalServer, client: modal.Client
+    fresh_app: FreshApp, modal_server: ModalServer, modal_client: modal.Client
 ) -> None:
     modal_server.set_secret("keys", {"API_KEY": "sesame"})
     module = fresh_app("small_app")
-    with module.app.run(client=client):
+    with module.app.run(client=modal_client):
         assert module.add.remote(4) == 5
     modal_server.wait_until(lambda: all(task.ended_at for task in modal_server.tasks()))

@@ -110,7 +110,7 @@ class TestCrashing:
 def test_an_import_error_is_what_the_caller_gets(
     fresh_app: Callable[[str], ModuleType],
     modal_server: ModalServer,
-    client: modal.Client,
+    modal_client: modal.Client,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -122,9 +122,9 @@ def test_an_import_error_is_what_the_caller_gets(
         "@app.function()\n"
         "def f() -> None: ...\n"
     )
-    fresh_app("broken_app").app.deploy(client=client)
+    fresh_app("broken_app").app.deploy(client=modal_client)
     with pytest.raises(ModuleNotFoundError, match="not_installed_there"):
-        modal.Function.from_name("broken", "f", client=client).spawn().get(timeout=20)
+        modal.Function.from_name("broken", "f", client=modal_client).spawn().get(timeout=20)
     assert len(modal_server.tasks()) == modal_server.settings.start_attempts
 
 

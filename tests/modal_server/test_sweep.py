@@ -54,18 +54,18 @@ def finished(server: ModalServer, function: str, count: int) -> list[str]:
 
 
 def test_a_sweep_runs_to_its_end_while_no_client_is_there(
-    submitted: str, modal_server: ModalServer, client: modal.Client
+    submitted: str, modal_server: ModalServer, modal_client: modal.Client
 ) -> None:
     trained = finished(modal_server, "train", 3)
-    fetched = modal.FunctionCall.from_id(submitted, client=client).get(timeout=0)
+    fetched = modal.FunctionCall.from_id(submitted, client=modal_client).get(timeout=0)
     assert fetched["started"] == [call.id for call in modal_server.function_calls("preprocess")]
-    results = [modal.FunctionCall.from_id(one, client=client).get(timeout=0) for one in trained]
+    results = [modal.FunctionCall.from_id(one, client=modal_client).get(timeout=0) for one in trained]
     assert results == [{"status": "succeeded", "data": "A LINE", "loss": 0.25, "token": "hf_local", "offline": "1"}] * 3
 
-    runs = modal.Volume.from_name("runs", client=client)
+    runs = modal.Volume.from_name("runs", client=modal_client)
     assert {entry.path for entry in runs.listdir("runs")} == {"runs/a", "runs/b", "runs/c"}
     assert json.loads(b"".join(runs.read_file("runs/b/result.json")))["loss"] == 0.25
-    lines = [entry.message for entry in modal.FunctionCall.from_id(trained[2], client=client).logs.tail(50)]
+    lines = [entry.message for entry in modal.FunctionCall.from_id(trained[2], client=modal_client).logs.tail(50)]
     assert lines == ["training in /runs/runs/c\n"]
     check_what_was_seen(modal_server)
 
@@ -100,11 +100,11 @@ def test_a_training_whose_container_is_lost_goes_on_in_another(
 
 @pytest.mark.slow
 def test_cancelling_ends_a_training_with_all_its_processes(
-    submitted: str, modal_server: ModalServer, client: modal.Client
+    submitted: str, modal_server: ModalServer, modal_client: modal.Client
 ) -> None:
     modal_server.wait_until(lambda: "training in /runs/runs/c" in modal_server.log(function="train"), 60)
     call = next(call for call in modal_server.function_calls("train") if call.gpu == "H100:4")
-    modal.FunctionCall.from_id(call.id, client=client).cancel(terminate_containers=True)
+    modal.FunctionCall.from_id(call.id, client=modal_client).cancel(terminate_containers=True)
     tasks = [task for task in modal_server.tasks("train") if task.gpu == "H100:4"]
     modal_server.wait_until(lambda: all(task.ended_at for task in modal_server.tasks("train")))
     assert len(tasks) == 1

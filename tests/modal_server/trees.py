@@ -11,6 +11,7 @@ from pathlib import Path
 Stamp = tuple[object, ...]
 Manifest = dict[str, Stamp]
 _PARTIAL = ".modal-partial"
+_FOLDER: Stamp = ("folder",)
 
 
 def scan(root: Path) -> Manifest:
@@ -19,18 +20,24 @@ def scan(root: Path) -> Manifest:
     pending = [root]
     while pending:
         folder = pending.pop()
-        with os.scandir(folder) as entries:
+        # Programs go on working in it: what vanishes while it is being read was a temporary file.
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
             for entry in entries:
-                name = os.path.relpath(entry.path, root)
-                if entry.is_symlink():
-                    manifest[name] = ("link", os.readlink(entry.path))
-                elif entry.is_dir():
-                    manifest[name] = ("folder",)
-                    pending.append(Path(entry.path))
-                else:
-                    status = entry.stat()
-                    manifest[name] = ("file", status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode)
+                with contextlib.suppress(FileNotFoundError):
+                    stamp = _stamp(entry)
+                    manifest[os.path.relpath(entry.path, root)] = stamp
+                    if stamp == _FOLDER:
+                        pending.append(Path(entry.path))
     return manifest
+
+
+def _stamp(entry: os.DirEntry[str]) -> Stamp:
+    if entry.is_symlink():
+        return "link", os.readlink(entry.path)
+    if entry.is_dir():
+        return _FOLDER
+    status = entry.stat()
+    return "file", status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode
 
 
 def differences(before: Manifest, after: Manifest) -> tuple[list[str], list[str]]:
@@ -45,7 +52,8 @@ def carry_over(source: Path, target: Path, changed: Iterable[str], removed: Iter
     for name in removed:
         _remove(target / name)
     for name in changed:
-        place(source / name, target / name)
+        with contextlib.suppress(FileNotFoundError):
+            place(source / name, target / name)
 
 
 def place(source: Path, target: Path, *, link: bool = False) -> None:
@@ -65,11 +73,7 @@ def place(source: Path, target: Path, *, link: bool = False) -> None:
     elif link:
         os.link(source, partial)
     else:
-        try:
-            shutil.copy2(source, partial)
-        except FileNotFoundError:  # gone since it was listed, such as another program's temporary file
-            partial.unlink(missing_ok=True)
-            return
+        shutil.copy2(source, partial)
     os.replace(partial, target)
 
 
