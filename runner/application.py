@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from runner import help as help_page
 from runner.arguments import COMPLETION, HELP, Arguments, take_apart
 from runner.compose import register_resolvers
 from runner.errors import SweepError
+from runner.fields import axolotl_fields
 from runner.hydra_errors import check_grammar, explained
 from runner.hydra_sweep import Launch, RunFailed, Task, command_line
 from runner.overrides import canonical, parts
@@ -48,9 +50,12 @@ def run(arguments: Sequence[str], launch: Launch | None = None) -> int:
 
 
 def _page(asked: Arguments) -> str | None:
-    """Help, or the script of `-sc install=bash`, Hydra's own way to ask for completion."""
+    """Help, the versions, or the script of `-sc install=bash`, Hydra's own way to ask for completion."""
     if any(flag in HELP for flag in asked.flags):
         return help_page.text()
+    if "--version" in asked.flags:
+        versions = f"Axolotl {axolotl_fields().version}, Hydra {hydra.__version__}"
+        return f"axosweep {importlib.metadata.version('axosweep')} ({versions})"
     if not any(flag in COMPLETION for flag in asked.flags):
         return None
     if len(asked.overrides) != 1 or not asked.overrides[0].startswith("install="):

@@ -40,9 +40,9 @@ class Arguments:
 
     @property
     def shows_only(self) -> bool:
-        """Hydra answers and nothing runs: --cfg, --info and their like."""
+        """Hydra answers and nothing runs: --cfg and --info."""
         asked = {flag.partition("=")[0] for flag in self.flags}
-        return bool(asked & {"-c", "--cfg", *INFO, "--version"})
+        return bool(asked & {"-c", "--cfg", *INFO})
 
 
 def take_apart(arguments: Sequence[str]) -> Arguments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -41,6 +42,13 @@ def test_completion_can_be_asked_for_in_hydras_way(ask: Callable[..., Any], caps
     assert "complete -F _axosweep axosweep" in capsys.readouterr().out
     with pytest.raises(SweepError, match="axosweep completion bash"):
         ask("-sc", "bash")
+
+
+def test_the_version_is_axosweeps_own_and_names_its_axolotl(
+    ask: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask("--version").batches == 0
+    assert re.fullmatch(r"axosweep \d\S+ \(Axolotl 0\.\S+, Hydra 1\.\S+\)\n", capsys.readouterr().out)
 
 
 def test_a_list_value_is_no_sweep(ask: Callable[..., Any]) -> None:
