@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.errors import SweepError
 from runner.store import open_store
 
 
@@ -24,6 +25,13 @@ def test_the_store_is_the_one_asked_for_then_the_variable_then_out(
         monkeypatch.setenv("AXOSWEEP_STORE", variable)
     assert open_store(asked).root == tmp_path / expected
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["", "results"])
+def test_a_file_is_no_store(tmp_path: Path, below: str) -> None:
+    (tmp_path / "rows.jsonl").touch()
+    with pytest.raises(SweepError, match=r"rows\.jsonl is no folder"):
+        open_store(str(tmp_path / "rows.jsonl" / below))
 
 
 def test_a_store_in_the_home_folder_is_found_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
