@@ -19,6 +19,7 @@ from modal_app.step import StepKind
 from runner import terminal
 from runner.compare import OBJECTIVE, differing_params, flat_experiment, label, read_json
 from runner.metrics import read_curves
+from runner.report import status_style
 from runner.standing import status_word
 from runner.types import Plan
 
@@ -153,10 +154,7 @@ def _table(lines: list[Line]) -> Table:
         table.add_column(heading, justify="right" if heading in ("at", "loss", "eval loss") else "left")
     for line in lines:
         numbers = ["" if value is None else f"{value:.3f}" for value in (line.loss, line.eval_loss)]
-        colour = "cyan" if line.running else _COLOURS.get(line.status.split(" ")[0], "")
         what, message = escape(line.label), escape(line.message)
-        table.add_row(line.kind, what, line.status, line.step, *numbers, message, style=colour)
+        style = status_style(line.status)
+        table.add_row(line.kind, what, line.status, line.step, *numbers, message, style=style)
     return table
-
-
-_COLOURS = {"succeeded": "green", "failed": "red", "lost": "red", "stopped": "yellow", "pending": "dim"}

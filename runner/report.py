@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from modal_app.layout import Store
 from runner import terminal
@@ -29,6 +30,7 @@ STATUS_COLOURS = {
     "blocked": "red",
     "stopped": "yellow",
     "running": "cyan",
+    "pending": "dim",
 }
 
 
@@ -134,12 +136,15 @@ def rows_table(rows: Sequence[Row], title: str) -> Table:
             *(_number(value, "{:.4f}") for value in (row.final, row.best, row.first)),
             _steps(row),
             _number(row.seconds, "{:.1f}"),
-            f"[{STATUS_COLOURS.get(row.status.split(' ')[0], '')}]{row.status}[/]"
-            if row.status.split(" ")[0] in STATUS_COLOURS
-            else row.status,
+            Text(row.status, style=status_style(row.status)),
             style="bold" if row.is_best else "",
         )
     return table
+
+
+def status_style(status: str) -> str:
+    """The colour of a status, whatever class of failure follows its first word."""
+    return STATUS_COLOURS.get(status.split(" ")[0], "")
 
 
 def _steps(row: Row) -> str:
