@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import modal
 
@@ -22,7 +23,7 @@ class Small:
     server: ModalServer
     client: modal.Client
 
-    def __call__(self, name: str) -> modal.Function:
+    def __call__(self, name: str) -> modal.Function[..., Any, Any]:
         return modal.Function.from_name("small", name, client=self.client)
 
 
