@@ -113,6 +113,7 @@ def test_interrupting_leaves_no_process_and_can_be_continued(axosweep: Axosweep)
     assert axosweep.processes() == []
     assert launcher.returncode == 130
     stopped = [record for record in axosweep.records("finished") if record["kind"] == StepKind.TRAIN]
+    assert len(stopped) == 2
     assert {record["status"] for record in stopped} <= {"stopped", "succeeded"}
     assert axosweep.run(*words).returncode == 0
     assert {row["status"] for row in axosweep.json("compare")["runs"]} == {"succeeded"}
