@@ -48,9 +48,15 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
         axolotl=_limited(axolotl, data.limit),
         gpu=gpu,
         data=data,
-        tracking=replace(tracking, tags=tuple(tracking.tags or ())),
+        tracking=_as_text(tracking),
         executor=executor,
     )
+
+
+def _as_text(tracking: TrackingChoice) -> TrackingChoice:
+    """Hydra reads a project named 2026 as a number; W&B and the process environment take text."""
+    entity = None if tracking.entity is None else str(tracking.entity)
+    return replace(tracking, project=str(tracking.project), entity=entity, tags=tuple(map(str, tracking.tags or ())))
 
 
 def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[str]) -> Request:

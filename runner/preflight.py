@@ -138,6 +138,8 @@ def _tracking_problems(tracking: TrackingChoice) -> list[str]:
     if tracking.mode not in modes:
         meant = did_you_mean(str(tracking.mode), modes)
         problems.append(f"tracking.mode={tracking.mode}: it is one of {', '.join(modes)}.{meant}")
+    if tracking.project is None:
+        problems.append("tracking.project has no value: give it one, or choose tracking=disabled.")
     if isinstance(tracking.tags, str):
         problems.append(f"tracking.tags={tracking.tags}: a list. Write tracking.tags=[{tracking.tags}].")
     return problems

@@ -86,6 +86,7 @@ def test_a_file_of_ones_own_is_read_by_the_local_dataset(composed: Callable[...,
         ("data.limit=5 ~datasets", "this run has none"),
         ("base_model=???", "base_model has no value yet"),
         ("tracking.mode=onlin", "online"),
+        ("tracking.project=null", "tracking=disabled"),
         ("tracking.tags=a", "tracking.tags=\\[a\\]"),
         ("data=null", "data.KEY=value"),
         ("~gpu.type", "no gpu.type"),
@@ -116,6 +117,11 @@ def test_a_secret_is_refused_before_it_is_kept_and_not_repeated(composed: Callab
     with pytest.raises(SweepError, match=key.split(".")[0]) as refused:
         composed(f"axolotl.{key}=hunter2", "gpu=h100")
     assert "hunter2" not in str(refused.value)
+
+
+def test_a_project_named_like_a_number_is_text(composed: Callable[..., Experiment]) -> None:
+    tracking = composed("tracking.project=2026", "tracking.entity=7", "tracking.tags=[1,a]").tracking
+    assert (tracking.project, tracking.entity, tracking.tags) == ("2026", "7", ("1", "a"))
 
 
 @pytest.mark.parametrize("name", ["5", "2026", "[a,b]"])
