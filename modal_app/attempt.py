@@ -37,13 +37,18 @@ def begin(step: Step, store: Store) -> Attempt:
     attempt = folder.attempt(earlier[-1].number + 1 if earlier else 1)
     attempt.path.mkdir(parents=True)
     store.inputs.mkdir(exist_ok=True)
-    (attempt.path / "inputs").symlink_to("../../../inputs")
+    (attempt.path / "inputs").symlink_to(way(attempt.path, store.inputs))
     write_atomically(attempt.step, step.to_json())
     write_atomically(attempt.started, json.dumps(asdict(this_process(step.sweep))))
     if step.kind is StepKind.TRAIN:
         # What was asked, beside the model it makes: a run's folder explains itself.
         write_yaml(folder.config, step.config)
     return attempt
+
+
+def way(start: Path, target: Path) -> Path:
+    """A relative link's text: it holds in a store that is moved, and in one whose parts are mounted apart."""
+    return Path(os.path.relpath(target.resolve(), start.resolve()))
 
 
 def enter(attempt: Attempt) -> None:

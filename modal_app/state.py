@@ -14,6 +14,9 @@ from modal_app.claim import Owner, holder
 from modal_app.layout import Attempt, StepFolder, Store
 from modal_app.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
 
+REMOTE = "remote.json"
+"""In a mirrored step folder: whether the step went on, when somebody last asked the place where it really is."""
+
 
 class Phase(StrEnum):
     ABSENT = "absent"
@@ -62,6 +65,8 @@ def observe(store: Store, kind: StepKind, key: str) -> StepState:
         if outcome is None:
             if holder(folder) is not None or _newest(folder) != newest:
                 continue
+            if _read(folder.path / REMOTE).get("live"):
+                return StepState(Phase.RUNNING, newest.number, started_at=_read(newest.started).get("at"))
             outcome = _outcome(newest) or _lost(newest)
         if outcome.status is OutcomeStatus.SUCCEEDED:
             if folder.done.exists():

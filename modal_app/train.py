@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app import checkpoints, preload
-from modal_app.attempt import stamp, write_yaml
+from modal_app.attempt import stamp, way, write_yaml
 from modal_app.failures import StepFailed
 from modal_app.layout import Attempt, StepFolder, Store
 from modal_app.rank import Rank
@@ -37,7 +37,7 @@ def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> d
     links.mkdir()
     for rows in sorted(path for path in store.prepared_dataset(step.data_key).iterdir() if path.is_dir()):
         # A folder of its own, since Axolotl writes a lock beside the rows, which are shared and may be read-only.
-        (links / rows.name).symlink_to(Path("../../../../prepared") / step.data_key / rows.name)
+        (links / rows.name).symlink_to(way(links, rows))
     folder.model.mkdir(exist_ok=True)
     checkpoints.set_aside_unusable(folder.model)
     addresses = {

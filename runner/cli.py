@@ -15,6 +15,7 @@ from runner import terminal
 from runner.errors import SweepError, did_you_mean
 
 EXIT_USER_MISTAKE = 2
+STORE_HELP = "the folder with the results (AXOSWEEP_STORE, else ./out)"
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -66,34 +67,76 @@ def _plan(words: list[str]) -> int:
 def _status(words: list[str]) -> int:
     from runner import report
     from runner.compare import compare_sweep
-    from runner.ledger import find_sweep
+    from runner.finding import sweep_in
     from runner.status import all_sweeps
-    from runner.store import open_store
+    from runner.store import stores
 
     parser = _parser("status", "How every sweep stands, or every run of one sweep.")
     parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it")
     asked = parser.parse_args(words)
-    store = open_store(asked.store)
+    known = stores(asked.store)
     if asked.sweep is None:
-        report.show_sweeps(all_sweeps(store), store, as_json=asked.json)
+        sweeps = [sweep for store in known for sweep in all_sweeps(store)]
+        report.show_sweeps(sweeps, known[0], as_json=asked.json)
     else:
-        sweep = find_sweep(store, asked.sweep)
-        report.show_rows(compare_sweep(store, sweep), store, sweep, as_json=asked.json)
+        found = sweep_in(known, asked.sweep)
+        rows = compare_sweep(found.store, found.sweep)
+        report.show_rows(rows, found.store, found.sweep, as_json=asked.json)
     return 0
 
 
 def _compare(words: list[str]) -> int:
     from runner import report
     from runner.compare import compare_sweep
-    from runner.ledger import find_sweep
-    from runner.store import open_store
+    from runner.finding import sweep_in
+    from runner.store import stores
 
     parser = _parser("compare", "The runs of a sweep side by side, only the parameters that differ.")
     parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it; the newest by default")
     asked = parser.parse_args(words)
-    store = open_store(asked.store)
-    sweep = find_sweep(store, asked.sweep)
-    report.show_rows(compare_sweep(store, sweep), store, sweep, as_json=asked.json)
+    found = sweep_in(stores(asked.store), asked.sweep)
+    report.show_rows(compare_sweep(found.store, found.sweep), found.store, found.sweep, as_json=asked.json)
+    return 0
+
+
+def _attach(words: list[str]) -> int:
+    from runner import attach
+
+    parser = _parser("attach", "Follow a sweep on Modal, from any machine, until it has ended.")
+    parser.add_argument("sweep", nargs="?", help="a sweep's id; the newest one on Modal that this machine knows")
+    parser.add_argument("--runs-volume", default="axosweep-runs", help="executor.modal.runs_volume of the sweep")
+    asked = parser.parse_args(words)
+    return attach.attach(asked.store, asked.sweep, asked.runs_volume, as_json=asked.json)
+
+
+def _logs(words: list[str]) -> int:
+    from runner import logs
+    from runner.finding import runs_in
+    from runner.store import stores
+
+    parser = argparse.ArgumentParser(prog="axosweep logs", description="The newest attempt's log of a run.")
+    parser.add_argument("run", help="a run's key, or the beginning of it")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
+    parser.add_argument("--store", help=STORE_HELP)
+    asked = parser.parse_args(words)
+    store, runs = runs_in(stores(asked.store), asked.run)
+    if len(runs) > 1:
+        raise SweepError(f"{asked.run} has {len(runs)} runs: {', '.join(run.key for run in runs)}. Name one.")
+    logs.show(store, runs[0], follow=asked.follow)
+    return 0
+
+
+def _cancel(words: list[str]) -> int:
+    from runner import cancel
+    from runner.finding import runs_in
+    from runner.store import stores
+
+    parser = argparse.ArgumentParser(prog="axosweep cancel", description="End what works on a sweep or a run.")
+    parser.add_argument("what", nargs="?", help="a sweep's id or a run's key, or the beginning; the newest sweep")
+    parser.add_argument("--store", help=STORE_HELP)
+    asked = parser.parse_args(words)
+    ended = cancel.cancel(*runs_in(stores(asked.store), asked.what))
+    print(f"{ended} ended." if ended else "Nothing was running.")
     return 0
 
 
@@ -139,7 +182,7 @@ def _complete(words: list[str]) -> int:
 
 def _parser(verb: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"axosweep {verb}", description=description)
-    parser.add_argument("--store", help="the folder with the results (AXOSWEEP_STORE, else ./out)")
+    parser.add_argument("--store", help=STORE_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -149,6 +192,9 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "status": _status,
     "compare": _compare,
     "data": _data,
+    "attach": _attach,
+    "logs": _logs,
+    "cancel": _cancel,
     "setup": _setup,
     "completion": _completion,
     "__complete": _complete,

@@ -13,7 +13,7 @@ from runner.errors import SweepError, did_you_mean
 from runner.fields import Field, Fields
 from runner.vocabulary import AXOLOTL, SWEEPS, Nodes, Vocabulary, read_vocabulary
 
-VERBS = ("plan", "status", "compare", "data", "setup", "completion")
+VERBS = ("plan", "status", "compare", "data", "attach", "logs", "cancel", "setup", "completion")
 SHELLS = ("bash", "zsh", "fish")
 _SIGNS = "+~"
 
@@ -31,6 +31,8 @@ def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
     match verb:
         case "status" | "compare":
             return [*_sweeps(words), "--store", "--json"] if len(words) == 1 or word[:1] == "-" else []
+        case "attach" | "logs" | "cancel":
+            return [*_sweeps(words), "--store"] if len(words) == 1 or word[:1] == "-" else []
         case "data":
             return [*_data_keys(words), "--store", "--json"] if len(words) == 1 or word[:1] == "-" else []
         case "completion":

@@ -46,6 +46,9 @@ Verbs
   status [SWEEP]       how every sweep stands, or every run of one
   compare [SWEEP]      the runs side by side; the newest sweep when none is named
   data [KEY]           the prepared datasets, or samples of one
+  attach [SWEEP]       follow a sweep on Modal, from any machine
+  logs RUN [-f]        the newest attempt's log of a run
+  cancel [SWEEP|RUN]   end what works on it
   setup                build the environment that runs Axolotl
   completion SHELL     completion for bash, zsh or fish: eval "$(axosweep completion bash)"
   --json goes with every verb that prints rows.

@@ -141,6 +141,11 @@ def find_sweep(store: Store, asked: str | None) -> str:
     )
 
 
+def last_asked(store: Store, sweep: str) -> int:
+    """When a sweep was last asked for or went on: nanoseconds, to compare."""
+    return _last_touched(store.sweeps / sweep / "plan.json")
+
+
 def _last_touched(plan: Path) -> int:
     records = plan.with_name("records.jsonl")
     return (records if records.exists() else plan).stat().st_mtime_ns

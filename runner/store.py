@@ -10,6 +10,7 @@ from runner.errors import SweepError
 
 VARIABLE = "AXOSWEEP_STORE"
 DEFAULT = "out"
+MIRRORS = ("modal",)
 
 
 def open_store(asked: str | None) -> Store:
@@ -19,3 +20,20 @@ def open_store(asked: str | None) -> Store:
         if os.path.exists(path) and not os.path.isdir(path):
             raise SweepError(f"Results cannot be kept in {root}: {path} is no folder. Name another: store=DIR.")
     return Store(root)
+
+
+def store_of(executor: str, asked: str | None) -> Store:
+    """Where an executor's runs are: done means done there. Modal's is a mirror of its Volumes, below the local one."""
+    local = open_store(asked)
+    return local if executor == "local" else Store(local.root / executor)
+
+
+def stores(asked: str | None) -> list[Store]:
+    """The local store and the mirrors below it that exist."""
+    local = open_store(asked)
+    return [local, *(Store(local.root / name) for name in MIRRORS if (local.root / name / "sweeps").is_dir())]
+
+
+def is_mirror(store: Store) -> bool:
+    """Whether a store only shows what lies elsewhere."""
+    return store.root.name in MIRRORS and (store.root / "sweeps").is_dir()

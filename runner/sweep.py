@@ -12,20 +12,19 @@ from pathlib import Path
 from types import FrameType
 
 from modal_app.layout import Store
-from modal_app.step import Device, StepKind, write_atomically
+from modal_app.step import StepKind, write_atomically
 from runner import report, terminal, trainer_environment
 from runner.compare import Row, compare_sweep
 from runner.content import ContentHashes, keep
 from runner.errors import SweepError
-from runner.executors.local import LocalExecutor, machine_slots
-from runner.executors.workers import FreshWorkers, WarmWorkers, Workers
 from runner.identity import identify_run
 from runner.inputs import find_inputs, how_to_pin, identify, staged_name
 from runner.ledger import Ledger
 from runner.plan import make_plan
 from runner.progress import Progress
-from runner.store import open_store
-from runner.types import Action, Experiment, InputKind, Plan, PlannedRun, Request, Run, RunResult
+from runner.store import store_of
+from runner.types import Action, ExecutorChoice, Experiment, InputKind, Plan, PlannedRun, Request, Run, RunResult
+from runner.wiring import executor_for, one_executor
 
 
 def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResult]:
@@ -34,7 +33,8 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     Returns one result per experiment, in order; an experiment asked twice has the same result twice.
     Raises SweepError before anything starts; a run that fails is a result, not an error.
     """
-    store = open_store(request.store)
+    choice = one_executor(experiments)
+    store = store_of(choice.type, request.store)
     hashes = ContentHashes(store.cache / "hashes.json")
     lock = trainer_environment.lock_hash()
     runs = [_identified(experiment, hashes, lock) for experiment in experiments]
@@ -47,7 +47,7 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
         return []
     _refuse_unresolved(plan)
     if plan.pending:
-        _execute(plan, store, experiments, request)
+        _execute(plan, store, choice)
     else:
         Ledger(store, plan.sweep).open(plan, _command())
     rows = compare_sweep(store, plan.sweep)
@@ -70,33 +70,14 @@ def _refuse_unresolved(plan: Plan) -> None:
         )
 
 
-def _execute(plan: Plan, store: Store, experiments: Sequence[Experiment], request: Request) -> None:
+def _execute(plan: Plan, store: Store, choice: ExecutorChoice) -> None:
     ledger = Ledger(store, plan.sweep)
-    device = plan.pending[0].step.device
-    processes = max(planned.step.processes for planned in plan.pending)
-    choice = experiments[0].executor
-    slots = machine_slots(device, processes, choice.parallel)
-    workers = _workers(store, plan, warm=choice.warm and device is Device.CPU)
+    executor = executor_for(choice, plan, store, ledger)
     for planned in plan.pending:
         _prepare_folder(store, planned)
     ledger.open(plan, _command())
     with _terminate_as_interrupt(), Progress(plan, store) as progress:
-        LocalExecutor(store, workers, slots, ledger).execute(plan, progress.update)
-
-
-def _workers(store: Store, plan: Plan, *, warm: bool) -> Workers:
-    python = trainer_environment.find()
-    environment = _offline_when_local(plan)
-    if warm:
-        log = store.sweeps / plan.sweep / "warm.log"
-        return WarmWorkers(python, store.root, environment, log)
-    return FreshWorkers(python, store.root, environment)
-
-
-def _offline_when_local(plan: Plan) -> dict[str, str]:
-    """Without a hub name nothing needs the hub, and libraries that ask it anyway would wait for no answer."""
-    uses_hub = any(one.kind is InputKind.HUB for planned in plan.runs for one in planned.run.inputs)
-    return {} if uses_hub else {"HF_HUB_OFFLINE": "1"}
+        executor.execute(plan, progress.update)
 
 
 def _prepare_folder(store: Store, planned: PlannedRun) -> None:

@@ -49,6 +49,8 @@ class ExecutorChoice:
     """Runs at a time; None is what the machine has room for."""
     warm: bool = True
     """On the CPU: fork runs from one preloaded process."""
+    modal: Mapping[str, Any] | None = None
+    """What is deployed, and under which names: the fields of modal_app.deployment.Deployment."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class Axosweep:
     store: Store
     folder: Path
     """The working directory."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables beyond those of the tests."""
 
     def run(self, *words: str, timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -74,7 +76,8 @@ class Axosweep:
         return [sys.executable, "-m", "runner", *words]
 
     def _environment(self) -> Mapping[str, str]:
-        return {**os.environ, "AXOSWEEP_STORE": str(self.store.root), "PYTHONUNBUFFERED": "1"}
+        ours = {"AXOSWEEP_STORE": str(self.store.root), "PYTHONUNBUFFERED": "1"}
+        return {**os.environ, **ours, **self.environment}
 
 
 def wait_until(true: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S) -> None:

@@ -1,0 +1,68 @@
+"""`axosweep attach`: the table of a sweep that runs on Modal, kept up to date until the sweep has ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rich.live import Live
+
+from modal_app.layout import Store
+from runner import report, terminal
+from runner.compare import Row, compare_sweep, label
+from runner.errors import SweepError
+from runner.finding import sweep_in
+from runner.ledger import sweep_ids
+from runner.store import store_of
+
+EXIT_FAILED_RUN = 1
+
+
+def attach(store_asked: str | None, sweep_asked: str | None, runs_volume: str, *, as_json: bool) -> int:
+    """Exit code 0 when every run has succeeded, else 1. Raises SweepError when there is nothing to attach to."""
+    from runner.executors import modal_verbs
+
+    mirror = store_of("modal", store_asked)
+    if sweep_asked is None and not sweep_ids(mirror):
+        raise SweepError("This machine knows no sweep on Modal. Name one: axosweep attach SWEEP")
+    known = [sweep for sweep in sweep_ids(mirror) if sweep_asked is None or sweep.startswith(sweep_asked)]
+    sweep = sweep_in([mirror], sweep_asked).sweep if known else str(sweep_asked)
+    view = _View(mirror, sweep)
+    try:
+        modal_verbs.attach(mirror, sweep, runs_volume, view.update)
+    finally:
+        view.close()
+    rows = compare_sweep(mirror, sweep)
+    report.show_rows(rows, mirror, sweep, as_json=as_json)
+    return 0 if all(row.status == "succeeded" for row in rows) else EXIT_FAILED_RUN
+
+
+@dataclass(slots=True)
+class _View:
+    """A live table on a terminal; in a pipe, a line for each change of status."""
+
+    store: Store
+    sweep: str
+    _live: Live | None = None
+    _said: dict[str, str] = field(default_factory=dict)
+
+    def update(self) -> None:
+        rows = compare_sweep(self.store, self.sweep)
+        console = terminal.messages()
+        if console.is_terminal:
+            if self._live is None:
+                self._live = Live(console=console, auto_refresh=False, transient=True)
+                self._live.start()
+            self._live.update(report.rows_table(rows, title=self.sweep), refresh=True)
+            return
+        for row in rows:
+            if self._said.get(row.key) != row.status:
+                self._said[row.key] = row.status
+                console.print(_line(row), markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+
+def _line(row: Row) -> str:
+    return f"train      {label(row.params) or row.key}: {row.status}  {row.message}".rstrip()

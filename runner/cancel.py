@@ -1,0 +1,48 @@
+"""`axosweep cancel`: end what works on a sweep or a run, wherever it runs. What has finished stays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+from modal_app.claim import holder
+from modal_app.layout import Store
+from modal_app.step import StepKind
+from runner.ledger import SweepRun
+from runner.store import is_mirror
+
+GRACE_S = 7.0
+"""From asking a worker to checkpoint and stop, to killing it."""
+
+
+def cancel(store: Store, runs: Sequence[SweepRun]) -> int:
+    """Stop the workers of these runs, and of a dataset that only they wait for; returns how many there were."""
+    if is_mirror(store):
+        from runner.executors import modal_verbs
+
+        return modal_verbs.cancel(store, runs)
+    steps = {(StepKind.TRAIN, run.key) for run in runs} | {(StepKind.PREPROCESS, run.data_key) for run in runs}
+    groups = [owner.pgid for step in steps if (owner := holder(store.folder(*step))) and owner.pgid]
+    _signal(groups, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_S
+    while time.monotonic() < deadline and any(_exists(group) for group in groups):
+        time.sleep(0.1)
+    _signal(groups, signal.SIGKILL)
+    return len(groups)
+
+
+def _signal(groups: Sequence[int], number: signal.Signals) -> None:
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, number)
+
+
+def _exists(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,178 @@
+"""Runs a plan on Modal: deploy once per program, upload what is missing, spawn, then follow.
+
+The cloud does not need this process: what is submitted goes on when it ends, and `axosweep attach` follows it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+import modal
+import modal.exception
+
+from modal_app.deployment import HOUR_S, Deployment, build_app
+from modal_app.layout import Store
+from modal_app.remote import Job
+from modal_app.step import Device, Step, StepKind, write_atomically
+from runner.errors import SweepError
+from runner.executors.modal_mirror import SUBMISSION, MirroredStep, ModalMirror, Names, listed
+from runner.ledger import Event, Ledger, Record
+from runner.types import Plan
+
+POLL_S = 2.0
+MOST_PER_CONTAINER = 8
+GPU_NAMES = {
+    "t4": "T4",
+    "l4": "L4",
+    "a10": "A10",
+    "l40s": "L40S",
+    "a100_40gb": "A100-40GB",
+    "a100_80gb": "A100-80GB",
+    "h100": "H100",
+    "h200": "H200",
+    "b200": "B200",
+}
+"""conf/gpu's names -> Modal's. The client accepts any text, so they are checked here."""
+
+
+@dataclass(slots=True)
+class ModalExecutor:
+    """`store` is the mirror on this machine; the truth is on the Volumes."""
+
+    store: Store
+    deployment: Deployment
+    ledger: Ledger
+    gpu_types: Mapping[str, str]
+    """Run key -> conf/gpu's name."""
+    inputs: Sequence[str]
+    """Kept local inputs, as paths below the store's root."""
+
+    def execute(self, plan: Plan, watch: Callable[[], None]) -> None:
+        """Submit what is not done, then follow until everything has ended. Interrupting leaves the cloud at work."""
+        jobs = self._jobs(plan)
+        names = Names(self.deployment.cache_volume, self.deployment.runs_volume, self.deployment.claims)
+        mirror = ModalMirror(self.store, names)
+        steps = mirrored_steps(plan)
+        self._deploy()
+        self._upload(plan, names, steps)
+        done = mirror.done()
+        for job in _trees(plan, jobs, done):
+            self._spawn(job)
+        while not mirror.refresh(steps):
+            watch()
+            time.sleep(POLL_S)
+        watch()
+
+    def _deploy(self) -> None:
+        """Once per program: the app's name names it, so what is there already is the same."""
+        try:
+            modal.Secret.from_name(self.deployment.secret).hydrate()
+            with contextlib.suppress(modal.exception.NotFoundError):
+                modal.Function.from_name(self.deployment.app_name, "train").hydrate()
+                return
+            build_app(self.deployment).deploy()
+        except modal.exception.NotFoundError as error:
+            raise SweepError(
+                f"Modal has no secret {self.deployment.secret}. Create it:\n  modal secret create "
+                f"{self.deployment.secret} HUGGINGFACE_TOKEN=hf_... WANDB_API_KEY=..."
+            ) from error
+        except modal.exception.AuthError as error:
+            raise SweepError(f"Modal did not let us in ({error}). Run `modal token new`.") from error
+
+    def _upload(self, plan: Plan, names: Names, steps: Sequence[MirroredStep]) -> None:
+        """Local inputs, by content, to the cache Volume; the sweep's plan to the runs Volume, for whoever attaches."""
+        cache = modal.Volume.from_name(names.cache_volume, create_if_missing=True, version=2)
+        there = {PurePosixPath(entry.path).name for entry in listed(cache, "inputs")}
+        missing = [name for name in self.inputs if PurePosixPath(name).name not in there]
+        if missing:
+            with cache.batch_upload(force=True) as batch:
+                for name in missing:
+                    local = self.store.root / name
+                    put = batch.put_directory if local.is_dir() else batch.put_file
+                    put(local.resolve(), f"/{name}")
+        submission = json.dumps({"names": asdict(names), "steps": [asdict(step) for step in steps]}, indent=1)
+        write_atomically(self.ledger.folder / SUBMISSION, submission)
+        with modal.Volume.from_name(names.runs_volume, create_if_missing=True, version=2).batch_upload(
+            force=True
+        ) as batch:
+            folder = f"/sweeps/{plan.sweep}"
+            batch.put_file(self.ledger.folder / "plan.json", f"{folder}/plan.json")
+            batch.put_file(self.ledger.folder / SUBMISSION, f"{folder}/{SUBMISSION}")
+            for planned in plan.pending:
+                identity = self.store.folder(StepKind.TRAIN, planned.run.key).identity
+                batch.put_file(identity, f"/{identity.relative_to(self.store.root).as_posix()}")
+
+    def _jobs(self, plan: Plan) -> dict[str, Job]:
+        """A job per step that is not done here. Raises SweepError for GPUs that Modal does not have."""
+        steps = [dataset.step for dataset in plan.datasets] + [planned.step for planned in plan.pending]
+        return {f"{step.kind}/{step.key}": self._job(step) for step in steps}
+
+    def _job(self, step: Step) -> Job:
+        options: dict[str, Any] = {}
+        if step.kind is StepKind.TRAIN:
+            options["timeout"] = self.deployment.timeout_hours * HOUR_S
+            if step.device is Device.CUDA:
+                options["gpu"] = gpu_string(self.gpu_types[step.key], step.processes)
+        names = self.deployment
+        return Job(
+            step=step.to_json(),
+            app=names.app_name,
+            claims=names.claims,
+            cache_volume=names.cache_volume,
+            runs_volume=names.runs_volume,
+            function=step.kind.value,
+            options=options,
+        )
+
+    def _spawn(self, job: Job) -> None:
+        """The intent is recorded before the call, its id after it."""
+        step = job.read_step()
+        self.ledger.append(Record(Event.SUBMITTED, step.kind, step.key))
+        function = modal.Function.from_name(job.app, job.function)
+        if job.options:
+            function = function.with_options(**job.options)
+        call = function.spawn(json.dumps(job.as_dict()))
+        modal.Dict.from_name(job.claims, create_if_missing=True).put(f"call/{step.kind}/{step.key}", call.object_id)
+        self.ledger.append(Record(Event.STARTED, step.kind, step.key, facts={"call": call.object_id}))
+
+
+def mirrored_steps(plan: Plan) -> list[MirroredStep]:
+    datasets = [MirroredStep(StepKind.PREPROCESS, dataset.key, dataset.key) for dataset in plan.datasets]
+    return datasets + [MirroredStep(StepKind.TRAIN, one.run.key, one.run.data_key) for one in plan.runs]
+
+
+def gpu_string(name: str, count: int) -> str:
+    """Modal's name for `count` cards of a kind of conf/gpu. Raises SweepError for what Modal does not have.
+
+    >>> gpu_string("a100_80gb", 4)
+    'A100-80GB:4'
+    """
+    if name not in GPU_NAMES:
+        raise SweepError(f"gpu={name} is not to be had on Modal. It has {', '.join(GPU_NAMES)}.")
+    if count > MOST_PER_CONTAINER:
+        raise SweepError(
+            f"gpu.count={count}: a container has at most {MOST_PER_CONTAINER}; several machines are not there yet."
+        )
+    return f"{GPU_NAMES[name]}:{count}"
+
+
+def _trees(plan: Plan, jobs: Mapping[str, Job], done: set[tuple[StepKind, str]]) -> list[Job]:
+    """What to call: a dataset with the runs that wait for it, or a run whose dataset is there."""
+    roots: list[Job] = []
+    for dataset in plan.datasets:
+        waiting = [
+            jobs[f"{StepKind.TRAIN}/{key}"]
+            for key in dataset.runs
+            if f"{StepKind.TRAIN}/{key}" in jobs and (StepKind.TRAIN, key) not in done
+        ]
+        if (StepKind.PREPROCESS, dataset.key) in done:
+            roots += waiting
+        elif waiting:
+            roots.append(replace(jobs[f"{StepKind.PREPROCESS}/{dataset.key}"], then=tuple(waiting)))
+    return roots

@@ -1,0 +1,169 @@
+"""A mirror of Modal's Volumes on this machine: the small files of a sweep's steps, in the store's own layout.
+
+Whoever knows a sweep's id can make one, anywhere: what it shows is on the Volumes and in the calls' own state.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import modal
+import modal.exception
+
+from modal_app.functions import is_live
+from modal_app.layout import Store
+from modal_app.remote import DONE
+from modal_app.state import REMOTE, Phase, observe
+from modal_app.step import StepKind, write_atomically
+from runner.errors import SweepError
+
+OF_STEP = ("run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml")
+OF_ATTEMPT = ("started.json", "result.json", "train.json", "exit.json", "log.txt")
+SUBMISSION = "submission.json"
+"""In a sweep's folder on the runs Volume: the names it uses and the steps it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Of a deployment, what reading needs."""
+
+    cache_volume: str
+    runs_volume: str
+    claims: str
+
+
+@dataclass(frozen=True, slots=True)
+class MirroredStep:
+    kind: StepKind
+    key: str
+    data_key: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}/{self.key}"
+
+
+@dataclass(slots=True)
+class ModalMirror:
+    """`store` is the mirror; the truth is on the Volumes."""
+
+    store: Store
+    names: Names
+    _sizes: dict[str, int] = field(default_factory=dict)
+    """Volume path -> size already mirrored."""
+
+    def refresh(self, steps: Sequence[MirroredStep]) -> bool:
+        """Bring the steps up to date; True when none of them goes on."""
+        claims = modal.Dict.from_name(self.names.claims, create_if_missing=True)
+        live_datasets = {
+            step.key for step in steps if step.kind is StepKind.PREPROCESS and self._call_lives(step, claims)
+        }
+        going_on = False
+        for step in steps:
+            if self._has_ended(step):
+                continue
+            live = step.key in live_datasets or self._goes_on(step, claims, live_datasets)
+            self._mirror(step)
+            self._note(step, live=live)
+            going_on |= live
+        return not going_on
+
+    def done(self) -> set[tuple[StepKind, str]]:
+        """Every finished step on the runs Volume, by one listing."""
+        names = [PurePosixPath(entry.path).name for entry in listed(self._volume(self.names.runs_volume), DONE)]
+        return {(StepKind(kind), key) for kind, _, key in (name.partition("-") for name in names)}
+
+    def cancel(self, steps: Sequence[MirroredStep]) -> int:
+        """End the calls that work on these steps, containers included; returns how many there were."""
+        claims = modal.Dict.from_name(self.names.claims, create_if_missing=True)
+        calls = {call for step in steps for call in self._calls(step, claims) if is_live(call)}
+        for call in calls:
+            modal.FunctionCall.from_id(call).cancel(terminate_containers=True)
+        return len(calls)
+
+    def _has_ended(self, step: MirroredStep) -> bool:
+        return observe(self.store, step.kind, step.key).phase in (Phase.SUCCEEDED, Phase.FAILED)
+
+    def _goes_on(self, step: MirroredStep, claims: modal.Dict, live_datasets: set[str]) -> bool:
+        """Whether a call works on a step, or will once its dataset is there."""
+        if self._call_lives(step, claims):
+            return True
+        return step.kind is StepKind.TRAIN and step.data_key in live_datasets
+
+    def _call_lives(self, step: MirroredStep, claims: modal.Dict) -> bool:
+        return any(is_live(call) for call in self._calls(step, claims))
+
+    def _calls(self, step: MirroredStep, claims: modal.Dict) -> set[str]:
+        """The last call that was made for a step, and the one that has claimed it: they differ when sweeps overlap."""
+        return {str(call) for name in (f"call/{step.name}", step.name) if (call := claims.get(name)) is not None}
+
+    def _mirror(self, step: MirroredStep) -> None:
+        """Copy the small files of a step's folder that have grown."""
+        there = self.store.folder(step.kind, step.key).path.relative_to(self.store.root).as_posix()
+        preprocess = step.kind is StepKind.PREPROCESS
+        volume = self._volume(self.names.cache_volume if preprocess else self.names.runs_volume)
+        for entry in listed(volume, there):
+            path = PurePosixPath(entry.path)
+            if path.name in OF_STEP:
+                self._copy(volume, path, entry.size)
+            elif path.name.startswith("attempt-"):
+                for inner in listed(volume, entry.path):
+                    if PurePosixPath(inner.path).name in OF_ATTEMPT:
+                        self._copy(volume, PurePosixPath(inner.path), inner.size)
+        if preprocess:
+            for entry in listed(volume, f"prepared/{step.key}"):
+                if entry.path.endswith(".json"):
+                    self._copy(volume, PurePosixPath(entry.path), entry.size)
+
+    def _copy(self, volume: modal.Volume, path: PurePosixPath, size: int) -> None:
+        if self._sizes.get(str(path)) == size:
+            return
+        target = self.store.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, read_text(volume, str(path)))
+        self._sizes[str(path)] = size
+
+    def _note(self, step: MirroredStep, *, live: bool) -> None:
+        """What the mirror cannot tell from its files: whether the step still goes on over there."""
+        folder = self.store.folder(step.kind, step.key).path
+        if folder.exists():
+            write_atomically(folder / REMOTE, json.dumps({"live": live, "at": time.time()}))
+
+    def _volume(self, name: str) -> modal.Volume:
+        return modal.Volume.from_name(name)
+
+
+def fetch_sweep(store: Store, sweep: str, runs_volume: str) -> tuple[Names, list[MirroredStep]]:
+    """The plan of a submitted sweep into the mirror, from its id alone.
+
+    Raises SweepError when the runs Volume has no such sweep.
+    """
+    volume = modal.Volume.from_name(runs_volume)
+    files = [entry for entry in listed(volume, f"sweeps/{sweep}") if entry.path.endswith(".json")]
+    if not files:
+        known = ", ".join(PurePosixPath(entry.path).name for entry in listed(volume, "sweeps")) or "none"
+        raise SweepError(f"The Volume {runs_volume} has no sweep {sweep}. It has: {known}.")
+    for entry in files:
+        target = store.root / entry.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, read_text(volume, entry.path))
+    raw = json.loads((store.sweeps / sweep / SUBMISSION).read_text(encoding="utf-8"))
+    steps = [MirroredStep(StepKind(one["kind"]), one["key"], one["data_key"]) for one in raw["steps"]]
+    return Names(**raw["names"]), steps
+
+
+def read_text(volume: modal.Volume, path: str) -> str:
+    return b"".join(volume.read_file(path)).decode(errors="replace")
+
+
+def listed(volume: modal.Volume, path: str) -> list[Any]:
+    """The entries of a folder on a Volume; none where there is no folder, or no Volume yet."""
+    try:
+        return list(volume.listdir(path))
+    except (modal.exception.NotFoundError, FileNotFoundError):
+        return []

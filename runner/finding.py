@@ -1,0 +1,66 @@
+"""What a name on the command line means: a sweep or a run, in the local store or in a mirror of a remote one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from modal_app.layout import StepFolder, Store
+from modal_app.step import StepKind
+from runner.errors import SweepError, did_you_mean
+from runner.ledger import Ledger, SweepRun, find_sweep, last_asked, sweep_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    store: Store
+    sweep: str
+
+
+def sweep_in(stores: Sequence[Store], asked: str | None) -> Found:
+    """The sweep that a name, or the beginning of one, means; the newest of all stores when nothing is asked.
+
+    Raises SweepError when nothing fits, or more than one sweep does.
+    """
+    holding = [store for store in stores if sweep_ids(store)]
+    if not holding:
+        return Found(stores[0], find_sweep(stores[0], asked))
+    if asked is None:
+        newest = max(holding, key=lambda store: last_asked(store, sweep_ids(store)[0]))
+        return Found(newest, sweep_ids(newest)[0])
+    fitting = [store for store in holding if any(sweep.startswith(asked) for sweep in sweep_ids(store))]
+    if len(fitting) > 1:
+        fitting = [max(fitting, key=lambda store: last_asked(store, find_sweep(store, asked)))]
+    store = fitting[0] if fitting else holding[0]
+    return Found(store, find_sweep(store, asked))
+
+
+def runs_in(stores: Sequence[Store], asked: str | None) -> tuple[Store, list[SweepRun]]:
+    """The runs of a sweep, or the one run, that a name or its beginning means. Raises SweepError like `sweep_in`."""
+    if asked is not None and not any(one.startswith(asked) for store in stores for one in sweep_ids(store)):
+        return _run_in(stores, asked)
+    found = sweep_in(stores, asked)
+    return found.store, list(Ledger(found.store, found.sweep).plan().runs)
+
+
+def _run_in(stores: Sequence[Store], asked: str) -> tuple[Store, list[SweepRun]]:
+    known = {
+        (index, run.key): run
+        for index, store in enumerate(stores)
+        for sweep in sweep_ids(store)
+        for run in Ledger(store, sweep).plan().runs
+    }
+    fits = {key: run for key, run in known.items() if run.key.startswith(asked)}
+    keys = {run.key for run in fits.values()}
+    if len(keys) > 1:
+        raise SweepError(f"{asked} fits several runs: {', '.join(sorted(keys))}. Write more of the one you mean.")
+    if not keys:
+        names = [run.key for run in known.values()] + [one for store in stores for one in sweep_ids(store)]
+        raise SweepError(f"There is no run or sweep {asked}.{did_you_mean(asked, names)} `axosweep status` lists them.")
+    (index, _), run = max(fits.items(), key=lambda item: _last_written(stores[item[0][0]], item[1]))
+    return stores[index], [run]
+
+
+def _last_written(store: Store, run: SweepRun) -> float:
+    folder: StepFolder = store.folder(StepKind.TRAIN, run.key)
+    return folder.path.stat().st_mtime if folder.path.exists() else 0.0

@@ -1,0 +1,82 @@
+"""Which executor runs a plan. The only place that knows them all; Modal's is imported when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from modal_app.layout import Store
+from modal_app.step import Device
+from runner import trainer_environment
+from runner.errors import SweepError
+from runner.executors.local import LocalExecutor, machine_slots
+from runner.executors.workers import FreshWorkers, WarmWorkers, Workers
+from runner.inputs import staged_name
+from runner.ledger import Ledger
+from runner.types import ExecutorChoice, Experiment, InputKind, Plan
+
+
+class Executor(Protocol):
+    def execute(self, plan: Plan, watch: Callable[[], None]) -> None:
+        """Run what is not done, calling `watch` now and then; every step ends in the ledger and in its folder."""
+        ...
+
+
+def one_executor(experiments: Sequence[Experiment]) -> ExecutorChoice:
+    """The executor of a whole sweep. Raises SweepError when its runs name different ones."""
+    choices = {repr(experiment.executor): experiment.executor for experiment in experiments}
+    if len(choices) > 1:
+        raise SweepError("The runs of one sweep share one executor; do not sweep over executor or what is below it.")
+    return next(iter(choices.values()))
+
+
+def executor_for(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> Executor:
+    """The executor, checked: SweepError when this machine (or Modal) cannot run the plan."""
+    match choice.type:
+        case "local":
+            return _local(choice, plan, store, ledger)
+        case "modal":
+            return _modal(choice, plan, store, ledger)
+    raise SweepError(f"executor.type={choice.type}: there is no such executor; conf/executor has the choices.")
+
+
+def _local(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> Executor:
+    devices = {planned.step.device for planned in plan.pending}
+    if len(devices) > 1:
+        raise SweepError("executor=local runs a sweep on CPUs or on GPUs, not on both. Split it in two.")
+    (device,) = devices
+    processes = max(planned.step.processes for planned in plan.pending)
+    slots = machine_slots(device, processes, choice.parallel)
+    return LocalExecutor(store, _workers(store, plan, warm=choice.warm and device is Device.CPU), slots, ledger)
+
+
+def _workers(store: Store, plan: Plan, *, warm: bool) -> Workers:
+    python = trainer_environment.find()
+    environment = _offline_when_local(plan)
+    if warm:
+        log = store.sweeps / plan.sweep / "warm.log"
+        return WarmWorkers(python, store.root, environment, log)
+    return FreshWorkers(python, store.root, environment)
+
+
+def _offline_when_local(plan: Plan) -> dict[str, str]:
+    """Without a hub name nothing needs the hub, and libraries that ask it anyway would wait for no answer."""
+    uses_hub = any(one.kind is InputKind.HUB for planned in plan.runs for one in planned.run.inputs)
+    return {} if uses_hub else {"HF_HUB_OFFLINE": "1"}
+
+
+def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> Executor:
+    from modal_app.deployment import Deployment
+    from runner.executors.modal import ModalExecutor
+
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in (choice.modal or {}).items()
+    }
+    inputs = dict.fromkeys(
+        staged_name(found)
+        for planned in plan.pending
+        for found in planned.run.inputs
+        if found.kind is not InputKind.HUB
+    )
+    gpus = {planned.run.key: planned.run.experiment.gpu.type for planned in plan.pending}
+    return ModalExecutor(store, Deployment(**settings), ledger, gpus, tuple(inputs))

@@ -1,0 +1,133 @@
+"""executor=modal with the unmodified client and container entrypoint, against the local Modal of tests/modal_server."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modal_app.layout import Store
+from runner import trainer_environment
+from tests.end_to_end.axosweep import Axosweep, kill
+from tests.modal_server import ModalServer, Settings
+from tests.modal_server.fixture import needs_mounts
+
+pytestmark = [pytest.mark.slow, needs_mounts]
+
+WORDS = ("-m", "lora=r8,r16", "max_steps=10", "tracking=disabled")
+SECRET = {"HUGGINGFACE_TOKEN": "hf_test", "WANDB_API_KEY": "k" * 40}
+
+
+@pytest.fixture
+def server() -> Iterator[ModalServer]:
+    with ModalServer(Settings(container_python=trainer_environment.find(), grace_s=10)) as server:
+        server.set_secret("secrets-hf-wandb", SECRET)
+        yield server
+
+
+@pytest.fixture
+def on_modal(axosweep: Axosweep, server: ModalServer) -> Axosweep:
+    return Axosweep(axosweep.store, axosweep.folder, server.environment())
+
+
+def losses(axosweep: Axosweep) -> dict[str, tuple[float, float]]:
+    return {row["key"]: (row["first"], row["final"]) for row in axosweep.json("compare")["runs"]}
+
+
+def test_a_sweep_on_modal_ends_in_the_table_that_it_has_here(
+    on_modal: Axosweep, server: ModalServer, tmp_path: Path
+) -> None:
+    here = Axosweep(Store(tmp_path / "here"), on_modal.folder)
+    assert here.run(*WORDS).returncode == 0
+
+    done = on_modal.run(*WORDS, "executor=modal")
+    assert done.returncode == 0, done.stderr
+    assert losses(on_modal) == losses(here)
+    assert Counter(task.function for task in server.tasks()) == {"preprocess": 1, "train": 2}
+    assert not server.unknown_calls()
+
+    again = on_modal.run(*WORDS, "executor=modal")
+    assert "2 runs finished before, skipped; nothing to do" in again.stdout
+    assert len(server.function_calls()) == 3
+
+
+def test_a_killed_client_leaves_a_sweep_that_goes_on_and_can_be_attached_to_from_anywhere(
+    on_modal: Axosweep, server: ModalServer, tmp_path: Path
+) -> None:
+    client = on_modal.start(*WORDS, "executor=modal")
+    server.wait_until(lambda: server.function_calls("preprocess"), 60)
+    kill(client.pid)
+    client.wait()
+    (plan,) = on_modal.store.root.glob("modal/sweeps/*/plan.json")
+
+    elsewhere = Axosweep(Store(tmp_path / "elsewhere"), on_modal.folder, server.environment())
+    attached = elsewhere.run("attach", plan.parent.name)
+    assert attached.returncode == 0, attached.stderr
+    assert {row["status"] for row in elsewhere.json("compare")["runs"]} == {"succeeded"}
+    assert Counter(task.function for task in server.tasks()) == {"preprocess": 1, "train": 2}
+
+
+def test_two_clients_with_overlapping_sweeps_prepare_and_train_everything_once(
+    on_modal: Axosweep, server: ModalServer, tmp_path: Path
+) -> None:
+    other = Axosweep(Store(tmp_path / "other"), on_modal.folder, server.environment())
+    first = on_modal.start("-m", "lora=r4,r8", "max_steps=5", "tracking=disabled", "executor=modal")
+    second = other.start("-m", "lora=r8,r16", "max_steps=5", "tracking=disabled", "executor=modal")
+    said = [process.communicate(timeout=300)[0] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), said
+    runs = server.volume_tree("axosweep-runs") / "runs"
+    assert [len(list(run.glob("attempt-*"))) for run in runs.iterdir()] == [1, 1, 1]
+    prepared = server.volume_tree("axosweep-cache") / "prepared"
+    assert len(list(prepared.glob("*.work/attempt-*"))) == 1
+
+
+def test_a_missing_secret_is_refused_before_anything_is_made(on_modal: Axosweep, server: ModalServer) -> None:
+    done = on_modal.run(*WORDS, "executor=modal", "executor.modal.secret=not-there")
+    assert done.returncode == 2
+    assert "modal secret create not-there" in done.stderr
+    assert not server.function_specs()
+    assert not server.function_calls()
+
+
+def test_gpus_arrive_as_modal_names_them(on_modal: Axosweep, server: ModalServer) -> None:
+    """Nothing here can train on them: the call and its resources are what is looked at, then it is cancelled."""
+    client = on_modal.start(
+        "lora=r8", "gpu=a100_80gb", "gpu.count=4", "tracking=disabled", "max_steps=2", "executor=modal"
+    )
+    try:
+        (call,) = server.wait_until(lambda: server.function_calls("train"), 120)
+        assert call.gpu == "A100-80GB:4"
+    finally:
+        kill(client.pid)
+        client.wait()
+
+
+def test_a_preempted_container_goes_on_to_the_losses_of_an_undisturbed_run(
+    on_modal: Axosweep, server: ModalServer, tmp_path: Path
+) -> None:
+    words = ("lora=r8", "num_epochs=5", "~saves_per_epoch", "save_steps=20", "tracking=disabled")
+    here = Axosweep(Store(tmp_path / "here"), on_modal.folder)
+    assert here.run(*words).returncode == 0
+
+    client = on_modal.start(*words, "executor=modal")
+    task = server.wait_until(lambda: [task for task in server.tasks("train") if task.inputs], 120)[0]
+    mirrored = on_modal.store.root / "modal" / "runs"
+    server.wait_until(lambda: any("loss" in path.read_text() for path in mirrored.glob("*/metrics.jsonl")), 60)
+    server.preempt(task.id)
+    said, _ = client.communicate(timeout=300)
+    assert client.returncode == 0, said
+    assert losses(on_modal) == losses(here)
+    (row,) = on_modal.json("compare")["runs"]
+    assert row["attempts"] == 2
+
+
+def test_cancel_ends_the_containers(on_modal: Axosweep, server: ModalServer) -> None:
+    client = on_modal.start("lora=r8", "max_steps=5000", "num_epochs=50", "tracking=disabled", "executor=modal")
+    server.wait_until(lambda: [task for task in server.tasks("train") if task.inputs], 120)
+    kill(client.pid)
+    client.wait()
+    cancelled = on_modal.run("cancel")
+    assert cancelled.returncode == 0, cancelled.stderr
+    server.wait_until(lambda: all(task.state == "ended" for task in server.tasks("train")), 40)
