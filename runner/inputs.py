@@ -19,6 +19,9 @@ DATASET_LISTS = ("datasets", "test_datasets", "pretraining_dataset")
 FILE_KEYS = ("deepspeed",)
 """Keys that hold a file's path when they hold text."""
 
+TEMPLATE = "chat_template_jinja"
+"""At the top and in each dataset: a template, or the path of a file that holds it."""
+
 LOADERS = {"json", "csv", "parquet", "text", "arrow", "xml", "webdataset"}
 """`path` values that name a loader of the datasets library: the files are in data_files."""
 
@@ -71,15 +74,21 @@ def _named(axolotl: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in MODEL_KEYS + FILE_KEYS:
         if isinstance(axolotl.get(key), str):
             yield key, axolotl[key]
-    template = axolotl.get("chat_template_jinja")
-    if isinstance(template, str) and template.endswith((".jinja", ".jinja2", ".j2")):
-        yield "chat_template_jinja", template
+    yield from _named_template(TEMPLATE, axolotl)
     for key in DATASET_LISTS:
         entries = axolotl.get(key)
         for index, entry in enumerate(entries if isinstance(entries, list) else ()):
             if not isinstance(entry, Mapping):
                 raise SweepError(f"{key}.{index} is {entry!r}; write a mapping: {key}=[{{path: ..., type: ...}}]")
             yield from _named_in_dataset(f"{key}.{index}", entry)
+            yield from _named_template(f"{key}.{index}.{TEMPLATE}", entry)
+
+
+def _named_template(at: str, holder: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Axolotl takes it for a file when there is one of this name, and for the template itself otherwise."""
+    text = holder.get(TEMPLATE)
+    if isinstance(text, str) and (text.endswith((".jinja", ".jinja2", ".j2")) or os.path.isfile(text)):
+        yield at, text
 
 
 def _named_in_dataset(at: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -100,7 +109,7 @@ def _classify(at: str, text: str) -> Input:
         return Input(at, text, InputKind.FILE, None)
     if path.is_dir():
         return Input(at, text, InputKind.FOLDER, None)
-    always_local = at.split(".")[0] in (*FILE_KEYS, "chat_template_jinja") or ".data_files" in at
+    always_local = at.split(".")[0] in FILE_KEYS or at.endswith(TEMPLATE) or ".data_files" in at
     if always_local or _LOCAL_LOOKING.search(text):
         raise SweepError(f"{at}={text}: there is no such file or folder (looked in {os.getcwd()}).")
     if not _HUB_NAME.match(text):

@@ -41,6 +41,16 @@ def test_everything_that_a_config_reads_is_found(tmp_path: Path, rows: Path) -> 
     }
 
 
+def test_a_template_file_of_one_dataset_is_an_input_whatever_its_name_ends_with(tmp_path: Path, rows: Path) -> None:
+    """By its path alone, an edited template would train under the old key."""
+    template = tmp_path / "template.txt"
+    template.write_text("{{ messages }}")
+    config = {"datasets": [{"path": str(rows), "chat_template_jinja": str(template)}]}
+    assert kinds(config)["datasets.0.chat_template_jinja"] is InputKind.FILE
+    with pytest.raises(SweepError, match="no such file"):
+        kinds({"datasets": [{"path": str(rows), "chat_template_jinja": "missing.jinja"}]})
+
+
 def test_a_template_and_a_deepspeed_config_written_in_place_are_no_inputs() -> None:
     assert kinds({"chat_template_jinja": "{{ messages }}", "deepspeed": {"zero_optimization": {}}}) == {}
 
