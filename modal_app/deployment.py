@@ -76,15 +76,16 @@ def build_app(deployment: Deployment) -> modal.App:
     runs = modal.Volume.from_name(deployment.runs_volume, create_if_missing=True, version=2)
     secrets = [modal.Secret.from_name(deployment.secret)]
     timeout = deployment.timeout_hours * HOUR_S
-    app.function(
-        image=image,
-        secrets=secrets,
-        volumes={str(CACHE_MOUNT): cache, str(RUNS_MOUNT): runs},
-        timeout=timeout,
-        retries=2,
-        cpu=4.0,
-        memory=16384,
-    )(functions.preprocess)
+    for function in (functions.fetch, functions.preprocess):
+        app.function(
+            image=image,
+            secrets=secrets,
+            volumes={str(CACHE_MOUNT): cache, str(RUNS_MOUNT): runs},
+            timeout=timeout,
+            retries=2,
+            cpu=4.0,
+            memory=16384,
+        )(function)
     app.function(
         image=image,
         secrets=secrets,

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import modal
@@ -21,38 +21,43 @@ from modal_app.remote import Job
 from modal_app.state import observe
 from modal_app.step import FailureReason, Outcome, OutcomeStatus, write_atomically
 
+Ending = tuple[str, str]
+"""An OutcomeStatus and a message."""
+
+
+def fetch(text: str) -> dict[str, Any]:
+    """Bring one base model at one commit into the shared cache, then start the datasets and runs that need it."""
+    return _run(Job.from_dict(json.loads(text)), _fetch)
+
 
 def preprocess(text: str) -> dict[str, Any]:
     """Make one dataset, then start the runs that read it."""
-    return _run(Job.from_dict(json.loads(text)))
+    return _run(Job.from_dict(json.loads(text)), _work)
 
 
 def train(text: str) -> dict[str, Any]:
     """Train one run; a later call of the same input goes on from its newest whole checkpoint."""
-    return _run(Job.from_dict(json.loads(text)))
+    return _run(Job.from_dict(json.loads(text)), _work)
 
 
-def _run(job: Job) -> dict[str, Any]:
+def _run(job: Job, work: Callable[[Job], Ending]) -> dict[str, Any]:
     claims = modal.Dict.from_name(job.claims, create_if_missing=True)
-    step, me = job.read_step(), modal.current_function_call_id() or ""
-    name = f"{step.kind}/{step.key}"
+    name, me = job.name, modal.current_function_call_id() or ""
     if (claimant := claim(claims, name, me)) != me:
-        _leave_to(claimant, job, claims, name)
-        return {"key": step.key, "status": "claimed", "message": ""}
-    outcome = _work(job, name)
-    status = outcome.status if outcome else OutcomeStatus.LOST
-    message = outcome.message if outcome else "its process ended without a word"
+        _leave_to(claimant, job, claims)
+        return {"name": name, "status": "claimed", "message": ""}
+    status, message = work(job)
     # Said before the waiting are looked up: whoever puts its name down later reads it, and needs nobody.
-    claims.put(f"ended/{name}", {"by": me, "status": str(status), "message": message})
-    _go_on(job, claims, [*job.then, *_waiting(claims, name)], str(status), message)
-    return {"key": step.key, "status": str(status), "message": message}
+    claims.put(f"ended/{name}", {"by": me, "status": status, "message": message})
+    _go_on(job, claims, [*job.then, *_waiting(claims, name)], status, message)
+    return {"name": name, "status": status, "message": message}
 
 
-def _work(job: Job, name: str) -> Outcome | None:
-    """The step itself, unless it is done or has been tried too often; its outcome, committed."""
+def _work(job: Job) -> Ending:
+    """The step itself, unless it is done or has been tried too often; how it ended, committed."""
     step, store = job.read_step(), remote.open_store()
     folder = store.folder(step.kind, step.key)
-    volumes = [modal.Volume.from_name(volume) for volume in _written(job)]
+    volumes = _written(job)
     if not folder.done.exists():
         if (tries := len(folder.attempts())) >= job.max_attempts and _ended_without_a_word(folder):
             _give_up(folder, tries)
@@ -63,9 +68,18 @@ def _work(job: Job, name: str) -> Outcome | None:
                 _commit(volumes)
     outcome = observe(store, step.kind, step.key).outcome
     if outcome is not None and outcome.status is OutcomeStatus.SUCCEEDED:
-        _mark_done(name)
+        _mark_done(job)
     _commit(volumes)
-    return outcome
+    return (str(outcome.status), outcome.message) if outcome else (str(OutcomeStatus.LOST), "it left no result")
+
+
+def _fetch(job: Job) -> Ending:
+    volumes = _written(job)
+    if remote.run_fetch(job.read_step(), lambda: _commit_what_can_be(volumes)) != 0:
+        return str(OutcomeStatus.FAILED), f"{job.name}: the hub did not give it; the call's log says why"
+    _mark_done(job)
+    _commit(volumes)
+    return str(OutcomeStatus.SUCCEEDED), ""
 
 
 def claim(claims: modal.Dict, name: str, me: str) -> str:
@@ -94,11 +108,11 @@ def is_live(call_id: str) -> bool:
     return False
 
 
-def _leave_to(claimant: str, job: Job, claims: modal.Dict, name: str) -> None:
+def _leave_to(claimant: str, job: Job, claims: modal.Dict) -> None:
     """Put down what waits for the step; when the claimant has ended meanwhile, go on in its place."""
     for next_job in job.then:
-        claims.put(f"waiting/{name}/{next_job.read_step().key}", json.dumps(next_job.as_dict()))
-    ended = claims.get(f"ended/{name}")
+        claims.put(f"waiting/{job.name}/{next_job.name}", json.dumps(next_job.as_dict()))
+    ended = claims.get(f"ended/{job.name}")
     if ended is not None and ended["by"] == claimant:
         _go_on(job, claims, job.then, ended["status"], ended["message"])
 
@@ -113,18 +127,26 @@ def _waiting(claims: modal.Dict, name: str) -> list[Job]:
 def _go_on(job: Job, claims: modal.Dict, waiting: Iterable[Job], status: str, message: str) -> None:
     """Start what needed this step, or say why it will not start."""
     for next_job in waiting:
-        step = next_job.read_step()
         if status == OutcomeStatus.SUCCEEDED:
             function = modal.Function.from_name(next_job.app, next_job.function)
-            call = function.with_options(**next_job.options).spawn(json.dumps(next_job.as_dict()))
-            claims.put(f"call/{step.kind}/{step.key}", call.object_id)
+            if next_job.options:
+                function = function.with_options(**next_job.options)
+            claims.put(f"call/{next_job.name}", function.spawn(json.dumps(next_job.as_dict())).object_id)
         else:
-            claims.put(f"blocked/{step.kind}/{step.key}", f"{job.read_step().key}: {message}")
+            _block(next_job, claims, f"{job.name}: {message}")
 
 
-def _written(job: Job) -> list[str]:
+def _block(job: Job, claims: modal.Dict, cause: str) -> None:
+    """Say why a step, and whatever waits for it, will not start."""
+    claims.put(f"blocked/{job.name}", cause)
+    for next_job in job.then:
+        _block(next_job, claims, cause)
+
+
+def _written(job: Job) -> list[modal.Volume]:
     """The Volumes that a step writes to; the trainers' cache is mounted read-only."""
-    return [job.runs_volume] if job.function == "train" else [job.cache_volume, job.runs_volume]
+    names = [job.runs_volume] if job.function == "train" else [job.cache_volume, job.runs_volume]
+    return [modal.Volume.from_name(name) for name in names]
 
 
 def _commit(volumes: list[modal.Volume]) -> None:
@@ -138,8 +160,8 @@ def _commit_what_can_be(volumes: list[modal.Volume]) -> None:
         _commit(volumes)
 
 
-def _mark_done(name: str) -> None:
-    mark = remote.RUNS_MOUNT / remote.DONE / name.replace("/", "-")
+def _mark_done(job: Job) -> None:
+    mark = remote.RUNS_MOUNT / remote.DONE / remote.mark_name(job.name)
     if not mark.exists():
         mark.parent.mkdir(exist_ok=True)
         write_atomically(mark, json.dumps({"at": time.time(), "container": os.environ.get("MODAL_TASK_ID")}))

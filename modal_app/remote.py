@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.layout import Store
-from modal_app.step import Step
+from modal_app.step import Step, StepKind
 
 CACHE_MOUNT = Path("/cache")
 """hub/, inputs/, prepared/: written by fetch and preprocess, read by everyone."""
@@ -28,6 +28,8 @@ ROOT = Path("/axosweep")
 """The store as the worker sees it: links into the two mounts."""
 DONE = "done"
 """On the runs Volume: a file per finished step, so that one listing tells a client what is done."""
+
+FETCH = "fetch"
 
 TICK_S = 10.0
 STOP_GRACE_S = 20.0
@@ -61,6 +63,31 @@ class Job:
     def read_step(self) -> Step:
         return Step.from_json(self.step)
 
+    @property
+    def name(self) -> str:
+        """What the call does, once for everybody: the key of its claim."""
+        step = self.read_step()
+        if self.function == FETCH:
+            return fetch_name(step)
+        return f"{step.kind}/{step.key}"
+
+
+def hub_model(step: Step) -> tuple[str, str] | None:
+    """The name and the commit of a base model on the hub; None for one that is an input of the store."""
+    name, commit = step.config.get("base_model"), step.config.get("revision_of_model")
+    return None if commit is None or str(name).startswith("inputs/") else (str(name), str(commit))
+
+
+def fetch_name(step: Step) -> str:
+    """The name of the job that fetches the step's base model; empty when that is no hub model."""
+    model = hub_model(step)
+    return f"{FETCH}/{model[0]}@{model[1]}" if model else ""
+
+
+def mark_name(name: str) -> str:
+    """The file in `done/` for what a job's name says."""
+    return name.replace("/", "-")
+
 
 def open_store() -> Store:
     """The store of this container. A mount that is read-only keeps what it has."""
@@ -76,19 +103,33 @@ def open_store() -> Store:
 def run_worker(step: Step, tick: Callable[[], None]) -> int:
     """Run the step in a process of its own; `tick` is called about every ten seconds while it runs.
 
+    A trainer does not ask the hub: what it reads has been fetched before a GPU was rented.
+
     When this call is asked to stop (a cancelled input, a timeout, a preemption: all arrive as BaseException), the whole
     process group is asked to checkpoint and stop, and the request goes on to the caller.
     """
+    offline = {"HF_HUB_OFFLINE": "1"} if step.kind is StepKind.TRAIN else {}
+    return _run("worker.py", ["--store", str(ROOT)], tick, offline, given=step.to_json())
+
+
+def run_fetch(step: Step, tick: Callable[[], None]) -> int:
+    """Fetch the step's base model into the shared hub cache."""
+    model = hub_model(step)
+    assert model is not None
+    return _run("fetch.py", list(model), tick, {})
+
+
+def _run(script: str, words: list[str], tick: Callable[[], None], variables: Mapping[str, str], given: str = "") -> int:
     process = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("worker.py"), "--store", ROOT],
+        [sys.executable, Path(__file__).with_name(script), *words],
         stdin=subprocess.PIPE,
-        env=_environment(step),
+        env={**_environment(), **variables},
         start_new_session=True,
         text=True,
     )
     try:
         assert process.stdin is not None
-        process.stdin.write(step.to_json())
+        process.stdin.write(given)
         process.stdin.close()
         while True:
             try:
@@ -111,7 +152,7 @@ def _stop(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def _environment(step: Step) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     """Secrets arrive as this container's environment; the hub's cache is shared, everything else of it is private."""
     private = Path(tempfile.gettempdir(), "huggingface")
     variables = {**os.environ, "HF_HUB_CACHE": str(CACHE_MOUNT / "hub"), "HF_HOME": str(private)}

@@ -27,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SweepError as error:
         terminal.messages().print(f"axosweep: {error}", markup=False, soft_wrap=True)
         return EXIT_USER_MISTAKE
+    except PermissionError as error:
+        terminal.messages().print(f"axosweep: {error.filename}: permission denied.", markup=False, soft_wrap=True)
+        return EXIT_USER_MISTAKE
     except KeyboardInterrupt:
         sys.stderr.write("axosweep: stopped. The same command continues where this one ended.\n")
         return EXIT_INTERRUPTED
@@ -76,8 +79,7 @@ def _status(words: list[str]) -> int:
     asked = parser.parse_args(words)
     known = stores(asked.store)
     if asked.sweep is None:
-        sweeps = [sweep for store in known for sweep in all_sweeps(store)]
-        report.show_sweeps(sweeps, known[0], as_json=asked.json)
+        report.show_sweeps(all_sweeps(*known), known[0], as_json=asked.json)
     else:
         found = sweep_in(known, asked.sweep)
         rows = compare_sweep(found.store, found.sweep)

@@ -79,7 +79,8 @@ def _name(choices: Mapping[str, Any], keys: Iterable[str]) -> str:
     named = choices.get("sweeps") or choices.get("experiment")
     if isinstance(named, str) and "," not in named:
         return named
-    words = [key.removeprefix("axolotl.").replace(".", "_") for key in keys if key not in REQUEST_KEYS]
+    asked = [key for key in keys if key.partition(".")[0] not in (*REQUEST_KEYS, "executor", "tracking")]
+    words = [key.removeprefix("axolotl.").replace(".", "_") for key in asked]
     return "-".join(dict.fromkeys(words))[:60].strip("-") or "default"
 
 

@@ -20,7 +20,8 @@ class Found:
 def sweep_in(stores: Sequence[Store], asked: str | None) -> Found:
     """The sweep that a name, or the beginning of one, means; the newest of all stores when nothing is asked.
 
-    Raises SweepError when nothing fits, or more than one sweep does.
+    A sweep asked for both here and on Modal means where it was asked for last. Raises SweepError when nothing fits, or
+    more than one sweep of a store does.
     """
     holding = [store for store in stores if sweep_ids(store)]
     if not holding:

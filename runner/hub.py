@@ -67,7 +67,9 @@ def _ask(repository: Repository, revision: str) -> Resolved:
         return Resolved(None, "the token (HF_TOKEN, `hf auth login`) holds characters that cannot be sent")
     address = f"{endpoint}/api/{repository.kind}/{repository.name}/revision/{quoted}"
     try:
-        request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"} if token else {})
+        request = urllib.request.Request(address)
+        if token:  # for this host only: a redirect elsewhere does not take it along
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
             answer = json.load(reply)
     except urllib.error.HTTPError as error:

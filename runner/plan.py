@@ -12,6 +12,8 @@ from runner.types import Input, Plan, PlannedDataset, PlannedRun, Run
 
 IsDone = Callable[[StepKind, str], bool]
 SWEEP_HASH_LENGTH = 6
+LONGEST_NAME = 120
+"""W&B's limit for a run's name is 128 characters."""
 
 
 def make_plan(runs: Sequence[Run], name: str, is_done: IsDone) -> Plan:
@@ -79,7 +81,7 @@ def _train_step(run: Run, sweep: str) -> Step:
             project=tracking.project,
             entity=tracking.entity,
             group=sweep,
-            name=" ".join(run.experiment.overrides) or run.key,
+            name=" ".join(run.experiment.overrides)[:LONGEST_NAME] or run.key,
             tags=tracking.tags,
         ),
         sweep=sweep,

@@ -18,8 +18,9 @@ from rich.text import Text
 
 from modal_app.layout import Store
 from runner import terminal
-from runner.compare import Row, differing_params, flat_experiment, label, show_value
+from runner.compare import Row, differing_params, flat_experiment, label, read_json, show_value
 from runner.status import SweepStatus
+from runner.store import is_mirror
 from runner.types import Plan, PlannedRun
 
 Cell = str | None
@@ -74,10 +75,18 @@ def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool) -
     best = next((row for row in rows if row.is_best), None)
     if best and len(tables) == 1:
         console.print(f"Best: {best.key}  {escape(label(best.params))}", soft_wrap=True)
-        console.print(f"Its adapter: {escape(best.folder)}/model", soft_wrap=True)
+        console.print(f"Its adapter: {escape(_adapter(best, store, sweep))}", soft_wrap=True)
     console.print(
         f"Everything: {escape(str(store.root))} (runs/<run>, prepared/<data>, sweeps/{sweep})", soft_wrap=True
     )
+
+
+def _adapter(row: Row, store: Store, sweep: str) -> str:
+    """Where the adapter lies; a mirror has none, and says how it is fetched."""
+    if not is_mirror(store):
+        return f"{row.folder}/model"
+    names = read_json(store.sweeps / sweep / "submission.json").get("names", {})
+    return f"modal volume get {names.get('runs_volume', 'VOLUME')} runs/{row.key}/model"
 
 
 def show_sweeps(sweeps: Sequence[SweepStatus], store: Store, *, as_json: bool) -> None:

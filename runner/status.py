@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from modal_app.layout import Store
 from modal_app.state import observe
 from modal_app.step import StepKind
-from runner.ledger import Ledger, SweepRun, sweep_ids
+from runner.ledger import Ledger, SweepRun, last_asked, sweep_ids
 from runner.standing import Unbegun, standing, unbegun
 
 
@@ -23,9 +23,11 @@ class SweepStatus:
     """Runs by how they stand: succeeded, running, pending, blocked, stopped, failed, lost."""
 
 
-def all_sweeps(store: Store) -> list[SweepStatus]:
-    """Every sweep, the one asked for last comes first."""
-    return [sweep_status(store, sweep) for sweep in sweep_ids(store)]
+def all_sweeps(*stores: Store) -> list[SweepStatus]:
+    """Every sweep of these stores, the one asked for last comes first."""
+    known = [(store, sweep) for store in stores for sweep in sweep_ids(store)]
+    known.sort(key=lambda one: last_asked(*one), reverse=True)
+    return [sweep_status(store, sweep) for store, sweep in known]
 
 
 def sweep_status(store: Store, sweep: str) -> SweepStatus:

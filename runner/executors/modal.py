@@ -18,7 +18,7 @@ import modal.exception
 
 from modal_app.deployment import HOUR_S, Deployment, build_app
 from modal_app.layout import Store
-from modal_app.remote import Job
+from modal_app.remote import FETCH, Job, fetch_name, hub_model, mark_name
 from modal_app.step import Device, Step, StepKind, write_atomically
 from runner.errors import SweepError
 from runner.executors.modal_mirror import SUBMISSION, MirroredStep, ModalMirror, Names, listed
@@ -67,6 +67,7 @@ class ModalExecutor:
         while not mirror.refresh(steps):
             watch()
             time.sleep(POLL_S)
+        mirror.note_blocked(steps, self.ledger)
         watch()
 
     def _deploy(self) -> None:
@@ -133,17 +134,20 @@ class ModalExecutor:
     def _spawn(self, job: Job) -> None:
         """The intent is recorded before the call, its id after it."""
         step = job.read_step()
-        self.ledger.append(Record(Event.SUBMITTED, step.kind, step.key))
+        self.ledger.append(Record(Event.SUBMITTED, step.kind, step.key, message=job.name))
         function = modal.Function.from_name(job.app, job.function)
         if job.options:
             function = function.with_options(**job.options)
         call = function.spawn(json.dumps(job.as_dict()))
-        modal.Dict.from_name(job.claims, create_if_missing=True).put(f"call/{step.kind}/{step.key}", call.object_id)
-        self.ledger.append(Record(Event.STARTED, step.kind, step.key, facts={"call": call.object_id}))
+        modal.Dict.from_name(job.claims, create_if_missing=True).put(f"call/{job.name}", call.object_id)
+        self.ledger.append(Record(Event.STARTED, step.kind, step.key, message=job.name, facts={"call": call.object_id}))
 
 
 def mirrored_steps(plan: Plan) -> list[MirroredStep]:
-    datasets = [MirroredStep(StepKind.PREPROCESS, dataset.key, dataset.key) for dataset in plan.datasets]
+    datasets = [
+        MirroredStep(StepKind.PREPROCESS, dataset.key, dataset.key, fetch_name(dataset.step))
+        for dataset in plan.datasets
+    ]
     return datasets + [MirroredStep(StepKind.TRAIN, one.run.key, one.run.data_key) for one in plan.runs]
 
 
@@ -162,17 +166,32 @@ def gpu_string(name: str, count: int) -> str:
     return f"{GPU_NAMES[name]}:{count}"
 
 
-def _trees(plan: Plan, jobs: Mapping[str, Job], done: set[tuple[StepKind, str]]) -> list[Job]:
-    """What to call: a dataset with the runs that wait for it, or a run whose dataset is there."""
+def _trees(plan: Plan, jobs: Mapping[str, Job], done: set[str]) -> list[Job]:
+    """What to call: a model with what waits for it, a dataset with its runs, or a run whose dataset is there."""
     roots: list[Job] = []
     for dataset in plan.datasets:
-        waiting = [
-            jobs[f"{StepKind.TRAIN}/{key}"]
-            for key in dataset.runs
-            if f"{StepKind.TRAIN}/{key}" in jobs and (StepKind.TRAIN, key) not in done
-        ]
-        if (StepKind.PREPROCESS, dataset.key) in done:
+        names = [f"{StepKind.TRAIN}/{key}" for key in dataset.runs]
+        waiting = [jobs[name] for name in names if name in jobs and mark_name(name) not in done]
+        preprocess = jobs[f"{StepKind.PREPROCESS}/{dataset.key}"]
+        if mark_name(preprocess.name) in done:
             roots += waiting
         elif waiting:
-            roots.append(replace(jobs[f"{StepKind.PREPROCESS}/{dataset.key}"], then=tuple(waiting)))
-    return roots
+            roots.append(replace(preprocess, then=tuple(waiting)))
+    return _after_their_models(roots, done)
+
+
+def _after_their_models(roots: Sequence[Job], done: set[str]) -> list[Job]:
+    """The same, each hub model that is not there yet fetched once before all that needs it."""
+    behind: dict[str, Job] = {}
+    free: list[Job] = []
+    for root in roots:
+        if hub_model(root.read_step()) is None:
+            free.append(root)
+            continue
+        fetch = replace(root, function=FETCH, options={}, then=())
+        if mark_name(fetch.name) in done:
+            free.append(root)
+        else:
+            known = behind.get(fetch.name, fetch)
+            behind[fetch.name] = replace(known, then=(*known.then, root))
+    return [*behind.values(), *free]

@@ -21,6 +21,7 @@ from modal_app.remote import DONE
 from modal_app.state import REMOTE, Phase, observe
 from modal_app.step import StepKind, write_atomically
 from runner.errors import SweepError
+from runner.ledger import Event, Ledger, Record
 
 OF_STEP = ("run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml")
 OF_ATTEMPT = ("started.json", "result.json", "train.json", "exit.json", "log.txt")
@@ -42,6 +43,8 @@ class MirroredStep:
     kind: StepKind
     key: str
     data_key: str
+    fetch: str = ""
+    """The job that fetches its base model first; empty when there is none."""
 
     @property
     def name(self) -> str:
@@ -60,9 +63,8 @@ class ModalMirror:
     def refresh(self, steps: Sequence[MirroredStep]) -> bool:
         """Bring the steps up to date; True when none of them goes on."""
         claims = modal.Dict.from_name(self.names.claims, create_if_missing=True)
-        live_datasets = {
-            step.key for step in steps if step.kind is StepKind.PREPROCESS and self._call_lives(step, claims)
-        }
+        datasets = [step for step in steps if step.kind is StepKind.PREPROCESS]
+        live_datasets = {step.key for step in datasets if self._lives(claims, step.name, step.fetch)}
         going_on = False
         for step in steps:
             if self._has_ended(step):
@@ -73,15 +75,25 @@ class ModalMirror:
             going_on |= live
         return not going_on
 
-    def done(self) -> set[tuple[StepKind, str]]:
-        """Every finished step on the runs Volume, by one listing."""
-        names = [PurePosixPath(entry.path).name for entry in listed(self._volume(self.names.runs_volume), DONE)]
-        return {(StepKind(kind), key) for kind, _, key in (name.partition("-") for name in names)}
+    def done(self) -> set[str]:
+        """The marks of every finished step and fetched model, by one listing of the runs Volume."""
+        return {PurePosixPath(entry.path).name for entry in listed(self._volume(self.names.runs_volume), DONE)}
+
+    def note_blocked(self, steps: Sequence[MirroredStep], ledger: Ledger) -> None:
+        """Record why steps will not start that wait for something that failed: no folder of theirs can tell."""
+        claims = modal.Dict.from_name(self.names.claims, create_if_missing=True)
+        for step in steps:
+            if observe(self.store, step.kind, step.key).phase is not Phase.ABSENT:
+                continue
+            if (cause := claims.get(f"blocked/{step.name}")) is not None:
+                record = Record(Event.FINISHED, step.kind, step.key, status=str(Phase.LOST), message=str(cause))
+                ledger.append(record)
 
     def cancel(self, steps: Sequence[MirroredStep]) -> int:
         """End the calls that work on these steps, containers included; returns how many there were."""
         claims = modal.Dict.from_name(self.names.claims, create_if_missing=True)
-        calls = {call for step in steps for call in self._calls(step, claims) if is_live(call)}
+        names = {name for step in steps for name in (step.name, step.fetch) if name}
+        calls = {call for name in names for call in _calls(claims, name) if is_live(call)}
         for call in calls:
             modal.FunctionCall.from_id(call).cancel(terminate_containers=True)
         return len(calls)
@@ -91,16 +103,12 @@ class ModalMirror:
 
     def _goes_on(self, step: MirroredStep, claims: modal.Dict, live_datasets: set[str]) -> bool:
         """Whether a call works on a step, or will once its dataset is there."""
-        if self._call_lives(step, claims):
+        if self._lives(claims, step.name):
             return True
         return step.kind is StepKind.TRAIN and step.data_key in live_datasets
 
-    def _call_lives(self, step: MirroredStep, claims: modal.Dict) -> bool:
-        return any(is_live(call) for call in self._calls(step, claims))
-
-    def _calls(self, step: MirroredStep, claims: modal.Dict) -> set[str]:
-        """The last call that was made for a step, and the one that has claimed it: they differ when sweeps overlap."""
-        return {str(call) for name in (f"call/{step.name}", step.name) if (call := claims.get(name)) is not None}
+    def _lives(self, claims: modal.Dict, *names: str) -> bool:
+        return any(is_live(call) for name in names if name for call in _calls(claims, name))
 
     def _mirror(self, step: MirroredStep) -> None:
         """Copy the small files of a step's folder that have grown."""
@@ -138,6 +146,11 @@ class ModalMirror:
         return modal.Volume.from_name(name)
 
 
+def _calls(claims: modal.Dict, name: str) -> set[str]:
+    """The last call that was made for a job, and the one that has claimed it: they differ when sweeps overlap."""
+    return {str(call) for key in (f"call/{name}", name) if (call := claims.get(key)) is not None}
+
+
 def fetch_sweep(store: Store, sweep: str, runs_volume: str) -> tuple[Names, list[MirroredStep]]:
     """The plan of a submitted sweep into the mirror, from its id alone.
 
@@ -153,7 +166,7 @@ def fetch_sweep(store: Store, sweep: str, runs_volume: str) -> tuple[Names, list
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, read_text(volume, entry.path))
     raw = json.loads((store.sweeps / sweep / SUBMISSION).read_text(encoding="utf-8"))
-    steps = [MirroredStep(StepKind(one["kind"]), one["key"], one["data_key"]) for one in raw["steps"]]
+    steps = [MirroredStep(**one | {"kind": StepKind(one["kind"])}) for one in raw["steps"]]
     return Names(**raw["names"]), steps
 
 

@@ -12,7 +12,7 @@ from modal_app.layout import Store
 from modal_app.step import StepKind
 from runner.errors import SweepError
 from runner.executors.modal_mirror import SUBMISSION, MirroredStep, ModalMirror, Names, fetch_sweep
-from runner.ledger import SweepRun
+from runner.ledger import Ledger, SweepRun
 
 POLL_S = 2.0
 
@@ -28,6 +28,7 @@ def attach(store: Store, sweep: str, runs_volume: str, watch: Callable[[], None]
         while not mirror.refresh(steps):
             watch()
             time.sleep(POLL_S)
+        mirror.note_blocked(steps, Ledger(store, sweep))
         watch()
     except modal.exception.NotFoundError as error:
         raise SweepError(f"Modal has no Volume {runs_volume}: nothing was submitted there ({error}).") from error

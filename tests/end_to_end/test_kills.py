@@ -101,9 +101,7 @@ def test_a_killed_launcher_is_followed_up_and_nothing_runs_twice(
     assert attempts == [1, 1], "orphans are followed, not doubled"
 
 
-def test_a_newest_checkpoint_cut_in_half_is_not_resumed_from(
-    axosweep: Axosweep, undisturbed: dict[str, float]
-) -> None:
+def test_a_newest_checkpoint_cut_in_half_is_not_resumed_from(axosweep: Axosweep, undisturbed: dict[str, float]) -> None:
     launcher = axosweep.start(*WORDS)
     wait_until(lambda: any(steps(folder) >= 7 for folder, _ in training(axosweep)), "seven steps")
     folder, pid = next((folder, pid) for folder, pid in training(axosweep) if steps(folder) >= 7)

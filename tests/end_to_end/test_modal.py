@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 from modal_app.layout import Store
 from runner import trainer_environment
 from tests.end_to_end.axosweep import Axosweep, kill
+from tests.hub_server import COMMIT, serve_hub
 from tests.modal_server import ModalServer, Settings
 from tests.modal_server.fixture import needs_mounts
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
+ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("-m", "lora=r8,r16", "max_steps=10", "tracking=disabled")
 SECRET = {"HUGGINGFACE_TOKEN": "hf_test", "WANDB_API_KEY": "k" * 40}
 
@@ -131,3 +134,35 @@ def test_cancel_ends_the_containers(on_modal: Axosweep, server: ModalServer) -> 
     cancelled = on_modal.run("cancel")
     assert cancelled.returncode == 0, cancelled.stderr
     server.wait_until(lambda: all(task.state == "ended" for task in server.tasks("train")), 40)
+
+
+def test_a_hub_model_is_fetched_once_for_all_runs_and_read_offline(axosweep: Axosweep) -> None:
+    with serve_hub("owner/tiny", ROOT / "tiny" / "model") as hub:
+        settings = Settings(
+            container_python=trainer_environment.find(), grace_s=10, container_environment={"HF_ENDPOINT": hub.url}
+        )
+        with ModalServer(settings) as server:
+            server.set_secret("secrets-hf-wandb", SECRET)
+            on_modal = Axosweep(axosweep.store, axosweep.folder, {**server.environment(), "HF_ENDPOINT": hub.url})
+            done = on_modal.run(
+                "-m", "base_model=owner/tiny", "sequence_len=64,128", "lora=r4,r8", "max_steps=3",
+                "tracking=disabled", "executor=modal",
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            calls = Counter(call.function for call in server.function_calls())
+    assert calls == {"fetch": 1, "preprocess": 2, "train": 4}
+    assert hub.served["model.safetensors"] == 1
+    run = json.loads(next(on_modal.store.root.glob("modal/runs/*/run.json")).read_text())
+    assert {one["identity"] for one in run["inputs"] if one["at"] == "base_model"} == {COMMIT}
+
+
+def test_a_model_that_the_hub_does_not_give_blocks_its_runs_and_says_so(
+    on_modal: Axosweep, server: ModalServer
+) -> None:
+    """The containers reach no hub here, so that a pinned model can be named and not be fetched."""
+    done = on_modal.run("base_model=owner/gone", f"revision_of_model={COMMIT}", *WORDS[2:], "executor=modal")
+    assert done.returncode == 1
+    (row,) = on_modal.json("compare")["runs"]
+    assert row["status"] == "blocked"
+    assert "owner/gone" in row["message"]
+    assert not server.function_calls("train")
