@@ -46,12 +46,13 @@ def test_trainers_read_the_cache_and_write_their_runs(server: ModalServer, monke
     with client_of(server, monkeypatch) as client:
         build_app(shipped(timeout_hours=3)).deploy(client=client)
     specs = {name: versions[-1] for name, versions in server.function_specs().items()}
-    assert set(specs) == {"preprocess", "train"}
+    assert set(specs) == {"fetch", "preprocess", "train"}
     mounts = {mount.mount_path: mount.read_only for mount in specs["train"].volume_mounts}
     assert mounts == {"/cache": True, "/data": False}
-    assert not any(mount.read_only for mount in specs["preprocess"].volume_mounts)
+    for name in ("fetch", "preprocess"):
+        assert not any(mount.read_only for mount in specs[name].volume_mounts)
     assert {spec.timeout_secs for spec in specs.values()} == {3 * 3600}
-    assert not specs["preprocess"].resources.gpu_config.gpu_type, "tokenizing rents no GPU"
+    assert not any(spec.resources.gpu_config.gpu_type for spec in specs.values()), "a GPU is asked for run by run"
 
 
 def test_an_app_is_named_after_everything_that_decides_what_it_does() -> None:

@@ -71,7 +71,7 @@ def test_cancelling_with_the_containers_ends_them_within_the_grace_time(shared: 
     cancelled_at = time.monotonic()
     call.cancel(terminate_containers=True)
     shared.server.wait_until(lambda: shared.server.tasks_of(call.object_id)[0].ended_at)
-    assert time.monotonic() - cancelled_at < shared.server.settings.grace_s + 1.0
+    assert time.monotonic() - cancelled_at < 6.0, "long before the nine seconds are over"
     assert [task.exit_code for task in shared.server.tasks_of(call.object_id)] == [137]
     with pytest.raises(modal.exception.RemoteError):
         call.get(timeout=5)
