@@ -27,6 +27,7 @@ from runner.types import Plan
 
 POLL_S = 2.0
 MOST_PER_CONTAINER = 8
+FEWER_PER_CONTAINER = {"a10": 4}
 GPU_NAMES = {
     "t4": "T4",
     "l4": "L4",
@@ -159,9 +160,10 @@ def gpu_string(name: str, count: int) -> str:
     """
     if name not in GPU_NAMES:
         raise SweepError(f"gpu={name} is not to be had on Modal. It has {', '.join(GPU_NAMES)}.")
-    if count > MOST_PER_CONTAINER:
+    most = FEWER_PER_CONTAINER.get(name, MOST_PER_CONTAINER)
+    if count > most:
         raise SweepError(
-            f"gpu.count={count}: a container has at most {MOST_PER_CONTAINER}; several machines are not there yet."
+            f"gpu={name} gpu.count={count}: a container has at most {most} of them; several machines are not there yet."
         )
     return f"{GPU_NAMES[name]}:{count}"
 

@@ -7,6 +7,7 @@ import json
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,9 @@ def test_one_run_without_sweep_goes_the_same_way(axosweep: Axosweep) -> None:
     assert (row["status"], row["step"]) == ("succeeded", 5)
     assert row["final"] is not None, "the last step is evaluated whatever the schedule says"
     assert list(axosweep.store.runs.glob("*/model/adapter_model.safetensors"))
+    log = axosweep.run("logs", row["key"][:6], "--follow")
+    assert log.returncode == 0, log.stderr
+    assert log.stdout == Path(row["log"]).read_text(errors="replace")
 
 
 def test_two_overlapping_sweeps_share_one_preprocessing_and_one_training_per_run(axosweep: Axosweep) -> None:
@@ -117,6 +121,18 @@ def test_interrupting_leaves_no_process_and_can_be_continued(axosweep: Axosweep)
     assert {record["status"] for record in stopped} <= {"stopped", "succeeded"}
     assert axosweep.run(*words).returncode == 0
     assert {row["status"] for row in axosweep.json("compare")["runs"]} == {"succeeded"}
+
+
+def test_cancelling_stops_the_workers_and_keeps_what_they_can_go_on_from(axosweep: Axosweep) -> None:
+    launcher = axosweep.start("-m", "lora=r4,r8", "num_epochs=50", "tracking=disabled")
+    wait_until(lambda: len(list(axosweep.store.runs.glob("*/metrics.jsonl"))) == 2, "both runs train")
+    cancelled = axosweep.run("cancel")
+    assert (cancelled.returncode, cancelled.stdout) == (0, "2 ended.\n")
+    said, _ = launcher.communicate(timeout=30)
+    assert launcher.returncode == 1, said
+    assert {row["status"] for row in axosweep.json("compare")["runs"]} == {"stopped"}
+    assert len(list(axosweep.store.runs.glob("*/model/checkpoint-*/complete.json"))) >= 2
+    assert axosweep.run("cancel").stdout == "Nothing was running.\n"
 
 
 def test_a_wrong_key_is_one_message_and_starts_nothing(axosweep: Axosweep) -> None:

@@ -1,0 +1,78 @@
+"""Names on the command line, over the local store and a mirror of a remote one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from modal_app.layout import Store
+from runner.errors import SweepError
+from runner.finding import runs_in, sweep_in
+from runner.ledger import Ledger
+from runner.store import is_mirror, store_of, stores
+from tests.runner.builders import plan, run
+
+
+def asked(store: Store, name: str, *learning_rates: float, at: int) -> str:
+    """A sweep that was asked for at second `at`."""
+    made = plan([run({"learning_rate": rate}) for rate in learning_rates], store, name)
+    ledger = Ledger(store, made.sweep)
+    ledger.open(made, "axosweep ...")
+    os.utime(ledger.folder / "records.jsonl", (at, at))
+    return made.sweep
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> tuple[Store, Store]:
+    return store_of("local", str(tmp_path)), store_of("modal", str(tmp_path))
+
+
+def test_the_newest_sweep_is_that_of_either_store(both: tuple[Store, Store]) -> None:
+    here, there = both
+    asked(here, "here", 0.1, at=10)
+    newest = asked(there, "there", 0.2, at=20)
+    assert (sweep_in(both, None).store, sweep_in(both, None).sweep) == (there, newest)
+    newest = asked(here, "later", 0.3, at=30)
+    assert (sweep_in(both, None).store, sweep_in(both, None).sweep) == (here, newest)
+
+
+def test_a_sweep_is_found_where_it_is_and_a_question_asked_in_both_where_it_was_asked_last(
+    both: tuple[Store, Store],
+) -> None:
+    here, there = both
+    asked(here, "here", 0.1, at=10)
+    asked(there, "there", 0.2, at=5)
+    assert sweep_in(both, "there").store == there
+    asked(here, "same", 0.3, at=1)
+    asked(there, "same", 0.3, at=2)
+    assert sweep_in(both, "same").store == there
+
+
+def test_a_name_that_fits_nothing_is_refused_with_what_is_near(both: tuple[Store, Store]) -> None:
+    sweep = asked(both[0], "lora-rank", 0.1, at=1)
+    with pytest.raises(SweepError, match=sweep):
+        sweep_in(both, sweep[:-2] + "xx")
+    with pytest.raises(SweepError, match="no run or sweep"):
+        runs_in(both, "zzz")
+
+
+def test_a_run_is_found_by_the_beginning_of_its_key(both: tuple[Store, Store]) -> None:
+    asked(both[1], "there", 0.1, 0.2, at=1)
+    wanted = run({"learning_rate": 0.2}).key
+    store, (found,) = runs_in(both, wanted[:6])
+    assert (store, found.key) == (both[1], wanted)
+
+
+def test_a_sweep_means_all_its_runs(both: tuple[Store, Store]) -> None:
+    sweep = asked(both[0], "here", 0.1, 0.2, at=1)
+    assert len(runs_in(both, sweep)[1]) == 2
+
+
+def test_a_mirror_counts_only_once_it_holds_a_sweep(both: tuple[Store, Store], tmp_path: Path) -> None:
+    assert stores(str(tmp_path)) == [both[0]]
+    asked(both[1], "there", 0.1, at=1)
+    assert stores(str(tmp_path)) == [*both]
+    assert is_mirror(both[1])
+    assert not is_mirror(both[0])
