@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import socket
 import tempfile
@@ -40,6 +41,7 @@ class ModalServer:
     """A context manager. All methods may be called from any thread; what they return are snapshots."""
 
     def __init__(self, settings: Settings | None = None) -> None:
+        logging.getLogger("hpack").setLevel(logging.WARNING)  # every header of every call, into a log nobody reads
         self.settings = settings or Settings()
         self.url = ""
         # Not pytest's folder: the path of a unix socket has to stay below about 108 bytes.
