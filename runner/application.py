@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import hydra
+import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from runner import completion
 from runner import help as help_page
-from runner.arguments import COMPLETION, HELP, Arguments, take_apart
+from runner.arguments import COMPLETION, HELP, MULTIRUN, Arguments, take_apart
 from runner.compose import register_resolvers
 from runner.errors import SweepError
 from runner.fields import axolotl_fields
@@ -44,6 +45,8 @@ def run(arguments: Sequence[str], launch: Launch | None = None) -> int:
             application()
     except (HydraException, OmegaConfBaseException) as error:
         raise SweepError(explained(error, vocabulary)) from error
+    except yaml.YAMLError as error:
+        raise SweepError(f"A config file is not valid YAML: {error}") from error
     except RunFailed:
         return EXIT_FAILED_RUN
     return 0 if all(result.succeeded for result in task.results) else EXIT_FAILED_RUN
@@ -75,7 +78,9 @@ def _for_hydra(asked: Arguments, vocabulary: Vocabulary) -> list[str]:
         parts(override)
         check_grammar(override)
     overrides = [canonical(override, vocabulary) for override in asked.overrides]
-    if asked.shows_only or asked.multirun:
+    if asked.shows_only:
+        return [*(flag for flag in asked.flags if flag not in MULTIRUN), *overrides]
+    if asked.multirun:
         return [*asked.flags, *overrides]
     _refuse_sweep_without_m(asked)
     if not any(parts(override).key == "hydra/sweeper" for override in overrides):

@@ -11,27 +11,34 @@ from collections.abc import Sequence
 from modal_app.claim import holder
 from modal_app.layout import Store
 from modal_app.step import StepKind
-from runner.ledger import SweepRun
+from runner.ledger import SweepRun, live_launchers
 from runner.store import is_mirror
 
 GRACE_S = 7.0
 """From asking a worker to checkpoint and stop, to killing it."""
 
 
-def cancel(store: Store, runs: Sequence[SweepRun]) -> int:
-    """Stop the workers of these runs, and of a dataset that only they wait for; returns how many there were."""
+def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
+    """Stop what works on these runs and their datasets, and whoever is launching the sweep, if one was named.
+
+    Returns how many workers there were, or 1 when only a launcher was.
+    """
     if is_mirror(store):
         from runner.executors import modal_verbs
 
         return modal_verbs.cancel(store, runs)
     steps = {(StepKind.TRAIN, run.key) for run in runs} | {(StepKind.PREPROCESS, run.data_key) for run in runs}
+    launchers = live_launchers(store, sweep) if sweep else []
+    for launcher in launchers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(launcher.pid, signal.SIGTERM)  # as Ctrl-C: it stops its workers, those still starting too
     groups = [owner.pgid for step in steps if (owner := holder(store.folder(*step))) and owner.pgid]
     _signal(groups, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
     while time.monotonic() < deadline and any(_exists(group) for group in groups):
         time.sleep(0.1)
     _signal(groups, signal.SIGKILL)
-    return len(groups)
+    return len(groups) or int(bool(launchers))
 
 
 def _signal(groups: Sequence[int], number: signal.Signals) -> None:

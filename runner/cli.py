@@ -39,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    verb = words[0] if words else ""
+    verb = words[0] if words else "--help"
     if verb in VERBS:
         return VERBS[verb](words[1:])
-    if any(word in ("-h", "--help") for word in words):
+    if not words or any(word in ("-h", "--help") for word in words):
         from runner import help as help_page
 
         print(help_page.text())
@@ -121,7 +121,7 @@ def _logs(words: list[str]) -> int:
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
     parser.add_argument("--store", help=STORE_HELP)
     asked = parser.parse_args(words)
-    store, runs = runs_in(stores(asked.store), asked.run)
+    store, runs, _ = runs_in(stores(asked.store), asked.run)
     if len(runs) > 1:
         raise SweepError(f"{asked.run} has {len(runs)} runs: {', '.join(run.key for run in runs)}. Name one.")
     logs.show(store, runs[0], follow=asked.follow)

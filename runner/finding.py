@@ -36,15 +36,18 @@ def sweep_in(stores: Sequence[Store], asked: str | None) -> Found:
     return Found(store, find_sweep(store, asked))
 
 
-def runs_in(stores: Sequence[Store], asked: str | None) -> tuple[Store, list[SweepRun]]:
-    """The runs of a sweep, or the one run, that a name or its beginning means. Raises SweepError like `sweep_in`."""
+def runs_in(stores: Sequence[Store], asked: str | None) -> tuple[Store, list[SweepRun], str | None]:
+    """The runs of a sweep (and its id), or the one run, that a name or its beginning means.
+
+    Raises SweepError like `sweep_in`.
+    """
     if asked is not None and not any(one.startswith(asked) for store in stores for one in sweep_ids(store)):
         return _run_in(stores, asked)
     found = sweep_in(stores, asked)
-    return found.store, list(Ledger(found.store, found.sweep).plan().runs)
+    return found.store, list(Ledger(found.store, found.sweep).plan().runs), found.sweep
 
 
-def _run_in(stores: Sequence[Store], asked: str) -> tuple[Store, list[SweepRun]]:
+def _run_in(stores: Sequence[Store], asked: str) -> tuple[Store, list[SweepRun], None]:
     known = {
         (index, run.key): run
         for index, store in enumerate(stores)
@@ -59,7 +62,7 @@ def _run_in(stores: Sequence[Store], asked: str) -> tuple[Store, list[SweepRun]]
         names = [run.key for run in known.values()] + [one for store in stores for one in sweep_ids(store)]
         raise SweepError(f"There is no run or sweep {asked}.{did_you_mean(asked, names)} `axosweep status` lists them.")
     (index, _), run = max(fits.items(), key=lambda item: _last_written(stores[item[0][0]], item[1]))
-    return stores[index], [run]
+    return stores[index], [run], None
 
 
 def _last_written(store: Store, run: SweepRun) -> float:

@@ -20,6 +20,8 @@ from runner.errors import SweepError
 from runner.hydra_errors import COMPOSITION_ERRORS, explained
 from runner.job_product import Job, canonical_axes, make_jobs
 from runner.overrides import canonical, parts, spoken
+from runner.shipped import shipped_root
+from runner.sweep_file import body_overrides
 from runner.types import Action, Experiment, Request, RunResult
 from runner.vocabulary import SWEEPS, Vocabulary, read_vocabulary
 
@@ -80,6 +82,8 @@ def run_sweep(
     params = OmegaConf.to_container(config.hydra.sweeper.params, resolve=True)
     assert isinstance(params, dict)
     overrides = canonical_axes({str(key): value for key, value in params.items()}, vocabulary)
+    if isinstance(name := config.hydra.runtime.choices.get(SWEEPS), str):
+        overrides = body_overrides(name, shipped_root(), vocabulary) + overrides
     overrides += [canonical(argument, vocabulary) for argument in arguments]
     jobs, swept = make_jobs(overrides, context.config_loader)
     if single and len(jobs) > 1:

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from modal_app.claim import Owner, this_process
 from modal_app.layout import Store
 from modal_app.step import StepKind, write_atomically
 from runner.errors import SweepError, did_you_mean
@@ -84,7 +85,7 @@ class Ledger:
             runs = [SweepRun(one.run.key, one.run.data_key, tuple(one.run.experiment.overrides)) for one in plan.runs]
             described = {"sweep": plan.sweep, "created_at": time.time(), "command": command}
             write_atomically(path, json.dumps(described | {"runs": [asdict(run) for run in runs]}, indent=1))
-        self.append(Record(Event.LAUNCHED, message=command))
+        self.append(Record(Event.LAUNCHED, message=command, facts={"launcher": asdict(this_process(plan.sweep))}))
 
     def append(self, record: Record) -> None:
         filled = {name: value for name, value in asdict(record).items() if value not in ("", None, {})}
@@ -113,6 +114,12 @@ class Ledger:
             raise SweepError(f"There is no sweep {self.folder.name} in {self.folder.parent}.") from None
         runs = tuple(SweepRun(run["key"], run["data_key"], tuple(run["overrides"])) for run in raw["runs"])
         return SweepPlan(raw["sweep"], raw["created_at"], runs)
+
+
+def live_launchers(store: Store, sweep: str) -> list[Owner]:
+    """The processes on this machine that have launched a sweep and still see to it."""
+    launched = (record.facts.get("launcher") for record in Ledger(store, sweep).records())
+    return [owner for raw in launched if raw and (owner := Owner(**raw)).is_alive()]
 
 
 def sweep_ids(store: Store) -> list[str]:

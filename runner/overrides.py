@@ -38,6 +38,9 @@ class Parts:
 
 def parts(override: str) -> Parts:
     match = _OVERRIDE.fullmatch(override)
+    if match is not None and (index := re.search(r"\[(\d+)\]", match["key"])) is not None:
+        dotted = match["key"].replace(index[0], f".{index[1]}")
+        raise SweepError(f"{override!r}: an entry of a list is said with a dot: {dotted}=...")
     if match is None or (match["value"] is None and match["sign"] != "~"):
         raise SweepError(f"{override!r} is not an override. Write key=value, or ~key to take a key out.")
     return Parts(match["sign"], match["key"], match["package"] or "", match["value"])

@@ -65,6 +65,8 @@ class Progress:
     _labels: dict[str, str] = field(default_factory=dict)
     _next_frame: float = 0.0
     _next_lines: float = 0.0
+    _before: dict[tuple[StepKind, str], int] = field(default_factory=dict)
+    """The newest attempt of each step when this launch began."""
     _said: dict[str, str] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
@@ -74,6 +76,7 @@ class Progress:
         if self.console.is_terminal:
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
             self._live.start()
+        self._before = dict(self._attempts())
         self._next_lines = time.monotonic() + self.seconds_between_lines
         return self
 
@@ -118,15 +121,26 @@ class Progress:
         for planned in pending:
             yield self._run_line(planned.run.key)
 
+    def _observe(self, kind: StepKind, key: str) -> StepState:
+        """How a step stands; how an attempt before this launch ended says nothing of this one."""
+        state = observe(self.store, kind, key)
+        old = state.phase in (Phase.FAILED, Phase.STOPPED, Phase.LOST) and state.attempt <= self._before[kind, key]
+        return StepState(Phase.ABSENT) if old else state
+
+    def _attempts(self) -> Iterator[tuple[tuple[StepKind, str], int]]:
+        steps = [(StepKind.PREPROCESS, dataset.key) for dataset in self.plan.datasets]
+        steps += [(StepKind.TRAIN, planned.run.key) for planned in self.plan.runs]
+        yield from ((step, observe(self.store, *step).attempt) for step in steps)
+
     def _dataset_line(self, key: str) -> Line:
-        state = observe(self.store, StepKind.PREPROCESS, key)
+        state = self._observe(StepKind.PREPROCESS, key)
         rows = read_json(self.store.manifest(key)).get("rows")
         message = f"{rows} rows" if rows is not None else _message(state)
         running = state.phase is Phase.RUNNING
         return Line(StepKind.PREPROCESS, key, key, status_word(state), running, message=message)
 
     def _run_line(self, key: str) -> Line:
-        state = observe(self.store, StepKind.TRAIN, key)
+        state = self._observe(StepKind.TRAIN, key)
         folder = self.store.folder(StepKind.TRAIN, key)
         curves = read_curves(folder.metrics)
         attempts = folder.attempts()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -75,7 +76,8 @@ def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool) -
     best = next((row for row in rows if row.is_best), None)
     if best and len(tables) == 1:
         console.print(f"Best: {best.key}  {escape(label(best.params))}", soft_wrap=True)
-        console.print(f"Its adapter: {escape(_adapter(best, store, sweep))}", soft_wrap=True)
+        what = "model" if (Path(best.folder) / "model" / "model.safetensors").exists() else "adapter"
+        console.print(f"Its {what}: {escape(_adapter(best, store, sweep))}", soft_wrap=True)
     console.print(
         f"Everything: {escape(str(store.root))} (runs/<run>, prepared/<data>, sweeps/{sweep})", soft_wrap=True
     )
@@ -95,11 +97,15 @@ def show_sweeps(sweeps: Sequence[SweepStatus], store: Store, *, as_json: bool) -
         print_json({"store": str(store.root), "sweeps": [asdict(sweep) for sweep in sweeps]})
         return
     table = Table(box=None, pad_edge=False)
-    for heading in ("sweep", "asked", "runs", *STATUS_ORDER):
-        table.add_column(heading, justify="left" if heading in ("sweep", "asked") else "right")
+    words = [word for word in STATUS_ORDER if any(sweep.counts.get(word) for sweep in sweeps)]
+    longest = max((len(sweep.sweep) for sweep in sweeps), default=1)
+    for heading in ("sweep", "first asked", "runs", *words):
+        left = heading in ("sweep", "first asked")
+        width = longest if heading == "sweep" else 1  # a name is there to be typed: it is never cut
+        table.add_column(heading, justify="left" if left else "right", min_width=width, no_wrap=True)
     for sweep in sweeps:
-        asked = time.strftime("%Y-%m-%d %H:%M", time.localtime(sweep.created_at))
-        counts = [sweep.counts.get(word, 0) for word in STATUS_ORDER]
+        asked = time.strftime("%d %b %H:%M", time.localtime(sweep.created_at))
+        counts = [sweep.counts.get(word, 0) for word in words]
         table.add_row(sweep.sweep, asked, str(sweep.runs), *(str(count or "") for count in counts))
     terminal.results().print(table)
 
@@ -135,8 +141,10 @@ def _title(sweep: str, rows: Sequence[Row], index: int, tables: int) -> str:
 def rows_table(rows: Sequence[Row], title: str) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    whole = {"run": max(len(row.key) for row in rows), "status": max(len(row.status) for row in rows)}
     for heading in ("", "run", *names, "eval loss", "best", "first", "steps", "seconds", "status"):
-        table.add_column(heading, justify="left" if heading in ("", "run", "status") else "right")
+        left = heading in ("", "run", "status")
+        table.add_column(heading, justify="left" if left else "right", min_width=whole.get(heading, 1), no_wrap=True)
     for row in rows:
         table.add_row(
             "*" if row.is_best else "",

@@ -22,6 +22,7 @@ from runner.inputs import find_inputs, how_to_pin, identify, staged_name
 from runner.ledger import Ledger
 from runner.plan import make_plan
 from runner.progress import Progress
+from runner.rows import check_rows
 from runner.store import store_of
 from runner.types import Action, ExecutorChoice, Experiment, InputKind, Plan, PlannedRun, Request, Run, RunResult
 from runner.wiring import executor_for, one_executor
@@ -57,6 +58,8 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
 
 def _identified(experiment: Experiment, hashes: ContentHashes, lock: str) -> Run:
     found = find_inputs(experiment.axolotl)
+    for dataset in experiment.axolotl.get("datasets") or ():
+        check_rows(dataset)
     inputs = tuple(identify(one, experiment.axolotl, hashes) for one in found)
     return identify_run(experiment, inputs, trainer_lock=lock)
 
@@ -73,6 +76,10 @@ def _refuse_unresolved(plan: Plan) -> None:
 def _execute(plan: Plan, store: Store, choice: ExecutorChoice) -> None:
     ledger = Ledger(store, plan.sweep)
     executor = executor_for(choice, plan, store, ledger)
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SweepError(f"The store {store.root} cannot be made: {error.strerror}.") from error
     for planned in plan.pending:
         _prepare_folder(store, planned)
     ledger.open(plan, _command())

@@ -58,7 +58,10 @@ def read_vocabulary(root: Path | None = None) -> Vocabulary:
 
 
 def _only_axes(file: Path) -> bool:
-    content: Any = _load(file.read_text(encoding="utf-8"), file)
+    try:
+        content: Any = load_yaml(file.read_text(encoding="utf-8"), file)
+    except SweepError:
+        return False  # told when somebody asks for it
     for name in ("hydra", "sweeper", "params"):
         if not isinstance(content, dict) or set(content) != {name}:
             return False
@@ -79,7 +82,7 @@ def _natural(option: str) -> tuple[str, int]:
 def _read(file: Path, conf: Path) -> tuple[str, Mapping[str, Any]]:
     """A config file's package, and its content without the defaults list."""
     text = file.read_text(encoding="utf-8")
-    content = _load(text, file)
+    content = load_yaml(text, file)
     content.pop("defaults", None)
     first = text.partition("\n")[0]
     if first.startswith("# @package "):
@@ -89,7 +92,8 @@ def _read(file: Path, conf: Path) -> tuple[str, Mapping[str, Any]]:
     return ("" if folder == Path() else ".".join(folder.parts)), content
 
 
-def _load(text: str, file: Path) -> dict[str, Any]:
+def load_yaml(text: str, file: Path) -> dict[str, Any]:
+    """A YAML mapping; empty for anything else. Raises SweepError for what is not YAML."""
     try:
         content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
@@ -111,7 +115,7 @@ def _merge(into: dict[str, Any], content: Mapping[str, Any]) -> None:
 
 
 def _chosen(config: Path) -> Mapping[str, str]:
-    defaults = _load(config.read_text(encoding="utf-8"), config).get("defaults", [])
+    defaults = load_yaml(config.read_text(encoding="utf-8"), config).get("defaults", [])
     return dict(_choices(defaults))
 
 

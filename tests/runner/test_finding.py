@@ -61,7 +61,7 @@ def test_a_name_that_fits_nothing_is_refused_with_what_is_near(both: tuple[Store
 def test_a_run_is_found_by_the_beginning_of_its_key(both: tuple[Store, Store]) -> None:
     asked(both[1], "there", 0.1, 0.2, at=1)
     wanted = run({"learning_rate": 0.2}).key
-    store, (found,) = runs_in(both, wanted[:6])
+    store, (found,), _ = runs_in(both, wanted[:6])
     assert (store, found.key) == (both[1], wanted)
 
 

@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+
+from runner.errors import SweepError
+from runner.rows import check_rows
+
+GOOD = '{"messages": [{"role": "user", "content": "a"}]}'
+
+
+def dataset(path: Path, *lines: str, **more: str) -> dict[str, str]:
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return {"path": str(path), "type": "chat_template", **more}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{broken", "not JSON"),
+        ("[1, 2]", "this is a list"),
+        ('{"conversations": []}', "this row has conversations"),
+        ('{"messages": []}', "under `messages`"),
+    ],
+)
+def test_the_first_row_that_cannot_be_one_is_named_with_its_line(tmp_path: Path, line: str, says: str) -> None:
+    with pytest.raises(SweepError, match=says) as told:
+        check_rows(dataset(tmp_path / "my.jsonl", GOOD, "", line))
+    assert "my.jsonl line 3" in str(told.value)
+
+
+def test_an_empty_file_is_no_dataset(tmp_path: Path) -> None:
+    with pytest.raises(SweepError, match="has no rows"):
+        check_rows(dataset(tmp_path / "my.jsonl", "", ""))
+
+
+def test_what_axolotl_reads_is_let_through(tmp_path: Path) -> None:
+    check_rows(dataset(tmp_path / "a.jsonl", GOOD, GOOD))
+    check_rows(dataset(tmp_path / "b.jsonl", '{"talk": [1]}', field_messages="talk"))
+    check_rows(dataset(tmp_path / "c.jsonl", '{"text": "a"}', type="completion"))
+    check_rows({"path": "owner/name", "type": "chat_template"})
