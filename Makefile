@@ -20,10 +20,10 @@ sweep: trainer ## Train the six runs of sweeps/tiny_grid.yaml on this machine's 
 	@$(BIN)/axosweep -m +sweeps=tiny_grid
 
 test: trainer ## Run every test, the fast ones first
-	@$(BIN)/python -m pytest -n auto
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-fast: env ## Run the tests that need neither Axolotl nor more than a few seconds
-	@$(BIN)/python -m pytest -n auto -m "not slow"
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 check: env ## Lint, formatting, types, and who imports whom
 	@$(BIN)/ruff check
