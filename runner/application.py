@@ -94,7 +94,9 @@ def _refuse_sweep_without_m(asked: Arguments) -> None:
     parsed = OverridesParser.create().parse_overrides(list(asked.overrides))
     swept = next((one.input_line for one in parsed if one.is_sweep_override() or one.key_or_group == SWEEPS), None)
     if swept is not None:
-        raise SweepError(f"{swept} asks for several runs; that takes -m:\n  axosweep -m {' '.join(asked.overrides)}")
+        verb = "plan " if "action=plan" in asked.overrides else ""
+        words = " ".join(one for one in asked.overrides if one != "action=plan")
+        raise SweepError(f"{swept} asks for several runs; that takes -m:\n  axosweep {verb}-m {words}")
 
 
 @contextmanager

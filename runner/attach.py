@@ -22,6 +22,9 @@ def attach(store_asked: str | None, sweep_asked: str | None, runs_volume: str, *
     from runner.executors import modal_verbs
 
     mirror = store_of("modal", store_asked)
+    local = store_of("local", store_asked)
+    if sweep_asked is not None and not sweep_ids(mirror) and sweep_asked in sweep_ids(local):
+        raise SweepError(f"{sweep_asked} runs on this machine: axosweep status {sweep_asked} shows it.")
     if sweep_asked is None and not sweep_ids(mirror):
         raise SweepError("This machine knows no sweep on Modal. Name one: axosweep attach SWEEP")
     known = [sweep for sweep in sweep_ids(mirror) if sweep_asked is None or sweep.startswith(sweep_asked)]

@@ -73,9 +73,15 @@ def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool) -
         if row.message:
             console.print(f"[red]{row.key} {row.status}[/red]: {escape(row.message)}", soft_wrap=True)
             console.print(f"  log: {escape(row.log)}", soft_wrap=True)
+    if len(tables) > 1:
+        console.print(
+            "These runs are judged by different held-out rows: their losses do not compare. A sweep over seed keeps the"
+            " rows with data.seed=N.",
+            soft_wrap=True,
+        )
     best = next((row for row in rows if row.is_best), None)
     if best and len(tables) == 1:
-        console.print(f"Best: {best.key}  {escape(label(best.params))}", soft_wrap=True)
+        console.print(f"Best: {best.key}  {escape(label(best.params))}".rstrip(), soft_wrap=True)
         what = "model" if (Path(best.folder) / "model" / "model.safetensors").exists() else "adapter"
         console.print(f"Its {what}: {escape(_adapter(best, store, sweep))}", soft_wrap=True)
     console.print(

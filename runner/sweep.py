@@ -83,6 +83,8 @@ def _execute(plan: Plan, store: Store, choice: ExecutorChoice) -> None:
     for planned in plan.pending:
         _prepare_folder(store, planned)
     ledger.open(plan, _command())
+    if choice.type == "local":
+        terminal.messages().print("Starting Axolotl; its imports take some seconds.")
     with _terminate_as_interrupt(), Progress(plan, store) as progress:
         executor.execute(plan, progress.update)
 

@@ -129,10 +129,20 @@ def test_cancelling_stops_the_workers_and_keeps_what_they_can_go_on_from(axoswee
     cancelled = axosweep.run("cancel")
     assert (cancelled.returncode, cancelled.stdout) == (0, "2 ended.\n")
     said, _ = launcher.communicate(timeout=30)
-    assert launcher.returncode == 1, said
+    assert launcher.returncode == 130, said
     assert {row["status"] for row in axosweep.json("compare")["runs"]} == {"stopped"}
     assert len(list(axosweep.store.runs.glob("*/model/checkpoint-*/complete.json"))) >= 2
     assert axosweep.run("cancel").stdout == "Nothing was running.\n"
+
+
+def test_a_sweep_that_is_still_starting_can_be_cancelled(axosweep: Axosweep) -> None:
+    launcher = axosweep.start("-m", "lora=r4,r8", "tracking=disabled")
+    wait_until(lambda: bool(list(axosweep.store.sweeps.glob("*/warm.log"))), "Axolotl starts")
+    assert axosweep.run("cancel").stdout == "1 ended.\n"
+    launcher.communicate(timeout=30)
+    assert launcher.returncode == 130
+    assert not axosweep.records("started")
+    wait_until(lambda: axosweep.processes() == [], "nobody is left", timeout_s=10)
 
 
 def test_a_wrong_key_is_one_message_and_starts_nothing(axosweep: Axosweep) -> None:
