@@ -14,12 +14,24 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import modal
+import modal.exception
 
 from modal_app import remote
 from modal_app.layout import StepFolder
 from modal_app.remote import Job
 from modal_app.state import observe
 from modal_app.step import FailureReason, Outcome, OutcomeStatus, write_atomically
+
+UNANSWERED = (
+    modal.exception.AuthError,
+    modal.exception.ClientClosed,
+    modal.exception.ConnectionError,
+    modal.exception.InternalError,
+    modal.exception.PermissionDeniedError,
+    modal.exception.ResourceExhaustedError,
+    modal.exception.ServiceError,
+)
+"""What Modal's client raises when the service could not or would not answer."""
 
 Ending = tuple[str, str]
 """An OutcomeStatus and a message."""
@@ -98,11 +110,16 @@ def claim(claims: modal.Dict, name: str, me: str) -> str:
 
 
 def is_live(call_id: str) -> bool:
-    """Whether a function call has not ended yet. Results that expired have."""
+    """Whether a function call has not ended yet. Results that expired have.
+
+    Raises what Modal says when it cannot be asked: an unanswered question is no dead call.
+    """
     try:
         modal.FunctionCall.from_id(call_id).get(timeout=0)
     except TimeoutError:
         return True
+    except UNANSWERED:
+        raise
     except Exception:  # the process boundary of another call: however it ended, it has
         return False
     return False

@@ -65,7 +65,7 @@ class ModalExecutor:
         done = mirror.done()
         for job in _trees(plan, jobs, done):
             self._spawn(job)
-        while not mirror.refresh(steps):
+        while not mirror.look(steps):
             watch()
             time.sleep(POLL_S)
         mirror.note_blocked(steps, self.ledger)

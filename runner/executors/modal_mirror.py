@@ -60,8 +60,15 @@ class ModalMirror:
     _sizes: dict[str, int] = field(default_factory=dict)
     """Volume path -> size already mirrored."""
 
+    def look(self, steps: Sequence[MirroredStep]) -> bool:
+        """`refresh`, for whoever goes on looking: while Modal cannot be reached, nothing is known to have ended."""
+        try:
+            return self.refresh(steps)
+        except (modal.exception.ConnectionError, modal.exception.ServiceError, modal.exception.InternalError):
+            return False
+
     def refresh(self, steps: Sequence[MirroredStep]) -> bool:
-        """Bring the steps up to date; True when none of them goes on."""
+        """Bring the steps up to date; True when none of them goes on. Raises what Modal's client raises."""
         claims = modal.Dict.from_name(self.names.claims, create_if_missing=True)
         datasets = [step for step in steps if step.kind is StepKind.PREPROCESS]
         live_datasets = {step.key for step in datasets if self._lives(claims, step.name, step.fetch)}

@@ -25,7 +25,7 @@ def attach(store: Store, sweep: str, runs_volume: str, watch: Callable[[], None]
     try:
         names, steps = fetch_sweep(store, sweep, runs_volume)
         mirror = ModalMirror(store, names)
-        while not mirror.refresh(steps):
+        while not mirror.look(steps):
             watch()
             time.sleep(POLL_S)
         mirror.note_blocked(steps, Ledger(store, sweep))
