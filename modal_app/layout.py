@@ -9,6 +9,9 @@ from modal_app.step import StepKind
 
 ATTEMPT_PREFIX = "attempt-"
 
+SUBMISSION = "submission.json"
+"""In the folder of a sweep that runs elsewhere: the names it uses there and the steps it has."""
+
 SAMPLES = "samples.json"
 """In a prepared dataset: some of its rows, decoded."""
 

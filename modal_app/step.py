@@ -21,6 +21,10 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+EXIT_HELD = 75
+"""A worker's exit code when another live process holds the step's claim (sysexits: EX_TEMPFAIL)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tracking:
     """How a run appears in W&B."""

@@ -29,11 +29,10 @@ from modal_app.claim import Held, claim
 from modal_app.failures import Failure, classify
 from modal_app.layout import ATTEMPT_PREFIX, Attempt, StepFolder, Store
 from modal_app.rank import Rank
-from modal_app.step import Outcome, OutcomeStatus, Step, StepKind, write_atomically
+from modal_app.step import EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
 from modal_app.stop import Stopped
 
 EXIT_CODES = {OutcomeStatus.SUCCEEDED: 0, OutcomeStatus.FAILED: 1, OutcomeStatus.STOPPED: 3, OutcomeStatus.LOST: 1}
-EXIT_HELD = 75
 
 
 def main() -> int:

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from modal_app.claim import holder
 from modal_app.layout import Store
 from modal_app.step import StepKind
+from runner.executors.local import STOP_GRACE_S
 from runner.ledger import SweepRun, live_launchers
 from runner.store import is_mirror
-
-GRACE_S = 7.0
-"""From asking a worker to checkpoint and stop, to killing it."""
 
 
 def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
@@ -34,7 +32,7 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
             os.kill(launcher.pid, signal.SIGTERM)  # as Ctrl-C: it stops its workers, those still starting too
     groups = [owner.pgid for step in steps if (owner := holder(store.folder(*step))) and owner.pgid]
     _signal(groups, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_S
+    deadline = time.monotonic() + STOP_GRACE_S
     while time.monotonic() < deadline and any(_exists(group) for group in groups):
         time.sleep(0.1)
     _signal(groups, signal.SIGKILL)

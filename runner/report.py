@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from modal_app.layout import Store
+from modal_app.layout import SUBMISSION, Store
 from runner import terminal
 from runner.compare import Row, differing_params, flat_experiment, label, read_json, show_value
 from runner.status import SweepStatus
@@ -93,7 +93,7 @@ def _adapter(row: Row, store: Store, sweep: str) -> str:
     """Where the adapter lies; a mirror has none, and says how it is fetched."""
     if not is_mirror(store):
         return f"{row.folder}/model"
-    names = read_json(store.sweeps / sweep / "submission.json").get("names", {})
+    names = read_json(store.sweeps / sweep / SUBMISSION).get("names", {})
     return f"modal volume get {names.get('runs_volume', 'VOLUME')} runs/{row.key}/model"
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 
 from modal_app.layout import Store
 from modal_app.state import Phase, StepState, observe
-from modal_app.step import Device, FailureReason, OutcomeStatus, Step, StepKind
+from modal_app.step import EXIT_HELD, Device, FailureReason, OutcomeStatus, Step, StepKind
 from runner.compare import read_json
 from runner.errors import SweepError
-from runner.executors.workers import BUSY, Exited, StepId, Workers
+from runner.executors.workers import Exited, StepId, Workers
 from runner.ledger import Event, Ledger, Record
 from runner.types import Plan
 
@@ -116,7 +116,7 @@ class LocalExecutor:
             job = self._jobs[exited.step]
             self._note_start(job, exited.pid)
             state = self._observe(job)
-            if exited.code == BUSY or state.phase is Phase.RUNNING:
+            if exited.code == EXIT_HELD or state.phase is Phase.RUNNING:
                 # Someone claimed it first, or only the process that forked it is gone.
                 job.submitted, job.started, job.cards = False, False, ()
                 self._follow(job, state)

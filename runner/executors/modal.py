@@ -17,11 +17,11 @@ import modal
 import modal.exception
 
 from modal_app.deployment import HOUR_S, Deployment, build_app
-from modal_app.layout import Store
+from modal_app.layout import SUBMISSION, Store
 from modal_app.remote import FETCH, Job, fetch_name, hub_model, mark_name
 from modal_app.step import Device, Step, StepKind, write_atomically
 from runner.errors import SweepError
-from runner.executors.modal_mirror import SUBMISSION, MirroredStep, ModalMirror, Names, listed
+from runner.executors.modal_mirror import MirroredStep, ModalMirror, Names, listed
 from runner.ledger import Event, Ledger, Record
 from runner.types import Plan
 

@@ -16,7 +16,7 @@ import modal
 import modal.exception
 
 from modal_app.functions import is_live
-from modal_app.layout import Store
+from modal_app.layout import SUBMISSION, Store
 from modal_app.remote import DONE
 from modal_app.state import REMOTE, Phase, observe
 from modal_app.step import StepKind, write_atomically
@@ -25,8 +25,6 @@ from runner.ledger import Event, Ledger, Record
 
 OF_STEP = ("run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml")
 OF_ATTEMPT = ("started.json", "result.json", "train.json", "exit.json", "log.txt")
-SUBMISSION = "submission.json"
-"""In a sweep's folder on the runs Volume: the names it uses and the steps it has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 import modal.exception
 
-from modal_app.layout import Store
+from modal_app.layout import SUBMISSION, Store
 from modal_app.step import StepKind
 from runner.errors import SweepError
-from runner.executors.modal_mirror import SUBMISSION, MirroredStep, ModalMirror, Names, fetch_sweep
+from runner.executors.modal_mirror import MirroredStep, ModalMirror, Names, fetch_sweep
 from runner.ledger import Ledger, SweepRun
 
 POLL_S = 2.0

@@ -23,9 +23,6 @@ from modal_app.layout import Store
 from modal_app.state import record_exit
 from modal_app.step import Step, StepKind
 
-BUSY = 75
-"""A worker's exit code when another process holds the step's claim (sysexits: EX_TEMPFAIL)."""
-
 StepId = tuple[StepKind, str]
 
 

@@ -14,8 +14,8 @@ from multiprocessing.process import BaseProcess
 
 from modal_app.claim import Held, claim
 from modal_app.layout import Attempt, Store
-from modal_app.step import OutcomeStatus, Step, StepKind
-from runner.executors.workers import BUSY, Exited, StepId
+from modal_app.step import EXIT_HELD, OutcomeStatus, Step, StepKind
+from runner.executors.workers import Exited, StepId
 from tests.runner.builders import begin_attempt, end_attempt
 
 NOBODY: frozenset[str] = frozenset()
@@ -61,7 +61,7 @@ class FakeWorkers:
             try:
                 held.enter_context(claim(self.store.folder(*this)))
             except Held:
-                self._later.append(Exited(this, BUSY, os.getpid()))
+                self._later.append(Exited(this, EXIT_HELD, os.getpid()))
             else:
                 self._alive[this] = _Alive(step, begin_attempt(self.store, *this), held)
 
