@@ -22,24 +22,11 @@ from modal_app.remote import FETCH, Job, fetch_name, hub_model, mark_name
 from modal_app.step import Device, Step, StepKind, write_atomically
 from runner.errors import SweepError
 from runner.executors.modal_mirror import MirroredStep, ModalMirror, Names, listed
+from runner.gpus import modal_gpu
 from runner.ledger import Event, Ledger, Record
 from runner.types import Plan
 
 POLL_S = 2.0
-MOST_PER_CONTAINER = 8
-FEWER_PER_CONTAINER = {"a10": 4}
-GPU_NAMES = {
-    "t4": "T4",
-    "l4": "L4",
-    "a10": "A10",
-    "l40s": "L40S",
-    "a100_40gb": "A100-40GB",
-    "a100_80gb": "A100-80GB",
-    "h100": "H100",
-    "h200": "H200",
-    "b200": "B200",
-}
-"""conf/gpu's names -> Modal's. The client accepts any text, so they are checked here."""
 
 
 @dataclass(slots=True)
@@ -120,7 +107,7 @@ class ModalExecutor:
         if step.kind is StepKind.TRAIN:
             options["timeout"] = self.deployment.timeout_hours * HOUR_S
             if step.device is Device.CUDA:
-                options["gpu"] = gpu_string(self.gpu_types[step.key], step.processes)
+                options["gpu"] = modal_gpu(self.gpu_types[step.key], step.processes)
         names = self.deployment
         return Job(
             step=step.to_json(),
@@ -150,22 +137,6 @@ def mirrored_steps(plan: Plan) -> list[MirroredStep]:
         for dataset in plan.datasets
     ]
     return datasets + [MirroredStep(StepKind.TRAIN, one.run.key, one.run.data_key) for one in plan.runs]
-
-
-def gpu_string(name: str, count: int) -> str:
-    """Modal's name for `count` cards of a kind of conf/gpu. Raises SweepError for what Modal does not have.
-
-    >>> gpu_string("a100_80gb", 4)
-    'A100-80GB:4'
-    """
-    if name not in GPU_NAMES:
-        raise SweepError(f"gpu={name} is not to be had on Modal. It has {', '.join(GPU_NAMES)}.")
-    most = FEWER_PER_CONTAINER.get(name, MOST_PER_CONTAINER)
-    if count > most:
-        raise SweepError(
-            f"gpu={name} gpu.count={count}: a container has at most {most} of them; several machines are not there yet."
-        )
-    return f"{GPU_NAMES[name]}:{count}"
 
 
 def _trees(plan: Plan, jobs: Mapping[str, Job], done: set[str]) -> list[Job]:

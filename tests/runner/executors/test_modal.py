@@ -9,7 +9,8 @@ import pytest
 from modal_app.layout import Store
 from modal_app.remote import Job
 from runner.errors import SweepError
-from runner.executors.modal import _trees, gpu_string, mirrored_steps
+from runner.executors.modal import _trees, mirrored_steps
+from runner.gpus import modal_gpu
 from runner.types import Gpu, Input, InputKind, Plan
 from tests.runner.builders import plan, run
 
@@ -74,8 +75,8 @@ def test_a_job_with_what_follows_it_survives_the_way_as_json(store: Store) -> No
 
 @pytest.mark.parametrize(
     ("gpu", "says"),
-    [(Gpu("rtx4090", 1), "not to be had on Modal"), (Gpu("h100", 16), "at most 8"), (Gpu("a10", 8), "at most 4")],
+    [(Gpu("rtx4090", 1), "there is no such GPU"), (Gpu("h100", 16), "at most 8"), (Gpu("a10", 8), "at most 4")],
 )
 def test_gpus_that_modal_does_not_have_are_refused(gpu: Gpu, says: str) -> None:
     with pytest.raises(SweepError, match=says):
-        gpu_string(gpu.type, gpu.count)
+        modal_gpu(gpu.type, gpu.count)
