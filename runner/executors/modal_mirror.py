@@ -15,7 +15,7 @@ from typing import Any
 import modal
 import modal.exception
 
-from modal_app.functions import is_live
+from modal_app.claims import is_live
 from modal_app.layout import SUBMISSION, Store
 from modal_app.remote import DONE
 from modal_app.state import REMOTE, Phase, observe

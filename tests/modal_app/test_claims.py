@@ -12,7 +12,7 @@ from grpclib import Status
 from tests.modal_server import ModalServer
 
 ASK = """
-from modal_app.functions import is_live
+from modal_app.claims import is_live
 try:
     print(is_live("fc-" + "a" * 22))
 except Exception as error:
