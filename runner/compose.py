@@ -17,7 +17,16 @@ from runner.errors import SweepError, did_you_mean
 from runner.overrides import parts
 from runner.preflight import datasets_of, problems_of, split_of
 from runner.shipped import shipped_root
-from runner.types import Action, DataChoice, ExecutorChoice, Experiment, Gpu, Request, TrackingChoice
+from runner.types import (
+    Action,
+    DataChoice,
+    ExecutorChoice,
+    Experiment,
+    Gpu,
+    ModelFacts,
+    Request,
+    TrackingChoice,
+)
 
 REQUEST_KEYS = ("action", "json", "name", "store")
 """What the whole command is asked to do: the same for all its runs, so never swept."""
@@ -50,7 +59,16 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
         data=data,
         tracking=_as_text(tracking),
         executor=executor,
+        model=_model_facts(node, axolotl),
     )
+
+
+def _model_facts(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> ModelFacts | None:
+    """What the chosen model file says of its model; nothing once `base_model` is another one."""
+    if node.get("model") is None:
+        return None
+    facts = ModelFacts(**_fields(node, "model", ModelFacts))
+    return facts if facts.base_model == axolotl.get("base_model") else None
 
 
 def _as_text(tracking: TrackingChoice) -> TrackingChoice:

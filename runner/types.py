@@ -54,6 +54,37 @@ class ExecutorChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """The `model` node: a published model's shape, for memory and price estimates. In no key."""
+
+    base_model: str
+    """The model that this describes; a config with another `base_model` has no facts."""
+    parameters: int
+    """In all, counting every expert and tied weights once."""
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    """The width of one MLP; of one expert where there are experts."""
+    vocabulary: int
+    """Rows of the embedding matrix."""
+    tied: bool
+    """Whether the output head shares the embedding matrix."""
+    context: int
+    """Most positions that the model's own config allows."""
+    source: str
+    """Where this is published."""
+    experts: int | None = None
+    """Experts per layer; None for a dense model."""
+    active_experts: int | None = None
+    """Experts that a token passes through."""
+    vision: bool = False
+    """Whether it also reads images; the figures are then those of its text part, but for `parameters`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """One composed point of a sweep: what it is (axolotl), and where and how it runs (the rest)."""
 
@@ -65,6 +96,8 @@ class Experiment:
     data: DataChoice
     tracking: TrackingChoice
     executor: ExecutorChoice
+    model: ModelFacts | None = None
+    """What is known of `base_model`; None for one that conf/model does not describe."""
 
 
 class Action(StrEnum):

@@ -15,6 +15,7 @@ from runner.shipped import shipped_root
 
 SWEEPS = "sweeps"
 AXOLOTL = "axolotl"
+MODEL_FACTS = "model"
 
 Nodes = Mapping[str, "Nodes"]
 """Config keys as a tree; a leaf is empty."""
@@ -27,7 +28,7 @@ class Vocabulary:
     chosen: Mapping[str, str]
     """The groups in the defaults list, with what they choose."""
     nodes: Nodes
-    """Every config key outside `axolotl`."""
+    """Every config key that may be set, outside `axolotl`. A model's facts are its file's business."""
     fields: AxolotlFields
     pure_sweeps: frozenset[str] = frozenset()
     """The sweep files that hold axes and nothing else, so that a job of theirs is described by its values."""
@@ -46,8 +47,8 @@ def read_vocabulary(root: Path | None = None) -> Vocabulary:
     for file in sorted(conf.rglob("*.yaml")):
         package, content = _read(file, conf)
         _merge(nodes, _below(package, content))
-    nodes.pop("hydra", None)
-    nodes.pop(AXOLOTL, None)
+    for name in ("hydra", AXOLOTL, MODEL_FACTS):
+        nodes.pop(name, None)
     return Vocabulary(
         groups={**groups, SWEEPS: _options(root / SWEEPS)},
         chosen=_chosen(conf / "config.yaml"),

@@ -40,7 +40,7 @@ def test_every_node_outside_axolotl_is_a_name() -> None:
         for name, below in read_vocabulary().nodes.items():
             assert name in config
             assert set(below) == (set(config[name]) if below else set())
-        assert set(config) == {*read_vocabulary().nodes, "axolotl"}
+        assert set(config) == {*read_vocabulary().nodes, "axolotl", "model"}
 
 
 def _sweep(root: Path, text: str) -> frozenset[str]:
