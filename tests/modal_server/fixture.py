@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import modal
 import pytest
@@ -16,6 +18,18 @@ from tests.modal_server.server import ModalServer
 from tests.modal_server.settings import Settings, why_no_mounts
 
 needs_mounts = pytest.mark.skipif(bool(why_no_mounts()), reason=f"Volumes inside of containers: {why_no_mounts()}")
+
+
+def noop_settings(*, preprocess_s: float = 0.0, train_s: float = 0.0, **others: Any) -> Settings:
+    """Containers whose worker is noop_worker.py: steps that do nothing, on any GPU, without the trainer environment.
+
+    Everything but Axolotl is real: the deployed functions, the claims, the Volumes, the worker's claim, its attempt and
+    its result. `ModalServer(noop_settings(train_s=2))` is all it takes; a step lasts the given seconds.
+    """
+    environment = {"NOOP_PREPROCESS_S": str(preprocess_s), "NOOP_TRAIN_S": str(train_s)}
+    environment |= others.pop("container_environment", {})
+    files = {"/root/modal_app/worker.py": Path(__file__).with_name("noop_worker.py")}
+    return Settings(container_environment=environment, files=files, **others)
 
 
 @pytest.fixture

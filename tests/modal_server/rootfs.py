@@ -20,12 +20,12 @@ _HIDDEN = (HOME, "/tmp", "/home", "/var/tmp")
 
 
 def place_sources(world: World, mount_ids: Iterable[str], upper: Path) -> None:
-    """Put the files of Modal's mounts where the client named them."""
-    for mount_id in mount_ids:
-        for file in world.mounts[mount_id].files:
-            target = upper / file.filename.lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(world.blobs.file(file.sha256_hex), target)
+    """Put the files of Modal's mounts where the client named them, then those that the test puts over them."""
+    mounted = ((one.filename, world.blobs.file(one.sha256_hex)) for i in mount_ids for one in world.mounts[i].files)
+    for name, source in (*mounted, *world.settings.files.items()):
+        target = upper / name.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
 
 
 def environment(

@@ -51,6 +51,9 @@ class Settings:
     hidden: tuple[Path, ...] = (REPOSITORY,)
     """Paths that containers see empty, besides temporary and home folders: what the image did not add is absent."""
 
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Files of this machine put over what the image has: path inside of the container -> source."""
+
     mounts: bool = field(default_factory=lambda: not why_no_mounts())
     """Private mounts and process namespaces, which need root. Without: no Volumes inside of containers."""
 

@@ -1,0 +1,85 @@
+"""Put over modal_app/worker.py in a test's containers: a step that claims, begins and ends as a real one, and does
+nothing in between.
+
+It lasts NOOP_PREPROCESS_S or NOOP_TRAIN_S seconds, a tenth at a time: one line of metrics each, on SIGTERM a stop.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    from start import run  # type: ignore[import-not-found]  # beside the file that this one is put over
+
+    run("worker")
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from modal_app import attempt as attempts
+from modal_app import stop
+from modal_app.claim import Held, claim
+from modal_app.layout import Attempt, StepFolder, Store
+from modal_app.step import EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
+
+STEPS = 10
+FINGERPRINT = "0" * 64
+
+
+def main() -> int:
+    step = Step.from_json(sys.stdin.read())
+    store = Store(Path(sys.argv[sys.argv.index("--store") + 1]).resolve())
+    folder = store.folder(step.kind, step.key)
+    try:
+        with claim(folder, step.sweep):
+            if not folder.done.exists():
+                _do_nothing(step, store, folder)
+    except Held:
+        return EXIT_HELD
+    return 0 if folder.done.exists() else 3
+
+
+def _do_nothing(step: Step, store: Store, folder: StepFolder) -> None:
+    attempt, started_at = attempts.begin(step, store), time.time()
+    os.environ |= attempts.environment(step, folder, attempt)
+    attempts.enter(attempt)
+    print(f"{step.kind} {step.key}: nothing to do, {step.processes} times")
+    stop.answer(None)
+    seconds = float(os.environ[f"NOOP_{step.kind.upper()}_S"])
+    for number in range(STEPS + 1):
+        if step.kind is StepKind.TRAIN:
+            _log(folder, attempt, number)
+        if stop.requested():
+            outcome = Outcome(OutcomeStatus.STOPPED, attempt.number, started_at, time.time(), message="stopped")
+            break
+        time.sleep(seconds / (STEPS + 1))
+    else:
+        outcome = _succeed(step, store, folder, attempt, started_at)
+    write_atomically(attempt.result, outcome.to_json())
+
+
+def _log(folder: StepFolder, attempt: Attempt, number: int) -> None:
+    line = {"attempt": attempt.number, "step": number, "time": time.time(), "eval_loss": 2.0 - number / STEPS}
+    with folder.metrics.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    write_atomically(attempt.train_state, json.dumps({"global_step": number, "max_steps": STEPS}))
+
+
+def _succeed(step: Step, store: Store, folder: StepFolder, attempt: Attempt, started_at: float) -> Outcome:
+    facts: dict[str, Any] = {"eval_fingerprint": FINGERPRINT}
+    if step.kind is StepKind.PREPROCESS:
+        store.prepared_dataset(step.key).mkdir()
+        facts |= {"key": step.key, "attempt": attempt.number, "rows": 1, "eval_rows": 1}
+        facts |= {"started_at": started_at, "finished_at": time.time()}
+        write_atomically(folder.done, json.dumps(facts))
+    else:
+        assert store.manifest(step.data_key).exists(), f"trained before its dataset {step.data_key} was there"
+        facts |= {"step": STEPS, "max_steps": STEPS, "world_size": step.processes}
+    outcome = Outcome(OutcomeStatus.SUCCEEDED, attempt.number, started_at, time.time(), facts=facts)
+    if step.kind is StepKind.TRAIN:
+        folder.model.mkdir(exist_ok=True)
+        (folder.model / "adapter_model.safetensors").write_bytes(b"")
+        write_atomically(folder.done, outcome.to_json())
+    return outcome
