@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from runner.errors import SweepError, did_you_mean
 from runner.overrides import parts
 from runner.preflight import datasets_of, problems_of, split_of
+from runner.prices import table_problems
 from runner.shipped import shipped_root
 from runner.types import (
     Action,
@@ -24,6 +25,7 @@ from runner.types import (
     Experiment,
     Gpu,
     ModelFacts,
+    PriceTable,
     Request,
     TrackingChoice,
 )
@@ -50,7 +52,9 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
     data = DataChoice(**_fields(node, "data", DataChoice))
     tracking = TrackingChoice(**_fields(node, "tracking", TrackingChoice))
     executor = ExecutorChoice(**_fields(node, "executor", ExecutorChoice))
-    if problems := problems_of(axolotl, gpu, data, tracking, executor):
+    prices = _prices(node, overrides)
+    problems = problems_of(axolotl, gpu, data, tracking, executor)
+    if problems := [*problems, *(table_problems(prices) if prices else ())]:
         raise SweepError("\n".join(problems))
     return Experiment(
         overrides=tuple(one for one in overrides if parts(one).key not in REQUEST_KEYS),
@@ -60,6 +64,7 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
         tracking=_as_text(tracking),
         executor=executor,
         model=_model_facts(node, axolotl),
+        prices=prices,
     )
 
 
@@ -69,6 +74,16 @@ def _model_facts(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> ModelFa
         return None
     facts = ModelFacts(**_fields(node, "model", ModelFacts))
     return facts if facts.base_model == axolotl.get("base_model") else None
+
+
+def _prices(node: Mapping[str, Any], overrides: Sequence[str]) -> PriceTable | None:
+    """The price table, with what was set beyond its file; None where the config has none."""
+    if node.get("prices") is None:
+        return None
+    values = _fields(node, "prices", PriceTable)
+    keys = [parts(one).key for one in overrides]
+    given = [key.removeprefix("prices.") for key in keys if key.startswith("prices.")]
+    return PriceTable(**{**values, "gpu": _mapping(values, "gpu"), "given": tuple(given)})
 
 
 def _as_text(tracking: TrackingChoice) -> TrackingChoice:
@@ -97,7 +112,7 @@ def _name(choices: Mapping[str, Any], keys: Iterable[str]) -> str:
     named = choices.get("sweeps") or choices.get("experiment")
     if isinstance(named, str) and "," not in named:
         return named
-    asked = [key for key in keys if key.partition(".")[0] not in (*REQUEST_KEYS, "executor", "tracking")]
+    asked = [key for key in keys if key.partition(".")[0] not in (*REQUEST_KEYS, "executor", "prices", "tracking")]
     words = [key.removeprefix("axolotl.").replace(".", "_") for key in asked]
     return "-".join(dict.fromkeys(words))[:60].strip("-") or "default"
 

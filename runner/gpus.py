@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from runner.errors import SweepError, did_you_mean
@@ -21,6 +22,10 @@ class GpuKind:
     """What torch can be planned on, in 2^30 bytes; for other cards than the 80 GB ones a cautious guess."""
     compute_capability: str
     """NVIDIA's, as Axolotl writes it: `sm_80`."""
+    driver: str
+    """What nvidia-smi's name for it holds, as whole words: a regular expression."""
+    rate: str
+    """How Modal's billing rates name it: `gpu_hour_cost_<rate>`."""
     most: int = 8
     """Cards per container on Modal."""
 
@@ -40,20 +45,20 @@ class GpuKind:
 
 
 # Sources: modal.com/docs/guide/gpu (names, cards per container), NVIDIA's CUDA GPU list (compute capability) and data
-# sheets (memory). RTX PRO 6000's count per container is not confirmed.
+# sheets (memory), `modal billing rates --json` (rates). RTX PRO 6000's count per container is not confirmed.
 GPUS = {
     kind.name: kind
     for kind in (
-        GpuKind("t4", "T4", 16, 14.5, "sm_75"),
-        GpuKind("l4", "L4", 24, 22, "sm_89"),
-        GpuKind("a10", "A10", 24, 22, "sm_86", most=4),
-        GpuKind("l40s", "L40S", 48, 44, "sm_89"),
-        GpuKind("a100_40gb", "A100-40GB", 40, 39, "sm_80"),
-        GpuKind("a100_80gb", "A100-80GB", 80, 78, "sm_80"),
-        GpuKind("rtx_pro_6000", "RTX-PRO-6000", 96, 90, "sm_120"),
-        GpuKind("h100", "H100", 80, 78, "sm_90"),
-        GpuKind("h200", "H200", 141, 138, "sm_90"),
-        GpuKind("b200", "B200", 180, 165, "sm_100"),
+        GpuKind("t4", "T4", 16, 14.5, "sm_75", "T4", "t4"),
+        GpuKind("l4", "L4", 24, 22, "sm_89", "L4", "l4"),
+        GpuKind("a10", "A10", 24, 22, "sm_86", "A10G?", "a10g", most=4),
+        GpuKind("l40s", "L40S", 48, 44, "sm_89", "L40S", "l40s"),
+        GpuKind("a100_40gb", "A100-40GB", 40, 39, "sm_80", "A100.*40GB", "a100_40gb"),
+        GpuKind("a100_80gb", "A100-80GB", 80, 78, "sm_80", "A100.*80GB", "a100_80gb"),
+        GpuKind("rtx_pro_6000", "RTX-PRO-6000", 96, 90, "sm_120", "RTX PRO 6000", "rtx6000"),
+        GpuKind("h100", "H100", 80, 78, "sm_90", "H100", "h100"),
+        GpuKind("h200", "H200", 141, 138, "sm_90", "H200", "h200"),
+        GpuKind("b200", "B200", 180, 165, "sm_100", "B200", "b200"),
     )
 }
 
@@ -63,6 +68,15 @@ def gpu_kind(name: str) -> GpuKind:
     if name not in GPUS:
         raise SweepError(f"gpu={name}: there is no such GPU.{did_you_mean(name, GPUS)} There are: {', '.join(GPUS)}.")
     return GPUS[name]
+
+
+def kind_of_card(driver_name: str) -> GpuKind | None:
+    """The kind of a card by the name that NVIDIA's driver gives it; None for one that is not ours.
+
+    >>> kind_of_card("NVIDIA A100-SXM4-80GB").name
+    'a100_80gb'
+    """
+    return next((kind for kind in GPUS.values() if re.search(rf"\b(?:{kind.driver})\b", driver_name)), None)
 
 
 def modal_gpu(name: str, count: int) -> str:

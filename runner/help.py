@@ -21,6 +21,7 @@ _GROUPS = {
     "deepspeed": "sharding over GPUs",
     "gpu": "what a run trains on; gpu.count=N for several",
     "executor": "where the runs go",
+    "prices": "what rented machines cost",
     "tracking": "Weights & Biases",
     "experiment": "a named combination of all of these",
     SWEEPS: "questions; +sweeps=NAME, with -m",

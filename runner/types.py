@@ -85,6 +85,25 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class PriceTable:
+    """The `prices` node: what rented machines cost, US dollars a second. In no key."""
+
+    date: str
+    """When it was true, as in 2026-09-20."""
+    source: str
+    gpu: Mapping[str, float]
+    """One card, by its name in conf/gpu."""
+    cpu: float
+    """One physical core."""
+    memory: float
+    """One GiB."""
+    volume: float
+    """One GiB for a month; in no run's price."""
+    given: tuple[str, ...] = ()
+    """What was set beyond the file: `cpu`, `gpu.h100`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """One composed point of a sweep: what it is (axolotl), and where and how it runs (the rest)."""
 
@@ -98,6 +117,7 @@ class Experiment:
     executor: ExecutorChoice
     model: ModelFacts | None = None
     """What is known of `base_model`; None for one that conf/model does not describe."""
+    prices: PriceTable | None = None
 
 
 class Action(StrEnum):

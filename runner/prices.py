@@ -1,0 +1,188 @@
+"""What rented machines cost: the rates and where each is from, the dollars of a container. Pure; knows no Modal."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+from modal_app.meter import ContainerRecord
+from runner.gpus import GPUS, kind_of_card
+from runner.types import Gpu, PriceTable
+
+STALE_DAYS = 90
+"""A price table older than this is said to be old."""
+
+CPU = "cpu"
+MEMORY = "memory"
+
+
+class Origin(StrEnum):
+    """Where a rate is from."""
+
+    MODAL = "modal"
+    """Modal's own answer."""
+    TABLE = "table"
+    """conf/prices."""
+    GIVEN = "given"
+    """Set on the command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    dollars: float
+    """Per second, of one unit."""
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """US dollars a second: of one physical core (`cpu`), of one GiB (`memory`), of one card by its name in conf/gpu."""
+
+    rates: Mapping[str, Rate]
+    date: str
+    """When they were taken."""
+    table_date: str
+    """What the table says of itself."""
+
+    def of(self, item: str) -> float | None:
+        rate = self.rates.get(item)
+        return None if rate is None else rate.dollars
+
+    def told(self, items: Iterable[str]) -> str:
+        """Where the rates of these items are from, for people: `Modal's of 2026-11-24`."""
+        by_origin: dict[Origin, list[str]] = {}
+        for item in sorted(set(items) & set(self.rates)):
+            by_origin.setdefault(self.rates[item].origin, []).append(item)
+        parts = [(self._source(origin), by_origin[origin]) for origin in Origin if origin in by_origin]
+        if len(parts) == 1:
+            return parts[0][0]
+        return "; ".join(f"{', '.join(names)}: {source}" for source, names in parts)
+
+    def _source(self, origin: Origin) -> str:
+        match origin:
+            case Origin.MODAL:
+                return f"Modal's of {self.date}"
+            case Origin.TABLE:
+                old = f", over {STALE_DAYS} days old then" if self.is_stale else ""
+                return f"table of {self.table_date}{old}"
+            case Origin.GIVEN:
+                return "as given"
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the table was old already when the rates were taken."""
+        return _day(self.date) - _day(self.table_date) > datetime.timedelta(days=STALE_DAYS)
+
+    def uses(self, origin: Origin) -> bool:
+        return any(rate.origin is origin for rate in self.rates.values())
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        rates = {item: Rate(one["dollars"], Origin(one["origin"])) for item, one in raw["rates"].items()}
+        return cls(**{**raw, "rates": rates})
+
+
+def rates_from(table: PriceTable, modal: Mapping[str, float], today: datetime.date) -> Rates:
+    """Item by item: what was given, else what Modal answers, else what the table has.
+
+    `modal` is Modal's own mapping of names to dollars: `gpu_hour_cost_h100`, `cpu_hour_cost`, `mem_gib_hour_cost`. Its
+    names are Modal's to choose, so any of them may be missing.
+    """
+    ours = {**table.gpu, CPU: table.cpu, MEMORY: table.memory}
+    given = {name.removeprefix("gpu.") for name in table.given}
+    rates = {item: Rate(dollars, Origin.GIVEN if item in given else Origin.TABLE) for item, dollars in ours.items()}
+    for item, name in _MODAL_NAMES.items():
+        hourly = modal.get(name)
+        if item not in given and hourly is not None and math.isfinite(hourly) and hourly > 0:
+            rates[item] = Rate(hourly / 3600, Origin.MODAL)
+    return Rates(rates, today.isoformat(), table.date)
+
+
+_MODAL_NAMES = {
+    **{kind.name: f"gpu_hour_cost_{kind.rate}" for kind in GPUS.values()},
+    CPU: "cpu_hour_cost",
+    MEMORY: "mem_gib_hour_cost",
+}
+
+
+def table_problems(table: PriceTable) -> list[str]:
+    """What is wrong with a price table, a line each."""
+    numbers = {f"gpu.{name}": value for name, value in table.gpu.items()}
+    numbers |= {CPU: table.cpu, MEMORY: table.memory, "volume": table.volume}
+    problems = [
+        f"prices.{name}={value}: US dollars, zero or more."
+        for name, value in numbers.items()
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf
+    ]
+    try:
+        _day(table.date)
+    except (TypeError, ValueError):
+        problems.append(f"prices.date={table.date}: a day, as in 2026-09-20.")
+    return problems
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What containers cost."""
+
+    seconds: float = 0.0
+    """Of all of them, each from its start to its last sign."""
+    dollars: float = 0.0
+    items: frozenset[str] = frozenset()
+    """What was charged: conf/gpu's names, `cpu`, `memory`."""
+    as_asked: frozenset[str] = frozenset()
+    """Cards that the driver did not show, or by a name that is not ours: charged as what was asked for."""
+    unpriced: frozenset[str] = frozenset()
+    """What has no rate: charged nothing."""
+
+    def __add__(self, other: Bill) -> Bill:
+        return Bill(
+            self.seconds + other.seconds,
+            self.dollars + other.dollars,
+            self.items | other.items,
+            self.as_asked | other.as_asked,
+            self.unpriced | other.unpriced,
+        )
+
+
+def bill(records: Iterable[ContainerRecord], rates: Rates, asked: Gpu | None = None) -> Bill:
+    """Of each container its seconds x (the cards that were really there + cores + GiB), each at its rate.
+
+    `asked` is what the run asked for; None for steps on CPUs.
+    """
+    return sum((_bill(record, rates, asked) for record in records), Bill())
+
+
+def _bill(record: ContainerRecord, rates: Rates, asked: Gpu | None) -> Bill:
+    amounts, as_asked = _cards(record, asked)
+    # The larger of what is reserved and what is used: modal.com/docs/guide/resources.
+    amounts[CPU] = max(record.cores_reserved, record.cores_used or 0.0)
+    amounts[MEMORY] = max(record.memory_gib_reserved, record.memory_gib_used or 0.0)
+    unpriced = frozenset(item for item in amounts if rates.of(item) is None)
+    per_second = sum(amount * (rates.of(item) or 0.0) for item, amount in amounts.items())
+    return Bill(record.seconds, record.seconds * per_second, frozenset(amounts) - unpriced, as_asked, unpriced)
+
+
+def _cards(record: ContainerRecord, asked: Gpu | None) -> tuple[dict[str, float], frozenset[str]]:
+    """How many of each kind a container had; and by what names those went that are only taken for what was asked."""
+    kinds = [(card.name, kind_of_card(card.name)) for card in record.cards]
+    amounts = Counter(kind.name for _, kind in kinds if kind is not None)
+    strangers = [name for name, kind in kinds if kind is None]
+    if asked is None or asked.type == "cpu":
+        return dict(amounts), frozenset()
+    if not kinds:
+        return {asked.type: float(asked.count)}, frozenset({f"{asked.count} x {asked.type}, not seen"})
+    amounts[asked.type] += len(strangers)
+    return {name: float(count) for name, count in amounts.items() if count}, frozenset(strangers)
+
+
+def _day(text: str) -> datetime.date:
+    return datetime.date.fromisoformat(text)
