@@ -1,0 +1,85 @@
+"""The good configs, and the files that they read, laid out in a folder that stands for a user's own.
+
+Each is a whole Axolotl 0.21 config that its schema accepts for eight H100s (test_good_configs.py asks it). What they
+read from the hub is only named; what they read from disk is made here.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from runner.shipped import shipped_root
+
+HERE = Path(__file__).resolve().parent
+FILES = tuple(sorted(HERE.glob("*.yml")))
+NAMES = tuple(file.stem for file in FILES)
+ROWS = 200
+
+
+def lay_out(folder: Path) -> Path:
+    """Every config, and what they read, in `folder`; relative paths in them hold when it is the working directory."""
+    for file in FILES:
+        shutil.copy(file, folder)
+    (folder / "tiny").symlink_to(shipped_root() / "tiny")
+    for name in ("data", "templates", "deepspeed_configs"):
+        (folder / name).mkdir()
+    for name, row in _JSON_ROWS.items():
+        lines = [json.dumps({key: _numbered(value, number) for key, value in row.items()}) for number in range(ROWS)]
+        (folder / "data" / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with (folder / "data" / "tickets.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["system", "ticket", "context", "answer"])
+        rows.writerows([["Be brief.", f"Ticket {number}", "", f"Answer {number}"] for number in range(ROWS)])
+    (folder / "data" / "notes.txt").write_text("".join(f"Note {number}.\n" for number in range(ROWS)))
+    (folder / "templates" / "support.jinja").write_text(
+        "{% for message in messages %}{{ message.content }}{% endfor %}"
+    )
+    zero2 = {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}, "train_batch_size": "auto"}
+    (folder / "deepspeed_configs" / "zero2.json").write_text(json.dumps(zero2))
+    return folder
+
+
+def as_axolotl_reads(file: Path) -> dict[str, Any]:
+    """The config as `axolotl train` loads it, before its schema."""
+    content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return content
+
+
+def _numbered(value: Any, number: int) -> Any:
+    """Rows that differ, so that none is a duplicate."""
+    match value:
+        case str():
+            return value.replace("#", str(number))
+        case list():
+            return [_numbered(item, number) for item in value]
+        case dict():
+            return {key: _numbered(item, number) for key, item in value.items()}
+        case _:
+            return value
+
+
+_CHAT = [{"role": "user", "content": "Question #?"}, {"role": "assistant", "content": "Answer #."}]
+_SEGMENTS = [{"label": False, "text": "Question #? "}, {"label": True, "text": "Answer #."}]
+_PICTURE = [
+    {"role": "user", "content": [{"type": "image", "path": "#.png"}, {"type": "text", "text": "What is it?"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "Picture #."}]},
+]
+_JSON_ROWS: dict[str, dict[str, Any]] = {
+    "support": {"messages": _CHAT},
+    "more-support": {"messages": _CHAT},
+    "preferences": {"question": "Question #?", "system": "Be brief.", "good": "Answer #.", "bad": "No."},
+    "kto": {"prompt": "Question #?", "completion": "Answer #.", "label": True},
+    "articles": {"body": "Article # is about the number #."},
+    "more-articles": {"body": "Another article, #, is about something else."},
+    "segments": {"segments": _SEGMENTS},
+    "segments-held-out": {"segments": _SEGMENTS},
+    "reasoning": {"messages": [_CHAT[0], {**_CHAT[1], "thoughts": "It is #."}]},
+    "tools": {"messages": _CHAT, "tools": [{"type": "function", "function": {"name": "look_up", "parameters": {}}}]},
+    "pictures": {"messages": _PICTURE},
+}

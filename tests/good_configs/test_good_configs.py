@@ -1,0 +1,59 @@
+"""The good configs are good: Axolotl's schema takes each, and together they use every block that it has."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner import trainer_environment
+from runner.fields import axolotl_fields
+from tests.good_configs.files import FILES, HERE, NAMES, as_axolotl_reads, lay_out
+
+BLOCKS = {name for name, field in axolotl_fields().top.items() if field.models}
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(FILES) >= 40
+
+
+def test_every_block_of_the_schema_is_used_by_one() -> None:
+    used = {key for file in FILES for key in as_axolotl_reads(file)}
+    assert BLOCKS - used == set()
+
+
+def test_every_kind_of_dataset_and_of_reinforcement_learning_is_used_by_one() -> None:
+    configs = [as_axolotl_reads(file) for file in FILES]
+    assert {config["rl"] for config in configs if config.get("rl")} == set(axolotl_fields().top["rl"].choices)
+    kinds = {str(kind) for config in configs for kind in _kinds(config)}
+    for kind in ("chat_template", "alpaca", "completion", "input_output", "stepwise_supervised", "_synthetic", "own"):
+        assert kind in kinds
+
+
+@pytest.mark.slow
+def test_axolotls_schema_accepts_each_and_every_part_of_it_is_used(tmp_path: Path) -> None:
+    folder = lay_out(tmp_path)
+    done = subprocess.run(
+        [trainer_environment.find(), HERE / "verdicts.py", *(f"{name}.yml" for name in NAMES)],
+        cwd=folder,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "AXOLOTL_DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert len(said["verdicts"]) == len(FILES)
+    assert {name: error for name, error in said["verdicts"].items() if error} == {}
+    used = {key for file in FILES for key in as_axolotl_reads(file)}
+    assert {part for part, keys in said["parts"].items() if not used & set(keys)} == set()
+
+
+def _kinds(config: Mapping[str, Any]) -> Iterator[object]:
+    for dataset in config.get("datasets") or ():
+        yield "own" if isinstance(dataset.get("type"), dict) else dataset.get("type")
