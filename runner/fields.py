@@ -21,6 +21,8 @@ class Field:
     models: tuple[str, ...] = ()
     """What may stand in it; more than one for a union."""
     choices: tuple[str, ...] = ()
+    deprecated: str = ""
+    """In Axolotl's words; empty when it is not."""
     numbered: bool = False
     """Its entries are a list: `datasets.0`."""
     open: bool = False
@@ -49,7 +51,12 @@ class AxolotlFields:
         return merged
 
     def below(self, field: Field) -> Fields:
-        return {name: found for model in field.models for name, found in self.models[model].items()}
+        """What may stand in a field: of a union, the keys of all its members, each as wide as all of them allow."""
+        merged: dict[str, Field] = {}
+        for model in field.models:
+            for name, found in self.models[model].items():
+                merged[name] = _either(merged[name], found) if name in merged else found
+        return merged
 
 
 @functools.cache
@@ -71,6 +78,7 @@ def _read(listed: Mapping[str, Mapping[str, Any]]) -> Fields:
             type=raw["type"],
             models=tuple(raw.get("models", ())),
             choices=tuple(raw.get("choices", ())),
+            deprecated=raw.get("deprecated", ""),
             numbered=raw.get("list", False),
             open=raw.get("open", False),
         )
@@ -78,6 +86,17 @@ def _read(listed: Mapping[str, Mapping[str, Any]]) -> Fields:
         if "alias" in raw:
             fields[raw["alias"]] = field
     return fields
+
+
+def _either(one: Field, other: Field) -> Field:
+    """A key of two members of a union: `type` of a dataset is text, or a mapping of one kind or another."""
+    return Field(
+        type=" | ".join(dict.fromkeys((*one.type.split(" | "), *other.type.split(" | ")))),
+        models=tuple(dict.fromkeys((*one.models, *other.models))),
+        choices=tuple(dict.fromkeys((*one.choices, *other.choices))),
+        numbered=one.numbered or other.numbered,
+        open=one.open or other.open,
+    )
 
 
 def unknown_key(path: Sequence[str], axolotl: AxolotlFields, top: Fields | None = None) -> str | None:
