@@ -1,71 +1,69 @@
-"""What is deployed to Modal: one image from the trainer's lock, two Volumes, the functions. Data, and one builder.
+"""What is deployed to Modal: one image with the trainer in it, two Volumes, the functions. One builder.
 
-An app's name ends in a hash of all that decides what it does, so a redeployed program never mixes into a running
-sweep: another program is another app.
+Everything that can be pinned is: the base by tag or digest, uv, the trainer by its hashes, more packages by version.
+What is left is Ubuntu's: the apt packages are those of the day on which Modal first built the layer, and kept it.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import re
 
 import modal
 
-import modal_app
 from modal_app import functions
 from modal_app.remote import CACHE_MOUNT, RUNS_MOUNT
+from modal_app.settings import HERE, LOCK, Deployment, train_function
 
-HERE = Path(next(iter(modal_app.__path__)))
-LOCK = HERE / "trainer" / "requirements.lock"
 PYTHON = "3.12"
-HOUR_S = 3600
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """The `executor` node of conf/executor/modal.yaml."""
-
-    app: str
-    cache_volume: str
-    runs_volume: str
-    claims: str
-    secret: str
-    image: str
-    """The base image, by tag or digest."""
-    apt: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()
-    """More Python packages, each pinned."""
-    timeout_hours: int = 24
-
-    @property
-    def app_name(self) -> str:
-        """The app of exactly this program: its sources, its lock, its image and its names."""
-        digest = hashlib.sha256(repr(sorted(asdict(self).items())).encode())
-        for path in [LOCK, *sorted(HERE.glob("*.py"))]:
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-        return f"{self.app}-{digest.hexdigest()[:10]}"
+UV = "0.13.9"
+"""As in the launcher's own lock, which builds the trainer on this machine."""
+KERNELS = "/kernels"
+"""Where the `kernels` library looks: a cache of their own, since the hub's is a Volume that trainers only read."""
+ENVIRONMENT = {
+    "AXOLOTL_DO_NOT_TRACK": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_XET_HIGH_PERFORMANCE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 def trainer_image(deployment: Deployment) -> modal.Image:
-    """The locked trainer on a CUDA base: what was tested locally is what is rented."""
-    image = modal.Image.from_registry(deployment.image, add_python=PYTHON).entrypoint([])
+    """The trainer on its base, bytecode compiled.
+
+    With `trainer: lock` what was tested locally is what is rented. With `trainer: image` the base brings its own, of
+    the same Axolotl or the build fails: axosweep's plugin and lists of keys are made for that one.
+    """
+    own = deployment.trainer == "image"
+    image = modal.Image.from_registry(deployment.image, add_python=None if own else PYTHON)
+    image = image.entrypoint([])  # an official image would start JupyterLab
     image = image.apt_install("git", "build-essential", *deployment.apt)
-    image = image.pip_install("uv").add_local_file(LOCK, "/trainer/requirements.lock", copy=True)
-    image = image.run_commands(
-        "uv pip sync --system --break-system-packages --require-hashes --compile-bytecode /trainer/requirements.lock"
-    )
+    if own:
+        check = f"import importlib.metadata as m; v = m.version('axolotl'); assert v == '{_axolotl()}', v"
+        image = image.run_commands(f'python -c "{check}"')
+    else:
+        # No dependencies: the lock is whole, and resolving again would trip over Axolotl's own zstandard pin.
+        image = image.uv_pip_install(
+            requirements=[str(LOCK)], extra_options="--no-deps --require-hashes", uv_version=UV
+        )
     if deployment.packages:
-        image = image.run_commands("uv pip install --system --no-deps " + " ".join(sorted(deployment.packages)))
-    image = image.env(
-        {
-            "AXOLOTL_DO_NOT_TRACK": "1",
-            "DO_NOT_TRACK": "1",
-            "HF_XET_HIGH_PERFORMANCE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
-    )
-    return image.add_local_python_source("modal_app")
+        image = image.uv_pip_install(*deployment.packages, extra_options="--no-deps", uv_version=UV)
+    if deployment.kernels:
+        image = _with_kernels(image, deployment.kernels)
+    return image.env(ENVIRONMENT).add_local_python_source("modal_app")
+
+
+def _with_kernels(image: modal.Image, kernels: tuple[str, ...]) -> modal.Image:
+    """Kernels that transformers would fetch from the hub while a GPU waits: fetched once, at build."""
+    script = "/trainer/attention.py"
+    image = image.env({"KERNELS_CACHE": KERNELS}).add_local_file(HERE / "attention.py", script, copy=True)
+    return image.run_commands(f"python {script} {' '.join(kernels)}")
+
+
+def _axolotl() -> str:
+    """The version that the lock names."""
+    (version,) = re.findall(r"^axolotl==([\w.]+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
+    return str(version)
 
 
 def build_app(deployment: Deployment) -> modal.App:
@@ -75,23 +73,25 @@ def build_app(deployment: Deployment) -> modal.App:
     cache = modal.Volume.from_name(deployment.cache_volume, create_if_missing=True, version=2)
     runs = modal.Volume.from_name(deployment.runs_volume, create_if_missing=True, version=2)
     secrets = [modal.Secret.from_name(deployment.secret)]
-    timeout = deployment.timeout_hours * HOUR_S
     for function in (functions.fetch, functions.preprocess):
         app.function(
             image=image,
             secrets=secrets,
             volumes={str(CACHE_MOUNT): cache, str(RUNS_MOUNT): runs},
-            timeout=timeout,
+            timeout=deployment.timeout_s,
             retries=2,
             cpu=4.0,
             memory=16384,
         )(function)
-    app.function(
-        image=image,
-        secrets=secrets,
-        volumes={str(CACHE_MOUNT): cache.with_mount_options(read_only=True), str(RUNS_MOUNT): runs},
-        timeout=timeout,
-        retries=2,
-        single_use_containers=True,
-    )(functions.train)
+    for gpus in ((), *deployment.gpu_lists):
+        app.function(
+            name=train_function(gpus),
+            gpu=list(gpus) or None,
+            image=image,
+            secrets=secrets,
+            volumes={str(CACHE_MOUNT): cache.with_mount_options(read_only=True), str(RUNS_MOUNT): runs},
+            timeout=deployment.timeout_s,
+            retries=2,
+            single_use_containers=True,
+        )(functions.train)
     return app

@@ -49,6 +49,8 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
     node = _plain(config)
     axolotl = _mapping(node, "axolotl")
     gpu = Gpu(**_fields(node, "gpu", Gpu))
+    if isinstance(gpu.fallback, list):
+        gpu = replace(gpu, fallback=tuple(gpu.fallback))
     data = DataChoice(**_fields(node, "data", DataChoice))
     tracking = TrackingChoice(**_fields(node, "tracking", TrackingChoice))
     executor = ExecutorChoice(**_fields(node, "executor", ExecutorChoice))

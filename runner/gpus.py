@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runner.errors import SweepError, did_you_mean
+from runner.types import Gpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ GPUS = {
 def gpu_kind(name: str) -> GpuKind:
     """Raises SweepError for a name that no card has."""
     if name not in GPUS:
-        raise SweepError(f"gpu={name}: there is no such GPU.{did_you_mean(name, GPUS)} There are: {', '.join(GPUS)}.")
+        raise SweepError(_no_such(name))
     return GPUS[name]
 
 
@@ -87,8 +89,52 @@ def modal_gpu(name: str, count: int) -> str:
     """
     kind = gpu_kind(name)
     if count > kind.most:
-        raise SweepError(
-            f"gpu={name} gpu.count={count}: a container has at most {kind.most} of them; "
-            "several machines are not there yet."
-        )
+        raise SweepError(_too_many(kind, count))
     return f"{kind.modal}:{count}"
+
+
+def modal_gpus(gpu: Gpu) -> tuple[str, ...]:
+    """Modal's texts for what a run may train on, best first; none for the CPU.
+
+    >>> modal_gpus(Gpu("h100", 2, fallback=("h100", "a100_80gb")))
+    ('H100:2', 'A100-80GB:2')
+    """
+    if gpu.type == "cpu":
+        return ()
+    return tuple(modal_gpu(name, gpu.count) for name in dict.fromkeys((gpu.type, *gpu.fallback)))
+
+
+def gpu_problems(gpu: Gpu, executor: str) -> list[str]:
+    """What is wrong with the GPUs that a run names, a sentence each."""
+    if isinstance(gpu.fallback, str) or not isinstance(gpu.fallback, Sequence):
+        return [f"gpu.fallback={gpu.fallback}: a list. Write gpu.fallback=[{gpu.fallback}]."]
+    names = () if gpu.type == "cpu" else (gpu.type,)
+    problems = [_no_such(name) for name in names if name not in GPUS]
+    problems += [
+        f"gpu.fallback: there is no GPU {name}.{did_you_mean(str(name), GPUS)} There are: {', '.join(GPUS)}."
+        for name in dict.fromkeys(gpu.fallback)
+        if name not in GPUS
+    ]
+    if gpu.fallback and gpu.type == "cpu":
+        problems.append(
+            "gpu.fallback: a run on the CPU has nothing to fall back from. Choose a GPU (gpu=h100), or take it out."
+        )
+    elif gpu.fallback and executor != "modal":
+        problems.append(
+            f"gpu.fallback: executor={executor} trains on the GPUs of this machine. It is for executor=modal."
+        )
+    if executor == "modal":
+        wanted = [GPUS[name] for name in dict.fromkeys((*names, *gpu.fallback)) if name in GPUS]
+        problems += [_too_many(kind, gpu.count) for kind in wanted if gpu.count > kind.most]
+    return problems
+
+
+def _no_such(name: str) -> str:
+    return f"gpu={name}: there is no such GPU.{did_you_mean(str(name), GPUS)} There are: {', '.join(GPUS)}."
+
+
+def _too_many(kind: GpuKind, count: int) -> str:
+    return (
+        f"gpu={kind.name} gpu.count={count}: a container has at most {kind.most} of them; "
+        "several machines are not there yet."
+    )

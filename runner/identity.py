@@ -10,7 +10,8 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from runner.errors import SweepError
@@ -84,6 +85,23 @@ def identify_run(experiment: Experiment, inputs: Iterable[Input], *, trainer_loc
     data_key = short_hash({"config": _data_part(config, data_seed), "trainer": trainer_lock})
     identity = {"config": config, "ranks": experiment.gpu.count, "data": data_key, "trainer": trainer_lock}
     return Run(short_hash(identity), data_key, experiment, config, inputs)
+
+
+def told_apart_by_gpu(runs: Sequence[Run]) -> list[Run]:
+    """The same runs, but for those that one sweep asks on several kinds of GPU: each kind is a run of its own there.
+
+    Where a run trains decides no key, so that what has finished on one GPU is not paid for again on another; a sweep
+    over `gpu` asks just that.
+    """
+    kinds: dict[str, set[str]] = {}
+    for run in runs:
+        kinds.setdefault(run.key, set()).add(run.experiment.gpu.type)
+    return [
+        replace(run, key=short_hash({"run": run.key, "gpu": run.experiment.gpu.type}))
+        if len(kinds[run.key]) > 1
+        else run
+        for run in runs
+    ]
 
 
 def keyed_config(axolotl: Mapping[str, Any], inputs: Iterable[Input]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from modal_app.settings import settings_problems
 from runner.errors import did_you_mean
 from runner.fields import axolotl_fields, unknown_keys
+from runner.gpus import gpu_problems
 from runner.identity import is_address
 from runner.types import DataChoice, ExecutorChoice, Gpu, TrackingChoice
 
@@ -29,7 +31,7 @@ def problems_of(
         *unknown_keys(axolotl, axolotl_fields()),
         *_ownership_problems(axolotl),
         *_seed_problems(axolotl),
-        *_gpu_problems(gpu, axolotl),
+        *_gpu_problems(gpu, axolotl, executor),
         *_data_problems(data, axolotl),
         *_tracking_problems(tracking),
         *_executor_problems(executor),
@@ -88,10 +90,12 @@ def _secrets(node: Any, before: str = "") -> Iterator[str]:
         yield from _secrets(value, f"{before}{name}.")
 
 
-def _gpu_problems(gpu: Gpu, axolotl: Mapping[str, Any]) -> list[str]:
+def _gpu_problems(gpu: Gpu, axolotl: Mapping[str, Any], executor: ExecutorChoice) -> list[str]:
     problems = []
     if not _is_integer(gpu.count, least=1):
         problems.append(f"gpu.count={gpu.count}: a run needs at least one process. Write gpu.count=1 or more.")
+    else:
+        problems += gpu_problems(gpu, executor.type)
     if gpu.type == "cpu":
         problems += [
             f"{key} shards a model over GPUs, and gpu=cpu would train without it in silence. "
@@ -149,6 +153,15 @@ def _executor_problems(executor: ExecutorChoice) -> list[str]:
     problems = []
     if executor.parallel is not None and not _is_integer(executor.parallel, least=1):
         problems.append(f"executor.parallel={executor.parallel}: a number of runs at a time, at least 1, or null.")
+    if executor.max_gpus is not None and not _is_integer(executor.max_gpus, least=1):
+        problems.append(f"executor.max_gpus={executor.max_gpus}: a number of GPUs at a time, at least 1, or null.")
+    elif executor.max_gpus is not None and executor.type != "modal":
+        problems.append(
+            f"executor.max_gpus={executor.max_gpus} caps what executor=modal rents. Here executor.parallel sets how "
+            "many runs train at a time."
+        )
+    if executor.type == "modal":
+        problems += settings_problems(executor.modal or {})
     if not isinstance(executor.warm, bool):
         problems.append(f"executor.warm={executor.warm}: true or false.")
     return problems

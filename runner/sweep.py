@@ -12,19 +12,20 @@ from pathlib import Path
 from types import FrameType
 
 from modal_app.layout import Store
+from modal_app.settings import trainer_identity
 from modal_app.step import StepKind, write_atomically
 from runner import report, terminal, trainer_environment
 from runner.compare import Row, compare_sweep
 from runner.content import ContentHashes, keep
 from runner.errors import SweepError
-from runner.identity import identify_run
+from runner.identity import identify_run, told_apart_by_gpu
 from runner.inputs import find_inputs, how_to_pin, identify, staged_name
 from runner.ledger import Ledger
 from runner.plan import make_plan
 from runner.progress import Progress
 from runner.rows import check_rows
 from runner.store import store_of
-from runner.types import Action, ExecutorChoice, Experiment, InputKind, Plan, PlannedRun, Request, Run, RunResult
+from runner.types import Action, ExecutorChoice, Experiment, Gpu, InputKind, Plan, PlannedRun, Request, Run, RunResult
 from runner.wiring import executor_for, one_executor
 
 
@@ -37,8 +38,7 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     choice = one_executor(experiments)
     store = store_of(choice.type, request.store)
     hashes = ContentHashes(store.cache / "hashes.json")
-    lock = trainer_environment.lock_hash()
-    runs = [_identified(experiment, hashes, lock) for experiment in experiments]
+    runs = told_apart_by_gpu([_identified(experiment, hashes) for experiment in experiments])
     hashes.save()
     plan = make_plan(runs, request.name, lambda kind, key: store.folder(kind, key).done.exists())
     # A launch in JSON ends in its rows: what precedes them must not stand on the same stream.
@@ -56,12 +56,17 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     return _results(runs, rows)
 
 
-def _identified(experiment: Experiment, hashes: ContentHashes, lock: str) -> Run:
+def _identified(experiment: Experiment, hashes: ContentHashes) -> Run:
     found = find_inputs(experiment.axolotl)
     for dataset in experiment.axolotl.get("datasets") or ():
         check_rows(dataset)
     inputs = tuple(identify(one, experiment.axolotl, hashes) for one in found)
-    return identify_run(experiment, inputs, trainer_lock=lock)
+    return identify_run(experiment, inputs, trainer_lock=_trainer(experiment.executor))
+
+
+def _trainer(choice: ExecutorChoice) -> str:
+    """What trains: the lock, or what the executor puts over it."""
+    return trainer_identity(trainer_environment.lock_hash(), choice.modal or {})
 
 
 def _refuse_unresolved(plan: Plan) -> None:
@@ -109,11 +114,15 @@ def _identity(run: Run) -> dict[str, object]:
         "data_key": run.data_key,
         "overrides": list(experiment.overrides),
         "axolotl": dict(experiment.axolotl),
-        "gpu": {"type": experiment.gpu.type, "count": experiment.gpu.count},
+        "gpu": {"type": experiment.gpu.type, "count": experiment.gpu.count} | _fallback(experiment.gpu),
         "data": {"limit": experiment.data.limit, "seed": experiment.data.seed},
         "inputs": [{"at": one.at, "text": one.text, "identity": one.identity} for one in run.inputs],
-        "trainer_lock": trainer_environment.lock_hash(),
+        "trainer_lock": _trainer(experiment.executor),
     }
+
+
+def _fallback(gpu: Gpu) -> dict[str, object]:
+    return {"fallback": list(gpu.fallback)} if gpu.fallback else {}
 
 
 def _results(runs: Sequence[Run], rows: Sequence[Row]) -> list[RunResult]:

@@ -17,6 +17,8 @@ class Gpu:
     type: str
     count: int
     """Processes of a run, one per GPU: the data-parallel ranks."""
+    fallback: tuple[str, ...] = ()
+    """Other GPUs that will do, best first, when `type` is not to be had. Where a run happens to train, so in no key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,9 @@ class ExecutorChoice:
 
     type: str
     parallel: int | None = None
-    """Runs at a time; None is what the machine has room for."""
+    """Runs at a time; None is what the machine has room for, or Modal's own limit."""
+    max_gpus: int | None = None
+    """GPUs at a time on Modal; None is Modal's own limit."""
     warm: bool = True
     """On the CPU: fork runs from one preloaded process."""
     modal: Mapping[str, Any] | None = None

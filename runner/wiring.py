@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
+from modal_app.attention import kernel_of
 from modal_app.layout import Store
+from modal_app.settings import Deployment
 from modal_app.step import Device
 from runner import trainer_environment
 from runner.errors import SweepError
 from runner.executors.local import LocalExecutor, machine_slots
+from runner.executors.modal_gpus import placements
 from runner.executors.workers import FreshWorkers, WarmWorkers, Workers
 from runner.inputs import staged_name
 from runner.ledger import Ledger
@@ -66,17 +69,16 @@ def _offline_when_local(plan: Plan) -> dict[str, str]:
 
 
 def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> Executor:
-    from modal_app.deployment import Deployment
     from runner.executors.modal import ModalExecutor
 
-    settings: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in (choice.modal or {}).items()
-    }
+    placed = placements(plan, choice)
+    lists = {one.variant.gpus for one in placed.values() if len(one.variant.gpus) > 1}
+    kernels = (kernel_of(planned.run.config) for planned in plan.pending)
+    deployment = Deployment.of(choice.modal or {}, gpu_lists=lists, kernels=set(filter(None, kernels)))
     inputs = dict.fromkeys(
         staged_name(found)
         for planned in plan.pending
         for found in planned.run.inputs
         if found.kind is not InputKind.HUB
     )
-    gpus = {planned.run.key: planned.run.experiment.gpu.type for planned in plan.pending}
-    return ModalExecutor(store, Deployment(**settings), ledger, gpus, tuple(inputs))
+    return ModalExecutor(store, deployment, ledger, placed, tuple(inputs))

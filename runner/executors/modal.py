@@ -16,13 +16,14 @@ from typing import Any
 import modal
 import modal.exception
 
-from modal_app.deployment import HOUR_S, Deployment, build_app
+from modal_app.deployment import build_app
 from modal_app.layout import SUBMISSION, Store
 from modal_app.remote import FETCH, Job, fetch_name, hub_model, mark_name
-from modal_app.step import Device, Step, StepKind, write_atomically
+from modal_app.settings import Deployment, train_function
+from modal_app.step import Step, StepKind, write_atomically
 from runner.errors import SweepError
+from runner.executors.modal_gpus import Placement
 from runner.executors.modal_mirror import MirroredStep, ModalMirror, Names, listed
-from runner.gpus import modal_gpu
 from runner.ledger import Event, Ledger, Record
 from runner.types import Plan
 
@@ -36,8 +37,8 @@ class ModalExecutor:
     store: Store
     deployment: Deployment
     ledger: Ledger
-    gpu_types: Mapping[str, str]
-    """Run key -> conf/gpu's name."""
+    placements: Mapping[str, Placement]
+    """Run key -> its GPUs, and its share of the sweep's cap."""
     inputs: Sequence[str]
     """Kept local inputs, as paths below the store's root."""
 
@@ -98,16 +99,16 @@ class ModalExecutor:
                 batch.put_file(identity, f"/{identity.relative_to(self.store.root).as_posix()}")
 
     def _jobs(self, plan: Plan) -> dict[str, Job]:
-        """A job per step that is not done here. Raises SweepError for GPUs that Modal does not have."""
+        """A job per step that is not done here."""
         steps = [dataset.step for dataset in plan.datasets] + [planned.step for planned in plan.pending]
         return {f"{step.kind}/{step.key}": self._job(step) for step in steps}
 
     def _job(self, step: Step) -> Job:
-        options: dict[str, Any] = {}
+        function, options = step.kind.value, {}
         if step.kind is StepKind.TRAIN:
-            options["timeout"] = self.deployment.timeout_hours * HOUR_S
-            if step.device is Device.CUDA:
-                options["gpu"] = modal_gpu(self.gpu_types[step.key], step.processes)
+            placement = self.placements[step.key]
+            function = train_function(placement.variant.gpus)
+            options = self._options(placement)
         names = self.deployment
         return Job(
             step=step.to_json(),
@@ -115,9 +116,18 @@ class ModalExecutor:
             claims=names.claims,
             cache_volume=names.cache_volume,
             runs_volume=names.runs_volume,
-            function=step.kind.value,
+            function=function,
             options=options,
         )
+
+    def _options(self, placement: Placement) -> dict[str, Any]:
+        """What a call is bound to. Equal options are one pool of containers, and `max_containers` caps that pool."""
+        options: dict[str, Any] = {"timeout": self.deployment.timeout_s}
+        if len(placement.variant.gpus) == 1:  # a list to fall back on is deployed: Modal binds one GPU only
+            (options["gpu"],) = placement.variant.gpus
+        if placement.max_containers is not None:
+            options["max_containers"] = placement.max_containers
+        return options
 
     def _spawn(self, job: Job) -> None:
         """The intent is recorded before the call, its id after it."""

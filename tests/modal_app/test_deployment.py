@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+import modal
 import pytest
-import yaml
 
-from modal_app.deployment import Deployment, build_app
+from modal_app.deployment import UV, build_app
+from modal_app.settings import LOCK, Deployment
+from tests.modal_app.deployments import ROOT, shipped
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import client_of
 
-ROOT = Path(__file__).resolve().parents[2]
+FLASH = "kernels-community/flash-attn2@v3"
+OFFICIAL = "axolotlai/axolotl@sha256:" + "0123456789abcdef" * 4
 
-
-def shipped(**changes: Any) -> Deployment:
-    node = yaml.safe_load((ROOT / "conf" / "executor" / "modal.yaml").read_text())["modal"]
-    lists = {name: tuple(value) for name, value in node.items() if isinstance(value, list)}
-    return replace(Deployment(**node | lists), **changes)
+BASE = """\
+FROM nvidia/cuda:13.0.2-devel-ubuntu24.04
+COPY /python/. /usr/local
+RUN ln -s /usr/local/bin/python3 /usr/local/bin/python
+ENV TERMINFO_DIRS=/etc/terminfo:/lib/terminfo:/usr/share/terminfo:/usr/lib/terminfo
+ENTRYPOINT []
+RUN apt-get update
+RUN apt-get install -y git build-essential"""
+TRAINER = f"""\
+COPY --from=ghcr.io/astral-sh/uv:{UV} /uv /.uv/uv
+COPY /.0_requirements.lock /.uv/0/requirements.lock
+RUN /.uv/uv pip install --python $(command -v python) --compile-bytecode --no-deps --require-hashes \
+--requirements /.uv/0/requirements.lock"""
+PACKAGES = f"""\
+COPY --from=ghcr.io/astral-sh/uv:{UV} /uv /.uv/uv
+RUN /.uv/uv pip install --python $(command -v python) --compile-bytecode --no-deps einops==0.8.1"""
+KERNELS = f"""\
+ENV KERNELS_CACHE=/kernels
+COPY . /
+RUN python /trainer/attention.py {FLASH}"""
+SETTINGS = """\
+ENV AXOLOTL_DO_NOT_TRACK=1
+ENV DO_NOT_TRACK=1
+ENV HF_HUB_DISABLE_TELEMETRY=1
+ENV HF_XET_HIGH_PERFORMANCE=1
+ENV TOKENIZERS_PARALLELISM=false"""
 
 
 @pytest.fixture
@@ -30,21 +56,78 @@ def server() -> Iterator[ModalServer]:
         yield server
 
 
-def test_the_image_is_the_locked_trainer_on_cuda(server: ModalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def deploy(server: ModalServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Deployment], list[str]]]:
+    """Deploys, and returns the Dockerfile lines of the image without those that only name the layer below."""
     with client_of(server, monkeypatch) as client:
-        build_app(shipped(packages=("extra==1.0",), apt=("htop",))).deploy(client=client)
-    layers = server.image_layers("train")
-    assert layers[0] == "FROM nvidia/cuda:12.8.1-devel-ubuntu24.04"
-    assert "RUN apt-get install -y git build-essential htop" in layers
-    (sync,) = [layer for layer in layers if "uv pip sync" in layer]
-    assert "--require-hashes --compile-bytecode /trainer/requirements.lock" in sync
-    assert layers.index(sync) < layers.index("RUN uv pip install --system --no-deps extra==1.0")
-    assert "ENV AXOLOTL_DO_NOT_TRACK=1" in layers
+
+        def run(deployment: Deployment) -> list[str]:
+            build_app(deployment).deploy(client=client)
+            return [line for line in server.image_layers("train") if line != "FROM base"]
+
+        yield run
 
 
-def test_trainers_read_the_cache_and_write_their_runs(server: ModalServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    with client_of(server, monkeypatch) as client:
-        build_app(shipped(timeout_hours=3)).deploy(client=client)
+def lines(*parts: str) -> list[str]:
+    return "\n".join(parts).splitlines()
+
+
+def test_the_image_is_the_locked_trainer_on_cuda(deploy: Callable[[Deployment], list[str]]) -> None:
+    assert deploy(shipped()) == lines(BASE, TRAINER, SETTINGS)
+
+
+def test_more_packages_and_kernels_are_layers_above_the_trainer(deploy: Callable[[Deployment], list[str]]) -> None:
+    layers = deploy(shipped(apt=["htop"], packages=["einops==0.8.1"], kernels=(FLASH,)))
+    assert layers == lines(BASE + " htop", TRAINER, PACKAGES, KERNELS, SETTINGS)
+
+
+def test_an_official_image_keeps_its_own_trainer_and_loses_its_jupyterlab(
+    deploy: Callable[[Deployment], list[str]],
+) -> None:
+    layers = deploy(shipped(trainer="image", image=OFFICIAL))
+    assert layers[:2] == [f"FROM {OFFICIAL}", "ENTRYPOINT []"], "no other Python is added"
+    assert not any("requirements.lock" in line for line in layers)
+    (check,) = [line for line in layers if "m.version('axolotl')" in line]
+    (version,) = re.findall(r"^axolotl==(\S+)", LOCK.read_text(), re.MULTILINE)
+    assert f"assert v == '{version}'" in check
+
+
+def test_nothing_in_the_image_is_whatever_is_newest(deploy: Callable[[Deployment], list[str]]) -> None:
+    layers = deploy(shipped(kernels=(FLASH,)))
+    assert not any("latest" in line or "pip install uv" in line for line in layers)
+    own_lock = (ROOT / "requirements.lock").read_text()
+    assert f"\nuv=={UV} " in own_lock, "the image builds the trainer with another uv than this machine does"
+
+
+def test_the_base_has_the_cuda_that_the_locked_torch_was_built_for() -> None:
+    (runtime,) = re.findall(r"^cuda-toolkit==(\d+\.\d+)\.", LOCK.read_text(), re.MULTILINE)
+    assert shipped().image.startswith(f"nvidia/cuda:{runtime}.")
+
+
+@pytest.mark.slow
+def test_the_lock_can_be_installed_as_the_image_installs_it(
+    deploy: Callable[[Deployment], list[str]], tmp_path: Path
+) -> None:
+    """A dry run of the very command: with dependencies it would be refused, since Axolotl pins another zstandard."""
+    (command,) = [line.removeprefix("RUN ") for line in deploy(shipped()) if "requirements.lock" in line][1:]
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv"], check=True)
+    for there, here in (
+        ("/.uv/uv", f"{uv}"),
+        ("$(command -v python)", f"{tmp_path}/venv/bin/python --dry-run"),
+        ("/.uv/0/requirements.lock", f"{LOCK}"),
+    ):
+        assert there in command
+        command = command.replace(there, here)
+    done = subprocess.run(command.split(), capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "+ axolotl==" in done.stderr
+
+
+def test_trainers_read_the_cache_and_write_their_runs(
+    deploy: Callable[[Deployment], list[str]], server: ModalServer
+) -> None:
+    deploy(shipped(timeout_hours=3))
     specs = {name: versions[-1] for name, versions in server.function_specs().items()}
     assert set(specs) == {"fetch", "preprocess", "train"}
     mounts = {mount.mount_path: mount.read_only for mount in specs["train"].volume_mounts}
@@ -52,15 +135,47 @@ def test_trainers_read_the_cache_and_write_their_runs(server: ModalServer, monke
     for name in ("fetch", "preprocess"):
         assert not any(mount.read_only for mount in specs[name].volume_mounts)
     assert {spec.timeout_secs for spec in specs.values()} == {3 * 3600}
+    assert [name for name, spec in specs.items() if spec.single_use_containers] == ["train"]
     assert not any(spec.resources.gpu_config.gpu_type for spec in specs.values()), "a GPU is asked for run by run"
+
+
+def test_a_list_of_gpus_is_a_function_of_its_own(
+    deploy: Callable[[Deployment], list[str]], server: ModalServer
+) -> None:
+    """In the order in which they are asked for, and the same function otherwise."""
+    deploy(shipped(gpu_lists=(("H100:2", "A100-80GB:2"), ("L40S:1", "A10:1", "L4:1"))))
+    specs = server.function_specs()
+    assert set(specs) == {"fetch", "preprocess", "train", "train_H100.2_A100-80GB.2", "train_L40S.1_A10.1_L4.1"}
+    gpus = [one.resources.gpu_config for one in specs["train_H100.2_A100-80GB.2"]]
+    assert [(one.gpu_type, one.count) for one in gpus] == [("H100", 2), ("A100-80GB", 2)]
+    assert [one.resources.gpu_config.gpu_type for one in specs["train_L40S.1_A10.1_L4.1"]] == ["L40S", "A10", "L4"]
+    for spec in specs["train_H100.2_A100-80GB.2"]:
+        plain = specs["train"][-1]
+        assert (spec.implementation_name, spec.module_name) == (plain.implementation_name, plain.module_name)
+        assert (spec.image_id, spec.timeout_secs, spec.secret_ids) == (
+            plain.image_id, plain.timeout_secs, plain.secret_ids
+        )  # fmt: skip
+        assert list(spec.volume_mounts) == list(plain.volume_mounts)
 
 
 def test_an_app_is_named_after_everything_that_decides_what_it_does() -> None:
     names = {
         shipped().app_name,
-        shipped(image="nvidia/cuda:13.0.0-devel-ubuntu24.04").app_name,
-        shipped(packages=("extra==1.0",)).app_name,
+        shipped(image="nvidia/cuda:13.1.0-devel-ubuntu24.04").app_name,
+        shipped(packages=["extra==1.0"]).app_name,
         shipped(runs_volume="other").app_name,
+        shipped(kernels=(FLASH,)).app_name,
+        shipped(gpu_lists=(("H100:2", "A100-80GB:2"),)).app_name,
+        shipped(gpu_lists=(("A100-80GB:2", "H100:2"),)).app_name,
     }
-    assert len(names) == 4
+    assert len(names) == 7
     assert shipped().app_name == shipped().app_name
+
+
+def test_what_modal_takes_for_a_name_is_what_is_deployed(
+    deploy: Callable[[Deployment], list[str]], server: ModalServer
+) -> None:
+    deployment = shipped(gpu_lists=(tuple(f"GPU-{number}:8" for number in range(12)),))
+    deploy(deployment)
+    (name,) = set(server.function_specs()) - {"fetch", "preprocess", "train"}
+    modal.Function.from_name(deployment.app_name, name).hydrate()

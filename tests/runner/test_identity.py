@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from runner.content import ContentHashes
 from runner.errors import SweepError
 from runner.fields import axolotl_fields
-from runner.identity import ADDRESS_PREFIXES, ADDRESSES, TRAIN_ONLY, canonical, identify_run, preprocess_config
+from runner.identity import (
+    ADDRESS_PREFIXES,
+    ADDRESSES,
+    TRAIN_ONLY,
+    canonical,
+    identify_run,
+    preprocess_config,
+    told_apart_by_gpu,
+)
 from runner.inputs import find_inputs, identify
 from runner.types import DataChoice, ExecutorChoice, Gpu, Input, InputKind, Run, TrackingChoice
 from tests.runner.builders import LOCK, experiment, run
@@ -75,6 +83,21 @@ def test_ranks_move_the_run_and_the_kind_of_gpu_moves_nothing() -> None:
     config = BASE.experiment.axolotl
     assert moves(run(config, gpu=Gpu("cpu", 2))) == "run"
     assert moves(run(config, gpu=Gpu("a100_80gb", 1))) == "none"
+
+
+def test_what_a_run_may_fall_back_on_moves_nothing() -> None:
+    config = BASE.experiment.axolotl
+    assert moves(run(config, gpu=Gpu("h100", 1, ("a100_80gb",)))) == "none"
+
+
+def test_a_sweep_over_gpus_has_a_run_for_each_and_shares_their_dataset() -> None:
+    gpus = [Gpu("h100", 2), Gpu("a100_80gb", 2), Gpu("h100", 2, ("h200",)), Gpu("h100", 4)]
+    asked = told_apart_by_gpu([run({"seed": 1}, gpu=gpu) for gpu in gpus])
+    keys = [one.key for one in asked]
+    assert len(set(keys)) == 3
+    assert keys[0] == keys[2], "what will do as well is no question"
+    assert keys[3] == run({"seed": 1}, gpu=gpus[3]).key, "asked on one kind only, it is the run that it always was"
+    assert len({one.data_key for one in asked}) == 1
 
 
 def test_executor_tracking_and_the_words_of_the_command_move_nothing() -> None:

@@ -1,0 +1,101 @@
+"""Runs -> what each is called with on Modal: its GPUs, and how many containers of its kind there may be. Pure.
+
+Modal keeps a pool of containers per variant of a function (its GPUs, its timeout), and caps each on its own. So a cap
+on the whole sweep is split over its variants before anything starts, and nobody has to live to enforce it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from runner.errors import SweepError
+from runner.gpus import modal_gpus
+from runner.types import ExecutorChoice, Gpu, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One pool of containers."""
+
+    gpus: tuple[str, ...]
+    """Modal's texts, best first, such as `H100:2`; none for the CPU."""
+    cards: int
+    """GPUs of one container."""
+
+    def __str__(self) -> str:
+        return " or ".join(self.gpus) or "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What a run asks of Modal."""
+
+    variant: Variant
+    max_containers: int | None
+    """Of its variant, whoever asks; None is Modal's own limit."""
+
+
+def placements(plan: Plan, choice: ExecutorChoice) -> dict[str, Placement]:
+    """Run key -> placement, for what is not done.
+
+    Raises SweepError for GPUs that Modal does not have, and for caps that leave a variant without a container.
+    """
+    variants = {planned.run.key: _variant(planned.run.experiment.gpu) for planned in plan.pending}
+    containers = split(Counter(variants.values()), choice.max_gpus, choice.parallel)
+    return {key: Placement(variant, containers.get(variant)) for key, variant in variants.items()}
+
+
+def split(wanted: Mapping[Variant, int], max_gpus: int | None, parallel: int | None) -> dict[Variant, int]:
+    """Containers per variant, `wanted` being the runs of each: one for every variant, the rest by the highest
+    averages method (the next goes to the variant with the most runs per container that still fits).
+
+    Empty without a cap. Raises SweepError when one container of each is more than the caps allow.
+
+    >>> two, four = Variant(("H100:2",), 2), Variant(("H100:4",), 4)
+    >>> [*split({two: 6, four: 2}, 12, None).values()]
+    [4, 1]
+    """
+    if max_gpus is None and parallel is None:
+        return {}
+    _refuse_too_little(wanted, max_gpus, parallel)
+    containers = dict.fromkeys(wanted, 1)
+    while True:
+        gpus, runs = sum(one.cards * count for one, count in containers.items()), sum(containers.values())
+        fitting = [
+            one
+            for one, count in containers.items()
+            if count < wanted[one]
+            and (max_gpus is None or gpus + one.cards <= max_gpus)
+            and (parallel is None or runs < parallel)
+        ]
+        if not fitting:
+            return containers
+        containers[max(fitting, key=lambda one: wanted[one] / containers[one])] += 1
+
+
+def _variant(gpu: Gpu) -> Variant:
+    gpus = modal_gpus(gpu)
+    return Variant(gpus, gpu.count if gpus else 0)
+
+
+def _refuse_too_little(wanted: Mapping[Variant, int], max_gpus: int | None, parallel: int | None) -> None:
+    most = max((one.cards for one in wanted), default=0)
+    if max_gpus is not None and most > max_gpus:
+        raise SweepError(
+            f"executor.max_gpus={max_gpus}, and one run alone asks for {most} GPUs. Raise executor.max_gpus to {most}, "
+            "or lower gpu.count."
+        )
+    each, kinds = sum(one.cards for one in wanted), ", ".join(map(str, wanted))
+    why = f"Modal caps each kind of container on its own, and this sweep has {len(wanted)} ({kinds}); one of each is"
+    if max_gpus is not None and each > max_gpus:
+        raise SweepError(
+            f"executor.max_gpus={max_gpus} cannot be kept: {why} {each} GPUs. Raise it to {each}, or sweep over each "
+            "gpu on its own."
+        )
+    if parallel is not None and len(wanted) > parallel:
+        raise SweepError(
+            f"executor.parallel={parallel} cannot be kept: {why} {len(wanted)} at a time. Raise it to {len(wanted)}, "
+            "or sweep over each gpu on its own."
+        )

@@ -1,0 +1,22 @@
+"""The shipped settings of a deployment, and changes to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modal_app.settings import Deployment
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def shipped_node() -> dict[str, Any]:
+    """The `executor.modal` node of conf/executor/modal.yaml."""
+    node: dict[str, Any] = yaml.safe_load((ROOT / "conf" / "executor" / "modal.yaml").read_text())["modal"]
+    return node
+
+
+def shipped(*, gpu_lists: tuple[tuple[str, ...], ...] = (), kernels: tuple[str, ...] = (), **node: Any) -> Deployment:
+    return Deployment.of(shipped_node() | node, gpu_lists=gpu_lists, kernels=kernels)

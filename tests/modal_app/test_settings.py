@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from modal_app.settings import LONGEST_NAME, Deployment, settings_problems, train_function, trainer_identity
+from tests.modal_app.deployments import shipped_node
+
+DIGEST = "axolotlai/axolotl@sha256:" + "0123456789abcdef" * 4
+COMMIT = "c0ffee" + "0" * 34
+
+
+def test_what_is_shipped_has_no_problems() -> None:
+    assert settings_problems(shipped_node()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"sekret": "x"}, "has no sekret. It has: app, "),
+        ({"secret": ""}, "executor.modal.secret has no value"),
+        ({"packages": "einops==0.8"}, r"Write executor.modal.packages=\[einops==0.8\]"),
+        ({"packages": ["einops"]}, "einops is not pinned"),
+        ({"packages": ["einops>=0.8"]}, "einops>=0.8 is not pinned"),
+        ({"packages": ["einops==0.8", "git+https://host/some.git"]}, "some.git is not pinned"),
+        ({"kernels": ["kernels-community/flash-attn2"]}, "Write OWNER/NAME@REVISION"),
+        ({"timeout_hours": 25}, "Modal's limit"),
+        ({"timeout_hours": "long"}, "Modal's limit"),
+        ({"trainer": "theirs"}, "lock or image"),
+        ({"trainer": "image", "image": "axolotlai/axolotl:main"}, "Name it by digest"),
+        ({"image": "nvidia/cuda@sha256:123"}, "64 hex digits"),
+    ],
+)
+def test_settings_that_would_make_another_program_of_each_launch_are_refused(
+    changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(AssertionError, match=says):
+        raise AssertionError("\n".join(settings_problems(shipped_node() | changes)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"packages": ["einops==0.8.1", "some[extra]==1.0", f"name @ git+https://host/some.git@{COMMIT}"]},
+        {"trainer": "image", "image": DIGEST},
+        {"kernels": [f"kernels-community/flash-attn2@{COMMIT}"]},
+        {"timeout_hours": 0.5},
+    ],
+)
+def test_settings_that_are_pinned_are_taken(changes: dict[str, Any]) -> None:
+    assert settings_problems(shipped_node() | changes) == []
+
+
+def test_keys_name_the_trainer_by_its_lock_unless_something_else_trains() -> None:
+    node, lock = shipped_node(), "1" * 64
+    assert trainer_identity(lock, node) == trainer_identity(lock, {}) == lock
+    assert trainer_identity(lock, node | {"image": "nvidia/cuda:13.1.0-devel-ubuntu24.04", "apt": ["htop"]}) == lock
+    one = trainer_identity(lock, node | {"packages": ["a==1", "b==2"]})
+    assert one == trainer_identity(lock, node | {"packages": ["b==2", "a==1"]}) != lock
+    theirs = trainer_identity(lock, node | {"trainer": "image", "image": DIGEST})
+    assert theirs not in (lock, one)
+    assert theirs == trainer_identity("2" * 64, node | {"trainer": "image", "image": f"mirror.example/{DIGEST}"})
+    assert theirs != trainer_identity(lock, node | {"trainer": "image", "image": DIGEST[:-1] + "0"})
+
+
+def test_a_pinned_kernel_takes_the_place_of_its_branch_and_of_nothing_else() -> None:
+    named = f"kernels-community/flash-attn2@{COMMIT}"
+    asked = {"kernels-community/flash-attn2@v3", "kernels-community/flash-attn2@v2", "other/kernel@v1"}
+    deployment = Deployment.of(shipped_node() | {"kernels": [named]}, gpu_lists=(), kernels=asked)
+    assert deployment.kernels == tuple(sorted({named, "kernels-community/flash-attn2@v2", "other/kernel@v1"}))
+
+
+def test_the_longest_list_of_gpus_has_a_name_that_modal_takes() -> None:
+    gpus = tuple(f"SOME-LONG-NAME-{number}:8" for number in range(8))
+    assert len(train_function(gpus)) <= LONGEST_NAME
+    assert train_function(gpus) != train_function(gpus[1:])
