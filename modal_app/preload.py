@@ -10,6 +10,7 @@ from typing import Any
 from modal_app.step import StepKind
 
 PREPROCESS = ("axolotl.cli.preprocess", "modal_app.plugin", "modal_app.preprocess")
+VALIDATE = ("axolotl.utils.config", "axolotl.integrations.base")
 TRAIN = (
     "axolotl.cli.train",
     "axolotl.cli.config",

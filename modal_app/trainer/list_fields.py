@@ -47,12 +47,45 @@ def list_fields() -> dict[str, Any]:
     from axolotl.utils.schemas.config import AxolotlInputConfig
 
     models: dict[str, Any] = {}
+    fields = _fields(AxolotlInputConfig, models)
+    plugins = {name: _fields(arguments, models) for name, arguments in sorted(_plugins().items())}
+    fields["optimizer"]["choices"] = _optimizers()
+    fields["lr_scheduler"]["choices"] = _schedulers()
+    models["SFTDataset"]["type"]["choices"] = _dataset_types()
     return {
         "axolotl": importlib.metadata.version("axolotl"),
-        "fields": _fields(AxolotlInputConfig, models),
-        "plugins": {name: _fields(arguments, models) for name, arguments in sorted(_plugins().items())},
+        "fields": fields,
+        "plugins": plugins,
         "models": models,
     }
+
+
+# The schema takes any text for these three. What is wrong is told by whoever uses the name: the optimizer's and the
+# scheduler's after the model has been loaded.
+
+
+def _optimizers() -> list[str]:
+    from axolotl.utils.schemas.enums import CustomSupportedOptimizers
+    from transformers.training_args import OptimizerNames
+
+    unhandled = {"ao_adamw_4bit", "ao_adamw_8bit"}  # named there, and refused by axolotl.core.builders.base
+    return sorted({str(one.value) for kind in (OptimizerNames, CustomSupportedOptimizers) for one in kind} - unhandled)
+
+
+def _schedulers() -> list[str]:
+    """transformers' and the two that Axolotl adds (axolotl.core.builders.base)."""
+    from transformers.trainer_utils import SchedulerType
+
+    return sorted({*(str(one.value) for one in SchedulerType), "one_cycle", "rex"})
+
+
+def _dataset_types() -> list[str]:
+    """What may stand before the first dot or colon of a dataset's `type`, but for modules of the user's own."""
+    import axolotl.prompt_strategies
+    from axolotl.utils.data.wrappers import DATASET_HANDLERS
+
+    modules = {entry.name for entry in pkgutil.iter_modules(axolotl.prompt_strategies.__path__)}
+    return sorted({*DATASET_HANDLERS, *modules} - {"base", "jinja_template_analyzer"})
 
 
 def _fields(model: type[BaseModel], models: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +95,7 @@ def _fields(model: type[BaseModel], models: dict[str, Any]) -> dict[str, Any]:
 def _described(field: FieldInfo, models: dict[str, Any]) -> dict[str, Any]:
     """type: for people. alias: what a config writes instead. models, choices: what may stand in it.
 
-    list: entries are numbered. open: keys of any name may stand below it.
+    deprecated: Axolotl's own words. list: entries are numbered. open: keys of any name may stand below it.
     """
     annotation = field.annotation
     found = list(_leaves(annotation))
@@ -76,6 +109,7 @@ def _described(field: FieldInfo, models: dict[str, Any]) -> dict[str, Any]:
         "models": [model.__name__ for model in nested],
         "choices": choices,
         "list": any(typing.get_origin(part) is list for part in _parts(annotation)),
+        "deprecated": field.deprecated if isinstance(field.deprecated, str) else None,
         "open": any(part in (dict, Any) or typing.get_origin(part) is dict for part in _parts(annotation)),
     }
     return {key: value for key, value in described.items() if value}

@@ -1,0 +1,162 @@
+"""The real schema, asked the way the launcher asks it: what it refuses, about which keys, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import modal_app
+from modal_app.validate import ANSWERS, QUESTIONS
+
+SCRIPT = Path(next(iter(modal_app.__path__))) / "validate.py"
+A100 = {"bf16": True, "fp8": False, "tf32": True, "n_gpu": 8, "compute_capability": "sm_80"}
+PLAIN = {
+    "base_model": "nobody/nothing",
+    "datasets": [{"path": "nobody/nothing", "type": "alpaca"}],
+    "learning_rate": 1e-4,
+    "num_epochs": 1,
+    "micro_batch_size": 1,
+    "seed": 1,
+}
+LIGER = "axolotl.integrations.liger.LigerPlugin"
+CHANGES: Mapping[str, Mapping[str, Any]] = {
+    "good": {},
+    "two conflicts": {
+        "eval_steps": 5,
+        "evals_per_epoch": 2,
+        "save_steps": 5,
+        "saves_per_epoch": 2,
+        "val_set_size": 0.1,
+    },
+    "an after-rule and a before-rule": {"early_stopping_patience": 3, "warmup_steps": 3, "warmup_ratio": 0.1},
+    "types": {"sequence_len": "abc", "datasets": [{"path": "x", "shards": "y"}]},
+    "a union": {"bf16": "maybe"},
+    "deep": {"trl": {"beta": "x"}},
+    "missing": {"learning_rate": None, "datasets": None},
+    "for this GPU": {"fp8": True},
+    "a rule that names no key": {"adapter": "qlora", "load_in_8bit": True},
+    "crashes Axolotl": {"tensor_parallel_size": 2, "deepspeed": {"zero_optimization": {"stage": 3}}},
+    "with a plugin": {"plugins": [LIGER], "liger_glu_activation": "yes, please"},
+    "after a plugin": {"liger_glu_activation": "yes, please"},
+    "no such plugin": {"plugins": ["no.such.Plugin"]},
+    "starts servers": {
+        "plugins": ["axolotl.integrations.nemo_gym.NemoGymPlugin"],
+        "nemo_gym_enabled": True,
+        "nemo_gym_config_paths": ["x.yaml"],
+        "nemo_gym_datasets": [{"path": "x.jsonl", "server_name": "x"}],
+    },
+    "deprecated": {"dpo_beta": 0.1},
+    "no such class": {"tokenizer_type": "LlamaTokenizerFats"},
+}
+
+
+@pytest.fixture(scope="module")
+def verdicts(trainer: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+    return dict(zip(CHANGES, _ask(trainer, tmp_path_factory.mktemp("asked"), list(CHANGES.values())), strict=True))
+
+
+def _ask(trainer: Path, folder: Path, changes: Sequence[Mapping[str, Any]]) -> list[Any]:
+    configs = [{key: value for key, value in {**PLAIN, **one}.items() if value is not None} for one in changes]
+    questions = [{"config": config, "capabilities": A100} for config in configs]
+    (folder / QUESTIONS).write_text(json.dumps(questions))
+    home = {"HF_HOME": str(folder / "hub"), "HOME": str(folder / "home")}
+    done = subprocess.run(
+        [trainer, SCRIPT, folder], env={**os.environ, **home}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    answers: list[Any] = json.loads((folder / ANSWERS).read_text())
+    return answers
+
+
+def _keys(verdict: Mapping[str, Any]) -> list[list[str]]:
+    return [sorted(problem["keys"]) for problem in verdict["problems"]]
+
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_good_config_is_left_alone(verdicts: Mapping[str, Any]) -> None:
+    assert verdicts["good"] == {"problems": [], "warnings": []}
+
+
+@pytest.mark.parametrize(
+    ("change", "keys"),
+    [
+        ("two conflicts", [["eval_steps", "evals_per_epoch"], ["save_steps", "saves_per_epoch"]]),
+        ("an after-rule and a before-rule", [["warmup_ratio", "warmup_steps"], ["early_stopping_patience"]]),
+        ("a union", [["bf16"]]),
+        ("deep", [["trl.beta"]]),
+        ("for this GPU", [["fp8"]]),
+        ("a rule that names no key", [["adapter", "load_in_8bit"]]),
+        ("crashes Axolotl", [["deepspeed", "tensor_parallel_size"]]),
+        ("no such plugin", [["plugins"]]),
+        ("no such class", [["tokenizer_type"]]),
+    ],
+)
+def test_every_refusal_is_told_at_once_with_its_keys(
+    verdicts: Mapping[str, Any], change: str, keys: list[list[str]]
+) -> None:
+    assert _keys(verdicts[change]) == keys
+
+
+def test_a_wrong_type_is_found_wherever_it_stands(verdicts: Mapping[str, Any]) -> None:
+    assert ["datasets.0.shards"] in _keys(verdicts["types"])
+    assert ["sequence_len"] in _keys(verdicts["types"])
+
+
+def test_what_is_missing_is_named(verdicts: Mapping[str, Any]) -> None:
+    assert ["learning_rate"] in _keys(verdicts["missing"])
+    assert ["datasets", "pretraining_dataset"] in _keys(verdicts["missing"])
+
+
+def test_a_plugins_own_keys_count_for_the_config_that_names_it_only(verdicts: Mapping[str, Any]) -> None:
+    assert _keys(verdicts["with a plugin"]) == [["liger_glu_activation"]]
+    assert verdicts["after a plugin"]["problems"] == []
+
+
+def test_validating_starts_nothing(verdicts: Mapping[str, Any]) -> None:
+    """The plugin's own registration would clone a repository and start servers, in the home folder."""
+    assert verdicts["starts servers"]["problems"] == []
+
+
+def test_what_axolotl_only_logs_is_a_warning(verdicts: Mapping[str, Any]) -> None:
+    assert verdicts["deprecated"]["problems"] == []
+    assert any("dpo_beta" in text for text in verdicts["deprecated"]["warnings"])
+
+
+def test_the_kept_schema_judges_as_axolotls_own_does(trainer: Path, verdicts: Mapping[str, Any]) -> None:
+    """The schema is built once for each list of plugins; Axolotl builds it at every validation."""
+    code = (
+        "import json, sys\n"
+        "from axolotl.utils.config import validate_config, prepare_plugins\n"
+        "from axolotl.utils.dict import DictDefault\n"
+        "refused = []\n"
+        "for name, config, gpu in json.load(sys.stdin):\n"
+        "    try:\n"
+        "        validate_config(DictDefault(config), capabilities=gpu, env_capabilities={'torch_version': '2.14.1'})\n"
+        "    except Exception:\n"
+        "        refused.append(name)\n"
+        "print(json.dumps(refused))\n"
+    )
+    plain = {name: change for name, change in CHANGES.items() if "plugins" not in change and name != "no such class"}
+    asked = [
+        (name, {key: value for key, value in {**PLAIN, **change}.items() if value is not None}, A100)
+        for name, change in plain.items()
+    ]
+    done = subprocess.run(
+        [trainer, "-c", code],
+        input=json.dumps(asked),
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "AXOLOTL_DO_NOT_TRACK": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    refused = json.loads(done.stdout.splitlines()[-1])
+    assert refused == [name for name in plain if verdicts[name]["problems"]]
