@@ -29,14 +29,19 @@ MODELS_BESIDE = ("base_model_config", "tokenizer_config", "processor_config", "l
 
 
 def begin(step: Step, store: Store) -> Attempt:
-    """Make the next attempt's folder and say who works there. The caller holds the claim."""
+    """Make the next attempt's folder, or take the one put down for it, and say who works there. The caller holds the
+    claim."""
     folder = store.folder(step.kind, step.key)
     earlier = folder.attempts()
     for killed in earlier:
         clean(killed)
-    attempt = folder.attempt(earlier[-1].number + 1 if earlier else 1)
-    attempt.path.mkdir(parents=True)
-    store.inputs.mkdir(exist_ok=True)
+    if earlier and is_put_down(earlier[-1]):
+        attempt = earlier[-1]
+    else:
+        attempt = folder.attempt(earlier[-1].number + 1 if earlier else 1)
+        attempt.path.mkdir(parents=True)
+    if not store.inputs.is_symlink():  # in a container it is one, into a cache that may hold no inputs
+        store.inputs.mkdir(exist_ok=True)
     (attempt.path / "inputs").symlink_to(way(attempt.path, store.inputs))
     write_atomically(attempt.step, step.to_json())
     write_atomically(attempt.started, json.dumps(asdict(this_process(step.sweep))))
@@ -44,6 +49,11 @@ def begin(step: Step, store: Store) -> Attempt:
         # What was asked, beside the model it makes: a run's folder explains itself.
         write_yaml(folder.config, step.config)
     return attempt
+
+
+def is_put_down(attempt: Attempt) -> bool:
+    """Whether a container has made the attempt's folder, to count it, and no worker has taken it yet."""
+    return attempt.container.exists() and not attempt.started.exists()
 
 
 def way(start: Path, target: Path) -> Path:

@@ -49,6 +49,12 @@ def all_checkpoints(model: Path) -> list[Path]:
     return sorted(found, key=step_number)
 
 
+def newest_step(model: Path) -> int:
+    """The step of the newest whole checkpoint; 0 when there is none."""
+    whole = [path for path in all_checkpoints(model) if is_complete(path)]
+    return step_number(whole[-1]) if whole else 0
+
+
 def set_aside_unusable(model: Path) -> Path | None:
     """Move what must not be resumed from out of Axolotl's sight; return the checkpoint it will take.
 

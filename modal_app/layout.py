@@ -12,6 +12,9 @@ ATTEMPT_PREFIX = "attempt-"
 SUBMISSION = "submission.json"
 """In the folder of a sweep that runs elsewhere: the names it uses there and the steps it has."""
 
+STEPS = "steps.json"
+"""Beside it on the runs Volume: the steps themselves, and what waits for each."""
+
 SAMPLES = "samples.json"
 """In a prepared dataset: some of its rows, decoded."""
 
@@ -76,6 +79,11 @@ class Attempt:
     def started(self) -> Path:
         """started.json: who runs it (pid, start time, boot id) and since when."""
         return self.path / "started.json"
+
+    @property
+    def container(self) -> Path:
+        """container.json, on Modal: which container works on it, for which call; written before its worker starts."""
+        return self.path / "container.json"
 
     @property
     def result(self) -> Path:

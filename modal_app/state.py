@@ -67,7 +67,7 @@ def observe(store: Store, kind: StepKind, key: str) -> StepState:
                 continue
             if _read(folder.path / REMOTE).get("live"):
                 return StepState(Phase.RUNNING, newest.number, started_at=_read(newest.started).get("at"))
-            outcome = _outcome(newest) or _lost(newest)
+            outcome = _outcome(newest) or lost(newest)
         if outcome.status is OutcomeStatus.SUCCEEDED:
             if folder.done.exists():
                 continue
@@ -119,9 +119,11 @@ def _outcome(attempt: Attempt) -> Outcome | None:
         return None
 
 
-def _lost(attempt: Attempt) -> Outcome:
+def lost(attempt: Attempt) -> Outcome:
+    """What can be said of an attempt that left no result."""
     exited = _read(attempt.exit)
-    started_at = _read(attempt.started).get("at", attempt.path.stat().st_mtime)
+    begun = _read(attempt.container) | _read(attempt.started)
+    started_at = begun.get("at", attempt.path.stat().st_mtime)
     last_sign = attempt.log.stat().st_mtime if attempt.log.exists() else started_at
     return Outcome(
         OutcomeStatus.LOST,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -134,8 +135,11 @@ class Outcome:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write beside, then rename: a reader sees the old file or the whole new one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write beside, then rename: a reader sees the old file or the whole new one.
+
+    The name beside is drawn: two containers that share a Volume have the same process ids.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with beside.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

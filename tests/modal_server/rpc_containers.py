@@ -61,9 +61,9 @@ class ContainerResponder:
         self._container.start_failure = request.result
 
     async def VolumeCommit(self, request: api_pb2.VolumeCommitRequest) -> api_pb2.VolumeCommitResponse:
-        """Carries what was written to everyone; what others wrote still needs a reload to be seen here."""
+        """Carries what was written to everyone; what others wrote needs a reload to be seen here."""
         await self._checkout(request.volume_id).commit()
-        return api_pb2.VolumeCommitResponse(skip_reload=True)
+        return api_pb2.VolumeCommitResponse(skip_reload=not self._world.settings.reload_after_commit)
 
     async def VolumeReload(self, request: api_pb2.VolumeReloadRequest) -> None:
         checkout = self._checkout(request.volume_id)

@@ -78,6 +78,9 @@ class Settings:
     heartbeat_hold_s: float = 14.0
     """How long a heartbeat is held open to carry a cancellation. Must stay below the client's 15."""
 
+    reload_after_commit: bool = False
+    """Tell a container to reload a Volume that it has committed, which fails while it has files open there."""
+
     token: tuple[str, str] = ("ak-local", "as-local")
     """The one token id and secret that are accepted."""
 
