@@ -202,5 +202,5 @@ class Meter:
 def _seconds_in(path: Path) -> float:
     try:
         return ContainerRecord.from_json(path.read_text(encoding="utf-8")).seconds
-    except FileNotFoundError:
+    except OSError:
         return 0.0

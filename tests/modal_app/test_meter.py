@@ -1,0 +1,167 @@
+"""A container's record of what it had and used: by a process of its own, as a container is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modal_app.meter import ContainerRecord
+from modal_app.usage import cpu_seconds, memory_gib, read_cards
+
+H100 = "NVIDIA H100 80GB HBM3"
+BEGIN = """
+import time
+from pathlib import Path
+from modal_app.meter import Meter, Reservation
+def meter(step, **rest):
+    return Meter(Path(step), step=step, call="fc-1", reserved=Reservation(4.0, 16.0), **rest)
+"""
+
+
+@pytest.fixture
+def smi(tmp_path: Path) -> Path:
+    """What the stand-in for nvidia-smi prints, in the driver's own CSV."""
+    program, says = tmp_path / "bin" / "nvidia-smi", tmp_path / "cards.csv"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\n[ "$2" = "--format=csv,noheader,nounits" ] && cat {says}\n')
+    program.chmod(0o755)
+    return says
+
+
+def container(folder: Path, code: str, task: str = "ta-1") -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
+    variables = {**os.environ, "PATH": path, "MODAL_TASK_ID": task, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", BEGIN + code]
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+
+
+def record(folder: Path, step: str, task: str = "ta-1") -> ContainerRecord:
+    return ContainerRecord.from_json((folder / step / f"{task}.json").read_text(encoding="utf-8"))
+
+
+def test_a_record_tells_the_cards_their_peak_and_how_busy_they_were_at_the_ticks(tmp_path: Path, smi: Path) -> None:
+    smi.write_text(f"{H100}, 81559, 4, 0\n{H100}, 81559, 4, 0\n")
+    done = container(
+        tmp_path,
+        f"""
+says = Path({str(smi)!r})
+with meter("train") as one:
+    says.write_text("{H100}, 81559, 70000, 100\\n{H100}, 81559, 60000, 80\\n"); one.tick()
+    says.write_text("{H100}, 81559, 50000, 50\\n{H100}, 81559, 65000, [N/A]\\n"); one.tick()
+""",
+    )
+    assert done.returncode == 0, done.stderr
+    cards = record(tmp_path, "train").cards
+    assert [(card.name, card.memory_mib) for card in cards] == [(H100, 81559)] * 2
+    assert [card.peak_mib for card in cards] == [70000, 65000]
+    assert [card.utilisation for card in cards] == [75.0, 80.0]
+
+
+def test_the_seconds_begin_with_the_container_and_not_with_the_call(tmp_path: Path) -> None:
+    done = container(tmp_path, "time.sleep(0.5)\nwith meter('train'): time.sleep(0.2)")
+    assert done.returncode == 0, done.stderr
+    said = record(tmp_path, "train")
+    assert said.ended
+    assert said.began_at - said.booted_at >= 0.5
+    assert said.seen_at - said.booted_at == pytest.approx(said.seconds, abs=0.02)
+
+
+def test_a_killed_container_leaves_a_record_until_its_last_tick(tmp_path: Path) -> None:
+    done = container(
+        tmp_path,
+        """
+import os, signal
+with meter("train") as one:
+    time.sleep(0.3); one.tick(); time.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGKILL)
+""",
+    )
+    assert done.returncode == -9
+    said = record(tmp_path, "train")
+    assert not said.ended
+    assert 0.3 <= said.seen_at - said.began_at < 0.6
+
+
+def test_a_container_that_works_on_several_steps_tells_each_second_once(tmp_path: Path) -> None:
+    done = container(
+        tmp_path,
+        """
+for step in ("first", "second", "first"):
+    with meter(step): time.sleep(0.1)
+    time.sleep(0.1)
+""",
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = record(tmp_path, "first"), record(tmp_path, "second")
+    assert first.seconds + second.seconds == pytest.approx(first.seen_at - first.booted_at, abs=0.05)
+    assert second.seconds == pytest.approx(0.2, abs=0.1)
+
+
+def test_a_record_names_the_attempts_that_were_made_in_the_container(tmp_path: Path) -> None:
+    done = container(
+        tmp_path,
+        """
+attempts = [1]
+with meter("train", attempts=lambda: attempts) as one: attempts.append(2)
+""",
+    )
+    assert done.returncode == 0, done.stderr
+    assert record(tmp_path, "train").attempts == (2,)
+
+
+@pytest.mark.parametrize("script", ["exit 9", "echo No devices were found", "sleep 0; echo 'a, b'", "kill -9 $$"])
+def test_what_nvidia_smi_cannot_tell_is_no_card_and_no_error(
+    tmp_path: Path, smi: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    assert read_cards() == []
+
+
+def test_a_machine_without_nvidia_smi_has_no_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert read_cards() == []
+
+
+def test_a_record_that_cannot_be_written_ends_no_training(tmp_path: Path) -> None:
+    (tmp_path / "train").write_text("a file where the folder should be")
+    done = container(tmp_path, "with meter('train') as one: one.tick()\nprint('trained')")
+    assert done.stdout == "trained\n", done.stderr
+
+
+def test_processor_time_counts_children_that_have_ended() -> None:
+    before = cpu_seconds()
+    burn = "import time\nwhile time.process_time() < 0.4: pass"
+    subprocess.run([sys.executable, "-c", burn], check=True)
+    after = cpu_seconds()
+    assert before is not None
+    assert after is not None
+    assert after - before >= 0.4
+
+
+def test_memory_is_what_is_held_here_and_no_more_than_there_is() -> None:
+    code = "held = bytearray(b'x') * (400 << 20); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        used = memory_gib()
+        holder.communicate(b"\n")
+    assert used is not None
+    assert 400 / 1024 < used < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+
+
+def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    raw: dict[str, Any] = {
+        "task": "ta-1", "call": "fc-1", "step": "train/key", "booted_at": 1.0, "began_at": 2.0, "seen_at": 3.0,
+        "ended": False, "seconds": 2.0, "attempts": [1], "cores_reserved": 0.125, "cores_used": None,
+        "memory_gib_reserved": 0.125, "memory_gib_used": 1.5,
+        "cards": [{"name": H100, "memory_mib": 1, "peak_mib": None, "utilisation": None}],
+    }  # fmt: skip
+    assert json.loads(ContainerRecord.from_json(json.dumps(raw)).to_json()) == raw
