@@ -55,6 +55,11 @@ class StepFolder:
         """wandb.json: the W&B run id and group, drawn at the first attempt and kept."""
         return self.path / "wandb.json"
 
+    @property
+    def containers(self) -> Path:
+        """containers/<task id>.json: on Modal, what each container has spent on the step."""
+        return self.path / "containers"
+
     def attempts(self) -> list[Attempt]:
         """Every attempt so far, oldest first."""
         found = [

@@ -29,6 +29,9 @@ ROOT = Path("/axosweep")
 DONE = "done"
 """On the runs Volume: a file per finished step, so that one listing tells a client what is done."""
 
+FETCHED = "fetched"
+"""On the runs Volume: a folder per hub model, for whoever fetches it."""
+
 FETCH = "fetch"
 
 TICK_S = 10.0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rich.console import Group
 from rich.live import Live
+from rich.text import Text
 
 from modal_app.layout import Store
 from runner import report, terminal
@@ -55,7 +57,8 @@ class _View:
             if self._live is None:
                 self._live = Live(console=console, auto_refresh=False, transient=True)
                 self._live.start()
-            self._live.update(report.rows_table(rows, title=self.sweep), refresh=True)
+            cost = (Text(line) for line in report.cost_lines(self.store, self.sweep, rows))
+            self._live.update(Group(report.rows_table(rows, title=self.sweep), *cost), refresh=True)
             return
         for row in rows:
             if self._said.get(row.key) != row.status:

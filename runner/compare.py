@@ -15,8 +15,10 @@ from typing import Any
 from modal_app.layout import Store
 from modal_app.state import Phase, StepState, observe
 from modal_app.step import StepKind
+from runner.costs import allocated, containers, facts_of, run_bill, sweep_rates
 from runner.ledger import Ledger, SweepRun
 from runner.metrics import read_curves
+from runner.prices import Rates
 from runner.standing import Unbegun, standing, unbegun
 from runner.types import Experiment
 
@@ -44,8 +46,14 @@ class Row:
     log: str
     """The newest attempt's; of a run that its dataset blocks, that dataset's. Empty before the first attempt."""
     is_best: bool = False
+    gpu: str | None = None
+    """What its containers were given: `2 x h100`. None where nothing was rented, or no card was seen."""
+    paid_seconds: float | None = None
+    """Of all its containers, from their start to their last sign; None where nothing was rented."""
+    dollars: float | None = None
+    """For these seconds; None where there is no price."""
     record: Mapping[str, Any] = field(default_factory=dict)
-    """The run's facts: world size, phases, the manifest it read."""
+    """The run's facts: world size, phases, the manifest it read, and its containers where it was rented."""
 
 
 def compare_sweep(store: Store, sweep: str) -> list[Row]:
@@ -56,7 +64,8 @@ def compare_sweep(store: Store, sweep: str) -> list[Row]:
     ledger = Ledger(store, sweep)
     runs, lost = ledger.plan().runs, unbegun(ledger.records())
     params = differing_params([_flat_config(store, run) for run in runs])
-    rows = [_row(store, run, values, lost) for run, values in zip(runs, params, strict=True)]
+    rates = sweep_rates(store, sweep, [run.key for run in runs])
+    rows = [_row(store, run, values, lost, rates) for run, values in zip(runs, params, strict=True)]
     return _ranked(rows)
 
 
@@ -142,13 +151,15 @@ def _flatten(value: Any, prefix: str, into: dict[str, Any]) -> None:
         into[prefix] = value
 
 
-def _row(store: Store, run: SweepRun, params: Mapping[str, Any], lost: Unbegun) -> Row:
+def _row(store: Store, run: SweepRun, params: Mapping[str, Any], lost: Unbegun, rates: Rates | None) -> Row:
     folder = store.folder(StepKind.TRAIN, run.key)
     state = observe(store, StepKind.TRAIN, run.key)
     curves = read_curves(folder.metrics)
     attempts = folder.attempts()
     train_state = read_json(attempts[-1].train_state) if attempts else {}
     stands = standing(store, run, state, lost)
+    rented = containers(folder)
+    cost = run_bill(store, run.key, rented, rates) if rented and rates else None
     return Row(
         key=run.key,
         params=params,
@@ -164,7 +175,10 @@ def _row(store: Store, run: SweepRun, params: Mapping[str, Any], lost: Unbegun) 
         eval_fingerprint=_eval_fingerprint(store, run, state),
         folder=str(folder.path),
         log=stands.log,
-        record=dict(state.outcome.facts) if state.outcome else {},
+        gpu=allocated(rented),
+        paid_seconds=sum(one.seconds for one in rented) if rented else None,
+        dollars=cost.dollars if cost else None,
+        record=dict(state.outcome.facts if state.outcome else {}) | facts_of(rented),
     )
 
 

@@ -8,17 +8,21 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from modal_app.layout import Store
 from modal_app.state import Phase, StepState, observe
 from modal_app.step import StepKind
 from runner import terminal
 from runner.compare import OBJECTIVE, differing_params, flat_experiment, label, read_json
+from runner.costs import SweepCost, containers, money, run_bill, sweep_cost, sweep_rates
+from runner.ledger import SweepRun
 from runner.metrics import read_curves
+from runner.prices import Rates, bill
 from runner.report import status_style
 from runner.standing import status_word
 from runner.types import Plan
@@ -40,11 +44,17 @@ class Line:
     loss: float | None = None
     eval_loss: float | None = None
     message: str = ""
+    dollars: float | None = None
+    """So far; None where nothing was rented, or there is no price."""
 
     def text(self) -> str:
         numbers = [f"{name} {value:.3f}" for name, value in self._numbers() if value is not None]
-        parts = [self.status, f"step {self.step}" if self.step else "", *numbers, self.message]
+        parts = [self.status, f"step {self.step}" if self.step else "", *numbers, self.price, self.message]
         return f"{self.kind:<10} {self.label}: {'  '.join(part for part in parts if part)}"
+
+    @property
+    def price(self) -> str:
+        return "" if self.dollars is None else money(self.dollars)
 
     def _numbers(self) -> Iterator[tuple[str, float | None]]:
         yield "loss", self.loss
@@ -96,7 +106,9 @@ class Progress:
         self._next_frame = now + self.seconds_between_frames
         lines = list(self._lines())
         if self._live:
-            self._live.update(_table(lines), refresh=True)
+            cost = self._cost()
+            told = [Text(line) for line in cost.lines(going_on=True)] if cost else []
+            self._live.update(Group(_table(lines), *told), refresh=True)
             return
         self._say_changes(lines)
         if now >= self._next_lines:
@@ -112,14 +124,19 @@ class Progress:
                 if line.status != "pending":
                     self.console.print(line.text(), soft_wrap=True, markup=False)
 
+    def _cost(self) -> SweepCost | None:
+        runs = [SweepRun(one.run.key, one.run.data_key, ()) for one in self.plan.runs]
+        return sweep_cost(self.store, self.plan.sweep, runs)
+
     def _lines(self) -> Iterator[Line]:
         pending = self.plan.pending
+        rates = sweep_rates(self.store, self.plan.sweep, [planned.run.key for planned in self.plan.runs])
         wanted = {planned.run.data_key for planned in pending}
         for dataset in self.plan.datasets:
             if dataset.key in wanted and not dataset.done:
-                yield self._dataset_line(dataset.key)
+                yield self._dataset_line(dataset.key, rates)
         for planned in pending:
-            yield self._run_line(planned.run.key)
+            yield self._run_line(planned.run.key, rates)
 
     def _observe(self, kind: StepKind, key: str) -> StepState:
         """How a step stands; how an attempt before this launch ended says nothing of this one."""
@@ -132,19 +149,22 @@ class Progress:
         steps += [(StepKind.TRAIN, planned.run.key) for planned in self.plan.runs]
         yield from ((step, observe(self.store, *step).attempt) for step in steps)
 
-    def _dataset_line(self, key: str) -> Line:
+    def _dataset_line(self, key: str, rates: Rates | None) -> Line:
         state = self._observe(StepKind.PREPROCESS, key)
         rows = read_json(self.store.manifest(key)).get("rows")
         message = f"{rows} rows" if rows is not None else _message(state)
         running = state.phase is Phase.RUNNING
-        return Line(StepKind.PREPROCESS, key, key, status_word(state), running, message=message)
+        rented = containers(self.store.folder(StepKind.PREPROCESS, key))
+        dollars = bill(rented, rates).dollars if rented and rates else None
+        return Line(StepKind.PREPROCESS, key, key, status_word(state), running, message=message, dollars=dollars)
 
-    def _run_line(self, key: str) -> Line:
+    def _run_line(self, key: str, rates: Rates | None) -> Line:
         state = self._observe(StepKind.TRAIN, key)
         folder = self.store.folder(StepKind.TRAIN, key)
         curves = read_curves(folder.metrics)
         attempts = folder.attempts()
         max_steps = read_json(attempts[-1].train_state).get("max_steps") if attempts else None
+        rented = containers(folder)
         return Line(
             kind=StepKind.TRAIN,
             key=key,
@@ -155,6 +175,7 @@ class Progress:
             loss=curves.final("loss"),
             eval_loss=curves.final(OBJECTIVE),
             message=_message(state),
+            dollars=run_bill(self.store, key, rented, rates).dollars if rented and rates else None,
         )
 
 
@@ -164,11 +185,13 @@ def _message(state: StepState) -> str:
 
 def _table(lines: list[Line]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("step", "what", "status", "at", "loss", "eval loss", ""):
-        table.add_column(heading, justify="right" if heading in ("at", "loss", "eval loss") else "left")
+    priced = ["dollars"] if any(line.price for line in lines) else []
+    for heading in ("step", "what", "status", "at", "loss", "eval loss", *priced, ""):
+        table.add_column(heading, justify="right" if heading in ("at", "loss", "eval loss", "dollars") else "left")
     for line in lines:
         numbers = ["" if value is None else f"{value:.3f}" for value in (line.loss, line.eval_loss)]
         what, message = escape(line.label), escape(line.message)
         style = status_style(line.status)
-        table.add_row(line.kind, what, line.status, line.step, *numbers, message, style=style)
+        prices = [line.price] if priced else []
+        table.add_row(line.kind, what, line.status, line.step, *numbers, *prices, message, style=style)
     return table

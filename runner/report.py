@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +20,8 @@ from rich.text import Text
 from modal_app.layout import SUBMISSION, Store
 from runner import terminal
 from runner.compare import Row, differing_params, flat_experiment, label, read_json, show_value
+from runner.costs import SweepCost, money, sweep_cost
+from runner.ledger import Ledger
 from runner.status import SweepStatus
 from runner.store import is_mirror
 from runner.types import Plan, PlannedRun
@@ -62,13 +64,17 @@ def show_plan(plan: Plan, store: Store, *, as_json: bool, console: Console | Non
 def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool) -> None:
     """The comparison: one table per eval fingerprint, the best run marked in each."""
     if as_json:
-        print_json({"sweep": sweep, "store": str(store.root), "runs": [asdict(row) for row in rows]})
+        cost = cost_of(store, sweep)
+        described = {"sweep": sweep, "store": str(store.root), "cost": cost.as_json() if cost else None}
+        print_json(described | {"runs": [asdict(row) for row in rows]})
         return
     console = terminal.results()
     console.print()
     tables = [list(group) for _, group in groupby(rows, key=lambda row: row.eval_fingerprint)]
     for index, group in enumerate(tables):
         console.print(rows_table(group, title=_title(sweep, group, index, len(tables))))
+    for line in cost_lines(store, sweep, rows):
+        console.print(line, markup=False, soft_wrap=True)
     for row in rows:
         if row.message:
             console.print(f"[red]{row.key} {row.status}[/red]: {escape(row.message)}", soft_wrap=True)
@@ -89,6 +95,17 @@ def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool) -
     )
 
 
+def cost_of(store: Store, sweep: str) -> SweepCost | None:
+    """What a sweep has cost so far; None where there is no price."""
+    return sweep_cost(store, sweep, Ledger(store, sweep).plan().runs)
+
+
+def cost_lines(store: Store, sweep: str, rows: Sequence[Row]) -> list[str]:
+    """The dollars of a sweep for people; nothing where there is no price."""
+    cost = cost_of(store, sweep)
+    return cost.lines(going_on=any(row.status in ("running", "pending") for row in rows)) if cost else []
+
+
 def _adapter(row: Row, store: Store, sweep: str) -> str:
     """Where the adapter lies; a mirror has none, and says how it is fetched."""
     if not is_mirror(store):
@@ -105,14 +122,16 @@ def show_sweeps(sweeps: Sequence[SweepStatus], store: Store, *, as_json: bool) -
     table = Table(box=None, pad_edge=False)
     words = [word for word in STATUS_ORDER if any(sweep.counts.get(word) for sweep in sweeps)]
     longest = max((len(sweep.sweep) for sweep in sweeps), default=1)
-    for heading in ("sweep", "first asked", "runs", *words):
+    priced = any(sweep.dollars is not None for sweep in sweeps)
+    for heading in ("sweep", "first asked", "runs", *words, *(["dollars"] if priced else [])):
         left = heading in ("sweep", "first asked")
         width = longest if heading == "sweep" else 1  # a name is there to be typed: it is never cut
         table.add_column(heading, justify="left" if left else "right", min_width=width, no_wrap=True)
     for sweep in sweeps:
         asked = time.strftime("%d %b %H:%M", time.localtime(sweep.created_at))
         counts = [sweep.counts.get(word, 0) for word in words]
-        table.add_row(sweep.sweep, asked, str(sweep.runs), *(str(count or "") for count in counts))
+        dollars = ["" if sweep.dollars is None else money(sweep.dollars)] if priced else []
+        table.add_row(sweep.sweep, asked, str(sweep.runs), *(str(count or "") for count in counts), *dollars)
     terminal.results().print(table)
 
 
@@ -148,7 +167,8 @@ def rows_table(rows: Sequence[Row], title: str) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
     whole = {"run": max(len(row.key) for row in rows), "status": max(len(row.status) for row in rows)}
-    for heading in ("", "run", *names, "eval loss", "best", "first", "steps", "seconds", "status"):
+    rented = _rented(rows)
+    for heading in ("", "run", *names, "eval loss", "best", "first", "steps", "seconds", *rented, "status"):
         left = heading in ("", "run", "status")
         table.add_column(heading, justify="left" if left else "right", min_width=whole.get(heading, 1), no_wrap=True)
     for row in rows:
@@ -159,10 +179,23 @@ def rows_table(rows: Sequence[Row], title: str) -> Table:
             *(_number(value, "{:.4f}") for value in (row.final, row.best, row.first)),
             _steps(row),
             _number(row.seconds, "{:.1f}"),
+            *(tell(row) for tell in rented.values()),
             Text(row.status, style=status_style(row.status)),
             style="bold" if row.is_best else "",
         )
     return table
+
+
+def _rented(rows: Sequence[Row]) -> dict[str, Callable[[Row], str]]:
+    """The columns that tell what was rented, as far as these rows have any of it."""
+    columns: dict[str, Callable[[Row], str]] = {}
+    if any(row.gpu for row in rows):
+        columns["gpu"] = lambda row: row.gpu or ""
+    if any(row.paid_seconds is not None for row in rows):
+        columns["paid s"] = lambda row: _number(row.paid_seconds, "{:.0f}")
+    if any(row.dollars is not None for row in rows):
+        columns["dollars"] = lambda row: "" if row.dollars is None else money(row.dollars)
+    return columns
 
 
 def status_style(status: str) -> str:

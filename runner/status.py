@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from modal_app.layout import Store
 from modal_app.state import observe
 from modal_app.step import StepKind
+from runner.costs import sweep_cost
 from runner.ledger import Ledger, SweepRun, last_asked, sweep_ids
 from runner.standing import Unbegun, standing, unbegun
 
@@ -21,6 +22,8 @@ class SweepStatus:
     runs: int
     counts: Mapping[str, int]
     """Runs by how they stand: succeeded, running, pending, blocked, stopped, failed, lost."""
+    dollars: float | None = None
+    """For its runs and what they needed; None where nothing was rented."""
 
 
 def all_sweeps(*stores: Store) -> list[SweepStatus]:
@@ -35,7 +38,9 @@ def sweep_status(store: Store, sweep: str) -> SweepStatus:
     ledger = Ledger(store, sweep)
     plan, lost = ledger.plan(), unbegun(ledger.records())
     counts = Counter(_word(store, run, lost) for run in plan.runs)
-    return SweepStatus(sweep, plan.created_at, len(plan.runs), dict(counts))
+    cost = sweep_cost(store, sweep, plan.runs)
+    dollars = cost.whole.dollars if cost else None
+    return SweepStatus(sweep, plan.created_at, len(plan.runs), dict(counts), dollars)
 
 
 def _word(store: Store, run: SweepRun, lost: Unbegun) -> str:
