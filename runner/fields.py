@@ -134,7 +134,12 @@ def _all_of(known: Fields) -> str:
 
 
 def unknown_keys(config: Mapping[str, Any], axolotl: AxolotlFields) -> list[str]:
-    """A sentence for each key of a whole config that Axolotl would drop without a word.
+    """A sentence for each key of a whole config that Axolotl would drop without a word."""
+    return [sentence for _, sentence in unknown_paths(config, axolotl)]
+
+
+def unknown_paths(config: Mapping[str, Any], axolotl: AxolotlFields) -> list[tuple[str, str]]:
+    """The dotted key and the sentence for each of `unknown_keys`.
 
     A plugin's own keys count where the config names the plugin. Beside a plugin that Axolotl does not
     ship, nothing can be said about keys at the top.
@@ -144,13 +149,13 @@ def unknown_keys(config: Mapping[str, Any], axolotl: AxolotlFields) -> list[str]
     for plugin in plugins:
         top.update(axolotl.plugins.get(plugin, {}))
     foreign = any(not plugin.startswith("axolotl.") for plugin in plugins)
-    sentences = []
+    found: dict[str, str] = {}
     for path in _paths(config):
         if foreign and path[0] not in top:
             continue
         if (sentence := unknown_key(path, axolotl, top)) is not None:
-            sentences.append(sentence + _plugin_hint(path[0], top, axolotl))
-    return list(dict.fromkeys(sentences))
+            found.setdefault(sentence + _plugin_hint(path[0], top, axolotl), ".".join(path))
+    return [(key, sentence) for sentence, key in found.items()]
 
 
 def _plugin_hint(name: str, top: Fields, axolotl: AxolotlFields) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,32 @@ _LOCAL_LOOKING = re.compile(r"^[./~]|\.(jsonl?|csv|parquet|txt|arrow|gz|zst)$")
 _HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
 
-def find_inputs(axolotl: Mapping[str, Any]) -> tuple[Input, ...]:
-    """Everything outside the config that it reads, not yet identified.
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Something that a config names and that cannot be read, or not be pinned."""
 
-    Raises SweepError for a local path that does not exist, and for an address that cannot be pinned.
-    """
-    found = tuple(_classify(at, text) for at, text in _named(axolotl))
-    _refuse_second_hub_model(found)
+    at: str
+    text: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.at}={self.text}: {self.why}"
+
+
+def find_inputs(axolotl: Mapping[str, Any]) -> tuple[Input, ...]:
+    """Everything outside the config that it reads, not yet identified. Raises SweepError with all that is unusable."""
+    found, unusable = look_for_inputs(axolotl)
+    if unusable:
+        raise SweepError("\n".join(map(str, unusable)))
     return found
+
+
+def look_for_inputs(axolotl: Mapping[str, Any]) -> tuple[tuple[Input, ...], tuple[Unusable, ...]]:
+    """What can be used, and what cannot: a local path that does not exist, an address that cannot be pinned."""
+    looked_at = [_classify(at, text) for at, text in _named(axolotl)]
+    found = tuple(one for one in looked_at if isinstance(one, Input))
+    unusable = [one for one in looked_at if isinstance(one, Unusable)]
+    return found, (*unusable, *_not_dataset_entries(axolotl), *_second_hub_models(found))
 
 
 def identify(found: Input, axolotl: Mapping[str, Any], hashes: ContentHashes) -> Input:
@@ -78,10 +96,17 @@ def _named(axolotl: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in DATASET_LISTS:
         entries = axolotl.get(key)
         for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+            if isinstance(entry, Mapping):
+                yield from _named_in_dataset(f"{key}.{index}", entry)
+                yield from _named_template(f"{key}.{index}.{TEMPLATE}", entry)
+
+
+def _not_dataset_entries(axolotl: Mapping[str, Any]) -> Iterator[Unusable]:
+    for key in DATASET_LISTS:
+        entries = axolotl.get(key)
+        for index, entry in enumerate(entries if isinstance(entries, list) else ()):
             if not isinstance(entry, Mapping):
-                raise SweepError(f"{key}.{index} is {entry!r}; write a mapping: {key}=[{{path: ..., type: ...}}]")
-            yield from _named_in_dataset(f"{key}.{index}", entry)
-            yield from _named_template(f"{key}.{index}.{TEMPLATE}", entry)
+                yield Unusable(f"{key}.{index}", str(entry), f"expected a mapping: {key}=[{{path: ..., type: ...}}]")
 
 
 def _named_template(at: str, holder: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -103,7 +128,7 @@ def _named_in_dataset(at: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, 
         yield from ((f"{at}.data_files.{index}", name) for index, name in enumerate(files))
 
 
-def _classify(at: str, text: str) -> Input:
+def _classify(at: str, text: str) -> Input | Unusable:
     path = Path(text).expanduser()
     if path.is_file():
         return Input(at, text, InputKind.FILE, None)
@@ -111,23 +136,27 @@ def _classify(at: str, text: str) -> Input:
         return Input(at, text, InputKind.FOLDER, None)
     always_local = at.split(".")[0] in FILE_KEYS or at.endswith(TEMPLATE) or ".data_files" in at
     if always_local or _LOCAL_LOOKING.search(text):
-        raise SweepError(f"{at}={text}: there is no such file or folder (looked in {os.getcwd()}).")
+        return Unusable(at, text, f"there is no such file or folder (looked in {os.getcwd()}).")
     if not _HUB_NAME.match(text):
-        raise SweepError(
-            f"{at}={text}: neither a local path nor a Hugging Face name (owner/name). What it holds cannot be"
-            " pinned, so its results could not be trusted; download it and give the file's path."
+        return Unusable(
+            at,
+            text,
+            "neither a local path nor a Hugging Face name (owner/name). What it holds cannot be pinned, so its results "
+            "could not be trusted; download it and give the file's path.",
         )
     return Input(at, text, InputKind.HUB, None)
 
 
-def _refuse_second_hub_model(inputs: Sequence[Input]) -> None:
+def _second_hub_models(inputs: Sequence[Input]) -> Iterator[Unusable]:
     """Axolotl reads every hub model at the one `revision_of_model`, and two repositories share no commit."""
     models = [found for found in inputs if found.kind is InputKind.HUB and not _is_dataset(found.at)]
     for found in models[1:]:
         if found.text != models[0].text:
-            raise SweepError(
-                f"{found.at}={found.text} is another hub repository than {models[0].at}={models[0].text}, and Axolotl"
-                " reads both at one commit (revision_of_model). Download one of them and give its folder."
+            yield Unusable(
+                found.at,
+                found.text,
+                f"it is another hub repository than {models[0].at}={models[0].text}, and Axolotl reads both at one commit"
+                " (revision_of_model). Download one of them and give its folder.",
             )
 
 

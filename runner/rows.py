@@ -1,7 +1,8 @@
-"""A local JSONL dataset, looked at before anything is started: the first row that cannot be one is named."""
+"""A local JSONL dataset, looked at before anything is started: counted, and the first row that cannot be one named."""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,30 +14,65 @@ LARGEST_BYTES = 256 * 1024 * 1024
 """A larger file is left to the worker: reading it here would take longer than it saves."""
 
 
-def check_rows(dataset: Mapping[str, Any]) -> None:
-    """Raises SweepError with file and line for a row that is no JSON object, or has no conversation where it must."""
+def check_rows(dataset: Mapping[str, Any]) -> int | None:
+    """The rows of a local JSONL file; None for anything else, which is not looked at.
+
+    Raises SweepError with file and line for a row that is no JSON object, or has no conversation where it must, and
+    for a file of which no row has a column that its `type` reads.
+    """
     path = Path(str(dataset.get("path", ""))).expanduser()
-    if path.suffix != ".jsonl" or not path.is_file() or path.stat().st_size > LARGEST_BYTES:
-        return
-    messages = str(dataset.get("field_messages") or "messages") if dataset.get("type") == "chat_template" else None
-    rows = 0
+    if path.suffix != ".jsonl" or not path.is_file():
+        return None
+    stat = path.stat()
+    if stat.st_size > LARGEST_BYTES:
+        return None
+    messages, columns = _needed(dataset)
+    return _checked(path, (stat.st_size, stat.st_mtime_ns), messages, columns)
+
+
+def _needed(dataset: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
+    """The column with a conversation, which no row may lack, and those that some row must have."""
+    match dataset.get("type"):
+        case "chat_template":
+            return str(dataset.get("field_messages") or "messages"), ()
+        case "alpaca":
+            return None, ("instruction", "output")
+        case "completion":
+            return None, (str(dataset.get("field") or "text"),)
+    return None, ()
+
+
+@functools.lru_cache(maxsize=256)  # the runs of a sweep share their files
+def _checked(path: Path, stat: tuple[int, int], messages: str | None, columns: tuple[str, ...]) -> int:
+    rows, seen = 0, set[str]()
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 rows += 1
-                if problem := _problem(line, messages):
+                row = _row(line)
+                if problem := row if isinstance(row, str) else _no_conversation(row, messages):
                     raise SweepError(f"{path} line {number}: {problem}")
+                seen.update(row)
     if not rows:
         raise SweepError(f"{path} has no rows. A dataset is one JSON object a line.")
+    if missing := [column for column in columns if column not in seen]:
+        raise SweepError(
+            f"{path}: its rows have {', '.join(sorted(seen))}, and its type reads {', '.join(missing)}. "
+            "Another type is said with datasets.0.type=NAME."
+        )
+    return rows
 
 
-def _problem(line: bytes, messages: str | None) -> str:
+def _row(line: bytes) -> Mapping[str, Any] | str:
+    """The row, or what is wrong with it."""
     try:
         row = json.loads(line)
     except ValueError as error:
         return f"not JSON ({error})."
-    if not isinstance(row, dict):
-        return f"a row is a JSON object, and this is a {type(row).__name__}."
+    return row if isinstance(row, dict) else f"a row is a JSON object, and this is a {type(row).__name__}."
+
+
+def _no_conversation(row: Mapping[str, Any], messages: str | None) -> str:
     if messages is None or (isinstance(row.get(messages), list) and row[messages]):
         return ""
     has = ", ".join(map(str, row)) or "nothing"

@@ -80,13 +80,13 @@ def test_an_address_that_cannot_be_pinned_is_refused(text: str) -> None:
 
 
 def test_a_dataset_that_is_no_mapping_is_refused_with_the_form_to_write() -> None:
-    with pytest.raises(SweepError, match=r"datasets\.0 is 'owner/rows'; write a mapping"):
+    with pytest.raises(SweepError, match=r"datasets\.0=owner/rows: expected a mapping"):
         find_inputs({"datasets": ["owner/rows"]})
 
 
 def test_two_hub_models_are_refused_because_one_revision_pins_both() -> None:
     config = {"base_model": "owner/model", "tokenizer_config": "owner/tokenizer"}
-    with pytest.raises(SweepError, match="owner/tokenizer is another hub repository than base_model=owner/model"):
+    with pytest.raises(SweepError, match="owner/tokenizer: it is another hub repository than base_model=owner/model"):
         find_inputs(config)
     assert len(find_inputs(config | {"tokenizer_config": "owner/model"})) == 2
 

@@ -38,3 +38,21 @@ def test_what_axolotl_reads_is_let_through(tmp_path: Path) -> None:
     check_rows(dataset(tmp_path / "b.jsonl", '{"talk": [1]}', field_messages="talk"))
     check_rows(dataset(tmp_path / "c.jsonl", '{"text": "a"}', type="completion"))
     check_rows({"path": "owner/name", "type": "chat_template"})
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "says"),
+    [
+        ('{"prompt": "a", "output": "b"}', "alpaca", "reads instruction"),
+        ('{"body": "a"}', "completion", "reads text"),
+    ],
+)
+def test_columns_that_no_row_has_are_named(tmp_path: Path, line: str, kind: str, says: str) -> None:
+    with pytest.raises(SweepError, match=says):
+        check_rows(dataset(tmp_path / "my.jsonl", line, type=kind))
+
+
+def test_rows_are_counted_and_counted_again_when_the_file_has_changed(tmp_path: Path) -> None:
+    assert check_rows(dataset(tmp_path / "my.jsonl", GOOD, "", GOOD)) == 2
+    assert check_rows(dataset(tmp_path / "my.jsonl", GOOD, GOOD, GOOD)) == 3
+    assert check_rows({"path": "owner/name", "type": "chat_template"}) is None
