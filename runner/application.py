@@ -12,7 +12,7 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import completion
+from runner import completion, terminal
 from runner import help as help_page
 from runner.arguments import COMPLETION, HELP, MULTIRUN, Arguments, take_apart
 from runner.compose import register_resolvers
@@ -21,20 +21,29 @@ from runner.fields import axolotl_fields
 from runner.hydra_errors import check_grammar, explained
 from runner.hydra_sweep import Launch, RunFailed, Task, command_line
 from runner.overrides import canonical, parts
+from runner.project import SWEEPS, Project, find_project, foreign_note, using
 from runner.shipped import shipped_root
 from runner.types import Experiment, Request, RunResult
-from runner.vocabulary import SWEEPS, Vocabulary, read_vocabulary
+from runner.vocabulary import Vocabulary, read_vocabulary
 
 EXIT_FAILED_RUN = 1
 
 
 def run(arguments: Sequence[str], launch: Launch | None = None) -> int:
     """One command line without a verb. Exit code 0, or 1 when a run failed; SweepError for a user's mistake."""
+    asked, config_dir = take_apart(arguments).split_off("--config-dir", "-cd")
+    project = find_project(config_dir)
+    with using(project):
+        return _run(asked, arguments, project, launch)
+
+
+def _run(asked: Arguments, arguments: Sequence[str], project: Project, launch: Launch | None) -> int:
     vocabulary = read_vocabulary()
-    asked = take_apart(arguments)
     if (page := _page(asked)) is not None:
         print(page)
         return 0
+    if project.foreign is not None:
+        terminal.messages().print(foreign_note(project.foreign), markup=False, soft_wrap=True)
     words = _for_hydra(asked, vocabulary)
     task = Task(launch or _launch, arguments)
     register_resolvers()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runner.errors import SweepError, did_you_mean
 
@@ -43,6 +43,19 @@ class Arguments:
         """Hydra answers and nothing runs: --cfg and --info."""
         asked = {flag.partition("=")[0] for flag in self.flags}
         return bool(asked & {"-c", "--cfg", *INFO})
+
+    def split_off(self, *names: str) -> tuple[Arguments, str | None]:
+        """The same without a flag that takes a value, and its value: of the last one when it is given twice."""
+        kept: list[str] = []
+        value, waiting = None, list(self.flags)
+        while waiting:
+            word = waiting.pop(0)
+            name, equals, text = word.partition("=")
+            if name in names:
+                value = text if equals else waiting.pop(0)
+            else:
+                kept.append(word)
+        return replace(self, flags=tuple(kept)), value
 
 
 def take_apart(arguments: Sequence[str]) -> Arguments:

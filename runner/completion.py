@@ -11,7 +11,8 @@ from modal_app.layout import Store
 from runner.arguments import COMPLETION, INFO, SHOWN_INFO, SWITCHES, VALUED
 from runner.errors import SweepError, did_you_mean
 from runner.fields import Field, Fields
-from runner.vocabulary import AXOLOTL, SWEEPS, Nodes, Vocabulary, read_vocabulary
+from runner.project import SWEEPS
+from runner.vocabulary import AXOLOTL, Nodes, Vocabulary, read_vocabulary
 
 VERBS = ("plan", "status", "compare", "data", "attach", "logs", "cancel", "setup", "completion")
 SHELLS = ("bash", "zsh", "fish")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
-from runner.vocabulary import SWEEPS, Vocabulary, read_vocabulary
+from runner.project import SWEEPS
+from runner.vocabulary import Vocabulary, read_vocabulary
 
 EXAMPLES = (
     ("axosweep lora=r16 max_steps=50", "one run"),
@@ -19,6 +20,7 @@ _GROUPS = {
     "training": "the recipe",
     "lora": "the adapter",
     "deepspeed": "sharding over GPUs",
+    "fsdp": "... or PyTorch's own; one of the two",
     "gpu": "what a run trains on; gpu.count=N for several",
     "executor": "where the runs go",
     "prices": "what rented machines cost",
@@ -84,7 +86,9 @@ def _in_order(vocabulary: Vocabulary) -> list[str]:
 def _group(group: str, vocabulary: Vocabulary) -> str:
     default = vocabulary.chosen.get(group)
     options = ", ".join(f"{option}*" if option == default else option for option in vocabulary.groups[group])
-    return f"  {group:<11} {_GROUPS.get(group, '')}\n  {'':<11}   {options}"
+    indent = " " * 16
+    wrapped = textwrap.fill(options, 100, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    return f"  {group:<11} {_GROUPS.get(group, '')}\n{wrapped}"
 
 
 def _node_names(vocabulary: Vocabulary) -> list[str]:

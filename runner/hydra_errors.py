@@ -8,9 +8,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.errors import SweepError
+from runner.errors import SweepError, did_you_mean
 from runner.overrides import in_a_shell, no_such_option, parts, spoken
-from runner.vocabulary import Vocabulary
+from runner.vocabulary import AXOLOTL, EXPERIMENT, Vocabulary
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, SweepError)
 
@@ -42,6 +42,19 @@ def unreadable(override: str) -> str:
     if not said.value:
         return f"{override!r} cannot be read. Write key=value."
     return f"{override!r} cannot be read: its value has to be quoted. In a shell:\n  {in_a_shell(override)}"
+
+
+def unread_key(key: str, vocabulary: Vocabulary) -> str:
+    """The sentence for a key at the top of a composed config that has no meaning there."""
+    if key in vocabulary.groups:
+        header = "# @package _global_" if key == EXPERIMENT else f"# @package {AXOLOTL}"
+        return (
+            f"A file of conf/{key}/ says what nothing reads: its first line has to be `{header}`, or Hydra puts all "
+            f"that it says under {key}."
+        )
+    if key in vocabulary.fields.everywhere:
+        return f"A config file has {key} beside `{AXOLOTL}:`, where nothing reads it: put it below `{AXOLOTL}:`."
+    return f"A config file has the key {key}, which nothing reads.{did_you_mean(key, vocabulary.read)}"
 
 
 def _missing(name: str, error: MissingConfigException, vocabulary: Vocabulary) -> str:

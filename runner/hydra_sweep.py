@@ -17,13 +17,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from runner.compose import REQUEST_KEYS, experiment_from, request_from
 from runner.errors import SweepError
-from runner.hydra_errors import COMPOSITION_ERRORS, explained
+from runner.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
 from runner.job_product import Job, canonical_axes, make_jobs
 from runner.overrides import canonical, parts, spoken
-from runner.shipped import shipped_root
-from runner.sweep_file import body_overrides
+from runner.project import SWEEPS, current_project
+from runner.sweep_file import body_keys, body_overrides
 from runner.types import Action, Experiment, Request, RunResult
-from runner.vocabulary import SWEEPS, Vocabulary, read_vocabulary
+from runner.vocabulary import Vocabulary, read_vocabulary
 
 Launch = Callable[[list[Experiment], Request], list[RunResult]]
 
@@ -83,7 +83,7 @@ def run_sweep(
     assert isinstance(params, dict)
     overrides = canonical_axes({str(key): value for key, value in params.items()}, vocabulary)
     if isinstance(name := config.hydra.runtime.choices.get(SWEEPS), str):
-        overrides = body_overrides(name, shipped_root(), vocabulary) + overrides
+        overrides = body_overrides(current_project().sweep_files()[name], vocabulary) + overrides
     overrides += [canonical(argument, vocabulary) for argument in arguments]
     jobs, swept = make_jobs(overrides, context.config_loader)
     if single and len(jobs) > 1:
@@ -136,6 +136,7 @@ def compose_jobs(
         try:
             job_config = loader.load_sweep_config(config, list(job))
             _refuse_own_plugins(config, job_config)
+            _refuse_unread(job_config, vocabulary)
             with open_dict(job_config):
                 job_config.hydra.job.id, job_config.hydra.job.num = str(number), number
             HydraConfig.instance().set_config(job_config)
@@ -156,6 +157,14 @@ def _refuse_own_plugins(config: DictConfig, job: DictConfig) -> None:
                 f"A swept choice sets hydra.{node}, which is fixed before the sweep starts. "
                 "Say it in a sweep file or on the command line; what a run needs is said with gpu=..."
             )
+
+
+def _refuse_unread(job: DictConfig, vocabulary: Vocabulary) -> None:
+    """A key at the top that nothing reads: most often a config file without the line that says where it belongs."""
+    name = job.hydra.runtime.choices.get(SWEEPS)
+    body = body_keys(current_project().sweep_files()[name]) if isinstance(name, str) else set()
+    for key in {str(key) for key in job} - vocabulary.read - body - {"hydra"}:
+        raise SweepError(unread_key(key, vocabulary))
 
 
 def _told_together(problems: dict[str, list[Job]], asked: int, vocabulary: Vocabulary) -> str:

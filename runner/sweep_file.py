@@ -11,26 +11,30 @@ from pathlib import Path
 
 from runner.errors import SweepError
 from runner.overrides import canonical, written
-from runner.vocabulary import AXOLOTL, SWEEPS, Vocabulary, load_yaml
+from runner.vocabulary import AXOLOTL, Vocabulary, load_yaml
 
 HEADER = "# @package _global_"
 OWN = ("hydra", "defaults", AXOLOTL)
 """Keys that mean the same to Hydra as to us."""
 
 
-def body_overrides(name: str, root: Path, vocabulary: Vocabulary) -> list[str]:
-    """The body of sweeps/NAME.yaml as canonical overrides, which those of the command line follow and outdo.
+def body_overrides(file: Path, vocabulary: Vocabulary) -> list[str]:
+    """The body of a sweep file as canonical overrides, which those of the command line follow and outdo.
 
     Raises SweepError for a file without the header, for a key that means nothing, and for a group's choice, which
     belongs into the file's axes or its defaults list.
     """
-    file = root / SWEEPS / f"{name}.yaml"
     text = file.read_text(encoding="utf-8")
     if not text.lstrip().startswith(HEADER):
         raise SweepError(
             f"{file} does not begin with the line `{HEADER}`: Hydra would put all that it says where nothing reads it."
         )
     return list(_overrides(file, text, vocabulary))
+
+
+def body_keys(file: Path) -> set[str]:
+    """The keys at the top of a sweep file. Hydra leaves them beside `axolotl`, where nothing reads them."""
+    return {str(key) for key in load_yaml(file.read_text(encoding="utf-8"), file)}
 
 
 def _overrides(file: Path, text: str, vocabulary: Vocabulary) -> Iterator[str]:

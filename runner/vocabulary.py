@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import yaml
 
 from runner.errors import SweepError
 from runner.fields import AxolotlFields, axolotl_fields
-from runner.shipped import shipped_root
+from runner.project import ROOT_CONFIG, SWEEPS, Project, current_project
 
-SWEEPS = "sweeps"
 AXOLOTL = "axolotl"
+EXPERIMENT = "experiment"
 MODEL_FACTS = "model"
 
 Nodes = Mapping[str, "Nodes"]
@@ -32,36 +33,60 @@ class Vocabulary:
     fields: AxolotlFields
     pure_sweeps: frozenset[str] = frozenset()
     """The sweep files that hold axes and nothing else, so that a job of theirs is described by its values."""
+    recipes: tuple[str, ...] = ()
+    """The groups in the defaults list that write into `axolotl`: what a config that is whole does without."""
+    read: frozenset[str] = frozenset()
+    """The keys at the top of a composed config that something reads."""
 
 
-def read_vocabulary(root: Path | None = None) -> Vocabulary:
-    """From the folders conf/ and sweeps/ below `root` (the shipped ones when not given)."""
-    root = shipped_root() if root is None else root
-    conf = root / "conf"
-    groups = {
-        str(folder.relative_to(conf)): _options(folder)
-        for folder in sorted(conf.rglob("*"))
-        if folder.is_dir() and _options(folder)
-    }
+def read_vocabulary(project: Project | None = None) -> Vocabulary:
+    """From the files of conf/ and sweeps/: a user's own, and the shipped ones."""
+    project = current_project() if project is None else project
+    files = project.config_files()
+    contents = {path: content for path, file in files.items() if (content := _content(path, file)) is not None}
     nodes: dict[str, Any] = {}
-    for file in sorted(conf.rglob("*.yaml")):
-        package, content = _read(file, conf)
-        _merge(nodes, _below(package, content))
+    for content in contents.values():
+        _merge(nodes, content)
     for name in ("hydra", AXOLOTL, MODEL_FACTS):
         nodes.pop(name, None)
+    sweeps, chosen = project.sweep_files(), _chosen(files[Path(ROOT_CONFIG)])
+    recipes = tuple(group for group in chosen if _writes_axolotl(group, contents))
     return Vocabulary(
-        groups={**groups, SWEEPS: _options(root / SWEEPS)},
-        chosen=_chosen(conf / "config.yaml"),
+        groups={**_groups(files), SWEEPS: _sorted(sweeps)},
+        chosen=chosen,
         nodes=nodes,
         fields=axolotl_fields(),
-        pure_sweeps=frozenset(file.stem for file in (root / SWEEPS).glob("*.yaml") if _only_axes(file)),
+        pure_sweeps=frozenset(name for name, file in sweeps.items() if _only_axes(file)),
+        recipes=recipes,
+        read=frozenset({*contents.get(Path(ROOT_CONFIG), {}), *({*chosen} - {*recipes, EXPERIMENT})}),
     )
+
+
+def _groups(files: Iterable[Path]) -> dict[str, tuple[str, ...]]:
+    options: dict[str, list[str]] = {}
+    for path in files:
+        if path.parent != Path():
+            options.setdefault(path.parent.as_posix(), []).append(path.stem)
+    return {group: _sorted(options[group]) for group in sorted(options)}
+
+
+def _writes_axolotl(group: str, contents: Mapping[Path, Mapping[str, Any]]) -> bool:
+    return any(AXOLOTL in content for path, content in contents.items() if path.parent.as_posix() == group)
+
+
+def _content(path: Path, file: Path) -> Mapping[str, Any] | None:
+    """What a config file adds to the whole. None for one that cannot be read: told when somebody asks for it."""
+    try:
+        package, content = _read(path, file)
+    except (SweepError, UnicodeDecodeError):
+        return None
+    return _below(package, content)
 
 
 def _only_axes(file: Path) -> bool:
     try:
         content: Any = load_yaml(file.read_text(encoding="utf-8"), file)
-    except SweepError:
+    except (SweepError, UnicodeDecodeError):
         return False  # told when somebody asks for it
     for name in ("hydra", "sweeper", "params"):
         if not isinstance(content, dict) or set(content) != {name}:
@@ -70,18 +95,17 @@ def _only_axes(file: Path) -> bool:
     return True
 
 
-def _options(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted((file.stem for file in folder.glob("*.yaml")), key=_natural))
+def _sorted(options: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(options, key=_natural))
 
 
-def _natural(option: str) -> tuple[str, int]:
-    """r8 before r16."""
-    digits = len(option) - len(option.rstrip("0123456789"))
-    return (option[:-digits], int(option[-digits:])) if digits else (option, -1)
+def _natural(option: str) -> list[str | int]:
+    """r8 before r16, qwen3_8b before qwen3_14b: text and numbers take turns, so that like meets like."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", option)]
 
 
-def _read(file: Path, conf: Path) -> tuple[str, Mapping[str, Any]]:
-    """A config file's package, and its content without the defaults list."""
+def _read(path: Path, file: Path) -> tuple[str, Mapping[str, Any]]:
+    """A config file's package, and its content without the defaults list. `path` is below its conf folder."""
     text = file.read_text(encoding="utf-8")
     content = load_yaml(text, file)
     content.pop("defaults", None)
@@ -89,8 +113,7 @@ def _read(file: Path, conf: Path) -> tuple[str, Mapping[str, Any]]:
     if first.startswith("# @package "):
         package = first.removeprefix("# @package ").strip()
         return ("" if package == "_global_" else package), content
-    folder = file.parent.relative_to(conf)
-    return ("" if folder == Path() else ".".join(folder.parts)), content
+    return ".".join(path.parent.parts), content
 
 
 def load_yaml(text: str, file: Path) -> dict[str, Any]:

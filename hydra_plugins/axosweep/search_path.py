@@ -1,20 +1,27 @@
-"""Makes `+sweeps=NAME` find sweeps/NAME.yaml from any working directory."""
+"""Puts a user's own conf/ ahead of the shipped one, and makes `+sweeps=NAME` find sweeps/NAME.yaml."""
 
 from __future__ import annotations
 
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
+from runner.project import current_project
 from runner.shipped import shipped_root
 
 
 class AxosweepSearchPath(SearchPathPlugin):
-    """A group is a folder *on* the path, so the entry is the parent of sweeps/.
+    """A group is a folder *on* the path, so the entry for sweeps/ is its parent.
 
+    Such a parent comes last: of whatever else lies in it, nothing takes a config group's place.
     Hydra asks every installed plugin, so another Hydra application in this environment is left alone.
     """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        root = shipped_root()
-        if any(entry.path == str(root / "conf") for entry in search_path.get_path()):
-            search_path.append(provider="axosweep", path=f"file://{root}")
+        shipped = str(shipped_root() / "conf")
+        if not any(entry.path == shipped for entry in search_path.get_path()):
+            return
+        project = current_project()
+        for folder in project.conf[:-1]:
+            search_path.prepend("project", f"file://{folder}", SearchPathQuery(path=shipped))
+        for home in project.homes:
+            search_path.append("axosweep", f"file://{home}")

@@ -8,9 +8,9 @@ from runner.vocabulary import read_vocabulary
 
 
 def body(tmp_path: Path, text: str) -> list[str]:
-    (tmp_path / "sweeps").mkdir()
-    (tmp_path / "sweeps" / "mine.yaml").write_text(text)
-    return body_overrides("mine", tmp_path, read_vocabulary())
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    return body_overrides(file, read_vocabulary())
 
 
 def test_axolotl_keys_in_the_body_are_said_as_on_the_command_line(tmp_path: Path) -> None:

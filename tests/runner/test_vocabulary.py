@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 
+from runner.project import Project
 from runner.shipped import shipped_root
 from runner.vocabulary import read_vocabulary
 
@@ -48,7 +49,7 @@ def _sweep(root: Path, text: str) -> frozenset[str]:
     (root / "conf" / "config.yaml").write_text("defaults: [_self_]\n")
     (root / "sweeps").mkdir()
     (root / "sweeps" / "mine.yaml").write_text(text)
-    return read_vocabulary(root).pure_sweeps
+    return read_vocabulary(Project((root / "conf",), (root,))).pure_sweeps
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""A user's own conf/ and sweeps/, in the working directory or named, come ahead of the shipped ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner import help as help_page
+from runner.completion import complete
+from runner.errors import SweepError
+from runner.project import find_project, own_conf
+from runner.shipped import shipped_root
+
+MODEL = "# @package axolotl\nbase_model: mine\nsequence_len: 77\n"
+SWEEP = "# @package _global_\nhydra: {sweeper: {params: {learning_rate: [1e-3, 2e-3, 3e-3]}}}\nmax_steps: 3\n"
+FOREIGN = "defaults: [_self_, {model: resnet}]\nseed: 1\n"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AXOSWEEP_STORE", str(tmp_path / "store"))
+    return tmp_path
+
+
+def _write(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        file = folder / f"{name.replace('__', '/')}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return folder
+
+
+def test_a_group_file_of_ones_own_takes_the_place_of_the_shipped_one(ask: Callable[..., Any], here: Path) -> None:
+    _write(here, conf__model__llama3_8b=MODEL, conf__model__mine=MODEL)
+    for name in ("llama3_8b", "mine"):
+        (experiment,) = ask(f"model={name}").experiments
+        assert (experiment.axolotl["base_model"], experiment.axolotl["sequence_len"]) == ("mine", 77)
+    assert ask("model=tiny").experiments[0].axolotl["base_model"] != "mine"
+
+
+def test_a_sweep_file_of_ones_own_is_found_and_counts_before_a_shipped_one(ask: Callable[..., Any], here: Path) -> None:
+    _write(here, sweeps__first=SWEEP, sweeps__tiny_grid=SWEEP)
+    for name in ("first", "tiny_grid"):
+        asked = ask("-m", f"+sweeps={name}")
+        assert [one.axolotl["max_steps"] for one in asked.experiments] == [3, 3, 3]
+        assert asked.request.name == name
+
+
+def test_a_named_folder_comes_before_the_one_of_the_working_directory(ask: Callable[..., Any], here: Path) -> None:
+    _write(here, conf__lora__r8="# @package axolotl\nlora_r: 1\n", conf__lora__own="# @package axolotl\nlora_r: 2\n")
+    other = _write(here / "other", conf__lora__r8="# @package axolotl\nlora_r: 3\n", sweeps__theirs=SWEEP)
+    _write(other / "conf", sweeps__inside=SWEEP)
+    for flag in (["--config-dir", "other/conf"], ["-cd=other/conf"]):
+        ranks = [one.axolotl["lora_r"] for one in ask("-m", *flag, "lora=r8,own,r16").experiments]
+        assert ranks == [3, 2, 16]
+    assert len(ask("-m", "--config-dir", "other/conf", "+sweeps=theirs").experiments) == 3
+    assert len(ask("-m", "--config-dir", "other/conf", "+sweeps=inside").experiments) == 3
+
+
+def test_ones_own_options_are_in_help_and_completion(here: Path) -> None:
+    _write(here, conf__model__mine=MODEL, sweeps__first=SWEEP, conf__model__broken="a: [")
+    assert "mine" in help_page.text()
+    assert complete("axosweep model=min", 18) == ["model=mine"]
+    assert complete("axosweep -m +sweeps=fi", 22) == ["+sweeps=first"]
+
+
+def test_a_broken_file_stops_only_who_asks_for_it(ask: Callable[..., Any], here: Path) -> None:
+    _write(here, conf__model__broken="a: [")
+    assert ask("lora=r8").experiments
+    with pytest.raises(SweepError, match=r"broken\.yaml"):
+        ask("model=broken")
+
+
+def test_the_checkouts_own_conf_is_there_once(
+    ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(shipped_root())
+    assert find_project().conf == (shipped_root() / "conf",)
+    assert find_project().homes == (shipped_root(),)
+    ask("--info", "searchpath")
+    assert capfd.readouterr().out.count(f"{shipped_root()}/conf ") == 1
+
+
+def test_the_conf_of_another_hydra_application_is_left_alone(
+    ask: Callable[..., Any], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write(here, conf__config=FOREIGN, conf__model__tiny="layers: 18\n")
+    assert ask("lora=r8").experiments[0].axolotl["base_model"].endswith("tiny/model")
+    assert "conf is not read" in capsys.readouterr().err
+    with pytest.raises(SweepError, match="take the place of axosweep's own"):
+        ask("--config-dir", "conf", "lora=r8")
+    with pytest.raises(SweepError, match="--config-dir"):
+        own_conf()
+
+
+def test_a_root_config_of_ones_own_counts(ask: Callable[..., Any], here: Path) -> None:
+    text = (shipped_root() / "conf" / "config.yaml").read_text()
+    _write(here, conf__config=text.replace("seed: 42", "seed: 43"))
+    assert ask("lora=r8").experiments[0].axolotl["seed"] == 43
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("experiment__mine", "axolotl: {max_steps: 3}\n", "# @package _global_"),
+        ("lora__mine", "lora_r: 3\n", "# @package axolotl"),
+        ("experiment__mine", "# @package _global_\nmax_steps: 3\n", "below `axolotl:`"),
+        ("experiment__mine", "# @package _global_\ntrackin: {mode: offline}\n", "Did you mean tracking"),
+    ],
+)
+def test_what_a_file_says_where_nothing_reads_it_is_refused(
+    ask: Callable[..., Any], here: Path, name: str, text: str, says: str
+) -> None:
+    _write(here, **{f"conf__{name}": text})
+    with pytest.raises(SweepError, match=says):
+        ask(f"{name.partition('__')[0]}=mine")
+
+
+def test_a_folder_that_is_not_there_is_refused(ask: Callable[..., Any]) -> None:
+    with pytest.raises(SweepError, match="--config-dir nowhere: there is no such folder"):
+        ask("--config-dir", "nowhere", "lora=r8")
