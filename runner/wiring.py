@@ -26,7 +26,9 @@ class Executor(Protocol):
 
 
 def one_executor(experiments: Sequence[Experiment]) -> ExecutorChoice:
-    """The executor of a whole sweep. Raises SweepError when its runs name different ones."""
+    """The executor of a whole sweep. Raises SweepError when its runs name different ones, or different prices."""
+    if len({repr(experiment.prices) for experiment in experiments}) > 1:
+        raise SweepError("The runs of one sweep share one price table; do not sweep over prices or what is below it.")
     choices = {repr(experiment.executor): experiment.executor for experiment in experiments}
     if len(choices) > 1:
         raise SweepError("The runs of one sweep share one executor; do not sweep over executor or what is below it.")
@@ -81,4 +83,5 @@ def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> 
         for found in planned.run.inputs
         if found.kind is not InputKind.HUB
     )
-    return ModalExecutor(store, deployment, ledger, placed, tuple(inputs))
+    prices = plan.runs[0].run.experiment.prices
+    return ModalExecutor(store, deployment, ledger, placed, tuple(inputs), prices)

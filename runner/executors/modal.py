@@ -21,11 +21,13 @@ from modal_app.layout import SUBMISSION, Store
 from modal_app.remote import FETCH, Job, fetch_name, hub_model, mark_name
 from modal_app.settings import Deployment, train_function
 from modal_app.step import Step, StepKind, write_atomically
+from runner import terminal
 from runner.errors import SweepError
 from runner.executors.modal_gpus import Placement
 from runner.executors.modal_mirror import MirroredStep, ModalMirror, Names, listed
+from runner.executors.modal_rates import rates_now, stale_warning
 from runner.ledger import Event, Ledger, Record
-from runner.types import Plan
+from runner.types import Plan, PriceTable
 
 POLL_S = 2.0
 
@@ -41,6 +43,8 @@ class ModalExecutor:
     """Run key -> its GPUs, and its share of the sweep's cap."""
     inputs: Sequence[str]
     """Kept local inputs, as paths below the store's root."""
+    prices: PriceTable | None = None
+    """What is charged where Modal does not say it. None: no dollars are shown."""
 
     def execute(self, plan: Plan, watch: Callable[[], None]) -> None:
         """Submit what is not done, then follow until everything has ended. Interrupting leaves the cloud at work."""
@@ -86,8 +90,8 @@ class ModalExecutor:
                     local = self.store.root / name
                     put = batch.put_directory if local.is_dir() else batch.put_file
                     put(local.resolve(), f"/{name}")
-        submission = json.dumps({"names": asdict(names), "steps": [asdict(step) for step in steps]}, indent=1)
-        write_atomically(self.ledger.folder / SUBMISSION, submission)
+        submission = {"names": asdict(names), "steps": [asdict(step) for step in steps], "rates": self._rates()}
+        write_atomically(self.ledger.folder / SUBMISSION, json.dumps(submission, indent=1))
         with modal.Volume.from_name(names.runs_volume, create_if_missing=True, version=2).batch_upload(
             force=True
         ) as batch:
@@ -97,6 +101,15 @@ class ModalExecutor:
             for planned in plan.pending:
                 identity = self.store.folder(StepKind.TRAIN, planned.run.key).identity
                 batch.put_file(identity, f"/{identity.relative_to(self.store.root).as_posix()}")
+
+    def _rates(self) -> dict[str, Any] | None:
+        """The rates of this submission: whoever attaches shows the same dollars."""
+        if self.prices is None:
+            return None
+        rates = rates_now(self.prices)
+        if warning := stale_warning(self.prices, rates):
+            terminal.messages().print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
+        return rates.as_json()
 
     def _jobs(self, plan: Plan) -> dict[str, Job]:
         """A job per step that is not done here."""

@@ -37,6 +37,12 @@ class AppResponder:
     async def EnvironmentList(self, request: object) -> api_pb2.EnvironmentListResponse:
         return api_pb2.EnvironmentListResponse(items=[api_pb2.EnvironmentListItem(name=ENVIRONMENT, default=True)])
 
+    async def WorkspaceBillingRates(self, request: object) -> api_pb2.WorkspaceBillingRatesResponse:
+        rates = self._world.settings.billing_rates
+        if rates is None:
+            raise GRPCError(Status.UNIMPLEMENTED, "this workspace does not say what it pays")
+        return api_pb2.WorkspaceBillingRatesResponse(rates=dict(rates), formatted="\n".join(rates))
+
     async def WorkspaceNameLookup(self, request: object) -> api_pb2.WorkspaceNameLookupResponse:
         return api_pb2.WorkspaceNameLookupResponse(workspace_name="local", username="local")
 

@@ -81,6 +81,9 @@ class Settings:
     reload_after_commit: bool = False
     """Tell a container to reload a Volume that it has committed, which fails while it has files open there."""
 
+    billing_rates: Mapping[str, str] | None = None
+    """What the workspace pays, by Modal's names: `{"gpu_hour_cost_h100": "3.95"}`. None: it does not say."""
+
     token: tuple[str, str] = ("ak-local", "as-local")
     """The one token id and secret that are accepted."""
 

@@ -1,0 +1,98 @@
+"""Modal is asked what it charges, by its unmodified client; no answer, or a late one, is no obstacle."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+from grpclib import Status
+from modal_proto import api_pb2
+
+from runner.executors.modal_rates import ANSWER_WITHIN_S, stale_warning
+from runner.prices import Rates, rates_from
+from runner.types import PriceTable
+from tests.modal_server import ModalServer, Settings
+
+TABLE = PriceTable("2026-09-20", "somewhere", {"h100": 0.001, "h200": 0.0012}, 0.00001, 0.000002, 0.09)
+ASK = """
+import json
+from runner.executors.modal_rates import rates_now
+from runner.types import PriceTable
+table = PriceTable("2026-09-20", "somewhere", {"h100": 0.001, "h200": 0.0012}, 0.00001, 0.000002, 0.09)
+print(json.dumps(rates_now(table).as_json()))
+"""
+
+
+def ask(server: ModalServer) -> Rates:
+    """By a process of its own, as every client is."""
+    variables = {**os.environ, **server.environment(), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", ASK], env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    return Rates.from_json(said)
+
+
+@pytest.fixture
+def server() -> Any:
+    settings = Settings(billing_rates={"gpu_hour_cost_h100": "3.95", "cpu_hour_cost": "0.0473", "egress": "0.04"})
+    with ModalServer(settings) as server:
+        yield server
+
+
+def test_what_modal_answers_is_taken_and_the_rest_is_the_tables(server: ModalServer) -> None:
+    rates = ask(server)
+    assert rates.of("h100") == pytest.approx(3.95 / 3600)
+    assert rates.told({"h100", "cpu"}) == f"Modal's of {datetime.datetime.now(datetime.UTC).date()}"
+    assert rates.told({"h200", "memory"}).startswith("table of 2026-09-20")
+
+
+def test_names_that_modal_is_about_to_drop_are_not_asked_for(server: ModalServer) -> None:
+    reply = api_pb2.WorkspaceBillingRatesResponse(
+        rates={"gpu_hour_cost_h100": "3.95", "gpu_hour_cost_h200": "4.54", "cpu_hour_cost": "0.0473"},
+        deprecation_warnings={"gpu_hour_cost_h200": "renamed"},
+        deprecation_errors={"cpu_hour_cost": "gone"},
+    )
+    server.answer("WorkspaceBillingRates", reply)
+    rates = ask(server)
+    assert rates.told({"h100"}).startswith("Modal's")
+    assert rates.told({"h200", "cpu"}).startswith("table")
+
+
+def test_an_answer_that_is_no_number_is_no_answer(server: ModalServer) -> None:
+    server.answer("WorkspaceBillingRates", api_pb2.WorkspaceBillingRatesResponse(rates={"cpu_hour_cost": "a lot"}))
+    assert ask(server).told({"cpu"}).startswith("table")
+
+
+@pytest.mark.parametrize("status", [Status.UNIMPLEMENTED, Status.PERMISSION_DENIED, Status.UNAUTHENTICATED])
+def test_a_refusal_leaves_the_table(server: ModalServer, status: Status) -> None:
+    server.fail("WorkspaceBillingRates", status=status)
+    assert ask(server).told({"h100"}).startswith("table of 2026-09-20")
+
+
+def test_a_workspace_that_does_not_say_leaves_the_table() -> None:
+    with ModalServer(Settings()) as server:
+        assert ask(server).told({"h100"}).startswith("table of 2026-09-20")
+        assert not server.unknown_calls()
+
+
+@pytest.mark.slow
+def test_an_answer_that_does_not_come_is_not_waited_for(server: ModalServer) -> None:
+    release = server.hold("WorkspaceBillingRates")
+    began = time.monotonic()
+    assert ask(server).told({"h100"}).startswith("table of 2026-09-20")
+    assert time.monotonic() - began < ANSWER_WITHIN_S + 5
+    release()
+
+
+def test_an_old_table_is_warned_of_only_where_it_is_used() -> None:
+    later = datetime.date(2027, 1, 1)
+    assert "2026-09-20" in stale_warning(TABLE, rates_from(TABLE, {}, later))
+    assert stale_warning(TABLE, rates_from(TABLE, {}, datetime.date(2026, 10, 1))) == ""
+    names = ["gpu_hour_cost_h100", "gpu_hour_cost_h200", "cpu_hour_cost", "mem_gib_hour_cost"]
+    assert stale_warning(TABLE, rates_from(TABLE, dict.fromkeys(names, 1.0), later)) == ""
