@@ -1,19 +1,23 @@
-"""Who does a step on Modal, and what starts when it has ended: entries of one modal.Dict, and nothing else.
+"""Who does a job on Modal, and what starts when it has ended: entries of one modal.Dict, and nothing else.
 
 Volumes have no locks; putting only what is absent into a Dict is atomic. The entries, for a job named `train/<key>`:
 
-    train/<key>                who does it: a function call's id
-    train/<key>/after/<call>   who succeeds a claimant that has ended
-    call/train/<key>           the last call that was made for it
-    ended/train/<key>          how it ended, and by whom
-    waiting/<name>/train/<key> the job as JSON, put down for whoever does <name>
-    blocked/train/<key>        why it will not start
+    train/<key>                 its claim: which call does it or will do it, and for which sweep
+    train/<key>/after/<call>    the claim of who follows on that call, which has ended
+    ended/train/<key>           how it ended, and by which call
+    waiting/<call>/train/<key>  a job to start when what <call> does has ended
+    cancelled/train/<key>       somebody has ended it: not started until it is asked for again
+
+Whoever makes a call claims the job for it, so that the call counts from then on, long before its container is up.
+A call that no client has claimed (it was killed in between) claims for itself. Modal forgets an entry seven days after
+it was last read or written; what a call has said is forgotten as soon.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import modal
 import modal.exception
@@ -32,20 +36,36 @@ UNANSWERED = (
 )
 """What Modal's client raises when the service could not or would not answer."""
 
+Look = Callable[[str], Any]
+"""Entry -> its value, or None: a Dict's own `get`, or that of a copy."""
 
-def claim(claims: modal.Dict, name: str, me: str) -> str:
-    """The call that does the step: this one when nobody has claimed it, or who has is over. A retry is the same call.
 
-    Putting only what is absent is atomic. Of several that find the same dead claimant one succeeds it: the one that
-    first puts its name behind the dead one's.
+def claim(claims: modal.Dict, job: Job, me: str) -> str:
+    """The call that does the job: `me` unless another one is at work on it. A retry is the same call.
+
+    Of several that find the same ended call one follows on it: the one that first puts its name behind it.
     """
-    current = name
-    while not claims.put(current, me, skip_if_exists=True):
-        holder = claims.get(current)
-        if holder == me or is_live(holder):
-            return str(holder)
-        current = f"{name}/after/{holder}"
-    return me
+    while True:
+        key, last = last_claim(claims.get, job.name)
+        if last == me or (last is not None and is_at_work(claims.get, job.name, last)):
+            return last
+        if claims.put(key, _claim_of(job, me), skip_if_exists=True):
+            return me
+
+
+def last_claim(look: Look, name: str) -> tuple[str, str | None]:
+    """Where the next claim of a job goes, and the call that has the last one."""
+    key, call = name, None
+    while (found := look(key)) is not None:
+        call = str(found["call"])
+        key = f"{name}/after/{call}"
+    return key, call
+
+
+def is_at_work(look: Look, name: str, call: str) -> bool:
+    """Whether a call still does the job that it has claimed. What it starts afterwards is no part of that."""
+    ended = look(f"ended/{name}")
+    return not (ended is not None and ended["by"] == call) and is_live(call)
 
 
 def is_live(call_id: str) -> bool:
@@ -64,36 +84,65 @@ def is_live(call_id: str) -> bool:
     return False
 
 
-def leave_to(claimant: str, job: Job, claims: modal.Dict) -> None:
-    """Put down what waits for the step; when the claimant has ended meanwhile, go on in its place."""
-    for next_job in job.then:
-        claims.put(f"waiting/{job.name}/{next_job.name}", json.dumps(next_job.as_dict()))
-    ended = claims.get(f"ended/{job.name}")
-    if ended is not None and ended["by"] == claimant:
-        go_on(job, claims, job.then, ended["status"], ended["message"])
+@dataclass(slots=True)
+class Caller:
+    """Calls jobs, and claims them for the calls. Each function is found once, and bound once to the same options."""
+
+    claims: modal.Dict
+    _bound: dict[str, modal.Function[..., Any, Any]] = field(default_factory=dict)
+
+    def call(self, job: Job, claim_key: str) -> str:
+        """The call's id. When somebody else has put a claim there meanwhile, the call will find that and end."""
+        call = str(self._function(job).spawn(job.to_json()).object_id)
+        self.claims.put(claim_key, _claim_of(job, call), skip_if_exists=True)
+        return call
+
+    def _function(self, job: Job) -> modal.Function[..., Any, Any]:
+        found = f"{job.app}/{job.function}"
+        if found not in self._bound:
+            self._bound[found] = modal.Function.from_name(job.app, job.function)
+        if not job.options:
+            return self._bound[found]
+        bound = f"{found} {sorted(job.options.items())}"
+        if bound not in self._bound:
+            self._bound[bound] = self._bound[found].with_options(**job.options)
+        return self._bound[bound]
 
 
-def waiting(claims: modal.Dict, name: str) -> list[Job]:
-    """What other calls have put down for this step, each taken once."""
-    keys = [key for key in claims.keys() if str(key).startswith(f"waiting/{name}/")]  # noqa: SIM118 (not a mapping)
-    taken = (claims.pop(key, None) for key in keys)
-    return [Job.from_dict(json.loads(text)) for text in taken if text is not None]
+def leave_to(claims: modal.Dict, call: str, name: str, waiting: Iterable[Job]) -> Mapping[str, Any] | None:
+    """Put down what waits for a job that another call does.
+
+    None: that call starts it. Else it has ended meanwhile, in the way that is returned, and may not have seen it.
+    """
+    if entries := {f"waiting/{call}/{job.name}": job.to_json() for job in waiting}:
+        claims.update(entries)
+    ended = claims.get(f"ended/{name}")
+    return ended if ended is not None and ended["by"] == call else None
 
 
-def go_on(job: Job, claims: modal.Dict, jobs: Iterable[Job], status: str, message: str) -> None:
-    """Start what needed this step, or say why it will not start."""
-    for next_job in jobs:
-        if status == OutcomeStatus.SUCCEEDED:
-            function = modal.Function.from_name(next_job.app, next_job.function)
-            if next_job.options:
-                function = function.with_options(**next_job.options)
-            claims.put(f"call/{next_job.name}", function.spawn(json.dumps(next_job.as_dict())).object_id)
-        else:
-            _block(next_job, claims, f"{job.name}: {message}")
+def end(claims: modal.Dict, job: Job, me: str, status: str, message: str) -> None:
+    """Say how a job has ended. Whoever puts down later what waits for it reads this, and starts it without us."""
+    claims.put(f"ended/{job.name}", {"by": me, "status": status, "message": message})
 
 
-def _block(job: Job, claims: modal.Dict, cause: str) -> None:
-    """Say why a step, and whatever waits for it, will not start."""
-    claims.put(f"blocked/{job.name}", cause)
-    for next_job in job.then:
-        _block(next_job, claims, cause)
+def go_on(claims: modal.Dict, call: str, waiting: Iterable[Job], status: str) -> None:
+    """Start what has waited for what a call did, in its own sweep and by others' word, if that has succeeded.
+
+    Each is started before it is forgotten: killed in between, the same call starts what is missing.
+    """
+    entries = dict(claims.items())
+    left = {key: Job.from_json(text) for key, text in entries.items() if key.startswith(f"waiting/{call}/")}
+    jobs = {job.name: job for job in (*waiting, *left.values())}
+    caller = Caller(claims)
+    for job in jobs.values() if status == OutcomeStatus.SUCCEEDED else ():
+        key, last = last_claim(entries.get, job.name)
+        # A job that others wait for is called in any case: the call itself puts them down for who is at work.
+        at_work = last is not None and not job.awaited and is_at_work(entries.get, job.name, last)
+        if not at_work and f"cancelled/{job.name}" not in entries:
+            caller.call(job, key)
+    for key in left:
+        claims.pop(key, None)
+
+
+def _claim_of(job: Job, call: str) -> dict[str, str]:
+    return {"call": call, "sweep": job.sweep}

@@ -16,11 +16,11 @@ from typing import Any
 import modal
 
 from modal_app import remote
-from modal_app.claims import claim, go_on, leave_to, waiting
+from modal_app.claims import claim, end, go_on, leave_to
 from modal_app.layout import StepFolder
 from modal_app.remote import Job
 from modal_app.state import observe
-from modal_app.step import FailureReason, Outcome, OutcomeStatus, write_atomically
+from modal_app.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
 
 Ending = tuple[str, str]
 """An OutcomeStatus and a message."""
@@ -28,30 +28,40 @@ Ending = tuple[str, str]
 
 def fetch(text: str) -> dict[str, Any]:
     """Bring one base model at one commit into the shared cache, then start the datasets and runs that need it."""
-    return _run(Job.from_dict(json.loads(text)), _fetch)
+    return _run(text, _fetch)
 
 
 def preprocess(text: str) -> dict[str, Any]:
     """Make one dataset, then start the runs that read it."""
-    return _run(Job.from_dict(json.loads(text)), _work)
+    return _run(text, _work)
 
 
 def train(text: str) -> dict[str, Any]:
     """Train one run; a later call of the same input goes on from its newest whole checkpoint."""
-    return _run(Job.from_dict(json.loads(text)), _work)
+    return _run(text, _work)
 
 
-def _run(job: Job, work: Callable[[Job], Ending]) -> dict[str, Any]:
+def _run(text: str, work: Callable[[Job], Ending]) -> dict[str, Any]:
+    job, me = Job.from_json(text), modal.current_function_call_id() or ""
     claims = modal.Dict.from_name(job.claims, create_if_missing=True)
-    name, me = job.name, modal.current_function_call_id() or ""
-    if (claimant := claim(claims, name, me)) != me:
-        leave_to(claimant, job, claims)
-        return {"name": name, "status": "claimed", "message": ""}
+    claimant = claim(claims, job, me)
+    _reload(job)
+    waiting = job.read_waiting()
+    if claimant != me:
+        if (ended := leave_to(claims, claimant, job.name, waiting)) is not None:
+            go_on(claims, claimant, waiting, ended["status"])
+        return {"name": job.name, "status": "claimed", "message": ""}
     status, message = work(job)
-    # Said before the waiting are looked up: whoever puts its name down later reads it, and needs nobody.
-    claims.put(f"ended/{name}", {"by": me, "status": status, "message": message})
-    go_on(job, claims, [*job.then, *waiting(claims, name)], status, message)
-    return {"name": name, "status": status, "message": message}
+    end(claims, job, me, status, message)
+    go_on(claims, me, waiting, status)
+    return {"name": job.name, "status": status, "message": message}
+
+
+def _reload(job: Job) -> None:
+    """See what has been put on the Volumes since this container started: by its client, or by another call of this
+    job that has ended in between."""
+    for name in (job.cache_volume, job.runs_volume):
+        modal.Volume.from_name(name).reload()
 
 
 def _work(job: Job) -> Ending:
@@ -85,7 +95,7 @@ def _fetch(job: Job) -> Ending:
 
 def _written(job: Job) -> list[modal.Volume]:
     """The Volumes that a step writes to; the trainers' cache is mounted read-only."""
-    names = [job.runs_volume] if job.function == "train" else [job.cache_volume, job.runs_volume]
+    names = [job.runs_volume] if job.read_step().kind is StepKind.TRAIN else [job.cache_volume, job.runs_volume]
     return [modal.Volume.from_name(name) for name in names]
 
 

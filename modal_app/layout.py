@@ -15,6 +15,9 @@ SUBMISSION = "submission.json"
 STEPS = "steps.json"
 """Beside it on the runs Volume: the steps themselves, and what waits for each."""
 
+SEEN = "seen.json"
+"""Beside it in a mirror: when somebody last looked, and whether everything had ended by then."""
+
 SAMPLES = "samples.json"
 """In a prepared dataset: some of its rows, decoded."""
 

@@ -7,17 +7,18 @@ from Modal's entrypoint, which has threads.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modal_app.layout import Store
+from modal_app.layout import STEPS, Store
 from modal_app.step import Step, StepKind
 
 CACHE_MOUNT = Path("/cache")
@@ -41,38 +42,56 @@ STOP_GRACE_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One function call: a step, where its names are, and what to start when it has succeeded."""
+    """One function call, as its argument: what to do, by name, and where everything is.
 
-    step: str
-    """Step as JSON."""
+    Small whatever it does: the step itself, and what waits for it, are in the sweep's folder on the runs Volume.
+    """
+
+    name: str
+    """What the call does, once for everybody: the key of its claim, such as `train/<key>`."""
+    sweep: str
+    """The sweep that calls it."""
     app: str
+    function: str
     claims: str
     """The modal.Dict of claims."""
     cache_volume: str
     runs_volume: str
-    max_attempts: int = 3
-    function: str = "train"
     options: Mapping[str, Any] = field(default_factory=dict)
     """with_options of its call: gpu, timeout, ..."""
-    then: tuple[Job, ...] = ()
+    awaited: bool = False
+    """Whether other jobs wait for it."""
+    max_attempts: int = 3
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Job:
-        return cls(**{**raw, "then": tuple(cls.from_dict(one) for one in raw["then"])})
+    def from_json(cls, text: str) -> Job:
+        return cls(**json.loads(text))
 
-    def read_step(self) -> Step:
-        return Step.from_json(self.step)
+    def read_step(self, mount: Path = RUNS_MOUNT) -> Step:
+        """The step, from the mounted Volume."""
+        return Step.from_json(self._sweep_file(mount)["steps"][self.name])
 
-    @property
-    def name(self) -> str:
-        """What the call does, once for everybody: the key of its claim."""
-        step = self.read_step()
-        if self.function == FETCH:
-            return fetch_name(step)
-        return f"{step.kind}/{step.key}"
+    def read_waiting(self, mount: Path = RUNS_MOUNT) -> list[Job]:
+        """What its own sweep starts when it has succeeded, from the mounted Volume."""
+        return [Job(**raw) for raw in self._sweep_file(mount)["waiting"].get(self.name, ())]
+
+    def _sweep_file(self, mount: Path) -> dict[str, Any]:
+        path = Store(mount).sweeps / self.sweep / STEPS
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return raw
+
+
+def steps_file(steps: Mapping[str, Step], waiting: Mapping[str, Sequence[Job]]) -> str:
+    """A sweep's steps by the names of their jobs, and what waits for each, as a Job reads it."""
+    return json.dumps(
+        {
+            "steps": {name: step.to_json() for name, step in steps.items()},
+            "waiting": {name: [asdict(job) for job in jobs] for name, jobs in waiting.items()},
+        }
+    )
 
 
 def hub_model(step: Step) -> tuple[str, str] | None:

@@ -24,7 +24,7 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
     if is_mirror(store):
         from runner.executors import modal_verbs
 
-        return modal_verbs.cancel(store, runs)
+        return modal_verbs.cancel(store, runs, sweep)
     steps = {(StepKind.TRAIN, run.key) for run in runs} | {(StepKind.PREPROCESS, run.data_key) for run in runs}
     launchers = live_launchers(store, sweep) if sweep else []
     for launcher in launchers:

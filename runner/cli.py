@@ -71,19 +71,34 @@ def _status(words: list[str]) -> int:
     from runner import report
     from runner.compare import compare_sweep
     from runner.finding import sweep_in
+    from runner.ledger import sweep_ids
+    from runner.seen import stale
     from runner.status import all_sweeps
     from runner.store import stores
 
     parser = _parser("status", "How every sweep stands, or every run of one sweep.")
     parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it")
+    parser.add_argument("--refresh", action="store_true", help="look at Modal first; else its sweeps are as last seen")
     asked = parser.parse_args(words)
     known = stores(asked.store)
     if asked.sweep is None:
-        report.show_sweeps(all_sweeps(*known), known[0], as_json=asked.json)
+        asked_for = [(store, sweep) for store in known for sweep in sweep_ids(store)]
     else:
         found = sweep_in(known, asked.sweep)
+        asked_for = [(found.store, found.sweep)]
+    old = [(store, sweep) for store, sweep in asked_for if stale(store, sweep)]
+    if asked.refresh and old:
+        from runner.executors import modal_verbs
+
+        for store, sweep in old:
+            modal_verbs.look(store, sweep)
+    if asked.sweep is None:
+        report.show_sweeps(all_sweeps(*known), known[0], as_json=asked.json)
+    else:
         rows = compare_sweep(found.store, found.sweep)
         report.show_rows(rows, found.store, found.sweep, as_json=asked.json)
+    for text in filter(None, (stale(store, sweep) for store, sweep in old)):
+        terminal.messages().print(text, markup=False, soft_wrap=True)
     return 0
 
 

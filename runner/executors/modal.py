@@ -1,4 +1,4 @@
-"""Runs a plan on Modal: deploy once per program, upload what is missing, spawn, then follow.
+"""Runs a plan on Modal: deploy once per program, upload what is missing, call what nobody works on, then follow.
 
 The cloud does not need this process: what is submitted goes on when it ends, and `axosweep attach` follows it again.
 """
@@ -6,30 +6,32 @@ The cloud does not need this process: what is submitted goes on when it ends, an
 from __future__ import annotations
 
 import contextlib
+import io
 import json
-import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 import modal
 import modal.exception
 
+from modal_app.claims import Caller, is_at_work, last_claim, leave_to
 from modal_app.deployment import build_app
-from modal_app.layout import SUBMISSION, Store
-from modal_app.remote import FETCH, Job, fetch_name, hub_model, mark_name
+from modal_app.layout import STEPS, SUBMISSION, Store
+from modal_app.remote import Job, fetch_name, steps_file
 from modal_app.settings import Deployment, train_function
-from modal_app.step import Step, StepKind, write_atomically
+from modal_app.step import OutcomeStatus, Step, StepKind, write_atomically
 from runner import terminal
 from runner.errors import SweepError
+from runner.executors.modal_errors import explained
 from runner.executors.modal_gpus import Placement
-from runner.executors.modal_mirror import MirroredStep, ModalMirror, Names, listed
+from runner.executors.modal_mirror import MirroredStep, ModalMirror, Names, follow, listed
 from runner.executors.modal_rates import rates_now, stale_warning
+from runner.executors.modal_work import Work, job_name, make_work
 from runner.ledger import Event, Ledger, Record
 from runner.types import Plan, PriceTable
-
-POLL_S = 2.0
 
 
 @dataclass(slots=True)
@@ -46,41 +48,39 @@ class ModalExecutor:
     prices: PriceTable | None = None
     """What is charged where Modal does not say it. None: no dollars are shown."""
 
-    def execute(self, plan: Plan, watch: Callable[[], None]) -> None:
-        """Submit what is not done, then follow until everything has ended. Interrupting leaves the cloud at work."""
-        jobs = self._jobs(plan)
-        names = Names(self.deployment.cache_volume, self.deployment.runs_volume, self.deployment.claims)
-        mirror = ModalMirror(self.store, names)
-        steps = mirrored_steps(plan)
-        self._deploy()
-        self._upload(plan, names, steps)
-        done = mirror.done()
-        for job in _trees(plan, jobs, done):
-            self._spawn(job)
-        while not mirror.look(steps):
-            watch()
-            time.sleep(POLL_S)
-        mirror.note_blocked(steps, self.ledger)
-        watch()
-
-    def _deploy(self) -> None:
-        """Once per program: the app's name names it, so what is there already is the same."""
+    def check(self) -> None:
+        """Raises SweepError for what Modal would refuse, before anything is made here or there."""
         try:
-            modal.Secret.from_name(self.deployment.secret).hydrate()
-            with contextlib.suppress(modal.exception.NotFoundError):
-                modal.Function.from_name(self.deployment.app_name, "train").hydrate()
-                return
-            build_app(self.deployment).deploy()
+            with explained():
+                modal.Secret.from_name(self.deployment.secret).hydrate()
         except modal.exception.NotFoundError as error:
             raise SweepError(
                 f"Modal has no secret {self.deployment.secret}. Create it:\n  modal secret create "
                 f"{self.deployment.secret} HUGGINGFACE_TOKEN=hf_... WANDB_API_KEY=..."
             ) from error
-        except modal.exception.AuthError as error:
-            raise SweepError(f"Modal did not let us in ({error}). Run `modal token new`.") from error
 
-    def _upload(self, plan: Plan, names: Names, steps: Sequence[MirroredStep]) -> None:
-        """Local inputs, by content, to the cache Volume; the sweep's plan to the runs Volume, for whoever attaches."""
+    def execute(self, plan: Plan, watch: Callable[[], None]) -> None:
+        """Submit what is not done, then follow until everything has ended. Interrupting leaves the cloud at work."""
+        names = Names(self.deployment.cache_volume, self.deployment.runs_volume, self.deployment.claims)
+        mirror = ModalMirror(self.store, names)
+        steps = mirrored_steps(plan)
+        with explained():
+            self._deploy()
+            work = make_work(plan, self._job, mirror.done())
+            self._upload(plan, names, steps, work)
+            self._submit(work)
+            follow(mirror, steps, self.ledger, watch)
+
+    def _deploy(self) -> None:
+        """Once per program: the app's name names it, so what is there already is the same."""
+        with contextlib.suppress(modal.exception.NotFoundError):
+            modal.Function.from_name(self.deployment.app_name, "train").hydrate()
+            return
+        build_app(self.deployment).deploy()
+
+    def _upload(self, plan: Plan, names: Names, steps: Sequence[MirroredStep], work: Work) -> None:
+        """Local inputs, by content, to the cache Volume; to the runs Volume the sweep's plan, for whoever attaches,
+        and its steps, for the calls: a config may be longer than a call's argument."""
         cache = modal.Volume.from_name(names.cache_volume, create_if_missing=True, version=2)
         there = {PurePosixPath(entry.path).name for entry in listed(cache, "inputs")}
         missing = [name for name in self.inputs if PurePosixPath(name).name not in there]
@@ -98,6 +98,7 @@ class ModalExecutor:
             folder = f"/sweeps/{plan.sweep}"
             batch.put_file(self.ledger.folder / "plan.json", f"{folder}/plan.json")
             batch.put_file(self.ledger.folder / SUBMISSION, f"{folder}/{SUBMISSION}")
+            batch.put_file(io.BytesIO(steps_file(work.steps, work.waiting).encode()), f"{folder}/{STEPS}")
             for planned in plan.pending:
                 identity = self.store.folder(StepKind.TRAIN, planned.run.key).identity
                 batch.put_file(identity, f"/{identity.relative_to(self.store.root).as_posix()}")
@@ -111,10 +112,34 @@ class ModalExecutor:
             terminal.messages().print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
         return rates.as_json()
 
-    def _jobs(self, plan: Plan) -> dict[str, Job]:
-        """A job per step that is not done here."""
-        steps = [dataset.step for dataset in plan.datasets] + [planned.step for planned in plan.pending]
-        return {f"{step.kind}/{step.key}": self._job(step) for step in steps}
+    def _submit(self, work: Work) -> None:
+        """Call what nobody works on. What somebody does is left to them, with all that waits for it."""
+        claims = modal.Dict.from_name(self.deployment.claims, create_if_missing=True)
+        entries = dict(claims.items())
+        for name in work.names:
+            if f"cancelled/{name}" in entries:
+                claims.pop(f"cancelled/{name}", None)
+        caller, jobs = Caller(claims), deque(work.first)
+        while jobs:
+            job = jobs.popleft()
+            step, waiting = work.steps[job.name], work.waiting.get(job.name, ())
+            key, call = last_claim(entries.get, job.name)
+            if call is None or not is_at_work(entries.get, job.name, call):
+                self._call(caller, job, key, step)
+            elif (ended := leave_to(claims, call, job.name, waiting)) is None:
+                facts = {"call": call}
+                self.ledger.append(Record(Event.FOLLOWED, step.kind, step.key, message=job.name, facts=facts))
+            elif ended["status"] == OutcomeStatus.SUCCEEDED:
+                entries = dict(claims.items())
+                jobs += waiting
+            else:
+                self._call(caller, job, key, step)
+
+    def _call(self, caller: Caller, job: Job, key: str, step: Step) -> None:
+        """The intent is recorded before the call, its id after it."""
+        self.ledger.append(Record(Event.SUBMITTED, step.kind, step.key, message=job.name))
+        facts = {"call": caller.call(job, key)}
+        self.ledger.append(Record(Event.STARTED, step.kind, step.key, message=job.name, facts=facts))
 
     def _job(self, step: Step) -> Job:
         function, options = step.kind.value, {}
@@ -124,12 +149,13 @@ class ModalExecutor:
             options = self._options(placement)
         names = self.deployment
         return Job(
-            step=step.to_json(),
+            name=job_name(step),
+            sweep=step.sweep,
             app=names.app_name,
+            function=function,
             claims=names.claims,
             cache_volume=names.cache_volume,
             runs_volume=names.runs_volume,
-            function=function,
             options=options,
         )
 
@@ -142,17 +168,6 @@ class ModalExecutor:
             options["max_containers"] = placement.max_containers
         return options
 
-    def _spawn(self, job: Job) -> None:
-        """The intent is recorded before the call, its id after it."""
-        step = job.read_step()
-        self.ledger.append(Record(Event.SUBMITTED, step.kind, step.key, message=job.name))
-        function = modal.Function.from_name(job.app, job.function)
-        if job.options:
-            function = function.with_options(**job.options)
-        call = function.spawn(json.dumps(job.as_dict()))
-        modal.Dict.from_name(job.claims, create_if_missing=True).put(f"call/{job.name}", call.object_id)
-        self.ledger.append(Record(Event.STARTED, step.kind, step.key, message=job.name, facts={"call": call.object_id}))
-
 
 def mirrored_steps(plan: Plan) -> list[MirroredStep]:
     datasets = [
@@ -160,34 +175,3 @@ def mirrored_steps(plan: Plan) -> list[MirroredStep]:
         for dataset in plan.datasets
     ]
     return datasets + [MirroredStep(StepKind.TRAIN, one.run.key, one.run.data_key) for one in plan.runs]
-
-
-def _trees(plan: Plan, jobs: Mapping[str, Job], done: set[str]) -> list[Job]:
-    """What to call: a model with what waits for it, a dataset with its runs, or a run whose dataset is there."""
-    roots: list[Job] = []
-    for dataset in plan.datasets:
-        names = [f"{StepKind.TRAIN}/{key}" for key in dataset.runs]
-        waiting = [jobs[name] for name in names if name in jobs and mark_name(name) not in done]
-        preprocess = jobs[f"{StepKind.PREPROCESS}/{dataset.key}"]
-        if mark_name(preprocess.name) in done:
-            roots += waiting
-        elif waiting:
-            roots.append(replace(preprocess, then=tuple(waiting)))
-    return _after_their_models(roots, done)
-
-
-def _after_their_models(roots: Sequence[Job], done: set[str]) -> list[Job]:
-    """The same, each hub model that is not there yet fetched once before all that needs it."""
-    behind: dict[str, Job] = {}
-    free: list[Job] = []
-    for root in roots:
-        if hub_model(root.read_step()) is None:
-            free.append(root)
-            continue
-        fetch = replace(root, function=FETCH, options={}, then=())
-        if mark_name(fetch.name) in done:
-            free.append(root)
-        else:
-            known = behind.get(fetch.name, fetch)
-            behind[fetch.name] = replace(known, then=(*known.then, root))
-    return [*behind.values(), *free]

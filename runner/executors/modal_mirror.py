@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,16 +15,21 @@ from typing import Any
 import modal
 import modal.exception
 
-from modal_app.claims import is_live
-from modal_app.layout import SUBMISSION, Store
+from modal_app.claims import is_live, last_claim
+from modal_app.layout import SEEN, SUBMISSION, Store
 from modal_app.remote import DONE
 from modal_app.state import REMOTE, Phase, observe
-from modal_app.step import StepKind, write_atomically
+from modal_app.step import OutcomeStatus, StepKind, write_atomically
 from runner.errors import SweepError
 from runner.ledger import Event, Ledger, Record
+from runner.standing import unbegun
 
 OF_STEP = ("run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml")
 OF_ATTEMPT = ("started.json", "result.json", "train.json", "exit.json", "log.txt")
+POLL_S = 2.0
+
+Entries = Mapping[str, Any]
+"""A copy of the claims: `modal_app.claims` tells what they mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class MirroredStep:
     key: str
     data_key: str
     fetch: str = ""
-    """The job that fetches its base model first; empty when there is none."""
+    """The job that fetches a dataset's base model first; empty when there is none."""
 
     @property
     def name(self) -> str:
@@ -57,6 +62,10 @@ class ModalMirror:
     names: Names
     _sizes: dict[str, int] = field(default_factory=dict)
     """Volume path -> size already mirrored."""
+    _over: set[str] = field(default_factory=set)
+    """Calls that have ended."""
+    _settled: dict[str, str | None] = field(default_factory=dict)
+    """Step -> its last call, of those that were copied after everything had ended that could change them."""
 
     def look(self, steps: Sequence[MirroredStep]) -> bool:
         """`refresh`, for whoever goes on looking: while Modal cannot be reached, nothing is known to have ended."""
@@ -67,53 +76,80 @@ class ModalMirror:
 
     def refresh(self, steps: Sequence[MirroredStep]) -> bool:
         """Bring the steps up to date; True when none of them goes on. Raises what Modal's client raises."""
-        claims = modal.Dict.from_name(self.names.claims, create_if_missing=True)
-        datasets = [step for step in steps if step.kind is StepKind.PREPROCESS]
-        live_datasets = {step.key for step in datasets if self._lives(claims, step.name, step.fetch)}
+        before = {step.key: (step.name, step.fetch) for step in steps if step.kind is StepKind.PREPROCESS}
+        entries, live = self._live({name for step in steps for name in (step.name, step.fetch) if name})
         going_on = False
         for step in steps:
-            if self._has_ended(step):
+            goes_on = step.name in live or (
+                f"cancelled/{step.name}" not in entries and any(name in live for name in before.get(step.data_key, ()))
+            )
+            going_on |= goes_on
+            call = last_claim(entries.get, step.name)[1]
+            if self._is_done(step) or (not goes_on and self._settled.get(step.name, "") == call):
                 continue
-            live = step.key in live_datasets or self._goes_on(step, claims, live_datasets)
             self._mirror(step)
-            self._note(step, live=live)
-            going_on |= live
+            self._note(step, live=goes_on)
+            if not goes_on:
+                self._settled[step.name] = call
         return not going_on
 
     def done(self) -> set[str]:
         """The marks of every finished step and fetched model, by one listing of the runs Volume."""
         return {PurePosixPath(entry.path).name for entry in listed(self._volume(self.names.runs_volume), DONE)}
 
-    def note_blocked(self, steps: Sequence[MirroredStep], ledger: Ledger) -> None:
-        """Record why steps will not start that wait for something that failed: no folder of theirs can tell."""
-        claims = modal.Dict.from_name(self.names.claims, create_if_missing=True)
+    def note_unbegun(self, steps: Sequence[MirroredStep], ledger: Ledger) -> None:
+        """Record why steps have not begun, when nothing goes on any more: no folder of theirs can tell."""
+        entries = dict(self._claims().items())
+        noted = unbegun(ledger.records())
+        fetches = {step.key: step.fetch for step in steps}
         for step in steps:
             if observe(self.store, step.kind, step.key).phase is not Phase.ABSENT:
                 continue
-            if (cause := claims.get(f"blocked/{step.name}")) is not None:
-                record = Record(Event.FINISHED, step.kind, step.key, status=str(Phase.LOST), message=str(cause))
-                ledger.append(record)
+            before = (f"{StepKind.PREPROCESS}/{step.data_key}", fetches.get(step.data_key, ""))
+            why = _why_not_begun(entries, step.name, before)
+            if step.key not in noted or noted[step.key].message != why:
+                ledger.append(Record(Event.FINISHED, step.kind, step.key, status=str(Phase.LOST), message=why))
 
-    def cancel(self, steps: Sequence[MirroredStep]) -> int:
-        """End the calls that work on these steps, containers included; returns how many there were."""
-        claims = modal.Dict.from_name(self.names.claims, create_if_missing=True)
-        names = {name for step in steps for name in (step.name, step.fetch) if name}
-        calls = {call for name in names for call in _calls(claims, name) if is_live(call)}
-        for call in calls:
+    def cancel(self, steps: Sequence[MirroredStep], sweep: str | None) -> set[str]:
+        """End the calls that work on these runs, containers included, and let those not be started that wait.
+
+        With the sweep they are all of, its datasets and models too, unless another sweep is at work on them or waits
+        for them. Returns the names of the jobs that were ended.
+        """
+        claims = self._claims()
+        mine = {step.name for step in steps if step.kind is StepKind.TRAIN}
+        claims.update({f"cancelled/{name}": time.time() for name in mine})
+        entries = dict(claims.items())
+        calls = {name: call for name in mine if (call := last_claim(entries.get, name)[1])}
+        if sweep is not None:
+            shared = {name for step in steps for name in (step.name, step.fetch) if name} - mine
+            calls |= {name: call for name in shared if (call := _only_for(entries, name, sweep, mine | shared))}
+        live = {name: call for name, call in calls.items() if is_live(call)}
+        for call in live.values():
             modal.FunctionCall.from_id(call).cancel(terminate_containers=True)
-        return len(calls)
+        return set(live)
 
-    def _has_ended(self, step: MirroredStep) -> bool:
-        return observe(self.store, step.kind, step.key).phase in (Phase.SUCCEEDED, Phase.FAILED)
+    def _live(self, names: Collection[str]) -> tuple[Entries, set[str]]:
+        """The claims, and the jobs that a call works on or will.
 
-    def _goes_on(self, step: MirroredStep, claims: modal.Dict, live_datasets: set[str]) -> bool:
-        """Whether a call works on a step, or will once its dataset is there."""
-        if self._lives(claims, step.name):
-            return True
-        return step.kind is StepKind.TRAIN and step.data_key in live_datasets
+        A call starts others before it ends. So that nothing goes on is known only when a look after the last call's
+        end finds no other call than before.
+        """
+        calls: dict[str, str] | None = None
+        while True:
+            entries, before = dict(self._claims().items()), calls
+            calls = {name: call for name in names if (call := last_claim(entries.get, name)[1])}
+            live = {name for name, call in calls.items() if self._is_live(call)}
+            if live or calls == before:
+                return entries, live
 
-    def _lives(self, claims: modal.Dict, *names: str) -> bool:
-        return any(is_live(call) for name in names if name for call in _calls(claims, name))
+    def _is_live(self, call: str) -> bool:
+        if call not in self._over and not is_live(call):
+            self._over.add(call)
+        return call not in self._over
+
+    def _is_done(self, step: MirroredStep) -> bool:
+        return observe(self.store, step.kind, step.key).phase is Phase.SUCCEEDED
 
     def _mirror(self, step: MirroredStep) -> None:
         """Copy the small files of a step's folder that have grown."""
@@ -150,10 +186,25 @@ class ModalMirror:
     def _volume(self, name: str) -> modal.Volume:
         return modal.Volume.from_name(name)
 
+    def _claims(self) -> modal.Dict:
+        return modal.Dict.from_name(self.names.claims, create_if_missing=True)
 
-def _calls(claims: modal.Dict, name: str) -> set[str]:
-    """The last call that was made for a job, and the one that has claimed it: they differ when sweeps overlap."""
-    return {str(call) for key in (f"call/{name}", name) if (call := claims.get(key)) is not None}
+
+def follow(mirror: ModalMirror, steps: Sequence[MirroredStep], ledger: Ledger, watch: Callable[[], None]) -> None:
+    """Look until everything has ended, calling `watch` after each look."""
+    while not look_once(mirror, steps, ledger):
+        watch()
+        time.sleep(POLL_S)
+    watch()
+
+
+def look_once(mirror: ModalMirror, steps: Sequence[MirroredStep], ledger: Ledger) -> bool:
+    """Bring a sweep's mirror up to date, and note how old it is from now on; True when everything has ended."""
+    over = mirror.look(steps)
+    if over:
+        mirror.note_unbegun(steps, ledger)
+    write_atomically(ledger.folder / SEEN, json.dumps({"at": time.time(), "over": over}))
+    return over
 
 
 def fetch_sweep(store: Store, sweep: str, runs_volume: str) -> tuple[Names, list[MirroredStep]]:
@@ -162,14 +213,20 @@ def fetch_sweep(store: Store, sweep: str, runs_volume: str) -> tuple[Names, list
     Raises SweepError when the runs Volume has no such sweep.
     """
     volume = modal.Volume.from_name(runs_volume)
-    files = [entry for entry in listed(volume, f"sweeps/{sweep}") if entry.path.endswith(".json")]
+    here = store.sweeps / sweep
+    wanted = ("plan.json", SUBMISSION)
+    files = [entry for entry in listed(volume, f"sweeps/{sweep}") if PurePosixPath(entry.path).name in wanted]
     if not files:
         known = ", ".join(PurePosixPath(entry.path).name for entry in listed(volume, "sweeps")) or "none"
         raise SweepError(f"The Volume {runs_volume} has no sweep {sweep}. It has: {known}.")
+    here.mkdir(parents=True, exist_ok=True)
     for entry in files:
-        target = store.root / entry.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, read_text(volume, entry.path))
+        write_atomically(here / PurePosixPath(entry.path).name, read_text(volume, entry.path))
+    return submission(store, sweep)
+
+
+def submission(store: Store, sweep: str) -> tuple[Names, list[MirroredStep]]:
+    """What a sweep of the mirror has submitted, and under which names. Raises FileNotFoundError when it has not."""
     raw = json.loads((store.sweeps / sweep / SUBMISSION).read_text(encoding="utf-8"))
     steps = [MirroredStep(**one | {"kind": StepKind(one["kind"])}) for one in raw["steps"]]
     return Names(**raw["names"]), steps
@@ -185,3 +242,22 @@ def listed(volume: modal.Volume, path: str) -> list[Any]:
         return list(volume.listdir(path))
     except (modal.exception.NotFoundError, FileNotFoundError):
         return []
+
+
+def _why_not_begun(entries: Entries, name: str, before: Sequence[str]) -> str:
+    if f"cancelled/{name}" in entries:
+        return "cancelled before it began"
+    for one in before:
+        call, ended = last_claim(entries.get, one)[1], entries.get(f"ended/{one}")
+        if ended and ended["by"] == call and ended["status"] != OutcomeStatus.SUCCEEDED:
+            return f"{one}: {ended['message']}"
+    return "nothing works on it; the same line again starts it"
+
+
+def _only_for(entries: Entries, name: str, sweep: str, names: Collection[str]) -> str | None:
+    """The call that does a job for this sweep, if nobody else waits for it."""
+    call = last_claim(entries.get, name)[1]
+    if call is None or not any(claim == {"call": call, "sweep": sweep} for claim in entries.values()):
+        return None
+    left = {key.removeprefix(f"waiting/{call}/") for key in entries if key.startswith(f"waiting/{call}/")}
+    return call if left <= set(names) else None

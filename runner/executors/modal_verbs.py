@@ -1,20 +1,21 @@
-"""What the verbs do with a sweep on Modal: attach to it, cancel it. From its id alone, on any machine."""
+"""What the verbs do with a sweep on Modal: attach to it, look once, follow a run, cancel."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 
 import modal.exception
 
 from modal_app.layout import SUBMISSION, Store
-from modal_app.step import StepKind
+from modal_app.state import Phase, observe
 from runner.errors import SweepError
-from runner.executors.modal_mirror import MirroredStep, ModalMirror, Names, fetch_sweep
+from runner.executors.modal_errors import explained
+from runner.executors.modal_mirror import MirroredStep, ModalMirror, fetch_sweep, follow, look_once, submission
 from runner.ledger import Ledger, SweepRun
 
-POLL_S = 2.0
+CANCEL_WAIT_S = 60.0
+"""Modal kills a cancelled container 30 s after it was asked to stop; then what it has left can be copied."""
 
 
 def attach(store: Store, sweep: str, runs_volume: str, watch: Callable[[], None]) -> None:
@@ -23,48 +24,65 @@ def attach(store: Store, sweep: str, runs_volume: str, watch: Callable[[], None]
     Raises SweepError when the Volume has no such sweep, or Modal does not let us in.
     """
     try:
-        names, steps = fetch_sweep(store, sweep, runs_volume)
-        mirror = ModalMirror(store, names)
-        while not mirror.look(steps):
-            watch()
-            time.sleep(POLL_S)
-        mirror.note_blocked(steps, Ledger(store, sweep))
-        watch()
+        with explained():
+            names, steps = fetch_sweep(store, sweep, runs_volume)
+            follow(ModalMirror(store, names), steps, Ledger(store, sweep), watch)
     except modal.exception.NotFoundError as error:
         raise SweepError(f"Modal has no Volume {runs_volume}: nothing was submitted there ({error}).") from error
-    except modal.exception.AuthError as error:
-        raise SweepError(f"Modal did not let us in ({error}). Run `modal token new`.") from error
 
 
-def refresh(store: Store, runs: Sequence[SweepRun]) -> None:
-    """Look once at the runs of a mirrored sweep."""
-    names = _names(store, runs)
-    if names is not None:
-        ModalMirror(store, names).refresh(_steps(runs))
+def look(store: Store, sweep: str) -> None:
+    """Bring a sweep of the mirror up to date, once. Does nothing for one that was never submitted."""
+    if not (store.sweeps / sweep / SUBMISSION).exists():
+        return
+    with explained():
+        names, steps = submission(store, sweep)
+        look_once(ModalMirror(store, names), steps, Ledger(store, sweep))
 
 
-def cancel(store: Store, runs: Sequence[SweepRun]) -> int:
-    """End the calls that work on these runs, containers included; returns how many there were."""
-    names = _names(store, runs)
-    if names is None:
+def watcher(store: Store, run: SweepRun) -> Callable[[], bool]:
+    """To be called again and again: brings one run up to date, and tells whether it goes on."""
+    found = _submitted(store, [run], None)
+    if found is None:
+        return lambda: False
+    mirror, steps = found
+
+    def goes_on() -> bool:
+        with explained():
+            return not mirror.look(steps)
+
+    return goes_on
+
+
+def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
+    """End the calls that work on these runs, containers included; returns how many there were.
+
+    The containers get time to save a checkpoint, and what they leave is waited for.
+    """
+    found = _submitted(store, runs, sweep)
+    if found is None:
         return 0
-    mirror = ModalMirror(store, names)
-    ended = mirror.cancel(_steps(runs))
-    mirror.refresh(_steps(runs))
-    return ended
+    mirror, steps = found
+    with explained():
+        ended = mirror.cancel(steps, sweep)
+        deadline = time.monotonic() + CANCEL_WAIT_S
+        waited_for = [step for step in steps if step.name in ended]
+        while True:
+            ModalMirror(store, mirror.names).refresh(steps)  # a fresh one takes nothing for settled
+            phases = [observe(store, step.kind, step.key).phase for step in waited_for]
+            if Phase.LOST not in phases or time.monotonic() > deadline:
+                return len(ended)
+            time.sleep(1.0)
 
 
-def _steps(runs: Sequence[SweepRun]) -> list[MirroredStep]:
-    datasets = dict.fromkeys(run.data_key for run in runs)
-    trains = [MirroredStep(StepKind.TRAIN, run.key, run.data_key) for run in runs]
-    return [MirroredStep(StepKind.PREPROCESS, key, key) for key in datasets] + trains
-
-
-def _names(store: Store, runs: Sequence[SweepRun]) -> Names | None:
-    """The names under which a run was submitted; None for one that no sweep of this mirror has submitted."""
-    wanted = {run.key for run in runs}
-    for path in store.sweeps.glob(f"*/{SUBMISSION}"):
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if wanted & {step["key"] for step in raw["steps"]}:
-            return Names(**raw["names"])
+def _submitted(
+    store: Store, runs: Sequence[SweepRun], sweep: str | None
+) -> tuple[ModalMirror, list[MirroredStep]] | None:
+    """These runs and their datasets as the sweep, or any, has submitted them; None when none has."""
+    keys = {run.key for run in runs}
+    wanted = keys | {run.data_key for run in runs}
+    for path in store.sweeps.glob(f"{sweep or '*'}/{SUBMISSION}"):
+        names, steps = submission(store, path.parent.name)
+        if keys & {step.key for step in steps}:
+            return ModalMirror(store, names), [step for step in steps if step.key in wanted]
     return None

@@ -1,15 +1,17 @@
-"""What is submitted to Modal, before anything is called. The calls are tests/end_to_end/test_modal.py's."""
+"""What is called on Modal, before anything is. The calls are tests/end_to_end/test_modal*.py's."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.remote import Job
+from modal_app.layout import STEPS, Store
+from modal_app.remote import Job, steps_file
+from modal_app.step import Step
 from runner.errors import SweepError
-from runner.executors.modal import _trees, mirrored_steps
+from runner.executors.modal import mirrored_steps
+from runner.executors.modal_work import Work, job_name, make_work
 from runner.gpus import modal_gpu
 from runner.types import Gpu, Input, InputKind, Plan
 from tests.runner.builders import plan, run
@@ -17,49 +19,64 @@ from tests.runner.builders import plan, run
 COMMIT = "a" * 40
 
 
-def job(step: Any) -> Job:
-    return Job(step.to_json(), app="app", claims="claims", cache_volume="c", runs_volume="r", function=str(step.kind))
+def job(step: Step) -> Job:
+    return Job(
+        name=job_name(step), sweep=step.sweep, app="app", function=str(step.kind), claims="claims", cache_volume="c",
+        runs_volume="r", options={"gpu": "H100:8", "timeout": 86400, "max_containers": 64},
+    )  # fmt: skip
 
 
-def trees(made: Plan, done: set[str]) -> list[Job]:
-    steps = [dataset.step for dataset in made.datasets] + [planned.step for planned in made.pending]
-    return _trees(made, {f"{step.kind}/{step.key}": job(step) for step in steps}, done)
+def work(made: Plan, done: set[str]) -> Work:
+    return make_work(made, job, done)
 
 
-def sweep(store: Store, *, hub: bool = False) -> Plan:
-    """Two datasets with two runs each."""
+def waiting(made: Work, name: str) -> list[str]:
+    return [one.name for one in made.waiting.get(name, ())]
+
+
+def sweep(store: Store, *, hub: bool = False, rates: int = 2) -> Plan:
+    """Two datasets with that many runs each."""
     model = Input("base_model", "owner/model", InputKind.HUB, COMMIT)
     configs = [
-        {"base_model": "owner/model" if hub else "inputs/abc", "sequence_len": length, "lora_r": rank}
+        {"base_model": "owner/model" if hub else "inputs/abc", "sequence_len": length, "learning_rate": rate}
         for length in (64, 128)
-        for rank in (8, 16)
+        for rate in range(rates)
     ]
     return plan([run(config, inputs=[model] if hub else []) for config in configs], store)
 
 
-def test_a_dataset_is_called_with_the_runs_that_wait_for_it(store: Store) -> None:
-    called = trees(sweep(store), set())
-    assert [one.function for one in called] == ["preprocess", "preprocess"]
-    assert [[next_one.function for next_one in one.then] for one in called] == [["train"] * 2] * 2
+def test_a_dataset_is_called_and_its_runs_wait_for_it(store: Store) -> None:
+    made = sweep(store)
+    called = work(made, set())
+    assert [one.name for one in called.first] == [f"preprocess/{dataset.key}" for dataset in made.datasets]
+    for dataset in made.datasets:
+        assert waiting(called, f"preprocess/{dataset.key}") == [f"train/{key}" for key in dataset.runs]
+    assert all(one.awaited for one in called.first)
 
 
-def test_what_is_done_there_is_not_called_again(store: Store) -> None:
+def test_what_is_done_there_is_not_called_again_but_its_step_can_be_read(store: Store) -> None:
     made = sweep(store)
     first, second = made.datasets
     done = {f"preprocess-{first.key}", f"train-{first.runs[0]}", *(f"train-{key}" for key in second.runs)}
-    (called,) = trees(made, done)
-    assert (called.function, called.read_step().key) == ("train", first.runs[1])
+    called = work(made, done)
+    assert [one.name for one in called.first] == [f"train/{first.runs[1]}"]
+    assert not called.waiting
+    assert len(called.steps) == 2 + 4
 
 
 def test_a_hub_model_is_fetched_once_before_all_that_needs_it(store: Store) -> None:
-    (fetch,) = trees(sweep(store, hub=True), set())
-    assert fetch.name == f"fetch/owner/model@{COMMIT}"
-    assert [one.function for one in fetch.then] == ["preprocess", "preprocess"]
+    made = sweep(store, hub=True)
+    called = work(made, set())
+    assert [one.name for one in called.first] == [f"fetch/owner/model@{COMMIT}"]
+    datasets = [f"preprocess/{dataset.key}" for dataset in made.datasets]
+    assert waiting(called, called.first[0].name) == datasets
+    assert [waiting(called, name) for name in datasets] == [[f"train/{k}" for k in one.runs] for one in made.datasets]
+    assert called.first[0].name in called.steps
 
 
 def test_a_model_that_is_there_is_not_fetched_again(store: Store) -> None:
-    called = trees(sweep(store, hub=True), {f"fetch-owner-model@{COMMIT}"})
-    assert [one.function for one in called] == ["preprocess", "preprocess"]
+    called = work(sweep(store, hub=True), {f"fetch-owner-model@{COMMIT}"})
+    assert [one.function for one in called.first] == ["preprocess", "preprocess"]
 
 
 def test_a_mirror_knows_what_comes_before_each_dataset(store: Store) -> None:
@@ -68,9 +85,22 @@ def test_a_mirror_knows_what_comes_before_each_dataset(store: Store) -> None:
     assert not any(step.fetch for step in steps if step.kind == "train")
 
 
-def test_a_job_with_what_follows_it_survives_the_way_as_json(store: Store) -> None:
-    for one in trees(sweep(store, hub=True), set()):
-        assert Job.from_dict(one.as_dict()) == one
+def test_a_call_is_short_whatever_its_config_and_however_many_runs_wait(store: Store, tmp_path: Path) -> None:
+    """Modal takes an argument of up to 8 KiB with the call; steps and what waits go over the Volume."""
+    made = sweep(store, rates=300)
+    long = made.runs[0].step
+    assert isinstance(long.config, dict)
+    long.config["chat_template_jinja"] = "x" * 20_000
+    called = work(made, set())
+    assert len(called.waiting[called.first[0].name]) == 300
+    (tmp_path / "sweeps" / made.sweep).mkdir(parents=True)
+    (tmp_path / "sweeps" / made.sweep / STEPS).write_text(steps_file(called.steps, called.waiting))
+    for one in (*called.first, *called.waiting[called.first[0].name]):
+        text = one.to_json()
+        assert len(text) < 1024
+        assert Job.from_json(text) == one
+        assert one.read_step(tmp_path) == called.steps[one.name]
+        assert one.read_waiting(tmp_path) == list(called.waiting.get(one.name, ()))
 
 
 @pytest.mark.parametrize(
