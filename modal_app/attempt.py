@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from modal_app.attention import kernel_of
 from modal_app.claim import this_process
 from modal_app.layout import Attempt, StepFolder, Store
 from modal_app.step import Device, Step, StepKind, write_atomically
@@ -124,7 +125,7 @@ def _reads_only_inputs(config: Mapping[str, Any]) -> bool:
     datasets = [*(config.get("datasets") or ()), *(config.get("test_datasets") or ())]
     models = [config[name] for name in (*MODELS_BESIDE, "base_model") if config.get(name)]
     paths = [*models, *(dataset.get("path") for dataset in datasets)]
-    return all(isinstance(path, str) and path.startswith("inputs/") for path in paths)
+    return not kernel_of(config) and all(isinstance(path, str) and path.startswith("inputs/") for path in paths)
 
 
 def _wandb_keys(step: Step) -> dict[str, Any]:

@@ -2,18 +2,20 @@
 
 Where flash-attn is not installed, transformers takes a prebuilt kernel from the hub through the `kernels` library, by
 the major version in its table (`FLASH_ATTN_KERNEL_FALLBACK`, `FLASH_ATTN_KERNEL_VERSIONS` of transformers 5.20.1).
-A trainer on Modal is offline, so its image has the kernel: `python attention.py owner/name@revision ...` brings it at
-build, with the trainer's Python and no GPU. Standard library at import; that script stands alone.
+A trainer on Modal is offline, so its image has the kernel: `python attention.py /kernels owner/name@revision ...`
+brings it at build, with the trainer's Python and no GPU. Standard library at import; the script stands alone.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+FOLDER = Path("/kernels")
+"""In an image."""
 REPOSITORIES = {
     "flash_attention_2": "kernels-community/flash-attn2",
     "flash_attention_3": "kernels-community/vllm-flash-attn3",
@@ -49,43 +51,51 @@ def in_branch(kernel: str) -> str:
     return f"{repository}@v{VERSIONS.get(repository, 1)}"
 
 
-def install(kernel: str) -> str:
-    """Bring a kernel, for this torch, into $KERNELS_CACHE or the hub's cache, so that it is found offline. Its commit.
+def local_kernels(kernels: Iterable[str], folder: Path = FOLDER) -> str:
+    """The variable LOCAL_KERNELS, by which the `kernels` library takes these out of an image without asking the hub.
 
-    Raises what the libraries raise: no such kernel, none for this torch, a publisher that the hub does not trust.
+    Its own offline look-up does not do: it wants whole snapshots, of builds for every torch and every platform.
+
+    >>> local_kernels(["owner/name@v1"])
+    'owner/name=/kernels/owner/name'
     """
-    from kernels import install_kernel
+    return ":".join(f"{name}={folder / name}" for name in (kernel.partition("@")[0] for kernel in kernels))
+
+
+def commit_of(kernel: str) -> str | None:
+    """The commit of an image's kernel, for the record; None where LOCAL_KERNELS does not name it."""
+    entries = (entry.partition("=") for entry in os.environ.get("LOCAL_KERNELS", "").split(":"))
+    paths = {name: Path(path) for name, _, path in entries}
+    path = paths.get(kernel.partition("@")[0])
+    return path.resolve().name if path and path.exists() else None
+
+
+def install(kernel: str, folder: Path) -> str:
+    """Bring a kernel's build for this torch below a folder, at its repository's name. Its commit.
+
+    Raises what the libraries raise: no such kernel, none for this torch, a publisher whom the hub does not trust,
+    a Python package that it needs.
+    """
+    from kernels import Metadata, install_kernel
+    from kernels.validate import DependencyValidator
 
     repository, _, revision = kernel.partition("@")
-    branch = in_branch(kernel).partition("@")[2]
-    snapshot: Path = install_kernel(repository, revision=revision).parent.parent
-    ref = snapshot.parent.parent / "refs" / branch
-    if not ref.exists():
-        # It is looked up by its branch, which a revision that was named stands for here.
-        ref.parent.mkdir(exist_ok=True)
-        ref.write_text(snapshot.name)
-    install_kernel(repository, version=int(branch[1:]), local_files_only=True)  # as a trainer looks for it, or raises
+    build: Path = install_kernel(repository, revision=revision)
+    metadata = Metadata.read_from_file(build / "metadata.json")
+    DependencyValidator().validate_metadata(metadata=metadata, variant=build.name)
+    if metadata.kernel_depends:
+        raise SystemExit(f"{kernel} needs other kernels, which is not there yet: {metadata.kernel_depends}")
+    snapshot = build.parent.parent
+    (folder / repository).parent.mkdir(parents=True, exist_ok=True)
+    (folder / repository).symlink_to(snapshot)
     return snapshot.name
 
 
-def installed_commit(kernel: str) -> str | None:
-    """The commit that a trainer with this environment loads; None when it is not there."""
-    repository, _, revision = kernel.partition("@")
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    cache = Path(os.environ.get("KERNELS_CACHE") or os.environ.get("HF_HUB_CACHE") or home / "hub")
-    folder = cache / f"kernels--{repository.replace('/', '--')}"
-    if (folder / "snapshots" / revision).is_dir():
-        return revision
-    try:
-        return (folder / "refs" / revision).read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
-
-
 def main() -> int:
-    # Branches first: another revision stands for its branch only where nothing else does.
-    for kernel in sorted(sys.argv[1:], key=lambda name: name != in_branch(name)):
-        print(f"{kernel}: {install(kernel)}", flush=True)
+    folder = Path(sys.argv[1])
+    os.environ["KERNELS_CACHE"] = str(folder / "cache")  # before the library is imported
+    for kernel in sys.argv[2:]:
+        print(f"{kernel}: {install(kernel, folder)}", flush=True)
     return 0
 
 

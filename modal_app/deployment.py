@@ -11,14 +11,13 @@ import re
 import modal
 
 from modal_app import functions
+from modal_app.attention import FOLDER, local_kernels
 from modal_app.remote import CACHE_MOUNT, RUNS_MOUNT
 from modal_app.settings import HERE, LOCK, Deployment, train_function
 
 PYTHON = "3.12"
 UV = "0.13.9"
 """As in the launcher's own lock, which builds the trainer on this machine."""
-KERNELS = "/kernels"
-"""Where the `kernels` library looks: a cache of their own, since the hub's is a Volume that trainers only read."""
 ENVIRONMENT = {
     "AXOLOTL_DO_NOT_TRACK": "1",
     "DO_NOT_TRACK": "1",
@@ -56,8 +55,9 @@ def trainer_image(deployment: Deployment) -> modal.Image:
 def _with_kernels(image: modal.Image, kernels: tuple[str, ...]) -> modal.Image:
     """Kernels that transformers would fetch from the hub while a GPU waits: fetched once, at build."""
     script = "/trainer/attention.py"
-    image = image.env({"KERNELS_CACHE": KERNELS}).add_local_file(HERE / "attention.py", script, copy=True)
-    return image.run_commands(f"python {script} {' '.join(kernels)}")
+    image = image.add_local_file(HERE / "attention.py", script, copy=True)
+    image = image.run_commands(f"python {script} {FOLDER} {' '.join(kernels)}")
+    return image.env({"LOCAL_KERNELS": local_kernels(kernels)})
 
 
 def _axolotl() -> str:

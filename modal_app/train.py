@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modal_app import checkpoints, preload
+from modal_app import attention, checkpoints, preload
 from modal_app.attempt import stamp, way, write_yaml
 from modal_app.failures import StepFailed
 from modal_app.layout import Attempt, StepFolder, Store
@@ -51,6 +51,7 @@ def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> d
     return {
         "manifest": hashlib.sha256(content).hexdigest(),
         "eval_fingerprint": json.loads(content).get("eval_fingerprint"),
+        **_kernel(step),
     }
 
 
@@ -95,6 +96,13 @@ def verdict(step: Step, folder: StepFolder, attempt: Attempt, started_at: float)
     return {"step": state["global_step"]} | {
         name: state[name] for name in ("max_steps", "world_size", "phases", "early_stopped", "resumed_from")
     }
+
+
+def _kernel(step: Step) -> dict[str, Any]:
+    """The attention kernel of a run and the commit that the image has of it: no key holds that."""
+    name = attention.kernel_of(step.config)
+    commit = attention.commit_of(name) if name else None
+    return {"kernel": {"name": name, "commit": commit}} if commit else {}
 
 
 def finish(step: Step, folder: StepFolder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -66,8 +67,13 @@ def _workers(store: Store, plan: Plan, *, warm: bool) -> Workers:
 
 def _offline_when_local(plan: Plan) -> dict[str, str]:
     """Without a hub name nothing needs the hub, and libraries that ask it anyway would wait for no answer."""
-    uses_hub = any(one.kind is InputKind.HUB for planned in plan.runs for one in planned.run.inputs)
-    return {} if uses_hub else {"HF_HUB_OFFLINE": "1"}
+    reads_hub = any(one.kind is InputKind.HUB for planned in plan.runs for one in planned.run.inputs)
+    return {} if reads_hub or _kernels(plan) else {"HF_HUB_OFFLINE": "1"}
+
+
+def _kernels(plan: Plan) -> set[str]:
+    """The attention kernels that what is not done loads from the hub."""
+    return {kernel for planned in plan.pending if (kernel := kernel_of(planned.run.config))}
 
 
 def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> Executor:
@@ -75,8 +81,8 @@ def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> 
 
     placed = placements(plan, choice)
     lists = {one.variant.gpus for one in placed.values() if len(one.variant.gpus) > 1}
-    kernels = (kernel_of(planned.run.config) for planned in plan.pending)
-    deployment = Deployment.of(choice.modal or {}, gpu_lists=lists, kernels=set(filter(None, kernels)))
+    deployment = Deployment.of(choice.modal or {}, gpu_lists=lists, kernels=_kernels(plan))
+    _refuse_two_revisions(deployment.kernels)
     inputs = dict.fromkeys(
         staged_name(found)
         for planned in plan.pending
@@ -84,6 +90,15 @@ def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> 
         if found.kind is not InputKind.HUB
     )
     prices = plan.runs[0].run.experiment.prices
-    executor = ModalExecutor(store, deployment, ledger, placed, tuple(inputs), prices)
-    executor.check()
-    return executor
+    return ModalExecutor(store, deployment, ledger, placed, tuple(inputs), prices)
+
+
+def _refuse_two_revisions(kernels: Sequence[str]) -> None:
+    """An image has one kernel of a repository: the libraries look it up by the repository's name alone."""
+    for repository, times in Counter(kernel.partition("@")[0] for kernel in kernels).items():
+        if times > 1:
+            named = " and ".join(kernel for kernel in kernels if kernel.startswith(f"{repository}@"))
+            raise SweepError(
+                f"This sweep asks for {named}, and the image on Modal has one of {repository}. Sweep over "
+                "attn_implementation in two sweeps, or name one revision in executor.modal.kernels."
+            )

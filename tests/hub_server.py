@@ -1,4 +1,8 @@
-"""A stand-in for the Hugging Face hub: one model folder under a name, at its own protocol. A test tool."""
+"""A stand-in for the Hugging Face hub: folders under names, at its own protocol. A test tool.
+
+A repository is a folder, as it is at one commit; a branch is another name for that. Kernels are repositories as models
+are, and their publisher is one that the hub trusts unless a test says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +15,50 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote
 
 COMMIT = "c0ffee" + "0" * 34
+KERNEL_COMMIT = "beef" + "1" * 36
+
+Kind = Literal["models", "kernels"]
+
+
+@dataclass(frozen=True)
+class Repository:
+    folder: Path
+    commit: str
+    branches: tuple[str, ...]
+
+    def files(self) -> dict[str, Path]:
+        paths = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
+        return {path.relative_to(self.folder).as_posix(): path for path in paths}
 
 
 @dataclass
 class Hub:
-    name: str
-    folder: Path
     url: str = ""
+    repositories: dict[str, Repository] = field(default_factory=dict)
+    """By kind and name: `models/owner/name`."""
+    trusted: bool = True
+    """Whether the hub vouches for those who publish kernels."""
     served: Counter[str] = field(default_factory=Counter)
-    """Files whose bytes were sent."""
+    """Files whose bytes were sent, by their names alone."""
+    asked: Counter[str] = field(default_factory=Counter)
+    """Files whose bytes were sent, by repository and path: `models/owner/name/config.json`."""
 
-    def files(self) -> list[str]:
-        return sorted(path.name for path in self.folder.iterdir() if path.is_file())
+    def add(
+        self, name: str, folder: Path, *, kind: Kind = "models", commit: str = COMMIT, branches: tuple[str, ...] = ()
+    ) -> None:
+        self.repositories[f"{kind}/{name}"] = Repository(folder, commit, ("main", *branches))
 
 
 @contextmanager
-def serve_hub(name: str, folder: Path) -> Iterator[Hub]:
-    hub = Hub(name, folder)
+def serve_hub(name: str | None = None, folder: Path | None = None) -> Iterator[Hub]:
+    """With one model in it, or empty."""
+    hub = Hub()
+    if name is not None and folder is not None:
+        hub.add(name, folder)
     handler = type("Handler", (_Handler,), {"hub": hub})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     hub.url = f"http://127.0.0.1:{server.server_port}"
@@ -52,45 +81,84 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=True)
 
     def _answer(self, *, with_body: bool) -> None:
-        path = self.path.split("?")[0]
-        if path.startswith(f"/api/models/{self.hub.name}/tree/"):
-            self._send(json.dumps(self._tree()).encode(), "application/json", with_body)
+        path = unquote(self.path.split("?")[0])
+        if path.startswith("/api/organizations/"):
+            who = path.split("/")[3]
+            overview = {"name": who, "fullname": who, "avatarUrl": "", "trustedKernelPublisher": self.hub.trusted}
+            self._send_json(overview, with_body)
             return
-        if path.startswith(f"/api/models/{self.hub.name}"):
-            self._send(json.dumps(self._info()).encode(), "application/json", with_body)
-            return
-        for revision in (COMMIT, "main"):
-            prefix = f"/{self.hub.name}/resolve/{revision}/"
-            if path.startswith(prefix) and path.removeprefix(prefix) in self.hub.files():
-                self._send_file(self.hub.folder / path.removeprefix(prefix), with_body)
+        for key, repository in self.hub.repositories.items():
+            if path == f"/api/{key}" or path.startswith(f"/api/{key}/"):
+                self._answer_about(key, repository, path.removeprefix(f"/api/{key}").strip("/"), with_body)
                 return
+            prefix = f"/{key.removeprefix('models/')}/resolve/"
+            if path.startswith(prefix):
+                self._answer_file(key, repository, path.removeprefix(prefix), with_body)
+                return
+        self._refuse("RepoNotFound")
+
+    def _answer_about(self, key: str, repository: Repository, asked: str, with_body: bool) -> None:
+        what, _, rest = asked.partition("/")
+        revision, _, folder = rest.partition("/")
+        if revision and revision not in (repository.commit, *repository.branches):
+            self._refuse("RevisionNotFound")
+        elif what == "tree":
+            self._send_json(_tree(repository, folder, recursive="recursive=true" in self.path.lower()), with_body)
+        else:
+            name = key.partition("/")[2]
+            siblings = [{"rfilename": path} for path in repository.files()]
+            info = {"id": name, "modelId": name, "sha": repository.commit, "siblings": siblings, "tags": []}
+            self._send_json(info, with_body)
+
+    def _answer_file(self, key: str, repository: Repository, asked: str, with_body: bool) -> None:
+        revision, _, path = asked.partition("/")
+        if revision not in (repository.commit, *repository.branches):
+            self._refuse("RevisionNotFound")
+        elif path not in repository.files():
+            self._refuse("EntryNotFound", repository.commit)
+        else:
+            if with_body:
+                self.hub.served[Path(path).name] += 1
+                self.hub.asked[f"{key}/{path}"] += 1
+            body = repository.files()[path].read_bytes()
+            self._send(body, "application/octet-stream", with_body, repository.commit)
+
+    def _refuse(self, code: str, commit: str = "") -> None:
         self.send_response(404)
-        self.send_header("X-Error-Code", "EntryNotFound")
+        self.send_header("X-Error-Code", code)
+        if commit:
+            self.send_header("X-Repo-Commit", commit)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def _info(self) -> dict[str, object]:
-        siblings = [{"rfilename": name} for name in self.hub.files()]
-        return {"id": self.hub.name, "modelId": self.hub.name, "sha": COMMIT, "siblings": siblings, "tags": []}
+    def _send_json(self, value: object, with_body: bool) -> None:
+        self._send(json.dumps(value).encode(), "application/json", with_body)
 
-    def _tree(self) -> list[dict[str, object]]:
-        sizes = {name: (self.hub.folder / name).stat().st_size for name in self.hub.files()}
-        return [{"type": "file", "path": name, "size": size, "oid": f"{size:040x}"} for name, size in sizes.items()]
-
-    def _send_file(self, path: Path, with_body: bool) -> None:
-        if with_body:
-            self.hub.served[path.name] += 1
-        self._send(path.read_bytes(), "application/octet-stream", with_body)
-
-    def _send(self, body: bytes, kind: str, with_body: bool) -> None:
+    def _send(self, body: bytes, kind: str, with_body: bool, commit: str = "") -> None:
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
+        if commit:
+            self.send_header("X-Repo-Commit", commit)
         self.end_headers()
         if with_body:
             self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
+
+
+def _tree(repository: Repository, below: str, *, recursive: bool) -> list[dict[str, object]]:
+    prefix = f"{below}/" if below else ""
+    entries: dict[str, dict[str, object]] = {}
+    for path, file in repository.files().items():
+        if not path.startswith(prefix):
+            continue
+        name, _, inside = path.removeprefix(prefix).partition("/")
+        if inside and not recursive:
+            entries[name] = {"type": "directory", "path": prefix + name, "oid": "0" * 40, "size": 0}
+        else:
+            size = file.stat().st_size
+            entries[path] = {"type": "file", "path": path, "size": size, "oid": f"{size:040x}"}
+    return list(entries.values())

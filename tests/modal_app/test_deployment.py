@@ -38,9 +38,9 @@ PACKAGES = f"""\
 COPY --from=ghcr.io/astral-sh/uv:{UV} /uv /.uv/uv
 RUN /.uv/uv pip install --python $(command -v python) --compile-bytecode --no-deps einops==0.8.1"""
 KERNELS = f"""\
-ENV KERNELS_CACHE=/kernels
 COPY . /
-RUN python /trainer/attention.py {FLASH}"""
+RUN python /trainer/attention.py /kernels {FLASH}
+ENV LOCAL_KERNELS=kernels-community/flash-attn2=/kernels/kernels-community/flash-attn2"""
 SETTINGS = """\
 ENV AXOLOTL_DO_NOT_TRACK=1
 ENV DO_NOT_TRACK=1
