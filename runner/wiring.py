@@ -90,7 +90,9 @@ def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> 
         if found.kind is not InputKind.HUB
     )
     prices = plan.runs[0].run.experiment.prices
-    return ModalExecutor(store, deployment, ledger, placed, tuple(inputs), prices)
+    executor = ModalExecutor(store, deployment, ledger, placed, tuple(inputs), prices)
+    executor.check()
+    return executor
 
 
 def _refuse_two_revisions(kernels: Sequence[str]) -> None:
