@@ -94,6 +94,7 @@ def _either(one: Field, other: Field) -> Field:
         type=" | ".join(dict.fromkeys((*one.type.split(" | "), *other.type.split(" | ")))),
         models=tuple(dict.fromkeys((*one.models, *other.models))),
         choices=tuple(dict.fromkeys((*one.choices, *other.choices))),
+        deprecated=one.deprecated or other.deprecated,
         numbered=one.numbered or other.numbered,
         open=one.open or other.open,
     )

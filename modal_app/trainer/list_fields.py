@@ -52,6 +52,7 @@ def list_fields() -> dict[str, Any]:
     fields["optimizer"]["choices"] = _optimizers()
     fields["lr_scheduler"]["choices"] = _schedulers()
     models["SFTDataset"]["type"]["choices"] = _dataset_types()
+    models["FSDPConfig"] |= _prefixed(models["FSDPConfig"])
     return {
         "axolotl": importlib.metadata.version("axolotl"),
         "fields": fields,
@@ -88,6 +89,12 @@ def _dataset_types() -> list[str]:
     return sorted({*DATASET_HANDLERS, *modules} - {"base", "jinja_template_analyzer"})
 
 
+def _prefixed(fields: dict[str, Any]) -> dict[str, Any]:
+    """The names that a validator turns into those of the schema: version, and each with fsdp_ before it."""
+    old = {f"fsdp_{name}": name for name in fields if not name.startswith("fsdp_")} | {"version": "fsdp_version"}
+    return {name: fields[new] | {"deprecated": f"Its name is now {new}."} for name, new in old.items()}
+
+
 def _fields(model: type[BaseModel], models: dict[str, Any]) -> dict[str, Any]:
     return {name: _described(field, models) for name, field in model.model_fields.items()}
 
@@ -108,7 +115,7 @@ def _described(field: FieldInfo, models: dict[str, Any]) -> dict[str, Any]:
         "alias": field.alias,
         "models": [model.__name__ for model in nested],
         "choices": choices,
-        "list": any(typing.get_origin(part) is list for part in _parts(annotation)),
+        "list": any(typing.get_origin(part) in (list, tuple) for part in _parts(annotation)),
         "deprecated": field.deprecated if isinstance(field.deprecated, str) else None,
         "open": any(part in (dict, Any) or typing.get_origin(part) is dict for part in _parts(annotation)),
     }

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from runner import trainer_environment
-from runner.fields import axolotl_fields
+from runner.fields import axolotl_fields, unknown_keys
 from tests.good_configs.files import FILES, HERE, NAMES, as_axolotl_reads, lay_out
 
 BLOCKS = {name for name, field in axolotl_fields().top.items() if field.models}
@@ -33,6 +33,11 @@ def test_every_kind_of_dataset_and_of_reinforcement_learning_is_used_by_one() ->
     kinds = {str(kind) for config in configs for kind in _kinds(config)}
     for kind in ("chat_template", "alpaca", "completion", "input_output", "stepwise_supervised", "_synthetic", "own"):
         assert kind in kinds
+
+
+def test_no_key_of_theirs_is_unknown() -> None:
+    found = {file.stem: unknown_keys(as_axolotl_reads(file), axolotl_fields()) for file in FILES}
+    assert {name: sentences for name, sentences in found.items() if sentences} == {}
 
 
 @pytest.mark.slow

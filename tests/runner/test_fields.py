@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,20 @@ def test_every_wrong_key_of_a_config_is_found_at_every_depth() -> None:
         "Axolotl has no key special_tokens",
         "Axolotl has no key wandb_tags",
     ]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"datasets": [{"path": "a", "type": {"field_prompt": "question", "field_chosen": "good"}}]},
+        {"datasets": [{"path": "a", "type": {"field_instruction": "ask", "format": "{instruction}"}}]},
+        {"datasets": [{"path": "synthetic", "type": "_synthetic", "sequence_length": 8}]},
+        {"fsdp_config": {"fsdp_offload_params": True, "version": 2}},
+        {"image_size": [448, 448]},
+    ],
+)
+def test_what_only_one_member_of_a_union_or_an_older_name_allows_is_known(config: dict[str, Any]) -> None:
+    assert unknown_keys(config, axolotl_fields()) == []
 
 
 def test_a_plugins_key_counts_where_the_plugin_is_named() -> None:
