@@ -62,6 +62,8 @@ class Job:
     awaited: bool = False
     """Whether other jobs wait for it."""
     max_attempts: int = 3
+    continues: str = ""
+    """The call that came to its time limit and made this one in its place."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
