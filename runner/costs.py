@@ -60,9 +60,11 @@ class SweepCost:
 def money(dollars: float) -> str:
     """Dollars for people: cents, and more digits where that would be nothing.
 
-    >>> money(12.345), money(0.00123)
-    ('$12.35', '$0.0012')
+    >>> money(12.345), money(0.00123), money(0.00002)
+    ('$12.35', '$0.0012', 'under $0.0001')
     """
+    if 0 < dollars < 0.0001:
+        return "under $0.0001"
     return f"${dollars:.2f}" if dollars >= 0.1 or dollars == 0 else f"${dollars:.4f}"
 
 

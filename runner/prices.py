@@ -179,7 +179,7 @@ def _cards(record: ContainerRecord, asked: Gpu | None) -> tuple[dict[str, float]
     if asked is None or asked.type == "cpu":
         return dict(amounts), frozenset()
     if not kinds:
-        return {asked.type: float(asked.count)}, frozenset({f"{asked.count} x {asked.type}, not seen"})
+        return {asked.type: float(asked.count)}, frozenset({f"{asked.count} x {asked.type} (no card was seen)"})
     amounts[asked.type] += len(strangers)
     return {name: float(count) for name, count in amounts.items() if count}, frozenset(strangers)
 

@@ -9,17 +9,18 @@ import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import modal
 import modal.exception
 
 from modal_app.claims import is_live, last_claim
-from modal_app.layout import SEEN, SUBMISSION, Store
+from modal_app.layout import ATTEMPT_PREFIX, SEEN, SUBMISSION, StepFolder, Store
 from modal_app.remote import DONE
 from modal_app.state import REMOTE, Phase, observe
 from modal_app.step import OutcomeStatus, StepKind, write_atomically
+from runner.costs import containers, fetch_folder
 from runner.errors import SweepError
 from runner.ledger import Event, Ledger, Record
 from runner.standing import unbegun
@@ -60,12 +61,14 @@ class ModalMirror:
 
     store: Store
     names: Names
-    _sizes: dict[str, int] = field(default_factory=dict)
-    """Volume path -> size already mirrored."""
+    _copied: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Volume path -> size and time of what is mirrored already."""
     _over: set[str] = field(default_factory=set)
     """Calls that have ended."""
     _settled: dict[str, str | None] = field(default_factory=dict)
     """Step -> its last call, of those that were copied after everything had ended that could change them."""
+    _paid: set[str] = field(default_factory=set)
+    """Steps that are done, and whose containers have said their last word."""
 
     def look(self, steps: Sequence[MirroredStep]) -> bool:
         """`refresh`, for whoever goes on looking: while Modal cannot be reached, nothing is known to have ended."""
@@ -85,7 +88,10 @@ class ModalMirror:
             )
             going_on |= goes_on
             call = last_claim(entries.get, step.name)[1]
-            if self._is_done(step) or (not goes_on and self._settled.get(step.name, "") == call):
+            if self._is_done(step):
+                self._await_last_word(step, live=goes_on)
+                continue
+            if not goes_on and self._settled.get(step.name, "") == call:
                 continue
             self._mirror(step)
             self._note(step, live=goes_on)
@@ -153,29 +159,59 @@ class ModalMirror:
 
     def _mirror(self, step: MirroredStep) -> None:
         """Copy the small files of a step's folder that have grown."""
-        there = self.store.folder(step.kind, step.key).path.relative_to(self.store.root).as_posix()
-        preprocess = step.kind is StepKind.PREPROCESS
-        volume = self._volume(self.names.cache_volume if preprocess else self.names.runs_volume)
-        for entry in listed(volume, there):
-            path = PurePosixPath(entry.path)
-            if path.name in OF_STEP:
-                self._copy(volume, path, entry.size)
-            elif path.name.startswith("attempt-"):
+        folder = self.store.folder(step.kind, step.key)
+        volume = self._volume_of(step)
+        for entry in listed(volume, self._there(folder.path)):
+            name = PurePosixPath(entry.path).name
+            if name in OF_STEP:
+                self._copy(volume, entry)
+            elif name.startswith(ATTEMPT_PREFIX):
                 for inner in listed(volume, entry.path):
                     if PurePosixPath(inner.path).name in OF_ATTEMPT:
-                        self._copy(volume, PurePosixPath(inner.path), inner.size)
-        if preprocess:
+                        self._copy(volume, inner)
+        self._mirror_containers(volume, folder)
+        if step.kind is StepKind.PREPROCESS:
             for entry in listed(volume, f"prepared/{step.key}"):
                 if entry.path.endswith(".json"):
-                    self._copy(volume, PurePosixPath(entry.path), entry.size)
+                    self._copy(volume, entry)
+        if step.fetch:
+            self._mirror_containers(self._volume(self.names.runs_volume), fetch_folder(self.store, step.fetch))
 
-    def _copy(self, volume: modal.Volume, path: PurePosixPath, size: int) -> None:
-        if self._sizes.get(str(path)) == size:
+    def _mirror_containers(self, volume: modal.Volume, folder: StepFolder) -> None:
+        """What they have spent. The record of one at work may change within a second, and keep its size."""
+        at_work = {f"{record.task}.json" for record in containers(folder) if not record.ended}
+        for entry in listed(volume, self._there(folder.containers)):
+            if (name := PurePosixPath(entry.path).name) in at_work:
+                self._copied.pop(entry.path, None)
+            if name.endswith(".json"):
+                self._copy(volume, entry)
+
+    def _await_last_word(self, step: MirroredStep, *, live: bool) -> None:
+        """The container of a step that is done outlives it by a moment, which is paid. One that was killed says nothing
+        more, so none is waited for once its call has ended."""
+        if step.name in self._paid:
             return
-        target = self.store.root / path
+        folder = self.store.folder(step.kind, step.key)
+        if not _have_ended(folder):
+            self._mirror_containers(self._volume_of(step), folder)
+        if not live or _have_ended(folder):
+            self._paid.add(step.name)
+
+    def _copy(self, volume: modal.Volume, entry: Any) -> None:
+        """A file, unless it is here as it is there."""
+        if self._copied.get(entry.path) == (entry.size, entry.mtime):
+            return
+        target = self.store.root / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, read_text(volume, str(path)))
-        self._sizes[str(path)] = size
+        write_atomically(target, read_text(volume, entry.path))
+        self._copied[entry.path] = (entry.size, entry.mtime)
+
+    def _there(self, path: Path) -> str:
+        return path.relative_to(self.store.root).as_posix()
+
+    def _volume_of(self, step: MirroredStep) -> modal.Volume:
+        preprocess = step.kind is StepKind.PREPROCESS
+        return self._volume(self.names.cache_volume if preprocess else self.names.runs_volume)
 
     def _note(self, step: MirroredStep, *, live: bool) -> None:
         """What the mirror cannot tell from its files: whether the step still goes on over there."""
@@ -242,6 +278,12 @@ def listed(volume: modal.Volume, path: str) -> list[Any]:
         return list(volume.listdir(path))
     except (modal.exception.NotFoundError, FileNotFoundError):
         return []
+
+
+def _have_ended(folder: StepFolder) -> bool:
+    """Whether the container that began last on a step has said its last word."""
+    records = containers(folder)
+    return bool(records) and max(records, key=lambda record: record.began_at).ended
 
 
 def _why_not_begun(entries: Entries, name: str, before: Sequence[str]) -> str:
