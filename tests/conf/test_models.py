@@ -1,0 +1,56 @@
+"""Each model file agrees with itself: its shape has the weights that it says, and its facts are of its base_model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+MODELS = sorted((Path(__file__).resolve().parents[2] / "conf" / "model").glob("*.yaml"))
+FAMILIES = ("llama3", "mistral", "mixtral", "qwen2_5", "qwen3", "gemma2", "gemma3", "phi", "tiny")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return content
+
+
+def weights(facts: dict[str, Any]) -> int:
+    """The matrices of a decoder of this shape; norms and biases are a thousandth of it."""
+    q, kv = facts["heads"] * facts["head_dim"], facts["kv_heads"] * facts["head_dim"]
+    experts = facts.get("experts") or 1
+    attention = 2 * facts["hidden"] * (q + kv)
+    mlp = 3 * facts["hidden"] * facts["ffn"] * experts
+    embeddings = facts["vocabulary"] * facts["hidden"] * (1 if facts["tied"] else 2)
+    return int(facts["layers"] * (attention + mlp) + embeddings)
+
+
+@pytest.mark.parametrize("file", MODELS, ids=lambda file: file.stem)
+def test_a_models_shape_has_the_weights_that_its_publisher_counts(file: Path) -> None:
+    facts = _read(file)["model"]
+    if facts.get("vision"):
+        assert facts["parameters"] - weights(facts) == pytest.approx(420e6, rel=0.05)  # SigLIP and its projector
+    else:
+        assert weights(facts) == pytest.approx(facts["parameters"], rel=0.003)
+
+
+@pytest.mark.parametrize("file", MODELS, ids=lambda file: file.stem)
+def test_a_models_facts_are_of_its_own_base_model_and_say_their_source(file: Path) -> None:
+    content = _read(file)
+    assert set(content) == {"axolotl", "model"}
+    assert content["model"]["base_model"] == content["axolotl"]["base_model"]
+    assert content["model"]["source"].startswith("https://huggingface.co/") or file.stem == "tiny"
+    assert (content["model"].get("experts") is None) == (content["model"].get("active_experts") is None)
+
+
+@pytest.mark.parametrize("file", MODELS, ids=lambda file: file.stem)
+def test_a_model_says_how_to_talk_to_it_and_what_to_pad_with(file: Path) -> None:
+    axolotl = _read(file)["axolotl"]
+    assert axolotl["chat_template"]
+    assert file.stem == "tiny" or axolotl["special_tokens"]["pad_token"]
+
+
+def test_every_family_is_there() -> None:
+    assert {family for family in FAMILIES for file in MODELS if file.stem.startswith(family)} == set(FAMILIES)
