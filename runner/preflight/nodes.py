@@ -100,21 +100,33 @@ def _gpu_problems(gpu: Gpu, axolotl: Mapping[str, Any], executor: ExecutorChoice
         problems += [
             f"{key} shards a model over GPUs, and gpu=cpu would train without it in silence. "
             f"Choose a GPU (gpu=a100_80gb), or take it out ({_without(key)})."
-            for key in (*_SHARDED, *_PARALLEL)
-            if axolotl.get(key) is not None and not (key in _PARALLEL and axolotl[key] == 1)
+            for key in _sharding(axolotl)
         ]
+    if axolotl.get("deepspeed") and axolotl.get("fsdp_config"):
+        problems.append("deepspeed and fsdp both shard the model, and a run takes one: deepspeed=none, or fsdp=none.")
     return problems
 
 
+def _sharding(axolotl: Mapping[str, Any]) -> list[str]:
+    """The keys that ask for several GPUs; a version says nothing beside what it is the version of."""
+    asked = [key for key in (*_SHARDED, *_PARALLEL) if axolotl.get(key) is not None]
+    return [
+        key
+        for key in asked
+        if not (key in _PARALLEL and axolotl[key] == 1) and not (key == "fsdp_version" and "fsdp_config" in asked)
+    ]
+
+
 def _without(key: str) -> str:
-    return "deepspeed=none" if key == "deepspeed" else f"~{key}"
+    by_group = {"deepspeed": "deepspeed=none", "fsdp_config": "fsdp=none, or ~fsdp_config where it stands alone"}
+    return by_group.get(key, f"~{key}")
 
 
 def _data_problems(data: DataChoice, axolotl: Mapping[str, Any]) -> list[str]:
     problems = []
     paths = [dataset.get("path") for dataset in datasets_of(axolotl)]
     if None in paths:
-        problems.append("A dataset has no path. dataset=local reads your own file: add data.path=FILE.")
+        problems.append("A dataset has no path: dataset=local needs data.path=FILE, a file of your own.")
     elif data.path is not None and data.path not in paths:
         problems.append(f"data.path={data.path} is not read by this dataset. Add dataset=local.")
     if data.seed is not None and not _is_integer(data.seed):

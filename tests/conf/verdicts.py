@@ -1,6 +1,7 @@
-"""Axolotl's own verdict on configs, run by the trainer's Python: JSON list on stdin, JSON list on stdout.
+"""Axolotl's own verdict on configs, run by the trainer's Python: JSON on stdin, JSON on stdout's last line.
 
-Each verdict is null, or the error's text. The schema is told of eight A100-80GB, so no GPU is needed.
+Each entry of the list is {"axolotl": the config, "capabilities": what its GPUs can do}; no GPU is needed. Each verdict
+is null, or the error's text. With them come the names that other checks need: Axolotl's chat templates.
 """
 
 from __future__ import annotations
@@ -9,25 +10,18 @@ import json
 import sys
 from typing import Any
 
-GPUS = {
-    "bf16": True,
-    "fp8": False,
-    "tf32": True,
-    "n_gpu": 8,
-    "n_node": 1,
-    "compute_capability": "sm_80",
-}
 
-
-def verdict(config: dict[str, Any]) -> str | None:
+def verdict(config: dict[str, Any], capabilities: dict[str, Any]) -> str | None:
     import torch
+    from axolotl.cli.config import prepare_plugins
     from axolotl.utils.config import validate_config
     from axolotl.utils.dict import DictDefault
 
     try:
+        prepare_plugins(DictDefault(config))
         validate_config(
             DictDefault(config),
-            capabilities=GPUS,
+            capabilities=capabilities,
             env_capabilities={"torch_version": torch.__version__.partition("+")[0]},
         )
     except (ValueError, ImportError) as error:
@@ -35,6 +29,39 @@ def verdict(config: dict[str, Any]) -> str | None:
     return None
 
 
+def deepspeed_problem(config: dict[str, Any]) -> str | None:
+    """What DeepSpeed's own config class says, with what accelerate would write for each `auto`."""
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    settings = _filled_in(config["deepspeed"])
+    settings["train_micro_batch_size_per_gpu"] = config["micro_batch_size"]
+    try:
+        DeepSpeedConfig(settings)
+    except (ValueError, AssertionError) as error:
+        return str(error)
+    return None
+
+
+def _filled_in(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without its `auto`s: left out, each is DeepSpeed's own default; a dtype that may be either is off."""
+    kept = {key: value for key, value in settings.items() if value != "auto"}
+    return {key: _filled_in(value) if isinstance(value, dict) else value for key, value in kept.items()}
+
+
+def main() -> None:
+    from axolotl.utils.schemas.enums import ChatTemplate
+
+    asked = json.load(sys.stdin)
+    order = sorted(range(len(asked)), key=lambda index: bool(asked[index]["axolotl"].get("plugins")))
+    verdicts: list[str | None] = [None] * len(asked)
+    for index in order:  # those with plugins last: a plugin stays registered for whatever comes after it
+        config = asked[index]["axolotl"]
+        verdicts[index] = verdict(config, asked[index]["capabilities"])
+        if verdicts[index] is None and config.get("deepspeed"):
+            verdicts[index] = deepspeed_problem(config)
+    answer = {"verdicts": verdicts, "chat_templates": [template.value for template in ChatTemplate]}
+    sys.stdout.write("\n" + json.dumps(answer))
+
+
 if __name__ == "__main__":
-    configs = json.load(sys.stdin)
-    sys.stdout.write("\n" + json.dumps([verdict(config) for config in configs]))
+    main()

@@ -110,7 +110,7 @@ def _bash(tmp_path: Path, line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "replies"),
     [
-        ("axosweep -m lora=r8,r1", ["r8,r16"]),
+        ("axosweep -m lora=r8,r3", ["r8,r32"]),
         ("axosweep plan -m +sweeps=tiny", ["tiny_grid"]),
         ("axosweep gpu.c", ["gpu.count="]),
         ("axosweep comp", ["compare", "completion"]),
