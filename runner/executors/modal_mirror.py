@@ -6,8 +6,10 @@ Whoever knows a sweep's id can make one, anywhere: what it shows is on the Volum
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,6 +30,8 @@ from runner.standing import unbegun
 OF_STEP = ("run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml")
 OF_ATTEMPT = ("started.json", "result.json", "train.json", "exit.json", "log.txt")
 POLL_S = 2.0
+AT_A_TIME = 8
+"""Questions to Modal at the same time, while it is looked at."""
 
 Entries = Mapping[str, Any]
 """A copy of the claims: `modal_app.claims` tells what they mean."""
@@ -66,7 +70,11 @@ class ModalMirror:
     _over: set[str] = field(default_factory=set)
     """Calls that have ended."""
     _settled: dict[str, str | None] = field(default_factory=dict)
-    """Step -> its last call, of those that were copied after everything had ended that could change them."""
+    """Step -> its last call, of those that were copied when nothing worked on them: until they have another one."""
+    _handles: dict[str, Any] = field(default_factory=dict)
+    """Volumes and the Dict, each looked up once."""
+    _writing: threading.Lock = field(default_factory=threading.Lock)
+    """Two datasets may have one model."""
     _paid: set[str] = field(default_factory=set)
     """Steps that are done, and whose containers have said their last word."""
 
@@ -81,23 +89,19 @@ class ModalMirror:
         """Bring the steps up to date; True when none of them goes on. Raises what Modal's client raises."""
         before = {step.key: (step.name, step.fetch) for step in steps if step.kind is StepKind.PREPROCESS}
         entries, live = self._live({name for step in steps for name in (step.name, step.fetch) if name})
-        going_on = False
-        for step in steps:
-            goes_on = step.name in live or (
-                f"cancelled/{step.name}" not in entries and any(name in live for name in before.get(step.data_key, ()))
-            )
-            going_on |= goes_on
+        goes_on = {
+            step.name: step.name in live
+            or (f"cancelled/{step.name}" not in entries and any(name in live for name in before.get(step.data_key, ())))
+            for step in steps
+        }
+
+        def update(step: MirroredStep) -> None:
             call = last_claim(entries.get, step.name)[1]
-            if self._is_done(step):
-                self._await_last_word(step, live=goes_on)
-                continue
-            if not goes_on and self._settled.get(step.name, "") == call:
-                continue
-            self._mirror(step)
-            self._note(step, live=goes_on)
-            if not goes_on:
-                self._settled[step.name] = call
-        return not going_on
+            self._update(step, call, works=step.name in live, goes_on=goes_on[step.name])
+
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            list(pool.map(update, steps))
+        return not any(goes_on.values())
 
     def done(self) -> set[str]:
         """The marks of every finished step and fetched model, by one listing of the runs Volume."""
@@ -145,7 +149,9 @@ class ModalMirror:
         while True:
             entries, before = dict(self._claims().items()), calls
             calls = {name: call for name in names if (call := last_claim(entries.get, name)[1])}
-            live = {name for name, call in calls.items() if self._is_live(call)}
+            with ThreadPoolExecutor(AT_A_TIME) as pool:
+                alive = pool.map(self._is_live, calls.values())
+                live = {name for name, goes_on in zip(calls, alive, strict=True) if goes_on}
             if live or calls == before:
                 return entries, live
 
@@ -153,6 +159,17 @@ class ModalMirror:
         if call not in self._over and not is_live(call):
             self._over.add(call)
         return call not in self._over
+
+    def _update(self, step: MirroredStep, call: str | None, *, works: bool, goes_on: bool) -> None:
+        """`works`: its last call does; `goes_on`: or what comes before it."""
+        if self._is_done(step):
+            self._await_last_word(step, live=goes_on)
+            return
+        if works or self._settled.get(step.name, "") != call:
+            self._mirror(step)
+        if not works:
+            self._settled[step.name] = call
+        self._note(step, live=goes_on)
 
     def _is_done(self, step: MirroredStep) -> bool:
         return observe(self.store, step.kind, step.key).phase is Phase.SUCCEEDED
@@ -201,10 +218,12 @@ class ModalMirror:
         """A file, unless it is here as it is there."""
         if self._copied.get(entry.path) == (entry.size, entry.mtime):
             return
-        target = self.store.root / entry.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, read_text(volume, entry.path))
-        self._copied[entry.path] = (entry.size, entry.mtime)
+        text = read_text(volume, entry.path)
+        with self._writing:
+            target = self.store.root / entry.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, text)
+            self._copied[entry.path] = (entry.size, entry.mtime)
 
     def _there(self, path: Path) -> str:
         return path.relative_to(self.store.root).as_posix()
@@ -220,10 +239,13 @@ class ModalMirror:
             write_atomically(folder / REMOTE, json.dumps({"live": live, "at": time.time()}))
 
     def _volume(self, name: str) -> modal.Volume:
-        return modal.Volume.from_name(name)
+        handle: modal.Volume = self._handles.setdefault(f"volume {name}", modal.Volume.from_name(name))
+        return handle
 
     def _claims(self) -> modal.Dict:
-        return modal.Dict.from_name(self.names.claims, create_if_missing=True)
+        fresh = modal.Dict.from_name(self.names.claims, create_if_missing=True)
+        handle: modal.Dict = self._handles.setdefault("claims", fresh)
+        return handle
 
 
 def follow(mirror: ModalMirror, steps: Sequence[MirroredStep], ledger: Ledger, watch: Callable[[], None]) -> None:
