@@ -17,6 +17,7 @@ import modal
 
 from modal_app import remote
 from modal_app.claims import claim, end, go_on, leave_to
+from modal_app.hub import item_of
 from modal_app.layout import StepFolder
 from modal_app.remote import Job
 from modal_app.state import observe
@@ -27,7 +28,7 @@ Ending = tuple[str, str]
 
 
 def fetch(text: str) -> dict[str, Any]:
-    """Bring one base model at one commit into the shared cache, then start the datasets and runs that need it."""
+    """Bring a model, a tokenizer or an adapter at its commit into the shared cache, then start what needs it."""
     return _run(text, _fetch)
 
 
@@ -86,7 +87,7 @@ def _work(job: Job) -> Ending:
 
 def _fetch(job: Job) -> Ending:
     volumes = _written(job)
-    if remote.run_fetch(job.read_step(), lambda: _commit_what_can_be(volumes)) != 0:
+    if remote.run_fetch(item_of(job.name, job.read_step().config), lambda: _commit_what_can_be(volumes)) != 0:
         return str(OutcomeStatus.FAILED), f"{job.name}: the hub did not give it; the call's log says why"
     _mark_done(job)
     _commit(volumes)

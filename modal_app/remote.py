@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modal_app.hub import HubItem
 from modal_app.layout import STEPS, Store
 from modal_app.step import Step, StepKind
 
@@ -32,8 +33,6 @@ DONE = "done"
 
 FETCHED = "fetched"
 """On the runs Volume: a folder per hub model, for whoever fetches it."""
-
-FETCH = "fetch"
 
 TICK_S = 10.0
 STOP_GRACE_S = 20.0
@@ -96,18 +95,6 @@ def steps_file(steps: Mapping[str, Step], waiting: Mapping[str, Sequence[Job]]) 
     )
 
 
-def hub_model(step: Step) -> tuple[str, str] | None:
-    """The name and the commit of a base model on the hub; None for one that is an input of the store."""
-    name, commit = step.config.get("base_model"), step.config.get("revision_of_model")
-    return None if commit is None or str(name).startswith("inputs/") else (str(name), str(commit))
-
-
-def fetch_name(step: Step) -> str:
-    """The name of the job that fetches the step's base model; empty when that is no hub model."""
-    model = hub_model(step)
-    return f"{FETCH}/{model[0]}@{model[1]}" if model else ""
-
-
 def mark_name(name: str) -> str:
     """The file in `done/` for what a job's name says."""
     return name.replace("/", "-")
@@ -136,11 +123,9 @@ def run_worker(step: Step, tick: Callable[[], None]) -> int:
     return _run("worker.py", ["--store", str(ROOT)], tick, offline, given=step.to_json())
 
 
-def run_fetch(step: Step, tick: Callable[[], None]) -> int:
-    """Fetch the step's base model into the shared hub cache."""
-    model = hub_model(step)
-    assert model is not None
-    return _run("fetch.py", list(model), tick, {})
+def run_fetch(item: HubItem, tick: Callable[[], None]) -> int:
+    """Fetch what is on the hub into the shared cache."""
+    return _run("fetch.py", [item.name, item.commit, *item.skipped], tick, {})
 
 
 def _run(script: str, words: list[str], tick: Callable[[], None], variables: Mapping[str, str], given: str = "") -> int:

@@ -84,9 +84,9 @@ def train_function(gpus: tuple[str, ...]) -> str:
     """The function that trains on these GPUs. Modal binds one GPU to a call; a list is deployed.
 
     >>> train_function(("H100:2",)), train_function(("H100:2", "A100-80GB:2"))
-    ('train', 'train_H100.2_A100-80GB.2')
+    ('train', 'train_H100x2_A100-80GBx2')
     """
-    name = "train" if len(gpus) < 2 else "_".join(("train", *gpus)).replace(":", ".")
+    name = "train" if len(gpus) < 2 else "_".join(("train", *gpus)).replace(":", "x")  # a dot would name a class
     return name if len(name) <= LONGEST_NAME else f"train_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 

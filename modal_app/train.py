@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modal_app import attention, checkpoints, preload
+from modal_app import attention, checkpoints, hub, preload
 from modal_app.attempt import stamp, way, write_yaml
 from modal_app.failures import StepFailed
 from modal_app.layout import Attempt, StepFolder, Store
@@ -40,12 +40,14 @@ def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> d
         (links / rows.name).symlink_to(way(links, rows))
     folder.model.mkdir(exist_ok=True)
     checkpoints.set_aside_unusable(folder.model)
-    addresses = {
+    addresses: dict[str, Any] = {
         "output_dir": "../model",
         "dataset_prepared_path": PREPARED,
         # A checkpoint without the optimizer's state would go on with a fresh one, and to other losses.
         "auto_resume_from_checkpoints": not step.config.get("save_only_model"),
     }
+    if (adapter := hub.adapter_folder(step.config)) is not None:
+        addresses[hub.ADAPTER] = adapter
     write_yaml(attempt.config, stamp(step, **addresses))
     content = manifest.read_bytes()
     return {

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from runner.errors import SweepError
-from runner.inputs import revision_key, staged_name
+from runner.inputs import pinned, staged_name
 from runner.types import Experiment, Input, InputKind, Run
 
 KEY_LENGTH = 12
@@ -111,7 +111,7 @@ def keyed_config(axolotl: Mapping[str, Any], inputs: Iterable[Input]) -> dict[st
         if found.identity is None:
             continue
         if found.kind is InputKind.HUB:
-            _write(config, revision_key(found.at), found.identity)
+            _write(config, *pinned(found, found.identity))
         else:
             _write(config, found.at, staged_name(found))
     return config

@@ -14,7 +14,8 @@ from runner.content import ContentHashes
 from runner.errors import SweepError
 from runner.types import Input, InputKind
 
-MODEL_KEYS = ("base_model", "base_model_config", "tokenizer_config", "processor_config", "lora_model_dir")
+ADAPTER = "lora_model_dir"
+MODEL_KEYS = ("base_model", "base_model_config", "tokenizer_config", "processor_config", ADAPTER)
 DATASET_LISTS = ("datasets", "test_datasets", "pretraining_dataset")
 FILE_KEYS = ("deepspeed",)
 """Keys that hold a file's path when they hold text."""
@@ -27,6 +28,7 @@ LOADERS = {"json", "csv", "parquet", "text", "arrow", "xml", "webdataset"}
 
 _LOCAL_LOOKING = re.compile(r"^[./~]|\.(jsonl?|csv|parquet|txt|arrow|gz|zst)$")
 _HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+_ADAPTER_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?(@[\w.-]+)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,8 @@ def identify(found: Input, axolotl: Mapping[str, Any], hashes: ContentHashes) ->
     """The same input with its identity; a hub name that cannot be resolved now keeps None and says why."""
     if found.kind is not InputKind.HUB:
         return replace(found, identity=hashes.of(Path(found.text).expanduser()))
-    repository = hub.Repository("datasets" if _is_dataset(found.at) else "models", found.text)
-    resolved = hub.resolve(repository, _asked_revision(found.at, axolotl))
+    repository = hub.Repository("datasets" if _is_dataset(found.at) else "models", hub_name(found))
+    resolved = hub.resolve(repository, _asked_revision(found, axolotl))
     return replace(found, identity=resolved.commit, problem=resolved.problem)
 
 
@@ -74,9 +76,26 @@ def staged_name(found: Input) -> str:
     return f"inputs/{found.identity[:16]}{extension}"
 
 
+def hub_name(found: Input) -> str:
+    """The repository of a hub input. Only an adapter's text may hold a revision as well."""
+    return found.text.partition("@")[0] if found.at == ADAPTER else found.text
+
+
 def how_to_pin(found: Input) -> str:
     """The override that pins a hub input without asking the hub."""
-    return f"{revision_key(found.at)}=<40-digit commit>"
+    return "=".join(pinned(found, "<40-digit commit>"))
+
+
+def pinned(found: Input, commit: str) -> tuple[str, str]:
+    """The config key that pins a hub input, and its value. Axolotl has no key for an adapter's revision: ours is in
+    the name.
+
+    >>> pinned(Input("lora_model_dir", "owner/adapter", InputKind.HUB, None), "c0ffee")
+    ('lora_model_dir', 'owner/adapter@c0ffee')
+    """
+    if found.at == ADAPTER:
+        return ADAPTER, f"{hub_name(found)}@{commit}"
+    return revision_key(found.at), commit
 
 
 def revision_key(at: str) -> str:
@@ -137,7 +156,7 @@ def _classify(at: str, text: str) -> Input | Unusable:
     always_local = at.split(".")[0] in FILE_KEYS or at.endswith(TEMPLATE) or ".data_files" in at
     if always_local or _LOCAL_LOOKING.search(text):
         return Unusable(at, text, f"there is no such file or folder (looked in {os.getcwd()}).")
-    if not _HUB_NAME.match(text):
+    if not (_ADAPTER_NAME if at == ADAPTER else _HUB_NAME).match(text):
         return Unusable(
             at,
             text,
@@ -148,15 +167,18 @@ def _classify(at: str, text: str) -> Input | Unusable:
 
 
 def _second_hub_models(inputs: Sequence[Input]) -> Iterator[Unusable]:
-    """Axolotl reads every hub model at the one `revision_of_model`, and two repositories share no commit."""
-    models = [found for found in inputs if found.kind is InputKind.HUB and not _is_dataset(found.at)]
+    """Axolotl reads every hub model at the one `revision_of_model`, and two repositories share no commit. An adapter
+    has a commit of its own."""
+    models = [
+        found for found in inputs if found.kind is InputKind.HUB and found.at != ADAPTER and not _is_dataset(found.at)
+    ]
     for found in models[1:]:
         if found.text != models[0].text:
             yield Unusable(
                 found.at,
                 found.text,
-                f"it is another hub repository than {models[0].at}={models[0].text}, and Axolotl reads both at one commit"
-                " (revision_of_model). Download one of them and give its folder.",
+                f"it is another hub repository than {models[0].at}={models[0].text}, and Axolotl reads both at one "
+                "commit (revision_of_model). Download one of them and give its folder.",
             )
 
 
@@ -169,10 +191,12 @@ def _is_dataset(at: str) -> bool:
     return at.split(".")[0] in DATASET_LISTS
 
 
-def _asked_revision(at: str, axolotl: Mapping[str, Any]) -> str | None:
-    if not _is_dataset(at):
+def _asked_revision(found: Input, axolotl: Mapping[str, Any]) -> str | None:
+    if found.at == ADAPTER:
+        revision = found.text.partition("@")[2] or None
+    elif not _is_dataset(found.at):
         revision = axolotl.get("revision_of_model")
     else:
-        key, index, _ = at.split(".")[:3]
+        key, index, _ = found.at.split(".")[:3]
         revision = axolotl[key][int(index)].get("revision")
     return None if revision is None else str(revision)

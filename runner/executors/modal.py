@@ -19,8 +19,9 @@ import modal.exception
 
 from modal_app.claims import Caller, is_at_work, last_claim, leave_to
 from modal_app.deployment import build_app
+from modal_app.hub import fetch_names
 from modal_app.layout import STEPS, SUBMISSION, Store
-from modal_app.remote import Job, fetch_name, steps_file
+from modal_app.remote import Job, steps_file
 from modal_app.settings import Deployment, train_function
 from modal_app.step import OutcomeStatus, Step, StepKind, write_atomically
 from runner import terminal
@@ -171,7 +172,7 @@ class ModalExecutor:
 
 def mirrored_steps(plan: Plan) -> list[MirroredStep]:
     datasets = [
-        MirroredStep(StepKind.PREPROCESS, dataset.key, dataset.key, fetch_name(dataset.step))
+        MirroredStep(StepKind.PREPROCESS, dataset.key, dataset.key, fetch_names(dataset.step.config))
         for dataset in plan.datasets
     ]
     return datasets + [MirroredStep(StepKind.TRAIN, one.run.key, one.run.data_key) for one in plan.runs]

@@ -51,8 +51,8 @@ class MirroredStep:
     kind: StepKind
     key: str
     data_key: str
-    fetch: str = ""
-    """The job that fetches a dataset's base model first; empty when there is none."""
+    fetches: tuple[str, ...] = ()
+    """The jobs that first fetch what a dataset and its runs read from the hub."""
 
     @property
     def name(self) -> str:
@@ -87,8 +87,8 @@ class ModalMirror:
 
     def refresh(self, steps: Sequence[MirroredStep]) -> bool:
         """Bring the steps up to date; True when none of them goes on. Raises what Modal's client raises."""
-        before = {step.key: (step.name, step.fetch) for step in steps if step.kind is StepKind.PREPROCESS}
-        entries, live = self._live({name for step in steps for name in (step.name, step.fetch) if name})
+        before = {step.key: (step.name, *step.fetches) for step in steps if step.kind is StepKind.PREPROCESS}
+        entries, live = self._live({name for step in steps for name in (step.name, *step.fetches)})
         goes_on = {
             step.name: step.name in live
             or (f"cancelled/{step.name}" not in entries and any(name in live for name in before.get(step.data_key, ())))
@@ -111,11 +111,11 @@ class ModalMirror:
         """Record why steps have not begun, when nothing goes on any more: no folder of theirs can tell."""
         entries = dict(self._claims().items())
         noted = unbegun(ledger.records())
-        fetches = {step.key: step.fetch for step in steps}
+        fetches = {step.key: step.fetches for step in steps}
         for step in steps:
             if observe(self.store, step.kind, step.key).phase is not Phase.ABSENT:
                 continue
-            before = (f"{StepKind.PREPROCESS}/{step.data_key}", fetches.get(step.data_key, ""))
+            before = (f"{StepKind.PREPROCESS}/{step.data_key}", *fetches.get(step.data_key, ()))
             why = _why_not_begun(entries, step.name, before)
             if step.key not in noted or noted[step.key].message != why:
                 ledger.append(Record(Event.FINISHED, step.kind, step.key, status=str(Phase.LOST), message=why))
@@ -132,7 +132,7 @@ class ModalMirror:
         entries = dict(claims.items())
         calls = {name: call for name in mine if (call := last_claim(entries.get, name)[1])}
         if sweep is not None:
-            shared = {name for step in steps for name in (step.name, step.fetch) if name} - mine
+            shared = {name for step in steps for name in (step.name, *step.fetches)} - mine
             calls |= {name: call for name in shared if (call := _only_for(entries, name, sweep, mine | shared))}
         live = {name: call for name, call in calls.items() if is_live(call)}
         for call in live.values():
@@ -191,8 +191,8 @@ class ModalMirror:
             for entry in listed(volume, f"prepared/{step.key}"):
                 if entry.path.endswith(".json"):
                     self._copy(volume, entry)
-        if step.fetch:
-            self._mirror_containers(self._volume(self.names.runs_volume), fetch_folder(self.store, step.fetch))
+        for name in step.fetches:
+            self._mirror_containers(self._volume(self.names.runs_volume), fetch_folder(self.store, name))
 
     def _mirror_containers(self, volume: modal.Volume, folder: StepFolder) -> None:
         """What they have spent. The record of one at work may change within a second, and keep its size."""
@@ -286,7 +286,9 @@ def fetch_sweep(store: Store, sweep: str, runs_volume: str) -> tuple[Names, list
 def submission(store: Store, sweep: str) -> tuple[Names, list[MirroredStep]]:
     """What a sweep of the mirror has submitted, and under which names. Raises FileNotFoundError when it has not."""
     raw = json.loads((store.sweeps / sweep / SUBMISSION).read_text(encoding="utf-8"))
-    steps = [MirroredStep(**one | {"kind": StepKind(one["kind"])}) for one in raw["steps"]]
+    steps = [
+        MirroredStep(**one | {"kind": StepKind(one["kind"]), "fetches": tuple(one["fetches"])}) for one in raw["steps"]
+    ]
     return Names(**raw["names"]), steps
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from modal_app.remote import FETCH, Job, fetch_name, mark_name
+from modal_app.hub import FETCH, fetch_names
+from modal_app.remote import Job, mark_name
 from modal_app.step import Step
 from runner.types import Plan
 
@@ -26,7 +27,7 @@ class Work:
 
 
 def make_work(plan: Plan, job_of: Callable[[Step], Job], done: set[str]) -> Work:
-    """A hub model comes before the datasets that need it, a dataset before its runs. `done`: the marks of what is."""
+    """What is on the hub comes before the datasets that need it, a dataset before its runs. `done`: what is marked."""
     steps: dict[str, Step] = {job_name(planned.step): planned.step for planned in plan.runs}
     fetches: dict[str, Job] = {}
     first: list[Job] = []
@@ -41,13 +42,14 @@ def make_work(plan: Plan, job_of: Callable[[Step], Job], done: set[str]) -> Work
         preprocess = replace(job_of(dataset.step), awaited=True)
         if mark_name(preprocess.name) not in done:
             waiting[preprocess.name], ready = ready, [preprocess]
-        if not (fetch := fetch_name(dataset.step)) or mark_name(fetch) in done:
-            first += ready
-            continue
-        steps[fetch] = dataset.step
-        fetches[fetch] = replace(preprocess, name=fetch, function=FETCH, options={})
-        waiting.setdefault(fetch, []).extend(ready)
-    return Work(steps, [*fetches.values(), *first], waiting)
+        missing = [name for name in fetch_names(dataset.step.config) if mark_name(name) not in done]
+        for name in reversed(missing):
+            steps[name] = dataset.step
+            fetch = fetches.setdefault(name, replace(preprocess, name=name, function=FETCH, options={}))
+            waiting.setdefault(name, []).extend(job for job in ready if job not in waiting[name])
+            ready = [fetch]
+        first += [job for job in ready if job not in first]
+    return Work(steps, first, waiting)
 
 
 def job_name(step: Step) -> str:

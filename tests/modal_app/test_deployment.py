@@ -145,11 +145,11 @@ def test_a_list_of_gpus_is_a_function_of_its_own(
     """In the order in which they are asked for, and the same function otherwise."""
     deploy(shipped(gpu_lists=(("H100:2", "A100-80GB:2"), ("L40S:1", "A10:1", "L4:1"))))
     specs = server.function_specs()
-    assert set(specs) == {"fetch", "preprocess", "train", "train_H100.2_A100-80GB.2", "train_L40S.1_A10.1_L4.1"}
-    gpus = [one.resources.gpu_config for one in specs["train_H100.2_A100-80GB.2"]]
+    assert set(specs) == {"fetch", "preprocess", "train", "train_H100x2_A100-80GBx2", "train_L40Sx1_A10x1_L4x1"}
+    gpus = [one.resources.gpu_config for one in specs["train_H100x2_A100-80GBx2"]]
     assert [(one.gpu_type, one.count) for one in gpus] == [("H100", 2), ("A100-80GB", 2)]
-    assert [one.resources.gpu_config.gpu_type for one in specs["train_L40S.1_A10.1_L4.1"]] == ["L40S", "A10", "L4"]
-    for spec in specs["train_H100.2_A100-80GB.2"]:
+    assert [one.resources.gpu_config.gpu_type for one in specs["train_L40Sx1_A10x1_L4x1"]] == ["L40S", "A10", "L4"]
+    for spec in specs["train_H100x2_A100-80GBx2"]:
         plain = specs["train"][-1]
         assert (spec.implementation_name, spec.module_name) == (plain.implementation_name, plain.module_name)
         assert (spec.image_id, spec.timeout_secs, spec.secret_ids) == (
@@ -175,7 +175,10 @@ def test_an_app_is_named_after_everything_that_decides_what_it_does() -> None:
 def test_what_modal_takes_for_a_name_is_what_is_deployed(
     deploy: Callable[[Deployment], list[str]], server: ModalServer
 ) -> None:
-    deployment = shipped(gpu_lists=(tuple(f"GPU-{number}:8" for number in range(12)),))
+    """The client looks at it once more when it is looked up: a name with a dot is a class to it."""
+    deployment = shipped(gpu_lists=(("H100:2", "A100-80GB:2"), tuple(f"GPU-{number}:8" for number in range(12))))
     deploy(deployment)
-    (name,) = set(server.function_specs()) - {"fetch", "preprocess", "train"}
-    modal.Function.from_name(deployment.app_name, name).hydrate()
+    names = set(server.function_specs()) - {"fetch", "preprocess", "train"}
+    assert len(names) == 2
+    for name in names:
+        modal.Function.from_name(deployment.app_name, name).hydrate()

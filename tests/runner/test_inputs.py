@@ -5,7 +5,7 @@ import pytest
 
 from runner.content import ContentHashes, file_sha256
 from runner.errors import SweepError
-from runner.inputs import find_inputs, how_to_pin, identify, staged_name
+from runner.inputs import find_inputs, how_to_pin, identify, pinned, staged_name
 from runner.types import Input, InputKind
 
 
@@ -89,6 +89,18 @@ def test_two_hub_models_are_refused_because_one_revision_pins_both() -> None:
     with pytest.raises(SweepError, match="owner/tokenizer: it is another hub repository than base_model=owner/model"):
         find_inputs(config)
     assert len(find_inputs(config | {"tokenizer_config": "owner/model"})) == 2
+
+
+def test_an_adapter_of_the_hub_has_a_commit_of_its_own_in_its_name() -> None:
+    """Axolotl gives PEFT no revision: it would read the newest whatever `revision_of_model` says."""
+    commit, own = "c" * 40, "e" * 40
+    config = {"base_model": "owner/model", "revision_of_model": commit, "lora_model_dir": f"owner/adapter@{own}"}
+    model, adapter = (identify(one, config, ContentHashes(Path("unused"))) for one in find_inputs(config))
+    assert (model.identity, adapter.identity) == (commit, own)
+    assert pinned(adapter, own) == ("lora_model_dir", f"owner/adapter@{own}")
+    assert how_to_pin(adapter) == "lora_model_dir=owner/adapter@<40-digit commit>"
+    with pytest.raises(SweepError, match="cannot be pinned"):
+        find_inputs({"base_model": "owner/model@main"})
 
 
 def test_a_hub_tokenizer_beside_a_local_model_is_fine(tmp_path: Path) -> None:

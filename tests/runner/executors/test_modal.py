@@ -17,6 +17,7 @@ from runner.types import Gpu, Input, InputKind, Plan
 from tests.runner.builders import plan, run
 
 COMMIT = "a" * 40
+ADAPTER_COMMIT = "b" * 40
 
 
 def job(step: Step) -> Job:
@@ -79,10 +80,33 @@ def test_a_model_that_is_there_is_not_fetched_again(store: Store) -> None:
     assert [one.function for one in called.first] == ["preprocess", "preprocess"]
 
 
+def test_a_model_and_an_adapter_are_fetched_one_after_the_other_and_the_adapter_for_each_model(store: Store) -> None:
+    """What waits for a job starts when that has ended: the same adapter behind another model is another job."""
+    model, other = (Input("base_model", f"owner/{name}", InputKind.HUB, COMMIT) for name in ("model", "other"))
+    adapter = Input("lora_model_dir", "owner/adapter", InputKind.HUB, ADAPTER_COMMIT)
+    runs = [
+        run({"base_model": one.text, "lora_model_dir": "owner/adapter", "lora_r": 8}, inputs=[one, adapter])
+        for one in (model, other)
+    ]
+    plain = run({"base_model": "owner/model", "lora_r": 8}, inputs=[model])
+    made = plan([*runs, plain], store)
+    called = work(made, set())
+    assert [one.name for one in called.first] == [f"fetch/owner/{name}@{COMMIT}" for name in ("model", "other")]
+    behind, plain_data = waiting(called, called.first[0].name)
+    assert behind.startswith(f"fetch/owner/adapter@{ADAPTER_COMMIT}/behind/")
+    assert plain_data == f"preprocess/{plain.data_key}"
+    assert waiting(called, behind) == [f"preprocess/{runs[0].data_key}"]
+    (behind_other,) = waiting(called, called.first[1].name)
+    assert behind_other != behind
+    assert waiting(called, behind_other) == [f"preprocess/{runs[1].data_key}"]
+    later = work(made, {f"fetch-owner-model@{COMMIT}"})
+    assert behind in [one.name for one in later.first]
+
+
 def test_a_mirror_knows_what_comes_before_each_dataset(store: Store) -> None:
     steps = mirrored_steps(sweep(store, hub=True))
-    assert [step.fetch for step in steps if step.kind == "preprocess"] == [f"fetch/owner/model@{COMMIT}"] * 2
-    assert not any(step.fetch for step in steps if step.kind == "train")
+    assert [step.fetches for step in steps if step.kind == "preprocess"] == [(f"fetch/owner/model@{COMMIT}",)] * 2
+    assert not any(step.fetches for step in steps if step.kind == "train")
 
 
 def test_a_call_is_short_whatever_its_config_and_however_many_runs_wait(store: Store, tmp_path: Path) -> None:
