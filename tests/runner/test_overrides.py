@@ -54,7 +54,7 @@ def test_an_override_takes_hydras_form_and_keeps_it(said: str, hydra: str) -> No
         ("+swep=x", "sweeps"),
         ("lora=16", "r16"),
         ("lora=r8,16", "r16"),
-        ("deepspeed=null", "none, zero2, zero3"),
+        ("deepspeed=null", "none, zero1, zero2, zero3"),
         ("+experimant=smoke", "experiment"),
         ("learnig_rate=1", "learning_rate"),
         ("+learnin_rate=1", "learning_rate"),
