@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from runner import completion, terminal
 from runner import help as help_page
 from runner.arguments import COMPLETION, HELP, MULTIRUN, Arguments, take_apart
+from runner.base_option import forget_bases, with_bases
 from runner.compose import register_resolvers
 from runner.errors import SweepError
 from runner.fields import axolotl_fields
@@ -34,7 +35,10 @@ def run(arguments: Sequence[str], launch: Launch | None = None) -> int:
     asked, config_dir = take_apart(arguments).split_off("--config-dir", "-cd")
     project = find_project(config_dir)
     with using(project):
-        return _run(asked, arguments, project, launch)
+        try:
+            return _run(asked, arguments, project, launch)
+        finally:
+            forget_bases()
 
 
 def _run(asked: Arguments, arguments: Sequence[str], project: Project, launch: Launch | None) -> int:
@@ -87,11 +91,13 @@ def _for_hydra(asked: Arguments, vocabulary: Vocabulary) -> list[str]:
         parts(override)
         check_grammar(override)
     overrides = [canonical(override, vocabulary) for override in asked.overrides]
+    if not asked.shows_only and not asked.multirun:
+        _refuse_sweep_without_m(asked)
+    overrides = with_bases(overrides, vocabulary)
     if asked.shows_only:
         return [*(flag for flag in asked.flags if flag not in MULTIRUN), *overrides]
     if asked.multirun:
         return [*asked.flags, *overrides]
-    _refuse_sweep_without_m(asked)
     if not any(parts(override).key == "hydra/sweeper" for override in overrides):
         overrides.append("hydra.sweeper.single=true")
     return [*(flag for flag in asked.flags if flag not in ("-r", "--run")), "-m", *overrides]

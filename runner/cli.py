@@ -168,6 +168,22 @@ def _data(words: list[str]) -> int:
     return 0
 
 
+def _import(words: list[str]) -> int:
+    from runner.import_config import import_config
+
+    parser = argparse.ArgumentParser(
+        prog="axosweep import", description="Make an experiment of an Axolotl config: conf/experiment/NAME.yaml."
+    )
+    parser.add_argument("file", help="the config, a YAML file")
+    parser.add_argument("--name", help="the experiment's name; the file's by default")
+    parser.add_argument("--force", action="store_true", help="overwrite an experiment of this name")
+    parser.add_argument("-cd", "--config-dir", help="where to write it; ./conf by default")
+    asked = parser.parse_args(words)
+    for line in import_config(asked.file, name=asked.name, config_dir=asked.config_dir, force=asked.force):
+        print(line)
+    return 0
+
+
 def _setup(words: list[str]) -> int:
     from runner import trainer_environment
 
@@ -212,6 +228,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "attach": _attach,
     "logs": _logs,
     "cancel": _cancel,
+    "import": _import,
     "setup": _setup,
     "completion": _completion,
     "__complete": _complete,

@@ -12,9 +12,9 @@ from runner.arguments import COMPLETION, INFO, SHOWN_INFO, SWITCHES, VALUED
 from runner.errors import SweepError, did_you_mean
 from runner.fields import Field, Fields
 from runner.project import SWEEPS
-from runner.vocabulary import AXOLOTL, Nodes, Vocabulary, read_vocabulary
+from runner.vocabulary import AXOLOTL, BASE, Nodes, Vocabulary, read_vocabulary
 
-VERBS = ("plan", "status", "compare", "data", "attach", "logs", "cancel", "setup", "completion")
+VERBS = ("plan", "status", "compare", "data", "attach", "logs", "cancel", "import", "setup", "completion")
 SHELLS = ("bash", "zsh", "fish")
 _SIGNS = "+~"
 
@@ -36,6 +36,8 @@ def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
             return [*_sweeps(words), "--store"] if len(words) == 1 or word[:1] == "-" else []
         case "data":
             return [*_data_keys(words), "--store", "--json"] if len(words) == 1 or word[:1] == "-" else []
+        case "import":
+            return ("--name", "--force", "--config-dir") if word[:1] == "-" else _files(word)
         case "completion":
             return SHELLS if len(words) == 1 else ()
         case "setup":
@@ -68,7 +70,8 @@ def _names(word: str, vocabulary: Vocabulary) -> Iterable[str]:
     if bare.startswith(f"{AXOLOTL}."):
         names = _keys(bare.removeprefix(f"{AXOLOTL}."), vocabulary, end)
         return [f"{sign}{AXOLOTL}.{name}" for name in names]
-    names = [f"{group}{end}" for group in vocabulary.groups if group != SWEEPS]
+    names = [f"{group}{end}" for group in vocabulary.groups if group not in (SWEEPS, BASE)]
+    names += [] if end == "" else [f"{BASE}{end}"]
     names += _nodes(vocabulary.nodes, "", bare, end)
     names += _keys(bare, vocabulary, end) if bare else []
     return [*(f"{sign}{name}" for name in names), f"+{SWEEPS}="]
@@ -119,10 +122,10 @@ def _suffixes(field: Field, end: str) -> tuple[str, ...]:
 
 
 def _values(word: str, vocabulary: Vocabulary) -> Iterable[str]:
-    """Options of a group, also after a comma; the choices of an Axolotl key; files for data.path."""
+    """Options of a group, also after a comma; the choices of an Axolotl key; files for data.path and base."""
     key, _, value = word.partition("=")
     name = key.lstrip(_SIGNS)
-    if name == "data.path":
+    if name in ("data.path", BASE):
         return [f"{key}={path}" for path in _files(value)]
     chosen, comma, _ = value.rpartition(",")
     known = _choices(name, vocabulary)

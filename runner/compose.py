@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, replace
+from pathlib import Path
 from typing import Any
 
 import omegaconf
@@ -17,6 +18,7 @@ from runner.errors import SweepError, did_you_mean
 from runner.overrides import parts
 from runner.preflight import datasets_of, problems_of, split_of
 from runner.prices import table_problems
+from runner.project import current_project
 from runner.shipped import shipped_root
 from runner.types import (
     Action,
@@ -29,6 +31,7 @@ from runner.types import (
     Request,
     TrackingChoice,
 )
+from runner.vocabulary import BASE, EXPERIMENT
 
 REQUEST_KEYS = ("action", "json", "name", "store")
 """What the whole command is asked to do: the same for all its runs, so never swept."""
@@ -112,10 +115,13 @@ def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[
 
 def _name(choices: Mapping[str, Any], keys: Iterable[str]) -> str:
     named = choices.get("sweeps") or choices.get("experiment")
+    bases = current_project().bases
+    if isinstance(named, str) and named in bases:
+        return Path(bases[named]).stem
     if isinstance(named, str) and "," not in named:
         return named
     asked = [key for key in keys if key.partition(".")[0] not in (*REQUEST_KEYS, "executor", "prices", "tracking")]
-    words = [key.removeprefix("axolotl.").replace(".", "_") for key in asked]
+    words = [BASE if key == EXPERIMENT and bases else key.removeprefix("axolotl.").replace(".", "_") for key in asked]
     return "-".join(dict.fromkeys(words))[:60].strip("-") or "default"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from runner.project import SWEEPS
-from runner.vocabulary import Vocabulary, read_vocabulary
+from runner.vocabulary import BASE, Vocabulary, read_vocabulary
 
 EXAMPLES = (
     ("axosweep lora=r16 max_steps=50", "one run"),
@@ -37,6 +37,7 @@ axosweep: ask Axolotl a question in one line, train every answer, compare them.
 GROUP=OPTION chooses a config file, KEY=VALUE sets one value: any key of Axolotl {version} by its own name
 (learning_rate, datasets.0.path), or one of axosweep's own:
 {nodes}
+base=FILE.yml starts from an Axolotl config of your own, as it is; a group that is asked for still counts.
 With -m, values separated by commas are swept, each combination a run. It is a Hydra application: its
 grammar (range, choice, glob, ~KEY) works as Hydra documents it.
 
@@ -52,6 +53,7 @@ Verbs
   attach [SWEEP]       follow a sweep on Modal, from any machine
   logs RUN [-f]        the newest attempt's log of a run
   cancel [SWEEP|RUN]   end what works on it
+  import FILE.yml      make an experiment of an Axolotl config: conf/experiment/NAME.yaml
   setup                build the environment that runs Axolotl
   completion SHELL     completion for bash, zsh or fish: eval "$(axosweep completion bash)"
   --json goes with every verb that prints rows.
@@ -59,7 +61,8 @@ Verbs
 Flags
   -m, --multirun       sweep
   --cfg job            print the composed config instead of running; --resolve, -p PACKAGE
-  --info, -cd DIR and the rest are Hydra's own
+  -cd DIR              config groups of your own in DIR, ahead of ./conf and of those shipped
+  --info and the rest are Hydra's own
 
 Examples
 {examples}
@@ -80,7 +83,7 @@ def text() -> str:
 
 def _in_order(vocabulary: Vocabulary) -> list[str]:
     known = [group for group in _GROUPS if group in vocabulary.groups]
-    return known + [group for group in vocabulary.groups if group not in _GROUPS]
+    return known + [group for group in vocabulary.groups if group not in (*_GROUPS, BASE)]
 
 
 def _group(group: str, vocabulary: Vocabulary) -> str:

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -15,11 +16,12 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from runner.base_option import with_bases
 from runner.compose import REQUEST_KEYS, experiment_from, request_from
 from runner.errors import SweepError
 from runner.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
 from runner.job_product import Job, canonical_axes, make_jobs
-from runner.overrides import canonical, parts, spoken
+from runner.overrides import base_spoken, canonical, parts, spoken
 from runner.project import SWEEPS, current_project
 from runner.sweep_file import body_keys, body_overrides
 from runner.types import Action, Experiment, Request, RunResult
@@ -84,7 +86,8 @@ def run_sweep(
     overrides = canonical_axes({str(key): value for key, value in params.items()}, vocabulary)
     if isinstance(name := config.hydra.runtime.choices.get(SWEEPS), str):
         overrides = body_overrides(current_project().sweep_files()[name], vocabulary) + overrides
-    overrides += [canonical(argument, vocabulary) for argument in arguments]
+    overrides = with_bases([*overrides, *(canonical(argument, vocabulary) for argument in arguments)], vocabulary)
+    vocabulary = replace(vocabulary, bases=current_project().bases)
     jobs, swept = make_jobs(overrides, context.config_loader)
     if single and len(jobs) > 1:
         raise SweepError(f"This asks for {len(jobs)} runs, swept over {', '.join(swept)}. A sweep needs -m.")
@@ -193,7 +196,7 @@ def _launched_by_another(
 def _print_overrides(jobs: Sequence[Job], vocabulary: Vocabulary) -> None:
     """One job a line, in the form that any Hydra sweeper takes."""
     for job in jobs:
-        print(shlex.join(one for one in job if _describes_run(one, vocabulary)))
+        print(shlex.join(base_spoken(one, vocabulary) for one in job if _describes_run(one, vocabulary)))
 
 
 def _asked(job: Sequence[str], vocabulary: Vocabulary) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from runner.errors import SweepError, did_you_mean
 from runner.fields import unknown_key
-from runner.vocabulary import AXOLOTL, Vocabulary
+from runner.vocabulary import AXOLOTL, BASE, EXPERIMENT, Vocabulary
 
 _OVERRIDE = re.compile(r"(?P<sign>~|\+\+|\+|)(?P<key>[^=@+~\s]+)(?P<package>@[^=\s]+)?(?:=(?P<value>.*))?", re.S)
 
@@ -56,6 +56,8 @@ def canonical(override: str, vocabulary: Vocabulary) -> str:
     head, _, rest = said.key.partition(".")
     if head == "hydra" or said.key.startswith("hydra/"):
         return override
+    if said.key == BASE:
+        return _base(said)
     if said.key in vocabulary.groups:
         return _group(said, vocabulary)
     if said.package:
@@ -80,6 +82,12 @@ def _group(said: Parts, vocabulary: Vocabulary) -> str:
     if said.sign in ("", "+") and not said.package:
         return f"{'' if said.key in vocabulary.chosen else '+'}{said.key}={said.value}"
     return str(said)
+
+
+def _base(said: Parts) -> str:
+    if said.sign == "~" or not said.value:
+        raise SweepError(f"{said}: the path of an Axolotl config is expected, as in {BASE}=my-axolotl.yml.")
+    return f"{BASE}={said.value}"
 
 
 def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
@@ -139,7 +147,15 @@ def spoken(override: str, vocabulary: Vocabulary) -> str:
             key = bare.partition("=")[0]
             ambiguous = key in vocabulary.groups or key.partition(".")[0] in vocabulary.nodes
             return f"{sign}{AXOLOTL}.{bare}" if ambiguous else f"{sign}{bare}"
-    return override
+    return base_spoken(override, vocabulary)
+
+
+def base_spoken(override: str, vocabulary: Vocabulary) -> str:
+    """base=FILE again, for an experiment that stands for it."""
+    key, _, option = override.partition("=")
+    if key != EXPERIMENT or option not in vocabulary.bases:
+        return override
+    return f"{BASE}={written(vocabulary.bases[option])}"
 
 
 # Values. Hydra's grammar is narrower than YAML's: what it would not read back as the same is quoted.

@@ -5,10 +5,10 @@ Hydra makes its plugins itself and hands them nothing, so the folders of one com
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Project:
     """Folders that hold a folder sweeps/. The last is the shipped one."""
     foreign: Path | None = None
     """A conf/ in the working directory that belongs to another Hydra application, and is therefore not read."""
+    bases: Mapping[str, str] = field(default_factory=dict)
+    """Options of the group `experiment` that stand for base=FILE, with the file as it was written."""
 
     def config_files(self) -> dict[Path, Path]:
         """Every config file that counts, by its path below its conf folder."""
@@ -86,6 +88,12 @@ def using(project: Project) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def add_base(option: str, file: str) -> None:
+    """From here on, `experiment=OPTION` stands for base=FILE."""
+    project = current_project()
+    _current.set(replace(project, bases={**project.bases, option: file}))
 
 
 _current: ContextVar[Project | None] = ContextVar("project", default=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from runner.project import ROOT_CONFIG, SWEEPS, Project, current_project
 
 AXOLOTL = "axolotl"
 EXPERIMENT = "experiment"
+BASE = "base"
+"""base=FILE starts from an Axolotl config, as it is. A group to Hydra; its options are the files that were imported."""
 MODEL_FACTS = "model"
 
 Nodes = Mapping[str, "Nodes"]
@@ -34,7 +36,9 @@ class Vocabulary:
     pure_sweeps: frozenset[str] = frozenset()
     """The sweep files that hold axes and nothing else, so that a job of theirs is described by its values."""
     recipes: tuple[str, ...] = ()
-    """The groups in the defaults list that write into `axolotl`: what a config that is whole does without."""
+    """The groups in the defaults list that write into `axolotl`, which a config that is whole does without."""
+    bases: Mapping[str, str] = field(default_factory=dict)
+    """Options of `experiment` that stand for base=FILE, with the file as it was written."""
     read: frozenset[str] = frozenset()
     """The keys at the top of a composed config that something reads."""
 
@@ -50,15 +54,16 @@ def read_vocabulary(project: Project | None = None) -> Vocabulary:
     for name in ("hydra", AXOLOTL, MODEL_FACTS):
         nodes.pop(name, None)
     sweeps, chosen = project.sweep_files(), _chosen(files[Path(ROOT_CONFIG)])
-    recipes = tuple(group for group in chosen if _writes_axolotl(group, contents))
+    writing = [group for group in chosen if _writes_axolotl(group, contents)]
     return Vocabulary(
         groups={**_groups(files), SWEEPS: _sorted(sweeps)},
         chosen=chosen,
         nodes=nodes,
         fields=axolotl_fields(),
         pure_sweeps=frozenset(name for name, file in sweeps.items() if _only_axes(file)),
-        recipes=recipes,
-        read=frozenset({*contents.get(Path(ROOT_CONFIG), {}), *({*chosen} - {*recipes, EXPERIMENT})}),
+        recipes=tuple(group for group in writing if group not in (BASE, EXPERIMENT)),
+        bases=project.bases,
+        read=frozenset({*contents.get(Path(ROOT_CONFIG), {}), *({*chosen} - {*writing, BASE, EXPERIMENT})}),
     )
 
 

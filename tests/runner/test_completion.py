@@ -37,6 +37,8 @@ from runner.shipped import shipped_root
         ("axosweep -m +sweeps=", {"+sweeps=tiny_grid"}),
         ("axosweep --cfg ", {"job", "hydra"}),
         ("axosweep completion ", set(SHELLS)),
+        ("axosweep bas", {"base=", "base_model="}),
+        ("axosweep import --f", {"--force"}),
     ],
 )
 def test_what_can_come_next_is_offered(line: str, offered: set[str]) -> None:
@@ -48,6 +50,13 @@ def test_what_can_come_next_is_offered(line: str, offered: set[str]) -> None:
 )
 def test_nothing_is_offered_where_nothing_fits(line: str) -> None:
     assert complete(line, len(line)) == []
+
+
+def test_a_base_and_an_import_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.yml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert complete("axosweep base=mi", 16) == ["base=mine.yml"]
+    assert complete("axosweep import mi", 18) == ["mine.yml"]
 
 
 def test_the_word_at_the_cursor_counts_and_not_what_follows() -> None:
