@@ -43,12 +43,13 @@ Look = Callable[[str], Any]
 def claim(claims: modal.Dict, job: Job, me: str) -> str:
     """The call that does the job: `me` unless another one is at work on it. A retry is the same call.
 
-    Of several that find the same ended call one follows on it: the one that first puts its name behind it.
+    Of several that find the same ended call one follows on it: the one that first puts its name behind it. A call that
+    has been followed never comes back.
     """
     while True:
         key, last = last_claim(claims.get, job.name)
-        if last == me:
-            return me
+        if last is not None and (last == me or claims.contains(f"{job.name}/after/{me}")):
+            return last
         # Whoever hands a job on may still live when the call that it has made for that comes here.
         if last is not None and last != job.continues and is_at_work(claims.get, job.name, last):
             return last

@@ -12,12 +12,17 @@ import modal
 
 from modal_app import functions
 from modal_app.attention import FOLDER, local_kernels
-from modal_app.remote import CACHE_MOUNT, RUNS_MOUNT
+from modal_app.remote import CACHE_MOUNT, MAX_ATTEMPTS, RUNS_MOUNT
 from modal_app.settings import HERE, LOCK, Deployment, train_function
 
 PYTHON = "3.12"
 UV = "0.13.9"
 """As in the launcher's own lock, which builds the trainer on this machine."""
+RETRIES = modal.Retries(max_retries=MAX_ATTEMPTS - 1 + 3, initial_delay=5.0, backoff_coefficient=2.0)
+"""Modal counts calls that raise or time out; a container that dies or is preempted it starts again without an end. We
+count attempts that end without a word (`tries`), whoever starts the next one. Modal's count must not run out first:
+nobody would write an outcome. So: one for each worker that may die in a container that lives, and three for a Volume
+or a Dict that fails, with pauses of 5 to 60 s."""
 ENVIRONMENT = {
     "AXOLOTL_DO_NOT_TRACK": "1",
     "DO_NOT_TRACK": "1",
@@ -79,7 +84,7 @@ def build_app(deployment: Deployment) -> modal.App:
             secrets=secrets,
             volumes={str(CACHE_MOUNT): cache, str(RUNS_MOUNT): runs},
             timeout=deployment.timeout_s,
-            retries=2,
+            retries=RETRIES,
             cpu=4.0,
             memory=16384,
         )(function)
@@ -91,7 +96,7 @@ def build_app(deployment: Deployment) -> modal.App:
             secrets=secrets,
             volumes={str(CACHE_MOUNT): cache.with_mount_options(read_only=True), str(RUNS_MOUNT): runs},
             timeout=deployment.timeout_s,
-            retries=2,
+            retries=RETRIES,
             single_use_containers=True,
         )(functions.train)
     return app

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from modal_app.hub import HubItem
 from modal_app.layout import STEPS, Store
@@ -32,11 +35,16 @@ DONE = "done"
 """On the runs Volume: a file per finished step, so that one listing tells a client what is done."""
 
 FETCHED = "fetched"
-"""On the runs Volume: a folder per hub model, for whoever fetches it."""
+"""On the runs Volume: a folder per hub model, with the attempts at fetching it."""
 
+MAX_ATTEMPTS = 3
 TICK_S = 10.0
 STOP_GRACE_S = 20.0
-"""Modal sends SIGINT 30 s after asking, SIGKILL 30 s later: a checkpoint has to be written and committed by then."""
+"""A preempted container is killed 30 s after it was asked to stop: by then a checkpoint has to be written and
+committed."""
+LONGEST_MARGIN_S = 900.0
+"""How long before its time limit a worker is asked to stop, if a fifth of it is not less: to write a large model's
+checkpoint takes time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,10 @@ class Job:
     """with_options of its call: gpu, timeout, ..."""
     awaited: bool = False
     """Whether other jobs wait for it."""
-    max_attempts: int = 3
+    max_attempts: int = MAX_ATTEMPTS
+    """After so many in a row that ended without a word it is given up."""
+    limit_s: int = 0
+    """Modal's timeout of the call; 0 where it is not known."""
     continues: str = ""
     """The call that came to its time limit and made this one in its place."""
 
@@ -111,24 +122,51 @@ def open_store() -> Store:
     return Store(ROOT)
 
 
-def run_worker(step: Step, tick: Callable[[], None]) -> int:
-    """Run the step in a process of its own; `tick` is called about every ten seconds while it runs.
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What a call does while its worker runs. Neither may raise."""
+
+    tick: Callable[[], None]
+    """About every ten seconds."""
+    asked: Callable[[BaseException], None]
+    """Modal has asked the call to stop, and the worker has been asked in its turn: it may be saving a checkpoint."""
+    stop_at: float = math.inf
+    """When the worker is asked to stop, as time.monotonic() tells it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A worker has ended. `code` is negative for a signal."""
+
+    pid: int
+    code: int
+    out_of_time: bool
+    """It was asked to stop at `stop_at`."""
+
+
+def stop_time(limit_s: float) -> float:
+    """When to ask for a checkpoint in a call that has just started: early enough before Modal's own timeout."""
+    return time.monotonic() + limit_s - min(limit_s / 5, LONGEST_MARGIN_S) if limit_s else math.inf
+
+
+def run_worker(step: Step, watch: Watch) -> Ended:
+    """Run the step in a process of its own.
 
     A trainer does not ask the hub: what it reads has been fetched before a GPU was rented.
 
-    When this call is asked to stop (a cancelled input, a timeout, a preemption: all arrive as BaseException), the whole
+    When this call is asked to stop (a preemption, a timeout, a cancelled input: all arrive as BaseException), the whole
     process group is asked to checkpoint and stop, and the request goes on to the caller.
     """
     offline = {"HF_HUB_OFFLINE": "1"} if step.kind is StepKind.TRAIN else {}
-    return _run("worker.py", ["--store", str(ROOT)], tick, offline, given=step.to_json())
+    return _run("worker.py", ["--store", str(ROOT)], watch, offline, given=step.to_json())
 
 
-def run_fetch(item: HubItem, tick: Callable[[], None]) -> int:
+def run_fetch(item: HubItem, watch: Watch) -> Ended:
     """Fetch what is on the hub into the shared cache."""
-    return _run("fetch.py", [item.name, item.commit, *item.skipped], tick, {})
+    return _run("fetch.py", [item.name, item.commit, *item.skipped], watch, {})
 
 
-def _run(script: str, words: list[str], tick: Callable[[], None], variables: Mapping[str, str], given: str = "") -> int:
+def _run(script: str, words: list[str], watch: Watch, variables: Mapping[str, str], given: str = "") -> Ended:
     process = subprocess.Popen(
         [sys.executable, Path(__file__).with_name(script), *words],
         stdin=subprocess.PIPE,
@@ -136,29 +174,60 @@ def _run(script: str, words: list[str], tick: Callable[[], None], variables: Map
         start_new_session=True,
         text=True,
     )
-    try:
-        assert process.stdin is not None
-        process.stdin.write(given)
-        process.stdin.close()
-        while True:
+    with _interrupted_by_sigterm():
+        try:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # it may die before it has read
+                pipe.write(given)
+            return _wait(process, watch)
+        except BaseException as error:
+            _signal(process, signal.SIGTERM)
             try:
-                return process.wait(TICK_S)
-            except subprocess.TimeoutExpired:
-                tick()
-    except BaseException:
-        _stop(process)
-        raise
+                watch.asked(error)
+            finally:
+                _end(process)
+            raise
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
+def _wait(process: subprocess.Popen[str], watch: Watch) -> Ended:
+    out_of_time = False
+    while True:
+        left_s = math.inf if out_of_time else max(0.0, watch.stop_at - time.monotonic())
+        try:
+            return Ended(process.pid, process.wait(min(TICK_S, left_s)), out_of_time)
+        except subprocess.TimeoutExpired:
+            if not out_of_time and time.monotonic() >= watch.stop_at:
+                out_of_time = True
+                _signal(process, signal.SIGTERM)  # Modal's timeout is what ends one that does not listen
+            else:
+                watch.tick()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
     try:
         process.wait(STOP_GRACE_S)
     except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _signal(process, signal.SIGKILL)
         process.wait()
+
+
+def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Modal says it by SIGINT. Whoever says it by SIGTERM is heard, too."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _environment() -> dict[str, str]:

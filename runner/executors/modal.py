@@ -158,6 +158,7 @@ class ModalExecutor:
             cache_volume=names.cache_volume,
             runs_volume=names.runs_volume,
             options=options,
+            limit_s=names.timeout_s,
         )
 
     def _options(self, placement: Placement) -> dict[str, Any]:

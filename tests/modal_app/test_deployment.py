@@ -135,6 +135,7 @@ def test_trainers_read_the_cache_and_write_their_runs(
     for name in ("fetch", "preprocess"):
         assert not any(mount.read_only for mount in specs[name].volume_mounts)
     assert {spec.timeout_secs for spec in specs.values()} == {3 * 3600}
+    assert {spec.retry_policy.retries for spec in specs.values()} == {5}, "more than the attempts of a run"
     assert [name for name, spec in specs.items() if spec.single_use_containers] == ["train"]
     assert not any(spec.resources.gpu_config.gpu_type for spec in specs.values()), "a GPU is asked for run by run"
 

@@ -1,0 +1,164 @@
+"""The work of one call on Modal: counted before it begins, watched while it goes on, committed when it has ended.
+
+What is raised here lets Modal start the call again, as often as `deployment.RETRIES` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import modal
+
+from modal_app import checkpoints, remote, tries, volumes
+from modal_app.hub import FETCH, item_of
+from modal_app.layout import Attempt, StepFolder
+from modal_app.remote import Ended, Job, Watch
+from modal_app.state import lost
+from modal_app.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
+
+Ending = tuple[str, str]
+"""An OutcomeStatus, or CONTINUED, and a message."""
+
+CONTINUED = "continued"
+"""The call came to its time limit: another one is to go on from here."""
+
+
+class WorkerDied(Exception):
+    """The worker ended without a word, its container did not. The next container may be a better one."""
+
+
+def do_step(job: Job, call: str) -> Ending:
+    """Prepare a dataset or train a run, unless that is done or has been tried too often. Raises WorkerDied."""
+    step, store = job.read_step(), remote.open_store()
+    folder = store.folder(step.kind, step.key)
+
+    def resumable() -> int:
+        return 0 if step.config.get("save_only_model") else checkpoints.newest_step(folder.model)
+
+    return _do(job, call, folder, lambda attempt, watch: remote.run_worker(step, watch), resumable)
+
+
+def do_fetch(job: Job, call: str) -> Ending:
+    """Fetch what is on the hub, unless that is done or has been tried too often. Raises WorkerDied."""
+    item = item_of(job.name, job.read_step().config)
+    folder = StepFolder(remote.RUNS_MOUNT / remote.FETCHED / remote.mark_name(job.name), done=_mark(job))
+
+    def run(attempt: Attempt, watch: Watch) -> Ended:
+        ended = remote.run_fetch(item, watch)
+        if (outcome := _outcome_of_fetch(job, attempt, ended)) is not None:
+            write_atomically(attempt.result, outcome.to_json())
+        return ended
+
+    return _do(job, call, folder, run, lambda: 0)
+
+
+def _do(
+    job: Job, call: str, folder: StepFolder, run: Callable[[Attempt, Watch], Ended], resumable: Callable[[], int]
+) -> Ending:
+    """`resumable`: how far the work would be, if it began again now."""
+    stop_at, written = remote.stop_time(job.limit_s), _written(job)
+    if folder.done.exists() or tries.is_handed_on(folder, call):
+        return _end(job, call, folder, written)
+    if tries.lost_in_a_row(folder) >= job.max_attempts:
+        tries.give_up(folder)
+        return _end(job, call, folder, written)
+    before = resumable()
+    with _counted(folder, call, written) as (attempt, asked):
+        ended = run(attempt, Watch(lambda: volumes.commit_what_can_be(written), asked, stop_at))
+        tries.note_exit(attempt, ended.pid, ended.code)
+        if ended.out_of_time:
+            _judge_stop(job, folder, attempt, advanced=resumable() > before)
+        if not folder.done.exists() and tries.lost_in_a_row(folder) >= job.max_attempts:
+            tries.give_up(folder)
+        return _end(job, call, folder, written)
+
+
+@contextlib.contextmanager
+def _counted(
+    folder: StepFolder, call: str, written: Sequence[modal.Volume]
+) -> Iterator[tuple[Attempt, Callable[[BaseException], None]]]:
+    """An attempt that is on the Volume from its beginning to its end, and says so when Modal asks it to stop."""
+    attempt = tries.put_down(folder, call)
+
+    def asked(request: BaseException) -> None:
+        if not isinstance(request, Exception):
+            tries.note_asked(attempt, type(request).__name__)
+            volumes.commit_what_can_be(written)
+
+    try:
+        volumes.commit(written)  # whatever becomes of this container, it has counted
+        yield attempt, asked
+    except BaseException as request:
+        if not isinstance(request, Exception):
+            tries.note_asked(attempt, type(request).__name__)
+            volumes.commit_what_can_be(written, volumes.PAUSES_S)
+        raise
+
+
+def _end(job: Job, call: str, folder: StepFolder, written: Sequence[modal.Volume]) -> Ending:
+    """Commit how it has ended, then say it."""
+    outcome = _outcome(folder)
+    if outcome.status is OutcomeStatus.SUCCEEDED:
+        _mark_done(job)
+    volumes.commit(written)
+    if tries.is_handed_on(folder, call):
+        return CONTINUED, outcome.message
+    if outcome.status in (OutcomeStatus.LOST, OutcomeStatus.STOPPED):
+        raise WorkerDied(f"{job.name}: {outcome.message}")
+    return str(outcome.status), outcome.message
+
+
+def _outcome(folder: StepFolder) -> Outcome:
+    if folder.done.exists():
+        now = time.time()
+        return Outcome(OutcomeStatus.SUCCEEDED, 0, now, now)
+    last = folder.attempts()[-1]
+    return Outcome.from_json(last.result.read_text(encoding="utf-8")) if last.result.exists() else lost(last)
+
+
+def _judge_stop(job: Job, folder: StepFolder, attempt: Attempt, *, advanced: bool) -> None:
+    """We asked the worker to stop: another call goes on with what it has saved, if that is more than before."""
+    outcome = _outcome(folder)
+    if outcome.status is OutcomeStatus.STOPPED and advanced:
+        tries.note_out_of_time(attempt)
+    elif outcome.status in (OutcomeStatus.STOPPED, OutcomeStatus.LOST) and not advanced:
+        tries.fail_for_time(attempt, outcome, job.limit_s)
+
+
+def _outcome_of_fetch(job: Job, attempt: Attempt, ended: Ended) -> Outcome | None:
+    """None when it was killed."""
+    status, reason, message = OutcomeStatus.SUCCEEDED, None, ""
+    if ended.code != 0:
+        status, reason = OutcomeStatus.FAILED, FailureReason.ERROR
+        message = f"{job.name}: the hub did not give it; the call's log says why"
+    if ended.out_of_time and ended.code != 0:
+        reason, message = FailureReason.TIMEOUT, f"{job.name}: not fetched within {job.limit_s / 3600:g} h"
+    elif ended.code < 0:
+        return None
+    return Outcome(status, attempt.number, attempt.path.stat().st_mtime, time.time(), reason, message)
+
+
+def _written(job: Job) -> list[modal.Volume]:
+    """The Volumes that a step writes to, in the order in which they are committed: the marks last.
+
+    The trainers' cache is mounted read-only.
+    """
+    trains = job.function != FETCH and job.read_step().kind is StepKind.TRAIN
+    names = [job.runs_volume] if trains else [job.cache_volume, job.runs_volume]
+    return [modal.Volume.from_name(name) for name in names]
+
+
+def _mark(job: Job) -> Path:
+    return remote.RUNS_MOUNT / remote.DONE / remote.mark_name(job.name)
+
+
+def _mark_done(job: Job) -> None:
+    mark = _mark(job)
+    if not mark.exists():
+        mark.parent.mkdir(exist_ok=True)
+        write_atomically(mark, json.dumps({"at": time.time(), "container": os.environ.get("MODAL_TASK_ID")}))

@@ -1,0 +1,118 @@
+"""Put over modal_app/worker.py in a test's containers: trains in tiny steps, saves, resumes, and comes to grief where
+it is told to.
+
+WORKER_STEPS steps of WORKER_STEP_S seconds, a checkpoint every WORKER_SAVE_STEPS. The loss hangs on all steps before,
+so that one taken twice or left out shows. WORKER_DOOM is JSON: an attempt's number or "*" -> what becomes of it, and
+after which step (0: before the first; left out: before it begins at all):
+
+    crash       the worker dies of a bad memory access
+    container   the container dies of SIGKILL, as from the machine's out-of-memory killer
+    deaf        it does not hear SIGTERM any more
+    linger      a child of it holds a file of the run open for a while
+    idle        it waits to be stopped
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    from start import run  # type: ignore[import-not-found]  # beside the file that this one is put over
+
+    run("worker")
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from modal_app import attempt as attempts
+from modal_app import checkpoints, stop
+from modal_app.claim import claim
+from modal_app.layout import Attempt, StepFolder, Store
+from modal_app.step import Outcome, OutcomeStatus, Step, write_atomically
+
+MODULUS = 2_147_483_647
+STATE = "trainer_state.json"
+
+
+def main() -> int:
+    step = Step.from_json(sys.stdin.read())
+    store = Store(Path(sys.argv[sys.argv.index("--store") + 1]).resolve())
+    folder = store.folder(step.kind, step.key)
+    doom = _Doom(folder)
+    doom.strike(None)
+    with claim(folder, step.sweep):
+        attempt, began_at = attempts.begin(step, store), time.time()
+        stop.answer(None)
+        doom.strike(0)
+        stopped_at = _train(folder, attempt, doom)
+        status = OutcomeStatus.SUCCEEDED if stopped_at is None else OutcomeStatus.STOPPED
+        message = "" if stopped_at is None else f"stopped at step {stopped_at}"
+        outcome = Outcome(status, attempt.number, began_at, time.time(), message=message)
+        if stopped_at is None:
+            write_atomically(folder.done, outcome.to_json())
+        write_atomically(attempt.result, outcome.to_json())
+    return 0 if stopped_at is None else 3
+
+
+def _train(folder: StepFolder, attempt: Attempt, doom: _Doom) -> int | None:
+    """The step it was stopped at; None when it has come to the end."""
+    folder.model.mkdir(exist_ok=True)
+    resumed = checkpoints.set_aside_unusable(folder.model)
+    number, value = 0, 1
+    if resumed is not None:
+        state = json.loads((resumed / STATE).read_text())
+        number, value = state["global_step"], state["value"]
+    steps, save_steps = int(os.environ["WORKER_STEPS"]), int(os.environ["WORKER_SAVE_STEPS"])
+    while number < steps:
+        if stop.requested() and number == 0:
+            return 0
+        time.sleep(float(os.environ["WORKER_STEP_S"]))
+        number, value = number + 1, value * 48_271 % MODULUS
+        with folder.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"attempt": attempt.number, "step": number, "loss": value / MODULUS}) + "\n")
+        if stop.requested():
+            _save(folder, number, value)
+            return number
+        if number % save_steps == 0:
+            _save(folder, number, value)
+        doom.strike(number)
+    return None
+
+
+def _save(folder: StepFolder, number: int, value: int) -> None:
+    checkpoint = folder.model / f"{checkpoints.PREFIX}{number}"
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    checkpoint.mkdir()
+    state = {"global_step": number, "max_steps": int(os.environ["WORKER_STEPS"]), "value": value}
+    (checkpoint / STATE).write_text(json.dumps(state))
+    checkpoints.mark_complete(checkpoint, {})
+
+
+class _Doom:
+    def __init__(self, folder: StepFolder) -> None:
+        told = json.loads(os.environ["WORKER_DOOM"])
+        self._folder = folder
+        self._kind, _, at = told.get(str(len(folder.attempts())), told.get("*", "")).partition("@")
+        self._at = int(at) if at else None
+
+    def strike(self, number: int | None) -> None:
+        if number != self._at:
+            return
+        match self._kind:
+            case "crash":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case "container":
+                os.kill(os.getppid(), signal.SIGKILL)
+                time.sleep(60)
+            case "deaf":
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            case "idle":
+                stop.answer(None)
+                while not stop.requested():
+                    time.sleep(0.05)
+            case "linger":
+                subprocess.Popen(["sleep", "2"], stdout=self._folder.metrics.open("a"), start_new_session=True)

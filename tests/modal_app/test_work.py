@@ -1,0 +1,271 @@
+"""What becomes of a run on the local Modal whose worker, container, Volume or call comes to grief. Not Axolotl: a
+worker of the tests that trains in no time, and dies when it is told to."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import modal
+import pytest
+from grpclib import Status
+
+from modal_app.deployment import build_app
+from modal_app.layout import STEPS, Attempt, Store
+from modal_app.remote import Job, steps_file
+from modal_app.step import Outcome, Step, StepKind
+from tests.modal_app.test_deployment import shipped
+from tests.modal_server import ModalServer, Settings
+from tests.modal_server.fixture import client_of, needs_mounts
+from tests.modal_server.views import Spawned
+
+pytestmark = [pytest.mark.slow, needs_mounts]
+
+WORKER = Path(__file__).with_name("doomed_worker.py")
+STEP = Step(StepKind.TRAIN, "run", {}, "data")
+LAST = 20
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A local Modal with everything deployed, and the folder of its one run as it is committed."""
+
+    server: ModalServer
+    client: modal.Client
+    job: Job
+
+    def start(self, **changes: Any) -> modal.FunctionCall[Any]:
+        job = replace(self.job, **changes)
+        options = {"timeout": job.limit_s or 600}
+        function = modal.Function.from_name(job.app, "train", client=self.client).with_options(**options)
+        return function.spawn(replace(job, options=options).to_json())
+
+    def run(self, **changes: Any) -> str:
+        """How the call ends, in its own words."""
+        ended = self.start(**changes).get(timeout=90)
+        print(ended, self.server.log(function="train"))
+        return str(ended["status"])
+
+    @property
+    def runs(self) -> Store:
+        return Store(self.server.volume_tree(self.job.runs_volume))
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        return self.runs.folder(STEP.kind, STEP.key).attempts()
+
+    @property
+    def outcomes(self) -> list[str]:
+        """How each attempt ended; empty for one that died without a word."""
+        return [str(outcome.status) if (outcome := outcome_of(one)) else "" for one in self.attempts]
+
+    @property
+    def losses(self) -> dict[int, float]:
+        text = self.runs.folder(STEP.kind, STEP.key).metrics.read_text()
+        return {line["step"]: line["loss"] for line in map(json.loads, text.splitlines())}
+
+    def wait_for_all(self) -> list[Spawned]:
+        """All calls, once none goes on."""
+
+        def ended() -> list[Spawned]:
+            calls = self.server.function_calls()
+            return [] if any(call.status in ("pending", "running") for call in calls) else calls
+
+        return self.server.wait_until(ended, 60)
+
+    def kill_at(self, name: str, nth: int, call: modal.FunctionCall[Any], *, after: bool = False) -> None:
+        """Kill the container of a call at its nth call of that name from now on, before or after its effect."""
+        made = len(self.server.calls(name))
+        release = self.server.hold(name, nth=nth, after=after)
+        self.server.wait_until(lambda: len(self.server.calls(name)) == made + nth, 60)
+        time.sleep(0.3 if after else 0.0)
+        task = self.server.tasks_of(call.object_id)[-1]
+        self.server.kill(task.id)
+        self.server.wait_until(lambda: self.server.tasks_of(call.object_id)[0].ended_at)
+        release()
+
+    def wait_for_step(self, number: int) -> None:
+        metrics = self.runs.folder(STEP.kind, STEP.key).metrics
+        self.server.wait_until(lambda: metrics.exists() and number in self.losses, 30)
+
+
+def outcome_of(attempt: Attempt) -> Outcome | None:
+    return Outcome.from_json(attempt.result.read_text()) if attempt.result.exists() else None
+
+
+def undisturbed() -> dict[int, float]:
+    losses, value = {}, 1
+    for number in range(1, LAST + 1):
+        value = value * 48_271 % 2_147_483_647
+        losses[number] = value / 2_147_483_647
+    return losses
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
+    """`cloud({"1": "crash@3"})`: attempt 1 is to come to grief in that way."""
+    with ExitStack() as stack:
+
+        def start(doom: dict[str, str], *, step_s: float = 0.02, save_steps: int = 2, **settings: Any) -> Cloud:
+            told = {
+                "WORKER_DOOM": json.dumps(doom),
+                "WORKER_STEPS": str(LAST),
+                "WORKER_STEP_S": str(step_s),
+                "WORKER_SAVE_STEPS": str(save_steps),
+            }
+            files = {"/root/modal_app/worker.py": WORKER}
+            server = stack.enter_context(
+                ModalServer(Settings(container_environment=told, files=files, **{"grace_s": 5.0} | settings))
+            )
+            server.set_secret(shipped().secret, {"HUGGINGFACE_TOKEN": "hf_test"})
+            client = stack.enter_context(client_of(server, monkeypatch))
+            build_app(shipped()).deploy(client=client)
+            return Cloud(server, client, submit(client))
+
+        yield start
+
+
+def submit(client: modal.Client) -> Job:
+    """Put the plan of one run on the Volume, as the launcher does."""
+    deployment = shipped()
+    job = Job(
+        name="train/run", sweep="sweep", app=deployment.app_name, function="train", claims=deployment.claims,
+        cache_volume=deployment.cache_volume, runs_volume=deployment.runs_volume,
+    )  # fmt: skip
+    with modal.Volume.from_name(deployment.runs_volume, client=client).batch_upload() as batch:
+        batch.put_file(io.BytesIO(steps_file({job.name: STEP}, {}).encode()), f"/sweeps/{job.sweep}/{STEPS}")
+    return job
+
+
+def test_a_worker_that_crashes_goes_on_in_a_fresh_container(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({"1": "crash@7"})
+    assert here.run() == "succeeded"
+    assert here.outcomes == ["", "succeeded"]
+    assert here.losses == undisturbed()
+    assert len(here.server.tasks("train")) == 2
+    assert json.loads(here.attempts[0].exit.read_text())["code"] == -11
+
+
+def test_a_killed_container_goes_on_from_what_it_had_committed(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({"1": "container@7"})
+    assert here.run() == "succeeded"
+    assert here.outcomes == ["", "succeeded"]
+    assert here.losses == undisturbed()
+
+
+@pytest.mark.parametrize("doom", ["crash@3", "container"])
+def test_what_dies_every_time_is_given_up_after_its_attempts(cloud: Callable[..., Cloud], doom: str) -> None:
+    """Modal itself would start a dead container again for ever."""
+    here = cloud({"*": doom})
+    assert here.run() == "failed"
+    assert here.outcomes == ["", "", "failed"]
+    outcome = outcome_of(here.attempts[-1])
+    assert outcome is not None
+    assert outcome.message.startswith("given up after 3 attempts in a row: its process ")
+    assert len(here.server.tasks("train")) == 4 if doom.startswith("container") else 3
+
+
+def test_what_was_given_up_may_be_tried_again_when_it_is_asked_for_again(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({str(number): "crash" for number in (1, 2, 3, 4)})
+    assert here.run() == "failed"
+    assert here.run() == "succeeded"
+    assert here.outcomes == ["", "", "failed", "", "succeeded"]
+
+
+def test_preemptions_do_not_use_up_the_attempts(cloud: Callable[..., Cloud]) -> None:
+    """Three are more than the attempts allow; some come before the worker can say a word."""
+    here = cloud({"4": "crash"}, step_s=0.1)
+    call = here.start()
+    for times in (1, 2, 3):
+        here.server.wait_until(lambda times=times: len(here.attempts) == times, 30)
+        here.server.preempt(here.server.tasks_of(call.object_id)[-1].id)
+    assert call.get(timeout=60)["status"] == "succeeded"
+    assert len(here.attempts) == 5
+    assert here.losses == undisturbed()
+
+
+def test_a_run_longer_than_its_limit_is_continued_by_other_calls(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({}, step_s=0.25)
+    assert here.run(limit_s=4) == "continued"
+    calls = here.wait_for_all()
+    assert len(calls) == len(here.attempts) > 1
+    assert here.outcomes == ["stopped"] * (len(calls) - 1) + ["succeeded"]
+    assert here.losses == undisturbed()
+    assert {call.status for call in calls} == {"success"}, "nothing that looks like a failure to Modal"
+
+
+def test_a_run_that_gets_nowhere_within_its_limit_fails(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({"*": "idle@0"})
+    assert here.run(limit_s=4) == "failed"
+    (attempt,) = here.attempts
+    outcome = outcome_of(attempt)
+    assert outcome is not None
+    assert outcome.reason == "timeout"
+    assert "no further than it began" in outcome.message
+
+
+def test_a_worker_that_does_not_stop_in_time_is_ended_by_modal_and_tried_again(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({"1": "deaf@5"}, step_s=0.1, save_steps=5, grace_s=1.0)
+    here.start(limit_s=2)
+    here.wait_for_all()
+    assert here.outcomes[-1] == "succeeded"
+    assert here.losses == undisturbed()
+    assert json.loads(here.attempts[0].container.read_text())["asked"] == "InputCancellation"
+
+
+def test_a_commit_that_modal_cannot_take_for_a_while_is_repeated(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({})
+    for nth in range(1, 6):
+        here.server.fail("VolumeCommit", nth=nth, status=Status.UNAVAILABLE)
+    assert here.run() == "succeeded"
+    assert here.outcomes == ["succeeded"]
+    assert here.losses == undisturbed()
+
+
+def test_a_commit_that_is_refused_for_good_is_a_lost_attempt(cloud: Callable[..., Cloud]) -> None:
+    """Neither its result nor its losses were ever seen by anybody else: they are made again."""
+    here = cloud({})
+    for nth in range(2, 7):  # all but the first; the last one is the client's own, at the container's end
+        here.server.fail_commit(here.job.runs_volume, nth=nth)
+    assert here.run() == "succeeded"
+    assert here.outcomes == ["", "succeeded"]
+    assert here.losses == undisturbed()
+
+
+def test_a_reload_that_is_refused_is_repeated(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({})
+    here.server.fail_reload(here.job.runs_volume)
+    assert here.run() == "succeeded"
+    assert here.outcomes == ["succeeded"]
+
+
+def test_files_that_are_open_for_a_while_after_the_end_do_not_undo_it(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({"1": "linger@19"}, reload_after_commit=True)
+    assert here.run() == "succeeded"
+    assert here.outcomes == ["succeeded"]
+
+
+def test_a_call_that_died_between_its_result_and_its_word_says_it_again(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({})
+    call = here.start()
+    here.kill_at("DictUpdate", 2, call)
+    assert call.get(timeout=60)["status"] == "succeeded"
+    assert here.outcomes == ["succeeded"]
+    assert len(here.server.tasks_of(call.object_id)) == 2
+    assert here.server.dict_items(here.job.claims)["ended/train/run"]["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_call_that_dies_while_it_hands_on_leaves_one_that_goes_on(cloud: Callable[..., Cloud], after: bool) -> None:
+    here = cloud({}, step_s=0.25)
+    call = here.start(limit_s=4)
+    here.kill_at("FunctionMap", 1, call, after=after)
+    here.wait_for_all()
+    assert here.losses == undisturbed()
+    assert here.outcomes == ["stopped"] * (len(here.attempts) - 1) + ["succeeded"], "nobody disturbed anybody"
