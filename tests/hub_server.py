@@ -21,7 +21,7 @@ from urllib.parse import unquote
 COMMIT = "c0ffee" + "0" * 34
 KERNEL_COMMIT = "beef" + "1" * 36
 
-Kind = Literal["models", "kernels"]
+Kind = Literal["models", "datasets", "kernels"]
 
 
 @dataclass(frozen=True)

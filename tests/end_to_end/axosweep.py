@@ -30,7 +30,7 @@ class Axosweep:
 
     def run(self, *words: str, timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self._command(words), cwd=self.folder, env=self._environment(), capture_output=True, text=True,
+            self._command(words), cwd=self.folder, env=self.variables(), capture_output=True, text=True,
             timeout=timeout_s, check=False,
         )  # fmt: skip
 
@@ -42,7 +42,7 @@ class Axosweep:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self._command(words), cwd=self.folder, env=self._environment(), text=True, start_new_session=True,
+            self._command(words), cwd=self.folder, env=self.variables(), text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
@@ -75,7 +75,8 @@ class Axosweep:
     def _command(self, words: tuple[str, ...]) -> list[str]:
         return [sys.executable, "-m", "runner", *words]
 
-    def _environment(self) -> Mapping[str, str]:
+    def variables(self) -> Mapping[str, str]:
+        """The environment of its commands."""
         ours = {"AXOSWEEP_STORE": str(self.store.root), "PYTHONUNBUFFERED": "1"}
         return {**os.environ, **ours, **self.environment}
 
