@@ -179,8 +179,18 @@ def _import(words: list[str]) -> int:
     parser.add_argument("--force", action="store_true", help="overwrite an experiment of this name")
     parser.add_argument("-cd", "--config-dir", help="where to write it; ./conf by default")
     asked = parser.parse_args(words)
-    for line in import_config(asked.file, name=asked.name, config_dir=asked.config_dir, force=asked.force):
-        print(line)
+    print("\n".join(import_config(asked.file, name=asked.name, config_dir=asked.config_dir, force=asked.force)))
+    return 0
+
+
+def _init(words: list[str]) -> int:
+    from runner.new_project import init
+
+    parser = argparse.ArgumentParser(
+        prog="axosweep init", description="Write a small commented start: an experiment, a sweep. Overwrites nothing."
+    )
+    parser.add_argument("folder", nargs="?", help="where; this folder by default")
+    print("\n".join(init(parser.parse_args(words).folder)))
     return 0
 
 
@@ -229,6 +239,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "logs": _logs,
     "cancel": _cancel,
     "import": _import,
+    "init": _init,
     "setup": _setup,
     "completion": _completion,
     "__complete": _complete,

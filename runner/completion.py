@@ -14,7 +14,7 @@ from runner.fields import Field, Fields
 from runner.project import SWEEPS
 from runner.vocabulary import AXOLOTL, BASE, Nodes, Vocabulary, read_vocabulary
 
-VERBS = ("plan", "status", "compare", "data", "attach", "logs", "cancel", "import", "setup", "completion")
+VERBS = ("plan", "status", "compare", "data", "attach", "logs", "cancel", "import", "init", "setup", "completion")
 SHELLS = ("bash", "zsh", "fish")
 _SIGNS = "+~"
 
@@ -38,6 +38,8 @@ def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
             return [*_data_keys(words), "--store", "--json"] if len(words) == 1 or word[:1] == "-" else []
         case "import":
             return ("--name", "--force", "--config-dir") if word[:1] == "-" else _files(word)
+        case "init":
+            return [path for path in _files(word) if path.endswith("/")]
         case "completion":
             return SHELLS if len(words) == 1 else ()
         case "setup":

@@ -54,6 +54,7 @@ Verbs
   logs RUN [-f]        the newest attempt's log of a run
   cancel [SWEEP|RUN]   end what works on it
   import FILE.yml      make an experiment of an Axolotl config: conf/experiment/NAME.yaml
+  init [DIR]           a small start for a project of your own: conf/, sweeps/
   setup                build the environment that runs Axolotl
   completion SHELL     completion for bash, zsh or fish: eval "$(axosweep completion bash)"
   --json goes with every verb that prints rows.
