@@ -45,12 +45,14 @@ def main() -> int:
     os.dup2(2, 1)  # what the imports print is not for the launcher's ears
     preload.load(preload.VALIDATE)
     preload.memoise_schema()
-    answer(folder)
-    return 0
+    return answered(folder)
 
 
-def answer(folder: Path) -> None:
-    """Answer a folder's questions. Plugins stay registered in a process, so each list of them gets a child."""
+def answered(folder: Path) -> int:
+    """Answer a folder's questions. Plugins stay registered in a process, so each list of them gets a child.
+
+    Returns 0, as a process that does nothing else.
+    """
     questions = json.loads((folder / QUESTIONS).read_text(encoding="utf-8"))
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, question in enumerate(questions):
@@ -63,6 +65,7 @@ def answer(folder: Path) -> None:
         for index, verdict in zip(indices, verdicts, strict=True):
             answers[index] = verdict
     write_atomically(folder / ANSWERS, json.dumps(answers))
+    return 0
 
 
 def _plugins(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """A trainer that has imported everything and forks a child per step: `python modal_app/warm.py --store DIR`.
 
-Standard input: one JSON line per step, {"step": {...}}. Standard output: one JSON line per event: ready, started,
-exited. CPU only: a fork of a process that has woken CUDA cannot use it. At the end of its input (the launcher closed
-it, or died) it takes no more steps, waits for the children it has, and ends.
+Standard input: one JSON line per request, {"step": {...}}, or {"validate": FOLDER} with questions for the schema
+(modal_app.validate). Standard output: one JSON line per event: ready, started, exited, validated. CPU only: a fork of a
+process that has woken CUDA cannot use it. At the end of its input (the launcher closed it, or died) it takes no more
+requests, waits for the children it has, and ends.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modal_app import preload, state, stop
+from modal_app import preload, state, stop, validate
 from modal_app.attempt import base_environment
 from modal_app.layout import Store
 from modal_app.step import Device, Step
@@ -38,7 +40,8 @@ ALIVE_CHECK_S = 0.05
 @dataclass(frozen=True, slots=True)
 class Child:
     pid: int
-    step: Step
+    step: Step | None
+    """None for one that answers questions."""
 
 
 def main() -> int:
@@ -75,16 +78,26 @@ def _serve(store: Store, events: Any) -> None:
             chunk = os.read(0, 1 << 16)
             accepting = bool(chunk)
             *lines, pending = (pending + chunk).split(b"\n")
-            for line in lines:
-                child = _fork(Step.from_json(json.dumps(json.loads(line)["step"])), store, events)
-                children.append(child)
-                _tell(events, event="started", kind=child.step.kind, key=child.step.key, pid=child.pid)
+            children += [_begin(json.loads(line), store, events) for line in lines]
         elif not accepting:
             time.sleep(ALIVE_CHECK_S)
         for child, code in _ended(children):
             children.remove(child)
+            if child.step is None:
+                _tell(events, event="validated", code=code)
+                continue
             state.record_exit(store, child.step.kind, child.step.key, child.pid, code)
             _tell(events, event="exited", kind=child.step.kind, key=child.step.key, pid=child.pid, code=code)
+
+
+def _begin(request: Mapping[str, Any], store: Store, events: Any) -> Child:
+    if "validate" in request:
+        folder = Path(request["validate"])
+        return Child(_fork(lambda: validate.answered(folder), events), None)
+    step = Step.from_json(json.dumps(request["step"]))
+    child = Child(_fork(lambda: exit_code(step, store, warm=True), events), step)
+    _tell(events, event="started", kind=step.kind, key=step.key, pid=child.pid)
+    return child
 
 
 def _ended(children: list[Child]) -> list[tuple[Child, int]]:
@@ -111,17 +124,18 @@ def _tell(events: Any, **event: Any) -> None:
         events.flush()
 
 
-def _fork(step: Step, store: Store, events: Any) -> Child:
+def _fork(work: Callable[[], int], events: Any) -> int:
+    """The pid of a child that does this and ends with the code it returns."""
     pid = os.fork()
     if pid:
         _lead_a_group(pid)
-        return Child(pid, step)
+        return pid
     code = 1
     try:
         _lead_a_group(0)
         stop.forget()
         _cut_off_from_the_launcher(events)
-        code = exit_code(step, store, warm=True)
+        code = work()
         atexit._run_exitfuncs()
     except BaseException:
         traceback.print_exc()

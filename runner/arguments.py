@@ -24,6 +24,8 @@ VALUED = {
 """Flags that take a value, with the values there are (none listed: any)."""
 KEYS_NOT_FLAGS = {"--store": "store=DIR", "--json": "json=true", "--name": "name=NAME"}
 """Flags of the verbs that compose nothing; a run takes keys."""
+FLAGS_OF_OURS = {"--force": "force=true"}
+"""Flags that Hydra does not have, with the override that each stands for."""
 INFO = ("-i", "--info")
 COMPLETION = ("-sc", "--shell-completion")
 
@@ -66,7 +68,9 @@ def take_apart(arguments: Sequence[str]) -> Arguments:
     while waiting:
         word = waiting.pop(0)
         name, equals, _ = word.partition("=")
-        if not word.startswith("-"):
+        if word in FLAGS_OF_OURS:
+            overrides.append(FLAGS_OF_OURS[word])
+        elif not word.startswith("-"):
             overrides.append(word)
         elif word in SWITCHES or word in COMPLETION or (equals and name in VALUED):
             flags.append(word)
@@ -84,7 +88,7 @@ def take_apart(arguments: Sequence[str]) -> Arguments:
 def _meant(flag: str) -> str:
     if flag in KEYS_NOT_FLAGS:
         return f" Write {KEYS_NOT_FLAGS[flag]}."
-    return did_you_mean(flag, (*SWITCHES, *VALUED, *INFO, *COMPLETION))
+    return did_you_mean(flag, (*SWITCHES, *FLAGS_OF_OURS, *VALUED, *INFO, *COMPLETION))
 
 
 def _value(flag: str, waiting: list[str]) -> str:

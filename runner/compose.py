@@ -16,8 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner.errors import SweepError, did_you_mean
 from runner.overrides import parts
-from runner.preflight import datasets_of, problems_of, split_of
-from runner.prices import table_problems
+from runner.preflight.data import datasets_of, limit_findings, split_of
+from runner.preflight.nodes import no_text_findings
 from runner.project import current_project
 from runner.shipped import shipped_root
 from runner.types import (
@@ -33,7 +33,7 @@ from runner.types import (
 )
 from runner.vocabulary import BASE, EXPERIMENT
 
-REQUEST_KEYS = ("action", "json", "name", "store")
+REQUEST_KEYS = ("action", "force", "json", "name", "store")
 """What the whole command is asked to do: the same for all its runs, so never swept."""
 
 
@@ -47,7 +47,7 @@ def register_resolvers() -> None:
 def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
     """One composed job as a value. `overrides` is what was asked for it, in the user's words.
 
-    Raises SweepError with everything that is wrong with this job, one line each.
+    Raises SweepError for what keeps it from being one; what is wrong with the run itself is preflight's to tell.
     """
     node = _plain(config)
     axolotl = _mapping(node, "axolotl")
@@ -57,10 +57,8 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
     data = DataChoice(**_fields(node, "data", DataChoice))
     tracking = TrackingChoice(**_fields(node, "tracking", TrackingChoice))
     executor = ExecutorChoice(**_fields(node, "executor", ExecutorChoice))
-    prices = _prices(node, overrides)
-    problems = problems_of(axolotl, gpu, data, tracking, executor)
-    if problems := [*problems, *(table_problems(prices) if prices else ())]:
-        raise SweepError("\n".join(problems))
+    if wrong := list(no_text_findings(tracking)):
+        raise SweepError("\n".join(one.text for one in wrong))
     return Experiment(
         overrides=tuple(one for one in overrides if parts(one).key not in REQUEST_KEYS),
         axolotl=_limited(axolotl, data.limit),
@@ -69,7 +67,7 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
         tracking=_as_text(tracking),
         executor=executor,
         model=_model_facts(node, axolotl),
-        prices=prices,
+        prices=_prices(node, overrides),
     )
 
 
@@ -110,6 +108,7 @@ def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[
         name=_name(choices, keys) if config.name is None else str(config.name),
         store=None if config.store is None else str(config.store),
         json=bool(config.json),
+        force=bool(config.force),
     )
 
 
@@ -164,8 +163,11 @@ def _unresolved(error: OmegaConfBaseException) -> str:
 
 
 def _limited(axolotl: Mapping[str, Any], limit: int | None) -> Mapping[str, Any]:
-    """Each dataset cut to its first rows by its split: Axolotl drops a num_samples without a word."""
-    if limit is None:
+    """Each dataset cut to its first rows by its split: Axolotl drops a num_samples without a word.
+
+    What cannot be cut is left to preflight.
+    """
+    if limit is None or any(limit_findings(axolotl, limit)):
         return axolotl
     cut = [{**dataset, "split": f"{split_of(dataset)}[:{limit}]"} for dataset in datasets_of(axolotl)]
     return {**axolotl, "datasets": cut}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,6 +22,8 @@ from runner.errors import SweepError
 from runner.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
 from runner.job_product import Job, canonical_axes, make_jobs
 from runner.overrides import base_spoken, canonical, parts, spoken
+from runner.preflight import quick_findings
+from runner.preflight.findings import Severity
 from runner.project import SWEEPS, current_project
 from runner.sweep_file import body_keys, body_overrides
 from runner.types import Action, Experiment, Request, RunResult
@@ -148,8 +150,18 @@ def compose_jobs(
             problems.setdefault(explained(error, vocabulary), []).append(job)
     HydraConfig.instance().set_config(config)
     if problems:
+        for job, (experiment, _) in zip(_others(jobs, problems), composed, strict=True):
+            for finding in quick_findings(experiment):
+                if finding.severity is Severity.ERROR:
+                    problems.setdefault(finding.text, []).append(job)
         raise SweepError(_told_together(problems, len(jobs), vocabulary))
     return composed
+
+
+def _others(jobs: Sequence[Job], problems: Mapping[str, list[Job]]) -> list[Job]:
+    """The jobs that could be composed."""
+    failed = {id(job) for found in problems.values() for job in found}
+    return [job for job in jobs if id(job) not in failed]
 
 
 def _refuse_own_plugins(config: DictConfig, job: DictConfig) -> None:

@@ -38,10 +38,17 @@ STATUS_COLOURS = {
 }
 
 
-def show_plan(plan: Plan, store: Store, *, as_json: bool, console: Console | None = None) -> None:
-    """What would run, once each. With a launch it precedes the progress; as JSON it stands alone."""
+def show_plan(
+    plan: Plan,
+    store: Store,
+    *,
+    as_json: bool,
+    console: Console | None = None,
+    preflight: Mapping[str, Any] | None = None,
+) -> None:
+    """What would run, once each. With a launch it precedes the progress; as JSON it stands alone, `preflight` in it."""
     if as_json:
-        print_json(_plan_json(plan, store))
+        print_json({**_plan_json(plan, store), "preflight": preflight or {}})
         return
     console = console or terminal.results()
     done = len(plan.runs) - len(plan.pending)

@@ -22,11 +22,19 @@ from runner.identity import identify_run, told_apart_by_gpu
 from runner.inputs import find_inputs, how_to_pin, identify, staged_name
 from runner.ledger import Ledger
 from runner.plan import make_plan
+from runner.preflight.schema import Validator
+from runner.preflight.stage import Preflight
 from runner.progress import Progress
-from runner.rows import check_rows
 from runner.store import store_of
 from runner.types import Action, ExecutorChoice, Experiment, Gpu, InputKind, Plan, PlannedRun, Request, Run, RunResult
-from runner.wiring import executor_for, one_executor
+from runner.wiring import executor_for, fresh_validator, one_executor, validator_of, verdicts_of
+
+STARTING = "Starting Axolotl; its imports take some seconds."
+ASKING = "Asking Axolotl's own schema; its imports take some seconds."
+NOT_ASKED = (
+    "Axolotl's own schema was not asked: there is no current trainer environment here (axosweep setup). What it "
+    "refuses would fail when its dataset is prepared."
+)
 
 
 def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResult]:
@@ -37,18 +45,29 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     """
     choice = one_executor(experiments)
     store = store_of(choice.type, request.store)
+    preflight = Preflight(experiments, verdicts_of(store), force=request.force)
+    if preflight.blocked:
+        preflight.refuse(terminal.messages(), fresh_validator)
     hashes = ContentHashes(store.cache / "hashes.json")
     runs = told_apart_by_gpu([_identified(experiment, hashes) for experiment in experiments])
     hashes.save()
     plan = make_plan(runs, request.name, lambda kind, key: store.folder(kind, key).done.exists())
     # A launch in JSON ends in its rows: what precedes them must not stand on the same stream.
     console = terminal.messages() if request.json else terminal.results()
-    report.show_plan(plan, store, as_json=request.json and request.action is Action.PLAN, console=console)
+    as_json = request.json and request.action is Action.PLAN
+    if not as_json:
+        report.show_plan(plan, store, as_json=False, console=console)
     if request.action is Action.PLAN:
+        asked = _asked(preflight, plan, fresh_validator())
+        preflight.refuse_blocked()
+        if as_json:
+            report.show_plan(plan, store, as_json=True, preflight=preflight.as_json(schema_asked=asked))
+        else:
+            preflight.show_rest(console)
         return []
     _refuse_unresolved(plan)
     if plan.pending:
-        _execute(plan, store, choice)
+        _execute(plan, store, choice, preflight)
     else:
         Ledger(store, plan.sweep).open(plan, _command())
     rows = compare_sweep(store, plan.sweep)
@@ -58,8 +77,6 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
 
 def _identified(experiment: Experiment, hashes: ContentHashes) -> Run:
     found = find_inputs(experiment.axolotl)
-    for dataset in experiment.axolotl.get("datasets") or ():
-        check_rows(dataset)
     inputs = tuple(identify(one, experiment.axolotl, hashes) for one in found)
     return identify_run(experiment, inputs, trainer_lock=_trainer(experiment.executor))
 
@@ -78,20 +95,43 @@ def _refuse_unresolved(plan: Plan) -> None:
         )
 
 
-def _execute(plan: Plan, store: Store, choice: ExecutorChoice) -> None:
+def _asked(preflight: Preflight, plan: Plan, validator: Validator | None, saying: str = ASKING) -> bool:
+    """Whether Axolotl's own verdict on all that would run is known, asking for what is not."""
+    wanted = [planned.run.experiment for planned in plan.pending]
+    if not preflight.unasked(wanted):
+        return True
+    if validator is None:
+        terminal.messages().print(NOT_ASKED, soft_wrap=True)
+        return False
+    terminal.messages().print(saying)
+    preflight.ask(validator, wanted)
+    return True
+
+
+def _execute(plan: Plan, store: Store, choice: ExecutorChoice, preflight: Preflight) -> None:
     ledger = Ledger(store, plan.sweep)
     executor = executor_for(choice, plan, store, ledger)
+    at_home = choice.type == "local"
+    starts_now = at_home and not preflight.unasked([planned.run.experiment for planned in plan.pending])
+    with validator_of(executor) as validator:
+        _asked(preflight, plan, validator, saying=STARTING if at_home else ASKING)
+        preflight.refuse_blocked()
+        preflight.show_rest(terminal.messages())
+        _make_folders(plan, store)
+        ledger.open(plan, _command())
+        if starts_now:
+            terminal.messages().print(STARTING)
+    with _terminate_as_interrupt(), Progress(plan, store) as progress:
+        executor.execute(plan, progress.update)
+
+
+def _make_folders(plan: Plan, store: Store) -> None:
     try:
         store.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SweepError(f"The store {store.root} cannot be made: {error.strerror}.") from error
     for planned in plan.pending:
         _prepare_folder(store, planned)
-    ledger.open(plan, _command())
-    if choice.type == "local":
-        terminal.messages().print("Starting Axolotl; its imports take some seconds.")
-    with _terminate_as_interrupt(), Progress(plan, store) as progress:
-        executor.execute(plan, progress.update)
 
 
 def _prepare_folder(store: Store, planned: PlannedRun) -> None:

@@ -58,6 +58,11 @@ def find() -> Path:
     return check(folder(), ours="AXOSWEEP_TRAINER" not in os.environ)
 
 
+def built_from() -> str | None:
+    """The hash of the lock that the environment was built from; None when there is none, or we did not build it."""
+    return _stamp(folder())
+
+
 def check(environment: Path, *, ours: bool) -> Path:
     """The python of an environment that may be used. `ours`: axosweep built it, so that it must have a stamp."""
     python = environment / "bin" / "python"

@@ -139,6 +139,8 @@ class Request:
     """The sweep file's or experiment's name, or the swept keys."""
     store: str | None
     json: bool
+    force: bool = False
+    """Launch in spite of what preflight holds back, but for what cannot work."""
 
 
 class InputKind(StrEnum):

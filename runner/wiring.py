@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from modal_app.attention import kernel_of
@@ -14,10 +16,13 @@ from runner import trainer_environment
 from runner.errors import SweepError
 from runner.executors.local import LocalExecutor, machine_slots
 from runner.executors.modal_gpus import placements
+from runner.executors.validator import FreshValidator
 from runner.executors.workers import FreshWorkers, WarmWorkers, Workers
 from runner.inputs import staged_name
 from runner.ledger import Ledger
+from runner.preflight.schema import Validator
 from runner.types import ExecutorChoice, Experiment, InputKind, Plan
+from runner.verdicts import Verdicts
 
 
 class Executor(Protocol):
@@ -44,6 +49,45 @@ def executor_for(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledge
         case "modal":
             return _modal(choice, plan, store, ledger)
     raise SweepError(f"executor.type={choice.type}: there is no such executor; conf/executor has the choices.")
+
+
+@contextlib.contextmanager
+def validator_of(executor: Executor) -> Iterator[Validator | None]:
+    """What asks Axolotl's schema before the executor starts: the preloaded trainer that its runs need anyway, else a
+    process of its own; None where there is no trainer environment. What was started ends with an error.
+    """
+    workers = executor.workers if isinstance(executor, LocalExecutor) else None
+    if not isinstance(workers, WarmWorkers):
+        yield fresh_validator()
+        return
+    try:
+        yield workers
+    except BaseException:
+        workers.close()
+        _remove_alone(workers.log)
+        raise
+
+
+def _remove_alone(log: Path) -> None:
+    """The log of a sweep that was not started, and its folder with it, unless an earlier launch has left more there."""
+    if log.exists() and list(log.parent.iterdir()) == [log]:
+        log.unlink()
+        log.parent.rmdir()
+
+
+def fresh_validator() -> Validator | None:
+    """A process of its own; None where there is no current trainer environment."""
+    try:
+        return FreshValidator(trainer_environment.find())
+    except SweepError:
+        return None
+
+
+def verdicts_of(store: Store) -> Verdicts:
+    """What Axolotl has said before. Of an environment that is not the locked one, nothing is remembered."""
+    lock = trainer_environment.lock_hash()
+    locked = trainer_environment.built_from() == lock
+    return Verdicts(store.cache / "verdicts.json" if locked else None, lock)
 
 
 def _local(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> Executor:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
 from runner import application
+from runner.preflight.stage import Preflight
 from runner.types import Experiment, Request, RunResult
+from runner.verdicts import Verdicts
+
+
+def refuse(experiments: Sequence[Experiment]) -> None:
+    """SweepError for what is wrong with composed jobs, as far as it is known without Axolotl."""
+    Preflight(experiments, Verdicts(None, "")).refuse_blocked()
 
 
 @dataclass

@@ -22,6 +22,11 @@ import modal_app
 from modal_app.layout import Store
 from modal_app.state import record_exit
 from modal_app.step import Step, StepKind
+from runner.errors import SweepError
+
+SHOWN_LINES = 12
+"""Of a log, in an error."""
+VALIDATION_POLL_S = 1.0
 
 StepId = tuple[StepKind, str]
 
@@ -68,7 +73,7 @@ class FreshWorkers:
 
     def start(self, step: Step) -> None:
         process = subprocess.Popen(
-            [self.python, _script("worker.py"), "--store", self.store],
+            [self.python, script("worker.py"), "--store", self.store],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env={**os.environ, **self.environment},
@@ -122,12 +127,22 @@ class WarmWorkers:
     _unread: bytes = b""
 
     def start(self, step: Step) -> None:
-        process = self._running()
-        assert process.stdin is not None
+        self._say({"step": json.loads(step.to_json())})
         self._pids[step.kind, step.key] = None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps({"step": json.loads(step.to_json())}).encode() + b"\n")
-            process.stdin.flush()
+
+    def validate(self, folder: Path) -> None:
+        """Answer a folder's questions (modal_app.validate), before any step is started. Raises SweepError when the
+        process ends without.
+        """
+        self._say({"validate": str(folder)})
+        while (lines := self._read(VALIDATION_POLL_S)) is not None:
+            for event in map(json.loads, lines):
+                if event["event"] == "validated":
+                    if event["code"] != 0:
+                        raise could_not_ask(event["code"], self.log)
+                    return
+        self._all_lost()
+        raise could_not_ask(None, self.log)
 
     def wait(self, timeout_s: float) -> list[Exited]:
         if self._process is None or not self._pids:
@@ -166,6 +181,13 @@ class WarmWorkers:
         self._process.stdout.close()
         self._process = None
 
+    def _say(self, request: Mapping[str, object]) -> None:
+        process = self._running()
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is not None and not self._pids and self._process.poll() is not None:
             self._all_lost()  # it died while it had nothing to do
@@ -173,7 +195,7 @@ class WarmWorkers:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [self.python, _script("warm.py"), "--store", self.store],
+                    [self.python, script("warm.py"), "--store", self.store],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
@@ -210,10 +232,19 @@ class WarmWorkers:
         return exited
 
 
-def _script(name: str) -> Path:
+def script(name: str) -> Path:
+    """A file of modal_app that is run by its path."""
     return Path(next(iter(modal_app.__path__))) / name
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, number)
+
+
+def could_not_ask(code: int | None, log: Path) -> SweepError:
+    """What is told when the process that has Axolotl in it ends without an answer."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    last = "\n".join(f"  {line}" for line in text.splitlines()[-SHOWN_LINES:])
+    how = "" if code is None else f" (code {code})"
+    return SweepError(f"Nothing was started: the trainer ended before it could be asked{how}. It said last:\n{last}")

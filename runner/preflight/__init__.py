@@ -1,5 +1,57 @@
-"""What is wrong with the runs of a sweep, before any starts."""
+"""What is wrong with the runs of a sweep, before any starts: every problem of every run, told at once.
 
-from runner.preflight.nodes import datasets_of, problems_of, split_of
+`quick_findings` needs neither Axolotl nor the network and takes about a millisecond a run; runner.preflight.schema asks
+Axolotl's own schema.
+"""
 
-__all__ = ["datasets_of", "problems_of", "split_of"]
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from runner.preflight.data import batch_findings, data_findings, evaluation_findings, steps_of
+from runner.preflight.findings import Finding, Severity
+from runner.preflight.gpu import gpu_findings
+from runner.preflight.keys import key_findings
+from runner.preflight.model import model_findings
+from runner.preflight.nodes import node_findings
+from runner.preflight.packages import package_findings
+from runner.preflight.pairs import pair_findings
+from runner.preflight.values import value_findings
+from runner.types import Experiment
+
+
+def quick_findings(experiment: Experiment) -> tuple[Finding, ...]:
+    """All that can be known of a composed job without Axolotl, once each."""
+    found = list(dict.fromkeys(_of_config(experiment)))
+    # What has a wrong value already would only be told of its consequences.
+    if not any(one.severity is Severity.ERROR for one in found):
+        found += dict.fromkeys(_of_sizes(experiment))
+    return tuple(found)
+
+
+def _of_config(experiment: Experiment) -> Iterator[Finding]:
+    axolotl = experiment.axolotl
+    yield from key_findings(axolotl)
+    yield from value_findings(axolotl)
+    yield from node_findings(experiment)
+    yield from gpu_findings(axolotl, experiment.gpu, experiment.executor.type)
+    yield from data_findings(axolotl, experiment.data)
+    yield from model_findings(axolotl, experiment.model)
+    yield from evaluation_findings(axolotl)
+    yield from pair_findings(axolotl)
+    yield from package_findings(axolotl, experiment.executor)
+
+
+def _of_sizes(experiment: Experiment) -> Iterator[Finding]:
+    ranks = data_parallel_ranks(experiment)
+    if steps := steps_of(experiment.axolotl, ranks):
+        yield from batch_findings(experiment.axolotl, steps, ranks)
+
+
+def data_parallel_ranks(experiment: Experiment) -> int:
+    """Processes that read rows of their own; those of context and tensor parallelism share theirs."""
+    shared = 1
+    for key in ("context_parallel_size", "sequence_parallel_degree", "tensor_parallel_size"):
+        size = experiment.axolotl.get(key)
+        shared *= size if isinstance(size, int) and size > 1 else 1
+    return max(experiment.gpu.count // shared, 1)

@@ -15,6 +15,7 @@ from runner.gpus import GPUS, kind_of_card
 from runner.identity import identify_run
 from runner.prices import Origin, Rates, bill, rates_from
 from runner.types import Gpu, PriceTable
+from tests.conftest import refuse
 
 DAY = datetime.date(2026, 11, 24)
 TABLE = PriceTable(
@@ -172,4 +173,4 @@ def test_prices_are_in_no_key(ask: Callable[..., Any]) -> None:
 )
 def test_a_price_that_is_none_is_refused(ask: Callable[..., Any], word: str, said: str) -> None:
     with pytest.raises(SweepError, match=said):
-        ask(word)
+        refuse(ask(word).experiments)

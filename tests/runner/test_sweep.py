@@ -1,30 +1,122 @@
-"""A whole launch with a trainer that cannot even start: what is told of it, and where."""
+"""A whole launch up to its first step: what is asked of Axolotl and told before anything starts, and where."""
+
+from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from runner import cli
+from tests.runner.fake_trainer import LAST_WORDS, asked, make_trainer
+
+CONFLICT = {"keys": ["eval_steps", "evals_per_epoch"], "message": "eval_steps and evals_per_epoch are exclusive."}
+
+Main = Callable[..., int]
 
 
 @pytest.fixture
-def broken_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    python = tmp_path / "trainer" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text("#!/bin/sh\necho 'a library is missing' >&2\nexit 7\n")
-    python.chmod(0o755)
-    monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "trainer"))
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = make_trainer(tmp_path / "trainer", refused=[CONFLICT], warned=["`learning_rate` is odd"])
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(folder))
+    return folder
 
 
-@pytest.mark.usefixtures("broken_trainer")
+@pytest.fixture
+def main(tmp_path: Path) -> Main:
+    return lambda *words: cli.main([*words, f"store={tmp_path / 'store'}"])
+
+
+@pytest.mark.usefixtures("trainer")
 def test_a_launch_in_json_prints_nothing_else_on_standard_output(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    main: Main, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main([f"store={tmp_path / 'store'}", "json=true"]) == 1
+    assert main("json=true") == 1
     told = capsys.readouterr()
     (run,) = json.loads(told.out)["runs"]
     assert "1 run, 1 dataset (1 to tokenize)" in told.err
     assert run["status"] == "blocked"
     assert "ended before it began" in run["message"]
-    assert "a library is missing" in Path(run["log"]).read_text()
+    assert LAST_WORDS in Path(run["log"]).read_text()
+
+
+def test_a_trainer_that_cannot_even_start_is_told_with_its_last_words(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python = tmp_path / "trainer" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\necho '{LAST_WORDS}' >&2\nexit 7\n")
+    python.chmod(0o755)
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "trainer"))
+    assert main() == 2
+    assert LAST_WORDS in capsys.readouterr().err
+    assert not (tmp_path / "store" / "runs").exists()
+
+
+def test_what_axolotl_refuses_is_not_launched_and_leaves_nothing(
+    main: Main, trainer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("eval_steps=5", "--force") == 2
+    told = capsys.readouterr().err
+    assert "eval_steps=5, evals_per_epoch=4: eval_steps and evals_per_epoch are exclusive." in told
+    assert len(asked(trainer)) == 1
+    assert not (tmp_path / "store" / "runs").exists()
+    assert not list((tmp_path / "store").glob("sweeps/*"))
+
+
+def test_what_is_known_at_once_and_what_axolotl_adds_are_both_told(
+    main: Main, trainer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("-m", "eval_steps=5", "lora_dropout=2,3", "learning_rate=1e-3") == 2
+    told = capsys.readouterr().err
+    assert "2 of 2 runs cannot start" in told
+    assert "- lora_dropout=2: expected at least 0 and below 1.\n  (eval_steps=5 lora_dropout=2 " in told
+    assert "- eval_steps=5, evals_per_epoch=4: eval_steps and evals_per_epoch are exclusive.\n  (all of them)" in told
+    assert told.index("lora_dropout=2:") < told.index("Asking Axolotl") < told.index("are exclusive")
+
+
+def test_a_mistake_is_told_without_a_trainer(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "nowhere"))
+    assert main("lora_dropout=2") == 2
+    assert "lora_dropout=2: expected" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("trainer")
+def test_a_plan_tells_what_axolotl_remarks_and_refuses_what_it_refuses(
+    main: Main, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("plan") == 0
+    assert "note: learning_rate (Axolotl says): `learning_rate` is odd." in capsys.readouterr().out
+    assert main("plan", "eval_steps=5") == 2
+
+
+@pytest.mark.usefixtures("trainer")
+def test_a_plan_in_json_holds_the_findings(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("plan", "--json", "logging_steps=1000") == 0
+    preflight = json.loads(capsys.readouterr().out)["preflight"]
+    assert preflight["schema_asked"] is True
+    found = {one["key"]: one for one in preflight["findings"]}
+    assert found["logging_steps"]["severity"] == "warning"
+    assert found["logging_steps"]["runs"] == [0]
+
+
+def test_a_plan_without_a_trainer_says_that_axolotl_was_not_asked(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "nowhere"))
+    assert main("plan", "--json") == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["preflight"]["schema_asked"] is False
+    assert "schema was not asked" in told.err
+
+
+@pytest.mark.usefixtures("trainer")
+def test_force_launches_what_would_only_be_a_waste(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+    wasteful = ("gpu=a100_80gb", "executor=modal", "attn_implementation=flash_attention_3")
+    assert main("plan", *wasteful) == 2
+    assert "--force" in capsys.readouterr().err
+    assert main("plan", *wasteful, "--force") == 0
+    assert "flash_attention_3" in capsys.readouterr().out

@@ -1,0 +1,39 @@
+"""A process of its own that asks Axolotl's schema: where no preloaded trainer is needed for the runs themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.executors.workers import could_not_ask, script
+
+
+@dataclass(frozen=True, slots=True)
+class FreshValidator:
+    python: Path
+
+    def validate(self, folder: Path) -> None:
+        """Answer a folder's questions (modal_app.validate). Raises SweepError when the process ends without."""
+        log = folder / "log.txt"
+        with log.open("wb") as said:
+            process = subprocess.Popen(
+                [self.python, script("validate.py"), folder],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                env={**os.environ, "HF_HUB_OFFLINE": "1"},
+                start_new_session=True,
+            )
+        try:
+            code = process.wait()
+        except BaseException:  # an interrupt: nobody would read the answers
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        if code != 0:
+            raise could_not_ask(code, log)

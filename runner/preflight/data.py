@@ -1,0 +1,178 @@
+"""What a run reads: files that are there, rows that can be rows, enough of them for a batch and for an evaluation."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.errors import SweepError
+from runner.inputs import look_for_inputs
+from runner.preflight.findings import Finding, Severity, error, warning
+from runner.preflight.values import number
+from runner.rows import check_rows
+from runner.types import DataChoice
+
+SPLIT_INTO_PIECES = ("completion", "pretrain")
+"""Dataset types that make several samples of a long row, so that rows say nothing of steps."""
+
+
+def datasets_of(axolotl: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    listed = axolotl.get("datasets")
+    return [dataset for dataset in listed if isinstance(dataset, Mapping)] if isinstance(listed, list) else []
+
+
+def split_of(dataset: Mapping[str, Any]) -> str:
+    return str(dataset.get("split") or "train")
+
+
+def data_findings(axolotl: Mapping[str, Any], data: DataChoice) -> Iterator[Finding]:
+    yield from _choice(axolotl, data)
+    yield from limit_findings(axolotl, data.limit)
+    _, unusable = look_for_inputs(axolotl)
+    yield from (Finding(Severity.ERROR, one.at, one.text, one.why) for one in unusable)
+    yield from _deepspeed_file(axolotl)
+    for index, dataset in enumerate(datasets_of(axolotl)):
+        try:
+            check_rows(dataset)
+        except SweepError as problem:
+            yield Finding(Severity.ERROR, f"datasets.{index}.path", str(dataset.get("path")), str(problem))
+
+
+def _choice(axolotl: Mapping[str, Any], data: DataChoice) -> Iterator[Finding]:
+    paths = [dataset.get("path") for dataset in datasets_of(axolotl)]
+    if None in paths:
+        at = f"datasets.{paths.index(None)}.path"
+        yield error(at, None, "expected a path: dataset=local needs data.path=FILE, a file of your own")
+    elif data.path is not None and data.path not in paths:
+        yield error("data.path", data.path, "this dataset does not read it", "Add dataset=local.")
+    if data.seed is not None and not _is_integer(data.seed):
+        yield error("data.seed", data.seed, "expected a whole number, or null for the run's own seed")
+
+
+def limit_findings(axolotl: Mapping[str, Any], limit: Any) -> Iterator[Finding]:
+    """What keeps a limit from cutting the datasets. None cuts nothing; what is cut already is well."""
+    if limit is None:
+        return
+    if not _is_integer(limit) or limit < 1:
+        yield error("data.limit", limit, "expected a number of rows, at least 1")
+    elif not datasets_of(axolotl):
+        yield error("data.limit", limit, "it cuts `datasets`, and this run has none")
+    else:
+        for index, dataset in enumerate(datasets_of(axolotl)):
+            if any(mark in split_of(dataset).removesuffix(f"[:{limit}]") for mark in "[+"):
+                yield error(
+                    "data.limit",
+                    limit,
+                    f"it cannot cut datasets.{index}: its split is {split_of(dataset)!r} already",
+                    "Change one of the two.",
+                )
+
+
+def _deepspeed_file(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+    path = axolotl.get("deepspeed")
+    if isinstance(path, str) and Path(path).expanduser().is_file():
+        try:
+            json.loads(Path(path).expanduser().read_bytes())
+        except ValueError as problem:
+            yield error("deepspeed", path, f"expected a JSON file ({problem})")
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How long a run is, as far as its rows on this machine tell; a packed run has at most so many."""
+
+    rows: int
+    """For training."""
+    batch: int
+    """Rows per optimizer step, over all ranks."""
+    total: int
+    given: bool
+    """max_steps says so."""
+
+
+def steps_of(axolotl: Mapping[str, Any], ranks: int) -> Steps | None:
+    """None when the rows are not all known here, or make no fixed number of samples."""
+    counted = [_rows(dataset) for dataset in datasets_of(axolotl)]
+    epochs = number(axolotl.get("num_epochs", 1))
+    held_out = number(axolotl.get("val_set_size") or 0)
+    if not counted or None in counted or not epochs or held_out is None or axolotl.get("streaming"):
+        return None
+    rows = sum(one for one in counted if one is not None)
+    rows -= math.ceil(rows * held_out) if held_out < 1 else int(held_out)
+    batch = _batch(axolotl) * ranks
+    if batch < 1 or rows < 1:
+        return None
+    given = number(axolotl.get("max_steps")) or 0
+    total = int(given) if given > 0 else math.ceil(math.ceil(rows / batch) * epochs)
+    return Steps(rows, batch, total, given > 0)
+
+
+def _rows(dataset: Mapping[str, Any]) -> int | None:
+    kind, split = dataset.get("type"), split_of(dataset)
+    whole = not any(dataset.get(key) for key in ("shards", "weight", "name", "data_files"))
+    if not isinstance(kind, str) or "." in kind or kind in SPLIT_INTO_PIECES or not whole:
+        return None
+    try:
+        rows = check_rows(dataset)
+    except SweepError:
+        return None
+    if rows is None or split == "train":
+        return rows
+    first = split.removeprefix("train[:").removesuffix("]")
+    return min(rows, int(first)) if first.isdecimal() else None
+
+
+def _batch(axolotl: Mapping[str, Any]) -> int:
+    """Rows per step and rank."""
+    micro = number(axolotl.get("micro_batch_size")) or 1
+    whole = number(axolotl.get("batch_size"))
+    return int(whole or micro * (number(axolotl.get("gradient_accumulation_steps")) or 1))
+
+
+def batch_findings(axolotl: Mapping[str, Any], steps: Steps, ranks: int) -> Iterator[Finding]:
+    """A batch that the dataset cannot fill, and cadences that never come."""
+    if steps.batch > steps.rows:
+        yield error(
+            "micro_batch_size",
+            axolotl.get("micro_batch_size", 1),
+            f"a step takes {steps.batch} rows (micro_batch_size x gradient_accumulation_steps x {ranks} "
+            f"{'process' if ranks == 1 else 'processes'}) and the dataset has {steps.rows} for training",
+            "Make one of them smaller.",
+        )
+    for key in ("eval_steps", "save_steps", "logging_steps"):
+        every = number(axolotl.get(key)) or 0
+        if every >= 1 and every > steps.total:
+            beside = "; only its first and last state are evaluated" if key == "eval_steps" else ""
+            yield warning(key, axolotl[key], f"it never comes: the run has {_length(steps)}{beside}")
+    warmup = number(axolotl.get("warmup_steps")) or 0
+    if warmup >= steps.total:
+        yield warning(
+            "warmup_steps",
+            axolotl["warmup_steps"],
+            f"the learning rate never gets to learning_rate: the run has {_length(steps)}",
+        )
+
+
+def _length(steps: Steps) -> str:
+    return f"{steps.total} step{'' if steps.total == 1 else 's'}" + ("" if steps.given else " at most")
+
+
+def evaluation_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+    """Evaluations without rows. Rows without evaluations are not lost: every run evaluates its first and last state."""
+    asked = [key for key in ("evals_per_epoch", "eval_steps") if axolotl.get(key)]
+    has_rows = bool(axolotl.get("val_set_size")) or bool(axolotl.get("test_datasets"))
+    if asked and not has_rows and axolotl.get("eval_strategy") != "no":
+        yield warning(
+            asked[0],
+            axolotl[asked[0]],
+            "there is nothing to evaluate on, so the runs will have no eval loss to be ranked by",
+            "Set val_set_size=0.05.",
+        )
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,176 @@
+"""What the asked GPU (or CPU) cannot do with this config, where Axolotl's schema would let it through."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from runner.gpus import GPUS, GpuKind, gpu_problems
+from runner.preflight.findings import Finding, error, from_sentence, gate
+from runner.preflight.values import number
+from runner.types import Gpu
+
+SHARDED = ("deepspeed", "fsdp", "fsdp_config", "fsdp_version")
+PARALLEL = (
+    "dp_shard_size",
+    "dp_replicate_size",
+    "context_parallel_size",
+    "sequence_parallel_degree",
+    "tensor_parallel_size",
+)
+WITHOUT = {"deepspeed": "deepspeed=none", "fsdp_config": "fsdp=none, or ~fsdp_config where it stands alone"}
+"""How a key is taken out that a config group has put in."""
+KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
+ON_CPU = ("eager", "sdpa")
+AMPERE, HOPPER = 80, 90
+FLASH_ATTENTION = "https://github.com/Dao-AILab/flash-attention"
+"""Its README: FlashAttention-2 runs on Ampere, Ada and Hopper; FlashAttention-3 requires an H100 or H800."""
+
+
+def gpu_findings(axolotl: Mapping[str, Any], gpu: Gpu, executor: str) -> Iterator[Finding]:
+    if not _counts(gpu.count):
+        yield error("gpu.count", gpu.count, "expected at least one process", "Write gpu.count=1 or more.")
+        return
+    yield from map(from_sentence, gpu_problems(gpu, executor))
+    if axolotl.get("deepspeed") and axolotl.get("fsdp_config"):
+        yield error(
+            "deepspeed",
+            "(with fsdp_config)",
+            "both shard the model, and a run takes one",
+            "Choose deepspeed=none, or fsdp=none.",
+        )
+    if gpu.type == "cpu":
+        yield from _on_cpu(axolotl)
+        return
+    yield from _parallel(axolotl, gpu.count)
+    for name in dict.fromkeys((gpu.type, *gpu.fallback)):
+        if name in GPUS:
+            yield from _on(GPUS[name], axolotl)
+
+
+def capabilities(gpu: Gpu) -> list[dict[str, Any]]:
+    """What Axolotl would find on each of the GPUs that a run may get (axolotl.cli.config.gpu_capabilities)."""
+    if gpu.type == "cpu":
+        return [{"bf16": False, "fp8": False, "tf32": False, "n_gpu": gpu.count, "compute_capability": None}]
+    kinds = [GPUS[name] for name in dict.fromkeys((gpu.type, *gpu.fallback)) if name in GPUS]
+    return [
+        {
+            "bf16": kind.bf16,
+            "fp8": _capability(kind) >= HOPPER,  # Axolotl's own line; an Ada card could
+            "tf32": _capability(kind) >= AMPERE,
+            "n_gpu": gpu.count,
+            "compute_capability": kind.compute_capability,
+        }
+        for kind in kinds
+    ]
+
+
+def _on_cpu(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+    for key in _sharding(axolotl):
+        value = axolotl[key]
+        yield error(
+            key,
+            "(set)" if isinstance(value, Mapping) else value,
+            "it shards a model over GPUs, and gpu=cpu would train without it in silence",
+            f"Choose a GPU (gpu=a100_80gb), or take it out ({WITHOUT.get(key, f'~{key}')}).",
+        )
+    for key in ("bf16", "bfloat16", "tf32", "fp8"):
+        if axolotl.get(key) is True:
+            yield error(key, True, "gpu=cpu has none of it, and training would end at once", f"Set {key}=false.")
+    attention = axolotl.get("attn_implementation") or ("flash_attention_2" if axolotl.get("flash_attention") else None)
+    if attention not in (None, *ON_CPU):
+        yield error(
+            "attn_implementation",
+            attention,
+            f"a CPU has no kernels for it; expected {' or '.join(ON_CPU)}",
+            "Set attn_implementation=sdpa.",
+        )
+    yield from _lora_kernels_on_cpu(axolotl)
+
+
+def _sharding(axolotl: Mapping[str, Any]) -> list[str]:
+    """The keys that ask for several GPUs; a version says nothing beside what it is the version of."""
+    asked = [key for key in (*SHARDED, *PARALLEL) if axolotl.get(key) is not None]
+    return [
+        key
+        for key in asked
+        if not (key in PARALLEL and axolotl[key] == 1) and not (key == "fsdp_version" and "fsdp_config" in asked)
+    ]
+
+
+def _lora_kernels_on_cpu(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+    asked = [key for key in KERNELS if axolotl.get(key)]
+    if asked:
+        yield error(asked[0], True, "the fused kernels need CUDA", f"Set {asked[0]}=false.")
+    # Axolotl turns them on by itself when none is mentioned (axolotl.utils.schemas.validation).
+    by_itself = axolotl.get("adapter") == "qlora" or (
+        axolotl.get("adapter") == "lora" and not axolotl.get("load_in_8bit")
+    )
+    mentioned = any(axolotl.get(key) is not None for key in KERNELS)
+    if by_itself and not mentioned and not axolotl.get("rl") and not axolotl.get("trust_remote_code"):
+        yield error(
+            KERNELS[0],
+            None,
+            "left out, Axolotl turns its fused kernels on, and they need CUDA",
+            f"Set {KERNELS[0]}=false (gpu=cpu does).",
+        )
+
+
+def _parallel(axolotl: Mapping[str, Any], count: int) -> Iterator[Finding]:
+    """Ranks are dealt to the dimensions of parallelism: their product must divide them."""
+    sizes = {key: number(axolotl.get(key)) or 1 for key in PARALLEL}
+    product = math.prod(sizes.values())
+    if product > 1 and (product > count or count % product):
+        key = next(key for key, size in sizes.items() if size > 1)
+        wanted = " x ".join(f"{name}={int(size)}" for name, size in sizes.items() if size > 1)
+        yield error(
+            key,
+            axolotl[key],
+            f"{wanted} wants a multiple of {int(product)} GPUs, and gpu.count is {count}",
+            f"Set gpu.count={int(product)}.",
+        )
+
+
+def _on(kind: GpuKind, axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+    capability = _capability(kind)
+    for key in ("bf16", "bfloat16", "tf32"):
+        if axolotl.get(key) is True and capability < AMPERE:
+            yield error(
+                key,
+                True,
+                f"gpu={kind.name} is older than Ampere ({kind.compute_capability}) and has none of it",
+                f"Set {key}=false" + (" and fp16=true." if key == "bf16" else "."),
+            )
+    if axolotl.get("fp8") is True and capability < HOPPER:
+        yield error(
+            "fp8",
+            True,
+            f"Axolotl trains in FP8 from Hopper (sm_90) on, and gpu={kind.name} is {kind.compute_capability}",
+            "Choose gpu=h100, or take it out (~fp8).",
+        )
+    attention = "flash_attention_2" if axolotl.get("flash_attention") else axolotl.get("attn_implementation")
+    if attention == "flash_attention_2" and capability < AMPERE:
+        yield error(
+            "attn_implementation",
+            attention,
+            f"it runs on Ampere and newer, and gpu={kind.name} is {kind.compute_capability}",
+            "Set attn_implementation=sdpa.",
+            FLASH_ATTENTION,
+        )
+    if attention == "flash_attention_3" and capability != HOPPER:
+        yield gate(
+            "attn_implementation",
+            attention,
+            f"it requires Hopper (sm_90), and gpu={kind.name} is {kind.compute_capability}",
+            "Set attn_implementation=flash_attention_2.",
+            FLASH_ATTENTION,
+        )
+
+
+def _capability(kind: GpuKind) -> int:
+    return int(kind.compute_capability.removeprefix("sm_"))
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

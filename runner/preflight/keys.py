@@ -1,0 +1,120 @@
+"""Keys that a run should not have: unknown to Axolotl, deprecated there, axosweep's own to set, or holding a secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from runner.fields import axolotl_fields, unknown_paths
+from runner.identity import is_address
+from runner.preflight.findings import Finding, error, warning
+
+RENAMED = {
+    "noisy_embedding_alpha": "neftune_noise_alpha",
+    "dpo_beta": "rl_beta",
+    "evaluation_strategy": "eval_strategy",
+    "eval_table_size": "generate_samples and num_generation_samples",
+    "eval_max_new_tokens": "generation_max_new_tokens",
+    "sequence_parallel_degree": "context_parallel_size",
+    "flash_attn_d512": "large_head_attention",
+}
+"""Keys that Axolotl 0.21 takes but whose validators call old (axolotl.utils.schemas: deprecated, validation, config).
+Those that its schema marks as deprecated come with the generated list of fields."""
+
+RENAMED_VALUES = {
+    ("gradient_checkpointing", "offload"): "activation_offloading=true beside gradient_checkpointing=true",
+    ("gradient_checkpointing", "offload_disk"): "activation_offloading=disk beside gradient_checkpointing=true",
+    ("rl", "ipo"): "rl=dpo with dpo_loss_type=[ipo]",
+}
+
+RENAMED_IN_DATASETS = {
+    "message_field_role": "message_property_mappings.role",
+    "message_field_content": "message_property_mappings.content",
+}
+
+_SECRET = re.compile(r"(^|_)(api_key|secret|password|webhook_url)$")
+
+
+def key_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+    """Everything about keys as such, whatever their values are."""
+    for key, sentence in unknown_paths(axolotl, axolotl_fields()):
+        yield error(key, "(dropped without a word)", sentence)
+    yield from _owned(axolotl)
+    yield from _deprecated(axolotl)
+    if not _is_integer(axolotl.get("seed")):
+        yield error(
+            "seed",
+            axolotl.get("seed"),
+            "expected a whole number: without one Axolotl shuffles differently each time, so a key names nothing",
+            "Write seed=42.",
+        )
+
+
+def _owned(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+    """Keys that would be dropped without a word, decide a run from outside its key, or be kept in clear."""
+    for key in axolotl:
+        if is_address(key) and axolotl[key]:
+            yield error(
+                key,
+                "(not yours to set)",
+                "axosweep decides where a run writes and who is told, so this would not reach Axolotl",
+                _instead(key),
+            )
+    if axolotl.get("resume_from_checkpoint"):
+        yield error(
+            "resume_from_checkpoint",
+            axolotl["resume_from_checkpoint"],
+            "a run goes on from its own newest checkpoint by itself; another's would decide its result and stand in no "
+            "key",
+            "Take it out (~resume_from_checkpoint); lora_model_dir starts from an adapter.",
+        )
+    for key in secrets(axolotl):
+        if not is_address(key):
+            yield error(
+                key,
+                "(a secret)",
+                "a run's config is kept on disk in clear",
+                "Take it out, and set the variable that its service reads from the environment.",
+            )
+
+
+def _instead(key: str) -> str:
+    if key.startswith("wandb_") or key == "use_wandb":
+        return f"Take it out (~{key}); W&B is set by tracking.mode, .project, .entity and .tags."
+    return f"Take it out (~{key})."
+
+
+def secrets(node: Any, before: str = "") -> Iterator[str]:
+    """Dotted names of the keys that hold a secret. Their values are never shown."""
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for name, value in items:
+        if isinstance(value, str) and value and _SECRET.search(str(name)):
+            yield f"{before}{name}"
+        yield from secrets(value, f"{before}{name}.")
+
+
+def _deprecated(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+    fields = axolotl_fields().everywhere
+    for key, value in axolotl.items():
+        if value is None or value is False:
+            continue
+        if key in RENAMED:
+            yield warning(key, value, "deprecated in Axolotl", f"Its name is now {RENAMED[key]}.")
+        elif key in fields and fields[key].deprecated:
+            yield warning(key, value, "deprecated in Axolotl", fields[key].deprecated)
+        elif isinstance(value, str) and (key, value) in RENAMED_VALUES:
+            yield warning(key, value, "deprecated in Axolotl", f"Write {RENAMED_VALUES[key, value]}.")
+    for index, dataset in enumerate(axolotl.get("datasets") or ()):
+        for key in RENAMED_IN_DATASETS if isinstance(dataset, Mapping) else ():
+            if key in dataset:
+                yield warning(
+                    f"datasets.{index}.{key}",
+                    dataset[key],
+                    "deprecated in Axolotl",
+                    f"Its name is now {RENAMED_IN_DATASETS[key]}.",
+                )
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

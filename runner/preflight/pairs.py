@@ -1,0 +1,161 @@
+"""Settings that do not go together: what a library refuses once the model is loaded, what its documentation warns of.
+
+Axolotl's own illegal pairs are its schema's business. Each rule here names where it is documented.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from runner.preflight.findings import Finding, error, warning
+from runner.preflight.values import number
+
+PEFT_FSDP = "https://huggingface.co/docs/peft/accelerate/fsdp#caveats"
+PEFT_DEEPSPEED = "https://huggingface.co/docs/peft/accelerate/deepspeed#caveats"
+PEFT_DORA = "https://huggingface.co/docs/peft/developer_guides/lora#weight-decomposed-low-rank-adaptation-dora"
+BNB_FSDP = "https://huggingface.co/docs/bitsandbytes/fsdp_qlora#quantized-data-storage"
+AXOLOTL_FSDP2 = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/schemas/validation.py"
+"""check_fsdp2_w_8bit_optimizer: bitsandbytes' 8-bit optimizers fail in CUDA under FSDP2."""
+ACCELERATE_OFFLOAD = "https://github.com/huggingface/accelerate/blob/main/src/accelerate/utils/deepspeed.py"
+"""map_pytorch_optim_to_deepspeed: what stands in for an optimizer whose state is offloaded."""
+TRANSFORMERS_DEEPSPEED = "https://huggingface.co/docs/transformers/deepspeed"
+TRANSFORMERS_ARGUMENTS = "https://github.com/huggingface/transformers/blob/main/src/transformers/training_args.py"
+
+BNB_8BIT = (
+    "adamw_8bit adamw_bnb_8bit ademamix_8bit lion_8bit paged_adamw_8bit paged_ademamix_8bit paged_lion_8bit "
+    "rmsprop_bnb_8bit"
+).split()
+REFUSED_BY_THE_SCHEMA = ("adamw_8bit", "adamw_bnb_8bit")
+KEPT_WHEN_OFFLOADED = ("adamw_torch", "adamw_torch_fused", "adagrad", "lion_32bit")
+"""Those that accelerate replaces by the same algorithm on the CPU."""
+
+
+def pair_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+    deepspeed = deepspeed_of(axolotl)
+    yield from _with_fsdp(axolotl)
+    yield from _with_deepspeed(axolotl, deepspeed)
+    yield from _told_twice(axolotl, deepspeed)
+    yield from _transformers(axolotl)
+
+
+def deepspeed_of(axolotl: Mapping[str, Any]) -> Mapping[str, Any]:
+    """DeepSpeed's settings, inline or from their file; empty when there are none, or none to be read here."""
+    value = axolotl.get("deepspeed")
+    if isinstance(value, str) and Path(value).expanduser().is_file():
+        try:
+            value = json.loads(Path(value).expanduser().read_bytes())
+        except ValueError:
+            return {}
+    return value if isinstance(value, Mapping) else {}
+
+
+def _with_fsdp(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+    if not axolotl.get("fsdp_config"):
+        return
+    optimizer = axolotl.get("optimizer")
+    if optimizer in BNB_8BIT and optimizer not in REFUSED_BY_THE_SCHEMA:
+        yield warning(
+            "optimizer",
+            optimizer,
+            "bitsandbytes' 8-bit optimizers fail under FSDP2 (the schema refuses adamw_8bit alone); with QLoRA "
+            "paged_adamw_8bit fails when a checkpoint is saved",
+            "Set optimizer=adamw_torch_8bit.",
+            f"{AXOLOTL_FSDP2} {PEFT_FSDP}",
+        )
+    if axolotl.get("load_in_8bit"):
+        yield warning(
+            "load_in_8bit",
+            True,
+            "FSDP shards floating-point weights only; bitsandbytes stores 4-bit weights so, and not 8-bit ones",
+            "Use lora=qlora.",
+            BNB_FSDP,
+        )
+    if axolotl.get("load_in_8bit") and axolotl.get("peft_use_dora"):
+        yield warning("peft_use_dora", True, "DoRA on 8-bit weights has known issues under FSDP", source=PEFT_FSDP)
+    if axolotl.get("lora_modules_to_save"):
+        yield warning("lora_modules_to_save", axolotl["lora_modules_to_save"], "untested with FSDP", source=PEFT_FSDP)
+
+
+def _with_deepspeed(axolotl: Mapping[str, Any], deepspeed: Mapping[str, Any]) -> Iterator[Finding]:
+    zero = deepspeed.get("zero_optimization")
+    zero = zero if isinstance(zero, Mapping) else {}
+    stage = number(zero.get("stage")) or 0
+    quantized = axolotl.get("load_in_4bit") or axolotl.get("load_in_8bit")
+    optimizer = axolotl.get("optimizer")
+    if stage == 2 and quantized and axolotl.get("peft_use_dora"):
+        yield warning("peft_use_dora", True, "issues are known of DoRA on quantized weights with ZeRO-2", "", PEFT_DORA)
+    if _offloaded(zero.get("offload_optimizer")) and "optimizer" not in deepspeed:
+        replaced = isinstance(optimizer, str) and optimizer not in KEPT_WHEN_OFFLOADED
+        if replaced and deepspeed.get("zero_force_ds_cpu_optimizer", True):
+            yield warning(
+                "optimizer",
+                optimizer,
+                "with an offloaded optimizer accelerate replaces it by DeepSpeed's Adam on the CPU, in 32 bit",
+                "Set optimizer=adamw_torch to train with what you name.",
+                ACCELERATE_OFFLOAD,
+            )
+    if stage == 3 and axolotl.get("adapter") == "qlora" and _offloaded(zero.get("offload_param")):
+        yield warning(
+            "deepspeed",
+            "(ZeRO-3 with offload)",
+            "with QLoRA, offloading to the CPU takes more GPU memory than leaving it out",
+            "Use deepspeed=zero3.",
+            PEFT_DEEPSPEED,
+        )
+
+
+def _offloaded(node: Any) -> bool:
+    return isinstance(node, Mapping) and node.get("device") not in (None, "none")
+
+
+def _told_twice(axolotl: Mapping[str, Any], deepspeed: Mapping[str, Any]) -> Iterator[Finding]:
+    """Figures that transformers compares with its own, and refuses to differ (HfTrainerDeepSpeedConfig)."""
+    optimizer = deepspeed.get("optimizer")
+    params = optimizer.get("params") if isinstance(optimizer, Mapping) else None
+    pairs = {
+        "train_micro_batch_size_per_gpu": (deepspeed, "micro_batch_size"),
+        "gradient_accumulation_steps": (deepspeed, "gradient_accumulation_steps"),
+        "gradient_clipping": (deepspeed, "max_grad_norm"),
+        "lr": (params if isinstance(params, Mapping) else {}, "learning_rate"),
+        "weight_decay": (params if isinstance(params, Mapping) else {}, "weight_decay"),
+    }
+    for name, (node, key) in pairs.items():
+        theirs, ours = number(node.get(name)), number(axolotl.get(key))
+        if theirs is not None and ours is not None and theirs != ours:
+            at = f"deepspeed.{'optimizer.params.' if node is params else ''}{name}"
+            yield error(
+                at, node[name], f"expected what {key} says, {axolotl[key]}", f"Set {at}=auto.", TRANSFORMERS_DEEPSPEED
+            )
+
+
+def _transformers(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+    """What transformers' TrainingArguments refuses, once the model is loaded."""
+    if number(axolotl.get("dataloader_num_workers")) == 0 and axolotl.get("dataloader_prefetch_factor") is not None:
+        yield error(
+            "dataloader_prefetch_factor",
+            axolotl["dataloader_prefetch_factor"],
+            "it needs processes that load data, and dataloader_num_workers is 0",
+            "Take it out (~dataloader_prefetch_factor).",
+            TRANSFORMERS_ARGUMENTS,
+        )
+    scheduler = axolotl.get("lr_scheduler")
+    if scheduler in ("reduce_lr_on_plateau", "greedy") and not _evaluates(axolotl):
+        yield error(
+            "lr_scheduler",
+            scheduler,
+            "it follows the eval loss, and Axolotl makes no evaluation in this run",
+            "Set val_set_size=0.05 and evals_per_epoch=4, or another lr_scheduler.",
+            TRANSFORMERS_ARGUMENTS,
+        )
+
+
+def _evaluates(axolotl: Mapping[str, Any]) -> bool:
+    """Whether Axolotl asks transformers for evaluations (normalize_config, _configure_save_and_eval_strategy)."""
+    if not (axolotl.get("val_set_size") or axolotl.get("test_datasets")) or axolotl.get("eval_strategy") == "no":
+        return False
+    # A share of all steps is made of them, and dropped when it is not below 1.
+    in_all = (number(axolotl.get("evals_per_epoch")) or 0) * (number(axolotl.get("num_epochs", 1)) or 0)
+    return bool(axolotl.get("eval_steps") or axolotl.get("eval_strategy")) or in_all > 1

@@ -1,0 +1,137 @@
+"""Axolotl's own schema, asked about every run: remembered verdicts, and a process that is asked for the rest."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from modal_app.validate import ANSWERS, QUESTIONS
+from runner.identity import keyed_config
+from runner.inputs import look_for_inputs
+from runner.preflight.findings import Finding, Severity, shown
+from runner.preflight.gpu import capabilities
+from runner.preflight.keys import secrets
+from runner.types import Experiment, InputKind
+from runner.verdicts import Answer, Question, Verdicts
+
+SOME_COMMIT = "0" * 40
+"""Stands for the hub commit that a run is pinned to: some rules ask whether there is one."""
+QUIET = ("Auto-enabling LoRA kernel optimizations",)
+"""What Axolotl logs as a warning at nearly every run and is none."""
+LONGEST = 120
+"""Characters of a value that are shown."""
+
+
+class Validator(Protocol):
+    """A process with Axolotl in it."""
+
+    def validate(self, folder: Path) -> None:
+        """Answer a folder's questions (modal_app.validate). Raises SweepError when the process ends without."""
+        ...
+
+
+def questions_of(experiment: Experiment) -> list[Question]:
+    """One for each GPU that the run may get."""
+    found, _ = look_for_inputs(experiment.axolotl)
+    pinned = [replace(one, identity=SOME_COMMIT) for one in found if one.kind is InputKind.HUB]
+    config = keyed_config(experiment.axolotl, pinned)
+    return [Question(config, one) for one in capabilities(experiment.gpu)]
+
+
+def unasked(experiments: Sequence[Experiment], verdicts: Verdicts) -> list[Question]:
+    """The questions whose answer is not known yet, once each."""
+    open_questions: dict[str, Question] = {}
+    for question in (one for experiment in experiments for one in questions_of(experiment)):
+        if verdicts.get(question) is None:
+            open_questions.setdefault(json.dumps(question.as_dict(), sort_keys=True), question)
+    return list(open_questions.values())
+
+
+def ask(questions: Sequence[Question], verdicts: Verdicts, validator: Validator) -> None:
+    """Ask, and remember the answers."""
+    with tempfile.TemporaryDirectory(prefix="axosweep-") as name:
+        folder = Path(name)
+        asked = json.dumps([question.as_dict() for question in questions])
+        (folder / QUESTIONS).write_text(asked, encoding="utf-8")
+        validator.validate(folder)
+        answers = json.loads((folder / ANSWERS).read_text(encoding="utf-8"))
+    for question, answer in zip(questions, answers, strict=True):
+        verdicts.put(question, answer)
+    verdicts.save()
+
+
+def schema_findings(experiment: Experiment, verdicts: Verdicts, told: Sequence[Finding] = ()) -> tuple[Finding, ...]:
+    """What is known of Axolotl's verdict on a run, without what was told already (`told`) in our own words."""
+    found: list[Finding] = []
+    for question in questions_of(experiment):
+        answer = verdicts.get(question)
+        if answer is not None:
+            found += _findings(experiment, answer, told)
+    return tuple(dict.fromkeys(found))
+
+
+def _findings(experiment: Experiment, answer: Answer, told: Sequence[Finding]) -> Iterator[Finding]:
+    known = {one.key for one in told}
+    for problem in answer["problems"]:
+        keys = [key for key in problem["keys"] if key not in ("capabilities", "env_capabilities")]
+        if not _is_told(keys, known, told):
+            yield _of_problem(experiment, keys, problem["message"])
+    for text in answer["warnings"]:
+        if not text.startswith(QUIET) and not any(_names(text, key) for key in known):
+            key = next((key for key in experiment.axolotl if _names(text, key)), "axolotl")
+            yield Finding(Severity.WARNING, key, "(Axolotl says)", text)
+
+
+def _is_told(keys: Sequence[str], known: set[str], told: Sequence[Finding]) -> bool:
+    """Whether one of ours is about all that Axolotl's refusal is about."""
+    if len(keys) < 2:
+        return keys[0] in known if keys else False
+    return any(all(_names(one.text, key) for key in keys) for one in told)
+
+
+def _names(text: str, key: str) -> bool:
+    return re.search(rf"(?<![\w.]){re.escape(key.rpartition('.')[2])}(?!\w)", text) is not None
+
+
+def _of_problem(experiment: Experiment, keys: Sequence[str], message: str) -> Finding:
+    hidden = set(secrets(experiment.axolotl))
+    pairs = [f"{key}={'(a secret)' if key in hidden else _seen(experiment.axolotl, key)}" for key in keys]
+    at_home = experiment.executor.type == "local"
+    severity = Severity.ERROR
+    if keys == ["plugins"] and "cannot be loaded" in message and not at_home and _adds_packages(experiment):
+        severity = Severity.WARNING  # what Modal's image has beyond the lock is not here to be asked
+    if len(keys) == 1:
+        seen = pairs[0].partition("=")[2]
+        return Finding(severity, keys[0], seen, _expected(message))
+    return Finding(
+        severity, keys[0] if keys else "axolotl", "", f"{', '.join(pairs) or 'axolotl'}: {_expected(message)}"
+    )
+
+
+def _adds_packages(experiment: Experiment) -> bool:
+    node = experiment.executor.modal or {}
+    return bool(node.get("packages")) or node.get("trainer") == "image"
+
+
+def _expected(message: str) -> str:
+    """pydantic's words in ours."""
+    text = message.replace("Input should be", "expected").replace(" or expected", " or")
+    return "expected a value: Axolotl needs one" if text == "Field required" else text
+
+
+def _seen(axolotl: Mapping[str, Any], key: str) -> str:
+    node: Any = axolotl
+    for part in key.split("."):
+        if isinstance(node, Mapping) and part in node:
+            node = node[part]
+        elif isinstance(node, list) and part.isdecimal() and int(part) < len(node):
+            node = node[int(part)]
+        else:
+            return "(not set)"
+    text = shown(node)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -1,0 +1,94 @@
+"""The preflight of one sweep: what is known at once, then Axolotl's own verdict; refused together, or let through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+
+from runner.errors import SweepError
+from runner.preflight import quick_findings
+from runner.preflight.findings import Finding, Told, as_json, blocking, lines, together
+from runner.preflight.schema import Validator, ask, schema_findings, unasked
+from runner.types import Experiment
+from runner.verdicts import Verdicts
+
+
+@dataclass(slots=True)
+class Preflight:
+    """`verdicts` remembers what Axolotl has said; `force` launches in spite of what --force may overrule."""
+
+    experiments: Sequence[Experiment]
+    verdicts: Verdicts
+    force: bool = False
+    _quick: list[tuple[Finding, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._quick = [quick_findings(experiment) for experiment in self.experiments]
+
+    @property
+    def blocked(self) -> bool:
+        """Whether what is known at once keeps the sweep from starting."""
+        return bool(blocking(together(self._quick), force=self.force))
+
+    def told(self) -> list[Told]:
+        """All that is known by now."""
+        found = [
+            (*quick, *schema_findings(experiment, self.verdicts, quick))
+            for experiment, quick in zip(self.experiments, self._quick, strict=True)
+        ]
+        return together(found)
+
+    def unasked(self, wanted: Sequence[Experiment]) -> bool:
+        """Whether Axolotl has yet to be asked about any of these."""
+        return bool(unasked(wanted, self.verdicts))
+
+    def ask(self, validator: Validator, wanted: Sequence[Experiment]) -> None:
+        """Ask Axolotl what it has not been asked yet."""
+        if questions := unasked(wanted, self.verdicts):
+            ask(questions, self.verdicts, validator)
+
+    def refuse(self, console: Console, validator: Callable[[], Validator | None]) -> None:
+        """Tell what is known at once, at once; then what Axolotl itself has against the runs; and raise SweepError.
+
+        `validator` is made only when Axolotl has yet to be asked.
+        """
+        first = blocking(self.told(), force=self.force)
+        if not self.unasked(self.experiments) or (asked := validator()) is None:
+            raise SweepError(self._refusal(first))
+        console.print(f"axosweep: {self._refusal(first)}", markup=False, soft_wrap=True)
+        console.print("Asking Axolotl's own schema for the rest; its imports take some seconds.")
+        self.ask(asked, self.experiments)
+        more = [one for one in blocking(self.told(), force=self.force) if one not in first]
+        raise SweepError(self._refusal(more, more=True) if more else "Axolotl's own schema adds nothing to that.")
+
+    def refuse_blocked(self) -> None:
+        """Raise SweepError with all that keeps the sweep from starting, if anything does."""
+        if stops := blocking(self.told(), force=self.force):
+            raise SweepError(self._refusal(stops))
+
+    def show_rest(self, console: Console) -> None:
+        """What is told and does not keep the sweep from starting."""
+        told = self.told()
+        stops = blocking(told, force=self.force)
+        for line in self._lines([one for one in told if one not in stops]):
+            console.print(line.replace("- ", "note: ", 1), markup=False, soft_wrap=True, style="yellow")
+
+    def as_json(self, *, schema_asked: bool) -> Mapping[str, Any]:
+        return {"schema_asked": schema_asked, "findings": as_json(self.told())}
+
+    def _refusal(self, stops: Sequence[Told], *, more: bool = False) -> str:
+        told = self._lines(stops)
+        forceable = any(one.finding.severity == "gate" for one in stops)
+        way_out = ["--force launches in spite of what only wastes."] if forceable else []
+        if len(self.experiments) == 1:
+            beginning = "Axolotl's own schema adds:" if more else "This cannot start:"
+        else:
+            failing = len({run for one in stops for run in one.runs})
+            beginning = f"{failing} of {len(self.experiments)} runs cannot start, so none was started."
+        return "\n".join([beginning, *told, *way_out])
+
+    def _lines(self, told: Sequence[Told]) -> list[str]:
+        return lines(told, [" ".join(experiment.overrides) or "the defaults" for experiment in self.experiments])

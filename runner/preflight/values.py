@@ -1,0 +1,148 @@
+"""Values that cannot be: of the wrong type, outside their range, or a name that nothing has. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from runner.errors import did_you_mean
+from runner.fields import Field, Fields, axolotl_fields
+from runner.preflight.findings import Finding, error, shown
+from runner.preflight.ranges import BELOW, IN_DATASETS, RANGES, VAL_SET_SIZE, Range
+
+_TRUTHS = {"0", "1", "f", "t", "n", "y", "no", "yes", "off", "on", "false", "true"}
+"""What pydantic reads as a truth, in any case."""
+_INTERVALS = ("no", "steps", "epoch")
+_NAMES = {
+    "eval_strategy": _INTERVALS,
+    "evaluation_strategy": _INTERVALS,
+    "save_strategy": (*_INTERVALS, "best"),
+    "sample_packing_mp_start_method": ("fork", "spawn", "forkserver"),
+}
+"""transformers' IntervalStrategy and SaveStrategy, Python's multiprocessing: the schema takes any text."""
+_LONG = 12
+"""So many names are listed; of more, the nearest ones only."""
+
+
+def value_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+    """Types and ranges at every depth, and the names that the schema takes unseen."""
+    # A plugin may turn a value of another type into what the schema wants: the schema itself will tell.
+    wrong_types = [] if axolotl.get("plugins") else list(_types(axolotl, axolotl_fields().top, ""))
+    yield from wrong_types
+    told = {one.key for one in wrong_types}
+    yield from (one for one in (*_ranges(axolotl), *_names(axolotl)) if one.key not in told)
+
+
+def number(value: Any) -> float | None:
+    """A value as Axolotl reads a number: text in figures is one. None when it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _types(node: Mapping[str, Any], fields: Fields, before: str) -> Iterator[Finding]:
+    for name, value in node.items():
+        field = fields.get(str(name))
+        if field is None or value is None:
+            continue
+        key = f"{before}{name}"
+        if expected := _wrong(value, field):
+            yield error(key, value, f"expected {expected}")
+        elif field.models:
+            entries = [(key, value)] if isinstance(value, Mapping) else _entries(key, value)
+            for at, entry in entries:
+                yield from _types(entry, axolotl_fields().below(field), f"{at}.")
+
+
+def _entries(key: str, value: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    listed = value if isinstance(value, list) else []
+    return [(f"{key}.{index}", entry) for index, entry in enumerate(listed) if isinstance(entry, Mapping)]
+
+
+def _wrong(value: Any, field: Field) -> str:
+    """What is expected instead; empty when the value will do, or when only the schema itself can tell."""
+    parts = [part.strip() for part in field.type.split("|")]
+    literals = [choice for choice in field.choices if choice in parts]
+    plain = [part for part in parts if part in ("int", "float", "bool", "str")]
+    if field.open or len(plain) + len(literals) < len(parts):
+        return _wrong_shape(value, field, parts)
+    if isinstance(value, Mapping | list):
+        return "" if value else "one value"  # what stands in it is told with the unknown keys
+    fits = value in literals or any(_fits(value, part) for part in plain)
+    return "" if fits else " or ".join(parts)
+
+
+def _wrong_shape(value: Any, field: Field, parts: list[str]) -> str:
+    if field.numbered and not isinstance(value, list) and all(part.startswith("list[") for part in parts):
+        return f"a list: [{shown(value)}]"
+    if field.models and set(parts) <= set(field.models) and not isinstance(value, Mapping):
+        return "a mapping with keys of its own"
+    return ""
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """As pydantic converts: text in figures is a number, 0 and 1 are truths."""
+    match kind:
+        case "str":
+            return isinstance(value, str)
+        case "bool":
+            return isinstance(value, bool) or value in (0, 1) or str(value).lower() in _TRUTHS
+        case "float":
+            return isinstance(value, bool) or number(value) is not None
+        case _:
+            found = float(value) if isinstance(value, bool) else number(value)
+            return found is not None and (not math.isfinite(found) or found == int(found))
+
+
+def _ranges(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+    for key, value in axolotl.items():
+        if key in RANGES:
+            yield from _outside(key, value, RANGES[key])
+    for at, entry in _entries("datasets", axolotl.get("datasets")):
+        for name, one in IN_DATASETS.items():
+            yield from _outside(f"{at}.{name}", entry.get(name), one)
+    for key, one in BELOW.items():
+        top, name = key.split(".")
+        node = axolotl.get(top)
+        yield from _outside(key, node.get(name) if isinstance(node, Mapping) else None, one)
+    held_out = number(axolotl.get("val_set_size"))
+    if held_out is not None and not (0 <= held_out < 1 or (held_out >= 2 and held_out == int(held_out))):
+        yield error("val_set_size", axolotl["val_set_size"], f"expected {VAL_SET_SIZE}")
+
+
+def _outside(key: str, value: Any, one: Range) -> Iterator[Finding]:
+    found = number(value)
+    if isinstance(value, str) and found is None:
+        yield error(key, value, f"expected a number, {one.text}")
+    elif found is not None and not one.holds(found):
+        yield error(key, value, f"expected {one.text}")
+
+
+def _names(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+    fields = axolotl_fields()
+    plugins = axolotl.get("plugins")
+    known = dict(_NAMES)
+    if not plugins:  # a plugin may bring an optimizer or a scheduler of its own
+        known |= {key: fields.top[key].choices for key in ("optimizer", "lr_scheduler")}
+    for key, names in known.items():
+        value = axolotl.get(key)
+        if isinstance(value, str) and value not in names:
+            yield _unknown_name(key, value, names)
+    if any(axolotl.get(key) for key in ("rl", "reward_model", "process_reward_model", "pretraining_dataset")):
+        return
+    types = fields.models["SFTDataset"]["type"].choices
+    for at, entry in _entries("datasets", axolotl.get("datasets")):
+        kind = entry.get("type")
+        # With a dot it may be a module of the user's own. sharegpt is refused by the schema, with what to write.
+        if isinstance(kind, str) and "." not in kind and kind.partition(":")[0] not in (*types, "sharegpt"):
+            yield _unknown_name(f"{at}.type", kind, types)
+
+
+def _unknown_name(key: str, value: str, names: tuple[str, ...]) -> Finding:
+    listed = ", ".join(names) if len(names) <= _LONG else f"the {len(names)} names there are"
+    meant = did_you_mean(value, names).strip() or ("" if len(names) <= _LONG else f"There are: {', '.join(names)}.")
+    return error(key, value, f"no such name; expected one of {listed}", meant)
