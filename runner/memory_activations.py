@@ -55,7 +55,17 @@ FUSED_NORM_ADAPTER = PerToken(-4, 0, 0, 0)
 FUSED_MLP = PerToken(0, 0, 0, -2)
 INPUTS_OF_8BIT = PerToken(4, 2, 0, 2)
 """bitsandbytes keeps each 8-bit matrix's input."""
-DORA = PerToken(6, 2, 4, 4)
+OUTPUTS = {
+    "q_proj": PerToken(0, 2, 0, 0),
+    "k_proj": PerToken(0, 0, 2, 0),
+    "v_proj": PerToken(0, 0, 2, 0),
+    "o_proj": PerToken(2, 0, 0, 0),
+    "gate_proj": PerToken(0, 0, 0, 2),
+    "up_proj": PerToken(0, 0, 0, 2),
+    "down_proj": PerToken(2, 0, 0, 0),
+    "qkv_proj": PerToken(0, 2, 4, 0),
+    "gate_up_proj": PerToken(0, 0, 0, 4),
+}
 """DoRA keeps each matrix's output before it is scaled (Axolotl's kernels: `combined`)."""
 
 HEAD = 19
@@ -76,7 +86,8 @@ def layer_cost(stack: Stack) -> LayerCost:
     if stack.linear_bytes == 1:
         change += INPUTS_OF_8BIT
     if stack.adapter and stack.adapter.dora:
-        change += DORA
+        for target in stack.adapter.targets:
+            change += OUTPUTS.get(target, PerToken(0, 0, 0, 0))
     return LayerCost(cost.saved + change, cost.work + change)
 
 

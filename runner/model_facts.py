@@ -1,0 +1,105 @@
+"""A model's shape from the config.json beside its weights: in a local folder, or in Hugging Face's cache."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runner.types import ModelFacts
+
+GATED = frozenset(
+    """
+    llama mistral ministral mistral3 qwen2 qwen3 gemma gemma2 gemma3 gemma3_text phi3 olmo2 olmo3 smollm3 granite
+    seed_oss mixtral qwen2_moe qwen3_moe
+    """.split()
+)
+"""transformers' model types with an attention of q, k, v and o and an MLP of gate, up and down in every layer. What
+others hold is not counted."""
+
+
+def facts_of(base_model: str) -> ModelFacts | None:
+    """What is on this disk of a `base_model`, a folder or a hub name; None where nothing is, or of another kind."""
+    if not base_model:
+        return None
+    folder = Path(base_model).expanduser()
+    path = folder / "config.json" if folder.is_dir() else _cached_config(base_model)
+    if path is None:
+        return None
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts_from(raw, base_model, str(path)) if isinstance(raw, dict) else None
+
+
+def facts_from(raw: Mapping[str, Any], base_model: str, source: str) -> ModelFacts | None:
+    """What transformers writes as config.json, as facts; None for a kind of model that is not counted here."""
+    quantized = (raw.get("quantization_config") or {}).get("quant_method", "bitsandbytes")
+    if raw.get("model_type") not in GATED or quantized != "bitsandbytes":
+        return None
+    text = raw.get("text_config") or raw
+    try:
+        hidden, layers, heads = (
+            int(text["hidden_size"]),
+            int(text["num_hidden_layers"]),
+            int(text["num_attention_heads"]),
+        )
+        ffn, vocabulary = int(text["intermediate_size"]), int(text.get("vocab_size") or raw["vocab_size"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    experts = text.get("num_local_experts") or text.get("num_experts")
+    kv_heads, head_dim = text.get("num_key_value_heads") or heads, text.get("head_dim") or hidden // heads
+    ffn = text.get("moe_intermediate_size") or ffn
+    tied = _tied(raw, text)
+    return ModelFacts(
+        base_model=base_model,
+        parameters=_count(
+            hidden, layers, heads * head_dim, kv_heads * head_dim, ffn * (experts or 1), vocabulary, tied
+        ),
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        ffn=ffn,
+        vocabulary=vocabulary,
+        tied=tied,
+        context=int(text.get("max_position_embeddings") or 0),
+        source=source,
+        experts=experts,
+        active_experts=text.get("num_experts_per_tok"),
+        vision="vision_config" in raw,
+    )
+
+
+def _tied(raw: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
+    """Gemma's configs leave it out: transformers' default for them is tied."""
+    for one in (raw, text):
+        if "tie_word_embeddings" in one:
+            return bool(one["tie_word_embeddings"])
+    return str(raw["model_type"]).startswith("gemma")
+
+
+def _count(hidden: int, layers: int, query: int, key: int, ffn: int, vocabulary: int, tied: bool) -> int:
+    """Weights of the matrices, the norms and the embeddings."""
+    matrices = layers * (2 * hidden * query + 2 * hidden * key + 3 * hidden * ffn)
+    return matrices + (2 * layers + 1) * hidden + vocabulary * hidden * (1 if tied else 2)
+
+
+def _cached_config(base_model: str) -> Path | None:
+    """config.json of the newest snapshot that the cache holds of a hub model."""
+    folder = _cache() / f"models--{base_model.replace('/', '--')}" / "snapshots"
+    found = sorted(folder.glob("*/config.json"), key=lambda path: path.lstat().st_mtime)
+    return found[-1] if found else None
+
+
+def _cache() -> Path:
+    """As huggingface_hub finds it."""
+    if named := os.environ.get("HF_HUB_CACHE"):
+        return Path(named)
+    home = os.environ.get("HF_HOME")
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return (Path(home) if home else Path(cache).expanduser() / "huggingface") / "hub"

@@ -1,0 +1,85 @@
+from typing import Any
+
+import pytest
+import yaml
+
+from runner.errors import SweepError
+from runner.gpus import GPUS
+from runner.memory import Verdict
+from runner.memory_choice import PEAK_TFLOPS, choose
+from runner.memory_ladder import ZERO3
+from runner.shipped import shipped_root
+from tests.runner.memory_points import LLAMA_3B, LLAMA_8B, LLAMA_70B, model
+from tests.runner.test_memory import FULL, LORA
+
+LLAMA_1B = model(2048, 16, 32, 8, 64, 8192, 128256, tied=True)
+RATES: dict[str, float] = yaml.safe_load((shipped_root() / "conf/prices/modal.yaml").read_text(encoding="utf-8"))["gpu"]
+ONE = {"micro_batch_size": 1, "sequence_len": 4096}
+QLORA = {"adapter": "qlora", "load_in_4bit": True}
+SHORT = {"max_steps": 20, "gradient_accumulation_steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "facts", "cards"),
+    [
+        ({**LORA, **ONE}, LLAMA_1B, "1 x l4"),
+        ({**LORA, **ONE, **SHORT}, LLAMA_1B, "1 x t4"),
+        ({**LORA, **ONE, **QLORA, **SHORT}, LLAMA_8B, "1 x l4"),
+        ({**LORA, **ONE}, LLAMA_8B, "1 x l40s"),
+        ({**LORA, **ONE, "micro_batch_size": 4}, LLAMA_8B, "1 x h100"),
+        ({**FULL, **ONE}, LLAMA_3B, "1 x l40s"),
+        ({**LORA, **ONE, **QLORA, **SHORT}, LLAMA_70B, "1 x h100"),
+        ({**LORA, **ONE, "deepspeed": ZERO3, **SHORT}, LLAMA_70B, "2 x h200"),
+        ({**LORA, **ONE, "deepspeed": ZERO3, "num_epochs": 4}, LLAMA_70B, "2 x b200"),
+        ({**FULL, **ONE, "deepspeed": ZERO3, "optimizer": "adamw_bnb_8bit"}, LLAMA_70B, "8 x b200"),
+    ],
+)
+def test_the_cheapest_cards_on_which_it_fits_are_chosen(config: dict[str, Any], facts: Any, cards: str) -> None:
+    choice = choose(config, facts, RATES)
+    assert f"{choice.count} x {choice.gpu}" == cards
+    assert choice.estimate.verdict is Verdict.FITS
+    assert choice.reason.startswith(f"gpu=auto: {cards}, FITS: ")
+
+
+def test_the_reason_has_the_price_and_the_next_best() -> None:
+    reason = choose({**LORA, **ONE}, LLAMA_8B, RATES).reason
+    assert "; about $0." in reason
+    assert ", next 1 x " in reason
+
+
+def test_a_price_changes_the_choice() -> None:
+    assert choose({**LORA, **ONE}, LLAMA_8B, {**RATES, "l40s": 1.0}).gpu != "l40s"
+
+
+def test_a_card_that_cannot_run_the_config_is_not_chosen() -> None:
+    config = {**LORA, **ONE, **SHORT}
+    assert choose(config, LLAMA_1B, RATES, able=lambda kind: kind.bf16).gpu == "l4"
+
+
+def test_a_clear_fit_is_preferred_to_a_cheaper_unsure_one_and_an_unsure_one_says_so() -> None:
+    unsure = {**LORA, **ONE, "micro_batch_size": 4}
+    cards = {name: RATES[name] for name in ("l4", "l40s")}
+    sure = choose(unsure, LLAMA_8B, cards)
+    assert sure.estimate.verdict is Verdict.UNSURE
+    assert "no card is a clear fit" in sure.reason
+    assert choose(unsure, LLAMA_8B, {**cards, "a100_80gb": 1.0}).gpu == "a100_80gb"
+
+
+def test_a_number_of_cards_that_was_asked_for_is_kept() -> None:
+    assert choose({**LORA, **ONE}, LLAMA_8B, RATES, count=4).count == 4
+
+
+def test_where_nothing_fits_the_nearest_is_told_with_a_way_out() -> None:
+    with pytest.raises(SweepError, match=r"no card has enough memory. The nearest, 1 x b200: WON'T FIT.*It would fit"):
+        choose({**LORA, **ONE, "micro_batch_size": 8}, LLAMA_70B, RATES)
+
+
+def test_what_cannot_be_estimated_cannot_be_chosen_for() -> None:
+    with pytest.raises(SweepError, match="context parallelism"):
+        choose({**LORA, "context_parallel_size": 2}, LLAMA_8B, RATES)
+    with pytest.raises(SweepError, match="nothing is known"):
+        choose(LORA, None, RATES)
+
+
+def test_every_card_has_a_peak() -> None:
+    assert set(PEAK_TFLOPS) == set(GPUS) == set(RATES)
