@@ -28,7 +28,7 @@ from runner.ledger import Event, Ledger, Record
 from runner.standing import unbegun
 
 OF_STEP = ("run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml")
-OF_ATTEMPT = ("started.json", "result.json", "train.json", "exit.json", "log.txt")
+OF_ATTEMPT = ("container.json", "started.json", "result.json", "train.json", "exit.json", "log.txt")
 POLL_S = 2.0
 AT_A_TIME = 8
 """Questions to Modal at the same time, while it is looked at."""
