@@ -10,9 +10,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from runner import terminal
 from runner.errors import SweepError, did_you_mean
+from runner.types import Experiment, Request, RunResult
 
 EXIT_USER_MISTAKE = 2
 STORE_HELP = "the folder with the results (AXOSWEEP_STORE, else ./out)"
@@ -61,10 +63,22 @@ def _hydra(words: list[str]) -> int:
 
 
 def _plan(words: list[str]) -> int:
-    action = "overrides" if "--overrides" in words else "plan"
-    rest = [word for word in words if word not in ("--overrides", "--json")]
-    as_json = ["json=true"] if "--json" in words else []
-    return _hydra([*rest, f"action={action}", *as_json])
+    parser = argparse.ArgumentParser(prog="axosweep plan", add_help=False, allow_abbrev=False)
+    parser.add_argument("--overrides", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--diff", metavar="SWEEP")
+    parser.add_argument("--write", metavar="DIR")
+    asked, rest = parser.parse_known_args(words)
+
+    def launch(experiments: list[Experiment], request: Request) -> list[RunResult]:
+        from runner import sweep
+
+        return sweep.launch(experiments, replace(request, diff=asked.diff, write=asked.write))
+
+    from runner import application
+
+    action = "overrides" if asked.overrides else "plan"
+    return application.run([*rest, f"action={action}", *(["json=true"] if asked.json else [])], launch)
 
 
 def _status(words: list[str]) -> int:

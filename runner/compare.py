@@ -63,7 +63,7 @@ def compare_sweep(store: Store, sweep: str) -> list[Row]:
     """
     ledger = Ledger(store, sweep)
     runs, lost = ledger.plan().runs, unbegun(ledger.records())
-    params = differing_params([_flat_config(store, run) for run in runs])
+    params = differing_params([flat_run(store, run) for run in runs])
     rates = sweep_rates(store, sweep, [run.key for run in runs])
     rows = [_row(store, run, values, lost, rates) for run, values in zip(runs, params, strict=True)]
     return _ranked(rows)
@@ -88,6 +88,12 @@ def flat_experiment(experiment: Experiment) -> dict[str, Any]:
     """An experiment's config and where it runs, one level deep with dotted names."""
     gpu, data = experiment.gpu, experiment.data
     return _flat(experiment.axolotl, {"type": gpu.type, "count": gpu.count}, {"limit": data.limit, "seed": data.seed})
+
+
+def flat_run(store: Store, run: SweepRun) -> dict[str, Any]:
+    """The same of a run that was asked for earlier; empty when nothing of it was kept."""
+    identity = read_json(store.folder(StepKind.TRAIN, run.key).identity)
+    return _flat(identity.get("axolotl", {}), identity.get("gpu", {}), identity.get("data", {}))
 
 
 def label(params: Mapping[str, Any]) -> str:
@@ -125,12 +131,6 @@ def _telling_first(name: str) -> tuple[int, str]:
 def _same_partition(one: Sequence[str], other: Sequence[str]) -> bool:
     pairs = set(zip(one, other, strict=True))
     return len(pairs) == len(set(one)) == len(set(other))
-
-
-def _flat_config(store: Store, run: SweepRun) -> dict[str, Any]:
-    """The run's config and where it ran, one level deep with dotted names."""
-    identity = read_json(store.folder(StepKind.TRAIN, run.key).identity)
-    return _flat(identity.get("axolotl", {}), identity.get("gpu", {}), identity.get("data", {}))
 
 
 def _flat(axolotl: Mapping[str, Any], gpu: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:

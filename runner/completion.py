@@ -45,7 +45,10 @@ def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
         case "setup":
             return ()
         case "plan":
-            return [*_overrides(words, word), *(("--overrides", "--json") if word[:1] == "-" else ())]
+            if words[-1] == "--diff":
+                return _sweeps(words)
+            flags = ("--overrides", "--json", "--diff", "--write") if word[:1] == "-" else ()
+            return [*_overrides(words, word), *flags]
         case _:
             return [*(VERBS if not words else ()), *_overrides(words, word)]
 

@@ -46,7 +46,9 @@ Groups (* is the default)
 
 Verbs
   plan ARGS            what would run, what is done already; starts nothing
-  plan ARGS --overrides  the runs as overrides that any Hydra sweeper takes
+  plan ARGS --diff SWEEP  which runs and values are others than an earlier sweep's
+  plan ARGS --write DIR   each run as a config for plain `axolotl train`
+  plan ARGS --overrides   the runs as overrides that any Hydra sweeper takes
   status [SWEEP]       how every sweep stands, or every run of one
   compare [SWEEP]      the runs side by side; the newest sweep when none is named
   data [KEY]           the prepared datasets, or samples of one

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -106,6 +106,11 @@ def told_apart_by_gpu(runs: Sequence[Run]) -> list[Run]:
 
 def keyed_config(axolotl: Mapping[str, Any], inputs: Iterable[Input]) -> dict[str, Any]:
     """The config without addresses, local inputs by content, hub inputs pinned to their commits."""
+    return placed_config(axolotl, inputs, staged_name)
+
+
+def placed_config(axolotl: Mapping[str, Any], inputs: Iterable[Input], place: Callable[[Input], str]) -> dict[str, Any]:
+    """The same with local inputs where `place` says. An input without an identity stays as it is named."""
     config = {key: copy.deepcopy(value) for key, value in axolotl.items() if not is_address(key)}
     for found in inputs:
         if found.identity is None:
@@ -113,7 +118,7 @@ def keyed_config(axolotl: Mapping[str, Any], inputs: Iterable[Input]) -> dict[st
         if found.kind is InputKind.HUB:
             _write(config, *pinned(found, found.identity))
         else:
-            _write(config, found.at, staged_name(found))
+            _write(config, found.at, place(found))
     return config
 
 

@@ -63,7 +63,7 @@ def identify(found: Input, axolotl: Mapping[str, Any], hashes: ContentHashes) ->
     """The same input with its identity; a hub name that cannot be resolved now keeps None and says why."""
     if found.kind is not InputKind.HUB:
         return replace(found, identity=hashes.of(Path(found.text).expanduser()))
-    repository = hub.Repository("datasets" if _is_dataset(found.at) else "models", hub_name(found))
+    repository = hub.Repository("datasets" if is_dataset(found.at) else "models", hub_name(found))
     resolved = hub.resolve(repository, _asked_revision(found, axolotl))
     return replace(found, identity=resolved.commit, problem=resolved.problem)
 
@@ -104,7 +104,7 @@ def revision_key(at: str) -> str:
     >>> revision_key("base_model"), revision_key("datasets.1.path")
     ('revision_of_model', 'datasets.1.revision')
     """
-    return at.rsplit(".", 1)[0] + ".revision" if _is_dataset(at) else "revision_of_model"
+    return at.rsplit(".", 1)[0] + ".revision" if is_dataset(at) else "revision_of_model"
 
 
 def _named(axolotl: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -170,7 +170,7 @@ def _second_hub_models(inputs: Sequence[Input]) -> Iterator[Unusable]:
     """Axolotl reads every hub model at the one `revision_of_model`, and two repositories share no commit. An adapter
     has a commit of its own."""
     models = [
-        found for found in inputs if found.kind is InputKind.HUB and found.at != ADAPTER and not _is_dataset(found.at)
+        found for found in inputs if found.kind is InputKind.HUB and found.at != ADAPTER and not is_dataset(found.at)
     ]
     for found in models[1:]:
         if found.text != models[0].text:
@@ -187,14 +187,14 @@ def _extension(path: Path) -> str:
     return "".join(path.suffixes[-2:]) if compressed else path.suffix
 
 
-def _is_dataset(at: str) -> bool:
+def is_dataset(at: str) -> bool:
     return at.split(".")[0] in DATASET_LISTS
 
 
 def _asked_revision(found: Input, axolotl: Mapping[str, Any]) -> str | None:
     if found.at == ADAPTER:
         revision = found.text.partition("@")[2] or None
-    elif not _is_dataset(found.at):
+    elif not is_dataset(found.at):
         revision = axolotl.get("revision_of_model")
     else:
         key, index, _ = found.at.split(".")[:3]

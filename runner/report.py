@@ -44,11 +44,13 @@ def show_plan(
     *,
     as_json: bool,
     console: Console | None = None,
-    preflight: Mapping[str, Any] | None = None,
+    beyond: Mapping[str, Any] | None = None,
 ) -> None:
-    """What would run, once each. With a launch it precedes the progress; as JSON it stands alone, `preflight` in it."""
+    """What would run, once each. With a launch it precedes the progress; as JSON it stands alone, with what is `beyond`
+    the list of runs.
+    """
     if as_json:
-        print_json({**_plan_json(plan, store), "preflight": preflight or {}})
+        print_json({**_plan_json(plan, store), **(beyond or {})})
         return
     console = console or terminal.results()
     done = len(plan.runs) - len(plan.pending)

@@ -22,6 +22,7 @@ from runner.identity import identify_run, told_apart_by_gpu
 from runner.inputs import find_inputs, how_to_pin, identify, staged_name
 from runner.ledger import Ledger
 from runner.plan import make_plan
+from runner.plan_verb import beyond
 from runner.preflight.schema import Validator
 from runner.preflight.stage import Preflight
 from runner.progress import Progress
@@ -60,10 +61,14 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     if request.action is Action.PLAN:
         asked = _asked(preflight, plan, fresh_validator())
         preflight.refuse_blocked()
+        more = beyond(plan, store, request, trainer=_trainer(choice), arguments=sys.argv[1:])
         if as_json:
-            report.show_plan(plan, store, as_json=True, preflight=preflight.as_json(schema_asked=asked))
+            said = {**more.json, "preflight": preflight.as_json(schema_asked=asked)}
+            report.show_plan(plan, store, as_json=True, beyond=said)
         else:
             preflight.show_rest(console)
+            for line in more.lines:
+                console.print(line, markup=False, soft_wrap=True)
         return []
     _refuse_unresolved(plan)
     if plan.pending:

@@ -141,6 +141,10 @@ class Request:
     json: bool
     force: bool = False
     """Launch in spite of what preflight holds back, but for what cannot work."""
+    diff: str | None = None
+    """An earlier sweep that a plan is set beside."""
+    write: str | None = None
+    """The folder that a plan's runs are written to, as configs for plain Axolotl."""
 
 
 class InputKind(StrEnum):

@@ -1,0 +1,84 @@
+"""`axosweep plan` as a command: what it prints, in words and as JSON, and what it writes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from runner import cli
+from tests.runner.fake_trainer import make_trainer
+
+GRID = ("-m", "lora=r4,r8", "learning_rate=1e-3,2e-3")
+
+Main = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(make_trainer(tmp_path / "trainer")))
+    monkeypatch.setenv("AXOSWEEP_STORE", str(tmp_path / "store"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_plan_ends_in_the_command_that_runs_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", *GRID, "name=a b"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("Run it: axosweep ")
+    assert shlex.split(last)[3:] == [*GRID, "name=a b"]
+
+
+def test_a_plan_as_json_holds_all_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", *GRID, "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["counts"] == {"new": 4, "finished": 0, "duplicates": 0}
+    assert planned["models"] == []
+    assert planned["command"] == shlex.join(["axosweep", *GRID])
+    assert [one["done"] for one in planned["datasets"]] == [False]
+    assert "diff" not in planned
+
+
+def test_a_plans_runs_are_written_as_configs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", *GRID, "--write", "files", "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["written"] == [str(here / "files" / f"{run['key']}.yml") for run in planned["runs"]]
+    assert "--write" not in planned["command"]
+    config = yaml.safe_load(Path(planned["written"][0]).read_text())
+    assert (config["lora_r"], config["learning_rate"]) == (4, 1e-3)
+    Path(planned["written"][0]).write_text("mine")
+    assert cli.main(["plan", *GRID, "--write=files"]) == 2
+    assert "there already, with other content" in capsys.readouterr().err
+
+
+def test_a_plan_stands_beside_an_earlier_sweep(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*GRID, "name=before"]) == 1, "the trainer of this test trains nothing, but the sweep is on record"
+    capsys.readouterr()
+    assert cli.main(["plan", "-m", "lora=r4", "learning_rate=1e-3,3e-3", "--diff", "before"]) == 0
+    said = capsys.readouterr().out
+    assert "learning_rate: 0.001, 0.002 there, 0.001, 0.003 here" in said
+    assert [line.split()[1:3] for line in said.splitlines() if " there " in line and "only" in line] == [
+        ["only", "there"]
+    ] * 3
+    assert cli.main(["plan", *GRID, "--diff", "before", "--json"]) == 0
+    diff = json.loads(capsys.readouterr().out)["diff"]
+    assert (len(diff["both"]), diff["only_there"], diff["only_here"], diff["changes"]) == (4, [], [], [])
+
+
+def test_a_sweep_that_is_not_there_leaves_nothing_written(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", *GRID, "--diff", "nothing", "--write", "files"]) == 2
+    assert "There is no sweep" in capsys.readouterr().err
+    assert not (here / "files").exists()
+
+
+def test_hydras_flags_reach_hydra(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "other" / "lora").mkdir(parents=True)
+    own = "# @package axolotl\nadapter: lora\nlora_r: 3\nlora_alpha: 6\nlora_target_linear: true\n"
+    (here / "other" / "lora" / "own.yaml").write_text(own)
+    assert cli.main(["plan", "--config-dir", "other", "lora=own", "--write", "files", "--json"]) == 0
+    (file,) = json.loads(capsys.readouterr().out)["written"]
+    assert yaml.safe_load(Path(file).read_text())["lora_r"] == 3
