@@ -93,6 +93,7 @@ def _counts(cfg: DictDefault, train: datasets.Dataset, evaluation: datasets.Data
         "eval_rows": eval_rows,
         "tokens": tokens,
         "trained_tokens": trained,
+        "longest_row": _longest([split for split in (train, evaluation) if split is not None]),
         "given_rows": given,
         "dropped_rows": None if given is None else given - kept,
         **_evaluation_facts(train, evaluation),
@@ -108,6 +109,17 @@ def _count_tokens(rows: datasets.Dataset) -> tuple[int | None, int | None]:
         tokens += _sum(pc.list_value_length(table["input_ids"]))
         trained += _sum(pc.not_equal(pc.list_flatten(table["labels"]), -100))
     return tokens, trained
+
+
+def _longest(splits: list[datasets.Dataset]) -> int | None:
+    """Tokens of the longest row; None for data without them."""
+    lengths = [
+        pc.max(pc.list_value_length(table["input_ids"])).as_py()
+        for rows in splits
+        if "input_ids" in rows.column_names
+        for table in rows.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=10_000)
+    ]
+    return max(lengths, default=None)
 
 
 def _sum(values: pa.ChunkedArray) -> int:

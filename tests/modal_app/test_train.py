@@ -47,6 +47,7 @@ def test_a_dataset_is_prepared_counted_and_named(warm: Warm, store: Store) -> No
     assert manifest["rows"] + manifest["eval_rows"] == manifest["given_rows"] == rows
     assert manifest["dropped_rows"] == 0
     assert 0 < manifest["trained_tokens"] < manifest["tokens"]
+    assert manifest["tokens"] / manifest["rows"] < manifest["longest_row"] < manifest["tokens"]
     assert manifest["versions"]["axolotl"]
     assert (store.prepared_dataset("data") / manifest["hashes"]["train"]).is_dir()
 
@@ -55,6 +56,7 @@ def test_rows_that_are_too_long_are_counted_as_dropped(warm: Warm, store: Store)
     assert warm.run(preprocess_step("short", sequence_len=13)) == 0
     manifest = json.loads(store.manifest("short").read_text())
     assert manifest["dropped_rows"] > 0
+    assert manifest["longest_row"] == 13
     assert manifest["rows"] + manifest["eval_rows"] + manifest["dropped_rows"] == manifest["given_rows"]
 
 
