@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from runner.gpus import GPUS
 from runner.memory import Estimate, Verdict, estimate
-from runner.memory_ladder import Asked, ways_out
+from runner.memory_ladder import Asked, Ways, ways_out
 from runner.memory_words import told, where
 from runner.model_facts import facts_of
 from runner.preflight.findings import Finding, gate, warning
@@ -17,52 +19,54 @@ from runner.types import Experiment, ModelFacts
 
 Config = Mapping[str, Any]
 
+NO_MATTER = frozenset(
+    {"seed", "learning_rate", "lora_alpha", "lr_scheduler", "num_epochs", "max_steps", "warmup_ratio"}
+)
+"""Keys that sweeps often differ in, and memory never depends on."""
+
 
 def memory_of(experiment: Experiment, longest_row: int | None = None) -> tuple[Estimate, ...]:
     """One estimate for each card that the run may get; none on a CPU. `longest_row`: tokens of its dataset's longest
     row, where that is prepared.
     """
-    facts, config = facts_for(experiment), with_files(experiment.axolotl)
-    names = dict.fromkeys((experiment.gpu.type, *experiment.gpu.fallback))
-    return tuple(
-        estimate(config, facts, GPUS[name], experiment.gpu.count, longest_row) for name in names if name in GPUS
-    )
+    return tuple(one for one, _ in _weighed(*_question(experiment, longest_row)))
 
 
 def memory_findings(experiment: Experiment, longest_row: int | None = None) -> Iterator[Finding]:
     """WON'T FIT stops a launch unless forced; UNSURE is told."""
-    for one in memory_of(experiment, longest_row):
+    for one, ways in _weighed(*_question(experiment, longest_row)):
         if one.verdict in (Verdict.WONT_FIT, Verdict.UNSURE):
             say = gate if one.verdict is Verdict.WONT_FIT else warning
-            yield say("gpu", "", f"On {where(one)} {told(one)}.", _way_out(experiment, one, longest_row))
+            yield say("gpu", "", f"On {where(one)} {told(one)}.", _way_out(one, ways))
 
 
 def memory_lines(estimates: Sequence[Sequence[Estimate]], names: Sequence[str]) -> list[str]:
-    """The verdict of each run, equal ones once. `names`: what each asked run is called."""
+    """The verdicts that are no findings, equal ones once. `names`: what each asked run is called."""
     runs: dict[str, list[str]] = {}
     for name, of_run in zip(names, estimates, strict=True):
         for one in of_run:
-            runs.setdefault(f"{where(one)}: {told(one)}", []).append(name)
+            if one.verdict in (Verdict.FITS, Verdict.UNKNOWN):
+                runs.setdefault(f"{where(one)}: {told(one)}", []).append(name)
     return [f"memory  {line}{_whose(having, len(names))}" for line, having in runs.items()]
 
 
-def _whose(having: Sequence[str], asked: int) -> str:
-    if len(having) == asked:
-        return ""
-    return f"  ({having[0]})" if len(having) == 1 else f"  ({len(having)} runs, first {having[0]})"
-
-
-def _way_out(experiment: Experiment, one: Estimate, longest_row: int | None) -> str:
-    facts = facts_for(experiment)
-    if facts is None:
-        return ""
-    ways = ways_out(Asked(with_files(experiment.axolotl), facts, one.gpu, one.count, longest_row))
-    if not ways.lines:
-        return "" if one.verdict is Verdict.UNSURE else "No smaller batch, fewer bits or more cards would make it fit."
-    lines = " or ".join(f"`{line}`" for line in ways.lines)
-    if one.verdict is Verdict.UNSURE:
-        return "" if ways.verdict is Verdict.UNSURE else f"It would fit with {lines}."
-    return f"It would fit with {lines}." if ways.verdict is Verdict.FITS else f"It might with {lines}."
+def memory_json(estimates: Sequence[Estimate]) -> list[dict[str, Any]]:
+    return [
+        {
+            "gpu": one.gpu.name,
+            "count": one.count,
+            "verdict": one.verdict,
+            "bytes": one.parts and one.parts.total,
+            "usable": one.usable,
+            "parts": one.parts and asdict(one.parts),
+            "moment": one.moment,
+            "tokens": one.tokens,
+            "host_bytes": one.host,
+            "reason": one.reason,
+            "notes": list(one.notes),
+        }
+        for one in estimates
+    ]
 
 
 def facts_for(experiment: Experiment) -> ModelFacts | None:
@@ -80,3 +84,43 @@ def with_files(config: Config) -> Config:
     except (OSError, ValueError):
         return config
     return {**config, "deepspeed": settings}
+
+
+Question = tuple[str, ModelFacts | None, tuple[str, ...], int, int | None]
+
+
+def _question(experiment: Experiment, longest_row: int | None) -> Question:
+    config = {key: value for key, value in with_files(experiment.axolotl).items() if key not in NO_MATTER}
+    cards = tuple(name for name in dict.fromkeys((experiment.gpu.type, *experiment.gpu.fallback)) if name in GPUS)
+    facts = facts_for(experiment) if cards else None
+    return json.dumps(config, sort_keys=True), facts, cards, experiment.gpu.count, longest_row
+
+
+@functools.lru_cache(maxsize=4096)
+def _weighed(
+    config: str, facts: ModelFacts | None, cards: tuple[str, ...], count: int, longest_row: int | None
+) -> tuple[tuple[Estimate, Ways], ...]:
+    """Remembered: the runs of a sweep mostly differ in what memory does not depend on."""
+    axolotl = json.loads(config)
+    found = []
+    for name in cards:
+        one, ways = estimate(axolotl, facts, GPUS[name], count, longest_row), Ways()
+        if one.verdict in (Verdict.WONT_FIT, Verdict.UNSURE) and facts is not None:
+            ways = ways_out(Asked(axolotl, facts, GPUS[name], count, longest_row))
+        found.append((one, ways))
+    return tuple(found)
+
+
+def _whose(having: Sequence[str], asked: int) -> str:
+    if len(having) == asked:
+        return ""
+    return f"  ({having[0]})" if len(having) == 1 else f"  ({len(having)} runs, first {having[0]})"
+
+
+def _way_out(one: Estimate, ways: Ways) -> str:
+    lines = " or ".join(f"`{line}`" for line in ways.lines)
+    if ways.verdict is Verdict.FITS and lines:
+        return f"It would fit with {lines}."
+    if one.verdict is Verdict.UNSURE:
+        return ""
+    return f"It might with {lines}." if lines else "No smaller batch, fewer bits or more cards would make it fit."

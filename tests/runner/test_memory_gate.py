@@ -5,7 +5,7 @@ from typing import Any
 
 from runner.memory import Verdict
 from runner.preflight.findings import Severity
-from runner.preflight.memory import memory_findings, memory_lines, memory_of
+from runner.preflight.memory import memory_findings, memory_json, memory_lines, memory_of
 from runner.shipped import shipped_root
 from runner.types import Experiment, Gpu, ModelFacts
 from tests.runner.builders import experiment
@@ -71,7 +71,7 @@ def test_a_model_without_a_file_tells_its_own_shape() -> None:
 
 
 def test_plan_says_equal_verdicts_once() -> None:
-    small, large = run(LORA, LLAMA_8B, Gpu("h100", 1)), run(LORA, LLAMA_70B, Gpu("h100", 1))
+    small, large = run(LORA, LLAMA_8B, Gpu("h100", 1)), run(LORA, None, Gpu("h100", 1))
     estimates = [memory_of(one) for one in (small, small, large)]
     lines = memory_lines(estimates, ["lora=r8", "lora=r16", "model=llama3_70b"])
     assert len(lines) == 2
@@ -79,3 +79,12 @@ def test_plan_says_equal_verdicts_once() -> None:
     assert lines[0].endswith("(2 runs, first lora=r8)")
     assert lines[1].endswith("(model=llama3_70b)")
     assert memory_lines(estimates[:1], ["lora=r8"])[0].endswith("tokens (sequence_len)")
+
+
+def test_json_has_the_bytes_of_every_part() -> None:
+    (told,) = memory_json(memory_of(run(LORA, LLAMA_8B, Gpu("h100", 1))))
+    assert told["verdict"] == "FITS"
+    assert told["bytes"] == sum(told["parts"].values()) < told["usable"]
+    (unknown,) = memory_json(memory_of(run(LORA, None, Gpu("h100", 1))))
+    assert (unknown["verdict"], unknown["bytes"], unknown["parts"]) == ("UNKNOWN", None, None)
+    assert json.dumps([told, unknown])
