@@ -15,7 +15,7 @@ from modal_app.layout import Store
 from modal_app.settings import trainer_identity
 from modal_app.step import StepKind, write_atomically
 from runner import report, terminal, trainer_environment
-from runner.compare import Row, compare_sweep
+from runner.compare import Row, compare_sweep, read_json
 from runner.content import ContentHashes, keep
 from runner.errors import SweepError
 from runner.identity import identify_run, told_apart_by_gpu
@@ -52,6 +52,7 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     hashes = ContentHashes(store.cache / "hashes.json")
     runs = told_apart_by_gpu([_identified(experiment, hashes) for experiment in experiments])
     hashes.save()
+    preflight.longest_rows = [_longest_row(store, run) for run in runs]
     plan = make_plan(runs, request.name, lambda kind, key: store.folder(kind, key).done.exists())
     # A launch in JSON ends in its rows: what precedes them must not stand on the same stream.
     console = terminal.messages() if request.json else terminal.results()
@@ -60,15 +61,15 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
         report.show_plan(plan, store, as_json=False, console=console)
     if request.action is Action.PLAN:
         asked = _asked(preflight, plan, fresh_validator())
-        preflight.refuse_blocked()
         more = beyond(plan, store, request, trainer=_trainer(choice), arguments=sys.argv[1:])
         if as_json:
             said = {**more.json, "preflight": preflight.as_json(schema_asked=asked)}
             report.show_plan(plan, store, as_json=True, beyond=said)
         else:
             preflight.show_rest(console)
-            for line in more.lines:
+            for line in (*preflight.memory_lines(), *more.lines):
                 console.print(line, markup=False, soft_wrap=True)
+        preflight.refuse_blocked()  # after all that is worth knowing of it
         return []
     _refuse_unresolved(plan)
     if plan.pending:
@@ -84,6 +85,12 @@ def _identified(experiment: Experiment, hashes: ContentHashes) -> Run:
     found = find_inputs(experiment.axolotl)
     inputs = tuple(identify(one, experiment.axolotl, hashes) for one in found)
     return identify_run(experiment, inputs, trainer_lock=_trainer(experiment.executor))
+
+
+def _longest_row(store: Store, run: Run) -> int | None:
+    """Tokens; None where its dataset is not prepared here."""
+    longest = read_json(store.manifest(run.data_key)).get("longest_row")
+    return longest if isinstance(longest, int) else None
 
 
 def _trainer(choice: ExecutorChoice) -> str:

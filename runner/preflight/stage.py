@@ -9,8 +9,10 @@ from typing import Any
 from rich.console import Console
 
 from runner.errors import SweepError
+from runner.memory import Estimate
 from runner.preflight import quick_findings
 from runner.preflight.findings import Finding, Told, as_json, blocking, lines, together
+from runner.preflight.memory import memory_findings, memory_json, memory_lines, memory_of
 from runner.preflight.schema import Validator, ask, schema_findings, unasked
 from runner.types import Experiment
 from runner.verdicts import Verdicts
@@ -23,6 +25,8 @@ class Preflight:
     experiments: Sequence[Experiment]
     verdicts: Verdicts
     force: bool = False
+    longest_rows: Sequence[int | None] = ()
+    """Tokens of the longest row of each run's dataset, where it is prepared; empty until that is known."""
     _quick: list[tuple[Finding, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -39,6 +43,8 @@ class Preflight:
             (*quick, *schema_findings(experiment, self.verdicts, quick))
             for experiment, quick in zip(self.experiments, self._quick, strict=True)
         ]
+        for number, (experiment, longest) in enumerate(zip(self.experiments, self.longest_rows, strict=False)):
+            found[number] = (*found[number], *memory_findings(experiment, longest))
         return together(found)
 
     def unasked(self, wanted: Sequence[Experiment]) -> bool:
@@ -77,7 +83,17 @@ class Preflight:
             console.print(line.replace("- ", "note: ", 1), markup=False, soft_wrap=True, style="yellow")
 
     def as_json(self, *, schema_asked: bool) -> Mapping[str, Any]:
-        return {"schema_asked": schema_asked, "findings": as_json(self.told())}
+        """The findings name runs by their numbers; `memory` has a list for each run, one entry for each card."""
+        memory = [memory_json(one) for one in self._memory()]
+        return {"schema_asked": schema_asked, "findings": as_json(self.told()), "memory": memory}
+
+    def memory_lines(self) -> list[str]:
+        """Whether each run fits its GPUs, for people; once `longest_rows` are known."""
+        return memory_lines(self._memory(), self._names())
+
+    def _memory(self) -> list[tuple[Estimate, ...]]:
+        pairs = zip(self.experiments, self.longest_rows, strict=True)
+        return [memory_of(experiment, longest) for experiment, longest in pairs]
 
     def _refusal(self, stops: Sequence[Told], *, more: bool = False) -> str:
         told = self._lines(stops)
@@ -91,4 +107,7 @@ class Preflight:
         return "\n".join([beginning, *told, *way_out])
 
     def _lines(self, told: Sequence[Told]) -> list[str]:
-        return lines(told, [" ".join(experiment.overrides) or "the defaults" for experiment in self.experiments])
+        return lines(told, self._names())
+
+    def _names(self) -> list[str]:
+        return [" ".join(experiment.overrides) or "the defaults" for experiment in self.experiments]
