@@ -72,6 +72,13 @@ def is_at_work(look: Look, name: str, call: str) -> bool:
     return not (ended is not None and ended["by"] == call) and is_live(call)
 
 
+def is_starting(look: Look, name: str) -> bool:
+    """Whether the call that has done a job still lives, and may be starting what waits for it."""
+    _, call = last_claim(look, name)
+    ended = look(f"ended/{name}")
+    return call is not None and ended is not None and ended["by"] == call and is_live(call)
+
+
 def is_live(call_id: str) -> bool:
     """Whether a function call has not ended yet. Results that expired have.
 

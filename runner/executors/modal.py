@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from typing import Any
 import modal
 import modal.exception
 
-from modal_app.claims import Caller, is_at_work, last_claim, leave_to
+from modal_app.claims import Caller, is_at_work, is_starting, last_claim, leave_to
 from modal_app.deployment import build_app
 from modal_app.hub import fetch_names
 from modal_app.layout import STEPS, SUBMISSION, Store
@@ -33,6 +34,8 @@ from runner.executors.modal_rates import rates_now, stale_warning
 from runner.executors.modal_work import Work, job_name, make_work
 from runner.ledger import Event, Ledger, Record
 from runner.types import Plan, PriceTable
+
+STARTING_POLL_S = 0.5
 
 
 @dataclass(slots=True)
@@ -67,9 +70,10 @@ class ModalExecutor:
         steps = mirrored_steps(plan)
         with explained():
             self._deploy()
-            work = make_work(plan, self._job, mirror.done())
-            self._upload(plan, names, steps, work)
-            self._submit(work)
+            self._upload(plan, names, steps, make_work(plan, self._job, set()))
+            claims = modal.Dict.from_name(self.deployment.claims, create_if_missing=True)
+            done, entries = _at_rest(mirror, claims, steps)
+            self._submit(make_work(plan, self._job, done), claims, entries)
             follow(mirror, steps, self.ledger, watch)
 
     def _deploy(self) -> None:
@@ -113,10 +117,8 @@ class ModalExecutor:
             terminal.messages().print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
         return rates.as_json()
 
-    def _submit(self, work: Work) -> None:
+    def _submit(self, work: Work, claims: modal.Dict, entries: Mapping[str, Any]) -> None:
         """Call what nobody works on. What somebody does is left to them, with all that waits for it."""
-        claims = modal.Dict.from_name(self.deployment.claims, create_if_missing=True)
-        entries = dict(claims.items())
         for name in work.names:
             if f"cancelled/{name}" in entries:
                 claims.pop(f"cancelled/{name}", None)
@@ -169,6 +171,19 @@ class ModalExecutor:
         if placement.max_containers is not None:
             options["max_containers"] = placement.max_containers
         return options
+
+
+def _at_rest(
+    mirror: ModalMirror, claims: modal.Dict, steps: Sequence[MirroredStep]
+) -> tuple[set[str], Mapping[str, Any]]:
+    """The marks of what is done, and the claims, at a moment when no call that has done its job is still starting what
+    waits for it: those are not claimed yet, and to call them, too, would rent a GPU for nothing."""
+    awaited = [name for step in steps if step.kind is StepKind.PREPROCESS for name in (step.name, *step.fetches)]
+    while True:
+        done, entries = mirror.done(), dict(claims.items())
+        if not any(is_starting(entries.get, name) for name in awaited):
+            return done, entries
+        time.sleep(STARTING_POLL_S)
 
 
 def mirrored_steps(plan: Plan) -> list[MirroredStep]:

@@ -175,24 +175,26 @@ class ModalMirror:
         return observe(self.store, step.kind, step.key).phase is Phase.SUCCEEDED
 
     def _mirror(self, step: MirroredStep) -> None:
-        """Copy the small files of a step's folder that have grown."""
-        folder = self.store.folder(step.kind, step.key)
-        volume = self._volume_of(step)
-        for entry in listed(volume, self._there(folder.path)):
-            name = PurePosixPath(entry.path).name
-            if name in OF_STEP:
+        """Copy the small files of a step's folder that have grown.
+
+        What says that it is done comes last, and is looked for first: once it is here, the folder is whole.
+        """
+        folder, volume = self.store.folder(step.kind, step.key), self._volume_of(step)
+        apart = self._there(folder.done.parent) if step.kind is StepKind.PREPROCESS else ""
+        entries = [*(listed(volume, apart) if apart else ()), *listed(volume, self._there(folder.path))]
+        files = [entry for entry in entries if _is_mirrored(entry.path, apart)]
+        last = [entry for entry in files if entry.path == self._there(folder.done)]
+        for entry in entries:
+            if PurePosixPath(entry.path).name.startswith(ATTEMPT_PREFIX):
+                files += [one for one in listed(volume, entry.path) if PurePosixPath(one.path).name in OF_ATTEMPT]
+        for entry in files:
+            if entry not in last:
                 self._copy(volume, entry)
-            elif name.startswith(ATTEMPT_PREFIX):
-                for inner in listed(volume, entry.path):
-                    if PurePosixPath(inner.path).name in OF_ATTEMPT:
-                        self._copy(volume, inner)
         self._mirror_containers(volume, folder)
-        if step.kind is StepKind.PREPROCESS:
-            for entry in listed(volume, f"prepared/{step.key}"):
-                if entry.path.endswith(".json"):
-                    self._copy(volume, entry)
         for name in step.fetches:
             self._mirror_containers(self._volume(self.names.runs_volume), fetch_folder(self.store, name))
+        for entry in last:
+            self._copy(volume, entry)
 
     def _mirror_containers(self, volume: modal.Volume, folder: StepFolder) -> None:
         """What they have spent. The record of one at work may change within a second, and keep its size."""
@@ -302,6 +304,12 @@ def listed(volume: modal.Volume, path: str) -> list[Any]:
         return list(volume.listdir(path))
     except (modal.exception.NotFoundError, FileNotFoundError):
         return []
+
+
+def _is_mirrored(path: str, apart: str) -> bool:
+    """`apart`: the folder of a prepared dataset, whose small files are JSON."""
+    there = PurePosixPath(path)
+    return there.suffix == ".json" if str(there.parent) == apart else there.name in OF_STEP
 
 
 def _have_ended(folder: StepFolder) -> bool:

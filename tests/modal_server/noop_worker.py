@@ -25,6 +25,7 @@ from modal_app.layout import Attempt, StepFolder, Store
 from modal_app.step import EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
 
 STEPS = 10
+LOG_LINES = 60
 FINGERPRINT = "0" * 64
 
 
@@ -45,7 +46,7 @@ def _do_nothing(step: Step, store: Store, folder: StepFolder) -> None:
     attempt, started_at = attempts.begin(step, store), time.time()
     os.environ |= attempts.environment(step, folder, attempt)
     attempts.enter(attempt)
-    print(f"{step.kind} {step.key}: nothing to do, {step.processes} times")
+    print("\n".join(f"{step.kind} {step.key}: nothing to do ({line})" for line in range(LOG_LINES)))
     stop.answer(None)
     seconds = float(os.environ[f"NOOP_{step.kind.upper()}_S"])
     for number in range(STEPS + 1):

@@ -80,6 +80,14 @@ class Record:
         """Let the nth call wait at the gate, before its effect or before its answer."""
         self.faults.append(Fault(name, nth, lambda request, caller: True, gate=gate, after=after))
 
-    def act(self, name: str, action: Callable[[], None], *, nth: int = 1, after: bool = False) -> None:
+    def act(
+        self,
+        name: str,
+        action: Callable[[], None],
+        *,
+        nth: int = 1,
+        after: bool = False,
+        matches: Callable[[Message, str], bool] = lambda request, caller: True,
+    ) -> None:
         """Run `action` when the nth call arrives, or when it has been carried out but not answered yet."""
-        self.faults.append(Fault(name, nth, lambda request, caller: True, action=action, after=after))
+        self.faults.append(Fault(name, nth, matches, action=action, after=after))

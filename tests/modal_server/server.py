@@ -217,9 +217,12 @@ class ModalServer:
         """Fail the nth reload of that Volume from now on."""
         self._fail_on_volume("VolumeReload", volume, nth, message)
 
-    def act(self, name: str, action: Callable[[], None], *, nth: int = 1, after: bool = False) -> None:
+    def act(
+        self, name: str, action: Callable[[], None], *, nth: int = 1, after: bool = False, caller: str | None = None
+    ) -> None:
         """Run `action`, such as killing the client, when the nth call arrives, or with `after` before its answer."""
-        self._do(lambda: self._world.record.act(name, action, nth=nth, after=after))
+        matches: Callable[[Message, str], bool] = lambda request, sender: caller in (None, sender)  # noqa: E731
+        self._do(lambda: self._world.record.act(name, action, nth=nth, after=after, matches=matches))
 
     def hold(self, name: str, *, nth: int = 1, after: bool = False) -> Callable[[], None]:
         """Let the nth call wait until what this returns is called: two clients meet at the same moment."""
