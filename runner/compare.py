@@ -23,6 +23,8 @@ from runner.standing import Unbegun, standing, unbegun
 from runner.types import Experiment
 
 OBJECTIVE = "eval_loss"
+MOST_PARAMS = 12
+"""More columns than these tell nobody what a run is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def compare_sweep(store: Store, sweep: str) -> list[Row]:
     """
     ledger = Ledger(store, sweep)
     runs, lost = ledger.plan().runs, unbegun(ledger.records())
-    params = differing_params([flat_run(store, run) for run in runs])
+    params = told_apart([flat_run(store, run) for run in runs], [run.overrides for run in runs])
     rates = sweep_rates(store, sweep, [run.key for run in runs])
     rows = [_row(store, run, values, lost, rates) for run, values in zip(runs, params, strict=True)]
     return _ranked(rows)
@@ -82,6 +84,25 @@ def differing_params(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
         if len(set(values)) > 1 and not any(_same_partition(values, seen) for seen in columns.values()):
             columns[name] = values
     return [{name: config.get(name) for name in columns} for config in configs]
+
+
+def told_apart(configs: Sequence[Mapping[str, Any]], asked: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """What each run is known by: the parameters that differ, or, where too many do, the words it was asked for with.
+
+    A sweep over base=a.yml,b.yml may differ in anything.
+    """
+    params = differing_params(configs)
+    if not params or len(params[0]) <= MOST_PARAMS:
+        return params
+    words = [{key: value for word in words for key, _, value in [word.partition("=")]} for words in asked]
+    shorter = differing_params(words)
+    distinct = {tuple(one.values()) for one in shorter}
+    return shorter if len(distinct) == len(configs) else params
+
+
+def params_of(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
+    """What each of them is known by among the others."""
+    return told_apart([flat_experiment(one) for one in experiments], [one.overrides for one in experiments])
 
 
 def flat_experiment(experiment: Experiment) -> dict[str, Any]:

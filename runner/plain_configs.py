@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from modal_app.step import write_atomically
-from runner.compare import differing_params, flat_experiment, label
+from runner.compare import label, params_of
 from runner.errors import SweepError
 from runner.identity import placed_config
 from runner.inputs import ADAPTER, hub_name
@@ -39,7 +39,7 @@ def write_configs(plan: Plan, folder: str) -> list[Path]:
 
 def _files(plan: Plan, root: Path) -> Iterator[tuple[str, str]]:
     runs = [planned.run for planned in plan.runs]
-    labels = [label(one) for one in differing_params([flat_experiment(run.experiment) for run in runs])]
+    labels = [label(one) for one in params_of([run.experiment for run in runs])]
     for run, params in zip(runs, labels, strict=True):
         config = _plain(run, root)
         seed = run.experiment.data.seed

@@ -9,7 +9,7 @@ from typing import Any
 
 from modal_app.layout import Store
 from modal_app.step import StepKind
-from runner.compare import differing_params, flat_experiment, flat_run, label, read_json, show_value
+from runner.compare import flat_experiment, flat_run, label, read_json, show_value, told_apart
 from runner.finding import sweep_in
 from runner.ledger import Ledger, SweepRun
 from runner.types import Plan, Run
@@ -56,7 +56,9 @@ def plan_diff(plan: Plan, stores: Sequence[Store], asked: str, *, trainer: str) 
         for one in plan.runs
     }
     flat = there | here
-    params = dict(zip(flat, differing_params(list(flat.values())), strict=True))
+    words = {run.key: run.overrides for run in earlier}
+    words |= {one.run.key: one.run.experiment.overrides for one in plan.runs}
+    params = dict(zip(flat, told_apart(list(flat.values()), [words[key] for key in flat]), strict=True))
     return PlanDiff(
         sweep=found.sweep,
         only_there=_runs(params, (key for key in there if key not in here)),

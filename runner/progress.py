@@ -18,7 +18,7 @@ from modal_app.layout import Store
 from modal_app.state import Phase, StepState, observe
 from modal_app.step import StepKind
 from runner import terminal
-from runner.compare import OBJECTIVE, differing_params, flat_experiment, label, read_json
+from runner.compare import OBJECTIVE, label, params_of, read_json
 from runner.costs import SweepCost, containers, money, run_bill, sweep_cost, sweep_rates
 from runner.ledger import SweepRun
 from runner.metrics import read_curves
@@ -81,7 +81,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         runs = [planned.run for planned in self.plan.runs]
-        params = differing_params([flat_experiment(run.experiment) for run in runs])
+        params = params_of([run.experiment for run in runs])
         self._labels = {run.key: label(one) or run.key for run, one in zip(runs, params, strict=True)}
         if self.console.is_terminal:
             self._live = Live(console=self.console, auto_refresh=False, transient=True)

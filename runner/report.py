@@ -19,7 +19,7 @@ from rich.text import Text
 
 from modal_app.layout import SUBMISSION, Store
 from runner import terminal
-from runner.compare import Row, differing_params, flat_experiment, label, read_json, show_value
+from runner.compare import Row, label, params_of, read_json, show_value
 from runner.costs import SweepCost, money, sweep_cost
 from runner.ledger import Ledger
 from runner.status import SweepStatus
@@ -223,7 +223,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _with_params(runs: Sequence[PlannedRun]) -> Iterable[tuple[PlannedRun, str]]:
-    params = differing_params([flat_experiment(planned.run.experiment) for planned in runs])
+    params = params_of([planned.run.experiment for planned in runs])
     for planned, one in zip(runs, params, strict=True):
         yield planned, label(one) or " ".join(planned.run.experiment.overrides)
 

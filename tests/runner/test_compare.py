@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from modal_app.claim import claim
 from modal_app.layout import Store
 from modal_app.step import FailureReason, OutcomeStatus, StepKind
-from runner.compare import Row, compare_sweep, differing_params, label, show_value
+from runner.compare import Row, compare_sweep, differing_params, label, show_value, told_apart
 from runner.ledger import Event, Ledger, Record
 from runner.status import sweep_status
 from runner.types import Gpu, Run
@@ -188,3 +188,12 @@ def test_a_label_reads_as_on_the_command_line() -> None:
     )
     assert show_value(None) == ""
     assert show_value(False) == "False"
+
+
+def test_runs_that_differ_in_too_much_are_known_by_what_was_asked() -> None:
+    many = [{f"key_{number}": number >> place & 1 for number in range(40)} for place in range(6)]
+    asked = [(f"base={base}.yml", f"learning_rate={rate}", "gpu=h100") for base in "abc" for rate in (0, 1)]
+    assert told_apart(many, asked)[1] == {"learning_rate": "1", "base": "a.yml"}
+    few = [{"lora_r": 8}, {"lora_r": 16}]
+    assert told_apart(few, [("lora=r8",), ("lora=r16",)]) == few
+    assert len(told_apart(many, [()] * 6)[0]) > 12, "words that tell nothing apart are no help"
