@@ -12,6 +12,7 @@ import modal
 
 from modal_app import functions
 from modal_app.attention import FOLDER, local_kernels
+from modal_app.meter import CPU_STEP
 from modal_app.remote import CACHE_MOUNT, MAX_ATTEMPTS, RUNS_MOUNT
 from modal_app.settings import HERE, LOCK, Deployment, train_function
 
@@ -85,8 +86,8 @@ def build_app(deployment: Deployment) -> modal.App:
             volumes={str(CACHE_MOUNT): cache, str(RUNS_MOUNT): runs},
             timeout=deployment.timeout_s,
             retries=RETRIES,
-            cpu=4.0,
-            memory=16384,
+            cpu=CPU_STEP.cores,
+            memory=round(CPU_STEP.memory_gib * 1024),
         )(function)
     for gpus in ((), *deployment.gpu_lists):
         app.function(

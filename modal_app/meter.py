@@ -9,10 +9,9 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from modal_app.step import write_atomically
@@ -31,8 +30,10 @@ class Reservation:
     memory_gib: float
 
 
-MODALS_DEFAULT = Reservation(0.125, 0.125)
-"""For a function that asks for nothing (modal.com/docs/guide/resources)."""
+CPU_STEP = Reservation(cores=4.0, memory_gib=16.0)
+"""Of the functions that prepare."""
+GPU_STEP = Reservation(cores=0.125, memory_gib=0.125)
+"""Of those that train: they ask for GPUs only, and Modal reserves this much (modal.com/docs/guide/resources)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,43 +120,36 @@ _told_until: float | None = None
 
 
 class Meter:
-    """Keeps the record of this container for one step, in `folder`. A context manager: the record ends with it.
+    """Keeps the record of this container for an attempt at a step, in `folder`: from here until `end`.
 
-    Call `tick` before each commit.
+    Each of its methods brings the record up to date; call one before each commit.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        step: str,
-        call: str,
-        reserved: Reservation,
-        attempts: Callable[[], Sequence[int]] = lambda: (),
-    ) -> None:
+    def __init__(self, folder: Path, *, step: str, call: str, attempt: int, reserved: Reservation) -> None:
         self._task = os.environ.get("MODAL_TASK_ID", "unknown")
         self._path = folder / f"{self._task}.json"
+        before = _read(self._path)  # the same container may try again
+        self._seconds_before = before.seconds if before else 0.0
+        self._attempts = (*(before.attempts if before else ()), attempt)
         self._step, self._call, self._reserved = step, call, reserved
-        self._attempts, self._attempts_before = attempts, frozenset(attempts())
         self._booted_at, self._began_at = container_start(), time.time()
         self._from = _told_until or self._booted_at
-        self._seconds_before = _seconds_in(self._path)
         self._cpu_before = cpu_seconds()
         self._cards: list[_Samples] = []
         self._memory = _Mean()
-
-    def __enter__(self) -> Self:
         self._find_cards(read_cards())  # idle yet: what they are is noted, not how busy
-        self._write(ended=False)
-        return self
+        self.note()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def note(self) -> None:
+        """Without measuring: there may be little time."""
+        self._write(ended=False)
+
+    def end(self) -> None:
+        """The last word, so far as nothing more is tried here."""
         self._write(ended=True)
 
     def tick(self) -> None:
-        """Measure, and bring the record up to date."""
+        """Measure."""
         cards = read_cards()
         self._find_cards(cards)
         for samples, card in zip(self._cards, cards, strict=False):
@@ -179,7 +173,7 @@ class Meter:
             seen_at=round(now, 3),
             ended=ended,
             seconds=round(self._seconds_before + max(0.0, now - self._from), 3),
-            attempts=tuple(sorted(set(self._attempts()) - self._attempts_before)),
+            attempts=self._attempts,
             cards=tuple(
                 Card(one.card.name, one.card.memory_mib, one.peak_mib, one.utilisation.value) for one in self._cards
             ),
@@ -199,8 +193,8 @@ class Meter:
         return round(max(0.0, cpu - self._cpu_before) / passed / THREADS_PER_CORE, 3)
 
 
-def _seconds_in(path: Path) -> float:
+def _read(path: Path) -> ContainerRecord | None:
     try:
-        return ContainerRecord.from_json(path.read_text(encoding="utf-8")).seconds
+        return ContainerRecord.from_json(path.read_text(encoding="utf-8"))
     except OSError:
-        return 0.0
+        return None

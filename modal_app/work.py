@@ -17,6 +17,7 @@ import modal
 from modal_app import checkpoints, remote, tries, volumes
 from modal_app.hub import FETCH, item_of
 from modal_app.layout import Attempt, StepFolder
+from modal_app.meter import CPU_STEP, GPU_STEP, Meter
 from modal_app.remote import Ended, Job, Watch
 from modal_app.state import lost
 from modal_app.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
@@ -68,32 +69,42 @@ def _do(
         tries.give_up(folder)
         return _end(job, call, folder, written)
     before = resumable()
-    with _counted(folder, call, written) as (attempt, asked):
-        ended = run(attempt, Watch(lambda: volumes.commit_what_can_be(written), asked, stop_at))
+    with _counted(job, call, folder, written) as (attempt, meter, asked):
+
+        def tick() -> None:
+            meter.tick()
+            volumes.commit_what_can_be(written)
+
+        ended = run(attempt, Watch(tick, asked, stop_at))
         tries.note_exit(attempt, ended.pid, ended.code)
         if ended.out_of_time:
             _judge_stop(job, folder, attempt, advanced=resumable() > before)
         if not folder.done.exists() and tries.lost_in_a_row(folder) >= job.max_attempts:
             tries.give_up(folder)
+        meter.end()
         return _end(job, call, folder, written)
 
 
 @contextlib.contextmanager
 def _counted(
-    folder: StepFolder, call: str, written: Sequence[modal.Volume]
-) -> Iterator[tuple[Attempt, Callable[[BaseException], None]]]:
+    job: Job, call: str, folder: StepFolder, written: Sequence[modal.Volume]
+) -> Iterator[tuple[Attempt, Meter, Callable[[BaseException], None]]]:
     """An attempt that is on the Volume from its beginning to its end, and says so when Modal asks it to stop."""
     attempt = tries.put_down(folder, call)
+    reserved = GPU_STEP if _trains(job) else CPU_STEP
+    meter = Meter(folder.containers, step=job.name, call=call, attempt=attempt.number, reserved=reserved)
 
     def asked(request: BaseException) -> None:
         if not isinstance(request, Exception):
             tries.note_asked(attempt, type(request).__name__)
+            meter.note()
             volumes.commit_what_can_be(written)
 
     try:
         volumes.commit(written)  # whatever becomes of this container, it has counted
-        yield attempt, asked
+        yield attempt, meter, asked
     except BaseException as request:
+        meter.end()
         if not isinstance(request, Exception):
             tries.note_asked(attempt, type(request).__name__)
             volumes.commit_what_can_be(written, volumes.PAUSES_S)
@@ -148,9 +159,12 @@ def _written(job: Job) -> list[modal.Volume]:
 
     The trainers' cache is mounted read-only.
     """
-    trains = job.function != FETCH and job.read_step().kind is StepKind.TRAIN
-    names = [job.runs_volume] if trains else [job.cache_volume, job.runs_volume]
+    names = [job.runs_volume] if _trains(job) else [job.cache_volume, job.runs_volume]
     return [modal.Volume.from_name(name) for name in names]
+
+
+def _trains(job: Job) -> bool:
+    return job.function != FETCH and job.read_step().kind is StepKind.TRAIN
 
 
 def _mark(job: Job) -> Path:

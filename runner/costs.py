@@ -27,7 +27,7 @@ class SweepCost:
 
     training: Bill
     preparing: Bill
-    """Its datasets, and fetching its base models."""
+    """Its datasets, and fetching what is on the hub."""
     rates: Rates
 
     @property
@@ -83,7 +83,7 @@ def sweep_rates(store: Store, sweep: str, keys: Sequence[str]) -> Rates | None:
 
 
 def fetch_folder(store: Store, name: str) -> StepFolder:
-    """Of a job that fetches a hub model."""
+    """Of a job that fetches something from the hub."""
     path = store.root / FETCHED / mark_name(name)
     return StepFolder(path, done=path)
 
@@ -118,8 +118,9 @@ def sweep_cost(store: Store, sweep: str, runs: Sequence[SweepRun]) -> SweepCost 
         return None
     bills = [run_bill(store, key, containers(store.folder(StepKind.TRAIN, key)), rates) for key in keys]
     folders = [store.folder(StepKind.PREPROCESS, key) for key in dict.fromkeys(run.data_key for run in runs)]
-    fetches = {step.get("fetch") for step in _read(store.sweeps / sweep / SUBMISSION).get("steps", ())}
-    folders += [fetch_folder(store, name) for name in sorted(name for name in fetches if name)]
+    submitted = _read(store.sweeps / sweep / SUBMISSION).get("steps", ())
+    fetches = {name for step in submitted for name in step.get("fetches", ())}
+    folders += [fetch_folder(store, name) for name in sorted(fetches)]
     preparing = [bill(containers(folder), rates) for folder in folders]
     cost = SweepCost(sum(bills, Bill()), sum(preparing, Bill()), rates)
     return cost if cost.whole.seconds else None

@@ -43,8 +43,10 @@ def rent(folder: StepFolder, task: str, seconds: float, *cards: str, ended: bool
 
 def submit(store: Store, sweep: str, *runs: Run) -> None:
     """What a submission leaves."""
-    steps: list[dict[str, str]] = [{"kind": "train", "key": one.key, "data_key": one.data_key} for one in runs]
-    steps += [{"kind": "preprocess", "key": one.data_key, "data_key": one.data_key, "fetch": FETCH} for one in runs[:1]]
+    steps: list[dict[str, Any]] = [{"kind": "train", "key": one.key, "data_key": one.data_key} for one in runs]
+    steps += [
+        {"kind": "preprocess", "key": one.data_key, "data_key": one.data_key, "fetches": [FETCH]} for one in runs[:1]
+    ]
     path = store.sweeps / sweep / SUBMISSION
     path.write_text(json.dumps({"names": {}, "steps": steps, "rates": RATES.as_json()}))
 
@@ -123,7 +125,9 @@ def test_a_sweep_whose_runs_were_all_trained_before_is_priced_as_they_were(store
     again = open_sweep(store, [ONE], name="again").sweep
     (row,) = compare_sweep(store, again)
     assert row.dollars == compare_sweep(store, rented)[0].dollars
-    other = open_sweep(store, [run({"learning_rate": 3e-3})], name="other").sweep
+    stranger = run({"learning_rate": 3e-3})
+    other = open_sweep(store, [stranger], name="other").sweep
+    rent(store.folder(StepKind.TRAIN, stranger.key), "ta-9", 100)
     assert compare_sweep(store, other)[0].dollars is None
 
 
