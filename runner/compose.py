@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner.errors import SweepError, did_you_mean
 from runner.overrides import parts
+from runner.preflight.auto import with_gpu
 from runner.preflight.data import datasets_of, limit_findings, split_of
 from runner.preflight.nodes import no_text_findings
 from runner.project import current_project
@@ -59,7 +60,7 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
     executor = ExecutorChoice(**_fields(node, "executor", ExecutorChoice))
     if wrong := list(no_text_findings(tracking)):
         raise SweepError("\n".join(one.text for one in wrong))
-    return Experiment(
+    experiment = Experiment(
         overrides=tuple(one for one in overrides if parts(one).key not in REQUEST_KEYS),
         axolotl=_limited(axolotl, data.limit),
         gpu=gpu,
@@ -69,6 +70,7 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
         model=_model_facts(node, axolotl),
         prices=_prices(node, overrides),
     )
+    return with_gpu(experiment)
 
 
 def _model_facts(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> ModelFacts | None:

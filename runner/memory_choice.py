@@ -13,7 +13,7 @@ from typing import Any
 from runner.errors import SweepError
 from runner.gpus import GPUS, GpuKind
 from runner.memory import Estimate, Verdict, estimate
-from runner.memory_ladder import Asked, ways_out
+from runner.memory_ladder import UNCONFIRMED, Asked, ways_out
 from runner.memory_words import told, where
 from runner.types import ModelFacts
 
@@ -41,9 +41,6 @@ STARTUP_S = 120.0
 """Before the first step: the container, the imports, loading the model. A guess; it only weighs against short runs."""
 TOKENS_PER_EPOCH = 1_000_000
 """A run of unknown length counts as this long. Never what is prepared: the choice must not change with the cache."""
-
-UNCONFIRMED = frozenset({"rtx_pro_6000"})
-"""Cards whose memory or number per container is not confirmed: never chosen."""
 
 
 @dataclass(frozen=True, slots=True)

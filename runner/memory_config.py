@@ -72,8 +72,10 @@ def reading_of(config: Config, facts: ModelFacts, gpu: GpuKind, count: int, long
         offloading=_offloading(config),
         loss=_loss(config, liger),
         chunks=integer(config, "chunked_cross_entropy_num_chunks", 8),
-        eager_attention=_attention(config) == "eager",
-        mask=bool(config.get("sample_packing")) and _attention(config) == "sdpa" and not config.get("sdpa_varlen"),
+        eager_attention=attention_of(config) == "eager",
+        mask=bool(config.get("sample_packing"))
+        and attention_of(config) == "sdpa"
+        and config.get("sdpa_varlen") is False,
         fused_norm=liger and bool(config.get("liger_rms_norm")),
         fused_mlp=liger and bool(config.get("liger_glu_activation") or config.get("liger_swiglu")),
         compiled=config.get("torch_compile") is True,
@@ -211,8 +213,8 @@ def _named_attention(config: Config) -> str | None:
     return next((name for key, name in old.items() if config.get(key)), None)
 
 
-def _attention(config: Config) -> str:
-    """transformers' own default is sdpa."""
+def attention_of(config: Config) -> str:
+    """By its name of today; transformers' own default is sdpa."""
     return _named_attention(config) or "sdpa"
 
 

@@ -31,6 +31,8 @@ ZERO3: Config = {
 """What of conf/deepspeed/zero3.yaml the estimate reads; tests/runner/test_memory_ladder.py holds the two together."""
 
 LIGER = "axolotl.integrations.liger.LigerPlugin"
+UNCONFIRMED = frozenset({"rtx_pro_6000"})
+"""Cards whose memory or number per container is not confirmed: never proposed."""
 SHORTEST = 512
 MOST_WAYS = 3
 
@@ -76,6 +78,8 @@ def ways_out(asked: Asked) -> Ways:
     found: list[str] = []
     for wanted in (Verdict.FITS, Verdict.UNSURE):
         for rung in _RUNGS:
+            if found and rung is _everything:
+                break
             for change in rung(asked):
                 line = _least(asked, change, wanted)
                 if line and line not in found:
@@ -188,7 +192,11 @@ def _shorter(asked: Asked) -> Iterator[Change | None]:
 
 
 def _larger_cards(asked: Asked) -> Iterator[Change | None]:
-    larger = [kind for kind in GPUS.values() if kind.usable_gib > asked.gpu.usable_gib and kind.most >= asked.count]
+    larger = [
+        kind
+        for kind in GPUS.values()
+        if kind.usable_gib > asked.gpu.usable_gib and kind.most >= asked.count and kind.name not in UNCONFIRMED
+    ]
     for kind in sorted(larger, key=lambda kind: kind.usable_gib):
         words = f"gpu={kind.name}" + (f" gpu.count={asked.count}" if asked.count > 1 else "")
         yield Change(words, gpu=kind.name)

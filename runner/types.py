@@ -12,7 +12,7 @@ from modal_app.step import Step
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """What a run trains on. `type` is `cpu`, or a GPU's name in conf/gpu."""
+    """What a run trains on. `type` is `cpu`, or a GPU's name in conf/gpu; `auto` is one of those once composed."""
 
     type: str
     count: int
@@ -121,6 +121,8 @@ class Experiment:
     executor: ExecutorChoice
     model: ModelFacts | None = None
     """What is known of `base_model`; None for one that conf/model does not describe."""
+    chosen: str = ""
+    """Why these GPUs, where gpu=auto chose them."""
     prices: PriceTable | None = None
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from runner.errors import SweepError
 from runner.gpus import GPUS
-from runner.vocabulary import SWEEPS, read_vocabulary
+from runner.project import SWEEPS
+from runner.vocabulary import read_vocabulary
 from tests.conftest import refuse
 
 VOCABULARY = read_vocabulary()
@@ -112,14 +113,14 @@ def test_the_tutorials_config_composes(ask: Callable[..., Any]) -> None:
 
 def test_a_gpu_changes_nothing_of_what_a_run_is(ask: Callable[..., Any]) -> None:
     """Only gpu=cpu and gpu=t4 do, in sight: what they take away is part of the run's identity."""
-    gpus = [gpu for gpu in VOCABULARY.groups["gpu"] if gpu not in ("cpu", "t4")]
+    gpus = [gpu for gpu in VOCABULARY.groups["gpu"] if gpu not in ("auto", "cpu", "t4")]
     asked = ask("-m", "gpu=" + ",".join(gpus))
     assert all(experiment.axolotl == asked.experiments[0].axolotl for experiment in asked.experiments)
     assert {experiment.gpu.type for experiment in asked.experiments} == set(gpus)
 
 
 def test_every_gpu_of_the_table_can_be_asked_for() -> None:
-    assert set(VOCABULARY.groups["gpu"]) == {*GPUS, "cpu"}
+    assert set(VOCABULARY.groups["gpu"]) == {*GPUS, "auto", "cpu"}
 
 
 @pytest.mark.parametrize("training", VOCABULARY.groups["training"])

@@ -152,6 +152,12 @@ def test_only_eager_attention_holds_the_scores(config: dict[str, Any], eager: bo
     assert read(config).stack.eager_attention is eager
 
 
+def test_packed_rows_need_a_mask_only_where_sdpa_may_not_keep_them_apart_itself() -> None:
+    packed = {"sample_packing": True, "attn_implementation": "sdpa"}
+    assert not read(packed).stack.mask
+    assert read({**packed, "sdpa_varlen": False}).stack.mask
+
+
 # Sharding
 
 

@@ -1,0 +1,42 @@
+"""gpu=auto made into the cards of a run, before its key is: their number is in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from runner.errors import SweepError
+from runner.gpus import GpuKind
+from runner.memory_choice import AUTO, choose
+from runner.memory_config import attention_of
+from runner.preflight.findings import Severity
+from runner.preflight.gpu import gpu_findings
+from runner.preflight.memory import facts_for, with_files
+from runner.types import Experiment, Gpu
+
+
+BLACKWELL = ("sm_100", "sm_120")
+"""FlashAttention-2's README promises Ampere, Ada and Hopper. A choice that nobody made takes no more than that."""
+
+
+def with_gpu(experiment: Experiment) -> Experiment:
+    """The experiment with what gpu=auto chose, and the reason; others as they are.
+
+    Raises SweepError where nothing can be chosen.
+    """
+    gpu = experiment.gpu
+    if gpu.type != AUTO:
+        return experiment
+    if gpu.count is not None and not (isinstance(gpu.count, int) and gpu.count >= 1):
+        raise SweepError(f"gpu.count={gpu.count}: expected a number of cards, or null for the cheapest.")
+    if experiment.prices is None:
+        raise SweepError("gpu=auto compares prices, and there are none. Write prices=modal, or name the GPU: gpu=h100.")
+    config = with_files(experiment.axolotl)
+
+    def able(kind: GpuKind) -> bool:
+        if attention_of(config) == "flash_attention_2" and kind.compute_capability in BLACKWELL:
+            return False
+        found = gpu_findings(config, Gpu(kind.name, gpu.count or kind.most), experiment.executor.type)
+        return all(one.severity is Severity.WARNING for one in found)
+
+    chosen = choose(config, facts_for(experiment), experiment.prices.gpu, count=gpu.count, able=able)
+    return replace(experiment, gpu=replace(gpu, type=chosen.gpu, count=chosen.count), chosen=chosen.reason)
