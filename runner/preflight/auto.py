@@ -13,7 +13,6 @@ from runner.preflight.gpu import gpu_findings
 from runner.preflight.memory import facts_for, with_files
 from runner.types import Experiment, Gpu
 
-
 BLACKWELL = ("sm_100", "sm_120")
 """FlashAttention-2's README promises Ampere, Ada and Hopper. A choice that nobody made takes no more than that."""
 
