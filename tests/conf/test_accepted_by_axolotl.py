@@ -16,8 +16,9 @@ import pytest
 
 from runner import trainer_environment
 from runner.gpus import GPUS
+from runner.project import SWEEPS
 from runner.types import Experiment
-from runner.vocabulary import SWEEPS, read_vocabulary
+from runner.vocabulary import read_vocabulary
 
 pytestmark = pytest.mark.slow
 

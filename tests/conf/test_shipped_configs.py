@@ -93,11 +93,6 @@ def test_a_limit_counts_rows_of_each_dataset_of_a_mix(ask: Callable[..., Any]) -
 
 
 @pytest.mark.parametrize("sweep", VOCABULARY.groups[SWEEPS])
-def test_every_sweep_file_composes_to_several_runs(ask: Callable[..., Any], sweep: str) -> None:
-    assert len(ask("-m", f"+sweeps={sweep}").experiments) > 1
-
-
-@pytest.mark.parametrize("sweep", VOCABULARY.groups[SWEEPS])
 def test_every_sweep_file_opens_with_the_command_that_asks_it(sweep: str) -> None:
     text = (CONF.parent / "sweeps" / f"{sweep}.yaml").read_text(encoding="utf-8")
     assert text.startswith("# @package _global_\n")
