@@ -26,7 +26,7 @@ from runner.plan_verb import beyond
 from runner.preflight.schema import Validator
 from runner.preflight.stage import Preflight
 from runner.progress import Progress
-from runner.store import store_of
+from runner.store import open_store, store_of
 from runner.types import Action, ExecutorChoice, Experiment, Gpu, InputKind, Plan, PlannedRun, Request, Run, RunResult
 from runner.wiring import executor_for, fresh_validator, one_executor, validator_of, verdicts_of
 
@@ -46,7 +46,7 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     """
     choice = one_executor(experiments)
     store = store_of(choice.type, request.store)
-    preflight = Preflight(experiments, verdicts_of(store), force=request.force)
+    preflight = Preflight(experiments, verdicts_of(open_store(request.store)), force=request.force)
     if preflight.blocked:
         preflight.refuse(terminal.messages(), fresh_validator)
     hashes = ContentHashes(store.cache / "hashes.json")
@@ -72,6 +72,8 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
         preflight.refuse_blocked()  # after all that is worth knowing of it
         return []
     _refuse_unresolved(plan)
+    if preflight.blocked:
+        preflight.refuse(terminal.messages(), fresh_validator)
     if plan.pending:
         _execute(plan, store, choice, preflight)
     else:
@@ -122,12 +124,16 @@ def _asked(preflight: Preflight, plan: Plan, validator: Validator | None, saying
 
 def _execute(plan: Plan, store: Store, choice: ExecutorChoice, preflight: Preflight) -> None:
     ledger = Ledger(store, plan.sweep)
-    executor = executor_for(choice, plan, store, ledger)
     at_home = choice.type == "local"
+    if not at_home:  # before anything is asked of anybody else
+        _asked(preflight, plan, fresh_validator())
+        preflight.refuse_blocked()
+    executor = executor_for(choice, plan, store, ledger)
     starts_now = at_home and not preflight.unasked([planned.run.experiment for planned in plan.pending])
     with validator_of(executor) as validator:
-        _asked(preflight, plan, validator, saying=STARTING if at_home else ASKING)
-        preflight.refuse_blocked()
+        if at_home:
+            _asked(preflight, plan, validator, saying=STARTING)
+            preflight.refuse_blocked()
         preflight.show_rest(terminal.messages())
         _make_folders(plan, store)
         ledger.open(plan, _command())

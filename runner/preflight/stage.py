@@ -34,8 +34,8 @@ class Preflight:
 
     @property
     def blocked(self) -> bool:
-        """Whether what is known at once keeps the sweep from starting."""
-        return bool(blocking(together(self._quick), force=self.force))
+        """Whether what is known by now keeps the sweep from starting."""
+        return bool(blocking(self.told(), force=self.force))
 
     def told(self) -> list[Told]:
         """All that is known by now."""

@@ -1,0 +1,170 @@
+"""Every broken config of broken.yaml is told with its key, what was seen and what was expected, and is not launched."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from modal_app.layout import Store
+from runner import sweep, trainer_environment
+from runner.errors import SweepError
+from runner.executors.validator import FreshValidator
+from runner.preflight.schema import questions_of
+from runner.preflight.stage import Preflight
+from runner.shipped import shipped_root
+from runner.types import Action, ExecutorChoice, Experiment, Gpu, ModelFacts, Request
+from runner.verdicts import Verdicts
+from tests.runner.builders import experiment
+
+HERE = Path(__file__).resolve().parent
+
+
+def _modal_node() -> Mapping[str, Any]:
+    content = yaml.safe_load((shipped_root() / "conf" / "executor" / "modal.yaml").read_text())
+    return dict(content["modal"])
+
+
+BASE: Mapping[str, Any] = {
+    "base_model": "NousResearch/Meta-Llama-3-8B-Instruct",
+    "datasets": [{"path": "tatsu-lab/alpaca", "type": "alpaca"}],
+    "val_set_size": 0.05,
+    "sequence_len": 2048,
+    "micro_batch_size": 2,
+    "gradient_accumulation_steps": 4,
+    "num_epochs": 1,
+    "adapter": "lora",
+    "lora_r": 16,
+    "lora_alpha": 32,
+    "lora_target_linear": True,
+    "lora_mlp_kernel": False,
+    "lora_qkv_kernel": False,
+    "lora_o_kernel": False,
+    "optimizer": "adamw_torch_fused",
+    "lr_scheduler": "cosine",
+    "learning_rate": 2e-4,
+    "bf16": True,
+    "attn_implementation": "sdpa",
+    "evals_per_epoch": 2,
+    "saves_per_epoch": 1,
+    "logging_steps": 1,
+    "revision_of_model": "0" * 40,
+    "seed": 42,
+}
+BROKEN = [
+    pytest.param(kind, one, id=f"{kind}: {json.dumps(one['change'])} {one.get('gpu', '')}")
+    for kind, ones in yaml.safe_load((HERE / "broken.yaml").read_text()).items()
+    for one in ones
+]
+SOME_COMMIT = "0" * 40
+ON_MODAL = ExecutorChoice("modal", warm=False, modal=_modal_node())
+CHAT = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the configs' paths are meant from."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "rows.jsonl").write_text(CHAT * 40)
+    (folder / "broken.jsonl").write_text(CHAT + "{broken\n")
+    (folder / "empty.jsonl").write_text("\n")
+    (folder / "talks.jsonl").write_text('{"conversations": []}\n')
+    (folder / "empty_folder").mkdir()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+
+
+def _experiment(broken: Mapping[str, Any]) -> Experiment:
+    axolotl = {key: value for key, value in {**BASE, **broken["change"]}.items() if value is not None}
+    facts = _facts(broken["model"]) if "model" in broken else None
+    if facts:
+        axolotl["base_model"] = facts.base_model
+    kind = broken.get("gpu", "h100")
+    made = experiment(
+        {**axolotl, **_pinned(axolotl)},
+        gpu=Gpu(kind, broken.get("count", 1 if "gpu" in broken else 8)),
+        executor=ExecutorChoice("local") if kind == "cpu" else ON_MODAL,
+        overrides=["this", "one"],
+    )
+    return replace(made, model=facts)
+
+
+def _pinned(axolotl: Mapping[str, Any]) -> dict[str, Any]:
+    """Hub datasets at a commit, so that nobody asks the hub."""
+    return {
+        key: [
+            {**dataset, "revision": SOME_COMMIT} if "/" in str(dataset.get("path", "")) else dataset
+            for dataset in axolotl[key]
+        ]
+        for key in ("datasets", "test_datasets")
+        if key in axolotl
+    }
+
+
+def _facts(name: str) -> ModelFacts:
+    content = yaml.safe_load((shipped_root() / "conf" / "model" / f"{name}.yaml").read_text())
+    return ModelFacts(**content["model"])
+
+
+def test_there_are_enough_of_every_kind() -> None:
+    kinds = Counter(one.values[0] for one in BROKEN)
+    assert min(kinds.values()) >= 6
+    assert len(BROKEN) >= 60
+    assert sum(one.values[1]["accepted"] for one in BROKEN) >= len(BROKEN) / 2
+
+
+@pytest.mark.parametrize(("kind", "broken"), BROKEN)
+def test_what_axolotl_accepts_is_told_without_asking_it(kind: str, broken: Mapping[str, Any]) -> None:
+    preflight = Preflight([_experiment(broken)], Verdicts(None, ""), longest_rows=[None])
+    if not broken["accepted"] or "has no class" in broken["told"]:
+        return
+    with pytest.raises(SweepError) as refused:
+        preflight.refuse_blocked()
+    assert all(piece in str(refused.value) for piece in broken["told"]), refused.value
+
+
+@pytest.fixture(scope="module")
+def verdicts(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
+    """Axolotl's own on all of them, in the cache of a store."""
+    folder = tmp_path_factory.mktemp("store")
+    known = Verdicts(folder / "cache" / "verdicts.json", trainer_environment.lock_hash())
+    with contextlib.chdir(place):
+        experiments = [_experiment(one.values[1]) for one in BROKEN]
+        Preflight(experiments, known).ask(FreshValidator(trainer_environment.find()), experiments)
+    return known
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "broken"), BROKEN)
+def test_axolotl_itself_accepts_what_is_said_to_be_accepted(
+    verdicts: Verdicts, kind: str, broken: Mapping[str, Any]
+) -> None:
+    answers = [verdicts.get(question) for question in questions_of(_experiment(broken))]
+    refusals = [problem["message"] for answer in answers for problem in (answer or {"problems": []})["problems"]]
+    by_its_schema = [message for message in refusals if "has no class" not in message]  # that one is our question
+    assert (by_its_schema == []) is broken["accepted"], by_its_schema
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "broken"), BROKEN)
+def test_a_broken_config_is_told_and_reaches_no_executor(
+    verdicts: Verdicts, kind: str, broken: Mapping[str, Any]
+) -> None:
+    assert verdicts.memory is not None
+    store = Store(verdicts.memory.parent.parent)
+    request = Request(Action.LAUNCH, "broken", str(store.root), json=False)
+    with pytest.raises(SweepError) as refused:
+        sweep.launch([_experiment(broken)], request)
+    assert all(piece in str(refused.value) for piece in broken["told"]), refused.value
+    assert not [*store.root.rglob("runs"), *store.root.rglob("sweeps")]
