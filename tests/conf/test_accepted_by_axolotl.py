@@ -92,6 +92,7 @@ def test_axolotl_and_deepspeed_accept_every_shipped_choice(
     assert refused == {}
     assert all(one.model is not None for one in experiments)
     assert {one.axolotl["chat_template"] for one in experiments} <= set(answer["chat_templates"])
+    assert {one.axolotl["model_type"] for one in experiments} <= set(answer["models"])
     assert _asked_for(experiments) >= _options()
 
 

@@ -1,7 +1,7 @@
 """Axolotl's own verdict on configs, run by the trainer's Python: JSON on stdin, JSON on stdout's last line.
 
 Each entry of the list is {"axolotl": the config, "capabilities": what its GPUs can do}; no GPU is needed. Each verdict
-is null, or the error's text. With them come the names that other checks need: Axolotl's chat templates.
+is null, or the error's text. With them come names that a config may take: chat templates and model classes.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def _filled_in(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
+    import transformers
     from axolotl.utils.schemas.enums import ChatTemplate
 
     asked = json.load(sys.stdin)
@@ -59,7 +60,11 @@ def main() -> None:
         verdicts[index] = verdict(config, asked[index]["capabilities"])
         if verdicts[index] is None and config.get("deepspeed"):
             verdicts[index] = deepspeed_problem(config)
-    answer = {"verdicts": verdicts, "chat_templates": [template.value for template in ChatTemplate]}
+    answer = {
+        "verdicts": verdicts,
+        "chat_templates": [template.value for template in ChatTemplate],
+        "models": [name for name in dir(transformers) if name.endswith("ForCausalLM")],
+    }
     sys.stdout.write("\n" + json.dumps(answer))
 
 

@@ -24,6 +24,13 @@ def test_groups_and_options_are_those_that_hydra_finds() -> None:
             assert set(loader.get_group_options(group, ObjectType.CONFIG)) == options
 
 
+def test_options_are_in_the_order_of_their_numbers() -> None:
+    groups = read_vocabulary().groups
+    assert [option for option in groups["lora"] if option[1:].isdecimal()] == [f"r{2**power}" for power in range(2, 9)]
+    sizes = [option for option in groups["model"] if option.startswith("qwen2_5")]
+    assert sizes == [f"qwen2_5_{size}" for size in ("0_5b", "1_5b", "3b", "7b", "14b", "32b", "72b")]
+
+
 def test_what_the_defaults_list_chooses_is_read_as_hydra_reads_it() -> None:
     with initialize_config_dir(CONF, version_base="1.3"):
         config = compose("config", return_hydra_config=True)
