@@ -208,6 +208,15 @@ def _init(words: list[str]) -> int:
     return 0
 
 
+def _doctor(words: list[str]) -> int:
+    from runner import doctor
+
+    parser = _parser("doctor", "What a sweep will need of this machine and its accounts; exit code 1 when it lacks it.")
+    parser.add_argument("--secret", default="secrets-hf-wandb", help="executor.modal.secret of your sweeps")
+    asked = parser.parse_args(words)
+    return doctor.doctor(asked.store, asked.secret, as_json=asked.json)
+
+
 def _setup(words: list[str]) -> int:
     from runner import trainer_environment
 
@@ -254,6 +263,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "cancel": _cancel,
     "import": _import,
     "init": _init,
+    "doctor": _doctor,
     "setup": _setup,
     "completion": _completion,
     "__complete": _complete,

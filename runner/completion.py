@@ -8,13 +8,13 @@ import os
 from collections.abc import Iterable, Sequence
 
 from modal_app.layout import Store
-from runner.arguments import COMPLETION, INFO, SHOWN_INFO, SWITCHES, VALUED
+from runner.arguments import COMPLETION, FLAGS_OF_OURS, INFO, SHOWN_INFO, SWITCHES, VALUED
 from runner.errors import SweepError, did_you_mean
 from runner.fields import Field, Fields
 from runner.project import SWEEPS
 from runner.vocabulary import AXOLOTL, BASE, Nodes, Vocabulary, read_vocabulary
 
-VERBS = ("plan", "status", "compare", "data", "attach", "logs", "cancel", "import", "init", "setup", "completion")
+VERBS = tuple("plan status compare data attach logs cancel import init doctor setup completion".split())
 SHELLS = ("bash", "zsh", "fish")
 _SIGNS = "+~"
 
@@ -36,6 +36,8 @@ def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
             return [*_sweeps(words), "--store"] if len(words) == 1 or word[:1] == "-" else []
         case "data":
             return [*_data_keys(words), "--store", "--json"] if len(words) == 1 or word[:1] == "-" else []
+        case "doctor":
+            return ("--store", "--json", "--secret") if word[:1] == "-" else ()
         case "import":
             return ("--name", "--force", "--config-dir") if word[:1] == "-" else _files(word)
         case "init":
@@ -62,7 +64,7 @@ def _overrides(words: Sequence[str], word: str) -> Iterable[str]:
     if previous in COMPLETION:
         return [f"install={shell}" for shell in SHELLS]
     if word.startswith("-"):
-        return [*SWITCHES, *VALUED, *INFO, *COMPLETION]
+        return [*SWITCHES, *FLAGS_OF_OURS, *VALUED, *INFO, *COMPLETION]
     vocabulary = read_vocabulary()
     return _values(word, vocabulary) if "=" in word else _names(word, vocabulary)
 

@@ -57,6 +57,7 @@ Verbs
   cancel [SWEEP|RUN]   end what works on it
   import FILE.yml      make an experiment of an Axolotl config: conf/experiment/NAME.yaml
   init [DIR]           a small start for a project of your own: conf/, sweeps/
+  doctor               what a sweep will need of this machine and its accounts
   setup                build the environment that runs Axolotl
   completion SHELL     completion for bash, zsh or fish: eval "$(axosweep completion bash)"
   --json goes with every verb that prints rows.
@@ -65,6 +66,7 @@ Flags
   -m, --multirun       sweep
   --cfg job            print the composed config instead of running; --resolve, -p PACKAGE
   -cd DIR              config groups of your own in DIR, ahead of ./conf and of those shipped
+  --force              launch in spite of what preflight holds back (a GPU that is too small)
   --info and the rest are Hydra's own
 
 Examples

@@ -50,6 +50,40 @@ def resolve(repository: Repository, revision: str | None) -> Resolved:
     return Resolved(cached) if cached else answer
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Whether the hub can be asked from here."""
+
+    endpoint: str
+    reached: bool
+    refused: bool = False
+    """It does not take the token."""
+    problem: str = ""
+
+
+def look(timeout_s: float) -> Access:
+    """Ask the hub who we are, or without a token only whether it answers. Never raises."""
+    token = _token()
+    try:
+        request = urllib.request.Request(f"{_endpoint()}/api/whoami-v2" if token else _endpoint())
+        if token and token.isascii() and token.isprintable():
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
+        with urllib.request.urlopen(request, timeout=timeout_s):
+            return Access(_endpoint(), reached=True)
+    except urllib.error.HTTPError as error:
+        return Access(_endpoint(), reached=True, refused=bool(token) and error.code in (401, 403))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return Access(_endpoint(), reached=False, problem=str(getattr(error, "reason", error)))
+
+
+def has_token() -> bool:
+    return _token() is not None
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
+
+
 def hub_cache() -> Path:
     """The folder of the hub's local cache, by huggingface_hub's own rules."""
     return Path(os.environ.get("HF_HUB_CACHE") or _home() / "hub").expanduser()
@@ -60,12 +94,11 @@ def _home() -> Path:
 
 
 def _ask(repository: Repository, revision: str) -> Resolved:
-    endpoint = os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
     quoted = urllib.parse.quote(revision, safe="")
     token = _token()
     if token and not (token.isascii() and token.isprintable()):  # what http.client says of it would repeat it
         return Resolved(None, "the token (HF_TOKEN, `hf auth login`) holds characters that cannot be sent")
-    address = f"{endpoint}/api/{repository.kind}/{repository.name}/revision/{quoted}"
+    address = f"{_endpoint()}/api/{repository.kind}/{repository.name}/revision/{quoted}"
     try:
         request = urllib.request.Request(address)
         if token:  # for this host only: a redirect elsewhere does not take it along

@@ -1,0 +1,35 @@
+"""Whether Modal lets us in and has the secret: `python -m runner.executors.modal_doctor SECRET` answers in JSON.
+
+A process of its own, since Modal's client takes about a minute to give up on a server that does not answer; whoever
+asks kills it sooner.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import modal
+import modal.exception
+
+
+def main(secret: str) -> dict[str, object]:
+    """`token`: ok, refused or unreachable; `secret`: whether it is there, null where nobody could tell. No values."""
+    try:
+        client = modal.Client.from_env()
+        client.hello()
+    except modal.exception.AuthError:
+        return {"token": "refused", "secret": None}
+    except modal.exception.Error as error:
+        return {"token": "unreachable", "secret": None, "why": type(error).__name__}
+    try:
+        modal.Secret.from_name(secret).hydrate(client)
+    except modal.exception.NotFoundError:
+        return {"token": "ok", "secret": False}
+    except modal.exception.Error as error:
+        return {"token": "ok", "secret": None, "why": type(error).__name__}
+    return {"token": "ok", "secret": True}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1])))
