@@ -25,16 +25,25 @@ SUFFIX = ".yml"
 """Of an option that stands for a file: Hydra's own files end in .yaml, so none can take its place."""
 
 
+ON_A_CPU = (
+    "no gpu=... is asked for: a run stays on a CPU with the config as it is. gpu=cpu takes out what a CPU cannot do, "
+    "gpu=h100 asks for a GPU."
+)
+
+
 def with_bases(overrides: Sequence[str], vocabulary: Vocabulary) -> list[str]:
     """Canonical overrides with each `base=FILE,...` as `experiment=OPTION,...`, its options known to Hydra.
 
-    Raises SweepError for a file that cannot be a base, and for an experiment beside one.
+    What a file loses is told on standard error, once. Raises SweepError for a file that cannot be a base, and for an
+    experiment beside one.
     """
     asked = [one for one in overrides if parts(one).key == BASE]
     named = [one for one in overrides if parts(one).key == EXPERIMENT]
     chosen = next((one for one in named if parts(one).value not in current_project().bases), None)
     if asked and chosen is not None:
         raise SweepError(f"{asked[0]} and {chosen} both say what a run starts from. Choose one of the two.")
+    if asked and not any(parts(one).key == "gpu" for one in overrides):
+        terminal.messages().print(f"{asked[0]}: {ON_A_CPU}", markup=False, soft_wrap=True)
     return [_chosen(one, vocabulary) if one in asked else one for one in overrides]
 
 

@@ -47,3 +47,10 @@ def test_every_flag_is_hydras() -> None:
 def test_a_wrong_flag_is_refused_with_the_way_out(line: str, way_out: str) -> None:
     with pytest.raises(SweepError, match=way_out):
         take_apart(line.split())
+
+
+@pytest.mark.parametrize("words", [["-cd", "mine"], ["--config-dir=mine"], ["-cd", "other", "--config-dir", "mine"]])
+def test_a_flag_with_a_value_is_split_off(words: list[str]) -> None:
+    rest, value = take_apart(["-m", *words, "--cfg", "job", "lora=r8"]).split_off("-cd", "--config-dir")
+    assert (rest.flags, rest.overrides, value) == (("-m", "--cfg", "job"), ("lora=r8",), "mine")
+    assert rest.split_off("-cd") == (rest, None)

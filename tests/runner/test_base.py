@@ -143,6 +143,19 @@ def test_a_base_is_asked_for_as_it_was_written_and_names_the_sweep(ask: Callable
     assert several.request.name == "base-max_steps"
 
 
+def test_what_a_base_loses_and_where_it_would_run_is_told_on_standard_error(
+    ask: Callable[..., Any], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "mine.yml").write_text(TINY + "output_dir: ./out\n")
+    ask("-m", "base=mine.yml", "seed=1,2")
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("mine.yml: output_dir: left out") == 1
+    assert "base=mine.yml: no gpu=... is asked for" in told.err
+    ask("base=mine.yml", "gpu=h100")
+    assert "is asked for" not in capsys.readouterr().err
+
+
 def test_overrides_can_be_asked_again(ask: Callable[..., Any], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "mine.yml").write_text(TINY)
     ask("-m", "base=mine.yml", "learning_rate=1e-4,2e-4", "action=overrides")
