@@ -28,7 +28,14 @@ from runner.preflight.stage import Preflight
 from runner.progress import Progress
 from runner.store import open_store, store_of
 from runner.types import Action, ExecutorChoice, Experiment, Gpu, InputKind, Plan, PlannedRun, Request, Run, RunResult
-from runner.wiring import executor_for, fresh_validator, one_executor, validator_of, verdicts_of
+from runner.wiring import (
+    executor_for,
+    fresh_validator,
+    one_executor,
+    refuse_unplaceable,
+    validator_of,
+    verdicts_of,
+)
 
 STARTING = "Starting Axolotl; its imports take some seconds."
 ASKING = "Asking Axolotl's own schema; its imports take some seconds."
@@ -54,6 +61,7 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     hashes.save()
     preflight.longest_rows = [_longest_row(store, run) for run in runs]
     plan = make_plan(runs, request.name, lambda kind, key: store.folder(kind, key).done.exists())
+    refuse_unplaceable(choice, plan)
     # A launch in JSON ends in its rows: what precedes them must not stand on the same stream.
     console = terminal.messages() if request.json else terminal.results()
     as_json = request.json and request.action is Action.PLAN

@@ -41,6 +41,13 @@ def one_executor(experiments: Sequence[Experiment]) -> ExecutorChoice:
     return next(iter(choices.values()))
 
 
+def refuse_unplaceable(choice: ExecutorChoice, plan: Plan) -> None:
+    """Raises SweepError for what an executor cannot give to the plan as a whole, such as a cap that cannot be kept."""
+    if choice.type == "modal":
+        placements(plan, choice)
+        _refuse_two_revisions(Deployment.of(choice.modal or {}, gpu_lists=(), kernels=_kernels(plan)).kernels)
+
+
 def executor_for(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> Executor:
     """The executor, checked: SweepError when this machine (or Modal) cannot run the plan."""
     match choice.type:
@@ -126,7 +133,6 @@ def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> 
     placed = placements(plan, choice)
     lists = {one.variant.gpus for one in placed.values() if len(one.variant.gpus) > 1}
     deployment = Deployment.of(choice.modal or {}, gpu_lists=lists, kernels=_kernels(plan))
-    _refuse_two_revisions(deployment.kernels)
     inputs = dict.fromkeys(
         staged_name(found)
         for planned in plan.pending

@@ -1,0 +1,33 @@
+"""What a plan as a whole asks of Modal, refused before anything starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from modal_app.layout import Store
+from runner.errors import SweepError
+from runner.types import ExecutorChoice, Gpu
+from runner.wiring import refuse_unplaceable
+from tests.modal_app.deployments import shipped_node
+from tests.runner.builders import plan, run
+
+FLASH = "kernels-community/flash-attn2"
+COMMIT = "c0ffee" + "0" * 34
+
+
+def test_a_cap_that_cannot_be_kept_is_refused_on_modal_only(store: Store) -> None:
+    made = plan([run({"seed": 1}, gpu=Gpu("h100", 4))], store)
+    with pytest.raises(SweepError, match=r"Raise executor\.max_gpus to 4"):
+        refuse_unplaceable(ExecutorChoice("modal", max_gpus=2, modal=shipped_node()), made)
+    refuse_unplaceable(ExecutorChoice("modal", max_gpus=4, modal=shipped_node()), made)
+    refuse_unplaceable(ExecutorChoice("local", parallel=1), plan([run({}, gpu=Gpu("rtx4090", 16))], store))
+
+
+def test_two_revisions_of_one_kernel_are_refused_unless_one_is_named_for_both(store: Store) -> None:
+    """The libraries look a kernel up by its repository's name alone."""
+    asked = [{"attn_implementation": "flash_attention_2"}, {"attn_implementation": f"{FLASH}@{COMMIT}"}]
+    made = plan([run(config, gpu=Gpu("h100", 1)) for config in asked], store)
+    with pytest.raises(SweepError, match=f"{FLASH}@{COMMIT} and {FLASH}@v3"):
+        refuse_unplaceable(ExecutorChoice("modal", modal=shipped_node()), made)
+    named = shipped_node() | {"kernels": [f"{FLASH}@{COMMIT}"]}
+    refuse_unplaceable(ExecutorChoice("modal", modal=named), made)
