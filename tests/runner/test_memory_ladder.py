@@ -91,6 +91,11 @@ def test_quantizing_comes_before_renting_more() -> None:
     assert lines[1] == "gpu.count=4 deepspeed=zero3"
 
 
+def test_8_bit_is_taken_back_where_4_bit_is_proposed() -> None:
+    lines = ways_out(asked({**LORA, "load_in_8bit": True, "micro_batch_size": 1}, LLAMA_70B, "a100_80gb")).lines
+    assert lines[0] == "adapter=qlora load_in_4bit=true load_in_8bit=false"
+
+
 def test_a_full_fine_tune_is_not_quantized_and_gets_a_smaller_optimizer_state() -> None:
     lines = ways_out(asked({**FULL, "micro_batch_size": 1}, LLAMA_8B, "a100_80gb")).lines
     assert not any("adapter" in line or "4bit" in line for line in lines)
