@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -45,6 +47,22 @@ class Axosweep:
             self._command(words), cwd=self.folder, env=self.variables(), text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
+
+    def shown(self, *words: str, timeout_s: float = TIMEOUT_S) -> str:
+        """What a command shows while it works, on a terminal of 200 columns, until it ends."""
+        ours, theirs = pty.openpty()
+        environment = {**self.variables(), "COLUMNS": "200", "LINES": "50", "TERM": "xterm"}
+        with subprocess.Popen(
+            self._command(words), cwd=self.folder, env=environment, stdout=subprocess.DEVNULL, stderr=theirs
+        ) as process:
+            os.close(theirs)
+            shown = b""
+            with contextlib.suppress(OSError):  # a terminal that nobody has open any more
+                while chunk := os.read(ours, 1 << 16):
+                    shown += chunk
+            process.wait(timeout_s)
+        os.close(ours)
+        return shown.decode(errors="replace")
 
     def records(self, event: str | None = None) -> list[dict[str, Any]]:
         """The records of every sweep in the store."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -96,12 +97,17 @@ def test_a_sweep_on_cpus_costs_its_seconds_at_the_tables_rates_and_the_same_on_e
         assert [row["dollars"] for row in again["runs"]] == [row["dollars"] for row in told["runs"]]
 
 
-def test_what_was_allocated_is_paid_at_modals_rates_whatever_was_asked(tmp_path: Path) -> None:
-    settings = with_cards(noop_settings(train_s=12, billing_rates=HOURLY), tmp_path / "bin", H200, H200)
+def test_what_was_allocated_is_paid_at_modals_rates_and_shown_while_it_is_spent(tmp_path: Path) -> None:
+    """Two H100s are asked for, and two H200s are what comes."""
+    settings = with_cards(noop_settings(train_s=14, billing_rates=HOURLY), tmp_path / "bin", H200, H200)
     with served(settings) as server:
-        here = client(server, tmp_path / "here")
-        done = here.run("lora=r8", "gpu=h100", "gpu.count=2", "tracking=disabled", "executor=modal")
-        assert done.returncode == 0, done.stderr
+        here, elsewhere = client(server, tmp_path / "here"), client(server, tmp_path / "elsewhere")
+        launch = here.start("lora=r8", "gpu=h100", "gpu.count=2", "tracking=disabled", "executor=modal")
+        server.wait_until(lambda: [task for task in server.tasks("train") if task.inputs], 120)
+        (plan,) = here.store.root.glob("modal/sweeps/*/plan.json")
+        shown = elsewhere.shown("attach", plan.parent.name)
+        said, _ = launch.communicate(timeout=120)
+        assert launch.returncode == 0, said
         told = here.json("compare")
         (row,) = told["runs"]
         (record,) = records(server, f"runs/{row['key']}")
@@ -109,32 +115,36 @@ def test_what_was_allocated_is_paid_at_modals_rates_whatever_was_asked(tmp_path:
         assert row["gpu"] == "2 x h200"
         assert row["dollars"] == pytest.approx(record["seconds"] * per_second)
         assert told["cost"]["as_asked"] == []
-        assert "rates: Modal's of " in done.stdout
-        # One tick in 12 s: what the cards did is known.
+        assert "rates: Modal's of " in said
+        # The last word came after the tick of the tenth second.
+        so_far = [float(dollars) for dollars in re.findall(r"\$(\d+\.\d+) so far", shown)]
+        assert row["dollars"] / 2 < so_far[-1] <= round(told["cost"]["dollars"], 2)
         (used,) = row["record"]["containers"]
         assert {(card["peak_mib"], card["utilisation"]) for card in used["cards"]} == {(70000, 80.0)}
         assert used["memory_gib_used"] > 0
 
 
-@pytest.mark.parametrize("end", ["preempt", "kill"])
-def test_a_container_that_was_taken_away_is_paid_too(tmp_path: Path, end: str) -> None:
+def test_containers_that_were_taken_away_are_paid_too(tmp_path: Path) -> None:
+    """One is preempted, and has time for a last word; the other one is killed."""
     settings = with_cards(noop_settings(train_s=4, billing_rates=HOURLY, grace_s=10), tmp_path / "bin", H200)
     with served(settings) as server:
         here = client(server, tmp_path / "here")
-        launch = here.start("lora=r8", "gpu=h200", "tracking=disabled", "executor=modal")
-        server.wait_until(lambda: [task for task in server.tasks("train") if task.inputs], 120)
-        (first,) = server.wait_until(lambda: records(server, "runs/*"))
-        getattr(server, end)(first["task"])
+        launch = here.start("-m", "lora=r8,r16", "gpu=h200", "tracking=disabled", "executor=modal")
+        server.wait_until(lambda: server.tasks("train"), 120)
+        preempted, killed = server.wait_until(lambda: len(found := records(server, "runs/*")) == 2 and found, 60)
+        server.preempt(preempted["task"])
+        server.kill(killed["task"])
         said, _ = launch.communicate(timeout=120)
         assert launch.returncode == 0, said
-        (row,) = here.json("compare")["runs"]
-        both = records(server, "runs/*")
-        assert len(both) == 2
-        assert {one["task"]: one["ended"] for one in both}[first["task"]] is (end == "preempt")
-        assert all(one["seconds"] > 0 for one in both)
-        assert row["paid_seconds"] == pytest.approx(sum(one["seconds"] for one in both))
-        dollars = [one["seconds"] * (5 / 3600 + machine(one, 0.05 / 3600, 0.01 / 3600)) for one in both]
-        assert row["dollars"] == pytest.approx(sum(dollars))
+        left = {one["task"]: one for one in records(server, "runs/*")}
+        assert (left[preempted["task"]]["ended"], left[killed["task"]]["ended"]) == (True, False)
+        for row in here.json("compare")["runs"]:
+            both = records(server, f"runs/{row['key']}")
+            assert len(both) == 2
+            assert all(one["seconds"] > 0 for one in both)
+            assert row["paid_seconds"] == pytest.approx(sum(one["seconds"] for one in both))
+            dollars = [one["seconds"] * (5 / 3600 + machine(one, 0.05 / 3600, 0.01 / 3600)) for one in both]
+            assert row["dollars"] == pytest.approx(sum(dollars))
 
 
 def test_fetching_the_model_is_in_the_sweeps_dollars(tmp_path: Path) -> None:
