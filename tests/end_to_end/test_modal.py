@@ -107,25 +107,6 @@ def test_gpus_arrive_as_modal_names_them(on_modal: Axosweep, server: ModalServer
         client.wait()
 
 
-def test_a_preempted_container_goes_on_to_the_losses_of_an_undisturbed_run(
-    on_modal: Axosweep, server: ModalServer, tmp_path: Path
-) -> None:
-    words = ("lora=r8", "num_epochs=5", "~saves_per_epoch", "save_steps=20", "tracking=disabled")
-    here = Axosweep(Store(tmp_path / "here"), on_modal.folder)
-    assert here.run(*words).returncode == 0
-
-    client = on_modal.start(*words, "executor=modal")
-    task = server.wait_until(lambda: [task for task in server.tasks("train") if task.inputs], 120)[0]
-    mirrored = on_modal.store.root / "modal" / "runs"
-    server.wait_until(lambda: any("loss" in path.read_text() for path in mirrored.glob("*/metrics.jsonl")), 60)
-    server.preempt(task.id)
-    said, _ = client.communicate(timeout=300)
-    assert client.returncode == 0, said
-    assert losses(on_modal) == losses(here)
-    (row,) = on_modal.json("compare")["runs"]
-    assert row["attempts"] == 2
-
-
 def test_cancel_ends_the_containers(on_modal: Axosweep, server: ModalServer) -> None:
     client = on_modal.start("lora=r8", "max_steps=5000", "num_epochs=50", "tracking=disabled", "executor=modal")
     server.wait_until(lambda: [task for task in server.tasks("train") if task.inputs], 120)

@@ -1,0 +1,115 @@
+"""Real trainings on the local Modal that are disturbed, and end in the losses of one that nobody has disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from modal_app.layout import Store
+from runner import trainer_environment
+from tests.end_to_end.axosweep import Axosweep
+from tests.modal_server import ModalServer, Settings
+from tests.modal_server.fixture import needs_mounts
+
+pytestmark = [pytest.mark.slow, needs_mounts]
+
+WORDS = ("lora=r8", "num_epochs=2", "~saves_per_epoch", "save_steps=20", "tracking=disabled")
+SECRET = {"HUGGINGFACE_TOKEN": "hf_test", "WANDB_API_KEY": "k" * 40}
+Losses = dict[tuple[int, str], float]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Losses:
+    """Of the same run on this machine."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    here = Axosweep(Store(folder / "store"), folder)
+    assert here.run(*WORDS).returncode == 0
+    return losses(here.store)
+
+
+@pytest.fixture
+def server() -> Iterator[ModalServer]:
+    with ModalServer(Settings(container_python=trainer_environment.find(), grace_s=10)) as server:
+        server.set_secret("secrets-hf-wandb", SECRET)
+        yield server
+
+
+@pytest.fixture
+def on_modal(axosweep: Axosweep, server: ModalServer) -> Axosweep:
+    return Axosweep(axosweep.store, axosweep.folder, server.environment())
+
+
+def losses(store: Store) -> Losses:
+    """All that was logged; of a step that was taken again, the last word."""
+    (metrics,) = store.root.glob("**/runs/*/metrics.jsonl")
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return {(line["step"], name): line[name] for line in lines for name in ("loss", "eval_loss") if name in line}
+
+
+def wait_for_losses_of(server: ModalServer, attempt: int) -> str:
+    """The container in which an attempt is training, as soon as it has logged something there."""
+
+    def training() -> str | None:
+        for metrics in server.folder.glob("t/*/volumes/*/runs/*/metrics.jsonl"):
+            if f'"attempt": {attempt},' in metrics.read_text():
+                return metrics.parents[4].name
+        return None
+
+    folder = server.wait_until(training, 120)
+    (task,) = [task for task in server.tasks("train") if task.id[3:].startswith(str(folder))]
+    return task.id
+
+
+def worker_of(server: ModalServer) -> int:
+    """The one worker that trains now."""
+    found = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"modal_app/worker.py" in _read(path)]
+    (pid,) = [int(path.parent.name) for path in found if server.folder.name.encode() in _read(path.parent / "mounts")]
+    return pid
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_run_that_is_preempted_then_killed_then_crashes_ends_in_the_losses_of_an_undisturbed_one(
+    on_modal: Axosweep, server: ModalServer, undisturbed: Losses
+) -> None:
+    client = on_modal.start(*WORDS, "executor=modal")
+    disturbances: list[Callable[[str], None]] = [
+        server.preempt,
+        server.kill,
+        lambda task: os.kill(worker_of(server), signal.SIGSEGV),
+    ]
+    for number, disturb in enumerate(disturbances, start=1):
+        disturb(wait_for_losses_of(server, number))
+    said, _ = client.communicate(timeout=300)
+    assert client.returncode == 0, said
+    assert losses(on_modal.store) == undisturbed
+    (row,) = on_modal.json("compare")["runs"]
+    assert row["attempts"] == 4
+    (call,) = server.function_calls("train")
+    assert [task.exit_code for task in server.tasks_of(call.id)] == [0, 137, 0, 0]
+
+
+def test_a_run_longer_than_its_time_limit_ends_in_the_losses_of_one_without(
+    on_modal: Axosweep, server: ModalServer, undisturbed: Losses
+) -> None:
+    """A limit too short to start Axolotl in is an error of its own; how long that takes hangs on the machine."""
+    for limit_s in (20, 40, 80):
+        done = on_modal.run(*WORDS, "executor=modal", f"executor.modal.timeout_hours={limit_s / 3600}")
+        if done.returncode == 0:
+            break
+        (row,) = on_modal.json("compare")["runs"]
+        assert "no further than it began" in row["message"]
+    assert losses(on_modal.store) == undisturbed
+    (run,) = (server.volume_tree("axosweep-runs") / "runs").iterdir()
+    told = [json.loads(path.read_text()) for path in run.glob("attempt-*/container.json")]
+    assert any(one.get("out_of_time") for one in told)
