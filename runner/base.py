@@ -16,7 +16,7 @@ import yaml
 
 from runner.errors import SweepError
 from runner.fields import Field, Fields, axolotl_fields, unknown_keys
-from runner.identity import is_address
+from runner.identity import is_address, is_secret
 
 TRACKING = {"wandb_project": "project", "wandb_entity": "entity"}
 """Keys that have a place of their own in axosweep: they go on under `tracking`."""
@@ -31,7 +31,6 @@ VARIABLES = {
 }
 """Where the service looks for a secret that is not in the config."""
 
-_SECRET = re.compile(r"(^|_)(api_key|secret|password|webhook_url)$")
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
@@ -108,7 +107,7 @@ def _taken_out(node: Any, before: str) -> tuple[Any, list[str]]:
     if isinstance(node, dict):
         kept = {}
         for key, value in node.items():
-            if isinstance(value, str) and value and _SECRET.search(str(key)):
+            if isinstance(value, str) and value and is_secret(str(key)):
                 found.append(f"{before}{key}")
             else:
                 kept[key], below = _taken_out(value, f"{before}{key}.")

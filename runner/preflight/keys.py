@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.fields import axolotl_fields, unknown_paths
-from runner.identity import is_address
+from runner.identity import is_address, is_secret
 from runner.preflight.findings import Finding, error, warning
 
 RENAMED = {
@@ -32,9 +31,6 @@ RENAMED_IN_DATASETS = {
     "message_field_role": "message_property_mappings.role",
     "message_field_content": "message_property_mappings.content",
 }
-
-_SECRET = re.compile(r"(^|_)(api_key|secret|password|webhook_url)$")
-
 
 def key_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
     """Everything about keys as such, whatever their values are."""
@@ -89,7 +85,7 @@ def secrets(node: Any, before: str = "") -> Iterator[str]:
     """Dotted names of the keys that hold a secret. Their values are never shown."""
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for name, value in items:
-        if isinstance(value, str) and value and _SECRET.search(str(name)):
+        if isinstance(value, str) and value and is_secret(str(name)):
             yield f"{before}{name}"
         yield from secrets(value, f"{before}{name}.")
 
