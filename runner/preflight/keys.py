@@ -32,6 +32,7 @@ RENAMED_IN_DATASETS = {
     "message_field_content": "message_property_mappings.content",
 }
 
+
 def key_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
     """Everything about keys as such, whatever their values are."""
     for key, sentence in unknown_paths(axolotl, axolotl_fields()):
@@ -88,6 +89,19 @@ def secrets(node: Any, before: str = "") -> Iterator[str]:
         if isinstance(value, str) and value and is_secret(str(name)):
             yield f"{before}{name}"
         yield from secrets(value, f"{before}{name}.")
+
+
+def without_secrets(node: Any, name: str = "") -> Any:
+    """The same, with another text in the place of each secret."""
+    match node:
+        case Mapping():
+            return {key: without_secrets(value, str(key)) for key, value in node.items()}
+        case list():
+            return [without_secrets(value) for value in node]
+        case str() if node and is_secret(name):
+            return "(a secret)"
+        case _:
+            return node
 
 
 def _deprecated(axolotl: Mapping[str, Any]) -> Iterator[Finding]:

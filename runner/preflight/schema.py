@@ -15,7 +15,7 @@ from runner.identity import keyed_config
 from runner.inputs import look_for_inputs
 from runner.preflight.findings import Finding, Severity, shown
 from runner.preflight.gpu import capabilities
-from runner.preflight.keys import secrets
+from runner.preflight.keys import without_secrets
 from runner.types import Experiment, InputKind
 from runner.verdicts import Answer, Question, Verdicts
 
@@ -23,6 +23,7 @@ SOME_COMMIT = "0" * 40
 """Stands for the hub commit that a run is pinned to: some rules ask whether there is one."""
 QUIET = ("Auto-enabling LoRA kernel optimizations",)
 """What Axolotl logs as a warning at nearly every run and is none."""
+AT_MOST_ONE = re.compile(r"mutually exclusive|cannot be (used together|combined)|only one of")
 LONGEST = 120
 """Characters of a value that are shown."""
 
@@ -39,7 +40,7 @@ def questions_of(experiment: Experiment) -> list[Question]:
     """One for each GPU that the run may get."""
     found, _ = look_for_inputs(experiment.axolotl)
     pinned = [replace(one, identity=SOME_COMMIT) for one in found if one.kind is InputKind.HUB]
-    config = keyed_config(experiment.axolotl, pinned)
+    config = without_secrets(keyed_config(experiment.axolotl, pinned))
     return [Question(config, one) for one in capabilities(experiment.gpu)]
 
 
@@ -99,21 +100,27 @@ def _names(text: str, key: str) -> bool:
 
 
 def _of_problem(experiment: Experiment, keys: Sequence[str], message: str) -> Finding:
-    hidden = set(secrets(experiment.axolotl))
-    pairs = [f"{key}={'(a secret)' if key in hidden else _seen(experiment.axolotl, key)}" for key in keys]
-    at_home = experiment.executor.type == "local"
+    seen = without_secrets(experiment.axolotl)
+    pairs = [f"{key}={_seen(seen, key)}" for key in keys]
     severity = Severity.ERROR
-    if keys == ["plugins"] and "cannot be loaded" in message and not at_home and _adds_packages(experiment):
+    if keys == ["plugins"] and "cannot be loaded" in message and _adds_packages(experiment):
         severity = Severity.WARNING  # what Modal's image has beyond the lock is not here to be asked
     if len(keys) == 1:
-        seen = pairs[0].partition("=")[2]
-        return Finding(severity, keys[0], seen, _expected(message))
-    return Finding(
-        severity, keys[0] if keys else "axolotl", "", f"{', '.join(pairs) or 'axolotl'}: {_expected(message)}"
-    )
+        return Finding(severity, keys[0], pairs[0].partition("=")[2], _expected(message))
+    told = f"{', '.join(pairs) or 'axolotl'}: {_expected(message)}"
+    way_out = _way_out(experiment, keys) if AT_MOST_ONE.search(message) else ""
+    return Finding(severity, keys[0] if keys else "axolotl", "", told, way_out)
+
+
+def _way_out(experiment: Experiment, keys: Sequence[str]) -> str:
+    """What nobody asked for by name is taken out: a recipe's key, where another one was given beside it."""
+    asked = {override.partition("=")[0].lstrip("+~") for override in experiment.overrides}
+    not_asked = [key for key in keys if key not in asked]
+    return f"Take one out: ~{(not_asked or list(keys))[0]}."
 
 
 def _adds_packages(experiment: Experiment) -> bool:
+    """Whether the run's trainer has more than the lock."""
     node = experiment.executor.modal or {}
     return bool(node.get("packages")) or node.get("trainer") == "image"
 

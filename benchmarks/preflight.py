@@ -1,0 +1,121 @@
+"""How long 300 configs that nobody has seen before take through preflight, after the validator is up.
+
+    .venv/bin/python benchmarks/preflight.py
+
+Needs the trainer environment. Writes benchmarks/preflight.json; docs/benchmarks.md has the line. The validator is the
+preloaded trainer that a launch on this machine starts anyway; its start is measured apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from runner import trainer_environment  # noqa: E402
+from runner.executors.workers import WarmWorkers  # noqa: E402
+from runner.preflight.findings import blocking  # noqa: E402
+from runner.preflight.stage import Preflight  # noqa: E402
+from runner.shipped import shipped_root  # noqa: E402
+from runner.types import DataChoice, ExecutorChoice, Experiment, Gpu, ModelFacts, TrackingChoice  # noqa: E402
+from runner.verdicts import Verdicts  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time preflight on distinct configs.")
+    parser.add_argument("--configs", type=int, default=300)
+    parser.add_argument("--output", type=Path, default=HERE / "preflight.json")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
+        result = measure(asked.configs, Path(name))
+    asked.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+def measure(count: int, store: Path) -> dict[str, Any]:
+    workers = WarmWorkers(trainer_environment.find(), store, {"HF_HUB_OFFLINE": "1"}, store / "warm.log")
+    try:
+        first = [_experiment(-1)]
+        began = time.perf_counter()
+        Preflight(first, Verdicts(None, "")).ask(workers, first)
+        start = time.perf_counter() - began
+
+        experiments = [_experiment(number) for number in range(count)]
+        verdicts = Verdicts(store / "cache" / "verdicts.json", trainer_environment.lock_hash())
+        began = time.perf_counter()
+        preflight = Preflight(experiments, verdicts)
+        preflight.longest_rows = [None] * count  # memory is estimated as well
+        quick = time.perf_counter() - began
+        preflight.ask(workers, experiments)
+        asked = time.perf_counter() - began
+        refused = blocking(preflight.told(), force=False)
+        total = time.perf_counter() - began
+    finally:
+        workers.close()
+    assert not refused, refused
+    return {
+        "configs": count,
+        "validator_start_s": round(start, 2),
+        "without_axolotl_s": round(quick, 3),
+        "axolotls_schema_s": round(asked - quick, 3),
+        "memory_and_telling_s": round(total - asked, 3),
+        "total_s": round(total, 3),
+        "ms_each": round(1000 * total / count, 2),
+        "axolotl": _axolotl(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _experiment(number: int) -> Experiment:
+    """A LoRA of Llama 3 8B on one A100, with a learning rate of its own."""
+    conf = shipped_root() / "conf"
+    layers = [conf / "training" / "default.yaml", conf / "lora" / f"r{2 ** (3 + number % 4)}.yaml"]
+    axolotl: dict[str, Any] = {"seed": 42}
+    for file in layers:
+        axolotl |= {key: value for key, value in _yaml(file).items() if key != "defaults"}
+    model = _yaml(conf / "model" / "llama3_8b.yaml")
+    axolotl |= model["axolotl"]
+    axolotl |= {
+        "datasets": [{"path": "tatsu-lab/alpaca", "type": "alpaca"}],
+        "learning_rate": 1e-5 * (number + 2),
+        "lora_mlp_kernel": False,
+        "lora_qkv_kernel": False,
+        "lora_o_kernel": False,
+    }
+    return Experiment(
+        overrides=(f"learning_rate={axolotl['learning_rate']}",),
+        axolotl=axolotl,
+        gpu=Gpu("a100_80gb", 1),
+        data=DataChoice(),
+        tracking=TrackingChoice("offline", "axosweep"),
+        executor=ExecutorChoice("local"),
+        model=ModelFacts(**model["model"]),
+    )
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return content
+
+
+def _axolotl() -> str:
+    from runner.fields import axolotl_fields
+
+    return axolotl_fields().version
+
+
+if __name__ == "__main__":
+    main()

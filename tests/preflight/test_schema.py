@@ -1,0 +1,146 @@
+"""How Axolotl's verdicts are asked for, remembered and told; with a stand-in for the process that has Axolotl in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modal_app.validate import ANSWERS, QUESTIONS
+from runner.preflight import quick_findings
+from runner.preflight.findings import Severity
+from runner.preflight.schema import questions_of, schema_findings
+from runner.preflight.stage import Preflight
+from runner.types import ExecutorChoice, Experiment, Gpu
+from runner.verdicts import Verdicts
+from tests.runner.builders import experiment
+
+FINE: Mapping[str, Any] = {"problems": [], "warnings": []}
+
+
+@dataclass
+class Judge:
+    """Answers every question by the same, and keeps what it was asked."""
+
+    answer: Mapping[str, Any] = field(default_factory=lambda: FINE)
+    asked: list[Any] = field(default_factory=list)
+
+    def validate(self, folder: Path) -> None:
+        self.asked.append(json.loads((folder / QUESTIONS).read_text()))
+        (folder / ANSWERS).write_text(json.dumps([self.answer] * len(self.asked[-1])))
+
+
+def told(
+    axolotl: Mapping[str, Any], problems: Sequence[Mapping[str, Any]] = (), warnings: Sequence[str] = (), **rest: Any
+) -> list[str]:
+    one = experiment({"seed": 1, **axolotl}, **rest)
+    verdicts, quick = Verdicts(None, ""), quick_findings(one)
+    Preflight([one], verdicts).ask(Judge({"problems": problems, "warnings": warnings}), [one])
+    return [finding.text for finding in schema_findings(one, verdicts, quick)]
+
+
+def test_an_answer_is_remembered_for_the_same_config_gpu_and_lock_only(tmp_path: Path) -> None:
+    def ask(asked: Experiment, lock: str = "lock") -> int:
+        judge, verdicts = Judge(), Verdicts(tmp_path / "verdicts.json", lock)
+        Preflight([asked], verdicts).ask(judge, [asked])
+        return len(judge.asked)
+
+    one = experiment({"seed": 1}, gpu=Gpu("h100", 1))
+    assert [ask(one), ask(one)] == [1, 0]
+    assert ask(experiment({"seed": 2}, gpu=Gpu("h100", 1))) == 1
+    assert ask(experiment({"seed": 1}, gpu=Gpu("h100", 2))) == 1
+    assert ask(experiment({"seed": 1}, gpu=Gpu("l4", 1))) == 1
+    assert ask(one, lock="newer") == 1
+
+
+def test_a_changed_deepspeed_file_is_asked_about_again(tmp_path: Path) -> None:
+    file = tmp_path / "zero.json"
+    one = experiment({"seed": 1, "deepspeed": str(file)}, gpu=Gpu("h100", 1))
+    judge, verdicts = Judge(), Verdicts(None, "lock")
+    for content in ("{}", "{}", '{"zero_optimization": {"stage": 3}}'):
+        file.write_text(content)
+        Preflight([one], verdicts).ask(judge, [one])
+    assert len(judge.asked) == 2
+
+
+def test_runs_that_differ_in_nothing_axolotl_reads_are_asked_about_once() -> None:
+    runs = [experiment({"seed": 1}, gpu=Gpu("h100", 1), overrides=[name]) for name in ("a", "b")]
+    judge = Judge()
+    Preflight(runs, Verdicts(None, "")).ask(judge, runs)
+    assert len(judge.asked[0]) == 1
+
+
+def test_every_gpu_that_a_run_may_get_is_asked_about() -> None:
+    one = experiment({"seed": 1}, gpu=Gpu("h100", 2, fallback=("a100_80gb",)), executor=ExecutorChoice("modal"))
+    found = {question.capabilities["compute_capability"]: question.capabilities for question in questions_of(one)}
+    assert set(found) == {"sm_90", "sm_80"}
+    assert (found["sm_90"]["fp8"], found["sm_80"]["fp8"]) == (True, False)
+    assert {one["n_gpu"] for one in found.values()} == {2}
+
+
+def test_a_hub_model_is_asked_about_as_pinned_and_addresses_are_left_out() -> None:
+    (question,) = questions_of(experiment({"base_model": "owner/name", "output_dir": "here"}))
+    assert question.config["revision_of_model"] == "0" * 40
+    assert "output_dir" not in question.config
+
+
+def test_no_secret_is_given_away() -> None:
+    config = {"swanlab_api_key": "hunter2", "deepspeed": {"comet": {"api_key": "hunter2"}}}
+    (question,) = questions_of(experiment(config))
+    assert "hunter2" not in json.dumps(question.as_dict())
+    said = told(config, [{"keys": ["deepspeed", "swanlab_api_key"], "message": "no"}])
+    assert "hunter2" not in str(said)
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (
+            {"keys": ["bf16"], "message": "Input should be 'auto' or Input should be a valid boolean"},
+            "bf16=maybe: expected 'auto' or a valid boolean.",
+        ),
+        (
+            {"keys": ["datasets.0.path"], "message": "Input should be a valid string"},
+            "datasets.0.path=7: expected a valid string.",
+        ),
+        ({"keys": ["nowhere"], "message": "Field required"}, "nowhere (not set): expected a value"),
+        ({"keys": [], "message": "Something is wrong."}, "axolotl: Something is wrong."),
+    ],
+)
+def test_axolotls_words_are_told_with_what_was_seen(problem: Mapping[str, Any], said: str) -> None:
+    config = {"bf16": "maybe", "datasets": [{"path": 7}], "plugins": ["axolotl.integrations.liger.LigerPlugin"]}
+    (text,) = told(config, [problem])
+    assert text.startswith(said)
+
+
+def test_of_two_that_exclude_each_other_the_one_nobody_named_is_taken_out() -> None:
+    problem = {"keys": ["eval_steps", "evals_per_epoch"], "message": "They are mutually exclusive."}
+    (text,) = told({"eval_steps": 5, "evals_per_epoch": 4}, [problem], overrides=["eval_steps=5"])
+    assert text == "eval_steps=5, evals_per_epoch=4: They are mutually exclusive. Take one out: ~evals_per_epoch."
+
+
+def test_what_was_told_in_our_words_is_not_told_again() -> None:
+    assert told({"lora_r": -1}, [{"keys": ["lora_r"], "message": "It is too small."}]) == []
+    assert told({"dpo_beta": 0.1}, warnings=["dpo_beta is deprecated, use rl_beta instead"]) == []
+    assert told({}, warnings=["Auto-enabling LoRA kernel optimizations for faster training."]) == []
+    assert len(told({"lora_r": 1}, warnings=["`lora_r` is odd"])) == 1
+
+
+def test_a_plugin_that_only_the_rented_image_has_is_no_error_here() -> None:
+    problem = {"keys": ["plugins"], "message": "x.Y cannot be loaded: No module named 'x'"}
+    for packages, severity in (([], Severity.ERROR), (["x==1"], Severity.WARNING)):
+        one = experiment({"plugins": ["x.Y"]}, executor=ExecutorChoice("modal", modal={"packages": packages}))
+        verdicts = Verdicts(None, "")
+        Preflight([one], verdicts).ask(Judge({"problems": [problem], "warnings": []}), [one])
+        (finding,) = schema_findings(one, verdicts)
+        assert finding.severity is severity
+
+
+def test_a_memory_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    (tmp_path / "verdicts.json").write_text("{")
+    one = experiment({"seed": 1})
+    assert Preflight([one], Verdicts(tmp_path / "verdicts.json", "")).unasked([one])
