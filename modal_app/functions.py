@@ -52,6 +52,9 @@ def _claim_and_do(text: str, work: Callable[[Job, str], Ending]) -> dict[str, An
         if (ended := leave_to(claims, claimant, job.name, waiting)) is not None:
             go_on(claims, claimant, waiting, ended["status"])
         return {"name": job.name, "status": "claimed", "message": ""}
+    if job.continues and claims.contains(f"cancelled/{job.name}"):
+        # Whoever cancelled it may have seen only the call before this one.
+        return {"name": job.name, "status": "cancelled", "message": ""}
     status, message = work(job, me)
     if status == CONTINUED:
         hand_on(claims, job, me)

@@ -53,6 +53,7 @@ def main() -> int:
         message = "" if stopped_at is None else f"stopped at step {stopped_at}"
         outcome = Outcome(status, attempt.number, began_at, time.time(), message=message)
         if stopped_at is None:
+            folder.done.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(folder.done, outcome.to_json())
         write_atomically(attempt.result, outcome.to_json())
     return 0 if stopped_at is None else 3

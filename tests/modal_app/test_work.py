@@ -27,7 +27,9 @@ from tests.modal_server.views import Spawned
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-WORKER = Path(__file__).with_name("doomed_worker.py")
+FILES = {f"/root/modal_app/{name}.py": Path(__file__).with_name(f"doomed_{name}.py") for name in ("worker", "fetch")}
+MODEL = {"base_model": "owner/model", "revision_of_model": "c0ffee"}
+DATA = Step(StepKind.PREPROCESS, "data", MODEL, "data")
 STEP = Step(StepKind.TRAIN, "run", {}, "data")
 LAST = 20
 
@@ -43,7 +45,7 @@ class Cloud:
     def start(self, **changes: Any) -> modal.FunctionCall[Any]:
         job = replace(self.job, **changes)
         options = {"timeout": job.limit_s or 600}
-        function = modal.Function.from_name(job.app, "train", client=self.client).with_options(**options)
+        function = modal.Function.from_name(job.app, job.function, client=self.client).with_options(**options)
         return function.spawn(replace(job, options=options).to_json())
 
     def run(self, **changes: Any) -> str:
@@ -119,9 +121,8 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
                 "WORKER_STEP_S": str(step_s),
                 "WORKER_SAVE_STEPS": str(save_steps),
             }
-            files = {"/root/modal_app/worker.py": WORKER}
             server = stack.enter_context(
-                ModalServer(Settings(container_environment=told, files=files, **{"grace_s": 5.0} | settings))
+                ModalServer(Settings(container_environment=told, files=FILES, **{"grace_s": 5.0} | settings))
             )
             server.set_secret(shipped().secret, {"HUGGINGFACE_TOKEN": "hf_test"})
             client = stack.enter_context(client_of(server, monkeypatch))
@@ -132,15 +133,17 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
 
 
 def submit(client: modal.Client) -> Job:
-    """Put the plan of one run on the Volume, as the launcher does."""
+    """Put the plan of one run on the Volume, as the launcher does; its job."""
     deployment = shipped()
-    job = Job(
+    train = Job(
         name="train/run", sweep="sweep", app=deployment.app_name, function="train", claims=deployment.claims,
         cache_volume=deployment.cache_volume, runs_volume=deployment.runs_volume,
     )  # fmt: skip
+    steps = {train.name: STEP, "preprocess/data": DATA, "fetch/owner/model@c0ffee": DATA}
+    file = io.BytesIO(steps_file(steps, {"preprocess/data": [train]}).encode())
     with modal.Volume.from_name(deployment.runs_volume, client=client).batch_upload() as batch:
-        batch.put_file(io.BytesIO(steps_file({job.name: STEP}, {}).encode()), f"/sweeps/{job.sweep}/{STEPS}")
-    return job
+        batch.put_file(file, f"/sweeps/{train.sweep}/{STEPS}")
+    return train
 
 
 def test_a_worker_that_crashes_goes_on_in_a_fresh_container(cloud: Callable[..., Cloud]) -> None:
@@ -269,3 +272,37 @@ def test_a_call_that_dies_while_it_hands_on_leaves_one_that_goes_on(cloud: Calla
     here.wait_for_all()
     assert here.losses == undisturbed()
     assert here.outcomes == ["stopped"] * (len(here.attempts) - 1) + ["succeeded"], "nobody disturbed anybody"
+
+
+def test_a_run_cancelled_while_it_is_handed_on_is_not_continued(cloud: Callable[..., Cloud]) -> None:
+    """Who cancels may see only the call that is about to hand it on."""
+    here = cloud({}, step_s=0.25)
+    modal.Dict.from_name(here.job.claims, create_if_missing=True, client=here.client).put("cancelled/train/run", 1.0)
+    assert here.run(limit_s=4) == "continued"
+    calls = here.wait_for_all()
+    assert len(calls) == 2
+    assert here.outcomes == ["stopped"]
+
+
+@pytest.mark.parametrize(
+    ("name", "nth", "after"),
+    [("DictUpdate", 2, False), ("DictUpdate", 2, True), ("FunctionMap", 1, True)],
+    ids=["before it says that it is done", "before it starts what waits", "before it notes what it has started"],
+)
+def test_a_dataset_whose_container_dies_at_its_end_still_starts_its_run_and_that_once(
+    cloud: Callable[..., Cloud], name: str, nth: int, after: bool
+) -> None:
+    here = cloud({})
+    here.kill_at(name, nth, here.start(name="preprocess/data", function="preprocess", awaited=True), after=after)
+    here.wait_for_all()
+    assert here.outcomes == ["succeeded"]
+    assert here.losses == undisturbed()
+    dataset = Store(here.server.volume_tree(here.job.cache_volume)).folder(DATA.kind, DATA.key)
+    assert len(dataset.attempts()) == 1
+
+
+def test_fetching_that_kills_its_container_every_time_is_given_up(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({})
+    assert here.run(name="fetch/owner/model@c0ffee", function="fetch") == "failed"
+    assert [task.exit_code for task in here.server.tasks("fetch")][:3] == [137, 137, 137]
+    assert len(here.server.tasks("fetch")) == 4
