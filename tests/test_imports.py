@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 AXOLOTL_SIDE = {"fingerprint", "plugin", "preprocess", "recorder"}
 """What the worker, or Axolotl itself, imports when it gets there: they have the trainer's packages at the top."""
-MODAL_SIDE = {"claims", "deployment", "functions", "volumes"}
+MODAL_SIDE = {"claims", "deployment", "functions", "volumes", "work"}
 """What Modal's own entrypoint imports, and the launcher when it deploys: never the worker."""
 WORKER = sorted({path.stem for path in (ROOT / "modal_app").glob("*.py")} - AXOLOTL_SIDE - MODAL_SIDE)
 

@@ -19,6 +19,7 @@ from runner import trainer_environment
 from tests.end_to_end.axosweep import Axosweep
 from tests.modal_server import ModalServer, Settings
 from tests.modal_server.fixture import needs_mounts, noop_settings
+from tests.modal_server.rootfs import HOME
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
@@ -151,7 +152,7 @@ def test_fetching_the_model_is_in_the_sweeps_dollars(tmp_path: Path) -> None:
     nothing = tmp_path / "fetch.py"
     nothing.write_text("print('fetched nothing')\n")
     settings = noop_settings(billing_rates=HOURLY)
-    settings = replace(settings, files={**settings.files, str(Path("/root", "modal_app", "fetch.py")): nothing})
+    settings = replace(settings, files={**settings.files, f"{HOME}/modal_app/fetch.py": nothing})
     with served(settings) as server:
         here = client(server, tmp_path / "here")
         done = here.run(

@@ -14,6 +14,7 @@ from typing import Any
 import modal
 import pytest
 
+from tests.modal_server.rootfs import HOME
 from tests.modal_server.server import ModalServer
 from tests.modal_server.settings import Settings, why_no_mounts
 
@@ -28,7 +29,7 @@ def noop_settings(*, preprocess_s: float = 0.0, train_s: float = 0.0, **others: 
     """
     environment = {"NOOP_PREPROCESS_S": str(preprocess_s), "NOOP_TRAIN_S": str(train_s)}
     environment |= others.pop("container_environment", {})
-    files = {"/root/modal_app/worker.py": Path(__file__).with_name("noop_worker.py")}
+    files = {f"{HOME}/modal_app/worker.py": Path(__file__).with_name("noop_worker.py")}
     return Settings(container_environment=environment, files=files, **others)
 
 
