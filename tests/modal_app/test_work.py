@@ -23,11 +23,12 @@ from modal_app.step import Outcome, Step, StepKind
 from tests.modal_app.test_deployment import shipped
 from tests.modal_server import ModalServer, Settings
 from tests.modal_server.fixture import client_of, needs_mounts
+from tests.modal_server.rootfs import HOME
 from tests.modal_server.views import Spawned
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-FILES = {f"/root/modal_app/{name}.py": Path(__file__).with_name(f"doomed_{name}.py") for name in ("worker", "fetch")}
+FILES = {f"{HOME}/modal_app/{name}.py": Path(__file__).with_name(f"doomed_{name}.py") for name in ("worker", "fetch")}
 MODEL = {"base_model": "owner/model", "revision_of_model": "c0ffee"}
 DATA = Step(StepKind.PREPROCESS, "data", MODEL, "data")
 STEP = Step(StepKind.TRAIN, "run", {}, "data")
