@@ -82,7 +82,7 @@ def build(case):
         "intermediate_size": 14336,
         "num_attention_heads": 32,
         "num_key_value_heads": 8,
-        "vocab_size": 128256,
+        "vocab_size": case.get("vocabulary", 128256),
         "tie_word_embeddings": False,
         "num_hidden_layers": case["layers"],
     }

@@ -14,8 +14,8 @@ from tests.runner.memory_points import model as facts_from_shape
 
 SHALLOW, DEEP = 2, 6
 CASES: list[dict[str, Any]] = [
-    {"rows": 4, "length": 2048, "layers": layers, "checkpointing": checkpointing, **method}
-    for checkpointing in (False, True)
+    {"rows": 4, "length": 2048, "layers": layers, "vocabulary": vocabulary, "checkpointing": checkpointing, **method}
+    for checkpointing, vocabulary in ((False, 128256), (True, 1024))  # with few words, a layer at work is the peak
     for method in ({}, {"lora": 16}, {"lora": 16, "dropout": 0.05})
     for layers in (SHALLOW, DEEP)
 ]
@@ -37,10 +37,10 @@ def test_the_estimate_is_what_transformers_holds_at_its_peak_or_a_little_more() 
         whole = estimated[number + 1] / counted[number + 1]
         more_layers = (estimated[number + 1] - estimated[number]) / (counted[number + 1] - counted[number])
         assert 0.98 <= whole <= 1.07, CASES[number]
-        assert 0.98 <= more_layers <= 1.05, CASES[number]
+        assert 0.999 <= more_layers <= 1.05, CASES[number]
 
 
 def estimate_of(case: dict[str, Any]) -> float:
     """As torch's allocator would have it."""
-    facts = facts_from_shape(4096, case["layers"], 32, 8, 128, 14336, 128256)
+    facts = facts_from_shape(4096, case["layers"], 32, 8, 128, 14336, case["vocabulary"])
     return peak(stack_of(case), facts)[0].total - CONTEXT
