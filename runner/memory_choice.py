@@ -118,9 +118,9 @@ def _tokens(config: Config) -> float:
 
 def _reason(candidates: list[_Candidate], config: Config) -> str:
     best = candidates[0]
-    words = f"gpu=auto: {where(best.estimate)}, {told(best.estimate)}"
+    words = f"gpu=auto: {where(best.estimate)} {best.estimate.verdict}"
     if best.estimate.verdict is not Verdict.FITS:
-        words += "; no card is a clear fit"
+        words += ", and no card is a clear fit"
     others = [one for one in candidates[1:] if one.estimate.gpu is not best.estimate.gpu]
     length = "of its length" if config.get("max_steps") else f"of {TOKENS_PER_EPOCH:,} tokens an epoch"
     words += f"; about ${best.dollars:.2f} for a run {length}"

@@ -61,6 +61,8 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     hashes.save()
     preflight.longest_rows = [_longest_row(store, run) for run in runs]
     plan = make_plan(runs, request.name, lambda kind, key: store.folder(kind, key).done.exists())
+    pending = {planned.run.key for planned in plan.pending}
+    preflight.finished = frozenset(number for number, run in enumerate(runs) if run.key not in pending)
     refuse_unplaceable(choice, plan)
     # A launch in JSON ends in its rows: what precedes them must not stand on the same stream.
     console = terminal.messages() if request.json else terminal.results()
@@ -80,7 +82,7 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
         preflight.refuse_blocked()  # after all that is worth knowing of it
         return []
     _refuse_unresolved(plan)
-    if preflight.blocked:
+    if plan.pending and preflight.blocked:
         preflight.refuse(terminal.messages(), fresh_validator)
     if plan.pending:
         _execute(plan, store, choice, preflight)

@@ -27,6 +27,8 @@ class Preflight:
     force: bool = False
     longest_rows: Sequence[int | None] = ()
     """Tokens of the longest row of each run's dataset, where it is prepared; empty until that is known."""
+    finished: frozenset[int] = frozenset()
+    """Numbers of the runs that need no memory any more; known with `longest_rows`."""
     _quick: list[tuple[Finding, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -44,7 +46,8 @@ class Preflight:
             for experiment, quick in zip(self.experiments, self._quick, strict=True)
         ]
         for number, (experiment, longest) in enumerate(zip(self.experiments, self.longest_rows, strict=False)):
-            found[number] = (*found[number], *memory_findings(experiment, longest))
+            if number not in self.finished:
+                found[number] = (*found[number], *memory_findings(experiment, longest))
         return together(found)
 
     def unasked(self, wanted: Sequence[Experiment]) -> bool:
@@ -83,17 +86,26 @@ class Preflight:
             console.print(line.replace("- ", "note: ", 1), markup=False, soft_wrap=True, style="yellow")
 
     def as_json(self, *, schema_asked: bool) -> Mapping[str, Any]:
-        """The findings name runs by their numbers; `memory` has a list for each run, one entry for each card."""
-        memory = [memory_json(one) for one in self._memory()]
-        return {"schema_asked": schema_asked, "findings": as_json(self.told()), "memory": memory}
+        """The findings name runs by their numbers; `memory` has a list for each run, one entry for each card, and
+        `chosen` why gpu=auto took those.
+        """
+        return {
+            "schema_asked": schema_asked,
+            "findings": as_json(self.told()),
+            "memory": [memory_json(one) for one in self._memory()],
+            "chosen": [experiment.chosen for experiment in self.experiments],
+        }
 
     def memory_lines(self) -> list[str]:
-        """Whether each run fits its GPUs, for people; once `longest_rows` are known."""
-        return memory_lines(self._memory(), self._names())
+        """Whether each run fits its GPUs, and why gpu=auto took them, for people; once `longest_rows` are known."""
+        reasons = dict.fromkeys(experiment.chosen for experiment in self.experiments if experiment.chosen)
+        return [*reasons, *memory_lines(self._memory(), self._names())]
 
     def _memory(self) -> list[tuple[Estimate, ...]]:
-        pairs = zip(self.experiments, self.longest_rows, strict=True)
-        return [memory_of(experiment, longest) for experiment, longest in pairs]
+        return [
+            () if number in self.finished else memory_of(experiment, longest)
+            for number, (experiment, longest) in enumerate(zip(self.experiments, self.longest_rows, strict=True))
+        ]
 
     def _refusal(self, stops: Sequence[Told], *, more: bool = False) -> str:
         told = self._lines(stops)

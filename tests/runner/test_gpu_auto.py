@@ -34,7 +34,7 @@ def test_the_cards_are_chosen_before_the_key_is_made(composed: Compose) -> None:
     auto = composed(f"{line} gpu=auto")
     named = composed(f"{line} gpu={auto.gpu.type} gpu.count={auto.gpu.count}")
     assert auto.gpu == named.gpu
-    assert auto.chosen.startswith(f"gpu=auto: {auto.gpu.count} x {auto.gpu.type}, FITS")
+    assert auto.chosen.startswith(f"gpu=auto: {auto.gpu.count} x {auto.gpu.type} FITS; about $")
     assert named.chosen == ""
     keys = {identify_run(one, (), trainer_lock="lock").key for one in (auto, named)}
     assert len(keys) == 1

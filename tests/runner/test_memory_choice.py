@@ -38,7 +38,7 @@ def test_the_cheapest_cards_on_which_it_fits_are_chosen(config: dict[str, Any], 
     choice = choose(config, facts, RATES)
     assert f"{choice.count} x {choice.gpu}" == cards
     assert choice.estimate.verdict is Verdict.FITS
-    assert choice.reason.startswith(f"gpu=auto: {cards}, FITS: ")
+    assert choice.reason.startswith(f"gpu=auto: {cards} FITS; about $")
 
 
 def test_the_reason_has_the_price_and_the_next_best() -> None:

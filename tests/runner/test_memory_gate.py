@@ -6,8 +6,10 @@ from typing import Any
 from runner.memory import Verdict
 from runner.preflight.findings import Severity
 from runner.preflight.memory import memory_findings, memory_json, memory_lines, memory_of
+from runner.preflight.stage import Preflight
 from runner.shipped import shipped_root
 from runner.types import Experiment, Gpu, ModelFacts
+from runner.verdicts import Verdicts
 from tests.runner.builders import experiment
 from tests.runner.memory_points import LLAMA_8B, LLAMA_70B
 from tests.runner.test_memory import LORA, zero
@@ -55,6 +57,17 @@ def test_short_prepared_rows_make_a_run_fit() -> None:
     assert not list(memory_findings(asked, longest_row=500))
     (found,) = memory_of(asked, longest_row=500)
     assert found.tokens == "8 x 512 tokens (the longest prepared row)"
+
+
+def test_a_run_that_has_finished_needs_no_memory() -> None:
+    asked = run({**LORA, "micro_batch_size": 8}, LLAMA_70B, Gpu("a100_80gb", 1))
+    preflight = Preflight([asked, asked], Verdicts(None, "lock"), longest_rows=[None, None])
+    preflight.finished = frozenset({0})
+    (held_back,) = (one for one in preflight.told() if "WON'T FIT" in one.finding.text)
+    assert held_back.runs == (1,)
+    preflight.finished = frozenset({0, 1})
+    assert not any("WON'T FIT" in one.finding.text for one in preflight.told())
+    assert preflight.memory_lines() == []
 
 
 def test_deepspeed_settings_in_a_file_are_read(tmp_path: Path) -> None:

@@ -120,3 +120,38 @@ def test_force_launches_what_would_only_be_a_waste(main: Main, capsys: pytest.Ca
     assert "--force" in capsys.readouterr().err
     assert main("plan", *wasteful, "--force") == 0
     assert "flash_attention_3" in capsys.readouterr().out
+
+
+LARGE = ("model=llama3_70b", "lora=r16", "micro_batch_size=1", "executor=modal")
+
+
+@pytest.mark.usefixtures("trainer")
+def test_what_will_not_fit_its_gpus_is_held_back_with_the_way_out(
+    main: Main, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("plan", *LARGE, "gpu=a100_80gb") == 2
+    told = capsys.readouterr()
+    assert "On 1 x a100_80gb WON'T FIT: " in told.err
+    assert "It would fit with `adapter=qlora load_in_4bit=true` or `gpu.count=4 deepspeed=zero3`." in told.err
+    assert main("plan", *LARGE, "gpu=a100_80gb", "--force") == 0
+    assert "WON'T FIT" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("trainer")
+def test_plan_says_whether_each_run_fits_and_why_its_gpus_were_taken(
+    main: Main, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("plan", "-m", *LARGE, "lora=qlora", "gpu=h100,auto") == 0
+    told = capsys.readouterr().out
+    assert "gpu=auto: 1 x h100 FITS; about $" in told
+    assert told.count("memory  1 x h100: FITS: ") == 1
+
+
+@pytest.mark.usefixtures("trainer")
+def test_a_plan_in_json_has_the_bytes(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("plan", *LARGE, "lora=qlora", "gpu=auto", "--json") == 0
+    preflight = json.loads(capsys.readouterr().out)["preflight"]
+    ((memory,),) = preflight["memory"]
+    assert memory["verdict"] == "FITS"
+    assert memory["bytes"] == sum(memory["parts"].values())
+    assert preflight["chosen"][0].startswith("gpu=auto: ")
