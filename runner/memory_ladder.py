@@ -96,6 +96,8 @@ def _least(asked: Asked, change: Change | None, wanted: Verdict) -> str:
     """The fewest of the free changes that make this one enough; empty when all of them do not."""
     free = list(_free(asked))
     own = [] if change is None else [change]
+    if not (own or free) or asked.after([*own, *free]).verdict is not wanted:
+        return ""  # none of them makes it worse, so fewer would not do either
     for size in range(len(free) + 1):
         for chosen in combinations(free, size):
             picked = [*own, *chosen]
