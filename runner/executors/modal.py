@@ -27,10 +27,12 @@ from modal_app.settings import Deployment, train_function
 from modal_app.step import OutcomeStatus, Step, StepKind, write_atomically
 from runner import terminal
 from runner.errors import SweepError
+from runner.executors.modal_copies import listed
 from runner.executors.modal_errors import explained
 from runner.executors.modal_gpus import Placement
-from runner.executors.modal_mirror import MirroredStep, ModalMirror, Names, follow, listed
+from runner.executors.modal_mirror import ModalMirror, follow
 from runner.executors.modal_rates import rates_now, stale_warning
+from runner.executors.modal_submission import MirroredStep, Names
 from runner.executors.modal_work import Work, job_name, make_work
 from runner.ledger import Event, Ledger, Record
 from runner.types import Plan, PriceTable

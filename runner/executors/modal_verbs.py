@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
 
+import modal
 import modal.exception
 
 from modal_app.layout import SUBMISSION, Store
 from modal_app.state import Phase, observe
+from modal_app.step import write_atomically
 from runner.errors import SweepError
+from runner.executors.modal_copies import listed, read_text
 from runner.executors.modal_errors import explained
-from runner.executors.modal_mirror import MirroredStep, ModalMirror, fetch_sweep, follow, look_once, submission
+from runner.executors.modal_mirror import UNREACHED, ModalMirror, follow, look_once
+from runner.executors.modal_submission import MirroredStep, Names, read_submission
 from runner.ledger import Ledger, SweepRun
 
 CANCEL_WAIT_S = 60.0
@@ -25,7 +30,7 @@ def attach(store: Store, sweep: str, runs_volume: str, watch: Callable[[], None]
     """
     try:
         with explained():
-            names, steps = fetch_sweep(store, sweep, runs_volume)
+            names, steps = _fetch_sweep(store, sweep, runs_volume)
             follow(ModalMirror(store, names), steps, Ledger(store, sweep), watch)
     except modal.exception.NotFoundError as error:
         raise SweepError(f"Modal has no Volume {runs_volume}: nothing was submitted there ({error}).") from error
@@ -36,7 +41,7 @@ def look(store: Store, sweep: str) -> None:
     if not (store.sweeps / sweep / SUBMISSION).exists():
         return
     with explained():
-        names, steps = submission(store, sweep)
+        names, steps = read_submission(store, sweep)
         look_once(ModalMirror(store, names), steps, Ledger(store, sweep))
 
 
@@ -49,7 +54,10 @@ def watcher(store: Store, run: SweepRun) -> Callable[[], bool]:
 
     def goes_on() -> bool:
         with explained():
-            return not mirror.look(steps)
+            try:
+                return not mirror.refresh(steps)
+            except UNREACHED:
+                return True
 
     return goes_on
 
@@ -75,6 +83,24 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
             time.sleep(1.0)
 
 
+def _fetch_sweep(store: Store, sweep: str, runs_volume: str) -> tuple[Names, list[MirroredStep]]:
+    """The plan of a submitted sweep into the mirror, from its id alone.
+
+    Raises SweepError when the runs Volume has no such sweep.
+    """
+    volume = modal.Volume.from_name(runs_volume)
+    here = store.sweeps / sweep
+    wanted = ("plan.json", SUBMISSION)
+    files = [entry for entry in listed(volume, f"sweeps/{sweep}") if PurePosixPath(entry.path).name in wanted]
+    if not files:
+        known = ", ".join(PurePosixPath(entry.path).name for entry in listed(volume, "sweeps")) or "none"
+        raise SweepError(f"The Volume {runs_volume} has no sweep {sweep}. It has: {known}.")
+    here.mkdir(parents=True, exist_ok=True)
+    for entry in files:
+        write_atomically(here / PurePosixPath(entry.path).name, read_text(volume, entry.path))
+    return read_submission(store, sweep)
+
+
 def _submitted(
     store: Store, runs: Sequence[SweepRun], sweep: str | None
 ) -> tuple[ModalMirror, list[MirroredStep]] | None:
@@ -82,7 +108,7 @@ def _submitted(
     keys = {run.key for run in runs}
     wanted = keys | {run.data_key for run in runs}
     for path in store.sweeps.glob(f"{sweep or '*'}/{SUBMISSION}"):
-        names, steps = submission(store, path.parent.name)
+        names, steps = read_submission(store, path.parent.name)
         if keys & {step.key for step in steps}:
             return ModalMirror(store, names), [step for step in steps if step.key in wanted]
     return None

@@ -1,0 +1,128 @@
+"""Copies of the small files of Modal's Volumes, in the store's own layout."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import modal
+import modal.exception
+
+from modal_app.layout import ATTEMPT_PREFIX, StepFolder, Store
+from modal_app.remote import DONE
+from modal_app.step import StepKind, write_atomically
+from runner.costs import containers, fetch_folder
+from runner.executors.modal_submission import MirroredStep
+
+OF_STEP = ("run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml")
+OF_ATTEMPT = ("container.json", "started.json", "result.json", "train.json", "exit.json", "log.txt")
+
+
+@dataclass(slots=True)
+class Copies:
+    """`store` has the copies. May be used by several threads, for a step each."""
+
+    store: Store
+    cache_volume: str
+    runs_volume: str
+    _copied: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Volume path -> size and time of what is here."""
+    _paid: set[str] = field(default_factory=set)
+    """Steps that are done, and whose containers have said their last word."""
+    _volumes: dict[str, modal.Volume] = field(default_factory=dict)
+    """By name: each is looked up once."""
+    _writing: threading.Lock = field(default_factory=threading.Lock)
+    """Two datasets may have one model."""
+
+    def done(self) -> set[str]:
+        """The marks of every finished step and fetched model, by one listing of the runs Volume."""
+        return {PurePosixPath(entry.path).name for entry in listed(self._volume(self.runs_volume), DONE)}
+
+    def copy(self, step: MirroredStep) -> None:
+        """Copy the small files of a step's folder that have grown.
+
+        What says that it is done comes last, and is looked for first: once it is here, the folder is whole.
+        """
+        folder, volume = self.store.folder(step.kind, step.key), self._volume_of(step)
+        apart = self._there(folder.done.parent) if step.kind is StepKind.PREPROCESS else ""
+        entries = [*(listed(volume, apart) if apart else ()), *listed(volume, self._there(folder.path))]
+        files = [entry for entry in entries if _is_small(entry.path, apart)]
+        last = [entry for entry in files if entry.path == self._there(folder.done)]
+        for entry in entries:
+            if PurePosixPath(entry.path).name.startswith(ATTEMPT_PREFIX):
+                files += [one for one in listed(volume, entry.path) if PurePosixPath(one.path).name in OF_ATTEMPT]
+        for entry in files:
+            if entry not in last:
+                self._copy(volume, entry)
+        self._copy_containers(volume, folder)
+        for name in step.fetches:
+            self._copy_containers(self._volume(self.runs_volume), fetch_folder(self.store, name))
+        for entry in last:
+            self._copy(volume, entry)
+
+    def _copy_containers(self, volume: modal.Volume, folder: StepFolder) -> None:
+        """What they have spent. The record of one at work may change within a second, and keep its size."""
+        at_work = {f"{record.task}.json" for record in containers(folder) if not record.ended}
+        for entry in listed(volume, self._there(folder.containers)):
+            if (name := PurePosixPath(entry.path).name) in at_work:
+                self._copied.pop(entry.path, None)
+            if name.endswith(".json"):
+                self._copy(volume, entry)
+
+    def await_last_word(self, step: MirroredStep, *, live: bool) -> None:
+        """The container of a step that is done outlives it by a moment, which is paid. One that was killed says nothing
+        more, so none is waited for once its call has ended."""
+        if step.name in self._paid:
+            return
+        folder = self.store.folder(step.kind, step.key)
+        if not _have_ended(folder):
+            self._copy_containers(self._volume_of(step), folder)
+        if not live or _have_ended(folder):
+            self._paid.add(step.name)
+
+    def _copy(self, volume: modal.Volume, entry: Any) -> None:
+        """A file, unless it is here as it is there."""
+        if self._copied.get(entry.path) == (entry.size, entry.mtime):
+            return
+        text = read_text(volume, entry.path)
+        with self._writing:
+            target = self.store.root / entry.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, text)
+            self._copied[entry.path] = (entry.size, entry.mtime)
+
+    def _there(self, path: Path) -> str:
+        return path.relative_to(self.store.root).as_posix()
+
+    def _volume_of(self, step: MirroredStep) -> modal.Volume:
+        preprocess = step.kind is StepKind.PREPROCESS
+        return self._volume(self.cache_volume if preprocess else self.runs_volume)
+
+    def _volume(self, name: str) -> modal.Volume:
+        return self._volumes.setdefault(name, modal.Volume.from_name(name))
+
+
+def read_text(volume: modal.Volume, path: str) -> str:
+    return b"".join(volume.read_file(path)).decode(errors="replace")
+
+
+def listed(volume: modal.Volume, path: str) -> list[Any]:
+    """The entries of a folder on a Volume; none where there is no folder, or no Volume yet."""
+    try:
+        return list(volume.listdir(path))
+    except (modal.exception.NotFoundError, FileNotFoundError):
+        return []
+
+
+def _is_small(path: str, apart: str) -> bool:
+    """`apart`: the folder of a prepared dataset, whose small files are JSON."""
+    there = PurePosixPath(path)
+    return there.suffix == ".json" if str(there.parent) == apart else there.name in OF_STEP
+
+
+def _have_ended(folder: StepFolder) -> bool:
+    """Whether the container that began last on a step has said its last word."""
+    records = containers(folder)
+    return bool(records) and max(records, key=lambda record: record.began_at).ended

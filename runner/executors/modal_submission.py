@@ -1,0 +1,40 @@
+"""What a sweep has submitted to Modal, as it is kept on the runs Volume and here: its steps, and the names it uses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from modal_app.layout import SUBMISSION, Store
+from modal_app.step import StepKind
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Of a deployment, what reading needs."""
+
+    cache_volume: str
+    runs_volume: str
+    claims: str
+
+
+@dataclass(frozen=True, slots=True)
+class MirroredStep:
+    kind: StepKind
+    key: str
+    data_key: str
+    fetches: tuple[str, ...] = ()
+    """The jobs that first fetch what a dataset and its runs read from the hub."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}/{self.key}"
+
+
+def read_submission(store: Store, sweep: str) -> tuple[Names, list[MirroredStep]]:
+    """What a sweep of the mirror has submitted, and under which names. Raises FileNotFoundError when it has not."""
+    raw = json.loads((store.sweeps / sweep / SUBMISSION).read_text(encoding="utf-8"))
+    steps = [
+        MirroredStep(**one | {"kind": StepKind(one["kind"]), "fetches": tuple(one["fetches"])}) for one in raw["steps"]
+    ]
+    return Names(**raw["names"]), steps
