@@ -1,0 +1,123 @@
+"""The fake's HTTP side: GraphQL, the file stream, and the uploads that their answers name."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from tests.wandb_server.artifacts import artifact
+from tests.wandb_server.graphql import answer
+from tests.wandb_server.records import Run, World
+
+KEY = "local" + "0" * 40
+"""The SDK wants 40 characters or more."""
+
+
+@dataclass
+class WandbServer:
+    url: str
+    world: World = field(default_factory=World)
+
+    def environment(self) -> Mapping[str, str]:
+        """What points the SDK here, and at nothing else."""
+        return {
+            "WANDB_BASE_URL": self.url,
+            "WANDB_API_KEY": KEY,
+            "WANDB_ERROR_REPORTING": "false",
+            "WANDB_SILENT": "true",
+        }
+
+    def runs(self, project: str = "axosweep") -> dict[str, Run]:
+        """By id."""
+        return {name: run for (where, name), run in self.world.runs.items() if where == project}
+
+
+@contextlib.contextmanager
+def serve_wandb() -> Iterator[WandbServer]:
+    server = _Quiet(("127.0.0.1", 0), _Handler)
+    wandb = server.wandb = WandbServer(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield wandb
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+    wandb: WandbServer
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that is killed resets its connection: no news."""
+        import sys
+
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Quiet
+
+    def do_POST(self) -> None:
+        wandb, body, path = self.server.wandb, self._body(), unquote(urlsplit(self.path).path)
+        if path == "/graphql":
+            self._send(200, json.dumps(answer(wandb.world, wandb.url, json.loads(body))).encode())
+        elif path.startswith("/files/") and path.endswith("/file_stream"):
+            _, project, name = path.removeprefix("/files/").removesuffix("/file_stream").split("/")
+            with wandb.world.lock:
+                run = wandb.world.find(project, name)
+                assert run is not None
+                run.stream(json.loads(body))
+                wandb.world.asked["file_stream"] += 1
+            self._send(200, b"{}")
+        else:
+            self._send(404, b"{}")  # telemetry
+
+    def do_PUT(self) -> None:
+        content, parts = self._body(), unquote(urlsplit(self.path).path).lstrip("/").split("/")
+        world = self.server.wandb.world
+        with world.lock:
+            match parts:
+                case ["storage", project, run, *name]:
+                    world.runs[project, run].files["/".join(name)] = content
+                case ["artifact-manifest", key]:
+                    artifact(world, key).manifest = content
+                case ["artifact-file", key, *name]:
+                    artifact(world, key).files["/".join(name)] = content
+                case _:
+                    self._send(404, b"{}")
+                    return
+        self._send(200, b"")
+
+    def do_GET(self) -> None:
+        match unquote(urlsplit(self.path).path).lstrip("/").split("/"):
+            case ["storage", project, run, *name]:
+                content = self.server.wandb.world.runs[project, run].files["/".join(name)]
+                self._send(200, content)
+            case _:
+                self._send(404, b"{}")
+
+    def _body(self) -> bytes:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        return gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+
+    def _send(self, code: int, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Silence."""

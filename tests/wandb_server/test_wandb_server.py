@@ -1,0 +1,111 @@
+"""The fake W&B holds what the unmodified SDK sends, and gives it back as the SDK's own reader asks for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.wandb_server import WandbServer, serve_wandb
+
+PROJECT = "project"
+TRAIN = """
+import sys, wandb
+mode, first, exit_code, id = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+run = wandb.init(project="project", id=id, name="lora_r=8", resume="allow", group="sweep-a", job_type="train",
+                 tags=["mine"], mode=mode, config={"lora_r": 8})
+for step in range(first, first + 3):
+    run.log({"train/global_step": step, "train/loss": 1 / (step + 1)})
+with open("note.txt", "w") as file:
+    file.write(f"attempt at {first}")
+artifact = wandb.Artifact("note", type="text")
+artifact.add_file("note.txt")
+run.log_artifact(artifact)
+if exit_code == 9:
+    run.mark_preempting()
+run.finish(exit_code=exit_code)
+"""
+READ = """
+import json, wandb
+runs = wandb.Api().runs("project", filters={"$or": [{"group": "sweep-a"}, {"tags": {"$in": ["sweep:sweep-a"]}}]})
+first = runs[0]
+first.tags.append("sweep:sweep-b")
+first.summary["dollars"] = 1.5
+first.update()
+others = len(wandb.Api().runs("project", filters={"group": "sweep-b"}))
+print(json.dumps([len(runs), others, first.state, dict(first.config), first.history(pandas=False),
+                  [row["_step"] for row in first.scan_history()], sorted(file.name for file in first.files())]))
+"""
+
+
+def sdk(server: WandbServer, folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *words], env={**os.environ, **server.environment(), "WANDB_DIR": str(folder)}, cwd=folder,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WandbServer, Path, list[str]]]:
+    """A run that failed online and was resumed, then twice offline, and synced; and its states on the way."""
+    folder = tmp_path_factory.mktemp("sdk")
+    with serve_wandb() as server:
+        states = []
+        for first, code in ((0, 1), (3, 9), (6, 0)):
+            sdk(server, folder, "-c", TRAIN, "online", str(first), str(code), "one")
+            states.append(server.runs(PROJECT)["one"].state)
+        for first in (9, 12):
+            sdk(server, folder, "-c", TRAIN, "offline", str(first), "0", "one")
+        sdk(server, folder, "-m", "wandb", "sync", *map(str, sorted((folder / "wandb").glob("offline-run-*"))))
+        yield server, folder, states
+        assert not server.world.unknown
+
+
+Lived = tuple[WandbServer, Path, list[str]]
+
+
+def test_a_run_is_what_the_sdk_said_of_it(lived: Lived) -> None:
+    run = lived[0].runs(PROJECT)["one"]
+    assert (run.group, run.job_type, run.display_name) == ("sweep-a", "train", "lora_r=8")
+    assert run.settings["lora_r"] == 8
+
+
+def test_a_run_that_failed_or_was_preempted_is_told_apart_from_one_that_finished(lived: Lived) -> None:
+    assert lived[2] == ["failed", "preempted", "finished"]
+
+
+def test_a_resumed_run_and_synced_fragments_are_one_run_with_continuous_steps(lived: Lived) -> None:
+    run = lived[0].runs(PROJECT)["one"]
+    assert [row["_step"] for row in run.history] == list(range(15))
+    assert run.values("train/loss") == {step: pytest.approx(1 / (step + 1)) for step in range(15)}
+
+
+def test_artifacts_have_their_bytes(lived: Lived) -> None:
+    artifacts = lived[0].world.artifacts
+    assert [one.files["note.txt"] for one in artifacts] == [
+        f"attempt at {first}".encode() for first in (0, 3, 6, 9, 12)
+    ]
+    assert all(one.state == "COMMITTED" and b"note.txt" in one.manifest for one in artifacts)
+
+
+def test_the_reader_of_the_sdk_finds_runs_by_group_or_tag_and_may_change_them(lived: Lived) -> None:
+    server, folder, _ = lived
+    count, others, state, config, history, scanned, files = _read(server, folder)
+    assert (count, others, state, config) == (1, 0, "finished", {"lora_r": 8})
+    assert [row["train/global_step"] for row in history] == list(range(15))
+    assert scanned == list(range(15))
+    assert "wandb-metadata.json" in files
+    run = server.runs(PROJECT)["one"]
+    assert (run.tags, run.summary["dollars"], run.state) == (["mine", "sweep:sweep-b"], 1.5, "finished")
+
+
+def _read(server: WandbServer, folder: Path) -> Any:
+    return json.loads(sdk(server, folder, "-c", READ))
