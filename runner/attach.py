@@ -10,10 +10,11 @@ from rich.text import Text
 
 from modal_app.layout import Store
 from runner import report, terminal
-from runner.compare import Row, compare_sweep, label
+from runner.compare import Row, compare_sweep
 from runner.errors import SweepError
 from runner.finding import sweep_in
 from runner.ledger import sweep_ids
+from runner.params import label
 from runner.store import store_of
 
 EXIT_FAILED_RUN = 1

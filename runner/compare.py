@@ -18,13 +18,11 @@ from modal_app.step import StepKind
 from runner.costs import allocated, containers, facts_of, run_bill, sweep_rates
 from runner.ledger import Ledger, SweepRun
 from runner.metrics import read_curves
+from runner.params import flat, told_apart
 from runner.prices import Rates
 from runner.standing import Unbegun, standing, unbegun
-from runner.types import Experiment
 
 OBJECTIVE = "eval_loss"
-MOST_PARAMS = 12
-"""More columns than these tell nobody what a run is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,64 +69,10 @@ def compare_sweep(store: Store, sweep: str) -> list[Row]:
     return _ranked(rows)
 
 
-def differing_params(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of each config, what is not the same in all; a key that only repeats another one (alpha = 2r) is left out.
-
-    >>> differing_params([{"lora_r": 8, "lora_alpha": 16, "seed": 1}, {"lora_r": 16, "lora_alpha": 32, "seed": 1}])
-    [{'lora_r': 8}, {'lora_r': 16}]
-    """
-    names = dict.fromkeys(name for config in configs for name in config)
-    columns: dict[str, tuple[str, ...]] = {}
-    for name in sorted(names, key=_telling_first):
-        values = tuple(json.dumps(config.get(name), sort_keys=True) for config in configs)
-        if len(set(values)) > 1 and not any(_same_partition(values, seen) for seen in columns.values()):
-            columns[name] = values
-    return [{name: config.get(name) for name in columns} for config in configs]
-
-
-def told_apart(configs: Sequence[Mapping[str, Any]], asked: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """What each run is known by: the parameters that differ, or, where too many do, the words it was asked for with.
-
-    A sweep over base=a.yml,b.yml may differ in anything.
-    """
-    params = differing_params(configs)
-    if not params or len(params[0]) <= MOST_PARAMS:
-        return params
-    words = [{key: value for word in words for key, _, value in [word.partition("=")]} for words in asked]
-    shorter = differing_params(words)
-    distinct = {tuple(one.values()) for one in shorter}
-    return shorter if len(distinct) == len(configs) else params
-
-
-def params_of(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
-    """What each of them is known by among the others."""
-    return told_apart([flat_experiment(one) for one in experiments], [one.overrides for one in experiments])
-
-
-def flat_experiment(experiment: Experiment) -> dict[str, Any]:
-    """An experiment's config and where it runs, one level deep with dotted names."""
-    gpu, data = experiment.gpu, experiment.data
-    return _flat(experiment.axolotl, {"type": gpu.type, "count": gpu.count}, {"limit": data.limit, "seed": data.seed})
-
-
 def flat_run(store: Store, run: SweepRun) -> dict[str, Any]:
     """The same of a run that was asked for earlier; empty when nothing of it was kept."""
     identity = read_json(store.folder(StepKind.TRAIN, run.key).identity)
-    return _flat(identity.get("axolotl", {}), identity.get("gpu", {}), identity.get("data", {}))
-
-
-def label(params: Mapping[str, Any]) -> str:
-    """Parameters as they are written on the command line."""
-    return " ".join(f"{name}={show_value(value)}" for name, value in params.items())
-
-
-def show_value(value: Any) -> str:
-    """A parameter's value in a table or a label: numbers short, paths by their last two parts."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, str) and value.startswith("/"):
-        return "/".join(value.split("/")[-2:])
-    return "" if value is None else str(value)
+    return flat(identity.get("axolotl", {}), identity.get("gpu", {}), identity.get("data", {}))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -138,38 +82,6 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     return loaded if isinstance(loaded, dict) else {}
-
-
-_TELLING = ("learning_rate", "lora_r", "base_model", "datasets", "gpu", "seed", "data")
-
-
-def _telling_first(name: str) -> tuple[int, str]:
-    """Names that people think in come before those that only follow from them."""
-    root = name.split(".")[0]
-    return (_TELLING.index(root) if root in _TELLING else len(_TELLING), name)
-
-
-def _same_partition(one: Sequence[str], other: Sequence[str]) -> bool:
-    pairs = set(zip(one, other, strict=True))
-    return len(pairs) == len(set(one)) == len(set(other))
-
-
-def _flat(axolotl: Mapping[str, Any], gpu: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    _flatten(dict(axolotl), "", flat)
-    _flatten({"gpu": dict(gpu), "data": dict(data)}, "", flat)
-    return flat
-
-
-def _flatten(value: Any, prefix: str, into: dict[str, Any]) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _flatten(item, f"{prefix}.{key}" if prefix else str(key), into)
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        for index, item in enumerate(value):
-            _flatten(item, f"{prefix}.{index}", into)
-    else:
-        into[prefix] = value
 
 
 def _row(store: Store, run: SweepRun, params: Mapping[str, Any], lost: Unbegun, rates: Rates | None) -> Row:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 NOT_METRICS = frozenset({"step", "attempt", "time"})
+NOT_FINITE = "not_finite"
+"""In a line: the names whose value was NaN or infinite, which JSON cannot say."""
+
+PROGRESS = frozenset({"epoch", "seconds", "tokens"})
+"""How far a run was: curves of these are axes, and nothing to compare by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,34 +29,66 @@ class Curves:
         """The last step that logged anything."""
         return max((max(points) for points in self.by_name.values() if points), default=None)
 
+    @property
+    def metrics(self) -> list[str]:
+        """The names that runs can be compared by."""
+        return [name for name in self.by_name if name not in PROGRESS]
+
     def first(self, name: str) -> float | None:
         points = self.by_name.get(name)
-        return points[min(points)] if points else None
+        return next(iter(points.values())) if points else None
 
     def final(self, name: str) -> float | None:
         points = self.by_name.get(name)
         return points[max(points)] if points else None
 
-    def best(self, name: str) -> float | None:
-        """The smallest value; values that are not numbers (NaN) never win."""
-        points = self.by_name.get(name, {})
-        return min((value for value in points.values() if value == value), default=None)
+    def best(self, name: str, *, maximize: bool = False) -> float | None:
+        """The smallest value, or the largest; NaN and infinity never win."""
+        finite = filter(math.isfinite, self.by_name.get(name, {}).values())
+        return max(finite, default=None) if maximize else min(finite, default=None)
+
+    def most(self, name: str) -> float | None:
+        """The largest value; None where there is none above zero."""
+        highest = self.best(name, maximize=True)
+        return highest if highest and highest > 0 else None
 
 
 def read_curves(path: Path) -> Curves:
     """The curves in a metrics.jsonl; empty when there is none yet. A torn last line is left out."""
-    collected: dict[str, dict[int, float]] = {}
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         lines = []
-    for line in lines:
+    collected: dict[str, dict[int, float]] = {}
+    for row in _rows(lines):
         try:
-            row = json.loads(line)
             step = int(row["step"])
         except (ValueError, KeyError, TypeError):
             continue
         for name, value in row.items():
-            if name not in NOT_METRICS and isinstance(value, int | float) and not isinstance(value, bool):
+            if type(value) in (float, int) and name not in NOT_METRICS:  # a bool is an int to isinstance
                 collected.setdefault(name, {})[step] = float(value)
-    return Curves({name: dict(sorted(points.items())) for name, points in collected.items()})
+        for name in row.get(NOT_FINITE, ()):
+            collected.setdefault(name, {})[step] = math.nan
+    return Curves({name: _ascending(points) for name, points in collected.items()})
+
+
+def _rows(lines: list[bytes]) -> Iterable[Any]:
+    """Every whole line parsed; in one go where all of them are whole, as they are but for a kill."""
+    whole = [line for line in lines if line]
+    try:
+        return list(json.loads(b"[" + b",".join(whole) + b"]"))
+    except ValueError:
+        return [row for line in whole for row in _parsed(line)]
+
+
+def _parsed(line: bytes) -> list[Any]:
+    try:
+        return [json.loads(line)]
+    except ValueError:
+        return []
+
+
+def _ascending(points: dict[int, float]) -> dict[int, float]:
+    in_order = all(one < other for one, other in itertools.pairwise(points))
+    return points if in_order else dict(sorted(points.items()))

@@ -9,9 +9,10 @@ from typing import Any
 
 from modal_app.layout import Store
 from modal_app.step import StepKind
-from runner.compare import flat_experiment, flat_run, label, read_json, show_value, told_apart
+from runner.compare import flat_run, read_json
 from runner.finding import sweep_in
 from runner.ledger import Ledger, SweepRun
+from runner.params import flat_experiment, label, show_value, told_apart
 from runner.types import Plan, Run
 
 TRAINER = "the trainer's lock"

@@ -19,9 +19,10 @@ from rich.text import Text
 
 from modal_app.layout import SUBMISSION, Store
 from runner import terminal
-from runner.compare import Row, label, params_of, read_json, show_value
+from runner.compare import Row, read_json
 from runner.costs import SweepCost, money, sweep_cost
 from runner.ledger import Ledger
+from runner.params import label, params_of, show_value
 from runner.status import SweepStatus
 from runner.store import is_mirror
 from runner.types import Plan, PlannedRun
@@ -68,6 +69,11 @@ def show_plan(
     if done:
         rest = "nothing to do" if done == len(plan.runs) else f"{len(plan.pending)} to train"
         console.print(f"{_count(done, 'run')} finished before, skipped; {rest}.")
+
+
+def names_of(plan: Plan) -> dict[str, str]:
+    """What each run is called, by its key: what tells it from the others."""
+    return {planned.run.key: params or planned.run.key for planned, params in _with_params(plan.runs)}
 
 
 def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool) -> None:
