@@ -111,15 +111,14 @@ class World:
 
     def upsert(self, given: dict[str, Any]) -> tuple[Run, bool]:
         """A run by its storage id or its name, made when it is not there; and whether it was."""
-        if given.get("id"):
-            run = next(run for run in self.runs.values() if given["id"] in (run.storage_id, run.name))
-            run.upsert(given)
-            return run, False
         project = given.get("project") or "uncategorized"
-        found = self.find(project, given.get("name"))
+        if given.get("id"):
+            found = next(run for run in self.runs.values() if given["id"] in (run.storage_id, run.name))
+        else:
+            found = self.find(project, given.get("name"))
         run = found or Run(given.get("entity") or ENTITY, project, given["name"], len(self.runs) + 1)
-        self.runs[project, run.name] = run
-        if run.state != "running":  # another attempt
+        self.runs[run.project, run.name] = run
+        if given.get("host"):  # a process begins on it, and not a reader that changes it
             run.state, run.preempting = "running", False
         run.upsert(given)
         return run, found is None
