@@ -15,6 +15,7 @@ import modal.exception
 from modal_app import volumes
 from modal_app.claims import claim, end, go_on, hand_on, leave_to
 from modal_app.remote import Job
+from modal_app.step import StepKind
 from modal_app.work import CONTINUED, Ending, do_fetch, do_step
 
 
@@ -45,8 +46,7 @@ def _claim_and_do(text: str, work: Callable[[Job, str], Ending]) -> dict[str, An
     job, me = Job.from_json(text), modal.current_function_call_id() or ""
     claims = modal.Dict.from_name(job.claims, create_if_missing=True)
     claimant = claim(claims, job, me)
-    # See what has been put there since this container started: by its client, or by another call of this job.
-    volumes.reload([modal.Volume.from_name(name) for name in (job.cache_volume, job.runs_volume)])
+    _see_what_others_wrote(job)
     waiting = job.read_waiting()
     if claimant != me:
         if (ended := leave_to(claims, claimant, job.name, waiting)) is not None:
@@ -62,3 +62,17 @@ def _claim_and_do(text: str, work: Callable[[Job, str], Ending]) -> dict[str, An
     end(claims, job, me, status, message)
     go_on(claims, me, waiting, status)
     return {"name": job.name, "status": status, "message": message}
+
+
+def _see_what_others_wrote(job: Job) -> None:
+    """Since this container started: its client, or another call of this job. Raises VolumeError.
+
+    Whether Modal reloads what is mounted read-only nobody has tried. A trainer that is refused goes on with what it
+    sees: as a rule it was started after its dataset was there.
+    """
+    cache, runs = modal.Volume.from_name(job.cache_volume), modal.Volume.from_name(job.runs_volume)
+    volumes.reload([runs])
+    if job.read_step().kind is StepKind.TRAIN:
+        volumes.reload_what_can_be([cache])
+    else:
+        volumes.reload([cache])

@@ -136,8 +136,9 @@ def _signal(pids: set[int], number: int) -> None:
 def _account(attempt: Attempt, failed: list[tuple[int, int]]) -> Failure:
     """Why the first one failed: the others usually did because it was gone."""
     rank, code = failed[0]
-    if code == -signal.SIGKILL:
-        return Failure(FailureReason.LOST, f"rank {rank} was killed by signal 9; it may have run out of memory")
+    if code < 0 and not attempt.failure(rank).exists():
+        why = "; it may have run out of memory" if code == -signal.SIGKILL else f" ({signal.strsignal(-code)})"
+        return Failure(FailureReason.LOST, f"rank {rank} was killed by signal {-code}{why}")
     for number, _ in failed:
         if (account := attempt.failure(number)).exists():
             return Failure.from_json(account.read_text(encoding="utf-8"))

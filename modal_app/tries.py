@@ -1,8 +1,8 @@
 """How often a step is tried on Modal. Standard library.
 
 An attempt is put down on the Volume before its worker starts, so that one that kills its container at once has
-counted. What counts is an attempt that ended without a word, whether the container died or the worker alone. What does
-not count is one that Modal asked to stop: that is not the run's doing, and the call has noted it.
+counted. What counts is an attempt that died: its container, its worker, or a rank of several. What does not count is
+one that Modal asked to stop: that is not the run's doing, and the call has noted it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from modal_app.layout import Attempt, StepFolder
 from modal_app.state import lost
 from modal_app.step import FailureReason, Outcome, OutcomeStatus, write_atomically
 
-ASKED, OUT_OF_TIME = "asked", "out_of_time"
+ASKED, OUT_OF_TIME, GIVEN_UP = "asked", "out_of_time", "given_up"
 
 
 def put_down(folder: StepFolder, call: str) -> Attempt:
@@ -49,22 +49,43 @@ def note_exit(attempt: Attempt, pid: int, code: int) -> None:
 
 def is_handed_on(folder: StepFolder, call: str) -> bool:
     """Whether this call has come to its time limit already: it starts again when it died before it could end."""
-    attempts = folder.attempts()
-    about = _about(attempts[-1]) if attempts else {}
-    return about.get("call") == call and bool(about.get(OUT_OF_TIME))
+    about = _newest_of(folder, call)
+    return bool(about.get(OUT_OF_TIME))
+
+
+def has_failed(folder: StepFolder, call: str) -> bool:
+    """Whether this call has failed already, and died before it could say so. Asked for by another call, it may be
+    tried again."""
+    return bool(_newest_of(folder, call)) and is_final(folder.attempts()[-1])
+
+
+def is_final(attempt: Attempt) -> bool:
+    """Whether an attempt failed in a way that the next one would, too."""
+    outcome = _said(attempt)
+    return outcome is not None and outcome.status is OutcomeStatus.FAILED and not has_died(attempt)
+
+
+def has_died(attempt: Attempt) -> bool:
+    """Whether an attempt ended without a word, or by the death of one of its ranks."""
+    outcome = _said(attempt)
+    if outcome is None:
+        return True
+    died = outcome.status is OutcomeStatus.FAILED and outcome.reason is FailureReason.LOST
+    return died and not _about(attempt).get(GIVEN_UP)
 
 
 def lost_in_a_row(folder: StepFolder) -> int:
-    """How many of the newest attempts ended without a word, back to one that said how it ended."""
+    """How many of the newest attempts have died, back to one that ended in another way."""
     return len(list(_lost(folder)))
 
 
 def give_up(folder: StepFolder) -> Outcome:
     """Declare a step failed whose attempts die one after the other: somebody pays for each of them."""
     last = folder.attempts()[-1]
-    outcome = lost(last)
+    outcome = _said(last) or lost(last)
     message = f"given up after {lost_in_a_row(folder)} attempts in a row: {outcome.message}"
     outcome = replace(outcome, status=OutcomeStatus.FAILED, reason=FailureReason.LOST, message=message)
+    _note(last, **{GIVEN_UP: True})
     write_atomically(last.result, outcome.to_json())
     return outcome
 
@@ -80,9 +101,23 @@ def _lost(folder: StepFolder) -> Iterator[Attempt]:
     for attempt in reversed(folder.attempts()):
         if _about(attempt).get(ASKED):
             continue
-        if attempt.result.exists():
+        if not has_died(attempt):
             return
         yield attempt
+
+
+def _said(attempt: Attempt) -> Outcome | None:
+    try:
+        return Outcome.from_json(attempt.result.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def _newest_of(folder: StepFolder, call: str) -> dict[str, Any]:
+    """What is known of the newest attempt, when it is this call's."""
+    attempts = folder.attempts()
+    about = _about(attempts[-1]) if attempts else {}
+    return about if about.get("call") == call else {}
 
 
 def _note(attempt: Attempt, **words: Any) -> None:

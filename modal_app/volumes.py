@@ -32,16 +32,25 @@ def commit(volumes: Sequence[modal.Volume], pauses_s: Sequence[float] = PAUSES_S
 def commit_what_can_be(volumes: Sequence[modal.Volume], pauses_s: Sequence[float] = ()) -> None:
     """Each, whatever becomes of the others: while a worker has files open, a refusal is nothing to stop it for."""
     for volume in volumes:
-        try:
-            _insist(volume.commit, f"{volume.name} could not be committed now", pauses_s)
-        except VolumeError as error:
-            print(error, flush=True)
+        _try(volume.commit, f"{volume.name} could not be committed now", pauses_s)
 
 
 def reload(volumes: Sequence[modal.Volume]) -> None:
     """Nothing of this container may be open on them. Raises VolumeError."""
     for volume in volumes:
         _insist(volume.reload, f"{volume.name} could not be reloaded", PAUSES_S)
+
+
+def reload_what_can_be(volumes: Sequence[modal.Volume], pauses_s: Sequence[float] = PAUSES_S) -> None:
+    for volume in volumes:
+        _try(volume.reload, f"{volume.name} could not be reloaded", pauses_s)
+
+
+def _try(act: Callable[[], None], complaint: str, pauses_s: Sequence[float]) -> None:
+    try:
+        _insist(act, complaint, pauses_s)
+    except VolumeError as error:
+        print(error, flush=True)
 
 
 def _insist(act: Callable[[], None], complaint: str, pauses_s: Sequence[float]) -> None:

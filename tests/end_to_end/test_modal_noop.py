@@ -233,6 +233,8 @@ def test_attached_to_from_elsewhere_a_sweep_is_what_it_is_here(
     on_modal: Axosweep, server: ModalServer, tmp_path: Path
 ) -> None:
     finish(on_modal, "-m", "lora=r8,r16", *ON_GPUS)
+    for call in server.function_calls():
+        server.expire(call.id)  # as after seven days: what is known is on the Volumes
     sweep = on_modal.json("compare")["sweep"]
     elsewhere = beside(on_modal, server, Store(tmp_path / "elsewhere"))
     attached = elsewhere.run("attach", sweep)
@@ -300,6 +302,24 @@ class TestSlowSteps:
         assert len(server.function_calls("train")) == 1
         finish(on_modal, "-m", "lora=r8,r16", *ON_GPUS)
         assert attempts(server, on_modal) == [1] * 3
+
+    def test_one_of_two_runs_is_cancelled_while_both_train_and_the_other_goes_on(
+        self, on_modal: Axosweep, server: ModalServer
+    ) -> None:
+        client = on_modal.start("-m", "lora=r8,r16", *ON_GPUS)
+        server.wait_until(lambda: server.function_calls("train"), 60)
+        runs = server.volume_tree(RUNS) / "runs"
+        server.wait_until(lambda: len(list(runs.glob("*/attempt-1/container.json"))) == 2, 60)
+        cancelled, kept = sorted(path.name for path in runs.iterdir())
+        at = time.time()
+        done = on_modal.run("cancel", cancelled)
+        assert "1 ended" in done.stdout, done.stderr
+        ended = [task.ended_at for task in server.tasks("train") if task.ended_at]
+        assert len(ended) == 1, "the other one still trains"
+        assert ended[0] < at + 3 + 5, "the grace time, and what the command itself takes"
+        client.communicate(timeout=60)
+        rows = {row["key"]: row["status"] for row in on_modal.json("compare")["runs"]}
+        assert rows == {cancelled: "stopped", kept: "succeeded"}
 
     def test_a_cancelled_sweep_is_stopped_and_its_line_goes_on_with_it(
         self, on_modal: Axosweep, server: ModalServer

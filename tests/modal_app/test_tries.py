@@ -8,7 +8,7 @@ import pytest
 from modal_app import tries
 from modal_app.attempt import begin
 from modal_app.layout import Attempt, StepFolder, Store
-from modal_app.step import Outcome, OutcomeStatus, Step, StepKind
+from modal_app.step import FailureReason, Outcome, OutcomeStatus, Step, StepKind
 
 RUN = Step(StepKind.TRAIN, "run", {}, "data")
 
@@ -18,8 +18,8 @@ def folder(tmp_path: Path) -> StepFolder:
     return Store(tmp_path).folder(RUN.kind, RUN.key)
 
 
-def say(attempt: Attempt, status: OutcomeStatus) -> None:
-    attempt.result.write_text(Outcome(status, attempt.number, 1.0, 2.0).to_json())
+def say(attempt: Attempt, status: OutcomeStatus, reason: FailureReason | None = None) -> None:
+    attempt.result.write_text(Outcome(status, attempt.number, 1.0, 2.0, reason, "it said").to_json())
 
 
 def test_only_attempts_that_ended_without_a_word_count_and_only_those_since_the_last_word(folder: StepFolder) -> None:
@@ -75,3 +75,20 @@ def test_who_is_given_up_has_failed_and_says_how_its_last_attempt_died(folder: S
     assert outcome.status is OutcomeStatus.FAILED
     assert outcome.message.startswith("given up after 2 attempts in a row: its process was killed by signal 9")
     assert tries.lost_in_a_row(folder) == 0, "asked for again, it has its attempts again"
+
+
+def test_a_rank_that_was_killed_is_a_death_too_until_it_is_given_up(folder: StepFolder) -> None:
+    say(tries.put_down(folder, "fc-1"), OutcomeStatus.FAILED, FailureReason.LOST)
+    tries.put_down(folder, "fc-1")
+    say(last := tries.put_down(folder, "fc-1"), OutcomeStatus.FAILED, FailureReason.LOST)
+    assert tries.lost_in_a_row(folder) == 3
+    assert not tries.has_failed(folder, "fc-1")
+    assert tries.give_up(folder).message == "given up after 3 attempts in a row: it said"
+    assert tries.lost_in_a_row(folder) == 0
+    assert tries.is_final(last)
+
+
+def test_a_failure_is_the_word_of_the_call_that_failed_and_of_no_other(folder: StepFolder) -> None:
+    say(tries.put_down(folder, "fc-1"), OutcomeStatus.FAILED, FailureReason.CONFIG)
+    assert tries.has_failed(folder, "fc-1")
+    assert not tries.has_failed(folder, "fc-2"), "asked for again"
