@@ -13,7 +13,7 @@ PHASE_AFTER = {"": "import", "import": "config", "config": "prepare", "prepare":
 
 
 class Clock:
-    """Books the time since the last booking on a phase: import, config, prepare, load, train, eval, save."""
+    """Books the time since the last booking on a phase: import, config, prepare, load, first, train, eval, save."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -54,7 +54,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self._write_state(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._rank.clock.book("train")
+        # The first step warms up and compiles: what it takes says nothing of the next ones.
+        self._rank.clock.book("first" if state.global_step == self._resumed_from + 1 else "train")
         last = state.global_step >= state.max_steps
         if last and self._has_eval_rows():
             control.should_evaluate = True

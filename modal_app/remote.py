@@ -132,6 +132,8 @@ class Watch:
     """Modal has asked the call to stop, and the worker has been asked in its turn: it may be saving a checkpoint."""
     stop_at: float = math.inf
     """When the worker is asked to stop, as time.monotonic() tells it."""
+    kill_at: float = math.inf
+    """When it is killed, if it still runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,13 +194,18 @@ def _run(script: str, words: list[str], watch: Watch, variables: Mapping[str, st
 def _wait(process: subprocess.Popen[str], watch: Watch) -> Ended:
     out_of_time = False
     while True:
-        left_s = math.inf if out_of_time else max(0.0, watch.stop_at - time.monotonic())
+        left_s = max(0.0, (watch.kill_at if out_of_time else watch.stop_at) - time.monotonic())
         try:
             return Ended(process.pid, process.wait(min(TICK_S, left_s)), out_of_time)
         except subprocess.TimeoutExpired:
-            if not out_of_time and time.monotonic() >= watch.stop_at:
+            now = time.monotonic()
+            if not out_of_time and now >= watch.stop_at:
                 out_of_time = True
-                _signal(process, signal.SIGTERM)  # Modal's timeout is what ends one that does not listen
+                # Without a `kill_at`, Modal's timeout is what ends one that does not listen.
+                _signal(process, signal.SIGTERM)
+            elif out_of_time and now >= watch.kill_at:
+                _signal(process, signal.SIGKILL)
+                return Ended(process.pid, process.wait(), out_of_time)
             else:
                 watch.tick()
 

@@ -38,6 +38,19 @@ class Tracking:
     """The first sweep that runs it."""
     name: str = ""
     tags: tuple[str, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """What the sweep varies, under the names it was asked by."""
+    commit: str = ""
+    """Of the checkout that axosweep was started from; empty when it was none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a step may cost: its part of a sweep's budget. In no key."""
+
+    dollars: float
+    seconds: float
+    """As many as these dollars pay, of all containers of all its attempts together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,8 @@ class Step:
     """Extra process environment. Never a secret: it is sent in clear."""
     sweep: str = ""
     """The sweep on whose behalf it is started."""
+    share: Share | None = None
+    """Where the sweep has a budget: what this step may take of it."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -67,13 +82,14 @@ class Step:
     @classmethod
     def from_json(cls, text: str) -> Step:
         raw = json.loads(text)
-        tracking = raw.pop("tracking")
+        tracking, share = raw.pop("tracking"), raw.pop("share", None)
         return cls(
             **raw
             | {
                 "kind": StepKind(raw["kind"]),
                 "device": Device(raw["device"]),
                 "tracking": Tracking(**tracking | {"tags": tuple(tracking["tags"])}),
+                "share": share and Share(**share),
             }
         )
 
@@ -94,6 +110,8 @@ class FailureReason(StrEnum):
     NAN = "nan"
     PREEMPTED = "preempted"
     TIMEOUT = "timeout"
+    BUDGET = "budget"
+    """Stopped, with a checkpoint: its share of the sweep's budget is spent."""
     LOST = "lost"
     ERROR = "error"
     """None of the others: the message says what."""

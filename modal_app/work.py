@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,13 +15,13 @@ from pathlib import Path
 
 import modal
 
-from modal_app import checkpoints, remote, tries, volumes
+from modal_app import budget, checkpoints, remote, tries, volumes
 from modal_app.hub import FETCH, item_of
 from modal_app.layout import Attempt, StepFolder
 from modal_app.meter import CPU_STEP, GPU_STEP, Meter
 from modal_app.remote import Ended, Job, Watch
 from modal_app.state import lost
-from modal_app.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
+from modal_app.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind, write_atomically
 
 Ending = tuple[str, str]
 """An OutcomeStatus, or CONTINUED, and a message."""
@@ -41,7 +42,7 @@ def do_step(job: Job, call: str) -> Ending:
     def resumable() -> int:
         return 0 if step.config.get("save_only_model") else checkpoints.newest_step(folder.model)
 
-    return _do(job, call, folder, lambda attempt, watch: remote.run_worker(step, watch), resumable)
+    return _do(job, call, folder, lambda attempt, watch: remote.run_worker(step, watch), resumable, step.share)
 
 
 def do_fetch(job: Job, call: str) -> Ending:
@@ -59,14 +60,22 @@ def do_fetch(job: Job, call: str) -> Ending:
 
 
 def _do(
-    job: Job, call: str, folder: StepFolder, run: Callable[[Attempt, Watch], Ended], resumable: Callable[[], int]
+    job: Job,
+    call: str,
+    folder: StepFolder,
+    run: Callable[[Attempt, Watch], Ended],
+    resumable: Callable[[], int],
+    share: Share | None = None,
 ) -> Ending:
-    """`resumable`: how far the work would be, if it began again now."""
+    """`resumable`: how far the work would be, if it began again now. `share`: what it may cost."""
     stop_at, written = remote.stop_time(job.limit_s), _written(job)
     if folder.done.exists() or tries.is_handed_on(folder, call):
         return _end(job, call, folder, written)
     if tries.lost_in_a_row(folder) >= job.max_attempts:
         tries.give_up(folder)
+        return _end(job, call, folder, written)
+    if share and budget.is_spent(share, folder):
+        budget.fail(share, folder.attempts()[-1], _outcome(folder))
         return _end(job, call, folder, written)
     before = resumable()
     with _counted(job, call, folder, written) as (attempt, meter, asked):
@@ -75,9 +84,13 @@ def _do(
             meter.tick()
             volumes.commit_what_can_be(written)
 
-        ended = run(attempt, Watch(tick, asked, stop_at))
+        limits = budget.limits(share, folder) if share else budget.NO_LIMITS
+        first = limits.stop_at < stop_at  # else its time is over first
+        ended = run(attempt, Watch(tick, asked, min(stop_at, limits.stop_at), limits.kill_at if first else math.inf))
         tries.note_exit(attempt, ended.pid, ended.code)
-        if ended.out_of_time:
+        if ended.out_of_time and first and share:
+            budget.fail(share, attempt, _outcome(folder))
+        elif ended.out_of_time:
             _judge_stop(job, folder, attempt, advanced=resumable() > before)
         if not folder.done.exists() and tries.lost_in_a_row(folder) >= job.max_attempts:
             tries.give_up(folder)

@@ -24,6 +24,7 @@ from runner.shipped import shipped_root
 from runner.types import (
     Action,
     DataChoice,
+    DatasetSize,
     ExecutorChoice,
     Experiment,
     Gpu,
@@ -34,7 +35,7 @@ from runner.types import (
 )
 from runner.vocabulary import BASE, EXPERIMENT
 
-REQUEST_KEYS = ("action", "force", "json", "name", "store")
+REQUEST_KEYS = ("action", "budget", "confirm_above", "confirmed", "force", "json", "name", "store")
 """What the whole command is asked to do: the same for all its runs, so never swept."""
 
 
@@ -69,6 +70,7 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
         executor=executor,
         model=_model_facts(node, axolotl),
         prices=_prices(node, overrides),
+        sizes=_sizes(node),
     )
     return with_gpu(experiment)
 
@@ -91,6 +93,12 @@ def _prices(node: Mapping[str, Any], overrides: Sequence[str]) -> PriceTable | N
     return PriceTable(**{**values, "gpu": _mapping(values, "gpu"), "given": tuple(given)})
 
 
+def _sizes(node: Mapping[str, Any]) -> Mapping[str, DatasetSize]:
+    """Of datasets by their paths, with the keys that a size has."""
+    sizes = _mapping(node, "sizes") if node.get("sizes") else {}
+    return {path: DatasetSize(**_fields(sizes, path, DatasetSize)) for path in sizes}
+
+
 def _as_text(tracking: TrackingChoice) -> TrackingChoice:
     """Hydra reads a project named 2026 as a number; W&B and the process environment take text."""
     entity = None if tracking.entity is None else str(tracking.entity)
@@ -111,6 +119,9 @@ def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[
         store=None if config.store is None else str(config.store),
         json=bool(config.json),
         force=bool(config.force),
+        budget=config.budget,
+        confirm_above=config.confirm_above,
+        confirmed=bool(config.confirmed),
     )
 
 

@@ -4,10 +4,11 @@ with. Only reads, so whoever has the same files sees the same dollars.
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from modal_app.remote import FETCHED, mark_name
 from modal_app.step import StepKind
 from runner.gpus import kind_of_card
 from runner.ledger import SweepRun
-from runner.prices import Bill, Rates, bill
-from runner.types import Gpu
+from runner.prices import STALE_DAYS, Bill, Origin, Rates, bill, rates_from
+from runner.types import Gpu, PriceTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,23 @@ def sweep_rates(store: Store, sweep: str, keys: Sequence[str]) -> Rates | None:
         if submission.get("rates") and (path.parent.name == sweep or known & set(keys)):
             return Rates.from_json(submission["rates"])
     return None
+
+
+def planned_rates(store: Store, table: PriceTable, today: datetime.date) -> Rates:
+    """What a submission would be charged, without asking: as given, else as Modal said it last to this store, if that
+    is not long ago, else by the table."""
+    rates = rates_from(table, {}, today)
+    paths = sorted(store.sweeps.glob(f"*/{SUBMISSION}"), key=lambda path: path.stat().st_mtime)
+    said = _read(paths[-1]).get("rates") if paths else None
+    last = Rates.from_json(said) if said else None
+    if last is None or today - datetime.date.fromisoformat(last.date) > datetime.timedelta(days=STALE_DAYS):
+        return rates
+    modals = {
+        item: rate
+        for item, rate in last.rates.items()
+        if rate.origin is Origin.MODAL and rates.rates[item].origin is Origin.TABLE
+    }
+    return replace(rates, rates={**rates.rates, **modals}, date=last.date if modals else rates.date)
 
 
 def fetch_folder(store: Store, name: str) -> StepFolder:

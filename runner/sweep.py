@@ -17,6 +17,9 @@ from modal_app.step import StepKind, write_atomically
 from runner import report, terminal, trainer_environment
 from runner.compare import Row, compare_sweep, read_json
 from runner.content import ContentHashes, keep
+from runner.cost_budget import bound_line, confirm, refuse_above, refuse_senseless, with_shares
+from runner.cost_plan import PlanCost, plan_cost
+from runner.cost_words import cost_json, cost_lines
 from runner.errors import SweepError
 from runner.identity import identify_run, told_apart_by_gpu
 from runner.inputs import find_inputs, how_to_pin, identify, staged_name
@@ -26,12 +29,14 @@ from runner.plan_verb import beyond
 from runner.preflight.schema import Validator
 from runner.preflight.stage import Preflight
 from runner.progress import Progress
-from runner.store import open_store, store_of
+from runner.store import open_store, store_of, stores
 from runner.types import Action, ExecutorChoice, Experiment, Gpu, InputKind, Plan, PlannedRun, Request, Run, RunResult
 from runner.wiring import (
     executor_for,
     fresh_validator,
     one_executor,
+    pools_of,
+    rates_of,
     refuse_unplaceable,
     validator_of,
     verdicts_of,
@@ -63,6 +68,7 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     plan = make_plan(runs, request.name, lambda kind, key: store.folder(kind, key).done.exists())
     pending = {planned.run.key for planned in plan.pending}
     preflight.finished = frozenset(number for number, run in enumerate(runs) if run.key not in pending)
+    refuse_senseless(choice, request)
     refuse_unplaceable(choice, plan)
     # A launch in JSON ends in its rows: what precedes them must not stand on the same stream.
     console = terminal.messages() if request.json else terminal.results()
@@ -72,20 +78,22 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     if request.action is Action.PLAN:
         asked = _asked(preflight, plan, fresh_validator())
         more = beyond(plan, store, request, trainer=_trainer(choice), arguments=sys.argv[1:])
+        cost = _cost(plan, store, choice, request, ask=False)
         if as_json:
-            said = {**more.json, "preflight": preflight.as_json(schema_asked=asked)}
+            said = {**more.json, "cost": cost_json(cost), "preflight": preflight.as_json(schema_asked=asked)}
             report.show_plan(plan, store, as_json=True, beyond=said)
         else:
             preflight.show_rest(console)
-            for line in (*preflight.memory_lines(), *more.lines):
+            for line in (*preflight.memory_lines(), *_cost_lines(cost, plan, request), *more.lines):
                 console.print(line, markup=False, soft_wrap=True)
         preflight.refuse_blocked()  # after all that is worth knowing of it
+        refuse_above(cost, request)
         return []
     _refuse_unresolved(plan)
     if plan.pending and preflight.blocked:
         preflight.refuse(terminal.messages(), fresh_validator)
     if plan.pending:
-        _execute(plan, store, choice, preflight)
+        _execute(plan, store, choice, preflight, request)
     else:
         Ledger(store, plan.sweep).open(plan, _command())
     rows = compare_sweep(store, plan.sweep)
@@ -132,12 +140,33 @@ def _asked(preflight: Preflight, plan: Plan, validator: Validator | None, saying
     return True
 
 
-def _execute(plan: Plan, store: Store, choice: ExecutorChoice, preflight: Preflight) -> None:
+def _cost(plan: Plan, store: Store, choice: ExecutorChoice, request: Request, *, ask: bool) -> PlanCost:
+    rates = rates_of(choice, plan, store, ask=ask)
+    return plan_cost(plan, store, stores(request.store), rates, pools_of(choice, plan))
+
+
+def _cost_lines(cost: PlanCost, plan: Plan, request: Request) -> list[str]:
+    bound = [bound_line(cost, request)] if request.budget is not None and cost.runs else []
+    return [*cost_lines(cost, report.names_of(plan)), *bound]
+
+
+def _affordable(plan: Plan, store: Store, choice: ExecutorChoice, request: Request) -> Plan:
+    """The plan with its runs' shares of the budget. Raises SweepError for what is too dear, or not wanted so dear."""
+    cost = _cost(plan, store, choice, request, ask=True)
+    for line in _cost_lines(cost, plan, request):
+        terminal.messages().print(line, markup=False, soft_wrap=True)
+    refuse_above(cost, request)
+    confirm(cost, request)
+    return with_shares(plan, cost, request)
+
+
+def _execute(plan: Plan, store: Store, choice: ExecutorChoice, preflight: Preflight, request: Request) -> None:
     ledger = Ledger(store, plan.sweep)
     at_home = choice.type == "local"
     if not at_home:  # before anything is asked of anybody else
         _asked(preflight, plan, fresh_validator())
         preflight.refuse_blocked()
+        plan = _affordable(plan, store, choice, request)
     executor = executor_for(choice, plan, store, ledger)
     starts_now = at_home and not preflight.unasked([planned.run.experiment for planned in plan.pending])
     with validator_of(executor) as validator:

@@ -89,6 +89,14 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetSize:
+    """What the `sizes` node says of a dataset, for price estimates. In no key."""
+
+    rows: int
+    tokens_per_row: float
+
+
+@dataclass(frozen=True, slots=True)
 class PriceTable:
     """The `prices` node: what rented machines cost, US dollars a second. In no key."""
 
@@ -124,6 +132,8 @@ class Experiment:
     chosen: str = ""
     """Why these GPUs, where gpu=auto chose them."""
     prices: PriceTable | None = None
+    sizes: Mapping[str, DatasetSize] = field(default_factory=dict)
+    """Of datasets, by their paths, as their files in conf declare them."""
 
 
 class Action(StrEnum):
@@ -143,6 +153,12 @@ class Request:
     json: bool
     force: bool = False
     """Launch in spite of what preflight holds back, but for what cannot work."""
+    budget: float | None = None
+    """US dollars that the sweep may cost; None is no limit."""
+    confirm_above: float | None = None
+    """US dollars above which a launch on Modal asks first; None never asks."""
+    confirmed: bool = False
+    """Launch without asking."""
     diff: str | None = None
     """An earlier sweep that a plan is set beside."""
     write: str | None = None

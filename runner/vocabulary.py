@@ -18,7 +18,7 @@ AXOLOTL = "axolotl"
 EXPERIMENT = "experiment"
 BASE = "base"
 """base=FILE starts from an Axolotl config, as it is. A group to Hydra; its options are the files that were imported."""
-MODEL_FACTS = "model"
+MODEL_FACTS, DATASET_FACTS = "model", "sizes"
 
 Nodes = Mapping[str, "Nodes"]
 """Config keys as a tree; a leaf is empty."""
@@ -51,7 +51,7 @@ def read_vocabulary(project: Project | None = None) -> Vocabulary:
     nodes: dict[str, Any] = {}
     for content in contents.values():
         _merge(nodes, content)
-    for name in ("hydra", AXOLOTL, MODEL_FACTS):
+    for name in ("hydra", AXOLOTL, MODEL_FACTS, DATASET_FACTS):
         nodes.pop(name, None)
     sweeps, chosen = project.sweep_files(), _chosen(files[Path(ROOT_CONFIG)])
     writing = [group for group in chosen if _writes_axolotl(group, contents)]

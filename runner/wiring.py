@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +15,8 @@ from modal_app.layout import Store
 from modal_app.settings import Deployment
 from modal_app.step import Device
 from runner import trainer_environment
+from runner.cost_plan import Pool
+from runner.costs import planned_rates
 from runner.errors import SweepError
 from runner.executors.local import LocalExecutor, machine_slots
 from runner.executors.modal_gpus import placements
@@ -21,6 +25,7 @@ from runner.executors.workers import FreshWorkers, WarmWorkers, Workers
 from runner.inputs import staged_name
 from runner.ledger import Ledger
 from runner.preflight.schema import Validator
+from runner.prices import Rates
 from runner.types import ExecutorChoice, Experiment, InputKind, Plan
 from runner.verdicts import Verdicts
 
@@ -56,6 +61,30 @@ def executor_for(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledge
         case "modal":
             return _modal(choice, plan, store, ledger)
     raise SweepError(f"executor.type={choice.type}: there is no such executor; conf/executor has the choices.")
+
+
+def pools_of(choice: ExecutorChoice, plan: Plan) -> dict[str, Pool]:
+    """What each run that is not done shares with others, by its key."""
+    if choice.type == "modal":
+        return {key: Pool(str(one.variant), one.max_containers) for key, one in placements(plan, choice).items()}
+    processes = max((planned.step.processes for planned in plan.pending), default=1)
+    on_cpu = all(planned.step.device is Device.CPU for planned in plan.pending)
+    room = max((os.cpu_count() or 1) // processes, 1) if on_cpu else None
+    most = min((one for one in (room, choice.parallel) if one), default=None)
+    return {planned.run.key: Pool("this machine", most) for planned in plan.pending}
+
+
+def rates_of(choice: ExecutorChoice, plan: Plan, store: Store, *, ask: bool) -> Rates | None:
+    """What is charged for a plan, None where nothing is rented. `ask`: ask Modal, which may take some seconds; else it
+    is what Modal last said to this store, or the table."""
+    prices = plan.runs[0].run.experiment.prices
+    if choice.type != "modal" or prices is None:
+        return None
+    if not ask:
+        return planned_rates(store, prices, datetime.datetime.now(datetime.UTC).date())
+    from runner.executors.modal_rates import rates_now
+
+    return rates_now(prices)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from runner.cost_length import data_ranks
 from runner.preflight.data import batch_findings, data_findings, evaluation_findings, steps_of
 from runner.preflight.findings import Finding, Severity
 from runner.preflight.gpu import gpu_findings
@@ -49,9 +50,4 @@ def _of_sizes(experiment: Experiment) -> Iterator[Finding]:
 
 
 def data_parallel_ranks(experiment: Experiment) -> int:
-    """Processes that read rows of their own; those of context and tensor parallelism share theirs."""
-    shared = 1
-    for key in ("context_parallel_size", "sequence_parallel_degree", "tensor_parallel_size"):
-        size = experiment.axolotl.get(key)
-        shared *= size if isinstance(size, int) and size > 1 else 1
-    return max(experiment.gpu.count // shared, 1)
+    return data_ranks(experiment.axolotl, experiment.gpu.count)

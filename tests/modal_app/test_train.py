@@ -101,7 +101,7 @@ def test_a_fresh_process_gives_the_losses_of_a_fork(warm: Warm, trainer: Path, s
     assert evaluated == {0, 10, 20}
     facts = outcome(store, forked).facts
     assert (facts["step"], facts["max_steps"], facts["world_size"]) == (20, 20, 1)
-    assert set(facts["phases"]) == {"import", "config", "prepare", "load", "train", "eval", "save"}
+    assert set(facts["phases"]) == {"import", "config", "prepare", "load", "first", "train", "eval", "save"}
 
 
 def test_the_adapter_names_the_base_model_as_the_user_did(warm: Warm, store: Store) -> None:

@@ -48,7 +48,7 @@ def test_every_node_outside_axolotl_is_a_name() -> None:
         for name, below in read_vocabulary().nodes.items():
             assert name in config
             assert set(below) == (set(config[name]) if below else set())
-        assert set(config) == {*read_vocabulary().nodes, "axolotl", "model"}
+        assert set(config) == {*read_vocabulary().nodes, "axolotl", "model", "sizes"}
 
 
 def _sweep(root: Path, text: str) -> frozenset[str]:
