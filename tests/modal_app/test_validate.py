@@ -45,6 +45,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "with a plugin": {"plugins": [LIGER], "liger_glu_activation": "yes, please"},
     "after a plugin": {"liger_glu_activation": "yes, please"},
     "no such plugin": {"plugins": ["no.such.Plugin"]},
+    "asks the network": {"plugins": ["asks_the_network.Plugin"]},
     "starts servers": {
         "plugins": ["axolotl.integrations.nemo_gym.NemoGymPlugin"],
         "nemo_gym_enabled": True,
@@ -65,7 +66,8 @@ def _ask(trainer: Path, folder: Path, changes: Sequence[Mapping[str, Any]]) -> l
     configs = [{key: value for key, value in {**PLAIN, **one}.items() if value is not None} for one in changes]
     questions = [{"config": config, "capabilities": A100} for config in configs]
     (folder / QUESTIONS).write_text(json.dumps(questions))
-    home = {"HF_HOME": str(folder / "hub"), "HOME": str(folder / "home")}
+    (folder / "asks_the_network.py").write_text("import socket\nsocket.create_connection(('127.0.0.1', 1))\n")
+    home = {"HF_HOME": str(folder / "hub"), "HOME": str(folder / "home"), "PYTHONPATH": str(folder)}
     done = subprocess.run(
         [trainer, SCRIPT, folder], env={**os.environ, **home}, capture_output=True, text=True, check=False
     )
@@ -124,6 +126,11 @@ def test_a_plugins_own_keys_count_for_the_config_that_names_it_only(verdicts: Ma
 def test_validating_starts_nothing(verdicts: Mapping[str, Any]) -> None:
     """The plugin's own registration would clone a repository and start servers, in the home folder."""
     assert verdicts["starts servers"]["problems"] == []
+
+
+def test_validating_asks_nobody(verdicts: Mapping[str, Any]) -> None:
+    (problem,) = verdicts["asks the network"]["problems"]
+    assert "validated without the network" in problem["message"]
 
 
 def test_what_axolotl_only_logs_is_a_warning(verdicts: Mapping[str, Any]) -> None:
