@@ -1,139 +1,195 @@
-"""Ledger, folders and metrics -> rows: one per run, only the parameters that differ, ranked where ranking is fair.
+"""What is known of runs -> rows: one per run, only the parameters that differ, ranked where ranking is fair. Pure.
 
 Rows rank together only within one eval fingerprint: losses on different held-out rows say nothing of each other.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from modal_app.layout import Store
-from modal_app.state import Phase, StepState, observe
-from modal_app.step import StepKind
-from runner.costs import allocated, containers, facts_of, run_bill, sweep_rates
-from runner.ledger import Ledger, SweepRun
-from runner.metrics import read_curves
-from runner.params import flat, told_apart
-from runner.prices import Rates
-from runner.standing import Unbegun, standing, unbegun
+from modal_app.state import Phase
+from modal_app.step import FailureReason
+from runner.compare_flags import flags_of, not_finite
+from runner.compare_source import RunFacts, facts_of_sweep
+from runner.errors import SweepError, did_you_mean
+from runner.params import told_apart
+from runner.store import read_json as read_json
 
 OBJECTIVE = "eval_loss"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One run as it is compared. Losses are None until logged; seconds are those of its last attempt."""
+    """One run as it is compared. Numbers are null until there is something to tell, and where they are NaN."""
 
     key: str
+    """The run's key: its folder's name, and what `logs`, `cancel` and `compare` take."""
     params: Mapping[str, Any]
-    """Only what differs between the compared runs."""
+    """Only what differs between the compared runs, by dotted name."""
     status: str
+    """How it stands: pending, running, succeeded, stopped, lost, blocked, failed, or `failed (CLASS)`."""
     message: str
+    """Why it stands so, in a line; empty where all is well."""
     first: float | None
+    """The metric's first value. Of `eval_loss` that is the untrained model's."""
     best: float | None
+    """Its smallest value, or the largest with --maximize."""
     final: float | None
+    """Its last value: that of the adapter that was kept. Runs are ranked by it."""
     step: int | None
+    """The last optimizer step that logged anything."""
     max_steps: int | None
+    """The step at which it ends."""
     seconds: float | None
+    """Of its last attempt, from the worker's start to its end."""
     attempts: int
     eval_fingerprint: str | None
+    """Which held-out rows it is judged by; rows compare only where this is equal. Null: not known."""
     folder: str
+    """Where everything of it lies."""
     log: str
     """The newest attempt's; of a run that its dataset blocks, that dataset's. Empty before the first attempt."""
     is_best: bool = False
+    """The best among the finished runs of the same eval fingerprint."""
     gpu: str | None = None
-    """What its containers were given: `2 x h100`. None where nothing was rented, or no card was seen."""
+    """What its containers were given: `2 x h100`. Null where nothing was rented, or no card was seen."""
     paid_seconds: float | None = None
-    """Of all its containers, from their start to their last sign; None where nothing was rented."""
+    """Of all its containers, from their start to their last sign; null where nothing was rented."""
     dollars: float | None = None
-    """For these seconds; None where there is no price."""
+    """For these seconds; null where there is no price."""
     record: Mapping[str, Any] = field(default_factory=dict)
     """The run's facts: world size, phases, the manifest it read, and its containers where it was rented."""
+    data_key: str = ""
+    """The prepared dataset that it reads."""
+    sweeps: tuple[str, ...] = ()
+    """Those of the compared sweeps that have asked for it."""
+    overrides: tuple[str, ...] = ()
+    """What was asked beyond the defaults."""
+    store: str = ""
+    reason: str | None = None
+    """The class of a failure or of a stop: config, data, oom, nan, preempted, timeout, budget, lost, error."""
+    flags: tuple[str, ...] = ()
+    """Of diverged, flat, overfits."""
+    train_seconds: float | None = None
+    """Of the optimizer steps of all attempts."""
+    tokens: int | None = None
+    """Trained on, those that count in the loss."""
+    tokens_per_second: float | None = None
+    """`tokens` by `train_seconds`, of all its GPUs together."""
+    peak_memory_gib: float | None = None
+    """The most that was in use on one card; null on a CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What runs are compared by: a logged name, and whether more of it is better."""
+
+    name: str = OBJECTIVE
+    maximize: bool = False
 
 
 def compare_sweep(store: Store, sweep: str) -> list[Row]:
-    """The rows of a sweep, best first within each eval fingerprint, unfinished ones last.
+    """The rows of a sweep by eval loss, best first within each eval fingerprint, unfinished ones last.
 
     Raises SweepError when there is no such sweep.
     """
-    ledger = Ledger(store, sweep)
-    runs, lost = ledger.plan().runs, unbegun(ledger.records())
-    params = told_apart([flat_run(store, run) for run in runs], [run.overrides for run in runs])
-    rates = sweep_rates(store, sweep, [run.key for run in runs])
-    rows = [_row(store, run, values, lost, rates) for run, values in zip(runs, params, strict=True)]
-    return _ranked(rows)
+    return rows_from(facts_of_sweep(store, sweep))
 
 
-def flat_run(store: Store, run: SweepRun) -> dict[str, Any]:
-    """The same of a run that was asked for earlier; empty when nothing of it was kept."""
-    identity = read_json(store.folder(StepKind.TRAIN, run.key).identity)
-    return flat(identity.get("axolotl", {}), identity.get("gpu", {}), identity.get("data", {}))
+def rows_from(facts: Sequence[RunFacts], metric: Metric = Metric()) -> list[Row]:
+    """The same of what any source knows. Raises SweepError for a metric that none of these runs has logged."""
+    _check(metric, facts)
+    params = told_apart([one.config for one in facts], [one.overrides for one in facts])
+    return _ranked([(_row(one, values, metric), _rank(one, metric)) for one, values in zip(facts, params, strict=True)])
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is no file."""
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return loaded if isinstance(loaded, dict) else {}
+def metrics_of(facts: Sequence[RunFacts]) -> list[str]:
+    """Every metric that one of these runs has logged."""
+    return sorted({name for one in facts for name in one.curves.metrics})
 
 
-def _row(store: Store, run: SweepRun, params: Mapping[str, Any], lost: Unbegun, rates: Rates | None) -> Row:
-    folder = store.folder(StepKind.TRAIN, run.key)
-    state = observe(store, StepKind.TRAIN, run.key)
-    curves = read_curves(folder.metrics)
-    attempts = folder.attempts()
-    train_state = read_json(attempts[-1].train_state) if attempts else {}
-    stands = standing(store, run, state, lost)
-    rented = containers(folder)
-    cost = run_bill(store, run.key, rented, rates) if rented and rates else None
+def score(value: float | None, metric: Metric) -> float:
+    """The smaller, the better; infinite for what cannot win."""
+    if value is None or not math.isfinite(value):
+        return math.inf
+    return -value if metric.maximize else value
+
+
+def _check(metric: Metric, facts: Sequence[RunFacts]) -> None:
+    known = metrics_of(facts)
+    if metric.name == OBJECTIVE or metric.name in known:
+        return
+    there = f"There are: {', '.join(known)}." if known else "Nothing is logged yet."
+    raise SweepError(f"None of these runs has logged {metric.name}.{did_you_mean(metric.name, known)} {there}")
+
+
+def _row(facts: RunFacts, params: Mapping[str, Any], metric: Metric) -> Row:
+    curves = facts.curves
+    flags = flags_of(
+        curves,
+        ended=facts.status == Phase.SUCCEEDED,
+        nan=facts.reason == FailureReason.NAN or _broken(curves.final(metric.name)),
+    )
+    tokens = curves.most("tokens")
+    per_second = tokens / facts.train_seconds if tokens and facts.train_seconds else None
     return Row(
-        key=run.key,
+        key=facts.key,
         params=params,
-        status=stands.word,
-        message=stands.message,
-        first=curves.first(OBJECTIVE),
-        best=curves.best(OBJECTIVE),
-        final=curves.final(OBJECTIVE),
+        status=facts.status,
+        message=facts.message,
+        first=curves.first(metric.name),
+        best=curves.best(metric.name, maximize=metric.maximize),
+        final=curves.final(metric.name),
         step=curves.step,
-        max_steps=train_state.get("max_steps"),
-        seconds=state.outcome.seconds if state.outcome else None,
-        attempts=len(attempts),
-        eval_fingerprint=_eval_fingerprint(store, run, state),
-        folder=str(folder.path),
-        log=stands.log,
-        gpu=allocated(rented),
-        paid_seconds=sum(one.seconds for one in rented) if rented else None,
-        dollars=cost.dollars if cost else None,
-        record=dict(state.outcome.facts if state.outcome else {}) | facts_of(rented),
+        max_steps=facts.max_steps,
+        seconds=facts.seconds,
+        attempts=facts.attempts,
+        eval_fingerprint=facts.eval_fingerprint,
+        folder=facts.folder,
+        log=facts.log,
+        gpu=facts.gpu,
+        paid_seconds=facts.paid_seconds,
+        dollars=facts.dollars,
+        record=facts.record,
+        data_key=facts.data_key,
+        sweeps=facts.sweeps,
+        overrides=facts.overrides,
+        store=facts.store,
+        reason=facts.reason,
+        flags=flags,
+        train_seconds=facts.train_seconds,
+        tokens=None if tokens is None else round(tokens),
+        tokens_per_second=None if per_second is None else round(per_second, 1),
+        peak_memory_gib=facts.peak_memory_gib,
     )
 
 
-def _eval_fingerprint(store: Store, run: SweepRun, state: StepState) -> str | None:
-    """Which held-out rows the run is judged by: its own record, or that of its dataset while it has none."""
-    facts = state.outcome.facts if state.outcome else {}
-    return facts.get("eval_fingerprint") or read_json(store.manifest(run.data_key)).get("eval_fingerprint")
+def _broken(value: float | None) -> bool:
+    return value is not None and not math.isfinite(value)
 
 
-def _ranked(rows: Sequence[Row]) -> list[Row]:
+def _ranked(rows: Sequence[tuple[Row, float]]) -> list[Row]:
     ranked: list[Row] = []
     crowned: set[str | None] = set()
     # Rows whose held-out rows are not known come last, and none of them wins: they may be different rows.
-    for row in sorted(rows, key=lambda row: (not row.eval_fingerprint, row.eval_fingerprint or "", _score(row))):
-        wins = _score(row) < math.inf and bool(row.eval_fingerprint) and row.eval_fingerprint not in crowned
+    for row, rank in sorted(rows, key=lambda one: (*by_held_out(one[0].eval_fingerprint), one[1])):
+        wins = rank < math.inf and bool(row.eval_fingerprint) and row.eval_fingerprint not in crowned
         if wins:
             crowned.add(row.eval_fingerprint)
         ranked.append(replace(row, is_best=wins))
     return ranked
 
 
-def _score(row: Row) -> float:
-    """The final loss of a finished run; infinite for one that cannot win."""
-    usable = row.status == Phase.SUCCEEDED and row.final is not None and math.isfinite(row.final)
-    return row.final if usable and row.final is not None else math.inf
+def by_held_out(fingerprint: str | None) -> tuple[bool, str]:
+    """The order of tables."""
+    return not fingerprint, fingerprint or ""
+
+
+def _rank(facts: RunFacts, metric: Metric) -> float:
+    """The final value of a finished run; infinite for one that cannot win, such as one with a NaN in any loss."""
+    usable = facts.status == Phase.SUCCEEDED and not not_finite(facts.curves)
+    return score(facts.curves.final(metric.name), metric) if usable else math.inf

@@ -13,10 +13,10 @@ from modal_app.layout import SAMPLES, Store
 from modal_app.state import observe
 from modal_app.step import StepKind
 from runner import terminal
-from runner.compare import read_json
 from runner.errors import SweepError, did_you_mean
 from runner.report import print_json
 from runner.standing import status_word
+from runner.store import read_json
 
 
 def show(store: Store, asked: str | None, *, as_json: bool) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from modal_app.layout import Store
-from runner.compare import read_json
 from runner.hub import hub_cache
 from runner.inputs import hub_name, is_dataset
+from runner.store import read_json
 from runner.types import InputKind, Plan
 
 ASKED_OF_PLAN = ("action=plan", "json=true")

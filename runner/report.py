@@ -19,12 +19,12 @@ from rich.text import Text
 
 from modal_app.layout import SUBMISSION, Store
 from runner import terminal
-from runner.compare import Row, read_json
+from runner.compare import Row
 from runner.costs import SweepCost, money, sweep_cost
 from runner.ledger import Ledger
 from runner.params import label, params_of, show_value
 from runner.status import SweepStatus
-from runner.store import is_mirror
+from runner.store import is_mirror, read_json
 from runner.types import Plan, PlannedRun
 
 Cell = str | None

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from modal_app.layout import Store
 from modal_app.state import Phase, StepState, observe
 from modal_app.step import EXIT_HELD, Device, FailureReason, OutcomeStatus, Step, StepKind
-from runner.compare import read_json
 from runner.errors import SweepError
 from runner.executors.workers import Exited, StepId, Workers
 from runner.ledger import Event, Ledger, Record
+from runner.store import read_json
 from runner.types import Plan
 
 POLL_S = 0.2
