@@ -72,41 +72,6 @@ def test_a_killed_client_leaves_a_sweep_that_goes_on_and_can_be_attached_to_from
     assert Counter(task.function for task in server.tasks()) == {"preprocess": 1, "train": 2}
 
 
-def test_two_clients_with_overlapping_sweeps_prepare_and_train_everything_once(
-    on_modal: Axosweep, server: ModalServer, tmp_path: Path
-) -> None:
-    other = Axosweep(Store(tmp_path / "other"), on_modal.folder, server.environment())
-    first = on_modal.start("-m", "lora=r4,r8", "max_steps=5", "tracking=disabled", "executor=modal")
-    second = other.start("-m", "lora=r8,r16", "max_steps=5", "tracking=disabled", "executor=modal")
-    said = [process.communicate(timeout=300)[0] for process in (first, second)]
-    assert (first.returncode, second.returncode) == (0, 0), said
-    runs = server.volume_tree("axosweep-runs") / "runs"
-    assert [len(list(run.glob("attempt-*"))) for run in runs.iterdir()] == [1, 1, 1]
-    prepared = server.volume_tree("axosweep-cache") / "prepared"
-    assert len(list(prepared.glob("*.work/attempt-*"))) == 1
-
-
-def test_a_missing_secret_is_refused_before_anything_is_made(on_modal: Axosweep, server: ModalServer) -> None:
-    done = on_modal.run(*WORDS, "executor=modal", "executor.modal.secret=not-there")
-    assert done.returncode == 2
-    assert "modal secret create not-there" in done.stderr
-    assert not server.function_specs()
-    assert not server.function_calls()
-
-
-def test_gpus_arrive_as_modal_names_them(on_modal: Axosweep, server: ModalServer) -> None:
-    """Nothing here can train on them: the call and its resources are what is looked at, then it is cancelled."""
-    client = on_modal.start(
-        "lora=r8", "gpu=a100_80gb", "gpu.count=4", "tracking=disabled", "max_steps=2", "executor=modal"
-    )
-    try:
-        (call,) = server.wait_until(lambda: server.function_calls("train"), 120)
-        assert call.gpu == "A100-80GB:4"
-    finally:
-        kill(client.pid)
-        client.wait()
-
-
 def test_cancel_ends_the_containers(on_modal: Axosweep, server: ModalServer) -> None:
     client = on_modal.start("lora=r8", "max_steps=5000", "num_epochs=50", "tracking=disabled", "executor=modal")
     server.wait_until(lambda: [task for task in server.tasks("train") if task.inputs], 120)

@@ -24,8 +24,6 @@ pytestmark = [pytest.mark.slow, needs_mounts]
 SECRET = {"HUGGINGFACE_TOKEN": "hf_test", "WANDB_API_KEY": "k" * 40}
 ON_GPUS = ("gpu=a100_80gb", "gpu.count=2", "tracking=disabled", "executor=modal")
 RUNS = "axosweep-runs"
-NO_TRAINER = {"AXOSWEEP_TRAINER": "/nowhere"}
-"""Axolotl's own schema is not asked, which takes seconds: no config is at stake here."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def shared() -> Iterator[ModalServer]:
 
 def beside(axosweep: Axosweep, server: ModalServer, store: Store) -> Axosweep:
     """The command on that server, with a store of its own."""
-    return Axosweep(store, axosweep.folder, server.environment() | NO_TRAINER)
+    return Axosweep(store, axosweep.folder, server.environment())
 
 
 def start_to_die(on_modal: Axosweep, server: ModalServer, moment: Moment, *words: str) -> None:

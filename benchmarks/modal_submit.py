@@ -1,0 +1,148 @@
+"""What it takes to put many runs on Modal: calls and seconds, beside hydra-modal-launcher, on one local server.
+
+    .venv/bin/python benchmarks/modal_submit.py
+
+Both tools get the unmodified Modal client, the local Modal of tests/modal_server on this machine, and steps that do
+nothing, so what is seen is the tools' own part. hydra-modal-launcher is installed into a folder that is thrown away.
+The first launch (deployment, uploads, the dataset) is not measured; the second one, of that many new runs, is.
+Axolotl's schema is not asked: it has a benchmark of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from machine import describe  # noqa: E402  (beside this file)
+
+from tests.modal_server import ModalServer, Settings  # noqa: E402
+from tests.modal_server.fixture import noop_settings  # noqa: E402
+from tests.modal_server.record import CLIENT  # noqa: E402
+
+RESULT = HERE / "results" / "modal_submit.json"
+PEER, PEER_VERSION = "hydra-modal-launcher", "0.3.0"
+SUBMITTING = ("FunctionMap", "FunctionPutInputs", "DictUpdate")
+"""Calls by which runs get there: the last of them is the end of submitting."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A launch of that many runs. Seconds count from the start of the command."""
+
+    runs: int
+    calls_per_run: float
+    """Calls of the client from the first that submits a run to the last, by run."""
+    calls_to_submit: int
+    """All calls of the client from its start to the last that submits."""
+    calls_by_name: Mapping[str, int]
+    """The same, by name."""
+    seconds_to_submit: float
+    seconds_to_end: float
+    """Until the command ends, with every run done."""
+    containers: int
+    calls_when_asked_again: int
+    """Of functions, when the same line is given once more: what would be trained again."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=64)
+    parser.add_argument("--output", type=Path, default=RESULT)
+    asked = parser.parse_args()
+    machine = describe(("modal", "hydra-core"))
+    with tempfile.TemporaryDirectory(prefix="modal-submit-") as folder:
+        tools = {
+            "axosweep": _axosweep(Path(folder), asked.runs),
+            f"{PEER} {PEER_VERSION}": _peer(Path(folder), asked.runs),
+        }
+    result = {"machine": machine, "tools": {name: asdict(measured) for name, measured in tools.items()}}
+    asked.output.parent.mkdir(parents=True, exist_ok=True)
+    asked.output.write_text(json.dumps(result, indent=1) + "\n")
+    for name, measured in tools.items():
+        print(f"{name}: {measured}")
+
+
+def _axosweep(folder: Path, runs: int) -> Measured:
+    def command(numbers: range) -> list[str]:
+        rates = ",".join(f"{number}e-5" for number in numbers)
+        words = ["-m", f"learning_rate={rates}", "gpu=a100_80gb", "gpu.count=2", "tracking=disabled", "executor=modal"]
+        return [sys.executable, "-m", "runner", *words, f"store={folder / 'store'}"]
+
+    return _measure(noop_settings(), command, folder, runs)
+
+
+def _peer(folder: Path, runs: int) -> Measured:
+    python = folder / "venv" / "bin" / "python"
+    pins = [f"{name}=={version(name)}" for name in ("modal", "hydra-core")]
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, f"{PEER}=={PEER_VERSION}", *pins], check=True)
+
+    def command(numbers: range) -> list[str]:
+        values = ",".join(map(str, numbers))
+        gpu = "hydra.launcher.function.gpu=A100-80GB:2"
+        return [str(python), "-m", "hydra_noop", "-m", "hydra/launcher=modal", f"+x={values}", gpu]
+
+    work = folder / "peer"
+    work.mkdir()
+    (work / "hydra_noop.py").write_text((HERE / "hydra_noop.py").read_text())
+    return _measure(Settings(container_python=python, visible=(folder,)), command, work, runs)
+
+
+def _measure(settings: Settings, command: Callable[[range], Sequence[str]], folder: Path, runs: int) -> Measured:
+    with ModalServer(settings) as server:
+        server.set_secret("secrets-hf-wandb", {"HUGGINGFACE_TOKEN": "hf_local", "WANDB_API_KEY": "local"})
+        environment = os.environ | server.environment() | {"AXOSWEEP_TRAINER": str(folder / "none")}
+
+        def launch(numbers: range) -> tuple[float, float]:
+            began = time.time()
+            done = subprocess.run(command(numbers), cwd=folder, env=environment, capture_output=True, text=True)
+            if done.returncode != 0:
+                raise RuntimeError(f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+            return began, time.time()
+
+        launch(range(1, 2))
+        began, ended = launch(range(2, 2 + runs))
+        ours = [call for call in server.calls(caller=CLIENT) if call.at >= began]
+        submitting = [index for index, call in enumerate(ours) if call.name in SUBMITTING]
+        containers = sum(task.started_at >= began for task in server.tasks())
+        last = ours[max(submitting)]
+        called = len(server.function_calls())
+        inputs = _inputs(server)
+        launch(range(2, 2 + runs))
+        return Measured(
+            runs=runs,
+            calls_per_run=round((max(submitting) + 1 - min(submitting)) / runs, 2),
+            calls_to_submit=max(submitting) + 1,
+            calls_by_name=dict(Counter(call.name for call in ours[: max(submitting) + 1])),
+            seconds_to_submit=round(last.at - began, 2),
+            seconds_to_end=round(ended - began, 2),
+            containers=containers,
+            calls_when_asked_again=max(len(server.function_calls()) - called, _inputs(server) - inputs),
+        )
+
+
+def _inputs(server: ModalServer) -> int:
+    """Runs that clients have handed in: one call may have many."""
+    return sum(
+        len(getattr(call.request, "inputs", ())) + len(getattr(call.request, "pipelined_inputs", ()))
+        for call in server.calls(caller=CLIENT)
+        if call.name in ("FunctionMap", "FunctionPutInputs")
+    )
+
+
+if __name__ == "__main__":
+    main()
