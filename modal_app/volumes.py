@@ -9,6 +9,7 @@ Modal could not be asked (`claims.UNANSWERED`).
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 
@@ -50,7 +51,13 @@ def _try(act: Callable[[], None], complaint: str, pauses_s: Sequence[float]) -> 
     try:
         _insist(act, complaint, pauses_s)
     except VolumeError as error:
-        print(error, flush=True)
+        _complain(str(error))
+
+
+@functools.cache
+def _complain(text: str) -> None:
+    """Once: the same may be refused every ten seconds, for a day."""
+    print(text, flush=True)
 
 
 def _insist(act: Callable[[], None], complaint: str, pauses_s: Sequence[float]) -> None:
