@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from modal_app import tracking
 from modal_app.attention import kernel_of
 from modal_app.claim import this_process
 from modal_app.layout import Attempt, StepFolder, Store
@@ -85,7 +84,7 @@ def environment(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, s
     if _reads_only_inputs(step.config):
         variables |= {"HF_HUB_OFFLINE": "1"}
     if step.kind is StepKind.TRAIN:
-        variables |= _tracking(step, folder)
+        variables |= tracking.variables(step, folder)
     return variables | dict(step.environment)
 
 
@@ -112,7 +111,7 @@ def stamp(step: Step, **addresses: Any) -> dict[str, Any]:
     """The config as Axolotl reads it: what was keyed, plus where things lie for this attempt."""
     keyed = {key: value for key, value in step.config.items() if not key.startswith("wandb_")}
     plugins = [*(keyed.get("plugins") or ()), PLUGIN]
-    return keyed | _wandb_keys(step) | {"plugins": plugins} | addresses
+    return keyed | tracking.axolotl_keys(step) | {"plugins": plugins} | addresses
 
 
 def clean(attempt: Attempt) -> None:
@@ -126,42 +125,3 @@ def _reads_only_inputs(config: Mapping[str, Any]) -> bool:
     models = [config[name] for name in (*MODELS_BESIDE, "base_model") if config.get(name)]
     paths = [*models, *(dataset.get("path") for dataset in datasets)]
     return not kernel_of(config) and all(isinstance(path, str) and path.startswith("inputs/") for path in paths)
-
-
-def _wandb_keys(step: Step) -> dict[str, Any]:
-    """Axolotl copies non-empty wandb_* strings over the environment, and a project name alone switches W&B on."""
-    if step.kind is StepKind.PREPROCESS or step.tracking.mode == "disabled":
-        return {"use_wandb": False}
-    name = {"wandb_name": step.tracking.name} if step.tracking.name else {}
-    return {"use_wandb": True, "wandb_project": step.tracking.project} | name
-
-
-def _tracking(step: Step, folder: StepFolder) -> dict[str, str]:
-    tracking = step.tracking
-    if tracking.mode == "disabled":
-        return {"WANDB_MODE": "disabled"}
-    kept = _kept_tracking(step, folder)
-    variables = {
-        "WANDB_MODE": tracking.mode,
-        "WANDB_PROJECT": tracking.project,
-        "WANDB_ENTITY": tracking.entity or "",
-        "WANDB_RUN_ID": kept["id"],
-        "WANDB_RUN_GROUP": kept["group"],
-        "WANDB_JOB_TYPE": step.kind.value,
-        "WANDB_NAME": tracking.name,
-        "WANDB_TAGS": ",".join(tracking.tags),
-        "WANDB_RESUME": "allow",
-        "WANDB_DIR": str(folder.path),
-        "WANDB_SILENT": "true",
-    }
-    return {name: value for name, value in variables.items() if value}
-
-
-def _kept_tracking(step: Step, folder: StepFolder) -> dict[str, str]:
-    """The W&B id and group of a run: those of its first attempt, whichever sweep continues it."""
-    try:
-        kept: dict[str, str] = json.loads(folder.tracking.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        kept = {"id": secrets.token_hex(4), "group": step.tracking.group, "at": f"{time.time():.0f}"}
-        write_atomically(folder.tracking, json.dumps(kept))
-    return kept

@@ -13,8 +13,9 @@ from axolotl.integrations.base import BasePlugin
 from axolotl.loaders import load_tokenizer
 from axolotl.utils.data.shared import generate_dataset_hash_from_config, get_prepared_dataset_path
 from axolotl.utils.dict import DictDefault
+from transformers import TrainerCallback
 
-from modal_app import rank
+from modal_app import rank, tracking
 from modal_app.attempt import DATASETS_CACHE
 from modal_app.failures import StepFailed
 from modal_app.recorder import Recorder
@@ -50,8 +51,15 @@ class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
         # On, a NaN is replaced by the average of the earlier losses before anybody sees it.
         trainer.args.logging_nan_inf_filter = False
 
-    def add_callbacks_post_trainer(self, cfg: DictDefault, trainer: Any) -> list[Recorder]:
-        return [Recorder(trainer, rank.current(), eval_on_start=cfg.eval_on_start is not False)]
+    def add_callbacks_post_trainer(self, cfg: DictDefault, trainer: Any) -> list[TrainerCallback]:
+        return [Describer(), Recorder(trainer, rank.current(), eval_on_start=cfg.eval_on_start is not False)]
+
+
+class Describer(TrainerCallback):  # type: ignore[misc]
+    """After the callback of transformers, which begins the W&B run."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        tracking.describe(rank.current())
 
 
 def prepared_hashes(cfg: DictDefault) -> dict[str, str]:

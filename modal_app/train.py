@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modal_app import attention, checkpoints, hub, preload
+from modal_app import attention, checkpoints, hub, preload, tracking
 from modal_app.attempt import stamp, way, write_yaml
 from modal_app.failures import StepFailed
 from modal_app.layout import Attempt, StepFolder, Store
@@ -70,7 +70,7 @@ def run_rank(rank: Rank) -> None:
         # Its own handler of SIGINT, which stands for a moment before training begins.
         raise Stopped(f"Axolotl exited with {error.code} before training began") from error
     finally:
-        _finish_wandb()
+        tracking.finish(rank, _state(rank.attempt), failed=sys.exc_info()[0] is not None)
     if rank.number == 0:
         _add_final_phase(rank)
 
@@ -96,7 +96,7 @@ def verdict(step: Step, folder: StepFolder, attempt: Attempt, started_at: float)
     if not _has_weights(folder.model, step.config, since=started_at):
         raise StepFailed(FailureReason.ERROR, f"training reached {at}, but left no weights in {folder.model.name}/")
     return {"step": state["global_step"]} | {
-        name: state[name] for name in ("max_steps", "world_size", "phases", "early_stopped", "resumed_from")
+        name: state[name] for name in ("max_steps", "world_size", "phases", "cpu", "early_stopped", "resumed_from")
     }
 
 
@@ -122,18 +122,13 @@ def known_facts(attempt: Attempt) -> dict[str, Any]:
     return {ours: state[theirs] for ours, theirs in names.items() if theirs in state}
 
 
-def _finish_wandb() -> None:
-    """Close the W&B run before the step is declared over, not whenever the process ends."""
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and getattr(wandb, "run", None) is not None:
-        wandb.finish(exit_code=0 if sys.exc_info()[0] is None else 1)
-
-
 def _add_final_phase(rank: Rank) -> None:
     state = _state(rank.attempt)
     if state:
         rank.clock.book("save")  # since training ended: the model itself, its card, W&B's last words
-        write_atomically(rank.attempt.train_state, json.dumps(state | {"phases": rank.clock.seconds}))
+        write_atomically(
+            rank.attempt.train_state, json.dumps(state | {"phases": rank.clock.seconds, "cpu": rank.clock.cpu})
+        )
 
 
 def _state(attempt: Attempt) -> dict[str, Any]:

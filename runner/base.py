@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
+from modal_app.redact import is_secret
 from runner.errors import SweepError
 from runner.fields import Field, Fields, axolotl_fields, unknown_keys
-from runner.identity import is_address, is_secret
+from runner.identity import is_address
 
 TRACKING = {"wandb_project": "project", "wandb_entity": "entity"}
 """Keys that have a place of their own in axosweep: they go on under `tracking`."""

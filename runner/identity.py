@@ -10,7 +10,6 @@ import copy
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -71,14 +70,6 @@ would train on the wrong rows. tests/modal_app holds every name against Axolotl'
 def is_address(key: str) -> bool:
     """Whether an Axolotl key says only where a run's results go."""
     return key in ADDRESSES or key.startswith(ADDRESS_PREFIXES)
-
-
-def is_secret(key: str) -> bool:
-    """Whether a key, at any depth, holds a secret by its name."""
-    return _SECRET.search(key) is not None
-
-
-_SECRET = re.compile(r"(^|_)(api_key|secret|password|webhook_url)$")
 
 
 def identify_run(experiment: Experiment, inputs: Iterable[Input], *, trainer_lock: str) -> Run:

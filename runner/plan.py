@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from modal_app.step import Device, Step, StepKind, Tracking
 from runner.identity import preprocess_config, short_hash
+from runner.params import label, params_of
 from runner.types import Input, Plan, PlannedDataset, PlannedRun, Run
 
 IsDone = Callable[[StepKind, str], bool]
@@ -16,8 +18,8 @@ LONGEST_NAME = 120
 """W&B's limit for a run's name is 128 characters."""
 
 
-def make_plan(runs: Sequence[Run], name: str, is_done: IsDone) -> Plan:
-    """Each distinct run and dataset once, in the order asked.
+def make_plan(runs: Sequence[Run], name: str, is_done: IsDone, commit: str = "") -> Plan:
+    """Each distinct run and dataset once, in the order asked. `commit`: of the checkout that asks, for W&B.
 
     A dataset that only finished runs read is not prepared again, even when it has been deleted.
     """
@@ -25,8 +27,10 @@ def make_plan(runs: Sequence[Run], name: str, is_done: IsDone) -> Plan:
     distinct = {run.key: run for run in reversed(runs)}
     ordered = [distinct[key] for key in dict.fromkeys(run.key for run in runs)]
     sweep = sweep_id(name, [run.key for run in ordered])
+    params = params_of([run.experiment for run in ordered])
     planned = tuple(
-        PlannedRun(run, _train_step(run, sweep), is_done(StepKind.TRAIN, run.key), copies[run.key]) for run in ordered
+        PlannedRun(run, _train_step(run, sweep, varied, commit), is_done(StepKind.TRAIN, run.key), copies[run.key])
+        for run, varied in zip(ordered, params, strict=True)
     )
     return Plan(sweep, planned, _datasets(planned, sweep, is_done), _unresolved(ordered))
 
@@ -66,7 +70,7 @@ def _preprocess_step(run: Run, sweep: str) -> Step:
     )
 
 
-def _train_step(run: Run, sweep: str) -> Step:
+def _train_step(run: Run, sweep: str, params: Mapping[str, Any], commit: str) -> Step:
     tracking = run.experiment.tracking
     return Step(
         kind=StepKind.TRAIN,
@@ -81,8 +85,10 @@ def _train_step(run: Run, sweep: str) -> Step:
             project=tracking.project,
             entity=tracking.entity,
             group=sweep,
-            name=" ".join(run.experiment.overrides)[:LONGEST_NAME] or run.key,
+            name=(label(params) or " ".join(run.experiment.overrides))[:LONGEST_NAME] or run.key,
             tags=tracking.tags,
+            params=params,
+            commit=commit,
         ),
         sweep=sweep,
     )

@@ -14,7 +14,7 @@ from types import FrameType
 from modal_app.layout import Store
 from modal_app.settings import trainer_identity
 from modal_app.step import StepKind, write_atomically
-from runner import report, terminal, trainer_environment
+from runner import checkout, report, terminal, trainer_environment
 from runner.compare import Row, compare_sweep, read_json
 from runner.content import ContentHashes, keep
 from runner.cost_budget import bound_line, confirm, refuse_above, refuse_senseless, with_shares
@@ -65,7 +65,7 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     runs = told_apart_by_gpu([_identified(experiment, hashes) for experiment in experiments])
     hashes.save()
     preflight.longest_rows = [_longest_row(store, run) for run in runs]
-    plan = make_plan(runs, request.name, lambda kind, key: store.folder(kind, key).done.exists())
+    plan = make_plan(runs, request.name, lambda kind, key: store.folder(kind, key).done.exists(), checkout.commit())
     pending = {planned.run.key for planned in plan.pending}
     preflight.finished = frozenset(number for number, run in enumerate(runs) if run.key not in pending)
     refuse_senseless(choice, request)

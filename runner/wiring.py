@@ -14,7 +14,7 @@ from modal_app.attention import kernel_of
 from modal_app.layout import Store
 from modal_app.settings import Deployment
 from modal_app.step import Device
-from runner import trainer_environment
+from runner import tracking, trainer_environment
 from runner.cost_plan import Pool
 from runner.costs import planned_rates
 from runner.errors import SweepError
@@ -54,7 +54,8 @@ def refuse_unplaceable(choice: ExecutorChoice, plan: Plan) -> None:
 
 
 def executor_for(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> Executor:
-    """The executor, checked: SweepError when this machine (or Modal) cannot run the plan."""
+    """The executor, checked: SweepError when this machine (or Modal) cannot run the plan, or W&B not track it."""
+    tracking.refuse_long_tags(plan)
     match choice.type:
         case "local":
             return _local(choice, plan, store, ledger)
@@ -131,6 +132,8 @@ def _local(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> 
     if len(devices) > 1:
         raise SweepError("executor=local runs a sweep on CPUs or on GPUs, not on both. Split it in two.")
     (device,) = devices
+    if tracking.tracks_online(plan):
+        tracking.refuse_without_key()
     processes = max(planned.step.processes for planned in plan.pending)
     slots = machine_slots(device, processes, choice.parallel)
     return LocalExecutor(store, _workers(store, plan, warm=choice.warm and device is Device.CPU), slots, ledger)
@@ -170,7 +173,7 @@ def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> 
     )
     prices = plan.runs[0].run.experiment.prices
     executor = ModalExecutor(store, deployment, ledger, placed, tuple(inputs), prices)
-    executor.check()
+    executor.check((tracking.KEY,) if tracking.tracks_online(plan) else ())
     return executor
 
 

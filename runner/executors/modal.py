@@ -54,8 +54,9 @@ class ModalExecutor:
     prices: PriceTable | None = None
     """What is charged where Modal does not say it. None: no dollars are shown."""
 
-    def check(self) -> None:
-        """Raises SweepError for what Modal would refuse, before anything is made here or there."""
+    def check(self, keys: Sequence[str] = ()) -> None:
+        """Raises SweepError for what Modal would refuse, before anything is made here or there. `keys`: what the secret
+        must hold."""
         try:
             with explained():
                 modal.Secret.from_name(self.deployment.secret).hydrate()
@@ -63,6 +64,16 @@ class ModalExecutor:
             raise SweepError(
                 f"Modal has no secret {self.deployment.secret}. Create it:\n  modal secret create "
                 f"{self.deployment.secret} HUGGINGFACE_TOKEN=hf_... WANDB_API_KEY=..."
+            ) from error
+        try:
+            with explained():
+                modal.Secret.from_name(self.deployment.secret, required_keys=list(keys)).hydrate()
+        except (modal.exception.NotFoundError, modal.exception.InvalidError) as error:
+            raise SweepError(
+                f"Modal's secret {self.deployment.secret} has no {' or '.join(keys)}, which tracking=wandb needs. "
+                f"Create it again with all its keys:\n  modal secret create --force {self.deployment.secret} "
+                "HUGGINGFACE_TOKEN=hf_... WANDB_API_KEY=...\n"
+                "tracking=offline keeps the runs on the Volume until `axosweep sync`."
             ) from error
 
     def execute(self, plan: Plan, watch: Callable[[], None]) -> None:

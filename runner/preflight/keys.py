@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from modal_app.redact import is_secret
 from runner.fields import axolotl_fields, unknown_paths
-from runner.identity import is_address, is_secret
+from runner.identity import is_address
 from runner.preflight.findings import Finding, error, warning
 
 RENAMED = {

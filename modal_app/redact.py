@@ -1,0 +1,43 @@
+"""What must not leave this machine in a config: values under a secret's name, and the secrets of the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+HIDDEN = "***"
+_SECRET = re.compile(r"(^|_)(api_key|secret|password|webhook_url)$")
+_SECRET_VARIABLE = re.compile(r"(_API_KEY|_TOKEN|_TOKEN_ID|_TOKEN_SECRET|_SECRET|_PASSWORD|_SECRET_ACCESS_KEY)$")
+_SHORTEST = 8
+"""A shorter value of such a variable is a flag or a placeholder, and would be found in innocent words."""
+
+
+def is_secret(key: str) -> bool:
+    """Whether a key, at any depth, holds a secret by its name."""
+    return _SECRET.search(key) is not None
+
+
+def redacted(value: Any, environment: Mapping[str, str] = os.environ) -> Any:
+    """The same JSON value with every secret in it replaced.
+
+    >>> redacted({"comet_api_key": "x", "name": "a hunter22 b"}, {"HF_TOKEN": "hunter22"})
+    {'comet_api_key': '***', 'name': 'a *** b'}
+    """
+    known = [text for name, text in environment.items() if _SECRET_VARIABLE.search(name) and len(text) >= _SHORTEST]
+    return _redacted(value, known)
+
+
+def _redacted(value: Any, known: list[str]) -> Any:
+    match value:
+        case Mapping():
+            return {
+                key: HIDDEN if is_secret(str(key)) and item else _redacted(item, known) for key, item in value.items()
+            }
+        case list() | tuple():
+            return [_redacted(item, known) for item in value]
+        case str():
+            for text in known:
+                value = value.replace(text, HIDDEN)
+    return value

@@ -1,0 +1,23 @@
+"""Which commit axosweep itself was started from, when it was started from a checkout."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import runner
+
+TIMEOUT_S = 5.0
+
+
+def commit() -> str:
+    """The commit, with `-dirty` after it when tracked files differ from it; empty when this is no checkout."""
+    root = Path(next(iter(runner.__path__))).resolve().parent
+    if not (root / ".git").exists():  # installed, perhaps below somebody else's checkout
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
