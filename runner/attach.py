@@ -11,6 +11,8 @@ from rich.text import Text
 from modal_app.layout import Store
 from runner import report, terminal
 from runner.compare import Row, compare_sweep
+from runner.compare_show import cost_lines, rows_table
+from runner.comparison import Asked
 from runner.errors import SweepError
 from runner.finding import sweep_in
 from runner.ledger import sweep_ids
@@ -58,8 +60,8 @@ class _View:
             if self._live is None:
                 self._live = Live(console=console, auto_refresh=False, transient=True)
                 self._live.start()
-            cost = (Text(line) for line in report.cost_lines(self.store, self.sweep, rows))
-            self._live.update(Group(report.rows_table(rows, title=self.sweep), *cost), refresh=True)
+            cost = (Text(line) for line in cost_lines([Asked(self.store, self.sweep)], rows))
+            self._live.update(Group(rows_table(rows, title=self.sweep, width=console.width), *cost), refresh=True)
             return
         for row in rows:
             if self._said.get(row.key) != row.status:

@@ -14,7 +14,7 @@ from modal_app.state import observe
 from modal_app.step import StepKind
 from runner import terminal
 from runner.errors import SweepError, did_you_mean
-from runner.report import print_json
+from runner.print_json import print_json
 from runner.standing import status_word
 from runner.store import read_json
 

@@ -22,7 +22,7 @@ def differing_params(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
     columns: dict[str, tuple[str, ...]] = {}
     for name in sorted(names, key=_telling_first):
         values = tuple(json.dumps(config.get(name), sort_keys=True) for config in configs)
-        if len(set(values)) > 1 and not any(_same_partition(values, seen) for seen in columns.values()):
+        if len(set(values)) > 1 and not any(same_partition(values, seen) for seen in columns.values()):
             columns[name] = values
     return [{name: config.get(name) for name in columns} for config in configs]
 
@@ -66,6 +66,12 @@ def show_value(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def same_partition(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two columns tell the same rows apart: one only repeats the other in other words."""
+    pairs = set(zip(one, other, strict=True))
+    return len(pairs) == len(set(one)) == len(set(other))
+
+
 _TELLING = ("learning_rate", "lora_r", "base_model", "datasets", "gpu", "seed", "data")
 
 
@@ -75,16 +81,12 @@ def _telling_first(name: str) -> tuple[int, str]:
     return (_TELLING.index(root) if root in _TELLING else len(_TELLING), name)
 
 
-def _same_partition(one: Sequence[str], other: Sequence[str]) -> bool:
-    pairs = set(zip(one, other, strict=True))
-    return len(pairs) == len(set(one)) == len(set(other))
-
-
 def flat(axolotl: Mapping[str, Any], gpu: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    _flatten(dict(axolotl), "", flat)
-    _flatten({"gpu": dict(gpu), "data": dict(data)}, "", flat)
-    return flat
+    """A config and where it runs, one level deep: `datasets.0.path`, `gpu.count`."""
+    found: dict[str, Any] = {}
+    _flatten(dict(axolotl), "", found)
+    _flatten({"gpu": dict(gpu), "data": dict(data)}, "", found)
+    return found
 
 
 def _flatten(value: Any, prefix: str, into: dict[str, Any]) -> None:

@@ -19,12 +19,12 @@ from modal_app.state import Phase, StepState, observe
 from modal_app.step import StepKind
 from runner import terminal
 from runner.compare import OBJECTIVE
+from runner.compare_table import status_style
 from runner.costs import SweepCost, containers, money, run_bill, sweep_cost, sweep_rates
 from runner.ledger import SweepRun
 from runner.metrics import read_curves
 from runner.params import label, params_of
 from runner.prices import Rates, bill
-from runner.report import status_style
 from runner.standing import status_word
 from runner.store import read_json
 from runner.types import Plan
