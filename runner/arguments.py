@@ -22,9 +22,9 @@ VALUED = {
     "-cd": (), "--config-dir": (),
 }  # fmt: skip
 """Flags that take a value, with the values there are (none listed: any)."""
-KEYS_NOT_FLAGS = {"--store": "store=DIR", "--json": "json=true", "--name": "name=NAME", "--budget": "budget=DOLLARS"}
+KEYS_NOT_FLAGS = {"--store": "store=DIR", "--name": "name=NAME", "--budget": "budget=DOLLARS"}
 """Flags of the verbs that compose nothing; a run takes keys."""
-FLAGS_OF_OURS = {"--force": "force=true", "--yes": "confirmed=true"}
+FLAGS_OF_OURS = {"--force": "force=true", "--json": "json=true", "--yes": "confirmed=true"}
 """Flags that Hydra does not have, with the override that each stands for."""
 INFO = ("-i", "--info")
 COMPLETION = ("-sc", "--shell-completion")

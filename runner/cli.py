@@ -117,17 +117,15 @@ def _status(words: list[str]) -> int:
 
 
 def _compare(words: list[str]) -> int:
-    from runner import report
-    from runner.compare import compare_sweep
-    from runner.finding import sweep_in
-    from runner.store import stores
+    from runner import compare_verb
 
-    parser = _parser("compare", "The runs of a sweep side by side, only the parameters that differ.")
-    parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it; the newest by default")
-    asked = parser.parse_args(words)
-    found = sweep_in(stores(asked.store), asked.sweep)
-    report.show_rows(compare_sweep(found.store, found.sweep), found.store, found.sweep, as_json=asked.json)
-    return 0
+    return compare_verb.compare(words)
+
+
+def _best(words: list[str]) -> int:
+    from runner import compare_verb
+
+    return compare_verb.best(words)
 
 
 def _attach(words: list[str]) -> int:
@@ -257,6 +255,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "plan": _plan,
     "status": _status,
     "compare": _compare,
+    "best": _best,
     "data": _data,
     "attach": _attach,
     "logs": _logs,

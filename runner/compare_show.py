@@ -111,7 +111,8 @@ def _show(made: Comparison, asked: Sequence[Asked], metric: Metric, console: Con
 def _show_groups(made: Comparison, metric: Metric, console: Console) -> None:
     tables = _group_tables(made.groups)
     for number, groups in enumerate(tables, start=1):
-        title = f"mean over {', '.join(made.over)}; {title_of(made, groups, number, len(tables))}"
+        which = f"; {title_of(made, groups, number, len(tables))}" if len(tables) > 1 else ""
+        title = f"Mean over {', '.join(made.over)}{which}"
         console.print()
         console.print(table(group_columns(groups, metric), title, [one.is_best for one in groups]))
 

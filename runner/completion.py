@@ -14,8 +14,10 @@ from runner.fields import Field, Fields
 from runner.project import SWEEPS
 from runner.vocabulary import AXOLOTL, BASE, Nodes, Vocabulary, read_vocabulary
 
-VERBS = tuple("plan status compare data attach logs cancel import init doctor setup completion".split())
+VERBS = tuple("plan status compare best data attach logs cancel import init doctor setup completion".split())
 SHELLS = ("bash", "zsh", "fish")
+_COMPARED = ("--all", "--metric", "--maximize", "--where", "--store")
+_SHOWN = ("--over", "--sort", "--reverse", "--json", "--csv", "--md")
 _SIGNS = "+~"
 
 
@@ -30,8 +32,12 @@ def complete(line: str, point: int) -> list[str]:
 def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
     verb = words[0] if words and words[0] in VERBS else ""
     match verb:
-        case "status" | "compare":
+        case "status":
             return [*_sweeps(words), "--store", "--json"] if len(words) == 1 or word[:1] == "-" else []
+        case "compare":
+            return [*_sweeps(words), *_COMPARED, *_SHOWN]
+        case "best":
+            return [*_sweeps(words), *_COMPARED, "--json", "--write"]
         case "attach" | "logs" | "cancel":
             return [*_sweeps(words), "--store"] if len(words) == 1 or word[:1] == "-" else []
         case "data":

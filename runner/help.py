@@ -50,7 +50,11 @@ Verbs
   plan ARGS --write DIR   each run as a config for plain `axolotl train`
   plan ARGS --overrides   the runs as overrides that any Hydra sweeper takes
   status [SWEEP]       how every sweep stands, or every run of one
-  compare [SWEEP]      the runs side by side; the newest sweep when none is named
+  compare [SWEEP ...]  the runs side by side; the newest sweep when none is named
+  compare RUN RUN      two runs: the config keys that differ, both curves
+  best [SWEEP]         the winner, its config (--write FILE), what it has made
+  sync [SWEEP]         upload offline runs to W&B, and what it lacks
+  wandb-view [SWEEP]   a W&B workspace view of it
   data [KEY]           the prepared datasets, or samples of one
   attach [SWEEP]       follow a sweep on Modal, from any machine
   logs RUN [-f]        the newest attempt's log of a run

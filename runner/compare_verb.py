@@ -1,0 +1,176 @@
+"""`axosweep compare` and `axosweep best`: their words -> rows, groups, two runs or a winner, printed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from modal_app.layout import Store
+from runner import best as best_run
+from runner import compare_pair, terminal
+from runner.compare import OBJECTIVE, Metric, Row, rows_from
+from runner.compare_groups import Group, groups_over, split_by_held_out
+from runner.compare_select import conditions, in_order, select
+from runner.compare_show import Form, show
+from runner.compare_source import RunFacts, facts_of_sweep, once_each
+from runner.comparison import Asked, comparison
+from runner.errors import SweepError
+from runner.finding import sweep_in
+from runner.ledger import Ledger, last_asked, sweep_ids
+from runner.print_json import print_json
+from runner.store import stores
+
+STORE_HELP = "the folder with the results (AXOSWEEP_STORE, else ./out)"
+KEEP_THE_ROWS = (
+    "Runs that are equal but for {over} are judged by different held-out rows, so they have no mean: a seed also draws "
+    "those rows. data.seed=N keeps them the same for every seed."
+)
+
+
+def compare(words: Sequence[str]) -> int:
+    """Exit code 0; SweepError for what is not there."""
+    asked = _compare_parser().parse_args(words)
+    metric = Metric(_logged_name(asked.metric), asked.maximize)
+    found, named_runs = _named(stores(asked.store), asked.what, every=asked.all)
+    facts = select(_facts(found), conditions(asked.where))
+    if named_runs and len(asked.what) == len(facts) == 2 and not asked.over and asked.form in (Form.TABLE, Form.JSON):
+        _compare_two(facts, asked.what, metric, asked.form)
+        return 0
+    rows = rows_from(facts, metric)
+    if asked.sort:
+        rows = in_order(rows, asked.sort, reverse=asked.reverse)
+    groups, notes = _grouped(asked.over, facts, rows, metric)
+    show(comparison(rows, found, metric, asked.over, groups, notes), found, asked.form)
+    return 0
+
+
+def best(words: Sequence[str]) -> int:
+    """Exit code 0; SweepError when there is no winner, or more than one."""
+    parser = argparse.ArgumentParser(prog="axosweep best", description="The winner, its config, what it has made.")
+    parser.add_argument("what", nargs="*", metavar="SWEEP", help="sweeps; the newest by default")
+    _add_common(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--write", metavar="FILE", help="write its config there, for Axolotl and for base=FILE")
+    asked = parser.parse_args(words)
+    metric = Metric(_logged_name(asked.metric), asked.maximize)
+    found, _ = _named(stores(asked.store), asked.what, every=asked.all)
+    rows = rows_from(select(_facts(found), conditions(asked.where)), metric)
+    row = best_run.winner(rows, metric)
+    made = best_run.best_of(row, metric, asked.write, asked.store)
+    if asked.json:
+        print_json(best_run.as_json(made))
+    else:
+        best_run.show_best(made)
+    return 0
+
+
+def _compare_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="axosweep compare",
+        description="Runs side by side, only the parameters that differ. Two runs: what differs, and both curves.",
+    )
+    parser.add_argument("what", nargs="*", metavar="SWEEP|RUN", help="sweeps or runs; the newest sweep by default")
+    _add_common(parser)
+    parser.add_argument("--over", nargs="+", action="extend", default=[], metavar="KEY", help="mean over it, as a seed")
+    parser.add_argument("--sort", metavar="KEY", help="a column or a parameter; the final value by default")
+    parser.add_argument("--reverse", action="store_true", help="sort the other way around")
+    forms = parser.add_mutually_exclusive_group()
+    for form in (Form.JSON, Form.CSV, Form.MARKDOWN):
+        forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=f"print {form.name}")
+    parser.set_defaults(form=Form.TABLE)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="every sweep")
+    parser.add_argument("--metric", default=OBJECTIVE, help="any that was logged; eval_loss by default")
+    parser.add_argument("--maximize", action="store_true", help="more of it is better")
+    parser.add_argument("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only such runs")
+    parser.add_argument("--store", help=STORE_HELP)
+
+
+def _logged_name(asked: str) -> str:
+    """The name in metrics.jsonl of what W&B and others write otherwise.
+
+    >>> [_logged_name(name) for name in ("eval/loss", "train/loss", "eval_perplexity", "eval_loss")]
+    ['eval_loss', 'loss', 'eval_ppl', 'eval_loss']
+    """
+    name = asked.replace("eval/", "eval_").removeprefix("train/")
+    return {"eval_perplexity": "eval_ppl", "perplexity": "ppl", "train_loss": "loss"}.get(name, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A run that some sweep asked for."""
+
+    store: Store
+    sweep: str
+    key: str
+
+
+def _named(known: Sequence[Store], words: Sequence[str], *, every: bool) -> tuple[list[Asked], bool]:
+    """What words mean: sweeps first, else runs. Also whether all of them are runs."""
+    if every:
+        found = [Asked(store, sweep) for store in known for sweep in sweep_ids(store)]
+        if words:
+            raise SweepError(f"--all is every sweep: leave out {' '.join(words)}.")
+        return found or [_sweep(known, None)], False
+    if not words:
+        return [_sweep(known, None)], False
+    runs = [None if _is_sweep(known, word) else _run(known, word) for word in words]
+    asked = [
+        _sweep(known, word) if run is None else Asked(run.store, run.sweep, frozenset({run.key}))
+        for word, run in zip(words, runs, strict=True)
+    ]
+    return asked, all(runs)
+
+
+def _sweep(known: Sequence[Store], word: str | None) -> Asked:
+    found = sweep_in(known, word)
+    return Asked(found.store, found.sweep)
+
+
+def _is_sweep(known: Sequence[Store], word: str) -> bool:
+    return any(sweep.startswith(word) for store in known for sweep in sweep_ids(store))
+
+
+def _run(known: Sequence[Store], word: str) -> _Known | None:
+    """The run whose key this begins, in the sweep that was asked for last; None when there is none.
+
+    Raises SweepError when several fit.
+    """
+    fits = [
+        _Known(store, sweep, run.key)
+        for store in known
+        for sweep in sweep_ids(store)
+        for run in Ledger(store, sweep).plan().runs
+        if run.key.startswith(word)
+    ]
+    keys = {one.key for one in fits}
+    if len(keys) > 1:
+        raise SweepError(f"{word} fits several runs: {', '.join(sorted(keys))}. Write more of the one you mean.")
+    return max(fits, key=lambda one: last_asked(one.store, one.sweep), default=None)
+
+
+def _facts(asked: Sequence[Asked]) -> list[RunFacts]:
+    return once_each(one for each in asked for one in facts_of_sweep(each.store, each.sweep, each.only))
+
+
+def _compare_two(facts: Sequence[RunFacts], words: Sequence[str], metric: Metric, form: Form) -> None:
+    ordered = sorted(facts, key=lambda one: not one.key.startswith(words[0]))
+    pair = compare_pair.pair_of(ordered, metric)
+    if form is Form.JSON:
+        print_json(compare_pair.as_json(pair))
+    else:
+        compare_pair.show_pair(pair, terminal.results())
+
+
+def _grouped(
+    over: Sequence[str], facts: Sequence[RunFacts], rows: Sequence[Row], metric: Metric
+) -> tuple[list[Group], list[str]]:
+    if not over:
+        return [], []
+    groups = groups_over(over, facts, rows, metric)
+    notes = [KEEP_THE_ROWS.format(over=", ".join(over))] if split_by_held_out(over, facts) else []
+    return groups, notes
