@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from modal_app.layout import Store
 from modal_app.settings import trainer_identity
@@ -21,8 +18,10 @@ from runner.cost_budget import bound_line, confirm, refuse_above, refuse_sensele
 from runner.cost_plan import PlanCost, plan_cost
 from runner.cost_words import cost_json, cost_lines
 from runner.errors import SweepError
+from runner.html_report.finish import leave_report
 from runner.identity import identify_run, told_apart_by_gpu
 from runner.inputs import find_inputs, how_to_pin, identify, staged_name
+from runner.interrupts import terminate_as_interrupt
 from runner.ledger import Ledger
 from runner.plan import make_plan
 from runner.plan_verb import beyond
@@ -50,6 +49,7 @@ NOT_ASKED = (
 )
 
 
+@terminate_as_interrupt()
 def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResult]:
     """Plan the experiments, say what would run, and (unless asked only to plan) run it.
 
@@ -98,6 +98,7 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
         Ledger(store, plan.sweep).open(plan, _command())
     rows = compare_sweep(store, plan.sweep)
     report.show_rows(rows, store, plan.sweep, as_json=request.json)
+    console.print(leave_report(store, plan.sweep), markup=False, soft_wrap=True)
     return _results(runs, rows)
 
 
@@ -156,7 +157,7 @@ def _affordable(plan: Plan, store: Store, choice: ExecutorChoice, request: Reque
     for line in _cost_lines(cost, plan, request):
         terminal.messages().print(line, markup=False, soft_wrap=True)
     refuse_above(cost, request)
-    confirm(cost, request)
+    confirm(cost, request, on_terminal=sys.stdin.isatty() and sys.stderr.isatty())
     return with_shares(plan, cost, request)
 
 
@@ -178,7 +179,7 @@ def _execute(plan: Plan, store: Store, choice: ExecutorChoice, preflight: Prefli
         ledger.open(plan, _command())
         if starts_now:
             terminal.messages().print(STARTING)
-    with _terminate_as_interrupt(), Progress(plan, store) as progress:
+    with Progress(plan, store) as progress:
         executor.execute(plan, progress.update)
 
 
@@ -233,17 +234,3 @@ def _results(runs: Sequence[Run], rows: Sequence[Row]) -> list[RunResult]:
 
 def _command() -> str:
     return shlex.join(["axosweep", *sys.argv[1:]])
-
-
-@contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a launch as Ctrl-C does: workers checkpoint and stop."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,12 +22,24 @@ WORDS = ("-m", "lora=r4,r8", "max_steps=24", "~saves_per_epoch", "save_steps=3",
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """Run key -> final eval loss of the same two runs, left alone."""
+def left_alone(tmp_path_factory: pytest.TempPathFactory) -> Axosweep:
     folder = tmp_path_factory.mktemp("undisturbed")
     axosweep = Axosweep(Store(folder / "store"), folder)
     assert axosweep.run(*WORDS).returncode == 0
-    return final_losses(axosweep)
+    return axosweep
+
+
+@pytest.fixture(scope="module")
+def undisturbed(left_alone: Axosweep) -> dict[str, float]:
+    """Run key -> final eval loss of the same two runs, left alone."""
+    return final_losses(left_alone)
+
+
+@pytest.fixture
+def judged(axosweep: Axosweep, left_alone: Axosweep) -> None:
+    """Axolotl's schema has been asked before, so that its preloaded process is needed only to train."""
+    axosweep.store.cache.mkdir(parents=True)
+    shutil.copy(left_alone.store.cache / "verdicts.json", axosweep.store.cache)
 
 
 def final_losses(axosweep: Axosweep) -> dict[str, float]:
@@ -69,6 +85,7 @@ MOMENTS: dict[str, Moment] = {
 }
 
 
+@pytest.mark.usefixtures("judged")
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_trainer_is_told_of_and_finished_later(
     axosweep: Axosweep, undisturbed: dict[str, float], moment: str
@@ -85,6 +102,7 @@ def test_a_killed_trainer_is_told_of_and_finished_later(
     finish_and_compare(axosweep, undisturbed)
 
 
+@pytest.mark.usefixtures("judged")
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_launcher_is_followed_up_and_nothing_runs_twice(
     axosweep: Axosweep, undisturbed: dict[str, float], moment: str
@@ -99,6 +117,32 @@ def test_a_killed_launcher_is_followed_up_and_nothing_runs_twice(
     finish_and_compare(axosweep, undisturbed)
     attempts = [len(axosweep.store.folder(StepKind.TRAIN, key).attempts()) for key in axosweep.run_keys()]
     assert attempts == [1, 1], "orphans are followed, not doubled"
+
+
+@pytest.mark.parametrize(
+    ("ended", "number", "code"),
+    [
+        ("the launcher", signal.SIGINT, 130),
+        ("the launcher", signal.SIGTERM, 130),
+        ("the one that is asked", signal.SIGKILL, 2),
+    ],
+)
+def test_a_launch_that_ends_while_axolotl_is_asked_has_begun_nothing(
+    axosweep: Axosweep, ended: str, number: signal.Signals, code: int
+) -> None:
+    temporary = axosweep.folder / "temporary"
+    temporary.mkdir()
+    launcher = replace(axosweep, environment={"TMPDIR": str(temporary)}).start(*WORDS)
+    wait_until(lambda: warm(axosweep) is not None and any(temporary.glob("axosweep-*")), "Axolotl is asked")
+    asked = warm(axosweep)
+    assert asked is not None
+    os.kill(launcher.pid if ended == "the launcher" else asked, number)
+    said, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == code, said
+    wait_until(lambda: axosweep.processes() == [], "nobody is left", timeout_s=5)
+    assert axosweep.run_keys() == []
+    assert axosweep.records() == []
+    assert list(temporary.glob("axosweep-*")) == []
 
 
 def test_a_newest_checkpoint_cut_in_half_is_not_resumed_from(axosweep: Axosweep, undisturbed: dict[str, float]) -> None:
