@@ -85,6 +85,7 @@ def variables(step: Step, folder: StepFolder) -> dict[str, str]:
         "WANDB_TAGS": ",".join([*tracking.tags, *map(sweep_tag, kept.sweeps)]),
         "WANDB_RESUME": "allow",
         "WANDB_DIR": str(folder.path),
+        "WANDB_DATA_DIR": str(folder.path / "wandb"),  # what an offline run is to upload besides lies beside it
         "WANDB_SILENT": "true",
         "WANDB_DISABLE_GIT": "true",  # it would tell of whatever repository the store lies in
     }
@@ -102,7 +103,6 @@ def describe(rank: Rank) -> None:
         "data_key": rank.step.data_key,
         "eval_fingerprint": _eval_fingerprint(rank),
         "git_commit": tracking.commit or None,
-        "axosweep_sweep": rank.step.sweep or None,
     }
     known = {name: value for name, value in facts.items() if value}
     run.config.update(redacted({**tracking.params, **known}), allow_val_change=True)
@@ -122,7 +122,6 @@ def finish(rank: Rank, state: Mapping[str, Any], *, failed: bool) -> None:
     phases = state.get("phases", {})
     if phases:
         run.summary["train_seconds"] = round(phases.get("first", 0.0) + phases.get("train", 0.0), 3)
-        run.summary["seconds"] = round(sum(phases.values()), 3)
     whole = bool(state.get("ended")) and not (failed or state.get("stopped") or state.get("diverged"))
     if state.get("stopped") and not failed:
         run.mark_preempting()

@@ -169,6 +169,31 @@ def _cancel(words: list[str]) -> int:
     return 0
 
 
+def _sync(words: list[str]) -> int:
+    from runner import sync
+    from runner.finding import sweep_in
+    from runner.store import stores
+
+    parser = _parser("sync", "Bring W&B up to date: offline runs, what killed ones lost, later sweeps, dollars.")
+    parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it; the newest by default")
+    asked = parser.parse_args(words)
+    found = sweep_in(stores(asked.store), asked.sweep)
+    return sync.sync(found.store, found.sweep, as_json=asked.json)
+
+
+def _wandb_view(words: list[str]) -> int:
+    from runner import wandb_view
+    from runner.finding import sweep_in
+    from runner.store import stores
+
+    parser = _parser("wandb-view", "Make a W&B workspace view of a sweep: its runs beside each other.")
+    parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it; the newest by default")
+    parser.add_argument("--dry-run", action="store_true", help="print the view as JSON, save nothing")
+    asked = parser.parse_args(words)
+    found = sweep_in(stores(asked.store), asked.sweep)
+    return wandb_view.show(found.store, found.sweep, dry_run=asked.dry_run, as_json=asked.json)
+
+
 def _data(words: list[str]) -> int:
     from runner import datasets
     from runner.store import open_store
@@ -256,6 +281,8 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "status": _status,
     "compare": _compare,
     "best": _best,
+    "sync": _sync,
+    "wandb-view": _wandb_view,
     "data": _data,
     "attach": _attach,
     "logs": _logs,

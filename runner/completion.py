@@ -14,7 +14,7 @@ from runner.fields import Field, Fields
 from runner.project import SWEEPS
 from runner.vocabulary import AXOLOTL, BASE, Nodes, Vocabulary, read_vocabulary
 
-VERBS = tuple("plan status compare best data attach logs cancel import init doctor setup completion".split())
+VERBS = tuple("plan status compare best sync wandb-view data attach logs cancel import init doctor setup completion".split())
 SHELLS = ("bash", "zsh", "fish")
 _COMPARED = ("--all", "--metric", "--maximize", "--where", "--store")
 _SHOWN = ("--over", "--sort", "--reverse", "--json", "--csv", "--md")
@@ -38,6 +38,9 @@ def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
             return [*_sweeps(words), *_COMPARED, *_SHOWN]
         case "best":
             return [*_sweeps(words), *_COMPARED, "--json", "--write"]
+        case "sync" | "wandb-view":
+            flags = ("--store", "--json", *(("--dry-run",) if verb == "wandb-view" else ()))
+            return [*_sweeps(words), *flags] if len(words) == 1 or word[:1] == "-" else []
         case "attach" | "logs" | "cancel":
             return [*_sweeps(words), "--store"] if len(words) == 1 or word[:1] == "-" else []
         case "data":

@@ -108,10 +108,10 @@ def read_text(volume: modal.Volume, path: str) -> str:
     return b"".join(volume.read_file(path)).decode(errors="replace")
 
 
-def listed(volume: modal.Volume, path: str) -> list[Any]:
+def listed(volume: modal.Volume, path: str, *, recursive: bool = False) -> list[Any]:
     """The entries of a folder on a Volume; none where there is no folder, or no Volume yet."""
     try:
-        return list(volume.listdir(path))
+        return list(volume.listdir(path, recursive=recursive))
     except (modal.exception.NotFoundError, FileNotFoundError):
         return []
 

@@ -14,6 +14,8 @@ import pytest
 
 from tests.wandb_server import WandbServer, serve_wandb
 
+pytestmark = pytest.mark.slow
+
 PROJECT = "project"
 TRAIN = """
 import sys, wandb

@@ -1,0 +1,41 @@
+"""What is asked of the process that knows W&B, and what it answers. JSON in between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run, as W&B is to have it."""
+
+    key: str
+    folder: str
+    """Its folder: metrics.jsonl, wandb/."""
+    id: str
+    project: str
+    entity: str
+    """Empty: the key's own."""
+    group: str
+    name: str
+    tags: tuple[str, ...]
+    params: Mapping[str, Any]
+    """To stand at the top of its config, where W&B does not have them yet."""
+    summary: Mapping[str, Any]
+    """To stand in its summary."""
+    finished: bool
+    """Whether it has succeeded."""
+
+    @property
+    def path(self) -> str:
+        return "/".join(part for part in (self.entity, self.project, self.id) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    key: str
+    text: str
+    """One line for the user."""
+    failed: bool = False

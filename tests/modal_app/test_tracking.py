@@ -1,0 +1,67 @@
+"""What a run is told of W&B by its environment: one id, project and group, whichever sweep continues it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from modal_app import tracking
+from modal_app.layout import Store
+from modal_app.redact import redacted
+from modal_app.step import Step, StepKind, Tracking
+
+
+def told(store: Store, sweep: str, **rest: object) -> dict[str, str]:
+    asked = Tracking("offline", **{"project": "mine", "group": sweep, "name": "lora_r=8", "tags": ("a",), **rest})  # type: ignore[arg-type]
+    step = Step(StepKind.TRAIN, "key", {}, "data", tracking=asked, sweep=sweep)
+    folder = store.folder(StepKind.TRAIN, "key")
+    folder.path.mkdir(parents=True, exist_ok=True)
+    return tracking.variables(step, folder)
+
+
+def test_a_later_sweep_continues_the_same_run_where_it_began_and_is_its_tag(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first = told(store, "first")
+    assert {
+        "WANDB_PROJECT": "mine",
+        "WANDB_RUN_GROUP": "first",
+        "WANDB_TAGS": "a",
+        "WANDB_RESUME": "allow",
+    }.items() <= (first.items())
+    assert first["WANDB_JOB_TYPE"] == "train"
+    second = told(store, "second", project="other", entity="team")
+    assert second == {**first, "WANDB_TAGS": "a,sweep:second"}
+    assert told(store, "second") == second, "a sweep is one tag"
+    assert told(store, "third")["WANDB_TAGS"] == "a,sweep:second,sweep:third"
+
+
+def test_a_run_that_an_older_version_began_keeps_its_id(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = store.folder(StepKind.TRAIN, "key")
+    folder.path.mkdir(parents=True)
+    folder.tracking.write_text(json.dumps({"id": "abc", "group": "first", "at": "1"}))
+    variables = told(store, "second")
+    assert (variables["WANDB_RUN_ID"], variables["WANDB_RUN_GROUP"]) == ("abc", "first")
+    assert variables["WANDB_PROJECT"] == "mine"
+
+
+def test_a_run_that_is_not_tracked_has_no_id(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    step = Step(StepKind.TRAIN, "key", {}, "data", tracking=Tracking("disabled"))
+    assert tracking.variables(step, store.folder(StepKind.TRAIN, "key")) == {"WANDB_MODE": "disabled"}
+    assert tracking.axolotl_keys(step) == {"use_wandb": False}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ({"comet_api_key": "k"}, {"comet_api_key": "***"}),
+        ({"a": [{"client_secret": "k", "b": 1}]}, {"a": [{"client_secret": "***", "b": 1}]}),
+        ({"path": "s3://hunter22hunter22@host"}, {"path": "s3://***@host"}),
+        ({"comet_api_key": None, "max_token": 3}, {"comet_api_key": None, "max_token": 3}),
+    ],
+)
+def test_a_secret_is_hidden_by_its_name_and_by_its_value(value: object, shown: object) -> None:
+    assert redacted(value, {"MY_TOKEN": "hunter22hunter22", "HF_TOKEN": "", "TOKEN_TOKEN": "host"}) == shown

@@ -1,0 +1,161 @@
+"""`axosweep sync`: W&B is brought up to date with the store, twice over without a change, and nothing is made up."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from modal_app.layout import Store
+from modal_app.step import OutcomeStatus, StepKind
+from runner.types import Run
+from runner.wandb_upload import missing, rows_of
+from tests.runner.builders import finish, finish_run, open_sweep, run
+from tests.wandb_server import WandbServer, serve_wandb
+
+TRAIN = """
+import os, sys, wandb
+run = wandb.init(project="axosweep", id=sys.argv[1], name="one", group=sys.argv[2], mode="offline", resume="allow")
+for step in map(int, sys.argv[3:]):
+    run.log({"train/global_step": step, "eval/loss": 1 / (step + 1)})
+run.finish()
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[WandbServer]:
+    with serve_wandb() as server:
+        yield server
+
+
+def axosweep(store: Store, server: WandbServer | None, *words: str) -> subprocess.CompletedProcess[str]:
+    nobody = {"WANDB_API_KEY": "", "NETRC": str(store.root / "netrc")}
+    environment = {**os.environ, "AXOSWEEP_STORE": str(store.root), **nobody}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "runner", *words],
+        env=environment | (server.environment() if server else {}),
+        cwd=store.root, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+
+def tracked(store: Store, one: Run, id: str, group: str) -> None:
+    kept = {"id": id, "group": group, "project": "axosweep", "entity": "", "sweeps": []}
+    store.folder(StepKind.TRAIN, one.key).tracking.write_text(json.dumps(kept))
+
+
+def sdk(store: Store, one: Run, *words: str) -> None:
+    """What a trainer leaves that logged offline to the end."""
+    folder = store.folder(StepKind.TRAIN, one.key).path
+    environment = {**os.environ, "WANDB_DIR": str(folder), "WANDB_DATA_DIR": str(folder), "WANDB_SILENT": "true"}
+    subprocess.run([sys.executable, "-c", TRAIN, *words], env=environment, cwd=folder, check=True, timeout=60)
+
+
+def said(store: Store, server: WandbServer, sweep: str) -> dict[str, str]:
+    done = axosweep(store, server, "sync", sweep, "--json")
+    assert done.returncode == 0, done.stderr
+    return {one["key"]: one["said"] for one in json.loads(done.stdout)["runs"]}
+
+
+@pytest.mark.slow
+def test_offline_runs_lost_rows_and_later_sweeps_reach_wandb_once(store: Store, server: WandbServer) -> None:
+    whole, killed, never = runs = [run({"learning_rate": rate}) for rate in (1e-3, 2e-3, 3e-3)]
+    sweep = open_sweep(store, runs, "first").sweep
+    tracked(store, whole, "whole", sweep)
+    tracked(store, killed, "killed", sweep)
+    finish_run(store, whole, {0: 1.0, 1: 0.5})
+    sdk(store, whole, "whole", sweep, "0", "1")
+    lost = store.folder(StepKind.TRAIN, killed.key)
+    lost.metrics.write_text(
+        '{"step": 0, "attempt": 1, "eval_loss": 3.0}\n{"step": 1, "attempt": 1, "loss": 2.0, "tokens": 8}\n{"step": 2'
+    )
+    empty = lost.path / "wandb" / "offline-run-20260101_000000-killed" / "run-killed.wandb"
+    empty.parent.mkdir(parents=True)
+    empty.write_bytes(b":W&B\xe1\xbe\x00")  # killed before anything was flushed
+    finish(store, StepKind.TRAIN, killed.key, OutcomeStatus.FAILED)
+
+    first = said(store, server, sweep)
+    assert first[whole.key].startswith("1 offline part uploaded")
+    assert first[killed.key].startswith("2 of 2 rows added from metrics.jsonl")
+    assert first[never.key].startswith("was never tracked")
+    there = server.runs()
+    assert {name: (one.state, one.group) for name, one in there.items()} == {
+        "whole": ("finished", sweep),
+        "killed": ("failed", sweep),
+    }
+    assert there["whole"].settings["learning_rate"] == 1e-3
+    assert there["killed"].values("eval/loss") == {0: 3.0}
+    assert there["killed"].values("train/loss") == {1: 2.0}
+    assert there["killed"].summary["eval/loss"] == 3.0
+    assert not list(store.root.glob("wandb")), "W&B's own logs stay out of the folder"
+
+    rows = {name: len(one.history) for name, one in there.items()}
+    assert set(said(store, server, sweep).values()) == {"up to date", first[never.key]}
+    assert {name: len(one.history) for name, one in server.runs().items()} == rows
+
+    # A run that a later attempt continues has grown, and a later sweep that asks for it is its tag.
+    finish_run(store, whole, {2: 0.25})
+    sdk(store, whole, "whole", sweep, "2")
+    later = open_sweep(store, [whole, run({"learning_rate": 9e-3})], "later").sweep
+    assert said(store, server, later)[whole.key].startswith("1 offline part uploaded")
+    assert sorted(server.runs()["whole"].values("eval/loss")) == [0, 1, 2]
+    assert server.runs()["whole"].tags == [f"sweep:{later}"]
+    assert not server.world.unknown
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({}, r"needs a key for api\.wandb\.ai.*wandb login"),
+        (
+            {"WANDB_API_KEY": "k" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"},
+            r"does not answer at http://127\.0\.0\.1:9",
+        ),
+    ],
+)
+def test_what_cannot_be_uploaded_now_is_one_message(
+    store: Store, monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str], message: str
+) -> None:
+    one = run({"learning_rate": 1e-3})
+    sweep = open_sweep(store, [one]).sweep
+    tracked(store, one, "one", sweep)
+    finish_run(store, one, {0: 1.0})
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(store.root / "netrc"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    from runner.errors import SweepError
+    from runner.sync import sync
+
+    with pytest.raises(SweepError, match=message):
+        sync(store, sweep, as_json=False)
+
+
+def test_nothing_to_do_needs_no_key(store: Store) -> None:
+    sweep = open_sweep(store, [run({"learning_rate": 1e-3})]).sweep
+    done = axosweep(store, None, "sync", sweep)
+    assert done.returncode == 0, done.stderr
+    assert "was never tracked" in done.stdout
+
+
+def test_rows_are_those_that_the_trainer_would_have_logged_the_last_of_each_step(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [
+        {"step": 1, "attempt": 1, "time": 1, "loss": 5.0, "epoch": 0.5, "tokens": 1, "tokens/total": 2},
+        {"step": 2, "attempt": 1, "time": 1, "loss": 4.0},
+        {"step": 2, "attempt": 2, "time": 1, "loss": None, "not_finite": ["loss"]},
+        {"step": 2, "attempt": 2, "time": 1, "eval_loss": 3.0, "eval_runtime": 1.0},
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 3')
+    rows = rows_of(path)
+    assert rows[0] == {"train/loss": 5.0, "train/epoch": 0.5, "train/tokens/total": 2, "train/global_step": 1}
+    assert math.isnan(rows[1].pop("train/loss"))
+    assert rows[1:] == [{"train/global_step": 2}, {"eval/loss": 3.0, "eval/runtime": 1.0, "train/global_step": 2}]
+    history = [{"train/global_step": 1, "train/loss": 5.0}, {"train/global_step": 1, "train_runtime": 1}]
+    assert [row["train/global_step"] for row in missing(rows, history)] == [2, 2]

@@ -1,0 +1,66 @@
+"""The W&B view, by the model that would be saved; whether W&B takes it cannot be seen here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from modal_app.layout import Store
+from modal_app.step import StepKind
+from runner.errors import SweepError
+from runner.wandb_view import show
+from tests.runner.builders import open_sweep, run
+
+pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")  # of the library itself
+
+pytest.importorskip("wandb_workspaces", reason="the extra wandb-view is not installed; make env installs it")
+
+
+def _panels(view: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for section in view["spec"]["section"]["panelBankConfig"]["sections"]:
+        yield from section["panels"]
+
+
+def _view(store: Store, capsys: pytest.CaptureFixture[str]) -> tuple[str, dict[str, Any]]:
+    runs = [run({"learning_rate": rate, "lora_r": rank}) for rate in (1e-4, 1e-2) for rank in (8, 16)]
+    sweep = open_sweep(store, runs, "grid").sweep
+    kept = {"id": "one", "group": sweep, "project": "mine", "entity": "team"}
+    store.folder(StepKind.TRAIN, runs[0].key).tracking.write_text(json.dumps(kept))
+    assert show(store, sweep, dry_run=True, as_json=False) == 0
+    return sweep, json.loads(capsys.readouterr().out)
+
+
+def test_parameters_and_losses_are_named_as_wandb_keeps_them(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep, view = _view(store, capsys)
+    assert (view["entity"], view["project"], view["displayName"]) == ("team", "mine", sweep)
+    panels = {panel["viewType"]: panel["config"] for panel in _panels(view)}
+    columns = {column["accessor"]: column for column in panels["Parallel Coordinates Plot"]["columns"]}
+    assert list(columns) == ["config:learning_rate.value", "config:lora_r.value", "summary:eval/loss"]
+    assert columns["config:learning_rate.value"]["log"] is True
+    assert not columns["config:lora_r.value"]["log"]
+    assert panels["Parameter Importance"]["targetKey"] == "eval/loss"
+    assert panels["Run Comparer"]["diffOnly"] is True
+    curves = [panel["config"] for panel in _panels(view) if panel["viewType"] == "Run History Line Plot"]
+    assert [(one["xAxis"], one["metrics"]) for one in curves] == [
+        ("train/global_step", ["eval/loss"]),
+        ("train/global_step", ["train/loss"]),
+    ]
+
+
+def test_the_view_holds_the_runs_of_the_group_and_those_that_a_later_sweep_asked_for(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep, view = _view(store, capsys)
+    (runset,) = view["spec"]["section"]["runSets"]
+    filters = [(one["key"]["name"], one["value"], one.get("connector")) for one in runset["filters"]["filters"]]
+    assert filters == [("group", sweep, None), ("tags", [f"sweep:{sweep}"], "OR")]
+    assert runset["sort"]["keys"] == [{"key": {"section": "summary", "name": "eval/loss"}, "ascending": True}]
+
+
+def test_a_sweep_that_was_never_tracked_has_no_view(store: Store) -> None:
+    sweep = open_sweep(store, [run({"learning_rate": 1e-3})]).sweep
+    with pytest.raises(SweepError, match="ever tracked"):
+        show(store, sweep, dry_run=True, as_json=False)
