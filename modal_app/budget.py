@@ -6,11 +6,11 @@ What counts is what `meter` has written down: the seconds of every container tha
 from __future__ import annotations
 
 import json
-import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from modal_app.layout import Attempt, StepFolder
+from modal_app.remote import Limits
 from modal_app.step import FailureReason, Outcome, OutcomeStatus, Share, write_atomically
 
 LONGEST_MARGIN_S = 300.0
@@ -18,17 +18,6 @@ LONGEST_MARGIN_S = 300.0
 and writes a checkpoint."""
 PATIENCE_S = 60.0
 """After its share is spent, a worker that still runs is killed: one that does not listen would go on for a day."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """As time.monotonic() tells it."""
-
-    stop_at: float
-    kill_at: float
-
-
-NO_LIMITS = Limits(math.inf, math.inf)
 
 
 def limits(share: Share, folder: StepFolder) -> Limits:

@@ -39,6 +39,8 @@ FETCHED = "fetched"
 
 MAX_ATTEMPTS = 3
 TICK_S = 10.0
+FIRST_TICK_S = 2.0
+"""By then the worker has said that it has begun, and drawn the run's W&B id, which must outlive this container."""
 STOP_GRACE_S = 20.0
 """A preempted container is killed 30 s after it was asked to stop: by then a checkpoint has to be written and
 committed."""
@@ -123,6 +125,16 @@ def open_store() -> Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """When a worker must end, as time.monotonic() tells it."""
+
+    stop_at: float = math.inf
+    """It is asked to save a checkpoint and stop."""
+    kill_at: float = math.inf
+    """It is killed, if it still runs."""
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
     """What a call does while its worker runs. Neither may raise."""
 
@@ -130,10 +142,7 @@ class Watch:
     """About every ten seconds."""
     asked: Callable[[BaseException], None]
     """Modal has asked the call to stop, and the worker has been asked in its turn: it may be saving a checkpoint."""
-    stop_at: float = math.inf
-    """When the worker is asked to stop, as time.monotonic() tells it."""
-    kill_at: float = math.inf
-    """When it is killed, if it still runs."""
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +152,15 @@ class Ended:
     pid: int
     code: int
     out_of_time: bool
-    """It was asked to stop at `stop_at`."""
+    """It came to its limits."""
 
 
-def stop_time(limit_s: float) -> float:
-    """When to ask for a checkpoint in a call that has just started: early enough before Modal's own timeout."""
-    return time.monotonic() + limit_s - min(limit_s / 5, LONGEST_MARGIN_S) if limit_s else math.inf
+def time_limits(limit_s: float) -> Limits:
+    """Those of a call that has just started: early enough before Modal's own timeout, which nobody can save after."""
+    if not limit_s:
+        return Limits()
+    over_at, margin_s = time.monotonic() + limit_s, min(limit_s / 5, LONGEST_MARGIN_S)
+    return Limits(over_at - margin_s, over_at - margin_s / 6)
 
 
 def run_worker(step: Step, watch: Watch) -> Ended:
@@ -192,18 +204,17 @@ def _run(script: str, words: list[str], watch: Watch, variables: Mapping[str, st
 
 
 def _wait(process: subprocess.Popen[str], watch: Watch) -> Ended:
-    out_of_time = False
+    limits, out_of_time, pause_s = watch.limits, False, FIRST_TICK_S
     while True:
-        left_s = max(0.0, (watch.kill_at if out_of_time else watch.stop_at) - time.monotonic())
+        left_s = max(0.0, (limits.kill_at if out_of_time else limits.stop_at) - time.monotonic())
         try:
-            return Ended(process.pid, process.wait(min(TICK_S, left_s)), out_of_time)
+            return Ended(process.pid, process.wait(min(pause_s, left_s)), out_of_time)
         except subprocess.TimeoutExpired:
-            now = time.monotonic()
-            if not out_of_time and now >= watch.stop_at:
+            now, pause_s = time.monotonic(), TICK_S
+            if not out_of_time and now >= limits.stop_at:
                 out_of_time = True
-                # Without a `kill_at`, Modal's timeout is what ends one that does not listen.
                 _signal(process, signal.SIGTERM)
-            elif out_of_time and now >= watch.kill_at:
+            elif out_of_time and now >= limits.kill_at:
                 _signal(process, signal.SIGKILL)
                 return Ended(process.pid, process.wait(), out_of_time)
             else:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from modal_app import budget, checkpoints, remote, tries, volumes
 from modal_app.hub import FETCH, item_of
 from modal_app.layout import Attempt, StepFolder
 from modal_app.meter import CPU_STEP, GPU_STEP, Meter
-from modal_app.remote import Ended, Job, Watch
+from modal_app.remote import Ended, Job, Limits, Watch
 from modal_app.state import lost
 from modal_app.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind, write_atomically
 
@@ -68,8 +67,8 @@ def _do(
     share: Share | None = None,
 ) -> Ending:
     """`resumable`: how far the work would be, if it began again now. `share`: what it may cost."""
-    stop_at, written = remote.stop_time(job.limit_s), _written(job)
-    if folder.done.exists() or tries.is_handed_on(folder, call):
+    limits, written = remote.time_limits(job.limit_s), _written(job)
+    if folder.done.exists() or tries.is_handed_on(folder, call) or tries.has_failed(folder, call):
         return _end(job, call, folder, written)
     if tries.lost_in_a_row(folder) >= job.max_attempts:
         tries.give_up(folder)
@@ -84,11 +83,11 @@ def _do(
             meter.tick()
             volumes.commit_what_can_be(written)
 
-        limits = budget.limits(share, folder) if share else budget.NO_LIMITS
-        first = limits.stop_at < stop_at  # else its time is over first
-        ended = run(attempt, Watch(tick, asked, min(stop_at, limits.stop_at), limits.kill_at if first else math.inf))
+        paid = budget.limits(share, folder) if share else Limits()
+        too_dear = paid.stop_at < limits.stop_at  # else its time is over first
+        ended = run(attempt, Watch(tick, asked, paid if too_dear else limits))
         tries.note_exit(attempt, ended.pid, ended.code)
-        if ended.out_of_time and first and share:
+        if ended.out_of_time and too_dear and share:
             budget.fail(share, attempt, _outcome(folder))
         elif ended.out_of_time:
             _judge_stop(job, folder, attempt, advanced=resumable() > before)
@@ -132,7 +131,7 @@ def _end(job: Job, call: str, folder: StepFolder, written: Sequence[modal.Volume
     volumes.commit(written)
     if tries.is_handed_on(folder, call):
         return CONTINUED, outcome.message
-    if outcome.status in (OutcomeStatus.LOST, OutcomeStatus.STOPPED):
+    if outcome.status is not OutcomeStatus.SUCCEEDED and not tries.is_final(folder.attempts()[-1]):
         raise WorkerDied(f"{job.name}: {outcome.message}")
     return str(outcome.status), outcome.message
 

@@ -10,6 +10,8 @@ after which step (0: before the first; left out: before it begins at all):
     deaf        it does not hear SIGTERM any more
     linger      a child of it holds a file of the run open for a while
     idle        it waits to be stopped
+    fail        it says that it has failed, and why: there was no sense in it
+    rank        it says that a rank of it was killed
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ from pathlib import Path
 from modal_app import attempt as attempts
 from modal_app import checkpoints, stop
 from modal_app.claim import claim
+from modal_app.failures import StepFailed
 from modal_app.layout import Attempt, StepFolder, Store
-from modal_app.step import Outcome, OutcomeStatus, Step, write_atomically
+from modal_app.step import FailureReason, Outcome, OutcomeStatus, Step, write_atomically
 
 MODULUS = 2_147_483_647
 STATE = "trainer_state.json"
@@ -47,16 +50,19 @@ def main() -> int:
     with claim(folder, step.sweep):
         attempt, began_at = attempts.begin(step, store), time.time()
         stop.answer(None)
-        doom.strike(0)
-        stopped_at = _train(folder, attempt, doom)
-        status = OutcomeStatus.SUCCEEDED if stopped_at is None else OutcomeStatus.STOPPED
-        message = "" if stopped_at is None else f"stopped at step {stopped_at}"
-        outcome = Outcome(status, attempt.number, began_at, time.time(), message=message)
-        if stopped_at is None:
+        status, reason, message = OutcomeStatus.SUCCEEDED, None, ""
+        try:
+            doom.strike(0)
+            if (stopped_at := _train(folder, attempt, doom)) is not None:
+                status, message = OutcomeStatus.STOPPED, f"stopped at step {stopped_at}"
+        except StepFailed as failure:
+            status, reason, message = OutcomeStatus.FAILED, failure.reason, str(failure)
+        outcome = Outcome(status, attempt.number, began_at, time.time(), reason, message)
+        if status is OutcomeStatus.SUCCEEDED:
             folder.done.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(folder.done, outcome.to_json())
         write_atomically(attempt.result, outcome.to_json())
-    return 0 if stopped_at is None else 3
+    return 0 if status is OutcomeStatus.SUCCEEDED else 1
 
 
 def _train(folder: StepFolder, attempt: Attempt, doom: _Doom) -> int | None:
@@ -111,6 +117,10 @@ class _Doom:
                 time.sleep(60)
             case "deaf":
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            case "fail":
+                raise StepFailed(FailureReason.CONFIG, "there was no sense in it")
+            case "rank":
+                raise StepFailed(FailureReason.LOST, "rank 1 was killed by signal 9")
             case "idle":
                 stop.answer(None)
                 while not stop.requested():

@@ -168,16 +168,16 @@ def test_a_killed_container_goes_on_from_what_it_had_committed(cloud: Callable[.
     assert here.losses == undisturbed()
 
 
-@pytest.mark.parametrize("doom", ["crash@3", "container"])
+@pytest.mark.parametrize("doom", ["crash@3", "container", "rank@3"])
 def test_what_dies_every_time_is_given_up_after_its_attempts(cloud: Callable[..., Cloud], doom: str) -> None:
     """Modal itself would start a dead container again for ever."""
     here = cloud({"*": doom})
     assert here.run() == "failed"
-    assert here.outcomes == ["", "", "failed"]
+    assert here.outcomes == ["failed" if doom == "rank@3" else ""] * 2 + ["failed"]
     outcome = outcome_of(here.attempts[-1])
     assert outcome is not None
-    assert outcome.message.startswith("given up after 3 attempts in a row: its process ")
-    assert len(here.server.tasks("train")) == 4 if doom.startswith("container") else 3
+    assert outcome.message.startswith("given up after 3 attempts in a row: ")
+    assert len(here.server.tasks("train")) == (4 if doom == "container" else 3)
 
 
 def test_what_was_given_up_may_be_tried_again_when_it_is_asked_for_again(cloud: Callable[..., Cloud]) -> None:
@@ -220,13 +220,26 @@ def test_a_run_that_gets_nowhere_within_its_limit_fails(cloud: Callable[..., Clo
     assert "no further than it began" in outcome.message
 
 
-def test_a_worker_that_does_not_stop_in_time_is_ended_by_modal_and_tried_again(cloud: Callable[..., Cloud]) -> None:
-    here = cloud({"1": "deaf@5"}, step_s=0.1, save_steps=5, grace_s=1.0)
-    here.start(limit_s=2)
-    here.wait_for_all()
+def test_a_worker_that_does_not_stop_in_time_is_killed_and_tried_again(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({"1": "deaf@5"}, step_s=0.25, save_steps=5)
+    here.start(limit_s=4)
+    calls = here.wait_for_all()
+    assert {call.status for call in calls} == {"success"}, "it was over before Modal's own timeout"
+    assert json.loads(here.attempts[0].exit.read_text())["code"] == -9
+    assert here.outcomes[0] == ""
     assert here.outcomes[-1] == "succeeded"
     assert here.losses == undisturbed()
+
+
+def test_a_call_that_is_cancelled_saves_what_it_has(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({}, step_s=0.25)
+    call = here.start()
+    here.wait_for_training(1)
+    call.cancel()
+    here.server.wait_until(lambda: here.outcomes == ["stopped"])
     assert json.loads(here.attempts[0].container.read_text())["asked"] == "InputCancellation"
+    assert here.run() == "succeeded"
+    assert here.losses == undisturbed()
 
 
 def test_a_commit_that_modal_cannot_take_for_a_while_is_repeated(cloud: Callable[..., Cloud]) -> None:
@@ -269,6 +282,15 @@ def test_a_call_that_died_between_its_result_and_its_word_says_it_again(cloud: C
     assert here.outcomes == ["succeeded"]
     assert len(here.server.tasks_of(call.object_id)) == 2
     assert here.server.dict_items(here.job.claims)["ended/train/run"]["status"] == "succeeded"
+
+
+def test_a_failure_is_not_tried_again_by_a_call_that_died_before_it_said_so(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({"*": "fail@3"})
+    call = here.start()
+    here.kill_at("DictUpdate", 2, call)
+    assert call.get(timeout=60) == {"name": "train/run", "status": "failed", "message": "there was no sense in it"}
+    assert here.outcomes == ["failed"]
+    assert len(here.server.tasks_of(call.object_id)) == 2
 
 
 @pytest.mark.parametrize("after", [False, True])
