@@ -53,6 +53,15 @@ def run(count: int, attempt: Attempt, claim: int, forked: Callable[[], int] | No
         raise RankFailed(_account(attempt, failed))
 
 
+def alone() -> dict[str, str]:
+    """What a single rank's environment must say for DeepSpeed, which makes a process group of one as well.
+
+    Without it DeepSpeed fails in torch.distributed's rendezvous: "MASTER_ADDR expected, but not set".
+    """
+    (environment,) = _environments(1)
+    return environment
+
+
 def _environments(count: int) -> list[dict[str, str]]:
     shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
     shared |= {"MASTER_PORT": str(_free_port())}

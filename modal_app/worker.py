@@ -115,6 +115,7 @@ def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm
         case StepKind.TRAIN:
             yield train.prepare(step, store, folder, attempt)
             if step.processes == 1:
+                os.environ |= ranks.alone() if step.config.get("deepspeed") else {}
                 train.run_rank(this)
             else:
                 ranks.run(step.processes, attempt, descriptor, forked=(lambda: _run_rank(this)) if warm else None)

@@ -321,3 +321,11 @@ def test_children_outlive_the_launcher_and_are_looked_after(trainer: Path, tmp_p
     warm.process.stdout.close()
     assert warm.process.wait(timeout=60) == 0
     assert observe(store, StepKind.TRAIN, "orphan").phase is Phase.SUCCEEDED
+
+
+def test_one_rank_under_deepspeed_finds_its_group_of_one(warm: Warm, store: Store) -> None:
+    step = train_step("zero", max_steps=2, deepspeed={"zero_optimization": {"stage": 1}, "train_batch_size": "auto"})
+    assert warm.run(step) == 1
+    failed = outcome(store, step)
+    # Past the rendezvous, at the first thing that DeepSpeed wants of a GPU.
+    assert "NCCL is only supported with GPUs" in failed.message
