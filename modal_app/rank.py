@@ -17,13 +17,16 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._last = time.monotonic()
+        self.cpu: dict[str, float] = {}
+        """Of these, the processor seconds of this process: another one's work beside it does not lengthen them."""
+        self._last, self._cpu_last = time.monotonic(), time.process_time()
         self._newest = ""
 
     def book(self, phase: str) -> None:
-        now = time.monotonic()
+        now, cpu = time.monotonic(), time.process_time()
         self.seconds[phase] = round(self.seconds.get(phase, 0.0) + now - self._last, 3)
-        self._last, self._newest = now, phase
+        self.cpu[phase] = round(self.cpu.get(phase, 0.0) + cpu - self._cpu_last, 3)
+        self._last, self._cpu_last, self._newest = now, cpu, phase
 
     @property
     def phase(self) -> str:

@@ -157,6 +157,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
                     "max_steps": state.max_steps,
                     "world_size": self._trainer.args.world_size,
                     "phases": self._rank.clock.seconds,
+                    "cpu": self._rank.clock.cpu,
                     "ended": self._ended,
                     "stopped": self._stopped,
                     "diverged": self._diverged,

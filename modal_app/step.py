@@ -130,7 +130,7 @@ class Outcome:
     message: str = ""
     """One line for the table; the log has the rest."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """train: step, max_steps, world_size, manifest (its sha256), phases (seconds); preprocess: the manifest."""
+    """train: step, max_steps, world_size, manifest (its sha256), phases and cpu (seconds); preprocess: the manifest."""
 
     @property
     def seconds(self) -> float:

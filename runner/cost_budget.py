@@ -74,20 +74,20 @@ def bound_line(cost: PlanCost, request: Request) -> str:
     )
 
 
-def confirm(cost: PlanCost, request: Request, ask: Callable[[str], str] = input) -> None:
+def confirm(cost: PlanCost, request: Request, *, on_terminal: bool, ask: Callable[[], str] = input) -> None:
     """Ask before more than `confirm_above` dollars are spent. Raises SweepError without a yes."""
     dollars = cost.dollars
     if request.confirmed or request.confirm_above is None or dollars is None or dollars.high <= request.confirm_above:
         return
     told = f"This may cost {money(dollars.high)} ({spread(dollars, money)})"
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not on_terminal:
         raise SweepError(
             f"{told}, more than confirm_above={request.confirm_above:g}, and nobody is here to be asked: add --yes."
         )
     try:
         sys.stderr.write(f"{told}. Launch it? [y/N] ")
         sys.stderr.flush()
-        answer = ask("")
+        answer = ask()
     except EOFError:
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):

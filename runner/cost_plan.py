@@ -17,7 +17,7 @@ from modal_app.meter import CPU_STEP, GPU_STEP
 from runner.cost_length import data_ranks, length_of, shape_of
 from runner.cost_predict import BOOT_MODAL, predict
 from runner.cost_records import Known, PastData, data_paths, read_json, read_past, rows_of
-from runner.cost_types import NOTHING, Length, Prediction, Range, Rows
+from runner.cost_types import NOTHING, Length, Prediction, Range, Rows, Shape
 from runner.costs import fetch_folder
 from runner.gpus import GPUS
 from runner.preflight.data import datasets_of, split_of, steps_of
@@ -48,6 +48,8 @@ class RunCost:
     """None where it is unknown, and where nothing is rented."""
     dollars_s: float | None = None
     """What a second of it costs at most."""
+    cards: tuple[str, ...] = ()
+    """That it may get, by their names in conf/gpu."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,9 @@ class PlanCost:
         """Of all runs together, one after the other."""
         known = [one.prediction.seconds for one in self.runs if one.prediction is not None]
         return sum(known, NOTHING) if len(known) == len(self.runs) else None
+
+
+THIS_MACHINE = "this machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ def plan_cost(
         runs=runs,
         preparing_s=preparing_s,
         preparing=None if rent is None else preparing_s * rent,
-        wall=_wall(runs, pools, max(parts, key=lambda one: one.likely, default=NOTHING), rented=rates is not None),
+        wall=_wall(runs, pools, parts),
         at_a_time=_at_a_time(pools),
         rates=rates,
     )
@@ -119,6 +124,8 @@ class _Weigher:
     rates: Rates | None
     facts: dict[str, ModelFacts]
     _rows: dict[str, Rows | None] = field(default_factory=dict)
+    _found: dict[tuple[Shape, Length], Prediction | str] = field(default_factory=dict)
+    """The runs of a sweep mostly differ in what speed does not depend on."""
 
     def run(self, key: str, data_key: str, experiment: Experiment) -> RunCost:
         config, gpu = with_files(experiment.axolotl), experiment.gpu
@@ -127,7 +134,9 @@ class _Weigher:
             return self._rented(RunCost(key, reason=length), experiment)
         shape = shape_of(config, gpu.type, gpu.count, experiment.executor.type)
         self._learn(shape.base_model, experiment)
-        found = predict(shape, length, self.known.runs, self.facts)
+        if (shape, length) not in self._found:
+            self._found[shape, length] = predict(shape, length, self.known.runs, self.facts)
+        found = self._found[shape, length]
         if isinstance(found, str):
             return self._rented(RunCost(key, length, reason=found), experiment)
         return self._rented(RunCost(key, length, found), experiment)
@@ -149,7 +158,13 @@ class _Weigher:
             return RunCost(cost.key, cost.length, found, cost.reason or f"{', '.join(names)}: there is no price")
         rent = Range(min(one.low for one in rents), rents[0].likely, max(one.high for one in rents))
         return RunCost(
-            cost.key, cost.length, found, cost.reason, None if found is None else found.rented * rent, rent.high
+            cost.key,
+            cost.length,
+            found,
+            cost.reason,
+            None if found is None else found.rented * rent,
+            rent.high,
+            tuple(names),
         )
 
     def rows(self, data_key: str, experiment: Experiment) -> Rows | None:
@@ -244,20 +259,23 @@ def _dollars_s(rates: Rates, cards: Mapping[str, int], cores: Range, memory: Ran
     return Range.exactly(gpus) + cores.scaled(rates.of(CPU) or 0.0) + memory.scaled(rates.of(MEMORY) or 0.0)
 
 
-def _wall(runs: Sequence[RunCost], pools: Mapping[str, Pool], preparing: Range, *, rented: bool) -> Range | None:
-    """Preparing, then the runs of each pool as they find room, in their order."""
+def _wall(runs: Sequence[RunCost], pools: Mapping[str, Pool], preparing: Sequence[Range]) -> Range | None:
+    """Preparing, then the runs of each pool as they find room, in their order. On Modal datasets are prepared at the
+    same time."""
     if any(one.prediction is None for one in runs):
         return None
     by_pool: dict[Pool, list[Range]] = {}
     for one in runs:
         assert one.prediction is not None
         by_pool.setdefault(pools[one.key], []).append(one.prediction.rented)
-    ends = [
-        Range(*(_makespan([getattr(one, name) for one in times], pool.most) for name in ("low", "likely", "high")))
-        for pool, times in by_pool.items()
-    ]
+    here = next((pool for pool in by_pool if pool.name == THIS_MACHINE), None)
+    ends = [_together(times, pool.most) for pool, times in by_pool.items()]
     training = Range(*(max((getattr(one, name) for one in ends), default=0.0) for name in ("low", "likely", "high")))
-    return preparing + training + (NOTHING if rented else WARM_START)
+    return _together(preparing, here.most if here else None) + training + (WARM_START if here else NOTHING)
+
+
+def _together(times: Sequence[Range], most: int | None) -> Range:
+    return Range(*(_makespan([getattr(one, name) for one in times], most) for name in ("low", "likely", "high")))
 
 
 def _makespan(seconds: Sequence[float], most: int | None) -> float:

@@ -8,6 +8,7 @@ the cards' peaks. Without records there are published speeds, for GPUs only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 
 from runner.cost_seeds import FORWARD, OFF, matmul_weights, operations, peak, seed_speed
@@ -19,6 +20,8 @@ Facts = Mapping[str, ModelFacts]
 
 ONE_RECORD_OFF, LEAST_OFF = 0.25, 0.10
 """How far off the very shape's prediction may be: with one record, and at best."""
+NEWEST = 20
+"""So many of the records that fit are used: a machine and a program change."""
 SAME_MODEL_OFF = 0.35
 """From another batch, length or number of cards."""
 
@@ -35,41 +38,63 @@ MEMORY_GIB_CPU = Range(1.0, 1.5, 3.0)
 
 
 def predict(shape: Shape, length: Length, past: Sequence[Past], facts: Facts) -> Prediction | str:
-    """How long it takes, or a sentence with the reason why nobody knows."""
-    same = [one for one in past if one.shape == shape]
-    if same:
+    """How long it takes, or a sentence with the reason why nobody knows. `past`: the newest first."""
+    if same := [one for one in past if one.shape == shape][:NEWEST]:
         return _from_same(length, same)
-    kin = [one for one in past if _same_model(one.shape, shape)]
-    if kin:
+    if kin := [one for one in past if _same_model(one.shape, shape)][:NEWEST]:
         return _from_kin(shape, length, kin, facts, SAME_MODEL_OFF, "another shape")
-    others = [one for one in past if _comparable(one.shape, shape, facts)]
-    if others:
+    if others := [one for one in past if _comparable(one.shape, shape, facts)][:NEWEST]:
         return _from_kin(shape, length, others, facts, OFF, "other models or cards")
     return _from_seed(shape, length, facts)
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a run of one shape is made of: seconds, medians of its records."""
+
+    fixed: float
+    token: float
+    """Of a micro step, on one card."""
+    eval_batch: float
+    save: float
+
+    @classmethod
+    def of(cls, past: Sequence[Past]) -> _Parts:
+        evaluated = [one for one in past if one.length.evals and one.length.eval_batches]
+        batches = [one.phases.get("eval", 0.0) / (one.length.evals * one.length.eval_batches) for one in evaluated]
+        return cls(
+            fixed=median(map(_fixed, past)),
+            token=median(1 / _tokens_s(one) for one in past),
+            eval_batch=median(batches) if batches else 0.0,
+            save=_save_seconds(past),
+        )
+
+    def seconds(self, length: Length) -> float:
+        step = self.token * length.micro_tokens.likely * length.micro_steps
+        evaluating = self.eval_batch * length.evals * length.eval_batches
+        return self.fixed + max(length.steps - 1, 0) * step + evaluating + self.save * length.saves
+
+
 def _from_same(length: Length, past: Sequence[Past]) -> Prediction:
-    likely = _seconds_of(length, past)
-    off = [one.seconds / _seconds_of(one.length, past) - 1 for one in past]
+    parts = _Parts.of(past)
+    likely = parts.seconds(length)
+    off = [one.seconds / parts.seconds(one.length) - 1 for one in past]
     least = max(LEAST_OFF, ONE_RECORD_OFF / len(past) ** 0.5)
     seconds = Range(likely * (1 + min(min(off), -least)), likely, likely * (1 + max(max(off), least)))
-    return _with_use(past[0].shape, past, seconds, "")
+    cpu_s = _cpu_seconds_of(length, past)
+    if past[0].shape.gpu == "cpu" and cpu_s is not None:  # it may have the machine for itself this time
+        seconds = replace(seconds, low=min(seconds.low, cpu_s))
+    return replace(_with_use(past[0].shape, past, seconds, ""), cpu_s=cpu_s)
 
 
-def _seconds_of(length: Length, past: Sequence[Past]) -> float:
-    """By the medians of records of the very shape."""
-    fixed = median(map(_fixed, past))
-    step = median(1 / _tokens_s(one) for one in past) * length.micro_tokens.likely * length.micro_steps
-    return fixed + max(length.steps - 1, 0) * step + _beside(length, past)
+def _cpu_seconds_of(length: Length, past: Sequence[Past]) -> float | None:
+    """The same of processor seconds."""
+    timed = [replace(one, seconds=sum(one.cpu.values()), phases=one.cpu) for one in past if one.cpu]
+    return _Parts.of(timed).seconds(length) if timed else None
 
 
-def _beside(length: Length, past: Sequence[Past]) -> float:
-    """Evaluations and saves."""
-    per_batch = [one.phases.get("eval", 0.0) / (one.length.evals * one.length.eval_batches)
-                 for one in past if one.length.evals and one.length.eval_batches]  # fmt: skip
-    per_save = median(one.phases.get("save", 0.0) / max(one.length.saves, 1) for one in past)
-    evaluating = median(per_batch) * length.evals * length.eval_batches if per_batch else 0.0
-    return evaluating + per_save * length.saves
+def _save_seconds(past: Sequence[Past]) -> float:
+    return median(one.phases.get("save", 0.0) / max(one.length.saves, 1) for one in past)
 
 
 def _fixed(one: Past) -> float:
@@ -91,8 +116,7 @@ def _from_kin(
     step = length.micro_tokens.likely * length.micro_steps / speed
     per_token = 1 / speed * FORWARD / operations(shape)
     evaluating = length.evals * length.eval_tokens * per_token
-    per_save = median(one.phases.get("save", 0.0) / max(one.length.saves, 1) for one in past)
-    likely = median(map(_fixed, past)) + (length.steps - 1) * step + evaluating + per_save * length.saves
+    likely = median(map(_fixed, past)) + (length.steps - 1) * step + evaluating + _save_seconds(past) * length.saves
     return _with_use(shape, past, Range.about(likely, off), f" of {what}")
 
 

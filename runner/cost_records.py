@@ -120,6 +120,7 @@ def _run(
         length=length,
         seconds=seconds,
         phases=phases,
+        cpu=facts.get("cpu") or {},
         boot=None if only is None else max(0.0, only.seconds - seconds),
         cores=None if only is None else max(only.cores_reserved, only.cores_used or 0.0),
         memory_gib=None if only is None else max(only.memory_gib_reserved, only.memory_gib_used or 0.0),

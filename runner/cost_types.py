@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,8 @@ class Past:
     """What its container took beyond that; None on this machine."""
     cores: float | None = None
     memory_gib: float | None = None
+    cpu: Mapping[str, float] = field(default_factory=dict)
+    """Of the phases, the processor seconds of its first rank; empty in older records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,9 @@ class Prediction:
     memory_gib: Range
     basis: str
     """What it is from, for people: `6 records of this store`."""
+    cpu_s: float | None = None
+    """Processor seconds of its first rank, which other work on the machine does not lengthen; None where none of its
+    shape are recorded."""
 
     @property
     def rented(self) -> Range:

@@ -9,6 +9,7 @@ from typing import Any
 from runner.cost_plan import PlanCost, RunCost
 from runner.cost_types import Range
 from runner.costs import money
+from runner.prices import CPU, MEMORY
 
 
 def cost_lines(cost: PlanCost, names: Mapping[str, str]) -> list[str]:
@@ -29,6 +30,7 @@ def cost_json(cost: PlanCost) -> dict[str, Any]:
                 "steps": one.length and one.length.steps,
                 "steps_from": one.length and one.length.source,
                 "seconds": one.prediction and asdict(one.prediction.seconds),
+                "cpu_seconds": one.prediction and one.prediction.cpu_s,
                 "rented_seconds": one.prediction and cost.rates and asdict(one.prediction.rented),
                 "dollars": one.dollars and asdict(one.dollars),
                 "basis": one.prediction and one.prediction.basis,
@@ -85,9 +87,11 @@ def _in_all(cost: PlanCost) -> list[str]:
         return []
     lines = []
     if cost.dollars is not None and cost.preparing is not None and cost.rates is not None:
-        items = cost.rates.rates.keys()
+        items = {CPU, MEMORY, *(name for one in cost.runs for name in one.cards)}
         preparing = f", {money(cost.preparing.likely)} of it preparing" if cost.preparing.likely else ""
         lines.append(f"in all  {spread(cost.dollars, money)}{preparing}; rates: {cost.rates.told(items)}")
+    elif cost.rates is not None:
+        lines.append("in all  unknown, since what some run takes is unknown")
     if cost.wall is not None:
         lines.append(f"time    {spread(cost.wall, span)} until all has ended, {cost.at_a_time} at a time")
     return lines

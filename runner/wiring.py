@@ -15,7 +15,7 @@ from modal_app.layout import Store
 from modal_app.settings import Deployment
 from modal_app.step import Device
 from runner import tracking, trainer_environment
-from runner.cost_plan import Pool
+from runner.cost_plan import THIS_MACHINE, Pool
 from runner.costs import planned_rates
 from runner.errors import SweepError
 from runner.executors.local import LocalExecutor, machine_slots
@@ -72,7 +72,7 @@ def pools_of(choice: ExecutorChoice, plan: Plan) -> dict[str, Pool]:
     on_cpu = all(planned.step.device is Device.CPU for planned in plan.pending)
     room = max((os.cpu_count() or 1) // processes, 1) if on_cpu else None
     most = min((one for one in (room, choice.parallel) if one), default=None)
-    return {planned.run.key: Pool("this machine", most) for planned in plan.pending}
+    return {planned.run.key: Pool(THIS_MACHINE, most) for planned in plan.pending}
 
 
 def rates_of(choice: ExecutorChoice, plan: Plan, store: Store, *, ask: bool) -> Rates | None:

@@ -1,0 +1,69 @@
+"""A share of a budget: the seconds of all containers count, and what is stopped for it is not begun again."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from modal_app import budget
+from modal_app.layout import StepFolder, Store
+from modal_app.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind
+
+SHARE = Share(dollars=1.5, seconds=1000.0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StepFolder:
+    found = Store(tmp_path).folder(StepKind.TRAIN, "run")
+    found.containers.mkdir(parents=True)
+    return found
+
+
+def spend(folder: StepFolder, *seconds: float) -> None:
+    for number, one in enumerate(seconds):
+        (folder.containers / f"{number}.json").write_text(json.dumps({"seconds": one}))
+
+
+def test_the_seconds_of_all_containers_are_taken_off_and_time_is_left_for_a_checkpoint(folder: StepFolder) -> None:
+    spend(folder, 300.0, 250.0)
+    found = budget.limits(SHARE, folder)
+    assert found.stop_at - time.monotonic() == pytest.approx(1000 - 550 - 100, abs=1)
+    assert found.kill_at - found.stop_at == pytest.approx(100 + budget.PATIENCE_S)
+    long = Share(1.0, 100_000.0)
+    assert budget.limits(long, folder).stop_at - time.monotonic() == pytest.approx(100_000 - 550 - 300, abs=1)
+
+
+def test_a_step_is_not_tried_again_when_too_little_is_left(folder: StepFolder) -> None:
+    spend(folder, 890.0)
+    folder.attempt(1).path.mkdir()
+    assert not budget.is_spent(SHARE, folder)
+    spend(folder, 905.0)
+    assert budget.is_spent(SHARE, folder)
+    folder.attempt(1).path.rmdir()
+    assert not budget.is_spent(SHARE, folder), "what was never tried has nothing to report"
+
+
+@pytest.mark.parametrize(
+    ("status", "becomes", "reason"),
+    [
+        (OutcomeStatus.STOPPED, OutcomeStatus.FAILED, FailureReason.BUDGET),
+        (OutcomeStatus.LOST, OutcomeStatus.FAILED, FailureReason.BUDGET),
+        (OutcomeStatus.FAILED, OutcomeStatus.FAILED, FailureReason.OOM),
+        (OutcomeStatus.SUCCEEDED, OutcomeStatus.SUCCEEDED, None),
+    ],
+)
+def test_what_was_stopped_has_failed_for_the_budget_and_other_ends_stay(
+    folder: StepFolder, status: OutcomeStatus, becomes: OutcomeStatus, reason: FailureReason | None
+) -> None:
+    attempt = folder.attempt(1)
+    attempt.path.mkdir()
+    before = Outcome(status, 1, 0.0, 5.0, FailureReason.OOM if status is OutcomeStatus.FAILED else None, "at step 3")
+    attempt.result.write_text(before.to_json())
+    budget.fail(SHARE, attempt, before)
+    after = Outcome.from_json(attempt.result.read_text())
+    assert (after.status, after.reason) == (becomes, reason)
+    if reason is FailureReason.BUDGET:
+        assert after.message == "stopped: its share of the budget, $1.50, is spent (at step 3)"

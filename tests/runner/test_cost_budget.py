@@ -1,0 +1,109 @@
+"""A budget: what is refused, what each run may take, and when somebody is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from modal_app.layout import Store
+from runner.cost_budget import bound_line, confirm, refuse_above, refuse_senseless, with_shares
+from runner.cost_plan import PlanCost, RunCost
+from runner.cost_types import NOTHING, Range
+from runner.errors import SweepError
+from runner.types import Action, ExecutorChoice, Request
+from tests.runner.builders import plan, run
+
+
+def cost(*dollars: float | None, preparing: float = 0.0) -> PlanCost:
+    """Of runs whose upper estimates these are, at a tenth of a dollar a second."""
+    runs = tuple(
+        RunCost(f"run{number}", dollars=None if one is None else Range(one / 3, one / 2, one), dollars_s=0.1)
+        for number, one in enumerate(dollars)
+    )
+    return PlanCost(runs, NOTHING, Range.exactly(preparing), None, 1, None)
+
+
+def request(**words: Any) -> Request:
+    return Request(Action.LAUNCH, "sweep", None, json=False, **words)
+
+
+def test_what_may_cost_more_than_the_budget_is_refused_unless_forced() -> None:
+    refuse_above(cost(6.0, 3.0, preparing=1.0), request(budget=10.0))
+    with pytest.raises(SweepError, match=r"budget=9.9: this may cost \$10.00 .*--force"):
+        refuse_above(cost(6.0, 3.0, preparing=1.0), request(budget=9.9))
+    refuse_above(cost(6.0, 3.0, preparing=1.0), request(budget=9.9, force=True))
+    refuse_above(cost(6.0), request())
+
+
+def test_an_unknown_cost_is_not_refused_and_what_preparing_alone_may_take_is() -> None:
+    refuse_above(cost(None, 100.0), request(budget=1.0))
+    with pytest.raises(SweepError, match="preparing the data alone"):
+        refuse_above(cost(None, preparing=2.0), request(budget=1.0))
+
+
+@pytest.mark.parametrize(
+    ("words", "executor", "says"),
+    [
+        ({"budget": 40}, "local", "executor=local rents nothing"),
+        ({"budget": -1}, "modal", "more than 0"),
+        ({"budget": True}, "modal", "US dollars"),
+        ({"confirm_above": "much"}, "modal", "confirm_above=much"),
+    ],
+)
+def test_a_budget_that_means_nothing_is_refused(words: dict[str, Any], executor: str, says: str) -> None:
+    with pytest.raises(SweepError, match=says):
+        refuse_senseless(ExecutorChoice(executor), request(**words))
+
+
+def test_the_budget_is_shared_in_proportion_to_the_upper_estimates(store: Store) -> None:
+    runs = [run({"seed": seed}) for seed in (1, 2)]
+    planned = plan(runs, store)
+    keyed = cost(6.0, 2.0, preparing=1.0)
+    keyed = PlanCost(
+        tuple(
+            RunCost(one.key, dollars=was.dollars, dollars_s=was.dollars_s)
+            for one, was in zip(runs, keyed.runs, strict=True)
+        ),
+        NOTHING, keyed.preparing, None, 1, None,
+    )  # fmt: skip
+    shares = [one.step.share for one in with_shares(planned, keyed, request(budget=9.0)).runs]
+    assert [(one.dollars, one.seconds) for one in shares if one] == [(6.0, pytest.approx(60.0)), (2.0, 20.0)]
+    assert [one.step.share for one in with_shares(planned, keyed, request()).runs] == [None, None]
+    assert [one.run.key for one in with_shares(planned, keyed, request(budget=9.0)).runs] == [one.key for one in runs]
+
+
+def test_where_one_estimate_is_unknown_all_have_equal_shares(store: Store) -> None:
+    runs = [run({"seed": seed}) for seed in (1, 2)]
+    parts = (RunCost(runs[0].key, dollars_s=0.1), RunCost(runs[1].key, dollars=Range.exactly(5.0), dollars_s=0.1))
+    shares = with_shares(plan(runs, store), PlanCost(parts, NOTHING, NOTHING, None, 1, None), request(budget=8.0)).runs
+    assert [one.step.share and one.step.share.dollars for one in shares] == [4.0, 4.0]
+
+
+def test_the_bound_is_told_with_the_boot_that_each_attempt_may_add() -> None:
+    line = bound_line(cost(None), request(budget=4.0))
+    assert "$4.00, and for each attempt at a run one boot more, $18.00 at most" in line
+    assert "equal share" in line
+
+
+@pytest.mark.parametrize(("answer", "launches"), [("y", True), ("Yes ", True), ("", False), ("n", False)])
+def test_above_a_sum_somebody_is_asked(answer: str, launches: bool) -> None:
+    asked: list[str] = []
+
+    def ask() -> str:
+        asked.append(answer)
+        return answer
+
+    if launches:
+        confirm(cost(20.0), request(confirm_above=10), on_terminal=True, ask=ask)
+    else:
+        with pytest.raises(SweepError, match="Nothing was started"):
+            confirm(cost(20.0), request(confirm_above=10), on_terminal=True, ask=ask)
+    assert asked == [answer]
+
+
+def test_nobody_is_asked_below_it_or_with_yes_and_without_a_terminal_it_is_refused() -> None:
+    for words in ({"confirm_above": 20.0}, {"confirm_above": None}, {"confirm_above": 1.0, "confirmed": True}):
+        confirm(cost(20.0), request(**words), on_terminal=False)
+    with pytest.raises(SweepError, match="add --yes"):
+        confirm(cost(20.0), request(confirm_above=19.9), on_terminal=False)

@@ -1,0 +1,204 @@
+"""What a plan will take and cost: from a store's records, at a table's rates."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modal_app.layout import SUBMISSION, Store
+from modal_app.meter import Card, ContainerRecord
+from modal_app.step import Outcome, OutcomeStatus, StepKind, write_atomically
+from runner.cost_plan import THIS_MACHINE, PlanCost, Pool, plan_cost
+from runner.cost_records import read_past
+from runner.cost_types import Range
+from runner.cost_words import cost_json, cost_lines
+from runner.costs import planned_rates
+from runner.prices import rates_from
+from runner.types import DatasetSize, ExecutorChoice, Experiment, Gpu, ModelFacts, Plan, PriceTable, Run
+from tests.runner.builders import finish, open_sweep, plan, run
+
+TABLE = PriceTable("2026-09-20", "a page", {"h100": 0.001, "l4": 0.0002}, cpu=0.00001, memory=0.000001, volume=0.09)
+TODAY = datetime.date(2026, 9, 21)
+RATES = rates_from(TABLE, {}, TODAY)
+TINY: dict[str, Any] = {"base_model": "tiny", "adapter": "lora", "micro_batch_size": 10, "num_epochs": 1,
+                        "sequence_len": 100, "val_set_size": 0.1}  # fmt: skip
+MANIFEST = {"rows": 1000, "eval_rows": 100, "tokens": 50_000, "longest_row": 100, "seconds": 4.0}
+PHASES = {"load": 2.0, "first": 1.0, "train": 9.9, "eval": 2.0, "save": 1.0}
+MODAL = ExecutorChoice("modal")
+
+
+def finish_run(store: Store, one: Run, *, seconds: float = 16.0, **facts: Any) -> None:
+    """A run of 100 steps with what its worker leaves."""
+    open_sweep(store, [one])
+    folder = store.folder(StepKind.TRAIN, one.key)
+    asked = {"axolotl": dict(one.experiment.axolotl), "data_key": one.data_key,
+             "gpu": {"type": one.experiment.gpu.type, "count": 1}}  # fmt: skip
+    write_atomically(folder.identity, json.dumps(asked))
+    known = {"step": 100, "phases": PHASES, "cpu": PHASES, "resumed_from": 0, "early_stopped": False}
+    outcome = Outcome(OutcomeStatus.SUCCEEDED, 1, 1000.0, 1000.0 + seconds, facts=known | facts)
+    write_atomically(folder.done, outcome.to_json())
+    finish(store, StepKind.PREPROCESS, one.data_key, manifest=MANIFEST)
+
+
+def rent(store: Store, one: Run, seconds: float, card: str = "NVIDIA H100 80GB HBM3") -> None:
+    folder = store.folder(StepKind.TRAIN, one.key).containers
+    folder.mkdir(parents=True)
+    record = ContainerRecord("task", "call", "train/x", 0.0, 1.0, 2.0, True, seconds, (1,),
+                             (Card(card, None, None, None),), 0.125, 2.0, 0.125, 5.0)  # fmt: skip
+    write_atomically(folder / "task.json", record.to_json())
+
+
+def cost_of(planned: Plan, store: Store, most: int | None = 2, *, rented: bool = False) -> PlanCost:
+    pools = {one.run.key: Pool("h100" if rented else THIS_MACHINE, most) for one in planned.pending}
+    return plan_cost(planned, store, [store], RATES if rented else None, pools)
+
+
+def mirror(store: Store) -> Store:
+    (store.root / "modal" / "sweeps").mkdir(parents=True)
+    return Store(store.root / "modal")
+
+
+def test_a_sweep_on_this_machine_has_seconds_and_no_dollars(store: Store) -> None:
+    finish_run(store, run(TINY | {"lora_r": 8}))
+    more = [run(TINY | {"lora_r": 8, "max_steps": 200, "learning_rate": 0.001 * (number + 1)}) for number in range(3)]
+    cost = cost_of(plan(more, store), store)
+    expected = 3.1 + 199 * 0.1 + 2.0 + 1.0
+    (first, *_) = cost.runs
+    assert first.prediction is not None
+    assert first.prediction.seconds.likely == pytest.approx(expected)
+    assert cost.dollars is None
+    assert cost.wall is not None
+    assert cost.wall.high > 2 * expected  # two at a time, so one waits
+    assert cost.at_a_time == 2
+    lines = cost_lines(cost, {one.key: "a name" for one in cost.runs})
+    assert not any("$" in line for line in lines)
+    assert lines[0] == "cost    26 s (20 s to 32 s) a run; 200 steps (max_steps, prepared rows); from 1 record"
+
+
+def test_runs_that_are_done_cost_nothing_and_nothing_is_said(store: Store) -> None:
+    done = run(TINY)
+    finish_run(store, done)
+    cost = cost_of(plan([done], store), store)
+    assert cost.runs == ()
+    assert cost_lines(cost, {}) == []
+
+
+def test_without_a_record_a_cpu_is_unknown_and_says_why(store: Store) -> None:
+    one = run({**TINY, "max_steps": 5})
+    cost = cost_of(plan([one], store), store)
+    (line,) = cost_lines(cost, {one.key: "x"})
+    assert line.startswith("cost    unknown: 5 steps")
+    assert "nothing like it has been trained on this CPU yet" in line
+    assert cost.wall is None
+
+
+def test_a_rented_run_is_its_boot_and_seconds_at_the_rates_of_its_card_cores_and_memory(store: Store) -> None:
+    there = mirror(store)
+    gpu = Gpu("h100", 1)
+    done, new = (run(TINY | {"seed": seed}, gpu=gpu, executor=MODAL) for seed in (1, 2))
+    finish_run(there, done)
+    rent(there, done, seconds=46.0)
+    finish(there, StepKind.PREPROCESS, new.data_key, manifest=MANIFEST)
+    cost = cost_of(plan([new], there), there, rented=True)
+    (one,) = cost.runs
+    assert one.dollars is not None
+    assert one.dollars.likely == pytest.approx((30.0 + 16.0) * (0.001 + 2.0 * 0.00001 + 5.0 * 0.000001), rel=0.01)
+    assert cost.preparing == Range.exactly(0.0)
+    assert cost.dollars == one.dollars
+    told = cost_json(cost)
+    assert told["runs"][0]["rented_seconds"]["likely"] == pytest.approx(46.0, rel=0.01)
+    assert any("rates: table of 2026-09-20" in line for line in cost_lines(cost, {new.key: "x"}))
+
+
+def test_a_dataset_that_is_to_be_made_is_in_the_whole(store: Store) -> None:
+    there = mirror(store)
+    done, new = (run(TINY | {"seed": seed}, gpu=Gpu("h100", 1), executor=MODAL) for seed in (1, 2))
+    finish_run(there, done)
+    cost = cost_of(plan([replace_steps(new)], there), there, rented=True)
+    assert cost.dollars is not None
+    assert cost.preparing is not None
+    assert cost.preparing.likely > 0
+    assert cost.runs[0].dollars is not None
+    assert cost.dollars.likely == pytest.approx(cost.preparing.likely + cost.runs[0].dollars.likely)
+
+
+def replace_steps(one: Run) -> Run:
+    return run({**one.experiment.axolotl, "max_steps": 10}, gpu=one.experiment.gpu, executor=MODAL)
+
+
+def test_the_card_that_it_really_had_is_what_its_speed_is_of(store: Store) -> None:
+    there = mirror(store)
+    done = run(TINY, gpu=Gpu("h100", 1), executor=MODAL)
+    finish_run(there, done)
+    rent(there, done, 40.0, card="NVIDIA H200")
+    assert [one.shape.gpu for one in read_past([there]).runs] == ["h200"]
+
+
+@pytest.mark.parametrize("facts", [{"resumed_from": 50}, {"early_stopped": True}, {"step": 0}, {"phases": None}])
+def test_a_run_that_is_not_whole_tells_no_speed(store: Store, facts: dict[str, Any]) -> None:
+    finish_run(store, run(TINY), **facts)
+    assert read_past([store]).runs == ()
+
+
+def test_a_dataset_cut_shorter_is_as_long_in_its_rows_as_before(store: Store, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "x", "instruction": "x", "output": "y"}\n' * 1100)
+    whole = TINY | {"datasets": [{"path": str(rows), "type": "alpaca"}]}
+    finish_run(store, run(whole))
+    half = run(TINY | {"datasets": [{"path": str(rows), "type": "alpaca", "split": "train[:550]"}]})
+    (one,) = cost_of(plan([half], store), store).runs
+    assert one.length is not None
+    assert (one.length.steps, one.length.source) == (50, "rows of the file")
+    assert one.length.micro_tokens == read_past([store]).runs[0].length.micro_tokens
+
+
+def test_a_declared_size_tells_the_steps_and_is_said_to(store: Store) -> None:
+    config = {**TINY, "base_model": "model", "datasets": [{"path": "owner/rows", "split": "train[:500]"}]}
+    facts = ModelFacts("model", 8_000_000_000, 32, 4096, 32, 8, 128, 14336, 128256, False, 8192, "here")
+    asked: Experiment = run(config, gpu=Gpu("h100", 1), executor=MODAL).experiment
+    sized = replace(asked, sizes={"owner/rows": DatasetSize(1000, 50.0)}, model=facts)
+    there = mirror(store)
+    one = replace(run(config, gpu=Gpu("h100", 1), executor=MODAL), experiment=sized)
+    cost = cost_of(plan([one], there), there, rented=True)
+    assert cost.runs[0].length is not None
+    assert (cost.runs[0].length.steps, cost.runs[0].length.evals) == (45, 2)
+    (line, *_) = cost_lines(cost, {one.key: "x"})
+    assert "45 steps (rows as conf/dataset declares them); from seed: QwenLM/Qwen's README" in line
+    unsized = replace(one, experiment=replace(sized, sizes={}))
+    cost = cost_of(plan([unsized], there), there, rented=True)
+    assert "is not known before it is prepared" in cost.runs[0].reason
+    assert cost.dollars is None
+
+
+def test_a_fallback_that_is_dearer_raises_the_upper_end(store: Store) -> None:
+    there = mirror(store)
+    done, alone, either = (
+        run(TINY | {"seed": seed}, gpu=Gpu("l4", 1, fallback), executor=MODAL)
+        for seed, fallback in ((1, ()), (2, ()), (3, ("h100",)))
+    )
+    finish_run(there, done)
+    costs = [cost_of(plan([replace_gpu(one)], there), there, rented=True).runs[0].dollars for one in (alone, either)]
+    assert costs[0] is not None
+    assert costs[1] is not None
+    assert costs[1].likely == pytest.approx(costs[0].likely)
+    assert costs[1].high > 3 * costs[0].high
+
+
+def replace_gpu(one: Run) -> Run:
+    return run({**one.experiment.axolotl, "max_steps": 100}, gpu=one.experiment.gpu, executor=MODAL)
+
+
+def test_a_plan_takes_the_rates_that_modal_said_last_unless_they_are_old_or_others_are_given(store: Store) -> None:
+    path = store.sweeps / "before" / SUBMISSION
+    path.parent.mkdir(parents=True)
+    said = rates_from(TABLE, {"gpu_hour_cost_h100": 7.2}, TODAY)
+    path.write_text(json.dumps({"rates": said.as_json()}))
+    assert planned_rates(store, TABLE, TODAY).of("h100") == 0.002
+    assert planned_rates(store, TABLE, TODAY).of("l4") == 0.0002
+    assert planned_rates(store, TABLE, TODAY + datetime.timedelta(days=91)).of("h100") == 0.001
+    assert planned_rates(store, replace(TABLE, given=("gpu.h100",)), TODAY).of("h100") == 0.001
