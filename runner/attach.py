@@ -15,6 +15,7 @@ from runner.compare_show import cost_lines, rows_table
 from runner.comparison import Asked
 from runner.errors import SweepError
 from runner.finding import sweep_in
+from runner.html_report.finish import leave_report
 from runner.ledger import sweep_ids
 from runner.params import label
 from runner.store import store_of
@@ -41,6 +42,8 @@ def attach(store_asked: str | None, sweep_asked: str | None, runs_volume: str, *
         view.close()
     rows = compare_sweep(mirror, sweep)
     report.show_rows(rows, mirror, sweep, as_json=as_json)
+    console = terminal.messages() if as_json else terminal.results()
+    console.print(leave_report(mirror, sweep), markup=False, soft_wrap=True)
     return 0 if all(row.status == "succeeded" for row in rows) else EXIT_FAILED_RUN
 
 

@@ -194,6 +194,37 @@ def _wandb_view(words: list[str]) -> int:
     return wandb_view.show(found.store, found.sweep, dry_run=asked.dry_run, as_json=asked.json)
 
 
+def _report(words: list[str]) -> int:
+    from runner.finding import sweep_in
+    from runner.html_report import verb
+    from runner.store import stores
+
+    parser = argparse.ArgumentParser(prog="axosweep report", description="A sweep as one HTML file that opens offline.")
+    parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it; the newest by default")
+    parser.add_argument("--out", metavar="FILE", help="where to; report.html in the sweep's folder by default")
+    parser.add_argument("--open", action="store_true", help="show it in the browser")
+    parser.add_argument("--store", help=STORE_HELP)
+    asked = parser.parse_args(words)
+    found = sweep_in(stores(asked.store), asked.sweep)
+    return verb.report(found.store, found.sweep, asked.out, show=asked.open)
+
+
+def _watch(words: list[str]) -> int:
+    from runner.finding import sweep_in
+    from runner.html_report import watch
+    from runner.store import stores
+
+    parser = argparse.ArgumentParser(
+        prog="axosweep watch", description="The report of a sweep in the browser, kept up to date while it runs."
+    )
+    parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it; the newest by default")
+    parser.add_argument("--port", type=int, default=0, help="of 127.0.0.1; a free one by default")
+    parser.add_argument("--store", help=STORE_HELP)
+    asked = parser.parse_args(words)
+    found = sweep_in(stores(asked.store), asked.sweep)
+    return watch.watch(found.store, found.sweep, asked.port)
+
+
 def _data(words: list[str]) -> int:
     from runner import datasets
     from runner.store import open_store
@@ -283,6 +314,8 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "best": _best,
     "sync": _sync,
     "wandb-view": _wandb_view,
+    "report": _report,
+    "watch": _watch,
     "data": _data,
     "attach": _attach,
     "logs": _logs,

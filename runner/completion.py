@@ -14,7 +14,10 @@ from runner.fields import Field, Fields
 from runner.project import SWEEPS
 from runner.vocabulary import AXOLOTL, BASE, Nodes, Vocabulary, read_vocabulary
 
-VERBS = tuple("plan status compare best sync wandb-view data attach logs cancel import init doctor setup completion".split())
+VERBS = tuple(
+    "plan status compare best sync wandb-view report watch data attach logs cancel "
+    "import init doctor setup completion".split()
+)
 SHELLS = ("bash", "zsh", "fish")
 _COMPARED = ("--all", "--metric", "--maximize", "--where", "--store")
 _SHOWN = ("--over", "--sort", "--reverse", "--json", "--csv", "--md")
@@ -43,6 +46,10 @@ def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
             return [*_sweeps(words), *flags] if len(words) == 1 or word[:1] == "-" else []
         case "attach" | "logs" | "cancel":
             return [*_sweeps(words), "--store"] if len(words) == 1 or word[:1] == "-" else []
+        case "report":
+            return [*_sweeps(words), "--store", "--out", "--open"] if len(words) == 1 or word[:1] == "-" else []
+        case "watch":
+            return [*_sweeps(words), "--store", "--port"] if len(words) == 1 or word[:1] == "-" else []
         case "data":
             return [*_data_keys(words), "--store", "--json"] if len(words) == 1 or word[:1] == "-" else []
         case "doctor":

@@ -55,6 +55,8 @@ Verbs
   best [SWEEP]         the winner, its config (--write FILE), what it has made
   sync [SWEEP]         upload offline runs to W&B, and what it lacks
   wandb-view [SWEEP]   a W&B workspace view of it
+  report [SWEEP]       one HTML file with tables and charts that opens offline; --out FILE, --open
+  watch [SWEEP]        the same in the browser, kept up to date while the sweep runs
   data [KEY]           the prepared datasets, or samples of one
   attach [SWEEP]       follow a sweep on Modal, from any machine
   logs RUN [-f]        the newest attempt's log of a run

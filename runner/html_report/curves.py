@@ -1,0 +1,118 @@
+"""The losses of a run against steps, tokens, seconds and dollars, thinned to what a page can draw."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from modal_app.meter import ContainerRecord
+from runner.metrics import Curves
+
+MOST_POINTS = 30_000
+"""Of all curves of a page together; each keeps at least `FEWEST`."""
+FEWEST = 60
+MOST = 600
+
+
+def points_each(runs: int) -> int:
+    """How many points a curve may have where there are so many runs."""
+    return max(FEWEST, min(MOST, MOST_POINTS // max(1, runs)))
+
+
+def series(
+    curves: Curves, metrics: Path, name: str, most: int, rented: Sequence[ContainerRecord], dollars: float | None
+) -> dict[str, list[Any]] | None:
+    """One curve as columns: `step`, `y` (None is NaN) and what was known beside it; None when nothing was logged.
+
+    `seconds` are those of training, all attempts together. `dollars` are paid until then, of `dollars` in all.
+    """
+    values = curves.by_name.get(name)
+    if not values:
+        return None
+    steps = thinned(list(values), [step for step, value in values.items() if not math.isfinite(value)], most)
+    clock = moments(metrics)
+    found: dict[str, list[Any]] = {"step": steps, "y": [rounded(values[step]) for step in steps]}
+    found["tokens"] = _until(curves.by_name.get("tokens", {}), steps)
+    found["seconds"] = [clock[step][0] if step in clock else None for step in steps]
+    if dollars is not None and rented:
+        shares = [paid_until(rented, clock[step][1]) if step in clock else None for step in steps]
+        found["dollars"] = [None if share is None else rounded(share * dollars) for share in shares]
+    return {axis: column for axis, column in found.items() if any(value is not None for value in column)}
+
+
+def thinned(steps: Sequence[int], keep: Sequence[int], most: int) -> list[int]:
+    """At most `most` of the steps, evenly spread, the first and the last among them; those to keep besides.
+
+    >>> thinned(range(10), [], 4)
+    [0, 3, 6, 9]
+    """
+    if len(steps) <= most:
+        return list(steps)
+    last = len(steps) - 1
+    chosen = {steps[round(at * last / (most - 1))] for at in range(most)}
+    return sorted(chosen | set(keep[:1]))
+
+
+def moments(path: Path) -> dict[int, tuple[float, float]]:
+    """Step -> seconds of training until its last line, and when that was written (Unix seconds).
+
+    The seconds of a line count from the start of its attempt, so those of the attempts before are added.
+    """
+    last: dict[int, tuple[int, float, float]] = {}
+    longest: dict[int, float] = {}
+    for row in _lines(path):
+        try:
+            step, attempt, seconds, at = (
+                int(row["step"]),
+                int(row["attempt"]),
+                float(row["seconds"]),
+                float(row["time"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            continue
+        last[step] = (attempt, seconds, at)
+        longest[attempt] = max(longest.get(attempt, 0.0), seconds)
+    before = {attempt: sum(longest[one] for one in longest if one < attempt) for attempt in longest}
+    return {step: (round(before[attempt] + seconds, 3), at) for step, (attempt, seconds, at) in sorted(last.items())}
+
+
+def paid_until(rented: Sequence[ContainerRecord], at: float) -> float:
+    """The share of a run's paid seconds that had passed at a time (Unix seconds)."""
+    whole = sum(one.seconds for one in rented)
+    passed = sum(min(one.seconds, max(0.0, at - (one.seen_at - one.seconds))) for one in rented)
+    return passed / whole if whole else 0.0
+
+
+def rounded(value: float | None) -> float | None:
+    """Six digits, which no screen shows more of; None for what is no number."""
+    return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
+
+
+def _until(known: Mapping[int, float], steps: Sequence[int]) -> list[float | None]:
+    """At each step the newest known value: an evaluation's line has none of its own."""
+    found: list[float | None] = []
+    pairs, value = list(known.items()), None
+    at = 0
+    for step in steps:
+        while at < len(pairs) and pairs[at][0] <= step:
+            value = rounded(pairs[at][1])
+            at += 1
+        found.append(value)
+    return found
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue  # torn by a kill
+    return [row for row in found if isinstance(row, dict)]

@@ -1,0 +1,213 @@
+"""A store's sweep -> the plain values of its report: what the page draws, ready for JSON. Only reads."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modal_app.layout import SEEN, Store
+from modal_app.step import StepKind
+from runner.compare import OBJECTIVE, Row, rows_from
+from runner.compare_source import facts_of_sweep
+from runner.costs import containers, sweep_cost
+from runner.html_report import receipt as receipts
+from runner.html_report import reproduce, words
+from runner.html_report.curves import points_each, rounded, series
+from runner.html_report.effects import effect, interaction, pareto, strength
+from runner.html_report.redact import redact
+from runner.ledger import Ledger, SweepPlan, live_launchers
+from runner.metrics import Curves
+from runner.params import label, show_value
+from runner.project import find_project
+from runner.store import is_mirror, read_json
+
+TAIL_LINES = 25
+TAIL_BYTES = 6_000
+MOST_TAILS = 40
+"""Failures beyond these are listed without their log: they seldom say something new."""
+TRAIN_LOSS = "loss"
+
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sweep:
+    store: Store
+    ledger: Ledger
+    plan: SweepPlan
+    rows: Sequence[Row]
+    curves: Mapping[str, Curves]
+    """By run key."""
+
+
+def gather(store: Store, sweep: str) -> dict[str, Any]:
+    """Everything in a report. Raises SweepError when there is no such sweep."""
+    ledger = Ledger(store, sweep)
+    plan, facts = ledger.plan(), facts_of_sweep(store, sweep)
+    found = _Sweep(store, ledger, plan, rows_from(facts), {one.key: one.curves for one in facts})
+    rows = found.rows
+    names = {row.key: label(row.params) or row.key for row in rows}
+    command = reproduce.command(store, sweep)
+    receipt_of, totals = _receipts(found)
+    analysed = max(words.ranked_groups(rows), key=len, default=[])
+    cost = sweep_cost(store, sweep, found.plan.runs)
+    return {
+        "sweep": sweep,
+        "made_at": round(time.time(), 1),
+        "asked_at": found.plan.created_at,
+        "going_on": goes_on(store, sweep, rows),
+        "question": redact(words.question(rows, _asked(command), OBJECTIVE)),
+        "answer": [redact(line) for line in words.answer(rows, OBJECTIVE, names)],
+        "metric": OBJECTIVE,
+        "standing": words.counted(rows),
+        "cost": cost.lines(going_on=False) if cost else [],
+        "params": list(rows[0].params) if rows else [],
+        "runs": [_run(found, row, names[row.key], receipt_of[row.key]) for row in rows],
+        "analysis": _analysis(analysed, several=len({row.eval_fingerprint for row in rows}) > 1),
+        "receipt": totals,
+        "parts": list(receipts.PARTS),
+        "failures": _failures(rows, names),
+        "reproduce": reproduce.block(store, sweep, found.plan, next((row for row in rows if row.is_best), None)),
+    }
+
+
+def goes_on(store: Store, sweep: str, rows: Sequence[Row]) -> bool:
+    """Whether more is to come: something runs, or somebody still sees to what has not begun."""
+    if any(row.status == "running" for row in rows):
+        return True
+    if all(row.status not in ("pending", "stopped", "lost") for row in rows):
+        return False
+    if is_mirror(store):
+        return not read_json(store.sweeps / sweep / SEEN).get("over", False)
+    return bool(live_launchers(store, sweep))
+
+
+def tail(log: str) -> str:
+    """The last lines of a log, without secrets and terminal colours; empty where there is none."""
+    path = Path(log)
+    if not log or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        text = file.read().decode(errors="replace")
+    lines = [line.rpartition("\r")[2] for line in _plain(text).splitlines()]
+    return redact("\n".join(lines[-TAIL_LINES:]))
+
+
+def _asked(command: str) -> str | None:
+    """The question that a sweep file asks in its comments, where it can still be found."""
+    name = words.sweep_file_of(command)
+    file = find_project().sweep_files().get(name) if name else None
+    return words.asked_in(file.read_text(encoding="utf-8")) if file else None
+
+
+def _receipts(found: _Sweep) -> tuple[dict[str, receipts.Receipt], dict[str, Any]]:
+    """Each run's by its key, and all of them together with the datasets."""
+    launched = receipts.launches(found.ledger.records())
+    of_runs = {
+        row.key: receipts.receipt(
+            found.store.folder(StepKind.TRAIN, row.key), launched, running=row.status == "running"
+        )
+        for row in found.rows
+    }
+    data_keys = dict.fromkeys(run.data_key for run in found.plan.runs)
+    of_data = [receipts.receipt(found.store.folder(StepKind.PREPROCESS, key), ()) for key in data_keys]
+    return of_runs, receipts.totals(list(of_runs.values()), of_data)
+
+
+def _run(found: _Sweep, row: Row, name: str, receipt: receipts.Receipt) -> dict[str, Any]:
+    return {
+        "key": row.key,
+        "name": redact(name),
+        "params": {key: _shown(value) for key, value in row.params.items()},
+        "status": row.status,
+        "message": redact(row.message),
+        "final": rounded(row.final),
+        "ranked": rounded(row.final) if row.status == "succeeded" else None,
+        "best": rounded(row.best),
+        "first": rounded(row.first),
+        "step": row.step,
+        "max_steps": row.max_steps,
+        "is_best": row.is_best,
+        "rows": (row.eval_fingerprint or "")[:8],
+        "attempts": row.attempts,
+        "seconds": rounded(row.seconds),
+        "train_seconds": rounded(row.train_seconds),
+        "tokens_per_second": rounded(row.tokens_per_second),
+        "peak_memory": rounded(row.peak_memory_gib),
+        "flags": list(row.flags),
+        "gpu": row.gpu,
+        "paid": rounded(receipt.paid) or None,
+        "dollars": rounded(row.dollars),
+        "parts": receipt.parts,
+        "curves": _curves(found, row),
+    }
+
+
+def _curves(found: _Sweep, row: Row) -> dict[str, Any]:
+    folder = found.store.folder(StepKind.TRAIN, row.key)
+    curves, rented = found.curves[row.key], containers(folder)
+    most = points_each(2 * len(found.rows))
+    named = {"train": TRAIN_LOSS, "eval": OBJECTIVE}
+    drawn = {kind: series(curves, folder.metrics, metric, most, rented, row.dollars) for kind, metric in named.items()}
+    return {kind: one for kind, one in drawn.items() if one}
+
+
+def _analysis(rows: Sequence[Row], *, several: bool) -> dict[str, Any]:
+    """What the finished runs of one set of held-out rows show, taken together."""
+    points = [(row.params, row.final or 0.0) for row in rows]
+    names = list(rows[0].params) if rows else []
+    varied = [name for name in names if len({show_value(row.params.get(name)) for row in rows}) > 1]
+    effects = sorted((effect(name, points, show_value) for name in varied), key=strength, reverse=True)
+    priced = bool(rows) and all(row.dollars is not None for row in rows)
+    costs = [row.dollars if priced else row.seconds for row in rows]
+    known = [index for index, cost in enumerate(costs) if cost is not None]
+    front = pareto([costs[index] or 0.0 for index in known], [points[index][1] for index in known])
+    return {
+        "keys": [row.key for row in rows],
+        "rows": (rows[0].eval_fingerprint or "")[:8] if rows and several else "",
+        "effects": effects,
+        "interaction": interaction(effects, points, show_value),
+        "cost": "dollars" if priced else "seconds",
+        "costs": [rounded(cost) for cost in costs],
+        "front": [rows[known[index]].key for index in front],
+    }
+
+
+def _failures(rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, str]]:
+    """What went wrong, with the last lines of its log. The same log, of a dataset that blocks many, is shown once."""
+    told, seen = [], set[str]()
+    for row in rows:
+        if row.status in ("succeeded", "running", "pending"):
+            continue
+        shows = row.log not in seen and len(seen) < MOST_TAILS
+        told.append(
+            {
+                "key": row.key,
+                "name": redact(names[row.key]),
+                "status": row.status,
+                "message": redact(row.message),
+                "log": row.log,
+                "tail": tail(row.log) if shows else "",
+            }
+        )
+        seen.add(row.log)
+    return told
+
+
+def _shown(value: Any) -> Any:
+    """A number as it is, anything else as it is written in a table."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    return redact(show_value(value))
+
+
+def _plain(text: str) -> str:
+    """Without escape sequences and control characters, which would show as boxes."""
+    text = _ESCAPE.sub("", text)
+    return "".join(one for one in text if one in "\n\r\t" or ord(one) >= 32)

@@ -1,0 +1,62 @@
+"""The values of a report -> one HTML file that needs nothing else: no network, no WebGL, no other file.
+
+What users and logs say reaches the page as JSON in which no `<` is left, and the page's script puts it there as text.
+A content security policy in the file forbids the page to load anything, from anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from modal_app.layout import Store
+from modal_app.step import write_atomically
+from runner.html_report.gather import gather
+
+SCRIPTS = ("look.js", "table.js", "lines.js", "charts.js", "main.js")
+NAME = "report.html"
+MARK = b'<meta name="generator" content="axosweep">'
+"""By which a file is known as a report: it may be written again."""
+
+
+def report_path(store: Store, sweep: str) -> Path:
+    """Where a sweep's report lies when no other place is asked for."""
+    return store.sweeps / sweep / NAME
+
+
+def write_report(store: Store, sweep: str, out: Path | None = None) -> Path:
+    """Write the report of a sweep as it stands now. Raises SweepError when there is no such sweep."""
+    path = out or report_path(store, sweep)
+    write_atomically(path, html(gather(store, sweep)))
+    return path
+
+
+def html(values: Mapping[str, Any], *, served: bool = False) -> str:
+    """The whole page. One that is `served` asks its server for newer values, and nobody else for anything."""
+    parts = {
+        "TITLE": _text(str(values["sweep"])),
+        "CONNECT": "'self'" if served else "'none'",
+        "STYLE": _page("style.css"),
+        "VALUES": script_json(values),
+        "LIBRARY": resources.files(__package__).joinpath("vendor/echarts.min.js").read_text(encoding="utf-8"),
+        "SCRIPT": "\n".join(_page(name) for name in SCRIPTS),
+    }
+    pieces = _page("template.html").split("%%")  # names at the odd places: what is put in is not looked at again
+    return "".join(parts[piece] if at % 2 else piece for at, piece in enumerate(pieces))
+
+
+def script_json(values: Mapping[str, Any]) -> str:
+    """JSON that no HTML parser takes for the end of its script element, or for a comment in it."""
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _page(name: str) -> str:
+    return resources.files(__package__).joinpath(f"page/{name}").read_text(encoding="utf-8")
+
+
+def _text(value: str) -> str:
+    return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,130 @@
+// Puts the values into the page, draws again when something changes, and asks a server for newer values if there is one.
+"use strict";
+
+let report = JSON.parse(byId("values").textContent);
+const REFRESH_MS = 3000;
+
+function drawHead() {
+  byId("sweep").textContent = report.sweep;
+  byId("live").hidden = !report.going_on;
+  byId("question").textContent = report.question;
+  byId("answer").replaceChildren(...report.answer.map((line) => el("p", {}, line)));
+  const facts = [report.standing, ...report.cost];
+  byId("facts").replaceChildren(...facts.filter(Boolean).map((fact) => el("li", {}, fact)));
+  for (const place of document.querySelectorAll(".metric")) place.textContent = report.metric;
+  byId("table-note").textContent = "Click a heading to sort, a row to see its curves alone. " +
+    (report.runs.some((run) => run.is_best) ? "★ is the best of its held-out rows by the final value. " : "") +
+    (report.params.length ? "Only the parameters that differ are columns." : "");
+  byId("made").textContent = `Made by axosweep on ${new Date(report.made_at * 1000).toLocaleString()} from ${report.reproduce.store}. ` +
+    "Charts: Apache ECharts (Apache License 2.0), in this file.";
+}
+
+function drawReproduce() {
+  const { command, commits, locks, datasets, inputs, best, store } = report.reproduce;
+  const list = el("dl", {});
+  const add = (term, ...parts) => list.append(el("dt", {}, term), el("dd", {}, ...parts));
+  if (best) add("best run", `${best.key}: ${best.overrides}`);
+  add("axosweep's commit", commits.join(", ") || "not recorded");
+  add("trainer lock", locks.join(", ") || "not recorded");
+  for (const data of datasets) {
+    const rows = [data.rows !== undefined ? `${data.rows} rows` : "not prepared", data.eval_rows !== undefined ? `${data.eval_rows} held out` : "", data.eval_fingerprint ? `held-out rows ${data.eval_fingerprint.slice(0, 8)}` : ""];
+    add("data key", `${data.key}: ${rows.filter(Boolean).join(", ")}`);
+  }
+  for (const input of inputs) add("input", `${input.text}: ${input.identity}`);
+  add("asked", new Date(report.asked_at * 1000).toLocaleString());
+  add("store", store);
+  const config = best && best.config ? [el("details", {}, el("summary", {}, "The best run's Axolotl config"), el("pre", {}, best.config))] : [];
+  byId("reproduce").replaceChildren(el("pre", { id: "command" }, command || "not recorded"), list, ...config);
+}
+
+function drawNavigation() {
+  const sections = [...document.querySelectorAll("main > section")].filter((section) => !section.hidden);
+  byId("sections").replaceChildren(...sections.map((section) => el("a", { href: `#${section.id}` }, section.dataset.title)));
+}
+
+function drawLinked() {
+  const scale = metricScale(report.runs);
+  drawTable(report, drawLinked);
+  drawCurves(report, scale);
+}
+
+function brushed(keys) {
+  view.brushed = keys;
+  drawLinked();
+}
+
+function drawAll() {
+  const scale = metricScale(report.runs);
+  drawHead();
+  drawScale(document.querySelector("#parallel .scale"), scale, report.metric);
+  drawParallel(report, scale, brushed);
+  drawLinked();
+  drawEffects(report);
+  drawPair(report);
+  drawPrice(report);
+  drawTime(report);
+  drawFailures(report);
+  drawReproduce();
+  drawNavigation();
+}
+
+byId("find").addEventListener("input", (event) => { view.words = event.target.value; drawLinked(); });
+byId("clear").addEventListener("click", () => {
+  Object.assign(view, { words: "", brushed: null, picked: null });
+  byId("find").value = "";
+  drawAll(); // a fresh chart has no brush
+});
+for (const id of ["curve-x", "curve-train", "curve-eval", "curve-logx", "curve-logy", "curve-smooth"]) {
+  byId(id).addEventListener("input", () => drawCurves(report, metricScale(report.runs)));
+}
+
+let resizing = 0;
+let lastWidth = window.innerWidth;
+window.addEventListener("resize", () => {
+  clearTimeout(resizing);
+  resizing = setTimeout(() => { if (window.innerWidth !== lastWidth) { lastWidth = window.innerWidth; redraw(); } }, 120);
+});
+window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw());
+
+// On paper: light, as wide as the paper, everything opened.
+function paper(on) {
+  printing = on;
+  document.documentElement.classList.toggle("paper", on);
+  document.body.style.width = on ? "700px" : "";
+  for (const place of document.querySelectorAll("details")) {
+    if (on && !place.open) { place.dataset.closed = ""; place.open = true; }
+    if (!on && "closed" in place.dataset) { delete place.dataset.closed; place.open = false; }
+  }
+  redraw();
+}
+window.addEventListener("beforeprint", () => paper(true));
+window.addEventListener("afterprint", () => paper(false));
+
+// Drawn anew, the parallel axes have lost their brush: it is put back, and what it let through stays.
+function redraw() {
+  const chart = charts.get(byId("parallel-chart"));
+  const intervals = chart && view.brushed ? openIntervals(chart) : [];
+  drawAll();
+  intervals.forEach((open, index) => {
+    if (!open.length) return;
+    const axis = chart.getModel().getComponent("parallelAxis", index);
+    if (axis) chart.dispatchAction({ type: "axisAreaSelect", parallelAxisId: axis.id, intervals: open });
+  });
+}
+
+async function refresh() {
+  try {
+    const answer = await fetch("values.json", { cache: "no-store" });
+    const newer = await answer.json();
+    const { made_at: _, ...rest } = newer;
+    const { made_at: __, ...before } = report;
+    if (JSON.stringify(rest) !== JSON.stringify(before)) { report = newer; redraw(); }
+    if (newer.going_on) setTimeout(refresh, REFRESH_MS);
+  } catch {
+    byId("live").textContent = "no longer served";
+  }
+}
+
+drawAll();
+document.documentElement.dataset.drawn = "yes";
+if (location.protocol.startsWith("http") && report.going_on) setTimeout(refresh, REFRESH_MS);

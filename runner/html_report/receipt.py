@@ -1,0 +1,102 @@
+"""Where the seconds of a sweep went: each run's and each dataset's, by what was done in them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modal_app.layout import Attempt, StepFolder
+from modal_app.meter import ContainerRecord
+from modal_app.state import lost
+from runner.costs import containers
+from runner.ledger import Event, Record
+
+PARTS = ("queue", "boot", "import", "prepare", "load", "first step", "train", "eval", "save", "other")
+"""In the order in which they come. `queue` is not paid for: waiting for a dataset, a place or a machine."""
+TRAINING = ("first step", "train")
+
+_PART_OF = {"import": "import", "config": "prepare", "prepare": "prepare", "load": "load", "first": "first step"}
+_PART_OF |= {"train": "train", "eval": "eval", "save": "save"}
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The seconds of one step, all its attempts and containers together."""
+
+    paid: float
+    """On Modal from the containers' boot to their last sign; on this machine those of the attempts."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """By name in PARTS, without those that took nothing. All but `queue` add up to what was paid."""
+
+
+def receipt(folder: StepFolder, launched_at: Sequence[float], *, running: bool = False) -> Receipt:
+    """`launched_at`: when the sweep was asked for, each time (Unix seconds). `running`: the newest attempt goes on."""
+    rented, attempts = containers(folder), folder.attempts()
+    spans = [_span(attempt, running=running and attempt is attempts[-1]) for attempt in attempts]
+    parts: dict[str, float] = {}
+    for attempt in attempts:
+        for name, seconds in _phases(attempt).items():
+            part = _PART_OF.get(name, "other")
+            parts[part] = parts.get(part, 0.0) + seconds
+    parts["boot"] = sum(_boot(one) for one in rented)
+    paid = sum(one.seconds for one in rented) if rented else sum(end - start for start, end in spans)
+    parts["other"] = parts.get("other", 0.0) + max(0.0, paid - sum(parts.values()))
+    starts = [one.booted_at for one in rented if _boot(one)] or [start for start, _ in spans]
+    parts["queue"] = _queue(launched_at, min(starts)) if starts else 0.0
+    return Receipt(round(paid, 3), {name: round(parts[name], 3) for name in PARTS if parts.get(name, 0.0) >= 0.001})
+
+
+def launches(records: Sequence[Record]) -> list[float]:
+    return [record.at for record in records if record.event is Event.LAUNCHED]
+
+
+def totals(runs: Sequence[Receipt], datasets: Sequence[Receipt]) -> dict[str, Any]:
+    """All of a sweep: seconds by part, what the datasets took, and the share of the paid time that was training."""
+    parts = {name: sum(one.parts.get(name, 0.0) for one in runs) for name in PARTS}
+    preparing = sum(one.paid for one in datasets)
+    paid = sum(one.paid for one in runs) + preparing
+    training = sum(parts[name] for name in TRAINING)
+    return {
+        "parts": {name: round(seconds, 3) for name, seconds in parts.items() if seconds},
+        "datasets": round(preparing, 3),
+        "paid": round(paid, 3),
+        "training_share": round(training / paid, 4) if paid else None,
+    }
+
+
+def _phases(attempt: Attempt) -> dict[str, float]:
+    """What the trainer has booked, kept current while it works."""
+    phases = _read(attempt.train_state).get("phases")
+    return {name: float(seconds) for name, seconds in phases.items()} if isinstance(phases, dict) else {}
+
+
+def _span(attempt: Attempt, *, running: bool) -> tuple[float, float]:
+    """From when to when an attempt worked, in Unix seconds."""
+    if result := _read(attempt.result):
+        return float(result["started_at"]), float(result["finished_at"])
+    ended = lost(attempt)
+    return ended.started_at, time.time() if running else ended.finished_at
+
+
+def _boot(one: ContainerRecord) -> float:
+    """Its boot, where this step was the first that it worked on: else another one has paid it."""
+    boot = max(0.0, one.began_at - one.booted_at)
+    return boot if one.seconds >= one.seen_at - one.booted_at - 1.0 else 0.0
+
+
+def _queue(launched_at: Sequence[float], start: float) -> float:
+    """From the launch that began it to its start; nothing when no launch of this sweep did."""
+    before = [at for at in launched_at if at <= start]
+    return start - max(before) if before else 0.0
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

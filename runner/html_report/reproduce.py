@@ -1,0 +1,66 @@
+"""What it takes to get the same runs again: the command, what it ran with, the datasets, the best run's config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from modal_app.layout import Store
+from modal_app.step import StepKind
+from runner.compare import Row, read_json
+from runner.html_report.redact import redact
+from runner.ledger import SweepPlan
+
+
+def command(store: Store, sweep: str) -> str:
+    """The command line that asked for the sweep first."""
+    return str(read_json(store.sweeps / sweep / "plan.json").get("command", ""))
+
+
+def block(store: Store, sweep: str, plan: SweepPlan, best: Row | None) -> dict[str, Any]:
+    """`commits` and `locks` are those that the runs were trained with: several where they were trained at several."""
+    steps = [_newest_step(store, run.key) for run in plan.runs]
+    identities = [read_json(store.folder(StepKind.TRAIN, run.key).identity) for run in plan.runs]
+    return {
+        "command": redact(command(store, sweep)),
+        "commits": _distinct(step.get("tracking", {}).get("commit") for step in steps),
+        "locks": _distinct(identity.get("trainer_lock") for identity in identities),
+        "datasets": [_dataset(store, key) for key in dict.fromkeys(run.data_key for run in plan.runs)],
+        "store": str(store.root),
+        "inputs": _inputs(identities),
+        "best": _best(store, best, plan) if best else None,
+    }
+
+
+def _best(store: Store, best: Row, plan: SweepPlan) -> dict[str, Any]:
+    config = store.folder(StepKind.TRAIN, best.key).config
+    (overrides,) = (run.overrides for run in plan.runs if run.key == best.key)
+    return {
+        "key": best.key,
+        "overrides": redact(" ".join(overrides)),
+        "config": redact(config.read_text(encoding="utf-8")) if config.exists() else "",
+    }
+
+
+def _dataset(store: Store, key: str) -> dict[str, Any]:
+    manifest = read_json(store.manifest(key))
+    known = {name: manifest.get(name) for name in ("rows", "eval_rows", "eval_fingerprint")}
+    return {"key": key} | {name: value for name, value in known.items() if value is not None}
+
+
+def _inputs(identities: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Files by their content and names of the hub by their commit, each once."""
+    found: dict[tuple[str, str], None] = {}
+    for identity in identities:
+        for one in identity.get("inputs", ()):
+            found[redact(str(one.get("text"))), str(one.get("identity") or "not resolved")] = None
+    return [{"text": text, "identity": identity} for text, identity in found]
+
+
+def _newest_step(store: Store, key: str) -> Mapping[str, Any]:
+    attempts = store.folder(StepKind.TRAIN, key).attempts()
+    return read_json(attempts[-1].step) if attempts else {}
+
+
+def _distinct(values: Any) -> list[str]:
+    return [str(value) for value in dict.fromkeys(values) if value]

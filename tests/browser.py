@@ -1,0 +1,149 @@
+"""Headless Chromium, driven by its own chromedriver at the W3C WebDriver protocol: what a person would do and see.
+
+Both come with the operating system (Debian: chromium, chromium-driver). Where they are missing, `needs_chromium` skips.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+needs_chromium = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"
+)
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-webgl --disable-quic --no-first-run --hide-scrollbars "
+    "--disable-background-networking --disable-component-update --disable-sync --disable-dev-shm-usage"
+).split()
+START_S = 30.0
+
+
+@dataclass(frozen=True)
+class Browser:
+    session: str
+    """The address of the WebDriver session."""
+
+    def open(self, address: str) -> None:
+        self._post("url", {"url": address})
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """What `return ...` in the script gives."""
+        return self._post("execute/sync", {"script": script, "args": list(arguments)})
+
+    def look(self, width: int, *, dark: bool = False, height: int = 900) -> None:
+        """Be a screen of this width, in pixels."""
+        self.devtools(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.devtools("Emulation.setEmulatedMedia", features=[scheme])
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """With the mouse, in pixels of the viewport."""
+        moves = [{"type": "pointerMove", "x": round(start[0]), "y": round(start[1]), "duration": 0}]
+        moves += [{"type": "pointerDown", "button": 0}]
+        for part in (0.3, 0.6, 1.0):
+            x, y = (start[axis] + (end[axis] - start[axis]) * part for axis in (0, 1))
+            moves.append({"type": "pointerMove", "x": round(x), "y": round(y), "duration": 40})
+        moves += [{"type": "pointerUp", "button": 0}]
+        self._post("actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": moves}]})
+
+    def wait(self, script: str, timeout_s: float = 10.0) -> Any:
+        """Until the script returns something true; what that is."""
+        deadline = time.monotonic() + timeout_s
+        while not (found := self.run(script)):
+            assert time.monotonic() < deadline, f"never came: {script}"
+            time.sleep(0.05)
+        return found
+
+    def screenshot(self, path: Path) -> None:
+        """The whole page, as high as it is."""
+        height = self.run("return document.documentElement.scrollHeight")
+        width = self.run("return document.documentElement.clientWidth")
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        shot = self.devtools("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def print(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self._post("print", {"background": True})))
+
+    def console(self) -> list[str]:
+        """What the page has written to the console since the last time, errors of loading among it."""
+        return [f"{one['level']} {one['message']}" for one in self._post("se/log", {"type": "browser"})]
+
+    def requests(self) -> list[str]:
+        """The addresses that were asked for since the last time, the page's own among them."""
+        events = [json.loads(one["message"])["message"] for one in self._post("se/log", {"type": "performance"})]
+        return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
+    def devtools(self, command: str, **parameters: Any) -> Any:
+        return self._post("goog/cdp/execute", {"cmd": command, "params": parameters})
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        return _ask("POST", f"{self.session}/{path}", body)
+
+
+@contextlib.contextmanager
+def chromium(folder: Path) -> Iterator[Browser]:
+    """A browser with an empty profile in `folder`. Ends with all its processes."""
+    assert CHROMIUM
+    assert DRIVER
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    driver = subprocess.Popen([DRIVER, f"--port={port}", f"--log-path={folder / 'chromedriver.log'}"])
+    try:
+        root = f"http://127.0.0.1:{port}"
+        _until_up(root, driver)
+        options = {"binary": CHROMIUM, "args": [*FLAGS, f"--user-data-dir={folder / 'profile'}"]}
+        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
+        made = _ask("POST", f"{root}/session", {"capabilities": {"alwaysMatch": wanted}})
+        session = f"{root}/session/{made['sessionId']}"
+        try:
+            browser = Browser(session)
+            browser.open("about:blank")
+            browser.requests()  # those of the browser's own first page
+            yield browser
+        finally:
+            _ask("DELETE", session)
+    finally:
+        driver.terminate()
+        driver.wait(10)
+
+
+def _until_up(root: str, driver: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    while True:
+        assert driver.poll() is None, "chromedriver ended"
+        try:
+            if _ask("GET", f"{root}/status")["ready"]:
+                return
+        except OSError:
+            assert time.monotonic() < deadline, "chromedriver does not answer"
+        time.sleep(0.05)
+
+
+def _ask(method: str, address: str, body: dict[str, Any] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    asked = urllib.request.Request(address, data, {"Content-Type": "application/json"}, method=method)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy: it is this machine
+    try:
+        with opener.open(asked, timeout=60) as answer:
+            return json.load(answer)["value"]
+    except urllib.error.HTTPError as error:
+        raise AssertionError(f"{address}: {json.load(error)['value']['message']}") from error

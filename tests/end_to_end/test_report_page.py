@@ -1,0 +1,283 @@
+"""The report in a browser: what a person sees, sorts and brushes, of a sweep that ran and of a large made one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modal_app.layout import Store
+from runner.html_report.page import report_path, write_report
+from runner.types import Plan
+from tests.browser import Browser, chromium, needs_chromium
+from tests.end_to_end.axosweep import Axosweep
+from tests.runner.report_store import HOSTILE, Standings, sweep_of_every_kind, synthetic_sweep
+
+pytestmark = [pytest.mark.slow, needs_chromium]
+
+SCREENS = [(1280, False), (1280, True), (390, False), (390, True)]
+OPENS_IN_MS = 2000
+
+KEYS = "return [...document.querySelectorAll('#table tbody tr')].map(row => row.dataset.key)"
+AXIS = """
+  const place = byId('parallel-chart'), at = report.params.indexOf(arguments[0]);
+  place.scrollIntoView({block: 'center'});
+  const box = place.getBoundingClientRect();
+  const system = charts.get(place).getModel().getComponent('parallel').coordinateSystem;
+  return arguments[1].map(value => system.dataToPoint(value, 'dim' + at)).map(([x, y]) => [box.x + x, box.y + y]);
+"""
+CUT_OFF = """
+  const bad = [];
+  for (const svg of document.querySelectorAll('.chart svg')) {
+    const frame = svg.getBoundingClientRect();
+    for (const text of svg.querySelectorAll('text')) {
+      const box = text.getBoundingClientRect();
+      if (!text.textContent || !box.width) continue;
+      const out = [frame.left - box.left, box.right - frame.right, frame.top - box.top, box.bottom - frame.bottom];
+      if (Math.max(...out) > 1) bad.push(`${svg.closest('section').id}: ${text.textContent}`);
+    }
+  }
+  return bad;
+"""
+OVERLAPPING = """
+  const bad = [];
+  const isLevel = text => text.textContent && !/rotate|matrix/.test(text.getAttribute('transform') || '');
+  for (const svg of document.querySelectorAll('.chart svg')) {
+    const all = [...svg.querySelectorAll('text')].filter(isLevel).map(text => [text, text.getBoundingClientRect()]);
+    all.forEach(([text, box], at) => all.slice(at + 1).forEach(([other, its]) => {
+      const across = Math.min(box.right, its.right) - Math.max(box.left, its.left);
+      const down = Math.min(box.bottom, its.bottom) - Math.max(box.top, its.top);
+      if (across > 1 && down > 3) bad.push(`${svg.closest('section').id}: ${text.textContent} / ${other.textContent}`);
+    }));
+  }
+  return bad;
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a made sweep of 200 runs."""
+    store = Store(tmp_path_factory.mktemp("large") / "store")
+    return write_report(store, synthetic_sweep(store, 200).sweep)
+
+
+@pytest.fixture
+def every_kind(tmp_path: Path) -> Iterator[tuple[Store, Plan, Standings]]:
+    store = Store(tmp_path / "kinds")
+    with sweep_of_every_kind(store) as (planned, stands):
+        yield store, planned, stands
+
+
+def opened(browser: Browser, page: Path, width: int = 1280, *, dark: bool = False) -> None:
+    browser.look(width, dark=dark)
+    browser.open("about:blank")
+    browser.console()
+    browser.requests()
+    browser.open(page.as_uri())
+    browser.wait("return document.documentElement.dataset.drawn")
+
+
+def is_whole(browser: Browser, page: Path, width: int) -> None:
+    assert browser.console() == []
+    assert [one for one in browser.requests() if not one.startswith("data:")] == [page.as_uri()]
+    assert browser.run("return document.documentElement.scrollWidth") == width, "nothing is wider than the screen"
+    assert browser.run(CUT_OFF) == []
+    assert browser.run(OVERLAPPING) == []
+
+
+@pytest.mark.parametrize(("width", "dark"), SCREENS)
+def test_a_large_report_opens_at_once_whole_and_silent(browser: Browser, large: Path, width: int, dark: bool) -> None:
+    opened(browser, large, width, dark=dark)
+    is_whole(browser, large, width)
+    assert browser.run("return report.runs.length") == len(browser.run(KEYS)) == 200
+    drawn = browser.run(
+        "return [...document.querySelectorAll('.chart')].filter(one => one.querySelector('svg')).length"
+    )
+    assert drawn >= 9
+    took = browser.run("const [one] = performance.getEntriesByType('navigation'); return one.loadEventEnd")
+    assert took < OPENS_IN_MS
+
+
+def test_a_click_on_a_heading_sorts_and_another_turns_it_round(browser: Browser, large: Path) -> None:
+    opened(browser, large)
+    by_loss = browser.run(KEYS)
+    click = "[...document.querySelectorAll('#table th button')].find(one => one.textContent === 'dollars').click()"
+    browser.run(click)
+    cheapest_first = browser.run(KEYS)
+    dollars = browser.run("return Object.fromEntries(report.runs.map(run => [run.key, run.dollars]))")
+    assert cheapest_first == sorted(by_loss, key=lambda key: dollars[key]) != by_loss
+    browser.run(click)
+    spent = [dollars[key] for key in browser.run(KEYS)]
+    assert spent == sorted(spent, reverse=True)
+    assert browser.run("return document.querySelector('th[aria-sort]').ariaSort") == "descending"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_drag_along_an_axis_keeps_only_the_runs_that_pass_there(browser: Browser, large: Path, width: int) -> None:
+    opened(browser, large, width)
+    low, high = browser.run(AXIS, "lora_r", [3, 4])  # positions of 32 and 64
+    beyond = [(one - other) * 0.3 for one, other in zip(high, low, strict=True)]
+    browser.drag((low[0] - beyond[0], low[1] - beyond[1]), (high[0] + beyond[0], high[1] + beyond[1]))
+    browser.wait(f"return ({KEYS.removeprefix('return ')}).length < 200")
+    ranks = browser.run("return Object.fromEntries(report.runs.map(run => [run.key, run.params.lora_r]))")
+    assert sorted(browser.run(KEYS)) == sorted(key for key, rank in ranks.items() if rank in (32, 64))
+    assert "of 200 runs" in browser.run("return byId('shown').textContent")
+    assert browser.run("return byId('curve-note').textContent").startswith(f"{len(browser.run(KEYS))} of 200 runs")
+    browser.run("byId('clear').click()")
+    assert len(browser.run(KEYS)) == 200
+    assert browser.console() == []
+
+
+def test_curves_are_drawn_against_whatever_is_asked(browser: Browser, large: Path) -> None:
+    opened(browser, large)
+    change = "const one = byId(arguments[0]); one.value = arguments[1]; one.dispatchEvent(new Event('input'))"
+    extent = "return charts.get(byId('curve-chart')).getModel().getComponent('xAxis').axis.scale.getExtent()[1]"
+    ends = {}
+    for axis in ("step", "tokens", "seconds", "dollars"):
+        browser.run(change, "curve-x", axis)
+        ends[axis] = browser.run(extent)
+    assert ends["step"] == 200
+    assert ends["tokens"] == 200 * 4096
+    assert 100 < ends["seconds"] < 200
+    assert 0.1 < ends["dollars"] < 0.3
+    rough = browser.run("return charts.get(byId('curve-chart')).getOption().series[0].data.map(one => one[1])")
+    browser.run(change, "curve-smooth", "0.98")
+    smooth = browser.run("return charts.get(byId('curve-chart')).getOption().series[0].data.map(one => one[1])")
+    assert roughness(smooth) < roughness(rough) / 2
+    browser.run("byId('curve-logy').click(); byId('curve-logx').click()")
+    assert browser.run("return charts.get(byId('curve-chart')).getOption().yAxis[0].type") == "log"
+    assert browser.console() == []
+
+
+def roughness(values: list[float]) -> float:
+    return sum(abs(one - 2 * two + three) for one, two, three in zip(values, values[1:], values[2:], strict=False))
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_kind_of_run_is_shown_as_what_it_is_and_no_markup_gets_in(
+    browser: Browser, every_kind: tuple[Store, Plan, Standings], width: int
+) -> None:
+    store, planned, stands = every_kind
+    page = write_report(store, planned.sweep)
+    opened(browser, page, width)
+    is_whole(browser, page, width)
+    shown = browser.run(
+        "return Object.fromEntries([...document.querySelectorAll('#table tbody tr')]"
+        ".map(row => [row.dataset.key, row.querySelector('.status').textContent]))"
+    )
+    expected = {
+        stands.failed.key: "failed (oom)",
+        stands.diverged.key: "diverged (NaN)",
+        stands.running.key: "running",
+        stands.blocked.key: "blocked",
+        stands.pending.key: "pending",
+    }
+    assert {key: shown[key] for key in expected} == expected
+    assert HOSTILE in browser.run("return document.querySelector('#failure-list').textContent")
+    assert browser.run("return document.images.length") == 0
+    cross = browser.run(
+        "return charts.get(byId('curve-chart')).getOption().series"
+        ".filter(one => one.markPoint?.data?.length).map(one => one.name)"
+    )
+    assert cross == [f"{stands.diverged.key} train"]
+
+
+def test_a_report_on_paper_is_light_and_has_every_row(browser: Browser, large: Path, tmp_path: Path) -> None:
+    opened(browser, large, dark=True)
+    browser.run("window.dispatchEvent(new Event('beforeprint'))")
+    assert browser.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.run("return byId('parallel-chart').clientWidth") <= 700
+    assert browser.run("return [...document.querySelectorAll('details')].every(one => one.open)")
+    browser.run("window.dispatchEvent(new Event('afterprint'))")
+    assert browser.run("return getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    browser.print(tmp_path / "report.pdf")
+    assert len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "report.pdf").read_bytes())) > 3
+
+
+def test_watch_serves_only_this_machine_refreshes_and_ends_with_the_sweep(browser: Browser, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with sweep_of_every_kind(store) as (planned, stands):
+        command = Axosweep(store, tmp_path)
+        watching = command.start("watch", planned.sweep)
+        try:
+            assert watching.stdout is not None
+            address = re.search(r"http://127\.0\.0\.1:\d+/", watching.stdout.readline())
+            assert address is not None
+            assert refused(address[0], "evil.example")
+            browser.look(1280)
+            browser.open(address[0])
+            browser.wait("return document.documentElement.dataset.drawn")
+            word = f"return document.querySelector('tr[data-key=\"{stands.running.key}\"] .status').textContent"
+            assert browser.run(word) == "running"
+        except BaseException:
+            os.kill(watching.pid, signal.SIGKILL)
+            raise
+    # The claim is let go without a result: the run is lost, and nobody sees to the sweep any more but this process.
+    forget_launcher(store, planned.sweep)
+    browser.wait(f"return ({word.removeprefix('return ')}) === 'lost'", timeout_s=20)
+    said = watching.communicate(timeout=20)[0]
+    assert watching.returncode == 0, said
+    assert str(report_path(store, planned.sweep)) in said
+    assert report_path(store, planned.sweep).exists()
+
+
+def refused(address: str, name: str) -> bool:
+    """Whether a page of somebody else's, under a name that leads to this machine, is sent away."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, headers={"Host": name}), timeout=10)
+    except urllib.error.HTTPError as error:
+        return error.code == 403
+    return False
+
+
+def forget_launcher(store: Store, sweep: str) -> None:
+    """As if the launcher, which is this very process, had ended."""
+    path = store.sweeps / sweep / "records.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | {"facts": {}}) + "\n" for row in rows))
+
+
+def test_a_real_sweep_leaves_its_report_and_is_whole_in_it(browser: Browser, axosweep: Axosweep) -> None:
+    words = ("-m", "lora=r4,r16", "learning_rate=1e-3,1e-2,1e9", "max_steps=8", "eval_steps=4", "tracking=disabled")
+    done = axosweep.run(*words)
+    (sweep,) = [path.name for path in axosweep.store.sweeps.iterdir()]
+    page = report_path(axosweep.store, sweep)
+    assert f"Report: {page}" in done.stdout, done.stderr
+    rows = axosweep.json("compare", sweep)["runs"]
+    for width, dark in SCREENS:
+        opened(browser, page, width, dark=dark)
+        is_whole(browser, page, width)
+    assert browser.run(KEYS) == [row["key"] for row in rows]
+    losses = browser.run("return Object.fromEntries(report.runs.map(run => [run.key, run.curves.eval?.y ?? []]))")
+    for row in rows:
+        if row["status"] == "succeeded":
+            assert losses[row["key"]][0] == pytest.approx(row["first"], rel=1e-5)
+            assert losses[row["key"]][-1] == pytest.approx(row["final"], rel=1e-5)
+    receipt = browser.run("return report.receipt")
+    assert 0 < receipt["training_share"] < 1
+    assert {"prepare", "load", "first step", "train", "eval", "save"} <= set(receipt["parts"])
+    again = axosweep.run(*words)
+    assert f"Report: {page}" in again.stdout
+
+
+def test_a_report_that_cannot_be_written_does_not_fail_its_sweep(axosweep: Axosweep) -> None:
+    words = ("lora=r4", "max_steps=2", "tracking=disabled")
+    planned = json.loads(axosweep.run("plan", *words, "--json").stdout)
+    report_path(axosweep.store, planned["sweep"]).mkdir(parents=True)
+    done: subprocess.CompletedProcess[str] = axosweep.run(*words)
+    assert done.returncode == 0, done.stderr
+    assert "No report was written" in done.stdout

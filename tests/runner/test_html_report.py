@@ -1,0 +1,208 @@
+"""The report as values and as a file: what it says, and that nothing can leave or enter it. No browser."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modal_app.layout import Store
+from modal_app.step import StepKind
+from runner import cli, html_report
+from runner.html_report.gather import gather
+from runner.html_report.page import html, write_report
+from runner.types import Plan
+from tests.runner.builders import finish_run, open_sweep, run
+from tests.runner.report_store import HOSTILE, SECRET, Standings, sweep_of_every_kind, synthetic_sweep
+
+LARGEST_BYTES = 6_000_000
+
+
+@pytest.fixture
+def every_kind(store: Store) -> Iterator[tuple[Plan, Standings]]:
+    with sweep_of_every_kind(store) as made:
+        yield made
+
+
+def by_key(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {one["key"]: one for one in values["runs"]}
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and the text of the scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self._in_script = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        self._in_script = tag == "script"
+        if self._in_script:
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_script = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_script:
+            self.scripts[-1] += data
+
+
+def test_each_run_stands_as_what_it_is(store: Store, every_kind: tuple[Plan, Standings]) -> None:
+    planned, stands = every_kind
+    values = gather(store, planned.sweep)
+    runs = by_key(values)
+    words = {
+        stands.failed.key: "failed (oom)",
+        stands.diverged.key: "failed (nan)",
+        stands.running.key: "running",
+        stands.blocked.key: "blocked",
+        stands.pending.key: "pending",
+    }
+    assert {key: runs[key]["status"] for key in words} == words
+    assert values["going_on"]
+    assert "diverged" in runs[stands.diverged.key]["flags"]
+    assert all(runs[key]["ranked"] is None for key in words), "a loss that is not final ranks nobody"
+    assert len(values["analysis"]["keys"]) == 3
+    told = {failure["key"]: failure for failure in values["failures"]}
+    assert set(told) == {stands.failed.key, stands.diverged.key, stands.blocked.key}
+    assert told[stands.blocked.key]["tail"] == "every row was longer than sequence_len"
+    assert told[stands.failed.key]["tail"].endswith("\nCUDA ***"), "the last lines, without colours and secrets"
+    assert "5 of 8 runs are not ranked" in " ".join(values["answer"])
+
+
+def test_what_users_and_logs_say_is_never_markup_and_no_secret_is_in_the_file(
+    store: Store, every_kind: tuple[Plan, Standings]
+) -> None:
+    planned, _ = every_kind
+    text = write_report(store, planned.sweep).read_text(encoding="utf-8")
+    assert SECRET not in text
+    elements = Elements(text)
+    assert [tag for tag, _ in elements.found].count("script") == 3
+    assert not [tag for tag, _ in elements.found if tag == "img"]
+    values = json.loads(elements.scripts[0])
+    assert HOSTILE in json.dumps([one["params"] for one in values["runs"]], ensure_ascii=False)
+
+
+def test_the_file_loads_nothing_and_forbids_itself_to(store: Store) -> None:
+    planned = synthetic_sweep(store, 6)
+    text = write_report(store, planned.sweep).read_text(encoding="utf-8")
+    elements = Elements(text)
+    addresses = [value for _, given in elements.found for name, value in given.items() if name in ("src", "href")]
+    assert set(addresses) == {"data:,"}
+    assert not [tag for tag, _ in elements.found if tag in ("iframe", "object", "embed", "base", "form")]
+    (policy,) = [given["content"] for _, given in elements.found if "http-equiv" in given]
+    assert "default-src 'none'" in str(policy)
+    assert "connect-src 'none'" in str(policy)
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert not re.search(r"@import|url\(", style)
+
+
+def test_a_report_of_200_runs_is_small_and_quickly_made(store: Store) -> None:
+    planned = synthetic_sweep(store, 200)
+    before = time.process_time()
+    path = write_report(store, planned.sweep)
+    assert time.process_time() - before < 3.0, "it is made at the end of every sweep: nobody is to wait for it"
+    assert path.stat().st_size < LARGEST_BYTES
+    assert path == store.sweeps / planned.sweep / "report.html"
+
+
+def test_curves_run_against_steps_tokens_seconds_and_the_dollars_paid_until_then(store: Store) -> None:
+    planned = synthetic_sweep(store, 4, points=50)
+    for one in gather(store, planned.sweep)["runs"]:
+        train, evaluation = one["curves"]["train"], one["curves"]["eval"]
+        assert set(train) == {"step", "y", "tokens", "seconds", "dollars"}
+        assert train["tokens"][-1] == train["step"][-1] * 4096
+        assert evaluation["tokens"] == [step * 4096 for step in evaluation["step"]], "an eval line tells no tokens"
+        assert 0 < train["dollars"][0] < train["dollars"][-1] < one["dollars"]
+        assert train["dollars"] == sorted(train["dollars"])
+
+
+def test_the_receipt_adds_up_to_what_was_paid_and_names_the_share_of_training(store: Store) -> None:
+    planned = synthetic_sweep(store, 4)
+    values = gather(store, planned.sweep)
+    for one in values["runs"]:
+        paid = sum(seconds for name, seconds in one["parts"].items() if name != "queue")
+        assert paid == pytest.approx(one["paid"], abs=0.01)
+        assert one["parts"]["boot"] == pytest.approx(10.0)
+        assert one["parts"]["first step"] == 4.0
+    whole = values["receipt"]
+    training = whole["parts"]["train"] + whole["parts"]["first step"]
+    assert whole["paid"] == pytest.approx(sum(one["paid"] for one in values["runs"]) + whole["datasets"])
+    assert whole["training_share"] == pytest.approx(training / whole["paid"], abs=1e-4)
+
+
+def test_the_answer_claims_no_more_than_the_runs_show(store: Store) -> None:
+    runs = [run({"lora_r": rank, "seed": seed}) for rank in (8, 16) for seed in (1, 2)]
+    planned = open_sweep(store, runs)
+    for index, one in enumerate(runs):
+        finish_run(store, one, {1: 2.0, 2: 1.0 + 0.1 * index}, eval_fingerprint="same rows")
+    said = " ".join(gather(store, planned.sweep)["answer"])
+    assert "lora_r=8 seed=1 has the lowest final eval_loss: 1.0000, 0.1000 below the next (lora_r=8 seed=2)" in said
+    assert "differ in their seed only spread by 0.0707" in said
+    assert "Over seeds lora_r=8 is best: 1.0500" in said
+
+
+def test_runs_of_other_held_out_rows_are_answered_apart(store: Store) -> None:
+    runs = [run({"lora_r": rank, "seed": seed}) for rank in (8, 16) for seed in (1, 2)]
+    planned = open_sweep(store, runs)
+    for one in runs:
+        seed = one.experiment.axolotl["seed"]
+        finish_run(store, one, {1: 2.0, 2: 1.0 + seed}, eval_fingerprint=f"rows of seed {seed}")
+    values = gather(store, planned.sweep)
+    said = " ".join(values["answer"])
+    assert "not ranked together" in said
+    assert len([line for line in values["answer"] if "lowest final" in line]) == 2
+    assert len(values["analysis"]["keys"]) == 2, "statistics are of one set of held-out rows"
+
+
+def test_a_sweep_of_which_nothing_has_begun_has_a_report_too(store: Store) -> None:
+    planned = open_sweep(store, [run({"lora_r": 8}), run({"lora_r": 16})])
+    values = gather(store, planned.sweep)
+    assert values["answer"] == ["No run has finished with its eval_loss yet: 2 pending."]
+    assert values["analysis"]["effects"] == []
+    assert html(values)
+
+
+def test_the_verb_writes_where_it_is_asked_to_and_spares_what_is_no_report(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned = synthetic_sweep(store, 2, points=8)
+    out = tmp_path / "page.html"
+    words = ["report", planned.sweep[:8], "--store", str(store.root), "--out", str(out)]
+    assert cli.main(words) == 0
+    assert str(out) in capsys.readouterr().out
+    assert cli.main(words) == 0, "a report may be written again"
+    out.write_text("my own notes")
+    assert cli.main(words) == 2
+    assert out.read_text() == "my own notes"
+    assert "Name another" in capsys.readouterr().err
+    assert cli.main(["report", "--store", str(tmp_path / "nothing")]) == 2
+
+
+def test_the_reproducibility_block_names_command_lock_and_data(store: Store) -> None:
+    planned = synthetic_sweep(store, 3, points=8)
+    identity = store.folder(StepKind.TRAIN, planned.runs[0].run.key).identity
+    identity.write_text(json.dumps(json.loads(identity.read_text()) | {"trainer_lock": "lock-1"}))
+    block = gather(store, planned.sweep)["reproduce"]
+    assert block["command"] == "axosweep -m"
+    assert block["locks"] == ["lock-1"]
+    assert {one["key"] for one in block["datasets"]} == {one.run.data_key for one in planned.runs}
+    assert block["best"]["overrides"].startswith("lora_r=")
+
+
+def test_the_charts_library_is_the_one_that_its_page_names() -> None:
+    vendor = Path(html_report.__file__).parent / "vendor"
+    digest = hashlib.sha256((vendor / "echarts.min.js").read_bytes()).hexdigest()
+    assert digest in (vendor / "README.md").read_text()
