@@ -1,0 +1,209 @@
+"""Runs of the real trainer as W&B's own reader sees them: synced from offline, killed, stopped, continued.
+
+The service is the fake of tests/wandb_server; the SDK, in the trainer and here, is the real one.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modal_app.step import StepKind
+from runner import trainer_environment
+from runner.metrics import read_curves
+from tests.end_to_end.axosweep import Axosweep, held_by, kill, wait_until
+from tests.modal_server import ModalServer, Settings
+from tests.modal_server.fixture import needs_mounts
+from tests.wandb_server import Run, WandbServer, serve_wandb
+
+pytestmark = pytest.mark.slow
+
+LONG = ("max_steps=24", "~saves_per_epoch", "save_steps=3", "logging_steps=1")
+READ = """
+import json, sys, wandb
+runs = wandb.Api().runs("axosweep", filters={"group": sys.argv[1]})
+print(json.dumps([
+    {"id": run.id, "name": run.name, "state": run.state, "config": dict(run.config), "summary": run.summary_metrics,
+     "tags": run.tags, "job_type": run.job_type, "history": run.history(samples=1000, pandas=False),
+     "files": [file.name for file in run.files()]}
+    for run in runs
+]))
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[WandbServer]:
+    with serve_wandb() as server:
+        yield server
+
+
+def asks(axosweep: Axosweep, server: WandbServer) -> Axosweep:
+    return Axosweep(axosweep.store, axosweep.folder, server.environment())
+
+
+def read(axosweep: Axosweep, group: str) -> list[dict[str, Any]]:
+    """What W&B has of a group, by the SDK's own reader."""
+    done = subprocess.run(
+        [sys.executable, "-c", READ, group], env=axosweep.variables(), cwd=axosweep.folder, capture_output=True,
+        text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def by_step(rows: list[dict[str, Any]], name: str, step: str) -> dict[int, float]:
+    return {row[step]: row[name] for row in rows if name in row}
+
+
+def sweeps(axosweep: Axosweep) -> set[str]:
+    return {path.parent.name for path in axosweep.store.sweeps.glob("*/plan.json")}
+
+
+def test_an_offline_sweep_that_is_synced_is_in_wandb_what_it_is_here(axosweep: Axosweep, server: WandbServer) -> None:
+    done = axosweep.run("-m", "lora=r4,r8", "learning_rate=1e-3,3e-3,1e-2", "max_steps=6", "executor.parallel=2")
+    assert done.returncode == 0, done.stderr
+    (sweep,) = sweeps(axosweep)
+    online = asks(axosweep, server)
+    synced = online.run("sync")
+    assert synced.returncode == 0, synced.stderr
+    assert synced.stdout.count("1 offline part uploaded") == 6
+
+    runs = {run["config"]["run_key"]: run for run in read(online, sweep)}
+    rows = {row["key"]: row for row in axosweep.json("compare")["runs"]}
+    assert len(rows) == 6
+    assert {key: row["params"] for key, row in rows.items()} == {
+        key: {name: run["config"][name] for name in ("learning_rate", "lora_r")} for key, run in runs.items()
+    }
+    for key, run in runs.items():
+        assert (run["state"], run["job_type"], run["tags"]) == ("finished", "train", [])
+        assert run["name"] == " ".join(f"{name}={value:g}" for name, value in rows[key]["params"].items())
+        assert run["config"]["eval_fingerprint"] == rows[key]["eval_fingerprint"]
+        assert run["config"]["data_key"]
+        assert "axosweep.yml" in run["files"]
+        assert run["summary"]["seconds"] == rows[key]["seconds"]
+        assert run["summary"]["train_seconds"] > 0
+        agree(axosweep.store.folder(StepKind.TRAIN, key).path, run)
+
+    assert {told["said"] for told in online.json("sync")["runs"]} == {"up to date"}
+    assert all(len(run.history) == len(runs[run.settings["run_key"]]["history"]) for run in server.runs().values())
+    assert not server.world.unknown
+
+
+def agree(folder: Path, run: dict[str, Any]) -> None:
+    """W&B's history and summary, metrics.jsonl and transformers' own log say the same of each step."""
+    curves = read_curves(folder / "metrics.jsonl").by_name
+    newest = max(folder.glob("model/checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    trainer = json.loads((newest / "trainer_state.json").read_text())["log_history"]
+    for ours, theirs in (("loss", "train/loss"), ("eval_loss", "eval/loss")):
+        history = by_step(run["history"], theirs, "train/global_step")
+        assert history == dict(curves[ours])
+        assert max(history) == 6
+        assert run["summary"][theirs] == history[6]
+        logged = by_step(trainer, ours, "step")
+        assert logged
+        assert logged.items() <= history.items()
+
+
+def training(axosweep: Axosweep) -> tuple[str, int] | None:
+    """A run that has taken seven steps, and its process."""
+    for key in axosweep.run_keys():
+        metrics = axosweep.store.folder(StepKind.TRAIN, key).metrics
+        if metrics.exists() and metrics.read_text().count('"loss"') >= 7:
+            pid = held_by(axosweep.store, StepKind.TRAIN, key)
+            return (key, pid) if pid else None
+    return None
+
+
+def test_a_run_killed_and_finished_by_a_second_sweep_is_one_run_with_every_step(
+    axosweep: Axosweep, server: WandbServer
+) -> None:
+    launcher = axosweep.start("lora=r4", *LONG)
+    wait_until(lambda: training(axosweep) is not None, "seven steps")
+    found = training(axosweep)
+    assert found is not None
+    kill(found[1])
+    launcher.communicate(timeout=300)
+    (first,) = sweeps(axosweep)
+    online = asks(axosweep, server)
+    assert online.run("sync").returncode == 0
+    (killed,) = server.runs().values()
+    assert killed.state == "failed"
+    assert_every_step(axosweep, found[0], killed)
+
+    again = axosweep.run("lora=r4", "name=second", *LONG)
+    assert again.returncode == 0, again.stderr
+    (second,) = sweeps(axosweep) - {first}
+    assert online.run("sync", second).returncode == 0
+    (run,) = server.runs().values()
+    assert (run.state, run.group, run.tags) == ("finished", first, [f"sweep:{second}"])
+    assert [row["_step"] for row in run.history] == list(range(len(run.history)))
+    assert sorted(run.values("train/loss")) == list(range(1, 25))
+    assert_every_step(axosweep, found[0], run)
+
+
+def assert_every_step(axosweep: Axosweep, key: str, run: Run) -> None:
+    curves = read_curves(axosweep.store.folder(StepKind.TRAIN, key).metrics)
+    for ours, theirs in (("loss", "train/loss"), ("eval_loss", "eval/loss")):
+        assert run.values(theirs) == dict(curves.by_name[ours])
+        assert run.summary[theirs] == curves.final(ours)
+
+
+def test_a_run_that_is_stopped_while_it_tracks_online_is_preempted_and_goes_on_in_the_same_run(
+    axosweep: Axosweep, server: WandbServer
+) -> None:
+    online = asks(axosweep, server)
+    words = ("lora=r4", "tracking=wandb", *LONG)
+    launcher = online.start(*words)
+    wait_until(lambda: training(axosweep) is not None, "seven steps")
+    found = training(axosweep)
+    assert found is not None
+    launcher.send_signal(signal.SIGTERM)
+    launcher.communicate(timeout=300)
+    (run,) = server.runs().values()
+    assert run.state == "preempted"
+    assert_every_step(axosweep, found[0], run)
+
+    done = online.run(*words)
+    assert done.returncode == 0, done.stderr
+    (run,) = server.runs().values()
+    assert run.state == "finished"
+    assert [row["_step"] for row in run.history] == list(range(len(run.history)))
+    assert_every_step(axosweep, found[0], run)
+    sent = json.dumps([run.config, run.summary, run.lines]) + "".join(map(str, run.files.values()))
+    assert server.environment()["WANDB_API_KEY"] not in sent
+    assert not server.world.unknown
+
+
+@needs_mounts
+def test_what_ran_offline_on_modal_is_synced_from_its_volume(axosweep: Axosweep, server: WandbServer) -> None:
+    with ModalServer(Settings(container_python=trainer_environment.find(), grace_s=10)) as modal_server:
+        modal_server.set_secret("secrets-hf-wandb", {"HUGGINGFACE_TOKEN": "hf_test"})
+        environment = {**modal_server.environment(), **server.environment()}
+        on_modal = Axosweep(axosweep.store, axosweep.folder, environment)
+        words = ("lora=r4", "max_steps=4", "executor=modal")
+        refused = on_modal.run(*words, "tracking=wandb")
+        assert refused.returncode == 2
+        assert "secrets-hf-wandb has no WANDB_API_KEY" in refused.stderr
+        assert not modal_server.function_calls()
+
+        done = on_modal.run(*words)
+        assert done.returncode == 0, done.stderr
+        assert not server.runs()
+        synced = on_modal.run("sync")
+        assert synced.returncode == 0, synced.stderr
+        assert "1 offline part uploaded" in synced.stdout
+        (run,) = server.runs().values()
+        (row,) = on_modal.json("compare")["runs"]
+        assert (run.state, run.settings["run_key"]) == ("finished", row["key"])
+        assert run.summary["paid_seconds"] == row["paid_seconds"]
+        assert run.summary["dollars"] == row["dollars"]
+        assert len(run.values("train/loss")) == 4
+        assert "up to date" in on_modal.run("sync").stdout
