@@ -6,21 +6,19 @@ Nothing of a token is shown but whether there is one. What asks the network has 
 from __future__ import annotations
 
 import json
-import netrc
 import os
 import shutil
 import subprocess
 import sys
 import threading
 import tomllib
-import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from runner import hub, terminal, trainer_environment
+from runner import hub, terminal, tracking, trainer_environment
 from runner.errors import SweepError
 from runner.store import open_store
 
@@ -28,7 +26,6 @@ NETWORK_S = 3.5
 """For everything that asks somebody else, side by side."""
 LITTLE_GB, TOO_LITTLE_GB = 20, 2
 """Free disk: a model and its checkpoints want more than the first; below the second nothing can be kept."""
-WANDB = "https://api.wandb.ai"
 
 
 class Mark(StrEnum):
@@ -202,15 +199,6 @@ def _modal_token() -> bool:
 
 
 def _wandb() -> Check:
-    host = urllib.parse.urlsplit(os.environ.get("WANDB_BASE_URL") or WANDB).hostname or ""
-    if os.environ.get("WANDB_API_KEY") or _in_netrc(host):
-        return Check("W&B key", Mark.OK, f"there is one for {host}")
+    if tracking.has_key():
+        return Check("W&B key", Mark.OK, f"there is one for {tracking.host()}")
     return Check("W&B key", Mark.NOTE, "none", "tracking=wandb needs one here: `wandb login`, or WANDB_API_KEY.")
-
-
-def _in_netrc(host: str) -> bool:
-    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
-    try:
-        return netrc.netrc(path).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
