@@ -92,6 +92,9 @@ class Metric:
     maximize: bool = False
 
 
+EVAL_LOSS = Metric()
+
+
 def compare_sweep(store: Store, sweep: str) -> list[Row]:
     """The rows of a sweep by eval loss, best first within each eval fingerprint, unfinished ones last.
 
@@ -100,7 +103,7 @@ def compare_sweep(store: Store, sweep: str) -> list[Row]:
     return rows_from(facts_of_sweep(store, sweep))
 
 
-def rows_from(facts: Sequence[RunFacts], metric: Metric = Metric()) -> list[Row]:
+def rows_from(facts: Sequence[RunFacts], metric: Metric = EVAL_LOSS) -> list[Row]:
     """The same of what any source knows. Raises SweepError for a metric that none of these runs has logged."""
     _check(metric, facts)
     params = told_apart([one.config for one in facts], [one.overrides for one in facts])

@@ -19,14 +19,14 @@ WORSE_BY = 1.5
 """A loss that ends above this many times its first value has diverged."""
 
 MOVED_BY = 0.01
-"""A loss that never got this part of its first value below it is flat."""
+"""A loss that was never this part of its first value away from it is flat."""
 
 
 def flags_of(curves: Curves, *, ended: bool, nan: bool = False) -> tuple[str, ...]:
     """`ended` is whether the run has trained all that it was to; `nan`, whether its worker stopped it for a NaN.
 
     diverged: a loss was NaN or infinite, or the held-out loss (without one, the training loss) ended above WORSE_BY
-    times its first value. flat: it has ended, and that loss never fell by MOVED_BY. overfits: the held-out loss rose
+    times its first value. flat: it has ended, and that loss never moved by MOVED_BY. overfits: the held-out loss rose
     at each of the last two evaluations, and the training loss between them fell.
     """
     points = curves.by_name.get(EVAL) or curves.by_name.get(TRAIN) or {}
@@ -47,7 +47,7 @@ def _worse(points: Mapping[int, float]) -> bool:
 
 def _flat(points: Mapping[int, float]) -> bool:
     values = list(points.values())
-    return len(values) > 1 and min(values[1:]) > (1 - MOVED_BY) * values[0] > 0
+    return len(values) > 1 and all(abs(value - values[0]) < MOVED_BY * values[0] for value in values)
 
 
 def _overfits(curves: Curves) -> bool:

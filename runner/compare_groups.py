@@ -44,13 +44,12 @@ def groups_over(over: Sequence[str], facts: Sequence[RunFacts], rows: Sequence[R
     """Best first within each eval fingerprint. Raises SweepError for a parameter that does not differ, or is none."""
     kept = _kept_names(over, facts)
     configs = {(one.store, one.key): {name: one.config.get(name) for name in kept} for one in facts}
-    members: dict[tuple[str | None, str], list[Row]] = {}
+    alike: dict[str, list[Row]] = {}
     for row in rows:
-        told = json.dumps(configs[row.store, row.key], sort_keys=True)
-        members.setdefault((row.eval_fingerprint, told), []).append(row)
-    shown = differing_params([configs[ones[0].store, ones[0].key] for ones in members.values()])
-    groups = [_group(params, ones, metric) for params, ones in zip(shown, members.values(), strict=True)]
-    return _ranked(groups, metric)
+        alike.setdefault(json.dumps(configs[row.store, row.key], sort_keys=True), []).append(row)
+    members = [ones for same in alike.values() for ones in _by_held_out(same)]
+    shown = differing_params([configs[ones[0].store, ones[0].key] for ones in members])
+    return _ranked([_group(params, ones, metric) for params, ones in zip(shown, members, strict=True)], metric)
 
 
 def split_by_held_out(over: Sequence[str], facts: Sequence[RunFacts]) -> bool:
@@ -82,12 +81,24 @@ def _kept_names(over: Sequence[str], facts: Sequence[RunFacts]) -> list[str]:
     return kept
 
 
+def _by_held_out(rows: Sequence[Row]) -> list[list[Row]]:
+    """Apart by eval fingerprint. Runs whose rows are not prepared yet are counted with the others, if those agree."""
+    found: dict[str | None, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.eval_fingerprint or None, []).append(row)
+    if len(found) == 2 and None in found:
+        unknown = found.pop(None)
+        (known,) = found.values()
+        known += unknown
+    return list(found.values())
+
+
 def _group(params: Mapping[str, Any], rows: Sequence[Row], metric: Metric) -> Group:
     finished = [row.final for row in rows if row.status == Phase.SUCCEEDED and row.final is not None]
     values = [value for value in finished if math.isfinite(value)]
     return Group(
         params=params,
-        eval_fingerprint=rows[0].eval_fingerprint,
+        eval_fingerprint=rows[0].eval_fingerprint,  # known ones come first
         runs=tuple(row.key for row in rows),
         n=len(values),
         mean=statistics.fmean(values) if values else None,

@@ -28,8 +28,8 @@ class Pair:
     """The second's final value less the first's; null without both, and across eval fingerprints."""
     comparable: bool
     """Whether both are judged by the same held-out rows."""
-    curves: tuple[Mapping[int, float], Mapping[int, float]]
-    """The metric by step."""
+    curves: tuple[Mapping[int, float | None], Mapping[int, float | None]]
+    """The metric by step; null where it was NaN or infinite."""
     version: int = 1
 
 

@@ -55,24 +55,24 @@ def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     params = [
         # The later, the less telling: runner.params orders them.
-        Column(name, tuple(show_value(row.params.get(name)) for row in rows), drop=20 + index if index > 2 else 0)
+        Column(name, tuple(show_value(row.params.get(name)) for row in rows), drop=3 + index if index > 2 else 0)
         for index, name in enumerate(names)
     ]
     several = len({sweep for row in rows for sweep in row.sweeps}) > 1
     rest = [
         _column(rows, heading_of(metric), lambda row: _number(row.final, "{:.4f}"), always=True),
-        _column(rows, "best", lambda row: _number(row.best, "{:.4f}"), drop=6),
-        _column(rows, "first", lambda row: _number(row.first, "{:.4f}"), drop=12),
-        _column(rows, "steps", _steps, drop=5),
-        _column(rows, "tok/s", lambda row: _number(row.tokens_per_second, "{:.0f}"), drop=9),
-        _column(rows, "train s", lambda row: _number(row.train_seconds, "{:.1f}"), drop=10),
-        _column(rows, "seconds", lambda row: _number(row.seconds, "{:.1f}"), drop=8),
-        _column(rows, "gpu", lambda row: row.gpu or "", drop=7),
-        _column(rows, "paid s", lambda row: _number(row.paid_seconds, "{:.0f}"), drop=11),
+        _column(rows, "best", lambda row: _number(row.best, "{:.4f}"), drop=26),
+        _column(rows, "first", lambda row: _number(row.first, "{:.4f}"), drop=32),
+        _column(rows, "steps", _steps, drop=25),
+        _column(rows, "tok/s", lambda row: _number(row.tokens_per_second, "{:.0f}"), drop=29),
+        _column(rows, "train s", lambda row: _number(row.train_seconds, "{:.1f}"), drop=30),
+        _column(rows, "seconds", lambda row: _number(row.seconds, "{:.1f}"), drop=28),
+        _column(rows, "gpu", lambda row: row.gpu or "", drop=27),
+        _column(rows, "paid s", lambda row: _number(row.paid_seconds, "{:.0f}"), drop=31),
         _column(rows, "dollars", lambda row: "" if row.dollars is None else money(row.dollars), drop=1),
-        _column(rows, "peak GiB", lambda row: _number(row.peak_memory_gib, "{:.1f}"), drop=13),
-        _column(rows, "tries", lambda row: str(row.attempts) if row.attempts > 1 else "", drop=14),
-        _column(rows, "sweep", lambda row: " ".join(row.sweeps) if several else "", drop=15, left=True),
+        _column(rows, "peak GiB", lambda row: _number(row.peak_memory_gib, "{:.1f}"), drop=33),
+        _column(rows, "tries", lambda row: str(row.attempts) if row.attempts > 1 else "", drop=34),
+        _column(rows, "sweep", lambda row: " ".join(row.sweeps) if several else "", drop=35, left=True),
         _column(rows, "flags", lambda row: " ".join(row.flags), drop=2, left=True),
         _column(rows, "status", status_of, always=True, left=True),
     ]

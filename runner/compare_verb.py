@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modal_app.layout import Store
-from runner import best as best_run
 from runner import compare_pair, terminal
 from runner.compare import OBJECTIVE, Metric, Row, rows_from
 from runner.compare_groups import Group, groups_over, split_by_held_out
@@ -47,6 +46,8 @@ def compare(words: Sequence[str]) -> int:
 
 def best(words: Sequence[str]) -> int:
     """Exit code 0; SweepError when there is no winner, or more than one."""
+    from runner import best as best_run  # late: it reads YAML, and tables do without
+
     parser = argparse.ArgumentParser(prog="axosweep best", description="The winner, its config, what it has made.")
     parser.add_argument("what", nargs="*", metavar="SWEEP", help="sweeps; the newest by default")
     _add_common(parser)

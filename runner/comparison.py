@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.layout import SUBMISSION, Store
-from runner.compare import OBJECTIVE, Metric, Row
+from runner.compare import EVAL_LOSS, OBJECTIVE, Metric, Row
 from runner.compare_groups import Group
 from runner.costs import SweepCost, sweep_cost
 from runner.ledger import Ledger
@@ -61,7 +61,7 @@ class Asked:
 
 
 def comparison(
-    rows: Sequence[Row], asked: Sequence[Asked], metric: Metric = Metric(), over: Sequence[str] = (),
+    rows: Sequence[Row], asked: Sequence[Asked], metric: Metric = EVAL_LOSS, over: Sequence[str] = (),
     groups: Sequence[Group] = (), notes: Sequence[str] = (),
 ) -> Comparison:  # fmt: skip
     """Rows with the dollars of their sweeps."""

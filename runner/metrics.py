@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -60,17 +59,21 @@ def read_curves(path: Path) -> Curves:
     except FileNotFoundError:
         lines = []
     collected: dict[str, dict[int, float]] = {}
+    latest, in_order = -1, True
     for row in _rows(lines):
         try:
             step = int(row["step"])
         except (ValueError, KeyError, TypeError):
             continue
+        in_order, latest = in_order and step >= latest, step
         for name, value in row.items():
             if type(value) in (float, int) and name not in NOT_METRICS:  # a bool is an int to isinstance
                 collected.setdefault(name, {})[step] = float(value)
         for name in row.get(NOT_FINITE, ()):
             collected.setdefault(name, {})[step] = math.nan
-    return Curves({name: _ascending(points) for name, points in collected.items()})
+    if in_order:  # as it is but for a run that went on from an earlier step
+        return Curves(collected)
+    return Curves({name: dict(sorted(points.items())) for name, points in collected.items()})
 
 
 def _rows(lines: list[bytes]) -> Iterable[Any]:
@@ -87,8 +90,3 @@ def _parsed(line: bytes) -> list[Any]:
         return [json.loads(line)]
     except ValueError:
         return []
-
-
-def _ascending(points: dict[int, float]) -> dict[int, float]:
-    in_order = all(one < other for one, other in itertools.pairwise(points))
-    return points if in_order else dict(sorted(points.items()))

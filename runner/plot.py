@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-Curve = Mapping[int, float]
+Curve = Mapping[int, float | None]
 MARKS = ("•", "○")
 BOTH = "◉"
 WIDTH, HEIGHT = 64, 14
@@ -17,7 +17,9 @@ def overlay(curves: Sequence[Curve], *, width: int = WIDTH, height: int = HEIGHT
 
     Values that are NaN or infinite are left out.
     """
-    finite = [{step: value for step, value in one.items() if math.isfinite(value)} for one in curves]
+    finite = [
+        {step: value for step, value in one.items() if value is not None and math.isfinite(value)} for one in curves
+    ]
     steps = [step for one in finite for step in one]
     values = [value for one in finite for value in one.values()]
     if not steps:
@@ -34,7 +36,7 @@ def overlay(curves: Sequence[Curve], *, width: int = WIDTH, height: int = HEIGHT
     return [*_with_values(grid, low, high), *_steps(first, last, width, _margin(low, high))]
 
 
-def _filled(points: Curve, first: int, last: int, width: int) -> list[tuple[float, float]]:
+def _filled(points: Mapping[int, float], first: int, last: int, width: int) -> list[tuple[float, float]]:
     """The points, and between neighbours as many more as there are columns."""
     known = list(points.items())
     found: list[tuple[float, float]] = [(float(step), value) for step, value in known]

@@ -54,3 +54,7 @@ def test_a_flag_with_a_value_is_split_off(words: list[str]) -> None:
     rest, value = take_apart(["-m", *words, "--cfg", "job", "lora=r8"]).split_off("-cd", "--config-dir")
     assert (rest.flags, rest.overrides, value) == (("-m", "--cfg", "job"), ("lora=r8",), "mine")
     assert rest.split_off("-cd") == (rest, None)
+
+
+def test_a_launch_takes_json_as_a_flag_as_the_verbs_do() -> None:
+    assert take_apart(["-m", "lora=r8,r16", "--json"]) == take_apart(["-m", "lora=r8,r16", "json=true"])

@@ -1,0 +1,51 @@
+"""Write docs/compare.schema.json and docs/best.schema.json from the dataclasses that are printed.
+
+    .venv/bin/python scripts/compare_schema.py
+
+A test holds the files against the code, and what the commands print against them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from runner.best import Best, Next  # noqa: E402
+from runner.compare import Row  # noqa: E402
+from runner.compare_groups import Group  # noqa: E402
+from runner.compare_pair import Pair  # noqa: E402
+from runner.comparison import ComparedSweep, Comparison  # noqa: E402
+
+DOCS = ROOT / "docs"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def adapters() -> dict[str, TypeAdapter[Any]]:
+    """By file name, what checks and describes the output of a command."""
+    for one in (Row, Group, ComparedSweep, Comparison, Pair, Next, Best):
+        one.__pydantic_config__ = ConfigDict(  # type: ignore[attr-defined]
+            use_attribute_docstrings=True
+        )
+    return {"compare.schema.json": TypeAdapter(Comparison | Pair), "best.schema.json": TypeAdapter(Best)}
+
+
+def text_of(adapter: TypeAdapter[Any]) -> str:
+    schema = {"$schema": DIALECT, **adapter.json_schema(mode="serialization")}
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    for name, adapter in adapters().items():
+        (DOCS / name).write_text(text_of(adapter), encoding="utf-8")
+        print(f"written docs/{name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""What compare prints: held against its documented schema, with a run that stands in each way there is."""
+
+import dataclasses
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from modal_app.claim import claim
+from modal_app.layout import Store
+from modal_app.step import FailureReason, OutcomeStatus, StepKind
+from runner.cli import main
+from runner.compare import Row
+from runner.comparison import Comparison
+from runner.types import DataChoice, Run
+from tests.runner.builders import begin_attempt, finish, finish_run, log_losses, open_sweep, run
+from tests.runner.test_report import strict_json
+
+ROOT = Path(__file__).resolve().parents[2]
+KINDS = ("succeeded", "failed", "running", "diverged", "blocked", "pending")
+
+
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("compare_schema", ROOT / "scripts" / "compare_schema.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def schema() -> ModuleType:
+    return script()
+
+
+@pytest.fixture
+def kinds(store: Store) -> Iterator[dict[str, Run]]:
+    """A run of each kind, by the word for it."""
+    runs = {kind: run({"learning_rate": place + 1, "seed": 1}) for place, kind in enumerate(KINDS)}
+    runs["blocked"] = run({"learning_rate": 9, "seed": 1}, data=DataChoice(seed=5))
+    open_sweep(store, list(runs.values()), "kinds")
+    finish_run(store, runs["succeeded"], {0: 3.0, 9: 1.0})
+    finish(store, StepKind.TRAIN, runs["failed"].key, OutcomeStatus.FAILED, reason=FailureReason.OOM, message="too big")
+    log_losses(store, runs["diverged"], {0: 3.0, 5: 0.5})
+    with store.folder(StepKind.TRAIN, runs["diverged"].key).metrics.open("a") as file:
+        file.write(json.dumps({"step": 9, "eval_loss": None, "not_finite": ["eval_loss"]}) + "\n")
+    finish(store, StepKind.TRAIN, runs["diverged"].key, OutcomeStatus.FAILED, reason=FailureReason.NAN, message="nan")
+    data = runs["blocked"].data_key
+    finish(store, StepKind.PREPROCESS, data, OutcomeStatus.FAILED, message="no row is left")
+    with claim(store.folder(StepKind.TRAIN, runs["running"].key)):
+        begin_attempt(store, StepKind.TRAIN, runs["running"].key)
+        log_losses(store, runs["running"], {0: 3.0, 5: 0.1})
+        yield runs
+
+
+def printed(store: Store, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main([*words, "--store", str(store.root)]) == 0
+    return capsys.readouterr().out
+
+
+def test_each_kind_of_run_appears_as_what_it_is_and_only_the_finished_one_wins(
+    store: Store, kinds: dict[str, Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {one["key"]: one for one in strict_json(printed(store, capsys, "compare", "--json"))["runs"]}
+    told = {kind: rows[one.key] for kind, one in kinds.items()}
+    assert {kind: row["status"] for kind, row in told.items()} == {
+        "succeeded": "succeeded",
+        "failed": "failed (oom)",
+        "running": "running",
+        "diverged": "failed (nan)",
+        "blocked": "blocked",
+        "pending": "pending",
+    }
+    assert {kind: row["flags"] for kind, row in told.items() if row["flags"]} == {"diverged": ["diverged"]}
+    assert [kind for kind, row in told.items() if row["is_best"]] == ["succeeded"]
+    assert (told["diverged"]["final"], told["diverged"]["best"], told["diverged"]["reason"]) == (None, 0.5, "nan")
+    assert (told["failed"]["message"], told["pending"]["message"]) == ("too big", "")
+    assert told["blocked"]["message"].endswith("could not be prepared: no row is left")
+    assert (told["running"]["final"], told["running"]["step"], told["pending"]["step"]) == (0.1, 5, None)
+
+
+def test_the_table_shows_them_all_with_the_reasons_below(
+    store: Store, kinds: dict[str, Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = printed(store, capsys, "compare")
+    for one in kinds.values():
+        assert one.key in text
+    row = next(line for line in text.splitlines() if kinds["diverged"].key in line)
+    assert "nan  " in row
+    assert row.rstrip().endswith("diverged  failed (nan)")
+    assert f"{kinds['failed'].key} failed (oom): too big\n" in text
+
+
+def test_a_nan_in_a_log_that_succeeded_all_the_same_cannot_win(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, good = run({"learning_rate": 1}), run({"learning_rate": 2})
+    open_sweep(store, [broken, good])
+    finish_run(store, good, {9: 2.0})
+    finish_run(store, broken, {9: 1.0})
+    with store.folder(StepKind.TRAIN, broken.key).metrics.open("a") as file:
+        file.write('{"step": 7, "loss": null, "not_finite": ["loss"]}\n')
+    read = strict_json(printed(store, capsys, "compare", "--json"))["runs"]
+    assert [(one["key"], one["is_best"]) for one in read] == [(good.key, True), (broken.key, False)]
+
+
+@pytest.mark.parametrize("name", ["compare.schema.json", "best.schema.json"])
+def test_the_documented_schema_is_that_of_the_code(schema: ModuleType, name: str) -> None:
+    """scripts/compare_schema.py writes it anew."""
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == schema.text_of(schema.adapters()[name])
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("compare", "--json"), "compare.schema.json"),
+        (("compare", "--json", "--over", "learning_rate"), "compare.schema.json"),
+        (("compare", "--json", "--all", "--metric", "eval/loss", "--maximize"), "compare.schema.json"),
+        (("compare", "--json", "SUCCEEDED", "DIVERGED"), "compare.schema.json"),
+        (("best", "--json"), "best.schema.json"),
+    ],
+)
+def test_what_is_printed_fits_its_schema(
+    store: Store, kinds: dict[str, Run], capsys: pytest.CaptureFixture[str], schema: ModuleType,
+    words: tuple[str, ...], name: str,
+) -> None:  # fmt: skip
+    asked = [kinds[word.lower()].key if word.lower() in kinds else word for word in words]
+    schema.adapters()[name].validate_json(printed(store, capsys, *asked), strict=True)
+
+
+def test_a_comparison_has_exactly_the_documented_fields(
+    store: Store, kinds: dict[str, Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    read: dict[str, Any] = json.loads(printed(store, capsys, "compare", "--json"))
+    assert set(read) == {one.name for one in dataclasses.fields(Comparison)}
+    for row in read["runs"]:
+        assert set(row) == {one.name for one in dataclasses.fields(Row)}
+
+
+def test_every_documented_column_is_in_the_page() -> None:
+    page = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
+    missing = [one.name for one in dataclasses.fields(Row) if f"`{one.name}`" not in page]
+    assert not missing

@@ -1,0 +1,112 @@
+import csv
+import io
+from dataclasses import fields
+
+import pytest
+from rich.console import Console
+
+from modal_app.layout import Store
+from modal_app.step import FailureReason, OutcomeStatus, StepKind
+from runner.compare import Metric, Row, compare_sweep
+from runner.compare_show import Form, show
+from runner.compare_table import columns_of, fitted, markdown, rows_csv
+from runner.comparison import Asked, comparison
+from runner.types import Run
+from tests.runner.builders import finish, finish_run, open_sweep, run
+
+LOSS = Metric()
+
+
+def swept(store: Store, runs: list[Run]) -> list[Row]:
+    for place, one in enumerate(runs):
+        finish_run(store, one, {0: 5.0, 100: 2.0 + place / 10})
+    return compare_sweep(store, open_sweep(store, runs, "a-sweep").sweep)
+
+
+def wide(number: int = 2) -> list[Run]:
+    """Runs of many parameters, so that a terminal has no room for all."""
+    names = ["learning_rate", "lora_r", *(f"parameter_{place}" for place in range(6))]
+    return [run({name: (row >> place & 1) + 1 for place, name in enumerate(names)}) for row in range(1 << number)]
+
+
+def on_a_terminal(store: Store, rows: list[Row], width: int) -> str:
+    asked = [Asked(store, rows[0].sweeps[0])]
+    text = io.StringIO()
+    show(comparison(rows, asked), asked, Form.TABLE, Console(file=text, width=width, highlight=False))
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_terminals_width_is_kept_and_the_less_telling_columns_go_first(store: Store, width: int) -> None:
+    every = wide(8)
+    rows = swept(store, [every[0], *(every[1 << place] for place in range(8))])
+    lines = on_a_terminal(store, rows, width).splitlines()
+    heading = next(line for line in lines if "eval loss" in line)
+    row = next(line for line in lines if rows[0].key in line)
+    assert len(heading.rstrip()) <= width
+    assert "…" not in heading + row
+    assert all(kept in heading for kept in ("run", "learning_rate", "lora_r", "eval loss", "status"))
+    assert row.rstrip().endswith("succeeded")
+    assert "first" not in heading
+    assert "parameter_5" not in heading
+    (told,) = [line for line in lines if line.startswith("No room for ")]
+    assert told.startswith("No room for first, seconds, best, steps, parameter_5")
+
+
+def test_a_wide_terminal_has_every_column_and_says_nothing_of_room(store: Store) -> None:
+    text = on_a_terminal(store, swept(store, wide()), 200)
+    assert "No room" not in text
+    assert "first" in text
+
+
+def test_what_no_run_has_is_no_column(store: Store) -> None:
+    headings = [one.heading for one in columns_of(swept(store, wide()), LOSS)]
+    assert not {"dollars", "paid s", "gpu", "peak GiB", "tok/s", "flags", "tries"} & set(headings)
+
+
+def test_a_flag_a_second_attempt_and_the_class_of_a_stop_are_columns_once_there_are_any(store: Store) -> None:
+    one, other = run({"lora_r": 1}), run({"lora_r": 2})
+    finish(store, StepKind.TRAIN, one.key, OutcomeStatus.LOST)
+    finish_run(store, one, {0: 1.0, 9: 5.0})
+    finish(store, StepKind.TRAIN, other.key, OutcomeStatus.STOPPED, reason=FailureReason.PREEMPTED)
+    cells = {
+        column.heading: column.cells
+        for column in columns_of(compare_sweep(store, open_sweep(store, [one, other]).sweep), LOSS)
+    }
+    assert (cells["flags"][0], cells["tries"][0], cells["status"][1]) == ("diverged", "2", "stopped (preempted)")
+
+
+def test_columns_are_dropped_in_one_order_and_only_as_many_as_it_takes(store: Store) -> None:
+    columns = columns_of(swept(store, wide()), LOSS)
+    whole = sum(one.width for one in columns) + 2 * (len(columns) - 1)
+    assert fitted(columns, whole) == (list(columns), [])
+    kept, dropped = fitted(columns, whole - 1)
+    assert dropped == ["first"]
+    assert len(kept) == len(columns) - 1
+    assert fitted(columns, 1)[1][:2] == ["first", "seconds"]
+
+
+def test_markdown_is_a_table_that_a_bar_in_a_value_does_not_break(store: Store) -> None:
+    rows = swept(store, [run({"chat_template": text}) for text in ("a|b", "c")])
+    lines = markdown(columns_of(rows, LOSS)).splitlines()
+    assert lines[0].startswith("|  | run | chat_template | eval loss |")
+    assert {line.replace("\\|", "").count("|") for line in lines} == {lines[0].count("|")}
+    assert "a\\|b" in lines[2]
+
+
+def test_csv_has_every_field_and_each_parameter_under_its_own_name(store: Store) -> None:
+    rows = swept(store, [run({"lora_r": 8, "status": 1}), run({"lora_r": 16, "status": 2})])
+    read = list(csv.DictReader(io.StringIO(rows_csv(rows, LOSS))))
+    assert [(one["key"], one["final"], one["metric"]) for one in read] == [
+        (row.key, "2.0" if row.is_best else "2.1", "eval_loss") for row in rows
+    ]
+    assert {one.name for one in fields(Row)} - {"params", "record"} <= set(read[0])
+    assert read[0]["status"] == "succeeded", "a parameter of a field's name does not hide it"
+
+
+def test_a_number_that_is_none_is_an_empty_cell_of_csv(store: Store) -> None:
+    one = run({"lora_r": 8})
+    finish_run(store, one, {0: 1.0, 9: float("nan")})
+    rows = compare_sweep(store, open_sweep(store, [one]).sweep)
+    (read,) = csv.DictReader(io.StringIO(rows_csv(rows, LOSS)))
+    assert (read["final"], read["flags"], read["best"]) == ("", "diverged", "1.0")
