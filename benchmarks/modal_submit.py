@@ -78,8 +78,8 @@ def main() -> None:
 def _axosweep(folder: Path, runs: int) -> Measured:
     def command(numbers: range) -> list[str]:
         rates = ",".join(f"{number}e-5" for number in numbers)
-        words = ["-m", f"learning_rate={rates}", "gpu=a100_80gb", "gpu.count=2", "tracking=disabled", "executor=modal"]
-        return [sys.executable, "-m", "runner", *words, f"store={folder / 'store'}"]
+        words = ["-m", f"learning_rate={rates}", "gpu=a100_80gb", "gpu.count=2", "executor=modal", "--yes"]
+        return [sys.executable, "-m", "runner", *words, "tracking=disabled", f"store={folder / 'store'}"]
 
     return _measure(noop_settings(), command, folder, runs)
 

@@ -37,6 +37,7 @@ from runner.executors.modal_work import Work, job_name, make_work
 from runner.ledger import Event, Ledger, Record
 from runner.types import Plan, PriceTable
 
+STARTING_S = 60.0
 STARTING_POLL_S = 0.5
 
 
@@ -87,7 +88,12 @@ class ModalExecutor:
             claims = modal.Dict.from_name(self.deployment.claims, create_if_missing=True)
             done, entries = _at_rest(mirror, claims, steps)
             self._submit(make_work(plan, self._job, done), claims, entries)
-            follow(mirror, steps, self.ledger, watch)
+            try:
+                follow(mirror, steps, self.ledger, watch)
+            except KeyboardInterrupt:
+                verbs = f"axosweep attach {plan.sweep} follows it, axosweep cancel {plan.sweep} ends it."
+                terminal.messages().print(f"Modal goes on with it: {verbs}", soft_wrap=True)
+                raise
 
     def _deploy(self) -> None:
         """Once per program: the app's name names it, so what is there already is the same."""
@@ -190,11 +196,12 @@ def _at_rest(
     mirror: ModalMirror, claims: modal.Dict, steps: Sequence[MirroredStep]
 ) -> tuple[set[str], Mapping[str, Any]]:
     """The marks of what is done, and the claims, at a moment when no call that has done its job is still starting what
-    waits for it: those are not claimed yet, and to call them, too, would rent a GPU for nothing."""
+    waits for it: those are not claimed yet, and to call them, too, would rent a GPU for nothing. Waits a minute."""
     awaited = [name for step in steps if step.kind is StepKind.PREPROCESS for name in (step.name, *step.fetches)]
+    deadline = time.monotonic() + STARTING_S
     while True:
         done, entries = mirror.done(), dict(claims.items())
-        if not any(is_starting(entries.get, name) for name in awaited):
+        if time.monotonic() > deadline or not any(is_starting(entries.get, name) for name in awaited):
             return done, entries
         time.sleep(STARTING_POLL_S)
 

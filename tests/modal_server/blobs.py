@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
+import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from aiohttp import web
-
-if TYPE_CHECKING:
-    from tests.modal_server.volumes import Volume
 
 BLOCK_SIZE = 8 * 1024 * 1024
 
 
 class Blobs:
-    """Three folders of files, and the HTTP server in front of them."""
+    """Four folders of files, and the HTTP server in front of them."""
 
-    def __init__(self, folder: Path, volumes: Mapping[str, Volume]) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._volumes = volumes
         self._runner: web.AppRunner | None = None
+        self._pins = itertools.count()
         self.url = ""
-        for kind in ("blob", "block", "file"):
+        for kind in ("blob", "block", "file", "pinned"):
             (folder / kind).mkdir(parents=True)
 
     async def start(self) -> None:
         application = web.Application(client_max_size=1 << 40)
         application.router.add_put("/{kind:blob|block}/{key}", self._put)
         application.router.add_get("/blob/{key}", self._get)
-        application.router.add_get("/volume/{id}", self._read_volume)
+        application.router.add_get("/pinned/{key}", self._read_pinned)
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -50,8 +46,14 @@ class Blobs:
     def block_url(self, digest: bytes) -> str:
         return f"{self.url}/block/{digest.hex()}"
 
-    def volume_url(self, volume: Volume, path: str, start: int, length: int) -> str:
-        return f"{self.url}/volume/{volume.id}?path={quote(path, safe='')}&start={start}&len={length}"
+    def pin(self, path: Path) -> Path:
+        """The file of a Volume as it is now: whoever has asked for it gets that, though a commit replaces it."""
+        pinned = self._path("pinned", str(next(self._pins)))
+        os.link(path, pinned)
+        return pinned
+
+    def pinned_url(self, pinned: Path, start: int, length: int) -> str:
+        return f"{self.url}/pinned/{pinned.name}?start={start}&len={length}"
 
     def has_block(self, digest: bytes) -> bool:
         return self._path("block", digest.hex()).is_file()
@@ -93,12 +95,8 @@ class Blobs:
         path = self._path("blob", request.match_info["key"])
         return web.FileResponse(path) if path.is_file() else web.Response(status=404)
 
-    async def _read_volume(self, request: web.Request) -> web.Response:
-        volume = self._volumes[request.match_info["id"]]
+    async def _read_pinned(self, request: web.Request) -> web.Response:
         start, length = int(request.query["start"]), int(request.query["len"])
-        try:
-            with volume.resolve(request.query["path"]).open("rb") as stream:
-                stream.seek(start)
-                return web.Response(body=stream.read(length))
-        except FileNotFoundError:
-            return web.Response(status=404)
+        with self._path("pinned", request.match_info["key"]).open("rb") as stream:
+            stream.seek(start)
+            return web.Response(body=stream.read(length))

@@ -143,13 +143,12 @@ class VolumeResponder:
         path = volume.resolve(request.path)
         if not path.is_file():
             raise missing(f"File {request.path!r} in Volume {volume.name!r}")
-        size = path.stat().st_size
+        pinned = self._world.blobs.pin(path)
+        size = pinned.stat().st_size
         end = min(size, request.start + request.len) if request.len else size
         edges = [request.start, *range((request.start // BLOCK_SIZE + 1) * BLOCK_SIZE, end, BLOCK_SIZE), end]
         urls = [
-            self._world.blobs.volume_url(volume, request.path, first, last - first)
-            for first, last in pairwise(edges)
-            if last > first
+            self._world.blobs.pinned_url(pinned, first, last - first) for first, last in pairwise(edges) if last > first
         ]
         return api_pb2.VolumeGetFile2Response(get_urls=urls, size=size, start=request.start, len=end - request.start)
 

@@ -48,8 +48,7 @@ class ModalServer:
         self.folder = Path(tempfile.mkdtemp(prefix="modal-server-"))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="modal-server", daemon=True)
-        volumes: dict[str, Any] = {}
-        self._world = World(self.settings, self.folder, Blobs(self.folder / "blobs", volumes), volumes=volumes)
+        self._world = World(self.settings, self.folder, Blobs(self.folder / "blobs"))
         self._scheduler = Scheduler(self._world)
         self._storage = StorageResponder(self._world)
         self._volumes = VolumeResponder(self._world)
