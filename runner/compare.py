@@ -17,7 +17,6 @@ from runner.compare_flags import flags_of, not_finite
 from runner.compare_source import RunFacts, facts_of_sweep
 from runner.errors import SweepError, did_you_mean
 from runner.params import told_apart
-from runner.store import read_json as read_json
 
 OBJECTIVE = "eval_loss"
 

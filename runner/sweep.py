@@ -12,7 +12,7 @@ from modal_app.layout import Store
 from modal_app.settings import trainer_identity
 from modal_app.step import StepKind, write_atomically
 from runner import checkout, report, terminal, trainer_environment
-from runner.compare import Row, compare_sweep, read_json
+from runner.compare import Row, compare_sweep
 from runner.content import ContentHashes, keep
 from runner.cost_budget import bound_line, confirm, refuse_above, refuse_senseless, with_shares
 from runner.cost_plan import PlanCost, plan_cost
@@ -28,7 +28,7 @@ from runner.plan_verb import beyond
 from runner.preflight.schema import Validator
 from runner.preflight.stage import Preflight
 from runner.progress import Progress
-from runner.store import open_store, store_of, stores
+from runner.store import open_store, read_json, store_of, stores
 from runner.types import Action, ExecutorChoice, Experiment, Gpu, InputKind, Plan, PlannedRun, Request, Run, RunResult
 from runner.wiring import (
     executor_for,

@@ -7,9 +7,10 @@ from typing import Any
 
 from modal_app.layout import Store
 from modal_app.step import StepKind
-from runner.compare import Row, read_json
+from runner.compare import Row
 from runner.html_report.redact import redact
 from runner.ledger import SweepPlan
+from runner.store import read_json
 
 
 def command(store: Store, sweep: str) -> str:
