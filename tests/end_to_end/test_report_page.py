@@ -137,6 +137,10 @@ def test_a_drag_along_an_axis_keeps_only_the_runs_that_pass_there(browser: Brows
     assert sorted(browser.run(KEYS)) == sorted(key for key, rank in ranks.items() if rank in (32, 64))
     assert "of 200 runs" in browser.run("return byId('shown').textContent")
     assert browser.run("return byId('curve-note').textContent").startswith(f"{len(browser.run(KEYS))} of 200 runs")
+    browser.look(width - 40)
+    browser.wait("return drawnWidth === page.clientWidth && charts.get(byId('curve-chart')).getWidth() <= drawnWidth")
+    assert sorted(browser.run(KEYS)) == sorted(key for key, rank in ranks.items() if rank in (32, 64))
+    assert browser.run("return openIntervals(charts.get(byId('parallel-chart'))).filter(one => one.length).length") == 1
     browser.run("byId('clear').click()")
     assert len(browser.run(KEYS)) == 200
     assert browser.console() == []
@@ -252,8 +256,10 @@ def forget_launcher(store: Store, sweep: str) -> None:
 
 
 def test_a_real_sweep_leaves_its_report_and_is_whole_in_it(browser: Browser, axosweep: Axosweep) -> None:
-    words = ("-m", "lora=r4,r16", "learning_rate=1e-3,1e-2,1e9", "max_steps=8", "eval_steps=4", "tracking=disabled")
+    modules = ("lora_target_modules=[q_proj],[nonsense]", "lora_target_linear=false")
+    words = ("-m", "learning_rate=1e-3,1e-2", *modules, "max_steps=8", "tracking=disabled")
     done = axosweep.run(*words)
+    assert done.returncode == 1, done.stderr
     (sweep,) = [path.name for path in axosweep.store.sweeps.iterdir()]
     page = report_path(axosweep.store, sweep)
     assert f"Report: {page}" in done.stdout, done.stderr
@@ -267,6 +273,11 @@ def test_a_real_sweep_leaves_its_report_and_is_whole_in_it(browser: Browser, axo
         if row["status"] == "succeeded":
             assert losses[row["key"]][0] == pytest.approx(row["first"], rel=1e-5)
             assert losses[row["key"]][-1] == pytest.approx(row["final"], rel=1e-5)
+    failed = [row["key"] for row in rows if row["status"].startswith("failed")]
+    assert len(failed) == 2
+    told = browser.run("return Object.fromEntries(report.failures.map(one => [one.key, one.message + one.tail]))")
+    assert set(told) == set(failed)
+    assert all("nonsense" in said for said in told.values())
     receipt = browser.run("return report.receipt")
     assert 0 < receipt["training_share"] < 1
     assert {"prepare", "load", "first step", "train", "eval", "save"} <= set(receipt["parts"])

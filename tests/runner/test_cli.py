@@ -46,6 +46,7 @@ def axosweep(store: Store, *words: str) -> subprocess.CompletedProcess[str]:
         ["compare", "--all", "--over", "learning_rate"],
         ["compare", "--csv", "--sort", "best", "--where", "learning_rate=1"],
         ["best"],
+        ["report"],
         ["data"],
         ["__complete", "axosweep sta", "12"],
     ],

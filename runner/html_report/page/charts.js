@@ -141,7 +141,7 @@ function drawTime(report) {
   byId("time-note").textContent = `${ended > MOST_BARS ? `The ${MOST_BARS} longest of ${ended} runs. ` : ""}queue is waiting, for a dataset, a place or a machine, and is not paid for; ` +
     `${rented ? "boot is a container's start before the step began; " : ""}other is what no phase accounts for: starting the trainer, what killed attempts did not report. All attempts count.`;
   const waiting = new Set(["queue"]);
-  fillTable("time-table", ["all runs together", "seconds", `of the ${word}`], [
+  fillTable("time-table", ["all runs together", "seconds", "share"], [
     ...present.map((name) => [name, duration(parts[name]), waiting.has(name) ? "not in it" : `${((parts[name] / paid) * 100).toFixed(1)}%`]),
     ["preparing the datasets", duration(datasets), `${((datasets / paid) * 100).toFixed(1)}%`],
     [word, duration(paid), "100%"],

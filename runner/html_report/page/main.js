@@ -78,12 +78,14 @@ for (const id of ["curve-x", "curve-train", "curve-eval", "curve-logx", "curve-l
   byId(id).addEventListener("input", () => drawCurves(report, metricScale(report.runs)));
 }
 
+// The width of the page itself: on a telephone the window's own may follow what is too wide in it.
+const page = document.querySelector("main");
 let resizing = 0;
-let lastWidth = window.innerWidth;
-window.addEventListener("resize", () => {
+let drawnWidth = page.clientWidth;
+new ResizeObserver(() => {
   clearTimeout(resizing);
-  resizing = setTimeout(() => { if (window.innerWidth !== lastWidth) { lastWidth = window.innerWidth; redraw(); } }, 120);
-});
+  resizing = setTimeout(() => { if (page.clientWidth !== drawnWidth && !printing) redraw(); }, 120);
+}).observe(page);
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw());
 
 // On paper: light, as wide as the paper, everything opened.
@@ -102,6 +104,7 @@ window.addEventListener("afterprint", () => paper(false));
 
 // Drawn anew, the parallel axes have lost their brush: it is put back, and what it let through stays.
 function redraw() {
+  drawnWidth = page.clientWidth;
   const chart = charts.get(byId("parallel-chart"));
   const intervals = chart && view.brushed ? openIntervals(chart) : [];
   drawAll();
