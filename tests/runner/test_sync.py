@@ -99,11 +99,13 @@ def test_offline_runs_lost_rows_and_later_sweeps_reach_wandb_once(store: Store, 
     assert {name: len(one.history) for name, one in server.runs().items()} == rows
 
     # A run that a later attempt continues has grown, and a later sweep that asks for it is its tag.
-    finish_run(store, whole, {2: 0.25})
-    sdk(store, whole, "whole", sweep, "2")
+    # Its own step 2 was lost; what is added for it later must not become the summary.
+    finish_run(store, whole, {2: 0.25, 3: 0.125})
+    sdk(store, whole, "whole", sweep, "3")
     later = open_sweep(store, [whole, run({"learning_rate": 9e-3})], "later").sweep
-    assert said(store, server, later)[whole.key].startswith("1 offline part uploaded")
-    assert sorted(server.runs()["whole"].values("eval/loss")) == [0, 1, 2]
+    assert said(store, server, later)[whole.key].startswith("1 offline part uploaded, 1 of 4 rows added")
+    assert sorted(server.runs()["whole"].values("eval/loss")) == [0, 1, 2, 3]
+    assert server.runs()["whole"].summary["eval/loss"] == 0.125
     assert server.runs()["whole"].tags == [f"sweep:{later}"]
     assert not server.world.unknown
 
