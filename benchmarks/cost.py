@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/cost.py
 
-Needs the trainer environment. Writes benchmarks/results/cost.json; docs/benchmarks.md has the line. Processor seconds tell of
-the estimate alone; seconds also tell of what else the machine had to do.
+Needs the trainer environment. Writes benchmarks/results/cost.json; docs/benchmarks.md has the lines. Processor seconds
+tell of the estimate alone; seconds also tell of what else the machine had to do.
 """
 
 from __future__ import annotations

@@ -73,6 +73,7 @@ Flags
   --cfg job            print the composed config instead of running; --resolve, -p PACKAGE
   -cd DIR              config groups of your own in DIR, ahead of ./conf and of those shipped
   --force              launch in spite of what preflight holds back (a GPU that is too small)
+  --yes                launch on Modal without asking above confirm_above dollars
   --info and the rest are Hydra's own
 
 Examples

@@ -13,7 +13,7 @@ from tests.modal_server.fixture import needs_mounts, noop_settings
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-WORDS = ("-m", "lora=r8,r16", "tracking=disabled", "executor=modal")
+WORDS = ("-m", "lora=r8,r16", "tracking=disabled", "executor=modal", "--yes")
 
 
 @pytest.fixture
