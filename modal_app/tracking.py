@@ -10,7 +10,7 @@ import secrets
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,9 @@ class Kept:
     entity: str = ""
     sweeps: tuple[str, ...] = ()
     """Those that continued it later: they are its tags."""
+    name: str = ""
+    tags: tuple[str, ...] = ()
+    """What it was called, and its own tags, at that attempt."""
 
     @classmethod
     def read(cls, path: Path) -> Kept | None:
@@ -47,7 +50,8 @@ class Kept:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        return cls(raw["id"], raw["group"], raw.get("project", ""), raw.get("entity", ""), tuple(raw.get("sweeps", ())))
+        kept = {name: raw[name] for name in ("id", "group", "project", "entity", "name") if name in raw}
+        return cls(**kept, sweeps=tuple(raw.get("sweeps", ())), tags=tuple(raw.get("tags", ())))
 
 
 def sweep_tag(sweep: str) -> str:
@@ -137,20 +141,15 @@ def _keep(step: Step, folder: StepFolder) -> Kept:
     tracking, kept = step.tracking, Kept.read(folder.tracking)
     sweep = step.sweep or tracking.group
     if kept is None:
-        kept = Kept(secrets.token_hex(4), tracking.group, tracking.project, tracking.entity or "")
+        entity = tracking.entity or ""
+        kept = Kept(
+            secrets.token_hex(4), tracking.group, tracking.project, entity, name=tracking.name, tags=tracking.tags
+        )
     elif sweep and sweep not in (kept.group, *kept.sweeps):
-        kept = Kept(kept.id, kept.group, kept.project, kept.entity, (*kept.sweeps, sweep))
+        kept = replace(kept, sweeps=(*kept.sweeps, sweep))
     else:
         return kept
-    write_atomically(
-        folder.tracking,
-        json.dumps(
-            {
-                "id": kept.id, "group": kept.group, "project": kept.project, "entity": kept.entity,
-                "sweeps": list(kept.sweeps), "at": f"{time.time():.0f}",
-            }
-        ),
-    )  # fmt: skip
+    write_atomically(folder.tracking, json.dumps(asdict(kept) | {"at": f"{time.time():.0f}"}))
     return kept
 
 

@@ -26,7 +26,7 @@ from runner.compare import Row, compare_sweep
 from runner.errors import SweepError
 from runner.params import label
 from runner.store import is_mirror
-from runner.wandb_job import Answer, Job
+from runner.wandb_job import REFUSED, Answer, Job
 
 EXIT_FAILED = 1
 REACH_S = 10.0
@@ -72,8 +72,9 @@ def _job(store: Store, row: Row, kept: Kept, sweep: str) -> Job:
         project=kept.project or "axosweep",
         entity=kept.entity,
         group=kept.group,
-        name=label(row.params) or row.key,
-        tags=tuple(sorted(later)),
+        name=kept.name or label(row.params) or row.key,
+        tags=kept.tags,
+        sweeps=tuple(sorted(later)),
         params={**row.params, "run_key": row.key},
         summary={name: value for name, value in summary.items() if value is not None},
         finished=row.status == Phase.SUCCEEDED,
@@ -104,6 +105,10 @@ def _upload(jobs: list[Job]) -> list[Answer]:
             env={**os.environ, "WANDB_DIR": logs},
             text=True,
             check=False,
+        )
+    if done.returncode == REFUSED:
+        raise SweepError(
+            f"{done.stdout.strip().rstrip('.')}. Is the key right? `wandb login --relogin`, or {tracking.KEY}."
         )
     if done.returncode != 0:
         raise SweepError("W&B could not be brought up to date; what it said stands above.")

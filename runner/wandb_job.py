@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+REFUSED = 3
+"""The exit code of the process when W&B does not take the key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -21,6 +24,9 @@ class Job:
     group: str
     name: str
     tags: tuple[str, ...]
+    """Its own, for a run that W&B does not have yet."""
+    sweeps: tuple[str, ...]
+    """The tags of the later sweeps that asked for it."""
     params: Mapping[str, Any]
     """To stand at the top of its config, where W&B does not have them yet."""
     summary: Mapping[str, Any]

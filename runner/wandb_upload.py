@@ -19,7 +19,7 @@ from typing import Any
 import wandb
 import wandb.errors
 
-from runner.wandb_job import Answer, Job
+from runner.wandb_job import REFUSED, Answer, Job
 
 EMPTY_BYTES = 7
 """A file that was killed before its first flush has its header only."""
@@ -31,7 +31,7 @@ OURS = frozenset({"step", "attempt", "time", "seconds", "tokens", "not_finite"})
 
 
 def main() -> int:
-    """Returns 1, after saying why on stderr, when W&B lets nobody in."""
+    """Returns REFUSED, with the reason in place of the answers, when W&B lets nobody in."""
     os.environ["WANDB_SILENT"] = "true"
     answers, sys.stdout = sys.stdout, sys.stderr  # W&B may print
     jobs = [Job(**raw) for raw in json.load(sys.stdin)]
@@ -40,8 +40,8 @@ def main() -> int:
         if api.viewer is None:
             raise wandb.errors.AuthenticationError("W&B does not know this key.")
     except wandb.errors.Error as error:
-        print(f"axosweep: {error}", file=sys.stderr)
-        return 1
+        answers.write(str(error))
+        return REFUSED
     fragments = {job.key: _fragments(job) for job in jobs}
     before = {key: [one for one in found if not _is_uploaded(one)] for key, found in fragments.items()}
     _wandb_sync([one for found in before.values() for one in found])
@@ -117,9 +117,11 @@ def _completed(api: Any, job: Job) -> list[str]:
     if len(rows) > MOST_ROWS:
         did = [f"more than {MOST_ROWS} rows: not compared with metrics.jsonl"]
     else:
-        lacking = missing(rows, _history(api, job))
+        there = _run(api, job)
+        history = [] if there is None else list(there.history(samples=MOST_ROWS, pandas=False))
+        lacking = missing(rows, history)
         if lacking:
-            _add(job, rows, lacking)
+            _add(job, rows, lacking, new=there is None)
         did = [f"{len(lacking)} of {len(rows)} rows added from metrics.jsonl"] if lacking else []
     run = _run(api, job)
     return did + (_amended(run, job) if run is not None else [])
@@ -133,16 +135,14 @@ def _run(api: Any, job: Job) -> Any:
     return None
 
 
-def _history(api: Any, job: Job) -> list[Mapping[str, Any]]:
-    run = _run(api, job)
-    return [] if run is None else list(run.history(samples=MOST_ROWS, pandas=False))
+def _add(job: Job, rows: Sequence[Mapping[str, Any]], lacking: Sequence[Mapping[str, Any]], *, new: bool) -> None:
+    """Continue the run, or make it, and log what it lacks. Its summary is the last value of each metric again.
 
-
-def _add(job: Job, rows: Sequence[Mapping[str, Any]], lacking: Sequence[Mapping[str, Any]]) -> None:
-    """Continue the run, or make it, and log what it lacks. Its summary is the last value of each metric again."""
+    Of a run that is there, name and tags are W&B's own: somebody may have changed them.
+    """
     run: Any = wandb.init(
-        entity=job.entity or None, project=job.project, id=job.id, name=job.name, group=job.group, job_type="train",
-        tags=list(job.tags), resume="allow", mode="online",
+        entity=job.entity or None, project=job.project, id=job.id, group=job.group, job_type="train",
+        name=job.name if new else None, tags=[*job.tags, *job.sweeps] if new else None, resume="allow", mode="online",
         settings=wandb.Settings(disable_git=True, console="off", x_disable_stats=True),
     )  # fmt: skip
     run.config.update(dict(job.params), allow_val_change=True)
@@ -157,7 +157,7 @@ def _add(job: Job, rows: Sequence[Mapping[str, Any]], lacking: Sequence[Mapping[
 
 def _amended(run: Any, job: Job) -> list[str]:
     """What later sweeps and this machine know beyond the run itself: tags, parameters, seconds and dollars."""
-    tags = [tag for tag in job.tags if tag not in run.tags]
+    tags = [tag for tag in job.sweeps if tag not in run.tags]
     params = {name: value for name, value in job.params.items() if name not in run.config}
     summary = {name: value for name, value in job.summary.items() if run.summary.get(name) != value}
     if not (tags or params or summary):

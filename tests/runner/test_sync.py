@@ -139,6 +139,23 @@ def test_what_cannot_be_uploaded_now_is_one_message(
         sync(store, sweep, as_json=False)
 
 
+@pytest.mark.slow
+def test_a_key_that_wandb_does_not_know_is_one_message(store: Store, server: WandbServer) -> None:
+    one = run({"learning_rate": 1e-3})
+    sweep = open_sweep(store, [one]).sweep
+    tracked(store, one, "one", sweep)
+    finish_run(store, one, {0: 1.0})
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "runner", "sync", sweep, "--store", str(store.root)],
+        env={**os.environ, **server.environment(), "WANDB_API_KEY": "w" * 40}, capture_output=True, text=True,
+        cwd=store.root, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "user is not logged in. Is the key right?" in done.stderr
+    assert not server.runs()
+
+
 def test_nothing_to_do_needs_no_key(store: Store) -> None:
     sweep = open_sweep(store, [run({"learning_rate": 1e-3})]).sweep
     done = axosweep(store, None, "sync", sweep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import json
@@ -18,6 +19,9 @@ from tests.wandb_server.records import Run, World
 
 KEY = "local" + "0" * 40
 """The SDK wants 40 characters or more."""
+
+
+KNOWN = {f"Basic {base64.b64encode(f'api:{KEY}'.encode()).decode()}", f"Bearer {KEY}"}
 
 
 @dataclass
@@ -71,6 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         wandb, body, path = self.server.wandb, self._body(), unquote(urlsplit(self.path).path)
+        if path == "/graphql" and self.headers.get("Authorization") not in KNOWN:
+            self._send(401, b'{"errors": [{"message": "user is not logged in"}]}')
+            return
         if path == "/graphql":
             self._send(200, json.dumps(answer(wandb.world, wandb.url, json.loads(body))).encode())
         elif path.startswith("/files/") and path.endswith("/file_stream"):
