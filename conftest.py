@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import hypothesis
 import pytest
 
@@ -14,3 +16,10 @@ hypothesis.settings.load_profile("shared-machine")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Doctests are the package's; what else lies under tests/ may be a script for another Python."""
+    in_tests = Path(__file__).parent / "tests" in collection_path.parents
+    helps = collection_path.suffix == ".py" and not collection_path.name.startswith(("test_", "conftest"))
+    return True if in_tests and helps else None
