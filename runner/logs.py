@@ -28,9 +28,11 @@ def show(store: Store, run: SweepRun, *, follow: bool) -> None:
         attempts = folder.attempts()
         if not attempts and not (follow and going_on and is_mirror(store)):
             raise SweepError(f"Run {run.key} has no log yet: no attempt has begun.")
-        if attempts and attempts[-1].log != log:
-            log, printed = attempts[-1].log, 0
-        if log is not None and log.exists():
+        # On Modal an attempt is there before its worker, and stays there without a log when its container has died.
+        logs = [attempt.log for attempt in attempts if attempt.log.exists()]
+        if logs and logs[-1] != log:
+            log, printed = logs[-1], 0
+        if log is not None:
             with log.open("rb") as file:
                 file.seek(printed)
                 text = file.read()
