@@ -47,6 +47,7 @@ def axosweep(store: Store, *words: str) -> subprocess.CompletedProcess[str]:
         ["compare", "--csv", "--sort", "best", "--where", "learning_rate=1"],
         ["best"],
         ["report"],
+        ["sync"],
         ["data"],
         ["__complete", "axosweep sta", "12"],
     ],
