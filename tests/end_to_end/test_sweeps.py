@@ -33,15 +33,20 @@ def test_the_shipped_grid_learns_and_is_not_paid_twice(axosweep: Axosweep) -> No
     assert best["final"] == min(finals.values())
     assert best["params"]["learning_rate"] == rates[1], "the best rate is not an end of the grid"
 
+    written = axosweep.json("best", "--write", "best.yml")
+    assert written["run"]["key"] == best["key"]
+    (again,) = axosweep.json("plan", "base=best.yml")["runs"]
+    assert (again["key"], again["done"]) == (best["key"], True), "its config is the same run"
+
     started = Counter(record["kind"] for record in axosweep.records("started"))
     assert started == {"preprocess": 1, "train": 6}
     (manifest,) = axosweep.store.prepared.glob("*/manifest.json")
     read = {row["record"]["manifest"] for row in rows}
     assert read == {hashlib.sha256(manifest.read_bytes()).hexdigest()}
 
-    again = axosweep.run("-m", "+sweeps=tiny_grid")
-    assert again.returncode == 0
-    assert "6 runs finished before, skipped; nothing to do" in again.stdout
+    repeated = axosweep.run("-m", "+sweeps=tiny_grid")
+    assert repeated.returncode == 0
+    assert "6 runs finished before, skipped; nothing to do" in repeated.stdout
     assert Counter(record["kind"] for record in axosweep.records("started")) == started
 
     wider = axosweep.run("-m", "+sweeps=tiny_grid", f"learning_rate={rates[0]},{rates[1]},{rates[2]},{rates[0] / 2}")
