@@ -91,6 +91,7 @@ def test_what_users_and_logs_say_is_never_markup_and_no_secret_is_in_the_file(
     elements = Elements(text)
     assert [tag for tag, _ in elements.found].count("script") == 3
     assert not [tag for tag, _ in elements.found if tag == "img"]
+    assert "<" not in elements.scripts[0], "else a comment that is begun in it would take in the rest of the page"
     values = json.loads(elements.scripts[0])
     assert HOSTILE in json.dumps([one["params"] for one in values["runs"]], ensure_ascii=False)
 
