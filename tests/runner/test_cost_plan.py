@@ -149,6 +149,9 @@ def test_a_dataset_cut_shorter_is_as_long_in_its_rows_as_before(store: Store, tm
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "x", "instruction": "x", "output": "y"}\n' * 1100)
     whole = TINY | {"datasets": [{"path": str(rows), "type": "alpaca"}]}
+    (first,) = cost_of(plan([run(whole)], store), store).runs  # never prepared: four characters a token
+    assert first.length is not None
+    assert (first.length.steps, first.length.micro_tokens.low) == (99, 10 * 49 / 4)
     finish_run(store, run(whole))
     half = run(TINY | {"datasets": [{"path": str(rows), "type": "alpaca", "split": "train[:550]"}]})
     (one,) = cost_of(plan([half], store), store).runs

@@ -128,3 +128,7 @@ def test_a_seed_says_whose_it_is_and_is_good_to_a_half() -> None:
 def test_only_the_experts_that_a_token_passes_through_count() -> None:
     dense, mixture = facts(), facts(experts=8, active_experts=2)
     assert matmul_weights(mixture) == matmul_weights(dense) - 6 * 32 * 3 * 4096 * 14336
+
+
+def test_embeddings_are_looked_up_unless_they_are_the_head_too() -> None:
+    assert matmul_weights(facts(tied=True)) - matmul_weights(facts()) == 128256 * 4096
