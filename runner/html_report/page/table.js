@@ -7,6 +7,7 @@ function columns(report) {
   const some = (read) => report.runs.some((run) => read(run) !== null && read(run) !== undefined && read(run) !== "");
   const known = [
     { name: "run", text: true, read: (run) => run.key },
+    { name: "status", text: true, read: statusText },
     ...report.params.map((name) => ({
       name, text: report.runs.some((run) => typeof run.params[name] === "string"), clip: true,
       read: (run) => run.params[name], show: (run) => number(run.params[name]),
@@ -25,7 +26,6 @@ function columns(report) {
     { name: "tries", read: (run) => run.attempts, optional: report.runs.every((run) => run.attempts < 2) },
     { name: "flags", text: true, read: (run) => (run.flags || []).join(", "), optional: true },
     { name: "held-out rows", text: true, read: (run) => run.rows, optional: new Set(report.runs.map((run) => run.rows)).size < 2 },
-    { name: "status", text: true, read: statusText },
   ];
   return known.filter((column) => !column.optional || (column.name !== "tries" && column.name !== "held-out rows" && some(column.read)));
 }
