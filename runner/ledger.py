@@ -83,7 +83,8 @@ class Ledger:
         path = self.folder / "plan.json"
         if not path.exists():
             runs = [SweepRun(one.run.key, one.run.data_key, tuple(one.run.experiment.overrides)) for one in plan.runs]
-            described = {"sweep": plan.sweep, "created_at": time.time(), "command": command}
+            commit = plan.runs[0].step.tracking.commit if plan.runs else ""
+            described = {"sweep": plan.sweep, "created_at": time.time(), "command": command, "commit": commit}
             write_atomically(path, json.dumps(described | {"runs": [asdict(run) for run in runs]}, indent=1))
         self.append(Record(Event.LAUNCHED, message=command, facts={"launcher": asdict(this_process(plan.sweep))}))
 

@@ -19,12 +19,15 @@ def command(store: Store, sweep: str) -> str:
 
 
 def block(store: Store, sweep: str, plan: SweepPlan, best: Row | None) -> dict[str, Any]:
-    """`commits` and `locks` are those that the runs were trained with: several where they were trained at several."""
-    steps = [_newest_step(store, run.key) for run in plan.runs]
+    """`commits` and `locks` are those that the runs were trained with: several where they were trained at several.
+    Where that is not known, the commit is the one that the sweep was asked for at first.
+    """
+    steps = [_newest_step(store, run.key) for run in plan.runs]  # a mirror has none
+    trained_at = _distinct(step.get("tracking", {}).get("commit") for step in steps)
     identities = [read_json(store.folder(StepKind.TRAIN, run.key).identity) for run in plan.runs]
     return {
         "command": redact(command(store, sweep)),
-        "commits": _distinct(step.get("tracking", {}).get("commit") for step in steps),
+        "commits": trained_at or _distinct([read_json(store.sweeps / sweep / "plan.json").get("commit")]),
         "locks": _distinct(identity.get("trainer_lock") for identity in identities),
         "datasets": [_dataset(store, key) for key in dict.fromkeys(run.data_key for run in plan.runs)],
         "store": str(store.root),

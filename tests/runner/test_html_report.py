@@ -199,6 +199,13 @@ def test_the_reproducibility_block_names_command_lock_and_data(store: Store) -> 
     block = gather(store, planned.sweep)["reproduce"]
     assert block["command"] == "axosweep -m"
     assert block["locks"] == ["lock-1"]
+    assert block["commits"] == [], "nothing says at which commit it was asked"
+    asked = store.sweeps / planned.sweep / "plan.json"
+    asked.write_text(json.dumps(json.loads(asked.read_text()) | {"commit": "c0ffee"}))
+    assert gather(store, planned.sweep)["reproduce"]["commits"] == ["c0ffee"], "a mirror knows no more than the plan"
+    first = planned.runs[0].run.key
+    store.folder(StepKind.TRAIN, first).attempt(1).step.write_text('{"tracking": {"commit": "beef"}}')
+    assert gather(store, planned.sweep)["reproduce"]["commits"] == ["beef"]
     assert {one["key"] for one in block["datasets"]} == {one.run.data_key for one in planned.runs}
     assert block["best"]["overrides"].startswith("lora_r=")
 
