@@ -1,0 +1,146 @@
+"""A local Modal with everything deployed, and one run on it whose worker is doomed_worker.py."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import modal
+import pytest
+
+from modal_app.deployment import build_app
+from modal_app.layout import STEPS, Attempt, Store
+from modal_app.remote import Job, steps_file
+from modal_app.step import Outcome, Step, StepKind
+from tests.modal_app.test_deployment import shipped
+from tests.modal_server import ModalServer, Settings
+from tests.modal_server.fixture import client_of
+from tests.modal_server.rootfs import HOME
+from tests.modal_server.views import Spawned
+
+FILES = {f"{HOME}/modal_app/{name}.py": Path(__file__).with_name(f"doomed_{name}.py") for name in ("worker", "fetch")}
+MODEL = {"base_model": "owner/model", "revision_of_model": "c0ffee"}
+DATA = Step(StepKind.PREPROCESS, "data", MODEL, "data")
+STEP = Step(StepKind.TRAIN, "run", {}, "data")
+LAST = 20
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A local Modal with everything deployed, and the folder of its one run as it is committed."""
+
+    server: ModalServer
+    client: modal.Client
+    job: Job
+
+    def start(self, timeout_s: int = 0, **changes: Any) -> modal.FunctionCall[Any]:
+        job = replace(self.job, **changes)
+        options = {"timeout": timeout_s or job.limit_s or 600}
+        function = modal.Function.from_name(job.app, job.function, client=self.client).with_options(**options)
+        return function.spawn(replace(job, options=options).to_json())
+
+    def run(self, **changes: Any) -> str:
+        """How the call ends, in its own words."""
+        return str(self.start(**changes).get(timeout=90)["status"])
+
+    @property
+    def runs(self) -> Store:
+        return Store(self.server.volume_tree(self.job.runs_volume))
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        return self.runs.folder(STEP.kind, STEP.key).attempts()
+
+    @property
+    def outcomes(self) -> list[str]:
+        """How each attempt ended; empty for one that died without a word."""
+        return [str(outcome.status) if (outcome := outcome_of(one)) else "" for one in self.attempts]
+
+    @property
+    def losses(self) -> dict[int, float]:
+        text = self.runs.folder(STEP.kind, STEP.key).metrics.read_text()
+        return {line["step"]: line["loss"] for line in map(json.loads, text.splitlines())}
+
+    def wait_for_all(self) -> list[Spawned]:
+        """All calls, once none goes on."""
+
+        def ended() -> list[Spawned]:
+            calls = self.server.function_calls()
+            return [] if any(call.status in ("pending", "running") for call in calls) else calls
+
+        return self.server.wait_until(ended, 60)
+
+    def kill_at(self, name: str, nth: int, call: modal.FunctionCall[Any], *, after: bool = False) -> None:
+        """Kill the container of a call at its nth call of that name from now on, before or after its effect."""
+        made = len(self.server.calls(name))
+        release = self.server.hold(name, nth=nth, after=after)
+        self.server.wait_until(lambda: len(self.server.calls(name)) == made + nth, 60)
+        time.sleep(0.3 if after else 0.0)
+        task = self.server.tasks_of(call.object_id)[-1]
+        self.server.kill(task.id)
+        self.server.wait_until(lambda: self.server.tasks_of(call.object_id)[0].ended_at)
+        release()
+
+    def wait_for_training(self, attempt: int) -> None:
+        """Until that attempt has taken a step, seen in its container: it is not committed yet."""
+
+        def trains() -> bool:
+            curves = self.server.folder.glob("t/*/volumes/*/runs/run/metrics.jsonl")
+            return any(f'"attempt": {attempt},' in curve.read_text() for curve in curves)
+
+        self.server.wait_until(trains, 30)
+
+
+def outcome_of(attempt: Attempt) -> Outcome | None:
+    return Outcome.from_json(attempt.result.read_text()) if attempt.result.exists() else None
+
+
+def undisturbed() -> dict[int, float]:
+    losses, value = {}, 1
+    for number in range(1, LAST + 1):
+        value = value * 48_271 % 2_147_483_647
+        losses[number] = value / 2_147_483_647
+    return losses
+
+
+def submit(client: modal.Client) -> Job:
+    """Put the plan of one run on the Volume, as the launcher does; its job."""
+    deployment = shipped()
+    train = Job(
+        name="train/run", sweep="sweep", app=deployment.app_name, function="train", claims=deployment.claims,
+        cache_volume=deployment.cache_volume, runs_volume=deployment.runs_volume,
+    )  # fmt: skip
+    steps = {train.name: STEP, "preprocess/data": DATA, "fetch/owner/model@c0ffee": DATA}
+    file = io.BytesIO(steps_file(steps, {"preprocess/data": [train]}).encode())
+    with modal.Volume.from_name(deployment.runs_volume, client=client).batch_upload() as batch:
+        batch.put_file(file, f"/sweeps/{train.sweep}/{STEPS}")
+    return train
+
+
+@contextmanager
+def clouds(patch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
+    """`clouds(...)({"1": "crash@3"})`: attempt 1 is to come to grief in that way."""
+    with ExitStack() as stack:
+
+        def start(doom: dict[str, str], *, step_s: float = 0.02, save_steps: int = 2, **settings: Any) -> Cloud:
+            told = {
+                "WORKER_DOOM": json.dumps(doom),
+                "WORKER_STEPS": str(LAST),
+                "WORKER_STEP_S": str(step_s),
+                "WORKER_SAVE_STEPS": str(save_steps),
+            }
+            server = stack.enter_context(
+                ModalServer(Settings(container_environment=told, files=FILES, **{"grace_s": 5.0} | settings))
+            )
+            server.set_secret(shipped().secret, {"HUGGINGFACE_TOKEN": "hf_test"})
+            client = stack.enter_context(client_of(server, patch))
+            build_app(shipped()).deploy(client=client)
+            return Cloud(server, client, submit(client))
+
+        yield start
