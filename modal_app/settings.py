@@ -68,8 +68,8 @@ class Deployment:
 
     @property
     def timeout_s(self) -> int:
-        """Of one attempt."""
-        return round(self.timeout_hours * HOUR_S)
+        """Of one call, at least Modal's shortest."""
+        return max(1, round(self.timeout_hours * HOUR_S))
 
     @property
     def app_name(self) -> str:
