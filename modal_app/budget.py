@@ -39,9 +39,10 @@ def seconds(folder: StepFolder) -> float:
 def fail(share: Share, attempt: Attempt, outcome: Outcome) -> None:
     """Record an attempt that was stopped for its share as failed: Modal would start what is only stopped again.
 
-    One that ended in another way keeps its own outcome.
+    So it would one of whose ranks died. One that ended in another way keeps its own outcome.
     """
-    if outcome.status not in (OutcomeStatus.STOPPED, OutcomeStatus.LOST):
+    is_over = outcome.status is OutcomeStatus.FAILED and outcome.reason is not FailureReason.LOST
+    if is_over or outcome.status is OutcomeStatus.SUCCEEDED:
         return
     message = f"stopped: its share of the budget, {_money(share.dollars)}, is spent ({outcome.message})"
     failed = replace(outcome, status=OutcomeStatus.FAILED, reason=FailureReason.BUDGET, message=message)

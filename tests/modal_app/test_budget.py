@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app import budget
+from modal_app import budget, tries
 from modal_app.layout import StepFolder, Store
 from modal_app.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind
 
@@ -44,6 +44,14 @@ def test_a_step_is_not_tried_again_when_too_little_is_left(folder: StepFolder) -
     assert budget.is_spent(SHARE, folder)
     folder.attempt(1).path.rmdir()
     assert not budget.is_spent(SHARE, folder), "what was never tried has nothing to report"
+
+
+def test_a_dead_rank_is_the_end_too_when_the_share_is_spent(folder: StepFolder) -> None:
+    """Else Modal would start the call again, for as long as it counts, and each time nothing could be tried."""
+    attempt = folder.attempt(1)
+    attempt.path.mkdir()
+    budget.fail(SHARE, attempt, Outcome(OutcomeStatus.FAILED, 1, 0.0, 5.0, FailureReason.LOST, "rank 1 was killed"))
+    assert tries.is_final(attempt)
 
 
 @pytest.mark.parametrize(
