@@ -52,8 +52,8 @@ def _claim_and_do(text: str, work: Callable[[Job, str], Ending]) -> dict[str, An
         if (ended := leave_to(claims, claimant, job.name, waiting)) is not None:
             go_on(claims, claimant, waiting, ended["status"])
         return {"name": job.name, "status": "claimed", "message": ""}
-    if job.continues and claims.contains(f"cancelled/{job.name}"):
-        # Whoever cancelled it may have seen only the call before this one.
+    if claims.contains(f"cancelled/{job.name}"):
+        # Whoever cancelled it may not have seen this call: only now has it a claim, and that was looked for afterwards.
         return {"name": job.name, "status": "cancelled", "message": ""}
     status, message = work(job, me)
     if status == CONTINUED:

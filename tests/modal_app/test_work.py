@@ -186,11 +186,21 @@ def test_a_call_that_is_faster_than_its_claim_claims_for_itself(cloud: Callable[
     assert here.losses == undisturbed()
 
 
+def test_a_run_cancelled_between_its_call_and_its_claim_is_not_trained(cloud: Callable[..., Cloud]) -> None:
+    """A dataset that has just been made starts its runs one after the other: whoever cancels sees those with claims."""
+    here = cloud({})
+    modal.Dict.from_name(here.job.claims, create_if_missing=True, client=here.client).put("cancelled/train/run", 1.0)
+    assert here.run() == "cancelled"
+    assert here.attempts == []
+
+
 def test_a_run_cancelled_while_it_is_handed_on_is_not_continued(cloud: Callable[..., Cloud]) -> None:
     """Who cancels may see only the call that is about to hand it on."""
     here = cloud({}, step_s=0.25)
+    call = here.start(limit_s=4)
+    here.wait_for_training(1)
     modal.Dict.from_name(here.job.claims, create_if_missing=True, client=here.client).put("cancelled/train/run", 1.0)
-    assert here.run(limit_s=4) == "continued"
+    assert call.get(timeout=60)["status"] == "continued"
     calls = here.wait_for_all()
     assert len(calls) == 2
     assert here.outcomes == ["stopped"]
