@@ -14,7 +14,7 @@ from modal_app import functions
 from modal_app.attention import FOLDER, local_kernels
 from modal_app.meter import CPU_STEP
 from modal_app.remote import CACHE_MOUNT, MAX_ATTEMPTS, RUNS_MOUNT
-from modal_app.settings import HERE, LOCK, Deployment, train_function
+from modal_app.settings import HERE, LOCK, Deployment, cards, requested, train_function
 
 PYTHON = "3.12"
 UV = "0.13.9"
@@ -24,6 +24,8 @@ RETRIES = modal.Retries(max_retries=MAX_ATTEMPTS - 1 + 3, initial_delay=5.0, bac
 count attempts that end without a word (`tries`), whoever starts the next one. Modal's count must not run out first:
 nobody would write an outcome. So: one for each worker that may die in a container that lives, and three for a Volume
 or a Dict that fails, with pauses of 5 to 60 s."""
+STARTUP_S = 3600
+"""Modal's own default is a call's timeout: a container that hangs before its first line would be rented for a day."""
 ENVIRONMENT = {
     "AXOLOTL_DO_NOT_TRACK": "1",
     "DO_NOT_TRACK": "1",
@@ -86,11 +88,15 @@ def build_app(deployment: Deployment) -> modal.App:
             volumes={str(CACHE_MOUNT): cache, str(RUNS_MOUNT): runs},
             timeout=deployment.timeout_s,
             retries=RETRIES,
-            cpu=CPU_STEP.cores,
-            memory=round(CPU_STEP.memory_gib * 1024),
+            **requested(CPU_STEP),
+            startup_timeout=STARTUP_S,
         )(function)
     for gpus in ((), *deployment.gpu_lists):
+        # Bound to a call they might take the place of the list: it brings its own. `train` has its from each call.
+        reserved = requested(deployment.reserved(cards(gpus[0]))) if gpus else {}
         app.function(
+            **reserved,
+            startup_timeout=STARTUP_S,
             name=train_function(gpus),
             gpu=list(gpus) or None,
             image=image,

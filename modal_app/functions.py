@@ -53,7 +53,7 @@ def _claim_and_do(text: str, work: Callable[[Job, str], Ending]) -> dict[str, An
             go_on(claims, claimant, waiting, ended["status"])
         return {"name": job.name, "status": "claimed", "message": ""}
     if claims.contains(f"cancelled/{job.name}"):
-        # Whoever cancelled it may not have seen this call: only now has it a claim, and that was looked for afterwards.
+        # Whoever cancelled it looked for the calls that have claims, and this one may have had none yet.
         return {"name": job.name, "status": "cancelled", "message": ""}
     status, message = work(job, me)
     if status == CONTINUED:

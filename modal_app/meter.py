@@ -32,8 +32,6 @@ class Reservation:
 
 CPU_STEP = Reservation(cores=4.0, memory_gib=16.0)
 """Of the functions that prepare."""
-GPU_STEP = Reservation(cores=0.125, memory_gib=0.125)
-"""Of those that train: they ask for GPUs only, and Modal reserves this much (modal.com/docs/guide/resources)."""
 
 
 @dataclass(frozen=True, slots=True)

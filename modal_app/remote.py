@@ -74,6 +74,11 @@ class Job:
     """After so many in a row that ended without a word it is given up."""
     limit_s: int = 0
     """Modal's timeout of the call; 0 where it is not known."""
+    cores: float = 0.125
+    """Physical cores that its call reserves, for the price; what Modal reserves for a function that asks for
+    none (modal.com/docs/guide/resources)."""
+    memory_gib: float = 0.125
+    """And host memory."""
     continues: str = ""
     """The call that came to its time limit and made this one in its place."""
 

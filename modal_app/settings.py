@@ -7,6 +7,7 @@ sweep: another program is another app.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -15,12 +16,16 @@ from typing import Any
 
 import modal_app
 from modal_app.attention import in_branch
+from modal_app.meter import Reservation
 
 HERE = Path(next(iter(modal_app.__path__)))
 LOCK = HERE / "trainer" / "requirements.lock"
 HOUR_S = 3600
 LONGEST_HOURS = 24
 """Modal's limit for one attempt."""
+
+CPU, MEMORY_GIB = 2.0, 16.0
+"""What is reserved for each GPU of a trainer: its process and data loaders, a model on its way through host memory."""
 
 LONGEST_NAME = 64
 """Modal's limit for the name of a function."""
@@ -50,6 +55,10 @@ class Deployment:
     """More Python packages, each pinned; installed as they are, without what they depend on."""
     timeout_hours: float = LONGEST_HOURS
     """Of one attempt."""
+    cpu: float = CPU
+    """Physical cores that a trainer reserves for each of its GPUs."""
+    memory_gib: float = MEMORY_GIB
+    """Host memory that it reserves for each."""
     gpu_lists: tuple[tuple[str, ...], ...] = ()
     """Lists of GPUs to fall back on, in Modal's words: each is a function of its own."""
     kernels: tuple[str, ...] = ()
@@ -71,6 +80,10 @@ class Deployment:
         """Of one call, at least Modal's shortest."""
         return max(1, round(self.timeout_hours * HOUR_S))
 
+    def reserved(self, cards: int) -> Reservation:
+        """Of a trainer with so many GPUs."""
+        return train_reservation(asdict(self), cards)
+
     @property
     def app_name(self) -> str:
         """The app of exactly this program: its sources, its lock, its image and its names."""
@@ -88,6 +101,26 @@ def train_function(gpus: tuple[str, ...]) -> str:
     """
     name = "train" if len(gpus) < 2 else "_".join(("train", *gpus)).replace(":", "x")  # a dot would name a class
     return name if len(name) <= LONGEST_NAME else f"train_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def cards(gpu: str) -> int:
+    """Of one of Modal's texts for GPUs.
+
+    >>> cards("H100:2")
+    2
+    """
+    return int(gpu.partition(":")[2] or 1)
+
+
+def requested(reserved: Reservation) -> dict[str, Any]:
+    """A reservation in Modal's words: memory is in MiB."""
+    return {"cpu": reserved.cores, "memory": round(reserved.memory_gib * 1024)}
+
+
+def train_reservation(node: Mapping[str, Any], cards: int) -> Reservation:
+    """What a trainer with so many GPUs reserves, by the `executor.modal` node; on the CPU it is that of one."""
+    each = max(cards, 1)
+    return Reservation(node.get("cpu", CPU) * each, node.get("memory_gib", MEMORY_GIB) * each)
 
 
 def trainer_identity(lock: str, node: Mapping[str, Any]) -> str:
@@ -118,6 +151,10 @@ def settings_problems(node: Mapping[str, Any]) -> list[str]:
     hours = node.get("timeout_hours", LONGEST_HOURS)
     if isinstance(hours, bool) or not isinstance(hours, int | float) or not 0 < hours <= LONGEST_HOURS:
         problems.append(f"executor.modal.timeout_hours={hours}: more than 0, at most {LONGEST_HOURS} (Modal's limit).")
+    for name, default in (("cpu", CPU), ("memory_gib", MEMORY_GIB)):
+        asked = node.get(name, default)
+        if isinstance(asked, bool) or not isinstance(asked, int | float) or not 0.125 <= asked < math.inf:
+            problems.append(f"executor.modal.{name}={asked}: for each GPU, at least 0.125 (Modal's least).")
     return problems or _pinning_problems(node)
 
 

@@ -17,7 +17,7 @@ import modal
 from modal_app import budget, checkpoints, remote, tries, volumes
 from modal_app.hub import FETCH, item_of
 from modal_app.layout import Attempt, StepFolder
-from modal_app.meter import CPU_STEP, GPU_STEP, Meter
+from modal_app.meter import Meter, Reservation
 from modal_app.remote import Ended, Job, Limits, Watch
 from modal_app.state import lost
 from modal_app.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind, write_atomically
@@ -103,7 +103,7 @@ def _counted(
 ) -> Iterator[tuple[Attempt, Meter, Callable[[BaseException], None]]]:
     """An attempt that is on the Volume from its beginning to its end, and says so when Modal asks it to stop."""
     attempt = tries.put_down(folder, call)
-    reserved = GPU_STEP if _trains(job) else CPU_STEP
+    reserved = Reservation(job.cores, job.memory_gib)
     meter = Meter(folder.containers, step=job.name, call=call, attempt=attempt.number, reserved=reserved)
 
     def asked(request: BaseException) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from modal_app.hub import fetch_names
 from modal_app.layout import Store
-from modal_app.meter import CPU_STEP, GPU_STEP
+from modal_app.meter import CPU_STEP
+from modal_app.settings import train_reservation
 from runner.cost_length import data_ranks, length_of, shape_of
 from runner.cost_predict import BOOT_MODAL, predict
 from runner.cost_records import Known, PastData, data_paths, read_json, read_past, rows_of
@@ -151,6 +152,9 @@ class _Weigher:
         gpu, found = experiment.gpu, cost.prediction
         cores = found.cores if found else Range.exactly(float(gpu.count))
         memory = found.memory_gib if found else Range.exactly(8.0 * gpu.count)
+        # The larger of what is reserved and what is used is billed.
+        reserved = train_reservation(experiment.executor.modal or {}, gpu.count)
+        cores, memory = _at_least(cores, reserved.cores), _at_least(memory, reserved.memory_gib)
         names = [name for name in dict.fromkeys((gpu.type, *gpu.fallback)) if name in GPUS]
         rents = [_dollars_s(self.rates, {name: gpu.count}, cores, memory) for name in names]
         rents = rents or [_dollars_s(self.rates, {}, cores, memory)]
@@ -252,10 +256,13 @@ def _held_out(axolotl: Mapping[str, Any], rows: int) -> int:
     return round(rows * part / (1 - part)) if part < 1 else int(part)
 
 
+def _at_least(amount: Range, least: float) -> Range:
+    return Range(*(max(least, one) for one in (amount.low, amount.likely, amount.high)))
+
+
 def _dollars_s(rates: Rates, cards: Mapping[str, int], cores: Range, memory: Range) -> Range:
-    """As a container is billed: its cards, and the larger of what it reserves and uses of the rest."""
+    """Of a container with so many cards."""
     gpus = sum((rates.of(name) or 0.0) * count for name, count in cards.items())
-    cores = Range(*(max(GPU_STEP.cores, one) for one in (cores.low, cores.likely, cores.high)))
     return Range.exactly(gpus) + cores.scaled(rates.of(CPU) or 0.0) + memory.scaled(rates.of(MEMORY) or 0.0)
 
 

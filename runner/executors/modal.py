@@ -22,8 +22,9 @@ from modal_app.claims import Caller, is_at_work, is_starting, last_claim, leave_
 from modal_app.deployment import build_app
 from modal_app.hub import fetch_names
 from modal_app.layout import STEPS, SUBMISSION, Store
+from modal_app.meter import CPU_STEP, Reservation
 from modal_app.remote import Job, steps_file
-from modal_app.settings import Deployment, train_function
+from modal_app.settings import Deployment, requested, train_function
 from modal_app.step import OutcomeStatus, Step, StepKind, write_atomically
 from runner import terminal
 from runner.errors import SweepError
@@ -164,11 +165,12 @@ class ModalExecutor:
         self.ledger.append(Record(Event.STARTED, step.kind, step.key, message=job.name, facts=facts))
 
     def _job(self, step: Step) -> Job:
-        function, options = step.kind.value, {}
+        function, options, reserved = step.kind.value, {}, CPU_STEP
         if step.kind is StepKind.TRAIN:
             placement = self.placements[step.key]
             function = train_function(placement.variant.gpus)
-            options = self._options(placement)
+            reserved = self.deployment.reserved(placement.variant.cards)
+            options = self._options(placement, reserved)
         names = self.deployment
         return Job(
             name=job_name(step),
@@ -180,12 +182,16 @@ class ModalExecutor:
             runs_volume=names.runs_volume,
             options=options,
             limit_s=names.timeout_s,
+            cores=reserved.cores,
+            memory_gib=reserved.memory_gib,
         )
 
-    def _options(self, placement: Placement) -> dict[str, Any]:
+    def _options(self, placement: Placement, reserved: Reservation) -> dict[str, Any]:
         """What a call is bound to. Equal options are one pool of containers, and `max_containers` caps that pool."""
         options: dict[str, Any] = {"timeout": self.deployment.timeout_s}
-        if len(placement.variant.gpus) == 1:  # a list to fall back on is deployed: Modal binds one GPU only
+        if len(placement.variant.gpus) < 2:  # a list to fall back on is deployed: Modal binds one GPU only
+            options |= requested(reserved)
+        if len(placement.variant.gpus) == 1:
             (options["gpu"],) = placement.variant.gpus
         if placement.max_containers is not None:
             options["max_containers"] = placement.max_containers

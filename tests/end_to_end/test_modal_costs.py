@@ -112,6 +112,7 @@ def test_what_was_allocated_is_paid_at_modals_rates_and_shown_while_it_is_spent(
         told = here.json("compare")
         (row,) = told["runs"]
         (record,) = records(server, f"runs/{row['key']}")
+        assert (record["cores_reserved"], record["memory_gib_reserved"]) == (4.0, 32.0), "for two cards"
         per_second = 2 * 5 / 3600 + machine(record, 0.05 / 3600, 0.01 / 3600)
         assert row["gpu"] == "2 x h200"
         assert row["dollars"] == pytest.approx(record["seconds"] * per_second)

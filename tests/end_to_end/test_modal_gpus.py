@@ -34,6 +34,7 @@ def test_each_run_has_its_gpus_and_all_of_them_keep_to_the_cap(on_modal: Axoswee
     assert done.returncode == 0, done.stderr
     calls = server.function_calls("train")
     assert Counter(call.gpu for call in calls) == {"A100-80GB:2": 2, "A100-80GB:4": 2, "H100:2": 2, "H100:4": 2}
+    assert {call.gpu[-1]: call.reserved for call in calls} == {"2": (4.0, 32.0), "4": (8.0, 64.0)}
     shares = {call.gpu: call.max_containers for call in calls}
     assert sum(int(gpu.partition(":")[2]) * share for gpu, share in shares.items()) == 14
     assert server.peak_gpus() <= 14

@@ -138,18 +138,24 @@ def test_trainers_read_the_cache_and_write_their_runs(
     assert {spec.retry_policy.retries for spec in specs.values()} == {5}, "more than the attempts of a run"
     assert [name for name, spec in specs.items() if spec.single_use_containers] == ["train"]
     assert not any(spec.resources.gpu_config.gpu_type for spec in specs.values()), "a GPU is asked for run by run"
+    assert {spec.startup_timeout_secs for spec in specs.values()} == {3600}, "else one that hangs is rented for a day"
+    reserved = {name: (spec.resources.milli_cpu, spec.resources.memory_mb) for name, spec in specs.items()}
+    assert reserved == {"fetch": (4000, 16384), "preprocess": (4000, 16384), "train": (0, 0)}, "as the GPU is"
 
 
 def test_a_list_of_gpus_is_a_function_of_its_own(
     deploy: Callable[[Deployment], list[str]], server: ModalServer
 ) -> None:
     """In the order in which they are asked for, and the same function otherwise."""
-    deploy(shipped(gpu_lists=(("H100:2", "A100-80GB:2"), ("L40S:1", "A10:1", "L4:1"))))
+    deploy(shipped(gpu_lists=(("H100:2", "A100-80GB:2"), ("L40S:1", "A10:1", "L4:1")), memory_gib=20))
     specs = server.function_specs()
     assert set(specs) == {"fetch", "preprocess", "train", "train_H100x2_A100-80GBx2", "train_L40Sx1_A10x1_L4x1"}
     gpus = [one.resources.gpu_config for one in specs["train_H100x2_A100-80GBx2"]]
     assert [(one.gpu_type, one.count) for one in gpus] == [("H100", 2), ("A100-80GB", 2)]
     assert [one.resources.gpu_config.gpu_type for one in specs["train_L40Sx1_A10x1_L4x1"]] == ["L40S", "A10", "L4"]
+    for name, cards in (("train_H100x2_A100-80GBx2", 2), ("train_L40Sx1_A10x1_L4x1", 1)):
+        reserved = {(one.resources.milli_cpu, one.resources.memory_mb) for one in specs[name]}
+        assert reserved == {(cards * 2000, cards * 20480)}
     for spec in specs["train_H100x2_A100-80GBx2"]:
         plain = specs["train"][-1]
         assert (spec.implementation_name, spec.module_name) == (plain.implementation_name, plain.module_name)

@@ -26,6 +26,8 @@ def test_what_is_shipped_has_no_problems() -> None:
         ({"packages": ["einops==0.8", "git+https://host/some.git"]}, "some.git is not pinned"),
         ({"kernels": ["kernels-community/flash-attn2"]}, "Write OWNER/NAME@REVISION"),
         ({"timeout_hours": 25}, "Modal's limit"),
+        ({"cpu": 0}, "executor.modal.cpu=0: for each GPU, at least 0.125"),
+        ({"memory_gib": "32Gi"}, "executor.modal.memory_gib=32Gi"),
         ({"timeout_hours": "long"}, "Modal's limit"),
         ({"trainer": "theirs"}, "lock or image"),
         ({"trainer": "image", "image": "axolotlai/axolotl:main"}, "Name it by digest"),

@@ -40,6 +40,8 @@ class Spawned:
     function: str
     function_id: str
     gpu: str
+    reserved: tuple[float, float]
+    """Cores, GiB."""
     timeout_s: int
     max_containers: int
     status: str
@@ -75,6 +77,7 @@ def spawned(world: World) -> list[Spawned]:
             function=call.function.name,
             function_id=call.function.id,
             gpu=call.pool.gpu,
+            reserved=_reserved(call.pool.functions[0].resources),
             timeout_s=call.pool.functions[0].timeout_secs,
             max_containers=call.pool.functions[0].autoscaler_settings.max_containers,
             status=_status([one.state for one in call.inputs], [one.output for one in call.inputs]),
@@ -124,3 +127,7 @@ def _status(states: list[InputState], outputs: list[api_pb2.FunctionPutOutputsIt
     if last is None:
         return InputState.PENDING.value
     return Result.GenericStatus.Name(last.result.status).removeprefix("GENERIC_STATUS_").lower()
+
+
+def _reserved(resources: api_pb2.Resources) -> tuple[float, float]:
+    return resources.milli_cpu / 1000, resources.memory_mb / 1024

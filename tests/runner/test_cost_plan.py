@@ -107,7 +107,7 @@ def test_a_rented_run_is_its_boot_and_seconds_at_the_rates_of_its_card_cores_and
     cost = cost_of(plan([new], there), there, rented=True)
     (one,) = cost.runs
     assert one.dollars is not None
-    assert one.dollars.likely == pytest.approx((30.0 + 16.0) * (0.001 + 2.0 * 0.00001 + 5.0 * 0.000001), rel=0.01)
+    assert one.dollars.likely == pytest.approx((30.0 + 16.0) * (0.001 + 2.0 * 0.00001 + 16.0 * 0.000001), rel=1e-3)
     assert cost.preparing == Range.exactly(0.0)
     assert cost.dollars == one.dollars
     told = cost_json(cost)
