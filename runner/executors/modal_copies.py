@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import aiohttp
 import modal
 import modal.exception
 
@@ -105,7 +106,12 @@ class Copies:
 
 
 def read_text(volume: modal.Volume, path: str) -> str:
-    return b"".join(volume.read_file(path)).decode(errors="replace")
+    """Raises ConnectionError of Modal's client also for what it lets pass: its HTTP library's errors, after five tries
+    within two seconds, and a file that is gone since it was listed. The next look may succeed."""
+    try:
+        return b"".join(volume.read_file(path)).decode(errors="replace")
+    except (OSError, aiohttp.ClientError, modal.exception.ExecutionError) as error:
+        raise modal.exception.ConnectionError(f"{path} could not be read: {error!r}") from error
 
 
 def listed(volume: modal.Volume, path: str, *, recursive: bool = False) -> list[Any]:

@@ -25,6 +25,7 @@ from runner.ledger import Event, Ledger, Record
 from runner.standing import unbegun
 
 POLL_S = 2.0
+"""Between two looks, if the first took no longer itself: many runs are asked after less often."""
 AT_A_TIME = 8
 """Questions to Modal at the same time, while it is looked at."""
 
@@ -154,9 +155,11 @@ class ModalMirror:
 
 def follow(mirror: ModalMirror, steps: Sequence[MirroredStep], ledger: Ledger, watch: Callable[[], None]) -> None:
     """Look until everything has ended, calling `watch` after each look."""
+    began = time.monotonic()
     while not look_once(mirror, steps, ledger):
         watch()
-        time.sleep(POLL_S)
+        time.sleep(max(POLL_S, time.monotonic() - began))
+        began = time.monotonic()
     watch()
 
 
