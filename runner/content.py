@@ -45,7 +45,7 @@ class ContentHashes:
 
     def _folder(self, folder: Path) -> str:
         digest = hashlib.sha256()
-        for path in sorted(_files_below(folder)):
+        for path in sorted(files_below(folder)):
             digest.update(f"{path.relative_to(folder).as_posix()}\0{self._file(path)}\n".encode())
         return digest.hexdigest()
 
@@ -91,8 +91,9 @@ def keep(source: Path, identity: str, target: Path) -> None:
     beside.replace(target)
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    """Through links to folders, too: what reads the folder follows them."""
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files of a folder that its identity holds: no hidden ones, and those in linked folders, too, since what reads
+    the folder follows links. Raises SweepError for a link in a circle."""
     for name, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         place = Path(name)
         if place.is_symlink() and any(place.samefile(above) for above in place.parents):

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import modal
@@ -27,6 +27,7 @@ from modal_app.remote import Job, steps_file
 from modal_app.settings import Deployment, requested, train_function
 from modal_app.step import OutcomeStatus, Step, StepKind, write_atomically
 from runner import terminal
+from runner.content import files_below
 from runner.errors import SweepError
 from runner.executors.modal_copies import listed
 from runner.executors.modal_errors import explained
@@ -112,9 +113,7 @@ class ModalExecutor:
         if missing:
             with cache.batch_upload(force=True) as batch:
                 for name in missing:
-                    local = self.store.root / name
-                    put = batch.put_directory if local.is_dir() else batch.put_file
-                    put(local.resolve(), f"/{name}")
+                    put_input(batch, (self.store.root / name).resolve(), f"/{name}")
         submission = {"names": asdict(names), "steps": [asdict(step) for step in steps], "rates": self._rates()}
         write_atomically(self.ledger.folder / SUBMISSION, json.dumps(submission, indent=1))
         with modal.Volume.from_name(names.runs_volume, create_if_missing=True, version=2).batch_upload(
@@ -210,6 +209,16 @@ def _at_rest(
         if time.monotonic() > deadline or not any(is_starting(entries.get, name) for name in awaited):
             return done, entries
         time.sleep(STARTING_POLL_S)
+
+
+def put_input(batch: modal.volume.AbstractVolumeUploadContextManager, local: Path, there: str) -> None:
+    """A local file or folder, as its identity was made: Modal's client would take hidden files along (a second copy of
+    the weights in .git, an .env), and leave out linked folders."""
+    if not local.is_dir():
+        batch.put_file(local, there)
+        return
+    for file in files_below(local):
+        batch.put_file(file, f"{there}/{file.relative_to(local).as_posix()}")
 
 
 def mirrored_steps(plan: Plan) -> list[MirroredStep]:

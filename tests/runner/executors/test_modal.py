@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import modal
 import pytest
+from modal.types import FileEntryType
 
 from modal_app.layout import STEPS, Store
 from modal_app.remote import Job, steps_file
 from modal_app.step import Step
 from runner.errors import SweepError
-from runner.executors.modal import mirrored_steps
+from runner.executors.modal import mirrored_steps, put_input
 from runner.executors.modal_work import Work, job_name, make_work
 from runner.gpus import modal_gpu
 from runner.types import Gpu, Input, InputKind, Plan
+from tests.modal_server import ModalServer
+from tests.modal_server.fixture import client_of
 from tests.runner.builders import plan, run
 
 COMMIT = "a" * 40
@@ -134,3 +138,21 @@ def test_a_call_is_short_whatever_its_config_and_however_many_runs_wait(store: S
 def test_gpus_that_modal_does_not_have_are_refused(gpu: Gpu, says: str) -> None:
     with pytest.raises(SweepError, match=says):
         modal_gpu(gpu.type, gpu.count)
+
+
+def test_of_a_folder_what_its_identity_holds_is_uploaded_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "tokenizer"
+    model = tmp_path / "model"
+    for path in (elsewhere / "vocab.json", model / "weights.bin", model / ".env", model / ".git" / "weights.bin"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
+    (model / "tokenizer").symlink_to(elsewhere)
+    with ModalServer() as server, client_of(server, monkeypatch) as client:
+        volume = modal.Volume.from_name("cache", create_if_missing=True, version=2, client=client)
+        with volume.batch_upload() as batch:
+            put_input(batch, model, "/inputs/a")
+            put_input(batch, elsewhere / "vocab.json", "/inputs/b.json")
+        there = [entry.path for entry in volume.listdir("/", recursive=True) if entry.type is FileEntryType.FILE]
+    assert sorted(there) == ["inputs/a/tokenizer/vocab.json", "inputs/a/weights.bin", "inputs/b.json"]
