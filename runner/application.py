@@ -21,7 +21,7 @@ from runner.errors import SweepError
 from runner.fields import axolotl_fields
 from runner.hydra_errors import check_grammar, explained
 from runner.hydra_sweep import Launch, RunFailed, Task, command_line
-from runner.overrides import canonical, parts
+from runner.overrides import canonical_all, parts
 from runner.project import SWEEPS, Project, find_project, foreign_note, using
 from runner.shipped import shipped_root
 from runner.types import Experiment, Request, RunResult
@@ -90,7 +90,7 @@ def _for_hydra(asked: Arguments, vocabulary: Vocabulary) -> list[str]:
     for override in asked.overrides:
         parts(override)
         check_grammar(override)
-    overrides = [canonical(override, vocabulary) for override in asked.overrides]
+    overrides = canonical_all(asked.overrides, vocabulary)
     if not asked.shows_only and not asked.multirun:
         _refuse_sweep_without_m(asked)
     overrides = with_bases(overrides, vocabulary)

@@ -58,11 +58,17 @@ def unread_key(key: str, vocabulary: Vocabulary) -> str:
 
 
 def _missing(name: str, error: MissingConfigException, vocabulary: Vocabulary) -> str:
-    group, _, option = name.rpartition("/")
+    # An option may be a path, which holds slashes of its own; so may a group's name.
+    named = [one for one in vocabulary.groups if name.startswith(f"{one}/")]
+    group = max(named, key=len, default=name.rpartition("/")[0])
     options = vocabulary.groups.get(group, tuple(error.options or ()))
     if not group or not options:
         return str(error).split("\n")[0]
-    return no_such_option(group, option, options)
+    option = name.removeprefix(f"{group}/")
+    own = (
+        f" A value for Axolotl's own key: {AXOLOTL}.{group}={option}." if group in vocabulary.fields.everywhere else ""
+    )
+    return no_such_option(group, option, options) + own
 
 
 def _sentences(error: BaseException, vocabulary: Vocabulary) -> str:

@@ -21,7 +21,7 @@ from runner.compose import REQUEST_KEYS, experiment_from, request_from
 from runner.errors import SweepError
 from runner.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
 from runner.job_product import Job, canonical_axes, make_jobs
-from runner.overrides import base_spoken, canonical, parts, spoken
+from runner.overrides import base_spoken, canonical_all, parts, spoken
 from runner.preflight import quick_findings
 from runner.preflight.findings import Severity
 from runner.project import SWEEPS, current_project
@@ -88,7 +88,7 @@ def run_sweep(
     overrides = canonical_axes({str(key): value for key, value in params.items()}, vocabulary)
     if isinstance(name := config.hydra.runtime.choices.get(SWEEPS), str):
         overrides = body_overrides(current_project().sweep_files()[name], vocabulary) + overrides
-    overrides = with_bases([*overrides, *(canonical(argument, vocabulary) for argument in arguments)], vocabulary)
+    overrides = with_bases([*overrides, *canonical_all(arguments, vocabulary)], vocabulary)
     vocabulary = replace(vocabulary, bases=current_project().bases)
     jobs, swept = make_jobs(overrides, context.config_loader)
     if single and len(jobs) > 1:

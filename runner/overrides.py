@@ -71,6 +71,22 @@ def canonical(override: str, vocabulary: Vocabulary) -> str:
     raise _unknown(said, vocabulary)
 
 
+def canonical_all(overrides: Iterable[str], vocabulary: Vocabulary) -> list[str]:
+    """`canonical` of each. SweepError with all that mean nothing, not with the first of them."""
+    taken: list[str] = []
+    problems: list[str] = []
+    for override in overrides:
+        try:
+            taken.append(canonical(override, vocabulary))
+        except SweepError as problem:
+            problems.append(str(problem))
+    if len(problems) > 1:
+        raise SweepError("\n".join(["Nothing was started.", *(f"- {problem}" for problem in problems)]))
+    if problems:
+        raise SweepError(problems[0])
+    return taken
+
+
 def _group(said: Parts, vocabulary: Vocabulary) -> str:
     """Hydra wants `+` exactly when a group is not in the defaults list, and says so in its own terms."""
     if said.value is not None and said.value.startswith("["):

@@ -66,10 +66,12 @@ class Preflight:
         """
         first = blocking(self.told(), force=self.force)
         if not self.unasked(self.experiments) or (asked := validator()) is None:
+            self.show_rest(console)
             raise SweepError(self._refusal(first))
         console.print(f"axosweep: {self._refusal(first)}", markup=False, soft_wrap=True)
         console.print("Asking Axolotl's own schema for the rest; its imports take some seconds.")
         self.ask(asked, self.experiments)
+        self.show_rest(console)
         more = [one for one in blocking(self.told(), force=self.force) if one not in first]
         raise SweepError(self._refusal(more, more=True) if more else "Axolotl's own schema adds nothing to that.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from modal_app.validate import ANSWERS, QUESTIONS
+from runner.errors import SweepError
 from runner.preflight import quick_findings
 from runner.preflight.findings import Severity
 from runner.preflight.schema import questions_of, schema_findings
@@ -138,6 +141,19 @@ def test_a_plugin_that_only_the_rented_image_has_is_no_error_here() -> None:
         Preflight([one], verdicts).ask(Judge({"problems": [problem], "warnings": []}), [one])
         (finding,) = schema_findings(one, verdicts)
         assert finding.severity is severity
+
+
+@pytest.mark.parametrize("judge", [Judge({"problems": [], "warnings": ["`lora_r` is odd"]}), None])
+def test_a_refusal_comes_with_what_would_only_be_told(judge: Judge | None) -> None:
+    one = experiment({"seed": 1, "optimizer": "adamw_torhc", "lora_r": 1, "evals_per_epoch": 4, "val_set_size": 0})
+    console = Console(file=io.StringIO(), width=400)
+    with pytest.raises(SweepError) as refused:
+        Preflight([one], Verdicts(None, "")).refuse(console, lambda: judge)
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue()
+    assert said.count("note: evals_per_epoch=4") == 1
+    assert ("lora_r" in said) == (judge is not None)
+    assert "adamw_torhc" in (said if judge else str(refused.value))
 
 
 def test_a_memory_that_cannot_be_read_is_none(tmp_path: Path) -> None:

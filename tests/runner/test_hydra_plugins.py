@@ -90,6 +90,7 @@ def test_each_job_is_what_hydra_itself_composes(ask: Callable[..., Any]) -> None
         ("lora=r8,r16", "axosweep -m lora=r8,r16"),
         ("+sweeps=tiny_grid lora=r8", "axosweep -m \\+sweeps=tiny_grid lora=r8"),
         ("lora=r999", "There are: dora"),
+        ("deepspeed=/mine/zero.json", "^deepspeed=/mine/zero.json: .* axolotl.deepspeed=/mine/zero.json"),
         ("experiment=llama3_8b_alpca", "Did you mean llama3_8b_alpaca"),
         ("special_tokens.pad_token=<|end_of_text|>", "'special_tokens.pad_token=\"<|end_of_text|>\"'"),
     ],

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.errors import SweepError
-from runner.overrides import axis, canonical, in_a_shell, spoken, written
+from runner.overrides import axis, canonical, canonical_all, in_a_shell, spoken, written
 from runner.vocabulary import read_vocabulary
 
 VOCABULARY = read_vocabulary()
@@ -75,6 +75,13 @@ def test_an_override_takes_hydras_form_and_keeps_it(said: str, hydra: str) -> No
 def test_a_name_that_means_nothing_is_refused_with_the_one_that_was_meant(said: str, way_out: str) -> None:
     with pytest.raises(SweepError, match=way_out):
         canonical(said, VOCABULARY)
+
+
+def test_all_names_that_mean_nothing_are_told_at_once() -> None:
+    with pytest.raises(SweepError) as refused:
+        canonical_all(["learnig_rate=1", "lora=r8", "gpu.cuont=4", "datasets.0.pathh=x"], VOCABULARY)
+    assert all(name in str(refused.value) for name in ("learnig_rate=1", "gpu.cuont=4", "datasets.0.pathh=x"))
+    assert "r8" not in str(refused.value)
 
 
 def test_only_one_name_is_both_a_group_and_a_key_of_axolotl() -> None:
