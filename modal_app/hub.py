@@ -34,6 +34,15 @@ class HubItem:
         """Patterns of the files that are not fetched."""
         return list(SECOND_COPIES if self.weights else WEIGHTS)
 
+    @property
+    def snapshot(self) -> str:
+        """Where it lies in the hub's cache.
+
+        >>> HubItem("owner/model", "c0ffee").snapshot
+        'models--owner--model/snapshots/c0ffee'
+        """
+        return f"models--{self.name.replace('/', '--')}/snapshots/{self.commit}"
+
     def __str__(self) -> str:
         return f"{self.name}@{self.commit}" + ("" if self.weights else "/files")
 

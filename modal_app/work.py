@@ -48,6 +48,8 @@ def do_fetch(job: Job, call: str) -> Ending:
     """Fetch what is on the hub, unless that is done or has been tried too often. Raises WorkerDied."""
     item = item_of(job.name, job.read_step().config)
     folder = StepFolder(remote.RUNS_MOUNT / remote.FETCHED / remote.mark_name(job.name), done=_mark(job))
+    if not (remote.CACHE_MOUNT / "hub" / item.snapshot).exists():
+        folder.done.unlink(missing_ok=True)  # somebody has made room since
 
     def run(attempt: Attempt, watch: Watch) -> Ended:
         ended = remote.run_fetch(item, watch)

@@ -38,8 +38,13 @@ class Copies:
     """Two datasets may have one model."""
 
     def done(self) -> set[str]:
-        """The marks of every finished step and fetched model, by one listing of the runs Volume."""
-        return {PurePosixPath(entry.path).name for entry in listed(self._volume(self.runs_volume), DONE)}
+        """The marks of every finished step and fetched model. What was removed from the cache Volume since, to make
+        room, is not done: a run that needs it would find that out on a rented GPU."""
+        cache = self._volume(self.cache_volume)
+        there = {f"preprocess-{name}" for name in _names(cache, "prepared")}
+        there |= {"fetch-" + name.removeprefix("models--").replace("--", "-") for name in _names(cache, "hub")}
+        marks = _names(self._volume(self.runs_volume), DONE)
+        return {mark for mark in marks if mark.startswith("train-") or _repository(mark) in there}
 
     def copy(self, step: MirroredStep) -> None:
         """Copy the small files of a step's folder that have grown.
@@ -103,6 +108,15 @@ class Copies:
 
     def _volume(self, name: str) -> modal.Volume:
         return self._volumes.setdefault(name, modal.Volume.from_name(name))
+
+
+def _names(volume: modal.Volume, path: str) -> set[str]:
+    return {PurePosixPath(entry.path).name for entry in listed(volume, path)}
+
+
+def _repository(mark: str) -> str:
+    """A fetched model's mark without its commit; any other mark as it is."""
+    return mark.partition("@")[0].replace("--", "-")
 
 
 def read_text(volume: modal.Volume, path: str) -> str:

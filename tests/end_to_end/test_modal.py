@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,8 +99,19 @@ def test_a_hub_model_is_fetched_once_for_all_runs_and_read_offline(axosweep: Axo
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
             calls = Counter(call.function for call in server.function_calls())
-    assert calls == {"fetch": 1, "preprocess": 2, "train": 4}
-    assert hub.served["model.safetensors"] == 1
+            assert calls == {"fetch": 1, "preprocess": 2, "train": 4}
+            assert hub.served["model.safetensors"] == 1
+            for folder in ("hub", "prepared"):  # somebody makes room
+                subprocess.run(
+                    [sys.executable, "-m", "modal", "volume", "rm", "-r", "axosweep-cache", folder],
+                    env={**os.environ, **server.environment()}, check=True, capture_output=True, timeout=60,
+                )  # fmt: skip
+            again = on_modal.run(
+                "base_model=owner/tiny", "sequence_len=64", "lora=r16", "max_steps=3", "tracking=disabled",
+                "executor=modal",
+            )  # fmt: skip
+            assert again.returncode == 0, again.stderr
+    assert hub.served["model.safetensors"] == 2
     run = json.loads(next(on_modal.store.root.glob("modal/runs/*/run.json")).read_text())
     assert {one["identity"] for one in run["inputs"] if one["at"] == "base_model"} == {COMMIT}
 

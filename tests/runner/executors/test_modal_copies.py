@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import modal
 import pytest
 
-from runner.executors.modal_copies import read_text
+from modal_app.layout import Store
+from runner.executors.modal_copies import Copies, read_text
 from runner.executors.modal_mirror import UNREACHED
+from tests.modal_server import ModalServer
+from tests.modal_server.fixture import client_of
 
 
 class Interrupted:
@@ -31,3 +37,17 @@ def test_a_file_that_cannot_be_read_now_ends_no_look_for_good(error: Exception) 
     volume: Any = Interrupted(error)
     with pytest.raises(UNREACHED):
         read_text(volume, "runs/a/metrics.jsonl")
+
+
+def test_what_was_removed_from_the_cache_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = ["train-a", "preprocess-a", "preprocess-b", "fetch-owner-a--x@1", "fetch-owner-b@1"]
+    cached = ["prepared/a/manifest.json", "prepared/b.work/run.json", "hub/models--owner--a--x/snapshots/1/config.json"]
+    with ModalServer() as server, client_of(server, monkeypatch) as client:
+        for name, paths in (("runs", [f"done/{mark}" for mark in marks]), ("cache", cached)):
+            volume = modal.Volume.from_name(name, create_if_missing=True, version=2, client=client)
+            with volume.batch_upload() as batch:
+                for path in paths:
+                    batch.put_file(io.BytesIO(b"{}"), f"/{path}")
+        volumes = {name: modal.Volume.from_name(name, client=client) for name in ("runs", "cache")}
+        done = Copies(Store(tmp_path), "cache", "runs", _volumes=volumes).done()
+    assert done == {"train-a", "preprocess-a", "fetch-owner-a--x@1"}
