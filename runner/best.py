@@ -71,6 +71,7 @@ def best_of(row: Row, metric: Metric, write: str | None, store_asked: str | None
     """`store_asked`: the store as it was named on the command line. Raises SweepError when the file to write is there
     with other content.
     """
+    assert row.store is not None, "a row of a store"
     store = Store(Path(row.store))
     config = runnable_config(store, row.key)
     written = _write(config, row, metric, write) if write else None
@@ -95,7 +96,7 @@ def show_best(best: Best) -> None:
         f"{heading_of(metric)}: {row.final:.4f} at step {row.step}, from {row.first:.4f}",
         *([f"Flags: {', '.join(row.flags)}"] if row.flags else []),
         f"Its {best.kind}: {best.model}",
-        f"Its config: {best.config_file or Path(row.folder) / 'config.yml'}",
+        f"Its config: {best.config_file or f'{row.folder}/config.yml'}",
         "Next:",
         *_aligned(best.next),
     ]

@@ -45,13 +45,15 @@ class Row:
     """The step at which it ends."""
     seconds: float | None
     """Of its last attempt, from the worker's start to its end."""
-    attempts: int
+    attempts: int | None
+    """Null from W&B, which continues one run over all of them."""
     eval_fingerprint: str | None
     """Which held-out rows it is judged by; rows compare only where this is equal. Null: not known."""
-    folder: str
-    """Where everything of it lies."""
-    log: str
-    """The newest attempt's; of a run that its dataset blocks, that dataset's. Empty before the first attempt."""
+    folder: str | None
+    """Where everything of it lies. Null from W&B."""
+    log: str | None
+    """The newest attempt's; of a run that its dataset blocks, that dataset's. Empty before the first attempt; null from
+    W&B."""
     is_best: bool = False
     """The best among the finished runs of the same eval fingerprint."""
     gpu: str | None = None
@@ -68,7 +70,8 @@ class Row:
     """Those of the compared sweeps that have asked for it."""
     overrides: tuple[str, ...] = ()
     """What was asked beyond the defaults."""
-    store: str = ""
+    store: str | None = ""
+    """The folder with the results. Null from W&B."""
     reason: str | None = None
     """The class of a failure or of a stop: config, data, oom, nan, preempted, timeout, budget, lost, error."""
     flags: tuple[str, ...] = ()

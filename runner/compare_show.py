@@ -99,7 +99,8 @@ def _show(made: Comparison, asked: Sequence[Asked], metric: Metric, console: Con
     for row in made.runs:
         if row.message:
             console.print(f"[red]{row.key} {status_of(row)}[/red]: {escape(row.message)}", soft_wrap=True)
-            console.print(f"  log: {escape(row.log)}", soft_wrap=True)
+            if row.log is not None:
+                console.print(f"  log: {escape(row.log)}", soft_wrap=True)
     for note in _notes(made, len(tables)):
         console.print(note, markup=False, soft_wrap=True)
     _show_best(made, len(tables), console)
@@ -134,6 +135,8 @@ def _show_best(made: Comparison, tables: int, console: Console) -> None:
     if best is None or tables > 1 or made.over:
         return
     console.print(f"Best: {best.key}  {escape(label(best.params))}".rstrip(), soft_wrap=True)
+    if best.store is None:
+        return
     what, where = model_of(best)
     console.print(f"Its {what}: {escape(where)}", soft_wrap=True)
 

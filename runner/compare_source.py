@@ -1,4 +1,4 @@
-"""A store -> what is known of each run of a sweep: the one source of rows so far. Only reads."""
+"""A store -> what is known of each run of a sweep: the first source of rows. Only reads."""
 
 from __future__ import annotations
 
@@ -37,11 +37,13 @@ class RunFacts:
     reason: str | None
     """The class of a failure, or of a stop."""
     message: str
-    log: str
-    store: str
-    folder: str
+    log: str | None
+    store: str | None
+    folder: str | None
+    """These three are null for a source that is no store."""
     eval_fingerprint: str | None
-    attempts: int = 0
+    attempts: int | None = 0
+    """Null where that is not known."""
     max_steps: int | None = None
     seconds: float | None = None
     train_seconds: float | None = None
@@ -62,7 +64,7 @@ def facts_of_sweep(store: Store, sweep: str, only: Collection[str] | None = None
 
 def once_each(facts: Iterable[RunFacts]) -> list[RunFacts]:
     """A run that several sweeps asked for stands once, with all of them."""
-    found: dict[tuple[str, str], RunFacts] = {}
+    found: dict[tuple[str | None, str], RunFacts] = {}
     for one in facts:
         before = found.get((one.store, one.key))
         sweeps = (*(before.sweeps if before else ()), *one.sweeps)

@@ -71,7 +71,7 @@ def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
         _column(rows, "paid s", lambda row: _number(row.paid_seconds, "{:.0f}"), drop=31),
         _column(rows, "dollars", lambda row: "" if row.dollars is None else money(row.dollars), drop=1),
         _column(rows, "peak GiB", lambda row: _number(row.peak_memory_gib, "{:.1f}"), drop=33),
-        _column(rows, "tries", lambda row: str(row.attempts) if row.attempts > 1 else "", drop=34),
+        _column(rows, "tries", lambda row: str(row.attempts) if (row.attempts or 0) > 1 else "", drop=34),
         _column(rows, "sweep", lambda row: " ".join(row.sweeps) if several else "", drop=35, left=True),
         _column(rows, "flags", lambda row: " ".join(row.flags), drop=2, left=True),
         _column(rows, "status", status_of, always=True, left=True),

@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modal_app.layout import Store
-from runner import compare_pair, terminal
+from runner import compare_pair, compare_wandb, terminal
 from runner.compare import OBJECTIVE, Metric, Row, rows_from
 from runner.compare_groups import Group, groups_over, split_by_held_out
 from runner.compare_select import conditions, in_order, select
 from runner.compare_show import Form, show
 from runner.compare_source import RunFacts, facts_of_sweep, once_each
-from runner.comparison import Asked, comparison
+from runner.comparison import Asked, comparison, comparison_without_store
 from runner.errors import SweepError
 from runner.finding import sweep_in
 from runner.ledger import Ledger, last_asked, sweep_ids
 from runner.print_json import print_json
 from runner.store import stores
 
+STORE, WANDB = "store", "wandb"
+"""Where rows can come from."""
 STORE_HELP = "the folder with the results (AXOSWEEP_STORE, else ./out)"
 KEEP_THE_ROWS = (
     "Runs that are equal but for {over} are judged by different held-out rows, so they have no mean: a seed also draws "
@@ -31,16 +33,26 @@ def compare(words: Sequence[str]) -> int:
     """Exit code 0; SweepError for what is not there."""
     asked = _compare_parser().parse_args(words)
     metric = Metric(_logged_name(asked.metric), asked.maximize)
-    found, named_runs = _named(stores(asked.store), asked.what, every=asked.all)
-    facts = select(_facts(found), conditions(asked.where))
-    if named_runs and len(asked.what) == len(facts) == 2 and not asked.over and asked.form in (Form.TABLE, Form.JSON):
+    found = _from_wandb(asked) if asked.source == WANDB else _from_store(asked)
+    facts = select(found.facts, conditions(asked.where))
+    if (
+        found.runs_named
+        and len(asked.what) == len(facts) == 2
+        and not asked.over
+        and asked.form in (Form.TABLE, Form.JSON)
+    ):
         _compare_two(facts, asked.what, metric, asked.form)
         return 0
     rows = rows_from(facts, metric)
     if asked.sort:
         rows = in_order(rows, asked.sort, reverse=asked.reverse)
     groups, notes = _grouped(asked.over, facts, rows, metric)
-    show(comparison(rows, found, metric, asked.over, groups, notes), found, asked.form)
+    notes += found.notes
+    if found.stored:
+        made = comparison(rows, found.stored, metric, asked.over, groups, notes)
+    else:
+        made = comparison_without_store(rows, found.sweeps, metric, asked.over, groups, notes)
+    show(made, found.stored, asked.form)
     return 0
 
 
@@ -76,6 +88,15 @@ def _compare_parser() -> argparse.ArgumentParser:
     parser.add_argument("--over", nargs="+", action="extend", default=[], metavar="KEY", help="mean over it, as a seed")
     parser.add_argument("--sort", metavar="KEY", help="a column or a parameter; the final value by default")
     parser.add_argument("--reverse", action="store_true", help="sort the other way around")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        choices=(STORE, WANDB),
+        default=STORE,
+        help="where rows come from; the store by default",
+    )
+    parser.add_argument("--project", help="with --from wandb: of W&B; where the runs were tracked, by default")
+    parser.add_argument("--entity", help="with --from wandb: whose project it is")
     forms = parser.add_mutually_exclusive_group()
     for form in (Form.JSON, Form.CSV, Form.MARKDOWN):
         forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=f"print {form.name}")
@@ -99,6 +120,46 @@ def _logged_name(asked: str) -> str:
     """
     name = asked.replace("eval/", "eval_").removeprefix("train/")
     return {"eval_perplexity": "eval_ppl", "perplexity": "ppl", "train_loss": "loss"}.get(name, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was named, and what its source knows of it."""
+
+    facts: Sequence[RunFacts]
+    stored: Sequence[Asked] = ()
+    """Empty for another source than a store."""
+    sweeps: Sequence[str] = ()
+    """The whole sweeps of such a source."""
+    runs_named: bool = False
+    """Whether all words were runs."""
+    notes: Sequence[str] = ()
+
+
+def _from_store(asked: argparse.Namespace) -> _Found:
+    if asked.project or asked.entity:
+        raise SweepError("--project and --entity say where W&B has a sweep: they go with --from wandb.")
+    stored, runs_named = _named(stores(asked.store), asked.what, every=asked.all)
+    return _Found(_facts(stored), stored, runs_named=runs_named)
+
+
+def _from_wandb(asked: argparse.Namespace) -> _Found:
+    """A word that this store does not know is the whole id of a sweep."""
+    known = stores(asked.store)
+    if not asked.what and not any(sweep_ids(store) for store in known):
+        raise SweepError(f"There is no sweep in {known[0].root}: name one of W&B's by its whole id.")
+    words: list[str] = asked.what
+    foreign = [word for word in words if not _is_sweep(known, word) and _run(known, word) is None]
+    local = [word for word in words if word not in foreign]
+    stored, runs_named = _named(known, local, every=asked.all) if local or not words else ([], False)
+    where: list[compare_wandb.Asked] = [
+        *(compare_wandb.Asked(one.sweep, one.store, one.only) for one in stored),
+        *(compare_wandb.Asked(word) for word in foreign),
+    ]
+    read = compare_wandb.read(where, asked.project, asked.entity)
+    sweeps = tuple(dict.fromkeys(one.sweep for one in where if one.only is None))
+    facts = once_each(read.facts)
+    return _Found(facts, sweeps=sweeps, runs_named=runs_named and not foreign, notes=read.notes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from runner.store import is_mirror, read_json
 @dataclass(frozen=True, slots=True)
 class ComparedSweep:
     sweep: str
-    store: str
-    """The folder that it lies in."""
+    store: str | None
+    """The folder that it lies in; null when it was read from W&B."""
     cost: Mapping[str, Any] | None
     """US dollars of all that it needs, also of what is not among `runs`; null where there is no price."""
 
@@ -30,8 +30,8 @@ class Comparison:
 
     sweep: str | None
     """Null when several are compared."""
-    store: str
-    """The folder that the first sweep lies in."""
+    store: str | None
+    """The folder that the first sweep lies in; null when it was read from W&B."""
     cost: Mapping[str, Any] | None
     """Of the one sweep; null when there are several, or no price."""
     runs: tuple[Row, ...]
@@ -52,7 +52,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A sweep, or some of its runs."""
+    """A sweep, or some of its runs, in a store."""
 
     store: Store
     sweep: str
@@ -86,6 +86,25 @@ def comparison(
     )
 
 
+def comparison_without_store(
+    rows: Sequence[Row], sweeps: Sequence[str], metric: Metric = EVAL_LOSS, over: Sequence[str] = (),
+    groups: Sequence[Group] = (), notes: Sequence[str] = (),
+) -> Comparison:  # fmt: skip
+    """Rows of another source. There is no `cost`: what the datasets took is known to a store only."""
+    return Comparison(
+        sweep=sweeps[0] if len(sweeps) == 1 else None,
+        store=None,
+        cost=None,
+        runs=tuple(rows),
+        metric=metric.name,
+        maximize=metric.maximize,
+        sweeps=tuple(ComparedSweep(sweep, None, None) for sweep in sweeps),
+        over=tuple(over),
+        groups=tuple(groups),
+        notes=tuple(notes),
+    )
+
+
 def cost_of(store: Store, sweep: str) -> SweepCost | None:
     """What a sweep has cost so far; None where there is no price."""
     return sweep_cost(store, sweep, Ledger(store, sweep).plan().runs)
@@ -93,6 +112,8 @@ def cost_of(store: Store, sweep: str) -> SweepCost | None:
 
 def model_of(row: Row) -> tuple[str, str]:
     """What a run has made, `adapter` or `model`, and where it lies; a mirror has none, and says how it is fetched."""
+    assert row.folder is not None, "a row of a store"
+    assert row.store is not None
     path = Path(row.folder) / "model"
     what = "model" if (path / "model.safetensors").exists() else "adapter"
     store = Store(Path(row.store))

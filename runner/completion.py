@@ -20,6 +20,7 @@ VERBS = tuple(
 )
 SHELLS = ("bash", "zsh", "fish")
 _COMPARED = ("--all", "--metric", "--maximize", "--where", "--store")
+_FROM = ("--from", "--project", "--entity")
 _SHOWN = ("--over", "--sort", "--reverse", "--json", "--csv", "--md")
 _SIGNS = "+~"
 
@@ -38,7 +39,9 @@ def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
         case "status":
             return [*_sweeps(words), "--store", "--json"] if len(words) == 1 or word[:1] == "-" else []
         case "compare":
-            return [*_sweeps(words), *_COMPARED, *_SHOWN]
+            if words[-1] == "--from":
+                return ("store", "wandb")
+            return [*_sweeps(words), *_COMPARED, *_FROM, *_SHOWN]
         case "best":
             return [*_sweeps(words), *_COMPARED, "--json", "--write"]
         case "sync" | "wandb-view":

@@ -52,6 +52,7 @@ Verbs
   status [SWEEP]       how every sweep stands, or every run of one
   compare [SWEEP ...]  the runs side by side; the newest sweep when none is named
   compare RUN RUN      two runs: the config keys that differ, both curves
+  compare --from wandb [SWEEP ...]  the same rows from W&B, also of sweeps that ran elsewhere
   best [SWEEP]         the winner, its config (--write FILE), what it has made
   sync [SWEEP]         upload offline runs to W&B, and what it lacks
   wandb-view [SWEEP]   a W&B workspace view of it

@@ -6,30 +6,25 @@ Everything that talks to W&B is in a process of its own (runner.wandb_upload): t
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from modal_app.layout import Store
 from modal_app.state import Phase, observe
 from modal_app.step import StepKind
 from modal_app.tracking import Kept, sweep_tag
-from runner import terminal, tracking
+from runner import terminal
 from runner.compare import Row, compare_sweep
-from runner.errors import SweepError
 from runner.params import label
 from runner.store import is_mirror
-from runner.wandb_job import REFUSED, Answer, Job
+from runner.wandb_ask import ask, refuse_unreachable
+from runner.wandb_job import Answer, Job
 
 EXIT_FAILED = 1
-REACH_S = 10.0
+SUMMARY = ("seconds", "train_seconds", "paid_seconds", "dollars", "max_steps", "gpu", "peak_memory_gib")
+"""What W&B is told of a run in the end: of all its attempts, which no single one of them knows."""
 
 
 def sync(store: Store, sweep: str, *, as_json: bool) -> int:
@@ -63,7 +58,7 @@ def _folder(store: Store, key: str) -> Path:
 
 
 def _job(store: Store, row: Row, kept: Kept, sweep: str) -> Job:
-    summary = {"seconds": row.seconds, "paid_seconds": row.paid_seconds, "dollars": row.dollars}
+    known = {"run_key": row.key, "data_key": row.data_key, "eval_fingerprint": row.eval_fingerprint}
     later = {sweep_tag(one) for one in (*kept.sweeps, sweep) if one != kept.group}
     return Job(
         key=row.key,
@@ -75,44 +70,20 @@ def _job(store: Store, row: Row, kept: Kept, sweep: str) -> Job:
         name=kept.name or label(row.params) or row.key,
         tags=kept.tags,
         sweeps=tuple(sorted(later)),
-        params={**row.params, "run_key": row.key},
-        summary={name: value for name, value in summary.items() if value is not None},
+        params={**row.params, **{name: value for name, value in known.items() if value}},
+        summary={name: value for name in SUMMARY if (value := getattr(row, name)) is not None},
         finished=row.status == Phase.SUCCEEDED,
     )
 
 
 def _refuse_unreachable() -> None:
-    if not tracking.has_key():
-        raise SweepError(
-            f"Uploading needs a key for {tracking.host()}, and there is none here: `wandb login`, or {tracking.KEY}. "
-            "The runs stay where they are until then."
-        )
-    try:
-        urllib.request.urlopen(tracking.base_url(), timeout=REACH_S).close()
-    except urllib.error.HTTPError:
-        return  # an answer, whatever it says
-    except (OSError, ValueError) as error:
-        raise SweepError(f"W&B does not answer at {tracking.base_url()} ({error}). Nothing was uploaded.") from error
+    refuse_unreachable("Uploading", "Nothing was uploaded: the runs stay where they are until then.")
 
 
 def _upload(jobs: list[Job]) -> list[Answer]:
     """One answer a job, in their order. Raises SweepError when W&B lets nobody in."""
-    with tempfile.TemporaryDirectory() as logs:  # W&B's own, which it would leave in this folder
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "runner.wandb_upload"],
-            input=json.dumps([asdict(job) for job in jobs]),
-            stdout=subprocess.PIPE,
-            env={**os.environ, "WANDB_DIR": logs},
-            text=True,
-            check=False,
-        )
-    if done.returncode == REFUSED:
-        raise SweepError(
-            f"{done.stdout.strip().rstrip('.')}. Is the key right? `wandb login --relogin`, or {tracking.KEY}."
-        )
-    if done.returncode != 0:
-        raise SweepError("W&B could not be brought up to date; what it said stands above.")
-    raw: list[Mapping[str, Any]] = json.loads(done.stdout)
+    failed = "W&B could not be brought up to date; what it said stands above."
+    raw = ask("runner.wandb_upload", [asdict(job) for job in jobs], failed=failed, otherwise="")
     return [Answer(**one) for one in raw]
 
 

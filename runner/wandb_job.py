@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 REFUSED = 3
 """The exit code of the process when W&B does not take the key."""
+SILENT = 4
+"""Its exit code when W&B has let it in and then does not answer."""
+MOST_ROWS = 10_000
+"""As many rows of a run's history as W&B answers at once."""
+STEP = "train/global_step"
+"""The optimizer step, in each row of a run's history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +51,28 @@ class Answer:
     text: str
     """One line for the user."""
     failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A sweep to be read: the runs of its group, or with its tag."""
+
+    sweep: str
+    tag: str
+    project: str
+    entity: str
+    """Empty: the key's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedRun:
+    """A run, as W&B has it."""
+
+    id: str
+    state: str
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
+    """Rows as they were logged, also those that a resumed run logged again."""
+    composed: Mapping[str, Any] | None = None
+    """Its composed config, from among its files."""

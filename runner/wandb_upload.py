@@ -19,13 +19,10 @@ from typing import Any
 import wandb
 import wandb.errors
 
-from runner.wandb_job import REFUSED, Answer, Job
+from runner.wandb_job import MOST_ROWS, REFUSED, STEP, Answer, Job
 
 EMPTY_BYTES = 7
 """A file that was killed before its first flush has its header only."""
-MOST_ROWS = 10_000
-"""As many rows as W&B answers at once."""
-STEP = "train/global_step"
 OURS = frozenset({"step", "attempt", "time", "seconds", "tokens", "not_finite"})
 """Of a line in metrics.jsonl, what is not a metric that the trainer logged."""
 
@@ -36,9 +33,7 @@ def main() -> int:
     answers, sys.stdout = sys.stdout, sys.stderr  # W&B may print
     jobs = [Job(**raw) for raw in json.load(sys.stdin)]
     try:
-        api = wandb.Api()
-        if api.viewer is None:
-            raise wandb.errors.AuthenticationError("W&B does not know this key.")
+        api = signed_in()
     except wandb.errors.Error as error:
         answers.write(str(error))
         return REFUSED
@@ -47,6 +42,14 @@ def main() -> int:
     _wandb_sync([one for found in before.values() for one in found])
     json.dump([asdict(_answer(api, job, before[job.key])) for job in jobs], answers)
     return 0
+
+
+def signed_in() -> Any:
+    """The SDK's reader. Raises wandb.errors.Error when W&B does not take the key."""
+    api = wandb.Api()
+    if api.viewer is None:
+        raise wandb.errors.AuthenticationError("W&B does not know this key.")
+    return api
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

@@ -185,18 +185,19 @@ def _failures(rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, s
     for row in rows:
         if row.status in ("succeeded", "running", "pending"):
             continue
-        shows = row.log not in seen and len(seen) < MOST_TAILS
+        log = row.log or ""
+        shows = log not in seen and len(seen) < MOST_TAILS
         told.append(
             {
                 "key": row.key,
                 "name": redact(names[row.key]),
                 "status": row.status,
                 "message": redact(row.message),
-                "log": row.log,
-                "tail": tail(row.log) if shows else "",
+                "log": log,
+                "tail": tail(log) if shows else "",
             }
         )
-        seen.add(row.log)
+        seen.add(log)
     return told
 
 

@@ -26,6 +26,7 @@ from tests.wandb_server import Run, WandbServer, serve_wandb
 pytestmark = pytest.mark.slow
 
 LONG = ("max_steps=24", "~saves_per_epoch", "save_steps=3", "logging_steps=1")
+NOT_IN_WANDB = {"folder", "log", "store", "attempts", "record", "overrides", "message", "reason"}
 READ = """
 import json, sys, wandb
 runs = wandb.Api().runs("axosweep", filters={"group": sys.argv[1]})
@@ -92,9 +93,21 @@ def test_an_offline_sweep_that_is_synced_is_in_wandb_what_it_is_here(axosweep: A
         assert run["summary"]["train_seconds"] > 0
         agree(axosweep.store.folder(StepKind.TRAIN, key).path, run)
 
+    asked = ("compare", "--json")
+    here, there = (json.loads(online.run(*asked, *words).stdout) for words in ((), ("--from", "wandb")))
+    assert [without(row) for row in there["runs"]] == [without(row) for row in here["runs"]]
+    assert all(row[name] is None for row in there["runs"] for name in ("folder", "log", "attempts", "store"))
+    elsewhere = online.run(*asked, "--from", "wandb", sweep, "--store", str(axosweep.folder / "empty"))
+    assert json.loads(elsewhere.stdout) == there, elsewhere.stderr
+
     assert {told["said"] for told in online.json("sync")["runs"]} == {"up to date"}
     assert all(len(run.history) == len(runs[run.settings["run_key"]]["history"]) for run in server.runs().values())
     assert not server.world.unknown
+
+
+def without(row: dict[str, Any]) -> dict[str, Any]:
+    """What docs/compare.md says W&B can tell of a row."""
+    return {name: value for name, value in row.items() if name not in NOT_IN_WANDB}
 
 
 def agree(folder: Path, run: dict[str, Any]) -> None:
