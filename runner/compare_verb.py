@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modal_app.layout import Store
-from runner import compare_pair, compare_wandb, terminal
+from runner import compare_pair, terminal
 from runner.compare import OBJECTIVE, Metric, Row, rows_from
 from runner.compare_groups import Group, groups_over, split_by_held_out
 from runner.compare_select import conditions, in_order, select
@@ -145,6 +145,8 @@ def _from_store(asked: argparse.Namespace) -> _Found:
 
 def _from_wandb(asked: argparse.Namespace) -> _Found:
     """A word that this store does not know is the whole id of a sweep."""
+    from runner import compare_wandb  # late: it brings an HTTP client, and a store does without
+
     known = stores(asked.store)
     if not asked.what and not any(sweep_ids(store) for store in known):
         raise SweepError(f"There is no sweep in {known[0].root}: name one of W&B's by its whole id.")
