@@ -6,6 +6,7 @@ Verbs that compose nothing import neither Hydra nor Modal nor W&B.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ from runner.types import Experiment, Request, RunResult
 EXIT_USER_MISTAKE = 2
 STORE_HELP = "the folder with the results (AXOSWEEP_STORE, else ./out)"
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""What a place that nothing can be kept in says."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,15 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SweepError as error:
         terminal.messages().print(f"axosweep: {error}", markup=False, soft_wrap=True)
         return EXIT_USER_MISTAKE
-    except PermissionError as error:
-        terminal.messages().print(f"axosweep: {error.filename}: permission denied.", markup=False, soft_wrap=True)
-        return EXIT_USER_MISTAKE
     except KeyboardInterrupt:
         sys.stderr.write("axosweep: stopped. The same command continues where this one ended.\n")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left (| head)
         return 0
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        terminal.messages().print(f"axosweep: {where}{error.strerror}.", markup=False, soft_wrap=True)
+        return EXIT_USER_MISTAKE
 
 
 def _dispatch(words: list[str]) -> int:

@@ -75,6 +75,8 @@ def keep(source: Path, identity: str, target: Path) -> None:
     source = source.expanduser().absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
+        # A config of this store names the store's own link: to itself it would lead nowhere.
+        source = source.resolve()
         # Always linked anew: the folder that an older link names may have been edited since.
         beside = target.with_name(f".{target.name}.{os.getpid()}")
         beside.unlink(missing_ok=True)

@@ -172,3 +172,12 @@ def test_a_link_that_leads_back_is_refused(tmp_path: Path, memory: Path) -> None
 def test_what_cannot_be_read_is_told_by_its_name(tmp_path: Path, memory: Path) -> None:
     with pytest.raises(SweepError, match="rows cannot be read: No such file"):
         of(tmp_path / "rows", memory)
+
+
+def test_a_folder_that_a_store_has_linked_can_be_kept_again_under_its_own_name(tmp_path: Path, memory: Path) -> None:
+    """As when a config of that store is the base of the next run."""
+    model = folder(tmp_path / "model", {"w.bin": "1"})
+    identity, target = of(model, memory), tmp_path / "inputs" / "kept"
+    keep(model, identity, target)
+    keep(target, identity, target)
+    assert of(target, memory) == identity
