@@ -206,8 +206,8 @@ def _launched_by_another(
 
 
 def _print_overrides(jobs: Sequence[Job], vocabulary: Vocabulary) -> None:
-    """One job a line, in the form that any Hydra sweeper takes."""
-    for job in jobs:
+    """One job a line, once, in the form that any Hydra sweeper takes."""
+    for job in dict.fromkeys(jobs):
         print(shlex.join(base_spoken(one, vocabulary) for one in job if _describes_run(one, vocabulary)))
 
 

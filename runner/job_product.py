@@ -58,7 +58,7 @@ def _values(override: Override) -> list[str]:
         values = [f"{key}={value}" for value in override.sweep_string_iterator()]
         if not values:
             raise SweepError(f"{override.input_line} matches nothing, so there is nothing to run.")
-        return list(dict.fromkeys(values))
+        return values  # one said twice as well: plan counts it as a duplicate
     if override.is_delete() and override.value() is None:
         return [key]
     return [f"{key}={override.get_value_element_as_str()}"]

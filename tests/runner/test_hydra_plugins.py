@@ -41,7 +41,7 @@ def test_a_sweep_is_the_product_of_its_axes_in_one_launch(ask: Callable[..., Any
     [
         ("lora_r=range(4,7)", [4, 5, 6]),
         ("lora_r=choice(4,8)", [4, 8]),
-        ("lora_r=4,4", [4]),
+        ("lora_r=4,4", [4, 4]),
         ("lora=glob(r*,exclude=[r*4,r*8,r2*,rslora])", [16, 32]),
     ],
 )
