@@ -52,6 +52,23 @@ def test_columns_that_no_row_has_are_named(tmp_path: Path, line: str, kind: str,
         check_rows(dataset(tmp_path / "my.jsonl", line, type=kind))
 
 
+@pytest.mark.parametrize(
+    ("good", "bad", "kind", "says"),
+    [
+        ('{"instruction": "a", "output": ""}', '{"prompt": "a", "completion": "b"}', "alpaca", "prompt, completion"),
+        ('{"instruction": "a", "output": "b"}', '{"instruction": "a", "output": null}', "alpaca", r"output \(null\)"),
+        ('{"text": "a"}', '{"text": null}', "completion", r"reads text, and this row has text \(null\)"),
+        (GOOD, '{"messages": null}', "chat_template", r"messages \(null\)"),
+    ],
+)
+def test_a_row_among_good_ones_that_lacks_what_its_type_reads_is_named(
+    tmp_path: Path, good: str, bad: str, kind: str, says: str
+) -> None:
+    with pytest.raises(SweepError, match=rf"my\.jsonl line 2: .*{says}"):
+        check_rows(dataset(tmp_path / "my.jsonl", good, bad, good, type=kind))
+    assert check_rows(dataset(tmp_path / "good.jsonl", good, good, type=kind)) == 2
+
+
 def test_rows_are_counted_and_counted_again_when_the_file_has_changed(tmp_path: Path) -> None:
     assert check_rows(dataset(tmp_path / "my.jsonl", GOOD, "", GOOD)) == 2
     assert check_rows(dataset(tmp_path / "my.jsonl", GOOD, GOOD, GOOD)) == 3
