@@ -58,7 +58,10 @@ def select(facts: Sequence[RunFacts], wanted: Sequence[Condition]) -> list[RunFa
     known = dict.fromkeys([*OF_A_RUN, *(name for one in facts for name in _names(one))])
     for one in wanted:
         if one.key not in known:
-            raise SweepError(f"--where {one.key}: no run here has that key.{did_you_mean(one.key, known)}")
+            raise SweepError(
+                f"--where {one.key}: no run here has that key.{did_you_mean(one.key, known)} A condition is KEY=VALUE. "
+                f"Keys: {', '.join(dict.fromkeys([*OF_A_RUN, *_differing(facts)]))}, or any other of a run's config."
+            )
     left = [one for one in facts if all(_meets(one, condition) for condition in wanted)]
     if wanted and facts and not left:
         raise SweepError(f"No run is left. {'; '.join(_there_is(facts, one.key) for one in wanted)}.")
@@ -84,6 +87,12 @@ def in_order(rows: Sequence[Row], key: str, *, reverse: bool) -> list[Row]:
 
 def _names(facts: RunFacts) -> Collection[str]:
     return [*facts.config, *_asked(facts)]
+
+
+def _differing(facts: Sequence[RunFacts]) -> list[str]:
+    """The keys that choose anything here."""
+    names = sorted({name for one in facts for name in _names(one)})
+    return [name for name in names if len({repr(_values(one, name)) for one in facts}) > 1]
 
 
 def _asked(facts: RunFacts) -> dict[str, str]:

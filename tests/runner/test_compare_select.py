@@ -58,6 +58,14 @@ def test_a_key_that_no_run_has_is_told_what_was_probably_meant(facts: list[RunFa
         left(facts, "lorar=8")
 
 
+def test_a_key_that_no_run_has_is_told_the_form_and_the_keys_that_there_are(facts: list[RunFacts]) -> None:
+    with pytest.raises(
+        SweepError, match=r"KEY=VALUE\. Keys: key, status, .*, learning_rate, lora, lora_r, or any"
+    ) as told:
+        left(facts, "final<1.7")
+    assert "bf16" not in str(told.value)
+
+
 def test_a_word_that_is_no_condition_is_told_how_one_looks(facts: list[RunFacts]) -> None:
     with pytest.raises(SweepError, match=r"--where lora_r: a condition is KEY=VALUE"):
         left(facts, "lora_r")
