@@ -57,7 +57,10 @@ def show_pair(pair: Pair, console: Console) -> None:
     columns, _ = fitted(columns_of(pair.runs, metric), console.width)
     marks = [(mark, row.key) for mark, row in zip(MARKS, pair.runs, strict=True)]
     console.print()
-    console.print(table(columns, "  ".join(f"{mark} {key}" for mark, key in marks), [row.is_best for row in pair.runs]))
+    console.print(
+        table(columns, "  ".join(f"{mark} {key}" for mark, key in marks), [row.is_best for row in pair.runs]),
+        crop=False,
+    )
     console.print()
     for line in [*_difference_lines(pair, metric), *_config_lines(pair)]:
         console.print(line, markup=False, soft_wrap=True)

@@ -21,6 +21,7 @@ from runner.compare_table import (
     groups_csv,
     markdown,
     rows_csv,
+    shortened,
     status_of,
     table,
     tables_of,
@@ -90,7 +91,7 @@ def _show(made: Comparison, asked: Sequence[Asked], metric: Metric, console: Con
     for number, rows in enumerate(tables, start=1):
         kept, left_out = fitted(columns_of(rows, metric), console.width)
         dropped.update(dict.fromkeys(left_out))
-        console.print(table(kept, title_of(made, rows, number, len(tables)), [row.is_best for row in rows]))
+        console.print(table(kept, title_of(made, rows, number, len(tables)), [row.is_best for row in rows]), crop=False)
     _show_groups(made, metric, console)
     if dropped:
         console.print(f"No room for {escape(', '.join(dropped))}: --json, --csv and a wider terminal have all.")
@@ -115,7 +116,8 @@ def _show_groups(made: Comparison, metric: Metric, console: Console) -> None:
         which = f"; {title_of(made, groups, number, len(tables))}" if len(tables) > 1 else ""
         title = f"Mean over {', '.join(made.over)}{which}"
         console.print()
-        console.print(table(group_columns(groups, metric), title, [one.is_best for one in groups]))
+        columns = shortened(group_columns(groups, metric), console.width)
+        console.print(table(columns, title, [one.is_best for one in groups]), crop=False)
 
 
 def _group_tables(groups: Sequence[Group]) -> list[list[Group]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from typing import Any
 
+from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -30,6 +31,8 @@ STATUS_COLOURS = {
 }
 GAP = 2
 """Columns of a terminal between two of a table."""
+WIDE, LEAST = 24, 6
+"""A longer value is shortened to WIDE before a column is dropped for it, and to LEAST once no more can be dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,12 @@ class Column:
     drop: int = 0
     """What is dropped first where there is no room has the largest; 0 stays."""
     left: bool = False
+    shrinks: bool = False
+    """Whether its values may be shortened: never those that are typed again, numbers, or how a run stands."""
 
     @property
     def width(self) -> int:
-        return max(len(self.heading), *(len(cell) for cell in self.cells)) if self.cells else len(self.heading)
+        return max(cell_len(text) for text in (self.heading, *self.cells))
 
 
 def tables_of(rows: Sequence[Row]) -> list[list[Row]]:
@@ -55,7 +60,12 @@ def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     params = [
         # The later, the less telling: runner.params orders them.
-        Column(name, tuple(show_value(row.params.get(name)) for row in rows), drop=3 + index if index > 2 else 0)
+        Column(
+            name,
+            tuple(show_value(row.params.get(name)) for row in rows),
+            drop=3 + index if index > 2 else 0,
+            shrinks=True,
+        )
         for index, name in enumerate(names)
     ]
     several = len({sweep for row in rows for sweep in row.sweeps}) > 1
@@ -85,7 +95,7 @@ def group_columns(groups: Sequence[Group], metric: Metric) -> list[Column]:
     names = list(dict.fromkeys(name for group in groups for name in group.params))
     return [
         Column("", tuple("*" if one.is_best else "" for one in groups), left=True),
-        *(Column(name, tuple(show_value(one.params.get(name)) for one in groups)) for name in names),
+        *(Column(name, tuple(show_value(one.params.get(name)) for one in groups), shrinks=True) for name in names),
         Column(f"mean {heading_of(metric)}", tuple(_number(one.mean, "{:.4f}") for one in groups)),
         Column("sd", tuple(_number(one.sd, "{:.4f}") for one in groups)),
         Column("n", tuple(f"{one.n}/{len(one.runs)}" if one.n < len(one.runs) else str(one.n) for one in groups)),
@@ -99,21 +109,39 @@ def group_columns(groups: Sequence[Group], metric: Metric) -> list[Column]:
 
 
 def fitted(columns: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
-    """What fits into so many columns of a terminal, and the headings of what does not."""
+    """What fits into so many columns of a terminal, and the headings of what does not.
+
+    Wide values are shortened; where not even that is enough, the table is wider than asked.
+    """
     kept, dropped = list(columns), list[str]()
-    while _width(kept) > width and any(one.drop for one in kept):
+    while _width(shortened(kept, width, WIDE)) > width and any(one.drop for one in kept):
         worst = max(kept, key=lambda one: one.drop)
         kept.remove(worst)
         dropped.append(worst.heading)
-    return kept, dropped
+    return shortened(kept, width), dropped
+
+
+def shortened(columns: Sequence[Column], width: int, least: int = LEAST) -> list[Column]:
+    """The same columns, the widest of those that shrink made less wide until all fit or none is wider than `least`."""
+    widths = [one.width for one in columns]
+    free = [place for place, one in enumerate(columns) if one.shrinks]
+    over = sum(widths) + GAP * (len(columns) - 1) - width
+    while over > 0 and free and max(widths[place] for place in free) > least:
+        widths[max(free, key=lambda place: widths[place])] -= 1
+        over -= 1
+    return [
+        one if one.width <= room else
+        replace(one, heading=_start(one.heading, room), cells=tuple(_end(cell, room) for cell in one.cells))
+        for one, room in zip(columns, widths, strict=True)
+    ]  # fmt: skip
 
 
 def table(columns: Sequence[Column], title: str, bold: Sequence[bool]) -> Table:
+    """As wide as its columns, whatever the terminal: rich would take from every column, the mark of the best first."""
     made = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
-    whole = ("run", "status", "sweep")  # what is there to be typed or read to its end is never cut
+    made.width = _width(columns)
     for one in columns:
-        least = one.width if one.heading in whole else 1
-        made.add_column(escape(one.heading), justify="left" if one.left else "right", min_width=least, no_wrap=True)
+        made.add_column(escape(one.heading), justify="left" if one.left else "right", width=one.width, no_wrap=True)
     for number, is_best in enumerate(bold):
         made.add_row(
             *(
@@ -179,6 +207,19 @@ def _column(
 
 def _width(columns: Sequence[Column]) -> int:
     return sum(one.width for one in columns) + GAP * (len(columns) - 1)
+
+
+def _start(text: str, room: int) -> str:
+    return text if cell_len(text) <= room else f"{text[: room - 1]}…"
+
+
+def _end(text: str, room: int) -> str:
+    """The end of a model's name or of a path tells most."""
+    if cell_len(text) <= room:
+        return text
+    while cell_len(text) > room - 1:
+        text = text[1:]
+    return f"…{text}"
 
 
 def _csv(lines: Iterable[Iterable[Any]]) -> str:

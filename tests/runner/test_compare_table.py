@@ -53,6 +53,24 @@ def test_a_terminals_width_is_kept_and_the_less_telling_columns_go_first(store: 
     assert told.startswith("No room for first, seconds, best, steps, parameter_5")
 
 
+def test_wide_values_are_shortened_and_neither_the_mark_nor_the_status_nor_a_number_is(store: Store) -> None:
+    models = [f"a-publisher-with-a-long-name/a-model-of-{'very-' * 9}many-parameters-{size}B" for size in (1, 8)]
+    rows = swept(store, [run({"base_model": model, "dataset": model * 2, "lora_r": 8}) for model in models])
+    lines = on_a_terminal(store, rows, 80).splitlines()
+    heading = next(line for line in lines if "eval loss" in line)
+    winner, other = (next(line for line in lines if row.key in line) for row in rows)
+    assert winner.startswith(f"*  {rows[0].key}")
+    assert all(line.rstrip().endswith("succeeded") and len(line.rstrip()) <= 80 for line in (winner, other))
+    assert ("2.0000" in winner, "2.1000" in other) == (True, True)
+    assert ("1B  " in winner, "8B  " in other, "base_model" in heading) == (True, True, True)
+
+
+def test_a_terminal_that_is_too_narrow_for_anything_still_has_the_mark_and_the_status(store: Store) -> None:
+    text = on_a_terminal(store, swept(store, wide()), 30)
+    winner = next(line for line in text.splitlines() if line.startswith("* "))
+    assert winner.rstrip().endswith("succeeded")
+
+
 def test_a_wide_terminal_has_every_column_and_says_nothing_of_room(store: Store) -> None:
     text = on_a_terminal(store, swept(store, wide()), 200)
     assert "No room" not in text
