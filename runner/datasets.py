@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
 from modal_app.layout import SAMPLES, Store
 from modal_app.state import observe
 from modal_app.step import StepKind
 from runner import terminal
+from runner.compare_table import Column, fitted, table
 from runner.errors import SweepError, did_you_mean
 from runner.print_json import print_json
 from runner.standing import status_word
@@ -29,7 +29,7 @@ def show(store: Store, asked: str | None, *, as_json: bool) -> None:
         if as_json:
             print_json([{"key": key, **manifest} for key, manifest in manifests.items()])
         else:
-            terminal.results().print(_table(store, manifests))
+            _show_list(store, manifests)
         return
     key = _find(asked, list(manifests), store)
     samples = _samples(store, key)
@@ -56,24 +56,34 @@ def _find(asked: str, keys: Sequence[str], store: Store) -> str:
     )
 
 
-def _table(store: Store, manifests: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    columns = {
-        "train rows": "rows",
-        "eval rows": "eval_rows",
-        "tokens": "tokens",
-        "trained on": "trained_tokens",
-        "dropped": "dropped_rows",
-        "eval in train": "eval_rows_in_training",
-        "seconds": "seconds",
-    }
-    for heading in ("data", "status", *columns, "held-out rows"):
-        table.add_column(heading, justify="right" if heading in columns else "left")
-    for key, manifest in manifests.items():
-        status = status_word(observe(store, StepKind.PREPROCESS, key))
-        cells = [_cell(manifest.get(name)) for name in columns.values()]
-        table.add_row(key, status, *cells, str(manifest.get("eval_fingerprint") or "")[:8])
-    return table
+def _show_list(store: Store, manifests: Mapping[str, Mapping[str, Any]]) -> None:
+    console = terminal.results()
+    kept, dropped = fitted(_columns(store, manifests), console.width)
+    console.print(table(kept, "", [False] * len(manifests)), crop=False)
+    if dropped:
+        console.print(f"No room for {', '.join(dropped)}: --json and a wider terminal have all.", soft_wrap=True)
+
+
+def _columns(store: Store, manifests: Mapping[str, Mapping[str, Any]]) -> list[Column]:
+    """The key and the status stay: the key is what the next command takes."""
+
+    def told(heading: str, name: str, drop: int) -> Column:
+        return Column(heading, tuple(_cell(one.get(name)) for one in manifests.values()), drop)
+
+    status = tuple(status_word(observe(store, StepKind.PREPROCESS, key)) for key in manifests)
+    held_out = tuple(str(one.get("eval_fingerprint") or "")[:8] for one in manifests.values())
+    return [
+        Column("data", tuple(manifests), left=True),
+        Column("status", status, left=True),
+        told("train rows", "rows", 1),
+        told("eval rows", "eval_rows", 2),
+        told("tokens", "tokens", 6),
+        told("trained on", "trained_tokens", 3),
+        told("dropped", "dropped_rows", 4),
+        told("eval in train", "eval_rows_in_training", 5),
+        told("seconds", "seconds", 8),
+        Column("held-out rows", held_out, 7, left=True),
+    ]
 
 
 def _cell(value: object) -> str:

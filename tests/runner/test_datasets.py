@@ -6,7 +6,7 @@ import pytest
 
 from modal_app.layout import Store
 from modal_app.step import OutcomeStatus, StepKind
-from runner import datasets
+from runner import datasets, terminal
 from runner.errors import SweepError
 from tests.runner.builders import finish
 
@@ -55,6 +55,19 @@ def test_the_list_shows_each_dataset_once_the_newest_first(store: Store, capsys:
 def test_a_dataset_that_failed_is_listed_as_such(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     finish(store, StepKind.PREPROCESS, "aaaa", OutcomeStatus.FAILED)
     assert shown(store, None, capsys).splitlines()[1].split() == ["aaaa", "failed"]
+
+
+def test_a_narrow_terminal_has_every_key_whole_and_is_told_what_it_lacks(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "0123456789abcdef"
+    prepared(store, key, trained_tokens=45678, seconds=1.5)
+    monkeypatch.setattr(terminal, "PIPE_WIDTH", 80)
+    heading, row, told = shown(store, None, capsys).splitlines()
+    assert row.split()[:2] == [key, "succeeded"]
+    assert max(len(heading.rstrip()), len(row.rstrip())) <= 80
+    assert "…" not in heading + row
+    assert told.startswith("No room for seconds, held-out rows")
 
 
 def test_a_store_without_datasets_lists_none(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
