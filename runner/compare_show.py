@@ -111,7 +111,7 @@ def _show(made: Comparison, asked: Sequence[Asked], metric: Metric, console: Con
 
 
 def _show_groups(made: Comparison, metric: Metric, console: Console) -> None:
-    tables = _group_tables(made.groups)
+    tables = _mean_tables(made.groups)
     for number, groups in enumerate(tables, start=1):
         which = f"; {title_of(made, groups, number, len(tables))}" if len(tables) > 1 else ""
         title = f"Mean over {', '.join(made.over)}{which}"
@@ -120,7 +120,10 @@ def _show_groups(made: Comparison, metric: Metric, console: Console) -> None:
         console.print(table(columns, title, [one.is_best for one in groups]), crop=False)
 
 
-def _group_tables(groups: Sequence[Group]) -> list[list[Group]]:
+def _mean_tables(groups: Sequence[Group]) -> list[list[Group]]:
+    """One for each eval fingerprint; none where held-out rows keep every run apart: a note says that."""
+    if all(len(one.runs) == 1 for one in groups):
+        return []
     found: dict[str | None, list[Group]] = {}
     for one in groups:
         found.setdefault(one.eval_fingerprint, []).append(one)
@@ -145,7 +148,7 @@ def _show_best(made: Comparison, tables: int, console: Console) -> None:
 
 def _markdown(made: Comparison, metric: Metric) -> str:
     if made.over:
-        groups = _group_tables(made.groups)
+        groups = _mean_tables(made.groups)
         parts = [
             f"**{title_of(made, ones, number, len(groups))}**\n\n{markdown(group_columns(ones, metric))}"
             for number, ones in enumerate(groups, start=1)

@@ -120,7 +120,11 @@ def test_seeds_with_other_held_out_rows_are_told_to_keep_them(store: Store, caps
         finish_run(store, one, {9: 1.0}, eval_fingerprint=fingerprint)
     open_sweep(store, runs)
     assert main(["compare", "--store", str(store.root), "--over", "seed"]) == 0
-    assert "data.seed=N keeps them the same for every seed." in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "data.seed=N keeps them the same for every seed." in text
+    assert "Mean over" not in text
+    assert main(["compare", "--store", str(store.root), "--over", "seed", "--md"]) == 0
+    assert "mean eval loss" not in capsys.readouterr().out
     assert "data.seed=N" in rows(store, capsys, "--over", "seed")["notes"][0]
 
 
