@@ -9,6 +9,8 @@ import modal.exception
 
 from runner.errors import SweepError
 
+TOKEN = "`modal token new`"
+
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
@@ -16,6 +18,8 @@ def explained() -> Iterator[None]:
     try:
         yield
     except modal.exception.AuthError as error:
-        raise SweepError(f"Modal did not let us in ({error}). Run `modal token new`.") from error
+        said = str(error).rstrip(".")
+        way_out = "" if TOKEN in said else f" Run {TOKEN}."  # of a missing token the client says it itself
+        raise SweepError(f"Modal did not let us in: {said}.{way_out}") from error
     except modal.exception.ConnectionError as error:
         raise SweepError(f"Modal cannot be reached ({error}). What was submitted goes on there.") from error
