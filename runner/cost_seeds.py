@@ -62,7 +62,8 @@ def seed_speed(shape: Shape, facts: ModelFacts | None, micro_tokens: float) -> t
     """Tokens a second of one card, and the source; or a sentence why there is none."""
     most = peak(shape.gpu)
     if most is None:
-        return "nothing like it has been trained on this CPU yet, and no published speed holds for it"
+        cpu = "Modal's CPU" if shape.place == "modal" else "this CPU"
+        return f"nothing like it has been trained on {cpu} yet, and no published speed holds for it"
     if facts is None:
         return "nothing is known of this base_model's shape, and nothing like it has been trained here"
     share, source = share_of_peak(shape, micro_tokens)
