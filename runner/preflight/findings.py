@@ -67,6 +67,8 @@ def shown(value: Any) -> str:
             return str(value).lower()
         case None:
             return "null"
+        case "":
+            return "''"  # or nobody would see that there is one
         case Mapping():
             return "{" + ", ".join(f"{key}: {shown(one)}" for key, one in value.items()) + "}"
         case list() | tuple():

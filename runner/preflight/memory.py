@@ -14,7 +14,7 @@ from runner.memory import Estimate, Verdict, estimate
 from runner.memory_ladder import Asked, Ways, ways_out
 from runner.memory_words import told, where
 from runner.model_facts import facts_of
-from runner.preflight.findings import Finding, gate, warning
+from runner.preflight.findings import Finding, Severity
 from runner.types import Experiment, ModelFacts
 
 Config = Mapping[str, Any]
@@ -36,8 +36,8 @@ def memory_findings(experiment: Experiment, longest_row: int | None = None) -> I
     """WON'T FIT stops a launch unless forced; UNSURE is told."""
     for one, ways in _weighed(*_question(experiment, longest_row)):
         if one.verdict in (Verdict.WONT_FIT, Verdict.UNSURE):
-            say = gate if one.verdict is Verdict.WONT_FIT else warning
-            yield say("gpu", "", f"On {where(one)} {told(one)}.", _way_out(one, ways))
+            severity = Severity.GATE if one.verdict is Verdict.WONT_FIT else Severity.WARNING
+            yield Finding(severity, "gpu", "", f"On {where(one)} {told(one)}.", _way_out(one, ways))
 
 
 def memory_lines(estimates: Sequence[Sequence[Estimate]], names: Sequence[str]) -> list[str]:

@@ -51,7 +51,8 @@ def _types(node: Mapping[str, Any], fields: Fields, before: str) -> Iterator[Fin
             continue
         key = f"{before}{name}"
         if expected := _wrong(value, field):
-            yield error(key, value, f"expected {expected}")
+            way_out = f"Write {key}=null to leave it unset." if value == "" else ""
+            yield error(key, value, f"expected {expected}", way_out)
         elif field.models:
             entries = [(key, value)] if isinstance(value, Mapping) else _entries(key, value)
             for at, entry in entries:

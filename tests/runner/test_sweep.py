@@ -85,6 +85,12 @@ def test_a_mistake_is_told_without_a_trainer(
 
 
 @pytest.mark.usefixtures("trainer")
+def test_an_empty_value_is_told_with_its_key(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("lora_r=") == 2
+    assert "- lora_r='': expected int. Write lora_r=null" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("trainer")
 def test_a_plan_tells_what_axolotl_remarks_and_refuses_what_it_refuses(
     main: Main, capsys: pytest.CaptureFixture[str]
 ) -> None:
