@@ -9,7 +9,7 @@ from dataclasses import replace
 from modal_app.step import Share
 from runner.cost_plan import PlanCost, RunCost
 from runner.cost_predict import BOOT_MODAL
-from runner.cost_words import spread
+from runner.cost_types import Range
 from runner.costs import money
 from runner.errors import SweepError
 from runner.types import ExecutorChoice, Plan, PlannedRun, Request
@@ -29,20 +29,26 @@ def refuse_senseless(choice: ExecutorChoice, request: Request) -> None:
 
 def refuse_above(cost: PlanCost, request: Request) -> None:
     """Raises SweepError where the upper end of the estimate is above the budget, unless forced."""
+    if reason := above(cost, request):
+        raise SweepError(reason)
+
+
+def above(cost: PlanCost, request: Request) -> str:
+    """Why the budget refuses this; empty when it does not."""
     budget, dollars = request.budget, cost.dollars
     if budget is None or request.force:
-        return
+        return ""
     if cost.preparing is not None and cost.preparing.high >= budget:
-        raise SweepError(
+        return (
             f"budget={budget:g}: preparing the data alone may take {money(cost.preparing.high)} of it, so nothing was "
             "started. Raise it; --force launches all the same."
         )
     if dollars is not None and dollars.high > budget:
-        raise SweepError(
-            f"budget={budget:g}: this may cost {money(dollars.high)} ({spread(dollars, money)}), so nothing was "
-            "started. Ask for fewer or shorter runs, or raise it; --force launches all the same, and stops each run "
-            "when its share is spent."
+        return (
+            f"budget={budget:g}: this may cost {_at_most(dollars)}, so nothing was started. Ask for fewer or shorter "
+            "runs, or raise it; --force launches all the same, and stops each run when its share is spent."
         )
+    return ""
 
 
 def with_shares(plan: Plan, cost: PlanCost, request: Request) -> Plan:
@@ -79,7 +85,7 @@ def confirm(cost: PlanCost, request: Request, *, on_terminal: bool, ask: Callabl
     dollars = cost.dollars
     if request.confirmed or request.confirm_above is None or dollars is None or dollars.high <= request.confirm_above:
         return
-    told = f"This may cost {money(dollars.high)} ({spread(dollars, money)})"
+    told = f"This may cost {_at_most(dollars)}"
     if not on_terminal:
         raise SweepError(
             f"{told}, more than confirm_above={request.confirm_above:g}, and nobody is here to be asked: add --yes."
@@ -92,6 +98,11 @@ def confirm(cost: PlanCost, request: Request, *, on_terminal: bool, ask: Callabl
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):
         raise SweepError("Nothing was started.")
+
+
+def _at_most(dollars: Range) -> str:
+    low, likely, high = (money(one) for one in (dollars.low, dollars.likely, dollars.high))
+    return high if low == high else f"{high} (likely {likely}, from {low})"
 
 
 def _split(dollars: float, cost: PlanCost) -> list[float]:

@@ -80,11 +80,11 @@ def command(arguments: Sequence[str]) -> str:
     return shlex.join(["axosweep", *(word for word in arguments if word not in ASKED_OF_PLAN)])
 
 
-def lines(plan: Plan, store: Store, arguments: Sequence[str]) -> list[str]:
-    """For people."""
+def lines(plan: Plan, store: Store, arguments: Sequence[str], *, ready: bool = True) -> list[str]:
+    """For people. `ready`: nothing would refuse a launch, so that its command is worth giving."""
     said = [f"data {one.key}: {_dataset(one)}" for one in datasets(plan, store)]
     said += [f"model {one.name}: {_model(one)}" for one in models(plan)]
-    return [*said, f"Run it: {command(arguments)}"] if plan.pending else said
+    return [*said, f"Run it: {command(arguments)}"] if plan.pending and ready else said
 
 
 def _dataset(one: DatasetFacts) -> str:

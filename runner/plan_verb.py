@@ -22,14 +22,20 @@ class Beyond:
     json: Mapping[str, Any]
 
 
-def beyond(plan: Plan, store: Store, request: Request, *, trainer: str, arguments: Sequence[str]) -> Beyond:
-    """`trainer`: the hash of what would train. `arguments`: the command line.
+def beyond(
+    plan: Plan, store: Store, request: Request, *, trainer: str, arguments: Sequence[str], ready: bool
+) -> Beyond:
+    """`trainer`: the hash of what would train. `arguments`: the command line. `ready`: nothing would refuse a launch.
 
     Raises SweepError for a sweep that is not there, before any file is written, and for files that are in the way.
     """
     diff = plan_diff(plan, stores(request.store), request.diff, trainer=trainer) if request.diff else None
     written = write_configs(plan, request.write) if request.write else []
-    said = [*(diff_lines(diff) if diff else ()), *_written(written), *plan_page.lines(plan, store, arguments)]
+    said = [
+        *(diff_lines(diff) if diff else ()),
+        *_written(written),
+        *plan_page.lines(plan, store, arguments, ready=ready),
+    ]
     return Beyond(tuple(said), {**plan_page.as_json(plan, store, arguments), **_json(diff, written)})
 
 

@@ -14,7 +14,7 @@ from modal_app.step import StepKind, write_atomically
 from runner import checkout, report, terminal, trainer_environment
 from runner.compare import Row, compare_sweep
 from runner.content import ContentHashes, keep
-from runner.cost_budget import bound_line, confirm, refuse_above, refuse_senseless, with_shares
+from runner.cost_budget import above, bound_line, confirm, refuse_above, refuse_senseless, with_shares
 from runner.cost_plan import PlanCost, plan_cost
 from runner.cost_words import cost_json, cost_lines
 from runner.errors import SweepError
@@ -33,6 +33,7 @@ from runner.types import Action, ExecutorChoice, Experiment, Gpu, InputKind, Pla
 from runner.wiring import (
     executor_for,
     fresh_validator,
+    not_here,
     one_executor,
     pools_of,
     rates_of,
@@ -77,8 +78,9 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
         report.show_plan(plan, store, as_json=False, console=console)
     if request.action is Action.PLAN:
         asked = _asked(preflight, plan, fresh_validator())
-        more = beyond(plan, store, request, trainer=_trainer(choice), arguments=sys.argv[1:])
-        cost = _cost(plan, store, choice, request, ask=False)
+        cost, missing = _cost(plan, store, choice, request, ask=False), not_here(choice, plan)
+        ready = not (preflight.blocked or plan.unresolved or missing or above(cost, request))
+        more = beyond(plan, store, request, trainer=_trainer(choice), arguments=sys.argv[1:], ready=ready)
         if as_json:
             said = {**more.json, "cost": cost_json(cost), "preflight": preflight.as_json(schema_asked=asked)}
             report.show_plan(plan, store, as_json=True, beyond=said)
@@ -86,6 +88,8 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
             preflight.show_rest(console)
             for line in (*preflight.memory_lines(), *_cost_lines(cost, plan, request), *more.lines):
                 console.print(line, markup=False, soft_wrap=True)
+        if missing:
+            terminal.messages().print(f"note: {missing}", markup=False, soft_wrap=True, style="yellow")
         preflight.refuse_blocked()  # after all that is worth knowing of it
         refuse_above(cost, request)
         return []

@@ -18,7 +18,7 @@ from runner import tracking, trainer_environment
 from runner.cost_plan import THIS_MACHINE, Pool
 from runner.costs import planned_rates
 from runner.errors import SweepError
-from runner.executors.local import LocalExecutor, machine_slots
+from runner.executors.local import LocalExecutor, machine_slots, missing_cards
 from runner.executors.modal_gpus import placements
 from runner.executors.validator import FreshValidator
 from runner.executors.workers import FreshWorkers, WarmWorkers, Workers
@@ -51,6 +51,11 @@ def refuse_unplaceable(choice: ExecutorChoice, plan: Plan) -> None:
     if choice.type == "modal":
         placements(plan, choice)
         _refuse_two_revisions(Deployment.of(choice.modal or {}, gpu_lists=(), kernels=_kernels(plan)).kernels)
+
+
+def not_here(choice: ExecutorChoice, plan: Plan) -> str:
+    """Why a launch from this machine would be refused, though another machine may do; empty when nothing is missing."""
+    return missing_cards(plan) if choice.type == "local" else ""
 
 
 def executor_for(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> Executor:

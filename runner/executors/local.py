@@ -251,12 +251,24 @@ def machine_slots(device: Device, processes: int, parallel: int | None) -> Slots
     if device is Device.CPU:
         return Slots(device, os.cpu_count() or 1, parallel)
     cards = _gpu_count()
-    if cards < processes:
-        raise SweepError(
-            f"executor=local needs {processes} NVIDIA GPU(s) for this and the machine has {cards}."
-            " Use gpu=cpu with model=tiny to try it here."
-        )
+    if missing := _too_few(cards, processes):
+        raise SweepError(missing)
     return Slots(device, cards, parallel)
+
+
+def missing_cards(plan: Plan) -> str:
+    """Why this machine's cards are not enough for what is not done; empty when they are."""
+    processes = [one.step.processes for one in plan.pending if one.step.device is Device.CUDA]
+    return _too_few(_gpu_count(), max(processes)) if processes else ""
+
+
+def _too_few(cards: int, processes: int) -> str:
+    if cards >= processes:
+        return ""
+    return (
+        f"executor=local needs {processes} NVIDIA GPU(s) for this and the machine has {cards}. Use executor=modal to "
+        "rent them, or gpu=cpu with model=tiny to try it here."
+    )
 
 
 def _needed(plan: Plan) -> Iterator[Step]:

@@ -30,7 +30,9 @@ def request(**words: Any) -> Request:
 
 def test_what_may_cost_more_than_the_budget_is_refused_unless_forced() -> None:
     refuse_above(cost(6.0, 3.0, preparing=1.0), request(budget=10.0))
-    with pytest.raises(SweepError, match=r"budget=9.9: this may cost \$10.00 .*--force"):
+    with pytest.raises(
+        SweepError, match=r"budget=9.9: this may cost \$10.00 \(likely \$5.50, from \$4.00\), so .*--force"
+    ):
         refuse_above(cost(6.0, 3.0, preparing=1.0), request(budget=9.9))
     refuse_above(cost(6.0, 3.0, preparing=1.0), request(budget=9.9, force=True))
     refuse_above(cost(6.0), request())

@@ -33,6 +33,33 @@ def test_a_plan_ends_in_the_command_that_runs_it(capsys: pytest.CaptureFixture[s
     assert shlex.split(last)[3:] == [*GRID, "name=a b"]
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("gpu=t4", "model=llama3_1_8b", f"revision_of_model={'a' * 40}"), "WON'T FIT"),
+        (("gpu=h100", "budget=0.0001"), "budget=0.0001: preparing"),
+        (("gpu=h100", "budget=0.05"), "budget=0.05: this may cost"),
+    ],
+)
+def test_a_plan_that_is_refused_gives_no_command(
+    words: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["plan", "executor=modal", *words]) == 2
+    told = capsys.readouterr()
+    assert says in told.err
+    assert "unresolved" not in told.out
+    assert "in all" in told.out
+    assert "Run it" not in told.out
+
+
+def test_a_plan_for_cards_that_are_not_here_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "gpu=h100", "gpu.count=8"]) == 0
+    told = capsys.readouterr()
+    assert "note: executor=local needs 8 NVIDIA GPU(s)" in told.err
+    assert told.err.index("executor=modal") < told.err.index("gpu=cpu")
+    assert "Run it" not in told.out
+
+
 def test_a_plan_as_json_holds_all_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", *GRID, "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)
