@@ -45,8 +45,8 @@ from runner.wiring import (
 STARTING = "Starting Axolotl; its imports take some seconds."
 ASKING = "Asking Axolotl's own schema; its imports take some seconds."
 NOT_ASKED = (
-    "Axolotl's own schema was not asked: there is no current trainer environment here (axosweep setup). What it "
-    "refuses would fail when its dataset is prepared."
+    "Axolotl's own schema was not asked: there is no current trainer environment here (axosweep setup builds it). What "
+    "it refuses would fail when its dataset is prepared."
 )
 
 
@@ -77,21 +77,7 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     if not as_json:
         report.show_plan(plan, store, as_json=False, console=console)
     if request.action is Action.PLAN:
-        asked = _asked(preflight, plan, fresh_validator())
-        cost, missing = _cost(plan, store, choice, request, ask=False), not_here(choice, plan)
-        ready = not (preflight.blocked or plan.unresolved or missing or above(cost, request))
-        more = beyond(plan, store, request, trainer=_trainer(choice), arguments=sys.argv[1:], ready=ready)
-        if as_json:
-            said = {**more.json, "cost": cost_json(cost), "preflight": preflight.as_json(schema_asked=asked)}
-            report.show_plan(plan, store, as_json=True, beyond=said)
-        else:
-            preflight.show_rest(console)
-            for line in (*preflight.memory_lines(), *_cost_lines(cost, plan, request), *more.lines):
-                console.print(line, markup=False, soft_wrap=True)
-        if missing:
-            terminal.messages().print(f"note: {missing}", markup=False, soft_wrap=True, style="yellow")
-        preflight.refuse_blocked()  # after all that is worth knowing of it
-        refuse_above(cost, request)
+        _tell_plan(plan, store, choice, preflight, request)
         return []
     _refuse_unresolved(plan)
     if plan.pending and preflight.blocked:
@@ -104,6 +90,26 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     report.show_rows(rows, store, plan.sweep, as_json=request.json)
     console.print(leave_report(store, plan.sweep), markup=False, soft_wrap=True)
     return _results(runs, rows)
+
+
+def _tell_plan(plan: Plan, store: Store, choice: ExecutorChoice, preflight: Preflight, request: Request) -> None:
+    """All that is known of a plan, then SweepError with what keeps it from starting."""
+    asked = _asked(preflight, plan, fresh_validator())
+    cost, missing = _cost(plan, store, choice, request, ask=False), not_here(choice, plan)
+    ready = not (preflight.blocked or plan.unresolved or missing or above(cost, request))
+    more = beyond(plan, store, request, trainer=_trainer(choice), arguments=sys.argv[1:], ready=ready)
+    if request.json:
+        said = {**more.json, "cost": cost_json(cost), "preflight": preflight.as_json(schema_asked=asked)}
+        report.show_plan(plan, store, as_json=True, beyond=said)
+    else:
+        console = terminal.results()
+        preflight.show_rest(console)
+        for line in (*preflight.memory_lines(), *_cost_lines(cost, plan, request), *more.lines):
+            console.print(line, markup=False, soft_wrap=True)
+    if missing:
+        terminal.messages().print(f"note: {missing}", markup=False, soft_wrap=True, style="yellow")
+    preflight.refuse_blocked()  # after all that is worth knowing of it
+    refuse_above(cost, request)
 
 
 def _identified(experiment: Experiment, hashes: ContentHashes) -> Run:
@@ -169,7 +175,8 @@ def _execute(plan: Plan, store: Store, choice: ExecutorChoice, preflight: Prefli
     ledger = Ledger(store, plan.sweep)
     at_home = choice.type == "local"
     if not at_home:  # before anything is asked of anybody else
-        _asked(preflight, plan, fresh_validator())
+        if not _asked(preflight, plan, fresh_validator()) and not request.force:
+            raise SweepError("Nothing was started. --force sends the sweep without Axolotl's word on it.")
         preflight.refuse_blocked()
         plan = _affordable(plan, store, choice, request)
     executor = executor_for(choice, plan, store, ledger)

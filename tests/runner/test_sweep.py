@@ -84,6 +84,17 @@ def test_a_mistake_is_told_without_a_trainer(
     assert "lora_dropout=2: expected" in capsys.readouterr().err
 
 
+def test_nothing_is_sent_to_modal_before_axolotl_was_asked(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("MODAL_SERVER_URL", "http://127.0.0.1:9")  # nobody there: asking it would take a minute
+    assert main("executor=modal") == 2
+    assert "axosweep setup builds it" in (told := capsys.readouterr().err)
+    assert "--force sends the sweep without Axolotl's word" in told
+    assert not list((tmp_path / "store").glob("**/sweeps/*"))
+
+
 @pytest.mark.usefixtures("trainer")
 def test_an_empty_value_is_told_with_its_key(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
     assert main("lora_r=") == 2
