@@ -17,6 +17,7 @@ import modal.exception
 
 from modal_app.claims import is_live, last_claim
 from modal_app.layout import SEEN, Store
+from modal_app.remote import TICK_S
 from modal_app.state import REMOTE, Phase, observe
 from modal_app.step import OutcomeStatus, StepKind, write_atomically
 from runner.executors.modal_copies import Copies
@@ -25,6 +26,7 @@ from runner.ledger import Event, Ledger, Record
 from runner.standing import unbegun
 
 POLL_S = 2.0
+POLL_PER_STEP_S = 0.2
 """Between two looks, if the first took no longer itself: many runs are asked after less often."""
 AT_A_TIME = 8
 """Questions to Modal at the same time, while it is looked at."""
@@ -155,10 +157,12 @@ class ModalMirror:
 
 def follow(mirror: ModalMirror, steps: Sequence[MirroredStep], ledger: Ledger, watch: Callable[[], None]) -> None:
     """Look until everything has ended, calling `watch` after each look."""
+    # A look asks Modal several things of each step, and containers have news every ten seconds.
+    pause = min(max(POLL_S, POLL_PER_STEP_S * len(steps)), TICK_S)
     began = time.monotonic()
     while not look_once(mirror, steps, ledger):
         watch()
-        time.sleep(max(POLL_S, time.monotonic() - began))
+        time.sleep(max(pause, time.monotonic() - began))
         began = time.monotonic()
     watch()
 
