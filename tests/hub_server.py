@@ -46,6 +46,10 @@ class Hub:
     """Files whose bytes were sent, by their names alone."""
     asked: Counter[str] = field(default_factory=Counter)
     """Files whose bytes were sent, by repository and path: `models/owner/name/config.json`."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """How often a request is still answered 503, by the last part of its path: a file's name, a tree's commit."""
+    refused: Counter[tuple[int, str]] = field(default_factory=Counter)
+    """Answers that gave nothing, by their status and path."""
 
     def add(
         self, name: str, folder: Path, *, kind: Kind = "models", commit: str = COMMIT, branches: tuple[str, ...] = ()
@@ -82,6 +86,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, with_body: bool) -> None:
         path = unquote(self.path.split("?")[0])
+        last = path.rpartition("/")[2]
+        if self.hub.failures[last] > 0:
+            self.hub.failures[last] -= 1
+            self._refuse("", status=503)
+            return
         if path.startswith("/api/organizations/"):
             who = path.split("/")[3]
             overview = {"name": who, "fullname": who, "avatarUrl": "", "trustedKernelPublisher": self.hub.trusted}
@@ -123,8 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
             body = repository.files()[path].read_bytes()
             self._send(body, "application/octet-stream", with_body, repository.commit)
 
-    def _refuse(self, code: str, commit: str = "") -> None:
-        self.send_response(404)
+    def _refuse(self, code: str, commit: str = "", status: int = 404) -> None:
+        self.hub.refused[status, unquote(self.path.split("?")[0])] += 1
+        self.send_response(status)
         self.send_header("X-Error-Code", code)
         if commit:
             self.send_header("X-Repo-Commit", commit)

@@ -116,13 +116,19 @@ def test_a_hub_model_is_fetched_once_for_all_runs_and_read_offline(axosweep: Axo
     assert {one["identity"] for one in run["inputs"] if one["at"] == "base_model"} == {COMMIT}
 
 
-def test_a_model_that_the_hub_does_not_give_blocks_its_runs_and_says_so(
-    on_modal: Axosweep, server: ModalServer
-) -> None:
-    """The containers reach no hub here, so that a pinned model can be named and not be fetched."""
-    done = on_modal.run("base_model=owner/gone", f"revision_of_model={COMMIT}", *WORDS[2:], "executor=modal")
-    assert done.returncode == 1
-    (row,) = on_modal.json("compare")["runs"]
+def test_a_model_that_the_hub_does_not_give_blocks_its_runs_and_says_so(axosweep: Axosweep) -> None:
+    """It is pinned, so that this machine does not ask for it."""
+    with serve_hub() as hub:
+        settings = Settings(
+            container_python=trainer_environment.find(), grace_s=10, container_environment={"HF_ENDPOINT": hub.url}
+        )
+        with ModalServer(settings) as server:
+            server.set_secret("secrets-hf-wandb", SECRET)
+            on_modal = Axosweep(axosweep.store, axosweep.folder, server.environment())
+            done = on_modal.run("base_model=owner/gone", f"revision_of_model={COMMIT}", *WORDS[2:], "executor=modal")
+            assert done.returncode == 1
+            (row,) = on_modal.json("compare")["runs"]
+            assert not server.function_calls("train")
     assert row["status"] == "blocked"
     assert "owner/gone" in row["message"]
-    assert not server.function_calls("train")
+    assert hub.refused[404, f"/api/models/owner/gone/tree/{COMMIT}"] == 1, "it has said no: nobody asks again"
