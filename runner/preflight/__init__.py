@@ -45,7 +45,7 @@ def _of_config(experiment: Experiment) -> Iterator[Finding]:
 
 def _of_sizes(experiment: Experiment) -> Iterator[Finding]:
     ranks = data_parallel_ranks(experiment)
-    if steps := steps_of(experiment.axolotl, ranks):
+    if steps := steps_of(experiment.axolotl, ranks, experiment.sizes):
         yield from batch_findings(experiment.axolotl, steps, ranks)
 
 

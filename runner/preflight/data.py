@@ -14,7 +14,7 @@ from runner.inputs import look_for_inputs
 from runner.preflight.findings import Finding, Severity, error, warning
 from runner.preflight.values import number
 from runner.rows import check_rows
-from runner.types import DataChoice
+from runner.types import DataChoice, DatasetSize
 
 SPLIT_INTO_PIECES = ("completion", "pretrain")
 """Dataset types that make several samples of a long row, so that rows say nothing of steps."""
@@ -83,7 +83,7 @@ def _deepspeed_file(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """How long a run is, as far as its rows on this machine tell; a packed run has at most so many."""
+    """How long a run is, as far as its rows tell; a packed run has at most so many."""
 
     rows: int
     """For training."""
@@ -92,11 +92,22 @@ class Steps:
     total: int
     given: bool
     """max_steps says so."""
+    declared: bool
+    """Not all rows are counted: some are what the `sizes` node says, which is about right."""
 
 
-def steps_of(axolotl: Mapping[str, Any], ranks: int) -> Steps | None:
-    """None when the rows are not all known here, or make no fixed number of samples."""
-    counted = [_rows(dataset) for dataset in datasets_of(axolotl)]
+def steps_of(axolotl: Mapping[str, Any], ranks: int, sizes: Mapping[str, DatasetSize] | None = None) -> Steps | None:
+    """None when the rows are not all known, or make no fixed number of samples.
+
+    Rows are counted in files on this machine; `sizes`, by paths, are for datasets that are not here.
+    """
+    datasets, length = datasets_of(axolotl), number(axolotl.get("sequence_len"))
+    counted = [_rows(dataset) for dataset in datasets]
+    declared = [
+        _declared_rows(dataset, (sizes or {}).get(str(dataset.get("path"))), length) if rows is None else None
+        for dataset, rows in zip(datasets, counted, strict=True)
+    ]
+    counted = [there if rows is None else rows for rows, there in zip(counted, declared, strict=True)]
     epochs = number(axolotl.get("num_epochs", 1))
     held_out = number(axolotl.get("val_set_size") or 0)
     if not counted or None in counted or not epochs or held_out is None or axolotl.get("streaming"):
@@ -108,7 +119,7 @@ def steps_of(axolotl: Mapping[str, Any], ranks: int) -> Steps | None:
         return None
     given = number(axolotl.get("max_steps")) or 0
     total = int(given) if given > 0 else math.ceil(math.ceil(rows / batch) * epochs)
-    return Steps(rows, batch, total, given > 0)
+    return Steps(rows, batch, total, given > 0, any(one is not None for one in declared))
 
 
 def _rows(dataset: Mapping[str, Any]) -> int | None:
@@ -120,10 +131,25 @@ def _rows(dataset: Mapping[str, Any]) -> int | None:
         rows = check_rows(dataset)
     except SweepError:
         return None
-    if rows is None or split == "train":
+    return None if rows is None else _cut(rows, split)
+
+
+def _cut(rows: int, split: str) -> int | None:
+    """What a split takes of the rows; None unless it is the whole of `train`, or its first rows."""
+    if split == "train":
         return rows
     first = split.removeprefix("train[:").removesuffix("]")
     return min(rows, int(first)) if first.isdecimal() else None
+
+
+def _declared_rows(dataset: Mapping[str, Any], size: DatasetSize | None, length: float | None) -> int | None:
+    """As declared; of long rows that are split into pieces, about as many as there are pieces."""
+    if size is None or any(dataset.get(key) for key in ("shards", "weight", "data_files")):
+        return None
+    rows = _cut(size.rows, split_of(dataset))
+    if rows is None or dataset.get("type") not in SPLIT_INTO_PIECES or not length:
+        return rows
+    return rows * math.ceil(size.tokens_per_row / length)
 
 
 def _batch(axolotl: Mapping[str, Any]) -> int:
@@ -136,11 +162,13 @@ def _batch(axolotl: Mapping[str, Any]) -> int:
 def batch_findings(axolotl: Mapping[str, Any], steps: Steps, ranks: int) -> Iterator[Finding]:
     """A batch that the dataset cannot fill, and cadences that never come."""
     if steps.batch > steps.rows:
-        yield error(
+        tell, there = (warning, f"about {steps.rows}") if steps.declared else (error, f"{steps.rows}")
+        yield tell(
             "micro_batch_size",
             axolotl.get("micro_batch_size", 1),
             f"a step takes {steps.batch} rows (micro_batch_size x gradient_accumulation_steps x {ranks} "
-            f"{'process' if ranks == 1 else 'processes'}) and the dataset has {steps.rows} for training",
+            f"{'process' if ranks == 1 else 'processes'}) and the dataset has "
+            f"{there} for training{', by its declared size' if steps.declared else ''}",
             "Make one of them smaller.",
         )
     for key in ("eval_steps", "save_steps", "logging_steps"):
@@ -158,7 +186,10 @@ def batch_findings(axolotl: Mapping[str, Any], steps: Steps, ranks: int) -> Iter
 
 
 def _length(steps: Steps) -> str:
-    return f"{steps.total} step{'' if steps.total == 1 else 's'}" + ("" if steps.given else " at most")
+    counted = f"{steps.total} step{'' if steps.total == 1 else 's'}"
+    if steps.given:
+        return counted
+    return f"about {counted}, by the dataset's declared size" if steps.declared else f"{counted} at most"
 
 
 def evaluation_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
