@@ -42,6 +42,8 @@ class Tracking:
     """What the sweep varies, under the names it was asked by."""
     commit: str = ""
     """Of the checkout that axosweep was started from; empty when it was none."""
+    sweep_object: str = ""
+    """The id that W&B gave the sweep object; empty without one. In no key."""
 
 
 @dataclass(frozen=True, slots=True)

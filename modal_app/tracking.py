@@ -42,6 +42,8 @@ class Kept:
     name: str = ""
     tags: tuple[str, ...] = ()
     """What it was called, and its own tags, at that attempt."""
+    sweep_object: str = ""
+    """W&B's id of the sweep object of that attempt's sweep; empty when it made none."""
 
     @classmethod
     def read(cls, path: Path) -> Kept | None:
@@ -50,7 +52,7 @@ class Kept:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        kept = {name: raw[name] for name in ("id", "group", "project", "entity", "name") if name in raw}
+        kept = {name: raw[name] for name in ("id", "group", "project", "entity", "name", "sweep_object") if name in raw}
         return cls(**kept, sweeps=tuple(raw.get("sweeps", ())), tags=tuple(raw.get("tags", ())))
 
 
@@ -87,6 +89,8 @@ def variables(step: Step, folder: StepFolder) -> dict[str, str]:
         "WANDB_JOB_TYPE": step.kind.value,
         "WANDB_NAME": tracking.name,
         "WANDB_TAGS": ",".join([*tracking.tags, *map(sweep_tag, kept.sweeps)]),
+        # The SDK attaches the run by this alone, and then takes its project, entity and id from here, not from init().
+        "WANDB_SWEEP_ID": kept.sweep_object if tracking.mode == "online" else "",
         "WANDB_RESUME": "allow",
         "WANDB_DIR": str(folder.path),
         "WANDB_DATA_DIR": str(folder.path / "wandb"),  # what an offline run is to upload besides lies beside it
@@ -141,9 +145,14 @@ def _keep(step: Step, folder: StepFolder) -> Kept:
     tracking, kept = step.tracking, Kept.read(folder.tracking)
     sweep = step.sweep or tracking.group
     if kept is None:
-        entity = tracking.entity or ""
         kept = Kept(
-            secrets.token_hex(4), tracking.group, tracking.project, entity, name=tracking.name, tags=tracking.tags
+            secrets.token_hex(4),
+            tracking.group,
+            tracking.project,
+            tracking.entity or "",
+            name=tracking.name,
+            tags=tracking.tags,
+            sweep_object=tracking.sweep_object,
         )
     elif sweep and sweep not in (kept.group, *kept.sweeps):
         kept = replace(kept, sweeps=(*kept.sweeps, sweep))

@@ -29,6 +29,7 @@ from runner.preflight.schema import Validator
 from runner.preflight.stage import Preflight
 from runner.progress import Progress
 from runner.store import open_store, read_json, store_of, stores
+from runner.sweep_object import with_sweep_objects
 from runner.types import Action, ExecutorChoice, Experiment, Gpu, InputKind, Plan, PlannedRun, Request, Run, RunResult
 from runner.wiring import (
     executor_for,
@@ -186,6 +187,7 @@ def _execute(plan: Plan, store: Store, choice: ExecutorChoice, preflight: Prefli
             _asked(preflight, plan, validator, saying=STARTING)
             preflight.refuse_blocked()
         preflight.show_rest(terminal.messages())
+        plan = with_sweep_objects(plan, store)
         _make_folders(plan, store)
         ledger.open(plan, _command())
         if starts_now:

@@ -40,6 +40,8 @@ class TrackingChoice:
     project: str
     entity: str | None = None
     tags: tuple[str, ...] = ()
+    sweep_object: bool = False
+    """Whether the runs are attached to a sweep object of W&B, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,3 +76,16 @@ class TrackedRun:
     """Rows as they were logged, also those that a resumed run logged again."""
     composed: Mapping[str, Any] | None = None
     """Its composed config, from among its files."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedObject:
+    """A sweep object to be made."""
+
+    name: str
+    """The sweep's id."""
+    project: str
+    entity: str
+    """Empty: the key's own."""
+    parameters: Mapping[str, Sequence[Any]]
+    """The swept keys with their values, without secrets."""

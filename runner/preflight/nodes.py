@@ -24,6 +24,11 @@ def _tracking(tracking: TrackingChoice) -> Iterator[Finding]:
     if tracking.mode not in MODES:
         meant = did_you_mean(str(tracking.mode), MODES).strip()
         yield error("tracking.mode", tracking.mode, f"expected one of {', '.join(MODES)}", meant)
+    if not isinstance(tracking.sweep_object, bool):
+        yield error("tracking.sweep_object", tracking.sweep_object, "expected true or false")
+    elif tracking.sweep_object and tracking.mode in ("offline", "disabled"):
+        wants = f"W&B makes it at the launch, and tracking={tracking.mode} asks W&B nothing; choose tracking=wandb."
+        yield error("tracking.sweep_object", True, wants)
 
 
 def no_text_findings(tracking: TrackingChoice) -> Iterator[Finding]:

@@ -125,6 +125,19 @@ def agree(folder: Path, run: dict[str, Any]) -> None:
         assert logged.items() <= history.items()
 
 
+def test_the_runs_of_an_online_sweep_are_attached_to_one_sweep_object(axosweep: Axosweep, server: WandbServer) -> None:
+    line = ("-m", "lora=r4,r8", "max_steps=2", "tracking=wandb", "tracking.project=mine", "tracking.sweep_object=true")
+    done = asks(axosweep, server).run(*line)
+    assert done.returncode == 0, done.stderr
+    (sweep,) = sweeps(axosweep)
+    (made,) = server.world.sweeps
+    assert (made.project, made.config["parameters"]) == ("mine", {"lora_r": {"values": [4, 8]}})
+    runs = server.runs("mine").values()
+    assert [(run.sweep, run.group, run.state) for run in runs] == [(made.id, sweep, "finished")] * 2
+    assert {run.settings["lora_r"] for run in runs} == {4, 8}
+    assert not server.world.unknown
+
+
 def training(axosweep: Axosweep) -> tuple[str, int] | None:
     """A run that has taken seven steps, and its process."""
     for key in axosweep.run_keys():

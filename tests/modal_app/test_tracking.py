@@ -14,7 +14,8 @@ from modal_app.step import Step, StepKind, Tracking
 
 
 def told(store: Store, sweep: str, **rest: object) -> dict[str, str]:
-    asked = Tracking("offline", **{"project": "mine", "group": sweep, "name": "lora_r=8", "tags": ("a",), **rest})  # type: ignore[arg-type]
+    said = {"mode": "offline", "project": "mine", "group": sweep, "name": "lora_r=8", "tags": ("a",), **rest}
+    asked = Tracking(**said)  # type: ignore[arg-type]
     step = Step(StepKind.TRAIN, "key", {}, "data", tracking=asked, sweep=sweep)
     folder = store.folder(StepKind.TRAIN, "key")
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -35,6 +36,19 @@ def test_a_later_sweep_continues_the_same_run_where_it_began_and_is_its_tag(tmp_
     assert second == {**first, "WANDB_TAGS": "a,sweep:second"}
     assert told(store, "second") == second, "a sweep is one tag"
     assert told(store, "third")["WANDB_TAGS"] == "a,sweep:second,sweep:third"
+
+
+def test_a_run_belongs_to_the_sweep_object_of_the_first_sweep_that_ran_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert told(store, "first", mode="online", sweep_object="one")["WANDB_SWEEP_ID"] == "one"
+    assert told(store, "second", mode="online", sweep_object="two")["WANDB_SWEEP_ID"] == "one"
+    assert "WANDB_SWEEP_ID" not in told(store, "second", mode="offline")
+
+
+def test_a_run_that_began_without_a_sweep_object_stays_without(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    told(store, "first", mode="online")
+    assert "WANDB_SWEEP_ID" not in told(store, "first", mode="online", sweep_object="one")
 
 
 def test_a_run_that_an_older_version_began_keeps_its_id(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import yaml
+
 from tests.wandb_server import artifacts
 from tests.wandb_server.filters import matches
-from tests.wandb_server.records import ENTITY, EVENTS, HISTORY, TIME, Run, World
+from tests.wandb_server.records import ENTITY, EVENTS, HISTORY, TIME, Run, Sweep, World
 
 OPERATION = re.compile(r"(?:query|mutation|subscription)\s+(\w+)")
 Given = dict[str, Any]
@@ -61,6 +63,15 @@ def _resume(world: World, url: str, given: Given) -> Given:
 def _upsert(world: World, url: str, given: Given) -> Given:
     run, inserted = world.upsert(given)
     return {"upsertBucket": {"bucket": _node(run), "inserted": inserted}}
+
+
+def _sweep(world: World, url: str, given: Given) -> Given:
+    """Made anew, never changed: an id that it is given would be an update, which nobody here sends."""
+    assert given.get("id") is None
+    sweep = Sweep(f"sweep{len(world.sweeps) + 1}", given["projectName"], yaml.safe_load(given["config"]))
+    world.sweeps.append(sweep)
+    return {"upsertSweep": {"sweep": {"name": sweep.id, "project": _model(sweep.project)},
+                            "configValidationWarnings": []}}  # fmt: skip
 
 
 def _run_files(world: World, url: str, given: Given) -> Given:
@@ -140,6 +151,7 @@ OPERATIONS: dict[str, Callable[[World, str, Given], Given]] = {
     "ProjectInternalId": _project,
     "RunResumeStatus": _resume,
     "UpsertBucket": _upsert,
+    "UpsertSweep": _sweep,
     "CreateRunFiles": _run_files,
     "Runs": _runs,
     **dict.fromkeys(

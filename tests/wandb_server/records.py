@@ -95,10 +95,20 @@ class Artifact:
 
 
 @dataclass
+class Sweep:
+    """A sweep object."""
+
+    id: str
+    project: str
+    config: dict[str, Any]
+
+
+@dataclass
 class World:
     runs: dict[tuple[str, str], Run] = field(default_factory=dict)
     """By project and name; everything belongs to one entity."""
     artifacts: list[Artifact] = field(default_factory=list)
+    sweeps: list[Sweep] = field(default_factory=list)
     views: list[dict[str, Any]] = field(default_factory=list)
     """Saved workspaces."""
     asked: Counter[str] = field(default_factory=Counter)
