@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/preflight.py
 
-Needs the trainer environment. Writes benchmarks/preflight.json; docs/benchmarks.md has the line. The validator is the
+Needs the trainer environment. Writes benchmarks/results/preflight.json; docs/benchmarks.md has the line. The validator is the
 preloaded trainer that a launch on this machine starts anyway; its start is measured apart.
 """
 
@@ -35,7 +35,7 @@ from runner.verdicts import Verdicts  # noqa: E402
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time preflight on distinct configs.")
     parser.add_argument("--configs", type=int, default=300)
-    parser.add_argument("--output", type=Path, default=HERE / "preflight.json")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "preflight.json")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
         result = measure(asked.configs, Path(name))

@@ -92,7 +92,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class DatasetSize:
-    """What the `sizes` node says of a dataset, for price estimates. In no key."""
+    """What the `sizes` node says of a dataset, for estimates of price and for preflight. In no key."""
 
     rows: int
     tokens_per_row: float
