@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/preflight.py
 
-Needs the trainer environment. Writes benchmarks/results/preflight.json; docs/benchmarks.md has the line. The validator is the
-preloaded trainer that a launch on this machine starts anyway; its start is measured apart.
+Needs the trainer environment. Writes benchmarks/results/preflight.json; docs/benchmarks.md has the line. The validator
+is the preloaded trainer that a launch on this machine starts anyway; its start is measured apart.
 """
 
 from __future__ import annotations
