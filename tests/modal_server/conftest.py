@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 import modal
@@ -44,3 +45,10 @@ def warm() -> Iterator[Small]:
         patch.syspath_prepend(str(APPS))
         with client_of(server, patch) as client:
             yield deploy_small(server, client)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each starts containers, which are processes: some seconds that the fast tests do not have."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
