@@ -35,7 +35,7 @@ def _of_config(experiment: Experiment) -> Iterator[Finding]:
     yield from key_findings(axolotl)
     yield from value_findings(axolotl)
     yield from node_findings(experiment)
-    yield from gpu_findings(axolotl, experiment.gpu, experiment.executor.type)
+    yield from gpu_findings(axolotl, experiment.gpu, experiment.executor.type, experiment.model)
     yield from data_findings(axolotl, experiment.data)
     yield from model_findings(axolotl, experiment.model)
     yield from evaluation_findings(axolotl)

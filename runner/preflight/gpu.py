@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.gpus import GPUS, GpuKind, gpu_problems
-from runner.preflight.findings import Finding, error, from_sentence, gate
+from runner.preflight.findings import Finding, error, from_sentence, gate, warning
 from runner.preflight.values import number
-from runner.types import Gpu
+from runner.types import Gpu, ModelFacts
 
 SHARDED = ("deepspeed", "fsdp", "fsdp_config", "fsdp_version")
 PARALLEL = (
@@ -24,11 +24,15 @@ WITHOUT = {"deepspeed": "deepspeed=none", "fsdp_config": "fsdp=none, or ~fsdp_co
 KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
 ON_CPU = ("eager", "sdpa")
 AMPERE, HOPPER = 80, 90
+LARGE_ON_CPU = 1_000_000_000
+"""Parameters from which somebody who trains on a CPU has more likely forgotten to ask for a GPU."""
 FLASH_ATTENTION = "https://github.com/Dao-AILab/flash-attention"
 """Its README: FlashAttention-2 runs on Ampere, Ada and Hopper; FlashAttention-3 requires an H100 or H800."""
 
 
-def gpu_findings(axolotl: Mapping[str, Any], gpu: Gpu, executor: str) -> Iterator[Finding]:
+def gpu_findings(
+    axolotl: Mapping[str, Any], gpu: Gpu, executor: str, facts: ModelFacts | None = None
+) -> Iterator[Finding]:
     if not _counts(gpu.count):
         yield error("gpu.count", gpu.count, "expected at least one process", "Write gpu.count=1 or more.")
         return
@@ -42,6 +46,9 @@ def gpu_findings(axolotl: Mapping[str, Any], gpu: Gpu, executor: str) -> Iterato
         )
     if gpu.type == "cpu":
         yield from _on_cpu(axolotl)
+        if facts and facts.parameters >= LARGE_ON_CPU:
+            seen = f"cpu, for {facts.parameters / 1e9:.1f} billion parameters"
+            yield warning("gpu", seen, "that would take weeks", "gpu=h100 asks for one, gpu=auto for the cheapest that fits.")
         return
     yield from _parallel(axolotl, gpu.count)
     for name in dict.fromkeys((gpu.type, *gpu.fallback)):

@@ -172,3 +172,11 @@ def test_a_plan_in_json_has_the_bytes(main: Main, capsys: pytest.CaptureFixture[
     assert memory["verdict"] == "FITS"
     assert memory["bytes"] == sum(memory["parts"].values())
     assert preflight["chosen"][0].startswith("gpu=auto: ")
+
+
+@pytest.mark.usefixtures("trainer")
+def test_a_large_model_that_would_train_on_a_cpu_is_remarked(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+    main("plan", "model=llama3_8b")
+    assert "gpu=cpu, for 8.0 billion parameters" in capsys.readouterr().out
+    main("plan")
+    assert "billion" not in capsys.readouterr().out
