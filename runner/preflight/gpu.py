@@ -48,7 +48,8 @@ def gpu_findings(
         yield from _on_cpu(axolotl)
         if facts and facts.parameters >= LARGE_ON_CPU:
             seen = f"cpu, for {facts.parameters / 1e9:.1f} billion parameters"
-            yield warning("gpu", seen, "that would take weeks", "gpu=h100 asks for one, gpu=auto for the cheapest that fits.")
+            way_out = "gpu=h100 asks for a GPU, gpu=auto for the cheapest that fits."
+            yield warning("gpu", seen, "that would take weeks", way_out)
         return
     yield from _parallel(axolotl, gpu.count)
     for name in dict.fromkeys((gpu.type, *gpu.fallback)):
