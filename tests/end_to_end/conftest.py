@@ -10,6 +10,8 @@ import pytest
 from modal_app.layout import Store
 from runner import trainer_environment
 from tests.end_to_end.axosweep import Axosweep, kill
+from tests.modal_server import ModalServer, Settings
+from tests.modal_server.fixture import SECRET
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,3 +31,16 @@ def axosweep(tmp_path: Path) -> Iterator[Axosweep]:
             kill(pid)
         except ProcessLookupError:
             continue
+
+
+@pytest.fixture
+def server() -> Iterator[ModalServer]:
+    """The local Modal, with a container Python that has Axolotl."""
+    with ModalServer(Settings(container_python=trainer_environment.find(), grace_s=10)) as server:
+        server.set_secret("secrets-hf-wandb", SECRET)
+        yield server
+
+
+@pytest.fixture
+def on_modal(axosweep: Axosweep, server: ModalServer) -> Axosweep:
+    return Axosweep(axosweep.store, axosweep.folder, server.environment())

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,25 +16,12 @@ from runner import trainer_environment
 from tests.end_to_end.axosweep import Axosweep, kill
 from tests.hub_server import COMMIT, serve_hub
 from tests.modal_server import ModalServer, Settings
-from tests.modal_server.fixture import needs_mounts
+from tests.modal_server.fixture import SECRET, needs_mounts
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("-m", "lora=r8,r16", "max_steps=10", "tracking=disabled")
-SECRET = {"HUGGINGFACE_TOKEN": "hf_test", "WANDB_API_KEY": "k" * 40}
-
-
-@pytest.fixture
-def server() -> Iterator[ModalServer]:
-    with ModalServer(Settings(container_python=trainer_environment.find(), grace_s=10)) as server:
-        server.set_secret("secrets-hf-wandb", SECRET)
-        yield server
-
-
-@pytest.fixture
-def on_modal(axosweep: Axosweep, server: ModalServer) -> Axosweep:
-    return Axosweep(axosweep.store, axosweep.folder, server.environment())
 
 
 def losses(axosweep: Axosweep) -> dict[str, tuple[float, float]]:

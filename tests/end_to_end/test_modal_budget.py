@@ -13,11 +13,10 @@ from modal_app.step import Share, Step
 from runner import trainer_environment
 from tests.end_to_end.axosweep import Axosweep
 from tests.modal_server import ModalServer, Settings
-from tests.modal_server.fixture import needs_mounts
+from tests.modal_server.fixture import SECRET, needs_mounts
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-SECRET = {"HUGGINGFACE_TOKEN": "hf_test", "WANDB_API_KEY": "k" * 40}
 ON_MODAL = ("tracking=disabled", "executor=modal")
 ENDLESS = ("max_steps=100000", *ON_MODAL)
 

@@ -18,12 +18,11 @@ from modal_app.layout import Store
 from runner import trainer_environment
 from tests.end_to_end.axosweep import Axosweep
 from tests.modal_server import ModalServer, Settings
-from tests.modal_server.fixture import needs_mounts, noop_settings
+from tests.modal_server.fixture import SECRET, needs_mounts, noop_settings
 from tests.modal_server.rootfs import HOME
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-SECRET = {"HUGGINGFACE_TOKEN": "hf_test", "WANDB_API_KEY": "k" * 40}
 TABLE = yaml.safe_load((Path(__file__).parents[2] / "conf" / "prices" / "modal.yaml").read_text(encoding="utf-8"))
 HOURLY = {"cpu_hour_cost": "0.05", "mem_gib_hour_cost": "0.01", "gpu_hour_cost_h100": "4", "gpu_hour_cost_h200": "5"}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from modal_app.layout import Store
-from runner import trainer_environment
 from tests.end_to_end.axosweep import Axosweep
-from tests.modal_server import ModalServer, Settings
+from tests.modal_server import ModalServer
 from tests.modal_server.fixture import needs_mounts
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
 WORDS = ("lora=r8", "num_epochs=2", "~saves_per_epoch", "save_steps=20", "tracking=disabled")
-SECRET = {"HUGGINGFACE_TOKEN": "hf_test", "WANDB_API_KEY": "k" * 40}
 Losses = dict[tuple[int, str], float]
 
 
@@ -30,18 +28,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Losses:
     here = Axosweep(Store(folder / "store"), folder)
     assert here.run(*WORDS).returncode == 0
     return losses(here.store)
-
-
-@pytest.fixture
-def server() -> Iterator[ModalServer]:
-    with ModalServer(Settings(container_python=trainer_environment.find(), grace_s=10)) as server:
-        server.set_secret("secrets-hf-wandb", SECRET)
-        yield server
-
-
-@pytest.fixture
-def on_modal(axosweep: Axosweep, server: ModalServer) -> Axosweep:
-    return Axosweep(axosweep.store, axosweep.folder, server.environment())
 
 
 def losses(store: Store) -> Losses:

@@ -16,12 +16,11 @@ from modal_app.layout import Store
 from runner.ledger import Event, Ledger, sweep_ids
 from tests.end_to_end.axosweep import Axosweep, kill, wait_until
 from tests.modal_server import ModalServer, Settings
-from tests.modal_server.fixture import needs_mounts, noop_settings
+from tests.modal_server.fixture import SECRET, needs_mounts, noop_settings
 from tests.modal_server.record import CLIENT
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-SECRET = {"HUGGINGFACE_TOKEN": "hf_test", "WANDB_API_KEY": "k" * 40}
 ON_GPUS = ("gpu=a100_80gb", "gpu.count=2", "tracking=disabled", "executor=modal", "--yes")
 RUNS = "axosweep-runs"
 

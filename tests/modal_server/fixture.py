@@ -18,6 +18,9 @@ from tests.modal_server.rootfs import HOME
 from tests.modal_server.server import ModalServer
 from tests.modal_server.settings import Settings, why_no_mounts
 
+SECRET = {"HUGGINGFACE_TOKEN": "hf_test", "WANDB_API_KEY": "k" * 40}
+"""What `secrets-hf-wandb` holds in tests."""
+
 needs_mounts = pytest.mark.skipif(bool(why_no_mounts()), reason=f"Volumes inside of containers: {why_no_mounts()}")
 
 
