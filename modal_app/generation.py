@@ -77,6 +77,8 @@ class Generation:
     max_tokens: int = 256
     """Of an answer, at most; fewer where the model's context ends before."""
     temperature: float = 0.7
+    top_p: float = 1.0
+    """Of the likeliest tokens, as many are drawn from as have this probability together."""
     seed: int = 0
     """Of the draw, when it is not greedy: the same prompts in the same order give the same answers on a machine."""
 
@@ -179,7 +181,7 @@ def generate(
 
 
 def _generation_config(loaded: Loaded, settings: Generation, room: int, padding: int) -> Any:
-    drawn = {} if settings.greedy else {"temperature": settings.temperature, "top_k": 0, "top_p": 1.0}
+    drawn = {} if settings.greedy else {"temperature": settings.temperature, "top_k": 0, "top_p": settings.top_p}
     return GenerationConfig(
         do_sample=not settings.greedy,
         max_new_tokens=max(1, min(settings.max_tokens, room)),
