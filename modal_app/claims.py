@@ -66,6 +66,15 @@ def last_claim(look: Look, name: str) -> tuple[str, str | None]:
     return key, call
 
 
+def _calls(look: Look, name: str) -> list[str]:
+    """Every call that has claimed a job, oldest first."""
+    key, calls = name, list[str]()
+    while (found := look(key)) is not None:
+        calls.append(str(found["call"]))
+        key = f"{name}/after/{calls[-1]}"
+    return calls
+
+
 def is_at_work(look: Look, name: str, call: str) -> bool:
     """Whether a call still does the job that it has claimed. What it starts afterwards is no part of that."""
     ended = look(f"ended/{name}")
@@ -136,13 +145,15 @@ def end(claims: modal.Dict, job: Job, me: str, status: str, message: str) -> Non
     claims.put(f"ended/{job.name}", {"by": me, "status": status, "message": message})
 
 
-def go_on(claims: modal.Dict, call: str, waiting: Iterable[Job], status: str) -> None:
-    """Start what has waited for what a call did, in its own sweep and by others' word, if that has succeeded.
+def go_on(claims: modal.Dict, name: str, waiting: Iterable[Job], status: str) -> None:
+    """Start what has waited for a job, in its own sweep and by others' word, if that has succeeded.
 
-    Each is started before it is forgotten: killed in between, the same call starts what is missing.
+    Others may have left their word with an earlier call of the job, which has handed it on since. Each is started
+    before it is forgotten: killed in between, the same call starts what is missing.
     """
     entries = dict(claims.items())
-    left = {key: Job.from_json(text) for key, text in entries.items() if key.startswith(f"waiting/{call}/")}
+    places = tuple(f"waiting/{call}/" for call in _calls(entries.get, name))
+    left = {key: Job.from_json(text) for key, text in entries.items() if key.startswith(places)}
     jobs = {job.name: job for job in (*waiting, *left.values())}
     caller = Caller(claims)
     for job in jobs.values() if status == OutcomeStatus.SUCCEEDED else ():

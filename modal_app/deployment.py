@@ -14,7 +14,7 @@ from modal_app import functions
 from modal_app.attention import FOLDER, local_kernels
 from modal_app.meter import CPU_STEP
 from modal_app.remote import CACHE_MOUNT, MAX_ATTEMPTS, RUNS_MOUNT
-from modal_app.settings import HERE, LOCK, Deployment, cards, requested, train_function
+from modal_app.settings import AFTER, HERE, LOCK, Deployment, cards, requested, train_function
 
 PYTHON = "3.12"
 UV = "0.13.9"
@@ -91,13 +91,14 @@ def build_app(deployment: Deployment) -> modal.App:
             **requested(CPU_STEP),
             startup_timeout=STARTUP_S,
         )(function)
-    for gpus in ((), *deployment.gpu_lists):
+    trainers = [((), functions.after), *((gpus, functions.train) for gpus in ((), *deployment.gpu_lists))]
+    for gpus, function in trainers:
         # Bound to a call they might take the place of the list: it brings its own. `train` has its from each call.
         reserved = requested(deployment.reserved(cards(gpus[0]))) if gpus else {}
         app.function(
             **reserved,
             startup_timeout=STARTUP_S,
-            name=train_function(gpus),
+            name=AFTER if function is functions.after else train_function(gpus),
             gpu=list(gpus) or None,
             image=image,
             secrets=secrets,
@@ -105,5 +106,5 @@ def build_app(deployment: Deployment) -> modal.App:
             timeout=deployment.timeout_s,
             retries=RETRIES,
             single_use_containers=True,
-        )(functions.train)
+        )(function)
     return app

@@ -1,4 +1,4 @@
-"""The functions that run on Modal: fetch, preprocess, train. Text in, a small dict out, everything else on the Volumes.
+"""The functions that run on Modal: fetch, preprocess, train, after. Text in, a small dict out, everything else on the Volumes.
 
 Plain functions: `deployment` makes them Modal's. Nobody waits in the cloud: a step that has succeeded starts the steps
 that need it, each step claims its key first, and a claimed, live key ends a call at once.
@@ -34,6 +34,11 @@ def train(text: str) -> dict[str, Any]:
     return _run(text, do_step)
 
 
+def after(text: str) -> dict[str, Any]:
+    """Merge, infer or evaluate, with a run that has finished."""
+    return _run(text, do_step)
+
+
 def _run(text: str, work: Callable[[Job, str], Ending]) -> dict[str, Any]:
     try:
         return _claim_and_do(text, work)
@@ -50,7 +55,7 @@ def _claim_and_do(text: str, work: Callable[[Job, str], Ending]) -> dict[str, An
     waiting = job.read_waiting()
     if claimant != me:
         if (ended := leave_to(claims, claimant, job.name, waiting)) is not None:
-            go_on(claims, claimant, waiting, ended["status"])
+            go_on(claims, job.name, waiting, ended["status"])
         return {"name": job.name, "status": "claimed", "message": ""}
     if claims.contains(f"cancelled/{job.name}"):
         # Whoever cancelled it looked for the calls that have claims, and this one may have had none yet.
@@ -60,7 +65,7 @@ def _claim_and_do(text: str, work: Callable[[Job, str], Ending]) -> dict[str, An
         hand_on(claims, job, me)
         return {"name": job.name, "status": status, "message": message}
     end(claims, job, me, status, message)
-    go_on(claims, me, waiting, status)
+    go_on(claims, job.name, waiting, status)
     return {"name": job.name, "status": status, "message": message}
 
 
@@ -72,7 +77,7 @@ def _see_what_others_wrote(job: Job) -> None:
     """
     cache, runs = modal.Volume.from_name(job.cache_volume), modal.Volume.from_name(job.runs_volume)
     volumes.reload([runs])
-    if job.read_step().kind is StepKind.TRAIN:
-        volumes.reload_what_can_be([cache])
-    else:
+    if job.read_step().kind is StepKind.PREPROCESS:
         volumes.reload([cache])
+    else:
+        volumes.reload_what_can_be([cache])

@@ -18,6 +18,15 @@ STEPS = "steps.json"
 SEEN = "seen.json"
 """Beside it in a mirror: when somebody last looked, and whether everything had ended by then."""
 
+BASE = "base"
+"""In the place of a run's key: what is asked of a base model alone."""
+
+ANSWERS = "answers.jsonl"
+"""In the folder of an infer step: a line per prompt."""
+
+MANIFEST = "manifest.json"
+"""In the folder of a merge step: the files of the merged model, with their sizes and sha256."""
+
 SAMPLES = "samples.json"
 """In a prepared dataset: some of its rows, decoded."""
 
@@ -52,6 +61,14 @@ class StepFolder:
     def model(self) -> Path:
         """Axolotl's output_dir: the adapter, and checkpoint-N folders beside it."""
         return self.path / "model"
+
+    @property
+    def answers(self) -> Path:
+        return self.path / ANSWERS
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / MANIFEST
 
     @property
     def tracking(self) -> Path:
@@ -172,3 +189,15 @@ class Store:
             case StepKind.TRAIN:
                 path = self.runs / key
                 return StepFolder(path, done=path / "result.json")
+            case StepKind.MERGE | StepKind.INFER | StepKind.EVALUATE:
+                run, _, own = key.partition("/")
+                path = self.runs / run / kind / own
+                return StepFolder(path, done=path / "result.json")
+
+
+def after_key(run: str, own: str) -> str:
+    """The key of a step that comes after a run, or is of a base model alone: the run's key and the step's own hash.
+
+    Its folder lies in the run's, so that whoever removes a run removes what was made of it.
+    """
+    return f"{run or BASE}/{own}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import importlib
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modal_app.step import StepKind
@@ -27,6 +29,8 @@ TRAIN = (
     "axolotl.prompt_strategies.chat_template",
     "modal_app.plugin",
 )
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+AFTER = ("axolotl.cli.config", "axolotl.loaders", "modal_app.plugin", "peft")
 EVERYTHING = (
     *PREPROCESS,
     *TRAIN,
@@ -43,12 +47,61 @@ def load(modules: Sequence[str]) -> None:
     """Import them, then take all that is alive out of the garbage collector's sight.
 
     Axolotl collects garbage about seven times a run; each would walk the heap of 6000 modules, and in a forked child
-    copy it by doing so.
+    copy it by doing so. No import asks the network: bitsandbytes would look for a kernel of its own on the hub.
     """
-    for module in modules:
-        importlib.import_module(module)
+    before = {name: os.environ.get(name) for name in OFFLINE}
+    os.environ |= dict.fromkeys(OFFLINE, "1")
+    try:
+        for module in modules:
+            importlib.import_module(module)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    _be_offline_as(os.environ)
     gc.collect()
     gc.freeze()
+
+
+def follow(variables: Mapping[str, str]) -> None:
+    """In a fork of a process that has imported everything: what an import would have made of it as a new process.
+
+    Its random numbers are drawn anew from the system (Python's own `random` sees to itself), and it is offline or not
+    as its own environment says.
+    """
+    import numpy as np
+    import torch
+
+    np.random.seed()  # noqa: NPY002  # the state that libraries draw from
+    torch.default_generator.seed()
+    _be_offline_as(variables)
+
+
+def _be_offline_as(variables: Mapping[str, str]) -> None:
+    """What huggingface_hub and datasets have read at import, as they read it."""
+    hub, rows = sys.modules.get("huggingface_hub.constants"), sys.modules.get("datasets.config")
+    offline = _is_true(variables.get("HF_HUB_OFFLINE") or variables.get("TRANSFORMERS_OFFLINE") or "")
+    if hub is not None:
+        hub.HF_HUB_OFFLINE = offline  # type: ignore[attr-defined]
+    if rows is not None:
+        asked = variables.get("HF_DATASETS_OFFLINE")
+        rows.HF_HUB_OFFLINE = offline if asked is None else _is_true(asked)  # type: ignore[attr-defined]
+        rows.HF_DATASETS_OFFLINE = rows.HF_HUB_OFFLINE  # type: ignore[attr-defined]
+
+
+def _is_true(text: str) -> bool:
+    return text.upper() in ("1", "ON", "YES", "TRUE")
+
+
+def why_not_to_fork() -> str:
+    """Why a fork of this process could not work; empty when nothing is in its way."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        return "an import has woken CUDA, which a forked process cannot use"
+    return ""
 
 
 def memoise_schema() -> None:
@@ -75,3 +128,5 @@ def for_kind(kind: StepKind) -> Sequence[str]:
             return PREPROCESS
         case StepKind.TRAIN:
             return TRAIN
+        case StepKind.MERGE | StepKind.INFER | StepKind.EVALUATE:
+            return AFTER

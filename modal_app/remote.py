@@ -176,7 +176,7 @@ def run_worker(step: Step, watch: Watch) -> Ended:
     When this call is asked to stop (a preemption, a timeout, a cancelled input: all arrive as BaseException), the whole
     process group is asked to checkpoint and stop, and the request goes on to the caller.
     """
-    offline = {"HF_HUB_OFFLINE": "1"} if step.kind is StepKind.TRAIN else {}
+    offline = {"HF_HUB_OFFLINE": "1"} if step.kind is not StepKind.PREPROCESS else {}
     return _run("worker.py", ["--store", str(ROOT)], watch, offline, given=step.to_json())
 
 

@@ -32,6 +32,9 @@ LONGEST_NAME = 64
 
 TRAINERS = ("lock", "image")
 
+AFTER = "after"
+"""The function that does what comes after a run; its GPU is bound to the call, as `train`'s is."""
+
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 _PINNED = re.compile(r"^[A-Za-z0-9][\w.-]*(\[[\w.,-]+\])?(==[\w.!+]+| ?@ ?\S+[0-9a-f]{40}\S*)$")
 _KERNEL = re.compile(r"^[\w.-]+/[\w.-]+@[\w.-]+$")
@@ -74,6 +77,13 @@ class Deployment:
         instead = {in_branch(kernel): kernel for kernel in lists["kernels"]}
         wanted = {instead.get(kernel, kernel) for kernel in kernels} | set(lists["kernels"])
         return cls(**{**node, **lists, "kernels": tuple(sorted(wanted))}, gpu_lists=tuple(sorted(set(gpu_lists))))
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> Deployment:
+        """From JSON, which has lists for tuples."""
+        gpu_lists = tuple(tuple(gpus) for gpus in raw["gpu_lists"])
+        lists = {key: tuple(raw[key]) for key in ("apt", "packages", "kernels")}
+        return cls(**{**raw, **lists, "gpu_lists": gpu_lists})
 
     @property
     def timeout_s(self) -> int:

@@ -15,6 +15,13 @@ from typing import Any
 class StepKind(StrEnum):
     PREPROCESS = "preprocess"
     TRAIN = "train"
+    MERGE = "merge"
+    INFER = "infer"
+    EVALUATE = "evaluate"
+
+
+AFTER = (StepKind.MERGE, StepKind.INFER, StepKind.EVALUATE)
+"""What is done with a run that has finished."""
 
 
 class Device(StrEnum):
@@ -61,7 +68,7 @@ class Step:
 
     kind: StepKind
     key: str
-    """The data key of a preprocess step, the run key of a train step."""
+    """The data key of a preprocess step, the run key of a train step; of what comes after it, `layout.after_key`."""
     config: Mapping[str, Any]
     """The Axolotl config, local inputs written as `inputs/...` (relative to the attempt's folder)."""
     data_key: str
@@ -77,6 +84,10 @@ class Step:
     """The sweep on whose behalf it is started."""
     share: Share | None = None
     """Where the sweep has a budget: what this step may take of it."""
+    run: str = ""
+    """The key of the run that a step comes after; empty for one of the base model alone."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What a step that comes after a run is to do, as its module says: merge, infer, evaluate."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -132,7 +143,8 @@ class Outcome:
     message: str = ""
     """One line for the table; the log has the rest."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """train: step, max_steps, world_size, manifest (its sha256), phases and cpu (seconds); preprocess: the manifest."""
+    """train: step, max_steps, world_size, manifest (its sha256), phases and cpu (seconds); preprocess: the manifest;
+    merge: files, bytes; infer: prompts, ...; evaluate: metrics."""
 
     @property
     def seconds(self) -> float:

@@ -34,7 +34,9 @@ class WorkerDied(Exception):
 
 
 def do_step(job: Job, call: str) -> Ending:
-    """Prepare a dataset or train a run, unless that is done or has been tried too often. Raises WorkerDied."""
+    """Prepare a dataset, train a run or do what comes after it, unless that is done or has been tried too often.
+
+    Raises WorkerDied."""
     step, store = job.read_step(), remote.open_store()
     folder = store.folder(step.kind, step.key)
 
@@ -173,12 +175,12 @@ def _written(job: Job) -> list[modal.Volume]:
 
     The trainers' cache is mounted read-only.
     """
-    names = [job.runs_volume] if _trains(job) else [job.cache_volume, job.runs_volume]
+    names = [job.runs_volume] if _leaves_the_cache(job) else [job.cache_volume, job.runs_volume]
     return [modal.Volume.from_name(name) for name in names]
 
 
-def _trains(job: Job) -> bool:
-    return job.function != FETCH and job.read_step().kind is StepKind.TRAIN
+def _leaves_the_cache(job: Job) -> bool:
+    return job.function != FETCH and job.read_step().kind is not StepKind.PREPROCESS
 
 
 def _mark(job: Job) -> Path:

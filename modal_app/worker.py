@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -124,6 +124,25 @@ def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm
                 raise Stopped("stopped before training began")
             yield train.verdict(step, folder, attempt, started_at)
             train.finish(step, folder)
+        case StepKind.MERGE | StepKind.INFER | StepKind.EVALUATE:
+            preload.load(preload.for_kind(step.kind))
+            this.clock.book("import")
+            yield after(step.kind)(step, store, folder, attempt, this)
+            yield {"phases": this.clock.seconds, "cpu": this.clock.cpu}
+
+
+Work = Callable[[Step, Store, StepFolder, Attempt, Rank], Mapping[str, Any]]
+"""Works in the attempt's folder, leaves what is to be kept in the step's, and returns the outcome's facts."""
+
+
+def after(kind: StepKind) -> Work:
+    """What does a step that comes after a run."""
+    match kind:
+        case StepKind.MERGE:
+            from modal_app.merge import merge
+
+            return merge
+    raise ValueError(f"{kind} comes after no run")
 
 
 def _give_up(step: Step, folder: StepFolder, attempt: Attempt, started_at: float, name: str) -> NoReturn:
@@ -147,7 +166,7 @@ def _record(outcome: Outcome, step: Step, folder: StepFolder, attempt: Attempt) 
     """Success is declared first, in one file, so that a kill in between leaves no attempt that contradicts it."""
     stop.answer(None)
     attempts.clean(attempt)
-    if step.kind is StepKind.TRAIN and outcome.status is OutcomeStatus.SUCCEEDED:
+    if step.kind is not StepKind.PREPROCESS and outcome.status is OutcomeStatus.SUCCEEDED:
         write_atomically(folder.done, outcome.to_json())
     write_atomically(attempt.result, outcome.to_json())
 

@@ -134,6 +134,12 @@ def _best(words: list[str]) -> int:
     return compare_verb.best(words)
 
 
+def _merge(words: list[str]) -> int:
+    from runner import merge
+
+    return merge.merge(words)
+
+
 def _attach(words: list[str]) -> int:
     from runner import attach
 
@@ -323,6 +329,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "report": _report,
     "watch": _watch,
     "data": _data,
+    "merge": _merge,
     "attach": _attach,
     "logs": _logs,
     "cancel": _cancel,

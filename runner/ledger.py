@@ -86,7 +86,13 @@ class Ledger:
             commit = plan.runs[0].step.tracking.commit if plan.runs else ""
             described = {"sweep": plan.sweep, "created_at": time.time(), "command": command, "commit": commit}
             write_atomically(path, json.dumps(described | {"runs": [asdict(run) for run in runs]}, indent=1))
-        self.append(Record(Event.LAUNCHED, message=command, facts={"launcher": asdict(this_process(plan.sweep))}))
+        self.begin(command)
+
+    def begin(self, command: str) -> None:
+        """Note a launch."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        launcher = asdict(this_process(self.folder.name))
+        self.append(Record(Event.LAUNCHED, message=command, facts={"launcher": launcher}))
 
     def append(self, record: Record) -> None:
         filled = {name: value for name, value in asdict(record).items() if value not in ("", None, {})}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from modal_app.layout import Store
 from modal_app.state import Phase, StepState, observe
-from modal_app.step import StepKind
+from modal_app.step import Step, StepKind
 from runner import terminal
 from runner.compare import OBJECTIVE
 from runner.compare_table import status_style
@@ -73,6 +73,8 @@ class Progress:
     seconds_between_frames: float = SECONDS_BETWEEN_FRAMES
     seconds_between_lines: float = SECONDS_BETWEEN_LINES
     """Between one line for every running step and the next, in a pipe."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What runs are called that are not the plan's own, by their keys."""
     _live: Live | None = None
     _labels: dict[str, str] = field(default_factory=dict)
     _next_frame: float = 0.0
@@ -84,7 +86,8 @@ class Progress:
     def __enter__(self) -> Self:
         runs = [planned.run for planned in self.plan.runs]
         params = params_of([run.experiment for run in runs])
-        self._labels = {run.key: label(one) or run.key for run, one in zip(runs, params, strict=True)}
+        told = {run.key: label(one) or run.key for run, one in zip(runs, params, strict=True)}
+        self._labels = {**self.names, **told}
         if self.console.is_terminal:
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
             self._live.start()
@@ -139,6 +142,9 @@ class Progress:
                 yield self._dataset_line(dataset.key, rates)
         for planned in pending:
             yield self._run_line(planned.run.key, rates)
+        for one in self.plan.after:
+            if not one.done:
+                yield self._after_line(one.step)
 
     def _observe(self, kind: StepKind, key: str) -> StepState:
         """How a step stands; how an attempt before this launch ended says nothing of this one."""
@@ -149,6 +155,7 @@ class Progress:
     def _attempts(self) -> Iterator[tuple[tuple[StepKind, str], int]]:
         steps = [(StepKind.PREPROCESS, dataset.key) for dataset in self.plan.datasets]
         steps += [(StepKind.TRAIN, planned.run.key) for planned in self.plan.runs]
+        steps += [(one.step.kind, one.step.key) for one in self.plan.after]
         yield from ((step, observe(self.store, *step).attempt) for step in steps)
 
     def _dataset_line(self, key: str, rates: Rates | None) -> Line:
@@ -179,6 +186,12 @@ class Progress:
             message=_message(state),
             dollars=run_bill(self.store, key, rented, rates).dollars if rented and rates else None,
         )
+
+    def _after_line(self, step: Step) -> Line:
+        state = self._observe(step.kind, step.key)
+        name = self._labels.get(step.run) or step.run or "the base model"
+        running = state.phase is Phase.RUNNING
+        return Line(step.kind, step.key, name, status_word(state), running, message=_message(state))
 
 
 def _message(state: StepState) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from modal_app.step import Step
+from modal_app.step import Step, StepKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,10 @@ class Request:
     """The folder that a plan's runs are written to, as configs for plain Axolotl."""
 
 
+StepId = tuple[StepKind, str]
+"""What names a step: its kind and its key."""
+
+
 class InputKind(StrEnum):
     FILE = "file"
     FOLDER = "folder"
@@ -219,6 +223,16 @@ class PlannedRun:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """What comes after a run: merge, infer, evaluate."""
+
+    step: Step
+    done: bool
+    needs: StepId | None = None
+    """What it follows when that is not done yet; None when nothing has to come before it."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """How one asked experiment ended, for whoever asked (a third-party sweeper among them)."""
 
@@ -238,6 +252,8 @@ class Plan:
     runs: tuple[PlannedRun, ...]
     datasets: tuple[PlannedDataset, ...]
     unresolved: tuple[Input, ...] = field(default=())
+    after: tuple[PlannedStep, ...] = ()
+    """In an order in which each comes after what it needs."""
 
     @property
     def pending(self) -> tuple[PlannedRun, ...]:

@@ -6,11 +6,12 @@ import contextlib
 import datetime
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from modal_app.attention import kernel_of
+from modal_app.hub import hub_items
 from modal_app.layout import Store
 from modal_app.settings import Deployment
 from modal_app.step import Device
@@ -19,14 +20,14 @@ from runner.cost_plan import THIS_MACHINE, Pool
 from runner.costs import planned_rates
 from runner.errors import SweepError
 from runner.executors.local import LocalExecutor, machine_slots, missing_cards
-from runner.executors.modal_gpus import placements
+from runner.executors.modal_gpus import placements, placements_after
 from runner.executors.validator import FreshValidator
 from runner.executors.workers import FreshWorkers, WarmWorkers, Workers
 from runner.inputs import staged_name
 from runner.ledger import Ledger
 from runner.preflight.schema import Validator
 from runner.prices import Rates
-from runner.types import ExecutorChoice, Experiment, InputKind, Plan
+from runner.types import ExecutorChoice, Experiment, Gpu, InputKind, Plan
 from runner.verdicts import Verdicts
 
 
@@ -67,6 +68,32 @@ def executor_for(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledge
         case "modal":
             return _modal(choice, plan, store, ledger)
     raise SweepError(f"executor.type={choice.type}: there is no such executor; conf/executor has the choices.")
+
+
+def after_here(plan: Plan, store: Store, ledger: Ledger) -> Executor:
+    """For what comes after runs of this machine. Raises SweepError when it lacks what they need."""
+    (device,) = {one.step.device for one in plan.after}
+    slots = machine_slots(device, 1, None)
+    return LocalExecutor(store, _workers(store, plan, warm=device is Device.CPU), slots, ledger)
+
+
+def after_on_modal(
+    plan: Plan,
+    store: Store,
+    ledger: Ledger,
+    deployment: Mapping[str, Any],
+    gpus: Mapping[str, Gpu],
+    inputs: Sequence[str],
+) -> Executor:
+    """For what comes after runs on Modal: in the app of their sweep, or that of this program with its settings.
+
+    `gpus`: run key -> what its steps run on. Raises SweepError for what Modal would refuse.
+    """
+    from runner.executors.modal import ModalExecutor
+
+    executor = ModalExecutor(store, Deployment.read(deployment), ledger, placements_after(gpus), tuple(inputs))
+    executor.check()
+    return executor
 
 
 def pools_of(choice: ExecutorChoice, plan: Plan) -> dict[str, Pool]:
@@ -156,6 +183,7 @@ def _workers(store: Store, plan: Plan, *, warm: bool) -> Workers:
 def _offline_when_local(plan: Plan) -> dict[str, str]:
     """Without a hub name nothing needs the hub, and libraries that ask it anyway would wait for no answer."""
     reads_hub = any(one.kind is InputKind.HUB for planned in plan.runs for one in planned.run.inputs)
+    reads_hub |= any(hub_items(one.step.config) for one in plan.after)
     return {} if reads_hub or _kernels(plan) else {"HF_HUB_OFFLINE": "1"}
 
 

@@ -17,10 +17,10 @@ from modal_app.layout import Store
 from modal_app.state import Phase, StepState, observe
 from modal_app.step import EXIT_HELD, Device, FailureReason, OutcomeStatus, Step, StepKind
 from runner.errors import SweepError
-from runner.executors.workers import Exited, StepId, Workers
+from runner.executors.workers import Exited, Workers
 from runner.ledger import Event, Ledger, Record
 from runner.store import read_json
-from runner.types import Plan
+from runner.types import Plan, StepId
 
 POLL_S = 0.2
 STOP_GRACE_S = 7.0
@@ -43,6 +43,7 @@ class Slots:
 @dataclass(slots=True)
 class _Job:
     step: Step
+    needs: StepId | None = None
     attempts_before: int = 0
     submitted: bool = False
     started: bool = False
@@ -71,7 +72,7 @@ class LocalExecutor:
         A failed step stops nothing but the runs that need it. KeyboardInterrupt stops what this launcher started
         (it checkpoints first), records it, and goes on to the caller.
         """
-        self._jobs = {(step.kind, step.key): _Job(step) for step in _needed(plan)}
+        self._jobs = {(job.step.kind, job.step.key): job for job in _needed(plan)}
         try:
             while any(not job.ended for job in self._jobs.values()):
                 self._start_what_is_ready()
@@ -95,16 +96,15 @@ class LocalExecutor:
             elif job.followed and state.phase is Phase.FAILED:
                 self._finish(job, state)  # the other launcher's failure is this step's: nothing runs twice
             elif self._blocked(job):
-                message = f"its dataset {job.step.data_key} could not be prepared"
-                self._finish_unstarted(job, OutcomeStatus.FAILED, message, FailureReason.DATA)
-            elif self._dataset_ready(job) and self._room_for(job):
+                self._finish_blocked(job)
+            elif self._ready(job) and self._room_for(job):
                 self._submit(job)
 
     def _submit(self, job: _Job) -> None:
         job.submitted, job.followed = True, False
         job.attempts_before = self._attempts(job.step)
         step = job.step
-        if self.slots.device is Device.CUDA and step.kind is StepKind.TRAIN:
+        if self.slots.device is Device.CUDA and step.kind is not StepKind.PREPROCESS:
             job.cards = tuple(sorted(self._free_cards())[: step.processes])
             visible = ",".join(map(str, job.cards))
             step = replace(step, environment={**step.environment, "CUDA_VISIBLE_DEVICES": visible})
@@ -172,6 +172,15 @@ class LocalExecutor:
             Record(Event.FINISHED, kind, key, status=status, reason=reason, message=message, facts=facts or {})
         )
 
+    def _finish_blocked(self, job: _Job) -> None:
+        assert job.needs is not None
+        kind, key = job.needs
+        if kind is StepKind.PREPROCESS:
+            message, reason = f"its dataset {key} could not be prepared", FailureReason.DATA
+        else:
+            message, reason = f"it comes after {kind} {key}, which has not succeeded", FailureReason.ERROR
+        self._finish_unstarted(job, OutcomeStatus.FAILED, message, reason)
+
     def _finish_unbegun(self, job: _Job, exited: Exited) -> None:
         code = "" if exited.code is None else f" (code {exited.code})"
         message = f"its worker ended before it began{code}"
@@ -204,20 +213,16 @@ class LocalExecutor:
         return job.submitted and self._observe(job).phase is Phase.RUNNING
 
     def _blocked(self, job: _Job) -> bool:
-        dataset = self._dataset(job)
-        return dataset is not None and dataset.ended and not self._prepared(job)
+        """Whether what it needs has ended, and not with success."""
+        before = self._jobs.get(job.needs) if job.needs else None
+        return before is not None and before.ended and not self._is_done(before)
 
-    def _dataset_ready(self, job: _Job) -> bool:
-        dataset = self._dataset(job)
-        return dataset is None or (dataset.ended and self._prepared(job))
+    def _ready(self, job: _Job) -> bool:
+        before = self._jobs.get(job.needs) if job.needs else None
+        return before is None or (before.ended and self._is_done(before))
 
-    def _dataset(self, job: _Job) -> _Job | None:
-        if job.step.kind is StepKind.PREPROCESS:
-            return None
-        return self._jobs.get((StepKind.PREPROCESS, job.step.data_key))
-
-    def _prepared(self, job: _Job) -> bool:
-        return self.store.manifest(job.step.data_key).exists()
+    def _is_done(self, job: _Job) -> bool:
+        return self.store.folder(job.step.kind, job.step.key).done.exists()
 
     def _room_for(self, job: _Job) -> bool:
         busy = [other for other in self._jobs.values() if other.submitted and not other.ended]
@@ -271,11 +276,12 @@ def _too_few(cards: int, processes: int) -> str:
     )
 
 
-def _needed(plan: Plan) -> Iterator[Step]:
-    """The steps that are not done; a dataset only when a run that is not done reads it."""
+def _needed(plan: Plan) -> Iterator[_Job]:
+    """What is not done; a dataset only when a run that is not done reads it."""
     wanted = {planned.run.data_key for planned in plan.pending}
-    yield from (dataset.step for dataset in plan.datasets if dataset.key in wanted and not dataset.done)
-    yield from (planned.step for planned in plan.pending)
+    yield from (_Job(dataset.step) for dataset in plan.datasets if dataset.key in wanted and not dataset.done)
+    yield from (_Job(planned.step, (StepKind.PREPROCESS, planned.run.data_key)) for planned in plan.pending)
+    yield from (_Job(planned.step, planned.needs) for planned in plan.after if not planned.done)
 
 
 def _gpu_count() -> int:

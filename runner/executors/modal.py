@@ -24,21 +24,23 @@ from modal_app.hub import fetch_names
 from modal_app.layout import STEPS, SUBMISSION, Store
 from modal_app.meter import CPU_STEP, Reservation
 from modal_app.remote import Job, steps_file
-from modal_app.settings import Deployment, requested, train_function
+from modal_app.settings import AFTER, HOUR_S, Deployment, requested, train_function
 from modal_app.step import OutcomeStatus, Step, StepKind, write_atomically
 from runner import terminal
 from runner.content import files_below
 from runner.errors import SweepError
 from runner.executors.modal_copies import listed
 from runner.executors.modal_errors import explained
-from runner.executors.modal_gpus import Placement
+from runner.executors.modal_gpus import Placement, one_gpu
 from runner.executors.modal_mirror import ModalMirror, follow
 from runner.executors.modal_rates import rates_now, stale_warning
-from runner.executors.modal_submission import MirroredStep, Names
+from runner.executors.modal_submission import MirroredStep, Names, before
 from runner.executors.modal_work import Work, job_name, make_work
 from runner.ledger import Event, Ledger, Record
 from runner.types import Plan, PriceTable
 
+AFTER_LIMIT_S = 4 * HOUR_S
+"""Of what comes after a run: a merge of a large model reads and writes it once."""
 STARTING_S = 60.0
 STARTING_POLL_S = 0.5
 
@@ -86,7 +88,8 @@ class ModalExecutor:
         steps = mirrored_steps(plan)
         with explained():
             self._deploy()
-            self._upload(plan, names, steps, make_work(plan, self._job, set()))
+            self._upload_inputs(names)
+            self._upload_plan(plan, names, steps, make_work(plan, self._job, set()))
             claims = modal.Dict.from_name(self.deployment.claims, create_if_missing=True)
             done, entries = _at_rest(mirror, claims, steps)
             self._submit(make_work(plan, self._job, done), claims, entries)
@@ -104,9 +107,8 @@ class ModalExecutor:
             return
         build_app(self.deployment).deploy()
 
-    def _upload(self, plan: Plan, names: Names, steps: Sequence[MirroredStep], work: Work) -> None:
-        """Local inputs, by content, to the cache Volume; to the runs Volume the sweep's plan, for whoever attaches,
-        and its steps, for the calls: a config may be longer than a call's argument."""
+    def _upload_inputs(self, names: Names) -> None:
+        """Local inputs, by content, to the cache Volume."""
         cache = modal.Volume.from_name(names.cache_volume, create_if_missing=True, version=2)
         there = {PurePosixPath(entry.path).name for entry in listed(cache, "inputs")}
         missing = [name for name in self.inputs if PurePosixPath(name).name not in there]
@@ -114,14 +116,24 @@ class ModalExecutor:
             with cache.batch_upload(force=True) as batch:
                 for name in missing:
                     put_input(batch, (self.store.root / name).resolve(), f"/{name}")
-        submission = {"names": asdict(names), "steps": [asdict(step) for step in steps], "rates": self._rates()}
+
+    def _upload_plan(self, plan: Plan, names: Names, steps: Sequence[MirroredStep], work: Work) -> None:
+        """To the runs Volume, the sweep's plan, for whoever attaches, and its steps, for the calls: a config may be
+        longer than a call's argument. Of what comes after runs, which nobody attaches to, the steps."""
+        submission = {
+            "names": asdict(names),
+            "steps": [asdict(step) for step in steps],
+            "rates": self._rates(),
+            "deployment": asdict(self.deployment),
+        }
         write_atomically(self.ledger.folder / SUBMISSION, json.dumps(submission, indent=1))
         with modal.Volume.from_name(names.runs_volume, create_if_missing=True, version=2).batch_upload(
             force=True
         ) as batch:
             folder = f"/sweeps/{plan.sweep}"
-            batch.put_file(self.ledger.folder / "plan.json", f"{folder}/plan.json")
-            batch.put_file(self.ledger.folder / SUBMISSION, f"{folder}/{SUBMISSION}")
+            if plan.runs:
+                batch.put_file(self.ledger.folder / "plan.json", f"{folder}/plan.json")
+                batch.put_file(self.ledger.folder / SUBMISSION, f"{folder}/{SUBMISSION}")
             batch.put_file(io.BytesIO(steps_file(work.steps, work.waiting).encode()), f"{folder}/{STEPS}")
             for planned in plan.pending:
                 identity = self.store.folder(StepKind.TRAIN, planned.run.key).identity
@@ -165,14 +177,20 @@ class ModalExecutor:
 
     def _job(self, step: Step) -> Job:
         function, options, reserved = step.kind.value, {}, CPU_STEP
+        limit_s = self.deployment.timeout_s
         if step.kind is StepKind.TRAIN:
             placement = self.placements[step.key]
             function = train_function(placement.variant.gpus)
             reserved = self.deployment.reserved(placement.variant.cards)
-            options = self._options(placement, reserved)
+            options = self._options(placement, reserved, limit_s)
+        elif step.kind is not StepKind.PREPROCESS:
+            placement = self.placements[step.run]
+            function, limit_s = AFTER, min(limit_s, AFTER_LIMIT_S)
+            reserved = self.deployment.reserved(1)
+            options = self._options(one_gpu(placement), reserved, limit_s)
         names = self.deployment
         return Job(
-            name=job_name(step),
+            name=job_name(step.kind, step.key),
             sweep=step.sweep,
             app=names.app_name,
             function=function,
@@ -180,14 +198,14 @@ class ModalExecutor:
             cache_volume=names.cache_volume,
             runs_volume=names.runs_volume,
             options=options,
-            limit_s=names.timeout_s,
+            limit_s=limit_s,
             cores=reserved.cores,
             memory_gib=reserved.memory_gib,
         )
 
-    def _options(self, placement: Placement, reserved: Reservation) -> dict[str, Any]:
+    def _options(self, placement: Placement, reserved: Reservation, limit_s: int) -> dict[str, Any]:
         """What a call is bound to. Equal options are one pool of containers, and `max_containers` caps that pool."""
-        options: dict[str, Any] = {"timeout": self.deployment.timeout_s}
+        options: dict[str, Any] = {"timeout": limit_s}
         if len(placement.variant.gpus) < 2:  # a list to fall back on is deployed: Modal binds one GPU only
             options |= requested(reserved)
         if len(placement.variant.gpus) == 1:
@@ -202,7 +220,7 @@ def _at_rest(
 ) -> tuple[set[str], Mapping[str, Any]]:
     """The marks of what is done, and the claims, at a moment when no call that has done its job is still starting what
     waits for it: those are not claimed yet, and to call them, too, would rent a GPU for nothing. Waits a minute."""
-    awaited = [name for step in steps if step.kind is StepKind.PREPROCESS for name in (step.name, *step.fetches)]
+    awaited = {name for step in steps for name in before(step, steps)}
     deadline = time.monotonic() + STARTING_S
     while True:
         done, entries = mirror.done(), dict(claims.items())
@@ -226,4 +244,15 @@ def mirrored_steps(plan: Plan) -> list[MirroredStep]:
         MirroredStep(StepKind.PREPROCESS, dataset.key, dataset.key, fetch_names(dataset.step.config))
         for dataset in plan.datasets
     ]
-    return datasets + [MirroredStep(StepKind.TRAIN, one.run.key, one.run.data_key) for one in plan.runs]
+    runs = [MirroredStep(StepKind.TRAIN, one.run.key, one.run.data_key) for one in plan.runs]
+    after = [
+        MirroredStep(
+            one.step.kind,
+            one.step.key,
+            one.step.data_key,
+            fetches=() if one.needs else fetch_names(one.step.config),
+            follows=job_name(*one.needs) if one.needs else "",
+        )
+        for one in plan.after
+    ]
+    return datasets + runs + after

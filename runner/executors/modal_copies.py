@@ -11,14 +11,16 @@ import aiohttp
 import modal
 import modal.exception
 
-from modal_app.layout import ATTEMPT_PREFIX, StepFolder, Store
+from modal_app.layout import ANSWERS, ATTEMPT_PREFIX, MANIFEST, StepFolder, Store
 from modal_app.remote import DONE
 from modal_app.step import StepKind, write_atomically
 from runner.costs import containers, fetch_folder
 from runner.executors.modal_submission import MirroredStep
 
-OF_STEP = ("run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml")
+OF_STEP = ("run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml", ANSWERS, MANIFEST)
 OF_ATTEMPT = ("container.json", "started.json", "result.json", "train.json", "exit.json", "log.txt")
+
+_ON_RUNS_VOLUME = tuple(f"{kind}-" for kind in StepKind if kind is not StepKind.PREPROCESS)
 
 
 @dataclass(slots=True)
@@ -44,7 +46,7 @@ class Copies:
         there = {f"preprocess-{name}" for name in _names(cache, "prepared")}
         there |= {"fetch-" + name.removeprefix("models--").replace("--", "-") for name in _names(cache, "hub")}
         marks = _names(self._volume(self.runs_volume), DONE)
-        return {mark for mark in marks if mark.startswith("train-") or _repository(mark) in there}
+        return {mark for mark in marks if mark.startswith(_ON_RUNS_VOLUME) or _repository(mark) in there}
 
     def copy(self, step: MirroredStep) -> None:
         """Copy the small files of a step's folder that have grown.

@@ -47,6 +47,17 @@ def placements(plan: Plan, choice: ExecutorChoice) -> dict[str, Placement]:
     return {key: Placement(variant, containers.get(variant)) for key, variant in variants.items()}
 
 
+def placements_after(gpus: Mapping[str, Gpu]) -> dict[str, Placement]:
+    """Run key -> placement, for what comes after runs."""
+    return {key: Placement(_variant(gpu), None) for key, gpu in gpus.items()}
+
+
+def one_gpu(placement: Placement) -> Placement:
+    """For what comes after a run: a single GPU of its kind, the best of a list. No cap of the sweep binds it."""
+    gpus = tuple(one.partition(":")[0] for one in placement.variant.gpus[:1])
+    return Placement(Variant(gpus, len(gpus)), None)
+
+
 def split(wanted: Mapping[Variant, int], max_gpus: int | None, parallel: int | None) -> dict[Variant, int]:
     """Containers per variant, `wanted` being the runs of each: one for every variant, the rest by the highest
     averages method (the next goes to the variant with the most runs per container that still fits).

@@ -21,7 +21,7 @@ from modal_app.remote import TICK_S
 from modal_app.state import REMOTE, Phase, observe
 from modal_app.step import OutcomeStatus, StepKind, write_atomically
 from runner.executors.modal_copies import Copies
-from runner.executors.modal_submission import MirroredStep, Names
+from runner.executors.modal_submission import MirroredStep, Names, before
 from runner.ledger import Event, Ledger, Record
 from runner.standing import unbegun
 
@@ -61,11 +61,10 @@ class ModalMirror:
 
     def refresh(self, steps: Sequence[MirroredStep]) -> bool:
         """Bring the steps up to date; True when none of them goes on. Raises what Modal's client raises."""
-        before = {step.key: (step.name, *step.fetches) for step in steps if step.kind is StepKind.PREPROCESS}
         entries, live = self._live({name for step in steps for name in (step.name, *step.fetches)})
         goes_on = {
             step.name: step.name in live
-            or (f"cancelled/{step.name}" not in entries and any(name in live for name in before.get(step.data_key, ())))
+            or (f"cancelled/{step.name}" not in entries and any(name in live for name in before(step, steps)))
             for step in steps
         }
 
@@ -85,12 +84,10 @@ class ModalMirror:
         """Record why steps have not begun, when nothing goes on any more: no folder of theirs can tell."""
         entries = dict(self._claims.items())
         noted = unbegun(ledger.records())
-        fetches = {step.key: step.fetches for step in steps}
         for step in steps:
             if observe(self.store, step.kind, step.key).phase is not Phase.ABSENT:
                 continue
-            before = (f"{StepKind.PREPROCESS}/{step.data_key}", *fetches.get(step.data_key, ()))
-            why = _why_not_begun(entries, step.name, before)
+            why = _why_not_begun(entries, step.name, before(step, steps))
             if step.key not in noted or noted[step.key].message != why:
                 ledger.append(Record(Event.FINISHED, step.kind, step.key, status=str(Phase.LOST), message=why))
 
@@ -101,7 +98,7 @@ class ModalMirror:
         for them. Returns the names of the jobs that were ended.
         """
         claims = self._claims
-        mine = {step.name for step in steps if step.kind is StepKind.TRAIN}
+        mine = {step.name for step in steps if step.kind is not StepKind.PREPROCESS}
         claims.update({f"cancelled/{name}": time.time() for name in mine})
         entries = dict(claims.items())
         calls = {name: call for name in mine if (call := last_claim(entries.get, name)[1])}

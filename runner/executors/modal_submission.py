@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modal_app.layout import SUBMISSION, Store
@@ -25,10 +26,22 @@ class MirroredStep:
     data_key: str
     fetches: tuple[str, ...] = ()
     """The jobs that first fetch what a dataset and its runs read from the hub."""
+    follows: str = ""
+    """The job that a step comes after, for what comes after a run: `train/<key>`."""
 
     @property
     def name(self) -> str:
         return f"{self.kind}/{self.key}"
+
+
+def before(step: MirroredStep, steps: Sequence[MirroredStep]) -> tuple[str, ...]:
+    """The names of all jobs that come before a step, as far as `steps` has them."""
+    for one in steps:
+        if step.kind is StepKind.TRAIN and (one.kind, one.key) == (StepKind.PREPROCESS, step.data_key):
+            return (one.name, *one.fetches)
+        if step.follows and one.name == step.follows:
+            return (one.name, *before(one, steps))
+    return step.fetches
 
 
 def read_submission(store: Store, sweep: str) -> tuple[Names, list[MirroredStep]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from modal_app.hub import FETCH, fetch_names
 from modal_app.remote import Job, mark_name
-from modal_app.step import Step
+from modal_app.step import Step, StepKind
 from runner.types import Plan
 
 
@@ -27,30 +27,65 @@ class Work:
 
 
 def make_work(plan: Plan, job_of: Callable[[Step], Job], done: set[str]) -> Work:
-    """What is on the hub comes before the datasets that need it, a dataset before its runs. `done`: what is marked."""
-    steps: dict[str, Step] = {job_name(planned.step): planned.step for planned in plan.runs}
-    fetches: dict[str, Job] = {}
-    first: list[Job] = []
-    waiting: dict[str, list[Job]] = {}
+    """What is on the hub comes before the datasets that need it, a dataset before its runs, a run before what comes
+    after it. `done`: what is marked."""
+    building = _Building(job_of, done, {job_name(*needs) for one in plan.after if (needs := one.needs)})
+    building.steps |= {job_name(one.step.kind, one.step.key): one.step for one in plan.runs}
     pending = {planned.run.key: planned.step for planned in plan.pending}
     for dataset in plan.datasets:
-        steps[job_name(dataset.step)] = dataset.step
-        ready = [job_of(pending[key]) for key in dataset.runs if key in pending]
-        ready = [job for job in ready if mark_name(job.name) not in done]
+        building.steps[job_name(dataset.step.kind, dataset.step.key)] = dataset.step
+        ready = building.undone(pending[key] for key in dataset.runs if key in pending)
         if not ready:
             continue
         preprocess = replace(job_of(dataset.step), awaited=True)
         if mark_name(preprocess.name) not in done:
-            waiting[preprocess.name], ready = ready, [preprocess]
-        missing = [name for name in fetch_names(dataset.step.config) if mark_name(name) not in done]
-        for name in reversed(missing):
-            steps[name] = dataset.step
-            fetch = fetches.setdefault(name, replace(preprocess, name=name, function=FETCH, options={}))
-            waiting.setdefault(name, []).extend(job for job in ready if job not in waiting[name])
+            building.waiting[preprocess.name], ready = ready, [preprocess]
+        building.begin(ready, dataset.step)
+    for planned in plan.after:
+        building.steps[job_name(planned.step.kind, planned.step.key)] = planned.step
+        ready = [] if planned.done else building.undone([planned.step])
+        before = job_name(*planned.needs) if planned.needs else ""
+        if ready and before in building.to_do:
+            building.waiting.setdefault(before, []).extend(ready)
+        elif ready:
+            building.begin(ready, planned.step)
+    return Work(building.steps, building.first, building.waiting)
+
+
+@dataclass(slots=True)
+class _Building:
+    """Work as it is put together."""
+
+    job_of: Callable[[Step], Job]
+    done: set[str]
+    awaited: set[str]
+    """The jobs that something comes after."""
+    steps: dict[str, Step] = field(default_factory=dict)
+    first: list[Job] = field(default_factory=list)
+    waiting: dict[str, list[Job]] = field(default_factory=dict)
+    _fetches: dict[str, Job] = field(default_factory=dict)
+
+    @property
+    def to_do(self) -> set[str]:
+        return Work(self.steps, self.first, self.waiting).names
+
+    def undone(self, steps: Iterable[Step]) -> list[Job]:
+        jobs = [self.job_of(step) for step in steps]
+        jobs = [replace(job, awaited=True) if job.name in self.awaited else job for job in jobs]
+        return [job for job in jobs if mark_name(job.name) not in self.done]
+
+    def begin(self, ready: list[Job], step: Step) -> None:
+        """Call these first, or after what their step's config still lacks from the hub."""
+        on_cpu = replace(step, kind=StepKind.PREPROCESS)
+        for name in reversed([one for one in fetch_names(step.config) if mark_name(one) not in self.done]):
+            self.steps.setdefault(name, on_cpu)
+            fetch = replace(self.job_of(on_cpu), name=name, function=FETCH, options={}, awaited=True)
+            fetch = self._fetches.setdefault(name, fetch)
+            waiting = self.waiting.setdefault(name, [])
+            waiting.extend(job for job in ready if job not in waiting)
             ready = [fetch]
-        first += [job for job in ready if job not in first]
-    return Work(steps, first, waiting)
+        self.first += [job for job in ready if job not in self.first]
 
 
-def job_name(step: Step) -> str:
-    return f"{step.kind}/{step.key}"
+def job_name(kind: StepKind, key: str) -> str:
+    return f"{kind}/{key}"

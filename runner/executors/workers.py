@@ -23,12 +23,11 @@ from modal_app.layout import Store
 from modal_app.state import record_exit
 from modal_app.step import Step, StepKind
 from runner.errors import SweepError
+from runner.types import StepId
 
 SHOWN_LINES = 12
 """Of a log, in an error."""
 VALIDATION_POLL_S = 1.0
-
-StepId = tuple[StepKind, str]
 
 
 @dataclass(frozen=True, slots=True)

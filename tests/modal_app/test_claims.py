@@ -119,8 +119,8 @@ def test_what_waits_is_started_once_whoever_has_put_it_down(idle: ModalServer) -
 first = call(data)
 leave_to(claims, first, data.name, [run, other])
 leave_to(claims, first, data.name, [run])
-go_on(claims, first, [run], "succeeded")
-go_on(claims, first, [run], "succeeded")
+go_on(claims, data.name, [run], "succeeded")
+go_on(claims, data.name, [run], "succeeded")
 print(*sorted(key for key in claims.keys()))
 """
     waited = answer(idle, PRELUDE + question).split()
@@ -130,13 +130,25 @@ print(*sorted(key for key in claims.keys()))
     ]  # fmt: skip
 
 
+def test_what_waits_for_a_call_that_has_handed_its_job_on_is_started_by_the_last_one(idle: ModalServer) -> None:
+    """A merge that waits for a run which came to a time limit and went on in another call."""
+    question = """
+first = call(run)
+leave_to(claims, first, run.name, [other])
+hand_on(claims, run, first)
+go_on(claims, run.name, [], "succeeded")
+print(*sorted(key for key in claims.keys() if key.startswith(("waiting", other.name))))
+"""
+    assert answer(idle, PRELUDE + question).split() == ["train/other"]
+
+
 def test_nothing_is_started_after_a_failure_nor_what_was_cancelled(idle: ModalServer) -> None:
     question = """
 first = call(data)
 leave_to(claims, first, data.name, [run])
-go_on(claims, first, [other], "failed")
+go_on(claims, data.name, [other], "failed")
 claims.put("cancelled/train/run", 1.0)
-go_on(claims, first, [run, other], "succeeded")
+go_on(claims, data.name, [run, other], "succeeded")
 print(*sorted(key for key in claims.keys()))
 """
     assert answer(idle, PRELUDE + question).split() == ["cancelled/train/run", "preprocess/data", "train/other"]
@@ -145,8 +157,8 @@ print(*sorted(key for key in claims.keys()))
 def test_a_job_that_others_wait_for_is_called_whoever_works_on_it(idle: ModalServer) -> None:
     """Only the call itself can put down what waits for it in its sweep."""
     question = """
-go_on(claims, "fc-fetch", [data, run], "succeeded")
-go_on(claims, "fc-fetch", [data, run], "succeeded")
+go_on(claims, "fetch/model", [data, run], "succeeded")
+go_on(claims, "fetch/model", [data, run], "succeeded")
 """
     answer(idle, PRELUDE + question)
     assert Counter(call.function for call in idle.function_calls()) == {"preprocess": 2, "train": 1}

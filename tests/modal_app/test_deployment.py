@@ -48,6 +48,9 @@ ENV HF_HUB_DISABLE_TELEMETRY=1
 ENV HF_XET_HIGH_PERFORMANCE=1
 ENV TOKENIZERS_PARALLELISM=false"""
 
+OWN = {"fetch", "preprocess", "train", "after"}
+"""The functions of every deployment."""
+
 
 @pytest.fixture
 def server() -> Iterator[ModalServer]:
@@ -129,18 +132,20 @@ def test_trainers_read_the_cache_and_write_their_runs(
 ) -> None:
     deploy(shipped(timeout_hours=3))
     specs = {name: versions[-1] for name, versions in server.function_specs().items()}
-    assert set(specs) == {"fetch", "preprocess", "train"}
-    mounts = {mount.mount_path: mount.read_only for mount in specs["train"].volume_mounts}
-    assert mounts == {"/cache": True, "/data": False}
+    assert set(specs) == OWN
+    for name in ("train", "after"):
+        mounts = {mount.mount_path: mount.read_only for mount in specs[name].volume_mounts}
+        assert mounts == {"/cache": True, "/data": False}
     for name in ("fetch", "preprocess"):
         assert not any(mount.read_only for mount in specs[name].volume_mounts)
     assert {spec.timeout_secs for spec in specs.values()} == {3 * 3600}
     assert {spec.retry_policy.retries for spec in specs.values()} == {5}, "more than the attempts of a run"
-    assert [name for name, spec in specs.items() if spec.single_use_containers] == ["train"]
+    assert {name for name, spec in specs.items() if spec.single_use_containers} == {"train", "after"}
     assert not any(spec.resources.gpu_config.gpu_type for spec in specs.values()), "a GPU is asked for run by run"
     assert {spec.startup_timeout_secs for spec in specs.values()} == {3600}, "else one that hangs is rented for a day"
     reserved = {name: (spec.resources.milli_cpu, spec.resources.memory_mb) for name, spec in specs.items()}
-    assert reserved == {"fetch": (4000, 16384), "preprocess": (4000, 16384), "train": (0, 0)}, "as the GPU is"
+    of_calls = {"train": (0, 0), "after": (0, 0)}  # as the GPU is
+    assert reserved == {"fetch": (4000, 16384), "preprocess": (4000, 16384)} | of_calls
 
 
 def test_a_list_of_gpus_is_a_function_of_its_own(
@@ -149,7 +154,7 @@ def test_a_list_of_gpus_is_a_function_of_its_own(
     """In the order in which they are asked for, and the same function otherwise."""
     deploy(shipped(gpu_lists=(("H100:2", "A100-80GB:2"), ("L40S:1", "A10:1", "L4:1")), memory_gib=20))
     specs = server.function_specs()
-    assert set(specs) == {"fetch", "preprocess", "train", "train_H100x2_A100-80GBx2", "train_L40Sx1_A10x1_L4x1"}
+    assert set(specs) == OWN | {"train_H100x2_A100-80GBx2", "train_L40Sx1_A10x1_L4x1"}
     gpus = [one.resources.gpu_config for one in specs["train_H100x2_A100-80GBx2"]]
     assert [(one.gpu_type, one.count) for one in gpus] == [("H100", 2), ("A100-80GB", 2)]
     assert [one.resources.gpu_config.gpu_type for one in specs["train_L40Sx1_A10x1_L4x1"]] == ["L40S", "A10", "L4"]
@@ -185,7 +190,7 @@ def test_what_modal_takes_for_a_name_is_what_is_deployed(
     """The client looks at it once more when it is looked up: a name with a dot is a class to it."""
     deployment = shipped(gpu_lists=(("H100:2", "A100-80GB:2"), tuple(f"GPU-{number}:8" for number in range(12))))
     deploy(deployment)
-    names = set(server.function_specs()) - {"fetch", "preprocess", "train"}
+    names = set(server.function_specs()) - OWN
     assert len(names) == 2
     for name in names:
         modal.Function.from_name(deployment.app_name, name).hydrate()

@@ -15,7 +15,8 @@ from multiprocessing.process import BaseProcess
 from modal_app.claim import Held, claim
 from modal_app.layout import Attempt, Store
 from modal_app.step import EXIT_HELD, OutcomeStatus, Step, StepKind
-from runner.executors.workers import Exited, StepId
+from runner.executors.workers import Exited
+from runner.types import StepId
 from tests.runner.builders import begin_attempt, end_attempt
 
 NOBODY: frozenset[str] = frozenset()

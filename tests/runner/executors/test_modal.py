@@ -26,8 +26,8 @@ ADAPTER_COMMIT = "b" * 40
 
 def job(step: Step) -> Job:
     return Job(
-        name=job_name(step), sweep=step.sweep, app="app", function=str(step.kind), claims="claims", cache_volume="c",
-        runs_volume="r", options={"gpu": "H100:8", "timeout": 86400, "max_containers": 64},
+        name=job_name(step.kind, step.key), sweep=step.sweep, app="app", function=str(step.kind), claims="claims",
+        cache_volume="c", runs_volume="r", options={"gpu": "H100:8", "timeout": 86400, "max_containers": 64},
     )  # fmt: skip
 
 

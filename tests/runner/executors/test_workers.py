@@ -12,7 +12,8 @@ import pytest
 
 from modal_app.layout import Store
 from modal_app.step import Step, StepKind
-from runner.executors.workers import Exited, FreshWorkers, StepId, WarmWorkers, Workers
+from runner.executors.workers import Exited, FreshWorkers, WarmWorkers, Workers
+from runner.types import StepId
 
 BODY = """
 import json, os, pathlib, select, signal, subprocess, sys, time

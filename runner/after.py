@@ -1,0 +1,143 @@
+"""Runs that have finished, and steps that come after them: which runs a name means, and what a step of one holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from modal_app.layout import Store, after_key
+from modal_app.state import Phase, observe
+from modal_app.step import Device, Step, StepKind
+from runner import trainer_environment
+from runner.best import winner
+from runner.compare import EVAL_LOSS, compare_sweep
+from runner.errors import SweepError
+from runner.finding import runs_in
+from runner.identity import short_hash
+from runner.ledger import Ledger, SweepRun, sweep_ids
+from runner.params import label
+from runner.standing import status_word
+from runner.store import is_mirror, read_json
+from runner.types import PlannedStep
+
+OWN_LENGTH = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A finished run that something is done with."""
+
+    store: Store
+    sweep: str
+    """One that has asked for it."""
+    key: str
+    data_key: str
+    config: Mapping[str, Any]
+    """The keyed Axolotl config: local inputs as `inputs/...`, below the store's root."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """run.json"""
+    name: str = ""
+    """What tells it from the other runs of its sweep: `lora=r8 learning_rate=0.004`."""
+
+    @property
+    def adapter(self) -> str | None:
+        """lora, qlora, ...; None for a full fine-tune."""
+        kind = self.config.get("adapter")
+        return None if kind is None else str(kind)
+
+    @property
+    def gpu(self) -> str:
+        """The kind of GPU that it was asked for; cpu where there was none."""
+        return str(self.identity.get("gpu", {}).get("type", "cpu"))
+
+    @property
+    def device(self) -> Device:
+        return Device.CPU if self.gpu == "cpu" else Device.CUDA
+
+
+def subjects(known: Sequence[Store], asked: str | None, *, every: bool = False) -> list[Subject]:
+    """The run of that key or its beginning; of a sweep its best run, or `every` one that has succeeded. Nothing asked
+    means the newest sweep.
+
+    Raises SweepError when nothing fits (with what might be meant), and for a run that has not succeeded.
+    """
+    store, runs, sweep = runs_in(known, asked)
+    if sweep is None:
+        (run,) = runs
+        _refuse_unfinished(store, run)
+        return [_subject(store, _sweep_of(store, run), run)]
+    _look_again(store, sweep, runs)
+    if every:
+        finished = [run for run in runs if _has_succeeded(store, run)]
+        if not finished:
+            raise SweepError(f"No run of {sweep} has finished yet; `axosweep status {sweep}` shows how they stand.")
+        return [_subject(store, sweep, run) for run in finished]
+    best = winner(compare_sweep(store, sweep), EVAL_LOSS)
+    (run,) = (run for run in runs if run.key == best.key)
+    _refuse_unfinished(store, run)
+    return [_subject(store, sweep, run)]
+
+
+def after_step(subject: Subject, kind: StepKind, options: Mapping[str, Any]) -> PlannedStep:
+    """What is done with a run, as a step. Options are in its key: the same asked again is the same step, done once."""
+    own = short_hash({"options": options, "trainer": trainer_environment.lock_hash()}, OWN_LENGTH)
+    return planned(subject, kind, after_key(subject.key, own), subject.key, options)
+
+
+def base_step(subject: Subject, kind: StepKind, options: Mapping[str, Any], identity: Any) -> PlannedStep:
+    """The same of the base model alone, shared by all runs whose `identity` of it is equal."""
+    own = short_hash({"base": identity, "options": options, "trainer": trainer_environment.lock_hash()}, OWN_LENGTH)
+    return planned(subject, kind, after_key("", own), "", options)
+
+
+def planned(subject: Subject, kind: StepKind, key: str, run: str, options: Mapping[str, Any]) -> PlannedStep:
+    step = Step(
+        kind=kind,
+        key=key,
+        config=subject.config,
+        data_key=subject.data_key,
+        device=subject.device,
+        base_model=str(subject.identity.get("axolotl", {}).get("base_model", "")),
+        sweep=subject.sweep,
+        run=run,
+        options=options,
+    )
+    return PlannedStep(step, subject.store.folder(kind, key).done.exists())
+
+
+def _subject(store: Store, sweep: str, run: SweepRun) -> Subject:
+    folder = store.folder(StepKind.TRAIN, run.key)
+    config = yaml.load(folder.config.read_text(encoding="utf-8"), yaml.CSafeLoader)
+    names = {row.key: label(row.params) for row in compare_sweep(store, sweep)}
+    return Subject(
+        store, sweep, run.key, run.data_key, config, read_json(folder.identity), names.get(run.key) or run.key
+    )
+
+
+def _sweep_of(store: Store, run: SweepRun) -> str:
+    return next(sweep for sweep in sweep_ids(store) if run.key in {one.key for one in Ledger(store, sweep).plan().runs})
+
+
+def _refuse_unfinished(store: Store, run: SweepRun) -> None:
+    _look_again(store, _sweep_of(store, run), [run])
+    state = observe(store, StepKind.TRAIN, run.key)
+    if state.phase is not Phase.SUCCEEDED:
+        raise SweepError(
+            f"The run {run.key} has not finished: it is {status_word(state)}. The line that asked for it goes on with "
+            f"it; `axosweep logs {run.key}` shows how far it is."
+        )
+
+
+def _look_again(store: Store, sweep: str, runs: Sequence[SweepRun]) -> None:
+    """A mirror is as old as the last look: one more, unless all is known to have succeeded."""
+    if is_mirror(store) and not all(_has_succeeded(store, run) for run in runs):
+        from runner.executors import modal_verbs
+
+        modal_verbs.look(store, sweep)
+
+
+def _has_succeeded(store: Store, run: SweepRun) -> bool:
+    return store.folder(StepKind.TRAIN, run.key).done.exists()

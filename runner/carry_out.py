@@ -1,0 +1,98 @@
+"""Carries out steps that come after runs, where the runs are: on this machine, or on Modal for those of its mirror."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from modal_app.layout import SUBMISSION, Store
+from modal_app.state import StepState, observe
+from modal_app.step import OutcomeStatus
+from runner import terminal
+from runner.after import Subject
+from runner.errors import SweepError
+from runner.identity import short_hash
+from runner.interrupts import terminate_as_interrupt
+from runner.ledger import Ledger
+from runner.progress import Progress
+from runner.store import is_mirror
+from runner.types import Gpu, Plan, PlannedStep
+from runner.wiring import Executor, after_here, after_on_modal
+
+EXIT_FAILED = 1
+HASH_LENGTH = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """How a step stands, now that everything has ended."""
+
+    step: PlannedStep
+    state: StepState
+
+    @property
+    def succeeded(self) -> bool:
+        outcome = self.state.outcome
+        return outcome is not None and outcome.status is OutcomeStatus.SUCCEEDED
+
+    @property
+    def message(self) -> str:
+        return self.state.outcome.message if self.state.outcome else "it has not begun"
+
+
+@terminate_as_interrupt()
+def carry_out(
+    subjects: Sequence[Subject], steps: Sequence[PlannedStep], *, command: str, inputs: Sequence[str] = ()
+) -> list[Carried]:
+    """Run what is not done of `steps`, and say how each ended. All are of one store and one sweep, and what is recorded
+    of them goes below that sweep's folder.
+
+    `inputs`: what the steps read below the store's `inputs/`, kept there, as paths below its root. Raises SweepError
+    before anything starts; a step that fails is a result.
+    """
+    store = subjects[0].store
+    if any(not one.done for one in steps):
+        name = f"{subjects[0].sweep}/after-{short_hash(sorted(one.step.key for one in steps), HASH_LENGTH)}"
+        named = tuple(replace(one, step=replace(one.step, sweep=name)) for one in steps)
+        plan, ledger = Plan(name, (), (), after=named), Ledger(store, name)
+        executor = _executor(subjects, plan, ledger, inputs)
+        ledger.begin(command)
+        with Progress(plan, store, names={one.key: one.name for one in subjects}) as progress:
+            executor.execute(plan, progress.update)
+    return [Carried(one, observe(store, one.step.kind, one.step.key)) for one in steps]
+
+
+def exit_code(carried: Sequence[Carried]) -> int:
+    return 0 if all(one.succeeded for one in carried) else EXIT_FAILED
+
+
+def show_failures(carried: Sequence[Carried], store: Store) -> None:
+    """A line for each step that has not succeeded, with its log."""
+    for one in carried:
+        if not one.succeeded:
+            folder = store.folder(one.step.step.kind, one.step.step.key)
+            attempts = folder.attempts()
+            log = f" Its log: {attempts[-1].log}" if attempts else ""
+            line = f"{one.step.step.kind} {one.step.step.key}: {one.message}.{log}"
+            terminal.messages().print(line, markup=False, soft_wrap=True)
+
+
+def _executor(subjects: Sequence[Subject], plan: Plan, ledger: Ledger, inputs: Sequence[str]) -> Executor:
+    first = subjects[0]
+    if not is_mirror(first.store):
+        return after_here(plan, first.store, ledger)
+    submission = first.store.sweeps / first.sweep / SUBMISSION
+    raw = json.loads(submission.read_text(encoding="utf-8"))
+    if "deployment" not in raw:
+        raise SweepError(
+            f"{first.sweep} was submitted by an older axosweep, which has not kept where. Ask for it again with the "
+            "same line: what is finished is skipped."
+        )
+    gpus = {"": _gpu(first)} | {one.key: _gpu(one) for one in subjects}
+    return after_on_modal(plan, first.store, ledger, raw["deployment"], gpus, inputs)
+
+
+def _gpu(subject: Subject) -> Gpu:
+    asked = subject.identity.get("gpu", {})
+    return Gpu(asked.get("type", "cpu"), 1)
