@@ -5,6 +5,7 @@ The step of `axosweep infer` and the local server share it. It is imported in th
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ import torch
 from axolotl.cli.config import load_cfg
 from axolotl.cli.utils import load_model_and_tokenizer, resolve_chat_template_str
 from axolotl.prompt_strategies import load as load_strategy
+from axolotl.prompt_strategies.alpaca_w_system import InstructionWSystemPromptTokenizingStrategy
 from axolotl.prompt_tokenizers import InstructionPromptTokenizingStrategy
+from axolotl.utils.chat_templates import get_chat_template, get_chat_template_from_config
 from axolotl.utils.dict import DictDefault
+from peft import PeftModel
 from transformers import GenerationConfig
 
 from modal_app.answering import asked_of
@@ -27,6 +31,9 @@ from modal_app.step import FailureReason
 Message = Mapping[str, str]
 Conversation = Sequence[Message]
 """Messages {"role", "content"}, the last one the user's."""
+
+Prompter = Callable[[str | None, str], str]
+"""Of a system message, if there is one, and an instruction: the prompt as training wrote it (alpaca and its kin)."""
 
 TOKENS_AT_ONCE = 16_384
 """Of a batch, prompt and answer together: it bounds the memory of the keys and values."""
@@ -61,8 +68,8 @@ class Loaded:
     tokenizer: Any
     template: Template | None
     """None where the run was trained without a chat template."""
-    prompter: Any
-    """Where there is no template: what makes a prompt of an instruction in training; None for plain text."""
+    prompter: Prompter | None
+    """Where there is no template: None for plain text."""
     context: int
     """Tokens that it reads at most, prompt and answer together."""
     ends: tuple[int, ...]
@@ -102,12 +109,15 @@ def load(config: Mapping[str, Any], *, adapter: Path | None = None, weights: Pat
     write_yaml(path, asked_of(config, adapter=adapter, weights=weights))
     sys.argv = ["axolotl"]  # Axolotl parses it
     cfg = load_cfg(str(path))
+    cfg.rl = None  # Axolotl would leave the adapter to TRL
     model, tokenizer, _ = load_model_and_tokenizer(cfg=cfg, inference=True)
+    if adapter is None and isinstance(model, PeftModel):
+        model = model.unload()
     if not hasattr(model, "hf_device_map"):
         model.to(cfg.device)
     model.eval()
     model.config.use_cache = True
-    text = resolve_chat_template_str(cfg, tokenizer)
+    text = _template_text(cfg, tokenizer)
     template = Template(text, dict(cfg.chat_template_kwargs or {})) if text else None
     return Loaded(
         model,
@@ -123,15 +133,15 @@ def prompt_ids(loaded: Loaded, conversation: Conversation) -> list[int]:
     """The tokens that the model reads before its answer. StepFailed for what its format has no place for."""
     if loaded.template is not None:
         return loaded.template.ids(loaded.tokenizer, conversation, answer_follows=True)
-    if [message["role"] for message in conversation] != ["user"]:
+    *before, last = conversation
+    system = before[0]["content"] if before and before[0]["role"] == "system" else None
+    if len(before) > (system is not None) or (system is not None and loaded.prompter is None):
         raise StepFailed(
             FailureReason.DATA,
-            "this run was trained without a chat template, so it can be asked one user message at a time, and has no "
-            "place for a system message or earlier turns",
+            "this run was trained without a chat template, and its format has no place for "
+            + ("a system message" if system is not None else "earlier turns"),
         )
-    text = conversation[0]["content"]
-    if loaded.prompter is not None:
-        text = next(iter(loaded.prompter.build_prompt(text)))
+    text = loaded.prompter(system, last["content"]) if loaded.prompter else last["content"]
     ids: list[int] = loaded.tokenizer(text, add_special_tokens=True)["input_ids"]
     return ids[:-1] if len(ids) > 1 and ids[-1] == loaded.tokenizer.eos_token_id else ids
 
@@ -212,13 +222,41 @@ def _batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _prompter(cfg: DictDefault, tokenizer: Any) -> Any:
-    """What training wrote around an instruction (alpaca and its kin); None where it is text alone."""
+def _template_text(cfg: DictDefault, tokenizer: Any) -> str | None:
+    """The chat template of the config, or that of its first dataset."""
+    if text := resolve_chat_template_str(cfg, tokenizer):
+        return str(text)
+    kind = str(cfg.datasets[0].type).partition(".")[0] if cfg.datasets else ""
+    if kind == "chat_template":  # with a function's name behind it, for preference pairs
+        return str(get_chat_template_from_config(cfg, cfg.datasets[0], tokenizer))
+    return str(get_chat_template(kind)) if kind in ("chatml", "llama3") else None
+
+
+def _prompter(cfg: DictDefault, tokenizer: Any) -> Prompter | None:
     dataset = cfg.datasets[0] if cfg.datasets else None
-    if dataset is None or not isinstance(dataset.type, str):
+    if dataset is None or dataset.type is None:
         return None
-    strategy = load_strategy(dataset.type, tokenizer, cfg, dataset)
-    return strategy.prompter if isinstance(strategy, InstructionPromptTokenizingStrategy) else None
+    if isinstance(dataset.type, str):
+        strategy = load_strategy(dataset.type, tokenizer, cfg, dataset)
+    else:
+        strategy = load_strategy("user_defined", tokenizer, cfg, dataset.type.to_dict())
+    if isinstance(strategy, InstructionWSystemPromptTokenizingStrategy):
+        return functools.partial(_with_system, strategy.prompter)
+    return (
+        functools.partial(_instructed, strategy.prompter)
+        if isinstance(strategy, InstructionPromptTokenizingStrategy)
+        else None
+    )
+
+
+def _with_system(prompter: Any, system: str | None, text: str) -> str:
+    return str(next(iter(prompter.build_prompt_w_system(system or "", text, "", ""))))
+
+
+def _instructed(prompter: Any, system: str | None, text: str) -> str:
+    if system is not None:
+        raise StepFailed(FailureReason.DATA, "the format of this run's dataset has no place for a system message")
+    return str(next(iter(prompter.build_prompt(text))))
 
 
 def _context(model: Any, tokenizer: Any) -> int:
