@@ -28,7 +28,7 @@ def infer(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: 
     from modal_app import generation
 
     prompts = [json.loads(line) for line in Path(step.options["prompts"]).read_text(encoding="utf-8").splitlines()]
-    loaded = generation.load(step.config, **_weights(step, store, attempt))
+    loaded = generation.load(step.config, **weights_of(step, store, attempt))
     rank.clock.book("load")
     began = time.monotonic()
     conversations = [prompt["messages"] for prompt in prompts]
@@ -39,6 +39,7 @@ def infer(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: 
     write_atomically(folder.answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     judged = [row["exact"] for row in rows if "exact" in row]
     return {
+        "options": dict(step.options),
         "prompts": len(rows),
         "tokens": sum(answer.tokens for answer in answers),
         "seconds": round(time.monotonic() - began, 3),
@@ -48,7 +49,7 @@ def infer(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: 
     }
 
 
-def _weights(step: Step, store: Store, attempt: Attempt) -> dict[str, Path]:
+def weights_of(step: Step, store: Store, attempt: Attempt) -> dict[str, Path]:
     """What `generation.load` takes: nothing for the base model, an adapter, or whole weights."""
     if not step.run:
         return {}
