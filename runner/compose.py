@@ -21,6 +21,7 @@ from runner.preflight.data import datasets_of, limit_findings, split_of
 from runner.preflight.nodes import no_text_findings
 from runner.project import current_project
 from runner.shipped import shipped_root
+from runner.stages import stages_of
 from runner.types import (
     Action,
     DataChoice,
@@ -71,6 +72,7 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
         model=_model_facts(node, axolotl),
         prices=_prices(node, overrides),
         sizes=_sizes(node),
+        stages=stages_of(node.get("stages")),
     )
     return with_gpu(experiment)
 

@@ -141,7 +141,8 @@ class Progress:
             if dataset.key in wanted and not dataset.done:
                 yield self._dataset_line(dataset.key, rates)
         for planned in pending:
-            yield self._run_line(planned.run.key, rates)
+            if planned.trains:
+                yield self._run_line(planned.run.key, rates)
         for one in self.plan.after:
             if not one.done:
                 yield self._after_line(one.step)

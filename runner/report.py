@@ -46,6 +46,10 @@ def show_plan(
     for planned, params in _with_params(plan.runs):
         word = "[green]finished[/green]" if planned.done else "to train"
         console.print(f"  {planned.run.key}  data {planned.run.data_key}  {word:<9}  {escape(params)}", soft_wrap=True)
+    if plan.after:
+        console.print(f"Then, for each: {_later(plan)}.")
+    elif not all(planned.trains for planned in plan.runs):
+        console.print("Their datasets alone: stages has no train.")
     for found in plan.unresolved:
         console.print(
             f"[yellow]unresolved[/yellow] {escape(f'{found.at}={found.text}: {found.problem}')}", soft_wrap=True
@@ -104,6 +108,12 @@ def _datasets(plan: Plan) -> str:
     return f"{_count(len(plan.datasets), 'dataset')} ({rest})"
 
 
+def _later(plan: Plan) -> str:
+    missing = [one for one in plan.after if not one.done]
+    kinds = ", ".join(dict.fromkeys(str(one.step.kind) for one in plan.after))
+    return f"{kinds} ({_count(len(missing), 'step')} to do)" if missing else f"{kinds} (done before)"
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
@@ -122,6 +132,9 @@ def _plan_json(plan: Plan, store: Store) -> Mapping[str, Any]:
                 "gpu": asdict(planned.run.experiment.gpu),
             }
             for planned in plan.runs
+        ],
+        "after": [
+            {"kind": one.step.kind, "key": one.step.key, "run": one.step.run, "done": one.done} for one in plan.after
         ],
         "datasets": [{"key": one.key, "done": one.done, "runs": list(one.runs)} for one in plan.datasets],
         "unresolved": [asdict(found) for found in plan.unresolved],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from modal_app.layout import Store
@@ -28,6 +28,7 @@ from runner.plan_verb import beyond
 from runner.preflight.schema import Validator
 from runner.preflight.stage import Preflight
 from runner.progress import Progress
+from runner.stage_steps import failed_stages, with_stages
 from runner.store import open_store, read_json, store_of, stores
 from runner.sweep_object import with_sweep_objects
 from runner.types import Action, ExecutorChoice, Experiment, Gpu, InputKind, Plan, PlannedRun, Request, Run, RunResult
@@ -68,6 +69,7 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     hashes.save()
     preflight.longest_rows = [_longest_row(store, run) for run in runs]
     plan = make_plan(runs, request.name, lambda kind, key: store.folder(kind, key).done.exists(), checkout.commit())
+    plan = with_stages(plan, store)
     pending = {planned.run.key for planned in plan.pending}
     preflight.finished = frozenset(number for number, run in enumerate(runs) if run.key not in pending)
     refuse_senseless(choice, request)
@@ -81,16 +83,21 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
         _tell_plan(plan, store, choice, preflight, request)
         return []
     _refuse_unresolved(plan)
-    if plan.pending and preflight.blocked:
+    if plan.has_work and preflight.blocked:
         preflight.refuse(terminal.messages(), fresh_validator)
-    if plan.pending:
+    if plan.has_work:
         _execute(plan, store, choice, preflight, request)
     else:
         Ledger(store, plan.sweep).open(plan, _command())
+    if not any(planned.trains for planned in plan.runs):
+        return [_prepared(run, store) for run in runs]
     rows = compare_sweep(store, plan.sweep)
     report.show_rows(rows, store, plan.sweep, as_json=request.json)
     console.print(leave_report(store, plan.sweep), markup=False, soft_wrap=True)
-    return _results(runs, rows)
+    failed = failed_stages(plan, store)
+    for key, why in failed.items():
+        terminal.messages().print(f"{report.names_of(plan)[key]}: {why}", markup=False, soft_wrap=True)
+    return _results(runs, rows, failed)
 
 
 def _tell_plan(plan: Plan, store: Store, choice: ExecutorChoice, preflight: Preflight, request: Request) -> None:
@@ -236,13 +243,25 @@ def _fallback(gpu: Gpu) -> dict[str, object]:
     return {"fallback": list(gpu.fallback)} if gpu.fallback else {}
 
 
-def _results(runs: Sequence[Run], rows: Sequence[Row]) -> list[RunResult]:
+def _results(runs: Sequence[Run], rows: Sequence[Row], failed: Mapping[str, str]) -> list[RunResult]:
+    """`failed`: run key -> what went wrong with what comes after it."""
     by_key = {row.key: row for row in rows}
     return [
-        RunResult(run.key, row.status == "succeeded", row.best, row.message)
+        RunResult(
+            run.key,
+            row.status == "succeeded" and run.key not in failed,
+            row.best,
+            row.message or failed.get(run.key, ""),
+        )
         for run in runs
         for row in [by_key[run.key]]
     ]
+
+
+def _prepared(run: Run, store: Store) -> RunResult:
+    """Of a run of which only the dataset was asked for."""
+    there = store.manifest(run.data_key).exists()
+    return RunResult(run.key, there, None, "" if there else f"its dataset {run.data_key} was not prepared")
 
 
 def _command() -> str:

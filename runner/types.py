@@ -136,6 +136,8 @@ class Experiment:
     prices: PriceTable | None = None
     sizes: Mapping[str, DatasetSize] = field(default_factory=dict)
     """Of datasets, by their paths, as their files in conf declare them."""
+    stages: tuple[str, ...] = ("preprocess", "train")
+    """What is done with it, in this order. In no key."""
 
 
 class Action(StrEnum):
@@ -220,6 +222,8 @@ class PlannedRun:
     done: bool
     copies: int = 1
     """How many of the asked experiments are this same run."""
+    trains: bool = True
+    """False: only its dataset is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,3 +262,13 @@ class Plan:
     @property
     def pending(self) -> tuple[PlannedRun, ...]:
         return tuple(planned for planned in self.runs if not planned.done)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything of it is not done."""
+        wanted = {planned.run.data_key for planned in self.pending}
+        return (
+            any(planned.trains for planned in self.pending)
+            or any(not dataset.done and dataset.key in wanted for dataset in self.datasets)
+            or any(not one.done for one in self.after)
+        )

@@ -14,7 +14,7 @@ from modal_app.attention import kernel_of
 from modal_app.hub import hub_items
 from modal_app.layout import Store
 from modal_app.settings import Deployment
-from modal_app.step import Device
+from modal_app.step import Device, Step
 from runner import tracking, trainer_environment
 from runner.cost_plan import THIS_MACHINE, Pool
 from runner.costs import planned_rates
@@ -160,15 +160,20 @@ def verdicts_of(store: Store) -> Verdicts:
 
 
 def _local(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> Executor:
-    devices = {planned.step.device for planned in plan.pending}
+    devices = {step.device for step in _pending_steps(plan)}
     if len(devices) > 1:
         raise SweepError("executor=local runs a sweep on CPUs or on GPUs, not on both. Split it in two.")
     (device,) = devices
     if tracking.tracks_online(plan):
         tracking.refuse_without_key()
-    processes = max(planned.step.processes for planned in plan.pending)
+    processes = max(step.processes for step in _pending_steps(plan))
     slots = machine_slots(device, processes, choice.parallel)
     return LocalExecutor(store, _workers(store, plan, warm=choice.warm and device is Device.CPU), slots, ledger)
+
+
+def _pending_steps(plan: Plan) -> list[Step]:
+    """Of runs, and of what comes after them."""
+    return [planned.step for planned in plan.pending] + [one.step for one in plan.after if not one.done]
 
 
 def _workers(store: Store, plan: Plan, *, warm: bool) -> Workers:

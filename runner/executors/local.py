@@ -280,7 +280,8 @@ def _needed(plan: Plan) -> Iterator[_Job]:
     """What is not done; a dataset only when a run that is not done reads it."""
     wanted = {planned.run.data_key for planned in plan.pending}
     yield from (_Job(dataset.step) for dataset in plan.datasets if dataset.key in wanted and not dataset.done)
-    yield from (_Job(planned.step, (StepKind.PREPROCESS, planned.run.data_key)) for planned in plan.pending)
+    trains = [planned for planned in plan.pending if planned.trains]
+    yield from (_Job(planned.step, (StepKind.PREPROCESS, planned.run.data_key)) for planned in trains)
     yield from (_Job(planned.step, planned.needs) for planned in plan.after if not planned.done)
 
 

@@ -44,7 +44,9 @@ def placements(plan: Plan, choice: ExecutorChoice) -> dict[str, Placement]:
     """
     variants = {planned.run.key: _variant(planned.run.experiment.gpu) for planned in plan.pending}
     containers = split(Counter(variants.values()), choice.max_gpus, choice.parallel)
-    return {key: Placement(variant, containers.get(variant)) for key, variant in variants.items()}
+    asked = {planned.run.key: planned.run.experiment.gpu for planned in plan.runs}
+    later = placements_after({one.step.run: asked[one.step.run] for one in plan.after})
+    return later | {key: Placement(variant, containers.get(variant)) for key, variant in variants.items()}
 
 
 def placements_after(gpus: Mapping[str, Gpu]) -> dict[str, Placement]:

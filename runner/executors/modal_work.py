@@ -31,16 +31,16 @@ def make_work(plan: Plan, job_of: Callable[[Step], Job], done: set[str]) -> Work
     after it. `done`: what is marked."""
     building = _Building(job_of, done, {job_name(*needs) for one in plan.after if (needs := one.needs)})
     building.steps |= {job_name(one.step.kind, one.step.key): one.step for one in plan.runs}
-    pending = {planned.run.key: planned.step for planned in plan.pending}
+    pending = {planned.run.key: planned for planned in plan.pending}
     for dataset in plan.datasets:
         building.steps[job_name(dataset.step.kind, dataset.step.key)] = dataset.step
-        ready = building.undone(pending[key] for key in dataset.runs if key in pending)
-        if not ready:
-            continue
+        readers = [pending[key] for key in dataset.runs if key in pending]
+        ready = building.undone(one.step for one in readers if one.trains)
         preprocess = replace(job_of(dataset.step), awaited=True)
-        if mark_name(preprocess.name) not in done:
+        if (ready or not all(one.trains for one in readers)) and mark_name(preprocess.name) not in done:
             building.waiting[preprocess.name], ready = ready, [preprocess]
-        building.begin(ready, dataset.step)
+        if ready:
+            building.begin(ready, dataset.step)
     for planned in plan.after:
         building.steps[job_name(planned.step.kind, planned.step.key)] = planned.step
         ready = [] if planned.done else building.undone([planned.step])

@@ -1,0 +1,52 @@
+"""What a sweep's runs ask for beyond training, as steps: each is started by the one before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from modal_app.layout import Store
+from modal_app.state import observe
+from modal_app.step import OutcomeStatus, StepKind
+from runner.after import Subject
+from runner.merge import merge_step
+from runner.report import names_of
+from runner.types import Plan, PlannedRun, PlannedStep, Run
+
+
+def with_stages(plan: Plan, store: Store) -> Plan:
+    """The plan with what its runs ask for beyond training, or without the training. Raises SweepError for a merge of
+    what has no adapter."""
+    runs = tuple(replace(one, trains="train" in one.run.experiment.stages) for one in plan.runs)
+    names = names_of(plan)
+    after = tuple(step for one in runs for step in _after(one, store, plan.sweep, names[one.run.key]))
+    return replace(plan, runs=runs, after=after)
+
+
+def _after(planned: PlannedRun, store: Store, sweep: str, name: str) -> Iterator[PlannedStep]:
+    subject = _subject(planned.run, store, sweep, name)
+    needs = (StepKind.TRAIN, planned.run.key)
+    for stage in planned.run.experiment.stages:
+        if stage in ("preprocess", "train"):
+            continue
+        step = merge_step(subject)
+        yield replace(step, needs=needs)
+        needs = (step.step.kind, step.step.key)
+
+
+def _subject(run: Run, store: Store, sweep: str, name: str) -> Subject:
+    """As `after.subjects` would find it once it has finished."""
+    asked: Mapping[str, Any] = {"gpu": {"type": run.experiment.gpu.type}, "axolotl": dict(run.experiment.axolotl)}
+    return Subject(store, sweep, run.key, run.data_key, run.config, asked, name)
+
+
+def failed_stages(plan: Plan, store: Store) -> dict[str, str]:
+    """Run key -> what went wrong with what comes after it, now that everything has ended."""
+    failed: dict[str, str] = {}
+    for one in plan.after:
+        outcome = observe(store, one.step.kind, one.step.key).outcome
+        if outcome is None or outcome.status is not OutcomeStatus.SUCCEEDED:
+            said = outcome.message if outcome else "it has not begun"
+            failed.setdefault(one.step.run, f"{one.step.kind}: {said}")
+    return failed
