@@ -142,6 +142,10 @@ def after(kind: StepKind) -> Work:
             from modal_app.merge import merge
 
             return merge
+        case StepKind.INFER:
+            from modal_app.infer import infer
+
+            return infer
     raise ValueError(f"{kind} comes after no run")
 
 
