@@ -18,6 +18,7 @@ from modal_app import attention, checkpoints, hub, preload, tracking
 from modal_app.attempt import stamp, way, write_yaml
 from modal_app.failures import StepFailed
 from modal_app.layout import Attempt, StepFolder, Store
+from modal_app.manifest import listed_files
 from modal_app.rank import Rank
 from modal_app.step import FailureReason, Step, StepKind, write_atomically
 from modal_app.stop import Stopped
@@ -108,11 +109,13 @@ def _kernel(step: Step) -> dict[str, Any]:
 
 
 def finish(step: Step, folder: StepFolder) -> None:
-    """Let PEFT find the base model from anywhere, not just from an attempt's folder."""
+    """Let PEFT find the base model from anywhere, not just from an attempt's folder, and write down what was made."""
     adapter = folder.model / "adapter_config.json"
     if step.base_model and adapter.exists():
         config = json.loads(adapter.read_text(encoding="utf-8"))
         write_atomically(adapter, json.dumps(config | {"base_model_name_or_path": step.base_model}, indent=2))
+    made = listed_files(folder.model, without=(checkpoints.PREFIX, checkpoints.ASIDE))
+    write_atomically(folder.manifest, json.dumps({"files": made, "of": step.key}, indent=1))
 
 
 def known_facts(attempt: Attempt) -> dict[str, Any]:

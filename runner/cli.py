@@ -140,6 +140,18 @@ def _merge(words: list[str]) -> int:
     return merge.merge(words)
 
 
+def _infer(words: list[str]) -> int:
+    from runner import infer
+
+    return infer.infer(words)
+
+
+def _push(words: list[str]) -> int:
+    from runner import push
+
+    return push.push(words)
+
+
 def _attach(words: list[str]) -> int:
     from runner import attach
 
@@ -179,6 +191,18 @@ def _cancel(words: list[str]) -> int:
     ended = cancel.cancel(*runs_in(stores(asked.store), asked.what))
     print(f"{ended} ended." if ended else "Nothing was running.")
     return 0
+
+
+def _pull(words: list[str]) -> int:
+    from runner import pull_verb
+
+    return pull_verb.pull_verb(words, STORE_HELP)
+
+
+def _ls(words: list[str]) -> int:
+    from runner import pull_verb
+
+    return pull_verb.ls_verb(words, STORE_HELP)
 
 
 def _sync(words: list[str]) -> int:
@@ -246,6 +270,12 @@ def _data(words: list[str]) -> int:
     asked = parser.parse_args(words)
     datasets.show(open_store(asked.store), asked.data, as_json=asked.json)
     return 0
+
+
+def _serve(words: list[str]) -> int:
+    from runner import serve
+
+    return serve.serve(words)
 
 
 def _import(words: list[str]) -> int:
@@ -330,9 +360,14 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "watch": _watch,
     "data": _data,
     "merge": _merge,
+    "infer": _infer,
     "attach": _attach,
     "logs": _logs,
     "cancel": _cancel,
+    "serve": _serve,
+    "ls": _ls,
+    "pull": _pull,
+    "push": _push,
     "import": _import,
     "init": _init,
     "doctor": _doctor,

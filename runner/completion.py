@@ -15,13 +15,17 @@ from runner.project import SWEEPS
 from runner.vocabulary import AXOLOTL, BASE, Nodes, Vocabulary, read_vocabulary
 
 VERBS = tuple(
-    "plan status compare best sync wandb-view report watch data attach logs cancel "
-    "import init doctor setup completion".split()
+    "plan status compare best sync wandb-view report watch data attach logs cancel infer ls pull "
+    "push import init doctor setup completion".split()
 )
 SHELLS = ("bash", "zsh", "fish")
 _COMPARED = ("--all", "--metric", "--maximize", "--where", "--store")
 _FROM = ("--from", "--project", "--entity")
 _SHOWN = ("--over", "--sort", "--reverse", "--json", "--csv", "--md")
+_PUSHED = tuple("--merged --public --revision --message --license --force --dry-run --store --json".split())
+_ASKED = tuple(
+    "--prompt --prompts --system --greedy --temperature --seed --max-tokens --merged --base --store --json".split()
+)
 _SIGNS = "+~"
 
 
@@ -49,6 +53,19 @@ def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
             return [*_sweeps(words), *flags] if len(words) == 1 or word[:1] == "-" else []
         case "attach" | "logs" | "cancel":
             return [*_sweeps(words), "--store"] if len(words) == 1 or word[:1] == "-" else []
+        case "infer":
+            if words[-1] == "--prompts":
+                return _files(word)
+            return _ASKED if word[:1] == "-" else _runs(words) if len(words) == 1 else []
+        case "ls":
+            return [*_runs(words), "--store", "--json"] if len(words) == 1 or word[:1] == "-" else []
+        case "pull":
+            if word[:1] == "-":
+                return ("--store", "--force", "--json")
+            return _runs(words) if len(words) == 1 else [*_whats(words), *_files(word)]
+        case "push":
+            flags = _PUSHED if word[:1] == "-" else ()
+            return [*(_sweeps(words) if len(words) == 1 else ()), *flags]
         case "report":
             return [*_sweeps(words), "--store", "--out", "--open"] if len(words) == 1 or word[:1] == "-" else []
         case "watch":
@@ -177,6 +194,18 @@ def _sweeps(words: Sequence[str]) -> Sequence[str]:
     from runner.ledger import sweep_ids
 
     return sweep_ids(_store(words))
+
+
+def _runs(words: Sequence[str]) -> Sequence[str]:
+    """Sweeps, and the runs that there is anything of."""
+    store = _store(words)
+    return [*_sweeps(words), *(path.parent.name for path in store.runs.glob("*/run.json"))]
+
+
+def _whats(words: Sequence[str]) -> Sequence[str]:
+    from runner.pull_choice import WHATS
+
+    return WHATS if len(words) == 2 else ()
 
 
 def _data_keys(words: Sequence[str]) -> Sequence[str]:

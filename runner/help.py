@@ -61,7 +61,11 @@ Verbs
   data [KEY]           the prepared datasets, or samples of one
   attach [SWEEP]       follow a sweep on Modal, from any machine
   logs RUN [-f]        the newest attempt's log of a run
+  infer RUN|SWEEP      ask a run (--prompt TEXT, --prompts FILE), or a sweep's runs and their base model side by side
+  push RUN OWNER/NAME  the adapter (or --merged model) to the Hugging Face hub, with a model card; --dry-run shows it
   cancel [SWEEP|RUN]   end what works on it
+  ls RUN               what there is of a run, how large it is and where
+  pull RUN [WHAT] DIR  bring it into a folder: the adapter, checkpoints, logs, all; goes on where a killed one ended
   import FILE.yml      make an experiment of an Axolotl config: conf/experiment/NAME.yaml
   init [DIR]           a small start for a project of your own: conf/, sweeps/
   doctor               what a sweep will need of this machine and its accounts

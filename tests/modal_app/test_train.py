@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -104,11 +105,18 @@ def test_a_fresh_process_gives_the_losses_of_a_fork(warm: Warm, trainer: Path, s
     assert set(facts["phases"]) == {"import", "config", "prepare", "load", "first", "train", "eval", "save"}
 
 
-def test_the_adapter_names_the_base_model_as_the_user_did(warm: Warm, store: Store) -> None:
+def test_the_adapter_names_the_base_model_as_the_user_did_and_is_written_down(warm: Warm, store: Store) -> None:
     step = train_step("named")
     assert warm.run(step) == 0
-    adapter = store.folder(StepKind.TRAIN, "named").model / "adapter_config.json"
+    folder = store.folder(StepKind.TRAIN, "named")
+    adapter = folder.model / "adapter_config.json"
     assert json.loads(adapter.read_text())["base_model_name_or_path"] == "the/base"
+    listed = json.loads(folder.manifest.read_text())["files"]
+    assert "adapter_model.safetensors" in listed
+    assert not [name for name in listed if name.startswith("checkpoint-")]
+    for name, one in listed.items():
+        content = (folder.model / name).read_bytes()
+        assert one == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def test_the_final_model_is_evaluated_though_the_schedule_misses_it(warm: Warm, store: Store) -> None:

@@ -21,6 +21,10 @@ class Blobs:
         self._folder = folder
         self._runner: web.AppRunner | None = None
         self._pins = itertools.count()
+        self.sent_bytes = 0
+        """Of files of Volumes."""
+        self.pause_s = 0.0
+        """Before a block of one is sent."""
         self.url = ""
         for kind in ("blob", "block", "file", "pinned"):
             (folder / kind).mkdir(parents=True)
@@ -97,6 +101,8 @@ class Blobs:
 
     async def _read_pinned(self, request: web.Request) -> web.Response:
         start, length = int(request.query["start"]), int(request.query["len"])
+        await asyncio.sleep(self.pause_s)
+        self.sent_bytes += length
         with self._path("pinned", request.match_info["key"]).open("rb") as stream:
             stream.seek(start)
             return web.Response(body=stream.read(length))

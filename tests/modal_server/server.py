@@ -160,6 +160,14 @@ class ModalServer:
             raise LookupError(f"there is no Volume {name!r}")
         return volume.tree
 
+    def sent_bytes(self) -> int:
+        """How many bytes of files on Volumes clients have been sent."""
+        return self._world.blobs.sent_bytes
+
+    def slow_blocks(self, pause_s: float) -> None:
+        """Let each block of a file on a Volume take so long before it is sent."""
+        self._world.blobs.pause_s = pause_s
+
     def commits(self, name: str) -> int:
         """How often anything was committed or uploaded to that Volume."""
         volume = self._do(lambda: self._volumes.named(name))

@@ -72,7 +72,7 @@ def end_attempt(
         done = store.folder(kind, key).done
         done.parent.mkdir(parents=True, exist_ok=True)
         described = {"attempt": attempt.number, "started_at": 1000.0, "finished_at": 1002.5, **(manifest or {})}
-        write_atomically(done, outcome.to_json() if kind is StepKind.TRAIN else json.dumps(described))
+        write_atomically(done, outcome.to_json() if kind is not StepKind.PREPROCESS else json.dumps(described))
     write_atomically(attempt.result, outcome.to_json())
 
 
