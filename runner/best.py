@@ -152,7 +152,7 @@ def _next(
 ) -> list[Next]:
     """Only verbs that there are."""
     flag, key = (["--store", store_asked], [f"store={store_asked}"]) if store_asked else ([], [])
-    words = [f"base={file}", *_where_it_ran(store, row.key), *key]
+    words = [f"base={file}", *where_it_ran(store, row.key), *key]
     write = Next(_command("best", row.sweeps[0], "--write", file, *flag), "its config as one file")
     return [
         *([] if written else [write]),
@@ -174,7 +174,7 @@ def _longer(config: Mapping[str, Any]) -> str:
     return f"num_epochs={2 * epochs:g}" if isinstance(epochs, int | float) else "num_epochs=2"
 
 
-def _where_it_ran(store: Store, key: str) -> list[str]:
+def where_it_ran(store: Store, key: str) -> list[str]:
     """The words beyond the config that decide what a run is, or where it goes."""
     identity = read_json(store.folder(StepKind.TRAIN, key).identity)
     gpu, data = identity.get("gpu", {}), identity.get("data", {})

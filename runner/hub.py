@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 TIMEOUT_S = 5.0
+TRUE = frozenset({"1", "TRUE", "YES", "ON"})
+"""What switches one of the hub's own variables on."""
+TOKENS = ("HF_TOKEN", "HUGGINGFACE_TOKEN")
+"""Variables that may hold a token; the second is what the secret on Modal calls it."""
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
@@ -42,7 +46,7 @@ def resolve(repository: Repository, revision: str | None) -> Resolved:
     revision = revision or "main"
     if _COMMIT.match(revision):
         return Resolved(revision)
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in TRUE:
         answer = Resolved(None, "HF_HUB_OFFLINE is set")
     else:
         answer = _ask(repository, revision)
@@ -63,10 +67,10 @@ class Access:
 
 def look(timeout_s: float) -> Access:
     """Ask the hub who we are, or without a token only whether it answers. Never raises."""
-    token = _token()
+    token = user_token()
     try:
         request = urllib.request.Request(f"{_endpoint()}/api/whoami-v2" if token else _endpoint())
-        if token and token.isascii() and token.isprintable():
+        if token and can_be_sent(token):
             request.add_unredirected_header("Authorization", f"Bearer {token}")
         with urllib.request.urlopen(request, timeout=timeout_s):
             return Access(_endpoint(), reached=True)
@@ -77,7 +81,12 @@ def look(timeout_s: float) -> Access:
 
 
 def has_token() -> bool:
-    return _token() is not None
+    return user_token() is not None
+
+
+def can_be_sent(token: str) -> bool:
+    """Whether a header can hold it: what http.client says of one that cannot would repeat it."""
+    return token.isascii() and token.isprintable()
 
 
 def _endpoint() -> str:
@@ -95,8 +104,8 @@ def _home() -> Path:
 
 def _ask(repository: Repository, revision: str) -> Resolved:
     quoted = urllib.parse.quote(revision, safe="")
-    token = _token()
-    if token and not (token.isascii() and token.isprintable()):  # what http.client says of it would repeat it
+    token = user_token()
+    if token and not can_be_sent(token):
         return Resolved(None, "the token (HF_TOKEN, `hf auth login`) holds characters that cannot be sent")
     address = f"{_endpoint()}/api/{repository.kind}/{repository.name}/revision/{quoted}"
     try:
@@ -115,10 +124,11 @@ def _ask(repository: Repository, revision: str) -> Resolved:
     return Resolved(None, "the hub's answer held no commit")
 
 
-def _token() -> str | None:
-    """HF_TOKEN, or what `hf auth login` has kept."""
-    if token := os.environ.get("HF_TOKEN", "").strip():
-        return token
+def user_token() -> str | None:
+    """HF_TOKEN or HUGGINGFACE_TOKEN, or what `hf auth login` has kept."""
+    for name in TOKENS:
+        if given := os.environ.get(name, "").strip():
+            return given
     kept = Path(os.environ.get("HF_TOKEN_PATH") or _home() / "token").expanduser()
     try:
         return kept.read_text(encoding="utf-8").strip() or None

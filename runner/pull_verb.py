@@ -42,7 +42,7 @@ def pull_verb(words: Sequence[str], store_help: str) -> int:
     files = files_of(store, run.key)
     there = parts_of(files, run.key, run.data_key)
     wanted = choose(files, there, what, run.key, status_of(store, run.key))
-    with _progress(sum(one.entry.size for one in wanted)) as watch:
+    with progress(sum(one.entry.size for one in wanted)) as watch:
         done = pull(files, wanted, folder, force=asked.force, watch=watch)
     if asked.json:
         told = {"run": run.key, "folder": str(folder), "place": files.place(f"runs/{run.key}"), **asdict(done)}
@@ -125,7 +125,7 @@ def _show(files: Files, parts: Sequence[Part], title: str) -> None:
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
+def progress(total: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal; in a pipe a line now and then."""
     console = terminal.messages()
     if console.is_terminal:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
+from tests.hub_writes import Pushable, Refusal, Writes
+
 COMMIT = "c0ffee" + "0" * 34
 KERNEL_COMMIT = "beef" + "1" * 36
 
@@ -50,6 +52,8 @@ class Hub:
     """How often a request is still answered 503, by the last part of its path: a file's name, a tree's commit."""
     refused: Counter[tuple[int, str]] = field(default_factory=Counter)
     """Answers that gave nothing, by their status and path."""
+    writes: Writes | None = None
+    """Accounts, and the repositories that can be pushed to; None for a hub that only gives."""
 
     def add(
         self, name: str, folder: Path, *, kind: Kind = "models", commit: str = COMMIT, branches: tuple[str, ...] = ()
@@ -84,12 +88,91 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(with_body=True)
 
+    def do_POST(self) -> None:
+        self._take()
+
+    def do_PUT(self) -> None:
+        self._take()
+
+    def _take(self) -> None:
+        """What is sent here. The bytes of large files come without a token, as they do to the real hub's store."""
+        path, writes = unquote(self.path.split("?")[0]), self.hub.writes
+        body = self._read_body()
+        try:
+            if writes is None:
+                raise Refusal(405)
+            if path.startswith("/lfs-bytes/"):
+                writes.put(path.rpartition("/")[2], body)
+                self._send_json({}, with_body=True)
+            else:
+                told = writes.post(path, body, writes.account(self.headers.get("Authorization")))
+                self._send(json.dumps(told).replace("{url}", self.hub.url).encode(), "application/json", with_body=True)
+        except Refusal as refusal:
+            self._refuse(refusal.code, status=refusal.status)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True  # killed while it waited
+
+    def _read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _answer_pushable(self, path: str, with_body: bool) -> bool:
+        """Whether it was about one's account, or a repository that can be pushed to."""
+        writes = self.hub.writes
+        if writes is None:
+            return False
+        try:
+            if path == "/api/whoami-v2":
+                account = writes.account(self.headers.get("Authorization"))
+                self._send_json({"name": account.name, "type": "user", "auth": {}}, with_body)
+                return True
+            for name, repository in writes.repositories.items():
+                if path == f"/api/models/{name}" or path.startswith((f"/api/models/{name}/", f"/{name}/resolve/")):
+                    self._answer_from(name, repository, path, with_body)
+                    return True
+        except Refusal as refusal:
+            self._refuse(refusal.code, status=refusal.status)
+            return True
+        return False
+
+    def _answer_from(self, name: str, pushable: Pushable, path: str, with_body: bool) -> None:
+        if pushable.private:
+            self.hub.writes.account(self.headers.get("Authorization"))  # type: ignore[union-attr]
+        rest = path.removeprefix(f"/api/models/{name}").removeprefix(f"/{name}/resolve").strip("/")
+        about = path.startswith("/api/")
+        asked = (rest.removeprefix("revision/") if about else rest.partition("/")[0]) or "main"
+        for branch, commits in pushable.branches.items():
+            for commit in (one for one in reversed(commits) if asked in (branch, one.oid)):
+                repository = Repository(commit.folder, commit.oid, (branch,))
+                if about:
+                    siblings = [{"rfilename": file} for file in repository.files()]
+                    told = {
+                        "id": name,
+                        "sha": commit.oid,
+                        "private": pushable.private,
+                        "siblings": siblings,
+                        "tags": [],
+                    }
+                    self._send_json(told, with_body)
+                else:
+                    self._answer_file(f"models/{name}", repository, rest, with_body)
+                return
+        self._refuse("RevisionNotFound")
+
     def _answer(self, *, with_body: bool) -> None:
         path = unquote(self.path.split("?")[0])
         last = path.rpartition("/")[2]
         if self.hub.failures[last] > 0:
             self.hub.failures[last] -= 1
             self._refuse("", status=503)
+            return
+        if self._answer_pushable(path, with_body):
             return
         if path.startswith("/api/organizations/"):
             who = path.split("/")[3]

@@ -1,0 +1,86 @@
+"""Asks the process that has the hub's library to push, and knows whether there is a token to push with."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import modal_app
+from modal_app.push import REFUSED, Pushed, Upload
+from runner import hub, trainer_environment
+from runner.errors import SweepError
+from runner.html_report.redact import redact
+
+LIBRARY = "huggingface_hub"
+SCRIPT = Path(next(iter(modal_app.__path__))) / "push.py"
+
+
+def refuse_without_token() -> None:
+    """Raises SweepError when nothing can be pushed from here: no token, or an offline hub."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in hub.TRUE:
+        raise SweepError("HF_HUB_OFFLINE is set, and a push asks the hub. --dry-run shows what would be pushed.")
+    token = hub.user_token()
+    if token is None:
+        raise SweepError(
+            "A push needs a token of the Hugging Face hub that may write, and there is none here: `hf auth login`, or "
+            "HF_TOKEN. --dry-run shows what would be pushed."
+        )
+    if not hub.can_be_sent(token):
+        raise SweepError("The token (HF_TOKEN, `hf auth login`) holds characters that cannot be sent.")
+
+
+def upload(what: Upload) -> Pushed:
+    """Push, and say what has changed there. Progress goes to standard error. Raises SweepError with what the hub has
+    answered."""
+    python = _python()
+    process = subprocess.Popen(
+        [python, SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(), text=True
+    )
+    try:
+        said, _ = process.communicate(json.dumps(asdict(what)))
+    except BaseException:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        raise
+    if process.returncode == REFUSED:
+        raise SweepError(redact(json.loads(said)["problem"]))
+    if process.returncode != 0:
+        raise SweepError(
+            f"The process that pushes ended with {process.returncode}; what it said stands above. What was uploaded is "
+            "not uploaded again: run it again."
+        )
+    return _pushed(json.loads(said))
+
+
+def _pushed(raw: dict[str, Any]) -> Pushed:
+    return Pushed(**raw | {name: tuple(raw[name]) for name in ("replaced", "removed", "kept")})
+
+
+def _python() -> Path:
+    """The trainer's, whose library is the locked one; else this one, where somebody has installed it."""
+    try:
+        return trainer_environment.find()
+    except SweepError as error:
+        if importlib.util.find_spec(LIBRARY) is None:
+            raise SweepError(
+                f"A push needs {LIBRARY}, which comes with the trainer environment: `axosweep setup`. Or install it "
+                f"here alone: {sys.executable} -m pip install {LIBRARY}"
+            ) from error
+        return Path(sys.executable)
+
+
+def _environment() -> dict[str, str]:
+    """The hub's library knows HF_TOKEN and its own file. Bars are for a terminal."""
+    variables = {**os.environ, "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    if token := hub.user_token():
+        variables["HF_TOKEN"] = token
+    if not sys.stderr.isatty():
+        variables["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    return variables

@@ -1,0 +1,54 @@
+"""Where things lie on this machine, taken out of what others will read: a path can name a customer. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from runner.html_report.redact import redact
+
+_PATH = re.compile(r"(?<![\w.~/:\\-])(?:~[\w-]*|\.{1,2})?/[^\s'\",;\]\[(){}=]+")
+"""In a line of text: what begins with /, ~/, ./ or ../. A hub name does not."""
+_WINDOWS = re.compile(r"^[A-Za-z]:\\")
+
+
+def without_places(value: Any) -> Any:
+    """The same JSON value, each text that is a path from / or ~ by its last part alone.
+
+    >>> without_places({"a": "/home/me/acme/model", "b": ["owner/name", "no / path"]})
+    {'a': 'model', 'b': ['owner/name', 'no / path']}
+    """
+    match value:
+        case Mapping():
+            return {key: without_places(item) for key, item in value.items()}
+        case list() | tuple():
+            return [without_places(item) for item in value]
+        case str() if is_place(value):
+            return last_part(value)
+    return value
+
+
+def is_place(text: str) -> bool:
+    looks = text.startswith(("/", "~", "./", "../")) or _WINDOWS.match(text) is not None
+    return looks and len(text) > 1 and not any(sign in text for sign in "\n{}<>")
+
+
+def last_part(text: str) -> str:
+    """
+    >>> last_part("data/acme/rows.jsonl"), last_part("/models/tiny/")
+    ('rows.jsonl', 'tiny')
+    """
+    return PurePath(text.replace("\\", "/")).name or text
+
+
+def words_without_places(text: str, local: Iterable[str] = ()) -> str:
+    """A command's words without secrets and paths. `local`: texts that are known to be paths, relative ones too.
+
+    >>> words_without_places("axosweep -m base=/home/me/a.yml data.path=acme/b.jsonl model=own/er", ["acme/b.jsonl"])
+    'axosweep -m base=a.yml data.path=b.jsonl model=own/er'
+    """
+    for known in sorted(set(local), key=len, reverse=True):
+        text = text.replace(known, last_part(known))
+    return redact(_PATH.sub(lambda found: last_part(found[0]), text))

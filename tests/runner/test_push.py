@@ -1,0 +1,165 @@
+"""`axosweep push --dry-run` and what a push refuses before it asks anybody: what would be on the hub, file by file."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from modal_app.layout import StepFolder, Store
+from modal_app.step import OutcomeStatus, StepKind
+from runner.after import subjects
+from runner.cli import main
+from runner.errors import SweepError
+from runner.merge import merge_step
+from runner.push import push
+from runner.push_files import Kind, sort_out
+from runner.push_records import card_facts, made_files
+from tests.runner import builders
+from tests.runner.pushable import HUB_BASE, LEFT, PLACE, TOKEN, finished_run, weights
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def dry(store: Store, *words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    assert push([*words, "--dry-run", "--json", "--store", str(store.root)]) == 0
+    told: dict[str, object] = json.loads(capsys.readouterr().out)
+    return told
+
+
+def golden(name: str, text: str) -> None:
+    """`UPDATE_GOLDEN=1` writes them anew; look at the difference then."""
+    path, ours = GOLDEN / name, importlib.metadata.version("axosweep")
+    text = re.sub(r"\banswers-[0-9a-f]{6}\b", "SWEEP", re.sub(r"\b[0-9a-f]{12}\b", "RUN", text)).replace(
+        f"axosweep {ours}", "axosweep VERSION"
+    )
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def listed(told: dict[str, object]) -> list[str]:
+    return [one["name"] for one in told["files"]]  # type: ignore[attr-defined]
+
+
+def test_the_card_and_the_files_of_an_adapter_are_these(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    one = finished_run(store)
+    told = dry(store, one.key, "ada/answers", "--license", "apache-2.0", capsys=capsys)
+    golden("push_adapter.md", str(told["card"]))
+    assert listed(told) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "axosweep.json",
+        "chat_template.jinja",
+        "config.yml",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert {one["name"] for one in told["left"]} == {*LEFT, "checkpoint-50/"}  # type: ignore[attr-defined]
+
+
+def test_a_local_base_model_is_named_by_its_last_part_and_by_its_content(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = finished_run(store, base=f"{PLACE}/base")
+    card = str(dry(store, one.key, "ada/answers", capsys=capsys)["card"])
+    golden("push_local_base.md", card)
+    assert "base_model:" not in card.partition("---\n\n")[0], "the hub would look for it"
+
+
+def test_a_full_fine_tune_goes_as_a_model(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    one = finished_run(store, adapter=None)
+    told = dry(store, one.key, "ada/answers", capsys=capsys)
+    assert {"model.safetensors", "config.json", "generation_config.json"} <= set(listed(told))
+    assert "base_model_relation: finetune" in str(told["card"])
+    with pytest.raises(SweepError, match="full fine-tune"):
+        push([one.key, "ada/answers", "--merged", "--dry-run", "--store", str(store.root)])
+
+
+def test_what_is_shown_names_every_file_with_its_reason(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    one = finished_run(store)
+    push([one.key, "ada/answers", "--dry-run", "--store", str(store.root)])
+    shown = capsys.readouterr().out.partition("</details>")[2].strip()
+    golden("push_files.txt", shown + "\n")
+
+
+def test_no_path_and_no_secret_of_the_machine_is_in_what_would_be_sent(
+    store: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for base in (HUB_BASE, f"{PLACE}/base"):
+        one = finished_run(Store(tmp_path / Path(base).name), base=base)
+        (subject,) = subjects([Store(tmp_path / Path(base).name)], one.key)
+        folder = subject.store.folder(StepKind.TRAIN, one.key).model
+        sent, _ = sort_out(folder, Kind.ADAPTER, {"adapter_config.json": {"base_model_name_or_path": "base"}})
+        sent += made_files(card_facts(subject, Kind.ADAPTER, "ada/answers", None), subject, [])
+        for file in sent:
+            text = file.text if file.source is None else file.source.read_text()
+            assert text is not None
+            assert PLACE not in text, file.name
+            assert "acme" not in text, file.name
+            assert TOKEN not in text, file.name
+            assert str(tmp_path) not in text, file.name
+            assert "is_local" not in text, file.name
+
+
+def test_the_merged_model_is_asked_for_by_name_and_its_absence_told_with_the_command(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = finished_run(store)
+    with pytest.raises(SweepError, match=f"axosweep merge {one.key}"):
+        push([one.key, "ada/answers", "--merged", "--dry-run", "--store", str(store.root)])
+    merged = merged_folder(store, one.key)
+    weights(merged.path / "model", adapter=False)
+    merged.done.write_text(json.dumps({"status": "succeeded"}))
+    told = dry(store, one.key, "ada/answers", "--merged", capsys=capsys)
+    assert "model.safetensors" in listed(told)
+    assert "adapter_model.safetensors" not in listed(told)
+    assert "with a lora adapter merged into it" in str(told["card"])
+
+
+def merged_folder(store: Store, key: str) -> StepFolder:
+    (subject,) = subjects([store], key)
+    return store.folder(StepKind.MERGE, merge_step(subject).step.key)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nosuch", "ada/x"], "There is no run or sweep nosuch"),
+        (["RUN", "answers"], "OWNER/NAME"),
+        (["RUN", "ada/answers/x"], "OWNER/NAME"),
+        (["RUN", "ada/an swers"], "OWNER/NAME"),
+        (["RUN", "ada/a..b"], "OWNER/NAME"),
+        (["RUN", "https://huggingface.co/ada/answers"], "OWNER/NAME"),
+        (["RUN", "ada/x", "--license", "Apache License 2.0"], "apache-2.0"),
+        (["RUN", "ada/x", "--revision", "a..b"], "no name of a branch"),
+        (["RUN", "ada/x", "--message", " "], "--message is empty"),
+    ],
+)
+def test_a_mistake_is_one_clear_message(
+    store: Store, words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = finished_run(store)
+    asked = [one.key if word == "RUN" else word for word in words]
+    assert main(["push", *asked, "--dry-run", "--store", str(store.root)]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1, "one message, no traceback"
+
+
+def test_an_unfinished_run_is_not_pushed(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    one = builders.run({"adapter": "lora", "learning_rate": 1})
+    builders.open_sweep(store, [one])
+    builders.finish(store, StepKind.TRAIN, one.key, OutcomeStatus.STOPPED)
+    assert main(["push", one.key, "ada/x", "--dry-run", "--store", str(store.root)]) == 2
+    assert "has not finished" in capsys.readouterr().err
