@@ -106,5 +106,5 @@ def _sent(path: Path, why: str, changes: Mapping[str, object]) -> Sent:
         return Sent(path.name, why, path.stat().st_size, source=path)
     content = without_places(json.loads(path.read_text(encoding="utf-8")))
     if isinstance(content, dict):
-        content = {key: value for key, value in content.items() if key not in _OF_THIS_MACHINE} | changes
+        content = {**{key: value for key, value in content.items() if key not in _OF_THIS_MACHINE}, **changes}
     return made(path.name, why, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
