@@ -81,7 +81,7 @@ def environment(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, s
     """What the trainer's process environment must hold, beyond what is there: no secret is in it."""
     variables = base_environment(step.device)
     variables |= {"HF_DATASETS_CACHE": str(attempt.path / DATASETS_CACHE)}
-    if _reads_only_inputs(step.config):
+    if _reads_only_inputs(step.config) and not step.asks_the_hub:
         variables |= {"HF_HUB_OFFLINE": "1"}
     if step.kind is StepKind.TRAIN:
         variables |= tracking.variables(step, folder)

@@ -19,7 +19,7 @@ from modal_app import rank, tracking
 from modal_app.attempt import DATASETS_CACHE
 from modal_app.failures import StepFailed
 from modal_app.recorder import Recorder
-from modal_app.step import Device, FailureReason
+from modal_app.step import Device, FailureReason, StepKind
 
 
 class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
@@ -52,6 +52,8 @@ class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
         trainer.args.logging_nan_inf_filter = False
 
     def add_callbacks_post_trainer(self, cfg: DictDefault, trainer: Any) -> list[TrainerCallback]:
+        if rank.current().step.kind is not StepKind.TRAIN:
+            return []
         return [Describer(), Recorder(trainer, rank.current(), eval_on_start=cfg.eval_on_start is not False)]
 
 

@@ -60,7 +60,7 @@ def load(modules: Sequence[str]) -> None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-    _be_offline_as(os.environ)
+    be_offline_as(os.environ)
     gc.collect()
     gc.freeze()
 
@@ -76,10 +76,10 @@ def follow(variables: Mapping[str, str]) -> None:
 
     np.random.seed()  # noqa: NPY002  # the state that libraries draw from
     torch.default_generator.seed()
-    _be_offline_as(variables)
+    be_offline_as(variables)
 
 
-def _be_offline_as(variables: Mapping[str, str]) -> None:
+def be_offline_as(variables: Mapping[str, str]) -> None:
     """What huggingface_hub and datasets have read at import, as they read it."""
     hub, rows = sys.modules.get("huggingface_hub.constants"), sys.modules.get("datasets.config")
     offline = _is_true(variables.get("HF_HUB_OFFLINE") or variables.get("TRANSFORMERS_OFFLINE") or "")

@@ -171,12 +171,13 @@ def time_limits(limit_s: float) -> Limits:
 def run_worker(step: Step, watch: Watch) -> Ended:
     """Run the step in a process of its own.
 
-    A trainer does not ask the hub: what it reads has been fetched before a GPU was rented.
+    A trainer does not ask the hub: what it reads has been fetched before a GPU was rented. Evaluating on tasks does.
 
     When this call is asked to stop (a preemption, a timeout, a cancelled input: all arrive as BaseException), the whole
     process group is asked to checkpoint and stop, and the request goes on to the caller.
     """
-    offline = {"HF_HUB_OFFLINE": "1"} if step.kind is not StepKind.PREPROCESS else {}
+    asks = step.kind is StepKind.PREPROCESS or step.asks_the_hub
+    offline = {} if asks else {"HF_HUB_OFFLINE": "1"}
     return _run("worker.py", ["--store", str(ROOT)], watch, offline, given=step.to_json())
 
 

@@ -89,6 +89,11 @@ class Step:
     options: Mapping[str, Any] = field(default_factory=dict)
     """What a step that comes after a run is to do, as its module says: merge, infer, evaluate."""
 
+    @property
+    def asks_the_hub(self) -> bool:
+        """Whether it reads what only shows while it runs: the datasets of the tasks that it evaluates on."""
+        return self.kind is StepKind.EVALUATE and bool(self.options.get("tasks"))
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
 

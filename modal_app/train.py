@@ -15,30 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from modal_app import attention, checkpoints, hub, preload, tracking
-from modal_app.attempt import stamp, way, write_yaml
+from modal_app.attempt import stamp, write_yaml
 from modal_app.failures import StepFailed
 from modal_app.layout import Attempt, StepFolder, Store
 from modal_app.manifest import listed_files
+from modal_app.prepared import PREPARED, link_prepared
 from modal_app.rank import Rank
 from modal_app.step import FailureReason, Step, StepKind, write_atomically
 from modal_app.stop import Stopped
 
-PREPARED = "prepared"
-
 
 def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
     """Everything but the training itself; returns the facts known before it begins. Runs in the claim's holder."""
-    manifest = store.manifest(step.data_key)
-    if not manifest.exists():
-        raise StepFailed(
-            FailureReason.DATA,
-            f"the prepared dataset {step.data_key} is not there ({manifest} is missing): preprocess it first",
-        )
-    links = attempt.path / PREPARED
-    links.mkdir()
-    for rows in sorted(path for path in store.prepared_dataset(step.data_key).iterdir() if path.is_dir()):
-        # A folder of its own, since Axolotl writes a lock beside the rows, which are shared and may be read-only.
-        (links / rows.name).symlink_to(way(links, rows))
+    manifest = link_prepared(step, store, attempt)
     folder.model.mkdir(exist_ok=True)
     checkpoints.set_aside_unusable(folder.model)
     addresses: dict[str, Any] = {

@@ -146,6 +146,10 @@ def after(kind: StepKind) -> Work:
             from modal_app.infer import infer
 
             return infer
+        case StepKind.EVALUATE:
+            from modal_app.evaluate import evaluate
+
+            return evaluate
     raise ValueError(f"{kind} comes after no run")
 
 

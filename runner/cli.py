@@ -152,6 +152,12 @@ def _push(words: list[str]) -> int:
     return push.push(words)
 
 
+def _eval(words: list[str]) -> int:
+    from runner import evaluate
+
+    return evaluate.evaluate(words)
+
+
 def _attach(words: list[str]) -> int:
     from runner import attach
 
@@ -360,6 +366,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "watch": _watch,
     "data": _data,
     "merge": _merge,
+    "eval": _eval,
     "infer": _infer,
     "attach": _attach,
     "logs": _logs,

@@ -188,7 +188,7 @@ def _workers(store: Store, plan: Plan, *, warm: bool) -> Workers:
 def _offline_when_local(plan: Plan) -> dict[str, str]:
     """Without a hub name nothing needs the hub, and libraries that ask it anyway would wait for no answer."""
     reads_hub = any(one.kind is InputKind.HUB for planned in plan.runs for one in planned.run.inputs)
-    reads_hub |= any(hub_items(one.step.config) for one in plan.after)
+    reads_hub |= any(one.step.asks_the_hub or hub_items(one.step.config) for one in plan.after)
     return {} if reads_hub or _kernels(plan) else {"HF_HUB_OFFLINE": "1"}
 
 
