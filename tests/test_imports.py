@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-AXOLOTL_SIDE = {"fingerprint", "generation", "plugin", "preprocess", "recorder"}
+AXOLOTL_SIDE = {"fingerprint", "generation", "plugin", "preprocess", "recorder", "serve_api", "serve_models"}
 """What the worker, or Axolotl itself, imports when it gets there: they have the trainer's packages at the top."""
-MODAL_SIDE = {"claims", "deployment", "functions", "volumes", "work"}
+MODAL_SIDE = {"claims", "deployment", "functions", "serve_app", "volumes", "work"}
 """What Modal's own entrypoint imports, and the launcher when it deploys: never the worker."""
 WORKER = sorted({path.stem for path in (ROOT / "modal_app").glob("*.py")} - AXOLOTL_SIDE - MODAL_SIDE)
 

@@ -1,0 +1,116 @@
+"""The local server: `python modal_app/serve.py < spec`, with the trainer's Python. Standard library until it loads.
+
+What it reads on standard input first is a Serving, a line. When that input ends, whoever started it is gone, and it
+ends, too. It tells on standard output how far it is, a JSON object a line, and writes anything else to its log.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    from start import run  # type: ignore[import-not-found]  # beside this file, which is started by its path
+
+    run("serve")
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from modal_app.attempt import redirect
+from modal_app.serving import Serving
+from modal_app.stop import end_with_parent
+
+GRACE_S = 3
+"""For answers that are on their way when the server is asked to end."""
+LOG = "log.txt"
+EXIT_FAILED = 1
+
+
+def main() -> int:
+    """Works in the current directory, which is the server's own and is removed at its end."""
+    end_with_parent(signal.SIGTERM)
+    events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    redirect(Path(LOG).absolute())
+    serving = Serving.from_json(sys.stdin.readline())
+    end = _End()
+    threading.Thread(target=end.wait_for_parent, daemon=True).start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: end.ask())
+    try:
+        _serve(serving, end, events)
+    except Exception as error:  # the process boundary: the launcher tells it
+        traceback.print_exc()
+        _tell(events, event="failed", message=f"{type(error).__name__}: {error}")
+        return EXIT_FAILED
+    end.now()
+    return 0
+
+
+class _End:
+    """How the process ends: at once while it loads, after a moment for its answers when it serves."""
+
+    def __init__(self) -> None:
+        self._server: Any = None
+        self._here = Path.cwd()
+
+    def serves(self, server: Any) -> None:
+        self._server = server
+
+    def ask(self) -> None:
+        if self._server is None:
+            self.now()
+        self._server.should_exit = True
+
+    def wait_for_parent(self) -> None:
+        while sys.stdin.buffer.read(1 << 16):
+            pass
+        self.ask()
+        time.sleep(2 * GRACE_S)
+        self.now()
+
+    def now(self) -> None:
+        """Threads that generate would be waited for otherwise."""
+        shutil.rmtree(self._here, ignore_errors=True)
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _serve(serving: Serving, end: _End, events: Any) -> None:
+    Path("inputs").symlink_to(serving.inputs)
+    _tell(events, event="importing")
+    import uvicorn
+
+    from modal_app.serve_api import application
+    from modal_app.serve_models import Models
+
+    models = Models(serving.models, lambda name: _tell(events, event="loading", model=name))
+
+    class Server(uvicorn.Server):  # type: ignore[misc]
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            _tell(events, event="ready")
+
+    config = uvicorn.Config(
+        application(models, serving.token),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    server = Server(config)
+    end.serves(server)
+    server.run(sockets=[socket.socket(fileno=serving.socket)])
+
+
+def _tell(events: Any, **event: Any) -> None:
+    try:
+        events.write(json.dumps(event) + "\n")
+    except BrokenPipeError:
+        return  # nobody reads any more: the end of the input says so, too
