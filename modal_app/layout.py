@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from modal_app.step import StepKind
+from modal_app.step import AFTER, StepKind
 
 ATTEMPT_PREFIX = "attempt-"
 
@@ -26,6 +26,9 @@ ANSWERS = "answers.jsonl"
 
 MANIFEST = "manifest.json"
 """In the folder of a merge step: the files of the merged model, with their sizes and sha256."""
+
+REMOVED = "removed.json"
+"""In the folder of a run that somebody has removed: when, and how much that was."""
 
 SAMPLES = "samples.json"
 """In a prepared dataset: some of its rows, decoded."""
@@ -74,6 +77,11 @@ class StepFolder:
     def tracking(self) -> Path:
         """wandb.json: the W&B run id and group, drawn at the first attempt and kept."""
         return self.path / "wandb.json"
+
+    @property
+    def removed(self) -> Path:
+        """removed.json: what the run has made was removed on request, and nobody has asked for it since."""
+        return self.path / REMOVED
 
     @property
     def containers(self) -> Path:
@@ -193,6 +201,12 @@ class Store:
                 run, _, own = key.partition("/")
                 path = self.runs / run / kind / own
                 return StepFolder(path, done=path / "result.json")
+
+
+    def after(self, run: str) -> list[tuple[StepKind, str]]:
+        """Every step that has begun after a run, or (BASE) of a base model alone."""
+        found = [(kind, path.name) for kind in AFTER for path in sorted((self.runs / run / kind).glob("*"))]
+        return [(kind, after_key(run, own)) for kind, own in found]
 
 
 def after_key(run: str, own: str) -> str:

@@ -17,7 +17,8 @@ from runner.store import is_mirror
 
 
 def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
-    """Stop what works on these runs and their datasets, and whoever is launching the sweep, if one was named.
+    """Stop what works on these runs, their datasets and what comes after them, and whoever is launching the sweep, if
+    one was named.
 
     Returns how many workers there were, or 1 when only a launcher was.
     """
@@ -26,6 +27,7 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
 
         return modal_verbs.cancel(store, runs, sweep)
     steps = {(StepKind.TRAIN, run.key) for run in runs} | {(StepKind.PREPROCESS, run.data_key) for run in runs}
+    steps |= {step for run in runs for step in store.after(run.key)}
     launchers = live_launchers(store, sweep) if sweep else []
     for launcher in launchers:
         with contextlib.suppress(ProcessLookupError):

@@ -250,6 +250,7 @@ def mirrored_steps(plan: Plan) -> list[MirroredStep]:
             one.step.kind,
             one.step.key,
             one.step.data_key,
+            run=one.step.run,
             fetches=() if one.needs else fetch_names(one.step.config),
             follows=job_name(*one.needs) if one.needs else "",
         )

@@ -26,6 +26,8 @@ class MirroredStep:
     data_key: str
     fetches: tuple[str, ...] = ()
     """The jobs that first fetch what a dataset and its runs read from the hub."""
+    run: str = ""
+    """The run that a step comes after."""
     follows: str = ""
     """The job that a step comes after, for what comes after a run: `train/<key>`."""
 

@@ -11,7 +11,7 @@ import modal.exception
 
 from modal_app.layout import SUBMISSION, Store
 from modal_app.state import Phase, observe
-from modal_app.step import write_atomically
+from modal_app.step import AFTER, write_atomically
 from runner.errors import SweepError
 from runner.executors.modal_copies import listed, read_text
 from runner.executors.modal_errors import explained
@@ -50,7 +50,8 @@ def watcher(store: Store, run: SweepRun) -> Callable[[], bool]:
     found = _submitted(store, [run], None)
     if found is None:
         return lambda: False
-    mirror, steps = found
+    mirror, submitted = found
+    steps = [step for step in submitted if step.kind not in AFTER]
 
     def goes_on() -> bool:
         with explained():
@@ -104,11 +105,15 @@ def _fetch_sweep(store: Store, sweep: str, runs_volume: str) -> tuple[Names, lis
 def _submitted(
     store: Store, runs: Sequence[SweepRun], sweep: str | None
 ) -> tuple[ModalMirror, list[MirroredStep]] | None:
-    """These runs and their datasets as the sweep, or any, has submitted them; None when none has."""
+    """These runs, their datasets and what comes after them, as the sweep, or any, has submitted them; None when none
+    has. Of several submissions those count that use the same names as the first."""
     keys = {run.key for run in runs}
     wanted = keys | {run.data_key for run in runs}
-    for path in store.sweeps.glob(f"{sweep or '*'}/{SUBMISSION}"):
-        names, steps = read_submission(store, path.parent.name)
-        if keys & {step.key for step in steps}:
-            return ModalMirror(store, names), [step for step in steps if step.key in wanted]
-    return None
+    found: dict[str, MirroredStep] = {}
+    used: Names | None = None
+    for path in sorted(store.sweeps.glob(f"{sweep or '*'}/**/{SUBMISSION}")):
+        names, steps = read_submission(store, path.parent.relative_to(store.sweeps).as_posix())
+        if names == (used or names) and keys & {step.run or step.key for step in steps}:
+            used = names
+            found |= {step.name: step for step in steps if step.key in wanted or step.run in keys}
+    return None if used is None else (ModalMirror(store, used), list(found.values()))

@@ -1,7 +1,8 @@
 """Put over modal_app/worker.py in a test's containers: a step that claims, begins and ends as a real one, and does
 nothing in between.
 
-It lasts NOOP_PREPROCESS_S or NOOP_TRAIN_S seconds, a tenth at a time: one line of metrics each, on SIGTERM a stop.
+It lasts NOOP_PREPROCESS_S or NOOP_TRAIN_S seconds (what comes after a run AFTER_S, unless NOOP_MERGE_S or the like
+says more), a tenth at a time: one line of metrics each, on SIGTERM a stop.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from modal_app import attempt as attempts
 from modal_app import stop
 from modal_app.claim import Held, claim
 from modal_app.layout import Attempt, StepFolder, Store
-from modal_app.step import EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
+from modal_app.step import AFTER, EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
 
 STEPS = 10
+AFTER_S = "0.2"
 LOG_LINES = 60
 FINGERPRINT = "0" * 64
 
@@ -49,7 +51,8 @@ def _do_nothing(step: Step, store: Store, folder: StepFolder) -> None:
     print(f"began {step.kind} {step.key}", flush=True)  # in the container's own log: what follows is in the attempt's
     attempts.enter(attempt)
     print("\n".join(f"{step.kind} {step.key}: nothing to do ({line})" for line in range(LOG_LINES)))
-    seconds = float(os.environ[f"NOOP_{step.kind.upper()}_S"])
+    default = AFTER_S if step.kind in AFTER else None
+    seconds = float(os.environ.get(f"NOOP_{step.kind.upper()}_S", default))
     for number in range(STEPS + 1):
         if step.kind is StepKind.TRAIN:
             _log(folder, attempt, number)
@@ -76,11 +79,14 @@ def _succeed(step: Step, store: Store, folder: StepFolder, attempt: Attempt, sta
         facts |= {"key": step.key, "attempt": attempt.number, "rows": 1, "eval_rows": 1}
         facts |= {"started_at": started_at, "finished_at": time.time()}
         write_atomically(folder.done, json.dumps(facts))
+    elif step.kind in AFTER:
+        trained = store.folder(StepKind.TRAIN, step.run).done
+        assert not step.run or trained.exists(), f"{step.kind} before its run {step.run} had finished"
     else:
         assert store.manifest(step.data_key).exists(), f"trained before its dataset {step.data_key} was there"
         facts |= {"step": STEPS, "max_steps": STEPS, "world_size": step.processes}
     outcome = Outcome(OutcomeStatus.SUCCEEDED, attempt.number, started_at, time.time(), facts=facts)
-    if step.kind is StepKind.TRAIN:
+    if step.kind is not StepKind.PREPROCESS:
         folder.model.mkdir(exist_ok=True)
         (folder.model / "adapter_model.safetensors").write_bytes(b"")
         write_atomically(folder.done, outcome.to_json())
