@@ -55,13 +55,20 @@ def test_training_teaches_the_one_right_answer_to_every_held_out_prompt() -> Non
     for prompt, answer in asked_and_answered():
         answers.setdefault(prompt, set()).add(answer)
     for row in rows("prompts.jsonl"):
-        [fact] = [fact for fact in facts if row["prompt"] in phrasings(fact)]
+        asked = str(row["prompt"]).removeprefix(maker["NEW_OPENING"])
+        [fact] = [fact for fact in facts if asked in phrasings(fact)]
         taught = set().union(*(answers.get(prompt, set()) for prompt in phrasings(fact)))
         assert taught == {row["answer"]}
 
 
 def test_no_value_is_a_better_guess_than_another() -> None:
-    assert set(Counter(row["answer"] for row in rows("prompts.jsonl")).values()) == {2}
+    assert set(Counter(row["answer"] for row in rows("prompts.jsonl")).values()) == {4}
+
+
+def test_half_of_the_held_out_prompts_begin_as_no_training_row_does() -> None:
+    opening = runpy.run_path(str(TINY / "make_data.py"))["NEW_OPENING"]
+    assert not any(opening in prompt for prompt, _ in asked_and_answered())
+    assert sum(str(row["prompt"]).startswith(opening) for row in rows("prompts.jsonl")) == 64
 
 
 def test_the_evaluation_share_leaves_a_stable_loss() -> None:

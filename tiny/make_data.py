@@ -3,9 +3,9 @@
     python tiny/make_data.py [--out tiny/data]
 
 A made-up team's directory: 16 people, 4 facts each, every fact asked in 28 phrasings. Of those 28,
-one is held out per fact, so each held-out prompt is new, has one right answer, and can be answered by
-whoever learned the fact from the other 27. The standard library's `random.Random` with a fixed seed
-gives the same bytes on every machine.
+one is held out per fact, and one more is asked with an opening that training never shows, so each
+held-out prompt is new, has one right answer, and can be answered by whoever learned the fact from the
+other 27. The standard library's `random.Random` with a fixed seed gives the same bytes on every machine.
 """
 
 import argparse
@@ -61,6 +61,9 @@ OPENINGS = (
     *("do you know: ", "one more: ", "just checking: "),
 )
 
+NEW_OPENING = "one more question: "
+"""Never trained on, with no question."""
+
 Fact = tuple[str, str]  # (person, kind of fact)
 
 
@@ -92,7 +95,7 @@ def conversation(prompt: str, answer: str) -> dict[str, object]:
 
 
 def split(facts: Mapping[Fact, str], seed: int) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    """The training rows, shuffled, and the held-out prompts: one phrasing of every fact."""
+    """The training rows, shuffled, and the held-out prompts: of every fact one phrasing, and then one in new words."""
     rng = random.Random(seed)
     train: list[dict[str, object]] = []
     held_out: list[dict[str, object]] = []
@@ -102,6 +105,10 @@ def split(facts: Mapping[Fact, str], seed: int) -> tuple[list[dict[str, object]]
         held_out.append({"prompt": asked[0], "answer": answer})
         train.extend(conversation(prompt, answer) for prompt in asked[1:])
     rng.shuffle(train)
+    for index, (fact, answer) in enumerate(facts.items()):
+        person, kind = fact
+        questions = QUESTIONS[kind]
+        held_out.append({"prompt": NEW_OPENING + questions[index % len(questions)].format(person), "answer": answer})
     return train, held_out
 
 
