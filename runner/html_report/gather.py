@@ -20,6 +20,7 @@ from runner.html_report import reproduce, words
 from runner.html_report.curves import points_each, rounded, series
 from runner.html_report.effects import effect, interaction, pareto, strength
 from runner.html_report.redact import redact
+from runner.html_report.said import answers
 from runner.ledger import Ledger, SweepPlan, live_launchers
 from runner.metrics import Curves
 from runner.params import label, show_value
@@ -68,6 +69,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "cost": cost.lines(going_on=False) if cost else [],
         "params": list(rows[0].params) if rows else [],
         "runs": [_run(found, row, names[row.key], receipt_of[row.key]) for row in rows],
+        "answers": answers(store, names),
         "analysis": _analysis(analysed, several=len({row.eval_fingerprint for row in rows}) > 1),
         "receipt": totals,
         "parts": list(receipts.PARTS),

@@ -16,7 +16,7 @@ from modal_app.layout import Store
 from modal_app.step import write_atomically
 from runner.html_report.gather import gather
 
-SCRIPTS = ("look.js", "table.js", "lines.js", "charts.js", "main.js")
+SCRIPTS = ("look.js", "table.js", "answers.js", "lines.js", "charts.js", "main.js")
 NAME = "report.html"
 MARK = b'<meta name="generator" content="axosweep">'
 """By which a file is known as a report: it may be written again."""

@@ -59,6 +59,7 @@ function drawAll() {
   drawScale(document.querySelector("#parallel .scale"), scale, report.metric);
   drawParallel(report, scale, brushed);
   drawLinked();
+  drawAnswers(report);
   drawEffects(report);
   drawPair(report);
   drawPrice(report);
