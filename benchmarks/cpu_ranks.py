@@ -1,0 +1,24 @@
+"""What plain Axolotl lacks to train on two ranks of a CPU, as a plugin of two hooks: the other side of two_ranks.py.
+
+axosweep's own plugin (modal_app/plugin.py) does the same and works under its worker only.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from axolotl.integrations.base import BasePlugin
+
+
+class CpuRanks(BasePlugin):  # type: ignore[misc]
+    """`plugins: [cpu_ranks.CpuRanks]`, with this folder in PYTHONPATH."""
+
+    def register(self, cfg: dict[str, Any]) -> None:
+        torch.cuda.can_device_access_peer = lambda device, peer: True
+        os.environ["NCCL_P2P_DISABLE"] = "1"
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # gloo, and MULTI_CPU
+
+    def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
+        cfg.device_map = {"": "cpu"}  # Axolotl puts each rank of several on cuda:N

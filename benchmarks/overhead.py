@@ -1,0 +1,124 @@
+"""Where every second of a sweep went, and the share that was training.
+
+    .venv/bin/python benchmarks/overhead.py
+
+Needs the trainer environment. A sweep of 16 tiny runs, its dataset not prepared, nothing warm (or --warm), with a clock
+on the launcher's stages (stage_clock.py). Seconds that several runs spent side by side are divided by as many as the
+machine runs at a time, so that all lines add up to the command's seconds; `idle` is where such a place had nothing to
+do. Writes benchmarks/results/overhead.json; docs/benchmarks.md has the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import sides  # noqa: E402  (beside this file)
+from machine import describe  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+from sides import axosweep, timed  # noqa: E402
+
+from modal_app.layout import StepFolder, Store  # noqa: E402
+from modal_app.step import StepKind  # noqa: E402
+
+WORDS = ("-m", "learning_rate=1e-3,2e-3,3e-3,4e-3", "lora_alpha=8,16,32,64", "name=benchmark")
+RECIPE = (
+    "max_steps=20", "micro_batch_size=8", "logging_steps=5", "eval_steps=10", "evals_per_epoch=null", "save_steps=10",
+    "saves_per_epoch=null", "tracking=disabled",
+)  # fmt: skip
+TRAINING = ("first", "train")
+OF_A_RUN = ("import", "config", "prepare", "load", "first", "train", "eval", "save")
+"""The phases that a run books on its clock (modal_app/rank.py)."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parallel", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    parser.add_argument("--warm", action="store_true", help="after a sweep that left its server and its dataset")
+    parser.add_argument("--words", nargs="+", default=[*WORDS, *RECIPE], help="another sweep")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "overhead.json")
+    asked = parser.parse_args()
+    machine = describe(("hydra-core",))
+    with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
+        told = _measured(Path(name), asked.words, asked.parallel, warm=asked.warm)
+    result = {"words": " ".join(asked.words), "parallel": asked.parallel, "warm": asked.warm, **told}
+    asked.output.write_text(json.dumps(result | {"machine": machine}, indent=1) + "\n", encoding="utf-8")
+    _show(result)
+
+
+def _measured(folder: Path, words: Sequence[str], parallel: int, *, warm: bool) -> dict[str, Any]:
+    store, log, clock = folder / "store", folder / "log.txt", folder / "clock.json"
+    if warm:
+        timed(axosweep("learning_rate=9e-3", *RECIPE, f"store={store}"), folder, log)
+    command = [sys.executable, HERE / "stage_clock.py", clock, *words]
+    before = time.time()
+    whole = timed([*command, f"executor.parallel={parallel}", f"store={store}"], folder, log)
+    sides.stop_warm_server(folder, log, store)
+    launcher = json.loads(clock.read_text(encoding="utf-8"))
+    stages: dict[str, float] = launcher["stages"]
+    # What the clock in the process cannot see: its interpreter's start and end.
+    stages["python"] = whole.seconds - (launcher["ended"] - launcher["began"])
+    executing = stages.pop("execute") + stages.pop("watch", 0.0)
+    spent = _spent_by_steps(Store(store), since=before)
+    side_by_side = {name: seconds / parallel for name, seconds in spent.items()}
+    idle = executing - sum(side_by_side.values())
+    lines = {**{f"launcher: {name}": seconds for name, seconds in stages.items()}, **side_by_side, "idle": idle}
+    training = sum(side_by_side.get(f"run: {name}", 0.0) for name in TRAINING)
+    return {
+        "seconds": whole.seconds,
+        "lines": {name: round(seconds, 3) for name, seconds in lines.items()},
+        "training_share": round(training / whole.seconds, 3),
+    }
+
+
+def _spent_by_steps(store: Store, since: float) -> Counter[str]:
+    """Of all steps that ended after `since`, in seconds; a run's own phases, and what no phase of it tells."""
+    spent: Counter[str] = Counter()
+    for kind, root, suffix in ((StepKind.PREPROCESS, store.prepared, ".work"), (StepKind.TRAIN, store.runs, "")):
+        for path in sorted(root.iterdir()):
+            if path.name.endswith(".work") == bool(suffix):
+                _add(spent, kind, store.folder(kind, path.name.removesuffix(suffix)), since)
+    return spent
+
+
+def _add(spent: Counter[str], kind: StepKind, folder: StepFolder, since: float) -> None:
+    result = json.loads(folder.attempts()[-1].result.read_text(encoding="utf-8"))
+    if result["started_at"] < since:
+        return
+    seconds = result["finished_at"] - result["started_at"]
+    if kind is StepKind.PREPROCESS:
+        spent["dataset"] += seconds
+        return
+    phases: Mapping[str, float] = result["facts"]["phases"]
+    for name, part in phases.items():
+        spent[f"run: {name}"] += part
+    spent["run: the rest"] += seconds - sum(phases.values())
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    table = Table(
+        title=f"{result['seconds']:.1f} seconds, {result['parallel']} at a time", title_justify="left", box=None
+    )
+    for heading in ("where", "seconds", "share", ""):
+        table.add_column(heading, justify="right" if heading in ("seconds", "share") else "left")
+    for name, seconds in result["lines"].items():
+        share = seconds / result["seconds"]
+        table.add_row(name, f"{seconds:.2f}", f"{share:.1%}", "#" * round(40 * max(share, 0)))
+    Console().print(table)
+    print(f"Training: {result['training_share']:.1%}")
+
+
+if __name__ == "__main__":
+    main()

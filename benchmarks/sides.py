@@ -1,0 +1,168 @@
+"""What the benchmarks of training share: one environment for all sides, how a command is timed, what its runs logged.
+
+Every side is read in the same way: losses from the trainer's own state, with all digits; Hugging Face's train_runtime
+from the last line that it prints, which is nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent)]
+
+from modal_app.layout import Store  # noqa: E402
+from modal_app.step import StepKind  # noqa: E402
+from runner import trainer_environment  # noqa: E402
+
+TRAIN_RUNTIME = re.compile(r"'train_runtime': '([0-9.e+-]+)'")
+ENVIRONMENT = {
+    "AXOLOTL_DO_NOT_TRACK": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": "",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""The same for Axolotl alone and for axosweep, which sets most of it itself."""
+TAIL_BYTES = 4000
+
+Losses = Mapping[str, Mapping[str, float]]
+"""By run key, then by `step name`."""
+
+
+class CommandFailed(Exception):
+    """A side of a benchmark that did not end well: nothing is measured then."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A command from its start to its end."""
+
+    seconds: float
+    cpu_s: float
+    """Processor seconds of the processes that it waited for: a server that outlives it is not among them."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one run left."""
+
+    losses: Mapping[str, float]
+    train_runtime_s: float | None
+    """None where no line says it."""
+    seconds: float | None = None
+    """Of the run alone, by its own record; None for Axolotl's own, which keeps none."""
+
+
+def timed(command: Sequence[str | Path], folder: Path, log: Path, **variables: str) -> Timed:
+    """Run it to its end, its output in `log`. Raises CommandFailed with the end of that."""
+    programs = trainer_environment.find().parent  # `axolotl train` looks for accelerate and torchrun
+    path = os.pathsep.join([str(programs), os.environ.get("PATH", os.defpath)])
+    environment = {**os.environ, **ENVIRONMENT, "PATH": path, **variables}
+    began, before = time.perf_counter(), os.times()
+    with log.open("wb") as said:
+        done = subprocess.run(
+            list(command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=False
+        )
+    seconds, after = time.perf_counter() - began, os.times()
+    if done.returncode != 0:
+        raise CommandFailed(f"{' '.join(map(str, command))}\nended with {done.returncode}:\n{tail(log)}")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return Timed(round(seconds, 2), round(cpu, 2))
+
+
+def tail(log: Path) -> str:
+    return log.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
+
+
+def axolotl(*words: str | Path) -> list[str | Path]:
+    """The command of the trainer environment."""
+    return [trainer_environment.find().parent / "axolotl", *words]
+
+
+def axosweep(*words: str) -> list[str | Path]:
+    """Of this checkout, from wherever it is run."""
+    start = f"import sys; sys.path.insert(0, {str(HERE.parent)!r}); from runner.cli import main; sys.exit(main())"
+    return [sys.executable, "-c", start, *words]
+
+
+def median(tries: Sequence[Timed]) -> float:
+    return round(statistics.median(one.seconds for one in tries), 2)
+
+
+def written_configs(folder: Path, words: Sequence[str], log: Path) -> dict[str, dict[str, Any]]:
+    """The Axolotl config of each run of a sweep, as `axosweep plan --write` has it, by run key."""
+    target = folder / "configs"
+    timed(axosweep("plan", *words, "--write", str(target), f"store={folder / 'plan'}"), folder, log)
+    files = [path for path in sorted(target.glob("*.yml")) if not path.name.startswith("prepare-")]
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}
+
+
+def trained_by_axolotl(output: Path, log: Path) -> Trained:
+    """`log` holds what this run printed, and may hold what others did: then its train_runtime is not told."""
+    runtimes = TRAIN_RUNTIME.findall(log.read_text(encoding="utf-8", errors="replace"))
+    return Trained(logged_losses(output), float(runtimes[0]) if len(runtimes) == 1 else None)
+
+
+def train_runtimes(log: Path) -> list[float]:
+    """Of every run that printed into a log, in that order."""
+    return [float(one) for one in TRAIN_RUNTIME.findall(log.read_text(encoding="utf-8", errors="replace"))]
+
+
+def trained_by_axosweep(store: Store, key: str) -> Trained:
+    folder = store.folder(StepKind.TRAIN, key)
+    result = json.loads(folder.done.read_text(encoding="utf-8"))
+    runtimes = train_runtimes(folder.attempt(result["attempt"]).log)
+    seconds = result["finished_at"] - result["started_at"]
+    return Trained(logged_losses(folder.model), runtimes[-1] if runtimes else None, seconds)
+
+
+def logged_losses(output: Path) -> dict[str, float]:
+    """Every loss and eval loss up to the newest checkpoint, by step and name, as the trainer's own state has them."""
+    states = sorted(output.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name[11:]))
+    logs = json.loads(states[-1].read_text(encoding="utf-8"))["log_history"]
+    return {f"{log['step']} {name}": log[name] for log in logs for name in ("loss", "eval_loss") if name in log}
+
+
+def store_with_dataset(base: Path, store: Path) -> None:
+    """A store that has the prepared dataset of another, and nothing that was found out or trained there."""
+    store.mkdir(parents=True)
+    for name in ("inputs", "prepared"):
+        shutil.copytree(base / name, store / name, symlinks=True)
+
+
+def versions(store: Path) -> dict[str, str]:
+    """Of what trains, by the manifest of the store's dataset."""
+    manifest = next((store / "prepared").glob("*/manifest.json"))
+    told: dict[str, str] = json.loads(manifest.read_text(encoding="utf-8"))["versions"]
+    return told
+
+
+def has_warm_server(folder: Path, log: Path, store: Path) -> bool:
+    """Whether this version of axosweep has a server that outlives its commands, and it runs for this store."""
+    try:
+        timed(axosweep("warm", "status"), folder, log, AXOSWEEP_STORE=str(store))
+    except CommandFailed:
+        return False
+    return True
+
+
+def stop_warm_server(folder: Path, log: Path, store: Path) -> None:
+    """Nothing happens where none runs, or where this version has none."""
+    if has_warm_server(folder, log, store):
+        timed(axosweep("warm", "stop"), folder, log, AXOSWEEP_STORE=str(store))

@@ -1,0 +1,90 @@
+"""axosweep with a clock on the stages of its launcher: `python stage_clock.py FILE WORDS...`, for overhead.py.
+
+A stage's seconds are its own: those of a stage inside another count for the inner one only.
+"""
+
+from __future__ import annotations
+
+import time
+
+BEGAN = time.time()
+
+import functools  # noqa: E402
+import importlib  # noqa: E402
+import json  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from dataclasses import dataclass, field  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent)]
+
+STAGES = {
+    "compose": ("runner.hydra_sweep:make_jobs", "runner.hydra_sweep:compose_jobs"),
+    "preflight": ("runner.sweep:Preflight.__post_init__", "runner.sweep:Preflight.told"),
+    "schema": ("runner.sweep:Preflight.ask",),
+    "identify": ("runner.sweep:_identified", "runner.sweep:told_apart_by_gpu"),
+    "plan": ("runner.sweep:make_plan", "runner.sweep:report.show_plan"),
+    "record": ("runner.sweep:_make_folders", "runner.sweep:Ledger.open"),
+    "execute": ("runner.executors.local:LocalExecutor.execute",),
+    "watch": ("runner.sweep:Progress.update",),
+    "compare": ("runner.sweep:compare_sweep", "runner.sweep:report.show_rows"),
+    "report": ("runner.sweep:leave_report",),
+}
+"""What is done in each, as module:name."""
+REST = "start and the rest"
+
+
+@dataclass
+class StageClock:
+    seconds: dict[str, float] = field(default_factory=dict)
+    _open: list[str] = field(default_factory=lambda: [REST])
+    _since: float = BEGAN
+
+    def turn(self) -> None:
+        """Book what has passed on the innermost open stage."""
+        now = time.time()
+        self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) + now - self._since
+        self._since = now
+
+    def around(self, stage: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(work)
+        def timed(*arguments: Any, **named: Any) -> Any:
+            self.turn()
+            self._open.append(stage)
+            try:
+                return work(*arguments, **named)
+            finally:
+                self.turn()
+                self._open.pop()
+
+        return timed
+
+    def watch(self, stage: str, place: str) -> None:
+        """Raises AttributeError when the code has moved on: a stage that is not there would count for the rest."""
+        module, _, name = place.partition(":")
+        *owners, last = name.split(".")
+        owner: Any = functools.reduce(getattr, owners, importlib.import_module(module))
+        setattr(owner, last, self.around(stage, getattr(owner, last)))
+
+
+def main() -> int:
+    file, *words = sys.argv[1:]
+    sys.argv[1:] = words
+    from runner import cli
+
+    clock = StageClock()
+    for stage, places in STAGES.items():
+        for place in places:
+            clock.watch(stage, place)
+    try:
+        return cli.main(words)
+    finally:
+        clock.turn()
+        Path(file).write_text(json.dumps({"began": BEGAN, "ended": time.time(), "stages": clock.seconds}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""The same sweep of tiny runs by Axolotl's own --sweep and by axosweep: seconds, side by side, and the losses.
+
+    .venv/bin/python benchmarks/sweep.py
+
+Needs the trainer environment, and about 35 minutes of a machine with nothing else to do; `--runs 2` is a quick try.
+Every side trains the configs that `axosweep plan --write` writes, on a dataset that was prepared before, once without
+tracking and once with W&B offline. Rounds of all sides follow each other; a side that takes under a minute is taken
+three times (the median counts), one above that once. Writes benchmarks/results/sweep.json; docs/benchmarks.md has the
+table. Ends with 1 when a loss differs anywhere, in any digit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import sides  # noqa: E402  (beside this file)
+from machine import describe  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+from sides import Timed, Trained, axolotl, axosweep, timed  # noqa: E402
+
+from modal_app.layout import Store  # noqa: E402
+from runner.fields import axolotl_fields  # noqa: E402
+
+RATES = ("1e-3", "2e-3", "3e-3", "4e-3")
+ALPHAS = ("8", "16", "32", "64")
+RECIPE = (
+    "max_steps=20", "micro_batch_size=8", "logging_steps=5", "eval_steps=10", "evals_per_epoch=null", "save_steps=10",
+    "saves_per_epoch=null",
+)  # fmt: skip
+TRACKING = ("disabled", "offline")
+TRIES, ONCE_ABOVE_S = 3, 60.0
+WANTED = {
+    "axolotl, default launcher": {"cold, one at a time": 12.0, "cold": 16.0, "warm": 35.0},
+    "axolotl, --launcher python": {"cold, one at a time": 1.4, "cold": 2.0, "warm": 4.0},
+}
+"""How many times faster than which side of Axolotl's, at least."""
+WANTED_OUTSIDE_S = 0.7
+"""Of a run outside train_runtime, at most, where one runs at a time."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """The sweep that all sides answer."""
+
+    words: tuple[str, ...]
+    configs: Mapping[str, Mapping[str, Any]]
+    """As plain Axolotl gets them, by run key."""
+    base: Path
+    """A store with the prepared dataset."""
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Try:
+    timed: Timed
+    trained: Mapping[str, Trained]
+    """By run key."""
+    train_runtimes_s: Sequence[float]
+
+
+@dataclass
+class Side:
+    name: str
+    take: Callable[[Question, Path], Try]
+    """Answer the question in an empty folder."""
+    tries: list[Try] = field(default_factory=list)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is to be taken once more."""
+        return not self.tries or (len(self.tries) < TRIES and self.tries[0].timed.seconds < ONCE_ABOVE_S)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=16, choices=(1, 2, 4, 8, 12, 16))
+    parser.add_argument("--tracking", choices=TRACKING, help="only this (default: both, one after the other)")
+    parser.add_argument("--once", action="store_true", help="take each side once")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "sweep.json")
+    asked = parser.parse_args()
+    machine = describe(("hydra-core", "wandb"))
+    results = {}
+    for tracking in (asked.tracking,) if asked.tracking else TRACKING:
+        with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
+            question = _question(asked.runs, tracking, Path(name))
+            machine["trainer"] = sides.versions(question.base)
+            results[tracking] = _told(_answers(question, once=asked.once))
+    result = {
+        "runs": asked.runs,
+        "recipe": " ".join(RECIPE),
+        "machine": machine | {"axolotl": axolotl_fields().version},
+        "tracking": results,
+    }
+    asked.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    _show(result)
+    return 0 if all(one["losses_equal"] for one in results.values()) else 1
+
+
+def _question(runs: int, tracking: str, folder: Path) -> Question:
+    """Prepare the dataset for both, which nobody's seconds count."""
+    rates, alphas = RATES[: -(-runs // len(ALPHAS))], ALPHAS[: min(runs, len(ALPHAS))]
+    common = (*RECIPE, f"tracking={tracking}", "name=benchmark")
+    words = ("-m", f"learning_rate={','.join(rates)}", f"lora_alpha={','.join(alphas)}", *common)
+    log = folder / "log.txt"
+    configs = sides.written_configs(folder, words, log)
+    first = next((folder / "configs").glob("*.yml"))
+    timed(axolotl("preprocess", first), folder, log)
+    _train_another(folder / "base", common, log)
+    return Question(words, configs, folder / "base", folder)
+
+
+def _train_another(store: Path, common: Sequence[str], log: Path) -> None:
+    """A run that is none of the question's, for what it leaves: its dataset, and a server where there is one."""
+    timed(axosweep("-m", "learning_rate=9e-3", *common, f"store={store}"), store.parent, log)
+
+
+def _answers(question: Question, *, once: bool) -> list[Side]:
+    answers = [
+        Side("axolotl, default launcher", lambda asked, folder: _by_axolotl(asked, folder)),
+        Side("axolotl, --launcher python", lambda asked, folder: _by_axolotl(asked, folder, "--launcher", "python")),
+        Side("cold, one at a time", lambda asked, folder: _by_axosweep(asked, folder, "executor.parallel=1")),
+        Side("cold", lambda asked, folder: _by_axosweep(asked, folder)),
+        Side("warm", lambda asked, folder: _by_axosweep(asked, folder, warm=True)),
+    ]
+    for number in range(1 if once else TRIES):
+        for side in [side for side in answers if side.due]:
+            folder = question.folder / f"try-{number}" / side.name.replace(" ", "-").replace(",", "")
+            folder.mkdir(parents=True)
+            side.tries.append(side.take(question, folder))
+            print(f"{side.name}: {side.tries[-1].timed}", file=sys.stderr, flush=True)
+            shutil.rmtree(folder)
+    return answers
+
+
+def _by_axolotl(question: Question, folder: Path, *launcher: str) -> Try:
+    """One base config, and the rest of each run as one of --sweep's paired values, its output folder with it."""
+    placed = {key: {**config, "output_dir": str(folder / key)} for key, config in question.configs.items()}
+    first, *others = placed.values()
+    common = {name: value for name, value in first.items() if all(one.get(name) == value for one in others)}
+    pairs = [{name: value for name, value in one.items() if name not in common} for one in placed.values()]
+    (folder / "base.yml").write_text(yaml.safe_dump(common), encoding="utf-8")
+    (folder / "sweep.yml").write_text(yaml.safe_dump({"_": pairs}), encoding="utf-8")
+    log = folder / "log.txt"
+    seconds = timed(axolotl("train", "base.yml", "--sweep", "sweep.yml", *launcher), folder, log)
+    # It goes on after a run that failed, and ends with 0: what is not there is told by what is read next.
+    outputs = {key: next((folder / key).glob("sweep*"), None) for key in placed}
+    if missing := [key for key, output in outputs.items() if output is None]:
+        raise sides.CommandFailed(f"axolotl --sweep left nothing for {', '.join(missing)}:\n{sides.tail(log)}")
+    trained = {key: Trained(sides.logged_losses(output), None) for key, output in outputs.items() if output}
+    return Try(seconds, trained, sides.train_runtimes(log))
+
+
+def _by_axosweep(question: Question, folder: Path, *more: str, warm: bool = False) -> Try:
+    store, log = folder / "store", folder / "log.txt"
+    sides.store_with_dataset(question.base, store)
+    if warm:
+        _train_another(store, question.words[3:], log)
+    else:
+        sides.stop_warm_server(folder, log, store)
+    try:
+        seconds = timed(axosweep(*question.words, *more, f"store={store}"), folder, log)
+        trained = {key: sides.trained_by_axosweep(Store(store), key) for key in question.configs}
+    finally:
+        sides.stop_warm_server(folder, log, store)
+    return Try(seconds, trained, [one.train_runtime_s for one in trained.values() if one.train_runtime_s is not None])
+
+
+def _told(answers: Sequence[Side]) -> dict[str, Any]:
+    reference = {key: one.losses for key, one in answers[0].tries[0].trained.items()}
+    equal = {
+        side.name: all({key: run.losses for key, run in one.trained.items()} == reference for one in side.tries)
+        for side in answers
+    }
+    seconds = {side.name: sides.median([one.timed for one in side.tries]) for side in answers}
+    return {
+        "sides": {
+            side.name: {
+                "seconds": seconds[side.name],
+                "tries": [one.timed.seconds for one in side.tries],
+                "cpu_s": [one.timed.cpu_s for one in side.tries],
+                "losses_equal": equal[side.name],
+                **_a_run(side, seconds[side.name]),
+            }
+            for side in answers
+        },
+        "losses": sum(map(len, reference.values())),
+        "losses_equal": all(equal.values()) and all(reference.values()),
+        "ratios": [
+            {
+                "of": theirs,
+                "to": ours,
+                "times": round(seconds[theirs] / seconds[ours], 2),
+                "wanted": wanted,
+                "reached": seconds[theirs] / seconds[ours] >= wanted,
+            }
+            for theirs, ours_wanted in WANTED.items()
+            for ours, wanted in ours_wanted.items()
+        ],
+    }
+
+
+def _a_run(side: Side, seconds: float) -> dict[str, Any]:
+    """Means of a run, in seconds: in Hugging Face's train_runtime; outside it by the run's own record, and by the whole
+    command's share (with several at a time that is no sum, and can be below nothing).
+    """
+    runtimes = list(itertools.chain.from_iterable(one.train_runtimes_s for one in side.tries))
+    runs = [run for one in side.tries for run in one.trained.values()]
+    outside = [run.seconds - run.train_runtime_s for run in runs if run.seconds and run.train_runtime_s is not None]
+    return {
+        "train_runtime_s": round(statistics.mean(runtimes), 3) if runtimes else None,
+        "outside_s": round(statistics.mean(outside), 3) if outside else None,
+        "most_outside_s": round(max(outside), 3) if outside else None,
+        "command_s": round(seconds / len(side.tries[0].trained), 3),
+    }
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    console = Console()
+    for tracking, told in result["tracking"].items():
+        table = Table(title=f"{result['runs']} runs, tracking={tracking}", title_justify="left", box=None)
+        for heading in ("side", "seconds", "a run", "in train_runtime", "outside", "losses"):
+            table.add_column(heading, justify="left" if heading == "side" else "right")
+        for name, side in told["sides"].items():
+            numbers = (side["seconds"], side["command_s"], side["train_runtime_s"], side["outside_s"])
+            table.add_row(name, *map(_number, numbers), "equal" if side["losses_equal"] else "DIFFER")
+        console.print(table)
+        for one in told["ratios"]:
+            mark = "" if one["reached"] else "   NOT REACHED"
+            console.print(f"  {one['of']} / {one['to']}: {one['times']}x (at least {one['wanted']}x){mark}")
+        equal = "equal" if told["losses_equal"] else "DIFFERENT"
+        console.print(f"  {told['losses']} losses a side, all digits: {equal}")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
