@@ -55,7 +55,7 @@ def show_plan(
             f"[yellow]unresolved[/yellow] {escape(f'{found.at}={found.text}: {found.problem}')}", soft_wrap=True
         )
     if done:
-        rest = "nothing to do" if done == len(plan.runs) else f"{len(plan.pending)} to train"
+        rest = f"{len(plan.pending)} to train" if plan.has_work else "nothing to do"
         console.print(f"{_count(done, 'run')} finished before, skipped; {rest}.")
 
 
@@ -91,7 +91,7 @@ def show_sweeps(sweeps: Sequence[SweepStatus], store: Store, *, as_json: bool) -
     terminal.results().print(table)
 
 
-STATUS_ORDER = ("succeeded", "running", "pending", "blocked", "stopped", "failed", "lost")
+STATUS_ORDER = ("succeeded", "running", "pending", "blocked", "stopped", "failed", "lost", "removed")
 
 
 def _with_params(runs: Sequence[PlannedRun]) -> Iterable[tuple[PlannedRun, str]]:

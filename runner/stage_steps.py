@@ -10,14 +10,18 @@ from modal_app.layout import Store
 from modal_app.state import observe
 from modal_app.step import OutcomeStatus, StepKind
 from runner.after import Subject
+from runner.errors import SweepError
+from runner.evaluate import evaluate_step
 from runner.merge import merge_step
 from runner.report import names_of
 from runner.types import Plan, PlannedRun, PlannedStep, Run
 
 
 def with_stages(plan: Plan, store: Store) -> Plan:
-    """The plan with what its runs ask for beyond training, or without the training. Raises SweepError for a merge of
-    what has no adapter."""
+    """The plan with what its runs ask for beyond training, or without the training.
+
+    Raises SweepError for a merge of what has no adapter, and for an evaluation without held-out rows.
+    """
     runs = tuple(replace(one, trains="train" in one.run.experiment.stages) for one in plan.runs)
     names = names_of(plan)
     after = tuple(step for one in runs for step in _after(one, store, plan.sweep, names[one.run.key]))
@@ -30,9 +34,19 @@ def _after(planned: PlannedRun, store: Store, sweep: str, name: str) -> Iterator
     for stage in planned.run.experiment.stages:
         if stage in ("preprocess", "train"):
             continue
-        step = merge_step(subject)
+        step = merge_step(subject) if stage == "merge" else _evaluation(subject)
         yield replace(step, needs=needs)
         needs = (step.step.kind, step.step.key)
+
+
+def _evaluation(subject: Subject) -> PlannedStep:
+    """On the held-out rows."""
+    if not (subject.config.get("val_set_size") or subject.config.get("test_datasets")):
+        raise SweepError(
+            f"stages has eval, and {subject.name} holds out no rows to be rated on: set val_set_size=0.05, or leave "
+            "eval out of stages."
+        )
+    return evaluate_step(subject, {})
 
 
 def _subject(run: Run, store: Store, sweep: str, name: str) -> Subject:

@@ -7,14 +7,14 @@ from typing import Any
 
 from runner.errors import SweepError, did_you_mean
 
-STAGES = ("preprocess", "train", "merge")
+STAGES = ("preprocess", "train", "merge", "eval")
 
 
 def stages_of(asked: Any) -> tuple[str, ...]:
     """The `stages` node, checked: the first of STAGES, or more of them, in their order. Raises SweepError.
 
-    >>> stages_of(["preprocess", "train", "merge"])
-    ('preprocess', 'train', 'merge')
+    >>> stages_of(["preprocess", "train", "eval"])
+    ('preprocess', 'train', 'eval')
     """
     many = isinstance(asked, Sequence) and not isinstance(asked, str)
     words = [str(word) for word in asked] if many else [str(asked)]

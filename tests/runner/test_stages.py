@@ -135,6 +135,20 @@ def test_a_full_fine_tune_has_nothing_to_merge_and_says_so_before_it_trains(stor
         planned(store, replace(whole, experiment=replace(whole.experiment, stages=MERGED)))
 
 
+def test_an_evaluation_comes_after_the_merge_before_it(store: Store) -> None:
+    one = run({"adapter": "lora", "val_set_size": 0.1})
+    made = planned(store, replace(one, experiment=replace(one.experiment, stages=(*MERGED, "eval"))))
+    workers = FakeWorkers(store)
+    execute(made, workers)
+    assert kinds(workers) == ["preprocess", "train", "merge", "evaluate"]
+    assert made.after[1].needs == (StepKind.MERGE, made.after[0].step.key)
+
+
+def test_an_evaluation_without_held_out_rows_is_refused_before_anything_trains(store: Store) -> None:
+    with pytest.raises(SweepError, match="holds out no rows"):
+        planned(store, staged(("preprocess", "train", "eval")))
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
