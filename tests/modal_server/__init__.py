@@ -3,9 +3,10 @@
 It speaks gRPC with Modal's own stubs, which are private to Modal and may change with any release, and it runs what it
 is given as the current user. Nothing outside the tests may depend on it.
 
-Not here, and answered UNIMPLEMENTED: Cls, Queue, Sandbox, web endpoints, schedules, snapshots, clusters, rollbacks. Not
-like there: nothing is built (containers run on this machine, over its own files), GPUs, CPUs and memory are names and
-numbers only, Volumes commit only when asked or when a container ends, the network is the machine's.
+Not here, and answered UNIMPLEMENTED: Cls, Queue, Sandbox, schedules, snapshots, clusters, rollbacks. Not like there:
+nothing is built (containers run on this machine, over its own files), GPUs, CPUs and memory are names and numbers only,
+Volumes commit only when asked or when a container ends, the network is the machine's, and a web function is not told
+that its client has gone.
 
 Reading order: server (what a test can do with it), settings, world (what exists), dispatch (who answers a call), the
 rpc_* modules (the answers), then what they act upon: calls, pool, scheduler, container, rootfs, launch, volumes, blobs.

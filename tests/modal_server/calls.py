@@ -95,6 +95,9 @@ class FunctionCall:
     entries: int = 0
     expired: bool = False
     chunks: list[api_pb2.DataChunk] = field(default_factory=list)
+    """What a generator, or a web function, has said."""
+    incoming: list[api_pb2.DataChunk] = field(default_factory=list)
+    """What a web function is sent."""
     changed: Signal = field(default_factory=Signal)
 
     @property

@@ -25,7 +25,7 @@ def place_sources(world: World, mount_ids: Iterable[str], upper: Path) -> None:
     for name, source in (*mounted, *world.settings.files.items()):
         target = upper / name.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        shutil.copy(source, target)  # a command stays one
 
 
 def environment(

@@ -42,6 +42,8 @@ class FunctionResponder:
         self._world.definitions[definition.id] = definition
         _describe(record, data.ranked_functions[0].function)
         record.metadata.definition_id = definition.id
+        if data.ranked_functions[0].function.webhook_config.type:
+            record.metadata.web_url = f"{self._world.web_url}/{record.id}"
         return api_pb2.FunctionCreateResponse(
             function_id=record.id,
             function=data.ranked_functions[0].function,

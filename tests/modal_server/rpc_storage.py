@@ -93,6 +93,11 @@ class StorageResponder:
         secret = found(self._world.secrets, request.secret_id, "Secret")
         return api_pb2.SecretGetInfoResponse(metadata=secret.metadata())
 
+    async def SecretUpdate(self, request: api_pb2.SecretUpdateRequest) -> None:
+        """The keys that are named; the others stay."""
+        values = found(self._world.secrets, request.secret_id, "Secret").values
+        values.update({one.key: one.value for one in request.updates})
+
     async def SecretList(self, request: api_pb2.SecretListRequest) -> api_pb2.SecretListResponse:
         named = [secret for secret in self._world.secrets.values() if secret.name]
         items = [api_pb2.SecretListItem(label=one.name, secret_id=one.id, metadata=one.metadata()) for one in named]

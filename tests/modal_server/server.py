@@ -32,6 +32,7 @@ from tests.modal_server.rpc_storage import StorageResponder
 from tests.modal_server.rpc_volumes import VolumeResponder
 from tests.modal_server.scheduler import Scheduler
 from tests.modal_server.settings import Settings
+from tests.modal_server.web import WebResponder
 from tests.modal_server.world import ENVIRONMENT, World, found
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ class ModalServer:
         self._scheduler = Scheduler(self._world)
         self._storage = StorageResponder(self._world)
         self._volumes = VolumeResponder(self._world)
+        self._web = WebResponder(self._world, self._scheduler)
         self._server: Server | None = None
 
     def __enter__(self) -> Self:
@@ -245,12 +247,14 @@ class ModalServer:
 
     async def _start(self) -> None:
         await self._world.blobs.start()
+        await self._web.start()
         responders = (
             AppResponder(self._world, self._scheduler),
             FunctionResponder(self._world, self._scheduler),
             self._storage,
             self._volumes,
             LogResponder(self._world),
+            self._web,
         )
         self._scheduler.serve_containers_with(responders)
         # With the protocol named, asyncio sets TCP_NODELAY; else each answer waits 40 ms for an acknowledgement.
@@ -262,6 +266,7 @@ class ModalServer:
 
     async def _stop(self) -> None:
         await self._scheduler.close()
+        await self._web.stop()
         assert self._server is not None
         self._server.close()
         await self._world.blobs.stop()

@@ -159,6 +159,8 @@ class World:
     volumes: dict[str, Volume] = field(default_factory=dict)
     dicts: dict[str, KeyValues] = field(default_factory=dict)
     full_gpus: set[str] = field(default_factory=set)
+    web_url: str = ""
+    """Below it is every web function, by its id."""
 
     def pools(self) -> Iterable[Pool]:
         """Of all functions and variants that were called."""
