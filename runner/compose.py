@@ -48,11 +48,15 @@ def register_resolvers() -> None:
 
 
 def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
-    """One composed job as a value. `overrides` is what was asked for it, in the user's words.
+    """`experiment_of` a config as Hydra gives it to a task. Raises SweepError also for what cannot be resolved."""
+    return experiment_of(_plain(config), overrides)
+
+
+def experiment_of(node: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
+    """One composed job, resolved and plain, as a value. `overrides` is what was asked for it, in the user's words.
 
     Raises SweepError for what keeps it from being one; what is wrong with the run itself is preflight's to tell.
     """
-    node = _plain(config)
     axolotl = _mapping(node, "axolotl")
     gpu = Gpu(**_fields(node, "gpu", Gpu))
     if isinstance(gpu.fallback, list):
@@ -145,7 +149,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
         job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         plain = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise SweepError(_unresolved(error)) from error
+        raise SweepError(unresolved(error)) from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
@@ -169,7 +173,8 @@ def _fields(node: Mapping[str, Any], name: str, kind: type[Any]) -> dict[str, An
     return values
 
 
-def _unresolved(error: OmegaConfBaseException) -> str:
+def unresolved(error: OmegaConfBaseException) -> str:
+    """The sentence for a value that is missing, or an interpolation that cannot be followed."""
     key = error.full_key or "?"
     reason = str(error.msg or error).splitlines()[0]
     if "???" in reason or "Missing mandatory value" in reason:

@@ -14,11 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from runner.base_option import with_bases
-from runner.compose import REQUEST_KEYS, experiment_from, request_from
+from runner.compose import REQUEST_KEYS, experiment_from, experiment_of, request_from, unresolved
 from runner.errors import SweepError
+from runner.fast_compose import Composed, compose_all
 from runner.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
 from runner.job_product import Job, canonical_axes, make_jobs
 from runner.overrides import base_spoken, canonical_all, parts, spoken
@@ -117,14 +118,14 @@ def run_batch(
     jobs = [tuple(job) for job in job_overrides]
     keys = [_key(override) for override in jobs[0]] if jobs else []
     request = request_from(config, config.hydra.runtime.choices, keys)
-    composed = compose_jobs(config, jobs, context.config_loader, vocabulary, first)
+    composed = compose_jobs(config, jobs, context.config_loader, vocabulary, first, by_hydra=True)
     results: Sequence[RunResult] = []
     if request.action is Action.OVERRIDES:
         _print_overrides(jobs, vocabulary)
     else:
         assert isinstance(task, Task)
         results = task.launch([experiment for experiment, _ in composed], request)
-    returns = [_job_return(job, job_config) for job, (_, job_config) in zip(jobs, composed, strict=True)]
+    returns = [_job_return(job, one.config) for job, (_, one) in zip(jobs, composed, strict=True) if one.config]
     for job_return, result in zip(returns, results, strict=False):  # a plan has no results
         job_return.status = JobStatus.COMPLETED if result.succeeded else JobStatus.FAILED
         job_return._return_value = result.objective if result.succeeded else RunFailed(result.message)
@@ -132,20 +133,22 @@ def run_batch(
 
 
 def compose_jobs(
-    config: DictConfig, jobs: Sequence[Job], loader: ConfigLoader, vocabulary: Vocabulary, first: int = 0
-) -> list[tuple[Experiment, DictConfig]]:
-    """Each job composed by Hydra, once. SweepError with what is wrong with any of them, all together."""
-    composed: list[tuple[Experiment, DictConfig]] = []
+    config: DictConfig,
+    jobs: Sequence[Job],
+    loader: ConfigLoader,
+    vocabulary: Vocabulary,
+    first: int = 0,
+    *,
+    by_hydra: bool = False,
+) -> list[tuple[Experiment, Composed]]:
+    """Each job composed once, `by_hydra` alone or not. SweepError with what is wrong with any of them, all together."""
+    composed: list[tuple[Experiment, Composed]] = []
     problems: dict[str, list[Job]] = {}
-    for number, job in enumerate(jobs, start=first):
+    for job, one in zip(jobs, compose_all(config, jobs, loader, first, by_hydra=by_hydra), strict=True):
         try:
-            job_config = loader.load_sweep_config(config, list(job))
-            _refuse_own_plugins(config, job_config)
-            _refuse_unread(job_config, vocabulary)
-            with open_dict(job_config):
-                job_config.hydra.job.id, job_config.hydra.job.num = str(number), number
-            HydraConfig.instance().set_config(job_config)
-            composed.append((experiment_from(job_config, _asked(job, vocabulary)), job_config))
+            if isinstance(one, Exception):
+                raise one
+            composed.append((_experiment(one, job, vocabulary), one))
         except COMPOSITION_ERRORS as error:
             problems.setdefault(explained(error, vocabulary), []).append(job)
     HydraConfig.instance().set_config(config)
@@ -158,27 +161,31 @@ def compose_jobs(
     return composed
 
 
+def _experiment(composed: Composed, job: Job, vocabulary: Vocabulary) -> Experiment:
+    if composed.sets is not None:  # this comes too late: Hydra 1.3 ignores it, 1.4 refuses it
+        raise SweepError(
+            f"A swept choice sets hydra.{composed.sets}, which is fixed before the sweep starts. "
+            "Say it in a sweep file or on the command line; what a run needs is said with gpu=..."
+        )
+    _refuse_unread(composed, vocabulary)
+    if composed.unresolved is not None:
+        raise SweepError(unresolved(composed.unresolved))
+    return experiment_of(composed.node, _asked(job, vocabulary))
+
+
 def _others(jobs: Sequence[Job], problems: Mapping[str, list[Job]]) -> list[Job]:
     """The jobs that could be composed."""
     failed = {id(job) for found in problems.values() for job in found}
     return [job for job in jobs if id(job) not in failed]
 
 
-def _refuse_own_plugins(config: DictConfig, job: DictConfig) -> None:
-    """What a swept choice says about sweeper or launcher comes too late: Hydra 1.3 ignores it, 1.4 refuses it."""
-    for node in ("sweeper", "launcher"):
-        if config.hydra[node] != job.hydra[node]:
-            raise SweepError(
-                f"A swept choice sets hydra.{node}, which is fixed before the sweep starts. "
-                "Say it in a sweep file or on the command line; what a run needs is said with gpu=..."
-            )
-
-
-def _refuse_unread(job: DictConfig, vocabulary: Vocabulary) -> None:
+def _refuse_unread(composed: Composed, vocabulary: Vocabulary) -> None:
     """A key at the top that nothing reads: most often a config file without the line that says where it belongs."""
-    name = job.hydra.runtime.choices.get(SWEEPS)
-    body = body_keys(current_project().sweep_files()[name]) if isinstance(name, str) else set()
-    for key in {str(key) for key in job} - vocabulary.read - body - {"hydra"}:
+    unread = composed.node.keys() - vocabulary.read
+    name = composed.choices.get(SWEEPS)
+    if unread and isinstance(name, str):
+        unread -= body_keys(current_project().sweep_files()[name])
+    for key in unread:
         raise SweepError(unread_key(key, vocabulary))
 
 
