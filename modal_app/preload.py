@@ -31,6 +31,15 @@ TRAIN = (
 )
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 AFTER = ("axolotl.cli.config", "axolotl.loaders", "modal_app.plugin", "peft")
+LATE = (
+    "axolotl.integrations.kernels.merge_aware_setup",
+    "axolotl.loaders.nf4",
+    "axolotl.model_support.nemotron_diffusion.compat",
+    "deepspeed",
+    "transformers.models.gemma4.modeling_gemma4",
+)
+"""What every run imports on its way, whatever it trains: a fifth of the processor seconds of a tiny run, most of it
+DeepSpeed, which accelerate asks for whenever it unwraps a model."""
 EVERYTHING = (
     *PREPROCESS,
     *TRAIN,
@@ -40,6 +49,7 @@ EVERYTHING = (
     "transformers.models.llama.modeling_llama",
     "torch._dynamo",
     "torch.distributed",
+    *LATE,
 )
 
 
