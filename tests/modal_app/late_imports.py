@@ -1,0 +1,31 @@
+"""Run a step as a fork of a preloaded trainer does, and print what it imports beyond what was preloaded: JSON.
+
+`python late_imports.py STORE < step.json`, with the trainer's Python and this checkout in PYTHONPATH.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    from modal_app import preload, worker
+    from modal_app.attempt import base_environment
+    from modal_app.layout import Store
+    from modal_app.step import Device, Step
+
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what imports print is no part of it
+    step, store = Step.from_json(sys.stdin.read()), Store(Path(sys.argv[1]))
+    os.environ |= base_environment(Device.CPU)
+    preload.load(preload.EVERYTHING)
+    preload.memoise_schema()
+    before = set(sys.modules)
+    code = worker.exit_code(step, store, warm=True)
+    answer.write(json.dumps({"code": code, "late": sorted(set(sys.modules) - before)}))
+    answer.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""What a run of a preloaded trainer has to import for itself: each of its forks pays for that again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from modal_app.layout import Store
+from tests.modal_app.steps import ENVIRONMENT, Warm, train_step
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = Path(__file__).with_name("late_imports.py")
+FEW = 60
+"""Of Axolotl's own small ones there are 40, a twentieth of a second; with DeepSpeed and its like there were 500."""
+
+
+def test_a_run_finds_nearly_all_it_imports_preloaded(trainer: Path, store: Store, warm: Warm) -> None:
+    """`warm` has prepared the dataset."""
+    done = subprocess.run(
+        [trainer, SCRIPT, store.root],
+        input=train_step("late-imports", max_steps=2, eval_steps=2, save_steps=2, logging_steps=1).to_json(),
+        env={**ENVIRONMENT, "PYTHONPATH": str(SCRIPT.parents[2])},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    assert told["code"] == 0
+    assert len(told["late"]) < FEW, told["late"]
