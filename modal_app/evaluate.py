@@ -9,6 +9,9 @@ batch_size.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib.metadata
+import json
 import math
 import os
 import sys
@@ -134,7 +137,7 @@ def _on_tasks(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[st
             log_samples=False,
         )
     rank.clock.book("eval")
-    return _facts(said, options) | {"templated": templated}
+    return _facts(said, options) | {"templated": templated, "judged_by": judged_by(include)}
 
 
 def _facts(said: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,6 +165,12 @@ def _facts(said: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any
         raise StepFailed(FailureReason.ERROR, "the lm-evaluation-harness ended without an error, and measured nothing")
     counted = {name: counts["effective"] for name, counts in said.get("n-samples", {}).items()}
     return {"metrics": metrics, "parts": of_parts, "stderr": errors, "higher_is_better": higher, "documents": counted}
+
+
+def judged_by(include: str | None) -> str:
+    """Names the harness and the task files beside its own: what is equal there was asked the same questions."""
+    asked = [importlib.metadata.version("lm_eval"), include]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
 def asked_how(options: Mapping[str, Any]) -> str:

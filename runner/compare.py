@@ -16,6 +16,7 @@ from modal_app.step import FailureReason
 from runner.compare_flags import flags_of, not_finite
 from runner.compare_source import RunFacts, facts_of_sweep
 from runner.errors import SweepError, did_you_mean
+from runner.measured import is_of_a_task
 from runner.params import told_apart
 
 OBJECTIVE = "eval_loss"
@@ -48,7 +49,8 @@ class Row:
     attempts: int | None
     """Null from W&B, which continues one run over all of them."""
     eval_fingerprint: str | None
-    """Which held-out rows it is judged by; rows compare only where this is equal. Null: not known."""
+    """Which held-out rows it is judged by, or for a task's metric which questions; rows compare only where this is
+    equal. Null: not known."""
     folder: str | None
     """Where everything of it lies. Null from W&B."""
     log: str | None
@@ -84,6 +86,8 @@ class Row:
     """`tokens` by `train_seconds`, of all its GPUs together."""
     peak_memory_gib: float | None = None
     """The most that was in use on one card; null on a CPU."""
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """What `axosweep eval` has found out, by name: `eval_loss`, `tasks/<task>/<metric>`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +117,13 @@ def rows_from(facts: Sequence[RunFacts], metric: Metric = EVAL_LOSS) -> list[Row
 
 
 def metrics_of(facts: Sequence[RunFacts]) -> list[str]:
-    """Every metric that one of these runs has logged."""
-    return sorted({name for one in facts for name in one.curves.metrics})
+    """Every metric that one of these runs has logged, or that was measured of it later."""
+    return sorted({name for one in facts for name in (*one.curves.metrics, *one.measured)})
+
+
+def higher_is_better(name: str, facts: Sequence[RunFacts]) -> bool:
+    """Whether a metric that was measured says so of itself."""
+    return any(name in one.measured and one.measured[name].higher_is_better for one in facts)
 
 
 def score(value: float | None, metric: Metric) -> float:
@@ -129,7 +138,9 @@ def _check(metric: Metric, facts: Sequence[RunFacts]) -> None:
     if metric.name == OBJECTIVE or metric.name in known:
         return
     there = f"There are: {', '.join(known)}." if known else "Nothing is logged yet."
-    raise SweepError(f"None of these runs has logged {metric.name}.{did_you_mean(metric.name, known)} {there}")
+    of_task = " `axosweep eval --tasks NAME` measures a task." if is_of_a_task(metric.name) else ""
+    meant = did_you_mean(metric.name, known)
+    raise SweepError(f"None of these runs has logged {metric.name}.{meant} {there}{of_task}")
 
 
 def _row(facts: RunFacts, params: Mapping[str, Any], metric: Metric) -> Row:
@@ -137,7 +148,7 @@ def _row(facts: RunFacts, params: Mapping[str, Any], metric: Metric) -> Row:
     flags = flags_of(
         curves,
         ended=facts.status == Phase.SUCCEEDED,
-        nan=facts.reason == FailureReason.NAN or _broken(curves.final(metric.name)),
+        nan=facts.reason == FailureReason.NAN or _broken(facts.final(metric.name)),
     )
     tokens = curves.most("tokens")
     per_second = tokens / facts.train_seconds if tokens and facts.train_seconds else None
@@ -148,12 +159,12 @@ def _row(facts: RunFacts, params: Mapping[str, Any], metric: Metric) -> Row:
         message=facts.message,
         first=curves.first(metric.name),
         best=curves.best(metric.name, maximize=metric.maximize),
-        final=curves.final(metric.name),
+        final=facts.final(metric.name),
         step=curves.step,
         max_steps=facts.max_steps,
         seconds=facts.seconds,
         attempts=facts.attempts,
-        eval_fingerprint=facts.eval_fingerprint,
+        eval_fingerprint=facts.judged_by(metric.name),
         folder=facts.folder,
         log=facts.log,
         gpu=facts.gpu,
@@ -170,6 +181,7 @@ def _row(facts: RunFacts, params: Mapping[str, Any], metric: Metric) -> Row:
         tokens=None if tokens is None else round(tokens),
         tokens_per_second=None if per_second is None else round(per_second, 1),
         peak_memory_gib=facts.peak_memory_gib,
+        measured={name: one.value for name, one in facts.measured.items()},
     )
 
 
@@ -197,4 +209,4 @@ def by_held_out(fingerprint: str | None) -> tuple[bool, str]:
 def _rank(facts: RunFacts, metric: Metric) -> float:
     """The final value of a finished run; infinite for one that cannot win, such as one with a NaN in any loss."""
     usable = facts.status == Phase.SUCCEEDED and not not_finite(facts.curves)
-    return score(facts.curves.final(metric.name), metric) if usable else math.inf
+    return score(facts.final(metric.name), metric) if usable else math.inf

@@ -32,7 +32,7 @@ COLUMNS = tuple(
     "key status first best final step seconds train_seconds tokens tokens_per_second paid_seconds dollars"
     " peak_memory_gib attempts gpu".split()
 )
-"""What --sort takes besides parameters."""
+"""What --sort takes besides parameters and what was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def select(facts: Sequence[RunFacts], wanted: Sequence[Condition]) -> list[RunFa
 
 def in_order(rows: Sequence[Row], key: str, *, reverse: bool) -> list[Row]:
     """Sorted by a column or a parameter within each table; what has none comes last either way."""
-    names = {name for row in rows for name in row.params}
+    names = {name for row in rows for name in (*row.params, *row.measured)}
     if key not in COLUMNS and key not in names:
         known = [*COLUMNS, *sorted(names)]
         raise SweepError(f"--sort {key}: no such column.{did_you_mean(key, known)} There are: {', '.join(known)}.")
@@ -151,7 +151,7 @@ def _there_is(facts: Sequence[RunFacts], key: str) -> str:
 
 
 def _column(row: Row, key: str) -> Any:
-    return getattr(row, key) if key in COLUMNS else row.params.get(key)
+    return getattr(row, key) if key in COLUMNS else {**row.measured, **row.params}.get(key)
 
 
 def _is_told(value: Any) -> bool:

@@ -28,12 +28,17 @@ from runner.compare_table import (
 )
 from runner.comparison import Asked, Comparison, cost_of, model_of
 from runner.costs import money
+from runner.measured import is_of_a_task
 from runner.params import label
 from runner.print_json import print_json
 
 SEVERAL_TABLES = (
     "These runs are judged by different held-out rows: their losses do not compare. A sweep over seed keeps the rows "
     "with data.seed=N."
+)
+OTHER_QUESTIONS = (
+    "These runs were not all asked the same: the task's files have changed, or some were not asked. `axosweep eval` of "
+    "the sweep asks the rest."
 )
 
 
@@ -81,7 +86,11 @@ def title_of(made: Comparison, rows: Sequence[Row] | Sequence[Group], number: in
         count = sum(len(one.runs) if isinstance(one, Group) else 1 for one in rows)
         return f"{name}: {count} run{'' if count == 1 else 's'}" if name != "runs" else f"{count} runs"
     fingerprint = rows[0].eval_fingerprint
-    return f"{name}: held-out rows {fingerprint[:8] if fingerprint else 'unknown'} ({number} of {tables})"
+    if is_of_a_task(made.metric):
+        said = f"questions {fingerprint[:8]}" if fingerprint else "not measured"
+    else:
+        said = f"held-out rows {fingerprint[:8] if fingerprint else 'unknown'}"
+    return f"{name}: {said} ({number} of {tables})"
 
 
 def _show(made: Comparison, asked: Sequence[Asked], metric: Metric, console: Console) -> None:
@@ -131,7 +140,8 @@ def _mean_tables(groups: Sequence[Group]) -> list[list[Group]]:
 
 
 def _notes(made: Comparison, tables: int) -> list[str]:
-    return [*([SEVERAL_TABLES] if tables > 1 else []), *made.notes]
+    several = OTHER_QUESTIONS if is_of_a_task(made.metric) else SEVERAL_TABLES
+    return [*([several] if tables > 1 else []), *made.notes]
 
 
 def _show_best(made: Comparison, tables: int, console: Console) -> None:

@@ -12,6 +12,7 @@ from modal_app.state import StepState, observe
 from modal_app.step import StepKind
 from runner.costs import allocated, containers, facts_of, run_bill, sweep_rates
 from runner.ledger import Ledger, SweepRun
+from runner.measured import Measured, is_of_a_task, measured_of
 from runner.metrics import Curves, read_curves
 from runner.params import flat
 from runner.prices import Rates
@@ -52,6 +53,21 @@ class RunFacts:
     dollars: float | None = None
     peak_memory_gib: float | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Measured] = field(default_factory=dict)
+    """What `axosweep eval` has found out, by name."""
+
+    def final(self, name: str) -> float | None:
+        """The last value that training logged; else what was measured later."""
+        logged = self.curves.final(name)
+        later = self.measured.get(name)
+        return later.value if logged is None and later is not None else logged
+
+    def judged_by(self, name: str) -> str | None:
+        """What the values of a metric are values on: the held-out rows, or the questions of a task. None: not known."""
+        if is_of_a_task(name):
+            later = self.measured.get(name)
+            return later.judged_by if later else None
+        return self.eval_fingerprint
 
 
 def facts_of_sweep(store: Store, sweep: str, only: Collection[str] | None = None) -> list[RunFacts]:
@@ -75,7 +91,7 @@ def once_each(facts: Iterable[RunFacts]) -> list[RunFacts]:
 def flat_run(store: Store, run: SweepRun) -> dict[str, Any]:
     """The config of a run that was asked for earlier, one level deep; empty when nothing of it was kept."""
     identity = read_json(store.folder(StepKind.TRAIN, run.key).identity)
-    return flat(identity.get("axolotl", {}), identity.get("gpu", {}), identity.get("data", {}))
+    return flat(identity.get("axolotl", {}), identity.get("gpu", {}), identity.get("data", {}), identity.get("from"))
 
 
 def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates | None) -> RunFacts:
@@ -109,6 +125,7 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
         dollars=cost.dollars if cost else None,
         peak_memory_gib=_peak_memory(curves, rented),
         record=dict(outcome.facts if outcome else {}) | facts_of(rented),
+        measured=measured_of(store, run.key),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -18,6 +19,7 @@ from modal_app.state import Phase
 from runner.compare import OBJECTIVE, Metric, Row
 from runner.compare_groups import Group
 from runner.costs import money
+from runner.measured import TASKS, is_of_a_task
 from runner.params import show_value
 
 STATUS_COLOURS = {
@@ -28,6 +30,7 @@ STATUS_COLOURS = {
     "stopped": "yellow",
     "running": "cyan",
     "pending": "dim",
+    "removed": "dim",
 }
 GAP = 2
 """Columns of a terminal between two of a table."""
@@ -69,8 +72,14 @@ def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
         for index, name in enumerate(names)
     ]
     several = len({sweep for row in rows for sweep in row.sweeps}) > 1
+    measured = [
+        _column(rows, heading_of(Metric(name)), functools.partial(_measured, name), drop=24)
+        for name in dict.fromkeys(name for row in rows for name in row.measured)
+        if is_of_a_task(name) and name != metric.name
+    ]
     rest = [
         _column(rows, heading_of(metric), lambda row: _number(row.final, "{:.4f}"), always=True),
+        *measured,
         _column(rows, "best", lambda row: _number(row.best, "{:.4f}"), drop=26),
         _column(rows, "first", lambda row: _number(row.first, "{:.4f}"), drop=32),
         _column(rows, "steps", _steps, drop=25),
@@ -161,16 +170,23 @@ def markdown(columns: Sequence[Column]) -> str:
 
 
 def rows_csv(rows: Sequence[Row], metric: Metric) -> str:
-    """Every field of a row but `record`; the parameters under their own names."""
-    plain = [one.name for one in fields(Row) if one.name not in ("params", "record")]
+    """Every field of a row but `record`; the parameters and what was measured under their own names."""
+    plain = [one.name for one in fields(Row) if one.name not in ("params", "record", "measured")]
+    later = [name for name in dict.fromkeys(name for row in rows for name in row.measured) if is_of_a_task(name)]
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     heads = ["key", *(f"param.{name}" if name in plain else name for name in names), "metric"]
     rest = [name for name in plain if name != "key"]
     lines = [
-        [row.key, *(row.params.get(name) for name in names), metric.name, *(getattr(row, name) for name in rest)]
+        [
+            row.key,
+            *(row.params.get(name) for name in names),
+            metric.name,
+            *(getattr(row, name) for name in rest),
+            *(row.measured.get(name) for name in later),
+        ]
         for row in rows
     ]
-    return _csv([[*heads, *rest], *lines])
+    return _csv([[*heads, *rest, *later], *lines])
 
 
 def groups_csv(groups: Sequence[Group], metric: Metric) -> str:
@@ -184,7 +200,7 @@ def groups_csv(groups: Sequence[Group], metric: Metric) -> str:
 
 
 def heading_of(metric: Metric) -> str:
-    return "eval loss" if metric.name == OBJECTIVE else metric.name
+    return "eval loss" if metric.name == OBJECTIVE else metric.name.removeprefix(TASKS)
 
 
 def status_style(status: str) -> str:
@@ -245,6 +261,10 @@ def _steps(row: Row) -> str:
     if row.step is None:
         return ""
     return f"{row.step}/{row.max_steps}" if row.max_steps and row.step < row.max_steps else str(row.step)
+
+
+def _measured(name: str, row: Row) -> str:
+    return _number(row.measured.get(name), "{:.4f}")
 
 
 def _number(value: float | None, form: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from modal_app.layout import Store
 from runner import compare_pair, terminal
-from runner.compare import OBJECTIVE, Metric, Row, rows_from
+from runner.compare import OBJECTIVE, Metric, Row, higher_is_better, rows_from
 from runner.compare_groups import Group, groups_over, split_by_held_out
 from runner.compare_select import conditions, in_order, select
 from runner.compare_show import Form, show
@@ -17,6 +17,7 @@ from runner.comparison import Asked, comparison, comparison_without_store
 from runner.errors import SweepError
 from runner.finding import sweep_in
 from runner.ledger import Ledger, last_asked, sweep_ids
+from runner.measured import is_of_a_task
 from runner.print_json import print_json
 from runner.store import stores
 
@@ -32,9 +33,9 @@ KEEP_THE_ROWS = (
 def compare(words: Sequence[str]) -> int:
     """Exit code 0; SweepError for what is not there."""
     asked = _compare_parser().parse_args(words)
-    metric = Metric(_logged_name(asked.metric), asked.maximize)
     found = _from_wandb(asked) if asked.source == WANDB else _from_store(asked)
     facts = select(found.facts, conditions(asked.where))
+    metric = _metric(asked, facts)
     if (
         found.runs_named
         and len(asked.what) == len(facts) == 2
@@ -66,9 +67,10 @@ def best(words: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", metavar="FILE", help="write its config there, for Axolotl and for base=FILE")
     asked = parser.parse_args(words)
-    metric = Metric(_logged_name(asked.metric), asked.maximize)
     found, _ = _named(stores(asked.store), asked.what, every=asked.all)
-    rows = rows_from(select(_facts(found), conditions(asked.where)), metric)
+    facts = select(_facts(found), conditions(asked.where))
+    metric = _metric(asked, facts)
+    rows = rows_from(facts, metric)
     row = best_run.winner(rows, metric)
     made = best_run.best_of(row, metric, asked.write, asked.store)
     if asked.json:
@@ -106,19 +108,25 @@ def _compare_parser() -> argparse.ArgumentParser:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="every sweep")
-    parser.add_argument("--metric", default=OBJECTIVE, help="any that was logged; eval_loss by default")
+    parser.add_argument("--metric", default=OBJECTIVE, help="any that was logged or measured; eval_loss by default")
     parser.add_argument("--maximize", action="store_true", help="more of it is better")
     parser.add_argument("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only such runs")
     parser.add_argument("--store", help=STORE_HELP)
 
 
+def _metric(asked: argparse.Namespace, facts: Sequence[RunFacts]) -> Metric:
+    """A task's metric says itself whether more of it is better."""
+    name = _logged_name(asked.metric)
+    return Metric(name, asked.maximize or higher_is_better(name, facts))
+
+
 def _logged_name(asked: str) -> str:
     """The name in metrics.jsonl of what W&B and others write otherwise.
 
-    >>> [_logged_name(name) for name in ("eval/loss", "train/loss", "eval_perplexity", "eval_loss")]
-    ['eval_loss', 'loss', 'eval_ppl', 'eval_loss']
+    >>> [_logged_name(name) for name in ("eval/loss", "train/loss", "eval_perplexity", "tasks/humaneval/pass@1")]
+    ['eval_loss', 'loss', 'eval_ppl', 'tasks/humaneval/pass@1']
     """
-    name = asked.replace("eval/", "eval_").removeprefix("train/")
+    name = f"eval_{asked.removeprefix('eval/')}" if asked.startswith("eval/") else asked.removeprefix("train/")
     return {"eval_perplexity": "eval_ppl", "perplexity": "ppl", "train_loss": "loss"}.get(name, name)
 
 
@@ -236,5 +244,6 @@ def _grouped(
     if not over:
         return [], []
     groups = groups_over(over, facts, rows, metric)
-    notes = [KEEP_THE_ROWS.format(over=", ".join(over))] if split_by_held_out(over, facts) else []
+    split = not is_of_a_task(metric.name) and split_by_held_out(over, facts)
+    notes = [KEEP_THE_ROWS.format(over=", ".join(over))] if split else []
     return groups, notes

@@ -13,6 +13,8 @@ from rich.text import Text
 from runner import terminal
 from runner.after import Subject
 from runner.carry_out import Carried
+from runner.compare import Metric
+from runner.compare_table import heading_of
 from runner.print_json import print_json
 
 THE_BASE = "the base model"
@@ -67,15 +69,6 @@ def show_lines(lines: Sequence[Line], subject: Subject, *, as_json: bool) -> Non
     console.print(beside, markup=False, soft_wrap=True)
 
 
-def heading(name: str) -> str:
-    """A metric without what all of its kind begin with.
-
-    >>> heading("tasks/arc_easy/acc"), heading("eval_loss")
-    ('arc_easy/acc', 'eval loss')
-    """
-    return name.removeprefix("tasks/") if name.startswith("tasks/") else name.replace("_", " ")
-
-
 def _best_first(lines: Sequence[Line], shown: Sequence[str]) -> list[Line]:
     """By the first metric; base models come first, to compare with."""
     if not shown:
@@ -95,7 +88,7 @@ def _table(lines: Sequence[Line], shown: Sequence[str]) -> Table:
     table.add_column("run", no_wrap=True)
     table.add_column("", no_wrap=True)
     for name in shown:
-        table.add_column(Text(heading(name)), justify="right", no_wrap=True)
+        table.add_column(Text(heading_of(Metric(name))), justify="right", no_wrap=True)
     for line in lines:
         name = "" if line.name == line.run else line.name
         table.add_row(line.run, Text(name), *(_cell(line, metric) for metric in shown))

@@ -12,8 +12,9 @@ from typing import Any
 
 from modal_app.layout import SEEN, Store
 from modal_app.step import StepKind
-from runner.compare import OBJECTIVE, Row, rows_from
+from runner.compare import OBJECTIVE, Metric, Row, rows_from
 from runner.compare_source import facts_of_sweep
+from runner.compare_table import heading_of
 from runner.costs import containers, sweep_cost
 from runner.html_report import receipt as receipts
 from runner.html_report import reproduce, words
@@ -22,6 +23,7 @@ from runner.html_report.effects import effect, interaction, pareto, strength
 from runner.html_report.redact import redact
 from runner.html_report.said import answers
 from runner.ledger import Ledger, SweepPlan, live_launchers
+from runner.measured import is_of_a_task
 from runner.metrics import Curves
 from runner.params import label, show_value
 from runner.project import find_project
@@ -131,6 +133,9 @@ def _run(found: _Sweep, row: Row, name: str, receipt: receipts.Receipt) -> dict[
         "message": redact(row.message),
         "final": rounded(row.final),
         "ranked": rounded(row.final) if row.status == "succeeded" else None,
+        "measured": {
+            heading_of(Metric(key)): rounded(value) for key, value in row.measured.items() if is_of_a_task(key)
+        },
         "best": rounded(row.best),
         "first": rounded(row.first),
         "step": row.step,

@@ -5,6 +5,7 @@ const view = { sort: null, down: false, words: "", brushed: null, picked: null }
 
 function columns(report) {
   const some = (read) => report.runs.some((run) => read(run) !== null && read(run) !== undefined && read(run) !== "");
+  const measured = [...new Set(report.runs.flatMap((run) => Object.keys(run.measured)))];
   const known = [
     { name: "run", text: true, read: (run) => run.key },
     { name: "status", text: true, read: statusText },
@@ -13,6 +14,7 @@ function columns(report) {
       read: (run) => run.params[name], show: (run) => number(run.params[name]),
     })),
     { name: report.metric, read: (run) => (isBroken(run) ? null : run.final), show: (run) => (isBroken(run) ? "NaN" : loss(run.final)) },
+    ...measured.map((name) => ({ name, read: (run) => run.measured[name], show: (run) => loss(run.measured[name]) })),
     { name: "best", read: (run) => run.best, show: (run) => loss(run.best) },
     { name: "first", read: (run) => run.first, show: (run) => loss(run.first) },
     { name: "steps", read: (run) => run.step, show: steps },
