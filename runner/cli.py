@@ -211,6 +211,18 @@ def _ls(words: list[str]) -> int:
     return pull_verb.ls_verb(words, STORE_HELP)
 
 
+def _rm(words: list[str]) -> int:
+    from runner import rm_verb
+
+    return rm_verb.rm_verb(words, STORE_HELP)
+
+
+def _gc(words: list[str]) -> int:
+    from runner import rm_verb
+
+    return rm_verb.gc_verb(words, STORE_HELP)
+
+
 def _sync(words: list[str]) -> int:
     from runner import sync
     from runner.finding import sweep_in
@@ -374,6 +386,8 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
     "ls": _ls,
     "pull": _pull,
+    "rm": _rm,
+    "gc": _gc,
     "push": _push,
     "import": _import,
     "init": _init,

@@ -31,6 +31,7 @@ STATUS_COLOURS = {
     "running": "cyan",
     "pending": "dim",
     "removed": "dim",
+    "removed": "dim",
 }
 GAP = 2
 """Columns of a terminal between two of a table."""

@@ -15,7 +15,7 @@ from runner.project import SWEEPS
 from runner.vocabulary import AXOLOTL, BASE, Nodes, Vocabulary, read_vocabulary
 
 VERBS = tuple(
-    "plan status compare best sync wandb-view report watch data attach logs cancel infer ls pull "
+    "plan status compare best sync wandb-view report watch data attach logs cancel infer ls pull rm gc "
     "push import init doctor setup completion".split()
 )
 SHELLS = ("bash", "zsh", "fish")
@@ -59,6 +59,11 @@ def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
             return _ASKED if word[:1] == "-" else _runs(words) if len(words) == 1 else []
         case "ls":
             return [*_runs(words), "--store", "--json"] if len(words) == 1 or word[:1] == "-" else []
+        case "rm" | "gc":
+            flags = ("--older-than", "--modal", "--dry-run", "--yes", "--store", "--json")
+            if word[:1] == "-":
+                return flags if verb == "gc" else (*flags, "--checkpoints")
+            return _runs(words) if verb == "rm" else ()
         case "pull":
             if word[:1] == "-":
                 return ("--store", "--force", "--json")

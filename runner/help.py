@@ -66,6 +66,8 @@ Verbs
   cancel [SWEEP|RUN]   end what works on it
   ls RUN               what there is of a run, how large it is and where
   pull RUN [WHAT] DIR  bring it into a folder: the adapter, checkpoints, logs, all; goes on where a killed one ended
+  rm RUN|SWEEP ...     remove runs, or with --checkpoints only these; shows what, asks first
+  gc                   remove what nothing needs any more: datasets and inputs of no run, dead caches
   import FILE.yml      make an experiment of an Axolotl config: conf/experiment/NAME.yaml
   init [DIR]           a small start for a project of your own: conf/, sweeps/
   doctor               what a sweep will need of this machine and its accounts

@@ -10,6 +10,9 @@ from modal_app.state import Phase, StepState, observe
 from modal_app.step import StepKind
 from runner.ledger import Event, Record, SweepRun
 
+REMOVED_WORD = "removed"
+"""Of a run whose results somebody has removed."""
+
 Unbegun = Mapping[str, Record]
 """By key: the steps whose worker ended before it began, so that their folders cannot tell."""
 
@@ -36,6 +39,8 @@ def unbegun(records: Sequence[Record]) -> Unbegun:
 def standing(store: Store, run: SweepRun, state: StepState, lost: Unbegun) -> Standing:
     """`state` is the run's own; what it lacks is read from its dataset's folder and from the ledger."""
     if state.phase is Phase.ABSENT:
+        if store.folder(StepKind.TRAIN, run.key).removed.exists():
+            return Standing(REMOVED_WORD, "removed by axosweep rm; the line that asked for it trains it again", "")
         if (dataset := _failed_dataset(store, run.data_key, lost)) is not None:
             return dataset
         if run.key in lost:

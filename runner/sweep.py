@@ -221,6 +221,7 @@ def _prepare_folder(store: Store, planned: PlannedRun) -> None:
             keep(Path(found.text), found.identity, store.root / staged_name(found))
     folder = store.folder(StepKind.TRAIN, run.key)
     folder.path.mkdir(parents=True, exist_ok=True)
+    folder.removed.unlink(missing_ok=True)  # somebody wants it again
     if not folder.identity.exists():
         write_atomically(folder.identity, json.dumps(_identity(run), indent=1))
 

@@ -87,6 +87,8 @@ class ModalMirror:
         for step in steps:
             if observe(self.store, step.kind, step.key).phase is not Phase.ABSENT:
                 continue
+            if self.store.folder(step.kind, step.key).removed.exists():
+                continue
             why = _why_not_begun(entries, step.name, before(step, steps))
             if step.key not in noted or noted[step.key].message != why:
                 ledger.append(Record(Event.FINISHED, step.kind, step.key, status=str(Phase.LOST), message=why))
