@@ -69,18 +69,18 @@ class WebResponder:
 async def _respond(request: web.Request, call: FunctionCall) -> web.StreamResponse:
     """What the container says, as it says it."""
     response = web.StreamResponse(status=502)
-    async for message in _messages(call):
-        if message["type"] == "http.response.start":
-            response = web.StreamResponse(status=message["status"])
-            for name, value in message["headers"]:
-                if name.lower() not in (b"content-length", b"transfer-encoding"):
-                    response.headers.add(name.decode(), value.decode())
+    with contextlib.suppress(ConnectionResetError):  # the client has gone
+        async for message in _messages(call):
+            if message["type"] == "http.response.start":
+                response = web.StreamResponse(status=message["status"])
+                for name, value in message["headers"]:
+                    if name.lower() not in (b"content-length", b"transfer-encoding"):
+                        response.headers.add(name.decode(), value.decode())
+                await response.prepare(request)
+            elif message["type"] == "http.response.body":
+                await response.write(message.get("body") or b"")
+        if not response.prepared:
             await response.prepare(request)
-        elif message["type"] == "http.response.body":
-            await response.write(message.get("body") or b"")
-    if not response.prepared:
-        await response.prepare(request)
-    with contextlib.suppress(ConnectionResetError):
         await response.write_eof()
     return response
 
