@@ -5,7 +5,6 @@ The step of `axosweep infer` and the local server share it. It is imported in th
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,7 @@ from typing import Any
 
 import torch
 from axolotl.cli.config import load_cfg
-from axolotl.cli.utils import load_model_and_tokenizer, resolve_chat_template_str
-from axolotl.prompt_strategies import load as load_strategy
-from axolotl.prompt_strategies.alpaca_w_system import InstructionWSystemPromptTokenizingStrategy
-from axolotl.prompt_tokenizers import InstructionPromptTokenizingStrategy
-from axolotl.utils.chat_templates import get_chat_template, get_chat_template_from_config
+from axolotl.cli.utils import load_model_and_tokenizer
 from axolotl.utils.dict import DictDefault
 from peft import PeftModel
 from transformers import GenerationConfig
@@ -26,38 +21,13 @@ from transformers import GenerationConfig
 from modal_app.answering import asked_of
 from modal_app.attempt import write_yaml
 from modal_app.failures import StepFailed
+from modal_app.formats import Conversation as Conversation
+from modal_app.formats import Prompter, Template, instruction, prompter_of, template_of
 from modal_app.step import FailureReason
-
-Message = Mapping[str, str]
-Conversation = Sequence[Message]
-"""Messages {"role", "content"}, the last one the user's."""
-
-Prompter = Callable[[str | None, str], str]
-"""Of a system message, if there is one, and an instruction: the prompt as training wrote it (alpaca and its kin)."""
 
 TOKENS_AT_ONCE = 16_384
 """Of a batch, prompt and answer together: it bounds the memory of the keys and values."""
 ROWS_AT_ONCE = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """The chat template that a run was trained with."""
-
-    text: str
-    values: Mapping[str, Any]
-    """The config's `chat_template_kwargs`."""
-
-    def ids(self, tokenizer: Any, messages: Conversation, *, answer_follows: bool) -> list[int]:
-        rendered = tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            chat_template=self.text,
-            add_generation_prompt=answer_follows,
-            tokenize=True,
-            return_dict=True,
-            **self.values,
-        )
-        return list(rendered["input_ids"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +87,12 @@ def load(config: Mapping[str, Any], *, adapter: Path | None = None, weights: Pat
         model.to(cfg.device)
     model.eval()
     model.config.use_cache = True
-    text = _template_text(cfg, tokenizer)
-    template = Template(text, dict(cfg.chat_template_kwargs or {})) if text else None
+    template = template_of(cfg, tokenizer)
     return Loaded(
         model,
         tokenizer,
         template,
-        None if template else _prompter(cfg, tokenizer),
+        None if template else prompter_of(cfg, tokenizer),
         _context(model, tokenizer),
         _ends(cfg, model, tokenizer, template),
     )
@@ -133,15 +102,7 @@ def prompt_ids(loaded: Loaded, conversation: Conversation) -> list[int]:
     """The tokens that the model reads before its answer. StepFailed for what its format has no place for."""
     if loaded.template is not None:
         return loaded.template.ids(loaded.tokenizer, conversation, answer_follows=True)
-    *before, last = conversation
-    system = before[0]["content"] if before and before[0]["role"] == "system" else None
-    if len(before) > (system is not None) or (system is not None and loaded.prompter is None):
-        raise StepFailed(
-            FailureReason.DATA,
-            "this run was trained without a chat template, and its format has no place for "
-            + ("a system message" if system is not None else "earlier turns"),
-        )
-    text = loaded.prompter(system, last["content"]) if loaded.prompter else last["content"]
+    text = instruction(loaded.prompter, conversation)
     ids: list[int] = loaded.tokenizer(text, add_special_tokens=True)["input_ids"]
     return ids[:-1] if len(ids) > 1 and ids[-1] == loaded.tokenizer.eos_token_id else ids
 
@@ -222,43 +183,6 @@ def _batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _template_text(cfg: DictDefault, tokenizer: Any) -> str | None:
-    """The chat template of the config, or that of its first dataset."""
-    if text := resolve_chat_template_str(cfg, tokenizer):
-        return str(text)
-    kind = str(cfg.datasets[0].type).partition(".")[0] if cfg.datasets else ""
-    if kind == "chat_template":  # with a function's name behind it, for preference pairs
-        return str(get_chat_template_from_config(cfg, cfg.datasets[0], tokenizer))
-    return str(get_chat_template(kind)) if kind in ("chatml", "llama3") else None
-
-
-def _prompter(cfg: DictDefault, tokenizer: Any) -> Prompter | None:
-    dataset = cfg.datasets[0] if cfg.datasets else None
-    if dataset is None or dataset.type is None:
-        return None
-    if isinstance(dataset.type, str):
-        strategy = load_strategy(dataset.type, tokenizer, cfg, dataset)
-    else:
-        strategy = load_strategy("user_defined", tokenizer, cfg, dataset.type.to_dict())
-    if isinstance(strategy, InstructionWSystemPromptTokenizingStrategy):
-        return functools.partial(_with_system, strategy.prompter)
-    return (
-        functools.partial(_instructed, strategy.prompter)
-        if isinstance(strategy, InstructionPromptTokenizingStrategy)
-        else None
-    )
-
-
-def _with_system(prompter: Any, system: str | None, text: str) -> str:
-    return str(next(iter(prompter.build_prompt_w_system(system or "", text, "", ""))))
-
-
-def _instructed(prompter: Any, system: str | None, text: str) -> str:
-    if system is not None:
-        raise StepFailed(FailureReason.DATA, "the format of this run's dataset has no place for a system message")
-    return str(next(iter(prompter.build_prompt(text))))
-
-
 def _context(model: Any, tokenizer: Any) -> int:
     """Positions that the model knows; the tokenizer's limit where its config has none."""
     config = model.config.get_text_config()
@@ -277,6 +201,7 @@ def _ends(cfg: DictDefault, model: Any, tokenizer: Any, template: Template | Non
         turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         asked = template.ids(tokenizer, turn[:1], answer_follows=False)
         added = template.ids(tokenizer, turn, answer_follows=False)[len(asked) :]
-        # What follows the answer: the last special tokens, with a line end at most behind them.
-        ends += [token for token in added[-2:] if token in tokenizer.all_special_ids]
+        # What follows the answer: the last special token, with a line end at most behind it.
+        special = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
+        ends += [token for token in added[-2:] if token in special]
     return tuple(dict.fromkeys(end for end in ends if end is not None))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-AXOLOTL_SIDE = {"fingerprint", "generation", "plugin", "preprocess", "recorder", "serve_api", "serve_models"}
+AXOLOTL_SIDE = {"fingerprint", "formats", "generation", "plugin", "preprocess", "recorder", "serve_api", "serve_models"}
 """What the worker, or Axolotl itself, imports when it gets there: they have the trainer's packages at the top."""
 MODAL_SIDE = {"claims", "deployment", "functions", "serve_app", "volumes", "work"}
 """What Modal's own entrypoint imports, and the launcher when it deploys: never the worker."""
