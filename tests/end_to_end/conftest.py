@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,21 @@ def axosweep(tmp_path: Path) -> Iterator[Axosweep]:
             kill(pid)
         except ProcessLookupError:
             continue
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Axosweep]:
+    """A sweep of two runs that have finished, the second the better one: what comes after is asked of it by many tests,
+    so none takes anything away."""
+    place = tmp_path_factory.mktemp("trained")
+    (place / "work").mkdir()
+    command = Axosweep(Store(place / "store"), place / "work")
+    done = command.run("-m", "lora=r4,r32", "learning_rate=4e-3", "tracking=disabled")
+    assert done.returncode == 0, done.stderr
+    yield command
+    for pid in command.processes():
+        with contextlib.suppress(ProcessLookupError):
+            kill(pid)
 
 
 @pytest.fixture
