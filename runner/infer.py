@@ -118,10 +118,8 @@ def base_hash(subject: Subject) -> str:
     kept = asked_of(subject.config, adapter=None, weights=None)
     left_out = TRAIN_ONLY - LOADING
     part = {key: value for key, value in kept.items() if key not in left_out and not key.startswith(DATA_ONLY)}
-    part.pop("datasets", None)
-    for dataset in (subject.config.get("datasets") or ())[:1]:
-        part["format"] = {name: dataset[name] for name in FORMAT if name in dataset}
-    return short_hash(part)
+    first = next(iter(part.pop("datasets", None) or ()), {})
+    return short_hash({"config": part, "format": {name: first[name] for name in FORMAT if name in first}})
 
 
 def _column(subject: Subject, carried: Carried, names: Mapping[str, str]) -> Column | None:

@@ -1,0 +1,186 @@
+"""`axosweep infer` as far as it goes without a trainer: what is refused, what shares a step, and how answers stand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modal_app.attempt import write_yaml
+from modal_app.layout import BASE, Store, after_key
+from modal_app.step import Outcome, OutcomeStatus, StepKind, write_atomically
+from runner import cli
+from runner.after import Subject
+from runner.answers import answer_sets, column_of
+from runner.html_report.gather import gather
+from runner.infer import base_hash
+from runner.infer_show import show_answers
+from runner.types import Run
+from tests.runner.builders import finish_run, open_sweep, run
+from tests.runner.report_store import HOSTILE, SECRET
+
+TINY = {"base_model": "inputs/tiny", "chat_template": "chatml", "adapter": "lora", "lora_r": 8}
+GREEDY = {"prompts": "inputs/abc.jsonl", "greedy": True, "max_tokens": 256, "base": "b0"}
+
+
+def finished(store: Store, *configs: Mapping[str, Any]) -> list[Run]:
+    """A sweep whose runs have succeeded, with their configs as a worker keeps them."""
+    runs = [run(TINY | config) for config in configs]
+    open_sweep(store, runs)
+    for one in runs:
+        finish_run(store, one, {1: 2.0, 2: float(one.config.get("learning_rate", 1.0))})
+        write_yaml(store.folder(StepKind.TRAIN, one.key).config, one.config)
+    return runs
+
+
+def answered(
+    store: Store,
+    key: str,
+    options: Mapping[str, Any],
+    outputs: Sequence[str],
+    right: str | None = None,
+    at: float = 9.0,
+) -> None:
+    """What an infer step leaves."""
+    folder = store.folder(StepKind.INFER, key)
+    folder.path.mkdir(parents=True)
+    rows: list[dict[str, Any]] = [
+        {"messages": [{"role": "user", "content": f"question {number}"}], "output": output, "cut": False}
+        | ({} if right is None else {"answer": right, "exact": output == right})
+        for number, output in enumerate(outputs)
+    ]
+    write_atomically(folder.answers, "".join(json.dumps(row) + "\n" for row in rows))
+    outcome = Outcome(OutcomeStatus.SUCCEEDED, 1, 1.0, at, facts={"options": dict(options)})
+    write_atomically(folder.done, outcome.to_json())
+
+
+def said(capsys: pytest.CaptureFixture[str], store: Store, *words: str) -> str:
+    """The message of a command that is refused."""
+    assert cli.main(["infer", *words, "--store", str(store.root)]) == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_what_cannot_be_asked_is_refused_before_anything_starts(
+    store: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (one,) = finished(store, {})
+    waiting = run(TINY | {"learning_rate": 7.0})
+    open_sweep(store, [waiting], "later")
+    write_yaml(store.folder(StepKind.TRAIN, waiting.key).config, waiting.config)
+    (store.inputs / "tiny").mkdir(parents=True)
+    (store.inputs / "tiny" / "config.json").write_text('{"max_position_embeddings": 256}')
+    before = sorted(store.root.rglob("*"))
+
+    hello = ("--prompt", "hello")
+    assert f"Did you mean {one.key}?" in said(capsys, store, f"{one.key[:-1]}x", *hello)
+    assert f"The run {waiting.key} has not finished: it is pending" in said(capsys, store, waiting.key, *hello)
+    assert "No run of later-" in said(capsys, store, "later", *hello)
+    assert "Nothing to ask" in said(capsys, store, one.key)
+    assert "Prompt 1 is empty" in said(capsys, store, one.key, "--prompt", " ")
+    large = tmp_path / "large.txt"
+    large.write_text("x" * 1_000_000)
+    assert "1,000,000 characters" in said(capsys, store, one.key, "--prompts", str(large))
+    merged = said(capsys, store, one.key, "--merged", *hello)
+    assert merged == f"axosweep: {one.key} has no merged model yet. Make it: axosweep merge {one.key}"
+    assert sorted(store.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("key", ["reward_model", "process_reward_model", "relora"])
+def test_a_model_that_gives_no_answers_is_not_asked(store: Store, capsys: pytest.CaptureFixture[str], key: str) -> None:
+    (one,) = finished(store, {key: True})
+    assert f"({key} is set)" in said(capsys, store, one.key, "--prompt", "hello")
+
+
+@pytest.mark.parametrize("words", [("--max-tokens", "0"), ("--temperature", "0"), ("--temperature", "nan")])
+def test_numbers_that_draw_nothing_are_refused(store: Store, words: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["infer", *words, "--prompt", "hello", "--store", str(store.root)])
+
+
+def base_of(config: Mapping[str, Any]) -> str:
+    return base_hash(Subject(Store(Path("nowhere")), "sweep", "key", "data", {**TINY, **config}))
+
+
+def test_runs_that_differ_in_training_share_their_base_model() -> None:
+    shared = [
+        {}, {"lora_r": 16, "lora_alpha": 32}, {"learning_rate": 0.1, "num_epochs": 3}, {"seed": 7, "val_set_size": 0.1},
+        {"datasets": [{"path": "inputs/a", "split": "train"}]}, {"adapter": None}, {"deepspeed": "inputs/z"},
+    ]  # fmt: skip
+    assert len({base_of(config) for config in shared}) == 1
+
+
+def test_runs_whose_base_model_is_asked_in_another_way_do_not() -> None:
+    other = [
+        {}, {"base_model": "inputs/other"}, {"revision_of_model": "c0ffee"}, {"chat_template": "llama3"},
+        {"special_tokens": {"eos_token": "<|im_end|>"}}, {"load_in_8bit": True}, {"bf16": True},
+        {"tokenizer_config": "inputs/other"}, {"datasets": [{"path": "inputs/a", "type": "alpaca"}]},
+        {"datasets": [{"path": "inputs/a", "type": "chat_template", "chat_template": "phi_3"}]},
+    ]  # fmt: skip
+    assert len({base_of(config) for config in other}) == len(other)
+
+
+def test_the_same_prompts_stand_side_by_side_with_the_base_model_of_these_runs(store: Store) -> None:
+    first, second = finished(store, {"learning_rate": 1.0}, {"learning_rate": 2.0})
+    names = {first.key: "first", second.key: "second"}
+    for one, outputs in ((first, ["a", "b"]), (second, ["a", "a"])):
+        answered(store, after_key(one.key, "1"), GREEDY, outputs, "a")
+    answered(store, after_key(first.key, "2"), GREEDY | {"greedy": False, "temperature": 0.7}, ["x", "y"])
+    answered(store, after_key("", "3"), GREEDY, ["c", "c"], "a")
+    answered(store, after_key("", "4"), GREEDY | {"base": "of others"}, ["d", "d"], "a")
+
+    largest, drawn = answer_sets(store, names)
+    assert [(one.run, one.name, one.exact, one.judged) for one in largest.columns] == [
+        (BASE, "the base model", 0, 2), (first.key, "first", 1, 2), (second.key, "second", 2, 2)
+    ]  # fmt: skip
+    assert [one.run for one in drawn.columns] == [first.key]
+    assert (largest.how(), drawn.how()) == ("greedy, at most 256 tokens", "temperature 0.7, at most 256 tokens")
+
+
+def test_an_infer_step_that_has_not_succeeded_has_no_answers(store: Store) -> None:
+    assert column_of(store, after_key("run", "1"), "run") is None
+    store.folder(StepKind.INFER, after_key("run", "1")).path.mkdir(parents=True)
+    assert answer_sets(store, {"run": "run"}) == []
+
+
+def test_the_report_shows_the_answers_without_secrets_and_as_values(store: Store) -> None:
+    runs = finished(store, {"learning_rate": 1.0}, {"learning_rate": 2.0})
+    sweep = open_sweep(store, runs).sweep
+    assert gather(store, sweep)["answers"] == []
+    for one in runs:
+        answered(store, after_key(one.key, "1"), GREEDY, [HOSTILE, f"the key is {SECRET}", "z" * 5_000], HOSTILE)
+    (table,) = gather(store, sweep)["answers"]
+    assert [column["name"] for column in table["columns"]] == ["learning_rate=1", "learning_rate=2"]
+    said = table["columns"][0]["said"]
+    assert said[0] == table["right"][0] == HOSTILE
+    assert SECRET not in said[1]
+    assert len(said[2]) < 1_100
+    assert table["columns"][0]["is_right"] == [True, False, False]
+
+
+def test_one_answer_stands_alone_and_several_stand_in_a_table(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    (one,) = finished(store, {})
+    answered(store, after_key(one.key, "1"), GREEDY, ["[bold]two\nlines"])
+    answered(store, after_key(one.key, "2"), GREEDY | {"prompts": "inputs/b"}, ["a", "b"], "a")
+    answered(store, after_key("", "3"), GREEDY | {"prompts": "inputs/b"}, ["c", "a"], "a")
+    alone, several, base = (
+        column_of(store, key, name)
+        for key, name in ((after_key(one.key, "1"), ""), (after_key(one.key, "2"), "r=8"), (after_key("", "3"), "base"))
+    )
+    assert alone
+    assert several
+    assert base
+    show_answers([alone], as_json=False)
+    assert capsys.readouterr().out == "[bold]two\nlines\n"
+    show_answers([base, several], as_json=False)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["question", "0", "a", "c", "a"] in lines
+    assert [one.key, "r=8", "1", "2", "50.0", "%"] in lines
+    show_answers([base, several], as_json=True)
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["run"], row["prompt"], row["output"], row["exact"]) for row in rows] == [
+        (BASE, "question 0", "c", False), (BASE, "question 1", "a", True),
+        (one.key, "question 0", "a", True), (one.key, "question 1", "b", False),
+    ]  # fmt: skip
