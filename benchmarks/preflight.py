@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from runner import trainer_environment  # noqa: E402
-from runner.executors.workers import WarmWorkers  # noqa: E402
+from runner.executors.warm_workers import WarmWorkers  # noqa: E402
 from runner.preflight.findings import blocking  # noqa: E402
 from runner.preflight.stage import Preflight  # noqa: E402
 from runner.shipped import shipped_root  # noqa: E402
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def measure(count: int, store: Path) -> dict[str, Any]:
-    workers = WarmWorkers(trainer_environment.find(), store, {"HF_HUB_OFFLINE": "1"}, store / "warm.log")
+    workers = WarmWorkers(trainer_environment.find(), store, {"HF_HUB_OFFLINE": "1"})
     try:
         first = [_experiment(-1)]
         began = time.perf_counter()

@@ -202,7 +202,6 @@ class Store:
                 path = self.runs / run / kind / own
                 return StepFolder(path, done=path / "result.json")
 
-
     def after(self, run: str) -> list[tuple[StepKind, str]]:
         """Every step that has begun after a run, or (BASE) of a base model alone."""
         found = [(kind, path.name) for kind in AFTER for path in sorted((self.runs / run / kind).glob("*"))]

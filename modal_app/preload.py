@@ -84,7 +84,7 @@ def follow(variables: Mapping[str, str]) -> None:
     import numpy as np
     import torch
 
-    np.random.seed()  # noqa: NPY002  # the state that libraries draw from
+    np.random.seed()  # the state that libraries draw from
     torch.default_generator.seed()
     be_offline_as(variables)
 

@@ -1,9 +1,13 @@
-"""A trainer that has imported everything and forks a child per step: `python modal_app/warm.py --store DIR`.
+"""A trainer that has imported everything and forks a child per step: `warm.py --store DIR --address STEM --listen FD`.
 
-Standard input: one JSON line per request, {"step": {...}}, or {"validate": FOLDER} with questions for the schema
-(modal_app.validate). Standard output: one JSON line per event: ready, started, exited, validated. CPU only: a fork of a
-process that has woken CUDA cannot use it. At the end of its input (the launcher closed it, or died) it takes no more
-requests, waits for the children it has, and ends.
+It listens on the socket that its starter has bound (modal_app.warm_address), for every command of one user over one
+store, and outlives them until nobody has asked it anything for a while. One JSON object a line. Asked: {"context": ...}
+(modal_app.warm_context) before all else, {"step": ...}, {"validate": FOLDER} with questions for the schema
+(modal_app.validate), {"signal": NUMBER, "kind", "key"}, {"idle_s": SECONDS} and {"status": true}. Told: ready, started,
+exited, validated, refused, status.
+
+SIGTERM ends it once nobody needs it: it takes no more commands, and sees its children through. CPU only: a fork of a
+process that has woken CUDA cannot use it, so it looks, and refuses.
 """
 
 from __future__ import annotations
@@ -14,146 +18,310 @@ if __name__ == "__main__":
     run("warm")
 
 import argparse
-import atexit
 import contextlib
 import json
 import os
-import select
+import selectors
 import signal
+import socket
 import sys
 import time
-import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modal_app import preload, state, stop, validate
+from modal_app import preload, state, validate
 from modal_app.attempt import base_environment
 from modal_app.layout import Store
-from modal_app.step import Device, Step
+from modal_app.step import Device, Step, StepKind
+from modal_app.warm_address import PROTOCOL, Address
+from modal_app.warm_child import fork
+from modal_app.warm_context import Context
 from modal_app.worker import exit_code, lead_a_session
 
-ALIVE_CHECK_S = 0.05
+LONGEST_SLEEP_S = 5.0
+"""After which it looks whether its socket, and its store, are still there."""
+AT_ONCE = 1 << 16
+"""Bytes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class Command:
+    """One that is connected."""
+
+    socket: socket.socket
+    context: Context | None = None
+    unread: bytes = b""
+    gone: bool = False
+
+    def tell(self, **event: Any) -> None:
+        """A command that does not listen, or has gone, is told no more; its children are still looked after."""
+        if self.gone:
+            return
+        try:
+            self.socket.sendall(json.dumps(event).encode() + b"\n")
+        except OSError:
+            self.gone = True
+
+    def requests(self) -> list[bytes]:
+        """Whole lines that have come. Of a command that has gone nothing is begun any more."""
+        while not self.gone:
+            try:
+                block = self.socket.recv(AT_ONCE)
+            except BlockingIOError:
+                break
+            except OSError:
+                block = b""
+            self.gone = not block
+            self.unread += block
+        *lines, self.unread = self.unread.split(b"\n")
+        return [] if self.gone else lines
+
+
+@dataclass(slots=True)
 class Child:
     pid: int
+    asked_by: Command
     step: Step | None
     """None for one that answers questions."""
+    since: float = field(default_factory=time.time)
+
+
+@dataclass(slots=True)
+class Server:
+    store: Store
+    address: Address
+    listener: socket.socket
+    idle_s: float
+    since: float = field(default_factory=time.time)
+    commands: list[Command] = field(default_factory=list)
+    children: list[Child] = field(default_factory=list)
+    ready_s: float | None = None
+    """What the imports took."""
+    refusal: str = ""
+    ending: bool = False
+    served: int = 0
+    _open: bool = True
+    _store_seen: bool = False
+    _idle_since: float = field(default_factory=time.monotonic)
+    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    _waker: tuple[socket.socket, socket.socket] = field(default_factory=socket.socketpair)
+
+    def prepare(self) -> None:
+        """The imports. Until they are done a SIGTERM ends the process, unless a command waits for it."""
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        began = time.monotonic()
+        os.environ |= base_environment(Device.CPU)
+        preload.load(preload.EVERYTHING)
+        preload.memoise_schema()
+        self.refusal = preload.why_not_to_fork()
+        self.ready_s = round(time.monotonic() - began, 3)
+
+    def serve(self) -> None:
+        """Until nobody needs it: it was told to end, or nobody has asked it anything for `idle_s`."""
+        for end in self._waker:
+            end.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # with a handler, so that it is written to the waker
+        signal.set_wakeup_fd(self._waker[1].fileno(), warn_on_full_buffer=False)
+        self.listener.setblocking(False)
+        self._selector.register(self.listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(self._waker[0], selectors.EVENT_READ, self._wake)
+        for command in self.commands:
+            self._welcome(command)
+        while not self._may_end():
+            for key, _ in self._selector.select(self._sleep_s()):
+                key.data()
+            self._reap()
+            self._forget_the_gone()
+
+    def _sleep_s(self) -> float:
+        if self.commands or self.children:
+            return LONGEST_SLEEP_S
+        return max(0.0, min(LONGEST_SLEEP_S, self._idle_since + self.idle_s - time.monotonic()))
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._waker[0].recv(AT_ONCE)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                command = Command(self.listener.accept()[0])
+                self.commands.append(command)
+                self._welcome(command)
+
+    def _welcome(self, command: Command) -> None:
+        command.socket.setblocking(False)
+        if self.refusal:
+            command.tell(event="refused", why=self.refusal)
+        else:
+            command.tell(event="ready", protocol=PROTOCOL, seconds=self.ready_s)
+        self._selector.register(command.socket, selectors.EVENT_READ, lambda: self._hear(command))
+
+    def _hear(self, command: Command) -> None:
+        for line in command.requests():
+            try:
+                self._answer(command, json.loads(line))
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                command.tell(event="refused", why=f"it was asked what cannot be understood ({error!r})")
+            except OSError as error:
+                command.tell(event="refused", why=f"it cannot fork: {error.strerror}")
+
+    def _answer(self, command: Command, request: dict[str, Any]) -> None:
+        match request:
+            case {"context": raw}:
+                command.context = Context.from_json(raw)
+            case {"idle_s": seconds}:
+                self.idle_s = float(seconds)
+            case {"status": _}:
+                command.tell(event="status", **self._status())
+            case {"signal": number, "kind": kind, "key": key}:
+                self._signal(StepKind(kind), key, number)
+            case {"validate": folder}:
+                self._begin(command, None, lambda: validate.answered(Path(folder)))
+            case {"step": raw}:
+                step = Step.from_json(json.dumps(raw))
+                child = self._begin(command, step, lambda: exit_code(step, self.store, warm=True))
+                command.tell(event="started", kind=step.kind, key=step.key, pid=child.pid)
+            case _:
+                raise ValueError(f"unknown request {sorted(request)}")
+
+    def _begin(self, command: Command, step: Step | None, work: Callable[[], int]) -> Child:
+        if command.context is None:
+            raise ValueError("a context comes first")
+        child = Child(fork(work, command.context, self._cut_off), command, step)
+        self.children.append(child)
+        self.served += 1
+        return child
+
+    def _cut_off(self) -> None:
+        """In a child: what is this process's alone. Whoever held a command's socket would keep it waiting."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._selector.close()
+        for one in (self.listener, *self._waker, *(command.socket for command in self.commands)):
+            one.close()
+
+    def _signal(self, kind: StepKind, key: str, number: int) -> None:
+        for child in self.children:
+            if child.step is not None and (child.step.kind, child.step.key) == (kind, key):
+                _signal_group(child.pid, signal.Signals(number))
+
+    def _reap(self) -> None:
+        for child in list(self.children):
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if not pid:
+                continue
+            self.children.remove(child)
+            self._idle_since = time.monotonic()
+            code = os.waitstatus_to_exitcode(status)
+            if code < 0:  # killed, and nobody else will end what it had started
+                _signal_group(child.pid, signal.SIGKILL)
+            if child.step is None:
+                child.asked_by.tell(event="validated", code=code)
+                continue
+            kind, key = child.step.kind, child.step.key
+            if self.store.root.is_dir():
+                state.record_exit(self.store, kind, key, child.pid, code)
+            child.asked_by.tell(event="exited", kind=kind, key=key, pid=child.pid, code=code)
+
+    def _forget_the_gone(self) -> None:
+        for command in [one for one in self.commands if one.gone]:
+            self._selector.unregister(command.socket)
+            command.socket.close()
+            self.commands.remove(command)
+            if command.context is not None:  # it was not just a look
+                self._idle_since = time.monotonic()
+            for child in self.children:
+                if child.asked_by is command and child.step is None:
+                    _signal_group(child.pid, signal.SIGKILL)  # nobody will read its answers
+
+    def _may_end(self) -> bool:
+        if self._open and (self.ending or self._nobody_comes()):
+            self._close_the_door()
+        return not (self._open or self.commands or self.children)
+
+    def _nobody_comes(self) -> bool:
+        if self.commands or self.children:
+            return False
+        idle_s = time.monotonic() - self._idle_since
+        return idle_s >= self.idle_s or not self.address.socket.exists() or self._store_is_gone()
+
+    def _store_is_gone(self) -> bool:
+        there = self.store.root.is_dir()
+        self._store_seen = self._store_seen or there
+        return self._store_seen and not there
+
+    def _close_the_door(self) -> None:
+        """Take the socket away, so that the next command starts another server; who is at the door is let in first."""
+        with self.address.door(wait=False) as held:
+            if held:
+                self._accept()
+            if not held or (self.commands and not self.ending):
+                return
+            self._selector.unregister(self.listener)
+            self.listener.close()
+            self.address.remove(log=True)
+            self._open = False
+
+    def _on_sigterm(self, *_: object) -> None:
+        self.ending = True
+        if self.ready_s is None and not self._somebody_waits():
+            self.address.remove(log=True)
+            os._exit(0)
+
+    def _somebody_waits(self) -> bool:
+        """During the imports: takes in who is at the door."""
+        self.listener.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.commands.append(Command(self.listener.accept()[0]))
+        return not all(_has_gone(command.socket) for command in self.commands)
+
+    def _status(self) -> dict[str, Any]:
+        steps = [child for child in self.children if child.step is not None]
+        return {
+            "since": self.since,
+            "ready_s": self.ready_s,
+            "idle_s": self.idle_s,
+            "idle_for_s": round(time.monotonic() - self._idle_since, 1) if not self.children else 0.0,
+            "ending": self.ending,
+            "served": self.served,
+            "commands": len(self.commands) - 1,  # but the one that asks
+            "steps": [{"kind": one.step.kind, "key": one.step.key, "pid": one.pid} for one in steps if one.step],
+        }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Fork a worker per step read from standard input.")
+    parser = argparse.ArgumentParser(description="Fork a worker per step asked for through a socket.")
     parser.add_argument("--store", type=Path, required=True)
-    store = Store(parser.parse_args().store.resolve())
+    parser.add_argument("--address", type=Path, required=True, metavar="STEM")
+    parser.add_argument("--listen", type=int, required=True, metavar="FD")
+    parser.add_argument("--idle", type=float, default=0.0, metavar="SECONDS")
+    asked = parser.parse_args()
     lead_a_session()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to answer
-    began = time.monotonic()
-    # What the imports print is not for the launcher's ears.
-    events = os.fdopen(os.dup(1), "w", buffering=1)
+    for number in (signal.SIGINT, signal.SIGHUP):  # the launcher's to answer
+        signal.signal(number, signal.SIG_IGN)
+    os.chdir(os.sep)
     os.dup2(2, 1)
-    _prepare()
-    _tell(events, event="ready", seconds=round(time.monotonic() - began, 3))
-    _serve(store, events)
+    store = Store(asked.store.resolve())
+    server = Server(store, Address(asked.address), socket.socket(fileno=asked.listen), asked.idle)
+    server.address.leave_note(store.root)
+    sys.argv = sys.argv[:1]
+    server.prepare()
+    server.serve()
     return 0
 
 
-def _prepare() -> None:
-    os.environ |= base_environment(Device.CPU)
-    preload.load(preload.EVERYTHING)
-    preload.memoise_schema()
-    import torch
+def _has_gone(peer: socket.socket) -> bool:
+    import select
 
-    assert not torch.cuda.is_initialized(), "an import has woken CUDA: children could not use it"
-
-
-def _serve(store: Store, events: Any) -> None:
-    """Fork on each line, report each end. Until the input has ended and no child is left."""
-    children: list[Child] = []
-    pending, accepting = b"", True
-    while accepting or children:
-        if accepting and select.select([0], [], [], ALIVE_CHECK_S if children else None)[0]:
-            chunk = os.read(0, 1 << 16)
-            accepting = bool(chunk)
-            *lines, pending = (pending + chunk).split(b"\n")
-            children += [_begin(json.loads(line), store, events) for line in lines]
-        elif not accepting:
-            time.sleep(ALIVE_CHECK_S)
-        for child, code in _ended(children):
-            children.remove(child)
-            if child.step is None:
-                _tell(events, event="validated", code=code)
-                continue
-            state.record_exit(store, child.step.kind, child.step.key, child.pid, code)
-            _tell(events, event="exited", kind=child.step.kind, key=child.step.key, pid=child.pid, code=code)
+    poll = select.poll()
+    poll.register(peer, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
-def _begin(request: Mapping[str, Any], store: Store, events: Any) -> Child:
-    if "validate" in request:
-        folder = Path(request["validate"])
-        return Child(_fork(lambda: validate.answered(folder), events), None)
-    step = Step.from_json(json.dumps(request["step"]))
-    child = Child(_fork(lambda: exit_code(step, store, warm=True), events), step)
-    _tell(events, event="started", kind=step.kind, key=step.key, pid=child.pid)
-    return child
-
-
-def _ended(children: list[Child]) -> list[tuple[Child, int]]:
-    """Those that are dead now, with their exit codes; negative for a signal."""
-    ended = []
-    for child in children:
-        pid, status = os.waitpid(child.pid, os.WNOHANG)
-        if pid:
-            code = os.waitstatus_to_exitcode(status)
-            ended.append((child, code))
-            if code < 0:  # killed, and nobody else will end what it had started
-                _kill_group(child.pid)
-    return ended
-
-
-def _kill_group(pid: int) -> None:
+def _signal_group(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-
-
-def _tell(events: Any, **event: Any) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the launcher is gone: its children are still looked after
-        events.write(json.dumps(event) + "\n")
-        events.flush()
-
-
-def _fork(work: Callable[[], int], events: Any) -> int:
-    """The pid of a child that does this and ends with the code it returns."""
-    pid = os.fork()
-    if pid:
-        _lead_a_group(pid)
-        return pid
-    code = 1
-    try:
-        _lead_a_group(0)
-        stop.forget()
-        _cut_off_from_the_launcher(events)
-        code = work()
-        atexit._run_exitfuncs()
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _lead_a_group(pid: int) -> None:
-    """Called on both sides of the fork, so that the group exists for the child and for whoever is told of it."""
-    with contextlib.suppress(PermissionError, ProcessLookupError):  # the other side was first, or the child is dead
-        os.setpgid(pid, pid)
-
-
-def _cut_off_from_the_launcher(events: Any) -> None:
-    """Its pipes are the parent's: a child that held them would keep a dead launcher's readers waiting."""
-    nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    events.close()
+        os.killpg(pid, number)

@@ -331,6 +331,17 @@ def _doctor(words: list[str]) -> int:
     return doctor.doctor(asked.store, asked.secret, as_json=asked.json)
 
 
+def _warm(words: list[str]) -> int:
+    from runner import warm_verb
+    from runner.store import open_store
+
+    parser = _parser("warm", "The preloaded trainers that wait for the next command, or their end.")
+    parser.add_argument("what", nargs="?", choices=("status", "stop"), default="status")
+    asked = parser.parse_args(words)
+    store = open_store(asked.store).root if asked.store else None
+    return (warm_verb.stop if asked.what == "stop" else warm_verb.show)(store, as_json=asked.json)
+
+
 def _setup(words: list[str]) -> int:
     from runner import trainer_environment
 
@@ -392,6 +403,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "import": _import,
     "init": _init,
     "doctor": _doctor,
+    "warm": _warm,
     "setup": _setup,
     "completion": _completion,
     "__complete": _complete,

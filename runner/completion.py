@@ -16,7 +16,7 @@ from runner.vocabulary import AXOLOTL, BASE, Nodes, Vocabulary, read_vocabulary
 
 VERBS = tuple(
     "plan status compare best sync wandb-view report watch data attach logs cancel infer ls pull rm gc "
-    "push import init doctor setup completion".split()
+    "push import init doctor warm setup completion".split()
 )
 SHELLS = ("bash", "zsh", "fish")
 _COMPARED = ("--all", "--metric", "--maximize", "--where", "--store")
@@ -85,6 +85,8 @@ def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
             return [path for path in _files(word) if path.endswith("/")]
         case "completion":
             return SHELLS if len(words) == 1 else ()
+        case "warm":
+            return ("status", "stop", "--store", "--json") if len(words) == 1 or word[:1] == "-" else ()
         case "setup":
             return ()
         case "plan":

@@ -18,6 +18,7 @@ from runner.cost_budget import above, bound_line, confirm, refuse_above, refuse_
 from runner.cost_plan import PlanCost, plan_cost
 from runner.cost_words import cost_json, cost_lines
 from runner.errors import SweepError
+from runner.executors.warm_workers import MixedWorkers
 from runner.html_report.finish import leave_report
 from runner.identity import identify_run, told_apart_by_gpu
 from runner.inputs import find_inputs, how_to_pin, identify, staged_name
@@ -34,18 +35,19 @@ from runner.sweep_object import with_sweep_objects
 from runner.types import Action, ExecutorChoice, Experiment, Gpu, InputKind, Plan, PlannedRun, Request, Run, RunResult
 from runner.wiring import (
     executor_for,
-    fresh_validator,
     not_here,
     one_executor,
     pools_of,
     rates_of,
     refuse_unplaceable,
-    validator_of,
+    validator_at_hand,
     verdicts_of,
+    warming,
 )
 
 STARTING = "Starting Axolotl; its imports take some seconds."
 ASKING = "Asking Axolotl's own schema; its imports take some seconds."
+ASKING_AT_ONCE = "Asking Axolotl's own schema."
 NOT_ASKED = (
     "Axolotl's own schema was not asked: there is no current trainer environment here (axosweep setup builds it). What "
     "it refuses would fail when its dataset is prepared."
@@ -62,8 +64,27 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     choice = one_executor(experiments)
     store = store_of(choice.type, request.store)
     preflight = Preflight(experiments, verdicts_of(open_store(request.store)), force=request.force)
+    if request.action is Action.PLAN:
+        return _launch(experiments, request, choice, store, preflight, None)
+    with warming(choice, experiments, store) as warm:
+        return _launch(experiments, request, choice, store, preflight, warm)
+
+
+def _launch(
+    experiments: Sequence[Experiment],
+    request: Request,
+    choice: ExecutorChoice,
+    store: Store,
+    preflight: Preflight,
+    warm: MixedWorkers | None,
+) -> list[RunResult]:
+    def validator() -> Validator | None:
+        return warm or validator_at_hand(open_store(request.store))
+
     if preflight.blocked:
-        preflight.refuse(terminal.messages(), fresh_validator)
+        preflight.refuse(terminal.messages(), validator)
+    if warm:
+        warm.warm_up()
     hashes = ContentHashes(store.cache / "hashes.json")
     runs = told_apart_by_gpu([_identified(experiment, hashes) for experiment in experiments])
     hashes.save()
@@ -84,9 +105,9 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
         return []
     _refuse_unresolved(plan)
     if plan.has_work and preflight.blocked:
-        preflight.refuse(terminal.messages(), fresh_validator)
+        preflight.refuse(terminal.messages(), validator)
     if plan.has_work:
-        _execute(plan, store, choice, preflight, request)
+        _execute(plan, store, choice, preflight, request, warm)
     else:
         Ledger(store, plan.sweep).open(plan, _command())
     if not any(planned.trains for planned in plan.runs):
@@ -102,7 +123,7 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
 
 def _tell_plan(plan: Plan, store: Store, choice: ExecutorChoice, preflight: Preflight, request: Request) -> None:
     """All that is known of a plan, then SweepError with what keeps it from starting."""
-    asked = _asked(preflight, plan, fresh_validator())
+    asked = _asked(preflight, plan, validator_at_hand(open_store(request.store)))
     cost, missing = _cost(plan, store, choice, request, ask=False), not_here(choice, plan)
     ready = not (preflight.blocked or plan.unresolved or missing or above(cost, request))
     more = beyond(plan, store, request, trainer=_trainer(choice), arguments=sys.argv[1:], ready=ready)
@@ -154,7 +175,7 @@ def _asked(preflight: Preflight, plan: Plan, validator: Validator | None, saying
     if validator is None:
         terminal.messages().print(NOT_ASKED, soft_wrap=True)
         return False
-    terminal.messages().print(saying)
+    terminal.messages().print(ASKING_AT_ONCE if validator.is_up else saying)
     preflight.ask(validator, wanted)
     return True
 
@@ -179,26 +200,32 @@ def _affordable(plan: Plan, store: Store, choice: ExecutorChoice, request: Reque
     return with_shares(plan, cost, request)
 
 
-def _execute(plan: Plan, store: Store, choice: ExecutorChoice, preflight: Preflight, request: Request) -> None:
+def _execute(
+    plan: Plan,
+    store: Store,
+    choice: ExecutorChoice,
+    preflight: Preflight,
+    request: Request,
+    warm: MixedWorkers | None,
+) -> None:
     ledger = Ledger(store, plan.sweep)
     at_home = choice.type == "local"
     if not at_home:  # before anything is asked of anybody else
-        if not _asked(preflight, plan, fresh_validator()) and not request.force:
+        if not _asked(preflight, plan, validator_at_hand(open_store(request.store))) and not request.force:
             raise SweepError("Nothing was started. --force sends the sweep without Axolotl's word on it.")
         preflight.refuse_blocked()
         plan = _affordable(plan, store, choice, request)
-    executor = executor_for(choice, plan, store, ledger)
+    executor = executor_for(choice, plan, store, ledger, warm)
     starts_now = at_home and not preflight.unasked([planned.run.experiment for planned in plan.pending])
-    with validator_of(executor) as validator:
-        if at_home:
-            _asked(preflight, plan, validator, saying=STARTING)
-            preflight.refuse_blocked()
-        preflight.show_rest(terminal.messages())
-        plan = with_sweep_objects(plan, store)
-        _make_folders(plan, store)
-        ledger.open(plan, _command())
-        if starts_now:
-            terminal.messages().print(STARTING)
+    if at_home:
+        _asked(preflight, plan, warm or validator_at_hand(store), saying=STARTING)
+        preflight.refuse_blocked()
+    preflight.show_rest(terminal.messages())
+    plan = with_sweep_objects(plan, store)
+    _make_folders(plan, store)
+    ledger.open(plan, _command())
+    if starts_now and not (warm and warm.is_up):
+        terminal.messages().print(STARTING)
     with Progress(plan, store) as progress:
         executor.execute(plan, progress.update)
 

@@ -55,6 +55,8 @@ class ExecutorChoice:
     """GPUs at a time on Modal; None is Modal's own limit."""
     warm: bool = True
     """On the CPU: fork runs from one preloaded process."""
+    warm_idle_s: float | None = None
+    """Seconds that it waits for the next command; None is AXOSWEEP_WARM_IDLE_S, else five minutes."""
     modal: Mapping[str, Any] | None = None
     """What is deployed, and under which names: the fields of modal_app.deployment.Deployment."""
 

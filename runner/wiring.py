@@ -15,14 +15,16 @@ from modal_app.hub import hub_items
 from modal_app.layout import Store
 from modal_app.settings import Deployment
 from modal_app.step import Device, Step
-from runner import tracking, trainer_environment
+from runner import terminal, tracking, trainer_environment
 from runner.cost_plan import THIS_MACHINE, Pool
 from runner.costs import planned_rates
 from runner.errors import SweepError
 from runner.executors.local import LocalExecutor, machine_slots, missing_cards
 from runner.executors.modal_gpus import placements, placements_after
 from runner.executors.validator import FreshValidator
-from runner.executors.workers import FreshWorkers, WarmWorkers, Workers
+from runner.executors.warm_server import idle_limit, reach_running
+from runner.executors.warm_workers import FRESH, ON_A_GPU, MixedWorkers, RunningValidator, WarmWorkers
+from runner.executors.workers import FreshWorkers, Workers
 from runner.inputs import staged_name
 from runner.ledger import Ledger
 from runner.preflight.schema import Validator
@@ -59,12 +61,33 @@ def not_here(choice: ExecutorChoice, plan: Plan) -> str:
     return missing_cards(plan) if choice.type == "local" else ""
 
 
-def executor_for(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> Executor:
-    """The executor, checked: SweepError when this machine (or Modal) cannot run the plan, or W&B not track it."""
+@contextlib.contextmanager
+def warming(choice: ExecutorChoice, experiments: Sequence[Experiment], store: Store) -> Iterator[MixedWorkers | None]:
+    """The workers of a launch on this machine's CPU that are to be forked: what they are forked from may import while
+    the launch is planned. What was started and served nobody ends with the block. None for any other launch.
+    """
+    on_cpu = choice.type == "local" and all(one.gpu.type == "cpu" for one in experiments)
+    workers = None
+    if on_cpu and choice.warm is True:
+        with contextlib.suppress(SweepError):  # no trainer: said in its place
+            workers = _warm_workers(trainer_environment.find(), store, choice.warm_idle_s)
+    try:
+        yield workers
+    finally:
+        if workers is not None:
+            workers.close()
+
+
+def executor_for(
+    choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, warm: MixedWorkers | None
+) -> Executor:
+    """The executor, checked: SweepError when this machine (or Modal) cannot run the plan, or W&B not track it. `warm`:
+    workers that are warmed up already.
+    """
     tracking.refuse_long_tags(plan)
     match choice.type:
         case "local":
-            return _local(choice, plan, store, ledger)
+            return _local(choice, plan, store, ledger, warm)
         case "modal":
             return _modal(choice, plan, store, ledger)
     raise SweepError(f"executor.type={choice.type}: there is no such executor; conf/executor has the choices.")
@@ -74,7 +97,9 @@ def after_here(plan: Plan, store: Store, ledger: Ledger) -> Executor:
     """For what comes after runs of this machine. Raises SweepError when it lacks what they need."""
     (device,) = {one.step.device for one in plan.after}
     slots = machine_slots(device, 1, None)
-    return LocalExecutor(store, _workers(store, plan, warm=device is Device.CPU), slots, ledger)
+    fresh = FreshWorkers(trainer_environment.find(), store.root, {})
+    workers = _warm_workers(fresh.python, store, None) if device is Device.CPU else fresh
+    return LocalExecutor(store, _in_its_environment(workers, plan), slots, ledger)
 
 
 def after_on_modal(
@@ -120,36 +145,16 @@ def rates_of(choice: ExecutorChoice, plan: Plan, store: Store, *, ask: bool) -> 
     return rates_now(prices)
 
 
-@contextlib.contextmanager
-def validator_of(executor: Executor) -> Iterator[Validator | None]:
-    """What asks Axolotl's schema before the executor starts: the preloaded trainer that its runs need anyway, else a
-    process of its own; None where there is no trainer environment. What was started ends with an error.
+def validator_at_hand(store: Store) -> Validator | None:
+    """The preloaded trainer of this local store if it runs, else a process of its own; None where there is no current
+    trainer environment.
     """
-    workers = executor.workers if isinstance(executor, LocalExecutor) else None
-    if not isinstance(workers, WarmWorkers):
-        yield fresh_validator()
-        return
     try:
-        yield workers
-    except BaseException:
-        workers.close()
-        _remove_alone(workers.log)
-        raise
-
-
-def _remove_alone(log: Path) -> None:
-    """The log of a sweep that was not started, and its folder with it, unless an earlier launch has left more there."""
-    if log.exists() and list(log.parent.iterdir()) == [log]:
-        log.unlink()
-        log.parent.rmdir()
-
-
-def fresh_validator() -> Validator | None:
-    """A process of its own; None where there is no current trainer environment."""
-    try:
-        return FreshValidator(trainer_environment.find())
+        python = trainer_environment.find()
     except SweepError:
         return None
+    running = reach_running(python, store.root)
+    return FreshValidator(python) if running is None else RunningValidator(python, store.root, running)
 
 
 def verdicts_of(store: Store) -> Verdicts:
@@ -159,7 +164,7 @@ def verdicts_of(store: Store) -> Verdicts:
     return Verdicts(store.cache / "verdicts.json" if locked else None, lock)
 
 
-def _local(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> Executor:
+def _local(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, warm: MixedWorkers | None) -> Executor:
     devices = {step.device for step in _pending_steps(plan)}
     if len(devices) > 1:
         raise SweepError("executor=local runs a sweep on CPUs or on GPUs, not on both. Split it in two.")
@@ -168,7 +173,10 @@ def _local(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> 
         tracking.refuse_without_key()
     processes = max(step.processes for step in _pending_steps(plan))
     slots = machine_slots(device, processes, choice.parallel)
-    return LocalExecutor(store, _workers(store, plan, warm=choice.warm and device is Device.CPU), slots, ledger)
+    workers = warm or FreshWorkers(trainer_environment.find(), store.root, {})
+    if choice.warm and warm is None and device is not Device.CPU:
+        _say(FRESH.format(why=ON_A_GPU))
+    return LocalExecutor(store, _in_its_environment(workers, plan), slots, ledger)
 
 
 def _pending_steps(plan: Plan) -> list[Step]:
@@ -176,13 +184,20 @@ def _pending_steps(plan: Plan) -> list[Step]:
     return [planned.step for planned in plan.pending] + [one.step for one in plan.after if not one.done]
 
 
-def _workers(store: Store, plan: Plan, *, warm: bool) -> Workers:
-    python = trainer_environment.find()
+def _warm_workers(python: Path, store: Store, idle_s: float | None) -> MixedWorkers:
+    forked = WarmWorkers(python, store.root, {}, idle_limit(idle_s))
+    return MixedWorkers(forked, FreshWorkers(python, store.root, {}), _say)
+
+
+def _in_its_environment(workers: MixedWorkers | FreshWorkers, plan: Plan) -> Workers:
     environment = _offline_when_local(plan)
-    if warm:
-        log = store.sweeps / plan.sweep / "warm.log"
-        return WarmWorkers(python, store.root, environment, log)
-    return FreshWorkers(python, store.root, environment)
+    for one in (workers.warm, workers.fresh) if isinstance(workers, MixedWorkers) else (workers,):
+        one.environment = environment
+    return workers
+
+
+def _say(text: str) -> None:
+    terminal.messages().print(text, markup=False, soft_wrap=True)
 
 
 def _offline_when_local(plan: Plan) -> dict[str, str]:

@@ -15,6 +15,7 @@ from runner.executors.workers import could_not_ask, script
 @dataclass(frozen=True, slots=True)
 class FreshValidator:
     python: Path
+    is_up: bool = False
 
     def validate(self, folder: Path) -> None:
         """Answer a folder's questions (modal_app.validate). Raises SweepError when the process ends without."""

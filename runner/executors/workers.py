@@ -1,4 +1,5 @@
-"""Worker processes on this machine: forked from one preloaded process, or started fresh. Starts and reaps, no more.
+"""Worker processes on this machine, and those that are started fresh: started and reaped, no more. Forked ones are
+those of warm_workers.
 
 Workers lead process groups of their own: a terminal's Ctrl-C does not reach them, the death of the launcher does
 not end them, and stopping one stops all that it started.
@@ -7,9 +8,7 @@ not end them, and stopping one stops all that it started.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import selectors
 import signal
 import subprocess
 import time
@@ -21,13 +20,13 @@ from typing import Protocol
 import modal_app
 from modal_app.layout import Store
 from modal_app.state import record_exit
-from modal_app.step import Step, StepKind
+from modal_app.step import Step
 from runner.errors import SweepError
 from runner.types import StepId
 
 SHOWN_LINES = 12
 """Of a log, in an error."""
-VALIDATION_POLL_S = 1.0
+POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +69,10 @@ class FreshWorkers:
     environment: Mapping[str, str]
     _alive: dict[StepId, subprocess.Popen[bytes]] = field(default_factory=dict)
 
+    @property
+    def busy(self) -> bool:
+        return bool(self._alive)
+
     def start(self, step: Step) -> None:
         process = subprocess.Popen(
             [self.python, script("worker.py"), "--store", self.store],
@@ -88,13 +91,11 @@ class FreshWorkers:
         return process.pid if process else None
 
     def wait(self, timeout_s: float) -> list[Exited]:
-        if not self._alive:
-            time.sleep(timeout_s)
-        for process in self._alive.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout_s)
-            break
+        deadline = time.monotonic() + timeout_s
         ended = {step: process.poll() for step, process in self._alive.items()}
+        while all(code is None for code in ended.values()) and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, POLL_S))
+            ended = {step: process.poll() for step, process in self._alive.items()}
         exited = [Exited(step, code, self._alive[step].pid) for step, code in ended.items() if code is not None]
         for one in exited:
             kind, key = one.step
@@ -106,129 +107,10 @@ class FreshWorkers:
 
     def signal(self, step: StepId, number: signal.Signals) -> None:
         if process := self._alive.get(step):
-            _signal_group(process.pid, number)
+            signal_group(process.pid, number)
 
     def close(self) -> None:
         self._alive.clear()
-
-
-@dataclass(slots=True)
-class WarmWorkers:
-    """One process that has imported Axolotl forks a worker for each step."""
-
-    python: Path
-    store: Path
-    environment: Mapping[str, str]
-    log: Path
-    """What the preloaded process itself says on stderr."""
-    _process: subprocess.Popen[bytes] | None = None
-    _pids: dict[StepId, int | None] = field(default_factory=dict)
-    _unread: bytes = b""
-
-    def start(self, step: Step) -> None:
-        self._say({"step": json.loads(step.to_json())})
-        self._pids[step.kind, step.key] = None
-
-    def validate(self, folder: Path) -> None:
-        """Answer a folder's questions (modal_app.validate), before any step is started. Raises SweepError when the
-        process ends without.
-        """
-        self._say({"validate": str(folder)})
-        while (lines := self._read(VALIDATION_POLL_S)) is not None:
-            for event in map(json.loads, lines):
-                if event["event"] == "validated":
-                    if event["code"] != 0:
-                        raise could_not_ask(event["code"], self.log)
-                    return
-        self._all_lost()
-        raise could_not_ask(None, self.log)
-
-    def wait(self, timeout_s: float) -> list[Exited]:
-        if self._process is None or not self._pids:
-            time.sleep(timeout_s)
-            return []
-        lines = self._read(timeout_s)
-        if lines is None:
-            return self._all_lost()
-        exited = []
-        for event in map(json.loads, lines):
-            if event["event"] == "started":
-                self._pids[StepKind(event["kind"]), event["key"]] = event["pid"]
-            elif event["event"] == "exited":
-                step = (StepKind(event["kind"]), event["key"])
-                self._pids.pop(step, None)
-                exited.append(Exited(step, event["code"], event["pid"]))
-        return exited
-
-    def pid(self, step: StepId) -> int | None:
-        return self._pids.get(step)
-
-    def signal(self, step: StepId, number: signal.Signals) -> None:
-        if pid := self._pids.get(step):
-            _signal_group(pid, number)
-
-    def close(self) -> None:
-        if self._process is None:
-            return
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        if not self._pids or None in self._pids.values():
-            _signal_group(self._process.pid, signal.SIGKILL)  # idle, or still importing: it must not fork any more
-            self._process.wait()
-        self._process.stdout.close()
-        self._process = None
-
-    def _say(self, request: Mapping[str, object]) -> None:
-        process = self._running()
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and not self._pids and self._process.poll() is not None:
-            self._all_lost()  # it died while it had nothing to do
-        if self._process is None:
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            with self.log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    [self.python, script("warm.py"), "--store", self.store],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    env={**os.environ, **self.environment},
-                    start_new_session=True,
-                )
-        return self._process
-
-    def _read(self, timeout_s: float) -> list[bytes] | None:
-        """Whole lines that have come; None when the preloaded process is gone."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            if not selector.select(timeout_s):
-                return []
-        block = os.read(self._process.stdout.fileno(), 65536)
-        if not block:
-            return None
-        *lines, self._unread = (self._unread + block).split(b"\n")
-        return [line for line in lines if line.strip()]
-
-    def _all_lost(self) -> list[Exited]:
-        assert self._process is not None
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-        self._process = None
-        self._unread = b""
-        exited = [Exited(step, None, pid, self.log) for step, pid in self._pids.items()]
-        self._pids.clear()
-        return exited
 
 
 def script(name: str) -> Path:
@@ -236,7 +118,7 @@ def script(name: str) -> Path:
     return Path(next(iter(modal_app.__path__))) / name
 
 
-def _signal_group(pid: int, number: signal.Signals) -> None:
+def signal_group(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, number)
 

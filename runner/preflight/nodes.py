@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from modal_app.settings import settings_problems
@@ -55,6 +56,9 @@ def _executor(executor: ExecutorChoice) -> Iterator[Finding]:
         yield from map(from_sentence, settings_problems(executor.modal or {}))
     if not isinstance(executor.warm, bool):
         yield error("executor.warm", executor.warm, "expected true or false")
+    idle = executor.warm_idle_s
+    if idle is not None and (isinstance(idle, bool) or not isinstance(idle, int | float) or not 0 <= idle < math.inf):
+        yield error("executor.warm_idle_s", idle, "expected seconds, 0 or more, or null")
 
 
 def _counts(value: object) -> bool:

@@ -31,6 +31,11 @@ LONGEST = 120
 class Validator(Protocol):
     """A process with Axolotl in it."""
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it has imported Axolotl already, most likely."""
+        ...
+
     def validate(self, folder: Path) -> None:
         """Answer a folder's questions (modal_app.validate). Raises SweepError when the process ends without."""
         ...

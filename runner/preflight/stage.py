@@ -69,7 +69,8 @@ class Preflight:
             self.show_rest(console)
             raise SweepError(self._refusal(first))
         console.print(f"axosweep: {self._refusal(first)}", markup=False, soft_wrap=True)
-        console.print("Asking Axolotl's own schema for the rest; its imports take some seconds.")
+        imports = "" if asked.is_up else "; its imports take some seconds"
+        console.print(f"Asking Axolotl's own schema for the rest{imports}.")
         self.ask(asked, self.experiments)
         self.show_rest(console)
         more = [one for one in blocking(self.told(), force=self.force) if one not in first]

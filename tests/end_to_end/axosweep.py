@@ -22,6 +22,7 @@ from typing import Any
 from modal_app.claim import holder
 from modal_app.layout import Store
 from modal_app.step import StepKind
+from runner.executors.warm_server import running
 from tests.runner.fake_trainer import make_trainer
 
 TIMEOUT_S = 300.0
@@ -85,6 +86,11 @@ class Axosweep:
         """Every live process that was started for this store, by its command line or its working directory."""
         return [pid for pid in _all_pids() if pid != os.getpid() and self._belongs(pid)]
 
+    def preloaded(self) -> int | None:
+        """The preloaded trainer of this store, whether or not it still imports; not one that it has forked."""
+        found = running(self.store.root)
+        return found[0].owner.pid if found else None
+
     def _belongs(self, pid: int) -> bool:
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
@@ -100,7 +106,7 @@ class Axosweep:
 
     def variables(self) -> Mapping[str, str]:
         """The environment of its commands."""
-        ours = {"AXOSWEEP_STORE": str(self.store.root), "PYTHONUNBUFFERED": "1"}
+        ours = {"AXOSWEEP_STORE": str(self.store.root), "PYTHONUNBUFFERED": "1", "AXOSWEEP_WARM_IDLE_S": "0"}
         if "MODAL_SERVER_URL" in self.environment:
             ours["AXOSWEEP_TRAINER"] = str(_content_trainer())
         return {**os.environ, **ours, **self.environment}

@@ -57,11 +57,6 @@ def training(axosweep: Axosweep) -> Iterator[tuple[Path, int]]:
             yield axosweep.store.folder(StepKind.TRAIN, key).path, pid
 
 
-def warm(axosweep: Axosweep) -> int | None:
-    """The preloaded process, while it has not forked anything yet."""
-    return next((pid for pid in axosweep.processes() if "warm.py" in Path(f"/proc/{pid}/cmdline").read_text()), None)
-
-
 def steps(folder: Path) -> int:
     metrics = folder / "metrics.jsonl"
     return metrics.read_text().count('"loss"') if metrics.exists() else 0
@@ -73,7 +68,7 @@ def mid_save(folder: Path) -> bool:
 
 Moment = Callable[[Axosweep], int | None]
 MOMENTS: dict[str, Moment] = {
-    "before preprocessing": warm,
+    "before preprocessing": Axosweep.preloaded,
     "during preprocessing": preprocessing,
     "after preprocessing": lambda axosweep: next((pid for _, pid in training(axosweep)), None),
     "in the middle of a step": lambda axosweep: next(
@@ -133,8 +128,8 @@ def test_a_launch_that_ends_while_axolotl_is_asked_has_begun_nothing(
     temporary = axosweep.folder / "temporary"
     temporary.mkdir()
     launcher = replace(axosweep, environment={"TMPDIR": str(temporary)}).start(*WORDS)
-    wait_until(lambda: warm(axosweep) is not None and any(temporary.glob("axosweep-*")), "Axolotl is asked")
-    asked = warm(axosweep)
+    wait_until(lambda: axosweep.preloaded() is not None and any(temporary.glob("axosweep-*")), "Axolotl is asked")
+    asked = axosweep.preloaded()
     assert asked is not None
     os.kill(launcher.pid if ended == "the launcher" else asked, number)
     said, _ = launcher.communicate(timeout=60)

@@ -147,7 +147,7 @@ def test_cancelling_stops_the_workers_and_keeps_what_they_can_go_on_from(axoswee
 def test_a_sweep_that_is_still_starting_can_be_cancelled(axosweep: Axosweep) -> None:
     axosweep.json("plan", "-m", "lora=r4,r8", "tracking=disabled")  # Axolotl's verdicts are known from here on
     launcher = axosweep.start("-m", "lora=r4,r8", "tracking=disabled")
-    wait_until(lambda: bool(list(axosweep.store.sweeps.glob("*/warm.log"))), "Axolotl starts")
+    wait_until(lambda: axosweep.preloaded() is not None, "Axolotl starts")
     assert axosweep.run("cancel").stdout == "1 ended.\n"
     launcher.communicate(timeout=30)
     assert launcher.returncode == 130

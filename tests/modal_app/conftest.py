@@ -29,6 +29,4 @@ def warm(trainer: Path, store: Store) -> Iterator[Warm]:
     warm = Warm.start(trainer, store)
     assert warm.run(preprocess_step()) == 0
     yield warm
-    assert warm.process.stdin is not None
-    warm.process.stdin.close()
-    assert warm.process.wait(timeout=30) == 0
+    warm.close()

@@ -6,16 +6,22 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import modal_app
+from modal_app.attempt import base_environment
 from modal_app.layout import Store
-from modal_app.step import Outcome, Step, StepKind, Tracking
+from modal_app.step import Device, Outcome, Step, StepKind, Tracking
+from modal_app.warm_address import Address
+from modal_app.warm_context import Context, import_environment
 from runner.shipped import shipped_root
 
 DATA, MODEL = "inputs/rows.jsonl", "inputs/model"
@@ -91,22 +97,55 @@ def run_fresh(python: Path, store: Store, step: Step) -> int:
 class Warm:
     """The preloaded process, and the events that it has told so far."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
+    here: Address
+    line: socket.socket
+    heard: BufferedReader
     events: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def start(cls, python: Path, store: Store) -> Warm:
-        command = [python, PACKAGE / "warm.py", "--store", store.root]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        warm = cls(subprocess.Popen(command, text=True, env=ENVIRONMENT, start_new_session=True, **pipes))  # type: ignore[call-overload]
-        warm.next("ready")
+    def start(cls, python: Path, store: Store, environment: Mapping[str, str] = ENVIRONMENT) -> Warm:
+        """One that ends with its last command, and that this is the first command of."""
+        here = Address(Path(tempfile.mkdtemp(prefix="axosweep-", dir="/tmp")) / "warm")  # a socket's name is short
+        variables = import_environment({**environment, **base_environment(Device.CPU)})
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(here.socket))
+            listener.listen()
+            options = ["--store", store.root, "--address", here.stem, "--listen", str(listener.fileno())]
+            process = subprocess.Popen(
+                [python, PACKAGE / "warm.py", *options],
+                stdin=subprocess.DEVNULL, env=variables, start_new_session=True, pass_fds=(listener.fileno(),),
+            )  # fmt: skip
+        return cls.join(process, here, environment)
+
+    @classmethod
+    def join(cls, process: subprocess.Popen[bytes], here: Address, environment: Mapping[str, str]) -> Warm:
+        """As another command."""
+        line = socket.socket(socket.AF_UNIX)
+        line.connect(str(here.socket))
+        warm = cls(process, here, line, line.makefile("rb"))
+        warm.say(context=Context.of_this_process(environment).as_json())
+        warm.events.append(json.loads(warm.heard.readline()))
+        if warm.events[0]["event"] == "ready":
+            warm.next("ready")
         return warm
+
+    def say(self, **request: Any) -> None:
+        self.line.sendall(json.dumps(request).encode() + b"\n")
+
+    def leave(self) -> None:
+        self.heard.close()
+        self.line.close()
+
+    def close(self) -> None:
+        """Leave, as the last one, and wait for its end."""
+        self.leave()
+        assert self.process.wait(timeout=60) == 0
+        shutil.rmtree(self.here.stem.parent)
 
     def begin(self, step: Step) -> int:
         """Start a step; returns its process."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"step": json.loads(step.to_json())}) + "\n")
-        self.process.stdin.flush()
+        self.say(step=json.loads(step.to_json()))
         pid: int = self.next("started", step.key)["pid"]
         return pid
 
@@ -121,13 +160,12 @@ class Warm:
 
     def next(self, event: str, key: str | None = None) -> dict[str, Any]:
         """Take the first event of this name (and step) that has not been taken, waiting for it."""
-        assert self.process.stdout is not None
         while True:
             for told in self.events:
                 if told["event"] == event and told.get("key") == key:
                     self.events.remove(told)
                     return told
-            line = self.process.stdout.readline()
+            line = self.heard.readline()
             assert line, f"the preloaded process ended with {self.process.wait()} before {event} {key}"
             self.events.append(json.loads(line))
 

@@ -323,11 +323,7 @@ def test_children_outlive_the_launcher_and_are_looked_after(trainer: Path, tmp_p
     assert warm.run(preprocess_step()) == 0
     step = train_step("orphan", **LONG)
     warm.begin(step)
-    assert warm.process.stdin is not None
-    assert warm.process.stdout is not None
-    warm.process.stdin.close()
-    warm.process.stdout.close()
-    assert warm.process.wait(timeout=60) == 0
+    warm.close()
     assert observe(store, StepKind.TRAIN, "orphan").phase is Phase.SUCCEEDED
 
 

@@ -31,6 +31,7 @@ class Judge:
 
     answer: Mapping[str, Any] = field(default_factory=lambda: FINE)
     asked: list[Any] = field(default_factory=list)
+    is_up: bool = True
 
     def validate(self, folder: Path) -> None:
         self.asked.append(json.loads((folder / QUESTIONS).read_text()))

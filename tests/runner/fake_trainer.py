@@ -14,7 +14,7 @@ LAST_WORDS = "a library is missing"
 
 _SCRIPT = """\
 #!{python}
-import json, sys
+import json, socket, sys
 from pathlib import Path
 
 REFUSED = json.loads({refused!r})
@@ -34,12 +34,15 @@ def answer(folder):
 if sys.argv[1].endswith("validate.py"):
     answer(sys.argv[2])
     sys.exit(0)
-for line in sys.stdin:
-    request = json.loads(line)
-    if "validate" not in request:
+line, _ = socket.socket(fileno=int(sys.argv[sys.argv.index("--listen") + 1])).accept()
+line.sendall(b'{{"event": "ready"}}\\n')
+for text in line.makefile("rb"):
+    request = json.loads(text)
+    if "validate" in request:
+        answer(request["validate"])
+        line.sendall(b'{{"event": "validated", "code": 0}}\\n')
+    elif "step" in request:
         break
-    answer(request["validate"])
-    print(json.dumps({{"event": "validated", "code": 0}}), flush=True)
 print({last_words!r}, file=sys.stderr)
 sys.exit(7)
 """

@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 
 from modal_app.layout import Store
 from modal_app.step import Step, StepKind
-from runner.executors.workers import Exited, FreshWorkers, WarmWorkers, Workers
+from runner.executors.warm_workers import MixedWorkers, WarmWorkers
+from runner.executors.workers import Exited, FreshWorkers, Workers
 from runner.types import StepId
 
 BODY = """
@@ -37,36 +40,55 @@ FRESH = BODY + "\nsys.exit(work(json.loads(sys.stdin.read())))\n"
 WARM = (
     BODY
     + """
-def say(**event):
-    print(json.dumps(event), flush=True)
+import socket
 
-time.sleep(float(os.environ.get("IMPORTING", 0)))
+time.sleep(float(os.environ.get("PYTHON_IMPORTING", 0)))
 print("imported", file=sys.stderr, flush=True)
+listener = socket.socket(fileno=int(sys.argv[sys.argv.index("--listen") + 1]))
+line, _ = listener.accept()
+heard = line.makefile("rb")
+
+def say(**event):
+    line.sendall(json.dumps(event).encode() + b"\\n")
+
+if os.environ.get("PYTHON_WOKEN"):
+    say(event="refused", why="an import has woken CUDA")
+    sys.exit()
 say(event="ready", seconds=0.1)
 children = {}
-open_ = True
+os.set_blocking(line.fileno(), False)
+unread, open_ = b"", True
 while open_ or children:
-    if open_ and select.select([0], [], [], 0.01)[0]:
-        line = os.read(0, 1 << 16)
-        open_ = bool(line)
-        for one in line.splitlines():
-            step = json.loads(one)["step"]
-            if step["config"].get("ends_all"):
-                os._exit(3)
-            pid = os.fork()
-            if not pid:
-                os.setsid()
-                nothing = os.open(os.devnull, os.O_RDWR)  # the launcher's pipes are not the child's
-                os.dup2(nothing, 0)
-                os.dup2(nothing, 1)
-                os._exit(work(step))
-            children[pid] = step
-            say(event="started", kind=step["kind"], key=step["key"], pid=pid)
+    try:
+        block = line.recv(1 << 16) if open_ else b""
+        open_ = bool(block)
+        *lines, unread = (unread + block).split(b"\\n")
+    except BlockingIOError:
+        lines = []
+        time.sleep(0.01)
+    for request in map(json.loads, lines):
+        if "context" in request:
+            os.environ.update(request["context"]["environment"])
+        if "step" not in request:
+            continue
+        step = request["step"]
+        if step["config"].get("ends_all"):
+            os._exit(3)
+        pid = os.fork()
+        if not pid:
+            os.setsid()
+            line.close()
+            heard.close()
+            os._exit(work(step))
+        children[pid] = step
+        say(event="started", kind=step["kind"], key=step["key"], pid=pid)
     for pid in list(children):
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             step = children.pop(pid)
-            say(event="exited", kind=step["kind"], key=step["key"], pid=pid, code=os.waitstatus_to_exitcode(status))
+            code = os.waitstatus_to_exitcode(status)
+            if open_:
+                say(event="exited", kind=step["kind"], key=step["key"], pid=pid, code=code)
 """
 )
 
@@ -116,9 +138,17 @@ def fresh(tmp_path: Path) -> FreshWorkers:
 @pytest.fixture
 def warm(tmp_path: Path) -> Iterator[WarmWorkers]:
     python = stand_in(tmp_path / "python", WARM)
-    workers = WarmWorkers(python, tmp_path / "store", {"SAID": "hello"}, tmp_path / "logs" / "warm.log")
+    workers = WarmWorkers(python, tmp_path / "store", {"SAID": "hello"})
     yield workers
     workers.close()
+
+
+@pytest.fixture(autouse=True)
+def sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for them of the test's own, with a name that is short enough."""
+    with tempfile.TemporaryDirectory(prefix="axosweep-", dir="/tmp") as name:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", name)
+        yield Path(name) / "axosweep"
 
 
 @pytest.fixture(params=["fresh", "warm"])
@@ -134,7 +164,7 @@ def test_a_worker_is_given_its_step_its_store_and_the_environment(workers: Worke
     script, *arguments = seen["argv"]
     assert Path(script).name in ("worker.py", "warm.py")
     assert Path(script).is_file()
-    assert arguments == ["--store", str(tmp_path / "store")]
+    assert arguments[:2] == ["--store", str(tmp_path / "store")]
     assert seen["said"] == "hello"
 
 
@@ -224,6 +254,7 @@ def test_one_preloaded_process_serves_every_step_and_says_what_it_says_to_a_file
     for key in ("one", "two"):
         warm.start(step(key))
         ended(warm, 1)
+    assert warm.log is not None
     assert warm.log.read_text() == "imported\n"
 
 
@@ -233,9 +264,10 @@ def test_steps_of_a_preloaded_process_that_dies_are_reported_without_a_code(warm
     until(lambda: warm.wait(0.01) == [] and seen.exists() and warm.pid(this("forked")))
     pid = warm.pid(this("forked"))
     assert pid is not None
+    log = warm.log
     warm.start(step("fatal", ends_all=True))
     try:
-        lost = {Exited(this("forked"), None, pid, warm.log), Exited(this("fatal"), None, None, warm.log)}
+        lost = {Exited(this("forked"), None, pid, log), Exited(this("fatal"), None, None, log)}
         assert set(ended(warm, 2)) == lost
         assert is_running(pid)
     finally:
@@ -252,23 +284,78 @@ def test_a_preloaded_process_that_died_is_replaced(warm: WarmWorkers) -> None:
 def test_a_preloaded_process_that_died_with_nothing_to_do_is_replaced(warm: WarmWorkers) -> None:
     warm.start(step("one"))
     ended(warm, 1)
-    assert warm._process is not None
-    os.kill(warm._process.pid, signal.SIGKILL)
-    os.waitid(os.P_PID, warm._process.pid, os.WEXITED | os.WNOWAIT)
+    process = process_of(warm)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     warm.start(step("next", code=5))
     assert [(one.step, one.code) for one in ended(warm, 1)] == [(this("next"), 5)]
 
 
+def process_of(workers: WarmWorkers) -> subprocess.Popen[bytes]:
+    assert workers._reached is not None
+    assert workers._reached.process is not None
+    return workers._reached.process
+
+
 @pytest.mark.parametrize("importing", ["0", "60"])
-def test_closing_ends_a_preloaded_process_that_is_idle_or_still_importing(tmp_path: Path, importing: str) -> None:
+def test_closing_ends_a_preloaded_process_that_served_nobody(
+    tmp_path: Path, importing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was handed over and not begun must not begin after the launcher has gone."""
-    python = stand_in(tmp_path / "python", WARM)
-    workers = WarmWorkers(python, tmp_path, {"IMPORTING": importing}, tmp_path / "warm.log")
-    workers.start(step("one", sees=str(tmp_path / "seen.json")))
+    monkeypatch.setenv("PYTHON_IMPORTING", importing)
+    workers = WarmWorkers(stand_in(tmp_path / "python", WARM), tmp_path, {}, idle_s=60)
     if importing == "0":
-        ended(workers, 1)
-    assert workers._process is not None
-    pid = workers._process.pid
+        workers.warm_up()
+    else:
+        workers.start(step("one", sees=str(tmp_path / "seen.json")))
+    pid = process_of(workers).pid
     workers.close()
-    assert not is_running(pid)
-    assert (tmp_path / "seen.json").exists() is (importing == "0")
+    until(lambda: not is_running(pid))
+    assert not (tmp_path / "seen.json").exists()
+
+
+@pytest.fixture
+def mixed(warm: WarmWorkers, tmp_path: Path) -> tuple[MixedWorkers, list[str]]:
+    said: list[str] = []
+    fresh = FreshWorkers(stand_in(tmp_path / "fresh-python", FRESH), tmp_path / "store", {})
+    return MixedWorkers(warm, fresh, said.append), said
+
+
+def script_of(seen: Path) -> str:
+    return Path(json.loads(seen.read_text())["argv"][0]).name
+
+
+def test_a_config_with_plugins_runs_fresh_beside_forked_ones_and_that_is_said_once(
+    mixed: tuple[MixedWorkers, list[str]], tmp_path: Path
+) -> None:
+    workers, said = mixed
+    for key, config in (("plain", {}), ("one", {"plugins": ["my.Plugin"]}), ("two", {"plugins": ["my.Plugin"]})):
+        workers.start(step(key, sees=str(tmp_path / key), seconds=0.2, **config))
+    assert {one.code for one in ended(workers, 3)} == {0}
+    assert [script_of(tmp_path / key) for key in ("plain", "one", "two")] == ["warm.py", "worker.py", "worker.py"]
+    (line,) = said
+    assert "plugins (my.Plugin)" in line
+
+
+def test_what_a_process_with_cuda_awake_refuses_is_started_fresh(
+    mixed: tuple[MixedWorkers, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHON_WOKEN", "1")
+    workers, said = mixed
+    workers.start(step("one", sees=str(tmp_path / "one")))
+    assert [(exited.step, exited.code) for exited in ended(workers, 1)] == [(this("one"), 0)]
+    workers.start(step("two", sees=str(tmp_path / "two")))
+    assert {exited.code for exited in ended(workers, 1)} == {0}
+    assert {script_of(tmp_path / key) for key in ("one", "two")} == {"worker.py"}
+    assert said == ["Started fresh, not forked from a preloaded trainer: an import has woken CUDA."]
+
+
+def test_a_folder_for_sockets_that_others_can_enter_is_not_used(
+    mixed: tuple[MixedWorkers, list[str]], sockets: Path
+) -> None:
+    sockets.mkdir(mode=0o755)
+    sockets.chmod(0o755)
+    workers, said = mixed
+    workers.start(step("one", code=5))
+    assert [one.code for one in ended(workers, 1)] == [5]
+    assert "only you can enter" in said[0]

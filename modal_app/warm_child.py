@@ -1,0 +1,47 @@
+"""A child of the preloaded trainer: forked, cut off from it, and made what its command would have started."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+
+from modal_app import preload, stop
+from modal_app.warm_context import Context
+
+
+def fork(work: Callable[[], int], context: Context, cut_off: Callable[[], None]) -> int:
+    """The pid of a child that does this and ends with the code it returns. It leads a process group of its own.
+
+    `cut_off` lets go, in the child, of what is its parent's.
+    """
+    pid = os.fork()
+    if pid:
+        _lead_a_group(pid)
+        return pid
+    code = 1
+    try:
+        _lead_a_group(0)
+        stop.forget()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        cut_off()
+        context.enter()
+        preload.follow(os.environ)
+        code = work()
+        atexit._run_exitfuncs()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _lead_a_group(pid: int) -> None:
+    """Called on both sides of the fork, so that the group exists for the child and for whoever is told of it."""
+    with contextlib.suppress(PermissionError, ProcessLookupError):  # the other side was first, or the child is dead
+        os.setpgid(pid, pid)

@@ -1,0 +1,231 @@
+"""The preloaded trainer of this user and store: found, started, told to end. What it does is modal_app.warm."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import modal_app
+from modal_app.attempt import base_environment
+from modal_app.step import Device
+from modal_app.warm_address import (
+    PROTOCOL,
+    SOCKET,
+    Address,
+    NoPrivatePlace,
+    Note,
+    address,
+    fingerprint,
+    notes,
+    private_folder,
+)
+from modal_app.warm_context import import_environment, limits
+from runner import trainer_environment
+from runner.executors.workers import script
+
+VARIABLE = "AXOSWEEP_WARM_IDLE_S"
+IDLE_S = 300.0
+"""Long enough to look at a table and ask again."""
+ANSWER_WITHIN_S = 1.0
+DAY_S = 86_400.0
+JOB = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
+"""What belongs to a batch job is limited and accounted with it."""
+
+
+class WarmRefused(Exception):
+    """No preloaded trainer can be had, though fresh processes may do. Says why."""
+
+
+@dataclass(slots=True)
+class Reached:
+    """A connection to a preloaded trainer, which may still be importing."""
+
+    socket: socket.socket
+    address: Address
+    process: subprocess.Popen[bytes] | None
+    """When it was started for this."""
+
+
+def idle_limit(asked: float | None) -> float:
+    """Seconds that a preloaded trainer waits for the next command: asked, else AXOSWEEP_WARM_IDLE_S, else five minutes.
+
+    A variable that is no number counts for nothing.
+    """
+    if asked is not None:
+        return float(asked)
+    try:
+        return max(float(os.environ.get(VARIABLE, "")), 0.0)
+    except ValueError:
+        return IDLE_S
+
+
+def reach(python: Path, store: Path, idle_s: float) -> Reached:
+    """Connect to the preloaded trainer that fits, starting it where there is none. Raises WarmRefused."""
+    try:
+        here = address(private_folder(), store, _fingerprint(python))
+        with here.door(wait=True):
+            connected = _connect(here)
+            if connected is not None:
+                return Reached(connected, here, None)
+            _clear_away(here)
+            reached = _start(here, python, store, idle_s)
+            _retire_others(here, store)
+            return reached
+    except (NoPrivatePlace, OSError) as error:
+        raise WarmRefused(str(error)) from error
+
+
+def reach_running(python: Path, store: Path) -> Reached | None:
+    """Connect to the preloaded trainer that fits, if there is one."""
+    try:
+        here = address(private_folder(), store, _fingerprint(python))
+        with here.door(wait=True):
+            connected = _connect(here)
+    except (NoPrivatePlace, OSError):
+        return None
+    return None if connected is None else Reached(connected, here, None)
+
+
+def running(store: Path | None) -> list[Note]:
+    """The preloaded trainers of this user: of one store, or of all."""
+    try:
+        found = notes(private_folder(), store)
+    except NoPrivatePlace:
+        return []
+    return [note for note in found if is_alive(note)]
+
+
+def is_alive(note: Note) -> bool:
+    """One that has ended, and that its launcher has not reaped yet, is not."""
+    if not note.owner.is_alive():
+        return False
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{note.owner.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return True
+
+
+def status(note: Note) -> Mapping[str, Any] | None:
+    """What it says of itself; None while it imports, or when it is of another version."""
+    if note.protocol != PROTOCOL:
+        return None
+    with contextlib.suppress(OSError, ValueError), socket.socket(socket.AF_UNIX) as line:
+        line.settimeout(ANSWER_WITHIN_S)
+        line.connect(str(note.address.socket))
+        line.sendall(b'{"status": true}\n')
+        for text in line.makefile("rb"):
+            event: dict[str, Any] = json.loads(text)
+            if event.pop("event") == "status":
+                return event
+    return None
+
+
+def tell_to_end(note: Note) -> None:
+    """It ends at once when nobody uses it, else when the last one does not any more."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(note.owner.pid, signal.SIGTERM)
+
+
+def wait_for_end(note: Note, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while is_alive(note):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _connect(here: Address) -> socket.socket | None:
+    line = socket.socket(socket.AF_UNIX)
+    try:
+        line.connect(str(here.socket))
+    except (FileNotFoundError, ConnectionRefusedError):
+        line.close()
+        return None
+    except BaseException:
+        line.close()
+        raise
+    return line
+
+
+def _start(here: Address, python: Path, store: Path, idle_s: float) -> Reached:
+    """The socket is bound here, so that whoever comes next finds it before the process has begun."""
+    with socket.socket(socket.AF_UNIX) as listener, here.log.open("wb") as log:
+        listener.bind(str(here.socket))
+        listener.listen(128)
+        connected = _connect(here)
+        assert connected is not None
+        options = {"--store": store, "--address": here.stem, "--listen": listener.fileno(), "--idle": idle_s}
+        process = subprocess.Popen(
+            [python, script("warm.py"), *(str(word) for option in options.items() for word in option)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=_environment(),
+            cwd=os.sep,
+            start_new_session=True,
+            pass_fds=(listener.fileno(),),
+        )
+    return Reached(connected, here, process)
+
+
+def _retire_others(here: Address, store: Path) -> None:
+    """Of another trainer, code or environment: nobody will ask them any more."""
+    for note in notes(here.stem.parent, store):
+        if note.address != here and is_alive(note):
+            tell_to_end(note)
+
+
+def _clear_away(here: Address) -> None:
+    """What killed ones left behind, of any store; their last words for a day."""
+    for path in here.stem.parent.glob(f"*{SOCKET}"):
+        dead = Address(path.with_suffix(""))
+        if (line := _connect(dead)) is not None:
+            line.close()
+        else:
+            dead.remove(log=False)
+    for log in here.stem.parent.glob("*.log"):
+        if not Address(log.with_suffix("")).socket.exists() and time.time() - log.stat().st_mtime > DAY_S:
+            log.unlink(missing_ok=True)
+
+
+def _environment() -> dict[str, str]:
+    return import_environment({**os.environ, **base_environment(Device.CPU)})
+
+
+def _fingerprint(python: Path) -> str:
+    return fingerprint(
+        {
+            "protocol": PROTOCOL,
+            "python": str(python),
+            "trainer": [trainer_environment.lock_hash(), trainer_environment.built_from(), *_ages(python)],
+            "code": _code(),
+            "environment": _environment(),
+            "niceness": os.nice(0),
+            "limits": {name: hard for name, (_, hard) in limits().items()},
+            "job": [os.environ.get(name) for name in JOB],
+        }
+    )
+
+
+def _ages(python: Path) -> Iterator[int]:
+    """An environment that somebody made and changes by hand has no lock that says so."""
+    for path in (python, *sorted(python.parent.parent.glob("lib/python*/site-packages"))):
+        if path.exists():
+            yield path.stat().st_mtime_ns
+
+
+def _code() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(next(iter(modal_app.__path__))).glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

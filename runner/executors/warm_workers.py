@@ -1,0 +1,303 @@
+"""Workers forked from the preloaded trainer (modal_app.warm), as one command sees it; and fresh ones for the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modal_app.step import Device, Step, StepKind
+from modal_app.warm_context import Context
+from runner.executors.validator import FreshValidator
+from runner.executors.warm_server import Reached, WarmRefused, reach
+from runner.executors.workers import Exited, FreshWorkers, could_not_ask, signal_group
+from runner.types import StepId
+
+SHORTEST_S = 0.05
+"""Between two looks at fresh workers while forked ones are listened to."""
+FRESH = "Started fresh, not forked from a preloaded trainer: {why}."
+ON_A_GPU = "a forked process cannot use a GPU that its parent has woken"
+
+
+@dataclass(slots=True)
+class WarmWorkers:
+    """One process that has imported Axolotl forks a worker for each step. It may serve other commands as well."""
+
+    python: Path
+    store: Path
+    environment: Mapping[str, str]
+    """Beyond this process's own."""
+    idle_s: float | None = 0.0
+    """How long it waits for the next command; None leaves that as it is."""
+    _reached: Reached | None = None
+    _introduced: bool = False
+    _served: bool = False
+    _steps: dict[StepId, Step] = field(default_factory=dict)
+    _pids: dict[StepId, int] = field(default_factory=dict)
+    _unread: bytes = b""
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._steps)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it was there before it was asked for: most likely it has imported everything."""
+        return self._reached is not None and self._reached.process is None
+
+    @property
+    def log(self) -> Path | None:
+        """What the preloaded process itself says on stderr."""
+        return self._reached.address.log if self._reached else None
+
+    def warm_up(self, reached: Reached | None = None) -> None:
+        """Find or start it, or take what was found; it imports while this process does something else.
+
+        Raises WarmRefused.
+        """
+        if self._reached is None:
+            self._reached = reached or reach(self.python, self.store, self.idle_s or 0.0)
+            self._introduced, self._unread = False, b""
+
+    def start(self, step: Step) -> None:
+        self._say({"step": json.loads(step.to_json())})
+        self._steps[step.kind, step.key] = step
+
+    def validate(self, folder: Path) -> None:
+        """Answer a folder's questions (modal_app.validate), before any step is started. Raises SweepError when the
+        process ends without, WarmRefused when it cannot fork.
+        """
+        self._say({"validate": str(folder)})
+        log = self.log
+        assert log is not None
+        while (events := self._read(None)) is not None:
+            for event in events:
+                if event["event"] == "validated":
+                    if event["code"] != 0:
+                        raise could_not_ask(event["code"], log)
+                    return
+        error = could_not_ask(None, log)
+        self._all_lost()
+        raise error
+
+    def wait(self, timeout_s: float) -> list[Exited]:
+        if self._reached is None or not self._steps:
+            time.sleep(timeout_s)
+            return []
+        events = self._read(timeout_s)
+        if events is None:
+            return self._all_lost()
+        exited = []
+        for event in events:
+            if event["event"] == "started":
+                self._pids[StepKind(event["kind"]), event["key"]] = event["pid"]
+            elif event["event"] == "exited":
+                step = (StepKind(event["kind"]), event["key"])
+                self._pids.pop(step, None)
+                self._steps.pop(step, None)
+                exited.append(Exited(step, event["code"], event["pid"]))
+        return exited
+
+    def pid(self, step: StepId) -> int | None:
+        return self._pids.get(step)
+
+    def signal(self, step: StepId, number: signal.Signals) -> None:
+        if pid := self._pids.get(step):
+            signal_group(pid, number)
+        elif step in self._steps and self._reached is not None:  # its process is not known yet, if there is one
+            with contextlib.suppress(OSError):
+                self._send({"signal": int(number), "kind": step[0], "key": step[1]})
+
+    def take_back(self) -> list[Step]:
+        """The steps that were asked of a process that refused them."""
+        steps = list(self._steps.values())
+        self._steps.clear()
+        self.close()
+        return steps
+
+    def close(self) -> None:
+        """Workers go on; what has not begun will not. A process that was started for this and served nobody ends."""
+        if self._reached is None:
+            return
+        self._reached.socket.close()
+        process, self._reached = self._reached.process, None
+        if process is None:
+            return
+        if not self._served and process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.poll()
+        process.returncode = 0  # it goes on by itself
+
+    def _say(self, request: Mapping[str, object]) -> None:
+        """Begin a conversation where there is none; again where the other end died while it had nothing to do."""
+        if self._reached is not None and not self._steps and _has_hung_up(self._reached.socket):
+            self._all_lost()
+        self.warm_up()
+        with contextlib.suppress(OSError):  # it is gone: `wait` will tell
+            if not self._introduced:
+                context = Context.of_this_process({**os.environ, **self.environment})
+                self._send({"context": context.as_json()})
+                if self.idle_s is not None:
+                    self._send({"idle_s": self.idle_s})
+                self._introduced = True
+            self._send(request)
+
+    def _send(self, request: Mapping[str, object]) -> None:
+        assert self._reached is not None
+        self._reached.socket.sendall(json.dumps(request).encode() + b"\n")
+
+    def _read(self, timeout_s: float | None) -> list[dict[str, Any]] | None:
+        """What has been told; None when the preloaded process is gone. Raises WarmRefused."""
+        assert self._reached is not None
+        if not select.select([self._reached.socket], [], [], timeout_s)[0]:
+            return []
+        try:
+            block = self._reached.socket.recv(1 << 16)
+        except OSError:
+            block = b""
+        if not block:
+            return None
+        *lines, self._unread = (self._unread + block).split(b"\n")
+        events: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        for event in events:
+            if event["event"] == "refused":
+                raise WarmRefused(event["why"])
+        self._served |= any(event["event"] in ("started", "validated") for event in events)
+        return events
+
+    def _all_lost(self) -> list[Exited]:
+        assert self._reached is not None
+        log = self._reached.address.log
+        self._reached.socket.close()
+        if self._reached.process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._reached.process.wait(1)
+            self._reached.process.returncode = 0
+        self._reached = None
+        exited = [Exited(step, None, self._pids.get(step), log) for step in self._steps]
+        self._steps.clear()
+        self._pids.clear()
+        return exited
+
+
+@dataclass(slots=True)
+class MixedWorkers:
+    """Forked workers where they can be as good as fresh ones, and fresh ones otherwise, which it says once."""
+
+    warm: WarmWorkers
+    fresh: FreshWorkers
+    say: Callable[[str], None]
+    _refusal: str = ""
+    _said: set[str] = field(default_factory=set)
+
+    @property
+    def is_up(self) -> bool:
+        return self.warm.is_up
+
+    def warm_up(self) -> None:
+        with self._or_fresh():
+            self.warm.warm_up()
+
+    def start(self, step: Step) -> None:
+        why = self._refusal or why_fresh(step)
+        if not why:
+            with self._or_fresh():
+                self.warm.start(step)
+                return
+        self._say_once(self._refusal or why)
+        self.fresh.start(step)
+
+    def validate(self, folder: Path) -> None:
+        """Answer a folder's questions. Raises SweepError when the process that is asked ends without."""
+        if not self._refusal:
+            with self._or_fresh():
+                self.warm.validate(folder)
+                return
+        FreshValidator(self.fresh.python).validate(folder)
+
+    def wait(self, timeout_s: float) -> list[Exited]:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left = max(deadline - time.monotonic(), 0)
+            exited: list[Exited] = []
+            if self.warm.busy:
+                with self._or_fresh():
+                    exited += self.warm.wait(min(left, SHORTEST_S) if self.fresh.busy else left)
+                exited += self.fresh.wait(0) if self.fresh.busy else []
+            else:
+                exited += self.fresh.wait(left)
+            if exited or not self.fresh.busy or time.monotonic() >= deadline:
+                return exited
+
+    def pid(self, step: StepId) -> int | None:
+        return self.warm.pid(step) or self.fresh.pid(step)
+
+    def signal(self, step: StepId, number: signal.Signals) -> None:
+        self.warm.signal(step, number)
+        self.fresh.signal(step, number)
+
+    def close(self) -> None:
+        self.warm.close()
+        self.fresh.close()
+
+    @contextlib.contextmanager
+    def _or_fresh(self) -> Iterator[None]:
+        try:
+            yield
+        except WarmRefused as refusal:
+            self._refusal = str(refusal)
+            for step in self.warm.take_back():
+                self.fresh.start(step)
+            self._say_once(self._refusal)
+
+    def _say_once(self, why: str) -> None:
+        if why not in self._said:
+            self._said.add(why)
+            self.say(FRESH.format(why=why))
+
+
+@dataclass(slots=True)
+class RunningValidator:
+    """A preloaded trainer that is there anyway, asked about configs alone."""
+
+    python: Path
+    store: Path
+    reached: Reached
+    is_up: bool = True
+
+    def validate(self, folder: Path) -> None:
+        """Answer a folder's questions. Raises SweepError when the process that is asked ends without."""
+        workers = WarmWorkers(self.python, self.store, {}, None)
+        workers.warm_up(self.reached)
+        try:
+            workers.validate(folder)
+        except WarmRefused:
+            FreshValidator(self.python).validate(folder)
+        finally:
+            workers.close()
+
+
+def why_fresh(step: Step) -> str:
+    """Why a step cannot be forked from a process that has imported everything; empty when it can."""
+    if step.device is not Device.CPU:
+        return ON_A_GPU
+    if plugins := step.config.get("plugins"):
+        listed = plugins if isinstance(plugins, list) else [plugins]
+        return f"plugins ({', '.join(map(str, listed))}) may change libraries before they are imported"
+    return ""
+
+
+def _has_hung_up(line: socket.socket) -> bool:
+    """Whether the other end is gone; what it has said before stays to be read."""
+    poll = select.poll()
+    poll.register(line, 0)
+    return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))

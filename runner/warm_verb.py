@@ -1,0 +1,86 @@
+"""`axosweep warm`: the preloaded trainers that wait for the next command, and their end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from modal_app.warm_address import Note
+from runner import terminal
+from runner.executors import warm_server
+from runner.print_json import print_json
+
+ENDS_WITHIN_S = 10.0
+
+
+def show(store: Path | None, *, as_json: bool) -> int:
+    """The preloaded trainers of a store, or of all."""
+    rows = [_row(note) for note in warm_server.running(store)]
+    if as_json:
+        print_json({"trainers": rows})
+        return 0
+    for row in rows:
+        terminal.results().print(_line(row), markup=False, soft_wrap=True)
+    if not rows:
+        print("No trainer is preloaded.")
+    return 0
+
+
+def stop(store: Path | None, *, as_json: bool) -> int:
+    """End those that nobody uses, and the others once nobody does any more."""
+    found = warm_server.running(store)
+    for note in found:
+        warm_server.tell_to_end(note)
+    deadline = time.monotonic() + ENDS_WITHIN_S
+    rows = []
+    for note in found:
+        used = (warm_server.status(note) or {}).get("steps")
+        ended = warm_server.wait_for_end(note, 0 if used else deadline - time.monotonic())
+        rows.append({"pid": note.owner.pid, "store": note.store, "ended": ended})
+    if as_json:
+        print_json({"trainers": rows})
+        return 0
+    for row in rows:
+        how = "ended" if row["ended"] else "will end once nobody uses it"
+        terminal.results().print(f"{row['pid']}  {row['store']}: {how}.", markup=False, soft_wrap=True)
+    if not rows:
+        print("No trainer is preloaded.")
+    return 0
+
+
+def _row(note: Note) -> dict[str, Any]:
+    said = warm_server.status(note)
+    begun = {"pid": note.owner.pid, "store": note.store, "since": note.owner.at, "memory_mib": _memory(note.owner.pid)}
+    return begun | {"ready": said is not None} | dict(said or {})
+
+
+def _line(row: dict[str, Any]) -> str:
+    return f"{row['pid']}  {row['store']}: " + ", ".join(_words(row))
+
+
+def _words(row: dict[str, Any]) -> Iterator[str]:
+    if not row["ready"]:
+        yield "imports Axolotl"
+        return
+    if row["steps"]:
+        yield f"{len(row['steps'])} at work"
+    elif row["commands"]:
+        yield "a command uses it"
+    else:
+        yield f"idle, ends in {max(row['idle_s'] - row['idle_for_s'], 0):.0f} s"
+    if row["ending"]:
+        yield "ends after that"
+    yield f"{row['served']} served"
+    if row["memory_mib"] is not None:
+        yield f"{row['memory_mib']} MiB"
+
+
+def _memory(pid: int) -> int | None:
+    """Resident, MiB; None where the system does not say."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) // 1024 for line in lines if line.startswith("VmRSS:")), None)

@@ -1,0 +1,261 @@
+"""A fork of the preloaded trainer is as good as a fresh process, and the trainer outlives whatever happens to one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modal_app.layout import Store
+from modal_app.state import Phase, observe
+from modal_app.step import StepKind
+from tests.modal_app.hollow_trainer import found, make_store, make_trainer, probing
+from tests.modal_app.steps import PACKAGE, Warm, alive, wait_until
+
+LOOK = """
+import gc, json, os, resource, signal, sys, tempfile, threading, time
+import datasets.config, huggingface_hub.constants
+fds = {}
+for name in os.listdir("/proc/self/fd"):
+    try:
+        fds[name] = os.readlink(f"/proc/self/fd/{name}").replace(str(os.getpid()), "self")
+    except FileNotFoundError:
+        pass
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+handlers = {one.name: str(signal.getsignal(one)).partition(" at ")[0] for one in signal.Signals}
+where, OF_A_SHELL = os.getcwd(), ("_", "PWD", "OLDPWD", "SHLVL", "PYTHONPATH")
+seen = {
+    "environment": {k: v.replace(where, "HERE") for k, v in os.environ.items() if k not in OF_A_SHELL},
+    "folder": os.path.basename(where),
+    "umask": status["Umask"].strip(),
+    "argv": sys.argv,
+    "handlers": handlers,
+    "ignored": status["SigIgn"].strip(),
+    "blocked": status["SigBlk"].strip(),
+    "limits": {n: resource.getrlimit(getattr(resource, n)) for n in dir(resource) if n.startswith("RLIMIT_")},
+    "cores": sorted(os.sched_getaffinity(0)),
+    "nice": os.nice(0),
+    "descriptors": sorted(target.replace(os.path.dirname(where), "RUN") for target in fds.values()),
+    "threads": threading.active_count(),
+    "temporary": tempfile.gettempdir(),
+    "offline": [huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE],
+    "zone": time.tzname[0],
+    "collects": gc.isenabled(),
+    "leads": os.getpid() == os.getpgid(0),
+}
+json.dump(seen, open("found.json", "w"))
+"""
+SLEEP = "import time; open('here', 'w'); time.sleep({})"
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_trainer(tmp_path_factory.mktemp("hollow") / "trainer")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return make_store(tmp_path / "store")
+
+
+@contextlib.contextmanager
+def serving(python: Path, store: Store, **variables: str) -> Iterator[Warm]:
+    warm = Warm.start(python, store, {**os.environ, **variables})
+    try:
+        yield warm
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            warm.process.kill()
+        warm.process.wait()
+
+
+@pytest.fixture
+def warm(python: Path, store: Store) -> Iterator[Warm]:
+    with serving(python, store) as server:
+        yield server
+
+
+def fresh(python: Path, store: Store, key: str, probe: str, environment: Mapping[str, str], **more: Any) -> None:
+    command = [python, PACKAGE / "worker.py", "--store", store.root]
+    step = probing(key, probe).to_json()
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(command, input=step, text=True, env=environment, check=False, **quiet, **more)
+
+
+def began(store: Store, key: str) -> bool:
+    return any((attempt.path / "here").exists() for attempt in store.folder(StepKind.TRAIN, key).attempts())
+
+
+def test_a_fork_finds_what_a_fresh_process_of_its_command_would(
+    python: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command is another one than that which started the server, in all that can differ."""
+    with serving(python, store, GONE="yes", TZ="UTC") as server:
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        monkeypatch.chdir(elsewhere)
+        variables = {name: value for name, value in os.environ.items() if name != "TERM"}
+        variables |= {"HF_TOKEN": "hf_secret", "TMPDIR": str(elsewhere), "TZ": "America/Lima", "HF_HUB_OFFLINE": "0"}
+        umask, files = os.umask(0o077), resource.getrlimit(resource.RLIMIT_NOFILE)
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(cores)})
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files[0] - 1, files[1]))
+        try:
+            other = Warm.join(server.process, server.here, variables)
+            assert other.run(probing("forked", LOOK)) == 1
+            fresh(python, store, "fresh", LOOK, variables)
+        finally:
+            os.umask(umask)
+            os.sched_setaffinity(0, cores)
+            resource.setrlimit(resource.RLIMIT_NOFILE, files)
+    forked, started = found(store, "forked"), found(store, "fresh")
+    assert forked.pop("environment") == started.pop("environment")
+    for one in (forked, started):  # a fresh one has read its step from a pipe
+        one["descriptors"] = [
+            name for name in one["descriptors"] if not name.startswith("pipe:") and name != os.devnull
+        ]
+    assert forked == started
+
+
+def test_a_secret_is_in_the_forks_memory_only(warm: Warm, store: Store) -> None:
+    other = Warm.join(warm.process, warm.here, {**os.environ, "HF_TOKEN": "hf_very_secret"})
+    probe = "import json, os; json.dump(os.environ['HF_TOKEN'], open('found.json', 'w'))"
+    assert other.run(probing("one", probe)) == 1
+    assert found(store, "one") == "hf_very_secret"
+    environ = Path(f"/proc/{warm.process.pid}/environ").read_bytes()
+    assert b"hf_very_secret" not in environ
+    for path in (store.folder(StepKind.TRAIN, "one").path, warm.here.stem.parent):
+        kept = [file for file in path.rglob("*") if file.is_file() and file.name != "found.json"]
+        assert not any(b"hf_very_secret" in file.read_bytes() for file in kept)
+
+
+def test_each_fork_draws_random_numbers_of_its_own(warm: Warm, store: Store) -> None:
+    probe = """
+import json, random, numpy.random, torch
+drawn = [random.random(), len(numpy.random.seeds), torch.default_generator.seeds]
+json.dump(drawn, open("found.json", "w"))
+"""
+    for key in ("one", "two"):
+        assert warm.run(probing(key, probe)) == 1
+    (one, *seeded), (two, *_) = found(store, "one"), found(store, "two")
+    assert one != two
+    assert seeded == [1, 1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_fork_that_dies_harms_nobody_and_how_it_died_is_noted(warm: Warm, store: Store, number: int) -> None:
+    neighbour = probing("neighbour", SLEEP.format(60))
+    pid = warm.begin(neighbour)
+    child = "import os, subprocess; open('child','w').write(str(subprocess.Popen(['sleep', '60']).pid)); "
+    victim = probing("victim", child + f"os.kill(os.getpid(), {int(number)})")
+    assert warm.run(victim) == -number
+    attempt = store.folder(StepKind.TRAIN, "victim").attempts()[-1]
+    assert json.loads(attempt.exit.read_text())["code"] == -number
+    wait_until(lambda: not alive(int((attempt.path / "child").read_text())), "what it had started is ended, too")
+    assert alive(pid)
+    assert warm.run(probing("next", "pass")) == 1
+
+
+def test_a_fork_is_killed_before_its_parent_when_memory_runs_out(warm: Warm, store: Store) -> None:
+    probe = "import json; json.dump(int(open('/proc/self/oom_score_adj').read()), open('found.json', 'w'))"
+    assert warm.run(probing("one", probe)) == 1
+    assert found(store, "one") > int(Path(f"/proc/{warm.process.pid}/oom_score_adj").read_text())
+
+
+def test_forks_of_a_killed_server_go_on_and_keep_no_command_waiting(warm: Warm, store: Store) -> None:
+    other = Warm.join(warm.process, warm.here, os.environ)
+    step = probing("one", SLEEP.format(1.5))
+    pid = warm.begin(step)
+    wait_until(lambda: began(store, "one"), "it has begun")
+    warm.process.kill()
+    for command in (warm, other):
+        command.line.settimeout(1)
+        assert command.heard.read(1) == b"", "at once, though its fork is alive"
+    assert observe(store, StepKind.TRAIN, "one").phase is Phase.RUNNING
+    wait_until(lambda: not alive(pid), "its end")
+    assert observe(store, StepKind.TRAIN, "one").phase is Phase.FAILED
+
+
+def test_forks_of_a_command_that_has_gone_go_on_and_their_end_is_noted(warm: Warm, store: Store) -> None:
+    other = Warm.join(warm.process, warm.here, os.environ)
+    pid = other.begin(probing("one", "import os, time; time.sleep(0.3); os.kill(os.getpid(), 9)"))
+    other.leave()
+    wait_until(lambda: not alive(pid), "its end")
+    attempt = store.folder(StepKind.TRAIN, "one").attempts()[-1]
+    wait_until(attempt.exit.exists, "a note of its end")
+
+
+def test_what_a_command_asked_before_it_went_is_not_begun(python: Path, store: Store) -> None:
+    with serving(python, store) as server:
+        os.kill(server.process.pid, signal.SIGSTOP)
+        gone = Warm(server.process, server.here, server.line, server.heard)
+        gone.say(step=json.loads(probing("one", "pass").to_json()))
+        gone.leave()
+        os.kill(server.process.pid, signal.SIGCONT)
+        assert server.process.wait(timeout=10) == 0, "it was the last one"
+    assert not store.folder(StepKind.TRAIN, "one").path.exists()
+
+
+def test_a_signal_reaches_a_fork_whose_process_the_command_does_not_know_yet(warm: Warm) -> None:
+    step = probing("one", SLEEP.format(60))
+    warm.say(step=json.loads(step.to_json()))
+    warm.say(signal=int(signal.SIGKILL), kind="train", key="one")
+    assert warm.end(step) == -signal.SIGKILL
+
+
+def test_what_cannot_be_understood_is_refused_and_harms_nobody(warm: Warm, store: Store) -> None:
+    other = Warm.join(warm.process, warm.here, os.environ)
+    for nonsense in (b"{\n", b"[]\n", b'{"step": {"kind": "dance"}}\n', b'{"step": 5}\n', b'{"unknown": 1}\n'):
+        other.line.sendall(nonsense)
+        assert "understood" in other.next("refused")["why"]
+    assert warm.run(probing("one", "pass")) == 1
+
+
+def test_a_server_keeps_no_descriptor_and_no_process_of_what_it_served(warm: Warm, store: Store) -> None:
+    assert warm.run(probing("first", "pass")) == 1
+    before = len(os.listdir(f"/proc/{warm.process.pid}/fd"))
+    for number in range(10):
+        other = Warm.join(warm.process, warm.here, os.environ)
+        assert other.run(probing(f"run-{number}", "pass")) == 1
+        other.leave()
+    wait_until(lambda: len(os.listdir(f"/proc/{warm.process.pid}/fd")) == before, "its descriptors are as before")
+    children = Path(f"/proc/{warm.process.pid}/task/{warm.process.pid}/children").read_text()
+    assert children == ""
+
+
+def test_a_server_whose_imports_have_woken_cuda_refuses_to_fork(python: Path, store: Store) -> None:
+    with serving(python, store, TORCH_WOKEN="1") as server:
+        assert "CUDA" in server.next("refused")["why"]
+
+
+def test_a_server_that_is_told_to_end_sees_its_commands_through(warm: Warm, store: Store) -> None:
+    pid = warm.begin(probing("one", SLEEP.format(0.5)))
+    os.kill(warm.process.pid, signal.SIGTERM)
+    wait_until(lambda: not warm.here.socket.exists(), "nobody comes any more")
+    assert alive(pid)
+    assert warm.end(probing("one", "")) == 1
+    assert warm.run(probing("two", "pass")) == 1
+    warm.close()
+
+
+def test_a_server_ends_after_its_idle_limit_and_takes_its_files_along(warm: Warm) -> None:
+    warm.say(idle_s=0.4)
+    other = Warm.join(warm.process, warm.here, os.environ)
+    warm.leave()
+    time.sleep(0.6)
+    other.say(status=True)
+    assert other.next("status")["commands"] == 0, "it is there for this one alone"
+    other.leave()
+    began = time.monotonic()
+    assert warm.process.wait(timeout=10) == 0
+    assert time.monotonic() - began > 0.3
+    assert list(warm.here.stem.parent.glob("warm*")) == []
