@@ -26,6 +26,7 @@ from axolotl.utils.dict import DictDefault
 from modal_app.attempt import BUILD, DATASETS_CACHE, stamp, write_yaml
 from modal_app.fingerprint import multiset_digest, row_digests
 from modal_app.layout import SAMPLES, Attempt, Store
+from modal_app.manifest import listed_files
 from modal_app.plugin import prepared_hashes, require_prepared
 from modal_app.rank import Rank
 from modal_app.samples import samples
@@ -155,10 +156,11 @@ def _raw_rows(part: DictDefault, cfg: DictDefault) -> int:
 
 
 def _publish(build: Path, store: Store, data_key: str, manifest: dict[str, Any]) -> None:
-    """Move the rows to their place, then say that they are there."""
+    """Move the rows to their place, then say that they are there, and what each of their files is."""
     for path in build.iterdir():
         if not path.is_dir() and path.name != SAMPLES:
             path.unlink()  # Axolotl's lock and counter
+    manifest["files"] = listed_files(build)
     target = store.prepared_dataset(data_key)
     if target.exists():
         shutil.rmtree(target)  # moved by a worker that died before it wrote the manifest: nobody has read it

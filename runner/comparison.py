@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modal_app.layout import SUBMISSION, Store
+from modal_app.layout import Store
 from runner.compare import EVAL_LOSS, OBJECTIVE, Metric, Row
 from runner.compare_groups import Group
 from runner.costs import SweepCost, sweep_cost
 from runner.ledger import Ledger
-from runner.store import is_mirror, read_json
+from runner.store import is_mirror
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,5 +119,4 @@ def model_of(row: Row) -> tuple[str, str]:
     store = Store(Path(row.store))
     if not is_mirror(store) or not row.sweeps:
         return what, str(path)
-    names = read_json(store.sweeps / row.sweeps[0] / SUBMISSION).get("names", {})
-    return what, f"modal volume get {names.get('runs_volume', 'VOLUME')} runs/{row.key}/model"
+    return what, f"axosweep pull {row.key} DIR"

@@ -115,10 +115,10 @@ def checksums(files: Files, part: Part) -> dict[str, str]:
     A checkpoint has none, nor what was made by an earlier version.
     """
     folder = PurePosixPath(part.folder)
-    manifest = str(folder.parent / MANIFEST)
-    if folder.name != "model":
+    if folder.name != "model" and part.name != "data":
         return {}
-    listed = read_object(files, manifest).get("files", {})
+    beside = folder if part.name == "data" else folder.parent
+    listed = read_object(files, str(beside / MANIFEST)).get("files", {})
     return {f"{part.folder}/{name}": str(one["sha256"]) for name, one in listed.items()}
 
 

@@ -57,7 +57,7 @@ def test_each_command_of_the_section_does_what_it_says(axosweep: Axosweep, hub: 
             continue
         done = run(line, on_modal)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-    assert list(axosweep.folder.glob("**/adapter_model.safetensors")), "modal volume get brought no adapter"
+    assert list(axosweep.folder.glob("**/adapter_model.safetensors")), "axosweep pull brought no adapter"
     assert {call.gpu for call in server.function_calls("train")} == {"", "A100-80GB"}
     lists = {call.gpu for name in server.function_specs() if "_" in name for call in server.function_calls(name)}
     assert lists == {"A100-80GB:2", "A100-80GB:4"}

@@ -50,7 +50,11 @@ def test_a_dataset_is_prepared_counted_and_named(warm: Warm, store: Store) -> No
     assert 0 < manifest["trained_tokens"] < manifest["tokens"]
     assert manifest["tokens"] / manifest["rows"] < manifest["longest_row"] < manifest["tokens"]
     assert manifest["versions"]["axolotl"]
-    assert (store.prepared_dataset("data") / manifest["hashes"]["train"]).is_dir()
+    rows_folder = store.prepared_dataset("data") / manifest["hashes"]["train"]
+    assert rows_folder.is_dir()
+    arrow = next(rows_folder.rglob("*.arrow"))
+    listed = manifest["files"][arrow.relative_to(store.prepared_dataset("data")).as_posix()]
+    assert listed["sha256"] == hashlib.sha256(arrow.read_bytes()).hexdigest()
 
 
 def test_rows_that_are_too_long_are_counted_as_dropped(warm: Warm, store: Store) -> None:

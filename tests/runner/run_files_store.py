@@ -38,6 +38,10 @@ def make_files(store: Store, one: Run, weights: int = 300_000, steps: tuple[int,
     rows = store.prepared_dataset(one.data_key) / "0123"
     rows.mkdir(exist_ok=True)
     (rows / "data.arrow").write_bytes(content("rows", 50_000))
+    manifest = json.loads(store.manifest(one.data_key).read_text())
+    write_atomically(
+        store.manifest(one.data_key), json.dumps(manifest | {"files": listed_files(rows.parent, without=("manifest",))})
+    )
 
 
 def write_model(folder: StepFolder, key: str, weights: int) -> None:

@@ -243,6 +243,15 @@ def test_weights_that_were_damaged_in_the_store_are_not_kept(
     assert "lacks what its run has written down" in said(capsys, "pull", one.key, str(folder), store=store, code=2)
 
 
+def test_rows_that_were_damaged_in_the_store_are_not_kept(
+    store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = finished_run(store)
+    (store.prepared_dataset(one.data_key) / "0123" / "data.arrow").write_bytes(bytes(50_000))
+    assert "checksum" in said(capsys, "pull", one.key, "data", str(folder), store=store, code=2)
+    assert "0123/data.arrow" not in names(folder)
+
+
 def test_a_killed_pull_goes_on(store: Store, folder: Path) -> None:
     """With the command itself, killed by -9 in the middle of the weights."""
     one = finished_run(store, weights=60_000_000)

@@ -1,0 +1,57 @@
+"""`axosweep rm` of runs that calls on the local Modal have trained, or train just now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.axosweep import Axosweep, kill
+from tests.modal_server import ModalServer
+from tests.modal_server.fixture import SECRET, needs_mounts, noop_settings
+
+pytestmark = [pytest.mark.slow, needs_mounts]
+
+WORDS = ("-m", "lora=r8,r16", "gpu=h100", "tracking=disabled", "executor=modal", "--yes")
+
+
+@pytest.fixture
+def server() -> Iterator[ModalServer]:
+    with ModalServer(noop_settings(train_s=12.0)) as server:
+        server.set_secret("secrets-hf-wandb", SECRET)
+        yield server
+
+
+def test_a_run_at_work_is_not_removed_and_a_removed_one_is_trained_anew_by_the_same_line(
+    axosweep: Axosweep, server: ModalServer
+) -> None:
+    on_modal = Axosweep(axosweep.store, axosweep.folder, server.environment())
+    client = on_modal.start(*WORDS)
+
+    def runs() -> Path:
+        return server.volume_tree("axosweep-runs") / "runs"
+
+    server.wait_until(lambda: server.function_calls("train"), 60)
+    server.wait_until(lambda: len(list(runs().glob("*/attempt-1/container.json"))) == 2, 60)
+    kill(client.pid)
+    client.communicate()
+    one, other = sorted(path.name for path in runs().iterdir())
+    refused = on_modal.run("rm", one, "--yes")
+    assert refused.returncode == 2
+    assert "works on it" in refused.stderr
+    server.wait_until(lambda: len(list(runs().glob("*/result.json"))) == 2, 60)
+    assert on_modal.run("attach").returncode == 0
+    assert on_modal.json("rm", one, "--yes")["doomed"][0]["key"] == one
+    assert not list(runs().glob(f"{one}/attempt-*"))
+    (sweep,) = on_modal.json("status", "--refresh")["sweeps"]
+    assert sweep["counts"] == {"succeeded": 1, "removed": 1}
+    assert sweep["dollars"] is None or sweep["dollars"] > 0, "what was paid stays known"
+
+    done = on_modal.run(*WORDS)
+    assert done.returncode == 0, done.stderr
+    assert Counter(row["status"] for row in on_modal.json("compare")["runs"]) == {"succeeded": 2}
+    assert [len(list(runs().glob(f"{key}/attempt-*"))) for key in (one, other)] == [1, 1]
+    assert len(server.function_calls("train")) == 3, "one anew, the other not again"
+    assert len(server.function_calls("preprocess")) == 1
