@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -41,19 +41,26 @@ class AxolotlFields:
     models: Mapping[str, Fields]
     plugins: Mapping[str, Fields]
     """The keys that each plugin shipped with Axolotl adds at the top."""
+    everywhere: Fields = field(init=False, repr=False)
+    """The keys at the top, those of every plugin among them."""
+    _unions: dict[tuple[str, ...], Fields] = field(init=False, repr=False, default_factory=dict)
+    """What `below` has found, by the models: every run of a sweep asks again."""
 
-    @property
-    def everywhere(self) -> Fields:
-        """The keys at the top, those of every plugin among them."""
+    def __post_init__(self) -> None:
         merged = dict(self.top)
         for fields in self.plugins.values():
             merged.update(fields)
-        return merged
+        object.__setattr__(self, "everywhere", merged)
 
     def below(self, field: Field) -> Fields:
         """What may stand in a field: of a union, the keys of all its members, each as wide as all of them allow."""
+        if field.models not in self._unions:
+            self._unions[field.models] = self._union(field.models)
+        return self._unions[field.models]
+
+    def _union(self, models: Sequence[str]) -> Fields:
         merged: dict[str, Field] = {}
-        for model in field.models:
+        for model in models:
             for name, found in self.models[model].items():
                 merged[name] = _either(merged[name], found) if name in merged else found
         return merged

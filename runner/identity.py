@@ -6,7 +6,6 @@ a branch name never decides a key, and the text that Axolotl hashes is the same 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import math
@@ -110,15 +109,16 @@ def keyed_config(axolotl: Mapping[str, Any], inputs: Iterable[Input]) -> dict[st
 
 
 def placed_config(axolotl: Mapping[str, Any], inputs: Iterable[Input], place: Callable[[Input], str]) -> dict[str, Any]:
-    """The same with local inputs where `place` says. An input without an identity stays as it is named."""
-    config = {key: copy.deepcopy(value) for key, value in axolotl.items() if not is_address(key)}
+    """The same with local inputs where `place` says. An input without an identity stays as it is named.
+
+    What no input changes is shared with the config that it was.
+    """
+    config = {key: value for key, value in axolotl.items() if not is_address(key)}
     for found in inputs:
         if found.identity is None:
             continue
-        if found.kind is InputKind.HUB:
-            _write(config, *pinned(found, found.identity))
-        else:
-            _write(config, found.at, place(found))
+        at, value = pinned(found, found.identity) if found.kind is InputKind.HUB else (found.at, place(found))
+        config = _with(config, at.split("."), value)
     return config
 
 
@@ -164,12 +164,12 @@ def _data_part(config: Mapping[str, Any], data_seed: int | None) -> dict[str, An
     return part
 
 
-def _write(config: dict[str, Any], path: str, value: str) -> None:
-    *parents, last = path.split(".")
-    node: Any = config
-    for part in parents:
-        node = node[int(part)] if isinstance(node, list) else node[part]
+def _with(node: Any, path: Sequence[str], value: str) -> Any:
+    """A copy with the value at the path."""
+    if not path:
+        return value
+    name, *rest = path
     if isinstance(node, list):
-        node[int(last)] = value
-    else:
-        node[last] = value
+        index = int(name)
+        return [*node[:index], _with(node[index], rest, value), *node[index + 1 :]]
+    return {**node, name: _with(node[name] if rest else None, rest, value)}

@@ -21,7 +21,10 @@ def differing_params(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
     names = dict.fromkeys(name for config in configs for name in config)
     columns: dict[str, tuple[str, ...]] = {}
     for name in sorted(names, key=_telling_first):
-        values = tuple(json.dumps(config.get(name), sort_keys=True) for config in configs)
+        found = [config.get(name) for config in configs]
+        if all(value is found[0] for value in found):
+            continue  # most keys are the same to all, and most of those share the value itself
+        values = tuple(json.dumps(value, sort_keys=True) for value in found)
         if len(set(values)) > 1 and not any(same_partition(values, seen) for seen in columns.values()):
             columns[name] = values
     return [{name: config.get(name) for name in columns} for config in configs]

@@ -86,7 +86,8 @@ def _launch(
     if warm:
         warm.warm_up()
     hashes = ContentHashes(store.cache / "hashes.json")
-    runs = told_apart_by_gpu([_identified(experiment, hashes) for experiment in experiments])
+    trainer = _trainer(choice)  # one for all: it hashes files
+    runs = told_apart_by_gpu([_identified(experiment, hashes, trainer) for experiment in experiments])
     hashes.save()
     preflight.longest_rows = [_longest_row(store, run) for run in runs]
     plan = make_plan(runs, request.name, lambda kind, key: store.folder(kind, key).done.exists(), checkout.commit())
@@ -141,10 +142,10 @@ def _tell_plan(plan: Plan, store: Store, choice: ExecutorChoice, preflight: Pref
     refuse_above(cost, request)
 
 
-def _identified(experiment: Experiment, hashes: ContentHashes) -> Run:
+def _identified(experiment: Experiment, hashes: ContentHashes, trainer: str) -> Run:
     found = find_inputs(experiment.axolotl)
     inputs = tuple(identify(one, experiment.axolotl, hashes) for one in found)
-    return identify_run(experiment, inputs, trainer_lock=_trainer(experiment.executor))
+    return identify_run(experiment, inputs, trainer_lock=trainer)
 
 
 def _longest_row(store: Store, run: Run) -> int | None:

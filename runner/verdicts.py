@@ -24,6 +24,11 @@ class Question:
 
     config: Mapping[str, Any]
     capabilities: Mapping[str, Any]
+    text: str = field(init=False, compare=False, repr=False)
+    """The same as canonical JSON: equal questions have the same."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", json.dumps(self.as_dict(), sort_keys=True))
 
     def as_dict(self) -> dict[str, Any]:
         return {"config": dict(self.config), "capabilities": dict(self.capabilities)}
@@ -40,6 +45,7 @@ class Verdicts:
     memory: Path | None
     lock: str
     _known: dict[str, Answer] = field(default_factory=dict)
+    _judges: str = field(default_factory=lambda: _hash_of_judges(), init=False)
 
     def __post_init__(self) -> None:
         self._known = {} if self.memory is None else _load(self.memory)
@@ -59,7 +65,7 @@ class Verdicts:
         write_atomically(self.memory, json.dumps(dict(kept)))
 
     def _key(self, question: Question) -> str:
-        text = json.dumps([question.as_dict(), self.lock, _judges(), _file_of(question.config)], sort_keys=True)
+        text = json.dumps([question.text, self.lock, self._judges, _file_of(question.config)])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -71,7 +77,7 @@ def _file_of(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
 
 
-def _judges() -> str:
+def _hash_of_judges() -> str:
     here = Path(next(iter(modal_app.__path__)))
     return hashlib.sha256(b"".join((here / name).read_bytes() for name in JUDGES)).hexdigest()
 

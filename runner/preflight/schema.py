@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,12 +49,12 @@ def questions_of(experiment: Experiment) -> list[Question]:
     return [Question(config, one) for one in capabilities(experiment.gpu)]
 
 
-def unasked(experiments: Sequence[Experiment], verdicts: Verdicts) -> list[Question]:
-    """The questions whose answer is not known yet, once each."""
+def unasked(questions: Iterable[Question], verdicts: Verdicts) -> list[Question]:
+    """Those whose answer is not known yet, once each."""
     open_questions: dict[str, Question] = {}
-    for question in (one for experiment in experiments for one in questions_of(experiment)):
+    for question in questions:
         if verdicts.get(question) is None:
-            open_questions.setdefault(json.dumps(question.as_dict(), sort_keys=True), question)
+            open_questions.setdefault(question.text, question)
     return list(open_questions.values())
 
 
@@ -71,10 +71,14 @@ def ask(questions: Sequence[Question], verdicts: Verdicts, validator: Validator)
     verdicts.save()
 
 
-def schema_findings(experiment: Experiment, verdicts: Verdicts, told: Sequence[Finding] = ()) -> tuple[Finding, ...]:
-    """What is known of Axolotl's verdict on a run, without what was told already (`told`) in our own words."""
+def schema_findings(
+    experiment: Experiment, questions: Iterable[Question], verdicts: Verdicts, told: Sequence[Finding] = ()
+) -> tuple[Finding, ...]:
+    """What is known of Axolotl's verdict on a run by its questions, without what was told already (`told`) in our own
+    words.
+    """
     found: list[Finding] = []
-    for question in questions_of(experiment):
+    for question in questions:
         answer = verdicts.get(question)
         if answer is not None:
             found += _findings(experiment, answer, told)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,9 @@ from runner.memory import Estimate
 from runner.preflight import quick_findings
 from runner.preflight.findings import Finding, Told, as_json, blocking, lines, together
 from runner.preflight.memory import memory_findings, memory_json, memory_lines, memory_of
-from runner.preflight.schema import Validator, ask, schema_findings, unasked
+from runner.preflight.schema import Validator, ask, questions_of, schema_findings, unasked
 from runner.types import Experiment
-from runner.verdicts import Verdicts
+from runner.verdicts import Question, Verdicts
 
 
 @dataclass(slots=True)
@@ -30,6 +30,12 @@ class Preflight:
     finished: frozenset[int] = frozenset()
     """Numbers of the runs that need no memory any more; known with `longest_rows`."""
     _quick: list[tuple[Finding, ...]] = field(default_factory=list)
+    _questions: dict[int, tuple[Experiment, Sequence[Question]]] = field(default_factory=dict)
+    """By the experiment's id, which is its own as long as it is kept beside them."""
+    _answers: int = 0
+    """How often Axolotl was asked."""
+    _told: tuple[Any, list[Told]] | None = None
+    """The last list, and what it was made of."""
 
     def __post_init__(self) -> None:
         self._quick = [quick_findings(experiment) for experiment in self.experiments]
@@ -41,8 +47,14 @@ class Preflight:
 
     def told(self) -> list[Told]:
         """All that is known by now."""
+        known = (self._answers, tuple(self.longest_rows), self.finished)
+        if self._told is None or self._told[0] != known:
+            self._told = known, self._all()
+        return self._told[1]
+
+    def _all(self) -> list[Told]:
         found = [
-            (*quick, *schema_findings(experiment, self.verdicts, quick))
+            (*quick, *schema_findings(experiment, self._asked_of(experiment), self.verdicts, quick))
             for experiment, quick in zip(self.experiments, self._quick, strict=True)
         ]
         for number, (experiment, longest) in enumerate(zip(self.experiments, self.longest_rows, strict=False)):
@@ -52,12 +64,21 @@ class Preflight:
 
     def unasked(self, wanted: Sequence[Experiment]) -> bool:
         """Whether Axolotl has yet to be asked about any of these."""
-        return bool(unasked(wanted, self.verdicts))
+        return bool(unasked(self._asked_of_all(wanted), self.verdicts))
 
     def ask(self, validator: Validator, wanted: Sequence[Experiment]) -> None:
         """Ask Axolotl what it has not been asked yet."""
-        if questions := unasked(wanted, self.verdicts):
+        if questions := unasked(self._asked_of_all(wanted), self.verdicts):
             ask(questions, self.verdicts, validator)
+            self._answers += 1
+
+    def _asked_of(self, experiment: Experiment) -> Sequence[Question]:
+        if id(experiment) not in self._questions:
+            self._questions[id(experiment)] = experiment, questions_of(experiment)
+        return self._questions[id(experiment)][1]
+
+    def _asked_of_all(self, experiments: Sequence[Experiment]) -> Iterator[Question]:
+        return (question for experiment in experiments for question in self._asked_of(experiment))
 
     def refuse(self, console: Console, validator: Callable[[], Validator | None]) -> None:
         """Tell what is known at once, at once; then what Axolotl itself has against the runs; and raise SweepError.

@@ -44,7 +44,7 @@ def told(
     one = experiment({"seed": 1, **axolotl}, **rest)
     verdicts, quick = Verdicts(None, ""), quick_findings(one)
     Preflight([one], verdicts).ask(Judge({"problems": problems, "warnings": warnings}), [one])
-    return [finding.text for finding in schema_findings(one, verdicts, quick)]
+    return [finding.text for finding in schema_findings(one, questions_of(one), verdicts, quick)]
 
 
 def test_an_answer_is_remembered_for_the_same_config_gpu_and_lock_only(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_plugin_that_only_the_rented_image_has_is_no_error_here() -> None:
         one = experiment({"plugins": ["x.Y"]}, executor=ExecutorChoice("modal", modal={"packages": packages}))
         verdicts = Verdicts(None, "")
         Preflight([one], verdicts).ask(Judge({"problems": [problem], "warnings": []}), [one])
-        (finding,) = schema_findings(one, verdicts)
+        (finding,) = schema_findings(one, questions_of(one), verdicts)
         assert finding.severity is severity
 
 
