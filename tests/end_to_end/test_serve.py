@@ -1,0 +1,281 @@
+"""`axosweep serve` on this machine, asked by OpenAI's own client: really trained runs, a really loaded model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modal_app.layout import Store
+from runner import trainer_environment
+from tests.end_to_end.axosweep import Axosweep, kill, wait_until
+
+pytestmark = pytest.mark.slow
+
+CLIENT = Path(__file__).with_name("openai_client.py")
+PROMPTS = Path(__file__).parents[2] / "tiny" / "data" / "prompts.jsonl"
+FACTS = [json.loads(line) for line in PROMPTS.read_text().splitlines()][:24]
+TOKEN = "what-nobody-writes-down"
+
+
+@dataclass(frozen=True)
+class Serving:
+    process: subprocess.Popen[str]
+    told: dict[str, Any]
+
+    @property
+    def url(self) -> str:
+        return str(self.told["url"])
+
+    def ask(self, requests: Any, key: str = "none") -> Any:
+        done = subprocess.run(
+            [trainer_environment.find(), CLIENT, self.url, key], input=json.dumps(requests), capture_output=True,
+            text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+def start(axosweep: Axosweep, *words: str) -> Serving:
+    """Comes back when it can be asked."""
+    process = subprocess.Popen(
+        axosweep._command(("serve", *words, "--json")), cwd=axosweep.folder, env=axosweep.variables(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    told = ""
+    while not told.endswith("}\n") or told.count("{") != told.count("}"):
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        told += line
+    return Serving(process, json.loads(told))
+
+
+def servers(serving: Serving) -> list[int]:
+    """The live processes that the command has started."""
+    children = Path(f"/proc/{serving.process.pid}/task/{serving.process.pid}/children")
+    return [int(pid) for pid in children.read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def places() -> set[str]:
+    """The folders of servers."""
+    return {path.name for path in Path(tempfile.gettempdir()).glob("axosweep-serve-*")}
+
+
+def question(fact: dict[str, str], model: str, **more: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": fact["prompt"]}], "temperature": 0, **more}
+
+
+def hello(model: str, **more: Any) -> dict[str, Any]:
+    return question({"prompt": "Hello"}, model, **more)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Axosweep:
+    """A good run and a bad one."""
+    folder = tmp_path_factory.mktemp("serve")
+    (folder / "work").mkdir()
+    axosweep = Axosweep(Store(folder / "store"), folder / "work")
+    done = axosweep.run("-m", "lora=r32", "learning_rate=4e-3,3e-2", "tracking=disabled")
+    assert done.returncode == 0, done.stderr
+    return axosweep
+
+
+@pytest.fixture(scope="module")
+def runs(swept: Axosweep) -> tuple[str, str]:
+    """The good one, the bad one."""
+    good, bad = (row["key"] for row in sorted(swept.json("compare")["runs"], key=lambda row: row["final"]))
+    return good, bad
+
+
+@pytest.fixture(scope="module")
+def serving(swept: Axosweep) -> Iterator[Serving]:
+    """All of them and their base."""
+    serving = start(swept)
+    yield serving
+    serving.process.send_signal(signal.SIGINT)
+    serving.process.communicate(timeout=30)
+
+
+def test_every_model_is_listed_by_its_key_and_by_what_people_call_it(serving: Serving, runs: tuple[str, str]) -> None:
+    good, bad = runs
+    assert serving.ask("models") == ["base", good, "learning_rate=0.004", "best", bad, "learning_rate=0.03"]
+    assert [model["names"][0] for model in serving.told["models"]] == ["base", good, bad]
+
+
+def test_whole_and_streamed_answers_are_those_of_infer(
+    serving: Serving, swept: Axosweep, runs: tuple[str, str]
+) -> None:
+    good, bad = runs
+    facts = swept.folder / "facts.jsonl"
+    facts.write_text("".join(json.dumps(fact) + "\n" for fact in FACTS))
+    inferred = swept.json("infer", "--prompts", str(facts), "--greedy", "--max-tokens", "20")
+    by_run = {
+        model: [row["output"] for row in inferred if row["run"] == run]
+        for model, run in (("base", "base"), (good, good), (bad, bad))
+    }
+    whole = serving.ask([question(fact, model, max_tokens=20) for model in by_run for fact in FACTS])
+    streamed = serving.ask([question(fact, model, max_tokens=20, stream=True) for model in by_run for fact in FACTS])
+    expected = [text for texts in by_run.values() for text in texts]
+    assert [one["text"] for one in whole] == expected
+    assert [one["text"] for one in streamed] == expected, "the pieces together are the answer"
+    assert [one["finish"] for one in streamed] == [one["finish"] for one in whole]
+    assert by_run["base"] != by_run[good] != by_run[bad]
+    right = [text == fact["answer"] for text, fact in zip(by_run[good], FACTS, strict=True)]
+    assert sum(right) > 0.6 * len(right)
+
+
+def test_models_that_are_asked_at_the_same_time_answer_as_themselves(serving: Serving, runs: tuple[str, str]) -> None:
+    models = ("base", *runs)
+    apart = [serving.ask([question(fact, model, max_tokens=8) for fact in FACTS[:8]]) for model in models]
+    mixed = serving.ask([question(fact, model, max_tokens=8) for fact in FACTS[:8] for model in models])
+    assert [one["text"] for one in mixed] == [one["text"] for answers in zip(*apart, strict=True) for one in answers]
+
+
+def test_what_is_asked_of_an_answer_is_kept(serving: Serving, runs: tuple[str, str]) -> None:
+    plain, short, stopped, usage, one, again, other, narrow, likeliest = serving.ask(
+        [
+            question(FACTS[0], "best"),
+            question(FACTS[0], "best", max_tokens=1),
+            question(FACTS[0], "best", stop=[FACTS[0]["answer"][2:]], stream=True),
+            question(FACTS[0], "best", stream=True, stream_options={"include_usage": True}),
+            hello(runs[1], temperature=2, max_tokens=24, seed=1),
+            hello(runs[1], temperature=2, max_tokens=24, seed=1),
+            hello(runs[1], temperature=2, max_tokens=24, seed=2),
+            hello(runs[1], temperature=2, max_tokens=24, seed=3, top_p=1e-6),
+            hello(runs[1], max_tokens=24),
+        ]
+    )
+    assert (plain["text"], plain["finish"]) == (FACTS[0]["answer"], "stop")
+    assert short["finish"] == "length"
+    assert short["usage"]["completion_tokens"] == 1
+    assert (stopped["text"], stopped["finish"]) == (FACTS[0]["answer"][:2], "stop")
+    assert usage["usage"] == plain["usage"]
+    assert plain["usage"]["total_tokens"] == plain["usage"]["prompt_tokens"] + plain["usage"]["completion_tokens"]
+    assert one["text"] == again["text"] != other["text"]
+    assert narrow["text"] == likeliest["text"]
+
+
+def test_what_cannot_be_answered_is_refused_as_openai_does(serving: Serving) -> None:
+    unknown, long, empty, tools, two, hot = serving.ask(
+        [
+            hello("bst"),
+            hello("best", messages=[{"role": "user", "content": "a b " * 2000}], stream=True),
+            hello("best", messages=[]),
+            hello("best", tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}]),
+            hello("best", n=2),
+            hello("best", temperature=9),
+        ]
+    )
+    assert (unknown["error"], unknown["status"], unknown["code"]) == ("NotFoundError", 404, "model_not_found")
+    assert "learning_rate=0.004" in unknown["message"]
+    assert (long["error"], long["status"], long["code"]) == ("BadRequestError", 400, "context_length_exceeded")
+    assert "256 at most" in long["message"]
+    assert [one["status"] for one in (empty, tools, two, hot)] == [400] * 4
+    assert [one["param"] for one in (empty, tools, two, hot)] == ["messages", "tools", "n", "temperature"]
+
+
+def test_a_page_of_somebody_else_cannot_ask_by_a_name_that_leads_here(serving: Serving) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(urllib.request.Request(f"{serving.url}/models", headers={"Host": "elsewhere.example"}))
+
+
+def test_a_token_is_asked_for_and_written_nowhere_and_ctrl_c_leaves_nothing(
+    swept: Axosweep, runs: tuple[str, str]
+) -> None:
+    before = places()
+    guarded = Axosweep(swept.store, swept.folder, {"AXOSWEEP_SERVE_TOKEN": TOKEN})
+    serving = start(guarded, runs[0])
+    (wrong,) = serving.ask([hello("base")], key="something-else")
+    assert (wrong["error"], wrong["status"]) == ("AuthenticationError", 401)
+    assert serving.ask([hello("base", max_tokens=1)], key=TOKEN)[0]["finish"] == "length"
+    assert urllib.request.urlopen(serving.url.replace("/v1", "/health")).status == 200
+    assert TOKEN not in json.dumps(serving.told)
+    (server,) = servers(serving)
+    (place,) = places() - before
+    seen = [Path(f"/proc/{server}/{name}").read_bytes() for name in ("environ", "cmdline")]
+    files = [*Path(tempfile.gettempdir(), place).rglob("*"), *swept.store.root.rglob("*")]
+    seen += [path.read_bytes() for path in files if path.is_file()]
+    assert not any(TOKEN.encode() in content for content in seen)
+
+    serving.process.send_signal(signal.SIGINT)
+    said = serving.process.communicate(timeout=30)[1]
+    assert serving.process.returncode == 0
+    assert "Traceback" not in said
+    assert not is_alive(server)
+    assert places() == before
+
+
+def test_a_server_ends_with_the_command_that_was_killed(swept: Axosweep, runs: tuple[str, str]) -> None:
+    before = places()
+    serving = start(swept, runs[0])
+    (server,) = servers(serving)
+    kill(serving.process.pid)
+    serving.process.communicate()
+    wait_until(lambda: not is_alive(server), "the server's end", 20)
+    assert places() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("zzz",), "There is no run or sweep zzz"),
+        (("--port", "99999"), "there is no such port"),
+        (("--port", "TAKEN"), "cannot be had (Address already in use)"),
+        (("--host", "0.0.0.0"), "Set a token of at least 16 characters".lower()),
+        (("--host", "192.0.2.77", "--token", "0123456789abcdef"), "this machine has no such address"),
+        (("--host", "no.such.host.invalid"), "this machine knows no such address"),
+        (("--token", "with space"), "without spaces"),
+        (("--gpu", "l4"), "--gpu is for runs on Modal"),
+        (("--merged",), "Make it: axosweep merge"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_in_a_sentence(swept: Axosweep, words: tuple[str, ...], said: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = swept.run("serve", *(port if word == "TAKEN" else word for word in words), timeout_s=20)
+    assert done.returncode == 2, done.stdout
+    assert said in done.stderr.replace("\n", " ") or said in done.stderr.lower()
+    assert "Traceback" not in done.stderr
+    assert not places_of(swept)
+
+
+def places_of(swept: Axosweep) -> list[int]:
+    return [pid for pid in swept.processes() if "serve.py" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+def test_a_run_that_has_not_finished_cannot_be_served(swept: Axosweep) -> None:
+    process = swept.start("lora=r4", "max_steps=5000", "num_epochs=500", "tracking=disabled")
+    try:
+        wait_until(lambda: bool(unfinished(swept)), "the run's folder")
+        (key,) = unfinished(swept)
+        done = swept.run("serve", key)
+        assert done.returncode == 2
+        assert f"The run {key} has not finished" in done.stderr
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+        time.sleep(0)
+
+
+def unfinished(swept: Axosweep) -> list[str]:
+    return [key for key in swept.run_keys() if key != "base" and not (swept.store.runs / key / "result.json").exists()]
