@@ -27,7 +27,7 @@ from runner.params import label, params_of
 from runner.prices import Rates, bill
 from runner.standing import status_word
 from runner.store import read_json
-from runner.types import Plan
+from runner.types import Plan, PlannedRun
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_FRAMES = 0.5
@@ -82,6 +82,8 @@ class Progress:
     _before: dict[tuple[StepKind, str], int] = field(default_factory=dict)
     """The newest attempt of each step when this launch began."""
     _said: dict[str, str] = field(default_factory=dict)
+    _succeeded: dict[str, Line] = field(default_factory=dict)
+    """Runs whose line stays as it is: nothing of theirs is read again."""
 
     def __enter__(self) -> Self:
         runs = [planned.run for planned in self.plan.runs]
@@ -142,7 +144,7 @@ class Progress:
                 yield self._dataset_line(dataset.key, rates)
         for planned in pending:
             if planned.trains:
-                yield self._run_line(planned.run.key, rates)
+                yield self._succeeded.get(planned.run.key) or self._run_line(planned, rates)
         for one in self.plan.after:
             if not one.done:
                 yield self._after_line(one.step)
@@ -168,14 +170,15 @@ class Progress:
         dollars = bill(rented, rates).dollars if rented and rates else None
         return Line(StepKind.PREPROCESS, key, key, status_word(state), running, message=message, dollars=dollars)
 
-    def _run_line(self, key: str, rates: Rates | None) -> Line:
+    def _run_line(self, planned: PlannedRun, rates: Rates | None) -> Line:
+        key = planned.run.key
         state = self._observe(StepKind.TRAIN, key)
         folder = self.store.folder(StepKind.TRAIN, key)
         curves = read_curves(folder.metrics)
         attempts = folder.attempts()
         max_steps = read_json(attempts[-1].train_state).get("max_steps") if attempts else None
         rented = containers(folder)
-        return Line(
+        line = Line(
             kind=StepKind.TRAIN,
             key=key,
             label=self._labels[key],
@@ -187,6 +190,10 @@ class Progress:
             message=_message(state),
             dollars=run_bill(self.store, key, rented, rates).dollars if rented and rates else None,
         )
+        # On Modal it is paid for a while yet, and its files come one after the other.
+        if state.phase is Phase.SUCCEEDED and planned.run.experiment.executor.type == "local":
+            self._succeeded[key] = line
+        return line
 
     def _after_line(self, step: Step) -> Line:
         state = self._observe(step.kind, step.key)

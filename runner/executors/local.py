@@ -85,8 +85,12 @@ class LocalExecutor:
             self.workers.close()
 
     def _start_what_is_ready(self) -> None:
+        """Whether somebody else is at a step, or has done it, is asked when its turn has come: of a thousand that
+        wait, asking for each at every look would keep a core busy that could train.
+        """
+        busy = [job for job in self._jobs.values() if job.submitted and not job.ended]
         for job in self._jobs.values():
-            if job.submitted or job.ended:
+            if job.submitted or job.ended or not self._is_due(job, busy):
                 continue
             state = self._observe(job)
             if state.phase is Phase.SUCCEEDED:
@@ -97,8 +101,9 @@ class LocalExecutor:
                 self._finish(job, state)  # the other launcher's failure is this step's: nothing runs twice
             elif self._blocked(job):
                 self._finish_blocked(job)
-            elif self._ready(job) and self._room_for(job):
+            else:
                 self._submit(job)
+                busy.append(job)
 
     def _submit(self, job: _Job) -> None:
         job.submitted, job.followed = True, False
@@ -224,8 +229,11 @@ class LocalExecutor:
     def _is_done(self, job: _Job) -> bool:
         return self.store.folder(job.step.kind, job.step.key).done.exists()
 
-    def _room_for(self, job: _Job) -> bool:
-        busy = [other for other in self._jobs.values() if other.submitted and not other.ended]
+    def _is_due(self, job: _Job, busy: Sequence[_Job]) -> bool:
+        """Whether it could start now, or will never be able to."""
+        return self._room_for(job, busy) and (self._ready(job) or self._blocked(job))
+
+    def _room_for(self, job: _Job, busy: Sequence[_Job]) -> bool:
         if self.slots.parallel is not None and len(busy) >= self.slots.parallel:
             return False
         taken = sum(self._cost(other.step) for other in busy)

@@ -8,8 +8,9 @@ from modal_app.claim import claim
 from modal_app.layout import Store
 from modal_app.step import OutcomeStatus, StepKind
 from runner.progress import Progress
-from runner.types import Run
+from runner.types import ExecutorChoice, Run
 from tests.runner.builders import begin_attempt, end_attempt, finish, log_losses, plan, run
+from tests.runner.counting_store import CountingStore
 
 ONE, TWO = (run({"learning_rate": rate}) for rate in (1, 2))
 
@@ -56,6 +57,32 @@ def test_now_and_then_a_line_says_how_far_a_running_run_is(store: Store) -> None
         log_losses(store, ONE, {0: 4.0, 20: 2.5})
         shown.update()
     assert f"train      {ONE.key}: running  step 20/50  eval loss 2.500" in text_of(console).splitlines()
+
+
+def test_a_run_that_has_succeeded_keeps_its_line_and_is_not_read_again(store: Store) -> None:
+    console, counting = piped(), CountingStore(store.root)
+    with watching(counting, console, ONE, TWO, line_due=True) as shown:
+        finish(store, StepKind.TRAIN, ONE.key)
+        shown.update()
+        seen = counting.asked[ONE.key]
+        finish(store, StepKind.TRAIN, TWO.key, OutcomeStatus.FAILED)
+        for _ in range(3):
+            shown.update()
+        assert counting.asked[ONE.key] == seen
+    assert text_of(console).splitlines() == [
+        "train      learning_rate=1: succeeded",
+        "train      learning_rate=2: failed",
+    ]
+
+
+def test_a_run_on_modal_is_read_to_the_end_since_it_is_paid_for_a_while_yet(store: Store) -> None:
+    counting, there = CountingStore(store.root), run(executor=ExecutorChoice("modal"))
+    with watching(counting, piped(), there) as shown:
+        finish(store, StepKind.TRAIN, there.key)
+        shown.update()
+        seen = counting.asked[there.key]
+        shown.update()
+        assert counting.asked[there.key] > seen
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -10,6 +10,7 @@ from runner.executors.local import LocalExecutor, Slots, Watch, machine_slots
 from runner.ledger import Ledger, Record
 from runner.types import Gpu, Plan, Run
 from tests.runner.builders import finish, plan, run
+from tests.runner.counting_store import CountingStore
 from tests.runner.executors.fakes import FakeWorkers, Rival
 
 TWO_CORES = Slots(Device.CPU, 2)
@@ -103,6 +104,13 @@ def test_a_dataset_that_only_finished_runs_read_is_not_prepared_again(store: Sto
     workers = FakeWorkers(store)
     execute(plan([read, other], store), workers)
     assert names(workers.started) == [other.data_key, other.key]
+
+
+def test_a_run_is_not_looked_at_while_there_is_no_room_for_it(store: Store) -> None:
+    first, *others = runs_of(12)
+    counting = CountingStore(store.root)
+    execute(plan([first, *others], store), FakeWorkers(counting), Slots(Device.CPU, 1))
+    assert {counting.asked[one.key] for one in others} == {counting.asked[first.key]}
 
 
 def test_a_step_that_ended_between_planning_and_running_is_skipped(store: Store) -> None:
