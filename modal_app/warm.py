@@ -262,7 +262,7 @@ class Server:
                 return
             self._selector.unregister(self.listener)
             self.listener.close()
-            self.address.remove(log=True)
+            self.address = self.address.step_aside()
             self._open = False
 
     def _on_sigterm(self, *_: object) -> None:
@@ -311,6 +311,7 @@ def main() -> int:
     sys.argv = sys.argv[:1]
     server.prepare()
     server.serve()
+    server.address.remove(log=True)
     return 0
 
 

@@ -73,6 +73,15 @@ class Address:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
 
+    def step_aside(self) -> Address:
+        """Make room for another server of this name; this process's note and log go by another one."""
+        aside = Address(self.stem.with_name(f"{self.stem.name}.{os.getpid()}"))
+        self.socket.unlink(missing_ok=True)
+        for old, new in ((self.note, aside.note), (self.log, aside.log)):
+            with contextlib.suppress(FileNotFoundError):
+                old.rename(new)
+        return aside
+
     def remove(self, *, log: bool) -> None:
         for path in (self.socket, self.note, *((self.log,) if log else ())):
             path.unlink(missing_ok=True)

@@ -53,7 +53,8 @@ def stop(store: Path | None, *, as_json: bool) -> int:
 def _row(note: Note) -> dict[str, Any]:
     said = warm_server.status(note)
     begun = {"pid": note.owner.pid, "store": note.store, "since": note.owner.at, "memory_mib": _memory(note.owner.pid)}
-    return begun | {"ready": said is not None} | dict(said or {})
+    here = {"ready": said is not None, "ending": not note.address.socket.exists()}
+    return begun | here | dict(said or {})
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -62,7 +63,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def _words(row: dict[str, Any]) -> Iterator[str]:
     if not row["ready"]:
-        yield "imports Axolotl"
+        yield "ends once nobody uses it" if row["ending"] else "imports Axolotl"
         return
     if row["steps"]:
         yield f"{len(row['steps'])} at work"
@@ -70,8 +71,6 @@ def _words(row: dict[str, Any]) -> Iterator[str]:
         yield "a command uses it"
     else:
         yield f"idle, ends in {max(row['idle_s'] - row['idle_for_s'], 0):.0f} s"
-    if row["ending"]:
-        yield "ends after that"
     yield f"{row['served']} served"
     if row["memory_mib"] is not None:
         yield f"{row['memory_mib']} MiB"

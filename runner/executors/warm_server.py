@@ -193,6 +193,9 @@ def _clear_away(here: Address) -> None:
             line.close()
         else:
             dead.remove(log=False)
+    for note in notes(here.stem.parent, None):
+        if not is_alive(note):
+            note.address.remove(log=False)
     for log in here.stem.parent.glob("*.log"):
         if not Address(log.with_suffix("")).socket.exists() and time.time() - log.stat().st_mtime > DAY_S:
             log.unlink(missing_ok=True)
