@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import hypothesis
@@ -12,6 +13,11 @@ hypothesis.settings.register_profile(
     "shared-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("shared-machine")
+
+
+def pytest_configure() -> None:
+    """No preloaded trainer outlives the test that started it: each holds a gigabyte."""
+    os.environ.setdefault("AXOSWEEP_WARM_IDLE_S", "0")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
