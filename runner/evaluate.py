@@ -45,7 +45,10 @@ def evaluate(words: list[str]) -> int:
         include, options = None, {}
         for one in chosen:
             _refuse_without_rows(one)
-    steps = [*(_base_steps(chosen, options) if asked.base else ()), *(evaluate_step(one, options) for one in chosen)]
+    steps = [
+        *(base_evaluations(chosen, options) if asked.base else ()),
+        *(evaluate_step(one, options) for one in chosen),
+    ]
     if names and not all(one.done for one in steps):
         _refuse_unknown(names, asked.include_path)
     command = shlex.join(["axosweep", "eval", *words])
@@ -111,7 +114,7 @@ def evaluate_step(subject: Subject, options: Mapping[str, Any]) -> PlannedStep:
     return after_step(subject, StepKind.EVALUATE, options)
 
 
-def _base_steps(chosen: Sequence[Subject], options: Mapping[str, Any]) -> list[PlannedStep]:
+def base_evaluations(chosen: Sequence[Subject], options: Mapping[str, Any]) -> list[PlannedStep]:
     """One for each base model that the runs have and, on held-out rows, for each dataset."""
     firsts: dict[tuple[str, str], Subject] = {}
     for one in chosen:
