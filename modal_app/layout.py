@@ -27,6 +27,9 @@ ANSWERS = "answers.jsonl"
 MANIFEST = "manifest.json"
 """In the folder of a merge step: the files of the merged model, with their sizes and sha256."""
 
+DEBUG_LOG = "debug.log"
+"""Axolotl's own, in its output_dir: it goes on while the process ends."""
+
 REMOVED = "removed.json"
 """In the folder of a run that somebody has removed: when, and how much that was."""
 

@@ -17,7 +17,7 @@ from typing import Any
 from modal_app import attention, checkpoints, hub, preload, tracking
 from modal_app.attempt import stamp, write_yaml
 from modal_app.failures import StepFailed
-from modal_app.layout import Attempt, StepFolder, Store
+from modal_app.layout import DEBUG_LOG, Attempt, StepFolder, Store
 from modal_app.manifest import listed_files
 from modal_app.prepared import PREPARED, link_prepared
 from modal_app.rank import Rank
@@ -103,7 +103,7 @@ def finish(step: Step, folder: StepFolder) -> None:
     if step.base_model and adapter.exists():
         config = json.loads(adapter.read_text(encoding="utf-8"))
         write_atomically(adapter, json.dumps(config | {"base_model_name_or_path": step.base_model}, indent=2))
-    made = listed_files(folder.model, without=(checkpoints.PREFIX, checkpoints.ASIDE))
+    made = listed_files(folder.model, without=(checkpoints.PREFIX, checkpoints.ASIDE, DEBUG_LOG))
     write_atomically(folder.manifest, json.dumps({"files": made, "of": step.key}, indent=1))
 
 

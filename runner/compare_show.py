@@ -109,7 +109,7 @@ def _show(made: Comparison, asked: Sequence[Asked], metric: Metric, console: Con
     for row in made.runs:
         if row.message:
             console.print(f"[red]{row.key} {status_of(row)}[/red]: {escape(row.message)}", soft_wrap=True)
-            if row.log is not None:
+            if row.log:
                 console.print(f"  log: {escape(row.log)}", soft_wrap=True)
     for note in _notes(made, len(tables)):
         console.print(note, markup=False, soft_wrap=True)

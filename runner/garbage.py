@@ -74,11 +74,12 @@ def _of(one: Doomed, files: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in files if any(f"{entry.path}/".startswith(f"{path}/") for path in one.paths)]
 
 
-def stale_mirror(stock: Stock) -> Removal:
+def stale_mirror(stock: Stock, *, before: float | None) -> Removal:
     """Of a mirror's own files: the copies of runs and datasets that no sweep it knows has asked for."""
     needed = {one.data_key for one in stock.runs.values() if one.sweeps}
     runs = [one for one in stock.runs.values() if not one.sweeps]
     data = [(name, one) for name, one in stock.prepared.items() if name.removesuffix(WORK) not in needed]
     found = [(one.home, one.files) for one in runs] + [(f"prepared/{name}", entries) for name, entries in data]
+    old = [(path, entries) for path, entries in found if before is None or last_written(entries) < before]
     note = "a copy of what no sweep here has"
-    return Removal(tuple(Doomed(Kind.LEFTOVER, path, (path,), bytes_of(entries), note) for path, entries in found))
+    return Removal(tuple(Doomed(Kind.LEFTOVER, path, (path,), bytes_of(entries), note) for path, entries in old))

@@ -13,7 +13,7 @@ from runner.errors import SweepError
 from runner.finding import runs_in
 from runner.ledger import SweepRun
 from runner.run_files import Files, LocalFiles
-from runner.standing import status_word
+from runner.standing import standing
 from runner.store import is_mirror
 
 
@@ -22,6 +22,10 @@ def chosen_run(known: Sequence[Store], asked: str) -> tuple[Store, SweepRun]:
     store, runs, sweep = runs_in(known, asked)
     if sweep is None or len(runs) == 1:
         return store, runs[0]
+    if is_mirror(store) and not all(store.folder(StepKind.TRAIN, run.key).done.exists() for run in runs):
+        from runner.executors import modal_verbs
+
+        modal_verbs.look(store, sweep)  # a mirror is as old as the last look
     try:
         best = winner(compare_sweep(store, sweep), EVAL_LOSS)
     except SweepError as error:
@@ -38,6 +42,6 @@ def files_of(store: Store, key: str) -> Files:
     return files_of_run(store, key)
 
 
-def status_of(store: Store, key: str) -> str:
+def status_of(store: Store, run: SweepRun) -> str:
     """How a run stands, in a word; in a mirror as it was seen last."""
-    return status_word(observe(store, StepKind.TRAIN, key))
+    return standing(store, run, observe(store, StepKind.TRAIN, run.key), {}).word

@@ -41,7 +41,7 @@ def pull_verb(words: Sequence[str], store_help: str) -> int:
     store, run = chosen_run(stores(asked.store), asked.run)
     files = files_of(store, run.key)
     there = parts_of(files, run.key, run.data_key)
-    wanted = choose(files, there, what, run.key, status_of(store, run.key))
+    wanted = choose(files, there, what, run.key, status_of(store, run))
     with progress(sum(one.entry.size for one in wanted)) as watch:
         done = pull(files, wanted, folder, force=asked.force, watch=watch)
     if asked.json:
@@ -61,7 +61,7 @@ def ls_verb(words: Sequence[str], store_help: str) -> int:
     store, run = chosen_run(stores(asked.store), asked.run)
     files = files_of(store, run.key)
     parts = parts_of(files, run.key, run.data_key)
-    status = status_of(store, run.key)
+    status = status_of(store, run)
     if asked.json:
         print_json({"run": run.key, "data_key": run.data_key, "status": status, "parts": _as_json(files, parts)})
     else:

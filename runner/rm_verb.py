@@ -64,7 +64,7 @@ def gc_verb(words: Sequence[str], store_help: str) -> int:
     def decide(place: _Place) -> Removal:
         stock = take_stock(place.files)
         if is_mirror(place.store) and isinstance(place.files, LocalFiles):
-            return stale_mirror(stock)
+            return stale_mirror(stock, before=before)
         return garbage(stock, inputs_needed(place.files, stock), place.busy(stock), before=before)
 
     places = [_place(_root(asked))]
@@ -123,7 +123,7 @@ def _carry_out(places: Sequence[_Place], decide: Callable[[_Place], Removal], as
     removals = [decide(place) for place in places]
     doomed = [one for removal in removals for one in removal.doomed]
     if not asked.json:
-        _show(removals)
+        _show(removals, asking=asked.dry_run or not asked.yes)
     if doomed and not asked.dry_run and not asked.yes:
         _confirm(doomed)
         removals = [_still(removal, decide(place)) for place, removal in zip(places, removals, strict=True)]
@@ -142,7 +142,7 @@ def _carry_out(places: Sequence[_Place], decide: Callable[[_Place], Removal], as
     return 0
 
 
-def _show(removals: Sequence[Removal]) -> None:
+def _show(removals: Sequence[Removal], *, asking: bool) -> None:
     console = terminal.results()
     doomed = [one for removal in removals for one in removal.doomed]
     if doomed:
@@ -155,8 +155,10 @@ def _show(removals: Sequence[Removal]) -> None:
         console.print(table(fitted(columns, console.width)[0], "", [False] * len(doomed)), crop=False)
     for one in (one for removal in removals for one in removal.spared):
         console.print(f"Kept: {one.key}: {one.why}", markup=False, soft_wrap=True)
-    size = told_size(sum(one.bytes for one in doomed))
-    console.print(f"{size} would be freed." if doomed else "There is nothing to remove.", markup=False)
+    if not doomed:
+        console.print("There is nothing to remove.")
+    elif asking:
+        console.print(f"{told_size(sum(one.bytes for one in doomed))} would be freed.", markup=False)
 
 
 def _confirm(doomed: Sequence[Doomed], ask: Callable[[], str] = input) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from modal_app import checkpoints
-from modal_app.layout import ANSWERS, ATTEMPT_PREFIX, MANIFEST, Store
+from modal_app.layout import ANSWERS, ATTEMPT_PREFIX, DEBUG_LOG, MANIFEST, Store
 from modal_app.step import AFTER, StepKind
 
 CHUNK = 8 * 1024 * 1024
@@ -152,6 +152,8 @@ def _part(name: str) -> str:
     """The part that a file of a run's folder belongs to, by its name there."""
     first, *rest = PurePosixPath(name).parts
     match first, rest:
+        case "model", [log] if log == DEBUG_LOG:
+            return "logs"
         case "model", [inner, *more]:
             if more and re.fullmatch(rf"{checkpoints.PREFIX}\d+", inner):
                 return inner

@@ -40,7 +40,7 @@ def standing(store: Store, run: SweepRun, state: StepState, lost: Unbegun) -> St
     """`state` is the run's own; what it lacks is read from its dataset's folder and from the ledger."""
     if state.phase is Phase.ABSENT:
         if store.folder(StepKind.TRAIN, run.key).removed.exists():
-            return Standing(REMOVED_WORD, "removed by axosweep rm; the line that asked for it trains it again", "")
+            return Standing(REMOVED_WORD, "by axosweep rm; the line that asked for it trains it again", "")
         if (dataset := _failed_dataset(store, run.data_key, lost)) is not None:
             return dataset
         if run.key in lost:

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 from modal_app import checkpoints
-from modal_app.layout import StepFolder, Store
+from modal_app.layout import DEBUG_LOG, StepFolder, Store
 from modal_app.manifest import listed_files
 from modal_app.step import StepKind, write_atomically
 from runner.types import Run
@@ -48,7 +48,8 @@ def write_model(folder: StepFolder, key: str, weights: int) -> None:
     folder.model.mkdir(exist_ok=True)
     (folder.model / "adapter_config.json").write_text(json.dumps({"r": 8}))
     (folder.model / "adapter_model.safetensors").write_bytes(content(key, weights))
-    listed = listed_files(folder.model, without=(checkpoints.PREFIX, checkpoints.ASIDE))
+    (folder.model / DEBUG_LOG).write_text("what Axolotl said of itself\n")
+    listed = listed_files(folder.model, without=(checkpoints.PREFIX, checkpoints.ASIDE, DEBUG_LOG))
     write_atomically(folder.manifest, json.dumps({"files": listed, "of": key}))
 
 

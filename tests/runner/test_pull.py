@@ -95,7 +95,7 @@ def test_what_one_takes_home_is_the_adapter_with_its_config_and_metrics(
     [
         ("adapter", {"adapter_model.safetensors", "adapter_config.json"}),
         ("merged", {"model.safetensors"}),
-        ("logs", {"attempt-1/log.txt"}),
+        ("logs", {"attempt-1/log.txt", "model/debug.log"}),
         ("data", {"0123/data.arrow", "manifest.json"}),
         ("checkpoint", {f"checkpoint-20/{name}" for name in ("optimizer.pt", "trainer_state.json", "complete.json")}),
         (
@@ -118,7 +118,7 @@ def test_all_lies_in_folders_of_its_parts(store: Store, folder: Path, capsys: py
     merge(store, one, "abc")
     said(capsys, "pull", one.key, "all", str(folder), store=store)
     assert {name.split("/")[0] for name in names(folder) if "/" in name} == {
-        "adapter", "attempt-1", "checkpoint-10", "checkpoint-20", "data", "merge", "merged-abc",
+        "adapter", "attempt-1", "checkpoint-10", "checkpoint-20", "data", "merge", "merged-abc", "model",
     }  # fmt: skip
 
 
@@ -174,18 +174,20 @@ def test_what_is_here_is_not_read_again_and_a_changed_source_is(store: Store, fo
 
 
 def test_the_beginning_of_another_source_is_not_gone_on_from(store: Store, folder: Path) -> None:
-    """Killed in the middle of one run's adapter, another run's is pulled into the same folder."""
+    """Killed in the middle of one run's checkpoint, another run's is pulled into the same folder. No checksum tells."""
     first, second = finished_run(store, rate=0.1), finished_run(store, rate=0.2)
+    model = store.folder(StepKind.TRAIN, second.key).model
+    (model / "checkpoint-20" / "optimizer.pt").write_bytes(content("another", 40_000))
     local = LocalFiles(store)
-    for one, breaks_after in ((first, 100_000), (second, None)):
-        counted = Counted(local, breaks_after)
-        wanted = choose(local, parts_of(local, one.key, one.data_key), "adapter", one.key, "succeeded")
-        if breaks_after:
-            with pytest.raises(SweepError):
-                pull(counted, wanted, folder, watch=nothing)
-        else:
-            pull(counted, wanted, folder, watch=nothing)
-    assert (folder / "adapter_model.safetensors").read_bytes() == content(second.key, 300_000)
+    wanted = [
+        choose(local, parts_of(local, one.key, one.data_key), "checkpoint", one.key, "succeeded")
+        for one in (first, second)
+    ]
+    with pytest.raises(SweepError):
+        pull(Counted(local, 20_000), wanted[0], folder, watch=nothing)
+    assert list(folder.rglob(".optimizer.pt.part"))
+    pull(local, wanted[1], folder, watch=nothing)
+    assert (folder / "checkpoint-20" / "optimizer.pt").read_bytes() == content("another", 40_000)
 
 
 def test_a_beginning_that_is_damaged_is_taken_anew(store: Store, folder: Path) -> None:
@@ -317,6 +319,8 @@ class TestNoRoom:
             pull(local, wanted, small, watch=fill)
         assert "adapter_model.safetensors" not in names(small)
         assert json.loads((small / JOURNAL).read_text())["files"], "nothing of it was half-written"
+        left = {path.name for path in small.iterdir()}
+        assert left <= {JOURNAL, "others", "adapter_config.json", ".adapter_model.safetensors.part"}
         (small / "others").unlink()
         said(capsys, "pull", one.key, "adapter", str(small), store=store)
         assert (small / "adapter_model.safetensors").read_bytes() == content(one.key, 700_000)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from modal_app.layout import Store
+from modal_app.step import StepKind
 from runner import cli
 from tests.runner.fake_trainer import LAST_WORDS, asked, make_trainer
 
@@ -39,6 +41,19 @@ def test_a_launch_in_json_prints_nothing_else_on_standard_output(
     assert run["status"] == "blocked"
     assert "ended before it began" in run["message"]
     assert LAST_WORDS in Path(run["log"]).read_text()
+
+
+@pytest.mark.usefixtures("trainer")
+def test_a_removed_run_that_is_asked_for_again_counts_as_removed_no_more(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = []
+    for _ in range(2):
+        assert main("json=true") == 1
+        (run,) = json.loads(capsys.readouterr().out)["runs"]
+        words.append(run["status"])
+        Store(tmp_path / "store").folder(StepKind.TRAIN, run["key"]).removed.write_text("{}")
+    assert words == ["blocked", "blocked"]
 
 
 def test_a_trainer_that_cannot_even_start_is_told_with_its_last_words(
