@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parallel", type=int, default=os.cpu_count() or 1, help="runs at a time")
     parser.add_argument("--warm", action="store_true", help="after a sweep that left its server and its dataset")
-    parser.add_argument("--words", nargs="+", default=[*WORDS, *RECIPE], help="another sweep")
+    parser.add_argument("--words", type=str.split, default=[*WORDS, *RECIPE], help="another sweep, in one argument")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "overhead.json")
     asked = parser.parse_args()
     machine = describe(("hydra-core",))
@@ -60,12 +60,15 @@ def main() -> None:
 
 def _measured(folder: Path, words: Sequence[str], parallel: int, *, warm: bool) -> dict[str, Any]:
     store, log, clock = folder / "store", folder / "log.txt", folder / "clock.json"
-    if warm:
-        timed(axosweep("learning_rate=9e-3", *RECIPE, f"store={store}"), folder, log)
     command = [sys.executable, HERE / "stage_clock.py", clock, *words]
-    before = time.time()
-    whole = timed([*command, f"executor.parallel={parallel}", f"store={store}"], folder, log)
-    sides.stop_warm_server(folder, log, store)
+    try:
+        if warm:
+            timed(axosweep("learning_rate=9e-3", *RECIPE, f"store={store}"), folder, log)
+            sides.require_warm_server(store, log)
+        before = time.time()
+        whole = timed([*command, f"executor.parallel={parallel}", f"store={store}"], folder, log)
+    finally:
+        sides.stop_warm_server(store, log)
     launcher = json.loads(clock.read_text(encoding="utf-8"))
     stages: dict[str, float] = launcher["stages"]
     # What the clock in the process cannot see: its interpreter's start and end.

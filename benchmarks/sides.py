@@ -153,16 +153,14 @@ def versions(store: Path) -> dict[str, str]:
     return told
 
 
-def has_warm_server(folder: Path, log: Path, store: Path) -> bool:
-    """Whether this version of axosweep has a server that outlives its commands, and it runs for this store."""
-    try:
-        timed(axosweep("warm", "status"), folder, log, AXOSWEEP_STORE=str(store))
-    except CommandFailed:
-        return False
-    return True
+def require_warm_server(store: Path, log: Path) -> None:
+    """Raises CommandFailed when no preloaded trainer waits for the store's next command."""
+    command = axosweep("warm", "status", "--json", "--store", str(store))
+    done = subprocess.run(command, cwd=log.parent, env={**os.environ, **ENVIRONMENT}, capture_output=True, check=True)
+    if not json.loads(done.stdout)["trainers"]:
+        raise CommandFailed(f"No preloaded trainer waits for {store}; the command before this one said:\n{tail(log)}")
 
 
-def stop_warm_server(folder: Path, log: Path, store: Path) -> None:
-    """Nothing happens where none runs, or where this version has none."""
-    if has_warm_server(folder, log, store):
-        timed(axosweep("warm", "stop"), folder, log, AXOSWEEP_STORE=str(store))
+def stop_warm_server(store: Path, log: Path) -> None:
+    """Nothing happens where none runs."""
+    timed(axosweep("warm", "stop", "--store", str(store)), log.parent, log.with_name("stop.txt"))

@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE.parent)]
 STAGES = {
     "compose": ("runner.hydra_sweep:make_jobs", "runner.hydra_sweep:compose_jobs"),
     "preflight": ("runner.sweep:Preflight.__post_init__", "runner.sweep:Preflight.told"),
-    "schema": ("runner.sweep:Preflight.ask",),
+    "import, schema": ("runner.sweep:Preflight.ask",),
     "identify": ("runner.sweep:_identified", "runner.sweep:told_apart_by_gpu"),
     "plan": ("runner.sweep:make_plan", "runner.sweep:report.show_plan"),
     "record": ("runner.sweep:_make_folders", "runner.sweep:Ledger.open"),

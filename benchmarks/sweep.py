@@ -89,7 +89,7 @@ class Side:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=16, choices=(1, 2, 4, 8, 12, 16))
+    parser.add_argument("--runs", type=int, default=16, choices=(2, 4, 8, 12, 16))
     parser.add_argument("--tracking", choices=TRACKING, help="only this (default: both, one after the other)")
     parser.add_argument("--once", action="store_true", help="take each side once")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "sweep.json")
@@ -122,11 +122,12 @@ def _question(runs: int, tracking: str, folder: Path) -> Question:
     first = next((folder / "configs").glob("*.yml"))
     timed(axolotl("preprocess", first), folder, log)
     _train_another(folder / "base", common, log)
+    sides.stop_warm_server(folder / "base", log)
     return Question(words, configs, folder / "base", folder)
 
 
 def _train_another(store: Path, common: Sequence[str], log: Path) -> None:
-    """A run that is none of the question's, for what it leaves: its dataset, and a server where there is one."""
+    """A run that is none of the question's, for what it leaves: its dataset, and a preloaded trainer."""
     timed(axosweep("-m", "learning_rate=9e-3", *common, f"store={store}"), store.parent, log)
 
 
@@ -169,15 +170,14 @@ def _by_axolotl(question: Question, folder: Path, *launcher: str) -> Try:
 def _by_axosweep(question: Question, folder: Path, *more: str, warm: bool = False) -> Try:
     store, log = folder / "store", folder / "log.txt"
     sides.store_with_dataset(question.base, store)
-    if warm:
-        _train_another(store, question.words[3:], log)
-    else:
-        sides.stop_warm_server(folder, log, store)
     try:
+        if warm:
+            _train_another(store, question.words[3:], log)
+            sides.require_warm_server(store, log)
         seconds = timed(axosweep(*question.words, *more, f"store={store}"), folder, log)
         trained = {key: sides.trained_by_axosweep(Store(store), key) for key in question.configs}
     finally:
-        sides.stop_warm_server(folder, log, store)
+        sides.stop_warm_server(store, log)
     return Try(seconds, trained, [one.train_runtime_s for one in trained.values() if one.train_runtime_s is not None])
 
 

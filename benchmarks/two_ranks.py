@@ -98,12 +98,12 @@ def _question(folder: Path) -> Question:
     file.write_text(yaml.safe_dump({**config, "plugins": ["cpu_ranks.CpuRanks"]}), encoding="utf-8")
     timed(axolotl("preprocess", folder / "configs" / f"{key}.yml"), folder, log)
     _train_another(base, log)
-    sides.stop_warm_server(folder, log, base)
+    sides.stop_warm_server(base, log)
     return Question(key, file, base)
 
 
 def _train_another(store: Path, log: Path) -> None:
-    """A run that is not the question's, for what it leaves: its dataset, and a server where there is one."""
+    """A run that is not the question's, for what it leaves: its dataset, and a preloaded trainer."""
     timed(axosweep("learning_rate=9e-3", *COMMON, f"store={store}"), store.parent, log)
 
 
@@ -118,13 +118,14 @@ def _by_torchrun(question: Question, folder: Path) -> Try:
 def _by_axosweep(question: Question, folder: Path, *more: str, warm: bool = False) -> Try:
     store, log = folder / "store", folder / "log.txt"
     sides.store_with_dataset(question.base, store)
-    if warm:
-        _train_another(store, log)
     try:
+        if warm:
+            _train_another(store, log)
+            sides.require_warm_server(store, log)
         seconds = timed(axosweep(*ASKED, *more, f"store={store}"), folder, log)
         return Try(seconds, sides.trained_by_axosweep(Store(store), question.key))
     finally:
-        sides.stop_warm_server(folder, log, store)
+        sides.stop_warm_server(store, log)
 
 
 def _told(answers: list[Side]) -> dict[str, Any]:
