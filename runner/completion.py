@@ -15,7 +15,7 @@ from runner.project import SWEEPS
 from runner.vocabulary import AXOLOTL, BASE, Nodes, Vocabulary, read_vocabulary
 
 VERBS = tuple(
-    "plan status compare best sync wandb-view report watch data attach logs cancel infer ls pull rm gc "
+    "plan status compare best sync wandb-view report watch data attach logs cancel merge eval infer ls pull rm gc "
     "push import init doctor warm setup completion".split()
 )
 SHELLS = ("bash", "zsh", "fish")
@@ -25,6 +25,9 @@ _SHOWN = ("--over", "--sort", "--reverse", "--json", "--csv", "--md")
 _PUSHED = tuple("--merged --public --revision --message --license --force --dry-run --store --json".split())
 _ASKED = tuple(
     "--prompt --prompts --system --greedy --temperature --seed --max-tokens --merged --base --store --json".split()
+)
+_MEASURED = tuple(
+    "--best --base --tasks --include-path --limit --num-fewshot --no-chat-template --batch-size --store --json".split()
 )
 _SIGNS = "+~"
 
@@ -53,6 +56,14 @@ def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
             return [*_sweeps(words), *flags] if len(words) == 1 or word[:1] == "-" else []
         case "attach" | "logs" | "cancel":
             return [*_sweeps(words), "--store"] if len(words) == 1 or word[:1] == "-" else []
+        case "merge":
+            if words[-1] == "--lora-model-dir":
+                return _files(word)
+            return ("--lora-model-dir", "--store", "--json") if word[:1] == "-" else _named(words)
+        case "eval":
+            if words[-1] == "--include-path":
+                return _files(word)
+            return _MEASURED if word[:1] == "-" else _named(words)
         case "infer":
             if words[-1] == "--prompts":
                 return _files(word)
@@ -201,6 +212,11 @@ def _sweeps(words: Sequence[str]) -> Sequence[str]:
     from runner.ledger import sweep_ids
 
     return sweep_ids(_store(words))
+
+
+def _named(words: Sequence[str]) -> Sequence[str]:
+    """The run or sweep that a verb is about, which comes first."""
+    return _runs(words) if len(words) == 1 else ()
 
 
 def _runs(words: Sequence[str]) -> Sequence[str]:

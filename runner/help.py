@@ -61,6 +61,8 @@ Verbs
   data [KEY]           the prepared datasets, or samples of one
   attach [SWEEP]       follow a sweep on Modal, from any machine
   logs RUN [-f]        the newest attempt's log of a run
+  merge [RUN|SWEEP]    the adapter into the base model; of a sweep, the best run's
+  eval [RUN|SWEEP]     finished runs on their held-out rows, or --tasks of the lm-evaluation-harness; --base, too
   infer RUN|SWEEP      ask a run (--prompt TEXT, --prompts FILE), or a sweep's runs and their base model side by side
   push RUN OWNER/NAME  the adapter (or --merged model) to the Hugging Face hub, with a model card; --dry-run shows it
   cancel [SWEEP|RUN]   end what works on it

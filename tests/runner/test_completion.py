@@ -39,6 +39,8 @@ from runner.shipped import shipped_root
         ("axosweep completion ", set(SHELLS)),
         ("axosweep bas", {"base=", "base_model="}),
         ("axosweep import --f", {"--force"}),
+        ("axosweep eval --ta", {"--tasks"}),
+        ("axosweep merge --lo", {"--lora-model-dir"}),
     ],
 )
 def test_what_can_come_next_is_offered(line: str, offered: set[str]) -> None:
