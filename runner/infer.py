@@ -118,7 +118,7 @@ def base_hash(subject: Subject) -> str:
     kept = asked_of(subject.config, adapter=None, weights=None)
     left_out = TRAIN_ONLY - LOADING
     part = {key: value for key, value in kept.items() if key not in left_out and not key.startswith(DATA_ONLY)}
-    first = next(iter(part.pop("datasets", None) or ()), {})
+    first: Mapping[str, Any] = next(iter(part.pop("datasets", None) or ()), {})
     return short_hash({"config": part, "format": {name: first[name] for name in FORMAT if name in first}})
 
 

@@ -1,0 +1,140 @@
+"""`axosweep infer` with the real Axolotl, on runs that have really been trained: whether they have learned anything."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modal_app.layout import BASE, Store
+from runner.html_report.gather import gather
+from tests.end_to_end.axosweep import Axosweep
+from tests.modal_server import ModalServer
+from tests.modal_server.fixture import needs_mounts
+
+pytestmark = pytest.mark.slow
+
+PROMPTS = Path(__file__).resolve().parents[2] / "tiny" / "data" / "prompts.jsonl"
+ASKED = ("infer", "--greedy", "--prompts", str(PROMPTS))
+
+
+def attempts(store: Store) -> list[Path]:
+    return sorted(store.runs.glob("*/infer/*/attempt-*"))
+
+
+def by_run(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["run"], []).append(row)
+    return found
+
+
+def exact(rows: list[dict[str, Any]]) -> float:
+    """The share of right answers, counted anew from the prompts' file."""
+    right = {row["prompt"]: row["answer"] for row in map(json.loads, PROMPTS.read_text().splitlines())}
+    assert {row["prompt"] for row in rows} == set(right)
+    assert [row["exact"] for row in rows] == [row["output"] == right[row["prompt"]] for row in rows]
+    return sum(row["exact"] for row in rows) / len(rows)
+
+
+def best_of(trained: Axosweep) -> str:
+    return next(str(row["key"]) for row in trained.json("compare")["runs"] if row["is_best"])
+
+
+def test_the_best_run_has_learned_what_its_base_model_does_not_know(trained: Axosweep) -> None:
+    said = by_run(trained.json(*ASKED))
+    runs = [row["key"] for row in trained.json("compare")["runs"]]
+    assert next(iter(said)) == BASE
+    assert set(said) == {BASE, *runs}
+    assert len(said[BASE]) >= 100
+    assert exact(said[BASE]) <= 0.1
+    assert exact(said[best_of(trained)]) >= 0.6
+
+    before = attempts(trained.store)
+    assert by_run(trained.json(*ASKED)) == said
+    alone = trained.json("infer", best_of(trained), *ASKED[1:])
+    assert alone == said[best_of(trained)]
+    assert attempts(trained.store) == before  # done once
+
+
+def test_the_report_of_the_sweep_has_the_table(trained: Axosweep) -> None:
+    said = by_run(trained.json(*ASKED))
+    (sweep,) = (path.name for path in trained.store.sweeps.iterdir())
+    table = gather(trained.store, sweep)["answers"][0]
+    assert table["columns"][0]["run"] == BASE
+    assert {column["run"]: column["said"] for column in table["columns"]} == {
+        run: [row["output"] for row in rows] for run, rows in said.items()
+    }
+
+
+def test_the_merged_model_answers_as_the_adapter_does(trained: Axosweep) -> None:
+    best = best_of(trained)
+    assert trained.run("merge", best).returncode == 0
+    merged = trained.json("infer", best, "--merged", *ASKED[1:])
+    adapter = trained.json("infer", best, *ASKED[1:])
+    assert len(merged) >= 100
+    assert [row["output"] for row in merged] == [row["output"] for row in adapter]
+    assert {row["merged"] for row in merged} == {True}
+
+
+def test_one_question_is_answered_in_its_own_words_on_stdout(trained: Axosweep) -> None:
+    row = json.loads(PROMPTS.read_text().splitlines()[0])
+    done = trained.run("infer", best_of(trained), "--greedy", "--prompt", row["prompt"])
+    assert (done.returncode, done.stdout) == (0, f"{row['answer']}\n")
+    piped = subprocess.run(
+        [sys.executable, "-m", "runner", "infer", best_of(trained), "--greedy", "--prompts", "-"],
+        input=f"{row['prompt']}\n", cwd=trained.folder, env=trained.variables(), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert piped.stdout == done.stdout
+
+
+def test_a_prompt_that_only_the_tokenizer_finds_too_long_fails_in_one_line_and_leaves_no_answers(
+    trained: Axosweep, tmp_path: Path
+) -> None:
+    long = tmp_path / "long.txt"
+    long.write_text("where does Ada live?\n" + "which pet does Ben have? " * 100)
+    done = trained.run("infer", best_of(trained), "--greedy", "--prompts", str(long))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("infer ") and "Its log" in line]
+    assert "prompt 2 has" in line
+    assert "the model reads 256 at most" in line
+    failed = {path.parent for path in attempts(trained.store)} - {
+        path.parent for path in trained.store.runs.glob("*/infer/*/result.json")
+    }
+    assert [sorted(path.name for path in one.iterdir()) for one in failed] == [["attempt-1", "lock"]]
+
+
+def test_a_full_fine_tune_answers_with_its_own_weights(axosweep: Axosweep) -> None:
+    done = axosweep.run("lora=none", "learning_rate=2e-3", "max_steps=60", "tracking=disabled")
+    assert done.returncode == 0, done.stderr
+    said = by_run(axosweep.json("infer", "--greedy", "--max-tokens", "8", "--prompts", str(PROMPTS)))
+    run = next(key for key in said if key != BASE)
+    assert [row["output"] for row in said[run]] != [row["output"] for row in said[BASE]]
+    assert exact(said[run]) > exact(said[BASE])
+    refused = axosweep.run("infer", "--merged", "--prompt", "hello")
+    assert refused.returncode == 2
+    assert "full fine-tune" in refused.stderr
+
+
+@needs_mounts
+def test_on_modal_a_sweep_answers_where_it_lies(on_modal: Axosweep, server: ModalServer) -> None:
+    assert on_modal.run("lora=r32", "tracking=disabled", "executor=modal").returncode == 0
+    calls = len(server.function_calls())
+    said = by_run(on_modal.json(*ASKED))
+    run = next(key for key in said if key != BASE)
+    assert len(said[run]) >= 100
+    assert exact(said[BASE]) <= 0.1
+    assert exact(said[run]) >= 0.6
+    assert len(server.function_calls()) == calls + 2
+    assert not (on_modal.store.root / "runs").exists()
+
+    assert on_modal.run("merge").returncode == 0
+    merged = on_modal.json("infer", run, "--merged", *ASKED[1:])
+    assert [row["output"] for row in merged] == [row["output"] for row in said[run]]
+    assert not server.unknown_calls()
