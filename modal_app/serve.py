@@ -35,16 +35,16 @@ EXIT_FAILED = 1
 
 def main() -> int:
     """Works in the current directory, which is the server's own and is removed at its end."""
+    end = _End()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: end.ask())
     end_with_parent(signal.SIGTERM)
     events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     redirect(Path(LOG).absolute())
-    serving = Serving.from_json(sys.stdin.readline())
-    end = _End()
+    told = sys.stdin.readline()
     threading.Thread(target=end.wait_for_parent, daemon=True).start()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: end.ask())
     try:
-        _serve(serving, end, events)
+        _serve(Serving.from_json(told), end, events) if told else end.now()
     except Exception as error:  # the process boundary: the launcher tells it
         traceback.print_exc()
         _tell(events, event="failed", message=f"{type(error).__name__}: {error}")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+from modal_app.serve_vllm import Vllm, command
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVED = Vllm(
+    model="/cache/hub/models--owner--base/snapshots/c0ffee",
+    names=("base",),
+    tokenizer="/data/runs/a/model",
+    adapters={"a": "/data/runs/a/model", "lora_r=24": "/data/runs/a/model", "b": "/data/runs/b/model"},
+    rank=24,
+)
+
+
+def serve(tmp_path: Path, vllm: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """What a container does, with that for vLLM's command."""
+    program = tmp_path / "vllm"
+    program.write_text(f"#!/bin/sh\n{vllm}\n")
+    program.chmod(program.stat().st_mode | stat.S_IEXEC)
+    return subprocess.run(
+        [sys.executable, "-c", "from modal_app.serve_vllm import serve; serve()"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+
+def test_the_command_line_names_the_base_and_every_adapter() -> None:
+    """Taken by vLLM 0.33's own parser as it stands here."""
+    words = command(SERVED)
+    assert words[:5] == ["vllm", "serve", SERVED.model, "--served-model-name", "base"]
+    assert " ".join(words[5:15]) == (
+        "--tokenizer /data/runs/a/model --host 0.0.0.0 --port 8000 --max-model-len auto --disable-uvicorn-access-log "
+        "--enable-lora"
+    )
+    assert words[15:20] == ["--max-lora-rank", "32", "--max-loras", "2", "--lora-modules"], "vLLM knows some ranks only"
+    assert [json.loads(word) for word in words[20:]] == [
+        {"name": name, "path": path} for name, path in SERVED.adapters.items()
+    ]
+
+
+def test_a_model_of_its_own_weights_has_no_adapters_and_cards_have_their_flags() -> None:
+    alone = Vllm("/data/runs/a/model", ("a", "best"), "/data/runs/a/model", {}, gpus=4, half=True)
+    words = command(alone)
+    assert "--enable-lora" not in words
+    assert words[3:6] == ["--served-model-name", "a", "best"]
+    assert words[-4:] == ["--tensor-parallel-size", "4", "--dtype", "half"]
+
+
+def test_a_vllm_that_ends_is_told_at_once_and_not_waited_for_on_a_gpu(tmp_path: Path) -> None:
+    done = serve(tmp_path, "exit 3", AXOSWEEP_SERVE_TOKEN="t", AXOSWEEP_SERVED=SERVED.to_json())
+    assert "vLLM ended with code 3 before it listened" in done.stderr
+
+
+def test_nothing_is_served_without_a_token(tmp_path: Path) -> None:
+    done = serve(tmp_path, f"touch {tmp_path}/started", AXOSWEEP_SERVED=SERVED.to_json())
+    assert "nothing is served without a token" in done.stderr
+    assert not (tmp_path / "started").exists()
+
+
+def test_the_token_reaches_vllm_by_its_environment(tmp_path: Path) -> None:
+    served = SERVED.to_json()
+    serve(tmp_path, f'echo "$VLLM_API_KEY" > {tmp_path}/key; exit 1', AXOSWEEP_SERVE_TOKEN="t", AXOSWEEP_SERVED=served)
+    assert (tmp_path / "key").read_text() == "t\n"
