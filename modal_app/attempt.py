@@ -22,6 +22,16 @@ from modal_app.layout import Attempt, StepFolder, Store
 from modal_app.step import Device, Step, StepKind, write_atomically
 
 PLUGIN = "modal_app.plugin.AxosweepPlugin"
+TELLS_NOBODY = {
+    "AXOLOTL_DO_NOT_TRACK": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "WANDB_ERROR_REPORTING": "false",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+}
+"""Telemetry and update checks are off, unless the user's own environment says otherwise: they tell strangers what is
+trained, and where there is no network a process waits for them at its end."""
 DATASETS_CACHE = "datasets-cache"
 BUILD = "build"
 MODELS_BESIDE = ("base_model_config", "tokenizer_config", "processor_config", "lora_model_dir")
@@ -90,7 +100,8 @@ def environment(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, s
 
 def base_environment(device: Device) -> dict[str, str]:
     """What must be set before the heavy imports, the same for every step on a device."""
-    variables = {"AXOLOTL_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
+    variables = {name: os.environ.get(name, value) for name, value in TELLS_NOBODY.items()}
+    variables |= {"TOKENIZERS_PARALLELISM": "false"}
     if device is Device.CPU:
         # One thread a rank: runs side by side then take equal time, and their sums do not depend on the cores.
         variables |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}

@@ -38,6 +38,7 @@ READ_AT_IMPORT = (
     "FSSPEC_", "DO_NOT_TRACK", "DISABLE_TELEMETRY", "LOG_LEVEL", "LOGLEVEL", "PROTOCOL_BUFFERS_", "PYDANTIC_",
     "AIOHTTP_", "FROZENLIST_", "MULTIDICT_", "PROPCACHE_", "YARL_", "PSUTIL_", "OTEL_", "OPENID_", "OAUTH_SCOPES",
     "TEMPORARILY_DISABLE_PROTOBUF", "GRADIO_", "SOURCE_DATE_EPOCH", "CC", "CXX",
+    "DEEPSPEED_", "MSGPACK_", "DISABLE_LOGS_WHILE",
 )  # fmt: skip
 """How the names begin of the variables that decide what an import does. Measured by a test, save those that are read by
 C libraries."""

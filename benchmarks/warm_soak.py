@@ -1,0 +1,124 @@
+"""Whether one preloaded trainer grows slow or leaves anything behind: 200 tiny runs forked from it, one after another.
+
+    .venv/bin/python benchmarks/warm_soak.py
+
+Needs the trainer environment. Writes benchmarks/results/warm_soak.json. Told: the mean seconds of runs 2-21 and of the
+last twenty (of the clock, and of the run's own processor time, which other work on the machine does not lengthen), and
+what there is before and after of the server's descriptors and children, of files in /dev/shm and in the temporary
+folder, and the server's memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent)]
+
+from machine import describe  # noqa: E402
+
+from modal_app.layout import Store  # noqa: E402
+from modal_app.state import observe  # noqa: E402
+from modal_app.step import OutcomeStatus, Step, StepKind  # noqa: E402
+from runner import trainer_environment  # noqa: E402
+from runner.executors.warm_server import running  # noqa: E402
+from runner.executors.warm_workers import WarmWorkers  # noqa: E402
+
+IDLE_S = 600.0
+WINDOW = 20
+WORDS = ("max_steps=20", "tracking=disabled", f"executor.warm_idle_s={IDLE_S:.0f}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Fork many runs from one preloaded trainer.")
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "warm_soak.json")
+    asked = parser.parse_args()
+    if asked.runs < 2 * WINDOW + 1:
+        parser.error(f"--runs: at least {2 * WINDOW + 1}, to set the last {WINDOW} beside the first")
+    machine = describe(("hydra-core", "wandb"))
+    with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
+        result = measure(asked.runs, Path(name))
+    asked.output.write_text(json.dumps({"machine": machine, **result}, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+    return 0 if result["slower"]["cpu"] <= 1.1 and result["before"] == result["after"] else 1
+
+
+def measure(count: int, folder: Path) -> dict[str, Any]:
+    os.environ |= {"XDG_RUNTIME_DIR": str(folder), "TMPDIR": str(folder / "temporary")}
+    (folder / "temporary").mkdir()
+    store = Store(folder / "store")
+    subprocess.run([sys.executable, "-m", "runner", *WORDS, f"store={store.root}"], cwd=HERE.parent, check=True)
+    pattern = first_step(store)
+    workers = WarmWorkers(trainer_environment.find(), store.root, {"HF_HUB_OFFLINE": "1"}, IDLE_S)
+    workers.warm_up()
+    assert workers.is_up, "the first command's trainer is there"
+    server = running(store.root)[0].owner.pid
+    before, seconds, cpu, memory = left(server, folder), [], [], [resident(server)]
+    for number in range(1, count + 1):
+        step = replace(pattern, key=f"soak-{number:03}")
+        began = time.perf_counter()
+        workers.start(step)
+        while not workers.wait(60):
+            pass
+        seconds.append(time.perf_counter() - began)
+        outcome = observe(store, step.kind, step.key).outcome
+        assert outcome is not None
+        assert outcome.status is OutcomeStatus.SUCCEEDED, outcome.message
+        cpu.append(sum(outcome.facts["cpu"].values()))
+        if number % WINDOW == 0:
+            memory.append(resident(server))
+            print(f"{number} runs, the last in {seconds[-1]:.2f} s", file=sys.stderr)
+    after = left(server, folder)
+    workers.close()
+    subprocess.run([sys.executable, "-m", "runner", "warm", "stop"], cwd=HERE.parent, check=True)
+    means = {"seconds": early_and_late(seconds), "cpu_s": early_and_late(cpu)}
+    slower = {"seconds": ratio(means["seconds"]), "cpu": ratio(means["cpu_s"])}
+    return {"runs": count, **means, "slower": slower, "server_mib": memory, "before": before, "after": after}
+
+
+def first_step(store: Store) -> Step:
+    (path,) = store.runs.glob("*/attempt-1/step.json")
+    step = Step.from_json(path.read_text(encoding="utf-8"))
+    assert step.kind is StepKind.TRAIN
+    return step
+
+
+def early_and_late(values: list[float]) -> dict[str, float]:
+    """Means of runs 2 to 21, and of the last twenty."""
+    early, late = values[1 : WINDOW + 1], values[-WINDOW:]
+    return {"early": round(statistics.fmean(early), 3), "late": round(statistics.fmean(late), 3)}
+
+
+def ratio(means: dict[str, float]) -> float:
+    return round(means["late"] / means["early"], 3)
+
+
+def left(server: int, folder: Path) -> dict[str, int]:
+    children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+    return {
+        "children": len(children),
+        "descriptors": len(os.listdir(f"/proc/{server}/fd")),
+        "shared_memory": len(os.listdir("/dev/shm")),
+        "temporary": len(os.listdir(folder / "temporary")),
+    }
+
+
+def resident(pid: int) -> int:
+    """MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""A sweep over local files asks nobody: no telemetry, no update check, no look-up, and so no time-out where there is no
+network. Whoever tries is heard by a proxy of the test's own, which every library here goes through.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.end_to_end.axosweep import Axosweep
+
+pytestmark = pytest.mark.slow
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+
+
+class Proxy:
+    """Hears who wants to go where, and lets nobody through."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                line, _ = self._socket.accept()
+            except OSError:
+                return
+            with line:
+                self.heard.append(line.recv(1 << 12).partition(b"\r\n")[0].decode(errors="replace"))
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    proxy = Proxy()
+    yield proxy
+    proxy.close()
+
+
+def test_a_sweep_over_local_files_asks_nobody(axosweep: Axosweep, proxy: Proxy) -> None:
+    apart = replace(axosweep, environment=dict.fromkeys(PROXIES, proxy.address) | {"NO_PROXY": "", "no_proxy": ""})
+    done = apart.run("-m", "seed=1", "max_steps=2", "tracking=offline")
+    assert done.returncode == 0, done.stderr
+    assert proxy.heard == []
