@@ -238,12 +238,8 @@ def _at_work_alone(folder: Path) -> Iterator[None]:
         raise SweepError(f"{folder} is no folder, or lies below a file. Name another one to pull to.") from None
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, folder)
         yield
-    except BlockingIOError:
-        raise SweepError(
-            f"Another axosweep pull is at work in {folder}. Wait for it, or name another folder."
-        ) from None
     except SweepError:
         if made and not any(folder.iterdir()):
             folder.rmdir()

@@ -71,10 +71,6 @@ class Stock:
     def kept(self) -> list[StockedRun]:
         return [one for one in self.runs.values() if not one.removed]
 
-    def readers(self, data_key: str) -> list[str]:
-        """The runs that read a dataset."""
-        return [one.key for one in self.kept if one.data_key == data_key]
-
     def children(self, key: str) -> list[str]:
         """The runs that were started from a run."""
         return [one.key for one in self.kept if one.parent == key]
