@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from modal_app import tracking
+from modal_app import origin, tracking
 from modal_app.attention import kernel_of
 from modal_app.claim import this_process
 from modal_app.layout import Attempt, StepFolder, Store
@@ -120,7 +120,7 @@ def write_yaml(path: Path, config: Mapping[str, Any]) -> None:
 
 def stamp(step: Step, **addresses: Any) -> dict[str, Any]:
     """The config as Axolotl reads it: what was keyed, plus where things lie for this attempt."""
-    keyed = {key: value for key, value in step.config.items() if not key.startswith("wandb_")}
+    keyed = {key: value for key, value in step.config.items() if not (key.startswith("wandb_") or key == origin.KEY)}
     plugins = [*(keyed.get("plugins") or ()), PLUGIN]
     return keyed | tracking.axolotl_keys(step) | {"plugins": plugins} | addresses
 

@@ -80,8 +80,9 @@ def _set_aside(checkpoint: Path) -> None:
 
 
 def _is_at_its_end(checkpoint: Path) -> bool:
+    """Zero steps is what a checkpoint of another run says (from=): its end is not this run's."""
     state = _read(checkpoint / "trainer_state.json")
-    return bool(state.get("global_step", 0) >= state.get("max_steps", 1))
+    return bool(0 < state.get("max_steps", 1) <= state.get("global_step", 0))
 
 
 def _read(path: Path) -> dict[str, Any]:

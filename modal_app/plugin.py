@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from modal_app import rank, tracking
 from modal_app.attempt import DATASETS_CACHE
 from modal_app.failures import StepFailed
+from modal_app.fresh_schedule import keep_settings
 from modal_app.recorder import Recorder
 from modal_app.step import Device, FailureReason, StepKind
 
@@ -50,6 +51,8 @@ class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
     def post_trainer_create(self, cfg: DictDefault, trainer: Any) -> None:
         # On, a NaN is replaced by the average of the earlier losses before anybody sees it.
         trainer.args.logging_nan_inf_filter = False
+        if (begins := rank.current().origin_step) is not None:
+            keep_settings(trainer, begins)
 
     def add_callbacks_post_trainer(self, cfg: DictDefault, trainer: Any) -> list[TrainerCallback]:
         if rank.current().step.kind is not StepKind.TRAIN:

@@ -6,8 +6,9 @@ import os
 import time
 from dataclasses import dataclass, field
 
+from modal_app import origin
 from modal_app.layout import Attempt, StepFolder
-from modal_app.step import Step
+from modal_app.step import Step, StepKind
 
 PHASE_AFTER = {"": "import", "import": "config", "config": "prepare", "prepare": "load", "load": "train"}
 
@@ -44,6 +45,12 @@ class Rank:
     @property
     def number(self) -> int:
         return int(os.environ.get("RANK", "0"))
+
+    @property
+    def origin_step(self) -> int | None:
+        """The step at which a run goes on from another one's checkpoint; None for one that begins at its beginning."""
+        begins = origin.origin_of(self.step.config, self.attempt.path) if self.step.kind is StepKind.TRAIN else None
+        return None if begins is None else origin.step_of(begins)
 
 
 _current: Rank | None = None

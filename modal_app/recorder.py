@@ -47,8 +47,16 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._resumed_from = state.global_step
         if state.global_step:
             self._restore_unlogged(state.global_step)
-        # The step a run resumes at has been evaluated by the attempt that saved it.
-        args.eval_on_start = state.global_step == 0 and self._eval_on_start and self._has_eval_rows()
+        if 0 < state.max_steps <= state.global_step:
+            raise StepFailed(
+                FailureReason.CONFIG,
+                f"it goes on from step {state.global_step} and ends at step {state.max_steps}, so nothing is left to "
+                "train: max_steps and num_epochs count from the beginning of the run that it goes on from",
+            )
+        # The step a run resumes at has been evaluated by the attempt that saved it; where it goes on from another
+        # run's checkpoint, that is what this one begins with.
+        begins = state.global_step == (self._rank.origin_step or 0)
+        args.eval_on_start = begins and self._eval_on_start and self._has_eval_rows()
         if state.is_world_process_zero:
             self._metrics = _open_for_lines(self._rank.folder.metrics)
             self._write_state(state)

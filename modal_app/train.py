@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modal_app import attention, checkpoints, hub, preload, tracking
+from modal_app import attention, checkpoints, hub, origin, preload, tracking
 from modal_app.attempt import stamp, write_yaml
 from modal_app.failures import StepFailed
 from modal_app.layout import DEBUG_LOG, Attempt, StepFolder, Store
@@ -29,7 +29,8 @@ def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> d
     """Everything but the training itself; returns the facts known before it begins. Runs in the claim's holder."""
     manifest = link_prepared(step, store, attempt)
     folder.model.mkdir(exist_ok=True)
-    checkpoints.set_aside_unusable(folder.model)
+    if checkpoints.set_aside_unusable(folder.model) is None:
+        _begin_elsewhere(step, store, folder.model)
     addresses: dict[str, Any] = {
         "output_dir": "../model",
         "dataset_prepared_path": PREPARED,
@@ -45,6 +46,16 @@ def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> d
         "eval_fingerprint": json.loads(content).get("eval_fingerprint"),
         **_kernel(step),
     }
+
+
+def _begin_elsewhere(step: Step, store: Store, model: Path) -> None:
+    """Where a run goes on from another one's checkpoint (from=), and has none of its own yet."""
+    begins = origin.origin_of(step.config, store.root)
+    if begins is None:
+        return
+    if not checkpoints.is_complete(begins):
+        raise StepFailed(FailureReason.DATA, f"the checkpoint to go on from is not whole, or not there: {begins}")
+    origin.place(begins, model)
 
 
 def run_rank(rank: Rank) -> None:

@@ -155,7 +155,7 @@ def _refused(axolotl: Mapping[str, Any]) -> Iterator[str]:
     if axolotl.get("resume_from_checkpoint"):
         yield (
             "resume_from_checkpoint: a run goes on from its own newest checkpoint; another's would decide its result "
-            "and stand in no key. Take it out; lora_model_dir starts from an adapter."
+            "and stand in no key. Take it out; from=RUN@STEP goes on from a run's, lora_model_dir from an adapter."
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from modal_app.layout import Store
+from modal_app.origin import KEY as ORIGIN
 from modal_app.step import StepKind, write_atomically
 from runner import terminal
 from runner.compare import Metric, Row
@@ -116,7 +117,8 @@ def runnable_config(store: Store, key: str) -> dict[str, Any]:
         asked: dict[str, Any] = identity.get("axolotl", {})
         return asked
     config: dict[str, Any] = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-    for found in identity.get("inputs", ()):
+    config.pop(ORIGIN, None)  # said as from=RUN@STEP, where it ran
+    for found in (one for one in identity.get("inputs", ()) if one["at"] != ORIGIN):
         *parents, last = found["at"].split(".")
         node: Any = config
         for name in parents:
@@ -181,6 +183,7 @@ def where_it_ran(store: Store, key: str) -> list[str]:
     words = [f"gpu={gpu['type']}"] if gpu.get("type", "cpu") != "cpu" else []
     words += [f"gpu.count={gpu['count']}"] if gpu.get("count", 1) != 1 else []
     words += [f"data.seed={data['seed']}"] if data.get("seed") is not None else []
+    words += [f"from={start['run']}@{start['step']}"] if (start := identity.get("from")) else []
     return [*words, *(["executor=modal"] if is_mirror(store) else [])]
 
 

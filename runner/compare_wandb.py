@@ -170,7 +170,7 @@ def _configs(runs: Sequence[TrackedRun]) -> list[dict[str, Any]]:
     is what was swept, among what transformers puts there."""
     composed = [run.composed for run in runs if run.composed is not None]
     if len(composed) == len(runs):
-        return [flat(one.get("axolotl", {}), one.get("gpu", {}), one.get("data", {})) for one in composed]
+        return [flat(*(one.get(name, {}) for name in ("axolotl", "gpu", "data", "from"))) for one in composed]
     shared = set.intersection(*(set(run.config) for run in runs)) - OF_ONE_RUN
     return [{name: run.config[name] for name in sorted(shared)} for run in runs]
 

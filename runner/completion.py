@@ -11,11 +11,12 @@ from modal_app.layout import Store
 from runner.arguments import COMPLETION, FLAGS_OF_OURS, INFO, SHOWN_INFO, SWITCHES, VALUED
 from runner.errors import SweepError, did_you_mean
 from runner.fields import Field, Fields
+from runner.overrides import ORIGIN
 from runner.project import SWEEPS
 from runner.vocabulary import AXOLOTL, BASE, Nodes, Vocabulary, read_vocabulary
 
 VERBS = tuple(
-    "plan status compare best sync wandb-view report watch data attach logs cancel merge eval infer ls pull rm gc "
+    "plan status compare best sync wandb-view report watch data attach logs cancel merge eval infer serve ls pull rm gc "
     "push import init doctor warm setup completion".split()
 )
 SHELLS = ("bash", "zsh", "fish")
@@ -26,6 +27,7 @@ _PUSHED = tuple("--merged --public --revision --message --license --force --dry-
 _ASKED = tuple(
     "--prompt --prompts --system --greedy --temperature --seed --max-tokens --merged --base --store --json".split()
 )
+_SERVED = tuple("--merged --token --port --host --gpu --idle-minutes --runs-volume --store --json".split())
 _MEASURED = tuple(
     "--best --base --tasks --include-path --limit --num-fewshot --no-chat-template --batch-size --store --json".split()
 )
@@ -68,6 +70,8 @@ def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
             if words[-1] == "--prompts":
                 return _files(word)
             return _ASKED if word[:1] == "-" else _runs(words) if len(words) == 1 else []
+        case "serve":
+            return _SERVED if word[:1] == "-" else [*_runs(words), *(("list", "stop") if len(words) == 1 else ())]
         case "ls":
             return [*_runs(words), "--store", "--json"] if len(words) == 1 or word[:1] == "-" else []
         case "rm" | "gc":
@@ -186,6 +190,8 @@ def _values(word: str, vocabulary: Vocabulary) -> Iterable[str]:
     """Options of a group, also after a comma; the choices of an Axolotl key; files for data.path and base."""
     key, _, value = word.partition("=")
     name = key.lstrip(_SIGNS)
+    if name == ORIGIN:
+        return [f"{key}={run}" for run in _runs(())]
     if name in ("data.path", BASE):
         return [f"{key}={path}" for path in _files(value)]
     chosen, comma, _ = value.rpartition(",")

@@ -75,10 +75,18 @@ def experiment_of(node: Mapping[str, Any], overrides: Sequence[str]) -> Experime
         executor=executor,
         model=_model_facts(node, axolotl),
         prices=_prices(node, overrides),
+        start_from=_start_from(node.get("from")),
         sizes=_sizes(node),
         stages=stages_of(node.get("stages")),
     )
     return with_gpu(experiment)
+
+
+def _start_from(value: Any) -> str | None:
+    """RUN[@STEP]. Raises SweepError for a key that a file says as a number."""
+    if value is None or isinstance(value, str):
+        return value or None
+    raise SweepError(f"from is {value!r}: a run's key is text. Put it in quotes where it is written.")
 
 
 def _model_facts(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> ModelFacts | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from runner.cost_types import Length, Range, Rows, Shape
@@ -51,6 +51,18 @@ def length_of(config: Config, ranks: int, rows: Rows | None) -> Length | str:
         eval_tokens=eval_rows / ranks * micro_tokens.likely / max(shape.micro, 1),
         saves=_saves(config, steps, epochs) + 1,
         source=f"max_steps, {source}" if given > 0 else source,
+    )
+
+
+def rest_of(length: Length, begun: int) -> Length:
+    """What is left of a run that goes on from a checkpoint of that step (from=)."""
+    part = max(length.steps - begun, 1) / length.steps
+    return replace(
+        length,
+        steps=max(length.steps - begun, 1),
+        evals=math.ceil(length.evals * part),
+        saves=math.ceil(length.saves * part),
+        source=f"from step {begun}, {length.source}",
     )
 
 

@@ -15,7 +15,7 @@ from modal_app.hub import fetch_names
 from modal_app.layout import Store
 from modal_app.meter import CPU_STEP
 from modal_app.settings import train_reservation
-from runner.cost_length import data_ranks, length_of, shape_of
+from runner.cost_length import data_ranks, length_of, rest_of, shape_of
 from runner.cost_predict import BOOT_MODAL, predict
 from runner.cost_records import Known, PastData, data_paths, read_json, read_past, rows_of
 from runner.cost_types import NOTHING, Length, Prediction, Range, Rows, Shape
@@ -133,6 +133,8 @@ class _Weigher:
         length = length_of(config, data_ranks(config, gpu.count), self.rows(data_key, experiment))
         if isinstance(length, str):
             return self._rented(RunCost(key, reason=length), experiment)
+        if experiment.start:
+            length = rest_of(length, experiment.start.step)
         shape = shape_of(config, gpu.type, gpu.count, experiment.executor.type)
         self._learn(shape.base_model, experiment)
         if (shape, length) not in self._found:

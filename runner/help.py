@@ -38,6 +38,7 @@ GROUP=OPTION chooses a config file, KEY=VALUE sets one value: any key of Axolotl
 (learning_rate, datasets.0.path), or one of axosweep's own:
 {nodes}
 base=FILE.yml starts from an Axolotl config of your own, as it is; a group that is asked for still counts.
+from=RUN@STEP goes on from another run's checkpoint.
 With -m, values separated by commas are swept, each combination a run. It is a Hydra application: its
 grammar (range, choice, glob, ~KEY) works as Hydra documents it.
 
@@ -65,6 +66,7 @@ Verbs
   eval [RUN|SWEEP]     finished runs on their held-out rows, or --tasks of the lm-evaluation-harness; --base, too
   infer RUN|SWEEP      ask a run (--prompt TEXT, --prompts FILE), or a sweep's runs and their base model side by side
   push RUN OWNER/NAME  the adapter (or --merged model) to the Hugging Face hub, with a model card; --dry-run shows it
+  serve [RUN ...]      an OpenAI-compatible server of runs and their base model; on Modal: serve list, serve stop
   cancel [SWEEP|RUN]   end what works on it
   ls RUN               what there is of a run, how large it is and where
   pull RUN [WHAT] DIR  bring it into a folder: the adapter, checkpoints, logs, all; goes on where a killed one ended

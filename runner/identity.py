@@ -48,7 +48,7 @@ TRAIN_ONLY = frozenset(
     micro_batch_size gradient_accumulation_steps batch_size eval_batch_size num_epochs max_steps
     eval_steps evals_per_epoch eval_strategy save_steps saves_per_epoch save_strategy save_total_limit
     save_only_model save_first_step logging_steps early_stopping_patience load_best_model_at_end
-    metric_for_best_model greater_is_better loss_watchdog_threshold loss_watchdog_patience
+    resume_from_checkpoint metric_for_best_model greater_is_better loss_watchdog_threshold loss_watchdog_patience
     adapter lora_r lora_alpha lora_dropout lora_target_linear lora_target_modules lora_target_parameters
     lora_modules_to_save lora_mlp_kernel lora_qkv_kernel lora_o_kernel lora_embedding_kernel
     lora_fan_in_fan_out lora_on_cpu peft_use_dora peft_use_rslora peft_layers_to_transform loraplus_lr_ratio

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from runner.errors import SweepError, did_you_mean
@@ -21,6 +21,11 @@ _OVERRIDE = re.compile(r"(?P<sign>~|\+\+|\+|)(?P<key>[^=@+~\s]+)(?P<package>@[^=
 
 _NO_TEXT = re.compile(r"null|true|false|[+-]?\d+(\.\d*)?", re.I)
 """What Hydra's grammar reads as something else than text, and a group's option is text."""
+
+
+ORIGIN = "from"
+_LIKE_A_NUMBER = re.compile(r"(?<![\w@.'\"])\d+(?:e\d+)?(?![\w@.'\"])")
+"""A run's key of digits alone, or with an e among them: Hydra would make a number of it, and another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,8 @@ def _field(said: Parts, key: str, vocabulary: Vocabulary) -> str:
 
 def _node(said: Parts, vocabulary: Vocabulary) -> str:
     nodes = vocabulary.nodes
+    if said.key == ORIGIN and said.value:
+        said = replace(said, value=_LIKE_A_NUMBER.sub(lambda key: f"'{key[0]}'", said.value))
     for depth, name in enumerate(said.key.split(".")):
         before = ".".join(said.key.split(".")[:depth])
         if name not in nodes:

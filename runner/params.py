@@ -52,7 +52,9 @@ def params_of(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
 def flat_experiment(experiment: Experiment) -> dict[str, Any]:
     """An experiment's config and where it runs, one level deep with dotted names."""
     gpu, data = experiment.gpu, experiment.data
-    return flat(experiment.axolotl, {"type": gpu.type, "count": gpu.count}, {"limit": data.limit, "seed": data.seed})
+    where, rows = {"type": gpu.type, "count": gpu.count}, {"limit": data.limit, "seed": data.seed}
+    start = experiment.start
+    return flat(experiment.axolotl, where, rows, {"run": start.run, "step": start.step} if start else None)
 
 
 def label(params: Mapping[str, Any]) -> str:
@@ -75,7 +77,7 @@ def same_partition(one: Sequence[str], other: Sequence[str]) -> bool:
     return len(pairs) == len(set(one)) == len(set(other))
 
 
-_TELLING = ("learning_rate", "lora_r", "base_model", "datasets", "gpu", "seed", "data")
+_TELLING = ("from", "learning_rate", "lora_r", "base_model", "datasets", "gpu", "seed", "data")
 
 
 def _telling_first(name: str) -> tuple[int, str]:
@@ -84,11 +86,21 @@ def _telling_first(name: str) -> tuple[int, str]:
     return (_TELLING.index(root) if root in _TELLING else len(_TELLING), name)
 
 
-def flat(axolotl: Mapping[str, Any], gpu: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """A config and where it runs, one level deep: `datasets.0.path`, `gpu.count`."""
+def flat(
+    axolotl: Mapping[str, Any],
+    gpu: Mapping[str, Any],
+    data: Mapping[str, Any],
+    start: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A config and where it runs, one level deep: `datasets.0.path`, `gpu.count`.
+
+    `start`: run and step of the checkpoint that it goes on from; `from` is RUN@STEP then.
+    """
     found: dict[str, Any] = {}
     _flatten(dict(axolotl), "", found)
     _flatten({"gpu": dict(gpu), "data": dict(data)}, "", found)
+    if start:
+        found["from"] = f"{start['run']}@{start['step']}"
     return found
 
 

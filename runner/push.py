@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.push import CARD, MAIN, Pushed, Upload
+from modal_app.state import Phase
 from modal_app.step import StepKind
 from runner import terminal
 from runner.after import Subject, subjects
 from runner.errors import SweepError
 from runner.merge import merge_step, merged_model
-from runner.places import files_of, status_of
+from runner.places import files_of
 from runner.print_json import print_json
 from runner.pull import pull
 from runner.pull_choice import choose
@@ -126,7 +127,7 @@ def _fetch(subject: Subject, kind: Kind, folder: Path) -> None:
         what = f"{kind}-{own}"
         if not any(part.name == what and part.whole for part in parts):
             raise _not_merged(subject)
-    wanted = choose(files, parts, what, subject.key, status_of(subject.store, subject.key))
+    wanted = choose(files, parts, what, subject.key, Phase.SUCCEEDED)
     with progress(sum(one.entry.size for one in wanted)) as watch:
         pull(files, wanted, folder, watch=watch)
 

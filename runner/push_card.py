@@ -67,6 +67,8 @@ class CardFacts:
     asked: str
     """The command that it was trained by, with all the runs of its sweep."""
     license: str | None = None
+    start: Mapping[str, Any] | None = None
+    """Run and step of the checkpoint that it went on from."""
 
 
 CONFIG = "config.yml"
@@ -102,6 +104,8 @@ def _body(facts: CardFacts) -> Iterator[str]:
     yield _what(facts)
     yield "Trained with [Axolotl](https://github.com/axolotl-ai-cloud/axolotl)"
     yield f"as run `{facts.run}` of the sweep `{facts.sweep}`."
+    if facts.start:
+        yield f"It went on from step {facts.start['step']} of run `{facts.start['run']}`."
     yield ""
     if facts.license is None:
         yield "No license is stated here; the terms of the base model and of the data hold for what is made of them."

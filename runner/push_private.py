@@ -17,7 +17,7 @@ _WINDOWS = re.compile(r"^[A-Za-z]:\\")
 def without_places(value: Any) -> Any:
     """The same JSON value, each text that is a path from / or ~ by its last part alone.
 
-    >>> without_places({"a": "/home/me/acme/model", "b": ["owner/name", "no / path"]})
+    >>> without_places({"a": "/srv/acme/model", "b": ["owner/name", "no / path"]})
     {'a': 'model', 'b': ['owner/name', 'no / path']}
     """
     match value:
@@ -46,7 +46,7 @@ def last_part(text: str) -> str:
 def words_without_places(text: str, local: Iterable[str] = ()) -> str:
     """A command's words without secrets and paths. `local`: texts that are known to be paths, relative ones too.
 
-    >>> words_without_places("axosweep -m base=/home/me/a.yml data.path=acme/b.jsonl model=own/er", ["acme/b.jsonl"])
+    >>> words_without_places("axosweep -m base=/srv/me/a.yml data.path=acme/b.jsonl model=own/er", ["acme/b.jsonl"])
     'axosweep -m base=a.yml data.path=b.jsonl model=own/er'
     """
     for known in sorted(set(local), key=len, reverse=True):

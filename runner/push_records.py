@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from modal_app.origin import KEY as ORIGIN
 from modal_app.push import CARD, RECORD
 from modal_app.redact import redacted
 from runner.after import Subject
@@ -57,6 +58,7 @@ def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) ->
         command=" ".join(["axosweep", f"base={CONFIG}", *where_it_ran(subject.store, subject.key)]),
         asked=words_without_places(str(plan.get("command", "")), _local(subject)),
         license=license_,
+        start=subject.identity.get("from"),
     )
 
 
@@ -80,7 +82,8 @@ def base_of(subject: Subject) -> Source:
 
 def config_of(subject: Subject) -> dict[str, Any]:
     """The keyed config with local inputs by the last part of their paths, without paths and secrets."""
-    config: dict[str, Any] = json.loads(json.dumps(dict(subject.config)))
+    config: dict[str, Any] = json.loads(json.dumps({**subject.config, ORIGIN: None}))
+    del config[ORIGIN]
     for one in _inputs(subject):
         if _on_hub(one, subject):
             continue
@@ -108,6 +111,7 @@ def _record(facts: CardFacts, subject: Subject, names: list[str]) -> dict[str, A
         "gpu": identity.get("gpu"),
         "data": identity.get("data"),
         "data_key": subject.data_key,
+        "from": facts.start,
         "trainer_lock": identity.get("trainer_lock"),
         "metrics": {name: {"value": value, "step": step} for name, (value, step) in facts.metrics.items()},
         "seconds": facts.seconds,
@@ -123,7 +127,8 @@ def _told_input(one: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
 
 
 def _inputs(subject: Subject) -> list[Mapping[str, Any]]:
-    return list(subject.identity.get("inputs", ()))
+    """Of a checkpoint that it went on from, the run is told instead."""
+    return [one for one in subject.identity.get("inputs", ()) if one["at"] != ORIGIN]
 
 
 def _local(subject: Subject) -> list[str]:

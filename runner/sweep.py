@@ -24,6 +24,7 @@ from runner.identity import identify_run, told_apart_by_gpu
 from runner.inputs import find_inputs, how_to_pin, identify, staged_name
 from runner.interrupts import terminate_as_interrupt
 from runner.ledger import Ledger
+from runner.origin import input_of, keep_checkpoint, refuse_unlike, started
 from runner.plan import make_plan
 from runner.plan_verb import beyond
 from runner.preflight.schema import Validator
@@ -32,7 +33,19 @@ from runner.progress import Progress
 from runner.stage_steps import failed_stages, with_stages
 from runner.store import open_store, read_json, store_of, stores
 from runner.sweep_object import with_sweep_objects
-from runner.types import Action, ExecutorChoice, Experiment, Gpu, InputKind, Plan, PlannedRun, Request, Run, RunResult
+from runner.types import (
+    Action,
+    ExecutorChoice,
+    Experiment,
+    Gpu,
+    InputKind,
+    Plan,
+    PlannedRun,
+    Request,
+    Run,
+    RunResult,
+    Start,
+)
 from runner.wiring import (
     executor_for,
     not_here,
@@ -62,6 +75,7 @@ def launch(experiments: Sequence[Experiment], request: Request) -> list[RunResul
     Raises SweepError before anything starts; a run that fails is a result, not an error.
     """
     choice = one_executor(experiments)
+    experiments = started(experiments, stores(request.store))
     store = store_of(choice.type, request.store)
     preflight = Preflight(experiments, verdicts_of(open_store(request.store)), force=request.force)
     if request.action is Action.PLAN:
@@ -89,6 +103,8 @@ def _launch(
     trainer = _trainer(choice)  # one for all: it hashes files
     runs = told_apart_by_gpu([_identified(experiment, hashes, trainer) for experiment in experiments])
     hashes.save()
+    for run in runs:
+        refuse_unlike(run)
     preflight.longest_rows = [_longest_row(store, run) for run in runs]
     plan = make_plan(runs, request.name, lambda kind, key: store.folder(kind, key).done.exists(), checkout.commit())
     plan = with_stages(plan, store)
@@ -144,7 +160,8 @@ def _tell_plan(plan: Plan, store: Store, choice: ExecutorChoice, preflight: Pref
 
 def _identified(experiment: Experiment, hashes: ContentHashes, trainer: str) -> Run:
     found = find_inputs(experiment.axolotl)
-    inputs = tuple(identify(one, experiment.axolotl, hashes) for one in found)
+    inputs = [identify(one, experiment.axolotl, hashes) for one in found]
+    inputs += [input_of(experiment.start)] if experiment.start else []
     return identify_run(experiment, inputs, trainer_lock=trainer)
 
 
@@ -246,7 +263,8 @@ def _prepare_folder(store: Store, planned: PlannedRun) -> None:
     for found in run.inputs:
         if found.kind is not InputKind.HUB:
             assert found.identity is not None
-            keep(Path(found.text), found.identity, store.root / staged_name(found))
+            put = keep_checkpoint if found.kind is InputKind.CHECKPOINT else keep
+            put(Path(found.text), found.identity, store.root / staged_name(found))
     folder = store.folder(StepKind.TRAIN, run.key)
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.removed.unlink(missing_ok=True)  # somebody wants it again
@@ -265,7 +283,12 @@ def _identity(run: Run) -> dict[str, object]:
         "data": {"limit": experiment.data.limit, "seed": experiment.data.seed},
         "inputs": [{"at": one.at, "text": one.text, "identity": one.identity} for one in run.inputs],
         "trainer_lock": _trainer(experiment.executor),
+        **({"from": _start(experiment.start)} if experiment.start else {}),
     }
+
+
+def _start(start: Start) -> dict[str, object]:
+    return {"run": start.run, "step": start.step, "identity": start.identity}
 
 
 def _fallback(gpu: Gpu) -> dict[str, object]:

@@ -120,6 +120,20 @@ class PriceTable:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """Another run's checkpoint that a run goes on from."""
+
+    run: str
+    step: int
+    folder: str
+    """Where its files lie on this machine."""
+    identity: str
+    """Hex sha256 of its content."""
+    store: str
+    """The root of the store that the other run is recorded in."""
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """One composed point of a sweep: what it is (axolotl), and where and how it runs (the rest)."""
 
@@ -140,6 +154,10 @@ class Experiment:
     """Of datasets, by their paths, as their files in conf declare them."""
     stages: tuple[str, ...] = ("preprocess", "train")
     """What is done with it, in this order. In no key."""
+    start_from: str | None = None
+    """RUN[@STEP], as it was asked for."""
+    start: Start | None = None
+    """The same, once it is found."""
 
 
 class Action(StrEnum):
@@ -179,6 +197,8 @@ class InputKind(StrEnum):
     FILE = "file"
     FOLDER = "folder"
     HUB = "hub"
+    CHECKPOINT = "checkpoint"
+    """Another run's, kept in the store as a folder of copies."""
 
 
 @dataclass(frozen=True, slots=True)

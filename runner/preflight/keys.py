@@ -65,7 +65,8 @@ def _owned(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
             axolotl["resume_from_checkpoint"],
             "a run goes on from its own newest checkpoint by itself; another's would decide its result and stand in no "
             "key",
-            "Take it out (~resume_from_checkpoint); lora_model_dir starts from an adapter.",
+            "Take it out (~resume_from_checkpoint); from=RUN@STEP goes on from a run's, lora_model_dir=DIR from an "
+            "adapter.",
         )
     for key in secrets(axolotl):
         if not is_address(key):

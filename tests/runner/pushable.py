@@ -17,7 +17,7 @@ from tests.runner import builders
 from tests.runner.report_store import RATES
 
 TOKEN = "hf_" + "t" * 32
-PLACE = "/home/ada/customers/acme"
+PLACE = "/srv/customers/acme"
 """A folder of whoever trained it."""
 HUB_BASE, COMMIT = "maker/base-8b", "b" * 40
 DATA_SHA = "d" * 64

@@ -1,0 +1,278 @@
+"""from=RUN[@STEP]: which checkpoint it means, what it is by content, and which runs may go on from it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modal_app import checkpoints
+from modal_app.layout import Store
+from modal_app.origin import KEY, place
+from modal_app.step import OutcomeStatus, StepKind
+from runner.cli import main
+from runner.errors import SweepError
+from runner.identity import identify_run
+from runner.origin import find, identity_of, input_of, keep_checkpoint, refuse_unlike, started
+from runner.params import params_of
+from runner.types import Experiment, Gpu, Run
+from tests.runner import builders
+
+AXOLOTL: Mapping[str, Any] = {
+    "adapter": "lora",
+    "lora_r": 8,
+    "optimizer": "adamw_torch",
+    "micro_batch_size": 4,
+    "learning_rate": 1e-3,
+    "max_steps": 100,
+    "seed": 42,
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def source(store: Store, *steps: int, status: OutcomeStatus = OutcomeStatus.SUCCEEDED, **axolotl: Any) -> Run:
+    """A run with a whole checkpoint of each step."""
+    one = builders.run({**AXOLOTL, **axolotl})
+    builders.open_sweep(store, [one])
+    folder = store.folder(StepKind.TRAIN, one.key)
+    folder.identity.write_text(json.dumps(json.loads(folder.identity.read_text()) | {"data_key": one.data_key}))
+    builders.finish(store, StepKind.TRAIN, one.key, status)
+    for step in steps:
+        checkpoint(folder.model, step)
+    return one
+
+
+def checkpoint(model: Path, step: int, *, weights: str = "weights", complete: bool = True) -> Path:
+    path = model / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    control = {"args": {"should_training_stop": True, "should_save": True}, "attributes": {}}
+    state = {
+        "global_step": step,
+        "max_steps": step,
+        "log_history": [{"loss": 1.0}],
+        "best_metric": 0.5,
+        "stateful_callbacks": {"TrainerControl": control, "EarlyStoppingCallback": {"attributes": {"patience": 2}}},
+    }
+    files = {"adapter_model.safetensors": weights, "adapter_config.json": "{}", "optimizer.pt": f"moments {step}"}
+    files |= {"rng_state.pth": "random", "scheduler.pt": "schedule", "trainer_state.json": json.dumps(state)}
+    files |= {"training_args.bin": f"{model} pickled", "tokens_state.json": '{"total": 9}', "README.md": str(model)}
+    for name, content in files.items():
+        (path / name).write_text(content)
+    if complete:
+        checkpoints.mark_complete(path, {"since": step - 1, "loss": 0.25})
+    return path
+
+
+def asking(asked: str | None, known: Store, *, gpu: Gpu | None = None, **axolotl: Any) -> Run:
+    """A run that is asked to go on from something, identified."""
+    experiment = builders.experiment({**AXOLOTL, **axolotl}, gpu=gpu)
+    (one,) = started([replace(experiment, start_from=asked)], [known])
+    inputs = [input_of(one.start)] if one.start else []
+    return identify_run(one, inputs, trainer_lock=builders.LOCK)
+
+
+def refusal(asked: str, store: Store) -> str:
+    with pytest.raises(SweepError) as caught:
+        find(asked, [store])
+    return str(caught.value)
+
+
+def test_a_run_alone_means_its_newest_whole_checkpoint_and_a_step_that_one(store: Store) -> None:
+    one = source(store, 50, 100)
+    checkpoint(store.folder(StepKind.TRAIN, one.key).model, 150, complete=False)
+    assert (find(one.key, [store]).run, find(one.key, [store]).step) == (one.key, 100)
+    assert find(f"{one.key[:5]}@50", [store]).step == 50
+
+
+def test_what_is_not_there_is_told_with_what_is(store: Store) -> None:
+    one = source(store, 50, 100)
+    assert "There is no run or sweep nope" in refusal("nope", store)
+    assert f"{one.key} has no whole checkpoint of step 70. There is: 50, 100." in refusal(f"{one.key}@70", store)
+    assert "RUN or RUN@STEP is expected" in refusal(f"{one.key}@last", store)
+    assert "RUN or RUN@STEP is expected" in refusal("@50", store)
+
+
+def test_an_unfinished_run_is_gone_on_from_only_by_its_step(store: Store) -> None:
+    one = source(store, 50, status=OutcomeStatus.STOPPED)
+    assert f"has not finished (it is stopped), so its newest checkpoint may be another one tomorrow. Name one: from={one.key}@50" in refusal(one.key, store)  # fmt: skip # noqa: E501
+    assert find(f"{one.key}@50", [store]).step == 50
+
+
+def test_a_run_without_whole_checkpoints_says_how_to_have_some(store: Store) -> None:
+    one = source(store)
+    checkpoint(store.folder(StepKind.TRAIN, one.key).model, 50, complete=False)
+    assert "has no whole checkpoint (it is succeeded). A run leaves some with save_steps=N" in refusal(one.key, store)
+
+
+def test_a_checkpoint_without_its_optimizer_is_refused(store: Store) -> None:
+    one = source(store, 50)
+    path = store.folder(StepKind.TRAIN, one.key).model / "checkpoint-50"
+    (path / "optimizer.pt").unlink()
+    checkpoints.mark_complete(path, {})
+    assert f"has no optimizer's state (save_only_model), so nothing can go on from it. Its weights alone: lora_model_dir={path}" in refusal(one.key, store)  # fmt: skip # noqa: E501
+
+
+def test_the_content_is_in_the_run_key_and_not_in_the_data_key(store: Store) -> None:
+    one = source(store, 50, 100)
+    plain, early, late = (asking(asked, store) for asked in (None, f"{one.key}@50", f"{one.key}@100"))
+    assert len({plain.key, early.key, late.key}) == 3
+    assert {plain.data_key, early.data_key, late.data_key} == {one.data_key}
+    model = store.folder(StepKind.TRAIN, one.key).model
+    shutil.rmtree(model / "checkpoint-50")
+    checkpoint(model, 50, weights="other weights")
+    assert asking(f"{one.key}@50", store).key != early.key
+
+
+def test_the_same_content_of_another_run_in_another_folder_is_the_same_key(tmp_path: Path) -> None:
+    here = checkpoint(tmp_path / "a", 50)
+    there = checkpoint(tmp_path / "b", 50)
+    assert identity_of(here) == identity_of(there)
+    (there / "adapter_model.safetensors").write_text("others")
+    assert identity_of(here) != identity_of(there)
+
+
+@pytest.mark.parametrize("change", [{"since": 49, "loss": 0.3}, {"since": 48, "loss": 0.25}])
+def test_the_loss_that_is_not_logged_yet_counts_since_the_first_line_tells_it(
+    tmp_path: Path, change: dict[str, float]
+) -> None:
+    one, other = checkpoint(tmp_path / "a", 50), checkpoint(tmp_path / "b", 50)
+    checkpoints.mark_complete(other, change)
+    assert identity_of(one) != identity_of(other)
+
+
+def test_what_is_kept_outlives_its_run_and_says_nothing_of_its_end(store: Store) -> None:
+    one = source(store, 100)
+    start = find(one.key, [store])
+    target = store.inputs / start.identity[:16]
+    keep_checkpoint(Path(start.folder), start.identity, target)
+    shutil.rmtree(store.runs)
+    assert checkpoints.is_complete(target)
+    assert identity_of(target) == start.identity
+    assert checkpoints.unlogged(target) == {"since": 99, "loss": 0.25}
+    state = json.loads((target / "trainer_state.json").read_text())
+    assert (state["global_step"], state["max_steps"], state["log_history"], state["best_metric"]) == (100, 0, [], None)
+    assert state["stateful_callbacks"] == {
+        "TrainerControl": {"args": {"should_training_stop": False, "should_save": False}, "attributes": {}}
+    }
+    assert not {"training_args.bin", "tokens_state.json", "README.md"} & {path.name for path in target.iterdir()}
+    assert str(store.root).encode() not in b"".join(path.read_bytes() for path in target.iterdir())
+
+
+def test_a_kept_checkpoint_at_its_runs_end_is_one_to_resume_from(store: Store) -> None:
+    one = source(store, 100)
+    start = find(one.key, [store])
+    target = store.inputs / start.identity[:16]
+    keep_checkpoint(Path(start.folder), start.identity, target)
+    model = store.root / "model"
+    model.mkdir()
+    place(target, model)
+    assert checkpoints.set_aside_unusable(model) == model / "checkpoint-100"
+
+
+def test_placing_that_was_killed_is_begun_again(store: Store) -> None:
+    one = source(store, 50)
+    start = find(one.key, [store])
+    target = store.inputs / start.identity[:16]
+    keep_checkpoint(Path(start.folder), start.identity, target)
+    model = store.root / "model"
+    (model / "checkpoint-50").mkdir(parents=True)
+    (model / "checkpoint-50" / "optimizer.pt").write_text("half")
+    assert checkpoints.set_aside_unusable(model) is None
+    place(target, model)
+    assert checkpoints.is_complete(model / "checkpoint-50")
+    assert (model / "checkpoint-50" / "optimizer.pt").read_text() == "moments 50"
+
+
+def test_a_checkpoint_that_changes_while_it_is_kept_is_refused(store: Store) -> None:
+    one = source(store, 50)
+    start = find(one.key, [store])
+    target = store.inputs / start.identity[:16]
+    (Path(start.folder) / "optimizer.pt").write_text("moments of")
+    with pytest.raises(SweepError, match="was changed or removed while it was read"):
+        keep_checkpoint(Path(start.folder), start.identity, target)
+    (Path(start.folder) / "optimizer.pt").unlink()
+    with pytest.raises(SweepError, match="was changed or removed while it was read"):
+        keep_checkpoint(Path(start.folder), start.identity, target)
+    assert not list(store.inputs.iterdir()) if store.inputs.exists() else True
+
+
+def test_asked_again_it_is_found_among_what_was_kept_though_its_run_has_removed_it(store: Store) -> None:
+    one = source(store, 50, 100)
+    later = asking(f"{one.key}@50", store)
+    start = later.experiment.start
+    assert start is not None
+    keep_checkpoint(Path(start.folder), start.identity, store.inputs / start.identity[:16])
+    folder = store.folder(StepKind.TRAIN, later.key)
+    folder.path.mkdir(parents=True)
+    folder.identity.write_text(json.dumps({"from": {"run": one.key, "step": 50, "identity": start.identity}}))
+    shutil.rmtree(store.folder(StepKind.TRAIN, one.key).model / "checkpoint-50")
+    assert asking(f"{one.key}@50", store).key == later.key
+
+
+@pytest.mark.parametrize(
+    ("axolotl", "says"),
+    [
+        ({"lora_r": 16}, "lora_r is 16, and was 8 there"),
+        ({"adapter": None}, "adapter is None, and was lora there"),
+        ({"optimizer": "adamw_8bit"}, "optimizer is adamw_8bit, and was adamw_torch there"),
+        ({"micro_batch_size": 8}, "micro_batch_size is 8, and was 4 there"),
+        ({"sequence_len": 128}, "its data is another"),
+        ({"deepspeed": "zero1.json"}, "deepspeed is set, and a sharded checkpoint"),
+        ({"save_only_model": True}, "save_only_model is set"),
+        ({"max_steps": 50}, "max_steps=100 trains 50 more"),
+    ],
+)
+def test_what_does_not_fit_the_checkpoint_is_told_before_anything_starts(
+    store: Store, axolotl: dict[str, Any], says: str
+) -> None:
+    one = source(store, 50)
+    with pytest.raises(SweepError) as caught:
+        refuse_unlike(asking(f"{one.key}@50", store, **axolotl))
+    assert says in str(caught.value)
+    assert "To begin anew with its weights alone: " in str(caught.value)
+
+
+def test_another_number_of_ranks_is_refused(store: Store) -> None:
+    one = source(store, 50)
+    with pytest.raises(SweepError, match=r"gpu\.count is 2, and was 1 there"):
+        refuse_unlike(asking(f"{one.key}@50", store, gpu=Gpu("cpu", 2)))
+
+
+@pytest.mark.parametrize(
+    "axolotl",
+    [{"learning_rate": 1e-4}, {"max_steps": 200}, {"lr_scheduler": "linear"}, {"eval_steps": 3}, {"lora_dropout": 0.3}],
+)
+def test_how_it_goes_on_is_its_own(store: Store, axolotl: dict[str, Any]) -> None:
+    one = source(store, 50)
+    refuse_unlike(asking(f"{one.key}@50", store, **axolotl))
+
+
+def test_runs_that_differ_in_where_they_began_are_told_apart_by_that(store: Store) -> None:
+    one = source(store, 50, 100)
+    experiments: list[Experiment] = [asking(f"{one.key}@{step}", store).experiment for step in (50, 100)]
+    assert params_of(experiments) == [{"from": f"{one.key}@50"}, {"from": f"{one.key}@100"}]
+
+
+def test_the_config_that_is_kept_names_the_checkpoint_by_its_content(store: Store) -> None:
+    one = source(store, 50)
+    later = asking(f"{one.key}@50", store)
+    assert later.experiment.start is not None
+    assert later.config[KEY] == f"inputs/{later.experiment.start.identity[:16]}"
+
+
+@pytest.mark.parametrize("asked", ["12e345678901", "012345678901", "0123456789ab", "012345678901@50"])
+def test_a_key_that_hydra_would_read_as_a_number_is_still_a_key(
+    store: Store, asked: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source(store, 50)
+    assert main(["plan", "-m", f"from={asked},nosuch", f"store={store.root}"]) == 2
+    assert f"There is no run or sweep {asked.partition('@')[0]}." in capsys.readouterr().err
