@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from modal_app.layout import Store
+from modal_app.step import StepKind
 from tests.runner.builders import finish_run, open_sweep, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +27,7 @@ def swept(store: Store) -> Store:
     runs = [run({"learning_rate": rate}) for rate in (1, 2)]
     finish_run(store, runs[0], {0: 3.0, 9: 1.0})
     open_sweep(store, runs, "rates")
+    store.folder(StepKind.TRAIN, runs[0].key).attempt(1).log.write_text("what Axolotl said\n")
     return store
 
 
@@ -49,6 +51,10 @@ def axosweep(store: Store, *words: str) -> subprocess.CompletedProcess[str]:
         ["report"],
         ["sync"],
         ["data"],
+        ["ls", "rates"],
+        ["pull", "rates", "logs", "home"],
+        ["rm", "rates", "--dry-run"],
+        ["gc", "--dry-run"],
         ["__complete", "axosweep sta", "12"],
     ],
     ids=" ".join,
