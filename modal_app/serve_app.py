@@ -24,7 +24,7 @@ FUNCTION = "serve"
 IMAGE = "nvidia/cuda:13.0.2-devel-ubuntu24.04"
 """The CUDA that vLLM's torch is built for, with a compiler: some of its kernels are built when they are first used."""
 VLLM = "0.33.0"
-COMPILED = "/root/.cache/vllm"
+COMPILED = "/compiled"
 """Where vLLM keeps what it has compiled, for the next container."""
 MOST_QUESTIONS = 64
 """That a container answers at a time: vLLM batches them."""
@@ -35,6 +35,7 @@ ENVIRONMENT = {
     "HF_HUB_CACHE": f"{CACHE_MOUNT}/hub",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
+    "VLLM_CACHE_ROOT": COMPILED,
     "VLLM_NO_USAGE_STATS": "1",
 }
 

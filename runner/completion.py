@@ -16,8 +16,8 @@ from runner.project import SWEEPS
 from runner.vocabulary import AXOLOTL, BASE, Nodes, Vocabulary, read_vocabulary
 
 VERBS = tuple(
-    "plan status compare best sync wandb-view report watch data attach logs cancel merge eval infer serve ls pull rm gc "
-    "push import init doctor warm setup completion".split()
+    "plan status compare best sync wandb-view report watch data attach logs cancel merge eval infer serve ls pull "
+    "rm gc push import init doctor warm setup completion".split()
 )
 SHELLS = ("bash", "zsh", "fish")
 _COMPARED = ("--all", "--metric", "--maximize", "--where", "--store")

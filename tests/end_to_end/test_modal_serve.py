@@ -85,7 +85,7 @@ def test_the_runs_of_a_sweep_are_deployed_with_their_base_asked_listed_and_ended
     scaling = spec.autoscaler_settings
     assert (scaling.min_containers, scaling.max_containers, scaling.scaledown_window) == (0, 1, 300)
     assert {mount.mount_path: mount.read_only for mount in spec.volume_mounts} == {
-        "/cache": True, "/data": True, "/root/.cache/vllm": False
+        "/cache": True, "/data": True, "/compiled": False
     }  # fmt: skip
     layers = "\n".join(server.image_layers("serve"))
     assert re.search(r"vllm==[\d.]+", layers)
