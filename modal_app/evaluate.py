@@ -137,11 +137,12 @@ def _on_tasks(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[st
             log_samples=False,
         )
     rank.clock.book("eval")
-    return _facts(said, options) | {"templated": templated, "judged_by": judged_by(include)}
+    return of_tasks(said, options) | {"templated": templated, "judged_by": judged_by(include)}
 
 
-def _facts(said: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the tasks and groups that were asked for; what a group is made of stands under `parts`."""
+def of_tasks(said: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the harness has said, as facts: of the tasks and groups that were asked for; what a group is made of stands
+    under `parts`. Raises StepFailed when there is nothing."""
     how = asked_how(options)
     parts = {name for below in said["group_subtasks"].values() for name in below}
     metrics: dict[str, float] = {}
@@ -174,11 +175,7 @@ def judged_by(include: str | None) -> str:
 
 
 def asked_how(options: Mapping[str, Any]) -> str:
-    """What tells a task that is asked in another way than its own: its metrics are no values of the same name.
-
-    >>> asked_how({"limit": 100, "num_fewshot": 0, "chat_template": False}), asked_how({"limit": None})
-    ('@limit=100,fewshot=0,plain', '')
-    """
+    """What tells a task that is asked in another way than its own: its metrics are no values of the same name."""
     words = [f"limit={options['limit']}"] if options.get("limit") is not None else []
     words += [f"fewshot={options['num_fewshot']}"] if options.get("num_fewshot") is not None else []
     words += [] if options.get("chat_template", True) else ["plain"]
@@ -186,11 +183,7 @@ def asked_how(options: Mapping[str, Any]) -> str:
 
 
 def named(task: str, metric: str, kind: str) -> str:
-    """The name of a metric: `none` is the harness's word for answers that are taken as they are.
-
-    >>> named("arc_easy", "acc", "none"), named("gsm8k", "exact_match", "strict-match")
-    ('tasks/arc_easy/acc', 'tasks/gsm8k/exact_match,strict-match')
-    """
+    """The name of a metric: `none` is the harness's word for answers that are taken as they are."""
     return f"{TASKS}/{task}/{metric}" + ("" if kind == "none" else f",{kind}")
 
 

@@ -47,9 +47,6 @@ def catalogue(include: str | None) -> Any:
 
 
 def said_of(unknown: Mapping[str, Sequence[str]]) -> str:
-    """
-    >>> said_of({"arc_eas": ["arc_easy"], "x": []})
-    'The lm-evaluation-harness has no task arc_eas (did you mean arc_easy?), x.'
-    """
+    """What `unknown_of` has found, as a sentence."""
     words = [f"{name} (did you mean {' or '.join(near)}?)" if near else name for name, near in unknown.items()]
     return f"The lm-evaluation-harness has no task {', '.join(words)}."

@@ -34,6 +34,9 @@ def answer(folder):
 if sys.argv[1].endswith("validate.py"):
     answer(sys.argv[2])
     sys.exit(0)
+if sys.argv[1].endswith("tasks.py"):
+    print("{{}}")  # there is no task that it does not know
+    sys.exit(0)
 line, _ = socket.socket(fileno=int(sys.argv[sys.argv.index("--listen") + 1])).accept()
 line.sendall(b'{{"event": "ready"}}\\n')
 for text in line.makefile("rb"):
