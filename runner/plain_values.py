@@ -53,3 +53,32 @@ def _changed(old: Any, rest: list[str], value: Any, sign: Sign) -> Any:
         index = int(rest[0])
         return [*old[:index], _changed(old[index], rest[1:], value, sign), *old[index + 1 :]]
     raise NotPlain
+
+
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Two unresolved configs as omegaconf merges them. Raises NotPlain for what it has rules of its own for.
+
+    >>> merged({"a": {"b": 1}, "c": [2]}, {"c": [3, 4], "a": {"d": 5}})
+    {'a': {'b': 1, 'd': 5}, 'c': [3, 4]}
+    """
+    made = dict(under)
+    for key, value in over.items():
+        made[key] = _over(made[key], value) if key in made else value
+    return made
+
+
+def _over(old: Any, value: Any) -> Any:
+    if value == "???" or (isinstance(old, dict | list) and _is_special(value)):
+        raise NotPlain
+    if isinstance(value, dict | list) and (_is_special(old) and old is not None):
+        raise NotPlain
+    if isinstance(old, dict) and isinstance(value, dict):
+        return merged(old, value)
+    if isinstance(old, dict | list) and isinstance(value, dict | list) and type(old) is not type(value):
+        raise NotPlain
+    return value
+
+
+def _is_special(value: Any) -> bool:
+    """What says nothing itself, and what stands for something else."""
+    return value is None or (isinstance(value, str) and ("${" in value or value == "???"))

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from modal_app.layout import Store
+from tests.runner.builders import finish_run, open_sweep, run
+
 ROOT = Path(__file__).resolve().parent.parent
 AXOLOTL_SIDE = {"fingerprint", "formats", "generation", "plugin", "preprocess", "recorder", "serve_api", "serve_models"}
 """What the worker, or Axolotl itself, imports when it gets there: they have the trainer's packages at the top."""
@@ -26,3 +29,33 @@ def test_the_worker_is_standard_library_until_it_reaches_axolotl(module: str) ->
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+HEAVY = {"hydra", "omegaconf", "modal", "wandb", "plotly", "torch"}
+READING = ("--help", "status", "status SWEEP", "compare", "compare --json", "best", "data", "report", "completion bash")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A store with a sweep of one run, and what it is called."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    done = run({"base_model": "tiny", "seed": 1})
+    planned = open_sweep(store, [done], "imports")
+    finish_run(store, done, {10: 1.0})
+    return store.root, {"SWEEP": planned.sweep, "RUN": done.key}
+
+
+@pytest.mark.parametrize("words", READING)
+def test_a_verb_that_only_reads_imports_nothing_heavy(words: str, finished: tuple[Path, dict[str, str]]) -> None:
+    root, names = finished
+    called = [names.get(word, word) for word in words.split()]
+    script = f"import sys; from runner.cli import main; main({called!r}); sys.stderr.write(' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "AXOSWEEP_STORE": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert HEAVY & set(done.stderr.split()) == set(), done.stderr[:500]
+    assert done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -167,11 +168,31 @@ def _both(start: Callable[..., Any], jobs: Sequence[Job]) -> tuple[list[str], li
     return _fast(master, loader, list(expected)), list(expected.values())
 
 
-SWEEPS = st.lists(st.lists(st.sampled_from(_words(OVERRIDES)), max_size=6).map(tuple), min_size=2, max_size=4)
+WORDS = _words(OVERRIDES)
+MIXES = st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(tuple), min_size=2, max_size=4)
+"""Jobs that have nothing to do with each other."""
+
+
+@st.composite
+def products(draw: st.DrawFn) -> list[Job]:
+    """Jobs as a sweep has them: options and values in all combinations, beside what all of them have."""
+    names = ("model", "data", "seed", "model.width", "++model.new", "ask.limit")
+    axes = draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True))
+    values = [draw(st.lists(st.sampled_from(_values(name)), min_size=2, max_size=3, unique=True)) for name in axes]
+    same = draw(st.lists(st.sampled_from(WORDS), max_size=2))
+    return [(*same, *job) for job in itertools.product(*values)]
+
+
+def _values(name: str) -> list[str]:
+    options = [word for word in WORDS if word.startswith(f"{name}=") and "[" not in word]
+    return options if len(options) > 1 else [f"{name}={value}" for value in ("1", "x", "null", "'${seed}'")]
+
+
+SWEEPS = st.one_of(MIXES, products())
 
 
 @given(sweep=SWEEPS)
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_any_mix_of_overrides_is_composed_as_hydra_composes_it(tree: Path, sweep: list[Job]) -> None:
     with _hydra(tree):
         ours, hydras = _both(_start, list(dict.fromkeys(sweep)))
@@ -180,7 +201,7 @@ def test_any_mix_of_overrides_is_composed_as_hydra_composes_it(tree: Path, sweep
 
 @pytest.mark.slow
 @given(sweep=SWEEPS)
-@settings(max_examples=1200)
+@settings(max_examples=500)
 def test_very_many_mixes_are_composed_as_hydra_composes_them(tree: Path, sweep: list[Job]) -> None:
     with _hydra(tree):
         ours, hydras = _both(_start, list(dict.fromkeys(sweep)))

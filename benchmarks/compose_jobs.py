@@ -1,0 +1,56 @@
+"""Compose a sweep's jobs to plain dicts, with hydra-fast or as axosweep does: a process of compose.py's."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from compose_sweeps import jobs  # noqa: E402
+
+
+def main() -> None:
+    tool, conf, sweep, runs = sys.argv[1:]
+    asked = jobs(sweep, int(runs))
+    if tool == "hydra-fast":
+        configs, taken = _hydra_fast(conf, asked)
+    else:
+        configs, taken = _axosweep(conf, asked)
+    assert len(configs) == len(asked)
+    assert "axolotl" in configs[-1]
+    print(f"composing_cpu_seconds {taken:.3f}")
+
+
+def _hydra_fast(conf: str, asked: list[list[str]]) -> tuple[list[Any], float]:
+    from hydra_fast import OmegaConf, compose, initialize_config_dir
+
+    OmegaConf.register_new_resolver("shipped", lambda path: f"/{path}")
+    began = time.process_time()
+    with initialize_config_dir(config_dir=conf, version_base="1.3"):
+        configs = [OmegaConf.to_container(compose("config", overrides=one), resolve=True) for one in asked]
+    return configs, time.process_time() - began
+
+
+def _axosweep(conf: str, asked: list[list[str]]) -> tuple[list[Any], float]:
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+
+    from runner.compose import register_resolvers
+    from runner.fast_compose import Composed, compose_all
+
+    register_resolvers()
+    with initialize_config_dir(conf, version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", [], RunMode.MULTIRUN)  # Hydra's start, whatever is asked
+        began = time.process_time()
+        configs = [one.node for one in compose_all(master, asked, loader) if isinstance(one, Composed)]
+        return configs, time.process_time() - began
+
+
+if __name__ == "__main__":
+    main()
