@@ -132,6 +132,17 @@ def memoise_schema() -> None:
     merge_input_args()
 
 
+def build_tables() -> None:
+    """Build once what each run would build anew on its way, the same every time: transformers' table of the names that
+    weights have had, 800 patterns to compile. Then nothing of it is looked at by the garbage collector, either.
+    """
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    get_checkpoint_conversion_mapping("llama")  # it keeps the whole table
+    gc.collect()
+    gc.freeze()
+
+
 def for_kind(kind: StepKind) -> Sequence[str]:
     match kind:
         case StepKind.PREPROCESS:

@@ -115,6 +115,7 @@ class Server:
         os.environ |= base_environment(Device.CPU)
         preload.load(preload.EVERYTHING)
         preload.memoise_schema()
+        preload.build_tables()
         self.refusal = preload.why_not_to_fork()
         self.ready_s = round(time.monotonic() - began, 3)
 

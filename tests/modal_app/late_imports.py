@@ -21,6 +21,7 @@ def main() -> None:
     os.environ |= base_environment(Device.CPU)
     preload.load(preload.EVERYTHING)
     preload.memoise_schema()
+    preload.build_tables()
     before = set(sys.modules)
     code = worker.exit_code(step, store, warm=True)
     answer.write(json.dumps({"code": code, "late": sorted(set(sys.modules) - before)}))
