@@ -31,6 +31,7 @@ def test_the_pieces_together_are_the_answer_before_its_first_stop_text(text: str
         (("END",), ("one", "one E", "one EN", "one END", "one END two"), ["one", "", "", "", ""]),
         (("END",), ("one E", "one Ex"), ["one", " Ex"]),
         (("a", "ab"), ("xab",), ["x"]),
+        (("b", "a"), ("xaxb",), ["x"]),
         ((), ("caf\ufffd", "caf\u00e9"), ["caf", "\u00e9"]),
     ],
 )
