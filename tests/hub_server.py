@@ -146,11 +146,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.writes.account(self.headers.get("Authorization"))  # type: ignore[union-attr]
         rest = path.removeprefix(f"/api/models/{name}").removeprefix(f"/{name}/resolve").strip("/")
         about = path.startswith("/api/")
-        asked = (rest.removeprefix("revision/") if about else rest.partition("/")[0]) or "main"
+        asked = (rest.removeprefix("revision/").removeprefix("tree/") if about else rest.partition("/")[0]) or "main"
         for branch, commits in pushable.branches.items():
             for commit in (one for one in reversed(commits) if asked in (branch, one.oid)):
                 repository = Repository(commit.folder, commit.oid, (branch,))
-                if about:
+                if rest.startswith("tree/"):
+                    self._send_json(_tree(repository, "", recursive=True), with_body)
+                elif about:
                     siblings = [{"rfilename": file} for file in repository.files()]
                     told = {
                         "id": name,

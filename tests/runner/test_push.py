@@ -93,23 +93,19 @@ def test_what_is_shown_names_every_file_with_its_reason(store: Store, capsys: py
     golden("push_files.txt", shown + "\n")
 
 
-def test_no_path_and_no_secret_of_the_machine_is_in_what_would_be_sent(
-    store: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    for base in (HUB_BASE, f"{PLACE}/base"):
-        one = finished_run(Store(tmp_path / Path(base).name), base=base)
-        (subject,) = subjects([Store(tmp_path / Path(base).name)], one.key)
-        folder = subject.store.folder(StepKind.TRAIN, one.key).model
-        sent, _ = sort_out(folder, Kind.ADAPTER, {"adapter_config.json": {"base_model_name_or_path": "base"}})
-        sent += made_files(card_facts(subject, Kind.ADAPTER, "ada/answers", None), subject, [])
-        for file in sent:
-            text = file.text if file.source is None else file.source.read_text()
-            assert text is not None
-            assert PLACE not in text, file.name
-            assert "acme" not in text, file.name
-            assert TOKEN not in text, file.name
-            assert str(tmp_path) not in text, file.name
-            assert "is_local" not in text, file.name
+@pytest.mark.parametrize("kind", [Kind.ADAPTER, Kind.FULL])
+@pytest.mark.parametrize("base", [HUB_BASE, f"{PLACE}/base"])
+def test_no_path_and_no_secret_of_the_machine_is_in_what_would_be_sent(store: Store, kind: Kind, base: str) -> None:
+    one = finished_run(store, base=base, adapter="lora" if kind is Kind.ADAPTER else None)
+    (subject,) = subjects([store], one.key)
+    folder = subject.store.folder(StepKind.TRAIN, one.key).model
+    sent, _ = sort_out(folder, kind, {"adapter_config.json": {"base_model_name_or_path": "base"}})
+    sent += made_files(card_facts(subject, kind, "ada/answers", None), subject, [])
+    for file in sent:
+        text = file.text if file.source is None else file.source.read_text()
+        assert text is not None
+        for private in (PLACE, "acme", TOKEN, str(store.root), "is_local"):
+            assert private not in text, file.name
 
 
 def test_the_merged_model_is_asked_for_by_name_and_its_absence_told_with_the_command(
