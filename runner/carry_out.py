@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from modal_app.layout import SUBMISSION, Store
 from modal_app.state import StepState, observe
@@ -22,6 +24,8 @@ from runner.wiring import Executor, after_here, after_on_modal
 
 EXIT_FAILED = 1
 HASH_LENGTH = 6
+FULL_BELOW_BYTES = 64 * 1024
+"""With less room a worker may not even be able to say why it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +78,13 @@ def show_failures(carried: Sequence[Carried], store: Store) -> None:
             folder = store.folder(one.step.step.kind, one.step.step.key)
             attempts = folder.attempts()
             log = f" Its log: {attempts[-1].log}" if attempts else ""
-            line = f"{one.step.step.kind} {one.step.step.key}: {one.message}.{log}"
+            line = f"{one.step.step.kind} {one.step.step.key}: {one.message}.{_no_room(folder.path)}{log}"
             terminal.messages().print(line, markup=False, soft_wrap=True)
+
+
+def _no_room(folder: Path) -> str:
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    return f" There is no room left where {place} is." if shutil.disk_usage(place).free < FULL_BELOW_BYTES else ""
 
 
 def _executor(subjects: Sequence[Subject], plan: Plan, ledger: Ledger, inputs: Sequence[str]) -> Executor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from modal_app.layout import BASE, Store
 from runner.html_report.gather import gather
@@ -79,6 +80,9 @@ def test_the_merged_model_answers_as_the_adapter_does(trained: Axosweep) -> None
     assert len(merged) >= 100
     assert [row["output"] for row in merged] == [row["output"] for row in adapter]
     assert {row["merged"] for row in merged} == {True}
+    loaded = [yaml.safe_load(path.read_text()) for path in trained.store.runs.glob(f"{best}/infer/*/*/answering.yml")]
+    merged_models = [one for one in loaded if "/merge/" in one["base_model"] and "adapter" not in one]
+    assert len(merged_models) == 1  # and it was the merged model that spoke
 
 
 def test_one_question_is_answered_in_its_own_words_on_stdout(trained: Axosweep) -> None:
@@ -108,6 +112,24 @@ def test_a_prompt_that_only_the_tokenizer_finds_too_long_fails_in_one_line_and_l
         path.parent for path in trained.store.runs.glob("*/infer/*/result.json")
     }
     assert [sorted(path.name for path in one.iterdir()) for one in failed] == [["attempt-1", "lock"]]
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_half_written(trained: Axosweep) -> None:
+    best = best_of(trained)
+    place = trained.store.runs / best / "infer"
+    place.mkdir(exist_ok=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        done = trained.run("infer", best, "--greedy", "--prompts", str(PROMPTS))
+        left = [path.name for path in place.glob("*/*")]
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("infer ") and "Its log" in line]
+    assert "There is no room left" in line
+    assert "Traceback" not in done.stderr
+    assert sorted(left) == ["attempt-1", "lock"]
 
 
 def test_a_full_fine_tune_answers_with_its_own_weights(axosweep: Axosweep) -> None:

@@ -75,6 +75,7 @@ def test_a_system_message_goes_ahead_of_prompts_without_one(tmp_path: Path) -> N
         ('{"messages": [{"role": "system", "content": "x"}]}', "line 2: expected"),
         ('{"prompt": "x", "answer": 4}', "line 2: expected"),
         ('{"prompt": "  "}', "Prompt 2 is empty"),
+        ('{"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": " "}]}', "Prompt 2 is empty"),
     ],
 )  # fmt: skip
 def test_a_bad_line_is_told_by_its_number(tmp_path: Path, line: str, why: str) -> None:
