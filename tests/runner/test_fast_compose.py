@@ -191,6 +191,56 @@ def _values(name: str) -> list[str]:
 SWEEPS = st.one_of(MIXES, products())
 
 
+TRAPS = """
+    ask.limit=3 | seed=2 | ++seed=x name=plain | same.layers=1 | ++same.fresh=2 model.width=5 | +name=taken | top=1
+    ask.list.1.a=9 ~ask.list.0 | ~ask.list.0 ask.list.1.a=9 | ++top.a.b=1 ~gone '++gone="${model}"' | ++gone.deep=7
+    '+ask.num="${hydra:job.num}"' | seed=3 '+ask.num="${hydra:job.num}"' | model=by_job seed=4 | model=by_name seed=[1]
+    ++model.new=1 '++model.rel="${.layers}"' ++model.last=2 | model.opt=null ++model.opt.lr=1 | model.layers=3 ~model
+    model=small data=one seed=1 | model=small data=two seed=1 | model=large data=one seed=1 | model=large data=two
+    model=missing data=two model.layers=4 | model=missing data=one | model=small extra=some | model=large extra=some
+    experiment=tuned | experiment=tuned model=small | experiment=tuned model=large seed=5 | model=nowhere | model=small
+    ~data ++ask.list="${data.rows}" | data=[one,two] model.width=2 | data.rows.0.path=b.jsonl model=large | +model=small
+    hydra.job.name=x seed=2 | '++model.opt={name: sgd}' ++model.opt.betas.0=9 | env=set | '++gone="${nowhere}"' seed=9
+    model.width=1.0 | model.width=1e-4 | model.width=08 | model.width=true | "model.width='08'" | ++gone=??? seed=8
+    """
+
+
+def test_what_is_known_to_be_a_trap_is_composed_as_hydra_composes_it(started: Callable[..., Any]) -> None:
+    jobs = [tuple(_words(job)) for line in TRAPS.split("\n") for job in line.split(" | ")]
+    ours, hydras = _both(started, jobs)
+    assert len(ours) > len(jobs) * 0.9
+    assert ours == hydras
+
+
+def test_what_jobs_have_in_common_is_kept_once(started: Callable[..., Any]) -> None:
+    master, loader = started()
+    found = compose_all(master, [(f"seed={seed}", f"top.x={seed}", "data=two") for seed in (2, 2)], loader)
+    assert all(isinstance(one, HydraException) for one in found)
+    few, many = (compose_all(master, [(f"env={index}",) for index in range(number)], loader) for number in (2, 50))
+    nodes = [one.node for one in (*few, *many) if isinstance(one, Composed)]
+    assert len(nodes) == 52
+    assert {node["env"] for node in nodes} == set(range(50))
+    assert len({id(node["model"]) for node in nodes}) == 2
+
+
+def test_one_job_is_what_hydra_started_with(started: Callable[..., Any]) -> None:
+    words = ("model=large", "seed=3", '+ask.num="${hydra:job.num}"')
+    master, loader = started(*words)
+    (one,) = compose_all(master, [words], loader)
+    assert isinstance(one, Composed)
+    assert (one.node["seed"], one.node["model"]["heads"], one.node["ask"]["num"]) == (3, 9, 0)
+    assert _by_hydra(master, loader, words, 0) == _text(one.node, one.choices)
+
+
+def test_a_job_with_other_places_to_look_in_is_left_to_hydra(started: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "far.yaml").write_text("from_afar: 1\n")
+    master, loader = started(f"hydra.searchpath=[{tmp_path}]")
+    one, _ = compose_all(master, [("+elsewhere=far",), ("seed=2",)], loader)
+    assert isinstance(one, Composed)
+    assert one.node["elsewhere"] == {"from_afar": 1}
+
+
 @given(sweep=SWEEPS)
 @settings(max_examples=25)
 def test_any_mix_of_overrides_is_composed_as_hydra_composes_it(tree: Path, sweep: list[Job]) -> None:

@@ -1,0 +1,36 @@
+"""The newest release candidate of Hydra composes the same, and what is composed fast is equal to that, too."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NEXT = ("hydra-core==1.4.0rc3", "omegaconf==2.4.1rc1")
+BESIDE = ("hypothesis", "pydantic", "pytest", "pytest-timeout", "pyyaml", "rich")
+
+
+@pytest.mark.slow
+def test_jobs_are_composed_as_the_next_hydra_composes_them(tmp_path: Path) -> None:
+    uv, python = str(Path(sys.executable).with_name("uv")), str(tmp_path / "venv" / "bin" / "python")
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv")], check=True)
+    installed = subprocess.run(
+        [uv, "pip", "install", "--quiet", "--prerelease=allow", "--python", python, *NEXT, *BESIDE],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if installed.returncode != 0:
+        pytest.skip(f"the release candidate cannot be installed here: {installed.stderr[-300:]}")
+    tests = ["tests/runner/test_fast_compose.py", "-m", "not slow", "-p", "no:cacheprovider", "-q"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    done = subprocess.run(
+        [python, "-m", "pytest", *tests], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    version = subprocess.run([python, "-c", "import hydra; print(hydra.__version__)"], capture_output=True, check=True)
+    assert version.stdout.decode().startswith("1.4.")
