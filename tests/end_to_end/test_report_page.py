@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
+from modal_app.layout import Store, after_key
 from runner.html_report.page import report_path, write_report
 from runner.types import Plan
 from tests.browser import Browser, chromium, needs_chromium
 from tests.end_to_end.axosweep import Axosweep
-from tests.runner.report_store import HOSTILE, Standings, sweep_of_every_kind, synthetic_sweep
+from tests.runner.report_store import HOSTILE, Standings, answered, sweep_of_every_kind, synthetic_sweep
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
@@ -176,6 +176,31 @@ def test_curves_are_drawn_against_whatever_is_asked(browser: Browser, large: Pat
 
 def roughness(values: list[float]) -> float:
     return sum(abs(one - 2 * two + three) for one, two, three in zip(values, values[1:], values[2:], strict=False))
+
+
+@pytest.mark.parametrize(("width", "dark"), SCREENS)
+def test_answers_stand_side_by_side_and_are_text_whatever_they_say(
+    browser: Browser, tmp_path: Path, width: int, dark: bool
+) -> None:
+    store = Store(tmp_path / "store")
+    plan = synthetic_sweep(store, 6, points=10)
+    options = {"prompts": "inputs/a.jsonl", "greedy": True, "max_tokens": 9, "base": "b"}
+    said = [HOSTILE, "two\nlines", "one_long_word" * 40]
+    for planned in plan.runs:
+        answered(store, after_key(planned.run.key, "1"), options, said, "two\nlines")
+    answered(store, after_key("", "2"), options, ["", "", ""], "two\nlines")
+    page = write_report(store, plan.sweep)
+    opened(browser, page, width, dark=dark)
+    is_whole(browser, page, width)
+    rows = browser.run(
+        "return [...document.querySelectorAll('#answer-sets tbody tr')]"
+        ".map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    assert [len(row) for row in rows] == [2 + 1 + 6] * 3
+    assert rows[0][:4] == ["question 0", "two\nlines", "✗ ", f"✗ {HOSTILE}"]
+    assert rows[1][3] == "✓ two\nlines"
+    first = browser.run("return document.querySelector('#answer-sets thead').rows[0].cells[2].textContent")
+    assert first == "basethe base model0 of 3 right"
 
 
 @pytest.mark.parametrize("width", [1280, 390])

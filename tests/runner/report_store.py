@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +66,27 @@ def synthetic_sweep(store: Store, number: int, *, rented: bool = True, points: i
         _dataset(store, one)
         _train(store, one, index, points=points, rented=rented)
     return planned
+
+
+def answered(
+    store: Store,
+    key: str,
+    options: Mapping[str, Any],
+    outputs: Sequence[str],
+    right: str | None = None,
+    at: float = 9.0,
+) -> None:
+    """What an infer step leaves."""
+    folder = store.folder(StepKind.INFER, key)
+    folder.path.mkdir(parents=True)
+    rows: list[dict[str, Any]] = [
+        {"messages": [{"role": "user", "content": f"question {number}"}], "output": output, "cut": False}
+        | ({} if right is None else {"answer": right, "exact": output == right})
+        for number, output in enumerate(outputs)
+    ]
+    write_atomically(folder.answers, "".join(json.dumps(row) + "\n" for row in rows))
+    outcome = Outcome(OutcomeStatus.SUCCEEDED, 1, 1.0, at, facts={"options": dict(options)})
+    write_atomically(folder.done, outcome.to_json())
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from modal_app.attempt import write_yaml
 from modal_app.layout import BASE, Store, after_key
-from modal_app.step import Outcome, OutcomeStatus, StepKind, write_atomically
+from modal_app.step import StepKind
 from runner import cli
 from runner.after import Subject
 from runner.answers import answer_sets, column_of
@@ -20,7 +20,7 @@ from runner.infer import base_hash
 from runner.infer_show import show_answers
 from runner.types import Run
 from tests.runner.builders import finish_run, open_sweep, run
-from tests.runner.report_store import HOSTILE, SECRET
+from tests.runner.report_store import HOSTILE, SECRET, answered
 
 TINY = {"base_model": "inputs/tiny", "chat_template": "chatml", "adapter": "lora", "lora_r": 8}
 GREEDY = {"prompts": "inputs/abc.jsonl", "greedy": True, "max_tokens": 256, "base": "b0"}
@@ -34,27 +34,6 @@ def finished(store: Store, *configs: Mapping[str, Any]) -> list[Run]:
         finish_run(store, one, {1: 2.0, 2: float(one.config.get("learning_rate", 1.0))})
         write_yaml(store.folder(StepKind.TRAIN, one.key).config, one.config)
     return runs
-
-
-def answered(
-    store: Store,
-    key: str,
-    options: Mapping[str, Any],
-    outputs: Sequence[str],
-    right: str | None = None,
-    at: float = 9.0,
-) -> None:
-    """What an infer step leaves."""
-    folder = store.folder(StepKind.INFER, key)
-    folder.path.mkdir(parents=True)
-    rows: list[dict[str, Any]] = [
-        {"messages": [{"role": "user", "content": f"question {number}"}], "output": output, "cut": False}
-        | ({} if right is None else {"answer": right, "exact": output == right})
-        for number, output in enumerate(outputs)
-    ]
-    write_atomically(folder.answers, "".join(json.dumps(row) + "\n" for row in rows))
-    outcome = Outcome(OutcomeStatus.SUCCEEDED, 1, 1.0, at, facts={"options": dict(options)})
-    write_atomically(folder.done, outcome.to_json())
 
 
 def said(capsys: pytest.CaptureFixture[str], store: Store, *words: str) -> str:
