@@ -13,7 +13,7 @@ from modal_app.state import Phase, observe
 from modal_app.step import Device, Step, StepKind
 from runner import trainer_environment
 from runner.best import winner
-from runner.compare import EVAL_LOSS, compare_sweep
+from runner.compare import EVAL_LOSS, Row, compare_sweep
 from runner.errors import SweepError
 from runner.finding import runs_in
 from runner.identity import short_hash
@@ -59,8 +59,8 @@ class Subject:
 
 
 def subjects(known: Sequence[Store], asked: str | None, *, every: bool = False) -> list[Subject]:
-    """The run of that key or its beginning; of a sweep its best run, or `every` one that has succeeded. Nothing asked
-    means the newest sweep.
+    """The run of that key or its beginning; of a sweep its best run, or `every` one that has succeeded, as they are
+    ranked. Nothing asked means the newest sweep.
 
     Raises SweepError when nothing fits (with what might be meant), and for a run that has not succeeded.
     """
@@ -68,17 +68,20 @@ def subjects(known: Sequence[Store], asked: str | None, *, every: bool = False) 
     if sweep is None:
         (run,) = runs
         _refuse_unfinished(store, run)
-        return [_subject(store, _sweep_of(store, run), run)]
+        sweep = _sweep_of(store, run)
+        return [_subject(store, sweep, run, compare_sweep(store, sweep))]
     _look_again(store, sweep, runs)
+    rows = compare_sweep(store, sweep)
     if every:
-        finished = [run for run in runs if _has_succeeded(store, run)]
+        by_key = {run.key: run for run in runs if _has_succeeded(store, run)}
+        finished = [by_key[row.key] for row in rows if row.key in by_key]
         if not finished:
             raise SweepError(f"No run of {sweep} has finished yet; `axosweep status {sweep}` shows how they stand.")
-        return [_subject(store, sweep, run) for run in finished]
-    best = winner(compare_sweep(store, sweep), EVAL_LOSS)
+        return [_subject(store, sweep, run, rows) for run in finished]
+    best = winner(rows, EVAL_LOSS)
     (run,) = (run for run in runs if run.key == best.key)
     _refuse_unfinished(store, run)
-    return [_subject(store, sweep, run)]
+    return [_subject(store, sweep, run, rows)]
 
 
 def after_step(subject: Subject, kind: StepKind, options: Mapping[str, Any]) -> PlannedStep:
@@ -108,10 +111,10 @@ def planned(subject: Subject, kind: StepKind, key: str, run: str, options: Mappi
     return PlannedStep(step, subject.store.folder(kind, key).done.exists())
 
 
-def _subject(store: Store, sweep: str, run: SweepRun) -> Subject:
+def _subject(store: Store, sweep: str, run: SweepRun, rows: Sequence[Row]) -> Subject:
     folder = store.folder(StepKind.TRAIN, run.key)
     config = yaml.load(folder.config.read_text(encoding="utf-8"), yaml.CSafeLoader)
-    names = {row.key: label(row.params) for row in compare_sweep(store, sweep)}
+    names = {row.key: label(row.params) for row in rows}
     return Subject(
         store, sweep, run.key, run.data_key, config, read_json(folder.identity), names.get(run.key) or run.key
     )

@@ -13,7 +13,7 @@ from modal_app.attempt import write_yaml
 from modal_app.layout import BASE, Store, after_key
 from modal_app.step import StepKind
 from runner import cli
-from runner.after import Subject
+from runner.after import Subject, subjects
 from runner.answers import answer_sets, column_of
 from runner.html_report.gather import gather
 from runner.infer import base_hash
@@ -77,6 +77,12 @@ def test_a_model_that_gives_no_answers_is_not_asked(store: Store, capsys: pytest
 def test_numbers_that_draw_nothing_are_refused(store: Store, words: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main(["infer", *words, "--prompt", "hello", "--store", str(store.root)])
+
+
+def test_a_sweep_means_its_finished_runs_the_best_first_under_what_tells_them_apart(store: Store) -> None:
+    worse, better = finished(store, {"learning_rate": 2.0}, {"learning_rate": 1.0})
+    chosen = subjects([store], None, every=True)
+    assert [(one.key, one.name) for one in chosen] == [(better.key, "learning_rate=1"), (worse.key, "learning_rate=2")]
 
 
 def base_of(config: Mapping[str, Any]) -> str:
