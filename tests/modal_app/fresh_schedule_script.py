@@ -1,0 +1,69 @@
+"""A real optimizer and scheduler that load a checkpoint through fresh_schedule.keep_settings; prints what they are then.
+
+Run with the trainer's Python: `python fresh_schedule_script.py MODAL_APP_PARENT`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+ORIGIN_STEP = 6
+
+
+def made(rate: float, decay: float, beta: float) -> tuple[Any, Any, Any]:
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight], lr=rate, weight_decay=decay, betas=(beta, 0.99))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    return weight, optimizer, scheduler
+
+
+def saved() -> dict[str, Any]:
+    """What the run that it goes on from has saved after six steps."""
+    weight, optimizer, scheduler = made(0.5, 0.1, 0.9)
+    for _ in range(ORIGIN_STEP):
+        weight.grad = torch.ones(3)
+        optimizer.step()
+        scheduler.step()
+    return {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+
+
+def loaded(step: int) -> dict[str, Any]:
+    from modal_app.fresh_schedule import keep_settings
+
+    _, optimizer, scheduler = made(0.02, 0.3, 0.8)
+    state, told = saved(), []
+
+    def load(checkpoint: str | None) -> None:
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+
+    trainer = SimpleNamespace(
+        optimizer=optimizer,
+        lr_scheduler=scheduler,
+        args="args",
+        state=SimpleNamespace(max_steps=40, compute_steps=lambda *given: told.append(given)),
+        _load_optimizer_and_scheduler=load,
+    )
+    keep_settings(trainer, ORIGIN_STEP)
+    trainer._load_optimizer_and_scheduler(f"model/checkpoint-{step}")
+    (group,), (moments,) = optimizer.param_groups, optimizer.state.values()
+    return {
+        "rate": group["lr"],
+        "decay": group["weight_decay"],
+        "beta": group["betas"][0],
+        "steps": float(moments["step"]),
+        "moment": moments["exp_avg"][0].item(),
+        "at": scheduler.last_epoch,
+        "cadences": told,
+    }
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, sys.argv[1])
+    print(json.dumps({"origin": loaded(ORIGIN_STEP), "own": loaded(ORIGIN_STEP + 1)}))
