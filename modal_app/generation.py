@@ -128,7 +128,7 @@ def answers(
             )
     torch.manual_seed(settings.seed)
     found: dict[int, Answer] = {}
-    for batch in _batches([len(ids) for ids in prompts], settings.max_tokens):
+    for batch in _batches([len(ids) for ids in prompts], settings.max_tokens, loaded.context):
         made = generate(loaded, [prompts[index] for index in batch], settings)
         found |= dict(zip(batch, made, strict=True))
         progress(len(found), len(prompts))
@@ -170,12 +170,17 @@ def _answer(loaded: Loaded, ids: list[int]) -> Answer:
     return Answer(text.strip(), len(kept) + (end is not None), cut=end is None)
 
 
-def _batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of prompts that are generated together, the longest first: what does not fit fails at once."""
+def _batches(lengths: Sequence[int], max_tokens: int, context: int) -> Iterator[list[int]]:
+    """Indices of prompts that are generated together, the longest first: what does not fit fails at once.
+
+    All of a batch have the same room for an answer: one near the end of the context would cut the others' short.
+    """
     batch: list[int] = []
+    rooms = [min(max_tokens, context - length) for length in lengths]
     for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
         width = lengths[batch[0] if batch else index] + max_tokens
-        if batch and (len(batch) == ROWS_AT_ONCE or (len(batch) + 1) * width > TOKENS_AT_ONCE):
+        crowded = len(batch) == ROWS_AT_ONCE or (len(batch) + 1) * width > TOKENS_AT_ONCE
+        if batch and (crowded or rooms[index] != rooms[batch[0]]):
             yield batch
             batch = []
         batch.append(index)

@@ -77,7 +77,12 @@ def main() -> None:
         "drawing": drawing(loaded),
         "too_long": too_long(loaded),
         "ids": loaded.tokenizer.decode(generation.prompt_ids(loaded, system)),
-        "batches": [list(generation._batches(lengths, 100)) for lengths in ([5, 9, 7], [9_000, 10, 9_000], [1] * 130)],
+        "batches": [
+            list(generation._batches(lengths, 100, context))
+            for lengths, context in (
+                ([5, 9, 7], 256), ([9_000, 10, 9_000], 10_000), ([1] * 130, 256), ([9, 250, 20, 253, 250], 256),
+            )
+        ],
         "asked": {
             name: [asked({"sequence_len": 9, "datasets": [{"type": kind}]}, loaded.tokenizer, one)
                    for one in (user("q"), system, turns)]

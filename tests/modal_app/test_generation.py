@@ -76,6 +76,10 @@ def test_a_batch_is_of_about_one_length_and_of_so_many_tokens_at_most(found: dic
     assert [len(batch) for batch in found["batches"][2]] == [64, 64, 2]
 
 
+def test_a_prompt_near_the_end_of_the_context_does_not_cut_the_answers_of_shorter_ones(found: dict[str, Any]) -> None:
+    assert found["batches"][3] == [[3], [1, 4], [2, 0]]
+
+
 def test_without_a_chat_template_a_question_is_written_as_its_dataset_was(found: dict[str, Any]) -> None:
     alpaca, own, completion, jeopardy = (found["asked"][name] for name in ("alpaca", "own", "completion", "jeopardy"))
     assert alpaca[0].endswith("USER: q\nASSISTANT:")
