@@ -7,6 +7,7 @@ seed, as `generation.Generation` has them.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +34,7 @@ def infer(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: 
     began = time.monotonic()
     conversations = [prompt["messages"] for prompt in prompts]
     settings = generation.Generation(**{name: step.options[name] for name in SETTINGS if name in step.options})
-    answers = generation.answers(loaded, conversations, settings, _tell)
+    answers = generation.answers(loaded, conversations, settings, functools.partial(_tell, attempt))
     rank.clock.book("generate")
     rows = list(_rows(prompts, [answer.text for answer in answers], [answer.cut for answer in answers]))
     write_atomically(folder.answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -75,5 +76,5 @@ def _rows(prompts: Sequence[Mapping[str, Any]], texts: Sequence[str], cut: Seque
         yield row
 
 
-def _tell(done: int, of: int) -> None:
-    print(f"answered {done} of {of}", flush=True)
+def _tell(attempt: Attempt, done: int, of: int) -> None:
+    write_atomically(attempt.progress, json.dumps({"done": done, "of": of}))

@@ -158,6 +158,11 @@ class Attempt:
         """train.json: steps, world size and phase seconds, kept current by the Axolotl plugin."""
         return self.path / "train.json"
 
+    @property
+    def progress(self) -> Path:
+        """progress.json, of an infer step: how many prompts are answered, and of how many."""
+        return self.path / "progress.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Store:

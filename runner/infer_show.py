@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,8 @@ def show_answers(columns: Sequence[Column], *, as_json: bool) -> None:
         return
     made, console = answer_set(columns), terminal.results()
     if len(columns) == 1 and len(made.prompts) == 1:
-        _print(console, str(columns[0].rows[0]["output"]))
+        said = str(columns[0].rows[0]["output"])
+        _print(console, _harmless(said) if console.is_terminal else said)
     else:
         _show(made, console)
     if cut := sum(column.cut for column in columns):
@@ -91,7 +93,12 @@ def _show_blocks(made: AnswerSet, shown: int, console: Console) -> None:
 
 def _cell(row: Mapping[str, Any]) -> Text:
     style = ("green" if row["exact"] else "red") if "exact" in row else ""
-    return Text(str(row["output"]), style=style)
+    return Text(_harmless(str(row["output"])), style=style)
+
+
+def _harmless(text: str) -> str:
+    """Without what would command a terminal: a model may say anything."""
+    return "".join(one if one in "\n\t" or unicodedata.category(one) != "Cc" else "\ufffd" for one in text)
 
 
 def _heading(column: Column) -> str:

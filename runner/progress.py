@@ -199,7 +199,13 @@ class Progress:
         state = self._observe(step.kind, step.key)
         name = self._labels.get(step.run) or step.run or "the base model"
         running = state.phase is Phase.RUNNING
-        return Line(step.kind, step.key, name, status_word(state), running, message=_message(state))
+        message = self._answered(step) if running else _message(state)
+        return Line(step.kind, step.key, name, status_word(state), running, message=message)
+
+    def _answered(self, step: Step) -> str:
+        attempts = self.store.folder(step.kind, step.key).attempts()
+        told = read_json(attempts[-1].progress) if attempts else {}
+        return f"answered {told['done']} of {told['of']}" if told else ""
 
 
 def _message(state: StepState) -> str:

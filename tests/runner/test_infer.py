@@ -148,7 +148,7 @@ def test_the_report_shows_the_answers_without_secrets_and_as_values(store: Store
 def test_one_answer_stands_alone_and_several_stand_in_a_table(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     (one,) = finished(store, {})
     answered(store, after_key(one.key, "1"), GREEDY, ["[bold]two\nlines"])
-    answered(store, after_key(one.key, "2"), GREEDY | {"prompts": "inputs/b"}, ["a", "b"], "a")
+    answered(store, after_key(one.key, "2"), GREEDY | {"prompts": "inputs/b"}, ["a", "\x1b[2Jb"], "a")
     answered(store, after_key("", "3"), GREEDY | {"prompts": "inputs/b"}, ["c", "a"], "a")
     alone, several, base = (
         column_of(store, key, name)
@@ -160,12 +160,14 @@ def test_one_answer_stands_alone_and_several_stand_in_a_table(store: Store, caps
     show_answers([alone], as_json=False)
     assert capsys.readouterr().out == "[bold]two\nlines\n"
     show_answers([base, several], as_json=False)
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    lines = [line.split() for line in shown.splitlines()]
     assert ["question", "0", "a", "c", "a"] in lines
     assert [one.key, "r=8", "1", "2", "50.0", "%"] in lines
     show_answers([base, several], as_json=True)
     rows = json.loads(capsys.readouterr().out)
     assert [(row["run"], row["prompt"], row["output"], row["exact"]) for row in rows] == [
         (BASE, "question 0", "c", False), (BASE, "question 1", "a", True),
-        (one.key, "question 0", "a", True), (one.key, "question 1", "b", False),
+        (one.key, "question 0", "a", True), (one.key, "question 1", "\x1b[2Jb", False),
     ]  # fmt: skip

@@ -5,10 +5,10 @@ import pytest
 from rich.console import Console
 
 from modal_app.claim import claim
-from modal_app.layout import Store
-from modal_app.step import OutcomeStatus, StepKind
+from modal_app.layout import Store, after_key
+from modal_app.step import OutcomeStatus, Step, StepKind
 from runner.progress import Progress
-from runner.types import ExecutorChoice, Run
+from runner.types import ExecutorChoice, Plan, PlannedStep, Run
 from tests.runner.builders import begin_attempt, end_attempt, finish, log_losses, plan, run
 from tests.runner.counting_store import CountingStore
 
@@ -101,3 +101,17 @@ def test_what_was_done_before_is_not_shown(store: Store) -> None:
     with watching(store, console, ONE, TWO) as shown:
         shown.update()
     assert text_of(console) == ""
+
+
+def test_an_infer_step_says_how_many_prompts_are_answered(store: Store) -> None:
+    console, key = piped(), after_key(ONE.key, "own")
+    step = PlannedStep(Step(StepKind.INFER, key, {}, ONE.data_key, run=ONE.key), done=False)
+    made = Plan("sweep/after-1", (), (), after=(step,))
+    with claim(store.folder(StepKind.INFER, key)), Progress(made, store, console, 0.0, 0.0) as shown:
+        attempt = begin_attempt(store, StepKind.INFER, key)
+        shown.update()
+        attempt.progress.write_text(json.dumps({"done": 64, "of": 128}))
+        shown.update()
+    lines = text_of(console).splitlines()
+    assert f"infer      {ONE.key}: running" in lines
+    assert f"infer      {ONE.key}: running  answered 64 of 128" in lines
