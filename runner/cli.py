@@ -337,8 +337,9 @@ def _warm(words: list[str]) -> int:
 
     parser = _parser("warm", "The preloaded trainers that wait for the next command, or their end.")
     parser.add_argument("what", nargs="?", choices=("status", "stop"), default="status")
+    parser.add_argument("--all", action="store_true", help="of all your stores")
     asked = parser.parse_args(words)
-    store = open_store(asked.store).root if asked.store else None
+    store = None if asked.all else open_store(asked.store).root
     return (warm_verb.stop if asked.what == "stop" else warm_verb.show)(store, as_json=asked.json)
 
 

@@ -101,7 +101,7 @@ def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
         case "completion":
             return SHELLS if len(words) == 1 else ()
         case "warm":
-            return ("status", "stop", "--store", "--json") if len(words) == 1 or word[:1] == "-" else ()
+            return ("status", "stop", "--all", "--store", "--json") if len(words) == 1 or word[:1] == "-" else ()
         case "setup":
             return ()
         case "plan":

@@ -75,7 +75,7 @@ Verbs
   import FILE.yml      make an experiment of an Axolotl config: conf/experiment/NAME.yaml
   init [DIR]           a small start for a project of your own: conf/, sweeps/
   doctor               what a sweep will need of this machine and its accounts
-  warm [status|stop]   the preloaded trainers that wait for the next command; stop ends them
+  warm [status|stop]   the preloaded trainer that waits for the next command; stop ends it
   setup                build the environment that runs Axolotl
   completion SHELL     completion for bash, zsh or fish: eval "$(axosweep completion bash)"
   --json goes with every verb that prints rows.

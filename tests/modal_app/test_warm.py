@@ -99,7 +99,7 @@ def test_a_fork_finds_what_a_fresh_process_of_its_command_would(
     python: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command is another one than that which started the server, in all that can differ."""
-    with serving(python, store, GONE="yes", TZ="UTC") as server:
+    with serving(python, store, TORCH_GONE="yes", TZ="UTC") as server:
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
         monkeypatch.chdir(elsewhere)
@@ -126,14 +126,14 @@ def test_a_fork_finds_what_a_fresh_process_of_its_command_would(
     assert forked == started
 
 
-def test_a_secret_is_in_the_forks_memory_only(warm: Warm, store: Store) -> None:
-    other = Warm.join(warm.process, warm.here, {**os.environ, "HF_TOKEN": "hf_very_secret"})
-    probe = "import json, os; json.dump(os.environ['HF_TOKEN'], open('found.json', 'w'))"
-    assert other.run(probing("one", probe)) == 1
-    assert found(store, "one") == "hf_very_secret"
-    environ = Path(f"/proc/{warm.process.pid}/environ").read_bytes()
-    assert b"hf_very_secret" not in environ
-    for path in (store.folder(StepKind.TRAIN, "one").path, warm.here.stem.parent):
+def test_a_secret_is_in_the_forks_memory_only(python: Path, store: Store) -> None:
+    with serving(python, store, HF_TOKEN="hf_very_secret") as server:
+        probe = "import json, os; json.dump(os.environ['HF_TOKEN'], open('found.json', 'w'))"
+        assert server.run(probing("one", probe)) == 1
+        assert found(store, "one") == "hf_very_secret"
+        environ = Path(f"/proc/{server.process.pid}/environ").read_bytes()
+        assert b"hf_very_secret" not in environ
+    for path in (store.folder(StepKind.TRAIN, "one").path, server.here.stem.parent):
         kept = [file for file in path.rglob("*") if file.is_file() and file.name != "found.json"]
         assert not any(b"hf_very_secret" in file.read_bytes() for file in kept)
 

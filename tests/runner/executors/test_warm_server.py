@@ -204,18 +204,25 @@ def test_a_plan_asks_the_one_that_runs_and_leaves_it_running(
 def test_warm_says_what_there_is_and_stop_ends_it(
     connect: Callable[[], Reached], store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["warm"]) == 0
+    assert cli.main(["warm", "--all"]) == 0
     assert capsys.readouterr().out == "No trainer is preloaded.\n"
     first = connect()
     ready(first)
-    assert cli.main(["warm", "--json"]) == 0
+    assert cli.main(["warm", "--json", "--store", str(store.root)]) == 0
     (told,) = json.loads(capsys.readouterr().out)["trainers"]
     assert (told["pid"], told["store"]) == (note_of(first).owner.pid, str(store.root))
     assert (told["ready"], told["idle_s"], told["commands"], told["steps"]) == (True, IDLE_S, 1, [])
     first.socket.close()
-    assert cli.main(["warm", "stop"]) == 0
+    assert cli.main(["warm", "stop", "--store", str(store.root)]) == 0
     assert capsys.readouterr().out == f"{told['pid']}  {store.root}: ended.\n"
     assert running(None) == []
+
+
+def test_stop_leaves_those_of_other_stores_alone(connect: Callable[[], Reached], tmp_path: Path) -> None:
+    note = note_of(connect())
+    assert cli.main(["warm", "stop", "--store", str(tmp_path / "other")]) == 0
+    assert is_alive(note)
+    assert note.address.socket.exists()
 
 
 def test_stop_leaves_one_at_its_work_and_says_so(
@@ -225,9 +232,9 @@ def test_stop_leaves_one_at_its_work_and_says_so(
     step = probing("one", "import time; time.sleep(1)")
     workers.start(step)
     until(lambda: workers.wait(0.01) == [] and workers.pid((step.kind, step.key)))
-    assert cli.main(["warm", "stop"]) == 0
+    assert cli.main(["warm", "stop", "--store", str(store.root)]) == 0
     assert "will end once nobody uses it" in capsys.readouterr().out
-    assert cli.main(["warm"]) == 0
+    assert cli.main(["warm", "--all"]) == 0
     assert "ends once nobody uses it" in capsys.readouterr().out
     (exited,) = workers.wait(10)
     assert exited.code == 1, "by its own account"
