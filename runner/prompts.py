@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ EXPECTED = (
     'expected {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}, with the right answer, if there '
     'is one, as "answer" or as the last message'
 )
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""What a command line has for bytes that are no UTF-8, and JSON for halves of a pair."""
 SHOWN = 60
 """Characters of what was seen, in an error."""
 CHARACTERS_A_TOKEN = 100
@@ -68,10 +71,13 @@ def prompts_of(texts: Sequence[str], file: str | None, piped: bytes, system: str
             raise SweepError(f"There is no prompt in {name}: it has no line that is not empty.")
     if not found:
         raise SweepError('Nothing to ask: --prompt "...", or --prompts FILE with a prompt a line; - is standard input.')
+    found = [_with_system(prompt, system) for prompt in found]
     for number, prompt in enumerate(found, 1):
         if not prompt.text.strip():
             raise SweepError(f"Prompt {number} is empty.")
-    return [_with_system(prompt, system) for prompt in found]
+        if any(SURROGATE.search(message["content"]) for message in prompt.messages):
+            raise SweepError(f"Prompt {number} is no text: it holds half a character. It has to be UTF-8.")
+    return found
 
 
 def refuse_too_long(prompts: Sequence[Prompt], context: int | None, where: str) -> None:
@@ -86,7 +92,7 @@ def refuse_too_long(prompts: Sequence[Prompt], context: int | None, where: str) 
 
 def keep_prompts(store: Store, prompts: Sequence[Prompt]) -> str:
     """Put them into the store by their content; returns the path below its root."""
-    text = "".join(json.dumps(prompt.row(), ensure_ascii=False, sort_keys=True) + "\n" for prompt in prompts)
+    text = "".join(json.dumps(prompt.row(), sort_keys=True) + "\n" for prompt in prompts)
     name = f"{store.inputs.name}/{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
     if not (store.root / name).exists():
         store.inputs.mkdir(parents=True, exist_ok=True)

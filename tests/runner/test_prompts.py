@@ -75,6 +75,7 @@ def test_a_system_message_goes_ahead_of_prompts_without_one(tmp_path: Path) -> N
         ('{"messages": [{"role": "system", "content": "x"}]}', "line 2: expected"),
         ('{"prompt": "x", "answer": 4}', "line 2: expected"),
         ('{"prompt": "  "}', "Prompt 2 is empty"),
+        ('{"prompt": "half \\ud800"}', "Prompt 2 is no text"),
         ('{"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": " "}]}', "Prompt 2 is empty"),
     ],
 )  # fmt: skip
@@ -114,7 +115,7 @@ def test_a_megabyte_is_refused_where_the_context_is_known() -> None:
 
 def test_the_same_prompts_are_kept_once_and_read_back_as_they_were(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    prompts = [user("ä?", "1"), user("b")]
+    prompts = [user("ä?\u2028", "1"), user("b")]
     name = keep_prompts(store, prompts)
     assert keep_prompts(store, prompts) == name != keep_prompts(store, prompts[:1])
     rows = [json.loads(line) for line in (store.root / name).read_text(encoding="utf-8").splitlines()]
