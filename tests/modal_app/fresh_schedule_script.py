@@ -1,4 +1,4 @@
-"""A real optimizer and scheduler that load a checkpoint through fresh_schedule.keep_settings; prints what they are then.
+"""A real optimizer and scheduler that load a checkpoint through fresh_schedule.keep_settings; prints what they are.
 
 Run with the trainer's Python: `python fresh_schedule_script.py MODAL_APP_PARENT`.
 """
