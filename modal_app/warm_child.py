@@ -19,8 +19,15 @@ def fork(work: Callable[[], int], context: Context, cut_off: Callable[[], None])
 
     `cut_off` lets go, in the child, of what is its parent's.
     """
-    pid = os.fork()
+    # A signal that comes before the child has let go of its parent's handlers waits until it has.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stop.SIGNALS)
+    try:
+        pid = os.fork()
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _lead_a_group(pid)
         return pid
     code = 1
