@@ -148,16 +148,19 @@ def _kept(store: Store, folder: Path) -> str:
 
 def _refuse_unknown(names: Sequence[str], include: str | None) -> None:
     """Raises SweepError for tasks that the harness does not know. Where there is no trainer environment on this
-    machine, the step asks, before it loads a model."""
+    machine, or it takes too long, the step asks, before it loads a model."""
     try:
         python = trainer_environment.find()
     except SweepError:
         return
     question = {"tasks": list(names), "include": None if include is None else str(Path(include).resolve())}
-    done = subprocess.run(
-        [python, script("tasks.py")], input=json.dumps(question), capture_output=True, text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"}, timeout=LONGEST_ANSWER_S, check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [python, script("tasks.py")], input=json.dumps(question), capture_output=True, text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"}, timeout=LONGEST_ANSWER_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return
     if done.returncode != 0:
         last = "\n".join(f"  {line}" for line in done.stderr.splitlines()[-3:])
         raise SweepError(f"Nothing was started: the tasks could not be looked up. The trainer said last:\n{last}")
