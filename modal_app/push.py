@@ -182,7 +182,7 @@ def problem_of(error: BaseException, repo: str) -> str:
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set, and a push asks the hub."
     if _is(error, "TransportError") and status is None:
-        return f"The hub does not answer at {_endpoint()} ({_innermost(error)}). Nothing was changed there."
+        return f"The hub does not answer at {_endpoint()} ({_innermost(error)}). Run it again: it goes on from here."
     match status:
         case 401:
             return "The hub does not take the token (401). `hf auth login`, or HF_TOKEN with a token that may write."
