@@ -22,6 +22,8 @@ from runner.executors.warm_server import Reached, WarmRefused, reach
 from runner.executors.workers import Exited, FreshWorkers, could_not_ask, signal_group
 from runner.types import StepId
 
+VALIDATION_POLL_S = 1.0
+"""A Ctrl-C that comes just before the process sleeps is seen when it wakes."""
 SHORTEST_S = 0.05
 """Between two looks at fresh workers while forked ones are listened to."""
 FRESH = "Started fresh, not forked from a preloaded trainer: {why}."
@@ -79,7 +81,7 @@ class WarmWorkers:
         self._say({"validate": str(folder)})
         log = self.log
         assert log is not None
-        while (events := self._read(None)) is not None:
+        while (events := self._read(VALIDATION_POLL_S)) is not None:
             for event in events:
                 if event["event"] == "validated":
                     if event["code"] != 0:
@@ -155,7 +157,7 @@ class WarmWorkers:
         assert self._reached is not None
         self._reached.socket.sendall(json.dumps(request).encode() + b"\n")
 
-    def _read(self, timeout_s: float | None) -> list[dict[str, Any]] | None:
+    def _read(self, timeout_s: float) -> list[dict[str, Any]] | None:
         """What has been told; None when the preloaded process is gone. Raises WarmRefused."""
         assert self._reached is not None
         if not select.select([self._reached.socket], [], [], timeout_s)[0]:
