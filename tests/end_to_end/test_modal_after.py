@@ -7,14 +7,27 @@ from pathlib import Path
 
 import pytest
 
+from runner import trainer_environment
 from tests.end_to_end.axosweep import Axosweep
-from tests.modal_server import ModalServer
-from tests.modal_server.fixture import needs_mounts
+from tests.hub_server import serve_hub
+from tests.modal_server import ModalServer, Settings
+from tests.modal_server.fixture import SECRET, needs_mounts
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
 ROOT = Path(__file__).resolve().parents[2]
 QUIZ = ("--tasks", "tiny_directory", "--include-path", str(ROOT / "tiny" / "data"))
+HUB_QUIZ = r"""
+task: hub_quiz
+dataset_path: owner/quiz
+test_split: test
+output_type: generate_until
+doc_to_text: "{{prompt}}"
+doc_to_target: "{{answer}}"
+generation_kwargs: {until: ["\n"], max_gen_toks: 8}
+metric_list:
+  - {metric: exact_match, aggregation: mean, higher_is_better: true}
+"""
 EXACT = "tasks/tiny_directory@limit=32/exact_match"
 
 
@@ -51,17 +64,39 @@ def test_a_run_on_modal_is_rated_asked_and_merged_where_it_is(on_modal: Axosweep
     assert not server.unknown_calls()
 
 
-def test_a_task_that_there_is_not_ends_the_step_before_it_loads_a_model(
-    on_modal: Axosweep, server: ModalServer
+def test_a_tasks_dataset_comes_from_the_hub_and_an_unknown_task_ends_the_step_before_it_loads_a_model(
+    axosweep: Axosweep, tmp_path: Path
 ) -> None:
-    """This machine has no trainer that could have been asked."""
-    done = on_modal.run("lora=r8", "max_steps=2", "tracking=disabled", "executor=modal")
-    assert done.returncode == 0, done.stderr
-    nowhere = {**on_modal.environment, "AXOSWEEP_TRAINER": str(on_modal.folder / "nowhere")}
-    failed = Axosweep(on_modal.store, on_modal.folder, nowhere).run("eval", "--tasks", "hellaswagg", "--json")
-    assert failed.returncode == 1
-    (line,) = json.loads(failed.stdout)["lines"]
-    assert line["status"] == "failed"
-    assert "no task hellaswagg (did you mean hellaswag" in line["message"]
-    log = next(server.volume_tree("axosweep-runs").glob("runs/*/evaluate/*/attempt-1/log.txt"))
-    assert "loading model" not in log.read_text().lower()
+    """The models' cache is mounted read-only. This machine has no trainer that could have been asked for the names."""
+    rows, own = tmp_path / "rows", tmp_path / "own"
+    rows.mkdir()
+    own.mkdir()
+    (rows / "test.jsonl").write_text(
+        "".join((ROOT / "tiny" / "data" / "prompts.jsonl").read_text().splitlines(True)[:4])
+    )
+    (own / "hub_quiz.yaml").write_text(HUB_QUIZ)
+    with serve_hub() as hub, ModalServer(_settings(hub.url)) as server:
+        hub.add("owner/quiz", rows, kind="datasets")
+        server.set_secret("secrets-hf-wandb", SECRET)
+        no_trainer = {"AXOSWEEP_TRAINER": str(axosweep.folder / "nowhere")}
+        on_modal = Axosweep(axosweep.store, axosweep.folder, server.environment())
+        here = Axosweep(axosweep.store, axosweep.folder, {**server.environment(), **no_trainer})
+        done = on_modal.run("lora=r8", "max_steps=2", "tracking=disabled", "executor=modal")
+        assert done.returncode == 0, done.stderr
+
+        (line,) = here.json("eval", "--tasks", "hub_quiz", "--include-path", str(own))["lines"]
+        assert line["documents"] == {"hub_quiz": 4}
+        assert hub.asked["datasets/owner/quiz/test.jsonl"] == 1
+
+        failed = here.run("eval", "--tasks", "hub_quizz", "--include-path", str(own), "--json")
+        assert failed.returncode == 1
+        (line,) = json.loads(failed.stdout)["lines"]
+        assert line["status"] == "failed"
+        assert "no task hub_quizz (did you mean hub_quiz" in line["message"]
+        volume = server.volume_tree("axosweep-runs")
+        said = [json.loads(path.read_text()) for path in volume.glob("runs/*/evaluate/*/attempt-1/result.json")]
+        assert sorted("load" in one["facts"].get("phases", {}) for one in said) == [False, True]
+
+
+def _settings(hub: str) -> Settings:
+    return Settings(container_python=trainer_environment.find(), grace_s=10, container_environment={"HF_ENDPOINT": hub})
