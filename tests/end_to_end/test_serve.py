@@ -198,11 +198,12 @@ def test_a_page_of_somebody_else_cannot_ask_by_a_name_that_leads_here(serving: S
 
 
 def test_a_token_is_asked_for_and_written_nowhere_and_ctrl_c_leaves_nothing(
-    swept: Axosweep, runs: tuple[str, str]
+    swept: Axosweep, runs: tuple[str, str], request: pytest.FixtureRequest
 ) -> None:
     before = places()
     guarded = Axosweep(swept.store, swept.folder, {"AXOSWEEP_SERVE_TOKEN": TOKEN})
     serving = start(guarded, runs[0])
+    request.addfinalizer(serving.process.kill)  # of a test that fails half-way
     (wrong,) = serving.ask([hello("base")], key="something-else")
     assert (wrong["error"], wrong["status"]) == ("AuthenticationError", 401)
     assert serving.ask([hello("base", max_tokens=1)], key=TOKEN)[0]["finish"] == "length"
