@@ -53,7 +53,8 @@ def rm_verb(words: Sequence[str], store_help: str) -> int:
             raise SweepError(f"Nothing was removed. These have to stay:\n{told}")
         return removal
 
-    return _carry_out([_place(store) for store in choices], decide, asked)
+    places = [_place(store, choice.runs | choice.sweeps) for store, choice in choices.items()]
+    return _carry_out(places, decide, asked)
 
 
 def gc_verb(words: Sequence[str], store_help: str) -> int:
@@ -100,13 +101,13 @@ def _choices(names: Sequence[str], store_asked: str | None, before: float | None
     return {store: Choice(frozenset(keys), frozenset(sweeps[store]), before=before) for store, keys in runs.items()}
 
 
-def _place(store: Store) -> _Place:
-    """Of a mirror, where its runs really are. Modal is imported for that only."""
+def _place(store: Store, named: frozenset[str] = frozenset()) -> _Place:
+    """Of a mirror, where its runs really are, those that are `named` above all. Modal is imported for that only."""
     if store.root.name not in MIRRORS:
         return _here(store)
     from runner.executors.modal_removal import removal_for
 
-    there = removal_for(store)
+    there = removal_for(store, named)
 
     def busy(_: Stock) -> Callable[[str], str]:
         there.look()

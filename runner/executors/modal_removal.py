@@ -17,13 +17,13 @@ from modal_app.claims import is_at_work, is_live, last_claim
 from modal_app.layout import REMOVED, SUBMISSION, Store
 from modal_app.remote import DONE, mark_name
 from modal_app.step import AFTER, StepKind
+from runner.errors import SweepError
 from runner.executors.modal_copies import listed
 from runner.executors.modal_errors import explained
 from runner.executors.modal_files import ModalFiles
 from runner.executors.modal_submission import Names, read_submission
 from runner.removal import Doomed, Kind, Removal, Spared
 from runner.removing import clear_mirror, tombstone
-from runner.store import read_json
 
 DEFAULT = Names("axosweep-cache", "axosweep-runs", "axosweep-claims")
 WORKING = "a call on Modal works on it or waits to; axosweep cancel ends that"
@@ -146,9 +146,15 @@ class ModalRemoval:
         return modal.Dict.from_name(self.names.claims, create_if_missing=True)
 
 
-def removal_for(mirror: Store, sweep: str | None = None) -> ModalRemoval:
-    """On the Volumes that a sweep was submitted to, or the one submitted last; those of conf where there was none."""
-    paths = sorted(mirror.sweeps.glob(f"{sweep or '*'}/{SUBMISSION}"), key=lambda path: path.stat().st_mtime)
-    found = [path for path in paths if read_json(path)]
-    names = read_submission(mirror, found[-1].parent.name)[0] if found else DEFAULT
-    return ModalRemoval(mirror, names)
+def removal_for(mirror: Store, named: Collection[str] = ()) -> ModalRemoval:
+    """On the Volumes that what is `named` (sweeps, keys of runs) was submitted to last. Where nothing is, those of the
+    newest submission, or of conf. Raises SweepError for names that lie on different ones."""
+    last, found = DEFAULT, dict[str, Names]()
+    for path in sorted(mirror.sweeps.glob(f"*/{SUBMISSION}"), key=lambda path: path.stat().st_mtime):
+        last, steps = read_submission(mirror, path.parent.name)
+        found |= dict.fromkeys({path.parent.name, *(step.key for step in steps)} & set(named), last)
+    places = list(dict.fromkeys(found.values())) or [last]
+    if len(places) > 1:
+        volumes = " and ".join(names.runs_volume for names in places)
+        raise SweepError(f"Nothing was removed: these lie on several Volumes ({volumes}). Name those of one.")
+    return ModalRemoval(mirror, places[0])

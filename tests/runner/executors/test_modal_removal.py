@@ -14,7 +14,7 @@ from typing import Any
 import modal
 import pytest
 
-from modal_app.layout import Store
+from modal_app.layout import SUBMISSION, Store
 from modal_app.state import Phase, observe
 from modal_app.step import OutcomeStatus, StepKind, write_atomically
 from runner.types import Run
@@ -110,6 +110,17 @@ def test_a_run_goes_with_its_marks_and_its_claims_and_the_other_stays(there: The
     here = Store(there.here / "modal")
     assert observe(here, StepKind.TRAIN, there.one.key).phase is Phase.ABSENT
     assert there.json("rm", there.sweep, "--dry-run")["doomed"][0]["key"] == there.other.key
+
+
+def test_a_run_goes_from_the_volumes_of_its_own_sweep_whichever_were_used_since(there: There) -> None:
+    newest = Store(there.here / "modal").sweeps / "later" / SUBMISSION
+    newest.parent.mkdir()
+    names = {"cache_volume": "cache-2", "runs_volume": "runs-2", "claims": "claims-2"}
+    newest.write_text(json.dumps({"names": names, "steps": []}))
+    for named in (there.one.key, there.sweep):
+        told = there.json("rm", named, "--yes")
+        assert [one["key"] for one in told["doomed"]] in ([there.one.key], [there.other.key])
+    assert not [name for name in there.files("runs_volume", "runs") if "/model/" in name]
 
 
 def test_checkpoints_alone_go_and_the_run_stays_done(there: There) -> None:
