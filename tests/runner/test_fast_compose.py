@@ -32,7 +32,7 @@ FILES = {
         seed: 1
         name: run-${seed}
         gone: null
-        ask: {limit: null, list: [1, {a: 2}, 3], at: "${.limit}", up: "${..seed}"}
+        ask: {limit: null, list: [1, {a: 2}, {a: 3}, 4], at: "${.limit}", up: "${..seed}"}
         env: ${oc.env:NO_SUCH_VARIABLE,none}
         same: ${model}
         """,
@@ -43,7 +43,16 @@ FILES = {
     "model/missing.yaml": "{layers: '???', width: 1}",
     "data/one.yaml": "rows: [{path: a.jsonl, type: '${model.width}'}]",
     "data/two.yaml": "{rows: [{path: a.jsonl}, {path: b.jsonl, split: '${data.rows.0.path}'}], more: {x: {y: 1}}}",
+    "data/outside.yaml": """
+        # @package _global_
+        seed: 5
+        rows: []
+        """,
     "extra/some.yaml": "{text: 'a \\\\${b} c', turn: '${ask.list.1.a}', nodes: {'${seed}': 1}}",
+    "experiment/plain.yaml": """
+        # @package _global_
+        seed: 3
+        """,
     "experiment/tuned.yaml": """
         # @package _global_
         defaults: [override /model: large, override /data: two]
@@ -195,10 +204,12 @@ TRAPS = """
     ask.limit=3 | seed=2 | ++seed=x name=plain | same.layers=1 | ++same.fresh=2 model.width=5 | +name=taken | top=1
     ask.list.1.a=9 ~ask.list.0 | ~ask.list.0 ask.list.1.a=9 | ++top.a.b=1 ~gone '++gone="${model}"' | ++gone.deep=7
     '+ask.num="${hydra:job.num}"' | seed=3 '+ask.num="${hydra:job.num}"' | model=by_job seed=4 | model=by_name seed=[1]
-    ++model.new=1 '++model.rel="${.layers}"' ++model.last=2 | model.opt=null ++model.opt.lr=1 | model.layers=3 ~model
+    ++ask.new=1 '++ask.rel="${.limit}"' ++ask.last=2 | ++top.a.b=1 ~env '++env="${seed}"' | ++model.new=1 ++model.last=2
+    model.opt=null ++model.opt.lr=1 | model.layers=3 ~model | model=small data=outside | model=large data=outside
+    model=small data=two ask.nope='${seed}' | model=large data=two ask.nope='${seed}' | model=large data=two ask.nope=1
     model=small data=one seed=1 | model=small data=two seed=1 | model=large data=one seed=1 | model=large data=two
     model=missing data=two model.layers=4 | model=missing data=one | model=small extra=some | model=large extra=some
-    experiment=tuned | experiment=tuned model=small | experiment=tuned model=large seed=5 | model=nowhere | model=small
+    experiment=tuned | experiment=plain | experiment=tuned model=small | experiment=tuned model=large | model=nowhere
     ~data ++ask.list="${data.rows}" | data=[one,two] model.width=2 | data.rows.0.path=b.jsonl model=large | +model=small
     hydra.job.name=x seed=2 | '++model.opt={name: sgd}' ++model.opt.betas.0=9 | env=set | '++gone="${nowhere}"' seed=9
     model.width=1.0 | model.width=1e-4 | model.width=08 | model.width=true | "model.width='08'" | ++gone=??? seed=8
