@@ -6,7 +6,6 @@ What is not understood and would change the answer is refused, never dropped.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import secrets
 import sys
@@ -25,6 +24,7 @@ from starlette.exceptions import HTTPException
 from modal_app.failures import StepFailed
 from modal_app.generation import Generation
 from modal_app.serve_models import Ended, Models, Question
+from modal_app.serving import brings_token
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 ANSWERS_WITHOUT_TOKEN = "/health"
@@ -209,8 +209,7 @@ class _Guard:
             return None if name in LOCAL_NAMES else Refused("this server answers this machine only", status=403)
         if scope["path"] == ANSWERS_WITHOUT_TOKEN:
             return None
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._token):
+        if brings_token(scope["headers"], self._token):
             return None
         return Refused("a token is needed: Authorization: Bearer TOKEN", status=401, code="invalid_api_key")
 

@@ -12,8 +12,10 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-from modal_app.serving import TOKEN_VARIABLE
+from modal_app.serving import TOKEN_VARIABLE, brings_token
 
 PORT = 8000
 SPEC = "AXOSWEEP_SERVED"
@@ -23,6 +25,8 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 STARTUP_S = 1200
 """For a large model on its way from a Volume into several GPUs, and for compiling it the first time."""
 POLL_S = 0.2
+KEY = "VLLM_API_KEY"
+"""By which vLLM is told the token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ def command(served: Vllm) -> list[str]:
     """Its command line. The token is not in it: vLLM reads it from its environment."""
     words = ["vllm", "serve", served.model, "--served-model-name", *served.names]
     words += ["--tokenizer", served.tokenizer, "--host", "0.0.0.0", "--port", str(PORT)]
-    words += ["--max-model-len", "auto", "--disable-uvicorn-access-log"]
+    words += ["--max-model-len", "auto", "--disable-uvicorn-access-log", "--middleware", f"{__name__}.Guard"]
     if served.adapters:
         rank = next(rank for rank in RANKS if rank >= served.rank)
         folders = len(set(served.adapters.values()))
@@ -71,6 +75,26 @@ def command(served: Vllm) -> list[str]:
     return words
 
 
+class Guard:
+    """In vLLM's process: nothing is answered without the token. vLLM itself asks for it below /v1 and the like, and
+    lets whoever finds the address ask at /invocations, which is the same."""
+
+    def __init__(self, app: Any) -> None:
+        self._app, self._token = app, os.environ[KEY].encode()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        asks = scope["type"] in ("http", "websocket") and scope.get("method") != "OPTIONS"  # a browser, what it may ask
+        if not asks or brings_token(scope["headers"], self._token):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await send(
+                {"type": "http.response.start", "status": 401, "headers": [(b"content-type", b"application/json")]}
+            )
+            await send({"type": "http.response.body", "body": b'{"error": "Unauthorized"}'})
+
+
 def serve() -> None:
     """Start vLLM and come back when it listens. Raises RuntimeError as soon as it has ended: the container would wait
     for it, on a GPU, until its time is up."""
@@ -78,7 +102,8 @@ def serve() -> None:
     if not token:
         raise RuntimeError(f"the secret has no {TOKEN_VARIABLE}: nothing is served without a token")
     words = command(Vllm.from_json(os.environ[SPEC]))
-    process = subprocess.Popen(words, env={**os.environ, "VLLM_API_KEY": token})
+    sources = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    process = subprocess.Popen(words, env={**os.environ, KEY: token, "PYTHONPATH": sources})
     deadline = time.monotonic() + STARTUP_S
     while time.monotonic() < deadline:
         if (code := process.poll()) is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -67,6 +68,12 @@ class Serving:
         raw = json.loads(text)
         models = tuple(Served(**{**one, "names": tuple(one["names"])}) for one in raw.pop("models"))
         return cls(models=models, **raw)
+
+
+def brings_token(headers: Iterable[tuple[bytes, bytes]], token: bytes) -> bool:
+    """Whether a request says `Authorization: Bearer TOKEN`. `headers` as ASGI has them, names in small letters."""
+    scheme, _, given = dict(headers).get(b"authorization", b"").partition(b" ")
+    return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), token)
 
 
 def base_part(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,6 +94,8 @@ def test_the_runs_of_a_sweep_are_deployed_with_their_base_asked_listed_and_ended
     url = served["url"]
     with pytest.raises(urllib.error.HTTPError, match="401"):
         get(f"{url}/models", "something-else")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        get(f"{url.removesuffix('/v1')}/invocations", "something-else", {"model": keys[0], "messages": []})
     assert {one["id"] for one in json.loads(get(f"{url}/models", TOKEN))["data"]} == names
     asked = {"model": keys[0], "messages": [{"role": "user", "content": "Hello"}]}
     said = json.loads(get(f"{url}/chat/completions", TOKEN, asked))["choices"][0]["message"]["content"]

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from modal_app.serve_vllm import Vllm, command
+import pytest
+
+from modal_app.serve_vllm import KEY, Guard, Vllm, command
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVED = Vllm(
@@ -35,12 +39,12 @@ def test_the_command_line_names_the_base_and_every_adapter() -> None:
     """Taken by vLLM 0.33's own parser as it stands here."""
     words = command(SERVED)
     assert words[:5] == ["vllm", "serve", SERVED.model, "--served-model-name", "base"]
-    assert " ".join(words[5:15]) == (
+    assert " ".join(words[5:17]) == (
         "--tokenizer /data/runs/a/model --host 0.0.0.0 --port 8000 --max-model-len auto --disable-uvicorn-access-log "
-        "--enable-lora"
+        "--middleware modal_app.serve_vllm.Guard --enable-lora"
     )
-    assert words[15:20] == ["--max-lora-rank", "32", "--max-loras", "2", "--lora-modules"], "vLLM knows some ranks only"
-    assert [json.loads(word) for word in words[20:]] == [
+    assert words[17:22] == ["--max-lora-rank", "32", "--max-loras", "2", "--lora-modules"], "vLLM knows some ranks only"
+    assert [json.loads(word) for word in words[22:]] == [
         {"name": name, "path": path} for name, path in SERVED.adapters.items()
     ]
 
@@ -68,3 +72,42 @@ def test_the_token_reaches_vllm_by_its_environment(tmp_path: Path) -> None:
     served = SERVED.to_json()
     serve(tmp_path, f'echo "$VLLM_API_KEY" > {tmp_path}/key; exit 1', AXOSWEEP_SERVE_TOKEN="t", AXOSWEEP_SERVED=served)
     assert (tmp_path / "key").read_text() == "t\n"
+
+
+def guarded(scope: dict[str, Any]) -> list[Any]:
+    """What a request is told: `let through`, or what the guard itself has sent."""
+    told: list[Any] = []
+
+    async def app(*_: object) -> None:
+        told.append("let through")
+
+    async def send(message: Any) -> None:
+        told.append(message.get("status") or message.get("code") or message["type"])
+
+    asyncio.run(Guard(app)(scope, None, send))
+    return told
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/invocations", "/tokenize", "/health", "/"])
+def test_no_path_of_vllm_is_answered_without_the_token(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """vLLM 0.33 itself guards some."""
+    monkeypatch.setenv(KEY, "t" * 16)
+    asked = {"type": "http", "method": "POST", "path": path}
+    for given in (b"", b"Bearer ", b"Bearer " + b"t" * 15, b"Basic " + b"t" * 16):
+        refused = guarded({**asked, "headers": [(b"authorization", given)]})
+        assert refused == [401, "http.response.body"]
+    assert guarded({**asked, "headers": []}) == [401, "http.response.body"]
+    assert guarded({**asked, "headers": [(b"authorization", b"bearer " + b"t" * 16)]}) == ["let through"]
+
+
+def test_the_guard_closes_sockets_to_strangers_and_lets_the_server_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "t" * 16)
+    assert guarded({"type": "websocket", "path": "/v1/realtime", "headers": []}) == [1008]
+    assert guarded({"type": "lifespan"}) == ["let through"]
+
+
+def test_vllm_finds_the_guard_by_its_name(tmp_path: Path) -> None:
+    served, where = SERVED.to_json(), tmp_path / "where"
+    program = f'cd / && {sys.executable} -c "from modal_app.serve_vllm import Guard" && touch {where}; exit 1'
+    serve(tmp_path, program, AXOSWEEP_SERVE_TOKEN="t", AXOSWEEP_SERVED=served, PYTHONPATH="")
+    assert where.exists()
