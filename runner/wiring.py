@@ -95,7 +95,10 @@ def executor_for(
 
 def after_here(plan: Plan, store: Store, ledger: Ledger) -> Executor:
     """For what comes after runs of this machine. Raises SweepError when it lacks what they need."""
-    (device,) = {one.step.device for one in plan.after}
+    devices = {one.step.device for one in plan.after}
+    if len(devices) > 1:
+        raise SweepError("Some of these runs have trained on CPUs, others on GPUs. Name those of one kind.")
+    (device,) = devices
     slots = machine_slots(device, 1, None)
     fresh = FreshWorkers(trainer_environment.find(), store.root, {})
     workers = _warm_workers(fresh.python, store, None) if device is Device.CPU else fresh

@@ -96,8 +96,7 @@ class ModalExecutor:
             try:
                 follow(mirror, steps, self.ledger, watch)
             except KeyboardInterrupt:
-                verbs = f"axosweep attach {plan.sweep} follows it, axosweep cancel {plan.sweep} ends it."
-                terminal.messages().print(f"Modal goes on with it: {verbs}", soft_wrap=True)
+                terminal.messages().print(f"Modal goes on with it: {_verbs(plan)}", soft_wrap=True)
                 raise
 
     def _deploy(self) -> None:
@@ -213,6 +212,13 @@ class ModalExecutor:
         if placement.max_containers is not None:
             options["max_containers"] = placement.max_containers
         return options
+
+
+def _verbs(plan: Plan) -> str:
+    """How to go on with it, and how to end it. To what comes after runs alone nobody attaches: it has no plan there."""
+    sweep = plan.sweep.partition("/")[0]
+    follows = f"axosweep attach {sweep}" if plan.runs else "the same line"
+    return f"{follows} follows it, axosweep cancel {sweep} ends it."
 
 
 def _at_rest(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from modal_app.layout import Store
+from modal_app.step import Device, Step, StepKind
 from runner.errors import SweepError
-from runner.types import ExecutorChoice, Gpu
-from runner.wiring import refuse_unplaceable
+from runner.ledger import Ledger
+from runner.types import ExecutorChoice, Gpu, Plan, PlannedStep
+from runner.wiring import after_here, refuse_unplaceable
 from tests.modal_app.deployments import shipped_node
 from tests.runner.builders import plan, run
 
@@ -31,3 +33,11 @@ def test_two_revisions_of_one_kernel_are_refused_unless_one_is_named_for_both(st
         refuse_unplaceable(ExecutorChoice("modal", modal=shipped_node()), made)
     named = shipped_node() | {"kernels": [f"{FLASH}@{COMMIT}"]}
     refuse_unplaceable(ExecutorChoice("modal", modal=named), made)
+
+
+def test_what_comes_after_runs_of_cpus_and_of_gpus_is_not_started_together(store: Store) -> None:
+    """A run that has finished on one counts for a sweep that asks for the other."""
+    steps = [Step(StepKind.INFER, f"{device}/a", {}, "d", device=device, run=device) for device in Device]
+    made = Plan("sweep/after-a", (), (), after=tuple(PlannedStep(step, False) for step in steps))
+    with pytest.raises(SweepError, match="Name those of one kind"):
+        after_here(made, store, Ledger(store, made.sweep))
