@@ -1,4 +1,4 @@
-"""The functions that run on Modal: fetch, preprocess, train, after. Text in, a small dict out, everything else on the Volumes.
+"""The functions that run on Modal: fetch, preprocess, train, after. Text in, a small dict out, all else on the Volumes.
 
 Plain functions: `deployment` makes them Modal's. Nobody waits in the cloud: a step that has succeeded starts the steps
 that need it, each step claims its key first, and a claimed, live key ends a call at once.

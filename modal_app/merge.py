@@ -52,11 +52,8 @@ def adapter_of(step: Step, store: Store, attempt: Attempt) -> Path:
 
     PEFT follows what an adapter says of its base model only when it is not handed one; here it always is.
     """
-    asked = step.options.get("adapter")
-    if isinstance(asked, str):
-        found = Path(asked)  # below `inputs`, which the attempt's folder has a link to
-    else:
-        found = way(attempt.path, store.folder(StepKind.TRAIN, step.run).model)
+    asked = step.options.get("adapter")  # below `inputs`, which the attempt's folder has a link to
+    found = Path(asked) if asked else way(attempt.path, store.folder(StepKind.TRAIN, step.run).model)
     if not (found / "adapter_config.json").exists():
         raise StepFailed(FailureReason.DATA, f"there is no adapter in {found}: adapter_config.json is missing")
     return found
