@@ -8,7 +8,7 @@ import datetime
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,19 @@ class SweepCost:
     preparing: Bill
     """Its datasets, and fetching what is on the hub."""
     rates: Rates
+    after: Bill = field(default_factory=Bill)
+    """What was done with its runs once they had finished: merged, asked, evaluated."""
 
     @property
     def whole(self) -> Bill:
-        return self.training + self.preparing
+        return self.training + self.preparing + self.after
 
     def as_json(self) -> dict[str, Any]:
         return {
             "dollars": self.whole.dollars,
             "training": self.training.dollars,
             "preparing": self.preparing.dollars,
+            "after": self.after.dollars,
             "rates": self.rates.as_json(),
             "as_asked": sorted(self.whole.as_asked),
             "unpriced": sorted(self.whole.unpriced),
@@ -49,6 +52,7 @@ class SweepCost:
         """The sum with where its rates are from, and what is not certain in it."""
         whole = self.whole
         parts = f"{money(self.training.dollars)} training, {money(self.preparing.dollars)} preparing"
+        parts += f", {money(self.after.dollars)} after training" if self.after.seconds else ""
         so_far = " so far" if going_on else ""
         told = [f"{money(whole.dollars)}{so_far}: {parts}; rates: {self.rates.told(whole.items)}"]
         if whole.as_asked:
@@ -118,6 +122,13 @@ def run_bill(store: Store, key: str, records: Sequence[ContainerRecord], rates: 
     return bill(records, rates, Gpu(asked["type"], asked["count"]) if asked else None)
 
 
+def _after_bill(store: Store, key: str, rates: Rates) -> Bill:
+    """What came after a run, each step on one card of the kind that the run asked for."""
+    asked = _read(store.folder(StepKind.TRAIN, key).identity).get("gpu")
+    records = [record for step in store.after(key) for record in containers(store.folder(*step))]
+    return bill(records, rates, Gpu(asked["type"], 1) if asked else None)
+
+
 def allocated(records: Sequence[ContainerRecord]) -> str | None:
     """The GPUs that a run's containers had, in conf/gpu's names: `2 x h100`. None where none was seen."""
     told = []
@@ -140,7 +151,8 @@ def sweep_cost(store: Store, sweep: str, runs: Sequence[SweepRun]) -> SweepCost 
     fetches = {name for step in submitted for name in step.get("fetches", ())}
     folders += [fetch_folder(store, name) for name in sorted(fetches)]
     preparing = [bill(containers(folder), rates) for folder in folders]
-    cost = SweepCost(sum(bills, Bill()), sum(preparing, Bill()), rates)
+    later = [_after_bill(store, key, rates) for key in keys]
+    cost = SweepCost(sum(bills, Bill()), sum(preparing, Bill()), rates, sum(later, Bill()))
     return cost if cost.whole.seconds else None
 
 

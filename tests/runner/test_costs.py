@@ -87,6 +87,19 @@ def test_the_sum_counts_the_dataset_and_the_model_too(store: Store, rented: str)
     assert sweep_status(store, rented).dollars == cost.whole.dollars
 
 
+def test_the_sum_counts_what_came_after_a_run_on_its_one_card(store: Store, rented: str) -> None:
+    before = sweep_cost(store, rented, Ledger(store, rented).plan().runs)
+    rent(store.folder(StepKind.MERGE, f"{ONE.key}/ab12"), "ta-5", 40)  # a card that nobody has looked at
+    after = sweep_cost(store, rented, Ledger(store, rented).plan().runs)
+    assert before is not None
+    assert after is not None
+    assert after.training == before.training
+    assert after.after.dollars == pytest.approx(40 * (0.001 + MACHINE))
+    assert after.whole.dollars == pytest.approx(before.whole.dollars + after.after.dollars)
+    assert "after training" in after.lines(going_on=False)[0]
+    assert "after training" not in before.lines(going_on=False)[0]
+
+
 def test_the_table_shows_dollars_and_below_it_where_the_rates_are_from(
     store: Store, rented: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
