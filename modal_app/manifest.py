@@ -6,9 +6,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 
-def listed_files(folder: Path, *, without: Collection[str] = ()) -> dict[str, dict[str, object]]:
+def listed_files(folder: Path, *, without: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """Every file below a folder by its name there. `without`: beginnings of names at its top that are left out."""
     found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     kept = [path for path in found if not path.relative_to(folder).parts[0].startswith(tuple(without))]

@@ -6,7 +6,6 @@ folder below the store's inputs that another adapter lies in (else the run's own
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 from modal_app.attempt import BUILD, stamp, way, write_yaml
 from modal_app.failures import StepFailed
 from modal_app.layout import Attempt, StepFolder, Store
+from modal_app.manifest import listed_files
 from modal_app.rank import Rank
 from modal_app.step import FailureReason, Step, StepKind, write_atomically
 
@@ -38,7 +38,7 @@ def merge(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: 
     made = attempt.path / BUILD / MERGED
     if not list(made.glob("*.safetensors")) + list(made.glob("*.bin")):
         raise StepFailed(FailureReason.ERROR, "Axolotl ended without an error, and left no merged weights")
-    files = _manifest(made)
+    files = listed_files(made)
     if folder.model.exists():
         shutil.rmtree(folder.model)  # moved by a worker that died before it said so
     made.rename(folder.model)
@@ -62,16 +62,3 @@ def adapter_of(step: Step, store: Store, attempt: Attempt) -> Path:
 def _method(adapter: Path) -> dict[str, Any]:
     kind = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")).get("peft_type", "")
     return {"merge_method": "legacy"} if str(kind).lower() in WHOLE_MODEL_METHODS else {}
-
-
-def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,10 +15,10 @@ from dataclasses import replace
 
 from runner import terminal
 from runner.errors import SweepError, did_you_mean
+from runner.store import STORE_HELP
 from runner.types import Experiment, Request, RunResult
 
 EXIT_USER_MISTAKE = 2
-STORE_HELP = "the folder with the results (AXOSWEEP_STORE, else ./out)"
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 """What a place that nothing can be kept in says."""

@@ -19,11 +19,10 @@ from runner.finding import sweep_in
 from runner.ledger import Ledger, last_asked, sweep_ids
 from runner.measured import is_of_a_task
 from runner.print_json import print_json
-from runner.store import stores
+from runner.store import STORE_HELP, stores
 
 STORE, WANDB = "store", "wandb"
 """Where rows can come from."""
-STORE_HELP = "the folder with the results (AXOSWEEP_STORE, else ./out)"
 KEEP_THE_ROWS = (
     "Runs that are equal but for {over} are judged by different held-out rows, so they have no mean: a seed also draws "
     "those rows. data.seed=N keeps them the same for every seed."

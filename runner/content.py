@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from modal_app.layout import Store
 from modal_app.step import write_atomically
 from runner.errors import SweepError
 
@@ -91,6 +92,16 @@ def keep(source: Path, identity: str, target: Path) -> None:
         beside.unlink()
         raise SweepError(f"{source} was changed while it was read. Run the command again.")
     beside.replace(target)
+
+
+def keep_in(store: Store, local: Path) -> str:
+    """Keep it in the store by its content; returns the path below the store's root."""
+    hashes = ContentHashes(store.cache / "hashes.json")
+    identity = hashes.of(local.resolve())
+    hashes.save()
+    name = f"{store.inputs.name}/{identity}"
+    keep(local, identity, store.root / name)
+    return name
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -17,15 +17,14 @@ from modal_app.tasks import said_of
 from runner import trainer_environment
 from runner.after import Subject, after_step, base_step, subjects
 from runner.carry_out import carry_out, exit_code, show_failures
-from runner.content import ContentHashes, keep
+from runner.content import keep_in
 from runner.errors import SweepError
 from runner.evaluate_show import Line, show_lines
 from runner.executors.workers import script
 from runner.infer import base_hash
-from runner.store import read_json, stores
+from runner.store import STORE_HELP, read_json, stores
 from runner.types import PlannedStep
 
-STORE_HELP = "the folder with the results (AXOSWEEP_STORE, else ./out)"
 BATCH_SIZE = 8
 """As Axolotl's own lm_eval_batch_size."""
 LONGEST_ANSWER_S = 120.0
@@ -138,12 +137,7 @@ def _kept(store: Store, folder: Path) -> str:
         raise SweepError(f"--include-path {folder} {seen}; name the folder that your tasks' YAML files lie in.")
     if not any(folder.rglob("*.yaml")):
         raise SweepError(f"--include-path {folder}: no .yaml file is in it, and each task is one.")
-    hashes = ContentHashes(store.cache / "hashes.json")
-    identity = hashes.of(folder.resolve())
-    hashes.save()
-    name = f"{store.inputs.name}/{identity}"
-    keep(folder, identity, store.root / name)
-    return name
+    return keep_in(store, folder)
 
 
 def _refuse_unknown(names: Sequence[str], include: str | None) -> None:

@@ -19,10 +19,9 @@ from runner.identity import TRAIN_ONLY, short_hash
 from runner.infer_show import show_answers
 from runner.merge import merge_step
 from runner.prompts import STDIN, keep_prompts, prompts_of, refuse_too_long
-from runner.store import read_json, stores
+from runner.store import STORE_HELP, read_json, stores
 from runner.types import PlannedStep
 
-STORE_HELP = "the folder with the results (AXOSWEEP_STORE, else ./out)"
 LOADING = frozenset(
     "load_in_4bit load_in_8bit bf16 fp16 fp8 tf32 bfloat16 float16 adapter attn_implementation flash_attention "
     "sdp_attention xformers_attention eager_attention flex_attention".split()

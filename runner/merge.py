@@ -12,13 +12,11 @@ from modal_app.step import StepKind
 from runner import terminal
 from runner.after import Subject, after_step, subjects
 from runner.carry_out import Carried, carry_out, exit_code, show_failures
-from runner.content import ContentHashes, keep
+from runner.content import keep_in
 from runner.errors import SweepError
 from runner.print_json import print_json
-from runner.store import is_mirror, stores
+from runner.store import STORE_HELP, is_mirror, stores
 from runner.types import PlannedStep
-
-STORE_HELP = "the folder with the results (AXOSWEEP_STORE, else ./out)"
 
 
 def merge(words: list[str]) -> int:
@@ -61,12 +59,7 @@ def _kept(store: Store, adapter: Path) -> str:
     """A foreign adapter, kept by its content, as a path below the store's root."""
     if not (adapter / "adapter_config.json").is_file():
         raise SweepError(f"--lora-model-dir {adapter}: no adapter is there; its folder holds adapter_config.json.")
-    hashes = ContentHashes(store.cache / "hashes.json")
-    identity = hashes.of(adapter.resolve())
-    hashes.save()
-    name = f"{store.inputs.name}/{identity}"
-    keep(adapter, identity, store.root / name)
-    return name
+    return keep_in(store, adapter)
 
 
 def _show(subject: Subject, carried: Carried, *, as_json: bool) -> None:

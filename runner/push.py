@@ -27,7 +27,7 @@ from runner.push_files import Kind, Left, Sent, sort_out
 from runner.push_hub import refuse_without_token, upload
 from runner.push_records import base_of, card_facts, made_files
 from runner.run_files import parts_of, told_size
-from runner.store import is_mirror, stores
+from runner.store import STORE_HELP, is_mirror, stores
 
 _PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _REPOSITORY = re.compile(rf"^{_PART}/(?!.*\.git$){_PART}$")
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--license", metavar="NAME", help="for the card, as the hub writes it: apache-2.0, ...")
     parser.add_argument("--force", action="store_true", help="also into a repository that holds something else")
     parser.add_argument("--dry-run", action="store_true", help="show the card and the files, ask nobody")
-    parser.add_argument("--store", help="the folder with the results (AXOSWEEP_STORE, else ./out)")
+    parser.add_argument("--store", help=STORE_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 

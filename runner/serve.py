@@ -15,7 +15,7 @@ from runner.gpus import gpu_kind, modal_gpu
 from runner.serve_choice import Chosen, choose
 from runner.serve_vllm import gpu_of, vllm_of
 from runner.serve_words import Address, how_to_ask, show_deployed
-from runner.store import is_mirror, stores
+from runner.store import STORE_HELP, is_mirror, stores
 
 STOP, LIST = "stop", "list"
 RUNS_VOLUME = "axosweep-runs"
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "--idle-minutes", type=float, help=f"on Modal: the wait for another question ({IDLE_MINUTES:g} by default)"
     )
     parser.add_argument("--runs-volume", default=RUNS_VOLUME, help=f"{LIST}, {STOP}: executor.modal.runs_volume")
-    parser.add_argument("--store", help="the folder with the results (AXOSWEEP_STORE, else ./out)")
+    parser.add_argument("--store", help=STORE_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
