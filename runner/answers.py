@@ -97,11 +97,12 @@ def column_of(store: Store, key: str, name: str) -> Column | None:
 
 def answer_sets(store: Store, names: Mapping[str, str]) -> list[AnswerSet]:
     """All answers of runs (key -> name, in the order of their columns), with those of their base models; the largest
-    set first, the newest of equally large ones."""
+    set first, the newest of equally large ones. Of what was asked again of one model, with another trainer, the newest.
+    """
     sets: dict[str, list[Column]] = {}
-    for column in _columns(store, names):
+    for column in _newest(_columns(store, names)):
         sets.setdefault(_way(column.options), []).append(column)
-    of_bases = list(_columns(store, {BASE: "the base model"}))
+    of_bases = _newest(_columns(store, {BASE: "the base model"}))
     found = []
     for way, columns in sets.items():
         wanted = {column.options.get("base") for column in columns}
@@ -120,6 +121,16 @@ def _columns(store: Store, names: Mapping[str, str]) -> Iterator[Column]:
             column = column_of(store, after_key(run, own), name)
             if column is not None:
                 yield column
+
+
+def _newest(columns: Iterable[Column]) -> list[Column]:
+    found: dict[tuple[object, ...], Column] = {}
+    for one in columns:
+        base = one.options.get("base") if one.run == BASE else None
+        model = (_way(one.options), one.run, one.merged, base)
+        if model not in found or found[model].made_at < one.made_at:
+            found[model] = one
+    return list(found.values())
 
 
 def _own_hashes(store: Store, run: str) -> Iterable[str]:

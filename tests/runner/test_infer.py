@@ -124,6 +124,16 @@ def test_the_same_prompts_stand_side_by_side_with_the_base_model_of_these_runs(s
     assert (largest.how(), drawn.how()) == ("greedy, at most 256 tokens", "temperature 0.7, at most 256 tokens")
 
 
+def test_of_what_was_asked_again_with_another_trainer_the_newest_answers_stand(store: Store) -> None:
+    (one,) = finished(store, {})
+    for own, output, at in (("1", "old", 5.0), ("2", "new", 7.0), ("3", "older", 4.0)):
+        answered(store, after_key(one.key, own), GREEDY, [output], at=at)
+        answered(store, after_key("", own), GREEDY, [f"base {output}"], at=at)
+    answered(store, after_key(one.key, "4"), GREEDY | {"merged": f"{one.key}/1"}, ["merged"])
+    (made,) = answer_sets(store, {one.key: ""})
+    assert [column.rows[0]["output"] for column in made.columns] == ["base new", "new", "merged"]
+
+
 def test_an_infer_step_that_has_not_succeeded_has_no_answers(store: Store) -> None:
     assert column_of(store, after_key("run", "1"), "run") is None
     store.folder(StepKind.INFER, after_key("run", "1")).path.mkdir(parents=True)
