@@ -24,6 +24,8 @@ _NOT_OF_THE_BASE = frozenset(
     """.split()
 )
 _ADAPTERS = ("lora_", "loraplus_", "peft_")
+FORMAT = ("type", "chat_template", "chat_template_jinja")
+"""Of a dataset: how its rows are written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ def base_part(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _prompts(config: Mapping[str, Any]) -> Any:
-    """Without a chat template a dataset's type is the format of a prompt."""
-    if config.get("chat_template"):
+    """Without a chat template of the config's own its first dataset says the format of a prompt (modal_app.formats)."""
+    datasets = [one for one in config.get("datasets") or () if isinstance(one, Mapping)]
+    if config.get("chat_template") or not datasets:
         return None
-    return [dataset.get("type") for dataset in config.get("datasets") or () if isinstance(dataset, Mapping)]
+    return {name: datasets[0][name] for name in FORMAT if name in datasets[0]}

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modal_app.answering import asked_of
+from modal_app.serving import FORMAT
 from modal_app.step import StepKind
 from runner.after import Subject, after_step, base_step, subjects
 from runner.answers import Column, column_of
@@ -29,8 +30,6 @@ LOADING = frozenset(
 """Train-only keys that a base model is loaded by all the same."""
 DATA_ONLY = ("test_datasets", "val_set_size", "seed", "data_seed", "dataset_", "shuffle_", "train_on_", "excess_")
 """How the keys begin that say which rows are read, and no more of a base model."""
-FORMAT = ("type", "chat_template", "chat_template_jinja")
-"""Of a dataset: how its rows are written."""
 NOT_ASKED = {
     "reward_model": "it rates answers, and gives none",
     "process_reward_model": "it rates answers, and gives none",

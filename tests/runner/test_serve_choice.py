@@ -8,6 +8,7 @@ import pytest
 
 from modal_app.attempt import write_yaml
 from modal_app.layout import Store
+from modal_app.serving import Served
 from modal_app.step import StepKind
 from runner.errors import SweepError
 from runner.ledger import Ledger
@@ -62,6 +63,20 @@ def test_runs_share_a_base_only_where_nothing_may_make_it_another(store: Store) 
     assert runs[0].shares == runs[1].shares
     assert len({model.shares for model in runs}) == 4
     assert [model.shares for model in models[:4]] == list(dict.fromkeys(model.shares for model in runs))
+
+
+def test_runs_whose_datasets_have_chat_templates_of_their_own_share_no_base() -> None:
+    """It is asked by the template that it was loaded with."""
+    datasets = [
+        {"path": "a", "type": "chat_template", "chat_template": "phi_3"}, {"path": "a", "type": "chat_template"},
+        {"path": "a", "type": "chat_template", "chat_template": "llama3"}, {"path": "a", "type": "alpaca"},
+    ]  # fmt: skip
+    models = [Served(("a",), {"datasets": [one]}, adapter="a") for one in datasets]
+    assert len({model.shares for model in models}) == 4
+    elsewhere = Served(("b",), {"datasets": [{**datasets[0], "path": "b", "split": "test"}]}, adapter="b")
+    assert elsewhere.shares == models[0].shares
+    own = [Served(("a",), {"chat_template": "llama3", "datasets": [one]}, adapter="a") for one in datasets]
+    assert len({model.shares for model in own}) == 1
 
 
 def test_a_full_fine_tune_is_its_own_model_and_has_no_base_beside_it(store: Store) -> None:
