@@ -1,27 +1,55 @@
-"""`axosweep`: the verbs that only read, and the way into the Hydra application for everything else.
-
-Verbs that compose nothing import neither Hydra nor Modal nor W&B.
+"""`axosweep`: the way to the verb that is asked for, or into the Hydra application. What goes wrong ends here, in one
+message and an exit code.
 """
 
 from __future__ import annotations
 
-import argparse
 import errno
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 from runner import terminal
 from runner.errors import SweepError, did_you_mean
-from runner.store import STORE_HELP
-from runner.types import Experiment, Request, RunResult
 
 EXIT_USER_MISTAKE = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 """What a place that nothing can be kept in says."""
+
+VERBS = {
+    "plan": "verbs:plan_verb",
+    "status": "verbs:status_verb",
+    "compare": "compare_verb:compare",
+    "best": "compare_verb:best",
+    "sync": "verbs:sync_verb",
+    "wandb-view": "verbs:wandb_view_verb",
+    "report": "verbs:report_verb",
+    "watch": "verbs:watch_verb",
+    "data": "verbs:data_verb",
+    "merge": "merge:merge",
+    "eval": "evaluate:evaluate",
+    "infer": "infer:infer",
+    "attach": "verbs:attach_verb",
+    "logs": "verbs:logs_verb",
+    "cancel": "verbs:cancel_verb",
+    "serve": "serve:serve",
+    "ls": "pull_verb:ls_verb",
+    "pull": "pull_verb:pull_verb",
+    "rm": "rm_verb:rm_verb",
+    "gc": "rm_verb:gc_verb",
+    "push": "push:push",
+    "import": "verbs:import_verb",
+    "init": "verbs:init_verb",
+    "doctor": "verbs:doctor_verb",
+    "warm": "verbs:warm_verb",
+    "setup": "verbs:setup_verb",
+    "completion": "verbs:completion_verb",
+    "__complete": "verbs:complete_verb",
+}
+"""Each verb's module and function, imported when it is asked for."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     verb = words[0] if words else "--help"
     if verb in VERBS:
-        return VERBS[verb](words[1:])
+        module, _, function = VERBS[verb].partition(":")
+        return int(getattr(importlib.import_module(f"runner.{module}"), function)(words[1:]))
     if not words or any(word in ("-h", "--help") for word in words):
         from runner import help as help_page
 
@@ -66,346 +95,3 @@ def _hydra(words: list[str]) -> int:
     from runner import application
 
     return application.run(words)
-
-
-def _plan(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="axosweep plan", add_help=False, allow_abbrev=False)
-    parser.add_argument("--overrides", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--diff", metavar="SWEEP")
-    parser.add_argument("--write", metavar="DIR")
-    asked, rest = parser.parse_known_args(words)
-
-    def launch(experiments: list[Experiment], request: Request) -> list[RunResult]:
-        from runner import sweep
-
-        return sweep.launch(experiments, replace(request, diff=asked.diff, write=asked.write))
-
-    from runner import application
-
-    action = "overrides" if asked.overrides else "plan"
-    return application.run([*rest, f"action={action}", *(["json=true"] if asked.json else [])], launch)
-
-
-def _status(words: list[str]) -> int:
-    from runner import report
-    from runner.compare import compare_sweep
-    from runner.finding import sweep_in
-    from runner.ledger import sweep_ids
-    from runner.seen import stale
-    from runner.status import all_sweeps
-    from runner.store import stores
-
-    parser = _parser("status", "How every sweep stands, or every run of one sweep.")
-    parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it")
-    parser.add_argument("--refresh", action="store_true", help="look at Modal first; else its sweeps are as last seen")
-    asked = parser.parse_args(words)
-    known = stores(asked.store)
-    if asked.sweep is None:
-        asked_for = [(store, sweep) for store in known for sweep in sweep_ids(store)]
-    else:
-        found = sweep_in(known, asked.sweep)
-        asked_for = [(found.store, found.sweep)]
-    old = [(store, sweep) for store, sweep in asked_for if stale(store, sweep)]
-    if asked.refresh and old:
-        from runner.executors import modal_verbs
-
-        for store, sweep in old:
-            modal_verbs.look(store, sweep)
-    if asked.sweep is None:
-        report.show_sweeps(all_sweeps(*known), known[0], as_json=asked.json)
-    else:
-        rows = compare_sweep(found.store, found.sweep)
-        report.show_rows(rows, found.store, found.sweep, as_json=asked.json)
-    for text in filter(None, (stale(store, sweep) for store, sweep in old)):
-        terminal.messages().print(text, markup=False, soft_wrap=True)
-    return 0
-
-
-def _compare(words: list[str]) -> int:
-    from runner import compare_verb
-
-    return compare_verb.compare(words)
-
-
-def _best(words: list[str]) -> int:
-    from runner import compare_verb
-
-    return compare_verb.best(words)
-
-
-def _merge(words: list[str]) -> int:
-    from runner import merge
-
-    return merge.merge(words)
-
-
-def _infer(words: list[str]) -> int:
-    from runner import infer
-
-    return infer.infer(words)
-
-
-def _push(words: list[str]) -> int:
-    from runner import push
-
-    return push.push(words)
-
-
-def _eval(words: list[str]) -> int:
-    from runner import evaluate
-
-    return evaluate.evaluate(words)
-
-
-def _attach(words: list[str]) -> int:
-    from runner import attach
-
-    parser = _parser("attach", "Follow a sweep on Modal, from any machine, until it has ended.")
-    parser.add_argument("sweep", nargs="?", help="a sweep's id; the newest one on Modal that this machine knows")
-    parser.add_argument("--runs-volume", default="axosweep-runs", help="executor.modal.runs_volume of the sweep")
-    asked = parser.parse_args(words)
-    return attach.attach(asked.store, asked.sweep, asked.runs_volume, as_json=asked.json)
-
-
-def _logs(words: list[str]) -> int:
-    from runner import logs
-    from runner.finding import runs_in
-    from runner.store import stores
-
-    parser = argparse.ArgumentParser(prog="axosweep logs", description="The newest attempt's log of a run.")
-    parser.add_argument("run", help="a run's key, or the beginning of it")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
-    parser.add_argument("--store", help=STORE_HELP)
-    asked = parser.parse_args(words)
-    store, runs, _ = runs_in(stores(asked.store), asked.run)
-    if len(runs) > 1:
-        raise SweepError(f"{asked.run} has {len(runs)} runs: {', '.join(run.key for run in runs)}. Name one.")
-    logs.show(store, runs[0], follow=asked.follow)
-    return 0
-
-
-def _cancel(words: list[str]) -> int:
-    from runner import cancel
-    from runner.finding import runs_in
-    from runner.store import stores
-
-    parser = argparse.ArgumentParser(prog="axosweep cancel", description="End what works on a sweep or a run.")
-    parser.add_argument("what", nargs="?", help="a sweep's id or a run's key, or the beginning; the newest sweep")
-    parser.add_argument("--store", help=STORE_HELP)
-    asked = parser.parse_args(words)
-    ended = cancel.cancel(*runs_in(stores(asked.store), asked.what))
-    print(f"{ended} ended." if ended else "Nothing was running.")
-    return 0
-
-
-def _pull(words: list[str]) -> int:
-    from runner import pull_verb
-
-    return pull_verb.pull_verb(words, STORE_HELP)
-
-
-def _ls(words: list[str]) -> int:
-    from runner import pull_verb
-
-    return pull_verb.ls_verb(words, STORE_HELP)
-
-
-def _rm(words: list[str]) -> int:
-    from runner import rm_verb
-
-    return rm_verb.rm_verb(words, STORE_HELP)
-
-
-def _gc(words: list[str]) -> int:
-    from runner import rm_verb
-
-    return rm_verb.gc_verb(words, STORE_HELP)
-
-
-def _sync(words: list[str]) -> int:
-    from runner import sync
-    from runner.finding import sweep_in
-    from runner.store import stores
-
-    parser = _parser("sync", "Bring W&B up to date: offline runs, what killed ones lost, later sweeps, dollars.")
-    parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it; the newest by default")
-    asked = parser.parse_args(words)
-    found = sweep_in(stores(asked.store), asked.sweep)
-    return sync.sync(found.store, found.sweep, as_json=asked.json)
-
-
-def _wandb_view(words: list[str]) -> int:
-    from runner import wandb_view
-    from runner.finding import sweep_in
-    from runner.store import stores
-
-    parser = _parser("wandb-view", "Make a W&B workspace view of a sweep: its runs beside each other.")
-    parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it; the newest by default")
-    parser.add_argument("--dry-run", action="store_true", help="print the view as JSON, save nothing")
-    asked = parser.parse_args(words)
-    found = sweep_in(stores(asked.store), asked.sweep)
-    return wandb_view.show(found.store, found.sweep, dry_run=asked.dry_run, as_json=asked.json)
-
-
-def _report(words: list[str]) -> int:
-    from runner.finding import sweep_in
-    from runner.html_report import verb
-    from runner.store import stores
-
-    parser = argparse.ArgumentParser(prog="axosweep report", description="A sweep as one HTML file that opens offline.")
-    parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it; the newest by default")
-    parser.add_argument("--out", metavar="FILE", help="where to; report.html in the sweep's folder by default")
-    parser.add_argument("--open", action="store_true", help="show it in the browser")
-    parser.add_argument("--store", help=STORE_HELP)
-    asked = parser.parse_args(words)
-    found = sweep_in(stores(asked.store), asked.sweep)
-    return verb.report(found.store, found.sweep, asked.out, show=asked.open)
-
-
-def _watch(words: list[str]) -> int:
-    from runner.finding import sweep_in
-    from runner.html_report import watch
-    from runner.store import stores
-
-    parser = argparse.ArgumentParser(
-        prog="axosweep watch", description="The report of a sweep in the browser, kept up to date while it runs."
-    )
-    parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it; the newest by default")
-    parser.add_argument("--port", type=int, default=0, help="of 127.0.0.1; a free one by default")
-    parser.add_argument("--store", help=STORE_HELP)
-    asked = parser.parse_args(words)
-    found = sweep_in(stores(asked.store), asked.sweep)
-    return watch.watch(found.store, found.sweep, asked.port)
-
-
-def _data(words: list[str]) -> int:
-    from runner import datasets
-    from runner.store import open_store
-
-    parser = _parser("data", "The prepared datasets, or samples of one as the model sees them.")
-    parser.add_argument("data", nargs="?", help="a data key, or the beginning of it")
-    asked = parser.parse_args(words)
-    datasets.show(open_store(asked.store), asked.data, as_json=asked.json)
-    return 0
-
-
-def _serve(words: list[str]) -> int:
-    from runner import serve
-
-    return serve.serve(words)
-
-
-def _import(words: list[str]) -> int:
-    from runner.import_config import import_config
-
-    parser = argparse.ArgumentParser(
-        prog="axosweep import", description="Make an experiment of an Axolotl config: conf/experiment/NAME.yaml."
-    )
-    parser.add_argument("file", help="the config, a YAML file")
-    parser.add_argument("--name", help="the experiment's name; the file's by default")
-    parser.add_argument("--force", action="store_true", help="overwrite an experiment of this name")
-    parser.add_argument("-cd", "--config-dir", help="where to write it; ./conf by default")
-    asked = parser.parse_args(words)
-    print("\n".join(import_config(asked.file, name=asked.name, config_dir=asked.config_dir, force=asked.force)))
-    return 0
-
-
-def _init(words: list[str]) -> int:
-    from runner.new_project import init
-
-    parser = argparse.ArgumentParser(
-        prog="axosweep init", description="Write a small commented start: an experiment, a sweep. Overwrites nothing."
-    )
-    parser.add_argument("folder", nargs="?", help="where; this folder by default")
-    print("\n".join(init(parser.parse_args(words).folder)))
-    return 0
-
-
-def _doctor(words: list[str]) -> int:
-    from runner import doctor
-
-    parser = _parser("doctor", "What a sweep will need of this machine and its accounts; exit code 1 when it lacks it.")
-    parser.add_argument("--secret", default="secrets-hf-wandb", help="executor.modal.secret of your sweeps")
-    asked = parser.parse_args(words)
-    return doctor.doctor(asked.store, asked.secret, as_json=asked.json)
-
-
-def _warm(words: list[str]) -> int:
-    from runner import warm_verb
-    from runner.store import open_store
-
-    parser = _parser("warm", "The preloaded trainers that wait for the next command, or their end.")
-    parser.add_argument("what", nargs="?", choices=("status", "stop"), default="status")
-    parser.add_argument("--all", action="store_true", help="of all your stores")
-    asked = parser.parse_args(words)
-    store = None if asked.all else open_store(asked.store).root
-    return (warm_verb.stop if asked.what == "stop" else warm_verb.show)(store, as_json=asked.json)
-
-
-def _setup(words: list[str]) -> int:
-    from runner import trainer_environment
-
-    parser = argparse.ArgumentParser(
-        prog="axosweep setup", description="Build the locked environment that runs Axolotl (about 8 GB)."
-    )
-    parser.parse_args(words)
-    print(trainer_environment.build())
-    return 0
-
-
-def _completion(words: list[str]) -> int:
-    from runner import completion
-
-    parser = argparse.ArgumentParser(
-        prog="axosweep completion", description='Print shell completion: eval "$(axosweep completion bash)"'
-    )
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
-    print(completion.script(parser.parse_args(words).shell))
-    return 0
-
-
-def _complete(words: list[str]) -> int:
-    from runner import completion
-
-    print("\n".join(completion.complete(words[0], int(words[1]))))
-    return 0
-
-
-def _parser(verb: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"axosweep {verb}", description=description)
-    parser.add_argument("--store", help=STORE_HELP)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
-
-
-VERBS: dict[str, Callable[[list[str]], int]] = {
-    "plan": _plan,
-    "status": _status,
-    "compare": _compare,
-    "best": _best,
-    "sync": _sync,
-    "wandb-view": _wandb_view,
-    "report": _report,
-    "watch": _watch,
-    "data": _data,
-    "merge": _merge,
-    "eval": _eval,
-    "infer": _infer,
-    "attach": _attach,
-    "logs": _logs,
-    "cancel": _cancel,
-    "serve": _serve,
-    "ls": _ls,
-    "pull": _pull,
-    "rm": _rm,
-    "gc": _gc,
-    "push": _push,
-    "import": _import,
-    "init": _init,
-    "doctor": _doctor,
-    "warm": _warm,
-    "setup": _setup,
-    "completion": _completion,
-    "__complete": _complete,
-}

@@ -19,12 +19,12 @@ from runner.print_json import print_json
 from runner.pull import JOURNAL, Pulled, Wanted, pull
 from runner.pull_choice import WHATS, choose, is_a_what
 from runner.run_files import Files, Part, all_bytes, parts_of, told_size
-from runner.store import stores
+from runner.store import STORE_HELP, stores
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
-def pull_verb(words: Sequence[str], store_help: str) -> int:
+def pull_verb(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="axosweep pull",
         usage="axosweep pull RUN [WHAT] DIR [--force] [--store STORE] [--json]",
@@ -34,7 +34,7 @@ def pull_verb(words: Sequence[str], store_help: str) -> int:
     parts = f"{', '.join(WHATS)} or checkpoint-N; without, the adapter with its config and metrics"
     parser.add_argument("where", nargs="+", metavar="WHAT DIR", help=f"WHAT is {parts}")
     parser.add_argument("--force", action="store_true", help="replace other files of the same names")
-    parser.add_argument("--store", help=store_help)
+    parser.add_argument("--store", help=STORE_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args(words)
     what, folder = _what_and_folder(asked.run, asked.where)
@@ -52,10 +52,10 @@ def pull_verb(words: Sequence[str], store_help: str) -> int:
     return 0
 
 
-def ls_verb(words: Sequence[str], store_help: str) -> int:
+def ls_verb(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="axosweep ls", description="What there is of a run, and where.")
     parser.add_argument("run", help="a run's key, or the beginning of it; a sweep means its best run")
-    parser.add_argument("--store", help=store_help)
+    parser.add_argument("--store", help=STORE_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args(words)
     store, run = chosen_run(stores(asked.store), asked.run)

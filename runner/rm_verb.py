@@ -19,7 +19,7 @@ from runner.removal import Choice, Doomed, Removal, age_s, checkpoints_to_remove
 from runner.removing import busy_here, remove_here
 from runner.run_files import Files, LocalFiles, told_size
 from runner.stock import Stock, inputs_needed, take_stock
-from runner.store import MIRRORS, is_mirror, open_store, stores
+from runner.store import MIRRORS, STORE_HELP, is_mirror, open_store, stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class _Place:
     remove: Callable[[Removal], Removal]
 
 
-def rm_verb(words: Sequence[str], store_help: str) -> int:
-    parser = _parser("rm", "Remove runs: what they have made, not what was asked.", store_help)
+def rm_verb(words: Sequence[str]) -> int:
+    parser = _parser("rm", "Remove runs: what they have made, not what was asked.")
     parser.add_argument("what", nargs="*", help="runs, or sweeps: their runs that no other sweep has")
     parser.add_argument("--checkpoints", action="store_true", help="only the checkpoints, of finished runs")
     asked = parser.parse_args(words)
@@ -57,9 +57,9 @@ def rm_verb(words: Sequence[str], store_help: str) -> int:
     return _carry_out(places, decide, asked)
 
 
-def gc_verb(words: Sequence[str], store_help: str) -> int:
+def gc_verb(words: Sequence[str]) -> int:
     about = "Remove what nothing refers to any more: datasets and inputs of no run, cut-off checkpoints, dead caches."
-    asked = _parser("gc", about, store_help).parse_args(words)
+    asked = _parser("gc", about).parse_args(words)
     before = None if asked.older_than is None else time.time() - age_s(asked.older_than)
 
     def decide(place: _Place) -> Removal:
@@ -74,13 +74,13 @@ def gc_verb(words: Sequence[str], store_help: str) -> int:
     return _carry_out(places, decide, asked)
 
 
-def _parser(verb: str, about: str, store_help: str) -> argparse.ArgumentParser:
+def _parser(verb: str, about: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"axosweep {verb}", description=about)
     parser.add_argument("--older-than", metavar="AGE", help="only what was last written before: 12h, 30d, 2w")
     parser.add_argument("--modal", action="store_true", help="on Modal's Volumes, where nothing is named")
     parser.add_argument("--dry-run", action="store_true", help="show it, remove nothing")
     parser.add_argument("--yes", action="store_true", help="do not ask")
-    parser.add_argument("--store", help=store_help)
+    parser.add_argument("--store", help=STORE_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
