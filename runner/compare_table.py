@@ -31,7 +31,6 @@ STATUS_COLOURS = {
     "running": "cyan",
     "pending": "dim",
     "removed": "dim",
-    "removed": "dim",
 }
 GAP = 2
 """Columns of a terminal between two of a table."""
