@@ -21,6 +21,7 @@ from runner.errors import SweepError
 from runner.executors.modal_copies import listed
 from runner.executors.modal_errors import explained
 from runner.executors.modal_files import ModalFiles
+from runner.executors.modal_serve import deployments
 from runner.executors.modal_submission import Names, read_submission
 from runner.removal import Doomed, Kind, Removal, Spared
 from runner.removing import clear_mirror, tombstone
@@ -39,6 +40,8 @@ class ModalRemoval:
     _entries: Mapping[str, Any] = field(default_factory=dict)
     """A copy of the claims."""
     _live: dict[str, bool] = field(default_factory=dict)
+    _served: Mapping[str, str] = field(default_factory=dict)
+    """Run key -> the app that serves it, and would miss it when it is asked again."""
 
     def __post_init__(self) -> None:
         self.files = ModalFiles(self.names)
@@ -47,10 +50,14 @@ class ModalRemoval:
         """Ask Modal who works on what. Raises SweepError when it cannot be asked."""
         with explained():
             self._entries = dict(self._claims().items())
+            served = deployments(self.names.runs_volume)
+        self._served = {names[0]: one.app for one in served for names, _ in one.models}
         self._live.clear()
 
     def at_work(self, key: str) -> str:
         """Who works on a run, on what comes after it, or on a dataset, or is about to; as it was at the last look."""
+        if app := self._served.get(key):
+            return f"it is served on Modal; axosweep serve stop {app} ends that"
         with explained():
             return WORKING if any(self._works(name) for name in self._jobs(key)) else ""
 
