@@ -14,7 +14,7 @@ from modal_app.layout import Store
 from modal_app.origin import KEY as ORIGIN
 from modal_app.step import StepKind, write_atomically
 from runner import terminal
-from runner.compare import Metric, Row
+from runner.compare import EVAL_LOSS, Metric, Row
 from runner.compare_table import heading_of, tables_of
 from runner.comparison import model_of
 from runner.errors import SweepError
@@ -85,7 +85,7 @@ def best_of(row: Row, metric: Metric, write: str | None, store_asked: str | None
         config_file=str(written) if written else None,
         model=model,
         kind=kind,
-        next=tuple(_next(store, row, config, write or CONFIG_FILE, written=bool(write), store_asked=store_asked)),
+        next=tuple(_next(store, row, config, metric, write, store_asked)),
     )
 
 
@@ -94,7 +94,7 @@ def show_best(best: Best) -> None:
     row, metric = best.run, Metric(best.metric, best.maximize)
     lines = [
         f"Best: {row.key}  {label(row.params)}".rstrip(),
-        f"{heading_of(metric)}: {row.final:.4f} at step {row.step}, from {row.first:.4f}",
+        _figure(row, metric),
         *([f"Flags: {', '.join(row.flags)}"] if row.flags else []),
         f"Its {best.kind}: {best.model}",
         f"Its config: {best.config_file or f'{row.folder}/config.yml'}",
@@ -103,6 +103,12 @@ def show_best(best: Best) -> None:
     ]
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
+
+
+def _figure(row: Row, metric: Metric) -> str:
+    """What was measured after the training has no first value and no step."""
+    said = f"{heading_of(metric)}: {row.final:.4f}"
+    return said if row.first is None else f"{said} at step {row.step}, from {row.first:.4f}"
 
 
 def as_json(best: Best) -> dict[str, Any]:
@@ -150,12 +156,15 @@ def _write(config: Mapping[str, Any], row: Row, metric: Metric, where: str) -> P
 
 
 def _next(
-    store: Store, row: Row, config: Mapping[str, Any], file: str, *, written: bool, store_asked: str | None
+    store: Store, row: Row, config: Mapping[str, Any], metric: Metric, written: str | None, store_asked: str | None
 ) -> list[Next]:
-    """Only verbs that there are."""
+    """Only verbs that there are, and the same winner."""
+    file = written or CONFIG_FILE
     flag, key = (["--store", store_asked], [f"store={store_asked}"]) if store_asked else ([], [])
     words = [f"base={file}", *where_it_ran(store, row.key), *key]
-    write = Next(_command("best", row.sweeps[0], "--write", file, *flag), "its config as one file")
+    judged = ["--metric", metric.name] if metric.name != EVAL_LOSS.name else []
+    judged += ["--maximize"] if metric.maximize else []
+    write = Next(_command("best", row.sweeps[0], *judged, "--write", file, *flag), "its config as one file")
     return [
         *([] if written else [write]),
         Next(_command(*words, _longer(config)), "the same, for longer"),

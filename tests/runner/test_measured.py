@@ -69,6 +69,16 @@ def test_a_task_ranks_runs_by_what_it_says_is_better_whatever_rows_they_held_out
     assert json.loads(capsys.readouterr().out)["run"]["key"] == two[1].key
 
 
+def test_the_best_by_a_task_is_shown_without_a_first_value_and_kept_as_the_best_by_that_task(
+    store: Store, two: tuple[Run, Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["best", "--metric", ACCURACY, "--store", str(store.root)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"Best: {two[1].key}")
+    assert said[1] == "quiz/acc: 0.7500"
+    assert any(f"--metric {ACCURACY} --maximize --write best.yml" in line for line in said)
+
+
 def test_by_the_loss_they_stand_as_before_with_the_task_in_a_column_of_its_own(
     store: Store, two: tuple[Run, Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
