@@ -14,6 +14,7 @@ from modal_app.step import OutcomeStatus
 from runner import terminal
 from runner.after import Subject
 from runner.errors import SweepError
+from runner.executors.modal_submission import submitted_as
 from runner.identity import short_hash
 from runner.interrupts import terminate_as_interrupt
 from runner.ledger import Ledger
@@ -91,11 +92,11 @@ def _executor(subjects: Sequence[Subject], plan: Plan, ledger: Ledger, inputs: S
     first = subjects[0]
     if not is_mirror(first.store):
         return after_here(plan, first.store, ledger)
-    submission = first.store.sweeps / first.sweep / SUBMISSION
-    raw = json.loads(submission.read_text(encoding="utf-8"))
+    sweep = submitted_as(first.store, first.key, first.sweep)
+    raw = json.loads((first.store.sweeps / sweep / SUBMISSION).read_text(encoding="utf-8"))
     if "deployment" not in raw:
         raise SweepError(
-            f"{first.sweep} was submitted by an older axosweep, which has not kept where. Ask for it again with the "
+            f"{sweep} was submitted by an older axosweep, which has not kept where. Ask for it again with the "
             "same line: what is finished is skipped."
         )
     gpus = {"": _gpu(first)} | {one.key: _gpu(one) for one in subjects}

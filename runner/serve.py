@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from modal_app.serving import TOKEN_VARIABLE
 from runner import serve_here, terminal
 from runner.errors import SweepError
-from runner.executors.modal_submission import read_submission
+from runner.executors.modal_submission import read_submission, submitted_as
 from runner.gpus import gpu_kind, modal_gpu
 from runner.serve_choice import Chosen, choose
 from runner.serve_vllm import gpu_of, vllm_of
@@ -74,7 +74,7 @@ def _serve_on_modal(chosen: Chosen, token: str, asked: argparse.Namespace) -> in
     if token:
         _refuse_short(token, "A server on Modal has a public address", f"unset {TOKEN_VARIABLE} for one that is drawn")
     first = chosen.subjects[0]
-    names, _ = read_submission(first.store, first.sweep)
+    names, _ = read_submission(first.store, submitted_as(first.store, first.key, first.sweep))
     from modal_app.serve_app import Serve
     from runner.executors import modal_serve
 

@@ -25,11 +25,11 @@ from modal._utils.async_utils import synchronizer
 from modal.types import FileEntryType
 from modal_proto import api_pb2
 
-from modal_app.layout import SUBMISSION, Store
+from modal_app.layout import Store
 from runner.errors import SweepError
 from runner.executors.modal_copies import listed
 from runner.executors.modal_errors import explained
-from runner.executors.modal_submission import Names, read_submission
+from runner.executors.modal_submission import Names, read_submission, submitted_as
 from runner.run_files import Entry
 
 BLOCK = 8 * 1024 * 1024
@@ -109,11 +109,7 @@ class ModalFiles:
 
 def files_of_run(store: Store, key: str) -> ModalFiles:
     """Where a run of the mirror lies. Raises SweepError when no sweep has submitted it."""
-    for path in sorted(store.sweeps.glob(f"*/{SUBMISSION}")):
-        names, steps = read_submission(store, path.parent.name)
-        if any(step.key == key for step in steps):
-            return ModalFiles(names)
-    raise SweepError(f"Run {key} was never submitted to Modal: there is nothing of it there.")
+    return ModalFiles(read_submission(store, submitted_as(store, key))[0])
 
 
 async def _ask(volume: Any, path: str, start: int) -> Any:

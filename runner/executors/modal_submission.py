@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from modal_app.layout import SUBMISSION, Store
 from modal_app.step import StepKind
+from runner.errors import SweepError
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +54,14 @@ def read_submission(store: Store, sweep: str) -> tuple[Names, list[MirroredStep]
         MirroredStep(**one | {"kind": StepKind(one["kind"]), "fetches": tuple(one["fetches"])}) for one in raw["steps"]
     ]
     return Names(**raw["names"]), steps
+
+
+def submitted_as(store: Store, run: str, sweep: str = "") -> str:
+    """The sweep whose submission tells where a run of the mirror is: `sweep`, or, where that had nothing left to do,
+    the newest that has the run. Raises SweepError when none has."""
+    if sweep and (store.sweeps / sweep / SUBMISSION).exists():
+        return sweep
+    for path in sorted(store.sweeps.glob(f"*/{SUBMISSION}"), key=lambda path: path.stat().st_mtime, reverse=True):
+        if any(step.key == run for step in read_submission(store, path.parent.name)[1]):
+            return path.parent.name
+    raise SweepError(f"Run {run} was never submitted to Modal: there is nothing of it there.")
