@@ -13,6 +13,7 @@ from typing import Any
 
 import modal
 import pytest
+from modal.client import _Client
 
 from tests.modal_server.rootfs import HOME
 from tests.modal_server.server import ModalServer
@@ -58,9 +59,12 @@ def modal_client(modal_server: ModalServer, monkeypatch: pytest.MonkeyPatch) -> 
 
 @contextmanager
 def client_of(server: ModalServer, patch: pytest.MonkeyPatch) -> Iterator[modal.Client]:
-    """The client's configuration is read from the environment, so that is set, too."""
+    """The client's configuration is read from the environment, so that is set, too. What names no client has one of
+    the process's own, which would go on asking the server that it was made for."""
+    _Client._set_env_client(None)
     for name, value in server.environment().items():
         patch.setenv(name, value)
     client = modal.Client.from_credentials(*server.settings.token)
     yield client
     client.close()
+    _Client._set_env_client(None)
