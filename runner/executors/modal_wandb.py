@@ -11,7 +11,7 @@ from modal_app.layout import Store
 from modal_app.step import StepKind
 from runner.executors.modal_copies import listed
 from runner.executors.modal_errors import explained
-from runner.executors.modal_submission import read_submission
+from runner.executors.modal_submission import read_submission, submitted_as
 
 OFFLINE = "/wandb/offline-run-"
 
@@ -19,9 +19,9 @@ OFFLINE = "/wandb/offline-run-"
 def fetch_wandb(store: Store, sweep: str, keys: Collection[str]) -> None:
     """Every offline W&B run of these runs, whole. What is here in its full size is not fetched again."""
     with explained():
-        names, _ = read_submission(store, sweep)
-        volume = modal.Volume.from_name(names.runs_volume)
         for key in keys:
+            names, _ = read_submission(store, submitted_as(store, key, sweep))
+            volume = modal.Volume.from_name(names.runs_volume)
             folder = store.folder(StepKind.TRAIN, key).path.relative_to(store.root)
             for entry in listed(volume, f"{folder.as_posix()}/wandb", recursive=True):
                 target = store.root / entry.path
