@@ -81,7 +81,8 @@ class Progress:
     _next_lines: float = 0.0
     _before: dict[tuple[StepKind, str], int] = field(default_factory=dict)
     """The newest attempt of each step when this launch began."""
-    _said: dict[str, str] = field(default_factory=dict)
+    _said: dict[tuple[StepKind, str], str] = field(default_factory=dict)
+    """By kind, too: what comes after a run may have the same key as something else that does."""
     _succeeded: dict[str, Line] = field(default_factory=dict)
     """Runs whose line stays as it is: nothing of theirs is read again."""
 
@@ -126,8 +127,8 @@ class Progress:
 
     def _say_changes(self, lines: list[Line]) -> None:
         for line in lines:
-            if self._said.get(line.key) != line.status:
-                self._said[line.key] = line.status
+            if self._said.get((line.kind, line.key)) != line.status:
+                self._said[line.kind, line.key] = line.status
                 if line.status != "pending":
                     self.console.print(line.text(), soft_wrap=True, markup=False)
 

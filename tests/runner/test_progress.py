@@ -115,3 +115,22 @@ def test_an_infer_step_says_how_many_prompts_are_answered(store: Store) -> None:
     lines = text_of(console).splitlines()
     assert f"infer      {ONE.key}: running" in lines
     assert f"infer      {ONE.key}: running  answered 64 of 128" in lines
+
+
+def test_a_merge_and_an_evaluation_of_one_key_are_told_once_each(store: Store) -> None:
+    console, key = piped(), after_key(ONE.key, "own")
+    kinds = (StepKind.MERGE, StepKind.EVALUATE)
+    after = tuple(PlannedStep(Step(kind, key, {}, ONE.data_key, run=ONE.key), done=False) for kind in kinds)
+    with Progress(Plan("sweep", (), (), after=after), store, console, 0.0, 60.0) as shown:
+        finish(store, StepKind.MERGE, key)
+        shown.update()
+        with claim(store.folder(StepKind.EVALUATE, key)):
+            attempt = begin_attempt(store, StepKind.EVALUATE, key)
+            for _ in range(3):
+                shown.update()
+        end_attempt(store, StepKind.EVALUATE, key, attempt)
+    assert text_of(console).splitlines() == [
+        f"merge      {ONE.key}: succeeded",
+        f"evaluate   {ONE.key}: running",
+        f"evaluate   {ONE.key}: succeeded",
+    ]
