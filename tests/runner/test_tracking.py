@@ -26,7 +26,7 @@ def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def refuse(store: Store, mode: str, *, tags: tuple[str, ...] = ()) -> None:
     planned = plan([run({"learning_rate": 1e-3}, tracking=TrackingChoice(mode, "p", tags=tags))], store)
-    executor_for(ExecutorChoice("local"), planned, store, Ledger(store, planned.sweep))
+    executor_for(ExecutorChoice("local"), planned, store, Ledger(store, planned.sweep), None)
 
 
 def test_online_tracking_without_a_key_is_refused_with_the_way_out(store: Store) -> None:
