@@ -12,13 +12,13 @@ from modal_app.claim import holder
 from modal_app.layout import Store
 from modal_app.step import StepKind
 from runner.executors.local import STOP_GRACE_S
-from runner.ledger import SweepRun, live_launchers
+from runner.ledger import SweepRun, live_launchers, steps_after, sweeps_after
 from runner.store import is_mirror
 
 
 def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
-    """Stop what works on these runs, their datasets and what comes after them, and whoever is launching the sweep, if
-    one was named.
+    """Stop what works on these runs, their datasets and what comes after them. If the sweep was named: whoever is
+    launching it or something after it, too, and what is asked beside its runs of their base model alone.
 
     Returns how many workers there were, or 1 when only a launcher was.
     """
@@ -28,7 +28,9 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
         return modal_verbs.cancel(store, runs, sweep)
     steps = {(StepKind.TRAIN, run.key) for run in runs} | {(StepKind.PREPROCESS, run.data_key) for run in runs}
     steps |= {step for run in runs for step in store.after(run.key)}
-    launchers = live_launchers(store, sweep) if sweep else []
+    after = sweeps_after(store, sweep) if sweep else []
+    steps |= {(step.kind, step.key) for name in after for step in steps_after(store, name) if not step.run}
+    launchers = [one for name in ([sweep, *after] if sweep else ()) for one in live_launchers(store, name)]
     for launcher in launchers:
         with contextlib.suppress(ProcessLookupError):
             os.kill(launcher.pid, signal.SIGTERM)  # as Ctrl-C: it stops its workers, those still starting too

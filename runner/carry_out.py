@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from modal_app.layout import SUBMISSION, Store
+from modal_app.layout import STEPS, SUBMISSION, Store
+from modal_app.remote import steps_file
 from modal_app.state import StepState, observe
-from modal_app.step import OutcomeStatus
+from modal_app.step import OutcomeStatus, write_atomically
 from runner import terminal
 from runner.after import Subject
 from runner.errors import SweepError
@@ -63,6 +64,10 @@ def carry_out(
         plan, ledger = Plan(name, (), (), after=named), Ledger(store, name)
         executor = _executor(subjects, plan, ledger, inputs)
         ledger.begin(command)
+        # Whoever removes or cancels something meanwhile sees by it what is still to be done.
+        write_atomically(
+            ledger.folder / STEPS, steps_file({f"{one.step.kind}/{one.step.key}": one.step for one in named}, {})
+        )
         with Progress(plan, store, names={one.key: one.name for one in subjects}) as progress:
             executor.execute(plan, progress.update)
     return [Carried(one, observe(store, one.step.kind, one.step.key)) for one in steps]

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.claim import Owner, this_process
-from modal_app.layout import Store
-from modal_app.step import StepKind, write_atomically
+from modal_app.layout import STEPS, Store
+from modal_app.step import Step, StepKind, write_atomically
 from runner.errors import SweepError, did_you_mean
 from runner.types import Plan
 
@@ -127,6 +127,20 @@ def live_launchers(store: Store, sweep: str) -> list[Owner]:
     """The processes on this machine that have launched a sweep and still see to it."""
     launched = (record.facts.get("launcher") for record in Ledger(store, sweep).records())
     return [owner for raw in launched if raw and (owner := Owner(**raw)).is_alive()]
+
+
+def sweeps_after(store: Store, sweep: str) -> list[str]:
+    """What was asked after the runs of a sweep, named as a sweep is: `SWEEP/after-...`."""
+    return sorted(path.relative_to(store.sweeps).as_posix() for path in (store.sweeps / sweep).glob("after-*"))
+
+
+def steps_after(store: Store, name: str) -> list[Step]:
+    """Those of one of `sweeps_after`, done or not. None for one that an older version has left."""
+    try:
+        raw = json.loads((store.sweeps / name / STEPS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    return [Step.from_json(text) for text in raw["steps"].values()]
 
 
 def sweep_ids(store: Store) -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from modal_app.claim import Held, Owner, claim, holder
 from modal_app.layout import REMOVED, StepFolder, Store
 from modal_app.step import AFTER, StepKind, write_atomically
-from runner.ledger import live_launchers
+from runner.ledger import live_launchers, steps_after, sweeps_after
 from runner.removal import TRASH, AtWork, Doomed, Kind, Removal, Spared
 from runner.stock import STAYS, WORK, Stock
 
@@ -34,12 +34,26 @@ def busy_here(store: Store, stock: Stock) -> AtWork:
         if owner := next(filter(None, map(holder, folders)), None):
             return f"process {owner.pid} works on it; axosweep cancel {key} ends that"
         run = stock.runs.get(key)
-        launchers: list[Owner] = []
-        if run is not None and not run.finished:
-            launchers = [one for sweep in run.sweeps for one in live_launchers(store, sweep)]
-        return f"its sweep is being run by process {launchers[0].pid}" if launchers else ""
+        if run is None:
+            return ""
+        if not run.finished and (launchers := [one for name in run.sweeps for one in live_launchers(store, name)]):
+            return f"its sweep is being run by process {launchers[0].pid}"
+        launchers = [one for name in run.sweeps for one in _launchers_after(store, name, key)]
+        return f"process {launchers[0].pid} has asked for something of it that has not begun" if launchers else ""
 
     return at_work
+
+
+def _launchers_after(store: Store, sweep: str, run: str) -> list[Owner]:
+    """Those of what comes after a run and is not done."""
+    return [
+        owner
+        for name in sweeps_after(store, sweep)
+        if any(
+            step.run == run and not store.folder(step.kind, step.key).done.exists() for step in steps_after(store, name)
+        )
+        for owner in live_launchers(store, name)
+    ]
 
 
 def remove_here(store: Store, removal: Removal) -> Removal:

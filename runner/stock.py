@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from modal_app.layout import ATTEMPT_PREFIX, BASE, MANIFEST, REMOVED
+from modal_app.layout import ATTEMPT_PREFIX, BASE, MANIFEST, REMOVED, STEPS
+from modal_app.step import StepKind
 from runner.run_files import Entry, Files
 
 AT_A_TIME = 8
@@ -110,7 +111,8 @@ def take_stock(files: Files) -> Stock:
 
 
 def inputs_needed(files: Files, stock: Stock) -> set[str]:
-    """The kept inputs that runs and their datasets read, answers of base models, and whatever else is asked of a run.
+    """The kept inputs that runs and their datasets read, answers of base models, and whatever else is asked of a run,
+    begun or not.
 
     Every name that a config or a step mentions counts, whatever for.
     """
@@ -119,10 +121,30 @@ def inputs_needed(files: Files, stock: Stock) -> set[str]:
     entries += [entry for name, group in stock.prepared.items() if name.removesuffix(WORK) in needed for entry in group]
     entries += stock.others
     texts = _texts(files, [entry.path for entry in entries if _tells_inputs(entry.path)])
-    named = {name for text in texts.values() for name in INPUT.findall(text)}
+    named = {name for text in [*texts.values(), *_waiting(files, stock)] for name in INPUT.findall(text)}
     identities = [text for path, text in texts.items() if path.endswith("/run.json")]
     wanted = {str(one.get("identity"))[:16] for text in identities for one in json.loads(text).get("inputs", ())}
     return {name for name in stock.inputs if name in named or name[:16] in wanted}
+
+
+def _waiting(files: Files, stock: Stock) -> Iterator[str]:
+    """The steps, as JSON, that a launcher has written down and nobody has done. What they read is there before a worker
+    has said so in an attempt. Those of a run that was removed since wait for nothing."""
+    written = {entry.path: entry.mtime for entry in files.below("sweeps") if PurePosixPath(entry.path).name == STEPS}
+    made = {entry.path: entry.mtime for entry in stock.others}
+    made |= {entry.path: entry.mtime for one in stock.runs.values() for entry in one.files}
+    for path, steps in _objects(files, list(written)).items():
+        for text in steps["steps"].values():
+            step = json.loads(text)
+            removed = made.get(f"runs/{step.get('run') or step['key']}/{REMOVED}", 0.0)
+            if step["kind"] != StepKind.PREPROCESS and _done(step) not in made and removed <= written[path]:
+                yield text
+
+
+def _done(step: Mapping[str, Any]) -> str:
+    """What says that a step is done: of a train step's folder, or of one that comes after it."""
+    run, _, own = step["key"].partition("/")
+    return f"runs/{run}/{step['kind']}/{own}/result.json" if own else f"runs/{run}/result.json"
 
 
 def _tells_inputs(path: str) -> bool:

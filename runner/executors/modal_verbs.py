@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import modal
 import modal.exception
 
-from modal_app.layout import SUBMISSION, Store
+from modal_app.layout import BASE, SUBMISSION, Store
 from modal_app.state import Phase, observe
 from modal_app.step import AFTER, write_atomically
 from runner.errors import SweepError
@@ -105,8 +105,9 @@ def _fetch_sweep(store: Store, sweep: str, runs_volume: str) -> tuple[Names, lis
 def _submitted(
     store: Store, runs: Sequence[SweepRun], sweep: str | None
 ) -> tuple[ModalMirror, list[MirroredStep]] | None:
-    """These runs, their datasets and what comes after them, as the sweep, or any, has submitted them; None when none
-    has. Of several submissions those count that use the same names as the first."""
+    """These runs, their datasets and what comes after them, as the sweep, or any, has submitted them, and of the sweep
+    what it asks of its base model alone; None when none has. Of several submissions those count that use the same names
+    as the first."""
     keys = {run.key for run in runs}
     wanted = keys | {run.data_key for run in runs}
     found: dict[str, MirroredStep] = {}
@@ -115,5 +116,6 @@ def _submitted(
         names, steps = read_submission(store, path.parent.relative_to(store.sweeps).as_posix())
         if names == (used or names) and keys & {step.run or step.key for step in steps}:
             used = names
-            found |= {step.name: step for step in steps if step.key in wanted or step.run in keys}
+            alone = {step.key for step in steps if sweep is not None and step.key.startswith(f"{BASE}/")}
+            found |= {step.name: step for step in steps if step.key in wanted | alone or step.run in keys}
     return None if used is None else (ModalMirror(store, used), list(found.values()))

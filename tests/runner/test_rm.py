@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from modal_app.claim import claim, this_process
-from modal_app.layout import Store
+from modal_app.layout import STEPS, Store
+from modal_app.remote import steps_file
 from modal_app.state import Phase, observe
-from modal_app.step import OutcomeStatus, StepKind, write_atomically
+from modal_app.step import OutcomeStatus, Step, StepKind, write_atomically
 from runner import removing
 from runner.cli import main
 from runner.ledger import Event, Ledger, Record
@@ -322,3 +323,56 @@ def test_copies_of_what_no_mirrored_sweep_has_are_stale(store: Store, command: C
     assert not keys(command("gc", "--json", "--dry-run"))
     (mirror.sweeps / sweep / "plan.json").unlink()
     assert f"runs/{one.key}" in keys(command("gc", "--json", "--dry-run"))
+
+
+def asked_after(store: Store, sweep: str, *steps: Step) -> str:
+    """As whoever asks for something after a sweep's runs writes it down; nobody has begun with it."""
+    name = f"{sweep}/after-0a1b2c"
+    (store.sweeps / name).mkdir(parents=True)
+    named = {f"{step.kind}/{step.key}": step for step in steps}
+    write_atomically(store.sweeps / name / STEPS, steps_file(named, {}))
+    return name
+
+
+def answering(run: str, own: str, prompts: str) -> Step:
+    return Step(StepKind.INFER, f"{run or 'base'}/{own}", {}, "d", run=run, options={"prompts": f"inputs/{prompts}"})
+
+
+@pytest.mark.parametrize("run_or_base", ["run", "base"])
+def test_what_a_step_will_read_that_has_not_begun_is_not_gcs(store: Store, command: Command, run_or_base: str) -> None:
+    sweep, (one,) = trained(store, 0.1)
+    prompts, others = "a" * 16 + ".jsonl", "b" * 16 + ".jsonl"
+    kept_input(store, prompts)
+    kept_input(store, others)
+    step = answering(one.key if run_or_base == "run" else "", "abc", prompts)
+    asked_after(store, sweep, step, answering(one.key, "done", others))
+    finish(store, StepKind.INFER, f"{one.key}/done")
+    assert keys(command("gc", "--json", "--dry-run")) == {others}, "what is done is told by its attempt"
+    finish(store, StepKind.INFER, step.key)
+    assert keys(command("gc", "--json", "--dry-run")) == {prompts, others}
+
+
+def test_what_was_asked_of_a_removed_run_keeps_nothing_until_it_is_asked_again(store: Store, command: Command) -> None:
+    sweep, (one,) = trained(store, 0.1)
+    prompts = "a" * 16 + ".jsonl"
+    kept_input(store, prompts)
+    steps = store.sweeps / asked_after(store, sweep, answering(one.key, "abc", prompts)) / STEPS
+    command("rm", one.key, "--yes")
+    os.utime(steps, (1, 1))
+    assert prompts in keys(command("gc", "--json", "--dry-run"))
+    os.utime(steps, (time.time() + 60, time.time() + 60))
+    assert prompts not in keys(command("gc", "--json", "--dry-run"))
+
+
+def test_a_run_that_somebody_has_asked_something_of_and_not_begun_is_not_removed(
+    store: Store, command: Command
+) -> None:
+    sweep, (one, other) = trained(store, 0.1, 0.2)
+    step = answering(one.key, "abc", "a" * 16)
+    name = asked_after(store, sweep, step)
+    record = Record(Event.LAUNCHED, facts={"launcher": asdict(this_process(name))})
+    Ledger(store, name).append(record)
+    told = command("rm", sweep, "--dry-run", "--json")
+    assert (keys(told), keys(told, "spared")) == ({other.key}, {one.key})
+    finish(store, StepKind.INFER, step.key)
+    assert keys(command("rm", sweep, "--dry-run", "--json")) == {one.key, other.key}

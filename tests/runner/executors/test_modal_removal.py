@@ -14,9 +14,10 @@ from typing import Any
 import modal
 import pytest
 
-from modal_app.layout import SUBMISSION, Store
+from modal_app.layout import STEPS, SUBMISSION, Store
+from modal_app.remote import steps_file
 from modal_app.state import Phase, observe
-from modal_app.step import OutcomeStatus, StepKind, write_atomically
+from modal_app.step import OutcomeStatus, Step, StepKind, write_atomically
 from runner.types import Run
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import client_of
@@ -171,3 +172,28 @@ def test_a_removal_killed_at_any_call_is_ended_by_the_same_line(there: There) ->
     home = f"runs/{there.one.key}"
     assert there.files("runs_volume", home) == {f"{home}/run.json", f"{home}/removed.json"}
     assert dict(there.entries()) == dict(claims_of(there.other))
+
+
+def test_what_a_step_will_read_that_has_not_begun_is_not_gcs(there: There, tmp_path: Path) -> None:
+    """Its launcher has uploaded it, and a call waits for a GPU."""
+    step = Step(StepKind.INFER, "base/abc", {}, there.one.data_key, options={"prompts": f"inputs/{'b' * 16}.jsonl"})
+    queued = Store(tmp_path / "queued")
+    write_atomically_below(
+        queued, f"sweeps/{there.sweep}/after-0a1b2c/{STEPS}", steps_file({"infer/base/abc": step}, {})
+    )
+    upload(queued, there.client)
+    assert {one["key"] for one in there.json("gc", "--modal", "--dry-run")["doomed"]} == {"0" * 12}
+
+
+def test_cancelling_a_sweep_ends_what_it_asks_of_its_base_model(there: There) -> None:
+    mirrored = Store(there.here / "modal").sweeps
+    asked = {"kind": "infer", "key": "base/abc", "data_key": there.one.data_key, "fetches": []}
+    for name, key in ((f"{there.sweep}/after-0a1b2c", "base/abc"), ("another/after-0a1b2c", "base/def")):
+        of_a_run = {**asked, "key": f"{there.one.key}/abc", "run": there.one.key}
+        submission = {"names": NAMES, "steps": [asked | {"key": key}, of_a_run]}
+        write_atomically_below(Store(mirrored), f"{name}/{SUBMISSION}", json.dumps(submission))
+    there.run("cancel", there.one.key)
+    cancelled = {key for key in there.entries() if key.startswith("cancelled/infer/")}
+    assert cancelled == {f"cancelled/infer/{there.one.key}/abc"}
+    there.run("cancel", there.sweep)
+    assert {key for key in there.entries() if key.startswith("cancelled/infer/base/")} == {"cancelled/infer/base/abc"}

@@ -1,0 +1,68 @@
+"""`axosweep cancel` of a sweep ends what is asked after its runs, too: the launcher, and what asks the base model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from modal_app.layout import STEPS, Store
+from modal_app.remote import steps_file
+from modal_app.step import Step, StepKind, write_atomically
+from runner.cancel import cancel
+from tests.runner.builders import open_sweep, run
+
+LAUNCHER = "from runner.ledger import Ledger; Ledger(store, sys.argv[2]).begin('axosweep infer')"
+WORKER = (
+    "from modal_app.step import StepKind; from modal_app.claim import claim; "
+    "held = claim(store.folder(StepKind.INFER, sys.argv[2])); held.__enter__()"
+)
+LASTS = (
+    "import sys, time; from pathlib import Path; from modal_app.layout import Store; store = Store(Path(sys.argv[1]))"
+)
+
+
+@contextmanager
+def process(store: Store, does: str, about: str) -> Iterator[subprocess.Popen[str]]:
+    """One that has done it, and goes on until it is ended."""
+    code = f"{LASTS}; {does}; print('ready', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", code, str(store.root), about]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as started:
+        try:
+            assert started.stdout
+            assert started.stdout.readline() == "ready\n"
+            yield started
+        finally:
+            started.kill()
+
+
+@pytest.fixture
+def asked(store: Store) -> tuple[str, str]:
+    """A sweep, and what was asked of its base model."""
+    sweep = open_sweep(store, [run({"learning_rate": 0.1})], "swept").sweep
+    (store.sweeps / sweep / "records.jsonl").write_text("")
+    name = f"{sweep}/after-0a1b2c"
+    (store.sweeps / name).mkdir()
+    step = Step(StepKind.INFER, "base/abc", {}, "d", sweep=name)
+    write_atomically(store.sweeps / name / STEPS, steps_file({"infer/base/abc": step}, {}))
+    return sweep, name
+
+
+def test_whoever_asks_something_after_a_sweep_is_ended_with_it(store: Store, asked: tuple[str, str]) -> None:
+    sweep, name = asked
+    with process(store, LAUNCHER, name) as launcher:
+        assert cancel(store, [], None) == 0
+        assert launcher.poll() is None, "no sweep was named"
+        assert cancel(store, [], sweep) == 1
+        assert launcher.wait(10) < 0
+
+
+def test_what_a_sweep_asks_of_its_base_model_is_ended_with_it(store: Store, asked: tuple[str, str]) -> None:
+    with process(store, WORKER, "base/abc") as worker, process(store, WORKER, "base/other") as other:
+        assert cancel(store, [], None) == 0
+        assert cancel(store, [], asked[0]) == 1
+        assert worker.wait(10) < 0
+        assert other.poll() is None, "another sweep's"
