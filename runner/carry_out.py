@@ -59,7 +59,7 @@ def carry_out(
     """
     store = subjects[0].store
     if any(not one.done for one in steps):
-        name = f"{subjects[0].sweep}/after-{short_hash(sorted(one.step.key for one in steps), HASH_LENGTH)}"
+        name = launch_name(subjects[0].sweep, steps)
         named = tuple(replace(one, step=replace(one.step, sweep=name)) for one in steps)
         plan, ledger = Plan(name, (), (), after=named), Ledger(store, name)
         executor = _executor(subjects, plan, ledger, inputs)
@@ -71,6 +71,11 @@ def carry_out(
         with Progress(plan, store, names={one.key: one.name for one in subjects}) as progress:
             executor.execute(plan, progress.update)
     return [Carried(one, observe(store, one.step.kind, one.step.key)) for one in steps]
+
+
+def launch_name(sweep: str, steps: Sequence[PlannedStep]) -> str:
+    """By the kinds, too: a merge and an evaluation of one run may have the same key."""
+    return f"{sweep}/after-{short_hash(sorted(f'{one.step.kind}/{one.step.key}' for one in steps), HASH_LENGTH)}"
 
 
 def exit_code(carried: Sequence[Carried]) -> int:

@@ -47,6 +47,7 @@ from runner.types import (
     Start,
 )
 from runner.wiring import (
+    STARTING,
     executor_for,
     not_here,
     one_executor,
@@ -58,7 +59,6 @@ from runner.wiring import (
     warming,
 )
 
-STARTING = "Starting Axolotl; its imports take some seconds."
 ASKING = "Asking Axolotl's own schema; its imports take some seconds."
 ASKING_AT_ONCE = "Asking Axolotl's own schema."
 NOT_ASKED = (

@@ -32,6 +32,8 @@ from runner.prices import Rates
 from runner.types import ExecutorChoice, Experiment, Gpu, InputKind, Plan
 from runner.verdicts import Verdicts
 
+STARTING = "Starting Axolotl; its imports take some seconds."
+
 
 class Executor(Protocol):
     def execute(self, plan: Plan, watch: Callable[[], None]) -> None:
@@ -102,6 +104,11 @@ def after_here(plan: Plan, store: Store, ledger: Ledger) -> Executor:
     slots = machine_slots(device, 1, None)
     fresh = FreshWorkers(trainer_environment.find(), store.root, {})
     workers = _warm_workers(fresh.python, store, None) if device is Device.CPU else fresh
+    reached = reach_running(fresh.python, store.root) if isinstance(workers, MixedWorkers) else None
+    if isinstance(workers, MixedWorkers) and reached is not None:
+        workers.warm.warm_up(reached)
+    else:
+        _say(STARTING)
     return LocalExecutor(store, _in_its_environment(workers, plan), slots, ledger)
 
 

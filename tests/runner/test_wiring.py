@@ -6,6 +6,7 @@ import pytest
 
 from modal_app.layout import Store
 from modal_app.step import Device, Step, StepKind
+from runner.carry_out import launch_name
 from runner.errors import SweepError
 from runner.ledger import Ledger
 from runner.types import ExecutorChoice, Gpu, Plan, PlannedStep
@@ -41,3 +42,11 @@ def test_what_comes_after_runs_of_cpus_and_of_gpus_is_not_started_together(store
     made = Plan("sweep/after-a", (), (), after=tuple(PlannedStep(step, False) for step in steps))
     with pytest.raises(SweepError, match="Name those of one kind"):
         after_here(made, store, Ledger(store, made.sweep))
+
+
+def test_a_merge_and_an_evaluation_of_one_key_are_launches_of_their_own() -> None:
+    names = {
+        launch_name("sweep", [PlannedStep(Step(kind, "run/own", {}, "d", run="run"), False)])
+        for kind in (StepKind.MERGE, StepKind.EVALUATE)
+    }
+    assert len(names) == 2
