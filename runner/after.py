@@ -127,6 +127,8 @@ def _sweep_of(store: Store, run: SweepRun) -> str:
 def _refuse_unfinished(store: Store, run: SweepRun) -> None:
     _look_again(store, _sweep_of(store, run), [run])
     state = observe(store, StepKind.TRAIN, run.key)
+    if state.phase is Phase.ABSENT and store.folder(StepKind.TRAIN, run.key).removed.exists():
+        raise SweepError(f"The run {run.key} was removed. The line that asked for it trains it again.")
     if state.phase is not Phase.SUCCEEDED:
         raise SweepError(
             f"The run {run.key} has not finished: it is {status_word(state)}. The line that asked for it goes on with "
