@@ -24,6 +24,9 @@ from runner.store import is_mirror, read_json
 from runner.types import PlannedStep
 
 OWN_LENGTH = 12
+VERSIONS = {StepKind.MERGE: 1, StepKind.INFER: 2, StepKind.EVALUATE: 1}
+"""Of our own code, in every step's key: raised when the same question would get another result. Version 1 of INFER cut
+some answers short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +89,22 @@ def subjects(known: Sequence[Store], asked: str | None, *, every: bool = False) 
 
 def after_step(subject: Subject, kind: StepKind, options: Mapping[str, Any]) -> PlannedStep:
     """What is done with a run, as a step. Options are in its key: the same asked again is the same step, done once."""
-    own = short_hash({"options": options, "trainer": trainer_environment.lock_hash()}, OWN_LENGTH)
+    own = _own_hash(subject, kind, {"options": options})
     return planned(subject, kind, after_key(subject.key, own), subject.key, options)
 
 
 def base_step(subject: Subject, kind: StepKind, options: Mapping[str, Any], identity: Any) -> PlannedStep:
     """The same of the base model alone, shared by all runs whose `identity` of it is equal."""
-    own = short_hash({"base": identity, "options": options, "trainer": trainer_environment.lock_hash()}, OWN_LENGTH)
+    own = _own_hash(subject, kind, {"base": identity, "options": options})
     return planned(subject, kind, after_key("", own), "", options)
+
+
+def _own_hash(subject: Subject, kind: StepKind, question: Mapping[str, Any]) -> str:
+    """In it, the versions of everything that will do it: of the lock, and of what the run's executor has put over it
+    (packages, an image), which its steps run with, too."""
+    lock = trainer_environment.lock_hash()
+    trainer = [subject.identity.get("trainer_lock", lock), lock]
+    return short_hash({**question, "trainer": trainer, "version": VERSIONS[kind]}, OWN_LENGTH)
 
 
 def planned(subject: Subject, kind: StepKind, key: str, run: str, options: Mapping[str, Any]) -> PlannedStep:

@@ -114,11 +114,18 @@ def evaluate_step(subject: Subject, options: Mapping[str, Any]) -> PlannedStep:
 
 
 def base_evaluations(chosen: Sequence[Subject], options: Mapping[str, Any]) -> list[PlannedStep]:
-    """One for each base model that the runs have and, on held-out rows, for each dataset."""
-    firsts: dict[tuple[str, str], Subject] = {}
+    """One for each base model that the runs have and, on held-out rows, for each dataset and size of a batch: the loss
+    is a mean of means."""
+    firsts: dict[tuple[str, ...], Subject] = {}
     for one in chosen:
-        firsts.setdefault((base_hash(one), "" if options else one.data_key), one)
+        rows = () if options else (one.data_key, str(_rated_at_once(one.config)))
+        firsts.setdefault((base_hash(one), *rows), one)
     return [base_step(one, StepKind.EVALUATE, options, list(identity)) for identity, one in firsts.items()]
+
+
+def _rated_at_once(config: Mapping[str, Any]) -> Any:
+    """Rows, as Axolotl settles it."""
+    return config.get("eval_batch_size") or config.get("micro_batch_size")
 
 
 def _refuse_without_rows(subject: Subject) -> None:

@@ -30,6 +30,8 @@ LOADING = frozenset(
 """Train-only keys that a base model is loaded by all the same."""
 DATA_ONLY = ("test_datasets", "val_set_size", "seed", "data_seed", "dataset_", "shuffle_", "train_on_", "excess_")
 """How the keys begin that say which rows are read, and no more of a base model."""
+RL_ONLY = ("rl_", "dpo_", "orpo_", "cpo_", "simpo_", "kto_", "rpo_", "trl", "precompute_ref_log_probs")
+"""How the keys begin that weigh preferences and rewards while it trains. `rl` itself says how its rows are written."""
 NOT_ASKED = {
     "reward_model": "it rates answers, and gives none",
     "process_reward_model": "it rates answers, and gives none",
@@ -115,7 +117,9 @@ def base_hash(subject: Subject) -> str:
     """Names a base model as it is loaded and asked: what only an adapter or a training differs by is not in it."""
     kept = asked_of(subject.config, adapter=None, weights=None)
     left_out = TRAIN_ONLY - LOADING
-    part = {key: value for key, value in kept.items() if key not in left_out and not key.startswith(DATA_ONLY)}
+    part = {
+        key: value for key, value in kept.items() if key not in left_out and not key.startswith(DATA_ONLY + RL_ONLY)
+    }
     first: Mapping[str, Any] = next(iter(part.pop("datasets", None) or ()), {})
     return short_hash({"config": part, "format": {name: first[name] for name in FORMAT if name in first}})
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from modal_app.layout import Store
+from modal_app.settings import trainer_identity
 from modal_app.state import observe
 from modal_app.step import OutcomeStatus, StepKind
+from runner import trainer_environment
 from runner.after import Subject
 from runner.errors import SweepError
 from runner.evaluate import evaluate_step
@@ -51,7 +53,11 @@ def _evaluation(subject: Subject) -> PlannedStep:
 
 def _subject(run: Run, store: Store, sweep: str, name: str) -> Subject:
     """As `after.subjects` would find it once it has finished."""
-    asked: Mapping[str, Any] = {"gpu": {"type": run.experiment.gpu.type}, "axolotl": dict(run.experiment.axolotl)}
+    asked: Mapping[str, Any] = {
+        "gpu": {"type": run.experiment.gpu.type},
+        "axolotl": dict(run.experiment.axolotl),
+        "trainer_lock": trainer_identity(trainer_environment.lock_hash(), run.experiment.executor.modal or {}),
+    }
     return Subject(store, sweep, run.key, run.data_key, run.config, asked, name)
 
 

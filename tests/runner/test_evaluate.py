@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import yaml
 
 from modal_app.layout import Store
 from modal_app.step import Outcome, OutcomeStatus, StepKind
-from runner.after import subjects
+from runner.after import VERSIONS, Subject, subjects
 from runner.cli import main
 from runner.evaluate import base_evaluations, evaluate_step
+from runner.ledger import steps_after, sweep_ids, sweeps_after
+from runner.trainer_environment import lock_hash
 from runner.types import PlannedStep, Run
 from tests.runner.builders import begin_attempt, finish_run, open_sweep, run
+from tests.runner.fake_trainer import make_trainer
 
 
 def finished(store: Store, one: Run, loss: float, *, eval_rows: int = 7) -> None:
@@ -127,8 +131,53 @@ def test_runs_share_a_base_model_where_only_training_differs_and_held_out_rows_w
         finished(store, one, 1.0)
     chosen = subjects([store], None, every=True)
     assert len(base_evaluations(chosen, {"tasks": ["a"]})) == 2
-    assert len(base_evaluations(chosen, {})) == 3
+    assert len({one.step.key for one in base_evaluations(chosen, {})}) == 3
     assert {one.step.run for one in base_evaluations(chosen, {})} == {""}
+
+
+def test_the_loss_of_a_base_model_is_shared_where_as_many_rows_are_rated_at_once(store: Store) -> None:
+    """A mean of the batches' means: another size is another number."""
+    sizes = ({"micro_batch_size": 2}, {"micro_batch_size": 4, "eval_batch_size": 2}, {"micro_batch_size": 4})
+    runs = [lora(learning_rate=number, **size) for number, size in enumerate(sizes)]
+    open_sweep(store, runs)
+    for one in runs:
+        finished(store, one, 1.0)
+    chosen = subjects([store], None, every=True)
+    by_key = {one.key: one for one in chosen}
+    two_at_once, another = [by_key[one.key] for one in runs[:2]], by_key[runs[2].key]
+    assert len({one.step.key for one in base_evaluations(two_at_once, {})}) == 1
+    assert len({one.step.key for one in base_evaluations([*two_at_once, another], {})}) == 2
+    assert len(base_evaluations(chosen, {"tasks": ["a"]})) == 1
+
+
+def test_another_trainer_of_the_run_or_another_version_of_our_code_is_another_step(
+    store: Store, two: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = subjects([store], None, every=True)[0]
+
+    def keys(subject: Subject) -> set[str]:
+        return {evaluate_step(subject, {}).step.key, base_evaluations([subject], {})[0].step.key}
+
+    plain = keys(one)
+    assert keys(replace(one, identity={**one.identity, "trainer_lock": lock_hash()})) == plain
+    other = keys(replace(one, identity={**one.identity, "trainer_lock": "of an image"}))
+    assert len(plain | other) == 4
+    monkeypatch.setitem(VERSIONS, StepKind.EVALUATE, VERSIONS[StepKind.EVALUATE] + 1)
+    assert len(plain | keys(one)) == 4
+
+
+def test_what_is_about_to_be_done_is_written_down_before_it_begins(
+    store: Store, two: tuple[Run, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Of a trainer that can do nothing, too: `gc` and `cancel` read it."""
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(make_trainer(tmp_path / "trainer")))
+    code, _, err = evaluated(store, capsys, "--best")
+    assert code == 1, err
+    (name,) = [name for sweep in sweep_ids(store) for name in sweeps_after(store, sweep)]
+    assert [(step.kind, step.run, step.sweep) for step in steps_after(store, name)] == [
+        (StepKind.EVALUATE, two[0].key, name)
+    ]
 
 
 def test_a_run_without_held_out_rows_is_refused_with_the_way_out(

@@ -96,6 +96,7 @@ def test_runs_that_differ_in_training_share_their_base_model() -> None:
     shared = [
         {}, {"lora_r": 16, "lora_alpha": 32}, {"learning_rate": 0.1, "num_epochs": 3}, {"seed": 7, "val_set_size": 0.1},
         {"datasets": [{"path": "inputs/a", "split": "train"}]}, {"adapter": None}, {"deepspeed": "inputs/z"},
+        {"rl_beta": 0.2}, {"dpo_label_smoothing": 0.1}, {"trl": {"beta": 0.1}},
     ]  # fmt: skip
     assert len({base_of(config) for config in shared}) == 1
 
@@ -105,7 +106,7 @@ def test_runs_whose_base_model_is_asked_in_another_way_do_not() -> None:
         {}, {"base_model": "inputs/other"}, {"revision_of_model": "c0ffee"}, {"chat_template": "llama3"},
         {"special_tokens": {"eos_token": "<|im_end|>"}}, {"load_in_8bit": True}, {"bf16": True},
         {"tokenizer_config": "inputs/other"}, {"datasets": [{"path": "inputs/a", "type": "alpaca"}]},
-        {"datasets": [{"path": "inputs/a", "type": "chat_template", "chat_template": "phi_3"}]},
+        {"datasets": [{"path": "inputs/a", "type": "chat_template", "chat_template": "phi_3"}]}, {"rl": "dpo"},
     ]  # fmt: skip
     assert len({base_of(config) for config in other}) == len(other)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from modal_app.layout import Store
 from modal_app.remote import Job
+from modal_app.settings import trainer_identity
 from modal_app.step import Device, OutcomeStatus, Step, StepKind
 from runner.errors import SweepError
 from runner.executors.local import LocalExecutor, Slots
@@ -20,6 +22,7 @@ from runner.ledger import Ledger
 from runner.merge import merge_step
 from runner.stage_steps import failed_stages, with_stages
 from runner.stages import stages_of
+from runner.trainer_environment import lock_hash
 from runner.types import Gpu, Plan, Run
 from tests.runner.builders import finish, plan, run
 from tests.runner.executors.fakes import FakeWorkers
@@ -78,12 +81,16 @@ def test_of_a_run_that_has_finished_only_what_comes_after_it_is_done(store: Stor
     assert not planned(store, one).has_work, "asked again, it is done"
 
 
-def test_the_merge_of_a_stage_is_that_of_the_verb(store: Store) -> None:
+@pytest.mark.parametrize("modal", [None, {"image": "i", "packages": ["axolotl-contribs==1"]}])
+def test_the_merge_of_a_stage_is_that_of_the_verb(store: Store, modal: Mapping[str, Any] | None) -> None:
     """Else a model would be merged twice."""
     from runner.after import Subject
 
     one = staged(MERGED)
-    subject = Subject(store, "sweep", one.key, one.data_key, one.config)
+    executor = replace(one.experiment.executor, modal=modal)
+    one = replace(one, experiment=replace(one.experiment, executor=executor))
+    asked = {"trainer_lock": trainer_identity(lock_hash(), modal or {})}  # as run.json has it
+    subject = Subject(store, "sweep", one.key, one.data_key, one.config, asked)
     assert planned(store, one).after[0].step.key == merge_step(subject).step.key
 
 
