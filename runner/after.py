@@ -81,10 +81,20 @@ def subjects(known: Sequence[Store], asked: str | None, *, every: bool = False) 
         if not finished:
             raise SweepError(f"No run of {sweep} has finished yet; `axosweep status {sweep}` shows how they stand.")
         return [_subject(store, sweep, run, rows) for run in finished]
-    best = winner(rows, EVAL_LOSS)
-    (run,) = (run for run in runs if run.key == best.key)
+    run = _best_of(runs, rows)
     _refuse_unfinished(store, run)
     return [_subject(store, sweep, run, rows)]
+
+
+def _best_of(runs: Sequence[SweepRun], rows: Sequence[Row]) -> SweepRun:
+    """The only run needs no loss to be ranked by. Raises SweepError when there is no best of all."""
+    if len(runs) == 1:
+        return runs[0]
+    try:
+        best = winner(rows, EVAL_LOSS)
+    except SweepError as error:
+        raise SweepError(f"{error} Or name one of its runs.") from error
+    return next(run for run in runs if run.key == best.key)
 
 
 def after_step(subject: Subject, kind: StepKind, options: Mapping[str, Any]) -> PlannedStep:

@@ -15,6 +15,7 @@ from modal_app.step import StepKind
 from runner import cli
 from runner.after import Subject, subjects
 from runner.answers import answer_sets, column_of
+from runner.errors import SweepError
 from runner.html_report.gather import gather
 from runner.infer import base_hash
 from runner.infer_show import show_answers
@@ -90,6 +91,18 @@ def test_a_sweep_means_its_finished_runs_the_best_first_under_what_tells_them_ap
 
 def base_of(config: Mapping[str, Any]) -> str:
     return base_hash(Subject(Store(Path("nowhere")), "sweep", "key", "data", {**TINY, **config}))
+
+
+def test_the_only_run_of_a_sweep_is_its_best_without_a_loss_and_of_two_one_is_to_be_named(store: Store) -> None:
+    runs = [run(TINY | {"learning_rate": rate}) for rate in (1, 2, 3)]
+    for one in runs:
+        finish_run(store, one, {})
+        write_yaml(store.folder(StepKind.TRAIN, one.key).config, one.config)
+    open_sweep(store, runs[:1], "alone")
+    open_sweep(store, runs[1:], "pair")
+    assert [one.key for one in subjects([store], "alone")] == [runs[0].key]
+    with pytest.raises(SweepError, match="Or name one of its runs"):
+        subjects([store], "pair")
 
 
 def test_runs_that_differ_in_training_share_their_base_model() -> None:
