@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -71,7 +72,7 @@ def keep(source: Path, identity: str, target: Path) -> None:
     """Put a local input into the store: a copy of a file, a link to a folder.
 
     A file is copied so that what is trained on is what was hashed, whatever the user edits meanwhile.
-    Folders (base models) are linked, for their size. Raises SweepError when a file changed since it was hashed.
+    Folders (base models) are linked, for their size; `keep_folder` copies one. Raises SweepError when a file changed since it was hashed.
     """
     source = source.expanduser().absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -94,13 +95,43 @@ def keep(source: Path, identity: str, target: Path) -> None:
     beside.replace(target)
 
 
+def keep_folder(source: Path, identity: str, target: Path) -> None:
+    """Put a small folder (an adapter, files of tasks) into the store as a copy, for the same reason as a file.
+
+    Raises SweepError when it changed since it was hashed.
+    """
+    if not target.is_symlink() and _identity_of(target) == identity:
+        return
+    source = source.expanduser().resolve()
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    with contextlib.suppress(FileNotFoundError):  # then it has changed
+        for path in files_below(source):
+            copy = beside / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    if _identity_of(beside) != identity:
+        shutil.rmtree(beside)
+        raise SweepError(f"{source} was changed while it was read. Run the command again.")
+    if target.is_symlink():
+        target.unlink()  # an older version has linked it
+    shutil.rmtree(target, ignore_errors=True)
+    beside.replace(target)
+
+
+def _identity_of(folder: Path) -> str | None:
+    """As its bytes are now; None where there is none."""
+    return ContentHashes(Path(os.devnull)).of(folder) if folder.is_dir() else None
+
+
 def keep_in(store: Store, local: Path) -> str:
-    """Keep it in the store by its content; returns the path below the store's root."""
+    """Keep a small folder in the store by its content; returns the path below the store's root."""
     hashes = ContentHashes(store.cache / "hashes.json")
     identity = hashes.of(local.resolve())
     hashes.save()
     name = f"{store.inputs.name}/{identity}"
-    keep(local, identity, store.root / name)
+    keep_folder(local, identity, store.root / name)
     return name
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from modal_app.layout import Store
@@ -13,7 +13,7 @@ from modal_app.settings import trainer_identity
 from modal_app.step import StepKind, write_atomically
 from runner import checkout, report, terminal, trainer_environment
 from runner.compare import Row, compare_sweep
-from runner.content import ContentHashes, keep
+from runner.content import ContentHashes, keep, keep_folder
 from runner.cost_budget import above, bound_line, confirm, refuse_above, refuse_senseless, with_shares
 from runner.cost_plan import PlanCost, plan_cost
 from runner.cost_words import cost_json, cost_lines
@@ -21,7 +21,7 @@ from runner.errors import SweepError
 from runner.executors.warm_workers import MixedWorkers
 from runner.html_report.finish import leave_report
 from runner.identity import identify_run, told_apart_by_gpu
-from runner.inputs import find_inputs, how_to_pin, identify, staged_name
+from runner.inputs import ADAPTER, find_inputs, how_to_pin, identify, staged_name
 from runner.interrupts import terminate_as_interrupt
 from runner.ledger import Ledger
 from runner.origin import input_of, keep_checkpoint, refuse_unlike, started
@@ -38,6 +38,7 @@ from runner.types import (
     ExecutorChoice,
     Experiment,
     Gpu,
+    Input,
     InputKind,
     Plan,
     PlannedRun,
@@ -263,13 +264,18 @@ def _prepare_folder(store: Store, planned: PlannedRun) -> None:
     for found in run.inputs:
         if found.kind is not InputKind.HUB:
             assert found.identity is not None
-            put = keep_checkpoint if found.kind is InputKind.CHECKPOINT else keep
-            put(Path(found.text), found.identity, store.root / staged_name(found))
+            _how_to_keep(found)(Path(found.text), found.identity, store.root / staged_name(found))
     folder = store.folder(StepKind.TRAIN, run.key)
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.removed.unlink(missing_ok=True)  # somebody wants it again
     if not folder.identity.exists():
         write_atomically(folder.identity, json.dumps(_identity(run), indent=1))
+
+
+def _how_to_keep(found: Input) -> Callable[[Path, str, Path], None]:
+    if found.kind is InputKind.CHECKPOINT:
+        return keep_checkpoint
+    return keep_folder if found.kind is InputKind.FOLDER and found.at == ADAPTER else keep
 
 
 def _identity(run: Run) -> dict[str, object]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.content import ALWAYS_READ_BELOW_BYTES, ContentHashes, file_sha256, keep
+from modal_app.layout import Store
+from runner.content import ALWAYS_READ_BELOW_BYTES, ContentHashes, file_sha256, keep, keep_folder, keep_in
 from runner.errors import SweepError
 
 
@@ -181,3 +182,46 @@ def test_a_folder_that_a_store_has_linked_can_be_kept_again_under_its_own_name(t
     keep(model, identity, target)
     keep(target, identity, target)
     assert of(target, memory) == identity
+
+
+def test_a_small_folder_is_copied_and_edits_do_not_reach_the_copy(tmp_path: Path, memory: Path) -> None:
+    source = folder(tmp_path / "adapter", {"w.bin": "1", "below/more.bin": "2", ".env": "secret"})
+    (tmp_path / "elsewhere").write_text("3")
+    (source / "linked.bin").symlink_to(tmp_path / "elsewhere")
+    identity, target = of(source, memory), tmp_path / "inputs" / "kept"
+    keep_folder(source, identity, target)
+    folder(source, {"w.bin": "edited"})
+    (tmp_path / "elsewhere").write_text("edited")
+    assert of(target, memory) == identity
+    names = {path.relative_to(target.parent).as_posix() for path in target.parent.rglob("*") if path.is_file()}
+    assert names == {"kept/w.bin", "kept/below/more.bin", "kept/linked.bin"}
+    keep_folder(target, identity, target)  # as when a config of the store is asked for again
+    assert of(target, memory) == identity
+
+
+def test_what_was_linked_or_damaged_is_copied_anew(tmp_path: Path, memory: Path) -> None:
+    source, target = folder(tmp_path / "adapter", {"w.bin": "1"}), tmp_path / "inputs" / "kept"
+    identity = of(source, memory)
+    keep(source, identity, target)
+    keep_folder(target, identity, target)
+    assert not target.is_symlink()
+    assert (source / "w.bin").read_text() == "1"
+    (target / "w.bin").write_text("damaged")
+    keep_folder(source, identity, target)
+    assert of(target, memory) == identity
+
+
+def test_a_folder_that_changed_since_it_was_hashed_is_refused_and_not_kept(tmp_path: Path, memory: Path) -> None:
+    source, target = folder(tmp_path / "adapter", {"w.bin": "1"}), tmp_path / "inputs" / "kept"
+    identity = of(source, memory)
+    folder(source, {"w.bin": "edited"})
+    with pytest.raises(SweepError, match="was changed while it was read"):
+        keep_folder(source, identity, target)
+    assert list(target.parent.iterdir()) == []
+
+
+def test_what_a_step_after_a_run_reads_is_kept_as_a_copy(store: Store, tmp_path: Path) -> None:
+    source = folder(tmp_path / "tasks", {"quiz.yaml": "task: quiz"})
+    kept = store.root / keep_in(store, source)
+    folder(source, {"quiz.yaml": "edited"})
+    assert (kept / "quiz.yaml").read_text() == "task: quiz"

@@ -195,3 +195,19 @@ def test_a_large_model_that_would_train_on_a_cpu_is_remarked(main: Main, capsys:
     assert "gpu=cpu, for 8.0 billion parameters" in capsys.readouterr().out
     main("plan")
     assert "billion" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("trainer")
+def test_an_adapter_to_start_with_is_copied_and_a_base_model_linked(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the user edits while runs wait is not trained on; a model is too large for that."""
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    assert main("json=true", f"lora_model_dir={adapter}", "--force") == 1, capsys.readouterr().err
+    folders = [path for path in (tmp_path / "store" / "inputs").iterdir() if path.is_dir()]
+    links = {path.resolve().name: path.is_symlink() for path in folders}
+    assert sorted(links.values()) == [False, True]
+    (copied,) = (path for path in folders if not path.is_symlink())
+    assert [path.name for path in copied.iterdir()] == ["adapter_config.json"]
