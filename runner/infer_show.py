@@ -58,7 +58,8 @@ def _show(made: AnswerSet, console: Console) -> None:
     else:
         _show_blocks(made, len(shown), console)
     if len(made.prompts) > len(shown):
-        _print(console, f"... and {len(made.prompts) - len(shown)} more prompts: --json and the report have all.")
+        left_out = len(made.prompts) - len(shown)
+        _print(console, f"... and {left_out} more prompts: --json and `axosweep report` have all.")
     if made.judged:
         console.print()
         console.print(scores(made.columns), crop=False)

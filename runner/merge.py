@@ -15,6 +15,7 @@ from runner.carry_out import Carried, carry_out, exit_code, show_failures
 from runner.content import keep_in
 from runner.errors import SweepError
 from runner.print_json import print_json
+from runner.run_files import told_size
 from runner.store import STORE_HELP, is_mirror, stores
 from runner.types import PlannedStep
 
@@ -69,11 +70,13 @@ def _show(subject: Subject, carried: Carried, *, as_json: bool) -> None:
         print_json(_json(subject, carried, str(folder.model), facts))
     elif carried.succeeded:
         where = "on the runs Volume, " if is_mirror(subject.store) else ""
-        size = facts.get("bytes", 0) / 1e9
+        alone = len(list(folder.path.parent.glob(f"*/{folder.done.name}"))) < 2
+        part = "merged" if alone else f"merged-{folder.path.name}"
+        size = told_size(facts.get("bytes", 0))
         lines = [
             f"Merged: {subject.key}  {subject.name}",
-            f"{where}{folder.model} ({size:.3g} GB)" if not where else f"{where}{_below(subject.store, folder.model)}",
-            f"Take it home: axosweep pull {subject.key} merged DIR",
+            f"{where}{folder.model} ({size})" if not where else f"{where}{_below(subject.store, folder.model)}",
+            f"Take it home: axosweep pull {subject.key} {part} DIR",
         ]
         for line in lines:
             terminal.results().print(line, markup=False, soft_wrap=True)

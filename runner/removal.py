@@ -134,7 +134,7 @@ def _run(one: StockedRun) -> Doomed:
 
 def _children(stock: Stock, one: StockedRun, going: Collection[str]) -> str:
     children = [key for key in stock.children(one.key) if key not in going]
-    return f"{', '.join(children)} was started from it" if children else ""
+    return f"{', '.join(children)} {'was' if len(children) == 1 else 'were'} started from it" if children else ""
 
 
 def _generation(stock: Stock, one: StockedRun) -> int:

@@ -77,10 +77,22 @@ def test_a_model_that_gives_no_answers_is_not_asked(store: Store, capsys: pytest
     assert f"({key} is set)" in said(capsys, store, one.key, "--prompt", "hello")
 
 
-@pytest.mark.parametrize("words", [("--max-tokens", "0"), ("--temperature", "0"), ("--temperature", "nan")])
-def test_numbers_that_draw_nothing_are_refused(store: Store, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--max-tokens", "0"),
+        ("--temperature", "0"),
+        ("--temperature", "nan"),
+        ("--max-tokens", "all"),
+        ("--temperature", "hot"),
+    ],
+)
+def test_numbers_that_draw_nothing_are_refused(
+    store: Store, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main(["infer", *words, "--prompt", "hello", "--store", str(store.root)])
+    assert f"{words[0]}: {words[1]}: a " in capsys.readouterr().err
 
 
 def test_a_sweep_means_its_finished_runs_the_best_first_under_what_tells_them_apart(store: Store) -> None:
