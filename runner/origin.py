@@ -65,8 +65,13 @@ def find(asked: str, known: Sequence[Store]) -> Start:
         store, run = chosen_run(known, name)
     except SweepError as error:
         raise SweepError(f"from={asked}: {error}") from error
-    kept = _kept(known, run.key, int(step)) if step else None
-    folder = kept or _found(asked, run, store)
+    try:
+        folder = _found(asked, run, store)  # first: removed and trained again, it may have another than was kept
+    except SweepError:
+        kept = _kept(known, run.key, int(step)) if step else None
+        if kept is None:
+            raise
+        folder = kept
     if not (folder / "optimizer.pt").exists() and not (folder / "optimizer.bin").exists():
         key = "lora_model_dir" if (folder / "adapter_config.json").exists() else "base_model"
         raise SweepError(

@@ -175,6 +175,22 @@ def test_asked_again_it_is_found_among_what_was_kept_though_its_run_has_removed_
     assert asking(f"{one.key}@50", store).key == later.key
 
 
+def test_what_the_run_has_now_comes_before_what_was_kept_of_it(store: Store) -> None:
+    """It was removed and trained again, where the same question got other bits."""
+    one = source(store, 50)
+    later = asking(f"{one.key}@50", store)
+    start = later.experiment.start
+    assert start is not None
+    keep_checkpoint(Path(start.folder), start.identity, store.inputs / start.identity[:16])
+    folder = store.folder(StepKind.TRAIN, later.key)
+    folder.path.mkdir(parents=True)
+    folder.identity.write_text(json.dumps({"from": {"run": one.key, "step": 50, "identity": start.identity}}))
+    now = store.folder(StepKind.TRAIN, one.key).model / "checkpoint-50"
+    shutil.rmtree(now)
+    checkpoint(now.parent, 50, weights="other weights")
+    assert find(f"{one.key}@50", [store]).identity == identity_of(now) != start.identity
+
+
 @pytest.mark.parametrize(
     ("axolotl", "says"),
     [
