@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 
@@ -13,10 +14,16 @@ from runner.run_files import Entry
 from runner.stock import WORK, Stock
 
 CACHES = (DATASETS_CACHE, BUILD)
+DAY_S = 86400.0
+"""What is being fetched or copied at this moment was written to since."""
+_HALF_KEPT = re.compile(r"^\..+\.\d+$")
+"""Beside the inputs: one that is being copied there, by the process of that id."""
+_FETCHED = {"cache/from": 4, "cache/push": 3}
+"""Of a mirror: what was fetched to go on from, or to be pushed, and how many parts the path of one has."""
 
 
-def garbage(stock: Stock, inputs: Collection[str], at_work: AtWork, *, before: float | None) -> Removal:
-    """What nothing refers to any more. `inputs`: those that are needed."""
+def garbage(stock: Stock, inputs: Collection[str], at_work: AtWork, *, before: float | None, now: float) -> Removal:
+    """What nothing refers to any more. `inputs`: those that are needed. `now`: Unix seconds."""
     needed = {one.data_key for one in stock.kept}
     doomed = [*_datasets(stock, needed, at_work)]
     doomed += [
@@ -25,6 +32,7 @@ def garbage(stock: Stock, inputs: Collection[str], at_work: AtWork, *, before: f
         if name not in inputs
     ]
     doomed += _leftovers(stock, at_work)
+    doomed += _half_kept(stock.others, now)
     files = [*stock.others, *(entry for group in _groups(stock) for entry in group)]
     if before is not None:
         doomed = [one for one in doomed if last_written(_of(one, files)) < before]
@@ -51,6 +59,37 @@ def _leftovers(stock: Stock, at_work: AtWork) -> Iterable[Doomed]:
             yield from (_leftover(path, size) for path, size in folders_named(entries, _is_left).items())
     found = folders_named(stock.others, lambda path: path.name.startswith(TRASH))
     yield from (_leftover(path, size) for path, size in found.items())
+
+
+def _half_kept(others: Iterable[Entry], now: float) -> Iterable[Doomed]:
+    """Copies that a killed launch has left."""
+    of_inputs = [one for one in others if one.path.startswith("inputs/") and _HALF_KEPT.match(one.path.split("/")[1])]
+    return _old(of_inputs, 2, now - DAY_S, "an input that was cut off")
+
+
+def old_downloads(cache: Iterable[Entry], *, before: float | None, now: float) -> Removal:
+    """Of a mirror's cache, which is fetched again when it is asked for: what nobody has fetched lately."""
+    entries = list(cache)
+    limit = now - DAY_S if before is None else min(before, now - DAY_S)
+    return Removal(
+        tuple(
+            one
+            for top, parts in _FETCHED.items()
+            for one in _old(
+                [entry for entry in entries if entry.path.startswith(f"{top}/")], parts, limit, "fetched from Modal"
+            )
+        )
+    )
+
+
+def _old(entries: Iterable[Entry], parts: int, limit: float, note: str) -> Iterable[Doomed]:
+    """What was last written before `limit`, by the first parts of its path."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault("/".join(entry.path.split("/")[:parts]), []).append(entry)
+    for path, group in groups.items():
+        if last_written(group) < limit:
+            yield Doomed(Kind.LEFTOVER, path, (path,), bytes_of(group), note)
 
 
 def _is_left(path: PurePosixPath) -> bool:

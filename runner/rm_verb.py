@@ -13,7 +13,7 @@ from runner import terminal
 from runner.compare_table import Column, fitted, table
 from runner.errors import SweepError
 from runner.finding import runs_in
-from runner.garbage import garbage, stale_mirror
+from runner.garbage import garbage, old_downloads, stale_mirror
 from runner.print_json import print_json
 from runner.removal import Choice, Doomed, Removal, age_s, checkpoints_to_remove, runs_to_remove
 from runner.removing import busy_here, remove_here
@@ -65,8 +65,10 @@ def gc_verb(words: Sequence[str]) -> int:
     def decide(place: _Place) -> Removal:
         stock = take_stock(place.files)
         if is_mirror(place.store) and isinstance(place.files, LocalFiles):
-            return stale_mirror(stock, before=before)
-        return garbage(stock, inputs_needed(place.files, stock), place.busy(stock), before=before)
+            stale = stale_mirror(stock, before=before)
+            fetched = old_downloads(place.files.below("cache"), before=before, now=time.time())
+            return Removal((*stale.doomed, *fetched.doomed))
+        return garbage(stock, inputs_needed(place.files, stock), place.busy(stock), before=before, now=time.time())
 
     places = [_place(_root(asked))]
     if not asked.modal:

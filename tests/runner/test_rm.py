@@ -376,3 +376,38 @@ def test_a_run_that_somebody_has_asked_something_of_and_not_begun_is_not_removed
     assert (keys(told), keys(told, "spared")) == ({other.key}, {one.key})
     finish(store, StepKind.INFER, step.key)
     assert keys(command("rm", sweep, "--dry-run", "--json")) == {one.key, other.key}
+
+
+def aged(path: Path, days: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes(500))
+    past = time.time() - days * 86400
+    os.utime(path, (past, past))
+
+
+def test_what_a_killed_launch_was_keeping_goes_once_nobody_can_be_at_it(store: Store, command: Command) -> None:
+    trained(store, 0.1)
+    aged(store.inputs / f".{'a' * 16}.4321" / "optimizer.pt", 2)
+    aged(store.inputs / f".{'b' * 16}.jsonl.4321", 2)
+    aged(store.inputs / f".{'c' * 16}.4321" / "optimizer.pt", 0.1)
+    left = {f"inputs/.{'a' * 16}.4321", f"inputs/.{'b' * 16}.jsonl.4321"}
+    assert keys(command("gc", "--yes", "--json")) == left
+    assert [path.name for path in store.inputs.iterdir()] == [f".{'c' * 16}.4321"]
+
+
+def test_what_was_fetched_from_modal_goes_when_it_is_old(store: Store, command: Command) -> None:
+    """A push that has failed leaves it, and going on from a checkpoint does."""
+    mirror = Store(store.root / "modal")
+    trained(mirror, 0.2)
+    aged(mirror.cache / "push" / "0a-merged" / "model" / "w.bin", 2)
+    aged(mirror.cache / "push" / "0b-adapter" / "w.bin", 0.1)
+    aged(mirror.cache / "from" / "0a" / "checkpoint-5" / "optimizer.pt", 40)
+    aged(mirror.cache / "from" / "0a" / "checkpoint-6" / "optimizer.pt", 2)
+    aged(mirror.cache / "from" / "0a" / "checkpoint-6" / "rng_state.pth", 0.1)
+    aged(mirror.cache / "hashes.json", 40)
+    first = "cache/from/0a/checkpoint-5"
+    assert keys(command("gc", "--older-than", "30d", "--json", "--dry-run")) == {first}
+    assert keys(command("gc", "--yes", "--json")) == {first, "cache/push/0a-merged"}
+    gone = {path.name for path in (mirror.cache / "from" / "0a").iterdir()}
+    assert gone == {"checkpoint-6"}
+    assert (mirror.cache / "hashes.json").exists()
