@@ -119,19 +119,28 @@ def test_a_token_that_the_hub_refuses_is_a_problem(
     assert examined()["Hugging Face token"]["mark"] == "problem"
 
 
+def answered(examined: Examined) -> Mapping[str, Any]:
+    """Once Modal has been heard: a machine that is busy with other tests may take longer than the doctor waits."""
+    for _ in range(10):
+        checks = examined()
+        if "does not answer now" not in checks["Modal token"]["said"]:
+            break
+    return checks
+
+
 def test_modal_is_asked_whether_it_lets_us_in_and_has_the_secret(
     examined: Examined, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ModalServer(Settings()) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
-        checks = examined()
+        checks = answered(examined)
         assert (checks["Modal token"]["mark"], checks["Modal secret"]["mark"]) == ("ok", "note")
         assert "modal secret create secrets-hf-wandb" in checks["Modal secret"]["way_out"]
         server.set_secret("secrets-hf-wandb", {"WANDB_API_KEY": "hunter2"})
-        assert examined()["Modal secret"]["mark"] == "ok"
+        assert answered(examined)["Modal secret"]["mark"] == "ok"
         monkeypatch.setenv("MODAL_TOKEN_SECRET", "as-wrong")
-        assert examined()["Modal token"]["mark"] == "problem"
+        assert answered(examined)["Modal token"]["mark"] == "problem"
 
 
 def test_the_doctor_loads_neither_modal_nor_hydra(tmp_path: Path) -> None:

@@ -390,9 +390,10 @@ def test_what_a_killed_launch_was_keeping_goes_once_nobody_can_be_at_it(store: S
     aged(store.inputs / f".{'a' * 16}.4321" / "optimizer.pt", 2)
     aged(store.inputs / f".{'b' * 16}.jsonl.4321", 2)
     aged(store.inputs / f".{'c' * 16}.4321" / "optimizer.pt", 0.1)
+    aged(store.inputs / ".gitignore", 2)
     left = {f"inputs/.{'a' * 16}.4321", f"inputs/.{'b' * 16}.jsonl.4321"}
     assert keys(command("gc", "--yes", "--json")) == left
-    assert [path.name for path in store.inputs.iterdir()] == [f".{'c' * 16}.4321"]
+    assert sorted(path.name for path in store.inputs.iterdir()) == [f".{'c' * 16}.4321", ".gitignore"]
 
 
 def test_what_was_fetched_from_modal_goes_when_it_is_old(store: Store, command: Command) -> None:

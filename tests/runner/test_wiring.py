@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from modal_app.layout import Store
 from modal_app.step import Device, Step, StepKind
 from runner.carry_out import launch_name
 from runner.errors import SweepError
+from runner.executors.local import LocalExecutor
+from runner.executors.warm_server import IDLE_S
+from runner.executors.warm_workers import MixedWorkers
 from runner.ledger import Ledger
 from runner.types import ExecutorChoice, Gpu, Plan, PlannedStep
 from runner.wiring import after_here, refuse_unplaceable
 from tests.modal_app.deployments import shipped_node
 from tests.runner.builders import plan, run
+from tests.runner.fake_trainer import make_trainer
 
 FLASH = "kernels-community/flash-attn2"
 COMMIT = "c0ffee" + "0" * 34
@@ -42,6 +48,19 @@ def test_what_comes_after_runs_of_cpus_and_of_gpus_is_not_started_together(store
     made = Plan("sweep/after-a", (), (), after=tuple(PlannedStep(step, False) for step in steps))
     with pytest.raises(SweepError, match="Name those of one kind"):
         after_here(made, store, Ledger(store, made.sweep))
+
+
+@pytest.mark.parametrize(("said", "seconds"), [("0", 0.0), ("", IDLE_S)])
+def test_a_trainer_that_is_preloaded_for_what_comes_after_a_run_waits_as_long_as_the_variable_says(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, seconds: float
+) -> None:
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(make_trainer(tmp_path / "trainer")))
+    monkeypatch.setenv("AXOSWEEP_WARM_IDLE_S", said)
+    made = Plan("sweep/after-a", (), (), after=(PlannedStep(Step(StepKind.MERGE, "run/a", {}, "d", run="run"), False),))
+    executor = after_here(made, store, Ledger(store, made.sweep))
+    assert isinstance(executor, LocalExecutor)
+    assert isinstance(executor.workers, MixedWorkers)
+    assert executor.workers.warm.idle_s == seconds
 
 
 def test_a_merge_and_an_evaluation_of_one_key_are_launches_of_their_own() -> None:
