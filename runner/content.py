@@ -72,8 +72,8 @@ def keep(source: Path, identity: str, target: Path) -> None:
     """Put a local input into the store: a copy of a file, a link to a folder.
 
     A file is copied so that what is trained on is what was hashed, whatever the user edits meanwhile.
-    Folders (base models) are linked, for their size; `keep_folder` copies one. Raises SweepError when a file changed since
-    it was hashed.
+    Folders (base models) are linked, for their size; `keep_folder` copies one.
+    Raises SweepError when a file changed since it was hashed.
     """
     source = source.expanduser().absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
