@@ -17,8 +17,10 @@ from runner.standing import standing
 from runner.store import is_mirror
 
 
-def chosen_run(known: Sequence[Store], asked: str) -> tuple[Store, SweepRun]:
-    """The run of that key or its beginning, finished or not; a sweep means its best. Raises SweepError."""
+def chosen_run(known: Sequence[Store], asked: str | None) -> tuple[Store, SweepRun]:
+    """The run of that key or its beginning, finished or not; a sweep, the newest where none is asked, means its best.
+
+    Raises SweepError."""
     store, runs, sweep = runs_in(known, asked)
     if sweep is None or len(runs) == 1:
         return store, runs[0]

@@ -11,9 +11,12 @@ from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from modal_app.layout import Store
 from runner import terminal
+from runner.after import subjects
 from runner.compare_table import Column, table
 from runner.errors import SweepError
+from runner.merge import merge_step
 from runner.places import chosen_run, files_of, status_of
 from runner.print_json import print_json
 from runner.pull import JOURNAL, Pulled, Wanted, pull
@@ -41,6 +44,8 @@ def pull_verb(words: Sequence[str]) -> int:
     store, run = chosen_run(stores(asked.store), asked.run)
     files = files_of(store, run.key)
     there = parts_of(files, run.key, run.data_key)
+    if what == "merged":
+        what = _own_merge(store, run.key, there)
     wanted = choose(files, there, what, run.key, status_of(store, run))
     with progress(sum(one.entry.size for one in wanted)) as watch:
         done = pull(files, wanted, folder, force=asked.force, watch=watch)
@@ -54,7 +59,8 @@ def pull_verb(words: Sequence[str]) -> int:
 
 def ls_verb(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="axosweep ls", description="What there is of a run, and where.")
-    parser.add_argument("run", help="a run's key, or the beginning of it; a sweep means its best run")
+    best = "a sweep means its best run, nothing the newest sweep"
+    parser.add_argument("run", nargs="?", help=f"a run's key, or the beginning of it; {best}")
     parser.add_argument("--store", help=STORE_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args(words)
@@ -79,6 +85,18 @@ def _what_and_folder(run: str, words: Sequence[str]) -> tuple[str | None, Path]:
         case [folder]:
             return None, Path(folder).expanduser().absolute()
     raise SweepError(f"axosweep pull takes a run, what of it, and one folder; this is more: {' '.join(words)}")
+
+
+def _own_merge(store: Store, key: str, parts: Sequence[Part]) -> str:
+    """The merge of the run's own adapter as it would be made now, where it is there beside others."""
+    merged = [part.name for part in parts if part.whole and part.name.startswith("merged-")]
+    if len(merged) < 2:
+        return "merged"
+    (subject,) = subjects([store], key)
+    if subject.adapter is None:
+        return "merged"
+    own = f"merged-{merge_step(subject).step.key.rpartition('/')[2]}"
+    return own if own in merged else "merged"
 
 
 def _tell(key: str, wanted: Sequence[Wanted], folder: Path, done: Pulled) -> None:

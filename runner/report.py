@@ -44,7 +44,7 @@ def show_plan(
     if copies:
         console.print(f"{_count(copies, 'duplicate')} left out: the same run is trained once.")
     for planned, params in _with_params(plan.runs):
-        word = "[green]finished[/green]" if planned.done else "to train"
+        word = "[green]finished[/green]" if planned.done else "to train" if planned.trains else "not trained"
         console.print(f"  {planned.run.key}  data {planned.run.data_key}  {word:<9}  {escape(params)}", soft_wrap=True)
     if plan.after:
         console.print(f"Then, for each: {_later(plan)}.")

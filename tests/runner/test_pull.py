@@ -17,8 +17,10 @@ import pytest
 
 from modal_app.layout import Store
 from modal_app.step import OutcomeStatus, StepKind
+from runner.after import subjects
 from runner.cli import main
 from runner.errors import SweepError
+from runner.merge import merge_step
 from runner.pull import JOURNAL, Wanted, pull
 from runner.pull_choice import choose
 from runner.run_files import Entry, Files, LocalFiles, parts_of
@@ -376,6 +378,24 @@ def test_an_unfinished_run_has_no_adapter_yet_but_its_whole_checkpoints(
     assert "is not whole" in said(capsys, "pull", one.key, "checkpoint-20", str(folder), store=store, code=2)
     said(capsys, "pull", one.key, "checkpoints", str(folder), store=store)
     assert {name.split("/")[0] for name in names(folder)} == {"checkpoint-10"}
+
+
+def test_of_several_merged_models_the_runs_own_is_meant(
+    store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Others are of foreign adapters, or of an older axosweep."""
+    one = finished_run(store)
+    config = store.folder(StepKind.TRAIN, one.key).config
+    config.write_text(f"adapter: lora\n{config.read_text()}")
+    (subject,) = subjects([store], one.key)
+    own = merge_step(subject).step.key.rpartition("/")[2]
+    for name in ("abc", own):
+        merge(store, one, name)
+    told = json.loads(said(capsys, "pull", one.key, "merged", str(folder), "--json", store=store))
+    assert names(folder) == {"model.safetensors"}
+    journal = json.loads((folder / JOURNAL).read_text())["files"]
+    (source,) = [entry for name, entry in journal.items() if name == "model.safetensors"]
+    assert own in json.dumps(source), told
 
 
 def test_two_merged_models_are_told_apart(store: Store, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
