@@ -66,7 +66,13 @@ def prompts_of(texts: Sequence[str], file: str | None, piped: bytes, system: str
     if file is not None:
         name = "standard input" if file == STDIN else file
         text = _decoded(piped if file == STDIN else _read(file), name)
-        found += _in_text(text, name, as_json=_is_json(file, text))
+        as_json = _is_json(file, text)
+        if not as_json and _is_row(text):
+            raise SweepError(
+                f"{name} looks like JSON Lines, and its name says text, of which each line would be asked as it is. "
+                "Rename it to .jsonl, or pipe it: --prompts - < FILE."
+            )
+        found += _in_text(text, name, as_json=as_json)
         if not found:
             raise SweepError(f"There is no prompt in {name}: it has no line that is not empty.")
     if not found:
@@ -116,6 +122,14 @@ def _decoded(content: bytes, name: str) -> str:
 
 def _is_json(file: str, text: str) -> bool:
     return text.lstrip().startswith("{") if file == STDIN else file.endswith((".jsonl", ".json", ".ndjson"))
+
+
+def _is_row(text: str) -> bool:
+    """Whether the first line is a JSON object: nobody asks a model that."""
+    try:
+        return isinstance(json.loads(text.lstrip().partition("\n")[0]), dict)
+    except ValueError:
+        return False
 
 
 def _in_text(text: str, name: str, *, as_json: bool) -> Iterator[Prompt]:

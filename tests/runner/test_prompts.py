@@ -121,3 +121,10 @@ def test_the_same_prompts_are_kept_once_and_read_back_as_they_were(tmp_path: Pat
     rows = [json.loads(line) for line in (store.root / name).read_text(encoding="utf-8").splitlines()]
     assert rows == [prompt.row() for prompt in prompts]
     assert sorted(path.name for path in store.inputs.iterdir() if path.name.startswith(".")) == []
+
+
+def test_json_lines_in_a_text_file_are_not_asked_as_text(tmp_path: Path) -> None:
+    file = written(tmp_path, "asked.txt", '\n{"prompt": "where?"}\n')
+    with pytest.raises(SweepError, match=r"looks like JSON Lines.*Rename it to \.jsonl"):
+        prompts_of([], file, b"", None)
+    assert prompts_of([], written(tmp_path, "set.txt", "{x} is a set\n"), b"", None)[0].text == "{x} is a set"
