@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent)]
 
 STAGES = {
-    "compose": ("runner.hydra_sweep:make_jobs", "runner.hydra_sweep:compose_jobs"),
+    "compose": ("runner.composing.hydra_sweep:make_jobs", "runner.composing.hydra_sweep:compose_jobs"),
     "preflight": ("runner.sweep:Preflight.__post_init__", "runner.sweep:Preflight.told"),
     "import, schema": ("runner.sweep:Preflight.ask",),
     "identify": ("runner.sweep:_identified", "runner.sweep:told_apart_by_gpu"),

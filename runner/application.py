@@ -16,11 +16,11 @@ from runner import completion, terminal
 from runner import help as help_page
 from runner.arguments import COMPLETION, HELP, MULTIRUN, Arguments, take_apart
 from runner.base_option import forget_bases, with_bases
-from runner.compose import register_resolvers
+from runner.composing.compose import register_resolvers
+from runner.composing.hydra_errors import check_grammar, explained
+from runner.composing.hydra_sweep import Launch, RunFailed, Task, command_line
 from runner.errors import SweepError
 from runner.fields import axolotl_fields
-from runner.hydra_errors import check_grammar, explained
-from runner.hydra_sweep import Launch, RunFailed, Task, command_line
 from runner.overrides import canonical_all, parts
 from runner.project import SWEEPS, Project, find_project, foreign_note, using
 from runner.shipped import shipped_root

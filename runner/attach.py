@@ -10,14 +10,14 @@ from rich.text import Text
 
 from modal_app.layout import Store
 from runner import report, terminal
-from runner.compare import Row, compare_sweep
-from runner.compare_show import cost_lines, rows_table
-from runner.comparison import Asked
+from runner.compare.comparison import Asked
+from runner.compare.params import label
+from runner.compare.ranking import Row, compare_sweep
+from runner.compare.show import cost_lines, rows_table
 from runner.errors import SweepError
 from runner.finding import sweep_in
 from runner.html_report.finish import leave_report
 from runner.ledger import sweep_ids
-from runner.params import label
 from runner.store import store_of
 
 EXIT_FAILED_RUN = 1

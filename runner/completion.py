@@ -232,7 +232,7 @@ def _runs(words: Sequence[str]) -> Sequence[str]:
 
 
 def _whats(words: Sequence[str]) -> Sequence[str]:
-    from runner.pull_choice import WHATS
+    from runner.files.choice import WHATS
 
     return WHATS if len(words) == 2 else ()
 

@@ -12,7 +12,7 @@ from modal_app.layout import SAMPLES, Store
 from modal_app.state import observe
 from modal_app.step import StepKind
 from runner import terminal
-from runner.compare_table import Column, fitted, table
+from runner.compare.table import Column, fitted, table
 from runner.errors import SweepError, did_you_mean
 from runner.print_json import print_json
 from runner.standing import status_word

@@ -22,11 +22,11 @@ from modal_app.state import Phase, observe
 from modal_app.step import StepKind, write_atomically
 from runner.content import file_sha256
 from runner.errors import SweepError
+from runner.files.places import chosen_run, files_of, status_of
+from runner.files.pull import Wanted, pull
+from runner.files.pull_verb import progress
+from runner.files.run_files import Files, Part, parts_of
 from runner.ledger import SweepRun
-from runner.places import chosen_run, files_of, status_of
-from runner.pull import Wanted, pull
-from runner.pull_verb import progress
-from runner.run_files import Files, Part, parts_of
 from runner.store import is_mirror, read_json
 from runner.types import Experiment, Input, InputKind, Run, Start
 

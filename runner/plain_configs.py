@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from modal_app.step import write_atomically
+from runner.compare.params import label, params_of
 from runner.errors import SweepError
 from runner.identity import placed_config
 from runner.inputs import ADAPTER, hub_name
-from runner.params import label, params_of
 from runner.types import Gpu, Input, InputKind, Plan, Run
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from modal_app.step import Device, Step, StepKind, Tracking
+from runner.compare.params import label, params_of
 from runner.identity import preprocess_config, short_hash
-from runner.params import label, params_of
 from runner.types import Input, Plan, PlannedDataset, PlannedRun, Run
 
 IsDone = Callable[[StepKind, str], bool]

@@ -9,10 +9,10 @@ from typing import Any
 
 from modal_app.layout import Store
 from modal_app.step import StepKind
-from runner.compare_source import flat_run
+from runner.compare.params import flat_experiment, label, show_value, told_apart
+from runner.compare.source import flat_run
 from runner.finding import sweep_in
 from runner.ledger import Ledger, SweepRun
-from runner.params import flat_experiment, label, show_value, told_apart
 from runner.store import read_json
 from runner.types import Plan, Run
 

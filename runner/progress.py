@@ -18,13 +18,13 @@ from modal_app.layout import Store
 from modal_app.state import Phase, StepState, observe
 from modal_app.step import Step, StepKind
 from runner import terminal
-from runner.compare import OBJECTIVE
-from runner.compare_table import status_style
-from runner.costs import SweepCost, containers, money, run_bill, sweep_cost, sweep_rates
+from runner.compare.metrics import read_curves
+from runner.compare.params import label, params_of
+from runner.compare.ranking import OBJECTIVE
+from runner.compare.table import status_style
+from runner.cost.prices import Rates, bill
+from runner.cost.spent import SweepCost, containers, money, run_bill, sweep_cost, sweep_rates
 from runner.ledger import SweepRun
-from runner.metrics import read_curves
-from runner.params import label, params_of
-from runner.prices import Rates, bill
 from runner.standing import status_word
 from runner.store import read_json
 from runner.types import Plan, PlannedRun

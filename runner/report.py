@@ -13,11 +13,11 @@ from rich.table import Table
 
 from modal_app.layout import Store
 from runner import terminal
-from runner.compare import Row
-from runner.compare_show import Form, show
-from runner.comparison import Asked, comparison
-from runner.costs import money
-from runner.params import label, params_of
+from runner.compare.comparison import Asked, comparison
+from runner.compare.params import label, params_of
+from runner.compare.ranking import Row
+from runner.compare.show import Form, show
+from runner.cost.spent import money
 from runner.print_json import print_json
 from runner.status import SweepStatus
 from runner.types import Plan, PlannedRun

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from modal_app.layout import Store
 from modal_app.state import observe
 from modal_app.step import StepKind
-from runner.costs import sweep_cost
+from runner.cost.spent import sweep_cost
 from runner.ledger import Ledger, SweepRun, last_asked, sweep_ids
 from runner.standing import Unbegun, standing, unbegun
 

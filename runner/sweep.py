@@ -12,11 +12,12 @@ from modal_app.layout import Store
 from modal_app.settings import trainer_identity
 from modal_app.step import StepKind, write_atomically
 from runner import checkout, report, terminal, trainer_environment
-from runner.compare import Row, compare_sweep
+from runner.after.stage_steps import failed_stages, with_stages
+from runner.compare.ranking import Row, compare_sweep
 from runner.content import ContentHashes, keep, keep_folder
-from runner.cost_budget import above, bound_line, confirm, refuse_above, refuse_senseless, with_shares
-from runner.cost_plan import PlanCost, plan_cost
-from runner.cost_words import cost_json, cost_lines
+from runner.cost.budget import above, bound_line, confirm, refuse_above, refuse_senseless, with_shares
+from runner.cost.plan import PlanCost, plan_cost
+from runner.cost.words import cost_json, cost_lines
 from runner.errors import SweepError
 from runner.executors.warm_workers import MixedWorkers
 from runner.html_report.finish import leave_report
@@ -30,7 +31,6 @@ from runner.plan_verb import beyond
 from runner.preflight.schema import Validator
 from runner.preflight.stage import Preflight
 from runner.progress import Progress
-from runner.stage_steps import failed_stages, with_stages
 from runner.store import open_store, read_json, store_of, stores
 from runner.sweep_object import with_sweep_objects
 from runner.types import (

@@ -16,8 +16,8 @@ from modal_app.state import Phase, observe
 from modal_app.step import StepKind
 from modal_app.tracking import Kept, sweep_tag
 from runner import terminal
-from runner.compare import Row, compare_sweep
-from runner.params import label
+from runner.compare.params import label
+from runner.compare.ranking import Row, compare_sweep
 from runner.store import is_mirror
 from runner.wandb_ask import ask, refuse_unreachable
 from runner.wandb_job import Answer, Job

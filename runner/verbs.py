@@ -35,7 +35,7 @@ def plan_verb(words: list[str]) -> int:
 
 def status_verb(words: list[str]) -> int:
     from runner import report
-    from runner.compare import compare_sweep
+    from runner.compare.ranking import compare_sweep
     from runner.finding import sweep_in
     from runner.ledger import sweep_ids
     from runner.seen import stale

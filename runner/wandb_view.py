@@ -15,7 +15,7 @@ from modal_app.layout import Store
 from modal_app.step import StepKind
 from modal_app.tracking import Kept, sweep_tag
 from runner import terminal, tracking
-from runner.compare import compare_sweep
+from runner.compare.ranking import compare_sweep
 from runner.errors import SweepError
 
 OBJECTIVE, TRAINING, STEP = "eval/loss", "train/loss", "train/global_step"

@@ -16,8 +16,9 @@ from modal_app.layout import Store
 from modal_app.settings import Deployment
 from modal_app.step import Device, Step
 from runner import terminal, tracking, trainer_environment
-from runner.cost_plan import THIS_MACHINE, Pool
-from runner.costs import planned_rates
+from runner.cost.plan import THIS_MACHINE, Pool
+from runner.cost.prices import Rates
+from runner.cost.spent import planned_rates
 from runner.errors import SweepError
 from runner.executors.local import LocalExecutor, machine_slots, missing_cards
 from runner.executors.modal_gpus import placements, placements_after
@@ -28,7 +29,6 @@ from runner.executors.workers import FreshWorkers, Workers
 from runner.inputs import staged_name
 from runner.ledger import Ledger
 from runner.preflight.schema import Validator
-from runner.prices import Rates
 from runner.types import ExecutorChoice, Experiment, Gpu, InputKind, Plan
 from runner.verdicts import Verdicts
 

@@ -30,6 +30,6 @@ class AxosweepLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from runner.hydra_sweep import run_batch
+        from runner.composing.hydra_sweep import run_batch
 
         return run_batch(self.config, job_overrides, initial_job_idx, self.context, self.task)

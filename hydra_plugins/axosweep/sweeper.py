@@ -38,7 +38,7 @@ class AxosweepSweeper(Sweeper):
         self.config = config
 
     def sweep(self, arguments: list[str]) -> Sequence[Any]:
-        from runner.hydra_sweep import run_sweep
+        from runner.composing.hydra_sweep import run_sweep
 
         assert self.config is not None
         return run_sweep(self.config, arguments, self.context, self.task, single=self.single)

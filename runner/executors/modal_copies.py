@@ -14,7 +14,7 @@ import modal.exception
 from modal_app.layout import ANSWERS, ATTEMPT_PREFIX, MANIFEST, StepFolder, Store
 from modal_app.remote import DONE
 from modal_app.step import StepKind, write_atomically
-from runner.costs import containers, fetch_folder
+from runner.cost.spent import containers, fetch_folder
 from runner.executors.modal_submission import MirroredStep
 
 OF_STEP = ("run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml", ANSWERS, MANIFEST)

@@ -30,7 +30,7 @@ from runner.errors import SweepError
 from runner.executors.modal_copies import listed
 from runner.executors.modal_errors import explained
 from runner.executors.modal_submission import Names, read_submission, submitted_as
-from runner.run_files import Entry
+from runner.files.run_files import Entry
 
 BLOCK = 8 * 1024 * 1024
 """Modal stores and serves files in blocks of this size, counted from a file's beginning."""

@@ -9,7 +9,7 @@ from decimal import Decimal
 import modal
 import modal.exception
 
-from runner.prices import Origin, Rates, rates_from
+from runner.cost.prices import Origin, Rates, rates_from
 from runner.types import PriceTable
 
 ANSWER_WITHIN_S = 3.0

@@ -23,8 +23,8 @@ from runner.executors.modal_errors import explained
 from runner.executors.modal_files import ModalFiles
 from runner.executors.modal_serve import deployments
 from runner.executors.modal_submission import Names, read_submission
-from runner.removal import Doomed, Kind, Removal, Spared
-from runner.removing import clear_mirror, tombstone
+from runner.files.removal import Doomed, Kind, Removal, Spared
+from runner.files.removing import clear_mirror, tombstone
 
 DEFAULT = Names("axosweep-cache", "axosweep-runs", "axosweep-claims")
 WORKING = "a call on Modal works on it or waits to; axosweep cancel ends that"

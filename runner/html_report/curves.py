@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.meter import ContainerRecord
-from runner.metrics import Curves
+from runner.compare.metrics import Curves
 
 MOST_POINTS = 30_000
 """Of all curves of a page together; each keeps at least `FEWEST`."""

@@ -12,10 +12,13 @@ from typing import Any
 
 from modal_app.layout import SEEN, Store
 from modal_app.step import StepKind
-from runner.compare import OBJECTIVE, Metric, Row, rows_from
-from runner.compare_source import facts_of_sweep
-from runner.compare_table import heading_of
-from runner.costs import containers, sweep_cost
+from runner.compare.measured import is_of_a_task
+from runner.compare.metrics import Curves
+from runner.compare.params import label, show_value
+from runner.compare.ranking import OBJECTIVE, Metric, Row, rows_from
+from runner.compare.source import facts_of_sweep
+from runner.compare.table import heading_of
+from runner.cost.spent import containers, sweep_cost
 from runner.html_report import receipt as receipts
 from runner.html_report import reproduce, words
 from runner.html_report.curves import points_each, rounded, series
@@ -23,9 +26,6 @@ from runner.html_report.effects import effect, interaction, pareto, strength
 from runner.html_report.redact import redact
 from runner.html_report.said import answers
 from runner.ledger import Ledger, SweepPlan, live_launchers
-from runner.measured import is_of_a_task
-from runner.metrics import Curves
-from runner.params import label, show_value
 from runner.project import find_project
 from runner.store import is_mirror, read_json
 

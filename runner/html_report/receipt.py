@@ -12,7 +12,7 @@ from typing import Any
 from modal_app.layout import Attempt, StepFolder
 from modal_app.meter import ContainerRecord
 from modal_app.state import lost
-from runner.costs import containers
+from runner.cost.spent import containers
 from runner.ledger import Event, Record
 
 PARTS = ("queue", "boot", "import", "prepare", "load", "first step", "train", "eval", "save", "other")

@@ -7,7 +7,7 @@ from typing import Any
 
 from modal_app.layout import Store
 from modal_app.step import StepKind
-from runner.compare import Row
+from runner.compare.ranking import Row
 from runner.html_report.redact import redact
 from runner.ledger import SweepPlan
 from runner.store import read_json

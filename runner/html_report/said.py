@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modal_app.layout import Store
-from runner.answers import AnswerSet, Column, answer_sets, question
+from runner.after.answers import AnswerSet, Column, answer_sets, question
 from runner.html_report.redact import redact
 
 MOST_SETS = 5

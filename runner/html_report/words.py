@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runner.compare import Row
-from runner.params import label, show_value
+from runner.compare.params import label, show_value
+from runner.compare.ranking import Row
 
 SEEDS = ("seed", "data.seed")
 

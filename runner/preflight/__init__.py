@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from runner.cost_length import data_ranks
+from runner.cost.length import data_ranks
 from runner.preflight.data import batch_findings, data_findings, evaluation_findings, steps_of
 from runner.preflight.findings import Finding, Severity
 from runner.preflight.gpu import gpu_findings

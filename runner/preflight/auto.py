@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from runner.errors import SweepError
 from runner.gpus import GpuKind
-from runner.memory_choice import AUTO, choose
-from runner.memory_config import attention_of
+from runner.memory.choice import AUTO, choose
+from runner.memory.config import attention_of
 from runner.preflight.findings import Severity
 from runner.preflight.gpu import gpu_findings
 from runner.preflight.memory import facts_for, with_files

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.compare.rows import check_rows
 from runner.errors import SweepError
 from runner.inputs import look_for_inputs
 from runner.preflight.findings import Finding, Severity, error, warning
 from runner.preflight.values import number
-from runner.rows import check_rows
 from runner.types import DataChoice, DatasetSize
 
 SPLIT_INTO_PIECES = ("completion", "pretrain")

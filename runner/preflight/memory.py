@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from runner.gpus import GPUS
-from runner.memory import Estimate, Verdict, estimate
-from runner.memory_ladder import Asked, Ways, ways_out
-from runner.memory_words import told, where
-from runner.model_facts import facts_of
+from runner.memory.estimate import Estimate, Verdict, estimate
+from runner.memory.ladder import Asked, Ways, ways_out
+from runner.memory.model_facts import facts_of
+from runner.memory.words import told, where
 from runner.preflight.findings import Finding, Severity
 from runner.types import Experiment, ModelFacts
 

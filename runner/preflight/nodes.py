@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 
 from modal_app.settings import settings_problems
+from runner.cost.prices import table_problems
 from runner.errors import did_you_mean
 from runner.preflight.findings import Finding, error, from_sentence
-from runner.prices import table_problems
 from runner.types import ExecutorChoice, Experiment, TrackingChoice
 
 MODES = ("online", "offline", "disabled")

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from runner.errors import SweepError
-from runner.memory import Estimate
+from runner.memory.estimate import Estimate
 from runner.preflight import quick_findings
 from runner.preflight.findings import Finding, Told, as_json, blocking, lines, together
 from runner.preflight.memory import memory_findings, memory_json, memory_lines, memory_of

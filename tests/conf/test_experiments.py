@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runner.gpus import GPUS
-from runner.memory import GIB, Estimate, Verdict, estimate
+from runner.memory.estimate import GIB, Estimate, Verdict, estimate
 from runner.preflight import quick_findings
 from runner.project import SWEEPS
 from runner.types import Experiment

@@ -17,7 +17,7 @@ import pytest
 
 from modal_app.step import StepKind
 from runner import trainer_environment
-from runner.metrics import read_curves
+from runner.compare.metrics import read_curves
 from tests.end_to_end.axosweep import Axosweep, held_by, kill, wait_until
 from tests.modal_server import ModalServer, Settings
 from tests.modal_server.fixture import needs_mounts

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.gpus import GPUS
-from runner.memory import CONTEXT, peak
-from runner.memory_config import reading_of
-from runner.memory_optimizers import OPTIMIZERS
-from runner.memory_stack import NF4_DOUBLE, NF4_SINGLE, Adapter, Batch, Loss, Offloading, Sharding, Stack
+from runner.memory.config import reading_of
+from runner.memory.estimate import CONTEXT, peak
+from runner.memory.optimizers import OPTIMIZERS
+from runner.memory.stack import NF4_DOUBLE, NF4_SINGLE, Adapter, Batch, Loss, Offloading, Sharding, Stack
 from runner.types import ModelFacts
 
 GIB, GB = 2**30, 10**9

@@ -9,9 +9,9 @@ import yaml
 
 from modal_app.layout import Store
 from modal_app.step import StepKind
-from runner.best import best_of, runnable_config, winner
 from runner.cli import VERBS, main
-from runner.compare import Metric, compare_sweep
+from runner.compare.best import best_of, runnable_config, winner
+from runner.compare.ranking import Metric, compare_sweep
 from runner.errors import SweepError
 from runner.types import DataChoice, Gpu, Run
 from tests.runner.builders import finish_run, open_sweep, run

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from modal_app.claim import claim
 from modal_app.layout import Store
 from modal_app.step import FailureReason, OutcomeStatus, StepKind
-from runner.compare import Row, compare_sweep
+from runner.compare.params import differing_params, label, show_value, told_apart
+from runner.compare.ranking import Row, compare_sweep
 from runner.ledger import Event, Ledger, Record
-from runner.params import differing_params, label, show_value, told_apart
 from runner.status import sweep_status
 from runner.types import Gpu, Run
 from tests.runner.builders import begin_attempt, finish, finish_run, log_losses, open_sweep, run

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from runner.compare_flags import flags_of
-from runner.metrics import Curves
+from runner.compare.flags import flags_of
+from runner.compare.metrics import Curves
 
 
 def curves(evals: list[float], losses: list[float] | None = None) -> Curves:

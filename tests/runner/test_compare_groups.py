@@ -4,9 +4,9 @@ import pytest
 
 from modal_app.layout import Store
 from modal_app.step import OutcomeStatus, StepKind
-from runner.compare import Metric, rows_from
-from runner.compare_groups import Group, groups_over, split_by_held_out
-from runner.compare_source import RunFacts, facts_of_sweep
+from runner.compare.groups import Group, groups_over, split_by_held_out
+from runner.compare.ranking import Metric, rows_from
+from runner.compare.source import RunFacts, facts_of_sweep
 from runner.errors import SweepError
 from runner.types import Run
 from tests.runner.builders import finish, finish_run, open_sweep, run

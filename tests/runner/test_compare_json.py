@@ -14,8 +14,8 @@ from modal_app.claim import claim
 from modal_app.layout import Store
 from modal_app.step import FailureReason, OutcomeStatus, StepKind
 from runner.cli import main
-from runner.compare import Row
-from runner.comparison import Comparison
+from runner.compare.comparison import Comparison
+from runner.compare.ranking import Row
 from runner.types import DataChoice, Run
 from tests.runner.builders import begin_attempt, finish, finish_run, log_losses, open_sweep, run
 from tests.runner.test_report import strict_json

@@ -5,9 +5,9 @@ import pytest
 from rich.console import Console
 
 from modal_app.layout import Store
-from runner.compare import Metric
-from runner.compare_pair import Pair, pair_of, show_pair
-from runner.compare_source import facts_of_sweep
+from runner.compare.pair import Pair, pair_of, show_pair
+from runner.compare.ranking import Metric
+from runner.compare.source import facts_of_sweep
 from runner.errors import SweepError
 from runner.plot import overlay
 from runner.types import Run

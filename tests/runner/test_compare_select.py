@@ -4,9 +4,9 @@ import pytest
 
 from modal_app.layout import Store
 from modal_app.step import FailureReason, OutcomeStatus, StepKind
-from runner.compare import rows_from
-from runner.compare_select import conditions, in_order, select
-from runner.compare_source import RunFacts, facts_of_sweep
+from runner.compare.ranking import rows_from
+from runner.compare.select import conditions, in_order, select
+from runner.compare.source import RunFacts, facts_of_sweep
 from runner.errors import SweepError
 from tests.runner.builders import finish, finish_run, log_losses, open_sweep, run
 

@@ -5,7 +5,7 @@ import pytest
 from modal_app.layout import Store
 from modal_app.meter import Card, ContainerRecord
 from modal_app.step import OutcomeStatus, StepKind
-from runner.compare import Row, compare_sweep
+from runner.compare.ranking import Row, compare_sweep
 from runner.types import Run
 from tests.runner.builders import begin_attempt, end_attempt, open_sweep, run
 

@@ -7,10 +7,10 @@ from rich.console import Console
 
 from modal_app.layout import Store
 from modal_app.step import FailureReason, OutcomeStatus, StepKind
-from runner.compare import Metric, Row, compare_sweep
-from runner.compare_show import Form, show
-from runner.compare_table import columns_of, fitted, markdown, rows_csv
-from runner.comparison import Asked, comparison
+from runner.compare.comparison import Asked, comparison
+from runner.compare.ranking import Metric, Row, compare_sweep
+from runner.compare.show import Form, show
+from runner.compare.table import columns_of, fitted, markdown, rows_csv
 from runner.types import Run
 from tests.runner.builders import finish, finish_run, open_sweep, run
 

@@ -16,11 +16,11 @@ import pytest
 
 from modal_app.layout import Store
 from modal_app.step import StepKind
-from runner import compare_wandb
 from runner.cli import main
-from runner.compare import rows_from
-from runner.compare_source import facts_of_sweep
-from runner.compare_wandb import Asked, curves_from, facts_from, sampled, wanted_of
+from runner.compare import wandb as compare_wandb
+from runner.compare.ranking import rows_from
+from runner.compare.source import facts_of_sweep
+from runner.compare.wandb import Asked, curves_from, facts_from, sampled, wanted_of
 from runner.errors import SweepError
 from runner.store import read_json
 from runner.sync import SUMMARY

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from runner.compose import experiment_from, register_resolvers
+from runner.composing.compose import experiment_from, register_resolvers
 from runner.errors import SweepError
 from runner.overrides import canonical
 from runner.shipped import shipped_root

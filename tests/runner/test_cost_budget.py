@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from modal_app.layout import Store
-from runner.cost_budget import bound_line, confirm, refuse_above, refuse_senseless, with_shares
-from runner.cost_plan import PlanCost, RunCost
-from runner.cost_types import NOTHING, Range
+from runner.cost.budget import bound_line, confirm, refuse_above, refuse_senseless, with_shares
+from runner.cost.plan import PlanCost, RunCost
+from runner.cost.types import NOTHING, Range
 from runner.errors import SweepError
 from runner.types import Action, ExecutorChoice, Request
 from tests.runner.builders import plan, run

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from runner.cost_length import length_of, shape_of
-from runner.cost_types import Length, Rows
+from runner.cost.length import length_of, shape_of
+from runner.cost.types import Length, Rows
 
 TINY: dict[str, Any] = {"micro_batch_size": 16, "gradient_accumulation_steps": 1, "num_epochs": 2, "sequence_len": 128}
 ROWS = Rows(1641, 87, 60.0, 90, "prepared rows")

@@ -13,12 +13,12 @@ import pytest
 from modal_app.layout import SUBMISSION, Store
 from modal_app.meter import Card, ContainerRecord
 from modal_app.step import Outcome, OutcomeStatus, StepKind, write_atomically
-from runner.cost_plan import THIS_MACHINE, PlanCost, Pool, plan_cost
-from runner.cost_records import read_past
-from runner.cost_types import Range
-from runner.cost_words import cost_json, cost_lines
-from runner.costs import planned_rates
-from runner.prices import rates_from
+from runner.cost.plan import THIS_MACHINE, PlanCost, Pool, plan_cost
+from runner.cost.prices import rates_from
+from runner.cost.records import read_past
+from runner.cost.spent import planned_rates
+from runner.cost.types import Range
+from runner.cost.words import cost_json, cost_lines
 from runner.types import DatasetSize, ExecutorChoice, Experiment, Gpu, ModelFacts, Plan, PriceTable, Run
 from tests.runner.builders import finish, open_sweep, plan, run
 

@@ -13,10 +13,10 @@ from rich.console import Console
 from modal_app.layout import SUBMISSION, StepFolder, Store
 from modal_app.meter import Card, ContainerRecord
 from modal_app.step import StepKind
-from runner.compare import compare_sweep
-from runner.costs import fetch_folder, money, sweep_cost
+from runner.compare.ranking import compare_sweep
+from runner.cost.prices import rates_from
+from runner.cost.spent import fetch_folder, money, sweep_cost
 from runner.ledger import Ledger
-from runner.prices import rates_from
 from runner.progress import Progress
 from runner.report import show_rows
 from runner.status import sweep_status

@@ -13,9 +13,9 @@ import yaml
 
 from modal_app.layout import Store
 from modal_app.step import Outcome, OutcomeStatus, StepKind
-from runner.after import VERSIONS, Subject, subjects
+from runner.after.evaluate import base_evaluations, evaluate_step
+from runner.after.subjects import VERSIONS, Subject, subjects
 from runner.cli import main
-from runner.evaluate import base_evaluations, evaluate_step
 from runner.ledger import steps_after, sweep_ids, sweeps_after
 from runner.trainer_environment import lock_hash
 from runner.types import PlannedStep, Run

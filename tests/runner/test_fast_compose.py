@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.compose import register_resolvers
-from runner.fast_compose import Composed, compose_all
+from runner.composing.compose import register_resolvers
+from runner.composing.fast_compose import Composed, compose_all
 
 Job = tuple[str, ...]
 FILES = {

@@ -13,12 +13,12 @@ from modal_app.attempt import write_yaml
 from modal_app.layout import BASE, Store, after_key
 from modal_app.step import StepKind
 from runner import cli
-from runner.after import Subject, subjects
-from runner.answers import answer_sets, column_of
+from runner.after.answers import answer_sets, column_of
+from runner.after.infer import base_hash
+from runner.after.infer_show import show_answers
+from runner.after.subjects import Subject, subjects
 from runner.errors import SweepError
 from runner.html_report.gather import gather
-from runner.infer import base_hash
-from runner.infer_show import show_answers
 from runner.types import Run
 from tests.runner.builders import finish_run, open_sweep, run
 from tests.runner.report_store import HOSTILE, SECRET, answered

@@ -10,9 +10,9 @@ import pytest
 from modal_app.layout import Store, after_key
 from modal_app.step import Outcome, OutcomeStatus, StepKind
 from runner.cli import main
-from runner.compare import Metric, rows_from
-from runner.compare_source import facts_of_sweep
-from runner.compare_table import columns_of, rows_csv
+from runner.compare.ranking import Metric, rows_from
+from runner.compare.source import facts_of_sweep
+from runner.compare.table import columns_of, rows_csv
 from runner.html_report.gather import gather
 from runner.ledger import sweep_ids
 from runner.types import Run

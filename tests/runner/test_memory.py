@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.gpus import GPUS
-from runner.memory import Estimate, Parts, Verdict, estimate, verdict_of
-from runner.memory_words import gib, told
+from runner.memory.estimate import Estimate, Parts, Verdict, estimate, verdict_of
+from runner.memory.words import gib, told
 from tests.runner.memory_points import CUT, GIB, LLAMA_3B, LLAMA_8B, LLAMA_70B, QWEN_14B
 
 A100, H100, L4 = GPUS["a100_80gb"], GPUS["h100"], GPUS["l4"]

@@ -3,10 +3,10 @@ from typing import Any
 import pytest
 
 from runner.gpus import GPUS
-from runner.memory_config import Reading, lora_kernels, reading_of
-from runner.memory_optimizers import BLOCKWISE_8BIT, OPTIMIZERS
-from runner.memory_stack import LINEAR, Batch, Loss, Offloading, Sharding
-from runner.memory_weights import adapter_weights, shape_of
+from runner.memory.config import Reading, lora_kernels, reading_of
+from runner.memory.optimizers import BLOCKWISE_8BIT, OPTIMIZERS
+from runner.memory.stack import LINEAR, Batch, Loss, Offloading, Sharding
+from runner.memory.weights import adapter_weights, shape_of
 from tests.runner.memory_points import CUT, LLAMA_3B, LLAMA_8B
 
 LIGER = "axolotl.integrations.liger.LigerPlugin"

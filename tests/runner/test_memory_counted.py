@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from runner import trainer_environment
-from runner.memory import CONTEXT, peak
-from runner.memory_stack import Adapter, Batch, Stack
+from runner.memory.estimate import CONTEXT, peak
+from runner.memory.stack import Adapter, Batch, Stack
 from tests.runner.memory_points import model as facts_from_shape
 
 SHALLOW, DEEP = 2, 6

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from runner.model_facts import facts_from, facts_of
+from runner.memory.model_facts import facts_from, facts_of
 from runner.shipped import shipped_root
 from tests.runner.memory_points import LLAMA_8B
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runner.memory import Verdict
+from runner.memory.estimate import Verdict
 from runner.preflight.findings import Severity
 from runner.preflight.memory import memory_findings, memory_json, memory_lines, memory_of
 from runner.preflight.stage import Preflight

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from runner.compose import experiment_from, register_resolvers
+from runner.composing.compose import experiment_from, register_resolvers
 from runner.gpus import GPUS
-from runner.memory import Verdict, estimate
-from runner.memory_ladder import ZERO3, Asked, ways_out
-from runner.memory_sharding import sharding_of
+from runner.memory.estimate import Verdict, estimate
+from runner.memory.ladder import ZERO3, Asked, ways_out
+from runner.memory.sharding import sharding_of
 from runner.overrides import canonical
 from runner.shipped import shipped_root
 from runner.types import Experiment

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.metrics import Curves, read_curves
+from runner.compare.metrics import Curves, read_curves
 
 
 @pytest.fixture

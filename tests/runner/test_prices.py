@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from modal_app.meter import Card, ContainerRecord
+from runner.cost.prices import Origin, Rates, bill, rates_from
 from runner.errors import SweepError
 from runner.gpus import GPUS, kind_of_card
 from runner.identity import identify_run
-from runner.prices import Origin, Rates, bill, rates_from
 from runner.types import Gpu, PriceTable
 from tests.conftest import refuse
 

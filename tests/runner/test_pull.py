@@ -17,13 +17,13 @@ import pytest
 
 from modal_app.layout import Store
 from modal_app.step import OutcomeStatus, StepKind
-from runner.after import subjects
+from runner.after.merge import merge_step
+from runner.after.subjects import subjects
 from runner.cli import main
 from runner.errors import SweepError
-from runner.merge import merge_step
-from runner.pull import JOURNAL, Wanted, pull
-from runner.pull_choice import choose
-from runner.run_files import Entry, Files, LocalFiles, parts_of
+from runner.files.choice import choose
+from runner.files.pull import JOURNAL, Wanted, pull
+from runner.files.run_files import Entry, Files, LocalFiles, parts_of
 from tests.runner.builders import finish, finish_run, open_sweep, run
 from tests.runner.run_files_store import content, finished_run, make_files, merge, write_checkpoint
 

@@ -12,13 +12,13 @@ import pytest
 
 from modal_app.layout import StepFolder, Store
 from modal_app.step import OutcomeStatus, StepKind
-from runner.after import subjects
+from runner.after.merge import merge_step
+from runner.after.subjects import subjects
 from runner.cli import main
 from runner.errors import SweepError
-from runner.merge import merge_step
-from runner.push import push
-from runner.push_files import Kind, sort_out
-from runner.push_records import card_facts, made_files
+from runner.push.files import Kind, sort_out
+from runner.push.records import card_facts, made_files
+from runner.push.verb import push
 from tests.runner import builders
 from tests.runner.pushable import HUB_BASE, LEFT, PLACE, TOKEN, finished_run, weights
 

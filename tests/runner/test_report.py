@@ -8,7 +8,7 @@ import pytest
 from modal_app.layout import Store
 from modal_app.step import FailureReason, OutcomeStatus, StepKind
 from runner import report
-from runner.compare import compare_sweep
+from runner.compare.ranking import compare_sweep
 from runner.status import all_sweeps
 from runner.types import Input, InputKind, Run
 from tests.runner.builders import finish, finish_run, open_sweep, plan, run

@@ -18,14 +18,14 @@ from modal_app.layout import STEPS, Store
 from modal_app.remote import steps_file
 from modal_app.state import Phase, observe
 from modal_app.step import OutcomeStatus, Step, StepKind, write_atomically
-from runner import removing
 from runner.cli import main
+from runner.files import removing
+from runner.files.removal import Choice, Doomed, runs_to_remove
+from runner.files.removing import remove_here
+from runner.files.run_files import LocalFiles
+from runner.files.stock import take_stock
 from runner.ledger import Event, Ledger, Record
 from runner.plan import make_plan
-from runner.removal import Choice, Doomed, runs_to_remove
-from runner.removing import remove_here
-from runner.run_files import LocalFiles
-from runner.stock import take_stock
 from runner.types import Run
 from tests.runner.builders import finish, finish_run, open_sweep, run
 from tests.runner.run_files_store import content, make_files, merge, write_checkpoint

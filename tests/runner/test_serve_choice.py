@@ -12,8 +12,8 @@ from modal_app.serving import Served
 from modal_app.step import StepKind
 from runner.errors import SweepError
 from runner.ledger import Ledger
-from runner.serve_choice import choose
-from runner.serve_vllm import gpu_of, vllm_of
+from runner.serve.choice import choose
+from runner.serve.vllm import gpu_of, vllm_of
 from runner.types import Gpu
 from tests.runner.builders import begin_attempt, end_attempt, plan, run
 

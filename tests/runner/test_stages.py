@@ -12,6 +12,9 @@ from modal_app.layout import Store
 from modal_app.remote import Job
 from modal_app.settings import trainer_identity
 from modal_app.step import Device, OutcomeStatus, Step, StepKind
+from runner.after.merge import merge_step
+from runner.after.stage_steps import failed_stages, with_stages
+from runner.after.stages import stages_of
 from runner.errors import SweepError
 from runner.executors.local import LocalExecutor, Slots
 from runner.executors.modal import mirrored_steps
@@ -19,9 +22,6 @@ from runner.executors.modal_gpus import one_gpu, placements
 from runner.executors.modal_submission import before
 from runner.executors.modal_work import job_name, make_work
 from runner.ledger import Ledger
-from runner.merge import merge_step
-from runner.stage_steps import failed_stages, with_stages
-from runner.stages import stages_of
 from runner.trainer_environment import lock_hash
 from runner.types import Gpu, Plan, Run
 from tests.runner.builders import finish, plan, run
@@ -84,7 +84,7 @@ def test_of_a_run_that_has_finished_only_what_comes_after_it_is_done(store: Stor
 @pytest.mark.parametrize("modal", [None, {"image": "i", "packages": ["axolotl-contribs==1"]}])
 def test_the_merge_of_a_stage_is_that_of_the_verb(store: Store, modal: Mapping[str, Any] | None) -> None:
     """Else a model would be merged twice."""
-    from runner.after import Subject
+    from runner.after.subjects import Subject
 
     one = staged(MERGED)
     executor = replace(one.experiment.executor, modal=modal)

@@ -8,7 +8,7 @@ import pytest
 
 from modal_app.layout import Store
 from modal_app.step import Device, Step, StepKind
-from runner.carry_out import launch_name
+from runner.after.carry_out import launch_name
 from runner.errors import SweepError
 from runner.executors.local import LocalExecutor
 from runner.executors.warm_server import IDLE_S

@@ -14,8 +14,8 @@ import pytest
 from grpclib import Status
 from modal_proto import api_pb2
 
+from runner.cost.prices import Rates, rates_from
 from runner.executors.modal_rates import ANSWER_WITHIN_S, stale_warning
-from runner.prices import Rates, rates_from
 from runner.types import PriceTable
 from tests.modal_server import ModalServer, Settings
 

@@ -1,0 +1,1 @@
+"""What is done with runs that have finished: merge, infer, evaluate."""

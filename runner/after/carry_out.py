@@ -1,0 +1,118 @@
+"""Carries out steps that come after runs, where the runs are: on this machine, or on Modal for those of its mirror."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from modal_app.layout import STEPS, SUBMISSION, Store
+from modal_app.remote import steps_file
+from modal_app.state import StepState, observe
+from modal_app.step import OutcomeStatus, write_atomically
+from runner import terminal
+from runner.after.subjects import Subject
+from runner.errors import SweepError
+from runner.executors.modal_submission import submitted_as
+from runner.identity import short_hash
+from runner.interrupts import terminate_as_interrupt
+from runner.ledger import Ledger
+from runner.progress import Progress
+from runner.store import is_mirror
+from runner.types import Gpu, Plan, PlannedStep
+from runner.wiring import Executor, after_here, after_on_modal
+
+EXIT_FAILED = 1
+HASH_LENGTH = 6
+FULL_BELOW_BYTES = 64 * 1024
+"""With less room a worker may not even be able to say why it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """How a step stands, now that everything has ended."""
+
+    step: PlannedStep
+    state: StepState
+
+    @property
+    def succeeded(self) -> bool:
+        outcome = self.state.outcome
+        return outcome is not None and outcome.status is OutcomeStatus.SUCCEEDED
+
+    @property
+    def message(self) -> str:
+        return self.state.outcome.message if self.state.outcome else "it has not begun"
+
+
+@terminate_as_interrupt()
+def carry_out(
+    subjects: Sequence[Subject], steps: Sequence[PlannedStep], *, command: str, inputs: Sequence[str] = ()
+) -> list[Carried]:
+    """Run what is not done of `steps`, and say how each ended. All are of one store and one sweep, and what is recorded
+    of them goes below that sweep's folder.
+
+    `inputs`: what the steps read below the store's `inputs/`, kept there, as paths below its root. Raises SweepError
+    before anything starts; a step that fails is a result.
+    """
+    store = subjects[0].store
+    if any(not one.done for one in steps):
+        name = launch_name(subjects[0].sweep, steps)
+        named = tuple(replace(one, step=replace(one.step, sweep=name)) for one in steps)
+        plan, ledger = Plan(name, (), (), after=named), Ledger(store, name)
+        executor = _executor(subjects, plan, ledger, inputs)
+        ledger.begin(command)
+        # Whoever removes or cancels something meanwhile sees by it what is still to be done.
+        write_atomically(
+            ledger.folder / STEPS, steps_file({f"{one.step.kind}/{one.step.key}": one.step for one in named}, {})
+        )
+        with Progress(plan, store, names={one.key: one.name for one in subjects}) as progress:
+            executor.execute(plan, progress.update)
+    return [Carried(one, observe(store, one.step.kind, one.step.key)) for one in steps]
+
+
+def launch_name(sweep: str, steps: Sequence[PlannedStep]) -> str:
+    """By the kinds, too: a merge and an evaluation of one run may have the same key."""
+    return f"{sweep}/after-{short_hash(sorted(f'{one.step.kind}/{one.step.key}' for one in steps), HASH_LENGTH)}"
+
+
+def exit_code(carried: Sequence[Carried]) -> int:
+    return 0 if all(one.succeeded for one in carried) else EXIT_FAILED
+
+
+def show_failures(carried: Sequence[Carried], store: Store) -> None:
+    """A line for each step that has not succeeded, with its log."""
+    for one in carried:
+        if not one.succeeded:
+            folder = store.folder(one.step.step.kind, one.step.step.key)
+            attempts = folder.attempts()
+            log = f" Its log: {attempts[-1].log}" if attempts else ""
+            line = f"{one.step.step.kind} {one.step.step.key}: {one.message}.{_no_room(folder.path)}{log}"
+            terminal.messages().print(line, markup=False, soft_wrap=True)
+
+
+def _no_room(folder: Path) -> str:
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    return f" There is no room left where {place} is." if shutil.disk_usage(place).free < FULL_BELOW_BYTES else ""
+
+
+def _executor(subjects: Sequence[Subject], plan: Plan, ledger: Ledger, inputs: Sequence[str]) -> Executor:
+    first = subjects[0]
+    if not is_mirror(first.store):
+        return after_here(plan, first.store, ledger)
+    sweep = submitted_as(first.store, first.key, first.sweep)
+    raw = json.loads((first.store.sweeps / sweep / SUBMISSION).read_text(encoding="utf-8"))
+    if "deployment" not in raw:
+        raise SweepError(
+            f"{sweep} was submitted by an older axosweep, which has not kept where. Ask for it again with the "
+            "same line: what is finished is skipped."
+        )
+    gpus = {"": _gpu(first)} | {one.key: _gpu(one) for one in subjects}
+    return after_on_modal(plan, first.store, ledger, raw["deployment"], gpus, inputs)
+
+
+def _gpu(subject: Subject) -> Gpu:
+    asked = subject.identity.get("gpu", {})
+    return Gpu(asked.get("type", "cpu"), 1)

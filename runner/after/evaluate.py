@@ -1,0 +1,182 @@
+"""`axosweep eval`: how good runs are on their held-out rows, or on tasks of the lm-evaluation-harness."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from modal_app.layout import Store
+from modal_app.step import StepKind
+from modal_app.tasks import said_of
+from runner import trainer_environment
+from runner.after.carry_out import carry_out, exit_code, show_failures
+from runner.after.evaluate_show import Line, show_lines
+from runner.after.infer import base_hash
+from runner.after.subjects import Subject, after_step, base_step, subjects
+from runner.content import keep_in
+from runner.errors import SweepError
+from runner.executors.workers import script
+from runner.store import STORE_HELP, read_json, stores
+from runner.types import PlannedStep
+
+BATCH_SIZE = 8
+"""As Axolotl's own lm_eval_batch_size."""
+LONGEST_ANSWER_S = 120.0
+"""That the harness takes to list its tasks."""
+
+
+def evaluate(words: list[str]) -> int:
+    """Exit code 0 when everything has been measured, else 1. Raises SweepError before anything starts."""
+    asked = _parser().parse_args(words)
+    names = _names(asked)
+    chosen = subjects(stores(asked.store), asked.run, every=not asked.best)
+    store = chosen[0].store
+    if names:
+        include = None if asked.include_path is None else _kept(store, Path(asked.include_path))
+        options = _options(asked, names, include)
+    else:
+        include, options = None, {}
+        for one in chosen:
+            _refuse_without_rows(one)
+    steps = [
+        *(base_evaluations(chosen, options) if asked.base else ()),
+        *(evaluate_step(one, options) for one in chosen),
+    ]
+    if names and not all(one.done for one in steps):
+        _refuse_unknown(names, asked.include_path)
+    command = shlex.join(["axosweep", "eval", *words])
+    carried = carry_out(chosen, steps, command=command, inputs=() if include is None else (include,))
+    show_lines([Line.of(one, chosen) for one in carried], chosen[0], as_json=asked.json)
+    show_failures(carried, store)
+    return exit_code(carried)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="axosweep eval",
+        description="Measure finished runs: the loss on the rows that were held out of their dataset, or --tasks of "
+        "the lm-evaluation-harness. Done once: the same asked again is read from the store. `compare` and `report` "
+        "show it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", nargs="?", help="a run's key, or a sweep: all that have finished; the newest by default")
+    parser.add_argument("--best", action="store_true", help="of a sweep, its best run only")
+    parser.add_argument("--base", action="store_true", help="the base model alone, too")
+    parser.add_argument("--tasks", action="append", default=[], metavar="NAME,...", help="instead of the held-out rows")
+    parser.add_argument(
+        "--include-path", metavar="DIR", help="task files of your own; what they name is looked for there"
+    )
+    parser.add_argument("--limit", type=_whole, metavar="N", help="documents of each task, at most")
+    parser.add_argument("--num-fewshot", type=_shots, metavar="N", help="examples before each question")
+    parser.add_argument("--no-chat-template", action="store_true", help="ask in plain text, not as the run was trained")
+    parser.add_argument("--batch-size", type=_whole, default=BATCH_SIZE, metavar="N", help=f"{BATCH_SIZE} by default")
+    parser.add_argument("--store", help=STORE_HELP)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _names(asked: argparse.Namespace) -> tuple[str, ...]:
+    """The tasks, each once; their order is no part of the question."""
+    names = {name.strip() for text in asked.tasks for name in text.split(",")}
+    if asked.tasks and not all(names):
+        raise SweepError(f"--tasks {','.join(asked.tasks)}: a name is empty. Write them as --tasks hellaswag,arc_easy.")
+    idle = {
+        "--include-path": asked.include_path is not None,
+        "--limit": asked.limit is not None,
+        "--num-fewshot": asked.num_fewshot is not None,
+        "--no-chat-template": asked.no_chat_template,
+    }
+    if not names and (used := [flag for flag, given in idle.items() if given]):
+        raise SweepError(f"{', '.join(used)} says how tasks are asked: name them with --tasks hellaswag,arc_easy.")
+    return tuple(sorted(names))
+
+
+def _options(asked: argparse.Namespace, names: Sequence[str], include: str | None) -> dict[str, Any]:
+    return {
+        "tasks": list(names),
+        "include": include,
+        "limit": asked.limit,
+        "num_fewshot": asked.num_fewshot,
+        "chat_template": not asked.no_chat_template,
+        "batch_size": asked.batch_size,
+    }
+
+
+def evaluate_step(subject: Subject, options: Mapping[str, Any]) -> PlannedStep:
+    """The evaluation of a run; on its held-out rows where nothing is said. `options` as modal_app.evaluate has them."""
+    return after_step(subject, StepKind.EVALUATE, options)
+
+
+def base_evaluations(chosen: Sequence[Subject], options: Mapping[str, Any]) -> list[PlannedStep]:
+    """One for each base model that the runs have and, on held-out rows, for each dataset and size of a batch: the loss
+    is a mean of means."""
+    firsts: dict[tuple[str, ...], Subject] = {}
+    for one in chosen:
+        rows = () if options else (one.data_key, str(_rated_at_once(one.config)))
+        firsts.setdefault((base_hash(one), *rows), one)
+    return [base_step(one, StepKind.EVALUATE, options, list(identity)) for identity, one in firsts.items()]
+
+
+def _rated_at_once(config: Mapping[str, Any]) -> Any:
+    """Rows, as Axolotl settles it."""
+    return config.get("eval_batch_size") or config.get("micro_batch_size")
+
+
+def _refuse_without_rows(subject: Subject) -> None:
+    manifest = read_json(subject.store.manifest(subject.data_key))
+    if manifest and not manifest.get("eval_rows"):
+        raise SweepError(
+            f"{subject.key} has no held-out rows to be rated on: its dataset {subject.data_key} was made without "
+            "val_set_size and test_datasets. Train with val_set_size=0.05, or evaluate on tasks: --tasks NAME."
+        )
+
+
+def _kept(store: Store, folder: Path) -> str:
+    """A folder of task files, kept by its content, as a path below the store's root."""
+    if not folder.is_dir():
+        seen = "is no folder" if folder.exists() else "is not there"
+        raise SweepError(f"--include-path {folder} {seen}; name the folder that your tasks' YAML files lie in.")
+    if not any(folder.rglob("*.yaml")):
+        raise SweepError(f"--include-path {folder}: no .yaml file is in it, and each task is one.")
+    return keep_in(store, folder)
+
+
+def _refuse_unknown(names: Sequence[str], include: str | None) -> None:
+    """Raises SweepError for tasks that the harness does not know. Where there is no trainer environment on this
+    machine, or it takes too long, the step asks, before it loads a model."""
+    try:
+        python = trainer_environment.find()
+    except SweepError:
+        return
+    question = {"tasks": list(names), "include": None if include is None else str(Path(include).resolve())}
+    try:
+        done = subprocess.run(
+            [python, script("tasks.py")], input=json.dumps(question), capture_output=True, text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"}, timeout=LONGEST_ANSWER_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return
+    if done.returncode != 0:
+        last = "\n".join(f"  {line}" for line in done.stderr.splitlines()[-3:])
+        raise SweepError(f"Nothing was started: the tasks could not be looked up. The trainer said last:\n{last}")
+    unknown: dict[str, list[str]] = json.loads(done.stdout)
+    if unknown:
+        raise SweepError(f"{said_of(unknown)} Task files of your own are found with --include-path DIR.")
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number, at least 1, is expected")
+    return int(text)
+
+
+def _shots(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: a whole number, 0 or more, is expected")
+    return int(text)

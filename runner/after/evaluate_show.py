@@ -1,0 +1,114 @@
+"""What has been measured, as people read it and as --json prints it: a line a run, the best first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from runner import terminal
+from runner.after.carry_out import Carried
+from runner.after.subjects import Subject
+from runner.compare.ranking import Metric
+from runner.compare.table import heading_of
+from runner.print_json import print_json
+
+THE_BASE = "the base model"
+SHOWN = 6
+"""Metrics in the table; --json has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A run, or a base model, and what was measured of it."""
+
+    run: str
+    """Its key; empty for a base model."""
+    name: str
+    status: str
+    message: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Name -> value; empty unless it has succeeded."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """stderr, higher_is_better, parts, documents, rows, as modal_app.evaluate says them."""
+
+    @classmethod
+    def of(cls, carried: Carried, chosen: Sequence[Subject]) -> Line:
+        step, outcome = carried.step.step, carried.state.outcome
+        names = {one.key: one.name for one in chosen}
+        facts = dict(outcome.facts) if outcome and carried.succeeded else {}
+        return cls(
+            run=step.run,
+            name=names[step.run] if step.run else THE_BASE,
+            status=str(carried.state.phase),
+            message="" if carried.succeeded else carried.message,
+            metrics=facts.pop("metrics", {}),
+            facts=facts,
+        )
+
+
+def show_lines(lines: Sequence[Line], subject: Subject, *, as_json: bool) -> None:
+    """Results go to stdout."""
+    measured = [line for line in lines if line.metrics]
+    shown = list(dict.fromkeys(name for line in measured for name in line.metrics))
+    ordered = _best_first(lines, shown)
+    if as_json:
+        print_json({"version": 1, "sweep": subject.sweep, "lines": [_json(line) for line in ordered]})
+        return
+    if not measured:
+        return
+    console = terminal.results()
+    console.print(_table([line for line in ordered if line.metrics], shown[:SHOWN]), crop=False)
+    if len(shown) > SHOWN:
+        console.print(f"... and {', '.join(shown[SHOWN:])}: --json has all.", markup=False, soft_wrap=True)
+    beside = f"Beside the rest: axosweep compare {subject.sweep} --metric {shown[0]}"
+    console.print(beside, markup=False, soft_wrap=True)
+
+
+def _best_first(lines: Sequence[Line], shown: Sequence[str]) -> list[Line]:
+    """By the first metric; base models come first, to compare with."""
+    if not shown:
+        return list(lines)
+    name = shown[0]
+    up = any(line.facts.get("higher_is_better", {}).get(name) for line in lines)
+
+    def place(line: Line) -> tuple[bool, float]:
+        value = line.metrics.get(name, math.inf)
+        return bool(line.run), -value if up and name in line.metrics else value
+
+    return sorted(lines, key=place)
+
+
+def _table(lines: Sequence[Line], shown: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("run", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for name in shown:
+        table.add_column(Text(heading_of(Metric(name))), justify="right", no_wrap=True)
+    for line in lines:
+        name = "" if line.name == line.run else line.name
+        table.add_row(line.run, Text(name), *(_cell(line, metric) for metric in shown))
+    return table
+
+
+def _cell(line: Line, name: str) -> str:
+    if name not in line.metrics:
+        return ""
+    error = line.facts.get("stderr", {}).get(name)
+    return f"{line.metrics[name]:.4f}" + (f" ± {error:.4f}" if error is not None else "")
+
+
+def _json(line: Line) -> dict[str, Any]:
+    kept = ("stderr", "higher_is_better", "parts", "documents", "rows", "templated")
+    return {
+        "run": line.run or None,
+        "name": line.name,
+        "status": line.status,
+        "message": line.message,
+        "metrics": line.metrics,
+        **{name: line.facts[name] for name in kept if name in line.facts},
+    }

@@ -1,0 +1,141 @@
+"""Answers as people read them, side by side where there is room for it, and as --json prints them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runner import terminal
+from runner.after.answers import AnswerSet, Column, answer_set, question
+from runner.print_json import print_json
+
+MOST_SHOWN = 20
+"""Prompts on a terminal; a pipe gets all."""
+LONGEST_QUESTION = 60
+MARGIN = 2
+
+
+def show_answers(columns: Sequence[Column], *, as_json: bool) -> None:
+    """Results go to stdout. One answer of one run stands alone."""
+    if as_json:
+        print_json([row for column in columns for row in _json_rows(column)])
+        return
+    if not columns:
+        return
+    made, console = answer_set(columns), terminal.results()
+    if len(columns) == 1 and len(made.prompts) == 1:
+        said = str(columns[0].rows[0]["output"])
+        _print(console, _harmless(said) if console.is_terminal else said)
+    else:
+        _show(made, console)
+    if cut := sum(column.cut for column in columns):
+        ended = f"{cut} answers were" if cut > 1 else "1 answer was"
+        terminal.messages().print(f"{ended} cut short: --max-tokens N allows more.")
+
+
+def scores(columns: Sequence[Column]) -> Table:
+    """How many answers are exactly right, of those that could be."""
+    table = Table(box=None, pad_edge=False)
+    for heading, justify in (("run", "left"), ("", "left"), ("exact", "right"), ("of", "right"), ("", "right")):
+        table.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=heading == "run")
+    for one in columns:
+        share = f"{100 * one.exact / one.judged:.1f} %" if one.judged else ""
+        table.add_row(one.heading, Text(one.name), str(one.exact), str(one.judged), share)
+    return table
+
+
+def _show(made: AnswerSet, console: Console) -> None:
+    shown = made.prompts[:MOST_SHOWN] if console.is_terminal else made.prompts
+    table = _table(made, len(shown))
+    if table is not None and _width(table) <= console.width:
+        console.print(table, crop=False)
+    else:
+        _show_blocks(made, len(shown), console)
+    if len(made.prompts) > len(shown):
+        left_out = len(made.prompts) - len(shown)
+        _print(console, f"... and {left_out} more prompts: --json and `axosweep report` have all.")
+    if made.judged:
+        console.print()
+        console.print(scores(made.columns), crop=False)
+
+
+def _table(made: AnswerSet, shown: int) -> Table | None:
+    """A row a prompt, a column a model; None where an answer has several lines."""
+    if any("\n" in row["output"] for column in made.columns for row in column.rows[:shown]):
+        return None
+    table = Table(box=None, pad_edge=False)
+    for heading in ("prompt", *(["right"] if made.judged else []), *map(_heading, made.columns)):
+        table.add_column(Text(heading), no_wrap=True)
+    for index, row in enumerate(made.prompts[:shown]):
+        right = [Text(str(row.get("answer", "")))] if made.judged else []
+        cells = [_cell(column.rows[index]) for column in made.columns]
+        table.add_row(Text(_short(question(row))), *right, *cells)
+    return table
+
+
+def _show_blocks(made: AnswerSet, shown: int, console: Console) -> None:
+    widest = max(len(column.heading) for column in made.columns)
+    alone = len(made.columns) == 1
+    for index, row in enumerate(made.prompts[:shown]):
+        _print(console, f"{'' if index == 0 else chr(10)}> {question(row)}", style="bold")
+        if "answer" in row:
+            _print(console, f"{'right':<{widest}}  {row['answer']}" if not alone else f"right: {row['answer']}")
+        for column in made.columns:
+            answer = _cell(column.rows[index])
+            text = answer if alone else Text(f"{column.heading:<{widest}}  ") + answer
+            console.print(text, soft_wrap=True)
+
+
+def _cell(row: Mapping[str, Any]) -> Text:
+    style = ("green" if row["exact"] else "red") if "exact" in row else ""
+    return Text(_harmless(str(row["output"])), style=style)
+
+
+def _harmless(text: str) -> str:
+    """Without what would command a terminal: a model may say anything."""
+    return "".join(one if one in "\n\t" or unicodedata.category(one) != "Cc" else "\ufffd" for one in text)
+
+
+def _heading(column: Column) -> str:
+    return "\n".join(filter(None, (column.heading, column.name)))
+
+
+def _width(table: Table) -> int:
+    """Columns of the terminal that it wants."""
+    return sum(
+        max(
+            max(cell_len(line) for line in str(column.header).split("\n")),
+            *(cell_len(str(cell)) for cell in column.cells),
+        )
+        + MARGIN
+        for column in table.columns
+    )
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_QUESTION else f"{line[: LONGEST_QUESTION - 1]}…"
+
+
+def _print(console: Console, text: str, style: str | None = None) -> None:
+    console.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def _json_rows(column: Column) -> Iterator[dict[str, Any]]:
+    for row in column.rows:
+        yield {
+            "run": column.run,
+            "name": column.name,
+            "merged": column.merged,
+            "prompt": question(row),
+            "output": row["output"],
+            "cut": row["cut"],
+            **({"messages": row["messages"]} if len(row["messages"]) > 1 else {}),
+            **{name: row[name] for name in ("answer", "exact") if name in row},
+        }

@@ -1,0 +1,101 @@
+"""`axosweep merge`: the adapter of a finished run into its base model, as a model of its own."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import Any
+
+from modal_app.layout import Store
+from modal_app.step import StepKind
+from runner import terminal
+from runner.after.carry_out import Carried, carry_out, exit_code, show_failures
+from runner.after.subjects import Subject, after_step, subjects
+from runner.content import keep_in
+from runner.errors import SweepError
+from runner.files.run_files import told_size
+from runner.print_json import print_json
+from runner.store import STORE_HELP, is_mirror, stores
+from runner.types import PlannedStep
+
+
+def merge(words: list[str]) -> int:
+    """Exit code 0 when the merged model is there, else 1. Raises SweepError before anything starts."""
+    parser = argparse.ArgumentParser(prog="axosweep merge", description=__doc__, allow_abbrev=False)
+    parser.add_argument("run", nargs="?", help="a run's key, or a sweep: its best run; the newest sweep by default")
+    parser.add_argument("--lora-model-dir", metavar="DIR", help="another adapter of the same base model")
+    parser.add_argument("--store", help=STORE_HELP)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    asked = parser.parse_args(words)
+    (subject,) = subjects(stores(asked.store), asked.run)
+    kept = None if asked.lora_model_dir is None else _kept(subject.store, Path(asked.lora_model_dir))
+    step = merge_step(subject, kept)
+    command = shlex.join(["axosweep", "merge", *words])
+    (carried,) = carry_out([subject], [step], command=command, inputs=() if kept is None else (kept,))
+    _show(subject, carried, as_json=asked.json)
+    return exit_code([carried])
+
+
+def merge_step(subject: Subject, adapter: str | None = None) -> PlannedStep:
+    """The merge of a run's own adapter, or of another one, kept in the store as `inputs/...`.
+
+    Raises SweepError for a run that has no adapter.
+    """
+    if subject.adapter is None and adapter is None:
+        raise SweepError(
+            f"There is nothing to merge in {subject.key}: it is a full fine-tune (adapter is not set), so what it "
+            f"leaves is the whole model: `axosweep ls {subject.key}`."
+        )
+    return after_step(subject, StepKind.MERGE, {} if adapter is None else {"adapter": adapter})
+
+
+def merged_model(subject: Subject) -> Path | None:
+    """The folder of the run's own merged model, where it has been made."""
+    folder = subject.store.folder(StepKind.MERGE, merge_step(subject).step.key)
+    return folder.model if folder.done.exists() else None
+
+
+def _kept(store: Store, adapter: Path) -> str:
+    """A foreign adapter, kept by its content, as a path below the store's root."""
+    if not (adapter / "adapter_config.json").is_file():
+        raise SweepError(f"--lora-model-dir {adapter}: no adapter is there; its folder holds adapter_config.json.")
+    return keep_in(store, adapter)
+
+
+def _show(subject: Subject, carried: Carried, *, as_json: bool) -> None:
+    folder = subject.store.folder(StepKind.MERGE, carried.step.step.key)
+    facts = carried.state.outcome.facts if carried.state.outcome else {}
+    if as_json:
+        print_json(_json(subject, carried, str(folder.model), facts))
+    elif carried.succeeded:
+        where = "on the runs Volume, " if is_mirror(subject.store) else ""
+        alone = len(list(folder.path.parent.glob(f"*/{folder.done.name}"))) < 2
+        part = "merged" if alone else f"merged-{folder.path.name}"
+        size = told_size(facts.get("bytes", 0))
+        lines = [
+            f"Merged: {subject.key}  {subject.name}",
+            f"{where}{folder.model} ({size})" if not where else f"{where}{_below(subject.store, folder.model)}",
+            f"Take it home: axosweep pull {subject.key} {part} DIR",
+        ]
+        for line in lines:
+            terminal.results().print(line, markup=False, soft_wrap=True)
+    show_failures([carried], subject.store)
+
+
+def _below(store: Store, path: Path) -> str:
+    return path.relative_to(store.root).as_posix()
+
+
+def _json(subject: Subject, carried: Carried, model: str, facts: Any) -> dict[str, Any]:
+    outcome = carried.state.outcome
+    return {
+        "version": 1,
+        "run": subject.key,
+        "sweep": subject.sweep,
+        "status": str(carried.state.phase),
+        "message": carried.message if not carried.succeeded else "",
+        "model": model if carried.succeeded else None,
+        "seconds": round(outcome.seconds, 3) if outcome else None,
+        **{name: facts.get(name) for name in ("files", "bytes")},
+    }

@@ -1,0 +1,72 @@
+"""What a sweep's runs ask for beyond training, as steps: each is started by the one before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from modal_app.layout import Store
+from modal_app.settings import trainer_identity
+from modal_app.state import observe
+from modal_app.step import OutcomeStatus, StepKind
+from runner import trainer_environment
+from runner.after.evaluate import evaluate_step
+from runner.after.merge import merge_step
+from runner.after.subjects import Subject
+from runner.errors import SweepError
+from runner.report import names_of
+from runner.types import Plan, PlannedRun, PlannedStep, Run
+
+
+def with_stages(plan: Plan, store: Store) -> Plan:
+    """The plan with what its runs ask for beyond training, or without the training.
+
+    Raises SweepError for a merge of what has no adapter, and for an evaluation without held-out rows.
+    """
+    runs = tuple(replace(one, trains="train" in one.run.experiment.stages) for one in plan.runs)
+    names = names_of(plan)
+    after = tuple(step for one in runs for step in _after(one, store, plan.sweep, names[one.run.key]))
+    return replace(plan, runs=runs, after=after)
+
+
+def _after(planned: PlannedRun, store: Store, sweep: str, name: str) -> Iterator[PlannedStep]:
+    subject = _subject(planned.run, store, sweep, name)
+    needs = (StepKind.TRAIN, planned.run.key)
+    for stage in planned.run.experiment.stages:
+        if stage in ("preprocess", "train"):
+            continue
+        step = merge_step(subject) if stage == "merge" else _evaluation(subject)
+        yield replace(step, needs=needs)
+        needs = (step.step.kind, step.step.key)
+
+
+def _evaluation(subject: Subject) -> PlannedStep:
+    """On the held-out rows."""
+    if not (subject.config.get("val_set_size") or subject.config.get("test_datasets")):
+        raise SweepError(
+            f"stages has eval, and {subject.name} holds out no rows to be rated on: set val_set_size=0.05, or leave "
+            "eval out of stages."
+        )
+    return evaluate_step(subject, {})
+
+
+def _subject(run: Run, store: Store, sweep: str, name: str) -> Subject:
+    """As `after.subjects` would find it once it has finished."""
+    asked: Mapping[str, Any] = {
+        "gpu": {"type": run.experiment.gpu.type},
+        "axolotl": dict(run.experiment.axolotl),
+        "trainer_lock": trainer_identity(trainer_environment.lock_hash(), run.experiment.executor.modal or {}),
+    }
+    return Subject(store, sweep, run.key, run.data_key, run.config, asked, name)
+
+
+def failed_stages(plan: Plan, store: Store) -> dict[str, str]:
+    """Run key -> what went wrong with what comes after it, now that everything has ended."""
+    failed: dict[str, str] = {}
+    for one in plan.after:
+        outcome = observe(store, one.step.kind, one.step.key).outcome
+        if outcome is None or outcome.status is not OutcomeStatus.SUCCEEDED:
+            said = outcome.message if outcome else "it has not begun"
+            failed.setdefault(one.step.run, f"{one.step.kind}: {said}")
+    return failed

@@ -1,0 +1,169 @@
+"""Runs that have finished, and steps that come after them: which runs a name means, and what a step of one holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from modal_app.layout import Store, after_key
+from modal_app.state import Phase, observe
+from modal_app.step import Device, Step, StepKind
+from runner import trainer_environment
+from runner.compare.best import winner
+from runner.compare.params import label
+from runner.compare.ranking import EVAL_LOSS, Row, compare_sweep
+from runner.errors import SweepError
+from runner.finding import runs_in
+from runner.identity import short_hash
+from runner.ledger import Ledger, SweepRun, sweep_ids
+from runner.standing import status_word
+from runner.store import is_mirror, read_json
+from runner.types import PlannedStep
+
+OWN_LENGTH = 12
+VERSIONS = {StepKind.MERGE: 1, StepKind.INFER: 2, StepKind.EVALUATE: 1}
+"""Of our own code, in every step's key: raised when the same question would get another result. Version 1 of INFER cut
+some answers short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A finished run that something is done with."""
+
+    store: Store
+    sweep: str
+    """One that has asked for it."""
+    key: str
+    data_key: str
+    config: Mapping[str, Any]
+    """The keyed Axolotl config: local inputs as `inputs/...`, below the store's root."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """run.json"""
+    name: str = ""
+    """What tells it from the other runs of its sweep: `lora=r8 learning_rate=0.004`."""
+
+    @property
+    def adapter(self) -> str | None:
+        """lora, qlora, ...; None for a full fine-tune."""
+        kind = self.config.get("adapter")
+        return None if kind is None else str(kind)
+
+    @property
+    def gpu(self) -> str:
+        """The kind of GPU that it was asked for; cpu where there was none."""
+        return str(self.identity.get("gpu", {}).get("type", "cpu"))
+
+    @property
+    def device(self) -> Device:
+        return Device.CPU if self.gpu == "cpu" else Device.CUDA
+
+
+def subjects(known: Sequence[Store], asked: str | None, *, every: bool = False) -> list[Subject]:
+    """The run of that key or its beginning; of a sweep its best run, or `every` one that has succeeded, as they are
+    ranked. Nothing asked means the newest sweep.
+
+    Raises SweepError when nothing fits (with what might be meant), and for a run that has not succeeded.
+    """
+    store, runs, sweep = runs_in(known, asked)
+    if sweep is None:
+        (run,) = runs
+        _refuse_unfinished(store, run)
+        sweep = _sweep_of(store, run)
+        return [_subject(store, sweep, run, compare_sweep(store, sweep))]
+    _look_again(store, sweep, runs)
+    rows = compare_sweep(store, sweep)
+    if every:
+        by_key = {run.key: run for run in runs if _has_succeeded(store, run)}
+        finished = [by_key[row.key] for row in rows if row.key in by_key]
+        if not finished:
+            raise SweepError(f"No run of {sweep} has finished yet; `axosweep status {sweep}` shows how they stand.")
+        return [_subject(store, sweep, run, rows) for run in finished]
+    run = _best_of(runs, rows)
+    _refuse_unfinished(store, run)
+    return [_subject(store, sweep, run, rows)]
+
+
+def _best_of(runs: Sequence[SweepRun], rows: Sequence[Row]) -> SweepRun:
+    """The only run needs no loss to be ranked by. Raises SweepError when there is no best of all."""
+    if len(runs) == 1:
+        return runs[0]
+    try:
+        best = winner(rows, EVAL_LOSS)
+    except SweepError as error:
+        raise SweepError(f"{error} Or name one of its runs.") from error
+    return next(run for run in runs if run.key == best.key)
+
+
+def after_step(subject: Subject, kind: StepKind, options: Mapping[str, Any]) -> PlannedStep:
+    """What is done with a run, as a step. Options are in its key: the same asked again is the same step, done once."""
+    own = _own_hash(subject, kind, {"options": options})
+    return planned(subject, kind, after_key(subject.key, own), subject.key, options)
+
+
+def base_step(subject: Subject, kind: StepKind, options: Mapping[str, Any], identity: Any) -> PlannedStep:
+    """The same of the base model alone, shared by all runs whose `identity` of it is equal."""
+    own = _own_hash(subject, kind, {"base": identity, "options": options})
+    return planned(subject, kind, after_key("", own), "", options)
+
+
+def _own_hash(subject: Subject, kind: StepKind, question: Mapping[str, Any]) -> str:
+    """In it, the versions of everything that will do it: of the lock, and of what the run's executor has put over it
+    (packages, an image), which its steps run with, too."""
+    lock = trainer_environment.lock_hash()
+    trainer = [subject.identity.get("trainer_lock", lock), lock]
+    return short_hash({**question, "trainer": trainer, "version": VERSIONS[kind]}, OWN_LENGTH)
+
+
+def planned(subject: Subject, kind: StepKind, key: str, run: str, options: Mapping[str, Any]) -> PlannedStep:
+    step = Step(
+        kind=kind,
+        key=key,
+        config=subject.config,
+        data_key=subject.data_key,
+        device=subject.device,
+        base_model=str(subject.identity.get("axolotl", {}).get("base_model", "")),
+        sweep=subject.sweep,
+        run=run,
+        options=options,
+    )
+    return PlannedStep(step, subject.store.folder(kind, key).done.exists())
+
+
+def _subject(store: Store, sweep: str, run: SweepRun, rows: Sequence[Row]) -> Subject:
+    folder = store.folder(StepKind.TRAIN, run.key)
+    config = yaml.load(folder.config.read_text(encoding="utf-8"), yaml.CSafeLoader)
+    names = {row.key: label(row.params) for row in rows}
+    return Subject(
+        store, sweep, run.key, run.data_key, config, read_json(folder.identity), names.get(run.key) or run.key
+    )
+
+
+def _sweep_of(store: Store, run: SweepRun) -> str:
+    return next(sweep for sweep in sweep_ids(store) if run.key in {one.key for one in Ledger(store, sweep).plan().runs})
+
+
+def _refuse_unfinished(store: Store, run: SweepRun) -> None:
+    _look_again(store, _sweep_of(store, run), [run])
+    state = observe(store, StepKind.TRAIN, run.key)
+    if state.phase is Phase.ABSENT and store.folder(StepKind.TRAIN, run.key).removed.exists():
+        raise SweepError(f"The run {run.key} was removed. The line that asked for it trains it again.")
+    if state.phase is not Phase.SUCCEEDED:
+        raise SweepError(
+            f"The run {run.key} has not finished: it is {status_word(state)}. The line that asked for it goes on with "
+            f"it; `axosweep logs {run.key}` shows how far it is."
+        )
+
+
+def _look_again(store: Store, sweep: str, runs: Sequence[SweepRun]) -> None:
+    """A mirror is as old as the last look: one more, unless all is known to have succeeded."""
+    if is_mirror(store) and not all(_has_succeeded(store, run) for run in runs):
+        from runner.executors import modal_verbs
+
+        modal_verbs.look(store, sweep)
+
+
+def _has_succeeded(store: Store, run: SweepRun) -> bool:
+    return store.folder(StepKind.TRAIN, run.key).done.exists()

@@ -1,0 +1,1 @@
+"""Runs beside each other: rows, ranks, the best of them, and how they are shown."""

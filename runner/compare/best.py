@@ -1,0 +1,201 @@
+"""The winner of a comparison: its config as one file, what it has made, and the commands that go on from it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modal_app.layout import Store
+from modal_app.origin import KEY as ORIGIN
+from modal_app.step import StepKind, write_atomically
+from runner import terminal
+from runner.compare.comparison import model_of
+from runner.compare.params import label
+from runner.compare.ranking import EVAL_LOSS, Metric, Row
+from runner.compare.table import heading_of, tables_of
+from runner.errors import SweepError
+from runner.store import is_mirror, read_json
+
+CONFIG_FILE = "best.yml"
+UNLIMITED = (None, -1, 0)
+"""What max_steps is when it does not end a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """A command, and what it is for."""
+
+    command: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    metric: str
+    maximize: bool
+    run: Row
+    config: Mapping[str, Any]
+    """What Axolotl takes: local inputs where the store keeps them, hub inputs at their commits."""
+    config_file: str | None
+    """Where it was written."""
+    model: str
+    """The folder of what it has made, or the command that fetches it."""
+    kind: str
+    """adapter or model"""
+    next: tuple[Next, ...]
+    version: int = 1
+
+
+def winner(rows: Sequence[Row], metric: Metric) -> Row:
+    """Raises SweepError when there is none, or one in each of several tables."""
+    winners = [row for row in rows if row.is_best]
+    if not winners:
+        counts = ", ".join(sorted({row.status for row in rows}))
+        raise SweepError(
+            f"No run has finished with {metric.name} yet (there is: {counts}). axosweep compare shows them."
+        )
+    if len(winners) > 1:
+        lines = "\n".join(_table_line(row, rows) for row in winners)
+        raise SweepError(
+            f"There are {len(tables_of(rows))} tables, by different held-out rows, and no best of all:\n{lines}\n"
+            "Choose one: --where eval_fingerprint=..., as above."
+        )
+    return winners[0]
+
+
+def best_of(row: Row, metric: Metric, write: str | None, store_asked: str | None = None) -> Best:
+    """`store_asked`: the store as it was named on the command line. Raises SweepError when the file to write is there
+    with other content.
+    """
+    assert row.store is not None, "a row of a store"
+    store = Store(Path(row.store))
+    config = runnable_config(store, row.key)
+    written = _write(config, row, metric, write) if write else None
+    kind, model = model_of(row)
+    return Best(
+        metric=metric.name,
+        maximize=metric.maximize,
+        run=row,
+        config=config,
+        config_file=str(written) if written else None,
+        model=model,
+        kind=kind,
+        next=tuple(_next(store, row, config, metric, write, store_asked)),
+    )
+
+
+def show_best(best: Best) -> None:
+    console = terminal.results()
+    row, metric = best.run, Metric(best.metric, best.maximize)
+    lines = [
+        f"Best: {row.key}  {label(row.params)}".rstrip(),
+        _figure(row, metric),
+        *([f"Flags: {', '.join(row.flags)}"] if row.flags else []),
+        f"Its {best.kind}: {best.model}",
+        f"Its config: {best.config_file or f'{row.folder}/config.yml'}",
+        "Next:",
+        *_aligned(best.next),
+    ]
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _figure(row: Row, metric: Metric) -> str:
+    """What was measured after the training has no first value and no step."""
+    said = f"{heading_of(metric)}: {row.final:.4f}"
+    return said if row.first is None else f"{said} at step {row.step}, from {row.first:.4f}"
+
+
+def as_json(best: Best) -> dict[str, Any]:
+    return asdict(best)
+
+
+def runnable_config(store: Store, key: str) -> dict[str, Any]:
+    """The keyed config of a run, with its local inputs where this store keeps them, or where they once were."""
+    folder = store.folder(StepKind.TRAIN, key)
+    identity = read_json(folder.identity)
+    if not folder.config.exists():
+        asked: dict[str, Any] = identity.get("axolotl", {})
+        return asked
+    config: dict[str, Any] = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+    config.pop(ORIGIN, None)  # said as from=RUN@STEP, where it ran
+    for found in (one for one in identity.get("inputs", ()) if one["at"] != ORIGIN):
+        *parents, last = found["at"].split(".")
+        node: Any = config
+        for name in parents:
+            node = node[int(name)] if isinstance(node, list) else node[name]
+        place: Any = int(last) if isinstance(node, list) else last
+        kept = store.root / str(node[place])
+        if kept.parent == store.inputs:
+            node[place] = str(kept if kept.exists() else found["text"])
+    return config
+
+
+def _table_line(row: Row, rows: Sequence[Row]) -> str:
+    count = sum(one.eval_fingerprint == row.eval_fingerprint for one in rows)
+    runs = f"{count} run{'' if count == 1 else 's'}"
+    return f"  eval_fingerprint={str(row.eval_fingerprint)[:8]}  {runs}, best {row.key}  {label(row.params)}".rstrip()
+
+
+def _write(config: Mapping[str, Any], row: Row, metric: Metric, where: str) -> Path:
+    path = Path(where).expanduser().absolute()
+    about = f"# Run {row.key}: {' '.join(label(row.params).splitlines())}; {metric.name} {row.final}\n"
+    text = about + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100)
+    try:
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise SweepError(f"{path} is there already, with other content. Name another file, or remove it.")
+        write_atomically(path, text)
+    except OSError as error:
+        raise SweepError(f"{path} cannot be written: {error.strerror}.") from error
+    return path
+
+
+def _next(
+    store: Store, row: Row, config: Mapping[str, Any], metric: Metric, written: str | None, store_asked: str | None
+) -> list[Next]:
+    """Only verbs that there are, and the same winner."""
+    file = written or CONFIG_FILE
+    flag, key = (["--store", store_asked], [f"store={store_asked}"]) if store_asked else ([], [])
+    words = [f"base={file}", *where_it_ran(store, row.key), *key]
+    judged = ["--metric", metric.name] if metric.name != EVAL_LOSS.name else []
+    judged += ["--maximize"] if metric.maximize else []
+    write = Next(_command("best", row.sweeps[0], *judged, "--write", file, *flag), "its config as one file")
+    return [
+        *([] if written else [write]),
+        Next(_command(*words, _longer(config)), "the same, for longer"),
+        Next(_command("plan", *words, "--write", "configs"), "for plain `axolotl train`"),
+        Next(_command("logs", row.key, *flag), "what Axolotl said"),
+    ]
+
+
+def _command(*words: str) -> str:
+    return shlex.join(["axosweep", *words])
+
+
+def _longer(config: Mapping[str, Any]) -> str:
+    """Twice as long, by what ends the run."""
+    steps, epochs = config.get("max_steps"), config.get("num_epochs")
+    if isinstance(steps, int) and steps not in UNLIMITED:
+        return f"max_steps={2 * steps}"
+    return f"num_epochs={2 * epochs:g}" if isinstance(epochs, int | float) else "num_epochs=2"
+
+
+def where_it_ran(store: Store, key: str) -> list[str]:
+    """The words beyond the config that decide what a run is, or where it goes."""
+    identity = read_json(store.folder(StepKind.TRAIN, key).identity)
+    gpu, data = identity.get("gpu", {}), identity.get("data", {})
+    words = [f"gpu={gpu['type']}"] if gpu.get("type", "cpu") != "cpu" else []
+    words += [f"gpu.count={gpu['count']}"] if gpu.get("count", 1) != 1 else []
+    words += [f"data.seed={data['seed']}"] if data.get("seed") is not None else []
+    words += [f"from={start['run']}@{start['step']}"] if (start := identity.get("from")) else []
+    return [*words, *(["executor=modal"] if is_mirror(store) else [])]
+
+
+def _aligned(commands: Sequence[Next]) -> list[str]:
+    width = max(len(one.command) for one in commands)
+    return [f"  {one.command:<{width}}  # {one.why}" for one in commands]

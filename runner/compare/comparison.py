@@ -1,0 +1,122 @@
+"""What compare prints: the whole of its JSON, which docs/compare.schema.json describes, and what is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modal_app.layout import Store
+from runner.compare.groups import Group
+from runner.compare.ranking import EVAL_LOSS, OBJECTIVE, Metric, Row
+from runner.cost.spent import SweepCost, sweep_cost
+from runner.ledger import Ledger
+from runner.store import is_mirror
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedSweep:
+    sweep: str
+    store: str | None
+    """The folder that it lies in; null when it was read from W&B."""
+    cost: Mapping[str, Any] | None
+    """US dollars of all that it needs, also of what is not among `runs`; null where there is no price."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One row a run, best first within each eval fingerprint. Read it with any JSON parser: NaN is null."""
+
+    sweep: str | None
+    """Null when several are compared."""
+    store: str | None
+    """The folder that the first sweep lies in; null when it was read from W&B."""
+    cost: Mapping[str, Any] | None
+    """Of the one sweep; null when there are several, or no price."""
+    runs: tuple[Row, ...]
+    metric: str = OBJECTIVE
+    """What `first`, `best`, `final`, `mean` and `sd` are values of."""
+    maximize: bool = False
+    """Whether more of it is better."""
+    sweeps: tuple[ComparedSweep, ...] = ()
+    over: tuple[str, ...] = ()
+    """The parameters that groups are averaged over."""
+    groups: tuple[Group, ...] = ()
+    """Empty without --over."""
+    version: int = 1
+    """Of this format. Fields may be added under the same number."""
+    notes: tuple[str, ...] = field(default=())
+    """What has to be known to read the numbers, a sentence each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A sweep, or some of its runs, in a store."""
+
+    store: Store
+    sweep: str
+    only: frozenset[str] | None = None
+    """Keys; None is all of them."""
+
+
+def comparison(
+    rows: Sequence[Row], asked: Sequence[Asked], metric: Metric = EVAL_LOSS, over: Sequence[str] = (),
+    groups: Sequence[Group] = (), notes: Sequence[str] = (),
+) -> Comparison:  # fmt: skip
+    """Rows with the dollars of their sweeps."""
+    whole = [one for one in asked if one.only is None]
+    costs = [cost_of(one.store, one.sweep) for one in whole]
+    sweeps = tuple(
+        ComparedSweep(one.sweep, str(one.store.root), cost.as_json() if cost else None)
+        for one, cost in zip(whole, costs, strict=True)
+    )
+    single = sweeps[0] if len(sweeps) == len(asked) == 1 else None
+    return Comparison(
+        sweep=single.sweep if single else None,
+        store=str(asked[0].store.root),
+        cost=single.cost if single else None,
+        runs=tuple(rows),
+        metric=metric.name,
+        maximize=metric.maximize,
+        sweeps=sweeps,
+        over=tuple(over),
+        groups=tuple(groups),
+        notes=tuple(notes),
+    )
+
+
+def comparison_without_store(
+    rows: Sequence[Row], sweeps: Sequence[str], metric: Metric = EVAL_LOSS, over: Sequence[str] = (),
+    groups: Sequence[Group] = (), notes: Sequence[str] = (),
+) -> Comparison:  # fmt: skip
+    """Rows of another source. There is no `cost`: what the datasets took is known to a store only."""
+    return Comparison(
+        sweep=sweeps[0] if len(sweeps) == 1 else None,
+        store=None,
+        cost=None,
+        runs=tuple(rows),
+        metric=metric.name,
+        maximize=metric.maximize,
+        sweeps=tuple(ComparedSweep(sweep, None, None) for sweep in sweeps),
+        over=tuple(over),
+        groups=tuple(groups),
+        notes=tuple(notes),
+    )
+
+
+def cost_of(store: Store, sweep: str) -> SweepCost | None:
+    """What a sweep has cost so far; None where there is no price."""
+    return sweep_cost(store, sweep, Ledger(store, sweep).plan().runs)
+
+
+def model_of(row: Row) -> tuple[str, str]:
+    """What a run has made, `adapter` or `model`, and where it lies; a mirror has none, and says how it is fetched."""
+    assert row.folder is not None, "a row of a store"
+    assert row.store is not None
+    path = Path(row.folder) / "model"
+    what = "model" if (path / "model.safetensors").exists() else "adapter"
+    store = Store(Path(row.store))
+    if not is_mirror(store) or not row.sweeps:
+        return what, str(path)
+    return what, f"axosweep pull {row.key} DIR"

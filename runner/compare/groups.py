@@ -1,0 +1,124 @@
+"""Rows -> groups: the mean and spread over a parameter, as a seed, of runs that are equal but for it. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from modal_app.state import Phase
+from runner.compare.flags import DIVERGED
+from runner.compare.params import differing_params, same_partition
+from runner.compare.ranking import Metric, Row, by_held_out, score
+from runner.compare.source import RunFacts
+from runner.errors import SweepError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Runs of one eval fingerprint that differ in nothing but what is averaged over."""
+
+    params: Mapping[str, Any]
+    """What differs between the groups."""
+    eval_fingerprint: str | None
+    runs: tuple[str, ...]
+    """Keys."""
+    n: int
+    """How many of them have finished with a number: mean, sd and best are of these."""
+    mean: float | None
+    """Of the metric's final values."""
+    sd: float | None
+    """Their sample standard deviation; null for fewer than two."""
+    best: float | None
+    """The best of their final values."""
+    diverged: int
+    """How many of its runs have."""
+    is_best: bool = False
+    """The best mean of its eval fingerprint; never a group of which a run diverged."""
+
+
+def groups_over(over: Sequence[str], facts: Sequence[RunFacts], rows: Sequence[Row], metric: Metric) -> list[Group]:
+    """Best first within each eval fingerprint. Raises SweepError for a parameter that does not differ, or is none."""
+    kept = _kept_names(over, facts)
+    configs = {(one.store, one.key): {name: one.config.get(name) for name in kept} for one in facts}
+    alike: dict[str, list[Row]] = {}
+    for row in rows:
+        alike.setdefault(json.dumps(configs[row.store, row.key], sort_keys=True), []).append(row)
+    members = [ones for same in alike.values() for ones in _by_held_out(same)]
+    shown = differing_params([configs[ones[0].store, ones[0].key] for ones in members])
+    return _ranked([_group(params, ones, metric) for params, ones in zip(shown, members, strict=True)], metric)
+
+
+def split_by_held_out(over: Sequence[str], facts: Sequence[RunFacts]) -> bool:
+    """Whether runs that are equal but for these parameters are judged by different rows, so that no mean is theirs."""
+    kept = _kept_names(over, facts)
+    seen: dict[str, set[str | None]] = {}
+    for one in facts:
+        told = json.dumps({name: one.config.get(name) for name in kept}, sort_keys=True)
+        seen.setdefault(told, set()).add(one.eval_fingerprint)
+    return any(len(fingerprints - {None}) > 1 for fingerprints in seen.values())
+
+
+def _kept_names(over: Sequence[str], facts: Sequence[RunFacts]) -> list[str]:
+    """What still tells runs apart: all that differs, but for `over`."""
+    names = sorted({name for one in facts for name in one.config})
+    columns = {name: tuple(json.dumps(one.config.get(name), sort_keys=True) for one in facts) for name in names}
+    differing = {name: values for name, values in columns.items() if len(set(values)) > 1}
+    for name in over:
+        if name not in columns:
+            raise SweepError(f"--over {name}: no run here has that key.{did_you_mean(name, names)}")
+        if name not in differing:
+            there = f" What differs: {', '.join(differing)}." if differing else ""
+            raise SweepError(f"--over {name}: it is {columns[name][0]} in all these runs.{there}")
+    kept = [name for name in differing if name not in over]
+    if len(set(zip(*(differing[name] for name in kept), strict=True))) == len(facts) > 1:
+        follow = [name for name in kept if any(same_partition(differing[name], differing[one]) for one in over)]
+        together = f" {', '.join(follow)} differs with it: --over {' '.join([*over, *follow])}." if follow else ""
+        raise SweepError(f"--over {' '.join(over)}: no two runs here are equal but for that.{together}")
+    return kept
+
+
+def _by_held_out(rows: Sequence[Row]) -> list[list[Row]]:
+    """Apart by eval fingerprint. Runs whose rows are not prepared yet are counted with the others, if those agree."""
+    found: dict[str | None, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.eval_fingerprint or None, []).append(row)
+    if len(found) == 2 and None in found:
+        unknown = found.pop(None)
+        (known,) = found.values()
+        known += unknown
+    return list(found.values())
+
+
+def _group(params: Mapping[str, Any], rows: Sequence[Row], metric: Metric) -> Group:
+    finished = [row.final for row in rows if row.status == Phase.SUCCEEDED and row.final is not None]
+    values = [value for value in finished if math.isfinite(value)]
+    return Group(
+        params=params,
+        eval_fingerprint=rows[0].eval_fingerprint,  # known ones come first
+        runs=tuple(row.key for row in rows),
+        n=len(values),
+        mean=statistics.fmean(values) if values else None,
+        sd=statistics.stdev(values) if len(values) > 1 else None,
+        best=min(values, key=lambda value: score(value, metric), default=None),
+        diverged=sum(DIVERGED in row.flags for row in rows),
+    )
+
+
+def _ranked(groups: Sequence[Group], metric: Metric) -> list[Group]:
+    ranked: list[Group] = []
+    crowned: set[str | None] = set()
+    for group in sorted(groups, key=lambda one: (*by_held_out(one.eval_fingerprint), _rank(one, metric))):
+        known = bool(group.eval_fingerprint) and group.eval_fingerprint not in crowned
+        wins = known and not group.diverged and _rank(group, metric) < math.inf
+        if wins:
+            crowned.add(group.eval_fingerprint)
+        ranked.append(replace(group, is_best=wins))
+    return ranked
+
+
+def _rank(group: Group, metric: Metric) -> float:
+    return score(group.mean, metric)

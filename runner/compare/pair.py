@@ -1,0 +1,108 @@
+"""Two runs of any sweeps side by side: the config keys that differ, the metric's difference, both curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from runner.compare.ranking import Metric, Row, rows_from
+from runner.compare.source import RunFacts
+from runner.compare.table import columns_of, fitted, heading_of, table
+from runner.plot import MARKS, overlay
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two runs: the first and the second that were asked for."""
+
+    metric: str
+    maximize: bool
+    runs: tuple[Row, Row]
+    config: Mapping[str, tuple[Any, Any]]
+    """By dotted name, what differs; null where a run has no such key."""
+    difference: float | None
+    """The second's final value less the first's; null without both, and across eval fingerprints."""
+    comparable: bool
+    """Whether both are judged by the same held-out rows."""
+    curves: tuple[Mapping[int, float | None], Mapping[int, float | None]]
+    """The metric by step; null where it was NaN or infinite."""
+    version: int = 1
+
+
+def pair_of(facts: Sequence[RunFacts], metric: Metric) -> Pair:
+    """Raises SweepError for a metric that neither has logged."""
+    one, other = facts
+    rows = {(row.store, row.key): row for row in rows_from(facts, metric)}
+    first, second = (rows[found.store, found.key] for found in facts)
+    comparable = first.eval_fingerprint is not None and first.eval_fingerprint == second.eval_fingerprint
+    both = first.final is not None and second.final is not None
+    difference = second.final - first.final if comparable and both else None  # type: ignore[operator]
+    return Pair(
+        metric=metric.name,
+        maximize=metric.maximize,
+        runs=(first, second),
+        config=_differences(one.config, other.config),
+        difference=difference,
+        comparable=comparable,
+        curves=(one.curves.by_name.get(metric.name, {}), other.curves.by_name.get(metric.name, {})),
+    )
+
+
+def show_pair(pair: Pair, console: Console) -> None:
+    metric = Metric(pair.metric, pair.maximize)
+    columns, _ = fitted(columns_of(pair.runs, metric), console.width)
+    marks = [(mark, row.key) for mark, row in zip(MARKS, pair.runs, strict=True)]
+    console.print()
+    console.print(
+        table(columns, "  ".join(f"{mark} {key}" for mark, key in marks), [row.is_best for row in pair.runs]),
+        crop=False,
+    )
+    console.print()
+    for line in [*_difference_lines(pair, metric), *_config_lines(pair)]:
+        console.print(line, markup=False, soft_wrap=True)
+    plot = overlay(pair.curves)
+    if plot:
+        console.print(f"\n{escape(heading_of(metric))} by step: {'  '.join(f'{mark} {key}' for mark, key in marks)}")
+        for line in plot:
+            console.print(line, markup=False, soft_wrap=True)
+
+
+def as_json(pair: Pair) -> dict[str, Any]:
+    return asdict(pair)
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    names = sorted({*one, *other})
+    return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}
+
+
+def _difference_lines(pair: Pair, metric: Metric) -> list[str]:
+    first, second = pair.runs
+    if not pair.comparable:
+        return ["These runs are judged by different held-out rows, or it is not known by which: no difference is told."]
+    if pair.difference is None:
+        return [f"There is no difference in {heading_of(metric)} yet: not both have a value."]
+    if pair.difference == 0:
+        return [f"{heading_of(metric)}: both {first.final:.4f}"]
+    is_better = (pair.difference > 0) is metric.maximize
+    word = "better" if is_better else "worse"
+    return [f"{heading_of(metric)}: {second.key} is {word} by {abs(pair.difference):.4f}"]
+
+
+def _config_lines(pair: Pair) -> list[str]:
+    if not pair.config:
+        return ["Their configs are equal."]
+    widths = [max(map(len, pair.config))]
+    told = {
+        name: tuple("(not set)" if value is None else str(value) for value in both)
+        for name, both in pair.config.items()
+    }
+    widths.append(max(len(one) for one, _ in told.values()))
+    return [
+        f"What differs, {pair.runs[0].key} and {pair.runs[1].key}:",
+        *(f"  {name:<{widths[0]}}  {one:<{widths[1]}}  {other}" for name, (one, other) in told.items()),
+    ]

@@ -1,0 +1,212 @@
+"""What is known of runs -> rows: one per run, only the parameters that differ, ranked where ranking is fair. Pure.
+
+Rows rank together only within one eval fingerprint: losses on different held-out rows say nothing of each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from modal_app.layout import Store
+from modal_app.state import Phase
+from modal_app.step import FailureReason
+from runner.compare.flags import flags_of, not_finite
+from runner.compare.measured import is_of_a_task
+from runner.compare.params import told_apart
+from runner.compare.source import RunFacts, facts_of_sweep
+from runner.errors import SweepError, did_you_mean
+
+OBJECTIVE = "eval_loss"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One run as it is compared. Numbers are null until there is something to tell, and where they are NaN."""
+
+    key: str
+    """The run's key: its folder's name, and what `logs`, `cancel` and `compare` take."""
+    params: Mapping[str, Any]
+    """Only what differs between the compared runs, by dotted name."""
+    status: str
+    """How it stands: pending, running, succeeded, stopped, lost, blocked, failed, or `failed (CLASS)`."""
+    message: str
+    """Why it stands so, in a line; empty where all is well."""
+    first: float | None
+    """The metric's first value. Of `eval_loss` that is the untrained model's."""
+    best: float | None
+    """Its smallest value, or the largest with --maximize."""
+    final: float | None
+    """Its last value: that of the adapter that was kept. Runs are ranked by it."""
+    step: int | None
+    """The last optimizer step that logged anything."""
+    max_steps: int | None
+    """The step at which it ends."""
+    seconds: float | None
+    """Of its last attempt, from the worker's start to its end."""
+    attempts: int | None
+    """Null from W&B, which continues one run over all of them."""
+    eval_fingerprint: str | None
+    """Which held-out rows it is judged by, or for a task's metric which questions; rows compare only where this is
+    equal. Null: not known."""
+    folder: str | None
+    """Where everything of it lies. Null from W&B."""
+    log: str | None
+    """The newest attempt's; of a run that its dataset blocks, that dataset's. Empty before the first attempt; null from
+    W&B."""
+    is_best: bool = False
+    """The best among the finished runs of the same eval fingerprint."""
+    gpu: str | None = None
+    """What its containers were given: `2 x h100`. Null where nothing was rented, or no card was seen."""
+    paid_seconds: float | None = None
+    """Of all its containers, from their start to their last sign; null where nothing was rented."""
+    dollars: float | None = None
+    """For these seconds; null where there is no price."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """The run's facts: world size, phases, the manifest it read, and its containers where it was rented."""
+    data_key: str = ""
+    """The prepared dataset that it reads."""
+    sweeps: tuple[str, ...] = ()
+    """Those of the compared sweeps that have asked for it."""
+    overrides: tuple[str, ...] = ()
+    """What was asked beyond the defaults."""
+    store: str | None = ""
+    """The folder with the results. Null from W&B."""
+    reason: str | None = None
+    """The class of a failure or of a stop: config, data, oom, nan, preempted, timeout, budget, lost, error."""
+    flags: tuple[str, ...] = ()
+    """Of diverged, flat, overfits."""
+    train_seconds: float | None = None
+    """Of the optimizer steps of all attempts."""
+    tokens: int | None = None
+    """Trained on, those that count in the loss."""
+    tokens_per_second: float | None = None
+    """`tokens` by `train_seconds`, of all its GPUs together."""
+    peak_memory_gib: float | None = None
+    """The most that was in use on one card; null on a CPU."""
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """What `axosweep eval` has found out, by name: `eval_loss`, `tasks/<task>/<metric>`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What runs are compared by: a logged name, and whether more of it is better."""
+
+    name: str = OBJECTIVE
+    maximize: bool = False
+
+
+EVAL_LOSS = Metric()
+
+
+def compare_sweep(store: Store, sweep: str) -> list[Row]:
+    """The rows of a sweep by eval loss, best first within each eval fingerprint, unfinished ones last.
+
+    Raises SweepError when there is no such sweep.
+    """
+    return rows_from(facts_of_sweep(store, sweep))
+
+
+def rows_from(facts: Sequence[RunFacts], metric: Metric = EVAL_LOSS) -> list[Row]:
+    """The same of what any source knows. Raises SweepError for a metric that none of these runs has logged."""
+    _check(metric, facts)
+    params = told_apart([one.config for one in facts], [one.overrides for one in facts])
+    return _ranked([(_row(one, values, metric), _rank(one, metric)) for one, values in zip(facts, params, strict=True)])
+
+
+def metrics_of(facts: Sequence[RunFacts]) -> list[str]:
+    """Every metric that one of these runs has logged, or that was measured of it later."""
+    return sorted({name for one in facts for name in (*one.curves.metrics, *one.measured)})
+
+
+def higher_is_better(name: str, facts: Sequence[RunFacts]) -> bool:
+    """Whether a metric that was measured says so of itself."""
+    return any(name in one.measured and one.measured[name].higher_is_better for one in facts)
+
+
+def score(value: float | None, metric: Metric) -> float:
+    """The smaller, the better; infinite for what cannot win."""
+    if value is None or not math.isfinite(value):
+        return math.inf
+    return -value if metric.maximize else value
+
+
+def _check(metric: Metric, facts: Sequence[RunFacts]) -> None:
+    known = metrics_of(facts)
+    if metric.name == OBJECTIVE or metric.name in known:
+        return
+    there = f"There are: {', '.join(known)}." if known else "Nothing is logged yet."
+    of_task = " `axosweep eval --tasks NAME` measures a task." if is_of_a_task(metric.name) else ""
+    meant = did_you_mean(metric.name, known)
+    raise SweepError(f"None of these runs has logged {metric.name}.{meant} {there}{of_task}")
+
+
+def _row(facts: RunFacts, params: Mapping[str, Any], metric: Metric) -> Row:
+    curves = facts.curves
+    flags = flags_of(
+        curves,
+        ended=facts.status == Phase.SUCCEEDED,
+        nan=facts.reason == FailureReason.NAN or _broken(facts.final(metric.name)),
+    )
+    tokens = curves.most("tokens")
+    per_second = tokens / facts.train_seconds if tokens and facts.train_seconds else None
+    return Row(
+        key=facts.key,
+        params=params,
+        status=facts.status,
+        message=facts.message,
+        first=curves.first(metric.name),
+        best=curves.best(metric.name, maximize=metric.maximize),
+        final=facts.final(metric.name),
+        step=curves.step,
+        max_steps=facts.max_steps,
+        seconds=facts.seconds,
+        attempts=facts.attempts,
+        eval_fingerprint=facts.judged_by(metric.name),
+        folder=facts.folder,
+        log=facts.log,
+        gpu=facts.gpu,
+        paid_seconds=facts.paid_seconds,
+        dollars=facts.dollars,
+        record=facts.record,
+        data_key=facts.data_key,
+        sweeps=facts.sweeps,
+        overrides=facts.overrides,
+        store=facts.store,
+        reason=facts.reason,
+        flags=flags,
+        train_seconds=facts.train_seconds,
+        tokens=None if tokens is None else round(tokens),
+        tokens_per_second=None if per_second is None else round(per_second, 1),
+        peak_memory_gib=facts.peak_memory_gib,
+        measured={name: one.value for name, one in facts.measured.items()},
+    )
+
+
+def _broken(value: float | None) -> bool:
+    return value is not None and not math.isfinite(value)
+
+
+def _ranked(rows: Sequence[tuple[Row, float]]) -> list[Row]:
+    ranked: list[Row] = []
+    crowned: set[str | None] = set()
+    # Rows whose held-out rows are not known come last, and none of them wins: they may be different rows.
+    for row, rank in sorted(rows, key=lambda one: (*by_held_out(one[0].eval_fingerprint), one[1])):
+        wins = rank < math.inf and bool(row.eval_fingerprint) and row.eval_fingerprint not in crowned
+        if wins:
+            crowned.add(row.eval_fingerprint)
+        ranked.append(replace(row, is_best=wins))
+    return ranked
+
+
+def by_held_out(fingerprint: str | None) -> tuple[bool, str]:
+    """The order of tables."""
+    return not fingerprint, fingerprint or ""
+
+
+def _rank(facts: RunFacts, metric: Metric) -> float:
+    """The final value of a finished run; infinite for one that cannot win, such as one with a NaN in any loss."""
+    usable = facts.status == Phase.SUCCEEDED and not not_finite(facts.curves)
+    return score(facts.final(metric.name), metric) if usable else math.inf

@@ -1,0 +1,149 @@
+"""A store -> what is known of each run of a sweep: the first source of rows. Only reads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from modal_app.layout import Store
+from modal_app.meter import ContainerRecord
+from modal_app.state import StepState, observe
+from modal_app.step import StepKind
+from runner.compare.measured import Measured, is_of_a_task, measured_of
+from runner.compare.metrics import Curves, read_curves
+from runner.compare.params import flat
+from runner.cost.prices import Rates
+from runner.cost.spent import allocated, containers, facts_of, run_bill, sweep_rates
+from runner.ledger import Ledger, SweepRun
+from runner.standing import Unbegun, standing, unbegun
+from runner.store import read_json
+
+RESERVED = "memory/device_reserved (GiB)"
+"""What Axolotl logs of rank 0's card; zero on a CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What a source knows of one run. A row is made of this and nothing else, whichever source it came from."""
+
+    key: str
+    data_key: str
+    sweeps: tuple[str, ...]
+    overrides: tuple[str, ...]
+    config: Mapping[str, Any]
+    """What Axolotl got, with `gpu` and `data`: one level deep, dotted names."""
+    curves: Curves
+    status: str
+    reason: str | None
+    """The class of a failure, or of a stop."""
+    message: str
+    log: str | None
+    store: str | None
+    folder: str | None
+    """These three are null for a source that is no store."""
+    eval_fingerprint: str | None
+    attempts: int | None = 0
+    """Null where that is not known."""
+    max_steps: int | None = None
+    seconds: float | None = None
+    train_seconds: float | None = None
+    gpu: str | None = None
+    paid_seconds: float | None = None
+    dollars: float | None = None
+    peak_memory_gib: float | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Measured] = field(default_factory=dict)
+    """What `axosweep eval` has found out, by name."""
+
+    def final(self, name: str) -> float | None:
+        """The last value that training logged; else what was measured later."""
+        logged = self.curves.final(name)
+        later = self.measured.get(name)
+        return later.value if logged is None and later is not None else logged
+
+    def judged_by(self, name: str) -> str | None:
+        """What the values of a metric are values on: the held-out rows, or the questions of a task. None: not known."""
+        if is_of_a_task(name):
+            later = self.measured.get(name)
+            return later.judged_by if later else None
+        return self.eval_fingerprint
+
+
+def facts_of_sweep(store: Store, sweep: str, only: Collection[str] | None = None) -> list[RunFacts]:
+    """Of every run of a sweep in the order asked, or of those keys. Raises SweepError when there is no such sweep."""
+    ledger = Ledger(store, sweep)
+    runs, lost = ledger.plan().runs, unbegun(ledger.records())
+    rates = sweep_rates(store, sweep, [run.key for run in runs])
+    return [_facts(store, sweep, run, lost, rates) for run in runs if only is None or run.key in only]
+
+
+def once_each(facts: Iterable[RunFacts]) -> list[RunFacts]:
+    """A run that several sweeps asked for stands once, with all of them."""
+    found: dict[tuple[str | None, str], RunFacts] = {}
+    for one in facts:
+        before = found.get((one.store, one.key))
+        sweeps = (*(before.sweeps if before else ()), *one.sweeps)
+        found[one.store, one.key] = replace(before or one, sweeps=tuple(dict.fromkeys(sweeps)))
+    return list(found.values())
+
+
+def flat_run(store: Store, run: SweepRun) -> dict[str, Any]:
+    """The config of a run that was asked for earlier, one level deep; empty when nothing of it was kept."""
+    identity = read_json(store.folder(StepKind.TRAIN, run.key).identity)
+    return flat(identity.get("axolotl", {}), identity.get("gpu", {}), identity.get("data", {}), identity.get("from"))
+
+
+def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates | None) -> RunFacts:
+    folder = store.folder(StepKind.TRAIN, run.key)
+    state = observe(store, StepKind.TRAIN, run.key)
+    outcome, curves, attempts = state.outcome, read_curves(folder.metrics), folder.attempts()
+    told = [read_json(attempt.train_state) for attempt in attempts]
+    stands = standing(store, run, state, lost)
+    rented = containers(folder)
+    cost = run_bill(store, run.key, rented, rates) if rented and rates else None
+    return RunFacts(
+        key=run.key,
+        data_key=run.data_key,
+        sweeps=(sweep,),
+        overrides=run.overrides,
+        config=flat_run(store, run),
+        curves=curves,
+        status=stands.word,
+        reason=str(outcome.reason) if outcome and outcome.reason else None,
+        message=stands.message,
+        log=stands.log,
+        store=str(store.root),
+        folder=str(folder.path),
+        eval_fingerprint=_eval_fingerprint(store, run, state),
+        attempts=len(attempts),
+        max_steps=told[-1].get("max_steps") if told else None,
+        seconds=outcome.seconds if outcome else None,
+        train_seconds=_train_seconds(told),
+        gpu=allocated(rented),
+        paid_seconds=sum(one.seconds for one in rented) if rented else None,
+        dollars=cost.dollars if cost else None,
+        peak_memory_gib=_peak_memory(curves, rented),
+        record=dict(outcome.facts if outcome else {}) | facts_of(rented),
+        measured=measured_of(store, run.key),
+    )
+
+
+def _train_seconds(told: Sequence[Mapping[str, Any]]) -> float | None:
+    """Of the optimizer steps of all attempts, those among them that were done again after a kill."""
+    phases = [one.get("phases", {}) for one in told]
+    seconds = [one[name] for one in phases for name in ("first", "train") if name in one]
+    return round(sum(seconds), 3) if seconds else None
+
+
+def _peak_memory(curves: Curves, rented: Sequence[ContainerRecord]) -> float | None:
+    """Of one card: the most that the driver showed at a tick, or that Axolotl logged as reserved."""
+    seen = [card.peak_mib / 1024 for one in rented for card in one.cards if card.peak_mib]
+    logged = curves.most(RESERVED)
+    return max([*seen, *([logged] if logged else [])], default=None)
+
+
+def _eval_fingerprint(store: Store, run: SweepRun, state: StepState) -> str | None:
+    """Which held-out rows the run is judged by: its own record, or that of its dataset while it has none."""
+    facts = state.outcome.facts if state.outcome else {}
+    return facts.get("eval_fingerprint") or read_json(store.manifest(run.data_key)).get("eval_fingerprint")

@@ -1,0 +1,271 @@
+"""Rows as a table: on a terminal, as Markdown, as CSV. What a terminal has no room for is left out, and said."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import groupby
+from typing import Any
+
+from rich.cells import cell_len
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from modal_app.state import Phase
+from runner.compare.groups import Group
+from runner.compare.measured import TASKS, is_of_a_task
+from runner.compare.params import show_value
+from runner.compare.ranking import OBJECTIVE, Metric, Row
+from runner.cost.spent import money
+
+STATUS_COLOURS = {
+    "succeeded": "green",
+    "failed": "red",
+    "lost": "red",
+    "blocked": "red",
+    "stopped": "yellow",
+    "running": "cyan",
+    "pending": "dim",
+    "removed": "dim",
+}
+GAP = 2
+"""Columns of a terminal between two of a table."""
+WIDE, LEAST = 24, 6
+"""A longer value is shortened to WIDE before a column is dropped for it, and to LEAST once no more can be dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    heading: str
+    cells: tuple[str, ...]
+    drop: int = 0
+    """What is dropped first where there is no room has the largest; 0 stays."""
+    left: bool = False
+    shrinks: bool = False
+    """Whether its values may be shortened: never those that are typed again, numbers, or how a run stands."""
+
+    @property
+    def width(self) -> int:
+        return max(cell_len(text) for text in (self.heading, *self.cells))
+
+
+def tables_of(rows: Sequence[Row]) -> list[list[Row]]:
+    """One for each eval fingerprint."""
+    return [list(group) for _, group in groupby(rows, key=lambda row: row.eval_fingerprint)]
+
+
+def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
+    """Those that have anything to say of these rows."""
+    names = list(dict.fromkeys(name for row in rows for name in row.params))
+    params = [
+        # The later, the less telling: runner.compare.params orders them.
+        Column(
+            name,
+            tuple(show_value(row.params.get(name)) for row in rows),
+            drop=3 + index if index > 2 else 0,
+            shrinks=True,
+        )
+        for index, name in enumerate(names)
+    ]
+    several = len({sweep for row in rows for sweep in row.sweeps}) > 1
+    measured = [
+        _column(rows, heading_of(Metric(name)), functools.partial(_measured, name), drop=24)
+        for name in dict.fromkeys(name for row in rows for name in row.measured)
+        if is_of_a_task(name) and name != metric.name
+    ]
+    rest = [
+        _column(rows, heading_of(metric), lambda row: _number(row.final, "{:.4f}"), always=True),
+        *measured,
+        _column(rows, "best", lambda row: _number(row.best, "{:.4f}"), drop=26),
+        _column(rows, "first", lambda row: _number(row.first, "{:.4f}"), drop=32),
+        _column(rows, "steps", _steps, drop=25),
+        _column(rows, "tok/s", lambda row: _number(row.tokens_per_second, "{:.0f}"), drop=29),
+        _column(rows, "train s", lambda row: _number(row.train_seconds, "{:.1f}"), drop=30),
+        _column(rows, "seconds", lambda row: _number(row.seconds, "{:.1f}"), drop=28),
+        _column(rows, "gpu", lambda row: row.gpu or "", drop=27),
+        _column(rows, "paid s", lambda row: _number(row.paid_seconds, "{:.0f}"), drop=31),
+        _column(rows, "dollars", lambda row: "" if row.dollars is None else money(row.dollars), drop=1),
+        _column(rows, "peak GiB", lambda row: _number(row.peak_memory_gib, "{:.1f}"), drop=33),
+        _column(rows, "tries", lambda row: str(row.attempts) if (row.attempts or 0) > 1 else "", drop=34),
+        _column(rows, "sweep", lambda row: " ".join(row.sweeps) if several else "", drop=35, left=True),
+        _column(rows, "flags", lambda row: " ".join(row.flags), drop=2, left=True),
+        _column(rows, "status", status_of, always=True, left=True),
+    ]
+    mark = Column("", tuple("*" if row.is_best else "" for row in rows), left=True)
+    run = Column("run", tuple(row.key for row in rows), left=True)
+    return [mark, run, *params, *(one for one in rest if one is not None)]
+
+
+def group_columns(groups: Sequence[Group], metric: Metric) -> list[Column]:
+    names = list(dict.fromkeys(name for group in groups for name in group.params))
+    return [
+        Column("", tuple("*" if one.is_best else "" for one in groups), left=True),
+        *(Column(name, tuple(show_value(one.params.get(name)) for one in groups), shrinks=True) for name in names),
+        Column(f"mean {heading_of(metric)}", tuple(_number(one.mean, "{:.4f}") for one in groups)),
+        Column("sd", tuple(_number(one.sd, "{:.4f}") for one in groups)),
+        Column("n", tuple(f"{one.n}/{len(one.runs)}" if one.n < len(one.runs) else str(one.n) for one in groups)),
+        Column("best", tuple(_number(one.best, "{:.4f}") for one in groups)),
+        *(
+            [Column("diverged", tuple(str(one.diverged or "") for one in groups))]
+            if any(one.diverged for one in groups)
+            else []
+        ),
+    ]
+
+
+def fitted(columns: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
+    """What fits into so many columns of a terminal, and the headings of what does not.
+
+    Wide values are shortened; where not even that is enough, the table is wider than asked.
+    """
+    kept, dropped = list(columns), list[str]()
+    while _width(shortened(kept, width, WIDE)) > width and any(one.drop for one in kept):
+        worst = max(kept, key=lambda one: one.drop)
+        kept.remove(worst)
+        dropped.append(worst.heading)
+    return shortened(kept, width), dropped
+
+
+def shortened(columns: Sequence[Column], width: int, least: int = LEAST) -> list[Column]:
+    """The same columns, the widest of those that shrink made less wide until all fit or none is wider than `least`."""
+    widths = [one.width for one in columns]
+    free = [place for place, one in enumerate(columns) if one.shrinks]
+    over = sum(widths) + GAP * (len(columns) - 1) - width
+    while over > 0 and free and max(widths[place] for place in free) > least:
+        widths[max(free, key=lambda place: widths[place])] -= 1
+        over -= 1
+    return [
+        one if one.width <= room else
+        replace(one, heading=_start(one.heading, room), cells=tuple(_end(cell, room) for cell in one.cells))
+        for one, room in zip(columns, widths, strict=True)
+    ]  # fmt: skip
+
+
+def table(columns: Sequence[Column], title: str, bold: Sequence[bool]) -> Table:
+    """As wide as its columns, whatever the terminal: rich would take from every column, the mark of the best first."""
+    made = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    made.width = _width(columns)
+    for one in columns:
+        made.add_column(escape(one.heading), justify="left" if one.left else "right", width=one.width, no_wrap=True)
+    for number, is_best in enumerate(bold):
+        made.add_row(
+            *(
+                Text(one.cells[number], style=status_style(one.cells[number]) if one.heading == "status" else "")
+                for one in columns
+            ),
+            style="bold" if is_best else "",
+        )
+    return made
+
+
+def markdown(columns: Sequence[Column]) -> str:
+    """A table as forges show it."""
+    lines = [[one.heading for one in columns], ["---" if one.left else "---:" for one in columns]]
+    lines += [list(cells) for cells in zip(*(one.cells for one in columns), strict=True)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def rows_csv(rows: Sequence[Row], metric: Metric) -> str:
+    """Every field of a row but `record`; the parameters and what was measured under their own names."""
+    plain = [one.name for one in fields(Row) if one.name not in ("params", "record", "measured")]
+    later = [name for name in dict.fromkeys(name for row in rows for name in row.measured) if is_of_a_task(name)]
+    names = list(dict.fromkeys(name for row in rows for name in row.params))
+    heads = ["key", *(f"param.{name}" if name in plain else name for name in names), "metric"]
+    rest = [name for name in plain if name != "key"]
+    lines = [
+        [
+            row.key,
+            *(row.params.get(name) for name in names),
+            metric.name,
+            *(getattr(row, name) for name in rest),
+            *(row.measured.get(name) for name in later),
+        ]
+        for row in rows
+    ]
+    return _csv([[*heads, *rest, *later], *lines])
+
+
+def groups_csv(groups: Sequence[Group], metric: Metric) -> str:
+    names = list(dict.fromkeys(name for one in groups for name in one.params))
+    rest = [one.name for one in fields(Group) if one.name != "params"]
+    lines = [
+        [*(one.params.get(name) for name in names), metric.name, *(getattr(one, name) for name in rest)]
+        for one in groups
+    ]
+    return _csv([[*names, "metric", *rest], *lines])
+
+
+def heading_of(metric: Metric) -> str:
+    return "eval loss" if metric.name == OBJECTIVE else metric.name.removeprefix(TASKS)
+
+
+def status_style(status: str) -> str:
+    """The colour of a status, whatever class of failure follows its first word."""
+    return STATUS_COLOURS.get(status.split(" ")[0], "")
+
+
+def status_of(row: Row) -> str:
+    """With the class of a stop, too, where it is not just the user's."""
+    return f"{row.status} ({row.reason})" if row.status == Phase.STOPPED and row.reason else row.status
+
+
+def _column(
+    rows: Iterable[Row], heading: str, tell: Callable[[Row], str], *, drop: int = 0, left: bool = False,
+    always: bool = False,
+) -> Column | None:  # fmt: skip
+    cells = tuple(tell(row) for row in rows)
+    return Column(heading, cells, drop, left) if always or any(cells) else None
+
+
+def _width(columns: Sequence[Column]) -> int:
+    return sum(one.width for one in columns) + GAP * (len(columns) - 1)
+
+
+def _start(text: str, room: int) -> str:
+    return text if cell_len(text) <= room else f"{text[: room - 1]}…"
+
+
+def _end(text: str, room: int) -> str:
+    """The end of a model's name or of a path tells most."""
+    if cell_len(text) <= room:
+        return text
+    while cell_len(text) > room - 1:
+        text = text[1:]
+    return f"…{text}"
+
+
+def _csv(lines: Iterable[Iterable[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([[_cell(value) for value in line] for line in lines])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    match value:
+        case None:
+            return ""
+        case float() if value != value or value in (float("inf"), float("-inf")):
+            return ""
+        case list() | tuple():
+            return " ".join(map(str, value))
+        case _:
+            return value
+
+
+def _steps(row: Row) -> str:
+    if row.step is None:
+        return ""
+    return f"{row.step}/{row.max_steps}" if row.max_steps and row.step < row.max_steps else str(row.step)
+
+
+def _measured(name: str, row: Row) -> str:
+    return _number(row.measured.get(name), "{:.4f}")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)

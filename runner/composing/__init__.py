@@ -1,0 +1,1 @@
+"""The command line and conf/ into experiments: only here, in the application and the plugins, Hydra is known."""

@@ -1,0 +1,201 @@
+"""Hydra's composed config -> Experiment and Request: resolved, plain and checked.
+
+With the application and the plugins, the only place that knows Hydra and omegaconf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
+from typing import Any
+
+import omegaconf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from runner.after.stages import stages_of
+from runner.errors import SweepError, did_you_mean
+from runner.overrides import parts
+from runner.preflight.auto import with_gpu
+from runner.preflight.data import datasets_of, limit_findings, split_of
+from runner.preflight.nodes import no_text_findings
+from runner.project import current_project
+from runner.shipped import shipped_root
+from runner.types import (
+    Action,
+    DataChoice,
+    DatasetSize,
+    ExecutorChoice,
+    Experiment,
+    Gpu,
+    ModelFacts,
+    PriceTable,
+    Request,
+    TrackingChoice,
+)
+from runner.vocabulary import BASE, EXPERIMENT
+
+REQUEST_KEYS = ("action", "budget", "confirm_above", "confirmed", "force", "json", "name", "store")
+"""What the whole command is asked to do: the same for all its runs, so never swept."""
+
+
+def register_resolvers() -> None:
+    """`${shipped:tiny/model}` is a path of the shipped data on this machine."""
+    since_2_4 = not omegaconf.__version__.startswith("2.3.")  # 2.3 has an older function by the newer name
+    register: Any = getattr(OmegaConf, "register_resolver" if since_2_4 else "register_new_resolver")
+    register("shipped", lambda path: str(shipped_root() / path), replace=True)
+
+
+def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
+    """`experiment_of` a config as Hydra gives it to a task. Raises SweepError also for what cannot be resolved."""
+    return experiment_of(_plain(config), overrides)
+
+
+def experiment_of(node: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
+    """One composed job, resolved and plain, as a value. `overrides` is what was asked for it, in the user's words.
+
+    Raises SweepError for what keeps it from being one; what is wrong with the run itself is preflight's to tell.
+    """
+    axolotl = _mapping(node, "axolotl")
+    gpu = Gpu(**_fields(node, "gpu", Gpu))
+    if isinstance(gpu.fallback, list):
+        gpu = replace(gpu, fallback=tuple(gpu.fallback))
+    data = DataChoice(**_fields(node, "data", DataChoice))
+    tracking = TrackingChoice(**_fields(node, "tracking", TrackingChoice))
+    executor = ExecutorChoice(**_fields(node, "executor", ExecutorChoice))
+    if wrong := list(no_text_findings(tracking)):
+        raise SweepError("\n".join(one.text for one in wrong))
+    experiment = Experiment(
+        overrides=tuple(one for one in overrides if parts(one).key not in REQUEST_KEYS),
+        axolotl=_limited(axolotl, data.limit),
+        gpu=gpu,
+        data=data,
+        tracking=_as_text(tracking),
+        executor=executor,
+        model=_model_facts(node, axolotl),
+        prices=_prices(node, overrides),
+        start_from=_start_from(node.get("from")),
+        sizes=_sizes(node),
+        stages=stages_of(node.get("stages")),
+    )
+    return with_gpu(experiment)
+
+
+def _start_from(value: Any) -> str | None:
+    """RUN[@STEP]. Raises SweepError for a key that a file says as a number."""
+    if value is None or isinstance(value, str):
+        return value or None
+    raise SweepError(f"from is {value!r}: a run's key is text. Put it in quotes where it is written.")
+
+
+def _model_facts(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> ModelFacts | None:
+    """What the chosen model file says of its model; nothing once `base_model` is another one."""
+    if node.get("model") is None:
+        return None
+    facts = ModelFacts(**_fields(node, "model", ModelFacts))
+    return facts if facts.base_model == axolotl.get("base_model") else None
+
+
+def _prices(node: Mapping[str, Any], overrides: Sequence[str]) -> PriceTable | None:
+    """The price table, with what was set beyond its file; None where the config has none."""
+    if node.get("prices") is None:
+        return None
+    values = _fields(node, "prices", PriceTable)
+    keys = [parts(one).key for one in overrides]
+    given = [key.removeprefix("prices.") for key in keys if key.startswith("prices.")]
+    return PriceTable(**{**values, "gpu": _mapping(values, "gpu"), "given": tuple(given)})
+
+
+def _sizes(node: Mapping[str, Any]) -> Mapping[str, DatasetSize]:
+    """Of datasets by their paths, with the keys that a size has."""
+    sizes = _mapping(node, "sizes") if node.get("sizes") else {}
+    return {path: DatasetSize(**_fields(sizes, path, DatasetSize)) for path in sizes}
+
+
+def _as_text(tracking: TrackingChoice) -> TrackingChoice:
+    """Hydra reads a project named 2026 as a number; W&B and the process environment take text."""
+    entity = None if tracking.entity is None else str(tracking.entity)
+    return replace(tracking, project=str(tracking.project), entity=entity, tags=tuple(map(str, tracking.tags or ())))
+
+
+def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[str]) -> Request:
+    """What the command as a whole was asked to do. Its name comes from its `choices` of config groups, else
+    from the `keys` that its runs differ in (a single run: those that were asked for).
+    """
+    try:
+        action = Action(config.action)
+    except ValueError as error:
+        raise SweepError(f"action={config.action}: it is one of {', '.join(Action)}.") from error
+    return Request(
+        action=action,
+        name=_name(choices, keys) if config.name is None else str(config.name),
+        store=None if config.store is None else str(config.store),
+        json=bool(config.json),
+        force=bool(config.force),
+        budget=config.budget,
+        confirm_above=config.confirm_above,
+        confirmed=bool(config.confirmed),
+    )
+
+
+def _name(choices: Mapping[str, Any], keys: Iterable[str]) -> str:
+    named = choices.get("sweeps") or choices.get("experiment")
+    bases = current_project().bases
+    if isinstance(named, str) and named in bases:
+        return Path(bases[named]).stem
+    if isinstance(named, str) and "," not in named:
+        return named
+    asked = [key for key in keys if key.partition(".")[0] not in (*REQUEST_KEYS, "executor", "prices", "tracking")]
+    words = [BASE if key == EXPERIMENT and bases else key.removeprefix("axolotl.").replace(".", "_") for key in asked]
+    return "-".join(dict.fromkeys(words))[:60].strip("-") or "default"
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    """Everything but Hydra's own node, interpolations resolved."""
+    try:
+        job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        plain = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise SweepError(unresolved(error)) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _mapping(node: Mapping[str, Any], name: str) -> dict[str, Any]:
+    values = node.get(name)
+    if not isinstance(values, dict):
+        raise SweepError(f"{name} is {values!r}; it is a mapping of keys. Set one of them: {name}.KEY=value.")
+    return dict(values)
+
+
+def _fields(node: Mapping[str, Any], name: str, kind: type[Any]) -> dict[str, Any]:
+    """A config node with the keys of the dataclass that it becomes, and no others."""
+    values, known = _mapping(node, name), [field.name for field in fields(kind)]
+    missing = [f"{name}.{one.name}" for one in fields(kind) if one.default is MISSING and one.name not in values]
+    if missing:
+        raise SweepError(f"The config has no {', '.join(missing)}: it is needed, so it cannot be taken out.")
+    for key in values:
+        if key not in known:
+            raise SweepError(f"{name} has no {key}.{did_you_mean(key, known)} It has: {', '.join(known)}.")
+    return values
+
+
+def unresolved(error: OmegaConfBaseException) -> str:
+    """The sentence for a value that is missing, or an interpolation that cannot be followed."""
+    key = error.full_key or "?"
+    reason = str(error.msg or error).splitlines()[0]
+    if "???" in reason or "Missing mandatory value" in reason:
+        return f"{key} has no value yet: give it one, {key.removeprefix('axolotl.')}=..."
+    return f"{key} cannot be resolved: {reason}"
+
+
+def _limited(axolotl: Mapping[str, Any], limit: int | None) -> Mapping[str, Any]:
+    """Each dataset cut to its first rows by its split: Axolotl drops a num_samples without a word.
+
+    What cannot be cut is left to preflight.
+    """
+    if limit is None or any(limit_findings(axolotl, limit)):
+        return axolotl
+    cut = [{**dataset, "split": f"{split_of(dataset)}[:{limit}]"} for dataset in datasets_of(axolotl)]
+    return {**axolotl, "datasets": cut}

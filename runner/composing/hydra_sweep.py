@@ -1,0 +1,245 @@
+"""What the Hydra plugins do: axes -> jobs -> composed once -> one launch. The plugins only adapt."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from runner.base_option import with_bases
+from runner.composing.compose import REQUEST_KEYS, experiment_from, experiment_of, request_from, unresolved
+from runner.composing.fast_compose import Composed, compose_all
+from runner.composing.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
+from runner.composing.job_product import Job, canonical_axes, make_jobs
+from runner.errors import SweepError
+from runner.overrides import base_spoken, canonical_all, parts, spoken
+from runner.preflight import quick_findings
+from runner.preflight.findings import Severity
+from runner.project import SWEEPS, current_project
+from runner.sweep_file import body_keys, body_overrides
+from runner.types import Action, Experiment, Request, RunResult
+from runner.vocabulary import Vocabulary, read_vocabulary
+
+Launch = Callable[[list[Experiment], Request], list[RunResult]]
+
+_OUR_LAUNCHER = "hydra_plugins.axosweep.launcher.AxosweepLauncher"
+
+
+class RunFailed(Exception):
+    """A run's failure, for a sweeper or launcher of others. The run itself is recorded in the store."""
+
+
+class Task:
+    """Hydra's task function: what is done with composed jobs.
+
+    Our sweeper and launcher hand over a whole sweep; a launcher of others calls it once per job.
+    """
+
+    def __init__(self, launch: Launch, command_line: Sequence[str]) -> None:
+        self._launch = launch
+        self._command_line = list(command_line)
+        self.results: list[RunResult] = []
+
+    def launch(self, experiments: list[Experiment], request: Request) -> list[RunResult]:
+        with command_line(self._command_line):  # as the user wrote it: it is recorded
+            results = self._launch(experiments, request)
+        self.results += results
+        return results
+
+    def __call__(self, config: DictConfig) -> float | None:
+        hydra = HydraConfig.get()
+        job = OmegaConf.to_container(hydra.overrides.task)
+        assert isinstance(job, list)
+        experiment = experiment_from(config, _asked(job, read_vocabulary()))
+        results = self.launch([experiment], request_from(config, hydra.runtime.choices, map(_key, job)))
+        for result in results:
+            if not result.succeeded:
+                raise RunFailed(result.message)
+        return results[0].objective if results else None
+
+
+@contextmanager
+def command_line(words: Sequence[str]) -> Iterator[None]:
+    """sys.argv for a while: Hydra and W&B read it, and the ledger records it."""
+    before = sys.argv
+    sys.argv = [before[0], *words]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def run_sweep(
+    config: DictConfig, arguments: Sequence[str], context: HydraContext, task: TaskFunction, *, single: bool
+) -> Sequence[Any]:
+    """Our sweeper. `arguments`: the command line's overrides, which win over the sweep file's axes."""
+    vocabulary = read_vocabulary()
+    params = OmegaConf.to_container(config.hydra.sweeper.params, resolve=True)
+    assert isinstance(params, dict)
+    overrides = canonical_axes({str(key): value for key, value in params.items()}, vocabulary)
+    if isinstance(name := config.hydra.runtime.choices.get(SWEEPS), str):
+        overrides = body_overrides(current_project().sweep_files()[name], vocabulary) + overrides
+    overrides = with_bases([*overrides, *canonical_all(arguments, vocabulary)], vocabulary)
+    vocabulary = replace(vocabulary, bases=current_project().bases)
+    jobs, swept = make_jobs(overrides, context.config_loader)
+    if single and len(jobs) > 1:
+        raise SweepError(f"This asks for {len(jobs)} runs, swept over {', '.join(swept)}. A sweep needs -m.")
+    request = request_from(config, config.hydra.runtime.choices, swept or [_key(argument) for argument in arguments])
+    if request.action is Action.OVERRIDES:
+        _print_overrides(jobs, vocabulary)
+        return []
+    if config.hydra.launcher._target_ != _OUR_LAUNCHER:
+        return _launched_by_another(config, jobs, context, task)
+    experiments = compose_jobs(config, jobs, context.config_loader, vocabulary)
+    assert isinstance(task, Task)
+    return task.launch([experiment for experiment, _ in experiments], request)
+
+
+def run_batch(
+    config: DictConfig,
+    job_overrides: Sequence[Sequence[str]],
+    first: int,
+    context: HydraContext,
+    task: TaskFunction,
+) -> list[JobReturn]:
+    """Our launcher, below a sweeper of others."""
+    setup_globals()
+    vocabulary = read_vocabulary()
+    jobs = [tuple(job) for job in job_overrides]
+    keys = [_key(override) for override in jobs[0]] if jobs else []
+    request = request_from(config, config.hydra.runtime.choices, keys)
+    composed = compose_jobs(config, jobs, context.config_loader, vocabulary, first, by_hydra=True)
+    results: Sequence[RunResult] = []
+    if request.action is Action.OVERRIDES:
+        _print_overrides(jobs, vocabulary)
+    else:
+        assert isinstance(task, Task)
+        results = task.launch([experiment for experiment, _ in composed], request)
+    returns = [_job_return(job, one.config) for job, (_, one) in zip(jobs, composed, strict=True) if one.config]
+    for job_return, result in zip(returns, results, strict=False):  # a plan has no results
+        job_return.status = JobStatus.COMPLETED if result.succeeded else JobStatus.FAILED
+        job_return._return_value = result.objective if result.succeeded else RunFailed(result.message)
+    return returns
+
+
+def compose_jobs(
+    config: DictConfig,
+    jobs: Sequence[Job],
+    loader: ConfigLoader,
+    vocabulary: Vocabulary,
+    first: int = 0,
+    *,
+    by_hydra: bool = False,
+) -> list[tuple[Experiment, Composed]]:
+    """Each job composed once, `by_hydra` alone or not. SweepError with what is wrong with any of them, all together."""
+    composed: list[tuple[Experiment, Composed]] = []
+    problems: dict[str, list[Job]] = {}
+    for job, one in zip(jobs, compose_all(config, jobs, loader, first, by_hydra=by_hydra), strict=True):
+        try:
+            if isinstance(one, Exception):
+                raise one
+            composed.append((_experiment(one, job, vocabulary), one))
+        except COMPOSITION_ERRORS as error:
+            problems.setdefault(explained(error, vocabulary), []).append(job)
+    HydraConfig.instance().set_config(config)
+    if problems:
+        for job, (experiment, _) in zip(_others(jobs, problems), composed, strict=True):
+            for finding in quick_findings(experiment):
+                if finding.severity is Severity.ERROR:
+                    problems.setdefault(finding.text, []).append(job)
+        raise SweepError(_told_together(problems, len(jobs), vocabulary))
+    return composed
+
+
+def _experiment(composed: Composed, job: Job, vocabulary: Vocabulary) -> Experiment:
+    if composed.sets is not None:  # this comes too late: Hydra 1.3 ignores it, 1.4 refuses it
+        raise SweepError(
+            f"A swept choice sets hydra.{composed.sets}, which is fixed before the sweep starts. "
+            "Say it in a sweep file or on the command line; what a run needs is said with gpu=..."
+        )
+    _refuse_unread(composed, vocabulary)
+    if composed.unresolved is not None:
+        raise SweepError(unresolved(composed.unresolved))
+    return experiment_of(composed.node, _asked(job, vocabulary))
+
+
+def _others(jobs: Sequence[Job], problems: Mapping[str, list[Job]]) -> list[Job]:
+    """The jobs that could be composed."""
+    failed = {id(job) for found in problems.values() for job in found}
+    return [job for job in jobs if id(job) not in failed]
+
+
+def _refuse_unread(composed: Composed, vocabulary: Vocabulary) -> None:
+    """A key at the top that nothing reads: most often a config file without the line that says where it belongs."""
+    unread = composed.node.keys() - vocabulary.read
+    name = composed.choices.get(SWEEPS)
+    if unread and isinstance(name, str):
+        unread -= body_keys(current_project().sweep_files()[name])
+    for key in unread:
+        raise SweepError(unread_key(key, vocabulary))
+
+
+def _told_together(problems: dict[str, list[Job]], asked: int, vocabulary: Vocabulary) -> str:
+    """Equal problems once, each with the jobs that have it."""
+    if asked == 1:
+        return next(iter(problems))
+    failing = sum(len(jobs) for jobs in problems.values())
+    lines = [f"{failing} of {asked} runs cannot start, so none was started."]
+    for problem, jobs in problems.items():
+        first = " ".join(_asked(jobs[0], vocabulary))
+        where = "all of them" if len(jobs) == asked else first if len(jobs) == 1 else f"{len(jobs)}, first {first}"
+        lines.append(f"- {problem}\n  ({where})")
+    return "\n".join(lines)
+
+
+def _launched_by_another(
+    config: DictConfig, jobs: Sequence[Job], context: HydraContext, task: TaskFunction
+) -> Sequence[Any]:
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
+    returns = launcher.launch([list(job) for job in jobs], initial_job_idx=0)
+    for job_return in returns:
+        _ = job_return.return_value  # raises the job's own error
+    return returns
+
+
+def _print_overrides(jobs: Sequence[Job], vocabulary: Vocabulary) -> None:
+    """One job a line, once, in the form that any Hydra sweeper takes."""
+    for job in dict.fromkeys(jobs):
+        print(shlex.join(base_spoken(one, vocabulary) for one in job if _describes_run(one, vocabulary)))
+
+
+def _asked(job: Sequence[str], vocabulary: Vocabulary) -> list[str]:
+    """A job's overrides in the user's words, without those that describe the whole command."""
+    return [spoken(one, vocabulary) for one in job if _describes_run(one, vocabulary)]
+
+
+def _describes_run(override: str, vocabulary: Vocabulary) -> bool:
+    said = parts(override)
+    if said.key == SWEEPS:
+        return said.value not in vocabulary.pure_sweeps
+    return said.key not in REQUEST_KEYS
+
+
+def _key(override: str) -> str:
+    return parts(override).key
+
+
+def _job_return(job: Job, config: DictConfig) -> JobReturn:
+    task_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return JobReturn(
+        overrides=list(job),
+        cfg=task_config,
+        hydra_cfg=OmegaConf.masked_copy(config, ["hydra"]),
+        task_name=config.hydra.job.name,
+        status=JobStatus.COMPLETED,
+    )

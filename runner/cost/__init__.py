@@ -1,0 +1,1 @@
+"""What a sweep will cost and has cost, in seconds and dollars."""

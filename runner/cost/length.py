@@ -1,0 +1,194 @@
+"""An Axolotl config and the size of its data -> how much the run computes. Pure; Axolotl 0.21's own rules.
+
+Steps are axolotl.utils.trainer.calculate_total_num_steps: rows x epochs over the effective batch, rounded up; packed,
+the tokens over what a batch holds. Evaluations and checkpoints come by transformers' cadences, of which Axolotl makes
+fractions of the run (axolotl.utils.config), and axosweep adds an evaluation before the first step and after the last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from runner.cost.types import Length, Range, Rows, Shape
+
+Config = Mapping[str, Any]
+
+PACKING = 0.95
+"""How full packed rows become, about: the packer fits rows into bins."""
+PAD_TO = 64
+"""Axolotl pads a batch's rows to a multiple of this."""
+UNKNOWN_FILL = 0.25
+"""Where nothing tells how long rows are, they may be this short, against sequence_len."""
+
+
+def length_of(config: Config, ranks: int, rows: Rows | None) -> Length | str:
+    """How long a run is, or a sentence with the reason why nobody knows. `ranks`: cards that read rows of their own."""
+    shape = batch_of(config)
+    epochs, given = _number(config, "num_epochs", 1.0), int(_number(config, "max_steps", 0))
+    micro_tokens = _micro_tokens(config, rows)
+    if given > 0:
+        steps = given
+    elif rows is None:
+        return "how many rows its data has is not known before it is prepared, and max_steps does not say it"
+    elif shape.packed and rows.tokens_per_row is None:
+        return "how many tokens its data has is not known before it is prepared, and it packs them"
+    else:
+        steps = _steps(shape, ranks, rows, epochs)
+    eval_rows = 0 if rows is None else rows.eval_rows
+    evals = _evals(config, steps, epochs) if eval_rows else 0
+    eval_batch = int(_number(config, "eval_batch_size", shape.micro)) or 1
+    batches = math.ceil(eval_rows / (eval_batch * ranks))
+    source = "rows unknown, so without evaluations" if rows is None else rows.source
+    return Length(
+        steps=steps,
+        micro_steps=shape.accumulation,
+        micro_tokens=micro_tokens,
+        evals=evals,
+        eval_batches=batches,
+        eval_tokens=eval_rows / ranks * micro_tokens.likely / max(shape.micro, 1),
+        saves=_saves(config, steps, epochs) + 1,
+        source=f"max_steps, {source}" if given > 0 else source,
+    )
+
+
+def rest_of(length: Length, begun: int) -> Length:
+    """What is left of a run that goes on from a checkpoint of that step (from=)."""
+    part = max(length.steps - begun, 1) / length.steps
+    return replace(
+        length,
+        steps=max(length.steps - begun, 1),
+        evals=math.ceil(length.evals * part),
+        saves=math.ceil(length.saves * part),
+        source=f"from step {begun}, {length.source}",
+    )
+
+
+def data_ranks(config: Config, count: int) -> int:
+    """Of `count` processes, those that read rows of their own; context and tensor parallelism share theirs."""
+    shared = 1
+    for key in ("context_parallel_size", "sequence_parallel_degree", "tensor_parallel_size"):
+        size = config.get(key)
+        shared *= size if isinstance(size, int) and size > 1 else 1
+    return max(count // shared, 1)
+
+
+def shape_of(config: Config, gpu: str, count: int, place: str) -> Shape:
+    """What a run's speed depends on."""
+    batch = batch_of(config)
+    adapter = str(config.get("adapter") or "none")
+    return Shape(
+        base_model=str(config.get("base_model") or ""),
+        adapter="dora" if config.get("peft_use_dora") else "lora" if adapter == "qlora" else adapter,
+        bits=4 if config.get("load_in_4bit") else 8 if config.get("load_in_8bit") else 16,
+        gpu=gpu,
+        count=count,
+        micro_batch=batch.micro,
+        sequence_len=batch.sequence_len,
+        packed=batch.packed,
+        padded=batch.padded,
+        checkpointing=bool(config.get("gradient_checkpointing")),
+        sharding=_sharding(config),
+        place=place,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a config says of its batches."""
+
+    micro: int
+    accumulation: int
+    sequence_len: int
+    packed: bool
+    padded: bool
+    """Every row is sequence_len long: packed rows are, too."""
+
+
+def batch_of(config: Config) -> Batch:
+    micro = int(_number(config, "micro_batch_size", 1)) or 1
+    whole = int(_number(config, "batch_size", 0))
+    packed = bool(config.get("sample_packing"))
+    return Batch(
+        micro=micro,
+        accumulation=max(whole // micro, 1) if whole else int(_number(config, "gradient_accumulation_steps", 1)) or 1,
+        sequence_len=int(_number(config, "sequence_len", 512)),
+        packed=packed,
+        padded=packed or bool(config.get("pad_to_sequence_len")),
+    )
+
+
+def _steps(shape: Batch, ranks: int, rows: Rows, epochs: float) -> int:
+    batch = shape.micro * shape.accumulation * ranks
+    if shape.packed:
+        held = batch * shape.sequence_len * PACKING
+        return max(1, math.floor(rows.rows * (rows.tokens_per_row or 0) / held) or 1) * max(1, math.ceil(epochs))
+    return max(1, math.ceil(rows.rows * epochs / batch))
+
+
+def _micro_tokens(config: Config, rows: Rows | None) -> Range:
+    """Of a micro step on one card. A batch is as long as its longest row, which is nearer to the longest of all the
+    more rows it has."""
+    shape = batch_of(config)
+    most = float(shape.micro * shape.sequence_len)
+    if shape.padded:
+        return Range.exactly(most)
+    if rows is None or rows.tokens_per_row is None:
+        return Range(most * UNKNOWN_FILL, most * 2 * UNKNOWN_FILL, most)
+    mean = min(rows.tokens_per_row, shape.sequence_len)
+    longest = min(rows.longest_row or mean * 2, shape.sequence_len)
+    likely = mean + (longest - mean) * (1 - 1 / shape.micro) / 2
+    return Range(mean, _padded(likely, longest), _padded(longest, longest)).scaled(shape.micro)
+
+
+def _padded(tokens: float, longest: float) -> float:
+    return max(tokens, min(math.ceil(tokens / PAD_TO) * PAD_TO, longest))
+
+
+def _evals(config: Config, steps: int, epochs: float) -> int:
+    """The first, those of the cadence, and the last where the cadence misses it."""
+    strategy = config.get("eval_strategy")
+    if strategy == "no":
+        return 2
+    if strategy == "epoch" and not config.get("eval_steps"):
+        return 1 + max(1, math.ceil(epochs))
+    every = _every(config, "eval", steps, epochs)
+    return 2 if every is None else 1 + math.ceil(steps / every)
+
+
+def _saves(config: Config, steps: int, epochs: float) -> int:
+    every = _every(config, "save", steps, epochs)
+    strategy = config.get("save_strategy")
+    if every is not None:
+        return math.ceil(steps / every)  # the last step saves as well
+    return 0 if strategy == "no" else max(1, math.ceil(epochs))
+
+
+def _every(config: Config, what: str, steps: int, epochs: float) -> int | None:
+    """Steps from one to the next; None where no cadence is counted in steps."""
+    per_epoch, every = _number(config, f"{what}s_per_epoch", 0), _number(config, f"{what}_steps", 0)
+    if per_epoch > 0 and epochs > 0:
+        part = 1 / (per_epoch * epochs)
+        every = part if part < 1 else every
+    if every <= 0:
+        return None
+    return max(1, math.ceil(steps * every)) if every < 1 else int(every)
+
+
+def _sharding(config: Config) -> str:
+    settings = config.get("deepspeed")
+    if isinstance(settings, Mapping):
+        zero = settings.get("zero_optimization")
+        return f"zero{zero.get('stage', 0)}" if isinstance(zero, Mapping) else "deepspeed"
+    if settings:
+        return "deepspeed"
+    return "fsdp" if config.get("fsdp_config") else "none"
+
+
+def _number(config: Config, key: str, default: float) -> float:
+    try:
+        return float(config.get(key) or default)
+    except (TypeError, ValueError):
+        return float(default)

@@ -1,0 +1,1 @@
+"""What runs have made: listing it, bringing it home, making room."""

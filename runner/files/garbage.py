@@ -1,0 +1,124 @@
+"""What `gc` would free: what nothing refers to any more, decided from a store's stock. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import PurePosixPath
+
+from modal_app.attempt import BUILD, DATASETS_CACHE
+from modal_app.checkpoints import ASIDE
+from modal_app.layout import ATTEMPT_PREFIX
+from runner.files.removal import TRASH, AtWork, Doomed, Kind, Removal, bytes_of, folders_named, last_written
+from runner.files.run_files import Entry
+from runner.files.stock import WORK, Stock
+
+CACHES = (DATASETS_CACHE, BUILD)
+DAY_S = 86400.0
+"""What is being fetched or copied at this moment was written to since."""
+_HALF_KEPT = re.compile(r"^\..+\.\d+$")
+"""Beside the inputs: one that is being copied there, by the process of that id."""
+_FETCHED = {"cache/from": 4, "cache/push": 3}
+"""Of a mirror: what was fetched to go on from, or to be pushed, and how many parts the path of one has."""
+
+
+def garbage(stock: Stock, inputs: Collection[str], at_work: AtWork, *, before: float | None, now: float) -> Removal:
+    """What nothing refers to any more. `inputs`: those that are needed. `now`: Unix seconds."""
+    needed = {one.data_key for one in stock.kept}
+    doomed = [*_datasets(stock, needed, at_work)]
+    doomed += [
+        Doomed(Kind.INPUT, name, (f"inputs/{name}",), bytes_of(entries), "no run reads it")
+        for name, entries in stock.inputs.items()
+        if name not in inputs
+    ]
+    doomed += _leftovers(stock, at_work)
+    doomed += _half_kept(stock.others, now)
+    files = [*stock.others, *(entry for group in _groups(stock) for entry in group)]
+    if before is not None:
+        doomed = [one for one in doomed if last_written(_of(one, files)) < before]
+    return Removal(tuple(doomed))
+
+
+def _datasets(stock: Stock, needed: Collection[str], at_work: AtWork) -> Iterable[Doomed]:
+    keys = dict.fromkeys(name.removesuffix(WORK) for name in stock.prepared)
+    for key in keys:
+        folders = [name for name in (key, f"{key}{WORK}") if name in stock.prepared]
+        if key not in needed and not at_work(key):
+            entries = [entry for name in folders for entry in stock.prepared[name]]
+            note = "no run reads it" if stock.is_ready(key) else "no run reads it; never finished"
+            yield Doomed(Kind.DATASET, key, tuple(f"prepared/{name}" for name in folders), bytes_of(entries), note)
+
+
+def _leftovers(stock: Stock, at_work: AtWork) -> Iterable[Doomed]:
+    """Of runs and datasets that nobody works on: broken checkpoints, caches of dead attempts, interrupted removals."""
+    needed = {one.data_key for one in stock.kept}
+    of = [(key, one.files) for key, one in stock.runs.items()]
+    of += [(name.removesuffix(WORK), entries) for name, entries in stock.prepared.items() if name.endswith(WORK)]
+    for key, entries in of:
+        if (key in stock.runs or key in needed) and not at_work(key):
+            yield from (_leftover(path, size) for path, size in folders_named(entries, _is_left).items())
+    found = folders_named(stock.others, lambda path: path.name.startswith(TRASH))
+    yield from (_leftover(path, size) for path, size in found.items())
+
+
+def _half_kept(others: Iterable[Entry], now: float) -> Iterable[Doomed]:
+    """Copies that a killed launch has left."""
+    of_inputs = [one for one in others if one.path.startswith("inputs/") and _HALF_KEPT.match(one.path.split("/")[1])]
+    return _old(of_inputs, 2, now - DAY_S, "an input that was cut off")
+
+
+def old_downloads(cache: Iterable[Entry], *, before: float | None, now: float) -> Removal:
+    """Of a mirror's cache, which is fetched again when it is asked for: what nobody has fetched lately."""
+    entries = list(cache)
+    limit = now - DAY_S if before is None else min(before, now - DAY_S)
+    return Removal(
+        tuple(
+            one
+            for top, parts in _FETCHED.items()
+            for one in _old(
+                [entry for entry in entries if entry.path.startswith(f"{top}/")], parts, limit, "fetched from Modal"
+            )
+        )
+    )
+
+
+def _old(entries: Iterable[Entry], parts: int, limit: float, note: str) -> Iterable[Doomed]:
+    """What was last written before `limit`, by the first parts of its path."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault("/".join(entry.path.split("/")[:parts]), []).append(entry)
+    for path, group in groups.items():
+        if last_written(group) < limit:
+            yield Doomed(Kind.LEFTOVER, path, (path,), bytes_of(group), note)
+
+
+def _is_left(path: PurePosixPath) -> bool:
+    in_attempt = path.parent.name.startswith(ATTEMPT_PREFIX)
+    return path.name.startswith((ASIDE, TRASH)) or (in_attempt and path.name in CACHES)
+
+
+def _leftover(path: str, size: int) -> Doomed:
+    name = PurePosixPath(path).name
+    why = "a cut-off checkpoint" if name.startswith(ASIDE) else "a removal that was interrupted"
+    return Doomed(Kind.LEFTOVER, path, (path,), size, "a dead attempt's cache" if name in CACHES else why)
+
+
+def _groups(stock: Stock) -> Iterable[Sequence[Entry]]:
+    yield from stock.prepared.values()
+    yield from stock.inputs.values()
+    yield from (one.files for one in stock.runs.values())
+
+
+def _of(one: Doomed, files: Iterable[Entry]) -> list[Entry]:
+    return [entry for entry in files if any(f"{entry.path}/".startswith(f"{path}/") for path in one.paths)]
+
+
+def stale_mirror(stock: Stock, *, before: float | None) -> Removal:
+    """Of a mirror's own files: the copies of runs and datasets that no sweep it knows has asked for."""
+    needed = {one.data_key for one in stock.runs.values() if one.sweeps}
+    runs = [one for one in stock.runs.values() if not one.sweeps]
+    data = [(name, one) for name, one in stock.prepared.items() if name.removesuffix(WORK) not in needed]
+    found = [(one.home, one.files) for one in runs] + [(f"prepared/{name}", entries) for name, entries in data]
+    old = [(path, entries) for path, entries in found if before is None or last_written(entries) < before]
+    note = "a copy of what no sweep here has"
+    return Removal(tuple(Doomed(Kind.LEFTOVER, path, (path,), bytes_of(entries), note) for path, entries in old))

@@ -1,0 +1,164 @@
+"""What `rm` would free, and what it spares: decided from a store's stock. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import PurePosixPath
+
+from modal_app.checkpoints import ASIDE, PREFIX
+from runner.errors import SweepError
+from runner.files.run_files import Entry
+from runner.files.stock import Stock, StockedRun
+
+TRASH = ".trash-"
+"""Beside what is removed: it is moved there first, so that nothing half-removed looks whole."""
+AGES = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+AtWork = Callable[[str], str]
+"""Run key, or data key -> who works on it or is about to, in words; empty for nobody."""
+
+
+class Kind(StrEnum):
+    RUN = "run"
+    CHECKPOINTS = "checkpoints"
+    DATASET = "dataset"
+    INPUT = "input"
+    LEFTOVER = "leftover"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which runs were asked to be removed."""
+
+    runs: frozenset[str] = frozenset()
+    sweeps: frozenset[str] = frozenset()
+    every: bool = False
+    """Nothing was named."""
+    before: float | None = None
+    """Only what was last written before that time (Unix seconds)."""
+
+    def takes(self, one: StockedRun) -> bool:
+        named = self.every or one.key in self.runs or bool(self.sweeps & set(one.sweeps))
+        return named and (self.before is None or last_written(one.files) < self.before)
+
+    def others(self, one: StockedRun) -> list[str]:
+        """The sweeps that have a run which was not named itself, beyond those that were."""
+        return [] if self.every or one.key in self.runs else [sweep for sweep in one.sweeps if sweep not in self.sweeps]
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """What would be removed, as one."""
+
+    kind: Kind
+    key: str
+    """A run's, a dataset's, the name of an input, or the path of a leftover."""
+    paths: tuple[str, ...]
+    """Files and folders below the store's root; what says that something is done comes first."""
+    bytes: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spared:
+    key: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    doomed: tuple[Doomed, ...]
+    spared: tuple[Spared, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.bytes for one in self.doomed)
+
+
+def age_s(text: str) -> float:
+    """Seconds.
+
+    >>> age_s("30d"), age_s("12h")
+    (2592000.0, 43200.0)
+    """
+    if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text)):
+        raise SweepError(f"--older-than {text} is no age: write 12h, 30d or 2w.")
+    return float(found[1]) * AGES[found[2]]
+
+
+def runs_to_remove(stock: Stock, choice: Choice, at_work: AtWork) -> Removal:
+    """A run is spared that somebody works on, that another run was started from, or that another sweep has, too, unless
+    it was named itself."""
+    doomed, spared = list[Doomed](), list[Spared]()
+    going: set[str] = set()
+    chosen = [one for one in stock.runs.values() if one.made and choice.takes(one)]
+    # A child before its parent: removed together, neither keeps the other.
+    for one in sorted(chosen, key=lambda one: _generation(stock, one), reverse=True):
+        others = ", ".join(choice.others(one))
+        if why := at_work(one.key) or (f"{others} has it, too" if others else _children(stock, one, going)):
+            spared.append(Spared(one.key, why))
+        else:
+            going.add(one.key)
+            doomed.append(_run(one))
+    return Removal(tuple(doomed), tuple(spared))
+
+
+def checkpoints_to_remove(stock: Stock, choice: Choice, at_work: AtWork) -> Removal:
+    """The checkpoints of the same runs, if they have finished: nothing goes on from them any more."""
+    doomed, spared = list[Doomed](), list[Spared]()
+    for one in stock.runs.values():
+        folders = folders_named(one.files, lambda path: path.name.startswith((PREFIX, ASIDE)))
+        if not folders or not choice.takes(one):
+            continue
+        if not one.finished:
+            spared.append(Spared(one.key, "it has not finished: it goes on from its checkpoints"))
+        elif why := at_work(one.key) or _children(stock, one, set()):
+            spared.append(Spared(one.key, why))
+        else:
+            note = f"{len(folders)} checkpoint{'' if len(folders) == 1 else 's'}"
+            doomed.append(Doomed(Kind.CHECKPOINTS, one.key, tuple(folders), sum(folders.values()), note))
+    return Removal(tuple(doomed), tuple(spared))
+
+
+def _run(one: StockedRun) -> Doomed:
+    names = dict.fromkeys(entry.path.removeprefix(f"{one.home}/").split("/")[0] for entry in one.made)
+    order = sorted(names, key=lambda name: (name != "result.json", name))
+    others = f"of {len(one.sweeps)} sweeps" if len(one.sweeps) > 1 else ""
+    standing = "" if one.finished else "not finished"
+    note = ", ".join(filter(None, (standing, others)))
+    return Doomed(Kind.RUN, one.key, tuple(f"{one.home}/{name}" for name in order), bytes_of(one.made), note)
+
+
+def _children(stock: Stock, one: StockedRun, going: Collection[str]) -> str:
+    children = [key for key in stock.children(one.key) if key not in going]
+    return f"{', '.join(children)} {'was' if len(children) == 1 else 'were'} started from it" if children else ""
+
+
+def _generation(stock: Stock, one: StockedRun) -> int:
+    """How many runs it goes back to."""
+    depth, seen = 0, {one.key}
+    while (parent := stock.runs.get(one.parent)) is not None and parent.key not in seen:
+        one, depth = parent, depth + 1
+        seen.add(one.key)
+    return depth
+
+
+def folders_named(entries: Iterable[Entry], wanted: Callable[[PurePosixPath], bool]) -> dict[str, int]:
+    """The outermost of the folders that are wanted, and the bytes below each."""
+    found: dict[str, int] = {}
+    for entry in entries:
+        above = [path for path in reversed(PurePosixPath(entry.path).parents) if wanted(path)]
+        if above:
+            found[str(above[0])] = found.get(str(above[0]), 0) + entry.size
+    return found
+
+
+def bytes_of(entries: Iterable[Entry]) -> int:
+    return sum(entry.size for entry in entries)
+
+
+def last_written(entries: Iterable[Entry]) -> float:
+    return max((entry.mtime for entry in entries), default=0.0)

@@ -1,0 +1,183 @@
+"""What a store holds, and who needs what of it: runs, their datasets and inputs, and the run that each came from.
+
+Taken from listings and the small files alone, so it is the same for a store here and for Modal's Volumes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from modal_app.layout import ATTEMPT_PREFIX, BASE, MANIFEST, REMOVED, STEPS
+from modal_app.step import StepKind
+from runner.files.run_files import Entry, Files
+
+AT_A_TIME = 8
+"""Small files that are read at the same time."""
+INPUT = re.compile(r"\binputs/([^\"'\s,\]})\\/]+)")
+"""A kept input, as configs and steps name it."""
+WORK = ".work"
+STAYS = ("run.json", "lock", REMOVED)
+"""Of a removed run: what was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class StockedRun:
+    key: str
+    data_key: str
+    sweeps: tuple[str, ...]
+    """Those that have asked for it; none for one whose sweeps are gone."""
+    files: tuple[Entry, ...]
+    parent: str = ""
+    """The run that it was started from."""
+
+    @property
+    def home(self) -> str:
+        return f"runs/{self.key}"
+
+    @property
+    def begun(self) -> bool:
+        return any(entry.path.startswith(f"{self.home}/{ATTEMPT_PREFIX}") for entry in self.files)
+
+    @property
+    def finished(self) -> bool:
+        return any(entry.path == f"{self.home}/result.json" for entry in self.files)
+
+    @property
+    def removed(self) -> bool:
+        """Somebody has removed it, and nobody has begun it again."""
+        return not self.begun and any(entry.path == f"{self.home}/{REMOVED}" for entry in self.files)
+
+    @property
+    def made(self) -> tuple[Entry, ...]:
+        """All but what stays of a removed run."""
+        return tuple(entry for entry in self.files if entry.path.removeprefix(f"{self.home}/") not in STAYS)
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    runs: Mapping[str, StockedRun]
+    prepared: Mapping[str, tuple[Entry, ...]]
+    """By folder: a data key, or one with `.work` for the step that makes it."""
+    inputs: Mapping[str, tuple[Entry, ...]]
+    others: tuple[Entry, ...]
+    """Of the same folders: what is none of these, such as answers of base models."""
+
+    @property
+    def kept(self) -> list[StockedRun]:
+        return [one for one in self.runs.values() if not one.removed]
+
+    def children(self, key: str) -> list[str]:
+        """The runs that were started from a run."""
+        return [one.key for one in self.kept if one.parent == key]
+
+    def is_ready(self, data_key: str) -> bool:
+        return any(entry.path == f"prepared/{data_key}/{MANIFEST}" for entry in self.prepared.get(data_key, ()))
+
+
+def take_stock(files: Files) -> Stock:
+    """Everything in the store. On Modal: some listings, and a small file per sweep and run."""
+    below = {folder: _by_folder(folder, files.below(folder)) for folder in ("runs", "prepared", "inputs")}
+    plans = _plans(files)
+    asked: dict[str, list[str]] = {}
+    data_keys: dict[str, str] = {}
+    for sweep, runs in plans.items():
+        for run in runs:
+            asked.setdefault(run["key"], []).append(sweep)
+            data_keys[run["key"]] = run["data_key"]
+    folders = {key: entries for key, entries in below["runs"].items() if key != BASE and not key.startswith(".")}
+    identities = _objects(files, [f"runs/{key}/run.json" for key in folders])
+    found = {}
+    for key in {**folders, **data_keys}:
+        identity = identities.get(f"runs/{key}/run.json", {})
+        data_key = data_keys.get(key) or str(identity.get("data_key", ""))
+        parent = identity.get("from") or {}
+        sweeps = tuple(asked.get(key, ()))
+        found[key] = StockedRun(key, data_key, sweeps, folders.get(key, ()), str(parent.get("run", "")))
+    others = tuple(
+        entry for folder in below.values() for name, one in folder.items() if name[:1] == "." for entry in one
+    )
+    return Stock(
+        found,
+        {name: entries for name, entries in below["prepared"].items() if name[:1] != "."},
+        {name: entries for name, entries in below["inputs"].items() if name[:1] != "."},
+        (*others, *below["runs"].get(BASE, ())),
+    )
+
+
+def inputs_needed(files: Files, stock: Stock) -> set[str]:
+    """The kept inputs that runs and their datasets read, answers of base models, and whatever else is asked of a run,
+    begun or not.
+
+    Every name that a config or a step mentions counts, whatever for.
+    """
+    needed = {one.data_key for one in stock.kept}
+    entries = [entry for one in stock.kept for entry in one.files]
+    entries += [entry for name, group in stock.prepared.items() if name.removesuffix(WORK) in needed for entry in group]
+    entries += stock.others
+    texts = _texts(files, [entry.path for entry in entries if _tells_inputs(entry.path)])
+    named = {name for text in [*texts.values(), *_waiting(files, stock)] for name in INPUT.findall(text)}
+    identities = [text for path, text in texts.items() if path.endswith("/run.json")]
+    wanted = {str(one.get("identity"))[:16] for text in identities for one in json.loads(text).get("inputs", ())}
+    return {name for name in stock.inputs if name in named or name[:16] in wanted}
+
+
+def _waiting(files: Files, stock: Stock) -> Iterator[str]:
+    """The steps, as JSON, that a launcher has written down and nobody has done. What they read is there before a worker
+    has said so in an attempt. Those of a run that was removed since wait for nothing."""
+    written = {entry.path: entry.mtime for entry in files.below("sweeps") if PurePosixPath(entry.path).name == STEPS}
+    made = {entry.path: entry.mtime for entry in stock.others}
+    made |= {entry.path: entry.mtime for one in stock.runs.values() for entry in one.files}
+    for path, steps in _objects(files, list(written)).items():
+        for text in steps["steps"].values():
+            step = json.loads(text)
+            removed = made.get(f"runs/{step.get('run') or step['key']}/{REMOVED}", 0.0)
+            if step["kind"] != StepKind.PREPROCESS and _done(step) not in made and removed <= written[path]:
+                yield text
+
+
+def _done(step: Mapping[str, Any]) -> str:
+    """What says that a step is done: of a train step's folder, or of one that comes after it."""
+    run, _, own = step["key"].partition("/")
+    return f"runs/{run}/{step['kind']}/{own}/result.json" if own else f"runs/{run}/result.json"
+
+
+def _tells_inputs(path: str) -> bool:
+    """Of a run's own folder what was asked, of an attempt at anything the step."""
+    name = PurePosixPath(path).name
+    return name == "step.json" or (name in ("run.json", "config.yml") and len(PurePosixPath(path).parts) == 3)
+
+
+def _plans(files: Files) -> dict[str, Sequence[Mapping[str, str]]]:
+    paths = [entry.path for entry in files.below("sweeps") if PurePosixPath(entry.path).name == "plan.json"]
+    return {path.split("/")[1]: plan["runs"] for path, plan in _objects(files, paths).items()}
+
+
+def _by_folder(top: str, entries: Iterable[Entry]) -> dict[str, tuple[Entry, ...]]:
+    folders: dict[str, list[Entry]] = {}
+    for entry in entries:
+        folders.setdefault(entry.path.removeprefix(f"{top}/").split("/")[0], []).append(entry)
+    return {name: tuple(group) for name, group in folders.items()}
+
+
+def _objects(files: Files, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return {path: json.loads(text) for path, text in _texts(files, paths).items()}
+
+
+def _texts(files: Files, paths: Sequence[str]) -> dict[str, str]:
+    """Those that are there."""
+
+    def read(path: str) -> str | None:
+        try:
+            return b"".join(files.read(path, 0)).decode(errors="replace")
+        except FileNotFoundError:
+            return None
+
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        texts = dict(zip(paths, pool.map(read, paths), strict=True))
+    return {path: text for path, text in texts.items() if text is not None}

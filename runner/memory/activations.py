@@ -1,0 +1,202 @@
+"""Bytes that exist because tokens flow: what the backward pass needs, one layer at work, the logits.
+
+The factors per token are what transformers 5 with PEFT keeps and allocates, counted tensor by tensor
+(tests/runner/test_memory_counted.py does it again); docs/memory.md says how.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from runner.memory.stack import Batch, Loss, Offloading, Stack
+from runner.types import ModelFacts
+
+
+@dataclass(frozen=True, slots=True)
+class PerToken:
+    """Bytes per token, by the widths of a layer."""
+
+    hidden: float
+    query: float
+    key: float
+    """Of keys and of values together, per width of one of them."""
+    ffn: float
+
+    def __add__(self, other: PerToken) -> PerToken:
+        return PerToken(
+            self.hidden + other.hidden, self.query + other.query, self.key + other.key, self.ffn + other.ffn
+        )
+
+    def bytes(self, facts: ModelFacts) -> float:
+        query, key = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
+        return self.hidden * facts.hidden + self.query * query + self.key * key + self.ffn * facts.ffn
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    saved: PerToken
+    """What one layer keeps for the backward pass when nothing is recomputed."""
+    work: PerToken
+    """The most that exists beside the layers' inputs while one layer is recomputed and differentiated."""
+
+
+FULL = LayerCost(PerToken(16, 4, 4, 8), PerToken(12, 3, 3, 11))
+COMPILED = LayerCost(PerToken(8, 4, 4, 6), PerToken(4, 4, 4, 9))
+ADAPTER = LayerCost(PerToken(18, 6, 4, 8), PerToken(24, 6, 4, 14))
+ADAPTER_DROPOUT = LayerCost(PerToken(38, 10, 4, 12), PerToken(44, 10, 4, 22))
+ADAPTER_16 = LayerCost(PerToken(12, 4, 4, 8), PerToken(10, 4, 4, 12))
+ADAPTER_16_DROPOUT = LayerCost(PerToken(28, 8, 4, 10), PerToken(34, 8, 4, 12))
+KERNELS = LayerCost(PerToken(12, 4, 4, 4), PerToken(10, 4, 4, 10))
+KERNELS_DROPOUT = LayerCost(PerToken(20, 8, 4, 4), PerToken(18, 8, 4, 10))
+
+FUSED_NORM_FULL = PerToken(-8, 0, 0, 0)
+FUSED_NORM_ADAPTER = PerToken(-4, 0, 0, 0)
+FUSED_MLP = PerToken(0, 0, 0, -2)
+INPUTS_OF_8BIT = PerToken(4, 2, 0, 2)
+"""bitsandbytes keeps each 8-bit matrix's input."""
+OUTPUTS = {
+    "q_proj": PerToken(0, 2, 0, 0),
+    "k_proj": PerToken(0, 0, 2, 0),
+    "v_proj": PerToken(0, 0, 2, 0),
+    "o_proj": PerToken(2, 0, 0, 0),
+    "gate_proj": PerToken(0, 0, 0, 2),
+    "up_proj": PerToken(0, 0, 0, 2),
+    "down_proj": PerToken(2, 0, 0, 0),
+    "qkv_proj": PerToken(0, 2, 4, 0),
+    "gate_up_proj": PerToken(0, 0, 0, 4),
+}
+"""DoRA keeps each matrix's output before it is scaled (Axolotl's kernels: `combined`)."""
+
+HEAD = 19
+"""Bytes per token and width while the last norm is differentiated."""
+SCORES_SAVED, SCORES_WORK = 6, 10.5
+"""Bytes per head and pair of tokens of eager attention."""
+
+
+def layer_cost(stack: Stack) -> LayerCost:
+    cost = _plain_cost(stack)
+    if stack.compiled:
+        return cost
+    change = PerToken(0, 0, 0, 0)
+    if stack.fused_norm:
+        change += FUSED_NORM_FULL if stack.adapter is None else FUSED_NORM_ADAPTER
+    if stack.fused_mlp and not (stack.adapter and stack.adapter.kernels):
+        change += FUSED_MLP
+    if stack.linear_bytes == 1:
+        change += INPUTS_OF_8BIT
+    if stack.adapter and stack.adapter.dora:
+        for target in stack.adapter.targets:
+            change += OUTPUTS.get(target, PerToken(0, 0, 0, 0))
+    return LayerCost(cost.saved + change, cost.work + change)
+
+
+def _plain_cost(stack: Stack) -> LayerCost:
+    if stack.compiled:
+        return COMPILED
+    match stack.adapter:
+        case None:
+            return FULL
+        case adapter if adapter.kernels:
+            return KERNELS_DROPOUT if adapter.dropout else KERNELS
+        case adapter if adapter.weight_bytes == 4:
+            return ADAPTER_DROPOUT if adapter.dropout else ADAPTER
+        case adapter:
+            return ADAPTER_16_DROPOUT if adapter.dropout else ADAPTER_16
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """Of one GPU, in bytes."""
+
+    held: float
+    """From the end of the forward pass on, until the backward pass has used it."""
+    work: float
+    """Beside `held`, while a layer is differentiated."""
+    head: float
+    """Beside `held`, while the loss is computed, without the logits."""
+    logits: float
+    host: float
+    """In the machine's memory instead."""
+
+
+def training_activations(stack: Stack, facts: ModelFacts) -> Activations:
+    batch, cost, layers = stack.training, layer_cost(stack), facts.layers
+    wider = stack.dtype_bytes / 2
+    tokens = batch.tokens
+    inputs = stack.dtype_bytes * tokens * facts.hidden
+    saved = wider * cost.saved.bytes(facts) * tokens + _scores(stack, facts, SCORES_SAVED)
+    work = wider * cost.work.bytes(facts) * tokens + _scores(stack, facts, SCORES_WORK) + _largest_matrix(stack, facts)
+    head = wider * HEAD * facts.hidden * tokens
+    mask = stack.dtype_bytes * batch.rows * batch.length**2 if stack.mask else 0.0
+    logits = logits_in_training(stack, facts)
+    match stack.offloading:
+        case Offloading.ALL:  # one layer's are on their way out while the next computes
+            return Activations(2 * saved + mask, max(work, head), 6 / HEAD * head, logits, layers * saved)
+        case Offloading.INPUTS:
+            return Activations(2 * inputs + mask, work, 6 / HEAD * head, logits, layers * inputs)
+    if stack.checkpointing:
+        return Activations(layers * inputs + mask, work, 6 / HEAD * head, logits, 0.0)
+    return Activations(layers * saved + mask, head + _largest_matrix(stack, facts), 6 / HEAD * head, logits, 0.0)
+
+
+def evaluation_activations(stack: Stack, facts: ModelFacts) -> Activations:
+    """Without gradients: one layer at a time, then the logits."""
+    assert stack.evaluation is not None
+    batch = stack.evaluation
+    width = PerToken(8, 2, 4, 6).bytes(facts)  # a layer's inputs, its norm in fp32, and the MLP's two products
+    scores = facts.heads * batch.rows * batch.length**2 * 10 if stack.eager_attention else 0.0
+    work = stack.dtype_bytes / 2 * width * batch.tokens + scores + _largest_matrix(stack, facts)
+    return Activations(0.0, work, 6 * facts.hidden * batch.tokens, logits_in_evaluation(stack, facts), 0.0)
+
+
+def logits_in_training(stack: Stack, facts: ModelFacts) -> float:
+    """At the start of the backward pass, where they need most."""
+    tokens, vocabulary, hidden = stack.training.tokens, facts.vocabulary, facts.hidden
+    one = tokens * vocabulary
+    match stack.loss:
+        case Loss.PLAIN:  # fp32: the log-softmax, its gradient, and the gradient of what it was made from
+            return 12.0 * one
+        case Loss.UNCAST:
+            return 6.0 * one
+        case Loss.CHUNKED:  # 16 bit: the logits, their gradient in pieces, and the pieces put together
+            return (6 + 4 / stack.chunks) * one
+        case Loss.CHUNKED_HEAD:
+            return (2 + 4 / stack.chunks) * one
+        case Loss.LIGER:  # the fp32 copy that becomes the gradient, and 16 bit before and after
+            return 8.0 * one
+        case Loss.FUSED:
+            chunk = 1 << math.ceil(math.log2(max(1.0, tokens / math.ceil(vocabulary / hidden))))
+            return 4.0 * min(chunk, tokens) * vocabulary + 2.0 * tokens * hidden
+        case Loss.CUT:
+            return 4.0 * tokens * hidden
+
+
+def logits_in_evaluation(stack: Stack, facts: ModelFacts) -> float:
+    assert stack.evaluation is not None
+    tokens = stack.evaluation.tokens
+    match stack.loss:
+        case Loss.CUT:
+            return 2.0 * tokens * facts.hidden
+        case Loss.CHUNKED | Loss.CHUNKED_HEAD:
+            return (2 + 8 / stack.chunks) * tokens * facts.vocabulary
+        case Loss.LIGER:
+            return 6.0 * tokens * facts.vocabulary
+        case _:  # 16 bit, fp32 and the log-softmax. Liger's fused loss makes logits when the model does not train
+            return 10.0 * tokens * facts.vocabulary
+
+
+def _scores(stack: Stack, facts: ModelFacts, per_pair: float) -> float:
+    batch: Batch = stack.training
+    return per_pair * facts.heads * batch.rows * batch.length**2 if stack.eager_attention else 0.0
+
+
+def _largest_matrix(stack: Stack, facts: ModelFacts) -> float:
+    """A matrix as it is multiplied with, where it is kept in fewer bits; or its gradient before it is added up."""
+    matrix = stack.dtype_bytes * facts.hidden * facts.ffn
+    dora = 4 * facts.hidden * facts.ffn if stack.adapter and stack.adapter.dora else 0
+    if stack.linear_bytes == 1:
+        return 2 * matrix + dora  # a copy in 16 bit, and that copy scaled
+    if stack.quantized or stack.adapter is None:
+        return matrix + dora
+    return dora

@@ -1,0 +1,265 @@
+"""An Axolotl config -> how it trains (Stack), or why its memory cannot be known. Pure; Axolotl 0.21's own defaults."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from runner.gpus import GpuKind
+from runner.memory.optimizers import DEFAULT, optimizer_size
+from runner.memory.sharding import Config, Shards, integer, sharding_of
+from runner.memory.stack import LINEAR, NF4_DOUBLE, NF4_SINGLE, Adapter, Batch, Loss, Offloading, Sharding, Stack
+from runner.memory.weights import ADAPTABLE
+from runner.types import ModelFacts
+
+_CHANGES_MEMORY = {
+    "tensor_parallel_size": "tensor parallelism",
+    "context_parallel_size": "context parallelism",
+    "sequence_parallel_degree": "context parallelism",
+    "expert_parallel_size": "expert parallelism",
+}
+"""Above 1 they split what the formulas take as whole."""
+
+_NOT_MODELLED = (
+    "rl reward_model process_reward_model unfrozen_parameters lisa_n_layers relora qat fp8 gptq layer_offloading "
+    "tiled_mlp use_onebitllms diffusion_lm kd_trainer trainer_cls pretraining_dataset peft_layers_to_transform "
+    "peft_layer_replication peft_trainable_token_indices lora_target_parameters lora_rank_pattern "
+    "selective_checkpointing dynamic_checkpoint model_quantization_config quantization s2_attention "
+    "overrides_of_model_config max_memory gpu_memory_limit device_map batch_size auto_find_batch_size"
+).split()
+"""Keys that change how much memory a run needs in ways that no published figure was found for."""
+
+PAD_TO = 64
+"""Axolotl pads a batch's rows to a multiple of this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a config says that the estimate depends on."""
+
+    stack: Stack
+    rows_from: str
+    """Where the tokens of a GPU come from, for people: `8 rows x 4096 (sequence_len)`."""
+    notes: tuple[str, ...] = ()
+    """What was assumed."""
+
+
+def reading_of(config: Config, facts: ModelFacts, gpu: GpuKind, count: int, longest_row: int | None) -> Reading | str:
+    """The stack, or a sentence with the reason why it cannot be known."""
+    if reason := _unknown(config):
+        return reason
+    shards = sharding_of(config, count)
+    if isinstance(shards, str):
+        return shards
+    adapter = _adapter(config)
+    if isinstance(adapter, str):
+        return adapter
+    rows, training, evaluation = _batches(config, longest_row)
+    optimizer = optimizer_size(str(config.get("optimizer") or DEFAULT))
+    width = _dtype_bytes(config, gpu)
+    liger = _plugin(config, "liger", "LigerPlugin")
+    stack = Stack(
+        training=training,
+        evaluation=evaluation,
+        linear_bytes=_linear_bytes(config, width),
+        dtype_bytes=width,
+        embedding_bytes=4 if _embeddings_upcast(config, shards) else width,
+        adapter=adapter,
+        optimizer=optimizer,
+        accumulates=integer(config, "gradient_accumulation_steps", 1) > 1,
+        checkpointing=_checkpointing(config),
+        offloading=_offloading(config),
+        loss=_loss(config, liger),
+        chunks=integer(config, "chunked_cross_entropy_num_chunks", 8),
+        eager_attention=attention_of(config) == "eager",
+        mask=bool(config.get("sample_packing"))
+        and attention_of(config) == "sdpa"
+        and config.get("sdpa_varlen") is False,
+        fused_norm=liger and bool(config.get("liger_rms_norm")),
+        fused_mlp=liger and bool(config.get("liger_glu_activation") or config.get("liger_swiglu")),
+        compiled=config.get("torch_compile") is True,
+        gpus=count,
+        shards=shards.shards,
+        sharding=shards.kind,
+        reshards=shards.reshards,
+        offload_optimizer=shards.offload_optimizer,
+        offload_weights=shards.offload_weights,
+        bucket=shards.bucket if shards.bucket is not None else facts.hidden**2,
+        buckets=shards.buckets,
+        live=shards.live,
+    )
+    return Reading(stack, rows, tuple(_notes(config, optimizer.known)))
+
+
+def _unknown(config: Config) -> str:
+    for key, name in _CHANGES_MEMORY.items():
+        if integer(config, key, 1) > 1:
+            return f"{name} ({key}={config[key]}) is not estimated"
+    for key in _NOT_MODELLED:
+        if config.get(key):
+            return f"what {key} does to memory is not estimated"
+    if config.get("processor_type") or config.get("image_size"):
+        return "training on images is not estimated"
+    return ""
+
+
+def _notes(config: Config, optimizer_known: bool) -> Iterator[str]:
+    if not optimizer_known:
+        yield f"what optimizer={config.get('optimizer')} keeps is not known: counted as AdamW's"
+    if config.get("lora_target_modules") and not isinstance(config["lora_target_modules"], list):
+        yield "lora_target_modules is a pattern: counted as every linear layer"
+
+
+def _dtype_bytes(config: Config, gpu: GpuKind) -> int:
+    """Axolotl's resolve_dtype: bf16 (or fp16 in its place) unless both are off."""
+    bf16, fp16 = config.get("bf16", "auto"), config.get("fp16")
+    if bf16 or fp16 or config.get("bfloat16") or config.get("float16") or config.get("load_in_8bit"):
+        return 2
+    return 4
+
+
+def _linear_bytes(config: Config, width: int) -> float:
+    if config.get("load_in_4bit"):
+        options = config.get("bnb_config_kwargs")
+        single = isinstance(options, Mapping) and options.get("bnb_4bit_use_double_quant") is False
+        return NF4_SINGLE if single else NF4_DOUBLE
+    return 1.0 if config.get("load_in_8bit") else float(width)
+
+
+def _embeddings_upcast(config: Config, shards: Shards) -> bool:
+    """Without an adapter, Axolotl leaves embeddings in fp32 unless the attention or the loss needs 16 bit
+    (axolotl.loaders.model: should_convert_embedding_dtypes). DeepSpeed casts them back."""
+    if config.get("adapter") or shards.kind is not Sharding.NONE or _plugin(config, *_CUT):
+        return False
+    named = _named_attention(config)
+    return named in (None, "eager", "sdpa")
+
+
+# Adapters
+
+
+def _adapter(config: Config) -> Adapter | str | None:
+    kind = config.get("adapter")
+    if not kind:
+        return None
+    if kind not in ("lora", "qlora"):
+        return f"adapter={kind} is not estimated"
+    rank = integer(config, "lora_r", 8)
+    targets = _targets(config)
+    if isinstance(targets, str):
+        return targets
+    saved = tuple(str(name) for name in config.get("lora_modules_to_save") or ())
+    if strange := [name for name in saved if name not in ("embed_tokens", "lm_head")]:
+        return f"lora_modules_to_save has {strange[0]}, whose size is not known"
+    return Adapter(
+        rank=rank,
+        targets=targets,
+        dropout=bool(config.get("lora_dropout")),
+        dora=bool(config.get("peft_use_dora")),
+        kernels=lora_kernels(config),
+        weight_bytes=2 if config.get("peft_autocast_adapter_dtype") is False else 4,
+        saved_modules=saved,
+    )
+
+
+def _targets(config: Config) -> tuple[str, ...] | str:
+    named = config.get("lora_target_modules") or []
+    if not isinstance(named, list):
+        return LINEAR
+    names = [str(name).rpartition(".")[2] for name in named]
+    if strange := [name for name in names if name not in ADAPTABLE]:
+        return f"lora_target_modules has {strange[0]}, whose size is not known"
+    linear = LINEAR if config.get("lora_target_linear") or not names else ()
+    return tuple(dict.fromkeys((*linear, *names)))
+
+
+def lora_kernels(config: Config) -> bool:
+    """Whether Axolotl's fused LoRA kernels run: as written, else by its own rule (lora_kernels_auto_enable)."""
+    flags = [config.get(f"lora_{part}_kernel") for part in ("mlp", "qkv", "o")]
+    if any(flag is not None for flag in (*flags, config.get("lora_embedding_kernel"))):
+        return all(flags)
+    return not (config.get("trust_remote_code") or (config.get("adapter") == "lora" and config.get("load_in_8bit")))
+
+
+# Loss, attention, activations
+
+_CUT = ("cut_cross_entropy", "CutCrossEntropyPlugin")
+
+
+def _loss(config: Config, liger: bool) -> Loss:
+    if _plugin(config, *_CUT) and config.get("cut_cross_entropy") is not False:
+        return Loss.CUT
+    if liger and config.get("liger_fused_linear_cross_entropy"):
+        return Loss.FUSED
+    if liger and config.get("liger_cross_entropy"):
+        return Loss.LIGER
+    return Loss.CHUNKED if config.get("chunked_cross_entropy") else Loss.PLAIN
+
+
+def _plugin(config: Config, module: str, name: str) -> bool:
+    listed = config.get("plugins") or ()
+    return any(
+        str(plugin) in (f"axolotl.integrations.{module}.{name}", f"axolotl.integrations.{module}.plugin.{name}")
+        for plugin in listed
+    )
+
+
+def _named_attention(config: Config) -> str | None:
+    if named := config.get("attn_implementation"):
+        return str(named)
+    old = {"flash_attention": "flash_attention_2", "sdp_attention": "sdpa", "eager_attention": "eager"}
+    old |= {key: key for key in ("xformers_attention", "flex_attention", "sage_attention")}
+    return next((name for key, name in old.items() if config.get(key)), None)
+
+
+def attention_of(config: Config) -> str:
+    """By its name of today; transformers' own default is sdpa."""
+    return _named_attention(config) or "sdpa"
+
+
+def _checkpointing(config: Config) -> bool:
+    fsdp = config.get("fsdp_config")
+    return bool(config.get("gradient_checkpointing")) or (
+        isinstance(fsdp, Mapping) and bool(fsdp.get("activation_checkpointing"))
+    )
+
+
+def _offloading(config: Config) -> Offloading:
+    """With an adapter, `activation_offloading: true` replaces recomputing (axolotl.loaders.model)."""
+    kind = config.get("activation_offloading")
+    if config.get("gradient_checkpointing") in ("offload", "offload_disk"):
+        kind = True
+    if not kind:
+        return Offloading.NONE
+    return Offloading.ALL if kind is True and config.get("adapter") else Offloading.INPUTS
+
+
+# Tokens
+
+
+def _batches(config: Config, longest_row: int | None) -> tuple[str, Batch, Batch | None]:
+    length = integer(config, "sequence_len", 512)
+    rows = integer(config, "micro_batch_size", 1)
+    eval_rows = integer(config, "eval_batch_size", rows)
+    shorter = None if longest_row is None else min(length, math.ceil(longest_row / PAD_TO) * PAD_TO)
+    full = bool(config.get("sample_packing") or config.get("pad_to_sequence_len"))
+    training = Batch(rows, length if full or shorter is None else shorter)
+    packed_eval = config.get("eval_sample_packing")
+    full_eval = bool(config.get("pad_to_sequence_len")) or bool(
+        config.get("sample_packing") if packed_eval is None else packed_eval
+    )
+    eval_length = integer(config, "eval_sequence_len", length)
+    evaluation = Batch(eval_rows, eval_length if full_eval or shorter is None else min(shorter, eval_length))
+    if full:
+        basis = "sequence_len, packed" if config.get("sample_packing") else "sequence_len, padded"
+    else:
+        basis = "sequence_len" if shorter is None else "the longest prepared row"
+    told = f"{rows} x {training.length} tokens ({basis})"
+    return told, training, evaluation if _evaluates(config) else None
+
+
+def _evaluates(config: Config) -> bool:
+    given = bool(config.get("val_set_size")) or bool(config.get("test_datasets"))
+    asked = config.get("eval_steps"), config.get("evals_per_epoch"), config.get("eval_strategy") not in (None, "no")
+    return given and any(asked)

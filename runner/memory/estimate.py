@@ -1,0 +1,185 @@
+"""Whether a run fits its GPUs: an estimate per GPU with its parts, and a verdict with its margin. Pure; no torch.
+
+Formulas, sources, and how far the figures are from published ones: docs/memory.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+from runner.gpus import GpuKind
+from runner.memory.activations import Activations, evaluation_activations, training_activations
+from runner.memory.config import Reading, reading_of
+from runner.memory.stack import Stack
+from runner.memory.weights import GIB, Resident, resident
+from runner.types import ModelFacts
+
+FITS_FACTOR = 1.25
+"""An estimate times this has to be within the card, to be called a fit."""
+FAILS_FACTOR = 0.90
+"""An estimate times this is above the card where it cannot fit. Lopsided: too low a figure is the costly mistake."""
+CONTEXT = 0.6 * GIB
+"""CUDA's own, beside what torch allocates."""
+SLACK = 0.05
+"""Of activations, logits and gradients: what the allocator cannot use again."""
+
+
+class Verdict(StrEnum):
+    FITS = "FITS"
+    UNSURE = "UNSURE"
+    WONT_FIT = "WON'T FIT"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Bytes on one GPU at the moment that needs most."""
+
+    weights: int
+    adapters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    communication: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, part.name) for part in fields(self))
+
+    def largest_first(self) -> list[tuple[str, int]]:
+        sizes = [(part.name, int(getattr(self, part.name))) for part in fields(self)]
+        return sorted((size for size in sizes if size[1]), key=lambda size: -size[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    verdict: Verdict
+    gpu: GpuKind
+    count: int
+    parts: Parts | None = None
+    """None where the verdict is UNKNOWN."""
+    moment: str = ""
+    """When it needs most: `training` or `evaluation`."""
+    tokens: str = ""
+    """How many tokens a GPU computes at a time, and from what."""
+    host: int = 0
+    """Bytes of the machine's memory that all GPUs together need for what is offloaded."""
+    reason: str = ""
+    """Why it is unknown."""
+    notes: tuple[str, ...] = ()
+    """What was assumed."""
+
+    @property
+    def usable(self) -> int:
+        """Bytes of the card."""
+        return int(self.gpu.usable_gib * GIB)
+
+
+def estimate(
+    config: Mapping[str, Any], facts: ModelFacts | None, gpu: GpuKind, count: int, longest_row: int | None = None
+) -> Estimate:
+    """Of the run that an Axolotl config describes, on `count` cards. `longest_row`: tokens of the longest prepared
+    row, where the dataset is prepared.
+    """
+    if facts is None:
+        return Estimate(Verdict.UNKNOWN, gpu, count, reason="nothing is known of this base_model's shape")
+    if reason := _beyond(facts):
+        return _floor(config, facts, gpu, count, reason)
+    reading = reading_of(config, facts, gpu, count, longest_row)
+    if isinstance(reading, str):
+        return Estimate(Verdict.UNKNOWN, gpu, count, reason=reading)
+    return _judged(reading, facts, gpu, count)
+
+
+def _judged(reading: Reading, facts: ModelFacts, gpu: GpuKind, count: int) -> Estimate:
+    parts, moment, host = peak(reading.stack, facts)
+    return Estimate(
+        verdict=verdict_of(parts.total, gpu),
+        gpu=gpu,
+        count=count,
+        parts=parts,
+        moment=moment,
+        tokens=reading.rows_from,
+        host=host,
+        notes=reading.notes,
+    )
+
+
+def verdict_of(total: int, gpu: GpuKind) -> Verdict:
+    usable = gpu.usable_gib * GIB
+    if total * FITS_FACTOR <= usable:
+        return Verdict.FITS
+    return Verdict.WONT_FIT if total * FAILS_FACTOR > usable else Verdict.UNSURE
+
+
+def _beyond(facts: ModelFacts) -> str:
+    if facts.experts:
+        return "a mixture of experts: what its routing holds is not estimated"
+    return "a model that also reads images: not estimated" if facts.vision else ""
+
+
+def _floor(config: Mapping[str, Any], facts: ModelFacts, gpu: GpuKind, count: int, reason: str) -> Estimate:
+    """What cannot be estimated still cannot fit where its weights alone do not."""
+    bits = 0.5 if config.get("load_in_4bit") else 1 if config.get("load_in_8bit") else 2
+    shared = count if config.get("deepspeed") or config.get("fsdp_config") else 1
+    weights = int(bits * facts.parameters / shared)
+    parts = Parts(weights, 0, 0, 0, 0, 0, 0, 0)
+    if weights > gpu.usable_gib * GIB and not _offloads(config):
+        return Estimate(Verdict.WONT_FIT, gpu, count, parts, "loading", notes=(f"weights alone; {reason}",))
+    return Estimate(Verdict.UNKNOWN, gpu, count, reason=reason)
+
+
+def _offloads(config: Mapping[str, Any]) -> bool:
+    return "offload" in str(config.get("deepspeed")) or "offload" in str(config.get("fsdp_config"))
+
+
+# The moment that needs most
+
+
+def peak(stack: Stack, facts: ModelFacts) -> tuple[Parts, str, int]:
+    """The parts at the moment that needs most, that moment's name, and the machine's memory."""
+    stays = resident(stack, facts)
+    training = training_activations(stack, facts)
+    moments = [(parts, "training") for parts in _training_moments(stack, stays, training)]
+    if stack.evaluation is not None:
+        evaluated = evaluation_activations(stack, facts)
+        # Axolotl's trainer gives gradients up before it evaluates; the optimizer's state stays.
+        moments.append((_parts(stays, 0.0, evaluated.held + max(evaluated.work, evaluated.head), 0.0), "evaluation"))
+        moments.append((_parts(stays, 0.0, evaluated.held + evaluated.head, evaluated.logits), "evaluation"))
+    parts, moment = max(moments, key=lambda one: one[0].total)
+    return parts, moment, int(stays.host + training.host * stack.gpus)
+
+
+def _training_moments(stack: Stack, stays: Resident, training: Activations) -> list[Parts]:
+    before = stays.gradients if stack.accumulates else 0.0
+    return [
+        # The loss is differentiated: everything that layers keep is there.
+        _parts(stays, max(before, stays.head_gradients), training.held + training.head, training.logits),
+        # The last layer: the logits are gone.
+        _parts(stays, max(before, stays.head_gradients), training.held + training.work, 0.0),
+        # The first layer: what layers kept is gone, all gradients are there.
+        _parts(stays, stays.gradients, training.work, 0.0),
+        # The embedding, whose gradient is added to the head's where both are one matrix.
+        _parts(stays, stays.gradients + stays.tied_gradient, 0.0, 0.0),
+        # The optimizer's step.
+        _parts(stays, stays.gradients, 0.0, 0.0, stays.step),
+    ]
+
+
+def _parts(stays: Resident, gradients: float, activations: float, logits: float, step: float = 0.0) -> Parts:
+    slack = SLACK * (gradients + activations + logits)
+    return Parts(
+        weights=int(stays.weights),
+        adapters=int(stays.adapters),
+        gradients=int(gradients),
+        optimizer=int(stays.optimizer + step),
+        activations=int(activations),
+        logits=int(logits),
+        communication=int(stays.communication),
+        overhead=int(CONTEXT + slack),
+    )

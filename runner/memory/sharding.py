@@ -1,0 +1,89 @@
+"""The `deepspeed` and `fsdp_config` keys of an Axolotl config -> what several GPUs share. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from runner.memory.stack import Sharding
+
+Config = Mapping[str, Any]
+
+ZERO_BUCKET = 500_000_000
+"""DeepSpeed's reduce_bucket_size, where a config has none."""
+ZERO_LIVE = 1_000_000_000
+"""DeepSpeed's stage3_max_live_parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """What a config says of several GPUs; the fields are Stack's."""
+
+    kind: Sharding = Sharding.NONE
+    shards: int = 1
+    reshards: bool = True
+    offload_optimizer: bool = False
+    offload_weights: bool = False
+    bucket: int | None = 0
+    buckets: int = 1
+    live: int = 0
+
+
+def sharding_of(config: Config, count: int) -> Shards | str:
+    """What `count` GPUs share, or a sentence with the reason why that cannot be known."""
+    if config.get("deepspeed"):
+        found = _deepspeed(config["deepspeed"], count)
+    elif config.get("fsdp_config"):
+        found = _fsdp(config, count)
+    else:
+        return Shards()
+    if isinstance(found, Shards) and found.kind in (Sharding.ZERO3, Sharding.FSDP) and config.get("load_in_8bit"):
+        return "bitsandbytes documents no sharding of 8-bit weights (load_in_8bit with ZeRO-3 or FSDP)"
+    return found
+
+
+def _deepspeed(settings: Any, count: int) -> Shards | str:
+    if not isinstance(settings, Mapping):
+        return f"deepspeed={settings} is a file that was not read"
+    zero = settings.get("zero_optimization") or {}
+    stages = {0: Sharding.NONE, 1: Sharding.ZERO1, 2: Sharding.ZERO2, 3: Sharding.ZERO3}
+    kind = stages.get(zero.get("stage", 0))
+    if kind is None:
+        return f"deepspeed.zero_optimization.stage={zero.get('stage')} is not known"
+    if kind is Sharding.NONE:
+        return Shards()
+    bucket = zero.get("reduce_bucket_size", ZERO_BUCKET)
+    live = zero.get("stage3_max_live_parameters", ZERO_LIVE)
+    return Shards(
+        kind=kind,
+        shards=count,
+        offload_optimizer=_to_cpu(zero, "offload_optimizer"),
+        offload_weights=_to_cpu(zero, "offload_param"),
+        bucket=int(float(bucket)) if bucket != "auto" else None,  # transformers: hidden squared
+        buckets=2 if zero.get("overlap_comm") and kind is not Sharding.ZERO3 else 1,
+        live=int(float(live)) if live != "auto" else ZERO_LIVE,
+    )
+
+
+def _to_cpu(zero: Mapping[str, Any], key: str) -> bool:
+    return (zero.get(key) or {}).get("device", "none") in ("cpu", "nvme")
+
+
+def _fsdp(config: Config, count: int) -> Shards | str:
+    fsdp = config["fsdp_config"]
+    shards = integer(config, "dp_shard_size", count // max(1, integer(config, "dp_replicate_size", 1)))
+    offload = bool(fsdp.get("offload_params"))
+    return Shards(
+        kind=Sharding.FSDP,
+        shards=max(1, min(shards, count)),
+        reshards=fsdp.get("reshard_after_forward") is not False,
+        offload_optimizer=offload,
+        offload_weights=offload,
+    )
+
+
+def integer(config: Config, key: str, default: int) -> int:
+    """A count in a config; the default where there is none."""
+    value = config.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default

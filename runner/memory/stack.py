@@ -1,0 +1,129 @@
+"""How a run trains, as far as its memory depends on it: the value that the estimate is computed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from runner.memory.optimizers import DEFAULT, OPTIMIZERS, OptimizerSize
+
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The matrices of a layer, by the names that most architectures give them."""
+
+NF4_DOUBLE = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes per weight: four bits, an 8-bit scale per block of 64, an fp32 scale per 256 of those (bitsandbytes)."""
+NF4_SINGLE = 0.5 + 4 / 64
+
+
+class Loss(StrEnum):
+    """How the loss is computed from the last hidden states."""
+
+    PLAIN = "plain"
+    UNCAST = "uncast"
+    """As plain, but never in fp32: some models' own older code. Not Axolotl's."""
+    CHUNKED = "chunked"
+    """Axolotl's chunked_cross_entropy: all logits in 16 bit, one chunk at a time in fp32."""
+    CHUNKED_HEAD = "chunked head"
+    """The head, too, is applied chunk by chunk: torchtune's, not Axolotl's."""
+    LIGER = "liger"
+    """Liger's cross entropy: the gradient overwrites the logits."""
+    FUSED = "fused"
+    """Liger's fused linear cross entropy: no logits in training. In evaluation it does make them."""
+    CUT = "cut"
+    """Cut cross entropy: never any logits."""
+
+
+class Sharding(StrEnum):
+    """What several GPUs share."""
+
+    NONE = "none"
+    """Each holds everything (DDP); the only case of one GPU."""
+    ZERO1 = "zero1"
+    ZERO2 = "zero2"
+    ZERO3 = "zero3"
+    FSDP = "fsdp"
+
+
+class Offloading(StrEnum):
+    """Activations in the machine's memory between forward and backward."""
+
+    NONE = "none"
+    INPUTS = "inputs"
+    """Each layer's input; the rest is recomputed."""
+    ALL = "all"
+    """All that a layer saves; nothing is recomputed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A low-rank adapter."""
+
+    rank: int
+    targets: tuple[str, ...] = LINEAR
+    dropout: bool = False
+    dora: bool = False
+    kernels: bool = False
+    """Axolotl's fused LoRA kernels, which save less for the backward pass."""
+    weight_bytes: int = 4
+    """PEFT keeps adapters in fp32 unless told otherwise."""
+    saved_modules: tuple[str, ...] = ()
+    """Modules that are trained whole beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one GPU computes at a time."""
+
+    rows: int
+    length: int
+    """Tokens of a row, padding included."""
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A run's method and switches. The defaults are those of a plain full fine-tune in bf16."""
+
+    training: Batch
+    evaluation: Batch | None = None
+    """None where nothing is evaluated."""
+    linear_bytes: float = 2.0
+    """Per weight of the layers: 2 in 16 bit, 1 in 8 bit, about 0.5 in 4 bit."""
+    dtype_bytes: int = 2
+    """Of what is computed, and of weights that are not quantized."""
+    embedding_bytes: int = 2
+    adapter: Adapter | None = None
+    optimizer: OptimizerSize = OPTIMIZERS[DEFAULT]
+    accumulates: bool = False
+    """Gradients of earlier micro batches are there while a later one runs."""
+    checkpointing: bool = False
+    offloading: Offloading = Offloading.NONE
+    loss: Loss = Loss.PLAIN
+    chunks: int = 8
+    eager_attention: bool = False
+    """Attention that holds the matrix of every token against every other."""
+    mask: bool = False
+    """A full mask per row, as sdpa needs for packed rows."""
+    fused_norm: bool = False
+    fused_mlp: bool = False
+    compiled: bool = False
+    gpus: int = 1
+    shards: int = 1
+    """GPUs that share one copy of what is sharded."""
+    sharding: Sharding = Sharding.NONE
+    reshards: bool = True
+    """Gathered weights are given up after the forward pass."""
+    offload_optimizer: bool = False
+    offload_weights: bool = False
+    bucket: int | None = None
+    """Elements of the buffer that gradients are reduced in; None is the library's own choice."""
+    buckets: int = 1
+    live: int = 0
+    """Weights that ZeRO-3 keeps gathered for use soon after."""
+
+    @property
+    def quantized(self) -> bool:
+        return self.linear_bytes < 2

@@ -1,0 +1,237 @@
+"""Bytes that a model has because it exists: weights, adapters, gradients, optimizer state, and what GPUs exchange."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runner.memory.stack import Adapter, Sharding, Stack
+from runner.types import ModelFacts
+
+GIB = 2**30
+NCCL = 0.5 * GIB
+"""NCCL's own buffers, for any number of GPUs above one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model's weights, counted."""
+
+    layers: int
+    """In the matrices (and biases) of all layers."""
+    embedding: int
+    """In one embedding matrix."""
+    head: int
+    """In the output head; 0 where it is the embedding."""
+    norms: int
+
+    @property
+    def rest(self) -> int:
+        """What quantization leaves alone."""
+        return self.embedding + self.head + self.norms
+
+    @property
+    def total(self) -> int:
+        return self.layers + self.rest
+
+
+def shape_of(facts: ModelFacts) -> Shape:
+    embedding = facts.vocabulary * facts.hidden
+    head = 0 if facts.tied else embedding
+    norms = (2 * facts.layers + 1) * facts.hidden
+    return Shape(facts.parameters - embedding - head - norms, embedding, head, norms)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What is trained, counted by how its state is kept."""
+
+    adapter: int = 0
+    matrices: int = 0
+    """Whole matrices and norms of the model itself, but for the next."""
+    embedding: int = 0
+    copies: int = 0
+    """Of the two, those that are trained copies beside a frozen original (modules_to_save)."""
+
+    @property
+    def total(self) -> int:
+        return self.adapter + self.matrices + self.embedding
+
+
+def trained(stack: Stack, facts: ModelFacts) -> Trained:
+    shape = shape_of(facts)
+    if stack.adapter is None:
+        return Trained(matrices=shape.layers + shape.head + shape.norms, embedding=shape.embedding)
+    head = shape.embedding if "lm_head" in stack.adapter.saved_modules else 0  # untied by being saved
+    embedding = shape.embedding if "embed_tokens" in stack.adapter.saved_modules else 0
+    return Trained(adapter_weights(stack.adapter, facts), head, embedding, head + embedding)
+
+
+def adapter_weights(adapter: Adapter, facts: ModelFacts) -> int:
+    """Weights of a LoRA adapter: rank x (in + out) per matrix; DoRA adds one per output."""
+    query, key = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
+    sizes = {
+        "q_proj": (facts.hidden, query),
+        "k_proj": (facts.hidden, key),
+        "v_proj": (facts.hidden, key),
+        "qkv_proj": (facts.hidden, query + 2 * key),
+        "o_proj": (query, facts.hidden),
+        "gate_proj": (facts.hidden, facts.ffn),
+        "up_proj": (facts.hidden, facts.ffn),
+        "gate_up_proj": (facts.hidden, 2 * facts.ffn),
+        "down_proj": (facts.ffn, facts.hidden),
+    }
+    once = {"embed_tokens": (facts.vocabulary, facts.hidden), "lm_head": (facts.hidden, facts.vocabulary)}
+    layer = sum(_pair(adapter, *sizes[name]) for name in adapter.targets if name in sizes)
+    return facts.layers * layer + sum(_pair(adapter, *once[name]) for name in adapter.targets if name in once)
+
+
+ADAPTABLE = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj",
+             "embed_tokens", "lm_head")  # fmt: skip
+"""Names of matrices whose size is known."""
+
+
+def _pair(adapter: Adapter, inputs: int, outputs: int) -> int:
+    return adapter.rank * (inputs + outputs) + (outputs if adapter.dora else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """Of one GPU, in bytes; `host` of the whole machine."""
+
+    weights: float
+    adapters: float
+    gradients: float
+    """All of them, as they are at the end of a backward pass."""
+    head_gradients: float
+    """Those that exist when the backward pass has only left the head."""
+    tied_gradient: float
+    """Beside them, before it is added up: of an embedding that is also the head."""
+    optimizer: float
+    step: float
+    """Beside all of the above, while the optimizer steps."""
+    communication: float
+    host: float
+
+
+def resident(stack: Stack, facts: ModelFacts) -> Resident:
+    shape, train = shape_of(facts), trained(stack, facts)
+    frozen_or_full = stack.linear_bytes * shape.layers + stack.dtype_bytes * shape.norms
+    weights = frozen_or_full + stack.embedding_bytes * (shape.embedding + shape.head)
+    sizes = _trained_sizes(stack, train)
+    by_stage = _stage(stack.sharding)
+    share = stack.shards
+    weight_share, gradient_share = (share if by_stage >= 3 else 1), (share if by_stage >= 2 else 1)
+    optimizer_share = share if by_stage >= 1 else 1
+    weights, adapters = weights / weight_share, sizes.weights / weight_share
+    gradients, optimizer = sizes.gradients / gradient_share, sizes.optimizer / optimizer_share
+    host = 0.0
+    if stack.offload_weights:
+        host += (weights + adapters) * stack.gpus
+        weights = adapters = 0.0
+    step = sizes.step / optimizer_share
+    if stack.offload_optimizer:
+        host += (optimizer + sizes.gradients / optimizer_share) * stack.gpus
+        optimizer = step = 0.0
+        if by_stage >= 2:
+            gradients = 0.0  # each is moved as soon as it is reduced
+    elif stack.optimizer.paged:
+        host += optimizer * stack.gpus
+        optimizer = 0.0
+    head = min(gradients, sizes.head_gradients / gradient_share)
+    tied = head if facts.tied and stack.adapter is None else 0.0
+    exchanged = _communication(stack, facts, sizes)
+    return Resident(weights, adapters, gradients, head, tied, optimizer, step, exchanged, host)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """Of what is trained, before any of it is shared."""
+
+    weights: float
+    """Of adapters and trained copies; those of a full fine-tune count as the model's."""
+    gradients: float
+    head_gradients: float
+    optimizer: float
+    step: float
+
+
+def _trained_sizes(stack: Stack, train: Trained) -> _Sizes:
+    adapter_bytes = float(stack.adapter.weight_bytes) if stack.adapter else 0.0
+    matrix_bytes, embedding_bytes = float(stack.dtype_bytes), float(stack.embedding_bytes)
+    if _stage(stack.sharding) and stack.sharding is not Sharding.FSDP:
+        adapter_bytes = min(adapter_bytes, 2.0)  # DeepSpeed casts what is in fp32; its own copy is in the optimizer's
+        embedding_bytes = matrix_bytes
+    weights = adapter_bytes * train.adapter + matrix_bytes * train.copies
+    gradients = adapter_bytes * train.adapter + matrix_bytes * train.matrices + embedding_bytes * train.embedding
+    optimizer, step = _optimizer_sizes(stack, train, adapter_bytes, matrix_bytes, embedding_bytes)
+    head = matrix_bytes * train.embedding if train.matrices else 0.0
+    return _Sizes(weights, gradients, head, optimizer, step)
+
+
+def _optimizer_sizes(
+    stack: Stack, train: Trained, adapter_bytes: float, matrix_bytes: float, embedding_bytes: float
+) -> tuple[float, float]:
+    """State, and what exists beside it while a step is taken."""
+    kind = stack.optimizer
+    if _stage(stack.sharding) and stack.sharding is not Sharding.FSDP:
+        # DeepSpeed steps on an fp32 copy of the weights, with the gradients in fp32 (its memory page: 16 bytes).
+        return (kind.bytes_per_weight(4) + 4) * train.total, 4.0 * train.total
+    state = (
+        kind.bytes_per_weight(adapter_bytes) * train.adapter
+        + kind.bytes_per_weight(matrix_bytes) * train.matrices
+        + kind.bytes_per_embedding(embedding_bytes) * train.embedding
+    )
+    weights = adapter_bytes * train.adapter + matrix_bytes * train.matrices + embedding_bytes * train.embedding
+    return state, kind.step_copies * weights
+
+
+def _communication(stack: Stack, facts: ModelFacts, sizes: _Sizes) -> float:
+    nccl = NCCL if stack.gpus > 1 else 0.0
+    match stack.sharding:
+        case Sharding.NONE:  # DDP's buckets are a second copy of the gradients (gradient_as_bucket_view is off)
+            return nccl + (sizes.gradients if stack.gpus > 1 else 0.0)
+        case Sharding.ZERO1 | Sharding.ZERO2:
+            return nccl + _reduce_buffers(stack, sizes)
+        case Sharding.ZERO3:
+            return nccl + _gathered_by_zero(stack, facts) + _reduce_buffers(stack, sizes)
+        case Sharding.FSDP:
+            return nccl + _gathered_by_fsdp(stack, facts)
+
+
+def _gathered_by_zero(stack: Stack, facts: ModelFacts) -> float:
+    """A layer at work and the next one on its way, or as many weights as may stay for use soon after."""
+    if stack.shards == 1 and not stack.offload_weights:
+        return 0.0
+    shape = shape_of(facts)
+    layer = stack.linear_bytes * shape.layers / facts.layers
+    return max(2 * layer, min(stack.live, shape.total) * min(stack.linear_bytes, 2.0))
+
+
+def _gathered_by_fsdp(stack: Stack, facts: ModelFacts) -> float:
+    """The same, and the embeddings: they are one unit with all that is in no layer, and stay whole until the end."""
+    if stack.shards == 1 and not stack.offload_weights:
+        return 0.0
+    shape = shape_of(facts)
+    layer = stack.linear_bytes * shape.layers / facts.layers
+    root = stack.embedding_bytes * (shape.embedding + shape.head)
+    gathered = (2 if stack.reshards else facts.layers) * layer + root
+    gradients = 2 * layer + root if stack.adapter is None else 0.0
+    return gathered + gradients
+
+
+def _reduce_buffers(stack: Stack, sizes: _Sizes) -> float:
+    """DeepSpeed allocates them whole, however little there is to reduce."""
+    return 2.0 * stack.buckets * (stack.bucket or 0) if sizes.gradients else 0.0
+
+
+def _stage(sharding: Sharding) -> int:
+    """What is shared: 1 the optimizer's state, 2 also gradients, 3 also weights."""
+    match sharding:
+        case Sharding.NONE:
+            return 0
+        case Sharding.ZERO1:
+            return 1
+        case Sharding.ZERO2:
+            return 2
+        case _:
+            return 3

@@ -1,0 +1,50 @@
+"""An estimate in words, in GiB: for plan, for the gate, for the reason of a choice."""
+
+from __future__ import annotations
+
+from runner.memory.estimate import Estimate, Parts, Verdict
+from runner.memory.weights import GIB
+
+SHOWN_PARTS = 4
+SMALLEST_SHARE = 0.01
+
+
+def told(estimate: Estimate) -> str:
+    """`FITS: 31 GiB of 78 GiB (weights 15, logits 12, ...), 8 x 4096 tokens (sequence_len)`."""
+    if estimate.parts is None:
+        return f"{estimate.verdict}: {estimate.reason}"
+    figures = f"{gib(estimate.parts.total)} GiB of {gib(estimate.usable)} GiB ({parts_told(estimate.parts)})"
+    rest = [f"{estimate.tokens}{_when(estimate)}"] if estimate.tokens else []
+    if estimate.host:
+        rest.append(f"{gib(estimate.host)} GiB of the machine's memory")
+    return f"{estimate.verdict}: {', '.join([figures, *rest, *estimate.notes])}"
+
+
+def where(estimate: Estimate) -> str:
+    """`1 x a100_80gb`."""
+    return f"{estimate.count} x {estimate.gpu.name}"
+
+
+def parts_told(parts: Parts) -> str:
+    """The largest parts, by name."""
+    shown = [(name, size) for name, size in parts.largest_first() if size >= SMALLEST_SHARE * parts.total]
+    words = [f"{name} {gib(size)}" for name, size in shown[:SHOWN_PARTS]]
+    return ", ".join([*words, "..."] if len(parts.largest_first()) > len(words) else words)
+
+
+def gib(size: float) -> str:
+    """Whole GiB from ten on, tenths below.
+
+    >>> gib(168.4 * 2**30), gib(0.55 * 2**30)
+    ('168', '0.6')
+    """
+    return f"{size / GIB:.0f}" if size >= 9.95 * GIB else f"{size / GIB:.1f}"
+
+
+def _when(estimate: Estimate) -> str:
+    return " in evaluation" if estimate.moment == "evaluation" else ""
+
+
+def needs_saying(estimate: Estimate) -> bool:
+    """Whether plan shows more than the verdict."""
+    return estimate.verdict is not Verdict.FITS

@@ -1,0 +1,196 @@
+"""Facts of a run -> its model card: Markdown with the metadata that the Hugging Face hub reads. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from runner.cost.spent import money
+from runner.push.files import Kind
+
+TAG = "axosweep"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The base model, or a dataset."""
+
+    name: str
+    """On the hub, or the last part of a local path."""
+    on_hub: bool
+    identity: str
+    """The commit on the hub, or the sha256 of the content; empty where it is not known."""
+
+    def told(self) -> str:
+        """In a line of Markdown."""
+        if self.on_hub:
+            return f"`{self.name}`" + (f" at `{self.identity}`" if self.identity else "")
+        known = f", sha256 `{self.identity}`" if self.identity else ""
+        return f"`{self.name}`, which was local where this was trained{known}"
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """What the records say of a run. None: they do not."""
+
+    repo: str
+    run: str
+    sweep: str
+    kind: Kind
+    adapter: str | None
+    """lora, qlora, ...; None for a full fine-tune."""
+    base: Source
+    data: tuple[Source, ...]
+    rows: int | None
+    eval_rows: int | None
+    tokens: int | None
+    """Of the training rows, once."""
+    metrics: Mapping[str, tuple[float, int]]
+    """The last value of what was logged, and at which step."""
+    first: float | None
+    """The eval loss of the untrained model."""
+    best: tuple[float, int] | None
+    """The smallest eval loss, and at which step."""
+    hardware: str
+    seconds: float | None
+    """On Modal of all containers, elsewhere of the last attempt."""
+    train_seconds: float | None
+    dollars: float | None
+    versions: Mapping[str, str]
+    config: str
+    """YAML."""
+    command: str
+    """What runs it again with the config."""
+    asked: str
+    """The command that it was trained by, with all the runs of its sweep."""
+    license: str | None = None
+    start: Mapping[str, Any] | None = None
+    """Run and step of the checkpoint that it went on from."""
+
+
+CONFIG = "config.yml"
+
+
+def card(facts: CardFacts) -> str:
+    """README.md. The same facts are the same text: nothing in it says when it was written."""
+    metadata = yaml.safe_dump(_metadata(facts), sort_keys=False, allow_unicode=True)
+    return f"---\n{metadata}---\n\n" + "\n".join(_body(facts)).rstrip() + "\n"
+
+
+def _metadata(facts: CardFacts) -> dict[str, Any]:
+    datasets = list(dict.fromkeys(one.name for one in facts.data if one.on_hub))
+    known: dict[str, Any] = {
+        "license": facts.license,
+        "library_name": "peft" if facts.kind is Kind.ADAPTER else "transformers",
+        "pipeline_tag": "text-generation",
+        "base_model": facts.base.name if facts.base.on_hub else None,
+        "base_model_relation": _relation(facts) if facts.base.on_hub else None,
+        "datasets": datasets or None,
+        "tags": [TAG, "axolotl", *([facts.adapter] if facts.adapter else [])],
+    }
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def _relation(facts: CardFacts) -> str:
+    return "adapter" if facts.kind is Kind.ADAPTER else "finetune"
+
+
+def _body(facts: CardFacts) -> Iterator[str]:
+    yield f"# {facts.repo.partition('/')[2]}"
+    yield ""
+    yield _what(facts)
+    yield "Trained with [Axolotl](https://github.com/axolotl-ai-cloud/axolotl)"
+    yield f"as run `{facts.run}` of the sweep `{facts.sweep}`."
+    if facts.start:
+        yield f"It went on from step {facts.start['step']} of run `{facts.start['run']}`."
+    yield ""
+    if facts.license is None:
+        yield "No license is stated here; the terms of the base model and of the data hold for what is made of them."
+        yield ""
+    yield from _section("Data", _data(facts))
+    yield from _section("Results", _results(facts))
+    yield from _section("What it took", _took(facts))
+    yield from _section("Again", _again(facts))
+    yield "<details><summary>The Axolotl config</summary>"
+    yield ""
+    yield "```yaml"
+    yield facts.config.rstrip()
+    yield "```"
+    yield ""
+    yield "</details>"
+
+
+def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
+    yield f"## {title}"
+    yield ""
+    yield from lines
+    yield ""
+
+
+def _what(facts: CardFacts) -> str:
+    base = facts.base.told()
+    match facts.kind:
+        case Kind.ADAPTER:
+            return f"A {facts.adapter} adapter for {base}."
+        case Kind.MERGED:
+            return f"{base} with a {facts.adapter} adapter merged into it."
+        case Kind.FULL:
+            return f"{base}, fine-tuned in all its weights."
+
+
+def _data(facts: CardFacts) -> Iterator[str]:
+    for one in facts.data:
+        yield f"- {one.told()}"
+    if facts.rows is not None:
+        held_out = f", {facts.eval_rows} held out" if facts.eval_rows else ""
+        tokens = f", {facts.tokens} tokens" if facts.tokens else ""
+        yield f"- {facts.rows} training rows{tokens}{held_out}"
+
+
+def _results(facts: CardFacts) -> Iterator[str]:
+    yield "| metric | value | at step |"
+    yield "|---|---|---|"
+    for name, (value, step) in facts.metrics.items():
+        yield f"| {name} | {value:.4f} | {step} |"
+    if facts.first is not None and facts.best is not None:
+        yield ""
+        yield (
+            f"The eval loss was {facts.first:.4f} before training, and smallest at step {facts.best[1]}: "
+            f"{facts.best[0]:.4f}."
+        )
+
+
+def _took(facts: CardFacts) -> Iterator[str]:
+    yield f"- Hardware: {facts.hardware}"
+    if facts.seconds is not None:
+        training = f", {facts.train_seconds:.0f} of them in optimizer steps" if facts.train_seconds is not None else ""
+        yield f"- Time: {facts.seconds:.0f} s{training}"
+    if facts.dollars is not None:
+        yield f"- Cost: {money(facts.dollars)}"
+    yield "- Versions: " + ", ".join(f"{name} {version}" for name, version in facts.versions.items())
+
+
+def _again(facts: CardFacts) -> Iterator[str]:
+    yield f"With `{CONFIG}` of this repository" + ("" if all(one.on_hub for one in _sources(facts)) else _beside(facts))
+    yield ""
+    yield "```"
+    yield facts.command
+    yield "```"
+    yield ""
+    yield "It was asked for with"
+    yield ""
+    yield "```"
+    yield facts.asked
+    yield "```"
+
+
+def _sources(facts: CardFacts) -> tuple[Source, ...]:
+    return (facts.base, *facts.data)
+
+
+def _beside(facts: CardFacts) -> str:
+    local = dict.fromkeys(f"`{one.name}`" for one in _sources(facts) if not one.on_hub)
+    return f", and {', '.join(local)} beside it"

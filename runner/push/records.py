@@ -1,0 +1,174 @@
+"""A finished run's records -> what its model card says, and the files that are made for the hub. Only reads."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from modal_app.origin import KEY as ORIGIN
+from modal_app.push import CARD, RECORD
+from modal_app.redact import redacted
+from runner.after.subjects import Subject
+from runner.compare.best import where_it_ran
+from runner.compare.metrics import Curves
+from runner.compare.ranking import OBJECTIVE, rows_from
+from runner.compare.source import facts_of_sweep
+from runner.inputs import is_dataset
+from runner.push.card import CONFIG, CardFacts, Source, card
+from runner.push.files import Kind, Sent, made
+from runner.push.private import last_part, without_places, words_without_places
+from runner.store import read_json
+
+SHOWN = (OBJECTIVE, "loss")
+VERSIONS = ("axolotl", "transformers", "torch")
+"""Of what a dataset's manifest tells: the same lock has made the run."""
+
+
+def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) -> CardFacts:
+    """`repo`: owner/name."""
+    (facts,) = facts_of_sweep(subject.store, subject.sweep, [subject.key])
+    (row,) = rows_from([facts])
+    manifest = read_json(subject.store.manifest(subject.data_key))
+    plan = read_json(subject.store.sweeps / subject.sweep / "plan.json")
+    return CardFacts(
+        repo=repo,
+        run=subject.key,
+        sweep=subject.sweep,
+        kind=kind,
+        adapter=subject.adapter,
+        base=base_of(subject),
+        data=tuple(_source(one, subject) for one in _inputs(subject) if is_dataset(one["at"])),
+        rows=manifest.get("rows"),
+        eval_rows=manifest.get("eval_rows"),
+        tokens=manifest.get("tokens"),
+        metrics={name.replace("_", " "): last for name in SHOWN if (last := _last(facts.curves, name)) is not None},
+        first=row.first,
+        best=_smallest(facts.curves),
+        hardware=row.gpu or _asked_gpu(subject),
+        seconds=row.seconds if row.paid_seconds is None else row.paid_seconds,
+        train_seconds=row.train_seconds,
+        dollars=row.dollars,
+        versions=versions(manifest.get("versions", {})),
+        config=yaml.safe_dump(config_of(subject), sort_keys=True, allow_unicode=True),
+        command=" ".join(["axosweep", f"base={CONFIG}", *where_it_ran(subject.store, subject.key)]),
+        asked=words_without_places(str(plan.get("command", "")), _local(subject)),
+        license=license_,
+        start=subject.identity.get("from"),
+    )
+
+
+def made_files(facts: CardFacts, subject: Subject, names: Iterable[str]) -> list[Sent]:
+    """The card, the config and the record. `names`: the other files, for the record to tell what is axosweep's."""
+    record = json.dumps(_record(facts, subject, sorted({*names, CARD, CONFIG, RECORD})), indent=2, ensure_ascii=False)
+    return [
+        made(CARD, "the model card", card(facts)),
+        made(CONFIG, "the Axolotl config: hub inputs by commit, local ones by name", facts.config),
+        made(RECORD, "the run: its key, inputs by content, figures, versions", record + "\n"),
+    ]
+
+
+def base_of(subject: Subject) -> Source:
+    """The base model; a local one by the last part of its path."""
+    for one in _inputs(subject):
+        if one["at"] == "base_model":
+            return _source(one, subject)
+    return Source(last_part(str(subject.identity.get("axolotl", {}).get("base_model", ""))), False, "")
+
+
+def config_of(subject: Subject) -> dict[str, Any]:
+    """The keyed config with local inputs by the last part of their paths, without paths and secrets."""
+    config: dict[str, Any] = json.loads(json.dumps({**subject.config, ORIGIN: None}))
+    del config[ORIGIN]
+    for one in _inputs(subject):
+        if _on_hub(one, subject):
+            continue
+        node, place = _place(config, one["at"])
+        node[place] = last_part(str(one["text"]))
+    cleaned: dict[str, Any] = redacted(without_places(config))
+    return cleaned
+
+
+def versions(trainer: Mapping[str, Any]) -> dict[str, str]:
+    """Of axosweep here, and of what trained there."""
+    known = {name: str(trainer[name]) for name in VERSIONS if name in trainer}
+    return {"axosweep": importlib.metadata.version("axosweep"), **known}
+
+
+def _record(facts: CardFacts, subject: Subject, names: list[str]) -> dict[str, Any]:
+    identity = subject.identity
+    return {
+        "version": 1,
+        "run": facts.run,
+        "kind": facts.kind,
+        "sweep": facts.sweep,
+        "overrides": [words_without_places(str(one), _local(subject)) for one in identity.get("overrides", ())],
+        "inputs": [_told_input(one, subject) for one in _inputs(subject)],
+        "gpu": identity.get("gpu"),
+        "data": identity.get("data"),
+        "data_key": subject.data_key,
+        "from": facts.start,
+        "trainer_lock": identity.get("trainer_lock"),
+        "metrics": {name: {"value": value, "step": step} for name, (value, step) in facts.metrics.items()},
+        "seconds": facts.seconds,
+        "dollars": facts.dollars,
+        "versions": dict(facts.versions),
+        "files": names,
+    }
+
+
+def _told_input(one: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
+    source = _source(one, subject)
+    return {"at": one["at"], "name": source.name, "on_hub": source.on_hub, "identity": source.identity}
+
+
+def _inputs(subject: Subject) -> list[Mapping[str, Any]]:
+    """Of a checkpoint that it went on from, the run is told instead."""
+    return [one for one in subject.identity.get("inputs", ()) if one["at"] != ORIGIN]
+
+
+def _local(subject: Subject) -> list[str]:
+    """The paths of local inputs, as they were asked for."""
+    return [str(one["text"]) for one in _inputs(subject) if not _on_hub(one, subject)]
+
+
+def _source(one: Mapping[str, Any], subject: Subject) -> Source:
+    on_hub = _on_hub(one, subject)
+    text = str(one["text"])
+    return Source(text.partition("@")[0] if on_hub else last_part(text), on_hub, str(one.get("identity") or ""))
+
+
+def _on_hub(one: Mapping[str, Any], subject: Subject) -> bool:
+    """A local input stands in the keyed config as the store's own copy."""
+    node, place = _place(dict(subject.config), str(one["at"]))
+    return not str(node[place]).startswith("inputs/")
+
+
+def _place(config: Any, at: str) -> tuple[Any, Any]:
+    *parents, last = at.split(".")
+    for name in parents:
+        config = config[int(name)] if isinstance(config, list) else config[name]
+    return config, int(last) if isinstance(config, list) else last
+
+
+def _last(curves: Curves, name: str) -> tuple[float, int] | None:
+    points = curves.by_name.get(name)
+    if not points:
+        return None
+    step = max(points)
+    return (points[step], step) if math.isfinite(points[step]) else None
+
+
+def _smallest(curves: Curves) -> tuple[float, int] | None:
+    points = {step: value for step, value in curves.by_name.get(OBJECTIVE, {}).items() if math.isfinite(value)}
+    return min((value, step) for step, value in points.items()) if points else None
+
+
+def _asked_gpu(subject: Subject) -> str:
+    gpu = subject.identity.get("gpu", {})
+    kind, count = gpu.get("type", "cpu"), gpu.get("count", 1)
+    return kind if count == 1 and kind == "cpu" else f"{count} x {kind}"

@@ -1,0 +1,1 @@
+"""Finished runs behind an OpenAI-compatible endpoint, here or on Modal."""

@@ -1,0 +1,100 @@
+"""Which models `axosweep serve` serves: finished runs of one place by their names, and the base models they have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from modal_app.layout import Store
+from modal_app.serving import Served
+from modal_app.step import StepKind
+from runner.after.merge import merged_model
+from runner.after.subjects import Subject, subjects
+from runner.errors import SweepError
+from runner.finding import runs_in
+
+BASE = "base"
+BEST = "best"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is to be served: models of one store, and what people know them by."""
+
+    store: Store
+    subjects: tuple[Subject, ...]
+    models: tuple[Served, ...]
+    """The base models first."""
+    told: tuple[str, ...]
+    """Of each model, what it is."""
+
+
+def choose(known: Sequence[Store], asked: Sequence[str | None], *, merged: bool = False) -> Chosen:
+    """The models of what was named, each run once. Raises SweepError for a run that is not there, or has not finished,
+    and for runs of this machine and of Modal together."""
+    found: dict[str, Subject] = {}
+    best: list[Subject] = []
+    for name in asked:
+        found |= {one.key: one for one in subjects(known, name, every=True)}
+        if runs_in(known, name)[2] is not None:
+            best += _best(known, name)
+    chosen = tuple(found.values())
+    places = {one.store.root: one.store for one in chosen}
+    if len(places) > 1:
+        raise SweepError("These runs are partly on Modal and partly here, and one server has those of one place.")
+    (store,) = places.values()
+    aliases = {one.key: _alias(one) for one in chosen}
+    names = {key: (key, alias) for key, alias in aliases.items() if list(aliases.values()).count(alias) == 1}
+    runs = [_model(one, names.get(one.key, (one.key,)), merged=merged) for one in chosen]
+    if len(best) == 1:
+        runs = [
+            replace(model, names=(*model.names, BEST)) if model.names[0] == best[0].key else model for model in runs
+        ]
+    bases = _bases(chosen, runs)
+    told = [f"the base model {_base_name(one)}" for one, _ in bases] + [one.name for one in chosen]
+    return Chosen(store, chosen, (*(model for _, model in bases), *runs), tuple(told))
+
+
+def _model(subject: Subject, names: tuple[str, ...], *, merged: bool) -> Served:
+    names = tuple(dict.fromkeys(name for name in names if name))
+    folder = subject.store.folder(StepKind.TRAIN, subject.key).model
+    if merged:
+        return Served(names, subject.config, weights=str(_merged(subject)))
+    if subject.adapter is None:
+        return Served(names, subject.config, weights=str(folder))
+    return Served(names, subject.config, adapter=str(folder))
+
+
+def _merged(subject: Subject) -> str:
+    folder = merged_model(subject)
+    if folder is None:
+        raise SweepError(f"The run {subject.key} has no merged model yet. Make it: axosweep merge {subject.key}")
+    return str(folder)
+
+
+def _bases(chosen: Sequence[Subject], runs: Sequence[Served]) -> list[tuple[Subject, Served]]:
+    """The base models of the runs that have adapters, each once; by their own names where there are several."""
+    distinct: dict[str, Subject] = {}
+    for subject, model in zip(chosen, runs, strict=True):
+        if model.adapter is not None:
+            distinct.setdefault(model.shares, subject)
+    if len(distinct) < 2:
+        return [(one, Served((BASE,), one.config)) for one in distinct.values()]
+    return [(one, Served((f"{BASE}-{number}",), one.config)) for number, one in enumerate(distinct.values(), 1)]
+
+
+def _best(known: Sequence[Store], sweep: str | None) -> list[Subject]:
+    try:
+        return subjects(known, sweep)
+    except SweepError:
+        return []  # its runs cannot be ranked: none is called so
+
+
+def _alias(subject: Subject) -> str:
+    """What tells a run from the others of its sweep, as one word."""
+    return "" if subject.name == subject.key else subject.name.replace(" ", ",")
+
+
+def _base_name(subject: Subject) -> str:
+    named = str(subject.identity.get("axolotl", {}).get("base_model", "")) or str(subject.config["base_model"])
+    return "/".join(named.split("/")[-2:])

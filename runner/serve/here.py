@@ -1,0 +1,162 @@
+"""Serves models on this machine: binds the port, starts the server's process, tells how to ask it, ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from modal_app.attempt import base_environment
+from modal_app.hub import is_hub_name
+from modal_app.serving import TOKEN_VARIABLE, Serving
+from modal_app.step import Device
+from runner import terminal, trainer_environment
+from runner.errors import SweepError
+from runner.executors.workers import script
+from runner.interrupts import terminate_as_interrupt
+from runner.serve.choice import Chosen
+from runner.serve.words import Address, how_to_ask
+
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = ("0.0.0.0", "[::]")
+"""Addresses that stand for all of this machine's: none of them can be asked."""
+LOG = "log.txt"
+SHOWN_LINES = 12
+END_S = 10.0
+"""Within which an asked server ends; then it is killed."""
+
+
+@terminate_as_interrupt()
+def serve(chosen: Chosen, token: str, host: str, port: int, *, as_json: bool) -> int:
+    """Serve until Ctrl-C. `port` 0 is one that is free; an empty token lets anybody ask who gets there. Raises
+    SweepError for a port that cannot be had, and when the models cannot be loaded."""
+    python = trainer_environment.find()
+    listening = bind(host, port)
+    place = Path(tempfile.mkdtemp(prefix="axosweep-serve-"))
+    try:
+        with listening, _process(python, chosen, place, listening, token) as server:
+            address = Address(_url(listening), bool(token))
+            for event in _events(server):
+                if event["event"] == "ready":
+                    how_to_ask(chosen, address, as_json=as_json)
+                elif event["event"] == "failed":
+                    raise SweepError(_failure(event["message"], place / LOG))
+                elif not as_json:
+                    _say(event)
+            raise SweepError(_failure(f"it ended with code {server.wait()}", place / LOG))
+    except KeyboardInterrupt:
+        terminal.messages().print("The server has ended.")
+        return 0
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def is_loopback(host: str, port: int) -> bool:
+    """Whether only this machine reaches it. Raises SweepError for an address that this machine does not know."""
+    return ipaddress.ip_address(_resolved(host, port)[1][0]).is_loopback
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that is bound, not yet listening: who asks too early is refused, and does not wait."""
+    family, where = _resolved(host, port)
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(where)
+        listening.set_inheritable(True)
+    except OSError as error:
+        listening.close()
+        raise SweepError(_unbound(host, port, error)) from error
+    return listening
+
+
+def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    if not 0 <= port <= 65535:
+        raise SweepError(f"--port {port}: there is no such port; 1 to 65535, or 0 for one that is free.")
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (socket.gaierror, UnicodeError) as error:
+        raise SweepError(f"--host {host}: this machine knows no such address.") from error
+    return family, where
+
+
+def _unbound(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"--host {host}: this machine has no such address."
+    return f"Port {port} cannot be had ({error.strerror}): leave --port out for one that is free."
+
+
+@contextlib.contextmanager
+def _process(
+    python: Path, chosen: Chosen, place: Path, listening: socket.socket, token: str
+) -> Iterator[subprocess.Popen[str]]:
+    """The server's process. It ends with this one, however that ends: its input is a pipe of ours."""
+    serving = Serving(str(chosen.store.inputs), chosen.models, listening.fileno(), token)
+    server = subprocess.Popen(
+        [python, script("serve.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=place,
+        env=_environment(chosen),
+        text=True,
+        pass_fds=[listening.fileno()],
+        start_new_session=True,
+    )
+    assert server.stdin is not None
+    try:
+        with contextlib.suppress(BrokenPipeError):
+            server.stdin.write(serving.to_json() + "\n")
+            server.stdin.flush()
+        yield server
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            server.stdin.close()
+        with contextlib.suppress(ProcessLookupError):
+            try:
+                server.wait(END_S)
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait()
+
+
+def _environment(chosen: Chosen) -> dict[str, str]:
+    on_cpu = all(subject.device is Device.CPU for subject in chosen.subjects)
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))}  # nothing beside it
+    variables = {**os.environ, **base_environment(Device.CPU if on_cpu else Device.CUDA), **threads}
+    variables.pop(TOKEN_VARIABLE, None)
+    if not any(is_hub_name(subject.config.get("base_model")) for subject in chosen.subjects):
+        variables["HF_HUB_OFFLINE"] = "1"
+    return variables
+
+
+def _events(server: subprocess.Popen[str]) -> Iterator[Mapping[str, Any]]:
+    assert server.stdout is not None
+    for line in server.stdout:
+        yield json.loads(line)
+
+
+def _say(event: Mapping[str, Any]) -> None:
+    text = "Starting Axolotl; its imports take some seconds." if event["event"] == "importing" else ""
+    terminal.messages().print(text or f"Loading {event['model']}", markup=False, soft_wrap=True)
+
+
+def _url(listening: socket.socket) -> str:
+    address, port = listening.getsockname()[:2]
+    name = f"[{address}]" if ":" in address else address
+    return f"http://{LOOPBACK if name in EVERYWHERE else name}:{port}"
+
+
+def _failure(message: str, log: Path) -> str:
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    last = "\n".join(f"  {line}" for line in text.splitlines()[-SHOWN_LINES:])
+    return f"The models could not be served: {message}. The server said last:\n{last}"

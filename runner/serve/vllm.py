@@ -1,0 +1,89 @@
+"""Chosen models -> what vLLM is told of them, in a container's paths. Pure.
+
+vLLM has one base model, and loads adapters of the plain kind only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from modal_app.hub import HubItem, is_hub_name
+from modal_app.layout import Store
+from modal_app.remote import CACHE_MOUNT, RUNS_MOUNT
+from modal_app.serve_vllm import RANKS, Vllm
+from modal_app.serving import Served
+from runner.errors import SweepError
+from runner.gpus import gpu_kind
+from runner.serve.choice import Chosen
+
+UNABLE = {
+    "peft_use_dora": "DoRA",
+    "lora_modules_to_save": "whole modules beside the adapter",
+    "peft_layers_to_transform": "some layers only",
+}
+"""Keys of adapters that vLLM does not load, or not as they were trained."""
+
+
+def vllm_of(chosen: Chosen, gpus: int, *, half: bool) -> Vllm:
+    """What vLLM is told. Raises SweepError for models that one vLLM cannot serve together, or not at all."""
+    runs = [model for model in chosen.models if model.adapter is not None or model.weights is not None]
+    if len({model.shares for model in runs}) > 1:
+        raise SweepError(
+            "vLLM has one base model, and these runs have several (or differ in how it is loaded or asked, or are "
+            "models of their own). Serve them one by one: the runs of a base model together."
+        )
+    first, config = runs[0], runs[0].config
+    trusts = bool(config.get("trust_remote_code"))
+    tokenizer = _there(first.adapter or first.weights or "", chosen.store)
+    if first.weights is not None:
+        return Vllm(tokenizer, first.names, tokenizer, {}, gpus=gpus, half=half, trusts_remote_code=trusts)
+    adapters = {name: _there(run.adapter or "", chosen.store) for run in runs for name in run.names}
+    for run in runs:
+        _refuse_adapter(run)
+    rank = max(int(run.config.get("lora_r") or 0) for run in runs)
+    (base,) = (model.names for model in chosen.models if model not in runs)
+    return Vllm(_base_there(config), base, tokenizer, adapters, rank, gpus, half, trusts)
+
+
+def gpu_of(chosen: Chosen, asked: str | None) -> tuple[str, int]:
+    """conf/gpu's name and how many: what is asked for, else what the runs have trained on. SweepError for no GPU."""
+    if asked is not None:
+        name, colon, count = asked.partition(":")
+        if colon and not (count.isdecimal() and int(count)):
+            raise SweepError(f"--gpu {asked}: a GPU of conf/gpu, and a number for several: --gpu h100:2")
+        return gpu_kind(name).name, int(count or 1)
+    kinds = {(one.gpu, int(one.identity.get("gpu", {}).get("count") or 1)) for one in chosen.subjects}
+    if len(kinds) > 1 or "cpu" in {name for name, _ in kinds}:
+        trained = ", ".join(sorted({name for name, _ in kinds}))
+        raise SweepError(f"vLLM needs a GPU, and these runs have trained on {trained}. Name one: --gpu l4")
+    return kinds.pop()
+
+
+def _base_there(config: Mapping[str, Any]) -> str:
+    """The base model on the cache Volume."""
+    base = str(config["base_model"])
+    if not is_hub_name(base):
+        return f"{CACHE_MOUNT}/{base}"
+    return f"{CACHE_MOUNT}/hub/{HubItem(base, str(config['revision_of_model'])).snapshot}"
+
+
+def _there(folder: str, store: Store) -> str:
+    """A folder of the mirror, on the runs Volume."""
+    return f"{RUNS_MOUNT}/{Path(folder).relative_to(store.root).as_posix()}"
+
+
+def _refuse_adapter(run: Served) -> None:
+    key = run.names[0]
+    for name, what in UNABLE.items():
+        if run.config.get(name):
+            raise SweepError(
+                f"vLLM does not serve the adapter of {key}: it has {what} ({name}). Merge it, and serve that:\n"
+                f"  axosweep merge {key}\n  axosweep serve {key} --merged"
+            )
+    if int(run.config.get("lora_r") or 0) > RANKS[-1]:
+        raise SweepError(
+            f"vLLM does not serve the adapter of {key}: its rank is {run.config['lora_r']}, over {RANKS[-1]}. Merge "
+            f"it, and serve that: axosweep merge {key}, then axosweep serve {key} --merged"
+        )

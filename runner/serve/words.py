@@ -1,0 +1,96 @@
+"""What `axosweep serve` tells: the models by their names, and how to ask one."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from modal_app.serving import TOKEN_VARIABLE, Served
+from runner import terminal
+from runner.print_json import print_json
+from runner.serve.choice import BEST, Chosen
+
+if TYPE_CHECKING:
+    from runner.executors.modal_serve import Deployed  # which imports Modal
+
+QUESTION = [{"role": "user", "content": "Hello"}]
+_PYTHON = """\
+import os
+from openai import OpenAI
+client = OpenAI(base_url="{url}/v1", api_key={key})
+answer = client.chat.completions.create(model="{model}", messages={messages})
+print(answer.choices[0].message.content)"""
+
+
+def _telling(chosen: Chosen) -> Served:
+    """The one that people are most likely to want: the best, if there is one."""
+    return next((model for model in chosen.models if BEST in model.names), chosen.models[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    url: str
+    """Without a path: `http://127.0.0.1:8000`."""
+    needs_token: bool
+    ends_by: str = "Ctrl-C ends it"
+
+
+def how_to_ask(chosen: Chosen, address: Address, *, as_json: bool) -> None:
+    """The models and two ways to ask them, on standard output. No token is in it."""
+    if as_json:
+        print_json(
+            {
+                "url": f"{address.url}/v1",
+                "token": address.needs_token,
+                "models": [
+                    {"names": list(model.names), "what": what}
+                    for model, what in zip(chosen.models, chosen.told, strict=True)
+                ],
+                "version": 1,
+            }
+        )
+        sys.stdout.flush()
+        return
+    out = terminal.results()
+    out.print(f"{address.url}/v1  ({address.ends_by})", soft_wrap=True, markup=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("  model", "what", "also called"):
+        table.add_column(heading)
+    for model, what in zip(chosen.models, chosen.told, strict=True):
+        table.add_row(f"  {model.names[0]}", what, "  ".join(model.names[1:]))
+    out.print(table)
+    out.print(f"\n{ways(address, _telling(chosen).names[-1])}", soft_wrap=True, markup=False)
+    sys.stdout.flush()
+
+
+def show_deployed(deployed: Sequence[Deployed], *, as_json: bool) -> None:
+    """All that is served on Modal."""
+    if as_json:
+        print_json({"deployments": [asdict(one) for one in deployed], "version": 1})
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "models", "GPU", "url"):
+        table.add_column(heading)
+    for one in deployed:
+        models = "  ".join(names[0] for names, _ in one.models)
+        table.add_row(one.app, models, one.gpu, f"{one.url}/v1")
+    terminal.results().print(table if deployed else "Nothing is being served on Modal.")
+
+
+def ways(address: Address, model: str) -> str:
+    """A command line and a program that ask; the token is read from the environment."""
+    messages = json.dumps(QUESTION)
+    header = f' -H "Authorization: Bearer ${TOKEN_VARIABLE}"' if address.needs_token else ""
+    body = shlex.quote(json.dumps({"model": model, "messages": QUESTION}))
+    curl = f"curl {address.url}/v1/chat/completions -H 'Content-Type: application/json'{header} -d {body}"
+    key = f'os.environ["{TOKEN_VARIABLE}"]' if address.needs_token else '"none"'
+    program = _PYTHON.format(url=address.url, key=key, model=model, messages=messages)
+    if not address.needs_token:
+        program = program.replace("import os\n", "")
+    return f"{curl}\n\n{program}"
