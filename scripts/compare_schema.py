@@ -17,11 +17,11 @@ from pydantic import ConfigDict, TypeAdapter
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from runner.best import Best, Next  # noqa: E402
-from runner.compare import Row  # noqa: E402
-from runner.compare_groups import Group  # noqa: E402
-from runner.compare_pair import Pair  # noqa: E402
-from runner.comparison import ComparedSweep, Comparison  # noqa: E402
+from runner.compare.best import Best, Next  # noqa: E402
+from runner.compare.comparison import ComparedSweep, Comparison  # noqa: E402
+from runner.compare.groups import Group  # noqa: E402
+from runner.compare.pair import Pair  # noqa: E402
+from runner.compare.ranking import Row  # noqa: E402
 
 DOCS = ROOT / "docs"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
