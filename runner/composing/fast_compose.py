@@ -113,7 +113,10 @@ class _Composer:
             return None  # Hydra says what cannot be read
         if any(override.is_hydra_override() or override.is_sweep_override() for _, override in asked):
             return None
-        return tuple(text for text, override in asked if self._chooses(override))
+        choices = [(text, override.key_or_group) for text, override in asked if self._chooses(override)]
+        if len({group for _, group in choices}) < len(choices):
+            return None  # a group chosen twice in one job: which choice is looked up and which wins is Hydra's to say
+        return tuple(text for text, _ in choices)
 
     def _chooses(self, override: Override) -> bool:
         return not isinstance(override.value(), dict) and self._is_group(override.key_or_group)

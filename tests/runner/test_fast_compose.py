@@ -211,6 +211,8 @@ TRAPS = """
     model=missing data=two model.layers=4 | model=missing data=one | model=small extra=some | model=large extra=some
     experiment=tuned | experiment=plain | experiment=tuned model=small | experiment=tuned model=large | model=nowhere
     ~data ++ask.list="${data.rows}" | data=[one,two] model.width=2 | data.rows.0.path=b.jsonl model=large | +model=small
+    model=small model=small data=one | model=small model=small data=two | model=small model=nowhere data=two
+    model=small model=large data=one seed=3 | model=large model=small data=two seed=3
     hydra.job.name=x seed=2 | '++model.opt={name: sgd}' ++model.opt.betas.0=9 | env=set | '++gone="${nowhere}"' seed=9
     model.width=1.0 | model.width=1e-4 | model.width=08 | model.width=true | "model.width='08'" | ++gone=??? seed=8
     """
@@ -262,7 +264,7 @@ def test_any_mix_of_overrides_is_composed_as_hydra_composes_it(tree: Path, sweep
 
 @pytest.mark.slow
 @given(sweep=SWEEPS)
-@settings(max_examples=500)
+@settings(max_examples=150)
 def test_very_many_mixes_are_composed_as_hydra_composes_them(tree: Path, sweep: list[Job]) -> None:
     with _hydra(tree):
         ours, hydras = _both(_start, list(dict.fromkeys(sweep)))
