@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -210,6 +211,23 @@ def test_a_signal_reaches_a_fork_whose_process_the_command_does_not_know_yet(war
     warm.say(step=json.loads(step.to_json()))
     warm.say(signal=int(signal.SIGKILL), kind="train", key="one")
     assert warm.end(step) == -signal.SIGKILL
+
+
+def test_a_fork_does_not_clean_up_what_is_its_parents() -> None:
+    """Its end would take a temporary folder away from under the server."""
+    code = """
+import atexit, os, tempfile
+from modal_app import warm_child
+folder = tempfile.TemporaryDirectory()
+if not (pid := os.fork()):
+    warm_child._leave_to_the_parent()
+    atexit._run_exitfuncs()
+    os._exit(0)
+os.waitpid(pid, 0)
+print(os.path.isdir(folder.name))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_what_cannot_be_understood_is_refused_and_harms_nobody(warm: Warm, store: Store) -> None:
