@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,12 +11,13 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import completion, terminal
 from runner import help as help_page
+from runner import terminal
 from runner.arguments import COMPLETION, HELP, MULTIRUN, Arguments, take_apart
 from runner.base_option import forget_bases, with_bases
 from runner.composing.compose import register_resolvers
 from runner.composing.hydra_errors import check_grammar, explained
+from runner.composing.hydra_inside import multirun
 from runner.composing.hydra_sweep import Launch, RunFailed, Task, command_line
 from runner.errors import SweepError
 from runner.fields import axolotl_fields
@@ -28,6 +28,8 @@ from runner.types import Experiment, Request, RunResult
 from runner.vocabulary import Vocabulary, read_vocabulary
 
 EXIT_FAILED_RUN = 1
+NAME = "axosweep"
+CONFIG = "config"
 
 
 def run(arguments: Sequence[str], launch: Launch | None = None) -> int:
@@ -51,11 +53,9 @@ def _run(asked: Arguments, arguments: Sequence[str], project: Project, launch: L
     words = _for_hydra(asked, vocabulary)
     task = Task(launch or _launch, arguments)
     register_resolvers()
-    conf = str(shipped_root() / "conf")
-    application = hydra.main(config_path=conf, config_name="config", **_version_base())(task)
     try:
         with command_line(words), _full_errors():
-            application()
+            _start_hydra(words, task)
     except (HydraException, OmegaConfBaseException) as error:
         raise SweepError(explained(error, vocabulary)) from error
     except yaml.YAMLError as error:
@@ -65,17 +65,34 @@ def _run(asked: Arguments, arguments: Sequence[str], project: Project, launch: L
     return 0 if all(result.succeeded for result in task.results) else EXIT_FAILED_RUN
 
 
+def _start_hydra(words: Sequence[str], task: Task) -> None:
+    """A sweep without more flags goes straight to Hydra's multirun: hydra.main would compose its config twice, once to
+    find out whether it is one.
+    """
+    conf = str(shipped_root() / "conf")
+    sweeps, *overrides = words
+    if sweeps in MULTIRUN and not any(word.startswith("-") for word in overrides):
+        with hydra.initialize_config_dir(conf, job_name=NAME, **_version_base()):
+            multirun(CONFIG, overrides, task)
+    else:
+        hydra.main(config_path=conf, config_name=CONFIG, **_version_base())(task)()
+
+
 def _page(asked: Arguments) -> str | None:
     """Help, the versions, or the script of `-sc install=bash`, Hydra's own way to ask for completion."""
     if any(flag in HELP for flag in asked.flags):
         return help_page.text()
     if "--version" in asked.flags:
+        import importlib.metadata
+
         versions = f"Axolotl {axolotl_fields().version}, Hydra {hydra.__version__}"
         return f"axosweep {importlib.metadata.version('axosweep')} ({versions})"
     if not any(flag in COMPLETION for flag in asked.flags):
         return None
     if len(asked.overrides) != 1 or not asked.overrides[0].startswith("install="):
         raise SweepError('Shell completion: eval "$(axosweep completion bash)", or -sc install=bash.')
+    from runner import completion
+
     return completion.script(asked.overrides[0].removeprefix("install="))
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runner import hub
 from runner.content import ContentHashes
 from runner.errors import SweepError
 from runner.types import Input, InputKind
@@ -63,6 +62,8 @@ def identify(found: Input, axolotl: Mapping[str, Any], hashes: ContentHashes) ->
     """The same input with its identity; a hub name that cannot be resolved now keeps None and says why."""
     if found.kind is not InputKind.HUB:
         return replace(found, identity=hashes.of(Path(found.text).expanduser()))
+    from runner import hub  # late: most launches ask nobody, and an HTTP client takes its time to import
+
     repository = hub.Repository("datasets" if is_dataset(found.at) else "models", hub_name(found))
     resolved = hub.resolve(repository, _asked_revision(found, axolotl))
     return replace(found, identity=resolved.commit, problem=resolved.problem)

@@ -23,8 +23,6 @@ from modal_app.step import StepKind, write_atomically
 from runner.content import file_sha256
 from runner.errors import SweepError
 from runner.files.places import chosen_run, files_of, status_of
-from runner.files.pull import Wanted, pull
-from runner.files.pull_verb import progress
 from runner.files.run_files import Files, Part, parts_of
 from runner.ledger import SweepRun
 from runner.store import is_mirror, read_json
@@ -134,6 +132,9 @@ def _step(part: Part) -> int:
 
 
 def _fetch(files: Files, part: Part, folder: Path) -> None:
+    from runner.files.pull import Wanted, pull  # late: only of runs that are elsewhere
+    from runner.files.pull_verb import progress
+
     wanted = [Wanted(entry, part.named(entry)) for entry in part.files]
     with progress(part.bytes) as watch:
         pull(files, wanted, folder, watch=watch)

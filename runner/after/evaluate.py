@@ -18,7 +18,8 @@ from runner import trainer_environment
 from runner.after.carry_out import carry_out, exit_code, show_failures
 from runner.after.evaluate_show import Line, show_lines
 from runner.after.infer import base_hash
-from runner.after.subjects import Subject, after_step, base_step, subjects
+from runner.after.steps import evaluate_step
+from runner.after.subjects import Subject, base_step, subjects
 from runner.content import keep_in
 from runner.errors import SweepError
 from runner.executors.workers import script
@@ -106,11 +107,6 @@ def _options(asked: argparse.Namespace, names: Sequence[str], include: str | Non
         "chat_template": not asked.no_chat_template,
         "batch_size": asked.batch_size,
     }
-
-
-def evaluate_step(subject: Subject, options: Mapping[str, Any]) -> PlannedStep:
-    """The evaluation of a run; on its held-out rows where nothing is said. `options` as modal_app.evaluate has them."""
-    return after_step(subject, StepKind.EVALUATE, options)
 
 
 def base_evaluations(chosen: Sequence[Subject], options: Mapping[str, Any]) -> list[PlannedStep]:

@@ -14,8 +14,8 @@ from modal_app.step import StepKind
 from runner.after.answers import Column, column_of
 from runner.after.carry_out import Carried, carry_out, exit_code, show_failures
 from runner.after.infer_show import show_answers
-from runner.after.merge import merge_step
 from runner.after.prompts import STDIN, keep_prompts, prompts_of, refuse_too_long
+from runner.after.steps import merge_step
 from runner.after.subjects import Subject, after_step, base_step, subjects
 from runner.errors import SweepError
 from runner.finding import runs_in

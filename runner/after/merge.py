@@ -11,13 +11,13 @@ from modal_app.layout import Store
 from modal_app.step import StepKind
 from runner import terminal
 from runner.after.carry_out import Carried, carry_out, exit_code, show_failures
-from runner.after.subjects import Subject, after_step, subjects
+from runner.after.steps import merge_step
+from runner.after.subjects import Subject, subjects
 from runner.content import keep_in
 from runner.errors import SweepError
 from runner.files.run_files import told_size
 from runner.print_json import print_json
 from runner.store import STORE_HELP, is_mirror, stores
-from runner.types import PlannedStep
 
 
 def merge(words: list[str]) -> int:
@@ -35,19 +35,6 @@ def merge(words: list[str]) -> int:
     (carried,) = carry_out([subject], [step], command=command, inputs=() if kept is None else (kept,))
     _show(subject, carried, as_json=asked.json)
     return exit_code([carried])
-
-
-def merge_step(subject: Subject, adapter: str | None = None) -> PlannedStep:
-    """The merge of a run's own adapter, or of another one, kept in the store as `inputs/...`.
-
-    Raises SweepError for a run that has no adapter.
-    """
-    if subject.adapter is None and adapter is None:
-        raise SweepError(
-            f"There is nothing to merge in {subject.key}: it is a full fine-tune (adapter is not set), so what it "
-            f"leaves is the whole model: `axosweep ls {subject.key}`."
-        )
-    return after_step(subject, StepKind.MERGE, {} if adapter is None else {"adapter": adapter})
 
 
 def merged_model(subject: Subject) -> Path | None:

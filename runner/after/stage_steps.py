@@ -11,8 +11,7 @@ from modal_app.settings import trainer_identity
 from modal_app.state import observe
 from modal_app.step import OutcomeStatus, StepKind
 from runner import trainer_environment
-from runner.after.evaluate import evaluate_step
-from runner.after.merge import merge_step
+from runner.after.steps import evaluate_step, merge_step
 from runner.after.subjects import Subject
 from runner.errors import SweepError
 from runner.report import names_of

@@ -64,6 +64,8 @@ class Bases:
     def __init__(self, master: DictConfig, loader: RememberingLoader) -> None:
         self._master = master
         self._loader = loader
+        self._first: dict[tuple[str, ...], tuple[Sequence[Override], Base]] = {}
+        """What to learn a template from, when a second set of choices asks for it: most sweeps have one set."""
         self._templates: dict[tuple[str, ...], _Template | None] = {}
         plugins = [plain(master.hydra[name], resolve=False) for name in ("sweeper", "launcher")]
         self._may_learn = "${" not in str(plugins)
@@ -78,13 +80,18 @@ class Bases:
         """Raises Hydra's error for the choices, which it finds before it looks at any value."""
         exchanged = {one.key_or_group: f"{one.key_or_group}/{one.value()}" for one in choices if self._says_values(one)}
         shape = tuple(one.key_or_group if one.key_or_group in exchanged else str(one.input_line) for one in choices)
-        template = self._templates.get(shape)
+        template = self._template(shape)
         if template is not None and (made := self._merged(template, exchanged)) is not None:
             return made
         base = self._by_hydra(choices)
-        if shape not in self._templates and self._may_learn and len(self._templates) < _MOST_TEMPLATES:
-            self._templates[shape] = self._learned(choices, base)
+        if self._may_learn and len(self._first) < _MOST_TEMPLATES:
+            self._first.setdefault(shape, (choices, base))
         return base
+
+    def _template(self, shape: tuple[str, ...]) -> _Template | None:
+        if shape in self._first and shape not in self._templates:
+            self._templates[shape] = self._learned(*self._first[shape])
+        return self._templates.get(shape)
 
     def _by_hydra(self, choices: Sequence[Override]) -> Base:
         config = self._loader.load_sweep_config(self._master, [str(one.input_line) for one in choices])

@@ -14,9 +14,10 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ResultDefault
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
-from hydra.types import RunMode
+from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 
@@ -32,6 +33,14 @@ def plain(config: Any, *, resolve: bool) -> dict[str, Any]:
     return {str(key): value for key, value in made.items()}
 
 
+def multirun(config_name: str, overrides: Sequence[str], task: TaskFunction) -> None:
+    """What --multirun does, in the Hydra that has been initialized, with a loader that the whole command shares."""
+    application = GlobalHydra.instance().hydra
+    assert application is not None
+    application.config_loader = RememberingLoader(application.config_loader)
+    application.multirun(config_name, task, [*overrides, "hydra.mode=MULTIRUN"])
+
+
 class RememberingLoader(ConfigLoaderImpl):
     """Hydra's loader, which reads each config file once."""
 
@@ -40,7 +49,10 @@ class RememberingLoader(ConfigLoaderImpl):
     def __init__(self, loader: ConfigLoader) -> None:
         assert isinstance(loader, ConfigLoaderImpl)
         super().__init__(loader.config_search_path)
-        self.repository = RememberingRepository(loader.config_search_path)
+        if isinstance(loader.repository, RememberingRepository):
+            self.repository = loader.repository
+        else:
+            self.repository = RememberingRepository(loader.config_search_path)
 
     def parts(self, master: DictConfig, overrides: Sequence[str]) -> Sequence[ResultDefault]:
         """The files that a job of these overrides is merged from, in order."""

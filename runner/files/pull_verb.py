@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from modal_app.layout import Store
 from runner import terminal
-from runner.after.merge import merge_step
+from runner.after.steps import merge_step
 from runner.after.subjects import subjects
 from runner.compare.table import Column, table
 from runner.errors import SweepError

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from modal_app.layout import Store
-from runner.html_report.page import report_path
+from runner.html_report.place import report_path
 
 LONGEST_S = 60.0
 """A report takes a second; what takes longer is given up."""

@@ -15,16 +15,11 @@ from typing import Any
 from modal_app.layout import Store
 from modal_app.step import write_atomically
 from runner.html_report.gather import gather
+from runner.html_report.place import report_path
 
 SCRIPTS = ("look.js", "table.js", "answers.js", "lines.js", "charts.js", "main.js")
-NAME = "report.html"
 MARK = b'<meta name="generator" content="axosweep">'
 """By which a file is known as a report: it may be written again."""
-
-
-def report_path(store: Store, sweep: str) -> Path:
-    """Where a sweep's report lies when no other place is asked for."""
-    return store.sweeps / sweep / NAME
 
 
 def write_report(store: Store, sweep: str, out: Path | None = None) -> Path:

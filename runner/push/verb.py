@@ -15,7 +15,8 @@ from modal_app.push import CARD, MAIN, Pushed, Upload
 from modal_app.state import Phase
 from modal_app.step import StepKind
 from runner import terminal
-from runner.after.merge import merge_step, merged_model
+from runner.after.merge import merged_model
+from runner.after.steps import merge_step
 from runner.after.subjects import Subject, subjects
 from runner.errors import SweepError
 from runner.files.choice import choose
