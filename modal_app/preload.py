@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
 import importlib
 import os
@@ -32,14 +34,40 @@ TRAIN = (
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 AFTER = ("axolotl.cli.config", "axolotl.loaders", "modal_app.plugin", "peft")
 LATE = (
+    "axolotl.core.trainers.diffusion_lm.sampling",
     "axolotl.integrations.kernels.merge_aware_setup",
     "axolotl.loaders.nf4",
     "axolotl.model_support.nemotron_diffusion.compat",
+    "axolotl.monkeypatch.attention.large_head",
+    "axolotl.monkeypatch.bnb_large_tensors",
+    "axolotl.monkeypatch.deepspeed_utils",
+    "axolotl.monkeypatch.models.mamba_utils",
+    "axolotl.monkeypatch.models.recurrent_support",
+    "axolotl.monkeypatch.moe_quant",
+    "axolotl.monkeypatch.parallel_weight_conversion",
+    "axolotl.monkeypatch.peft.utils",
+    "axolotl.monkeypatch.quantized_init",
+    "axolotl.monkeypatch.ring_attn.patch",
+    "axolotl.monkeypatch.torchao_ddp",
+    "axolotl.monkeypatch.torchao_deepspeed",
+    "axolotl.monkeypatch.torchao_optim",
+    "axolotl.monkeypatch.torchao_tp_lora",
+    "axolotl.monkeypatch.transformers.trainer_loss_calc",
+    "axolotl.monkeypatch.transformers_fa_utils",
+    "axolotl.monkeypatch.transformers_num_parameters",
+    "axolotl.utils.gradient_clipping",
+    "bitsandbytes.nn.parametrize",
     "deepspeed",
+    "fsspec.implementations.chained",
+    "peft.tuners.lora.bnb",
+    "peft.utils.transformers_weight_conversion",
+    "torch.utils.serialization.config",
+    "transformers.hf_argparser",
     "transformers.models.gemma4.modeling_gemma4",
 )
 """What every run imports on its way, whatever it trains: a fifth of the processor seconds of a tiny run, most of it
-DeepSpeed, which accelerate asks for whenever it unwraps a model."""
+DeepSpeed, which accelerate asks for whenever it unwraps a model. None of Axolotl's does anything before it is called.
+Another Axolotl may have other ones: what is not there is not missed."""
 EVERYTHING = (
     *PREPROCESS,
     *TRAIN,
@@ -49,12 +77,11 @@ EVERYTHING = (
     "transformers.models.llama.modeling_llama",
     "torch._dynamo",
     "torch.distributed",
-    *LATE,
 )
 
 
-def load(modules: Sequence[str]) -> None:
-    """Import them, then take all that is alive out of the garbage collector's sight.
+def load(modules: Sequence[str], late: Sequence[str] = ()) -> None:
+    """Import them, and of `late` what there is, then take all that is alive out of the garbage collector's sight.
 
     Axolotl collects garbage about seven times a run; each would walk the heap of 6000 modules, and in a forked child
     copy it by doing so. No import asks the network: bitsandbytes would look for a kernel of its own on the hub.
@@ -64,6 +91,9 @@ def load(modules: Sequence[str]) -> None:
     try:
         for module in modules:
             importlib.import_module(module)
+        for module in late:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
     finally:
         for name, value in before.items():
             if value is None:
@@ -134,11 +164,17 @@ def memoise_schema() -> None:
 
 def build_tables() -> None:
     """Build once what each run would build anew on its way, the same every time: transformers' table of the names that
-    weights have had, 800 patterns to compile. Then nothing of it is looked at by the garbage collector, either.
+    weights have had, 800 patterns to compile, and the template of the card that PEFT puts beside an adapter. Then
+    nothing of it is looked at by the garbage collector, either.
     """
+    import jinja2
+    from huggingface_hub import ModelCard, ModelCardData
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     get_checkpoint_conversion_mapping("llama")  # it keeps the whole table
+    shared = jinja2.Template("").environment  # of all templates that are made without one
+    shared.compile = functools.lru_cache(shared.compile)
+    ModelCard.from_template(ModelCardData())
     gc.collect()
     gc.freeze()
 

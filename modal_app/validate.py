@@ -51,17 +51,18 @@ def main() -> int:
 def answered(folder: Path) -> int:
     """Answer a folder's questions. Plugins stay registered in a process, so each list of them gets a child.
 
-    Returns 0, as a process that does nothing else.
+    Returns 0, as a process that does nothing else: what needs no plugins is asked in it, at last.
     """
     questions = json.loads((folder / QUESTIONS).read_text(encoding="utf-8"))
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, question in enumerate(questions):
         groups.setdefault(_plugins(question["config"]), []).append(index)
     answers: list[Mapping[str, Any] | None] = [None] * len(questions)
-    for number, (plugins, indices) in enumerate(groups.items()):
-        part = folder / f"answers-{number}.json"
-        code = _in_a_child(plugins, [questions[index] for index in indices], part)
-        verdicts = json.loads(part.read_text(encoding="utf-8")) if code == 0 else [_died(code)] * len(indices)
+    for number, (plugins, indices) in enumerate(sorted(groups.items(), reverse=True)):
+        asked = [questions[index] for index in indices]
+        verdicts = (
+            _of_a_child(plugins, asked, folder / f"answers-{number}.json") if plugins else _verdicts((), asked, folder)
+        )
         for index, verdict in zip(indices, verdicts, strict=True):
             answers[index] = verdict
     write_atomically(folder / ANSWERS, json.dumps(answers))
@@ -73,10 +74,14 @@ def _plugins(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(map(str, listed)) if isinstance(listed, list) else ()
 
 
-def _in_a_child(plugins: Sequence[str], questions: Sequence[Mapping[str, Any]], part: Path) -> int:
+def _of_a_child(
+    plugins: Sequence[str], questions: Sequence[Mapping[str, Any]], part: Path
+) -> Sequence[Mapping[str, Any]]:
     pid = os.fork()
     if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        answers: list[Mapping[str, Any]] = json.loads(part.read_text(encoding="utf-8")) if code == 0 else []
+        return answers or [_died(code)] * len(questions)
     code = 1
     try:
         write_atomically(part, json.dumps(_verdicts(plugins, questions, part.parent)))

@@ -113,7 +113,7 @@ class Server:
         signal.signal(signal.SIGTERM, self._on_sigterm)
         began = time.monotonic()
         os.environ |= base_environment(Device.CPU)
-        preload.load(preload.EVERYTHING)
+        preload.load(preload.EVERYTHING, preload.LATE)
         preload.memoise_schema()
         preload.build_tables()
         self.refusal = preload.why_not_to_fork()

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from modal_app.layout import Store, after_key
-from runner.html_report.page import report_path, write_report
+from runner.html_report.page import write_report
+from runner.html_report.place import report_path
 from runner.types import Plan
 from tests.browser import Browser, chromium, needs_chromium
 from tests.end_to_end.axosweep import Axosweep

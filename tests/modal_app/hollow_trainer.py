@@ -13,8 +13,8 @@ from modal_app.layout import Store
 from modal_app.step import Step, StepKind, Tracking
 
 ROOTS = (
-    "accelerate axolotl bitsandbytes datasets deepspeed huggingface_hub numpy peft pyarrow safetensors torch "
-    "transformers trl wandb"
+    "accelerate axolotl bitsandbytes datasets deepspeed huggingface_hub jinja2 numpy peft pyarrow safetensors "
+    "torch transformers trl wandb"
 ).split()
 
 _SITECUSTOMIZE = """\
@@ -89,6 +89,24 @@ def constants(module):
     module.HF_HUB_OFFLINE = os.environ.get("HF_HUB_OFFLINE") == "1"
 
 
+def hub(module):
+    class ModelCard:
+        from_template = staticmethod(lambda data: None)
+    module.ModelCard = ModelCard
+
+
+def jinja(module):
+    class Environment:
+        compile = len
+
+    class Template:
+        environment = Environment()
+
+        def __init__(self, text):
+            pass
+    module.Template = Template
+
+
 def numpy_random(module):
     seeds = []
     module.seed = lambda *given: seeds.append(given)
@@ -98,7 +116,7 @@ def numpy_random(module):
 FILLED = {{
     "axolotl": axolotl, "axolotl.cli.train": train, "axolotl.integrations.base": base, "torch": torch,
     "torch.cuda": cuda, "huggingface_hub.constants": constants, "datasets.config": constants,
-    "numpy.random": numpy_random,
+    "huggingface_hub": hub, "jinja2": jinja, "numpy.random": numpy_random,
 }}
 sys.meta_path.insert(0, Finder())
 import huggingface_hub.constants, datasets.config, numpy.random, torch.cuda

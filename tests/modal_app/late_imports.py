@@ -19,7 +19,7 @@ def main() -> None:
     os.dup2(2, 1)  # what imports print is no part of it
     step, store = Step.from_json(sys.stdin.read()), Store(Path(sys.argv[1]))
     os.environ |= base_environment(Device.CPU)
-    preload.load(preload.EVERYTHING)
+    preload.load(preload.EVERYTHING, preload.LATE)
     preload.memoise_schema()
     preload.build_tables()
     before = set(sys.modules)

@@ -13,7 +13,8 @@ import yaml
 
 from modal_app.layout import Store
 from modal_app.step import Outcome, OutcomeStatus, StepKind
-from runner.after.evaluate import base_evaluations, evaluate_step
+from runner.after.evaluate import base_evaluations
+from runner.after.steps import evaluate_step
 from runner.after.subjects import VERSIONS, Subject, subjects
 from runner.cli import main
 from runner.ledger import steps_after, sweep_ids, sweeps_after

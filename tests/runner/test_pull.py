@@ -17,7 +17,7 @@ import pytest
 
 from modal_app.layout import Store
 from modal_app.step import OutcomeStatus, StepKind
-from runner.after.merge import merge_step
+from runner.after.steps import merge_step
 from runner.after.subjects import subjects
 from runner.cli import main
 from runner.errors import SweepError

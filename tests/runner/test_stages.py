@@ -12,9 +12,9 @@ from modal_app.layout import Store
 from modal_app.remote import Job
 from modal_app.settings import trainer_identity
 from modal_app.step import Device, OutcomeStatus, Step, StepKind
-from runner.after.merge import merge_step
 from runner.after.stage_steps import failed_stages, with_stages
 from runner.after.stages import stages_of
+from runner.after.steps import merge_step
 from runner.errors import SweepError
 from runner.executors.local import LocalExecutor, Slots
 from runner.executors.modal import mirrored_steps
