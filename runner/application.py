@@ -1,4 +1,4 @@
-"""The Hydra application: names people know -> Hydra's own, run by hydra.main, mistakes told in a sentence."""
+"""The Hydra application: names people know -> Hydra's own, run by Hydra, mistakes told in a sentence."""
 
 from __future__ import annotations
 

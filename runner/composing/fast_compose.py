@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.composing.bases import Base, Bases
@@ -140,7 +140,7 @@ class _Composer:
 
     def described(self, config: DictConfig, number: int) -> Composed:
         """A config as Hydra composes it for the job of this number, which it is given here."""
-        with open_dict(config):
+        with open_dict(config), read_write(config.hydra):  # Hydra 1.4 lets nobody change what it starts a sweep with
             config.hydra.job.id, config.hydra.job.num = str(number), number
         HydraConfig.instance().set_config(config)
         choices, sets = self._bases.facts(config)
