@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import glob
-import itertools
-import os
 from collections.abc import Iterable, Sequence
 
-from modal_app.layout import Store
 from runner.arguments import COMPLETION, FLAGS_OF_OURS, INFO, SHOWN_INFO, SWITCHES, VALUED
+from runner.completion_verbs import SHELLS, VERBS, files, runs
 from runner.errors import SweepError, did_you_mean
 from runner.fields import Field, Fields
 from runner.overrides import ORIGIN
 from runner.project import SWEEPS
 from runner.vocabulary import AXOLOTL, BASE, Nodes, Vocabulary, read_vocabulary
 
-VERBS = tuple(
-    "plan status compare best sync wandb-view report watch data attach logs cancel merge eval infer serve ls pull "
-    "rm gc push import init doctor warm setup completion".split()
-)
-SHELLS = ("bash", "zsh", "fish")
-_COMPARED = ("--all", "--metric", "--maximize", "--where", "--store")
-_FROM = ("--from", "--project", "--entity")
-_SHOWN = ("--over", "--sort", "--reverse", "--json", "--csv", "--md")
-_PUSHED = tuple("--merged --public --revision --message --license --force --dry-run --store --json".split())
-_ASKED = tuple(
-    "--prompt --prompts --system --greedy --temperature --seed --max-tokens --merged --base --store --json".split()
-)
-_SERVED = tuple("--merged --token --port --host --gpu --idle-minutes --runs-volume --store --json".split())
-_MEASURED = tuple(
-    "--best --base --tasks --include-path --limit --num-fewshot --no-chat-template --batch-size --store --json".split()
-)
 _SIGNS = "+~"
 
 
@@ -43,74 +24,13 @@ def complete(line: str, point: int) -> list[str]:
 
 
 def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
-    verb = words[0] if words and words[0] in VERBS else ""
-    match verb:
-        case "status":
-            return [*_sweeps(words), "--store", "--json"] if len(words) == 1 or word[:1] == "-" else []
-        case "compare":
-            if words[-1] == "--from":
-                return ("store", "wandb")
-            return [*_sweeps(words), *_COMPARED, *_FROM, *_SHOWN]
-        case "best":
-            return [*_sweeps(words), *_COMPARED, "--json", "--write"]
-        case "sync" | "wandb-view":
-            flags = ("--store", "--json", *(("--dry-run",) if verb == "wandb-view" else ()))
-            return [*_sweeps(words), *flags] if len(words) == 1 or word[:1] == "-" else []
-        case "attach" | "logs" | "cancel":
-            return [*_sweeps(words), "--store"] if len(words) == 1 or word[:1] == "-" else []
-        case "merge":
-            if words[-1] == "--lora-model-dir":
-                return _files(word)
-            return ("--lora-model-dir", "--store", "--json") if word[:1] == "-" else _named(words)
-        case "eval":
-            if words[-1] == "--include-path":
-                return _files(word)
-            return _MEASURED if word[:1] == "-" else _named(words)
-        case "infer":
-            if words[-1] == "--prompts":
-                return _files(word)
-            return _ASKED if word[:1] == "-" else _runs(words) if len(words) == 1 else []
-        case "serve":
-            return _SERVED if word[:1] == "-" else [*_runs(words), *(("list", "stop") if len(words) == 1 else ())]
-        case "ls":
-            return [*_runs(words), "--store", "--json"] if len(words) == 1 or word[:1] == "-" else []
-        case "rm" | "gc":
-            flags = ("--older-than", "--modal", "--dry-run", "--yes", "--store", "--json")
-            if word[:1] == "-":
-                return flags if verb == "gc" else (*flags, "--checkpoints")
-            return _runs(words) if verb == "rm" else ()
-        case "pull":
-            if word[:1] == "-":
-                return ("--store", "--force", "--json")
-            return _runs(words) if len(words) == 1 else [*_whats(words), *_files(word)]
-        case "push":
-            flags = _PUSHED if word[:1] == "-" else ()
-            return [*(_sweeps(words) if len(words) == 1 else ()), *flags]
-        case "report":
-            return [*_sweeps(words), "--store", "--out", "--open"] if len(words) == 1 or word[:1] == "-" else []
-        case "watch":
-            return [*_sweeps(words), "--store", "--port"] if len(words) == 1 or word[:1] == "-" else []
-        case "data":
-            return [*_data_keys(words), "--store", "--json"] if len(words) == 1 or word[:1] == "-" else []
-        case "doctor":
-            return ("--store", "--json", "--secret") if word[:1] == "-" else ()
-        case "import":
-            return ("--name", "--force", "--config-dir") if word[:1] == "-" else _files(word)
-        case "init":
-            return [path for path in _files(word) if path.endswith("/")]
-        case "completion":
-            return SHELLS if len(words) == 1 else ()
-        case "warm":
-            return ("status", "stop", "--all", "--store", "--json") if len(words) == 1 or word[:1] == "-" else ()
-        case "setup":
-            return ()
-        case "plan":
-            if words[-1] == "--diff":
-                return _sweeps(words)
-            flags = ("--overrides", "--json", "--diff", "--write") if word[:1] == "-" else ()
-            return [*_overrides(words, word), *flags]
-        case _:
-            return [*(VERBS if not words else ()), *_overrides(words, word)]
+    verb = words[0] if words else ""
+    if verb not in VERBS:
+        return [*(VERBS if not words else ()), *_overrides(words, word)]
+    after = VERBS[verb].candidates(words, word)
+    if verb != "plan" or words[-1] in VERBS[verb].values:
+        return after
+    return [*_overrides(words, word), *after]
 
 
 def _overrides(words: Sequence[str], word: str) -> Iterable[str]:
@@ -191,9 +111,9 @@ def _values(word: str, vocabulary: Vocabulary) -> Iterable[str]:
     key, _, value = word.partition("=")
     name = key.lstrip(_SIGNS)
     if name == ORIGIN:
-        return [f"{key}={run}" for run in _runs(())]
+        return [f"{key}={run}" for run in runs(())]
     if name in ("data.path", BASE):
-        return [f"{key}={path}" for path in _files(value)]
+        return [f"{key}={path}" for path in files(value)]
     chosen, comma, _ = value.rpartition(",")
     known = _choices(name, vocabulary)
     return [f"{key}={chosen}{comma}{one}" for one in known if one not in chosen.split(",")]
@@ -208,44 +128,6 @@ def _choices(name: str, vocabulary: Vocabulary) -> Sequence[str]:
         return ("true", "false")
     field = _field(name.removeprefix(f"{AXOLOTL}.").split("."), vocabulary)
     return field.choices if field else ()
-
-
-def _files(beginning: str) -> list[str]:
-    return [f"{path}/" if os.path.isdir(path) else path for path in glob.glob(glob.escape(beginning) + "*")]
-
-
-def _sweeps(words: Sequence[str]) -> Sequence[str]:
-    from runner.ledger import sweep_ids
-
-    return sweep_ids(_store(words))
-
-
-def _named(words: Sequence[str]) -> Sequence[str]:
-    """The run or sweep that a verb is about, which comes first."""
-    return _runs(words) if len(words) == 1 else ()
-
-
-def _runs(words: Sequence[str]) -> Sequence[str]:
-    """Sweeps, and the runs that there is anything of."""
-    store = _store(words)
-    return [*_sweeps(words), *(path.parent.name for path in store.runs.glob("*/run.json"))]
-
-
-def _whats(words: Sequence[str]) -> Sequence[str]:
-    from runner.files.choice import WHATS
-
-    return WHATS if len(words) == 2 else ()
-
-
-def _data_keys(words: Sequence[str]) -> Sequence[str]:
-    return [manifest.parent.name for manifest in _store(words).prepared.glob("*/manifest.json")]
-
-
-def _store(words: Sequence[str]) -> Store:
-    from runner.store import open_store
-
-    asked = [after for flag, after in itertools.pairwise(words) if flag == "--store"]
-    return open_store(asked[-1] if asked else None)
 
 
 def script(shell: str) -> str:

@@ -217,10 +217,14 @@ def warm_verb(words: list[str]) -> int:
 
     parser = _parser("warm", "The preloaded trainers that wait for the next command, or their end.")
     parser.add_argument("what", nargs="?", choices=("status", "stop"), default="status")
-    parser.add_argument("--all", action="store_true", help="of all your stores")
+    parser.add_argument("--all", action="store_true", help="of all your stores; stop asks first")
+    parser.add_argument("--yes", action="store_true", help="stop --all: do not ask")
     asked = parser.parse_args(words)
-    store = None if asked.all else open_store(asked.store).root
-    return (warm_verb.stop if asked.what == "stop" else warm_verb.show)(store, as_json=asked.json)
+    here = open_store(asked.store).root
+    store = None if asked.all else here
+    if asked.what == "stop":
+        return warm_verb.stop(store, here=here, confirmed=asked.yes, as_json=asked.json)
+    return warm_verb.show(store, as_json=asked.json)
 
 
 def setup_verb(words: list[str]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from modal_app.warm_address import Note
 from runner import terminal
 from runner.executors import warm_server
 from runner.print_json import print_json
+from runner.question import confirm, somebody_is_here
 
 ENDS_WITHIN_S = 10.0
 
@@ -28,9 +29,15 @@ def show(store: Path | None, *, as_json: bool) -> int:
     return 0
 
 
-def stop(store: Path | None, *, as_json: bool) -> int:
-    """End those that nobody uses, and the others once nobody does any more."""
+def stop(store: Path | None, *, here: Path, confirmed: bool, as_json: bool) -> int:
+    """End those of a store, or of all, that nobody uses, and the others once nobody does any more. Those of other
+    stores than `here` wait for somebody else's next command: asked first unless it is `confirmed`.
+
+    Raises SweepError without a yes.
+    """
     found = warm_server.running(store)
+    if not confirmed:
+        _confirm(found, [note for note in found if Path(note.store) != here.resolve()])
     for note in found:
         warm_server.tell_to_end(note)
     deadline = time.monotonic() + ENDS_WITHIN_S
@@ -48,6 +55,20 @@ def stop(store: Path | None, *, as_json: bool) -> int:
     if not rows:
         print("No trainer is preloaded.")
     return 0
+
+
+def _confirm(found: Sequence[Note], others: Sequence[Note]) -> None:
+    if not others:
+        return
+    stores = ", ".join(sorted({note.store for note in others}))
+    confirm(
+        f"{stores}: {'its trainer waits' if len(others) == 1 else 'their trainers wait'} for the next command there. "
+        f"End {'it' if len(found) == 1 else f'all {len(found)}'}?",
+        alone=f"Nothing was ended: {stores} {'has' if len(others) == 1 else 'have'} a preloaded trainer, too, and "
+        "nobody is here to be asked. Add --yes, or leave out --all to end this store's alone.",
+        refused="Nothing was ended.",
+        on_terminal=somebody_is_here(),
+    )
 
 
 def _row(note: Note) -> dict[str, Any]:

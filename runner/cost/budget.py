@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 
 from modal_app.step import Share
+from runner import question
 from runner.cost.plan import PlanCost, RunCost
 from runner.cost.predict import BOOT_MODAL
 from runner.cost.spent import money
@@ -86,18 +86,13 @@ def confirm(cost: PlanCost, request: Request, *, on_terminal: bool, ask: Callabl
     if request.confirmed or request.confirm_above is None or dollars is None or dollars.high <= request.confirm_above:
         return
     told = f"This may cost {_at_most(dollars)}"
-    if not on_terminal:
-        raise SweepError(
-            f"{told}, more than confirm_above={request.confirm_above:g}, and nobody is here to be asked: add --yes."
-        )
-    try:
-        sys.stderr.write(f"{told}. Launch it? [y/N] ")
-        sys.stderr.flush()
-        answer = ask()
-    except EOFError:
-        answer = ""
-    if answer.strip().lower() not in ("y", "yes"):
-        raise SweepError("Nothing was started.")
+    question.confirm(
+        f"{told}. Launch it?",
+        alone=f"{told}, more than confirm_above={request.confirm_above:g}, and nobody is here to be asked: add --yes.",
+        refused="Nothing was started.",
+        on_terminal=on_terminal,
+        ask=ask,
+    )
 
 
 def _at_most(dollars: Range) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from runner.files.run_files import Files, LocalFiles, told_size
 from runner.files.stock import Stock, inputs_needed, take_stock
 from runner.finding import runs_in
 from runner.print_json import print_json
+from runner.question import confirm, somebody_is_here
 from runner.store import MIRRORS, STORE_HELP, is_mirror, open_store, stores
 
 
@@ -164,18 +164,14 @@ def _show(removals: Sequence[Removal], *, asking: bool) -> None:
         console.print(f"{told_size(sum(one.bytes for one in doomed))} would be freed.", markup=False)
 
 
-def _confirm(doomed: Sequence[Doomed], ask: Callable[[], str] = input) -> None:
+def _confirm(doomed: Sequence[Doomed]) -> None:
     """Raises SweepError without a yes."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise SweepError("Nothing was removed: nobody is here to be asked. Add --yes, or --dry-run to only look.")
-    try:
-        sys.stderr.write(f"Remove {'this' if len(doomed) == 1 else f'these {len(doomed)}'}? [y/N] ")
-        sys.stderr.flush()
-        answer = ask()
-    except EOFError:
-        answer = ""
-    if answer.strip().lower() not in ("y", "yes"):
-        raise SweepError("Nothing was removed.")
+    confirm(
+        f"Remove {'this' if len(doomed) == 1 else f'these {len(doomed)}'}?",
+        alone="Nothing was removed: nobody is here to be asked. Add --yes, or --dry-run to only look.",
+        refused="Nothing was removed.",
+        on_terminal=somebody_is_here(),
+    )
 
 
 def _still(agreed: Removal, now: Removal) -> Removal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.cli import VERBS
-from runner.completion import SHELLS, complete, script
-from runner.completion import VERBS as COMPLETED_VERBS
+from runner.cli import VERBS, main
+from runner.completion import complete, script
+from runner.completion_verbs import SHELLS
+from runner.completion_verbs import VERBS as COMPLETED_VERBS
 from runner.errors import SweepError
 from runner.shipped import shipped_root
 
@@ -41,6 +43,9 @@ from runner.shipped import shipped_root
         ("axosweep import --f", {"--force"}),
         ("axosweep eval --ta", {"--tasks"}),
         ("axosweep merge --lo", {"--lora-model-dir"}),
+        ("axosweep compare --from ", {"store", "wandb"}),
+        ("axosweep serve ", {"list", "stop", "--port"}),
+        ("axosweep warm stop --", {"--all", "--yes"}),
     ],
 )
 def test_what_can_come_next_is_offered(line: str, offered: set[str]) -> None:
@@ -71,12 +76,20 @@ def test_sweeps_and_prepared_datasets_of_the_store_are_offered(tmp_path: Path, m
         (tmp_path / file).write_text("{}")
     monkeypatch.setenv("AXOSWEEP_STORE", str(tmp_path))
     assert complete("axosweep compare lo", 19) == ["lora-1234"]
-    assert complete("axosweep status ", 16) == ["--json", "--store", "lora-1234"]
+    assert complete("axosweep status ", 16) == ["--json", "--refresh", "--store", "lora-1234"]
     assert complete("axosweep data a", 15) == ["abcd"]
 
 
 def test_every_verb_is_completed() -> None:
     assert set(COMPLETED_VERBS) == {verb for verb in VERBS if not verb.startswith("_")}
+
+
+@pytest.mark.parametrize("verb", [verb for verb in COMPLETED_VERBS if verb != "plan"])
+def test_a_verbs_flags_are_those_of_its_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", capsys.readouterr().out))
+    assert set(COMPLETED_VERBS[verb].flags) == told - {"--help"}
 
 
 def test_completing_imports_no_hydra() -> None:

@@ -225,6 +225,33 @@ def test_stop_leaves_those_of_other_stores_alone(connect: Callable[[], Reached],
     assert note.address.socket.exists()
 
 
+def test_stop_of_all_stores_ends_nothing_of_another_one_unless_somebody_says_yes(
+    connect: Callable[[], Reached], store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = connect()
+    note = note_of(first)
+    ready(first)
+    first.socket.close()
+    of_all = ["warm", "stop", "--all", "--store", str(tmp_path / "other")]
+    assert cli.main(of_all) == 2
+    said = capsys.readouterr().err
+    assert str(store.root) in said
+    assert "nobody is here to be asked. Add --yes" in said
+    assert is_alive(note)
+    assert cli.main([*of_all, "--yes"]) == 0
+    assert not is_alive(note)
+
+
+def test_stop_of_all_stores_asks_nothing_where_there_are_only_this_ones(
+    connect: Callable[[], Reached], store: Store
+) -> None:
+    first = connect()
+    ready(first)
+    first.socket.close()
+    assert cli.main(["warm", "stop", "--all", "--store", str(store.root)]) == 0
+    assert running(None) == []
+
+
 def test_stop_leaves_one_at_its_work_and_says_so(
     python: Path, store: Store, sockets: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
