@@ -55,6 +55,7 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code: 0, 1 a run failed, 2 a mistake in the request."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    terminal.open_closed()
     try:
         return _dispatch(words)
     except SweepError as error:

@@ -1,7 +1,10 @@
-"""The two consoles: results on stdout, progress and messages on stderr. In a pipe nothing is wrapped or cut."""
+"""The two consoles: results on stdout, progress and messages on stderr. In a pipe nothing is wrapped or cut, and when
+its reader has left (| head), what is being done goes on unseen and ends with its own exit code.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 
 from rich.console import Console
@@ -10,11 +13,34 @@ PIPE_WIDTH = 100_000
 """Columns of a pipe: rich cuts a cell that does not fit."""
 
 
+class _Unread(Console):
+    """Rich's own ends the process with 1 when nobody reads it any more."""
+
+    def on_broken_pipe(self) -> None:
+        stream = sys.stderr if self.stderr else sys.stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def results() -> Console:
     """Where rows and plans go."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    return _Unread(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def messages() -> Console:
     """Where progress and errors go."""
-    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
+    return _Unread(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
+
+
+def open_closed() -> None:
+    """Where the shell has closed a stream (`>&-`) Python has none, and the next file that is opened would get what is
+    printed: what nobody reads goes nowhere, and there is nothing to be read.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened == number:
+                os.set_inheritable(number, True)
+            else:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))

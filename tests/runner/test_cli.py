@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +93,30 @@ def test_a_store_that_is_not_there_has_no_sweeps_and_is_not_made(store: Store, t
     done = axosweep(Store(tmp_path), "status", "--json", "--store", str(store.root))
     assert json.loads(done.stdout)["sweeps"] == []
     assert not store.root.exists()
+
+
+@pytest.mark.parametrize("words", [["compare"], ["infer", "--help"]], ids=" ".join)
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_a_stream_that_the_shell_has_closed_is_nobodys(swept: Store, words: list[str], closed: str) -> None:
+    done = _in_shell(swept, f"{shlex.join([sys.executable, '-m', 'runner', *words])} {closed}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", [["compare"], ["compare", "--json"]], ids=" ".join)
+def test_a_reader_that_has_left_is_no_failure(swept: Store, words: list[str]) -> None:
+    command = shlex.join([sys.executable, "-m", "runner", *words])
+    done = _in_shell(swept, f"{{ {command}; echo $? >&2; }} | true")
+    assert done.stderr == "0\n"
+
+
+def test_a_mistake_that_nobody_reads_is_one_all_the_same(swept: Store) -> None:
+    done = _in_shell(swept, f"{{ {sys.executable} -m runner compare rats 2>&1; echo $? >{swept.root}/code; }} | true")
+    assert done.returncode == 0
+    assert (swept.root / "code").read_text() == "2\n"
+
+
+def _in_shell(store: Store, line: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "AXOSWEEP_STORE": str(store.root)}
+    return subprocess.run(
+        ["sh", "-c", line], env=environment, capture_output=True, text=True, check=False, cwd=store.root
+    )
