@@ -81,7 +81,9 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
             print(f"{number} runs, the last in {seconds[-1]:.2f} s", file=sys.stderr)
     after = left(server, folder)
     workers.close()
-    subprocess.run([sys.executable, "-m", "runner", "warm", "stop", "--all"], cwd=HERE.parent, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "runner", "warm", "stop", "--store", str(store.root)], cwd=HERE.parent, check=True
+    )
     means = {"seconds": early_and_late(seconds), "cpu_s": early_and_late(cpu)}
     slower = {"seconds": ratio(means["seconds"]), "cpu": ratio(means["cpu_s"])}
     return {"runs": count, **means, "slower": slower, "server_mib": memory, "before": before, "after": after}
