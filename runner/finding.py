@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from modal_app.layout import StepFolder, Store
@@ -59,10 +59,27 @@ def _run_in(stores: Sequence[Store], asked: str) -> tuple[Store, list[SweepRun],
     if len(keys) > 1:
         raise SweepError(f"{asked} fits several runs: {', '.join(sorted(keys))}. Write more of the one you mean.")
     if not keys:
-        names = [run.key for run in known.values()] + [one for store in stores for one in sweep_ids(store)]
-        raise SweepError(f"There is no run or sweep {asked}.{did_you_mean(asked, names)} `axosweep status` lists them.")
+        raise _unknown(stores, asked, {run.key for run in known.values()})
     (index, _), run = max(fits.items(), key=lambda item: _last_written(stores[item[0][0]], item[1]))
     return stores[index], [run], None
+
+
+def _unknown(stores: Sequence[Store], asked: str, runs: Collection[str]) -> SweepError:
+    run, at, _ = asked.partition("@")
+    if at and any(key.startswith(run) for key in runs):
+        return SweepError(
+            f"{asked}: a run or a sweep is expected. A checkpoint is what a run goes on from: from={asked}"
+        )
+    names = [*runs, *(one for store in stores for one in sweep_ids(store))]
+    if not names:
+        return SweepError(
+            f"There is no run or sweep {asked}: {stores[0].root} has none yet. Another store: --store DIR, or "
+            "AXOSWEEP_STORE."
+        )
+    where = " and ".join(str(store.root) for store in stores)
+    return SweepError(
+        f"There is no run or sweep {asked} in {where}.{did_you_mean(asked, names)} `axosweep status` lists them."
+    )
 
 
 def _last_written(store: Store, run: SweepRun) -> float:

@@ -197,7 +197,9 @@ def test_an_unknown_run_is_refused_with_the_nearest(
     store: Store, two: tuple[Run, Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     wrong = two[0].key[:-1] + ("0" if two[0].key[-1] != "0" else "1")
-    assert f"There is no run or sweep {wrong}. Did you mean {two[0].key}" in refused(store, capsys, wrong)
+    assert f"There is no run or sweep {wrong} in {store.root}. Did you mean {two[0].key}" in refused(
+        store, capsys, wrong
+    )
 
 
 def test_an_unfinished_run_is_refused_and_of_a_sweep_left_out(

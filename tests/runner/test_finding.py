@@ -54,8 +54,26 @@ def test_a_name_that_fits_nothing_is_refused_with_what_is_near(both: tuple[Store
     sweep = asked(both[0], "lora-rank", 0.1, at=1)
     with pytest.raises(SweepError, match=sweep):
         sweep_in(both, sweep[:-2] + "xx")
-    with pytest.raises(SweepError, match="no run or sweep"):
+    with pytest.raises(SweepError) as caught:
         runs_in(both, "zzz")
+    assert f"There is no run or sweep zzz in {both[0].root} and {both[1].root}. `axosweep status`" in str(caught.value)
+    with pytest.raises(SweepError, match=f"Did you mean {sweep}"):
+        runs_in(both, "lora-rnak")
+
+
+def test_a_store_without_runs_is_named(both: tuple[Store, Store]) -> None:
+    with pytest.raises(SweepError) as caught:
+        runs_in(both[:1], "zzz")
+    assert f"{both[0].root} has none yet. Another store: --store DIR" in str(caught.value)
+
+
+def test_a_checkpoint_where_a_run_is_expected_is_told_what_it_is_for(both: tuple[Store, Store]) -> None:
+    asked(both[0], "here", 0.1, at=1)
+    key = run({"learning_rate": 0.1}).key
+    with pytest.raises(SweepError, match=f"a run or a sweep is expected. .*: from={key[:8]}@50"):
+        runs_in(both, f"{key[:8]}@50")
+    with pytest.raises(SweepError, match="no run or sweep nope@50"):
+        runs_in(both, "nope@50")
 
 
 def test_a_run_is_found_by_the_beginning_of_its_key(both: tuple[Store, Store]) -> None:

@@ -248,4 +248,4 @@ def test_a_key_that_hydra_would_read_as_a_number_is_still_a_key(
 ) -> None:
     source(store, 50)
     assert main(["plan", "-m", f"from={asked},nosuch", f"store={store.root}"]) == 2
-    assert f"There is no run or sweep {asked.partition('@')[0]}." in capsys.readouterr().err
+    assert f"There is no run or sweep {asked.partition('@')[0]} in {store.root}." in capsys.readouterr().err
