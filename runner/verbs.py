@@ -5,17 +5,17 @@ Verbs that compose nothing import neither Hydra nor Modal nor W&B.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 
 from runner import terminal
 from runner.errors import SweepError
+from runner.parser import VerbParser
 from runner.store import STORE_HELP
 from runner.types import Experiment, Request, RunResult
 
 
 def plan_verb(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="axosweep plan", add_help=False, allow_abbrev=False)
+    parser = VerbParser("plan", add_help=False)
     parser.add_argument("--overrides", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--diff", metavar="SWEEP")
@@ -45,7 +45,7 @@ def status_verb(words: list[str]) -> int:
     parser = _parser("status", "How every sweep stands, or every run of one sweep.")
     parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it")
     parser.add_argument("--refresh", action="store_true", help="look at Modal first; else its sweeps are as last seen")
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     known = stores(asked.store)
     if asked.sweep is None:
         asked_for = [(store, sweep) for store in known for sweep in sweep_ids(store)]
@@ -74,7 +74,7 @@ def attach_verb(words: list[str]) -> int:
     parser = _parser("attach", "Follow a sweep on Modal, from any machine, until it has ended.")
     parser.add_argument("sweep", nargs="?", help="a sweep's id; the newest one on Modal that this machine knows")
     parser.add_argument("--runs-volume", default="axosweep-runs", help="executor.modal.runs_volume of the sweep")
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     return attach.attach(asked.store, asked.sweep, asked.runs_volume, as_json=asked.json)
 
 
@@ -83,11 +83,11 @@ def logs_verb(words: list[str]) -> int:
     from runner.finding import runs_in
     from runner.store import stores
 
-    parser = argparse.ArgumentParser(prog="axosweep logs", description="The newest attempt's log of a run.")
+    parser = VerbParser("logs", description="The newest attempt's log of a run.")
     parser.add_argument("run", help="a run's key, or the beginning of it")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
     parser.add_argument("--store", help=STORE_HELP)
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     store, runs, _ = runs_in(stores(asked.store), asked.run)
     if len(runs) > 1:
         raise SweepError(f"{asked.run} has {len(runs)} runs: {', '.join(run.key for run in runs)}. Name one.")
@@ -100,10 +100,10 @@ def cancel_verb(words: list[str]) -> int:
     from runner.finding import runs_in
     from runner.store import stores
 
-    parser = argparse.ArgumentParser(prog="axosweep cancel", description="End what works on a sweep or a run.")
+    parser = VerbParser("cancel", description="End what works on a sweep or a run.")
     parser.add_argument("what", nargs="?", help="a sweep's id or a run's key, or the beginning; the newest sweep")
     parser.add_argument("--store", help=STORE_HELP)
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     ended = cancel.cancel(*runs_in(stores(asked.store), asked.what))
     print(f"{ended} ended." if ended else "Nothing was running.")
     return 0
@@ -116,7 +116,7 @@ def sync_verb(words: list[str]) -> int:
 
     parser = _parser("sync", "Bring W&B up to date: offline runs, what killed ones lost, later sweeps, dollars.")
     parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it; the newest by default")
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     found = sweep_in(stores(asked.store), asked.sweep)
     return sync.sync(found.store, found.sweep, as_json=asked.json)
 
@@ -129,7 +129,7 @@ def wandb_view_verb(words: list[str]) -> int:
     parser = _parser("wandb-view", "Make a W&B workspace view of a sweep: its runs beside each other.")
     parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it; the newest by default")
     parser.add_argument("--dry-run", action="store_true", help="print the view as JSON, save nothing")
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     found = sweep_in(stores(asked.store), asked.sweep)
     return wandb_view.show(found.store, found.sweep, dry_run=asked.dry_run, as_json=asked.json)
 
@@ -139,12 +139,12 @@ def report_verb(words: list[str]) -> int:
     from runner.html_report import verb
     from runner.store import stores
 
-    parser = argparse.ArgumentParser(prog="axosweep report", description="A sweep as one HTML file that opens offline.")
+    parser = VerbParser("report", description="A sweep as one HTML file that opens offline.")
     parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it; the newest by default")
     parser.add_argument("--out", metavar="FILE", help="where to; report.html in the sweep's folder by default")
     parser.add_argument("--open", action="store_true", help="show it in the browser")
     parser.add_argument("--store", help=STORE_HELP)
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     found = sweep_in(stores(asked.store), asked.sweep)
     return verb.report(found.store, found.sweep, asked.out, show=asked.open)
 
@@ -154,13 +154,11 @@ def watch_verb(words: list[str]) -> int:
     from runner.html_report import watch
     from runner.store import stores
 
-    parser = argparse.ArgumentParser(
-        prog="axosweep watch", description="The report of a sweep in the browser, kept up to date while it runs."
-    )
+    parser = VerbParser("watch", description="The report of a sweep in the browser, kept up to date while it runs.")
     parser.add_argument("sweep", nargs="?", help="a sweep's id, or the beginning of it; the newest by default")
     parser.add_argument("--port", type=int, default=0, help="of 127.0.0.1; a free one by default")
     parser.add_argument("--store", help=STORE_HELP)
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     found = sweep_in(stores(asked.store), asked.sweep)
     return watch.watch(found.store, found.sweep, asked.port)
 
@@ -171,7 +169,7 @@ def data_verb(words: list[str]) -> int:
 
     parser = _parser("data", "The prepared datasets, or samples of one as the model sees them.")
     parser.add_argument("data", nargs="?", help="a data key, or the beginning of it")
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     datasets.show(open_store(asked.store), asked.data, as_json=asked.json)
     return 0
 
@@ -179,14 +177,12 @@ def data_verb(words: list[str]) -> int:
 def import_verb(words: list[str]) -> int:
     from runner.import_config import import_config
 
-    parser = argparse.ArgumentParser(
-        prog="axosweep import", description="Make an experiment of an Axolotl config: conf/experiment/NAME.yaml."
-    )
+    parser = VerbParser("import", description="Make an experiment of an Axolotl config: conf/experiment/NAME.yaml.")
     parser.add_argument("file", help="the config, a YAML file")
     parser.add_argument("--name", help="the experiment's name; the file's by default")
     parser.add_argument("--force", action="store_true", help="overwrite an experiment of this name")
     parser.add_argument("-cd", "--config-dir", help="where to write it; ./conf by default")
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     print("\n".join(import_config(asked.file, name=asked.name, config_dir=asked.config_dir, force=asked.force)))
     return 0
 
@@ -194,11 +190,11 @@ def import_verb(words: list[str]) -> int:
 def init_verb(words: list[str]) -> int:
     from runner.new_project import init
 
-    parser = argparse.ArgumentParser(
-        prog="axosweep init", description="Write a small commented start: an experiment, a sweep. Overwrites nothing."
+    parser = VerbParser(
+        "init", description="Write a small commented start: an experiment, a sweep. Overwrites nothing."
     )
     parser.add_argument("folder", nargs="?", help="where; this folder by default")
-    print("\n".join(init(parser.parse_args(words).folder)))
+    print("\n".join(init(parser.read(words).folder)))
     return 0
 
 
@@ -207,7 +203,7 @@ def doctor_verb(words: list[str]) -> int:
 
     parser = _parser("doctor", "What a sweep will need of this machine and its accounts; exit code 1 when it lacks it.")
     parser.add_argument("--secret", default="secrets-hf-wandb", help="executor.modal.secret of your sweeps")
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     return doctor.doctor(asked.store, asked.secret, as_json=asked.json)
 
 
@@ -219,7 +215,7 @@ def warm_verb(words: list[str]) -> int:
     parser.add_argument("what", nargs="?", choices=("status", "stop"), default="status")
     parser.add_argument("--all", action="store_true", help="of all your stores; stop asks first")
     parser.add_argument("--yes", action="store_true", help="stop --all: do not ask")
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     here = open_store(asked.store).root
     store = None if asked.all else here
     if asked.what == "stop":
@@ -230,10 +226,8 @@ def warm_verb(words: list[str]) -> int:
 def setup_verb(words: list[str]) -> int:
     from runner import trainer_environment
 
-    parser = argparse.ArgumentParser(
-        prog="axosweep setup", description="Build the locked environment that runs Axolotl (about 8 GB)."
-    )
-    parser.parse_args(words)
+    parser = VerbParser("setup", description="Build the locked environment that runs Axolotl (about 8 GB).")
+    parser.read(words)
     print(trainer_environment.build())
     return 0
 
@@ -241,11 +235,9 @@ def setup_verb(words: list[str]) -> int:
 def completion_verb(words: list[str]) -> int:
     from runner import completion
 
-    parser = argparse.ArgumentParser(
-        prog="axosweep completion", description='Print shell completion: eval "$(axosweep completion bash)"'
-    )
+    parser = VerbParser("completion", description='Print shell completion: eval "$(axosweep completion bash)"')
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
-    print(completion.script(parser.parse_args(words).shell))
+    print(completion.script(parser.read(words).shell))
     return 0
 
 
@@ -256,8 +248,8 @@ def complete_verb(words: list[str]) -> int:
     return 0
 
 
-def _parser(verb: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"axosweep {verb}", description=description)
+def _parser(verb: str, description: str) -> VerbParser:
+    parser = VerbParser(verb, description=description)
     parser.add_argument("--store", help=STORE_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

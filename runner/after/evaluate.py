@@ -23,6 +23,7 @@ from runner.after.subjects import Subject, base_step, subjects
 from runner.content import keep_in
 from runner.errors import SweepError
 from runner.executors.workers import script
+from runner.parser import VerbParser
 from runner.store import STORE_HELP, read_json, stores
 from runner.types import PlannedStep
 
@@ -34,7 +35,7 @@ LONGEST_ANSWER_S = 120.0
 
 def evaluate(words: list[str]) -> int:
     """Exit code 0 when everything has been measured, else 1. Raises SweepError before anything starts."""
-    asked = _parser().parse_args(words)
+    asked = _parser().read(words)
     names = _names(asked)
     chosen = subjects(stores(asked.store), asked.run, every=not asked.best)
     store = chosen[0].store
@@ -58,13 +59,12 @@ def evaluate(words: list[str]) -> int:
     return exit_code(carried)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="axosweep eval",
+def _parser() -> VerbParser:
+    parser = VerbParser(
+        "eval",
         description="Measure finished runs: the loss on the rows that were held out of their dataset, or --tasks of "
         "the lm-evaluation-harness. Done once: the same asked again is read from the store. `compare` and `report` "
         "show it.",
-        allow_abbrev=False,
     )
     parser.add_argument("run", nargs="?", help="a run's key, or a sweep: all that have finished; the newest by default")
     parser.add_argument("--best", action="store_true", help="of a sweep, its best run only")

@@ -20,9 +20,13 @@ from runner.after.subjects import Subject, after_step, base_step, subjects
 from runner.errors import SweepError
 from runner.finding import runs_in
 from runner.identity import TRAIN_ONLY, short_hash
+from runner.parser import VerbParser
 from runner.store import STORE_HELP, read_json, stores
 from runner.types import PlannedStep
 
+TEMPERATURE, SEED = 0.7, 0
+"""Of a draw, unless it is said."""
+QUESTION = "A question is asked with --prompt: axosweep infer --prompt 'Where does Ada live?'"
 LOADING = frozenset(
     "load_in_4bit load_in_8bit bf16 fp16 fp8 tf32 bfloat16 float16 adapter attn_implementation flash_attention "
     "sdp_attention xformers_attention eager_attention flex_attention".split()
@@ -41,7 +45,8 @@ NOT_ASKED = {
 
 def infer(words: list[str]) -> int:
     """Exit code 0 when everything has been answered, else 1. Raises SweepError before anything starts."""
-    asked = _parser().parse_args(words)
+    asked = _parser().read(words)
+    _refuse_misread(asked)
     piped = sys.stdin.buffer.read() if asked.prompts == STDIN else b""
     prompts = prompts_of(asked.prompt, asked.prompts, piped, asked.system)
     known = stores(asked.store)
@@ -64,20 +69,20 @@ def infer(words: list[str]) -> int:
     return exit_code(carried)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="axosweep infer",
+def _parser() -> VerbParser:
+    parser = VerbParser(
+        "infer",
+        more=QUESTION,
         description="Ask a finished run, or all of a sweep and their base model side by side. Done once: the same "
         "question asked again is read from the store.",
-        allow_abbrev=False,
     )
     parser.add_argument("run", nargs="?", help="a run's key, or a sweep: all its runs; the newest sweep by default")
     parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="as often as you like")
     parser.add_argument("--prompts", metavar="FILE", help="a prompt a line, or .jsonl; - is standard input")
     parser.add_argument("--system", metavar="TEXT", help="a system message for prompts that have none")
     parser.add_argument("--greedy", action="store_true", help="always the likeliest token, instead of a draw")
-    parser.add_argument("--temperature", type=_positive, default=0.7, help="of the draw; 0.7 by default")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw; 0 by default")
+    parser.add_argument("--temperature", type=_positive, help=f"of the draw; {TEMPERATURE} by default")
+    parser.add_argument("--seed", type=int, help=f"of the draw; {SEED} by default")
     parser.add_argument("--max-tokens", type=_whole, default=256, metavar="N", help="of an answer; 256 by default")
     parser.add_argument("--merged", action="store_true", help="ask the merged model, which `axosweep merge` makes")
     parser.add_argument(
@@ -89,8 +94,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _options(asked: argparse.Namespace) -> dict[str, Any]:
-    drawn = {} if asked.greedy else {"temperature": asked.temperature, "seed": asked.seed}
-    return {"greedy": asked.greedy, "max_tokens": asked.max_tokens, **drawn}
+    drawn = {
+        "temperature": TEMPERATURE if asked.temperature is None else asked.temperature,
+        "seed": SEED if asked.seed is None else asked.seed,
+    }
+    return {"greedy": asked.greedy, "max_tokens": asked.max_tokens, **({} if asked.greedy else drawn)}
+
+
+def _refuse_misread(asked: argparse.Namespace) -> None:
+    idle = [flag for flag in ("temperature", "seed") if getattr(asked, flag) is not None]
+    if asked.greedy and idle:
+        raise SweepError(f"--{' and --'.join(idle)}: of a draw, and --greedy draws nothing. Leave one out.")
+    if asked.run is not None and len(asked.run.split()) > 1:
+        raise SweepError(f"{asked.run}: the name of a run or sweep is expected there. {QUESTION}")
 
 
 def _step(subject: Subject, options: Mapping[str, Any], merged: Mapping[str, str]) -> PlannedStep:

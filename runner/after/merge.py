@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,19 @@ from runner.after.subjects import Subject, subjects
 from runner.content import keep_in
 from runner.errors import SweepError
 from runner.files.run_files import told_size
+from runner.parser import VerbParser
 from runner.print_json import print_json
 from runner.store import STORE_HELP, is_mirror, stores
 
 
 def merge(words: list[str]) -> int:
     """Exit code 0 when the merged model is there, else 1. Raises SweepError before anything starts."""
-    parser = argparse.ArgumentParser(prog="axosweep merge", description=__doc__, allow_abbrev=False)
+    parser = VerbParser("merge", description=__doc__)
     parser.add_argument("run", nargs="?", help="a run's key, or a sweep: its best run; the newest sweep by default")
     parser.add_argument("--lora-model-dir", metavar="DIR", help="another adapter of the same base model")
     parser.add_argument("--store", help=STORE_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     (subject,) = subjects(stores(asked.store), asked.run)
     kept = None if asked.lora_model_dir is None else _kept(subject.store, Path(asked.lora_model_dir))
     step = merge_step(subject, kept)

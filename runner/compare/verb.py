@@ -19,6 +19,7 @@ from runner.compare.source import RunFacts, facts_of_sweep, once_each
 from runner.errors import SweepError
 from runner.finding import sweep_in
 from runner.ledger import Ledger, last_asked, sweep_ids
+from runner.parser import VerbParser
 from runner.print_json import print_json
 from runner.store import STORE_HELP, stores
 
@@ -32,7 +33,7 @@ KEEP_THE_ROWS = (
 
 def compare(words: Sequence[str]) -> int:
     """Exit code 0; SweepError for what is not there."""
-    asked = _compare_parser().parse_args(words)
+    asked = _compare_parser().read(words)
     found = _from_wandb(asked) if asked.source == WANDB else _from_store(asked)
     facts = select(found.facts, conditions(asked.where))
     metric = _metric(asked, facts)
@@ -61,12 +62,12 @@ def best(words: Sequence[str]) -> int:
     """Exit code 0; SweepError when there is no winner, or more than one."""
     from runner.compare import best as best_run
 
-    parser = argparse.ArgumentParser(prog="axosweep best", description="The winner, its config, what it has made.")
+    parser = VerbParser("best", description="The winner, its config, what it has made.")
     parser.add_argument("what", nargs="*", metavar="SWEEP", help="sweeps; the newest by default")
     _add_common(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", metavar="FILE", help="write its config there, for Axolotl and for base=FILE")
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     found, _ = _named(stores(asked.store), asked.what, every=asked.all)
     facts = select(_facts(found), conditions(asked.where))
     metric = _metric(asked, facts)
@@ -80,9 +81,9 @@ def best(words: Sequence[str]) -> int:
     return 0
 
 
-def _compare_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="axosweep compare",
+def _compare_parser() -> VerbParser:
+    parser = VerbParser(
+        "compare",
         description="Runs side by side, only the parameters that differ. Two runs: what differs, and both curves.",
     )
     parser.add_argument("what", nargs="*", metavar="SWEEP|RUN", help="sweeps or runs; the newest sweep by default")
@@ -106,7 +107,7 @@ def _compare_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def _add_common(parser: VerbParser) -> None:
     parser.add_argument("--all", action="store_true", help="every sweep")
     parser.add_argument("--metric", default=OBJECTIVE, help="any that was logged or measured; eval_loss by default")
     parser.add_argument("--maximize", action="store_true", help="more of it is better")

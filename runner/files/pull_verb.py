@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from runner.files.choice import WHATS, choose, is_a_what
 from runner.files.places import chosen_run, files_of, status_of
 from runner.files.pull import JOURNAL, Pulled, Wanted, pull
 from runner.files.run_files import Files, Part, all_bytes, parts_of, told_size
+from runner.parser import VerbParser
 from runner.print_json import print_json
 from runner.store import STORE_HELP, stores
 
@@ -28,8 +28,8 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def pull_verb(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="axosweep pull",
+    parser = VerbParser(
+        "pull",
         usage="axosweep pull RUN [WHAT] DIR [--force] [--store STORE] [--json]",
         description="Bring what a run has made into a folder.",
     )
@@ -39,7 +39,7 @@ def pull_verb(words: Sequence[str]) -> int:
     parser.add_argument("--force", action="store_true", help="replace other files of the same names")
     parser.add_argument("--store", help=STORE_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     what, folder = _what_and_folder(asked.run, asked.where)
     store, run = chosen_run(stores(asked.store), asked.run)
     files = files_of(store, run.key)
@@ -58,12 +58,12 @@ def pull_verb(words: Sequence[str]) -> int:
 
 
 def ls_verb(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="axosweep ls", description="What there is of a run, and where.")
+    parser = VerbParser("ls", description="What there is of a run, and where.")
     best = "a sweep means its best run, nothing the newest sweep"
     parser.add_argument("run", nargs="?", help=f"a run's key, or the beginning of it; {best}")
     parser.add_argument("--store", help=STORE_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     store, run = chosen_run(stores(asked.store), asked.run)
     files = files_of(store, run.key)
     parts = parts_of(files, run.key, run.data_key)

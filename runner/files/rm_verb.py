@@ -17,6 +17,7 @@ from runner.files.removing import busy_here, remove_here
 from runner.files.run_files import Files, LocalFiles, told_size
 from runner.files.stock import Stock, inputs_needed, take_stock
 from runner.finding import runs_in
+from runner.parser import VerbParser
 from runner.print_json import print_json
 from runner.question import confirm, somebody_is_here
 from runner.store import MIRRORS, STORE_HELP, is_mirror, open_store, stores
@@ -36,7 +37,7 @@ def rm_verb(words: Sequence[str]) -> int:
     parser = _parser("rm", "Remove runs: what they have made, not what was asked.")
     parser.add_argument("what", nargs="*", help="runs, or sweeps: their runs that no other sweep has")
     parser.add_argument("--checkpoints", action="store_true", help="only the checkpoints, of finished runs")
-    asked = parser.parse_args(words)
+    asked = parser.read(words)
     before = None if asked.older_than is None else time.time() - age_s(asked.older_than)
     if not asked.what and before is None and not asked.checkpoints:
         raise SweepError("What is to be removed? Name runs or sweeps, or say --older-than 30d, or --checkpoints.")
@@ -59,7 +60,7 @@ def rm_verb(words: Sequence[str]) -> int:
 
 def gc_verb(words: Sequence[str]) -> int:
     about = "Remove what nothing refers to any more: datasets and inputs of no run, cut-off checkpoints, dead caches."
-    asked = _parser("gc", about).parse_args(words)
+    asked = _parser("gc", about).read(words)
     before = None if asked.older_than is None else time.time() - age_s(asked.older_than)
 
     def decide(place: _Place) -> Removal:
@@ -76,8 +77,8 @@ def gc_verb(words: Sequence[str]) -> int:
     return _carry_out(places, decide, asked)
 
 
-def _parser(verb: str, about: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"axosweep {verb}", description=about)
+def _parser(verb: str, about: str) -> VerbParser:
+    parser = VerbParser(verb, description=about)
     parser.add_argument("--older-than", metavar="AGE", help="only what was last written before: 12h, 30d, 2w")
     parser.add_argument("--modal", action="store_true", help="on Modal's Volumes, where nothing is named")
     parser.add_argument("--dry-run", action="store_true", help="show it, remove nothing")

@@ -24,6 +24,7 @@ from runner.files.places import files_of
 from runner.files.pull import pull
 from runner.files.pull_verb import progress
 from runner.files.run_files import parts_of, told_size
+from runner.parser import VerbParser
 from runner.print_json import print_json
 from runner.push.files import Kind, Left, Sent, sort_out
 from runner.push.hub import refuse_without_token, upload
@@ -48,7 +49,7 @@ class Prepared:
 
 def push(words: Sequence[str]) -> int:
     """Exit code 0. Raises SweepError before anything is changed on the hub, or with what the hub has answered."""
-    asked = _parser().parse_args(words)
+    asked = _parser().read(words)
     _refuse_malformed(asked)
     if not asked.dry_run:
         refuse_without_token()
@@ -65,8 +66,8 @@ def push(words: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="axosweep push", description=__doc__, allow_abbrev=False)
+def _parser() -> VerbParser:
+    parser = VerbParser("push", description=__doc__)
     parser.add_argument("run", help="a run's key, or a sweep: its best run")
     parser.add_argument("repo", help="owner/name on the hub; made unless it is there, private unless --public")
     parser.add_argument("--merged", action="store_true", help="what axosweep merge has made, in place of the adapter")

@@ -12,6 +12,7 @@ from runner import terminal
 from runner.errors import SweepError
 from runner.executors.modal_submission import read_submission, submitted_as
 from runner.gpus import gpu_kind, modal_gpu
+from runner.parser import VerbParser
 from runner.serve import here as serve_here
 from runner.serve.choice import Chosen, choose
 from runner.serve.vllm import gpu_of, vllm_of
@@ -27,7 +28,7 @@ SHORTEST_TOKEN = 16
 
 
 def serve(words: Sequence[str]) -> int:
-    asked = _parser().parse_args(words)
+    asked = _parser().read(words)
     if asked.runs and asked.runs[0] in (STOP, LIST):
         return _stop(asked) if asked.runs[0] == STOP else _list(asked)
     token = _token(asked.token)
@@ -42,13 +43,12 @@ def serve(words: Sequence[str]) -> int:
     return serve_here.serve(chosen, token, host, port, as_json=asked.json)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="axosweep serve",
+def _parser() -> VerbParser:
+    parser = VerbParser(
+        "serve",
         description="An OpenAI-compatible server of runs and their base model: on this machine, or on Modal for runs "
         "that are there.",
         epilog=f"`axosweep serve {LIST}` lists what is deployed on Modal, `axosweep serve {STOP} [NAME]` ends it.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="runs; of a sweep (the newest) all that have finished")
     parser.add_argument("--merged", action="store_true", help="serve what `axosweep merge` has made of the runs")

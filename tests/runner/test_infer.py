@@ -13,6 +13,7 @@ from modal_app.attempt import write_yaml
 from modal_app.layout import BASE, Store, after_key
 from modal_app.step import StepKind
 from runner import cli
+from runner.after import infer
 from runner.after.answers import answer_sets, column_of
 from runner.after.infer import base_hash
 from runner.after.infer_show import show_answers
@@ -90,9 +91,29 @@ def test_a_model_that_gives_no_answers_is_not_asked(store: Store, capsys: pytest
 def test_numbers_that_draw_nothing_are_refused(
     store: Store, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        cli.main(["infer", *words, "--prompt", "hello", "--store", str(store.root)])
-    assert f"{words[0]}: {words[1]}: a " in capsys.readouterr().err
+    assert f"{words[0]}: {words[1]}: a " in said(capsys, store, *words, "--prompt", "hello")
+
+
+@pytest.mark.parametrize("idle", [("--temperature", "0.7"), ("--seed", "0"), ("--seed", "3", "--temperature", "1")])
+def test_what_says_how_to_draw_is_refused_where_nothing_is_drawn(
+    store: Store, capsys: pytest.CaptureFixture[str], idle: tuple[str, ...]
+) -> None:
+    refused = said(capsys, store, "--prompt", "hello", "--greedy", *idle)
+    assert all(flag in refused for flag in idle if flag.startswith("--"))
+    assert "--greedy draws nothing" in refused
+
+
+@pytest.mark.parametrize("words", [("where does Ada live?",), ("some-run", "where", "does", "Ada", "live?")])
+def test_a_question_without_its_flag_is_told_the_flag(
+    store: Store, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    assert "A question is asked with --prompt" in said(capsys, store, *words)
+
+
+def test_unless_it_is_said_a_draw_has_the_temperature_and_the_seed_of_earlier_ones() -> None:
+    """They are in the step's key: answers are found again."""
+    asked = infer._parser().read(["--prompt", "hello"])
+    assert infer._options(asked) == {"greedy": False, "max_tokens": 256, "temperature": 0.7, "seed": 0}
 
 
 def test_a_sweep_means_its_finished_runs_the_best_first_under_what_tells_them_apart(store: Store) -> None:
