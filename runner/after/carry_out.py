@@ -93,6 +93,13 @@ def show_failures(carried: Sequence[Carried], store: Store) -> None:
             terminal.messages().print(line, markup=False, soft_wrap=True)
 
 
+def tell_report(carried: Sequence[Carried], sweep: str) -> None:
+    """The report that lies there was written when the sweep ended, so it is named by what writes it anew."""
+    if any(one.succeeded for one in carried):
+        text = f"Also in the sweep's report, once it is written again: axosweep report {sweep}"
+        terminal.messages().print(text, markup=False, soft_wrap=True)
+
+
 def _no_room(folder: Path) -> str:
     place = next(path for path in (folder, *folder.parents) if path.exists())
     return f" There is no room left where {place} is." if shutil.disk_usage(place).free < FULL_BELOW_BYTES else ""

@@ -15,7 +15,7 @@ from modal_app.layout import Store
 from modal_app.step import StepKind
 from modal_app.tasks import said_of
 from runner import trainer_environment
-from runner.after.carry_out import carry_out, exit_code, show_failures
+from runner.after.carry_out import carry_out, exit_code, show_failures, tell_report
 from runner.after.evaluate_show import Line, show_lines
 from runner.after.infer import base_hash
 from runner.after.steps import evaluate_step
@@ -56,6 +56,8 @@ def evaluate(words: list[str]) -> int:
     carried = carry_out(chosen, steps, command=command, inputs=() if include is None else (include,))
     show_lines([Line.of(one, chosen) for one in carried], chosen[0], as_json=asked.json)
     show_failures(carried, store)
+    if not asked.json:
+        tell_report(carried, chosen[0].sweep)
     return exit_code(carried)
 
 

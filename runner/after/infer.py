@@ -12,7 +12,7 @@ from modal_app.answering import asked_of
 from modal_app.serving import FORMAT
 from modal_app.step import StepKind
 from runner.after.answers import Column, column_of
-from runner.after.carry_out import Carried, carry_out, exit_code, show_failures
+from runner.after.carry_out import Carried, carry_out, exit_code, show_failures, tell_report
 from runner.after.infer_show import show_answers
 from runner.after.prompts import STDIN, keep_prompts, prompts_of, refuse_too_long
 from runner.after.steps import merge_step
@@ -66,6 +66,8 @@ def infer(words: list[str]) -> int:
     columns = [column for one in carried if (column := _column(chosen[0], one, names)) is not None]
     show_answers(columns, as_json=asked.json)
     show_failures(carried, store)
+    if sweep is not None and not asked.json:
+        tell_report(carried, sweep)
     return exit_code(carried)
 
 

@@ -89,6 +89,22 @@ def test_every_finished_run_is_shown_the_base_model_first_then_the_best(
     ]
 
 
+def test_the_report_is_not_written_again_so_what_writes_it_is_told(
+    store: Store, two: tuple[Run, Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", "--store", str(store.root)]) == 0
+    (report,) = store.sweeps.glob("*/report.html")
+    before = report.read_bytes()
+    (one,) = subjects([store], None)
+    say(store, evaluate_step(one, {}), {"eval_loss": 1.0})
+    _, _, err = evaluated(store, capsys, "--best")
+    assert err.endswith(f"axosweep report {one.sweep}\n")
+    assert report.read_bytes() == before
+    assert evaluated(store, capsys, "--best", "--json")[2] == ""
+    assert main(["report", "--store", str(store.root)]) == 0
+    assert report.read_bytes() != before
+
+
 def test_of_a_metric_that_should_be_high_the_highest_comes_first_with_its_error(
     store: Store, two: tuple[Run, Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
