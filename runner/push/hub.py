@@ -22,8 +22,10 @@ LIBRARY = "huggingface_hub"
 SCRIPT = Path(next(iter(modal_app.__path__))) / "push.py"
 
 
-def refuse_without_token() -> None:
-    """Raises SweepError when nothing can be pushed from here: no token, or an offline hub."""
+def refuse_unready(timeout_s: float = hub.TIMEOUT_S) -> None:
+    """Raises SweepError when nothing can be pushed from here: no token, an offline hub, or one that does not answer,
+    which the hub's library would wait for without end.
+    """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in hub.TRUE:
         raise SweepError("HF_HUB_OFFLINE is set, and a push asks the hub. --dry-run shows what would be pushed.")
     token = hub.user_token()
@@ -34,6 +36,12 @@ def refuse_without_token() -> None:
         )
     if not hub.can_be_sent(token):
         raise SweepError("The token (HF_TOKEN, `hf auth login`) holds characters that cannot be sent.")
+    access = hub.look(timeout_s)
+    if not access.reached:
+        raise SweepError(
+            f"The hub does not answer at {access.endpoint} ({access.problem}), so nothing was pushed. Run it again with "
+            "a network (HF_ENDPOINT names another hub). --dry-run shows what would be pushed."
+        )
 
 
 def upload(what: Upload) -> Pushed:

@@ -27,7 +27,7 @@ from runner.files.run_files import parts_of, told_size
 from runner.parser import VerbParser
 from runner.print_json import print_json
 from runner.push.files import Kind, Left, Sent, sort_out
-from runner.push.hub import refuse_without_token, upload
+from runner.push.hub import refuse_unready, upload
 from runner.push.records import base_of, card_facts, made_files
 from runner.store import STORE_HELP, is_mirror, stores
 
@@ -52,7 +52,7 @@ def push(words: Sequence[str]) -> int:
     asked = _parser().read(words)
     _refuse_malformed(asked)
     if not asked.dry_run:
-        refuse_without_token()
+        refuse_unready()
     (subject,) = subjects(stores(asked.store), asked.run)
     kind = _kind(subject, merged=asked.merged)
     with _weights(subject, kind) as folder:

@@ -6,6 +6,8 @@ import importlib.metadata
 import json
 import os
 import re
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from runner.after.subjects import subjects
 from runner.cli import main
 from runner.errors import SweepError
 from runner.push.files import Kind, sort_out
+from runner.push.hub import refuse_unready
 from runner.push.records import card_facts, made_files
 from runner.push.verb import push
 from tests.runner import builders
@@ -151,6 +154,21 @@ def test_a_mistake_is_one_clear_message(
     said = capsys.readouterr().err
     assert says in said
     assert said.count("\n") == 1, "one message, no traceback"
+
+
+def test_a_hub_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's own library has no limit."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        began = time.monotonic()
+        with pytest.raises(SweepError) as caught:
+            refuse_unready(0.2)
+    assert time.monotonic() - began < 3
+    assert f"The hub does not answer at {address} (timed out), so nothing was pushed." in str(caught.value)
+    assert "--dry-run shows what would be pushed" in str(caught.value)
 
 
 def test_an_unfinished_run_is_not_pushed(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
