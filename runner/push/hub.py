@@ -39,8 +39,8 @@ def refuse_unready(timeout_s: float = hub.TIMEOUT_S) -> None:
     access = hub.look(timeout_s)
     if not access.reached:
         raise SweepError(
-            f"The hub does not answer at {access.endpoint} ({access.problem}), so nothing was pushed. Run it again with "
-            "a network (HF_ENDPOINT names another hub). --dry-run shows what would be pushed."
+            f"The hub does not answer at {access.endpoint} ({access.problem}), so nothing was pushed. Run it again "
+            "with a network (HF_ENDPOINT names another hub). --dry-run shows what would be pushed."
         )
 
 
