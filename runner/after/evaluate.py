@@ -56,7 +56,7 @@ def evaluate(words: list[str]) -> int:
     carried = carry_out(chosen, steps, command=command, inputs=() if include is None else (include,))
     show_lines([Line.of(one, chosen) for one in carried], chosen[0], as_json=asked.json)
     show_failures(carried, store)
-    if not asked.json:
+    if names and not asked.json:  # of losses it shows what training logged
         tell_report(carried, chosen[0].sweep)
     return exit_code(carried)
 

@@ -53,6 +53,13 @@ def say(store: Store, step: PlannedStep, metrics: Mapping[str, float], **facts: 
     folder.done.write_text(Outcome(OutcomeStatus.SUCCEEDED, 1, 1.0, 2.0, facts=told).to_json())
 
 
+def quiz() -> dict[str, Any]:
+    """The options of `--tasks quiz`."""
+    return {
+        "tasks": ["quiz"], "include": None, "limit": None, "num_fewshot": None, "chat_template": True, "batch_size": 8,
+    }  # fmt: skip
+
+
 def evaluated(store: Store, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     code = main(["eval", *words, "--store", str(store.root)])
     said = capsys.readouterr()
@@ -97,10 +104,12 @@ def test_the_report_is_not_written_again_so_what_writes_it_is_told(
     before = report.read_bytes()
     (one,) = subjects([store], None)
     say(store, evaluate_step(one, {}), {"eval_loss": 1.0})
-    _, _, err = evaluated(store, capsys, "--best")
+    assert "report" not in evaluated(store, capsys, "--best")[2], "a loss is not in it"
+    say(store, evaluate_step(one, quiz()), {"tasks/quiz/acc": 0.75})
+    _, _, err = evaluated(store, capsys, "--best", "--tasks", "quiz")
     assert err.endswith(f"axosweep report {one.sweep}\n")
     assert report.read_bytes() == before
-    assert evaluated(store, capsys, "--best", "--json")[2] == ""
+    assert evaluated(store, capsys, "--best", "--tasks", "quiz", "--json")[2] == ""
     assert main(["report", "--store", str(store.root)]) == 0
     assert report.read_bytes() != before
 
@@ -110,11 +119,8 @@ def test_of_a_metric_that_should_be_high_the_highest_comes_first_with_its_error(
 ) -> None:
     chosen = subjects([store], None, every=True)
     name = "tasks/quiz/acc"
-    options = {
-        "tasks": ["quiz"], "include": None, "limit": None, "num_fewshot": None, "chat_template": True, "batch_size": 8,
-    }  # fmt: skip
     for one, value in zip(chosen, (0.25, 0.75), strict=True):
-        say(store, evaluate_step(one, options), {name: value}, stderr={name: 0.1}, higher_is_better={name: True})
+        say(store, evaluate_step(one, quiz()), {name: value}, stderr={name: 0.1}, higher_is_better={name: True})
     code, out, _ = evaluated(store, capsys, "--tasks", "quiz")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()[1:3]] == [two[1].key, two[0].key]
