@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from modal_app import lean
 from modal_app.step import StepKind
 
 PREPROCESS = ("axolotl.cli.preprocess", "modal_app.plugin", "modal_app.preprocess")
@@ -57,7 +58,6 @@ LATE = (
     "axolotl.monkeypatch.transformers_num_parameters",
     "axolotl.utils.gradient_clipping",
     "bitsandbytes.nn.parametrize",
-    "deepspeed",
     "fsspec.implementations.chained",
     "peft.tuners.lora.bnb",
     "peft.utils.transformers_weight_conversion",
@@ -65,9 +65,8 @@ LATE = (
     "transformers.hf_argparser",
     "transformers.models.gemma4.modeling_gemma4",
 )
-"""What every run imports on its way, whatever it trains: a fifth of the processor seconds of a tiny run, most of it
-DeepSpeed, which accelerate asks for whenever it unwraps a model. None of Axolotl's does anything before it is called.
-Another Axolotl may have other ones: what is not there is not missed."""
+"""What every run imports on its way, whatever it trains. None of Axolotl's does anything before it is called. Another
+Axolotl may have other ones: what is not there is not missed."""
 EVERYTHING = (
     *PREPROCESS,
     *TRAIN,
@@ -89,6 +88,7 @@ def load(modules: Sequence[str], late: Sequence[str] = ()) -> None:
     before = {name: os.environ.get(name) for name in OFFLINE}
     os.environ |= dict.fromkeys(OFFLINE, "1")
     try:
+        lean.become_lean()
         for module in modules:
             importlib.import_module(module)
         for module in late:

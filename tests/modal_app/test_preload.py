@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).with_name("late_imports.py")
 FEW = 10
-"""Without Axolotl's own small ones there were 40, with DeepSpeed and its like 500."""
+"""Without Axolotl's own small ones there would be 40, with DeepSpeed, which accelerate asks for, 500."""
 
 
 def test_a_run_finds_nearly_all_it_imports_preloaded(trainer: Path, store: Store, warm: Warm) -> None:
