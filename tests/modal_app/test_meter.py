@@ -101,7 +101,8 @@ for step in ("first", "second", "first"):
     assert done.returncode == 0, done.stderr
     first, second = record(tmp_path, "first"), record(tmp_path, "second")
     assert first.seconds + second.seconds == pytest.approx(first.seen_at - first.booted_at, abs=0.05)
-    assert second.seconds == pytest.approx(0.2, abs=0.1)
+    assert first.seconds >= 0.39, "twice a tenth of a second of work, and the pause after each"
+    assert second.seconds >= 0.19
 
 
 def test_a_record_names_the_attempts_that_were_made_in_the_container(tmp_path: Path) -> None:
