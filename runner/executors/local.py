@@ -74,9 +74,10 @@ class LocalExecutor:
         """
         self._jobs = {(job.step.kind, job.step.key): job for job in _needed(plan)}
         try:
+            self._start_what_is_ready()
             while any(not job.ended for job in self._jobs.values()):
-                self._start_what_is_ready()
                 self._reap(POLL_S)
+                self._start_what_is_ready()  # before anybody looks: a place that waits is a core that does nothing
                 watch()
         except KeyboardInterrupt:
             self._stop()
