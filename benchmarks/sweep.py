@@ -90,17 +90,19 @@ class Side:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=16, choices=(2, 4, 8, 12, 16))
-    parser.add_argument("--tracking", choices=TRACKING, help="only this (default: both, one after the other)")
+    parser.add_argument(
+        "--tracking", choices=TRACKING, help="only this, beside what the file has of the other (default: both)"
+    )
     parser.add_argument("--once", action="store_true", help="take each side once")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "sweep.json")
     asked = parser.parse_args()
     machine = describe(("hydra-core", "wandb"))
-    results = {}
+    results = _kept(asked.output, asked.runs) if asked.tracking else {}
     for tracking in (asked.tracking,) if asked.tracking else TRACKING:
         with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
             question = _question(asked.runs, tracking, Path(name))
             machine["trainer"] = sides.versions(question.base)
-            results[tracking] = _told(_answers(question, once=asked.once))
+            results[tracking] = {"date": machine["date"], **_told(_answers(question, once=asked.once))}
     result = {
         "runs": asked.runs,
         "recipe": " ".join(RECIPE),
@@ -110,6 +112,15 @@ def main() -> int:
     asked.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     _show(result)
     return 0 if all(one["losses_equal"] for one in results.values()) else 1
+
+
+def _kept(path: Path, runs: int) -> dict[str, Any]:
+    """By tracking, what was measured of the same question before."""
+    if not path.exists():
+        return {}
+    before = json.loads(path.read_text(encoding="utf-8"))
+    same = (before["runs"], before["recipe"]) == (runs, " ".join(RECIPE))
+    return dict(before["tracking"]) if same else {}
 
 
 def _question(runs: int, tracking: str, folder: Path) -> Question:
