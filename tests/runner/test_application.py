@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
 
 from runner.errors import SweepError
+from runner.types import RunResult
 
 
 def test_the_launch_sees_the_command_line_as_it_was_written(
@@ -64,3 +70,73 @@ def test_an_error_inside_the_launch_is_not_taken_for_hydras(ask: Callable[..., A
 
     with pytest.raises(KeyboardInterrupt):
         application.run(["lora=r8"], launch)
+
+
+CALLED: list[tuple[str, str]] = []
+
+
+class Called(Callback):
+    """A callback of somebody's own, by Hydra's name for it."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        CALLED.append(("start", str(config.hydra.mode)))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        CALLED.append(("end", str(config.hydra.mode)))
+
+
+BY_MAIN = ("-cn", "config")
+"""A flag: then hydra.main starts, and it takes the config's own name."""
+STARTS = {
+    "a sweep": ("-m", "lora=r8,r16"),
+    "one run": ("lora=r8",),
+    "its mode said": ("-m", "lora=r8,r16", "hydra.mode=MULTIRUN"),
+    "another mode said": ("-m", "lora=r8,r16", "hydra.mode=RUN"),
+    "a callback": ("-m", "lora=r8,r16", "+hydra.callbacks.mine._target_=tests.runner.test_application.Called"),
+    "much said": ("-m", "lora=r8,r16", "hydra.verbose=true"),
+    "another place": ("-m", "lora=far,r8", "hydra.searchpath=[{folder}]"),
+    "a sweeper of others": ("-m", "lora=r8,r16", "hydra/sweeper=basic"),
+    "a launcher of others": ("-m", "lora=r8,r16", "hydra/launcher=basic"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*Running Hydra app with --multirun")
+@pytest.mark.parametrize("words", STARTS.values(), ids=list(STARTS))
+def test_a_command_with_a_flag_starts_as_one_without(
+    words: Sequence[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without one Hydra's multirun is called, with one hydra.main."""
+    monkeypatch.setenv("AXOSWEEP_STORE", str(tmp_path / "store"))
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "far.yaml").write_text("# @package axolotl\nseed: 77\n")
+    said = [word.format(folder=tmp_path) for word in words]
+    straight, by_main = _started(said), _started([*BY_MAIN, *said])
+    shown = capfd.readouterr()
+    assert straight == by_main
+    assert straight["batches"], shown.err
+    if "+hydra.callbacks" in str(said):
+        assert straight["called"] == [("start", "RunMode.MULTIRUN"), ("end", "RunMode.MULTIRUN")]
+    if "searchpath" in str(said):
+        assert straight["batches"][0][1][0]["seed"] == 77
+
+
+def _started(words: Sequence[str]) -> dict[str, Any]:
+    """What a launch is given, and what Hydra has been told."""
+    from runner import application
+
+    batches: list[Any] = []
+    root, before = logging.getLogger(), logging.getLogger().level
+    CALLED.clear()
+
+    def launch(experiments: Any, request: Any) -> list[RunResult]:
+        hydra: Any = OmegaConf.to_container(HydraConfig.get())
+        hydra["overrides"]["hydra"] = list(dict.fromkeys(hydra["overrides"]["hydra"]))  # a mode that is said twice
+        hydra["runtime"].pop("output_dir", None)  # holds the second
+        batches.append((hydra, [one.axolotl for one in experiments], request, root.level))
+        return [RunResult(str(number), True, 1.0, "") for number, _ in enumerate(experiments)]
+
+    try:
+        code = application.run(list(words), launch)
+    finally:
+        root.setLevel(before)
+    return {"code": code, "batches": batches, "called": list(CALLED)}
