@@ -19,6 +19,7 @@ from pathlib import Path
 from modal_app import stop
 from modal_app.attempt import redirect
 from modal_app.failures import Failure
+from modal_app.forked import leave
 from modal_app.layout import Attempt
 from modal_app.step import FailureReason
 
@@ -91,9 +92,7 @@ def _fork(environment: dict[str, str], attempt: Attempt, entry: Callable[[], int
         redirect(attempt.log_of(int(environment["RANK"])))
         code = entry()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        leave(code)
 
 
 def _spawn(environment: dict[str, str], attempt: Attempt, claim: int) -> int:

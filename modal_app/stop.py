@@ -40,9 +40,7 @@ def answer(give_up: Callable[[str], NoReturn] | None) -> None:
 
 
 def forget() -> None:
-    """Leave the signals to their defaults: for a child just forked."""
-    global _requested
-    _requested = False
+    """Leave the signals to their defaults: for a child just forked, which has nothing to keep yet."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 

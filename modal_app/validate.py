@@ -18,7 +18,6 @@ import json
 import logging
 import os
 import socket
-import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from typing import Any, NoReturn
 
 from modal_app import preload, refusals
 from modal_app.attempt import base_environment
+from modal_app.forked import leave
 from modal_app.step import Device, write_atomically
 
 QUESTIONS = "questions.json"
@@ -89,8 +89,7 @@ def _of_a_child(
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stderr.flush()
-        os._exit(code)
+        leave(code)
 
 
 def _died(code: int) -> Mapping[str, Any]:

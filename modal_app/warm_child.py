@@ -6,12 +6,12 @@ import atexit
 import contextlib
 import os
 import signal
-import sys
 import traceback
 import weakref
 from collections.abc import Callable
 
 from modal_app import preload, stop
+from modal_app.forked import leave
 from modal_app.warm_context import Context
 
 
@@ -45,9 +45,7 @@ def fork(work: Callable[[], int], context: Context, cut_off: Callable[[], None])
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        leave(code)
 
 
 def _leave_to_the_parent() -> None:
