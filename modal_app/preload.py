@@ -108,14 +108,16 @@ def load(modules: Sequence[str], late: Sequence[str] = ()) -> None:
 def follow(variables: Mapping[str, str]) -> None:
     """In a fork of a process that has imported everything: what an import would have made of it as a new process.
 
-    Its random numbers are drawn anew from the system (Python's own `random` sees to itself), and it is offline or not
-    as its own environment says.
+    Its random numbers are drawn anew from the system (Python's own `random` sees to itself), those by which datasets
+    names what it cannot hash among them, and it is offline or not as its own environment says.
     """
     import numpy as np
     import torch
 
     np.random.seed()  # the state that libraries draw from
     torch.default_generator.seed()
+    if (naming := sys.modules.get("datasets.fingerprint")) is not None:
+        naming.fingerprint_rng.seed()
     be_offline_as(variables)
 
 

@@ -4,13 +4,17 @@ of Python from the config (`probe`), so that what a step finds itself in can be 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from modal_app.layout import Store
 from modal_app.step import Step, StepKind, Tracking
+from tests.modal_app.steps import Warm
 
 ROOTS = (
     "accelerate axolotl bitsandbytes datasets deepspeed huggingface_hub jinja2 numpy peft pyarrow safetensors "
@@ -18,7 +22,7 @@ ROOTS = (
 ).split()
 
 _SITECUSTOMIZE = """\
-import importlib.abc, importlib.machinery, os, sys, time, types
+import importlib.abc, importlib.machinery, os, random, sys, time, types
 
 ROOTS = {roots!r}
 
@@ -107,6 +111,10 @@ def jinja(module):
     module.Template = Template
 
 
+def fingerprint(module):
+    module.fingerprint_rng = random.Random()
+
+
 def numpy_random(module):
     seeds = []
     module.seed = lambda *given: seeds.append(given)
@@ -116,10 +124,11 @@ def numpy_random(module):
 FILLED = {{
     "axolotl": axolotl, "axolotl.cli.train": train, "axolotl.integrations.base": base, "torch": torch,
     "torch.cuda": cuda, "huggingface_hub.constants": constants, "datasets.config": constants,
-    "huggingface_hub": hub, "jinja2": jinja, "numpy.random": numpy_random,
+    "huggingface_hub": hub, "jinja2": jinja, "numpy.random": numpy_random, "datasets.fingerprint": fingerprint,
 }}
 sys.meta_path.insert(0, Finder())
 import huggingface_hub.constants, datasets.config, numpy.random, torch.cuda
+time.sleep(float(os.environ.get("PYTHON_STARTING", 0)))
 """
 
 
@@ -129,9 +138,21 @@ def make_trainer(folder: Path) -> Path:
     python.parent.mkdir(parents=True)
     packages.mkdir(parents=True)
     (packages / "sitecustomize.py").write_text(_SITECUSTOMIZE.format(roots=ROOTS))
-    python.write_text(f'#!/bin/sh\nPYTHONPATH={packages} exec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={packages}${{PYTHONPATH:+:$PYTHONPATH}} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     return python
+
+
+@contextlib.contextmanager
+def serving(python: Path, store: Store, **variables: str) -> Iterator[Warm]:
+    """A preloaded trainer, and the command that has started it."""
+    warm = Warm.start(python, store, {**os.environ, **variables})
+    try:
+        yield warm
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            warm.process.kill()
+        warm.process.wait()
 
 
 def make_store(root: Path) -> Store:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -19,7 +18,7 @@ import pytest
 from modal_app.layout import Store
 from modal_app.state import Phase, observe
 from modal_app.step import StepKind
-from tests.modal_app.hollow_trainer import found, make_store, make_trainer, probing
+from tests.modal_app.hollow_trainer import found, make_store, make_trainer, probing, serving
 from tests.modal_app.steps import PACKAGE, Warm, alive, wait_until
 
 LOOK = """
@@ -51,6 +50,7 @@ seen = {
     "offline": [huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE],
     "zone": time.tzname[0],
     "collects": gc.isenabled(),
+    "modules": sys.path,
     "leads": os.getpid() == os.getpgid(0),
 }
 json.dump(seen, open("found.json", "w"))
@@ -66,17 +66,6 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return make_store(tmp_path / "store")
-
-
-@contextlib.contextmanager
-def serving(python: Path, store: Store, **variables: str) -> Iterator[Warm]:
-    warm = Warm.start(python, store, {**os.environ, **variables})
-    try:
-        yield warm
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            warm.process.kill()
-        warm.process.wait()
 
 
 @pytest.fixture

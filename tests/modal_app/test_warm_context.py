@@ -44,7 +44,9 @@ class Watched(plain):
         return super().__contains__(name)
 
 os.environ.__class__ = Watched
-preload.load(preload.EVERYTHING)
+preload.load(preload.EVERYTHING, preload.LATE)
+preload.memoise_schema()
+preload.build_tables()
 os.environ.__class__ = plain
 flags = {
     f"{name}.{key}"
@@ -72,6 +74,66 @@ def test_each_variable_that_the_real_imports_read_is_known(trainer: Path) -> Non
     followed |= {"datasets.config.HF_DATASETS_OFFLINE"}
     assert set(flags) - {"evaluate.config.HF_EVALUATE_OFFLINE"} == followed
     assert not woken
+
+
+STATES = """
+import hashlib, json, os, random, sys
+sys.path.insert(0, sys.argv[1])
+from modal_app import preload
+
+preload.load(preload.EVERYTHING, preload.LATE)
+preload.memoise_schema()
+preload.build_tables()
+import numpy, torch
+
+
+def state(value):
+    match value:
+        case random.Random() if not isinstance(value, random.SystemRandom):
+            return value.getstate()
+        case numpy.random.RandomState():
+            return value.get_state()[1].tolist()
+        case numpy.random.Generator():
+            return str(value.bit_generator.state)
+        case torch.Generator():
+            return value.get_state().tolist()
+
+
+def states():
+    found = {
+        f"{name}.{key}": state(value)
+        for name, module in list(sys.modules.items())
+        for key, value in list(vars(module).items())
+    }
+    return {name: repr(one) for name, one in found.items() if one is not None}
+
+
+told = []
+for _ in range(2):
+    ours, theirs = os.pipe()
+    if not os.fork():
+        preload.follow(os.environ)
+        with open(theirs, "w") as file:
+            json.dump(states(), file)
+        os._exit(0)
+    os.close(theirs)
+    told.append(json.load(open(ours)))
+    os.wait()
+one, other = told
+print(json.dumps([sorted(one), sorted(name for name in one if one[name] == other[name])]), file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_two_forks_of_the_real_trainer_share_no_random_state(trainer: Path) -> None:
+    """With one of datasets' own, two steps would give the same name to different rows."""
+    environment = {"PATH": os.defpath, "HOME": "/nowhere", "CUDA_VISIBLE_DEVICES": "", "AXOLOTL_DO_NOT_TRACK": "1"}
+    command = [trainer, "-c", STATES, PACKAGE.parent]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    known, shared = json.loads(done.stderr.splitlines()[-1])
+    assert {"random._inst", "datasets.fingerprint.fingerprint_rng", "torch.default_generator"} <= set(known)
+    assert [name for name in shared if not name.startswith("sympy.")] == []  # those only try whether terms are equal
 
 
 def test_secrets_are_kept_from_the_server_and_words_that_look_like_one_are_not() -> None:
