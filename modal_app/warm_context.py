@@ -42,6 +42,7 @@ READ_AT_IMPORT = (
 )  # fmt: skip
 """How the names begin of the variables that decide what an import does. Measured by a test, save those that are read by
 C libraries."""
+MODULES = "PYTHONPATH"
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
 NOT_A_SECRET = ("TOKENIZERS_", "HF_TOKEN_PATH", "HF_HUB_DISABLE_IMPLICIT_TOKEN", "TORCH_")
 OF_A_STEP = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_DATASETS_CACHE")
@@ -52,8 +53,13 @@ from."""
 
 
 def import_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a server for a command with these variables: what imports read, and no secret."""
-    return {name: value for name, value in variables.items() if _is_read_at_import(name)}
+    """The environment of a server for a command with these variables: what imports read, and no secret. The server
+    works elsewhere, and where modules are is said from the command's own folder.
+    """
+    kept = {name: value for name, value in variables.items() if _is_read_at_import(name)}
+    if kept.get(MODULES):
+        kept[MODULES] = os.pathsep.join(map(os.path.abspath, kept[MODULES].split(os.pathsep)))
+    return kept
 
 
 def _is_read_at_import(name: str) -> bool:

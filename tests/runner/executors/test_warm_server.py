@@ -187,6 +187,22 @@ def test_one_that_nobody_waits_for_ends_while_it_still_imports(
     assert not first.address.socket.exists()
 
 
+def test_modules_beside_a_command_are_found_as_by_a_process_of_its_own(
+    python: Path, store: Store, sockets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    probe = "import beside, json; json.dump(beside.WHERE, open('found.json', 'w'))"
+    for where in ("one", "two"):
+        (tmp_path / where / "mine").mkdir(parents=True)
+        (tmp_path / where / "mine" / "beside.py").write_text(f"WHERE = {where!r}\n")
+        monkeypatch.chdir(tmp_path / where)
+        workers = WarmWorkers(python, store.root, {}, IDLE_S)
+        workers.start(probing(where, probe))
+        until(lambda workers=workers: workers.wait(0.05))  # type: ignore[misc]
+        workers.close()
+        assert found(store, where) == where
+
+
 def test_a_plan_asks_the_one_that_runs_and_leaves_it_running(
     connect: Callable[[], Reached], python: Path, store: Store, tmp_path: Path
 ) -> None:
