@@ -71,13 +71,15 @@ class WarmWorkers:
             self._introduced, self._unread = False, b""
 
     def start(self, step: Step) -> None:
+        self._converse()
+        self._steps[step.kind, step.key] = step  # first: a Ctrl-C while it is sent must find what to stop
         self._say({"step": json.loads(step.to_json())})
-        self._steps[step.kind, step.key] = step
 
     def validate(self, folder: Path) -> None:
         """Answer a folder's questions (modal_app.validate), before any step is started. Raises SweepError when the
         process ends without, WarmRefused when it cannot fork.
         """
+        self._converse()
         self._say({"validate": str(folder)})
         log = self.log
         assert log is not None
@@ -116,8 +118,7 @@ class WarmWorkers:
         if pid := self._pids.get(step):
             signal_group(pid, number)
         elif step in self._steps and self._reached is not None:  # its process is not known yet, if there is one
-            with contextlib.suppress(OSError):
-                self._send({"signal": int(number), "kind": step[0], "key": step[1]})
+            self._say({"signal": int(number), "kind": step[0], "key": step[1]})
 
     def take_back(self) -> list[Step]:
         """The steps that were asked of a process that refused them."""
@@ -139,23 +140,23 @@ class WarmWorkers:
         process.poll()
         process.returncode = 0  # it goes on by itself
 
-    def _say(self, request: Mapping[str, object]) -> None:
+    def _converse(self) -> None:
         """Begin a conversation where there is none; again where the other end died while it had nothing to do."""
         if self._reached is not None and not self._steps and _has_hung_up(self._reached.socket):
             self._all_lost()
         self.warm_up()
-        with contextlib.suppress(OSError):  # it is gone: `wait` will tell
-            if not self._introduced:
-                context = Context.of_this_process({**os.environ, **self.environment})
-                self._send({"context": context.as_json()})
-                if self.idle_s is not None:
-                    self._send({"idle_s": self.idle_s})
-                self._introduced = True
-            self._send(request)
+        if self._introduced:
+            return
+        context = Context.of_this_process({**os.environ, **self.environment})
+        self._say({"context": context.as_json()})
+        if self.idle_s is not None:
+            self._say({"idle_s": self.idle_s})
+        self._introduced = True
 
-    def _send(self, request: Mapping[str, object]) -> None:
+    def _say(self, request: Mapping[str, object]) -> None:
         assert self._reached is not None
-        self._reached.socket.sendall(json.dumps(request).encode() + b"\n")
+        with contextlib.suppress(OSError):  # it is gone: `wait` will tell
+            self._reached.socket.sendall(json.dumps(request).encode() + b"\n")
 
     def _read(self, timeout_s: float) -> list[dict[str, Any]] | None:
         """What has been told; None when the preloaded process is gone. Raises WarmRefused."""

@@ -81,10 +81,10 @@ class FreshWorkers:
             env={**os.environ, **self.environment},
             start_new_session=True,
         )
+        self._alive[step.kind, step.key] = process  # first: a Ctrl-C from here on must find what to stop
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
             pipe.write(step.to_json().encode() + b"\n")
-        self._alive[step.kind, step.key] = process
 
     def pid(self, step: StepId) -> int | None:
         process = self._alive.get(step)
