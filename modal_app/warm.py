@@ -37,46 +37,14 @@ from modal_app.layout import Store
 from modal_app.step import Device, Step, StepKind
 from modal_app.warm_address import PROTOCOL, Address
 from modal_app.warm_child import fork
+from modal_app.warm_command import AT_ONCE, Command
 from modal_app.warm_context import Context
 from modal_app.worker import exit_code, lead_a_session
 
 LONGEST_SLEEP_S = 5.0
 """After which it looks whether its socket, and its store, are still there."""
-AT_ONCE = 1 << 16
-"""Bytes."""
-
-
-@dataclass(slots=True)
-class Command:
-    """One that is connected."""
-
-    socket: socket.socket
-    context: Context | None = None
-    unread: bytes = b""
-    gone: bool = False
-
-    def tell(self, **event: Any) -> None:
-        """A command that does not listen, or has gone, is told no more; its children are still looked after."""
-        if self.gone:
-            return
-        try:
-            self.socket.sendall(json.dumps(event).encode() + b"\n")
-        except OSError:
-            self.gone = True
-
-    def requests(self) -> list[bytes]:
-        """Whole lines that have come. Of a command that has gone nothing is begun any more."""
-        while not self.gone:
-            try:
-                block = self.socket.recv(AT_ONCE)
-            except BlockingIOError:
-                break
-            except OSError:
-                block = b""
-            self.gone = not block
-            self.unread += block
-        *lines, self.unread = self.unread.split(b"\n")
-        return [] if self.gone else lines
+SHORTEST_SLEEP_S = 0.05
+"""While somebody else has the door, and its time is over."""
 
 
 @dataclass(slots=True)
@@ -102,15 +70,20 @@ class Server:
     refusal: str = ""
     ending: bool = False
     served: int = 0
+    _place: tuple[int, int] | None = None
     _open: bool = True
     _store_seen: bool = False
     _idle_since: float = field(default_factory=time.monotonic)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     _waker: tuple[socket.socket, socket.socket] = field(default_factory=socket.socketpair)
 
+    def __post_init__(self) -> None:
+        self._place = self.address.place()
+
     def prepare(self) -> None:
         """The imports. Until they are done a SIGTERM ends the process, unless a command waits for it."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))  # held back by whoever started it
         began = time.monotonic()
         os.environ |= base_environment(Device.CPU)
         preload.load(preload.EVERYTHING, preload.LATE)
@@ -139,7 +112,7 @@ class Server:
     def _sleep_s(self) -> float:
         if self.commands or self.children:
             return LONGEST_SLEEP_S
-        return max(0.0, min(LONGEST_SLEEP_S, self._idle_since + self.idle_s - time.monotonic()))
+        return max(SHORTEST_SLEEP_S, min(LONGEST_SLEEP_S, self._idle_since + self.idle_s - time.monotonic()))
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -163,7 +136,9 @@ class Server:
     def _hear(self, command: Command) -> None:
         for line in command.requests():
             try:
-                self._answer(command, json.loads(line))
+                request = json.loads(line)
+                if not command.gone or "signal" in request:  # of one that has gone nothing is begun any more
+                    self._answer(command, request)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 command.tell(event="refused", why=f"it was asked what cannot be understood ({error!r})")
             except OSError as error:
@@ -194,6 +169,7 @@ class Server:
         child = Child(fork(work, command.context, self._cut_off), command, step)
         self.children.append(child)
         self.served += 1
+        self._store_seen |= step is not None
         return child
 
     def _cut_off(self) -> None:
@@ -223,12 +199,13 @@ class Server:
                 child.asked_by.tell(event="validated", code=code)
                 continue
             kind, key = child.step.kind, child.step.key
-            if self.store.root.is_dir():
+            with contextlib.suppress(OSError):  # the disk is full, or the run's folder is gone
                 state.record_exit(self.store, kind, key, child.pid, code)
             child.asked_by.tell(event="exited", kind=kind, key=key, pid=child.pid, code=code)
 
     def _forget_the_gone(self) -> None:
         for command in [one for one in self.commands if one.gone]:
+            self._hear(command)  # its last words
             self._selector.unregister(command.socket)
             command.socket.close()
             self.commands.remove(command)
@@ -247,7 +224,7 @@ class Server:
         if self.commands or self.children:
             return False
         idle_s = time.monotonic() - self._idle_since
-        return idle_s >= self.idle_s or not self.address.socket.exists() or self._store_is_gone()
+        return idle_s >= self.idle_s or not self._is_found() or self._store_is_gone()
 
     def _store_is_gone(self) -> bool:
         there = self.store.root.is_dir()
@@ -262,15 +239,29 @@ class Server:
             if not held or (self.commands and not self.ending):
                 return
             self._selector.unregister(self.listener)
+            self._take_the_socket_away()
             self.listener.close()
-            self.address = self.address.step_aside()
             self._open = False
+
+    def _take_the_socket_away(self) -> None:
+        """The door is held. Where the socket is another server's by now, so are note and log."""
+        self.address = self.address.step_aside(moving=self.address.place() in (None, self._place))
+
+    def _is_found(self) -> bool:
+        """Whether the socket that leads here is still there: somebody may have removed it, and a command put another
+        server's in its place.
+        """
+        return self._place is not None and self.address.place() == self._place
 
     def _on_sigterm(self, *_: object) -> None:
         self.ending = True
-        if self.ready_s is None and not self._somebody_waits():
-            self.address.remove(log=True)
-            os._exit(0)
+        if self.ready_s is not None:
+            return
+        with self.address.door(wait=False) as held:  # who has it may be about to connect
+            if held and not self._somebody_waits():
+                self._take_the_socket_away()
+                self.address.remove(log=True)
+                os._exit(0)
 
     def _somebody_waits(self) -> bool:
         """During the imports: takes in who is at the door."""
@@ -278,7 +269,7 @@ class Server:
         with contextlib.suppress(BlockingIOError):
             while True:
                 self.commands.append(Command(self.listener.accept()[0]))
-        return not all(_has_gone(command.socket) for command in self.commands)
+        return not all(command.has_hung_up() for command in self.commands)
 
     def _status(self) -> dict[str, Any]:
         steps = [child for child in self.children if child.step is not None]
@@ -314,14 +305,6 @@ def main() -> int:
     server.serve()
     server.address.remove(log=True)
     return 0
-
-
-def _has_gone(peer: socket.socket) -> bool:
-    import select
-
-    poll = select.poll()
-    poll.register(peer, 0)
-    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

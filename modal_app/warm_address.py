@@ -55,7 +55,13 @@ class Address:
 
         Yields whether it is held; without `wait` it may not be.
         """
-        descriptor = os.open(self.stem.with_name(DOOR), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self.stem.with_name(DOOR), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            if wait:
+                raise
+            yield True  # through a folder that is gone nobody comes
+            return
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -73,13 +79,24 @@ class Address:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
 
-    def step_aside(self) -> Address:
-        """Make room for another server of this name; this process's note and log go by another one."""
+    def place(self) -> tuple[int, int] | None:
+        """Which socket is there now; None without one."""
+        try:
+            found = self.socket.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def step_aside(self, *, moving: bool) -> Address:
+        """The name by which this process goes from now on, so that there is room for another server. `moving`: socket,
+        note and log are this process's own, and go out of the way.
+        """
         aside = Address(self.stem.with_name(f"{self.stem.name}.{os.getpid()}"))
-        self.socket.unlink(missing_ok=True)
-        for old, new in ((self.note, aside.note), (self.log, aside.log)):
-            with contextlib.suppress(FileNotFoundError):
-                old.rename(new)
+        if moving:
+            self.socket.unlink(missing_ok=True)
+            for old, new in ((self.note, aside.note), (self.log, aside.log)):
+                with contextlib.suppress(FileNotFoundError):
+                    old.rename(new)
         return aside
 
     def remove(self, *, log: bool) -> None:

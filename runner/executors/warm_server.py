@@ -165,17 +165,28 @@ def _start(here: Address, python: Path, store: Path, idle_s: float) -> Reached:
         connected = _connect(here)
         assert connected is not None
         options = {"--store": store, "--address": here.stem, "--listen": listener.fileno(), "--idle": idle_s}
-        process = subprocess.Popen(
-            [python, script("warm.py"), *(str(word) for option in options.items() for word in option)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=_environment(),
-            cwd=os.sep,
-            start_new_session=True,
-            pass_fds=(listener.fileno(),),
-        )
+        with _held_back(signal.SIGTERM):  # until it can tell whether somebody else waits for it, too
+            process = subprocess.Popen(
+                [python, script("warm.py"), *(str(word) for option in options.items() for word in option)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_environment(),
+                cwd=os.sep,
+                start_new_session=True,
+                pass_fds=(listener.fileno(),),
+            )
     return Reached(connected, here, process)
+
+
+@contextlib.contextmanager
+def _held_back(number: signal.Signals) -> Iterator[None]:
+    """A signal comes later to this thread; to the processes that it starts meanwhile, once they let it through."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (number,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _retire_others(here: Address, store: Path) -> None:

@@ -187,6 +187,54 @@ def test_one_that_nobody_waits_for_ends_while_it_still_imports(
     assert not first.address.socket.exists()
 
 
+def test_one_that_its_starter_has_no_use_for_stays_for_whoever_waits_already(
+    connect: Callable[[], Reached], python: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told to end before its first line has run."""
+    monkeypatch.setenv("PYTHON_STARTING", "0.5")
+    starter = WarmWorkers(python, store.root, {}, IDLE_S)
+    starter.warm_up()
+    other = connect()
+    assert other.process is None
+    starter.close()
+    ready(other)
+
+
+def test_one_that_imports_stays_while_somebody_is_about_to_connect(
+    connect: Callable[[], Reached], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has the door has seen the socket there."""
+    monkeypatch.setenv("PYTHON_IMPORTING", "2")
+    first = connect()
+    note_of(first)
+    first.socket.close()
+    assert first.process is not None
+    with first.address.door(wait=True):
+        os.kill(first.process.pid, signal.SIGTERM)
+        time.sleep(0.3)
+        assert first.process.poll() is None
+    second = connect()
+    assert second.process is None
+    ready(second)
+
+
+def test_one_whose_socket_somebody_has_removed_leaves_its_successors_alone(connect: Callable[[], Reached]) -> None:
+    """As whoever tidies /tmp does."""
+    first = connect()
+    ready(first)
+    first.address.socket.unlink()
+    second = connect()
+    ready(second)
+    first.socket.close()
+    assert first.process is not None
+    assert first.process.wait(timeout=10) == 0
+    third = connect()
+    ready(third)
+    assert third.process is None
+    assert second.process is not None
+    assert note_of(second).owner.pid == second.process.pid
+
+
 def test_modules_beside_a_command_are_found_as_by_a_process_of_its_own(
     python: Path, store: Store, sockets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

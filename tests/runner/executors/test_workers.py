@@ -42,6 +42,7 @@ WARM = (
     + """
 import socket
 
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 time.sleep(float(os.environ.get("PYTHON_IMPORTING", 0)))
 print("imported", file=sys.stderr, flush=True)
 listener = socket.socket(fileno=int(sys.argv[sys.argv.index("--listen") + 1]))
