@@ -59,6 +59,7 @@ def canonical(override: str, vocabulary: Vocabulary) -> str:
     """
     said = parts(override)
     head, _, rest = said.key.partition(".")
+    _refuse_to_shorten(said)
     if head == "hydra" or said.key.startswith("hydra/"):
         return override
     if said.key == BASE:
@@ -90,6 +91,15 @@ def canonical_all(overrides: Iterable[str], vocabulary: Vocabulary) -> list[str]
     if problems:
         raise SweepError(problems[0])
     return taken
+
+
+def _refuse_to_shorten(said: Parts) -> None:
+    """Hydra 1.3 ends in a TypeError there."""
+    named, _, last = said.key.rpartition(".")
+    if said.sign == "~" and last.isdecimal():
+        raise SweepError(
+            f"{said}: an entry cannot be taken out of a list. Say the whole list without it: {named}=[...]"
+        )
 
 
 def _group(said: Parts, vocabulary: Vocabulary) -> str:

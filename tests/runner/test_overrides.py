@@ -68,6 +68,8 @@ def test_an_override_takes_hydras_form_and_keeps_it(said: str, hydra: str) -> No
         ("modle@axolotl=x", "model"),
         ("lora", "key=value"),
         ("~axolotl", "~KEY"),
+        ("~datasets.0", "datasets=\\[...\\]"),
+        ("~hydra.searchpath.0", "hydra.searchpath="),
         ("axolotl=x", "whole config"),
         ("lora=[r8,r16]", "-m lora=r8,r16"),
     ],
