@@ -59,14 +59,12 @@ class Reached:
 def idle_limit(asked: float | None) -> float:
     """Seconds that a preloaded trainer waits for the next command: asked, else AXOSWEEP_WARM_IDLE_S, else five minutes.
 
-    A variable that is no number counts for nothing.
+    What is no number counts for nothing: of the config's, preflight speaks.
     """
-    if asked is not None:
-        return float(asked)
-    try:
-        return max(float(os.environ.get(VARIABLE, "")), 0.0)
-    except ValueError:
-        return IDLE_S
+    for one in (asked, os.environ.get(VARIABLE)):
+        with contextlib.suppress(TypeError, ValueError):
+            return max(0.0, float(one))  # type: ignore[arg-type]  # what a user has said
+    return IDLE_S
 
 
 def reach(python: Path, store: Path, idle_s: float) -> Reached:

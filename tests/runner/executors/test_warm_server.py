@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -354,12 +355,14 @@ def test_a_lower_limit_of_a_command_is_not_the_next_ones(
         (None, "0", 0),
         (None, "12.5", 12.5),
         (None, "long", 300),
+        (None, "nan", 0),
+        ("soon", "12", 12),
         (7, "12", 7),
         (0, "12", 0),
     ],
 )
 def test_how_long_it_waits_is_the_configs_then_the_environments(
-    monkeypatch: pytest.MonkeyPatch, asked: float | None, variable: str | None, seconds: float
+    monkeypatch: pytest.MonkeyPatch, asked: Any, variable: str | None, seconds: float
 ) -> None:
     monkeypatch.delenv("AXOSWEEP_WARM_IDLE_S", raising=False)
     if variable is not None:
