@@ -21,18 +21,23 @@ from modal_app.step import AFTER, StepKind, write_atomically
 from runner.files.removal import TRASH, AtWork, Doomed, Kind, Removal, Spared
 from runner.files.stock import STAYS, WORK, Stock
 from runner.ledger import live_launchers, steps_after, sweeps_after
+from runner.serve.notes import servers
 
 MIRROR_STAYS = (*STAYS, "containers")
 """What was paid for a run stays known."""
 
 
 def busy_here(store: Store, stock: Stock) -> AtWork:
-    """Who works on a run, on what comes after it, or on a dataset; and a launch that has not come to a run yet."""
+    """Who works on a run, on what comes after it, or on a dataset, or serves it; and a launch that has not come to a
+    run yet."""
+    serving = servers(store)
 
     def at_work(key: str) -> str:
         folders = [store.folder(StepKind.PREPROCESS, key), *_steps(store, key)]
         if owner := next(filter(None, map(holder, folders)), None):
             return f"process {owner.pid} works on it; axosweep cancel {key} ends that"
+        if server := serving.get(key):
+            return f"process {server.pid} serves it; Ctrl-C there, or kill {server.pid}, ends that"
         run = stock.runs.get(key)
         if run is None:
             return ""

@@ -12,7 +12,7 @@ from runner import terminal
 from runner.compare.table import Column, fitted, table
 from runner.errors import SweepError
 from runner.files.garbage import garbage, old_downloads, stale_mirror
-from runner.files.removal import Choice, Doomed, Removal, age_s, checkpoints_to_remove, runs_to_remove
+from runner.files.removal import Choice, Doomed, Removal, Spared, age_s, checkpoints_to_remove, runs_to_remove
 from runner.files.removing import busy_here, remove_here
 from runner.files.run_files import Files, LocalFiles, told_size
 from runner.files.stock import Stock, inputs_needed, take_stock
@@ -50,12 +50,18 @@ def rm_verb(words: Sequence[str]) -> int:
         removal = (checkpoints_to_remove if asked.checkpoints else runs_to_remove)(stock, choice, place.busy(stock))
         named = [one for one in removal.spared if one.key in choice.runs]
         if named:
-            told = "\n".join(f"  {one.key}: {one.why}" for one in named)
-            raise SweepError(f"Nothing was removed. These have to stay:\n{told}")
+            raise SweepError(_refusal(named))
         return removal
 
     places = [_place(store, choice.runs | choice.sweeps) for store, choice in choices.items()]
     return _carry_out(places, decide, asked)
+
+
+def _refusal(named: Sequence[Spared]) -> str:
+    if len(named) == 1:
+        return f"Nothing was removed. {named[0].key} has to stay: {named[0].why}."
+    told = "\n".join(f"  {one.key}: {one.why}" for one in named)
+    return f"Nothing was removed. These have to stay:\n{told}"
 
 
 def gc_verb(words: Sequence[str]) -> int:

@@ -25,6 +25,7 @@ from runner.errors import SweepError
 from runner.executors.workers import script
 from runner.interrupts import terminate_as_interrupt
 from runner.serve.choice import Chosen
+from runner.serve.notes import noted
 from runner.serve.words import Address, how_to_ask
 
 LOOPBACK = "127.0.0.1"
@@ -44,7 +45,8 @@ def serve(chosen: Chosen, token: str, host: str, port: int, *, as_json: bool) ->
     listening = bind(host, port)
     place = Path(tempfile.mkdtemp(prefix="axosweep-serve-"))
     try:
-        with listening, _process(python, chosen, place, listening, token) as server:
+        note = noted(chosen.store, [one.key for one in chosen.subjects])
+        with listening, note, _process(python, chosen, place, listening, token) as server:
             address = Address(_url(listening), bool(token))
             for event in _events(server):
                 if event["event"] == "ready":

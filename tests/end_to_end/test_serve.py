@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from modal_app.layout import Store
+from modal_app.serving import SERVED
+from modal_app.step import StepKind
 from runner import trainer_environment
 from tests.end_to_end.axosweep import Axosweep, kill, wait_until
 
@@ -192,6 +194,15 @@ def test_what_cannot_be_answered_is_refused_as_openai_does(serving: Serving) -> 
     assert [one["param"] for one in (empty, tools, two, hot)] == ["messages", "tools", "n", "temperature"]
 
 
+def test_a_served_run_is_not_removed_and_the_refusal_names_the_command(
+    serving: Serving, swept: Axosweep, runs: tuple[str, str]
+) -> None:
+    done = swept.run("rm", runs[0], "--yes")
+    assert done.returncode == 2, done.stdout
+    assert f"process {serving.process.pid} serves it" in done.stderr
+    assert swept.store.folder(StepKind.TRAIN, runs[0]).done.exists()
+
+
 def test_a_page_of_somebody_else_cannot_ask_by_a_name_that_leads_here(serving: Serving) -> None:
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(urllib.request.Request(f"{serving.url}/models", headers={"Host": "elsewhere.example"}))
@@ -222,6 +233,7 @@ def test_a_token_is_asked_for_and_written_nowhere_and_ctrl_c_leaves_nothing(
     assert "Traceback" not in said
     assert not is_alive(server)
     assert places() == before
+    assert not list((swept.store.root / SERVED).glob(f"{serving.process.pid}-*"))
 
 
 def test_a_server_ends_with_the_command_that_was_killed_while_it_loads(swept: Axosweep) -> None:

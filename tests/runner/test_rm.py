@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from runner.files.run_files import LocalFiles
 from runner.files.stock import take_stock
 from runner.ledger import Event, Ledger, Record
 from runner.plan import make_plan
+from runner.serve.notes import noted
 from runner.types import Run
 from tests.runner.builders import finish, finish_run, open_sweep, run
 from tests.runner.run_files_store import content, make_files, merge, write_checkpoint
@@ -160,6 +161,32 @@ def test_a_run_that_is_merged_just_now_is_not_removed(store: Store, command: Com
     with claim(merge(store, one, "abc")):
         assert "works on it" in command("rm", one.key, "--yes", code=2)
     assert phase(store, one) is Phase.SUCCEEDED
+
+
+def test_a_run_that_is_served_is_not_removed_and_the_refusal_is_one_line_with_the_way_out(
+    store: Store, command: Command
+) -> None:
+    sweep, (one, other) = trained(store, 0.1, 0.2)
+    with noted(store, [one.key]):
+        told = command("rm", one.key, "--yes", code=2)
+        assert f"{one.key} has to stay: process {os.getpid()} serves it" in told
+        assert f"Ctrl-C there, or kill {os.getpid()}, ends that" in told
+        assert told.count("\n") == 1
+        told = command("rm", sweep, "--yes", "--json")
+    assert (keys(told), keys(told, "spared")) == ({other.key}, {one.key})
+    assert keys(command("rm", one.key, "--yes", "--json")) == {one.key}, "its server has ended"
+
+
+def test_a_server_that_was_killed_keeps_nothing_and_the_next_clears_its_note(store: Store, command: Command) -> None:
+    _, (one, other) = trained(store, 0.1, 0.2)
+    dead = replace(this_process(""), start_time=1)
+    note = store.root / "served" / "1234-abcd.json"
+    note.parent.mkdir()
+    note.write_text(json.dumps({"owner": asdict(dead), "runs": [one.key]}))
+    assert keys(command("rm", one.key, "--yes", "--json")) == {one.key}
+    with noted(store, [other.key]):
+        assert not note.exists()
+    assert not list(note.parent.iterdir())
 
 
 def test_what_is_begun_between_the_question_and_the_answer_is_spared(store: Store) -> None:
