@@ -11,6 +11,7 @@ if __name__ == "__main__":
 
     run("serve")
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,8 +21,9 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from modal_app.attempt import redirect
 from modal_app.serving import Serving
@@ -30,21 +32,49 @@ from modal_app.stop import end_with_parent
 GRACE_S = 3
 """For answers that are on their way when the server is asked to end."""
 LOG = "log.txt"
+LINE = "line.sock"
+"""In the server's folder: where a fork finds whoever asked for it."""
 EXIT_FAILED = 1
 
 
 def main() -> int:
     """Works in the current directory, which is the server's own and is removed at its end."""
     end = _End()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: end.ask())
     end_with_parent(signal.SIGTERM)
-    events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    return _work(sys.stdin, os.fdopen(os.dup(1), "w", encoding="utf-8"), end)
+
+
+def forked(place: Path) -> int:
+    """The same in that folder, in a fork of a trainer that has imported everything (modal_app.warm), which outlives it.
+
+    It hears and tells through a socket that waits in the folder, and is given the one to listen on through it.
+    """
+    os.chdir(place)
+    line = socket.socket(socket.AF_UNIX)
+    line.connect(LINE)
+    listening = socket.recv_fds(line, 1, 1)[1][0]
+    events = line.makefile("w", encoding="utf-8")
+    _tell(events, event="forked", pid=os.getpid())
+    _use_threads(os.environ.get("OMP_NUM_THREADS", ""))
+    return _work(line.makefile("r", encoding="utf-8"), events, _End(), listening)
+
+
+def _use_threads(number: str) -> None:
+    """What the variable would have done to an import."""
+    import torch
+
+    if number.isdecimal() and int(number) > 0:
+        torch.set_num_threads(int(number))
+
+
+def _work(heard: TextIO, events: TextIO, end: _End, listening: int | None = None) -> int:
     redirect(Path(LOG).absolute())
-    told = sys.stdin.readline()
-    threading.Thread(target=end.wait_for_parent, daemon=True).start()
+    told = heard.readline()
+    threading.Thread(target=end.wait_for_parent, args=(heard,), daemon=True).start()
     try:
-        _serve(Serving.from_json(told), end, events) if told else end.now()
+        if told:
+            serving = Serving.from_json(told)
+            _serve(serving if listening is None else replace(serving, socket=listening), end, events)
     except Exception as error:  # the process boundary: the launcher tells it
         traceback.print_exc()
         _tell(events, event="failed", message=f"{type(error).__name__}: {error}")
@@ -54,11 +84,14 @@ def main() -> int:
 
 
 class _End:
-    """How the process ends: at once while it loads, after a moment for its answers when it serves."""
+    """How the process ends, also when it is signalled: at once while it loads, after a moment for its answers when it
+    serves."""
 
     def __init__(self) -> None:
         self._server: Any = None
         self._here = Path.cwd()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.ask())
 
     def serves(self, server: Any) -> None:
         self._server = server
@@ -68,9 +101,10 @@ class _End:
             self.now()
         self._server.should_exit = True
 
-    def wait_for_parent(self) -> None:
-        while sys.stdin.buffer.read(1 << 16):
-            pass
+    def wait_for_parent(self, heard: TextIO) -> None:
+        with contextlib.suppress(OSError):  # a socket that nobody has any more
+            while heard.read(1 << 16):
+                pass
         self.ask()
         time.sleep(2 * GRACE_S)
         self.now()
@@ -82,9 +116,10 @@ class _End:
         os._exit(0)
 
 
-def _serve(serving: Serving, end: _End, events: Any) -> None:
+def _serve(serving: Serving, end: _End, events: TextIO) -> None:
     Path("inputs").symlink_to(serving.inputs)
-    _tell(events, event="importing")
+    if "axolotl" not in sys.modules:
+        _tell(events, event="importing")
     import uvicorn
 
     from modal_app.serve_api import application
@@ -109,8 +144,8 @@ def _serve(serving: Serving, end: _End, events: Any) -> None:
     server.run(sockets=[socket.socket(fileno=serving.socket)])
 
 
-def _tell(events: Any, **event: Any) -> None:
+def _tell(events: TextIO, **event: Any) -> None:
     try:
-        events.write(json.dumps(event) + "\n")
-    except BrokenPipeError:
+        print(json.dumps(event), file=events, flush=True)
+    except ConnectionError:
         return  # nobody reads any more: the end of the input says so, too

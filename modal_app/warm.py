@@ -3,8 +3,8 @@
 It listens on the socket that its starter has bound (modal_app.warm_address), for every command of one user over one
 store, and outlives them until nobody has asked it anything for a while. One JSON object a line. Asked: {"context": ...}
 (modal_app.warm_context) before all else, {"step": ...}, {"validate": FOLDER} with questions for the schema
-(modal_app.validate), {"signal": NUMBER, "kind", "key"}, {"idle_s": SECONDS} and {"status": true}. Told: ready, started,
-exited, validated, refused, status.
+(modal_app.validate), {"serve": FOLDER} for a server of models (modal_app.serve), {"signal": NUMBER, "kind", "key"},
+{"idle_s": SECONDS} and {"status": true}. Told: ready, started, exited, validated, ended, refused, status.
 
 SIGTERM ends it once nobody needs it: it takes no more commands, and sees its children through. CPU only: a fork of a
 process that has woken CUDA cannot use it, so it looks, and refuses.
@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modal_app import preload, state, validate
+from modal_app import preload, serve, state, validate
 from modal_app.attempt import base_environment
 from modal_app.layout import Store
 from modal_app.step import Device, Step, StepKind
@@ -52,7 +52,9 @@ class Child:
     pid: int
     asked_by: Command
     step: Step | None
-    """None for one that answers questions."""
+    """None for one that answers questions, or serves."""
+    serves: bool = False
+    """Whether it hears by itself that its command has gone."""
     since: float = field(default_factory=time.time)
 
 
@@ -156,6 +158,8 @@ class Server:
                 self._signal(StepKind(kind), key, number)
             case {"validate": folder}:
                 self._begin(command, None, lambda: validate.answered(Path(folder)))
+            case {"serve": folder}:
+                self._begin(command, None, lambda: serve.forked(Path(folder))).serves = True
             case {"step": raw}:
                 step = Step.from_json(json.dumps(raw))
                 child = self._begin(command, step, lambda: exit_code(step, self.store, warm=True))
@@ -196,7 +200,7 @@ class Server:
             if code < 0:  # killed, and nobody else will end what it had started
                 _signal_group(child.pid, signal.SIGKILL)
             if child.step is None:
-                child.asked_by.tell(event="validated", code=code)
+                child.asked_by.tell(event="ended" if child.serves else "validated", code=code)
                 continue
             kind, key = child.step.kind, child.step.key
             with contextlib.suppress(OSError):  # the disk is full, or the run's folder is gone
@@ -212,7 +216,7 @@ class Server:
             if command.context is not None:  # it was not just a look
                 self._idle_since = time.monotonic()
             for child in self.children:
-                if child.asked_by is command and child.step is None:
+                if child.asked_by is command and child.step is None and not child.serves:
                     _signal_group(child.pid, signal.SIGKILL)  # nobody will read its answers
 
     def _may_end(self) -> bool:

@@ -211,7 +211,7 @@ class MixedWorkers:
             self.warm.warm_up()
 
     def start(self, step: Step) -> None:
-        why = self._refusal or why_fresh(step)
+        why = self._refusal or why_fresh(step.device, step.config)
         if not why:
             with self._or_fresh():
                 self.warm.start(step)
@@ -289,11 +289,11 @@ class RunningValidator:
             workers.close()
 
 
-def why_fresh(step: Step) -> str:
-    """Why a step cannot be forked from a process that has imported everything; empty when it can."""
-    if step.device is not Device.CPU:
+def why_fresh(device: Device, config: Mapping[str, Any]) -> str:
+    """Why what a run asks for cannot be forked from a process that has imported everything; empty when it can."""
+    if device is not Device.CPU:
         return ON_A_GPU
-    if plugins := step.config.get("plugins"):
+    if plugins := config.get("plugins"):
         listed = plugins if isinstance(plugins, list) else [plugins]
         return f"plugins ({', '.join(map(str, listed))}) may change libraries before they are imported"
     return ""

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import ipaddress
-import json
-import os
 import shutil
-import signal
 import socket
-import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modal_app.attempt import base_environment
-from modal_app.hub import is_hub_name
-from modal_app.serving import TOKEN_VARIABLE, Serving
-from modal_app.step import Device
 from runner import terminal, trainer_environment
 from runner.errors import SweepError
-from runner.executors.workers import script
 from runner.interrupts import terminate_as_interrupt
 from runner.serve.choice import Chosen
 from runner.serve.notes import noted
+from runner.serve.process import serving
 from runner.serve.words import Address, how_to_ask
 
 LOOPBACK = "127.0.0.1"
@@ -33,8 +24,6 @@ EVERYWHERE = ("0.0.0.0", "[::]")
 """Addresses that stand for all of this machine's: none of them can be asked."""
 LOG = "log.txt"
 SHOWN_LINES = 12
-END_S = 10.0
-"""Within which an asked server ends; then it is killed."""
 
 
 @terminate_as_interrupt()
@@ -46,16 +35,16 @@ def serve(chosen: Chosen, token: str, host: str, port: int, *, as_json: bool) ->
     place = Path(tempfile.mkdtemp(prefix="axosweep-serve-"))
     try:
         note = noted(chosen.store, [one.key for one in chosen.subjects])
-        with listening, note, _process(python, chosen, place, listening, token) as server:
+        with listening, note, serving(python, chosen, place, listening, token) as events:
             address = Address(_url(listening), bool(token))
-            for event in _events(server):
+            for event in events:
                 if event["event"] == "ready":
                     how_to_ask(chosen, address, as_json=as_json)
                 elif event["event"] == "failed":
                     raise SweepError(_failure(event["message"], place / LOG))
                 elif not as_json:
                     _say(event)
-            raise SweepError(_failure(f"it ended with code {server.wait()}", place / LOG))
+            raise AssertionError("a server that has ended has failed")
     except KeyboardInterrupt:
         terminal.messages().print("The server has ended.")
         return 0
@@ -96,55 +85,6 @@ def _unbound(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return f"--host {host}: this machine has no such address."
     return f"Port {port} cannot be had ({error.strerror}): leave --port out for one that is free."
-
-
-@contextlib.contextmanager
-def _process(
-    python: Path, chosen: Chosen, place: Path, listening: socket.socket, token: str
-) -> Iterator[subprocess.Popen[str]]:
-    """The server's process. It ends with this one, however that ends: its input is a pipe of ours."""
-    serving = Serving(str(chosen.store.inputs), chosen.models, listening.fileno(), token)
-    server = subprocess.Popen(
-        [python, script("serve.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=place,
-        env=_environment(chosen),
-        text=True,
-        pass_fds=[listening.fileno()],
-        start_new_session=True,
-    )
-    assert server.stdin is not None
-    try:
-        with contextlib.suppress(BrokenPipeError):
-            server.stdin.write(serving.to_json() + "\n")
-            server.stdin.flush()
-        yield server
-    finally:
-        with contextlib.suppress(BrokenPipeError):
-            server.stdin.close()
-        with contextlib.suppress(ProcessLookupError):
-            try:
-                server.wait(END_S)
-            except (subprocess.TimeoutExpired, KeyboardInterrupt):
-                os.killpg(server.pid, signal.SIGKILL)
-                server.wait()
-
-
-def _environment(chosen: Chosen) -> dict[str, str]:
-    on_cpu = all(subject.device is Device.CPU for subject in chosen.subjects)
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))}  # nothing beside it
-    variables = {**os.environ, **base_environment(Device.CPU if on_cpu else Device.CUDA), **threads}
-    variables.pop(TOKEN_VARIABLE, None)
-    if not any(is_hub_name(subject.config.get("base_model")) for subject in chosen.subjects):
-        variables["HF_HUB_OFFLINE"] = "1"
-    return variables
-
-
-def _events(server: subprocess.Popen[str]) -> Iterator[Mapping[str, Any]]:
-    assert server.stdout is not None
-    for line in server.stdout:
-        yield json.loads(line)
 
 
 def _say(event: Mapping[str, Any]) -> None:

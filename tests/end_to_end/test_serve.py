@@ -63,10 +63,9 @@ def start(axosweep: Axosweep, *words: str) -> Serving:
     return Serving(process, json.loads(told))
 
 
-def servers(serving: Serving) -> list[int]:
-    """The live processes that the command has started."""
-    children = Path(f"/proc/{serving.process.pid}/task/{serving.process.pid}/children")
-    return [int(pid) for pid in children.read_text().split()]
+def children(pid: int) -> list[int]:
+    """The processes that it has started and not reaped."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def is_alive(pid: int) -> bool:
@@ -220,7 +219,7 @@ def test_a_token_is_asked_for_and_written_nowhere_and_ctrl_c_leaves_nothing(
     assert serving.ask([hello("base", max_tokens=1)], key=TOKEN)[0]["finish"] == "length"
     assert urllib.request.urlopen(serving.url.replace("/v1", "/health")).status == 200
     assert TOKEN not in json.dumps(serving.told)
-    (server,) = servers(serving)
+    (server,) = children(serving.process.pid)
     (place,) = places() - before
     seen = [Path(f"/proc/{server}/{name}").read_bytes() for name in ("environ", "cmdline")]
     files = [*Path(tempfile.gettempdir(), place).rglob("*"), *swept.store.root.rglob("*")]
@@ -240,12 +239,49 @@ def test_a_server_ends_with_the_command_that_was_killed_while_it_loads(swept: Ax
     before = places()
     process = swept.start("serve")
     serving = Serving(process, {})
-    wait_until(lambda: bool(servers(serving)) and bool(places() - before), "the server's process")
-    (server,) = servers(serving)
+    wait_until(lambda: bool(children(serving.process.pid)) and bool(places() - before), "the server's process")
+    (server,) = children(serving.process.pid)
     kill(process.pid)
     process.communicate()
     wait_until(lambda: not is_alive(server), "the server's end", 20)
     wait_until(lambda: places() == before, "the end of its folder", 20)
+
+
+def test_a_server_is_a_fork_of_a_trainer_that_waits_answers_as_infer_does_and_ends_with_its_command(
+    swept: Axosweep, runs: tuple[str, str], request: pytest.FixtureRequest
+) -> None:
+    lasting = Axosweep(swept.store, swept.folder, {"AXOSWEEP_WARM_IDLE_S": "300", "AXOSWEEP_SERVE_TOKEN": TOKEN})
+    request.addfinalizer(lambda: lasting.run("warm", "stop"))
+    words = ("--prompt", FACTS[0]["prompt"], "--greedy", "--max-tokens", "20")
+    (inferred,) = lasting.json("infer", runs[0], *words)
+    trainer = swept.preloaded()
+    assert trainer is not None
+    before = places()
+
+    def started() -> tuple[Serving, int]:
+        serving = start(lasting, runs[0])
+        request.addfinalizer(serving.process.kill)
+        (server,) = children(trainer)
+        assert not children(serving.process.pid)
+        return serving, server
+
+    serving, server = started()
+    (answer,) = serving.ask([question(FACTS[0], runs[0], max_tokens=20)], key=TOKEN)
+    assert answer["text"] == inferred["output"]
+    seen = [Path(f"/proc/{pid}/{name}").read_bytes() for pid in (server, trainer) for name in ("environ", "cmdline")]
+    assert not any(TOKEN.encode() in content for content in seen)
+    kill(serving.process.pid)
+    serving.process.communicate()
+    wait_until(lambda: not is_alive(server) and places() == before, "the end of a killed command's server", 20)
+
+    serving, server = started()
+    kill(trainer)
+    assert serving.ask([hello("base", max_tokens=1)], key=TOKEN)[0]["finish"] == "length"
+    serving.process.send_signal(signal.SIGINT)
+    assert "Traceback" not in serving.process.communicate(timeout=30)[1]
+    assert serving.process.returncode == 0
+    wait_until(lambda: not is_alive(server), "its end", 20)
+    assert places() == before
 
 
 @pytest.mark.parametrize(

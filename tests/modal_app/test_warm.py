@@ -6,8 +6,10 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +17,9 @@ from typing import Any
 
 import pytest
 
+from modal_app import serve
 from modal_app.layout import Store
+from modal_app.serving import Serving
 from modal_app.state import Phase, observe
 from modal_app.step import StepKind
 from tests.modal_app.hollow_trainer import found, make_store, make_trainer, probing, serving
@@ -200,6 +204,54 @@ def test_a_signal_reaches_a_fork_whose_process_the_command_does_not_know_yet(war
     warm.say(step=json.loads(step.to_json()))
     warm.say(signal=int(signal.SIGKILL), kind="train", key="one")
     assert warm.end(step) == -signal.SIGKILL
+
+
+def asked_to_serve(warm: Warm, place: Path) -> tuple[socket.socket, int]:
+    """The line to a fork that serves, and the fork. It has a socket to listen on, and is not told yet what to serve."""
+    with socket.socket(socket.AF_UNIX) as door, socket.create_server(("127.0.0.1", 0)) as listening:
+        door.bind(str(place / serve.LINE))
+        door.listen(1)
+        warm.say(serve=str(place))
+        line, _ = door.accept()
+        socket.send_fds(line, [b"\n"], [listening.fileno()])
+    told = json.loads(line.recv(1 << 16))
+    assert told["event"] == "forked"
+    return line, told["pid"]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A server's folder. A socket's name is short."""
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("trainer_dies", [False, True])
+def test_a_fork_that_serves_outlives_its_trainer_and_takes_its_folder_along_when_its_line_ends(
+    warm: Warm, place: Path, trainer_dies: bool
+) -> None:
+    line, pid = asked_to_serve(warm, place)
+    if trainer_dies:
+        warm.process.kill()
+        warm.process.wait()
+    else:
+        warm.leave()  # a command that was killed has no line to either
+    assert alive(pid)
+    line.close()
+    wait_until(lambda: not alive(pid), "its end")
+    assert not place.exists()
+
+
+def test_what_a_fork_that_serves_fails_with_is_told_and_how_it_ended(warm: Warm, place: Path) -> None:
+    """Nothing here can serve."""
+    line, _ = asked_to_serve(warm, place)
+    line.sendall(Serving("/nowhere", (), 0).to_json().encode() + b"\n")
+    with line.makefile() as heard:
+        (told,) = map(json.loads, heard)
+    assert told["event"] == "failed"
+    assert "uvicorn" in told["message"]
+    assert warm.next("ended")["code"] == serve.EXIT_FAILED
+    assert "Traceback" in (place / serve.LOG).read_text()
 
 
 def test_a_fork_does_not_clean_up_what_is_its_parents() -> None:

@@ -1,0 +1,172 @@
+"""The process of a local server: a fork of the preloaded trainer where one waits, else a new one.
+
+However this process ends, that one ends, too: what it hears from is ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from modal_app.attempt import base_environment
+from modal_app.hub import is_hub_name
+from modal_app.serve import LINE
+from modal_app.serving import TOKEN_VARIABLE, Serving
+from modal_app.step import Device
+from modal_app.warm_context import Context
+from runner.executors.warm_server import reach_running
+from runner.executors.warm_workers import why_fresh
+from runner.executors.workers import script, signal_group
+from runner.serve.choice import Chosen
+
+Events = Iterable[Mapping[str, Any]]
+END_S = 10.0
+"""Within which an asked server ends; then it is killed."""
+
+
+@contextlib.contextmanager
+def serving(python: Path, chosen: Chosen, place: Path, listening: socket.socket, token: str) -> Iterator[Events]:
+    """What the server tells (modal_app.serve) until it ends, and at last, as `failed`, that it has.
+
+    `place`: its folder.
+    """
+    told = Serving(str(chosen.store.inputs), chosen.models, listening.fileno(), token)
+    environment = _environment(chosen)
+    fork = _fork(python, chosen, place, environment, listening)
+    with _fresh(python, place, environment, told) if fork is None else _forked(fork, told) as events:
+        yield events
+
+
+def _environment(chosen: Chosen) -> dict[str, str]:
+    on_cpu = all(subject.device is Device.CPU for subject in chosen.subjects)
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))}  # nothing beside it
+    variables = {**os.environ, **base_environment(Device.CPU if on_cpu else Device.CUDA), **threads}
+    variables.pop(TOKEN_VARIABLE, None)
+    if not any(is_hub_name(subject.config.get("base_model")) for subject in chosen.subjects):
+        variables["HF_HUB_OFFLINE"] = "1"
+    return variables
+
+
+@contextlib.contextmanager
+def _fresh(python: Path, place: Path, environment: Mapping[str, str], told: Serving) -> Iterator[Events]:
+    server = subprocess.Popen(
+        [python, script("serve.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=place,
+        env=environment,
+        text=True,
+        pass_fds=[told.socket],
+        start_new_session=True,
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    try:
+        with contextlib.suppress(BrokenPipeError):
+            server.stdin.write(told.to_json() + "\n")
+            server.stdin.flush()
+        yield _events(server.stdout, server.wait)
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            server.stdin.close()
+        with contextlib.suppress(ProcessLookupError):
+            try:
+                server.wait(END_S)
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class _Fork:
+    """Of the preloaded trainer: it waits to be told what to serve."""
+
+    warm: socket.socket
+    """To the trainer."""
+    line: socket.socket
+    """To the fork itself."""
+    heard: IO[str]
+    """What comes through that."""
+    pid: int
+
+    def code(self) -> int | None:
+        """How it has ended; None where the trainer that would know is gone."""
+        self.warm.settimeout(END_S)
+        with contextlib.suppress(OSError), self.warm.makefile("rb") as heard:
+            for event in map(json.loads, heard):
+                if event["event"] == "ended":
+                    return int(event["code"])
+        return None
+
+
+def _fork(
+    python: Path, chosen: Chosen, place: Path, environment: Mapping[str, str], listening: socket.socket
+) -> _Fork | None:
+    """None where no preloaded trainer waits, or it may not fork."""
+    if any(why_fresh(one.device, one.config) for one in chosen.subjects):
+        return None
+    reached = reach_running(python, chosen.store.root)
+    if reached is None:
+        return None
+    try:
+        fork = _asked(reached.socket, place, environment, listening)
+    except OSError:  # a path too long for a socket, or a trainer that has just ended
+        fork = None
+    if fork is None:
+        reached.socket.close()
+    return fork
+
+
+def _asked(warm: socket.socket, place: Path, environment: Mapping[str, str], listening: socket.socket) -> _Fork | None:
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(place / LINE))
+        door.listen(1)
+        context = Context.of_this_process(environment).as_json()
+        for request in ({"context": context}, {"serve": str(place)}):
+            warm.sendall(json.dumps(request).encode() + b"\n")
+        said = b""
+        while door not in select.select([door, warm], [], [])[0]:  # it may still be importing
+            block = warm.recv(1 << 16)
+            said += block
+            if not block or b'"refused"' in said or b'"ended"' in said:
+                return None
+        line, _ = door.accept()
+    socket.send_fds(line, [b"\n"], [listening.fileno()])
+    heard = line.makefile("r", encoding="utf-8")
+    first = heard.readline()
+    return _Fork(warm, line, heard, json.loads(first)["pid"]) if first else None
+
+
+@contextlib.contextmanager
+def _forked(fork: _Fork, told: Serving) -> Iterator[Events]:
+    with fork.warm, fork.line, fork.heard:
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                fork.line.sendall(f"{told.to_json()}\n".encode())
+            yield _events(fork.heard, fork.code)
+        finally:
+            with contextlib.suppress(OSError):
+                fork.line.shutdown(socket.SHUT_WR)
+            fork.line.settimeout(END_S)
+            try:
+                while fork.line.recv(1 << 16):
+                    pass
+            except (TimeoutError, KeyboardInterrupt):
+                signal_group(fork.pid, signal.SIGKILL)
+            except ConnectionError:
+                pass  # it has ended
+
+
+def _events(heard: IO[str], code: Callable[[], int | None]) -> Iterator[Mapping[str, Any]]:
+    with contextlib.suppress(ConnectionError):
+        yield from map(json.loads, heard)
+    yield {"event": "failed", "message": f"it ended with code {code()}"}
