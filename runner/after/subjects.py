@@ -12,9 +12,9 @@ from modal_app.layout import Store, after_key
 from modal_app.state import Phase, observe
 from modal_app.step import Device, Step, StepKind
 from runner import trainer_environment
-from runner.compare.best import winner
+from runner.compare.best import best_run
 from runner.compare.params import label
-from runner.compare.ranking import EVAL_LOSS, Row, compare_sweep
+from runner.compare.ranking import Row, compare_sweep
 from runner.errors import SweepError
 from runner.finding import runs_in
 from runner.identity import short_hash
@@ -73,7 +73,7 @@ def subjects(known: Sequence[Store], asked: str | None, *, every: bool = False) 
         _refuse_unfinished(store, run)
         sweep = _sweep_of(store, run)
         return [_subject(store, sweep, run, compare_sweep(store, sweep))]
-    _look_again(store, sweep, runs)
+    look_again(store, sweep, runs)
     rows = compare_sweep(store, sweep)
     if every:
         by_key = {run.key: run for run in runs if _has_succeeded(store, run)}
@@ -81,20 +81,9 @@ def subjects(known: Sequence[Store], asked: str | None, *, every: bool = False) 
         if not finished:
             raise SweepError(f"No run of {sweep} has finished yet; `axosweep status {sweep}` shows how they stand.")
         return [_subject(store, sweep, run, rows) for run in finished]
-    run = _best_of(runs, rows)
+    run = best_run(runs, rows)
     _refuse_unfinished(store, run)
     return [_subject(store, sweep, run, rows)]
-
-
-def _best_of(runs: Sequence[SweepRun], rows: Sequence[Row]) -> SweepRun:
-    """The only run needs no loss to be ranked by. Raises SweepError when there is no best of all."""
-    if len(runs) == 1:
-        return runs[0]
-    try:
-        best = winner(rows, EVAL_LOSS)
-    except SweepError as error:
-        raise SweepError(f"{error} Or name one of its runs.") from error
-    return next(run for run in runs if run.key == best.key)
 
 
 def after_step(subject: Subject, kind: StepKind, options: Mapping[str, Any]) -> PlannedStep:
@@ -146,7 +135,7 @@ def _sweep_of(store: Store, run: SweepRun) -> str:
 
 
 def _refuse_unfinished(store: Store, run: SweepRun) -> None:
-    _look_again(store, _sweep_of(store, run), [run])
+    look_again(store, _sweep_of(store, run), [run])
     state = observe(store, StepKind.TRAIN, run.key)
     if state.phase is Phase.ABSENT and store.folder(StepKind.TRAIN, run.key).removed.exists():
         raise SweepError(f"The run {run.key} was removed. The line that asked for it trains it again.")
@@ -157,7 +146,7 @@ def _refuse_unfinished(store: Store, run: SweepRun) -> None:
         )
 
 
-def _look_again(store: Store, sweep: str, runs: Sequence[SweepRun]) -> None:
+def look_again(store: Store, sweep: str, runs: Sequence[SweepRun]) -> None:
     """A mirror is as old as the last look: one more, unless all is known to have succeeded."""
     if is_mirror(store) and not all(_has_succeeded(store, run) for run in runs):
         from runner.executors import modal_verbs

@@ -19,6 +19,7 @@ from runner.compare.params import label
 from runner.compare.ranking import EVAL_LOSS, Metric, Row
 from runner.compare.table import heading_of, tables_of
 from runner.errors import SweepError
+from runner.ledger import SweepRun
 from runner.store import is_mirror, read_json
 
 CONFIG_FILE = "best.yml"
@@ -66,6 +67,20 @@ def winner(rows: Sequence[Row], metric: Metric) -> Row:
             "Choose one: --where eval_fingerprint=..., as above."
         )
     return winners[0]
+
+
+def best_run(runs: Sequence[SweepRun], rows: Sequence[Row]) -> SweepRun:
+    """What a sweep means where one run is asked for: its only one, which needs no loss to be ranked by, else its best.
+
+    Raises SweepError when there is no best of all.
+    """
+    if len(runs) == 1:
+        return runs[0]
+    try:
+        best = winner(rows, EVAL_LOSS)
+    except SweepError as error:
+        raise SweepError(f"{error} Or name one of its runs.") from error
+    return next(run for run in runs if run.key == best.key)
 
 
 def best_of(row: Row, metric: Metric, write: str | None, store_asked: str | None = None) -> Best:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from modal_app.layout import Store
 from modal_app.state import observe
 from modal_app.step import StepKind
-from runner.compare.best import winner
-from runner.compare.ranking import EVAL_LOSS, compare_sweep
-from runner.errors import SweepError
+from runner.after.subjects import look_again
+from runner.compare.best import best_run
+from runner.compare.ranking import compare_sweep
 from runner.files.run_files import Files, LocalFiles
 from runner.finding import runs_in
 from runner.ledger import SweepRun
@@ -24,15 +24,8 @@ def chosen_run(known: Sequence[Store], asked: str | None) -> tuple[Store, SweepR
     store, runs, sweep = runs_in(known, asked)
     if sweep is None or len(runs) == 1:
         return store, runs[0]
-    if is_mirror(store) and not all(store.folder(StepKind.TRAIN, run.key).done.exists() for run in runs):
-        from runner.executors import modal_verbs
-
-        modal_verbs.look(store, sweep)  # a mirror is as old as the last look
-    try:
-        best = winner(compare_sweep(store, sweep), EVAL_LOSS)
-    except SweepError as error:
-        raise SweepError(f"{error} Or name one of its runs.") from error
-    return store, next(run for run in runs if run.key == best.key)
+    look_again(store, sweep, runs)
+    return store, best_run(runs, compare_sweep(store, sweep))
 
 
 def files_of(store: Store, key: str) -> Files:

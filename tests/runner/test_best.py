@@ -10,9 +10,10 @@ import yaml
 from modal_app.layout import Store
 from modal_app.step import StepKind
 from runner.cli import VERBS, main
-from runner.compare.best import best_of, runnable_config, winner
+from runner.compare.best import best_of, best_run, runnable_config, winner
 from runner.compare.ranking import Metric, compare_sweep
 from runner.errors import SweepError
+from runner.ledger import Ledger
 from runner.types import DataChoice, Gpu, Run
 from tests.runner.builders import finish_run, open_sweep, run
 
@@ -113,3 +114,15 @@ def test_without_a_finished_run_there_is_no_winner(store: Store) -> None:
     finish_run(store, runs[0], {0: 1.0, 9: math.nan})
     with pytest.raises(SweepError, match=r"No run has finished with eval_loss yet \(there is: pending, succeeded\)"):
         winner(compare_sweep(store, open_sweep(store, runs).sweep), LOSS)
+
+
+def test_a_sweep_means_its_only_run_else_its_best_wherever_one_run_is_asked_for(store: Store) -> None:
+    runs = [run({"learning_rate": rate}) for rate in (1, 2)]
+    sweep = open_sweep(store, runs).sweep
+    asked = Ledger(store, sweep).plan().runs
+    assert best_run(asked[:1], compare_sweep(store, sweep)).key == runs[0].key, "though it has no loss yet"
+    with pytest.raises(SweepError, match=r"No run has finished with eval_loss yet.*Or name one of its runs"):
+        best_run(asked, compare_sweep(store, sweep))
+    for one, loss in zip(runs, (2.0, 1.0), strict=True):
+        finish_run(store, one, {9: loss})
+    assert best_run(asked, compare_sweep(store, sweep)).key == runs[1].key
