@@ -22,22 +22,13 @@ from tests.hub_writes import Account, Writes
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import client_of
 from tests.runner.executors.volume_store import NAMES, mirror, upload
-from tests.runner.pushable import COMMIT, HUB_BASE, PLACE, TOKEN, finished_run
+from tests.runner.pushable import ADAPTER_FILES, COMMIT, HUB_BASE, PLACE, TOKEN, finished_run
 
 pytestmark = pytest.mark.slow
 
 READER = "hf_" + "r" * 32
-ADAPTER = [
-    ".gitattributes",
-    "README.md",
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "axosweep.json",
-    "chat_template.jinja",
-    "config.yml",
-    "tokenizer.json",
-    "tokenizer_config.json",
-]
+ADAPTER = [".gitattributes", *ADAPTER_FILES]
+"""Of the hub's own, and ours."""
 
 
 @dataclass(frozen=True)

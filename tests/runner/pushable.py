@@ -22,6 +22,17 @@ PLACE = "/srv/customers/acme"
 HUB_BASE, COMMIT = "maker/base-8b", "b" * 40
 DATA_SHA = "d" * 64
 LEFT = ("debug.log", "training_args.bin", "README.md", "config.json")
+ADAPTER_FILES = [
+    "README.md",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "axosweep.json",
+    "chat_template.jinja",
+    "config.yml",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
+"""What is pushed of a run that has an adapter; LEFT stays."""
 
 
 def finished_run(store: Store, *, base: str = HUB_BASE, adapter: str | None = "lora", rank: int = 8) -> Run:

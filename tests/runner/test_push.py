@@ -23,14 +23,9 @@ from runner.push.hub import refuse_unready
 from runner.push.records import card_facts, made_files
 from runner.push.verb import push
 from tests.runner import builders
-from tests.runner.pushable import HUB_BASE, LEFT, PLACE, TOKEN, finished_run, weights
+from tests.runner.pushable import ADAPTER_FILES, HUB_BASE, LEFT, PLACE, TOKEN, finished_run, weights
 
 GOLDEN = Path(__file__).parent / "golden"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 def dry(store: Store, *words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
@@ -58,16 +53,7 @@ def test_the_card_and_the_files_of_an_adapter_are_these(store: Store, capsys: py
     one = finished_run(store)
     told = dry(store, one.key, "ada/answers", "--license", "apache-2.0", capsys=capsys)
     golden("push_adapter.md", str(told["card"]))
-    assert listed(told) == [
-        "README.md",
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "axosweep.json",
-        "chat_template.jinja",
-        "config.yml",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ]
+    assert listed(told) == ADAPTER_FILES
     assert {one["name"] for one in told["left"]} == {*LEFT, "checkpoint-50/"}  # type: ignore[attr-defined]
 
 

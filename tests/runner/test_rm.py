@@ -1,24 +1,18 @@
-"""`axosweep rm` and `axosweep gc` in a store on this machine: what goes, what a kept run needs stays."""
+"""`axosweep rm` in a store on this machine: what goes, what a kept run needs stays."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from modal_app.claim import claim, this_process
-from modal_app.layout import STEPS, Store
-from modal_app.remote import steps_file
-from modal_app.state import Phase, observe
-from modal_app.step import OutcomeStatus, Step, StepKind, write_atomically
-from runner.cli import main
+from modal_app.layout import Store
+from modal_app.state import Phase
+from modal_app.step import OutcomeStatus, StepKind, write_atomically
 from runner.files import removing
 from runner.files.removal import Choice, Doomed, runs_to_remove
 from runner.files.removing import remove_here
@@ -27,62 +21,9 @@ from runner.files.stock import take_stock
 from runner.ledger import Event, Ledger, Record
 from runner.plan import make_plan
 from runner.serve.notes import noted
-from runner.types import Run
-from tests.runner.builders import finish, finish_run, open_sweep, run
-from tests.runner.run_files_store import content, make_files, merge, write_checkpoint
-
-Command = Callable[..., Any]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture
-def command(store: Store, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The output of a command in that store, as JSON where it is; of one that is refused, what it says."""
-
-    def ask(*words: str, code: int = 0) -> Any:
-        capsys.readouterr()
-        assert main([*words, "--store", str(store.root)]) == code
-        captured = capsys.readouterr()
-        if code:
-            return captured.err
-        return json.loads(captured.out) if "--json" in words else captured.out
-
-    return ask
-
-
-def asked_for(store: Store, runs: list[Run], name: str) -> str:
-    """A sweep whose launcher has ended."""
-    sweep = open_sweep(store, runs, name).sweep
-    (store.sweeps / sweep / "records.jsonl").write_text("")
-    return sweep
-
-
-def trained(store: Store, *rates: float, name: str = "swept") -> tuple[str, list[Run]]:
-    """A sweep whose runs have finished, with files."""
-    runs = [run({"learning_rate": rate, "base_model": "tiny"}) for rate in rates]
-    sweep = asked_for(store, runs, name)
-    for number, one in enumerate(runs):
-        if not store.folder(StepKind.TRAIN, one.key).done.exists():
-            finish_run(store, one, {0: 2.0, 20: 1.0 + number})
-            make_files(store, one)
-    return sweep, runs
-
-
-def phase(store: Store, one: Run) -> Phase:
-    return observe(store, StepKind.TRAIN, one.key).phase
-
-
-def keys(told: Any, of: str = "doomed") -> set[str]:
-    return {one["key"] for one in told[of]}
-
-
-def kept_input(store: Store, name: str) -> None:
-    store.inputs.mkdir(exist_ok=True)
-    (store.inputs / name).write_bytes(content(name, 2000))
+from tests.runner.builders import finish, run
+from tests.runner.removing_store import Command, answering, asked_after, asked_for, keys, phase, trained
+from tests.runner.run_files_store import merge
 
 
 def test_a_removed_run_is_gone_but_for_the_question(store: Store, command: Command) -> None:
@@ -248,69 +189,6 @@ def test_a_mistake_is_one_message(store: Store, command: Command, words: tuple[s
     assert expected in command("rm", *words, "--yes", code=2)
 
 
-def test_gc_takes_what_no_run_needs_and_nothing_else(store: Store, command: Command) -> None:
-    _, (one, other) = trained(store, 0.1, 0.2)
-    kept, lost = "a" * 16 + ".jsonl", "b" * 16 + ".jsonl"
-    kept_input(store, kept)
-    kept_input(store, lost)
-    prompts = "c" * 16 + ".jsonl"
-    kept_input(store, prompts)
-    write_atomically(store.folder(StepKind.TRAIN, other.key).config, f"datasets:\n- path: inputs/{kept}\n")
-    base = finish(store, StepKind.INFER, "base/abc")
-    write_atomically(base.step, json.dumps({"options": {"prompts": f"inputs/{prompts}"}}))
-    finish(store, StepKind.PREPROCESS, "0" * 12)
-    broken = write_checkpoint(store.folder(StepKind.TRAIN, one.key), 30, whole=False)
-    broken.rename(broken.with_name("broken-checkpoint-30"))
-    cache = store.folder(StepKind.TRAIN, one.key).attempt(1).path / "datasets-cache"
-    cache.mkdir()
-    (cache / "rows.arrow").write_bytes(bytes(500))
-    before = {path for path in store.root.rglob("*") if path.is_file()}
-    told = command("gc", "--yes", "--json")
-    home = f"runs/{one.key}"
-    left = {f"{home}/model/broken-checkpoint-30", f"{home}/attempt-1/datasets-cache"}
-    assert keys(told) == {"0" * 12, lost, *left}
-    gone = before - {path for path in store.root.rglob("*") if path.is_file()}
-    gone_names = {path.relative_to(store.root).as_posix() for path in gone}
-    allowed = (f"prepared/{'0' * 12}", f"inputs/{lost}", *left)
-    assert gone_names
-    assert all(name.startswith(allowed) for name in gone_names)
-    assert not keys(command("gc", "--json", "--dry-run"))
-    assert phase(store, one) is phase(store, other) is Phase.SUCCEEDED
-
-
-def test_the_dataset_of_removed_runs_is_gcs(store: Store, command: Command) -> None:
-    """Runs that are only planned still need theirs."""
-    sweep, (one, other) = trained(store, 0.1, 0.2)
-    command("rm", one.key, "--yes")
-    assert not keys(command("gc", "--json", "--dry-run")), "the other one reads it"
-    command("rm", sweep, "--yes")
-    assert keys(command("gc", "--json", "--dry-run")) == {one.data_key}
-    with claim(store.folder(StepKind.PREPROCESS, one.data_key)):
-        assert not keys(command("gc", "--json", "--dry-run")), "it is being made"
-    planned = run({"learning_rate": 0.5, "base_model": "tiny"})
-    asked_for(store, [planned], "planned")
-    shutil.rmtree(store.folder(StepKind.TRAIN, planned.key).path)  # a mirror may have none of it yet
-    assert not keys(command("gc", "--json", "--dry-run"))
-    assert other.data_key == planned.data_key
-
-
-def test_runs_whose_sweeps_are_gone_are_kept_with_what_they_read(store: Store, command: Command) -> None:
-    sweep, (one,) = trained(store, 0.1)
-    identity = store.folder(StepKind.TRAIN, one.key).identity
-    write_atomically(identity, json.dumps(json.loads(identity.read_text()) | {"data_key": one.data_key}))
-    (store.sweeps / sweep / "plan.json").unlink()
-    assert not keys(command("gc", "--json", "--dry-run"))
-
-
-def test_gc_of_an_age_leaves_what_is_younger(store: Store, command: Command) -> None:
-    store.sweeps.mkdir(parents=True)
-    for name, days in (("a" * 16, 40), ("b" * 16, 1)):
-        kept_input(store, name)
-        past = time.time() - days * 86400
-        os.utime(store.inputs / name, (past, past))
-    assert keys(command("gc", "--older-than", "30d", "--json", "--dry-run")) == {"a" * 16}
-
-
 def test_a_removal_that_was_killed_leaves_nothing_that_looks_whole_and_gc_ends_it(
     store: Store, command: Command
 ) -> None:
@@ -343,54 +221,6 @@ def test_a_failed_dataset_of_a_removed_run_does_not_hide_that_it_was_removed(sto
     assert command("status", "--json")["sweeps"][0]["counts"] == {"removed": 1}
 
 
-def test_copies_of_what_no_mirrored_sweep_has_are_stale(store: Store, command: Command) -> None:
-    trained(store, 0.1)
-    mirror = Store(store.root / "modal")
-    sweep, (one,) = trained(mirror, 0.2)
-    assert not keys(command("gc", "--json", "--dry-run"))
-    (mirror.sweeps / sweep / "plan.json").unlink()
-    assert f"runs/{one.key}" in keys(command("gc", "--json", "--dry-run"))
-
-
-def asked_after(store: Store, sweep: str, *steps: Step) -> str:
-    """As whoever asks for something after a sweep's runs writes it down; nobody has begun with it."""
-    name = f"{sweep}/after-0a1b2c"
-    (store.sweeps / name).mkdir(parents=True)
-    named = {f"{step.kind}/{step.key}": step for step in steps}
-    write_atomically(store.sweeps / name / STEPS, steps_file(named, {}))
-    return name
-
-
-def answering(run: str, own: str, prompts: str) -> Step:
-    return Step(StepKind.INFER, f"{run or 'base'}/{own}", {}, "d", run=run, options={"prompts": f"inputs/{prompts}"})
-
-
-@pytest.mark.parametrize("run_or_base", ["run", "base"])
-def test_what_a_step_will_read_that_has_not_begun_is_not_gcs(store: Store, command: Command, run_or_base: str) -> None:
-    sweep, (one,) = trained(store, 0.1)
-    prompts, others = "a" * 16 + ".jsonl", "b" * 16 + ".jsonl"
-    kept_input(store, prompts)
-    kept_input(store, others)
-    step = answering(one.key if run_or_base == "run" else "", "abc", prompts)
-    asked_after(store, sweep, step, answering(one.key, "done", others))
-    finish(store, StepKind.INFER, f"{one.key}/done")
-    assert keys(command("gc", "--json", "--dry-run")) == {others}, "what is done is told by its attempt"
-    finish(store, StepKind.INFER, step.key)
-    assert keys(command("gc", "--json", "--dry-run")) == {prompts, others}
-
-
-def test_what_was_asked_of_a_removed_run_keeps_nothing_until_it_is_asked_again(store: Store, command: Command) -> None:
-    sweep, (one,) = trained(store, 0.1)
-    prompts = "a" * 16 + ".jsonl"
-    kept_input(store, prompts)
-    steps = store.sweeps / asked_after(store, sweep, answering(one.key, "abc", prompts)) / STEPS
-    command("rm", one.key, "--yes")
-    os.utime(steps, (1, 1))
-    assert prompts in keys(command("gc", "--json", "--dry-run"))
-    os.utime(steps, (time.time() + 60, time.time() + 60))
-    assert prompts not in keys(command("gc", "--json", "--dry-run"))
-
-
 def test_a_run_that_somebody_has_asked_something_of_and_not_begun_is_not_removed(
     store: Store, command: Command
 ) -> None:
@@ -403,39 +233,3 @@ def test_a_run_that_somebody_has_asked_something_of_and_not_begun_is_not_removed
     assert (keys(told), keys(told, "spared")) == ({other.key}, {one.key})
     finish(store, StepKind.INFER, step.key)
     assert keys(command("rm", sweep, "--dry-run", "--json")) == {one.key, other.key}
-
-
-def aged(path: Path, days: float) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(bytes(500))
-    past = time.time() - days * 86400
-    os.utime(path, (past, past))
-
-
-def test_what_a_killed_launch_was_keeping_goes_once_nobody_can_be_at_it(store: Store, command: Command) -> None:
-    trained(store, 0.1)
-    aged(store.inputs / f".{'a' * 16}.4321" / "optimizer.pt", 2)
-    aged(store.inputs / f".{'b' * 16}.jsonl.4321", 2)
-    aged(store.inputs / f".{'c' * 16}.4321" / "optimizer.pt", 0.1)
-    aged(store.inputs / ".gitignore", 2)
-    left = {f"inputs/.{'a' * 16}.4321", f"inputs/.{'b' * 16}.jsonl.4321"}
-    assert keys(command("gc", "--yes", "--json")) == left
-    assert sorted(path.name for path in store.inputs.iterdir()) == [f".{'c' * 16}.4321", ".gitignore"]
-
-
-def test_what_was_fetched_from_modal_goes_when_it_is_old(store: Store, command: Command) -> None:
-    """A push that has failed leaves it, and going on from a checkpoint does."""
-    mirror = Store(store.root / "modal")
-    trained(mirror, 0.2)
-    aged(mirror.cache / "push" / "0a-merged" / "model" / "w.bin", 2)
-    aged(mirror.cache / "push" / "0b-adapter" / "w.bin", 0.1)
-    aged(mirror.cache / "from" / "0a" / "checkpoint-5" / "optimizer.pt", 40)
-    aged(mirror.cache / "from" / "0a" / "checkpoint-6" / "optimizer.pt", 2)
-    aged(mirror.cache / "from" / "0a" / "checkpoint-6" / "rng_state.pth", 0.1)
-    aged(mirror.cache / "hashes.json", 40)
-    first = "cache/from/0a/checkpoint-5"
-    assert keys(command("gc", "--older-than", "30d", "--json", "--dry-run")) == {first}
-    assert keys(command("gc", "--yes", "--json")) == {first, "cache/push/0a-merged"}
-    gone = {path.name for path in (mirror.cache / "from" / "0a").iterdir()}
-    assert gone == {"checkpoint-6"}
-    assert (mirror.cache / "hashes.json").exists()
