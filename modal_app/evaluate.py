@@ -38,6 +38,8 @@ ROWS = ("sample_packing", "eval_sample_packing", "pad_to_sequence_len")
 """How rows are laid out: Axolotl's name for the prepared ones has it, and so has the loss."""
 OF_THE_TOKENIZER = ("tokenizer_config", "revision_of_model")
 TASKS = "tasks"
+FILES = ("json", "csv", "text", "parquet", "arrow", "xml", "webdataset")
+"""What stands in the place of a dataset on the hub where a task reads files."""
 
 
 def evaluate(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: Rank) -> dict[str, Any]:
@@ -165,7 +167,22 @@ def of_tasks(said: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, A
     if not metrics:
         raise StepFailed(FailureReason.ERROR, "the lm-evaluation-harness ended without an error, and measured nothing")
     counted = {name: counts["effective"] for name, counts in said.get("n-samples", {}).items()}
-    return {"metrics": metrics, "parts": of_parts, "stderr": errors, "higher_is_better": higher, "documents": counted}
+    facts = {"metrics": metrics, "parts": of_parts, "stderr": errors, "higher_is_better": higher, "documents": counted}
+    return facts | {"datasets": {} if options.get("include") else _datasets(said.get("configs", {}))}
+
+
+def _datasets(configs: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Task -> where its documents are on the hub. Of the harness's own tasks: what another task's file names may be a
+    file of somebody's."""
+    return {
+        task: _dataset(config) for task, config in configs.items() if config.get("dataset_path", FILES[0]) not in FILES
+    }
+
+
+def _dataset(config: Mapping[str, Any]) -> dict[str, str]:
+    split = config.get("test_split") or config.get("validation_split")
+    known = {"path": config["dataset_path"], "config": config.get("dataset_name"), "split": split}
+    return {name: str(value) for name, value in known.items() if value}
 
 
 def judged_by(include: str | None) -> str:

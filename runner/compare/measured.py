@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from modal_app.layout import Store
@@ -21,6 +21,32 @@ class Measured:
     judged_by: str
     """Names the harness and the user's own task files: values of two are values of different questions. Empty for a
     loss on held-out rows, which the eval fingerprint names."""
+    stderr: float | None = None
+    dataset: Mapping[str, str] = field(default_factory=dict)
+    """Of a task: path, config and split of its documents on the hub; empty where they are not known to be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfATask:
+    """What the name of a metric of a task says."""
+
+    task: str
+    asked: str
+    """What was asked otherwise than the task says: `limit=100,fewshot=5,plain`."""
+    metric: str
+    filter: str
+    """Empty for answers that are taken as they are."""
+
+
+def of_a_task(name: str) -> OfATask:
+    """
+    >>> of_a_task("tasks/gsm8k@limit=100/exact_match,strict-match")
+    OfATask(task='gsm8k', asked='limit=100', metric='exact_match', filter='strict-match')
+    """
+    asked_task, _, judged = name.removeprefix(TASKS).rpartition("/")
+    task, _, asked = asked_task.partition("@")
+    metric, _, taken = judged.partition(",")
+    return OfATask(task, asked, metric, taken)
 
 
 def measured_of(store: Store, run: str) -> dict[str, Measured]:
@@ -39,8 +65,15 @@ def is_of_a_task(name: str) -> bool:
 
 
 def _of_one(facts: Mapping[str, Any]) -> dict[str, Measured]:
-    higher = facts.get("higher_is_better", {})
+    higher, errors, datasets = (facts.get(name, {}) for name in ("higher_is_better", "stderr", "datasets"))
+    judged_by = str(facts.get("judged_by", ""))
     return {
-        name: Measured(value, bool(higher.get(name)), str(facts.get("judged_by", "")))
+        name: Measured(
+            value,
+            bool(higher.get(name)),
+            judged_by,
+            errors.get(name),
+            datasets.get(of_a_task(name).task, {}) if is_of_a_task(name) else {},
+        )
         for name, value in facts.get("metrics", {}).items()
     }

@@ -10,6 +10,7 @@ import yaml
 
 from runner.cost.spent import money
 from runner.push.files import Kind
+from runner.push.tasks import Score, model_index, table
 
 TAG = "axosweep"
 
@@ -69,6 +70,8 @@ class CardFacts:
     license: str | None = None
     start: Mapping[str, Any] | None = None
     """Run and step of the checkpoint that it went on from."""
+    scores: tuple[Score, ...] = ()
+    """On tasks of the lm-evaluation-harness."""
 
 
 CONFIG = "config.yml"
@@ -90,8 +93,13 @@ def _metadata(facts: CardFacts) -> dict[str, Any]:
         "base_model_relation": _relation(facts) if facts.base.on_hub else None,
         "datasets": datasets or None,
         "tags": [TAG, "axolotl", *([facts.adapter] if facts.adapter else [])],
+        "model-index": model_index(_name(facts), facts.scores),
     }
     return {key: value for key, value in known.items() if value is not None}
+
+
+def _name(facts: CardFacts) -> str:
+    return facts.repo.partition("/")[2]
 
 
 def _relation(facts: CardFacts) -> str:
@@ -99,7 +107,7 @@ def _relation(facts: CardFacts) -> str:
 
 
 def _body(facts: CardFacts) -> Iterator[str]:
-    yield f"# {facts.repo.partition('/')[2]}"
+    yield f"# {_name(facts)}"
     yield ""
     yield _what(facts)
     yield "Trained with [Axolotl](https://github.com/axolotl-ai-cloud/axolotl)"
@@ -161,6 +169,9 @@ def _results(facts: CardFacts) -> Iterator[str]:
             f"The eval loss was {facts.first:.4f} before training, and smallest at step {facts.best[1]}: "
             f"{facts.best[0]:.4f}."
         )
+    if facts.scores:
+        yield ""
+        yield from table(facts.scores)
 
 
 def _took(facts: CardFacts) -> Iterator[str]:

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import yaml
@@ -22,6 +23,7 @@ from runner.inputs import is_dataset
 from runner.push.card import CONFIG, CardFacts, Source, card
 from runner.push.files import Kind, Sent, made
 from runner.push.private import last_part, without_places, words_without_places
+from runner.push.tasks import scores_of
 from runner.store import read_json
 
 SHOWN = (OBJECTIVE, "loss")
@@ -59,6 +61,7 @@ def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) ->
         asked=words_without_places(str(plan.get("command", "")), _local(subject)),
         license=license_,
         start=subject.identity.get("from"),
+        scores=scores_of(facts.measured),
     )
 
 
@@ -114,6 +117,7 @@ def _record(facts: CardFacts, subject: Subject, names: list[str]) -> dict[str, A
         "from": facts.start,
         "trainer_lock": identity.get("trainer_lock"),
         "metrics": {name: {"value": value, "step": step} for name, (value, step) in facts.metrics.items()},
+        "tasks": [asdict(one) for one in facts.scores],
         "seconds": facts.seconds,
         "dollars": facts.dollars,
         "versions": dict(facts.versions),

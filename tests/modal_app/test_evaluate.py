@@ -71,6 +71,18 @@ def test_a_group_counts_as_one_and_its_parts_stand_apart() -> None:
     assert facts["documents"] == {"quiz": 5}
 
 
+def test_where_the_documents_of_a_task_are_on_the_hub_is_told_of_the_harness_own_tasks() -> None:
+    configs = {
+        "quiz": {"dataset_path": "maker/quiz", "dataset_name": "easy", "validation_split": "validation"},
+        "files": {"dataset_path": "json", "test_split": "test"},
+        "made_up": {"test_split": "test"},
+    }
+    results = said(quiz={"ppl,none": 7.5}) | {"configs": configs}
+    told = {"quiz": {"path": "maker/quiz", "config": "easy", "split": "validation"}}
+    assert of_tasks(results, {})["datasets"] == told
+    assert of_tasks(results, {"include": "inputs/abc"})["datasets"] == {}, "it may be a file of somebody's"
+
+
 def test_a_task_asked_otherwise_has_another_name() -> None:
     facts = of_tasks(said(quiz={"ppl,none": 7.5}), {"limit": 5, "num_fewshot": None, "chat_template": False})
     assert facts["metrics"] == {"tasks/quiz@limit=5,plain/ppl": 7.5}

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from modal_app.layout import SUBMISSION, Store
+from modal_app.layout import SUBMISSION, Store, after_key
 from modal_app.meter import Card, ContainerRecord
-from modal_app.step import StepKind
+from modal_app.step import Outcome, OutcomeStatus, StepKind
 from runner.types import Gpu, Input, InputKind, Run
 from tests.runner import builders
 from tests.runner.report_store import RATES
@@ -110,3 +110,20 @@ def weights(model: Path, *, adapter: bool, base: str = HUB_BASE) -> None:
 def _command(store: Store, command: str) -> None:
     for path in store.sweeps.glob("*/plan.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"command": command}))
+
+
+def evaluate_on_tasks(store: Store, one: Run) -> None:
+    """What `axosweep eval --tasks` leaves of one task of the harness and one of the user's own."""
+    facts = {
+        "metrics": {
+            "tasks/arc_easy@limit=100,fewshot=5,plain/acc": 0.5,
+            "tasks/arc_easy@limit=100,fewshot=5,plain/acc_norm": 0.25,
+            "tasks/quiz/exact_match,strict-match": 0.9453125,
+            "eval_loss": 0.6,
+        },
+        "stderr": {"tasks/arc_easy@limit=100,fewshot=5,plain/acc": 0.0502},
+        "datasets": {"arc_easy": {"path": "allenai/ai2_arc", "config": "ARC-Easy", "split": "test"}},
+    }
+    folder = store.folder(StepKind.EVALUATE, after_key(one.key, "abc"))
+    folder.path.mkdir(parents=True)
+    folder.done.write_text(Outcome(OutcomeStatus.SUCCEEDED, 1, 1.0, 2.0, facts=facts).to_json())

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from modal_app.layout import StepFolder, Store
 from modal_app.step import OutcomeStatus, StepKind
@@ -23,7 +24,7 @@ from runner.push.hub import refuse_unready
 from runner.push.records import card_facts, made_files
 from runner.push.verb import push
 from tests.runner import builders
-from tests.runner.pushable import ADAPTER_FILES, HUB_BASE, LEFT, PLACE, TOKEN, finished_run, weights
+from tests.runner.pushable import ADAPTER_FILES, HUB_BASE, LEFT, PLACE, TOKEN, evaluate_on_tasks, finished_run, weights
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -55,6 +56,31 @@ def test_the_card_and_the_files_of_an_adapter_are_these(store: Store, capsys: py
     golden("push_adapter.md", str(told["card"]))
     assert listed(told) == ADAPTER_FILES
     assert {one["name"] for one in told["left"]} == {*LEFT, "checkpoint-50/"}  # type: ignore[attr-defined]
+
+
+def test_what_tasks_have_measured_is_in_the_card_as_the_hub_specifies_it(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = finished_run(store)
+    evaluate_on_tasks(store, one)
+    told = dry(store, one.key, "ada/answers", capsys=capsys)
+    _, metadata, body = str(told["card"]).split("---\n", 2)
+    arc = {"name": "arc_easy", "type": "allenai/ai2_arc", "config": "ARC-Easy", "split": "test"}
+    asked = {"limit": 100, "num_few_shot": 5, "chat_template": False}
+    norm = {"type": "acc_norm", "value": 0.25}
+    strict = {"type": "exact_match", "value": 0.9453125, "name": "exact_match (strict-match)"}
+    of_arc, of_quiz = {"type": "acc", "value": "0.5000 ± 0.0502"}, {"name": "quiz", "type": "quiz"}
+    assert yaml.safe_load(metadata)["model-index"] == [
+        {
+            "name": "answers",
+            "results": [
+                {"task": {"type": "text-generation"}, "dataset": arc | {"args": asked}, "metrics": [of_arc, norm]},
+                {"task": {"type": "text-generation"}, "dataset": of_quiz, "metrics": [strict]},
+            ],
+        }
+    ]
+    assert "| arc_easy (limit=100, fewshot=5, plain) | acc | 0.5000 ± 0.0502 |" in body
+    assert "| quiz | exact_match (strict-match) | 0.9453 |" in body
 
 
 def test_a_local_base_model_is_named_by_its_last_part_and_by_its_content(
