@@ -74,8 +74,12 @@ class AnswerSet:
 
     def how(self) -> str:
         """In words: `greedy, at most 256 tokens`."""
-        drawn = "greedy" if self.options.get("greedy") else f"temperature {self.options.get('temperature'):g}"
-        return f"{drawn}, at most {self.options.get('max_tokens')} tokens"
+        return f"{drawn(self.options)}, at most {self.options.get('max_tokens')} tokens"
+
+
+def drawn(options: Mapping[str, Any]) -> str:
+    """How a token was chosen, in words."""
+    return "greedy" if options.get("greedy") else f"temperature {options.get('temperature'):g}"
 
 
 def question(row: Mapping[str, Any]) -> str:

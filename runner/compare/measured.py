@@ -39,7 +39,8 @@ class OfATask:
 
 
 def of_a_task(name: str) -> OfATask:
-    """
+    """The parts of such a name.
+
     >>> of_a_task("tasks/gsm8k@limit=100/exact_match,strict-match")
     OfATask(task='gsm8k', asked='limit=100', metric='exact_match', filter='strict-match')
     """

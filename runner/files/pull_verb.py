@@ -16,6 +16,7 @@ from runner.after.steps import merge_step
 from runner.after.subjects import subjects
 from runner.compare.table import Column, table
 from runner.errors import SweepError
+from runner.files.about import about
 from runner.files.choice import WHATS, choose, is_a_what
 from runner.files.places import chosen_run, files_of, status_of
 from runner.files.pull import JOURNAL, Pulled, Wanted, pull
@@ -118,6 +119,7 @@ def _as_json(files: Files, parts: Sequence[Part]) -> list[dict[str, object]]:
     return [
         {
             "part": part.name,
+            "about": about(files, part),
             "whole": part.whole,
             "bytes": part.bytes,
             "place": files.place(part.folder),
@@ -130,13 +132,13 @@ def _as_json(files: Files, parts: Sequence[Part]) -> list[dict[str, object]]:
 def _show(files: Files, parts: Sequence[Part], title: str) -> None:
     columns = [
         Column("what", tuple(part.name for part in parts), left=True),
+        Column("about it", tuple(about(files, part) for part in parts), left=True),
         Column("files", tuple(str(len(part.files)) for part in parts)),
         Column("size", tuple(told_size(part.bytes) for part in parts)),
         Column("", tuple("" if part.whole else "not whole" for part in parts), left=True),
         Column("where", tuple(files.place(part.folder) for part in parts), left=True),
     ]
-    if all(part.whole for part in parts):
-        columns.pop(3)
+    columns = [one for one in columns if one.heading not in ("", "about it") or any(one.cells)]
     console = terminal.results()
     console.print(title, markup=False, soft_wrap=True)
     console.print(table(columns, "", [False] * len(parts)), crop=False)

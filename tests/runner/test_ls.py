@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.layout import Store, after_key
+from modal_app.step import Outcome, OutcomeStatus, StepKind
+from runner.types import Run
 from tests.runner.pulling import said
 from tests.runner.run_files_store import finished_run, merge, write_checkpoint
 
@@ -28,3 +30,30 @@ def test_ls_says_what_there_is_of_a_run(store: Store, capsys: pytest.CaptureFixt
     told = said(capsys, "ls", one.key, store=store)
     assert "not whole" in told
     assert str(store.root / "runs" / one.key / "model") in told
+
+
+def ended(store: Store, kind: StepKind, one: Run, own: str, **facts: Any) -> None:
+    """What a step that comes after a run leaves."""
+    folder = store.folder(kind, after_key(one.key, own))
+    folder.path.mkdir(parents=True)
+    folder.done.write_text(Outcome(OutcomeStatus.SUCCEEDED, 1, 1.0, 2.0, facts=facts).to_json())
+
+
+def test_ls_says_in_words_what_answers_and_evaluations_are(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    one = finished_run(store)
+    assert "about it" not in said(capsys, "ls", one.key, store=store), "nothing there has to be told"
+    drawn = {"greedy": False, "temperature": 0.7, "merged": f"{one.key}/def"}
+    ended(store, StepKind.INFER, one, "a1", prompts=128, options={"greedy": True})
+    ended(store, StepKind.INFER, one, "a2", prompts=1, options=drawn)
+    ended(store, StepKind.EVALUATE, one, "e1", metrics={"eval_loss": 0.5})
+    quiz = {"tasks/quiz@limit=10/acc": 0.5, "tasks/quiz@limit=10/f1": 0.5, "tasks/arc_easy/acc": 0.5}
+    ended(store, StepKind.EVALUATE, one, "e2", metrics=quiz)
+    parts = json.loads(said(capsys, "ls", one.key, "--json", store=store))["parts"]
+    told = {part["part"]: part["about"] for part in parts if part["about"]}
+    assert told == {
+        "answers-a1": "answers to 128 prompts, greedy",
+        "answers-a2": "answers to 1 prompt, temperature 0.7, of the merged model",
+        "evaluation-e1": "eval_loss",
+        "evaluation-e2": "tasks arc_easy, quiz (limit=10)",
+    }
+    assert "answers to 128 prompts, greedy" in said(capsys, "ls", one.key, store=store)

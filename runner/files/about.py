@@ -1,0 +1,37 @@
+"""What a part of a run is, in words, where its name is a hash: answers to what, measured by what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from modal_app.step import StepKind
+from runner.after.answers import drawn
+from runner.compare.measured import is_of_a_task, of_a_task
+from runner.files.run_files import AFTER_PARTS, Files, Part, read_object
+
+
+def about(files: Files, part: Part) -> str:
+    """From the small file that its step has left; empty for a part that its name tells, or that is not whole."""
+    kind = part.name.partition("-")[0]
+    if not part.whole or kind not in (AFTER_PARTS[StepKind.INFER], AFTER_PARTS[StepKind.EVALUATE]):
+        return ""
+    facts = read_object(files, f"{part.folder}/result.json").get("facts", {})
+    return _answered(facts) if kind == AFTER_PARTS[StepKind.INFER] else _measured(facts.get("metrics", ()))
+
+
+def _answered(facts: Mapping[str, Any]) -> str:
+    prompts, options = facts.get("prompts"), facts.get("options", {})
+    to = f"answers to {prompts} prompt{'' if prompts == 1 else 's'}"
+    how = [drawn(options)] if options else []
+    return ", ".join([to, *how, *(["of the merged model"] if "merged" in options else [])])
+
+
+def _measured(names: Iterable[str]) -> str:
+    """
+    >>> _measured(["tasks/quiz/acc", "tasks/quiz/f1", "tasks/arc_easy@limit=100/acc"])
+    'tasks quiz, arc_easy (limit=100)'
+    """
+    of_tasks = [of_a_task(name) for name in names if is_of_a_task(name)]
+    tasks = dict.fromkeys(f"{one.task} ({one.asked})" if one.asked else one.task for one in of_tasks)
+    return f"task{'' if len(tasks) == 1 else 's'} {', '.join(tasks)}" if tasks else ", ".join(names)
