@@ -28,6 +28,7 @@ from modal_app.layout import Attempt, StepFolder, Store
 from modal_app.preload import be_offline_as
 from modal_app.prepared import PREPARED, link_prepared
 from modal_app.rank import Rank
+from modal_app.reached import the_hub_or_what_is_here
 from modal_app.step import FailureReason, Step
 from modal_app.tasks import catalogue, said_of, unknown_of
 
@@ -48,7 +49,8 @@ def evaluate(step: Step, store: Store, folder: StepFolder, attempt: Attempt, ran
     Raises StepFailed.
     """
     if step.options.get(TASKS):
-        return _on_tasks(step, store, attempt, rank)
+        with the_hub_or_what_is_here():
+            return _on_tasks(step, store, attempt, rank)
     return _on_held_out_rows(step, store, attempt, rank)
 
 

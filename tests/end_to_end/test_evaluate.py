@@ -131,6 +131,20 @@ def test_a_task_that_there_is_not_is_refused_before_anything_starts(
     assert attempts(trained.store) == before
 
 
+def test_a_task_whose_dataset_cannot_be_reached_says_so_and_does_not_ask_again(
+    trained: Axosweep, tmp_path: Path
+) -> None:
+    hub = "http://127.0.0.1:9"
+    alone = Axosweep(trained.store, trained.folder, {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path)})
+    before = attempts(trained.store)
+    done = alone.run("eval", "--best", "--tasks", "arc_easy", "--limit", "1", "--json")
+    assert done.returncode == 1, done.stderr
+    (line,) = json.loads(done.stdout)["lines"]
+    assert line["message"] == f"Couldn't reach 'allenai/ai2_arc' on the Hub: {hub} does not answer (ConnectError)"
+    (attempt,) = set(attempts(trained.store)) - set(before)
+    assert "Retrying in" not in (attempt / "log.txt").read_text()
+
+
 def test_an_adapter_that_is_gone_is_a_failure_and_not_the_base_models_loss(trained: Axosweep, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     shutil.copytree(trained.store.root, store.root, symlinks=True, ignore=shutil.ignore_patterns("evaluate"))
