@@ -26,12 +26,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modal_app import preload, serve, state, validate
+from modal_app import huge_pages, preload, serve, state, validate
 from modal_app.attempt import base_environment
 from modal_app.layout import Store
 from modal_app.step import Device, Step, StepKind
@@ -75,6 +75,7 @@ class Server:
     _place: tuple[int, int] | None = None
     _open: bool = True
     _store_seen: bool = False
+    _tidying: Iterator[None] | None = None
     _idle_since: float = field(default_factory=time.monotonic)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     _waker: tuple[socket.socket, socket.socket] = field(default_factory=socket.socketpair)
@@ -110,10 +111,20 @@ class Server:
                 key.data()
             self._reap()
             self._forget_the_gone()
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """While nobody waits: the next forks take less for it. What is written to beside a child undoes some of it."""
+        if self.commands or self.children:
+            self._tidying = huge_pages.collapse()
+        elif self._tidying is not None and next(self._tidying, self) is self:
+            self._tidying = None
 
     def _sleep_s(self) -> float:
         if self.commands or self.children:
             return LONGEST_SLEEP_S
+        if self._tidying is not None:
+            return 0.0
         return max(SHORTEST_SLEEP_S, min(LONGEST_SLEEP_S, self._idle_since + self.idle_s - time.monotonic()))
 
     def _wake(self) -> None:

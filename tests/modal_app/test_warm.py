@@ -313,8 +313,8 @@ def test_a_server_ends_after_its_idle_limit_and_takes_its_files_along(warm: Warm
     time.sleep(0.6)
     other.say(status=True)
     assert other.next("status")["commands"] == 0, "it is there for this one alone"
-    other.leave()
     began = time.monotonic()
+    other.leave()
     assert warm.process.wait(timeout=10) == 0
     assert time.monotonic() - began > 0.3
     assert list(warm.here.stem.parent.glob("warm*")) == []

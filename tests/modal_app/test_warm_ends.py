@@ -106,6 +106,17 @@ def test_a_server_that_cannot_leave_yet_does_not_keep_a_core_busy(warm: Warm) ->
     assert warm.process.wait(timeout=5) == 0
 
 
+def test_a_server_that_nobody_asks_rests_once_its_memory_is_in_order(warm: Warm) -> None:
+    warm.say(idle_s=60)
+    warm.leave()
+    time.sleep(1.5)
+    before = worked_s(warm.process.pid)
+    time.sleep(1)
+    assert worked_s(warm.process.pid) - before < 0.05
+    warm.process.terminate()
+    assert warm.process.wait(timeout=5) == 0
+
+
 def worked_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * TICK_S
