@@ -32,8 +32,22 @@ def sweep_in(stores: Sequence[Store], asked: str | None) -> Found:
     fitting = [store for store in holding if any(sweep.startswith(asked) for sweep in sweep_ids(store))]
     if len(fitting) > 1:
         fitting = [max(fitting, key=lambda store: last_asked(store, find_sweep(store, asked)))]
+    if not fitting:
+        _refuse_run(stores, asked)
     store = fitting[0] if fitting else holding[0]
     return Found(store, find_sweep(store, asked))
+
+
+def _refuse_run(stores: Sequence[Store], asked: str) -> None:
+    """Raises SweepError for the name of a run, with its sweeps."""
+    having = {
+        sweep
+        for store in stores
+        for sweep in sweep_ids(store)
+        if any(run.key.startswith(asked) for run in Ledger(store, sweep).plan().runs)
+    }
+    if having:
+        raise SweepError(f"{asked} is a run, and a sweep is expected here: {' or '.join(sorted(having))} has it.")
 
 
 def runs_in(stores: Sequence[Store], asked: str | None) -> tuple[Store, list[SweepRun], str | None]:

@@ -94,3 +94,10 @@ def test_a_mirror_counts_only_once_it_holds_a_sweep(both: tuple[Store, Store], t
     assert stores(str(tmp_path)) == [*both]
     assert is_mirror(both[1])
     assert not is_mirror(both[0])
+
+
+def test_a_run_where_a_sweep_is_expected_is_told_with_its_sweeps(both: tuple[Store, Store]) -> None:
+    sweep = asked(both[0], "rates", 0.1, 0.2, at=1)
+    key = run({"learning_rate": 0.2}).key
+    with pytest.raises(SweepError, match=f"{key[:6]} is a run, and a sweep is expected here: {sweep} has it"):
+        sweep_in(both, key[:6])
