@@ -68,8 +68,9 @@ def push(words: Sequence[str]) -> int:
 
 def _parser() -> VerbParser:
     parser = VerbParser("push", description=__doc__)
-    parser.add_argument("run", help="a run's key, or a sweep: its best run")
-    parser.add_argument("repo", help="owner/name on the hub; made unless it is there, private unless --public")
+    parser.add_argument("run", metavar="RUN", help="a run's key, or a sweep: its best run")
+    made = "on the hub; made unless it is there, private unless --public"
+    parser.add_argument("repo", metavar="OWNER/NAME", help=made)
     parser.add_argument("--merged", action="store_true", help="what axosweep merge has made, in place of the adapter")
     parser.add_argument("--public", action="store_true", help="for everybody to see")
     parser.add_argument("--revision", metavar="BRANCH", default=MAIN, help="the branch; made unless it is there")
@@ -83,6 +84,8 @@ def _parser() -> VerbParser:
 
 
 def _refuse_malformed(asked: argparse.Namespace) -> None:
+    if _REPOSITORY.match(asked.run) and not _REPOSITORY.match(asked.repo):
+        raise SweepError(f"The run comes first: axosweep push {asked.repo} {asked.run}")
     if not _REPOSITORY.match(asked.repo):
         raise SweepError(
             f"{asked.repo} is no name of a repository: OWNER/NAME, each of letters, digits, - _ . (no .. or --)."
