@@ -10,7 +10,13 @@ from runner.errors import SweepError, did_you_mean
 from runner.files.pull import Wanted
 from runner.files.run_files import Files, Part, checksums
 
-WHATS = ("adapter", "model", "merged", "checkpoint", "checkpoints", "logs", "data", "all")
+WHATS = ("adapter", "model", "merged", "answers", "evaluation", "checkpoint", "checkpoints", "logs", "data", "all")
+AFTER = {
+    "merged": ("merged models", "has no merged model; `axosweep merge {}` makes it"),
+    "answers": ("sets of answers", "has answered nothing yet; `axosweep infer {}` asks it"),
+    "evaluation": ("evaluations", "has not been measured yet; `axosweep eval {}` does that"),
+}
+"""Of which there may be several: what they are called, and what is said where there is none."""
 TAKEN_HOME = ("config.yml", "metrics.jsonl", "result.json", "run.json")
 """Beside the adapter, where nothing else was asked for."""
 ALONE = ("adapter", "model", "merged", "data")
@@ -34,7 +40,7 @@ def choose(files: Files, parts: Sequence[Part], what: str | None, key: str, stat
 
 
 def is_a_what(word: str) -> bool:
-    return word in WHATS or word.startswith((PREFIX, "merged-"))
+    return word in WHATS or word.startswith((PREFIX, *(f"{name}-" for name in AFTER)))
 
 
 def _chosen(parts: Sequence[Part], what: str | None, key: str, status: str) -> list[Part]:
@@ -52,12 +58,8 @@ def _chosen(parts: Sequence[Part], what: str | None, key: str, status: str) -> l
         case "checkpoint" | "checkpoints":
             found = [part for part in checkpoints if part.whole]
             return (found if what == "checkpoints" else found[-1:]) or _no_checkpoint(key, status, parts)
-        case "merged":
-            merged = [part for part in whole if part.name.startswith("merged-")]
-            if len(merged) > 1:
-                names = ", ".join(part.name for part in merged)
-                raise SweepError(f"Run {key} has {len(merged)} merged models: {names}. Name one of them.")
-            return merged or _refuse(f"Run {key} has no merged model; `axosweep merge {key}` makes it.")
+        case "merged" | "answers" | "evaluation":
+            return _only(what, whole, key)
         case _ if what in named and named[what].whole:
             return [named[what]]
         case _ if what.startswith(PREFIX) and what in named:
@@ -68,6 +70,15 @@ def _chosen(parts: Sequence[Part], what: str | None, key: str, status: str) -> l
         case "data":
             _refuse(f"The dataset of run {key} is not there; the line that asked for the run prepares it again.")
     _refuse(f"Run {key} has no {what}; it is {status}. `axosweep ls {key}` shows what there is.")
+
+
+def _only(what: str, whole: Sequence[Part], key: str) -> list[Part]:
+    """The one of its kind."""
+    found, (called, none) = [part for part in whole if part.name.startswith(f"{what}-")], AFTER[what]
+    if len(found) > 1:
+        names = ", ".join(part.name for part in found)
+        _refuse(f"Run {key} has {len(found)} {called}: {names}. Name one of them; `axosweep ls {key}` tells more.")
+    return found or _refuse(f"Run {key} {none.format(key)}.")
 
 
 def _wanted(files: Files, part: Part, what: str | None) -> list[Wanted]:

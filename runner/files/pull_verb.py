@@ -36,7 +36,7 @@ def pull_verb(words: Sequence[str]) -> int:
     )
     parser.add_argument("run", help="a run's key, or the beginning of it; a sweep means its best run")
     parts = f"{', '.join(WHATS)} or checkpoint-N; without, the adapter with its config and metrics"
-    parser.add_argument("where", nargs="+", metavar="WHAT DIR", help=f"WHAT is {parts}")
+    parser.add_argument("where", nargs="*", metavar="WHAT DIR", help=f"WHAT is {parts}")
     parser.add_argument("--force", action="store_true", help="replace other files of the same names")
     parser.add_argument("--store", help=STORE_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -83,6 +83,8 @@ def _what_and_folder(run: str, words: Sequence[str]) -> tuple[str | None, Path]:
             return what, Path(folder).expanduser().absolute()
         case [word] if is_a_what(word):
             raise SweepError(f"Where to? axosweep pull {run} {word} DIR; for a folder of that name: ./{word}")
+        case []:
+            raise SweepError(f"Where to? axosweep pull {run} DIR")
         case [folder]:
             return None, Path(folder).expanduser().absolute()
     raise SweepError(f"axosweep pull takes a run, what of it, and one folder; this is more: {' '.join(words)}")

@@ -93,6 +93,10 @@ def test_a_file_larger_than_the_disk_takes_is_one_message(store: Store, folder: 
         (("nope", "DIR"), "no run or sweep nope"),
         (("RUN", "adaptr", "DIR"), "Did you mean adapter"),
         (("RUN", "adapter"), "Where to"),
+        (("RUN",), "Where to? axosweep pull RUN DIR"),
+        (("RUN", "answers"), "Where to"),
+        (("RUN", "answers", "DIR"), "axosweep infer"),
+        (("RUN", "evaluation", "DIR"), "axosweep eval"),
         (("RUN", "merged", "DIR"), "axosweep merge"),
         (("RUN", "checkpoint-15", "DIR"), "It has: checkpoint-10, checkpoint-20"),
         (("RUN", "model", "DIR"), "whole adapter"),
@@ -104,7 +108,7 @@ def test_what_cannot_be_pulled_is_told_in_one_message(
 ) -> None:
     one = finished_run(store)
     named = [{"RUN": one.key, "DIR": str(folder)}.get(word, word) for word in words]
-    assert expected in said(capsys, "pull", *named, store=store, code=2)
+    assert expected.replace("RUN", one.key) in said(capsys, "pull", *named, store=store, code=2)
     assert not folder.exists()
 
 
@@ -150,3 +154,14 @@ def test_two_merged_models_are_told_apart(store: Store, folder: Path, capsys: py
     assert "merged-abc, merged-def" in said(capsys, "pull", one.key, "merged", str(folder), store=store, code=2)
     said(capsys, "pull", one.key, "merged-def", str(folder), store=store)
     assert (folder / "model.safetensors").read_bytes() == content("def", 100_000)
+
+
+def test_answers_mean_the_only_ones_there_are(store: Store, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = finished_run(store)
+    for own in ("abc", "def"):
+        finish(store, StepKind.INFER, f"{one.key}/{own}")
+        store.folder(StepKind.INFER, f"{one.key}/{own}").answers.write_text("{}\n")
+        code = 0 if own == "abc" else 2
+        told = said(capsys, "pull", one.key, "answers", str(folder), store=store, code=code)
+    assert names(folder) == {"answers-abc/answers.jsonl", "answers-abc/result.json"}
+    assert "has 2 sets of answers: answers-abc, answers-def. Name one of them" in told
