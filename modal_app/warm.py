@@ -297,6 +297,7 @@ class Server:
             "served": self.served,
             "commands": len(self.commands) - 1,  # but the one that asks
             "steps": [{"kind": one.step.kind, "key": one.step.key, "pid": one.pid} for one in steps if one.step],
+            "serving": [child.pid for child in self.children if child.serves],
         }
 
 

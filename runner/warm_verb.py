@@ -43,7 +43,8 @@ def stop(store: Path | None, *, here: Path, confirmed: bool, as_json: bool) -> i
     deadline = time.monotonic() + ENDS_WITHIN_S
     rows = []
     for note in found:
-        used = (warm_server.status(note) or {}).get("steps")
+        said = warm_server.status(note) or {}
+        used = said.get("steps") or said.get("serving")
         ended = warm_server.wait_for_end(note, 0 if used else deadline - time.monotonic())
         rows.append({"pid": note.owner.pid, "store": note.store, "ended": ended})
     if as_json:
@@ -88,6 +89,8 @@ def _words(row: dict[str, Any]) -> Iterator[str]:
         return
     if row["steps"]:
         yield f"{len(row['steps'])} at work"
+    elif row.get("serving"):  # one of an older version does not say
+        yield "serves models"
     elif row["commands"]:
         yield "a command uses it"
     else:

@@ -244,7 +244,9 @@ def test_a_fork_that_serves_outlives_its_trainer_and_takes_its_folder_along_when
 
 def test_what_a_fork_that_serves_fails_with_is_told_and_how_it_ended(warm: Warm, place: Path) -> None:
     """Nothing here can serve."""
-    line, _ = asked_to_serve(warm, place)
+    line, pid = asked_to_serve(warm, place)
+    warm.say(status=True)
+    assert warm.next("status")["serving"] == [pid]
     line.sendall(Serving("/nowhere", (), 0).to_json().encode() + b"\n")
     with line.makefile() as heard:
         (told,) = map(json.loads, heard)
