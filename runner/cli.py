@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import errno
 import importlib
+import itertools
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -89,7 +91,16 @@ def _dispatch(words: list[str]) -> int:
         verbs = [name for name in VERBS if not name.startswith("_")]
         meant = did_you_mean(verb, verbs)
         raise SweepError(f"There is no verb {verb}.{meant} The verbs are {', '.join(verbs)}; a run takes KEY=VALUE.")
+    _refuse_late_verb(words)
     return _hydra(words)
+
+
+def _refuse_late_verb(words: Sequence[str]) -> None:
+    """What follows a flag may be its value: a folder of that name."""
+    for before, word in itertools.pairwise(words):
+        if word in VERBS and (before in ("-m", "--multirun") or not before.startswith("-")):
+            others = [one for one in words if one is not word]
+            raise SweepError(f"The verb comes first: {shlex.join(['axosweep', word, *others])}")
 
 
 def _hydra(words: list[str]) -> int:

@@ -23,6 +23,14 @@ _NO_TEXT = re.compile(r"null|true|false|[+-]?\d+(\.\d*)?", re.I)
 """What Hydra's grammar reads as something else than text, and a group's option is text."""
 
 
+ELSEWHERE = {
+    "lr": "learning_rate", "epochs": "num_epochs", "num_train_epochs": "num_epochs", "steps": "max_steps",
+    "bs": "micro_batch_size", "per_device_train_batch_size": "micro_batch_size",
+    "grad_accum": "gradient_accumulation_steps", "rank": "lora_r", "lora_rank": "lora_r", "alpha": "lora_alpha",
+    "optim": "optimizer", "lr_scheduler_type": "lr_scheduler", "max_length": "sequence_len", "seq_len": "sequence_len",
+    "max_seq_length": "sequence_len",
+}  # fmt: skip
+"""What other programs, and people, call keys of Axolotl that are spelt otherwise."""
 ORIGIN = "from"
 _LIKE_A_NUMBER = re.compile(r"(?<![\w@.'\"])\d+(?:e\d+)?(?![\w@.'\"])")
 """A run's key of digits alone, or with an e among them: Hydra would make a number of it, and another one."""
@@ -163,9 +171,9 @@ def _node(said: Parts, vocabulary: Vocabulary) -> str:
 def _unknown(said: Parts, vocabulary: Vocabulary) -> SweepError:
     known = [*vocabulary.groups, *vocabulary.nodes, *vocabulary.fields.everywhere]
     known += [f"{node}.{name}" for node, names in vocabulary.nodes.items() for name in names]
-    return SweepError(
-        f"{str(said)!r}: {said.key!r} is no config group, no config key and no Axolotl key.{_meant(said.key, known)}"
-    )
+    elsewhere = ELSEWHERE.get(said.key)
+    meant = f" Did you mean {elsewhere}?" if elsewhere else _meant(said.key, known)
+    return SweepError(f"{str(said)!r}: {said.key!r} is no config group, no config key and no Axolotl key.{meant}")
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

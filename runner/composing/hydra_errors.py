@@ -41,6 +41,9 @@ def unreadable(override: str) -> str:
     said = parts(override)
     if not said.value:
         return f"{override!r} cannot be read. Write key=value."
+    if said.value.endswith(","):
+        listed = f"{said.key}={said.value.rstrip(',')},..."
+        return f"{override!r} cannot be read: nothing follows its comma. Values stand without blanks: {listed}"
     return f"{override!r} cannot be read: its value has to be quoted. In a shell:\n  {in_a_shell(override)}"
 
 

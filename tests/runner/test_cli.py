@@ -89,6 +89,26 @@ def test_a_misspelt_verb_is_told_the_verbs(swept: Store) -> None:
     assert "Did you mean compare?" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-m", "plan", "lora=r8,r16"), "The verb comes first: axosweep plan -m lora=r8,r16"),
+        (("lora=r8", "plan"), "The verb comes first: axosweep plan lora=r8"),
+        (("-m", "learning_rate=1e-3,", "2e-3"), "Values stand without blanks: learning_rate=1e-3,..."),
+        (("plan", "lr=1e-3"), "Did you mean learning_rate?"),
+        (("--config-dir", "plan", "lr=1e-3"), "Did you mean learning_rate?"),
+    ],
+)
+def test_what_people_write_who_think_of_another_program_is_told_in_one_line(
+    swept: Store, words: tuple[str, ...], said: str
+) -> None:
+    (swept.root / "plan").mkdir(exist_ok=True)
+    done = _in_shell(swept, shlex.join([sys.executable, "-m", "runner", *words]))
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_store_that_is_not_there_has_no_sweeps_and_is_not_made(store: Store, tmp_path: Path) -> None:
     done = axosweep(Store(tmp_path), "status", "--json", "--store", str(store.root))
     assert json.loads(done.stdout)["sweeps"] == []

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.errors import SweepError
-from runner.overrides import axis, canonical, canonical_all, in_a_shell, spoken, written
+from runner.overrides import ELSEWHERE, axis, canonical, canonical_all, in_a_shell, spoken, written
 from runner.vocabulary import read_vocabulary
 
 VOCABULARY = read_vocabulary()
@@ -148,3 +148,10 @@ def test_an_empty_axis_is_a_mistake() -> None:
 def test_the_quoted_form_that_is_offered_works_in_a_shell(value: str) -> None:
     (argument,) = shlex.split(in_a_shell(f"chat_template_jinja={value}"))
     assert OverridesParser.create().parse_override(argument).value() == value
+
+
+@pytest.mark.parametrize(("elsewhere", "here"), ELSEWHERE.items())
+def test_what_other_programs_call_a_key_is_none_here_and_leads_to_the_one_that_is(elsewhere: str, here: str) -> None:
+    with pytest.raises(SweepError, match=f"Did you mean {here}\\?"):
+        canonical(f"{elsewhere}=1", VOCABULARY)
+    canonical(f"{here}=1", VOCABULARY)
