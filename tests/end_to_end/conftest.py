@@ -11,8 +11,8 @@ import pytest
 from modal_app.layout import Store
 from runner import trainer_environment
 from tests.end_to_end.axosweep import Axosweep, kill
-from tests.modal_server import ModalServer, Settings
-from tests.modal_server.fixture import SECRET
+from tests.end_to_end.on_modal import local_modal, with_axolotl
+from tests.modal_server import ModalServer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,8 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Axosweep]:
 @pytest.fixture
 def server() -> Iterator[ModalServer]:
     """The local Modal, with a container Python that has Axolotl."""
-    with ModalServer(Settings(container_python=trainer_environment.find(), grace_s=10)) as server:
-        server.set_secret("secrets-hf-wandb", SECRET)
+    with local_modal(with_axolotl()) as server:
         yield server
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.end_to_end.axosweep import Axosweep
+from tests.end_to_end.on_modal import local_modal
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import needs_mounts, noop_settings
 
@@ -19,14 +20,8 @@ WORDS = ("-m", "lora=r8,r16", "tracking=disabled", "executor=modal", "--yes")
 @pytest.fixture
 def server() -> Iterator[ModalServer]:
     """With room for more containers than the tests' caps allow."""
-    with ModalServer(noop_settings(train_s=1.0, max_containers=12)) as server:
-        server.set_secret("secrets-hf-wandb", {"HUGGINGFACE_TOKEN": "hf_test"})
+    with local_modal(noop_settings(train_s=1.0, max_containers=12)) as server:
         yield server
-
-
-@pytest.fixture
-def on_modal(axosweep: Axosweep, server: ModalServer) -> Axosweep:
-    return Axosweep(axosweep.store, axosweep.folder, server.environment())
 
 
 def test_each_run_has_its_gpus_and_all_of_them_keep_to_the_cap(on_modal: Axosweep, server: ModalServer) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.axosweep import Axosweep, kill
+from tests.end_to_end.on_modal import local_modal
 from tests.modal_server import ModalServer
-from tests.modal_server.fixture import SECRET, needs_mounts, noop_settings
+from tests.modal_server.fixture import needs_mounts, noop_settings
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
@@ -18,14 +19,20 @@ WORDS = ("-m", "lora=r8,r16", "gpu=h100", "tracking=disabled", "executor=modal",
 
 
 @pytest.fixture
-def server() -> Iterator[ModalServer]:
-    with ModalServer(noop_settings(train_s=12.0)) as server:
-        server.set_secret("secrets-hf-wandb", SECRET)
+def trained(tmp_path: Path) -> Path:
+    """The file that lets runs come to their end."""
+    (tmp_path / "signs").mkdir()
+    return tmp_path / "signs" / "trained"
+
+
+@pytest.fixture
+def server(trained: Path) -> Iterator[ModalServer]:
+    with local_modal(noop_settings(until={"train": trained})) as server:
         yield server
 
 
 def test_a_run_at_work_is_not_removed_and_a_removed_one_is_trained_anew_by_the_same_line(
-    axosweep: Axosweep, server: ModalServer
+    axosweep: Axosweep, server: ModalServer, trained: Path
 ) -> None:
     on_modal = Axosweep(axosweep.store, axosweep.folder, server.environment())
     client = on_modal.start(*WORDS)
@@ -41,6 +48,7 @@ def test_a_run_at_work_is_not_removed_and_a_removed_one_is_trained_anew_by_the_s
     refused = on_modal.run("rm", one, "--yes")
     assert refused.returncode == 2
     assert "works on it" in refused.stderr
+    trained.touch()
     server.wait_until(lambda: len(list(runs().glob("*/result.json"))) == 2, 60)
     assert on_modal.run("attach").returncode == 0
     assert on_modal.json("rm", one, "--yes")["doomed"][0]["key"] == one

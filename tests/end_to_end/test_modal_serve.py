@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
 from tests.end_to_end.axosweep import Axosweep
+from tests.end_to_end.on_modal import local_modal, machine
 from tests.modal_server import ModalServer
-from tests.modal_server.fixture import SECRET, needs_mounts, noop_settings
+from tests.modal_server.fixture import needs_mounts, noop_settings
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,17 +38,14 @@ SWEEP = ("-m", "lora=r8,r16", "gpu=a100_80gb", "gpu.count=2", "tracking=disabled
 @pytest.fixture(scope="module")
 def server() -> Iterator[ModalServer]:
     settings = noop_settings()
-    with ModalServer(replace(settings, files={**settings.files, "/usr/local/bin/vllm": VLLM})) as server:
-        server.set_secret("secrets-hf-wandb", SECRET)
+    with local_modal(replace(settings, files={**settings.files, "/usr/local/bin/vllm": VLLM})) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def swept(server: ModalServer, tmp_path_factory: pytest.TempPathFactory) -> Axosweep:
     """Two runs that have finished on Modal."""
-    folder = tmp_path_factory.mktemp("serve")
-    (folder / "work").mkdir()
-    on_modal = Axosweep(Store(folder / "store"), folder / "work", server.environment())
+    on_modal = machine(server, tmp_path_factory.mktemp("serve") / "machine")
     done = on_modal.run(*SWEEP)
     assert done.returncode == 0, done.stderr
     return on_modal

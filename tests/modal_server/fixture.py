@@ -6,7 +6,7 @@ Clients are processes of their own, started with `os.environ | modal_server.envi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,27 @@ SECRET = {"HUGGINGFACE_TOKEN": "hf_test", "WANDB_API_KEY": "k" * 40}
 needs_mounts = pytest.mark.skipif(bool(why_no_mounts()), reason=f"Volumes inside of containers: {why_no_mounts()}")
 
 
-def noop_settings(*, preprocess_s: float = 0.0, train_s: float = 0.0, merge_s: float = 0.0, **others: Any) -> Settings:
+def noop_settings(
+    *,
+    preprocess_s: float = 0.0,
+    train_s: float = 0.0,
+    merge_s: float = 0.0,
+    until: Mapping[str, Path] | None = None,
+    **others: Any,
+) -> Settings:
     """Containers whose worker is noop_worker.py: steps that do nothing, on any GPU, without the trainer environment.
 
     Everything but Axolotl is real: the deployed functions, the claims, the Volumes, the worker's claim, its attempt and
-    its result. `ModalServer(noop_settings(train_s=2))` is all it takes; a step lasts the given seconds.
+    its result. `ModalServer(noop_settings(train_s=2))` is all it takes; a step lasts the given seconds, and `until`
+    (`{"train": file}`) there is such a file. Its folder is shown to the containers.
     """
+    files = {f"{HOME}/modal_app/worker.py": Path(__file__).with_name("noop_worker.py")}
     lasting = {"PREPROCESS": preprocess_s, "TRAIN": train_s, "MERGE": merge_s}
     environment = {f"NOOP_{kind}_S": str(seconds) for kind, seconds in lasting.items()}
+    environment |= {f"NOOP_{kind.upper()}_UNTIL": str(file) for kind, file in (until or {}).items()}
     environment |= others.pop("container_environment", {})
-    files = {f"{HOME}/modal_app/worker.py": Path(__file__).with_name("noop_worker.py")}
-    return Settings(container_environment=environment, files=files, **others)
+    visible = tuple({file.parent for file in (until or {}).values()})
+    return Settings(container_environment=environment, files=files, visible=visible, **others)
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 nothing in between.
 
 It lasts NOOP_PREPROCESS_S or NOOP_TRAIN_S seconds (what comes after a run AFTER_S, unless NOOP_MERGE_S or the like
-says more), a tenth at a time: one line of metrics each, on SIGTERM a stop.
+says more), a tenth at a time, which is a step of a training: one line of metrics each. So many tenths as its config has
+`max_steps`, if it has. Then it waits for the file NOOP_TRAIN_UNTIL or the like, where there is such a variable. On
+SIGTERM it saves a checkpoint and stops at once, and the next attempt goes on from there.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app import attempt as attempts
-from modal_app import stop
+from modal_app import checkpoints, stop
 from modal_app.claim import Held, claim
 from modal_app.layout import Attempt, StepFolder, Store
 from modal_app.step import AFTER, EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
@@ -51,25 +53,52 @@ def _do_nothing(step: Step, store: Store, folder: StepFolder) -> None:
     print(f"began {step.kind} {step.key}", flush=True)  # in the container's own log: what follows is in the attempt's
     attempts.enter(attempt)
     print("\n".join(f"{step.kind} {step.key}: nothing to do ({line})" for line in range(LOG_LINES)))
-    default = AFTER_S if step.kind in AFTER else None
-    seconds = float(os.environ.get(f"NOOP_{step.kind.upper()}_S", default))
-    for number in range(STEPS + 1):
-        if step.kind is StepKind.TRAIN:
-            _log(folder, attempt, number)
-        if stop.requested():
-            outcome = Outcome(OutcomeStatus.STOPPED, attempt.number, started_at, time.time(), message="stopped")
-            break
-        time.sleep(seconds / (STEPS + 1))
-    else:
+    if (number := _pass_the_time(step, folder, attempt)) is None:
         outcome = _succeed(step, store, folder, attempt, started_at)
+    else:
+        if step.kind is StepKind.TRAIN:
+            _save(folder, number)
+        outcome = Outcome(OutcomeStatus.STOPPED, attempt.number, started_at, time.time(), message="stopped")
     write_atomically(attempt.result, outcome.to_json())
 
 
-def _log(folder: StepFolder, attempt: Attempt, number: int) -> None:
-    line = {"attempt": attempt.number, "step": number, "time": time.time(), "eval_loss": 2.0 - number / STEPS}
+def _pass_the_time(step: Step, folder: StepFolder, attempt: Attempt) -> int | None:
+    """The step at which it was asked to stop."""
+    name = f"NOOP_{step.kind.upper()}"
+    pause_s = float(os.environ.get(f"{name}_S", AFTER_S if step.kind in AFTER else None)) / (STEPS + 1)
+    steps = _steps(step)
+    for number in range(checkpoints.newest_step(folder.model), steps + 1):
+        if step.kind is StepKind.TRAIN:
+            _log(folder, attempt, number, steps)
+        until = time.monotonic() + pause_s
+        while time.monotonic() < until and not stop.requested():
+            time.sleep(min(pause_s, 0.05))
+        if stop.requested():
+            return number
+    release = os.environ.get(f"{name}_UNTIL")
+    while release and not os.path.exists(release):
+        if stop.requested():
+            return steps
+        time.sleep(0.05)
+    return None
+
+
+def _steps(step: Step) -> int:
+    return int(step.config.get("max_steps") or STEPS) if step.kind is StepKind.TRAIN else STEPS
+
+
+def _log(folder: StepFolder, attempt: Attempt, number: int, steps: int) -> None:
+    line = {"attempt": attempt.number, "step": number, "time": time.time(), "eval_loss": 2.0 - number / steps}
     with folder.metrics.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-    write_atomically(attempt.train_state, json.dumps({"global_step": number, "max_steps": STEPS}))
+    write_atomically(attempt.train_state, json.dumps({"global_step": number, "max_steps": steps}))
+
+
+def _save(folder: StepFolder, number: int) -> None:
+    checkpoint = folder.model / f"{checkpoints.PREFIX}{number}"
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": number}))
+    checkpoints.mark_complete(checkpoint, {})
 
 
 def _succeed(step: Step, store: Store, folder: StepFolder, attempt: Attempt, started_at: float) -> Outcome:
@@ -84,7 +113,8 @@ def _succeed(step: Step, store: Store, folder: StepFolder, attempt: Attempt, sta
         assert not step.run or trained.exists(), f"{step.kind} before its run {step.run} had finished"
     else:
         assert store.manifest(step.data_key).exists(), f"trained before its dataset {step.data_key} was there"
-        facts |= {"step": STEPS, "max_steps": STEPS, "world_size": step.processes}
+        facts |= {"step": _steps(step), "max_steps": _steps(step), "world_size": step.processes}
+        facts |= {"phases": {"train": time.time() - started_at}}
     outcome = Outcome(OutcomeStatus.SUCCEEDED, attempt.number, started_at, time.time(), facts=facts)
     if step.kind is not StepKind.PREPROCESS:
         folder.model.mkdir(exist_ok=True)

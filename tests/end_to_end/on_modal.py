@@ -1,0 +1,77 @@
+"""The command on a local Modal, and what the calls of its sweeps have left there."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from modal_app.layout import Store
+from runner import trainer_environment
+from runner.ledger import Event, Ledger, sweep_ids
+from tests.end_to_end.axosweep import Axosweep
+from tests.modal_server import ModalServer, Settings
+from tests.modal_server.fixture import SECRET
+
+ON_GPUS = ("gpu=a100_80gb", "gpu.count=2", "tracking=disabled", "executor=modal", "--yes")
+RUNS, CACHE = "axosweep-runs", "axosweep-cache"
+
+
+@contextmanager
+def local_modal(settings: Settings) -> Iterator[ModalServer]:
+    """With the secret that axosweep asks for."""
+    with ModalServer(settings) as server:
+        server.set_secret("secrets-hf-wandb", SECRET)
+        yield server
+
+
+def with_axolotl(**others: Any) -> Settings:
+    """Containers in which the real worker runs the real Axolotl."""
+    return Settings(container_python=trainer_environment.find(), grace_s=10, **others)
+
+
+def machine(server: ModalServer, folder: Path, **variables: str) -> Axosweep:
+    """One with an empty store, whose commands ask that server."""
+    (folder / "work").mkdir(parents=True)
+    return Axosweep(Store(folder / "store"), folder / "work", {**server.environment(), **variables})
+
+
+def beside(axosweep: Axosweep, server: ModalServer, store: Store) -> Axosweep:
+    """The command on that server, with a store of its own."""
+    return Axosweep(store, axosweep.folder, server.environment())
+
+
+def finish(on_modal: Axosweep, *words: str) -> Counter[str]:
+    """Launch, and follow to the end, which all runs have to come to; how they stand in the table."""
+    return Counter(row["status"] for row in on_modal.json(*words)["runs"])
+
+
+def statuses(on_modal: Axosweep) -> Counter[str]:
+    return Counter(row["status"] for row in on_modal.json("compare")["runs"])
+
+
+def recorded(on_modal: Axosweep, event: Event) -> int:
+    """How often that is in the ledgers of its sweeps."""
+    mirror = Store(on_modal.store.root / "modal")
+    return sum(record.event is event for sweep in sweep_ids(mirror) for record in Ledger(mirror, sweep).records())
+
+
+def attempts(server: ModalServer, on_modal: Axosweep) -> list[int]:
+    """Of every run and dataset that this store knows of, as the Volumes have them."""
+    mirror = on_modal.store.root / "modal"
+    runs = [server.volume_tree(RUNS) / "runs" / path.name for path in (mirror / "runs").iterdir()]
+    data = [server.volume_tree(CACHE) / "prepared" / path.name for path in mirror.glob("prepared/*.work")]
+    return [len(list(folder.glob("attempt-*"))) for folder in (*runs, *data)]
+
+
+def calls_since(server: ModalServer, started: float) -> Counter[str]:
+    return Counter(call.function for call in server.function_calls() if call.created_at >= started)
+
+
+def container_records(server: ModalServer, folder: str) -> list[dict[str, Any]]:
+    """What the containers themselves have left, as it is committed."""
+    tree = server.volume_tree(CACHE if folder.startswith("prepared") else RUNS)
+    return [json.loads(path.read_text()) for path in tree.glob(f"{folder}/containers/*.json")]
