@@ -1,120 +1,143 @@
-"""executor=modal with the unmodified client and container entrypoint, against the local Modal of tests/modal_server."""
+"""executor=modal with the unmodified client and container entrypoint and the real Axolotl, against the local Modal of
+tests/modal_server: a sweep that has ended, and what can be asked of it from then on.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from modal_app.layout import Store
-from runner import trainer_environment
-from tests.end_to_end.axosweep import Axosweep, kill
-from tests.hub_server import COMMIT, serve_hub
-from tests.modal_server import ModalServer, Settings
-from tests.modal_server.fixture import SECRET, needs_mounts
+from modal_app.step import StepKind
+from tests.end_to_end.axosweep import Axosweep
+from tests.end_to_end.on_modal import container_records, local_modal, machine, with_axolotl
+from tests.modal_server import ModalServer
+from tests.modal_server.fixture import needs_mounts
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-ROOT = Path(__file__).resolve().parents[2]
-WORDS = ("-m", "lora=r8,r16", "max_steps=10", "tracking=disabled")
+OF_A_RUN = ("max_steps=10", "~saves_per_epoch", "save_steps=5", "tracking=disabled")
+WORDS = ("-m", "lora=r8,r16", *OF_A_RUN)
+TABLE = yaml.safe_load((Path(__file__).parents[2] / "conf" / "prices" / "modal.yaml").read_text(encoding="utf-8"))
 
 
-def losses(axosweep: Axosweep) -> dict[str, tuple[float, float]]:
-    return {row["key"]: (row["first"], row["final"]) for row in axosweep.json("compare")["runs"]}
+@dataclass(frozen=True)
+class Swept:
+    """A sweep of two runs that has ended."""
+
+    here: Axosweep
+    said: str
+    tasks: Counter[str]
+    """Its containers."""
+    told: Mapping[str, Any]
+    """What `compare` tells of it."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ModalServer]:
+    with local_modal(with_axolotl()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def swept(server: ModalServer, tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    here = machine(server, tmp_path_factory.mktemp("swept") / "here")
+    done = here.run(*WORDS, "executor=modal")
+    assert done.returncode == 0, done.stderr
+    tasks = Counter(task.function for task in server.tasks())
+    return Swept(here, done.stdout, tasks, here.json("compare"))
+
+
+def losses(told: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    return {row["key"]: (row["first"], row["final"]) for row in told["runs"]}
+
+
+def machine_rate(record: Mapping[str, Any]) -> float:
+    """Dollars a second of a container without GPUs, by the table."""
+    cores = max(record["cores_reserved"], record["cores_used"] or 0)
+    memory_gib = max(record["memory_gib_reserved"], record["memory_gib_used"] or 0)
+    return float(cores * TABLE["cpu"] + memory_gib * TABLE["memory"])
+
+
+def logged(axosweep: Axosweep, key: str) -> dict[int, dict[str, float]]:
+    """What was logged at each step."""
+    mirror = Store(axosweep.store.root / "modal")
+    lines: dict[int, dict[str, float]] = {}
+    for text in mirror.folder(StepKind.TRAIN, key).metrics.read_text().splitlines():
+        line = json.loads(text)
+        lines.setdefault(line["step"], {}).update(line)
+    return lines
 
 
 def test_a_sweep_on_modal_ends_in_the_table_that_it_has_here(
-    on_modal: Axosweep, server: ModalServer, tmp_path: Path
+    swept: Swept, server: ModalServer, axosweep: Axosweep
 ) -> None:
-    here = Axosweep(Store(tmp_path / "here"), on_modal.folder)
-    assert here.run(*WORDS).returncode == 0
-
-    done = on_modal.run(*WORDS, "executor=modal")
-    assert done.returncode == 0, done.stderr
-    assert losses(on_modal) == losses(here)
-    assert Counter(task.function for task in server.tasks()) == {"preprocess": 1, "train": 2}
+    assert axosweep.run(*WORDS).returncode == 0
+    assert losses(swept.told) == losses(axosweep.json("compare"))
+    assert swept.tasks == {"preprocess": 1, "train": 2}
     assert not server.unknown_calls()
 
-    again = on_modal.run(*WORDS, "executor=modal")
+
+def test_asked_again_there_is_nothing_to_do(swept: Swept, server: ModalServer) -> None:
+    before = len(server.function_calls())
+    again = swept.here.run(*WORDS, "executor=modal")
     assert "2 runs finished before, skipped; nothing to do" in again.stdout
-    assert len(server.function_calls()) == 3
+    assert len(server.function_calls()) == before
 
 
-def test_a_killed_client_leaves_a_sweep_that_goes_on_and_can_be_attached_to_from_anywhere(
-    on_modal: Axosweep, server: ModalServer, tmp_path: Path
+def test_on_cpus_it_costs_its_seconds_at_the_tables_rates(swept: Swept, server: ModalServer) -> None:
+    for row in swept.told["runs"]:
+        (record,) = container_records(server, f"runs/{row['key']}")
+        assert record["ended"]
+        assert row["paid_seconds"] == record["seconds"] > 0
+        assert row["dollars"] == pytest.approx(record["seconds"] * machine_rate(record))
+    prepared = container_records(server, "prepared/*.work")
+    cost = swept.told["cost"]
+    assert cost["training"] == pytest.approx(sum(row["dollars"] for row in swept.told["runs"]))
+    assert cost["preparing"] == pytest.approx(sum(one["seconds"] * machine_rate(one) for one in prepared))
+    assert cost["preparing"] > 0
+    assert f"rates: table of {TABLE['date']}" in swept.said
+    # The server's own figures; between them lie a container's very start, and its last commit.
+    lived = {task.id: task.ended_at - task.started_at for task in server.tasks()}
+    for record in container_records(server, "runs/*"):
+        assert lived[record["task"]] - 5 < record["seconds"] < lived[record["task"]]
+
+
+def test_what_comes_next_is_predicted_from_its_records(swept: Swept) -> None:
+    (asked,) = swept.here.json("plan", "lora=r8", "max_steps=100", "tracking=disabled", "executor=modal")["cost"][
+        "runs"
+    ]
+    assert asked["basis"] == "2 records"
+
+
+def test_attached_to_from_elsewhere_it_is_the_same_sweep_at_the_same_cost(
+    swept: Swept, server: ModalServer, tmp_path: Path
 ) -> None:
-    client = on_modal.start(*WORDS, "executor=modal")
-    server.wait_until(lambda: server.function_calls("preprocess"), 60)
-    kill(client.pid)
-    client.wait()
-    (plan,) = on_modal.store.root.glob("modal/sweeps/*/plan.json")
-
-    elsewhere = Axosweep(Store(tmp_path / "elsewhere"), on_modal.folder, server.environment())
-    attached = elsewhere.run("attach", plan.parent.name)
+    elsewhere = machine(server, tmp_path / "elsewhere")
+    attached = elsewhere.run("attach", swept.told["sweep"])
     assert attached.returncode == 0, attached.stderr
-    assert {row["status"] for row in elsewhere.json("compare")["runs"]} == {"succeeded"}
-    assert Counter(task.function for task in server.tasks()) == {"preprocess": 1, "train": 2}
+    again = elsewhere.json("compare")
+    assert losses(again) == losses(swept.told)
+    assert again["cost"] == swept.told["cost"]
+    assert [row["dollars"] for row in again["runs"]] == [row["dollars"] for row in swept.told["runs"]]
 
 
-def test_cancel_ends_the_containers(on_modal: Axosweep, server: ModalServer) -> None:
-    client = on_modal.start("lora=r8", "max_steps=5000", "num_epochs=50", "tracking=disabled", "executor=modal")
-    server.wait_until(lambda: [task for task in server.tasks("train") if task.inputs], 120)
-    kill(client.pid)
-    client.wait()
-    cancelled = on_modal.run("cancel")
-    assert cancelled.returncode == 0, cancelled.stderr
-    server.wait_until(lambda: all(task.state == "ended" for task in server.tasks("train")), 40)
-
-
-def test_a_hub_model_is_fetched_once_for_all_runs_and_read_offline(axosweep: Axosweep) -> None:
-    with serve_hub("owner/tiny", ROOT / "tiny" / "model") as hub:
-        settings = Settings(
-            container_python=trainer_environment.find(), grace_s=10, container_environment={"HF_ENDPOINT": hub.url}
-        )
-        with ModalServer(settings) as server:
-            server.set_secret("secrets-hf-wandb", SECRET)
-            on_modal = Axosweep(axosweep.store, axosweep.folder, {**server.environment(), "HF_ENDPOINT": hub.url})
-            done = on_modal.run(
-                "-m", "base_model=owner/tiny", "sequence_len=64,128", "lora=r4,r8", "max_steps=3",
-                "tracking=disabled", "executor=modal",
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            calls = Counter(call.function for call in server.function_calls())
-            assert calls == {"fetch": 1, "preprocess": 2, "train": 4}
-            assert hub.served["model.safetensors"] == 1
-            for folder in ("hub", "prepared"):  # somebody makes room
-                subprocess.run(
-                    [sys.executable, "-m", "modal", "volume", "rm", "-r", "axosweep-cache", folder],
-                    env={**os.environ, **server.environment()}, check=True, capture_output=True, timeout=60,
-                )  # fmt: skip
-            again = on_modal.run(
-                "base_model=owner/tiny", "sequence_len=64", "lora=r16", "max_steps=3", "tracking=disabled",
-                "executor=modal",
-            )  # fmt: skip
-            assert again.returncode == 0, again.stderr
-    assert hub.served["model.safetensors"] == 2
-    run = json.loads(next(on_modal.store.root.glob("modal/runs/*/run.json")).read_text())
-    assert {one["identity"] for one in run["inputs"] if one["at"] == "base_model"} == {COMMIT}
-
-
-def test_a_model_that_the_hub_does_not_give_blocks_its_runs_and_says_so(axosweep: Axosweep) -> None:
-    """It is pinned, so that this machine does not ask for it."""
-    with serve_hub() as hub:
-        settings = Settings(
-            container_python=trainer_environment.find(), grace_s=10, container_environment={"HF_ENDPOINT": hub.url}
-        )
-        with ModalServer(settings) as server:
-            server.set_secret("secrets-hf-wandb", SECRET)
-            on_modal = Axosweep(axosweep.store, axosweep.folder, server.environment())
-            done = on_modal.run("base_model=owner/gone", f"revision_of_model={COMMIT}", *WORDS[2:], "executor=modal")
-            assert done.returncode == 1
-            (row,) = on_modal.json("compare")["runs"]
-            assert not server.function_calls("train")
-    assert row["status"] == "blocked"
-    assert "owner/gone" in row["message"]
-    assert hub.refused[404, f"/api/models/owner/gone/tree/{COMMIT}"] == 1, "it has said no: nobody asks again"
+def test_a_run_there_goes_on_from_a_checkpoint_of_another_one(swept: Swept, server: ModalServer) -> None:
+    """The checkpoint leaves its Volume, and is an input of the run that begins with it."""
+    (before,) = [row for row in swept.told["runs"] if row["params"]["lora_r"] == 8]
+    words = ("lora=r8", *OF_A_RUN, "executor=modal", f"from={before['key']}@5", "learning_rate=0.001")
+    (after,) = swept.here.json(*words)["runs"]
+    assert after["status"] == "succeeded", after["message"]
+    earlier, later = (logged(swept.here, run["key"]) for run in (before, after))
+    assert min(later) == 5, "what it begins with is evaluated"
+    assert later[6]["loss"] == earlier[6]["loss"], "the same weights, the same rows"
+    for step in range(6, 11):
+        assert later[step]["learning_rate"] == pytest.approx(earlier[step]["learning_rate"] / 4)
+    assert not server.unknown_calls()

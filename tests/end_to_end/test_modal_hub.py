@@ -1,8 +1,12 @@
-"""What runs on Modal read from the hub beside their base model: fetched once, found offline, at the pinned commit."""
+"""What runs on Modal read from the hub: fetched once, found offline, at the pinned commit."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,18 +14,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modal_app.layout import Store
 from runner import trainer_environment
 from tests.end_to_end.axosweep import Axosweep
-from tests.hub_server import Hub, serve_hub
-from tests.modal_server import ModalServer, Settings
-from tests.modal_server.fixture import needs_mounts
+from tests.end_to_end.on_modal import CACHE, RUNS, local_modal, machine, with_axolotl
+from tests.hub_server import COMMIT, Hub, serve_hub
+from tests.modal_server import ModalServer
+from tests.modal_server.fixture import needs_mounts, noop_settings
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
 TINY = Path(__file__).resolve().parents[2] / "tiny" / "model"
 ADAPTER_COMMIT = "adab7e5" + "0" * 33
-WORDS = ("-m", "learning_rate=1e-3,2e-3", "max_steps=3", "tracking=disabled")
+SHORT = ("max_steps=5", "tracking=disabled", "executor=modal")
+WEIGHTS = "model.safetensors"
 
 
 @pytest.fixture
@@ -32,42 +37,75 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def server(hub: Hub) -> Iterator[ModalServer]:
-    environment = {"HF_ENDPOINT": hub.url}
-    settings = Settings(
-        container_python=trainer_environment.find(), grace_s=10, container_environment=environment
-    )  # fmt: skip
-    with ModalServer(settings) as server:
-        server.set_secret("secrets-hf-wandb", {"HUGGINGFACE_TOKEN": "hf_test"})
+    with local_modal(with_axolotl(container_environment={"HF_ENDPOINT": hub.url})) as server:
         yield server
 
 
-def losses(axosweep: Axosweep) -> list[tuple[float, float]]:
-    return sorted((row["first"], row["final"]) for row in axosweep.json("compare")["runs"])
+@pytest.fixture
+def fetching(hub: Hub) -> Iterator[ModalServer]:
+    """One on which nothing is real but the fetch."""
+    settings = noop_settings(
+        container_python=trainer_environment.find(), container_environment={"HF_ENDPOINT": hub.url}
+    )
+    with local_modal(settings) as server:
+        yield server
 
 
-def test_a_hub_tokenizer_and_a_hub_adapter_beside_local_weights_are_fetched_once_and_read_offline(
-    axosweep: Axosweep, hub: Hub, server: ModalServer, tmp_path: Path
+def test_a_hub_model_then_an_adapter_and_a_tokenizer_of_the_hub_beside_local_weights_are_read_offline(
+    hub: Hub, server: ModalServer, tmp_path: Path
 ) -> None:
-    here = Axosweep(Store(tmp_path / "here"), axosweep.folder)
-    assert here.run("max_steps=5", "tracking=disabled").returncode == 0
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    for path in next(here.store.runs.glob("*/model")).iterdir():
-        if path.is_file():
-            shutil.copy(path, adapter)
-    hub.add("owner/adapter", adapter, commit=ADAPTER_COMMIT)
-    assert here.run(*WORDS, f"lora_model_dir={adapter}").returncode == 0
+    on_modal = machine(server, tmp_path / "machine", HF_ENDPOINT=hub.url)
+    (first,) = on_modal.json("base_model=owner/tiny", *SHORT)["runs"]
+    run = json.loads((on_modal.store.root / "modal" / "runs" / first["key"] / "run.json").read_text())
+    assert {one["identity"] for one in run["inputs"] if one["at"] == "base_model"} == {COMMIT}
+    assert first["final"] < first["first"] - 0.01
 
-    on_modal = Axosweep(axosweep.store, axosweep.folder, {**server.environment(), "HF_ENDPOINT": hub.url})
-    named = ("tokenizer_config=owner/tiny", "lora_model_dir=owner/adapter", "executor=modal")
-    done = on_modal.run(*WORDS, *named)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert losses(on_modal) == losses(here), "the adapter is where they start from"
-    calls = Counter(call.function for call in server.function_calls())
-    assert calls == {"fetch": 2, "preprocess": 1, "train": 2}
+    runs = server.volume_tree(RUNS) / "runs"
+    adapter = tmp_path / "adapter"
+    shutil.copytree(runs / first["key"] / "model", adapter, ignore=shutil.ignore_patterns("checkpoint-*"))
+    hub.add("owner/adapter", adapter, commit=ADAPTER_COMMIT)
+    hub.add("owner/words", TINY)
+    named = ("tokenizer_config=owner/words", "lora_model_dir=owner/adapter")
+    (second,) = on_modal.json(*named, *SHORT)["runs"]
+    assert second["first"] == pytest.approx(first["final"], abs=5e-5), "the adapter is where it starts from"
+    assert Counter(call.function for call in server.function_calls()) == {"fetch": 3, "preprocess": 2, "train": 2}
+    assert hub.asked[f"models/owner/tiny/{WEIGHTS}"] == 1
     assert hub.asked["models/owner/adapter/adapter_model.safetensors"] == 1
-    assert hub.asked["models/owner/tiny/tokenizer.json"] == 1
-    assert hub.asked["models/owner/tiny/model.safetensors"] == 0, "of a tokenizer's repository no weights are read"
-    runs = server.volume_tree("axosweep-runs") / "runs"
-    given = [yaml.safe_load(path.read_text())["lora_model_dir"] for path in runs.glob("*/attempt-1/config.yml")]
-    assert [Path(path).name for path in given] == [ADAPTER_COMMIT] * 2
+    assert hub.asked["models/owner/words/tokenizer.json"] == 1
+    assert hub.asked[f"models/owner/words/{WEIGHTS}"] == 0, "of a tokenizer's repository no weights are read"
+    given = yaml.safe_load((runs / second["key"] / "attempt-1" / "config.yml").read_text())["lora_model_dir"]
+    assert Path(given).name == ADAPTER_COMMIT
+
+
+def test_a_hub_model_is_fetched_once_for_all_runs_and_again_when_somebody_has_made_room(
+    hub: Hub, fetching: ModalServer, tmp_path: Path
+) -> None:
+    on_modal = machine(fetching, tmp_path / "machine", HF_ENDPOINT=hub.url)
+    done = on_modal.run("-m", "base_model=owner/tiny", "sequence_len=64,128", "lora=r4,r8", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert Counter(call.function for call in fetching.function_calls()) == {"fetch": 1, "preprocess": 2, "train": 4}
+    assert hub.served[WEIGHTS] == 1
+    for folder in ("hub", "prepared"):
+        subprocess.run(
+            [sys.executable, "-m", "modal", "volume", "rm", "-r", CACHE, folder],
+            env={**os.environ, **fetching.environment()}, check=True, capture_output=True, timeout=60,
+        )  # fmt: skip
+    again = on_modal.run("base_model=owner/tiny", "sequence_len=64", "lora=r16", *SHORT)
+    assert again.returncode == 0, again.stderr
+    assert hub.served[WEIGHTS] == 2
+    there = fetching.volume_tree(CACHE) / "hub" / "models--owner--tiny" / "snapshots" / COMMIT
+    assert (there / WEIGHTS).read_bytes() == (TINY / WEIGHTS).read_bytes()
+
+
+def test_a_model_that_the_hub_does_not_give_blocks_its_runs_and_says_so(
+    axosweep: Axosweep, hub: Hub, fetching: ModalServer
+) -> None:
+    """It is pinned, so that this machine does not ask for it."""
+    on_modal = Axosweep(axosweep.store, axosweep.folder, fetching.environment())
+    done = on_modal.run("base_model=owner/gone", f"revision_of_model={COMMIT}", *SHORT)
+    assert done.returncode == 1
+    (row,) = on_modal.json("compare")["runs"]
+    assert not fetching.function_calls("train")
+    assert row["status"] == "blocked"
+    assert "owner/gone" in row["message"]
+    assert hub.refused[404, f"/api/models/owner/gone/tree/{COMMIT}"] == 1, "it has said no: nobody asks again"
