@@ -16,7 +16,7 @@ hypothesis.settings.load_profile("shared-machine")
 
 
 def pytest_configure() -> None:
-    """No preloaded trainer outlives the test that started it: each holds a gigabyte."""
+    """No preloaded trainer outlives the command that started it, unless a test says so: each holds a gigabyte."""
     os.environ.setdefault("AXOSWEEP_WARM_IDLE_S", "0")
 
 

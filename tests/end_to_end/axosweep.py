@@ -14,18 +14,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from modal_app.claim import holder
 from modal_app.layout import Store
 from modal_app.step import StepKind
-from runner.executors.warm_server import running
+from runner.executors.warm_server import VARIABLE, running
 from tests.runner.fake_trainer import make_trainer
 
 TIMEOUT_S = 300.0
+WAITS_S = 120.0
+"""A preloaded trainer that waits: longer than tests of others take between two of its own."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,42 @@ class Axosweep:
         found = running(self.store.root)
         return found[0].owner.pid if found else None
 
+    def with_variables(self, variables: Mapping[str, str]) -> Axosweep:
+        """The same place, and more variables for its commands."""
+        return replace(self, environment={**self.environment, **variables})
+
+    def waiting(self) -> Axosweep:
+        """The same place, with a preloaded trainer that waits for the next command."""
+        return self.with_variables({VARIABLE: str(WAITS_S)})
+
+    def ending(self) -> Axosweep:
+        """The same place, with a preloaded trainer, be it here already, that ends with its last command."""
+        return self.with_variables({VARIABLE: "0"})
+
+    @property
+    def verdicts(self) -> Path:
+        """Where it is kept what Axolotl's schema has said."""
+        return self.store.cache / "verdicts.json"
+
+    def know_verdicts(self, verdicts: str) -> None:
+        """Axolotl's schema has been asked before, so that a preloaded trainer is needed only for steps."""
+        self.store.cache.mkdir(parents=True)
+        self.verdicts.write_text(verdicts)
+
+    def empty(self) -> None:
+        """Take away what is in the store and in the folder, but not these: a preloaded trainer ends without its
+        store."""
+        for path in (*self.store.root.iterdir(), *self.folder.iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def left_behind(self) -> list[int]:
+        """Its live processes, without a preloaded trainer that is to wait."""
+        waits = self.preloaded() if self.environment.get(VARIABLE, "0") != "0" else None
+        return [pid for pid in self.processes() if pid != waits]
+
     def _belongs(self, pid: int) -> bool:
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
@@ -106,7 +144,7 @@ class Axosweep:
 
     def variables(self) -> Mapping[str, str]:
         """The environment of its commands."""
-        ours = {"AXOSWEEP_STORE": str(self.store.root), "PYTHONUNBUFFERED": "1", "AXOSWEEP_WARM_IDLE_S": "0"}
+        ours = {"AXOSWEEP_STORE": str(self.store.root), "PYTHONUNBUFFERED": "1", VARIABLE: "0"}
         if "MODAL_SERVER_URL" in self.environment:
             ours["AXOSWEEP_TRAINER"] = str(_content_trainer())
         return {**os.environ, **ours, **self.environment}
@@ -130,6 +168,12 @@ def wait_until(true: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S
 
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            kill(pid)
 
 
 def held_by(store: Store, kind: StepKind, key: str) -> int | None:

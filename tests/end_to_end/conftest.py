@@ -1,8 +1,7 @@
-"""A store and a working directory per test; the trainer environment must be there."""
+"""Stores and working directories; the trainer environment must be there."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from modal_app.layout import Store
 from runner import trainer_environment
-from tests.end_to_end.axosweep import Axosweep, kill
+from tests.end_to_end.axosweep import Axosweep, kill_all
 from tests.end_to_end.on_modal import local_modal, with_axolotl
 from tests.modal_server import ModalServer
 
@@ -22,31 +21,45 @@ def trainer() -> Path:
 
 
 @pytest.fixture
-def axosweep(tmp_path: Path) -> Iterator[Axosweep]:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    command = Axosweep(Store(tmp_path / "store"), folder)
+def alone(tmp_path: Path) -> Iterator[Axosweep]:
+    """A store and a working directory of the test's own. Preloaded trainers end with their commands."""
+    (tmp_path / "work").mkdir()
+    command = Axosweep(Store(tmp_path / "store"), tmp_path / "work")
     yield command
-    for pid in command.processes():
-        try:
-            kill(pid)
-        except ProcessLookupError:
-            continue
+    kill_all(command.processes())
+
+
+@pytest.fixture(scope="session")
+def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Axosweep]:
+    """One place for many tests, one after the other, since a preloaded trainer is that of a store: importing Axolotl
+    takes longer than what most tests ask of it."""
+    place = tmp_path_factory.mktemp("waiting")
+    for name in ("work", "store"):
+        (place / name).mkdir()
+    command = Axosweep(Store(place / "store"), place / "work").waiting()
+    yield command
+    kill_all(command.processes())
+
+
+@pytest.fixture
+def axosweep(waiting: Axosweep) -> Iterator[Axosweep]:
+    """An empty store and working directory, in which a preloaded trainer may wait."""
+    waiting.empty()
+    yield waiting
+    kill_all(waiting.left_behind())
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Axosweep]:
     """A sweep of two runs that have finished, the second the better one: what comes after is asked of it by many tests,
-    so none takes anything away."""
+    so none takes anything away, or merges the first."""
     place = tmp_path_factory.mktemp("trained")
     (place / "work").mkdir()
-    command = Axosweep(Store(place / "store"), place / "work")
+    command = Axosweep(Store(place / "store"), place / "work").waiting()
     done = command.run("-m", "lora=r4,r32", "learning_rate=4e-3", "tracking=disabled")
     assert done.returncode == 0, done.stderr
     yield command
-    for pid in command.processes():
-        with contextlib.suppress(ProcessLookupError):
-            kill(pid)
+    kill_all(command.processes())
 
 
 @pytest.fixture
@@ -57,5 +70,5 @@ def server() -> Iterator[ModalServer]:
 
 
 @pytest.fixture
-def on_modal(axosweep: Axosweep, server: ModalServer) -> Axosweep:
-    return Axosweep(axosweep.store, axosweep.folder, server.environment())
+def on_modal(alone: Axosweep, server: ModalServer) -> Axosweep:
+    return Axosweep(alone.store, alone.folder, server.environment())

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
 from modal_app.step import StepKind
 from tests.end_to_end.axosweep import Axosweep, kill, wait_until
 
 pytestmark = pytest.mark.slow
 
-WORDS = ("lora=r8", "tracking=disabled", "~saves_per_epoch", "save_steps=20", "~evals_per_epoch", "eval_steps=8")
+WORDS = (
+    "lora=r8", "data.limit=200", "tracking=disabled", "~saves_per_epoch", "save_steps=20", "~evals_per_epoch",
+    "eval_steps=8",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Axosweep]:
-    root = tmp_path_factory.mktemp("from")
-    (root / "work").mkdir()
-    command = Axosweep(Store(root / "store"), root / "work")
-    yield command
-    for pid in command.processes():
-        kill(pid)
+def command(waiting: Axosweep) -> Axosweep:
+    waiting.empty()
+    return waiting
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,9 @@ import hashlib
 import json
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,43 +18,63 @@ from tests.end_to_end.axosweep import Axosweep
 
 pytestmark = pytest.mark.slow
 
-DISTANCE = """
+ROOT = Path(__file__).resolve().parents[2]
+
+DISTANCES = """
 import sys, torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
-merged, base, adapter = (AutoModelForCausalLM.from_pretrained(path) for path in (*sys.argv[1:3], sys.argv[2]))
-adapter = PeftModel.from_pretrained(adapter, sys.argv[3])
 ids = torch.arange(3, 40).unsqueeze(0)
-with torch.no_grad():
-    said = [model(ids).logits for model in (merged, adapter, base)]
-print((said[0] - said[1]).abs().max().item(), (said[0] - said[2]).abs().max().item())
+base, *pairs = sys.argv[1:]
+for merged, adapter in zip(pairs[::2], pairs[1::2]):
+    models = [AutoModelForCausalLM.from_pretrained(path) for path in (merged, base, base)]
+    models[1] = PeftModel.from_pretrained(models[1], adapter)
+    with torch.no_grad():
+        said = [model(ids).logits for model in models]
+    print((said[0] - said[1]).abs().max().item(), (said[0] - said[2]).abs().max().item())
 """
 
 
-def distances(trainer: Path, merged: Path, base: Path, adapter: Path) -> tuple[float, float]:
-    """The largest difference in any logit between a merged model and its base with the adapter, and without."""
-    done = subprocess.run(
-        [trainer, "-c", DISTANCE, merged, base, adapter], capture_output=True, text=True, check=True,
-        env={"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "PATH": "/usr/bin:/bin"},
-    )  # fmt: skip
-    with_adapter, without = done.stdout.split()
-    return float(with_adapter), float(without)
+@dataclass(frozen=True)
+class Merged:
+    """What `merge` says of one, and how far the model is from its base with the adapter, and without: the largest
+    difference in any logit."""
+
+    said: dict[str, Any]
+    with_adapter: float
+    without: float
 
 
 def merges(store: Store, key: str) -> list[Path]:
     return sorted((store.runs / key / "merge").glob("*/attempt-*"))
 
 
+@pytest.fixture(scope="module")
+def merged(trained: Axosweep, trainer: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Merged, Merged]:
+    """The best run, and the other one's adapter in its place. One process loads them all."""
+    best, other = (row["key"] for row in trained.json("compare")["runs"])
+    foreign = tmp_path_factory.mktemp("merge") / "foreign"
+    model = trained.store.folder(StepKind.TRAIN, other).model
+    shutil.copytree(model, foreign, ignore=shutil.ignore_patterns("checkpoint-*"))
+    said = [trained.json("merge", *words) for words in ((), ("--lora-model-dir", str(foreign)))]
+    adapters = [trained.store.folder(StepKind.TRAIN, best).model, foreign]
+    pairs = [path for one, adapter in zip(said, adapters, strict=True) for path in (one["model"], adapter)]
+    done = subprocess.run(
+        [trainer, "-c", DISTANCES, ROOT / "tiny" / "model", *pairs], capture_output=True, text=True, check=True,
+        env={"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    distances = [map(float, line.split()) for line in done.stdout.splitlines()]
+    own, others = (Merged(one, *both) for one, both in zip(said, distances, strict=True))
+    return own, others
+
+
 def test_the_best_run_is_merged_into_a_model_that_loads_and_answers_as_base_and_adapter_do(
-    trained: Axosweep, trainer: Path
+    trained: Axosweep, merged: tuple[Merged, Merged]
 ) -> None:
+    own, _ = merged
     best = trained.json("compare")["runs"][0]["key"]
-    made = trained.json("merge")
-    assert (made["run"], made["status"]) == (best, "succeeded")
-    root = Path(__file__).resolve().parents[2]
-    adapter = trained.store.folder(StepKind.TRAIN, best).model
-    with_adapter, without = distances(trainer, Path(made["model"]), root / "tiny" / "model", adapter)
-    assert with_adapter < 1e-3 < 1e-1 < without
+    assert (own.said["run"], own.said["status"]) == (best, "succeeded")
+    assert own.with_adapter < 1e-3 < 1e-1 < own.without
 
 
 def test_its_manifest_holds_every_file_as_it_is(trained: Axosweep) -> None:
@@ -79,21 +101,11 @@ def test_asked_again_nothing_is_merged(trained: Axosweep) -> None:
     assert merges(trained.store, made["run"]) == before
 
 
-def test_another_adapter_of_the_same_base_can_be_merged_in_the_runs_place(
-    trained: Axosweep, trainer: Path, tmp_path: Path
-) -> None:
-    best, other = (row["key"] for row in trained.json("compare")["runs"])
-    foreign = tmp_path / "foreign"
-    shutil.copytree(
-        trained.store.folder(StepKind.TRAIN, other).model, foreign, ignore=shutil.ignore_patterns("checkpoint-*")
-    )
-    own = trained.json("merge")["model"]
-    made = trained.json("merge", "--lora-model-dir", str(foreign))
-    assert made["run"] == best
-    assert made["model"] != own
-    root = Path(__file__).resolve().parents[2]
-    with_adapter, without = distances(trainer, Path(made["model"]), root / "tiny" / "model", foreign)
-    assert with_adapter < 1e-3 < 1e-1 < without
+def test_another_adapter_of_the_same_base_can_be_merged_in_the_runs_place(merged: tuple[Merged, Merged]) -> None:
+    own, other = merged
+    assert other.said["run"] == own.said["run"]
+    assert other.said["model"] != own.said["model"]
+    assert other.with_adapter < 1e-3 < 1e-1 < other.without
 
 
 def test_what_is_no_adapter_is_refused(trained: Axosweep, tmp_path: Path) -> None:

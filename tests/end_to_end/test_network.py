@@ -7,7 +7,6 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -15,7 +14,7 @@ from tests.end_to_end.axosweep import Axosweep
 
 pytestmark = pytest.mark.slow
 
-WORDS = ("-m", "seed=1", "max_steps=2", "tracking=offline")
+WORDS = ("-m", "seed=1", "max_steps=2", "data.limit=200", "tracking=offline")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
 
@@ -53,7 +52,7 @@ def proxy() -> Iterator[Proxy]:
 
 def apart(axosweep: Axosweep, proxy: Proxy, **variables: str) -> Axosweep:
     ways = dict.fromkeys(PROXIES, proxy.address) | {"NO_PROXY": "", "no_proxy": ""}
-    return replace(axosweep, environment=ways | variables)
+    return axosweep.with_variables(ways | variables)
 
 
 def test_a_sweep_over_local_files_asks_nobody(axosweep: Axosweep, proxy: Proxy) -> None:
@@ -62,9 +61,9 @@ def test_a_sweep_over_local_files_asks_nobody(axosweep: Axosweep, proxy: Proxy) 
     assert proxy.heard == []
 
 
-def test_who_does_ask_is_heard(axosweep: Axosweep, proxy: Proxy) -> None:
+def test_who_does_ask_is_heard(alone: Axosweep, proxy: Proxy) -> None:
     """The same sweep, with what the user's own environment may turn on."""
-    telling = apart(axosweep, proxy, AXOLOTL_DO_NOT_TRACK="0", DO_NOT_TRACK="0")
+    telling = apart(alone, proxy, AXOLOTL_DO_NOT_TRACK="0", DO_NOT_TRACK="0")
     done = telling.run(*WORDS)
     assert done.returncode == 0, done.stderr
     assert any("posthog" in line for line in proxy.heard), proxy.heard

@@ -7,7 +7,6 @@ import json
 import signal
 import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,9 @@ from tests.end_to_end.axosweep import Axosweep, wait_until
 
 pytestmark = pytest.mark.slow
 
-SHORT = ("max_steps=12", "tracking=disabled")
+FEW = "data.limit=200"
+"""Rows: preparing and evaluating all of them takes longer than a dozen steps."""
+SHORT = ("max_steps=12", FEW, "tracking=disabled")
 
 
 def test_the_shipped_grid_learns_and_is_not_paid_twice(axosweep: Axosweep) -> None:
@@ -49,13 +50,14 @@ def test_the_shipped_grid_learns_and_is_not_paid_twice(axosweep: Axosweep) -> No
     assert "6 runs finished before, skipped; nothing to do" in repeated.stdout
     assert Counter(record["kind"] for record in axosweep.records("started")) == started
 
-    wider = axosweep.run("-m", "+sweeps=tiny_grid", f"learning_rate={rates[0]},{rates[1]},{rates[2]},{rates[0] / 2}")
-    assert wider.returncode == 0, wider.stderr
-    assert Counter(record["kind"] for record in axosweep.records("started")) == {"preprocess": 1, "train": 8}
+    wider = (f"learning_rate={rates[0]},{rates[1]},{rates[2]},{rates[0] / 2}", "lora=r4")
+    widened = axosweep.run("-m", "+sweeps=tiny_grid", *wider)
+    assert widened.returncode == 0, widened.stderr
+    assert Counter(record["kind"] for record in axosweep.records("started")) == {"preprocess": 1, "train": 7}
 
 
 def test_one_run_without_sweep_goes_the_same_way(axosweep: Axosweep) -> None:
-    done = axosweep.run("lora=r16", "max_steps=5")
+    done = axosweep.run("lora=r16", "max_steps=5", FEW)
     assert done.returncode == 0, done.stderr
     (row,) = axosweep.json("compare")["runs"]
     assert (row["status"], row["step"]) == ("succeeded", 5)
@@ -87,20 +89,20 @@ def test_a_failed_run_does_not_stop_the_others_and_says_why(axosweep: Axosweep) 
 
 
 def test_two_ranks_train_as_one_world(axosweep: Axosweep) -> None:
-    done = axosweep.run("gpu.count=2", "max_steps=6", "tracking=disabled")
+    done = axosweep.run("gpu.count=2", "max_steps=6", FEW, "tracking=disabled")
     assert done.returncode == 0, done.stderr
     (row,) = axosweep.json("compare")["runs"]
     assert row["record"]["world_size"] == 2
 
 
-def test_what_a_run_is_decides_its_dataset_and_nothing_else_does(axosweep: Axosweep) -> None:
+def test_what_a_run_is_decides_its_dataset_and_nothing_else_does(alone: Axosweep) -> None:
     # Without a trainer Axolotl's schema is not asked, which takes its time and decides no key.
-    planning = replace(axosweep, environment={"AXOSWEEP_TRAINER": str(axosweep.folder / "none")})
+    planning = alone.with_variables({"AXOSWEEP_TRAINER": str(alone.folder / "none")})
 
     def data_keys(*words: str) -> list[str]:
         return [run["data_key"] for run in planning.json("plan", "-m", *words)["runs"]]
 
-    local = axosweep.folder / "my.jsonl"
+    local = alone.folder / "my.jsonl"
     row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     local.write_text((json.dumps(row) + "\n") * 40)
     before = data_keys("dataset=local", f"data.path={local}")
@@ -115,8 +117,8 @@ def test_what_a_run_is_decides_its_dataset_and_nothing_else_does(axosweep: Axosw
 
 
 def test_interrupting_leaves_no_process_and_can_be_continued(axosweep: Axosweep) -> None:
-    words = ("-m", "lora=r4,r8", "max_steps=40", "tracking=disabled")
-    launcher = axosweep.start(*words)
+    words = ("-m", "lora=r4,r8", "max_steps=40", FEW, "tracking=disabled")
+    launcher = axosweep.ending().start(*words)
     wait_until(lambda: len(list(axosweep.store.runs.glob("*/metrics.jsonl"))) == 2, "both runs train")
     launcher.send_signal(signal.SIGINT)
     launcher.wait(timeout=10)
@@ -133,7 +135,7 @@ def test_interrupting_leaves_no_process_and_can_be_continued(axosweep: Axosweep)
 
 
 def test_cancelling_stops_the_workers_and_keeps_what_they_can_go_on_from(axosweep: Axosweep) -> None:
-    launcher = axosweep.start("-m", "lora=r4,r8", "num_epochs=50", "tracking=disabled")
+    launcher = axosweep.start("-m", "lora=r4,r8", "num_epochs=500", FEW, "tracking=disabled")
     wait_until(lambda: len(list(axosweep.store.runs.glob("*/metrics.jsonl"))) == 2, "both runs train")
     cancelled = axosweep.run("cancel")
     assert (cancelled.returncode, cancelled.stdout) == (0, "2 ended.\n")
@@ -144,20 +146,21 @@ def test_cancelling_stops_the_workers_and_keeps_what_they_can_go_on_from(axoswee
     assert axosweep.run("cancel").stdout == "Nothing was running.\n"
 
 
-def test_a_sweep_that_is_still_starting_can_be_cancelled(axosweep: Axosweep) -> None:
-    axosweep.json("plan", "-m", "lora=r4,r8", "tracking=disabled")  # Axolotl's verdicts are known from here on
-    launcher = axosweep.start("-m", "lora=r4,r8", "tracking=disabled")
-    wait_until(lambda: axosweep.preloaded() is not None, "Axolotl starts")
-    assert axosweep.run("cancel").stdout == "1 ended.\n"
+def test_a_sweep_that_is_still_starting_can_be_cancelled(axosweep: Axosweep, alone: Axosweep) -> None:
+    axosweep.json("plan", "-m", "lora=r4,r8", "tracking=disabled")
+    alone.know_verdicts(axosweep.verdicts.read_text())
+    launcher = alone.start("-m", "lora=r4,r8", "tracking=disabled")
+    wait_until(lambda: alone.preloaded() is not None, "Axolotl starts")
+    assert alone.run("cancel").stdout == "1 ended.\n"
     launcher.communicate(timeout=30)
     assert launcher.returncode == 130
-    assert not axosweep.records("started")
-    wait_until(lambda: axosweep.processes() == [], "nobody is left", timeout_s=10)
+    assert not alone.records("started")
+    wait_until(lambda: alone.processes() == [], "nobody is left", timeout_s=10)
 
 
-def test_a_wrong_key_is_one_message_and_starts_nothing(axosweep: Axosweep) -> None:
-    done = axosweep.run("-m", "learnig_rate=1e-3,2e-3")
+def test_a_wrong_key_is_one_message_and_starts_nothing(alone: Axosweep) -> None:
+    done = alone.run("-m", "learnig_rate=1e-3,2e-3")
     assert done.returncode == 2
     assert "Did you mean learning_rate?" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not axosweep.store.root.exists()
+    assert not alone.store.root.exists()
