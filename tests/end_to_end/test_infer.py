@@ -14,8 +14,6 @@ import yaml
 from modal_app.layout import BASE, Store
 from runner.html_report.gather import gather
 from tests.end_to_end.axosweep import Axosweep
-from tests.modal_server import ModalServer
-from tests.modal_server.fixture import needs_mounts
 
 pytestmark = pytest.mark.slow
 
@@ -142,21 +140,3 @@ def test_a_full_fine_tune_answers_with_its_own_weights(axosweep: Axosweep) -> No
     refused = axosweep.run("infer", "--merged", "--prompt", "hello")
     assert refused.returncode == 2
     assert "full fine-tune" in refused.stderr
-
-
-@needs_mounts
-def test_on_modal_a_sweep_answers_where_it_lies(on_modal: Axosweep, server: ModalServer) -> None:
-    assert on_modal.run("lora=r32", "tracking=disabled", "executor=modal").returncode == 0
-    calls = len(server.function_calls())
-    said = by_run(on_modal.json(*ASKED))
-    run = next(key for key in said if key != BASE)
-    assert len(said[run]) >= 100
-    assert exact(said[BASE]) <= 0.1
-    assert exact(said[run]) >= 0.6
-    assert len(server.function_calls()) == calls + 2
-    assert not (on_modal.store.root / "runs").exists()
-
-    assert on_modal.run("merge").returncode == 0
-    merged = on_modal.json("infer", run, "--merged", *ASKED[1:])
-    assert [row["output"] for row in merged] == [row["output"] for row in said[run]]
-    assert not server.unknown_calls()

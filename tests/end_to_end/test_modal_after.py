@@ -1,22 +1,28 @@
-"""merge and eval on Modal: the unmodified client and the real worker, against the local Modal of tests/modal_server."""
+"""eval, merge and infer on Modal: the unmodified client and the real worker, against the local Modal of
+tests/modal_server, on one run that has really been trained there.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runner import trainer_environment
 from tests.end_to_end.axosweep import Axosweep
-from tests.hub_server import serve_hub
-from tests.modal_server import ModalServer, Settings
-from tests.modal_server.fixture import SECRET, needs_mounts
+from tests.end_to_end.on_modal import RUNS, local_modal, machine, with_axolotl
+from tests.hub_server import Hub, serve_hub
+from tests.modal_server import ModalServer
+from tests.modal_server.fixture import needs_mounts
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-ROOT = Path(__file__).resolve().parents[2]
-QUIZ = ("--tasks", "tiny_directory", "--include-path", str(ROOT / "tiny" / "data"))
+DATA = Path(__file__).resolve().parents[2] / "tiny" / "data"
+PROMPTS = DATA / "prompts.jsonl"
+GREEDY = ("--greedy", "--prompts", str(PROMPTS))
 HUB_QUIZ = r"""
 task: hub_quiz
 dataset_path: owner/quiz
@@ -31,72 +37,112 @@ metric_list:
 EXACT = "tasks/tiny_directory@limit=32/exact_match"
 
 
-def test_a_run_on_modal_is_rated_asked_and_merged_where_it_is(on_modal: Axosweep, server: ModalServer) -> None:
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """With four rows to be asked about."""
+    rows = tmp_path_factory.mktemp("rows")
+    (rows / "test.jsonl").write_text("".join(PROMPTS.read_text().splitlines(keepends=True)[:4]))
+    with serve_hub() as hub:
+        hub.add("owner/quiz", rows, kind="datasets")
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def server(hub: Hub) -> Iterator[ModalServer]:
+    with local_modal(with_axolotl(container_environment={"HF_ENDPOINT": hub.url})) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def on_modal(server: ModalServer, tmp_path_factory: pytest.TempPathFactory) -> Axosweep:
+    """With a run that has learned its directory."""
+    on_modal = machine(server, tmp_path_factory.mktemp("after") / "machine")
     done = on_modal.run("lora=r32", "learning_rate=4e-3", "tracking=disabled", "executor=modal")
     assert done.returncode == 0, done.stderr
-    (row,) = on_modal.json("compare")["runs"]
+    return on_modal
 
+
+@pytest.fixture(scope="module")
+def row(on_modal: Axosweep) -> dict[str, Any]:
+    """Of that run."""
+    (row,) = on_modal.json("compare")["runs"]
+    return dict(row)
+
+
+def calls_of_asking_again(on_modal: Axosweep, server: ModalServer, *words: str) -> int:
+    before = len(server.function_calls())
+    assert on_modal.run(*words).returncode == 0
+    return len(server.function_calls()) - before
+
+
+def results(server: ModalServer, kind: str) -> list[dict[str, Any]]:
+    """How the steps of that kind have ended, as the Volume has it."""
+    paths = server.volume_tree(RUNS).glob(f"runs/*/{kind}/*/attempt-1/result.json")
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def test_it_is_rated_on_its_held_out_rows_as_in_training_and_so_is_its_base_model(
+    on_modal: Axosweep, server: ModalServer, row: dict[str, Any]
+) -> None:
+    before = len(server.function_calls("after"))
     rated = {one["run"]: one["metrics"]["eval_loss"] for one in on_modal.json("eval", "--base")["lines"]}
     assert rated[row["key"]] == pytest.approx(row["final"], abs=5e-5)
     assert rated[None] == pytest.approx(row["first"], abs=5e-5)
+    assert len(server.function_calls("after")) == before + 2
+    assert calls_of_asking_again(on_modal, server, "eval", "--base") == 0
+    assert not server.unknown_calls()
 
-    asked = {
-        one["run"]: one["metrics"][EXACT] for one in on_modal.json("eval", "--base", *QUIZ, "--limit", "32")["lines"]
-    }
-    assert asked[None] <= 0.1
-    assert asked[row["key"]] >= 0.6
-    assert on_modal.json("compare", "--metric", EXACT)["runs"][0]["final"] == asked[row["key"]]
+
+def test_it_is_rated_on_tasks_whose_dataset_may_come_from_the_hub_and_an_unknown_one_loads_no_model(
+    on_modal: Axosweep, server: ModalServer, hub: Hub, row: dict[str, Any], tmp_path: Path
+) -> None:
+    """The models' cache is mounted read-only. This machine has no trainer that could have been asked for the names."""
+    no_trainer = {"AXOSWEEP_TRAINER": str(on_modal.folder / "nowhere")}
+    here = Axosweep(on_modal.store, on_modal.folder, {**on_modal.environment, **no_trainer})
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("tiny_directory.yaml", "prompts.jsonl"):
+        shutil.copy(DATA / name, own)
+    (own / "hub_quiz.yaml").write_text(HUB_QUIZ)
+
+    asked = ("--include-path", str(own), "--limit", "32", "--tasks")
+    quiz = ("eval", *asked, "tiny_directory,hub_quiz")
+    (line,) = here.json(*quiz)["lines"]
+    assert line["documents"] == {"tiny_directory": 32, "hub_quiz": 4}
+    assert hub.asked["datasets/owner/quiz/test.jsonl"] == 1
+    assert line["metrics"][EXACT] >= 0.6
+    assert here.json("compare", "--metric", EXACT)["runs"][0]["final"] == line["metrics"][EXACT]
+    assert calls_of_asking_again(here, server, *quiz) == 0
+
+    failed = here.run("eval", *asked, "hub_quizz", "--json")
+    assert failed.returncode == 1
+    (line,) = json.loads(failed.stdout)["lines"]
+    assert line["status"] == "failed"
+    assert "no task hub_quizz (did you mean hub_quiz" in line["message"]
+    loaded = {one["status"]: "load" in one["facts"].get("phases", {}) for one in results(server, "evaluate")}
+    assert loaded == {"succeeded": True, "failed": False}
+
+
+def test_it_answers_and_is_merged_where_it_lies_and_the_merged_model_answers_the_same(
+    on_modal: Axosweep, server: ModalServer, row: dict[str, Any]
+) -> None:
+    before = len(server.function_calls("after"))
+    said = on_modal.json("infer", row["key"], *GREEDY)
+    right = {one["prompt"]: one["answer"] for one in map(json.loads, PROMPTS.read_text().splitlines())}
+    assert {one["prompt"] for one in said} == set(right)
+    assert sum(one["output"] == right[one["prompt"]] for one in said) >= 0.6 * len(said)
+    assert not (on_modal.store.root / "runs").exists()
 
     made = on_modal.json("merge")
     assert (made["run"], made["status"]) == (row["key"], "succeeded")
-    volume = server.volume_tree("axosweep-runs")
-    (model,) = (volume / "runs" / row["key"] / "merge").glob("*/model")
+    (model,) = (server.volume_tree(RUNS) / "runs" / row["key"] / "merge").glob("*/model")
     manifest = json.loads((model.parent / "manifest.json").read_text())
     sizes = {path.relative_to(model).as_posix(): path.stat().st_size for path in model.rglob("*") if path.is_file()}
     assert sizes == {name: one["bytes"] for name, one in manifest["files"].items()}
     assert "on the runs Volume, runs/" in on_modal.run("merge").stdout
 
-    calls = len(server.function_calls("after"))
-    assert calls == 5, "two evaluations of the run and of its base model, and a merge"
-    for words in (("eval", "--base"), ("eval", "--base", *QUIZ, "--limit", "32"), ("merge",)):
-        assert on_modal.run(*words).returncode == 0
-    assert len(server.function_calls("after")) == calls
+    merged = on_modal.json("infer", row["key"], "--merged", *GREEDY)
+    assert [one["output"] for one in merged] == [one["output"] for one in said]
+    assert len(server.function_calls("after")) == before + 3, "two times asked, and merged once"
+    assert calls_of_asking_again(on_modal, server, "infer", row["key"], *GREEDY) == 0
     assert not server.unknown_calls()
-
-
-def test_a_tasks_dataset_comes_from_the_hub_and_an_unknown_task_ends_the_step_before_it_loads_a_model(
-    axosweep: Axosweep, tmp_path: Path
-) -> None:
-    """The models' cache is mounted read-only. This machine has no trainer that could have been asked for the names."""
-    rows, own = tmp_path / "rows", tmp_path / "own"
-    rows.mkdir()
-    own.mkdir()
-    (rows / "test.jsonl").write_text(
-        "".join((ROOT / "tiny" / "data" / "prompts.jsonl").read_text().splitlines(True)[:4])
-    )
-    (own / "hub_quiz.yaml").write_text(HUB_QUIZ)
-    with serve_hub() as hub, ModalServer(_settings(hub.url)) as server:
-        hub.add("owner/quiz", rows, kind="datasets")
-        server.set_secret("secrets-hf-wandb", SECRET)
-        no_trainer = {"AXOSWEEP_TRAINER": str(axosweep.folder / "nowhere")}
-        on_modal = Axosweep(axosweep.store, axosweep.folder, server.environment())
-        here = Axosweep(axosweep.store, axosweep.folder, {**server.environment(), **no_trainer})
-        done = on_modal.run("lora=r8", "max_steps=2", "tracking=disabled", "executor=modal")
-        assert done.returncode == 0, done.stderr
-
-        (line,) = here.json("eval", "--tasks", "hub_quiz", "--include-path", str(own))["lines"]
-        assert line["documents"] == {"hub_quiz": 4}
-        assert hub.asked["datasets/owner/quiz/test.jsonl"] == 1
-
-        failed = here.run("eval", "--tasks", "hub_quizz", "--include-path", str(own), "--json")
-        assert failed.returncode == 1
-        (line,) = json.loads(failed.stdout)["lines"]
-        assert line["status"] == "failed"
-        assert "no task hub_quizz (did you mean hub_quiz" in line["message"]
-        volume = server.volume_tree("axosweep-runs")
-        said = [json.loads(path.read_text()) for path in volume.glob("runs/*/evaluate/*/attempt-1/result.json")]
-        assert sorted("load" in one["facts"].get("phases", {}) for one in said) == [False, True]
-
-
-def _settings(hub: str) -> Settings:
-    return Settings(container_python=trainer_environment.find(), grace_s=10, container_environment={"HF_ENDPOINT": hub})
