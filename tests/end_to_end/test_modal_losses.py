@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from modal_app.layout import Store
 from tests.end_to_end.axosweep import Axosweep
+from tests.end_to_end.on_modal import local_modal, with_axolotl
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import needs_mounts
+from tests.modal_server.views import Spawned
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-WORDS = ("lora=r8", "num_epochs=2", "~saves_per_epoch", "save_steps=20", "tracking=disabled")
+WORDS = ("lora=r8", "num_epochs=2", "~saves_per_epoch", "tracking=disabled")
 Losses = dict[tuple[int, str], float]
 
 
@@ -26,8 +29,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Losses:
     """Of the same run on this machine."""
     folder = tmp_path_factory.mktemp("undisturbed")
     here = Axosweep(Store(folder / "store"), folder)
-    assert here.run(*WORDS).returncode == 0
+    assert here.run(*WORDS, "save_steps=20").returncode == 0
     return losses(here.store)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ModalServer]:
+    """With room for both runs: they read one dataset, and how often they save tells them apart."""
+    with local_modal(with_axolotl()) as server:
+        yield server
 
 
 def losses(store: Store) -> Losses:
@@ -37,18 +47,24 @@ def losses(store: Store) -> Losses:
     return {(line["step"], name): line[name] for line in lines for name in ("loss", "eval_loss") if name in line}
 
 
-def wait_for_losses_of(server: ModalServer, attempt: int) -> str:
-    """The container in which an attempt is training, as soon as it has logged something there."""
+def wait_for_losses_of(server: ModalServer, store: Store, attempt: int) -> str:
+    """The container in which an attempt at the store's run is training, as soon as it has logged something there."""
 
     def training() -> str | None:
-        for metrics in server.folder.glob("t/*/volumes/*/runs/*/metrics.jsonl"):
+        (run,) = (store.root / "modal" / "runs").glob("*")
+        for metrics in server.folder.glob(f"t/*/volumes/*/runs/{run.name}/metrics.jsonl"):
             if f'"attempt": {attempt},' in metrics.read_text():
                 return metrics.parents[4].name
         return None
 
+    server.wait_until(lambda: list(store.root.glob("modal/runs/*")), 60)
     folder = server.wait_until(training, 120)
     (task,) = [task for task in server.tasks("train") if task.id[3:].startswith(str(folder))]
     return task.id
+
+
+def calls_of_training(server: ModalServer, since: float) -> list[Spawned]:
+    return [call for call in server.function_calls("train") if call.created_at >= since]
 
 
 def worker_of(server: ModalServer) -> int:
@@ -74,20 +90,20 @@ def is_pending(pid: int, number: signal.Signals) -> bool:
 def test_a_run_that_is_preempted_then_killed_then_crashes_ends_in_the_losses_of_an_undisturbed_one(
     on_modal: Axosweep, server: ModalServer, undisturbed: Losses
 ) -> None:
-    client = on_modal.start(*WORDS, "executor=modal")
+    client, began = on_modal.start(*WORDS, "save_steps=20", "executor=modal"), time.time()
     disturbances: list[Callable[[str], None]] = [
         server.preempt,
         server.kill,
         lambda task: os.kill(worker_of(server), signal.SIGSEGV),
     ]
     for number, disturb in enumerate(disturbances, start=1):
-        disturb(wait_for_losses_of(server, number))
+        disturb(wait_for_losses_of(server, on_modal.store, number))
     said, _ = client.communicate(timeout=300)
     assert client.returncode == 0, said
     assert losses(on_modal.store) == undisturbed
     (row,) = on_modal.json("compare")["runs"]
     assert row["attempts"] == 4
-    (call,) = server.function_calls("train")
+    (call,) = calls_of_training(server, began)
     assert [task.exit_code for task in server.tasks_of(call.id)] == [0, 137, 0, 0]
 
 
@@ -95,8 +111,9 @@ def test_a_run_longer_than_its_time_limit_ends_in_the_losses_of_one_without(
     on_modal: Axosweep, server: ModalServer, undisturbed: Losses
 ) -> None:
     """The worker is frozen while it trains until the limit comes: so it comes then, however fast this machine is."""
-    client = on_modal.start(*WORDS, "executor=modal", f"executor.modal.timeout_hours={60 / 3600}")
-    wait_for_losses_of(server, 1)
+    limited = ("save_steps=25", "executor=modal", f"executor.modal.timeout_hours={60 / 3600}")
+    client, began = on_modal.start(*WORDS, *limited), time.time()
+    wait_for_losses_of(server, on_modal.store, 1)
     worker = worker_of(server)
     os.kill(worker, signal.SIGSTOP)
     server.wait_until(lambda: is_pending(worker, signal.SIGTERM), 60)
@@ -106,4 +123,4 @@ def test_a_run_longer_than_its_time_limit_ends_in_the_losses_of_one_without(
     assert losses(on_modal.store) == undisturbed
     (row,) = on_modal.json("compare")["runs"]
     assert row["attempts"] == 2
-    assert [call.status for call in server.function_calls("train")] == ["success"] * 2
+    assert [call.status for call in calls_of_training(server, began)] == ["success"] * 2
