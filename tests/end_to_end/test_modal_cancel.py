@@ -96,9 +96,9 @@ def test_a_cancelled_sweep_is_stopped_and_its_line_goes_on_with_it(
     assert Counter(attempts(server, on_modal)) == {1: 1, 2: 2}
 
 
-def test_cancel_ends_the_merges_of_a_sweep(axosweep: Axosweep) -> None:
+def test_cancel_ends_the_merges_of_a_sweep(alone: Axosweep) -> None:
     with local_modal(noop_settings(merge_s=60.0, grace_s=10.0)) as server:
-        on_modal = beside(axosweep, server, axosweep.store)
+        on_modal = beside(alone, server, alone.store)
         client = on_modal.start("-m", "learning_rate=1e-3,3e-3", "stages=[preprocess,train,merge]", *ON_GPUS)
         server.wait_until(lambda: server.log(function="after").count("began merge") == 2, 60)
         done = on_modal.run("cancel")

@@ -98,10 +98,10 @@ def test_a_hub_model_is_fetched_once_for_all_runs_and_again_when_somebody_has_ma
 
 
 def test_a_model_that_the_hub_does_not_give_blocks_its_runs_and_says_so(
-    axosweep: Axosweep, hub: Hub, fetching: ModalServer
+    alone: Axosweep, hub: Hub, fetching: ModalServer
 ) -> None:
     """It is pinned, so that this machine does not ask for it."""
-    on_modal = Axosweep(axosweep.store, axosweep.folder, fetching.environment())
+    on_modal = Axosweep(alone.store, alone.folder, fetching.environment())
     done = on_modal.run("base_model=owner/gone", f"revision_of_model={COMMIT}", *SHORT)
     assert done.returncode == 1
     (row,) = on_modal.json("compare")["runs"]

@@ -104,9 +104,9 @@ WHILE_CALLING = [
 
 @pytest.mark.parametrize("moment", WHILE_CALLING, ids=str)
 def test_the_line_of_a_client_killed_while_it_calls_submits_what_is_missing(
-    axosweep: Axosweep, shared: ModalServer, moment: Moment
+    alone: Axosweep, shared: ModalServer, moment: Moment
 ) -> None:
-    on_modal = beside(axosweep, shared, axosweep.store)
+    on_modal = beside(alone, shared, alone.store)
     lengths = 200 + 8 * WHILE_CALLING.index(moment)
     words = ("-m", f"sequence_len={lengths},{lengths + 4}", *ON_GPUS)
     started = time.time()

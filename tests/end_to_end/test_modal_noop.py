@@ -38,9 +38,9 @@ def test_a_sweep_over_gpus_that_nobody_has_and_with_a_long_config_ends_in_its_ta
     assert max(sizes) < 8192 < len(long), "what is long goes over the Volume"
 
 
-def test_a_log_is_followed_from_before_the_run_begins_to_its_end(axosweep: Axosweep) -> None:
+def test_a_log_is_followed_from_before_the_run_begins_to_its_end(alone: Axosweep) -> None:
     with local_modal(noop_settings(preprocess_s=1.0, train_s=2.0)) as server:
-        on_modal = beside(axosweep, server, axosweep.store)
+        on_modal = beside(alone, server, alone.store)
         client = on_modal.start("lora=r8", *ON_GPUS)
         server.wait_until(lambda: server.function_calls("preprocess"), 30)
         kill(client.pid)

@@ -32,9 +32,9 @@ def server(trained: Path) -> Iterator[ModalServer]:
 
 
 def test_a_run_at_work_is_not_removed_and_a_removed_one_is_trained_anew_by_the_same_line(
-    axosweep: Axosweep, server: ModalServer, trained: Path
+    alone: Axosweep, server: ModalServer, trained: Path
 ) -> None:
-    on_modal = Axosweep(axosweep.store, axosweep.folder, server.environment())
+    on_modal = Axosweep(alone.store, alone.folder, server.environment())
     client = on_modal.start(*WORDS)
 
     def runs() -> Path:
