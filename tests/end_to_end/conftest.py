@@ -52,7 +52,7 @@ def axosweep(waiting: Axosweep) -> Iterator[Axosweep]:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Axosweep]:
     """A sweep of two runs that have finished, the second the better one: what comes after is asked of it by many tests,
-    so none takes anything away, or merges the first."""
+    so none takes anything away."""
     place = tmp_path_factory.mktemp("trained")
     (place / "work").mkdir()
     command = Axosweep(Store(place / "store"), place / "work").waiting()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,24 +32,36 @@ TOKEN = "what-nobody-writes-down"
 
 
 @dataclass(frozen=True)
+class Client:
+    """OpenAI's own, in a process that asks one server after the other: its import takes longer than the answers."""
+
+    process: subprocess.Popen[str]
+
+    def ask(self, url: str, key: str, requests: Any) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"url": url, "key": key, "requests": requests}) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        assert answer, "the client has ended"
+        return json.loads(answer)
+
+
+@dataclass(frozen=True)
 class Serving:
     process: subprocess.Popen[str]
     told: dict[str, Any]
+    client: Client
 
     @property
     def url(self) -> str:
         return str(self.told["url"])
 
     def ask(self, requests: Any, key: str = "none") -> Any:
-        done = subprocess.run(
-            [trainer_environment.find(), CLIENT, self.url, key], input=json.dumps(requests), capture_output=True,
-            text=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return self.client.ask(self.url, key, requests)
 
 
-def start(axosweep: Axosweep, *words: str) -> Serving:
+def start(axosweep: Axosweep, client: Client, *words: str) -> Serving:
     """Comes back when it can be asked."""
     process = subprocess.Popen(
         axosweep._command(("serve", *words, "--json")), cwd=axosweep.folder, env=axosweep.variables(),
@@ -60,7 +73,7 @@ def start(axosweep: Axosweep, *words: str) -> Serving:
         line = process.stdout.readline()
         assert line, process.communicate()[1]
         told += line
-    return Serving(process, json.loads(told))
+    return Serving(process, json.loads(told), client)
 
 
 def children(pid: int) -> list[int]:
@@ -89,14 +102,13 @@ def hello(model: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Axosweep:
-    """A good run and a bad one."""
+def swept(trained: Axosweep, tmp_path_factory: pytest.TempPathFactory) -> Axosweep:
+    """A good run and a less good one, where no preloaded trainer waits: a server would be a fork of it."""
     folder = tmp_path_factory.mktemp("serve")
     (folder / "work").mkdir()
-    axosweep = Axosweep(Store(folder / "store"), folder / "work")
-    done = axosweep.run("-m", "lora=r32", "learning_rate=4e-3,3e-2", "tracking=disabled")
-    assert done.returncode == 0, done.stderr
-    return axosweep
+    after = shutil.ignore_patterns("merge", "infer", "evaluate")
+    shutil.copytree(trained.store.root, folder / "store", symlinks=True, ignore=after)
+    return Axosweep(Store(folder / "store"), folder / "work")
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +119,16 @@ def runs(swept: Axosweep) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def serving(swept: Axosweep) -> Iterator[Serving]:
+def client() -> Iterator[Client]:
+    command = [trainer_environment.find(), CLIENT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Client(process)
+
+
+@pytest.fixture(scope="module")
+def serving(swept: Axosweep, client: Client) -> Iterator[Serving]:
     """All of them and their base."""
-    serving = start(swept)
+    serving = start(swept, client)
     yield serving
     serving.process.send_signal(signal.SIGINT)
     serving.process.communicate(timeout=30)
@@ -117,17 +136,17 @@ def serving(swept: Axosweep) -> Iterator[Serving]:
 
 def test_every_model_is_listed_by_its_key_and_by_what_people_call_it(serving: Serving, runs: tuple[str, str]) -> None:
     good, bad = runs
-    assert serving.ask("models") == ["base", good, "learning_rate=0.004", "best", bad, "learning_rate=0.03"]
+    assert serving.ask("models") == ["base", good, "lora_r=32", "best", bad, "lora_r=4"]
     assert [model["names"][0] for model in serving.told["models"]] == ["base", good, bad]
 
 
 def test_whole_and_streamed_answers_are_those_of_infer(
-    serving: Serving, swept: Axosweep, runs: tuple[str, str]
+    serving: Serving, trained: Axosweep, runs: tuple[str, str]
 ) -> None:
     good, bad = runs
-    facts = swept.folder / "facts.jsonl"
+    facts = trained.folder / "facts.jsonl"
     facts.write_text("".join(json.dumps(fact) + "\n" for fact in FACTS))
-    inferred = swept.json("infer", "--prompts", str(facts), "--greedy", "--max-tokens", "20")
+    inferred = trained.json("infer", "--prompts", str(facts), "--greedy", "--max-tokens", "20")
     by_run = {
         model: [row["output"] for row in inferred if row["run"] == run]
         for model, run in (("base", "base"), (good, good), (bad, bad))
@@ -186,7 +205,7 @@ def test_what_cannot_be_answered_is_refused_as_openai_does(serving: Serving) -> 
         ]
     )
     assert (unknown["error"], unknown["status"], unknown["code"]) == ("NotFoundError", 404, "model_not_found")
-    assert "learning_rate=0.004" in unknown["message"]
+    assert "lora_r=32" in unknown["message"]
     assert (long["error"], long["status"], long["code"]) == ("BadRequestError", 400, "context_length_exceeded")
     assert "256 at most" in long["message"]
     assert [one["status"] for one in (empty, tools, two, hot)] == [400] * 4
@@ -208,11 +227,11 @@ def test_a_page_of_somebody_else_cannot_ask_by_a_name_that_leads_here(serving: S
 
 
 def test_a_token_is_asked_for_and_written_nowhere_and_ctrl_c_leaves_nothing(
-    swept: Axosweep, runs: tuple[str, str], request: pytest.FixtureRequest
+    swept: Axosweep, client: Client, runs: tuple[str, str], request: pytest.FixtureRequest
 ) -> None:
     before = places()
-    guarded = Axosweep(swept.store, swept.folder, {"AXOSWEEP_SERVE_TOKEN": TOKEN})
-    serving = start(guarded, runs[0])
+    guarded = swept.with_variables({"AXOSWEEP_SERVE_TOKEN": TOKEN})
+    serving = start(guarded, client, runs[0])
     request.addfinalizer(serving.process.kill)  # of a test that fails half-way
     (wrong,) = serving.ask([hello("base")], key="something-else")
     assert (wrong["error"], wrong["status"]) == ("AuthenticationError", 401)
@@ -238,9 +257,8 @@ def test_a_token_is_asked_for_and_written_nowhere_and_ctrl_c_leaves_nothing(
 def test_a_server_ends_with_the_command_that_was_killed_while_it_loads(swept: Axosweep) -> None:
     before = places()
     process = swept.start("serve")
-    serving = Serving(process, {})
-    wait_until(lambda: bool(children(serving.process.pid)) and bool(places() - before), "the server's process")
-    (server,) = children(serving.process.pid)
+    wait_until(lambda: bool(children(process.pid)) and bool(places() - before), "the server's process")
+    (server,) = children(process.pid)
     kill(process.pid)
     process.communicate()
     wait_until(lambda: not is_alive(server), "the server's end", 20)
@@ -248,7 +266,7 @@ def test_a_server_ends_with_the_command_that_was_killed_while_it_loads(swept: Ax
 
 
 def test_a_server_is_a_fork_of_a_trainer_that_waits_answers_as_infer_does_and_ends_with_its_command(
-    swept: Axosweep, runs: tuple[str, str], request: pytest.FixtureRequest
+    swept: Axosweep, client: Client, runs: tuple[str, str], request: pytest.FixtureRequest
 ) -> None:
     lasting = Axosweep(swept.store, swept.folder, {"AXOSWEEP_WARM_IDLE_S": "300", "AXOSWEEP_SERVE_TOKEN": TOKEN})
     request.addfinalizer(lambda: lasting.run("warm", "stop"))
@@ -259,7 +277,7 @@ def test_a_server_is_a_fork_of_a_trainer_that_waits_answers_as_infer_does_and_en
     before = places()
 
     def started() -> tuple[Serving, int]:
-        serving = start(lasting, runs[0])
+        serving = start(lasting, client, runs[0])
         request.addfinalizer(serving.process.kill)
         (server,) = children(trainer)
         assert not children(serving.process.pid)
