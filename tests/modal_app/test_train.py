@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from modal_app.layout import Store
 from modal_app.state import Phase, observe
-from modal_app.step import FailureReason, OutcomeStatus, StepKind, Tracking
+from modal_app.step import FailureReason, OutcomeStatus, Step, StepKind, Tracking
 from tests.modal_app.steps import (
     Warm,
     alive,
@@ -40,6 +41,22 @@ def undisturbed(warm: Warm, store: Store) -> dict[tuple[int, str], float]:
     step = train_step("undisturbed", **LONG)
     assert warm.run(step) == 0
     return losses(store, step)
+
+
+@pytest.fixture(scope="session")
+def plain(warm: Warm, store: Store) -> Step:
+    """A run that has been forked and has finished."""
+    step = train_step("plain")
+    assert warm.run(step) == 0
+    return step
+
+
+@pytest.fixture(scope="session")
+def plain_ranks(warm: Warm, store: Store) -> Step:
+    """The same in two ranks."""
+    step = train_step("plain-ranks", processes=2)
+    assert warm.run(step) == 0
+    return step
 
 
 def test_a_dataset_is_prepared_counted_and_named(warm: Warm, store: Store) -> None:
@@ -87,32 +104,27 @@ def test_a_dataset_moved_to_its_place_but_not_marked_is_made_again(warm: Warm, s
     assert (after["attempt"], after["hashes"]) == (2, before["hashes"])
 
 
-def test_nothing_temporary_is_left_in_an_attempt(warm: Warm, store: Store) -> None:
-    step = train_step("tidy", processes=2)
-    assert warm.run(step) == 0
-    left = {path.name for path in store.folder(StepKind.TRAIN, "tidy").attempt(1).path.iterdir()}
+def test_nothing_temporary_is_left_in_an_attempt(store: Store, plain_ranks: Step) -> None:
+    left = {path.name for path in store.folder(StepKind.TRAIN, plain_ranks.key).attempt(1).path.iterdir()}
     assert left == {"inputs", "prepared", "step.json", "started.json", "config.yml", "log.txt", "log-1.txt"} | {
         "train.json",
         "result.json",
     }
 
 
-def test_a_fresh_process_gives_the_losses_of_a_fork(warm: Warm, trainer: Path, store: Store) -> None:
-    forked, fresh = train_step("forked"), train_step("fresh")
-    assert warm.run(forked) == 0
+def test_a_fresh_process_gives_the_losses_of_a_fork(trainer: Path, store: Store, plain: Step) -> None:
+    fresh = train_step("fresh")
     assert run_fresh(trainer, store, fresh) == 0
-    assert losses(store, fresh) == losses(store, forked)
-    evaluated = {step for step, name in losses(store, forked) if name == "eval_loss"}
+    assert losses(store, fresh) == losses(store, plain)
+    evaluated = {step for step, name in losses(store, plain) if name == "eval_loss"}
     assert evaluated == {0, 10, 20}
-    facts = outcome(store, forked).facts
+    facts = outcome(store, plain).facts
     assert (facts["step"], facts["max_steps"], facts["world_size"]) == (20, 20, 1)
     assert set(facts["phases"]) == {"import", "config", "prepare", "load", "first", "train", "eval", "save"}
 
 
-def test_the_adapter_names_the_base_model_as_the_user_did_and_is_written_down(warm: Warm, store: Store) -> None:
-    step = train_step("named")
-    assert warm.run(step) == 0
-    folder = store.folder(StepKind.TRAIN, "named")
+def test_the_adapter_names_the_base_model_as_the_user_did_and_is_written_down(store: Store, plain: Step) -> None:
+    folder = store.folder(StepKind.TRAIN, plain.key)
     adapter = folder.model / "adapter_config.json"
     assert json.loads(adapter.read_text())["base_model_name_or_path"] == "the/base"
     listed = json.loads(folder.manifest.read_text())["files"]
@@ -137,21 +149,16 @@ def test_an_early_stop_is_a_success(warm: Warm, store: Store) -> None:
     assert facts["step"] < facts["max_steps"]
 
 
-def test_two_ranks_train_together(warm: Warm, store: Store) -> None:
-    step = train_step("two-ranks", processes=2)
-    assert warm.run(step) == 0
-    assert outcome(store, step).facts["world_size"] == 2
-    tokens = [line["tokens"] for line in lines(store, step) if "tokens" in line]
-    single = train_step("one-rank")
-    assert warm.run(single) == 0
-    assert tokens[-1] == 2 * [line["tokens"] for line in lines(store, single) if "tokens" in line][-1]
+def test_two_ranks_train_together(store: Store, plain: Step, plain_ranks: Step) -> None:
+    assert outcome(store, plain_ranks).facts["world_size"] == 2
+    both, one = ([line["tokens"] for line in lines(store, step) if "tokens" in line] for step in (plain_ranks, plain))
+    assert both[-1] == 2 * one[-1]
 
 
-def test_two_fresh_ranks_give_the_losses_of_forked_ones(warm: Warm, trainer: Path, store: Store) -> None:
-    forked, fresh = train_step("forked-ranks", processes=2), train_step("fresh-ranks", processes=2)
-    assert warm.run(forked) == 0
+def test_two_fresh_ranks_give_the_losses_of_forked_ones(trainer: Path, store: Store, plain_ranks: Step) -> None:
+    fresh = train_step("fresh-ranks", processes=2)
     assert run_fresh(trainer, store, fresh) == 0
-    assert losses(store, fresh) == losses(store, forked)
+    assert losses(store, fresh) == losses(store, plain_ranks)
 
 
 def test_a_stopped_run_goes_on_to_equal_losses(
@@ -321,14 +328,15 @@ def test_a_run_keeps_its_wandb_id_over_its_attempts(warm: Warm, store: Store) ->
     assert all(file.stat().st_size > 1000 for file in files), "closed, and not cut off with the process"
 
 
-def test_children_outlive_the_launcher_and_are_looked_after(trainer: Path, tmp_path: Path) -> None:
-    store = make_store(tmp_path / "store")
-    warm = Warm.start(trainer, store)
-    assert warm.run(preprocess_step()) == 0
-    step = train_step("orphan", **LONG)
-    warm.begin(step)
-    warm.close()
-    assert observe(store, StepKind.TRAIN, "orphan").phase is Phase.SUCCEEDED
+def test_children_outlive_the_launcher_and_are_looked_after(
+    warm: Warm, trainer: Path, store: Store, tmp_path: Path
+) -> None:
+    own = make_store(tmp_path / "store")
+    shutil.copytree(store.manifest("data").parent, own.manifest("data").parent)
+    another = Warm.start(trainer, own)
+    another.begin(train_step("orphan"))
+    another.close()
+    assert observe(own, StepKind.TRAIN, "orphan").phase is Phase.SUCCEEDED
 
 
 def test_one_rank_under_deepspeed_finds_its_group_of_one(warm: Warm, store: Store) -> None:
