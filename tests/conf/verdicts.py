@@ -1,13 +1,15 @@
 """Axolotl's own verdict on configs, run by the trainer's Python: JSON on stdin, JSON on stdout's last line.
 
 Each entry of the list is {"axolotl": the config, "capabilities": what its GPUs can do}; no GPU is needed. Each verdict
-is null, or the error's text. With them come names that a config may take: chat templates and model classes.
+is null, or the error's text. With them come names that a config may take: chat templates and model classes. The schema
+is built once for each list of plugins, which tests/modal_app/test_validate.py holds equal to Axolotl's own way.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -52,6 +54,10 @@ def main() -> None:
     import transformers
     from axolotl.utils.schemas.enums import ChatTemplate
 
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+    from modal_app import preload
+
+    preload.memoise_schema()
     asked = json.load(sys.stdin)
     order = sorted(range(len(asked)), key=lambda index: bool(asked[index]["axolotl"].get("plugins")))
     verdicts: list[str | None] = [None] * len(asked)
