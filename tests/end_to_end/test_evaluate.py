@@ -157,15 +157,3 @@ def test_an_adapter_that_is_gone_is_a_failure_and_not_the_base_models_loss(train
     assert (lines[best]["status"], lines[best]["metrics"]) == ("failed", {})
     assert "adapter_config.json is missing" in lines[best]["message"]
     assert lines[other]["metrics"]["eval_loss"] < 1
-
-
-def test_a_full_fine_tune_is_rated_by_its_own_weights_and_has_nothing_to_merge(axosweep: Axosweep) -> None:
-    done = axosweep.run("lora=none", "learning_rate=1e-3", "max_steps=20", "tracking=disabled")
-    assert done.returncode == 0, done.stderr
-    (row,) = axosweep.json("compare")["runs"]
-    lines = lines_of(axosweep, "--base")
-    assert lines[row["key"]]["metrics"]["eval_loss"] == pytest.approx(row["final"], abs=5e-5)
-    assert lines[None]["metrics"]["eval_loss"] == pytest.approx(row["first"], abs=5e-5)
-    refused = axosweep.run("merge")
-    assert refused.returncode == 2
-    assert f"There is nothing to merge in {row['key']}: it is a full fine-tune" in refused.stderr

@@ -128,15 +128,3 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_half_written(trained
     assert "There is no room left" in line
     assert "Traceback" not in done.stderr
     assert sorted(left) == ["attempt-1", "lock"]
-
-
-def test_a_full_fine_tune_answers_with_its_own_weights(axosweep: Axosweep) -> None:
-    done = axosweep.run("lora=none", "learning_rate=2e-3", "max_steps=60", "tracking=disabled")
-    assert done.returncode == 0, done.stderr
-    said = by_run(axosweep.json("infer", "--greedy", "--max-tokens", "8", "--prompts", str(PROMPTS)))
-    run = next(key for key in said if key != BASE)
-    assert [row["output"] for row in said[run]] != [row["output"] for row in said[BASE]]
-    assert exact(said[run]) > exact(said[BASE])
-    refused = axosweep.run("infer", "--merged", "--prompt", "hello")
-    assert refused.returncode == 2
-    assert "full fine-tune" in refused.stderr

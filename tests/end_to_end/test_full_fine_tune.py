@@ -1,0 +1,55 @@
+"""What comes after a run that has trained all weights: it is loaded by its own, and there is nothing to merge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modal_app.layout import BASE
+from tests.end_to_end.axosweep import Axosweep, kill_all
+
+pytestmark = pytest.mark.slow
+
+PROMPTS = Path(__file__).resolve().parents[2] / "tiny" / "data" / "prompts.jsonl"
+
+
+@pytest.fixture(scope="module")
+def full(waiting: Axosweep) -> Iterator[Axosweep]:
+    waiting.empty()
+    done = waiting.run("lora=none", "learning_rate=2e-3", "max_steps=60", "tracking=disabled")
+    assert done.returncode == 0, done.stderr
+    yield waiting
+    kill_all(waiting.left_behind())
+
+
+def test_it_is_rated_by_its_own_weights(full: Axosweep) -> None:
+    (row,) = full.json("compare")["runs"]
+    lines = {one["run"]: one for one in full.json("eval", "--base")["lines"]}
+    assert lines[row["key"]]["metrics"]["eval_loss"] == pytest.approx(row["final"], abs=5e-5)
+    assert lines[None]["metrics"]["eval_loss"] == pytest.approx(row["first"], abs=5e-5)
+
+
+def test_it_answers_with_its_own_weights(full: Axosweep) -> None:
+    said: dict[str, list[dict[str, Any]]] = {}
+    for row in full.json("infer", "--greedy", "--max-tokens", "8", "--prompts", str(PROMPTS)):
+        said.setdefault(row["run"], []).append(row)
+    right = {row["prompt"]: row["answer"] for row in map(json.loads, PROMPTS.read_text().splitlines())}
+    known = {run: sum(row["output"] == right[row["prompt"]] for row in rows) for run, rows in said.items()}
+    (run,) = said.keys() - {BASE}
+    assert {row["prompt"] for row in said[run]} == set(right)
+    assert [row["output"] for row in said[run]] != [row["output"] for row in said[BASE]]
+    assert known[run] > known[BASE]
+
+
+def test_there_is_nothing_to_merge_in_it(full: Axosweep) -> None:
+    (row,) = full.json("compare")["runs"]
+    refused = full.run("merge")
+    assert refused.returncode == 2
+    assert f"There is nothing to merge in {row['key']}: it is a full fine-tune" in refused.stderr
+    refused = full.run("infer", "--merged", "--prompt", "hello")
+    assert refused.returncode == 2
+    assert "full fine-tune" in refused.stderr
