@@ -25,7 +25,7 @@ from tests.wandb_server import Run, WandbServer, serve_wandb
 
 pytestmark = pytest.mark.slow
 
-LONG = ("max_steps=24", "~saves_per_epoch", "save_steps=3", "logging_steps=1")
+LONG = ("data.limit=200", "max_steps=24", "~saves_per_epoch", "save_steps=3", "logging_steps=1")
 NOT_IN_WANDB = {"folder", "log", "store", "attempts", "record", "overrides", "message", "reason"}
 READ = """
 import json, sys, wandb
@@ -46,7 +46,7 @@ def server() -> Iterator[WandbServer]:
 
 
 def asks(axosweep: Axosweep, server: WandbServer) -> Axosweep:
-    return Axosweep(axosweep.store, axosweep.folder, server.environment())
+    return axosweep.with_variables(server.environment())
 
 
 def read(axosweep: Axosweep, group: str) -> list[dict[str, Any]]:
@@ -69,17 +69,19 @@ def sweeps(axosweep: Axosweep) -> set[str]:
 
 
 def test_an_offline_sweep_that_is_synced_is_in_wandb_what_it_is_here(axosweep: Axosweep, server: WandbServer) -> None:
-    done = axosweep.run("-m", "lora=r4,r8", "learning_rate=1e-3,3e-3,1e-2", "max_steps=6", "executor.parallel=2")
+    done = axosweep.run(
+        "-m", "lora=r4,r8", "learning_rate=1e-3,3e-3", "max_steps=6", "data.limit=200", "executor.parallel=2"
+    )
     assert done.returncode == 0, done.stderr
     (sweep,) = sweeps(axosweep)
     online = asks(axosweep, server)
     synced = online.run("sync")
     assert synced.returncode == 0, synced.stderr
-    assert synced.stdout.count("1 offline part uploaded") == 6
+    assert synced.stdout.count("1 offline part uploaded") == 4
 
     runs = {run["config"]["run_key"]: run for run in read(online, sweep)}
     rows = {row["key"]: row for row in axosweep.json("compare")["runs"]}
-    assert len(rows) == 6
+    assert len(rows) == 4
     assert {key: row["params"] for key, row in rows.items()} == {
         key: {name: run["config"][name] for name in ("learning_rate", "lora_r")} for key, run in runs.items()
     }
@@ -126,8 +128,8 @@ def agree(folder: Path, run: dict[str, Any]) -> None:
 
 
 def test_the_runs_of_an_online_sweep_are_attached_to_one_sweep_object(axosweep: Axosweep, server: WandbServer) -> None:
-    line = ("-m", "lora=r4,r8", "max_steps=2", "tracking=wandb", "tracking.project=mine", "tracking.sweep_object=true")
-    done = asks(axosweep, server).run(*line)
+    wanted = ("tracking=wandb", "tracking.project=mine", "tracking.sweep_object=true")
+    done = asks(axosweep, server).run("-m", "lora=r4,r8", "max_steps=2", "data.limit=200", *wanted)
     assert done.returncode == 0, done.stderr
     (sweep,) = sweeps(axosweep)
     (made,) = server.world.sweeps
@@ -186,7 +188,7 @@ def test_a_run_that_is_stopped_while_it_tracks_online_is_preempted_and_goes_on_i
     axosweep: Axosweep, server: WandbServer
 ) -> None:
     secrets = {**server.environment(), "HF_TOKEN": "hf_never_to_be_seen"}
-    online = Axosweep(axosweep.store, axosweep.folder, secrets)
+    online = axosweep.with_variables(secrets)
     words = ("lora=r4", "tracking=wandb", *LONG)
     launcher = online.start(*words)
     wait_until(lambda: training(axosweep) is not None, "seven steps")
