@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,20 +13,28 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NEXT = ("hydra-core==1.4.0rc3", "omegaconf==2.4.1rc1")
 BESIDE = ("hypothesis", "pydantic", "pytest", "pytest-timeout", "pyyaml", "rich")
+HOME = ROOT / ".axosweep" / "next-hydra"
+
+
+@pytest.fixture
+def python() -> Path:
+    """Of an environment with that Hydra, made once: a new one compiles all that it imports."""
+    python, built = HOME / "bin" / "python", HOME / "built-from"
+    wanted = "\n".join((*NEXT, *BESIDE, sys.version))
+    if not built.exists() or built.read_text() != wanted:
+        shutil.rmtree(HOME, ignore_errors=True)
+        uv = Path(sys.executable).with_name("uv")
+        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, HOME], check=True)
+        command = [uv, "pip", "install", "--quiet", "--prerelease=allow", "--python", python, *NEXT, *BESIDE]
+        installed = subprocess.run(command, capture_output=True, text=True, check=False)
+        if installed.returncode != 0:
+            pytest.skip(f"the release candidate cannot be installed here: {installed.stderr[-300:]}")
+        built.write_text(wanted)
+    return python
 
 
 @pytest.mark.slow
-def test_jobs_are_composed_as_the_next_hydra_composes_them(tmp_path: Path) -> None:
-    uv, python = str(Path(sys.executable).with_name("uv")), str(tmp_path / "venv" / "bin" / "python")
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv")], check=True)
-    installed = subprocess.run(
-        [uv, "pip", "install", "--quiet", "--prerelease=allow", "--python", python, *NEXT, *BESIDE],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if installed.returncode != 0:
-        pytest.skip(f"the release candidate cannot be installed here: {installed.stderr[-300:]}")
+def test_jobs_are_composed_as_the_next_hydra_composes_them(python: Path) -> None:
     tests = [f"tests/runner/test_{name}.py" for name in ("fast_compose", "hydra_plugins", "application")]
     tests += ["-k", "not version", "-m", "not slow", "-p", "no:cacheprovider", "-q"]  # axosweep is not installed there
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
