@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modal_app.attempt import TELLS_NOBODY
 from modal_app.step import Device, Step, StepKind
 from modal_app.warm_context import Context
 from runner.executors.validator import FreshValidator
@@ -27,6 +28,7 @@ VALIDATION_POLL_S = 1.0
 SHORTEST_S = 0.05
 """Between two looks at fresh workers while forked ones are listened to."""
 FRESH = "Started fresh, not forked from a preloaded trainer: {why}."
+DO_NOT_TRACK = ("AXOLOTL_DO_NOT_TRACK", "DO_NOT_TRACK")
 ON_A_GPU = "a forked process cannot use a GPU that its parent has woken"
 
 
@@ -296,7 +298,15 @@ def why_fresh(device: Device, config: Mapping[str, Any]) -> str:
     if plugins := config.get("plugins"):
         listed = plugins if isinstance(plugins, list) else [plugins]
         return f"plugins ({', '.join(map(str, listed))}) may change libraries before they are imported"
+    if _axolotl_tells():
+        return "Axolotl's telemetry, which your environment turns on, waits at the end for threads that no fork has"
     return ""
+
+
+def _axolotl_tells() -> bool:
+    """As its TelemetryManager reads the environment that a step gets."""
+    said = [{**TELLS_NOBODY, **os.environ}[name] for name in DO_NOT_TRACK]
+    return not any(value.strip().lower() in ("1", "true") for value in said)
 
 
 def _has_hung_up(line: socket.socket) -> bool:

@@ -338,6 +338,24 @@ def test_a_config_with_plugins_runs_fresh_beside_forked_ones_and_that_is_said_on
     assert "plugins (my.Plugin)" in line
 
 
+@pytest.mark.parametrize(("axolotl", "all_tools", "forked"), [("0", "0", False), ("0", "1", True), ("true", "0", True)])
+def test_a_run_that_axolotl_may_tell_of_is_not_forked_since_its_threads_would_be_missing(
+    mixed: tuple[MixedWorkers, list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    axolotl: str,
+    all_tools: str,
+    forked: bool,
+) -> None:
+    monkeypatch.setenv("AXOLOTL_DO_NOT_TRACK", axolotl)
+    monkeypatch.setenv("DO_NOT_TRACK", all_tools)
+    workers, said = mixed
+    workers.start(step("one", sees=str(tmp_path / "one"), seconds=0.2))
+    assert {one.code for one in ended(workers, 1)} == {0}
+    assert script_of(tmp_path / "one") == ("warm.py" if forked else "worker.py")
+    assert [("telemetry" in line) for line in said] == ([] if forked else [True])
+
+
 def test_what_a_process_with_cuda_awake_refuses_is_started_fresh(
     mixed: tuple[MixedWorkers, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
