@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,27 +15,11 @@ import pytest
 from modal_app.layout import Store
 from modal_app.step import StepKind
 from modal_app.warm_address import DOOR
-from tests.modal_app.hollow_trainer import make_store, make_trainer, probing, serving
+from tests.modal_app.hollow_trainer import probing
 from tests.modal_app.steps import Warm, alive, children, wait_until
 
 SLEEPS = "import time; open('here', 'w'); time.sleep(60)"
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_trainer(tmp_path_factory.mktemp("hollow") / "trainer")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return make_store(tmp_path / "store")
-
-
-@pytest.fixture
-def warm(python: Path, store: Store) -> Iterator[Warm]:
-    with serving(python, store) as server:
-        yield server
 
 
 @pytest.mark.parametrize("when", ["while a command is there", "after the last one has gone"])

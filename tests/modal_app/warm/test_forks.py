@@ -22,7 +22,7 @@ from modal_app.layout import Store
 from modal_app.serving import Serving
 from modal_app.state import Phase, observe
 from modal_app.step import StepKind
-from tests.modal_app.hollow_trainer import found, make_store, make_trainer, probing, serving
+from tests.modal_app.hollow_trainer import found, probing, serving
 from tests.modal_app.steps import PACKAGE, Warm, alive, wait_until
 
 LOOK = """
@@ -60,22 +60,6 @@ seen = {
 json.dump(seen, open("found.json", "w"))
 """
 SLEEP = "import time; open('here', 'w'); time.sleep({})"
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_trainer(tmp_path_factory.mktemp("hollow") / "trainer")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return make_store(tmp_path / "store")
-
-
-@pytest.fixture
-def warm(python: Path, store: Store) -> Iterator[Warm]:
-    with serving(python, store) as server:
-        yield server
 
 
 def fresh(python: Path, store: Store, key: str, probe: str, environment: Mapping[str, str], **more: Any) -> None:
