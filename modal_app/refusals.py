@@ -116,7 +116,7 @@ class _Notes:
         self.read = {}
         try:
             return rule(given)
-        except Exception as error:
+        except Exception as error:  # a rule of Axolotl's may raise anything
             self.problems.append(_of_rule(error, list(self.read or ()), self.config))
             return otherwise
         finally:

@@ -146,7 +146,7 @@ def _verdict(config: Mapping[str, Any], capabilities: Mapping[str, Any]) -> Mapp
             checked = _registered_with(config)
             validate_config(checked, **on_the_gpu)
             problems = []
-        except Exception as error:
+        except Exception as error:  # Axolotl's refusal, whatever its rules and plugins raise
             problems = refusals.explained(error, config, on_the_gpu)
     return {"problems": [*problems, *_unknown_classes(config)], "warnings": list(dict.fromkeys(warnings))}
 

@@ -92,7 +92,7 @@ def _attempt(this: Rank, store: Store, descriptor: int, *, warm: bool) -> Outcom
             facts |= part
     except Stopped as request:
         status, message = OutcomeStatus.STOPPED, str(request)
-    except Exception as error:
+    except Exception as error:  # the process boundary: a failed step is a recorded value
         failure = _failure(error, this)
         status, reason, message = OutcomeStatus.FAILED, failure.reason, failure.message
         if stop.requested():
@@ -195,7 +195,7 @@ def _run_rank(this: Rank) -> int:
         train.run_rank(this)
     except Stopped:
         return EXIT_CODES[OutcomeStatus.STOPPED]
-    except Exception as error:
+    except Exception as error:  # the process boundary: the worker reads what this rank leaves
         failure = _failure(error, this)
         write_atomically(this.attempt.failure(this.number), failure.to_json())
         return EXIT_CODES[OutcomeStatus.FAILED]
