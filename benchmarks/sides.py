@@ -35,6 +35,7 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
+    "PYTHONDONTWRITEBYTECODE": "",  # what one command has compiled the next one finds, as on anybody's machine
     "PYTHONPATH": "",
     "TOKENIZERS_PARALLELISM": "false",
 }

@@ -61,6 +61,7 @@ LATE = (
     "fsspec.implementations.chained",
     "peft.tuners.lora.bnb",
     "peft.utils.transformers_weight_conversion",
+    "tabulate",
     "torch.utils.serialization.config",
     "transformers.hf_argparser",
     "transformers.models.gemma4.modeling_gemma4",

@@ -4,7 +4,9 @@ message and an exit code.
 
 from __future__ import annotations
 
+import atexit
 import errno
+import gc
 import importlib
 import itertools
 import os
@@ -58,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code: 0, 1 a run failed, 2 a mistake in the request."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     terminal.open_closed()
+    atexit.register(gc.freeze)  # the interpreter would walk through all that it throws away
     try:
         return _dispatch(words)
     except SweepError as error:

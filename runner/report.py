@@ -13,10 +13,8 @@ from rich.table import Table
 
 from modal_app.layout import Store
 from runner import terminal
-from runner.compare.comparison import Asked, comparison
 from runner.compare.params import label, params_of
 from runner.compare.ranking import Row
-from runner.compare.show import Form, show
 from runner.cost.spent import money
 from runner.print_json import print_json
 from runner.status import SweepStatus
@@ -66,6 +64,9 @@ def names_of(plan: Plan) -> dict[str, str]:
 
 def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool) -> None:
     """The comparison of a whole sweep: one table per eval fingerprint, the best run marked in each."""
+    from runner.compare.comparison import Asked, comparison  # late: no run has waited for it
+    from runner.compare.show import Form, show
+
     asked = [Asked(store, sweep)]
     show(comparison(rows, asked), asked, Form.JSON if as_json else Form.TABLE)
 

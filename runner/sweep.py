@@ -27,7 +27,6 @@ from runner.interrupts import terminate_as_interrupt
 from runner.ledger import Ledger
 from runner.origin import input_of, keep_checkpoint, refuse_unlike, started
 from runner.plan import make_plan
-from runner.plan_verb import beyond
 from runner.preflight.schema import Validator
 from runner.preflight.stage import Preflight
 from runner.progress import Progress
@@ -141,6 +140,8 @@ def _launch(
 
 def _tell_plan(plan: Plan, store: Store, choice: ExecutorChoice, preflight: Preflight, request: Request) -> None:
     """All that is known of a plan, then SweepError with what keeps it from starting."""
+    from runner.plan_verb import beyond  # late: no run waits for it
+
     asked = _asked(preflight, plan, validator_at_hand(open_store(request.store)))
     cost, missing = _cost(plan, store, choice, request, ask=False), not_here(choice, plan)
     ready = not (preflight.blocked or plan.unresolved or missing or above(cost, request))

@@ -15,7 +15,6 @@ from modal_app.redact import redacted
 from modal_app.step import write_atomically
 from runner.store import read_json
 from runner.types import Plan, PlannedRun
-from runner.wandb_ask import ask, refuse_unreachable
 from runner.wandb_job import WantedObject
 
 FILE = "wandb_sweep.json"
@@ -33,6 +32,8 @@ def with_sweep_objects(plan: Plan, store: Store) -> Plan:
     wanting = [one for one in plan.pending if one.run.experiment.tracking.sweep_object and one.step.tracking.params]
     if not wanting:
         return plan
+    from runner.wandb_ask import refuse_unreachable  # late: most sweeps ask for none
+
     path = store.sweeps / plan.sweep / FILE
     made: dict[str, str] = dict(read_json(path))
     for planned in wanting:
@@ -66,6 +67,8 @@ def _place(planned: PlannedRun) -> str:
 
 
 def _make(plan: Plan, planned: PlannedRun) -> str:
+    from runner.wandb_ask import ask
+
     tracking = planned.step.tracking
     parameters = swept([one.step.tracking.params for one in plan.runs])
     wanted = WantedObject(plan.sweep, tracking.project, tracking.entity or "", parameters)

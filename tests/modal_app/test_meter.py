@@ -101,8 +101,8 @@ for step in ("first", "second", "first"):
     assert done.returncode == 0, done.stderr
     first, second = record(tmp_path, "first"), record(tmp_path, "second")
     assert first.seconds + second.seconds == pytest.approx(first.seen_at - first.booted_at, abs=0.05)
-    assert first.seconds >= 0.39, "twice a tenth of a second of work, and the pause after each"
-    assert second.seconds >= 0.19
+    assert first.seconds >= 0.29, "two tenths of a second of work and the pause between, however quickly it booted"
+    assert second.seconds >= 0.19, "a tenth of work, and the pause before"
 
 
 def test_a_record_names_the_attempts_that_were_made_in_the_container(tmp_path: Path) -> None:
