@@ -81,20 +81,18 @@ EVERYTHING = (
 
 
 def load(modules: Sequence[str], late: Sequence[str] = ()) -> None:
-    """Import them, and of `late` what there is, then take all that is alive out of the garbage collector's sight.
-
-    Axolotl collects garbage about seven times a run; each would walk the heap of 6000 modules, and in a forked child
-    copy it by doing so. No import asks the network: bitsandbytes would look for a kernel of its own on the hub.
+    """Import them, and of `late` what there is. No import asks the network: bitsandbytes would look for a kernel of its
+    own on the hub.
     """
     before = {name: os.environ.get(name) for name in OFFLINE}
     os.environ |= dict.fromkeys(OFFLINE, "1")
     try:
-        lean.become_lean()
-        for module in modules:
-            importlib.import_module(module)
-        for module in late:
-            with contextlib.suppress(ImportError):
+        with lean.lean_imports():
+            for module in modules:
                 importlib.import_module(module)
+            for module in late:
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(module)
     finally:
         for name, value in before.items():
             if value is None:
@@ -102,8 +100,6 @@ def load(modules: Sequence[str], late: Sequence[str] = ()) -> None:
             else:
                 os.environ[name] = value
     be_offline_as(os.environ)
-    gc.collect()
-    gc.freeze()
 
 
 def follow(variables: Mapping[str, str]) -> None:
