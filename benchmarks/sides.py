@@ -22,7 +22,9 @@ from typing import Any
 import yaml
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent)]
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from pace import Pace  # noqa: E402  (beside this file)
 
 from modal_app.layout import Store  # noqa: E402
 from modal_app.step import StepKind  # noqa: E402
@@ -57,6 +59,12 @@ class Timed:
     seconds: float
     cpu_s: float
     """Processor seconds of the processes that it waited for: a server that outlives it is not among them."""
+    loop_ms: float
+    """How slow the machine was meanwhile (pace.py)."""
+
+    def steady_s(self, loop_ms: float) -> float:
+        """The seconds that it would have taken at another pace."""
+        return self.seconds * loop_ms / self.loop_ms
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ def timed(command: Sequence[str | Path], folder: Path, log: Path, **variables: s
     path = os.pathsep.join([str(programs), os.environ.get("PATH", os.defpath)])
     environment = {**os.environ, **ENVIRONMENT, "PATH": path, **variables}
     began, before = time.perf_counter(), os.times()
-    with log.open("wb") as said:
+    with log.open("wb") as said, Pace() as pace:
         done = subprocess.run(
             list(command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=False
         )
@@ -84,7 +92,7 @@ def timed(command: Sequence[str | Path], folder: Path, log: Path, **variables: s
     if done.returncode != 0:
         raise CommandFailed(f"{' '.join(map(str, command))}\nended with {done.returncode}:\n{tail(log)}")
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return Timed(round(seconds, 2), round(cpu, 2))
+    return Timed(round(seconds, 2), round(cpu, 2), pace.loop_ms)
 
 
 def tail(log: Path) -> str:

@@ -5,8 +5,10 @@
 Needs the trainer environment, and about 35 minutes of a machine with nothing else to do; `--runs 2` is a quick try.
 Every side trains the configs that `axosweep plan --write` writes, on a dataset that was prepared before, once without
 tracking and once with W&B offline. Rounds of all sides follow each other; a side that takes under a minute is taken
-three times (the median counts), one above that once. Writes benchmarks/results/sweep.json; docs/benchmarks.md has the
-table. Ends with 1 when a loss differs anywhere, in any digit.
+three times (the median counts), one above that once. Since the sides take minutes, and no rented core is as fast all
+the time, the ratios are of seconds at a steady pace: the mean of all that were measured (pace.py); those of the bare
+seconds stand beside them. Writes benchmarks/results/sweep.json; docs/benchmarks.md has the table. Ends with 1 when a
+loss differs anywhere, in any digit.
 """
 
 from __future__ import annotations
@@ -194,18 +196,26 @@ def _by_axosweep(question: Question, folder: Path, *more: str, warm: bool = Fals
 
 
 def _told(answers: Sequence[Side]) -> dict[str, Any]:
+    paces = [one.timed.loop_ms for side in answers for one in side.tries]
+    pace = statistics.mean(paces)
     reference = {key: one.losses for key, one in answers[0].tries[0].trained.items()}
     equal = {
         side.name: all({key: run.losses for key, run in one.trained.items()} == reference for one in side.tries)
         for side in answers
     }
     seconds = {side.name: sides.median([one.timed for one in side.tries]) for side in answers}
+    steady = {
+        side.name: round(statistics.median(one.timed.steady_s(pace) for one in side.tries), 2) for side in answers
+    }
     return {
+        "loop_ms": {"mean": round(pace, 3), "least": min(paces), "most": max(paces)},
         "sides": {
             side.name: {
                 "seconds": seconds[side.name],
+                "steady_s": steady[side.name],
                 "tries": [one.timed.seconds for one in side.tries],
                 "cpu_s": [one.timed.cpu_s for one in side.tries],
+                "loop_ms": [one.timed.loop_ms for one in side.tries],
                 "losses_equal": equal[side.name],
                 **_a_run(side, seconds[side.name]),
             }
@@ -217,9 +227,10 @@ def _told(answers: Sequence[Side]) -> dict[str, Any]:
             {
                 "of": theirs,
                 "to": ours,
-                "times": round(seconds[theirs] / seconds[ours], 2),
+                "times": round(steady[theirs] / steady[ours], 2),
+                "times_in_bare_seconds": round(seconds[theirs] / seconds[ours], 2),
                 "wanted": wanted,
-                "reached": seconds[theirs] / seconds[ours] >= wanted,
+                "reached": steady[theirs] / steady[ours] >= wanted,
             }
             for theirs, ours_wanted in WANTED.items()
             for ours, wanted in ours_wanted.items()
@@ -246,15 +257,16 @@ def _show(result: Mapping[str, Any]) -> None:
     console = Console()
     for tracking, told in result["tracking"].items():
         table = Table(title=f"{result['runs']} runs, tracking={tracking}", title_justify="left", box=None)
-        for heading in ("side", "seconds", "a run", "in train_runtime", "outside", "losses"):
+        for heading in ("side", "seconds", "steady", "a run", "in train_runtime", "outside", "losses"):
             table.add_column(heading, justify="left" if heading == "side" else "right")
         for name, side in told["sides"].items():
-            numbers = (side["seconds"], side["command_s"], side["train_runtime_s"], side["outside_s"])
+            numbers = (side["seconds"], side["steady_s"], side["command_s"], side["train_runtime_s"], side["outside_s"])
             table.add_row(name, *map(_number, numbers), "equal" if side["losses_equal"] else "DIFFER")
         console.print(table)
         for one in told["ratios"]:
             mark = "" if one["reached"] else "   NOT REACHED"
-            console.print(f"  {one['of']} / {one['to']}: {one['times']}x (at least {one['wanted']}x){mark}")
+            bare = f"{one['times_in_bare_seconds']}x in bare seconds"
+            console.print(f"  {one['of']} / {one['to']}: {one['times']}x (at least {one['wanted']}x; {bare}){mark}")
         equal = "equal" if told["losses_equal"] else "DIFFERENT"
         console.print(f"  {told['losses']} losses a side, all digits: {equal}")
 
