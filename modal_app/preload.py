@@ -65,6 +65,7 @@ LATE = (
     "torch.utils.serialization.config",
     "transformers.hf_argparser",
     "transformers.models.gemma4.modeling_gemma4",
+    "wandb.sdk.launch",
 )
 """What every run imports on its way, whatever it trains. None of Axolotl's does anything before it is called. Another
 Axolotl may have other ones: what is not there is not missed."""

@@ -63,6 +63,8 @@ def run_rank(rank: Rank) -> None:
     preload.load(preload.for_kind(StepKind.TRAIN))
     if not rank.step.config.get("deepspeed"):
         lean.leave_out_deepspeed()
+    if rank.step.tracking.mode != "disabled":
+        lean.list_packages_quickly()
     rank.clock.book("import")
     from axolotl.cli.train import do_cli
 

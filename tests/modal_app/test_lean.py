@@ -50,6 +50,11 @@ told = {
     "assistant": candidate_generator.is_sklearn_available(),
     "available": [utils.is_sklearn_available(), utils.is_scipy_available()],
 }
+from wandb.util import working_set
+theirs = {(one.key, one.version) for one in working_set()}
+lean.list_packages_quickly()
+from wandb.util import working_set
+told["listed"] = {(one.key, one.version) for one in working_set()} == theirs and len(theirs) > 100
 import evaluate, sklearn.metrics
 losses = (loss_for_object_detection, loss_rt_detr)
 told["assigned"] = [[list(map(int, one)) for one in loss.linear_sum_assignment([[1, 2], [2, 0]])] for loss in losses]
@@ -118,4 +123,5 @@ def test_the_trainer_knows_its_packages_and_leaves_some_to_who_asks_for_them(tra
     assert (told["early"], told["assistant"], told["available"]) == ([], False, [True, True])
     assert told["assigned"] == [[[0, 1], [0, 1]]] * 2
     assert told["evaluate"]
+    assert told["listed"]
     assert (told["collecting"], told["frozen"]) == ([False, True], True)
