@@ -17,4 +17,4 @@ def leave_report(store: Store, sweep: str) -> str:
     except SweepError as error:
         return f"No report was written: {error}"
     except Exception as error:  # the sweep's end: its runs are recorded, and its exit code speaks of them alone
-        return f"No report was written: {error!r}. What failed: axosweep report {sweep} --store {store.root}"
+        return f"No report was written: {error!r}. To see where: axosweep report {sweep} --store {store.root}"

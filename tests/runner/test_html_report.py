@@ -16,6 +16,7 @@ import pytest
 from modal_app.layout import Store
 from modal_app.step import StepKind
 from runner import cli, html_report
+from runner.html_report.finish import leave_report
 from runner.html_report.gather import gather
 from runner.html_report.page import html, write_report
 from runner.types import Plan
@@ -174,6 +175,22 @@ def test_a_sweep_of_which_nothing_has_begun_has_a_report_too(store: Store) -> No
     assert values["answer"] == ["No run has finished with its eval_loss yet: 2 pending."]
     assert values["analysis"]["effects"] == []
     assert html(values)
+
+
+def test_a_sweep_ends_with_a_line_about_its_report_whatever_lies_in_its_store(store: Store) -> None:
+    planned = synthetic_sweep(store, 2, points=8)
+    page = store.sweeps / planned.sweep / "report.html"
+    assert leave_report(store, planned.sweep) == f"Report: {page}"
+    assert leave_report(store, "nothing") == f"No report was written: There is no sweep nothing in {store.sweeps}."
+    page.unlink()
+    page.mkdir()
+    assert leave_report(store, planned.sweep).startswith("No report was written: ")
+    page.rmdir()
+    store.folder(StepKind.TRAIN, planned.runs[0].run.key).done.write_text("[3]")
+    said = leave_report(store, planned.sweep)
+    assert said.startswith("No report was written: TypeError")
+    assert said.endswith(f"axosweep report {planned.sweep} --store {store.root}")
+    assert not page.exists()
 
 
 def test_the_verb_writes_where_it_is_asked_to_and_spares_what_is_no_report(
