@@ -45,6 +45,8 @@ LONGEST_SLEEP_S = 5.0
 """After which it looks whether its socket, and its store, are still there."""
 SHORTEST_SLEEP_S = 0.05
 """While somebody else has the door, and its time is over."""
+BEGINS = ("step", "validate", "serve")
+"""Requests of which a child comes."""
 
 
 @dataclass(slots=True)
@@ -150,7 +152,7 @@ class Server:
         for line in command.requests():
             try:
                 request = json.loads(line)
-                if not command.gone or "signal" in request:  # of one that has gone nothing is begun any more
+                if not (command.gone and any(one in request for one in BEGINS)):  # what nobody would wait for
                     self._answer(command, request)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 command.tell(event="refused", why=f"it was asked what cannot be understood ({error!r})")

@@ -39,6 +39,7 @@ READ_AT_IMPORT = (
     "AIOHTTP_", "FROZENLIST_", "MULTIDICT_", "PROPCACHE_", "YARL_", "PSUTIL_", "OTEL_", "OPENID_", "OAUTH_SCOPES",
     "TEMPORARILY_DISABLE_PROTOBUF", "GRADIO_", "SOURCE_DATE_EPOCH", "CC", "CXX",
     "DEEPSPEED_", "MSGPACK_", "DISABLE_LOGS_WHILE",
+    "WANDB_HTTP_TIMEOUT", "WANDB_LAUNCH_START_TIMEOUT", "WANDB_ONLY_INCLUDE", "WANDB_DISABLE_CACHE",
 )  # fmt: skip
 """How the names begin of the variables that decide what an import does. Measured by a test, save those that are read by
 C libraries."""

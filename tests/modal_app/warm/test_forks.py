@@ -292,6 +292,16 @@ def test_a_server_that_is_told_to_end_sees_its_commands_through(warm: Warm, stor
     warm.close()
 
 
+def test_the_last_words_of_a_command_that_left_at_once_are_heard(warm: Warm) -> None:
+    os.kill(warm.process.pid, signal.SIGSTOP)
+    warm.say(idle_s=0.4)
+    began = time.monotonic()
+    warm.leave()  # it sees both together
+    os.kill(warm.process.pid, signal.SIGCONT)
+    assert warm.process.wait(timeout=10) == 0
+    assert time.monotonic() - began > 0.3
+
+
 def test_a_server_ends_after_its_idle_limit_and_takes_its_files_along(warm: Warm) -> None:
     warm.say(idle_s=0.4)
     other = Warm.join(warm.process, warm.here, os.environ)
