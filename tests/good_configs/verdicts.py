@@ -29,7 +29,7 @@ def judge(path: str) -> str | None:
     try:
         prepare_plugins(config)
         validate_config(config, capabilities=dict(H100), env_capabilities=versions)
-    except Exception as error:
+    except Exception as error:  # what Axolotl raises is the answer
         traceback.print_exc()
         return f"{type(error).__name__}: {error}"
     return None
