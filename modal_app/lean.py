@@ -18,6 +18,7 @@ import inspect
 import os
 import re
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import Distribution
@@ -104,6 +105,15 @@ def list_packages_quickly() -> None:
     util.working_set = working_set
 
 
+def look_often_for_the_service() -> None:
+    """For a run that W&B tracks: its service is there after 20 ms, and is looked for at once and every 0.2 s after."""
+    if "wandb" not in sys.modules:
+        return
+    with contextlib.suppress(ModuleNotFoundError):  # another W&B may look for it elsewhere
+        port_file: Any = importlib.import_module("wandb.sdk.lib.service.service_port_file")
+        port_file._SLEEP = _sleep_at_most_5_ms
+
+
 def leave_out_deepspeed() -> None:
     """For a run without DeepSpeed: accelerate would import all of it whenever it unwraps a model, to see whether that
     is one of DeepSpeed's.
@@ -143,6 +153,10 @@ def _leave_out_scipy() -> None:
 
 def _linear_sum_assignment(*arguments: Any, **named: Any) -> Any:
     return importlib.import_module("scipy.optimize").linear_sum_assignment(*arguments, **named)
+
+
+def _sleep_at_most_5_ms(seconds: float) -> None:
+    time.sleep(min(seconds, 0.005))
 
 
 def _import_without(check: str, module: str) -> None:

@@ -65,6 +65,7 @@ def run_rank(rank: Rank) -> None:
         lean.leave_out_deepspeed()
     if rank.step.tracking.mode != "disabled":
         lean.list_packages_quickly()
+        lean.look_often_for_the_service()
     rank.clock.book("import")
     from axolotl.cli.train import do_cli
 

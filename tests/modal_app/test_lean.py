@@ -64,6 +64,30 @@ answer.write(json.dumps(told))
 answer.flush()
 """
 
+SERVICE = """
+import subprocess, sys, time
+from pathlib import Path
+import wandb
+from modal_app import lean
+from wandb.sdk.lib.service import service_port_file
+file = Path(sys.argv[1])
+for look_often in (lambda: None, lean.look_often_for_the_service):
+    look_often()
+    sleep, begun, looks = service_port_file._SLEEP, time.monotonic(), 0
+    def sleep_and_answer_late(seconds):
+        global looks
+        looks += 1
+        sleep(seconds)
+        if time.monotonic() > begun + 0.5:
+            file.write_text("sock=7\\nEOF")
+    service_port_file._SLEEP = sleep_and_answer_late
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    token = service_port_file.poll_for_token(file, process, timeout=30)
+    process.kill()
+    file.unlink()
+    print(token._port, looks)
+"""
+
 
 def in_order(found: Mapping[str, list[str]]) -> dict[str, list[str]]:
     return {package: sorted(names) for package, names in found.items()}
@@ -114,6 +138,14 @@ def test_memory_that_was_freed_is_taken_again() -> None:
     assert usual > 40_000, "pages of 4 KiB, and glibc's malloc gives 40 MiB back each time"
     assert faults("lean") < usual / 4
     assert faults("lean", MALLOC_MMAP_THRESHOLD_="131072") > 40_000, "what the user has set stays"
+
+
+def test_the_service_of_a_tracked_run_is_looked_for_often(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", SERVICE, tmp_path / "port"]
+    done = subprocess.run(words, env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    theirs, ours = ([int(word) for word in line.split()] for line in done.stdout.splitlines())
+    assert theirs[0] == ours[0] == 7
+    assert theirs[1] < 10 < ours[1]
 
 
 @pytest.mark.slow
