@@ -15,6 +15,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import itertools
 import os
 import re
 import sys
@@ -92,17 +93,20 @@ def list_packages_quickly() -> None:
     A third of a second. A package that has no name, or nothing that can be read, is in nobody's list.
     """
     util: Any = sys.modules.get("wandb.util")  # not imported by us: whoever tracks has imported it
-    if not hasattr(util, "working_set"):
-        return
+    if hasattr(util, "working_set"):
+        util.working_set = lambda: itertools.starmap(util.InstalledDistribution, installed())
 
-    def working_set() -> Iterator[Any]:
-        for distribution in importlib.metadata.distributions():
-            with contextlib.suppress(UnicodeDecodeError):
-                text = _metadata(distribution)
-                if name := _field("Name", text):
-                    yield util.InstalledDistribution(key=name, version=_field("Version", text))
 
-    util.working_set = working_set
+@functools.cache
+def installed() -> tuple[tuple[str, str], ...]:
+    """Name and version of each package that is there; a process asks once, and its forks know."""
+    found = []
+    for distribution in importlib.metadata.distributions():
+        with contextlib.suppress(UnicodeDecodeError):
+            text = _metadata(distribution)
+            if name := _field("Name", text):
+                found.append((name, _field("Version", text)))
+    return tuple(found)
 
 
 def look_often_for_the_service() -> None:

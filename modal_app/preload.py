@@ -164,8 +164,8 @@ def memoise_schema() -> None:
 
 def build_tables() -> None:
     """Build once what each run would build anew on its way, the same every time: transformers' table of the names that
-    weights have had, 800 patterns to compile, and the template of the card that PEFT puts beside an adapter. Then
-    nothing of it is looked at by the garbage collector, either.
+    weights have had, 800 patterns to compile, the template of the card that PEFT puts beside an adapter, and the list
+    of packages for W&B. Then nothing of it is looked at by the garbage collector, either.
     """
     import jinja2
     from huggingface_hub import ModelCard, ModelCardData
@@ -175,6 +175,7 @@ def build_tables() -> None:
     shared = jinja2.Template("").environment  # of all templates that are made without one
     shared.compile = functools.lru_cache(shared.compile)
     ModelCard.from_template(ModelCardData())
+    lean.installed()
     gc.collect()
     gc.freeze()
 

@@ -55,7 +55,7 @@ theirs = {(one.key, one.version) for one in working_set()}
 lean.list_packages_quickly()
 from wandb.util import working_set
 told["listed"] = {(one.key, one.version) for one in working_set()} == theirs and len(theirs) > 100
-told["quickly"] = working_set.__module__ == lean.__name__
+told["quickly"] = lean.installed.cache_info().currsize == 1
 import evaluate, sklearn.metrics
 losses = (loss_for_object_detection, loss_rt_detr)
 told["assigned"] = [[list(map(int, one)) for one in loss.linear_sum_assignment([[1, 2], [2, 0]])] for loss in losses]
