@@ -115,7 +115,8 @@ def write_yaml(path: Path, config: Mapping[str, Any]) -> None:
     """YAML through PyYAML, which reads back what it wrote. It reads JSON's 1e-05 as text."""
     import yaml
 
-    write_atomically(path, yaml.safe_dump(dict(config), sort_keys=True, allow_unicode=True))
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's takes a tenth of the 3 ms
+    write_atomically(path, yaml.dump(dict(config), Dumper=dumper, sort_keys=True, allow_unicode=True))
 
 
 def stamp(step: Step, **addresses: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,6 +82,13 @@ def _writes_axolotl(group: str, contents: Mapping[Path, Mapping[str, Any]]) -> b
 
 def _content(path: Path, file: Path) -> Mapping[str, Any] | None:
     """What a config file adds to the whole. None for one that cannot be read: told when somebody asks for it."""
+    seen = file.stat()
+    return _content_as_of(path, file, (seen.st_mtime_ns, seen.st_size))
+
+
+@functools.cache
+def _content_as_of(path: Path, file: Path, stamp: tuple[int, int]) -> Mapping[str, Any] | None:
+    """Read once a command: the vocabulary is asked for twice, of ninety files."""
     try:
         package, content = _read(path, file)
     except (SweepError, UnicodeDecodeError):
