@@ -11,6 +11,9 @@ from pathlib import Path
 
 from runner.executors.workers import could_not_ask, script
 
+POLL_S = 1.0
+"""A Ctrl-C that comes just before this process sleeps is seen when it wakes."""
+
 
 @dataclass(frozen=True, slots=True)
 class FreshValidator:
@@ -30,7 +33,9 @@ class FreshValidator:
                 start_new_session=True,
             )
         try:
-            code = process.wait()
+            while (code := process.poll()) is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_S)
         except BaseException:  # an interrupt: nobody would read the answers
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -109,7 +110,9 @@ class Warm:
     @classmethod
     def start(cls, python: Path, store: Store, environment: Mapping[str, str] = ENVIRONMENT) -> Warm:
         """One that ends with its last command, and that this is the first command of."""
-        here = Address(Path(tempfile.mkdtemp(prefix="axosweep-", dir="/tmp")) / "warm")  # a socket's name is short
+        folder = tempfile.mkdtemp(prefix="axosweep-", dir="/tmp")  # a socket's name is short
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)  # whatever becomes of the test
+        here = Address(Path(folder) / "warm")
         variables = import_environment({**environment, **base_environment(Device.CPU)})
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(here.socket))
@@ -144,7 +147,6 @@ class Warm:
         """Leave, as the last one, and wait for its end."""
         self.leave()
         assert self.process.wait(timeout=60) == 0
-        shutil.rmtree(self.here.stem.parent)
 
     def begin(self, step: Step) -> int:
         """Start a step; returns its process."""
