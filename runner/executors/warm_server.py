@@ -41,6 +41,9 @@ DAY_S = 86_400.0
 JOB = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 """What belongs to a batch job is limited and accounted with it."""
 
+INSTALLED = (".dist-info", ".egg-info", ".egg-link", ".pth")
+"""What whoever installs a package leaves beside it."""
+
 
 class WarmRefused(Exception):
     """No preloaded trainer can be had, though fresh processes may do. Says why."""
@@ -219,7 +222,7 @@ def _fingerprint(python: Path) -> str:
         {
             "protocol": PROTOCOL,
             "python": str(python),
-            "trainer": [trainer_environment.lock_hash(), trainer_environment.built_from(), *_ages(python)],
+            "trainer": [trainer_environment.lock_hash(), trainer_environment.built_from(), *_contents(python)],
             "code": _code(),
             "environment": _environment(),
             "niceness": os.nice(0),
@@ -229,11 +232,16 @@ def _fingerprint(python: Path) -> str:
     )
 
 
-def _ages(python: Path) -> Iterator[int]:
-    """An environment that somebody made and changes by hand has no lock that says so."""
-    for path in (python, *sorted(python.parent.parent.glob("lib/python*/site-packages"))):
-        if path.exists():
-            yield path.stat().st_mtime_ns
+def _contents(python: Path) -> Iterator[tuple[str, int]]:
+    """An environment that somebody made and changes by hand has no lock that says so: the names of what lies in it, and
+    when each package was installed. Not the folder's own age: the first import leaves bytecode there.
+    """
+    if python.exists():
+        yield python.name, python.stat().st_mtime_ns
+    for folder in sorted(python.parent.parent.glob("lib/python*/site-packages")):
+        for entry in sorted(os.scandir(folder), key=lambda one: one.name):
+            if entry.name != "__pycache__":
+                yield entry.name, entry.stat(follow_symlinks=False).st_mtime_ns if entry.name.endswith(INSTALLED) else 0
 
 
 def _code() -> str:

@@ -136,7 +136,8 @@ def make_trainer(folder: Path) -> Path:
     """The python of a hollow environment."""
     python, packages = folder / "bin" / "python", folder / "lib" / "python3" / "site-packages"
     python.parent.mkdir(parents=True)
-    packages.mkdir(parents=True)
+    for name in ("old", "old-1.dist-info"):
+        (packages / name).mkdir(parents=True)
     (packages / "sitecustomize.py").write_text(_SITECUSTOMIZE.format(roots=ROOTS))
     python.write_text(f'#!/bin/sh\nPYTHONPATH={packages}${{PYTHONPATH:+:$PYTHONPATH}} exec {sys.executable} "$@"\n')
     python.chmod(0o755)

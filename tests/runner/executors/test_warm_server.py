@@ -136,13 +136,22 @@ def test_a_killed_one_is_replaced_and_nothing_of_it_stays(connect: Callable[[], 
     assert sorted(path.suffix for path in sockets.iterdir()) == [".json", ".lock", ".log", ".sock"]
 
 
+PACKAGES = Path("lib", "python3", "site-packages")
 CHANGES: dict[str, Callable[[pytest.MonkeyPatch, Path], object]] = {
     "threads": lambda patch, trainer: patch.setenv("OMP_NUM_THREADS", "2"),
     "cache": lambda patch, trainer: patch.setenv("HF_HOME", "/elsewhere"),
-    "packages": lambda patch, trainer: (trainer / "lib" / "python3" / "site-packages" / "new").mkdir(),
+    "packages": lambda patch, trainer: (trainer / PACKAGES / "new").mkdir(),
+    "installed again": lambda patch, trainer: os.utime(trainer / PACKAGES / "old-1.dist-info", (1, 1)),
     "lock": lambda patch, trainer: (trainer / "built-from.sha256").write_text("another"),
     "job": lambda patch, trainer: patch.setenv("SLURM_JOB_ID", "7"),
 }
+
+
+def test_bytecode_that_an_import_leaves_makes_no_other_one(connect: Callable[[], Reached], python: Path) -> None:
+    first = connect()
+    for path in (PACKAGES / "__pycache__", PACKAGES / "old" / "__pycache__"):
+        (python.parent.parent / path).mkdir(exist_ok=True)
+    assert connect().address == first.address
 
 
 @pytest.mark.parametrize("change", CHANGES)
