@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,7 @@ class Describer(TrainerCallback):  # type: ignore[misc]
 
 def prepared_hashes(cfg: DictDefault) -> dict[str, str]:
     """Axolotl's own hash of the train and (if any) test datasets, by which it looks for prepared rows."""
-    tokenizer = load_tokenizer(cfg).name_or_path
-    parts = {"train": cfg.datasets, "test": cfg.test_datasets}
-    return {name: generate_dataset_hash_from_config(cfg, part, tokenizer) for name, part in parts.items() if part}
+    return _hashes(cfg, load_tokenizer(cfg).name_or_path)
 
 
 def require_prepared(cfg: DictDefault) -> None:
@@ -79,14 +78,26 @@ def require_prepared(cfg: DictDefault) -> None:
     for key in ("streaming", "pretraining_dataset", "skip_prepare_dataset"):
         if cfg[key]:
             raise StepFailed(FailureReason.CONFIG, f"{key} is not supported: a run reads a dataset prepared beforehand")
-    for name, digest in prepared_hashes(cfg).items():
-        path = get_prepared_dataset_path(cfg, digest)
-        if not any(path.glob("*")):
-            raise StepFailed(
-                FailureReason.DATA,
-                f"Axolotl looks for its prepared {name} rows under {digest}, which the prepared dataset does not have; "
-                "stopped instead of tokenizing again",
-            )
+    # A tokenizer calls itself as it was asked for. Only where nothing is found under that name is it loaded to say so:
+    # that takes a second for a large vocabulary, and Axolotl will load it twice more.
+    if not _missing(cfg, _hashes(cfg, str(cfg.tokenizer_config))):
+        return
+    for name, digest in _missing(cfg, prepared_hashes(cfg)).items():
+        raise StepFailed(
+            FailureReason.DATA,
+            f"Axolotl looks for its prepared {name} rows under {digest}, which the prepared dataset does not have; "
+            "stopped instead of tokenizing again",
+        )
+
+
+def _hashes(cfg: DictDefault, tokenizer: str) -> dict[str, str]:
+    parts = {"train": cfg.datasets, "test": cfg.test_datasets}
+    return {name: generate_dataset_hash_from_config(cfg, part, tokenizer) for name, part in parts.items() if part}
+
+
+def _missing(cfg: DictDefault, hashes: Mapping[str, str]) -> dict[str, str]:
+    """Those under which there are no prepared rows."""
+    return {name: one for name, one in hashes.items() if not any(get_prepared_dataset_path(cfg, one).glob("*"))}
 
 
 def keep_temporary_rows_in(path: Path) -> None:
