@@ -40,8 +40,8 @@ def _axosweep(conf: str, asked: list[list[str]]) -> tuple[list[Any], float]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
 
-    from runner.composing.compose import register_resolvers
     from runner.composing.fast_compose import Composed, compose_all
+    from runner.composing.resolvers import register_resolvers
 
     register_resolvers()
     with initialize_config_dir(conf, version_base="1.3"):

@@ -15,10 +15,10 @@ from runner import help as help_page
 from runner import terminal
 from runner.arguments import COMPLETION, HELP, MULTIRUN, Arguments, take_apart
 from runner.base_option import forget_bases, with_bases
-from runner.composing.compose import register_resolvers
 from runner.composing.hydra_errors import check_grammar, explained
 from runner.composing.hydra_inside import multirun
 from runner.composing.hydra_sweep import Launch, RunFailed, Task, command_line
+from runner.composing.resolvers import register_resolvers
 from runner.errors import SweepError
 from runner.fields import axolotl_fields
 from runner.overrides import canonical_all, parts

@@ -7,38 +7,74 @@ dicts gives what Hydra gave.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
+from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from runner.composing.hydra_inside import RememberingLoader, is_typed, plain
+from runner.composing.hydra_inside import RememberingLoader, apply_overrides, is_typed, plain
 from runner.composing.interpolations import Reads, reads_of
-from runner.composing.plain_values import NotPlain, merged
+from runner.composing.job_overrides import Asked
+from runner.composing.plain_values import NotPlain, merged, parts_at, with_parts
 
+_MOST_LAYERED = 256
 _MOST_TEMPLATES = 64
+
+ToOmegaconf = Callable[[Mapping[str, Any]], DictConfig]
 
 
 @dataclass(slots=True)
 class Base:
-    """A config that values can be laid over."""
+    """A config that values can be laid over, without Hydra's own node."""
 
-    config: DictConfig
-    """Without Hydra's own node."""
+    raw: Mapping[str, Any]
+    """Plain and unresolved."""
+    reads: Reads
     choices: Mapping[str, Any]
     """The groups' options, as Hydra keeps them."""
     sets: str | None
     """`sweeper` or `launcher`, where a choice says something else of it than the sweep did when it started."""
-    raw: Mapping[str, Any]
-    """The same as `config`, plain and unresolved."""
-    reads: Reads
-    layered: dict[tuple[str, ...], Mapping[str, Any]] = field(default_factory=dict)
-    """Plain results by the overrides that Hydra's function has laid over it."""
+    to_omegaconf: ToOmegaconf
+    config: DictConfig | None = None
+    """`raw` as omegaconf has it, where that was needed: it is slow to make."""
+    _layered: dict[tuple[str, ...], Mapping[str, Any]] = field(default_factory=dict)
+
+    def laid_over(self, values: Sequence[Asked]) -> Mapping[str, Any]:
+        """Plain and resolved, with overrides laid over it by Hydra's own function. Raises what that raises, and
+        NotPlain for what may be another value in each job.
+        """
+        texts = tuple(str(one.override.input_line) for one in values)
+        if (known := self._layered.get(texts)) is not None:
+            return known
+        made = self._with(values) if values else self._resolved()
+        if len(self._layered) == _MOST_LAYERED:
+            self._layered.pop(next(iter(self._layered)))
+        self._layered[texts] = made
+        return made
+
+    def _with(self, values: Sequence[Asked]) -> Mapping[str, Any]:
+        if any(one.reads.impure for one in values):
+            raise NotPlain
+        if self.config is None:
+            self.config = self.to_omegaconf(self.raw)
+        config = copy.deepcopy(self.config)
+        apply_overrides([one.override for one in values], config)
+        return plain(config, resolve=True)
+
+    def _resolved(self) -> Mapping[str, Any]:
+        """omegaconf is given what interpolations are written in and read, and no more: most of a config is values."""
+        if self.reads.unknown:
+            return plain(self.config or self.to_omegaconf(self.raw), resolve=True)
+        part = parts_at(self.raw, [*self.reads.places, *self.reads.paths])
+        made: dict[str, Any] = with_parts(self.raw, plain(self.to_omegaconf(part), resolve=True))
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +100,7 @@ class Bases:
     def __init__(self, master: DictConfig, loader: RememberingLoader) -> None:
         self._master = master
         self._loader = loader
-        self._first: dict[tuple[str, ...], tuple[Sequence[Override], Base]] = {}
+        self._first: dict[tuple[str, ...], tuple[Sequence[ResultDefault], Base]] = {}
         """What to learn a template from, when a second set of choices asks for it: most sweeps have one set."""
         self._templates: dict[tuple[str, ...], _Template | None] = {}
         plugins = [plain(master.hydra[name], resolve=False) for name in ("sweeper", "launcher")]
@@ -85,7 +121,7 @@ class Bases:
             return made
         base = self._by_hydra(choices)
         if self._may_learn and len(self._first) < _MOST_TEMPLATES:
-            self._first.setdefault(shape, (choices, base))
+            self._first.setdefault(shape, (self._loader.merged, base))
         return base
 
     def _template(self, shape: tuple[str, ...]) -> _Template | None:
@@ -99,7 +135,14 @@ class Bases:
         with open_dict(config):
             config.pop("hydra")
         raw = plain(config, resolve=False)
-        return Base(config, named, sets, raw, Reads(impure=True) if is_typed(config) else reads_of(raw))
+        reads = Reads(impure=True) if is_typed(config) else reads_of(raw)
+        return Base(raw, reads, named, sets, self._to_omegaconf, config)
+
+    def _to_omegaconf(self, raw: Mapping[str, Any]) -> DictConfig:
+        config = OmegaConf.create(dict(raw))
+        OmegaConf.set_struct(config, True)
+        OmegaConf.copy_cache(from_config=self._master, to_config=config)
+        return config
 
     def _says_values(self, choice: Override) -> bool:
         """Whether the option's file may be exchanged for another of the group: it chooses nothing itself, and has
@@ -120,18 +163,18 @@ class Bases:
         about_hydra = str(result.header["package"]).startswith("hydra") or "hydra" in result.config
         return not about_hydra and not self._loader.repository.has_schema(path)
 
-    def _learned(self, choices: Sequence[Override], base: Base) -> _Template | None:
+    def _learned(self, parts: Sequence[ResultDefault], base: Base) -> _Template | None:
         try:
-            files = self._files(choices)
+            files = self._files(parts)
             same = files is not None and json.dumps(_merged(files), default=str) == json.dumps(base.raw, default=str)
         except NotPlain:
             return None
         return _Template(files, base) if files and same and not base.reads.impure else None
 
-    def _files(self, choices: Sequence[Override]) -> tuple[_File, ...] | None:
+    def _files(self, parts: Sequence[ResultDefault]) -> tuple[_File, ...] | None:
         """None where what one file chooses may depend on another choice."""
         files = []
-        for part in self._loader.parts(self._master, [str(one.input_line) for one in choices]):
+        for part in parts:
             result = None if part.config_path is None else self._loader.repository.read(part.config_path)
             if result is None or _may_vary(result):
                 return None
@@ -146,12 +189,9 @@ class Bases:
             raw = _merged(self._exchanged(template, exchanged))
         except NotPlain:
             return None
-        config = OmegaConf.create(raw)
-        OmegaConf.set_struct(config, True)
-        OmegaConf.copy_cache(from_config=self._master, to_config=config)
         options = {group: path.removeprefix(f"{group}/") for group, path in exchanged.items()}
         choices = {**template.base.choices, **options}
-        return replace(template.base, config=config, choices=choices, raw=raw, reads=reads_of(raw), layered={})
+        return Base(raw, reads_of(raw), choices, template.base.sets, self._to_omegaconf)
 
     def _exchanged(self, template: _Template, exchanged: Mapping[str, str]) -> Sequence[_File]:
         files = list(template.files)

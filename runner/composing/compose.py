@@ -10,7 +10,6 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
-import omegaconf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -21,7 +20,6 @@ from runner.preflight.auto import with_gpu
 from runner.preflight.data import datasets_of, limit_findings, split_of
 from runner.preflight.nodes import no_text_findings
 from runner.project import current_project
-from runner.shipped import shipped_root
 from runner.types import (
     Action,
     DataChoice,
@@ -38,13 +36,6 @@ from runner.vocabulary import BASE, EXPERIMENT
 
 REQUEST_KEYS = ("action", "budget", "confirm_above", "confirmed", "force", "json", "name", "store")
 """What the whole command is asked to do: the same for all its runs, so never swept."""
-
-
-def register_resolvers() -> None:
-    """`${shipped:tiny/model}` is a path of the shipped data on this machine."""
-    since_2_4 = not omegaconf.__version__.startswith("2.3.")  # 2.3 has an older function by the newer name
-    register: Any = getattr(OmegaConf, "register_resolver" if since_2_4 else "register_new_resolver")
-    register("shipped", lambda path: str(shipped_root() / path), replace=True)
 
 
 def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:

@@ -23,14 +23,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.composing.bases import Base, Bases
-from runner.composing.hydra_inside import RememberingLoader, apply_overrides, plain
+from runner.composing.hydra_inside import RememberingLoader, plain
 from runner.composing.job_overrides import Asked, alone, in_order, take_apart
 from runner.composing.plain_values import NotPlain, with_value
 
 Job = Sequence[str]
 
 _HYDRAS = (HydraException, OmegaConfBaseException)
-_MOST_LAYERED = 256
 _FAILURES = (*_HYDRAS, NotPlain, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 """What setting a value may end in. Hydra is asked then: it succeeds, or it says what is wrong."""
 
@@ -166,7 +165,7 @@ class _Composer:
     def _node(self, base: Base, values: Sequence[Asked]) -> Mapping[str, Any]:
         """Raises one of _FAILURES for what only Hydra can do, or refuses."""
         last = self._split(base, values)
-        node = self._layered(base, [one for one, is_last in zip(values, last, strict=True) if not is_last])
+        node = base.laid_over([one for one, is_last in zip(values, last, strict=True) if not is_last])
         for one, is_last in zip(values, last, strict=True):
             if is_last:
                 assert one.sign is not None
@@ -179,20 +178,6 @@ class _Composer:
         if shape not in self._splits:
             self._splits[shape] = in_order(base.raw, values, alone(base.reads, values))
         return self._splits[shape]
-
-    def _layered(self, base: Base, values: Sequence[Asked]) -> Mapping[str, Any]:
-        """The base with overrides laid over it as Hydra does it, resolved."""
-        texts = tuple(str(one.override.input_line) for one in values)
-        if (known := base.layered.get(texts)) is not None:
-            return known
-        if any(one.reads.impure for one in values):
-            raise NotPlain
-        config = copy.deepcopy(base.config) if values else base.config
-        apply_overrides([one.override for one in values], config)
-        if len(base.layered) == _MOST_LAYERED:
-            base.layered.pop(next(iter(base.layered)))
-        base.layered[texts] = plain(config, resolve=True)
-        return base.layered[texts]
 
     def _asked(self, text: str) -> Asked:
         known = self._parsed.get(text)

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
-from hydra.types import RunMode, TaskFunction
+from hydra.types import TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 
@@ -45,6 +45,8 @@ class RememberingLoader(ConfigLoaderImpl):
     """Hydra's loader, which reads each config file once."""
 
     repository: RememberingRepository
+    merged: Sequence[ResultDefault] = ()
+    """The files that the last config was merged from, in order."""
 
     def __init__(self, loader: ConfigLoader) -> None:
         assert isinstance(loader, ConfigLoaderImpl)
@@ -54,10 +56,9 @@ class RememberingLoader(ConfigLoaderImpl):
         else:
             self.repository = RememberingRepository(loader.config_search_path)
 
-    def parts(self, master: DictConfig, overrides: Sequence[str]) -> Sequence[ResultDefault]:
-        """The files that a job of these overrides is merged from, in order."""
-        asked = [*master.hydra.overrides.hydra, *overrides]
-        return self.compute_defaults_list(master.hydra.job.config_name, asked, RunMode.RUN).defaults
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        self.merged = defaults
+        return super()._compose_config_from_defaults_list(defaults, repo)
 
 
 class RememberingRepository(ConfigRepository):

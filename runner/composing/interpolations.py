@@ -31,7 +31,7 @@ class Reads:
 
     paths: frozenset[Path] = frozenset()
     places: frozenset[Path] = frozenset()
-    """Where they stand."""
+    """Where they stand, and where a value is missing."""
     unknown: bool = False
     """Whether they may read anything of the config."""
     impure: bool = False
@@ -72,7 +72,7 @@ def reads_of(value: Any, at: Path = ()) -> Reads:
 
 def _texts(value: Any, at: Path) -> Iterator[tuple[Path, str]]:
     match value:
-        case str() if "${" in value:
+        case str() if "${" in value or value == "???":
             yield at, value
         case dict():
             for key, one in value.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import Any
 
@@ -82,3 +82,24 @@ def _over(old: Any, value: Any) -> Any:
 def _is_special(value: Any) -> bool:
     """What says nothing itself, and what stands for something else."""
     return value is None or (isinstance(value, str) and ("${" in value or value == "???"))
+
+
+def parts_at(node: Any, paths: Sequence[tuple[str, ...]]) -> Any:
+    """What stands at the paths, where it stands; a list whole, and more where a name is not that of one key.
+
+    >>> parts_at({"a": {"b": 1, "c": 2}, "d": [3, 4], "e": 5}, [("a", "b"), ("d", "0"), ("f",)])
+    {'a': {'b': 1}, 'd': [3, 4]}
+    """
+    if not isinstance(node, dict) or () in paths or not all(isinstance(key, str) for key in node):
+        return node
+    below: dict[str, list[tuple[str, ...]]] = {}
+    for head, *rest in paths:
+        below.setdefault(head, []).append(tuple(rest))
+    return {key: parts_at(value, below[key]) for key, value in node.items() if key in below}
+
+
+def with_parts(node: Any, parts: Any) -> Any:
+    """`node` with what has become of its `parts_at` some paths."""
+    if not isinstance(node, dict) or not isinstance(parts, dict):
+        return parts
+    return {key: with_parts(value, parts[key]) if key in parts else value for key, value in node.items()}

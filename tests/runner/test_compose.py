@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from runner.composing.compose import experiment_from, register_resolvers
+from runner.composing.compose import experiment_from
+from runner.composing.resolvers import register_resolvers
 from runner.errors import SweepError
 from runner.overrides import canonical
 from runner.shipped import shipped_root

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.composing.compose import register_resolvers
 from runner.composing.fast_compose import Composed, compose_all
+from runner.composing.resolvers import register_resolvers
 
 Job = tuple[str, ...]
 FILES = {
@@ -35,14 +35,17 @@ FILES = {
         ask: {limit: null, list: [1, {a: 2}, {a: 3}, 4], at: "${.limit}", up: "${..seed}"}
         env: ${oc.env:NO_SUCH_VARIABLE,none}
         same: ${model}
+        hidden: 4
+        numbers: {1: "${seed}", 2: {3: x}, 5: ["${seed}", {6: "${name}"}]}
         """,
     "model/small.yaml": "{layers: 2, width: 8, path: '${shipped:tiny}/${seed}', opt: {name: adam, betas: [1, 2]}}",
     "model/large.yaml": "{layers: 9, width: 80, heads: '${model.layers}', opt: {name: '${data.rows.0.path}'}}",
-    "model/by_name.yaml": "{layers: '${oc.select:seed}', width: '${oc.decode:\"[1,2]\"}', opt: null}",
+    "model/by_name.yaml": "{layers: '${oc.select:seed}', width: '${oc.decode:\"[1,2]\"}', opt: '${oc.select:hidden}'}",
     "model/by_job.yaml": "{layers: 1, width: '${hydra:job.num}', opt: {name: '${times_two:${seed}}'}}",
     "model/missing.yaml": "{layers: '???', width: 1}",
     "data/one.yaml": "rows: [{path: a.jsonl, type: '${model.width}'}]",
     "data/two.yaml": "{rows: [{path: a.jsonl}, {path: b.jsonl, split: '${data.rows.0.path}'}], more: {x: {y: 1}}}",
+    "data/missing.yaml": "{rows: [], more: {x: '???'}}",
     "data/outside.yaml": """
         # @package _global_
         seed: 5
@@ -208,7 +211,8 @@ TRAPS = """
     model.opt=null ++model.opt.lr=1 | model.layers=3 ~model | model=small data=outside | model=large data=outside
     model=small data=two ask.nope='${seed}' | model=large data=two ask.nope='${seed}' | model=large data=two ask.nope=1
     model=small data=one seed=1 | model=small data=two seed=1 | model=large data=one seed=1 | model=large data=two
-    model=missing data=two model.layers=4 | model=missing data=one | model=small extra=some | model=large extra=some
+    model=missing data=two model.layers=4 | model=missing data=one | data=missing | data=missing data.more.x=1
+    model=small extra=some | model=large extra=some | model=by_name
     experiment=tuned | experiment=plain | experiment=tuned model=small | experiment=tuned model=large | model=nowhere
     ~data ++ask.list="${data.rows}" | data=[one,two] model.width=2 | data.rows.0.path=b.jsonl model=large | +model=small
     model=small model=small data=one | model=small model=small data=two | model=small model=nowhere data=two

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from hydra import compose, initialize_config_dir
 
-from runner.composing.compose import experiment_from, register_resolvers
+from runner.composing.compose import experiment_from
+from runner.composing.resolvers import register_resolvers
 from runner.errors import SweepError
 from runner.identity import identify_run
 from runner.overrides import canonical

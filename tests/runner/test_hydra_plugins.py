@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from runner.composing.compose import register_resolvers
+from runner.composing.resolvers import register_resolvers
 from runner.errors import SweepError
 from runner.shipped import shipped_root
 

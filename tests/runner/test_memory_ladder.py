@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from runner.composing.compose import experiment_from, register_resolvers
+from runner.composing.compose import experiment_from
+from runner.composing.resolvers import register_resolvers
 from runner.gpus import GPUS
 from runner.memory.estimate import Verdict, estimate
 from runner.memory.ladder import ZERO3, Asked, ways_out

@@ -1,0 +1,17 @@
+"""What `${...}` means in conf/ beyond what omegaconf and Hydra give it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import omegaconf
+from omegaconf import OmegaConf
+
+from runner.shipped import shipped_root
+
+
+def register_resolvers() -> None:
+    """`${shipped:tiny/model}` is a path of the shipped data on this machine."""
+    since_2_4 = not omegaconf.__version__.startswith("2.3.")  # 2.3 has an older function by the newer name
+    register: Any = getattr(OmegaConf, "register_resolver" if since_2_4 else "register_new_resolver")
+    register("shipped", lambda path: str(shipped_root() / path), replace=True)
