@@ -1,4 +1,4 @@
-"""What spares a trainer's process what no run needs, be it fresh or preloaded: two fifths of the imports' seconds.
+"""What spares the imports of a trainer, fresh or preloaded, what no run needs: two fifths of their seconds.
 
 Two libraries each have the metadata of all 260 packages read, which takes a second; others import what is never called;
 and a fifth of the time goes by in search of garbage, of which there is next to none. Nothing here changes what is
@@ -15,11 +15,9 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
-import itertools
 import os
 import re
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import Distribution
@@ -87,16 +85,6 @@ def packages_distributions() -> Mapping[str, list[str]]:
     return dict(found)
 
 
-def list_packages_quickly() -> None:
-    """For a run that W&B tracks: it parses the metadata of all packages, descriptions and all, for names and versions.
-
-    A third of a second. A package that has no name, or nothing that can be read, is in nobody's list.
-    """
-    util: Any = sys.modules.get("wandb.util")  # not imported by us: whoever tracks has imported it
-    if hasattr(util, "working_set"):
-        util.working_set = lambda: itertools.starmap(util.InstalledDistribution, installed())
-
-
 @functools.cache
 def installed() -> tuple[tuple[str, str], ...]:
     """Name and version of each package that is there; a process asks once, and its forks know."""
@@ -107,24 +95,6 @@ def installed() -> tuple[tuple[str, str], ...]:
             if name := _field("Name", text):
                 found.append((name, _field("Version", text)))
     return tuple(found)
-
-
-def look_often_for_the_service() -> None:
-    """For a run that W&B tracks: its service is there after 20 ms, and is looked for at once and every 0.2 s after."""
-    if "wandb" not in sys.modules:
-        return
-    with contextlib.suppress(ModuleNotFoundError):  # another W&B may look for it elsewhere
-        port_file: Any = importlib.import_module("wandb.sdk.lib.service.service_port_file")
-        port_file._SLEEP = _sleep_at_most_5_ms
-
-
-def leave_out_deepspeed() -> None:
-    """For a run without DeepSpeed: accelerate would import all of it whenever it unwraps a model, to see whether that
-    is one of DeepSpeed's.
-    """
-    from accelerate.utils import other
-
-    other.is_deepspeed_available = lambda: False
 
 
 def _keep_freed_memory() -> None:
@@ -157,10 +127,6 @@ def _leave_out_scipy() -> None:
 
 def _linear_sum_assignment(*arguments: Any, **named: Any) -> Any:
     return importlib.import_module("scipy.optimize").linear_sum_assignment(*arguments, **named)
-
-
-def _sleep_at_most_5_ms(seconds: float) -> None:
-    time.sleep(min(seconds, 0.005))
 
 
 def _import_without(check: str, module: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modal_app import attention, checkpoints, hub, lean, origin, preload, tracking
+from modal_app import attention, checkpoints, hub, lean_run, origin, preload, tracking
 from modal_app.attempt import stamp, write_yaml
 from modal_app.failures import StepFailed
 from modal_app.layout import DEBUG_LOG, Attempt, StepFolder, Store
@@ -61,11 +61,7 @@ def _begin_elsewhere(step: Step, store: Store, model: Path) -> None:
 def run_rank(rank: Rank) -> None:
     """Train, as the process that this is; returns when Axolotl does."""
     preload.load(preload.for_kind(StepKind.TRAIN))
-    if not rank.step.config.get("deepspeed"):
-        lean.leave_out_deepspeed()
-    if rank.step.tracking.mode != "disabled":
-        lean.list_packages_quickly()
-        lean.look_often_for_the_service()
+    lean_run.spare(rank.step)
     rank.clock.book("import")
     from axolotl.cli.train import do_cli
 

@@ -32,7 +32,7 @@ os.dup2(2, 1)
 import importlib.metadata
 theirs = importlib.metadata.packages_distributions()
 import gc
-from modal_app import lean
+from modal_app import lean, lean_run
 with lean.lean_imports():
     collecting = gc.isenabled()
     from transformers import PretrainedConfig, utils
@@ -52,7 +52,7 @@ told = {
 }
 from wandb.util import working_set
 theirs = {(one.key, one.version) for one in working_set()}
-lean.list_packages_quickly()
+lean_run.list_packages_quickly()
 from wandb.util import working_set
 told["listed"] = {(one.key, one.version) for one in working_set()} == theirs and len(theirs) > 100
 told["quickly"] = lean.installed.cache_info().currsize == 1
@@ -68,10 +68,10 @@ SERVICE = """
 import subprocess, sys, time
 from pathlib import Path
 import wandb
-from modal_app import lean
+from modal_app import lean_run
 from wandb.sdk.lib.service import service_port_file
 file = Path(sys.argv[1])
-for look_often in (lambda: None, lean.look_often_for_the_service):
+for look_often in (lambda: None, lean_run.look_often_for_the_service):
     look_often()
     sleep, begun, looks = service_port_file._SLEEP, time.monotonic(), 0
     def sleep_and_answer_late(seconds):

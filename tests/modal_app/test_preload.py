@@ -1,4 +1,4 @@
-"""What a run of a preloaded trainer has to import for itself: each of its forks pays for that again."""
+"""What a run of a preloaded trainer has to do for itself: each of its forks pays for that again."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.modal_app.steps import ENVIRONMENT, Warm, train_step
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(__file__).with_name("late_imports.py")
+SCRIPT = Path(__file__).with_name("left_to_a_run.py")
 FEW = 10
 """Without Axolotl's own small ones there would be 40, with DeepSpeed, which accelerate asks for, 500."""
 
 
-def test_a_run_finds_nearly_all_it_imports_preloaded(trainer: Path, store: Store, warm: Warm) -> None:
+def test_a_run_imports_nearly_nothing_and_does_little_twice(trainer: Path, store: Store, warm: Warm) -> None:
     """`warm` has prepared the dataset."""
     done = subprocess.run(
         [trainer, SCRIPT, store.root],
@@ -31,3 +31,4 @@ def test_a_run_finds_nearly_all_it_imports_preloaded(trainer: Path, store: Store
     told = json.loads(done.stdout)
     assert told["code"] == 0
     assert len(told["late"]) < FEW, told["late"]
+    assert told["calls"] == {"tokenizers": 1, "lomo": 1}, "and no YAML is read in Python"
