@@ -29,9 +29,7 @@ def main() -> None:
     preload.memoise_schema()
     preload.build_tables()
     import yaml
-    from transformers import AutoTokenizer
 
-    count(AutoTokenizer, "from_pretrained", "tokenizers")
     count(yaml.SafeLoader, "__init__", "slow YAML")
     count(importlib.util, "find_spec", "lomo", lambda name, *_: name == "lomo_optim")
     before = set(sys.modules)
