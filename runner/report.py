@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from modal_app.layout import Store
 from runner import terminal
-from runner.compare.params import label, params_of
+from runner.compare.params import label
 from runner.compare.ranking import Row
 from runner.cost.spent import money
 from runner.print_json import print_json
@@ -41,9 +41,10 @@ def show_plan(
     console.print(f"[bold]{plan.sweep}[/bold]: {_count(len(plan.runs), 'run')}, {_datasets(plan)}")
     if copies:
         console.print(f"{_count(copies, 'duplicate')} left out: the same run is trained once.")
-    for planned, params in _with_params(plan.runs):
+    for planned in plan.runs:
+        key, data = planned.run.key, planned.run.data_key
         word = "[green]finished[/green]" if planned.done else "to train" if planned.trains else "not trained"
-        console.print(f"  {planned.run.key}  data {planned.run.data_key}  {word:<9}  {escape(params)}", soft_wrap=True)
+        console.print(f"  {key}  data {data}  {word:<9}  {escape(_name(planned))}", soft_wrap=True)
     if plan.after:
         console.print(f"Then, for each: {_later(plan)}.")
     elif not all(planned.trains for planned in plan.runs):
@@ -59,7 +60,7 @@ def show_plan(
 
 def names_of(plan: Plan) -> dict[str, str]:
     """What each run is called, by its key: what tells it from the others."""
-    return {planned.run.key: params or planned.run.key for planned, params in _with_params(plan.runs)}
+    return {planned.run.key: _name(planned) or planned.run.key for planned in plan.runs}
 
 
 def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool) -> None:
@@ -95,10 +96,8 @@ def show_sweeps(sweeps: Sequence[SweepStatus], store: Store, *, as_json: bool) -
 STATUS_ORDER = ("succeeded", "running", "pending", "blocked", "stopped", "failed", "lost", "removed")
 
 
-def _with_params(runs: Sequence[PlannedRun]) -> Iterable[tuple[PlannedRun, str]]:
-    params = params_of([planned.run.experiment for planned in runs])
-    for planned, one in zip(runs, params, strict=True):
-        yield planned, label(one) or " ".join(planned.run.experiment.overrides)
+def _name(planned: PlannedRun) -> str:
+    return label(planned.step.tracking.params) or " ".join(planned.run.experiment.overrides)
 
 
 def _datasets(plan: Plan) -> str:

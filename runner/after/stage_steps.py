@@ -30,11 +30,12 @@ def with_stages(plan: Plan, store: Store) -> Plan:
 
 
 def _after(planned: PlannedRun, store: Store, sweep: str, name: str) -> Iterator[PlannedStep]:
+    later = [stage for stage in planned.run.experiment.stages if stage not in ("preprocess", "train")]
+    if not later:
+        return
     subject = _subject(planned.run, store, sweep, name)
     needs = (StepKind.TRAIN, planned.run.key)
-    for stage in planned.run.experiment.stages:
-        if stage in ("preprocess", "train"):
-            continue
+    for stage in later:
         step = merge_step(subject) if stage == "merge" else _evaluation(subject)
         yield replace(step, needs=needs)
         needs = (step.step.kind, step.step.key)
