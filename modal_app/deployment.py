@@ -14,7 +14,8 @@ from modal_app import functions
 from modal_app.attention import FOLDER, local_kernels
 from modal_app.meter import CPU_STEP
 from modal_app.remote import CACHE_MOUNT, MAX_ATTEMPTS, RUNS_MOUNT
-from modal_app.settings import AFTER, HERE, LOCK, Deployment, cards, requested, train_function
+from modal_app.settings import AFTER, LOCK, Deployment, cards, requested, train_function
+from modal_app.sources import HERE
 
 PYTHON = "3.12"
 UV = "0.13.9"

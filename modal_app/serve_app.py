@@ -18,9 +18,12 @@ from modal_app.deployment import PYTHON, UV
 from modal_app.remote import CACHE_MOUNT, RUNS_MOUNT
 from modal_app.serve_vllm import PORT, SPEC, STARTUP_S, Vllm
 from modal_app.serving import TOKEN_VARIABLE
-from modal_app.settings import HERE, LOCK
+from modal_app.settings import LOCK
+from modal_app.sources import source_digest
 
 FUNCTION = "serve"
+SOURCES = ("serve_app.py", "serve_vllm.py", "serving.py")
+"""Of the files that its image has, those that decide what it does."""
 IMAGE = "nvidia/cuda:13.0.2-devel-ubuntu24.04"
 """The CUDA that vLLM's torch is built for, with a compiler: some of its kernels are built when they are first used."""
 VLLM = "0.33.0"
@@ -59,8 +62,7 @@ class Serve:
         """The app of exactly this: the same models on the same GPU are the same app."""
         digest = hashlib.sha256(repr(sorted(asdict(self).items())).encode())
         digest.update(f"{IMAGE} {VLLM} {transformers()}".encode())
-        for name in ("serve_app.py", "serve_vllm.py", "serving.py"):
-            digest.update((HERE / name).read_bytes())
+        digest.update(source_digest(*SOURCES).encode())
         return f"axosweep-serve-{digest.hexdigest()[:8]}"
 
 

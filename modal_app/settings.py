@@ -11,14 +11,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
-import modal_app
 from modal_app.attention import in_branch
 from modal_app.meter import Reservation
+from modal_app.sources import HERE, source_digest
 
-HERE = Path(next(iter(modal_app.__path__)))
 LOCK = HERE / "trainer" / "requirements.lock"
 HOUR_S = 3600
 LONGEST_HOURS = 24
@@ -98,8 +96,7 @@ class Deployment:
     def app_name(self) -> str:
         """The app of exactly this program: its sources, its lock, its image and its names."""
         digest = hashlib.sha256(repr(sorted(asdict(self).items())).encode())
-        for path in [LOCK, *sorted(HERE.glob("*.py"))]:
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        digest.update(LOCK.read_bytes() + source_digest().encode())
         return f"{self.app}-{digest.hexdigest()[:10]}"
 
 

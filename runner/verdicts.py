@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import modal_app
+from modal_app.sources import source_digest
 from modal_app.step import write_atomically
 
 MOST = 5000
@@ -45,7 +45,7 @@ class Verdicts:
     memory: Path | None
     lock: str
     _known: dict[str, Answer] = field(default_factory=dict)
-    _judges: str = field(default_factory=lambda: _hash_of_judges(), init=False)
+    _judges: str = field(default_factory=lambda: source_digest(*JUDGES), init=False)
 
     def __post_init__(self) -> None:
         self._known = {} if self.memory is None else _load(self.memory)
@@ -75,11 +75,6 @@ def _file_of(config: Mapping[str, Any]) -> str:
     if not isinstance(path, str) or not Path(path).expanduser().is_file():
         return ""
     return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
-
-
-def _hash_of_judges() -> str:
-    here = Path(next(iter(modal_app.__path__)))
-    return hashlib.sha256(b"".join((here / name).read_bytes() for name in JUDGES)).hexdigest()
 
 
 def _load(memory: Path) -> dict[str, Answer]:

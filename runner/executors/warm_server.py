@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -15,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import modal_app
 from modal_app.attempt import base_environment
+from modal_app.sources import source_digest
 from modal_app.step import Device
 from modal_app.warm_address import (
     PROTOCOL,
@@ -73,7 +72,7 @@ def idle_limit(asked: float | None) -> float:
 def reach(python: Path, store: Path, idle_s: float) -> Reached:
     """Connect to the preloaded trainer that fits, starting it where there is none. Raises WarmRefused."""
     try:
-        here = address(private_folder(), store, _fingerprint(python))
+        here = address(private_folder(), store, trainer_fingerprint(python))
         with here.door(wait=True):
             connected = _connect(here)
             if connected is not None:
@@ -89,7 +88,7 @@ def reach(python: Path, store: Path, idle_s: float) -> Reached:
 def reach_running(python: Path, store: Path) -> Reached | None:
     """Connect to the preloaded trainer that fits, if there is one."""
     try:
-        here = address(private_folder(), store, _fingerprint(python))
+        here = address(private_folder(), store, trainer_fingerprint(python))
         with here.door(wait=True):
             connected = _connect(here)
     except (NoPrivatePlace, OSError):
@@ -217,13 +216,14 @@ def _environment() -> dict[str, str]:
     return import_environment({**os.environ, **base_environment(Device.CPU)})
 
 
-def _fingerprint(python: Path) -> str:
+def trainer_fingerprint(python: Path) -> str:
+    """What a preloaded trainer was made of: a command takes one only when this is equal."""
     return fingerprint(
         {
             "protocol": PROTOCOL,
             "python": str(python),
             "trainer": [trainer_environment.lock_hash(), trainer_environment.built_from(), *_contents(python)],
-            "code": _code(),
+            "code": source_digest(),
             "environment": _environment(),
             "niceness": os.nice(0),
             "limits": {name: hard for name, (_, hard) in limits().items()},
@@ -242,10 +242,3 @@ def _contents(python: Path) -> Iterator[tuple[str, int]]:
         for entry in sorted(os.scandir(folder), key=lambda one: one.name):
             if entry.name != "__pycache__":
                 yield entry.name, entry.stat(follow_symlinks=False).st_mtime_ns if entry.name.endswith(INSTALLED) else 0
-
-
-def _code() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(Path(next(iter(modal_app.__path__))).glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()

@@ -1,0 +1,51 @@
+"""Changed sources never meet what unchanged ones have made: apps, preloaded trainers, remembered verdicts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "modal_app").rglob("*.py"))
+JUDGES = {"modal_app/validate.py", "modal_app/refusals.py", "modal_app/preload.py"}
+SERVING = {"modal_app/serve_app.py", "modal_app/serve_vllm.py", "modal_app/serving.py"}
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """By file: what is named anew once it has changed."""
+    copy = tmp_path_factory.mktemp("program")
+    for package in ("modal_app", "runner"):
+        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("changed_sources.py"), copy],
+        env={**os.environ, "PYTHONPATH": str(copy)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[str]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("file", SHIPPED)
+def test_a_change_in_any_file_names_the_app_and_the_preloaded_trainer_anew(
+    file: str, moved: dict[str, list[str]]
+) -> None:
+    assert {"app", "preloaded trainer"} <= set(moved[file])
+
+
+def test_a_verdict_is_asked_again_once_a_judge_has_changed_and_only_then(moved: dict[str, list[str]]) -> None:
+    assert {file for file in SHIPPED if "verdict" in moved[file]} == JUDGES
+
+
+def test_a_served_app_is_another_once_what_serves_it_has_changed(moved: dict[str, list[str]]) -> None:
+    assert {file for file in SHIPPED if "served app" in moved[file]} == SERVING
+
+
+def test_a_file_that_moves_to_another_folder_is_a_change(moved: dict[str, list[str]]) -> None:
+    assert {"app", "preloaded trainer"} <= set(moved["renamed"])
