@@ -14,7 +14,7 @@ env: ## Build the launcher's environment (.venv, about 0.3 GB)
 	@sh scripts/bootstrap.sh
 
 trainer: env ## Build the trainer's environment (Axolotl and PyTorch, about 8 GB)
-	@$(BIN)/python -m runner.trainer_environment
+	@$(BIN)/python -m runner.environment.trainer_environment
 
 sweep: trainer ## Train the six runs of sweeps/tiny_grid.yaml on this machine's CPU and compare them
 	@$(BIN)/axosweep -m +sweeps=tiny_grid
@@ -42,7 +42,7 @@ lock: env ## Renew both locks; UPGRADE=--upgrade takes the newest versions that 
 		--generate-hashes --no-annotate $(UPGRADE) --python-version 3.12 pyproject.toml --output-file requirements.lock
 
 fields: trainer ## Renew the list of Axolotl's keys from the trainer environment
-	@.axosweep/trainer/bin/python modal_app/trainer/list_fields.py runner/axolotl_fields.json
+	@.axosweep/trainer/bin/python modal_app/trainer/list_fields.py runner/config/axolotl_fields.json
 
 clean: ## Remove both environments and the tools' caches; out/ and its runs stay
 	@rm -rf .venv .axosweep .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist

@@ -24,9 +24,9 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from machine import describe  # noqa: E402
 
-from modal_app.layout import SUBMISSION, Store  # noqa: E402
-from modal_app.meter import Card, ContainerRecord  # noqa: E402
-from modal_app.step import StepKind  # noqa: E402
+from modal_app.cloud.meter import Card, ContainerRecord  # noqa: E402
+from modal_app.store.layout import SUBMISSION, Store  # noqa: E402
+from modal_app.store.step import StepKind  # noqa: E402
 from runner.types import Gpu, Run  # noqa: E402
 from tests.runner.builders import finish_run, open_sweep, run  # noqa: E402
 

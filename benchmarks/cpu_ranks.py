@@ -1,6 +1,6 @@
 """What plain Axolotl lacks to train on two ranks of a CPU, as a plugin of two hooks: the other side of two_ranks.py.
 
-axosweep's own plugin (modal_app/plugin.py) does the same and works under its worker only.
+axosweep's own plugin (modal_app/steps/plugin.py) does the same and works under its worker only.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from sides import axosweep, timed  # noqa: E402
 
-from modal_app.layout import StepFolder, Store  # noqa: E402
-from modal_app.step import StepKind  # noqa: E402
+from modal_app.store.layout import StepFolder, Store  # noqa: E402
+from modal_app.store.step import StepKind  # noqa: E402
 
 WORDS = ("-m", "learning_rate=1e-3,2e-3,3e-3,4e-3", "lora_alpha=8,16,32,64", "name=benchmark")
 RECIPE = (
@@ -40,7 +40,7 @@ RECIPE = (
 )  # fmt: skip
 TRAINING = ("first", "train")
 OF_A_RUN = ("import", "config", "prepare", "load", "first", "train", "eval", "save")
-"""The phases that a run books on its clock (modal_app/rank.py)."""
+"""The phases that a run books on its clock (modal_app/process/rank.py)."""
 
 
 def main() -> None:

@@ -23,13 +23,13 @@ import yaml
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from runner import trainer_environment  # noqa: E402
+from runner.config.shipped import shipped_root  # noqa: E402
+from runner.environment import trainer_environment  # noqa: E402
+from runner.environment.verdicts import Verdicts  # noqa: E402
 from runner.executors.warm_workers import WarmWorkers  # noqa: E402
 from runner.preflight.findings import blocking  # noqa: E402
 from runner.preflight.stage import Preflight  # noqa: E402
-from runner.shipped import shipped_root  # noqa: E402
 from runner.types import DataChoice, ExecutorChoice, Experiment, Gpu, ModelFacts, TrackingChoice  # noqa: E402
-from runner.verdicts import Verdicts  # noqa: E402
 
 
 def main() -> None:
@@ -112,7 +112,7 @@ def _yaml(file: Path) -> dict[str, Any]:
 
 
 def _axolotl() -> str:
-    from runner.fields import axolotl_fields
+    from runner.config.fields import axolotl_fields
 
     return axolotl_fields().version
 

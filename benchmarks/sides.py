@@ -26,9 +26,9 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from pace import Pace  # noqa: E402  (beside this file)
 
-from modal_app.layout import Store  # noqa: E402
-from modal_app.step import StepKind  # noqa: E402
-from runner import trainer_environment  # noqa: E402
+from modal_app.store.layout import Store  # noqa: E402
+from modal_app.store.step import StepKind  # noqa: E402
+from runner.environment import trainer_environment  # noqa: E402
 
 TRAIN_RUNTIME = re.compile(r"'train_runtime': '([0-9.e+-]+)'")
 ENVIRONMENT = {

@@ -23,15 +23,15 @@ sys.path[:0] = [str(HERE.parent)]
 
 STAGES = {
     "compose": ("runner.composing.hydra_sweep:make_jobs", "runner.composing.hydra_sweep:compose_jobs"),
-    "preflight": ("runner.sweep:Preflight.__post_init__", "runner.sweep:Preflight.told"),
-    "import, schema": ("runner.sweep:Preflight.ask",),
-    "identify": ("runner.sweep:_identified", "runner.sweep:told_apart_by_gpu"),
-    "plan": ("runner.sweep:make_plan", "runner.sweep:report.show_plan"),
-    "record": ("runner.sweep:_make_folders", "runner.sweep:Ledger.open"),
+    "preflight": ("runner.launch.sweep:Preflight.__post_init__", "runner.launch.sweep:Preflight.told"),
+    "import, schema": ("runner.launch.sweep:Preflight.ask",),
+    "identify": ("runner.launch.sweep:_identified", "runner.launch.sweep:told_apart_by_gpu"),
+    "plan": ("runner.launch.sweep:make_plan", "runner.launch.sweep:report.show_plan"),
+    "record": ("runner.launch.sweep:_make_folders", "runner.launch.sweep:Ledger.open"),
     "execute": ("runner.executors.local:LocalExecutor.execute",),
-    "watch": ("runner.sweep:Progress.update",),
-    "compare": ("runner.sweep:compare_sweep", "runner.sweep:report.show_rows"),
-    "report": ("runner.sweep:leave_report",),
+    "watch": ("runner.launch.sweep:Progress.update",),
+    "compare": ("runner.launch.sweep:compare_sweep", "runner.launch.sweep:report.show_rows"),
+    "report": ("runner.launch.sweep:leave_report",),
 }
 """What is done in each, as module:name."""
 REST = "start and the rest"

@@ -23,7 +23,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from machine import describe  # noqa: E402
 
-from modal_app.layout import Store  # noqa: E402
+from modal_app.store.layout import Store  # noqa: E402
 from tests.runner.builders import finish_run, open_sweep, run  # noqa: E402
 
 REPEATS = 5

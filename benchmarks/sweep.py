@@ -36,8 +36,8 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from sides import Timed, Trained, axolotl, axosweep, timed  # noqa: E402
 
-from modal_app.layout import Store  # noqa: E402
-from runner.fields import axolotl_fields  # noqa: E402
+from modal_app.store.layout import Store  # noqa: E402
+from runner.config.fields import axolotl_fields  # noqa: E402
 
 RATES = ("1e-3", "2e-3", "3e-3", "4e-3")
 ALPHAS = ("8", "16", "32", "64")

@@ -29,8 +29,8 @@ import sides  # noqa: E402  (beside this file)
 from machine import describe  # noqa: E402
 from sides import Timed, Trained, axolotl, axosweep, timed  # noqa: E402
 
-from modal_app.layout import Store  # noqa: E402
-from runner.fields import axolotl_fields  # noqa: E402
+from modal_app.store.layout import Store  # noqa: E402
+from runner.config.fields import axolotl_fields  # noqa: E402
 
 COMMON = (
     "gpu.count=2", "max_steps=20", "micro_batch_size=8", "logging_steps=5", "eval_steps=10", "evals_per_epoch=null",

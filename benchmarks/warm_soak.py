@@ -29,10 +29,10 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from machine import describe  # noqa: E402
 from pace import Pace  # noqa: E402  (beside this file)
 
-from modal_app.layout import Store  # noqa: E402
-from modal_app.state import observe  # noqa: E402
-from modal_app.step import OutcomeStatus, Step, StepKind  # noqa: E402
-from runner import trainer_environment  # noqa: E402
+from modal_app.store.layout import Store  # noqa: E402
+from modal_app.store.state import observe  # noqa: E402
+from modal_app.store.step import OutcomeStatus, Step, StepKind  # noqa: E402
+from runner.environment import trainer_environment  # noqa: E402
 from runner.executors.warm_server import running  # noqa: E402
 from runner.executors.warm_workers import WarmWorkers  # noqa: E402
 

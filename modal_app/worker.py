@@ -1,4 +1,4 @@
-"""Runs one step in one folder: `python modal_app/worker.py --store DIR < step.json`, with the trainer's Python.
+"""Runs one step in one folder: `python modal_app/run.py worker --store DIR < step.json`.
 
 The same on a laptop and on eight H100s. Standard library until the step's own work begins. Exit codes: 0 succeeded
 (also when it had before), 1 failed, 3 stopped on request, 75 held by another live worker. The codes are a convenience:
@@ -6,11 +6,6 @@ the truth is in the folder.
 """
 
 from __future__ import annotations
-
-if __name__ == "__main__":
-    from start import run  # type: ignore[import-not-found]  # beside this file, which is started by its path
-
-    run("worker")
 
 import argparse
 import functools
@@ -23,14 +18,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from modal_app import attempt as attempts
-from modal_app import preload, rank, ranks, state, stop, train
-from modal_app.claim import Held, claim
-from modal_app.failures import Failure, classify
-from modal_app.layout import ATTEMPT_PREFIX, Attempt, StepFolder, Store
-from modal_app.rank import Rank
-from modal_app.step import EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
-from modal_app.stop import Stopped
+from modal_app.patches import preload
+from modal_app.process import attempt as attempts
+from modal_app.process import rank, ranks, stop
+from modal_app.process.failures import Failure, classify
+from modal_app.process.rank import Rank
+from modal_app.process.stop import Stopped
+from modal_app.steps import train
+from modal_app.store import state
+from modal_app.store.claim import Held, claim
+from modal_app.store.layout import ATTEMPT_PREFIX, Attempt, StepFolder, Store
+from modal_app.store.step import EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
 
 EXIT_CODES = {OutcomeStatus.SUCCEEDED: 0, OutcomeStatus.FAILED: 1, OutcomeStatus.STOPPED: 3, OutcomeStatus.LOST: 1}
 
@@ -109,7 +107,7 @@ def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm
         case StepKind.PREPROCESS:
             preload.load(preload.PREPROCESS)
             this.clock.book("import")
-            from modal_app.preprocess import preprocess
+            from modal_app.steps.preprocess import preprocess
 
             yield preprocess(step, store, attempt, this)
         case StepKind.TRAIN:
@@ -139,15 +137,15 @@ def after(kind: StepKind) -> Work:
     """What does a step that comes after a run."""
     match kind:
         case StepKind.MERGE:
-            from modal_app.merge import merge
+            from modal_app.steps.merge import merge
 
             return merge
         case StepKind.INFER:
-            from modal_app.infer import infer
+            from modal_app.steps.infer import infer
 
             return infer
         case StepKind.EVALUATE:
-            from modal_app.evaluate import evaluate
+            from modal_app.steps.evaluate import evaluate
 
             return evaluate
     raise ValueError(f"{kind} comes after no run")

@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from runner import terminal
+from runner.console import terminal
 from runner.errors import SweepError, did_you_mean
 
 EXIT_USER_MISTAKE = 2
@@ -27,34 +27,34 @@ RARELY = 50_000
 wait for that. Its own 2,000 takes a twentieth of a command's start."""
 
 VERBS = {
-    "plan": "verbs:plan_verb",
-    "status": "verbs:status_verb",
-    "compare": "compare.verb:compare",
-    "best": "compare.verb:best",
-    "sync": "verbs:sync_verb",
-    "wandb-view": "verbs:wandb_view_verb",
-    "report": "verbs:report_verb",
-    "watch": "verbs:watch_verb",
-    "data": "verbs:data_verb",
+    "plan": "command.verbs:plan_verb",
+    "status": "command.verbs:status_verb",
+    "compare": "command.compare:compare",
+    "best": "command.compare:best",
+    "sync": "command.verbs:sync_verb",
+    "wandb-view": "command.verbs:wandb_view_verb",
+    "report": "command.verbs:report_verb",
+    "watch": "command.verbs:watch_verb",
+    "data": "command.verbs:data_verb",
     "merge": "after.merge:merge",
     "eval": "after.evaluate:evaluate",
     "infer": "after.infer:infer",
-    "attach": "verbs:attach_verb",
-    "logs": "verbs:logs_verb",
-    "cancel": "verbs:cancel_verb",
-    "serve": "serve.verb:serve",
-    "ls": "files.pull_verb:ls_verb",
-    "pull": "files.pull_verb:pull_verb",
-    "rm": "files.rm_verb:rm_verb",
-    "gc": "files.rm_verb:gc_verb",
-    "push": "push.verb:push",
-    "import": "verbs:import_verb",
-    "init": "verbs:init_verb",
-    "doctor": "verbs:doctor_verb",
-    "warm": "verbs:warm_verb",
-    "setup": "verbs:setup_verb",
-    "completion": "verbs:completion_verb",
-    "__complete": "verbs:complete_verb",
+    "attach": "command.verbs:attach_verb",
+    "logs": "command.verbs:logs_verb",
+    "cancel": "command.verbs:cancel_verb",
+    "serve": "command.serve:serve",
+    "ls": "command.pull:ls_verb",
+    "pull": "command.pull:pull_verb",
+    "rm": "command.rm:rm_verb",
+    "gc": "command.rm:gc_verb",
+    "push": "command.push:push",
+    "import": "command.verbs:import_verb",
+    "init": "command.verbs:init_verb",
+    "doctor": "command.verbs:doctor_verb",
+    "warm": "command.verbs:warm_verb",
+    "setup": "command.verbs:setup_verb",
+    "completion": "command.verbs:completion_verb",
+    "__complete": "command.verbs:complete_verb",
 }
 """Each verb's module and function, imported when it is asked for."""
 
@@ -90,7 +90,7 @@ def _dispatch(words: list[str]) -> int:
         module, _, function = VERBS[verb].partition(":")
         return int(getattr(importlib.import_module(f"runner.{module}"), function)(words[1:]))
     if not words or any(word in ("-h", "--help") for word in words):
-        from runner import help as help_page
+        from runner.command import help as help_page
 
         print(help_page.text())
         return 0
@@ -111,6 +111,6 @@ def _refuse_late_verb(words: Sequence[str]) -> None:
 
 
 def _hydra(words: list[str]) -> int:
-    from runner import application
+    from runner.command import application
 
     return application.run(words)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from modal_app.step import Step, StepKind
+from modal_app.store.step import Step, StepKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class ExecutorChoice:
     warm_idle_s: float | None = None
     """Seconds that it waits for the next command; None is AXOSWEEP_WARM_IDLE_S, else five minutes."""
     modal: Mapping[str, Any] | None = None
-    """What is deployed, and under which names: the fields of modal_app.deployment.Deployment."""
+    """What is deployed, and under which names: the fields of modal_app.cloud.deployment.Deployment."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from runner import application
+from runner.command import application
+from runner.environment.verdicts import Verdicts
 from runner.preflight.stage import Preflight
 from runner.types import Experiment, Request, RunResult
-from runner.verdicts import Verdicts
 
 
 def refuse(experiments: Sequence[Experiment]) -> None:

@@ -7,15 +7,36 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from tests.runner.builders import finish_run, open_sweep, run
 
 ROOT = Path(__file__).resolve().parent.parent
-AXOLOTL_SIDE = {"fingerprint", "formats", "generation", "plugin", "preprocess", "recorder", "serve_api", "serve_models"}
+AXOLOTL_SIDE = {
+    "inference.formats",
+    "inference.generation",
+    "serving.models",
+    "serving.openai_api",
+    "steps.fingerprint",
+    "steps.plugin",
+    "steps.preprocess",
+    "steps.recorder",
+}
 """What the worker, or Axolotl itself, imports when it gets there: they have the trainer's packages at the top."""
-MODAL_SIDE = {"claims", "deployment", "functions", "serve_app", "volumes", "work"}
+MODAL_SIDE = {
+    "cloud.claims",
+    "cloud.call",
+    "cloud.deployment",
+    "cloud.functions",
+    "cloud.volumes",
+    "cloud.vllm_app",
+}
 """What Modal's own entrypoint imports, and the launcher when it deploys: never the worker."""
-WORKER = sorted({path.stem for path in (ROOT / "modal_app").glob("*.py")} - AXOLOTL_SIDE - MODAL_SIDE)
+MODULES = {
+    ".".join(path.relative_to(ROOT / "modal_app").with_suffix("").parts)
+    for path in (ROOT / "modal_app").rglob("*.py")
+    if path.name != "__init__.py" and path.parent.name != "trainer"
+}
+WORKER = sorted(MODULES - AXOLOTL_SIDE - MODAL_SIDE)
 
 
 @pytest.mark.parametrize("module", WORKER)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.shipped import checkout_root, shipped_root
+from runner.config.shipped import checkout_root, shipped_root
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,7 +32,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_wheel_finds_its_config_groups_sweeps_tiny_model_and_trainer_lock(installed: Path) -> None:
     found = _python(
-        "from runner.shipped import shipped_root; from runner.trainer_environment import LOCK_FILE;"
+        "from runner.config.shipped import shipped_root; from runner.environment.trainer_environment import LOCK_FILE;"
         "print(shipped_root()); print(LOCK_FILE)",
         installed,
     ).splitlines()

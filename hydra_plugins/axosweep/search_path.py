@@ -5,8 +5,8 @@ from __future__ import annotations
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from runner.project import current_project
-from runner.shipped import shipped_root
+from runner.config.project import current_project
+from runner.config.shipped import shipped_root
 
 
 class AxosweepSearchPath(SearchPathPlugin):

@@ -1,8 +1,8 @@
 """Write the names and types of every key that the installed Axolotl knows, as JSON.
 
-    .axosweep/trainer/bin/python modal_app/trainer/list_fields.py runner/axolotl_fields.json
+    .axosweep/trainer/bin/python modal_app/trainer/list_fields.py runner/config/axolotl_fields.json
 
-The launcher's environment has no Axolotl; `runner.fields` reads this file instead. Run it (`make fields`)
+The launcher's environment has no Axolotl; `runner.config.fields` reads this file instead. Run it (`make fields`)
 whenever the trainer's lock changes.
 """
 

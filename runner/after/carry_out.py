@@ -8,21 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from modal_app.layout import STEPS, SUBMISSION, Store
-from modal_app.remote import steps_file
-from modal_app.state import StepState, observe
-from modal_app.step import OutcomeStatus, write_atomically
-from runner import terminal
+from modal_app.cloud.container import steps_file
+from modal_app.store.layout import STEPS, SUBMISSION, Store
+from modal_app.store.state import StepState, observe
+from modal_app.store.step import OutcomeStatus, write_atomically
 from runner.after.subjects import Subject
+from runner.console import terminal
+from runner.console.interrupts import terminate_as_interrupt
 from runner.errors import SweepError
+from runner.executors.choose import Executor, after_here, after_on_modal
 from runner.executors.modal_submission import submitted_as
-from runner.identity import short_hash
-from runner.interrupts import terminate_as_interrupt
-from runner.ledger import Ledger
-from runner.progress import Progress
-from runner.store import is_mirror
+from runner.keys.identity import short_hash
+from runner.show.progress import Progress
+from runner.store.ledger import Ledger
+from runner.store.stores import is_mirror
 from runner.types import Gpu, Plan, PlannedStep
-from runner.wiring import Executor, after_here, after_on_modal
 
 EXIT_FAILED = 1
 HASH_LENGTH = 6

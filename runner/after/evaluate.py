@@ -11,20 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
-from modal_app.tasks import said_of
-from runner import trainer_environment
+from modal_app.oneshot.tasks import said_of
+from modal_app.store.layout import Store
+from modal_app.store.sources import RUN
+from modal_app.store.step import StepKind
 from runner.after.carry_out import carry_out, exit_code, show_failures, tell_report
 from runner.after.evaluate_show import Line, show_lines
 from runner.after.infer import base_hash
 from runner.after.steps import evaluate_step
 from runner.after.subjects import Subject, base_step, subjects
-from runner.content import keep_in
+from runner.console.parser import VerbParser
+from runner.environment import trainer_environment
 from runner.errors import SweepError
-from runner.executors.workers import script
-from runner.parser import VerbParser
-from runner.store import STORE_HELP, read_json, stores
+from runner.keys.content import keep_in
+from runner.store.stores import STORE_HELP, read_json, stores
 from runner.types import PlannedStep
 
 BATCH_SIZE = 8
@@ -155,7 +155,7 @@ def _refuse_unknown(names: Sequence[str], include: str | None) -> None:
     question = {"tasks": list(names), "include": None if include is None else str(Path(include).resolve())}
     try:
         done = subprocess.run(
-            [python, script("tasks.py")], input=json.dumps(question), capture_output=True, text=True,
+            [python, RUN, "tasks"], input=json.dumps(question), capture_output=True, text=True,
             env={**os.environ, "HF_HUB_OFFLINE": "1"}, timeout=LONGEST_ANSWER_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

@@ -10,12 +10,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from runner import terminal
 from runner.after.carry_out import Carried
 from runner.after.subjects import Subject
 from runner.compare.ranking import Metric
 from runner.compare.table import heading_of
-from runner.print_json import print_json
+from runner.console import terminal
+from runner.console.print_json import print_json
 
 THE_BASE = "the base model"
 SHOWN = 6
@@ -34,7 +34,7 @@ class Line:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Name -> value; empty unless it has succeeded."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """stderr, higher_is_better, parts, documents, rows, as modal_app.evaluate says them."""
+    """stderr, higher_is_better, parts, documents, rows, as modal_app.steps.evaluate says them."""
 
     @classmethod
     def of(cls, carried: Carried, chosen: Sequence[Subject]) -> Line:

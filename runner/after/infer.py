@@ -8,20 +8,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modal_app.answering import asked_of
-from modal_app.serving import FORMAT
-from modal_app.step import StepKind
-from runner.after.answers import Column, column_of
+from modal_app.inference.config import asked_of
+from modal_app.serving.spec import FORMAT
+from modal_app.store.step import StepKind
 from runner.after.carry_out import Carried, carry_out, exit_code, show_failures, tell_report
 from runner.after.infer_show import show_answers
 from runner.after.prompts import STDIN, keep_prompts, prompts_of, refuse_too_long
 from runner.after.steps import merge_step
 from runner.after.subjects import Subject, after_step, base_step, subjects
+from runner.console.parser import VerbParser
 from runner.errors import SweepError
-from runner.finding import runs_in
-from runner.identity import TRAIN_ONLY, short_hash
-from runner.parser import VerbParser
-from runner.store import STORE_HELP, read_json, stores
+from runner.files.answers import Column, column_of
+from runner.keys.identity import TRAIN_ONLY, short_hash
+from runner.store.finding import runs_in
+from runner.store.stores import STORE_HELP, read_json, stores
 from runner.types import PlannedStep
 
 TEMPERATURE, SEED = 0.7, 0

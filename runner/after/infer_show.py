@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from runner import terminal
-from runner.after.answers import AnswerSet, Column, answer_set, question
-from runner.print_json import print_json
+from runner.console import terminal
+from runner.console.print_json import print_json
+from runner.files.answers import AnswerSet, Column, answer_set, question
 
 MOST_SHOWN = 20
 """Prompts on a terminal; a pipe gets all."""

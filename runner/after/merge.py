@@ -6,18 +6,18 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
-from runner import terminal
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner.after.carry_out import Carried, carry_out, exit_code, show_failures
 from runner.after.steps import merge_step
 from runner.after.subjects import Subject, subjects
-from runner.content import keep_in
+from runner.console import terminal
+from runner.console.parser import VerbParser
+from runner.console.print_json import print_json
+from runner.console.transfer import size_text
 from runner.errors import SweepError
-from runner.files.run_files import told_size
-from runner.parser import VerbParser
-from runner.print_json import print_json
-from runner.store import STORE_HELP, is_mirror, stores
+from runner.keys.content import keep_in
+from runner.store.stores import STORE_HELP, is_mirror, stores
 
 
 def merge(words: list[str]) -> int:
@@ -59,7 +59,7 @@ def _show(subject: Subject, carried: Carried, *, as_json: bool) -> None:
         where = "on the runs Volume, " if is_mirror(subject.store) else ""
         alone = len(list(folder.path.parent.glob(f"*/{folder.done.name}"))) < 2
         part = "merged" if alone else f"merged-{folder.path.name}"
-        size = told_size(facts.get("bytes", 0))
+        size = size_text(facts.get("bytes", 0))
         lines = [
             f"Merged: {subject.key}  {subject.name}",
             f"{where}{folder.model} ({size})" if not where else f"{where}{_below(subject.store, folder.model)}",

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modal_app.layout import Store
-from modal_app.step import write_atomically
+from modal_app.store.layout import Store
+from modal_app.store.step import write_atomically
 from runner.errors import SweepError
 
 STDIN = "-"

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from modal_app.layout import Store
-from modal_app.settings import trainer_identity
-from modal_app.state import observe
-from modal_app.step import OutcomeStatus, StepKind
-from runner import trainer_environment
+from modal_app.cloud.settings import trainer_identity
+from modal_app.store.layout import Store
+from modal_app.store.state import observe
+from modal_app.store.step import OutcomeStatus, StepKind
 from runner.after.steps import evaluate_step, merge_step
 from runner.after.subjects import Subject
+from runner.environment import trainer_environment
 from runner.errors import SweepError
-from runner.report import names_of
+from runner.show.tables import names_of
 from runner.types import Plan, PlannedRun, PlannedStep, Run
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from modal_app.step import StepKind
+from modal_app.store.step import StepKind
 from runner.after.subjects import Subject, after_step
 from runner.errors import SweepError
 from runner.types import PlannedStep
@@ -25,5 +25,5 @@ def merge_step(subject: Subject, adapter: str | None = None) -> PlannedStep:
 
 
 def evaluate_step(subject: Subject, options: Mapping[str, Any]) -> PlannedStep:
-    """The evaluation of a run; on its held-out rows where nothing is said. `options` as modal_app.evaluate has them."""
+    """The evaluation of a run, with the `options` of modal_app.steps.evaluate; without, on its held-out rows."""
     return after_step(subject, StepKind.EVALUATE, options)

@@ -8,19 +8,20 @@ from typing import Any
 
 import yaml
 
-from modal_app.layout import Store, after_key
-from modal_app.state import Phase, observe
-from modal_app.step import Device, Step, StepKind
-from runner import trainer_environment
+from modal_app.store.layout import Store, after_key
+from modal_app.store.state import Phase, observe
+from modal_app.store.step import Device, Step, StepKind
 from runner.compare.best import best_run
 from runner.compare.params import label
 from runner.compare.ranking import Row, compare_sweep
+from runner.environment import trainer_environment
 from runner.errors import SweepError
-from runner.finding import runs_in
-from runner.identity import short_hash
-from runner.ledger import Ledger, SweepRun, sweep_ids
-from runner.standing import status_word
-from runner.store import is_mirror, read_json
+from runner.executors.look import has_succeeded, look_again
+from runner.keys.identity import short_hash
+from runner.store.finding import runs_in
+from runner.store.ledger import Ledger, SweepRun, sweep_ids
+from runner.store.standing import status_word
+from runner.store.stores import read_json
 from runner.types import PlannedStep
 
 OWN_LENGTH = 12
@@ -76,7 +77,7 @@ def subjects(known: Sequence[Store], asked: str | None, *, every: bool = False) 
     look_again(store, sweep, runs)
     rows = compare_sweep(store, sweep)
     if every:
-        by_key = {run.key: run for run in runs if _has_succeeded(store, run)}
+        by_key = {run.key: run for run in runs if has_succeeded(store, run)}
         finished = [by_key[row.key] for row in rows if row.key in by_key]
         if not finished:
             raise SweepError(f"No run of {sweep} has finished yet; `axosweep status {sweep}` shows how they stand.")
@@ -144,15 +145,3 @@ def _refuse_unfinished(store: Store, run: SweepRun) -> None:
             f"The run {run.key} has not finished: it is {status_word(state)}. The line that asked for it goes on with "
             f"it; `axosweep logs {run.key}` shows how far it is."
         )
-
-
-def look_again(store: Store, sweep: str, runs: Sequence[SweepRun]) -> None:
-    """A mirror is as old as the last look: one more, unless all is known to have succeeded."""
-    if is_mirror(store) and not all(_has_succeeded(store, run) for run in runs):
-        from runner.executors import modal_verbs
-
-        modal_verbs.look(store, sweep)
-
-
-def _has_succeeded(store: Store, run: SweepRun) -> bool:
-    return store.folder(StepKind.TRAIN, run.key).done.exists()

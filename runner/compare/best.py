@@ -10,17 +10,17 @@ from typing import Any
 
 import yaml
 
-from modal_app.layout import Store
-from modal_app.origin import KEY as ORIGIN
-from modal_app.step import StepKind, write_atomically
-from runner import terminal
+from modal_app.store.layout import Store
+from modal_app.store.origin import KEY as ORIGIN
+from modal_app.store.step import StepKind, write_atomically
 from runner.compare.comparison import model_of
 from runner.compare.params import label
 from runner.compare.ranking import EVAL_LOSS, Metric, Row
 from runner.compare.table import heading_of, tables_of
+from runner.console import terminal
 from runner.errors import SweepError
-from runner.ledger import SweepRun
-from runner.store import is_mirror, read_json
+from runner.store.ledger import SweepRun
+from runner.store.stores import is_mirror, read_json
 
 CONFIG_FILE = "best.yml"
 UNLIMITED = (None, -1, 0)

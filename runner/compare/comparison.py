@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from runner.compare.groups import Group
 from runner.compare.ranking import EVAL_LOSS, OBJECTIVE, Metric, Row
 from runner.cost.spent import SweepCost, sweep_cost
-from runner.ledger import Ledger
-from runner.store import is_mirror
+from runner.store.ledger import Ledger
+from runner.store.stores import is_mirror
 
 
 @dataclass(frozen=True, slots=True)

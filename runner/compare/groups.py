@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modal_app.state import Phase
+from modal_app.store.state import Phase
 from runner.compare.flags import DIVERGED
 from runner.compare.params import differing_params, same_partition
 from runner.compare.ranking import Metric, Row, by_held_out, score

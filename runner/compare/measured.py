@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from modal_app.layout import Store
-from modal_app.step import OutcomeStatus, StepKind
-from runner.store import read_json
+from modal_app.store.layout import Store
+from modal_app.store.step import OutcomeStatus, StepKind
+from runner.store.stores import read_json
 
 TASKS = "tasks/"
 """How the names of metrics begin that are those of the lm-evaluation-harness."""

@@ -12,7 +12,7 @@ from rich.markup import escape
 from runner.compare.ranking import Metric, Row, rows_from
 from runner.compare.source import RunFacts
 from runner.compare.table import columns_of, fitted, heading_of, table
-from runner.plot import MARKS, overlay
+from runner.console.plot import MARKS, overlay
 
 
 @dataclass(frozen=True, slots=True)

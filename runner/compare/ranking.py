@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from modal_app.layout import Store
-from modal_app.state import Phase
-from modal_app.step import FailureReason
+from modal_app.store.layout import Store
+from modal_app.store.state import Phase
+from modal_app.store.step import FailureReason
 from runner.compare.flags import flags_of, not_finite
 from runner.compare.measured import is_of_a_task
 from runner.compare.params import told_apart

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from runner import terminal
 from runner.compare.comparison import Asked, Comparison, cost_of, model_of
 from runner.compare.groups import Group
 from runner.compare.measured import is_of_a_task
@@ -29,8 +28,9 @@ from runner.compare.table import (
     table,
     tables_of,
 )
+from runner.console import terminal
+from runner.console.print_json import print_json
 from runner.cost.spent import money
-from runner.print_json import print_json
 
 SEVERAL_TABLES = (
     "These runs are judged by different held-out rows: their losses do not compare. A sweep over seed keeps the rows "

@@ -6,18 +6,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from modal_app.layout import Store
-from modal_app.meter import ContainerRecord
-from modal_app.state import StepState, observe
-from modal_app.step import StepKind
+from modal_app.cloud.meter import ContainerRecord
+from modal_app.store.layout import Store
+from modal_app.store.state import StepState, observe
+from modal_app.store.step import StepKind
 from runner.compare.measured import Measured, is_of_a_task, measured_of
 from runner.compare.metrics import Curves, read_curves
 from runner.compare.params import flat
 from runner.cost.prices import Rates
 from runner.cost.spent import allocated, containers, facts_of, run_bill, sweep_rates
-from runner.ledger import Ledger, SweepRun
-from runner.standing import Unbegun, standing, unbegun
-from runner.store import read_json
+from runner.store.ledger import Ledger, SweepRun
+from runner.store.standing import Unbegun, standing, unbegun
+from runner.store.stores import read_json
 
 RESERVED = "memory/device_reserved (GiB)"
 """What Axolotl logs of rank 0's card; zero on a CPU."""

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from modal_app.state import Phase
+from modal_app.store.state import Phase
 from runner.compare.groups import Group
 from runner.compare.measured import TASKS, is_of_a_task
 from runner.compare.params import show_value

@@ -13,13 +13,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.after.stages import stages_of
+from runner.config.overrides import parts
+from runner.config.project import current_project
+from runner.config.stages import stages_of
+from runner.config.vocabulary import BASE, EXPERIMENT
 from runner.errors import SweepError, did_you_mean
-from runner.overrides import parts
 from runner.preflight.auto import with_gpu
 from runner.preflight.data import datasets_of, limit_findings, split_of
 from runner.preflight.nodes import no_text_findings
-from runner.project import current_project
 from runner.types import (
     Action,
     DataChoice,
@@ -32,7 +33,6 @@ from runner.types import (
     Request,
     TrackingChoice,
 )
-from runner.vocabulary import BASE, EXPERIMENT
 
 REQUEST_KEYS = ("action", "budget", "confirm_above", "confirmed", "force", "json", "name", "store")
 """What the whole command is asked to do: the same for all its runs, so never swept."""

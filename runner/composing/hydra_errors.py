@@ -8,9 +8,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from runner.config.overrides import in_a_shell, no_such_option, parts, spoken
+from runner.config.vocabulary import AXOLOTL, EXPERIMENT, Vocabulary
 from runner.errors import SweepError, did_you_mean
-from runner.overrides import in_a_shell, no_such_option, parts, spoken
-from runner.vocabulary import AXOLOTL, EXPERIMENT, Vocabulary
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, SweepError)
 

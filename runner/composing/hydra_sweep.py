@@ -16,19 +16,19 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from runner.base_option import with_bases
+from runner.composing.base_option import with_bases
 from runner.composing.compose import REQUEST_KEYS, experiment_from, experiment_of, request_from, unresolved
 from runner.composing.fast_compose import Composed, compose_all
 from runner.composing.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
 from runner.composing.job_product import Job, canonical_axes, make_jobs
+from runner.config.overrides import base_spoken, canonical_all, parts, spoken
+from runner.config.project import SWEEPS, current_project
+from runner.config.sweep_file import body_keys, body_overrides
+from runner.config.vocabulary import Vocabulary, read_vocabulary
 from runner.errors import SweepError
-from runner.overrides import base_spoken, canonical_all, parts, spoken
 from runner.preflight import quick_findings
 from runner.preflight.findings import Severity
-from runner.project import SWEEPS, current_project
-from runner.sweep_file import body_keys, body_overrides
 from runner.types import Action, Experiment, Request, RunResult
-from runner.vocabulary import Vocabulary, read_vocabulary
 
 Launch = Callable[[list[Experiment], Request], list[RunResult]]
 

@@ -11,9 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from runner.composing.compose import REQUEST_KEYS
+from runner.config.overrides import axis, canonical
+from runner.config.vocabulary import Vocabulary
 from runner.errors import SweepError
-from runner.overrides import axis, canonical
-from runner.vocabulary import Vocabulary
 
 Job = tuple[str, ...]
 

@@ -7,7 +7,7 @@ from typing import Any
 import omegaconf
 from omegaconf import OmegaConf
 
-from runner.shipped import shipped_root
+from runner.config.shipped import shipped_root
 
 
 def register_resolvers() -> None:

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from modal_app.meter import ContainerRecord
-from runner.gpus import GPUS, kind_of_card
+from modal_app.cloud.meter import ContainerRecord
+from runner.config.gpus import GPUS, kind_of_card
 from runner.types import Gpu, PriceTable
 
 STALE_DAYS = 90

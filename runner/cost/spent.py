@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from modal_app.layout import SUBMISSION, StepFolder, Store
-from modal_app.meter import ContainerRecord
-from modal_app.remote import FETCHED, mark_name
-from modal_app.step import StepKind
+from modal_app.cloud.container import FETCHED, mark_name
+from modal_app.cloud.meter import ContainerRecord
+from modal_app.store.layout import SUBMISSION, StepFolder, Store
+from modal_app.store.step import StepKind
+from runner.config.gpus import kind_of_card
 from runner.cost.prices import STALE_DAYS, Bill, Origin, Rates, bill, rates_from
-from runner.gpus import kind_of_card
-from runner.ledger import SweepRun
+from runner.store.ledger import SweepRun
 from runner.types import Gpu, PriceTable
 
 

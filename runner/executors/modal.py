@@ -18,16 +18,15 @@ from typing import Any
 import modal
 import modal.exception
 
-from modal_app.claims import Caller, is_at_work, is_starting, last_claim, leave_to
-from modal_app.deployment import build_app
-from modal_app.hub import fetch_names
-from modal_app.layout import STEPS, SUBMISSION, Store
-from modal_app.meter import CPU_STEP, Reservation
-from modal_app.remote import Job, steps_file
-from modal_app.settings import AFTER, HOUR_S, Deployment, requested, train_function
-from modal_app.step import OutcomeStatus, Step, StepKind, write_atomically
-from runner import terminal
-from runner.content import files_below
+from modal_app.cloud.claims import Caller, is_at_work, is_starting, last_claim, leave_to
+from modal_app.cloud.container import Job, steps_file
+from modal_app.cloud.deployment import build_app
+from modal_app.cloud.meter import CPU_STEP, Reservation
+from modal_app.cloud.settings import AFTER, HOUR_S, Deployment, requested, train_function
+from modal_app.store.hub import fetch_names
+from modal_app.store.layout import STEPS, SUBMISSION, Store
+from modal_app.store.step import OutcomeStatus, Step, StepKind, write_atomically
+from runner.console import terminal
 from runner.errors import SweepError
 from runner.executors.modal_copies import listed
 from runner.executors.modal_errors import explained
@@ -36,7 +35,8 @@ from runner.executors.modal_mirror import ModalMirror, follow
 from runner.executors.modal_rates import rates_now, stale_warning
 from runner.executors.modal_submission import MirroredStep, Names, before
 from runner.executors.modal_work import Work, job_name, make_work
-from runner.ledger import Event, Ledger, Record
+from runner.keys.content import files_below
+from runner.store.ledger import Event, Ledger, Record
 from runner.types import Plan, PriceTable
 
 AFTER_LIMIT_S = 4 * HOUR_S

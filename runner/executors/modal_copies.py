@@ -11,9 +11,9 @@ import aiohttp
 import modal
 import modal.exception
 
-from modal_app.layout import ANSWERS, ATTEMPT_PREFIX, MANIFEST, StepFolder, Store
-from modal_app.remote import DONE
-from modal_app.step import StepKind, write_atomically
+from modal_app.cloud.container import DONE
+from modal_app.store.layout import ANSWERS, ATTEMPT_PREFIX, MANIFEST, StepFolder, Store
+from modal_app.store.step import StepKind, write_atomically
 from runner.cost.spent import containers, fetch_folder
 from runner.executors.modal_submission import MirroredStep
 

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from runner.config.gpus import modal_gpus
 from runner.errors import SweepError
-from runner.gpus import modal_gpus
 from runner.types import ExecutorChoice, Gpu, Plan
 
 

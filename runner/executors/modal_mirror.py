@@ -15,15 +15,15 @@ from typing import Any
 import modal
 import modal.exception
 
-from modal_app.claims import is_live, last_claim
-from modal_app.layout import SEEN, Store
-from modal_app.remote import TICK_S
-from modal_app.state import REMOTE, Phase, observe
-from modal_app.step import OutcomeStatus, StepKind, write_atomically
+from modal_app.cloud.claims import is_live, last_claim
+from modal_app.cloud.container import TICK_S
+from modal_app.store.layout import SEEN, Store
+from modal_app.store.state import REMOTE, Phase, observe
+from modal_app.store.step import OutcomeStatus, StepKind, write_atomically
 from runner.executors.modal_copies import Copies
 from runner.executors.modal_submission import MirroredStep, Names, before
-from runner.ledger import Event, Ledger, Record
-from runner.standing import unbegun
+from runner.store.ledger import Event, Ledger, Record
+from runner.store.standing import unbegun
 
 POLL_S = 2.0
 POLL_PER_STEP_S = 0.2
@@ -39,7 +39,7 @@ UNREACHED = (
 )
 
 Entries = Mapping[str, Any]
-"""A copy of the claims: `modal_app.claims` tells what they mean."""
+"""A copy of the claims: `modal_app.cloud.claims` tells what they mean."""
 
 
 @dataclass(slots=True)

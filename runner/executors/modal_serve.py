@@ -14,10 +14,10 @@ from typing import Any
 import modal
 import modal.exception
 
-from modal_app.remote import CACHE_MOUNT, RUNS_MOUNT
-from modal_app.serve_app import FUNCTION, Serve, build_app
-from modal_app.serve_vllm import Vllm
-from modal_app.serving import SERVED, TOKEN_VARIABLE
+from modal_app.cloud.container import CACHE_MOUNT, RUNS_MOUNT
+from modal_app.cloud.vllm_app import FUNCTION, Serve, build_app
+from modal_app.serving.spec import SERVED, TOKEN_VARIABLE
+from modal_app.serving.vllm import Vllm
 from runner.errors import SweepError, did_you_mean
 from runner.executors.modal_copies import listed, read_text
 from runner.executors.modal_errors import explained

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modal_app.layout import SUBMISSION, Store
-from modal_app.step import StepKind
+from modal_app.store.layout import SUBMISSION, Store
+from modal_app.store.step import StepKind
 from runner.errors import SweepError
 
 

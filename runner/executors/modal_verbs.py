@@ -9,15 +9,15 @@ from pathlib import PurePosixPath
 import modal
 import modal.exception
 
-from modal_app.layout import BASE, SUBMISSION, Store
-from modal_app.state import Phase, observe
-from modal_app.step import AFTER, write_atomically
+from modal_app.store.layout import BASE, SUBMISSION, Store
+from modal_app.store.state import Phase, observe
+from modal_app.store.step import AFTER, write_atomically
 from runner.errors import SweepError
 from runner.executors.modal_copies import listed, read_text
 from runner.executors.modal_errors import explained
 from runner.executors.modal_mirror import UNREACHED, ModalMirror, follow, look_once
 from runner.executors.modal_submission import MirroredStep, Names, read_submission
-from runner.ledger import Ledger, SweepRun
+from runner.store.ledger import Ledger, SweepRun
 
 CANCEL_WAIT_S = 60.0
 """Modal kills a cancelled container 30 s after it was asked to stop; then what it has left can be copied."""

@@ -7,8 +7,8 @@ from collections.abc import Collection
 import modal
 from modal.types import FileEntryType
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner.executors.modal_copies import listed
 from runner.executors.modal_errors import explained
 from runner.executors.modal_submission import read_submission, submitted_as

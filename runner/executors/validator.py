@@ -9,7 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.executors.workers import could_not_ask, script
+from modal_app.store.sources import RUN
+from runner.executors.workers import could_not_ask
 
 POLL_S = 1.0
 """A Ctrl-C that comes just before this process sleeps is seen when it wakes."""
@@ -21,11 +22,11 @@ class FreshValidator:
     is_up: bool = False
 
     def validate(self, folder: Path) -> None:
-        """Answer a folder's questions (modal_app.validate). Raises SweepError when the process ends without."""
+        """Answer a folder's questions (modal_app.oneshot.validate). Raises SweepError when the process ends without."""
         log = folder / "log.txt"
         with log.open("wb") as said:
             process = subprocess.Popen(
-                [self.python, script("validate.py"), folder],
+                [self.python, RUN, "validate", folder],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,

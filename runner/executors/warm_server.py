@@ -1,4 +1,4 @@
-"""The preloaded trainer of this user and store: found, started, told to end. What it does is modal_app.warm."""
+"""The preloaded trainer of this user and store: found, started, told to end. What it does is modal_app.warm.server."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modal_app.attempt import base_environment
-from modal_app.sources import source_digest
-from modal_app.step import Device
-from modal_app.warm_address import (
+from modal_app.process.attempt import base_environment
+from modal_app.store.sources import RUN, source_digest
+from modal_app.store.step import Device
+from modal_app.warm.address import (
     PROTOCOL,
     SOCKET,
     Address,
@@ -28,9 +28,8 @@ from modal_app.warm_address import (
     notes,
     private_folder,
 )
-from modal_app.warm_context import import_environment, limits
-from runner import trainer_environment
-from runner.executors.workers import script
+from modal_app.warm.context import import_environment, limits
+from runner.environment import trainer_environment
 
 VARIABLE = "AXOSWEEP_WARM_IDLE_S"
 IDLE_S = 300.0
@@ -167,7 +166,7 @@ def _start(here: Address, python: Path, store: Path, idle_s: float) -> Reached:
         options = {"--store": store, "--address": here.stem, "--listen": listener.fileno(), "--idle": idle_s}
         with _held_back(signal.SIGTERM):  # until it can tell whether somebody else waits for it, too
             process = subprocess.Popen(
-                [python, script("warm.py"), *(str(word) for option in options.items() for word in option)],
+                [python, RUN, "preloaded-trainer", *(str(word) for option in options.items() for word in option)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modal_app.attempt import TELLS_NOBODY
-from modal_app.step import Device, Step, StepKind
-from modal_app.warm_context import Context
+from modal_app.process.attempt import TELLS_NOBODY
+from modal_app.store.step import Device, Step, StepKind
+from modal_app.warm.context import Context
 from runner.executors.validator import FreshValidator
 from runner.executors.warm_server import Reached, WarmRefused, reach
 from runner.executors.workers import Exited, FreshWorkers, could_not_ask, signal_group
@@ -78,8 +78,9 @@ class WarmWorkers:
         self._say({"step": json.loads(step.to_json())})
 
     def validate(self, folder: Path) -> None:
-        """Answer a folder's questions (modal_app.validate), before any step is started. Raises SweepError when the
-        process ends without, WarmRefused when it cannot fork.
+        """Answer a folder's questions (modal_app.oneshot.validate), before any step is started.
+
+        Raises SweepError when the process ends without, WarmRefused when it cannot fork.
         """
         self._converse()
         self._say({"validate": str(folder)})

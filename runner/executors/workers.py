@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import modal_app
-from modal_app.layout import Store
-from modal_app.state import record_exit
-from modal_app.step import Step
+from modal_app.store.layout import Store
+from modal_app.store.sources import RUN
+from modal_app.store.state import record_exit
+from modal_app.store.step import Step
 from runner.errors import SweepError
 from runner.types import StepId
 
@@ -75,7 +75,7 @@ class FreshWorkers:
 
     def start(self, step: Step) -> None:
         process = subprocess.Popen(
-            [self.python, script("worker.py"), "--store", self.store],
+            [self.python, RUN, "worker", "--store", self.store],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env={**os.environ, **self.environment},
@@ -111,11 +111,6 @@ class FreshWorkers:
 
     def close(self) -> None:
         self._alive.clear()
-
-
-def script(name: str) -> Path:
-    """A file of modal_app that is run by its path."""
-    return Path(next(iter(modal_app.__path__))) / name
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:

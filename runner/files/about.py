@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from modal_app.step import StepKind
-from runner.after.answers import drawn
+from modal_app.store.step import StepKind
 from runner.compare.measured import is_of_a_task, of_a_task
+from runner.files.answers import drawn
 from runner.files.run_files import AFTER_PARTS, Files, Part, read_object
 
 

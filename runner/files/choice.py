@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
-from modal_app.checkpoints import PREFIX
+from modal_app.store.checkpoints import PREFIX
 from runner.errors import SweepError, did_you_mean
 from runner.files.pull import Wanted
 from runner.files.run_files import Files, Part, checksums

@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 
-from modal_app.attempt import BUILD, DATASETS_CACHE
-from modal_app.checkpoints import ASIDE
-from modal_app.layout import ATTEMPT_PREFIX
+from modal_app.process.attempt import BUILD, DATASETS_CACHE
+from modal_app.store.checkpoints import ASIDE
+from modal_app.store.layout import ATTEMPT_PREFIX
 from runner.files.removal import TRASH, AtWork, Doomed, Kind, Removal, bytes_of, folders_named, last_written
 from runner.files.run_files import Entry
 from runner.files.stock import WORK, Stock

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from modal_app.layout import Store
-from modal_app.state import observe
-from modal_app.step import StepKind
-from runner.after.subjects import look_again
+from modal_app.store.layout import Store
+from modal_app.store.state import observe
+from modal_app.store.step import StepKind
 from runner.compare.best import best_run
 from runner.compare.ranking import compare_sweep
+from runner.executors.look import look_again
 from runner.files.run_files import Files, LocalFiles
-from runner.finding import runs_in
-from runner.ledger import SweepRun
-from runner.standing import standing
-from runner.store import is_mirror
+from runner.store.finding import runs_in
+from runner.store.ledger import SweepRun
+from runner.store.standing import standing
+from runner.store.stores import is_mirror
 
 
 def chosen_run(known: Sequence[Store], asked: str | None) -> tuple[Store, SweepRun]:
@@ -32,7 +32,7 @@ def files_of(store: Store, key: str) -> Files:
     """Of a run. Raises SweepError for one of a mirror that was never submitted. Modal is imported for a mirror only."""
     if not is_mirror(store):
         return LocalFiles(store)
-    from runner.executors.modal_files import files_of_run
+    from runner.files.modal_files import files_of_run
 
     return files_of_run(store, key)
 

@@ -20,10 +20,11 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from modal_app.step import write_atomically
-from runner.content import file_sha256
+from modal_app.store.step import write_atomically
+from runner.console.transfer import size_text
 from runner.errors import SweepError
-from runner.files.run_files import Entry, Files, told_size
+from runner.files.run_files import Entry, Files
+from runner.keys.content import file_sha256
 
 JOURNAL = ".axosweep-pull.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -223,7 +224,7 @@ def _refuse_no_room(folder: Path, missing: Sequence[Wanted], journal: _Journal) 
     needed -= sum(min(part.stat().st_size, one.entry.size) for one, part in parts if part.exists())
     if needed > free:
         raise SweepError(
-            f"{folder} has room for {told_size(free)}, and {told_size(needed)} are to be fetched. Nothing was fetched: "
+            f"{folder} has room for {size_text(free)}, and {size_text(needed)} are to be fetched. Nothing was fetched: "
             "make room, or name a folder on another disk."
         )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
 
-from modal_app.checkpoints import ASIDE, PREFIX
+from modal_app.store.checkpoints import ASIDE, PREFIX
 from runner.errors import SweepError
 from runner.files.run_files import Entry
 from runner.files.stock import Stock, StockedRun

@@ -15,13 +15,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from modal_app.claim import Held, Owner, claim, holder
-from modal_app.layout import REMOVED, StepFolder, Store
-from modal_app.step import AFTER, StepKind, write_atomically
+from modal_app.store.claim import Held, Owner, claim, holder
+from modal_app.store.layout import REMOVED, StepFolder, Store
+from modal_app.store.step import AFTER, StepKind, write_atomically
 from runner.files.removal import TRASH, AtWork, Doomed, Kind, Removal, Spared
 from runner.files.stock import STAYS, WORK, Stock
-from runner.ledger import live_launchers, steps_after, sweeps_after
-from runner.serve.notes import servers
+from runner.store.ledger import live_launchers, steps_after, sweeps_after
+from runner.store.served import servers
 
 MIRROR_STAYS = (*STAYS, "containers")
 """What was paid for a run stays known."""

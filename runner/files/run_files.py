@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from modal_app import checkpoints
-from modal_app.layout import ANSWERS, ATTEMPT_PREFIX, DEBUG_LOG, MANIFEST, Store
-from modal_app.step import AFTER, StepKind
+from modal_app.store import checkpoints
+from modal_app.store.layout import ANSWERS, ATTEMPT_PREFIX, DEBUG_LOG, MANIFEST, Store
+from modal_app.store.step import AFTER, StepKind
 
 CHUNK = 8 * 1024 * 1024
 RECORD = ("config.yml", "metrics.jsonl", "result.json", "run.json", MANIFEST, "wandb.json")
@@ -129,19 +129,6 @@ def read_object(files: Files, path: str) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     return loaded if isinstance(loaded, dict) else {}
-
-
-def told_size(size: float) -> str:
-    """Bytes for people, in powers of ten as disks are sold.
-
-    >>> told_size(999), told_size(1234), told_size(16_060_522_496)
-    ('999 B', '1.2 kB', '16.1 GB')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def all_bytes(parts: Iterable[Part]) -> int:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from modal_app.layout import ATTEMPT_PREFIX, BASE, MANIFEST, REMOVED, STEPS
-from modal_app.step import StepKind
+from modal_app.store.layout import ATTEMPT_PREFIX, BASE, MANIFEST, REMOVED, STEPS
+from modal_app.store.step import StepKind
 from runner.files.run_files import Entry, Files
 
 AT_A_TIME = 8

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modal_app.meter import ContainerRecord
+from modal_app.cloud.meter import ContainerRecord
 from runner.compare.metrics import Curves
 
 MOST_POINTS = 30_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from runner.errors import SweepError
 
 

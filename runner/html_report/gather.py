@@ -10,24 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modal_app.layout import SEEN, Store
-from modal_app.step import StepKind
+from modal_app.store.layout import SEEN, Store
+from modal_app.store.step import StepKind
 from runner.compare.measured import is_of_a_task
 from runner.compare.metrics import Curves
 from runner.compare.params import label, show_value
 from runner.compare.ranking import OBJECTIVE, Metric, Row, rows_from
 from runner.compare.source import facts_of_sweep
 from runner.compare.table import heading_of
+from runner.config.project import find_project
+from runner.console.redact import redact
 from runner.cost.spent import containers, sweep_cost
 from runner.html_report import receipt as receipts
 from runner.html_report import reproduce, words
 from runner.html_report.curves import points_each, rounded, series
 from runner.html_report.effects import effect, interaction, pareto, strength
-from runner.html_report.redact import redact
 from runner.html_report.said import answers
-from runner.ledger import Ledger, SweepPlan, live_launchers
-from runner.project import find_project
-from runner.store import is_mirror, read_json
+from runner.store.ledger import Ledger, SweepPlan, live_launchers
+from runner.store.stores import is_mirror, read_json
 
 TAIL_LINES = 25
 TAIL_BYTES = 6_000

@@ -12,8 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from modal_app.layout import Store
-from modal_app.step import write_atomically
+from modal_app.store.layout import Store
+from modal_app.store.step import write_atomically
 from runner.html_report.gather import gather
 from runner.html_report.place import report_path
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 
 
 def report_path(store: Store, sweep: str) -> Path:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modal_app.layout import Attempt, StepFolder
-from modal_app.meter import ContainerRecord
-from modal_app.state import lost
+from modal_app.cloud.meter import ContainerRecord
+from modal_app.store.layout import Attempt, StepFolder
+from modal_app.store.state import lost
 from runner.cost.spent import containers
-from runner.ledger import Event, Record
+from runner.store.ledger import Event, Record
 
 PARTS = ("queue", "boot", "import", "prepare", "load", "first step", "train", "eval", "save", "other")
 """In the order in which they come. `queue` is not paid for: waiting for a dataset, a place or a machine."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner.compare.ranking import Row
-from runner.html_report.redact import redact
-from runner.ledger import SweepPlan
-from runner.store import read_json
+from runner.console.redact import redact
+from runner.store.ledger import SweepPlan
+from runner.store.stores import read_json
 
 
 def command(store: Store, sweep: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from modal_app.layout import Store
-from runner.after.answers import AnswerSet, Column, answer_sets, question
-from runner.html_report.redact import redact
+from modal_app.store.layout import Store
+from runner.console.redact import redact
+from runner.files.answers import AnswerSet, Column, answer_sets, question
 
 MOST_SETS = 5
 MOST_PROMPTS = 200

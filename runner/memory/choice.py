@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from runner.config.gpus import GPUS, GpuKind
 from runner.errors import SweepError
-from runner.gpus import GPUS, GpuKind
 from runner.memory.estimate import Estimate, Verdict, estimate
 from runner.memory.ladder import UNCONFIRMED, Asked, ways_out
 from runner.memory.words import told, where

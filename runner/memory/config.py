@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from runner.gpus import GpuKind
+from runner.config.gpus import GpuKind
 from runner.memory.optimizers import DEFAULT, optimizer_size
 from runner.memory.sharding import Config, Shards, integer, sharding_of
 from runner.memory.stack import LINEAR, NF4_DOUBLE, NF4_SINGLE, Adapter, Batch, Loss, Offloading, Sharding, Stack

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
-from runner.gpus import GpuKind
+from runner.config.gpus import GpuKind
 from runner.memory.activations import Activations, evaluation_activations, training_activations
 from runner.memory.config import Reading, reading_of
 from runner.memory.stack import Stack

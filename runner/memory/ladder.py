@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from runner.gpus import GPUS, GpuKind
+from runner.config.gpus import GPUS, GpuKind
 from runner.memory.estimate import Estimate, Verdict, estimate
 from runner.types import ModelFacts
 

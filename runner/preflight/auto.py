@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from runner.config.gpus import GpuKind
 from runner.errors import SweepError
-from runner.gpus import GpuKind
 from runner.memory.choice import AUTO, choose
 from runner.memory.config import attention_of
 from runner.preflight.findings import Severity

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.compare.rows import check_rows
 from runner.errors import SweepError
-from runner.inputs import look_for_inputs
+from runner.keys.inputs import look_for_inputs
 from runner.preflight.findings import Finding, Severity, error, warning
+from runner.preflight.jsonl import check_rows
 from runner.preflight.values import number
 from runner.types import DataChoice, DatasetSize
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from runner.gpus import GPUS, GpuKind, gpu_problems
+from runner.config.gpus import GPUS, GpuKind, gpu_problems
 from runner.preflight.findings import Finding, error, from_sentence, gate, warning
 from runner.preflight.values import number
 from runner.types import Gpu, ModelFacts

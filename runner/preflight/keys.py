@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from modal_app.redact import is_secret
-from runner.fields import axolotl_fields, unknown_paths
-from runner.identity import is_address
+from modal_app.store.redact import is_secret
+from runner.config.fields import axolotl_fields, unknown_paths
+from runner.keys.identity import is_address
 from runner.preflight.findings import Finding, error, warning
 
 RENAMED = {

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from runner.gpus import GPUS
+from runner.config.gpus import GPUS
 from runner.memory.estimate import Estimate, Verdict, estimate
 from runner.memory.ladder import Asked, Ways, ways_out
 from runner.memory.model_facts import facts_of

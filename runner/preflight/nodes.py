@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from modal_app.settings import settings_problems
+from modal_app.cloud.settings import settings_problems
 from runner.cost.prices import table_problems
 from runner.errors import did_you_mean
 from runner.preflight.findings import Finding, error, from_sentence

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from runner.environment.trainer_environment import LOCK_FILE
 from runner.preflight.findings import Finding, gate
-from runner.trainer_environment import LOCK_FILE
 from runner.types import ExecutorChoice
 
 PACKAGES = {

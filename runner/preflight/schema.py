@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from modal_app.validate import ANSWERS, QUESTIONS
-from runner.identity import keyed_config
-from runner.inputs import look_for_inputs
+from modal_app.oneshot.validate import ANSWERS, QUESTIONS
+from runner.environment.verdicts import Answer, Question, Verdicts
+from runner.keys.identity import keyed_config
+from runner.keys.inputs import look_for_inputs
 from runner.preflight.findings import Finding, Severity, shown
 from runner.preflight.gpu import capabilities
 from runner.preflight.keys import without_secrets
 from runner.types import Experiment, InputKind
-from runner.verdicts import Answer, Question, Verdicts
 
 SOME_COMMIT = "0" * 40
 """Stands for the hub commit that a run is pinned to: some rules ask whether there is one."""
@@ -37,7 +37,7 @@ class Validator(Protocol):
         ...
 
     def validate(self, folder: Path) -> None:
-        """Answer a folder's questions (modal_app.validate). Raises SweepError when the process ends without."""
+        """Answer a folder's questions (modal_app.oneshot.validate). Raises SweepError when the process ends without."""
         ...
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from runner.environment.verdicts import Question, Verdicts
 from runner.errors import SweepError
 from runner.memory.estimate import Estimate
 from runner.preflight import quick_findings
@@ -15,7 +16,6 @@ from runner.preflight.findings import Finding, Told, as_json, blocking, lines, t
 from runner.preflight.memory import memory_findings, memory_json, memory_lines, memory_of
 from runner.preflight.schema import Validator, ask, questions_of, schema_findings, unasked
 from runner.types import Experiment
-from runner.verdicts import Question, Verdicts
 
 
 @dataclass(slots=True)

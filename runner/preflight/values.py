@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from runner.config.fields import Field, Fields, axolotl_fields
 from runner.errors import did_you_mean
-from runner.fields import Field, Fields, axolotl_fields
 from runner.preflight.findings import Finding, error, shown
 from runner.preflight.ranges import BELOW, IN_DATASETS, RANGES, VAL_SET_SIZE, Range
 

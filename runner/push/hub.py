@@ -12,31 +12,31 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import modal_app
-from modal_app.push import REFUSED, Pushed, Upload
-from runner import hub, trainer_environment
+from modal_app.oneshot.push import REFUSED, Pushed, Upload
+from modal_app.store.sources import RUN
+from runner.console.redact import redact
+from runner.environment import trainer_environment
 from runner.errors import SweepError
-from runner.html_report.redact import redact
+from runner.keys import hub_commits
 
 LIBRARY = "huggingface_hub"
-SCRIPT = Path(next(iter(modal_app.__path__))) / "push.py"
 
 
-def refuse_unready(timeout_s: float = hub.TIMEOUT_S) -> None:
+def refuse_unready(timeout_s: float = hub_commits.TIMEOUT_S) -> None:
     """Raises SweepError when nothing can be pushed from here: no token, an offline hub, or one that does not answer,
     which the hub's library would wait for without end.
     """
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in hub.TRUE:
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in hub_commits.TRUE:
         raise SweepError("HF_HUB_OFFLINE is set, and a push asks the hub. --dry-run shows what would be pushed.")
-    token = hub.user_token()
+    token = hub_commits.user_token()
     if token is None:
         raise SweepError(
             "A push needs a token of the Hugging Face hub that may write, and there is none here: `hf auth login`, or "
             "HF_TOKEN. --dry-run shows what would be pushed."
         )
-    if not hub.can_be_sent(token):
+    if not hub_commits.can_be_sent(token):
         raise SweepError("The token (HF_TOKEN, `hf auth login`) holds characters that cannot be sent.")
-    access = hub.look(timeout_s)
+    access = hub_commits.look(timeout_s)
     if not access.reached:
         raise SweepError(
             f"The hub does not answer at {access.endpoint} ({access.problem}), so nothing was pushed. Run it again "
@@ -49,7 +49,7 @@ def upload(what: Upload) -> Pushed:
     answered."""
     python = _python()
     process = subprocess.Popen(
-        [python, SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(), text=True
+        [python, RUN, "push"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(), text=True
     )
     try:
         said, _ = process.communicate(json.dumps(asdict(what)))
@@ -87,7 +87,7 @@ def _python() -> Path:
 def _environment() -> dict[str, str]:
     """The hub's library knows HF_TOKEN and its own file. Bars are for a terminal."""
     variables = {**os.environ, "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    if token := hub.user_token():
+    if token := hub_commits.user_token():
         variables["HF_TOKEN"] = token
     if not sys.stderr.isatty():
         variables["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

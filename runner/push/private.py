@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from runner.html_report.redact import redact
+from runner.console.redact import redact
 
 _PATH = re.compile(r"(?<![\w.~/:\\-])(?:~[\w-]*|\.{1,2})?/[^\s'\",;\]\[(){}=]+")
 """In a line of text: what begins with /, ~/, ./ or ../. A hub name does not."""

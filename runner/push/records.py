@@ -11,20 +11,20 @@ from typing import Any
 
 import yaml
 
-from modal_app.origin import KEY as ORIGIN
-from modal_app.push import CARD, RECORD
-from modal_app.redact import redacted
+from modal_app.oneshot.push import CARD, RECORD
+from modal_app.store.origin import KEY as ORIGIN
+from modal_app.store.redact import redacted
 from runner.after.subjects import Subject
 from runner.compare.best import where_it_ran
 from runner.compare.metrics import Curves
 from runner.compare.ranking import OBJECTIVE, rows_from
 from runner.compare.source import facts_of_sweep
-from runner.inputs import is_dataset
+from runner.keys.inputs import is_dataset
 from runner.push.card import CONFIG, CardFacts, Source, card
 from runner.push.files import Kind, Sent, made
 from runner.push.private import last_part, without_places, words_without_places
 from runner.push.tasks import scores_of
-from runner.store import read_json
+from runner.store.stores import read_json
 
 SHOWN = (OBJECTIVE, "loss")
 VERSIONS = ("axolotl", "transformers", "torch")

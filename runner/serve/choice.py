@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from modal_app.layout import Store
-from modal_app.serving import Served
-from modal_app.step import StepKind
+from modal_app.serving.spec import Served
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner.after.merge import merged_model
 from runner.after.subjects import Subject, subjects
 from runner.errors import SweepError
-from runner.finding import runs_in
+from runner.store.finding import runs_in
 
 BASE = "base"
 BEST = "best"

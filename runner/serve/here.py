@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runner import terminal, trainer_environment
+from runner.console import terminal
+from runner.console.interrupts import terminate_as_interrupt
+from runner.environment import trainer_environment
 from runner.errors import SweepError
-from runner.interrupts import terminate_as_interrupt
 from runner.serve.choice import Chosen
-from runner.serve.notes import noted
 from runner.serve.process import serving
 from runner.serve.words import Address, how_to_ask
+from runner.store.served import noted
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "[::]")

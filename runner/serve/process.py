@@ -17,15 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from modal_app.attempt import base_environment
-from modal_app.hub import is_hub_name
-from modal_app.serve import LINE
-from modal_app.serving import TOKEN_VARIABLE, Serving
-from modal_app.step import Device
-from modal_app.warm_context import Context
+from modal_app.process.attempt import base_environment
+from modal_app.serving.server import LINE
+from modal_app.serving.spec import TOKEN_VARIABLE, Serving
+from modal_app.store.hub import is_hub_name
+from modal_app.store.sources import RUN
+from modal_app.store.step import Device
+from modal_app.warm.context import Context
 from runner.executors.warm_server import reach_running
 from runner.executors.warm_workers import why_fresh
-from runner.executors.workers import script, signal_group
+from runner.executors.workers import signal_group
 from runner.serve.choice import Chosen
 
 Events = Iterable[Mapping[str, Any]]
@@ -35,7 +36,7 @@ END_S = 10.0
 
 @contextlib.contextmanager
 def serving(python: Path, chosen: Chosen, place: Path, listening: socket.socket, token: str) -> Iterator[Events]:
-    """What the server tells (modal_app.serve) until it ends, and at last, as `failed`, that it has.
+    """What the server tells (modal_app.serving.server) until it ends, and at last, as `failed`, that it has.
 
     `place`: its folder.
     """
@@ -59,7 +60,7 @@ def _environment(chosen: Chosen) -> dict[str, str]:
 @contextlib.contextmanager
 def _fresh(python: Path, place: Path, environment: Mapping[str, str], told: Serving) -> Iterator[Events]:
     server = subprocess.Popen(
-        [python, script("serve.py")],
+        [python, RUN, "serve"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=place,

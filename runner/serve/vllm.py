@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modal_app.hub import HubItem, is_hub_name
-from modal_app.layout import Store
-from modal_app.remote import CACHE_MOUNT, RUNS_MOUNT
-from modal_app.serve_vllm import RANKS, Vllm
-from modal_app.serving import Served
+from modal_app.cloud.container import CACHE_MOUNT, RUNS_MOUNT
+from modal_app.serving.spec import Served
+from modal_app.serving.vllm import RANKS, Vllm
+from modal_app.store.hub import HubItem, is_hub_name
+from modal_app.store.layout import Store
+from runner.config.gpus import gpu_kind
 from runner.errors import SweepError
-from runner.gpus import gpu_kind
 from runner.serve.choice import Chosen
 
 UNABLE = {

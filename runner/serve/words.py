@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from modal_app.serving import TOKEN_VARIABLE, Served
-from runner import terminal
-from runner.print_json import print_json
+from modal_app.serving.spec import TOKEN_VARIABLE, Served
+from runner.console import terminal
+from runner.console.print_json import print_json
 from runner.serve.choice import BEST, Chosen
 
 if TYPE_CHECKING:

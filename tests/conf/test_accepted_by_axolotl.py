@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from runner import trainer_environment
-from runner.gpus import GPUS
-from runner.project import SWEEPS
+from runner.config.gpus import GPUS
+from runner.config.project import SWEEPS
+from runner.config.vocabulary import read_vocabulary
+from runner.environment import trainer_environment
 from runner.types import Experiment
-from runner.vocabulary import read_vocabulary
 
 pytestmark = pytest.mark.slow
 

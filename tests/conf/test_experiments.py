@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from runner.gpus import GPUS
+from runner.config.gpus import GPUS
+from runner.config.project import SWEEPS
+from runner.config.vocabulary import read_vocabulary
 from runner.memory.estimate import GIB, Estimate, Verdict, estimate
 from runner.preflight import quick_findings
-from runner.project import SWEEPS
 from runner.types import Experiment
-from runner.vocabulary import read_vocabulary
 
 GROUPS = read_vocabulary().groups
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")

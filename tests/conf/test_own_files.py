@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from runner import trainer_environment
+from runner.environment import trainer_environment
 
 LIMIT = 3
 ROWS: Mapping[str, Mapping[str, Any]] = {

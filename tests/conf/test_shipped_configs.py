@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from runner.config.gpus import GPUS
+from runner.config.project import SWEEPS
+from runner.config.vocabulary import read_vocabulary
 from runner.errors import SweepError
-from runner.gpus import GPUS
-from runner.project import SWEEPS
-from runner.vocabulary import read_vocabulary
 from tests.conftest import refuse
 
 VOCABULARY = read_vocabulary()

@@ -55,7 +55,7 @@ def main() -> None:
     from axolotl.utils.schemas.enums import ChatTemplate
 
     sys.path.append(str(Path(__file__).resolve().parents[2]))
-    from modal_app import preload
+    from modal_app.patches import preload
 
     preload.memoise_schema()
     asked = json.load(sys.stdin)

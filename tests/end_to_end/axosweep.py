@@ -19,9 +19,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from modal_app.claim import holder
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.store.claim import holder
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner.executors.warm_server import VARIABLE, running
 from tests.runner.fake_trainer import make_trainer
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from runner import trainer_environment
+from modal_app.store.layout import Store
+from runner.environment import trainer_environment
 from tests.end_to_end.axosweep import Axosweep, kill_all
 from tests.end_to_end.on_modal import local_modal, with_axolotl
 from tests.modal_server import ModalServer

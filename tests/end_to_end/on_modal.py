@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from modal_app.layout import Store
-from runner import trainer_environment
-from runner.ledger import Event, Ledger, sweep_ids
+from modal_app.store.layout import Store
+from runner.environment import trainer_environment
+from runner.store.ledger import Event, Ledger, sweep_ids
 from tests.end_to_end.axosweep import Axosweep
 from tests.modal_server import ModalServer, Settings
 from tests.modal_server.fixture import SECRET

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from modal_app.step import StepKind
+from modal_app.store.step import StepKind
 from tests.end_to_end.axosweep import Axosweep
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modal_app.step import StepKind
+from modal_app.store.step import StepKind
 from tests.end_to_end.axosweep import Axosweep, kill, wait_until
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import BASE
+from modal_app.store.layout import BASE
 from tests.end_to_end.axosweep import Axosweep, kill_all
 
 pytestmark = pytest.mark.slow

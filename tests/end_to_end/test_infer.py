@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from modal_app.layout import BASE, Store
+from modal_app.store.layout import BASE, Store
 from runner.html_report.gather import gather
 from tests.end_to_end.axosweep import Axosweep
 

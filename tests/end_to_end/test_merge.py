@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from tests.end_to_end.axosweep import Axosweep
 
 pytestmark = pytest.mark.slow

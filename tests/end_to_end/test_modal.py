@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from tests.end_to_end.axosweep import Axosweep
 from tests.end_to_end.on_modal import container_records, local_modal, machine, with_axolotl
 from tests.modal_server import ModalServer

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from modal_app.step import Share, Step
+from modal_app.store.step import Share, Step
 from tests.end_to_end.on_modal import RUNS, container_records, local_modal, machine
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import needs_mounts, noop_settings

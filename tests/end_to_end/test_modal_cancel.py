@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.ledger import Event
+from runner.store.ledger import Event
 from tests.end_to_end.axosweep import Axosweep, kill
 from tests.end_to_end.on_modal import ON_GPUS, RUNS, attempts, beside, finish, local_modal, recorded, statuses
 from tests.modal_server import ModalServer

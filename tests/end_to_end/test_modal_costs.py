@@ -98,9 +98,9 @@ def test_containers_that_were_taken_away_are_paid_too(tmp_path: Path) -> None:
 
 def test_fetching_the_model_is_in_the_sweeps_dollars(tmp_path: Path) -> None:
     nothing = tmp_path / "fetch.py"
-    nothing.write_text("print('fetched nothing')\n")
+    nothing.write_text("def main():\n    print('fetched nothing')\n    return 0\n")
     settings = noop_settings(billing_rates=HOURLY)
-    settings = replace(settings, files={**settings.files, f"{HOME}/modal_app/fetch.py": nothing})
+    settings = replace(settings, files={**settings.files, f"{HOME}/modal_app/oneshot/fetch.py": nothing})
     with local_modal(settings) as server:
         here = machine(server, tmp_path / "here")
         done = here.run(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from runner import trainer_environment
+from runner.environment import trainer_environment
 from tests.end_to_end.axosweep import Axosweep
 from tests.end_to_end.on_modal import CACHE, RUNS, local_modal, machine, with_axolotl
 from tests.hub_server import COMMIT, Hub, serve_hub

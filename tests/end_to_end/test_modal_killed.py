@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from grpclib import GRPCError, Status
 
-from modal_app.layout import Store
-from runner.ledger import Event
+from modal_app.store.layout import Store
+from runner.store.ledger import Event
 from tests.end_to_end.axosweep import Axosweep, kill
 from tests.end_to_end.on_modal import ON_GPUS, attempts, beside, calls_since, finish, local_modal, recorded
 from tests.modal_server import ModalServer, Settings

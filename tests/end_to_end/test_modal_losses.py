@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from tests.end_to_end.axosweep import Axosweep
 from tests.end_to_end.on_modal import local_modal, with_axolotl
 from tests.modal_server import ModalServer
@@ -69,7 +69,7 @@ def calls_of_training(server: ModalServer, since: float) -> list[Spawned]:
 
 def worker_of(server: ModalServer) -> int:
     """The one worker that trains now."""
-    found = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"modal_app/worker.py" in _read(path)]
+    found = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"modal_app/run.py\0worker" in _read(path)]
     (pid,) = [int(path.parent.name) for path in found if server.folder.name.encode() in _read(path.parent / "mounts")]
     return pid
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from tests.end_to_end.axosweep import Axosweep, kill
 from tests.end_to_end.on_modal import ON_GPUS, beside, finish, local_modal, machine, statuses
 from tests.modal_server import ModalServer

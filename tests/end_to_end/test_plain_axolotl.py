@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from runner import trainer_environment
+from runner.environment import trainer_environment
 from tests.end_to_end.axosweep import Axosweep
 from tests.good_configs.files import lay_out
 

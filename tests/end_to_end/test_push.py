@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import SUBMISSION, Store
-from modal_app.step import StepKind
-from runner import trainer_environment
+from modal_app.store.layout import SUBMISSION, Store
+from modal_app.store.step import StepKind
+from runner.environment import trainer_environment
 from tests.hub_server import Hub, serve_hub
 from tests.hub_writes import Account, Writes
 from tests.modal_server import ModalServer

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import trainer_environment
+from runner.environment import trainer_environment
 from tests.end_to_end.axosweep import Axosweep
 from tests.hub_server import Hub, serve_hub
 from tests.modal_server import ModalServer

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store, after_key
+from modal_app.store.layout import Store, after_key
 from runner.html_report.page import write_report
 from runner.html_report.place import report_path
 from runner.types import Plan

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.serving import SERVED
-from modal_app.step import StepKind
-from runner import trainer_environment
+from modal_app.serving.spec import SERVED
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
+from runner.environment import trainer_environment
 from tests.end_to_end.axosweep import Axosweep, kill, wait_until
 
 pytestmark = pytest.mark.slow

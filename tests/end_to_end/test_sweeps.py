@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.step import StepKind
+from modal_app.store.step import StepKind
 from tests.end_to_end.axosweep import Axosweep, wait_until
 
 pytestmark = pytest.mark.slow

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from modal_app.step import StepKind
-from runner import trainer_environment
+from modal_app.store.step import StepKind
 from runner.compare.metrics import read_curves
+from runner.environment import trainer_environment
 from tests.end_to_end.axosweep import Axosweep, held_by, kill, wait_until
 from tests.modal_server import ModalServer, Settings
 from tests.modal_server.fixture import needs_mounts

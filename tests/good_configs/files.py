@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from runner.shipped import shipped_root
+from runner.config.shipped import shipped_root
 
 HERE = Path(__file__).resolve().parent
 FILES = tuple(sorted(HERE.glob("*.yml")))

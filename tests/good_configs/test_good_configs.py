@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from runner import trainer_environment
-from runner.fields import axolotl_fields, unknown_keys
+from runner.config.fields import axolotl_fields, unknown_keys
+from runner.environment import trainer_environment
 from tests.good_configs.files import FILES, HERE, NAMES, as_axolotl_reads, lay_out
 
 BLOCKS = {name for name, field in axolotl_fields().top.items() if field.models}

@@ -62,7 +62,7 @@ if __name__ == "__main__":
     import axolotl.utils.config  # noqa: F401
 
     sys.path.append(str(Path(__file__).resolve().parents[2]))
-    from modal_app import preload
+    from modal_app.patches import preload
 
     preload.memoise_schema()
 

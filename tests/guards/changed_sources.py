@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import modal_app
-from modal_app.serve_app import Serve
-from modal_app.serve_vllm import Vllm
-from modal_app.settings import Deployment
+from modal_app.cloud.settings import Deployment
+from modal_app.cloud.vllm_app import Serve
+from modal_app.serving.vllm import Vllm
+from runner.environment.verdicts import Question, Verdicts
 from runner.executors.warm_server import trainer_fingerprint
-from runner.verdicts import Question, Verdicts
 
 QUESTION = Question({"base_model": "a"}, {})
 NODE = {

@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "modal_app").rglob("*.py"))
-JUDGES = {"modal_app/validate.py", "modal_app/refusals.py", "modal_app/preload.py"}
-SERVING = {"modal_app/serve_app.py", "modal_app/serve_vllm.py", "modal_app/serving.py"}
+JUDGES = {"modal_app/oneshot/validate.py", "modal_app/oneshot/refusals.py", "modal_app/patches/preload.py"}
+SERVING = {"modal_app/cloud/vllm_app.py", "modal_app/serving/vllm.py", "modal_app/serving/spec.py"}
 
 
 @pytest.fixture(scope="module")

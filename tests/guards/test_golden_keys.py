@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
-from runner.content import ContentHashes
-from runner.identity import identify_run, told_apart_by_gpu
-from runner.inputs import find_inputs, identify
-from runner.origin import input_of, started
+from modal_app.store.layout import Store
+from runner.keys.content import ContentHashes
+from runner.keys.identity import identify_run, told_apart_by_gpu
+from runner.keys.inputs import find_inputs, identify
+from runner.launch.from_checkpoint import input_of, started
 from runner.types import Experiment, Run
 from tests.runner import checkpointed
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from runner.cli import main
 
 WRITTEN = Path(__file__).with_name("store_of_0_1_0")

@@ -11,7 +11,7 @@ import axolotl.cli.config
 import axolotl.utils.config
 import torch
 
-from modal_app.plugin import prepared_hashes
+from modal_app.steps.plugin import prepared_hashes
 
 
 def main(folder: str, config: str, capabilities: str) -> None:

@@ -14,17 +14,20 @@ from typing import Any
 import modal
 import pytest
 
-from modal_app.deployment import build_app
-from modal_app.layout import STEPS, Attempt, Store
-from modal_app.remote import Job, steps_file
-from modal_app.step import Outcome, Step, StepKind
+from modal_app.cloud.container import Job, steps_file
+from modal_app.cloud.deployment import build_app
+from modal_app.store.layout import STEPS, Attempt, Store
+from modal_app.store.step import Outcome, Step, StepKind
 from tests.modal_app.test_deployment import shipped
 from tests.modal_server import ModalServer, Settings
 from tests.modal_server.fixture import client_of
 from tests.modal_server.rootfs import HOME
 from tests.modal_server.views import Spawned
 
-FILES = {f"{HOME}/modal_app/{name}.py": Path(__file__).with_name(f"doomed_{name}.py") for name in ("worker", "fetch")}
+FILES = {
+    f"{HOME}/modal_app/worker.py": Path(__file__).with_name("doomed_worker.py"),
+    f"{HOME}/modal_app/oneshot/fetch.py": Path(__file__).with_name("doomed_fetch.py"),
+}
 MODEL = {"base_model": "owner/model", "revision_of_model": "c0ffee"}
 DATA = Step(StepKind.PREPROCESS, "data", MODEL, "data")
 STEP = Step(StepKind.TRAIN, "run", {}, "data")

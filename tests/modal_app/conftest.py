@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from runner import trainer_environment
+from modal_app.store.layout import Store
+from runner.environment import trainer_environment
 from tests.modal_app.steps import Warm, make_store, preprocess_step
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from modal_app.settings import Deployment
+from modal_app.cloud.settings import Deployment
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,4 +1,4 @@
-"""Put over modal_app/fetch.py in a test's containers: its container dies of it, as from the out-of-memory killer."""
+"""Put over modal_app/oneshot/fetch.py in a test's containers: its container dies of it, as if memory ran out."""
 
 from __future__ import annotations
 
@@ -6,5 +6,8 @@ import os
 import signal
 import time
 
-os.kill(os.getppid(), signal.SIGKILL)
-time.sleep(60)
+
+def main() -> int:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+    return 1

@@ -16,11 +16,6 @@ after which step (0: before the first; left out: before it begins at all):
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    from start import run  # type: ignore[import-not-found]  # beside the file that this one is put over
-
-    run("worker")
-
 import json
 import os
 import shutil
@@ -30,12 +25,13 @@ import sys
 import time
 from pathlib import Path
 
-from modal_app import attempt as attempts
-from modal_app import checkpoints, stop
-from modal_app.claim import claim
-from modal_app.failures import StepFailed
-from modal_app.layout import Attempt, StepFolder, Store
-from modal_app.step import FailureReason, Outcome, OutcomeStatus, Step, write_atomically
+from modal_app.process import attempt as attempts
+from modal_app.process import stop
+from modal_app.process.failures import StepFailed
+from modal_app.store import checkpoints
+from modal_app.store.claim import claim
+from modal_app.store.layout import Attempt, StepFolder, Store
+from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Step, write_atomically
 
 MODULUS = 2_147_483_647
 STATE = "trainer_state.json"

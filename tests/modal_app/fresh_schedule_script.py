@@ -34,7 +34,7 @@ def saved() -> dict[str, Any]:
 
 
 def loaded(step: int) -> dict[str, Any]:
-    from modal_app.fresh_schedule import keep_settings
+    from modal_app.patches.fresh_schedule import keep_settings
 
     _, optimizer, scheduler = made(0.02, 0.3, 0.8)
     state, told = saved(), []

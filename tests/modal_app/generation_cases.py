@@ -8,9 +8,9 @@ from typing import Any
 
 from axolotl.utils.dict import DictDefault
 
-from modal_app import formats, generation
-from modal_app.failures import StepFailed
-from modal_app.generation import Generation
+from modal_app.inference import formats, generation
+from modal_app.inference.generation import Generation
+from modal_app.process.failures import StepFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = {

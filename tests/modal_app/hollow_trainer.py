@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from modal_app.layout import Store
-from modal_app.step import Step, StepKind, Tracking
+from modal_app.store.layout import Store
+from modal_app.store.step import Step, StepKind, Tracking
 from tests.modal_app.steps import Warm
 
 ROOTS = (

@@ -16,10 +16,11 @@ CALLS: Counter[str] = Counter()
 
 
 def main() -> None:
-    from modal_app import preload, worker
-    from modal_app.attempt import base_environment
-    from modal_app.layout import Store
-    from modal_app.step import Device, Step
+    from modal_app import worker
+    from modal_app.patches import preload
+    from modal_app.process.attempt import base_environment
+    from modal_app.store.layout import Store
+    from modal_app.store.step import Device, Step
 
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what imports print is no part of it

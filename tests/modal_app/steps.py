@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import modal_app
-from modal_app.attempt import base_environment
-from modal_app.layout import Store
-from modal_app.step import Device, Outcome, Step, StepKind, Tracking
-from modal_app.warm_address import Address
-from modal_app.warm_context import Context, import_environment
-from runner.shipped import shipped_root
+from modal_app.process.attempt import base_environment
+from modal_app.store.layout import Store
+from modal_app.store.sources import RUN
+from modal_app.store.step import Device, Outcome, Step, StepKind, Tracking
+from modal_app.warm.address import Address
+from modal_app.warm.context import Context, import_environment
+from runner.config.shipped import shipped_root
 
 DATA, MODEL = "inputs/rows.jsonl", "inputs/model"
 ROWS = 600
@@ -89,7 +90,7 @@ def train_step(
 def run_fresh(python: Path, store: Store, step: Step) -> int:
     """Run a step in a process of its own; returns its exit code."""
     return subprocess.run(
-        [python, PACKAGE / "worker.py", "--store", store.root],
+        [python, RUN, "worker", "--store", store.root],
         input=step.to_json(),
         text=True,
         env=ENVIRONMENT,
@@ -119,7 +120,7 @@ class Warm:
             listener.listen()
             options = ["--store", store.root, "--address", here.stem, "--listen", str(listener.fileno())]
             process = subprocess.Popen(
-                [python, PACKAGE / "warm.py", *options],
+                [python, RUN, "preloaded-trainer", *options],
                 stdin=subprocess.DEVNULL, env=variables, start_new_session=True, pass_fds=(listener.fileno(),),
             )  # fmt: skip
         return cls.join(process, here, environment)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modal_app.answering import asked_of
-from runner import trainer_environment
+from modal_app.inference.config import asked_of
+from runner.environment import trainer_environment
 from tests.good_configs.files import HERE, NAMES, lay_out
 
 QLORA = {

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from modal_app.attempt import environment
-from modal_app.layout import Store
-from modal_app.step import Step, StepKind
+from modal_app.process.attempt import environment
+from modal_app.store.layout import Store
+from modal_app.store.step import Step, StepKind
 
 LOCAL: dict[str, Any] = {"base_model": "inputs/model", "datasets": [{"path": "inputs/rows.jsonl"}]}
 

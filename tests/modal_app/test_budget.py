@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from modal_app import budget, tries
-from modal_app.layout import StepFolder, Store
-from modal_app.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind
+from modal_app.cloud import attempts, budget
+from modal_app.store.layout import StepFolder, Store
+from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind
 
 SHARE = Share(dollars=1.5, seconds=1000.0)
 
@@ -51,7 +51,7 @@ def test_a_dead_rank_is_the_end_too_when_the_share_is_spent(folder: StepFolder) 
     attempt = folder.attempt(1)
     attempt.path.mkdir()
     budget.fail(SHARE, attempt, Outcome(OutcomeStatus.FAILED, 1, 0.0, 5.0, FailureReason.LOST, "rank 1 was killed"))
-    assert tries.is_final(attempt)
+    assert attempts.is_final(attempt)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app import checkpoints
+from modal_app.store import checkpoints
 
 
 def save(model: Path, step: int, *, last: int = 40, marked: bool = True) -> Path:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.claim import Held, claim, holder
-from modal_app.layout import StepFolder
+from modal_app.store.claim import Held, claim, holder
+from modal_app.store.layout import StepFolder
 from tests.modal_app.steps import wait_until
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from modal_app.claim import claim
-from modal_app.layout import StepFolder
+from modal_app.store.claim import claim
+from modal_app.store.layout import StepFolder
 with claim(StepFolder(Path(sys.argv[1]), Path("done")), "its sweep"):
     print("held", flush=True)
     time.sleep(60)

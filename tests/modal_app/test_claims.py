@@ -14,7 +14,7 @@ from grpclib import Status
 from tests.modal_server import ModalServer, Settings
 
 ASK = """
-from modal_app.claims import is_live
+from modal_app.cloud.claims import is_live
 try:
     print(is_live("fc-" + "a" * 22))
 except Exception as error:
@@ -23,8 +23,8 @@ except Exception as error:
 
 COME_BACK = """
 import modal
-from modal_app.claims import claim, last_claim
-from modal_app.remote import Job
+from modal_app.cloud.claims import claim, last_claim
+from modal_app.cloud.container import Job
 first, second = "fc-" + "a" * 22, "fc-" + "b" * 22
 claims = modal.Dict.from_name("claims", create_if_missing=True)
 job = Job(name="train/run", sweep="s", app="app", function="train", claims="claims", cache_volume="c", runs_volume="r")
@@ -36,8 +36,8 @@ print(claim(claims, job, first) == second, last_claim(claims.get, job.name)[1] =
 
 PRELUDE = """
 import modal
-from modal_app.claims import *
-from modal_app.remote import Job
+from modal_app.cloud.claims import *
+from modal_app.cloud.container import Job
 app = modal.App("app")
 for name in ("train", "preprocess"):
     app.function(name=name, serialized=True)(lambda text: None)

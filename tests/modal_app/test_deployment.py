@@ -12,8 +12,8 @@ from pathlib import Path
 import modal
 import pytest
 
-from modal_app.deployment import UV, build_app
-from modal_app.settings import LOCK, Deployment
+from modal_app.cloud.deployment import UV, build_app
+from modal_app.cloud.settings import LOCK, Deployment
 from tests.modal_app.deployments import ROOT, shipped
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import client_of

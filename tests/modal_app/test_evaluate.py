@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from modal_app.attempt import environment
-from modal_app.evaluate import asked_how, named, of_tasks, rated_by
-from modal_app.failures import StepFailed
-from modal_app.layout import Store
-from modal_app.step import Step, StepKind
-from modal_app.tasks import said_of
+from modal_app.oneshot.tasks import said_of
+from modal_app.process.attempt import environment
+from modal_app.process.failures import StepFailed
+from modal_app.steps.evaluate import asked_how, named, of_tasks, rated_by
+from modal_app.store.layout import Store
+from modal_app.store.step import Step, StepKind
 from tests.modal_app.steps import CONFIG
 
 FULL = {name: value for name, value in CONFIG.items() if not name.startswith(("adapter", "lora_"))}

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from modal_app.failures import LONGEST_MESSAGE, Failure, StepFailed, classify
-from modal_app.step import FailureReason
+from modal_app.process.failures import LONGEST_MESSAGE, Failure, StepFailed, classify
+from modal_app.store.step import FailureReason
 
 
 class OutOfMemoryError(RuntimeError):

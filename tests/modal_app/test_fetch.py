@@ -1,4 +1,4 @@
-"""fetch.py with the trainer's Python, as a container runs it, against a hub that is away for a while."""
+"""`run.py fetch` with the trainer's Python, as a container runs it, against a hub that is away for a while."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runner import trainer_environment
+from modal_app.store.sources import RUN
+from runner.environment import trainer_environment
 from tests.hub_server import COMMIT, serve_hub
 
 pytestmark = pytest.mark.slow
@@ -25,7 +26,7 @@ def fetch(url: str, cache: Path, name: str = "owner/tiny") -> subprocess.Complet
     """With hardly a pause."""
     variables = {"HF_ENDPOINT": url, "HF_HUB_CACHE": str(cache), "HF_HOME": str(cache)}
     return subprocess.run(
-        [trainer_environment.find(), ROOT / "modal_app" / "fetch.py", name, COMMIT, "*.md", "--pauses", "0.1", "0.2"],
+        [trainer_environment.find(), RUN, "fetch", name, COMMIT, "*.md", "--pauses", "0.1", "0.2"],
         env={**os.environ, **variables}, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ def test_a_forked_process_that_cannot_say_its_last_words_ends_all_the_same() -> 
     """On a full disk. It would go on as a second one of what it was forked from."""
     code = """
 import os, sys
-from modal_app.forked import leave
+from modal_app.process.forked import leave
 if not (pid := os.fork()):
     try:
         sys.stdout = open("/dev/full", "w")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from runner import trainer_environment
+from runner.environment import trainer_environment
 
 pytestmark = pytest.mark.slow
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from modal_app.hub import HubItem, fetch_names, hub_items, item_of
-from modal_app.remote import mark_name
-from runner.identity import TRAIN_ONLY
-from runner.inputs import MODEL_KEYS
+from modal_app.cloud.container import mark_name
+from modal_app.store.hub import HubItem, fetch_names, hub_items, item_of
+from runner.keys.identity import TRAIN_ONLY
+from runner.keys.inputs import MODEL_KEYS
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 LOCAL = "inputs/0123"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from tests.modal_app.steps import CONFIG, ENVIRONMENT, Warm, preprocess_step
 
 pytestmark = pytest.mark.slow

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from modal_app import lean
+from modal_app.patches import lean_imports
 from tests.modal_app.steps import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
 FAULTS = """
 import resource, sys
-from modal_app import lean
+from modal_app.patches import lean_imports
 if sys.argv[1] == "lean":
-    lean._keep_freed_memory()
+    lean_imports._keep_freed_memory()
 for _ in range(10):
     [bytearray(1 << 20) for _ in range(40)]
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
@@ -32,8 +32,8 @@ os.dup2(2, 1)
 import importlib.metadata
 theirs = importlib.metadata.packages_distributions()
 import gc
-from modal_app import lean, lean_run
-with lean.lean_imports():
+from modal_app.patches import lean_imports, lean_run
+with lean_imports.lean_imports():
     collecting = gc.isenabled()
     from transformers import PretrainedConfig, utils
     from transformers.generation import candidate_generator
@@ -55,7 +55,7 @@ theirs = {(one.key, one.version) for one in working_set()}
 lean_run.list_packages_quickly()
 from wandb.util import working_set
 told["listed"] = {(one.key, one.version) for one in working_set()} == theirs and len(theirs) > 100
-told["quickly"] = lean.installed.cache_info().currsize == 1
+told["quickly"] = lean_imports.installed.cache_info().currsize == 1
 import evaluate, sklearn.metrics
 losses = (loss_for_object_detection, loss_rt_detr)
 told["assigned"] = [[list(map(int, one)) for one in loss.linear_sum_assignment([[1, 2], [2, 0]])] for loss in losses]
@@ -68,7 +68,7 @@ SERVICE = """
 import subprocess, sys, time
 from pathlib import Path
 import wandb
-from modal_app import lean_run
+from modal_app.patches import lean_run
 from wandb.sdk.lib.service import service_port_file
 file = Path(sys.argv[1])
 for look_often in (lambda: None, lean_run.look_often_for_the_service):
@@ -94,7 +94,7 @@ def in_order(found: Mapping[str, list[str]]) -> dict[str, list[str]]:
 
 
 def test_what_is_read_of_the_packages_is_what_the_standard_library_finds() -> None:
-    assert in_order(lean.packages_distributions()) == in_order(importlib.metadata.packages_distributions())
+    assert in_order(lean_imports.packages_distributions()) == in_order(importlib.metadata.packages_distributions())
 
 
 def test_packages_are_found_however_they_were_put_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_packages_are_found_however_they_were_put_there(tmp_path: Path, monkeypa
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    found = in_order(lean.packages_distributions())
+    found = in_order(lean_imports.packages_distributions())
     assert {name: found[name] for name in ("one", "two", "three", "four", "seven", "eight")} == {
         "one": ["Declared"], "two": ["Declared"], "three": ["inferred"], "four": ["inferred"], "seven": ["laid"],
         "eight": ["laid"],
@@ -128,7 +128,7 @@ def test_packages_are_found_however_they_were_put_there(tmp_path: Path, monkeypa
 
 def test_memory_that_was_freed_is_taken_again() -> None:
     def faults(how: str, **more: str) -> int:
-        environment = {name: value for name, value in os.environ.items() if name not in lean.MALLOC_SETTINGS}
+        environment = {name: value for name, value in os.environ.items() if name not in lean_imports.MALLOC_SETTINGS}
         done = subprocess.run(
             [sys.executable, "-c", FAULTS, how], env=environment | more, cwd=ROOT, stdout=subprocess.PIPE, check=True
         )

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from modal_app.meter import ContainerRecord
-from modal_app.usage import memory_gib, read_cards
+from modal_app.cloud.meter import ContainerRecord
+from modal_app.cloud.usage import memory_gib, read_cards
 from tests.modal_server.fixture import needs_mounts
 
 H100 = "NVIDIA H100 80GB HBM3"
 BEGIN = """
 import time
 from pathlib import Path
-from modal_app.meter import Meter, Reservation
+from modal_app.cloud.meter import Meter, Reservation
 def meter(step, attempt=1):
     return Meter(Path(step), step=step, call="fc-1", attempt=attempt, reserved=Reservation(4.0, 16.0))
 """
@@ -143,7 +143,7 @@ def test_processor_time_is_the_containers_own_with_that_of_children_that_have_en
     """Among its own processes only, as a container is."""
     burn = "import time\nwhile time.process_time() < 0.5: pass"
     code = (
-        "import subprocess, sys\nfrom modal_app.usage import cpu_seconds\nbefore = cpu_seconds()\n"
+        "import subprocess, sys\nfrom modal_app.cloud.usage import cpu_seconds\nbefore = cpu_seconds()\n"
         f"subprocess.run([sys.executable, '-c', {burn!r}])\nprint(cpu_seconds() - before)"
     )
     alone = ["unshare", "--fork", "--pid", "--mount-proc"]

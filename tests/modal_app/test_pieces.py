@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modal_app.pieces import Pieces
+from modal_app.inference.pieces import Pieces
 
 
 @given(st.text("abE N\n", max_size=30), st.lists(st.text("abEN", min_size=1, max_size=3), max_size=3))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from tests.modal_app.steps import ENVIRONMENT, Warm, train_step
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from modal_app.serve_vllm import KEY, Guard, Vllm, command
+from modal_app.serving.vllm import KEY, Guard, Vllm, command
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVED = Vllm(
@@ -29,7 +29,7 @@ def serve(tmp_path: Path, vllm: str, **variables: str) -> subprocess.CompletedPr
     program.write_text(f"#!/bin/sh\n{vllm}\n")
     program.chmod(program.stat().st_mode | stat.S_IEXEC)
     return subprocess.run(
-        [sys.executable, "-c", "from modal_app.serve_vllm import serve; serve()"],
+        [sys.executable, "-c", "from modal_app.serving.vllm import serve; serve()"],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), **variables},
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
@@ -41,7 +41,7 @@ def test_the_command_line_names_the_base_and_every_adapter() -> None:
     assert words[:5] == ["vllm", "serve", SERVED.model, "--served-model-name", "base"]
     assert " ".join(words[5:17]) == (
         "--tokenizer /data/runs/a/model --host 0.0.0.0 --port 8000 --max-model-len auto --disable-uvicorn-access-log "
-        "--middleware modal_app.serve_vllm.Guard --enable-lora"
+        "--middleware modal_app.serving.vllm.Guard --enable-lora"
     )
     assert words[17:22] == ["--max-lora-rank", "32", "--max-loras", "2", "--lora-modules"], "vLLM knows some ranks only"
     assert [json.loads(word) for word in words[22:]] == [
@@ -108,6 +108,6 @@ def test_the_guard_closes_sockets_to_strangers_and_lets_the_server_start(monkeyp
 
 def test_vllm_finds_the_guard_by_its_name(tmp_path: Path) -> None:
     served, where = SERVED.to_json(), tmp_path / "where"
-    program = f'cd / && {sys.executable} -c "from modal_app.serve_vllm import Guard" && touch {where}; exit 1'
+    program = f'cd / && {sys.executable} -c "from modal_app.serving.vllm import Guard" && touch {where}; exit 1'
     serve(tmp_path, program, AXOSWEEP_SERVE_TOKEN="t", AXOSWEEP_SERVED=served, PYTHONPATH="")
     assert where.exists()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from modal_app.settings import LONGEST_NAME, Deployment, settings_problems, train_function, trainer_identity
+from modal_app.cloud.settings import LONGEST_NAME, Deployment, settings_problems, train_function, trainer_identity
 from tests.modal_app.deployments import shipped_node
 
 DIGEST = "axolotlai/axolotl@sha256:" + "0123456789abcdef" * 4

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.claim import claim, this_process
-from modal_app.layout import Attempt, Store
-from modal_app.state import Phase, observe, record_exit
-from modal_app.step import FailureReason, Outcome, OutcomeStatus, StepKind
+from modal_app.store.claim import claim, this_process
+from modal_app.store.layout import Attempt, Store
+from modal_app.store.state import Phase, observe, record_exit
+from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind
 
 TRAIN = StepKind.TRAIN
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from modal_app.step import Device, FailureReason, Outcome, OutcomeStatus, Step, StepKind, Tracking
+from modal_app.store.step import Device, FailureReason, Outcome, OutcomeStatus, Step, StepKind, Tracking
 
 
 def test_a_step_survives_the_way_to_the_worker() -> None:

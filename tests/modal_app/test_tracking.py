@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from modal_app import tracking
-from modal_app.layout import Store
-from modal_app.redact import redacted
-from modal_app.step import Step, StepKind, Tracking
+from modal_app.process import tracking
+from modal_app.store.layout import Store
+from modal_app.store.redact import redacted
+from modal_app.store.step import Step, StepKind, Tracking
 
 
 def told(store: Store, sweep: str, **rest: object) -> dict[str, str]:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import DEBUG_LOG, Store
-from modal_app.state import Phase, observe
-from modal_app.step import FailureReason, OutcomeStatus, Step, StepKind, Tracking
+from modal_app.store.layout import DEBUG_LOG, Store
+from modal_app.store.state import Phase, observe
+from modal_app.store.step import FailureReason, OutcomeStatus, Step, StepKind, Tracking
 from tests.modal_app.steps import (
     Warm,
     alive,

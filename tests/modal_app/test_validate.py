@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import modal_app
-from modal_app.validate import ANSWERS, QUESTIONS
+from modal_app.oneshot.validate import ANSWERS, QUESTIONS
 
 SCRIPT = Path(next(iter(modal_app.__path__))) / "validate.py"
 A100 = {"bf16": True, "fp8": False, "tf32": True, "n_gpu": 8, "compute_capability": "sm_80"}

@@ -6,7 +6,7 @@ from typing import Any
 import modal.exception
 import pytest
 
-from modal_app import volumes
+from modal_app.cloud import volumes
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.warm_context import Context, import_environment
+from modal_app.warm.context import Context, import_environment
 from tests.modal_app.steps import PACKAGE
 
 OF_NO_IMPORT = set(
@@ -30,7 +30,7 @@ OF_NO_IMPORT = set(
 READS = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-from modal_app import preload
+from modal_app.patches import preload
 
 seen, plain = set(), type(os.environ)
 
@@ -79,7 +79,7 @@ def test_each_variable_that_the_real_imports_read_is_known(trainer: Path) -> Non
 STATES = """
 import hashlib, json, os, random, sys
 sys.path.insert(0, sys.argv[1])
-from modal_app import preload
+from modal_app.patches import preload
 
 preload.load(preload.EVERYTHING, preload.LATE)
 preload.memoise_schema()

@@ -10,7 +10,7 @@ import modal
 import pytest
 from grpclib import Status
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from tests.modal_app.cloud import DATA, Cloud, clouds, outcome_of, undisturbed
 from tests.modal_server.fixture import needs_mounts
 

@@ -9,11 +9,6 @@ SIGTERM it saves a checkpoint and stops at once, and the next attempt goes on fr
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    from start import run  # type: ignore[import-not-found]  # beside the file that this one is put over
-
-    run("worker")
-
 import json
 import os
 import sys
@@ -21,11 +16,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from modal_app import attempt as attempts
-from modal_app import checkpoints, stop
-from modal_app.claim import Held, claim
-from modal_app.layout import Attempt, StepFolder, Store
-from modal_app.step import AFTER, EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
+from modal_app.process import attempt as attempts
+from modal_app.process import stop
+from modal_app.store import checkpoints
+from modal_app.store.claim import Held, claim
+from modal_app.store.layout import Attempt, StepFolder, Store
+from modal_app.store.step import AFTER, EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
 
 STEPS = 10
 AFTER_S = "0.2"

@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 import yaml
 
-from modal_app.layout import Store
-from runner import sweep, trainer_environment
+from modal_app.store.layout import Store
+from runner.config.shipped import shipped_root
+from runner.environment import trainer_environment
+from runner.environment.verdicts import Verdicts
 from runner.errors import SweepError
 from runner.executors.validator import FreshValidator
+from runner.launch import sweep
 from runner.preflight.schema import questions_of
 from runner.preflight.stage import Preflight
-from runner.shipped import shipped_root
 from runner.types import Action, ExecutorChoice, Experiment, Gpu, ModelFacts, Request
-from runner.verdicts import Verdicts
 from tests.runner.builders import experiment
 
 HERE = Path(__file__).resolve().parent

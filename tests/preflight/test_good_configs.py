@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from runner import trainer_environment
+from runner.environment import trainer_environment
+from runner.environment.verdicts import Verdicts
 from runner.executors.validator import FreshValidator
-from runner.identity import is_address
+from runner.keys.identity import is_address
 from runner.preflight.findings import blocking
 from runner.preflight.stage import Preflight
 from runner.types import Experiment, Gpu
-from runner.verdicts import Verdicts
 from tests.good_configs.files import FILES, as_axolotl_reads, lay_out
 from tests.runner.builders import experiment
 
@@ -53,7 +53,7 @@ def test_no_good_config_is_refused_once_axolotl_was_asked(good: Sequence[Experim
 
 def test_nothing_is_remarked_of_what_is_shipped(ask: Callable[..., Any]) -> None:
     """The defaults, and every recipe that can be planned as it is, need no second look."""
-    from runner.vocabulary import read_vocabulary
+    from runner.config.vocabulary import read_vocabulary
 
     options = read_vocabulary().groups["training"]
     asked = [ask(f"training={option}").experiments[0] for option in options]

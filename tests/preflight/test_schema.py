@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from modal_app.validate import ANSWERS, QUESTIONS
+from modal_app.oneshot.validate import ANSWERS, QUESTIONS
+from runner.environment.verdicts import Verdicts
 from runner.errors import SweepError
 from runner.preflight import quick_findings
 from runner.preflight.findings import Severity
 from runner.preflight.schema import questions_of, schema_findings
 from runner.preflight.stage import Preflight
 from runner.types import ExecutorChoice, Experiment, Gpu
-from runner.verdicts import Verdicts
 from tests.runner.builders import experiment
 
 FINE: Mapping[str, Any] = {"problems": [], "warnings": []}

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from modal_app.claim import this_process
-from modal_app.layout import Attempt, Store
-from modal_app.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
-from runner.identity import identify_run
-from runner.ledger import Ledger
-from runner.plan import make_plan
+from modal_app.store.claim import this_process
+from modal_app.store.layout import Attempt, Store
+from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
+from runner.keys.identity import identify_run
+from runner.launch.plan import make_plan
+from runner.store.ledger import Ledger
 from runner.types import DataChoice, ExecutorChoice, Experiment, Gpu, Input, Plan, Run, TrackingChoice
 
 LOCK = "lock-of-the-trainer"

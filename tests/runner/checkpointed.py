@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modal_app import checkpoints
-from modal_app.layout import Store
-from modal_app.step import OutcomeStatus, StepKind
+from modal_app.store import checkpoints
+from modal_app.store.layout import Store
+from modal_app.store.step import OutcomeStatus, StepKind
 from runner.types import Run
 from tests.runner import builders
 

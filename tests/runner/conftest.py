@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from runner.cli import main
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from modal_app.layout import StepFolder, Store
-from modal_app.step import StepKind
+from modal_app.store.layout import StepFolder, Store
+from modal_app.store.step import StepKind
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from runner.gpus import GPUS
+from runner.config.gpus import GPUS
 from runner.memory.config import reading_of
 from runner.memory.estimate import CONTEXT, peak
 from runner.memory.optimizers import OPTIMIZERS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from runner.cli import main
 from runner.errors import SweepError
 from runner.files.choice import choose

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from modal_app.layout import SUBMISSION, Store, after_key
-from modal_app.meter import Card, ContainerRecord
-from modal_app.step import Outcome, OutcomeStatus, StepKind
+from modal_app.cloud.meter import Card, ContainerRecord
+from modal_app.store.layout import SUBMISSION, Store, after_key
+from modal_app.store.step import Outcome, OutcomeStatus, StepKind
 from runner.types import Gpu, Input, InputKind, Run
 from tests.runner import builders
 from tests.runner.report_store import RATES

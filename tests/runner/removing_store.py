@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from modal_app.layout import STEPS, Store
-from modal_app.remote import steps_file
-from modal_app.state import Phase, observe
-from modal_app.step import Step, StepKind, write_atomically
+from modal_app.cloud.container import steps_file
+from modal_app.store.layout import STEPS, Store
+from modal_app.store.state import Phase, observe
+from modal_app.store.step import Step, StepKind, write_atomically
 from runner.types import Run
 from tests.runner.builders import finish_run, open_sweep, run
 from tests.runner.run_files_store import content, make_files

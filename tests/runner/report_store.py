@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from modal_app.claim import claim
-from modal_app.layout import SUBMISSION, Store
-from modal_app.meter import Card, ContainerRecord
-from modal_app.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
+from modal_app.cloud.meter import Card, ContainerRecord
+from modal_app.store.claim import claim
+from modal_app.store.layout import SUBMISSION, Store
+from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
 from runner.types import DataChoice, Gpu, Plan, Run
 from tests.runner.builders import begin_attempt, end_attempt, finish, open_sweep, run
 

@@ -6,10 +6,10 @@ import json
 import random
 from pathlib import Path
 
-from modal_app import checkpoints
-from modal_app.layout import DEBUG_LOG, StepFolder, Store
-from modal_app.manifest import listed_files
-from modal_app.step import StepKind, write_atomically
+from modal_app.store import checkpoints
+from modal_app.store.layout import DEBUG_LOG, StepFolder, Store
+from modal_app.store.manifest import listed_files
+from modal_app.store.step import StepKind, write_atomically
 from runner.types import Run
 from tests.runner.builders import finish, finish_run, open_sweep, run
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from runner.base import for_omegaconf, read_base
+from runner.command.import_config import _dumped, import_config
+from runner.composing.axolotl_file import for_omegaconf, read_base
 from runner.errors import SweepError
-from runner.identity import is_address
-from runner.import_config import _dumped, import_config
+from runner.keys.identity import is_address
 from tests.good_configs.files import HERE, NAMES, as_axolotl_reads, lay_out
 
 ON_EIGHT = ("gpu=h100", "gpu.count=8")

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner.cli import VERBS, main
 from runner.compare.best import best_of, best_run, runnable_config, winner
 from runner.compare.ranking import Metric, compare_sweep
 from runner.errors import SweepError
-from runner.ledger import Ledger
+from runner.store.ledger import Ledger
 from runner.types import DataChoice, Gpu, Run
 from tests.runner.builders import finish_run, open_sweep, run
 

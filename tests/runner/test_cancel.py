@@ -9,19 +9,20 @@ from contextlib import contextmanager
 
 import pytest
 
-from modal_app.layout import STEPS, Store
-from modal_app.remote import steps_file
-from modal_app.step import Step, StepKind, write_atomically
-from runner.cancel import cancel
+from modal_app.cloud.container import steps_file
+from modal_app.store.layout import STEPS, Store
+from modal_app.store.step import Step, StepKind, write_atomically
+from runner.command.cancel import cancel
 from tests.runner.builders import open_sweep, run
 
-LAUNCHER = "from runner.ledger import Ledger; Ledger(store, sys.argv[2]).begin('axosweep infer')"
+LAUNCHER = "from runner.store.ledger import Ledger; Ledger(store, sys.argv[2]).begin('axosweep infer')"
 WORKER = (
-    "from modal_app.step import StepKind; from modal_app.claim import claim; "
+    "from modal_app.store.step import StepKind; from modal_app.store.claim import claim; "
     "held = claim(store.folder(StepKind.INFER, sys.argv[2])); held.__enter__()"
 )
 LASTS = (
-    "import sys, time; from pathlib import Path; from modal_app.layout import Store; store = Store(Path(sys.argv[1]))"
+    "import sys, time; from pathlib import Path; from modal_app.store.layout import Store; "
+    "store = Store(Path(sys.argv[1]))"
 )
 
 

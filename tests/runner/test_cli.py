@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from tests.runner.builders import finish_run, open_sweep, run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,13 +5,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modal_app.claim import claim
-from modal_app.layout import Store
-from modal_app.step import FailureReason, OutcomeStatus, StepKind
+from modal_app.store.claim import claim
+from modal_app.store.layout import Store
+from modal_app.store.step import FailureReason, OutcomeStatus, StepKind
 from runner.compare.params import differing_params, label, show_value, told_apart
 from runner.compare.ranking import Row, compare_sweep
-from runner.ledger import Event, Ledger, Record
-from runner.status import sweep_status
+from runner.show.status import sweep_status
+from runner.store.ledger import Event, Ledger, Record
 from runner.types import Gpu, Run
 from tests.runner.builders import begin_attempt, finish, finish_run, log_losses, open_sweep, run
 

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import OutcomeStatus, StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import OutcomeStatus, StepKind
 from runner.compare.groups import Group, groups_over, split_by_held_out
 from runner.compare.ranking import Metric, rows_from
 from runner.compare.source import RunFacts, facts_of_sweep

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from modal_app.claim import claim
-from modal_app.layout import Store
-from modal_app.step import FailureReason, OutcomeStatus, StepKind
+from modal_app.store.claim import claim
+from modal_app.store.layout import Store
+from modal_app.store.step import FailureReason, OutcomeStatus, StepKind
 from runner.cli import main
 from runner.compare.comparison import Comparison
 from runner.compare.ranking import Row

@@ -4,12 +4,12 @@ import math
 import pytest
 from rich.console import Console
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from runner.compare.pair import Pair, pair_of, show_pair
 from runner.compare.ranking import Metric
 from runner.compare.source import facts_of_sweep
+from runner.console.plot import overlay
 from runner.errors import SweepError
-from runner.plot import overlay
 from runner.types import Run
 from tests.runner.builders import finish_run, open_sweep, run
 

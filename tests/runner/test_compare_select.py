@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import FailureReason, OutcomeStatus, StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import FailureReason, OutcomeStatus, StepKind
 from runner.compare.ranking import rows_from
 from runner.compare.select import conditions, in_order, select
 from runner.compare.source import RunFacts, facts_of_sweep

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.meter import Card, ContainerRecord
-from modal_app.step import OutcomeStatus, StepKind
+from modal_app.cloud.meter import Card, ContainerRecord
+from modal_app.store.layout import Store
+from modal_app.store.step import OutcomeStatus, StepKind
 from runner.compare.ranking import Row, compare_sweep
 from runner.types import Run
 from tests.runner.builders import begin_attempt, end_attempt, open_sweep, run

@@ -5,8 +5,8 @@ from dataclasses import fields
 import pytest
 from rich.console import Console
 
-from modal_app.layout import Store
-from modal_app.step import FailureReason, OutcomeStatus, StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import FailureReason, OutcomeStatus, StepKind
 from runner.compare.comparison import Asked, comparison
 from runner.compare.ranking import Metric, Row, compare_sweep
 from runner.compare.show import Form, show

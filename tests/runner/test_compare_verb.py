@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from runner.cli import main
 from runner.types import Run
 from tests.runner.builders import finish_run, open_sweep, run

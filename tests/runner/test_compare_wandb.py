@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner.cli import main
-from runner.compare import wandb as compare_wandb
+from runner.command.sync import SUMMARY
 from runner.compare.ranking import rows_from
 from runner.compare.source import facts_of_sweep
-from runner.compare.wandb import Asked, curves_from, facts_from, sampled, wanted_of
 from runner.errors import SweepError
-from runner.store import read_json
-from runner.sync import SUMMARY
-from runner.wandb_job import MOST_ROWS, STEP, TrackedRun
+from runner.store.stores import read_json
+from runner.wandb import rows as compare_wandb
+from runner.wandb.messages import MOST_ROWS, STEP, TrackedRun
+from runner.wandb.rows import Asked, curves_from, facts_from, sampled, wanted_of
 from tests.runner.builders import finish_run, open_sweep, run
 from tests.wandb_server import serve_wandb
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from runner.cli import VERBS, main
-from runner.completion import complete, script
-from runner.completion_verbs import SHELLS
-from runner.completion_verbs import VERBS as COMPLETED_VERBS
+from runner.command.completion import complete, script
+from runner.command.completion_verbs import SHELLS
+from runner.command.completion_verbs import VERBS as COMPLETED_VERBS
+from runner.config.shipped import shipped_root
 from runner.errors import SweepError
-from runner.shipped import shipped_root
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_verbs_flags_are_those_of_its_help(verb: str, capsys: pytest.CaptureFi
 
 def test_completing_imports_no_hydra() -> None:
     code = (
-        "import sys; from runner import completion, help\n"
+        "import sys; from runner.command import completion, help\n"
         "completion.complete('axosweep lora=', 14); help.text()\n"
         "print({'hydra', 'omegaconf', 'torch', 'modal', 'wandb'} & sys.modules.keys())"
     )

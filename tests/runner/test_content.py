@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from runner.content import ALWAYS_READ_BELOW_BYTES, ContentHashes, file_sha256, keep, keep_folder, keep_in
+from modal_app.store.layout import Store
 from runner.errors import SweepError
+from runner.keys.content import ALWAYS_READ_BELOW_BYTES, ContentHashes, file_sha256, keep, keep_folder, keep_in
 
 
 def of(path: Path, memory: Path) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
-from runner.cost.budget import bound_line, confirm, refuse_above, refuse_senseless, with_shares
-from runner.cost.plan import PlanCost, RunCost
+from modal_app.store.layout import Store
 from runner.cost.types import NOTHING, Range
 from runner.errors import SweepError
+from runner.estimate.plan import PlanCost, RunCost
+from runner.launch.budget import bound_line, confirm, refuse_above, refuse_senseless, with_shares
 from runner.types import Action, ExecutorChoice, Request
 from tests.runner.builders import plan, run
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import SUBMISSION, Store
-from modal_app.meter import Card, ContainerRecord
-from modal_app.step import Outcome, OutcomeStatus, StepKind, write_atomically
-from runner.cost.plan import THIS_MACHINE, PlanCost, Pool, plan_cost
+from modal_app.cloud.meter import Card, ContainerRecord
+from modal_app.store.layout import SUBMISSION, Store
+from modal_app.store.step import Outcome, OutcomeStatus, StepKind, write_atomically
 from runner.cost.prices import rates_from
-from runner.cost.records import read_past
 from runner.cost.spent import planned_rates
 from runner.cost.types import Range
-from runner.cost.words import cost_json, cost_lines
+from runner.estimate.plan import THIS_MACHINE, PlanCost, Pool, plan_cost
+from runner.estimate.records import read_past
+from runner.estimate.words import cost_json, cost_lines
 from runner.types import DatasetSize, ExecutorChoice, Experiment, Gpu, ModelFacts, Plan, PriceTable, Run
 from tests.runner.builders import finish, open_sweep, plan, run
 

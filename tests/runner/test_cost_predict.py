@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from runner.cost.predict import predict
-from runner.cost.seeds import matmul_weights, seed_speed
 from runner.cost.types import Length, Past, Prediction, Range, Shape
+from runner.estimate.predict import predict
+from runner.estimate.seeds import matmul_weights, seed_speed
 from runner.types import ModelFacts
 
 SHAPE = Shape("tiny", "lora", 16, "cpu", 1, 16, 128, False, False, False, "none", "local")

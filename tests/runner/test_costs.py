@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from modal_app.layout import SUBMISSION, StepFolder, Store
-from modal_app.meter import Card, ContainerRecord
-from modal_app.step import StepKind
+from modal_app.cloud.meter import Card, ContainerRecord
+from modal_app.store.layout import SUBMISSION, StepFolder, Store
+from modal_app.store.step import StepKind
 from runner.compare.ranking import compare_sweep
 from runner.cost.prices import rates_from
 from runner.cost.spent import fetch_folder, money, sweep_cost
-from runner.ledger import Ledger
-from runner.progress import Progress
-from runner.report import show_rows
-from runner.status import sweep_status
+from runner.show.progress import Progress
+from runner.show.status import sweep_status
+from runner.show.tables import show_rows
+from runner.store.ledger import Ledger
 from runner.types import Gpu, PriceTable, Run
 from tests.runner.builders import finish_run, open_sweep, run
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import OutcomeStatus, StepKind
-from runner import datasets, terminal
+from modal_app.store.layout import Store
+from modal_app.store.step import OutcomeStatus, StepKind
+from runner.command import data
+from runner.console import terminal
 from runner.errors import SweepError
 from tests.runner.builders import finish
 
@@ -38,7 +39,7 @@ def prepared(store: Store, key: str, at: int = 0, **manifest: Any) -> None:
 
 
 def shown(store: Store, asked: str | None, capsys: pytest.CaptureFixture[str], *, as_json: bool = False) -> Any:
-    datasets.show(store, asked, as_json=as_json)
+    data.show(store, asked, as_json=as_json)
     text = capsys.readouterr().out
     return json.loads(text) if as_json else text
 
@@ -73,7 +74,7 @@ def test_a_narrow_terminal_has_every_key_whole_and_is_told_what_it_lacks(
 def test_a_store_without_datasets_lists_none(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(store, None, capsys, as_json=True) == []
     with pytest.raises(SweepError, match="There is no dataset x"):
-        datasets.show(store, "x", as_json=False)
+        data.show(store, "x", as_json=False)
 
 
 def test_samples_show_what_is_trained_on_and_every_character_of_it(
@@ -96,6 +97,6 @@ def test_a_dataset_is_found_by_its_beginning_or_the_way_to_it_is_said(store: Sto
     prepared(store, "abcd")
     prepared(store, "abef")
     with pytest.raises(SweepError, match=r"ab fits several datasets: .*Write more"):
-        datasets.show(store, "ab", as_json=False)
+        data.show(store, "ab", as_json=False)
     with pytest.raises(SweepError, match=r"no dataset abxd .*Did you mean abcd\?"):
-        datasets.show(store, "abxd", as_json=False)
+        data.show(store, "abxd", as_json=False)

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
-from modal_app.layout import Store
-from modal_app.step import Outcome, OutcomeStatus, StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import Outcome, OutcomeStatus, StepKind
 from runner.after.evaluate import base_evaluations
 from runner.after.steps import evaluate_step
 from runner.after.subjects import VERSIONS, Subject, subjects
 from runner.cli import main
-from runner.ledger import steps_after, sweep_ids, sweeps_after
-from runner.trainer_environment import lock_hash
+from runner.environment.trainer_environment import lock_hash
+from runner.store.ledger import steps_after, sweep_ids, sweeps_after
 from runner.types import PlannedStep, Run
 from tests.runner.builders import begin_attempt, finish_run, open_sweep, run
 from tests.runner.fake_trainer import make_trainer

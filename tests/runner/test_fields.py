@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from runner import trainer_environment
-from runner.fields import axolotl_fields, unknown_key, unknown_keys
+from runner.config.fields import axolotl_fields, unknown_key, unknown_keys
+from runner.environment import trainer_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_key_of_the_schema_is_listed_under_each_of_its_names() -> None:
-    listed = json.loads((ROOT / "runner" / "axolotl_fields.json").read_text(encoding="utf-8"))
+    listed = json.loads((ROOT / "runner/config/axolotl_fields.json").read_text(encoding="utf-8"))
     assert len(listed["fields"]) == 413
     assert {"model_type", "type_of_model"} <= axolotl_fields().top.keys()
 
@@ -104,4 +104,4 @@ def test_the_list_is_what_the_locked_axolotl_says(tmp_path: Path) -> None:
         check=True,
         capture_output=True,
     )
-    assert listed.read_text() == (ROOT / "runner" / "axolotl_fields.json").read_text()
+    assert listed.read_text() == (ROOT / "runner/config/axolotl_fields.json").read_text()

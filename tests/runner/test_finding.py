@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from runner.errors import SweepError
-from runner.finding import runs_in, sweep_in
-from runner.ledger import Ledger
-from runner.store import is_mirror, store_of, stores
+from runner.store.finding import runs_in, sweep_in
+from runner.store.ledger import Ledger
+from runner.store.stores import is_mirror, store_of, stores
 from tests.runner.builders import plan, run
 
 

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from modal_app.claim import claim
-from modal_app.layout import STEPS, Store
-from modal_app.state import Phase
-from modal_app.step import StepKind, write_atomically
+from modal_app.store.claim import claim
+from modal_app.store.layout import STEPS, Store
+from modal_app.store.state import Phase
+from modal_app.store.step import StepKind, write_atomically
 from tests.runner.builders import finish, run
 from tests.runner.removing_store import (
     Command,

@@ -7,12 +7,12 @@ from hydra import compose, initialize_config_dir
 
 from runner.composing.compose import experiment_from
 from runner.composing.resolvers import register_resolvers
+from runner.config.overrides import canonical
+from runner.config.shipped import shipped_root
+from runner.config.vocabulary import read_vocabulary
 from runner.errors import SweepError
-from runner.identity import identify_run
-from runner.overrides import canonical
-from runner.shipped import shipped_root
+from runner.keys.identity import identify_run
 from runner.types import Experiment
-from runner.vocabulary import read_vocabulary
 
 Compose = Callable[[str], Experiment]
 

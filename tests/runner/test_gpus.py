@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.gpus import GPUS, gpu_problems, modal_gpus
+from runner.config.gpus import GPUS, gpu_problems, modal_gpus
 from runner.types import Gpu
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from runner import help as help_page
-from runner.vocabulary import read_vocabulary
+from runner.command import help as help_page
+from runner.config.vocabulary import read_vocabulary
 
 
 def test_help_names_every_group_with_its_options() -> None:

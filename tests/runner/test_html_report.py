@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner import cli, html_report
 from runner.html_report.finish import leave_report
 from runner.html_report.gather import gather

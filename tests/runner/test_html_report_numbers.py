@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.meter import ContainerRecord
+from modal_app.cloud.meter import ContainerRecord
 from runner.compare.metrics import Curves, read_curves
+from runner.console.redact import redact
 from runner.html_report.curves import moments, paid_until, points_each, series, thinned
 from runner.html_report.effects import bins_of, effect, interaction, pareto, rank_share, spearman
-from runner.html_report.redact import redact
 from runner.html_report.words import asked_in, sweep_file_of
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runner import hub
-from runner.hub import Repository, resolve
+from runner.keys import hub_commits
+from runner.keys.hub_commits import Repository, resolve
 
 COMMIT = "a" * 40
 MODEL = Repository("models", "owner/name")
@@ -186,7 +186,7 @@ def test_offline_the_local_cache_knows_the_commit_and_nobody_is_asked(
 
 def test_offline_without_a_cache_says_that_it_is_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "true")
-    assert resolve(MODEL, None) == hub.Resolved(None, "HF_HUB_OFFLINE is set")
+    assert resolve(MODEL, None) == hub_commits.Resolved(None, "HF_HUB_OFFLINE is set")
 
 
 def test_an_unreachable_hub_falls_back_on_the_local_cache_and_the_hub_wins_over_it(
@@ -221,4 +221,4 @@ def test_the_cache_is_where_the_hub_library_keeps_it(
     monkeypatch.delenv("HF_HOME")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert hub.hub_cache() == Path(expected)
+    assert hub_commits.hub_cache() == Path(expected)

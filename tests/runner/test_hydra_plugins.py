@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from runner.composing.resolvers import register_resolvers
+from runner.config.shipped import shipped_root
 from runner.errors import SweepError
-from runner.shipped import shipped_root
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.content import ContentHashes
+from runner.config.fields import axolotl_fields
 from runner.errors import SweepError
-from runner.fields import axolotl_fields
-from runner.identity import (
+from runner.keys.content import ContentHashes
+from runner.keys.identity import (
     ADDRESS_PREFIXES,
     ADDRESSES,
     TRAIN_ONLY,
@@ -19,7 +19,7 @@ from runner.identity import (
     preprocess_config,
     told_apart_by_gpu,
 )
-from runner.inputs import find_inputs, identify
+from runner.keys.inputs import find_inputs, identify
 from runner.types import DataChoice, ExecutorChoice, Gpu, Input, InputKind, Run, TrackingChoice
 from tests.runner.builders import LOCK, experiment, run
 

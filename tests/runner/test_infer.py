@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from modal_app.attempt import write_yaml
-from modal_app.layout import BASE, Store, after_key
-from modal_app.step import StepKind
+from modal_app.process.attempt import write_yaml
+from modal_app.store.layout import BASE, Store, after_key
+from modal_app.store.step import StepKind
 from runner import cli
 from runner.after import infer
-from runner.after.answers import answer_sets, column_of
 from runner.after.infer import base_hash
 from runner.after.infer_show import show_answers
 from runner.after.subjects import Subject, subjects
 from runner.errors import SweepError
+from runner.files.answers import answer_sets, column_of
 from runner.html_report.gather import gather
 from runner.types import Run
 from tests.runner.builders import finish_run, open_sweep, run

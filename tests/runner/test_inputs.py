@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from runner.content import ContentHashes, file_sha256
 from runner.errors import SweepError
-from runner.inputs import find_inputs, how_to_pin, identify, pinned, staged_name
+from runner.keys.content import ContentHashes, file_sha256
+from runner.keys.inputs import find_inputs, how_to_pin, identify, pinned, staged_name
 from runner.types import Input, InputKind
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner.errors import SweepError
-from runner.ledger import Event, Ledger, Record, find_sweep, sweep_ids
+from runner.store.ledger import Event, Ledger, Record, find_sweep, sweep_ids
 from tests.runner.builders import plan, run
 
 RECORDS = [

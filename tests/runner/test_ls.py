@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store, after_key
-from modal_app.step import Outcome, OutcomeStatus, StepKind
+from modal_app.store.layout import Store, after_key
+from modal_app.store.step import Outcome, OutcomeStatus, StepKind
 from runner.types import Run
 from tests.runner.pulling import said
 from tests.runner.run_files_store import finished_run, merge, write_checkpoint

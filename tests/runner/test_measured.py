@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 import pytest
 
-from modal_app.layout import Store, after_key
-from modal_app.step import Outcome, OutcomeStatus, StepKind
+from modal_app.store.layout import Store, after_key
+from modal_app.store.step import Outcome, OutcomeStatus, StepKind
 from runner.cli import main
 from runner.compare.ranking import Metric, rows_from
 from runner.compare.source import facts_of_sweep
 from runner.compare.table import columns_of, rows_csv
 from runner.html_report.gather import gather
-from runner.ledger import sweep_ids
+from runner.store.ledger import sweep_ids
 from runner.types import Run
 from tests.runner.builders import finish_run, open_sweep, run
 from tests.runner.test_report import strict_json

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.gpus import GPUS
+from runner.config.gpus import GPUS
 from runner.memory.estimate import Estimate, Parts, Verdict, estimate, verdict_of
 from runner.memory.words import gib, told
 from tests.runner.memory_points import CUT, GIB, LLAMA_3B, LLAMA_8B, LLAMA_70B, QWEN_14B

@@ -3,12 +3,12 @@ from typing import Any
 import pytest
 import yaml
 
+from runner.config.gpus import GPUS
+from runner.config.shipped import shipped_root
 from runner.errors import SweepError
-from runner.gpus import GPUS
 from runner.memory.choice import PEAK_TFLOPS, choose
 from runner.memory.estimate import Verdict
 from runner.memory.ladder import ZERO3
-from runner.shipped import shipped_root
 from tests.runner.memory_points import LLAMA_3B, LLAMA_8B, LLAMA_70B, model
 from tests.runner.test_memory import FULL, LORA
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from runner.gpus import GPUS
+from runner.config.gpus import GPUS
 from runner.memory.config import Reading, lora_kernels, reading_of
 from runner.memory.optimizers import BLOCKWISE_8BIT, OPTIMIZERS
 from runner.memory.stack import LINEAR, Batch, Loss, Offloading, Sharding

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runner import trainer_environment
+from runner.environment import trainer_environment
 from runner.memory.estimate import CONTEXT, peak
 from runner.memory.stack import Adapter, Batch, Stack
 from tests.runner.memory_points import model as facts_from_shape

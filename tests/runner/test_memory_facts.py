@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from runner.config.shipped import shipped_root
 from runner.memory.model_facts import facts_from, facts_of
-from runner.shipped import shipped_root
 from tests.runner.memory_points import LLAMA_8B
 
 LLAMA: dict[str, Any] = {

@@ -3,13 +3,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from runner.config.shipped import shipped_root
+from runner.environment.verdicts import Verdicts
 from runner.memory.estimate import Verdict
 from runner.preflight.findings import Severity
 from runner.preflight.memory import memory_findings, memory_json, memory_lines, memory_of
 from runner.preflight.stage import Preflight
-from runner.shipped import shipped_root
 from runner.types import Experiment, Gpu, ModelFacts
-from runner.verdicts import Verdicts
 from tests.runner.builders import experiment
 from tests.runner.memory_points import LLAMA_8B, LLAMA_70B
 from tests.runner.test_memory import LORA, zero

@@ -8,14 +8,14 @@ from hydra import compose, initialize_config_dir
 
 from runner.composing.compose import experiment_from
 from runner.composing.resolvers import register_resolvers
-from runner.gpus import GPUS
+from runner.config.gpus import GPUS
+from runner.config.overrides import canonical
+from runner.config.shipped import shipped_root
+from runner.config.vocabulary import read_vocabulary
 from runner.memory.estimate import Verdict, estimate
 from runner.memory.ladder import ZERO3, Asked, ways_out
 from runner.memory.sharding import sharding_of
-from runner.overrides import canonical
-from runner.shipped import shipped_root
 from runner.types import Experiment
-from runner.vocabulary import read_vocabulary
 from tests.runner.memory_points import LLAMA_8B, LLAMA_70B
 from tests.runner.test_memory import FULL, LORA
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from runner.config.overrides import canonical
+from runner.config.shipped import shipped_root
+from runner.config.vocabulary import read_vocabulary
 from runner.errors import SweepError
-from runner.identity import identify_run
-from runner.overrides import canonical
-from runner.shipped import shipped_root
-from runner.vocabulary import read_vocabulary
+from runner.keys.identity import identify_run
 
 
 def test_the_tiny_models_facts_are_those_of_its_own_config(ask: Callable[..., Any]) -> None:

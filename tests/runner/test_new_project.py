@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from runner.command.init import START, init
 from runner.errors import SweepError
-from runner.new_project import START, init
 
 
 @pytest.fixture(autouse=True)

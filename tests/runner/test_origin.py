@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from modal_app import checkpoints
-from modal_app.layout import Store
-from modal_app.origin import KEY, place
-from modal_app.step import OutcomeStatus, StepKind
+from modal_app.store import checkpoints
+from modal_app.store.layout import Store
+from modal_app.store.origin import KEY, place
+from modal_app.store.step import OutcomeStatus, StepKind
 from runner.cli import main
 from runner.compare.params import params_of
 from runner.errors import SweepError
-from runner.identity import identify_run
-from runner.origin import find, identity_of, input_of, keep_checkpoint, refuse_unlike, started
+from runner.keys.identity import identify_run
+from runner.launch.from_checkpoint import find, identity_of, input_of, keep_checkpoint, refuse_unlike, started
 from runner.types import Experiment, Gpu, Run
 from tests.runner import builders
 from tests.runner.checkpointed import AXOLOTL, checkpoint, source

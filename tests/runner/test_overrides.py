@@ -10,9 +10,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.config.overrides import ELSEWHERE, axis, canonical, canonical_all, in_a_shell, spoken, written
+from runner.config.vocabulary import read_vocabulary
 from runner.errors import SweepError
-from runner.overrides import ELSEWHERE, axis, canonical, canonical_all, in_a_shell, spoken, written
-from runner.vocabulary import read_vocabulary
 
 VOCABULARY = read_vocabulary()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from runner import cli
+from runner.console.parser import VerbParser
 from runner.errors import SweepError
-from runner.parser import VerbParser
 
 
 def told(*words: str) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from runner.errors import SweepError
-from runner.plain_configs import write_configs
+from runner.launch.plain_configs import write_configs
 from runner.types import DataChoice, Gpu, Input, InputKind, TrackingChoice
 from tests.runner.builders import plan, run
 

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modal_app.step import Device, StepKind
-from runner.plan import make_plan, sweep_id
+from modal_app.store.step import Device, StepKind
+from runner.launch.plan import make_plan, sweep_id
 from runner.types import DataChoice, Gpu, Input, InputKind, TrackingChoice
 from tests.runner.builders import run
 

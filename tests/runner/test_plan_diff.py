@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner.errors import SweepError
-from runner.plan_diff import TRAINER, diff_lines, plan_diff
+from runner.launch.plan_diff import TRAINER, diff_lines, plan_diff
 from runner.types import Input, InputKind, Run
 from tests.runner.builders import LOCK, open_sweep, plan, run
 

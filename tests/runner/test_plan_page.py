@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
-from runner.plan_page import as_json, command, counts, lines
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
+from runner.launch.plan_inputs import as_json, command, counts, lines
 from runner.types import ExecutorChoice, Input, InputKind
 from tests.runner.builders import finish, finish_run, plan, run
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from modal_app.meter import Card, ContainerRecord
+from modal_app.cloud.meter import Card, ContainerRecord
+from runner.config.gpus import GPUS, kind_of_card
 from runner.cost.prices import Origin, Rates, bill, rates_from
 from runner.errors import SweepError
-from runner.gpus import GPUS, kind_of_card
-from runner.identity import identify_run
+from runner.keys.identity import identify_run
 from runner.types import Gpu, PriceTable
 from tests.conftest import refuse
 

@@ -4,10 +4,10 @@ import json
 import pytest
 from rich.console import Console
 
-from modal_app.claim import claim
-from modal_app.layout import Store, after_key
-from modal_app.step import OutcomeStatus, Step, StepKind
-from runner.progress import Progress
+from modal_app.store.claim import claim
+from modal_app.store.layout import Store, after_key
+from modal_app.store.step import OutcomeStatus, Step, StepKind
+from runner.show.progress import Progress
 from runner.types import ExecutorChoice, Plan, PlannedStep, Run
 from tests.runner.builders import begin_attempt, end_attempt, finish, log_losses, plan, run
 from tests.runner.counting_store import CountingStore

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from runner import help as help_page
-from runner.completion import complete
+from runner.command import help as help_page
+from runner.command.completion import complete
+from runner.config.project import find_project, own_conf
+from runner.config.shipped import shipped_root
 from runner.errors import SweepError
-from runner.project import find_project, own_conf
-from runner.shipped import shipped_root
 
 MODEL = "# @package axolotl\nbase_model: mine\nsequence_len: 77\n"
 SWEEP = "# @package _global_\nhydra: {sweeper: {params: {learning_rate: [1e-3, 2e-3, 3e-3]}}}\nmax_steps: 3\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from runner.after.prompts import Prompt, keep_prompts, prompts_of, refuse_too_long
 from runner.errors import SweepError
 

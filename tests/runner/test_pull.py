@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner.errors import SweepError
 from runner.files.pull import JOURNAL, Wanted, pull
 from runner.files.run_files import Entry, LocalFiles

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import OutcomeStatus, StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import OutcomeStatus, StepKind
 from runner.after.steps import merge_step
 from runner.after.subjects import subjects
 from runner.errors import SweepError

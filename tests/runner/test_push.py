@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modal_app.layout import StepFolder, Store
-from modal_app.step import OutcomeStatus, StepKind
+from modal_app.store.layout import StepFolder, Store
+from modal_app.store.step import OutcomeStatus, StepKind
 from runner.after.steps import merge_step
 from runner.after.subjects import subjects
 from runner.cli import main
+from runner.command.push import push
 from runner.errors import SweepError
 from runner.push.files import Kind, sort_out
 from runner.push.hub import refuse_unready
 from runner.push.records import card_facts, made_files
-from runner.push.verb import push
 from tests.runner import builders
 from tests.runner.pushable import ADAPTER_FILES, HUB_BASE, LEFT, PLACE, TOKEN, evaluate_on_tasks, finished_run, weights
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from runner.console.question import confirm
 from runner.errors import SweepError
-from runner.question import confirm
 
 
 def asked(answer: str, *, on_terminal: bool = True) -> None:

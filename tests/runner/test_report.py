@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import FailureReason, OutcomeStatus, StepKind
-from runner import report
+from modal_app.store.layout import Store
+from modal_app.store.step import FailureReason, OutcomeStatus, StepKind
 from runner.compare.ranking import compare_sweep
-from runner.status import all_sweeps
+from runner.show import tables
+from runner.show.status import all_sweeps
 from runner.types import Input, InputKind, Run
 from tests.runner.builders import finish, finish_run, open_sweep, plan, run
 
@@ -23,7 +23,7 @@ def strict_json(text: str) -> Any:
 
 def shown(store: Store, runs: list[Run], capsys: pytest.CaptureFixture[str]) -> str:
     sweep = open_sweep(store, runs).sweep
-    report.show_rows(compare_sweep(store, sweep), store, sweep, as_json=False)
+    tables.show_rows(compare_sweep(store, sweep), store, sweep, as_json=False)
     return capsys.readouterr().out
 
 
@@ -75,7 +75,7 @@ def test_what_others_wrote_is_shown_as_they_wrote_it(
     assert text.count(message) == 2
     unresolved = Input("base_model", message, InputKind.HUB, None, message)
     planned = replace(plan(runs, store), unresolved=(unresolved,))
-    report.show_plan(planned, store, as_json=False)
+    tables.show_plan(planned, store, as_json=False)
     text = capsys.readouterr().out
     assert f"chat_template={message}\n" in text
     assert f"base_model={message}: {message}\n" in text
@@ -95,7 +95,7 @@ def test_nothing_is_cut_or_wrapped_in_a_pipe(store: Store, capsys: pytest.Captur
     for one in runs:
         row = next(line for line in lines if line.strip().startswith(one.key) and line.rstrip().endswith("failed"))
         assert all(value.strip() in row for value in one.experiment.axolotl.values())
-    report.show_plan(plan(runs, store), store, as_json=False)
+    tables.show_plan(plan(runs, store), store, as_json=False)
     planned = capsys.readouterr().out.splitlines()
     assert sum(line.strip().startswith(tuple(one.key for one in runs)) for line in planned) == len(runs)
 
@@ -106,7 +106,7 @@ def test_json_has_the_same_rows_and_any_parser_reads_it(store: Store, capsys: py
     finish_run(store, runs[1], {0: 5.0, 9: math.nan})
     sweep = open_sweep(store, runs).sweep
     rows = compare_sweep(store, sweep)
-    report.show_rows(rows, store, sweep, as_json=True)
+    tables.show_rows(rows, store, sweep, as_json=True)
     read = strict_json(capsys.readouterr().out)
     assert (read["sweep"], read["store"]) == (sweep, str(store.root))
     assert [one["key"] for one in read["runs"]] == [row.key for row in rows]
@@ -120,7 +120,7 @@ def test_a_plan_says_what_runs_what_is_finished_and_what_was_asked_twice(
 ) -> None:
     one, two = run({"learning_rate": 1}), run({"learning_rate": 2})
     finish(store, StepKind.TRAIN, one.key)
-    report.show_plan(plan([one, two, two], store), store, as_json=False)
+    tables.show_plan(plan([one, two, two], store), store, as_json=False)
     text = capsys.readouterr().out
     assert "2 runs, 1 dataset (1 to tokenize)" in text
     assert "1 duplicate left out" in text
@@ -133,7 +133,7 @@ def test_a_plan_of_finished_runs_has_nothing_to_tokenize_even_when_their_dataset
 ) -> None:
     one = run({"learning_rate": 1})
     finish(store, StepKind.TRAIN, one.key)
-    report.show_plan(plan([one], store), store, as_json=False)
+    tables.show_plan(plan([one], store), store, as_json=False)
     text = capsys.readouterr().out
     assert "1 run, 1 dataset (nothing to tokenize)" in text
     assert "1 run finished before, skipped; nothing to do." in text
@@ -143,7 +143,7 @@ def test_a_plan_as_json_has_the_same_runs_and_datasets(store: Store, capsys: pyt
     runs = [run({"learning_rate": 1}, overrides=["learning_rate=1"]), run({"sequence_len": 1})]
     finish(store, StepKind.PREPROCESS, runs[1].data_key)
     planned = plan([*runs, runs[0]], store)
-    report.show_plan(planned, store, as_json=True)
+    tables.show_plan(planned, store, as_json=True)
     read = strict_json(capsys.readouterr().out)
     assert [(one["key"], one["done"], one["copies"], one["overrides"]) for one in read["runs"]] == [
         (runs[0].key, False, 2, ["learning_rate=1"]),
@@ -162,9 +162,9 @@ def test_the_list_of_sweeps_shows_their_counts_as_a_table_and_as_json(
     runs = [run({"learning_rate": number}) for number in range(3)]
     finish(store, StepKind.TRAIN, runs[0].key)
     sweep = open_sweep(store, runs).sweep
-    report.show_sweeps(all_sweeps(store), store, as_json=False)
+    tables.show_sweeps(all_sweeps(store), store, as_json=False)
     line = next(line for line in capsys.readouterr().out.splitlines() if sweep in line)
     assert line.split()[-3:] == ["3", "1", "2"]
-    report.show_sweeps(all_sweeps(store), store, as_json=True)
+    tables.show_sweeps(all_sweeps(store), store, as_json=True)
     (read,) = strict_json(capsys.readouterr().out)["sweeps"]
     assert (read["sweep"], read["runs"], read["counts"]) == (sweep, 3, {"succeeded": 1, "pending": 2})

@@ -9,18 +9,18 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from modal_app.claim import claim, this_process
-from modal_app.layout import Store
-from modal_app.state import Phase
-from modal_app.step import OutcomeStatus, StepKind, write_atomically
+from modal_app.store.claim import claim, this_process
+from modal_app.store.layout import Store
+from modal_app.store.state import Phase
+from modal_app.store.step import OutcomeStatus, StepKind, write_atomically
 from runner.files import removing
 from runner.files.removal import Choice, Doomed, runs_to_remove
 from runner.files.removing import remove_here
 from runner.files.run_files import LocalFiles
 from runner.files.stock import take_stock
-from runner.ledger import Event, Ledger, Record
-from runner.plan import make_plan
-from runner.serve.notes import noted
+from runner.launch.plan import make_plan
+from runner.store.ledger import Event, Ledger, Record
+from runner.store.served import noted
 from tests.runner.builders import finish, run
 from tests.runner.removing_store import Command, answering, asked_after, asked_for, keys, phase, trained
 from tests.runner.run_files_store import merge

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.compare.rows import check_rows
 from runner.errors import SweepError
+from runner.preflight.jsonl import check_rows
 
 GOOD = '{"messages": [{"role": "user", "content": "a"}]}'
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import time
 
-from modal_app.layout import SEEN, SUBMISSION, Store
-from runner.seen import stale
+from modal_app.store.layout import SEEN, SUBMISSION, Store
+from runner.store.mirror_age import stale
 from tests.runner.builders import open_sweep, run
 
 

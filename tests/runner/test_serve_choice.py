@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from modal_app.attempt import write_yaml
-from modal_app.layout import Store
-from modal_app.serving import Served
-from modal_app.step import StepKind
+from modal_app.process.attempt import write_yaml
+from modal_app.serving.spec import Served
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner.errors import SweepError
-from runner.ledger import Ledger
 from runner.serve.choice import choose
 from runner.serve.vllm import gpu_of, vllm_of
+from runner.store.ledger import Ledger
 from runner.types import Gpu
 from tests.runner.builders import begin_attempt, end_attempt, plan, run
 

@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.remote import Job
-from modal_app.settings import trainer_identity
-from modal_app.step import Device, OutcomeStatus, Step, StepKind
+from modal_app.cloud.container import Job
+from modal_app.cloud.settings import trainer_identity
+from modal_app.store.layout import Store
+from modal_app.store.step import Device, OutcomeStatus, Step, StepKind
 from runner.after.stage_steps import failed_stages, with_stages
-from runner.after.stages import stages_of
 from runner.after.steps import merge_step
+from runner.config.stages import stages_of
+from runner.environment.trainer_environment import lock_hash
 from runner.errors import SweepError
 from runner.executors.local import LocalExecutor, Slots
 from runner.executors.modal import mirrored_steps
 from runner.executors.modal_gpus import one_gpu, placements
 from runner.executors.modal_submission import before
 from runner.executors.modal_work import job_name, make_work
-from runner.ledger import Ledger
-from runner.trainer_environment import lock_hash
+from runner.store.ledger import Ledger
 from runner.types import Gpu, Plan, Run
 from tests.runner.builders import finish, plan, run
 from tests.runner.executors.fakes import FakeWorkers

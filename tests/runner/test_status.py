@@ -2,12 +2,12 @@ import os
 
 import pytest
 
-from modal_app.claim import claim
-from modal_app.layout import Store
-from modal_app.step import OutcomeStatus, StepKind
+from modal_app.store.claim import claim
+from modal_app.store.layout import Store
+from modal_app.store.step import OutcomeStatus, StepKind
 from runner.errors import SweepError
-from runner.ledger import Event, Ledger, Record
-from runner.status import all_sweeps, sweep_status
+from runner.show.status import all_sweeps, sweep_status
+from runner.store.ledger import Event, Ledger, Record
 from tests.runner.builders import begin_attempt, finish, open_sweep, run
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import SweepError
-from runner.store import open_store
+from runner.store.stores import open_store
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner import cli
 from tests.runner.fake_trainer import LAST_WORDS, asked, make_trainer
 

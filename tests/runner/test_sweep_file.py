@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from runner.config.sweep_file import body_overrides
+from runner.config.vocabulary import read_vocabulary
 from runner.errors import SweepError
-from runner.sweep_file import body_overrides
-from runner.vocabulary import read_vocabulary
 
 
 def body(tmp_path: Path, text: str) -> list[str]:

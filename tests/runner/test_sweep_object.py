@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from modal_app import tracking
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.process import tracking
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner.errors import SweepError
-from runner.sweep_object import FILE, with_sweep_objects
 from runner.types import Plan, TrackingChoice
+from runner.wandb.sweep_object import FILE, with_sweep_objects
 from tests.runner.builders import plan, run
 from tests.wandb_server import WandbServer, serve_wandb
 

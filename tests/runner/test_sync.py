@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import OutcomeStatus, StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import OutcomeStatus, StepKind
 from runner.types import Run
-from runner.wandb_upload import missing, rows_of
+from runner.wandb.upload_process import missing, rows_of
 from tests.runner.builders import finish, finish_run, open_sweep, run
 from tests.wandb_server import WandbServer, serve_wandb
 
@@ -132,8 +132,8 @@ def test_what_cannot_be_uploaded_now_is_one_message(
     monkeypatch.setenv("NETRC", str(store.root / "netrc"))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    from runner.command.sync import sync
     from runner.errors import SweepError
-    from runner.sync import sync
 
     with pytest.raises(SweepError, match=message):
         sync(store, sweep, as_json=False)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from runner import tracking
+from modal_app.store.layout import Store
 from runner.errors import SweepError
-from runner.ledger import Ledger
+from runner.executors.choose import executor_for
+from runner.store.ledger import Ledger
 from runner.types import ExecutorChoice, TrackingChoice
-from runner.wiring import executor_for
+from runner.wandb import account
 from tests.runner.builders import plan, run
 
 
@@ -44,12 +44,12 @@ def test_a_key_is_found_where_wandb_looks_for_it(
         (no_account / "netrc").write_text("machine wandb.example.com login user password " + "k" * 40)
         (no_account / "wandb").mkdir()
         (no_account / "wandb" / "settings").write_text("[default]\nbase_url = https://wandb.example.com\n")
-    tracking.refuse_without_key()
+    account.refuse_without_key()
 
 
 def test_a_key_of_another_host_is_none(no_account: Path) -> None:
     (no_account / "netrc").write_text("machine wandb.example.com login user password " + "k" * 40)
-    assert not tracking.has_key()
+    assert not account.has_key()
 
 
 @pytest.mark.parametrize("tag", ["x" * 65, "a,b", ""])

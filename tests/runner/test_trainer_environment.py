@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import trainer_environment
+from runner.environment import trainer_environment
 from runner.errors import SweepError
 
 

@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 
-from runner.project import Project
-from runner.shipped import shipped_root
-from runner.vocabulary import read_vocabulary
+from runner.config.project import Project
+from runner.config.shipped import shipped_root
+from runner.config.vocabulary import read_vocabulary
 
 CONF = str(shipped_root() / "conf")
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
+from runner.command.wandb_view import show
 from runner.errors import SweepError
-from runner.wandb_view import show
 from tests.runner.builders import open_sweep, run
 
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")  # of the library itself

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import Device, Step, StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import Device, Step, StepKind
 from runner.after.carry_out import launch_name
 from runner.errors import SweepError
+from runner.executors.choose import after_here, refuse_unplaceable
 from runner.executors.local import LocalExecutor
 from runner.executors.warm_server import IDLE_S
 from runner.executors.warm_workers import MixedWorkers
-from runner.ledger import Ledger
+from runner.store.ledger import Ledger
 from runner.types import ExecutorChoice, Gpu, Plan, PlannedStep
-from runner.wiring import after_here, refuse_unplaceable
 from tests.modal_app.deployments import shipped_node
 from tests.runner.builders import plan, run
 from tests.runner.fake_trainer import make_trainer

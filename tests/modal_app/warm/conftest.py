@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from tests.modal_app.hollow_trainer import make_store, make_trainer, serving
 from tests.modal_app.steps import Warm
 

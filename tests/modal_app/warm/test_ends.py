@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
-from modal_app.warm_address import DOOR
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
+from modal_app.warm.address import DOOR
 from tests.modal_app.hollow_trainer import probing
 from tests.modal_app.steps import Warm, alive, children, wait_until
 

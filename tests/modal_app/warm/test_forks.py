@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from modal_app import serve
-from modal_app.layout import Store
-from modal_app.serving import Serving
-from modal_app.state import Phase, observe
-from modal_app.step import StepKind
+from modal_app.serving import server
+from modal_app.serving.spec import Serving
+from modal_app.store.layout import Store
+from modal_app.store.sources import RUN
+from modal_app.store.state import Phase, observe
+from modal_app.store.step import StepKind
 from tests.modal_app.hollow_trainer import found, probing, serving
 from tests.modal_app.steps import PACKAGE, Warm, alive, wait_until
 
@@ -63,7 +64,7 @@ SLEEP = "import time; open('here', 'w'); time.sleep({})"
 
 
 def fresh(python: Path, store: Store, key: str, probe: str, environment: Mapping[str, str], **more: Any) -> None:
-    command = [python, PACKAGE / "worker.py", "--store", store.root]
+    command = [python, RUN, "worker", "--store", store.root]
     step = probing(key, probe).to_json()
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run(command, input=step, text=True, env=environment, check=False, **quiet, **more)
@@ -193,7 +194,7 @@ def test_a_signal_reaches_a_fork_whose_process_the_command_does_not_know_yet(war
 def asked_to_serve(warm: Warm, place: Path) -> tuple[socket.socket, int]:
     """The line to a fork that serves, and the fork. It has a socket to listen on, and is not told yet what to serve."""
     with socket.socket(socket.AF_UNIX) as door, socket.create_server(("127.0.0.1", 0)) as listening:
-        door.bind(str(place / serve.LINE))
+        door.bind(str(place / server.LINE))
         door.listen(1)
         warm.say(serve=str(place))
         line, _ = door.accept()
@@ -236,18 +237,18 @@ def test_what_a_fork_that_serves_fails_with_is_told_and_how_it_ended(warm: Warm,
         (told,) = map(json.loads, heard)
     assert told["event"] == "failed"
     assert "uvicorn" in told["message"]
-    assert warm.next("ended")["code"] == serve.EXIT_FAILED
-    assert "Traceback" in (place / serve.LOG).read_text()
+    assert warm.next("ended")["code"] == server.EXIT_FAILED
+    assert "Traceback" in (place / server.LOG).read_text()
 
 
 def test_a_fork_does_not_clean_up_what_is_its_parents() -> None:
     """Its end would take a temporary folder away from under the server."""
     code = """
 import atexit, os, tempfile
-from modal_app import warm_child
+from modal_app.warm import child
 folder = tempfile.TemporaryDirectory()
 if not (pid := os.fork()):
-    warm_child._leave_to_the_parent()
+    child._leave_to_the_parent()
     atexit._run_exitfuncs()
     os._exit(0)
 os.waitpid(pid, 0)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from modal_app.claim import Held, claim
-from modal_app.layout import Attempt, Store
-from modal_app.step import EXIT_HELD, OutcomeStatus, Step, StepKind
+from modal_app.store.claim import Held, claim
+from modal_app.store.layout import Attempt, Store
+from modal_app.store.step import EXIT_HELD, OutcomeStatus, Step, StepKind
 from runner.executors.workers import Exited
 from runner.types import StepId
 from tests.runner.builders import begin_attempt, end_attempt

@@ -3,11 +3,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.state import Phase, observe
-from modal_app.step import Device, OutcomeStatus, Step, StepKind
+from modal_app.store.layout import Store
+from modal_app.store.state import Phase, observe
+from modal_app.store.step import Device, OutcomeStatus, Step, StepKind
 from runner.executors.local import LocalExecutor, Slots, Watch, machine_slots
-from runner.ledger import Ledger, Record
+from runner.store.ledger import Ledger, Record
 from runner.types import Gpu, Plan, Run
 from tests.runner.builders import finish, plan, run
 from tests.runner.counting_store import CountingStore

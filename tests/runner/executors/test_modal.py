@@ -8,13 +8,13 @@ import modal
 import pytest
 from modal.types import FileEntryType
 
-from modal_app.layout import STEPS, Store
-from modal_app.remote import Job, steps_file
-from modal_app.step import Step
+from modal_app.cloud.container import Job, steps_file
+from modal_app.store.layout import STEPS, Store
+from modal_app.store.step import Step
+from runner.config.gpus import modal_gpu
 from runner.errors import SweepError
 from runner.executors.modal import mirrored_steps, put_input
 from runner.executors.modal_work import Work, job_name, make_work
-from runner.gpus import modal_gpu
 from runner.types import Gpu, Input, InputKind, Plan
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import client_of

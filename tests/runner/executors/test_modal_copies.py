@@ -9,7 +9,7 @@ import aiohttp
 import modal
 import pytest
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from runner.executors.modal_copies import Copies, read_text
 from runner.executors.modal_mirror import UNREACHED
 from tests.modal_server import ModalServer

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from runner.executors.modal_files import BLOCK, ModalFiles
+from modal_app.store.layout import Store
 from runner.executors.modal_submission import Names
+from runner.files.modal_files import BLOCK, ModalFiles
 from runner.types import Run
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import client_of

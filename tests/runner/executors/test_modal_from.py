@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import StepKind
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner.errors import SweepError
-from runner.ledger import sweep_ids
-from runner.origin import find, identity_of
+from runner.launch.from_checkpoint import find, identity_of
+from runner.store.ledger import sweep_ids
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import client_of
 from tests.runner import builders

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modal_app.layout import Store
+from modal_app.store.layout import Store
 from runner.errors import SweepError
 from runner.executors.modal_gpus import Variant, placements, split
 from runner.types import ExecutorChoice, Gpu

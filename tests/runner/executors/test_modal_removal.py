@@ -14,10 +14,10 @@ from typing import Any
 import modal
 import pytest
 
-from modal_app.layout import STEPS, SUBMISSION, Store
-from modal_app.remote import steps_file
-from modal_app.state import Phase, observe
-from modal_app.step import OutcomeStatus, Step, StepKind, write_atomically
+from modal_app.cloud.container import steps_file
+from modal_app.store.layout import STEPS, SUBMISSION, Store
+from modal_app.store.state import Phase, observe
+from modal_app.store.step import OutcomeStatus, Step, StepKind, write_atomically
 from runner.types import Run
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import client_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import SUBMISSION, Store
+from modal_app.store.layout import SUBMISSION, Store
 from runner.errors import SweepError
 from runner.executors.modal_submission import submitted_as
 from tests.runner.builders import open_sweep, run

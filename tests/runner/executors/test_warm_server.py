@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.warm_address import Note, address
+from modal_app.store.layout import Store
+from modal_app.warm.address import Note, address
 from runner import cli
 from runner.executors.warm_server import Reached, idle_limit, is_alive, reach, reach_running, running
 from runner.executors.warm_workers import RunningValidator, WarmWorkers

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.layout import Store
-from modal_app.step import Step, StepKind
+from modal_app.store.layout import Store
+from modal_app.store.sources import RUN
+from modal_app.store.step import Step, StepKind
 from runner.executors.warm_workers import MixedWorkers, WarmWorkers
 from runner.executors.workers import Exited, FreshWorkers, Workers
 from runner.types import StepId
@@ -162,9 +163,9 @@ def test_a_worker_is_given_its_step_its_store_and_the_environment(workers: Worke
     workers.start(step("one", sees=str(tmp_path / "seen.json")))
     ended(workers, 1)
     seen = json.loads((tmp_path / "seen.json").read_text())
-    script, *arguments = seen["argv"]
-    assert Path(script).name in ("worker.py", "warm.py")
-    assert Path(script).is_file()
+    script, entry, *arguments = seen["argv"]
+    assert Path(script) == RUN
+    assert entry in ("worker", "preloaded-trainer")
     assert arguments[:2] == ["--store", str(tmp_path / "store")]
     assert seen["said"] == "hello"
 
@@ -322,8 +323,8 @@ def mixed(warm: WarmWorkers, tmp_path: Path) -> tuple[MixedWorkers, list[str]]:
     return MixedWorkers(warm, fresh, said.append), said
 
 
-def script_of(seen: Path) -> str:
-    return Path(json.loads(seen.read_text())["argv"][0]).name
+def entry_of(seen: Path) -> str:
+    return str(json.loads(seen.read_text())["argv"][1])
 
 
 def test_a_config_with_plugins_runs_fresh_beside_forked_ones_and_that_is_said_once(
@@ -333,7 +334,7 @@ def test_a_config_with_plugins_runs_fresh_beside_forked_ones_and_that_is_said_on
     for key, config in (("plain", {}), ("one", {"plugins": ["my.Plugin"]}), ("two", {"plugins": ["my.Plugin"]})):
         workers.start(step(key, sees=str(tmp_path / key), seconds=0.2, **config))
     assert {one.code for one in ended(workers, 3)} == {0}
-    assert [script_of(tmp_path / key) for key in ("plain", "one", "two")] == ["warm.py", "worker.py", "worker.py"]
+    assert [entry_of(tmp_path / key) for key in ("plain", "one", "two")] == ["preloaded-trainer", "worker", "worker"]
     (line,) = said
     assert "plugins (my.Plugin)" in line
 
@@ -352,7 +353,7 @@ def test_a_run_that_axolotl_may_tell_of_is_not_forked_since_its_threads_would_be
     workers, said = mixed
     workers.start(step("one", sees=str(tmp_path / "one"), seconds=0.2))
     assert {one.code for one in ended(workers, 1)} == {0}
-    assert script_of(tmp_path / "one") == ("warm.py" if forked else "worker.py")
+    assert entry_of(tmp_path / "one") == ("preloaded-trainer" if forked else "worker")
     assert [("telemetry" in line) for line in said] == ([] if forked else [True])
 
 
@@ -365,7 +366,7 @@ def test_what_a_process_with_cuda_awake_refuses_is_started_fresh(
     assert [(exited.step, exited.code) for exited in ended(workers, 1)] == [(this("one"), 0)]
     workers.start(step("two", sees=str(tmp_path / "two")))
     assert {exited.code for exited in ended(workers, 1)} == {0}
-    assert {script_of(tmp_path / key) for key in ("one", "two")} == {"worker.py"}
+    assert {entry_of(tmp_path / key) for key in ("one", "two")} == {"worker"}
     assert said == ["Started fresh, not forked from a preloaded trainer: an import has woken CUDA."]
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import modal
 
-from modal_app.layout import SUBMISSION, Store
-from modal_app.step import StepKind, write_atomically
-from runner.executors.modal_files import ON_CACHE
+from modal_app.store.layout import SUBMISSION, Store
+from modal_app.store.step import StepKind, write_atomically
+from runner.files.modal_files import ON_CACHE
 from runner.types import Plan
 
 NAMES = {"cache_volume": "axosweep-cache", "runs_volume": "axosweep-runs", "claims": "axosweep-claims"}

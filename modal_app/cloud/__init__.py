@@ -1,0 +1,1 @@
+"""Modal's side. The only room here that imports modal."""

@@ -1,0 +1,57 @@
+"""A step's share of a budget: when a container stops for it, and what is recorded then. Standard library.
+
+What counts is what `meter` has written down: the seconds of every container that has worked on the step, with its boot.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+from modal_app.cloud.container import Limits
+from modal_app.store.layout import Attempt, StepFolder
+from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Share, write_atomically
+
+LONGEST_MARGIN_S = 300.0
+"""How long before its share is spent a worker is asked to stop, if a tenth of the share is not less: it ends its step
+and writes a checkpoint."""
+PATIENCE_S = 60.0
+"""After its share is spent, a worker that still runs is killed: one that does not listen would go on for a day."""
+
+
+def limits(share: Share, folder: StepFolder) -> Limits:
+    """For a container whose own record is up to date."""
+    spent_at = time.monotonic() + share.seconds - seconds(folder)
+    return Limits(spent_at - min(share.seconds / 10, LONGEST_MARGIN_S), spent_at + PATIENCE_S)
+
+
+def is_spent(share: Share, folder: StepFolder) -> bool:
+    """Whether the step may not be tried again: so little is left that it would be stopped at once."""
+    return bool(folder.attempts()) and limits(share, folder).stop_at <= time.monotonic()
+
+
+def seconds(folder: StepFolder) -> float:
+    """Of all containers that have worked on the step so far."""
+    return sum(_seconds(path.read_text(encoding="utf-8")) for path in folder.containers.glob("*.json"))
+
+
+def fail(share: Share, attempt: Attempt, outcome: Outcome) -> None:
+    """Record an attempt that was stopped for its share as failed: Modal would start what is only stopped again.
+
+    So it would one of whose ranks died. One that ended in another way keeps its own outcome.
+    """
+    is_over = outcome.status is OutcomeStatus.FAILED and outcome.reason is not FailureReason.LOST
+    if is_over or outcome.status is OutcomeStatus.SUCCEEDED:
+        return
+    message = f"stopped: its share of the budget, {_money(share.dollars)}, is spent ({outcome.message})"
+    failed = replace(outcome, status=OutcomeStatus.FAILED, reason=FailureReason.BUDGET, message=message)
+    write_atomically(attempt.result, failed.to_json())
+
+
+def _seconds(text: str) -> float:
+    return float(json.loads(text)["seconds"])
+
+
+def _money(dollars: float) -> str:
+    return f"${dollars:.2f}" if dollars >= 0.1 else f"${dollars:.2g}"

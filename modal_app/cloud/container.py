@@ -1,0 +1,264 @@
+"""A step inside a Modal container: the store made of two mounted Volumes, the worker as a process of its own.
+
+Standard library: the container's Python imports nothing heavy before the worker does, and the worker is never forked
+from Modal's entrypoint, which has threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from modal_app.store.hub import HubItem
+from modal_app.store.layout import STEPS, Store
+from modal_app.store.sources import RUN
+from modal_app.store.step import Step, StepKind
+
+CACHE_MOUNT = Path("/cache")
+"""hub/, inputs/, prepared/: written by fetch and preprocess, read by everyone."""
+RUNS_MOUNT = Path("/data")
+"""runs/, done/: each run's folder has one writer."""
+ROOT = Path("/axosweep")
+"""The store as the worker sees it: links into the two mounts."""
+DONE = "done"
+"""On the runs Volume: a file per finished step, so that one listing tells a client what is done."""
+
+FETCHED = "fetched"
+"""On the runs Volume: a folder per hub model, with the attempts at fetching it."""
+
+MAX_ATTEMPTS = 3
+TICK_S = 10.0
+FIRST_TICK_S = 2.0
+"""By then the worker has said that it has begun, and drawn the run's W&B id, which must outlive this container."""
+STOP_GRACE_S = 20.0
+"""A preempted container is killed 30 s after it was asked to stop: by then a checkpoint has to be written and
+committed."""
+LONGEST_MARGIN_S = 900.0
+"""How long before its time limit a worker is asked to stop, if a fifth of it is not less: to write a large model's
+checkpoint takes time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One function call, as its argument: what to do, by name, and where everything is.
+
+    Small whatever it does: the step itself, and what waits for it, are in the sweep's folder on the runs Volume.
+    """
+
+    name: str
+    """What the call does, once for everybody: the key of its claim, such as `train/<key>`."""
+    sweep: str
+    """The sweep that calls it."""
+    app: str
+    function: str
+    claims: str
+    """The modal.Dict of claims."""
+    cache_volume: str
+    runs_volume: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """with_options of its call: gpu, timeout, ..."""
+    awaited: bool = False
+    """Whether other jobs wait for it."""
+    max_attempts: int = MAX_ATTEMPTS
+    """After so many in a row that ended without a word it is given up."""
+    limit_s: int = 0
+    """Modal's timeout of the call; 0 where it is not known."""
+    cores: float = 0.125
+    """Physical cores that its call reserves, for the price; what Modal reserves for a function that asks for
+    none (modal.com/docs/guide/resources)."""
+    memory_gib: float = 0.125
+    """And host memory."""
+    continues: str = ""
+    """The call that came to its time limit and made this one in its place."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        return cls(**json.loads(text))
+
+    def read_step(self, mount: Path = RUNS_MOUNT) -> Step:
+        """The step, from the mounted Volume."""
+        return Step.from_json(self._sweep_file(mount)["steps"][self.name])
+
+    def read_waiting(self, mount: Path = RUNS_MOUNT) -> list[Job]:
+        """What its own sweep starts when it has succeeded, from the mounted Volume."""
+        return [Job(**raw) for raw in self._sweep_file(mount)["waiting"].get(self.name, ())]
+
+    def _sweep_file(self, mount: Path) -> dict[str, Any]:
+        path = Store(mount).sweeps / self.sweep / STEPS
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return raw
+
+
+def steps_file(steps: Mapping[str, Step], waiting: Mapping[str, Sequence[Job]]) -> str:
+    """A sweep's steps by the names of their jobs, and what waits for each, as a Job reads it."""
+    return json.dumps(
+        {
+            "steps": {name: step.to_json() for name, step in steps.items()},
+            "waiting": {name: [asdict(job) for job in jobs] for name, jobs in waiting.items()},
+        }
+    )
+
+
+def mark_name(name: str) -> str:
+    """The file in `done/` for what a job's name says."""
+    return name.replace("/", "-")
+
+
+def open_store() -> Store:
+    """The store of this container. A mount that is read-only keeps what it has."""
+    ROOT.mkdir(exist_ok=True)
+    for name, mount in (("inputs", CACHE_MOUNT), ("prepared", CACHE_MOUNT), ("runs", RUNS_MOUNT)):
+        with contextlib.suppress(OSError):
+            (mount / name).mkdir(exist_ok=True)
+        if not (ROOT / name).is_symlink():
+            (ROOT / name).symlink_to(mount / name)
+    return Store(ROOT)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a worker must end, as time.monotonic() tells it."""
+
+    stop_at: float = math.inf
+    """It is asked to save a checkpoint and stop."""
+    kill_at: float = math.inf
+    """It is killed, if it still runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What a call does while its worker runs. Neither may raise."""
+
+    tick: Callable[[], None]
+    """About every ten seconds."""
+    asked: Callable[[BaseException], None]
+    """Modal has asked the call to stop, and the worker has been asked in its turn: it may be saving a checkpoint."""
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A worker has ended. `code` is negative for a signal."""
+
+    pid: int
+    code: int
+    out_of_time: bool
+    """It came to its limits."""
+
+
+def time_limits(limit_s: float) -> Limits:
+    """Those of a call that has just started: early enough before Modal's own timeout, which nobody can save after."""
+    if not limit_s:
+        return Limits()
+    over_at, margin_s = time.monotonic() + limit_s, min(limit_s / 5, LONGEST_MARGIN_S)
+    return Limits(over_at - margin_s, over_at - margin_s / 6)
+
+
+def run_worker(step: Step, watch: Watch) -> Ended:
+    """Run the step in a process of its own.
+
+    A trainer does not ask the hub: what it reads has been fetched before a GPU was rented. Evaluating on tasks does.
+
+    When this call is asked to stop (a preemption, a timeout, a cancelled input: all arrive as BaseException), the whole
+    process group is asked to checkpoint and stop, and the request goes on to the caller.
+    """
+    asks = step.kind is StepKind.PREPROCESS or step.asks_the_hub
+    offline = {} if asks else {"HF_HUB_OFFLINE": "1"}
+    return _run("worker", ["--store", str(ROOT)], watch, offline, given=step.to_json())
+
+
+def run_fetch(item: HubItem, watch: Watch) -> Ended:
+    """Fetch what is on the hub into the shared cache."""
+    return _run("fetch", [item.name, item.commit, *item.skipped], watch, {})
+
+
+def _run(name: str, words: list[str], watch: Watch, variables: Mapping[str, str], given: str = "") -> Ended:
+    process = subprocess.Popen(
+        [sys.executable, RUN, name, *words],
+        stdin=subprocess.PIPE,
+        env={**_environment(), **variables},
+        start_new_session=True,
+        text=True,
+    )
+    with _interrupted_by_sigterm():
+        try:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # it may die before it has read
+                pipe.write(given)
+            return _wait(process, watch)
+        except BaseException as error:
+            _signal(process, signal.SIGTERM)
+            try:
+                watch.asked(error)
+            finally:
+                _end(process)
+            raise
+
+
+def _wait(process: subprocess.Popen[str], watch: Watch) -> Ended:
+    limits, out_of_time, pause_s = watch.limits, False, FIRST_TICK_S
+    while True:
+        left_s = max(0.0, (limits.kill_at if out_of_time else limits.stop_at) - time.monotonic())
+        try:
+            return Ended(process.pid, process.wait(min(pause_s, left_s)), out_of_time)
+        except subprocess.TimeoutExpired:
+            now, pause_s = time.monotonic(), TICK_S
+            if not out_of_time and now >= limits.stop_at:
+                out_of_time = True
+                _signal(process, signal.SIGTERM)
+            elif out_of_time and now >= limits.kill_at:
+                _signal(process, signal.SIGKILL)
+                return Ended(process.pid, process.wait(), out_of_time)
+            else:
+                watch.tick()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    try:
+        process.wait(STOP_GRACE_S)
+    except subprocess.TimeoutExpired:
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Modal says it by SIGINT. Whoever says it by SIGTERM is heard, too."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _environment() -> dict[str, str]:
+    """Secrets arrive as this container's environment; the hub's cache is shared, everything else of it is private."""
+    private = Path(tempfile.gettempdir(), "huggingface")
+    variables = {**os.environ, "HF_HUB_CACHE": str(CACHE_MOUNT / "hub"), "HF_HOME": str(private)}
+    if token := os.environ.get("HUGGINGFACE_TOKEN"):
+        variables["HF_TOKEN"] = token
+    return variables

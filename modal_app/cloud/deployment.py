@@ -1,0 +1,111 @@
+"""What is deployed to Modal: one image with the trainer in it, two Volumes, the functions. One builder.
+
+Everything that can be pinned is: the base by tag or digest, uv, the trainer by its hashes, more packages by version.
+What is left is Ubuntu's: the apt packages are those of the day on which Modal first built the layer, and kept it.
+"""
+
+from __future__ import annotations
+
+import re
+
+import modal
+
+from modal_app.cloud import functions
+from modal_app.cloud.container import CACHE_MOUNT, MAX_ATTEMPTS, RUNS_MOUNT
+from modal_app.cloud.meter import CPU_STEP
+from modal_app.cloud.settings import AFTER, LOCK, Deployment, cards, requested, train_function
+from modal_app.process.attention import FOLDER, local_kernels
+from modal_app.store.sources import HERE
+
+PYTHON = "3.12"
+UV = "0.13.9"
+"""As in the launcher's own lock, which builds the trainer on this machine."""
+RETRIES = modal.Retries(max_retries=MAX_ATTEMPTS - 1 + 3, initial_delay=5.0, backoff_coefficient=2.0)
+"""Modal counts calls that raise or time out; a container that dies or is preempted it starts again without an end. We
+count attempts that end without a word (`tries`), whoever starts the next one. Modal's count must not run out first:
+nobody would write an outcome. So: one for each worker that may die in a container that lives, and three for a Volume
+or a Dict that fails, with pauses of 5 to 60 s."""
+STARTUP_S = 3600
+"""Modal's own default is a call's timeout: a container that hangs before its first line would be rented for a day."""
+ENVIRONMENT = {
+    "AXOLOTL_DO_NOT_TRACK": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_XET_HIGH_PERFORMANCE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def trainer_image(deployment: Deployment) -> modal.Image:
+    """The trainer on its base, bytecode compiled.
+
+    With `trainer: lock` what was tested locally is what is rented. With `trainer: image` the base brings its own, of
+    the same Axolotl or the build fails: axosweep's plugin and lists of keys are made for that one.
+    """
+    own = deployment.trainer == "image"
+    image = modal.Image.from_registry(deployment.image, add_python=None if own else PYTHON)
+    image = image.entrypoint([])  # an official image would start JupyterLab
+    image = image.apt_install("git", "build-essential", *deployment.apt)
+    if own:
+        check = f"import importlib.metadata as m; v = m.version('axolotl'); assert v == '{_axolotl()}', v"
+        image = image.run_commands(f'python -c "{check}"')
+    else:
+        # No dependencies: the lock is whole, and resolving again would trip over Axolotl's own zstandard pin.
+        image = image.uv_pip_install(
+            requirements=[str(LOCK)], extra_options="--no-deps --require-hashes", uv_version=UV
+        )
+    if deployment.packages:
+        image = image.uv_pip_install(*deployment.packages, extra_options="--no-deps", uv_version=UV)
+    if deployment.kernels:
+        image = _with_kernels(image, deployment.kernels)
+    return image.env(ENVIRONMENT).add_local_python_source("modal_app")
+
+
+def _with_kernels(image: modal.Image, kernels: tuple[str, ...]) -> modal.Image:
+    """Kernels that transformers would fetch from the hub while a GPU waits: fetched once, at build."""
+    script = "/trainer/attention.py"
+    image = image.add_local_file(HERE / "process" / "attention.py", script, copy=True)
+    image = image.run_commands(f"python {script} {FOLDER} {' '.join(kernels)}")
+    return image.env({"LOCAL_KERNELS": local_kernels(kernels)})
+
+
+def _axolotl() -> str:
+    """The version that the lock names."""
+    (version,) = re.findall(r"^axolotl==([\w.]+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
+    return str(version)
+
+
+def build_app(deployment: Deployment) -> modal.App:
+    """The app, not yet deployed."""
+    app = modal.App(deployment.app_name)
+    image = trainer_image(deployment)
+    cache = modal.Volume.from_name(deployment.cache_volume, create_if_missing=True, version=2)
+    runs = modal.Volume.from_name(deployment.runs_volume, create_if_missing=True, version=2)
+    secrets = [modal.Secret.from_name(deployment.secret)]
+    for function in (functions.fetch, functions.preprocess):
+        app.function(
+            image=image,
+            secrets=secrets,
+            volumes={str(CACHE_MOUNT): cache, str(RUNS_MOUNT): runs},
+            timeout=deployment.timeout_s,
+            retries=RETRIES,
+            **requested(CPU_STEP),
+            startup_timeout=STARTUP_S,
+        )(function)
+    trainers = [((), functions.after), *((gpus, functions.train) for gpus in ((), *deployment.gpu_lists))]
+    for gpus, function in trainers:
+        # Bound to a call they might take the place of the list: it brings its own. `train` has its from each call.
+        reserved = requested(deployment.reserved(cards(gpus[0]))) if gpus else {}
+        app.function(
+            **reserved,
+            startup_timeout=STARTUP_S,
+            name=AFTER if function is functions.after else train_function(gpus),
+            gpu=list(gpus) or None,
+            image=image,
+            secrets=secrets,
+            volumes={str(CACHE_MOUNT): cache.with_mount_options(read_only=True), str(RUNS_MOUNT): runs},
+            timeout=deployment.timeout_s,
+            retries=RETRIES,
+            single_use_containers=True,
+        )(function)
+    return app

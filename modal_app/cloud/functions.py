@@ -1,0 +1,83 @@
+"""The functions that run on Modal: fetch, preprocess, train, after. Text in, a small dict out, all else on the Volumes.
+
+Plain functions: `deployment` makes them Modal's. Nobody waits in the cloud: a step that has succeeded starts the steps
+that need it, each step claims its key first, and a claimed, live key ends a call at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import modal
+import modal.exception
+
+from modal_app.cloud import volumes
+from modal_app.cloud.call import CONTINUED, Ending, do_fetch, do_step
+from modal_app.cloud.claims import claim, end, go_on, hand_on, leave_to
+from modal_app.cloud.container import Job
+from modal_app.store.step import StepKind
+
+
+def fetch(text: str) -> dict[str, Any]:
+    """Bring a model, a tokenizer or an adapter at its commit into the shared cache, then start what needs it."""
+    return _run(text, do_fetch)
+
+
+def preprocess(text: str) -> dict[str, Any]:
+    """Make one dataset, then start the runs that read it."""
+    return _run(text, do_step)
+
+
+def train(text: str) -> dict[str, Any]:
+    """Train one run; a later call of the same input goes on from its newest whole checkpoint."""
+    return _run(text, do_step)
+
+
+def after(text: str) -> dict[str, Any]:
+    """Merge, infer or evaluate, with a run that has finished."""
+    return _run(text, do_step)
+
+
+def _run(text: str, work: Callable[[Job, str], Ending]) -> dict[str, Any]:
+    try:
+        return _claim_and_do(text, work)
+    except modal.exception.Error as error:
+        # As it is, it would look to whoever asks after this call as if Modal could not be asked: claims.UNANSWERED.
+        raise RuntimeError(f"{type(error).__name__}: {error}") from None
+
+
+def _claim_and_do(text: str, work: Callable[[Job, str], Ending]) -> dict[str, Any]:
+    job, me = Job.from_json(text), modal.current_function_call_id() or ""
+    claims = modal.Dict.from_name(job.claims, create_if_missing=True)
+    claimant = claim(claims, job, me)
+    _see_what_others_wrote(job)
+    waiting = job.read_waiting()
+    if claimant != me:
+        if (ended := leave_to(claims, claimant, job.name, waiting)) is not None:
+            go_on(claims, job.name, waiting, ended["status"])
+        return {"name": job.name, "status": "claimed", "message": ""}
+    if claims.contains(f"cancelled/{job.name}"):
+        # Whoever cancelled it looked for the calls that have claims, and this one may have had none yet.
+        return {"name": job.name, "status": "cancelled", "message": ""}
+    status, message = work(job, me)
+    if status == CONTINUED:
+        hand_on(claims, job, me)
+        return {"name": job.name, "status": status, "message": message}
+    end(claims, job, me, status, message)
+    go_on(claims, job.name, waiting, status)
+    return {"name": job.name, "status": status, "message": message}
+
+
+def _see_what_others_wrote(job: Job) -> None:
+    """Since this container started: its client, or another call of this job. Raises VolumeError.
+
+    Whether Modal reloads what is mounted read-only nobody has tried. A trainer that is refused goes on with what it
+    sees: as a rule it was started after its dataset was there.
+    """
+    cache, runs = modal.Volume.from_name(job.cache_volume), modal.Volume.from_name(job.runs_volume)
+    volumes.reload([runs])
+    if job.read_step().kind is StepKind.PREPROCESS:
+        volumes.reload([cache])
+    else:
+        volumes.reload_what_can_be([cache])

@@ -1,0 +1,198 @@
+"""What a container has spent on a step: the record that its price is computed from. Standard library.
+
+The record is rewritten at each tick, so a container that is killed leaves one that ends at its last tick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from modal_app.cloud.usage import CardNow, container_start, cpu_seconds, memory_gib, read_cards
+from modal_app.store.step import write_atomically
+
+THREADS_PER_CORE = 2
+"""Modal reserves and bills physical cores; processes are measured in hardware threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What a function asks Modal to keep for it. What it uses beyond that is billed too."""
+
+    cores: float
+    """Physical ones."""
+    memory_gib: float
+
+
+CPU_STEP = Reservation(cores=4.0, memory_gib=16.0)
+"""Of the functions that prepare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One GPU, as nvidia-smi tells it."""
+
+    name: str
+    memory_mib: int | None
+    peak_mib: int | None
+    """The most that was in use at a tick: there may have been more in between."""
+    utilisation: float | None
+    """Percent, the mean of the ticks; None before the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRecord:
+    """What one container has spent on one step. Times are Unix seconds."""
+
+    task: str
+    """Modal's id of the container."""
+    call: str
+    step: str
+    """The job's name: `train/<key>`."""
+    booted_at: float
+    """The start of the container, as far as it can know."""
+    began_at: float
+    """The start of this call."""
+    seen_at: float
+    """The last tick, or the end."""
+    ended: bool
+    """False in the record of a container that still works, or that was killed."""
+    seconds: float
+    """All that it has spent on this step: with its boot when this step was its first, without its other steps."""
+    attempts: tuple[int, ...]
+    cards: tuple[Card, ...]
+    cores_reserved: float
+    cores_used: float | None
+    """The mean, in physical cores; None where it was not measured."""
+    memory_gib_reserved: float
+    memory_gib_used: float | None
+    """The mean of the ticks."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        raw: dict[str, Any] = json.loads(text)
+        cards = tuple(Card(**card) for card in raw["cards"])
+        return cls(**raw | {"cards": cards, "attempts": tuple(raw["attempts"])})
+
+
+@dataclass(slots=True)
+class _Mean:
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, value: float | None) -> None:
+        if value is not None:
+            self.total += value
+            self.count += 1
+
+    @property
+    def value(self) -> float | None:
+        return round(self.total / self.count, 3) if self.count else None
+
+
+@dataclass(slots=True)
+class _Samples:
+    """What was seen of one card."""
+
+    card: CardNow
+    peak_mib: int | None = None
+    utilisation: _Mean = field(default_factory=_Mean)
+
+    def add(self, now: CardNow) -> None:
+        self.utilisation.add(now.utilisation)
+        if now.used_mib is not None:
+            self.peak_mib = max(now.used_mib, self.peak_mib or 0)
+
+
+_told_until: float | None = None
+"""Until when the seconds of this container stand in a record: it may work on one step after another."""
+
+
+class Meter:
+    """Keeps the record of this container for an attempt at a step, in `folder`: from here until `end`.
+
+    Each of its methods brings the record up to date; call one before each commit.
+    """
+
+    def __init__(self, folder: Path, *, step: str, call: str, attempt: int, reserved: Reservation) -> None:
+        self._task = os.environ.get("MODAL_TASK_ID", "unknown")
+        self._path = folder / f"{self._task}.json"
+        before = _read(self._path)  # the same container may try again
+        self._seconds_before = before.seconds if before else 0.0
+        self._attempts = (*(before.attempts if before else ()), attempt)
+        self._step, self._call, self._reserved = step, call, reserved
+        self._booted_at, self._began_at = container_start(), time.time()
+        self._from = _told_until or self._booted_at
+        self._cpu_before = cpu_seconds()
+        self._cards: list[_Samples] = []
+        self._memory = _Mean()
+        self._find_cards(read_cards())  # idle yet: what they are is noted, not how busy
+        self.note()
+
+    def note(self) -> None:
+        """Without measuring: there may be little time."""
+        self._write(ended=False)
+
+    def end(self) -> None:
+        """The last word, so far as nothing more is tried here."""
+        self._write(ended=True)
+
+    def tick(self) -> None:
+        """Measure."""
+        cards = read_cards()
+        self._find_cards(cards)
+        for samples, card in zip(self._cards, cards, strict=False):
+            samples.add(card)
+        self._memory.add(memory_gib())
+        self._write(ended=False)
+
+    def _find_cards(self, cards: Sequence[CardNow]) -> None:
+        if not self._cards:
+            self._cards = [_Samples(card) for card in cards]
+
+    def _write(self, *, ended: bool) -> None:
+        global _told_until
+        _told_until = now = time.time()
+        record = ContainerRecord(
+            task=self._task,
+            call=self._call,
+            step=self._step,
+            booted_at=round(self._booted_at, 3),
+            began_at=round(self._began_at, 3),
+            seen_at=round(now, 3),
+            ended=ended,
+            seconds=round(self._seconds_before + max(0.0, now - self._from), 3),
+            attempts=self._attempts,
+            cards=tuple(
+                Card(one.card.name, one.card.memory_mib, one.peak_mib, one.utilisation.value) for one in self._cards
+            ),
+            cores_reserved=self._reserved.cores,
+            cores_used=self._cores_used(now),
+            memory_gib_reserved=self._reserved.memory_gib,
+            memory_gib_used=self._memory.value,
+        )
+        with contextlib.suppress(OSError):  # a record that cannot be written ends no training
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._path, record.to_json())
+
+    def _cores_used(self, now: float) -> float | None:
+        cpu, passed = cpu_seconds(), now - self._began_at
+        if cpu is None or self._cpu_before is None or passed < 1.0:
+            return None
+        return round(max(0.0, cpu - self._cpu_before) / passed / THREADS_PER_CORE, 3)
+
+
+def _read(path: Path) -> ContainerRecord | None:
+    try:
+        return ContainerRecord.from_json(path.read_text(encoding="utf-8"))
+    except OSError:
+        return None

@@ -1,0 +1,190 @@
+"""What conf/executor/modal.yaml says of a deployment, and what is wrong with it. Data; Modal itself is not needed.
+
+An app's name ends in a hash of all that decides what it does, so a redeployed program never mixes into a running
+sweep: another program is another app.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any
+
+from modal_app.cloud.meter import Reservation
+from modal_app.process.attention import in_branch
+from modal_app.store.sources import HERE, source_digest
+
+LOCK = HERE / "trainer" / "requirements.lock"
+HOUR_S = 3600
+LONGEST_HOURS = 24
+"""Modal's limit for one attempt."""
+
+CPU, MEMORY_GIB = 2.0, 16.0
+"""What is reserved for each GPU of a trainer: its process and data loaders, a model on its way through host memory."""
+
+LONGEST_NAME = 64
+"""Modal's limit for the name of a function."""
+
+TRAINERS = ("lock", "image")
+
+AFTER = "after"
+"""The function that does what comes after a run; its GPU is bound to the call, as `train`'s is."""
+
+_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
+_PINNED = re.compile(r"^[A-Za-z0-9][\w.-]*(\[[\w.,-]+\])?(==[\w.!+]+| ?@ ?\S+[0-9a-f]{40}\S*)$")
+_KERNEL = re.compile(r"^[\w.-]+/[\w.-]+@[\w.-]+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """The `executor.modal` node, and what a plan asks to be deployed beyond it."""
+
+    app: str
+    cache_volume: str
+    runs_volume: str
+    claims: str
+    secret: str
+    image: str
+    """The base image, by tag or digest."""
+    trainer: str = "lock"
+    """Where Axolotl comes from: `lock`, the hash-pinned lock that the local trainer has, or `image`, the base image."""
+    apt: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    """More Python packages, each pinned; installed as they are, without what they depend on."""
+    timeout_hours: float = LONGEST_HOURS
+    """Of one attempt."""
+    cpu: float = CPU
+    """Physical cores that a trainer reserves for each of its GPUs."""
+    memory_gib: float = MEMORY_GIB
+    """Host memory that it reserves for each."""
+    gpu_lists: tuple[tuple[str, ...], ...] = ()
+    """Lists of GPUs to fall back on, in Modal's words: each is a function of its own."""
+    kernels: tuple[str, ...] = ()
+    """Kernel repositories of the hub that its trainers load, as `owner/name@revision`: they are in the image."""
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any], *, gpu_lists: Iterable[tuple[str, ...]], kernels: Iterable[str]) -> Deployment:
+        """The config's node, which has no problems, with what a plan asks for.
+
+        A kernel that the node names takes the place of the same repository's branch, the one that is looked up.
+        """
+        lists = {key: tuple(map(str, node.get(key) or ())) for key in ("apt", "packages", "kernels")}
+        instead = {in_branch(kernel): kernel for kernel in lists["kernels"]}
+        wanted = {instead.get(kernel, kernel) for kernel in kernels} | set(lists["kernels"])
+        return cls(**{**node, **lists, "kernels": tuple(sorted(wanted))}, gpu_lists=tuple(sorted(set(gpu_lists))))
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> Deployment:
+        """From JSON, which has lists for tuples."""
+        gpu_lists = tuple(tuple(gpus) for gpus in raw["gpu_lists"])
+        lists = {key: tuple(raw[key]) for key in ("apt", "packages", "kernels")}
+        return cls(**{**raw, **lists, "gpu_lists": gpu_lists})
+
+    @property
+    def timeout_s(self) -> int:
+        """Of one call, at least Modal's shortest."""
+        return max(1, round(self.timeout_hours * HOUR_S))
+
+    def reserved(self, cards: int) -> Reservation:
+        """Of a trainer with so many GPUs."""
+        return train_reservation(asdict(self), cards)
+
+    @property
+    def app_name(self) -> str:
+        """The app of exactly this program: its sources, its lock, its image and its names."""
+        digest = hashlib.sha256(repr(sorted(asdict(self).items())).encode())
+        digest.update(LOCK.read_bytes() + source_digest().encode())
+        return f"{self.app}-{digest.hexdigest()[:10]}"
+
+
+def train_function(gpus: tuple[str, ...]) -> str:
+    """The function that trains on these GPUs. Modal binds one GPU to a call; a list is deployed.
+
+    >>> train_function(("H100:2",)), train_function(("H100:2", "A100-80GB:2"))
+    ('train', 'train_H100x2_A100-80GBx2')
+    """
+    name = "train" if len(gpus) < 2 else "_".join(("train", *gpus)).replace(":", "x")  # a dot would name a class
+    return name if len(name) <= LONGEST_NAME else f"train_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def cards(gpu: str) -> int:
+    """Of one of Modal's texts for GPUs.
+
+    >>> cards("H100:2")
+    2
+    """
+    return int(gpu.partition(":")[2] or 1)
+
+
+def requested(reserved: Reservation) -> dict[str, Any]:
+    """A reservation in Modal's words: memory is in MiB."""
+    return {"cpu": reserved.cores, "memory": round(reserved.memory_gib * 1024)}
+
+
+def train_reservation(node: Mapping[str, Any], cards: int) -> Reservation:
+    """What a trainer with so many GPUs reserves, by the `executor.modal` node; on the CPU it is that of one."""
+    each = max(cards, 1)
+    return Reservation(node.get("cpu", CPU) * each, node.get("memory_gib", MEMORY_GIB) * each)
+
+
+def trainer_identity(lock: str, node: Mapping[str, Any]) -> str:
+    """What stands in every key for the versions of everything that trains: the lock's hash, and what was put over it.
+
+    `lock` is the hex sha256 of the trainer's lock, `node` the `executor.modal` node. An image that brings its own
+    trainer stands there by its digest, whichever registry serves it.
+    """
+    packages = sorted(node.get("packages") or ())
+    base = str(node["image"]).rpartition("@")[2] if node.get("trainer") == "image" else lock
+    if base == lock and not packages:
+        return lock
+    return hashlib.sha256("\n".join([base, *packages]).encode()).hexdigest()
+
+
+def settings_problems(node: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the `executor.modal` node, a sentence each with the way out."""
+    known = {one.name: one for one in fields(Deployment) if one.name != "gpu_lists"}
+    problems = [f"executor.modal has no {key}. It has: {', '.join(known)}." for key in node if key not in known]
+    problems += [
+        f"executor.modal.{name} has no value, and it is needed."
+        for name, one in known.items()
+        if one.default is MISSING and not node.get(name)
+    ]
+    for name in ("apt", "packages", "kernels"):
+        if not isinstance(node.get(name, []), list):
+            problems.append(f"executor.modal.{name}={node[name]}: a list. Write executor.modal.{name}=[{node[name]}].")
+    hours = node.get("timeout_hours", LONGEST_HOURS)
+    if isinstance(hours, bool) or not isinstance(hours, int | float) or not 0 < hours <= LONGEST_HOURS:
+        problems.append(f"executor.modal.timeout_hours={hours}: more than 0, at most {LONGEST_HOURS} (Modal's limit).")
+    for name, default in (("cpu", CPU), ("memory_gib", MEMORY_GIB)):
+        asked = node.get(name, default)
+        if isinstance(asked, bool) or not isinstance(asked, int | float) or not 0.125 <= asked < math.inf:
+            problems.append(f"executor.modal.{name}={asked}: for each GPU, at least 0.125 (Modal's least).")
+    return problems or _pinning_problems(node)
+
+
+def _pinning_problems(node: Mapping[str, Any]) -> list[str]:
+    """What would make two launches of one config two programs."""
+    trainer, image = node.get("trainer", "lock"), str(node["image"])
+    problems = [
+        f"executor.modal.packages: {package} is not pinned, so two launches would be two programs. Write NAME==VERSION."
+        for package in node.get("packages", [])
+        if not _PINNED.match(str(package))
+    ]
+    problems += [
+        f"executor.modal.kernels: {kernel} is no kernel of the hub at a revision. Write OWNER/NAME@REVISION."
+        for kernel in node.get("kernels", [])
+        if not _KERNEL.match(str(kernel))
+    ]
+    if trainer not in TRAINERS:
+        problems.append(f"executor.modal.trainer={trainer}: lock or image.")
+    if trainer == "image" and not _DIGEST.search(image):
+        problems.append(
+            f"executor.modal.trainer=image takes Axolotl out of {image}, and a tag can be another image tomorrow, "
+            "while every key says what has trained a run. Name it by digest: executor.modal.image=NAME@sha256:..."
+        )
+    if "@" in image and not _DIGEST.search(image):
+        problems.append(f"executor.modal.image={image}: a digest is sha256: and 64 hex digits.")
+    return problems

@@ -1,0 +1,104 @@
+"""What is deployed to Modal to serve models: an app of its own, with vLLM in its image, that rents nothing while nobody
+asks.
+
+vLLM and the trainer pin other versions of the same packages, so they share no image; they share the Volumes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+
+import modal
+
+from modal_app.cloud.container import CACHE_MOUNT, RUNS_MOUNT
+from modal_app.cloud.deployment import PYTHON, UV
+from modal_app.cloud.settings import LOCK
+from modal_app.serving import vllm
+from modal_app.serving.spec import TOKEN_VARIABLE
+from modal_app.serving.vllm import PORT, SPEC, STARTUP_S, Vllm
+from modal_app.store.sources import source_digest
+
+FUNCTION = "serve"
+SOURCES = ("cloud/vllm_app.py", "serving/vllm.py", "serving/spec.py")
+"""Of the files that its image has, those that decide what it does."""
+IMAGE = "nvidia/cuda:13.0.2-devel-ubuntu24.04"
+"""The CUDA that vLLM's torch is built for, with a compiler: some of its kernels are built when they are first used."""
+VLLM = "0.33.0"
+COMPILED = "/compiled"
+"""Where vLLM keeps what it has compiled, for the next container."""
+MOST_QUESTIONS = 64
+"""That a container answers at a time: vLLM batches them."""
+QUESTION_S = 3600
+"""For one answer at most."""
+ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_CACHE": f"{CACHE_MOUNT}/hub",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_CACHE_ROOT": COMPILED,
+    "VLLM_NO_USAGE_STATS": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """One deployment that serves."""
+
+    served: Vllm
+    gpu: str
+    """In Modal's words: `H100:2`."""
+    idle_s: int
+    """How long a container waits for the next question."""
+    cache_volume: str
+    runs_volume: str
+    secret: str
+    """That holds the token."""
+
+    @property
+    def app_name(self) -> str:
+        """The app of exactly this: the same models on the same GPU are the same app."""
+        digest = hashlib.sha256(repr(sorted(asdict(self).items())).encode())
+        digest.update(f"{IMAGE} {VLLM} {transformers()}".encode())
+        digest.update(source_digest(*SOURCES).encode())
+        return f"axosweep-serve-{digest.hexdigest()[:8]}"
+
+
+def vllm_image() -> modal.Image:
+    """vLLM at its version, with the transformers that has trained; what else it needs is as of the day of the build."""
+    image = modal.Image.from_registry(IMAGE, add_python=PYTHON).entrypoint([]).apt_install("build-essential")
+    image = image.uv_pip_install(f"vllm=={VLLM}", f"transformers=={transformers()}", uv_version=UV)
+    return image.env(ENVIRONMENT).add_local_python_source("modal_app")
+
+
+def transformers() -> str:
+    """The version that the trainer's lock names: tokenizers and chat templates are its work."""
+    (version,) = re.findall(r"^transformers==([\w.]+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
+    return str(version)
+
+
+def build_app(serve: Serve) -> modal.App:
+    """The app, not yet deployed. One container at most: what nobody has asked for is not rented."""
+    app = modal.App(serve.app_name)
+    volumes: dict[str | PurePosixPath, modal.Volume | modal.CloudBucketMount] = {
+        str(CACHE_MOUNT): modal.Volume.from_name(serve.cache_volume).with_mount_options(read_only=True),
+        str(RUNS_MOUNT): modal.Volume.from_name(serve.runs_volume).with_mount_options(read_only=True),
+    }
+    volumes[COMPILED] = modal.Volume.from_name(f"{serve.cache_volume}-vllm", create_if_missing=True, version=2)
+    web = modal.web_server(PORT, startup_timeout=STARTUP_S)(vllm.serve)
+    app.function(
+        name=FUNCTION,
+        image=vllm_image(),
+        gpu=serve.gpu,
+        env={SPEC: serve.served.to_json()},
+        secrets=[modal.Secret.from_name(serve.secret, required_keys=[TOKEN_VARIABLE])],
+        volumes=volumes,
+        min_containers=0,
+        max_containers=1,
+        scaledown_window=serve.idle_s,
+        timeout=QUESTION_S,
+        startup_timeout=STARTUP_S,
+    )(modal.concurrent(max_inputs=MOST_QUESTIONS)(web))
+    return app

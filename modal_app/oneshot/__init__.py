@@ -1,0 +1,1 @@
+"""Short processes that the launcher starts for one answer."""

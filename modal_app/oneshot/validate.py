@@ -1,0 +1,193 @@
+"""Axolotl's own verdict on configs, before anything is started: `python modal_app/run.py validate FOLDER`.
+
+FOLDER/questions.json: a list of {"config", "capabilities"}; capabilities are what Axolotl would find on the GPU that is
+asked for. FOLDER/answers.json, written last: for each question {"problems", "warnings"}, in Axolotl's words. Nothing is
+downloaded and nothing is sent: what would need the base model's own files is not asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import socket
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from modal_app.oneshot import refusals
+from modal_app.patches import preload
+from modal_app.process.attempt import base_environment
+from modal_app.process.forked import leave
+from modal_app.store.step import Device, write_atomically
+
+QUESTIONS = "questions.json"
+ANSWERS = "answers.json"
+TOKENIZER_CLASSES = ("tokenizer_type", "processor_type")
+MODEL_CLASSES = ("type_of_model", "model_type")
+ACTS_WHEN_REGISTERED = ("axolotl.integrations.nemo_gym.",)
+"""Shipped plugins whose `register` does work (clones a repository, starts servers): only their keys are taken in."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Ask Axolotl's schema about the configs in FOLDER/questions.json.")
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder.resolve()
+    os.environ |= base_environment(Device.CPU) | {"HF_HUB_OFFLINE": "1"}
+    os.dup2(2, 1)  # what the imports print is not for the launcher's ears
+    preload.load(preload.VALIDATE)
+    preload.memoise_schema()
+    return answered(folder)
+
+
+def answered(folder: Path) -> int:
+    """Answer a folder's questions. Plugins stay registered in a process, so each list of them gets a child.
+
+    Returns 0, as a process that does nothing else: what needs no plugins is asked in it, at last.
+    """
+    questions = json.loads((folder / QUESTIONS).read_text(encoding="utf-8"))
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for index, question in enumerate(questions):
+        groups.setdefault(_plugins(question["config"]), []).append(index)
+    answers: list[Mapping[str, Any] | None] = [None] * len(questions)
+    for number, (plugins, indices) in enumerate(sorted(groups.items(), reverse=True)):
+        asked = [questions[index] for index in indices]
+        verdicts = (
+            _of_a_child(plugins, asked, folder / f"answers-{number}.json") if plugins else _verdicts((), asked, folder)
+        )
+        for index, verdict in zip(indices, verdicts, strict=True):
+            answers[index] = verdict
+    write_atomically(folder / ANSWERS, json.dumps(answers))
+    return 0
+
+
+def _plugins(config: Mapping[str, Any]) -> tuple[str, ...]:
+    listed = config.get("plugins")
+    return tuple(map(str, listed)) if isinstance(listed, list) else ()
+
+
+def _of_a_child(
+    plugins: Sequence[str], questions: Sequence[Mapping[str, Any]], part: Path
+) -> Sequence[Mapping[str, Any]]:
+    pid = os.fork()
+    if pid:
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        answers: list[Mapping[str, Any]] = json.loads(part.read_text(encoding="utf-8")) if code == 0 else []
+        return answers or [_died(code)] * len(questions)
+    code = 1
+    try:
+        write_atomically(part, json.dumps(_verdicts(plugins, questions, part.parent)))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        leave(code)
+
+
+def _died(code: int) -> Mapping[str, Any]:
+    message = f"Axolotl's validation ended with code {code}; the log says why"
+    return {"problems": [{"keys": ["plugins"], "message": message}], "warnings": []}
+
+
+def _verdicts(plugins: Sequence[str], questions: Sequence[Mapping[str, Any]], folder: Path) -> list[Mapping[str, Any]]:
+    _ask_nobody()
+    tempfile.tempdir = str(folder)  # some rules write an edited copy of a DeepSpeed file
+    if problem := _register(plugins):
+        return [{"problems": [problem], "warnings": []}] * len(questions)
+    return [_verdict(question["config"], question["capabilities"]) for question in questions]
+
+
+def _ask_nobody() -> None:
+    """A verdict is made from the config alone: whoever tries the network is told that there is none."""
+    import huggingface_hub.constants
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise OSError("a config is validated without the network")
+
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    socket.socket.connect = refuse  # type: ignore[method-assign]
+    socket.getaddrinfo = refuse
+
+
+def _register(plugins: Sequence[str]) -> Mapping[str, Any] | None:
+    """Load the plugins, so that their keys count. What is wrong with one that cannot be loaded."""
+    from axolotl.integrations.base import PluginManager, normalize_plugin_name
+
+    manager = PluginManager.get_instance()
+    for name in plugins:
+        normal = normalize_plugin_name(name)
+        try:
+            if normal not in manager.plugins:
+                manager.register(normal, required=True)
+        except Exception as error:  # it is the plugin's code that runs here
+            return {"keys": ["plugins"], "message": f"{name} cannot be loaded: {type(error).__name__}: {error}"}
+    return None
+
+
+def _verdict(config: Mapping[str, Any], capabilities: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What validate_config says, as the trainer would call it: everything it raises is a refusal."""
+    import torch
+    from axolotl.utils.config import validate_config
+
+    on_the_gpu = {
+        "capabilities": dict(capabilities),
+        "env_capabilities": {"torch_version": torch.__version__.partition("+")[0]},
+    }
+    with _heard() as warnings:
+        try:
+            checked = _registered_with(config)
+            validate_config(checked, **on_the_gpu)
+            problems = []
+        except Exception as error:  # Axolotl's refusal, whatever its rules and plugins raise
+            problems = refusals.explained(error, config, on_the_gpu)
+    return {"problems": [*problems, *_unknown_classes(config)], "warnings": list(dict.fromkeys(warnings))}
+
+
+def _unknown_classes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Names that Axolotl's loaders look up in transformers, where the schema takes any text."""
+    import transformers
+
+    own_code = config.get("trust_remote_code") or config.get("gptq")
+    for key in TOKENIZER_CLASSES if own_code else (*TOKENIZER_CLASSES, *MODEL_CLASSES):
+        name = config.get(key)
+        if isinstance(name, str) and not hasattr(transformers, name):
+            yield {"keys": [key], "message": f"transformers {transformers.__version__} has no class {name}"}
+
+
+def _registered_with(config: Mapping[str, Any]) -> Any:
+    """The config as Axolotl's own dictionary, after its plugins had their say."""
+    from axolotl.integrations.base import PluginManager, get_builtin_plugins, normalize_plugin_name
+    from axolotl.utils.dict import DictDefault
+
+    checked = DictDefault(json.loads(json.dumps(config)))
+    manager = PluginManager.get_instance()
+    listed = [normalize_plugin_name(name) for name in _plugins(config)]
+    for name in dict.fromkeys((*get_builtin_plugins(), *listed)):
+        ours_to_call = name.startswith("axolotl.") and not name.startswith(ACTS_WHEN_REGISTERED)
+        if name in manager.plugins and ours_to_call:
+            manager.plugins[name].register(checked)
+    return checked
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[list[str]]:
+    """What Axolotl logs as a warning, instead of printing it."""
+    from axolotl.utils.logging import MultiProcessAdapter
+
+    heard: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(" ".join(record.getMessage().split()))
+
+    logger, listener = logging.getLogger("axolotl"), Listener(logging.WARNING)
+    MultiProcessAdapter.warning_once.cache_clear()
+    logger.addHandler(listener)
+    try:
+        yield heard
+    finally:
+        logger.removeHandler(listener)

@@ -1,0 +1,1 @@
+"""What a worker process is: its attempt, its ranks, its signals, its tracking."""

@@ -1,0 +1,140 @@
+"""One attempt at a step: its folder, its environment, its log. Standard library, save for writing YAML.
+
+The attempt's folder is the worker's working directory, so a config that names `inputs/...` reads the same on every
+machine, and no stray `.env` or config of the place where the sweep was started gets in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from modal_app.process import tracking
+from modal_app.process.attention import kernel_of
+from modal_app.store import origin
+from modal_app.store.claim import this_process
+from modal_app.store.layout import Attempt, StepFolder, Store
+from modal_app.store.step import Device, Step, StepKind, write_atomically
+
+PLUGIN = "modal_app.steps.plugin.AxosweepPlugin"
+TELLS_NOBODY = {
+    "AXOLOTL_DO_NOT_TRACK": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "WANDB_ERROR_REPORTING": "false",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+}
+"""Telemetry and update checks are off, unless the user's own environment says otherwise: they tell strangers what is
+trained, and where there is no network a process waits for them at its end."""
+DATASETS_CACHE = "datasets-cache"
+BUILD = "build"
+MODELS_BESIDE = ("base_model_config", "tokenizer_config", "processor_config", "lora_model_dir")
+"""Keys that name another model to read from, on the hub or not."""
+
+
+def begin(step: Step, store: Store) -> Attempt:
+    """Make the next attempt's folder, or take the one put down for it, and say who works there. The caller holds the
+    claim."""
+    folder = store.folder(step.kind, step.key)
+    earlier = folder.attempts()
+    for killed in earlier:
+        clean(killed)
+    if earlier and is_put_down(earlier[-1]):
+        attempt = earlier[-1]
+    else:
+        attempt = folder.attempt(earlier[-1].number + 1 if earlier else 1)
+        attempt.path.mkdir(parents=True)
+    if not store.inputs.is_symlink():  # in a container it is one, into a cache that may hold no inputs
+        store.inputs.mkdir(exist_ok=True)
+    (attempt.path / "inputs").symlink_to(way(attempt.path, store.inputs))
+    write_atomically(attempt.step, step.to_json())
+    write_atomically(attempt.started, json.dumps(asdict(this_process(step.sweep))))
+    if step.kind is StepKind.TRAIN:
+        # What was asked, beside the model it makes: a run's folder explains itself.
+        write_yaml(folder.config, step.config)
+    return attempt
+
+
+def is_put_down(attempt: Attempt) -> bool:
+    """Whether a container has made the attempt's folder, to count it, and no worker has taken it yet."""
+    return attempt.container.exists() and not attempt.started.exists()
+
+
+def way(start: Path, target: Path) -> Path:
+    """A relative link's text: it holds in a store that is moved, and in one whose parts are mounted apart."""
+    return Path(os.path.relpath(target.resolve(), start.resolve()))
+
+
+def enter(attempt: Attempt) -> None:
+    """Work in the attempt's folder and write to its log, from this process on."""
+    os.chdir(attempt.path)
+    redirect(attempt.log)
+
+
+def redirect(log: Path) -> None:
+    """Send this process's output, and its children's, to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def environment(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, str]:
+    """What the trainer's process environment must hold, beyond what is there: no secret is in it."""
+    variables = base_environment(step.device)
+    variables |= {"HF_DATASETS_CACHE": str(attempt.path / DATASETS_CACHE)}
+    if _reads_only_inputs(step.config) and not step.asks_the_hub:
+        variables |= {"HF_HUB_OFFLINE": "1"}
+    if step.kind is StepKind.TRAIN:
+        variables |= tracking.variables(step, folder)
+    return variables | dict(step.environment)
+
+
+def base_environment(device: Device) -> dict[str, str]:
+    """What must be set before the heavy imports, the same for every step on a device."""
+    variables = {name: os.environ.get(name, value) for name, value in TELLS_NOBODY.items()}
+    variables |= {"TOKENIZERS_PARALLELISM": "false"}
+    if device is Device.CPU:
+        # One thread a rank: runs side by side then take equal time, and their sums do not depend on the cores.
+        variables |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    else:
+        # As the axolotl command does.
+        variables |= {"PYTORCH_ALLOC_CONF": os.environ.get("PYTORCH_ALLOC_CONF", "expandable_segments:True")}
+    return variables
+
+
+def write_yaml(path: Path, config: Mapping[str, Any]) -> None:
+    """YAML through PyYAML, which reads back what it wrote. It reads JSON's 1e-05 as text."""
+    import yaml
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's takes a tenth of the 3 ms
+    write_atomically(path, yaml.dump(dict(config), Dumper=dumper, sort_keys=True, allow_unicode=True))
+
+
+def stamp(step: Step, **addresses: Any) -> dict[str, Any]:
+    """The config as Axolotl reads it: what was keyed, plus where things lie for this attempt."""
+    keyed = {key: value for key, value in step.config.items() if not (key.startswith("wandb_") or key == origin.KEY)}
+    plugins = [*(keyed.get("plugins") or ()), PLUGIN]
+    return keyed | tracking.axolotl_keys(step) | {"plugins": plugins} | addresses
+
+
+def clean(attempt: Attempt) -> None:
+    """Remove what only the work itself needed."""
+    for name in (DATASETS_CACHE, BUILD):
+        shutil.rmtree(attempt.path / name, ignore_errors=True)
+
+
+def _reads_only_inputs(config: Mapping[str, Any]) -> bool:
+    datasets = [*(config.get("datasets") or ()), *(config.get("test_datasets") or ())]
+    models = [config[name] for name in (*MODELS_BESIDE, "base_model") if config.get(name)]
+    paths = [*models, *(dataset.get("path") for dataset in datasets)]
+    return not kernel_of(config) and all(isinstance(path, str) and path.startswith("inputs/") for path in paths)

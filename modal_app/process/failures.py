@@ -1,0 +1,70 @@
+"""An exception -> why a step failed, and one line to say it. By the exception's type where that is enough."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from modal_app.store.step import FailureReason
+
+LONGEST_MESSAGE = 400
+
+
+class StepFailed(Exception):
+    """Our own verdict on a step."""
+
+    def __init__(self, reason: FailureReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    reason: FailureReason
+    message: str
+
+    def to_json(self) -> str:
+        return json.dumps({"reason": self.reason, "message": self.message})
+
+    @classmethod
+    def from_json(cls, text: str) -> Failure:
+        raw = json.loads(text)
+        return cls(FailureReason(raw["reason"]), raw["message"])
+
+
+def classify(error: BaseException, during: str) -> Failure:
+    """Name the failure. `during` is the phase it fell into: config, prepare, load, train, ..."""
+    if isinstance(error, StepFailed):
+        return Failure(error.reason, str(error))
+    return Failure(_reason(error, during), _one_line(error))
+
+
+def _reason(error: BaseException, during: str) -> FailureReason:
+    names = {base.__name__ for base in type(error).__mro__}
+    text = str(error)
+    if names & {"OutOfMemoryError", "MemoryError"} or "out of memory" in text.lower():
+        return FailureReason.OOM
+    if names & {"FloatingPointError"}:
+        return FailureReason.NAN
+    if names & {"ValidationError"} or during == "config":
+        return FailureReason.CONFIG
+    if names & {"DatasetsError", "DatasetGenerationError", "DataFilesNotFoundError"} or during == "prepare":
+        return FailureReason.DATA
+    if during == "load" and names & {"ValueError", "TypeError", "KeyError", "FileNotFoundError", "ImportError"}:
+        # What the model, the adapter or the trainer refuses when built, before a step: the config's doing.
+        return FailureReason.CONFIG
+    return FailureReason.ERROR
+
+
+def _one_line(error: BaseException) -> str:
+    details: Any = getattr(error, "errors", None)
+    if type(error).__name__ == "ValidationError" and callable(details):  # pydantic's own text is a page
+        text = "; ".join(
+            ": ".join(filter(None, (".".join(str(part) for part in item["loc"]), str(item["msg"]))))
+            for item in details()
+        )
+    else:
+        text = str(error).strip() or type(error).__name__
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"

@@ -1,0 +1,67 @@
+"""This process as one rank of a step: what the worker and the Axolotl plugin, made by Axolotl itself, share."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+
+from modal_app.store import origin
+from modal_app.store.layout import Attempt, StepFolder
+from modal_app.store.step import Step, StepKind
+
+PHASE_AFTER = {"": "import", "import": "config", "config": "prepare", "prepare": "load", "load": "train"}
+
+
+class Clock:
+    """Books the time since the last booking on a phase: import, config, prepare, load, first, train, eval, save."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.cpu: dict[str, float] = {}
+        """Of these, the processor seconds of this process: another one's work beside it does not lengthen them."""
+        self._last, self._cpu_last = time.monotonic(), time.process_time()
+        self._newest = ""
+
+    def book(self, phase: str) -> None:
+        now, cpu = time.monotonic(), time.process_time()
+        self.seconds[phase] = round(self.seconds.get(phase, 0.0) + now - self._last, 3)
+        self.cpu[phase] = round(self.cpu.get(phase, 0.0) + cpu - self._cpu_last, 3)
+        self._last, self._cpu_last, self._newest = now, cpu, phase
+
+    @property
+    def phase(self) -> str:
+        """What goes on now."""
+        return PHASE_AFTER.get(self._newest, "train")
+
+
+@dataclass(slots=True)
+class Rank:
+    step: Step
+    folder: StepFolder
+    attempt: Attempt
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def number(self) -> int:
+        return int(os.environ.get("RANK", "0"))
+
+    @property
+    def origin_step(self) -> int | None:
+        """The step at which a run goes on from another one's checkpoint; None for one that begins at its beginning."""
+        begins = origin.origin_of(self.step.config, self.attempt.path) if self.step.kind is StepKind.TRAIN else None
+        return None if begins is None else origin.step_of(begins)
+
+
+_current: Rank | None = None
+
+
+def become(rank: Rank) -> Rank:
+    global _current
+    _current = rank
+    return rank
+
+
+def current() -> Rank:
+    assert _current is not None, "the plugin works only under axosweep's worker"
+    return _current

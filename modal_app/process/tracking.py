@@ -1,0 +1,177 @@
+"""A run in W&B: one id and one group whichever sweep continues it, what is said of it, and how it ended.
+
+Group, tags, job type and resuming go through the process environment, since Axolotl drops what is no key of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from modal_app.process.rank import Rank
+from modal_app.store.layout import StepFolder, Store
+from modal_app.store.redact import redacted
+from modal_app.store.step import Step, StepKind, write_atomically
+
+LONGEST_TAG = 64
+"""W&B's own limit, in characters."""
+CONFIG_FILE = "axosweep.yml"
+"""The composed config, among the files of the W&B run."""
+INTERRUPTED = 1
+"""The exit code of a run that did not reach its end: after `mark_preempting` W&B shows it as preempted, else as
+failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """wandb.json: drawn at the run's first tracked attempt, and true of all later ones."""
+
+    id: str
+    group: str
+    """The first sweep that ran it."""
+    project: str = ""
+    entity: str = ""
+    sweeps: tuple[str, ...] = ()
+    """Those that continued it later: they are its tags."""
+    name: str = ""
+    tags: tuple[str, ...] = ()
+    """What it was called, and its own tags, at that attempt."""
+    sweep_object: str = ""
+    """W&B's id of the sweep object of that attempt's sweep; empty when it made none."""
+
+    @classmethod
+    def read(cls, path: Path) -> Kept | None:
+        """None when the run has never been tracked."""
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        kept = {name: raw[name] for name in ("id", "group", "project", "entity", "name", "sweep_object") if name in raw}
+        return cls(**kept, sweeps=tuple(raw.get("sweeps", ())), tags=tuple(raw.get("tags", ())))
+
+
+def sweep_tag(sweep: str) -> str:
+    """The tag by which a later sweep's run is found; the hash at the end of the id survives W&B's limit.
+
+    >>> sweep_tag("rank_rate-1a2b3c"), len(sweep_tag("x" * 60 + "-1a2b3c"))
+    ('sweep:rank_rate-1a2b3c', 64)
+    """
+    tag = f"sweep:{sweep}"
+    return tag if len(tag) <= LONGEST_TAG else f"{tag[: LONGEST_TAG - 7]}{tag[-7:]}"
+
+
+def axolotl_keys(step: Step) -> dict[str, Any]:
+    """Axolotl copies non-empty wandb_* strings over the environment, and a project name alone switches W&B on."""
+    if step.kind is StepKind.PREPROCESS or step.tracking.mode == "disabled":
+        return {"use_wandb": False}
+    # The name, too: transformers hands it on itself.
+    return {"use_wandb": True} | ({"wandb_name": step.tracking.name} if step.tracking.name else {})
+
+
+def variables(step: Step, folder: StepFolder) -> dict[str, str]:
+    """The part of a train step's process environment that W&B reads. Writes wandb.json at the first attempt."""
+    tracking = step.tracking
+    if tracking.mode == "disabled":
+        return {"WANDB_MODE": "disabled"}
+    kept = _keep(step, folder)
+    found = {
+        "WANDB_MODE": tracking.mode,
+        "WANDB_PROJECT": kept.project or tracking.project,
+        "WANDB_ENTITY": kept.entity,
+        "WANDB_RUN_ID": kept.id,
+        "WANDB_RUN_GROUP": kept.group,
+        "WANDB_JOB_TYPE": step.kind.value,
+        "WANDB_NAME": tracking.name,
+        "WANDB_TAGS": ",".join([*tracking.tags, *map(sweep_tag, kept.sweeps)]),
+        # The SDK attaches the run by this alone, and then takes its project, entity and id from here, not from init().
+        "WANDB_SWEEP_ID": kept.sweep_object if tracking.mode == "online" else "",
+        "WANDB_RESUME": "allow",
+        "WANDB_DIR": str(folder.path),
+        "WANDB_DATA_DIR": str(folder.path / "wandb"),  # what an offline run is to upload besides lies beside it
+        "WANDB_SILENT": "true",
+        "WANDB_DISABLE_GIT": "true",  # it would tell of whatever repository the store lies in
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def describe(rank: Rank) -> None:
+    """Say of the W&B run what it is: the swept parameters under their own names, its keys, its composed config."""
+    run = _run()
+    if run is None:
+        return
+    tracking, identity = rank.step.tracking, _identity(rank)
+    facts = {
+        "run_key": rank.step.key,
+        "data_key": rank.step.data_key,
+        "eval_fingerprint": _eval_fingerprint(rank),
+        "git_commit": tracking.commit or None,
+    }
+    known = {name: value for name, value in facts.items() if value}
+    run.config.update(redacted({**tracking.params, **known}), allow_val_change=True)
+    import yaml
+
+    # In the run's own folder, so that it is there when an offline run is synced from elsewhere.
+    path = Path(run.dir) / CONFIG_FILE
+    path.write_text(yaml.safe_dump(redacted(identity), sort_keys=True, allow_unicode=True), encoding="utf-8")
+    run.save(str(path), base_path=run.dir, policy="now")
+
+
+def finish(rank: Rank, state: Mapping[str, Any], *, failed: bool) -> None:
+    """Close the W&B run before the step is declared over, not whenever the process ends. `state`: train.json."""
+    run = _run()
+    if run is None:
+        return
+    phases = state.get("phases", {})
+    if phases:
+        run.summary["train_seconds"] = round(phases.get("first", 0.0) + phases.get("train", 0.0), 3)
+    whole = bool(state.get("ended")) and not (failed or state.get("stopped") or state.get("diverged"))
+    if state.get("stopped") and not failed:
+        run.mark_preempting()
+    run.finish(exit_code=0 if whole else INTERRUPTED)
+
+
+def _run() -> Any:
+    """The W&B run of this process; None without one. Not imported by us: whoever tracks has imported it."""
+    return getattr(sys.modules.get("wandb"), "run", None)
+
+
+def _keep(step: Step, folder: StepFolder) -> Kept:
+    tracking, kept = step.tracking, Kept.read(folder.tracking)
+    sweep = step.sweep or tracking.group
+    if kept is None:
+        kept = Kept(
+            secrets.token_hex(4),
+            tracking.group,
+            tracking.project,
+            tracking.entity or "",
+            name=tracking.name,
+            tags=tracking.tags,
+            sweep_object=tracking.sweep_object,
+        )
+    elif sweep and sweep not in (kept.group, *kept.sweeps):
+        kept = replace(kept, sweeps=(*kept.sweeps, sweep))
+    else:
+        return kept
+    write_atomically(folder.tracking, json.dumps(asdict(kept) | {"at": f"{time.time():.0f}"}))
+    return kept
+
+
+def _eval_fingerprint(rank: Rank) -> str | None:
+    manifest = Store(rank.folder.path.parents[1]).manifest(rank.step.data_key)
+    found: str | None = json.loads(manifest.read_text(encoding="utf-8")).get("eval_fingerprint")
+    return found
+
+
+def _identity(rank: Rank) -> dict[str, Any]:
+    """What was asked, as run.json says it: the composed config and its inputs, in no order of words."""
+    try:
+        whole: dict[str, Any] = json.loads(rank.folder.identity.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {"key": rank.step.key, "data_key": rank.step.data_key, "axolotl": dict(rank.step.config)}
+    return {name: value for name, value in whole.items() if name != "overrides"}

@@ -1,0 +1,1 @@
+"""Serving models: an OpenAI endpoint on this machine, vLLM on Modal."""

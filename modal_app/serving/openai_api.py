@@ -1,0 +1,293 @@
+"""OpenAI's protocol over HTTP, as much of it as a chat needs. Imported in the trainer's environment only.
+
+What is not understood and would change the answer is refused, never dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from jinja2 import TemplateError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from modal_app.inference.generation import Generation
+from modal_app.process.failures import StepFailed
+from modal_app.serving.models import Ended, Models, Question
+from modal_app.serving.spec import brings_token
+
+LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
+ANSWERS_WITHOUT_TOKEN = "/health"
+
+
+class Refused(Exception):
+    """What a client did that cannot be answered, as OpenAI says it."""
+
+    def __init__(self, message: str, *, status: int = 400, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param = status, code, param
+
+    def response(self) -> JSONResponse:
+        kind = "authentication_error" if self.status == 401 else "invalid_request_error"
+        kind = "server_error" if self.status >= 500 else kind
+        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        return JSONResponse({"error": error}, self.status)
+
+
+class Part(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part]
+
+    def as_trained(self) -> dict[str, str]:
+        """In the roles and the form that chat templates know."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """Other keys are ignored, unless they are of those in `_UNABLE`."""
+
+    model_config = {"extra": "allow"}
+
+    model: str
+    messages: Annotated[list[Message], Field(min_length=1)]
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    n: Literal[1] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    def question(self, ids: list[int]) -> Question:
+        temperature = 1.0 if self.temperature is None else self.temperature
+        settings = Generation(
+            greedy=temperature == 0,
+            max_tokens=self.max_completion_tokens or self.max_tokens or Generation().max_tokens,
+            temperature=temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            seed=secrets.randbits(32) if self.seed is None else self.seed,
+        )
+        return Question(ids, settings, [self.stop] if isinstance(self.stop, str) else self.stop or [])
+
+
+_UNABLE = {
+    "tools": [], "functions": [], "logprobs": False, "top_logprobs": 0, "logit_bias": {}, "presence_penalty": 0,
+    "frequency_penalty": 0, "response_format": {"type": "text"}, "modalities": ["text"],
+}  # fmt: skip
+"""Keys that would change an answer, each with the value, beside null, that asks for nothing."""
+
+
+def application(models: Models, token: str) -> FastAPI:
+    """The server's answers. An empty token: whoever reaches it may ask."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(_Guard, token=token)
+    for kind, answer in _ERRORS.items():
+        app.add_exception_handler(kind, answer)
+
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    async def listed() -> dict[str, Any]:
+        return {"object": "list", "data": [_card(models, name) for name in models.names]}
+
+    async def one(name: str) -> dict[str, Any]:
+        return _card(models, _known(models, name))
+
+    async def chat(asked: ChatRequest, request: Request) -> Response:
+        _refuse_what_is_not_done(asked)
+        question = asked.question(await asyncio.to_thread(_prompt, models, asked))
+        answering = _Answering(models, asked, question)
+        if asked.stream:
+            return StreamingResponse(answering.events(), media_type="text/event-stream")
+        return JSONResponse(await answering.whole(request.is_disconnected))
+
+    app.add_api_route(ANSWERS_WITHOUT_TOKEN, health)
+    app.add_api_route("/v1/models", listed)
+    app.add_api_route("/v1/models/{name:path}", one)
+    app.add_api_route("/v1/chat/completions", chat, methods=["POST"])
+    return app
+
+
+class _Answering:
+    """One answer on its way, whole or in pieces. Whoever stops reading ends it."""
+
+    def __init__(self, models: Models, asked: ChatRequest, question: Question) -> None:
+        self._models, self._asked, self._question = models, asked, question
+        self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": asked.model}
+
+    async def whole(self, is_gone: Callable[[], Any]) -> dict[str, Any]:
+        async for piece in self._pieces():
+            if isinstance(piece, Ended):
+                message = {"role": "assistant", "content": piece.text, "refusal": None}
+                choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(piece)}
+                return {"object": "chat.completion", **self._head, "choices": [choice], "usage": self._usage(piece)}
+            if await is_gone():
+                self._question.cancelled.set()
+        raise AssertionError("an answer ends")
+
+    async def events(self) -> AsyncIterator[str]:
+        try:
+            yield self._chunk({"role": "assistant", "content": ""})
+            async for piece in self._pieces():
+                if isinstance(piece, str):
+                    yield self._chunk({"content": piece})
+                    continue
+                yield self._chunk({}, finish=_finish(piece))
+                options = self._asked.stream_options
+                if options is not None and options.include_usage:
+                    yield _event({"object": _CHUNK, **self._head, "choices": [], "usage": self._usage(piece)})
+        except Exception as error:  # the answer's boundary: its status has been sent already
+            traceback.print_exception(error, file=sys.stderr)
+            yield _event({"error": {"message": _told(error), "type": "server_error", "param": None, "code": None}})
+        yield "data: [DONE]\n\n"
+
+    async def _pieces(self) -> AsyncIterator[str | Ended]:
+        """Each piece as it comes, how it ended at last. A thread generates: torch would hold up the whole server."""
+        loop, ready = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+
+        def say(piece: str | None) -> None:
+            loop.call_soon_threadsafe(ready.put_nowait, piece)
+
+        answer = asyncio.ensure_future(asyncio.to_thread(self._models.answer, self._asked.model, self._question, say))
+        answer.add_done_callback(lambda _: ready.put_nowait(None))
+        try:
+            while (piece := await ready.get()) is not None:
+                yield piece
+            yield await answer
+        finally:
+            self._question.cancelled.set()
+
+    def _chunk(self, delta: dict[str, str], finish: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return _event({"object": _CHUNK, **self._head, "choices": [choice]})
+
+    def _usage(self, ended: Ended) -> dict[str, int]:
+        asked = len(self._question.ids)
+        return {"prompt_tokens": asked, "completion_tokens": ended.tokens, "total_tokens": asked + ended.tokens}
+
+
+_CHUNK = "chat.completion.chunk"
+
+
+class _Guard:
+    """Refuses who does not know the token; without one, pages of strangers under a name that leads to this machine."""
+
+    def __init__(self, app: Any, token: str) -> None:
+        self._app, self._token = app, token.encode()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (self._app if refusal is None else refusal.response())(scope, receive, send)
+
+    def _refusal(self, scope: Any) -> Refused | None:
+        headers = dict(scope["headers"])
+        if not self._token:
+            host = headers.get(b"host", b"").decode(errors="replace")
+            name = host if host.endswith("]") else host.rpartition(":")[0] or host
+            return None if name in LOCAL_NAMES else Refused("this server answers this machine only", status=403)
+        if scope["path"] == ANSWERS_WITHOUT_TOKEN:
+            return None
+        if brings_token(scope["headers"], self._token):
+            return None
+        return Refused("a token is needed: Authorization: Bearer TOKEN", status=401, code="invalid_api_key")
+
+
+def _prompt(models: Models, asked: ChatRequest) -> list[int]:
+    name = _known(models, asked.model)
+    try:
+        ids = models.prompt_ids(name, [message.as_trained() for message in asked.messages])
+    except StepFailed as error:
+        raise Refused(str(error), param="messages") from error
+    except TemplateError as error:
+        raise Refused(f"the model's chat template refuses these messages: {error}", param="messages") from error
+    context = models.context(name)
+    if len(ids) >= context:
+        raise Refused(
+            f"the messages have {len(ids):,} tokens, and the model reads {context:,} at most, prompt and answer "
+            "together",
+            code="context_length_exceeded",
+            param="messages",
+        )
+    return ids
+
+
+def _known(models: Models, name: str) -> str:
+    if name not in models:
+        there = ", ".join(models.names)
+        raise Refused(
+            f"there is no model {name} here; there are: {there}", status=404, code="model_not_found", param="model"
+        )
+    return name
+
+
+def _refuse_what_is_not_done(asked: ChatRequest) -> None:
+    for key, nothing in _UNABLE.items():
+        value = (asked.model_extra or {}).get(key)
+        if value is not None and value != nothing:
+            raise Refused(f"{key} is not supported by this server", param=key, code="unsupported_parameter")
+
+
+def _card(models: Models, name: str) -> dict[str, Any]:
+    card = {"id": name, "object": "model", "created": 0, "owned_by": "axosweep"}
+    return card | {"max_model_len": models.context(name)}
+
+
+def _finish(ended: Ended) -> str:
+    return "length" if ended.cut else "stop"
+
+
+def _event(value: dict[str, Any]) -> str:
+    return f"data: {json.dumps(value)}\n\n"
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+async def _on_refused(request: Request, error: Any) -> Response:
+    response: Response = error.response()
+    return response
+
+
+async def _on_invalid(request: Request, error: Any) -> Response:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    return Refused(f"{where}: {first['msg']}" if where else first["msg"], param=where or None).response()
+
+
+async def _on_http(request: Request, error: Any) -> Response:
+    return Refused(f"{request.method} {request.url.path}: {error.detail}", status=error.status_code).response()
+
+
+async def _on_error(request: Request, error: Any) -> Response:
+    return Refused(_told(error), status=500).response()
+
+
+_ERRORS: dict[Any, Any] = {
+    Refused: _on_refused,
+    RequestValidationError: _on_invalid,
+    HTTPException: _on_http,
+    Exception: _on_error,
+}

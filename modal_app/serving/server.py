@@ -1,0 +1,146 @@
+"""The local server: `python modal_app/run.py serve < spec`. Standard library until it loads.
+
+What it reads on standard input first is a Serving, a line. When that input ends, whoever started it is gone, and it
+ends, too. It tells on standard output how far it is, a JSON object a line, and writes anything else to its log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from modal_app.process.attempt import redirect
+from modal_app.process.stop import end_with_parent
+from modal_app.serving.spec import Serving
+
+GRACE_S = 3
+"""For answers that are on their way when the server is asked to end."""
+LOG = "log.txt"
+LINE = "line.sock"
+"""In the server's folder: where a fork finds whoever asked for it."""
+EXIT_FAILED = 1
+
+
+def main() -> int:
+    """Works in the current directory, which is the server's own and is removed at its end."""
+    end = _End()
+    end_with_parent(signal.SIGTERM)
+    return _work(sys.stdin, os.fdopen(os.dup(1), "w", encoding="utf-8"), end)
+
+
+def forked(place: Path) -> int:
+    """The same in that folder, in a fork of a preloaded trainer (modal_app.warm.server), which outlives it.
+
+    It hears and tells through a socket that waits in the folder, and is given the one to listen on through it.
+    """
+    os.chdir(place)
+    line = socket.socket(socket.AF_UNIX)
+    line.connect(LINE)
+    listening = socket.recv_fds(line, 1, 1)[1][0]
+    events = line.makefile("w", encoding="utf-8")
+    _tell(events, event="forked", pid=os.getpid())
+    _use_threads(os.environ.get("OMP_NUM_THREADS", ""))
+    return _work(line.makefile("r", encoding="utf-8"), events, _End(), listening)
+
+
+def _use_threads(number: str) -> None:
+    """What the variable would have done to an import."""
+    import torch
+
+    if number.isdecimal() and int(number) > 0:
+        torch.set_num_threads(int(number))
+
+
+def _work(heard: TextIO, events: TextIO, end: _End, listening: int | None = None) -> int:
+    redirect(Path(LOG).absolute())
+    told = heard.readline()
+    threading.Thread(target=end.wait_for_parent, args=(heard,), daemon=True).start()
+    try:
+        if told:
+            serving = Serving.from_json(told)
+            _serve(serving if listening is None else replace(serving, socket=listening), end, events)
+    except Exception as error:  # the process boundary: the launcher tells it
+        traceback.print_exc()
+        _tell(events, event="failed", message=f"{type(error).__name__}: {error}")
+        return EXIT_FAILED
+    end.now()
+    return 0
+
+
+class _End:
+    """How the process ends, also when it is signalled: at once while it loads, after a moment for its answers when it
+    serves."""
+
+    def __init__(self) -> None:
+        self._server: Any = None
+        self._here = Path.cwd()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.ask())
+
+    def serves(self, server: Any) -> None:
+        self._server = server
+
+    def ask(self) -> None:
+        if self._server is None:
+            self.now()
+        self._server.should_exit = True
+
+    def wait_for_parent(self, heard: TextIO) -> None:
+        with contextlib.suppress(OSError):  # a socket that nobody has any more
+            while heard.read(1 << 16):
+                pass
+        self.ask()
+        time.sleep(2 * GRACE_S)
+        self.now()
+
+    def now(self) -> None:
+        """Threads that generate would be waited for otherwise."""
+        shutil.rmtree(self._here, ignore_errors=True)
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _serve(serving: Serving, end: _End, events: TextIO) -> None:
+    Path("inputs").symlink_to(serving.inputs)
+    if "axolotl" not in sys.modules:
+        _tell(events, event="importing")
+    import uvicorn
+
+    from modal_app.serving.models import Models
+    from modal_app.serving.openai_api import application
+
+    models = Models(serving.models, lambda name: _tell(events, event="loading", model=name))
+
+    class Server(uvicorn.Server):  # type: ignore[misc]
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            _tell(events, event="ready")
+
+    config = uvicorn.Config(
+        application(models, serving.token),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    server = Server(config)
+    end.serves(server)
+    server.run(sockets=[socket.socket(fileno=serving.socket)])
+
+
+def _tell(events: TextIO, **event: Any) -> None:
+    try:
+        print(json.dumps(event), file=events, flush=True)
+    except ConnectionError:
+        return  # nobody reads any more: the end of the input says so, too

@@ -1,0 +1,1 @@
+"""The kinds of work: preprocess, train, merge, infer, evaluate."""

@@ -1,0 +1,64 @@
+"""A merge step: the adapter of a run, or another one, goes into its base model; the whole is written with a manifest.
+
+Axolotl does it shard by shard by default, so that the model need not fit anywhere at once. `options`: adapter, the
+folder below the store's inputs that another adapter lies in (else the run's own is taken).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from modal_app.process.attempt import BUILD, stamp, way, write_yaml
+from modal_app.process.failures import StepFailed
+from modal_app.process.rank import Rank
+from modal_app.store.layout import Attempt, StepFolder, Store
+from modal_app.store.manifest import listed_files
+from modal_app.store.step import FailureReason, Step, StepKind, write_atomically
+
+MERGED = "merged"
+"""Axolotl's own name for the folder in its output_dir."""
+WHOLE_MODEL_METHODS = ("adalora", "vera")
+"""Adapters that Axolotl merges only with the whole model in memory."""
+
+
+def merge(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: Rank) -> dict[str, Any]:
+    """Write the merged model to the step's `model/`; returns its files and bytes. Raises StepFailed."""
+    from axolotl.cli.merge_lora import do_cli
+
+    adapter = adapter_of(step, store, attempt)
+    write_yaml(attempt.config, stamp(step, output_dir=BUILD, dataset_prepared_path="prepared") | _method(adapter))
+    rank.clock.book("config")
+    sys.argv = ["axolotl"]  # Axolotl parses it
+    do_cli(config=attempt.config.name, lora_model_dir=str(adapter))
+    rank.clock.book("merge")
+    made = attempt.path / BUILD / MERGED
+    if not list(made.glob("*.safetensors")) + list(made.glob("*.bin")):
+        raise StepFailed(FailureReason.ERROR, "Axolotl ended without an error, and left no merged weights")
+    files = listed_files(made)
+    if folder.model.exists():
+        shutil.rmtree(folder.model)  # moved by a worker that died before it said so
+    made.rename(folder.model)
+    write_atomically(folder.manifest, json.dumps({"files": files, "of": step.run}, indent=1))
+    rank.clock.book("save")
+    return {"files": len(files), "bytes": sum(one["bytes"] for one in files.values())}
+
+
+def adapter_of(step: Step, store: Store, attempt: Attempt) -> Path:
+    """The folder of the adapter that a step is about, as a path from the attempt's. Raises StepFailed without one.
+
+    PEFT follows what an adapter says of its base model only when it is not handed one; here it always is.
+    """
+    asked = step.options.get("adapter")  # below `inputs`, which the attempt's folder has a link to
+    found = Path(asked) if asked else way(attempt.path, store.folder(StepKind.TRAIN, step.run).model)
+    if not (found / "adapter_config.json").exists():
+        raise StepFailed(FailureReason.DATA, f"there is no adapter in {found}: adapter_config.json is missing")
+    return found
+
+
+def _method(adapter: Path) -> dict[str, Any]:
+    kind = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")).get("peft_type", "")
+    return {"merge_method": "legacy"} if str(kind).lower() in WHOLE_MODEL_METHODS else {}

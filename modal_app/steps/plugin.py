@@ -1,0 +1,123 @@
+"""The Axolotl plugin: ranks on the CPU, a guard against tokenizing again, and the callback that records training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import datasets.fingerprint
+import torch
+from axolotl.integrations.base import BasePlugin
+from axolotl.loaders import load_tokenizer
+from axolotl.utils.data.shared import generate_dataset_hash_from_config, get_prepared_dataset_path
+from axolotl.utils.dict import DictDefault
+from transformers import TrainerCallback
+
+from modal_app.patches.fresh_schedule import keep_settings
+from modal_app.process import rank, tracking
+from modal_app.process.attempt import DATASETS_CACHE
+from modal_app.process.failures import StepFailed
+from modal_app.steps.recorder import Recorder
+from modal_app.store.step import Device, FailureReason, StepKind
+
+
+class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
+    """Registered by the worker in every config it runs; works only there."""
+
+    def register(self, cfg: dict[str, Any]) -> None:
+        """The one hook before Axolotl asks the (missing) driver whether two GPUs can reach each other."""
+        if rank.current().step.device is Device.CPU and _world_size() > 1:
+            torch.cuda.can_device_access_peer = _no_gpu_to_reach
+            os.environ.setdefault("NCCL_P2P_DISABLE", "1")
+            os.environ["ACCELERATE_USE_CPU"] = "true"  # gloo, and MULTI_CPU
+
+    def load_datasets(self, cfg: DictDefault, preprocess: bool = False) -> None:
+        """Not to load anything: the last hook before Axolotl would, and before it copies the device map."""
+        this = rank.current()
+        keep_temporary_rows_in(this.attempt.path / DATASETS_CACHE)
+        if preprocess:
+            return
+        this.clock.book("config")
+        if this.step.device is Device.CPU and _world_size() > 1:
+            cfg.device_map = {"": "cpu"}  # Axolotl puts each rank of several on cuda:N
+        require_prepared(cfg)
+        datasets.disable_caching()  # a map over prepared rows would write its cache beside them
+
+    def pre_model_load(self, cfg: DictDefault) -> None:
+        rank.current().clock.book("prepare")
+
+    def post_trainer_create(self, cfg: DictDefault, trainer: Any) -> None:
+        # On, a NaN is replaced by the average of the earlier losses before anybody sees it.
+        trainer.args.logging_nan_inf_filter = False
+        if (begins := rank.current().origin_step) is not None:
+            keep_settings(trainer, begins)
+
+    def add_callbacks_post_trainer(self, cfg: DictDefault, trainer: Any) -> list[TrainerCallback]:
+        if rank.current().step.kind is not StepKind.TRAIN:
+            return []
+        return [Describer(), Recorder(trainer, rank.current(), eval_on_start=cfg.eval_on_start is not False)]
+
+
+class Describer(TrainerCallback):  # type: ignore[misc]
+    """After the callback of transformers, which begins the W&B run."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        tracking.describe(rank.current())
+
+
+def prepared_hashes(cfg: DictDefault) -> dict[str, str]:
+    """Axolotl's own hash of the train and (if any) test datasets, by which it looks for prepared rows."""
+    return _hashes(cfg, load_tokenizer(cfg).name_or_path)
+
+
+def require_prepared(cfg: DictDefault) -> None:
+    """Stop unless the rows are there already: Axolotl would tokenize again, on a rented GPU, with just a warning."""
+    for key in ("streaming", "pretraining_dataset", "skip_prepare_dataset"):
+        if cfg[key]:
+            raise StepFailed(FailureReason.CONFIG, f"{key} is not supported: a run reads a dataset prepared beforehand")
+    # A tokenizer calls itself as it was asked for. Only where nothing is found under that name is it loaded to say so:
+    # that takes a second for a large vocabulary, and Axolotl will load it twice more.
+    if not _missing(cfg, _hashes(cfg, str(cfg.tokenizer_config))):
+        return
+    for name, digest in _missing(cfg, prepared_hashes(cfg)).items():
+        raise StepFailed(
+            FailureReason.DATA,
+            f"Axolotl looks for its prepared {name} rows under {digest}, which the prepared dataset does not have; "
+            "stopped instead of tokenizing again",
+        )
+
+
+def _hashes(cfg: DictDefault, tokenizer: str) -> dict[str, str]:
+    parts = {"train": cfg.datasets, "test": cfg.test_datasets}
+    return {name: generate_dataset_hash_from_config(cfg, part, tokenizer) for name, part in parts.items() if part}
+
+
+def _missing(cfg: DictDefault, hashes: Mapping[str, str]) -> dict[str, str]:
+    """Those under which there are no prepared rows."""
+    return {name: one for name, one in hashes.items() if not any(get_prepared_dataset_path(cfg, one).glob("*"))}
+
+
+def keep_temporary_rows_in(path: Path) -> None:
+    """Let the rows that `datasets` caches for this process only lie where the attempt's end removes them.
+
+    It removes its folder itself when a process exits, but not when a rank is forked, stopped or killed.
+    """
+    path.mkdir(exist_ok=True)
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(path)
+    datasets.fingerprint.get_temporary_cache_files_directory()  # made once, at the first call
+    if before is None:
+        del os.environ["TMPDIR"]
+    else:
+        os.environ["TMPDIR"] = before
+
+
+def _world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _no_gpu_to_reach(device: int, peer: int) -> bool:
+    return True

@@ -1,0 +1,168 @@
+"""A preprocess step: Axolotl tokenizes, the result is read back as a trainer will read it, counted and published."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import datasets
+import datasets.config
+import pyarrow as pa
+import pyarrow.compute as pc
+from axolotl.cli.args import PreprocessCliArgs
+from axolotl.cli.config import load_cfg
+from axolotl.cli.preprocess import do_preprocess
+from axolotl.common.datasets import load_datasets, load_preference_datasets
+from axolotl.loaders import load_tokenizer
+from axolotl.utils.data.shared import datasets_with_name_generator, load_dataset_with_config
+from axolotl.utils.dict import DictDefault
+
+from modal_app.process.attempt import BUILD, DATASETS_CACHE, stamp, write_yaml
+from modal_app.process.rank import Rank
+from modal_app.steps.fingerprint import multiset_digest, row_digests
+from modal_app.steps.plugin import prepared_hashes, require_prepared
+from modal_app.steps.samples import samples
+from modal_app.store.layout import SAMPLES, Attempt, Store
+from modal_app.store.manifest import listed_files
+from modal_app.store.step import Step, write_atomically
+
+PACKAGES = ("axolotl", "transformers", "datasets", "torch")
+
+
+def preprocess(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[str, Any]:
+    """Build the dataset of `step.data_key`, publish it, and return its manifest."""
+    began, started_at = time.monotonic(), time.time()
+    write_yaml(attempt.config, stamp(step, dataset_prepared_path=BUILD, output_dir="model"))
+    _use_private_cache(attempt.path / DATASETS_CACHE)
+    sys.argv = ["axolotl"]  # Axolotl parses it
+    os.environ["AXOLOTL_IS_PREPROCESS"] = "1"
+    cfg = load_cfg(attempt.config.name, is_preprocess=True)
+    rank.clock.book("config")
+    cfg.is_preprocess = True
+    do_preprocess(cfg, PreprocessCliArgs(download=False))  # the rows, not the base model's weights
+    rank.clock.book("prepare")
+    train, evaluation = _read_back(cfg)
+    counts = _counts(cfg, train, evaluation)
+    shown = samples((("train", train), ("eval", evaluation)), load_tokenizer(cfg))
+    write_atomically(attempt.path / BUILD / SAMPLES, json.dumps(shown, indent=1))
+    manifest = counts | {
+        "key": step.data_key,
+        "attempt": attempt.number,
+        "started_at": started_at,
+        "finished_at": time.time(),
+        "seconds": round(time.monotonic() - began, 3),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    _publish(attempt.path / BUILD, store, step.data_key, manifest)
+    return manifest
+
+
+def _use_private_cache(path: Path) -> None:
+    """Tokenize for real: rows that another run has cached under a fingerprint are not this step's own work.
+
+    The environment says the same, but a forked child has imported `datasets` before it was set.
+    """
+    datasets.config.HF_DATASETS_CACHE = path
+
+
+def _read_back(cfg: DictDefault) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """Load what was written exactly as a trainer will."""
+    del os.environ["AXOLOTL_IS_PREPROCESS"]
+    cfg.is_preprocess = False
+    require_prepared(cfg)
+    # Without this Axolotl also computes training's steps, which needs settings of the trainer's machine.
+    os.environ["AXOLOTL_IS_PREPROCESS"] = "1"
+    load = load_preference_datasets if cfg.rl else load_datasets
+    meta = load(cfg=cfg)
+    return meta.train_dataset, meta.eval_dataset
+
+
+def _counts(cfg: DictDefault, train: datasets.Dataset, evaluation: datasets.Dataset | None) -> dict[str, Any]:
+    tokens, trained = _count_tokens(train)
+    rows, eval_rows = len(train), len(evaluation) if evaluation is not None else 0
+    given = _given_rows(cfg)
+    kept = rows + (0 if cfg.test_datasets else eval_rows)
+    return {
+        "hashes": prepared_hashes(cfg),
+        "rows": rows,
+        "eval_rows": eval_rows,
+        "tokens": tokens,
+        "trained_tokens": trained,
+        "longest_row": _longest([split for split in (train, evaluation) if split is not None]),
+        "given_rows": given,
+        "dropped_rows": None if given is None else given - kept,
+        **_evaluation_facts(train, evaluation),
+    }
+
+
+def _count_tokens(rows: datasets.Dataset) -> tuple[int | None, int | None]:
+    """All tokens, and those that the loss sees; None for data without them (preference pairs)."""
+    if not {"input_ids", "labels"} <= set(rows.column_names):
+        return None, None
+    tokens = trained = 0
+    for table in rows.select_columns(["input_ids", "labels"]).with_format("arrow").iter(batch_size=10_000):
+        tokens += _sum(pc.list_value_length(table["input_ids"]))
+        trained += _sum(pc.not_equal(pc.list_flatten(table["labels"]), -100))
+    return tokens, trained
+
+
+def _longest(splits: list[datasets.Dataset]) -> int | None:
+    """Tokens of the longest row; None for data without them."""
+    lengths = [
+        pc.max(pc.list_value_length(table["input_ids"])).as_py()
+        for rows in splits
+        if "input_ids" in rows.column_names
+        for table in rows.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=10_000)
+    ]
+    return max(lengths, default=None)
+
+
+def _sum(values: pa.ChunkedArray) -> int:
+    return pc.sum(values).as_py() or 0
+
+
+def _evaluation_facts(train: datasets.Dataset, evaluation: datasets.Dataset | None) -> dict[str, Any]:
+    """Which rows are held out, by name, and how many of them training sees all the same."""
+    if evaluation is None:
+        return {"eval_fingerprint": None, "eval_rows_in_training": None}
+    held_out, trained_on = row_digests(evaluation), set(row_digests(train))
+    return {
+        "eval_fingerprint": multiset_digest(held_out),
+        "eval_rows_in_training": sum(digest in trained_on for digest in held_out),
+    }
+
+
+def _given_rows(cfg: DictDefault) -> int | None:
+    """Rows read before anything was dropped; None where rows are dropped on purpose (weight, shards, deduplication)."""
+    parts = list(datasets_with_name_generator(cfg.datasets))
+    if cfg.dataset_exact_deduplication or any(
+        part.shards or part.type == "_synthetic" or (part.weight is not None and part.weight < 1) for part in parts
+    ):
+        return None
+    return sum(_raw_rows(part, cfg) for part in parts)
+
+
+def _raw_rows(part: DictDefault, cfg: DictDefault) -> int:
+    raw = load_dataset_with_config(part, cfg.hf_use_auth_token)  # from the cache that preprocessing has just filled
+    if isinstance(raw, datasets.DatasetDict):
+        raw = raw[part.split] if part.split in raw else raw["train"]
+    return len(raw)
+
+
+def _publish(build: Path, store: Store, data_key: str, manifest: dict[str, Any]) -> None:
+    """Move the rows to their place, then say that they are there, and what each of their files is."""
+    for path in build.iterdir():
+        if not path.is_dir() and path.name != SAMPLES:
+            path.unlink()  # Axolotl's lock and counter
+    manifest["files"] = listed_files(build)
+    target = store.prepared_dataset(data_key)
+    if target.exists():
+        shutil.rmtree(target)  # moved by a worker that died before it wrote the manifest: nobody has read it
+    build.rename(target)
+    write_atomically(store.manifest(data_key), json.dumps(manifest, sort_keys=True, indent=1))

@@ -1,0 +1,192 @@
+"""What happens while a run trains, written as it happens: metrics.jsonl (one flushed line per log) and train.json.
+
+It also decides the few things about training that are the run's and not Axolotl's: an evaluation of the untrained and
+of the final model, a stop on request or on a loss that is no number, and exact losses across a resume.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from transformers import TrainerCallback
+
+from modal_app.process import stop
+from modal_app.process.failures import StepFailed
+from modal_app.process.rank import Rank
+from modal_app.store import checkpoints
+from modal_app.store.step import FailureReason, write_atomically
+
+
+class Recorder(TrainerCallback):  # type: ignore[misc]
+    """Must be the last callback, so that it sees what the others have decided."""
+
+    def __init__(self, trainer: Any, rank: Rank, *, eval_on_start: bool) -> None:
+        self._trainer = trainer
+        self._rank = rank
+        self._eval_on_start = eval_on_start
+        self._began = 0.0
+        self._resumed_from = 0
+        self._evaluated_at = -1
+        self._stopped = self._diverged = self._ended = False
+        self._metrics: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._rank.clock.book("load")
+        stop.answer(None)
+        stop.shield_children()
+        asked = self._rank.step.processes
+        if args.world_size != asked:
+            raise StepFailed(FailureReason.ERROR, f"world size is {args.world_size}, but {asked} was asked for")
+        self._began = time.monotonic()
+        self._resumed_from = state.global_step
+        if state.global_step:
+            self._restore_unlogged(state.global_step)
+        if 0 < state.max_steps <= state.global_step:
+            raise StepFailed(
+                FailureReason.CONFIG,
+                f"it goes on from step {state.global_step} and ends at step {state.max_steps}, so nothing is left to "
+                "train: max_steps and num_epochs count from the beginning of the run that it goes on from",
+            )
+        # The step a run resumes at has been evaluated by the attempt that saved it; where it goes on from another
+        # run's checkpoint, that is what this one begins with.
+        begins = state.global_step == (self._rank.origin_step or 0)
+        args.eval_on_start = begins and self._eval_on_start and self._has_eval_rows()
+        if state.is_world_process_zero:
+            self._metrics = _open_for_lines(self._rank.folder.metrics)
+            self._write_state(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # The first step warms up and compiles: what it takes says nothing of the next ones.
+        self._rank.clock.book("first" if state.global_step == self._resumed_from + 1 else "train")
+        last = state.global_step >= state.max_steps
+        if last and self._has_eval_rows():
+            control.should_evaluate = True
+        if not last and self._agree_to_stop(args):
+            self._stopped = True
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._evaluated_at == state.global_step:
+            control.should_evaluate = False
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        if "loss" in logs:
+            self._rank.clock.book("train")
+        elif "eval_loss" not in logs:
+            return  # the summary at the end
+        if any(not math.isfinite(logs[name]) for name in ("loss", "eval_loss") if name in logs):
+            self._diverged = True  # nothing good can follow, and each further step may be paid for
+            control.should_training_stop = True
+        if self._metrics is not None:
+            self._write_metrics(state, logs)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._rank.clock.book("eval")
+        self._evaluated_at = state.global_step
+        self._write_state(state)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        unlogged = self._unlogged(args)
+        if args.world_size > 1:
+            torch.distributed.barrier()  # every rank has written its part
+        if state.is_world_process_zero:
+            checkpoint = Path(args.output_dir) / f"{checkpoints.PREFIX}{state.global_step}"
+            checkpoints.mark_complete(checkpoint, unlogged)
+        self._rank.clock.book("save")
+        self._write_state(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._rank.clock.book("train")
+        self._ended = True
+        self._write_state(state)
+        if self._metrics is not None:
+            self._metrics.close()
+
+    def _has_eval_rows(self) -> bool:
+        return bool(self._trainer.eval_dataset)
+
+    def _agree_to_stop(self, args: Any) -> bool:
+        """All ranks stop after the same step, though the signal reaches each at a time of its own."""
+        if args.world_size == 1:
+            return stop.requested()
+        asked = torch.tensor(float(stop.requested()), device=args.device)
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        return bool(asked.item())
+
+    def _unlogged(self, args: Any) -> dict[str, float]:
+        """The summed loss since the last log line, averaged over the ranks: what a resumed run must go on with."""
+        total = self._trainer._tr_loss.detach().clone().float()
+        if args.world_size > 1:
+            torch.distributed.all_reduce(total)
+            total /= args.world_size
+        return {"since": self._trainer._globalstep_last_logged, "loss": total.item()}
+
+    def _restore_unlogged(self, step: int) -> None:
+        checkpoint = Path(self._trainer.args.output_dir) / f"{checkpoints.PREFIX}{step}"
+        unlogged = checkpoints.unlogged(checkpoint)
+        if unlogged and math.isfinite(unlogged["loss"]):
+            self._trainer._globalstep_last_logged = int(unlogged["since"])
+            self._trainer._tr_loss += unlogged["loss"]
+
+    def _write_metrics(self, state: Any, logs: dict[str, Any]) -> None:
+        line = {
+            "attempt": self._rank.attempt.number,
+            "step": state.global_step,
+            "epoch": state.epoch,
+            "time": round(time.time(), 3),
+            "seconds": round(time.monotonic() - self._began, 3),
+        }
+        numbers = {name: value for name, value in logs.items() if isinstance(value, (int, float)) and name != "epoch"}
+        if "tokens/trainable" in numbers:
+            line["tokens"] = numbers["tokens/trainable"]
+        strange = sorted(name for name, value in numbers.items() if not math.isfinite(value))
+        if strange:  # JSON has no NaN
+            line["not_finite"] = strange
+        told = {name: None if name in strange else value for name, value in numbers.items()}
+        self._metrics.write(json.dumps(line | told) + "\n")
+        self._metrics.flush()
+
+    def _write_state(self, state: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        finished = state.global_step >= state.max_steps
+        write_atomically(
+            self._rank.attempt.train_state,
+            json.dumps(
+                {
+                    "global_step": state.global_step,
+                    "max_steps": state.max_steps,
+                    "world_size": self._trainer.args.world_size,
+                    "phases": self._rank.clock.seconds,
+                    "cpu": self._rank.clock.cpu,
+                    "ended": self._ended,
+                    "stopped": self._stopped,
+                    "diverged": self._diverged,
+                    "early_stopped": self._ended and not (finished or self._stopped or self._diverged),
+                    "resumed_from": self._resumed_from,
+                }
+            ),
+        )
+
+
+def _open_for_lines(path: Path) -> Any:
+    """Append to a file of lines, ending first a line that a kill has cut."""
+    file = path.open("a+b")
+    if file.tell() and _last_byte(file) != b"\n":
+        file.write(b"\n")
+    file.close()
+    return path.open("a", encoding="utf-8")
+
+
+def _last_byte(file: Any) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    last: bytes = file.read(1)
+    return last

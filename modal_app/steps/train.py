@@ -1,0 +1,165 @@
+"""A train step: what Axolotl is given, one rank of it, and the verdict on what it leaves.
+
+The exit code is no verdict: Axolotl ends with 0 after an interrupt, half trained. Success is the last step reached (or
+early stopping), finite losses, and weights on disk that are newer than the attempt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from modal_app.patches import lean_run, preload
+from modal_app.process import attention, tracking
+from modal_app.process.attempt import stamp, write_yaml
+from modal_app.process.failures import StepFailed
+from modal_app.process.rank import Rank
+from modal_app.process.stop import Stopped
+from modal_app.steps.prepared import PREPARED, link_prepared
+from modal_app.store import checkpoints, hub, origin
+from modal_app.store.layout import DEBUG_LOG, Attempt, StepFolder, Store
+from modal_app.store.manifest import listed_files
+from modal_app.store.step import FailureReason, Step, StepKind, write_atomically
+
+
+def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
+    """Everything but the training itself; returns the facts known before it begins. Runs in the claim's holder."""
+    manifest = link_prepared(step, store, attempt)
+    folder.model.mkdir(exist_ok=True)
+    if checkpoints.set_aside_unusable(folder.model) is None:
+        _begin_elsewhere(step, store, folder.model)
+    addresses: dict[str, Any] = {
+        "output_dir": "../model",
+        "dataset_prepared_path": PREPARED,
+        # A checkpoint without the optimizer's state would go on with a fresh one, and to other losses.
+        "auto_resume_from_checkpoints": not step.config.get("save_only_model"),
+    }
+    if (adapter := hub.adapter_folder(step.config)) is not None:
+        addresses[hub.ADAPTER] = adapter
+    write_yaml(attempt.config, stamp(step, **addresses))
+    content = manifest.read_bytes()
+    return {
+        "manifest": hashlib.sha256(content).hexdigest(),
+        "eval_fingerprint": json.loads(content).get("eval_fingerprint"),
+        **_kernel(step),
+    }
+
+
+def _begin_elsewhere(step: Step, store: Store, model: Path) -> None:
+    """Where a run goes on from another one's checkpoint (from=), and has none of its own yet."""
+    begins = origin.origin_of(step.config, store.root)
+    if begins is None:
+        return
+    if not checkpoints.is_complete(begins):
+        raise StepFailed(FailureReason.DATA, f"the checkpoint to go on from is not whole, or not there: {begins}")
+    origin.place(begins, model)
+
+
+def run_rank(rank: Rank) -> None:
+    """Train, as the process that this is; returns when Axolotl does."""
+    preload.load(preload.for_kind(StepKind.TRAIN))
+    lean_run.spare(rank.step)
+    rank.clock.book("import")
+    from axolotl.cli.train import do_cli
+
+    sys.argv = ["axolotl"]  # Axolotl parses it
+    try:
+        do_cli(config=rank.attempt.config.name)
+    except SystemExit as error:
+        # Its own handler of SIGINT, which stands for a moment before training begins.
+        raise Stopped(f"Axolotl exited with {error.code} before training began") from error
+    finally:
+        tracking.finish(rank, _state(rank.attempt), failed=sys.exc_info()[0] is not None)
+    if rank.number == 0:
+        _add_final_phase(rank)
+
+
+def has_begun(attempt: Attempt) -> bool:
+    """Whether the first step was about to be taken."""
+    return bool(_state(attempt))
+
+
+def verdict(step: Step, folder: StepFolder, attempt: Attempt, started_at: float) -> dict[str, Any]:
+    """The facts of a success. Raises Stopped for a clean stop, StepFailed for anything less."""
+    state = _state(attempt)
+    at = f"step {state.get('global_step', 0)} of {state.get('max_steps', '?')}"
+    if state.get("stopped"):
+        raise Stopped(f"stopped at {at}; a checkpoint is saved")
+    strange = _not_finite(folder.metrics, attempt.number)
+    if state.get("diverged") or strange:
+        raise StepFailed(FailureReason.NAN, f"{' and '.join(strange) or 'the loss'} became NaN or infinite by {at}")
+    if not state.get("ended"):
+        raise StepFailed(FailureReason.ERROR, f"training ended at {at} without saying why")
+    if state["global_step"] < state["max_steps"] and not state["early_stopped"]:
+        raise StepFailed(FailureReason.ERROR, f"training ended at {at}")
+    if not _has_weights(folder.model, step.config, since=started_at):
+        raise StepFailed(FailureReason.ERROR, f"training reached {at}, but left no weights in {folder.model.name}/")
+    return {"step": state["global_step"]} | {
+        name: state[name] for name in ("max_steps", "world_size", "phases", "cpu", "early_stopped", "resumed_from")
+    }
+
+
+def _kernel(step: Step) -> dict[str, Any]:
+    """The attention kernel of a run and the commit that the image has of it: no key holds that."""
+    name = attention.kernel_of(step.config)
+    commit = attention.commit_of(name) if name else None
+    return {"kernel": {"name": name, "commit": commit}} if commit else {}
+
+
+def finish(step: Step, folder: StepFolder) -> None:
+    """Let PEFT find the base model from anywhere, not just from an attempt's folder, and write down what was made."""
+    adapter = folder.model / "adapter_config.json"
+    if step.base_model and adapter.exists():
+        config = json.loads(adapter.read_text(encoding="utf-8"))
+        write_atomically(adapter, json.dumps(config | {"base_model_name_or_path": step.base_model}, indent=2))
+    made = listed_files(folder.model, without=(checkpoints.PREFIX, checkpoints.ASIDE, DEBUG_LOG))
+    write_atomically(folder.manifest, json.dumps({"files": made, "of": step.key}, indent=1))
+
+
+def known_facts(attempt: Attempt) -> dict[str, Any]:
+    """How far an attempt came that did not succeed."""
+    state = _state(attempt)
+    names = {"step": "global_step", "max_steps": "max_steps", "world_size": "world_size", "phases": "phases"}
+    return {ours: state[theirs] for ours, theirs in names.items() if theirs in state}
+
+
+def _add_final_phase(rank: Rank) -> None:
+    state = _state(rank.attempt)
+    if state:
+        rank.clock.book("save")  # since training ended: the model itself, its card, W&B's last words
+        write_atomically(
+            rank.attempt.train_state, json.dumps(state | {"phases": rank.clock.seconds, "cpu": rank.clock.cpu})
+        )
+
+
+def _state(attempt: Attempt) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads(attempt.train_state.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return state
+
+
+def _not_finite(metrics: Path, attempt: int) -> list[str]:
+    """Which of the last loss, eval loss and gradient norm of an attempt are no numbers."""
+    last: dict[str, Any] = {}
+    if metrics.exists():
+        for text in metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue  # cut by a kill
+            if line["attempt"] == attempt:
+                last |= {name: line[name] for name in ("loss", "eval_loss", "grad_norm") if name in line}
+    return sorted(name for name, value in last.items() if value is None or not math.isfinite(value))
+
+
+def _has_weights(model: Path, config: Mapping[str, Any], since: float) -> bool:
+    stem = "adapter_model" if config.get("adapter") else "*model"
+    found = [*model.glob(f"{stem}*.safetensors"), *model.glob(f"{stem}*.bin")]
+    return any(path.stat().st_mtime >= since - 1 for path in found)

@@ -1,0 +1,154 @@
+"""Who works on a step: one exclusive lock per step folder, which ends with the process that holds it.
+
+The lock is flock's: it belongs to an open file, is shared with whoever holds a duplicate of its descriptor, and is
+freed by the kernel when the last of them dies, however they die. What the lock file says only names the holder.
+
+Forked children get no duplicate unless they are given one: a trainer's data loaders outlive it at times, and do not
+work on the step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from modal_app.store.layout import StepFolder
+
+_claims: set[int] = set()
+"""Descriptors of this process's claims. Its forked children close them."""
+
+
+class Held(Exception):
+    """Another live process works on this step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process, named so that no later process can be taken for it."""
+
+    pid: int
+    start_time: int | None
+    """Clock ticks between boot and its start; None where /proc is missing."""
+    boot_id: str | None
+    pgid: int
+    sweep: str
+    at: float
+    """When it took the lock, Unix seconds."""
+
+    def is_alive(self) -> bool:
+        """Whether this very process still exists on this machine, as it is booted now."""
+        if self.boot_id != _boot_id():
+            return False
+        if self.start_time is not None:
+            return _start_time(self.pid) == self.start_time
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+
+def this_process(sweep: str) -> Owner:
+    return Owner(os.getpid(), _start_time(os.getpid()), _boot_id(), os.getpgid(0), sweep, time.time())
+
+
+@contextlib.contextmanager
+def claim(folder: StepFolder, sweep: str = "") -> Iterator[int]:
+    """Hold the step until the block ends, or until every process is dead that has the yielded descriptor or a copy.
+
+    Raises Held, at once, when somebody else does.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    _claims.add(descriptor)
+    _close_claims_in_children()
+    try:
+        _lock(descriptor)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(asdict(this_process(sweep))).encode(), 0)
+        yield descriptor
+    finally:
+        if descriptor in _claims:  # not so in a forked child that comes by here
+            _claims.remove(descriptor)
+            os.close(descriptor)
+
+
+def holder(folder: StepFolder) -> Owner | None:
+    """Who holds the step right now, or None. Asking does not hinder a holder, nor a claim."""
+    owner = None
+    for _ in range(20):
+        try:
+            descriptor = os.open(folder.lock, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            if _try(descriptor, fcntl.LOCK_SH):
+                return None
+            owner = _read(descriptor)
+        finally:
+            os.close(descriptor)
+        if owner is not None and owner.is_alive():
+            return owner
+        # Just taken, and the new holder has not written its name yet; or the holder is dead and a child has the lock.
+        time.sleep(0.005)
+    return owner or Owner(0, None, None, 0, "", time.time())
+
+
+@functools.cache
+def _close_claims_in_children() -> None:
+    os.register_at_fork(after_in_child=_close_claims)
+
+
+def _close_claims() -> None:
+    while _claims:
+        os.close(_claims.pop())
+
+
+def _lock(descriptor: int) -> None:
+    """Take the exclusive lock, telling a holder from somebody who only looks (and shares the lock to do so)."""
+    while not _try(descriptor, fcntl.LOCK_EX):
+        if not _try(descriptor, fcntl.LOCK_SH):
+            raise Held(str(_read(descriptor)))
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        time.sleep(random.uniform(0.001, 0.01))
+
+
+def _try(descriptor: int, operation: int) -> bool:
+    try:
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read(descriptor: int) -> Owner | None:
+    """The named holder; None while it is still writing its name."""
+    try:
+        return Owner(**json.loads(os.pread(descriptor, 4096, 0)))
+    except ValueError:
+        return None
+
+
+def _start_time(pid: int) -> int | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[19])  # field 22; the name in field 2 may hold anything but the last ")"
+
+
+def _boot_id() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,224 @@
+"""Where everything lies in a store: the one place that knows a file name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from modal_app.store.step import AFTER, StepKind
+
+ATTEMPT_PREFIX = "attempt-"
+
+SUBMISSION = "submission.json"
+"""In the folder of a sweep that runs elsewhere: the names it uses there and the steps it has."""
+
+STEPS = "steps.json"
+"""Beside it on the runs Volume: the steps themselves, and what waits for each."""
+
+SEEN = "seen.json"
+"""Beside it in a mirror: when somebody last looked, and whether everything had ended by then."""
+
+BASE = "base"
+"""In the place of a run's key: what is asked of a base model alone."""
+
+ANSWERS = "answers.jsonl"
+"""In the folder of an infer step: a line per prompt."""
+
+MANIFEST = "manifest.json"
+"""In the folder of a merge step: the files of the merged model, with their sizes and sha256."""
+
+DEBUG_LOG = "debug.log"
+"""Axolotl's own, in its output_dir: it goes on while the process ends."""
+
+REMOVED = "removed.json"
+"""In the folder of a run that somebody has removed: when, and how much that was."""
+
+SAMPLES = "samples.json"
+"""In a prepared dataset: some of its rows, decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepFolder:
+    """The folder that one step owns. Only the holder of `lock` writes below it."""
+
+    path: Path
+    done: Path
+    """The file whose presence, and nothing else, means that the step has succeeded."""
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def config(self) -> Path:
+        """The Axolotl config as it was keyed: inputs by content, no addresses."""
+        return self.path / "config.yml"
+
+    @property
+    def identity(self) -> Path:
+        """run.json: what was asked, and every part of the key."""
+        return self.path / "run.json"
+
+    @property
+    def model(self) -> Path:
+        """Axolotl's output_dir: the adapter, and checkpoint-N folders beside it."""
+        return self.path / "model"
+
+    @property
+    def answers(self) -> Path:
+        return self.path / ANSWERS
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / MANIFEST
+
+    @property
+    def tracking(self) -> Path:
+        """wandb.json: the W&B run id and group, drawn at the first attempt and kept."""
+        return self.path / "wandb.json"
+
+    @property
+    def removed(self) -> Path:
+        """removed.json: what the run has made was removed on request, and nobody has asked for it since."""
+        return self.path / REMOVED
+
+    @property
+    def containers(self) -> Path:
+        """containers/<task id>.json: on Modal, what each container has spent on the step."""
+        return self.path / "containers"
+
+    def attempts(self) -> list[Attempt]:
+        """Every attempt so far, oldest first."""
+        found = [
+            Attempt(path, int(path.name.removeprefix(ATTEMPT_PREFIX)))
+            for path in self.path.glob(f"{ATTEMPT_PREFIX}*")
+            if path.name.removeprefix(ATTEMPT_PREFIX).isdecimal()
+        ]
+        return sorted(found, key=lambda attempt: attempt.number)
+
+    def attempt(self, number: int) -> Attempt:
+        return Attempt(self.path / f"{ATTEMPT_PREFIX}{number}", number)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a step: its own folder, never reused."""
+
+    path: Path
+    number: int
+
+    @property
+    def started(self) -> Path:
+        """started.json: who runs it (pid, start time, boot id) and since when."""
+        return self.path / "started.json"
+
+    @property
+    def container(self) -> Path:
+        """container.json, on Modal: which container works on it, for which call; written before its worker starts."""
+        return self.path / "container.json"
+
+    @property
+    def result(self) -> Path:
+        """result.json: how it ended; written last."""
+        return self.path / "result.json"
+
+    @property
+    def exit(self) -> Path:
+        """exit.json: the process's exit code or signal, written by the process that reaped it."""
+        return self.path / "exit.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def config(self) -> Path:
+        """The config as Axolotl reads it, addresses stamped on."""
+        return self.path / "config.yml"
+
+    @property
+    def step(self) -> Path:
+        """step.json: the Step, complete: what it would take to try it again."""
+        return self.path / "step.json"
+
+    def log_of(self, rank: int) -> Path:
+        """The log of one rank of several; rank 0's is the attempt's."""
+        return self.log if rank == 0 else self.path / f"log-{rank}.txt"
+
+    def failure(self, rank: int) -> Path:
+        """Why one rank of several failed, by its own account."""
+        return self.path / f"failure-{rank}.json"
+
+    @property
+    def train_state(self) -> Path:
+        """train.json: steps, world size and phase seconds, kept current by the Axolotl plugin."""
+        return self.path / "train.json"
+
+    @property
+    def progress(self) -> Path:
+        """progress.json, of an infer step: how many prompts are answered, and of how many."""
+        return self.path / "progress.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The root folder of everything axosweep keeps. The same tree on this machine and on Modal."""
+
+    root: Path
+
+    @property
+    def inputs(self) -> Path:
+        """Local files and folders that experiments read, by content hash."""
+        return self.root / "inputs"
+
+    @property
+    def sweeps(self) -> Path:
+        return self.root / "sweeps"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def prepared(self) -> Path:
+        return self.root / "prepared"
+
+    @property
+    def cache(self) -> Path:
+        """Facts that can be found again: content hashes, hub revisions."""
+        return self.root / "cache"
+
+    def prepared_dataset(self, data_key: str) -> Path:
+        return self.prepared / data_key
+
+    def manifest(self, data_key: str) -> Path:
+        return self.prepared_dataset(data_key) / "manifest.json"
+
+    def folder(self, kind: StepKind, key: str) -> StepFolder:
+        match kind:
+            case StepKind.PREPROCESS:
+                return StepFolder(self.prepared / f"{key}.work", done=self.manifest(key))
+            case StepKind.TRAIN:
+                path = self.runs / key
+                return StepFolder(path, done=path / "result.json")
+            case StepKind.MERGE | StepKind.INFER | StepKind.EVALUATE:
+                run, _, own = key.partition("/")
+                path = self.runs / run / kind / own
+                return StepFolder(path, done=path / "result.json")
+
+    def after(self, run: str) -> list[tuple[StepKind, str]]:
+        """Every step that has begun after a run, or (BASE) of a base model alone."""
+        found = [(kind, path.name) for kind in AFTER for path in sorted((self.runs / run / kind).glob("*"))]
+        return [(kind, after_key(run, own)) for kind, own in found]
+
+
+def after_key(run: str, own: str) -> str:
+    """The key of a step that comes after a run, or is of a base model alone: the run's key and the step's own hash.
+
+    Its folder lies in the run's, so that whoever removes a run removes what was made of it.
+    """
+    return f"{run or BASE}/{own}"

@@ -1,0 +1,1 @@
+"""The preloaded trainer, which forks a child per step."""

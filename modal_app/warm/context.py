@@ -1,0 +1,141 @@
+"""What a worker has of the command that asked for it, where it is forked from a process that is not that command's own.
+
+A fork must be what a process started by the command would have been: its environment, folder, umask, limits and cores,
+and a random state of its own. What a library reads when it is imported cannot be changed later, so those variables
+(`import_environment`) are the server's own, and another value of one of them means another server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from modal_app.process.attempt import base_environment
+from modal_app.store.step import Device
+
+READ_AT_IMPORT = (
+    # interpreter, loader, C libraries
+    "PYTHON", "LD_", "MALLOC_", "GLIBC_", "LC_", "LANG", "TZ", "HOME", "PATH", "VIRTUAL_ENV", "OMP_", "KMP_", "GOMP_",
+    "MKL_", "OPENBLAS_", "BLIS_", "NVPL_", "VECLIB_", "NUMEXPR_", "DYLD_",
+    "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    # numbers
+    "NPY_", "NUMPY_", "NUMBA_", "LLVMLITE_", "PANDAS_", "SCIPY_", "SKLEARN_", "SYMPY_", "MPMATH_", "SAGE_", "NETWORKX_",
+    "JOBLIB_", "LOKY_", "PILLOW_", "ARROW_", "FAKE_", "FX_", "AOT", "PARTITIONER_", "INDUCTOR_", "CUTLASS_", "CUTEDSL_",
+    "COMPILE_STROBELIGHT_", "DUMP_AOTI", "ENABLE_", "EAGER_IMPORT", "BSR_", "PT2_", "LOG_AUTOTUNE", "LOG_TLPARSE",
+    "TORCH", "PYTORCH_", "TRITON_", "KINETO_", "XLA_", "CUDA_", "NCCL_", "GLOO_", "NPU_", "UNSAFE_SKIP_FSDP",
+    # Hugging Face, Axolotl, and what comes with them
+    "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "DATASETS_", "EVALUATE_", "ACCELERATE_", "TOKENIZERS_", "RAYON_", "PEFT_",
+    "TRL_", "BNB_", "BITSANDBYTES_", "KERNELS_", "LOCAL_KERNELS", "DISABLE_KERNEL", "USE_", "AXOLOTL_", "DS_",
+    "FSSPEC_", "DO_NOT_TRACK", "DISABLE_TELEMETRY", "LOG_LEVEL", "LOGLEVEL", "PROTOCOL_BUFFERS_", "PYDANTIC_",
+    "AIOHTTP_", "FROZENLIST_", "MULTIDICT_", "PROPCACHE_", "YARL_", "PSUTIL_", "OTEL_", "OPENID_", "OAUTH_SCOPES",
+    "TEMPORARILY_DISABLE_PROTOBUF", "GRADIO_", "SOURCE_DATE_EPOCH", "CC", "CXX",
+    "DEEPSPEED_", "MSGPACK_", "DISABLE_LOGS_WHILE",
+    "WANDB_HTTP_TIMEOUT", "WANDB_LAUNCH_START_TIMEOUT", "WANDB_ONLY_INCLUDE", "WANDB_DISABLE_CACHE",
+)  # fmt: skip
+"""How the names begin of the variables that decide what an import does. Measured by a test, save those that are read by
+C libraries."""
+MODULES = "PYTHONPATH"
+SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
+NOT_A_SECRET = ("TOKENIZERS_", "HF_TOKEN_PATH", "HF_HUB_DISABLE_IMPLICIT_TOKEN", "TORCH_")
+OF_A_STEP = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_DATASETS_CACHE")
+"""Set for each step, and taken up by preload.follow."""
+MORE_LIKELY_KILLED = 100
+"""Thousandths of the machine's memory: when there is none left, the kernel shall end a child, not what it is forked
+from."""
+
+
+def import_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a server for a command with these variables: what imports read, and no secret. The server
+    works elsewhere, and where modules are is said from the command's own folder.
+    """
+    kept = {name: value for name, value in variables.items() if _is_read_at_import(name)}
+    if kept.get(MODULES):
+        kept[MODULES] = os.pathsep.join(map(os.path.abspath, kept[MODULES].split(os.pathsep)))
+    return kept
+
+
+def _is_read_at_import(name: str) -> bool:
+    secret = any(part in name for part in SECRET) and not name.startswith(NOT_A_SECRET)
+    return name.startswith(READ_AT_IMPORT) and not name.startswith(OF_A_STEP) and not secret
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Of a command, for its children. Goes over the private socket only: the environment holds secrets."""
+
+    environment: Mapping[str, str]
+    folder: str
+    umask: int
+    limits: Mapping[str, Sequence[int]]
+    """RLIMIT_ name -> soft, hard."""
+    cores: Sequence[int]
+    """That it may run on; empty where the system does not say."""
+
+    @classmethod
+    def of_this_process(cls, environment: Mapping[str, str]) -> Context:
+        cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+        return cls(dict(environment), _folder(), _umask(), limits(), cores)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Context:
+        return cls(**raw)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def enter(self) -> None:
+        """Make this process, just forked, what the command would have started."""
+        os.environ.clear()
+        os.environ |= dict(self.environment)
+        os.environ |= base_environment(Device.CPU)
+        time.tzset()
+        with contextlib.suppress(OSError):  # it may be gone, and a worker has a folder of its own
+            os.chdir(self.folder)
+        os.umask(self.umask)
+        for name, (soft, hard) in self.limits.items():
+            with contextlib.suppress(OSError, ValueError):  # more than this process may have: it keeps what it has
+                resource.setrlimit(getattr(resource, name), (soft, hard))
+        if self.cores and sys.platform == "linux":
+            with contextlib.suppress(OSError):  # cores that are gone
+                os.sched_setaffinity(0, self.cores)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        tempfile.tempdir = None
+        _be_killed_first()
+
+
+def limits() -> dict[str, tuple[int, int]]:
+    names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+    return {name: resource.getrlimit(getattr(resource, name)) for name in names}
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # removed under the command's feet
+        return os.sep
+
+
+def _umask() -> int:
+    """Read where that is possible without setting it, which all threads would see."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    found = next((int(line.split()[1], 8) for line in lines if line.startswith("Umask:")), None)
+    if found is None:
+        found = os.umask(0o022)
+        os.umask(found)
+    return found
+
+
+def _be_killed_first() -> None:
+    score = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError, ValueError):
+        score.write_text(str(min(1000, int(score.read_text()) + MORE_LIKELY_KILLED)))

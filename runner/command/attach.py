@@ -1,0 +1,81 @@
+"""`axosweep attach`: the table of a sweep that runs on Modal, kept up to date until the sweep has ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from modal_app.store.layout import Store
+from runner.compare.comparison import Asked
+from runner.compare.params import label
+from runner.compare.ranking import Row, compare_sweep
+from runner.compare.show import cost_lines, rows_table
+from runner.console import terminal
+from runner.errors import SweepError
+from runner.html_report.finish import leave_report
+from runner.show import tables
+from runner.store.finding import sweep_in
+from runner.store.ledger import sweep_ids
+from runner.store.stores import store_of
+
+EXIT_FAILED_RUN = 1
+
+
+def attach(store_asked: str | None, sweep_asked: str | None, runs_volume: str, *, as_json: bool) -> int:
+    """Exit code 0 when every run has succeeded, else 1. Raises SweepError when there is nothing to attach to."""
+    from runner.executors import modal_verbs
+
+    mirror = store_of("modal", store_asked)
+    local = store_of("local", store_asked)
+    if sweep_asked is not None and not sweep_ids(mirror) and sweep_asked in sweep_ids(local):
+        raise SweepError(f"{sweep_asked} runs on this machine: axosweep status {sweep_asked} shows it.")
+    if sweep_asked is None and not sweep_ids(mirror):
+        raise SweepError("This machine knows no sweep on Modal. Name one: axosweep attach SWEEP")
+    known = [sweep for sweep in sweep_ids(mirror) if sweep_asked is None or sweep.startswith(sweep_asked)]
+    sweep = sweep_in([mirror], sweep_asked).sweep if known else str(sweep_asked)
+    view = _View(mirror, sweep)
+    try:
+        modal_verbs.attach(mirror, sweep, runs_volume, view.update)
+    finally:
+        view.close()
+    rows = compare_sweep(mirror, sweep)
+    tables.show_rows(rows, mirror, sweep, as_json=as_json)
+    console = terminal.messages() if as_json else terminal.results()
+    console.print(leave_report(mirror, sweep), markup=False, soft_wrap=True)
+    return 0 if all(row.status == "succeeded" for row in rows) else EXIT_FAILED_RUN
+
+
+@dataclass(slots=True)
+class _View:
+    """A live table on a terminal; in a pipe, a line for each change of status."""
+
+    store: Store
+    sweep: str
+    _live: Live | None = None
+    _said: dict[str, str] = field(default_factory=dict)
+
+    def update(self) -> None:
+        rows = compare_sweep(self.store, self.sweep)
+        console = terminal.messages()
+        if console.is_terminal:
+            if self._live is None:
+                self._live = Live(console=console, auto_refresh=False, transient=True)
+                self._live.start()
+            cost = (Text(line) for line in cost_lines([Asked(self.store, self.sweep)], rows))
+            self._live.update(Group(rows_table(rows, title=self.sweep, width=console.width), *cost), refresh=True)
+            return
+        for row in rows:
+            if self._said.get(row.key) != row.status:
+                self._said[row.key] = row.status
+                console.print(_line(row), markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+
+def _line(row: Row) -> str:
+    return f"train      {label(row.params) or row.key}: {row.status}  {row.message}".rstrip()

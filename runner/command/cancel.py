@@ -1,0 +1,57 @@
+"""`axosweep cancel`: end what works on a sweep or a run, wherever it runs. What has finished stays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+from modal_app.store.claim import holder
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
+from runner.executors.local import STOP_GRACE_S
+from runner.store.ledger import SweepRun, live_launchers, steps_after, sweeps_after
+from runner.store.stores import is_mirror
+
+
+def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
+    """Stop what works on these runs, their datasets and what comes after them. If the sweep was named: whoever is
+    launching it or something after it, too, and what is asked beside its runs of their base model alone.
+
+    Returns how many workers there were, or 1 when only a launcher was.
+    """
+    if is_mirror(store):
+        from runner.executors import modal_verbs
+
+        return modal_verbs.cancel(store, runs, sweep)
+    steps = {(StepKind.TRAIN, run.key) for run in runs} | {(StepKind.PREPROCESS, run.data_key) for run in runs}
+    steps |= {step for run in runs for step in store.after(run.key)}
+    after = sweeps_after(store, sweep) if sweep else []
+    steps |= {(step.kind, step.key) for name in after for step in steps_after(store, name) if not step.run}
+    launchers = [one for name in ([sweep, *after] if sweep else ()) for one in live_launchers(store, name)]
+    for launcher in launchers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(launcher.pid, signal.SIGTERM)  # as Ctrl-C: it stops its workers, those still starting too
+    groups = [owner.pgid for step in steps if (owner := holder(store.folder(*step))) and owner.pgid]
+    _signal(groups, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_GRACE_S
+    while time.monotonic() < deadline and any(_exists(group) for group in groups):
+        time.sleep(0.1)
+    _signal(groups, signal.SIGKILL)
+    return len(groups) or int(bool(launchers))
+
+
+def _signal(groups: Sequence[int], number: signal.Signals) -> None:
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, number)
+
+
+def _exists(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

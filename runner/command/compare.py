@@ -1,0 +1,250 @@
+"""`axosweep compare` and `axosweep best`: their words -> rows, groups, two runs or a winner, printed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from modal_app.store.layout import Store
+from runner.compare import pair as compare_pair
+from runner.compare.comparison import Asked, comparison, comparison_without_store
+from runner.compare.groups import Group, groups_over, split_by_held_out
+from runner.compare.measured import is_of_a_task
+from runner.compare.ranking import OBJECTIVE, Metric, Row, higher_is_better, rows_from
+from runner.compare.select import conditions, in_order, select
+from runner.compare.show import Form, show
+from runner.compare.source import RunFacts, facts_of_sweep, once_each
+from runner.console import terminal
+from runner.console.parser import VerbParser
+from runner.console.print_json import print_json
+from runner.errors import SweepError
+from runner.store.finding import sweep_in
+from runner.store.ledger import Ledger, last_asked, sweep_ids
+from runner.store.stores import STORE_HELP, stores
+
+STORE, WANDB = "store", "wandb"
+"""Where rows can come from."""
+KEEP_THE_ROWS = (
+    "Runs that are equal but for {over} are judged by different held-out rows, so they have no mean: a seed also draws "
+    "those rows. data.seed=N keeps them the same for every seed."
+)
+
+
+def compare(words: Sequence[str]) -> int:
+    """Exit code 0; SweepError for what is not there."""
+    asked = _compare_parser().read(words)
+    found = _from_wandb(asked) if asked.source == WANDB else _from_store(asked)
+    facts = select(found.facts, conditions(asked.where))
+    metric = _metric(asked, facts)
+    if (
+        found.runs_named
+        and len(asked.what) == len(facts) == 2
+        and not asked.over
+        and asked.form in (Form.TABLE, Form.JSON)
+    ):
+        _compare_two(facts, asked.what, metric, asked.form)
+        return 0
+    rows = rows_from(facts, metric)
+    if asked.sort:
+        rows = in_order(rows, asked.sort, reverse=asked.reverse)
+    groups, notes = _grouped(asked.over, facts, rows, metric)
+    notes += found.notes
+    if found.stored:
+        made = comparison(rows, found.stored, metric, asked.over, groups, notes)
+    else:
+        made = comparison_without_store(rows, found.sweeps, metric, asked.over, groups, notes)
+    show(made, found.stored, asked.form)
+    return 0
+
+
+def best(words: Sequence[str]) -> int:
+    """Exit code 0; SweepError when there is no winner, or more than one."""
+    from runner.compare import best as best_run
+
+    parser = VerbParser("best", description="The winner, its config, what it has made.")
+    parser.add_argument("what", nargs="*", metavar="SWEEP", help="sweeps; the newest by default")
+    _add_common(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--write", metavar="FILE", help="write its config there, for Axolotl and for base=FILE")
+    asked = parser.read(words)
+    found, _ = _named(stores(asked.store), asked.what, every=asked.all)
+    facts = select(_facts(found), conditions(asked.where))
+    metric = _metric(asked, facts)
+    rows = rows_from(facts, metric)
+    row = best_run.winner(rows, metric)
+    made = best_run.best_of(row, metric, asked.write, asked.store)
+    if asked.json:
+        print_json(best_run.as_json(made))
+    else:
+        best_run.show_best(made)
+    return 0
+
+
+def _compare_parser() -> VerbParser:
+    parser = VerbParser(
+        "compare",
+        description="Runs side by side, only the parameters that differ. Two runs: what differs, and both curves.",
+    )
+    parser.add_argument("what", nargs="*", metavar="SWEEP|RUN", help="sweeps or runs; the newest sweep by default")
+    _add_common(parser)
+    parser.add_argument("--over", nargs="+", action="extend", default=[], metavar="KEY", help="mean over it, as a seed")
+    parser.add_argument("--sort", metavar="KEY", help="a column or a parameter; the final value by default")
+    parser.add_argument("--reverse", action="store_true", help="sort the other way around")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        choices=(STORE, WANDB),
+        default=STORE,
+        help="where rows come from; the store by default",
+    )
+    parser.add_argument("--project", help="with --from wandb: of W&B; where the runs were tracked, by default")
+    parser.add_argument("--entity", help="with --from wandb: whose project it is")
+    forms = parser.add_mutually_exclusive_group()
+    for form in (Form.JSON, Form.CSV, Form.MARKDOWN):
+        forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=f"print {form.name}")
+    parser.set_defaults(form=Form.TABLE)
+    return parser
+
+
+def _add_common(parser: VerbParser) -> None:
+    parser.add_argument("--all", action="store_true", help="every sweep")
+    parser.add_argument("--metric", default=OBJECTIVE, help="any that was logged or measured; eval_loss by default")
+    parser.add_argument("--maximize", action="store_true", help="more of it is better")
+    parser.add_argument("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only such runs")
+    parser.add_argument("--store", help=STORE_HELP)
+
+
+def _metric(asked: argparse.Namespace, facts: Sequence[RunFacts]) -> Metric:
+    """A task's metric says itself whether more of it is better."""
+    name = _logged_name(asked.metric)
+    return Metric(name, asked.maximize or higher_is_better(name, facts))
+
+
+def _logged_name(asked: str) -> str:
+    """The name in metrics.jsonl of what W&B and others write otherwise.
+
+    >>> [_logged_name(name) for name in ("eval/loss", "train/loss", "eval_perplexity", "tasks/humaneval/pass@1")]
+    ['eval_loss', 'loss', 'eval_ppl', 'tasks/humaneval/pass@1']
+    """
+    name = f"eval_{asked.removeprefix('eval/')}" if asked.startswith("eval/") else asked.removeprefix("train/")
+    return {"eval_perplexity": "eval_ppl", "perplexity": "ppl", "train_loss": "loss"}.get(name, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was named, and what its source knows of it."""
+
+    facts: Sequence[RunFacts]
+    stored: Sequence[Asked] = ()
+    """Empty for another source than a store."""
+    sweeps: Sequence[str] = ()
+    """The whole sweeps of such a source."""
+    runs_named: bool = False
+    """Whether all words were runs."""
+    notes: Sequence[str] = ()
+
+
+def _from_store(asked: argparse.Namespace) -> _Found:
+    if asked.project or asked.entity:
+        raise SweepError("--project and --entity say where W&B has a sweep: they go with --from wandb.")
+    stored, runs_named = _named(stores(asked.store), asked.what, every=asked.all)
+    return _Found(_facts(stored), stored, runs_named=runs_named)
+
+
+def _from_wandb(asked: argparse.Namespace) -> _Found:
+    """A word that this store does not know is the whole id of a sweep."""
+    from runner.wandb import rows as compare_wandb
+
+    known = stores(asked.store)
+    if not asked.what and not any(sweep_ids(store) for store in known):
+        raise SweepError(f"There is no sweep in {known[0].root}: name one of W&B's by its whole id.")
+    words: list[str] = asked.what
+    foreign = [word for word in words if not _is_sweep(known, word) and _run(known, word) is None]
+    local = [word for word in words if word not in foreign]
+    stored, runs_named = _named(known, local, every=asked.all) if local or not words else ([], False)
+    where: list[compare_wandb.Asked] = [
+        *(compare_wandb.Asked(one.sweep, one.store, one.only) for one in stored),
+        *(compare_wandb.Asked(word) for word in foreign),
+    ]
+    read = compare_wandb.read(where, asked.project, asked.entity)
+    sweeps = tuple(dict.fromkeys(one.sweep for one in where if one.only is None))
+    facts = once_each(read.facts)
+    return _Found(facts, sweeps=sweeps, runs_named=runs_named and not foreign, notes=read.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A run that some sweep asked for."""
+
+    store: Store
+    sweep: str
+    key: str
+
+
+def _named(known: Sequence[Store], words: Sequence[str], *, every: bool) -> tuple[list[Asked], bool]:
+    """What words mean: sweeps first, else runs. Also whether all of them are runs."""
+    if every:
+        found = [Asked(store, sweep) for store in known for sweep in sweep_ids(store)]
+        if words:
+            raise SweepError(f"--all is every sweep: leave out {' '.join(words)}.")
+        return found or [_sweep(known, None)], False
+    if not words:
+        return [_sweep(known, None)], False
+    runs = [None if _is_sweep(known, word) else _run(known, word) for word in words]
+    asked = [
+        _sweep(known, word) if run is None else Asked(run.store, run.sweep, frozenset({run.key}))
+        for word, run in zip(words, runs, strict=True)
+    ]
+    return asked, all(runs)
+
+
+def _sweep(known: Sequence[Store], word: str | None) -> Asked:
+    found = sweep_in(known, word)
+    return Asked(found.store, found.sweep)
+
+
+def _is_sweep(known: Sequence[Store], word: str) -> bool:
+    return any(sweep.startswith(word) for store in known for sweep in sweep_ids(store))
+
+
+def _run(known: Sequence[Store], word: str) -> _Known | None:
+    """The run whose key this begins, in the sweep that was asked for last; None when there is none.
+
+    Raises SweepError when several fit.
+    """
+    fits = [
+        _Known(store, sweep, run.key)
+        for store in known
+        for sweep in sweep_ids(store)
+        for run in Ledger(store, sweep).plan().runs
+        if run.key.startswith(word)
+    ]
+    keys = {one.key for one in fits}
+    if len(keys) > 1:
+        raise SweepError(f"{word} fits several runs: {', '.join(sorted(keys))}. Write more of the one you mean.")
+    return max(fits, key=lambda one: last_asked(one.store, one.sweep), default=None)
+
+
+def _facts(asked: Sequence[Asked]) -> list[RunFacts]:
+    return once_each(one for each in asked for one in facts_of_sweep(each.store, each.sweep, each.only))
+
+
+def _compare_two(facts: Sequence[RunFacts], words: Sequence[str], metric: Metric, form: Form) -> None:
+    ordered = sorted(facts, key=lambda one: not one.key.startswith(words[0]))
+    pair = compare_pair.pair_of(ordered, metric)
+    if form is Form.JSON:
+        print_json(compare_pair.as_json(pair))
+    else:
+        compare_pair.show_pair(pair, terminal.results())
+
+
+def _grouped(
+    over: Sequence[str], facts: Sequence[RunFacts], rows: Sequence[Row], metric: Metric
+) -> tuple[list[Group], list[str]]:
+    if not over:
+        return [], []
+    groups = groups_over(over, facts, rows, metric)
+    split = not is_of_a_task(metric.name) and split_by_held_out(over, facts)
+    notes = [KEEP_THE_ROWS.format(over=", ".join(over))] if split else []
+    return groups, notes

@@ -1,0 +1,116 @@
+"""`axosweep data`: the prepared datasets of a store, and samples with what is trained on marked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.text import Text
+
+from modal_app.store.layout import SAMPLES, Store
+from modal_app.store.state import observe
+from modal_app.store.step import StepKind
+from runner.compare.table import Column, fitted, table
+from runner.console import terminal
+from runner.console.print_json import print_json
+from runner.errors import SweepError, did_you_mean
+from runner.store.standing import status_word
+from runner.store.stores import read_json
+
+
+def show(store: Store, asked: str | None, *, as_json: bool) -> None:
+    """List every prepared dataset, or show samples of the one that `asked` begins.
+
+    Raises SweepError when nothing, or more than one dataset, fits.
+    """
+    manifests = {key: read_json(store.manifest(key)) for key in _keys(store)}
+    if asked is None:
+        if as_json:
+            print_json([{"key": key, **manifest} for key, manifest in manifests.items()])
+        else:
+            _show_list(store, manifests)
+        return
+    key = _find(asked, list(manifests), store)
+    samples = _samples(store, key)
+    if as_json:
+        print_json({"key": key, **manifests[key], "samples": samples})
+    else:
+        _show_samples(key, manifests[key], samples)
+
+
+def _keys(store: Store) -> list[str]:
+    """Prepared or in preparation, the newest first."""
+    folders = sorted(store.prepared.glob("[!.]*"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return list(dict.fromkeys(path.name.removesuffix(".work") for path in folders if path.is_dir()))
+
+
+def _find(asked: str, keys: Sequence[str], store: Store) -> str:
+    fits = [key for key in keys if key.startswith(asked)]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise SweepError(f"{asked} fits several datasets: {', '.join(fits)}. Write more of the one you mean.")
+    raise SweepError(
+        f"There is no dataset {asked} in {store.prepared}.{did_you_mean(asked, keys)} `axosweep data` lists them."
+    )
+
+
+def _show_list(store: Store, manifests: Mapping[str, Mapping[str, Any]]) -> None:
+    console = terminal.results()
+    kept, dropped = fitted(_columns(store, manifests), console.width)
+    console.print(table(kept, "", [False] * len(manifests)), crop=False)
+    if dropped:
+        console.print(f"No room for {', '.join(dropped)}: --json and a wider terminal have all.", soft_wrap=True)
+
+
+def _columns(store: Store, manifests: Mapping[str, Mapping[str, Any]]) -> list[Column]:
+    """The key and the status stay: the key is what the next command takes."""
+
+    def told(heading: str, name: str, drop: int) -> Column:
+        return Column(heading, tuple(_cell(one.get(name)) for one in manifests.values()), drop)
+
+    status = tuple(status_word(observe(store, StepKind.PREPROCESS, key)) for key in manifests)
+    held_out = tuple(str(one.get("eval_fingerprint") or "")[:8] for one in manifests.values())
+    return [
+        Column("data", tuple(manifests), left=True),
+        Column("status", status, left=True),
+        told("train rows", "rows", 1),
+        told("eval rows", "eval_rows", 2),
+        told("tokens", "tokens", 6),
+        told("trained on", "trained_tokens", 3),
+        told("dropped", "dropped_rows", 4),
+        told("eval in train", "eval_rows_in_training", 5),
+        told("seconds", "seconds", 8),
+        Column("held-out rows", held_out, 7, left=True),
+    ]
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, int) else ""
+
+
+def _samples(store: Store, key: str) -> list[dict[str, Any]]:
+    path = store.prepared_dataset(key) / SAMPLES
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def _show_samples(key: str, manifest: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
+    console = terminal.results()
+    console.print(Text(f"{key}: {_cell(manifest.get('rows'))} rows, {_cell(manifest.get('tokens'))} tokens"))
+    console.print(Text.assemble("What is trained on is ", ("marked", TRAINED), "; in a pipe it stands in [[ ]]."))
+    for sample in samples:
+        console.print(Text(f"\n{sample['split']} row {sample['row']}", style="bold"))
+        text = Text()
+        for segment in sample["segments"]:
+            trained = segment["trained"]
+            marked = segment["text"] if console.is_terminal or not trained else f"[[{segment['text']}]]"
+            text.append(marked, style=TRAINED if trained else "dim")
+        console.print(text, soft_wrap=True)
+    if overlap := manifest.get("eval_rows_in_training"):
+        console.print(Text(f"\n{overlap} eval rows also occur in training.", style="yellow"))
+
+
+TRAINED = "black on green"

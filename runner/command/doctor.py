@@ -1,0 +1,207 @@
+"""`axosweep doctor`: what a sweep will need of this machine and its accounts, looked at in a few seconds.
+
+Nothing of a token is shown but whether there is one. What asks the network has a few seconds, all of it at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from runner.console import terminal
+from runner.environment import trainer_environment
+from runner.errors import SweepError
+from runner.keys import hub_commits
+from runner.store.stores import open_store
+from runner.wandb import account
+
+NETWORK_S = 3.5
+"""For everything that asks somebody else, side by side."""
+LITTLE_GB, TOO_LITTLE_GB = 20, 2
+"""Free disk: a model and its checkpoints want more than the first; below the second nothing can be kept."""
+
+
+class Mark(StrEnum):
+    OK = "ok"
+    NOTE = "note"
+    """Needed for some sweeps only, or not to be found out now."""
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    name: str
+    mark: Mark
+    said: str
+    way_out: str = ""
+
+
+def doctor(asked_store: str | None, secret: str, *, as_json: bool) -> int:
+    """Look, and tell. Returns 1 when there is a problem, else 0."""
+    checks = examine(asked_store, secret)
+    if as_json:
+        json.dump([asdict(check) for check in checks], sys.stdout, indent=1)
+        sys.stdout.write("\n")
+    else:
+        _show(checks)
+    return int(any(check.mark is Mark.PROBLEM for check in checks))
+
+
+def examine(asked_store: str | None, secret: str) -> list[Check]:
+    """Every check, in the order of what a first sweep needs."""
+    asking = _Asking({"hub": _hub, "modal": lambda: _modal(secret)})
+    here = [_trainer(), _store(asked_store), _disk(asked_store), _compiler(), _gpus()]
+    return [*here, *asking.answers(), _wandb()]
+
+
+def _show(checks: list[Check]) -> None:
+    console, width = terminal.results(), max(len(check.name) for check in checks)
+    for check in checks:
+        line = f"{check.mark:<8}{check.name:<{width}}  {check.said}"
+        style = {Mark.OK: "", Mark.NOTE: "yellow", Mark.PROBLEM: "red"}[check.mark]
+        console.print(f"{line}. {check.way_out}".rstrip(), markup=False, soft_wrap=True, style=style)
+
+
+class _Asking:
+    """Checks that wait for somebody else, side by side. One that does not answer in time is left behind."""
+
+    def __init__(self, checks: Mapping[str, Callable[[], list[Check]]]) -> None:
+        self._found: dict[str, list[Check]] = {}
+        self._threads = {name: threading.Thread(target=self._run, args=(name, check), daemon=True)
+                         for name, check in checks.items()}  # fmt: skip
+        for thread in self._threads.values():
+            thread.start()
+
+    def _run(self, name: str, check: Callable[[], list[Check]]) -> None:
+        self._found[name] = check()
+
+    def answers(self) -> list[Check]:
+        for thread in self._threads.values():
+            thread.join(NETWORK_S + 0.5)
+        return [
+            check
+            for name in self._threads
+            for check in self._found.get(name, [Check(name, Mark.NOTE, f"no answer within {NETWORK_S:g} s")])
+        ]
+
+
+def _trainer() -> Check:
+    name = "trainer environment"
+    try:
+        python = trainer_environment.find()
+    except SweepError as problem:
+        return Check(name, Mark.PROBLEM, str(problem).rstrip("."))
+    return Check(name, Mark.OK, f"{python.parent.parent}, as its lock says")
+
+
+def _store(asked: str | None) -> Check:
+    try:
+        root = open_store(asked).root
+    except SweepError as problem:
+        return Check("store", Mark.PROBLEM, str(problem).rstrip("."))
+    existing = _existing(root)
+    if not os.access(existing, os.W_OK):
+        return Check("store", Mark.PROBLEM, f"{existing} cannot be written", "Name another folder: AXOSWEEP_STORE.")
+    return Check("store", Mark.OK, f"{root}{'' if existing == root else ', to be made'}")
+
+
+def _disk(asked: str | None) -> Check:
+    try:
+        place = _existing(open_store(asked).root)
+    except SweepError:
+        place = Path.cwd()
+    free_gb = shutil.disk_usage(place).free / 1e9
+    said = f"{free_gb:.0f} GB free at {place}"
+    if free_gb < TOO_LITTLE_GB:
+        return Check("disk", Mark.PROBLEM, said, "Free some, or keep results elsewhere: AXOSWEEP_STORE.")
+    few = Mark.NOTE if free_gb < LITTLE_GB else Mark.OK
+    return Check("disk", few, said, "A model of some billion parameters wants more." if few is Mark.NOTE else "")
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _compiler() -> Check:
+    found = next((name for name in (os.environ.get("CC"), "cc", "gcc", "clang") if name and shutil.which(name)), None)
+    if found is None:
+        return Check("C compiler", Mark.NOTE, "none", "`axosweep setup`, and triton on a GPU, need one.")
+    return Check("C compiler", Mark.OK, found)
+
+
+def _gpus() -> Check:
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=NETWORK_S)
+    except (OSError, subprocess.SubprocessError):
+        return Check("GPUs here", Mark.NOTE, "none", "executor=local trains on the CPU; executor=modal rents GPUs.")
+    cards = [line for line in done.stdout.splitlines() if line.startswith("GPU ")]
+    return Check("GPUs here", Mark.OK if cards else Mark.NOTE, str(len(cards)) if cards else "none")
+
+
+def _hub() -> list[Check]:
+    token = hub_commits.has_token()
+    has = Check("Hugging Face token", Mark.OK, "there is one") if token else Check(
+        "Hugging Face token", Mark.NOTE, "none", "Gated models and datasets need one: `hf auth login`, or HF_TOKEN."
+    )  # fmt: skip
+    access = hub_commits.look(NETWORK_S)
+    if access.refused:
+        has = Check("Hugging Face token", Mark.PROBLEM, "the hub refuses it", "Renew it: `hf auth login`.")
+    if access.reached:
+        return [has, Check("Hugging Face hub", Mark.OK, access.endpoint)]
+    way_out = "Names of the hub cannot be resolved now; local paths work."
+    return [has, Check("Hugging Face hub", Mark.NOTE, f"{access.endpoint} does not answer ({access.problem})", way_out)]
+
+
+def _modal(secret: str) -> list[Check]:
+    if not _modal_token():
+        return [Check("Modal token", Mark.NOTE, "none", "executor=modal needs one: `modal token new`.")]
+    command = [sys.executable, "-P", "-m", "runner.executors.modal_doctor", secret]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=NETWORK_S)
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except (subprocess.SubprocessError, ValueError):
+        answer = {"token": "unreachable", "secret": None}
+    match answer["token"]:
+        case "ok":
+            return [Check("Modal token", Mark.OK, "Modal takes it"), _secret(secret, answer["secret"])]
+        case "refused":
+            return [Check("Modal token", Mark.PROBLEM, "Modal refuses it", "Make a new one: `modal token new`.")]
+        case _:
+            return [Check("Modal token", Mark.NOTE, "there is one; Modal does not answer now")]
+
+
+def _secret(name: str, there: bool | None) -> Check:
+    if there is None:
+        return Check("Modal secret", Mark.NOTE, f"nobody could tell whether {name} is there")
+    if not there:
+        way_out = f"modal secret create {name} HUGGINGFACE_TOKEN=hf_... WANDB_API_KEY=..."
+        return Check("Modal secret", Mark.NOTE, f"Modal has no {name}", f"executor=modal needs it: {way_out}")
+    return Check("Modal secret", Mark.OK, name)
+
+
+def _modal_token() -> bool:
+    """As Modal's client looks for it: the environment, then its file."""
+    if os.environ.get("MODAL_TOKEN_ID") and os.environ.get("MODAL_TOKEN_SECRET"):
+        return True
+    path = Path(os.environ.get("MODAL_CONFIG_PATH") or "~/.modal.toml").expanduser()
+    try:
+        profiles = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError):
+        return False
+    return any(isinstance(one, dict) and one.get("token_id") for one in profiles.values())
+
+
+def _wandb() -> Check:
+    if account.has_key():
+        return Check("W&B key", Mark.OK, f"there is one for {account.host()}")
+    return Check("W&B key", Mark.NOTE, "none", "tracking=wandb needs one here: `wandb login`, or WANDB_API_KEY.")

@@ -1,0 +1,54 @@
+"""`axosweep logs`: the newest attempt's log of a run, followed while it runs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+from modal_app.store.layout import Store
+from modal_app.store.state import Phase, observe
+from modal_app.store.step import StepKind
+from runner.errors import SweepError
+from runner.store.ledger import SweepRun
+from runner.store.stores import is_mirror
+
+POLL_S = 0.5
+MIRROR_POLL_S = 2.0
+
+
+def show(store: Store, run: SweepRun, *, follow: bool) -> None:
+    """Print the log; with `follow`, go on until the run has ended. Raises SweepError before the first attempt, unless
+    one is still to come."""
+    folder = store.folder(StepKind.TRAIN, run.key)
+    goes_on, poll_s = _watcher(store, run)
+    log, printed = None, 0
+    while True:
+        going_on = goes_on()  # asked first: what ends while we read is read to its end
+        attempts = folder.attempts()
+        if not attempts and not (follow and going_on and is_mirror(store)):
+            raise SweepError(f"Run {run.key} has no log yet: no attempt has begun.")
+        # On Modal an attempt is there before its worker, and stays there without a log when its container has died.
+        logs = [attempt.log for attempt in attempts if attempt.log.exists()]
+        if logs and logs[-1] != log:
+            log, printed = logs[-1], 0
+        if log is not None:
+            with log.open("rb") as file:
+                file.seek(printed)
+                text = file.read()
+            printed += len(text)
+            sys.stdout.write(text.decode(errors="replace"))
+            sys.stdout.flush()
+        if not follow or not going_on:
+            return
+        time.sleep(poll_s)
+
+
+def _watcher(store: Store, run: SweepRun) -> tuple[Callable[[], bool], float]:
+    """What brings a run up to date and tells whether it goes on, and how often to ask it."""
+    phase = observe(store, StepKind.TRAIN, run.key).phase
+    if not is_mirror(store) or phase is Phase.SUCCEEDED:
+        return lambda: observe(store, StepKind.TRAIN, run.key).phase is Phase.RUNNING, POLL_S
+    from runner.executors import modal_verbs
+
+    return modal_verbs.watcher(store, run), MIRROR_POLL_S

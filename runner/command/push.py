@@ -1,0 +1,208 @@
+"""`axosweep push`: what a finished run has made, to the Hugging Face hub, with a card written from its records."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from modal_app.oneshot.push import CARD, MAIN, Pushed, Upload
+from modal_app.store.state import Phase
+from modal_app.store.step import StepKind
+from runner.after.merge import merged_model
+from runner.after.steps import merge_step
+from runner.after.subjects import Subject, subjects
+from runner.console import terminal
+from runner.console.parser import VerbParser
+from runner.console.print_json import print_json
+from runner.console.transfer import progress, size_text
+from runner.errors import SweepError
+from runner.files.choice import choose
+from runner.files.places import files_of
+from runner.files.pull import pull
+from runner.files.run_files import parts_of
+from runner.push.files import Kind, Left, Sent, sort_out
+from runner.push.hub import refuse_unready, upload
+from runner.push.records import base_of, card_facts, made_files
+from runner.store.stores import STORE_HELP, is_mirror, stores
+
+_PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
+_REPOSITORY = re.compile(rf"^{_PART}/(?!.*\.git$){_PART}$")
+"""As the hub has it: owner/name."""
+_BRANCH = re.compile(r"^(?!.*(?:\.\.|//|@\{|\.lock$))[A-Za-z0-9_][A-Za-z0-9._/-]*$")
+_LICENSE = re.compile(r"^[a-z0-9][a-z0-9.-]*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A push, ready to go."""
+
+    upload: Upload
+    files: tuple[Sent, ...]
+    left: tuple[Left, ...]
+
+
+def push(words: Sequence[str]) -> int:
+    """Exit code 0. Raises SweepError before anything is changed on the hub, or with what the hub has answered."""
+    asked = _parser().read(words)
+    _refuse_malformed(asked)
+    if not asked.dry_run:
+        refuse_unready()
+    (subject,) = subjects(stores(asked.store), asked.run)
+    kind = _kind(subject, merged=asked.merged)
+    with _weights(subject, kind) as folder:
+        prepared = _prepare(subject, kind, folder, asked)
+        if asked.dry_run:
+            _show(subject, prepared, None, as_json=asked.json)
+            return 0
+        _show(subject, prepared, upload(prepared.upload), as_json=asked.json)
+        if is_mirror(subject.store):
+            shutil.rmtree(folder)
+    return 0
+
+
+def _parser() -> VerbParser:
+    parser = VerbParser("push", description=__doc__)
+    parser.add_argument("run", metavar="RUN", help="a run's key, or a sweep: its best run")
+    made = "on the hub; made unless it is there, private unless --public"
+    parser.add_argument("repo", metavar="OWNER/NAME", help=made)
+    parser.add_argument("--merged", action="store_true", help="what axosweep merge has made, in place of the adapter")
+    parser.add_argument("--public", action="store_true", help="for everybody to see")
+    parser.add_argument("--revision", metavar="BRANCH", default=MAIN, help="the branch; made unless it is there")
+    parser.add_argument("--message", help="of the commit")
+    parser.add_argument("--license", metavar="NAME", help="for the card, as the hub writes it: apache-2.0, ...")
+    parser.add_argument("--force", action="store_true", help="also into a repository that holds something else")
+    parser.add_argument("--dry-run", action="store_true", help="show the card and the files, ask nobody")
+    parser.add_argument("--store", help=STORE_HELP)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _refuse_malformed(asked: argparse.Namespace) -> None:
+    if _REPOSITORY.match(asked.run) and not _REPOSITORY.match(asked.repo):
+        raise SweepError(f"The run comes first: axosweep push {asked.repo} {asked.run}")
+    if not _REPOSITORY.match(asked.repo):
+        raise SweepError(
+            f"{asked.repo} is no name of a repository: OWNER/NAME, each of letters, digits, - _ . (no .. or --)."
+        )
+    if not _BRANCH.match(asked.revision):
+        raise SweepError(f"--revision {asked.revision}: no name of a branch.")
+    if asked.license is not None and not _LICENSE.match(asked.license):
+        raise SweepError(f"--license {asked.license}: a license as the hub writes it, such as apache-2.0 or other.")
+    if asked.message is not None and not asked.message.strip():
+        raise SweepError("--message is empty.")
+
+
+def _kind(subject: Subject, *, merged: bool) -> Kind:
+    if not merged:
+        return Kind.FULL if subject.adapter is None else Kind.ADAPTER
+    if subject.adapter is None:
+        raise SweepError(
+            f"There is nothing merged of {subject.key}: it is a full fine-tune, and goes to the hub without --merged."
+        )
+    return Kind.MERGED
+
+
+@contextlib.contextmanager
+def _weights(subject: Subject, kind: Kind) -> Iterator[Path]:
+    """The folder with what is pushed. From Modal it is fetched first, and thrown away once it is pushed: a push that is
+    killed finds here what it has fetched."""
+    if is_mirror(subject.store):
+        folder = subject.store.cache / "push" / f"{subject.key}-{kind}"
+        _fetch(subject, kind, folder)
+        yield folder
+        return
+    made = merged_model(subject) if kind is Kind.MERGED else subject.store.folder(StepKind.TRAIN, subject.key).model
+    if made is None:
+        raise _not_merged(subject)
+    yield made
+
+
+def _fetch(subject: Subject, kind: Kind, folder: Path) -> None:
+    files = files_of(subject.store, subject.key)
+    parts = parts_of(files, subject.key, subject.data_key)
+    what: str = kind
+    if kind is Kind.MERGED:
+        own = merge_step(subject).step.key.partition("/")[2]
+        what = f"{kind}-{own}"
+        if not any(part.name == what and part.whole for part in parts):
+            raise _not_merged(subject)
+    wanted = choose(files, parts, what, subject.key, Phase.SUCCEEDED)
+    with progress(sum(one.entry.size for one in wanted)) as watch:
+        pull(files, wanted, folder, watch=watch)
+
+
+def _not_merged(subject: Subject) -> SweepError:
+    return SweepError(f"The run {subject.key} has not been merged yet: axosweep merge {subject.key}")
+
+
+def _prepare(subject: Subject, kind: Kind, folder: Path, asked: argparse.Namespace) -> Prepared:
+    base = base_of(subject)
+    commit = subject.config.get("revision_of_model") if base.on_hub else None
+    adapter_config = {"base_model_name_or_path": base.name} | ({"revision": str(commit)} if commit else {})
+    sent, left = sort_out(folder, kind, {"adapter_config.json": adapter_config})
+    if not any(one.why.endswith("weights") for one in sent):
+        raise SweepError(f"There are no weights in {folder} any more, though the run {subject.key} has left some.")
+    facts = card_facts(subject, kind, asked.repo, asked.license)
+    sent += made_files(facts, subject, [one.name for one in sent])
+    return Prepared(
+        Upload(
+            repo=asked.repo,
+            branch=asked.revision,
+            public=asked.public,
+            force=asked.force,
+            message=asked.message or f"{kind.capitalize()} of axosweep run {subject.key}",
+            run=subject.key,
+            kind=kind,
+            files={one.name: str(one.source) for one in sent if one.source is not None},
+            texts={one.name: one.text for one in sent if one.text is not None},
+        ),
+        tuple(sorted(sent, key=lambda one: one.name)),
+        tuple(left),
+    )
+
+
+def _show(subject: Subject, prepared: Prepared, pushed: Pushed | None, *, as_json: bool) -> None:
+    if as_json:
+        print_json(_json(subject, prepared, pushed))
+        return
+    console, upload = terminal.results(), prepared.upload
+    if pushed is None:
+        console.print(upload.texts[CARD], markup=False, soft_wrap=True)
+    width = max(len(name) for name in [one.name for one in prepared.files] + [one.name for one in prepared.left])
+    lines = [f"{subject.key} -> {upload.repo} ({upload.branch}, {'public' if upload.public else 'private'})"]
+    lines += [f"  {one.name:<{width}}  {size_text(one.size):>8}  {one.why}" for one in prepared.files]
+    if prepared.left:
+        lines += ["Not pushed:", *(f"  {one.name:<{width}}  {one.why}" for one in prepared.left)]
+    for line in [*lines, *_outcome(pushed)]:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _outcome(pushed: Pushed | None) -> list[str]:
+    if pushed is None:
+        return ["Nothing was pushed, and the hub was not asked (--dry-run)."]
+    lines = [f"Removed there: {', '.join(pushed.removed)}"] if pushed.removed else []
+    lines += [f"Left there as it was: {', '.join(pushed.kept)}"] if pushed.kept else []
+    said = f"Pushed: {pushed.url} at {pushed.commit}"
+    return [*lines, said if pushed.changed else f"All of it is there already: {pushed.url} at {pushed.commit}"]
+
+
+def _json(subject: Subject, prepared: Prepared, pushed: Pushed | None) -> dict[str, Any]:
+    upload = prepared.upload
+    return {
+        "version": 1,
+        "run": subject.key,
+        "repo": upload.repo,
+        "branch": upload.branch,
+        "public": upload.public,
+        "kind": upload.kind,
+        "card": upload.texts[CARD],
+        "files": [{"name": one.name, "bytes": one.size, "why": one.why} for one in prepared.files],
+        "left": [asdict(one) for one in prepared.left],
+        "pushed": None if pushed is None else asdict(pushed),
+    }

@@ -1,0 +1,109 @@
+"""`axosweep warm`: the preloaded trainers that wait for the next command, and their end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from modal_app.warm.address import Note
+from runner.console import terminal
+from runner.console.print_json import print_json
+from runner.console.question import confirm, somebody_is_here
+from runner.executors import warm_server
+
+ENDS_WITHIN_S = 10.0
+
+
+def show(store: Path | None, *, as_json: bool) -> int:
+    """The preloaded trainers of a store, or of all."""
+    rows = [_row(note) for note in warm_server.running(store)]
+    if as_json:
+        print_json({"trainers": rows})
+        return 0
+    for row in rows:
+        terminal.results().print(_line(row), markup=False, soft_wrap=True)
+    if not rows:
+        print("No trainer is preloaded.")
+    return 0
+
+
+def stop(store: Path | None, *, here: Path, confirmed: bool, as_json: bool) -> int:
+    """End those of a store, or of all, that nobody uses, and the others once nobody does any more. Those of other
+    stores than `here` wait for somebody else's next command: asked first unless it is `confirmed`.
+
+    Raises SweepError without a yes.
+    """
+    found = warm_server.running(store)
+    if not confirmed:
+        _confirm(found, [note for note in found if Path(note.store) != here.resolve()])
+    for note in found:
+        warm_server.tell_to_end(note)
+    deadline = time.monotonic() + ENDS_WITHIN_S
+    rows = []
+    for note in found:
+        said = warm_server.status(note) or {}
+        used = said.get("steps") or said.get("serving")
+        ended = warm_server.wait_for_end(note, 0 if used else deadline - time.monotonic())
+        rows.append({"pid": note.owner.pid, "store": note.store, "ended": ended})
+    if as_json:
+        print_json({"trainers": rows})
+        return 0
+    for row in rows:
+        how = "ended" if row["ended"] else "will end once nobody uses it"
+        terminal.results().print(f"{row['pid']}  {row['store']}: {how}.", markup=False, soft_wrap=True)
+    if not rows:
+        print("No trainer is preloaded.")
+    return 0
+
+
+def _confirm(found: Sequence[Note], others: Sequence[Note]) -> None:
+    if not others:
+        return
+    stores = ", ".join(sorted({note.store for note in others}))
+    confirm(
+        f"{stores}: {'its trainer waits' if len(others) == 1 else 'their trainers wait'} for the next command there. "
+        f"End {'it' if len(found) == 1 else f'all {len(found)}'}?",
+        alone=f"Nothing was ended: {stores} {'has' if len(others) == 1 else 'have'} a preloaded trainer, too, and "
+        "nobody is here to be asked. Add --yes, or leave out --all to end this store's alone.",
+        refused="Nothing was ended.",
+        on_terminal=somebody_is_here(),
+    )
+
+
+def _row(note: Note) -> dict[str, Any]:
+    said = warm_server.status(note)
+    begun = {"pid": note.owner.pid, "store": note.store, "since": note.owner.at, "memory_mib": _memory(note.owner.pid)}
+    here = {"ready": said is not None, "ending": not note.address.socket.exists()}
+    return begun | here | dict(said or {})
+
+
+def _line(row: dict[str, Any]) -> str:
+    return f"{row['pid']}  {row['store']}: " + ", ".join(_words(row))
+
+
+def _words(row: dict[str, Any]) -> Iterator[str]:
+    if not row["ready"]:
+        yield "ends once nobody uses it" if row["ending"] else "imports Axolotl"
+        return
+    if row["steps"]:
+        yield f"{len(row['steps'])} at work"
+    elif row.get("serving"):  # one of an older version does not say
+        yield "serves models"
+    elif row["commands"]:
+        yield "a command uses it"
+    else:
+        yield f"idle, ends in {max(row['idle_s'] - row['idle_for_s'], 0):.0f} s"
+    yield f"{row['served']} served"
+    if row["memory_mib"] is not None:
+        yield f"{row['memory_mib']} MiB"
+
+
+def _memory(pid: int) -> int | None:
+    """Resident, MiB; None where the system does not say."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) // 1024 for line in lines if line.startswith("VmRSS:")), None)

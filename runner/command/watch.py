@@ -1,0 +1,129 @@
+"""`axosweep watch`: the report of a sweep on this machine's own address, kept up to date while the sweep runs."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from modal_app.store.layout import Store
+from runner.console import terminal
+from runner.errors import SweepError
+from runner.html_report.gather import gather
+from runner.html_report.page import html, write_report
+from runner.store.mirror_age import stale
+
+HOST = "127.0.0.1"
+FRESH_S = 2.0
+"""Values younger than this are served again: a page asks every three seconds."""
+LOOK_S = 15.0
+"""Between one look at Modal and the next."""
+LINGER_S = 1.0
+"""After the last page: a browser asks once more for what it has not got."""
+
+
+@dataclass(slots=True)
+class Source:
+    """The values of a sweep, gathered again when somebody asks and they have aged."""
+
+    store: Store
+    sweep: str
+    look: Callable[[], None]
+    """Brings a mirror up to date; does nothing for a sweep of this machine."""
+    served_last: threading.Event = field(default_factory=threading.Event)
+    """Whether a page has got the values of a sweep that has ended."""
+    _values: dict[str, Any] = field(default_factory=dict)
+    _until: float = 0.0
+    _look_at: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def values(self) -> dict[str, Any]:
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._until:
+                if now >= self._look_at:
+                    self._look()
+                    self._look_at = time.monotonic() + LOOK_S
+                self._values = gather(self.store, self.sweep)
+                self._until = time.monotonic() + FRESH_S
+            return self._values
+
+    def _look(self) -> None:
+        try:
+            self.look()
+        except SweepError as error:  # what was seen before is still shown
+            terminal.messages().print(f"Modal was not looked at: {error}", markup=False, soft_wrap=True)
+
+
+def watch(store: Store, sweep: str, port: int) -> int:
+    """Serve until the sweep has ended and a page has been told so, or until Ctrl-C; the report is then written.
+
+    `port` 0 is one that is free. Raises SweepError when it is taken.
+    """
+    source = Source(store, sweep, lambda: _look(store, sweep))
+    source.values()
+    try:
+        server = ThreadingHTTPServer((HOST, port), _handler_of(source))
+    except OSError as error:
+        raise SweepError(f"Port {port} cannot be had ({error.strerror}): --port 0 takes one that is free.") from error
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+    thread.start()
+    terminal.results().print(f"{sweep}: http://{HOST}:{server.server_port}/  (Ctrl-C ends it)", soft_wrap=True)
+    try:
+        source.served_last.wait()
+        time.sleep(LINGER_S)
+    except KeyboardInterrupt:
+        terminal.messages().print("Stopped watching; the sweep goes on as it was.")
+    finally:
+        server.shutdown()
+        server.server_close()
+    terminal.results().print(f"Report: {write_report(store, sweep)}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _look(store: Store, sweep: str) -> None:
+    if stale(store, sweep):
+        from runner.executors import modal_verbs
+
+        modal_verbs.look(store, sweep)
+
+
+def _handler_of(source: Source) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
+                self.send_error(HTTPStatus.FORBIDDEN)  # a page of somebody else's, under a name that leads here
+                return
+            match self.path.partition("?")[0]:
+                case "/":
+                    values = source.values()
+                    self._send("text/html; charset=utf-8", html(values, served=True))
+                case "/values.json":
+                    values = source.values()
+                    self._send("application/json", json.dumps(values, allow_nan=False))
+                case _:
+                    self.send_error(HTTPStatus.NOT_FOUND)
+                    return
+            if not values["going_on"]:
+                source.served_last.set()
+
+        def _send(self, kind: str, text: str) -> None:
+            body = text.encode()
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("X-Content-Type-Options", "nosniff")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *values: Any) -> None:
+            """Nothing: the terminal shows the address, not each request."""
+
+    return Handler

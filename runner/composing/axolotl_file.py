@@ -1,0 +1,195 @@
+"""An Axolotl config file, as it is -> what a run can start from: without what axosweep manages. No Hydra.
+
+It is read as `axolotl train` reads it: YAML 1.1, where 2e-5 is text and its schema makes a number of it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modal_app.store.redact import is_secret
+from runner.config.fields import Field, Fields, axolotl_fields, unknown_keys
+from runner.errors import SweepError
+from runner.keys.identity import is_address
+
+TRACKING = {"wandb_project": "project", "wandb_entity": "entity"}
+"""Keys that have a place of their own in axosweep: they go on under `tracking`."""
+
+VARIABLES = {
+    "wandb_api_key": "WANDB_API_KEY",
+    "comet_api_key": "COMET_API_KEY",
+    "swanlab_api_key": "SWANLAB_API_KEY",
+    "swanlab_lark_secret": "SWANLAB_LARK_SECRET",
+    "swanlab_lark_webhook_url": "SWANLAB_LARK_WEBHOOK_URL",
+    "hatchery.api_key": "HATCHERY_API_KEY (or TINKER_API_KEY)",
+}
+"""Where the service looks for a secret that is not in the config."""
+
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A config that a run can start from."""
+
+    file: str
+    """As the user wrote it."""
+    axolotl: Mapping[str, Any]
+    """What the file says, in its order: JSON values only."""
+    tracking: Mapping[str, str]
+    notes: tuple[str, ...]
+    """What was left out or added, a sentence each."""
+
+
+def read_base(file: str) -> Base:
+    """Raises SweepError for a file that is not there or no config, and for what cannot be taken over as it is."""
+    base = Base(file, _load(file), {}, ())
+    for step in (_without_secrets, _without_addresses, _with_a_seed):
+        base = step(base)
+    if problems := [*_strange(base.axolotl), *_refused(base.axolotl)]:
+        raise SweepError("\n".join([f"{file} cannot be taken over as it is:", *(f"- {one}" for one in problems)]))
+    known = axolotl_fields().everywhere
+    return replace(base, axolotl={key: _number(value, known.get(key)) for key, value in base.axolotl.items()})
+
+
+def _load(file: str) -> dict[str, Any]:
+    path = Path(file).expanduser()
+    if file.startswith(("http://", "https://")):
+        raise SweepError(f"{file}: an address. Download the config, and give the file's path.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SweepError(f"{file}: there is no such file (looked in {Path.cwd()}).") from None
+    except IsADirectoryError:
+        raise SweepError(f"{file} is a folder. Give the path of an Axolotl config, a YAML file.") from None
+    except OSError as error:
+        raise SweepError(f"{file} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise SweepError(f"{file} is not text in UTF-8, so it is no Axolotl config.") from error
+    except yaml.YAMLError as error:
+        raise SweepError(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(content, dict) or not content:
+        what = "empty" if not content else f"a {type(content).__name__}"
+        raise SweepError(f"{file} is {what}, not an Axolotl config: a mapping of keys, base_model among them.")
+    return content
+
+
+def _without_addresses(base: Base) -> Base:
+    """Keys that say where results go. Empty ones, which most files have, are not worth a word."""
+    left = [key for key, value in base.axolotl.items() if _is_address(key) and value not in (None, "", False)]
+    tracking = {TRACKING[key]: str(base.axolotl[key]) for key in left if key in TRACKING}
+    notes = [f"{', '.join(left)}: left out; axosweep decides where a run writes and who is told."] if left else []
+    notes += [f"tracking.{name} is {value}, from the file." for name, value in tracking.items()]
+    kept = {key: value for key, value in base.axolotl.items() if not _is_address(key)}
+    return replace(base, axolotl=kept, tracking=tracking, notes=(*base.notes, *notes))
+
+
+def _is_address(key: object) -> bool:
+    return isinstance(key, str) and is_address(key)
+
+
+def _without_secrets(base: Base) -> Base:
+    kept, found = _taken_out(base.axolotl, "")
+    variables = {name: VARIABLES.get(name, "the variable of its service") for name in found}
+    notes = [f"{name}: a secret, left out. Set {variable} in the environment." for name, variable in variables.items()]
+    return replace(base, axolotl=kept, notes=(*base.notes, *notes))
+
+
+def _taken_out(node: Any, before: str) -> tuple[Any, list[str]]:
+    """A config without its secrets, and the dotted names of what was taken out."""
+    found: list[str] = []
+    if isinstance(node, dict):
+        kept = {}
+        for key, value in node.items():
+            if isinstance(value, str) and value and is_secret(str(key)):
+                found.append(f"{before}{key}")
+            else:
+                kept[key], below = _taken_out(value, f"{before}{key}.")
+                found += below
+        return kept, found
+    if isinstance(node, list):
+        pairs = [_taken_out(value, f"{before}{index}.") for index, value in enumerate(node)]
+        return [value for value, _ in pairs], [name for _, names in pairs for name in names]
+    return node, found
+
+
+def _with_a_seed(base: Base) -> Base:
+    """Without a seed Axolotl shuffles differently each time; `seed:` without a value it reads as 42."""
+    if base.axolotl.get("seed") is not None:
+        return base
+    kept = {key: value for key, value in base.axolotl.items() if key != "seed"}
+    note = "seed: added, axosweep's own; without one Axolotl would shuffle each run differently."
+    return replace(base, axolotl=kept, notes=(*base.notes, *(() if "seed" in base.axolotl else (note,))))
+
+
+def _strange(node: Any, at: str = "") -> Iterator[str]:
+    """What YAML can say and a run's key cannot: it has to be written down the same everywhere."""
+    match node:
+        case None | bool() | str() | int():
+            return
+        case float():
+            if not math.isfinite(node):
+                yield f"{at} is {node}: not a number that a run can be named by."
+        case dict():
+            for key, value in node.items():
+                name = f"{at}.{key}" if at else str(key)
+                if not isinstance(key, str | int) or isinstance(key, bool):
+                    yield f"{name}: its name is read as a {type(key).__name__}. Put it in quotes."
+                yield from _strange(value, name)
+        case list():
+            for index, value in enumerate(node):
+                yield from _strange(value, f"{at}.{index}")
+        case _:
+            yield f"{at} is read as a {type(node).__name__} ({node}). Put it in quotes, if it is text."
+
+
+def _refused(axolotl: Mapping[str, Any]) -> Iterator[str]:
+    yield from unknown_keys({str(key): value for key, value in axolotl.items()}, axolotl_fields())
+    if axolotl.get("resume_from_checkpoint"):
+        yield (
+            "resume_from_checkpoint: a run goes on from its own newest checkpoint; another's would decide its result "
+            "and stand in no key. Take it out; from=RUN@STEP goes on from a run's, lora_model_dir from an adapter."
+        )
+
+
+def _number(value: Any, field: Field | None) -> Any:
+    """2e-5 as the number that Axolotl's schema makes of it, wherever that takes a number."""
+    match value:
+        case str() if field is not None and "float" in field.type and _EXPONENT.fullmatch(value):
+            return float(value)
+        case dict() if field is not None and field.models:
+            below: Fields = axolotl_fields().below(field)
+            return {key: _number(one, below.get(str(key))) for key, one in value.items()}
+        case list():
+            return [_number(one, field) for one in value]
+        case _:
+            return value
+
+
+# As omegaconf, which Hydra reads files with, would have it written.
+
+
+def for_omegaconf(value: Any) -> Any:
+    r"""The same value for a config file of Hydra's: what looks like its own syntax is kept from being taken for it.
+
+    >>> for_omegaconf({"system": "Cost: ${price}", "pad": "???", "r": 8})
+    {'system': 'Cost: \\${price}', 'pad': '${oc.decode:"\'???\'"}', 'r': 8}
+    """
+    match value:
+        case "???":
+            return """${oc.decode:"'???'"}"""  # alone it would say that a value is missing
+        case str():
+            return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
+        case dict():
+            return {key: for_omegaconf(one) for key, one in value.items()}
+        case list():
+            return [for_omegaconf(one) for one in value]
+        case _:
+            return value

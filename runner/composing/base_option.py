@@ -1,0 +1,115 @@
+"""base=FILE -> an experiment that Hydra can choose: the file's config, and nothing of the groups that write one.
+
+The config itself goes in ahead of those groups (`base` is first in the defaults list), so that one of them still counts
+when it is asked for: base=my.yml lora=r8 has the file's recipe and this adapter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from runner.composing.axolotl_file import Base, for_omegaconf, read_base
+from runner.config.overrides import parts
+from runner.config.project import add_base, current_project
+from runner.config.vocabulary import AXOLOTL, BASE, EXPERIMENT, Vocabulary
+from runner.console import terminal
+from runner.errors import SweepError
+
+SUFFIX = ".yml"
+"""Of an option that stands for a file: Hydra's own files end in .yaml, so none can take its place."""
+
+
+ON_A_CPU = (
+    "no gpu=... is asked for: a run stays on a CPU with the config as it is. gpu=cpu takes out what a CPU cannot do, "
+    "gpu=h100 asks for a GPU."
+)
+
+
+def with_bases(overrides: Sequence[str], vocabulary: Vocabulary) -> list[str]:
+    """Canonical overrides with each `base=FILE,...` as `experiment=OPTION,...`, its options known to Hydra.
+
+    What a file loses is told on standard error, once. Raises SweepError for a file that cannot be a base, and for an
+    experiment beside one.
+    """
+    asked = [one for one in overrides if parts(one).key == BASE]
+    named = [one for one in overrides if parts(one).key == EXPERIMENT]
+    chosen = next((one for one in named if parts(one).value not in current_project().bases), None)
+    if asked and chosen is not None:
+        raise SweepError(f"{asked[0]} and {chosen} both say what a run starts from. Choose one of the two.")
+    if asked and not any(parts(one).key == "gpu" for one in overrides):
+        terminal.messages().print(f"{asked[0]}: {ON_A_CPU}", markup=False, soft_wrap=True)
+    return [_chosen(one, vocabulary) if one in asked else one for one in overrides]
+
+
+def _chosen(override: str, vocabulary: Vocabulary) -> str:
+    parsed = OverridesParser.create().parse_override(override)
+    swept = parsed.is_sweep_override()
+    files = list(parsed.sweep_string_iterator()) if swept else [parsed.get_value_element_as_str()]
+    return f"{EXPERIMENT}=" + ",".join(_option(_unquoted(file), vocabulary) for file in dict.fromkeys(files))
+
+
+def _unquoted(text: str) -> str:
+    """A path with a space is written in quotes for Hydra's grammar."""
+    value = OverridesParser.create().parse_override(f"{BASE}={text}").value()
+    if not isinstance(value, str):
+        raise SweepError(f"{BASE}={text}: the path of an Axolotl config is expected, as in {BASE}=my-axolotl.yml.")
+    return value
+
+
+def _option(file: str, vocabulary: Vocabulary) -> str:
+    """The option for a file, made known to Hydra the first time that it is asked for."""
+    taken = current_project().bases
+    for option, known in taken.items():
+        if known == file:
+            return option
+    base = _read(file, vocabulary)
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(file).stem).strip("-.") or BASE
+    option = next(name for number in range(len(taken) + 1) if (name := _numbered(stem, number)) not in taken)
+    _store(option, base, vocabulary)
+    add_base(option, file)
+    for note in base.notes:
+        terminal.messages().print(f"{file}: {note}", markup=False, soft_wrap=True)
+    return option
+
+
+def _read(file: str, vocabulary: Vocabulary) -> Base:
+    if not Path(file).expanduser().exists() and file in vocabulary.groups[EXPERIMENT]:
+        raise SweepError(f"{BASE}={file}: there is no such file. An experiment is asked for as {EXPERIMENT}={file}.")
+    return read_base(file)
+
+
+def _numbered(stem: str, number: int) -> str:
+    return f"{stem}{f'-{number + 1}' if number else ''}{SUFFIX}"
+
+
+def forget_bases() -> None:
+    """Take them out of Hydra's store, which lives as long as the process."""
+    repo = ConfigStore.instance().repo
+    for option in current_project().bases:
+        for group in (BASE, EXPERIMENT):
+            repo.get(group, {}).pop(f"{option}.yaml", None)
+
+
+def _store(option: str, base: Base, vocabulary: Vocabulary) -> None:
+    store = ConfigStore.instance()
+    store.store(group=BASE, name=option, node=for_omegaconf(dict(base.axolotl)), package=AXOLOTL, provider="axosweep")
+    store.store(
+        group=EXPERIMENT,
+        name=option,
+        node=experiment(option, base, vocabulary),
+        package="_global_",
+        provider="axosweep",
+    )
+
+
+def experiment(option: str, base: Base, vocabulary: Vocabulary) -> dict[str, Any]:
+    """The experiment that chooses an option of the group `base`, and no other group that writes a config."""
+    node: dict[str, Any] = {"defaults": ["_self_", {f"override /{BASE}": option}]}
+    node["defaults"] += [{f"override /{group}": None} for group in vocabulary.recipes]
+    return node | ({"tracking": dict(base.tracking)} if base.tracking else {})

@@ -1,0 +1,1 @@
+"""What can be asked: groups, keys, overrides, sweep files. Without Hydra."""

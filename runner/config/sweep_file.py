@@ -1,0 +1,54 @@
+"""The body of a sweep file: what it says beside its axes, as overrides. No Hydra.
+
+Hydra puts a file's keys where its package says. A sweep file belongs at the root, where an Axolotl key would lie
+beside the run instead of in it: so such keys are read here, and said as on the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from runner.config.overrides import canonical, written
+from runner.config.vocabulary import AXOLOTL, Vocabulary, load_yaml
+from runner.errors import SweepError
+
+HEADER = "# @package _global_"
+OWN = ("hydra", "defaults", AXOLOTL)
+"""Keys that mean the same to Hydra as to us."""
+
+
+def body_overrides(file: Path, vocabulary: Vocabulary) -> list[str]:
+    """The body of a sweep file as canonical overrides, which those of the command line follow and outdo.
+
+    Raises SweepError for a file without the header, for a key that means nothing, and for a group's choice, which
+    belongs into the file's axes or its defaults list.
+    """
+    text = file.read_text(encoding="utf-8")
+    if not text.lstrip().startswith(HEADER):
+        raise SweepError(
+            f"{file} does not begin with the line `{HEADER}`: Hydra would put all that it says where nothing reads it."
+        )
+    return list(_overrides(file, text, vocabulary))
+
+
+def body_keys(file: Path) -> set[str]:
+    """The keys at the top of a sweep file. Hydra leaves them beside `axolotl`, where nothing reads them."""
+    return {str(key) for key in load_yaml(file.read_text(encoding="utf-8"), file)}
+
+
+def _overrides(file: Path, text: str, vocabulary: Vocabulary) -> Iterator[str]:
+    for key, value in load_yaml(text, file).items():
+        key = str(key)
+        if key in OWN:
+            continue
+        if key in vocabulary.groups and not isinstance(value, dict):
+            raise SweepError(
+                f"{file}: {key} is a config group. Choose one option for all runs in the file's defaults list "
+                f"(`- override /{key}: {value}`), or several under hydra.sweeper.params."
+            )
+        if key not in vocabulary.nodes:
+            try:
+                yield canonical(f"{key}={written(value)}", vocabulary)
+            except SweepError as error:
+                raise SweepError(f"{file}: {error}") from error

@@ -1,0 +1,163 @@
+"""What can be said on the command line: groups and their options, config nodes, Axolotl's keys. No Hydra."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from runner.config.fields import AxolotlFields, axolotl_fields
+from runner.config.project import ROOT_CONFIG, SWEEPS, Project, current_project
+from runner.errors import SweepError
+
+AXOLOTL = "axolotl"
+EXPERIMENT = "experiment"
+BASE = "base"
+"""base=FILE starts from an Axolotl config, as it is. A group to Hydra; its options are the files that were imported."""
+MODEL_FACTS, DATASET_FACTS = "model", "sizes"
+
+Nodes = Mapping[str, "Nodes"]
+"""Config keys as a tree; a leaf is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    groups: Mapping[str, tuple[str, ...]]
+    """Each config group with its options; `sweeps` is one of them."""
+    chosen: Mapping[str, str]
+    """The groups in the defaults list, with what they choose."""
+    nodes: Nodes
+    """Every config key that may be set, outside `axolotl`. A model's facts are its file's business."""
+    fields: AxolotlFields
+    pure_sweeps: frozenset[str] = frozenset()
+    """The sweep files that hold axes and nothing else, so that a job of theirs is described by its values."""
+    recipes: tuple[str, ...] = ()
+    """The groups in the defaults list that write into `axolotl`, which a config that is whole does without."""
+    bases: Mapping[str, str] = field(default_factory=dict)
+    """Options of `experiment` that stand for base=FILE, with the file as it was written."""
+    read: frozenset[str] = frozenset()
+    """The keys at the top of a composed config that something reads."""
+
+
+def read_vocabulary(project: Project | None = None) -> Vocabulary:
+    """From the files of conf/ and sweeps/: a user's own, and the shipped ones."""
+    project = current_project() if project is None else project
+    files = project.config_files()
+    contents = {path: content for path, file in files.items() if (content := _content(path, file)) is not None}
+    nodes: dict[str, Any] = {}
+    for content in contents.values():
+        _merge(nodes, content)
+    for name in ("hydra", AXOLOTL, MODEL_FACTS, DATASET_FACTS):
+        nodes.pop(name, None)
+    sweeps, chosen = project.sweep_files(), _chosen(files[Path(ROOT_CONFIG)])
+    writing = [group for group in chosen if _writes_axolotl(group, contents)]
+    return Vocabulary(
+        groups={**_groups(files), SWEEPS: _sorted(sweeps)},
+        chosen=chosen,
+        nodes=nodes,
+        fields=axolotl_fields(),
+        pure_sweeps=frozenset(name for name, file in sweeps.items() if _only_axes(file)),
+        recipes=tuple(group for group in writing if group not in (BASE, EXPERIMENT)),
+        bases=project.bases,
+        read=frozenset({*contents.get(Path(ROOT_CONFIG), {}), *({*chosen} - {*writing, BASE, EXPERIMENT})}),
+    )
+
+
+def _groups(files: Iterable[Path]) -> dict[str, tuple[str, ...]]:
+    options: dict[str, list[str]] = {}
+    for path in files:
+        if path.parent != Path():
+            options.setdefault(path.parent.as_posix(), []).append(path.stem)
+    return {group: _sorted(options[group]) for group in sorted(options)}
+
+
+def _writes_axolotl(group: str, contents: Mapping[Path, Mapping[str, Any]]) -> bool:
+    return any(AXOLOTL in content for path, content in contents.items() if path.parent.as_posix() == group)
+
+
+def _content(path: Path, file: Path) -> Mapping[str, Any] | None:
+    """What a config file adds to the whole. None for one that cannot be read: told when somebody asks for it."""
+    seen = file.stat()
+    return _content_as_of(path, file, (seen.st_mtime_ns, seen.st_size))
+
+
+@functools.cache
+def _content_as_of(path: Path, file: Path, stamp: tuple[int, int]) -> Mapping[str, Any] | None:
+    """Read once a command: the vocabulary is asked for twice, of ninety files."""
+    try:
+        package, content = _read(path, file)
+    except (SweepError, UnicodeDecodeError):
+        return None
+    return _below(package, content)
+
+
+def _only_axes(file: Path) -> bool:
+    try:
+        content: Any = load_yaml(file.read_text(encoding="utf-8"), file)
+    except (SweepError, UnicodeDecodeError):
+        return False  # told when somebody asks for it
+    for name in ("hydra", "sweeper", "params"):
+        if not isinstance(content, dict) or set(content) != {name}:
+            return False
+        content = content[name]
+    return True
+
+
+def _sorted(options: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(options, key=_natural))
+
+
+def _natural(option: str) -> list[str | int]:
+    """r8 before r16, qwen3_8b before qwen3_14b: text and numbers take turns, so that like meets like."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", option)]
+
+
+def _read(path: Path, file: Path) -> tuple[str, Mapping[str, Any]]:
+    """A config file's package, and its content without the defaults list. `path` is below its conf folder."""
+    text = file.read_text(encoding="utf-8")
+    content = load_yaml(text, file)
+    content.pop("defaults", None)
+    first = text.partition("\n")[0]
+    if first.startswith("# @package "):
+        package = first.removeprefix("# @package ").strip()
+        return ("" if package == "_global_" else package), content
+    return ".".join(path.parent.parts), content
+
+
+def load_yaml(text: str, file: Path) -> dict[str, Any]:
+    """A YAML mapping; empty for anything else. Raises SweepError for what is not YAML."""
+    try:
+        content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise SweepError(f"{file} is not valid YAML: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _below(package: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in reversed(package.split(".") if package else []):
+        content = {name: content}
+    return content
+
+
+def _merge(into: dict[str, Any], content: Mapping[str, Any]) -> None:
+    for name, value in content.items():
+        inner = into.setdefault(str(name), {})
+        if isinstance(value, dict):
+            _merge(inner, value)
+
+
+def _chosen(config: Path) -> Mapping[str, str]:
+    defaults = load_yaml(config.read_text(encoding="utf-8"), config).get("defaults", [])
+    return dict(_choices(defaults))
+
+
+def _choices(defaults: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    for entry in defaults:
+        for key, option in entry.items() if isinstance(entry, dict) else ():
+            if not key.startswith("override "):
+                yield key.removeprefix("optional ").strip(), "" if option is None else str(option)

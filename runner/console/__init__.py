@@ -1,0 +1,1 @@
+"""The terminal: printing, questions, interrupts, parsers."""

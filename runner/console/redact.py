@@ -1,0 +1,31 @@
+"""Secrets taken out of what a report shows: logs, commands and configs are other programs' words."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from modal_app.store.redact import HIDDEN, redacted
+
+_KNOWN_FORMS = re.compile(
+    r"\b(hf_[A-Za-z0-9]{16,}|a[ks]-[A-Za-z0-9]{16,}|wandb_v\d_[A-Za-z0-9_]{16,}|sk-[A-Za-z0-9_-]{16,})"
+)
+"""How Hugging Face, Modal, W&B and others write theirs."""
+_NAMED = re.compile(
+    r"(?i)((?:api_?key|secret|password|passwd|token|webhook_url|authorization)[\"']?\s*[=:]\s*(?:bearer\s+)?[\"']?)"
+    r"([^\s\"',}\]]{8,})"
+)
+_IN_ADDRESS = re.compile(r"(://[^\s/:@]+:)[^\s/@]+@")
+
+
+def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The text with whatever looks like a secret, or is one in this environment, put out of sight.
+
+    >>> redact("WANDB_API_KEY=0123456789abcdef max_steps=5", {})
+    'WANDB_API_KEY=*** max_steps=5'
+    """
+    text = str(redacted(text, environment))
+    text = _KNOWN_FORMS.sub(HIDDEN, text)
+    text = _NAMED.sub(lambda found: found[1] + HIDDEN, text)
+    return _IN_ADDRESS.sub(lambda found: f"{found[1]}{HIDDEN}@", text)

@@ -1,0 +1,1 @@
+"""The trainer's environment, and Axolotl's remembered verdicts."""

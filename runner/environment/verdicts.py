@@ -1,0 +1,85 @@
+"""Axolotl's verdicts on configs, remembered: a JSON file in the store's cache, which may be deleted at any time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modal_app.store.sources import source_digest
+from modal_app.store.step import write_atomically
+
+MOST = 5000
+"""So many are kept; the oldest are forgotten first."""
+JUDGES = ("oneshot/validate.py", "oneshot/refusals.py", "patches/preload.py")
+"""What a verdict depends on in this program, beside the trainer's lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A config as Axolotl would be given it, and what Axolotl would find on the GPU."""
+
+    config: Mapping[str, Any]
+    capabilities: Mapping[str, Any]
+    text: str = field(init=False, compare=False, repr=False)
+    """The same as canonical JSON: equal questions have the same."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", json.dumps(self.as_dict(), sort_keys=True))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"config": dict(self.config), "capabilities": dict(self.capabilities)}
+
+
+Answer = Mapping[str, Any]
+"""`problems` and `warnings`, as modal_app.oneshot.validate writes them."""
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """`lock` stands for the versions of everything that judges. Without `memory` nothing outlives this process."""
+
+    memory: Path | None
+    lock: str
+    _known: dict[str, Answer] = field(default_factory=dict)
+    _judges: str = field(default_factory=lambda: source_digest(*JUDGES), init=False)
+
+    def __post_init__(self) -> None:
+        self._known = {} if self.memory is None else _load(self.memory)
+
+    def get(self, question: Question) -> Answer | None:
+        return self._known.get(self._key(question))
+
+    def put(self, question: Question, answer: Answer) -> None:
+        self._known[self._key(question)] = answer
+
+    def save(self) -> None:
+        """Together with what others have saved meanwhile."""
+        if self.memory is None:
+            return
+        kept = list({**_load(self.memory), **self._known}.items())[-MOST:]
+        self.memory.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.memory, json.dumps(dict(kept)))
+
+    def _key(self, question: Question) -> str:
+        text = json.dumps([question.text, self.lock, self._judges, _file_of(question.config)])
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _file_of(config: Mapping[str, Any]) -> str:
+    """The content of a DeepSpeed file: some rules read it."""
+    path = config.get("deepspeed")
+    if not isinstance(path, str) or not Path(path).expanduser().is_file():
+        return ""
+    return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
+
+
+def _load(memory: Path) -> dict[str, Answer]:
+    try:
+        loaded = json.loads(memory.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}

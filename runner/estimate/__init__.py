@@ -1,0 +1,1 @@
+"""Dollars and hours, before anything is started."""

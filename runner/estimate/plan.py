@@ -1,0 +1,306 @@
+"""A plan -> how long it will take and what it will cost, each run and all together, before anything starts."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from modal_app.cloud.meter import CPU_STEP
+from modal_app.cloud.settings import train_reservation
+from modal_app.store.hub import fetch_names
+from modal_app.store.layout import Store
+from runner.config.gpus import GPUS
+from runner.cost.length import data_ranks, length_of, rest_of, shape_of
+from runner.cost.prices import CPU, MEMORY, Rates
+from runner.cost.spent import fetch_folder
+from runner.cost.types import NOTHING, Length, Prediction, Range, Rows, Shape
+from runner.estimate.predict import BOOT_MODAL, predict
+from runner.estimate.records import Known, PastData, data_paths, read_json, read_past, rows_of
+from runner.preflight.data import datasets_of, split_of, steps_of
+from runner.preflight.memory import facts_for, with_files
+from runner.preflight.values import number
+from runner.types import DatasetSize, Experiment, ModelFacts, Plan, PlannedDataset
+
+# Guesses, where nothing was recorded.
+WARM_START = Range(5.0, 12.0, 30.0)
+"""On this machine, before the first step of a launch: Axolotl's imports."""
+PREPARE_START = Range(5.0, 20.0, 60.0)
+ROWS_S = Range(300.0, 1000.0, 3000.0)
+"""Rows that are tokenized in a second."""
+UNKNOWN_PREPARE = Range(10.0, 60.0, 900.0)
+FETCH_BYTES_S = Range(5e7, 2e8, 5e8)
+CHARACTERS_PER_TOKEN = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunCost:
+    key: str
+    length: Length | None = None
+    prediction: Prediction | None = None
+    """None where nobody knows, and `reason` tells why."""
+    reason: str = ""
+    dollars: Range | None = None
+    """None where it is unknown, and where nothing is rented."""
+    dollars_s: float | None = None
+    """What a second of it costs at most."""
+    cards: tuple[str, ...] = ()
+    """That it may get, by their names in conf/gpu."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanCost:
+    runs: tuple[RunCost, ...]
+    """Of what is not done, in the plan's order."""
+    preparing_s: Range
+    preparing: Range | None
+    """Dollars for datasets that are to be made and models that are to be fetched."""
+    wall: Range | None
+    """Seconds until everything has ended; None where a run's are unknown."""
+    at_a_time: int
+    rates: Rates | None
+
+    @property
+    def dollars(self) -> Range | None:
+        """All of it; None where any is unknown, or nothing is rented."""
+        known = [one.dollars for one in self.runs if one.dollars is not None]
+        if self.preparing is None or len(known) < len(self.runs):
+            return None
+        return sum(known, self.preparing)
+
+    @property
+    def seconds(self) -> Range | None:
+        """Of all runs together, one after the other."""
+        known = [one.prediction.seconds for one in self.runs if one.prediction is not None]
+        return sum(known, NOTHING) if len(known) == len(self.runs) else None
+
+
+THIS_MACHINE = "this machine"
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What runs share: the slots of this machine, or the containers of one kind on Modal."""
+
+    name: str
+    most: int | None
+    """Runs at a time; None where nobody limits it."""
+
+
+def plan_cost(
+    plan: Plan, store: Store, stores: Sequence[Store], rates: Rates | None, pools: Mapping[str, Pool]
+) -> PlanCost:
+    """`store`: where the plan's datasets are. `stores`: whose records count. `rates`: None where nothing is rented.
+    `pools`: of each run that is not done, by its key.
+    """
+    known = read_past(stores)
+    weigher = _Weigher(store, known, rates, {})
+    runs = tuple(weigher.run(one.run.key, one.run.data_key, one.run.experiment) for one in plan.pending)
+    wanted = {planned.run.data_key for planned in plan.pending}
+    missing = [one for one in plan.datasets if one.key in wanted and not one.done]
+    experiments = {planned.run.key: planned.run.experiment for planned in plan.pending}
+    parts = [weigher.preparing(one, experiments) for one in missing]
+    preparing_s = sum(parts, NOTHING)
+    rent = None if rates is None else _dollars_s(rates, {}, Range.exactly(CPU_STEP.cores),
+                                                 Range.exactly(CPU_STEP.memory_gib))  # fmt: skip
+    return PlanCost(
+        runs=runs,
+        preparing_s=preparing_s,
+        preparing=None if rent is None else preparing_s * rent,
+        wall=_wall(runs, pools, parts),
+        at_a_time=_at_a_time(pools),
+        rates=rates,
+    )
+
+
+@dataclass(slots=True)
+class _Weigher:
+    store: Store
+    known: Known
+    rates: Rates | None
+    facts: dict[str, ModelFacts]
+    _rows: dict[str, Rows | None] = field(default_factory=dict)
+    _found: dict[tuple[Shape, Length], Prediction | str] = field(default_factory=dict)
+    """The runs of a sweep mostly differ in what speed does not depend on."""
+
+    def run(self, key: str, data_key: str, experiment: Experiment) -> RunCost:
+        config, gpu = with_files(experiment.axolotl), experiment.gpu
+        length = length_of(config, data_ranks(config, gpu.count), self.rows(data_key, experiment))
+        if isinstance(length, str):
+            return self._rented(RunCost(key, reason=length), experiment)
+        if experiment.start:
+            length = rest_of(length, experiment.start.step)
+        shape = shape_of(config, gpu.type, gpu.count, experiment.executor.type)
+        self._learn(shape.base_model, experiment)
+        if (shape, length) not in self._found:
+            self._found[shape, length] = predict(shape, length, self.known.runs, self.facts)
+        found = self._found[shape, length]
+        if isinstance(found, str):
+            return self._rented(RunCost(key, length, reason=found), experiment)
+        return self._rented(RunCost(key, length, found), experiment)
+
+    def _learn(self, base_model: str, experiment: Experiment) -> None:
+        if base_model not in self.facts and (facts := facts_for(experiment)) is not None:
+            self.facts[base_model] = facts
+
+    def _rented(self, cost: RunCost, experiment: Experiment) -> RunCost:
+        if self.rates is None:
+            return cost
+        gpu, found = experiment.gpu, cost.prediction
+        cores = found.cores if found else Range.exactly(float(gpu.count))
+        memory = found.memory_gib if found else Range.exactly(8.0 * gpu.count)
+        # The larger of what is reserved and what is used is billed.
+        reserved = train_reservation(experiment.executor.modal or {}, gpu.count)
+        cores, memory = _at_least(cores, reserved.cores), _at_least(memory, reserved.memory_gib)
+        names = [name for name in dict.fromkeys((gpu.type, *gpu.fallback)) if name in GPUS]
+        rents = [_dollars_s(self.rates, {name: gpu.count}, cores, memory) for name in names]
+        rents = rents or [_dollars_s(self.rates, {}, cores, memory)]
+        if any(self.rates.of(name) is None for name in names):
+            return RunCost(cost.key, cost.length, found, cost.reason or f"{', '.join(names)}: there is no price")
+        rent = Range(min(one.low for one in rents), rents[0].likely, max(one.high for one in rents))
+        return RunCost(
+            cost.key,
+            cost.length,
+            found,
+            cost.reason,
+            None if found is None else found.rented * rent,
+            rent.high,
+            tuple(names),
+        )
+
+    def rows(self, data_key: str, experiment: Experiment) -> Rows | None:
+        if data_key not in self._rows:
+            prepared = rows_of(read_json(self.store.manifest(data_key)))
+            self._rows[data_key] = prepared or self._of_files(experiment) or _declared(experiment)
+        return self._rows[data_key]
+
+    def _of_files(self, experiment: Experiment) -> Rows | None:
+        """Of files on this machine, which are counted; how long their rows are tell those prepared before."""
+        axolotl = experiment.axolotl
+        steps = steps_of(axolotl, 1)
+        if steps is None:
+            return None
+        before = self._before(axolotl)
+        if before is not None:
+            mean, longest = before.tokens_per_row, before.longest_row
+        else:
+            paths = [Path(path).expanduser() for path in data_paths(axolotl)]
+            size = sum(path.stat().st_size for path in paths if path.is_file())
+            rows = sum(_whole_rows(path) for path in paths)
+            mean, longest = size / max(rows, 1) / CHARACTERS_PER_TOKEN, None
+        return Rows(steps.rows, _held_out(axolotl, steps.rows), mean, longest, "rows of the file")
+
+    def _before(self, axolotl: Mapping[str, Any]) -> PastData | None:
+        """The same files, prepared for another run: cut shorter, say."""
+        paths, length = data_paths(axolotl), axolotl.get("sequence_len")
+        return next((one for one in self.known.data if (one.paths, one.sequence_len) == (paths, length)), None)
+
+    def preparing(self, dataset: PlannedDataset, experiments: Mapping[str, Experiment]) -> Range:
+        """Seconds for a dataset, and for what has to be fetched before it."""
+        experiment = next(experiments[key] for key in dataset.runs if key in experiments)
+        rows = self.rows(dataset.key, experiment)
+        if rows is None:
+            seconds = UNKNOWN_PREPARE
+        else:
+            every = rows.rows + rows.eval_rows
+            tokenizing = Range(every / ROWS_S.high, every / ROWS_S.likely, every / ROWS_S.low)
+            before = [one.seconds for one in self.known.data if 0.5 * every <= one.rows <= 2 * every]
+            seconds = PREPARE_START + (Range.about(median(before), 0.5) if before else tokenizing)
+        if experiment.executor.type != "modal":
+            return seconds
+        seconds += BOOT_MODAL
+        names = fetch_names(dataset.step.config)
+        if names and not fetch_folder(self.store, names[0]).path.exists():
+            facts = self.facts.get(str(experiment.axolotl.get("base_model")))
+            size = 2.0 * facts.parameters if facts else 1e9
+            seconds += BOOT_MODAL + Range(*(size / one for one in _down(FETCH_BYTES_S)))
+        return seconds
+
+
+def _down(speed: Range) -> tuple[float, float, float]:
+    return speed.high, speed.likely, speed.low
+
+
+def _whole_rows(path: Path) -> int:
+    from runner.preflight.jsonl import check_rows
+
+    return check_rows({"path": str(path)}) or 0 if path.is_file() else 0
+
+
+def _declared(experiment: Experiment) -> Rows | None:
+    """By what the dataset's file in conf says of it."""
+    sizes = [_cut(experiment.sizes.get(str(one.get("path"))), one) for one in datasets_of(experiment.axolotl)]
+    known = [one for one in sizes if one is not None]
+    if not known or len(known) < len(sizes):
+        return None
+    every = sum(one.rows for one in known)
+    mean = sum(one.rows * one.tokens_per_row for one in known) / every
+    held_out = number(experiment.axolotl.get("val_set_size") or 0) or 0
+    evals = math.ceil(every * held_out) if held_out < 1 else int(held_out)
+    return Rows(max(every - evals, 1), evals, mean, None, "rows as conf/dataset declares them")
+
+
+def _cut(size: DatasetSize | None, dataset: Mapping[str, Any]) -> DatasetSize | None:
+    limit = re.search(r"\[:(\d+)\]$", split_of(dataset))
+    if size is None or limit is None:
+        return size
+    return DatasetSize(min(size.rows, int(limit[1])), size.tokens_per_row)
+
+
+def _held_out(axolotl: Mapping[str, Any], rows: int) -> int:
+    """Rows for evaluation, beside those for training."""
+    part = number(axolotl.get("val_set_size") or 0) or 0
+    return round(rows * part / (1 - part)) if part < 1 else int(part)
+
+
+def _at_least(amount: Range, least: float) -> Range:
+    return Range(*(max(least, one) for one in (amount.low, amount.likely, amount.high)))
+
+
+def _dollars_s(rates: Rates, cards: Mapping[str, int], cores: Range, memory: Range) -> Range:
+    """Of a container with so many cards."""
+    gpus = sum((rates.of(name) or 0.0) * count for name, count in cards.items())
+    return Range.exactly(gpus) + cores.scaled(rates.of(CPU) or 0.0) + memory.scaled(rates.of(MEMORY) or 0.0)
+
+
+def _wall(runs: Sequence[RunCost], pools: Mapping[str, Pool], preparing: Sequence[Range]) -> Range | None:
+    """Preparing, then the runs of each pool as they find room, in their order. On Modal datasets are prepared at the
+    same time."""
+    if any(one.prediction is None for one in runs):
+        return None
+    by_pool: dict[Pool, list[Range]] = {}
+    for one in runs:
+        assert one.prediction is not None
+        by_pool.setdefault(pools[one.key], []).append(one.prediction.rented)
+    here = next((pool for pool in by_pool if pool.name == THIS_MACHINE), None)
+    ends = [_together(times, pool.most) for pool, times in by_pool.items()]
+    training = Range(*(max((getattr(one, name) for one in ends), default=0.0) for name in ("low", "likely", "high")))
+    return _together(preparing, here.most if here else None) + training + (WARM_START if here else NOTHING)
+
+
+def _together(times: Sequence[Range], most: int | None) -> Range:
+    return Range(*(_makespan([getattr(one, name) for one in times], most) for name in ("low", "likely", "high")))
+
+
+def _makespan(seconds: Sequence[float], most: int | None) -> float:
+    """When the last one ends, each beginning as soon as one of `most` places is free.
+
+    >>> _makespan([3.0, 1.0, 1.0], 2)
+    3.0
+    """
+    free = [0.0] * min(len(seconds), most or len(seconds))
+    for one in seconds:
+        heapq.heapreplace(free, free[0] + one)
+    return max(free, default=0.0)
+
+
+def _at_a_time(pools: Mapping[str, Pool]) -> int:
+    sizes: dict[Pool, int] = {}
+    for pool in pools.values():
+        sizes[pool] = sizes.get(pool, 0) + 1
+    return sum(min(runs, pool.most or runs) for pool, runs in sizes.items())

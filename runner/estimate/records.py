@@ -1,0 +1,143 @@
+"""A store -> what its finished runs tell of speed, and how large its prepared datasets are. Only reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modal_app.cloud.meter import ContainerRecord
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
+from runner.config.gpus import kind_of_card
+from runner.cost.length import data_ranks, length_of, shape_of
+from runner.cost.spent import containers
+from runner.cost.types import Past, Rows
+from runner.store.stores import is_mirror
+
+NEWEST = 200
+"""So many of a store's runs are read: enough for every shape that is in use, and soon done."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastData:
+    """A prepared dataset that some run has read."""
+
+    paths: tuple[str, ...]
+    """Of its datasets, as the run's config names them."""
+    sequence_len: Any
+    rows: int
+    tokens_per_row: float
+    longest_row: int | None
+    seconds: float
+    """That preparing it took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the stores tell."""
+
+    runs: tuple[Past, ...] = ()
+    data: tuple[PastData, ...] = ()
+
+
+def read_past(stores: Sequence[Store]) -> Known:
+    """Of the newest runs of each store.
+
+    What went on from a checkpoint, or stopped early, is left out: its parts do not add up to a whole run.
+    """
+    runs: list[Past] = []
+    data: dict[Path, PastData] = {}
+    for store in stores:
+        manifests: dict[str, dict[str, Any]] = {}
+        for folder in _newest(store):
+            asked, result = read_json(folder / "run.json"), read_json(folder / "result.json")
+            if not asked or not isinstance(asked.get("axolotl"), dict):
+                continue
+            key = str(asked.get("data_key"))
+            if key not in manifests:
+                manifests[key] = read_json(store.manifest(key))
+                if (one := _data(asked["axolotl"], manifests[key])) is not None:
+                    data[store.manifest(key)] = one
+            runs += _run(store, folder.name, asked, result, manifests[key])
+    return Known(tuple(runs), tuple(data.values()))
+
+
+def rows_of(manifest: Mapping[str, Any]) -> Rows | None:
+    """Of a prepared dataset."""
+    rows = manifest.get("rows")
+    if not isinstance(rows, int):
+        return None
+    tokens = manifest.get("tokens")
+    mean = tokens / rows if tokens and rows else None
+    return Rows(rows, manifest.get("eval_rows") or 0, mean, manifest.get("longest_row"), "prepared rows")
+
+
+def data_paths(axolotl: Mapping[str, Any]) -> tuple[str, ...]:
+    listed = axolotl.get("datasets")
+    return tuple(str(one.get("path")) for one in listed if isinstance(one, Mapping)) if isinstance(listed, list) else ()
+
+
+def _newest(store: Store) -> list[Path]:
+    found = [(path.stat().st_mtime, path.parent) for path in store.runs.glob("*/result.json")]
+    return [folder for _, folder in sorted(found, reverse=True)[:NEWEST]]
+
+
+def _data(axolotl: Mapping[str, Any], manifest: Mapping[str, Any]) -> PastData | None:
+    rows = rows_of(manifest)
+    if rows is None or rows.tokens_per_row is None:
+        return None
+    seconds = float(manifest.get("seconds") or 0.0)
+    length = axolotl.get("sequence_len")
+    return PastData(data_paths(axolotl), length, rows.rows, rows.tokens_per_row, rows.longest_row, seconds)
+
+
+def _run(
+    store: Store,
+    key: str,
+    asked: Mapping[str, Any],
+    result: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+) -> Iterator[Past]:
+    facts, config = result.get("facts") or {}, asked["axolotl"]
+    phases, steps = facts.get("phases"), facts.get("step")
+    whole = result.get("status") == "succeeded" and not facts.get("resumed_from") and not facts.get("early_stopped")
+    if not (whole and isinstance(phases, dict) and isinstance(steps, int) and steps > 0):
+        return
+    count = int(asked.get("gpu", {}).get("count") or 1)
+    length = length_of({**config, "max_steps": steps}, data_ranks(config, count), rows_of(manifest))
+    if isinstance(length, str):
+        return
+    place = "modal" if is_mirror(store) else "local"
+    rented = containers(store.folder(StepKind.TRAIN, key))
+    gpu = _card(rented) or str(asked.get("gpu", {}).get("type"))
+    seconds = float(result["finished_at"]) - float(result["started_at"])
+    only = rented[0] if len(rented) == 1 and len(rented[0].attempts) == 1 else None
+    yield Past(
+        shape=shape_of(config, gpu, count, place),
+        length=length,
+        seconds=seconds,
+        phases=phases,
+        cpu=facts.get("cpu") or {},
+        boot=None if only is None else max(0.0, only.seconds - seconds),
+        cores=None if only is None else max(only.cores_reserved, only.cores_used or 0.0),
+        memory_gib=None if only is None else max(only.memory_gib_reserved, only.memory_gib_used or 0.0),
+    )
+
+
+def _card(rented: Sequence[ContainerRecord]) -> str | None:
+    """The kind of card that a run really had, where all of its were of one kind that is ours."""
+    kinds = {kind_of_card(card.name) for record in rented for card in record.cards}
+    (kind,) = kinds if len(kinds) == 1 else (None,)
+    return kind.name if kind else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A small file's mapping; empty where there is none, or it is no JSON."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,103 @@
+"""A plan's cost as people read it, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from runner.cost.prices import CPU, MEMORY
+from runner.cost.spent import money
+from runner.cost.types import Range
+from runner.estimate.plan import PlanCost, RunCost
+
+
+def cost_lines(cost: PlanCost, names: Mapping[str, str]) -> list[str]:
+    """One for equal runs, then the whole. `names`: of runs, by their keys."""
+    alike: dict[str, list[str]] = {}
+    for one in cost.runs:
+        alike.setdefault(_of_run(one), []).append(names[one.key])
+    lines = [f"cost    {text}{_whose(having, len(cost.runs))}" for text, having in alike.items()]
+    return [*lines, *_in_all(cost)]
+
+
+def cost_json(cost: PlanCost) -> dict[str, Any]:
+    """Seconds and dollars as ranges; null is unknown, or for dollars that nothing is rented."""
+    return {
+        "runs": [
+            {
+                "key": one.key,
+                "steps": one.length and one.length.steps,
+                "steps_from": one.length and one.length.source,
+                "seconds": one.prediction and asdict(one.prediction.seconds),
+                "cpu_seconds": one.prediction and one.prediction.cpu_s,
+                "rented_seconds": one.prediction and cost.rates and asdict(one.prediction.rented),
+                "dollars": one.dollars and asdict(one.dollars),
+                "basis": one.prediction and one.prediction.basis,
+                "reason": one.reason,
+            }
+            for one in cost.runs
+        ],
+        "seconds": cost.seconds and asdict(cost.seconds),
+        "preparing_seconds": asdict(cost.preparing_s),
+        "preparing_dollars": cost.preparing and asdict(cost.preparing),
+        "dollars": cost.dollars and asdict(cost.dollars),
+        "wall_seconds": cost.wall and asdict(cost.wall),
+        "at_a_time": cost.at_a_time,
+        "rates": cost.rates and cost.rates.as_json(),
+    }
+
+
+def spread(range_: Range, form: Any) -> str:
+    """`$1.20 ($0.60 to $1.80)`; one figure where the three read the same."""
+    low, likely, high = form(range_.low), form(range_.likely), form(range_.high)
+    return str(likely) if low == high else f"{likely} ({low} to {high})"
+
+
+def span(seconds: float) -> str:
+    """Seconds for people, two figures of them.
+
+    >>> span(4.2), span(95), span(5400), span(90000)
+    ('4.2 s', '95 s', '90 min', '25 h')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.2g} h"
+
+
+def _of_run(one: RunCost) -> str:
+    if one.prediction is None:
+        steps = f"{_steps(one)}; " if one.length else ""
+        return f"unknown: {steps}{one.reason}"
+    price = f"{spread(one.dollars, money)}, " if one.dollars else ""
+    priceless = f" ({one.reason})" if one.reason else ""
+    seconds = one.prediction.rented if one.dollars else one.prediction.seconds
+    return f"{price}{spread(seconds, span)} a run; {_steps(one)}; from {one.prediction.basis}{priceless}"
+
+
+def _steps(one: RunCost) -> str:
+    assert one.length is not None
+    return f"{one.length.steps} step{'' if one.length.steps == 1 else 's'} ({one.length.source})"
+
+
+def _in_all(cost: PlanCost) -> list[str]:
+    if not cost.runs:
+        return []
+    lines = []
+    if cost.dollars is not None and cost.preparing is not None and cost.rates is not None:
+        items = {CPU, MEMORY, *(name for one in cost.runs for name in one.cards)}
+        preparing = f", {money(cost.preparing.likely)} of it preparing" if cost.preparing.likely else ""
+        lines.append(f"in all  {spread(cost.dollars, money)}{preparing}; rates: {cost.rates.told(items)}")
+    elif cost.rates is not None:
+        lines.append("in all  unknown, since what some run takes is unknown")
+    if cost.wall is not None:
+        lines.append(f"time    {spread(cost.wall, span)} until all has ended, {cost.at_a_time} at a time")
+    return lines
+
+
+def _whose(having: Sequence[str], asked: int) -> str:
+    if len(having) == asked:
+        return ""
+    return f"  ({having[0]})" if len(having) == 1 else f"  ({len(having)} runs, first {having[0]})"

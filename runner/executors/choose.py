@@ -1,0 +1,253 @@
+"""Which executor runs a plan. The only place that knows them all; Modal's is imported when it is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from modal_app.cloud.settings import Deployment
+from modal_app.process.attention import kernel_of
+from modal_app.store.hub import hub_items
+from modal_app.store.layout import Store
+from modal_app.store.step import Device, Step
+from runner.console import terminal
+from runner.cost.prices import Rates
+from runner.cost.spent import planned_rates
+from runner.environment import trainer_environment
+from runner.environment.verdicts import Verdicts
+from runner.errors import SweepError
+from runner.estimate.plan import THIS_MACHINE, Pool
+from runner.executors.local import LocalExecutor, machine_slots, missing_cards
+from runner.executors.modal_gpus import placements, placements_after
+from runner.executors.validator import FreshValidator
+from runner.executors.warm_server import idle_limit, reach_running
+from runner.executors.warm_workers import FRESH, ON_A_GPU, MixedWorkers, RunningValidator, WarmWorkers
+from runner.executors.workers import FreshWorkers, Workers
+from runner.keys.inputs import staged_name
+from runner.preflight.schema import Validator
+from runner.store.ledger import Ledger
+from runner.types import ExecutorChoice, Experiment, Gpu, InputKind, Plan
+from runner.wandb import account
+
+STARTING = "Starting Axolotl; its imports take some seconds."
+
+
+class Executor(Protocol):
+    def execute(self, plan: Plan, watch: Callable[[], None]) -> None:
+        """Run what is not done, calling `watch` now and then; every step ends in the ledger and in its folder."""
+        ...
+
+
+def one_executor(experiments: Sequence[Experiment]) -> ExecutorChoice:
+    """The executor of a whole sweep. Raises SweepError when its runs name different ones, or different prices."""
+    if len({repr(experiment.prices) for experiment in experiments}) > 1:
+        raise SweepError("The runs of one sweep share one price table; do not sweep over prices or what is below it.")
+    choices = {repr(experiment.executor): experiment.executor for experiment in experiments}
+    if len(choices) > 1:
+        raise SweepError("The runs of one sweep share one executor; do not sweep over executor or what is below it.")
+    return next(iter(choices.values()))
+
+
+def refuse_unplaceable(choice: ExecutorChoice, plan: Plan) -> None:
+    """Raises SweepError for what an executor cannot give to the plan as a whole, such as a cap that cannot be kept."""
+    if choice.type == "modal":
+        placements(plan, choice)
+        _refuse_two_revisions(Deployment.of(choice.modal or {}, gpu_lists=(), kernels=_kernels(plan)).kernels)
+
+
+def not_here(choice: ExecutorChoice, plan: Plan) -> str:
+    """Why a launch from this machine would be refused, though another machine may do; empty when nothing is missing."""
+    return missing_cards(plan) if choice.type == "local" else ""
+
+
+@contextlib.contextmanager
+def warming(choice: ExecutorChoice, experiments: Sequence[Experiment], store: Store) -> Iterator[MixedWorkers | None]:
+    """The workers of a launch on this machine's CPU that are to be forked: what they are forked from may import while
+    the launch is planned. What was started and served nobody ends with the block. None for any other launch.
+    """
+    on_cpu = choice.type == "local" and all(one.gpu.type == "cpu" for one in experiments)
+    workers = None
+    if on_cpu and choice.warm is True:
+        with contextlib.suppress(SweepError):  # no trainer: said in its place
+            workers = _warm_workers(trainer_environment.find(), store, choice.warm_idle_s)
+    try:
+        yield workers
+    finally:
+        if workers is not None:
+            workers.close()
+
+
+def executor_for(
+    choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, warm: MixedWorkers | None
+) -> Executor:
+    """The executor, checked: SweepError when this machine (or Modal) cannot run the plan, or W&B not track it. `warm`:
+    workers that are warmed up already.
+    """
+    account.refuse_long_tags(plan)
+    match choice.type:
+        case "local":
+            return _local(choice, plan, store, ledger, warm)
+        case "modal":
+            return _modal(choice, plan, store, ledger)
+    raise SweepError(f"executor.type={choice.type}: there is no such executor; conf/executor has the choices.")
+
+
+def after_here(plan: Plan, store: Store, ledger: Ledger) -> Executor:
+    """For what comes after runs of this machine. Raises SweepError when it lacks what they need."""
+    devices = {one.step.device for one in plan.after}
+    if len(devices) > 1:
+        raise SweepError("Some of these runs have trained on CPUs, others on GPUs. Name those of one kind.")
+    (device,) = devices
+    slots = machine_slots(device, 1, None)
+    fresh = FreshWorkers(trainer_environment.find(), store.root, {})
+    workers = _warm_workers(fresh.python, store, None) if device is Device.CPU else fresh
+    reached = reach_running(fresh.python, store.root) if isinstance(workers, MixedWorkers) else None
+    if isinstance(workers, MixedWorkers) and reached is not None:
+        workers.warm.warm_up(reached)
+    else:
+        _say(STARTING)
+    return LocalExecutor(store, _in_its_environment(workers, plan), slots, ledger)
+
+
+def after_on_modal(
+    plan: Plan,
+    store: Store,
+    ledger: Ledger,
+    deployment: Mapping[str, Any],
+    gpus: Mapping[str, Gpu],
+    inputs: Sequence[str],
+) -> Executor:
+    """For what comes after runs on Modal: in the app of their sweep, or that of this program with its settings.
+
+    `gpus`: run key -> what its steps run on. Raises SweepError for what Modal would refuse.
+    """
+    from runner.executors.modal import ModalExecutor
+
+    executor = ModalExecutor(store, Deployment.read(deployment), ledger, placements_after(gpus), tuple(inputs))
+    executor.check()
+    return executor
+
+
+def pools_of(choice: ExecutorChoice, plan: Plan) -> dict[str, Pool]:
+    """What each run that is not done shares with others, by its key."""
+    if choice.type == "modal":
+        return {key: Pool(str(one.variant), one.max_containers) for key, one in placements(plan, choice).items()}
+    processes = max((planned.step.processes for planned in plan.pending), default=1)
+    on_cpu = all(planned.step.device is Device.CPU for planned in plan.pending)
+    room = max((os.cpu_count() or 1) // processes, 1) if on_cpu else None
+    most = min((one for one in (room, choice.parallel) if one), default=None)
+    return {planned.run.key: Pool(THIS_MACHINE, most) for planned in plan.pending}
+
+
+def rates_of(choice: ExecutorChoice, plan: Plan, store: Store, *, ask: bool) -> Rates | None:
+    """What is charged for a plan, None where nothing is rented. `ask`: ask Modal, which may take some seconds; else it
+    is what Modal last said to this store, or the table."""
+    prices = plan.runs[0].run.experiment.prices
+    if choice.type != "modal" or prices is None:
+        return None
+    if not ask:
+        return planned_rates(store, prices, datetime.datetime.now(datetime.UTC).date())
+    from runner.executors.modal_rates import rates_now
+
+    return rates_now(prices)
+
+
+def validator_at_hand(store: Store) -> Validator | None:
+    """The preloaded trainer of this local store if it runs, else a process of its own; None where there is no current
+    trainer environment.
+    """
+    try:
+        python = trainer_environment.find()
+    except SweepError:
+        return None
+    running = reach_running(python, store.root)
+    return FreshValidator(python) if running is None else RunningValidator(python, store.root, running)
+
+
+def verdicts_of(store: Store) -> Verdicts:
+    """What Axolotl has said before. Of an environment that is not the locked one, nothing is remembered."""
+    lock = trainer_environment.lock_hash()
+    locked = trainer_environment.built_from() == lock
+    return Verdicts(store.cache / "verdicts.json" if locked else None, lock)
+
+
+def _local(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, warm: MixedWorkers | None) -> Executor:
+    devices = {step.device for step in _pending_steps(plan)}
+    if len(devices) > 1:
+        raise SweepError("executor=local runs a sweep on CPUs or on GPUs, not on both. Split it in two.")
+    (device,) = devices
+    if account.tracks_online(plan):
+        account.refuse_without_key()
+    processes = max(step.processes for step in _pending_steps(plan))
+    slots = machine_slots(device, processes, choice.parallel)
+    workers = warm or FreshWorkers(trainer_environment.find(), store.root, {})
+    if choice.warm and warm is None and device is not Device.CPU:
+        _say(FRESH.format(why=ON_A_GPU))
+    return LocalExecutor(store, _in_its_environment(workers, plan), slots, ledger)
+
+
+def _pending_steps(plan: Plan) -> list[Step]:
+    """Of runs, and of what comes after them."""
+    return [planned.step for planned in plan.pending] + [one.step for one in plan.after if not one.done]
+
+
+def _warm_workers(python: Path, store: Store, idle_s: float | None) -> MixedWorkers:
+    forked = WarmWorkers(python, store.root, {}, idle_limit(idle_s))
+    return MixedWorkers(forked, FreshWorkers(python, store.root, {}), _say)
+
+
+def _in_its_environment(workers: MixedWorkers | FreshWorkers, plan: Plan) -> Workers:
+    environment = _offline_when_local(plan)
+    for one in (workers.warm, workers.fresh) if isinstance(workers, MixedWorkers) else (workers,):
+        one.environment = environment
+    return workers
+
+
+def _say(text: str) -> None:
+    terminal.messages().print(text, markup=False, soft_wrap=True)
+
+
+def _offline_when_local(plan: Plan) -> dict[str, str]:
+    """Without a hub name nothing needs the hub, and libraries that ask it anyway would wait for no answer."""
+    reads_hub = any(one.kind is InputKind.HUB for planned in plan.runs for one in planned.run.inputs)
+    reads_hub |= any(one.step.asks_the_hub or hub_items(one.step.config) for one in plan.after)
+    return {} if reads_hub or _kernels(plan) else {"HF_HUB_OFFLINE": "1"}
+
+
+def _kernels(plan: Plan) -> set[str]:
+    """The attention kernels that what is not done loads from the hub."""
+    return {kernel for planned in plan.pending if (kernel := kernel_of(planned.run.config))}
+
+
+def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> Executor:
+    from runner.executors.modal import ModalExecutor
+
+    placed = placements(plan, choice)
+    lists = {one.variant.gpus for one in placed.values() if len(one.variant.gpus) > 1}
+    deployment = Deployment.of(choice.modal or {}, gpu_lists=lists, kernels=_kernels(plan))
+    inputs = dict.fromkeys(
+        staged_name(found)
+        for planned in plan.pending
+        for found in planned.run.inputs
+        if found.kind is not InputKind.HUB
+    )
+    prices = plan.runs[0].run.experiment.prices
+    executor = ModalExecutor(store, deployment, ledger, placed, tuple(inputs), prices)
+    executor.check((account.KEY,) if account.tracks_online(plan) else ())
+    return executor
+
+
+def _refuse_two_revisions(kernels: Sequence[str]) -> None:
+    """An image has one kernel of a repository: the libraries look it up by the repository's name alone."""
+    for repository, times in Counter(kernel.partition("@")[0] for kernel in kernels).items():
+        if times > 1:
+            named = " and ".join(kernel for kernel in kernels if kernel.startswith(f"{repository}@"))
+            raise SweepError(
+                f"This sweep asks for {named}, and the image on Modal has one of {repository}. Sweep over "
+                "attn_implementation in two sweeps, or name one revision in executor.modal.kernels."
+            )

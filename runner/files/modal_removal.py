@@ -1,0 +1,167 @@
+"""Removes from Modal's Volumes what a Removal names, with its marks and its claims: the same question trains anew.
+
+A Volume has no rename. What says "done" goes first, so that what a killed removal leaves is a run that has not
+finished; the same command goes on with it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import modal
+
+from modal_app.cloud.claims import is_at_work, is_live, last_claim
+from modal_app.cloud.container import DONE, mark_name
+from modal_app.store.layout import REMOVED, SUBMISSION, Store
+from modal_app.store.step import AFTER, StepKind
+from runner.errors import SweepError
+from runner.executors.modal_copies import listed
+from runner.executors.modal_errors import explained
+from runner.executors.modal_serve import deployments
+from runner.executors.modal_submission import Names, read_submission
+from runner.files.modal_files import ModalFiles
+from runner.files.removal import Doomed, Kind, Removal, Spared
+from runner.files.removing import clear_mirror, tombstone
+
+DEFAULT = Names("axosweep-cache", "axosweep-runs", "axosweep-claims")
+WORKING = "a call on Modal works on it or waits to; axosweep cancel ends that"
+
+
+@dataclass(slots=True)
+class ModalRemoval:
+    """`mirror` is this machine's; the truth is on the Volumes."""
+
+    mirror: Store
+    names: Names
+    files: ModalFiles = field(init=False)
+    _entries: Mapping[str, Any] = field(default_factory=dict)
+    """A copy of the claims."""
+    _live: dict[str, bool] = field(default_factory=dict)
+    _served: Mapping[str, str] = field(default_factory=dict)
+    """Run key -> the app that serves it, and would miss it when it is asked again."""
+
+    def __post_init__(self) -> None:
+        self.files = ModalFiles(self.names)
+
+    def look(self) -> None:
+        """Ask Modal who works on what. Raises SweepError when it cannot be asked."""
+        with explained():
+            self._entries = dict(self._claims().items())
+            served = deployments(self.names.runs_volume)
+        self._served = {names[0]: one.app for one in served for names, _ in one.models}
+        self._live.clear()
+
+    def at_work(self, key: str) -> str:
+        """Who works on a run, on what comes after it, or on a dataset, or is about to; as it was at the last look."""
+        if app := self._served.get(key):
+            return f"it is served on Modal; axosweep serve stop {app} ends that"
+        with explained():
+            return WORKING if any(self._works(name) for name in self._jobs(key)) else ""
+
+    def remove(self, removal: Removal) -> Removal:
+        """Returns what was removed; what somebody has begun to work on meanwhile is spared."""
+        done, spared = list[Doomed](), list[Spared]()
+        for one in removal.doomed:
+            with explained():
+                if self._remove(one):
+                    done.append(one)
+                else:
+                    spared.append(Spared(one.key, "somebody has begun to work on it meanwhile"))
+        return Removal(tuple(done), tuple(spared))
+
+    def _remove(self, one: Doomed) -> bool:
+        if one.kind in (Kind.INPUT, Kind.LEFTOVER, Kind.CHECKPOINTS):
+            for path in one.paths:
+                self.files.remove(path)
+            return True
+        kind = StepKind.TRAIN if one.kind is Kind.RUN else StepKind.PREPROCESS
+        claims, name = self._claims(), f"{kind}/{one.key}"
+        claims.put(f"cancelled/{name}", True)  # nobody starts it from here on
+        self.look()
+        if self.at_work(one.key):
+            claims.pop(f"cancelled/{name}", None)
+            return False
+        clear_mirror(self.mirror, one)  # first: a look at Modal brings back what is still there
+        self._remove_marks(one.key, kind)
+        if kind is StepKind.TRAIN:
+            self.files.remove(f"runs/{one.key}/result.json")
+            self.files.remove(f"runs/{one.key}")
+            self._leave_question(one)
+        else:
+            self.files.remove(f"prepared/{one.key}/manifest.json")
+            for path in one.paths:
+                self.files.remove(path)
+        for entry in self._entries_of(one.key, self._entries):
+            claims.pop(entry, None)
+        return True
+
+    def _remove_marks(self, key: str, kind: StepKind) -> None:
+        self.files.remove(f"{DONE}/{mark_name(f'{kind}/{key}')}")
+        beginnings = tuple(f"{DONE}/{mark_name(f'{after}/{key}/')}" for after in AFTER if kind is StepKind.TRAIN)
+        for entry in listed(self.files.volume(DONE), DONE):
+            if entry.path.startswith(beginnings):
+                self.files.remove(entry.path)
+
+    def _leave_question(self, one: Doomed) -> None:
+        """What was asked, and that it was removed, where the run lay."""
+        home = f"runs/{one.key}"
+        with self.files.volume(home).batch_upload(force=True) as batch:
+            asked = self.mirror.runs / one.key / "run.json"
+            if asked.exists():
+                batch.put_file(asked, f"/{home}/run.json")
+            batch.put_file(io.BytesIO(tombstone(one.bytes).encode()), f"/{home}/{REMOVED}")
+
+    def _works(self, name: str) -> bool:
+        waited_for = [
+            key.split("/")[1] for key in self._entries if key.startswith("waiting/") and key.endswith(f"/{name}")
+        ]
+        if any(self._is_live(call) for call in waited_for):
+            return True
+        call = last_claim(self._entries.get, name)[1]
+        return call is not None and is_at_work(self._entries.get, name, call)
+
+    def _is_live(self, call: str) -> bool:
+        if call not in self._live:
+            self._live[call] = is_live(call)
+        return self._live[call]
+
+    def _jobs(self, key: str) -> list[str]:
+        """The names of the jobs that are about a run or a dataset, of those that have a claim or wait."""
+        kinds = (StepKind.TRAIN, StepKind.PREPROCESS)
+        names = [f"{kind}/{key}" for kind in kinds]
+        after = tuple(f"{kind}/{key}/" for kind in AFTER)
+        for entry in self._entries:
+            name = entry.split("/after/")[0].removeprefix("ended/").removeprefix("cancelled/")
+            name = "/".join(name.split("/")[2:]) if name.startswith("waiting/") else name
+            if name.startswith(after):
+                names.append(name)
+        return list(dict.fromkeys(names))
+
+    def _entries_of(self, key: str, entries: Collection[str]) -> list[str]:
+        jobs = self._jobs(key)
+        return [
+            entry
+            for entry in {*entries, *(f"cancelled/{job}" for job in jobs)}
+            for job in jobs
+            if entry in (job, f"ended/{job}", f"cancelled/{job}") or entry.startswith(f"{job}/after/")
+        ]
+
+    def _claims(self) -> modal.Dict:
+        return modal.Dict.from_name(self.names.claims, create_if_missing=True)
+
+
+def removal_for(mirror: Store, named: Collection[str] = ()) -> ModalRemoval:
+    """On the Volumes that what is `named` (sweeps, keys of runs) was submitted to last. Where nothing is, those of the
+    newest submission, or of conf. Raises SweepError for names that lie on different ones."""
+    last, found = DEFAULT, dict[str, Names]()
+    for path in sorted(mirror.sweeps.glob(f"*/{SUBMISSION}"), key=lambda path: path.stat().st_mtime):
+        last, steps = read_submission(mirror, path.parent.name)
+        found |= dict.fromkeys({path.parent.name, *(step.key for step in steps)} & set(named), last)
+    places = list(dict.fromkeys(found.values())) or [last]
+    if len(places) > 1:
+        volumes = " and ".join(names.runs_volume for names in places)
+        raise SweepError(f"Nothing was removed: these lie on several Volumes ({volumes}). Name those of one.")
+    return ModalRemoval(mirror, places[0])

@@ -1,0 +1,1 @@
+"""What a run is: its inputs by content or commit, its keys."""

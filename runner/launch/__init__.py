@@ -1,0 +1,1 @@
+"""The line from experiments to a finished sweep."""

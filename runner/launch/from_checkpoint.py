@@ -1,0 +1,257 @@
+"""from=RUN[@STEP]: another run's checkpoint, found, held against what goes on from it, and kept as an input.
+
+What goes on keeps the checkpoint's weights, optimizer's moments, random state and place in the data; the rate, the
+schedule and how long it trains are its own (modal_app.patches.fresh_schedule).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from modal_app.store import checkpoints
+from modal_app.store.layout import Store
+from modal_app.store.origin import KEY, STATE, step_of
+from modal_app.store.state import Phase, observe
+from modal_app.store.step import StepKind, write_atomically
+from runner.errors import SweepError
+from runner.files.places import chosen_run, files_of, status_of
+from runner.files.run_files import Files, Part, parts_of
+from runner.keys.content import file_sha256
+from runner.store.ledger import SweepRun
+from runner.store.stores import is_mirror, read_json
+from runner.types import Experiment, Input, InputKind, Run, Start
+
+NOT_CONTENT = ("README.md", "training_args.bin", "tokens_state.json", STATE, checkpoints.MARKER)
+"""Of a checkpoint: words about it, and figures of the run that has saved it. What trains on does not depend on them."""
+NOT_KEPT = ("README.md", "training_args.bin", "tokens_state.json")
+
+SAME = (
+    *("adapter", "lora_r", "lora_alpha", "lora_target_linear", "lora_target_modules", "lora_target_parameters"),
+    *("lora_modules_to_save", "lora_fan_in_fan_out", "peft_use_dora", "peft_use_rslora", "peft_layers_to_transform"),
+    *("load_in_4bit", "load_in_8bit", "optimizer", "loraplus_lr_ratio", "loraplus_lr_embedding"),
+    *("micro_batch_size", "gradient_accumulation_steps", "batch_size", "seed"),
+)
+"""Keys that the checkpoint's tensors have the shape of, or that its step is a place in the data by."""
+NOT_YET = ("deepspeed", "fsdp", "fsdp_config")
+"""Their checkpoints are shards, which restore settings of their own."""
+
+
+def started(experiments: Sequence[Experiment], known: Sequence[Store]) -> list[Experiment]:
+    """The experiments, each with the checkpoint that it was asked to go on from. Raises SweepError for one that is not
+    there. A checkpoint on Modal is fetched: its content is in the key, and only its bytes tell that.
+    """
+    found: dict[str, Start] = {}
+    for one in experiments:
+        if one.start_from is not None and one.start_from not in found:
+            found[one.start_from] = find(one.start_from, known)
+    return [one if one.start_from is None else replace(one, start=found[one.start_from]) for one in experiments]
+
+
+def find(asked: str, known: Sequence[Store]) -> Start:
+    """The checkpoint that RUN[@STEP] means: the newest whole one of a finished run, or that of the step."""
+    name, at, step = asked.partition("@")
+    if not name or (at and not step.isdecimal()):
+        raise SweepError(f"from={asked}: RUN or RUN@STEP is expected, as in from=0123456789ab@50.")
+    try:
+        store, run = chosen_run(known, name)
+    except SweepError as error:
+        raise SweepError(f"from={asked}: {error}") from error
+    try:
+        folder = _found(asked, run, store)  # first: removed and trained again, it may have another than was kept
+    except SweepError:
+        kept = _kept(known, run.key, int(step)) if step else None
+        if kept is None:
+            raise
+        folder = kept
+    if not (folder / "optimizer.pt").exists() and not (folder / "optimizer.bin").exists():
+        key = "lora_model_dir" if (folder / "adapter_config.json").exists() else "base_model"
+        raise SweepError(
+            f"from={asked}: {folder.name} of {run.key} has no optimizer's state (save_only_model), so nothing can go "
+            f"on from it. Its weights alone: {key}={folder}"
+        )
+    return Start(run.key, step_of(folder), str(folder), identity_of(folder), str(store.root))
+
+
+def _kept(known: Sequence[Store], run: str, step: int) -> Path | None:
+    """The checkpoint as an earlier run that went on from it has it in its store: the run that saved it may have removed
+    its own since."""
+    for store in known:
+        for path in store.runs.glob("*/run.json"):
+            start = read_json(path).get("from") or {}
+            if (start.get("run"), start.get("step")) == (run, step):
+                folder = store.inputs / str(start["identity"])[:16]
+                if checkpoints.is_complete(folder):
+                    return folder
+    return None
+
+
+def _found(asked: str, run: SweepRun, store: Store) -> Path:
+    """The checkpoint among those of its run; from Modal it is fetched."""
+    files = files_of(store, run.key)
+    parts = parts_of(files, run.key, run.data_key)
+    chosen = _chosen(asked, run, [part for part in parts if part.name.startswith(checkpoints.PREFIX)], store)
+    if not is_mirror(store):
+        return store.root / chosen.folder
+    folder = store.cache / "from" / run.key / chosen.name
+    _fetch(files, chosen, folder)
+    return folder
+
+
+def _chosen(asked: str, run: SweepRun, there: Sequence[Part], store: Store) -> Part:
+    step = asked.partition("@")[2]
+    whole = sorted((part for part in there if part.whole), key=_step)
+    steps = ", ".join(str(_step(part)) for part in whole)
+    if not whole:
+        raise SweepError(
+            f"from={asked}: {run.key} has no whole checkpoint (it is {status_of(store, run)}). A run leaves some "
+            "with save_steps=N or saves_per_epoch=N."
+        )
+    if not step:
+        if observe(store, StepKind.TRAIN, run.key).phase is not Phase.SUCCEEDED:
+            raise SweepError(
+                f"from={asked}: {run.key} has not finished (it is {status_of(store, run)}), so its newest "
+                "checkpoint may be another one tomorrow. "
+                f"Name one: from={run.key}@{_step(whole[-1])}; there is: {steps}."
+            )
+        return whole[-1]
+    for part in whole:
+        if _step(part) == int(step):
+            return part
+    raise SweepError(f"from={asked}: {run.key} has no whole checkpoint of step {int(step)}. There is: {steps}.")
+
+
+def _step(part: Part) -> int:
+    return int(part.name.removeprefix(checkpoints.PREFIX))
+
+
+def _fetch(files: Files, part: Part, folder: Path) -> None:
+    from runner.console.transfer import progress
+    from runner.files.pull import Wanted, pull  # late: only of runs that are elsewhere
+
+    wanted = [Wanted(entry, part.named(entry)) for entry in part.files]
+    with progress(part.bytes) as watch:
+        pull(files, wanted, folder, watch=watch)
+
+
+def identity_of(checkpoint: Path) -> str:
+    """Hex sha256 of what going on from it depends on: tensors, random state, the step, the loss not yet logged."""
+    digest = hashlib.sha256(json.dumps(checkpoints.unlogged(checkpoint), sort_keys=True).encode())
+    digest.update(f"{step_of(checkpoint)}\n".encode())
+    for name in _files(checkpoint):
+        if Path(name).name not in NOT_CONTENT:
+            digest.update(f"{name}\0{file_sha256(checkpoint / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def input_of(start: Start) -> Input:
+    return Input(KEY, start.folder, InputKind.CHECKPOINT, start.identity)
+
+
+def refuse_unlike(run: Run) -> None:
+    """Raises SweepError for a run whose checkpoint to go on from is of another shape, data or trainer than its own, and
+    for one that would end before it begins."""
+    experiment, start = run.experiment, run.experiment.start
+    if start is None:
+        return
+    before = read_json(Store(Path(start.store)).folder(StepKind.TRAIN, start.run).identity)
+    if not before:
+        raise SweepError(
+            f"from={experiment.start_from}: what {start.run} was asked with is not known any more (its run.json is "
+            "gone), so nobody can tell whether this run goes on from it. Its weights alone: "
+            f"lora_model_dir={start.folder}"
+        )
+    wrong = [*_unlike(experiment, before), *_other_data(run, before), *_no_room(experiment.axolotl, start)]
+    if wrong:
+        lines = "".join(f"\n- {one}" for one in wrong)
+        raise SweepError(
+            f"from={experiment.start_from}: this run cannot go on from step {start.step} of {start.run}.{lines}\n"
+            f"To begin anew with its weights alone: {_weights(before.get('axolotl', {}))}={start.folder}"
+        )
+
+
+def _weights(axolotl: Mapping[str, Any]) -> str:
+    """The key that a checkpoint's weights are named by."""
+    return "lora_model_dir" if axolotl.get("adapter") else "base_model"
+
+
+def _unlike(experiment: Experiment, before: Mapping[str, Any]) -> Iterator[str]:
+    here, there = experiment.axolotl, before.get("axolotl", {})
+    for key in SAME:
+        if here.get(key) != there.get(key):
+            yield f"{key} is {here.get(key)}, and was {there.get(key)} there."
+    count = before.get("gpu", {}).get("count", 1)
+    if experiment.gpu.count != count:
+        yield f"gpu.count is {experiment.gpu.count}, and was {count} there."
+    for key in NOT_YET:
+        if here.get(key):
+            yield f"{key} is set, and a sharded checkpoint cannot be gone on from yet."
+    if here.get("save_only_model"):
+        yield "save_only_model is set, and a run that goes on saves its optimizer's state."
+
+
+def _other_data(run: Run, before: Mapping[str, Any]) -> Iterator[str]:
+    models = {one["at"]: one["identity"] for one in before.get("inputs", ())}
+    for one in run.inputs:
+        if one.at == "base_model" and one.identity != models.get(one.at):
+            yield f"base_model is {one.text}, another model than there."
+    if run.data_key != before.get("data_key"):
+        there = before.get("data_key")
+        yield f"its data is another (data key {run.data_key}, and {there} there), so that step is no place in it."
+
+
+def _no_room(axolotl: Mapping[str, Any], start: Start) -> Iterator[str]:
+    most = axolotl.get("max_steps")
+    if isinstance(most, int) and 0 < most <= start.step:
+        yield (
+            f"max_steps is {most}, and steps count from the beginning of {start.run}: "
+            f"max_steps={start.step + most} trains {most} more."
+        )
+
+
+def keep_checkpoint(source: Path, identity: str, target: Path) -> None:
+    """Put a checkpoint into the store: what its run removes or rotates away stays here.
+
+    It says nothing of the end and the best step of the run that has saved it. Raises SweepError when it has changed
+    since it was looked at.
+    """
+    if checkpoints.is_complete(target):
+        return
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        for name in _files(source):
+            if Path(name).name not in (*NOT_KEPT, checkpoints.MARKER):
+                (beside / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / name, beside / name)
+        write_atomically(beside / STATE, json.dumps(_begun(json.loads((source / STATE).read_text(encoding="utf-8")))))
+        checkpoints.mark_complete(beside, checkpoints.unlogged(source))
+        changed = identity_of(beside) != identity
+    except FileNotFoundError:
+        changed = True
+    if changed:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise SweepError(f"{source} was changed or removed while it was read. Run the command again.")
+    shutil.rmtree(target, ignore_errors=True)
+    beside.replace(target)
+
+
+def _begun(state: dict[str, Any]) -> dict[str, Any]:
+    """A trainer's state without what belongs to the run that has saved it: its log, its best step, its end, and what
+    its callbacks had counted."""
+    control = state.get("stateful_callbacks", {}).get("TrainerControl", {"args": {}, "attributes": {}})
+    cleared = {**control, "args": dict.fromkeys(control["args"], False)}
+    none = dict.fromkeys(("best_metric", "best_global_step", "best_model_checkpoint"))
+    return {**state, **none, "log_history": [], "max_steps": 0, "stateful_callbacks": {"TrainerControl": cleared}}
+
+
+def _files(checkpoint: Path) -> list[str]:
+    """By its own marker: what is not in there was not there when it was whole."""
+    marker = read_json(checkpoint / checkpoints.MARKER)
+    return sorted(marker.get("files", {}))

@@ -1,0 +1,101 @@
+"""Plan -> Axolotl config files that need no axosweep: `axolotl train FILE` trains each run to the same loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modal_app.store.step import write_atomically
+from runner.compare.params import label, params_of
+from runner.errors import SweepError
+from runner.keys.identity import placed_config
+from runner.keys.inputs import ADAPTER, hub_name
+from runner.types import Gpu, Input, InputKind, Plan, Run
+
+
+def write_configs(plan: Plan, folder: str) -> list[Path]:
+    """One file a run, DIR/<run key>.yml; before it another, where preprocessing has a seed of its own.
+
+    Raises SweepError before anything is written when a file is there with other content, or cannot be written.
+    """
+    root = Path(folder).expanduser().absolute()
+    texts: dict[Path, str] = {}
+    for name, text in _files(plan, root):
+        texts.setdefault(root / name, text)  # runs that share their rows share what prepares them
+    other = [str(path) for path, text in texts.items() if path.exists() and path.read_text(encoding="utf-8") != text]
+    if other:
+        raise SweepError(f"{', '.join(other)}: there already, with other content. Name another folder, or remove it.")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for path, text in texts.items():
+            write_atomically(path, text)
+    except OSError as error:
+        raise SweepError(f"{root} cannot be written: {error.strerror}.") from error
+    return list(texts)
+
+
+def _files(plan: Plan, root: Path) -> Iterator[tuple[str, str]]:
+    runs = [planned.run for planned in plan.runs]
+    labels = [label(one) for one in params_of([run.experiment for run in runs])]
+    for run, params in zip(runs, labels, strict=True):
+        config = _plain(run, root)
+        seed = run.experiment.data.seed
+        prepare = f"prepare-{run.data_key}.yml"
+        if seed is not None:
+            yield prepare, _text(config | {"seed": seed}, [f"axolotl preprocess {prepare}"])
+        about = [f"Run {run.key} of {plan.sweep}{f': {params}' if params else ''}"]
+        about += [f"First: axolotl preprocess {prepare}   (the rows are shuffled with seed {seed})"] * (
+            seed is not None
+        )
+        about += [_command(f"{run.key}.yml", run.experiment.gpu), *map(_unpinned, _loose(run))]
+        yield f"{run.key}.yml", _text(config, about)
+
+
+def _plain(run: Run, root: Path) -> dict[str, Any]:
+    """What Axolotl gets: local inputs by their whole path, hub inputs at their commits, addresses below `root`."""
+    config = placed_config(
+        run.experiment.axolotl, run.inputs, lambda found: str(Path(found.text).expanduser().absolute())
+    )
+    for found in run.inputs:
+        if found.at == ADAPTER and found.kind is InputKind.HUB:
+            config[ADAPTER] = hub_name(found)
+    return config | {
+        # One for each data key, since Axolotl's own hash leaves out the seed and the content of files.
+        "dataset_prepared_path": str(root / "prepared" / run.data_key),
+        "output_dir": str(root / "outputs" / run.key),
+        **_tracking(run),
+    }
+
+
+def _tracking(run: Run) -> dict[str, Any]:
+    tracking = run.experiment.tracking
+    if tracking.mode == "disabled":
+        return {"use_wandb": False}
+    keys = {"wandb_project": tracking.project, "wandb_entity": tracking.entity, "wandb_name": run.key}
+    return {"use_wandb": True, "wandb_mode": tracking.mode} | {key: value for key, value in keys.items() if value}
+
+
+def _command(name: str, gpu: Gpu) -> str:
+    if gpu.type == "cpu":
+        return f"CUDA_VISIBLE_DEVICES= axolotl train {name} --launcher python"
+    if gpu.count == 1:
+        return f"axolotl train {name}   (on a {gpu.type})"
+    return f"axolotl train {name} --launcher torchrun -- --nproc_per_node={gpu.count}   ({gpu.count} x {gpu.type})"
+
+
+def _loose(run: Run) -> list[Input]:
+    """The hub inputs that this file cannot hold to a commit."""
+    return [one for one in run.inputs if one.kind is InputKind.HUB and (one.identity is None or one.at == ADAPTER)]
+
+
+def _unpinned(found: Input) -> str:
+    commit = f", here at commit {found.identity}" if found.identity else ", at whatever commit it has then"
+    return f"{found.at}: {hub_name(found)}{commit}"
+
+
+def _text(config: Mapping[str, Any], about: list[str]) -> str:
+    body = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100)
+    return "".join(f"# {' '.join(line.splitlines())}\n" for line in about) + body  # a value may hold line breaks

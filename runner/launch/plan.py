@@ -1,0 +1,98 @@
+"""Runs -> Plan: what would run, once each, and what is done already. Pure; touches nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from modal_app.store.step import Device, Step, StepKind, Tracking
+from runner.compare.params import label, params_of
+from runner.keys.identity import preprocess_config, short_hash
+from runner.types import Input, Plan, PlannedDataset, PlannedRun, Run
+
+IsDone = Callable[[StepKind, str], bool]
+SWEEP_HASH_LENGTH = 6
+LONGEST_NAME = 120
+"""W&B's limit for a run's name is 128 characters."""
+
+
+def make_plan(runs: Sequence[Run], name: str, is_done: IsDone, commit: str = "") -> Plan:
+    """Each distinct run and dataset once, in the order asked. `commit`: of the checkout that asks, for W&B.
+
+    A dataset that only finished runs read is not prepared again, even when it has been deleted.
+    """
+    copies = Counter(run.key for run in runs)
+    distinct = {run.key: run for run in reversed(runs)}
+    ordered = [distinct[key] for key in dict.fromkeys(run.key for run in runs)]
+    sweep = sweep_id(name, [run.key for run in ordered])
+    params = params_of([run.experiment for run in ordered])
+    planned = tuple(
+        PlannedRun(run, _train_step(run, sweep, varied, commit), is_done(StepKind.TRAIN, run.key), copies[run.key])
+        for run, varied in zip(ordered, params, strict=True)
+    )
+    return Plan(sweep, planned, _datasets(planned, sweep, is_done), _unresolved(ordered))
+
+
+def sweep_id(name: str, run_keys: Sequence[str]) -> str:
+    """The name and a hash of the set of runs: the same question, in any order, is the same sweep.
+
+    >>> sweep_id("lora, rate", ["b", "a"]) == sweep_id("lora, rate", ["a", "b"])
+    True
+    """
+    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")[:60] or "sweep"
+    return f"{slug}-{short_hash(sorted(run_keys), SWEEP_HASH_LENGTH)}"
+
+
+def _datasets(planned: Sequence[PlannedRun], sweep: str, is_done: IsDone) -> tuple[PlannedDataset, ...]:
+    readers: dict[str, list[PlannedRun]] = {}
+    for one in planned:
+        readers.setdefault(one.run.data_key, []).append(one)
+    return tuple(
+        PlannedDataset(
+            key=key,
+            step=_preprocess_step(ones[0].run, sweep),
+            done=is_done(StepKind.PREPROCESS, key),
+            runs=tuple(one.run.key for one in ones),
+        )
+        for key, ones in readers.items()
+    )
+
+
+def _preprocess_step(run: Run, sweep: str) -> Step:
+    return Step(
+        kind=StepKind.PREPROCESS,
+        key=run.data_key,
+        config=preprocess_config(run),
+        data_key=run.data_key,
+        sweep=sweep,
+    )
+
+
+def _train_step(run: Run, sweep: str, params: Mapping[str, Any], commit: str) -> Step:
+    tracking = run.experiment.tracking
+    return Step(
+        kind=StepKind.TRAIN,
+        key=run.key,
+        config=run.config,
+        data_key=run.data_key,
+        processes=run.experiment.gpu.count,
+        device=Device.CPU if run.experiment.gpu.type == "cpu" else Device.CUDA,
+        base_model=str(run.experiment.axolotl.get("base_model", "")),
+        tracking=Tracking(
+            mode=tracking.mode,
+            project=tracking.project,
+            entity=tracking.entity,
+            group=sweep,
+            name=(label(params) or " ".join(run.experiment.overrides))[:LONGEST_NAME] or run.key,
+            tags=tracking.tags,
+            params=params,
+            commit=commit,
+        ),
+        sweep=sweep,
+    )
+
+
+def _unresolved(runs: Sequence[Run]) -> tuple[Input, ...]:
+    return tuple(dict.fromkeys(found for run in runs for found in run.inputs if found.identity is None))

@@ -1,0 +1,129 @@
+"""A plan beside an earlier sweep: which runs are in one of them only, and which parameters have other values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
+from runner.compare.params import flat_experiment, label, show_value, told_apart
+from runner.compare.source import flat_run
+from runner.store.finding import sweep_in
+from runner.store.ledger import Ledger, SweepRun
+from runner.store.stores import read_json
+from runner.types import Plan, Run
+
+TRAINER = "the trainer's lock"
+
+
+@dataclass(frozen=True, slots=True)
+class DiffRun:
+    key: str
+    params: Mapping[str, Any]
+    """Of what differs between any two runs of the plan and the sweep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A parameter that has other values in the plan than in the sweep. No value: it is not set there."""
+
+    name: str
+    there: tuple[Any, ...]
+    here: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanDiff:
+    sweep: str
+    """The earlier one."""
+    only_there: tuple[DiffRun, ...]
+    only_here: tuple[DiffRun, ...]
+    both: tuple[DiffRun, ...]
+    changes: tuple[Change, ...]
+
+
+def plan_diff(plan: Plan, stores: Sequence[Store], asked: str, *, trainer: str) -> PlanDiff:
+    """`asked` is the earlier sweep's id, or its beginning; `trainer` what would train now (the hash of its lock).
+
+    Raises SweepError when there is no such sweep, or several fit.
+    """
+    found = sweep_in(stores, asked)
+    earlier = Ledger(found.store, found.sweep).plan().runs
+    there = {run.key: flat_run(found.store, run) | _inputs_there(found.store, run) for run in earlier}
+    here = {
+        one.run.key: flat_experiment(one.run.experiment) | _inputs_here(one.run) | {TRAINER: trainer}
+        for one in plan.runs
+    }
+    flat = there | here
+    words = {run.key: run.overrides for run in earlier}
+    words |= {one.run.key: one.run.experiment.overrides for one in plan.runs}
+    params = dict(zip(flat, told_apart(list(flat.values()), [words[key] for key in flat]), strict=True))
+    return PlanDiff(
+        sweep=found.sweep,
+        only_there=_runs(params, (key for key in there if key not in here)),
+        only_here=_runs(params, (key for key in here if key not in there)),
+        both=_runs(params, (key for key in there if key in here)),
+        changes=tuple(_changes(list(there.values()), list(here.values()))),
+    )
+
+
+def _runs(params: Mapping[str, Mapping[str, Any]], keys: Iterable[str]) -> tuple[DiffRun, ...]:
+    return tuple(DiffRun(key, params[key]) for key in keys)
+
+
+def _inputs_there(store: Store, run: SweepRun) -> dict[str, Any]:
+    identity = read_json(store.folder(StepKind.TRAIN, run.key).identity)
+    found = {_content(one["at"]): one["identity"] for one in identity.get("inputs", ())}
+    return found | ({TRAINER: identity["trainer_lock"]} if "trainer_lock" in identity else {})
+
+
+def _inputs_here(run: Run) -> dict[str, Any]:
+    return {_content(one.at): one.identity for one in run.inputs}
+
+
+def _content(at: str) -> str:
+    return f"what {at} holds"
+
+
+def _changes(there: Sequence[Mapping[str, Any]], here: Sequence[Mapping[str, Any]]) -> Iterable[Change]:
+    """In the order of the plan's config, what only the sweep has comes last."""
+    for name in dict.fromkeys(name for flat in (*here, *there) for name in flat):
+        values = _values(name, there), _values(name, here)
+        if {*map(_written, values[0])} != {*map(_written, values[1])}:
+            yield Change(name, *values)
+
+
+def _values(name: str, flats: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+    """Each distinct value once. Not set is no value; beside others it is null."""
+    distinct = {_written(flat.get(name)): flat.get(name) for flat in flats}
+    return () if [*distinct.values()] == [None] else tuple(distinct.values())
+
+
+def _written(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def diff_lines(diff: PlanDiff) -> list[str]:
+    """For people: what changed first, since it explains the runs."""
+    lines = [f"Beside {diff.sweep}:"]
+    lines += [f"  {one.name}: {_shown(one.there)} there, {_shown(one.here)} here" for one in diff.changes]
+    for runs, where in ((diff.only_there, "only there"), (diff.only_here, "only here"), (diff.both, "in both")):
+        lines += [f"  {run.key}  {where:<10}  {label(run.params)}".rstrip() for run in runs]
+    same = not diff.only_there and not diff.only_here
+    return [*lines, "  The same runs."] if same else lines
+
+
+def _shown(values: Sequence[Any]) -> str:
+    return ", ".join(_short(value) for value in values) if values else "not set"
+
+
+def _short(value: Any) -> str:
+    text = "null" if value is None else " ".join(show_value(value).split())
+    return f"{text[:12]}" if _is_digest(text) else text
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) in (40, 64) and all(character in "0123456789abcdef" for character in text)

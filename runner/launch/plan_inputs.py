@@ -1,0 +1,117 @@
+"""What a plan says beyond its runs: its datasets and models, whether they are there, and the command that runs it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modal_app.store.layout import Store
+from runner.keys.hub_commits import hub_cache
+from runner.keys.inputs import hub_name, is_dataset
+from runner.store.stores import read_json
+from runner.types import InputKind, Plan
+
+ASKED_OF_PLAN = ("action=plan", "json=true")
+"""What the verb adds to a command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFacts:
+    key: str
+    done: bool
+    runs: int
+    """How many of the plan's runs read it."""
+    rows: int | None
+    """Of what is trained on; None until it is prepared."""
+    eval_rows: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class HubModel:
+    """A repository of the hub that is no dataset."""
+
+    name: str
+    commit: str | None
+    fetched: bool | None
+    """Whether this machine's hub cache has it; None where it is fetched elsewhere."""
+
+
+def counts(plan: Plan) -> Mapping[str, int]:
+    """Runs by what becomes of them; duplicates are asked for again in the same command."""
+    finished = len(plan.runs) - len(plan.pending)
+    return {"new": len(plan.pending), "finished": finished, "duplicates": sum(one.copies - 1 for one in plan.runs)}
+
+
+def datasets(plan: Plan, store: Store) -> list[DatasetFacts]:
+    facts = []
+    for dataset in plan.datasets:
+        manifest = read_json(store.manifest(dataset.key)) if dataset.done else {}
+        rows = manifest.get("rows"), manifest.get("eval_rows")
+        facts.append(DatasetFacts(dataset.key, dataset.done, len(dataset.runs), *rows))
+    return facts
+
+
+def models(plan: Plan) -> list[HubModel]:
+    """Of the runs that would train, each repository and commit once."""
+    found: dict[tuple[str, str | None], HubModel] = {}
+    for planned in plan.pending:
+        here = planned.run.experiment.executor.type == "local"
+        for one in planned.run.inputs:
+            if one.kind is InputKind.HUB and not is_dataset(one.at):
+                name = hub_name(one)
+                fetched = _is_fetched(name, one.identity) if here else None
+                found.setdefault((name, one.identity), HubModel(name, one.identity, fetched))
+    return list(found.values())
+
+
+def _is_fetched(name: str, commit: str | None) -> bool:
+    snapshots = hub_cache() / f"models--{name.replace('/', '--')}" / "snapshots"
+    return commit is not None and (snapshots / commit).is_dir()
+
+
+def command(arguments: Sequence[str]) -> str:
+    """The command line that runs what this one planned, for a shell.
+
+    >>> command(["-m", "lora=r8,r16", "name=a b", "action=plan", "json=true"])
+    "axosweep -m lora=r8,r16 'name=a b'"
+    """
+    return shlex.join(["axosweep", *(word for word in arguments if word not in ASKED_OF_PLAN)])
+
+
+def lines(plan: Plan, store: Store, arguments: Sequence[str], *, ready: bool = True) -> list[str]:
+    """For people. `ready`: nothing would refuse a launch, so that its command is worth giving."""
+    said = [f"data {one.key}: {_dataset(one)}" for one in datasets(plan, store)]
+    said += [f"model {one.name}: {_model(one)}" for one in models(plan)]
+    return [*said, f"Run it: {command(arguments)}"] if plan.pending and ready else said
+
+
+def _dataset(one: DatasetFacts) -> str:
+    runs = f"{one.runs} run{'' if one.runs == 1 else 's'}"
+    if not one.done:
+        return f"to be tokenized, for {runs}"
+    held_out = f", {one.eval_rows} held out" if one.eval_rows else ""
+    return f"ready ({one.rows} rows{held_out}), for {runs}"
+
+
+def _model(one: HubModel) -> str:
+    if one.fetched:
+        return "in this machine's hub cache"
+    return (
+        "to be fetched from the hub" if one.fetched is False else "fetched from the hub once, before any GPU is rented"
+    )
+
+
+def as_json(plan: Plan, store: Store, arguments: Sequence[str]) -> dict[str, Any]:
+    rows = {one.key: one for one in datasets(plan, store)}
+    return {
+        "counts": counts(plan),
+        "datasets": [
+            {"key": one.key, "done": one.done, "runs": list(one.runs), "rows": rows[one.key].rows,
+             "eval_rows": rows[one.key].eval_rows}
+            for one in plan.datasets
+        ],
+        "models": [{"name": one.name, "commit": one.commit, "fetched": one.fetched} for one in models(plan)],
+        "command": command(arguments),
+    }  # fmt: skip

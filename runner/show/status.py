@@ -1,0 +1,48 @@
+"""How every sweep of a store stands, read from the folders of its runs; no Hydra, no Axolotl."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from modal_app.store.layout import Store
+from modal_app.store.state import observe
+from modal_app.store.step import StepKind
+from runner.cost.spent import sweep_cost
+from runner.store.ledger import Ledger, SweepRun, last_asked, sweep_ids
+from runner.store.standing import Unbegun, standing, unbegun
+
+
+@dataclass(frozen=True, slots=True)
+class SweepStatus:
+    sweep: str
+    created_at: float
+    """Unix seconds."""
+    runs: int
+    counts: Mapping[str, int]
+    """Runs by how they stand: succeeded, running, pending, blocked, stopped, failed, lost."""
+    dollars: float | None = None
+    """For its runs and what they needed; None where nothing was rented."""
+
+
+def all_sweeps(*stores: Store) -> list[SweepStatus]:
+    """Every sweep of these stores, the one asked for last comes first."""
+    known = [(store, sweep) for store in stores for sweep in sweep_ids(store)]
+    known.sort(key=lambda one: last_asked(*one), reverse=True)
+    return [sweep_status(store, sweep) for store, sweep in known]
+
+
+def sweep_status(store: Store, sweep: str) -> SweepStatus:
+    """Raises SweepError when there is no such sweep."""
+    ledger = Ledger(store, sweep)
+    plan, lost = ledger.plan(), unbegun(ledger.records())
+    counts = Counter(_word(store, run, lost) for run in plan.runs)
+    cost = sweep_cost(store, sweep, plan.runs)
+    dollars = cost.whole.dollars if cost else None
+    return SweepStatus(sweep, plan.created_at, len(plan.runs), dict(counts), dollars)
+
+
+def _word(store: Store, run: SweepRun, lost: Unbegun) -> str:
+    """Without the class of a failure."""
+    return standing(store, run, observe(store, StepKind.TRAIN, run.key), lost).word.split(" ")[0]

@@ -1,0 +1,141 @@
+"""Rows and plans as people read them (a table) and as scripts do (--json). Results go to stdout."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from modal_app.store.layout import Store
+from runner.compare.params import label
+from runner.compare.ranking import Row
+from runner.console import terminal
+from runner.console.print_json import print_json
+from runner.cost.spent import money
+from runner.show.status import SweepStatus
+from runner.types import Plan, PlannedRun
+
+
+def show_plan(
+    plan: Plan,
+    store: Store,
+    *,
+    as_json: bool,
+    console: Console | None = None,
+    beyond: Mapping[str, Any] | None = None,
+) -> None:
+    """What would run, once each. With a launch it precedes the progress; as JSON it stands alone, with what is `beyond`
+    the list of runs.
+    """
+    if as_json:
+        print_json({**_plan_json(plan, store), **(beyond or {})})
+        return
+    console = console or terminal.results()
+    done = len(plan.runs) - len(plan.pending)
+    copies = sum(planned.copies - 1 for planned in plan.runs)
+    console.print(f"[bold]{plan.sweep}[/bold]: {_count(len(plan.runs), 'run')}, {_datasets(plan)}")
+    if copies:
+        console.print(f"{_count(copies, 'duplicate')} left out: the same run is trained once.")
+    for planned in plan.runs:
+        key, data = planned.run.key, planned.run.data_key
+        word = "[green]finished[/green]" if planned.done else "to train" if planned.trains else "not trained"
+        console.print(f"  {key}  data {data}  {word:<9}  {escape(_name(planned))}", soft_wrap=True)
+    if plan.after:
+        console.print(f"Then, for each: {_later(plan)}.")
+    elif not all(planned.trains for planned in plan.runs):
+        console.print("Their datasets alone: stages has no train.")
+    for found in plan.unresolved:
+        console.print(
+            f"[yellow]unresolved[/yellow] {escape(f'{found.at}={found.text}: {found.problem}')}", soft_wrap=True
+        )
+    if done:
+        rest = f"{len(plan.pending)} to train" if plan.has_work else "nothing to do"
+        console.print(f"{_count(done, 'run')} finished before, skipped; {rest}.")
+
+
+def names_of(plan: Plan) -> dict[str, str]:
+    """What each run is called, by its key: what tells it from the others."""
+    return {planned.run.key: _name(planned) or planned.run.key for planned in plan.runs}
+
+
+def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool) -> None:
+    """The comparison of a whole sweep: one table per eval fingerprint, the best run marked in each."""
+    from runner.compare.comparison import Asked, comparison  # late: no run has waited for it
+    from runner.compare.show import Form, show
+
+    asked = [Asked(store, sweep)]
+    show(comparison(rows, asked), asked, Form.JSON if as_json else Form.TABLE)
+
+
+def show_sweeps(sweeps: Sequence[SweepStatus], store: Store, *, as_json: bool) -> None:
+    """Every sweep with its counts, the newest first."""
+    if as_json:
+        print_json({"store": str(store.root), "sweeps": [asdict(sweep) for sweep in sweeps]})
+        return
+    table = Table(box=None, pad_edge=False)
+    words = [word for word in STATUS_ORDER if any(sweep.counts.get(word) for sweep in sweeps)]
+    longest = max((len(sweep.sweep) for sweep in sweeps), default=1)
+    priced = any(sweep.dollars is not None for sweep in sweeps)
+    for heading in ("sweep", "first asked", "runs", *words, *(["dollars"] if priced else [])):
+        left = heading in ("sweep", "first asked")
+        width = longest if heading == "sweep" else 1  # a name is there to be typed: it is never cut
+        table.add_column(heading, justify="left" if left else "right", min_width=width, no_wrap=True)
+    for sweep in sweeps:
+        asked = time.strftime("%d %b %H:%M", time.localtime(sweep.created_at))
+        counts = [sweep.counts.get(word, 0) for word in words]
+        dollars = ["" if sweep.dollars is None else money(sweep.dollars)] if priced else []
+        table.add_row(sweep.sweep, asked, str(sweep.runs), *(str(count or "") for count in counts), *dollars)
+    terminal.results().print(table)
+
+
+STATUS_ORDER = ("succeeded", "running", "pending", "blocked", "stopped", "failed", "lost", "removed")
+
+
+def _name(planned: PlannedRun) -> str:
+    return label(planned.step.tracking.params) or " ".join(planned.run.experiment.overrides)
+
+
+def _datasets(plan: Plan) -> str:
+    """How many there are, and of how many tokenizing is still needed: only what a pending run reads."""
+    wanted = {planned.run.data_key for planned in plan.pending}
+    missing = sum(dataset.key in wanted and not dataset.done for dataset in plan.datasets)
+    rest = f"{missing} to tokenize" if missing else "nothing to tokenize"
+    return f"{_count(len(plan.datasets), 'dataset')} ({rest})"
+
+
+def _later(plan: Plan) -> str:
+    missing = [one for one in plan.after if not one.done]
+    kinds = ", ".join(dict.fromkeys(str(one.step.kind) for one in plan.after))
+    return f"{kinds} ({_count(len(missing), 'step')} to do)" if missing else f"{kinds} (done before)"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _plan_json(plan: Plan, store: Store) -> Mapping[str, Any]:
+    return {
+        "sweep": plan.sweep,
+        "store": str(store.root),
+        "runs": [
+            {
+                "key": planned.run.key,
+                "data_key": planned.run.data_key,
+                "done": planned.done,
+                "copies": planned.copies,
+                "overrides": list(planned.run.experiment.overrides),
+                "gpu": asdict(planned.run.experiment.gpu),
+            }
+            for planned in plan.runs
+        ],
+        "after": [
+            {"kind": one.step.kind, "key": one.step.key, "run": one.step.run, "done": one.done} for one in plan.after
+        ],
+        "datasets": [{"key": one.key, "done": one.done, "runs": list(one.runs)} for one in plan.datasets],
+        "unresolved": [asdict(found) for found in plan.unresolved],
+    }

@@ -1,0 +1,1 @@
+"""The stores that this machine knows, and what is recorded in them."""

@@ -1,0 +1,188 @@
+"""A sweep's folder: plan.json, written once, and records.jsonl, only ever appended to.
+
+A record is one line written with one call. A kill can tear the last line at any byte: readers leave a torn
+line out, and the next writer starts on a fresh one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from modal_app.store.claim import Owner, this_process
+from modal_app.store.layout import STEPS, Store
+from modal_app.store.step import Step, StepKind, write_atomically
+from runner.errors import SweepError, did_you_mean
+from runner.types import Plan
+
+
+class Event(StrEnum):
+    LAUNCHED = "launched"
+    """Somebody asked for this sweep (again)."""
+    SKIPPED = "skipped"
+    """Done before: nothing to do."""
+    SUBMITTED = "submitted"
+    """About to be handed to a worker. Written before it is."""
+    STARTED = "started"
+    """A worker holds the step's claim and runs."""
+    FOLLOWED = "followed"
+    """Another launcher's worker runs it; this one waits for it."""
+    FINISHED = "finished"
+    """Ended, one way or another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    event: Event
+    kind: StepKind | None = None
+    key: str = ""
+    at: float = field(default_factory=time.time)
+    """Unix seconds."""
+    attempt: int | None = None
+    pid: int | None = None
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRun:
+    """What plan.json keeps of a run."""
+
+    key: str
+    data_key: str
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPlan:
+    """plan.json, read back."""
+
+    sweep: str
+    created_at: float
+    runs: tuple[SweepRun, ...]
+
+
+class Ledger:
+    """The records of one sweep."""
+
+    def __init__(self, store: Store, sweep: str) -> None:
+        self.folder = store.sweeps / sweep
+        self._records = self.folder / "records.jsonl"
+
+    def open(self, plan: Plan, command: str) -> None:
+        """Write plan.json unless it is there (the same id is the same plan), and note the launch."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "plan.json"
+        if not path.exists():
+            runs = [SweepRun(one.run.key, one.run.data_key, tuple(one.run.experiment.overrides)) for one in plan.runs]
+            commit = plan.runs[0].step.tracking.commit if plan.runs else ""
+            described = {"sweep": plan.sweep, "created_at": time.time(), "command": command, "commit": commit}
+            write_atomically(path, json.dumps(described | {"runs": [asdict(run) for run in runs]}, indent=1))
+        self.begin(command)
+
+    def begin(self, command: str) -> None:
+        """Note a launch."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        launcher = asdict(this_process(self.folder.name))
+        self.append(Record(Event.LAUNCHED, message=command, facts={"launcher": launcher}))
+
+    def append(self, record: Record) -> None:
+        filled = {name: value for name, value in asdict(record).items() if value not in ("", None, {})}
+        line = json.dumps(filled, sort_keys=True).encode() + b"\n"
+        descriptor = os.open(self._records, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            os.write(descriptor, b"\n" + line if torn else line)
+        finally:
+            os.close(descriptor)
+
+    def records(self) -> list[Record]:
+        """Every whole record, oldest first."""
+        try:
+            lines = self._records.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        return [record for record in map(_parsed, lines) if record is not None]
+
+    def plan(self) -> SweepPlan:
+        """Raises SweepError when there is no such sweep."""
+        try:
+            raw = json.loads((self.folder / "plan.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise SweepError(f"There is no sweep {self.folder.name} in {self.folder.parent}.") from None
+        runs = tuple(SweepRun(run["key"], run["data_key"], tuple(run["overrides"])) for run in raw["runs"])
+        return SweepPlan(raw["sweep"], raw["created_at"], runs)
+
+
+def live_launchers(store: Store, sweep: str) -> list[Owner]:
+    """The processes on this machine that have launched a sweep and still see to it."""
+    launched = (record.facts.get("launcher") for record in Ledger(store, sweep).records())
+    return [owner for raw in launched if raw and (owner := Owner(**raw)).is_alive()]
+
+
+def sweeps_after(store: Store, sweep: str) -> list[str]:
+    """What was asked after the runs of a sweep, named as a sweep is: `SWEEP/after-...`."""
+    return sorted(path.relative_to(store.sweeps).as_posix() for path in (store.sweeps / sweep).glob("after-*"))
+
+
+def steps_after(store: Store, name: str) -> list[Step]:
+    """Those of one of `sweeps_after`, done or not. None for one that an older version has left."""
+    try:
+        raw = json.loads((store.sweeps / name / STEPS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    return [Step.from_json(text) for text in raw["steps"].values()]
+
+
+def sweep_ids(store: Store) -> list[str]:
+    """Every sweep of a store, the one asked for last comes first."""
+    plans = store.sweeps.glob("*/plan.json")
+    return [path.parent.name for path in sorted(plans, key=_last_touched, reverse=True)]
+
+
+def find_sweep(store: Store, asked: str | None) -> str:
+    """The sweep that a name, or the beginning of one, means; the newest when nothing is asked.
+
+    Raises SweepError when nothing fits, or more than one sweep does.
+    """
+    known = sweep_ids(store)
+    if not known:
+        raise SweepError(f"There is no sweep in {store.root} yet. Start one: axosweep -m +sweeps=tiny_grid")
+    if asked is None:
+        return known[0]
+    fits = [sweep for sweep in known if sweep == asked] or [one for one in known if one.startswith(asked)]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise SweepError(f"{asked} fits several sweeps: {', '.join(fits)}. Write more of the one you mean.")
+    raise SweepError(
+        f"There is no sweep {asked} in {store.root}.{did_you_mean(asked, known)} `axosweep status` lists them."
+    )
+
+
+def last_asked(store: Store, sweep: str) -> int:
+    """When a sweep was last asked for or went on: nanoseconds, to compare."""
+    return _last_touched(store.sweeps / sweep / "plan.json")
+
+
+def _last_touched(plan: Path) -> int:
+    records = plan.with_name("records.jsonl")
+    return (records if records.exists() else plan).stat().st_mtime_ns
+
+
+def _parsed(line: bytes) -> Record | None:
+    try:
+        raw = json.loads(line)
+        kind = raw.get("kind")
+        return Record(**raw | {"event": Event(raw["event"]), "kind": None if kind is None else StepKind(kind)})
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None  # torn by a kill

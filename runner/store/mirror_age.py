@@ -1,0 +1,37 @@
+"""How old a mirror is: what runs on Modal is shown here as somebody has last seen it."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from modal_app.store.layout import SEEN, SUBMISSION, Store
+from runner.store.stores import is_mirror
+
+
+def stale(store: Store, sweep: str) -> str:
+    """What to say of a mirrored sweep that may have gone on since; empty when there is nothing to say."""
+    folder = store.sweeps / sweep
+    if not is_mirror(store):
+        return ""
+    if not (folder / SUBMISSION).exists():
+        return f"{sweep} was never submitted to Modal: the same line again submits it."
+    try:
+        seen = json.loads((folder / SEEN).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        seen = {"at": None, "over": False}
+    if seen["over"]:
+        return ""
+    age = "as submitted, never looked at since" if seen["at"] is None else f"as of {_age(time.time() - seen['at'])} ago"
+    return f"{sweep} is on Modal; this is {age}. Now: axosweep status {sweep} --refresh, or axosweep attach {sweep}"
+
+
+def _age(seconds: float) -> str:
+    """
+    >>> [_age(5), _age(600), _age(7200), _age(200_000)]
+    ['5 s', '10 min', '2 h', '2 days']
+    """
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= (2 if unit == "days" else 1) * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"

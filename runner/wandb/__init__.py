@@ -1,0 +1,1 @@
+"""W&B: asked, uploaded to and read by a process of its own."""

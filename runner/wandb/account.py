@@ -1,0 +1,67 @@
+"""What W&B needs before anything is started: a key where runs are tracked online, tags that it takes."""
+
+from __future__ import annotations
+
+import configparser
+import netrc
+import os
+import urllib.parse
+from pathlib import Path
+
+from modal_app.process.tracking import LONGEST_TAG
+from runner.errors import SweepError
+from runner.types import Plan
+
+CLOUD = "https://api.wandb.ai"
+KEY = "WANDB_API_KEY"
+
+
+def base_url() -> str:
+    """Where W&B is, as its SDK looks for it: the environment, then its settings file, then W&B's own cloud."""
+    folder = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+    settings = configparser.ConfigParser()
+    try:
+        settings.read(folder / "settings")
+    except configparser.Error:
+        settings.clear()
+    kept = settings.get("default", "base_url", fallback="")
+    return os.environ.get("WANDB_BASE_URL") or kept or CLOUD
+
+
+def host() -> str:
+    return urllib.parse.urlsplit(base_url()).hostname or ""
+
+
+def has_key() -> bool:
+    """Whether this machine has a key for it: in the environment, or where `wandb login` leaves one."""
+    return bool(os.environ.get(KEY)) or _in_netrc(host())
+
+
+def tracks_online(plan: Plan) -> bool:
+    """Whether something that is not done will want a key."""
+    return any(planned.step.tracking.mode == "online" for planned in plan.pending)
+
+
+def refuse_long_tags(plan: Plan) -> None:
+    """Raises SweepError for a tag that W&B would refuse when its run begins."""
+    tags = {tag for planned in plan.pending for tag in planned.step.tracking.tags}
+    for tag in sorted(tags):
+        if not 1 <= len(tag) <= LONGEST_TAG or "," in tag:
+            raise SweepError(f"tracking.tags has {tag!r}; a tag of W&B has 1 to {LONGEST_TAG} characters and no comma.")
+
+
+def refuse_without_key() -> None:
+    """Raises SweepError when this machine has no key."""
+    if not has_key():
+        raise SweepError(
+            f"tracking=wandb uploads to W&B while it trains, and there is no key for {host()} here. "
+            f"`wandb login` or {KEY} gives one; tracking=offline keeps the runs here until `axosweep sync`."
+        )
+
+
+def _in_netrc(name: str) -> bool:
+    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    try:
+        return netrc.netrc(path).authenticators(name) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
