@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from runner.command import VERBS
 from runner.console import terminal
 from runner.errors import SweepError, did_you_mean
 
@@ -25,38 +26,6 @@ UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT
 RARELY = 50_000
 """New objects after which Python looks for garbage: imports and composing make many that stay, and nearly none that
 wait for that. Its own 2,000 takes a twentieth of a command's start."""
-
-VERBS = {
-    "plan": "command.verbs:plan_verb",
-    "status": "command.verbs:status_verb",
-    "compare": "command.compare:compare",
-    "best": "command.compare:best",
-    "sync": "command.verbs:sync_verb",
-    "wandb-view": "command.verbs:wandb_view_verb",
-    "report": "command.verbs:report_verb",
-    "watch": "command.verbs:watch_verb",
-    "data": "command.verbs:data_verb",
-    "merge": "after.merge:merge",
-    "eval": "after.evaluate:evaluate",
-    "infer": "after.infer:infer",
-    "attach": "command.verbs:attach_verb",
-    "logs": "command.verbs:logs_verb",
-    "cancel": "command.verbs:cancel_verb",
-    "serve": "command.serve:serve",
-    "ls": "command.pull:ls_verb",
-    "pull": "command.pull:pull_verb",
-    "rm": "command.rm:rm_verb",
-    "gc": "command.rm:gc_verb",
-    "push": "command.push:push",
-    "import": "command.verbs:import_verb",
-    "init": "command.verbs:init_verb",
-    "doctor": "command.verbs:doctor_verb",
-    "warm": "command.verbs:warm_verb",
-    "setup": "command.verbs:setup_verb",
-    "completion": "command.verbs:completion_verb",
-    "__complete": "command.verbs:complete_verb",
-}
-"""Each verb's module and function, imported when it is asked for."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,8 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     verb = words[0] if words else "--help"
     if verb in VERBS:
-        module, _, function = VERBS[verb].partition(":")
-        return int(getattr(importlib.import_module(f"runner.{module}"), function)(words[1:]))
+        return int(importlib.import_module(f"runner.command.{VERBS[verb]}").main(words[1:]))
     if not words or any(word in ("-h", "--help") for word in words):
         from runner.command import help as help_page
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from modal_app.store.step import StepKind
@@ -27,3 +28,9 @@ def merge_step(subject: Subject, adapter: str | None = None) -> PlannedStep:
 def evaluate_step(subject: Subject, options: Mapping[str, Any]) -> PlannedStep:
     """The evaluation of a run, with the `options` of modal_app.steps.evaluate; without, on its held-out rows."""
     return after_step(subject, StepKind.EVALUATE, options)
+
+
+def merged_model(subject: Subject) -> Path | None:
+    """The folder of the run's own merged model, where it has been made."""
+    folder = subject.store.folder(StepKind.MERGE, merge_step(subject).step.key)
+    return folder.model if folder.done.exists() else None

@@ -1,1 +1,41 @@
-"""One verb, one file, named as the verb; and the Hydra application for a run and a sweep."""
+"""One verb, one file, named as the verb; and the Hydra application, which a line without a verb is.
+
+A verb's file has `parser()`, what its command line takes, and `main(words)`, which returns the exit code. A new verb is
+a new file and a line in VERBS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+VERBS: Mapping[str, str] = {
+    "plan": "plan",
+    "status": "status",
+    "compare": "compare",
+    "best": "best",
+    "sync": "sync",
+    "wandb-view": "wandb_view",
+    "report": "report",
+    "watch": "watch",
+    "data": "data",
+    "merge": "merge",
+    "eval": "eval",
+    "infer": "infer",
+    "attach": "attach",
+    "logs": "logs",
+    "cancel": "cancel",
+    "serve": "serve",
+    "ls": "ls",
+    "pull": "pull",
+    "rm": "rm",
+    "gc": "gc",
+    "push": "push",
+    "import": "import_config",
+    "init": "init",
+    "doctor": "doctor",
+    "warm": "warm",
+    "setup": "setup",
+    "completion": "completion",
+    "__complete": "complete",
+}
+"""Each verb's module, imported when it is asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Group
@@ -14,6 +15,7 @@ from runner.compare.params import label
 from runner.compare.ranking import Row, compare_sweep
 from runner.compare.show import cost_lines, rows_table
 from runner.console import terminal
+from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
 from runner.html_report.finish import leave_report
 from runner.show import tables
@@ -22,6 +24,21 @@ from runner.store.ledger import sweep_ids
 from runner.store.stores import store_of
 
 EXIT_FAILED_RUN = 1
+
+
+def parser() -> VerbParser:
+    verb = VerbParser("attach", description="Follow a sweep on Modal, from any machine, until it has ended.")
+    known = "a sweep's id; the newest one on Modal that this machine knows"
+    verb.add("sweep", nargs="?", names=[Names.SWEEP], help=known)
+    verb.add("--runs-volume", default="axosweep-runs", help="executor.modal.runs_volume of the sweep")
+    verb.add_store()
+    verb.add_json()
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    args = parser().read(words)
+    return attach(args.store, args.sweep, args.runs_volume, as_json=args.json)
 
 
 def attach(store_asked: str | None, sweep_asked: str | None, runs_volume: str, *, as_json: bool) -> int:

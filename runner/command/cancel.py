@@ -11,9 +11,26 @@ from collections.abc import Sequence
 from modal_app.store.claim import holder
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
+from runner.console.parser import Names, VerbParser
 from runner.executors.local import STOP_GRACE_S
+from runner.store.finding import runs_in
 from runner.store.ledger import SweepRun, live_launchers, steps_after, sweeps_after
-from runner.store.stores import is_mirror
+from runner.store.stores import is_mirror, stores
+
+
+def parser() -> VerbParser:
+    verb = VerbParser("cancel", description="End what works on a sweep or a run.")
+    what = "a sweep's id or a run's key, or the beginning; the newest sweep"
+    verb.add("what", nargs="?", names=[Names.RUN], help=what)
+    verb.add_store()
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    args = parser().read(words)
+    ended = cancel(*runs_in(stores(args.store), args.what))
+    print(f"{ended} ended." if ended else "Nothing was running.")
+    return 0
 
 
 def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:

@@ -1,4 +1,4 @@
-"""`axosweep compare` and `axosweep best`: their words -> rows, groups, two runs or a winner, printed."""
+"""`axosweep compare`: runs side by side; two runs: what differs, and both curves."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from runner.compare.select import conditions, in_order, select
 from runner.compare.show import Form, show
 from runner.compare.source import RunFacts, facts_of_sweep, once_each
 from runner.console import terminal
-from runner.console.parser import VerbParser
+from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
 from runner.errors import SweepError
 from runner.store.finding import sweep_in
 from runner.store.ledger import Ledger, last_asked, sweep_ids
-from runner.store.stores import STORE_HELP, stores
+from runner.store.stores import stores
 
 STORE, WANDB = "store", "wandb"
 """Where rows can come from."""
@@ -31,94 +31,73 @@ KEEP_THE_ROWS = (
 )
 
 
-def compare(words: Sequence[str]) -> int:
-    """Exit code 0; SweepError for what is not there."""
-    asked = _compare_parser().read(words)
-    found = _from_wandb(asked) if asked.source == WANDB else _from_store(asked)
-    facts = select(found.facts, conditions(asked.where))
-    metric = _metric(asked, facts)
-    if (
-        found.runs_named
-        and len(asked.what) == len(facts) == 2
-        and not asked.over
-        and asked.form in (Form.TABLE, Form.JSON)
-    ):
-        _compare_two(facts, asked.what, metric, asked.form)
-        return 0
-    rows = rows_from(facts, metric)
-    if asked.sort:
-        rows = in_order(rows, asked.sort, reverse=asked.reverse)
-    groups, notes = _grouped(asked.over, facts, rows, metric)
-    notes += found.notes
-    if found.stored:
-        made = comparison(rows, found.stored, metric, asked.over, groups, notes)
-    else:
-        made = comparison_without_store(rows, found.sweeps, metric, asked.over, groups, notes)
-    show(made, found.stored, asked.form)
-    return 0
-
-
-def best(words: Sequence[str]) -> int:
-    """Exit code 0; SweepError when there is no winner, or more than one."""
-    from runner.compare import best as best_run
-
-    parser = VerbParser("best", description="The winner, its config, what it has made.")
-    parser.add_argument("what", nargs="*", metavar="SWEEP", help="sweeps; the newest by default")
-    _add_common(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--write", metavar="FILE", help="write its config there, for Axolotl and for base=FILE")
-    asked = parser.read(words)
-    found, _ = _named(stores(asked.store), asked.what, every=asked.all)
-    facts = select(_facts(found), conditions(asked.where))
-    metric = _metric(asked, facts)
-    rows = rows_from(facts, metric)
-    row = best_run.winner(rows, metric)
-    made = best_run.best_of(row, metric, asked.write, asked.store)
-    if asked.json:
-        print_json(best_run.as_json(made))
-    else:
-        best_run.show_best(made)
-    return 0
-
-
-def _compare_parser() -> VerbParser:
-    parser = VerbParser(
+def parser() -> VerbParser:
+    verb = VerbParser(
         "compare",
         description="Runs side by side, only the parameters that differ. Two runs: what differs, and both curves.",
     )
-    parser.add_argument("what", nargs="*", metavar="SWEEP|RUN", help="sweeps or runs; the newest sweep by default")
-    _add_common(parser)
-    parser.add_argument("--over", nargs="+", action="extend", default=[], metavar="KEY", help="mean over it, as a seed")
-    parser.add_argument("--sort", metavar="KEY", help="a column or a parameter; the final value by default")
-    parser.add_argument("--reverse", action="store_true", help="sort the other way around")
-    parser.add_argument(
+    named = "sweeps or runs; the newest sweep by default"
+    verb.add("what", nargs="*", metavar="SWEEP|RUN", names=[Names.RUN], help=named)
+    add_selection(verb)
+    verb.add_argument("--over", nargs="+", action="extend", default=[], metavar="KEY", help="mean over it, as a seed")
+    verb.add_argument("--sort", metavar="KEY", help="a column or a parameter; the final value by default")
+    verb.add_argument("--reverse", action="store_true", help="sort the other way around")
+    verb.add_argument(
         "--from",
         dest="source",
         choices=(STORE, WANDB),
         default=STORE,
         help="where rows come from; the store by default",
     )
-    parser.add_argument("--project", help="with --from wandb: of W&B; where the runs were tracked, by default")
-    parser.add_argument("--entity", help="with --from wandb: whose project it is")
-    forms = parser.add_mutually_exclusive_group()
+    verb.add_argument("--project", help="with --from wandb: of W&B; where the runs were tracked, by default")
+    verb.add_argument("--entity", help="with --from wandb: whose project it is")
+    forms = verb.add_mutually_exclusive_group()
     for form in (Form.JSON, Form.CSV, Form.MARKDOWN):
         forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=f"print {form.name}")
-    parser.set_defaults(form=Form.TABLE)
-    return parser
+    verb.set_defaults(form=Form.TABLE)
+    return verb
 
 
-def _add_common(parser: VerbParser) -> None:
+def main(words: Sequence[str]) -> int:
+    """Exit code 0; SweepError for what is not there."""
+    args = parser().read(words)
+    found = _from_wandb(args) if args.source == WANDB else _from_store(args)
+    facts = select(found.facts, conditions(args.where))
+    metric = metric_of(args, facts)
+    if (
+        found.runs_named
+        and len(args.what) == len(facts) == 2
+        and not args.over
+        and args.form in (Form.TABLE, Form.JSON)
+    ):
+        _compare_two(facts, args.what, metric, args.form)
+        return 0
+    rows = rows_from(facts, metric)
+    if args.sort:
+        rows = in_order(rows, args.sort, reverse=args.reverse)
+    groups, notes = _grouped(args.over, facts, rows, metric)
+    notes += found.notes
+    if found.stored:
+        made = comparison(rows, found.stored, metric, args.over, groups, notes)
+    else:
+        made = comparison_without_store(rows, found.sweeps, metric, args.over, groups, notes)
+    show(made, found.stored, args.form)
+    return 0
+
+
+def add_selection(parser: VerbParser) -> None:
+    """What says which runs are meant, and by which metric they are compared."""
     parser.add_argument("--all", action="store_true", help="every sweep")
     parser.add_argument("--metric", default=OBJECTIVE, help="any that was logged or measured; eval_loss by default")
     parser.add_argument("--maximize", action="store_true", help="more of it is better")
     parser.add_argument("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only such runs")
-    parser.add_argument("--store", help=STORE_HELP)
+    parser.add_store()
 
 
-def _metric(asked: argparse.Namespace, facts: Sequence[RunFacts]) -> Metric:
+def metric_of(args: argparse.Namespace, facts: Sequence[RunFacts]) -> Metric:
     """A task's metric says itself whether more of it is better."""
-    name = _logged_name(asked.metric)
-    return Metric(name, asked.maximize or higher_is_better(name, facts))
+    name = _logged_name(args.metric)
+    return Metric(name, args.maximize or higher_is_better(name, facts))
 
 
 def _logged_name(asked: str) -> str:
@@ -148,8 +127,8 @@ class _Found:
 def _from_store(asked: argparse.Namespace) -> _Found:
     if asked.project or asked.entity:
         raise SweepError("--project and --entity say where W&B has a sweep: they go with --from wandb.")
-    stored, runs_named = _named(stores(asked.store), asked.what, every=asked.all)
-    return _Found(_facts(stored), stored, runs_named=runs_named)
+    stored, runs_named = sweeps_named(stores(asked.store), asked.what, every=asked.all)
+    return _Found(facts_of(stored), stored, runs_named=runs_named)
 
 
 def _from_wandb(asked: argparse.Namespace) -> _Found:
@@ -162,7 +141,7 @@ def _from_wandb(asked: argparse.Namespace) -> _Found:
     words: list[str] = asked.what
     foreign = [word for word in words if not _is_sweep(known, word) and _run(known, word) is None]
     local = [word for word in words if word not in foreign]
-    stored, runs_named = _named(known, local, every=asked.all) if local or not words else ([], False)
+    stored, runs_named = sweeps_named(known, local, every=asked.all) if local or not words else ([], False)
     where: list[compare_wandb.Asked] = [
         *(compare_wandb.Asked(one.sweep, one.store, one.only) for one in stored),
         *(compare_wandb.Asked(word) for word in foreign),
@@ -182,7 +161,7 @@ class _Known:
     key: str
 
 
-def _named(known: Sequence[Store], words: Sequence[str], *, every: bool) -> tuple[list[Asked], bool]:
+def sweeps_named(known: Sequence[Store], words: Sequence[str], *, every: bool) -> tuple[list[Asked], bool]:
     """What words mean: sweeps first, else runs. Also whether all of them are runs."""
     if every:
         found = [Asked(store, sweep) for store in known for sweep in sweep_ids(store)]
@@ -226,7 +205,7 @@ def _run(known: Sequence[Store], word: str) -> _Known | None:
     return max(fits, key=lambda one: last_asked(one.store, one.sweep), default=None)
 
 
-def _facts(asked: Sequence[Asked]) -> list[RunFacts]:
+def facts_of(asked: Sequence[Asked]) -> list[RunFacts]:
     return once_each(one for each in asked for one in facts_of_sweep(each.store, each.sweep, each.only))
 
 

@@ -13,10 +13,25 @@ from modal_app.store.state import observe
 from modal_app.store.step import StepKind
 from runner.compare.table import Column, fitted, table
 from runner.console import terminal
+from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
 from runner.errors import SweepError, did_you_mean
 from runner.store.standing import status_word
-from runner.store.stores import read_json
+from runner.store.stores import open_store, read_json
+
+
+def parser() -> VerbParser:
+    verb = VerbParser("data", description="The prepared datasets, or samples of one as the model sees them.")
+    verb.add("data", nargs="?", names=[Names.DATASET], help="a data key, or the beginning of it")
+    verb.add_store()
+    verb.add_json()
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    args = parser().read(words)
+    show(open_store(args.store), args.data, as_json=args.json)
+    return 0
 
 
 def show(store: Store, asked: str | None, *, as_json: bool) -> None:

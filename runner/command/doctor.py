@@ -12,13 +12,14 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from runner.console import terminal
+from runner.console.parser import VerbParser
 from runner.environment import trainer_environment
 from runner.errors import SweepError
 from runner.keys import hub_commits
@@ -29,6 +30,20 @@ NETWORK_S = 3.5
 """For everything that asks somebody else, side by side."""
 LITTLE_GB, TOO_LITTLE_GB = 20, 2
 """Free disk: a model and its checkpoints want more than the first; below the second nothing can be kept."""
+
+
+def parser() -> VerbParser:
+    about = "What a sweep will need of this machine and its accounts; exit code 1 when it lacks it."
+    verb = VerbParser("doctor", description=about)
+    verb.add("--secret", default="secrets-hf-wandb", help="executor.modal.secret of your sweeps")
+    verb.add_store()
+    verb.add_json()
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    args = parser().read(words)
+    return doctor(args.store, args.secret, as_json=args.json)
 
 
 class Mark(StrEnum):

@@ -7,6 +7,7 @@ the config, conf/experiment/NAME.yaml chooses it and leaves out every group that
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,28 @@ from modal_app.store.step import write_atomically
 from runner.composing.axolotl_file import Base, for_omegaconf, read_base
 from runner.config.project import own_conf
 from runner.config.vocabulary import AXOLOTL, BASE, EXPERIMENT, Vocabulary, read_vocabulary
+from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _WORDS = ("null", "none", "true", "false")
 """What Hydra's grammar reads as something else than text, or a reader as no choice."""
+
+
+def parser() -> VerbParser:
+    about = "Make an experiment of an Axolotl config: conf/experiment/NAME.yaml."
+    verb = VerbParser("import", description=about)
+    verb.add("file", names=[Names.FILE], help="the config, a YAML file")
+    verb.add("--name", help="the experiment's name; the file's by default")
+    verb.add("--force", action="store_true", help="overwrite an experiment of this name")
+    verb.add("-cd", "--config-dir", names=[Names.FOLDER], help="where to write it; ./conf by default")
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    args = parser().read(words)
+    print("\n".join(import_config(args.file, name=args.name, config_dir=args.config_dir, force=args.force)))
+    return 0
 
 
 def import_config(file: str, *, name: str | None, config_dir: str | None, force: bool) -> list[str]:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from runner.config.project import CONF, own_conf
+from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
 
 START = ("conf/experiment/mine.yaml", "sweeps/first.yaml", "README.md")
 """What is written, below runner/start and below the new project."""
+
+
+def parser() -> VerbParser:
+    about = "Write a small commented start: an experiment, a sweep. Overwrites nothing."
+    verb = VerbParser("init", description=about)
+    verb.add("folder", nargs="?", names=[Names.FOLDER], help="where; this folder by default")
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    print("\n".join(init(parser().read(words).folder)))
+    return 0
 
 
 def init(folder: str | None) -> list[str]:

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from modal_app.store.layout import Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import StepKind
+from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
+from runner.store.finding import runs_in
 from runner.store.ledger import SweepRun
-from runner.store.stores import is_mirror
+from runner.store.stores import is_mirror, stores
 
 POLL_S = 0.5
 MIRROR_POLL_S = 2.0
+
+
+def parser() -> VerbParser:
+    verb = VerbParser("logs", description="The newest attempt's log of a run.")
+    verb.add("run", names=[Names.RUN], help="a run's key, or the beginning of it")
+    verb.add("-f", "--follow", action="store_true", help="go on until the run has ended")
+    verb.add_store()
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    args = parser().read(words)
+    store, runs, _ = runs_in(stores(args.store), args.run)
+    if len(runs) > 1:
+        raise SweepError(f"{args.run} has {len(runs)} runs: {', '.join(run.key for run in runs)}. Name one.")
+    show(store, runs[0], follow=args.follow)
+    return 0
 
 
 def show(store: Store, run: SweepRun, *, follow: bool) -> None:

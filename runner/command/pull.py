@@ -1,4 +1,4 @@
-"""`axosweep pull` and `axosweep ls`: a run's files into a folder of the user's, and what there is of a run."""
+"""`axosweep pull`: a run's files, into a folder of the user's."""
 
 from __future__ import annotations
 
@@ -9,65 +9,49 @@ from pathlib import Path
 from modal_app.store.layout import Store
 from runner.after.steps import merge_step
 from runner.after.subjects import subjects
-from runner.compare.table import Column, table
 from runner.console import terminal
-from runner.console.parser import VerbParser
+from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
 from runner.console.transfer import progress, size_text
 from runner.errors import SweepError
-from runner.files.about import about
 from runner.files.choice import WHATS, choose, is_a_what
 from runner.files.places import chosen_run, files_of, status_of
 from runner.files.pull import JOURNAL, Pulled, Wanted, pull
-from runner.files.run_files import Files, Part, all_bytes, parts_of
-from runner.store.stores import STORE_HELP, stores
+from runner.files.run_files import Part, parts_of
+from runner.store.stores import stores
 
 
-def pull_verb(words: Sequence[str]) -> int:
-    parser = VerbParser(
+def parser() -> VerbParser:
+    verb = VerbParser(
         "pull",
         usage="axosweep pull RUN [WHAT] DIR [--force] [--store STORE] [--json]",
         description="Bring what a run has made into a folder.",
     )
-    parser.add_argument("run", help="a run's key, or the beginning of it; a sweep means its best run")
+    verb.add("run", names=[Names.RUN], help="a run's key, or the beginning of it; a sweep means its best run")
     parts = f"{', '.join(WHATS)} or checkpoint-N; without, the adapter with its config and metrics"
-    parser.add_argument("where", nargs="*", metavar="WHAT DIR", help=f"WHAT is {parts}")
-    parser.add_argument("--force", action="store_true", help="replace other files of the same names")
-    parser.add_argument("--store", help=STORE_HELP)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    asked = parser.read(words)
-    what, folder = _what_and_folder(asked.run, asked.where)
-    store, run = chosen_run(stores(asked.store), asked.run)
+    verb.add("where", nargs="*", metavar="WHAT DIR", names=[*WHATS, Names.FOLDER], help=f"WHAT is {parts}")
+    verb.add_argument("--force", action="store_true", help="replace other files of the same names")
+    verb.add_store()
+    verb.add_json()
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    args = parser().read(words)
+    what, folder = _what_and_folder(args.run, args.where)
+    store, run = chosen_run(stores(args.store), args.run)
     files = files_of(store, run.key)
     there = parts_of(files, run.key, run.data_key)
     if what == "merged":
         what = _own_merge(store, run.key, there)
     wanted = choose(files, there, what, run.key, status_of(store, run))
     with progress(sum(one.entry.size for one in wanted)) as watch:
-        done = pull(files, wanted, folder, force=asked.force, watch=watch)
-    if asked.json:
+        done = pull(files, wanted, folder, force=args.force, watch=watch)
+    if args.json:
         told = {"run": run.key, "folder": str(folder), "place": files.place(f"runs/{run.key}"), **asdict(done)}
         print_json(told)
     else:
         _tell(run.key, wanted, folder, done)
-    return 0
-
-
-def ls_verb(words: Sequence[str]) -> int:
-    parser = VerbParser("ls", description="What there is of a run, and where.")
-    best = "a sweep means its best run, nothing the newest sweep"
-    parser.add_argument("run", nargs="?", help=f"a run's key, or the beginning of it; {best}")
-    parser.add_argument("--store", help=STORE_HELP)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    asked = parser.read(words)
-    store, run = chosen_run(stores(asked.store), asked.run)
-    files = files_of(store, run.key)
-    parts = parts_of(files, run.key, run.data_key)
-    status = status_of(store, run)
-    if asked.json:
-        print_json({"run": run.key, "data_key": run.data_key, "status": status, "parts": _as_json(files, parts)})
-    else:
-        _show(files, parts, f"{run.key}: {status}, {size_text(all_bytes(parts))}")
     return 0
 
 
@@ -110,32 +94,3 @@ def _tell(key: str, wanted: Sequence[Wanted], folder: Path, done: Pulled) -> Non
 
 def _files(number: int) -> str:
     return f"{number} file{'' if number == 1 else 's'}"
-
-
-def _as_json(files: Files, parts: Sequence[Part]) -> list[dict[str, object]]:
-    return [
-        {
-            "part": part.name,
-            "about": about(files, part),
-            "whole": part.whole,
-            "bytes": part.bytes,
-            "place": files.place(part.folder),
-            "files": [{"name": part.named(entry), "bytes": entry.size} for entry in part.files],
-        }
-        for part in parts
-    ]
-
-
-def _show(files: Files, parts: Sequence[Part], title: str) -> None:
-    columns = [
-        Column("what", tuple(part.name for part in parts), left=True),
-        Column("about it", tuple(about(files, part) for part in parts), left=True),
-        Column("files", tuple(str(len(part.files)) for part in parts)),
-        Column("size", tuple(size_text(part.bytes) for part in parts)),
-        Column("", tuple("" if part.whole else "not whole" for part in parts), left=True),
-        Column("where", tuple(files.place(part.folder) for part in parts), left=True),
-    ]
-    columns = [one for one in columns if one.heading not in ("", "about it") or any(one.cells)]
-    console = terminal.results()
-    console.print(title, markup=False, soft_wrap=True)
-    console.print(table(columns, "", [False] * len(parts)), crop=False)

@@ -14,11 +14,10 @@ from typing import Any
 from modal_app.oneshot.push import CARD, MAIN, Pushed, Upload
 from modal_app.store.state import Phase
 from modal_app.store.step import StepKind
-from runner.after.merge import merged_model
-from runner.after.steps import merge_step
+from runner.after.steps import merge_step, merged_model
 from runner.after.subjects import Subject, subjects
 from runner.console import terminal
-from runner.console.parser import VerbParser
+from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
 from runner.console.transfer import progress, size_text
 from runner.errors import SweepError
@@ -29,7 +28,7 @@ from runner.files.run_files import parts_of
 from runner.push.files import Kind, Left, Sent, sort_out
 from runner.push.hub import refuse_unready, upload
 from runner.push.records import base_of, card_facts, made_files
-from runner.store.stores import STORE_HELP, is_mirror, stores
+from runner.store.stores import is_mirror, stores
 
 _PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _REPOSITORY = re.compile(rf"^{_PART}/(?!.*\.git$){_PART}$")
@@ -47,40 +46,40 @@ class Prepared:
     left: tuple[Left, ...]
 
 
-def push(words: Sequence[str]) -> int:
+def parser() -> VerbParser:
+    verb = VerbParser("push", description=__doc__)
+    verb.add("run", metavar="RUN", names=[Names.RUN], help="a run's key, or a sweep: its best run")
+    made = "on the hub; made unless it is there, private unless --public"
+    verb.add_argument("repo", metavar="OWNER/NAME", help=made)
+    verb.add_argument("--merged", action="store_true", help="what axosweep merge has made, in place of the adapter")
+    verb.add_argument("--public", action="store_true", help="for everybody to see")
+    verb.add_argument("--revision", metavar="BRANCH", default=MAIN, help="the branch; made unless it is there")
+    verb.add_argument("--message", help="of the commit")
+    verb.add_argument("--license", metavar="NAME", help="for the card, as the hub writes it: apache-2.0, ...")
+    verb.add_argument("--force", action="store_true", help="also into a repository that holds something else")
+    verb.add_argument("--dry-run", action="store_true", help="show the card and the files, ask nobody")
+    verb.add_store()
+    verb.add_json()
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
     """Exit code 0. Raises SweepError before anything is changed on the hub, or with what the hub has answered."""
-    asked = _parser().read(words)
-    _refuse_malformed(asked)
-    if not asked.dry_run:
+    args = parser().read(words)
+    _refuse_malformed(args)
+    if not args.dry_run:
         refuse_unready()
-    (subject,) = subjects(stores(asked.store), asked.run)
-    kind = _kind(subject, merged=asked.merged)
+    (subject,) = subjects(stores(args.store), args.run)
+    kind = _kind(subject, merged=args.merged)
     with _weights(subject, kind) as folder:
-        prepared = _prepare(subject, kind, folder, asked)
-        if asked.dry_run:
-            _show(subject, prepared, None, as_json=asked.json)
+        prepared = _prepare(subject, kind, folder, args)
+        if args.dry_run:
+            _show(subject, prepared, None, as_json=args.json)
             return 0
-        _show(subject, prepared, upload(prepared.upload), as_json=asked.json)
+        _show(subject, prepared, upload(prepared.upload), as_json=args.json)
         if is_mirror(subject.store):
             shutil.rmtree(folder)
     return 0
-
-
-def _parser() -> VerbParser:
-    parser = VerbParser("push", description=__doc__)
-    parser.add_argument("run", metavar="RUN", help="a run's key, or a sweep: its best run")
-    made = "on the hub; made unless it is there, private unless --public"
-    parser.add_argument("repo", metavar="OWNER/NAME", help=made)
-    parser.add_argument("--merged", action="store_true", help="what axosweep merge has made, in place of the adapter")
-    parser.add_argument("--public", action="store_true", help="for everybody to see")
-    parser.add_argument("--revision", metavar="BRANCH", default=MAIN, help="the branch; made unless it is there")
-    parser.add_argument("--message", help="of the commit")
-    parser.add_argument("--license", metavar="NAME", help="for the card, as the hub writes it: apache-2.0, ...")
-    parser.add_argument("--force", action="store_true", help="also into a repository that holds something else")
-    parser.add_argument("--dry-run", action="store_true", help="show the card and the files, ask nobody")
-    parser.add_argument("--store", help=STORE_HELP)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
 
 
 def _refuse_malformed(asked: argparse.Namespace) -> None:

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 
 from modal_app.store.layout import Store
 from runner.console import terminal
+from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
 from runner.html_report.page import MARK, write_report
+from runner.store.finding import sweep_in
 from runner.store.mirror_age import stale
+from runner.store.stores import stores
 
 HEAD_BYTES = 4096
+
+
+def parser() -> VerbParser:
+    verb = VerbParser("report", description="A sweep as one HTML file that opens offline.")
+    verb.add_sweep()
+    where = "where to; report.html in the sweep's folder by default"
+    verb.add("--out", metavar="FILE", names=[Names.FILE], help=where)
+    verb.add("--open", action="store_true", help="show it in the browser")
+    verb.add_store()
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    args = parser().read(words)
+    found = sweep_in(stores(args.store), args.sweep)
+    return report(found.store, found.sweep, args.out, show=args.open)
 
 
 def report(store: Store, sweep: str, asked: str | None, *, show: bool) -> int:

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from modal_app.serving.spec import TOKEN_VARIABLE
 from runner.config.gpus import gpu_kind, modal_gpu
 from runner.console import terminal
-from runner.console.parser import VerbParser
+from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
 from runner.executors.modal_submission import read_submission, submitted_as
 from runner.serve import here as serve_here
 from runner.serve.choice import Chosen, choose
 from runner.serve.vllm import gpu_of, vllm_of
 from runner.serve.words import Address, how_to_ask, show_deployed
-from runner.store.stores import STORE_HELP, is_mirror, stores
+from runner.store.stores import is_mirror, stores
 
 STOP, LIST = "stop", "list"
 RUNS_VOLUME = "axosweep-runs"
@@ -27,42 +27,43 @@ SHORTEST_TOKEN = 16
 """Of one that others than this machine may try."""
 
 
-def serve(words: Sequence[str]) -> int:
-    asked = _parser().read(words)
-    if asked.runs and asked.runs[0] in (STOP, LIST):
-        return _stop(asked) if asked.runs[0] == STOP else _list(asked)
-    token = _token(asked.token)
-    chosen = choose(stores(asked.store), asked.runs or [None], merged=asked.merged)
-    if is_mirror(chosen.store):
-        _refuse("on this machine", asked, ("port", "host"))
-        return _serve_on_modal(chosen, token, asked)
-    _refuse("on Modal", asked, ("gpu", "idle_minutes"))
-    host, port = asked.host or serve_here.LOOPBACK, asked.port or 0
-    if not serve_here.is_loopback(host, port):
-        _refuse_short(token, f"--host {host} lets other machines ask", "leave --host out")
-    return serve_here.serve(chosen, token, host, port, as_json=asked.json)
-
-
-def _parser() -> VerbParser:
-    parser = VerbParser(
+def parser() -> VerbParser:
+    verb = VerbParser(
         "serve",
         description="An OpenAI-compatible server of runs and their base model: on this machine, or on Modal for runs "
         "that are there.",
         epilog=f"`axosweep serve {LIST}` lists what is deployed on Modal, `axosweep serve {STOP} [NAME]` ends it.",
     )
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="runs; of a sweep (the newest) all that have finished")
-    parser.add_argument("--merged", action="store_true", help="serve what `axosweep merge` has made of the runs")
-    parser.add_argument("--token", help=f"what whoever asks must know; {TOKEN_VARIABLE} keeps it from other eyes")
-    parser.add_argument("--port", type=int, help="here: a free one by default")
-    parser.add_argument("--host", help=f"here: {serve_here.LOOPBACK} by default; any other needs a token")
-    parser.add_argument("--gpu", help="on Modal: a GPU of conf/gpu, with :N for several; the runs' own by default")
-    parser.add_argument(
+    names = [Names.RUN, LIST, STOP]
+    verb.add("runs", nargs="*", metavar="RUN", names=names, help="runs; of a sweep (the newest) all that have finished")
+    verb.add_argument("--merged", action="store_true", help="serve what `axosweep merge` has made of the runs")
+    verb.add_argument("--token", help=f"what whoever asks must know; {TOKEN_VARIABLE} keeps it from other eyes")
+    verb.add_argument("--port", type=int, help="here: a free one by default")
+    verb.add_argument("--host", help=f"here: {serve_here.LOOPBACK} by default; any other needs a token")
+    verb.add_argument("--gpu", help="on Modal: a GPU of conf/gpu, with :N for several; the runs' own by default")
+    verb.add_argument(
         "--idle-minutes", type=float, help=f"on Modal: the wait for another question ({IDLE_MINUTES:g} by default)"
     )
-    parser.add_argument("--runs-volume", default=RUNS_VOLUME, help=f"{LIST}, {STOP}: executor.modal.runs_volume")
-    parser.add_argument("--store", help=STORE_HELP)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
+    verb.add_argument("--runs-volume", default=RUNS_VOLUME, help=f"{LIST}, {STOP}: executor.modal.runs_volume")
+    verb.add_store()
+    verb.add_json()
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    args = parser().read(words)
+    if args.runs and args.runs[0] in (STOP, LIST):
+        return _stop(args) if args.runs[0] == STOP else _list(args)
+    token = _token(args.token)
+    chosen = choose(stores(args.store), args.runs or [None], merged=args.merged)
+    if is_mirror(chosen.store):
+        _refuse("on this machine", args, ("port", "host"))
+        return _serve_on_modal(chosen, token, args)
+    _refuse("on Modal", args, ("gpu", "idle_minutes"))
+    host, port = args.host or serve_here.LOOPBACK, args.port or 0
+    if not serve_here.is_loopback(host, port):
+        _refuse_short(token, f"--host {host} lets other machines ask", "leave --host out")
+    return serve_here.serve(chosen, token, host, port, as_json=args.json)
 
 
 def _serve_on_modal(chosen: Chosen, token: str, asked: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,13 +18,30 @@ from modal_app.store.step import StepKind
 from runner.compare.params import label
 from runner.compare.ranking import Row, compare_sweep
 from runner.console import terminal
-from runner.store.stores import is_mirror
+from runner.console.parser import VerbParser
+from runner.store.finding import sweep_in
+from runner.store.stores import is_mirror, stores
 from runner.wandb.ask import ask, refuse_unreachable
 from runner.wandb.messages import Answer, Job
 
 EXIT_FAILED = 1
 SUMMARY = ("seconds", "train_seconds", "paid_seconds", "dollars", "max_steps", "gpu", "peak_memory_gib")
 """What W&B is told of a run in the end: of all its attempts, which no single one of them knows."""
+
+
+def parser() -> VerbParser:
+    about = "Bring W&B up to date: offline runs, what killed ones lost, later sweeps, dollars."
+    verb = VerbParser("sync", description=about)
+    verb.add_sweep()
+    verb.add_store()
+    verb.add_json()
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    args = parser().read(words)
+    found = sweep_in(stores(args.store), args.sweep)
+    return sync(found.store, found.sweep, as_json=args.json)
 
 
 def sync(store: Store, sweep: str, *, as_json: bool) -> int:

@@ -16,12 +16,30 @@ from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.compare.ranking import compare_sweep
 from runner.console import terminal
+from runner.console.parser import VerbParser
 from runner.errors import SweepError
+from runner.store.finding import sweep_in
+from runner.store.stores import stores
 from runner.wandb import account
 
 OBJECTIVE, TRAINING, STEP = "eval/loss", "train/loss", "train/global_step"
 LOG_FROM = 10.0
 """A swept number gets a logarithmic axis when its largest value is so many times its smallest."""
+
+
+def parser() -> VerbParser:
+    verb = VerbParser("wandb-view", description="Make a W&B workspace view of a sweep: its runs beside each other.")
+    verb.add_sweep()
+    verb.add("--dry-run", action="store_true", help="print the view as JSON, save nothing")
+    verb.add_store()
+    verb.add_json()
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    args = parser().read(words)
+    found = sweep_in(stores(args.store), args.sweep)
+    return show(found.store, found.sweep, dry_run=args.dry_run, as_json=args.json)
 
 
 @dataclass(frozen=True, slots=True)

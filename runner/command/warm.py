@@ -9,11 +9,33 @@ from typing import Any
 
 from modal_app.warm.address import Note
 from runner.console import terminal
+from runner.console.parser import VerbParser
 from runner.console.print_json import print_json
 from runner.console.question import confirm, somebody_is_here
 from runner.executors import warm_server
+from runner.store.stores import open_store
 
 ENDS_WITHIN_S = 10.0
+
+
+def parser() -> VerbParser:
+    about = "The preloaded trainers that wait for the next command, or their end."
+    verb = VerbParser("warm", description=about)
+    verb.add("what", nargs="?", choices=("status", "stop"), default="status")
+    verb.add("--all", action="store_true", help="of all your stores; stop asks first")
+    verb.add("--yes", action="store_true", help="stop --all: do not ask")
+    verb.add_store()
+    verb.add_json()
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    args = parser().read(words)
+    here = open_store(args.store).root
+    store = None if args.all else here
+    if args.what == "stop":
+        return stop(store, here=here, confirmed=args.yes, as_json=args.json)
+    return show(store, as_json=args.json)
 
 
 def show(store: Path | None, *, as_json: bool) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,10 +13,13 @@ from typing import Any
 
 from modal_app.store.layout import Store
 from runner.console import terminal
+from runner.console.parser import VerbParser
 from runner.errors import SweepError
 from runner.html_report.gather import gather
 from runner.html_report.page import html, write_report
+from runner.store.finding import sweep_in
 from runner.store.mirror_age import stale
+from runner.store.stores import stores
 
 HOST = "127.0.0.1"
 FRESH_S = 2.0
@@ -25,6 +28,20 @@ LOOK_S = 15.0
 """Between one look at Modal and the next."""
 LINGER_S = 1.0
 """After the last page: a browser asks once more for what it has not got."""
+
+
+def parser() -> VerbParser:
+    verb = VerbParser("watch", description="The report of a sweep in the browser, kept up to date while it runs.")
+    verb.add_sweep()
+    verb.add("--port", type=int, default=0, help="of 127.0.0.1; a free one by default")
+    verb.add_store()
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    args = parser().read(words)
+    found = sweep_in(stores(args.store), args.sweep)
+    return watch(found.store, found.sweep, args.port)
 
 
 @dataclass(slots=True)

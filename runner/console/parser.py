@@ -5,9 +5,23 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any, NoReturn
 
 from runner.errors import SweepError, did_you_mean
+
+STORE_HELP = "the folder with the results (AXOSWEEP_STORE, else ./out)"
+
+
+class Names(StrEnum):
+    """What a word of a command line may name; a TAB offers those that there are."""
+
+    SWEEP = "sweep"
+    RUN = "run"
+    """A run, or a sweep that stands for its runs."""
+    DATASET = "dataset"
+    FILE = "file"
+    FOLDER = "folder"
 
 
 class VerbParser(argparse.ArgumentParser):
@@ -17,16 +31,39 @@ class VerbParser(argparse.ArgumentParser):
     """
 
     def __init__(self, verb: str, description: str | None = None, *, more: str = "", **options: Any) -> None:
+        self.names: dict[str, tuple[str, ...]] = {}
+        """By argument: Names, or words as they are, that may stand for it."""
         super().__init__(prog=f"axosweep {verb}", description=description, allow_abbrev=False, **options)
         self._verb, self._more = verb, more
+
+    def add(self, *flags: str, names: Sequence[str] = (), **options: Any) -> None:
+        """`add_argument`, with what a TAB offers for it."""
+        action = self.add_argument(*flags, **options)
+        self.names[action.dest] = tuple(names)
+
+    def add_sweep(self) -> None:
+        """One word: the sweep that the verb is about."""
+        known = "a sweep's id, or the beginning of it; the newest by default"
+        self.add("sweep", nargs="?", names=[Names.SWEEP], help=known)
+
+    def add_store(self) -> None:
+        self.add("--store", names=[Names.FOLDER], help=STORE_HELP)
+
+    def add_json(self, printed: str = "print JSON") -> None:
+        self.add("--json", action="store_true", help=printed)
+
+    @property
+    def arguments(self) -> Sequence[argparse.Action]:
+        """What it takes, flags and words, without --help."""
+        return [action for action in self._actions if not isinstance(action, argparse._HelpAction)]
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
         for word in itertools.takewhile(lambda word: word != "--", words):
             self._refuse_unknown(word)  # first: argparse would take what follows it for something else
-        asked, left = self.parse_known_args(words)
+        args, left = self.parse_known_args(words)
         if left:
             self.error(f"{' '.join(left)}: {'a word' if len(left) == 1 else f'{len(left)} words'} too many", self._more)
-        return asked
+        return args
 
     def error(self, message: str, more: str = "") -> NoReturn:
         said = " ".join(filter(None, (f"{self._verb}: {message.removeprefix('argument ').rstrip('.')}.", more)))

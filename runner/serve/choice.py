@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from modal_app.serving.spec import Served
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
-from runner.after.merge import merged_model
+from runner.after.steps import merged_model
 from runner.after.subjects import Subject, subjects
 from runner.errors import SweepError
 from runner.store.finding import runs_in

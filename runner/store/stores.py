@@ -12,8 +12,6 @@ from runner.errors import SweepError
 
 VARIABLE = "AXOSWEEP_STORE"
 DEFAULT = "out"
-STORE_HELP = "the folder with the results (AXOSWEEP_STORE, else ./out)"
-"""Of --store."""
 MIRRORS = ("modal",)
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.cli import VERBS, main
-from runner.command.completion import complete, script
-from runner.command.completion_verbs import SHELLS
-from runner.command.completion_verbs import VERBS as COMPLETED_VERBS
+from runner.cli import main
+from runner.command import VERBS
+from runner.command.complete import complete
+from runner.command.completion import SHELLS, script
 from runner.config.shipped import shipped_root
 from runner.errors import SweepError
 
@@ -80,22 +80,36 @@ def test_sweeps_and_prepared_datasets_of_the_store_are_offered(tmp_path: Path, m
     assert complete("axosweep data a", 15) == ["abcd"]
 
 
-def test_every_verb_is_completed() -> None:
-    assert set(COMPLETED_VERBS) == {verb for verb in VERBS if not verb.startswith("_")}
-
-
-@pytest.mark.parametrize("verb", [verb for verb in COMPLETED_VERBS if verb != "plan"])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("plan", "__complete")])
 def test_a_verbs_flags_are_those_of_its_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([verb, "--help"])
-    told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", capsys.readouterr().out))
-    assert set(COMPLETED_VERBS[verb].flags) == told - {"--help"}
+    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", capsys.readouterr().out))
+    line = f"axosweep {verb} --"
+    assert set(complete(line, len(line))) == shown - {"--help"}
+
+
+def test_a_word_is_completed_by_what_its_place_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file.yml").touch()
+    for line, offered in {
+        "axosweep pull lora-1234 ad": ["adapter"],
+        "axosweep pull lora-1234 adapter f": ["folder/"],
+        "axosweep eval --include-path f": ["folder/"],
+        "axosweep eval --base lora-1234 f": [],
+        "axosweep import f": ["file.yml", "folder/"],
+        "axosweep warm --store folder s": ["status", "stop"],
+        "axosweep serve st": ["stop"],
+    }.items():
+        assert complete(line, len(line)) == offered, line
 
 
 def test_completing_imports_no_hydra() -> None:
     code = (
-        "import sys; from runner.command import completion, help\n"
-        "completion.complete('axosweep lora=', 14); help.text()\n"
+        "import sys; from runner.command import VERBS, help; from runner.command.complete import complete\n"
+        "complete('axosweep lora=', 14); help.text()\n"
+        "for verb in VERBS.keys() - {'__complete'}: complete(f'axosweep {verb} --', 12 + len(verb))\n"
         "print({'hydra', 'omegaconf', 'torch', 'modal', 'wandb'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=shipped_root())

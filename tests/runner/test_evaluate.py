@@ -13,7 +13,7 @@ import yaml
 
 from modal_app.store.layout import Store
 from modal_app.store.step import Outcome, OutcomeStatus, StepKind
-from runner.after.evaluate import base_evaluations
+from runner.after.base_model import base_evaluations
 from runner.after.steps import evaluate_step
 from runner.after.subjects import VERSIONS, Subject, subjects
 from runner.cli import main

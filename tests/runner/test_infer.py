@@ -13,10 +13,10 @@ from modal_app.process.attempt import write_yaml
 from modal_app.store.layout import BASE, Store, after_key
 from modal_app.store.step import StepKind
 from runner import cli
-from runner.after import infer
-from runner.after.infer import base_hash
-from runner.after.infer_show import show_answers
+from runner.after.base_model import base_hash
+from runner.after.show_answers import show_answers
 from runner.after.subjects import Subject, subjects
+from runner.command import infer
 from runner.errors import SweepError
 from runner.files.answers import answer_sets, column_of
 from runner.html_report.gather import gather
@@ -112,7 +112,7 @@ def test_a_question_without_its_flag_is_told_the_flag(
 
 def test_unless_it_is_said_a_draw_has_the_temperature_and_the_seed_of_earlier_ones() -> None:
     """They are in the step's key: answers are found again."""
-    asked = infer._parser().read(["--prompt", "hello"])
+    asked = infer.parser().read(["--prompt", "hello"])
     assert infer._options(asked) == {"greedy": False, "max_tokens": 256, "temperature": 0.7, "seed": 0}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runner.command import help as help_page
-from runner.command.completion import complete
+from runner.command.complete import complete
 from runner.config.project import find_project, own_conf
 from runner.config.shipped import shipped_root
 from runner.errors import SweepError

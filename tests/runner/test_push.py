@@ -18,7 +18,7 @@ from modal_app.store.step import OutcomeStatus, StepKind
 from runner.after.steps import merge_step
 from runner.after.subjects import subjects
 from runner.cli import main
-from runner.command.push import push
+from runner.command import push
 from runner.errors import SweepError
 from runner.push.files import Kind, sort_out
 from runner.push.hub import refuse_unready
@@ -30,7 +30,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def dry(store: Store, *words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
-    assert push([*words, "--dry-run", "--json", "--store", str(store.root)]) == 0
+    assert push.main([*words, "--dry-run", "--json", "--store", str(store.root)]) == 0
     told: dict[str, object] = json.loads(capsys.readouterr().out)
     return told
 
@@ -98,12 +98,12 @@ def test_a_full_fine_tune_goes_as_a_model(store: Store, capsys: pytest.CaptureFi
     assert {"model.safetensors", "config.json", "generation_config.json"} <= set(listed(told))
     assert "base_model_relation: finetune" in str(told["card"])
     with pytest.raises(SweepError, match="full fine-tune"):
-        push([one.key, "ada/answers", "--merged", "--dry-run", "--store", str(store.root)])
+        push.main([one.key, "ada/answers", "--merged", "--dry-run", "--store", str(store.root)])
 
 
 def test_what_is_shown_names_every_file_with_its_reason(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     one = finished_run(store)
-    push([one.key, "ada/answers", "--dry-run", "--store", str(store.root)])
+    push.main([one.key, "ada/answers", "--dry-run", "--store", str(store.root)])
     shown = capsys.readouterr().out.partition("</details>")[2].strip()
     golden("push_files.txt", shown + "\n")
 
@@ -128,7 +128,7 @@ def test_the_merged_model_is_asked_for_by_name_and_its_absence_told_with_the_com
 ) -> None:
     one = finished_run(store)
     with pytest.raises(SweepError, match=f"axosweep merge {one.key}"):
-        push([one.key, "ada/answers", "--merged", "--dry-run", "--store", str(store.root)])
+        push.main([one.key, "ada/answers", "--merged", "--dry-run", "--store", str(store.root)])
     merged = merged_folder(store, one.key)
     weights(merged.path / "model", adapter=False)
     merged.done.write_text(json.dumps({"status": "succeeded"}))

@@ -7,25 +7,23 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from modal_app.oneshot.tasks import said_of
 from modal_app.store.layout import Store
 from modal_app.store.sources import RUN
-from modal_app.store.step import StepKind
+from runner.after.base_model import base_evaluations
 from runner.after.carry_out import carry_out, exit_code, show_failures, tell_report
-from runner.after.evaluate_show import Line, show_lines
-from runner.after.infer import base_hash
+from runner.after.show_measures import Line, show_lines
 from runner.after.steps import evaluate_step
-from runner.after.subjects import Subject, base_step, subjects
-from runner.console.parser import VerbParser
+from runner.after.subjects import Subject, subjects
+from runner.console.parser import Names, VerbParser
 from runner.environment import trainer_environment
 from runner.errors import SweepError
 from runner.keys.content import keep_in
-from runner.store.stores import STORE_HELP, read_json, stores
-from runner.types import PlannedStep
+from runner.store.stores import read_json, stores
 
 BATCH_SIZE = 8
 """As Axolotl's own lm_eval_batch_size."""
@@ -33,55 +31,55 @@ LONGEST_ANSWER_S = 120.0
 """That the harness takes to list its tasks."""
 
 
-def evaluate(words: list[str]) -> int:
-    """Exit code 0 when everything has been measured, else 1. Raises SweepError before anything starts."""
-    asked = _parser().read(words)
-    names = _names(asked)
-    chosen = subjects(stores(asked.store), asked.run, every=not asked.best)
-    store = chosen[0].store
-    if names:
-        include = None if asked.include_path is None else _kept(store, Path(asked.include_path))
-        options = _options(asked, names, include)
-    else:
-        include, options = None, {}
-        for one in chosen:
-            _refuse_without_rows(one)
-    steps = [
-        *(base_evaluations(chosen, options) if asked.base else ()),
-        *(evaluate_step(one, options) for one in chosen),
-    ]
-    if names and not all(one.done for one in steps):
-        _refuse_unknown(names, asked.include_path)
-    command = shlex.join(["axosweep", "eval", *words])
-    carried = carry_out(chosen, steps, command=command, inputs=() if include is None else (include,))
-    show_lines([Line.of(one, chosen) for one in carried], chosen[0], as_json=asked.json)
-    show_failures(carried, store)
-    if names and not asked.json:  # of losses it shows what training logged
-        tell_report(carried, chosen[0].sweep)
-    return exit_code(carried)
-
-
-def _parser() -> VerbParser:
-    parser = VerbParser(
+def parser() -> VerbParser:
+    verb = VerbParser(
         "eval",
         description="Measure finished runs: the loss on the rows that were held out of their dataset, or --tasks of "
         "the lm-evaluation-harness. Done once: the same asked again is read from the store. `compare` and `report` "
         "show it.",
     )
-    parser.add_argument("run", nargs="?", help="a run's key, or a sweep: all that have finished; the newest by default")
-    parser.add_argument("--best", action="store_true", help="of a sweep, its best run only")
-    parser.add_argument("--base", action="store_true", help="the base model alone, too")
-    parser.add_argument("--tasks", action="append", default=[], metavar="NAME,...", help="instead of the held-out rows")
-    parser.add_argument(
-        "--include-path", metavar="DIR", help="task files of your own; what they name is looked for there"
-    )
-    parser.add_argument("--limit", type=_whole, metavar="N", help="documents of each task, at most")
-    parser.add_argument("--num-fewshot", type=_shots, metavar="N", help="examples before each question")
-    parser.add_argument("--no-chat-template", action="store_true", help="ask in plain text, not as the run was trained")
-    parser.add_argument("--batch-size", type=_whole, default=BATCH_SIZE, metavar="N", help=f"{BATCH_SIZE} by default")
-    parser.add_argument("--store", help=STORE_HELP)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
+    which = "a run's key, or a sweep: all that have finished; the newest by default"
+    verb.add("run", nargs="?", names=[Names.RUN], help=which)
+    verb.add_argument("--best", action="store_true", help="of a sweep, its best run only")
+    verb.add_argument("--base", action="store_true", help="the base model alone, too")
+    verb.add_argument("--tasks", action="append", default=[], metavar="NAME,...", help="instead of the held-out rows")
+    own = "task files of your own; what they name is looked for there"
+    verb.add("--include-path", metavar="DIR", names=[Names.FOLDER], help=own)
+    verb.add_argument("--limit", type=_whole, metavar="N", help="documents of each task, at most")
+    verb.add_argument("--num-fewshot", type=_shots, metavar="N", help="examples before each question")
+    verb.add_argument("--no-chat-template", action="store_true", help="ask in plain text, not as the run was trained")
+    verb.add_argument("--batch-size", type=_whole, default=BATCH_SIZE, metavar="N", help=f"{BATCH_SIZE} by default")
+    verb.add_store()
+    verb.add_json()
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    """Exit code 0 when everything has been measured, else 1. Raises SweepError before anything starts."""
+    args = parser().read(words)
+    names = _names(args)
+    chosen = subjects(stores(args.store), args.run, every=not args.best)
+    store = chosen[0].store
+    if names:
+        include = None if args.include_path is None else _kept(store, Path(args.include_path))
+        options = _options(args, names, include)
+    else:
+        include, options = None, {}
+        for one in chosen:
+            _refuse_without_rows(one)
+    steps = [
+        *(base_evaluations(chosen, options) if args.base else ()),
+        *(evaluate_step(one, options) for one in chosen),
+    ]
+    if names and not all(one.done for one in steps):
+        _refuse_unknown(names, args.include_path)
+    command = shlex.join(["axosweep", "eval", *words])
+    carried = carry_out(chosen, steps, command=command, inputs=() if include is None else (include,))
+    show_lines([Line.of(one, chosen) for one in carried], chosen[0], as_json=args.json)
+    show_failures(carried, store)
+    if names and not args.json:  # of losses it shows what training logged
+        tell_report(carried, chosen[0].sweep)
+    return exit_code(carried)
 
 
 def _names(asked: argparse.Namespace) -> tuple[str, ...]:
@@ -109,21 +107,6 @@ def _options(asked: argparse.Namespace, names: Sequence[str], include: str | Non
         "chat_template": not asked.no_chat_template,
         "batch_size": asked.batch_size,
     }
-
-
-def base_evaluations(chosen: Sequence[Subject], options: Mapping[str, Any]) -> list[PlannedStep]:
-    """One for each base model that the runs have and, on held-out rows, for each dataset and size of a batch: the loss
-    is a mean of means."""
-    firsts: dict[tuple[str, ...], Subject] = {}
-    for one in chosen:
-        rows = () if options else (one.data_key, str(_rated_at_once(one.config)))
-        firsts.setdefault((base_hash(one), *rows), one)
-    return [base_step(one, StepKind.EVALUATE, options, list(identity)) for identity, one in firsts.items()]
-
-
-def _rated_at_once(config: Mapping[str, Any]) -> Any:
-    """Rows, as Axolotl settles it."""
-    return config.get("eval_batch_size") or config.get("micro_batch_size")
 
 
 def _refuse_without_rows(subject: Subject) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +13,34 @@ from runner.after.carry_out import Carried, carry_out, exit_code, show_failures
 from runner.after.steps import merge_step
 from runner.after.subjects import Subject, subjects
 from runner.console import terminal
-from runner.console.parser import VerbParser
+from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
 from runner.console.transfer import size_text
 from runner.errors import SweepError
 from runner.keys.content import keep_in
-from runner.store.stores import STORE_HELP, is_mirror, stores
+from runner.store.stores import is_mirror, stores
 
 
-def merge(words: list[str]) -> int:
+def parser() -> VerbParser:
+    verb = VerbParser("merge", description=__doc__)
+    which = "a run's key, or a sweep: its best run; the newest sweep by default"
+    verb.add("run", nargs="?", names=[Names.RUN], help=which)
+    verb.add("--lora-model-dir", metavar="DIR", names=[Names.FOLDER], help="another adapter of the same base model")
+    verb.add_store()
+    verb.add_json()
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
     """Exit code 0 when the merged model is there, else 1. Raises SweepError before anything starts."""
-    parser = VerbParser("merge", description=__doc__)
-    parser.add_argument("run", nargs="?", help="a run's key, or a sweep: its best run; the newest sweep by default")
-    parser.add_argument("--lora-model-dir", metavar="DIR", help="another adapter of the same base model")
-    parser.add_argument("--store", help=STORE_HELP)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    asked = parser.read(words)
-    (subject,) = subjects(stores(asked.store), asked.run)
-    kept = None if asked.lora_model_dir is None else _kept(subject.store, Path(asked.lora_model_dir))
-    step = merge_step(subject, kept)
+    args = parser().read(words)
+    (subject,) = subjects(stores(args.store), args.run)
+    adapter = None if args.lora_model_dir is None else _kept(subject.store, Path(args.lora_model_dir))
+    step = merge_step(subject, adapter)
     command = shlex.join(["axosweep", "merge", *words])
-    (carried,) = carry_out([subject], [step], command=command, inputs=() if kept is None else (kept,))
-    _show(subject, carried, as_json=asked.json)
+    (carried,) = carry_out([subject], [step], command=command, inputs=() if adapter is None else (adapter,))
+    _show(subject, carried, as_json=args.json)
     return exit_code([carried])
-
-
-def merged_model(subject: Subject) -> Path | None:
-    """The folder of the run's own merged model, where it has been made."""
-    folder = subject.store.folder(StepKind.MERGE, merge_step(subject).step.key)
-    return folder.model if folder.done.exists() else None
 
 
 def _kept(store: Store, adapter: Path) -> str:

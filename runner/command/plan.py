@@ -1,0 +1,33 @@
+"""`axosweep plan`: what would run, what is finished already, what is wrong with it. Starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from runner.console.parser import Names, VerbParser
+from runner.types import Experiment, Request, RunResult
+
+
+def parser() -> VerbParser:
+    """Of its flags alone: what else is on its line goes to the Hydra application."""
+    verb = VerbParser("plan", add_help=False)
+    verb.add("--overrides", action="store_true")
+    verb.add_json()
+    verb.add("--diff", metavar="SWEEP", names=[Names.SWEEP])
+    verb.add("--write", metavar="DIR", names=[Names.FOLDER])
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    args, rest = parser().parse_known_args(words)
+
+    def launch(experiments: list[Experiment], request: Request) -> list[RunResult]:
+        from runner.launch import sweep
+
+        return sweep.launch(experiments, replace(request, diff=args.diff, write=args.write))
+
+    from runner.command import application  # late: a TAB reads the flags alone, without Hydra
+
+    action = "overrides" if args.overrides else "plan"
+    return application.run([*rest, f"action={action}", *(["json=true"] if args.json else [])], launch)

@@ -1,0 +1,48 @@
+"""`axosweep status`: how every sweep stands, or every run of one sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runner.compare.ranking import compare_sweep
+from runner.console import terminal
+from runner.console.parser import Names, VerbParser
+from runner.show import tables
+from runner.show.status import all_sweeps
+from runner.store.finding import sweep_in
+from runner.store.ledger import sweep_ids
+from runner.store.mirror_age import stale
+from runner.store.stores import stores
+
+
+def parser() -> VerbParser:
+    verb = VerbParser("status", description="How every sweep stands, or every run of one sweep.")
+    verb.add("sweep", nargs="?", names=[Names.SWEEP], help="a sweep's id, or the beginning of it")
+    verb.add("--refresh", action="store_true", help="look at Modal first; else its sweeps are as last seen")
+    verb.add_store()
+    verb.add_json()
+    return verb
+
+
+def main(words: Sequence[str]) -> int:
+    args = parser().read(words)
+    known = stores(args.store)
+    found = None if args.sweep is None else sweep_in(known, args.sweep)
+    if found is None:
+        shown = [(store, sweep) for store in known for sweep in sweep_ids(store)]
+    else:
+        shown = [(found.store, found.sweep)]
+    old = [(store, sweep) for store, sweep in shown if stale(store, sweep)]
+    if args.refresh and old:
+        from runner.executors import modal_verbs
+
+        for store, sweep in old:
+            modal_verbs.look(store, sweep)
+    if found is None:
+        tables.show_sweeps(all_sweeps(*known), known[0], as_json=args.json)
+    else:
+        rows = compare_sweep(found.store, found.sweep)
+        tables.show_rows(rows, found.store, found.sweep, as_json=args.json)
+    for text in filter(None, (stale(store, sweep) for store, sweep in old)):
+        terminal.messages().print(text, markup=False, soft_wrap=True)
+    return 0
