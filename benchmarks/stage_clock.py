@@ -23,14 +23,14 @@ sys.path[:0] = [str(HERE.parent)]
 
 STAGES = {
     "compose": ("runner.composing.hydra_sweep:make_jobs", "runner.composing.hydra_sweep:compose_jobs"),
-    "preflight": ("runner.launch.sweep:Preflight.__post_init__", "runner.launch.sweep:Preflight.told"),
-    "import, schema": ("runner.launch.sweep:Preflight.ask",),
-    "identify": ("runner.launch.sweep:_identified", "runner.launch.sweep:told_apart_by_gpu"),
-    "plan": ("runner.launch.sweep:make_plan", "runner.launch.sweep:report.show_plan"),
-    "record": ("runner.launch.sweep:_make_folders", "runner.launch.sweep:Ledger.open"),
+    "preflight": ("runner.preflight.stage:Preflight.__post_init__", "runner.preflight.stage:Preflight.told"),
+    "import, schema": ("runner.preflight.stage:Preflight.ask",),
+    "identify": ("runner.launch.sweep:identify",),
+    "plan": ("runner.launch.sweep:plan", "runner.show.tables:show_plan"),
+    "record": ("runner.launch.execute:_make_folders", "runner.launch.execute:record_request"),
     "execute": ("runner.executors.local:LocalExecutor.execute",),
-    "watch": ("runner.launch.sweep:Progress.update",),
-    "compare": ("runner.launch.sweep:compare_sweep", "runner.launch.sweep:report.show_rows"),
+    "watch": ("runner.show.progress:Progress.update",),
+    "compare": ("runner.launch.sweep:compare_sweep", "runner.show.tables:show_rows"),
     "report": ("runner.launch.sweep:leave_report",),
 }
 """What is done in each, as module:name."""

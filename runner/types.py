@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from modal_app.cloud.settings import Deployment
 from modal_app.store.step import Step, StepKind
 
 
@@ -57,8 +58,10 @@ class ExecutorChoice:
     """On the CPU: fork runs from one preloaded process."""
     warm_idle_s: float | None = None
     """Seconds that it waits for the next command; None is AXOSWEEP_WARM_IDLE_S, else five minutes."""
-    modal: Mapping[str, Any] | None = None
-    """What is deployed, and under which names: the fields of modal_app.cloud.deployment.Deployment."""
+    modal: Deployment | None = None
+    """What is deployed to Modal, and under which names; None where the executor does not deploy."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with the node, a sentence each; `modal` is None then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ class PriceTable:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartCheckpoint:
     """Another run's checkpoint that a run goes on from."""
 
     run: str
@@ -154,10 +157,10 @@ class Experiment:
     """Of datasets, by their paths, as their files in conf declare them."""
     stages: tuple[str, ...] = ("preprocess", "train")
     """What is done with it, in this order. In no key."""
-    start_from: str | None = None
-    """RUN[@STEP], as it was asked for."""
-    start: Start | None = None
-    """The same, once it is found."""
+    from_text: str | None = None
+    """RUN[@STEP], as the command line has it."""
+    start_checkpoint: StartCheckpoint | None = None
+    """The same, found."""
 
 
 class Action(StrEnum):

@@ -10,7 +10,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from modal_app.cloud.meter import Reservation
@@ -66,15 +66,19 @@ class Deployment:
     """Kernel repositories of the hub that its trainers load, as `owner/name@revision`: they are in the image."""
 
     @classmethod
-    def of(cls, node: Mapping[str, Any], *, gpu_lists: Iterable[tuple[str, ...]], kernels: Iterable[str]) -> Deployment:
-        """The config's node, which has no problems, with what a plan asks for.
-
-        A kernel that the node names takes the place of the same repository's branch, the one that is looked up.
-        """
+    def from_node(cls, node: Mapping[str, Any]) -> Deployment:
+        """The config's node, which has no problems (`settings_problems`)."""
         lists = {key: tuple(map(str, node.get(key) or ())) for key in ("apt", "packages", "kernels")}
-        instead = {in_branch(kernel): kernel for kernel in lists["kernels"]}
-        wanted = {instead.get(kernel, kernel) for kernel in kernels} | set(lists["kernels"])
-        return cls(**{**node, **lists, "kernels": tuple(sorted(wanted))}, gpu_lists=tuple(sorted(set(gpu_lists))))
+        return cls(**{**node, **lists, "kernels": tuple(sorted(set(lists["kernels"])))})
+
+    def wanted_by(self, *, gpu_lists: Iterable[tuple[str, ...]] = (), kernels: Iterable[str] = ()) -> Deployment:
+        """The same with what a plan asks for.
+
+        A kernel that the config names takes the place of the same repository's branch, the one that is looked up.
+        """
+        instead = {in_branch(kernel): kernel for kernel in self.kernels}
+        wanted = {instead.get(kernel, kernel) for kernel in kernels} | set(self.kernels)
+        return replace(self, kernels=tuple(sorted(wanted)), gpu_lists=tuple(sorted(set(gpu_lists))))
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Deployment:
@@ -89,8 +93,8 @@ class Deployment:
         return max(1, round(self.timeout_hours * HOUR_S))
 
     def reserved(self, cards: int) -> Reservation:
-        """Of a trainer with so many GPUs."""
-        return train_reservation(asdict(self), cards)
+        """What a trainer with so many GPUs reserves."""
+        return reserved_by(self, cards)
 
     @property
     def app_name(self) -> str:
@@ -124,20 +128,22 @@ def requested(reserved: Reservation) -> dict[str, Any]:
     return {"cpu": reserved.cores, "memory": round(reserved.memory_gib * 1024)}
 
 
-def train_reservation(node: Mapping[str, Any], cards: int) -> Reservation:
-    """What a trainer with so many GPUs reserves, by the `executor.modal` node; on the CPU it is that of one."""
-    each = max(cards, 1)
-    return Reservation(node.get("cpu", CPU) * each, node.get("memory_gib", MEMORY_GIB) * each)
+def reserved_by(deployment: Deployment | None, cards: int) -> Reservation:
+    """What a trainer with so many GPUs reserves, on the CPU as one; without a deployment, by the defaults."""
+    cores, memory_gib = (deployment.cpu, deployment.memory_gib) if deployment else (CPU, MEMORY_GIB)
+    return Reservation(cores * max(cards, 1), memory_gib * max(cards, 1))
 
 
-def trainer_identity(lock: str, node: Mapping[str, Any]) -> str:
+def trainer_identity(lock: str, deployment: Deployment | None) -> str:
     """What stands in every key for the versions of everything that trains: the lock's hash, and what was put over it.
 
-    `lock` is the hex sha256 of the trainer's lock, `node` the `executor.modal` node. An image that brings its own
-    trainer stands there by its digest, whichever registry serves it.
+    `lock` is the hex sha256 of the trainer's lock; a run of this machine has no deployment. An image that brings its
+    own trainer stands there by its digest, whichever registry serves it.
     """
-    packages = sorted(node.get("packages") or ())
-    base = str(node["image"]).rpartition("@")[2] if node.get("trainer") == "image" else lock
+    if deployment is None:
+        return lock
+    packages = sorted(deployment.packages)
+    base = deployment.image.rpartition("@")[2] if deployment.trainer == "image" else lock
     if base == lock and not packages:
         return lock
     return hashlib.sha256("\n".join([base, *packages]).encode()).hexdigest()

@@ -17,7 +17,7 @@ from typing import Any
 
 from modal_app.process import tracking
 from modal_app.process.attention import kernel_of
-from modal_app.store import origin
+from modal_app.store import start_checkpoint
 from modal_app.store.claim import this_process
 from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.step import Device, Step, StepKind, write_atomically
@@ -122,7 +122,11 @@ def write_yaml(path: Path, config: Mapping[str, Any]) -> None:
 
 def stamp(step: Step, **addresses: Any) -> dict[str, Any]:
     """The config as Axolotl reads it: what was keyed, plus where things lie for this attempt."""
-    keyed = {key: value for key, value in step.config.items() if not (key.startswith("wandb_") or key == origin.KEY)}
+    keyed = {
+        key: value
+        for key, value in step.config.items()
+        if not (key.startswith("wandb_") or key == start_checkpoint.KEY)
+    }
     plugins = [*(keyed.get("plugins") or ()), PLUGIN]
     return keyed | tracking.axolotl_keys(step) | {"plugins": plugins} | addresses
 

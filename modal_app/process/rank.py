@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from modal_app.store import origin
+from modal_app.store import start_checkpoint
 from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.step import Step, StepKind
 
@@ -49,8 +49,10 @@ class Rank:
     @property
     def origin_step(self) -> int | None:
         """The step at which a run goes on from another one's checkpoint; None for one that begins at its beginning."""
-        begins = origin.origin_of(self.step.config, self.attempt.path) if self.step.kind is StepKind.TRAIN else None
-        return None if begins is None else origin.step_of(begins)
+        if self.step.kind is not StepKind.TRAIN:
+            return None
+        checkpoint = start_checkpoint.start_checkpoint_of(self.step.config, self.attempt.path)
+        return None if checkpoint is None else start_checkpoint.step_of(checkpoint)
 
 
 _current: Rank | None = None

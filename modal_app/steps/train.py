@@ -21,7 +21,7 @@ from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
 from modal_app.process.stop import Stopped
 from modal_app.steps.prepared import PREPARED, link_prepared
-from modal_app.store import checkpoints, hub, origin
+from modal_app.store import checkpoints, hub, start_checkpoint
 from modal_app.store.layout import DEBUG_LOG, Attempt, StepFolder, Store
 from modal_app.store.manifest import listed_files
 from modal_app.store.step import FailureReason, Step, StepKind, write_atomically
@@ -52,12 +52,12 @@ def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> d
 
 def _begin_elsewhere(step: Step, store: Store, model: Path) -> None:
     """Where a run goes on from another one's checkpoint (from=), and has none of its own yet."""
-    begins = origin.origin_of(step.config, store.root)
+    begins = start_checkpoint.start_checkpoint_of(step.config, store.root)
     if begins is None:
         return
     if not checkpoints.is_complete(begins):
         raise StepFailed(FailureReason.DATA, f"the checkpoint to go on from is not whole, or not there: {begins}")
-    origin.place(begins, model)
+    start_checkpoint.place(begins, model)
 
 
 def run_rank(rank: Rank) -> None:

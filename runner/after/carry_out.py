@@ -16,7 +16,7 @@ from runner.after.subjects import Subject
 from runner.console import terminal
 from runner.console.interrupts import terminate_as_interrupt
 from runner.errors import SweepError
-from runner.executors.choose import Executor, after_here, after_on_modal
+from runner.executors.choose import Executor, local_executor_for, modal_executor_for
 from runner.executors.modal_submission import submitted_as
 from runner.keys.identity import short_hash
 from runner.show.progress import Progress
@@ -108,7 +108,7 @@ def _no_room(folder: Path) -> str:
 def _executor(subjects: Sequence[Subject], plan: Plan, ledger: Ledger, inputs: Sequence[str]) -> Executor:
     first = subjects[0]
     if not is_mirror(first.store):
-        return after_here(plan, first.store, ledger)
+        return local_executor_for(plan, first.store, ledger)
     sweep = submitted_as(first.store, first.key, first.sweep)
     raw = json.loads((first.store.sweeps / sweep / SUBMISSION).read_text(encoding="utf-8"))
     if "deployment" not in raw:
@@ -117,7 +117,7 @@ def _executor(subjects: Sequence[Subject], plan: Plan, ledger: Ledger, inputs: S
             "same line: what is finished is skipped."
         )
     gpus = {"": _gpu(first)} | {one.key: _gpu(one) for one in subjects}
-    return after_on_modal(plan, first.store, ledger, raw["deployment"], gpus, inputs)
+    return modal_executor_for(plan, first.store, ledger, raw["deployment"], gpus, inputs)
 
 
 def _gpu(subject: Subject) -> Gpu:

@@ -56,7 +56,7 @@ def _subject(run: Run, store: Store, sweep: str, name: str) -> Subject:
     asked: Mapping[str, Any] = {
         "gpu": {"type": run.experiment.gpu.type},
         "axolotl": dict(run.experiment.axolotl),
-        "trainer_lock": trainer_identity(trainer_environment.lock_hash(), run.experiment.executor.modal or {}),
+        "trainer_lock": trainer_identity(trainer_environment.lock_hash(), run.experiment.executor.modal),
     }
     return Subject(store, sweep, run.key, run.data_key, run.config, asked, name)
 

@@ -98,9 +98,9 @@ def _page(asked: Arguments) -> str | None:
 
 
 def _launch(experiments: list[Experiment], request: Request) -> list[RunResult]:
-    from runner.launch import sweep  # late: --cfg and --info need no executor
+    from runner.launch.sweep import launch_sweep  # late: --cfg and --info need no executor
 
-    return sweep.launch(experiments, request)
+    return launch_sweep(experiments, request)
 
 
 def _for_hydra(asked: Arguments, vocabulary: Vocabulary) -> list[str]:

@@ -16,7 +16,7 @@ from runner.command import VERBS
 from runner.command.arguments import COMPLETION, FLAGS_OF_OURS, INFO, SHOWN_INFO, SWITCHES, VALUED
 from runner.command.completion import SHELLS
 from runner.config.fields import Field, Fields
-from runner.config.overrides import ORIGIN
+from runner.config.overrides import FROM
 from runner.config.project import SWEEPS
 from runner.config.vocabulary import AXOLOTL, BASE, Nodes, Vocabulary, read_vocabulary
 from runner.console.parser import Names, VerbParser
@@ -198,7 +198,7 @@ def _values(word: str, vocabulary: Vocabulary) -> Iterable[str]:
     """Options of a group, also after a comma; the choices of an Axolotl key; files for data.path and base."""
     key, _, value = word.partition("=")
     name = key.lstrip(_SIGNS)
-    if name == ORIGIN:
+    if name == FROM:
         return [f"{key}={run}" for run in _runs(())]
     if name in ("data.path", BASE):
         return [f"{key}={path}" for path in _files(value)]

@@ -23,9 +23,9 @@ def main(words: Sequence[str]) -> int:
     args, rest = parser().parse_known_args(words)
 
     def launch(experiments: list[Experiment], request: Request) -> list[RunResult]:
-        from runner.launch import sweep
+        from runner.launch.sweep import launch_sweep
 
-        return sweep.launch(experiments, replace(request, diff=args.diff, write=args.write))
+        return launch_sweep(experiments, replace(request, diff=args.diff, write=args.write))
 
     from runner.command import application  # late: a TAB reads the flags alone, without Hydra
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from modal_app.store.layout import Store
-from modal_app.store.origin import KEY as ORIGIN
+from modal_app.store.start_checkpoint import KEY as START_CHECKPOINT
 from modal_app.store.step import StepKind, write_atomically
 from runner.compare.comparison import model_of
 from runner.compare.params import label
@@ -138,8 +138,8 @@ def runnable_config(store: Store, key: str) -> dict[str, Any]:
         asked: dict[str, Any] = identity.get("axolotl", {})
         return asked
     config: dict[str, Any] = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-    config.pop(ORIGIN, None)  # said as from=RUN@STEP, where it ran
-    for found in (one for one in identity.get("inputs", ()) if one["at"] != ORIGIN):
+    config.pop(START_CHECKPOINT, None)  # said as from=RUN@STEP, where it ran
+    for found in (one for one in identity.get("inputs", ()) if one["at"] != START_CHECKPOINT):
         *parents, last = found["at"].split(".")
         node: Any = config
         for name in parents:

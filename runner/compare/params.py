@@ -53,7 +53,7 @@ def flat_experiment(experiment: Experiment) -> dict[str, Any]:
     """An experiment's config and where it runs, one level deep with dotted names."""
     gpu, data = experiment.gpu, experiment.data
     where, rows = {"type": gpu.type, "count": gpu.count}, {"limit": data.limit, "seed": data.seed}
-    start = experiment.start
+    start = experiment.start_checkpoint
     return flat(experiment.axolotl, where, rows, {"run": start.run, "step": start.step} if start else None)
 
 

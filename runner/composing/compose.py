@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from modal_app.cloud.settings import Deployment, settings_problems
 from runner.config.overrides import parts
 from runner.config.project import current_project
 from runner.config.stages import stages_of
@@ -54,7 +55,7 @@ def experiment_of(node: Mapping[str, Any], overrides: Sequence[str]) -> Experime
         gpu = replace(gpu, fallback=tuple(gpu.fallback))
     data = DataChoice(**_fields(node, "data", DataChoice))
     tracking = TrackingChoice(**_fields(node, "tracking", TrackingChoice))
-    executor = ExecutorChoice(**_fields(node, "executor", ExecutorChoice))
+    executor = _executor(_fields(node, "executor", ExecutorChoice))
     if wrong := list(no_text_findings(tracking)):
         raise SweepError("\n".join(one.text for one in wrong))
     experiment = Experiment(
@@ -66,14 +67,14 @@ def experiment_of(node: Mapping[str, Any], overrides: Sequence[str]) -> Experime
         executor=executor,
         model=_model_facts(node, axolotl),
         prices=_prices(node, overrides),
-        start_from=_start_from(node.get("from")),
+        from_text=_from_text(node.get("from")),
         sizes=_sizes(node),
         stages=stages_of(node.get("stages")),
     )
     return with_gpu(experiment)
 
 
-def _start_from(value: Any) -> str | None:
+def _from_text(value: Any) -> str | None:
     """RUN[@STEP]. Raises SweepError for a key that a file says as a number."""
     if value is None or isinstance(value, str):
         return value or None
@@ -86,6 +87,14 @@ def _model_facts(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> ModelFa
         return None
     facts = ModelFacts(**_fields(node, "model", ModelFacts))
     return facts if facts.base_model == axolotl.get("base_model") else None
+
+
+def _executor(values: Mapping[str, Any]) -> ExecutorChoice:
+    """A `modal` node that cannot be deployed is kept as its problems, for preflight to tell with all others."""
+    node = values.get("modal") or {}
+    problems = settings_problems(node) if values.get("type") == "modal" else []
+    deployment = Deployment.from_node(node) if node and not problems else None
+    return ExecutorChoice(**{**values, "modal": deployment, "problems": tuple(problems)})
 
 
 def _prices(node: Mapping[str, Any], overrides: Sequence[str]) -> PriceTable | None:

@@ -31,7 +31,7 @@ ELSEWHERE = {
     "max_seq_length": "sequence_len",
 }  # fmt: skip
 """What other programs, and people, call keys of Axolotl that are spelt otherwise."""
-ORIGIN = "from"
+FROM = "from"
 _LIKE_A_NUMBER = re.compile(r"(?<![\w@.'\"])\d+(?:e\d+)?(?![\w@.'\"])")
 """A run's key of digits alone, or with an e among them: Hydra would make a number of it, and another one."""
 
@@ -156,7 +156,7 @@ def _field(said: Parts, key: str, vocabulary: Vocabulary) -> str:
 
 def _node(said: Parts, vocabulary: Vocabulary) -> str:
     nodes = vocabulary.nodes
-    if said.key == ORIGIN and said.value:
+    if said.key == FROM and said.value:
         said = replace(said, value=_LIKE_A_NUMBER.sub(lambda key: f"'{key[0]}'", said.value))
     for depth, name in enumerate(said.key.split(".")):
         before = ".".join(said.key.split(".")[:depth])

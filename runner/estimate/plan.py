@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from modal_app.cloud.meter import CPU_STEP
-from modal_app.cloud.settings import train_reservation
+from modal_app.cloud.settings import reserved_by
 from modal_app.store.hub import fetch_names
 from modal_app.store.layout import Store
 from runner.config.gpus import GPUS
@@ -133,8 +133,8 @@ class _Weigher:
         length = length_of(config, data_ranks(config, gpu.count), self.rows(data_key, experiment))
         if isinstance(length, str):
             return self._rented(RunCost(key, reason=length), experiment)
-        if experiment.start:
-            length = rest_of(length, experiment.start.step)
+        if experiment.start_checkpoint:
+            length = rest_of(length, experiment.start_checkpoint.step)
         shape = shape_of(config, gpu.type, gpu.count, experiment.executor.type)
         self._learn(shape.base_model, experiment)
         if (shape, length) not in self._found:
@@ -155,7 +155,7 @@ class _Weigher:
         cores = found.cores if found else Range.exactly(float(gpu.count))
         memory = found.memory_gib if found else Range.exactly(8.0 * gpu.count)
         # The larger of what is reserved and what is used is billed.
-        reserved = train_reservation(experiment.executor.modal or {}, gpu.count)
+        reserved = reserved_by(experiment.executor.modal, gpu.count)
         cores, memory = _at_least(cores, reserved.cores), _at_least(memory, reserved.memory_gib)
         names = [name for name in dict.fromkeys((gpu.type, *gpu.fallback)) if name in GPUS]
         rents = [_dollars_s(self.rates, {name: gpu.count}, cores, memory) for name in names]

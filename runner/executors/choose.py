@@ -53,20 +53,22 @@ def one_executor(experiments: Sequence[Experiment]) -> ExecutorChoice:
     return next(iter(choices.values()))
 
 
-def refuse_unplaceable(choice: ExecutorChoice, plan: Plan) -> None:
+def check_gpu_caps(choice: ExecutorChoice, plan: Plan) -> None:
     """Raises SweepError for what an executor cannot give to the plan as a whole, such as a cap that cannot be kept."""
     if choice.type == "modal":
         placements(plan, choice)
-        _refuse_two_revisions(Deployment.of(choice.modal or {}, gpu_lists=(), kernels=_kernels(plan)).kernels)
+        _refuse_two_revisions(_deployment(choice).wanted_by(kernels=_kernels(plan)).kernels)
 
 
-def not_here(choice: ExecutorChoice, plan: Plan) -> str:
+def missing_gpus(choice: ExecutorChoice, plan: Plan) -> str:
     """Why a launch from this machine would be refused, though another machine may do; empty when nothing is missing."""
     return missing_cards(plan) if choice.type == "local" else ""
 
 
 @contextlib.contextmanager
-def warming(choice: ExecutorChoice, experiments: Sequence[Experiment], store: Store) -> Iterator[MixedWorkers | None]:
+def preloaded_workers(
+    choice: ExecutorChoice, experiments: Sequence[Experiment], store: Store
+) -> Iterator[MixedWorkers | None]:
     """The workers of a launch on this machine's CPU that are to be forked: what they are forked from may import while
     the launch is planned. What was started and served nobody ends with the block. None for any other launch.
     """
@@ -97,7 +99,7 @@ def executor_for(
     raise SweepError(f"executor.type={choice.type}: there is no such executor; conf/executor has the choices.")
 
 
-def after_here(plan: Plan, store: Store, ledger: Ledger) -> Executor:
+def local_executor_for(plan: Plan, store: Store, ledger: Ledger) -> Executor:
     """For what comes after runs of this machine. Raises SweepError when it lacks what they need."""
     devices = {one.step.device for one in plan.after}
     if len(devices) > 1:
@@ -114,7 +116,7 @@ def after_here(plan: Plan, store: Store, ledger: Ledger) -> Executor:
     return LocalExecutor(store, _in_its_environment(workers, plan), slots, ledger)
 
 
-def after_on_modal(
+def modal_executor_for(
     plan: Plan,
     store: Store,
     ledger: Ledger,
@@ -169,7 +171,7 @@ def validator_at_hand(store: Store) -> Validator | None:
     return FreshValidator(python) if running is None else RunningValidator(python, store.root, running)
 
 
-def verdicts_of(store: Store) -> Verdicts:
+def remembered_verdicts(store: Store) -> Verdicts:
     """What Axolotl has said before. Of an environment that is not the locked one, nothing is remembered."""
     lock = trainer_environment.lock_hash()
     locked = trainer_environment.built_from() == lock
@@ -229,7 +231,7 @@ def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> 
 
     placed = placements(plan, choice)
     lists = {one.variant.gpus for one in placed.values() if len(one.variant.gpus) > 1}
-    deployment = Deployment.of(choice.modal or {}, gpu_lists=lists, kernels=_kernels(plan))
+    deployment = _deployment(choice).wanted_by(gpu_lists=lists, kernels=_kernels(plan))
     inputs = dict.fromkeys(
         staged_name(found)
         for planned in plan.pending
@@ -240,6 +242,13 @@ def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> 
     executor = ModalExecutor(store, deployment, ledger, placed, tuple(inputs), prices)
     executor.check((account.KEY,) if account.tracks_online(plan) else ())
     return executor
+
+
+def _deployment(choice: ExecutorChoice) -> Deployment:
+    """Of executor=modal. Raises SweepError for a node that cannot be deployed, which --force does not overrule."""
+    if choice.modal is None:
+        raise SweepError("\n".join(choice.problems) or "executor=modal needs its node executor.modal.")
+    return choice.modal
 
 
 def _refuse_two_revisions(kernels: Sequence[str]) -> None:

@@ -86,7 +86,7 @@ def identify_run(experiment: Experiment, inputs: Iterable[Input], *, trainer_loc
     return Run(short_hash(identity), data_key, experiment, config, inputs)
 
 
-def told_apart_by_gpu(runs: Sequence[Run]) -> list[Run]:
+def split_by_gpu_type(runs: Sequence[Run]) -> list[Run]:
     """The same runs, but for those that one sweep asks on several kinds of GPU: each kind is a run of its own there.
 
     Where a run trains decides no key, so that what has finished on one GPU is not paid for again on another; a sweep

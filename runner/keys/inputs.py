@@ -58,7 +58,7 @@ def look_for_inputs(axolotl: Mapping[str, Any]) -> tuple[tuple[Input, ...], tupl
     return found, (*unusable, *_not_dataset_entries(axolotl), *_second_hub_models(found))
 
 
-def identify(found: Input, axolotl: Mapping[str, Any], hashes: ContentHashes) -> Input:
+def identify_input(found: Input, axolotl: Mapping[str, Any], hashes: ContentHashes) -> Input:
     """The same input with its identity; a hub name that cannot be resolved now keeps None and says why."""
     if found.kind is not InputKind.HUB:
         return replace(found, identity=hashes.of(Path(found.text).expanduser()))

@@ -15,7 +15,7 @@ from runner.estimate.predict import BOOT_MODAL
 from runner.types import ExecutorChoice, Plan, PlannedRun, Request
 
 
-def refuse_senseless(choice: ExecutorChoice, request: Request) -> None:
+def check_budget_options(choice: ExecutorChoice, request: Request) -> None:
     """Raises SweepError for a budget that is none, or that nothing could spend."""
     for name, value in (("budget", request.budget), ("confirm_above", request.confirm_above)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
@@ -27,13 +27,13 @@ def refuse_senseless(choice: ExecutorChoice, request: Request) -> None:
         )
 
 
-def refuse_above(cost: PlanCost, request: Request) -> None:
+def check_budget(cost: PlanCost, request: Request) -> None:
     """Raises SweepError where the upper end of the estimate is above the budget, unless forced."""
-    if reason := above(cost, request):
+    if reason := over_budget(cost, request):
         raise SweepError(reason)
 
 
-def above(cost: PlanCost, request: Request) -> str:
+def over_budget(cost: PlanCost, request: Request) -> str:
     """Why the budget refuses this; empty when it does not."""
     budget, dollars = request.budget, cost.dollars
     if budget is None or request.force:

@@ -1,21 +1,41 @@
-"""Runs -> Plan: what would run, once each, and what is done already. Pure; touches nothing."""
+"""Runs -> plan: what would run, once each, and what is done already. `make_plan` is pure and touches nothing."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from modal_app.store.step import Device, Step, StepKind, Tracking
+from runner.after.stage_steps import with_stages
 from runner.compare.params import label, params_of
+from runner.config import checkout
+from runner.executors.choose import check_gpu_caps
 from runner.keys.identity import preprocess_config, short_hash
+from runner.launch.budget import check_budget_options
+from runner.launch.types import Launch
 from runner.types import Input, Plan, PlannedDataset, PlannedRun, Run
 
 IsDone = Callable[[StepKind, str], bool]
 SWEEP_HASH_LENGTH = 6
 LONGEST_NAME = 120
 """W&B's limit for a run's name is 128 characters."""
+
+
+def plan(launch: Launch) -> Launch:
+    """With its plan. Raises SweepError for stages that its runs cannot have, and for what the executor cannot place."""
+    store = launch.store
+    made = make_plan(
+        launch.runs, launch.request.name, lambda kind, key: store.folder(kind, key).done.exists(), checkout.commit()
+    )
+    planned = replace(launch, plan=with_stages(made, store))
+    pending = {one.run.key for one in planned.plan.pending}
+    planned.preflight.finished = frozenset(n for n, run in enumerate(planned.runs) if run.key not in pending)
+    check_budget_options(planned.executor, planned.request)
+    check_gpu_caps(planned.executor, planned.plan)
+    return planned
 
 
 def make_plan(runs: Sequence[Run], name: str, is_done: IsDone, commit: str = "") -> Plan:

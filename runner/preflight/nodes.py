@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from modal_app.cloud.settings import settings_problems
 from runner.cost.prices import table_problems
 from runner.errors import did_you_mean
 from runner.preflight.findings import Finding, error, from_sentence
@@ -53,7 +52,7 @@ def _executor(executor: ExecutorChoice) -> Iterator[Finding]:
             "Here executor.parallel sets how many runs train at a time.",
         )
     if executor.type == "modal":
-        yield from map(from_sentence, settings_problems(executor.modal or {}))
+        yield from map(from_sentence, executor.problems)
     if not isinstance(executor.warm, bool):
         yield error("executor.warm", executor.warm, "expected true or false")
     idle = executor.warm_idle_s

@@ -50,9 +50,9 @@ def _locked() -> frozenset[str]:
 
 def _added(executor: ExecutorChoice) -> frozenset[str]:
     """What the run's trainer has beyond the lock; everything, when it is one that the user made."""
-    node = executor.modal or {}
-    if node.get("trainer") == "image" or (executor.type == "local" and "AXOSWEEP_TRAINER" in os.environ):
+    deployment = executor.modal
+    brings_own = deployment is not None and deployment.trainer == "image"
+    if brings_own or (executor.type == "local" and "AXOSWEEP_TRAINER" in os.environ):
         return frozenset(PACKAGES.values())
-    listed = node.get("packages")
-    names = [re.split(r"[\[=@ ]", str(one))[0] for one in listed] if isinstance(listed, list | tuple) else []
+    names = [re.split(r"[\[=@ ]", one)[0] for one in (deployment.packages if deployment else ())]
     return frozenset(name.lower().replace("_", "-") for name in names)

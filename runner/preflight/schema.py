@@ -130,8 +130,8 @@ def _way_out(experiment: Experiment, keys: Sequence[str]) -> str:
 
 def _adds_packages(experiment: Experiment) -> bool:
     """Whether the run's trainer has more than the lock."""
-    node = experiment.executor.modal or {}
-    return bool(node.get("packages")) or node.get("trainer") == "image"
+    deployment = experiment.executor.modal
+    return deployment is not None and (bool(deployment.packages) or deployment.trainer == "image")
 
 
 def _expected(message: str) -> str:

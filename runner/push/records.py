@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from modal_app.oneshot.push import CARD, RECORD
-from modal_app.store.origin import KEY as ORIGIN
 from modal_app.store.redact import redacted
+from modal_app.store.start_checkpoint import KEY as START_CHECKPOINT
 from runner.after.subjects import Subject
 from runner.compare.best import where_it_ran
 from runner.compare.metrics import Curves
@@ -85,8 +85,8 @@ def base_of(subject: Subject) -> Source:
 
 def config_of(subject: Subject) -> dict[str, Any]:
     """The keyed config with local inputs by the last part of their paths, without paths and secrets."""
-    config: dict[str, Any] = json.loads(json.dumps({**subject.config, ORIGIN: None}))
-    del config[ORIGIN]
+    config: dict[str, Any] = json.loads(json.dumps({**subject.config, START_CHECKPOINT: None}))
+    del config[START_CHECKPOINT]
     for one in _inputs(subject):
         if _on_hub(one, subject):
             continue
@@ -132,7 +132,7 @@ def _told_input(one: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
 
 def _inputs(subject: Subject) -> list[Mapping[str, Any]]:
     """Of a checkpoint that it went on from, the run is told instead."""
-    return [one for one in subject.identity.get("inputs", ()) if one["at"] != ORIGIN]
+    return [one for one in subject.identity.get("inputs", ()) if one["at"] != START_CHECKPOINT]
 
 
 def _local(subject: Subject) -> list[str]:

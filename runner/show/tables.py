@@ -21,21 +21,13 @@ from runner.show.status import SweepStatus
 from runner.types import Plan, PlannedRun
 
 
-def show_plan(
-    plan: Plan,
-    store: Store,
-    *,
-    as_json: bool,
-    console: Console | None = None,
-    beyond: Mapping[str, Any] | None = None,
-) -> None:
-    """What would run, once each. With a launch it precedes the progress; as JSON it stands alone, with what is `beyond`
-    the list of runs.
-    """
-    if as_json:
-        print_json({**_plan_json(plan, store), **(beyond or {})})
-        return
-    console = console or terminal.results()
+def print_plan_json(plan: Plan, store: Store, more: Mapping[str, Any]) -> None:
+    """What would run, once each, with what else is known of it."""
+    print_json({**_plan_json(plan, store), **more})
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """What would run, once each."""
     done = len(plan.runs) - len(plan.pending)
     copies = sum(planned.copies - 1 for planned in plan.runs)
     console.print(f"[bold]{plan.sweep}[/bold]: {_count(len(plan.runs), 'run')}, {_datasets(plan)}")

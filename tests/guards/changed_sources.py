@@ -32,7 +32,7 @@ SERVED = Serve(Vllm("model", ("base",), "model", {}), "H100", 60, "cache", "runs
 
 
 def names(memory: Path) -> dict[str, Any]:
-    deployment = Deployment.of(NODE, gpu_lists=(), kernels=())
+    deployment = Deployment.from_node(NODE)
     return {
         "app": deployment.app_name,
         "preloaded trainer": trainer_fingerprint(Path(sys.executable)),

@@ -16,9 +16,9 @@ import pytest
 
 from modal_app.store.layout import Store
 from runner.keys.content import ContentHashes
-from runner.keys.identity import identify_run, told_apart_by_gpu
-from runner.keys.inputs import find_inputs, identify
-from runner.launch.from_checkpoint import input_of, started
+from runner.keys.identity import split_by_gpu_type
+from runner.launch.identify import identified
+from runner.launch.start_checkpoint import with_start_checkpoints
 from runner.types import Experiment, Run
 from tests.runner import checkpointed
 
@@ -67,12 +67,8 @@ CASES: dict[str, Sequence[str]] = {
 
 def found_now(experiments: Sequence[Experiment], store: Store) -> list[Run]:
     hashes = ContentHashes(store.cache / "hashes.json")
-    runs = []
-    for experiment in started(experiments, [store]):
-        inputs = [identify(one, experiment.axolotl, hashes) for one in find_inputs(experiment.axolotl)]
-        inputs += [input_of(experiment.start)] if experiment.start else []
-        runs.append(identify_run(experiment, inputs, trainer_lock=LOCK))
-    return told_apart_by_gpu(runs)
+    composed = with_start_checkpoints(experiments, [store])
+    return split_by_gpu_type([identified(one, hashes, LOCK) for one in composed])
 
 
 @pytest.mark.parametrize("name", CASES)

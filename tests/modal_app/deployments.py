@@ -19,4 +19,4 @@ def shipped_node() -> dict[str, Any]:
 
 
 def shipped(*, gpu_lists: tuple[tuple[str, ...], ...] = (), kernels: tuple[str, ...] = (), **node: Any) -> Deployment:
-    return Deployment.of(shipped_node() | node, gpu_lists=gpu_lists, kernels=kernels)
+    return Deployment.from_node(shipped_node() | node).wanted_by(gpu_lists=gpu_lists, kernels=kernels)

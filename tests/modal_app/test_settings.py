@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from modal_app.cloud.settings import LONGEST_NAME, Deployment, settings_problems, train_function, trainer_identity
-from tests.modal_app.deployments import shipped_node
+from tests.modal_app.deployments import shipped, shipped_node
 
 DIGEST = "axolotlai/axolotl@sha256:" + "0123456789abcdef" * 4
 COMMIT = "c0ffee" + "0" * 34
@@ -55,21 +55,21 @@ def test_settings_that_are_pinned_are_taken(changes: dict[str, Any]) -> None:
 
 
 def test_keys_name_the_trainer_by_its_lock_unless_something_else_trains() -> None:
-    node, lock = shipped_node(), "1" * 64
-    assert trainer_identity(lock, node) == trainer_identity(lock, {}) == lock
-    assert trainer_identity(lock, node | {"image": "nvidia/cuda:13.1.0-devel-ubuntu24.04", "apt": ["htop"]}) == lock
-    one = trainer_identity(lock, node | {"packages": ["a==1", "b==2"]})
-    assert one == trainer_identity(lock, node | {"packages": ["b==2", "a==1"]}) != lock
-    theirs = trainer_identity(lock, node | {"trainer": "image", "image": DIGEST})
+    lock = "1" * 64
+    assert trainer_identity(lock, None) == trainer_identity(lock, shipped()) == lock
+    assert trainer_identity(lock, shipped(image="nvidia/cuda:13.1.0-devel-ubuntu24.04", apt=["htop"])) == lock
+    one = trainer_identity(lock, shipped(packages=["a==1", "b==2"]))
+    assert one == trainer_identity(lock, shipped(packages=["b==2", "a==1"])) != lock
+    theirs = trainer_identity(lock, shipped(trainer="image", image=DIGEST))
     assert theirs not in (lock, one)
-    assert theirs == trainer_identity("2" * 64, node | {"trainer": "image", "image": f"mirror.example/{DIGEST}"})
-    assert theirs != trainer_identity(lock, node | {"trainer": "image", "image": DIGEST[:-1] + "0"})
+    assert theirs == trainer_identity("2" * 64, shipped(trainer="image", image=f"mirror.example/{DIGEST}"))
+    assert theirs != trainer_identity(lock, shipped(trainer="image", image=DIGEST[:-1] + "0"))
 
 
 def test_a_pinned_kernel_takes_the_place_of_its_branch_and_of_nothing_else() -> None:
     named = f"kernels-community/flash-attn2@{COMMIT}"
     asked = {"kernels-community/flash-attn2@v3", "kernels-community/flash-attn2@v2", "other/kernel@v1"}
-    deployment = Deployment.of(shipped_node() | {"kernels": [named]}, gpu_lists=(), kernels=asked)
+    deployment = Deployment.from_node(shipped_node() | {"kernels": [named]}).wanted_by(kernels=asked)
     assert deployment.kernels == tuple(sorted({named, "kernels-community/flash-attn2@v2", "other/kernel@v1"}))
 
 

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
+from modal_app.cloud.settings import Deployment
 from modal_app.store.layout import Store
 from runner.config.shipped import shipped_root
 from runner.environment import trainer_environment
 from runner.environment.verdicts import Verdicts
 from runner.errors import SweepError
 from runner.executors.validator import FreshValidator
-from runner.launch import sweep
+from runner.launch.sweep import launch_sweep
 from runner.preflight.schema import questions_of
 from runner.preflight.stage import Preflight
 from runner.types import Action, ExecutorChoice, Experiment, Gpu, ModelFacts, Request
@@ -65,7 +66,7 @@ BROKEN = [
     for one in ones
 ]
 SOME_COMMIT = "0" * 40
-ON_MODAL = ExecutorChoice("modal", warm=False, modal=_modal_node())
+ON_MODAL = ExecutorChoice("modal", warm=False, modal=Deployment.from_node(_modal_node()))
 CHAT = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
 
 
@@ -166,6 +167,6 @@ def test_a_broken_config_is_told_and_reaches_no_executor(
     store = Store(verdicts.memory.parent.parent)
     request = Request(Action.LAUNCH, "broken", str(store.root), json=False)
     with pytest.raises(SweepError) as refused:
-        sweep.launch([_experiment(broken)], request)
+        launch_sweep([_experiment(broken)], request)
     assert all(piece in str(refused.value) for piece in broken["told"]), refused.value
     assert not [*store.root.rglob("runs"), *store.root.rglob("sweeps")]

@@ -20,6 +20,7 @@ from runner.preflight.findings import Severity
 from runner.preflight.schema import questions_of, schema_findings
 from runner.preflight.stage import Preflight
 from runner.types import ExecutorChoice, Experiment, Gpu
+from tests.modal_app.deployments import shipped
 from tests.runner.builders import experiment
 
 FINE: Mapping[str, Any] = {"problems": [], "warnings": []}
@@ -137,7 +138,7 @@ def test_what_was_told_in_our_words_is_not_told_again() -> None:
 def test_a_plugin_that_only_the_rented_image_has_is_no_error_here() -> None:
     problem = {"keys": ["plugins"], "message": "x.Y cannot be loaded: No module named 'x'"}
     for packages, severity in (([], Severity.ERROR), (["x==1"], Severity.WARNING)):
-        one = experiment({"plugins": ["x.Y"]}, executor=ExecutorChoice("modal", modal={"packages": packages}))
+        one = experiment({"plugins": ["x.Y"]}, executor=ExecutorChoice("modal", modal=shipped(packages=packages)))
         verdicts = Verdicts(None, "")
         Preflight([one], verdicts).ask(Judge({"problems": [problem], "warnings": []}), [one])
         (finding,) = schema_findings(one, questions_of(one), verdicts)

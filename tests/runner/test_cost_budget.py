@@ -10,7 +10,7 @@ from modal_app.store.layout import Store
 from runner.cost.types import NOTHING, Range
 from runner.errors import SweepError
 from runner.estimate.plan import PlanCost, RunCost
-from runner.launch.budget import bound_line, confirm, refuse_above, refuse_senseless, with_shares
+from runner.launch.budget import bound_line, check_budget, check_budget_options, confirm, with_shares
 from runner.types import Action, ExecutorChoice, Request
 from tests.runner.builders import plan, run
 
@@ -29,19 +29,19 @@ def request(**words: Any) -> Request:
 
 
 def test_what_may_cost_more_than_the_budget_is_refused_unless_forced() -> None:
-    refuse_above(cost(6.0, 3.0, preparing=1.0), request(budget=10.0))
+    check_budget(cost(6.0, 3.0, preparing=1.0), request(budget=10.0))
     with pytest.raises(
         SweepError, match=r"budget=9.9: this may cost \$10.00 \(likely \$5.50, from \$4.00\), so .*--force"
     ):
-        refuse_above(cost(6.0, 3.0, preparing=1.0), request(budget=9.9))
-    refuse_above(cost(6.0, 3.0, preparing=1.0), request(budget=9.9, force=True))
-    refuse_above(cost(6.0), request())
+        check_budget(cost(6.0, 3.0, preparing=1.0), request(budget=9.9))
+    check_budget(cost(6.0, 3.0, preparing=1.0), request(budget=9.9, force=True))
+    check_budget(cost(6.0), request())
 
 
 def test_an_unknown_cost_is_not_refused_and_what_preparing_alone_may_take_is() -> None:
-    refuse_above(cost(None, 100.0), request(budget=1.0))
+    check_budget(cost(None, 100.0), request(budget=1.0))
     with pytest.raises(SweepError, match="preparing the data alone"):
-        refuse_above(cost(None, preparing=2.0), request(budget=1.0))
+        check_budget(cost(None, preparing=2.0), request(budget=1.0))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_an_unknown_cost_is_not_refused_and_what_preparing_alone_may_take_is() -
 )
 def test_a_budget_that_means_nothing_is_refused(words: dict[str, Any], executor: str, says: str) -> None:
     with pytest.raises(SweepError, match=says):
-        refuse_senseless(ExecutorChoice(executor), request(**words))
+        check_budget_options(ExecutorChoice(executor), request(**words))
 
 
 def test_the_budget_is_shared_in_proportion_to_the_upper_estimates(store: Store) -> None:

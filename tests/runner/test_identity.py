@@ -17,9 +17,9 @@ from runner.keys.identity import (
     canonical,
     identify_run,
     preprocess_config,
-    told_apart_by_gpu,
+    split_by_gpu_type,
 )
-from runner.keys.inputs import find_inputs, identify
+from runner.keys.inputs import find_inputs, identify_input
 from runner.types import DataChoice, ExecutorChoice, Gpu, Input, InputKind, Run, TrackingChoice
 from tests.runner.builders import LOCK, experiment, run
 
@@ -92,7 +92,7 @@ def test_what_a_run_may_fall_back_on_moves_nothing() -> None:
 
 def test_a_sweep_over_gpus_has_a_run_for_each_and_shares_their_dataset() -> None:
     gpus = [Gpu("h100", 2), Gpu("a100_80gb", 2), Gpu("h100", 2, ("h200",)), Gpu("h100", 4)]
-    asked = told_apart_by_gpu([run({"seed": 1}, gpu=gpu) for gpu in gpus])
+    asked = split_by_gpu_type([run({"seed": 1}, gpu=gpu) for gpu in gpus])
     keys = [one.key for one in asked]
     assert len(set(keys)) == 3
     assert keys[0] == keys[2], "what will do as well is no question"
@@ -166,7 +166,7 @@ def test_a_value_without_a_canonical_form_is_refused_by_its_name_in_the_config(v
 
 def identified(config: dict[str, Any], memory: Path) -> Run:
     hashes = ContentHashes(memory / "hashes.json")
-    inputs = tuple(identify(found, config, hashes) for found in find_inputs(config))
+    inputs = tuple(identify_input(found, config, hashes) for found in find_inputs(config))
     return identify_run(experiment(config), inputs, trainer_lock=LOCK)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from runner.errors import SweepError
 from runner.keys.content import ContentHashes, file_sha256
-from runner.keys.inputs import find_inputs, how_to_pin, identify, pinned, staged_name
+from runner.keys.inputs import find_inputs, how_to_pin, identify_input, pinned, staged_name
 from runner.types import Input, InputKind
 
 
@@ -95,7 +95,7 @@ def test_an_adapter_of_the_hub_has_a_commit_of_its_own_in_its_name() -> None:
     """Axolotl gives PEFT no revision: it would read the newest whatever `revision_of_model` says."""
     commit, own = "c" * 40, "e" * 40
     config = {"base_model": "owner/model", "revision_of_model": commit, "lora_model_dir": f"owner/adapter@{own}"}
-    model, adapter = (identify(one, config, ContentHashes(Path("unused"))) for one in find_inputs(config))
+    model, adapter = (identify_input(one, config, ContentHashes(Path("unused"))) for one in find_inputs(config))
     assert (model.identity, adapter.identity) == (commit, own)
     assert pinned(adapter, own) == ("lora_model_dir", f"owner/adapter@{own}")
     assert how_to_pin(adapter) == "lora_model_dir=owner/adapter@<40-digit commit>"
@@ -109,7 +109,7 @@ def test_a_hub_tokenizer_beside_a_local_model_is_fine(tmp_path: Path) -> None:
 
 def test_a_local_file_is_identified_by_its_bytes_and_kept_under_them(tmp_path: Path, rows: Path) -> None:
     (found,) = find_inputs({"datasets": [{"path": str(rows)}]})
-    identity = identify(found, {}, ContentHashes(tmp_path / "hashes.json")).identity
+    identity = identify_input(found, {}, ContentHashes(tmp_path / "hashes.json")).identity
     assert identity == file_sha256(rows)
     assert staged_name(Input(found.at, found.text, found.kind, identity)) == f"inputs/{identity[:16]}.jsonl"
 
@@ -145,4 +145,4 @@ def test_a_revision_asked_for_is_the_one_resolved(
         "datasets": [{"path": "owner/asked", "revision": revision}],
     }
     hashes = ContentHashes(tmp_path / "hashes.json")
-    assert [identify(found, config, hashes).identity for found in find_inputs(config)] == [revision, revision]
+    assert [identify_input(found, config, hashes).identity for found in find_inputs(config)] == [revision, revision]

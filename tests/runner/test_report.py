@@ -8,6 +8,7 @@ import pytest
 from modal_app.store.layout import Store
 from modal_app.store.step import FailureReason, OutcomeStatus, StepKind
 from runner.compare.ranking import compare_sweep
+from runner.console import terminal
 from runner.show import tables
 from runner.show.status import all_sweeps
 from runner.types import Input, InputKind, Run
@@ -75,7 +76,7 @@ def test_what_others_wrote_is_shown_as_they_wrote_it(
     assert text.count(message) == 2
     unresolved = Input("base_model", message, InputKind.HUB, None, message)
     planned = replace(plan(runs, store), unresolved=(unresolved,))
-    tables.show_plan(planned, store, as_json=False)
+    tables.show_plan(planned, terminal.results())
     text = capsys.readouterr().out
     assert f"chat_template={message}\n" in text
     assert f"base_model={message}: {message}\n" in text
@@ -95,7 +96,7 @@ def test_nothing_is_cut_or_wrapped_in_a_pipe(store: Store, capsys: pytest.Captur
     for one in runs:
         row = next(line for line in lines if line.strip().startswith(one.key) and line.rstrip().endswith("failed"))
         assert all(value.strip() in row for value in one.experiment.axolotl.values())
-    tables.show_plan(plan(runs, store), store, as_json=False)
+    tables.show_plan(plan(runs, store), terminal.results())
     planned = capsys.readouterr().out.splitlines()
     assert sum(line.strip().startswith(tuple(one.key for one in runs)) for line in planned) == len(runs)
 
@@ -120,7 +121,7 @@ def test_a_plan_says_what_runs_what_is_finished_and_what_was_asked_twice(
 ) -> None:
     one, two = run({"learning_rate": 1}), run({"learning_rate": 2})
     finish(store, StepKind.TRAIN, one.key)
-    tables.show_plan(plan([one, two, two], store), store, as_json=False)
+    tables.show_plan(plan([one, two, two], store), terminal.results())
     text = capsys.readouterr().out
     assert "2 runs, 1 dataset (1 to tokenize)" in text
     assert "1 duplicate left out" in text
@@ -133,7 +134,7 @@ def test_a_plan_of_finished_runs_has_nothing_to_tokenize_even_when_their_dataset
 ) -> None:
     one = run({"learning_rate": 1})
     finish(store, StepKind.TRAIN, one.key)
-    tables.show_plan(plan([one], store), store, as_json=False)
+    tables.show_plan(plan([one], store), terminal.results())
     text = capsys.readouterr().out
     assert "1 run, 1 dataset (nothing to tokenize)" in text
     assert "1 run finished before, skipped; nothing to do." in text
@@ -143,7 +144,7 @@ def test_a_plan_as_json_has_the_same_runs_and_datasets(store: Store, capsys: pyt
     runs = [run({"learning_rate": 1}, overrides=["learning_rate=1"]), run({"sequence_len": 1})]
     finish(store, StepKind.PREPROCESS, runs[1].data_key)
     planned = plan([*runs, runs[0]], store)
-    tables.show_plan(planned, store, as_json=True)
+    tables.print_plan_json(planned, store, {})
     read = strict_json(capsys.readouterr().out)
     assert [(one["key"], one["done"], one["copies"], one["overrides"]) for one in read["runs"]] == [
         (runs[0].key, False, 2, ["learning_rate=1"]),

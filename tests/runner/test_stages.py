@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from modal_app.cloud.container import Job
-from modal_app.cloud.settings import trainer_identity
+from modal_app.cloud.settings import Deployment, trainer_identity
 from modal_app.store.layout import Store
 from modal_app.store.step import Device, OutcomeStatus, Step, StepKind
 from runner.after.stage_steps import failed_stages, with_stages
@@ -24,6 +23,7 @@ from runner.executors.modal_submission import before
 from runner.executors.modal_work import job_name, make_work
 from runner.store.ledger import Ledger
 from runner.types import Gpu, Plan, Run
+from tests.modal_app.deployments import shipped
 from tests.runner.builders import finish, plan, run
 from tests.runner.executors.fakes import FakeWorkers
 
@@ -81,15 +81,15 @@ def test_of_a_run_that_has_finished_only_what_comes_after_it_is_done(store: Stor
     assert not planned(store, one).has_work, "asked again, it is done"
 
 
-@pytest.mark.parametrize("modal", [None, {"image": "i", "packages": ["axolotl-contribs==1"]}])
-def test_the_merge_of_a_stage_is_that_of_the_verb(store: Store, modal: Mapping[str, Any] | None) -> None:
+@pytest.mark.parametrize("modal", [None, shipped(packages=["axolotl-contribs==1"])])
+def test_the_merge_of_a_stage_is_that_of_the_verb(store: Store, modal: Deployment | None) -> None:
     """Else a model would be merged twice."""
     from runner.after.subjects import Subject
 
     one = staged(MERGED)
     executor = replace(one.experiment.executor, modal=modal)
     one = replace(one, experiment=replace(one.experiment, executor=executor))
-    asked = {"trainer_lock": trainer_identity(lock_hash(), modal or {})}  # as run.json has it
+    asked = {"trainer_lock": trainer_identity(lock_hash(), modal)}  # as run.json has it
     subject = Subject(store, "sweep", one.key, one.data_key, one.config, asked)
     assert planned(store, one).after[0].step.key == merge_step(subject).step.key
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from modal_app.cloud.settings import Deployment
 from modal_app.store.layout import Store
 from modal_app.store.step import Device, Step, StepKind
 from runner.after.carry_out import launch_name
 from runner.errors import SweepError
-from runner.executors.choose import after_here, refuse_unplaceable
+from runner.executors.choose import check_gpu_caps, local_executor_for
 from runner.executors.local import LocalExecutor
 from runner.executors.warm_server import IDLE_S
 from runner.executors.warm_workers import MixedWorkers
@@ -27,9 +28,9 @@ COMMIT = "c0ffee" + "0" * 34
 def test_a_cap_that_cannot_be_kept_is_refused_on_modal_only(store: Store) -> None:
     made = plan([run({"seed": 1}, gpu=Gpu("h100", 4))], store)
     with pytest.raises(SweepError, match=r"Raise executor\.max_gpus to 4"):
-        refuse_unplaceable(ExecutorChoice("modal", max_gpus=2, modal=shipped_node()), made)
-    refuse_unplaceable(ExecutorChoice("modal", max_gpus=4, modal=shipped_node()), made)
-    refuse_unplaceable(ExecutorChoice("local", parallel=1), plan([run({}, gpu=Gpu("rtx4090", 16))], store))
+        check_gpu_caps(ExecutorChoice("modal", max_gpus=2, modal=Deployment.from_node(shipped_node())), made)
+    check_gpu_caps(ExecutorChoice("modal", max_gpus=4, modal=Deployment.from_node(shipped_node())), made)
+    check_gpu_caps(ExecutorChoice("local", parallel=1), plan([run({}, gpu=Gpu("rtx4090", 16))], store))
 
 
 def test_two_revisions_of_one_kernel_are_refused_unless_one_is_named_for_both(store: Store) -> None:
@@ -37,9 +38,9 @@ def test_two_revisions_of_one_kernel_are_refused_unless_one_is_named_for_both(st
     asked = [{"attn_implementation": "flash_attention_2"}, {"attn_implementation": f"{FLASH}@{COMMIT}"}]
     made = plan([run(config, gpu=Gpu("h100", 1)) for config in asked], store)
     with pytest.raises(SweepError, match=f"{FLASH}@{COMMIT} and {FLASH}@v3"):
-        refuse_unplaceable(ExecutorChoice("modal", modal=shipped_node()), made)
-    named = shipped_node() | {"kernels": [f"{FLASH}@{COMMIT}"]}
-    refuse_unplaceable(ExecutorChoice("modal", modal=named), made)
+        check_gpu_caps(ExecutorChoice("modal", modal=Deployment.from_node(shipped_node())), made)
+    named = Deployment.from_node(shipped_node() | {"kernels": [f"{FLASH}@{COMMIT}"]})
+    check_gpu_caps(ExecutorChoice("modal", modal=named), made)
 
 
 def test_what_comes_after_runs_of_cpus_and_of_gpus_is_not_started_together(store: Store) -> None:
@@ -47,7 +48,7 @@ def test_what_comes_after_runs_of_cpus_and_of_gpus_is_not_started_together(store
     steps = [Step(StepKind.INFER, f"{device}/a", {}, "d", device=device, run=device) for device in Device]
     made = Plan("sweep/after-a", (), (), after=tuple(PlannedStep(step, False) for step in steps))
     with pytest.raises(SweepError, match="Name those of one kind"):
-        after_here(made, store, Ledger(store, made.sweep))
+        local_executor_for(made, store, Ledger(store, made.sweep))
 
 
 @pytest.mark.parametrize(("said", "seconds"), [("0", 0.0), ("", IDLE_S)])
@@ -57,7 +58,7 @@ def test_a_trainer_that_is_preloaded_for_what_comes_after_a_run_waits_as_long_as
     monkeypatch.setenv("AXOSWEEP_TRAINER", str(make_trainer(tmp_path / "trainer")))
     monkeypatch.setenv("AXOSWEEP_WARM_IDLE_S", said)
     made = Plan("sweep/after-a", (), (), after=(PlannedStep(Step(StepKind.MERGE, "run/a", {}, "d", run="run"), False),))
-    executor = after_here(made, store, Ledger(store, made.sweep))
+    executor = local_executor_for(made, store, Ledger(store, made.sweep))
     assert isinstance(executor, LocalExecutor)
     assert isinstance(executor.workers, MixedWorkers)
     assert executor.workers.warm.idle_s == seconds

@@ -9,7 +9,7 @@ import pytest
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.errors import SweepError
-from runner.launch.from_checkpoint import find, identity_of
+from runner.launch.start_checkpoint import find_start_checkpoint, identity_of
 from runner.store.ledger import sweep_ids
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import client_of
@@ -31,11 +31,11 @@ def test_a_checkpoint_is_fetched_once_and_has_the_identity_that_it_has_there(
         upload(there, client)
         here = mirror(there, tmp_path / "here")
         assert sweep_ids(here) == [sweep]
-        found = find(f"{one.key}@50", [here])
+        found = find_start_checkpoint(f"{one.key}@50", [here])
         assert (found.run, found.step, found.store) == (one.key, 50, str(here.root))
         assert found.identity == identity_of(there.folder(StepKind.TRAIN, one.key).model / "checkpoint-50")
         before = server.sent_bytes()
-        assert find(f"{one.key}@50", [here]) == found
+        assert find_start_checkpoint(f"{one.key}@50", [here]) == found
         assert server.sent_bytes() - before < 3_000, "the markers alone"
         with pytest.raises(SweepError, match=r"no whole checkpoint of step 70\. There is: 50, 100"):
-            find(f"{one.key}@70", [here])
+            find_start_checkpoint(f"{one.key}@70", [here])

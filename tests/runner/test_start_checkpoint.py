@@ -12,13 +12,20 @@ import pytest
 
 from modal_app.store import checkpoints
 from modal_app.store.layout import Store
-from modal_app.store.origin import KEY, place
+from modal_app.store.start_checkpoint import KEY, place
 from modal_app.store.step import OutcomeStatus, StepKind
 from runner.cli import main
 from runner.compare.params import params_of
 from runner.errors import SweepError
 from runner.keys.identity import identify_run
-from runner.launch.from_checkpoint import find, identity_of, input_of, keep_checkpoint, refuse_unlike, started
+from runner.launch.start_checkpoint import (
+    check_checkpoint_fits,
+    checkpoint_input,
+    find_start_checkpoint,
+    identity_of,
+    keep_checkpoint,
+    with_start_checkpoints,
+)
 from runner.types import Experiment, Gpu, Run
 from tests.runner import builders
 from tests.runner.checkpointed import AXOLOTL, checkpoint, source
@@ -32,22 +39,22 @@ def store(tmp_path: Path) -> Store:
 def asking(asked: str | None, known: Store, *, gpu: Gpu | None = None, **axolotl: Any) -> Run:
     """A run that is asked to go on from something, identified."""
     experiment = builders.experiment({**AXOLOTL, **axolotl}, gpu=gpu)
-    (one,) = started([replace(experiment, start_from=asked)], [known])
-    inputs = [input_of(one.start)] if one.start else []
+    (one,) = with_start_checkpoints([replace(experiment, from_text=asked)], [known])
+    inputs = [checkpoint_input(one.start_checkpoint)] if one.start_checkpoint else []
     return identify_run(one, inputs, trainer_lock=builders.LOCK)
 
 
 def refusal(asked: str, store: Store) -> str:
     with pytest.raises(SweepError) as caught:
-        find(asked, [store])
+        find_start_checkpoint(asked, [store])
     return str(caught.value)
 
 
 def test_a_run_alone_means_its_newest_whole_checkpoint_and_a_step_that_one(store: Store) -> None:
     one = source(store, 50, 100)
     checkpoint(store.folder(StepKind.TRAIN, one.key).model, 150, complete=False)
-    assert (find(one.key, [store]).run, find(one.key, [store]).step) == (one.key, 100)
-    assert find(f"{one.key[:5]}@50", [store]).step == 50
+    assert (find_start_checkpoint(one.key, [store]).run, find_start_checkpoint(one.key, [store]).step) == (one.key, 100)
+    assert find_start_checkpoint(f"{one.key[:5]}@50", [store]).step == 50
 
 
 def test_what_is_not_there_is_told_with_what_is(store: Store) -> None:
@@ -61,7 +68,7 @@ def test_what_is_not_there_is_told_with_what_is(store: Store) -> None:
 def test_an_unfinished_run_is_gone_on_from_only_by_its_step(store: Store) -> None:
     one = source(store, 50, status=OutcomeStatus.STOPPED)
     assert f"has not finished (it is stopped), so its newest checkpoint may be another one tomorrow. Name one: from={one.key}@50" in refusal(one.key, store)  # fmt: skip # noqa: E501
-    assert find(f"{one.key}@50", [store]).step == 50
+    assert find_start_checkpoint(f"{one.key}@50", [store]).step == 50
 
 
 def test_a_run_without_whole_checkpoints_says_how_to_have_some(store: Store) -> None:
@@ -108,7 +115,7 @@ def test_the_loss_that_is_not_logged_yet_counts_since_the_first_line_tells_it(
 
 def test_what_is_kept_outlives_its_run_and_says_nothing_of_its_end(store: Store) -> None:
     one = source(store, 100)
-    start = find(one.key, [store])
+    start = find_start_checkpoint(one.key, [store])
     target = store.inputs / start.identity[:16]
     keep_checkpoint(Path(start.folder), start.identity, target)
     shutil.rmtree(store.runs)
@@ -126,7 +133,7 @@ def test_what_is_kept_outlives_its_run_and_says_nothing_of_its_end(store: Store)
 
 def test_a_kept_checkpoint_at_its_runs_end_is_one_to_resume_from(store: Store) -> None:
     one = source(store, 100)
-    start = find(one.key, [store])
+    start = find_start_checkpoint(one.key, [store])
     target = store.inputs / start.identity[:16]
     keep_checkpoint(Path(start.folder), start.identity, target)
     model = store.root / "model"
@@ -137,7 +144,7 @@ def test_a_kept_checkpoint_at_its_runs_end_is_one_to_resume_from(store: Store) -
 
 def test_placing_that_was_killed_is_begun_again(store: Store) -> None:
     one = source(store, 50)
-    start = find(one.key, [store])
+    start = find_start_checkpoint(one.key, [store])
     target = store.inputs / start.identity[:16]
     keep_checkpoint(Path(start.folder), start.identity, target)
     model = store.root / "model"
@@ -151,7 +158,7 @@ def test_placing_that_was_killed_is_begun_again(store: Store) -> None:
 
 def test_a_checkpoint_that_changes_while_it_is_kept_is_refused(store: Store) -> None:
     one = source(store, 50)
-    start = find(one.key, [store])
+    start = find_start_checkpoint(one.key, [store])
     target = store.inputs / start.identity[:16]
     (Path(start.folder) / "optimizer.pt").write_text("moments of")
     with pytest.raises(SweepError, match="was changed or removed while it was read"):
@@ -165,7 +172,7 @@ def test_a_checkpoint_that_changes_while_it_is_kept_is_refused(store: Store) -> 
 def test_asked_again_it_is_found_among_what_was_kept_though_its_run_has_removed_it(store: Store) -> None:
     one = source(store, 50, 100)
     later = asking(f"{one.key}@50", store)
-    start = later.experiment.start
+    start = later.experiment.start_checkpoint
     assert start is not None
     keep_checkpoint(Path(start.folder), start.identity, store.inputs / start.identity[:16])
     folder = store.folder(StepKind.TRAIN, later.key)
@@ -179,7 +186,7 @@ def test_what_the_run_has_now_comes_before_what_was_kept_of_it(store: Store) -> 
     """It was removed and trained again, where the same question got other bits."""
     one = source(store, 50)
     later = asking(f"{one.key}@50", store)
-    start = later.experiment.start
+    start = later.experiment.start_checkpoint
     assert start is not None
     keep_checkpoint(Path(start.folder), start.identity, store.inputs / start.identity[:16])
     folder = store.folder(StepKind.TRAIN, later.key)
@@ -188,7 +195,7 @@ def test_what_the_run_has_now_comes_before_what_was_kept_of_it(store: Store) -> 
     now = store.folder(StepKind.TRAIN, one.key).model / "checkpoint-50"
     shutil.rmtree(now)
     checkpoint(now.parent, 50, weights="other weights")
-    assert find(f"{one.key}@50", [store]).identity == identity_of(now) != start.identity
+    assert find_start_checkpoint(f"{one.key}@50", [store]).identity == identity_of(now) != start.identity
 
 
 @pytest.mark.parametrize(
@@ -209,7 +216,7 @@ def test_what_does_not_fit_the_checkpoint_is_told_before_anything_starts(
 ) -> None:
     one = source(store, 50)
     with pytest.raises(SweepError) as caught:
-        refuse_unlike(asking(f"{one.key}@50", store, **axolotl))
+        check_checkpoint_fits(asking(f"{one.key}@50", store, **axolotl))
     assert says in str(caught.value)
     assert "To begin anew with its weights alone: " in str(caught.value)
 
@@ -217,7 +224,7 @@ def test_what_does_not_fit_the_checkpoint_is_told_before_anything_starts(
 def test_another_number_of_ranks_is_refused(store: Store) -> None:
     one = source(store, 50)
     with pytest.raises(SweepError, match=r"gpu\.count is 2, and was 1 there"):
-        refuse_unlike(asking(f"{one.key}@50", store, gpu=Gpu("cpu", 2)))
+        check_checkpoint_fits(asking(f"{one.key}@50", store, gpu=Gpu("cpu", 2)))
 
 
 @pytest.mark.parametrize(
@@ -226,7 +233,7 @@ def test_another_number_of_ranks_is_refused(store: Store) -> None:
 )
 def test_how_it_goes_on_is_its_own(store: Store, axolotl: dict[str, Any]) -> None:
     one = source(store, 50)
-    refuse_unlike(asking(f"{one.key}@50", store, **axolotl))
+    check_checkpoint_fits(asking(f"{one.key}@50", store, **axolotl))
 
 
 def test_runs_that_differ_in_where_they_began_are_told_apart_by_that(store: Store) -> None:
@@ -238,8 +245,8 @@ def test_runs_that_differ_in_where_they_began_are_told_apart_by_that(store: Stor
 def test_the_config_that_is_kept_names_the_checkpoint_by_its_content(store: Store) -> None:
     one = source(store, 50)
     later = asking(f"{one.key}@50", store)
-    assert later.experiment.start is not None
-    assert later.config[KEY] == f"inputs/{later.experiment.start.identity[:16]}"
+    assert later.experiment.start_checkpoint is not None
+    assert later.config[KEY] == f"inputs/{later.experiment.start_checkpoint.identity[:16]}"
 
 
 @pytest.mark.parametrize("asked", ["12e345678901", "012345678901", "0123456789ab", "012345678901@50"])

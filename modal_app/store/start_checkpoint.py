@@ -20,7 +20,7 @@ KEY = "resume_from_checkpoint"
 STATE = "trainer_state.json"
 
 
-def origin_of(config: Mapping[str, Any], at: Path) -> Path | None:
+def start_checkpoint_of(config: Mapping[str, Any], at: Path) -> Path | None:
     """The checkpoint that a keyed config goes on from; `at` is the folder that has `inputs/`."""
     name = config.get(KEY)
     return at / name if isinstance(name, str) else None

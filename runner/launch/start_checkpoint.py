@@ -17,7 +17,7 @@ from typing import Any
 
 from modal_app.store import checkpoints
 from modal_app.store.layout import Store
-from modal_app.store.origin import KEY, STATE, step_of
+from modal_app.store.start_checkpoint import KEY, STATE, step_of
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import StepKind, write_atomically
 from runner.errors import SweepError
@@ -26,7 +26,7 @@ from runner.files.run_files import Files, Part, parts_of
 from runner.keys.content import file_sha256
 from runner.store.ledger import SweepRun
 from runner.store.stores import is_mirror, read_json
-from runner.types import Experiment, Input, InputKind, Run, Start
+from runner.types import Experiment, Input, InputKind, Run, StartCheckpoint
 
 NOT_CONTENT = ("README.md", "training_args.bin", "tokens_state.json", STATE, checkpoints.MARKER)
 """Of a checkpoint: words about it, and figures of the run that has saved it. What trains on does not depend on them."""
@@ -43,18 +43,20 @@ NOT_YET = ("deepspeed", "fsdp", "fsdp_config")
 """Their checkpoints are shards, which restore settings of their own."""
 
 
-def started(experiments: Sequence[Experiment], known: Sequence[Store]) -> list[Experiment]:
+def with_start_checkpoints(experiments: Sequence[Experiment], known: Sequence[Store]) -> list[Experiment]:
     """The experiments, each with the checkpoint that it was asked to go on from. Raises SweepError for one that is not
     there. A checkpoint on Modal is fetched: its content is in the key, and only its bytes tell that.
     """
-    found: dict[str, Start] = {}
+    found: dict[str, StartCheckpoint] = {}
     for one in experiments:
-        if one.start_from is not None and one.start_from not in found:
-            found[one.start_from] = find(one.start_from, known)
-    return [one if one.start_from is None else replace(one, start=found[one.start_from]) for one in experiments]
+        if one.from_text is not None and one.from_text not in found:
+            found[one.from_text] = find_start_checkpoint(one.from_text, known)
+    return [
+        one if one.from_text is None else replace(one, start_checkpoint=found[one.from_text]) for one in experiments
+    ]
 
 
-def find(asked: str, known: Sequence[Store]) -> Start:
+def find_start_checkpoint(asked: str, known: Sequence[Store]) -> StartCheckpoint:
     """The checkpoint that RUN[@STEP] means: the newest whole one of a finished run, or that of the step."""
     name, at, step = asked.partition("@")
     if not name or (at and not step.isdecimal()):
@@ -76,7 +78,7 @@ def find(asked: str, known: Sequence[Store]) -> Start:
             f"from={asked}: {folder.name} of {run.key} has no optimizer's state (save_only_model), so nothing can go "
             f"on from it. Its weights alone: {key}={folder}"
         )
-    return Start(run.key, step_of(folder), str(folder), identity_of(folder), str(store.root))
+    return StartCheckpoint(run.key, step_of(folder), str(folder), identity_of(folder), str(store.root))
 
 
 def _kept(known: Sequence[Store], run: str, step: int) -> Path | None:
@@ -150,20 +152,20 @@ def identity_of(checkpoint: Path) -> str:
     return digest.hexdigest()
 
 
-def input_of(start: Start) -> Input:
+def checkpoint_input(start: StartCheckpoint) -> Input:
     return Input(KEY, start.folder, InputKind.CHECKPOINT, start.identity)
 
 
-def refuse_unlike(run: Run) -> None:
+def check_checkpoint_fits(run: Run) -> None:
     """Raises SweepError for a run whose checkpoint to go on from is of another shape, data or trainer than its own, and
     for one that would end before it begins."""
-    experiment, start = run.experiment, run.experiment.start
+    experiment, start = run.experiment, run.experiment.start_checkpoint
     if start is None:
         return
     before = read_json(Store(Path(start.store)).folder(StepKind.TRAIN, start.run).identity)
     if not before:
         raise SweepError(
-            f"from={experiment.start_from}: what {start.run} was asked with is not known any more (its run.json is "
+            f"from={experiment.from_text}: what {start.run} was asked with is not known any more (its run.json is "
             "gone), so nobody can tell whether this run goes on from it. Its weights alone: "
             f"lora_model_dir={start.folder}"
         )
@@ -171,7 +173,7 @@ def refuse_unlike(run: Run) -> None:
     if wrong:
         lines = "".join(f"\n- {one}" for one in wrong)
         raise SweepError(
-            f"from={experiment.start_from}: this run cannot go on from step {start.step} of {start.run}.{lines}\n"
+            f"from={experiment.from_text}: this run cannot go on from step {start.step} of {start.run}.{lines}\n"
             f"To begin anew with its weights alone: {_weights(before.get('axolotl', {}))}={start.folder}"
         )
 
@@ -206,7 +208,7 @@ def _other_data(run: Run, before: Mapping[str, Any]) -> Iterator[str]:
         yield f"its data is another (data key {run.data_key}, and {there} there), so that step is no place in it."
 
 
-def _no_room(axolotl: Mapping[str, Any], start: Start) -> Iterator[str]:
+def _no_room(axolotl: Mapping[str, Any], start: StartCheckpoint) -> Iterator[str]:
     most = axolotl.get("max_steps")
     if isinstance(most, int) and 0 < most <= start.step:
         yield (

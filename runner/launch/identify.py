@@ -1,0 +1,63 @@
+"""Experiments -> runs: where they go, what trains them, what they read by content or commit, and their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from modal_app.cloud.settings import trainer_identity
+from modal_app.store.layout import Store
+from runner.environment import trainer_environment
+from runner.executors.choose import one_executor, remembered_verdicts
+from runner.keys.content import ContentHashes
+from runner.keys.identity import identify_run, split_by_gpu_type
+from runner.keys.inputs import find_inputs, identify_input
+from runner.launch.start_checkpoint import check_checkpoint_fits, checkpoint_input, with_start_checkpoints
+from runner.launch.types import Launch
+from runner.preflight.stage import Preflight
+from runner.store.stores import open_store, read_json, store_of, stores
+from runner.types import Experiment, Request, Run
+
+
+def resolve(experiments: Sequence[Experiment], request: Request) -> Launch:
+    """Where a sweep goes and what trains it, with what is known against its experiments at once.
+
+    Raises SweepError when they name different executors, and for a start checkpoint that does not exist.
+    """
+    executor, local_store = one_executor(experiments), open_store(request.store)
+    experiments = with_start_checkpoints(experiments, stores(request.store))
+    return Launch(
+        experiments=tuple(experiments),
+        request=request,
+        executor=executor,
+        store=store_of(executor.type, request.store),
+        local_store=local_store,
+        trainer=trainer_identity(trainer_environment.lock_hash(), executor.modal),
+        preflight=Preflight(experiments, remembered_verdicts(local_store), force=request.force),
+    )
+
+
+def identify(launch: Launch) -> Launch:
+    """With its runs. Raises SweepError for inputs that cannot be used, and for a run that its start checkpoint does not
+    fit."""
+    hashes = ContentHashes(launch.store.cache / "hashes.json")
+    runs = split_by_gpu_type([identified(one, hashes, launch.trainer) for one in launch.experiments])
+    hashes.save()
+    for run in runs:
+        check_checkpoint_fits(run)
+    launch.preflight.longest_rows = [_longest_row(launch.store, run) for run in runs]
+    return replace(launch, runs=tuple(runs))
+
+
+def identified(experiment: Experiment, hashes: ContentHashes, trainer: str) -> Run:
+    """The run that an experiment is, with every input that it reads."""
+    inputs = [identify_input(one, experiment.axolotl, hashes) for one in find_inputs(experiment.axolotl)]
+    if experiment.start_checkpoint is not None:
+        inputs.append(checkpoint_input(experiment.start_checkpoint))
+    return identify_run(experiment, inputs, trainer_lock=trainer)
+
+
+def _longest_row(store: Store, run: Run) -> int | None:
+    """Tokens; None where its dataset is not prepared here."""
+    longest = read_json(store.manifest(run.data_key)).get("longest_row")
+    return longest if isinstance(longest, int) else None

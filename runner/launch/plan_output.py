@@ -1,0 +1,64 @@
+"""What `axosweep plan` prints of a launch beside its runs: schema, memory, price, a --diff, the files of --write."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from runner.console import terminal
+from runner.estimate.words import cost_json
+from runner.executors.choose import missing_gpus, validator_at_hand
+from runner.launch import plan_inputs
+from runner.launch.budget import check_budget, over_budget
+from runner.launch.plain_configs import write_configs
+from runner.launch.plan_diff import PlanDiff, diff_lines, plan_diff
+from runner.launch.price import price_lines
+from runner.launch.schema import ask_schema
+from runner.launch.types import Launch
+from runner.show import tables
+from runner.store.stores import stores
+
+
+def show_launch(launch: Launch) -> None:
+    """All that is known of a priced launch. Then raises SweepError with what keeps it from starting.
+
+    Raises SweepError for a --diff with a sweep that does not exist, before any file is written, and for files in the
+    way of --write.
+    """
+    assert launch.cost is not None
+    plan, request, preflight = launch.plan, launch.request, launch.preflight
+    schema_asked = ask_schema(launch, validator_at_hand(launch.local_store))
+    missing = missing_gpus(launch.executor, plan)
+    ready = not (preflight.blocked or plan.unresolved or missing or over_budget(launch.cost, request))
+    known = stores(request.store)
+    diff = plan_diff(plan, known, request.diff, trainer=launch.trainer) if request.diff else None
+    written = write_configs(plan, request.write) if request.write else []
+    if request.json:
+        more = {**plan_inputs.as_json(plan, launch.store, sys.argv[1:]), **_json(diff, written)}
+        more |= {"cost": cost_json(launch.cost), "preflight": preflight.as_json(schema_asked=schema_asked)}
+        tables.print_plan_json(plan, launch.store, more)
+    else:
+        console = terminal.results()
+        preflight.show_rest(console)
+        about = plan_inputs.lines(plan, launch.store, sys.argv[1:], ready=ready)
+        files = [f"written {file}" for file in written]
+        for line in (
+            *preflight.memory_lines(),
+            *price_lines(launch),
+            *(diff_lines(diff) if diff else ()),
+            *files,
+            *about,
+        ):
+            console.print(line, markup=False, soft_wrap=True)
+    if missing:
+        terminal.messages().print(f"note: {missing}", markup=False, soft_wrap=True, style="yellow")
+    preflight.refuse_blocked()  # after all that is worth knowing of it
+    check_budget(launch.cost, request)
+
+
+def _json(diff: PlanDiff | None, written: Sequence[Path]) -> Mapping[str, Any]:
+    described: dict[str, Any] = {"diff": asdict(diff)} if diff else {}
+    return described | ({"written": [str(file) for file in written]} if written else {})

@@ -1,0 +1,45 @@
+"""The value that goes down the line: what was asked, where it goes, and what has been found out about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from modal_app.store.layout import Store
+from runner.estimate.plan import PlanCost
+from runner.preflight.stage import Preflight
+from runner.types import ExecutorChoice, Experiment, Plan, Request, Run
+
+NO_PLAN = Plan("", (), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A sweep on its way from a request to its runs. Each stage returns it with what it has found out, and `plan`
+    prints the very value that a launch executes."""
+
+    experiments: tuple[Experiment, ...]
+    request: Request
+    executor: ExecutorChoice
+    """Of all its runs."""
+    store: Store
+    """Where the executor's runs are recorded."""
+    local_store: Store
+    """This machine's: it has the remembered verdicts of Axolotl's schema, and the preloaded trainer."""
+    trainer: str
+    """The hash of everything that trains."""
+    preflight: Preflight
+    """What is known against it; that grows while Axolotl is asked."""
+    runs: tuple[Run, ...] = ()
+    """One for each experiment, in their order, once they are identified."""
+    plan: Plan = NO_PLAN
+    cost: PlanCost | None = None
+    """None until it is priced, and for a launch that rents nothing."""
+
+    @property
+    def on_this_machine(self) -> bool:
+        return self.executor.type == "local"
+
+    @property
+    def pending_experiments(self) -> tuple[Experiment, ...]:
+        """Of the runs that are not finished."""
+        return tuple(planned.run.experiment for planned in self.plan.pending)
