@@ -12,7 +12,7 @@ from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
 
 START = ("conf/experiment/mine.yaml", "sweeps/first.yaml", "README.md")
-"""What is written, below runner/start and below the new project."""
+"""What is written, below runner/config/new_project and below the new project."""
 
 
 def parser() -> VerbParser:
@@ -48,7 +48,7 @@ def init(folder: str | None) -> list[str]:
 
 
 def _shipped(name: str) -> Traversable:
-    return resources.files("runner").joinpath("start", *name.split("/"))
+    return resources.files("runner.config").joinpath("new_project", *name.split("/"))
 
 
 def _write(file: Path, text: str) -> None:
