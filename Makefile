@@ -5,7 +5,7 @@ BIN := .venv/bin
 UPGRADE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env trainer sweep test test-fast check fix lock fields clean
+.PHONY: help env trainer sweep test test-fast check fix wheel-check lock fields clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ check: env ## Lint, formatting, types, and who imports whom
 fix: env ## Repair lint and formatting
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+wheel-check: env ## Build the wheel, install it into an empty environment and try it there
+	@$(BIN)/python scripts/check_wheel.py
 
 lock: env ## Renew both locks; UPGRADE=--upgrade takes the newest versions that fit
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate \
