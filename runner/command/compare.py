@@ -142,9 +142,9 @@ def _from_wandb(asked: argparse.Namespace) -> _Found:
     foreign = [word for word in words if not _is_sweep(known, word) and _run(known, word) is None]
     local = [word for word in words if word not in foreign]
     stored, runs_named = sweeps_named(known, local, every=asked.all) if local or not words else ([], False)
-    where: list[compare_wandb.Asked] = [
-        *(compare_wandb.Asked(one.sweep, one.store, one.only) for one in stored),
-        *(compare_wandb.Asked(word) for word in foreign),
+    where: list[compare_wandb.Selection] = [
+        *(compare_wandb.Selection(one.sweep, one.store, one.only) for one in stored),
+        *(compare_wandb.Selection(word) for word in foreign),
     ]
     read = compare_wandb.read(where, asked.project, asked.entity)
     sweeps = tuple(dict.fromkeys(one.sweep for one in where if one.only is None))

@@ -1,7 +1,4 @@
-"""`axosweep sync`: bring W&B up to date with what lies here: offline runs, lost steps, tags, dollars.
-
-Everything that talks to W&B is in a process of its own (runner.wandb.upload_process): this one knows no W&B.
-"""
+"""`axosweep sync`: bring W&B up to date with what lies here: offline runs, lost steps, tags, dollars."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from modal_app.process.tracking import Kept, sweep_tag
-from modal_app.store.layout import Store
+from modal_app.store.layout import StepFolder, Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import StepKind
 from runner.compare.params import label
@@ -21,12 +18,12 @@ from runner.console import terminal
 from runner.console.parser import VerbParser
 from runner.store.finding import sweep_in
 from runner.store.stores import is_mirror, stores
-from runner.wandb.ask import ask, refuse_unreachable
-from runner.wandb.messages import Answer, Job
+from runner.wandb.call import call, check_reachable
+from runner.wandb.messages import LocalRun, UploadRequest, UploadResponse, UploadResult
 
 EXIT_FAILED = 1
 SUMMARY = ("seconds", "train_seconds", "paid_seconds", "dollars", "max_steps", "gpu", "peak_memory_gib")
-"""What W&B is told of a run in the end: of all its attempts, which no single one of them knows."""
+"""What a run's summary in W&B gets in the end: of all its attempts, which no single one of them knows."""
 
 
 def parser() -> VerbParser:
@@ -51,66 +48,58 @@ def sync(store: Store, sweep: str, *, as_json: bool) -> int:
 
         modal_verbs.look(store, sweep)
     rows = compare_sweep(store, sweep)
-    tracked = {row.key: kept for row in rows if (kept := Kept.read(_folder(store, row.key) / "wandb.json"))}
-    works = {row.key for row in rows if observe(store, StepKind.TRAIN, row.key).phase is Phase.RUNNING}
-    jobs = [_job(store, row, tracked[row.key], sweep) for row in rows if row.key in tracked and row.key not in works]
-    answers: list[Answer] = []
-    if jobs:
-        _refuse_unreachable()
+    tracked = {row.key: record for row in rows if (record := Kept.read(_folder(store, row.key).tracking))}
+    running = {row.key for row in rows if observe(store, StepKind.TRAIN, row.key).phase is Phase.RUNNING}
+    runs = [
+        _local_run(store, row, tracked[row.key], sweep) for row in rows if row.key in tracked and row.key not in running
+    ]
+    results: tuple[UploadResult, ...] = ()
+    if runs:
+        check_reachable("Uploading", "Nothing was uploaded: the runs stay where they are until then.")
         if is_mirror(store):
-            modal_wandb.fetch_wandb(store, sweep, [job.key for job in jobs])
-        answers = _upload(jobs)
-    said = {one.key: one.text for one in answers}
+            modal_wandb.fetch_wandb(store, sweep, [run.key for run in runs])
+        failed = "W&B could not be brought up to date; its error is printed above."
+        results = call(UploadRequest(tuple(runs)), UploadResponse, failed=failed).results
+    texts = {result.key: result.text for result in results}
     for row in rows:
-        if row.key in works:
-            said[row.key] = "is at work; left for a later sync"
+        if row.key in running:
+            texts[row.key] = "is at work; left for a later sync"
         elif row.key not in tracked:
-            said[row.key] = "was never tracked (tracking=disabled, or not begun): nothing to upload"
-    _show(sweep, rows, said, as_json=as_json)
-    return EXIT_FAILED if any(one.failed for one in answers) else 0
+            texts[row.key] = "was never tracked (tracking=disabled, or not begun): nothing to upload"
+    _show(sweep, rows, texts, as_json=as_json)
+    return EXIT_FAILED if any(result.failed for result in results) else 0
 
 
-def _folder(store: Store, key: str) -> Path:
-    return store.folder(StepKind.TRAIN, key).path
+def _folder(store: Store, key: str) -> StepFolder:
+    return store.folder(StepKind.TRAIN, key)
 
 
-def _job(store: Store, row: Row, kept: Kept, sweep: str) -> Job:
+def _local_run(store: Store, row: Row, record: Kept, sweep: str) -> LocalRun:
     known = {"run_key": row.key, "data_key": row.data_key, "eval_fingerprint": row.eval_fingerprint}
-    later = {sweep_tag(one) for one in (*kept.sweeps, sweep) if one != kept.group}
-    return Job(
+    later = {sweep_tag(one) for one in (*record.sweeps, sweep) if one != record.group}
+    return LocalRun(
         key=row.key,
-        folder=str(_folder(store, row.key)),
-        id=kept.id,
-        project=kept.project or "axosweep",
-        entity=kept.entity,
-        group=kept.group,
-        name=kept.name or label(row.params) or row.key,
-        tags=kept.tags,
+        folder=str(_folder(store, row.key).path),
+        id=record.id,
+        project=record.project or "axosweep",
+        entity=record.entity,
+        group=record.group,
+        name=record.name or label(row.params) or row.key,
+        tags=record.tags,
         sweeps=tuple(sorted(later)),
         params={**row.params, **{name: value for name, value in known.items() if value}},
         summary={name: value for name in SUMMARY if (value := getattr(row, name)) is not None},
-        finished=row.status == Phase.SUCCEEDED,
+        succeeded=row.status == Phase.SUCCEEDED,
     )
 
 
-def _refuse_unreachable() -> None:
-    refuse_unreachable("Uploading", "Nothing was uploaded: the runs stay where they are until then.")
-
-
-def _upload(jobs: list[Job]) -> list[Answer]:
-    """One answer a job, in their order. Raises SweepError when W&B lets nobody in."""
-    failed = "W&B could not be brought up to date; what it said stands above."
-    raw = ask("runner.wandb.upload_process", [asdict(job) for job in jobs], failed=failed, otherwise="")
-    return [Answer(**one) for one in raw]
-
-
-def _show(sweep: str, rows: list[Row], said: Mapping[str, str], *, as_json: bool) -> None:
+def _show(sweep: str, rows: list[Row], texts: Mapping[str, str], *, as_json: bool) -> None:
     if as_json:
-        told = [{"key": row.key, "label": label(row.params), "said": said[row.key]} for row in rows]
-        json.dump({"sweep": sweep, "runs": told}, sys.stdout, indent=1)
+        runs = [{"key": row.key, "label": label(row.params), "said": texts[row.key]} for row in rows]
+        json.dump({"sweep": sweep, "runs": runs}, sys.stdout, indent=1)
         sys.stdout.write("\n")
         return
     console = terminal.results()
     console.print(f"{sweep}: {len(rows)} runs", markup=False)
     for row in rows:
-        console.print(f"  {row.key}  {said[row.key]}", markup=False, soft_wrap=True)
+        console.print(f"  {row.key}  {texts[row.key]}", markup=False, soft_wrap=True)

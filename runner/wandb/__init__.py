@@ -1,1 +1,1 @@
-"""W&B: asked, uploaded to and read by a process of its own."""
+"""W&B: what is uploaded to it, read from it and made in it. A process of its own (runner.wandb.process) talks to it."""

@@ -1,24 +1,20 @@
-"""What is asked of the process that knows W&B, and what it answers. JSON in between."""
+"""The messages to and from the process that talks to W&B: one request as JSON on its stdin, one response on its stdout.
+
+Whoever receives a message checks it against these types (pydantic); whoever sends one calls `encode`.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-REFUSED = 3
-"""The exit code of the process when W&B does not take the key."""
-SILENT = 4
-"""Its exit code when W&B has let it in and then does not answer."""
-MOST_ROWS = 10_000
-"""As many rows of a run's history as W&B answers at once."""
-STEP = "train/global_step"
-"""The optimizer step, in each row of a run's history."""
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A run, as W&B is to have it."""
+class LocalRun:
+    """A run of this store, as W&B is to have it."""
 
     key: str
     folder: str
@@ -26,7 +22,7 @@ class Job:
     id: str
     project: str
     entity: str
-    """Empty: the key's own."""
+    """Empty: the default entity of the key."""
     group: str
     name: str
     tags: tuple[str, ...]
@@ -34,11 +30,10 @@ class Job:
     sweeps: tuple[str, ...]
     """The tags of the later sweeps that asked for it."""
     params: Mapping[str, Any]
-    """To stand at the top of its config, where W&B does not have them yet."""
+    """For the top of its config, where W&B does not have them yet."""
     summary: Mapping[str, Any]
-    """To stand in its summary."""
-    finished: bool
-    """Whether it has succeeded."""
+    """For its summary."""
+    succeeded: bool
 
     @property
     def path(self) -> str:
@@ -46,7 +41,15 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class UploadRequest:
+    runs: tuple[LocalRun, ...]
+    kind: Literal["upload"] = "upload"
+
+
+@dataclass(frozen=True, slots=True)
+class UploadResult:
+    """What was done for one run."""
+
     key: str
     text: str
     """One line for the user."""
@@ -54,14 +57,27 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A sweep to be read: the runs of its group, or with its tag."""
+class UploadResponse:
+    results: tuple[UploadResult, ...]
+    """In the order of the request."""
+    kind: Literal["upload"] = "upload"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepLocation:
+    """Where the runs of a sweep are: in a project, in the sweep's group or with its tag."""
 
     sweep: str
     tag: str
     project: str
     entity: str
-    """Empty: the key's own."""
+    """Empty: the default entity of the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    locations: tuple[SweepLocation, ...]
+    kind: Literal["read"] = "read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +95,54 @@ class TrackedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class WantedObject:
-    """A sweep object to be made."""
+class ReadResponse:
+    runs: tuple[tuple[TrackedRun, ...], ...]
+    """The runs of each location, in the order of the request; the oldest first."""
+    kind: Literal["read"] = "read"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepObjectRequest:
+    """A sweep object to create."""
 
     name: str
     """The sweep's id."""
     project: str
     entity: str
-    """Empty: the key's own."""
+    """Empty: the default entity of the key."""
     parameters: Mapping[str, Sequence[Any]]
     """The swept keys with their values, without secrets."""
+    kind: Literal["sweep_object"] = "sweep_object"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepObjectResponse:
+    id: str
+    """W&B's."""
+    kind: Literal["sweep_object"] = "sweep_object"
+
+
+class FailureReason(StrEnum):
+    REFUSED = "refused"
+    """W&B does not take the key."""
+    SILENT = "silent"
+    """W&B took the key, and then did not answer, or answered with an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The response to a request that could not be carried out."""
+
+    reason: FailureReason
+    message: str
+    """What the SDK says of it."""
+    kind: Literal["failure"] = "failure"
+
+
+Request = UploadRequest | ReadRequest | SweepObjectRequest
+Response = UploadResponse | ReadResponse | SweepObjectResponse | Failure
+
+
+def encode(message: Request | Response) -> str:
+    """JSON. What JSON does not know (a date in a composed config) becomes text."""
+    return json.dumps(asdict(message), default=str)

@@ -23,8 +23,9 @@ from runner.compare.source import facts_of_sweep
 from runner.errors import SweepError
 from runner.store.stores import read_json
 from runner.wandb import rows as compare_wandb
-from runner.wandb.messages import MOST_ROWS, STEP, TrackedRun
-from runner.wandb.rows import Asked, curves_from, facts_from, sampled, wanted_of
+from runner.wandb.history import MOST_ROWS, STEP, curves_from
+from runner.wandb.messages import TrackedRun
+from runner.wandb.rows import Selection, facts_from, locations_of, sampled
 from tests.runner.builders import finish_run, open_sweep, run
 from tests.wandb_server import serve_wandb
 
@@ -143,16 +144,15 @@ def test_a_run_with_more_rows_than_wandb_gives_is_named() -> None:
 def test_a_sweep_is_looked_for_where_its_runs_were_tracked_and_else_where_the_config_says(store: Store) -> None:
     runs = [run({"learning_rate": rate}) for rate in (1e-3, 2e-3, 3e-3)]
     sweep = open_sweep(store, runs).sweep
-    asked = Asked(sweep, store)
-    assert [(one.project, one.entity) for one in wanted_of(sweep, store, None, None)] == [("axosweep", "")]
+    assert [(one.project, one.entity) for one in locations_of(sweep, store, None, None)] == [("axosweep", "")]
     for one, project in zip(runs, ("early", "late", "late"), strict=True):
         folder = store.folder(StepKind.TRAIN, one.key)
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.tracking.write_text(json.dumps({"id": one.key, "group": "g", "project": project, "entity": "us"}))
-    places = [(one.project, one.entity) for one in wanted_of(asked.sweep, asked.store, None, None)]
+    places = [(one.project, one.entity) for one in locations_of(sweep, store, None, None)]
     assert places == [("early", "us"), ("late", "us")]
-    assert [(one.project, one.entity) for one in wanted_of(sweep, store, "mine", None)] == [("mine", "us")]
-    assert [(one.project, one.entity, one.tag) for one in wanted_of("x", None, None, "me")] == [
+    assert [(one.project, one.entity) for one in locations_of(sweep, store, "mine", None)] == [("mine", "us")]
+    assert [(one.project, one.entity, one.tag) for one in locations_of("x", None, None, "me")] == [
         ("axosweep", "me", "sweep:x")
     ]
 
@@ -176,7 +176,7 @@ def test_no_key_and_no_answer_are_one_message(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SweepError, match=message):
-        compare_wandb.read([Asked("somewhere-1a2b3c")])
+        compare_wandb.read([Selection("somewhere-1a2b3c")])
 
 
 @pytest.mark.parametrize(

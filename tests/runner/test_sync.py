@@ -15,7 +15,7 @@ import pytest
 from modal_app.store.layout import Store
 from modal_app.store.step import OutcomeStatus, StepKind
 from runner.types import Run
-from runner.wandb.upload_process import missing, rows_of
+from runner.wandb.history import missing, rows_of
 from tests.runner.builders import finish, finish_run, open_sweep, run
 from tests.wandb_server import WandbServer, serve_wandb
 

@@ -1,0 +1,50 @@
+"""python -m runner.wandb.process: one request on stdin, one response on stdout, what the SDK prints on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import wandb.errors
+from pydantic import Field, TypeAdapter
+
+from runner.wandb.messages import (
+    Failure,
+    FailureReason,
+    ReadRequest,
+    Request,
+    Response,
+    SweepObjectRequest,
+    UploadRequest,
+    encode,
+)
+from runner.wandb.process import read, sdk, sweep_object, upload
+
+
+def main() -> None:
+    os.environ["WANDB_SILENT"] = "true"
+    responses, sys.stdout = sys.stdout, sys.stderr  # the SDK prints
+    requests: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
+    responses.write(encode(respond(requests.validate_json(sys.stdin.read()))))
+
+
+def respond(request: Request) -> Response:
+    """The response that goes with the request; a Failure when W&B does not take the key or does not answer."""
+    try:
+        api = sdk.sign_in()
+        match request:
+            case UploadRequest():
+                return upload.upload(api, request)
+            case ReadRequest():
+                return read.read(api, request)
+            case SweepObjectRequest():
+                return sweep_object.create(request)
+    except wandb.errors.AuthenticationError as error:
+        return Failure(FailureReason.REFUSED, str(error))
+    except sdk.ERRORS as error:
+        return Failure(FailureReason.SILENT, str(error))
+
+
+if __name__ == "__main__":
+    main()
