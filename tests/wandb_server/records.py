@@ -114,6 +114,8 @@ class World:
     asked: Counter[str] = field(default_factory=Counter)
     """GraphQL operations and other requests, by name."""
     unknown: list[str] = field(default_factory=list)
+    instead: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Responses to give in place of the fake's own, by GraphQL operation."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def find(self, project: str | None, name: str | None) -> Run | None:

@@ -6,7 +6,6 @@ interrupted upload may have left some out: metrics.jsonl has it all, so W&B's hi
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 import wandb
 import wandb.errors
+from wandb.apis.public.runs import RunNotFoundError
 
 from runner.wandb.history import MOST_ROWS, STEP, missing, rows_of
 from runner.wandb.messages import LocalRun, UploadRequest, UploadResponse, UploadResult
@@ -59,7 +59,7 @@ def _result(api: Any, run: LocalRun, parts: Sequence[Path]) -> UploadResult:
     try:
         done += _complete(api, run)
     except (*sdk.ERRORS, ValueError) as error:
-        return UploadResult(run.key, f"W&B: {error}", failed=True)
+        return UploadResult(run.key, f"W&B: {str(error).strip()}", failed=True)
     return UploadResult(run.key, ", ".join(done) or "up to date")
 
 
@@ -79,11 +79,14 @@ def _complete(api: Any, local: LocalRun) -> list[str]:
 
 
 def _run(api: Any, local: LocalRun) -> Any:
-    """None where W&B has no such run."""
-    with contextlib.suppress(wandb.errors.CommError, ValueError):
-        api.flush()  # it would answer from what it has read before
+    """None where W&B has no such run. Raises CommError when it does not answer: absent is another thing."""
+    api.flush()  # it would answer from what it has read before
+    try:
         return api.run(local.path)
-    return None
+    except wandb.errors.CommError as error:
+        if isinstance(error.exc, RunNotFoundError):
+            return None
+        raise
 
 
 def _log(

@@ -1,0 +1,76 @@
+"""The process that talks to W&B: what W&B refuses, or answers by an error, is one message and does no harm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.errors import SweepError
+from runner.wandb.call import call
+from runner.wandb.messages import (
+    LocalRun,
+    ReadRequest,
+    ReadResponse,
+    SweepLocation,
+    UploadRequest,
+    UploadResponse,
+)
+from tests.wandb_server import WandbServer, serve_wandb
+
+pytestmark = pytest.mark.slow
+
+ERROR = {"errors": [{"message": "out of order"}]}
+FAILED = "It could not be read."
+SWEEP = SweepLocation("rates-1a2b3c", "sweep:rates-1a2b3c", "p", "")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    with serve_wandb() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        yield server
+        assert not server.world.unknown
+
+
+def read() -> ReadResponse:
+    return call(ReadRequest((SWEEP,)), ReadResponse, failed=FAILED, advice="Read it here.", timeout_s=60)
+
+
+def test_an_error_after_the_sign_in_is_one_message_with_the_address(server: WandbServer) -> None:
+    server.world.instead["Runs"] = ERROR
+    with pytest.raises(SweepError, match=rf"^W&B does not answer at {server.url} \(.*out of order\). Read it here\.$"):
+        read()
+
+
+def test_a_key_that_belongs_to_nobody_is_refused(server: WandbServer) -> None:
+    server.world.instead["GetViewer"] = {"data": {"viewer": None}}
+    with pytest.raises(SweepError, match=r"Is the key right\? `wandb login --relogin`"):
+        read()
+
+
+def test_an_answer_of_another_type_is_one_message_that_names_the_field(server: WandbServer) -> None:
+    run, _ = server.world.upsert({"project": "p", "name": "one", "groupName": SWEEP.sweep})
+    run.state = {"value": "finished"}  # type: ignore[assignment]
+    with pytest.raises(SweepError, match=rf"(?s)^{FAILED} W&B's answer is not what was expected:.*state"):
+        read()
+
+
+def test_a_run_that_wandb_does_not_show_is_not_taken_for_one_that_it_lacks(server: WandbServer, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "attempt": 1, "loss": 2.0}\n')
+    run = LocalRun("key", str(tmp_path), "one", "p", "", "group", "name", (), (), {}, {}, succeeded=True)
+    server.world.instead["Run"] = ERROR
+    (result,) = upload(run)
+    assert (result.failed, result.text) == (True, "W&B: input: out of order")
+    assert not server.runs("p"), "nothing was logged"
+
+    del server.world.instead["Run"]
+    assert [(result.failed, result.text) for result in upload(run)] == [(False, "1 of 1 rows added from metrics.jsonl")]
+    assert server.runs("p")["one"].values("train/loss") == {1: 2.0}
+
+
+def upload(run: LocalRun) -> Any:
+    return call(UploadRequest((run,)), UploadResponse, failed=FAILED, timeout_s=60).results
