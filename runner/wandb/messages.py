@@ -122,6 +122,38 @@ class SweepObjectResponse:
     kind: Literal["sweep_object"] = "sweep_object"
 
 
+@dataclass(frozen=True, slots=True)
+class SweepView:
+    """What a workspace view of a sweep is made from."""
+
+    sweep: str
+    project: str
+    entity: str
+    """Empty: the default entity of the key."""
+    params: Mapping[str, Sequence[Any]]
+    """The swept parameters, each with its values."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRequest:
+    view: SweepView
+    dry_run: bool
+    """Build it only, which needs no key."""
+    kind: Literal["view"] = "view"
+
+
+@dataclass(frozen=True, slots=True)
+class ViewResponse:
+    """Of a dry run the model; otherwise the address or the error."""
+
+    model: Mapping[str, Any] | None = None
+    """The view as W&B would get it."""
+    url: str = ""
+    error: str = ""
+    """Why W&B did not take it."""
+    kind: Literal["view"] = "view"
+
+
 class FailureReason(StrEnum):
     REFUSED = "refused"
     """W&B does not take the key."""
@@ -139,8 +171,8 @@ class Failure:
     kind: Literal["failure"] = "failure"
 
 
-Request = UploadRequest | ReadRequest | SweepObjectRequest
-Response = UploadResponse | ReadResponse | SweepObjectResponse | Failure
+Request = UploadRequest | ReadRequest | SweepObjectRequest | ViewRequest
+Response = UploadResponse | ReadResponse | SweepObjectResponse | ViewResponse | Failure
 
 
 def encode(message: Request | Response) -> str:

@@ -1,4 +1,4 @@
-"""The W&B view, by the model that would be saved; whether W&B takes it cannot be seen here."""
+"""The W&B view, by the model that would be saved; whether the real W&B takes it cannot be seen here."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from modal_app.store.step import StepKind
 from runner.command.wandb_view import show
 from runner.errors import SweepError
 from tests.runner.builders import open_sweep, run
-
-pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")  # of the library itself
+from tests.wandb_server import serve_wandb
 
 pytest.importorskip("wandb_workspaces", reason="the extra wandb-view is not installed; make env installs it")
 
@@ -24,11 +23,20 @@ def _panels(view: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from section["panels"]
 
 
-def _view(store: Store, capsys: pytest.CaptureFixture[str]) -> tuple[str, dict[str, Any]]:
+def _sections(spec: dict[str, Any]) -> list[str]:
+    return [section["name"] for section in spec["section"]["panelBankConfig"]["sections"]]
+
+
+def _tracked_sweep(store: Store) -> str:
     runs = [run({"learning_rate": rate, "lora_r": rank}) for rate in (1e-4, 1e-2) for rank in (8, 16)]
     sweep = open_sweep(store, runs, "grid").sweep
     kept = {"id": "one", "group": sweep, "project": "mine", "entity": "team"}
     store.folder(StepKind.TRAIN, runs[0].key).tracking.write_text(json.dumps(kept))
+    return sweep
+
+
+def _view(store: Store, capsys: pytest.CaptureFixture[str]) -> tuple[str, dict[str, Any]]:
+    sweep = _tracked_sweep(store)
     assert show(store, sweep, dry_run=True, as_json=False) == 0
     return sweep, json.loads(capsys.readouterr().out)
 
@@ -64,3 +72,35 @@ def test_a_sweep_that_was_never_tracked_has_no_view(store: Store) -> None:
     sweep = open_sweep(store, [run({"learning_rate": 1e-3})]).sweep
     with pytest.raises(SweepError, match="ever tracked"):
         show(store, sweep, dry_run=True, as_json=False)
+
+
+@pytest.mark.slow
+def test_a_view_is_saved_once_and_its_address_printed_or_the_reason_why_not(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, model = _view(store, capsys)
+    with serve_wandb() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        assert show(store, sweep, dry_run=False, as_json=True) == 0
+        printed = json.loads(capsys.readouterr().out)
+        (saved,) = server.world.views
+        assert (saved["entityName"], saved["projectName"], saved["displayName"]) == ("team", "mine", sweep)
+        assert _sections(json.loads(saved["spec"])) == _sections(model["spec"]) == ["Compare", "Curves"]
+        assert printed["sweep"] == sweep
+        assert printed["url"].endswith(f"/team/mine?nw={saved['name'].removeprefix('nw-').removesuffix('-v')}")
+
+        server.world.instead["UpsertView2"] = {"errors": [{"message": "no views today"}]}
+        with pytest.raises(SweepError, match=r"^W&B did not take the view: .*no views today$"):
+            show(store, sweep, dry_run=False, as_json=True)
+        monkeypatch.setenv("WANDB_API_KEY", "wrong" + "0" * 40)
+        with pytest.raises(SweepError, match="Is the key right"):
+            show(store, sweep, dry_run=False, as_json=True)
+        assert not server.world.unknown
+
+
+def test_without_a_key_the_way_out_is_the_dry_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "")
+    monkeypatch.setenv("NETRC", str(store.root / "netrc"))
+    with pytest.raises(SweepError, match=r"^Saving a view needs a key.*--dry-run prints the view\.$"):
+        show(store, _tracked_sweep(store), dry_run=False, as_json=False)

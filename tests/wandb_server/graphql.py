@@ -76,6 +76,11 @@ def _sweep(world: World, url: str, given: Given) -> Given:
                             "configValidationWarnings": []}}  # fmt: skip
 
 
+def _view(world: World, url: str, given: Given) -> Given:
+    world.views.append(given)
+    return {"upsertView": {"view": {"id": f"view{len(world.views)}", "name": given["name"]}, "inserted": True}}
+
+
 def _run_files(world: World, url: str, given: Given) -> Given:
     run = world.find(given["project"], given["run"])
     assert run is not None
@@ -154,6 +159,7 @@ OPERATIONS: dict[str, Callable[[World, str, Given], Given]] = {
     "RunResumeStatus": _resume,
     "UpsertBucket": _upsert,
     "UpsertSweep": _sweep,
+    "UpsertView2": _view,
     "CreateRunFiles": _run_files,
     "Runs": _runs,
     **dict.fromkeys(

@@ -17,9 +17,10 @@ from runner.wandb.messages import (
     Response,
     SweepObjectRequest,
     UploadRequest,
+    ViewRequest,
     encode,
 )
-from runner.wandb.process import read, sdk, sweep_object, upload
+from runner.wandb.process import read, sdk, sweep_object, upload, view
 
 
 def main() -> None:
@@ -31,6 +32,8 @@ def main() -> None:
 
 def respond(request: Request) -> Response:
     """The response that goes with the request; a Failure when W&B does not take the key or does not answer."""
+    if isinstance(request, ViewRequest) and request.dry_run:
+        return view.preview(request)
     try:
         api = sdk.sign_in()
         match request:
@@ -40,6 +43,8 @@ def respond(request: Request) -> Response:
                 return read.read(api, request)
             case SweepObjectRequest():
                 return sweep_object.create(request)
+            case ViewRequest():
+                return view.save(api, request)
     except wandb.errors.AuthenticationError as error:
         return Failure(FailureReason.REFUSED, str(error))
     except sdk.ERRORS as error:
