@@ -29,8 +29,8 @@ failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """wandb.json: drawn at the run's first tracked attempt, and true of all later ones."""
+class TrackingRecord:
+    """wandb.json: what a run is in W&B. Written at its first tracked attempt, and true of all later ones."""
 
     id: str
     group: str
@@ -40,20 +40,20 @@ class Kept:
     sweeps: tuple[str, ...] = ()
     """Those that continued it later: they are its tags."""
     name: str = ""
+    """This and its own tags: as they were at that attempt."""
     tags: tuple[str, ...] = ()
-    """What it was called, and its own tags, at that attempt."""
     sweep_object: str = ""
     """W&B's id of the sweep object of that attempt's sweep; empty when it made none."""
 
     @classmethod
-    def read(cls, path: Path) -> Kept | None:
+    def read(cls, path: Path) -> TrackingRecord | None:
         """None when the run has never been tracked."""
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        kept = {name: raw[name] for name in ("id", "group", "project", "entity", "name", "sweep_object") if name in raw}
-        return cls(**kept, sweeps=tuple(raw.get("sweeps", ())), tags=tuple(raw.get("tags", ())))
+        text = {name: raw[name] for name in ("id", "group", "project", "entity", "name", "sweep_object") if name in raw}
+        return cls(**text, sweeps=tuple(raw.get("sweeps", ())), tags=tuple(raw.get("tags", ())))
 
 
 def sweep_tag(sweep: str) -> str:
@@ -79,18 +79,18 @@ def variables(step: Step, folder: StepFolder) -> dict[str, str]:
     tracking = step.tracking
     if tracking.mode == "disabled":
         return {"WANDB_MODE": "disabled"}
-    kept = _keep(step, folder)
+    record = _record_of(step, folder)
     found = {
         "WANDB_MODE": tracking.mode,
-        "WANDB_PROJECT": kept.project or tracking.project,
-        "WANDB_ENTITY": kept.entity,
-        "WANDB_RUN_ID": kept.id,
-        "WANDB_RUN_GROUP": kept.group,
+        "WANDB_PROJECT": record.project or tracking.project,
+        "WANDB_ENTITY": record.entity,
+        "WANDB_RUN_ID": record.id,
+        "WANDB_RUN_GROUP": record.group,
         "WANDB_JOB_TYPE": step.kind.value,
         "WANDB_NAME": tracking.name,
-        "WANDB_TAGS": ",".join([*tracking.tags, *map(sweep_tag, kept.sweeps)]),
+        "WANDB_TAGS": ",".join([*tracking.tags, *map(sweep_tag, record.sweeps)]),
         # The SDK attaches the run by this alone, and then takes its project, entity and id from here, not from init().
-        "WANDB_SWEEP_ID": kept.sweep_object if tracking.mode == "online" else "",
+        "WANDB_SWEEP_ID": record.sweep_object if tracking.mode == "online" else "",
         "WANDB_RESUME": "allow",
         "WANDB_DIR": str(folder.path),
         "WANDB_DATA_DIR": str(folder.path / "wandb"),  # what an offline run is to upload besides lies beside it
@@ -141,11 +141,12 @@ def _run() -> Any:
     return getattr(sys.modules.get("wandb"), "run", None)
 
 
-def _keep(step: Step, folder: StepFolder) -> Kept:
-    tracking, kept = step.tracking, Kept.read(folder.tracking)
+def _record_of(step: Step, folder: StepFolder) -> TrackingRecord:
+    """What wandb.json says from now on: written where there is none, and where this sweep is new to the run."""
+    tracking, record = step.tracking, TrackingRecord.read(folder.tracking)
     sweep = step.sweep or tracking.group
-    if kept is None:
-        kept = Kept(
+    if record is None:
+        record = TrackingRecord(
             secrets.token_hex(4),
             tracking.group,
             tracking.project,
@@ -154,12 +155,12 @@ def _keep(step: Step, folder: StepFolder) -> Kept:
             tags=tracking.tags,
             sweep_object=tracking.sweep_object,
         )
-    elif sweep and sweep not in (kept.group, *kept.sweeps):
-        kept = replace(kept, sweeps=(*kept.sweeps, sweep))
+    elif sweep and sweep not in (record.group, *record.sweeps):
+        record = replace(record, sweeps=(*record.sweeps, sweep))
     else:
-        return kept
-    write_atomically(folder.tracking, json.dumps(asdict(kept) | {"at": f"{time.time():.0f}"}))
-    return kept
+        return record
+    write_atomically(folder.tracking, json.dumps(asdict(record) | {"at": f"{time.time():.0f}"}))
+    return record
 
 
 def _eval_fingerprint(rank: Rank) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from modal_app.process.tracking import Kept, sweep_tag
+from modal_app.process.tracking import TrackingRecord, sweep_tag
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import StepKind
@@ -48,7 +48,7 @@ def sync(store: Store, sweep: str, *, as_json: bool) -> int:
 
         modal_verbs.look(store, sweep)
     rows = compare_sweep(store, sweep)
-    tracked = {row.key: record for row in rows if (record := Kept.read(_folder(store, row.key).tracking))}
+    tracked = {row.key: record for row in rows if (record := TrackingRecord.read(_folder(store, row.key).tracking))}
     running = {row.key for row in rows if observe(store, StepKind.TRAIN, row.key).phase is Phase.RUNNING}
     runs = [
         _local_run(store, row, tracked[row.key], sweep) for row in rows if row.key in tracked and row.key not in running
@@ -74,7 +74,7 @@ def _folder(store: Store, key: str) -> StepFolder:
     return store.folder(StepKind.TRAIN, key)
 
 
-def _local_run(store: Store, row: Row, record: Kept, sweep: str) -> LocalRun:
+def _local_run(store: Store, row: Row, record: TrackingRecord, sweep: str) -> LocalRun:
     known = {"run_key": row.key, "data_key": row.data_key, "eval_fingerprint": row.eval_fingerprint}
     later = {sweep_tag(one) for one in (*record.sweeps, sweep) if one != record.group}
     return LocalRun(

@@ -9,7 +9,7 @@ import json
 import sys
 from importlib.util import find_spec
 
-from modal_app.process.tracking import Kept
+from modal_app.process.tracking import TrackingRecord
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.compare.ranking import compare_sweep
@@ -64,7 +64,7 @@ def show(store: Store, sweep: str, *, dry_run: bool, as_json: bool) -> int:
 
 def _view(store: Store, sweep: str) -> SweepView:
     rows = compare_sweep(store, sweep)
-    records = (Kept.read(store.folder(StepKind.TRAIN, row.key).tracking) for row in rows)
+    records = (TrackingRecord.read(store.folder(StepKind.TRAIN, row.key).tracking) for row in rows)
     first = next((record for record in records if record is not None), None)
     if first is None:
         raise SweepError(

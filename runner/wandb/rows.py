@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modal_app.process.tracking import Kept, sweep_tag
+from modal_app.process.tracking import TrackingRecord, sweep_tag
 from modal_app.store.layout import Store
 from modal_app.store.state import Phase
 from modal_app.store.step import StepKind
@@ -149,9 +149,13 @@ def _configs(runs: Sequence[TrackedRun]) -> list[dict[str, Any]]:
     return [{name: run.config[name] for name in sorted(shared)} for run in runs]
 
 
-def _tracking_records(store: Store, sweep: str) -> list[Kept]:
+def _tracking_records(store: Store, sweep: str) -> list[TrackingRecord]:
     keys = [run.key for run in Ledger(store, sweep).plan().runs]
-    return [record for key in keys if (record := Kept.read(store.folder(StepKind.TRAIN, key).tracking)) is not None]
+    return [
+        record
+        for key in keys
+        if (record := TrackingRecord.read(store.folder(StepKind.TRAIN, key).tracking)) is not None
+    ]
 
 
 def _configured_place() -> tuple[str, str]:
