@@ -90,7 +90,7 @@ def executor_for(
     """The executor, checked: SweepError when this machine (or Modal) cannot run the plan, or W&B not track it. `warm`:
     workers that are warmed up already.
     """
-    account.refuse_long_tags(plan)
+    account.check_tags(plan)
     match choice.type:
         case "local":
             return _local(choice, plan, store, ledger, warm)
@@ -184,7 +184,7 @@ def _local(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, war
         raise SweepError("executor=local runs a sweep on CPUs or on GPUs, not on both. Split it in two.")
     (device,) = devices
     if account.tracks_online(plan):
-        account.refuse_without_key()
+        account.check_key()
     processes = max(step.processes for step in _pending_steps(plan))
     slots = machine_slots(device, processes, choice.parallel)
     workers = warm or FreshWorkers(trainer_environment.find(), store.root, {})

@@ -24,8 +24,8 @@ def base_url() -> str:
         settings.read(folder / "settings")
     except configparser.Error:
         settings.clear()
-    kept = settings.get("default", "base_url", fallback="")
-    return os.environ.get("WANDB_BASE_URL") or kept or CLOUD
+    configured = settings.get("default", "base_url", fallback="")
+    return os.environ.get("WANDB_BASE_URL") or configured or CLOUD
 
 
 def host() -> str:
@@ -38,19 +38,19 @@ def has_key() -> bool:
 
 
 def tracks_online(plan: Plan) -> bool:
-    """Whether something that is not done will want a key."""
+    """Whether a run that is not done yet will need a key."""
     return any(planned.step.tracking.mode == "online" for planned in plan.pending)
 
 
-def refuse_long_tags(plan: Plan) -> None:
-    """Raises SweepError for a tag that W&B would refuse when its run begins."""
+def check_tags(plan: Plan) -> None:
+    """Raises SweepError for a tag that W&B would refuse when its run starts."""
     tags = {tag for planned in plan.pending for tag in planned.step.tracking.tags}
     for tag in sorted(tags):
         if not 1 <= len(tag) <= LONGEST_TAG or "," in tag:
             raise SweepError(f"tracking.tags has {tag!r}; a tag of W&B has 1 to {LONGEST_TAG} characters and no comma.")
 
 
-def refuse_without_key() -> None:
+def check_key() -> None:
     """Raises SweepError when this machine has no key."""
     if not has_key():
         raise SweepError(

@@ -8,13 +8,13 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from runner.errors import SweepError
 from runner.wandb import account
-from runner.wandb.messages import Failure, FailureReason, Request, Response, encode
+from runner.wandb.messages import Failure, FailureReason, Request, Response, decode_response, encode
 
 CONNECT_S = 10.0
 SERVER_ERROR = 500
@@ -47,20 +47,25 @@ def call(request: Request, response: type[R], *, failed: str, advice: str = "", 
     """The response to a request, of the type that goes with it.
 
     Raises SweepError when W&B does not take the key or does not answer, and with `failed` when the process ends
-    without a response; what it printed then stands on stderr.
+    without a response; its traceback is on stderr then.
     """
-    received = _receive(request, failed=failed, advice=advice, timeout_s=timeout_s)
-    if isinstance(received, response):
-        return received
-    if not isinstance(received, Failure):
-        raise SweepError(f"{failed} ({PROCESS} answered {type(request).__name__} by {type(received).__name__}.)")
-    if received.reason is FailureReason.REFUSED:
-        message = received.message.strip().rstrip(".")
-        raise SweepError(f"{message}. Is the key right? `wandb login --relogin`, or {account.KEY}.")
-    raise _no_answer(received.message.strip(), advice)
+    text = _run_process(request, failed=failed, advice=advice, timeout_s=timeout_s)
+    try:
+        received = decode_response(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SweepError(
+            f"W&B's answer is not what was expected: {where}: {first['msg']}. {advice}".rstrip()
+        ) from error
+    if isinstance(received, Failure):
+        raise _failure(received, advice)
+    if not isinstance(received, response):
+        raise TypeError(f"{type(request).__name__} was answered by {type(received).__name__}")
+    return received
 
 
-def _receive(request: Request, *, failed: str, advice: str, timeout_s: float | None) -> Response:
+def _run_process(request: Request, *, failed: str, advice: str, timeout_s: float | None) -> str:
     with tempfile.TemporaryDirectory() as logs:  # the SDK's own, which it would leave in this folder
         try:
             done = subprocess.run(
@@ -76,11 +81,14 @@ def _receive(request: Request, *, failed: str, advice: str, timeout_s: float | N
             raise _no_answer(f"nothing for {timeout_s:.0f} seconds", advice) from error
     if done.returncode != 0:
         raise SweepError(failed)
-    responses: TypeAdapter[Response] = TypeAdapter(Annotated[Response, Field(discriminator="kind")])
-    try:
-        return responses.validate_json(done.stdout)
-    except ValidationError as error:
-        raise SweepError(f"{failed} W&B's answer is not what was expected: {error}") from error
+    return done.stdout
+
+
+def _failure(failure: Failure, advice: str) -> SweepError:
+    message = failure.message.strip()
+    if failure.reason is FailureReason.REFUSED:
+        return SweepError(f"{message.rstrip('.')}. Is the key right? `wandb login --relogin`, or {account.KEY}.")
+    return _no_answer(message, advice)
 
 
 def _no_answer(why: str, advice: str) -> SweepError:

@@ -1,6 +1,7 @@
 """The messages to and from the process that talks to W&B: one request as JSON on its stdin, one response on its stdout.
 
-Whoever receives a message checks it against these types (pydantic); whoever sends one calls `encode`.
+The sender encodes plain dataclasses; decoding checks what arrives, since much of it is W&B's, and raises pydantic's
+ValidationError.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,3 +181,13 @@ Response = UploadResponse | ReadResponse | SweepObjectResponse | ViewResponse | 
 def encode(message: Request | Response) -> str:
     """JSON. What JSON does not know (a date in a composed config) becomes text."""
     return json.dumps(asdict(message), default=str)
+
+
+def decode_request(text: str) -> Request:
+    adapter: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
+    return adapter.validate_json(text)
+
+
+def decode_response(text: str) -> Response:
+    adapter: TypeAdapter[Response] = TypeAdapter(Annotated[Response, Field(discriminator="kind")])
+    return adapter.validate_json(text)

@@ -44,7 +44,7 @@ def test_a_key_is_found_where_wandb_looks_for_it(
         (no_account / "netrc").write_text("machine wandb.example.com login user password " + "k" * 40)
         (no_account / "wandb").mkdir()
         (no_account / "wandb" / "settings").write_text("[default]\nbase_url = https://wandb.example.com\n")
-    account.refuse_without_key()
+    account.check_key()
 
 
 def test_a_key_of_another_host_is_none(no_account: Path) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
 
 import wandb.errors
-from pydantic import Field, TypeAdapter
 
 from runner.wandb.messages import (
     Failure,
@@ -18,6 +16,7 @@ from runner.wandb.messages import (
     SweepObjectRequest,
     UploadRequest,
     ViewRequest,
+    decode_request,
     encode,
 )
 from runner.wandb.process import read, sdk, sweep_object, upload, view
@@ -26,8 +25,7 @@ from runner.wandb.process import read, sdk, sweep_object, upload, view
 def main() -> None:
     os.environ["WANDB_SILENT"] = "true"
     responses, sys.stdout = sys.stdout, sys.stderr  # the SDK prints
-    requests: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
-    responses.write(encode(respond(requests.validate_json(sys.stdin.read()))))
+    responses.write(encode(respond(decode_request(sys.stdin.read()))))
 
 
 def respond(request: Request) -> Response:
