@@ -12,7 +12,10 @@ from modal_app.process.tracking import LONGEST_TAG
 from runner.errors import SweepError
 from runner.types import Plan
 
-CLOUD = "https://api.wandb.ai"
+CLOUD = "https://api.forge.coreweave.com"
+"""As in the SDK, which is not imported here: wandb.sdk.lib.urls."""
+FORMER_CLOUD = "api.wandb.ai"
+"""The machine under which earlier versions of the SDK saved the key of the same cloud; it is still read."""
 KEY = "WANDB_API_KEY"
 
 
@@ -34,7 +37,10 @@ def host() -> str:
 
 def has_key() -> bool:
     """Whether this machine has a key for it: in the environment, or where `wandb login` leaves one."""
-    return bool(os.environ.get(KEY)) or _in_netrc(host())
+    machines = [urllib.parse.urlsplit(base_url()).netloc]  # with its port, as `wandb login` writes it
+    if base_url().rstrip("/") == CLOUD:
+        machines.append(FORMER_CLOUD)
+    return bool(os.environ.get(KEY)) or any(map(_in_netrc, machines))
 
 
 def tracks_online(plan: Plan) -> bool:
@@ -59,9 +65,9 @@ def check_key() -> None:
         )
 
 
-def _in_netrc(name: str) -> bool:
+def _in_netrc(machine: str) -> bool:
     path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
     try:
-        return netrc.netrc(path).authenticators(name) is not None
+        return netrc.netrc(path).authenticators(machine) is not None
     except (OSError, netrc.NetrcParseError):
         return False

@@ -113,7 +113,7 @@ def test_offline_runs_lost_rows_and_later_sweeps_reach_wandb_once(store: Store, 
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({}, r"needs a key for api\.wandb\.ai.*wandb login"),
+        ({}, r"needs a key for api\.forge\.coreweave\.com.*wandb login"),
         (
             {"WANDB_API_KEY": "k" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"},
             r"does not answer at http://127\.0\.0\.1:9",

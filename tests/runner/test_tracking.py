@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,7 @@ def refuse(store: Store, mode: str, *, tags: tuple[str, ...] = ()) -> None:
 
 
 def test_online_tracking_without_a_key_is_refused_with_the_way_out(store: Store) -> None:
-    with pytest.raises(SweepError, match=r"no key for api\.wandb\.ai here.*wandb login.*tracking=offline"):
+    with pytest.raises(SweepError, match=r"no key for api\.forge\.coreweave\.com here.*wandb login.*tracking=offline"):
         refuse(store, "online")
 
 
@@ -45,6 +47,18 @@ def test_a_key_is_found_where_wandb_looks_for_it(
         (no_account / "wandb").mkdir()
         (no_account / "wandb" / "settings").write_text("[default]\nbase_url = https://wandb.example.com\n")
     account.check_key()
+
+
+@pytest.mark.parametrize("words", [(), ("--host", "http://localhost:8080")])
+def test_a_key_is_found_where_wandb_login_leaves_it(no_account: Path, words: tuple[str, ...]) -> None:
+    login = [sys.executable, "-P", "-m", "wandb", "login", "--no-verify", *words, "k" * 40]
+    subprocess.run(login, cwd=no_account, check=True, capture_output=True, timeout=60)
+    assert account.has_key()
+
+
+def test_a_key_that_an_earlier_wandb_saved_for_its_cloud_is_found(no_account: Path) -> None:
+    (no_account / "netrc").write_text("machine api.wandb.ai login user password " + "k" * 40)
+    assert account.has_key()
 
 
 def test_a_key_of_another_host_is_none(no_account: Path) -> None:
