@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
 
 from modal_app.process.tracking import TrackingRecord, sweep_tag
 from modal_app.store.layout import StepFolder, Store
