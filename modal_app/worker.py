@@ -72,7 +72,7 @@ def run_step(step: Step, store: Store, *, warm: bool = False) -> Outcome:
             assert done is not None
             return done
         attempt = attempts.begin(step, store)
-        stop.answer(functools.partial(_give_up, step, folder, attempt, time.time()))
+        stop.set_stop_handler(functools.partial(_give_up, step, folder, attempt, time.time()))
         os.environ |= attempts.environment(step, folder, attempt)
         attempts.enter(attempt)
         outcome = _attempt(rank.become(Rank(step, folder, attempt)), store, descriptor, warm=warm)
@@ -117,7 +117,7 @@ def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm
                 train.run_rank(this)
             else:
                 ranks.run(step.processes, attempt, descriptor, forked=(lambda: _run_rank(this)) if warm else None)
-            stop.answer(None)  # what is done will not be thrown away now
+            stop.set_stop_handler(None)  # what is done will not be thrown away now
             if step.processes > 1 and stop.requested() and not train.has_begun(attempt):
                 raise Stopped("stopped before training began")
             yield train.verdict(step, folder, attempt, started_at)
@@ -170,7 +170,7 @@ def _failure(error: Exception, this: Rank) -> Failure:
 
 def _record(outcome: Outcome, step: Step, folder: StepFolder, attempt: Attempt) -> None:
     """Success is declared first, in one file, so that a kill in between leaves no attempt that contradicts it."""
-    stop.answer(None)
+    stop.set_stop_handler(None)
     attempts.clean(attempt)
     if step.kind is not StepKind.PREPROCESS and outcome.status is OutcomeStatus.SUCCEEDED:
         write_atomically(folder.done, outcome.to_json())
@@ -188,7 +188,7 @@ def _run_fresh_rank(path: Path) -> int:
 
 def _run_rank(this: Rank) -> int:
     """A rank's process boundary: its parent learns from a file why it failed."""
-    stop.answer(lambda _: os._exit(EXIT_CODES[OutcomeStatus.STOPPED]))
+    stop.set_stop_handler(lambda _: os._exit(EXIT_CODES[OutcomeStatus.STOPPED]))
     try:
         train.run_rank(this)
     except Stopped:

@@ -23,7 +23,7 @@ EXIT_USER_MISTAKE = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 """What a place that nothing can be kept in says."""
-RARELY = 50_000
+GC_THRESHOLD = 50_000
 """New objects after which Python looks for garbage: imports and composing make many that stay, and nearly none that
 wait for that. Its own 2,000 takes a twentieth of a command's start."""
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code: 0, 1 a run failed, 2 a mistake in the request."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     terminal.open_closed()
-    gc.set_threshold(RARELY)
+    gc.set_threshold(GC_THRESHOLD)
     atexit.register(gc.freeze)  # the interpreter would walk through all that it throws away
     try:
         return _dispatch(words)

@@ -21,7 +21,7 @@ from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, write_at
 ASKED, OUT_OF_TIME, GIVEN_UP = "asked", "out_of_time", "given_up"
 
 
-def put_down(folder: StepFolder, call: str) -> Attempt:
+def reserve_attempt(folder: StepFolder, call: str) -> Attempt:
     """Make the next attempt's folder, saying which container and call work on it. To be committed at once."""
     earlier = folder.attempts()
     attempt = folder.attempt(earlier[-1].number + 1 if earlier else 1)

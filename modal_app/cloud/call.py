@@ -107,7 +107,7 @@ def _counted(
     job: Job, call: str, folder: StepFolder, written: Sequence[modal.Volume]
 ) -> Iterator[tuple[Attempt, Meter, Callable[[BaseException], None]]]:
     """An attempt that is on the Volume from its beginning to its end, and says so when Modal asks it to stop."""
-    attempt = attempts.put_down(folder, call)
+    attempt = attempts.reserve_attempt(folder, call)
     reserved = Reservation(job.cores, job.memory_gib)
     meter = Meter(folder.containers, step=job.name, call=call, attempt=attempt.number, reserved=reserved)
 

@@ -129,7 +129,7 @@ class Caller:
         return self._bound[bound]
 
 
-def leave_to(claims: modal.Dict, call: str, name: str, waiting: Iterable[Job]) -> Mapping[str, Any] | None:
+def enqueue_behind(claims: modal.Dict, call: str, name: str, waiting: Iterable[Job]) -> Mapping[str, Any] | None:
     """Put down what waits for a job that another call does.
 
     None: that call starts it. Else it has ended meanwhile, in the way that is returned, and may not have seen it.
@@ -145,7 +145,7 @@ def end(claims: modal.Dict, job: Job, me: str, status: str, message: str) -> Non
     claims.put(f"ended/{job.name}", {"by": me, "status": status, "message": message})
 
 
-def go_on(claims: modal.Dict, name: str, waiting: Iterable[Job], status: str) -> None:
+def start_waiting_jobs(claims: modal.Dict, name: str, waiting: Iterable[Job], status: str) -> None:
     """Start what has waited for a job, in its own sweep and by others' word, if that has succeeded.
 
     Others may have left their word with an earlier call of the job, which has handed it on since. Each is started
@@ -166,7 +166,7 @@ def go_on(claims: modal.Dict, name: str, waiting: Iterable[Job], status: str) ->
         claims.pop(key, None)
 
 
-def hand_on(claims: modal.Dict, job: Job, me: str) -> str:
+def continue_in_new_call(claims: modal.Dict, job: Job, me: str) -> str:
     """Call the job once more, to go on in the place of this call, which has come to its time limit."""
     return Caller(claims).call(replace(job, continues=me), f"{job.name}/after/{me}")
 

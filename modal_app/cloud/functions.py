@@ -14,7 +14,7 @@ import modal.exception
 
 from modal_app.cloud import volumes
 from modal_app.cloud.call import CONTINUED, Ending, do_fetch, do_step
-from modal_app.cloud.claims import claim, end, go_on, hand_on, leave_to
+from modal_app.cloud.claims import claim, continue_in_new_call, end, enqueue_behind, start_waiting_jobs
 from modal_app.cloud.container import Job
 from modal_app.store.step import StepKind
 
@@ -54,18 +54,18 @@ def _claim_and_do(text: str, work: Callable[[Job, str], Ending]) -> dict[str, An
     _see_what_others_wrote(job)
     waiting = job.read_waiting()
     if claimant != me:
-        if (ended := leave_to(claims, claimant, job.name, waiting)) is not None:
-            go_on(claims, job.name, waiting, ended["status"])
+        if (ended := enqueue_behind(claims, claimant, job.name, waiting)) is not None:
+            start_waiting_jobs(claims, job.name, waiting, ended["status"])
         return {"name": job.name, "status": "claimed", "message": ""}
     if claims.contains(f"cancelled/{job.name}"):
         # Whoever cancelled it looked for the calls that have claims, and this one may have had none yet.
         return {"name": job.name, "status": "cancelled", "message": ""}
     status, message = work(job, me)
     if status == CONTINUED:
-        hand_on(claims, job, me)
+        continue_in_new_call(claims, job, me)
         return {"name": job.name, "status": status, "message": message}
     end(claims, job, me, status, message)
-    go_on(claims, job.name, waiting, status)
+    start_waiting_jobs(claims, job.name, waiting, status)
     return {"name": job.name, "status": status, "message": message}
 
 

@@ -94,14 +94,14 @@ def _died(code: int) -> Mapping[str, Any]:
 
 
 def _verdicts(plugins: Sequence[str], questions: Sequence[Mapping[str, Any]], folder: Path) -> list[Mapping[str, Any]]:
-    _ask_nobody()
+    _block_network()
     tempfile.tempdir = str(folder)  # some rules write an edited copy of a DeepSpeed file
     if problem := _register(plugins):
         return [{"problems": [problem], "warnings": []}] * len(questions)
     return [_verdict(question["config"], question["capabilities"]) for question in questions]
 
 
-def _ask_nobody() -> None:
+def _block_network() -> None:
     """A verdict is made from the config alone: whoever tries the network is told that there is none."""
     import huggingface_hub.constants
 

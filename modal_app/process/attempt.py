@@ -23,7 +23,7 @@ from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.step import Device, Step, StepKind, write_atomically
 
 PLUGIN = "modal_app.steps.plugin.AxosweepPlugin"
-TELLS_NOBODY = {
+NO_TELEMETRY = {
     "AXOLOTL_DO_NOT_TRACK": "1",
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -46,14 +46,14 @@ def begin(step: Step, store: Store) -> Attempt:
     earlier = folder.attempts()
     for killed in earlier:
         clean(killed)
-    if earlier and is_put_down(earlier[-1]):
+    if earlier and is_reserved(earlier[-1]):
         attempt = earlier[-1]
     else:
         attempt = folder.attempt(earlier[-1].number + 1 if earlier else 1)
         attempt.path.mkdir(parents=True)
     if not store.inputs.is_symlink():  # in a container it is one, into a cache that may hold no inputs
         store.inputs.mkdir(exist_ok=True)
-    (attempt.path / "inputs").symlink_to(way(attempt.path, store.inputs))
+    (attempt.path / "inputs").symlink_to(relative_target(attempt.path, store.inputs))
     write_atomically(attempt.step, step.to_json())
     write_atomically(attempt.started, json.dumps(asdict(this_process(step.sweep))))
     if step.kind is StepKind.TRAIN:
@@ -62,12 +62,12 @@ def begin(step: Step, store: Store) -> Attempt:
     return attempt
 
 
-def is_put_down(attempt: Attempt) -> bool:
+def is_reserved(attempt: Attempt) -> bool:
     """Whether a container has made the attempt's folder, to count it, and no worker has taken it yet."""
     return attempt.container.exists() and not attempt.started.exists()
 
 
-def way(start: Path, target: Path) -> Path:
+def relative_target(start: Path, target: Path) -> Path:
     """A relative link's text: it holds in a store that is moved, and in one whose parts are mounted apart."""
     return Path(os.path.relpath(target.resolve(), start.resolve()))
 
@@ -101,7 +101,7 @@ def environment(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, s
 
 def base_environment(device: Device) -> dict[str, str]:
     """What must be set before the heavy imports, the same for every step on a device."""
-    variables = {name: os.environ.get(name, value) for name, value in TELLS_NOBODY.items()}
+    variables = {name: os.environ.get(name, value) for name, value in NO_TELEMETRY.items()}
     variables |= {"TOKENIZERS_PARALLELISM": "false"}
     if device is Device.CPU:
         # One thread a rank: runs side by side then take equal time, and their sums do not depend on the cores.

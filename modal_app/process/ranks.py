@@ -41,7 +41,7 @@ def run(count: int, attempt: Attempt, claim: int, forked: Callable[[], int] | No
 
     They share the claim: the step is held until the last of them is gone. Raises RankFailed.
     """
-    stop.answer(None)
+    stop.set_stop_handler(None)
     environments = _environments(count)
     shared = os.dup(claim)
     if forked is None:

@@ -28,7 +28,7 @@ _process = 0
 _give_up: Callable[[str], NoReturn] | None = None
 
 
-def answer(give_up: Callable[[str], NoReturn] | None) -> None:
+def set_stop_handler(give_up: Callable[[str], NoReturn] | None) -> None:
     """Answer the signals from here on: by `give_up`, with the signal's name, or (None) by raising the flag only.
 
     To be repeated when training begins, since Axolotl puts its own handler for SIGINT.

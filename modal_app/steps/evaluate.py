@@ -26,7 +26,7 @@ from modal_app.patches.preload import be_offline_as
 from modal_app.process.attempt import BUILD, DATASETS_CACHE, stamp, write_yaml
 from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
-from modal_app.steps.hub_reached import the_hub_or_what_is_here
+from modal_app.steps.hub_reached import offline_if_unreachable
 from modal_app.steps.infer import weights_of
 from modal_app.steps.prepared import PREPARED, link_prepared
 from modal_app.store.layout import Attempt, StepFolder, Store
@@ -49,7 +49,7 @@ def evaluate(step: Step, store: Store, folder: StepFolder, attempt: Attempt, ran
     Raises StepFailed.
     """
     if step.options.get(TASKS):
-        with the_hub_or_what_is_here():
+        with offline_if_unreachable():
             return _on_tasks(step, store, attempt, rank)
     return _on_held_out_rows(step, store, attempt, rank)
 

@@ -14,7 +14,7 @@ ANSWERS_WITHIN_S = 5.0
 
 
 @contextlib.contextmanager
-def the_hub_or_what_is_here() -> Iterator[None]:
+def offline_if_unreachable() -> Iterator[None]:
     """In the block, and in this process from then on, a hub that does not answer is not asked: what the cache has is
     taken, and what it has not fails at once.
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modal_app.process.attempt import way
+from modal_app.process.attempt import relative_target
 from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
 from modal_app.store.layout import Attempt, StepFolder, Store
@@ -65,7 +65,7 @@ def weights_of(step: Step, store: Store, attempt: Attempt) -> dict[str, Path]:
 def _there(model: Path, file: str, attempt: Attempt) -> Path:
     if not (model / file).exists():
         raise StepFailed(FailureReason.DATA, f"there is no model in {model}: {file} is missing")
-    return way(attempt.path, model)
+    return relative_target(attempt.path, model)
 
 
 def _rows(prompts: Sequence[Mapping[str, Any]], texts: Sequence[str], cut: Sequence[bool]) -> Iterator[dict[str, Any]]:

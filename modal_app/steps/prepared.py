@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modal_app.process.attempt import way
+from modal_app.process.attempt import relative_target
 from modal_app.process.failures import StepFailed
 from modal_app.store.layout import Attempt, Store
 from modal_app.store.step import FailureReason, Step
@@ -26,5 +26,5 @@ def link_prepared(step: Step, store: Store, attempt: Attempt) -> Path:
     links = attempt.path / PREPARED
     links.mkdir()
     for rows in sorted(path for path in store.prepared_dataset(step.data_key).iterdir() if path.is_dir()):
-        (links / rows.name).symlink_to(way(links, rows))
+        (links / rows.name).symlink_to(relative_target(links, rows))
     return manifest

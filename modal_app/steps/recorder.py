@@ -39,7 +39,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._rank.clock.book("load")
-        stop.answer(None)
+        stop.set_stop_handler(None)
         stop.shield_children()
         asked = self._rank.step.processes
         if args.world_size != asked:

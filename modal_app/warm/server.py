@@ -112,7 +112,7 @@ class Server:
             for key, _ in self._selector.select(self._sleep_s()):
                 key.data()
             self._reap()
-            self._forget_the_gone()
+            self._drop_closed()
             self._tidy()
 
     def _tidy(self) -> None:
@@ -220,7 +220,7 @@ class Server:
                 state.record_exit(self.store, kind, key, child.pid, code)
             child.asked_by.tell(event="exited", kind=kind, key=key, pid=child.pid, code=code)
 
-    def _forget_the_gone(self) -> None:
+    def _drop_closed(self) -> None:
         for command in [one for one in self.commands if one.gone]:
             self._hear(command)  # its last words
             self._selector.unregister(command.socket)
@@ -233,11 +233,11 @@ class Server:
                     _signal_group(child.pid, signal.SIGKILL)  # nobody will read its answers
 
     def _may_end(self) -> bool:
-        if self._open and (self.ending or self._nobody_comes()):
+        if self._open and (self.ending or self._is_idle()):
             self._close_the_door()
         return not (self._open or self.commands or self.children)
 
-    def _nobody_comes(self) -> bool:
+    def _is_idle(self) -> bool:
         if self.commands or self.children:
             return False
         idle_s = time.monotonic() - self._idle_since

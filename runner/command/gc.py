@@ -30,7 +30,7 @@ def main(words: Sequence[str]) -> int:
         if is_mirror(place.store) and isinstance(place.files, LocalFiles):
             stale = stale_mirror(stock, before=before)
             fetched = old_downloads(place.files.below("cache"), before=before, now=time.time())
-            return Removal((*stale.doomed, *fetched.doomed))
+            return Removal((*stale.to_delete, *fetched.to_delete))
         return garbage(stock, inputs_needed(place.files, stock), place.busy(stock), before=before, now=time.time())
 
     places = [place_of(root_of(args))]

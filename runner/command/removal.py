@@ -11,9 +11,9 @@ from runner.compare.table import Column, fitted, table
 from runner.console import terminal
 from runner.console.parser import VerbParser
 from runner.console.print_json import print_json
-from runner.console.question import confirm, somebody_is_here
+from runner.console.question import confirm, is_interactive
 from runner.console.transfer import size_text
-from runner.files.removal import Doomed, Removal
+from runner.files.removal import Removal, ToDelete
 from runner.files.removing import busy_here, remove_here
 from runner.files.run_files import Files, LocalFiles
 from runner.files.stock import Stock
@@ -65,22 +65,22 @@ def place_here(store: Store) -> Place:
 
 def remove_after_asking(places: Sequence[Place], decide: Callable[[Place], Removal], args: argparse.Namespace) -> int:
     removals = [decide(place) for place in places]
-    doomed = [one for removal in removals for one in removal.doomed]
+    to_delete = [one for removal in removals for one in removal.to_delete]
     if not args.json:
         _show(removals, asking=args.dry_run or not args.yes)
-    if doomed and not args.dry_run and not args.yes:
-        _confirm(doomed)
+    if to_delete and not args.dry_run and not args.yes:
+        _confirm(to_delete)
         removals = [_still(removal, decide(place)) for place, removal in zip(places, removals, strict=True)]
     done = removals
     if not args.dry_run:
         done = [place.remove(removal) for place, removal in zip(places, removals, strict=True)]
-    spared = [one for removal in (*removals, *done) for one in removal.spared]
-    freed = [] if args.dry_run else [one for removal in done for one in removal.doomed]
+    kept = [one for removal in (*removals, *done) for one in removal.kept]
+    freed = [] if args.dry_run else [one for removal in done for one in removal.to_delete]
     if args.json:
-        told = {"doomed": [asdict(one) for one in doomed], "spared": [asdict(one) for one in dict.fromkeys(spared)]}
-        print_json({**told, "bytes": sum(one.bytes for one in doomed), "freed": sum(one.bytes for one in freed)})
-    elif doomed and not args.dry_run:
-        lines = [f"Kept: {one.key}: {one.why}" for removal in done for one in removal.spared]
+        told = {"to_delete": [asdict(one) for one in to_delete], "kept": [asdict(one) for one in dict.fromkeys(kept)]}
+        print_json({**told, "bytes": sum(one.bytes for one in to_delete), "freed": sum(one.bytes for one in freed)})
+    elif to_delete and not args.dry_run:
+        lines = [f"Kept: {one.key}: {one.why}" for removal in done for one in removal.kept]
         lines.append(f"{size_text(sum(one.bytes for one in freed))} freed.")
         terminal.results().print("\n".join(lines), markup=False, soft_wrap=True)
     return 0
@@ -88,34 +88,34 @@ def remove_after_asking(places: Sequence[Place], decide: Callable[[Place], Remov
 
 def _show(removals: Sequence[Removal], *, asking: bool) -> None:
     console = terminal.results()
-    doomed = [one for removal in removals for one in removal.doomed]
-    if doomed:
+    to_delete = [one for removal in removals for one in removal.to_delete]
+    if to_delete:
         columns = [
-            Column("what", tuple(one.kind for one in doomed), left=True),
-            Column("", tuple(one.key for one in doomed), left=True),
-            Column("size", tuple(size_text(one.bytes) for one in doomed)),
-            Column("about it", tuple(one.note for one in doomed), 1, left=True),
+            Column("what", tuple(one.kind for one in to_delete), left=True),
+            Column("", tuple(one.key for one in to_delete), left=True),
+            Column("size", tuple(size_text(one.bytes) for one in to_delete)),
+            Column("about it", tuple(one.note for one in to_delete), 1, left=True),
         ]
-        console.print(table(fitted(columns, console.width)[0], "", [False] * len(doomed)), crop=False)
-    for one in (one for removal in removals for one in removal.spared):
+        console.print(table(fitted(columns, console.width)[0], "", [False] * len(to_delete)), crop=False)
+    for one in (one for removal in removals for one in removal.kept):
         console.print(f"Kept: {one.key}: {one.why}", markup=False, soft_wrap=True)
-    if not doomed:
+    if not to_delete:
         console.print("There is nothing to remove.")
     elif asking:
-        console.print(f"{size_text(sum(one.bytes for one in doomed))} would be freed.", markup=False)
+        console.print(f"{size_text(sum(one.bytes for one in to_delete))} would be freed.", markup=False)
 
 
-def _confirm(doomed: Sequence[Doomed]) -> None:
+def _confirm(to_delete: Sequence[ToDelete]) -> None:
     """Raises SweepError without a yes."""
     confirm(
-        f"Remove {'this' if len(doomed) == 1 else f'these {len(doomed)}'}?",
+        f"Remove {'this' if len(to_delete) == 1 else f'these {len(to_delete)}'}?",
         alone="Nothing was removed: nobody is here to be asked. Add --yes, or --dry-run to only look.",
         refused="Nothing was removed.",
-        on_terminal=somebody_is_here(),
+        on_terminal=is_interactive(),
     )
 
 
 def _still(agreed: Removal, now: Removal) -> Removal:
     """What was agreed to and may still go: whoever was asked may have thought about it for an hour."""
-    same = {(one.kind, one.key): one for one in agreed.doomed}
-    return Removal(tuple(one for one in now.doomed if (one.kind, one.key) in same), now.spared)
+    same = {(one.kind, one.key): one for one in agreed.to_delete}
+    return Removal(tuple(one for one in now.to_delete if (one.kind, one.key) in same), now.kept)

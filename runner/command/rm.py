@@ -9,7 +9,7 @@ from modal_app.store.layout import Store
 from runner.command.removal import Place, add_removal, place_of, remove_after_asking, root_of
 from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
-from runner.files.removal import Choice, Removal, Spared, age_s, checkpoints_to_remove, runs_to_remove
+from runner.files.removal import Choice, Kept, Removal, age_s, checkpoints_to_remove, runs_to_remove
 from runner.files.stock import take_stock
 from runner.store.finding import runs_in
 from runner.store.stores import stores
@@ -35,7 +35,7 @@ def main(words: Sequence[str]) -> int:
     def decide(place: Place) -> Removal:
         stock, choice = take_stock(place.files), choices[place.store]
         removal = (checkpoints_to_remove if args.checkpoints else runs_to_remove)(stock, choice, place.busy(stock))
-        named = [one for one in removal.spared if one.key in choice.runs]
+        named = [one for one in removal.kept if one.key in choice.runs]
         if named:
             raise SweepError(_refusal(named))
         return removal
@@ -44,7 +44,7 @@ def main(words: Sequence[str]) -> int:
     return remove_after_asking(places, decide, args)
 
 
-def _refusal(named: Sequence[Spared]) -> str:
+def _refusal(named: Sequence[Kept]) -> str:
     if len(named) == 1:
         return f"Nothing was removed. {named[0].key} has to stay: {named[0].why}."
     told = "\n".join(f"  {one.key}: {one.why}" for one in named)

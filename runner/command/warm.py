@@ -11,7 +11,7 @@ from modal_app.warm.address import Note
 from runner.console import terminal
 from runner.console.parser import VerbParser
 from runner.console.print_json import print_json
-from runner.console.question import confirm, somebody_is_here
+from runner.console.question import confirm, is_interactive
 from runner.executors import warm_server
 from runner.store.stores import open_store
 
@@ -90,7 +90,7 @@ def _confirm(found: Sequence[Note], others: Sequence[Note]) -> None:
         alone=f"Nothing was ended: {stores} {'has' if len(others) == 1 else 'have'} a preloaded trainer, too, and "
         "nobody is here to be asked. Add --yes, or leave out --all to end this store's alone.",
         refused="Nothing was ended.",
-        on_terminal=somebody_is_here(),
+        on_terminal=is_interactive(),
     )
 
 

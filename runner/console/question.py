@@ -8,7 +8,7 @@ from collections.abc import Callable
 from runner.errors import SweepError
 
 
-def somebody_is_here() -> bool:
+def is_interactive() -> bool:
     """Whether a question can be read, and answered."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 

@@ -18,7 +18,7 @@ from typing import Any
 import modal
 import modal.exception
 
-from modal_app.cloud.claims import Caller, is_at_work, is_starting, last_claim, leave_to
+from modal_app.cloud.claims import Caller, enqueue_behind, is_at_work, is_starting, last_claim
 from modal_app.cloud.container import Job, steps_file
 from modal_app.cloud.deployment import build_app
 from modal_app.cloud.meter import CPU_STEP, Reservation
@@ -91,7 +91,7 @@ class ModalExecutor:
             self._upload_inputs(names)
             self._upload_plan(plan, names, steps, make_work(plan, self._job, set()))
             claims = modal.Dict.from_name(self.deployment.claims, create_if_missing=True)
-            done, entries = _at_rest(mirror, claims, steps)
+            done, entries = _wait_until_settled(mirror, claims, steps)
             self._submit(make_work(plan, self._job, done), claims, entries)
             try:
                 follow(mirror, steps, self.ledger, watch)
@@ -159,7 +159,7 @@ class ModalExecutor:
             key, call = last_claim(entries.get, job.name)
             if call is None or not is_at_work(entries.get, job.name, call):
                 self._call(caller, job, key, step)
-            elif (ended := leave_to(claims, call, job.name, waiting)) is None:
+            elif (ended := enqueue_behind(claims, call, job.name, waiting)) is None:
                 facts = {"call": call}
                 self.ledger.append(Record(Event.FOLLOWED, step.kind, step.key, message=job.name, facts=facts))
             elif ended["status"] == OutcomeStatus.SUCCEEDED:
@@ -221,7 +221,7 @@ def _verbs(plan: Plan) -> str:
     return f"{follows} follows it, axosweep cancel {sweep} ends it."
 
 
-def _at_rest(
+def _wait_until_settled(
     mirror: ModalMirror, claims: modal.Dict, steps: Sequence[MirroredStep]
 ) -> tuple[set[str], Mapping[str, Any]]:
     """The marks of what is done, and the claims, at a moment when no call that has done its job is still starting what

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modal_app.process.attempt import TELLS_NOBODY
+from modal_app.process.attempt import NO_TELEMETRY
 from modal_app.store.step import Device, Step, StepKind
 from modal_app.warm.context import Context
 from runner.executors.validator import FreshValidator
@@ -306,7 +306,7 @@ def why_fresh(device: Device, config: Mapping[str, Any]) -> str:
 
 def _axolotl_tells() -> bool:
     """As its TelemetryManager reads the environment that a step gets."""
-    said = [{**TELLS_NOBODY, **os.environ}[name] for name in DO_NOT_TRACK]
+    said = [{**NO_TELEMETRY, **os.environ}[name] for name in DO_NOT_TRACK]
     return not any(value.strip().lower() in ("1", "true") for value in said)
 
 

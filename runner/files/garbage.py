@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from modal_app.process.attempt import BUILD, DATASETS_CACHE
 from modal_app.store.checkpoints import ASIDE
 from modal_app.store.layout import ATTEMPT_PREFIX
-from runner.files.removal import TRASH, AtWork, Doomed, Kind, Removal, bytes_of, folders_named, last_written
+from runner.files.removal import TRASH, AtWork, Kind, Removal, ToDelete, bytes_of, folders_named, last_written
 from runner.files.run_files import Entry
 from runner.files.stock import WORK, Stock
 
@@ -25,31 +25,31 @@ _FETCHED = {"cache/from": 4, "cache/push": 3}
 def garbage(stock: Stock, inputs: Collection[str], at_work: AtWork, *, before: float | None, now: float) -> Removal:
     """What nothing refers to any more. `inputs`: those that are needed. `now`: Unix seconds."""
     needed = {one.data_key for one in stock.kept}
-    doomed = [*_datasets(stock, needed, at_work)]
-    doomed += [
-        Doomed(Kind.INPUT, name, (f"inputs/{name}",), bytes_of(entries), "no run reads it")
+    to_delete = [*_datasets(stock, needed, at_work)]
+    to_delete += [
+        ToDelete(Kind.INPUT, name, (f"inputs/{name}",), bytes_of(entries), "no run reads it")
         for name, entries in stock.inputs.items()
         if name not in inputs
     ]
-    doomed += _leftovers(stock, at_work)
-    doomed += _half_kept(stock.others, now)
+    to_delete += _leftovers(stock, at_work)
+    to_delete += _half_kept(stock.others, now)
     files = [*stock.others, *(entry for group in _groups(stock) for entry in group)]
     if before is not None:
-        doomed = [one for one in doomed if last_written(_of(one, files)) < before]
-    return Removal(tuple(doomed))
+        to_delete = [one for one in to_delete if last_written(_of(one, files)) < before]
+    return Removal(tuple(to_delete))
 
 
-def _datasets(stock: Stock, needed: Collection[str], at_work: AtWork) -> Iterable[Doomed]:
+def _datasets(stock: Stock, needed: Collection[str], at_work: AtWork) -> Iterable[ToDelete]:
     keys = dict.fromkeys(name.removesuffix(WORK) for name in stock.prepared)
     for key in keys:
         folders = [name for name in (key, f"{key}{WORK}") if name in stock.prepared]
         if key not in needed and not at_work(key):
             entries = [entry for name in folders for entry in stock.prepared[name]]
             note = "no run reads it" if stock.is_ready(key) else "no run reads it; never finished"
-            yield Doomed(Kind.DATASET, key, tuple(f"prepared/{name}" for name in folders), bytes_of(entries), note)
+            yield ToDelete(Kind.DATASET, key, tuple(f"prepared/{name}" for name in folders), bytes_of(entries), note)
 
 
-def _leftovers(stock: Stock, at_work: AtWork) -> Iterable[Doomed]:
+def _leftovers(stock: Stock, at_work: AtWork) -> Iterable[ToDelete]:
     """Of runs and datasets that nobody works on: broken checkpoints, caches of dead attempts, interrupted removals."""
     needed = {one.data_key for one in stock.kept}
     of = [(key, one.files) for key, one in stock.runs.items()]
@@ -61,7 +61,7 @@ def _leftovers(stock: Stock, at_work: AtWork) -> Iterable[Doomed]:
     yield from (_leftover(path, size) for path, size in found.items())
 
 
-def _half_kept(others: Iterable[Entry], now: float) -> Iterable[Doomed]:
+def _half_kept(others: Iterable[Entry], now: float) -> Iterable[ToDelete]:
     """Copies that a killed launch has left."""
     of_inputs = [one for one in others if one.path.startswith("inputs/") and _HALF_KEPT.match(one.path.split("/")[1])]
     return _old(of_inputs, 2, now - DAY_S, "an input that was cut off")
@@ -82,14 +82,14 @@ def old_downloads(cache: Iterable[Entry], *, before: float | None, now: float) -
     )
 
 
-def _old(entries: Iterable[Entry], parts: int, limit: float, note: str) -> Iterable[Doomed]:
+def _old(entries: Iterable[Entry], parts: int, limit: float, note: str) -> Iterable[ToDelete]:
     """What was last written before `limit`, by the first parts of its path."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         groups.setdefault("/".join(entry.path.split("/")[:parts]), []).append(entry)
     for path, group in groups.items():
         if last_written(group) < limit:
-            yield Doomed(Kind.LEFTOVER, path, (path,), bytes_of(group), note)
+            yield ToDelete(Kind.LEFTOVER, path, (path,), bytes_of(group), note)
 
 
 def _is_left(path: PurePosixPath) -> bool:
@@ -97,10 +97,10 @@ def _is_left(path: PurePosixPath) -> bool:
     return path.name.startswith((ASIDE, TRASH)) or (in_attempt and path.name in CACHES)
 
 
-def _leftover(path: str, size: int) -> Doomed:
+def _leftover(path: str, size: int) -> ToDelete:
     name = PurePosixPath(path).name
     why = "a cut-off checkpoint" if name.startswith(ASIDE) else "a removal that was interrupted"
-    return Doomed(Kind.LEFTOVER, path, (path,), size, "a dead attempt's cache" if name in CACHES else why)
+    return ToDelete(Kind.LEFTOVER, path, (path,), size, "a dead attempt's cache" if name in CACHES else why)
 
 
 def _groups(stock: Stock) -> Iterable[Sequence[Entry]]:
@@ -109,7 +109,7 @@ def _groups(stock: Stock) -> Iterable[Sequence[Entry]]:
     yield from (one.files for one in stock.runs.values())
 
 
-def _of(one: Doomed, files: Iterable[Entry]) -> list[Entry]:
+def _of(one: ToDelete, files: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in files if any(f"{entry.path}/".startswith(f"{path}/") for path in one.paths)]
 
 
@@ -121,4 +121,4 @@ def stale_mirror(stock: Stock, *, before: float | None) -> Removal:
     found = [(one.home, one.files) for one in runs] + [(f"prepared/{name}", entries) for name, entries in data]
     old = [(path, entries) for path, entries in found if before is None or last_written(entries) < before]
     note = "a copy of what no sweep here has"
-    return Removal(tuple(Doomed(Kind.LEFTOVER, path, (path,), bytes_of(entries), note) for path, entries in old))
+    return Removal(tuple(ToDelete(Kind.LEFTOVER, path, (path,), bytes_of(entries), note) for path, entries in old))

@@ -23,8 +23,8 @@ from runner.executors.modal_errors import explained
 from runner.executors.modal_serve import deployments
 from runner.executors.modal_submission import Names, read_submission
 from runner.files.modal_files import ModalFiles
-from runner.files.removal import Doomed, Kind, Removal, Spared
-from runner.files.removing import clear_mirror, tombstone
+from runner.files.removal import Kept, Kind, Removal, ToDelete
+from runner.files.removing import clear_mirror, removal_note
 
 DEFAULT = Names("axosweep-cache", "axosweep-runs", "axosweep-claims")
 WORKING = "a call on Modal works on it or waits to; axosweep cancel ends that"
@@ -62,17 +62,17 @@ class ModalRemoval:
             return WORKING if any(self._works(name) for name in self._jobs(key)) else ""
 
     def remove(self, removal: Removal) -> Removal:
-        """Returns what was removed; what somebody has begun to work on meanwhile is spared."""
-        done, spared = list[Doomed](), list[Spared]()
-        for one in removal.doomed:
+        """Returns what was removed; what somebody has begun to work on meanwhile is kept."""
+        done, kept = list[ToDelete](), list[Kept]()
+        for one in removal.to_delete:
             with explained():
                 if self._remove(one):
                     done.append(one)
                 else:
-                    spared.append(Spared(one.key, "somebody has begun to work on it meanwhile"))
-        return Removal(tuple(done), tuple(spared))
+                    kept.append(Kept(one.key, "somebody has begun to work on it meanwhile"))
+        return Removal(tuple(done), tuple(kept))
 
-    def _remove(self, one: Doomed) -> bool:
+    def _remove(self, one: ToDelete) -> bool:
         if one.kind in (Kind.INPUT, Kind.LEFTOVER, Kind.CHECKPOINTS):
             for path in one.paths:
                 self.files.remove(path)
@@ -105,14 +105,14 @@ class ModalRemoval:
             if entry.path.startswith(beginnings):
                 self.files.remove(entry.path)
 
-    def _leave_question(self, one: Doomed) -> None:
+    def _leave_question(self, one: ToDelete) -> None:
         """What was asked, and that it was removed, where the run lay."""
         home = f"runs/{one.key}"
         with self.files.volume(home).batch_upload(force=True) as batch:
             asked = self.mirror.runs / one.key / "run.json"
             if asked.exists():
                 batch.put_file(asked, f"/{home}/run.json")
-            batch.put_file(io.BytesIO(tombstone(one.bytes).encode()), f"/{home}/{REMOVED}")
+            batch.put_file(io.BytesIO(removal_note(one.bytes).encode()), f"/{home}/{REMOVED}")
 
     def _works(self, name: str) -> bool:
         waited_for = [

@@ -166,9 +166,11 @@ def _fetch(
     path.parent.mkdir(parents=True, exist_ok=True)
     again = journal.begun.get(one.to) == asdict(one.entry) and part.exists() and part.stat().st_size <= one.entry.size
     journal.begins(one)
-    digest = _write(files, one, part, done, watch, go_on=again)
+    digest = _write(files, one, part, done, watch, start_waiting_jobs=again)
     if again and one.sha256 not in (None, digest):
-        digest = _write(files, one, part, done, watch, go_on=False)  # what a dead machine has left may be anything
+        digest = _write(
+            files, one, part, done, watch, start_waiting_jobs=False
+        )  # what a dead machine has left may be anything
     if one.sha256 not in (None, digest):
         part.unlink()
         raise SweepError(
@@ -179,11 +181,13 @@ def _fetch(
     return _received(one, digest)
 
 
-def _write(files: Files, one: Wanted, part: Path, done: Pulled, watch: Callable[[int], None], *, go_on: bool) -> str:
+def _write(
+    files: Files, one: Wanted, part: Path, done: Pulled, watch: Callable[[int], None], *, start_waiting_jobs: bool
+) -> str:
     """The source's bytes into the part, after what it has; returns the sha256 of all of them."""
     digest = hashlib.sha256()
-    with part.open("r+b" if go_on else "wb") as file:
-        if go_on:
+    with part.open("r+b" if start_waiting_jobs else "wb") as file:
+        if start_waiting_jobs:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
         at = file.tell()

@@ -50,7 +50,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Doomed:
+class ToDelete:
     """What would be removed, as one."""
 
     kind: Kind
@@ -63,19 +63,19 @@ class Doomed:
 
 
 @dataclass(frozen=True, slots=True)
-class Spared:
+class Kept:
     key: str
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    doomed: tuple[Doomed, ...]
-    spared: tuple[Spared, ...] = ()
+    to_delete: tuple[ToDelete, ...]
+    kept: tuple[Kept, ...] = ()
 
     @property
     def bytes(self) -> int:
-        return sum(one.bytes for one in self.doomed)
+        return sum(one.bytes for one in self.to_delete)
 
 
 def age_s(text: str) -> float:
@@ -90,46 +90,46 @@ def age_s(text: str) -> float:
 
 
 def runs_to_remove(stock: Stock, choice: Choice, at_work: AtWork) -> Removal:
-    """A run is spared that somebody works on, that another run was started from, or that another sweep has, too, unless
+    """A run is kept that somebody works on, that another run was started from, or that another sweep has, too, unless
     it was named itself."""
-    doomed, spared = list[Doomed](), list[Spared]()
+    to_delete, kept = list[ToDelete](), list[Kept]()
     going: set[str] = set()
     chosen = [one for one in stock.runs.values() if one.made and choice.takes(one)]
     # A child before its parent: removed together, neither keeps the other.
     for one in sorted(chosen, key=lambda one: _generation(stock, one), reverse=True):
         others = ", ".join(choice.others(one))
         if why := at_work(one.key) or (f"{others} has it, too" if others else _children(stock, one, going)):
-            spared.append(Spared(one.key, why))
+            kept.append(Kept(one.key, why))
         else:
             going.add(one.key)
-            doomed.append(_run(one))
-    return Removal(tuple(doomed), tuple(spared))
+            to_delete.append(_run(one))
+    return Removal(tuple(to_delete), tuple(kept))
 
 
 def checkpoints_to_remove(stock: Stock, choice: Choice, at_work: AtWork) -> Removal:
     """The checkpoints of the same runs, if they have finished: nothing goes on from them any more."""
-    doomed, spared = list[Doomed](), list[Spared]()
+    to_delete, kept = list[ToDelete](), list[Kept]()
     for one in stock.runs.values():
         folders = folders_named(one.files, lambda path: path.name.startswith((PREFIX, ASIDE)))
         if not folders or not choice.takes(one):
             continue
         if not one.finished:
-            spared.append(Spared(one.key, "it has not finished: it goes on from its checkpoints"))
+            kept.append(Kept(one.key, "it has not finished: it goes on from its checkpoints"))
         elif why := at_work(one.key) or _children(stock, one, set()):
-            spared.append(Spared(one.key, why))
+            kept.append(Kept(one.key, why))
         else:
             note = f"{len(folders)} checkpoint{'' if len(folders) == 1 else 's'}"
-            doomed.append(Doomed(Kind.CHECKPOINTS, one.key, tuple(folders), sum(folders.values()), note))
-    return Removal(tuple(doomed), tuple(spared))
+            to_delete.append(ToDelete(Kind.CHECKPOINTS, one.key, tuple(folders), sum(folders.values()), note))
+    return Removal(tuple(to_delete), tuple(kept))
 
 
-def _run(one: StockedRun) -> Doomed:
+def _run(one: StockedRun) -> ToDelete:
     names = dict.fromkeys(entry.path.removeprefix(f"{one.home}/").split("/")[0] for entry in one.made)
     order = sorted(names, key=lambda name: (name != "result.json", name))
     others = f"of {len(one.sweeps)} sweeps" if len(one.sweeps) > 1 else ""
     standing = "" if one.finished else "not finished"
     note = ", ".join(filter(None, (standing, others)))
-    return Doomed(Kind.RUN, one.key, tuple(f"{one.home}/{name}" for name in order), bytes_of(one.made), note)
+    return ToDelete(Kind.RUN, one.key, tuple(f"{one.home}/{name}" for name in order), bytes_of(one.made), note)
 
 
 def _children(stock: Stock, one: StockedRun, going: Collection[str]) -> str:

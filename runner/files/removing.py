@@ -18,7 +18,7 @@ from pathlib import Path
 from modal_app.store.claim import Held, Owner, claim, holder
 from modal_app.store.layout import REMOVED, StepFolder, Store
 from modal_app.store.step import AFTER, StepKind, write_atomically
-from runner.files.removal import TRASH, AtWork, Doomed, Kind, Removal, Spared
+from runner.files.removal import TRASH, AtWork, Kept, Kind, Removal, ToDelete
 from runner.files.stock import STAYS, WORK, Stock
 from runner.store.ledger import live_launchers, steps_after, sweeps_after
 from runner.store.served import servers
@@ -62,33 +62,33 @@ def _launchers_after(store: Store, sweep: str, run: str) -> list[Owner]:
 
 
 def remove_here(store: Store, removal: Removal) -> Removal:
-    """Returns what was removed; what somebody has begun to work on meanwhile is spared."""
-    done, spared = list[Doomed](), list[Spared]()
-    for one in removal.doomed:
+    """Returns what was removed; what somebody has begun to work on meanwhile is kept."""
+    done, kept = list[ToDelete](), list[Kept]()
+    for one in removal.to_delete:
         try:
             with _held(store, one):
                 trashes = _set_aside(store, one)
                 for trash in trashes:
                     shutil.rmtree(trash)
         except Held:
-            spared.append(Spared(one.key, "somebody has begun to work on it meanwhile"))
+            kept.append(Kept(one.key, "somebody has begun to work on it meanwhile"))
         else:
             done.append(one)
-    return Removal(tuple(done), tuple(spared))
+    return Removal(tuple(done), tuple(kept))
 
 
-def clear_mirror(mirror: Store, one: Doomed) -> None:
+def clear_mirror(mirror: Store, one: ToDelete) -> None:
     """Forget in a mirror what was removed where it really lay, but for what was asked and what was paid."""
     home = mirror.runs / one.key if one.kind is Kind.RUN else mirror.prepared / one.key
     if one.kind in (Kind.RUN, Kind.DATASET) and home.is_dir():
         stays = MIRROR_STAYS if one.kind is Kind.RUN else ()
         names = sorted((path.name for path in home.iterdir() if path.name not in stays), key=_done_first)
         paths = tuple((home / name).relative_to(mirror.root).as_posix() for name in names)
-        for trash in _set_aside(mirror, Doomed(one.kind, one.key, paths, one.bytes)):
+        for trash in _set_aside(mirror, ToDelete(one.kind, one.key, paths, one.bytes)):
             shutil.rmtree(trash)
 
 
-def tombstone(size: int) -> str:
+def removal_note(size: int) -> str:
     """The text of removed.json."""
     return json.dumps({"at": time.time(), "bytes": size})
 
@@ -97,10 +97,10 @@ def _done_first(name: str) -> tuple[bool, str]:
     return name not in ("result.json", "manifest.json"), name
 
 
-def _set_aside(store: Store, one: Doomed) -> list[Path]:
+def _set_aside(store: Store, one: ToDelete) -> list[Path]:
     """Rename, and return where to."""
     if one.kind is Kind.RUN:
-        write_atomically(store.runs / one.key / REMOVED, tombstone(one.bytes))
+        write_atomically(store.runs / one.key / REMOVED, removal_note(one.bytes))
     token, trashes = secrets.token_hex(4), dict[Path, None]()
     for name in one.paths:
         path = store.root / name
@@ -113,7 +113,7 @@ def _set_aside(store: Store, one: Doomed) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _held(store: Store, one: Doomed) -> Iterator[None]:
+def _held(store: Store, one: ToDelete) -> Iterator[None]:
     """Nobody else works on it. Raises Held."""
     with contextlib.ExitStack() as held:
         for folder in _owners(store, one):
@@ -121,7 +121,7 @@ def _held(store: Store, one: Doomed) -> Iterator[None]:
         yield
 
 
-def _owners(store: Store, one: Doomed) -> list[StepFolder]:
+def _owners(store: Store, one: ToDelete) -> list[StepFolder]:
     """The folders of the steps that something belongs to."""
     top, name, *_ = (*one.paths[0].split("/"), "") if one.kind is Kind.LEFTOVER else ("", one.key)
     if one.kind in (Kind.RUN, Kind.CHECKPOINTS) or (top == "runs" and (store.runs / name).is_dir()):

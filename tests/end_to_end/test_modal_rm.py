@@ -51,7 +51,7 @@ def test_a_run_at_work_is_not_removed_and_a_removed_one_is_trained_anew_by_the_s
     trained.touch()
     server.wait_until(lambda: len(list(runs().glob("*/result.json"))) == 2, 60)
     assert on_modal.run("attach").returncode == 0
-    assert on_modal.json("rm", one, "--yes")["doomed"][0]["key"] == one
+    assert on_modal.json("rm", one, "--yes")["to_delete"][0]["key"] == one
     assert not list(runs().glob(f"{one}/attempt-*"))
     (sweep,) = on_modal.json("status", "--refresh")["sweeps"]
     assert sweep["counts"] == {"succeeded": 1, "removed": 1}

@@ -45,7 +45,7 @@ def main() -> int:
     doom.strike(None)
     with claim(folder, step.sweep):
         attempt, began_at = attempts.begin(step, store), time.time()
-        stop.answer(None)
+        stop.set_stop_handler(None)
         status, reason, message = OutcomeStatus.SUCCEEDED, None, ""
         try:
             doom.strike(0)
@@ -118,7 +118,7 @@ class _Doom:
             case "rank":
                 raise StepFailed(FailureReason.LOST, "rank 1 was killed by signal 9")
             case "idle":
-                stop.answer(None)
+                stop.set_stop_handler(None)
                 while not stop.requested():
                     time.sleep(0.05)
             case "linger":

@@ -109,7 +109,7 @@ def test_a_call_that_has_said_how_its_job_ended_is_followed_though_it_still_live
 first = call(data)
 end(claims, data, first, "failed", "no rows")
 print(is_live(first), is_starting(claims.get, data.name), claim(claims, data, "fc-second"))
-print(leave_to(claims, first, data.name, [run])["status"], leave_to(claims, "fc-second", data.name, [run]))
+print(enqueue_behind(claims, first, data.name, [run])["status"], enqueue_behind(claims, "fc-second", data.name, [run]))
 """
     assert answer(idle, PRELUDE + question).split() == ["True", "True", "fc-second", "failed", "None"]
 
@@ -117,10 +117,10 @@ print(leave_to(claims, first, data.name, [run])["status"], leave_to(claims, "fc-
 def test_what_waits_is_started_once_whoever_has_put_it_down(idle: ModalServer) -> None:
     question = """
 first = call(data)
-leave_to(claims, first, data.name, [run, other])
-leave_to(claims, first, data.name, [run])
-go_on(claims, data.name, [run], "succeeded")
-go_on(claims, data.name, [run], "succeeded")
+enqueue_behind(claims, first, data.name, [run, other])
+enqueue_behind(claims, first, data.name, [run])
+start_waiting_jobs(claims, data.name, [run], "succeeded")
+start_waiting_jobs(claims, data.name, [run], "succeeded")
 print(*sorted(key for key in claims.keys()))
 """
     waited = answer(idle, PRELUDE + question).split()
@@ -134,9 +134,9 @@ def test_what_waits_for_a_call_that_has_handed_its_job_on_is_started_by_the_last
     """A merge that waits for a run which came to a time limit and went on in another call."""
     question = """
 first = call(run)
-leave_to(claims, first, run.name, [other])
-hand_on(claims, run, first)
-go_on(claims, run.name, [], "succeeded")
+enqueue_behind(claims, first, run.name, [other])
+continue_in_new_call(claims, run, first)
+start_waiting_jobs(claims, run.name, [], "succeeded")
 print(*sorted(key for key in claims.keys() if key.startswith(("waiting", other.name))))
 """
     assert answer(idle, PRELUDE + question).split() == ["train/other"]
@@ -145,10 +145,10 @@ print(*sorted(key for key in claims.keys() if key.startswith(("waiting", other.n
 def test_nothing_is_started_after_a_failure_nor_what_was_cancelled(idle: ModalServer) -> None:
     question = """
 first = call(data)
-leave_to(claims, first, data.name, [run])
-go_on(claims, data.name, [other], "failed")
+enqueue_behind(claims, first, data.name, [run])
+start_waiting_jobs(claims, data.name, [other], "failed")
 claims.put("cancelled/train/run", 1.0)
-go_on(claims, data.name, [run, other], "succeeded")
+start_waiting_jobs(claims, data.name, [run, other], "succeeded")
 print(*sorted(key for key in claims.keys()))
 """
     assert answer(idle, PRELUDE + question).split() == ["cancelled/train/run", "preprocess/data", "train/other"]
@@ -157,8 +157,8 @@ print(*sorted(key for key in claims.keys()))
 def test_a_job_that_others_wait_for_is_called_whoever_works_on_it(idle: ModalServer) -> None:
     """Only the call itself can put down what waits for it in its sweep."""
     question = """
-go_on(claims, "fetch/model", [data, run], "succeeded")
-go_on(claims, "fetch/model", [data, run], "succeeded")
+start_waiting_jobs(claims, "fetch/model", [data, run], "succeeded")
+start_waiting_jobs(claims, "fetch/model", [data, run], "succeeded")
 """
     answer(idle, PRELUDE + question)
     assert Counter(call.function for call in idle.function_calls()) == {"preprocess": 2, "train": 1}
@@ -167,7 +167,7 @@ go_on(claims, "fetch/model", [data, run], "succeeded")
 def test_a_job_that_is_handed_on_is_taken_though_who_had_it_still_lives(idle: ModalServer) -> None:
     question = """
 first = call(run)
-second = hand_on(claims, run, first)
+second = continue_in_new_call(claims, run, first)
 print(last_claim(claims.get, run.name)[1] == second, claim(claims, run, first) == second)
 claims.pop(f"{run.name}/after/{first}")  # as if the first had been killed before it could say so
 print(claim(claims, replace(run, continues=first), second) == second)

@@ -45,7 +45,7 @@ def main() -> int:
 def _do_nothing(step: Step, store: Store, folder: StepFolder) -> None:
     attempt, started_at = attempts.begin(step, store), time.time()
     os.environ |= attempts.environment(step, folder, attempt)
-    stop.answer(None)
+    stop.set_stop_handler(None)
     print(f"began {step.kind} {step.key}", flush=True)  # in the container's own log: what follows is in the attempt's
     attempts.enter(attempt)
     print("\n".join(f"{step.kind} {step.key}: nothing to do ({line})" for line in range(LOG_LINES)))

@@ -41,7 +41,7 @@ def phase(store: Store, one: Run) -> Phase:
     return observe(store, StepKind.TRAIN, one.key).phase
 
 
-def keys(told: Any, of: str = "doomed") -> set[str]:
+def keys(told: Any, of: str = "to_delete") -> set[str]:
     return {one["key"] for one in told[of]}
 
 

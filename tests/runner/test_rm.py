@@ -14,7 +14,7 @@ from modal_app.store.layout import Store
 from modal_app.store.state import Phase
 from modal_app.store.step import OutcomeStatus, StepKind, write_atomically
 from runner.files import removing
-from runner.files.removal import Choice, Doomed, runs_to_remove
+from runner.files.removal import Choice, ToDelete, runs_to_remove
 from runner.files.removing import remove_here
 from runner.files.run_files import LocalFiles
 from runner.files.stock import take_stock
@@ -69,7 +69,7 @@ def test_a_sweep_gives_up_the_runs_that_no_other_sweep_has(store: Store, command
     second, _ = trained(store, 0.2, 0.3, name="second")
     told = command("rm", first, "--yes", "--json")
     assert keys(told) == {one.key}
-    assert told["spared"] == [{"key": shared.key, "why": f"{second} has it, too"}]
+    assert told["kept"] == [{"key": shared.key, "why": f"{second} has it, too"}]
     assert phase(store, shared) is Phase.SUCCEEDED
     assert keys(command("rm", first, second, "--yes", "--json")) == {shared.key, trained_key(0.3)}
 
@@ -83,7 +83,7 @@ def test_a_run_named_itself_goes_though_two_sweeps_have_it(store: Store, command
     _, (shared, _) = trained(store, 0.2, 0.3, name="second")
     told = command("rm", shared.key, "--yes", "--json")
     assert keys(told) == {shared.key}
-    assert told["doomed"][0]["note"] == "of 2 sweeps"
+    assert told["to_delete"][0]["note"] == "of 2 sweeps"
 
 
 def test_a_run_that_somebody_works_on_is_not_removed(store: Store, command: Command) -> None:
@@ -93,7 +93,7 @@ def test_a_run_that_somebody_works_on_is_not_removed(store: Store, command: Comm
         assert f"axosweep cancel {one.key}" in told
         told = command("rm", sweep, "--yes", "--json")
     assert keys(told) == {other.key}
-    assert keys(told, "spared") == {one.key}
+    assert keys(told, "kept") == {one.key}
     assert phase(store, one) is Phase.SUCCEEDED
 
 
@@ -114,7 +114,7 @@ def test_a_run_that_is_served_is_not_removed_and_the_refusal_is_one_line_with_th
         assert f"Ctrl-C there, or kill {os.getpid()}, ends that" in told
         assert told.count("\n") == 1
         told = command("rm", sweep, "--yes", "--json")
-    assert (keys(told), keys(told, "spared")) == ({other.key}, {one.key})
+    assert (keys(told), keys(told, "kept")) == ({other.key}, {one.key})
     assert keys(command("rm", one.key, "--yes", "--json")) == {one.key}, "its server has ended"
 
 
@@ -136,8 +136,8 @@ def test_what_is_begun_between_the_question_and_the_answer_is_spared(store: Stor
     removal = runs_to_remove(stock, Choice(every=True), lambda key: "")
     with claim(store.folder(StepKind.TRAIN, one.key)):
         done = remove_here(store, removal)
-    assert not done.doomed
-    assert [spared.key for spared in done.spared] == [one.key]
+    assert not done.to_delete
+    assert [kept.key for kept in done.kept] == [one.key]
     assert phase(store, one) is Phase.SUCCEEDED
 
 
@@ -147,7 +147,7 @@ def test_a_run_that_a_live_launch_has_not_come_to_yet_is_not_removed(store: Stor
     record = Record(Event.LAUNCHED, facts={"launcher": asdict(this_process(sweep))})
     Ledger(store, sweep).append(record)
     told = command("rm", sweep, "--dry-run", "--json")
-    assert (keys(told), keys(told, "spared")) == ({other.key}, {one.key})
+    assert (keys(told), keys(told, "kept")) == ({other.key}, {one.key})
 
 
 def test_a_run_that_another_was_started_from_stays_as_long_as_that_does(store: Store, command: Command) -> None:
@@ -163,7 +163,7 @@ def test_checkpoints_go_alone_and_of_finished_runs_only(store: Store, command: C
     sweep, (one, other) = trained(store, 0.1, 0.2)
     store.folder(StepKind.TRAIN, other.key).done.unlink()
     told = command("rm", sweep, "--checkpoints", "--yes", "--json")
-    assert (keys(told), keys(told, "spared")) == ({one.key}, {other.key})
+    assert (keys(told), keys(told, "kept")) == ({one.key}, {other.key})
     model = store.folder(StepKind.TRAIN, one.key).model
     assert {path.name for path in model.iterdir()} == {
         "adapter_model.safetensors", "adapter_config.json", "debug.log"
@@ -195,20 +195,20 @@ def test_a_removal_that_was_killed_leaves_nothing_that_looks_whole_and_gc_ends_i
     """Killed after everything was set aside, and before anything was deleted."""
     _, (one, _) = trained(store, 0.1, 0.2)
     removal = runs_to_remove(take_stock(LocalFiles(store)), Choice(runs=frozenset([one.key])), lambda key: "")
-    removing._set_aside(store, removal.doomed[0])
+    removing._set_aside(store, removal.to_delete[0])
     assert phase(store, one) is Phase.ABSENT
     assert command("status", "--json")["sweeps"][0]["counts"] == {"succeeded": 1, "removed": 1}
     told = command("gc", "--yes", "--json")
-    assert [one["note"] for one in told["doomed"]] == ["a removal that was interrupted"]
+    assert [one["note"] for one in told["to_delete"]] == ["a removal that was interrupted"]
     assert not list(store.root.rglob(".trash-*"))
 
 
 def test_a_removal_killed_in_the_middle_of_setting_aside_has_taken_the_word_done_first(store: Store) -> None:
 
     _, (one,) = trained(store, 0.1)
-    (whole,) = runs_to_remove(take_stock(LocalFiles(store)), Choice(every=True), lambda key: "").doomed
+    (whole,) = runs_to_remove(take_stock(LocalFiles(store)), Choice(every=True), lambda key: "").to_delete
     for count in range(1, len(whole.paths)):
-        removing._set_aside(store, Doomed(whole.kind, one.key, whole.paths[count - 1 : count], 0))
+        removing._set_aside(store, ToDelete(whole.kind, one.key, whole.paths[count - 1 : count], 0))
         assert phase(store, one) is not Phase.SUCCEEDED, whole.paths[:count]
 
 
@@ -230,6 +230,6 @@ def test_a_run_that_somebody_has_asked_something_of_and_not_begun_is_not_removed
     record = Record(Event.LAUNCHED, facts={"launcher": asdict(this_process(name))})
     Ledger(store, name).append(record)
     told = command("rm", sweep, "--dry-run", "--json")
-    assert (keys(told), keys(told, "spared")) == ({other.key}, {one.key})
+    assert (keys(told), keys(told, "kept")) == ({other.key}, {one.key})
     finish(store, StepKind.INFER, step.key)
     assert keys(command("rm", sweep, "--dry-run", "--json")) == {one.key, other.key}

@@ -97,7 +97,7 @@ def claims_of(one: Run) -> Sequence[tuple[str, Any]]:
 def test_a_run_goes_with_its_marks_and_its_claims_and_the_other_stays(there: There) -> None:
     other_files = there.files("runs_volume", f"runs/{there.other.key}")
     told = there.json("rm", there.one.key, "--yes")
-    assert [one["key"] for one in told["doomed"]] == [there.one.key]
+    assert [one["key"] for one in told["to_delete"]] == [there.one.key]
     home = f"runs/{there.one.key}"
     assert there.files("runs_volume", home) == {f"{home}/run.json", f"{home}/removed.json"}
     assert there.files("runs_volume", "done") == {
@@ -110,7 +110,7 @@ def test_a_run_goes_with_its_marks_and_its_claims_and_the_other_stays(there: The
     assert rows[there.one.key]["params"]
     here = Store(there.here / "modal")
     assert observe(here, StepKind.TRAIN, there.one.key).phase is Phase.ABSENT
-    assert there.json("rm", there.sweep, "--dry-run")["doomed"][0]["key"] == there.other.key
+    assert there.json("rm", there.sweep, "--dry-run")["to_delete"][0]["key"] == there.other.key
 
 
 def test_a_run_goes_from_the_volumes_of_its_own_sweep_whichever_were_used_since(there: There) -> None:
@@ -120,7 +120,7 @@ def test_a_run_goes_from_the_volumes_of_its_own_sweep_whichever_were_used_since(
     newest.write_text(json.dumps({"names": names, "steps": []}))
     for named in (there.one.key, there.sweep):
         told = there.json("rm", named, "--yes")
-        assert [one["key"] for one in told["doomed"]] in ([there.one.key], [there.other.key])
+        assert [one["key"] for one in told["to_delete"]] in ([there.one.key], [there.other.key])
     assert not [name for name in there.files("runs_volume", "runs") if "/model/" in name]
 
 
@@ -135,14 +135,17 @@ def test_checkpoints_alone_go_and_the_run_stays_done(there: There) -> None:
 
 def test_gc_takes_the_dataset_and_the_input_that_no_run_on_the_volumes_reads(there: There) -> None:
     before = there.files("cache_volume")
-    assert {one["key"] for one in there.json("gc", "--modal", "--dry-run")["doomed"]} == {"0" * 12, f"{'b' * 16}.jsonl"}
+    assert {one["key"] for one in there.json("gc", "--modal", "--dry-run")["to_delete"]} == {
+        "0" * 12,
+        f"{'b' * 16}.jsonl",
+    }
     there.run("gc", "--modal", "--yes")
     gone = before - there.files("cache_volume")
     assert gone
     assert all(name.startswith((f"prepared/{'0' * 12}", f"inputs/{'b' * 16}")) for name in gone)
     there.run("rm", there.sweep, "--yes")
-    doomed = {one["key"] for one in there.json("gc", "--modal", "--yes")["doomed"]}
-    assert doomed == {there.one.data_key, f"{'a' * 16}.jsonl"}
+    to_delete = {one["key"] for one in there.json("gc", "--modal", "--yes")["to_delete"]}
+    assert to_delete == {there.one.data_key, f"{'a' * 16}.jsonl"}
     assert not there.files("cache_volume")
     assert f"done/preprocess-{there.one.data_key}" not in there.files("runs_volume", "done")
 
@@ -153,8 +156,8 @@ def test_a_run_that_a_sweep_of_another_machine_has_is_spared(there: There, tmp_p
     planned = open_sweep(elsewhere, [there.one, run({"learning_rate": 0.9})], "theirs")
     upload(elsewhere, there.client)
     told = there.json("rm", there.sweep, "--dry-run")
-    assert [one["key"] for one in told["doomed"]] == [there.other.key]
-    assert told["spared"] == [{"key": there.one.key, "why": f"{planned.sweep} has it, too"}]
+    assert [one["key"] for one in told["to_delete"]] == [there.other.key]
+    assert told["kept"] == [{"key": there.one.key, "why": f"{planned.sweep} has it, too"}]
 
 
 def test_a_removal_killed_at_any_call_is_ended_by_the_same_line(there: There) -> None:
@@ -182,7 +185,7 @@ def test_what_a_step_will_read_that_has_not_begun_is_not_gcs(there: There, tmp_p
         queued, f"sweeps/{there.sweep}/after-0a1b2c/{STEPS}", steps_file({"infer/base/abc": step}, {})
     )
     upload(queued, there.client)
-    assert {one["key"] for one in there.json("gc", "--modal", "--dry-run")["doomed"]} == {"0" * 12}
+    assert {one["key"] for one in there.json("gc", "--modal", "--dry-run")["to_delete"]} == {"0" * 12}
 
 
 def test_cancelling_a_sweep_ends_what_it_asks_of_its_base_model(there: There) -> None:
