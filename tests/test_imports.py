@@ -52,7 +52,7 @@ def test_the_worker_is_standard_library_until_it_reaches_axolotl(module: str) ->
     assert done.returncode == 0, done.stderr
 
 
-HEAVY = {"hydra", "omegaconf", "modal", "wandb", "plotly", "torch"}
+HEAVY = {"hydra", "omegaconf", "modal", "wandb", "huggingface_hub", "plotly", "torch"}
 READING = ("--help", "status", "status SWEEP", "compare", "compare --json", "best", "data", "report", "completion bash")
 
 

@@ -139,7 +139,7 @@ def _make(api: Any, upload: Upload) -> bool:
     return created
 
 
-def _record(api: Any, upload: Upload, commit: str) -> dict[str, Any]:
+def _record(api: Any, upload: Upload, commit: str | None) -> dict[str, Any]:
     """What an earlier push says of itself; empty where that is no record of ours."""
     with tempfile.TemporaryDirectory() as cache:
         path = api.hf_hub_download(upload.repo, RECORD, revision=commit, cache_dir=cache)

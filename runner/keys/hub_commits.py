@@ -1,18 +1,18 @@
-"""Hugging Face hub names -> commits: asked of the hub, or read from the local hub cache."""
+"""Hugging Face hub names -> commits: asked of the hub by its own library, or read from the local hub cache."""
 
 from __future__ import annotations
 
 import functools
-import http.client
 import json
 import os
 import re
-import urllib.error
-import urllib.parse
-import urllib.request
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:  # at run time late: it takes most of a second to import, and most commands ask no hub
+    from huggingface_hub import HfApi
 
 TIMEOUT_S = 5.0
 TRUE = frozenset({"1", "TRUE", "YES", "ON"})
@@ -25,7 +25,7 @@ _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    kind: Literal["models", "datasets"]
+    kind: Literal["model", "dataset"]
     name: str
 
 
@@ -46,12 +46,19 @@ def resolve(repository: Repository, revision: str | None) -> Resolved:
     revision = revision or "main"
     if _COMMIT.match(revision):
         return Resolved(revision)
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in TRUE:
-        answer = Resolved(None, "HF_HUB_OFFLINE is set")
-    else:
-        answer = _ask(repository, revision)
+    answer = Resolved(None, "HF_HUB_OFFLINE is set") if is_offline() else _ask(repository, revision)
     cached = None if answer.commit else _from_cache(repository, revision)
     return Resolved(cached) if cached else answer
+
+
+def hub_api() -> HfApi:
+    """The hub's library with the user's endpoint and token. It sends no telemetry, and looks for no other token."""
+    from huggingface_hub import HfApi, constants
+
+    # Not by its variable: processes that are started from here would have that, too, and a preloaded trainer is used
+    # only by commands with the same variables.
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    return HfApi(endpoint=endpoint(), token=user_token() or False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,62 +73,28 @@ class Access:
 
 
 def look(timeout_s: float) -> Access:
-    """Ask the hub who we are, or without a token only whether it answers. Never raises."""
+    """Ask the hub who we are, or without a token only whether it answers. Never raises.
+
+    The time that the library takes to import counts, up to half of the limit.
+    """
+    began = time.monotonic()
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import httpx
+
     token = user_token()
-    try:
-        request = urllib.request.Request(f"{_endpoint()}/api/whoami-v2" if token else _endpoint())
-        if token and can_be_sent(token):
-            request.add_unredirected_header("Authorization", f"Bearer {token}")
-        with urllib.request.urlopen(request, timeout=timeout_s):
-            return Access(_endpoint(), reached=True)
-    except urllib.error.HTTPError as error:
-        return Access(_endpoint(), reached=True, refused=bool(token) and error.code in (401, 403))
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        return Access(_endpoint(), reached=False, problem=str(getattr(error, "reason", error)))
+    headers = {"authorization": f"Bearer {token}"} if token and can_be_sent(token) else {}
+    address = f"{endpoint()}/api/whoami-v2" if token else endpoint()
+    try:  # HfApi.whoami has no limit of time
+        session = get_session()
+        left_s = max(timeout_s - (time.monotonic() - began), timeout_s / 2)
+        reply = session.get(address, headers=headers, timeout=left_s)
+    except (OSError, ValueError, ImportError, httpx.HTTPError, httpx.InvalidURL) as error:
+        return Access(endpoint(), reached=False, problem=_sentence(error))
+    return Access(endpoint(), reached=True, refused=bool(token) and reply.status_code in (401, 403))
 
 
 def has_token() -> bool:
     return user_token() is not None
-
-
-def can_be_sent(token: str) -> bool:
-    """Whether a header can hold it: what http.client says of one that cannot would repeat it."""
-    return token.isascii() and token.isprintable()
-
-
-def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
-
-
-def hub_cache() -> Path:
-    """The folder of the hub's local cache, by huggingface_hub's own rules."""
-    return Path(os.environ.get("HF_HUB_CACHE") or _home() / "hub").expanduser()
-
-
-def _home() -> Path:
-    return Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface"))
-
-
-def _ask(repository: Repository, revision: str) -> Resolved:
-    quoted = urllib.parse.quote(revision, safe="")
-    token = user_token()
-    if token and not can_be_sent(token):
-        return Resolved(None, "the token (HF_TOKEN, `hf auth login`) holds characters that cannot be sent")
-    address = f"{_endpoint()}/api/{repository.kind}/{repository.name}/revision/{quoted}"
-    try:
-        request = urllib.request.Request(address)
-        if token:  # for this host only: a redirect elsewhere does not take it along
-            request.add_unredirected_header("Authorization", f"Bearer {token}")
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
-            answer = json.load(reply)
-    except urllib.error.HTTPError as error:
-        return Resolved(None, _refusal(error.code, repository))
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        return Resolved(None, f"the hub did not answer: {getattr(error, 'reason', error)}")
-    commit = answer.get("sha") if isinstance(answer, dict) else None
-    if isinstance(commit, str) and _COMMIT.match(commit):
-        return Resolved(commit)
-    return Resolved(None, "the hub's answer held no commit")
 
 
 def user_token() -> str | None:
@@ -136,6 +109,58 @@ def user_token() -> str | None:
         return None
 
 
+def can_be_sent(token: str) -> bool:
+    """Whether a header can hold it: the error about one that cannot would repeat it."""
+    return token.isascii() and token.isprintable()
+
+
+def is_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in TRUE
+
+
+def endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
+
+
+def hub_cache() -> Path:
+    """The folder of the hub's local cache, by huggingface_hub's own rules."""
+    return Path(os.environ.get("HF_HUB_CACHE") or _home() / "hub").expanduser()
+
+
+def _home() -> Path:
+    return Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface"))
+
+
+def _ask(repository: Repository, revision: str) -> Resolved:
+    if (token := user_token()) and not can_be_sent(token):
+        return Resolved(None, "the token (HF_TOKEN, `hf auth login`) holds characters that cannot be sent")
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.utils import httpx
+
+    try:
+        found = hub_api().repo_info(repository.name, repo_type=repository.kind, revision=revision, timeout=TIMEOUT_S)
+    except HfHubHTTPError as error:
+        return Resolved(None, _refusal(error.response.status_code, repository))
+    except HFValidationError as error:
+        return Resolved(None, f"the hub has no such names: {error}")
+    except (
+        json.JSONDecodeError,
+        UnicodeDecodeError,
+        KeyError,
+        TypeError,
+    ):  # as the library reads what it does not know
+        return Resolved(None, "the hub's answer held no commit")
+    except (OSError, ValueError, ImportError, httpx.HTTPError, httpx.InvalidURL) as error:
+        return Resolved(None, f"the hub did not answer: {_sentence(error)}")
+    if isinstance(found.sha, str) and _COMMIT.match(found.sha):
+        return Resolved(found.sha)
+    return Resolved(None, "the hub's answer held no commit")
+
+
+def _sentence(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
 def _refusal(code: int, repository: Repository) -> str:
     if code in (401, 403):
         return (
@@ -143,12 +168,12 @@ def _refusal(code: int, repository: Repository) -> str:
             "`hf auth login`) does not open it"
         )
     if code == 404:
-        return f"the hub answered 404: it has no {repository.kind.removesuffix('s')} of this name and revision"
+        return f"the hub answered 404: it has no {repository.kind} of this name and revision"
     return f"the hub answered {code}"
 
 
 def _from_cache(repository: Repository, revision: str) -> str | None:
-    folder = f"{repository.kind}--{repository.name.replace('/', '--')}"
+    folder = f"{repository.kind}s--{repository.name.replace('/', '--')}"
     try:
         commit = (hub_cache() / folder / "refs" / revision).read_text(encoding="utf-8").strip()
     except (FileNotFoundError, NotADirectoryError):

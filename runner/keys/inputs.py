@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import SweepError
+from runner.keys import hub_commits
 from runner.keys.content import ContentHashes
 from runner.types import Input, InputKind
 
@@ -62,9 +63,7 @@ def identify_input(found: Input, axolotl: Mapping[str, Any], hashes: ContentHash
     """The same input with its identity; a hub name that cannot be resolved now keeps None and says why."""
     if found.kind is not InputKind.HUB:
         return replace(found, identity=hashes.of(Path(found.text).expanduser()))
-    from runner.keys import hub_commits  # late: most launches ask nobody, and an HTTP client takes its time to import
-
-    repository = hub_commits.Repository("datasets" if is_dataset(found.at) else "models", hub_name(found))
+    repository = hub_commits.Repository("dataset" if is_dataset(found.at) else "model", hub_name(found))
     resolved = hub_commits.resolve(repository, _asked_revision(found, axolotl))
     return replace(found, identity=resolved.commit, problem=resolved.problem)
 

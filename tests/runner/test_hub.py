@@ -1,7 +1,11 @@
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,8 +16,9 @@ from runner.keys import hub_commits
 from runner.keys.hub_commits import Repository, resolve
 
 COMMIT = "a" * 40
-MODEL = Repository("models", "owner/name")
-ROWS = Repository("datasets", "owner/rows")
+MODEL = Repository("model", "owner/name")
+TELEMETRY = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")
+ROWS = Repository("dataset", "owner/rows")
 
 
 @dataclass
@@ -21,7 +26,9 @@ class Hub:
     """A hub on this machine that gives one answer and remembers what it was asked."""
 
     status: int = 200
-    body: bytes = json.dumps({"sha": COMMIT}).encode()
+    body: bytes = json.dumps({"id": "owner/name", "sha": COMMIT}).encode()
+    moved_to: str = ""
+    """Where it sends whoever asks."""
     asked: list[str] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
 
@@ -38,15 +45,16 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     resolve.cache_clear()
 
 
-@pytest.fixture
-def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    answer = Hub()
+@contextmanager
+def serve(answer: Hub) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             answer.asked.append(self.path)
             answer.tokens.append(self.headers["Authorization"])
-            self.send_response(answer.status)
+            self.send_response(307 if answer.moved_to else answer.status)
+            if answer.moved_to:
+                self.send_header("Location", answer.moved_to + self.path)
             self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
             self.wfile.write(answer.body)
@@ -57,11 +65,18 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
-    yield answer
+    yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    answer = Hub()
+    with serve(answer) as address:
+        monkeypatch.setenv("HF_ENDPOINT", f"{address}/")
+        yield answer
 
 
 def cached(tmp_path: Path, folder: str, revision: str, commit: str = "b" * 40) -> None:
@@ -116,6 +131,31 @@ def test_a_token_that_a_login_has_kept_is_sent_too(far: Hub, tmp_path: Path) -> 
     (tmp_path / "token").write_text("kept\n")
     resolve(MODEL, None)
     assert far.tokens == ["Bearer kept"]
+
+
+def test_a_redirect_to_another_host_does_not_take_the_token_along(far: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    elsewhere = Hub()
+    with serve(elsewhere) as address:
+        far.moved_to = address
+        assert resolve(MODEL, None).commit == COMMIT
+    assert far.tokens == ["Bearer secret"]
+    assert elsewhere.tokens == [None]
+
+
+def test_only_the_commit_is_asked_for_and_no_telemetry_sent(far: Hub, tmp_path: Path) -> None:
+    """In a process of its own: the library asks for a list of agents once, and keeps it in HF_HOME."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(TELEMETRY)}
+    script = f"from runner.keys.hub_commits import *; print(resolve({MODEL!r}, None).commit)"
+    done = subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == COMMIT
+    assert far.asked == ["/api/models/owner/name/revision/main"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_the_hub_cannot_have_is_a_problem_and_asks_nobody(far: Hub) -> None:
+    assert "no such names: Cannot have -- or .. in repo_id" in resolve(Repository("model", "owner/a--b"), None).problem
+    assert far.asked == []
 
 
 @pytest.mark.parametrize(
