@@ -19,7 +19,6 @@ ENTRIES = {
     "serve": "serving.server",
     "validate": "oneshot.validate",
     "fetch": "oneshot.fetch",
-    "push": "oneshot.push",
     "tasks": "oneshot.tasks",
 }
 """Name -> module of this package."""

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from modal_app.oneshot.push import CARD, MAIN, Pushed, Upload
 from modal_app.store.state import Phase
 from modal_app.store.step import StepKind
 from runner.after.steps import merge_step, merged_model
@@ -26,7 +25,7 @@ from runner.files.places import files_of
 from runner.files.pull import pull
 from runner.files.run_files import parts_of
 from runner.push.files import Kind, Left, Sent, sort_out
-from runner.push.hub import refuse_unready, upload
+from runner.push.hub import CARD, MAIN, Pushed, Upload, refuse_unready, upload
 from runner.push.records import base_of, card_facts, made_files
 from runner.store.stores import is_mirror, stores
 

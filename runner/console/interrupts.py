@@ -1,8 +1,9 @@
-"""SIGTERM as Ctrl-C: whatever cleans up after the one cleans up after the other."""
+"""Signals: SIGTERM as Ctrl-C, so that what cleans up after the one does after the other, and Ctrl-C without delay."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -20,3 +21,21 @@ def terminate_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def exit_on_interrupt(message: str) -> Iterator[None]:
+    """In the block, Ctrl-C prints the message to standard error and ends the process at once, without any cleanup.
+
+    For a library that works in threads: KeyboardInterrupt would wait until they have finished.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(2, f"{message}\n".encode())  # not sys.stderr: what is interrupted may be writing to it
+        os._exit(128 + number)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

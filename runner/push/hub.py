@@ -1,32 +1,73 @@
-"""Asks the process that has the hub's library to push, and knows whether there is a token to push with."""
+"""Puts files into a repository of the Hugging Face hub as one commit."""
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
 import json
-import os
-import signal
-import subprocess
 import sys
-from dataclasses import asdict
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from modal_app.oneshot.push import REFUSED, Pushed, Upload
-from modal_app.store.sources import RUN
-from runner.console.redact import redact
-from runner.environment import trainer_environment
+from runner.console.interrupts import exit_on_interrupt
 from runner.errors import SweepError
 from runner.keys import hub_commits
+from runner.push.hub_errors import library_errors, problem_of
 
-LIBRARY = "huggingface_hub"
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+
+MAIN = "main"
+RECORD = "axosweep.json"
+"""In the repository: which run its files are of, and which files those are."""
+CARD = "README.md"
+OF_THE_HUB = frozenset({".gitattributes"})
+"""What the hub itself puts into a new repository."""
+INTERRUPTED = "axosweep: stopped. The same command continues: what was uploaded is not uploaded again."
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What is to be in a repository."""
+
+    repo: str
+    """owner/name"""
+    branch: str
+    public: bool
+    force: bool
+    """Put it beside, or in place of, files that are not this run's."""
+    message: str
+    run: str
+    """The run's key and what it is pushed as: RECORD has them, and what is of the same is replaced."""
+    kind: str
+    files: Mapping[str, str]
+    """Paths in the repository, and where they lie here."""
+    texts: Mapping[str, str]
+    """Those that are made for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    url: str
+    commit: str
+    created: bool
+    """Whether the repository is new."""
+    changed: bool
+    """Whether there was anything to commit."""
+    replaced: tuple[str, ...]
+    removed: tuple[str, ...]
+    """Files of an earlier push that this one does not have."""
+    kept: tuple[str, ...]
+    """Files of the repository that are not axosweep's."""
 
 
 def refuse_unready(timeout_s: float = hub_commits.TIMEOUT_S) -> None:
-    """Raises SweepError when nothing can be pushed from here: no token, an offline hub, or one that does not answer,
-    which the hub's library would wait for without end.
+    """Raises SweepError when nothing can be pushed from here: no token or a wrong one, an offline hub, or one that does
+    not answer, which the hub's library would wait for without end.
     """
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in hub_commits.TRUE:
+    if hub_commits.is_offline():
         raise SweepError("HF_HUB_OFFLINE is set, and a push asks the hub. --dry-run shows what would be pushed.")
     token = hub_commits.user_token()
     if token is None:
@@ -42,53 +83,110 @@ def refuse_unready(timeout_s: float = hub_commits.TIMEOUT_S) -> None:
             f"The hub does not answer at {access.endpoint} ({access.problem}), so nothing was pushed. Run it again "
             "with a network (HF_ENDPOINT names another hub). --dry-run shows what would be pushed."
         )
+    if access.refused:
+        raise SweepError("The hub does not take the token. `hf auth login`, or HF_TOKEN with a token that may write.")
 
 
 def upload(what: Upload) -> Pushed:
-    """Push, and say what has changed there. Progress goes to standard error. Raises SweepError with what the hub has
-    answered."""
-    python = _python()
-    process = subprocess.Popen(
-        [python, RUN, "push"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(), text=True
+    """One commit on the branch, or none where all is there already; progress goes to standard error. Raises SweepError
+    with what the hub has answered.
+
+    The commit names its parent: what somebody else has pushed since we looked is not overwritten.
+    """
+    try:
+        with _bars_only_in_a_terminal():
+            return _upload(hub_commits.hub_api(), what)
+    except library_errors() as error:
+        raise SweepError(problem_of(error, what.repo)) from error
+
+
+def _upload(api: HfApi, what: Upload) -> Pushed:
+    created = _ensure_branch(api, what)
+    there = api.model_info(what.repo, revision=what.branch)
+    names = {one.rfilename for one in there.siblings or ()}
+    ours = {*what.files, *what.texts}
+    before = _record(api, what.repo, there.sha) if RECORD in names else {}
+    _refuse_others(what, names - OF_THE_HUB, before)
+    earlier = set(before.get("files", ()))
+    removed = sorted((earlier & names) - ours - OF_THE_HUB)
+    done = _commit(api, what, removed, parent=there.sha)
+    return Pushed(
+        url=f"{api.endpoint}/{what.repo}" + ("" if what.branch == MAIN else f"/tree/{what.branch}"),
+        commit=done.oid,
+        created=created,
+        changed=done.oid != there.sha,
+        replaced=tuple(sorted(names & ours)),
+        removed=tuple(removed),
+        kept=tuple(sorted(names - ours - earlier - OF_THE_HUB)),
     )
+
+
+def _ensure_branch(api: HfApi, what: Upload) -> bool:
+    """The repository and the branch, created unless they are there; whether the repository is new."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
     try:
-        said, _ = process.communicate(json.dumps(asdict(what)))
-    except BaseException:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-        raise
-    if process.returncode == REFUSED:
-        raise SweepError(redact(json.loads(said)["problem"]))
-    if process.returncode != 0:
+        private, created = api.model_info(what.repo).private, False
+    except RepositoryNotFoundError:
+        api.create_repo(what.repo, private=not what.public)
+        private, created = not what.public, True
+    if not private and not what.public:
         raise SweepError(
-            f"The process that pushes ended with {process.returncode}; what it said stands above. What was uploaded is "
-            "not uploaded again: run it again."
+            f"{what.repo} is public, and a push is private unless it is said otherwise. Say it: --public. Or name "
+            "another repository, or make this one private in its settings on the hub."
         )
-    return _pushed(json.loads(said))
+    if what.branch != MAIN:
+        api.create_branch(what.repo, branch=what.branch, exist_ok=True)
+    return created
 
 
-def _pushed(raw: dict[str, Any]) -> Pushed:
-    return Pushed(**raw | {name: tuple(raw[name]) for name in ("replaced", "removed", "kept")})
+def _record(api: HfApi, repo: str, commit: str | None) -> dict[str, Any]:
+    """What an earlier push says of itself; empty where that is no record of ours."""
+    with tempfile.TemporaryDirectory() as cache:
+        path = api.hf_hub_download(repo, RECORD, revision=commit, cache_dir=cache)
+        try:
+            read = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError:
+            return {}
+    return read if isinstance(read, dict) else {}
 
 
-def _python() -> Path:
-    """The trainer's, whose library is the locked one; else this one, where somebody has installed it."""
-    try:
-        return trainer_environment.find()
-    except SweepError as error:
-        if importlib.util.find_spec(LIBRARY) is None:
-            raise SweepError(
-                f"A push needs {LIBRARY}, which comes with the trainer environment: `axosweep setup`. Or install it "
-                f"here alone: {sys.executable} -m pip install {LIBRARY}"
-            ) from error
-        return Path(sys.executable)
+def _refuse_others(what: Upload, names: set[str], before: Mapping[str, Any]) -> None:
+    if not names or what.force or (before.get("run"), before.get("kind")) == (what.run, what.kind):
+        return
+    replaced = sorted(names & {*what.files, *what.texts})
+    gone = sorted((names & set(before.get("files", ()))) - set(replaced))
+    kept = sorted(names - set(replaced) - set(gone))
+    holds = f"the {before['kind']} of run {before['run']}" if before.get("run") else "something else"
+    effects = [f"replace {_listed(replaced)}" if replaced else "", f"remove {_listed(gone)}" if gone else ""]
+    effects += [f"keep {_listed(kept)}" if kept else ""]
+    raise SweepError(
+        f"{what.repo} holds {holds} on {what.branch}. --force would {' and '.join(filter(None, effects))}; the hub "
+        "keeps the earlier commits. Or name another repository, or another branch: --revision NAME."
+    )
 
 
-def _environment() -> dict[str, str]:
-    """The hub's library knows HF_TOKEN and its own file. Bars are for a terminal."""
-    variables = {**os.environ, "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    if token := hub_commits.user_token():
-        variables["HF_TOKEN"] = token
-    if not sys.stderr.isatty():
-        variables["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    return variables
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def _commit(api: HfApi, what: Upload, removed: list[str], *, parent: str | None) -> CommitInfo:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        *(CommitOperationAdd(name, path) for name, path in sorted(what.files.items())),
+        *(CommitOperationAdd(name, text.encode()) for name, text in sorted(what.texts.items())),
+        *(CommitOperationDelete(name) for name in removed),
+    ]
+    with exit_on_interrupt(INTERRUPTED):  # files are uploaded in threads, large ones for hours
+        return api.create_commit(
+            what.repo, operations, commit_message=what.message, revision=what.branch, parent_commit=parent
+        )
+
+
+@contextlib.contextmanager
+def _bars_only_in_a_terminal() -> Iterator[None]:
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    with contextlib.nullcontext() if sys.stderr.isatty() else disable_progress_bars():
+        yield

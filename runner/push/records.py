@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 
-from modal_app.oneshot.push import CARD, RECORD
 from modal_app.store.redact import redacted
 from modal_app.store.start_checkpoint import KEY as START_CHECKPOINT
 from runner.after.subjects import Subject
@@ -22,6 +21,7 @@ from runner.compare.source import facts_of_sweep
 from runner.keys.inputs import is_dataset
 from runner.push.card import CONFIG, CardFacts, Source, card
 from runner.push.files import Kind, Sent, made
+from runner.push.hub import CARD, RECORD
 from runner.push.private import last_part, without_places, words_without_places
 from runner.push.tasks import scores_of
 from runner.store.stores import read_json

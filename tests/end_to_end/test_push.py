@@ -174,6 +174,26 @@ def test_killed_while_it_pushes_the_same_command_ends_in_one_commit_with_the_rig
     assert sorted(pushing.pushed()) == ADAPTER
 
 
+@pytest.mark.parametrize("moment", ["upload", "commit"])
+def test_interrupted_it_ends_at_once_and_the_same_command_goes_on(pushing: Pushing, moment: str) -> None:
+    """With two large files, which the hub's library uploads in threads that it would wait for."""
+    model = pushing.store.folder(StepKind.TRAIN, pushing.key).model
+    (model / "adapter_model.bin").write_text("as well")
+    pushing.writes.hold = moment
+    process = pushing.start()
+    assert pushing.writes.held.wait(60)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    pushing.writes.released.set()
+    assert (process.returncode, out) == (128 + signal.SIGINT, "")
+    assert err.startswith("axosweep: stopped. The same command continues")
+    assert err.count("\n") == 1, "no traceback"
+    code, _, err = pushing.run()
+    assert code == 0, err
+    assert len(pushing.messages()) == 2, "the hub's own first commit and one of ours"
+    assert sorted(pushing.pushed()) == sorted([*ADAPTER, "adapter_model.bin"])
+
+
 def test_what_was_uploaded_before_a_failure_is_not_uploaded_again(pushing: Pushing) -> None:
     pushing.writes.failures["commit"], pushing.writes.status = 1, 500
     assert "The hub answered 500. What was uploaded is not uploaded again" in pushing.refused()
@@ -235,7 +255,7 @@ def test_what_somebody_else_pushes_meanwhile_is_not_overwritten(pushing: Pushing
     ("variables", "says"),
     [
         ({"HF_TOKEN": ""}, "A push needs a token"),
-        ({"HF_TOKEN": "hf_wrong"}, "The hub does not take the token (401)"),
+        ({"HF_TOKEN": "hf_wrong"}, "The hub does not take the token."),
         ({"HF_TOKEN": READER}, "The token may not write to ada/answers (403)"),
         ({"HF_TOKEN": "hf_\nx"}, "characters that cannot be sent"),
         ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),

@@ -21,7 +21,7 @@ from runner.cli import main
 from runner.command import push
 from runner.errors import SweepError
 from runner.push.files import Kind, sort_out
-from runner.push.hub import refuse_unready
+from runner.push.hub import Upload, refuse_unready, upload
 from runner.push.records import card_facts, made_files
 from tests.runner import builders
 from tests.runner.pushable import ADAPTER_FILES, HUB_BASE, LEFT, PLACE, TOKEN, evaluate_on_tasks, finished_run, weights
@@ -183,6 +183,18 @@ def test_a_hub_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPat
     assert time.monotonic() - began < 3
     assert f"The hub does not answer at {address} (timed out), so nothing was pushed." in str(caught.value)
     assert "--dry-run shows what would be pushed" in str(caught.value)
+
+
+def test_a_hub_that_is_gone_in_the_middle_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))  # bound and not listening: refused at once
+        address = f"http://127.0.0.1:{unheard.getsockname()[1]}"
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        with pytest.raises(
+            SweepError, match=rf"The hub does not answer at {address} \(.*Connection refused\)\. Run it"
+        ):
+            upload(Upload("ada/answers", "main", False, False, "one", "a" * 12, "adapter", {}, {"README.md": "x"}))
 
 
 def test_an_unfinished_run_is_not_pushed(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
