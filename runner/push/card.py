@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from runner.cost.spent import money
 from runner.push.files import Kind
 from runner.push.tasks import Score, model_index, table
@@ -79,23 +77,25 @@ CONFIG = "config.yml"
 
 def card(facts: CardFacts) -> str:
     """README.md. The same facts are the same text: nothing in it says when it was written."""
-    metadata = yaml.safe_dump(_metadata(facts), sort_keys=False, allow_unicode=True)
-    return f"---\n{metadata}---\n\n" + "\n".join(_body(facts)).rstrip() + "\n"
+    return f"---\n{_metadata(facts)}\n---\n\n" + "\n".join(_body(facts)).rstrip() + "\n"
 
 
-def _metadata(facts: CardFacts) -> dict[str, Any]:
+def _metadata(facts: CardFacts) -> str:
+    """YAML. What is None is left out."""
+    from huggingface_hub import ModelCardData
+
     datasets = list(dict.fromkeys(one.name for one in facts.data if one.on_hub))
-    known: dict[str, Any] = {
-        "license": facts.license,
-        "library_name": "peft" if facts.kind is Kind.ADAPTER else "transformers",
-        "pipeline_tag": "text-generation",
-        "base_model": facts.base.name if facts.base.on_hub else None,
-        "base_model_relation": _relation(facts) if facts.base.on_hub else None,
-        "datasets": datasets or None,
-        "tags": [TAG, "axolotl", *([facts.adapter] if facts.adapter else [])],
-        "model-index": model_index(_name(facts), facts.scores),
-    }
-    return {key: value for key, value in known.items() if value is not None}
+    data = ModelCardData(
+        license=facts.license,
+        library_name="peft" if facts.kind is Kind.ADAPTER else "transformers",
+        pipeline_tag="text-generation",
+        base_model=facts.base.name if facts.base.on_hub else None,
+        base_model_relation=_relation(facts) if facts.base.on_hub else None,
+        datasets=datasets or None,
+        tags=[TAG, "axolotl", *([facts.adapter] if facts.adapter else [])],
+    )
+    data["model-index"] = model_index(_name(facts), facts.scores)
+    return data.to_yaml()
 
 
 def _name(facts: CardFacts) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.compare.measured import Measured, is_of_a_task, of_a_task
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 TASK_TYPE = "text-generation"
 """The hub's name for what all of these tasks ask of a model."""
@@ -43,19 +46,17 @@ def scores_of(measured: Mapping[str, Measured]) -> tuple[Score, ...]:
 
 
 def model_index(model: str, scores: tuple[Score, ...]) -> list[dict[str, Any]] | None:
-    """An entry for each task, as the hub's specification of model cards has it; None where there is nothing."""
-    tasks: dict[tuple[str, str], list[Score]] = {}
+    """An entry for each task, as the hub's specification of model cards has it; None where there is nothing.
+
+    Each task for itself, since the library makes one entry of all that was measured on one dataset.
+    """
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    tasks: dict[tuple[str, str], list[EvalResult]] = {}
     for one in scores:
-        tasks.setdefault((one.task, one.asked), []).append(one)
-    results = [
-        {
-            "task": {"type": TASK_TYPE},
-            "dataset": _dataset(group[0]),
-            "metrics": [_metric(one) for one in group],
-        }
-        for group in tasks.values()
-    ]
-    return [{"name": model, "results": results}] if results else None
+        tasks.setdefault((one.task, one.asked), []).append(_result(one))
+    entries = [entry for group in tasks.values() for entry in eval_results_to_model_index(model, group)[0]["results"]]
+    return [{"name": model, "results": entries}] if entries else None
 
 
 def table(scores: tuple[Score, ...]) -> Iterator[str]:
@@ -69,11 +70,23 @@ def table(scores: tuple[Score, ...]) -> Iterator[str]:
         yield f"| {task} | {one.name} | {one.told()} |"
 
 
-def _dataset(one: Score) -> dict[str, Any]:
-    """The hub wants a dataset's id; a task whose documents are not known to be there stands for itself."""
-    known: dict[str, Any] = {"name": one.task, "type": one.dataset.get("path", one.task)}
-    known |= {key: one.dataset[key] for key in ("config", "split") if key in one.dataset}
-    return known | ({"args": dict(map(_argument, one.asked.split(",")))} if one.asked else {})
+def _result(one: Score) -> EvalResult:
+    """The hub wants a dataset's id: a task whose documents are not known to be there stands for itself. With its
+    standard error a value is a text: that is how the specification writes one.
+    """
+    from huggingface_hub import EvalResult
+
+    return EvalResult(
+        task_type=TASK_TYPE,
+        dataset_type=one.dataset.get("path", one.task),
+        dataset_name=one.task,
+        dataset_config=one.dataset.get("config"),
+        dataset_split=one.dataset.get("split"),
+        dataset_args=dict(map(_argument, one.asked.split(","))) if one.asked else None,
+        metric_type=one.metric,
+        metric_value=one.value if one.stderr is None else one.told(),
+        metric_name=one.name if one.filter else None,
+    )
 
 
 def _argument(word: str) -> tuple[str, Any]:
@@ -85,9 +98,3 @@ def _argument(word: str) -> tuple[str, Any]:
     if not equals:
         return "chat_template", False
     return {"fewshot": "num_few_shot"}.get(name, name), int(value)
-
-
-def _metric(one: Score) -> dict[str, Any]:
-    """With its standard error the value is a text: that is how the specification writes one."""
-    value = one.value if one.stderr is None else one.told()
-    return {"type": one.metric, "value": value, **({"name": one.name} if one.filter else {})}

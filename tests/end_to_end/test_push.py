@@ -17,13 +17,12 @@ import pytest
 
 from modal_app.store.layout import SUBMISSION, Store
 from modal_app.store.step import StepKind
-from runner.environment import trainer_environment
 from tests.hub_server import Hub, serve_hub
 from tests.hub_writes import Account, Writes
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import client_of
 from tests.runner.executors.volume_store import NAMES, mirror, upload
-from tests.runner.pushable import ADAPTER_FILES, COMMIT, HUB_BASE, PLACE, TOKEN, evaluate_on_tasks, finished_run
+from tests.runner.pushable import ADAPTER_FILES, COMMIT, HUB_BASE, PLACE, TOKEN, finished_run
 
 pytestmark = pytest.mark.slow
 
@@ -106,28 +105,6 @@ def test_an_adapter_is_pushed_as_exactly_these_files_in_one_commit_to_a_private_
     assert sent == (model / "adapter_model.safetensors").read_bytes(), "not a checkpoint's"
     config = json.loads(pushing.pushed()["adapter_config.json"])
     assert (config["base_model_name_or_path"], config["revision"]) == (HUB_BASE, COMMIT)
-
-
-def test_the_hubs_own_library_reads_what_tasks_have_measured(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
-    one = finished_run(store)
-    evaluate_on_tasks(store, one)
-    words = ["push", one.key, "ada/answers", "--dry-run", "--json", "--store", str(store.root)]
-    asked = subprocess.run([sys.executable, "-m", "runner", *words], capture_output=True, text=True, check=True)
-    script = """
-import json, sys
-from huggingface_hub import ModelCard
-data = ModelCard(json.load(sys.stdin)["card"], ignore_metadata_errors=False).data
-print(json.dumps([[one.dataset_type, one.metric_type, one.metric_value] for one in data.eval_results]))
-"""
-    read = subprocess.run(
-        [trainer_environment.find(), "-c", script], input=asked.stdout, capture_output=True, text=True, check=True
-    )
-    assert json.loads(read.stdout) == [
-        ["allenai/ai2_arc", "acc", "0.5000 ± 0.0502"],
-        ["allenai/ai2_arc", "acc_norm", 0.25],
-        ["quiz", "exact_match", 0.9453125],
-    ]
 
 
 def test_neither_the_token_nor_a_path_of_the_machine_is_in_anything_that_a_push_leaves(pushing: Pushing) -> None:

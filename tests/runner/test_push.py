@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard, ModelCardData
 
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.step import OutcomeStatus, StepKind
@@ -23,6 +24,7 @@ from runner.errors import SweepError
 from runner.push.files import Kind, sort_out
 from runner.push.hub import Upload, refuse_unready, upload
 from runner.push.records import card_facts, made_files
+from runner.push.tasks import Score, model_index
 from tests.runner import builders
 from tests.runner.pushable import ADAPTER_FILES, HUB_BASE, LEFT, PLACE, TOKEN, evaluate_on_tasks, finished_run, weights
 
@@ -81,6 +83,30 @@ def test_what_tasks_have_measured_is_in_the_card_as_the_hub_specifies_it(
     ]
     assert "| arc_easy (limit=100, fewshot=5, plain) | acc | 0.5000 ± 0.0502 |" in body
     assert "| quiz | exact_match (strict-match) | 0.9453 |" in body
+
+
+def test_the_hubs_own_library_reads_the_card(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    one = finished_run(store)
+    evaluate_on_tasks(store, one)
+    told = dry(store, one.key, "ada/answers", "--license", "apache-2.0", capsys=capsys)
+    data = ModelCard(str(told["card"])).data
+    assert (data.base_model, data.license, data.library_name) == (HUB_BASE, "apache-2.0", "peft")
+    assert [(one.dataset_type, one.metric_type, one.metric_value) for one in data.eval_results] == [
+        ("allenai/ai2_arc", "acc", "0.5000 ± 0.0502"),
+        ("allenai/ai2_arc", "acc_norm", 0.25),
+        ("quiz", "exact_match", 0.9453125),
+    ]
+
+
+def test_two_tasks_on_one_dataset_stay_two() -> None:
+    """Grouped by their dataset, as the library does it, one would be told under the other's name and settings."""
+    dataset = {"path": "openai/gsm8k", "config": "main", "split": "test"}
+    asked = [("gsm8k", "", 0.1), ("gsm8k", "limit=8", 0.2), ("gsm8k_cot", "", 0.3)]
+    scores = tuple(Score(task, words, "exact_match", "", value, None, dataset) for task, words, value in asked)
+    (index,) = model_index("answers", scores) or ()
+    data = ModelCardData(**{"model-index": [index]})
+    read = [(one.dataset_name, one.dataset_args, one.metric_value) for one in data.eval_results or ()]
+    assert read == [("gsm8k", None, 0.1), ("gsm8k", {"limit": 8}, 0.2), ("gsm8k_cot", None, 0.3)]
 
 
 def test_a_local_base_model_is_named_by_its_last_part_and_by_its_content(
