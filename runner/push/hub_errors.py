@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from runner.console.redact import redact
 from runner.keys.hub_commits import endpoint
 
@@ -15,13 +17,13 @@ def library_errors() -> tuple[type[Exception], ...]:
 
 def problem_of(error: Exception, repo: str) -> str:
     """The sentence, without a secret. `repo`: owner/name."""
-    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx
 
-    status = _status(error)
-    if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, and a push asks the hub."
-    if status is None and _is_transport(error):
-        problem = redact(_innermost(error))
+    chain = tuple(_chain(error))
+    problem = redact(_first_line(chain[-1]))
+    status = next((one.response.status_code for one in chain if isinstance(one, HfHubHTTPError)), None)
+    if status is None and any(isinstance(one, httpx.TransportError) for one in chain):
         return f"The hub does not answer at {endpoint()} ({problem}). Run it again: it goes on from here."
     match status:
         case 401:
@@ -37,31 +39,16 @@ def problem_of(error: Exception, repo: str) -> str:
             return f"{repo} was changed while this was pushed, so nothing was committed ({status}). Run it again."
         case int():
             return f"The hub answered {status}. What was uploaded is not uploaded again: run it again."
-    return f"It could not be pushed: {redact(_innermost(error))}"
+    return f"It could not be pushed: {problem}"
 
 
-def _status(error: BaseException | None) -> int | None:
-    """What the hub answered, where it did: the library raises errors of its own over it."""
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that it was raised over: the library wraps what went wrong in errors of its own."""
     while error is not None:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if isinstance(status, int):
-            return status
+        yield error
         error = error.__cause__ or error.__context__
-    return None
 
 
-def _is_transport(error: BaseException | None) -> bool:
-    from huggingface_hub.utils import httpx
-
-    while error is not None:
-        if isinstance(error, httpx.TransportError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _innermost(error: BaseException) -> str:
-    while (inner := error.__cause__) is not None:
-        error = inner
+def _first_line(error: BaseException) -> str:
     lines = str(error).splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
