@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from runner.keys.hub_commits import hub_cache
 from runner.types import ModelFacts
 
 GATED = frozenset(
@@ -91,15 +91,6 @@ def _count(hidden: int, layers: int, query: int, key: int, ffn: int, vocabulary:
 
 def _cached_config(base_model: str) -> Path | None:
     """config.json of the newest snapshot that the cache holds of a hub model."""
-    folder = _cache() / f"models--{base_model.replace('/', '--')}" / "snapshots"
+    folder = hub_cache() / f"models--{base_model.replace('/', '--')}" / "snapshots"
     found = sorted(folder.glob("*/config.json"), key=lambda path: path.lstat().st_mtime)
     return found[-1] if found else None
-
-
-def _cache() -> Path:
-    """As huggingface_hub finds it."""
-    if named := os.environ.get("HF_HUB_CACHE"):
-        return Path(named)
-    home = os.environ.get("HF_HOME")
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return (Path(home) if home else Path(cache).expanduser() / "huggingface") / "hub"
