@@ -56,10 +56,19 @@ def begin(step: Step, store: Store) -> Attempt:
     (attempt.path / "inputs").symlink_to(relative_target(attempt.path, store.inputs))
     write_atomically(attempt.step, step.to_json())
     write_atomically(attempt.started, json.dumps(asdict(this_process(step.sweep))))
+    _point_to(attempt, folder.latest)
     if step.kind is StepKind.TRAIN:
         # What was asked, beside the model it makes: a run's folder explains itself.
         write_yaml(folder.config, step.config)
     return attempt
+
+
+def _point_to(attempt: Attempt, link: Path) -> None:
+    """There is a link at every moment: the new one takes the place of the old one."""
+    aside = link.with_name(f".{link.name}.{os.getpid()}")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(attempt.path.name)
+    aside.replace(link)
 
 
 def is_reserved(attempt: Attempt) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 from modal_app.store.step import AFTER, StepKind
 
 ATTEMPT_PREFIX = "attempt-"
+LATEST = "latest"
+"""In a step's folder: a link to its newest attempt, for people and their editors. Nothing reads it."""
 
 SUBMISSION = "submission.json"
 """In the folder of a sweep that runs elsewhere: the names it uses there and the steps it has."""
@@ -99,6 +101,11 @@ class StepFolder:
             if path.name.removeprefix(ATTEMPT_PREFIX).isdecimal()
         ]
         return sorted(found, key=lambda attempt: attempt.number)
+
+    @property
+    def latest(self) -> Path:
+        """The link to the newest attempt."""
+        return self.path / LATEST
 
     def attempt(self, number: int) -> Attempt:
         return Attempt(self.path / f"{ATTEMPT_PREFIX}{number}", number)

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from modal_app.process.attempt import environment
+from modal_app.process.attempt import begin, environment
 from modal_app.store.layout import Store
 from modal_app.store.step import Step, StepKind
 
@@ -33,3 +33,15 @@ def test_a_step_that_reads_only_inputs_never_asks_the_hub(tmp_path: Path) -> Non
 )
 def test_a_step_that_reads_anything_of_the_hub_may_ask_it(tmp_path: Path, beside: dict[str, Any]) -> None:
     assert "HF_HUB_OFFLINE" not in variables(tmp_path, LOCAL | beside)
+
+
+def test_latest_leads_to_the_newest_attempt_also_in_a_store_that_is_moved(tmp_path: Path) -> None:
+    step, store = Step(StepKind.TRAIN, "key", LOCAL, "data"), Store(tmp_path / "store")
+    for number in (1, 2, 3):
+        attempt = begin(step, store)
+        assert attempt.number == number
+        assert store.folder(step.kind, step.key).latest.samefile(attempt.path)
+    moved = Store(store.root.rename(tmp_path / "moved"))
+    folder = moved.folder(step.kind, step.key)
+    assert folder.latest.resolve() == folder.attempt(3).path.resolve()
+    assert [one.number for one in folder.attempts()] == [1, 2, 3], "it is no attempt of its own"
