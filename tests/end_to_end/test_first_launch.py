@@ -1,4 +1,4 @@
-"""The README's way onto Modal, command by command, with the real client and command line against the local Modal."""
+"""The way onto Modal in docs/modal.md, command by command, with the real client and command line against the local Modal."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from tests.modal_server.fixture import needs_mounts, noop_settings
 pytestmark = [pytest.mark.slow, needs_mounts]
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "modal.md"
 NOT_RUN = {"modal token new": "it opens a browser, and waits for somebody to log in there"}
 FENCED = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
     """What stands in the section's fences, a line each, without comments."""
-    (section,) = re.findall(r"^## On Modal\n(.*?)^## ", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (section,) = re.findall(r"^## The first launch\n(.*?)^## ", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     lines = "".join(FENCED.findall(section)).splitlines()
     return [shlex.join(shlex.split(line, comments=True)) for line in lines if line.strip()]
 
@@ -41,7 +42,7 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def server(hub: Hub) -> Iterator[ModalServer]:
-    """No secret is there yet: the README makes it. Steps do nothing, but for the fetch."""
+    """No secret is there yet: the page creates it. Steps do nothing, but for the fetch."""
     environment = {"HF_ENDPOINT": hub.url}
     settings = noop_settings(container_python=trainer_environment.find(), container_environment=environment)
     with ModalServer(settings) as server:
