@@ -10,12 +10,14 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from modal_app.store.step import FailureReason
 from runner.after.carry_out import Carried
 from runner.after.subjects import Subject
 from runner.compare.ranking import Metric
 from runner.compare.table import heading_of
 from runner.console import terminal
 from runner.console.print_json import print_json
+from runner.store.run_state import RunStatus, reason_of, status_of
 
 THE_BASE = "the base model"
 SHOWN = 6
@@ -29,7 +31,8 @@ class Line:
     run: str
     """Its key; empty for a base model."""
     name: str
-    status: str
+    status: RunStatus
+    reason: FailureReason | None
     message: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Name -> value; empty unless it has succeeded."""
@@ -44,7 +47,8 @@ class Line:
         return cls(
             run=step.run,
             name=names[step.run] if step.run else THE_BASE,
-            status=str(carried.state.phase),
+            status=status_of(carried.state),
+            reason=reason_of(carried.state),
             message="" if carried.succeeded else carried.message,
             metrics=facts.pop("metrics", {}),
             facts=facts,
@@ -108,6 +112,7 @@ def _json(line: Line) -> dict[str, Any]:
         "run": line.run or None,
         "name": line.name,
         "status": line.status,
+        "reason": line.reason,
         "message": line.message,
         "metrics": line.metrics,
         **{name: line.facts[name] for name in kept if name in line.facts},

@@ -17,6 +17,7 @@ from runner.console.print_json import print_json
 from runner.console.transfer import size_text
 from runner.errors import SweepError
 from runner.keys.content import keep_in
+from runner.store.run_state import reason_of, status_of
 from runner.store.stores import STORE_HELP, is_mirror, stores
 
 
@@ -80,7 +81,8 @@ def _json(subject: Subject, carried: Carried, model: str, facts: Any) -> dict[st
         "version": 1,
         "run": subject.key,
         "sweep": subject.sweep,
-        "status": str(carried.state.phase),
+        "status": status_of(carried.state),
+        "reason": reason_of(carried.state),
         "message": carried.message if not carried.succeeded else "",
         "model": model if carried.succeeded else None,
         "seconds": round(outcome.seconds, 3) if outcome else None,

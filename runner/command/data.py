@@ -11,11 +11,11 @@ from rich.text import Text
 from modal_app.store.layout import SAMPLES, Store
 from modal_app.store.state import observe
 from modal_app.store.step import StepKind
-from runner.compare.table import Column, fitted, table
+from runner.compare.table import Column, fitted, status_column, table
 from runner.console import terminal
 from runner.console.print_json import print_json
 from runner.errors import SweepError, did_you_mean
-from runner.store.standing import status_word
+from runner.store.run_state import reason_of, status_of
 from runner.store.stores import read_json
 
 
@@ -70,11 +70,11 @@ def _columns(store: Store, manifests: Mapping[str, Mapping[str, Any]]) -> list[C
     def told(heading: str, name: str, drop: int) -> Column:
         return Column(heading, tuple(_cell(one.get(name)) for one in manifests.values()), drop)
 
-    status = tuple(status_word(observe(store, StepKind.PREPROCESS, key)) for key in manifests)
+    states = [observe(store, StepKind.PREPROCESS, key) for key in manifests]
     held_out = tuple(str(one.get("eval_fingerprint") or "")[:8] for one in manifests.values())
     return [
         Column("data", tuple(manifests), left=True),
-        Column("status", status, left=True),
+        status_column([(status_of(state), reason_of(state)) for state in states]),
         told("train rows", "rows", 1),
         told("eval rows", "eval_rows", 2),
         told("tokens", "tokens", 6),

@@ -17,9 +17,10 @@ from runner.console.transfer import progress, size_text
 from runner.errors import SweepError
 from runner.files.about import about
 from runner.files.choice import WHATS, choose, is_a_what
-from runner.files.places import chosen_run, files_of, status_of
+from runner.files.places import chosen_run, files_of, state_of
 from runner.files.pull import JOURNAL, Pulled, Wanted, pull
 from runner.files.run_files import Files, Part, all_bytes, parts_of
+from runner.store.run_state import status_text
 from runner.store.stores import STORE_HELP, stores
 
 
@@ -42,7 +43,8 @@ def pull_verb(words: Sequence[str]) -> int:
     there = parts_of(files, run.key, run.data_key)
     if what == "merged":
         what = _own_merge(store, run.key, there)
-    wanted = choose(files, there, what, run.key, status_of(store, run))
+    state = state_of(store, run)
+    wanted = choose(files, there, what, run.key, status_text(state.status, state.reason))
     with progress(sum(one.entry.size for one in wanted)) as watch:
         done = pull(files, wanted, folder, force=asked.force, watch=watch)
     if asked.json:
@@ -63,10 +65,12 @@ def ls_verb(words: Sequence[str]) -> int:
     store, run = chosen_run(stores(asked.store), asked.run)
     files = files_of(store, run.key)
     parts = parts_of(files, run.key, run.data_key)
-    status = status_of(store, run)
+    state = state_of(store, run)
     if asked.json:
-        print_json({"run": run.key, "data_key": run.data_key, "status": status, "parts": _as_json(files, parts)})
+        stated = {"status": state.status, "reason": state.reason}
+        print_json({"run": run.key, "data_key": run.data_key, **stated, "parts": _as_json(files, parts)})
     else:
+        status = status_text(state.status, state.reason)
         _show(files, parts, f"{run.key}: {status}, {size_text(all_bytes(parts))}")
     return 0
 

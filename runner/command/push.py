@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.oneshot.push import CARD, MAIN, Pushed, Upload
-from modal_app.store.state import Phase
 from modal_app.store.step import StepKind
 from runner.after.merge import merged_model
 from runner.after.steps import merge_step
@@ -29,6 +28,7 @@ from runner.files.run_files import parts_of
 from runner.push.files import Kind, Left, Sent, sort_out
 from runner.push.hub import refuse_unready, upload
 from runner.push.records import base_of, card_facts, made_files
+from runner.store.run_state import RunStatus
 from runner.store.stores import STORE_HELP, is_mirror, stores
 
 _PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
@@ -132,7 +132,7 @@ def _fetch(subject: Subject, kind: Kind, folder: Path) -> None:
         what = f"{kind}-{own}"
         if not any(part.name == what and part.whole for part in parts):
             raise _not_merged(subject)
-    wanted = choose(files, parts, what, subject.key, Phase.SUCCEEDED)
+    wanted = choose(files, parts, what, subject.key, RunStatus.SUCCEEDED)
     with progress(sum(one.entry.size for one in wanted)) as watch:
         pull(files, wanted, folder, watch=watch)
 

@@ -18,6 +18,7 @@ from modal_app.store.step import StepKind
 from runner.compare.params import label
 from runner.compare.ranking import Row, compare_sweep
 from runner.console import terminal
+from runner.store.run_state import RunStatus
 from runner.store.stores import is_mirror
 from runner.wandb.ask import ask, refuse_unreachable
 from runner.wandb.messages import Answer, Job
@@ -72,7 +73,7 @@ def _job(store: Store, row: Row, kept: Kept, sweep: str) -> Job:
         sweeps=tuple(sorted(later)),
         params={**row.params, **{name: value for name, value in known.items() if value}},
         summary={name: value for name in SUMMARY if (value := getattr(row, name)) is not None},
-        finished=row.status == Phase.SUCCEEDED,
+        finished=row.status is RunStatus.SUCCEEDED,
     )
 
 

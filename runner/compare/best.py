@@ -20,6 +20,7 @@ from runner.compare.table import heading_of, tables_of
 from runner.console import terminal
 from runner.errors import SweepError
 from runner.store.ledger import SweepRun
+from runner.store.run_state import status_text
 from runner.store.stores import is_mirror, read_json
 
 CONFIG_FILE = "best.yml"
@@ -49,14 +50,14 @@ class Best:
     kind: str
     """adapter or model"""
     next: tuple[Next, ...]
-    version: int = 1
+    version: int = 2
 
 
 def winner(rows: Sequence[Row], metric: Metric) -> Row:
     """Raises SweepError when there is none, or one in each of several tables."""
     winners = [row for row in rows if row.is_best]
     if not winners:
-        counts = ", ".join(sorted({row.status for row in rows}))
+        counts = ", ".join(sorted({status_text(row.status, row.reason) for row in rows}))
         raise SweepError(
             f"No run has finished with {metric.name} yet (there is: {counts}). axosweep compare shows them."
         )

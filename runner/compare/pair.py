@@ -30,7 +30,7 @@ class Pair:
     """Whether both are judged by the same held-out rows."""
     curves: tuple[Mapping[int, float | None], Mapping[int, float | None]]
     """The metric by step; null where it was NaN or infinite."""
-    version: int = 1
+    version: int = 2
 
 
 def pair_of(facts: Sequence[RunFacts], metric: Metric) -> Pair:

@@ -9,14 +9,14 @@ from typing import Any
 from modal_app.cloud.meter import ContainerRecord
 from modal_app.store.layout import Store
 from modal_app.store.state import StepState, observe
-from modal_app.store.step import StepKind
+from modal_app.store.step import FailureReason, StepKind
 from runner.compare.measured import Measured, is_of_a_task, measured_of
 from runner.compare.metrics import Curves, read_curves
 from runner.compare.params import flat
 from runner.cost.prices import Rates
 from runner.cost.spent import allocated, containers, facts_of, run_bill, sweep_rates
 from runner.store.ledger import Ledger, SweepRun
-from runner.store.standing import Unbegun, standing, unbegun
+from runner.store.run_state import RunStatus, Unbegun, run_state, unbegun
 from runner.store.stores import read_json
 
 RESERVED = "memory/device_reserved (GiB)"
@@ -34,9 +34,9 @@ class RunFacts:
     config: Mapping[str, Any]
     """What Axolotl got, with `gpu` and `data`: one level deep, dotted names."""
     curves: Curves
-    status: str
-    reason: str | None
-    """The class of a failure, or of a stop."""
+    status: RunStatus
+    reason: FailureReason | None
+    """The class of a failure, of a stop or of a loss."""
     message: str
     log: str | None
     store: str | None
@@ -99,7 +99,7 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
     state = observe(store, StepKind.TRAIN, run.key)
     outcome, curves, attempts = state.outcome, read_curves(folder.metrics), folder.attempts()
     told = [read_json(attempt.train_state) for attempt in attempts]
-    stands = standing(store, run, state, lost)
+    stated = run_state(store, run, state, lost)
     rented = containers(folder)
     cost = run_bill(store, run.key, rented, rates) if rented and rates else None
     return RunFacts(
@@ -109,10 +109,10 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
         overrides=run.overrides,
         config=flat_run(store, run),
         curves=curves,
-        status=stands.word,
-        reason=str(outcome.reason) if outcome and outcome.reason else None,
-        message=stands.message,
-        log=stands.log,
+        status=stated.status,
+        reason=stated.reason,
+        message=stated.message,
+        log=stated.log,
         store=str(store.root),
         folder=str(folder.path),
         eval_fingerprint=_eval_fingerprint(store, run, state),

@@ -23,7 +23,7 @@ from modal_app.store.step import OutcomeStatus, StepKind, write_atomically
 from runner.executors.modal_copies import Copies
 from runner.executors.modal_submission import MirroredStep, Names, before
 from runner.store.ledger import Event, Ledger, Record
-from runner.store.standing import unbegun
+from runner.store.run_state import unbegun
 
 POLL_S = 2.0
 POLL_PER_STEP_S = 0.2

@@ -18,13 +18,13 @@ from typing import Any
 from modal_app.store import checkpoints
 from modal_app.store.layout import Store
 from modal_app.store.origin import KEY, STATE, step_of
-from modal_app.store.state import Phase, observe
 from modal_app.store.step import StepKind, write_atomically
 from runner.errors import SweepError
-from runner.files.places import chosen_run, files_of, status_of
+from runner.files.places import chosen_run, files_of, state_of
 from runner.files.run_files import Files, Part, parts_of
 from runner.keys.content import file_sha256
 from runner.store.ledger import SweepRun
+from runner.store.run_state import RunStatus, status_text
 from runner.store.stores import is_mirror, read_json
 from runner.types import Experiment, Input, InputKind, Run, Start
 
@@ -108,15 +108,17 @@ def _chosen(asked: str, run: SweepRun, there: Sequence[Part], store: Store) -> P
     step = asked.partition("@")[2]
     whole = sorted((part for part in there if part.whole), key=_step)
     steps = ", ".join(str(_step(part)) for part in whole)
+    state = state_of(store, run)
+    status = status_text(state.status, state.reason)
     if not whole:
         raise SweepError(
-            f"from={asked}: {run.key} has no whole checkpoint (it is {status_of(store, run)}). A run leaves some "
+            f"from={asked}: {run.key} has no whole checkpoint (it is {status}). A run leaves some "
             "with save_steps=N or saves_per_epoch=N."
         )
     if not step:
-        if observe(store, StepKind.TRAIN, run.key).phase is not Phase.SUCCEEDED:
+        if state.status is not RunStatus.SUCCEEDED:
             raise SweepError(
-                f"from={asked}: {run.key} has not finished (it is {status_of(store, run)}), so its newest "
+                f"from={asked}: {run.key} has not finished (it is {status}), so its newest "
                 "checkpoint may be another one tomorrow. "
                 f"Name one: from={run.key}@{_step(whole[-1])}; there is: {steps}."
             )

@@ -45,6 +45,7 @@ from runner.preflight.stage import Preflight
 from runner.show import tables
 from runner.show.progress import Progress
 from runner.store.ledger import Ledger
+from runner.store.run_state import RunStatus
 from runner.store.stores import open_store, read_json, store_of, stores
 from runner.types import (
     Action,
@@ -311,7 +312,7 @@ def _results(runs: Sequence[Run], rows: Sequence[Row], failed: Mapping[str, str]
     return [
         RunResult(
             run.key,
-            row.status == "succeeded" and run.key not in failed,
+            row.status is RunStatus.SUCCEEDED and run.key not in failed,
             row.best,
             row.message or failed.get(run.key, ""),
         )

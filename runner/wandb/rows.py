@@ -13,13 +13,13 @@ from typing import Any
 
 from modal_app.process.tracking import Kept, sweep_tag
 from modal_app.store.layout import Store
-from modal_app.store.state import Phase
 from modal_app.store.step import StepKind
 from runner.compare.metrics import Curves
 from runner.compare.params import flat
 from runner.compare.source import RESERVED, RunFacts
 from runner.errors import SweepError
 from runner.store.ledger import Ledger
+from runner.store.run_state import RunStatus
 from runner.wandb.ask import ask, refuse_unreachable
 from runner.wandb.messages import MOST_ROWS, STEP, TrackedRun, Wanted
 
@@ -27,15 +27,15 @@ READ_S = 900.0
 """As long as all that is read may take: the SDK itself goes on asking a server that has gone for days."""
 STILL_HERE = "`axosweep compare` without --from wandb reads what lies here."
 
-STATES: Mapping[str, str] = {
-    "finished": Phase.SUCCEEDED,
-    "running": Phase.RUNNING,
-    "pending": "pending",
-    "preempting": Phase.STOPPED,
-    "preempted": Phase.STOPPED,
-    "killed": Phase.STOPPED,
-    "crashed": Phase.LOST,
-    "failed": Phase.FAILED,
+STATES: Mapping[str, RunStatus] = {
+    "finished": RunStatus.SUCCEEDED,
+    "running": RunStatus.RUNNING,
+    "pending": RunStatus.PENDING,
+    "preempting": RunStatus.STOPPED,
+    "preempted": RunStatus.STOPPED,
+    "killed": RunStatus.STOPPED,
+    "crashed": RunStatus.LOST,
+    "failed": RunStatus.FAILED,
 }
 """W&B's word for a run -> ours. It knows no class of a failure."""
 OF_ONE_RUN = frozenset(
@@ -147,9 +147,9 @@ def _facts(sweep: str, key: str, run: TrackedRun, config: Mapping[str, Any]) -> 
         overrides=(),
         config=config,
         curves=curves,
-        status=str(STATES.get(run.state, run.state)),
+        status=STATES.get(run.state, RunStatus.LOST),
         reason=None,
-        message="",
+        message="" if run.state in STATES else f"W&B says that it is {run.state}, which axosweep does not know",
         log=None,
         store=None,
         folder=None,
