@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from modal_app.store.layout import Store
+from modal_app.store.layout import Store, parts_of_key
 from runner.after.steps import merge_step
 from runner.after.subjects import subjects
 from runner.compare.table import Column, table
@@ -19,7 +19,7 @@ from runner.files.about import about
 from runner.files.choice import WHATS, choose, is_a_what
 from runner.files.places import chosen_run, files_of, state_of
 from runner.files.pull import JOURNAL, Pulled, Wanted, pull
-from runner.files.run_files import Files, Part, all_bytes, parts_of
+from runner.files.run_files import Files, Part, PartKind, all_bytes, parts_of
 from runner.store.run_state import status_text
 from runner.store.stores import STORE_HELP, stores
 
@@ -91,14 +91,14 @@ def _what_and_folder(run: str, words: Sequence[str]) -> tuple[str | None, Path]:
 
 def _own_merge(store: Store, key: str, parts: Sequence[Part]) -> str:
     """The merge of the run's own adapter as it would be made now, where it is there beside others."""
-    merged = [part.name for part in parts if part.whole and part.name.startswith("merged-")]
+    merged = [part for part in parts if part.whole and part.kind is PartKind.MERGED]
     if len(merged) < 2:
         return "merged"
     (subject,) = subjects([store], key)
     if subject.adapter is None:
         return "merged"
-    own = f"merged-{merge_step(subject).step.key.rpartition('/')[2]}"
-    return own if own in merged else "merged"
+    _, own = parts_of_key(merge_step(subject).step.key)
+    return next((part.name for part in merged if part.own == own), "merged")
 
 
 def _tell(key: str, wanted: Sequence[Wanted], folder: Path, done: Pulled) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.oneshot.push import CARD, MAIN, Pushed, Upload
+from modal_app.store.layout import parts_of_key
 from modal_app.store.step import StepKind
 from runner.after.merge import merged_model
 from runner.after.steps import merge_step
@@ -24,7 +25,7 @@ from runner.errors import SweepError
 from runner.files.choice import choose
 from runner.files.places import files_of
 from runner.files.pull import pull
-from runner.files.run_files import parts_of
+from runner.files.run_files import PartKind, parts_of
 from runner.push.files import Kind, Left, Sent, sort_out
 from runner.push.hub import refuse_unready, upload
 from runner.push.records import base_of, card_facts, made_files
@@ -128,10 +129,11 @@ def _fetch(subject: Subject, kind: Kind, folder: Path) -> None:
     parts = parts_of(files, subject.key, subject.data_key)
     what: str = kind
     if kind is Kind.MERGED:
-        own = merge_step(subject).step.key.partition("/")[2]
-        what = f"{kind}-{own}"
-        if not any(part.name == what and part.whole for part in parts):
+        _, own = parts_of_key(merge_step(subject).step.key)
+        merged = [part for part in parts if part.kind is PartKind.MERGED and part.own == own and part.whole]
+        if not merged:
             raise _not_merged(subject)
+        what = merged[0].name
     wanted = choose(files, parts, what, subject.key, RunStatus.SUCCEEDED)
     with progress(sum(one.entry.size for one in wanted)) as watch:
         pull(files, wanted, folder, watch=watch)

@@ -21,7 +21,7 @@ from modal_app.store.origin import KEY, STATE, step_of
 from modal_app.store.step import StepKind, write_atomically
 from runner.errors import SweepError
 from runner.files.places import chosen_run, files_of, state_of
-from runner.files.run_files import Files, Part, parts_of
+from runner.files.run_files import Files, Part, PartKind, parts_of
 from runner.keys.content import file_sha256
 from runner.store.ledger import SweepRun
 from runner.store.run_state import RunStatus, status_text
@@ -96,7 +96,7 @@ def _found(asked: str, run: SweepRun, store: Store) -> Path:
     """The checkpoint among those of its run; from Modal it is fetched."""
     files = files_of(store, run.key)
     parts = parts_of(files, run.key, run.data_key)
-    chosen = _chosen(asked, run, [part for part in parts if part.name.startswith(checkpoints.PREFIX)], store)
+    chosen = _chosen(asked, run, [part for part in parts if part.kind is PartKind.CHECKPOINT], store)
     if not is_mirror(store):
         return store.root / chosen.folder
     folder = store.cache / "from" / run.key / chosen.name
@@ -130,7 +130,7 @@ def _chosen(asked: str, run: SweepRun, there: Sequence[Part], store: Store) -> P
 
 
 def _step(part: Part) -> int:
-    return int(part.name.removeprefix(checkpoints.PREFIX))
+    return int(part.own)
 
 
 def _fetch(files: Files, part: Part, folder: Path) -> None:

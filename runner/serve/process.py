@@ -134,11 +134,11 @@ def _asked(warm: socket.socket, place: Path, environment: Mapping[str, str], lis
         context = Context.of_this_process(environment).as_json()
         for request in ({"context": context}, {"serve": str(place)}):
             warm.sendall(json.dumps(request).encode() + b"\n")
-        said = b""
+        unread = b""
         while door not in select.select([door, warm], [], [])[0]:  # it may still be importing
             block = warm.recv(1 << 16)
-            said += block
-            if not block or b'"refused"' in said or b'"ended"' in said:
+            *lines, unread = (unread + block).split(b"\n")
+            if not block or any(json.loads(line)["event"] in ("refused", "ended") for line in lines):
                 return None
         line, _ = door.accept()
     socket.send_fds(line, [b"\n"], [listening.fileno()])
