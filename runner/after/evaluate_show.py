@@ -61,7 +61,7 @@ def show_lines(lines: Sequence[Line], subject: Subject, *, as_json: bool) -> Non
     shown = list(dict.fromkeys(name for line in measured for name in line.metrics))
     ordered = _best_first(lines, shown)
     if as_json:
-        print_json({"version": 1, "sweep": subject.sweep, "lines": [_json(line) for line in ordered]})
+        print_json({"sweep": subject.sweep, "lines": [_json(line) for line in ordered]})
         return
     if not measured:
         return

@@ -24,7 +24,7 @@ MARGIN = 2
 def show_answers(columns: Sequence[Column], *, as_json: bool) -> None:
     """Results go to stdout. One answer of one run stands alone."""
     if as_json:
-        print_json([row for column in columns for row in _json_rows(column)])
+        print_json({"answers": [row for column in columns for row in _json_rows(column)]})
         return
     if not columns:
         return

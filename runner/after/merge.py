@@ -78,7 +78,6 @@ def _below(store: Store, path: Path) -> str:
 def _json(subject: Subject, carried: Carried, model: str, facts: Any) -> dict[str, Any]:
     outcome = carried.state.outcome
     return {
-        "version": 1,
         "run": subject.key,
         "sweep": subject.sweep,
         "status": status_of(carried.state),

@@ -27,7 +27,7 @@ def show(store: Store, asked: str | None, *, as_json: bool) -> None:
     manifests = {key: read_json(store.manifest(key)) for key in _keys(store)}
     if asked is None:
         if as_json:
-            print_json([{"key": key, **manifest} for key, manifest in manifests.items()])
+            print_json({"datasets": [{"key": key, **manifest} for key, manifest in manifests.items()]})
         else:
             _show_list(store, manifests)
         return

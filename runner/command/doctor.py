@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.console import terminal
+from runner.console.print_json import print_json
 from runner.environment import trainer_environment
 from runner.errors import SweepError
 from runner.keys import hub_commits
@@ -50,8 +51,7 @@ def doctor(asked_store: str | None, secret: str, *, as_json: bool) -> int:
     """Look, and tell. Returns 1 when there is a problem, else 0."""
     checks = examine(asked_store, secret)
     if as_json:
-        json.dump([asdict(check) for check in checks], sys.stdout, indent=1)
-        sys.stdout.write("\n")
+        print_json({"checks": [asdict(check) for check in checks]})
     else:
         _show(checks)
     return int(any(check.mark is Mark.PROBLEM for check in checks))

@@ -197,7 +197,6 @@ def _outcome(pushed: Pushed | None) -> list[str]:
 def _json(subject: Subject, prepared: Prepared, pushed: Pushed | None) -> dict[str, Any]:
     upload = prepared.upload
     return {
-        "version": 1,
         "run": subject.key,
         "repo": upload.repo,
         "branch": upload.branch,

@@ -5,8 +5,6 @@ Everything that talks to W&B is in a process of its own (runner.wandb.upload_pro
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +16,7 @@ from modal_app.store.step import StepKind
 from runner.compare.params import label
 from runner.compare.ranking import Row, compare_sweep
 from runner.console import terminal
+from runner.console.print_json import print_json
 from runner.store.run_state import RunStatus
 from runner.store.stores import is_mirror
 from runner.wandb.ask import ask, refuse_unreachable
@@ -91,8 +90,7 @@ def _upload(jobs: list[Job]) -> list[Answer]:
 def _show(sweep: str, rows: list[Row], said: Mapping[str, str], *, as_json: bool) -> None:
     if as_json:
         told = [{"key": row.key, "label": label(row.params), "said": said[row.key]} for row in rows]
-        json.dump({"sweep": sweep, "runs": told}, sys.stdout, indent=1)
-        sys.stdout.write("\n")
+        print_json({"sweep": sweep, "runs": told})
         return
     console = terminal.results()
     console.print(f"{sweep}: {len(rows)} runs", markup=False)

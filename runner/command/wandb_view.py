@@ -6,7 +6,6 @@ Needs the extra `wandb-view` (wandb-workspaces). The view is built without a log
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.compare.ranking import compare_sweep
 from runner.console import terminal
+from runner.console.print_json import print_json
 from runner.errors import SweepError
 from runner.wandb import account
 
@@ -42,7 +42,11 @@ def show(store: Store, sweep: str, *, dry_run: bool, as_json: bool) -> int:
     _require_extra()
     if dry_run:
         entity = viewed.entity or "ENTITY"
-        print(json.dumps(model(viewed, entity), indent=1))
+        view = model(viewed, entity)
+        if as_json:
+            print_json({"sweep": sweep, "view": view})
+        else:
+            print(json.dumps(view, indent=1))  # as W&B takes it
         return 0
     if not account.has_key():
         raise SweepError(
@@ -50,8 +54,7 @@ def show(store: Store, sweep: str, *, dry_run: bool, as_json: bool) -> int:
         )
     url = _save(viewed)
     if as_json:
-        json.dump({"sweep": sweep, "url": url}, sys.stdout)
-        sys.stdout.write("\n")
+        print_json({"sweep": sweep, "url": url})
     else:
         terminal.results().print(url, markup=False, soft_wrap=True)
         terminal.messages().print(f"It shows what W&B has: axosweep sync {sweep} brings it up to date.", markup=False)

@@ -52,7 +52,6 @@ def how_to_ask(chosen: Chosen, address: Address, *, as_json: bool) -> None:
                     {"names": list(model.names), "what": what}
                     for model, what in zip(chosen.models, chosen.told, strict=True)
                 ],
-                "version": 1,
             }
         )
         sys.stdout.flush()
@@ -72,7 +71,7 @@ def how_to_ask(chosen: Chosen, address: Address, *, as_json: bool) -> None:
 def show_deployed(deployed: Sequence[Deployed], *, as_json: bool) -> None:
     """All that is served on Modal."""
     if as_json:
-        print_json({"deployments": [asdict(one) for one in deployed], "version": 1})
+        print_json({"deployments": [asdict(one) for one in deployed]})
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "models", "GPU", "url"):
