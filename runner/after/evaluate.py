@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.oneshot.tasks import said_of
+from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
 from modal_app.store.sources import RUN
 from modal_app.store.step import StepKind
@@ -24,7 +25,7 @@ from runner.console.parser import VerbParser
 from runner.environment import trainer_environment
 from runner.errors import SweepError
 from runner.keys.content import keep_in
-from runner.store.stores import STORE_HELP, read_json, stores
+from runner.store.stores import STORE_HELP, stores
 from runner.types import PlannedStep
 
 BATCH_SIZE = 8
@@ -127,8 +128,8 @@ def _rated_at_once(config: Mapping[str, Any]) -> Any:
 
 
 def _refuse_without_rows(subject: Subject) -> None:
-    manifest = read_json(subject.store.manifest(subject.data_key))
-    if manifest and not manifest.get("eval_rows"):
+    manifest = subject.store.manifest(subject.data_key)
+    if manifest.exists() and not DataManifest.read(manifest).eval_rows:
         raise SweepError(
             f"{subject.key} has no held-out rows to be rated on: its dataset {subject.data_key} was made without "
             "val_set_size and test_datasets. Train with val_set_size=0.05, or evaluate on tasks: --tasks NAME."

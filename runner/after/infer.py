@@ -10,6 +10,7 @@ from typing import Any
 
 from modal_app.inference.config import asked_of
 from modal_app.serving.spec import FORMAT
+from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.after.carry_out import Carried, carry_out, exit_code, show_failures, tell_report
 from runner.after.infer_show import show_answers
@@ -21,7 +22,7 @@ from runner.errors import SweepError
 from runner.files.answers import Column, column_of
 from runner.keys.identity import TRAIN_ONLY, short_hash
 from runner.store.finding import runs_in
-from runner.store.stores import STORE_HELP, read_json, stores
+from runner.store.stores import STORE_HELP, stores
 from runner.types import PlannedStep
 
 TEMPERATURE, SEED = 0.7, 0

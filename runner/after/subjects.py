@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from modal_app.store.layout import Store, after_key
+from modal_app.store.read_json import read_json
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import Device, Step, StepKind
 from runner.compare.best import best_run
@@ -21,7 +22,6 @@ from runner.keys.identity import short_hash
 from runner.store.finding import runs_in
 from runner.store.ledger import Ledger, SweepRun, sweep_ids
 from runner.store.run_state import reason_of, status_of, status_text
-from runner.store.stores import read_json
 from runner.types import PlannedStep
 
 OWN_LENGTH = 12

@@ -12,6 +12,7 @@ import yaml
 
 from modal_app.store.layout import Store
 from modal_app.store.origin import KEY as ORIGIN
+from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind, write_atomically
 from runner.compare.comparison import model_of
 from runner.compare.params import label
@@ -21,7 +22,7 @@ from runner.console import terminal
 from runner.errors import SweepError
 from runner.store.ledger import SweepRun
 from runner.store.run_state import status_text
-from runner.store.stores import is_mirror, read_json
+from runner.store.stores import is_mirror
 
 CONFIG_FILE = "best.yml"
 UNLIMITED = (None, -1, 0)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modal_app.cloud.meter import ContainerRecord
+from modal_app.store.facts import DataManifest, TrainFacts
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
 from modal_app.store.state import StepState, observe
 from modal_app.store.step import FailureReason, StepKind
 from runner.compare.measured import Measured, is_of_a_task, measured_of
@@ -17,7 +19,6 @@ from runner.cost.prices import Rates
 from runner.cost.spent import allocated, containers, facts_of, run_bill, sweep_rates
 from runner.store.ledger import Ledger, SweepRun
 from runner.store.run_state import RunStatus, Unbegun, run_state, unbegun
-from runner.store.stores import read_json
 
 RESERVED = "memory/device_reserved (GiB)"
 """What Axolotl logs of rank 0's card; zero on a CPU."""
@@ -145,5 +146,5 @@ def _peak_memory(curves: Curves, rented: Sequence[ContainerRecord]) -> float | N
 
 def _eval_fingerprint(store: Store, run: SweepRun, state: StepState) -> str | None:
     """Which held-out rows the run is judged by: its own record, or that of its dataset while it has none."""
-    facts = state.outcome.facts if state.outcome else {}
-    return facts.get("eval_fingerprint") or read_json(store.manifest(run.data_key)).get("eval_fingerprint")
+    facts = TrainFacts.of(state.outcome.facts if state.outcome else {})
+    return facts.eval_fingerprint or DataManifest.read(store.manifest(run.data_key)).eval_fingerprint

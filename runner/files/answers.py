@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from modal_app.store.layout import BASE, Store, after_key, parts_of_key
+from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
-from runner.store.stores import read_json
 
 TOLD_APART_BY = ("prompts", "greedy", "max_tokens", "temperature", "seed")
 """Of a step's options: answers to these stand beside each other."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.store.layout import SEEN, Store
+from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.compare.measured import is_of_a_task
 from runner.compare.metrics import Curves
@@ -28,7 +29,7 @@ from runner.html_report.effects import effect, interaction, pareto, strength
 from runner.html_report.said import answers
 from runner.store.ledger import Ledger, SweepPlan, live_launchers
 from runner.store.run_state import RunStatus
-from runner.store.stores import is_mirror, read_json
+from runner.store.stores import is_mirror
 
 TAIL_LINES = 25
 TAIL_BYTES = 6_000

@@ -18,6 +18,7 @@ from typing import Any
 from modal_app.store import checkpoints
 from modal_app.store.layout import Store
 from modal_app.store.origin import KEY, STATE, step_of
+from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind, write_atomically
 from runner.errors import SweepError
 from runner.files.places import chosen_run, files_of, state_of
@@ -25,7 +26,7 @@ from runner.files.run_files import Files, Part, PartKind, parts_of
 from runner.keys.content import file_sha256
 from runner.store.ledger import SweepRun
 from runner.store.run_state import RunStatus, status_text
-from runner.store.stores import is_mirror, read_json
+from runner.store.stores import is_mirror
 from runner.types import Experiment, Input, InputKind, Run, Start
 
 NOT_CONTENT = ("README.md", "training_args.bin", "tokens_state.json", STATE, checkpoints.MARKER)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from modal_app.cloud.settings import trainer_identity
+from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind, write_atomically
 from runner.after.stage_steps import failed_stages, with_stages
@@ -46,7 +47,7 @@ from runner.show import tables
 from runner.show.progress import Progress
 from runner.store.ledger import Ledger
 from runner.store.run_state import RunStatus
-from runner.store.stores import open_store, read_json, store_of, stores
+from runner.store.stores import open_store, store_of, stores
 from runner.types import (
     Action,
     ExecutorChoice,
@@ -173,8 +174,7 @@ def _identified(experiment: Experiment, hashes: ContentHashes, trainer: str) -> 
 
 def _longest_row(store: Store, run: Run) -> int | None:
     """Tokens; None where its dataset is not prepared here."""
-    longest = read_json(store.manifest(run.data_key)).get("longest_row")
-    return longest if isinstance(longest, int) else None
+    return DataManifest.read(store.manifest(run.data_key)).longest_row
 
 
 def _trainer(choice: ExecutorChoice) -> str:

@@ -14,7 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
 from modal_app.store.state import Phase, StepState, observe
 from modal_app.store.step import FailureReason, Step, StepKind
 from runner.compare.metrics import read_curves
@@ -26,7 +28,6 @@ from runner.cost.prices import Rates, bill
 from runner.cost.spent import SweepCost, containers, money, run_bill, sweep_cost, sweep_rates
 from runner.store.ledger import SweepRun
 from runner.store.run_state import RunStatus, reason_of, status_of, status_text
-from runner.store.stores import read_json
 from runner.types import Plan, PlannedRun
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -169,7 +170,7 @@ class Progress:
 
     def _dataset_line(self, key: str, rates: Rates | None) -> Line:
         state = self._observe(StepKind.PREPROCESS, key)
-        rows = read_json(self.store.manifest(key)).get("rows")
+        rows = DataManifest.read(self.store.manifest(key)).rows
         message = f"{rows} rows" if rows is not None else _message(state)
         rented = containers(self.store.folder(StepKind.PREPROCESS, key))
         dollars = bill(rented, rates).dollars if rented and rates else None

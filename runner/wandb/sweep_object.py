@@ -11,9 +11,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
 from modal_app.store.redact import redacted
 from modal_app.store.step import write_atomically
-from runner.store.stores import read_json
 from runner.types import Plan, PlannedRun
 from runner.wandb.messages import WantedObject
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.cli import main
 from runner.command.sync import SUMMARY
 from runner.compare.ranking import rows_from
 from runner.compare.source import facts_of_sweep
 from runner.errors import SweepError
-from runner.store.stores import read_json
 from runner.wandb import rows as compare_wandb
 from runner.wandb.messages import MOST_ROWS, STEP, TrackedRun
 from runner.wandb.rows import Asked, curves_from, facts_from, sampled, wanted_of
