@@ -68,9 +68,9 @@ def show_lines(lines: Sequence[Line], subject: Subject, *, as_json: bool) -> Non
     console = terminal.results()
     console.print(_table([line for line in ordered if line.metrics], shown[:SHOWN]), crop=False)
     if len(shown) > SHOWN:
-        console.print(f"... and {', '.join(shown[SHOWN:])}: --json has all.", markup=False, soft_wrap=True)
+        terminal.say(console, f"... and {', '.join(shown[SHOWN:])}: --json has all.")
     beside = f"Beside the rest: axosweep compare {subject.sweep} --metric {shown[0]}"
-    console.print(beside, markup=False, soft_wrap=True)
+    terminal.say(console, beside)
 
 
 def _best_first(lines: Sequence[Line], shown: Sequence[str]) -> list[Line]:

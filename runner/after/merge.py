@@ -67,7 +67,7 @@ def _show(subject: Subject, carried: Carried, *, as_json: bool) -> None:
             f"Take it home: axosweep pull {subject.key} {part} DIR",
         ]
         for line in lines:
-            terminal.results().print(line, markup=False, soft_wrap=True)
+            terminal.result(line)
     show_failures([carried], subject.store)
 
 

@@ -46,7 +46,7 @@ def attach(store_asked: str | None, sweep_asked: str | None, runs_volume: str, *
     rows = compare_sweep(mirror, sweep)
     tables.show_rows(rows, mirror, sweep, as_json=as_json)
     console = terminal.messages() if as_json else terminal.results()
-    console.print(leave_report(mirror, sweep), markup=False, soft_wrap=True)
+    terminal.say(console, leave_report(mirror, sweep))
     return 0 if all(row.status is RunStatus.SUCCEEDED for row in rows) else EXIT_FAILED_RUN
 
 
@@ -72,7 +72,7 @@ class _View:
         for row in rows:
             if self._said.get(row.key) != (row.status, row.reason):
                 self._said[row.key] = row.status, row.reason
-                console.print(_line(row), markup=False, soft_wrap=True)
+                terminal.say(console, _line(row))
 
     def close(self) -> None:
         if self._live is not None:

@@ -65,11 +65,11 @@ def examine(asked_store: str | None, secret: str) -> list[Check]:
 
 
 def _show(checks: list[Check]) -> None:
-    console, width = terminal.results(), max(len(check.name) for check in checks)
+    width = max(len(check.name) for check in checks)
     for check in checks:
         line = f"{check.mark:<8}{check.name:<{width}}  {check.said}"
         style = {Mark.OK: "", Mark.NOTE: "yellow", Mark.PROBLEM: "red"}[check.mark]
-        console.print(f"{line}. {check.way_out}".rstrip(), markup=False, soft_wrap=True, style=style)
+        terminal.result(f"{line}. {check.way_out}".rstrip(), style=style)
 
 
 class _Asking:

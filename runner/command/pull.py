@@ -109,7 +109,7 @@ def _tell(key: str, wanted: Sequence[Wanted], folder: Path, done: Pulled) -> Non
         f"{here}{checked} checked against the run's own sha256; {JOURNAL} there has that of all.",
     ]
     for line in lines:
-        terminal.results().print(line, markup=False, soft_wrap=True)
+        terminal.result(line)
 
 
 def _files(number: int) -> str:
@@ -141,5 +141,5 @@ def _show(files: Files, parts: Sequence[Part], title: str) -> None:
     ]
     columns = [one for one in columns if one.heading not in ("", "about it") or any(one.cells)]
     console = terminal.results()
-    console.print(title, markup=False, soft_wrap=True)
+    terminal.say(console, title)
     console.print(table(columns, "", [False] * len(parts)), crop=False)

@@ -173,16 +173,16 @@ def _show(subject: Subject, prepared: Prepared, pushed: Pushed | None, *, as_jso
     if as_json:
         print_json(_json(subject, prepared, pushed))
         return
-    console, upload = terminal.results(), prepared.upload
+    upload = prepared.upload
     if pushed is None:
-        console.print(upload.texts[CARD], markup=False, soft_wrap=True)
+        terminal.result(upload.texts[CARD])
     width = max(len(name) for name in [one.name for one in prepared.files] + [one.name for one in prepared.left])
     lines = [f"{subject.key} -> {upload.repo} ({upload.branch}, {'public' if upload.public else 'private'})"]
     lines += [f"  {one.name:<{width}}  {size_text(one.size):>8}  {one.why}" for one in prepared.files]
     if prepared.left:
         lines += ["Not pushed:", *(f"  {one.name:<{width}}  {one.why}" for one in prepared.left)]
     for line in [*lines, *_outcome(pushed)]:
-        console.print(line, markup=False, soft_wrap=True)
+        terminal.result(line)
 
 
 def _outcome(pushed: Pushed | None) -> list[str]:

@@ -149,7 +149,7 @@ def _carry_out(places: Sequence[_Place], decide: Callable[[_Place], Removal], as
     elif doomed and not asked.dry_run:
         lines = [f"Kept: {one.key}: {one.why}" for removal in done for one in removal.spared]
         lines.append(f"{size_text(sum(one.bytes for one in freed))} freed.")
-        terminal.results().print("\n".join(lines), markup=False, soft_wrap=True)
+        terminal.result("\n".join(lines))
     return 0
 
 
@@ -165,11 +165,11 @@ def _show(removals: Sequence[Removal], *, asking: bool) -> None:
         ]
         console.print(table(fitted(columns, console.width)[0], "", [False] * len(doomed)), crop=False)
     for one in (one for removal in removals for one in removal.spared):
-        console.print(f"Kept: {one.key}: {one.why}", markup=False, soft_wrap=True)
+        terminal.say(console, f"Kept: {one.key}: {one.why}")
     if not doomed:
         console.print("There is nothing to remove.")
     elif asking:
-        console.print(f"{size_text(sum(one.bytes for one in doomed))} would be freed.", markup=False)
+        terminal.say(console, f"{size_text(sum(one.bytes for one in doomed))} would be freed.")
 
 
 def _confirm(doomed: Sequence[Doomed]) -> None:

@@ -92,7 +92,6 @@ def _show(sweep: str, rows: list[Row], said: Mapping[str, str], *, as_json: bool
         told = [{"key": row.key, "label": label(row.params), "said": said[row.key]} for row in rows]
         print_json({"sweep": sweep, "runs": told})
         return
-    console = terminal.results()
-    console.print(f"{sweep}: {len(rows)} runs", markup=False)
+    terminal.result(f"{sweep}: {len(rows)} runs")
     for row in rows:
-        console.print(f"  {row.key}  {said[row.key]}", markup=False, soft_wrap=True)
+        terminal.result(f"  {row.key}  {said[row.key]}")

@@ -56,8 +56,8 @@ def show(store: Store, sweep: str, *, dry_run: bool, as_json: bool) -> int:
     if as_json:
         print_json({"sweep": sweep, "url": url})
     else:
-        terminal.results().print(url, markup=False, soft_wrap=True)
-        terminal.messages().print(f"It shows what W&B has: axosweep sync {sweep} brings it up to date.", markup=False)
+        terminal.result(url)
+        terminal.message(f"It shows what W&B has: axosweep sync {sweep} brings it up to date.")
     return 0
 
 

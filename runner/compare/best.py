@@ -107,7 +107,6 @@ def best_of(row: Row, metric: Metric, write: str | None, store_asked: str | None
 
 
 def show_best(best: Best) -> None:
-    console = terminal.results()
     row, metric = best.run, Metric(best.metric, best.maximize)
     lines = [
         f"Best: {row.key}  {label(row.params)}".rstrip(),
@@ -119,7 +118,7 @@ def show_best(best: Best) -> None:
         *_aligned(best.next),
     ]
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        terminal.result(line)
 
 
 def _figure(row: Row, metric: Metric) -> str:

@@ -105,7 +105,7 @@ def _show(made: Comparison, asked: Sequence[Asked], metric: Metric, console: Con
     if dropped:
         console.print(f"No room for {escape(', '.join(dropped))}: --json, --csv and a wider terminal have all.")
     for line in cost_lines(asked, made.runs):
-        console.print(line, markup=False, soft_wrap=True)
+        terminal.say(console, line)
     for row in made.runs:
         if row.message:
             status = status_text(row.status, row.reason)
@@ -113,7 +113,7 @@ def _show(made: Comparison, asked: Sequence[Asked], metric: Metric, console: Con
             if row.log:
                 console.print(f"  log: {escape(row.log)}", soft_wrap=True)
     for note in _notes(made, len(tables)):
-        console.print(note, markup=False, soft_wrap=True)
+        terminal.say(console, note)
     _show_best(made, len(tables), console)
     for one in asked:
         where = f"runs/<run>, prepared/<data>, sweeps/{one.sweep}"

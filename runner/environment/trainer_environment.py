@@ -20,6 +20,7 @@ from pathlib import Path
 import modal_app
 from modal_app.store.step import write_atomically
 from runner.config.shipped import checkout_root
+from runner.console import terminal
 from runner.errors import SweepError
 
 LOCK_FILE = Path(modal_app.__file__).resolve().parent / "trainer" / "requirements.lock"
@@ -123,7 +124,7 @@ def _build(environment: Path) -> None:
     usable = _usable(python)
     if not usable:
         _check_free_space(environment)
-    _say(f"axosweep: trainer environment (Axolotl and PyTorch, about {SIZE_GB} GB) in {environment}")
+    terminal.message(f"axosweep: trainer environment (Axolotl and PyTorch, about {SIZE_GB} GB) in {environment}")
     if not usable:
         _run([uv, "venv", "--quiet", "--clear", *_python_choice(), str(environment)], "could not be created")
     write_atomically(environment / STAMP, UNFINISHED)
@@ -147,7 +148,7 @@ def _alone(environment: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _say(f"axosweep: another process is building {environment}; waiting for it")
+            terminal.message(f"axosweep: another process is building {environment}; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -192,10 +193,6 @@ def _run(command: list[str], what_failed: str) -> None:
             f"The trainer environment {what_failed}; uv's message is above. It needs Python {PYTHONS} and a "
             "package index (behind a mirror: UV_DEFAULT_INDEX). What was fetched is kept: run it again."
         )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

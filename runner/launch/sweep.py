@@ -136,10 +136,10 @@ def _launch(
         return [_prepared(run, store) for run in runs]
     rows = compare_sweep(store, plan.sweep)
     tables.show_rows(rows, store, plan.sweep, as_json=request.json)
-    console.print(leave_report(store, plan.sweep), markup=False, soft_wrap=True)
+    terminal.say(console, leave_report(store, plan.sweep))
     failed = failed_stages(plan, store)
     for key, why in failed.items():
-        terminal.messages().print(f"{tables.names_of(plan)[key]}: {why}", markup=False, soft_wrap=True)
+        terminal.message(f"{tables.names_of(plan)[key]}: {why}")
     return _results(runs, rows, failed)
 
 
@@ -158,9 +158,9 @@ def _tell_plan(plan: Plan, store: Store, choice: ExecutorChoice, preflight: Pref
         console = terminal.results()
         preflight.show_rest(console)
         for line in (*preflight.memory_lines(), *_cost_lines(cost, plan, request), *more.lines):
-            console.print(line, markup=False, soft_wrap=True)
+            terminal.say(console, line)
     if missing:
-        terminal.messages().print(f"note: {missing}", markup=False, soft_wrap=True, style="yellow")
+        terminal.message(f"note: {missing}", style="yellow")
     preflight.refuse_blocked()  # after all that is worth knowing of it
     refuse_above(cost, request)
 
@@ -197,9 +197,9 @@ def _asked(preflight: Preflight, plan: Plan, validator: Validator | None, saying
     if not preflight.unasked(wanted):
         return True
     if validator is None:
-        terminal.messages().print(NOT_ASKED, soft_wrap=True)
+        terminal.message(NOT_ASKED)
         return False
-    terminal.messages().print(ASKING_AT_ONCE if validator.is_up else saying)
+    terminal.message(ASKING_AT_ONCE if validator.is_up else saying)
     preflight.ask(validator, wanted)
     return True
 
@@ -218,7 +218,7 @@ def _affordable(plan: Plan, store: Store, choice: ExecutorChoice, request: Reque
     """The plan with its runs' shares of the budget. Raises SweepError for what is too dear, or not wanted so dear."""
     cost = _cost(plan, store, choice, request, ask=True)
     for line in _cost_lines(cost, plan, request):
-        terminal.messages().print(line, markup=False, soft_wrap=True)
+        terminal.message(line)
     refuse_above(cost, request)
     confirm(cost, request, on_terminal=sys.stdin.isatty() and sys.stderr.isatty())
     return with_shares(plan, cost, request)
@@ -249,7 +249,7 @@ def _execute(
     _make_folders(plan, store)
     ledger.open(plan, _command())
     if starts_now and not (warm and warm.is_up):
-        terminal.messages().print(STARTING)
+        terminal.message(STARTING)
     with Progress(plan, store) as progress:
         executor.execute(plan, progress.update)
 

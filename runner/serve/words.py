@@ -57,14 +57,14 @@ def how_to_ask(chosen: Chosen, address: Address, *, as_json: bool) -> None:
         sys.stdout.flush()
         return
     out = terminal.results()
-    out.print(f"{address.url}/v1  ({address.ends_by})", soft_wrap=True, markup=False)
+    terminal.say(out, f"{address.url}/v1  ({address.ends_by})")
     table = Table(box=None, pad_edge=False)
     for heading in ("  model", "what", "also called"):
         table.add_column(heading)
     for model, what in zip(chosen.models, chosen.told, strict=True):
         table.add_row(f"  {model.names[0]}", what, "  ".join(model.names[1:]))
     out.print(table)
-    out.print(f"\n{ways(address, _telling(chosen).names[-1])}", soft_wrap=True, markup=False)
+    terminal.say(out, f"\n{ways(address, _telling(chosen).names[-1])}")
     sys.stdout.flush()
 
 

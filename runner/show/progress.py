@@ -128,7 +128,7 @@ class Progress:
             self._next_lines = now + self.seconds_between_lines
             for line in lines:
                 if line.status is RunStatus.RUNNING:
-                    self.console.print(line.text(), soft_wrap=True, markup=False)
+                    terminal.say(self.console, line.text())
 
     def _say_changes(self, lines: list[Line]) -> None:
         for line in lines:
@@ -136,7 +136,7 @@ class Progress:
             if self._said.get((line.kind, line.key)) != stated:
                 self._said[line.kind, line.key] = stated
                 if line.status is not RunStatus.PENDING:
-                    self.console.print(line.text(), soft_wrap=True, markup=False)
+                    terminal.say(self.console, line.text())
 
     def _cost(self) -> SweepCost | None:
         runs = [SweepRun(one.run.key, one.run.data_key, ()) for one in self.plan.runs]
