@@ -8,7 +8,6 @@ modal_app/trainer/requirements.lock. The same lock makes the Modal image.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import modal_app
+from modal_app.store.flock import lock, try_lock
 from modal_app.store.step import write_atomically
 from runner.config.shipped import checkout_root
 from runner.console import terminal
@@ -144,12 +144,10 @@ def _stamp(environment: Path) -> str | None:
 @contextlib.contextmanager
 def _alone(environment: Path) -> Iterator[None]:
     environment.parent.mkdir(parents=True, exist_ok=True)
-    with (environment.parent / f"{environment.name}.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with (environment.parent / f"{environment.name}.lock").open("a") as file:
+        if not try_lock(file.fileno()):
             terminal.message(f"axosweep: another process is building {environment}; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock(file.fileno())
         yield
 
 
