@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except SweepError as error:
-        terminal.messages().print(f"axosweep: {error}", markup=False, soft_wrap=True)
+        terminal.message(f"axosweep: {error}")
         return EXIT_USER_MISTAKE
     except KeyboardInterrupt:
         sys.stderr.write("axosweep: stopped. The same command continues where this one ended.\n")
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in UNWRITABLE:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        terminal.messages().print(f"axosweep: {where}{error.strerror}.", markup=False, soft_wrap=True)
+        terminal.message(f"axosweep: {where}{error.strerror}.")
         return EXIT_USER_MISTAKE
 
 

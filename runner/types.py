@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from modal_app.cloud.settings import Deployment
+from modal_app.store.problem import Problem
 from modal_app.store.step import Step, StepKind
 
 
@@ -60,8 +61,8 @@ class ExecutorChoice:
     """Seconds that it waits for the next command; None is AXOSWEEP_WARM_IDLE_S, else five minutes."""
     modal: Deployment | None = None
     """What is deployed to Modal, and under which names; None where the executor does not deploy."""
-    problems: tuple[str, ...] = ()
-    """What is wrong with the node, a sentence each; `modal` is None then."""
+    problems: tuple[Problem, ...] = ()
+    """What is wrong with the node; `modal` is None then."""
 
 
 @dataclass(frozen=True, slots=True)

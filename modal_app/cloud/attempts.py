@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from modal_app.store.layout import Attempt, StepFolder
+from modal_app.store.read_json import read_json
 from modal_app.store.state import lost
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, write_atomically
 
@@ -71,7 +72,7 @@ def has_died(attempt: Attempt) -> bool:
     if outcome is None:
         return True
     died = outcome.status is OutcomeStatus.FAILED and outcome.reason is FailureReason.LOST
-    return died and not _about(attempt).get(GIVEN_UP)
+    return died and not read_json(attempt.container).get(GIVEN_UP)
 
 
 def lost_in_a_row(folder: StepFolder) -> int:
@@ -99,7 +100,7 @@ def fail_for_time(attempt: Attempt, stopped: Outcome, limit_s: float) -> None:
 
 def _lost(folder: StepFolder) -> Iterator[Attempt]:
     for attempt in reversed(folder.attempts()):
-        if _about(attempt).get(ASKED):
+        if read_json(attempt.container).get(ASKED):
             continue
         if not has_died(attempt):
             return
@@ -116,17 +117,9 @@ def _said(attempt: Attempt) -> Outcome | None:
 def _newest_of(folder: StepFolder, call: str) -> dict[str, Any]:
     """What is known of the newest attempt, when it is this call's."""
     attempts = folder.attempts()
-    about = _about(attempts[-1]) if attempts else {}
+    about = read_json(attempts[-1].container) if attempts else {}
     return about if about.get("call") == call else {}
 
 
 def _note(attempt: Attempt, **words: Any) -> None:
-    write_atomically(attempt.container, json.dumps(_about(attempt) | words))
-
-
-def _about(attempt: Attempt) -> dict[str, Any]:
-    try:
-        about: dict[str, Any] = json.loads(attempt.container.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return about
+    write_atomically(attempt.container, json.dumps(read_json(attempt.container) | words))

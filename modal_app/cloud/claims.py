@@ -75,6 +75,20 @@ def _calls(look: Look, name: str) -> list[str]:
     return calls
 
 
+def job_of(entry: str) -> str:
+    """The name of the job that an entry is about."""
+    if (waiting := call_and_job(entry)) is not None:
+        return waiting[1]
+    return entry.removeprefix("ended/").removeprefix("cancelled/").partition("/after/")[0]
+
+
+def call_and_job(entry: str) -> tuple[str, str] | None:
+    """Of an entry that lets a job wait: the call that it waits for, and its name. None for any other."""
+    kind, _, rest = entry.partition("/")
+    call, _, name = rest.partition("/")
+    return (call, name) if kind == "waiting" else None
+
+
 def is_at_work(look: Look, name: str, call: str) -> bool:
     """Whether a call still does the job that it has claimed. What it starts afterwards is no part of that."""
     ended = look(f"ended/{name}")

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from modal_app.process.signals import signal_group
 from modal_app.store.hub import HubItem
 from modal_app.store.layout import STEPS, Store
 from modal_app.store.sources import RUN
@@ -202,7 +203,7 @@ def _run(name: str, words: list[str], watch: Watch, variables: Mapping[str, str]
                 pipe.write(given)
             return _wait(process, watch)
         except BaseException as error:
-            _signal(process, signal.SIGTERM)
+            signal_group(process.pid, signal.SIGTERM)
             try:
                 watch.asked(error)
             finally:
@@ -220,9 +221,9 @@ def _wait(process: subprocess.Popen[str], watch: Watch) -> Ended:
             now, pause_s = time.monotonic(), TICK_S
             if not out_of_time and now >= limits.stop_at:
                 out_of_time = True
-                _signal(process, signal.SIGTERM)
+                signal_group(process.pid, signal.SIGTERM)
             elif out_of_time and now >= limits.kill_at:
-                _signal(process, signal.SIGKILL)
+                signal_group(process.pid, signal.SIGKILL)
                 return Ended(process.pid, process.wait(), out_of_time)
             else:
                 watch.tick()
@@ -232,13 +233,8 @@ def _end(process: subprocess.Popen[str]) -> None:
     try:
         process.wait(STOP_GRACE_S)
     except subprocess.TimeoutExpired:
-        _signal(process, signal.SIGKILL)
+        signal_group(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 
 from modal_app.cloud.meter import Reservation
 from modal_app.process.attention import in_branch
+from modal_app.store.problem import Problem
 from modal_app.store.sources import HERE, source_digest
 
 LOCK = HERE / "trainer" / "requirements.lock"
@@ -149,48 +150,67 @@ def trainer_identity(lock: str, deployment: Deployment | None) -> str:
     return hashlib.sha256("\n".join([base, *packages]).encode()).hexdigest()
 
 
-def settings_problems(node: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the `executor.modal` node, a sentence each with the way out."""
+def settings_problems(node: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with the `executor.modal` node."""
     known = {one.name: one for one in fields(Deployment) if one.name != "gpu_lists"}
-    problems = [f"executor.modal has no {key}. It has: {', '.join(known)}." for key in node if key not in known]
+    there = ", ".join(known)
+    problems = [
+        Problem("executor.modal", "", f"executor.modal has no {key}. It has: {there}.")
+        for key in node
+        if key not in known
+    ]
     problems += [
-        f"executor.modal.{name} has no value, and it is needed."
+        _wrong(name, "", f"executor.modal.{name} has no value, and it is needed.")
         for name, one in known.items()
         if one.default is MISSING and not node.get(name)
     ]
     for name in ("apt", "packages", "kernels"):
         if not isinstance(node.get(name, []), list):
-            problems.append(f"executor.modal.{name}={node[name]}: a list. Write executor.modal.{name}=[{node[name]}].")
+            problems.append(_wrong(name, node[name], f"a list. Write executor.modal.{name}=[{node[name]}]."))
     hours = node.get("timeout_hours", LONGEST_HOURS)
     if isinstance(hours, bool) or not isinstance(hours, int | float) or not 0 < hours <= LONGEST_HOURS:
-        problems.append(f"executor.modal.timeout_hours={hours}: more than 0, at most {LONGEST_HOURS} (Modal's limit).")
+        problems.append(_wrong("timeout_hours", hours, f"more than 0, at most {LONGEST_HOURS} (Modal's limit)."))
     for name, default in (("cpu", CPU), ("memory_gib", MEMORY_GIB)):
         asked = node.get(name, default)
         if isinstance(asked, bool) or not isinstance(asked, int | float) or not 0.125 <= asked < math.inf:
-            problems.append(f"executor.modal.{name}={asked}: for each GPU, at least 0.125 (Modal's least).")
+            problems.append(_wrong(name, asked, "for each GPU, at least 0.125 (Modal's least)."))
     return problems or _pinning_problems(node)
 
 
-def _pinning_problems(node: Mapping[str, Any]) -> list[str]:
+def _pinning_problems(node: Mapping[str, Any]) -> list[Problem]:
     """What would make two launches of one config two programs."""
     trainer, image = node.get("trainer", "lock"), str(node["image"])
     problems = [
-        f"executor.modal.packages: {package} is not pinned, so two launches would be two programs. Write NAME==VERSION."
+        _wrong(
+            "packages",
+            "",
+            f"executor.modal.packages: {package} is not pinned, so two launches would be two programs. Write "
+            "NAME==VERSION.",
+        )
         for package in node.get("packages", [])
         if not _PINNED.match(str(package))
     ]
     problems += [
-        f"executor.modal.kernels: {kernel} is no kernel of the hub at a revision. Write OWNER/NAME@REVISION."
+        _wrong(
+            "kernels",
+            "",
+            f"executor.modal.kernels: {kernel} is no kernel of the hub at a revision. Write OWNER/NAME@REVISION.",
+        )
         for kernel in node.get("kernels", [])
         if not _KERNEL.match(str(kernel))
     ]
     if trainer not in TRAINERS:
-        problems.append(f"executor.modal.trainer={trainer}: lock or image.")
+        problems.append(_wrong("trainer", trainer, "lock or image."))
     if trainer == "image" and not _DIGEST.search(image):
-        problems.append(
+        sentence = (
             f"executor.modal.trainer=image takes Axolotl out of {image}, and a tag can be another image tomorrow, "
             "while every key says what has trained a run. Name it by digest: executor.modal.image=NAME@sha256:..."
         )
+        problems.append(_wrong("trainer", "", sentence))
     if "@" in image and not _DIGEST.search(image):
-        problems.append(f"executor.modal.image={image}: a digest is sha256: and 64 hex digits.")
+        problems.append(_wrong("image", image, "a digest is sha256: and 64 hex digits."))
     return problems
+
+
+def _wrong(name: str, seen: object, expected: str) -> Problem:
+    return Problem(f"executor.modal.{name}", str(seen), expected)

@@ -1,8 +1,9 @@
 """Axolotl's own verdict on configs, before anything is started: `python modal_app/run.py validate FOLDER`.
 
 FOLDER/questions.json: a list of {"config", "capabilities"}; capabilities are what Axolotl would find on the GPU that is
-asked for. FOLDER/answers.json, written last: for each question {"problems", "warnings"}, in Axolotl's words. Nothing is
-downloaded and nothing is sent: what would need the base model's own files is not asked.
+asked for. FOLDER/answers.json, written last: for each question {"problems", "warnings"}, in Axolotl's words; a problem
+is {"keys", "message"}, with "kind" NOT_LOADED where it is a plugin that cannot be imported here. Nothing is downloaded
+and nothing is sent: what would need the base model's own files is not asked.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from modal_app.store.step import Device, write_atomically
 
 QUESTIONS = "questions.json"
 ANSWERS = "answers.json"
+NOT_LOADED = "not loaded"
 TOKENIZER_CLASSES = ("tokenizer_type", "processor_type")
 MODEL_CLASSES = ("type_of_model", "model_type")
 ACTS_WHEN_REGISTERED = ("axolotl.integrations.nemo_gym.",)
@@ -124,7 +126,8 @@ def _register(plugins: Sequence[str]) -> Mapping[str, Any] | None:
             if normal not in manager.plugins:
                 manager.register(normal, required=True)
         except Exception as error:  # it is the plugin's code that runs here
-            return {"keys": ["plugins"], "message": f"{name} cannot be loaded: {type(error).__name__}: {error}"}
+            message = f"{name} cannot be loaded: {type(error).__name__}: {error}"
+            return {"keys": ["plugins"], "message": message, "kind": NOT_LOADED}
     return None
 
 

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.process.rank import Rank
+from modal_app.store.facts import DataManifest
 from modal_app.store.layout import StepFolder, Store
+from modal_app.store.read_json import read_json
 from modal_app.store.redact import redacted
 from modal_app.store.step import Step, StepKind, write_atomically
 
@@ -48,9 +50,8 @@ class TrackingRecord:
     @classmethod
     def read(cls, path: Path) -> TrackingRecord | None:
         """None when the run has never been tracked."""
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        raw = read_json(path)
+        if not raw:
             return None
         text = {name: raw[name] for name in ("id", "group", "project", "entity", "name", "sweep_object") if name in raw}
         return cls(**text, sweeps=tuple(raw.get("sweeps", ())), tags=tuple(raw.get("tags", ())))
@@ -165,14 +166,12 @@ def _record_of(step: Step, folder: StepFolder) -> TrackingRecord:
 
 def _eval_fingerprint(rank: Rank) -> str | None:
     manifest = Store(rank.folder.path.parents[1]).manifest(rank.step.data_key)
-    found: str | None = json.loads(manifest.read_text(encoding="utf-8")).get("eval_fingerprint")
-    return found
+    return DataManifest.read(manifest).eval_fingerprint
 
 
 def _identity(rank: Rank) -> dict[str, Any]:
     """What was asked, as run.json says it: the composed config and its inputs, in no order of words."""
-    try:
-        whole: dict[str, Any] = json.loads(rank.folder.identity.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    whole = read_json(rank.folder.identity)
+    if not whole:
         return {"key": rank.step.key, "data_key": rank.step.data_key, "axolotl": dict(rank.step.config)}
     return {name: value for name, value in whole.items() if name != "overrides"}

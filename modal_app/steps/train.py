@@ -22,8 +22,10 @@ from modal_app.process.rank import Rank
 from modal_app.process.stop import Stopped
 from modal_app.steps.prepared import PREPARED, link_prepared
 from modal_app.store import checkpoints, hub, start_checkpoint
+from modal_app.store.facts import DataManifest
 from modal_app.store.layout import DEBUG_LOG, Attempt, StepFolder, Store
 from modal_app.store.manifest import listed_files
+from modal_app.store.read_json import read_json
 from modal_app.store.step import FailureReason, Step, StepKind, write_atomically
 
 
@@ -45,7 +47,7 @@ def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> d
     content = manifest.read_bytes()
     return {
         "manifest": hashlib.sha256(content).hexdigest(),
-        "eval_fingerprint": json.loads(content).get("eval_fingerprint"),
+        "eval_fingerprint": DataManifest.of(json.loads(content)).eval_fingerprint,
         **_kernel(step),
     }
 
@@ -138,11 +140,7 @@ def _add_final_phase(rank: Rank) -> None:
 
 
 def _state(attempt: Attempt) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = json.loads(attempt.train_state.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return state
+    return read_json(attempt.train_state)
 
 
 def _not_finite(metrics: Path, attempt: int) -> list[str]:

@@ -7,8 +7,8 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from modal_app.store.read_json import read_json
 from modal_app.store.step import write_atomically
 
 MARKER = "complete.json"
@@ -27,7 +27,7 @@ def mark_complete(checkpoint: Path, unlogged: Mapping[str, float]) -> None:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    files = _read(checkpoint / MARKER).get("files")
+    files = read_json(checkpoint / MARKER, lenient=True).get("files")
     if not files:
         return False
     found = {name: checkpoint / name for name in files}
@@ -35,7 +35,7 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def unlogged(checkpoint: Path) -> dict[str, float]:
-    found: dict[str, float] = _read(checkpoint / MARKER).get("unlogged", {})
+    found: dict[str, float] = read_json(checkpoint / MARKER, lenient=True).get("unlogged", {})
     return found
 
 
@@ -81,14 +81,5 @@ def _set_aside(checkpoint: Path) -> None:
 
 def _is_at_its_end(checkpoint: Path) -> bool:
     """Zero steps is what a checkpoint of another run says (from=): its end is not this run's."""
-    state = _read(checkpoint / "trainer_state.json")
+    state = read_json(checkpoint / "trainer_state.json", lenient=True)
     return bool(0 < state.get("max_steps", 1) <= state.get("global_step", 0))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty when the file is missing or cut short."""
-    try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return value

@@ -10,7 +10,6 @@ work on the step.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import json
 import os
@@ -20,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from modal_app.store.flock import try_lock, unlock
 from modal_app.store.layout import StepFolder
 
 _claims: set[int] = set()
@@ -92,7 +92,7 @@ def holder(folder: StepFolder) -> Owner | None:
         except FileNotFoundError:
             return None
         try:
-            if _try(descriptor, fcntl.LOCK_SH):
+            if try_lock(descriptor, shared=True):
                 return None
             owner = _read(descriptor)
         finally:
@@ -116,19 +116,11 @@ def _close_claims() -> None:
 
 def _lock(descriptor: int) -> None:
     """Take the exclusive lock, telling a holder from somebody who only looks (and shares the lock to do so)."""
-    while not _try(descriptor, fcntl.LOCK_EX):
-        if not _try(descriptor, fcntl.LOCK_SH):
+    while not try_lock(descriptor):
+        if not try_lock(descriptor, shared=True):
             raise Held(str(_read(descriptor)))
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        unlock(descriptor)
         time.sleep(random.uniform(0.001, 0.01))
-
-
-def _try(descriptor: int, operation: int) -> bool:
-    try:
-        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _read(descriptor: int) -> Owner | None:

@@ -213,7 +213,7 @@ class Store:
                 path = self.runs / key
                 return StepFolder(path, done=path / "result.json")
             case StepKind.MERGE | StepKind.INFER | StepKind.EVALUATE:
-                run, _, own = key.partition("/")
+                run, own = parts_of_key(key)
                 path = self.runs / run / kind / own
                 return StepFolder(path, done=path / "result.json")
 
@@ -229,3 +229,9 @@ def after_key(run: str, own: str) -> str:
     Its folder lies in the run's, so that whoever removes a run removes what was made of it.
     """
     return f"{run or BASE}/{own}"
+
+
+def parts_of_key(key: str) -> tuple[str, str]:
+    """The run's key (or BASE) and the step's own hash in an `after_key`; of another step its key and nothing."""
+    run, _, own = key.partition("/")
+    return run, own

@@ -7,11 +7,11 @@ import signal
 import time
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from modal_app.store.claim import Owner, holder
 from modal_app.store.layout import Attempt, StepFolder, Store
+from modal_app.store.read_json import read_json
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
 
 REMOTE = "remote.json"
@@ -65,8 +65,8 @@ def observe(store: Store, kind: StepKind, key: str) -> StepState:
         if outcome is None:
             if holder(folder) is not None or _newest(folder) != newest:
                 continue
-            if _read(folder.path / REMOTE).get("live"):
-                return StepState(Phase.RUNNING, newest.number, started_at=_read(newest.started).get("at"))
+            if read_json(folder.path / REMOTE).get("live"):
+                return StepState(Phase.RUNNING, newest.number, started_at=read_json(newest.started).get("at"))
             outcome = _outcome(newest) or lost(newest)
         if outcome.status is OutcomeStatus.SUCCEEDED:
             if folder.done.exists():
@@ -78,7 +78,7 @@ def observe(store: Store, kind: StepKind, key: str) -> StepState:
 def record_exit(store: Store, kind: StepKind, key: str, pid: int, code: int) -> None:
     """Note how the worker `pid` died (a negative code is a signal), when it left no result of its own."""
     newest = _newest(store.folder(kind, key))
-    if newest is None or newest.result.exists() or _read(newest.started).get("pid") != pid:
+    if newest is None or newest.result.exists() or read_json(newest.started).get("pid") != pid:
         return
     write_atomically(newest.exit, json.dumps({"pid": pid, "code": code, "at": time.time()}))
 
@@ -89,7 +89,7 @@ def _newest(folder: StepFolder) -> Attempt | None:
 
 
 def _held(newest: Attempt, owner: Owner, outcome: Outcome | None) -> StepState:
-    started = _read(newest.started)
+    started = read_json(newest.started)
     if outcome is None:
         return StepState(Phase.RUNNING, newest.number, owner, started_at=started.get("at", owner.at))
     if (started.get("pid"), started.get("start_time")) == (owner.pid, owner.start_time):
@@ -100,7 +100,7 @@ def _held(newest: Attempt, owner: Owner, outcome: Outcome | None) -> StepState:
 
 
 def _succeeded(folder: StepFolder) -> StepState:
-    facts = _read(folder.done)
+    facts = read_json(folder.done)
     outcome = _success(facts)
     return StepState(Phase.SUCCEEDED, outcome.attempt, None, outcome, outcome.started_at)
 
@@ -121,8 +121,8 @@ def _outcome(attempt: Attempt) -> Outcome | None:
 
 def lost(attempt: Attempt) -> Outcome:
     """What can be said of an attempt that left no result."""
-    exited = _read(attempt.exit)
-    begun = _read(attempt.container) | _read(attempt.started)
+    exited = read_json(attempt.exit)
+    begun = read_json(attempt.container) | read_json(attempt.started)
     started_at = begun.get("at", attempt.path.stat().st_mtime)
     last_sign = attempt.log.stat().st_mtime if attempt.log.exists() else started_at
     return Outcome(
@@ -150,11 +150,3 @@ def _how_it_died(code: int | None) -> str:
             return f"its process was killed by signal {-code} ({signal.strsignal(-code)})"
         case _:
             return f"its process ended with code {code} and left no result"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return value

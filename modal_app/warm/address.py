@@ -7,7 +7,6 @@ of its imports), so that a stale one is never talked to: it has another name, an
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.store.claim import Owner, this_process
+from modal_app.store.flock import lock, try_lock
 
 PROTOCOL = 1
 """Of what is said through the socket."""
@@ -63,12 +63,9 @@ class Address:
             yield True  # through a folder that is gone nobody comes
             return
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+            if wait:
+                lock(descriptor)
+            yield wait or try_lock(descriptor)
         finally:
             os.close(descriptor)
 

@@ -31,6 +31,7 @@ from typing import Any
 from modal_app.oneshot import validate
 from modal_app.patches import huge_pages, preload
 from modal_app.process.attempt import base_environment
+from modal_app.process.signals import signal_group
 from modal_app.serving import server as model_server
 from modal_app.store import state
 from modal_app.store.layout import Store
@@ -200,7 +201,7 @@ class Server:
     def _signal(self, kind: StepKind, key: str, number: int) -> None:
         for child in self.children:
             if child.step is not None and (child.step.kind, child.step.key) == (kind, key):
-                _signal_group(child.pid, signal.Signals(number))
+                signal_group(child.pid, signal.Signals(number))
 
     def _reap(self) -> None:
         for child in list(self.children):
@@ -211,7 +212,7 @@ class Server:
             self._idle_since = time.monotonic()
             code = os.waitstatus_to_exitcode(status)
             if code < 0:  # killed, and nobody else will end what it had started
-                _signal_group(child.pid, signal.SIGKILL)
+                signal_group(child.pid, signal.SIGKILL)
             if child.step is None:
                 child.asked_by.tell(event="ended" if child.serves else "validated", code=code)
                 continue
@@ -230,7 +231,7 @@ class Server:
                 self._idle_since = time.monotonic()
             for child in self.children:
                 if child.asked_by is command and child.step is None and not child.serves:
-                    _signal_group(child.pid, signal.SIGKILL)  # nobody will read its answers
+                    signal_group(child.pid, signal.SIGKILL)  # nobody will read its answers
 
     def _may_end(self) -> bool:
         if self._open and (self.ending or self._is_idle()):
@@ -323,8 +324,3 @@ def main() -> int:
     server.serve()
     server.address.remove(log=True)
     return 0
-
-
-def _signal_group(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, number)

@@ -90,14 +90,14 @@ def show_failures(carried: Sequence[Carried], store: Store) -> None:
             attempts = folder.attempts()
             log = f" Its log: {attempts[-1].log}" if attempts else ""
             line = f"{one.step.step.kind} {one.step.step.key}: {one.message}.{_no_room(folder.path)}{log}"
-            terminal.messages().print(line, markup=False, soft_wrap=True)
+            terminal.message(line)
 
 
 def tell_report(carried: Sequence[Carried], sweep: str) -> None:
     """The report that lies there was written when the sweep ended, so it is named by what writes it anew."""
     if any(one.succeeded for one in carried):
         text = f"Also in the sweep's report, once it is written again: axosweep report {sweep}"
-        terminal.messages().print(text, markup=False, soft_wrap=True)
+        terminal.message(text)
 
 
 def _no_room(folder: Path) -> str:

@@ -24,19 +24,19 @@ MARGIN = 2
 def show_answers(columns: Sequence[Column], *, as_json: bool) -> None:
     """Results go to stdout. One answer of one run stands alone."""
     if as_json:
-        print_json([row for column in columns for row in _json_rows(column)])
+        print_json({"answers": [row for column in columns for row in _json_rows(column)]})
         return
     if not columns:
         return
     made, console = answer_set(columns), terminal.results()
     if len(columns) == 1 and len(made.prompts) == 1:
         said = str(columns[0].rows[0]["output"])
-        _print(console, _harmless(said) if console.is_terminal else said)
+        terminal.say(console, _harmless(said) if console.is_terminal else said)
     else:
         _show(made, console)
     if cut := sum(column.cut for column in columns):
         ended = f"{cut} answers were" if cut > 1 else "1 answer was"
-        terminal.messages().print(f"{ended} cut short: --max-tokens N allows more.")
+        terminal.message(f"{ended} cut short: --max-tokens N allows more.")
 
 
 def scores(columns: Sequence[Column]) -> Table:
@@ -59,7 +59,7 @@ def _show(made: AnswerSet, console: Console) -> None:
         _show_blocks(made, len(shown), console)
     if len(made.prompts) > len(shown):
         left_out = len(made.prompts) - len(shown)
-        _print(console, f"... and {left_out} more prompts: --json and `axosweep report` have all.")
+        terminal.say(console, f"... and {left_out} more prompts: --json and `axosweep report` have all.")
     if made.judged:
         console.print()
         console.print(scores(made.columns), crop=False)
@@ -83,9 +83,9 @@ def _show_blocks(made: AnswerSet, shown: int, console: Console) -> None:
     widest = max(len(column.heading) for column in made.columns)
     alone = len(made.columns) == 1
     for index, row in enumerate(made.prompts[:shown]):
-        _print(console, f"{'' if index == 0 else chr(10)}> {question(row)}", style="bold")
+        terminal.say(console, f"{'' if index == 0 else chr(10)}> {question(row)}", style="bold")
         if "answer" in row:
-            _print(console, f"{'right':<{widest}}  {row['answer']}" if not alone else f"right: {row['answer']}")
+            terminal.say(console, f"{'right':<{widest}}  {row['answer']}" if not alone else f"right: {row['answer']}")
         for column in made.columns:
             answer = _cell(column.rows[index])
             text = answer if alone else Text(f"{column.heading:<{widest}}  ") + answer
@@ -121,10 +121,6 @@ def _width(table: Table) -> int:
 def _short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= LONGEST_QUESTION else f"{line[: LONGEST_QUESTION - 1]}…"
-
-
-def _print(console: Console, text: str, style: str | None = None) -> None:
-    console.print(text, style=style, markup=False, soft_wrap=True)
 
 
 def _json_rows(column: Column) -> Iterator[dict[str, Any]]:

@@ -10,12 +10,14 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from modal_app.store.step import FailureReason
 from runner.after.carry_out import Carried
 from runner.after.subjects import Subject
 from runner.compare.ranking import Metric
 from runner.compare.table import heading_of
 from runner.console import terminal
 from runner.console.print_json import print_json
+from runner.store.run_state import RunStatus, reason_of, status_of
 
 THE_BASE = "the base model"
 SHOWN = 6
@@ -29,7 +31,8 @@ class Line:
     run: str
     """Its key; empty for a base model."""
     name: str
-    status: str
+    status: RunStatus
+    reason: FailureReason | None
     message: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Name -> value; empty unless it has succeeded."""
@@ -44,7 +47,8 @@ class Line:
         return cls(
             run=step.run,
             name=names[step.run] if step.run else THE_BASE,
-            status=str(carried.state.phase),
+            status=status_of(carried.state),
+            reason=reason_of(carried.state),
             message="" if carried.succeeded else carried.message,
             metrics=facts.pop("metrics", {}),
             facts=facts,
@@ -57,16 +61,16 @@ def show_lines(lines: Sequence[Line], subject: Subject, *, as_json: bool) -> Non
     shown = list(dict.fromkeys(name for line in measured for name in line.metrics))
     ordered = _best_first(lines, shown)
     if as_json:
-        print_json({"version": 1, "sweep": subject.sweep, "lines": [_json(line) for line in ordered]})
+        print_json({"sweep": subject.sweep, "lines": [_json(line) for line in ordered]})
         return
     if not measured:
         return
     console = terminal.results()
     console.print(_table([line for line in ordered if line.metrics], shown[:SHOWN]), crop=False)
     if len(shown) > SHOWN:
-        console.print(f"... and {', '.join(shown[SHOWN:])}: --json has all.", markup=False, soft_wrap=True)
+        terminal.say(console, f"... and {', '.join(shown[SHOWN:])}: --json has all.")
     beside = f"Beside the rest: axosweep compare {subject.sweep} --metric {shown[0]}"
-    console.print(beside, markup=False, soft_wrap=True)
+    terminal.say(console, beside)
 
 
 def _best_first(lines: Sequence[Line], shown: Sequence[str]) -> list[Line]:
@@ -108,6 +112,7 @@ def _json(line: Line) -> dict[str, Any]:
         "run": line.run or None,
         "name": line.name,
         "status": line.status,
+        "reason": line.reason,
         "message": line.message,
         "metrics": line.metrics,
         **{name: line.facts[name] for name in kept if name in line.facts},

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from modal_app.store.layout import Store, after_key
+from modal_app.store.read_json import read_json
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import Device, Step, StepKind
 from runner.compare.best import best_run
@@ -20,8 +21,7 @@ from runner.executors.look import has_succeeded, look_again
 from runner.keys.identity import short_hash
 from runner.store.finding import runs_in
 from runner.store.ledger import Ledger, SweepRun, sweep_ids
-from runner.store.standing import status_word
-from runner.store.stores import read_json
+from runner.store.run_state import reason_of, status_of, status_text
 from runner.types import PlannedStep
 
 OWN_LENGTH = 12
@@ -141,7 +141,8 @@ def _refuse_unfinished(store: Store, run: SweepRun) -> None:
     if state.phase is Phase.ABSENT and store.folder(StepKind.TRAIN, run.key).removed.exists():
         raise SweepError(f"The run {run.key} was removed. The line that asked for it trains it again.")
     if state.phase is not Phase.SUCCEEDED:
+        status = status_text(status_of(state), reason_of(state))
         raise SweepError(
-            f"The run {run.key} has not finished: it is {status_word(state)}. The line that asked for it goes on with "
+            f"The run {run.key} has not finished: it is {status}. The line that asked for it goes on with "
             f"it; `axosweep logs {run.key}` shows how far it is."
         )

@@ -49,7 +49,7 @@ def _run(asked: Arguments, arguments: Sequence[str], project: Project, launch: L
         print(page)
         return 0
     if project.foreign is not None:
-        terminal.messages().print(foreign_note(project.foreign), markup=False, soft_wrap=True)
+        terminal.message(foreign_note(project.foreign))
     words = _for_hydra(asked, vocabulary)
     task = Task(launch or _launch, arguments)
     register_resolvers()

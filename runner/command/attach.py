@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from modal_app.store.layout import Store
+from modal_app.store.step import FailureReason
 from runner.compare.comparison import Asked
 from runner.compare.params import label
 from runner.compare.ranking import Row, compare_sweep
@@ -21,6 +22,7 @@ from runner.html_report.finish import leave_report
 from runner.show import tables
 from runner.store.finding import sweep_in
 from runner.store.ledger import sweep_ids
+from runner.store.run_state import RunStatus, status_text
 from runner.store.stores import store_of
 
 EXIT_FAILED_RUN = 1
@@ -61,8 +63,8 @@ def attach(store_asked: str | None, sweep_asked: str | None, runs_volume: str, *
     rows = compare_sweep(mirror, sweep)
     tables.show_rows(rows, mirror, sweep, as_json=as_json)
     console = terminal.messages() if as_json else terminal.results()
-    console.print(leave_report(mirror, sweep), markup=False, soft_wrap=True)
-    return 0 if all(row.status == "succeeded" for row in rows) else EXIT_FAILED_RUN
+    terminal.say(console, leave_report(mirror, sweep))
+    return 0 if all(row.status is RunStatus.SUCCEEDED for row in rows) else EXIT_FAILED_RUN
 
 
 @dataclass(slots=True)
@@ -72,7 +74,7 @@ class _View:
     store: Store
     sweep: str
     _live: Live | None = None
-    _said: dict[str, str] = field(default_factory=dict)
+    _said: dict[str, tuple[RunStatus, FailureReason | None]] = field(default_factory=dict)
 
     def update(self) -> None:
         rows = compare_sweep(self.store, self.sweep)
@@ -85,9 +87,9 @@ class _View:
             self._live.update(Group(rows_table(rows, title=self.sweep, width=console.width), *cost), refresh=True)
             return
         for row in rows:
-            if self._said.get(row.key) != row.status:
-                self._said[row.key] = row.status
-                console.print(_line(row), markup=False, soft_wrap=True)
+            if self._said.get(row.key) != (row.status, row.reason):
+                self._said[row.key] = row.status, row.reason
+                terminal.say(console, _line(row))
 
     def close(self) -> None:
         if self._live is not None:
@@ -95,4 +97,5 @@ class _View:
 
 
 def _line(row: Row) -> str:
-    return f"train      {label(row.params) or row.key}: {row.status}  {row.message}".rstrip()
+    status = status_text(row.status, row.reason)
+    return f"train      {label(row.params) or row.key}: {status}  {row.message}".rstrip()

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Sequence
 
+from modal_app.process.signals import group_exists, signal_group
 from modal_app.store.claim import holder
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
@@ -52,23 +53,11 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
         with contextlib.suppress(ProcessLookupError):
             os.kill(launcher.pid, signal.SIGTERM)  # as Ctrl-C: it stops its workers, those still starting too
     groups = [owner.pgid for step in steps if (owner := holder(store.folder(*step))) and owner.pgid]
-    _signal(groups, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_GRACE_S
-    while time.monotonic() < deadline and any(_exists(group) for group in groups):
-        time.sleep(0.1)
-    _signal(groups, signal.SIGKILL)
-    return len(groups) or int(bool(launchers))
-
-
-def _signal(groups: Sequence[int], number: signal.Signals) -> None:
     for group in groups:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, number)
-
-
-def _exists(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        signal_group(group, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_GRACE_S
+    while time.monotonic() < deadline and any(group_exists(group) for group in groups):
+        time.sleep(0.1)
+    for group in groups:
+        signal_group(group, signal.SIGKILL)
+    return len(groups) or int(bool(launchers))

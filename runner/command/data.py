@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
 
+from modal_app.store.facts import DataManifest
 from modal_app.store.layout import SAMPLES, Store
+from modal_app.store.read_json import read_json
 from modal_app.store.state import observe
 from modal_app.store.step import StepKind
-from runner.compare.table import Column, fitted, table
+from runner.compare.table import Column, fitted, status_column, table
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
 from runner.errors import SweepError, did_you_mean
-from runner.store.standing import status_word
-from runner.store.stores import open_store, read_json
+from runner.store.run_state import reason_of, status_of
+from runner.store.stores import open_store
 
 
 def parser() -> VerbParser:
@@ -40,18 +42,19 @@ def show(store: Store, asked: str | None, *, as_json: bool) -> None:
     Raises SweepError when nothing, or more than one dataset, fits.
     """
     manifests = {key: read_json(store.manifest(key)) for key in _keys(store)}
+    known = {key: DataManifest.of(manifest) for key, manifest in manifests.items()}
     if asked is None:
         if as_json:
-            print_json([{"key": key, **manifest} for key, manifest in manifests.items()])
+            print_json({"datasets": [{"key": key, **manifest} for key, manifest in manifests.items()]})
         else:
-            _show_list(store, manifests)
+            _show_list(store, known)
         return
     key = _find(asked, list(manifests), store)
     samples = _samples(store, key)
     if as_json:
         print_json({"key": key, **manifests[key], "samples": samples})
     else:
-        _show_samples(key, manifests[key], samples)
+        _show_samples(key, known[key], samples)
 
 
 def _keys(store: Store) -> list[str]:
@@ -71,7 +74,7 @@ def _find(asked: str, keys: Sequence[str], store: Store) -> str:
     )
 
 
-def _show_list(store: Store, manifests: Mapping[str, Mapping[str, Any]]) -> None:
+def _show_list(store: Store, manifests: Mapping[str, DataManifest]) -> None:
     console = terminal.results()
     kept, dropped = fitted(_columns(store, manifests), console.width)
     console.print(table(kept, "", [False] * len(manifests)), crop=False)
@@ -79,29 +82,29 @@ def _show_list(store: Store, manifests: Mapping[str, Mapping[str, Any]]) -> None
         console.print(f"No room for {', '.join(dropped)}: --json and a wider terminal have all.", soft_wrap=True)
 
 
-def _columns(store: Store, manifests: Mapping[str, Mapping[str, Any]]) -> list[Column]:
+def _columns(store: Store, manifests: Mapping[str, DataManifest]) -> list[Column]:
     """The key and the status stay: the key is what the next command takes."""
 
-    def told(heading: str, name: str, drop: int) -> Column:
-        return Column(heading, tuple(_cell(one.get(name)) for one in manifests.values()), drop)
+    def told(heading: str, value: Callable[[DataManifest], float | None], drop: int) -> Column:
+        return Column(heading, tuple(_cell(value(one)) for one in manifests.values()), drop)
 
-    status = tuple(status_word(observe(store, StepKind.PREPROCESS, key)) for key in manifests)
-    held_out = tuple(str(one.get("eval_fingerprint") or "")[:8] for one in manifests.values())
+    states = [observe(store, StepKind.PREPROCESS, key) for key in manifests]
+    held_out = tuple((one.eval_fingerprint or "")[:8] for one in manifests.values())
     return [
         Column("data", tuple(manifests), left=True),
-        Column("status", status, left=True),
-        told("train rows", "rows", 1),
-        told("eval rows", "eval_rows", 2),
-        told("tokens", "tokens", 6),
-        told("trained on", "trained_tokens", 3),
-        told("dropped", "dropped_rows", 4),
-        told("eval in train", "eval_rows_in_training", 5),
-        told("seconds", "seconds", 8),
+        status_column([(status_of(state), reason_of(state)) for state in states]),
+        told("train rows", lambda one: one.rows, 1),
+        told("eval rows", lambda one: one.eval_rows, 2),
+        told("tokens", lambda one: one.tokens, 6),
+        told("trained on", lambda one: one.trained_tokens, 3),
+        told("dropped", lambda one: one.dropped_rows, 4),
+        told("eval in train", lambda one: one.eval_rows_in_training, 5),
+        told("seconds", lambda one: one.seconds, 8),
         Column("held-out rows", held_out, 7, left=True),
     ]
 
 
-def _cell(value: object) -> str:
+def _cell(value: float | None) -> str:
     if isinstance(value, float):
         return f"{value:.1f}"
     return f"{value:,}" if isinstance(value, int) else ""
@@ -112,9 +115,9 @@ def _samples(store: Store, key: str) -> list[dict[str, Any]]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
-def _show_samples(key: str, manifest: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
+def _show_samples(key: str, manifest: DataManifest, samples: Sequence[Mapping[str, Any]]) -> None:
     console = terminal.results()
-    console.print(Text(f"{key}: {_cell(manifest.get('rows'))} rows, {_cell(manifest.get('tokens'))} tokens"))
+    console.print(Text(f"{key}: {_cell(manifest.rows)} rows, {_cell(manifest.tokens)} tokens"))
     console.print(Text.assemble("What is trained on is ", ("marked", TRAINED), "; in a pipe it stands in [[ ]]."))
     for sample in samples:
         console.print(Text(f"\n{sample['split']} row {sample['row']}", style="bold"))
@@ -124,7 +127,7 @@ def _show_samples(key: str, manifest: Mapping[str, Any], samples: Sequence[Mappi
             marked = segment["text"] if console.is_terminal or not trained else f"[[{segment['text']}]]"
             text.append(marked, style=TRAINED if trained else "dim")
         console.print(text, soft_wrap=True)
-    if overlap := manifest.get("eval_rows_in_training"):
+    if overlap := manifest.eval_rows_in_training:
         console.print(Text(f"\n{overlap} eval rows also occur in training.", style="yellow"))
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from runner.console import terminal
 from runner.console.parser import VerbParser
+from runner.console.print_json import print_json
 from runner.environment import trainer_environment
 from runner.errors import SweepError
 from runner.keys import hub_commits
@@ -65,8 +66,7 @@ def doctor(asked_store: str | None, secret: str, *, as_json: bool) -> int:
     """Look, and tell. Returns 1 when there is a problem, else 0."""
     checks = examine(asked_store, secret)
     if as_json:
-        json.dump([asdict(check) for check in checks], sys.stdout, indent=1)
-        sys.stdout.write("\n")
+        print_json({"checks": [asdict(check) for check in checks]})
     else:
         _show(checks)
     return int(any(check.mark is Mark.PROBLEM for check in checks))
@@ -80,11 +80,11 @@ def examine(asked_store: str | None, secret: str) -> list[Check]:
 
 
 def _show(checks: list[Check]) -> None:
-    console, width = terminal.results(), max(len(check.name) for check in checks)
+    width = max(len(check.name) for check in checks)
     for check in checks:
         line = f"{check.mark:<8}{check.name:<{width}}  {check.said}"
         style = {Mark.OK: "", Mark.NOTE: "yellow", Mark.PROBLEM: "red"}[check.mark]
-        console.print(f"{line}. {check.way_out}".rstrip(), markup=False, soft_wrap=True, style=style)
+        terminal.result(f"{line}. {check.way_out}".rstrip(), style=style)
 
 
 class _Asking:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.oneshot.tasks import said_of
+from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
 from modal_app.store.sources import RUN
 from runner.after.base_model import base_evaluations
@@ -23,7 +24,7 @@ from runner.console.parser import Names, VerbParser
 from runner.environment import trainer_environment
 from runner.errors import SweepError
 from runner.keys.content import keep_in
-from runner.store.stores import read_json, stores
+from runner.store.stores import stores
 
 BATCH_SIZE = 8
 """As Axolotl's own lm_eval_batch_size."""
@@ -110,8 +111,8 @@ def _options(asked: argparse.Namespace, names: Sequence[str], include: str | Non
 
 
 def _refuse_without_rows(subject: Subject) -> None:
-    manifest = read_json(subject.store.manifest(subject.data_key))
-    if manifest and not manifest.get("eval_rows"):
+    manifest = subject.store.manifest(subject.data_key)
+    if manifest.exists() and not DataManifest.read(manifest).eval_rows:
         raise SweepError(
             f"{subject.key} has no held-out rows to be rated on: its dataset {subject.data_key} was made without "
             "val_set_size and test_datasets. Train with val_set_size=0.05, or evaluate on tasks: --tasks NAME."

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.after.base_model import base_answers, base_hash
 from runner.after.carry_out import Carried, carry_out, exit_code, show_failures, tell_report
@@ -19,7 +20,7 @@ from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
 from runner.files.answers import Column, column_of
 from runner.store.finding import runs_in
-from runner.store.stores import read_json, stores
+from runner.store.stores import stores
 from runner.types import PlannedStep
 
 TEMPERATURE, SEED = 0.7, 0

@@ -10,8 +10,9 @@ from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
 from runner.console.transfer import size_text
 from runner.files.about import about
-from runner.files.places import chosen_run, files_of, status_of
+from runner.files.places import chosen_run, files_of, state_of
 from runner.files.run_files import Files, Part, all_bytes, parts_of
+from runner.store.run_state import status_text
 from runner.store.stores import stores
 
 
@@ -29,10 +30,12 @@ def main(words: Sequence[str]) -> int:
     store, run = chosen_run(stores(args.store), args.run)
     files = files_of(store, run.key)
     parts = parts_of(files, run.key, run.data_key)
-    status = status_of(store, run)
+    state = state_of(store, run)
     if args.json:
-        print_json({"run": run.key, "data_key": run.data_key, "status": status, "parts": _as_json(files, parts)})
+        stated = {"status": state.status, "reason": state.reason}
+        print_json({"run": run.key, "data_key": run.data_key, **stated, "parts": _as_json(files, parts)})
     else:
+        status = status_text(state.status, state.reason)
         _show(files, parts, f"{run.key}: {status}, {size_text(all_bytes(parts))}")
     return 0
 
@@ -62,5 +65,5 @@ def _show(files: Files, parts: Sequence[Part], title: str) -> None:
     ]
     columns = [one for one in columns if one.heading not in ("", "about it") or any(one.cells)]
     console = terminal.results()
-    console.print(title, markup=False, soft_wrap=True)
+    terminal.say(console, title)
     console.print(table(columns, "", [False] * len(parts)), crop=False)

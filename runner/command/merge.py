@@ -18,6 +18,7 @@ from runner.console.print_json import print_json
 from runner.console.transfer import size_text
 from runner.errors import SweepError
 from runner.keys.content import keep_in
+from runner.store.run_state import reason_of, status_of
 from runner.store.stores import is_mirror, stores
 
 
@@ -66,7 +67,7 @@ def _show(subject: Subject, carried: Carried, *, as_json: bool) -> None:
             f"Take it home: axosweep pull {subject.key} {part} DIR",
         ]
         for line in lines:
-            terminal.results().print(line, markup=False, soft_wrap=True)
+            terminal.result(line)
     show_failures([carried], subject.store)
 
 
@@ -77,10 +78,10 @@ def _below(store: Store, path: Path) -> str:
 def _json(subject: Subject, carried: Carried, model: str, facts: Any) -> dict[str, Any]:
     outcome = carried.state.outcome
     return {
-        "version": 1,
         "run": subject.key,
         "sweep": subject.sweep,
-        "status": str(carried.state.phase),
+        "status": status_of(carried.state),
+        "reason": reason_of(carried.state),
         "message": carried.message if not carried.succeeded else "",
         "model": model if carried.succeeded else None,
         "seconds": round(outcome.seconds, 3) if outcome else None,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from modal_app.store.layout import Store
+from modal_app.store.layout import Store, parts_of_key
 from runner.after.steps import merge_step
 from runner.after.subjects import subjects
 from runner.console import terminal
@@ -15,9 +15,10 @@ from runner.console.print_json import print_json
 from runner.console.transfer import progress, size_text
 from runner.errors import SweepError
 from runner.files.choice import WHATS, choose, is_a_what
-from runner.files.places import chosen_run, files_of, status_of
+from runner.files.places import chosen_run, files_of, state_of
 from runner.files.pull import JOURNAL, Pulled, Wanted, pull
-from runner.files.run_files import Part, parts_of
+from runner.files.run_files import Part, PartKind, parts_of
+from runner.store.run_state import status_text
 from runner.store.stores import stores
 
 
@@ -44,7 +45,8 @@ def main(words: Sequence[str]) -> int:
     there = parts_of(files, run.key, run.data_key)
     if what == "merged":
         what = _own_merge(store, run.key, there)
-    wanted = choose(files, there, what, run.key, status_of(store, run))
+    state = state_of(store, run)
+    wanted = choose(files, there, what, run.key, status_text(state.status, state.reason))
     with progress(sum(one.entry.size for one in wanted)) as watch:
         done = pull(files, wanted, folder, force=args.force, watch=watch)
     if args.json:
@@ -71,14 +73,14 @@ def _what_and_folder(run: str, words: Sequence[str]) -> tuple[str | None, Path]:
 
 def _own_merge(store: Store, key: str, parts: Sequence[Part]) -> str:
     """The merge of the run's own adapter as it would be made now, where it is there beside others."""
-    merged = [part.name for part in parts if part.whole and part.name.startswith("merged-")]
+    merged = [part for part in parts if part.whole and part.kind is PartKind.MERGED]
     if len(merged) < 2:
         return "merged"
     (subject,) = subjects([store], key)
     if subject.adapter is None:
         return "merged"
-    own = f"merged-{merge_step(subject).step.key.rpartition('/')[2]}"
-    return own if own in merged else "merged"
+    _, own = parts_of_key(merge_step(subject).step.key)
+    return next((part.name for part in merged if part.own == own), "merged")
 
 
 def _tell(key: str, wanted: Sequence[Wanted], folder: Path, done: Pulled) -> None:
@@ -89,7 +91,7 @@ def _tell(key: str, wanted: Sequence[Wanted], folder: Path, done: Pulled) -> Non
         f"{here}{checked} checked against the run's own sha256; {JOURNAL} there has that of all.",
     ]
     for line in lines:
-        terminal.results().print(line, markup=False, soft_wrap=True)
+        terminal.result(line)
 
 
 def _files(number: int) -> str:

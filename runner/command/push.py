@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from modal_app.store.state import Phase
+from modal_app.store.layout import parts_of_key
 from modal_app.store.step import StepKind
 from runner.after.steps import merge_step, merged_model
 from runner.after.subjects import Subject, subjects
@@ -23,10 +23,11 @@ from runner.errors import SweepError
 from runner.files.choice import choose
 from runner.files.places import files_of
 from runner.files.pull import pull
-from runner.files.run_files import parts_of
+from runner.files.run_files import PartKind, parts_of
 from runner.push.files import Kind, Left, Sent, sort_out
 from runner.push.hub import CARD, MAIN, Pushed, Upload, refuse_unready, upload
 from runner.push.records import base_of, card_facts, made_files
+from runner.store.run_state import RunStatus
 from runner.store.stores import is_mirror, stores
 
 _PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
@@ -126,11 +127,12 @@ def _fetch(subject: Subject, kind: Kind, folder: Path) -> None:
     parts = parts_of(files, subject.key, subject.data_key)
     what: str = kind
     if kind is Kind.MERGED:
-        own = merge_step(subject).step.key.partition("/")[2]
-        what = f"{kind}-{own}"
-        if not any(part.name == what and part.whole for part in parts):
+        _, own = parts_of_key(merge_step(subject).step.key)
+        merged = [part for part in parts if part.kind is PartKind.MERGED and part.own == own and part.whole]
+        if not merged:
             raise _not_merged(subject)
-    wanted = choose(files, parts, what, subject.key, Phase.SUCCEEDED)
+        what = merged[0].name
+    wanted = choose(files, parts, what, subject.key, RunStatus.SUCCEEDED)
     with progress(sum(one.entry.size for one in wanted)) as watch:
         pull(files, wanted, folder, watch=watch)
 
@@ -169,16 +171,16 @@ def _show(subject: Subject, prepared: Prepared, pushed: Pushed | None, *, as_jso
     if as_json:
         print_json(_json(subject, prepared, pushed))
         return
-    console, upload = terminal.results(), prepared.upload
+    upload = prepared.upload
     if pushed is None:
-        console.print(upload.texts[CARD], markup=False, soft_wrap=True)
+        terminal.result(upload.texts[CARD])
     width = max(len(name) for name in [one.name for one in prepared.files] + [one.name for one in prepared.left])
     lines = [f"{subject.key} -> {upload.repo} ({upload.branch}, {'public' if upload.public else 'private'})"]
     lines += [f"  {one.name:<{width}}  {size_text(one.size):>8}  {one.why}" for one in prepared.files]
     if prepared.left:
         lines += ["Not pushed:", *(f"  {one.name:<{width}}  {one.why}" for one in prepared.left)]
     for line in [*lines, *_outcome(pushed)]:
-        console.print(line, markup=False, soft_wrap=True)
+        terminal.result(line)
 
 
 def _outcome(pushed: Pushed | None) -> list[str]:
@@ -193,7 +195,6 @@ def _outcome(pushed: Pushed | None) -> list[str]:
 def _json(subject: Subject, prepared: Prepared, pushed: Pushed | None) -> dict[str, Any]:
     upload = prepared.upload
     return {
-        "version": 1,
         "run": subject.key,
         "repo": upload.repo,
         "branch": upload.branch,

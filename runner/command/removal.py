@@ -82,7 +82,7 @@ def remove_after_asking(places: Sequence[Place], decide: Callable[[Place], Remov
     elif to_delete and not args.dry_run:
         lines = [f"Kept: {one.key}: {one.why}" for removal in done for one in removal.kept]
         lines.append(f"{size_text(sum(one.bytes for one in freed))} freed.")
-        terminal.results().print("\n".join(lines), markup=False, soft_wrap=True)
+        terminal.result("\n".join(lines))
     return 0
 
 
@@ -98,7 +98,7 @@ def _show(removals: Sequence[Removal], *, asking: bool) -> None:
         ]
         console.print(table(fitted(columns, console.width)[0], "", [False] * len(to_delete)), crop=False)
     for one in (one for removal in removals for one in removal.kept):
-        console.print(f"Kept: {one.key}: {one.why}", markup=False, soft_wrap=True)
+        terminal.say(console, f"Kept: {one.key}: {one.why}")
     if not to_delete:
         console.print("There is nothing to remove.")
     elif asking:

@@ -41,11 +41,11 @@ def report(store: Store, sweep: str, asked: str | None, *, show: bool) -> int:
         path = write_report(store, sweep, out)
     except OSError as error:
         raise SweepError(f"The report cannot be written to {error.filename}: {error.strerror}.") from error
-    terminal.results().print(f"Report: {path}", markup=False, soft_wrap=True)
+    terminal.result(f"Report: {path}")
     if old := stale(store, sweep):
-        terminal.messages().print(old, markup=False, soft_wrap=True)
+        terminal.message(old)
     if show and not webbrowser.open(path.as_uri()):
-        terminal.messages().print("No browser could be started here.")
+        terminal.message("No browser could be started here.")
     return 0
 
 

@@ -116,10 +116,8 @@ def _show_token(token: str) -> None:
             f"There is no token at Modal yet, and one that is drawn is shown on a terminal only. Set {TOKEN_VARIABLE} "
             f"to one of your own, of at least {SHORTEST_TOKEN} characters."
         )
-    terminal.messages().print(
-        f"The token of what is served, shown this once and kept at Modal:\n  export {TOKEN_VARIABLE}={token}",
-        markup=False,
-        soft_wrap=True,
+    terminal.message(
+        f"The token of what is served, shown this once and kept at Modal:\n  export {TOKEN_VARIABLE}={token}"
     )
 
 

@@ -44,5 +44,5 @@ def main(words: Sequence[str]) -> int:
         rows = compare_sweep(found.store, found.sweep)
         tables.show_rows(rows, found.store, found.sweep, as_json=args.json)
     for text in filter(None, (stale(store, sweep) for store, sweep in old)):
-        terminal.messages().print(text, markup=False, soft_wrap=True)
+        terminal.message(text)
     return 0

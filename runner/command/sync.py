@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 
 from modal_app.process.tracking import TrackingRecord, sweep_tag
@@ -14,7 +12,9 @@ from runner.compare.params import label
 from runner.compare.ranking import Row, compare_sweep
 from runner.console import terminal
 from runner.console.parser import VerbParser
+from runner.console.print_json import print_json
 from runner.store.finding import sweep_in
+from runner.store.run_state import RunStatus
 from runner.store.stores import is_mirror, stores
 from runner.wandb.call import call, check_reachable
 from runner.wandb.messages import LocalRun, UploadRequest, UploadResponse, UploadResult
@@ -87,17 +87,15 @@ def _local_run(store: Store, row: Row, record: TrackingRecord, sweep: str) -> Lo
         sweeps=tuple(sorted(later)),
         params={**row.params, **{name: value for name, value in known.items() if value}},
         summary={name: value for name in SUMMARY if (value := getattr(row, name)) is not None},
-        succeeded=row.status == Phase.SUCCEEDED,
+        succeeded=row.status is RunStatus.SUCCEEDED,
     )
 
 
 def _show(sweep: str, rows: list[Row], texts: Mapping[str, str], *, as_json: bool) -> None:
     if as_json:
         runs = [{"key": row.key, "label": label(row.params), "said": texts[row.key]} for row in rows]
-        json.dump({"sweep": sweep, "runs": runs}, sys.stdout, indent=1)
-        sys.stdout.write("\n")
+        print_json({"sweep": sweep, "runs": runs})
         return
-    console = terminal.results()
-    console.print(f"{sweep}: {len(rows)} runs", markup=False)
+    terminal.result(f"{sweep}: {len(rows)} runs")
     for row in rows:
-        console.print(f"  {row.key}  {texts[row.key]}", markup=False, soft_wrap=True)
+        terminal.result(f"  {row.key}  {texts[row.key]}")

@@ -6,7 +6,6 @@ Needs the extra `wandb-view` (wandb-workspaces). The view is built without a log
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -16,6 +15,7 @@ from modal_app.store.step import StepKind
 from runner.compare.ranking import compare_sweep
 from runner.console import terminal
 from runner.console.parser import VerbParser
+from runner.console.print_json import print_json
 from runner.errors import SweepError
 from runner.store.finding import sweep_in
 from runner.store.stores import stores
@@ -53,13 +53,15 @@ def show(store: Store, sweep: str, *, dry_run: bool, as_json: bool) -> int:
     if response.error:
         raise SweepError(f"W&B did not take the view: {response.error}")
     if dry_run:
-        print(json.dumps(response.model, indent=1))
+        if as_json:
+            print_json({"sweep": sweep, "view": response.model})
+        else:
+            print(json.dumps(response.model, indent=1))  # as W&B takes it
     elif as_json:
-        json.dump({"sweep": sweep, "url": response.url}, sys.stdout)
-        sys.stdout.write("\n")
+        print_json({"sweep": sweep, "url": response.url})
     else:
-        terminal.results().print(response.url, markup=False, soft_wrap=True)
-        terminal.messages().print(f"It shows what W&B has: axosweep sync {sweep} brings it up to date.", markup=False)
+        terminal.result(response.url)
+        terminal.message(f"It shows what W&B has: axosweep sync {sweep} brings it up to date.")
     return 0
 
 

@@ -45,7 +45,7 @@ def show(store: Path | None, *, as_json: bool) -> int:
         print_json({"trainers": rows})
         return 0
     for row in rows:
-        terminal.results().print(_line(row), markup=False, soft_wrap=True)
+        terminal.result(_line(row))
     if not rows:
         print("No trainer is preloaded.")
     return 0
@@ -74,7 +74,7 @@ def stop(store: Path | None, *, here: Path, confirmed: bool, as_json: bool) -> i
         return 0
     for row in rows:
         how = "ended" if row["ended"] else "will end once nobody uses it"
-        terminal.results().print(f"{row['pid']}  {row['store']}: {how}.", markup=False, soft_wrap=True)
+        terminal.result(f"{row['pid']}  {row['store']}: {how}.")
     if not rows:
         print("No trainer is preloaded.")
     return 0

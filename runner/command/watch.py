@@ -74,7 +74,7 @@ class Source:
         try:
             self.look()
         except SweepError as error:  # what was seen before is still shown
-            terminal.messages().print(f"Modal was not looked at: {error}", markup=False, soft_wrap=True)
+            terminal.message(f"Modal was not looked at: {error}")
 
 
 def watch(store: Store, sweep: str, port: int) -> int:
@@ -91,16 +91,16 @@ def watch(store: Store, sweep: str, port: int) -> int:
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
     thread.start()
-    terminal.results().print(f"{sweep}: http://{HOST}:{server.server_port}/  (Ctrl-C ends it)", soft_wrap=True)
+    terminal.result(f"{sweep}: http://{HOST}:{server.server_port}/  (Ctrl-C ends it)")
     try:
         source.served_last.wait()
         time.sleep(LINGER_S)
     except KeyboardInterrupt:
-        terminal.messages().print("Stopped watching; the sweep goes on as it was.")
+        terminal.message("Stopped watching; the sweep goes on as it was.")
     finally:
         server.shutdown()
         server.server_close()
-    terminal.results().print(f"Report: {write_report(store, sweep)}", markup=False, soft_wrap=True)
+    terminal.result(f"Report: {write_report(store, sweep)}")
     return 0
 
 

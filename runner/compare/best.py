@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
 from modal_app.store.start_checkpoint import KEY as START_CHECKPOINT
 from modal_app.store.step import StepKind, write_atomically
 from runner.compare.comparison import model_of
@@ -20,7 +21,8 @@ from runner.compare.table import heading_of, tables_of
 from runner.console import terminal
 from runner.errors import SweepError
 from runner.store.ledger import SweepRun
-from runner.store.stores import is_mirror, read_json
+from runner.store.run_state import status_text
+from runner.store.stores import is_mirror
 
 CONFIG_FILE = "best.yml"
 UNLIMITED = (None, -1, 0)
@@ -49,14 +51,14 @@ class Best:
     kind: str
     """adapter or model"""
     next: tuple[Next, ...]
-    version: int = 1
+    version: int = 2
 
 
 def winner(rows: Sequence[Row], metric: Metric) -> Row:
     """Raises SweepError when there is none, or one in each of several tables."""
     winners = [row for row in rows if row.is_best]
     if not winners:
-        counts = ", ".join(sorted({row.status for row in rows}))
+        counts = ", ".join(sorted({status_text(row.status, row.reason) for row in rows}))
         raise SweepError(
             f"No run has finished with {metric.name} yet (there is: {counts}). axosweep compare shows them."
         )
@@ -105,7 +107,6 @@ def best_of(row: Row, metric: Metric, write: str | None, store_asked: str | None
 
 
 def show_best(best: Best) -> None:
-    console = terminal.results()
     row, metric = best.run, Metric(best.metric, best.maximize)
     lines = [
         f"Best: {row.key}  {label(row.params)}".rstrip(),
@@ -117,7 +118,7 @@ def show_best(best: Best) -> None:
         *_aligned(best.next),
     ]
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        terminal.result(line)
 
 
 def _figure(row: Row, metric: Metric) -> str:

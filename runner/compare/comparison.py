@@ -44,7 +44,7 @@ class Comparison:
     """The parameters that groups are averaged over."""
     groups: tuple[Group, ...] = ()
     """Empty without --over."""
-    version: int = 1
+    version: int = 2
     """Of this format. Fields may be added under the same number."""
     notes: tuple[str, ...] = field(default=())
     """What has to be known to read the numbers, a sentence each."""

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modal_app.store.state import Phase
 from runner.compare.flags import DIVERGED
 from runner.compare.params import differing_params, same_partition
 from runner.compare.ranking import Metric, Row, by_held_out, score
 from runner.compare.source import RunFacts
 from runner.errors import SweepError, did_you_mean
+from runner.store.run_state import RunStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def _by_held_out(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _group(params: Mapping[str, Any], rows: Sequence[Row], metric: Metric) -> Group:
-    finished = [row.final for row in rows if row.status == Phase.SUCCEEDED and row.final is not None]
+    finished = [row.final for row in rows if row.status is RunStatus.SUCCEEDED and row.final is not None]
     values = [value for value in finished if math.isfinite(value)]
     return Group(
         params=params,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
 from modal_app.store.step import OutcomeStatus, StepKind
-from runner.store.stores import read_json
 
 TASKS = "tasks/"
 """How the names of metrics begin that are those of the lm-evaluation-harness."""

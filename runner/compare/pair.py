@@ -12,6 +12,7 @@ from rich.markup import escape
 from runner.compare.ranking import Metric, Row, rows_from
 from runner.compare.source import RunFacts
 from runner.compare.table import columns_of, fitted, heading_of, table
+from runner.console import terminal
 from runner.console.plot import MARKS, overlay
 
 
@@ -30,7 +31,7 @@ class Pair:
     """Whether both are judged by the same held-out rows."""
     curves: tuple[Mapping[int, float | None], Mapping[int, float | None]]
     """The metric by step; null where it was NaN or infinite."""
-    version: int = 1
+    version: int = 2
 
 
 def pair_of(facts: Sequence[RunFacts], metric: Metric) -> Pair:
@@ -63,12 +64,12 @@ def show_pair(pair: Pair, console: Console) -> None:
     )
     console.print()
     for line in [*_difference_lines(pair, metric), *_config_lines(pair)]:
-        console.print(line, markup=False, soft_wrap=True)
+        terminal.say(console, line)
     plot = overlay(pair.curves)
     if plot:
         console.print(f"\n{escape(heading_of(metric))} by step: {'  '.join(f'{mark} {key}' for mark, key in marks)}")
         for line in plot:
-            console.print(line, markup=False, soft_wrap=True)
+            terminal.say(console, line)
 
 
 def as_json(pair: Pair) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modal_app.store.layout import Store
-from modal_app.store.state import Phase
 from modal_app.store.step import FailureReason
 from runner.compare.flags import flags_of, not_finite
 from runner.compare.measured import is_of_a_task
 from runner.compare.params import told_apart
 from runner.compare.source import RunFacts, facts_of_sweep
 from runner.errors import SweepError, did_you_mean
+from runner.store.run_state import RunStatus
 
 OBJECTIVE = "eval_loss"
 
@@ -30,10 +30,10 @@ class Row:
     """The run's key: its folder's name, and what `logs`, `cancel` and `compare` take."""
     params: Mapping[str, Any]
     """Only what differs between the compared runs, by dotted name."""
-    status: str
-    """How it stands: pending, running, succeeded, stopped, lost, blocked, failed, or `failed (CLASS)`."""
+    status: RunStatus
+    """Its class of failure is in `reason`."""
     message: str
-    """Why it stands so, in a line; empty where all is well."""
+    """Why it has this status, in a line; empty where all is well."""
     first: float | None
     """The metric's first value. Of `eval_loss` that is the untrained model's."""
     best: float | None
@@ -74,8 +74,8 @@ class Row:
     """What was asked beyond the defaults."""
     store: str | None = ""
     """The folder with the results. Null from W&B."""
-    reason: str | None = None
-    """The class of a failure or of a stop: config, data, oom, nan, preempted, timeout, budget, lost, error."""
+    reason: FailureReason | None = None
+    """The class of a failure, of a stop or of a loss; null otherwise."""
     flags: tuple[str, ...] = ()
     """Of diverged, flat, overfits."""
     train_seconds: float | None = None
@@ -147,8 +147,8 @@ def _row(facts: RunFacts, params: Mapping[str, Any], metric: Metric) -> Row:
     curves = facts.curves
     flags = flags_of(
         curves,
-        ended=facts.status == Phase.SUCCEEDED,
-        nan=facts.reason == FailureReason.NAN or _broken(facts.final(metric.name)),
+        ended=facts.status is RunStatus.SUCCEEDED,
+        nan=facts.reason is FailureReason.NAN or _broken(facts.final(metric.name)),
     )
     tokens = curves.most("tokens")
     per_second = tokens / facts.train_seconds if tokens and facts.train_seconds else None
@@ -208,5 +208,5 @@ def by_held_out(fingerprint: str | None) -> tuple[bool, str]:
 
 def _rank(facts: RunFacts, metric: Metric) -> float:
     """The final value of a finished run; infinite for one that cannot win, such as one with a NaN in any loss."""
-    usable = facts.status == Phase.SUCCEEDED and not not_finite(facts.curves)
+    usable = facts.status is RunStatus.SUCCEEDED and not not_finite(facts.curves)
     return score(facts.final(metric.name), metric) if usable else math.inf

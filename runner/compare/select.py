@@ -12,6 +12,7 @@ from typing import Any
 from runner.compare.ranking import Row, by_held_out
 from runner.compare.source import RunFacts
 from runner.errors import SweepError, did_you_mean
+from runner.store.run_state import status_text
 
 OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "!=": operator.ne,
@@ -101,9 +102,11 @@ def _asked(facts: RunFacts) -> dict[str, str]:
 
 
 def _values(facts: RunFacts, key: str) -> list[Any]:
-    """All that a key may mean: several sweeps may have asked for a run."""
+    """All that a key may mean: several sweeps may have asked for a run, and tables show a failure with its class."""
     if key == "sweep":
         return list(facts.sweeps)
+    if key == "status":
+        return list(dict.fromkeys([facts.status, status_text(facts.status, facts.reason)]))
     if key in OF_A_RUN:
         return [getattr(facts, key)]
     found = [facts.config[key]] if key in facts.config else []
@@ -126,8 +129,7 @@ def _holds(value: Any, condition: Condition) -> bool:
     text = _text(value)
     if condition.key in BEGINNINGS and condition.value:
         return text.startswith(condition.value)
-    # A failure with its class is a failure; a path is known by its last parts.
-    return condition.value in (text, text.split(" ")[0]) or text.endswith(f"/{condition.value}")
+    return text == condition.value or text.endswith(f"/{condition.value}")  # a path is known by its last parts
 
 
 def _number(value: Any) -> float | None:
@@ -151,6 +153,8 @@ def _there_is(facts: Sequence[RunFacts], key: str) -> str:
 
 
 def _column(row: Row, key: str) -> Any:
+    if key == "status":
+        return status_text(row.status, row.reason)  # as the table shows it
     return getattr(row, key) if key in COLUMNS else {**row.measured, **row.params}.get(key)
 
 

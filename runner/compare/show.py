@@ -24,13 +24,13 @@ from runner.compare.table import (
     markdown,
     rows_csv,
     shortened,
-    status_of,
     table,
     tables_of,
 )
 from runner.console import terminal
 from runner.console.print_json import print_json
 from runner.cost.spent import money
+from runner.store.run_state import RunStatus, status_text
 
 SEVERAL_TABLES = (
     "These runs are judged by different held-out rows: their losses do not compare. A sweep over seed keeps the rows "
@@ -72,7 +72,7 @@ def rows_table(rows: Sequence[Row], title: str, width: int | None = None) -> Tab
 
 def cost_lines(asked: Sequence[Asked], rows: Sequence[Row]) -> list[str]:
     """The dollars of the sweeps for people; nothing where there is no price."""
-    going_on = any(row.status in ("running", "pending") for row in rows)
+    going_on = any(row.status in (RunStatus.RUNNING, RunStatus.PENDING) for row in rows)
     whole = [one for one in asked if one.only is None]
     costs = [(one.sweep, cost) for one in whole if (cost := cost_of(one.store, one.sweep))]
     if len(asked) == 1:
@@ -105,14 +105,15 @@ def _show(made: Comparison, asked: Sequence[Asked], metric: Metric, console: Con
     if dropped:
         console.print(f"No room for {escape(', '.join(dropped))}: --json, --csv and a wider terminal have all.")
     for line in cost_lines(asked, made.runs):
-        console.print(line, markup=False, soft_wrap=True)
+        terminal.say(console, line)
     for row in made.runs:
         if row.message:
-            console.print(f"[red]{row.key} {status_of(row)}[/red]: {escape(row.message)}", soft_wrap=True)
+            status = status_text(row.status, row.reason)
+            console.print(f"[red]{row.key} {status}[/red]: {escape(row.message)}", soft_wrap=True)
             if row.log:
                 console.print(f"  log: {escape(row.log)}", soft_wrap=True)
     for note in _notes(made, len(tables)):
-        console.print(note, markup=False, soft_wrap=True)
+        terminal.say(console, note)
     _show_best(made, len(tables), console)
     for one in asked:
         where = f"runs/<run>, prepared/<data>, sweeps/{one.sweep}"

@@ -7,17 +7,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modal_app.cloud.meter import ContainerRecord
+from modal_app.store.facts import DataManifest, TrainFacts
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
 from modal_app.store.state import StepState, observe
-from modal_app.store.step import StepKind
+from modal_app.store.step import FailureReason, StepKind
 from runner.compare.measured import Measured, is_of_a_task, measured_of
 from runner.compare.metrics import Curves, read_curves
 from runner.compare.params import flat
 from runner.cost.prices import Rates
 from runner.cost.spent import allocated, containers, facts_of, run_bill, sweep_rates
 from runner.store.ledger import Ledger, SweepRun
-from runner.store.standing import Unbegun, standing, unbegun
-from runner.store.stores import read_json
+from runner.store.run_state import RunStatus, Unbegun, run_state, unbegun
 
 RESERVED = "memory/device_reserved (GiB)"
 """What Axolotl logs of rank 0's card; zero on a CPU."""
@@ -34,9 +35,9 @@ class RunFacts:
     config: Mapping[str, Any]
     """What Axolotl got, with `gpu` and `data`: one level deep, dotted names."""
     curves: Curves
-    status: str
-    reason: str | None
-    """The class of a failure, or of a stop."""
+    status: RunStatus
+    reason: FailureReason | None
+    """The class of a failure, of a stop or of a loss."""
     message: str
     log: str | None
     store: str | None
@@ -99,7 +100,7 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
     state = observe(store, StepKind.TRAIN, run.key)
     outcome, curves, attempts = state.outcome, read_curves(folder.metrics), folder.attempts()
     told = [read_json(attempt.train_state) for attempt in attempts]
-    stands = standing(store, run, state, lost)
+    stated = run_state(store, run, state, lost)
     rented = containers(folder)
     cost = run_bill(store, run.key, rented, rates) if rented and rates else None
     return RunFacts(
@@ -109,10 +110,10 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
         overrides=run.overrides,
         config=flat_run(store, run),
         curves=curves,
-        status=stands.word,
-        reason=str(outcome.reason) if outcome and outcome.reason else None,
-        message=stands.message,
-        log=stands.log,
+        status=stated.status,
+        reason=stated.reason,
+        message=stated.message,
+        log=stated.log,
         store=str(store.root),
         folder=str(folder.path),
         eval_fingerprint=_eval_fingerprint(store, run, state),
@@ -145,5 +146,5 @@ def _peak_memory(curves: Curves, rented: Sequence[ContainerRecord]) -> float | N
 
 def _eval_fingerprint(store: Store, run: SweepRun, state: StepState) -> str | None:
     """Which held-out rows the run is judged by: its own record, or that of its dataset while it has none."""
-    facts = state.outcome.facts if state.outcome else {}
-    return facts.get("eval_fingerprint") or read_json(store.manifest(run.data_key)).get("eval_fingerprint")
+    facts = TrainFacts.of(state.outcome.facts if state.outcome else {})
+    return facts.eval_fingerprint or DataManifest.read(store.manifest(run.data_key)).eval_fingerprint

@@ -15,22 +15,23 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from modal_app.store.state import Phase
+from modal_app.store.step import FailureReason
 from runner.compare.groups import Group
 from runner.compare.measured import TASKS, is_of_a_task
 from runner.compare.params import show_value
 from runner.compare.ranking import OBJECTIVE, Metric, Row
 from runner.cost.spent import money
+from runner.store.run_state import RunStatus, status_text
 
 STATUS_COLOURS = {
-    "succeeded": "green",
-    "failed": "red",
-    "lost": "red",
-    "blocked": "red",
-    "stopped": "yellow",
-    "running": "cyan",
-    "pending": "dim",
-    "removed": "dim",
+    RunStatus.SUCCEEDED: "green",
+    RunStatus.FAILED: "red",
+    RunStatus.LOST: "red",
+    RunStatus.BLOCKED: "red",
+    RunStatus.STOPPED: "yellow",
+    RunStatus.RUNNING: "cyan",
+    RunStatus.PENDING: "dim",
+    RunStatus.REMOVED: "dim",
 }
 GAP = 2
 """Columns of a terminal between two of a table."""
@@ -46,7 +47,9 @@ class Column:
     """What is dropped first where there is no room has the largest; 0 stays."""
     left: bool = False
     shrinks: bool = False
-    """Whether its values may be shortened: never those that are typed again, numbers, or how a run stands."""
+    """Whether its values may be shortened: never those that are typed again, numbers, or a status."""
+    styles: tuple[str, ...] = ()
+    """Of the cells, by rich's names; empty where none has one."""
 
     @property
     def width(self) -> int:
@@ -93,11 +96,17 @@ def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
         _column(rows, "tries", lambda row: str(row.attempts) if (row.attempts or 0) > 1 else "", drop=34),
         _column(rows, "sweep", lambda row: " ".join(row.sweeps) if several else "", drop=35, left=True),
         _column(rows, "flags", lambda row: " ".join(row.flags), drop=2, left=True),
-        _column(rows, "status", status_of, always=True, left=True),
+        status_column([(row.status, row.reason) for row in rows]),
     ]
     mark = Column("", tuple("*" if row.is_best else "" for row in rows), left=True)
     run = Column("run", tuple(row.key for row in rows), left=True)
     return [mark, run, *params, *(one for one in rest if one is not None)]
+
+
+def status_column(states: Iterable[tuple[RunStatus, FailureReason | None]]) -> Column:
+    found = list(states)
+    cells = tuple(status_text(*one) for one in found)
+    return Column("status", cells, left=True, styles=tuple(STATUS_COLOURS[status] for status, _ in found))
 
 
 def group_columns(groups: Sequence[Group], metric: Metric) -> list[Column]:
@@ -153,10 +162,7 @@ def table(columns: Sequence[Column], title: str, bold: Sequence[bool]) -> Table:
         made.add_column(escape(one.heading), justify="left" if one.left else "right", width=one.width, no_wrap=True)
     for number, is_best in enumerate(bold):
         made.add_row(
-            *(
-                Text(one.cells[number], style=status_style(one.cells[number]) if one.heading == "status" else "")
-                for one in columns
-            ),
+            *(Text(one.cells[number], style=one.styles[number] if one.styles else "") for one in columns),
             style="bold" if is_best else "",
         )
     return made
@@ -201,16 +207,6 @@ def groups_csv(groups: Sequence[Group], metric: Metric) -> str:
 
 def heading_of(metric: Metric) -> str:
     return "eval loss" if metric.name == OBJECTIVE else metric.name.removeprefix(TASKS)
-
-
-def status_style(status: str) -> str:
-    """The colour of a status, whatever class of failure follows its first word."""
-    return STATUS_COLOURS.get(status.split(" ")[0], "")
-
-
-def status_of(row: Row) -> str:
-    """With the class of a stop, too, where it is not just the user's."""
-    return f"{row.status} ({row.reason})" if row.status == Phase.STOPPED and row.reason else row.status
 
 
 def _column(

@@ -43,7 +43,7 @@ def with_bases(overrides: Sequence[str], vocabulary: Vocabulary) -> list[str]:
     if asked and chosen is not None:
         raise SweepError(f"{asked[0]} and {chosen} both say what a run starts from. Choose one of the two.")
     if asked and not any(parts(one).key == "gpu" for one in overrides):
-        terminal.messages().print(f"{asked[0]}: {ON_A_CPU}", markup=False, soft_wrap=True)
+        terminal.message(f"{asked[0]}: {ON_A_CPU}")
     return [_chosen(one, vocabulary) if one in asked else one for one in overrides]
 
 
@@ -74,7 +74,7 @@ def _option(file: str, vocabulary: Vocabulary) -> str:
     _store(option, base, vocabulary)
     add_base(option, file)
     for note in base.notes:
-        terminal.messages().print(f"{file}: {note}", markup=False, soft_wrap=True)
+        terminal.message(f"{file}: {note}")
     return option
 
 

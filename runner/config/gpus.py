@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from modal_app.store.problem import Problem
 from runner.errors import SweepError, did_you_mean
 from runner.types import Gpu
 
@@ -104,37 +105,38 @@ def modal_gpus(gpu: Gpu) -> tuple[str, ...]:
     return tuple(modal_gpu(name, gpu.count) for name in dict.fromkeys((gpu.type, *gpu.fallback)))
 
 
-def gpu_problems(gpu: Gpu, executor: str) -> list[str]:
-    """What is wrong with the GPUs that a run names, a sentence each."""
+def gpu_problems(gpu: Gpu, executor: str) -> list[Problem]:
+    """What is wrong with the GPUs that a run names."""
     if isinstance(gpu.fallback, str) or not isinstance(gpu.fallback, Sequence):
-        return [f"gpu.fallback={gpu.fallback}: a list. Write gpu.fallback=[{gpu.fallback}]."]
+        return [Problem("gpu.fallback", str(gpu.fallback), f"a list. Write gpu.fallback=[{gpu.fallback}].")]
     names = () if gpu.type == "cpu" else (gpu.type,)
     problems = [_no_such(name) for name in names if name not in GPUS]
     problems += [
-        f"gpu.fallback: there is no GPU {name}.{did_you_mean(str(name), GPUS)} There are: {', '.join(GPUS)}."
+        _of_fallback(f"there is no GPU {name}.{did_you_mean(str(name), GPUS)} There are: {', '.join(GPUS)}.")
         for name in dict.fromkeys(gpu.fallback)
         if name not in GPUS
     ]
     if gpu.fallback and gpu.type == "cpu":
-        problems.append(
-            "gpu.fallback: a run on the CPU has nothing to fall back from. Choose a GPU (gpu=h100), or take it out."
-        )
+        said = "a run on the CPU has nothing to fall back from. Choose a GPU (gpu=h100), or take it out."
+        problems.append(_of_fallback(said))
     elif gpu.fallback and executor != "modal":
-        problems.append(
-            f"gpu.fallback: executor={executor} trains on the GPUs of this machine. It is for executor=modal."
-        )
+        said = f"executor={executor} trains on the GPUs of this machine. It is for executor=modal."
+        problems.append(_of_fallback(said))
     if executor == "modal":
         wanted = [GPUS[name] for name in dict.fromkeys((*names, *gpu.fallback)) if name in GPUS]
         problems += [_too_many(kind, gpu.count) for kind in wanted if gpu.count > kind.most]
     return problems
 
 
-def _no_such(name: str) -> str:
-    return f"gpu={name}: there is no such GPU.{did_you_mean(str(name), GPUS)} There are: {', '.join(GPUS)}."
+def _of_fallback(expected: str) -> Problem:
+    return Problem("gpu.fallback", "", f"gpu.fallback: {expected}")
 
 
-def _too_many(kind: GpuKind, count: int) -> str:
-    return (
-        f"gpu={kind.name} gpu.count={count}: a container has at most {kind.most} of them; "
-        "several machines are not there yet."
-    )
+def _no_such(name: str) -> Problem:
+    there = f"there is no such GPU.{did_you_mean(str(name), GPUS)} There are: {', '.join(GPUS)}."
+    return Problem("gpu", str(name), there)
+
+
+def _too_many(kind: GpuKind, count: int) -> Problem:
+    expected = f"a container has at most {kind.most} of them; several machines are not there yet."
+    return Problem("gpu", f"{kind.name} gpu.count={count}", expected)

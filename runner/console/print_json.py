@@ -1,4 +1,4 @@
-"""JSON that any parser reads: a loss that became NaN is null."""
+"""What `--json` prints: one object with a version, which any parser reads: a loss that became NaN is null."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+VERSION = 1
+"""Of every object that does not bring its own: raised there once a field goes, or means something else."""
 
-def print_json(value: Any) -> None:
-    """To stdout."""
-    json.dump(_finite(value), sys.stdout, indent=1, allow_nan=False)
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """To stdout, its `version` first."""
+    json.dump(_finite({"version": VERSION, **value}), sys.stdout, indent=1, allow_nan=False)
     sys.stdout.write("\n")
 
 

@@ -31,6 +31,21 @@ def messages() -> Console:
     return _Unread(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 
 
+def result(text: str, style: str | None = None) -> None:
+    """One of the results: a line, or several."""
+    say(results(), text, style)
+
+
+def message(text: str, style: str | None = None) -> None:
+    """What is said beside the results."""
+    say(messages(), text, style)
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """The text as it is: what looks like markup stays, and lines are wrapped by the terminal alone."""
+    console.print(text, style=style, markup=False, soft_wrap=True)
+
+
 def open_closed() -> None:
     """Where the shell has closed a stream (`>&-`) Python has none, and the next file that is opened would get what is
     printed: what nobody reads goes nowhere, and there is nothing to be read.

@@ -43,6 +43,6 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
         came += count
         if time.monotonic() >= due:
             due = time.monotonic() + SECONDS_BETWEEN_LINES
-            console.print(f"pull: {size_text(came)} of {size_text(total)}", markup=False)
+            terminal.say(console, f"pull: {size_text(came)} of {size_text(total)}")
 
     yield watch

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from modal_app.cloud.meter import ContainerRecord
+from modal_app.store.problem import Problem
 from runner.config.gpus import GPUS, kind_of_card
 from runner.types import Gpu, PriceTable
 
@@ -113,19 +114,19 @@ _MODAL_NAMES = {
 }
 
 
-def table_problems(table: PriceTable) -> list[str]:
-    """What is wrong with a price table, a line each."""
+def table_problems(table: PriceTable) -> list[Problem]:
+    """What is wrong with a price table."""
     numbers = {f"gpu.{name}": value for name, value in table.gpu.items()}
     numbers |= {CPU: table.cpu, MEMORY: table.memory, "volume": table.volume}
     problems = [
-        f"prices.{name}={value}: US dollars, zero or more."
+        Problem(f"prices.{name}", str(value), "US dollars, zero or more.")
         for name, value in numbers.items()
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf
     ]
     try:
         _day(table.date)
     except (TypeError, ValueError):
-        problems.append(f"prices.date={table.date}: a day, as in 2026-09-20.")
+        problems.append(Problem("prices.date", str(table.date), "a day, as in 2026-09-20."))
     return problems
 
 

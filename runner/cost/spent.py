@@ -5,16 +5,15 @@ with. Only reads, so whoever has the same files sees the same dollars.
 from __future__ import annotations
 
 import datetime
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from modal_app.cloud.container import FETCHED, mark_name
 from modal_app.cloud.meter import ContainerRecord
 from modal_app.store.layout import SUBMISSION, StepFolder, Store
+from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.config.gpus import kind_of_card
 from runner.cost.prices import STALE_DAYS, Bill, Origin, Rates, bill, rates_from
@@ -80,7 +79,7 @@ def sweep_rates(store: Store, sweep: str, keys: Sequence[str]) -> Rates | None:
     """
     others = sorted(store.sweeps.glob(f"*/{SUBMISSION}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in (store.sweeps / sweep / SUBMISSION, *others):
-        submission = _read(path)
+        submission = read_json(path)
         known = {step["key"] for step in submission.get("steps", ())}
         if submission.get("rates") and (path.parent.name == sweep or known & set(keys)):
             return Rates.from_json(submission["rates"])
@@ -92,7 +91,7 @@ def planned_rates(store: Store, table: PriceTable, today: datetime.date) -> Rate
     is not long ago, else by the table."""
     rates = rates_from(table, {}, today)
     paths = sorted(store.sweeps.glob(f"*/{SUBMISSION}"), key=lambda path: path.stat().st_mtime)
-    said = _read(paths[-1]).get("rates") if paths else None
+    said = read_json(paths[-1]).get("rates") if paths else None
     last = Rates.from_json(said) if said else None
     if last is None or today - datetime.date.fromisoformat(last.date) > datetime.timedelta(days=STALE_DAYS):
         return rates
@@ -118,13 +117,13 @@ def containers(folder: StepFolder) -> list[ContainerRecord]:
 
 def run_bill(store: Store, key: str, records: Sequence[ContainerRecord], rates: Rates) -> Bill:
     """What the containers of a run cost."""
-    asked = _read(store.folder(StepKind.TRAIN, key).identity).get("gpu")
+    asked = read_json(store.folder(StepKind.TRAIN, key).identity).get("gpu")
     return bill(records, rates, Gpu(asked["type"], asked["count"]) if asked else None)
 
 
 def _after_bill(store: Store, key: str, rates: Rates) -> Bill:
     """What came after a run, each step on one card of the kind that the run asked for."""
-    asked = _read(store.folder(StepKind.TRAIN, key).identity).get("gpu")
+    asked = read_json(store.folder(StepKind.TRAIN, key).identity).get("gpu")
     records = [record for step in store.after(key) for record in containers(store.folder(*step))]
     return bill(records, rates, Gpu(asked["type"], 1) if asked else None)
 
@@ -147,7 +146,7 @@ def sweep_cost(store: Store, sweep: str, runs: Sequence[SweepRun]) -> SweepCost 
         return None
     bills = [run_bill(store, key, containers(store.folder(StepKind.TRAIN, key)), rates) for key in keys]
     folders = [store.folder(StepKind.PREPROCESS, key) for key in dict.fromkeys(run.data_key for run in runs)]
-    submitted = _read(store.sweeps / sweep / SUBMISSION).get("steps", ())
+    submitted = read_json(store.sweeps / sweep / SUBMISSION).get("steps", ())
     fetches = {name for step in submitted for name in step.get("fetches", ())}
     folders += [fetch_folder(store, name) for name in sorted(fetches)]
     preparing = [bill(containers(folder), rates) for folder in folders]
@@ -159,11 +158,3 @@ def sweep_cost(store: Store, sweep: str, runs: Sequence[SweepRun]) -> SweepCost 
 def facts_of(records: Sequence[ContainerRecord]) -> dict[str, Any]:
     """The containers as they stand in a run's record."""
     return {"containers": [asdict(record) for record in records]} if records else {}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return value

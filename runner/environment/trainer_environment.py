@@ -8,7 +8,6 @@ modal_app/trainer/requirements.lock. The same lock makes the Modal image.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -18,8 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import modal_app
+from modal_app.store.flock import lock, try_lock
 from modal_app.store.step import write_atomically
 from runner.config.shipped import checkout_root
+from runner.console import terminal
 from runner.errors import SweepError
 
 LOCK_FILE = Path(modal_app.__file__).resolve().parent / "trainer" / "requirements.lock"
@@ -123,7 +124,7 @@ def _build(environment: Path) -> None:
     usable = _usable(python)
     if not usable:
         _check_free_space(environment)
-    _say(f"axosweep: trainer environment (Axolotl and PyTorch, about {SIZE_GB} GB) in {environment}")
+    terminal.message(f"axosweep: trainer environment (Axolotl and PyTorch, about {SIZE_GB} GB) in {environment}")
     if not usable:
         _run([uv, "venv", "--quiet", "--clear", *_python_choice(), str(environment)], "could not be created")
     write_atomically(environment / STAMP, UNFINISHED)
@@ -143,12 +144,10 @@ def _stamp(environment: Path) -> str | None:
 @contextlib.contextmanager
 def _alone(environment: Path) -> Iterator[None]:
     environment.parent.mkdir(parents=True, exist_ok=True)
-    with (environment.parent / f"{environment.name}.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say(f"axosweep: another process is building {environment}; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with (environment.parent / f"{environment.name}.lock").open("a") as file:
+        if not try_lock(file.fileno()):
+            terminal.message(f"axosweep: another process is building {environment}; waiting for it")
+            lock(file.fileno())
         yield
 
 
@@ -192,10 +191,6 @@ def _run(command: list[str], what_failed: str) -> None:
             f"The trainer environment {what_failed}; uv's message is above. It needs Python {PYTHONS} and a "
             "package index (behind a mirror: UV_DEFAULT_INDEX). What was fetched is kept: run it again."
         )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modal_app.store.read_json import read_json
 from modal_app.store.sources import source_digest
 from modal_app.store.step import write_atomically
 
@@ -78,8 +79,4 @@ def _file_of(config: Mapping[str, Any]) -> str:
 
 
 def _load(memory: Path) -> dict[str, Answer]:
-    try:
-        loaded = json.loads(memory.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return {}
-    return loaded if isinstance(loaded, dict) else {}
+    return read_json(memory, lenient=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from modal_app.cloud.meter import CPU_STEP
 from modal_app.cloud.settings import reserved_by
+from modal_app.store.facts import DataManifest
 from modal_app.store.hub import fetch_names
 from modal_app.store.layout import Store
 from runner.config.gpus import GPUS
@@ -21,7 +22,7 @@ from runner.cost.prices import CPU, MEMORY, Rates
 from runner.cost.spent import fetch_folder
 from runner.cost.types import NOTHING, Length, Prediction, Range, Rows, Shape
 from runner.estimate.predict import BOOT_MODAL, predict
-from runner.estimate.records import Known, PastData, data_paths, read_json, read_past, rows_of
+from runner.estimate.records import Known, PastData, data_paths, read_past, rows_of
 from runner.preflight.data import datasets_of, split_of, steps_of
 from runner.preflight.memory import facts_for, with_files
 from runner.preflight.values import number
@@ -175,7 +176,7 @@ class _Weigher:
 
     def rows(self, data_key: str, experiment: Experiment) -> Rows | None:
         if data_key not in self._rows:
-            prepared = rows_of(read_json(self.store.manifest(data_key)))
+            prepared = rows_of(DataManifest.read(self.store.manifest(data_key)))
             self._rows[data_key] = prepared or self._of_files(experiment) or _declared(experiment)
         return self._rows[data_key]
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modal_app.cloud.meter import ContainerRecord
+from modal_app.store.facts import DataManifest, TrainFacts
 from modal_app.store.layout import Store
-from modal_app.store.step import StepKind
+from modal_app.store.read_json import read_json
+from modal_app.store.step import OutcomeStatus, StepKind
 from runner.config.gpus import kind_of_card
 from runner.cost.length import data_ranks, length_of, shape_of
 from runner.cost.spent import containers
@@ -51,28 +52,28 @@ def read_past(stores: Sequence[Store]) -> Known:
     runs: list[Past] = []
     data: dict[Path, PastData] = {}
     for store in stores:
-        manifests: dict[str, dict[str, Any]] = {}
+        manifests: dict[str, DataManifest] = {}
         for folder in _newest(store):
-            asked, result = read_json(folder / "run.json"), read_json(folder / "result.json")
+            asked = read_json(folder / "run.json", lenient=True)
+            result = read_json(folder / "result.json", lenient=True)
             if not asked or not isinstance(asked.get("axolotl"), dict):
                 continue
             key = str(asked.get("data_key"))
             if key not in manifests:
-                manifests[key] = read_json(store.manifest(key))
+                manifests[key] = DataManifest.read(store.manifest(key))
                 if (one := _data(asked["axolotl"], manifests[key])) is not None:
                     data[store.manifest(key)] = one
             runs += _run(store, folder.name, asked, result, manifests[key])
     return Known(tuple(runs), tuple(data.values()))
 
 
-def rows_of(manifest: Mapping[str, Any]) -> Rows | None:
-    """Of a prepared dataset."""
-    rows = manifest.get("rows")
-    if not isinstance(rows, int):
+def rows_of(manifest: DataManifest) -> Rows | None:
+    """Of a prepared dataset; None where nothing is known of one."""
+    rows, tokens = manifest.rows, manifest.tokens
+    if rows is None:
         return None
-    tokens = manifest.get("tokens")
     mean = tokens / rows if tokens and rows else None
-    return Rows(rows, manifest.get("eval_rows") or 0, mean, manifest.get("longest_row"), "prepared rows")
+    return Rows(rows, manifest.eval_rows or 0, mean, manifest.longest_row, "prepared rows")
 
 
 def data_paths(axolotl: Mapping[str, Any]) -> tuple[str, ...]:
@@ -85,11 +86,11 @@ def _newest(store: Store) -> list[Path]:
     return [folder for _, folder in sorted(found, reverse=True)[:NEWEST]]
 
 
-def _data(axolotl: Mapping[str, Any], manifest: Mapping[str, Any]) -> PastData | None:
+def _data(axolotl: Mapping[str, Any], manifest: DataManifest) -> PastData | None:
     rows = rows_of(manifest)
     if rows is None or rows.tokens_per_row is None:
         return None
-    seconds = float(manifest.get("seconds") or 0.0)
+    seconds = manifest.seconds or 0.0
     length = axolotl.get("sequence_len")
     return PastData(data_paths(axolotl), length, rows.rows, rows.tokens_per_row, rows.longest_row, seconds)
 
@@ -99,12 +100,12 @@ def _run(
     key: str,
     asked: Mapping[str, Any],
     result: Mapping[str, Any],
-    manifest: Mapping[str, Any],
+    manifest: DataManifest,
 ) -> Iterator[Past]:
-    facts, config = result.get("facts") or {}, asked["axolotl"]
-    phases, steps = facts.get("phases"), facts.get("step")
-    whole = result.get("status") == "succeeded" and not facts.get("resumed_from") and not facts.get("early_stopped")
-    if not (whole and isinstance(phases, dict) and isinstance(steps, int) and steps > 0):
+    facts, config = TrainFacts.of(result.get("facts") or {}), asked["axolotl"]
+    phases, steps = facts.phases, facts.step or 0
+    succeeded = result.get("status") == OutcomeStatus.SUCCEEDED
+    if not succeeded or facts.resumed_from or facts.early_stopped or phases is None or steps < 1:
         return
     count = int(asked.get("gpu", {}).get("count") or 1)
     length = length_of({**config, "max_steps": steps}, data_ranks(config, count), rows_of(manifest))
@@ -120,7 +121,7 @@ def _run(
         length=length,
         seconds=seconds,
         phases=phases,
-        cpu=facts.get("cpu") or {},
+        cpu=facts.cpu,
         boot=None if only is None else max(0.0, only.seconds - seconds),
         cores=None if only is None else max(only.cores_reserved, only.cores_used or 0.0),
         memory_gib=None if only is None else max(only.memory_gib_reserved, only.memory_gib_used or 0.0),
@@ -132,12 +133,3 @@ def _card(rented: Sequence[ContainerRecord]) -> str | None:
     kinds = {kind_of_card(card.name) for record in rented for card in record.cards}
     (kind,) = kinds if len(kinds) == 1 else (None,)
     return kind.name if kind else None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A small file's mapping; empty where there is none, or it is no JSON."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -112,7 +112,7 @@ def local_executor_for(plan: Plan, store: Store, ledger: Ledger) -> Executor:
     if isinstance(workers, MixedWorkers) and reached is not None:
         workers.warm.warm_up(reached)
     else:
-        _say(STARTING)
+        terminal.message(STARTING)
     return LocalExecutor(store, _in_its_environment(workers, plan), slots, ledger)
 
 
@@ -189,7 +189,7 @@ def _local(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, war
     slots = machine_slots(device, processes, choice.parallel)
     workers = warm or FreshWorkers(trainer_environment.find(), store.root, {})
     if choice.warm and warm is None and device is not Device.CPU:
-        _say(FRESH.format(why=ON_A_GPU))
+        terminal.message(FRESH.format(why=ON_A_GPU))
     return LocalExecutor(store, _in_its_environment(workers, plan), slots, ledger)
 
 
@@ -200,7 +200,7 @@ def _pending_steps(plan: Plan) -> list[Step]:
 
 def _warm_workers(python: Path, store: Store, idle_s: float | None) -> MixedWorkers:
     forked = WarmWorkers(python, store.root, {}, idle_limit(idle_s))
-    return MixedWorkers(forked, FreshWorkers(python, store.root, {}), _say)
+    return MixedWorkers(forked, FreshWorkers(python, store.root, {}), terminal.message)
 
 
 def _in_its_environment(workers: MixedWorkers | FreshWorkers, plan: Plan) -> Workers:
@@ -208,10 +208,6 @@ def _in_its_environment(workers: MixedWorkers | FreshWorkers, plan: Plan) -> Wor
     for one in (workers.warm, workers.fresh) if isinstance(workers, MixedWorkers) else (workers,):
         one.environment = environment
     return workers
-
-
-def _say(text: str) -> None:
-    terminal.messages().print(text, markup=False, soft_wrap=True)
 
 
 def _offline_when_local(plan: Plan) -> dict[str, str]:
@@ -247,7 +243,7 @@ def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> 
 def _deployment(choice: ExecutorChoice) -> Deployment:
     """Of executor=modal. Raises SweepError for a node that cannot be deployed, which --force does not overrule."""
     if choice.modal is None:
-        raise SweepError("\n".join(choice.problems) or "executor=modal needs its node executor.modal.")
+        raise SweepError("\n".join(map(str, choice.problems)) or "executor=modal needs its node executor.modal.")
     return choice.modal
 
 

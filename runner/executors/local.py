@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
 from modal_app.store.state import Phase, StepState, observe
 from modal_app.store.step import EXIT_HELD, Device, FailureReason, OutcomeStatus, Step, StepKind
 from runner.errors import SweepError
 from runner.executors.workers import Exited, Workers
 from runner.store.ledger import Event, Ledger, Record
-from runner.store.stores import read_json
 from runner.types import Plan, StepId
 
 POLL_S = 0.2

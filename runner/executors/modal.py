@@ -96,7 +96,7 @@ class ModalExecutor:
             try:
                 follow(mirror, steps, self.ledger, watch)
             except KeyboardInterrupt:
-                terminal.messages().print(f"Modal goes on with it: {_verbs(plan)}", soft_wrap=True)
+                terminal.message(f"Modal goes on with it: {_verbs(plan)}")
                 raise
 
     def _deploy(self) -> None:
@@ -144,7 +144,7 @@ class ModalExecutor:
             return None
         rates = rates_now(self.prices)
         if warning := stale_warning(self.prices, rates):
-            terminal.messages().print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
+            terminal.message(warning, style="yellow")
         return rates.as_json()
 
     def _submit(self, work: Work, claims: modal.Dict, entries: Mapping[str, Any]) -> None:

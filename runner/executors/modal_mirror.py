@@ -15,7 +15,7 @@ from typing import Any
 import modal
 import modal.exception
 
-from modal_app.cloud.claims import is_live, last_claim
+from modal_app.cloud.claims import call_and_job, is_live, last_claim
 from modal_app.cloud.container import TICK_S
 from modal_app.store.layout import SEEN, Store
 from modal_app.store.state import REMOTE, Phase, observe
@@ -23,7 +23,7 @@ from modal_app.store.step import OutcomeStatus, StepKind, write_atomically
 from runner.executors.modal_copies import Copies
 from runner.executors.modal_submission import MirroredStep, Names, before
 from runner.store.ledger import Event, Ledger, Record
-from runner.store.standing import unbegun
+from runner.store.run_state import unbegun
 
 POLL_S = 2.0
 POLL_PER_STEP_S = 0.2
@@ -196,5 +196,5 @@ def _only_for(entries: Entries, name: str, sweep: str, names: Collection[str]) -
     call = last_claim(entries.get, name)[1]
     if call is None or not any(claim == {"call": call, "sweep": sweep} for claim in entries.values()):
         return None
-    left = {key.removeprefix(f"waiting/{call}/") for key in entries if key.startswith(f"waiting/{call}/")}
-    return call if left <= set(names) else None
+    waiting = [found for found in map(call_and_job, entries) if found is not None]
+    return call if {name for other, name in waiting if other == call} <= set(names) else None

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import modal
 import modal.exception
 
-from modal_app.store.layout import BASE, SUBMISSION, Store
+from modal_app.store.layout import BASE, SUBMISSION, Store, parts_of_key
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import AFTER, write_atomically
 from runner.errors import SweepError
@@ -116,6 +116,6 @@ def _submitted(
         names, steps = read_submission(store, path.parent.relative_to(store.sweeps).as_posix())
         if names == (used or names) and keys & {step.run or step.key for step in steps}:
             used = names
-            alone = {step.key for step in steps if sweep is not None and step.key.startswith(f"{BASE}/")}
+            alone = {step.key for step in steps if sweep is not None and parts_of_key(step.key)[0] == BASE}
             found |= {step.name: step for step in steps if step.key in wanted | alone or step.run in keys}
     return None if used is None else (ModalMirror(store, used), list(found.values()))

@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from modal_app.process.signals import signal_group
 from modal_app.store.sources import RUN
 from runner.executors.workers import could_not_ask
 
@@ -38,8 +39,7 @@ class FreshValidator:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(POLL_S)
         except BaseException:  # an interrupt: nobody would read the answers
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            signal_group(process.pid, signal.SIGKILL)
             process.wait()
             raise
         if code != 0:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.process.attempt import NO_TELEMETRY
+from modal_app.process.signals import signal_group
 from modal_app.store.step import Device, Step, StepKind
 from modal_app.warm.context import Context
 from runner.executors.validator import FreshValidator
 from runner.executors.warm_server import Reached, WarmRefused, reach
-from runner.executors.workers import Exited, FreshWorkers, could_not_ask, signal_group
+from runner.executors.workers import Exited, FreshWorkers, could_not_ask
 from runner.types import StepId
 
 VALIDATION_POLL_S = 1.0

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from modal_app.process.signals import signal_group
 from modal_app.store.layout import Store
 from modal_app.store.sources import RUN
 from modal_app.store.state import record_exit
@@ -111,11 +112,6 @@ class FreshWorkers:
 
     def close(self) -> None:
         self._alive.clear()
-
-
-def signal_group(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, number)
 
 
 def could_not_ask(code: int | None, log: Path) -> SweepError:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from modal_app.store.step import StepKind
 from runner.compare.measured import is_of_a_task, of_a_task
 from runner.files.answers import drawn
-from runner.files.run_files import AFTER_PARTS, Files, Part, read_object
+from runner.files.run_files import Files, Part, PartKind, read_object
 
 
 def about(files: Files, part: Part) -> str:
     """From the small file that its step has left; empty for a part that its name tells, or that is not whole."""
-    kind = part.name.partition("-")[0]
-    if not part.whole or kind not in (AFTER_PARTS[StepKind.INFER], AFTER_PARTS[StepKind.EVALUATE]):
+    if not part.whole or part.kind not in (PartKind.ANSWERS, PartKind.EVALUATION):
         return ""
     facts = read_object(files, f"{part.folder}/result.json").get("facts", {})
-    return _answered(facts) if kind == AFTER_PARTS[StepKind.INFER] else _measured(facts.get("metrics", ()))
+    return _answered(facts) if part.kind is PartKind.ANSWERS else _measured(facts.get("metrics", ()))
 
 
 def _answered(facts: Mapping[str, Any]) -> str:

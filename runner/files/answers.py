@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modal_app.store.layout import BASE, Store, after_key
+from modal_app.store.layout import BASE, Store, after_key, parts_of_key
+from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
-from runner.store.stores import read_json
 
 TOLD_APART_BY = ("prompts", "greedy", "max_tokens", "temperature", "seed")
 """Of a step's options: answers to these stand beside each other."""
@@ -95,8 +95,7 @@ def column_of(store: Store, key: str, name: str) -> Column | None:
         return None
     options = done["facts"].get("options", {})
     rows = [json.loads(line) for line in folder.answers.read_text(encoding="utf-8").split("\n") if line]
-    run = key.partition("/")[0]
-    return Column(run, name, bool(options.get("merged")), rows, done["finished_at"], options)
+    return Column(parts_of_key(key)[0], name, bool(options.get("merged")), rows, done["finished_at"], options)
 
 
 def answer_sets(store: Store, names: Mapping[str, str]) -> list[AnswerSet]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import modal
 
-from modal_app.cloud.claims import is_at_work, is_live, last_claim
+from modal_app.cloud.claims import call_and_job, is_at_work, is_live, job_of, last_claim
 from modal_app.cloud.container import DONE, mark_name
 from modal_app.store.layout import REMOVED, SUBMISSION, Store
 from modal_app.store.step import AFTER, StepKind
@@ -115,10 +115,8 @@ class ModalRemoval:
             batch.put_file(io.BytesIO(removal_note(one.bytes).encode()), f"/{home}/{REMOVED}")
 
     def _works(self, name: str) -> bool:
-        waited_for = [
-            key.split("/")[1] for key in self._entries if key.startswith("waiting/") and key.endswith(f"/{name}")
-        ]
-        if any(self._is_live(call) for call in waited_for):
+        waiting = [found for found in map(call_and_job, self._entries) if found is not None]
+        if any(self._is_live(call) for call, job in waiting if job == name):
             return True
         call = last_claim(self._entries.get, name)[1]
         return call is not None and is_at_work(self._entries.get, name, call)
@@ -133,11 +131,7 @@ class ModalRemoval:
         kinds = (StepKind.TRAIN, StepKind.PREPROCESS)
         names = [f"{kind}/{key}" for kind in kinds]
         after = tuple(f"{kind}/{key}/" for kind in AFTER)
-        for entry in self._entries:
-            name = entry.split("/after/")[0].removeprefix("ended/").removeprefix("cancelled/")
-            name = "/".join(name.split("/")[2:]) if name.startswith("waiting/") else name
-            if name.startswith(after):
-                names.append(name)
+        names += [name for name in map(job_of, self._entries) if name.startswith(after)]
         return list(dict.fromkeys(names))
 
     def _entries_of(self, key: str, entries: Collection[str]) -> list[str]:

@@ -13,7 +13,7 @@ from runner.executors.look import look_again
 from runner.files.run_files import Files, LocalFiles
 from runner.store.finding import runs_in
 from runner.store.ledger import SweepRun
-from runner.store.standing import standing
+from runner.store.run_state import RunState, run_state
 from runner.store.stores import is_mirror
 
 
@@ -37,6 +37,6 @@ def files_of(store: Store, key: str) -> Files:
     return files_of_run(store, key)
 
 
-def status_of(store: Store, run: SweepRun) -> str:
-    """How a run stands, in a word; in a mirror as it was seen last."""
-    return standing(store, run, observe(store, StepKind.TRAIN, run.key), {}).word
+def state_of(store: Store, run: SweepRun) -> RunState:
+    """The state of a run; in a mirror as it was seen last."""
+    return run_state(store, run, observe(store, StepKind.TRAIN, run.key), {})

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from modal_app.store.flock import try_lock
 from modal_app.store.step import write_atomically
 from runner.console.transfer import size_text
 from runner.errors import SweepError
@@ -243,7 +243,8 @@ def _at_work_alone(folder: Path) -> Iterator[None]:
         raise SweepError(f"{folder} is no folder, or lies below a file. Name another one to pull to.") from None
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _lock(descriptor, folder)
+        if not try_lock(descriptor):
+            raise SweepError(f"Another axosweep pull is at work in {folder}: wait for it, or name another one.")
         yield
     except SweepError:
         if made and not any(folder.iterdir()):
@@ -251,13 +252,6 @@ def _at_work_alone(folder: Path) -> Iterator[None]:
         raise
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise SweepError(f"Another axosweep pull is at work in {folder}: wait for it, or name another one.") from None
 
 
 @contextlib.contextmanager

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -21,7 +22,30 @@ CHUNK = 8 * 1024 * 1024
 RECORD = ("config.yml", "metrics.jsonl", "result.json", "run.json", MANIFEST, "wandb.json")
 """Files of a run's own folder: what was asked and what came of it."""
 
-AFTER_PARTS = {StepKind.MERGE: "merged", StepKind.INFER: "answers", StepKind.EVALUATE: "evaluation"}
+
+class PartKind(StrEnum):
+    """What a run has made comes first, what nobody asks for last."""
+
+    ADAPTER = "adapter"
+    MODEL = "model"
+    MERGED = "merged"
+    CHECKPOINT = "checkpoint"
+    ANSWERS = "answers"
+    EVALUATION = "evaluation"
+    RECORD = "record"
+    LOGS = "logs"
+    DATA = "data"
+    REST = "rest"
+
+
+MADE = (PartKind.ADAPTER, PartKind.MODEL)
+"""What training leaves: one of the two."""
+_OF_STEP = {
+    StepKind.MERGE: PartKind.MERGED,
+    StepKind.INFER: PartKind.ANSWERS,
+    StepKind.EVALUATE: PartKind.EVALUATION,
+}
+_STEP_OF = {kind: step for step, kind in _OF_STEP.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +94,19 @@ class LocalFiles:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    name: str
-    """adapter, model, merged-HASH, checkpoint-N, logs, record, answers-HASH, evaluation-HASH, data, rest"""
+    kind: PartKind
+    own: str
+    """Which of several of its kind: a step's own hash, a checkpoint's step. Empty where there is only one."""
     folder: str
     """Below the store's root: what the files' names are relative to."""
     files: tuple[Entry, ...]
     whole: bool = True
     """Whether what makes it has ended well; the only kind that is pulled by name."""
+
+    @property
+    def name(self) -> str:
+        """As `pull` takes it: adapter, merged-HASH, checkpoint-N."""
+        return f"{self.kind}-{self.own}" if self.own else str(self.kind)
 
     @property
     def bytes(self) -> int:
@@ -88,25 +118,22 @@ class Part:
 
 
 def parts_of(files: Files, key: str, data_key: str) -> list[Part]:
-    """What there is of a run, and the dataset that it reads: what it has made first, what nobody asks for last."""
+    """What there is of a run, and the dataset that it reads."""
     home = f"runs/{key}"
     found = {entry.path: entry for entry in files.below(home)}
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[tuple[PartKind, str], list[Entry]] = {}
     for entry in found.values():
         groups.setdefault(_part(entry.path.removeprefix(f"{home}/")), []).append(entry)
-    trained = f"{home}/result.json" in found
-    if (made := groups.pop("model", None)) is not None:
+    if (made := groups.pop((PartKind.MODEL, ""), None)) is not None:
         is_adapter = f"{home}/model/adapter_config.json" in found
-        groups["adapter" if is_adapter else "model"] = made
-    parts = [
-        Part(name, _folder(home, name), tuple(group), _is_whole(files, home, name, group, found, trained))
-        for name, group in groups.items()
-    ]
+        groups[PartKind.ADAPTER if is_adapter else PartKind.MODEL, ""] = made
+    made_of = [Part(kind, own, _folder(home, kind, own), tuple(group)) for (kind, own), group in groups.items()]
+    parts = [replace(part, whole=_is_whole(files, home, part, found)) for part in made_of]
     dataset = files.below(f"prepared/{data_key}")
     if dataset:
         ready = any(entry.path == f"prepared/{data_key}/{MANIFEST}" for entry in dataset)
-        parts.append(Part("data", f"prepared/{data_key}", tuple(dataset), ready))
-    return sorted(parts, key=lambda part: _order(part.name))
+        parts.append(Part(PartKind.DATA, "", f"prepared/{data_key}", tuple(dataset), ready))
+    return sorted(parts, key=_order)
 
 
 def checksums(files: Files, part: Part) -> dict[str, str]:
@@ -115,9 +142,9 @@ def checksums(files: Files, part: Part) -> dict[str, str]:
     A checkpoint has none, nor what was made by an earlier version.
     """
     folder = PurePosixPath(part.folder)
-    if folder.name != "model" and part.name != "data":
+    if folder.name != "model" and part.kind is not PartKind.DATA:
         return {}
-    beside = folder if part.name == "data" else folder.parent
+    beside = folder if part.kind is PartKind.DATA else folder.parent
     listed = read_object(files, str(beside / MANIFEST)).get("files", {})
     return {f"{part.folder}/{name}": str(one["sha256"]) for name, one in listed.items()}
 
@@ -135,26 +162,26 @@ def all_bytes(parts: Iterable[Part]) -> int:
     return sum(part.bytes for part in parts)
 
 
-def _part(name: str) -> str:
-    """The part that a file of a run's folder belongs to, by its name there."""
+def _part(name: str) -> tuple[PartKind, str]:
+    """The part that a file of a run's folder belongs to, by its name there: its kind, and which of several."""
     first, *rest = PurePosixPath(name).parts
     match first, rest:
         case "model", [log] if log == DEBUG_LOG:
-            return "logs"
+            return PartKind.LOGS, ""
         case "model", [inner, *more]:
-            if more and re.fullmatch(rf"{checkpoints.PREFIX}\d+", inner):
-                return inner
-            return "rest" if inner.startswith((".", checkpoints.ASIDE)) else "model"
+            if more and (checkpoint := re.fullmatch(rf"{checkpoints.PREFIX}(\d+)", inner)):
+                return PartKind.CHECKPOINT, checkpoint[1]
+            return PartKind.REST if inner.startswith((".", checkpoints.ASIDE)) else PartKind.MODEL, ""
         case kind, [own, *more] if kind in AFTER:
             if _is_log(more):
-                return "logs"
+                return PartKind.LOGS, ""
             if kind == StepKind.MERGE and more in ([MANIFEST], ["result.json"]):
-                return "record"  # what lies beside the model
+                return PartKind.RECORD, ""  # what lies beside the model
             kept = more[:1] == ["model"] or more in (["result.json"], [ANSWERS])
-            return f"{AFTER_PARTS[StepKind(kind)]}-{own}" if kept else "rest"
+            return (_OF_STEP[StepKind(kind)], own) if kept else (PartKind.REST, "")
         case name, [] if name in RECORD:
-            return "record"
-    return "logs" if _is_log([first, *rest]) else "rest"
+            return PartKind.RECORD, ""
+    return PartKind.LOGS if _is_log([first, *rest]) else PartKind.REST, ""
 
 
 def _is_log(parts: Sequence[str]) -> bool:
@@ -165,38 +192,30 @@ def _is_log(parts: Sequence[str]) -> bool:
     return False
 
 
-def _folder(home: str, name: str) -> str:
-    kind, _, own = name.partition("-")
-    if name in ("adapter", "model"):
+def _folder(home: str, kind: PartKind, own: str) -> str:
+    if kind in MADE:
         return f"{home}/model"
-    if kind == "checkpoint":
-        return f"{home}/model/{name}"
-    for step, part in AFTER_PARTS.items():
-        if part == kind:
-            return f"{home}/{step}/{own}" + ("/model" if step is StepKind.MERGE else "")
+    if kind is PartKind.CHECKPOINT:
+        return f"{home}/model/{checkpoints.PREFIX}{own}"
+    if kind in _STEP_OF:
+        return f"{home}/{_STEP_OF[kind]}/{own}" + ("/model" if kind is PartKind.MERGED else "")
     return home
 
 
-def _is_whole(
-    files: Files, home: str, name: str, group: Sequence[Entry], found: dict[str, Entry], trained: bool
-) -> bool:
-    kind = name.partition("-")[0]
-    if name in ("adapter", "model"):
-        return trained
-    if kind == "checkpoint":
-        sizes = read_object(files, f"{home}/model/{name}/{checkpoints.MARKER}").get("files", {})
-        there = {entry.path.removeprefix(f"{home}/model/{name}/"): entry.size for entry in group}
+def _is_whole(files: Files, home: str, part: Part, found: Collection[str]) -> bool:
+    """`found`: every path of the run's folder."""
+    if part.kind in MADE:
+        return f"{home}/result.json" in found
+    if part.kind is PartKind.CHECKPOINT:
+        sizes = read_object(files, f"{part.folder}/{checkpoints.MARKER}").get("files", {})
+        there = {part.named(entry): entry.size for entry in part.files}
         return bool(sizes) and all(there.get(file) == size for file, size in sizes.items())
-    if kind in AFTER_PARTS.values():
-        folder = _folder(home, name).removesuffix("/model")
-        return f"{folder}/result.json" in found
-    return True
+    return part.kind not in _STEP_OF or f"{home}/{_STEP_OF[part.kind]}/{part.own}/result.json" in found
 
 
-def _order(name: str) -> tuple[int, int, str]:
-    kind, _, own = name.partition("-")
-    kinds = ("adapter", "model", "merged", "checkpoint", "answers", "evaluation", "record", "logs", "data", "rest")
-    return kinds.index(kind), int(own) if own.isdecimal() else 0, name
+def _order(part: Part) -> tuple[int, int, str]:
+    number = int(part.own) if part.kind is PartKind.CHECKPOINT else 0
+    return list(PartKind).index(part.kind), number, part.own
 
 
 def _walk(root: Path, folder: Path) -> Iterator[Entry]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from modal_app.store.layout import ATTEMPT_PREFIX, BASE, MANIFEST, REMOVED, STEPS
+from modal_app.store.layout import ATTEMPT_PREFIX, BASE, MANIFEST, REMOVED, STEPS, parts_of_key
 from modal_app.store.step import StepKind
 from runner.files.run_files import Entry, Files
 
@@ -143,7 +143,7 @@ def _waiting(files: Files, stock: Stock) -> Iterator[str]:
 
 def _done(step: Mapping[str, Any]) -> str:
     """What says that a step is done: of a train step's folder, or of one that comes after it."""
-    run, _, own = step["key"].partition("/")
+    run, own = parts_of_key(step["key"])
     return f"runs/{run}/{step['kind']}/{own}/result.json" if own else f"runs/{run}/result.json"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.store.layout import SEEN, Store
+from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.compare.measured import is_of_a_task
 from runner.compare.metrics import Curves
@@ -27,7 +28,8 @@ from runner.html_report.curves import points_each, rounded, series
 from runner.html_report.effects import effect, interaction, pareto, strength
 from runner.html_report.said import answers
 from runner.store.ledger import Ledger, SweepPlan, live_launchers
-from runner.store.stores import is_mirror, read_json
+from runner.store.run_state import RunStatus
+from runner.store.stores import is_mirror
 
 TAIL_LINES = 25
 TAIL_BYTES = 6_000
@@ -67,7 +69,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "question": redact(words.question(rows, _asked(command), OBJECTIVE)),
         "answer": [redact(line) for line in words.answer(rows, OBJECTIVE, names)],
         "metric": OBJECTIVE,
-        "standing": words.counted(rows),
+        "counts": words.counted(rows),
         "cost": cost.lines(going_on=False) if cost else [],
         "params": list(rows[0].params) if rows else [],
         "runs": [_run(found, row, names[row.key], receipt_of[row.key]) for row in rows],
@@ -82,9 +84,9 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
 
 def goes_on(store: Store, sweep: str, rows: Sequence[Row]) -> bool:
     """Whether more is to come: something runs, or somebody still sees to what has not begun."""
-    if any(row.status == "running" for row in rows):
+    if any(row.status is RunStatus.RUNNING for row in rows):
         return True
-    if all(row.status not in ("pending", "stopped", "lost") for row in rows):
+    if all(row.status not in (RunStatus.PENDING, RunStatus.STOPPED, RunStatus.LOST) for row in rows):
         return False
     if is_mirror(store):
         return not read_json(store.sweeps / sweep / SEEN).get("over", False)
@@ -115,7 +117,7 @@ def _receipts(found: _Sweep) -> tuple[dict[str, receipts.Receipt], dict[str, Any
     launched = receipts.launches(found.ledger.records())
     of_runs = {
         row.key: receipts.receipt(
-            found.store.folder(StepKind.TRAIN, row.key), launched, running=row.status == "running"
+            found.store.folder(StepKind.TRAIN, row.key), launched, running=row.status is RunStatus.RUNNING
         )
         for row in found.rows
     }
@@ -130,9 +132,10 @@ def _run(found: _Sweep, row: Row, name: str, receipt: receipts.Receipt) -> dict[
         "name": redact(name),
         "params": {key: _shown(value) for key, value in row.params.items()},
         "status": row.status,
+        "reason": row.reason,
         "message": redact(row.message),
         "final": rounded(row.final),
-        "ranked": rounded(row.final) if row.status == "succeeded" else None,
+        "ranked": rounded(row.final) if row.status is RunStatus.SUCCEEDED else None,
         "measured": {
             heading_of(Metric(key)): rounded(value) for key, value in row.measured.items() if is_of_a_task(key)
         },
@@ -186,11 +189,12 @@ def _analysis(rows: Sequence[Row], *, several: bool) -> dict[str, Any]:
     }
 
 
-def _failures(rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, str]]:
+def _failures(rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, str | None]]:
     """What went wrong, with the last lines of its log. The same log, of a dataset that blocks many, is shown once."""
-    told, seen = [], set[str]()
+    told: list[dict[str, str | None]] = []
+    seen: set[str] = set()
     for row in rows:
-        if row.status in ("succeeded", "running", "pending"):
+        if row.status in (RunStatus.SUCCEEDED, RunStatus.RUNNING, RunStatus.PENDING):
             continue
         log = row.log or ""
         shows = log not in seen and len(seen) < MOST_TAILS
@@ -199,6 +203,7 @@ def _failures(rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, s
                 "key": row.key,
                 "name": redact(names[row.key]),
                 "status": row.status,
+                "reason": row.reason,
                 "message": redact(row.message),
                 "log": log,
                 "tail": tail(log) if shows else "",

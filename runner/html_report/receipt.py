@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from modal_app.cloud.meter import ContainerRecord
 from modal_app.store.layout import Attempt, StepFolder
+from modal_app.store.read_json import read_json
 from modal_app.store.state import lost
 from runner.cost.spent import containers
 from runner.store.ledger import Event, Record
@@ -70,13 +69,13 @@ def totals(runs: Sequence[Receipt], datasets: Sequence[Receipt]) -> dict[str, An
 
 def _phases(attempt: Attempt) -> dict[str, float]:
     """What the trainer has booked, kept current while it works."""
-    phases = _read(attempt.train_state).get("phases")
+    phases = read_json(attempt.train_state, lenient=True).get("phases")
     return {name: float(seconds) for name, seconds in phases.items()} if isinstance(phases, dict) else {}
 
 
 def _span(attempt: Attempt, *, running: bool) -> tuple[float, float]:
     """From when to when an attempt worked, in Unix seconds."""
-    if result := _read(attempt.result):
+    if result := read_json(attempt.result, lenient=True):
         return float(result["started_at"]), float(result["finished_at"])
     ended = lost(attempt)
     return ended.started_at, time.time() if running else ended.finished_at
@@ -92,11 +91,3 @@ def _queue(launched_at: Sequence[float], start: float) -> float:
     """From the launch that began it to its start; nothing when no launch of this sweep did."""
     before = [at for at in launched_at if at <= start]
     return start - max(before) if before else 0.0
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.compare.ranking import Row
 from runner.console.redact import redact
 from runner.store.ledger import SweepPlan
-from runner.store.stores import read_json
 
 
 def command(store: Store, sweep: str) -> str:
@@ -47,8 +48,12 @@ def _best(store: Store, best: Row, plan: SweepPlan) -> dict[str, Any]:
 
 
 def _dataset(store: Store, key: str) -> dict[str, Any]:
-    manifest = read_json(store.manifest(key))
-    known = {name: manifest.get(name) for name in ("rows", "eval_rows", "eval_fingerprint")}
+    manifest = DataManifest.read(store.manifest(key))
+    known = {
+        "rows": manifest.rows,
+        "eval_rows": manifest.eval_rows,
+        "eval_fingerprint": manifest.eval_fingerprint,
+    }
     return {"key": key} | {name: value for name, value in known.items() if value is not None}
 
 

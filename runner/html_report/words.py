@@ -12,6 +12,7 @@ from typing import Any
 
 from runner.compare.params import label, show_value
 from runner.compare.ranking import Row
+from runner.store.run_state import RunStatus, status_text
 
 SEEDS = ("seed", "data.seed")
 
@@ -75,7 +76,8 @@ def answer(rows: Sequence[Row], metric: str, names: Mapping[str, str]) -> list[s
 
 def counted(rows: Sequence[Row]) -> str:
     """`2 running, 1 failed (oom)`."""
-    return ", ".join(f"{number} {word}" for word, number in Counter(row.status for row in rows).most_common())
+    counts = Counter((row.status, row.reason) for row in rows).most_common()
+    return ", ".join(f"{number} {status_text(status, reason)}" for (status, reason), number in counts)
 
 
 def ranked_groups(rows: Sequence[Row]) -> list[list[Row]]:
@@ -89,7 +91,7 @@ def ranked_groups(rows: Sequence[Row]) -> list[list[Row]]:
 
 def _is_ranked(row: Row) -> bool:
     finite = row.final is not None and math.isfinite(row.final)
-    return row.status == "succeeded" and finite and bool(row.eval_fingerprint)
+    return row.status is RunStatus.SUCCEEDED and finite and bool(row.eval_fingerprint)
 
 
 def _winner(group: Sequence[Row], metric: str, names: Mapping[str, str], held: str) -> str:

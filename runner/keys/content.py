@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
 from modal_app.store.step import write_atomically
 from runner.errors import SweepError
 
@@ -23,7 +24,7 @@ class ContentHashes:
 
     def __init__(self, memory: Path) -> None:
         self._memory = memory
-        self._known: dict[str, list[object]] = _load(memory)
+        self._known: dict[str, list[object]] = read_json(memory, lenient=True)
         self._fresh: dict[Path, str] = {}
 
     def of(self, path: Path) -> str:
@@ -150,11 +151,3 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def _load(memory: Path) -> dict[str, list[object]]:
-    try:
-        loaded = json.loads(memory.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-    return loaded if isinstance(loaded, dict) else {}

@@ -42,7 +42,7 @@ def execute(launch: Launch, workers: MixedWorkers | None) -> None:
     _make_folders(launch)
     record_request(launch)
     if starts_now and not (workers and workers.is_up):
-        terminal.messages().print(STARTING)
+        terminal.message(STARTING)
     with Progress(launch.plan, launch.store) as progress:
         executor.execute(launch.plan, progress.update)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from modal_app.cloud.settings import trainer_identity
+from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
 from runner.environment import trainer_environment
 from runner.executors.choose import one_executor, remembered_verdicts
@@ -15,7 +16,7 @@ from runner.keys.inputs import find_inputs, identify_input
 from runner.launch.start_checkpoint import check_checkpoint_fits, checkpoint_input, with_start_checkpoints
 from runner.launch.types import Launch
 from runner.preflight.stage import Preflight
-from runner.store.stores import open_store, read_json, store_of, stores
+from runner.store.stores import open_store, store_of, stores
 from runner.types import Experiment, Request, Run
 
 
@@ -59,5 +60,4 @@ def identified(experiment: Experiment, hashes: ContentHashes, trainer: str) -> R
 
 def _longest_row(store: Store, run: Run) -> int | None:
     """Tokens; None where its dataset is not prepared here."""
-    longest = read_json(store.manifest(run.data_key)).get("longest_row")
-    return longest if isinstance(longest, int) else None
+    return DataManifest.read(store.manifest(run.data_key)).longest_row

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.compare.params import flat_experiment, label, show_value, told_apart
 from runner.compare.source import flat_run
 from runner.store.finding import sweep_in
 from runner.store.ledger import Ledger, SweepRun
-from runner.store.stores import read_json
 from runner.types import Plan, Run
 
 TRAINER = "the trainer's lock"

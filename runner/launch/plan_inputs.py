@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
 from runner.keys.hub_commits import hub_cache
 from runner.keys.inputs import hub_name, is_dataset
-from runner.store.stores import read_json
 from runner.types import InputKind, Plan
 
 ASKED_OF_PLAN = ("action=plan", "json=true")
@@ -47,8 +47,8 @@ def counts(plan: Plan) -> Mapping[str, int]:
 def datasets(plan: Plan, store: Store) -> list[DatasetFacts]:
     facts = []
     for dataset in plan.datasets:
-        manifest = read_json(store.manifest(dataset.key)) if dataset.done else {}
-        rows = manifest.get("rows"), manifest.get("eval_rows")
+        known = DataManifest.read(store.manifest(dataset.key)) if dataset.done else DataManifest()
+        rows = known.rows, known.eval_rows
         facts.append(DatasetFacts(dataset.key, dataset.done, len(dataset.runs), *rows))
     return facts
 

@@ -52,9 +52,9 @@ def show_launch(launch: Launch) -> None:
             *files,
             *about,
         ):
-            console.print(line, markup=False, soft_wrap=True)
+            terminal.say(console, line)
     if missing:
-        terminal.messages().print(f"note: {missing}", markup=False, soft_wrap=True, style="yellow")
+        terminal.message(f"note: {missing}", style="yellow")
     preflight.refuse_blocked()  # after all that is worth knowing of it
     check_budget(launch.cost, request)
 

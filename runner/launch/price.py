@@ -28,7 +28,7 @@ def price(launch: Launch) -> Launch:
         return launch
     cost = _cost(launch, ask=True)
     for line in price_lines(replace(launch, cost=cost)):
-        terminal.messages().print(line, markup=False, soft_wrap=True)
+        terminal.message(line)
     check_budget(cost, launch.request)
     confirm(cost, launch.request, on_terminal=sys.stdin.isatty() and sys.stderr.isatty())
     return replace(launch, cost=cost, plan=with_shares(launch.plan, cost, launch.request))

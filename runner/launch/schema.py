@@ -23,8 +23,8 @@ def ask_schema(launch: Launch, validator: Validator | None, asking: str = ASKING
     if not preflight.unasked(wanted):
         return True
     if validator is None:
-        terminal.messages().print(NOT_ASKED, soft_wrap=True)
+        terminal.message(NOT_ASKED)
         return False
-    terminal.messages().print(ASKING_AT_ONCE if validator.is_up else asking)
+    terminal.message(ASKING_AT_ONCE if validator.is_up else asking)
     preflight.ask(validator, wanted)
     return True

@@ -17,15 +17,16 @@ from typing import Any
 
 from modal_app.store import checkpoints
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
 from modal_app.store.start_checkpoint import KEY, STATE, step_of
-from modal_app.store.state import Phase, observe
 from modal_app.store.step import StepKind, write_atomically
 from runner.errors import SweepError
-from runner.files.places import chosen_run, files_of, status_of
-from runner.files.run_files import Files, Part, parts_of
+from runner.files.places import chosen_run, files_of, state_of
+from runner.files.run_files import Files, Part, PartKind, parts_of
 from runner.keys.content import file_sha256
 from runner.store.ledger import SweepRun
-from runner.store.stores import is_mirror, read_json
+from runner.store.run_state import RunStatus, status_text
+from runner.store.stores import is_mirror
 from runner.types import Experiment, Input, InputKind, Run, StartCheckpoint
 
 NOT_CONTENT = ("README.md", "training_args.bin", "tokens_state.json", STATE, checkpoints.MARKER)
@@ -98,7 +99,7 @@ def _found(asked: str, run: SweepRun, store: Store) -> Path:
     """The checkpoint among those of its run; from Modal it is fetched."""
     files = files_of(store, run.key)
     parts = parts_of(files, run.key, run.data_key)
-    chosen = _chosen(asked, run, [part for part in parts if part.name.startswith(checkpoints.PREFIX)], store)
+    chosen = _chosen(asked, run, [part for part in parts if part.kind is PartKind.CHECKPOINT], store)
     if not is_mirror(store):
         return store.root / chosen.folder
     folder = store.cache / "from" / run.key / chosen.name
@@ -110,15 +111,17 @@ def _chosen(asked: str, run: SweepRun, there: Sequence[Part], store: Store) -> P
     step = asked.partition("@")[2]
     whole = sorted((part for part in there if part.whole), key=_step)
     steps = ", ".join(str(_step(part)) for part in whole)
+    state = state_of(store, run)
+    status = status_text(state.status, state.reason)
     if not whole:
         raise SweepError(
-            f"from={asked}: {run.key} has no whole checkpoint (it is {status_of(store, run)}). A run leaves some "
+            f"from={asked}: {run.key} has no whole checkpoint (it is {status}). A run leaves some "
             "with save_steps=N or saves_per_epoch=N."
         )
     if not step:
-        if observe(store, StepKind.TRAIN, run.key).phase is not Phase.SUCCEEDED:
+        if state.status is not RunStatus.SUCCEEDED:
             raise SweepError(
-                f"from={asked}: {run.key} has not finished (it is {status_of(store, run)}), so its newest "
+                f"from={asked}: {run.key} has not finished (it is {status}), so its newest "
                 "checkpoint may be another one tomorrow. "
                 f"Name one: from={run.key}@{_step(whole[-1])}; there is: {steps}."
             )
@@ -130,7 +133,7 @@ def _chosen(asked: str, run: SweepRun, there: Sequence[Part], store: Store) -> P
 
 
 def _step(part: Part) -> int:
-    return int(part.name.removeprefix(checkpoints.PREFIX))
+    return int(part.own)
 
 
 def _fetch(files: Files, part: Part, folder: Path) -> None:

@@ -23,6 +23,7 @@ from runner.launch.schema import ask_schema
 from runner.launch.types import Launch
 from runner.preflight.schema import Validator
 from runner.show import tables
+from runner.store.run_state import RunStatus
 from runner.types import Action, Experiment, Plan, Request, Run, RunResult
 
 
@@ -97,17 +98,17 @@ def _results(launch: Launch) -> list[RunResult]:
     rows = compare_sweep(store, plan.sweep)
     tables.show_rows(rows, store, plan.sweep, as_json=launch.request.json)
     console = terminal.messages() if launch.request.json else terminal.results()
-    console.print(leave_report(store, plan.sweep), markup=False, soft_wrap=True)
+    terminal.say(console, leave_report(store, plan.sweep))
     failed = failed_stages(plan, store)
     for key, why in failed.items():
-        terminal.messages().print(f"{tables.names_of(plan)[key]}: {why}", markup=False, soft_wrap=True)
+        terminal.message(f"{tables.names_of(plan)[key]}: {why}")
     return [_result(run, rows, failed) for run in launch.runs]
 
 
 def _result(run: Run, rows: Sequence[Row], failed: Mapping[str, str]) -> RunResult:
     """`failed`: run key -> what went wrong with its follow-up steps."""
     (row,) = [row for row in rows if row.key == run.key]
-    succeeded = row.status == "succeeded" and run.key not in failed
+    succeeded = row.status is RunStatus.SUCCEEDED and run.key not in failed
     return RunResult(run.key, succeeded, row.best, row.message or failed.get(run.key, ""))
 
 

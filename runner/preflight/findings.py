@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from modal_app.store.problem import Problem
 
 
 class Severity(StrEnum):
@@ -77,12 +78,8 @@ def shown(value: Any) -> str:
             return str(value)
 
 
-def from_sentence(sentence: str) -> Finding:
-    """A problem that another module tells as `key=value: what is expected` or `key what is wrong`."""
-    found = re.match(r"(?P<key>[\w.]+)=(?P<seen>.*?): (?P<rest>.*)", sentence, re.DOTALL)
-    if found is None:
-        return Finding(Severity.ERROR, sentence.partition(" ")[0].rstrip(":"), "", sentence)
-    return Finding(Severity.ERROR, found["key"], found["seen"], found["rest"])
+def from_problem(problem: Problem) -> Finding:
+    return Finding(Severity.ERROR, problem.key, problem.seen, problem.expected)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.config.gpus import GPUS, GpuKind, gpu_problems
-from runner.preflight.findings import Finding, error, from_sentence, gate, warning
+from runner.preflight.findings import Finding, error, from_problem, gate, warning
 from runner.preflight.values import number
 from runner.types import Gpu, ModelFacts
 
@@ -36,7 +36,7 @@ def gpu_findings(
     if not _counts(gpu.count):
         yield error("gpu.count", gpu.count, "expected at least one process", "Write gpu.count=1 or more.")
         return
-    yield from map(from_sentence, gpu_problems(gpu, executor))
+    yield from map(from_problem, gpu_problems(gpu, executor))
     if axolotl.get("deepspeed") and axolotl.get("fsdp_config"):
         yield error(
             "deepspeed",

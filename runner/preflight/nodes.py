@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from runner.cost.prices import table_problems
 from runner.errors import did_you_mean
-from runner.preflight.findings import Finding, error, from_sentence
+from runner.preflight.findings import Finding, error, from_problem
 from runner.types import ExecutorChoice, Experiment, TrackingChoice
 
 MODES = ("online", "offline", "disabled")
@@ -17,7 +17,7 @@ def node_findings(experiment: Experiment) -> Iterator[Finding]:
     yield from _tracking(experiment.tracking)
     yield from _executor(experiment.executor)
     if experiment.prices is not None:
-        yield from map(from_sentence, table_problems(experiment.prices))
+        yield from map(from_problem, table_problems(experiment.prices))
 
 
 def _tracking(tracking: TrackingChoice) -> Iterator[Finding]:
@@ -52,7 +52,7 @@ def _executor(executor: ExecutorChoice) -> Iterator[Finding]:
             "Here executor.parallel sets how many runs train at a time.",
         )
     if executor.type == "modal":
-        yield from map(from_sentence, executor.problems)
+        yield from map(from_problem, executor.problems)
     if not isinstance(executor.warm, bool):
         yield error("executor.warm", executor.warm, "expected true or false")
     idle = executor.warm_idle_s

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from modal_app.oneshot.validate import ANSWERS, QUESTIONS
+from modal_app.oneshot.validate import ANSWERS, NOT_LOADED, QUESTIONS
 from runner.environment.verdicts import Answer, Question, Verdicts
 from runner.keys.identity import keyed_config
 from runner.keys.inputs import look_for_inputs
@@ -90,7 +90,7 @@ def _findings(experiment: Experiment, answer: Answer, told: Sequence[Finding]) -
     for problem in answer["problems"]:
         keys = [key for key in problem["keys"] if key not in ("capabilities", "env_capabilities")]
         if not _is_told(keys, known, told):
-            yield _of_problem(experiment, keys, problem["message"])
+            yield _of_problem(experiment, keys, problem["message"], problem.get("kind"))
     for text in answer["warnings"]:
         if not text.startswith(QUIET) and not any(_names(text, key) for key in known):
             key = next((key for key in experiment.axolotl if _names(text, key)), "axolotl")
@@ -108,14 +108,14 @@ def _names(text: str, key: str) -> bool:
     return re.search(rf"(?<![\w.]){re.escape(key.rpartition('.')[2])}(?!\w)", text) is not None
 
 
-def _of_problem(experiment: Experiment, keys: Sequence[str], message: str) -> Finding:
+def _of_problem(experiment: Experiment, keys: Sequence[str], message: str, kind: str | None) -> Finding:
     seen = without_secrets(experiment.axolotl)
-    pairs = [f"{key}={_seen(seen, key)}" for key in keys]
     severity = Severity.ERROR
-    if keys == ["plugins"] and "cannot be loaded" in message and _adds_packages(experiment):
+    if kind == NOT_LOADED and _adds_packages(experiment):
         severity = Severity.WARNING  # what Modal's image has beyond the lock is not here to be asked
     if len(keys) == 1:
-        return Finding(severity, keys[0], pairs[0].partition("=")[2], _expected(message))
+        return Finding(severity, keys[0], _seen(seen, keys[0]), _expected(message))
+    pairs = [f"{key}={_seen(seen, key)}" for key in keys]
     told = f"{', '.join(pairs) or 'axolotl'}: {_expected(message)}"
     way_out = _way_out(experiment, keys) if AT_MOST_ONE.search(message) else ""
     return Finding(severity, keys[0] if keys else "axolotl", "", told, way_out)

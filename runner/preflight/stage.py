@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from runner.console import terminal
 from runner.environment.verdicts import Question, Verdicts
 from runner.errors import SweepError
 from runner.memory.estimate import Estimate
@@ -89,7 +90,7 @@ class Preflight:
         if not self.unasked(self.experiments) or (asked := validator()) is None:
             self.show_rest(console)
             raise SweepError(self._refusal(first))
-        console.print(f"axosweep: {self._refusal(first)}", markup=False, soft_wrap=True)
+        terminal.say(console, f"axosweep: {self._refusal(first)}")
         imports = "" if asked.is_up else "; its imports take some seconds"
         console.print(f"Asking Axolotl's own schema for the rest{imports}.")
         self.ask(asked, self.experiments)
@@ -107,7 +108,7 @@ class Preflight:
         told = self.told()
         stops = blocking(told, force=self.force)
         for line in self._lines([one for one in told if one not in stops]):
-            console.print(line.replace("- ", "note: ", 1), markup=False, soft_wrap=True, style="yellow")
+            terminal.say(console, line.replace("- ", "note: ", 1), style="yellow")
 
     def as_json(self, *, schema_asked: bool) -> Mapping[str, Any]:
         """The findings name runs by their numbers; `memory` has a list for each run, one entry for each card, and

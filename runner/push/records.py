@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from modal_app.store.facts import DataManifest
+from modal_app.store.read_json import read_json
 from modal_app.store.redact import redacted
 from modal_app.store.start_checkpoint import KEY as START_CHECKPOINT
 from runner.after.subjects import Subject
@@ -24,7 +26,6 @@ from runner.push.files import Kind, Sent, made
 from runner.push.hub import CARD, RECORD
 from runner.push.private import last_part, without_places, words_without_places
 from runner.push.tasks import scores_of
-from runner.store.stores import read_json
 
 SHOWN = (OBJECTIVE, "loss")
 VERSIONS = ("axolotl", "transformers", "torch")
@@ -35,7 +36,7 @@ def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) ->
     """`repo`: owner/name."""
     (facts,) = facts_of_sweep(subject.store, subject.sweep, [subject.key])
     (row,) = rows_from([facts])
-    manifest = read_json(subject.store.manifest(subject.data_key))
+    manifest = DataManifest.read(subject.store.manifest(subject.data_key))
     plan = read_json(subject.store.sweeps / subject.sweep / "plan.json")
     return CardFacts(
         repo=repo,
@@ -45,9 +46,9 @@ def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) ->
         adapter=subject.adapter,
         base=base_of(subject),
         data=tuple(_source(one, subject) for one in _inputs(subject) if is_dataset(one["at"])),
-        rows=manifest.get("rows"),
-        eval_rows=manifest.get("eval_rows"),
-        tokens=manifest.get("tokens"),
+        rows=manifest.rows,
+        eval_rows=manifest.eval_rows,
+        tokens=manifest.tokens,
         metrics={name.replace("_", " "): last for name in SHOWN if (last := _last(facts.curves, name)) is not None},
         first=row.first,
         best=_smallest(facts.curves),
@@ -55,7 +56,7 @@ def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) ->
         seconds=row.seconds if row.paid_seconds is None else row.paid_seconds,
         train_seconds=row.train_seconds,
         dollars=row.dollars,
-        versions=versions(manifest.get("versions", {})),
+        versions=versions(manifest.versions),
         config=yaml.safe_dump(config_of(subject), sort_keys=True, allow_unicode=True),
         command=" ".join(["axosweep", f"base={CONFIG}", *where_it_ran(subject.store, subject.key)]),
         asked=words_without_places(str(plan.get("command", "")), _local(subject)),

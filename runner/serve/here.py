@@ -47,7 +47,7 @@ def serve(chosen: Chosen, token: str, host: str, port: int, *, as_json: bool) ->
                     _say(event)
             raise AssertionError("a server that has ended has failed")
     except KeyboardInterrupt:
-        terminal.messages().print("The server has ended.")
+        terminal.message("The server has ended.")
         return 0
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -90,7 +90,7 @@ def _unbound(host: str, port: int, error: OSError) -> str:
 
 def _say(event: Mapping[str, Any]) -> None:
     text = "Starting Axolotl; its imports take some seconds." if event["event"] == "importing" else ""
-    terminal.messages().print(text or f"Loading {event['model']}", markup=False, soft_wrap=True)
+    terminal.message(text or f"Loading {event['model']}")
 
 
 def _url(listening: socket.socket) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from modal_app.process.attempt import base_environment
+from modal_app.process.signals import signal_group
 from modal_app.serving.server import LINE
 from modal_app.serving.spec import TOKEN_VARIABLE, Serving
 from modal_app.store.hub import is_hub_name
@@ -26,7 +27,6 @@ from modal_app.store.step import Device
 from modal_app.warm.context import Context
 from runner.executors.warm_server import reach_running
 from runner.executors.warm_workers import why_fresh
-from runner.executors.workers import signal_group
 from runner.serve.choice import Chosen
 
 Events = Iterable[Mapping[str, Any]]
@@ -79,12 +79,11 @@ def _fresh(python: Path, place: Path, environment: Mapping[str, str], told: Serv
     finally:
         with contextlib.suppress(BrokenPipeError):
             server.stdin.close()
-        with contextlib.suppress(ProcessLookupError):
-            try:
-                server.wait(END_S)
-            except (subprocess.TimeoutExpired, KeyboardInterrupt):
-                os.killpg(server.pid, signal.SIGKILL)
-                server.wait()
+        try:
+            server.wait(END_S)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            signal_group(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +133,11 @@ def _asked(warm: socket.socket, place: Path, environment: Mapping[str, str], lis
         context = Context.of_this_process(environment).as_json()
         for request in ({"context": context}, {"serve": str(place)}):
             warm.sendall(json.dumps(request).encode() + b"\n")
-        said = b""
+        unread = b""
         while door not in select.select([door, warm], [], [])[0]:  # it may still be importing
             block = warm.recv(1 << 16)
-            said += block
-            if not block or b'"refused"' in said or b'"ended"' in said:
+            *lines, unread = (unread + block).split(b"\n")
+            if not block or any(json.loads(line)["event"] in ("refused", "ended") for line in lines):
                 return None
         line, _ = door.accept()
     socket.send_fds(line, [b"\n"], [listening.fileno()])

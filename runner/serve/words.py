@@ -52,27 +52,26 @@ def how_to_ask(chosen: Chosen, address: Address, *, as_json: bool) -> None:
                     {"names": list(model.names), "what": what}
                     for model, what in zip(chosen.models, chosen.told, strict=True)
                 ],
-                "version": 1,
             }
         )
         sys.stdout.flush()
         return
     out = terminal.results()
-    out.print(f"{address.url}/v1  ({address.ends_by})", soft_wrap=True, markup=False)
+    terminal.say(out, f"{address.url}/v1  ({address.ends_by})")
     table = Table(box=None, pad_edge=False)
     for heading in ("  model", "what", "also called"):
         table.add_column(heading)
     for model, what in zip(chosen.models, chosen.told, strict=True):
         table.add_row(f"  {model.names[0]}", what, "  ".join(model.names[1:]))
     out.print(table)
-    out.print(f"\n{ways(address, _telling(chosen).names[-1])}", soft_wrap=True, markup=False)
+    terminal.say(out, f"\n{ways(address, _telling(chosen).names[-1])}")
     sys.stdout.flush()
 
 
 def show_deployed(deployed: Sequence[Deployed], *, as_json: bool) -> None:
     """All that is served on Modal."""
     if as_json:
-        print_json({"deployments": [asdict(one) for one in deployed], "version": 1})
+        print_json({"deployments": [asdict(one) for one in deployed]})
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "models", "GPU", "url"):

@@ -14,19 +14,20 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
 from modal_app.store.state import Phase, StepState, observe
-from modal_app.store.step import Step, StepKind
+from modal_app.store.step import FailureReason, Step, StepKind
 from runner.compare.metrics import read_curves
 from runner.compare.params import label, params_of
 from runner.compare.ranking import OBJECTIVE
-from runner.compare.table import status_style
+from runner.compare.table import STATUS_COLOURS
 from runner.console import terminal
 from runner.cost.prices import Rates, bill
 from runner.cost.spent import SweepCost, containers, money, run_bill, sweep_cost, sweep_rates
 from runner.store.ledger import SweepRun
-from runner.store.standing import status_word
-from runner.store.stores import read_json
+from runner.store.run_state import RunStatus, reason_of, status_of, status_text
 from runner.types import Plan, PlannedRun
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -35,13 +36,13 @@ SECONDS_BETWEEN_FRAMES = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A step as it stands now."""
+    """A step as it is now."""
 
     kind: StepKind
     key: str
     label: str
-    status: str
-    running: bool
+    status: RunStatus
+    reason: FailureReason | None
     step: str = ""
     loss: float | None = None
     eval_loss: float | None = None
@@ -51,8 +52,12 @@ class Line:
 
     def text(self) -> str:
         numbers = [f"{name} {value:.3f}" for name, value in self._numbers() if value is not None]
-        parts = [self.status, f"step {self.step}" if self.step else "", *numbers, self.price, self.message]
+        parts = [self.status_text, f"step {self.step}" if self.step else "", *numbers, self.price, self.message]
         return f"{self.kind:<10} {self.label}: {'  '.join(part for part in parts if part)}"
+
+    @property
+    def status_text(self) -> str:
+        return status_text(self.status, self.reason)
 
     @property
     def price(self) -> str:
@@ -81,7 +86,7 @@ class Progress:
     _next_lines: float = 0.0
     _before: dict[tuple[StepKind, str], int] = field(default_factory=dict)
     """The newest attempt of each step when this launch began."""
-    _said: dict[tuple[StepKind, str], str] = field(default_factory=dict)
+    _said: dict[tuple[StepKind, str], tuple[RunStatus, FailureReason | None]] = field(default_factory=dict)
     """By kind, too: what comes after a run may have the same key as something else that does."""
     _succeeded: dict[str, Line] = field(default_factory=dict)
     """Runs whose line stays as it is: nothing of theirs is read again."""
@@ -122,15 +127,16 @@ class Progress:
         if now >= self._next_lines:
             self._next_lines = now + self.seconds_between_lines
             for line in lines:
-                if line.running:
-                    self.console.print(line.text(), soft_wrap=True, markup=False)
+                if line.status is RunStatus.RUNNING:
+                    terminal.say(self.console, line.text())
 
     def _say_changes(self, lines: list[Line]) -> None:
         for line in lines:
-            if self._said.get((line.kind, line.key)) != line.status:
-                self._said[line.kind, line.key] = line.status
-                if line.status != "pending":
-                    self.console.print(line.text(), soft_wrap=True, markup=False)
+            stated = line.status, line.reason
+            if self._said.get((line.kind, line.key)) != stated:
+                self._said[line.kind, line.key] = stated
+                if line.status is not RunStatus.PENDING:
+                    terminal.say(self.console, line.text())
 
     def _cost(self) -> SweepCost | None:
         runs = [SweepRun(one.run.key, one.run.data_key, ()) for one in self.plan.runs]
@@ -164,12 +170,12 @@ class Progress:
 
     def _dataset_line(self, key: str, rates: Rates | None) -> Line:
         state = self._observe(StepKind.PREPROCESS, key)
-        rows = read_json(self.store.manifest(key)).get("rows")
+        rows = DataManifest.read(self.store.manifest(key)).rows
         message = f"{rows} rows" if rows is not None else _message(state)
-        running = state.phase is Phase.RUNNING
         rented = containers(self.store.folder(StepKind.PREPROCESS, key))
         dollars = bill(rented, rates).dollars if rented and rates else None
-        return Line(StepKind.PREPROCESS, key, key, status_word(state), running, message=message, dollars=dollars)
+        status, reason = status_of(state), reason_of(state)
+        return Line(StepKind.PREPROCESS, key, key, status, reason, message=message, dollars=dollars)
 
     def _run_line(self, planned: PlannedRun, rates: Rates | None) -> Line:
         key = planned.run.key
@@ -183,8 +189,8 @@ class Progress:
             kind=StepKind.TRAIN,
             key=key,
             label=self._labels[key],
-            status=status_word(state),
-            running=state.phase is Phase.RUNNING,
+            status=status_of(state),
+            reason=reason_of(state),
             step=f"{curves.step or 0}/{max_steps}" if max_steps else "",
             loss=curves.final("loss"),
             eval_loss=curves.final(OBJECTIVE),
@@ -199,9 +205,8 @@ class Progress:
     def _after_line(self, step: Step) -> Line:
         state = self._observe(step.kind, step.key)
         name = self._labels.get(step.run) or step.run or "the base model"
-        running = state.phase is Phase.RUNNING
-        message = self._answered(step) if running else _message(state)
-        return Line(step.kind, step.key, name, status_word(state), running, message=message)
+        message = self._answered(step) if state.phase is Phase.RUNNING else _message(state)
+        return Line(step.kind, step.key, name, status_of(state), reason_of(state), message=message)
 
     def _answered(self, step: Step) -> str:
         attempts = self.store.folder(step.kind, step.key).attempts()
@@ -221,7 +226,7 @@ def _table(lines: list[Line]) -> Table:
     for line in lines:
         numbers = ["" if value is None else f"{value:.3f}" for value in (line.loss, line.eval_loss)]
         what, message = escape(line.label), escape(line.message)
-        style = status_style(line.status)
+        style = STATUS_COLOURS[line.status]
         prices = [line.price] if priced else []
-        table.add_row(line.kind, what, line.status, line.step, *numbers, *prices, message, style=style)
+        table.add_row(line.kind, what, line.status_text, line.step, *numbers, *prices, message, style=style)
     return table

@@ -1,4 +1,4 @@
-"""How every sweep of a store stands, read from the folders of its runs; no Hydra, no Axolotl."""
+"""The status of every sweep, read from the folders of its runs; no Hydra, no Axolotl."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modal_app.store.state import observe
 from modal_app.store.step import StepKind
 from runner.cost.spent import sweep_cost
 from runner.store.ledger import Ledger, SweepRun, last_asked, sweep_ids
-from runner.store.standing import Unbegun, standing, unbegun
+from runner.store.run_state import RunStatus, Unbegun, run_state, unbegun
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,8 @@ class SweepStatus:
     created_at: float
     """Unix seconds."""
     runs: int
-    counts: Mapping[str, int]
-    """Runs by how they stand: succeeded, running, pending, blocked, stopped, failed, lost."""
+    counts: Mapping[RunStatus, int]
+    """Runs by their status; one that no run has is left out."""
     dollars: float | None = None
     """For its runs and what they needed; None where nothing was rented."""
 
@@ -37,12 +37,11 @@ def sweep_status(store: Store, sweep: str) -> SweepStatus:
     """Raises SweepError when there is no such sweep."""
     ledger = Ledger(store, sweep)
     plan, lost = ledger.plan(), unbegun(ledger.records())
-    counts = Counter(_word(store, run, lost) for run in plan.runs)
+    counts = Counter(_status(store, run, lost) for run in plan.runs)
     cost = sweep_cost(store, sweep, plan.runs)
     dollars = cost.whole.dollars if cost else None
     return SweepStatus(sweep, plan.created_at, len(plan.runs), dict(counts), dollars)
 
 
-def _word(store: Store, run: SweepRun, lost: Unbegun) -> str:
-    """Without the class of a failure."""
-    return standing(store, run, observe(store, StepKind.TRAIN, run.key), lost).word.split(" ")[0]
+def _status(store: Store, run: SweepRun, lost: Unbegun) -> RunStatus:
+    return run_state(store, run, observe(store, StepKind.TRAIN, run.key), lost).status

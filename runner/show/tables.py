@@ -18,6 +18,7 @@ from runner.console import terminal
 from runner.console.print_json import print_json
 from runner.cost.spent import money
 from runner.show.status import SweepStatus
+from runner.store.run_state import RunStatus
 from runner.types import Plan, PlannedRun
 
 
@@ -70,22 +71,19 @@ def show_sweeps(sweeps: Sequence[SweepStatus], store: Store, *, as_json: bool) -
         print_json({"store": str(store.root), "sweeps": [asdict(sweep) for sweep in sweeps]})
         return
     table = Table(box=None, pad_edge=False)
-    words = [word for word in STATUS_ORDER if any(sweep.counts.get(word) for sweep in sweeps)]
+    statuses = [status for status in RunStatus if any(sweep.counts.get(status) for sweep in sweeps)]
     longest = max((len(sweep.sweep) for sweep in sweeps), default=1)
     priced = any(sweep.dollars is not None for sweep in sweeps)
-    for heading in ("sweep", "first asked", "runs", *words, *(["dollars"] if priced else [])):
+    for heading in ("sweep", "first asked", "runs", *statuses, *(["dollars"] if priced else [])):
         left = heading in ("sweep", "first asked")
         width = longest if heading == "sweep" else 1  # a name is there to be typed: it is never cut
         table.add_column(heading, justify="left" if left else "right", min_width=width, no_wrap=True)
     for sweep in sweeps:
         asked = time.strftime("%d %b %H:%M", time.localtime(sweep.created_at))
-        counts = [sweep.counts.get(word, 0) for word in words]
+        counts = [sweep.counts.get(status, 0) for status in statuses]
         dollars = ["" if sweep.dollars is None else money(sweep.dollars)] if priced else []
         table.add_row(sweep.sweep, asked, str(sweep.runs), *(str(count or "") for count in counts), *dollars)
     terminal.results().print(table)
-
-
-STATUS_ORDER = ("succeeded", "running", "pending", "blocked", "stopped", "failed", "lost", "removed")
 
 
 def _name(planned: PlannedRun) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 from modal_app.store.layout import SEEN, SUBMISSION, Store
+from modal_app.store.read_json import read_json
 from runner.store.stores import is_mirror
 
 
@@ -16,10 +16,7 @@ def stale(store: Store, sweep: str) -> str:
         return ""
     if not (folder / SUBMISSION).exists():
         return f"{sweep} was never submitted to Modal: the same line again submits it."
-    try:
-        seen = json.loads((folder / SEEN).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        seen = {"at": None, "over": False}
+    seen = read_json(folder / SEEN) or {"at": None, "over": False}
     if seen["over"]:
         return ""
     age = "as submitted, never looked at since" if seen["at"] is None else f"as of {_age(time.time() - seen['at'])} ago"

@@ -1,11 +1,9 @@
-"""Which store a command means, and a JSON file of it."""
+"""Which store a command means."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 from modal_app.store.layout import Store
 from runner.errors import SweepError
@@ -39,12 +37,3 @@ def stores(asked: str | None) -> list[Store]:
 def is_mirror(store: Store) -> bool:
     """Whether a store only shows what lies elsewhere."""
     return store.root.name in MIRRORS and (store.root / "sweeps").is_dir()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is no file."""
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return loaded if isinstance(loaded, dict) else {}

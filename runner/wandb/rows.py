@@ -9,12 +9,12 @@ from typing import Any
 
 from modal_app.process.tracking import TrackingRecord, sweep_tag
 from modal_app.store.layout import Store
-from modal_app.store.state import Phase
 from modal_app.store.step import StepKind
 from runner.compare.params import flat
 from runner.compare.source import RESERVED, RunFacts
 from runner.errors import SweepError
 from runner.store.ledger import Ledger
+from runner.store.run_state import RunStatus
 from runner.wandb.call import call, check_reachable
 from runner.wandb.history import MOST_ROWS, curves_from
 from runner.wandb.messages import ReadRequest, ReadResponse, SweepLocation, TrackedRun
@@ -23,15 +23,15 @@ TIMEOUT_S = 900.0
 """For all that is read: the SDK itself goes on asking a server that has gone for days."""
 ADVICE = "`axosweep compare` without --from wandb reads what lies here."
 
-STATES: Mapping[str, str] = {
-    "finished": Phase.SUCCEEDED,
-    "running": Phase.RUNNING,
-    "pending": "pending",
-    "preempting": Phase.STOPPED,
-    "preempted": Phase.STOPPED,
-    "killed": Phase.STOPPED,
-    "crashed": Phase.LOST,
-    "failed": Phase.FAILED,
+STATES: Mapping[str, RunStatus] = {
+    "finished": RunStatus.SUCCEEDED,
+    "running": RunStatus.RUNNING,
+    "pending": RunStatus.PENDING,
+    "preempting": RunStatus.STOPPED,
+    "preempted": RunStatus.STOPPED,
+    "killed": RunStatus.STOPPED,
+    "crashed": RunStatus.LOST,
+    "failed": RunStatus.FAILED,
 }
 """W&B's word for a run -> ours. It knows no class of a failure."""
 NOT_PARAMETERS = frozenset(
@@ -121,9 +121,9 @@ def _facts(sweep: str, key: str, run: TrackedRun, config: Mapping[str, Any]) -> 
         overrides=(),
         config=config,
         curves=curves,
-        status=str(STATES.get(run.state, run.state)),
+        status=STATES.get(run.state, RunStatus.LOST),
         reason=None,
-        message="",
+        message="" if run.state in STATES else f"W&B says that it is {run.state}, which axosweep does not know",
         log=None,
         store=None,
         folder=None,

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
 from modal_app.store.redact import redacted
 from modal_app.store.step import write_atomically
-from runner.store.stores import read_json
 from runner.types import Plan, PlannedRun
 
 FILE = "wandb_sweep.json"

@@ -1,4 +1,4 @@
-"""The way onto Modal in docs/modal.md, command by command, with the real client and command line against the local Modal."""
+"""The way onto Modal in docs/modal.md, command by command, with the real client against the local Modal."""
 
 from __future__ import annotations
 

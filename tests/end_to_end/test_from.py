@@ -109,5 +109,5 @@ def test_nothing_left_to_train_is_said_where_only_epochs_tell_it(command: Axoswe
     done = command.run(*WORDS, f"from={source}", "num_epochs=0.2", "--json")
     assert done.returncode == 1, done.stderr
     (run,) = json.loads(done.stdout)["runs"]
-    assert (run["status"], run["reason"]) == ("failed (config)", "config")
+    assert (run["status"], run["reason"]) == ("failed", "config")
     assert "so nothing is left to train: max_steps and num_epochs count from the beginning" in run["message"]

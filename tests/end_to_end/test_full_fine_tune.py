@@ -35,7 +35,7 @@ def test_it_is_rated_by_its_own_weights(full: Axosweep) -> None:
 
 def test_it_answers_with_its_own_weights(full: Axosweep) -> None:
     said: dict[str, list[dict[str, Any]]] = {}
-    for row in full.json("infer", "--greedy", "--max-tokens", "8", "--prompts", str(PROMPTS)):
+    for row in full.json("infer", "--greedy", "--max-tokens", "8", "--prompts", str(PROMPTS))["answers"]:
         said.setdefault(row["run"], []).append(row)
     right = {row["prompt"]: row["answer"] for row in map(json.loads, PROMPTS.read_text().splitlines())}
     known = {run: sum(row["output"] == right[row["prompt"]] for row in rows) for run, rows in said.items()}

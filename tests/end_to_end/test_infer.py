@@ -45,7 +45,7 @@ def best_of(trained: Axosweep) -> str:
 
 
 def test_the_best_run_has_learned_what_its_base_model_does_not_know(trained: Axosweep) -> None:
-    said = by_run(trained.json(*ASKED))
+    said = by_run(trained.json(*ASKED)["answers"])
     runs = [row["key"] for row in trained.json("compare")["runs"]]
     assert next(iter(said)) == BASE
     assert set(said) == {BASE, *runs}
@@ -54,14 +54,14 @@ def test_the_best_run_has_learned_what_its_base_model_does_not_know(trained: Axo
     assert exact(said[best_of(trained)]) >= 0.6
 
     before = attempts(trained.store)
-    assert by_run(trained.json(*ASKED)) == said
-    alone = trained.json("infer", best_of(trained), *ASKED[1:])
+    assert by_run(trained.json(*ASKED)["answers"]) == said
+    alone = trained.json("infer", best_of(trained), *ASKED[1:])["answers"]
     assert alone == said[best_of(trained)]
     assert attempts(trained.store) == before  # done once
 
 
 def test_the_report_of_the_sweep_has_the_table(trained: Axosweep) -> None:
-    said = by_run(trained.json(*ASKED))
+    said = by_run(trained.json(*ASKED)["answers"])
     (sweep,) = (path.name for path in trained.store.sweeps.iterdir())
     table = gather(trained.store, sweep)["answers"][0]
     assert table["columns"][0]["run"] == BASE
@@ -73,8 +73,8 @@ def test_the_report_of_the_sweep_has_the_table(trained: Axosweep) -> None:
 def test_the_merged_model_answers_as_the_adapter_does(trained: Axosweep) -> None:
     best = best_of(trained)
     assert trained.run("merge", best).returncode == 0
-    merged = trained.json("infer", best, "--merged", *ASKED[1:])
-    adapter = trained.json("infer", best, *ASKED[1:])
+    merged = trained.json("infer", best, "--merged", *ASKED[1:])["answers"]
+    adapter = trained.json("infer", best, *ASKED[1:])["answers"]
     assert len(merged) >= 100
     assert [row["output"] for row in merged] == [row["output"] for row in adapter]
     assert {row["merged"] for row in merged} == {True}

@@ -127,7 +127,7 @@ def test_it_answers_and_is_merged_where_it_lies_and_the_merged_model_answers_the
     on_modal: Axosweep, server: ModalServer, row: dict[str, Any]
 ) -> None:
     before = len(server.function_calls("after"))
-    said = on_modal.json("infer", row["key"], *GREEDY)
+    said = on_modal.json("infer", row["key"], *GREEDY)["answers"]
     right = {one["prompt"]: one["answer"] for one in map(json.loads, PROMPTS.read_text().splitlines())}
     assert {one["prompt"] for one in said} == set(right)
     assert sum(one["output"] == right[one["prompt"]] for one in said) >= 0.6 * len(said)
@@ -141,7 +141,7 @@ def test_it_answers_and_is_merged_where_it_lies_and_the_merged_model_answers_the
     assert sizes == {name: one["bytes"] for name, one in manifest["files"].items()}
     assert "on the runs Volume, runs/" in on_modal.run("merge").stdout
 
-    merged = on_modal.json("infer", row["key"], "--merged", *GREEDY)
+    merged = on_modal.json("infer", row["key"], "--merged", *GREEDY)["answers"]
     assert [one["output"] for one in merged] == [one["output"] for one in said]
     assert len(server.function_calls("after")) == before + 3, "two times asked, and merged once"
     assert calls_of_asking_again(on_modal, server, "infer", row["key"], *GREEDY) == 0

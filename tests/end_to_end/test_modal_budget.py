@@ -65,7 +65,7 @@ def test_a_plan_above_its_budget_is_refused_and_forced_it_is_stopped_when_its_sh
         (row,) = told["runs"]
         share = share_of(server, row["key"], told["sweep"])
         assert share.seconds == pytest.approx(first, abs=0.1)
-        assert row["status"] == "failed (budget)"
+        assert (row["status"], row["reason"]) == ("failed", "budget")
         assert "its share of the budget, $" in row["message"]
         assert row["attempts"] == 1
         assert 0.8 * share.seconds < paid_seconds(server, row["key"]) < share.seconds + 5
@@ -79,6 +79,6 @@ def test_a_plan_above_its_budget_is_refused_and_forced_it_is_stopped_when_its_sh
         raised = here.run(*ENDLESS, f"budget={second * dollars_s:.8f}", "--force")
         assert raised.returncode == 1
         (row,) = here.json("compare")["runs"]
-        assert (row["status"], row["attempts"]) == ("failed (budget)", 2)
+        assert (row["status"], row["reason"], row["attempts"]) == ("failed", "budget", 2)
         assert paid_seconds(server, row["key"]) < second + 5
         assert max(checkpoints(server, row["key"])) > reached

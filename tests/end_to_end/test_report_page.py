@@ -166,6 +166,10 @@ def test_curves_are_drawn_against_whatever_is_asked(browser: Browser, large: Pat
     assert ends["tokens"] == 200 * 4096
     assert 100 < ends["seconds"] < 200
     assert 0.1 < ends["dollars"] < 0.3
+    shown = "charts.get(byId('curve-chart')).getOption().tooltip[0].formatter({seriesIndex: 3, value: [7, 0.5]})"
+    tip = browser.run(f"return {shown}.textContent")
+    assert tip.startswith(browser.run("return report.runs[1].name"))
+    assert "eval loss" in tip
     rough = browser.run("return charts.get(byId('curve-chart')).getOption().series[0].data.map(one => one[1])")
     browser.run(change, "curve-smooth", "0.98")
     smooth = browser.run("return charts.get(byId('curve-chart')).getOption().series[0].data.map(one => one[1])")
@@ -307,7 +311,7 @@ def test_a_real_sweep_leaves_its_report_and_is_whole_in_it(browser: Browser, axo
         if row["status"] == "succeeded":
             assert losses[row["key"]][0] == pytest.approx(row["first"], rel=1e-5)
             assert losses[row["key"]][-1] == pytest.approx(row["final"], rel=1e-5)
-    failed = [row["key"] for row in rows if row["status"].startswith("failed")]
+    failed = [row["key"] for row in rows if row["status"] == "failed"]
     assert len(failed) == 2
     told = browser.run("return Object.fromEntries(report.failures.map(one => [one.key, one.message + one.tail]))")
     assert set(told) == set(failed)

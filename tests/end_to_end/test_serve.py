@@ -146,7 +146,7 @@ def test_whole_and_streamed_answers_are_those_of_infer(
     good, bad = runs
     facts = trained.folder / "facts.jsonl"
     facts.write_text("".join(json.dumps(fact) + "\n" for fact in FACTS))
-    inferred = trained.json("infer", "--prompts", str(facts), "--greedy", "--max-tokens", "20")
+    inferred = trained.json("infer", "--prompts", str(facts), "--greedy", "--max-tokens", "20")["answers"]
     by_run = {
         model: [row["output"] for row in inferred if row["run"] == run]
         for model, run in (("base", "base"), (good, good), (bad, bad))
@@ -271,7 +271,7 @@ def test_a_server_is_a_fork_of_a_trainer_that_waits_answers_as_infer_does_and_en
     lasting = Axosweep(swept.store, swept.folder, {"AXOSWEEP_WARM_IDLE_S": "300", "AXOSWEEP_SERVE_TOKEN": TOKEN})
     request.addfinalizer(lambda: lasting.run("warm", "stop"))
     words = ("--prompt", FACTS[0]["prompt"], "--greedy", "--max-tokens", "20")
-    (inferred,) = lasting.json("infer", runs[0], *words)
+    (inferred,) = lasting.json("infer", runs[0], *words)["answers"]
     trainer = swept.preloaded()
     assert trainer is not None
     before = places()

@@ -38,7 +38,14 @@ def test_settings_that_would_make_another_program_of_each_launch_are_refused(
     changes: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(AssertionError, match=says):
-        raise AssertionError("\n".join(settings_problems(shipped_node() | changes)))
+        raise AssertionError("\n".join(map(str, settings_problems(shipped_node() | changes))))
+
+
+def test_a_problem_has_its_key_and_what_was_seen_apart_from_its_sentence() -> None:
+    (image,) = settings_problems(shipped_node() | {"trainer": "image", "image": "axolotlai/axolotl:main"})
+    (cpu,) = settings_problems(shipped_node() | {"cpu": 0})
+    assert (image.key, image.seen) == ("executor.modal.trainer", "")
+    assert (cpu.key, cpu.seen) == ("executor.modal.cpu", "0")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from modal_app.oneshot.validate import ANSWERS, QUESTIONS
+from modal_app.oneshot.validate import ANSWERS, NOT_LOADED, QUESTIONS
 from runner.environment.verdicts import Verdicts
 from runner.errors import SweepError
 from runner.preflight import quick_findings
@@ -136,7 +136,7 @@ def test_what_was_told_in_our_words_is_not_told_again() -> None:
 
 
 def test_a_plugin_that_only_the_rented_image_has_is_no_error_here() -> None:
-    problem = {"keys": ["plugins"], "message": "x.Y cannot be loaded: No module named 'x'"}
+    problem = {"keys": ["plugins"], "message": "No module named 'x'", "kind": NOT_LOADED}
     for packages, severity in (([], Severity.ERROR), (["x==1"], Severity.WARNING)):
         one = experiment({"plugins": ["x.Y"]}, executor=ExecutorChoice("modal", modal=shipped(packages=packages)))
         verdicts = Verdicts(None, "")

@@ -43,6 +43,8 @@ def left(facts: list[RunFacts], *words: str) -> list[int]:
         (["lora=r8"], [0, 1]),
         (["status=failed"], [3]),
         (["status!=failed"], [0, 1, 2]),
+        (["status=failed (oom)"], [3]),
+        (["status!=failed (nan)"], [0, 1, 2, 3]),
         (["reason=oom"], [3]),
         (["bf16=true", "gpu.type=cpu", "datasets.0.path=a.jsonl"], [0, 1, 2, 3]),
         ([f"key={RUNS[1].key[:6]}"], [1]),

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.cli import main
 from runner.command.sync import SUMMARY
 from runner.compare.ranking import rows_from
 from runner.compare.source import facts_of_sweep
 from runner.errors import SweepError
-from runner.store.stores import read_json
 from runner.wandb import rows as compare_wandb
 from runner.wandb.history import MOST_ROWS, STEP, curves_from
 from runner.wandb.messages import TrackedRun
@@ -100,10 +100,16 @@ def test_a_loss_that_is_no_number_has_diverged_and_does_not_win(strange: Any) ->
 
 @pytest.mark.parametrize(
     ("state", "status"),
-    [("finished", "succeeded"), ("failed", "failed"), ("preempted", "stopped"), ("crashed", "lost"), ("new", "new")],
+    [("finished", "succeeded"), ("failed", "failed"), ("preempted", "stopped"), ("crashed", "lost")],
 )
 def test_a_state_is_told_in_our_words(state: str, status: str) -> None:
-    assert [one.status for one in facts_from("s", [tracked("a", {}, state=state)])] == [status]
+    (one,) = facts_from("s", [tracked("a", {}, state=state)])
+    assert (one.status, one.message) == (status, "")
+
+
+def test_a_state_that_is_not_known_is_lost_and_the_message_says_which() -> None:
+    (one,) = facts_from("s", [tracked("a", {}, state="new")])
+    assert (one.status, one.message) == ("lost", "W&B says that it is new, which axosweep does not know")
 
 
 def test_where_a_run_lacks_its_file_the_parameters_are_what_all_have_in_wandbs_config() -> None:

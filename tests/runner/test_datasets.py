@@ -50,7 +50,7 @@ def test_the_list_shows_each_dataset_once_the_newest_first(store: Store, capsys:
     lines = shown(store, None, capsys).splitlines()[1:]
     assert [line.split()[0] for line in lines] == ["bbbb", "aaaa"]
     assert lines[0].split()[1:] == ["succeeded", "1,234", "34", "56,789", "0", "2", "01234567"]
-    assert [one["key"] for one in shown(store, None, capsys, as_json=True)] == ["bbbb", "aaaa"]
+    assert [one["key"] for one in shown(store, None, capsys, as_json=True)["datasets"]] == ["bbbb", "aaaa"]
 
 
 def test_a_dataset_that_failed_is_listed_as_such(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,7 +72,7 @@ def test_a_narrow_terminal_has_every_key_whole_and_is_told_what_it_lacks(
 
 
 def test_a_store_without_datasets_lists_none(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown(store, None, capsys, as_json=True) == []
+    assert shown(store, None, capsys, as_json=True) == {"version": 1, "datasets": []}
     with pytest.raises(SweepError, match="There is no dataset x"):
         data.show(store, "x", as_json=False)
 

@@ -42,7 +42,7 @@ def _nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def examined(capsys: pytest.CaptureFixture[str]) -> Examined:
     def examine() -> Mapping[str, Any]:
         code = cli.main(["doctor", "--json"])
-        checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+        checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
         assert code == int(any(check["mark"] == "problem" for check in checks.values()))
         return checks
 

@@ -21,7 +21,7 @@ from runner.types import Gpu
 )
 def test_gpus_that_cannot_be_had_are_refused_with_the_way_out(gpu: Gpu, executor: str, says: str) -> None:
     with pytest.raises(AssertionError, match=says):
-        raise AssertionError("\n".join(gpu_problems(gpu, executor)))
+        raise AssertionError("\n".join(map(str, gpu_problems(gpu, executor))))
 
 
 def test_a_machine_of_ones_own_may_have_more_cards_than_modal_rents() -> None:

@@ -64,20 +64,25 @@ def test_each_run_stands_as_what_it_is(store: Store, every_kind: tuple[Plan, Sta
     planned, stands = every_kind
     values = gather(store, planned.sweep)
     runs = by_key(values)
-    words = {
-        stands.failed.key: "failed (oom)",
-        stands.diverged.key: "failed (nan)",
-        stands.running.key: "running",
-        stands.blocked.key: "blocked",
-        stands.pending.key: "pending",
+    states = {
+        stands.failed.key: ("failed", "oom"),
+        stands.diverged.key: ("failed", "nan"),
+        stands.running.key: ("running", None),
+        stands.blocked.key: ("blocked", None),
+        stands.pending.key: ("pending", None),
     }
-    assert {key: runs[key]["status"] for key in words} == words
+    assert {key: (runs[key]["status"], runs[key]["reason"]) for key in states} == states
+    assert set(values["counts"].split(", ")) >= {"3 succeeded", "1 failed (oom)", "1 failed (nan)"}
     assert values["going_on"]
     assert "diverged" in runs[stands.diverged.key]["flags"]
-    assert all(runs[key]["ranked"] is None for key in words), "a loss that is not final ranks nobody"
+    assert all(runs[key]["ranked"] is None for key in states), "a loss that is not final ranks nobody"
     assert len(values["analysis"]["keys"]) == 3
     told = {failure["key"]: failure for failure in values["failures"]}
-    assert set(told) == {stands.failed.key, stands.diverged.key, stands.blocked.key}
+    assert {key: failure["reason"] for key, failure in told.items()} == {
+        stands.failed.key: "oom",
+        stands.diverged.key: "nan",
+        stands.blocked.key: None,
+    }
     assert told[stands.blocked.key]["tail"] == "every row was longer than sequence_len"
     assert told[stands.failed.key]["tail"].endswith("\nCUDA ***"), "the last lines, without colours and secrets"
     assert "5 of 8 runs are not ranked" in " ".join(values["answer"])
@@ -188,7 +193,7 @@ def test_a_sweep_ends_with_a_line_about_its_report_whatever_lies_in_its_store(st
     page.rmdir()
     store.folder(StepKind.TRAIN, planned.runs[0].run.key).done.write_text("[3]")
     said = leave_report(store, planned.sweep)
-    assert said.startswith("No report was written: TypeError")
+    assert said.startswith("No report was written: KeyError")
     assert said.endswith(f"axosweep report {planned.sweep} --store {store.root}")
     assert not page.exists()
 

@@ -226,7 +226,7 @@ def test_one_answer_stands_alone_and_several_stand_in_a_table(store: Store, caps
     assert ["question", "0", "a", "c", "a"] in lines
     assert [one.key, "r=8", "1", "2", "50.0", "%"] in lines
     show_answers([base, several], as_json=True)
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["answers"]
     assert [(row["run"], row["prompt"], row["output"], row["exact"]) for row in rows] == [
         (BASE, "question 0", "c", False), (BASE, "question 1", "a", True),
         (one.key, "question 0", "a", True), (one.key, "question 1", "\x1b[2Jb", False),

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from modal_app.store.layout import Store, after_key
-from modal_app.store.step import Outcome, OutcomeStatus, StepKind
+from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind
 from runner.types import Run
+from tests.runner.builders import finish, open_sweep, run
 from tests.runner.pulling import said
 from tests.runner.run_files_store import finished_run, merge, write_checkpoint
 
@@ -30,6 +31,17 @@ def test_ls_says_what_there_is_of_a_run(store: Store, capsys: pytest.CaptureFixt
     told = said(capsys, "ls", one.key, store=store)
     assert "not whole" in told
     assert str(store.root / "runs" / one.key / "model") in told
+
+
+def test_ls_says_the_status_and_the_reason_apart_in_json_and_together_in_words(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = run({"learning_rate": 1})
+    open_sweep(store, [one])
+    finish(store, StepKind.TRAIN, one.key, OutcomeStatus.FAILED, reason=FailureReason.OOM, message="too big")
+    told = json.loads(said(capsys, "ls", one.key, "--json", store=store))
+    assert (told["status"], told["reason"]) == ("failed", "oom")
+    assert said(capsys, "ls", one.key, store=store).startswith(f"{one.key}: failed (oom), ")
 
 
 def ended(store: Store, kind: StepKind, one: Run, own: str, **facts: Any) -> None:

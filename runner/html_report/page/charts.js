@@ -151,7 +151,7 @@ function drawTime(report) {
 function drawFailures(report) {
   byId("failures").hidden = !report.failures.length;
   byId("failure-list").replaceChildren(...report.failures.map((failure, index) => {
-    const status = el("span", { class: `status ${statusClass(failure.status)}` }, statusText(failure));
+    const status = el("span", { class: `status ${statusClass(failure)}` }, statusText(failure));
     const summary = el("summary", {}, status, ` ${failure.name}`, failure.message ? `: ${failure.message}` : "");
     const where = failure.log ? [el("p", { class: "note" }, `The end of ${failure.log}`)] : [];
     const body = failure.tail ? [...where, el("pre", {}, failure.tail)] : [el("p", { class: "note" }, failure.log ? `Its log: ${failure.log}` : "It has no log.")];

@@ -94,15 +94,16 @@ function drawCurves(report, scale) {
   const few = shown.length <= FEW;
   const palette = DISTINCT[dark() ? "dark" : "light"];
   const paint = (run, index) => (few ? palette[index] : scale.of(run.ranked));
-  const series = shown.flatMap((run, index) => ["train", "eval"].filter((kind) => run.curves[kind] && byId(`curve-${kind}`).checked)
-    .map((kind) => curveOf(run, kind, x, kind === "train" ? weight : 0, log, paint(run, index), shown.length)));
+  const curves = shown.flatMap((run, index) => ["train", "eval"].filter((kind) => run.curves[kind] && byId(`curve-${kind}`).checked)
+    .map((kind) => ({ run, kind, paint: paint(run, index) })));
+  const series = curves.map((one) => curveOf(one.run, one.kind, x, one.kind === "train" ? weight : 0, log, one.paint, shown.length));
   const style = styleOf();
   const told = { step: "step", tokens: "tokens trained on", seconds: "seconds of training, all attempts", dollars: "dollars paid until then" };
   draw("curve-chart", {
     grid: { left: 54, right: 18, top: 16, bottom: 46 },
     xAxis: { ...style.axis, type: log.x ? "log" : "value", name: told[x], nameLocation: "middle", nameGap: 28, scale: true, max: "dataMax", axisLabel: { ...style.axis.axisLabel, formatter: number, showMaxLabel: false } },
     yAxis: { ...style.axis, type: log.y ? "log" : "value", scale: true, axisLabel: { ...style.axis.axisLabel, formatter: number } },
-    tooltip: { trigger: "item", formatter: (item) => curveTip(shown, item, x) },
+    tooltip: { trigger: "item", formatter: (item) => curveTip(curves[item.seriesIndex], item, x) },
     series,
   });
   byId("curve-legend").className = few ? "legend" : "scale";
@@ -131,9 +132,7 @@ function curveOf(run, kind, x, weight, log, paint, many) {
   };
 }
 
-function curveTip(shown, item, x) {
-  const [key, kind] = item.seriesName.split(" ");
-  const run = shown.find((one) => one.key === key);
+function curveTip({ run, kind }, item, x) {
   const point = Array.isArray(item.value) ? [`${x} ${number(item.value[0])}, ${kind} loss ${loss(item.value[1])}`] : [`${kind} loss`];
-  return tip([run ? run.name : key, ...point]);
+  return tip([run.name, ...point]);
 }

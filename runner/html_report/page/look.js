@@ -36,14 +36,15 @@ function duration(seconds) {
   return `${(seconds / 3600).toFixed(1)} h`;
 }
 
-function statusClass(status) {
-  const word = status.split(" ")[0];
-  return { succeeded: "good", running: "run", pending: "none", stopped: "wait" }[word] || "bad";
-}
+const statusClass = (run) => ({ succeeded: "good", running: "run", pending: "none", stopped: "wait" }[run.status] || "bad");
 
-// A failure for a loss that is no number is told as what it is.
-const isBroken = (run) => run.status === "failed (nan)";
-const statusText = (run) => (isBroken(run) ? "diverged (NaN)" : run.status);
+// A failure for a loss that is no number is shown as what it is.
+const isBroken = (run) => run.status === "failed" && run.reason === "nan";
+
+function statusText(run) {
+  if (isBroken(run)) return "diverged (NaN)";
+  return run.reason && ["failed", "stopped"].includes(run.status) ? `${run.status} (${run.reason})` : run.status;
+}
 
 // Viridis, without its ends that vanish on the page's own colour; the best runs have the most contrast.
 const STOPS = {

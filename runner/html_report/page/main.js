@@ -9,7 +9,7 @@ function drawHead() {
   byId("live").hidden = !report.going_on;
   byId("question").textContent = report.question;
   byId("answer").replaceChildren(...report.answer.map((line) => el("p", {}, line)));
-  const facts = [report.standing, ...report.cost];
+  const facts = [report.counts, ...report.cost];
   byId("facts").replaceChildren(...facts.filter(Boolean).map((fact) => el("li", {}, fact)));
   for (const place of document.querySelectorAll(".metric")) place.textContent = report.metric;
   byId("table-note").textContent = "Click a heading to sort, a row to see its curves alone. " +

@@ -84,7 +84,7 @@ function tableRow(run, all, changed) {
   const cells = all.map((column) => {
     const text = column.show ? column.show(run) : String(column.read(run) ?? "");
     const kind = `${column.text ? "text" : ""} ${column.clip ? "clip" : ""}`.trim();
-    if (column.name === "status") return el("td", { class: "text", title: run.message }, el("span", { class: `status ${statusClass(run.status)}` }, text));
+    if (column.name === "status") return el("td", { class: "text", title: run.message }, el("span", { class: `status ${statusClass(run)}` }, text));
     if (column.name === "run" && run.is_best) return el("td", { class: kind }, `★ ${text}`);
     return el("td", { class: kind, ...(column.clip ? { title: text } : {}) }, text);
   });

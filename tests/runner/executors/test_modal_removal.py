@@ -14,6 +14,7 @@ from typing import Any
 import modal
 import pytest
 
+from modal_app.cloud.claims import job_of
 from modal_app.cloud.container import steps_file
 from modal_app.store.layout import STEPS, SUBMISSION, Store
 from modal_app.store.state import Phase, observe
@@ -200,3 +201,10 @@ def test_cancelling_a_sweep_ends_what_it_asks_of_its_base_model(there: There) ->
     assert cancelled == {f"cancelled/infer/{there.one.key}/abc"}
     there.run("cancel", there.sweep)
     assert {key for key in there.entries() if key.startswith("cancelled/infer/base/")} == {"cancelled/infer/base/abc"}
+
+
+@pytest.mark.parametrize(
+    "entry", ["merge/r/h", "merge/r/h/after/fc-1", "ended/merge/r/h", "cancelled/merge/r/h", "waiting/fc-1/merge/r/h"]
+)
+def test_every_entry_of_the_claims_is_about_one_job(entry: str) -> None:
+    assert job_of(entry) == "merge/r/h"

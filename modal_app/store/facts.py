@@ -1,0 +1,107 @@
+"""What workers have written down, typed where it is read. What is not there, or is of another type, is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from modal_app.store.read_json import read_json
+
+
+@dataclass(frozen=True, slots=True)
+class DataManifest:
+    """manifest.json of a prepared dataset. Null what preference pairs have not, or an older version did not count."""
+
+    rows: int | None = None
+    """To train on."""
+    eval_rows: int | None = None
+    tokens: int | None = None
+    """Of the rows to train on."""
+    trained_tokens: int | None = None
+    """Those that the loss sees."""
+    longest_row: int | None = None
+    """Tokens."""
+    dropped_rows: int | None = None
+    eval_rows_in_training: int | None = None
+    eval_fingerprint: str | None = None
+    """Of the held-out rows."""
+    seconds: float | None = None
+    """That preparing it took."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the packages that prepared it."""
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Self:
+        versions = raw.get("versions")
+        return cls(
+            rows=_count(raw.get("rows")),
+            eval_rows=_count(raw.get("eval_rows")),
+            tokens=_count(raw.get("tokens")),
+            trained_tokens=_count(raw.get("trained_tokens")),
+            longest_row=_count(raw.get("longest_row")),
+            dropped_rows=_count(raw.get("dropped_rows")),
+            eval_rows_in_training=_count(raw.get("eval_rows_in_training")),
+            eval_fingerprint=_text(raw.get("eval_fingerprint")),
+            seconds=_number(raw.get("seconds")),
+            versions={name: str(one) for name, one in versions.items()} if isinstance(versions, dict) else {},
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Nothing is known where there is no such file."""
+        return cls.of(read_json(path, lenient=True))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainFacts:
+    """The facts of a train step's outcome."""
+
+    step: int | None = None
+    """The last optimizer step that was taken."""
+    max_steps: int | None = None
+    world_size: int | None = None
+    phases: Mapping[str, float] | None = None
+    """Seconds by phase."""
+    cpu: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of processor time by phase."""
+    early_stopped: bool = False
+    resumed_from: int = 0
+    """The step of the checkpoint that its last attempt went on from."""
+    manifest: str | None = None
+    """sha256 of its dataset's manifest.json."""
+    eval_fingerprint: str | None = None
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Self:
+        return cls(
+            step=_count(raw.get("step")),
+            max_steps=_count(raw.get("max_steps")),
+            world_size=_count(raw.get("world_size")),
+            phases=_seconds(raw.get("phases")),
+            cpu=_seconds(raw.get("cpu")) or {},
+            early_stopped=bool(raw.get("early_stopped")),
+            resumed_from=_count(raw.get("resumed_from")) or 0,
+            manifest=_text(raw.get("manifest")),
+            eval_fingerprint=_text(raw.get("eval_fingerprint")),
+        )
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _seconds(value: object) -> dict[str, float] | None:
+    if not isinstance(value, dict):
+        return None
+    known = {str(name): _number(one) for name, one in value.items()}
+    return {name: one for name, one in known.items() if one is not None}

@@ -1,0 +1,24 @@
+"""Locks on open files. One belongs to the open file: it is shared with whoever holds a duplicate of the descriptor, and
+ends with the last of them. Standard library."""
+
+from __future__ import annotations
+
+import fcntl
+
+
+def lock(descriptor: int) -> None:
+    """Take it alone; waits while others hold it."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def try_lock(descriptor: int, *, shared: bool = False) -> bool:
+    """Take it alone, or `shared` with others who share it; False when somebody holds it otherwise."""
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def unlock(descriptor: int) -> None:
+    fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -1,0 +1,108 @@
+"""The status of a run of a sweep, the reason and the message beside it, and the log that says more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from modal_app.store.layout import Store
+from modal_app.store.state import Phase, StepState, observe
+from modal_app.store.step import FailureReason, StepKind
+from runner.store.ledger import Event, Record, SweepRun
+
+
+class RunStatus(StrEnum):
+    """Of a run, in the order of the columns of `axosweep status`. Other steps are never blocked or removed."""
+
+    SUCCEEDED = "succeeded"
+    RUNNING = "running"
+    PENDING = "pending"
+    """Never started."""
+    BLOCKED = "blocked"
+    """Its dataset could not be prepared."""
+    STOPPED = "stopped"
+    """It goes on when it is asked for again."""
+    FAILED = "failed"
+    LOST = "lost"
+    """Its process ended without a word."""
+    REMOVED = "removed"
+    """Its results were removed."""
+
+
+_WITH_REASON = (RunStatus.FAILED, RunStatus.STOPPED)
+
+Unbegun = Mapping[str, Record]
+"""By key: the steps whose worker ended before it began, so that their folders cannot tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    status: RunStatus
+    reason: FailureReason | None
+    """The class of a failure, of a stop or of a loss; None otherwise."""
+    message: str
+    """In a line; empty where all is well."""
+    log: str
+    """The newest attempt's; of a run that its dataset blocks, that dataset's. Empty when there is none."""
+
+
+def unbegun(records: Sequence[Record]) -> Unbegun:
+    """Those of the newest launch."""
+    found: dict[str, Record] = {}
+    for record in records:
+        if record.event is Event.LAUNCHED:
+            found = {}
+        elif record.event is Event.FINISHED and record.attempt is None and record.status == Phase.LOST:
+            found[record.key] = record
+    return found
+
+
+def run_state(store: Store, run: SweepRun, state: StepState, lost: Unbegun) -> RunState:
+    """`state` is the run's own; what it lacks is read from its dataset's folder and from the ledger."""
+    if state.phase is Phase.ABSENT:
+        if store.folder(StepKind.TRAIN, run.key).removed.exists():
+            message = "by axosweep rm; the line that asked for it trains it again"
+            return RunState(RunStatus.REMOVED, None, message, "")
+        if (dataset := _failed_dataset(store, run.data_key, lost)) is not None:
+            return dataset
+        if run.key in lost:
+            return RunState(RunStatus.LOST, None, lost[run.key].message, _log(lost[run.key]))
+    message = state.outcome.message if state.outcome and state.phase is not Phase.SUCCEEDED else ""
+    attempts = store.folder(StepKind.TRAIN, run.key).attempts()
+    return RunState(status_of(state), reason_of(state), message, str(attempts[-1].log) if attempts else "")
+
+
+def status_of(state: StepState) -> RunStatus:
+    """Of a step by itself, whatever its dataset and the ledger say."""
+    return RunStatus.PENDING if state.phase is Phase.ABSENT else RunStatus(state.phase.value)
+
+
+def reason_of(state: StepState) -> FailureReason | None:
+    return state.outcome.reason if state.outcome else None
+
+
+def status_text(status: RunStatus, reason: FailureReason | None) -> str:
+    """Both for people; never read back.
+
+    >>> status_text(RunStatus.FAILED, FailureReason.OOM), status_text(RunStatus.LOST, FailureReason.LOST)
+    ('failed (oom)', 'lost')
+    """
+    return f"{status} ({reason})" if reason and status in _WITH_REASON else str(status)
+
+
+def _failed_dataset(store: Store, data_key: str, lost: Unbegun) -> RunState | None:
+    """Why a dataset could not be prepared; None when nothing is wrong with it."""
+    state = observe(store, StepKind.PREPROCESS, data_key)
+    if state.phase in (Phase.FAILED, Phase.LOST) and state.outcome is not None:
+        message = state.outcome.message
+        log = str(store.folder(StepKind.PREPROCESS, data_key).attempt(state.attempt).log)
+    elif state.phase is Phase.ABSENT and data_key in lost:
+        message, log = lost[data_key].message, _log(lost[data_key])
+    else:
+        return None
+    return RunState(RunStatus.BLOCKED, None, f"its dataset {data_key} could not be prepared: {message}", log)
+
+
+def _log(record: Record) -> str:
+    return str(record.facts.get("log", ""))
