@@ -62,9 +62,34 @@ FILES = {
         seed: 7
         model: {width: 5, extra: '${name}'}
         """,
+    "experiment/noted.yaml": """
+        # @package _global_
+        defaults: [_self_, {/notes: '${model}_${data}'}]
+        seed: 8
+        """,
+    "notes/small_one.yaml": "{few: 1}",
+    "notes/large_one.yaml": "{many: '${seed}'}",
+    "experiment/astray.yaml": """
+        # @package _global_
+        defaults: [override /hydra/launcher: nowhere]
+        """,
+    "experiment/named.yaml": """
+        # @package _global_
+        hydra: {job: {name: other}}
+        name: '${hydra.job.name}'
+        """,
+    "experiment/batched.yaml": """
+        # @package _global_
+        hydra: {sweeper: {max_batch_size: 3}}
+        """,
+    "experiment/by_model.yaml": """
+        # @package _global_
+        hydra: {sweeper: {max_batch_size: '${model.layers}'}}
+        """,
 }
 OVERRIDES = """
     model=small model=large model=by_name model=by_job model=missing data=one data=two extra=some experiment=tuned
+    experiment=noted experiment=named
     model=nowhere ~data ~model=small +extra=some model@other=large +model@other=small data=[one,two]
     seed=2 seed=null ++seed=x name=plain ++name=other +name=taken gone=5 +gone=6 ++gone.deep=7 gone.deep=8 ~gone ~name
     ~seed ~seed=1 model.layers=3 ++model.layers=4 +model.layers=5 ++model.new=1 +model.newer=2 ++model.deep.er=3
@@ -213,6 +238,9 @@ TRAPS = """
     model=small data=one seed=1 | model=small data=two seed=1 | model=large data=one seed=1 | model=large data=two
     model=missing data=two model.layers=4 | model=missing data=one | data=missing | data=missing data.more.x=1
     model=small extra=some | model=large extra=some | model=by_name
+    experiment=noted | model=large experiment=noted | model=large data=two experiment=noted | model=small data=outside
+    experiment=astray | model=large experiment=astray | model=large experiment=named | experiment=named | hydra=none
+    experiment=batched | model=large experiment=batched | experiment=by_model | model=large experiment=by_model
     experiment=tuned | experiment=plain | experiment=tuned model=small | experiment=tuned model=large | model=nowhere
     ~data ++ask.list="${data.rows}" | data=[one,two] model.width=2 | data.rows.0.path=b.jsonl model=large | +model=small
     model=small model=small data=one | model=small model=small data=two | model=small model=nowhere data=two
@@ -238,6 +266,33 @@ def test_what_jobs_have_in_common_is_kept_once(started: Callable[..., Any]) -> N
     assert len(nodes) == 52
     assert {node["env"] for node in nodes} == set(range(50))
     assert len({id(node["model"]) for node in nodes}) == 2
+
+
+@pytest.mark.parametrize(
+    ("started_with", "same"),
+    [
+        ("experiment=plain", ["small plain", "small named", "large plain", "large named"]),
+        ("experiment=batched", ["small batched", "large batched"]),
+        ("experiment=by_model", ["small by_model"]),
+    ],
+)
+def test_a_choice_that_changes_the_sweeper_is_found_whatever_came_before(
+    started: Callable[..., Any], started_with: str, same: list[str]
+) -> None:
+    master, loader = started(started_with)
+    names = [(one, two) for one in ("small", "large") for two in ("plain", "batched", "named", "by_model")]
+    for order in (names, names[::-1]):
+        jobs = [(f"model={model}", f"experiment={experiment}") for model, experiment in order]
+        found = zip(order, compose_all(master, jobs, loader), strict=True)
+        sets = {" ".join(name): _changed_plugin(one) for name, one in found}
+        assert sets == {" ".join(name): None if " ".join(name) in same else "sweeper" for name in names}
+
+
+def _changed_plugin(one: Composed | Exception) -> str | None:
+    if isinstance(one, Composed):
+        return one.sets
+    assert "'hydra.sweeper' must be configured before the sweep starts" in str(one)  # Hydra 1.4 refuses it itself
+    return "sweeper"
 
 
 def test_one_job_is_what_hydra_started_with(started: Callable[..., Any]) -> None:
