@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.composing.hydra_inside import CachingLoader, plain
-from runner.composing.job_overrides import JobOverride, take_apart
+from runner.composing.job_overrides import JobOverride, parsed
 from runner.composing.shared_config import CANNOT_SET, HYDRA_ERRORS, SharedConfig, SharedConfigs
 
 Job = Sequence[str]
@@ -31,7 +31,7 @@ Choices = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Composed:
+class ComposedJob:
     """One job. Its subtrees may be shared with other jobs': never changed."""
 
     node: Mapping[str, Any]
@@ -42,12 +42,12 @@ class Composed:
     """`sweeper` or `launcher`, where the job says something else of it than the sweep did when it started."""
     unresolved: OmegaConfBaseException | None = None
     config: DictConfig | None = None
-    """As Hydra has it, where that was asked for."""
+    """As Hydra has it, where that was requested."""
 
 
 def compose_all(
     master: DictConfig, jobs: Sequence[Job], loader: ConfigLoader, first: int = 0, *, by_hydra: bool = False
-) -> list[Composed | Exception]:
+) -> list[ComposedJob | Exception]:
     """Each job, numbered from `first`, or Hydra's (or omegaconf's) error for it. `by_hydra`: with its `config`.
 
     `master` is the config that Hydra started the sweep with. The jobs of one set of group choices follow one
@@ -56,7 +56,7 @@ def compose_all(
     composer = _Composer(master, loader, keep=by_hydra)
     if len(jobs) == 1 and not by_hydra and composer.is_master(jobs[0]):
         return [composer.described(copy.deepcopy(master), first)]
-    found: dict[int, Composed | Exception] = {}
+    found: dict[int, ComposedJob | Exception] = {}
     for choices, numbers in composer.by_choices(jobs, by_hydra=by_hydra).items():
         shared = composer.shared_by(choices)
         for number in numbers:
@@ -118,7 +118,7 @@ class _Composer:
             return error
         return None if config.reads.impure else config
 
-    def compose(self, shared: SharedConfig | Exception | None, choices: Choices, job: Job, number: int) -> Composed:
+    def compose(self, shared: SharedConfig | Exception | None, choices: Choices, job: Job, number: int) -> ComposedJob:
         """Raises Hydra's own error for the job."""
         if isinstance(shared, Exception):
             raise shared
@@ -129,25 +129,25 @@ class _Composer:
             node = shared.with_values(values)
         except CANNOT_SET:
             return self._by_hydra(job, number)
-        return Composed(node, shared.choices, shared.sets)
+        return ComposedJob(node, shared.choices, shared.sets)
 
-    def _by_hydra(self, job: Job, number: int) -> Composed:
+    def _by_hydra(self, job: Job, number: int) -> ComposedJob:
         return self.described(self._loader.load_sweep_config(self._master, list(job)), number)
 
-    def described(self, config: DictConfig, number: int) -> Composed:
+    def described(self, config: DictConfig, number: int) -> ComposedJob:
         """A config as Hydra composes it for the job of this number, which it is given here."""
-        with open_dict(config), read_write(config.hydra):  # Hydra 1.4 lets nobody change what it starts a sweep with
+        with open_dict(config), read_write(config.hydra):  # Hydra 1.4 makes read-only what it starts a sweep with
             config.hydra.job.id, config.hydra.job.num = str(number), number
         HydraConfig.instance().set_config(config)
         choices, sets = self._configs.facts(config)
         job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
-            return Composed(plain(job, resolve=True), choices, sets, None, config if self._keep else None)
+            return ComposedJob(plain(job, resolve=True), choices, sets, None, config if self._keep else None)
         except OmegaConfBaseException as error:
-            return Composed(plain(job, resolve=False), choices, sets, error, config if self._keep else None)
+            return ComposedJob(plain(job, resolve=False), choices, sets, error, config if self._keep else None)
 
     def _parse(self, text: str) -> JobOverride:
         known = self._parsed.get(text)
         if known is None:
-            known = self._parsed[text] = take_apart(self._parser.parse_override(text))
+            known = self._parsed[text] = parsed(self._parser.parse_override(text))
         return known

@@ -1,4 +1,4 @@
-"""A job's overrides of values: which of them can be set in a plain config, after all else."""
+"""A job's overrides of values: which of them can be set in a plain config, after everything else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class JobOverride:
     """What it may change: an entry of a list that is taken out moves the others."""
 
 
-def take_apart(override: Override) -> JobOverride:
+def parsed(override: Override) -> JobOverride:
     path, value = tuple(override.key_or_group.split(".")), override.value()
     plain = is_path(override.key_or_group) and override.package is None and _is_plain(value)
     sign = _SIGNS.get(override.type) if plain and override.type is not None else None
@@ -46,7 +46,7 @@ def _is_plain(value: Any) -> bool:
 
 def independent(reads: Reads, values: Sequence[JobOverride]) -> list[bool]:
     """Which overrides are plain values that no interpolation reads, and that neither lie in what another override sets
-    nor hold it: their order among the others is no matter.
+    nor hold it: their order among the others does not matter.
     """
     if reads.unknown or any(one.reads.unknown for one in values):
         return [False for _ in values]

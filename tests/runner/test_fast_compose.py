@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.composing.fast_compose import Composed, compose_all
+from runner.composing.fast_compose import ComposedJob, compose_all
 from runner.composing.resolvers import register_resolvers
 
 Job = tuple[str, ...]
@@ -187,7 +187,7 @@ def _text(node: Any, choices: Any) -> str:
 def _fast(master: DictConfig, loader: ConfigLoader, jobs: Sequence[Job]) -> list[str]:
     found = []
     for one in compose_all(master, jobs, loader, 3):
-        if isinstance(one, Composed):
+        if isinstance(one, ComposedJob):
             found.append(_told(one.unresolved) if one.unresolved else _text(one.node, one.choices))
         else:
             found.append(_told(one))
@@ -262,7 +262,7 @@ def test_what_jobs_have_in_common_is_kept_once(started: Callable[..., Any]) -> N
     found = compose_all(master, [(f"seed={seed}", f"top.x={seed}", "data=two") for seed in (2, 2)], loader)
     assert all(isinstance(one, HydraException) for one in found)
     few, many = (compose_all(master, [(f"env={index}",) for index in range(number)], loader) for number in (2, 50))
-    nodes = [one.node for one in (*few, *many) if isinstance(one, Composed)]
+    nodes = [one.node for one in (*few, *many) if isinstance(one, ComposedJob)]
     assert len(nodes) == 52
     assert {node["env"] for node in nodes} == set(range(50))
     assert len({id(node["model"]) for node in nodes}) == 2
@@ -288,8 +288,8 @@ def test_a_choice_that_changes_the_sweeper_is_found_whatever_came_before(
         assert sets == {" ".join(name): None if " ".join(name) in same else "sweeper" for name in names}
 
 
-def _changed_plugin(one: Composed | Exception) -> str | None:
-    if isinstance(one, Composed):
+def _changed_plugin(one: ComposedJob | Exception) -> str | None:
+    if isinstance(one, ComposedJob):
         return one.sets
     assert "'hydra.sweeper' must be configured before the sweep starts" in str(one)  # Hydra 1.4 refuses it itself
     return "sweeper"
@@ -299,7 +299,7 @@ def test_one_job_is_what_hydra_started_with(started: Callable[..., Any]) -> None
     words = ("model=large", "seed=3", '+ask.num="${hydra:job.num}"')
     master, loader = started(*words)
     (one,) = compose_all(master, [words], loader)
-    assert isinstance(one, Composed)
+    assert isinstance(one, ComposedJob)
     assert (one.node["seed"], one.node["model"]["heads"], one.node["ask"]["num"]) == (3, 9, 0)
     assert _by_hydra(master, loader, words, 0) == _text(one.node, one.choices)
 
@@ -309,7 +309,7 @@ def test_a_job_with_other_places_to_look_in_is_left_to_hydra(started: Callable[.
     (tmp_path / "elsewhere" / "far.yaml").write_text("from_afar: 1\n")
     master, loader = started(f"hydra.searchpath=[{tmp_path}]")
     one, _ = compose_all(master, [("+elsewhere=far",), ("seed=2",)], loader)
-    assert isinstance(one, Composed)
+    assert isinstance(one, ComposedJob)
     assert one.node["elsewhere"] == {"from_afar": 1}
 
 
