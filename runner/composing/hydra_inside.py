@@ -119,15 +119,10 @@ class CachingRepository(ConfigRepository):
         self._read: dict[str, ConfigResult | None] = {}
 
     def load_config(self, config_path: str) -> ConfigResult | None:
-        """One file, shared by all that read it. Hydra 1.3 changes one that has a schema of the same name: that is read
-        each time.
-        """
-        if config_path in self._read:
-            return self._read[config_path]
-        result = super().load_config(config_path)
-        if result is None or result.is_schema_source or not self.get_schema_source().is_config(config_path):
-            self._read[config_path] = result
-        return result
+        """One file, shared by all that read it."""
+        if config_path not in self._read:
+            self._read[config_path] = super().load_config(config_path)
+        return self._read[config_path]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CachingRepository:
         other = copy.copy(self)

@@ -6,6 +6,7 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import hydra
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -52,6 +54,7 @@ FILES = {
         rows: []
         """,
     "extra/some.yaml": "{text: 'a \\\\${b} c', turn: '${ask.list.1.a}', nodes: {'${seed}': 1}}",
+    "extra/typed.yaml": "{text: x}",
     "experiment/plain.yaml": """
         # @package _global_
         seed: 3
@@ -311,6 +314,26 @@ def test_a_job_with_other_places_to_look_in_is_left_to_hydra(started: Callable[.
     one, _ = compose_all(master, [("+elsewhere=far",), ("seed=2",)], loader)
     assert isinstance(one, ComposedJob)
     assert one.node["elsewhere"] == {"from_afar": 1}
+
+
+@dataclass
+class Extra:
+    """What Hydra 1.3 takes as the schema of extra/typed.yaml, since it has its name."""
+
+    text: str = ""
+
+
+@pytest.mark.filterwarnings("ignore")  # 1.3 says that it is deprecated
+def test_a_file_with_a_schema_is_composed_as_hydra_composes_it(started: Callable[..., Any]) -> None:
+    store = ConfigStore.instance()
+    store.store(group="extra", name="typed", node=Extra)
+    try:
+        jobs = [("extra=typed",), ("extra=typed", "extra.text=5"), ("extra=typed", "+extra.more=1"), ("seed=2",)]
+        ours, hydras = _both(started, jobs)
+    finally:
+        store.repo.pop("extra")
+    assert len(ours) == len(jobs)
+    assert ours == hydras
 
 
 @given(sweep=SWEEPS)
