@@ -40,7 +40,7 @@ def _axosweep(conf: str, asked: list[list[str]]) -> tuple[list[Any], float]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
 
-    from runner.composing.fast_compose import Composed, compose_all
+    from runner.composing.fast_compose import ComposedJob, compose_all
     from runner.composing.resolvers import register_resolvers
 
     register_resolvers()
@@ -48,7 +48,7 @@ def _axosweep(conf: str, asked: list[list[str]]) -> tuple[list[Any], float]:
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("config", [], RunMode.MULTIRUN)  # Hydra's start, whatever is asked
         began = time.process_time()
-        configs = [one.node for one in compose_all(master, asked, loader) if isinstance(one, Composed)]
+        configs = [one.node for one in compose_all(master, asked, loader) if isinstance(one, ComposedJob)]
         return configs, time.process_time() - began
 
 

@@ -53,7 +53,7 @@ def read_base(file: str) -> Base:
     base = Base(file, _load(file), {}, ())
     for step in (_without_secrets, _without_addresses, _with_a_seed):
         base = step(base)
-    if problems := [*_strange(base.axolotl), *_refused(base.axolotl)]:
+    if problems := [*_unsupported(base.axolotl), *_refused(base.axolotl)]:
         raise SweepError("\n".join([f"{file} cannot be taken over as it is:", *(f"- {one}" for one in problems)]))
     known = axolotl_fields().everywhere
     return replace(base, axolotl={key: _number(value, known.get(key)) for key, value in base.axolotl.items()})
@@ -87,8 +87,8 @@ def _without_addresses(base: Base) -> Base:
     tracking = {TRACKING[key]: str(base.axolotl[key]) for key in left if key in TRACKING}
     notes = [f"{', '.join(left)}: left out; axosweep decides where a run writes and who is told."] if left else []
     notes += [f"tracking.{name} is {value}, from the file." for name, value in tracking.items()]
-    kept = {key: value for key, value in base.axolotl.items() if not _is_address(key)}
-    return replace(base, axolotl=kept, tracking=tracking, notes=(*base.notes, *notes))
+    remaining = {key: value for key, value in base.axolotl.items() if not _is_address(key)}
+    return replace(base, axolotl=remaining, tracking=tracking, notes=(*base.notes, *notes))
 
 
 def _is_address(key: object) -> bool:
@@ -96,26 +96,26 @@ def _is_address(key: object) -> bool:
 
 
 def _without_secrets(base: Base) -> Base:
-    kept, found = _taken_out(base.axolotl, "")
+    remaining, found = _split_secrets(base.axolotl, "")
     variables = {name: VARIABLES.get(name, "the variable of its service") for name in found}
     notes = [f"{name}: a secret, left out. Set {variable} in the environment." for name, variable in variables.items()]
-    return replace(base, axolotl=kept, notes=(*base.notes, *notes))
+    return replace(base, axolotl=remaining, notes=(*base.notes, *notes))
 
 
-def _taken_out(node: Any, before: str) -> tuple[Any, list[str]]:
+def _split_secrets(node: Any, before: str) -> tuple[Any, list[str]]:
     """A config without its secrets, and the dotted names of what was taken out."""
     found: list[str] = []
     if isinstance(node, dict):
-        kept = {}
+        remaining = {}
         for key, value in node.items():
             if isinstance(value, str) and value and is_secret(str(key)):
                 found.append(f"{before}{key}")
             else:
-                kept[key], below = _taken_out(value, f"{before}{key}.")
+                remaining[key], below = _split_secrets(value, f"{before}{key}.")
                 found += below
-        return kept, found
+        return remaining, found
     if isinstance(node, list):
-        pairs = [_taken_out(value, f"{before}{index}.") for index, value in enumerate(node)]
+        pairs = [_split_secrets(value, f"{before}{index}.") for index, value in enumerate(node)]
         return [value for value, _ in pairs], [name for _, names in pairs for name in names]
     return node, found
 
@@ -124,12 +124,12 @@ def _with_a_seed(base: Base) -> Base:
     """Without a seed Axolotl shuffles differently each time; `seed:` without a value it reads as 42."""
     if base.axolotl.get("seed") is not None:
         return base
-    kept = {key: value for key, value in base.axolotl.items() if key != "seed"}
+    remaining = {key: value for key, value in base.axolotl.items() if key != "seed"}
     note = "seed: added, axosweep's own; without one Axolotl would shuffle each run differently."
-    return replace(base, axolotl=kept, notes=(*base.notes, *(() if "seed" in base.axolotl else (note,))))
+    return replace(base, axolotl=remaining, notes=(*base.notes, *(() if "seed" in base.axolotl else (note,))))
 
 
-def _strange(node: Any, at: str = "") -> Iterator[str]:
+def _unsupported(node: Any, at: str = "") -> Iterator[str]:
     """What YAML can say and a run's key cannot: it has to be written down the same everywhere."""
     match node:
         case None | bool() | str() | int():
@@ -142,10 +142,10 @@ def _strange(node: Any, at: str = "") -> Iterator[str]:
                 name = f"{at}.{key}" if at else str(key)
                 if not isinstance(key, str | int) or isinstance(key, bool):
                     yield f"{name}: its name is read as a {type(key).__name__}. Put it in quotes."
-                yield from _strange(value, name)
+                yield from _unsupported(value, name)
         case list():
             for index, value in enumerate(node):
-                yield from _strange(value, f"{at}.{index}")
+                yield from _unsupported(value, f"{at}.{index}")
         case _:
             yield f"{at} is read as a {type(node).__name__} ({node}). Put it in quotes, if it is text."
 
@@ -177,7 +177,7 @@ def _number(value: Any, field: Field | None) -> Any:
 
 
 def for_omegaconf(value: Any) -> Any:
-    r"""The same value for a config file of Hydra's: what looks like its own syntax is kept from being taken for it.
+    r"""The same value for a config file of Hydra's: what looks like its own syntax is escaped.
 
     >>> for_omegaconf({"system": "Cost: ${price}", "pad": "???", "r": 8})
     {'system': 'Cost: \\${price}', 'pad': '${oc.decode:"\'???\'"}', 'r': 8}

@@ -34,17 +34,17 @@ ON_A_CPU = (
 def with_bases(overrides: Sequence[str], vocabulary: Vocabulary) -> list[str]:
     """Canonical overrides with each `base=FILE,...` as `experiment=OPTION,...`, its options known to Hydra.
 
-    What a file loses is told on standard error, once. Raises SweepError for a file that cannot be a base, and for an
+    What a file loses is printed on standard error, once. Raises SweepError for a file that cannot be a base, and for an
     experiment beside one.
     """
-    asked = [one for one in overrides if parts(one).key == BASE]
+    requested = [one for one in overrides if parts(one).key == BASE]
     named = [one for one in overrides if parts(one).key == EXPERIMENT]
     chosen = next((one for one in named if parts(one).value not in current_project().bases), None)
-    if asked and chosen is not None:
-        raise SweepError(f"{asked[0]} and {chosen} both say what a run starts from. Choose one of the two.")
-    if asked and not any(parts(one).key == "gpu" for one in overrides):
-        terminal.message(f"{asked[0]}: {ON_A_CPU}")
-    return [_chosen(one, vocabulary) if one in asked else one for one in overrides]
+    if requested and chosen is not None:
+        raise SweepError(f"{requested[0]} and {chosen} both say what a run starts from. Choose one of the two.")
+    if requested and not any(parts(one).key == "gpu" for one in overrides):
+        terminal.message(f"{requested[0]}: {ON_A_CPU}")
+    return [_chosen(one, vocabulary) if one in requested else one for one in overrides]
 
 
 def _chosen(override: str, vocabulary: Vocabulary) -> str:

@@ -17,8 +17,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from runner.composing.base_option import with_bases
-from runner.composing.compose import REQUEST_KEYS, experiment_from, experiment_of, request_from, unresolved
-from runner.composing.fast_compose import Composed, compose_all
+from runner.composing.experiment import REQUEST_KEYS, experiment_from, experiment_of, request_from, unresolved
+from runner.composing.fast_compose import ComposedJob, compose_all
 from runner.composing.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
 from runner.composing.job_product import Job, canonical_axes, make_jobs
 from runner.config.overrides import base_spoken, canonical_all, parts, spoken
@@ -60,7 +60,7 @@ class Task:
         hydra = HydraConfig.get()
         job = OmegaConf.to_container(hydra.overrides.task)
         assert isinstance(job, list)
-        experiment = experiment_from(config, _asked(job, read_vocabulary()))
+        experiment = experiment_from(config, _in_users_words(job, read_vocabulary()))
         results = self.launch([experiment], request_from(config, hydra.runtime.choices, map(_key, job)))
         for result in results:
             if not result.succeeded:
@@ -140,9 +140,9 @@ def compose_jobs(
     first: int = 0,
     *,
     by_hydra: bool = False,
-) -> list[tuple[Experiment, Composed]]:
+) -> list[tuple[Experiment, ComposedJob]]:
     """Each job composed once, `by_hydra` alone or not. SweepError with what is wrong with any of them, all together."""
-    composed: list[tuple[Experiment, Composed]] = []
+    composed: list[tuple[Experiment, ComposedJob]] = []
     problems: dict[str, list[Job]] = {}
     for job, one in zip(jobs, compose_all(config, jobs, loader, first, by_hydra=by_hydra), strict=True):
         try:
@@ -157,11 +157,11 @@ def compose_jobs(
             for finding in quick_findings(experiment):
                 if finding.severity is Severity.ERROR:
                     problems.setdefault(finding.text, []).append(job)
-        raise SweepError(_told_together(problems, len(jobs), vocabulary))
+        raise SweepError(_problem_list(problems, len(jobs), vocabulary))
     return composed
 
 
-def _experiment(composed: Composed, job: Job, vocabulary: Vocabulary) -> Experiment:
+def _experiment(composed: ComposedJob, job: Job, vocabulary: Vocabulary) -> Experiment:
     if composed.sets is not None:  # this comes too late: Hydra 1.3 ignores it, 1.4 refuses it
         raise SweepError(
             f"A swept choice sets hydra.{composed.sets}, which is fixed before the sweep starts. "
@@ -170,7 +170,7 @@ def _experiment(composed: Composed, job: Job, vocabulary: Vocabulary) -> Experim
     _refuse_unread(composed, vocabulary)
     if composed.unresolved is not None:
         raise SweepError(unresolved(composed.unresolved))
-    return experiment_of(composed.node, _asked(job, vocabulary))
+    return experiment_of(composed.node, _in_users_words(job, vocabulary))
 
 
 def _others(jobs: Sequence[Job], problems: Mapping[str, list[Job]]) -> list[Job]:
@@ -179,7 +179,7 @@ def _others(jobs: Sequence[Job], problems: Mapping[str, list[Job]]) -> list[Job]
     return [job for job in jobs if id(job) not in failed]
 
 
-def _refuse_unread(composed: Composed, vocabulary: Vocabulary) -> None:
+def _refuse_unread(composed: ComposedJob, vocabulary: Vocabulary) -> None:
     """A key at the top that nothing reads: most often a config file without the line that says where it belongs."""
     unread = composed.node.keys() - vocabulary.read
     name = composed.choices.get(SWEEPS)
@@ -189,15 +189,15 @@ def _refuse_unread(composed: Composed, vocabulary: Vocabulary) -> None:
         raise SweepError(unread_key(key, vocabulary))
 
 
-def _told_together(problems: dict[str, list[Job]], asked: int, vocabulary: Vocabulary) -> str:
+def _problem_list(problems: dict[str, list[Job]], total: int, vocabulary: Vocabulary) -> str:
     """Equal problems once, each with the jobs that have it."""
-    if asked == 1:
+    if total == 1:
         return next(iter(problems))
     failing = sum(len(jobs) for jobs in problems.values())
-    lines = [f"{failing} of {asked} runs cannot start, so none was started."]
+    lines = [f"{failing} of {total} runs cannot start, so none was started."]
     for problem, jobs in problems.items():
-        first = " ".join(_asked(jobs[0], vocabulary))
-        where = "all of them" if len(jobs) == asked else first if len(jobs) == 1 else f"{len(jobs)}, first {first}"
+        first = " ".join(_in_users_words(jobs[0], vocabulary))
+        where = "all of them" if len(jobs) == total else first if len(jobs) == 1 else f"{len(jobs)}, first {first}"
         lines.append(f"- {problem}\n  ({where})")
     return "\n".join(lines)
 
@@ -218,7 +218,7 @@ def _print_overrides(jobs: Sequence[Job], vocabulary: Vocabulary) -> None:
         print(shlex.join(base_spoken(one, vocabulary) for one in job if _describes_run(one, vocabulary)))
 
 
-def _asked(job: Sequence[str], vocabulary: Vocabulary) -> list[str]:
+def _in_users_words(job: Sequence[str], vocabulary: Vocabulary) -> list[str]:
     """A job's overrides in the user's words, without those that describe the whole command."""
     return [spoken(one, vocabulary) for one in job if _describes_run(one, vocabulary)]
 

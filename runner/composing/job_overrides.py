@@ -1,4 +1,4 @@
-"""A job's overrides of values: which of them can be set in a plain config, after all else."""
+"""A job's overrides of values: which of them can be set in a plain config, after everything else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SIGNS = {OverrideType.CHANGE: Sign.CHANGE, OverrideType.ADD: Sign.ADD, Override
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class JobOverride:
     """An override, parsed once for all jobs that have it."""
 
     override: Override
@@ -29,12 +29,12 @@ class Asked:
     """What it may change: an entry of a list that is taken out moves the others."""
 
 
-def take_apart(override: Override) -> Asked:
+def parsed(override: Override) -> JobOverride:
     path, value = tuple(override.key_or_group.split(".")), override.value()
     plain = is_path(override.key_or_group) and override.package is None and _is_plain(value)
     sign = _SIGNS.get(override.type) if plain and override.type is not None else None
     moves = override.is_delete() and path[-1].isdecimal()
-    return Asked(override, path, sign, value, reads_of(value, path), path[:-1] if moves else path)
+    return JobOverride(override, path, sign, value, reads_of(value, path), path[:-1] if moves else path)
 
 
 def _is_plain(value: Any) -> bool:
@@ -44,9 +44,9 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float)
 
 
-def alone(reads: Reads, values: Sequence[Asked]) -> list[bool]:
+def independent(reads: Reads, values: Sequence[JobOverride]) -> list[bool]:
     """Which overrides are plain values that no interpolation reads, and that neither lie in what another override sets
-    nor hold it: their order among the others is no matter.
+    nor hold it: their order among the others does not matter.
     """
     if reads.unknown or any(one.reads.unknown for one in values):
         return [False for _ in values]
@@ -61,11 +61,11 @@ def alone(reads: Reads, values: Sequence[Asked]) -> list[bool]:
     return found
 
 
-def in_order(raw: Mapping[str, Any], values: Sequence[Asked], alone: Sequence[bool]) -> tuple[bool, ...]:
+def in_order(raw: Mapping[str, Any], values: Sequence[JobOverride], independent: Sequence[bool]) -> tuple[bool, ...]:
     """A new key goes to the end of its mapping. One that comes before a new key of the same mapping which Hydra's
     function sets is set by that, too: the keys keep their order.
     """
-    ordered, later = list(alone), set[Path]()
+    ordered, later = list(independent), set[Path]()
     removed = [one.path for one in values if one.override.is_delete()]
     for index in reversed(range(len(values))):
         path = values[index].path

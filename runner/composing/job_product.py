@@ -10,7 +10,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from runner.composing.compose import REQUEST_KEYS
+from runner.composing.experiment import REQUEST_KEYS
 from runner.config.overrides import axis, canonical
 from runner.config.vocabulary import Vocabulary
 from runner.errors import SweepError

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from runner.composing.compose import experiment_from
+from runner.composing.experiment import experiment_from
 from runner.composing.resolvers import register_resolvers
 from runner.config.overrides import canonical
 from runner.config.shipped import shipped_root

@@ -6,6 +6,7 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import hydra
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -22,7 +24,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.composing.fast_compose import Composed, compose_all
+from runner.composing.fast_compose import ComposedJob, compose_all
 from runner.composing.resolvers import register_resolvers
 
 Job = tuple[str, ...]
@@ -52,6 +54,7 @@ FILES = {
         rows: []
         """,
     "extra/some.yaml": "{text: 'a \\\\${b} c', turn: '${ask.list.1.a}', nodes: {'${seed}': 1}}",
+    "extra/typed.yaml": "{text: x}",
     "experiment/plain.yaml": """
         # @package _global_
         seed: 3
@@ -62,9 +65,34 @@ FILES = {
         seed: 7
         model: {width: 5, extra: '${name}'}
         """,
+    "experiment/noted.yaml": """
+        # @package _global_
+        defaults: [_self_, {/notes: '${model}_${data}'}]
+        seed: 8
+        """,
+    "notes/small_one.yaml": "{few: 1}",
+    "notes/large_one.yaml": "{many: '${seed}'}",
+    "experiment/astray.yaml": """
+        # @package _global_
+        defaults: [override /hydra/launcher: nowhere]
+        """,
+    "experiment/named.yaml": """
+        # @package _global_
+        hydra: {job: {name: other}}
+        name: '${hydra.job.name}'
+        """,
+    "experiment/batched.yaml": """
+        # @package _global_
+        hydra: {sweeper: {max_batch_size: 3}}
+        """,
+    "experiment/by_model.yaml": """
+        # @package _global_
+        hydra: {sweeper: {max_batch_size: '${model.layers}'}}
+        """,
 }
 OVERRIDES = """
     model=small model=large model=by_name model=by_job model=missing data=one data=two extra=some experiment=tuned
+    experiment=noted experiment=named
     model=nowhere ~data ~model=small +extra=some model@other=large +model@other=small data=[one,two]
     seed=2 seed=null ++seed=x name=plain ++name=other +name=taken gone=5 +gone=6 ++gone.deep=7 gone.deep=8 ~gone ~name
     ~seed ~seed=1 model.layers=3 ++model.layers=4 +model.layers=5 ++model.new=1 +model.newer=2 ++model.deep.er=3
@@ -162,7 +190,7 @@ def _text(node: Any, choices: Any) -> str:
 def _fast(master: DictConfig, loader: ConfigLoader, jobs: Sequence[Job]) -> list[str]:
     found = []
     for one in compose_all(master, jobs, loader, 3):
-        if isinstance(one, Composed):
+        if isinstance(one, ComposedJob):
             found.append(_told(one.unresolved) if one.unresolved else _text(one.node, one.choices))
         else:
             found.append(_told(one))
@@ -213,6 +241,9 @@ TRAPS = """
     model=small data=one seed=1 | model=small data=two seed=1 | model=large data=one seed=1 | model=large data=two
     model=missing data=two model.layers=4 | model=missing data=one | data=missing | data=missing data.more.x=1
     model=small extra=some | model=large extra=some | model=by_name
+    experiment=noted | model=large experiment=noted | model=large data=two experiment=noted | model=small data=outside
+    experiment=astray | model=large experiment=astray | model=large experiment=named | experiment=named | hydra=none
+    experiment=batched | model=large experiment=batched | experiment=by_model | model=large experiment=by_model
     experiment=tuned | experiment=plain | experiment=tuned model=small | experiment=tuned model=large | model=nowhere
     ~data ++ask.list="${data.rows}" | data=[one,two] model.width=2 | data.rows.0.path=b.jsonl model=large | +model=small
     model=small model=small data=one | model=small model=small data=two | model=small model=nowhere data=two
@@ -234,17 +265,44 @@ def test_what_jobs_have_in_common_is_kept_once(started: Callable[..., Any]) -> N
     found = compose_all(master, [(f"seed={seed}", f"top.x={seed}", "data=two") for seed in (2, 2)], loader)
     assert all(isinstance(one, HydraException) for one in found)
     few, many = (compose_all(master, [(f"env={index}",) for index in range(number)], loader) for number in (2, 50))
-    nodes = [one.node for one in (*few, *many) if isinstance(one, Composed)]
+    nodes = [one.node for one in (*few, *many) if isinstance(one, ComposedJob)]
     assert len(nodes) == 52
     assert {node["env"] for node in nodes} == set(range(50))
     assert len({id(node["model"]) for node in nodes}) == 2
+
+
+@pytest.mark.parametrize(
+    ("started_with", "same"),
+    [
+        ("experiment=plain", ["small plain", "small named", "large plain", "large named"]),
+        ("experiment=batched", ["small batched", "large batched"]),
+        ("experiment=by_model", ["small by_model"]),
+    ],
+)
+def test_a_choice_that_changes_the_sweeper_is_found_whatever_came_before(
+    started: Callable[..., Any], started_with: str, same: list[str]
+) -> None:
+    master, loader = started(started_with)
+    names = [(one, two) for one in ("small", "large") for two in ("plain", "batched", "named", "by_model")]
+    for order in (names, names[::-1]):
+        jobs = [(f"model={model}", f"experiment={experiment}") for model, experiment in order]
+        found = zip(order, compose_all(master, jobs, loader), strict=True)
+        sets = {" ".join(name): _changed_plugin(one) for name, one in found}
+        assert sets == {" ".join(name): None if " ".join(name) in same else "sweeper" for name in names}
+
+
+def _changed_plugin(one: ComposedJob | Exception) -> str | None:
+    if isinstance(one, ComposedJob):
+        return one.sets
+    assert "'hydra.sweeper' must be configured before the sweep starts" in str(one)  # Hydra 1.4 refuses it itself
+    return "sweeper"
 
 
 def test_one_job_is_what_hydra_started_with(started: Callable[..., Any]) -> None:
     words = ("model=large", "seed=3", '+ask.num="${hydra:job.num}"')
     master, loader = started(*words)
     (one,) = compose_all(master, [words], loader)
-    assert isinstance(one, Composed)
+    assert isinstance(one, ComposedJob)
     assert (one.node["seed"], one.node["model"]["heads"], one.node["ask"]["num"]) == (3, 9, 0)
     assert _by_hydra(master, loader, words, 0) == _text(one.node, one.choices)
 
@@ -254,8 +312,28 @@ def test_a_job_with_other_places_to_look_in_is_left_to_hydra(started: Callable[.
     (tmp_path / "elsewhere" / "far.yaml").write_text("from_afar: 1\n")
     master, loader = started(f"hydra.searchpath=[{tmp_path}]")
     one, _ = compose_all(master, [("+elsewhere=far",), ("seed=2",)], loader)
-    assert isinstance(one, Composed)
+    assert isinstance(one, ComposedJob)
     assert one.node["elsewhere"] == {"from_afar": 1}
+
+
+@dataclass
+class Extra:
+    """What Hydra 1.3 takes as the schema of extra/typed.yaml, since it has its name."""
+
+    text: str = ""
+
+
+@pytest.mark.filterwarnings("ignore")  # 1.3 says that it is deprecated
+def test_a_file_with_a_schema_is_composed_as_hydra_composes_it(started: Callable[..., Any]) -> None:
+    store = ConfigStore.instance()
+    store.store(group="extra", name="typed", node=Extra)
+    try:
+        jobs = [("extra=typed",), ("extra=typed", "extra.text=5"), ("extra=typed", "+extra.more=1"), ("seed=2",)]
+        ours, hydras = _both(started, jobs)
+    finally:
+        store.repo.pop("extra")
+    assert len(ours) == len(jobs)
+    assert ours == hydras
 
 
 @given(sweep=SWEEPS)

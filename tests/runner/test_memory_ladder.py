@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from runner.composing.compose import experiment_from
+from runner.composing.experiment import experiment_from
 from runner.composing.resolvers import register_resolvers
 from runner.config.gpus import GPUS
 from runner.config.overrides import canonical

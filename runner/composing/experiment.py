@@ -36,7 +36,7 @@ from runner.types import (
 )
 
 REQUEST_KEYS = ("action", "budget", "confirm_above", "confirmed", "force", "json", "name", "store")
-"""What the whole command is asked to do: the same for all its runs, so never swept."""
+"""What is requested of the whole command: the same for all its runs, so never swept."""
 
 
 def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
@@ -45,7 +45,7 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
 
 
 def experiment_of(node: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
-    """One composed job, resolved and plain, as a value. `overrides` is what was asked for it, in the user's words.
+    """One composed job, resolved and plain, as a value. `overrides` is what was requested for it, in the user's words.
 
     Raises SweepError for what keeps it from being one; what is wrong with the run itself is preflight's to tell.
     """
@@ -120,8 +120,8 @@ def _as_text(tracking: TrackingChoice) -> TrackingChoice:
 
 
 def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[str]) -> Request:
-    """What the command as a whole was asked to do. Its name comes from its `choices` of config groups, else
-    from the `keys` that its runs differ in (a single run: those that were asked for).
+    """What was requested of the whole command. Its name comes from its `choices` of config groups, or
+    from the `keys` that its runs differ in (a single run: those that were requested).
     """
     try:
         action = Action(config.action)
@@ -146,8 +146,10 @@ def _name(choices: Mapping[str, Any], keys: Iterable[str]) -> str:
         return Path(bases[named]).stem
     if isinstance(named, str) and "," not in named:
         return named
-    asked = [key for key in keys if key.partition(".")[0] not in (*REQUEST_KEYS, "executor", "prices", "tracking")]
-    words = [BASE if key == EXPERIMENT and bases else key.removeprefix("axolotl.").replace(".", "_") for key in asked]
+    named_keys = [key for key in keys if key.partition(".")[0] not in (*REQUEST_KEYS, "executor", "prices", "tracking")]
+    words = [
+        BASE if key == EXPERIMENT and bases else key.removeprefix("axolotl.").replace(".", "_") for key in named_keys
+    ]
     return "-".join(dict.fromkeys(words))[:60].strip("-") or "default"
 
 

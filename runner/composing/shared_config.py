@@ -1,0 +1,127 @@
+"""What the jobs of one set of group choices share: composed once by Hydra, then each job's values are laid over it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from runner.composing.hydra_inside import PLUGINS, CachingLoader, apply_overrides, is_typed, plain
+from runner.composing.interpolations import Reads, reads_of
+from runner.composing.job_overrides import JobOverride, in_order, independent
+from runner.composing.plain_values import NotPlain, with_value
+
+HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
+CANNOT_SET = (*HYDRA_ERRORS, NotPlain, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+"""What laying values over a config may raise. Hydra composes such a job itself: it succeeds, or says what is wrong."""
+
+_MOST_LAYERED = 256
+
+
+@dataclass(slots=True)
+class SharedConfig:
+    """The config of one set of group choices, without Hydra's own node."""
+
+    config: DictConfig
+    raw: Mapping[str, Any]
+    """Plain and unresolved."""
+    reads: Reads
+    choices: Mapping[str, Any]
+    """The groups' options, as Hydra records them."""
+    sets: str | None
+    """`sweeper` or `launcher`, where a choice says something else of it than the sweep did when it started."""
+    _layered: dict[tuple[str, ...], Mapping[str, Any]] = field(default_factory=dict)
+    _splits: dict[tuple[Any, ...], tuple[bool, ...]] = field(default_factory=dict)
+
+    def with_values(self, values: Sequence[JobOverride]) -> Mapping[str, Any]:
+        """Plain and resolved, sharing what it can with other jobs. Raises one of CANNOT_SET for what only Hydra can
+        do, or refuses.
+        """
+        last = self._split(values)
+        node = self._by_hydra([one for one, is_last in zip(values, last, strict=True) if not is_last])
+        for one, is_last in zip(values, last, strict=True):
+            if is_last:
+                assert one.sign is not None
+                node = with_value(node, one.path, one.value, one.sign)
+        return node
+
+    def _split(self, values: Sequence[JobOverride]) -> tuple[bool, ...]:
+        """Of each override whether it is a plain value that can be set after everything else."""
+        shape = tuple((one.path, one.override.type, one.sign, one.reads) for one in values)
+        if shape not in self._splits:
+            self._splits[shape] = in_order(self.raw, values, independent(self.reads, values))
+        return self._splits[shape]
+
+    def _by_hydra(self, values: Sequence[JobOverride]) -> Mapping[str, Any]:
+        """Resolved, with overrides laid over it by Hydra's own function."""
+        texts = tuple(str(one.override.input_line) for one in values)
+        if (known := self._layered.get(texts)) is not None:
+            return known
+        if any(one.reads.impure for one in values):
+            raise NotPlain
+        config = self.config
+        if values:
+            config = copy.deepcopy(config)
+            apply_overrides([one.override for one in values], config)
+        node = plain(config, resolve=True)
+        if len(self._layered) == _MOST_LAYERED:
+            self._layered.pop(next(iter(self._layered)))
+        self._layered[texts] = node
+        return node
+
+
+class SharedConfigs:
+    """`master` is the config that the sweep started with.
+
+    Most of what Hydra composes is its own node, which nearly always is the same for all sets of a sweep. So that is
+    composed once for each way in which the sets' files set it; every other set is composed without it.
+    """
+
+    def __init__(self, master: DictConfig, loader: CachingLoader) -> None:
+        self._master = master
+        self._loader = loader
+        self._hydra_overrides = OverridesParser.create().parse_overrides(list(master.hydra.overrides.hydra))
+        self._sets: dict[str, str | None] = {}
+        """`sets` of a SharedConfig, by what decides the plugins."""
+        self._plugins = str([plain(master.hydra[name], resolve=False) for name in PLUGINS])
+
+    def shared_by(self, choices: Sequence[Override]) -> SharedConfig:
+        """Raises Hydra's error for the choices. Hydra finds all but one of them before it looks at any value: that a
+        choice changes a plugin, which 1.4 refuses.
+        """
+        try:
+            found = self._loader.load_without_hydra(self._master, [*self._hydra_overrides, *choices])
+        except HYDRA_ERRORS:
+            return self._complete(choices)  # Hydra raises the error with all that it has to say
+        if "${" in self._plugins + found.plugins:
+            return self._complete(choices)  # an interpolation may read what differs from set to set
+        if found.plugins not in self._sets:
+            complete = self._complete(choices)
+            self._sets[found.plugins] = complete.sets
+            return complete
+        return _shared(found.config, found.choices, self._sets[found.plugins])
+
+    def _complete(self, choices: Sequence[Override]) -> SharedConfig:
+        config = self._loader.load_sweep_config(self._master, [str(one.input_line) for one in choices])
+        named, sets = self.facts(config)
+        with open_dict(config):
+            config.pop("hydra")
+        return _shared(config, named, sets)
+
+    def facts(self, config: DictConfig) -> tuple[Mapping[str, Any], str | None]:
+        """`choices` and `sets` of a config as Hydra composes it."""
+        choices = cast(dict[str, Any], OmegaConf.to_container(config.hydra.runtime.choices))
+        return choices, next((one for one in PLUGINS if self._master.hydra[one] != config.hydra[one]), None)
+
+
+def _shared(config: DictConfig, choices: Mapping[str, Any], sets: str | None) -> SharedConfig:
+    raw = plain(config, resolve=False)
+    reads = Reads(impure=True) if is_typed(config) else reads_of(raw)
+    return SharedConfig(config, raw, reads, choices, sets)
