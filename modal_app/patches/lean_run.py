@@ -6,7 +6,6 @@ Nothing here changes what is computed, or what is left.
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import itertools
 import sys
@@ -19,43 +18,11 @@ from modal_app.store.step import Step
 
 def spare(step: Step) -> None:
     """Before Axolotl is called, once all is imported."""
-    load_the_tokenizer_once()
-    read_yaml_by_libyaml()
-    ask_once_what_is_installed()
     if not step.config.get("deepspeed"):
         leave_out_deepspeed()
     if step.tracking.mode != "disabled":
         list_packages_quickly()
         look_often_for_the_service()
-
-
-def load_the_tokenizer_once() -> None:
-    """Axolotl loads it for the rows, which are prepared and leave it as it is, and again for the model: with a large
-    vocabulary each takes up to a second.
-    """
-    rows: Any = importlib.import_module("axolotl.common.datasets")
-    model: Any = importlib.import_module("axolotl.train")
-    load, loaded = rows.load_tokenizer, []
-
-    def for_rows(cfg: Any) -> Any:
-        loaded.append(load(cfg))
-        return loaded[-1]
-
-    rows.load_tokenizer = for_rows
-    model.load_tokenizer = lambda cfg: loaded.pop() if loaded else load(cfg)
-
-
-def read_yaml_by_libyaml() -> None:
-    """The config, and the head of each model card: five times faster than in Python."""
-    import yaml
-
-    yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[misc]
-
-
-def ask_once_what_is_installed() -> None:
-    """accelerate looks through all of sys.path for an optimizer that is not there, twice at every step."""
-    imports: Any = importlib.import_module("accelerate.utils.imports")
-    imports._is_package_available = functools.cache(imports._is_package_available)
 
 
 def leave_out_deepspeed() -> None:

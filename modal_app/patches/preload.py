@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import importlib
 import os
@@ -164,18 +163,11 @@ def memoise_schema() -> None:
 
 def build_tables() -> None:
     """Build once what each run would build anew on its way, the same every time: transformers' table of the names that
-    weights have had, 800 patterns to compile, the template of the card that PEFT puts beside an adapter, and the list
-    of packages for W&B. Then nothing of it is looked at by the garbage collector, either.
+    weights have had, 800 patterns to compile (45 ms). Then nothing of it is looked at by the garbage collector, either.
     """
-    import jinja2
-    from huggingface_hub import ModelCard, ModelCardData
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     get_checkpoint_conversion_mapping("llama")  # it keeps the whole table
-    shared = jinja2.Template("").environment  # of all templates that are made without one
-    shared.compile = functools.lru_cache(shared.compile)
-    ModelCard.from_template(ModelCardData())
-    lean_imports.installed()
     gc.collect()
     gc.freeze()
 

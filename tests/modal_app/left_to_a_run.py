@@ -1,18 +1,12 @@
-"""Run a step as a fork of a preloaded trainer does, and print what it does for itself: JSON.
+"""Run a step as a fork of a preloaded trainer does, and print what it imports for itself: JSON.
 
 `python left_to_a_run.py STORE < step.json`, with the trainer's Python and this checkout in PYTHONPATH.
 """
 
-import importlib.util
 import json
 import os
 import sys
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-CALLS: Counter[str] = Counter()
 
 
 def main() -> None:
@@ -29,24 +23,10 @@ def main() -> None:
     preload.load(preload.EVERYTHING, preload.LATE)
     preload.memoise_schema()
     preload.build_tables()
-    import yaml
-
-    count(yaml.SafeLoader, "__init__", "slow YAML")
-    count(importlib.util, "find_spec", "lomo", lambda name, *_: name == "lomo_optim")
     before = set(sys.modules)
     code = worker.exit_code(step, store, warm=True)
-    answer.write(json.dumps({"code": code, "late": sorted(set(sys.modules) - before), "calls": CALLS}))
+    answer.write(json.dumps({"code": code, "late": sorted(set(sys.modules) - before)}))
     answer.flush()
-
-
-def count(owner: Any, name: str, as_what: str, counts: Callable[..., bool] = lambda *_: True) -> None:
-    call = getattr(owner, name)
-
-    def counted(*arguments: Any, **named: Any) -> Any:
-        CALLS[as_what] += counts(*arguments)
-        return call(*arguments, **named)
-
-    setattr(owner, name, counted)
 
 
 if __name__ == "__main__":
