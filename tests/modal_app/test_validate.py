@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-import modal_app
 from modal_app.oneshot.validate import ANSWERS, QUESTIONS
+from modal_app.store.sources import RUN
 
-SCRIPT = Path(next(iter(modal_app.__path__))) / "validate.py"
 A100 = {"bf16": True, "fp8": False, "tf32": True, "n_gpu": 8, "compute_capability": "sm_80"}
 PLAIN = {
     "base_model": "nobody/nothing",
@@ -69,7 +68,7 @@ def _ask(trainer: Path, folder: Path, changes: Sequence[Mapping[str, Any]]) -> l
     (folder / "asks_the_network.py").write_text("import socket\nsocket.create_connection(('127.0.0.1', 1))\n")
     home = {"HF_HOME": str(folder / "hub"), "HOME": str(folder / "home"), "PYTHONPATH": str(folder)}
     done = subprocess.run(
-        [trainer, SCRIPT, folder], env={**os.environ, **home}, capture_output=True, text=True, check=False
+        [trainer, RUN, "validate", folder], env={**os.environ, **home}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
