@@ -9,7 +9,6 @@ import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra.core.config_loader import ConfigLoader
@@ -20,11 +19,6 @@ from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf
-
-
-def read_files_by_libyaml() -> None:
-    """omegaconf makes a loader of what is SafeLoader when it reads a file: by libyaml that takes half of the time."""
-    yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[misc]
 
 
 def apply_overrides(overrides: Sequence[Override], config: DictConfig) -> None:

@@ -11,18 +11,16 @@ from pathlib import Path
 
 def main() -> None:
     from modal_app import worker
-    from modal_app.patches import preload
     from modal_app.process.attempt import base_environment
     from modal_app.store.layout import Store
     from modal_app.store.step import Device, Step
+    from modal_app.warm.preload import preload
 
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what imports print is no part of it
     step, store = Step.from_json(sys.stdin.read()), Store(Path(sys.argv[1]))
     os.environ |= base_environment(Device.CPU)
-    preload.load(preload.EVERYTHING, preload.LATE)
-    preload.memoise_schema()
-    preload.build_tables()
+    preload()
     before = set(sys.modules)
     code = worker.exit_code(step, store, warm=True)
     answer.write(json.dumps({"code": code, "late": sorted(set(sys.modules) - before)}))
