@@ -180,7 +180,7 @@ PATCHES = (
         changes="importlib.metadata.packages_distributions, with an equal result that is kept",
         why="transformers and trl each call it at their import; it asks of each file of 260 packages whether it exists",
         saves="1.7 of 11.1 s of imports",
-        test=f"{_IMPORTS}::test_transformers_knows_the_packages_that_the_standard_library_finds",
+        test=f"{_IMPORTS}::test_the_packages_metadata_is_read_once_for_all_that_ask",
         apply=importing.read_package_metadata_once,
     ),
     Patch(

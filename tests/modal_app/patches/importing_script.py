@@ -19,6 +19,12 @@ from modal_app.store.step import Device
 UNUSED = ("sklearn", "scipy.optimize", "scipy.stats", "evaluate.loading")
 
 
+def reads() -> list[int]:
+    """How often the packages' metadata was read, and how often what had been read was taken."""
+    kept: Any = importlib.metadata.packages_distributions
+    return [kept.cache_info().misses, kept.cache_info().hits] if hasattr(kept, "cache_info") else []
+
+
 def main() -> dict[str, Any]:
     found: dict[str, Any] = {"packages": importlib.metadata.packages_distributions()}
     with import_patches(Device.CPU):
@@ -31,6 +37,7 @@ def main() -> dict[str, Any]:
     found |= {
         "collects": [collects, gc.isenabled()],
         "frozen": gc.get_freeze_count(),
+        "read": reads(),
         "known packages": import_utils.PACKAGE_DISTRIBUTION_MAPPING,
         "imported": [name for name in UNUSED if name in sys.modules],
         "asks an assistant": candidates.is_sklearn_available(),
