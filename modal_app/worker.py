@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from modal_app.patches import preload
 from modal_app.process import attempt as attempts
-from modal_app.process import rank, ranks, stop
+from modal_app.process import imports, rank, ranks, stop
 from modal_app.process.failures import Failure, classify
 from modal_app.process.rank import Rank
 from modal_app.process.stop import Stopped
@@ -105,7 +104,7 @@ def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm
     step, folder, attempt = this.step, this.folder, this.attempt
     match step.kind:
         case StepKind.PREPROCESS:
-            preload.load(preload.PREPROCESS)
+            imports.load(imports.PREPROCESS, step.device)
             this.clock.book("import")
             from modal_app.steps.preprocess import preprocess
 
@@ -123,7 +122,7 @@ def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm
             yield train.verdict(step, folder, attempt, started_at)
             train.finish(step, folder)
         case StepKind.MERGE | StepKind.INFER | StepKind.EVALUATE:
-            preload.load(preload.for_kind(step.kind))
+            imports.load(imports.for_kind(step.kind), step.device)
             this.clock.book("import")
             yield after(step.kind)(step, store, folder, attempt, this)
             yield {"phases": this.clock.seconds, "cpu": this.clock.cpu}

@@ -13,15 +13,15 @@ import contextlib
 import json
 import logging
 import os
-import socket
 import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from modal_app.oneshot import refusals
-from modal_app.patches import preload
+from modal_app.patches.apply import apply_schema_patches, be_offline_as, block_network
+from modal_app.process import imports
 from modal_app.process.attempt import base_environment
 from modal_app.process.forked import leave
 from modal_app.store.step import Device, write_atomically
@@ -41,8 +41,8 @@ def main() -> int:
     folder = parser.parse_args().folder.resolve()
     os.environ |= base_environment(Device.CPU) | {"HF_HUB_OFFLINE": "1"}
     os.dup2(2, 1)  # what the imports print is not for the launcher's ears
-    preload.load(preload.VALIDATE)
-    preload.memoise_schema()
+    imports.load(imports.VALIDATE, Device.CPU)
+    apply_schema_patches()
     return answered(folder)
 
 
@@ -96,23 +96,12 @@ def _died(code: int) -> Mapping[str, Any]:
 
 
 def _verdicts(plugins: Sequence[str], questions: Sequence[Mapping[str, Any]], folder: Path) -> list[Mapping[str, Any]]:
-    _block_network()
+    be_offline_as({"HF_HUB_OFFLINE": "1"})
+    block_network()  # a verdict is made from the config alone
     tempfile.tempdir = str(folder)  # some rules write an edited copy of a DeepSpeed file
     if problem := _register(plugins):
         return [{"problems": [problem], "warnings": []}] * len(questions)
     return [_verdict(question["config"], question["capabilities"]) for question in questions]
-
-
-def _block_network() -> None:
-    """A verdict is made from the config alone: whoever tries the network is told that there is none."""
-    import huggingface_hub.constants
-
-    def refuse(*_: object, **__: object) -> NoReturn:
-        raise OSError("a config is validated without the network")
-
-    huggingface_hub.constants.HF_HUB_OFFLINE = True
-    socket.socket.connect = refuse  # type: ignore[method-assign]
-    socket.getaddrinfo = refuse
 
 
 def _register(plugins: Sequence[str]) -> Mapping[str, Any] | None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from modal_app.patches.patch import CorrectionMissing
 from modal_app.store.step import FailureReason
 
 LONGEST_MESSAGE = 400
@@ -37,6 +38,8 @@ def classify(error: BaseException, during: str) -> Failure:
     """Name the failure. `during` is the phase it fell into: config, prepare, load, train, ..."""
     if isinstance(error, StepFailed):
         return Failure(error.reason, str(error))
+    if isinstance(error, CorrectionMissing):
+        return Failure(FailureReason.ERROR, str(error))
     return Failure(_reason(error, during), _one_line(error))
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from modal_app.inference.config import asked_of
 from modal_app.oneshot.tasks import catalogue, said_of, unknown_of
-from modal_app.patches.preload import be_offline_as
+from modal_app.patches.apply import be_offline_as, hub_cache_in
 from modal_app.process.attempt import BUILD, DATASETS_CACHE, stamp, write_yaml
 from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
@@ -221,15 +221,8 @@ def _offline_where_nothing_can_be_kept() -> Iterator[None]:
 @contextlib.contextmanager
 def _rows_kept_in(attempt: Attempt) -> Iterator[None]:
     """What a task's dataset brings goes where the attempt's end removes it, unless there is a place to keep it."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_CACHE
-    if not _can_keep():
-        constants.HF_HUB_CACHE = str(attempt.path / DATASETS_CACHE / "hub")
-    try:
+    with contextlib.nullcontext() if _can_keep() else hub_cache_in(attempt.path / DATASETS_CACHE / "hub"):
         yield
-    finally:
-        constants.HF_HUB_CACHE = before
 
 
 def _can_keep() -> bool:

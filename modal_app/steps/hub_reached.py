@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from modal_app.patches.preload import be_offline_as
+from modal_app.patches.apply import be_offline_as
 from modal_app.process.failures import StepFailed
 from modal_app.store.step import FailureReason
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import datasets
 import datasets.fingerprint
-import torch
 from axolotl.integrations.base import BasePlugin
 from axolotl.loaders import load_tokenizer
 from axolotl.utils.data.shared import generate_dataset_hash_from_config, get_prepared_dataset_path
 from axolotl.utils.dict import DictDefault
 from transformers import TrainerCallback
 
-from modal_app.patches.fresh_schedule import keep_settings
+from modal_app.patches.apply import apply_cpu_rank_patches, apply_trainer_patches
 from modal_app.process import rank, tracking
 from modal_app.process.attempt import DATASETS_CACHE
 from modal_app.process.failures import StepFailed
@@ -30,7 +29,7 @@ class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
     def register(self, cfg: dict[str, Any]) -> None:
         """The one hook before Axolotl asks the (missing) driver whether two GPUs can reach each other."""
         if rank.current().step.device is Device.CPU and _world_size() > 1:
-            torch.cuda.can_device_access_peer = _no_gpu_to_reach
+            apply_cpu_rank_patches()
             os.environ.setdefault("NCCL_P2P_DISABLE", "1")
             os.environ["ACCELERATE_USE_CPU"] = "true"  # gloo, and MULTI_CPU
 
@@ -50,10 +49,7 @@ class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
         rank.current().clock.book("prepare")
 
     def post_trainer_create(self, cfg: DictDefault, trainer: Any) -> None:
-        # On, a NaN is replaced by the average of the earlier losses before anybody sees it.
-        trainer.args.logging_nan_inf_filter = False
-        if (begins := rank.current().origin_step) is not None:
-            keep_settings(trainer, begins)
+        apply_trainer_patches(trainer, rank.current().origin_step)
 
     def add_callbacks_post_trainer(self, cfg: DictDefault, trainer: Any) -> list[TrainerCallback]:
         if rank.current().step.kind is not StepKind.TRAIN:
@@ -117,7 +113,3 @@ def keep_temporary_rows_in(path: Path) -> None:
 
 def _world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _no_gpu_to_reach(device: int, peer: int) -> bool:
-    return True

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import datasets.config
 import pyarrow as pa
 import pyarrow.compute as pc
 from axolotl.cli.args import PreprocessCliArgs
@@ -23,6 +22,7 @@ from axolotl.loaders import load_tokenizer
 from axolotl.utils.data.shared import datasets_with_name_generator, load_dataset_with_config
 from axolotl.utils.dict import DictDefault
 
+from modal_app.patches.apply import cache_datasets_in
 from modal_app.process.attempt import BUILD, DATASETS_CACHE, stamp, write_yaml
 from modal_app.process.rank import Rank
 from modal_app.steps.fingerprint import multiset_digest, row_digests
@@ -39,7 +39,7 @@ def preprocess(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[s
     """Build the dataset of `step.data_key`, publish it, and return its manifest."""
     began, started_at = time.monotonic(), time.time()
     write_yaml(attempt.config, stamp(step, dataset_prepared_path=BUILD, output_dir="model"))
-    _use_private_cache(attempt.path / DATASETS_CACHE)
+    cache_datasets_in(attempt.path / DATASETS_CACHE)
     sys.argv = ["axolotl"]  # Axolotl parses it
     os.environ["AXOLOTL_IS_PREPROCESS"] = "1"
     cfg = load_cfg(attempt.config.name, is_preprocess=True)
@@ -61,14 +61,6 @@ def preprocess(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[s
     }
     _publish(attempt.path / BUILD, store, step.data_key, manifest)
     return manifest
-
-
-def _use_private_cache(path: Path) -> None:
-    """Tokenize for real: rows that another run has cached under a fingerprint are not this step's own work.
-
-    The environment says the same, but a forked child has imported `datasets` before it was set.
-    """
-    datasets.config.HF_DATASETS_CACHE = path
 
 
 def _read_back(cfg: DictDefault) -> tuple[datasets.Dataset, datasets.Dataset | None]:

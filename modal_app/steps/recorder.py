@@ -10,6 +10,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 import torch.distributed
 from transformers import TrainerCallback
 
+from modal_app.patches.apply import apply_training_patches
 from modal_app.process import stop
 from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
@@ -46,8 +48,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             raise StepFailed(FailureReason.ERROR, f"world size is {args.world_size}, but {asked} was asked for")
         self._began = time.monotonic()
         self._resumed_from = state.global_step
-        if state.global_step:
-            self._restore_unlogged(state.global_step)
+        apply_training_patches(self._trainer, self._unlogged_at(state.global_step))
         if 0 < state.max_steps <= state.global_step:
             raise StepFailed(
                 FailureReason.CONFIG,
@@ -129,12 +130,11 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             total /= args.world_size
         return {"since": self._trainer._globalstep_last_logged, "loss": total.item()}
 
-    def _restore_unlogged(self, step: int) -> None:
-        checkpoint = Path(self._trainer.args.output_dir) / f"{checkpoints.PREFIX}{step}"
-        unlogged = checkpoints.unlogged(checkpoint)
-        if unlogged and math.isfinite(unlogged["loss"]):
-            self._trainer._globalstep_last_logged = int(unlogged["since"])
-            self._trainer._tr_loss += unlogged["loss"]
+    def _unlogged_at(self, step: int) -> Mapping[str, Any] | None:
+        """What was saved there by the attempt, or the other run, that this one resumes from; None at the beginning."""
+        return (
+            checkpoints.unlogged(Path(self._trainer.args.output_dir) / f"{checkpoints.PREFIX}{step}") if step else None
+        )
 
     def _write_metrics(self, state: Any, logs: dict[str, Any]) -> None:
         line = {

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modal_app.patches import lean_run, preload
-from modal_app.process import attention, tracking
+from modal_app.patches.apply import apply_run_patches
+from modal_app.process import attention, imports, tracking
 from modal_app.process.attempt import stamp, write_yaml
 from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
@@ -26,7 +26,7 @@ from modal_app.store.facts import DataManifest
 from modal_app.store.layout import DEBUG_LOG, Attempt, StepFolder, Store
 from modal_app.store.manifest import listed_files
 from modal_app.store.read_json import read_json
-from modal_app.store.step import FailureReason, Step, StepKind, write_atomically
+from modal_app.store.step import FailureReason, Step, write_atomically
 
 
 def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
@@ -64,8 +64,8 @@ def _begin_elsewhere(step: Step, store: Store, model: Path) -> None:
 
 def run_rank(rank: Rank) -> None:
     """Train, as the process that this is; returns when Axolotl does."""
-    preload.load(preload.for_kind(StepKind.TRAIN))
-    lean_run.spare(rank.step)
+    imports.load(imports.TRAIN, rank.step.device)
+    apply_run_patches(rank.step)
     rank.clock.book("import")
     from axolotl.cli.train import do_cli
 

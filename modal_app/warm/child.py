@@ -7,13 +7,12 @@ import contextlib
 import os
 import signal
 import traceback
-import weakref
 from collections.abc import Callable
 
-from modal_app.patches import preload
 from modal_app.process import stop
 from modal_app.process.forked import leave
 from modal_app.warm.context import Context
+from modal_app.warm.preload import become_a_fresh_process
 
 
 def fork(work: Callable[[], int], context: Context, cut_off: Callable[[], None]) -> int:
@@ -39,22 +38,13 @@ def fork(work: Callable[[], int], context: Context, cut_off: Callable[[], None])
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         cut_off()
         context.enter()
-        preload.follow(os.environ)
-        _leave_to_the_parent()
+        become_a_fresh_process()
         code = work()
         atexit._run_exitfuncs()
     except BaseException:
         traceback.print_exc()
     finally:
         leave(code)
-
-
-def _leave_to_the_parent() -> None:
-    """What is to be cleaned up at the parent's end, such as its temporary folders, is not this process's to clean up.
-    PyTorch has some 280 of these, which took 36 ms of every child's end.
-    """
-    for one in list(weakref.finalize._registry):  # type: ignore[attr-defined]
-        one.atexit = False
 
 
 def _lead_a_group(pid: int) -> None:

@@ -47,7 +47,7 @@ MODULES = "PYTHONPATH"
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
 NOT_A_SECRET = ("TOKENIZERS_", "HF_TOKEN_PATH", "HF_HUB_DISABLE_IMPLICIT_TOKEN", "TORCH_")
 OF_A_STEP = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_DATASETS_CACHE")
-"""Set for each step, and taken up by preload.follow."""
+"""Set for each step, and taken up by preload.become_a_fresh_process."""
 MORE_LIKELY_KILLED = 100
 """Thousandths of the machine's memory: when there is none left, the kernel shall end a child, not what it is forked
 from."""

@@ -29,17 +29,18 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.oneshot import validate
-from modal_app.patches import huge_pages, preload
 from modal_app.process.attempt import base_environment
 from modal_app.process.signals import signal_group
 from modal_app.serving import server as model_server
 from modal_app.store import state
 from modal_app.store.layout import Store
 from modal_app.store.step import Device, Step, StepKind
+from modal_app.warm import huge_pages
 from modal_app.warm.address import PROTOCOL, Address
 from modal_app.warm.child import fork
 from modal_app.warm.connection import AT_ONCE, Command
 from modal_app.warm.context import Context
+from modal_app.warm.preload import preload, why_not_to_fork
 from modal_app.worker import exit_code, lead_a_session
 
 LONGEST_SLEEP_S = 5.0
@@ -92,10 +93,8 @@ class Server:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))  # held back by whoever started it
         began = time.monotonic()
         os.environ |= base_environment(Device.CPU)
-        preload.load(preload.EVERYTHING, preload.LATE)
-        preload.memoise_schema()
-        preload.build_tables()
-        self.refusal = preload.why_not_to_fork()
+        preload()
+        self.refusal = why_not_to_fork()
         self.ready_s = round(time.monotonic() - began, 3)
 
     def serve(self) -> None:

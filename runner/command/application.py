@@ -11,11 +11,12 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from modal_app.patches.apply import apply_launcher_patches
 from runner.command import help as help_page
 from runner.command.arguments import COMPLETION, HELP, MULTIRUN, Arguments, take_apart
 from runner.composing.base_option import forget_bases, with_bases
 from runner.composing.hydra_errors import check_grammar, explained
-from runner.composing.hydra_inside import multirun, read_files_by_libyaml
+from runner.composing.hydra_inside import multirun
 from runner.composing.hydra_sweep import Launch, RunFailed, Task, command_line
 from runner.composing.resolvers import register_resolvers
 from runner.config.fields import axolotl_fields
@@ -53,7 +54,7 @@ def _run(asked: Arguments, arguments: Sequence[str], project: Project, launch: L
     words = _for_hydra(asked, vocabulary)
     task = Task(launch or _launch, arguments)
     register_resolvers()
-    read_files_by_libyaml()
+    apply_launcher_patches()
     try:
         with command_line(words), _full_errors():
             _start_hydra(words, task)

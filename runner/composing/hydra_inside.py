@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
@@ -23,11 +22,6 @@ from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-
-
-def read_files_by_libyaml() -> None:
-    """omegaconf makes a loader of what is SafeLoader when it reads a file: by libyaml that takes half of the time."""
-    yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[misc]
 
 
 def apply_overrides(overrides: Sequence[Override], config: DictConfig) -> None:

@@ -15,7 +15,7 @@ from modal_app.store.step import write_atomically
 
 MOST = 5000
 """So many are kept; the oldest are forgotten first."""
-JUDGES = ("oneshot/validate.py", "oneshot/refusals.py", "patches/preload.py")
+JUDGES = ("oneshot/validate.py", "oneshot/refusals.py", "patches/validating.py")
 """What a verdict depends on in this program, beside the trainer's lock."""
 
 

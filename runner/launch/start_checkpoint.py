@@ -1,7 +1,7 @@
 """from=RUN[@STEP]: another run's checkpoint, found, held against what goes on from it, and kept as an input.
 
 What goes on keeps the checkpoint's weights, optimizer's moments, random state and place in the data; the rate, the
-schedule and how long it trains are its own (modal_app.patches.fresh_schedule).
+schedule and how long it trains are its own (modal_app.patches.training).
 """
 
 from __future__ import annotations

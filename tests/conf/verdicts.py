@@ -55,9 +55,9 @@ def main() -> None:
     from axolotl.utils.schemas.enums import ChatTemplate
 
     sys.path.append(str(Path(__file__).resolve().parents[2]))
-    from modal_app.patches import preload
+    from modal_app.patches.apply import apply_schema_patches
 
-    preload.memoise_schema()
+    apply_schema_patches()
     asked = json.load(sys.stdin)
     order = sorted(range(len(asked)), key=lambda index: bool(asked[index]["axolotl"].get("plugins")))
     verdicts: list[str | None] = [None] * len(asked)

@@ -62,9 +62,9 @@ if __name__ == "__main__":
     import axolotl.utils.config  # noqa: F401
 
     sys.path.append(str(Path(__file__).resolve().parents[2]))
-    from modal_app.patches import preload
+    from modal_app.patches.apply import apply_schema_patches
 
-    preload.memoise_schema()
+    apply_schema_patches()
 
     found = {path: in_a_child(path) for path in sys.argv[1:]}
     sys.stdout.write("\n" + json.dumps({"verdicts": found, "parts": parts()}))

@@ -17,7 +17,7 @@ from modal_app.store.step import Step, StepKind, Tracking
 from tests.modal_app.steps import Warm
 
 ROOTS = (
-    "accelerate axolotl bitsandbytes datasets deepspeed huggingface_hub jinja2 numpy peft pyarrow safetensors "
+    "accelerate axolotl bitsandbytes datasets deepspeed huggingface_hub numpy peft pyarrow safetensors "
     "torch transformers trl wandb"
 ).split()
 
@@ -93,24 +93,6 @@ def constants(module):
     module.HF_HUB_OFFLINE = os.environ.get("HF_HUB_OFFLINE") == "1"
 
 
-def hub(module):
-    class ModelCard:
-        from_template = staticmethod(lambda data: None)
-    module.ModelCard = ModelCard
-
-
-def jinja(module):
-    class Environment:
-        compile = len
-
-    class Template:
-        environment = Environment()
-
-        def __init__(self, text):
-            pass
-    module.Template = Template
-
-
 def fingerprint(module):
     module.fingerprint_rng = random.Random()
 
@@ -124,7 +106,7 @@ def numpy_random(module):
 FILLED = {{
     "axolotl": axolotl, "axolotl.cli.train": train, "axolotl.integrations.base": base, "torch": torch,
     "torch.cuda": cuda, "huggingface_hub.constants": constants, "datasets.config": constants,
-    "huggingface_hub": hub, "jinja2": jinja, "numpy.random": numpy_random, "datasets.fingerprint": fingerprint,
+    "numpy.random": numpy_random, "datasets.fingerprint": fingerprint,
 }}
 sys.meta_path.insert(0, Finder())
 import huggingface_hub.constants, datasets.config, numpy.random, torch.cuda

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from modal_app.store.layout import DEBUG_LOG, Store
+from modal_app.store.layout import Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import FailureReason, OutcomeStatus, Step, StepKind, Tracking
 from tests.modal_app.steps import (
@@ -301,12 +301,6 @@ def test_a_trainer_whose_rows_are_not_in_the_dataset_stops_instead_of_tokenizing
     ended = outcome(store, step)
     assert ended.reason is FailureReason.DATA
     assert "stopped instead of tokenizing again" in ended.message
-
-
-def test_a_run_loads_its_tokenizer_once(store: Store, plain: Step) -> None:
-    """Axolotl says at each load which token ends a text."""
-    said = (store.folder(StepKind.TRAIN, plain.key).model / DEBUG_LOG).read_text()
-    assert said.count(" EOS: ") == 1
 
 
 def test_a_loss_that_is_no_number_fails_the_run(warm: Warm, store: Store) -> None:

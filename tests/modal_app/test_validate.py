@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-import modal_app
 from modal_app.oneshot.validate import ANSWERS, QUESTIONS
+from modal_app.store.sources import RUN
 
-SCRIPT = Path(next(iter(modal_app.__path__))) / "validate.py"
 A100 = {"bf16": True, "fp8": False, "tf32": True, "n_gpu": 8, "compute_capability": "sm_80"}
 PLAIN = {
     "base_model": "nobody/nothing",
@@ -45,7 +44,8 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "with a plugin": {"plugins": [LIGER], "liger_glu_activation": "yes, please"},
     "after a plugin": {"liger_glu_activation": "yes, please"},
     "no such plugin": {"plugins": ["no.such.Plugin"]},
-    "asks the network": {"plugins": ["asks_the_network.Plugin"]},
+    "looks up": {"plugins": ["looks_up.Plugin"]},
+    "connects": {"plugins": ["connects.Plugin"]},
     "starts servers": {
         "plugins": ["axolotl.integrations.nemo_gym.NemoGymPlugin"],
         "nemo_gym_enabled": True,
@@ -66,10 +66,11 @@ def _ask(trainer: Path, folder: Path, changes: Sequence[Mapping[str, Any]]) -> l
     configs = [{key: value for key, value in {**PLAIN, **one}.items() if value is not None} for one in changes]
     questions = [{"config": config, "capabilities": A100} for config in configs]
     (folder / QUESTIONS).write_text(json.dumps(questions))
-    (folder / "asks_the_network.py").write_text("import socket\nsocket.create_connection(('127.0.0.1', 1))\n")
+    (folder / "looks_up.py").write_text("import socket\nsocket.getaddrinfo('127.0.0.1', 1)\n")
+    (folder / "connects.py").write_text("import socket\nsocket.socket().connect(('127.0.0.1', 1))\n")
     home = {"HF_HOME": str(folder / "hub"), "HOME": str(folder / "home"), "PYTHONPATH": str(folder)}
     done = subprocess.run(
-        [trainer, SCRIPT, folder], env={**os.environ, **home}, capture_output=True, text=True, check=False
+        [trainer, RUN, "validate", folder], env={**os.environ, **home}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
@@ -128,8 +129,9 @@ def test_validating_starts_nothing(verdicts: Mapping[str, Any]) -> None:
     assert verdicts["starts servers"]["problems"] == []
 
 
-def test_validating_asks_nobody(verdicts: Mapping[str, Any]) -> None:
-    (problem,) = verdicts["asks the network"]["problems"]
+@pytest.mark.parametrize("change", ["looks up", "connects"])
+def test_validating_asks_nobody(verdicts: Mapping[str, Any], change: str) -> None:
+    (problem,) = verdicts[change]["problems"]
     assert "validated without the network" in problem["message"]
 
 

@@ -30,7 +30,7 @@ OF_NO_IMPORT = set(
 READS = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-from modal_app.patches import preload
+from modal_app.warm import preload
 
 seen, plain = set(), type(os.environ)
 
@@ -44,9 +44,7 @@ class Watched(plain):
         return super().__contains__(name)
 
 os.environ.__class__ = Watched
-preload.load(preload.EVERYTHING, preload.LATE)
-preload.memoise_schema()
-preload.build_tables()
+preload.preload()
 os.environ.__class__ = plain
 flags = {
     f"{name}.{key}"
@@ -69,7 +67,7 @@ def test_each_variable_that_the_real_imports_read_is_known(trainer: Path) -> Non
     assert len(names) > 300, "it has watched the imports"
     unknown = set(names) - OF_NO_IMPORT - set(import_environment(dict.fromkeys(names, "")))
     assert unknown == set()
-    # What preload.follow sets, and evaluate's, which has a variable of its own.
+    # What be_offline_as sets, and evaluate's, which has a variable of its own.
     followed = {"huggingface_hub.constants.HF_HUB_OFFLINE", "datasets.config.HF_HUB_OFFLINE"}
     followed |= {"datasets.config.HF_DATASETS_OFFLINE"}
     assert set(flags) - {"evaluate.config.HF_EVALUATE_OFFLINE"} == followed
@@ -79,11 +77,9 @@ def test_each_variable_that_the_real_imports_read_is_known(trainer: Path) -> Non
 STATES = """
 import hashlib, json, os, random, sys
 sys.path.insert(0, sys.argv[1])
-from modal_app.patches import preload
+from modal_app.warm import preload
 
-preload.load(preload.EVERYTHING, preload.LATE)
-preload.memoise_schema()
-preload.build_tables()
+preload.preload()
 import numpy, torch
 
 
@@ -112,7 +108,7 @@ told = []
 for _ in range(2):
     ours, theirs = os.pipe()
     if not os.fork():
-        preload.follow(os.environ)
+        preload.become_a_fresh_process()
         with open(theirs, "w") as file:
             json.dump(states(), file)
         os._exit(0)

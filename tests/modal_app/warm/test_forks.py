@@ -245,10 +245,10 @@ def test_a_fork_does_not_clean_up_what_is_its_parents() -> None:
     """Its end would take a temporary folder away from under the server."""
     code = """
 import atexit, os, tempfile
-from modal_app.warm import child
+from modal_app.patches.apply import apply_fork_patches
 folder = tempfile.TemporaryDirectory()
 if not (pid := os.fork()):
-    child._leave_to_the_parent()
+    apply_fork_patches()
     atexit._run_exitfuncs()
     os._exit(0)
 os.waitpid(pid, 0)

@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).with_name("fresh_schedule_script.py")
 
 @pytest.fixture(scope="module")
 def told(trainer: Path) -> dict[str, dict[str, Any]]:
-    command = [trainer, SCRIPT, SCRIPT.parents[2]]
+    command = [trainer, SCRIPT, SCRIPT.parents[3]]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, dict[str, Any]] = json.loads(done.stdout)
@@ -35,7 +35,7 @@ def test_the_schedule_is_the_configs_at_the_checkpoints_step(told: dict[str, dic
 
 
 def test_how_often_it_logs_and_saves_is_the_configs(told: dict[str, dict[str, Any]]) -> None:
-    assert told["origin"]["cadences"] == [["args", 40]]
+    assert told["origin"]["cadences"] == [[40]]
 
 
 def test_a_checkpoint_of_its_own_is_loaded_as_it_is(told: dict[str, dict[str, Any]]) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.patches import huge_pages
+from modal_app.warm import huge_pages
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import mmap, re, time
-from modal_app.patches import huge_pages
+from modal_app.warm import huge_pages
 
 def huge():
     return int(re.search(r"AnonHugePages: +([0-9]+) kB", open("/proc/self/smaps_rollup").read())[1])

@@ -1,6 +1,6 @@
-"""A real optimizer and scheduler that load a checkpoint through fresh_schedule.keep_settings; prints what they are.
+"""A real optimizer and scheduler that load a checkpoint through the patches of a trainer; prints what they are.
 
-Run with the trainer's Python: `python fresh_schedule_script.py MODAL_APP_PARENT`.
+Run with the trainer's Python: `python fresh_schedule_script.py CHECKOUT`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def saved() -> dict[str, Any]:
 
 
 def loaded(step: int) -> dict[str, Any]:
-    from modal_app.patches.fresh_schedule import keep_settings
+    from modal_app.patches.apply import apply_trainer_patches
 
     _, optimizer, scheduler = made(0.02, 0.3, 0.8)
     state, told = saved(), []
@@ -46,11 +46,11 @@ def loaded(step: int) -> dict[str, Any]:
     trainer = SimpleNamespace(
         optimizer=optimizer,
         lr_scheduler=scheduler,
-        args="args",
-        state=SimpleNamespace(max_steps=40, compute_steps=lambda *given: told.append(given)),
+        args=SimpleNamespace(logging_nan_inf_filter=True),
+        state=SimpleNamespace(max_steps=40, compute_steps=lambda *given: told.append(given[1:])),
         _load_optimizer_and_scheduler=load,
     )
-    keep_settings(trainer, ORIGIN_STEP)
+    apply_trainer_patches(trainer, ORIGIN_STEP)
     trainer._load_optimizer_and_scheduler(f"model/checkpoint-{step}")
     (group,), (moments,) = optimizer.param_groups, optimizer.state.values()
     return {

@@ -1,0 +1,129 @@
+"""Applies the entries of the table: the one way in for all other rooms.
+
+A patch that corrects applies on every device, a patch that only saves time on the CPU alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from modal_app.patches.patch import CorrectionMissing, Moment, Patch, Purpose, TargetGone
+from modal_app.patches.table import PATCHES
+from modal_app.store.step import Device, Step
+
+PAGE = "docs/upgrading.md"
+_skipped: set[str] = set()
+"""Names of the patches that this process, or the one that it was forked from, has said it goes on without."""
+
+
+def patches_at(moment: Moment, device: Device | None) -> tuple[Patch, ...]:
+    """In the order of the table. `device`: of the step; None where there is none, and nothing is to save time."""
+    return tuple(
+        patch
+        for patch in PATCHES
+        if patch.moment is moment and (patch.purpose is Purpose.CORRECTS or device is Device.CPU)
+    )
+
+
+def apply_launcher_patches() -> None:
+    _apply(Moment.LAUNCH, Device.CPU)
+
+
+def import_patches(device: Device) -> contextlib.AbstractContextManager[None]:
+    """To be held around Axolotl's imports."""
+    return _applied(Moment.IMPORT, device)
+
+
+def apply_fork_patches() -> None:
+    _apply(Moment.FORK, None)
+
+
+def be_offline_as(variables: Mapping[str, str]) -> None:
+    """Let the libraries that are imported already be offline, or not, as these variables say."""
+    _apply(Moment.ENVIRONMENT, None, variables)
+
+
+def apply_schema_patches() -> None:
+    """Configs are validated on the CPU, whatever GPU they are for."""
+    _apply(Moment.SCHEMA, Device.CPU)
+
+
+def block_network() -> None:
+    """For the rest of this process."""
+    _apply(Moment.VERDICT, None)
+
+
+def apply_cpu_rank_patches() -> None:
+    _apply(Moment.CPU_RANKS, Device.CPU)
+
+
+def cache_datasets_in(folder: Path) -> None:
+    _apply(Moment.PREPROCESS, None, folder)
+
+
+def apply_run_patches(step: Step) -> None:
+    """Once everything is imported, before Axolotl is called."""
+    _apply(Moment.RUN, step.device, step)
+
+
+def apply_trainer_patches(trainer: Any, origin_step: int | None) -> None:
+    """`origin_step`: where the run goes on from another run's checkpoint, the step of that."""
+    _apply(Moment.TRAINER, None, trainer, origin_step)
+
+
+def apply_training_patches(trainer: Any, unlogged: Mapping[str, Any] | None) -> None:
+    """`unlogged`: what the checkpoint that training resumes from says of the loss since its last log line."""
+    _apply(Moment.TRAINING, None, trainer, unlogged)
+
+
+def hub_cache_in(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """In the block, what is downloaded from the hub goes below this folder."""
+    return _applied(Moment.TASKS, None, folder)
+
+
+def _apply(moment: Moment, device: Device | None, *arguments: Any) -> None:
+    with _applied(moment, device, *arguments):
+        pass
+
+
+@contextlib.contextmanager
+def _applied(moment: Moment, device: Device | None, *arguments: Any) -> Iterator[None]:
+    """Raises CorrectionMissing."""
+    with contextlib.ExitStack() as stack:
+        for patch in patches_at(moment, device):
+            try:
+                block = patch.apply(*arguments)
+                if block is not None:
+                    stack.enter_context(block)
+            except TargetGone as gone:
+                _go_on_without(patch, gone)
+        yield
+
+
+def _go_on_without(patch: Patch, gone: TargetGone) -> None:
+    seen = f"{patch.library} {_installed_version(patch.library)} is installed, the patch is for {patch.version}: {gone}"
+    if patch.purpose is Purpose.CORRECTS:
+        raise CorrectionMissing(f"the patch '{patch.name}' cannot be applied and is needed ({seen}). {PAGE} says more")
+    if patch.name not in _skipped:
+        _skipped.add(patch.name)
+        print(
+            f"axosweep: skipping the patch '{patch.name}', which only saves time ({seen})", file=sys.stderr, flush=True
+        )
+
+
+def _installed_version(library: str) -> str:
+    match library:
+        case "python":
+            return platform.python_version()
+        case "glibc":
+            return " ".join(platform.libc_ver()) or "another C library"
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "of no known version"

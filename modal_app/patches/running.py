@@ -1,0 +1,32 @@
+"""Patches for a run, once everything is imported. None changes what is computed, or what is left."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+from modal_app.patches.packages import names_and_versions
+from modal_app.patches.patch import module_with
+from modal_app.store.step import Step
+
+
+def leave_out_deepspeed(step: Step) -> None:
+    if not step.config.get("deepspeed"):
+        other = module_with("accelerate.utils.other", "is_deepspeed_available")
+        other.is_deepspeed_available = lambda: False
+
+
+def list_packages_quickly(step: Step) -> None:
+    if step.tracking.mode != "disabled":
+        util = module_with("wandb.util", "working_set", "InstalledDistribution")
+        util.working_set = lambda: itertools.starmap(util.InstalledDistribution, names_and_versions())
+
+
+def look_often_for_the_service(step: Step) -> None:
+    if step.tracking.mode != "disabled":
+        port_file = module_with("wandb.sdk.lib.service.service_port_file", "_SLEEP")
+        port_file._SLEEP = _sleep_at_most_5_ms
+
+
+def _sleep_at_most_5_ms(seconds: float) -> None:
+    time.sleep(min(seconds, 0.005))

@@ -1,0 +1,70 @@
+"""Patches of a trainer, which is transformers' whatever Axolotl makes of it, and of ranks on the CPU."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from modal_app.patches.patch import module_with, require
+from modal_app.store import checkpoints
+
+
+def log_losses_as_they_are(trainer: Any, origin_step: int | None) -> None:
+    require(trainer.args, "the trainer's args", "logging_nan_inf_filter")
+    trainer.args.logging_nan_inf_filter = False
+
+
+def keep_new_settings(trainer: Any, origin_step: int | None) -> None:
+    """Let the trainer, when it loads the checkpoint of `origin_step`, keep the settings that it was made with. One that
+    it has saved itself, later, has them already, and is loaded as it is.
+
+    Of that checkpoint it takes the weights and the optimizer's moments; its new schedule stands where it would be at
+    that step.
+    """
+    if origin_step is None:
+        return
+    require(trainer, "the trainer", "_load_optimizer_and_scheduler")
+    require(trainer.state, "the trainer's state", "compute_steps")
+    load: Callable[[str | None], None] = trainer._load_optimizer_and_scheduler
+
+    def loaded(checkpoint: str | None) -> None:
+        if checkpoint is None or checkpoints.step_number(Path(checkpoint)) != origin_step:
+            load(checkpoint)
+            return
+        groups = [_settings(group) for group in trainer.optimizer.param_groups]
+        beginning = copy.deepcopy(trainer.lr_scheduler.state_dict())
+        load(checkpoint)
+        trainer.state.compute_steps(trainer.args, trainer.state.max_steps)
+        for group, settings in zip(trainer.optimizer.param_groups, groups, strict=True):
+            group.update(settings)
+        trainer.lr_scheduler.load_state_dict(beginning)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # no optimizer step has been taken in this process
+            for _ in range(origin_step):
+                trainer.lr_scheduler.step()
+
+    trainer._load_optimizer_and_scheduler = loaded
+
+
+def restore_unlogged_loss(trainer: Any, unlogged: Mapping[str, Any] | None) -> None:
+    """What is not there when training begins will not be there to be saved, either: so it is looked for in each run."""
+    require(trainer, "the trainer", "_tr_loss", "_globalstep_last_logged")
+    if unlogged and math.isfinite(unlogged["loss"]):
+        trainer._globalstep_last_logged = int(unlogged["since"])
+        trainer._tr_loss += unlogged["loss"]
+
+
+def let_cpu_ranks_reach_each_other() -> None:
+    module_with("torch.cuda", "can_device_access_peer").can_device_access_peer = _always
+
+
+def _always(device: int, peer: int) -> bool:
+    return True
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: copy.deepcopy(value) for name, value in group.items() if name != "params"}

@@ -1,0 +1,72 @@
+"""Each of these patches still has its effect on the real library, at the locked version."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.modal_app.steps import ENVIRONMENT, PACKAGE
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = Path(__file__).with_name("library_script.py")
+
+
+@pytest.fixture(scope="module")
+def found(trainer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("libraries")
+    bare = {"PYTHONPATH": str(PACKAGE.parent), "CUDA_VISIBLE_DEVICES": "", "HF_HOME": str(folder / "home")}
+    done = subprocess.run(
+        [trainer, SCRIPT, folder], env={**ENVIRONMENT, **bare}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "skipping the patch" not in done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def test_a_loss_that_is_no_number_is_logged_as_it_is(found: dict[str, Any]) -> None:
+    assert found["loss"] is None
+
+
+def test_ranks_without_a_gpu_may_ask_whether_they_reach_each_other(found: dict[str, Any]) -> None:
+    before, after = found["reaches"]
+    assert before != "True", "PyTorch answers without a driver now"
+    assert after == "True"
+
+
+def test_the_hubs_library_is_offline_as_the_environment_says(found: dict[str, Any]) -> None:
+    assert [hub for hub, _ in found["offline"]] == [False, True, False]
+
+
+def test_datasets_is_offline_as_the_environment_says(found: dict[str, Any]) -> None:
+    assert [rows for _, rows in found["offline"]] == [False, True, True]
+
+
+def test_rows_are_cached_in_the_folder_that_was_asked_for(found: dict[str, Any]) -> None:
+    assert found["rows"] == ["json"]
+
+
+def test_the_hubs_cache_is_elsewhere_within_the_block(found: dict[str, Any]) -> None:
+    assert found["file"] == [False, True, False]
+
+
+def test_wandb_lists_the_same_packages_from_our_list(found: dict[str, Any]) -> None:
+    packages = found["packages"]
+    assert packages["equal"]
+    assert packages["count"] > 100
+    assert packages["times"] > 2, "what is equal is not W&B's own"
+
+
+def test_the_service_of_a_tracked_run_is_looked_for_often(found: dict[str, Any]) -> None:
+    before, after = found["service"]
+    assert before < 10 < after
+
+
+def test_the_schema_is_built_once_for_each_list_of_plugins(found: dict[str, Any]) -> None:
+    before, while_applied, after = found["schema"]
+    assert (before, while_applied, after) == (3, 1, 0)
