@@ -15,14 +15,14 @@ from modal_app.oneshot.tasks import said_of
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
 from modal_app.store.sources import RUN
-from runner.after.base_model import base_evaluations
-from runner.after.carry_out import carry_out, exit_code, show_failures, tell_report
-from runner.after.show_measures import Line, show_lines
-from runner.after.steps import evaluate_step
-from runner.after.subjects import Subject, subjects
 from runner.console.parser import Names, VerbParser
 from runner.environment import trainer_environment
 from runner.errors import SweepError
+from runner.follow_up.base_model import base_evaluations
+from runner.follow_up.carry_out import carry_out, exit_code, show_failures, tell_report
+from runner.follow_up.show_measures import Line, show_lines
+from runner.follow_up.steps import evaluate_step
+from runner.follow_up.subjects import Subject, subjects
 from runner.keys.content import keep_in
 from runner.store.stores import stores
 

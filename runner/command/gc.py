@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from runner.command.removal import Place, add_removal, place_here, place_of, remove_after_asking, root_of
 from runner.console.parser import VerbParser
 from runner.files.garbage import garbage, old_downloads, stale_mirror
-from runner.files.removal import Removal, age_s
+from runner.files.removal_plan import Removal, age_s
 from runner.files.run_files import LocalFiles
 from runner.files.stock import inputs_needed, take_stock
 from runner.store.stores import is_mirror, stores

@@ -10,15 +10,15 @@ from typing import Any
 
 from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
-from runner.after.base_model import base_answers, base_hash
-from runner.after.carry_out import Carried, carry_out, exit_code, show_failures, tell_report
-from runner.after.prompts import STDIN, keep_prompts, prompts_of, refuse_too_long
-from runner.after.show_answers import show_answers
-from runner.after.steps import merge_step
-from runner.after.subjects import Subject, after_step, subjects
 from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
 from runner.files.answers import Column, column_of
+from runner.follow_up.base_model import base_answers, base_hash
+from runner.follow_up.carry_out import Carried, carry_out, exit_code, show_failures, tell_report
+from runner.follow_up.prompts import STDIN, keep_prompts, prompts_of, refuse_too_long
+from runner.follow_up.show_answers import show_answers
+from runner.follow_up.steps import merge_step
+from runner.follow_up.subjects import Subject, after_step, subjects
 from runner.store.finding import runs_in
 from runner.store.stores import stores
 from runner.types import PlannedStep

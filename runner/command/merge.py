@@ -9,14 +9,14 @@ from typing import Any
 
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
-from runner.after.carry_out import Carried, carry_out, exit_code, show_failures
-from runner.after.steps import merge_step
-from runner.after.subjects import Subject, subjects
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
 from runner.console.transfer import size_text
 from runner.errors import SweepError
+from runner.follow_up.carry_out import Carried, carry_out, exit_code, show_failures
+from runner.follow_up.steps import merge_step
+from runner.follow_up.subjects import Subject, subjects
 from runner.keys.content import keep_in
 from runner.store.run_state import reason_of, status_of
 from runner.store.stores import is_mirror, stores

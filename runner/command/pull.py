@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from modal_app.store.layout import Store, parts_of_key
-from runner.after.steps import merge_step
-from runner.after.subjects import subjects
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
@@ -18,6 +16,8 @@ from runner.files.choice import WHATS, choose, is_a_what
 from runner.files.places import chosen_run, files_of, state_of
 from runner.files.pull import JOURNAL, Pulled, Wanted, pull
 from runner.files.run_files import Part, PartKind, parts_of
+from runner.follow_up.steps import merge_step
+from runner.follow_up.subjects import subjects
 from runner.store.run_state import status_text
 from runner.store.stores import stores
 

@@ -13,8 +13,6 @@ from typing import Any
 
 from modal_app.store.layout import parts_of_key
 from modal_app.store.step import StepKind
-from runner.after.steps import merge_step, merged_model
-from runner.after.subjects import Subject, subjects
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
@@ -24,6 +22,8 @@ from runner.files.choice import choose
 from runner.files.places import files_of
 from runner.files.pull import pull
 from runner.files.run_files import PartKind, parts_of
+from runner.follow_up.steps import merge_step, merged_model
+from runner.follow_up.subjects import Subject, subjects
 from runner.push.files import Kind, Left, Sent, sort_out
 from runner.push.hub import CARD, MAIN, Pushed, Upload, refuse_unready, upload
 from runner.push.records import base_of, card_facts, made_files

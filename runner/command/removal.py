@@ -13,8 +13,8 @@ from runner.console.parser import VerbParser
 from runner.console.print_json import print_json
 from runner.console.question import confirm, is_interactive
 from runner.console.transfer import size_text
-from runner.files.removal import Removal, ToDelete
-from runner.files.removing import busy_here, remove_here
+from runner.files.local_removal import busy_here, remove_here
+from runner.files.removal_plan import Removal, ToDelete
 from runner.files.run_files import Files, LocalFiles
 from runner.files.stock import Stock
 from runner.store.stores import MIRRORS, open_store

@@ -9,7 +9,7 @@ from modal_app.store.layout import Store
 from runner.command.removal import Place, add_removal, place_of, remove_after_asking, root_of
 from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
-from runner.files.removal import Choice, Kept, Removal, age_s, checkpoints_to_remove, runs_to_remove
+from runner.files.removal_plan import Choice, Kept, Removal, age_s, checkpoints_to_remove, runs_to_remove
 from runner.files.stock import take_stock
 from runner.store.finding import runs_in
 from runner.store.stores import stores

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from modal_app.process.attempt import BUILD, DATASETS_CACHE
 from modal_app.store.checkpoints import ASIDE
 from modal_app.store.layout import ATTEMPT_PREFIX
-from runner.files.removal import TRASH, AtWork, Kind, Removal, ToDelete, bytes_of, folders_named, last_written
+from runner.files.removal_plan import TRASH, AtWork, Kind, Removal, ToDelete, bytes_of, folders_named, last_written
 from runner.files.run_files import Entry
 from runner.files.stock import WORK, Stock
 

@@ -22,9 +22,9 @@ from runner.executors.modal_copies import listed
 from runner.executors.modal_errors import explained
 from runner.executors.modal_serve import deployments
 from runner.executors.modal_submission import Names, read_submission
+from runner.files.local_removal import clear_mirror, removal_note
 from runner.files.modal_files import ModalFiles
-from runner.files.removal import Kept, Kind, Removal, ToDelete
-from runner.files.removing import clear_mirror, removal_note
+from runner.files.removal_plan import Kept, Kind, Removal, ToDelete
 
 DEFAULT = Names("axosweep-cache", "axosweep-runs", "axosweep-claims")
 WORKING = "a call on Modal works on it or waits to; axosweep cancel ends that"

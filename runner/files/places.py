@@ -9,7 +9,7 @@ from modal_app.store.state import observe
 from modal_app.store.step import StepKind
 from runner.compare.best import best_run
 from runner.compare.ranking import compare_sweep
-from runner.executors.look import look_again
+from runner.executors.refresh import look_again
 from runner.files.run_files import Files, LocalFiles
 from runner.store.finding import runs_in
 from runner.store.ledger import SweepRun

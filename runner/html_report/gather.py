@@ -24,9 +24,9 @@ from runner.console.redact import redact
 from runner.cost.spent import containers, sweep_cost
 from runner.html_report import receipt as receipts
 from runner.html_report import reproduce, words
+from runner.html_report.answers import answers
 from runner.html_report.curves import points_each, rounded, series
 from runner.html_report.effects import effect, interaction, pareto, strength
-from runner.html_report.said import answers
 from runner.store.ledger import Ledger, SweepPlan, live_launchers
 from runner.store.run_state import RunStatus
 from runner.store.stores import is_mirror

@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from modal_app.store.step import Device, Step, StepKind, Tracking
-from runner.after.stage_steps import with_stages
 from runner.compare.params import label, params_of
 from runner.config import checkout
 from runner.executors.choose import check_gpu_caps
+from runner.follow_up.stage_steps import with_stages
 from runner.keys.identity import preprocess_config, short_hash
 from runner.launch.budget import check_budget_options
 from runner.launch.types import Launch

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from modal_app.store.layout import Store
-from runner.after.stage_steps import failed_stages
 from runner.compare.ranking import Row, compare_sweep
 from runner.console import terminal
 from runner.console.interrupts import terminate_as_interrupt
 from runner.errors import SweepError
 from runner.executors.choose import preloaded_workers, validator_at_hand
 from runner.executors.warm_workers import MixedWorkers
+from runner.follow_up.stage_steps import failed_stages
 from runner.html_report.finish import leave_report
 from runner.keys.inputs import how_to_pin
 from runner.launch.execute import execute, record_request

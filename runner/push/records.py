@@ -15,11 +15,11 @@ from modal_app.store.facts import DataManifest
 from modal_app.store.read_json import read_json
 from modal_app.store.redact import redacted
 from modal_app.store.start_checkpoint import KEY as START_CHECKPOINT
-from runner.after.subjects import Subject
 from runner.compare.best import where_it_ran
 from runner.compare.metrics import Curves
 from runner.compare.ranking import OBJECTIVE, rows_from
 from runner.compare.source import facts_of_sweep
+from runner.follow_up.subjects import Subject
 from runner.keys.inputs import is_dataset
 from runner.push.card import CONFIG, CardFacts, Source, card
 from runner.push.files import Kind, Sent, made

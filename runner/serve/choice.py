@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from modal_app.serving.spec import Served
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
-from runner.after.steps import merged_model
-from runner.after.subjects import Subject, subjects
 from runner.errors import SweepError
+from runner.follow_up.steps import merged_model
+from runner.follow_up.subjects import Subject, subjects
 from runner.store.finding import runs_in
 
 BASE = "base"

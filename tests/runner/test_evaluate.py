@@ -13,11 +13,11 @@ import yaml
 
 from modal_app.store.layout import Store
 from modal_app.store.step import Outcome, OutcomeStatus, StepKind
-from runner.after.base_model import base_evaluations
-from runner.after.steps import evaluate_step
-from runner.after.subjects import VERSIONS, Subject, subjects
 from runner.cli import main
 from runner.environment.trainer_environment import lock_hash
+from runner.follow_up.base_model import base_evaluations
+from runner.follow_up.steps import evaluate_step
+from runner.follow_up.subjects import VERSIONS, Subject, subjects
 from runner.store.ledger import steps_after, sweep_ids, sweeps_after
 from runner.types import PlannedStep, Run
 from tests.runner.builders import begin_attempt, finish_run, open_sweep, run

@@ -13,12 +13,12 @@ from modal_app.process.attempt import write_yaml
 from modal_app.store.layout import BASE, Store, after_key
 from modal_app.store.step import StepKind
 from runner import cli
-from runner.after.base_model import base_hash
-from runner.after.show_answers import show_answers
-from runner.after.subjects import Subject, subjects
 from runner.command import infer
 from runner.errors import SweepError
 from runner.files.answers import answer_sets, column_of
+from runner.follow_up.base_model import base_hash
+from runner.follow_up.show_answers import show_answers
+from runner.follow_up.subjects import Subject, subjects
 from runner.html_report.gather import gather
 from runner.types import Run
 from tests.runner.builders import finish_run, open_sweep, run

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from modal_app.store.layout import Store
-from runner.after.prompts import Prompt, keep_prompts, prompts_of, refuse_too_long
 from runner.errors import SweepError
+from runner.follow_up.prompts import Prompt, keep_prompts, prompts_of, refuse_too_long
 
 
 def user(text: str, answer: str | None = None) -> Prompt:

@@ -13,11 +13,11 @@ import pytest
 
 from modal_app.store.layout import Store
 from modal_app.store.step import OutcomeStatus, StepKind
-from runner.after.steps import merge_step
-from runner.after.subjects import subjects
 from runner.errors import SweepError
 from runner.files.pull import JOURNAL, pull
 from runner.files.run_files import LocalFiles
+from runner.follow_up.steps import merge_step
+from runner.follow_up.subjects import subjects
 from tests.runner.builders import finish, open_sweep, run
 from tests.runner.pulling import names, said, wanted_of
 from tests.runner.run_files_store import content, finished_run, merge, write_checkpoint

@@ -16,11 +16,11 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.step import OutcomeStatus, StepKind
-from runner.after.steps import merge_step
-from runner.after.subjects import subjects
 from runner.cli import main
 from runner.command import push
 from runner.errors import SweepError
+from runner.follow_up.steps import merge_step
+from runner.follow_up.subjects import subjects
 from runner.push.files import Kind, sort_out
 from runner.push.hub import Upload, refuse_unready, upload
 from runner.push.records import card_facts, made_files

@@ -14,8 +14,8 @@ from modal_app.store.layout import Store
 from modal_app.store.state import Phase
 from modal_app.store.step import OutcomeStatus, StepKind, write_atomically
 from runner.files import removing
-from runner.files.removal import Choice, ToDelete, runs_to_remove
-from runner.files.removing import remove_here
+from runner.files.local_removal import remove_here
+from runner.files.removal_plan import Choice, ToDelete, runs_to_remove
 from runner.files.run_files import LocalFiles
 from runner.files.stock import take_stock
 from runner.launch.plan import make_plan

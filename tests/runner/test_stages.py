@@ -11,8 +11,6 @@ from modal_app.cloud.container import Job
 from modal_app.cloud.settings import Deployment, trainer_identity
 from modal_app.store.layout import Store
 from modal_app.store.step import Device, OutcomeStatus, Step, StepKind
-from runner.after.stage_steps import failed_stages, with_stages
-from runner.after.steps import merge_step
 from runner.config.stages import stages_of
 from runner.environment.trainer_environment import lock_hash
 from runner.errors import SweepError
@@ -21,6 +19,8 @@ from runner.executors.modal import mirrored_steps
 from runner.executors.modal_gpus import one_gpu, placements
 from runner.executors.modal_submission import before
 from runner.executors.modal_work import job_name, make_work
+from runner.follow_up.stage_steps import failed_stages, with_stages
+from runner.follow_up.steps import merge_step
 from runner.store.ledger import Ledger
 from runner.types import Gpu, Plan, Run
 from tests.modal_app.deployments import shipped
@@ -84,7 +84,7 @@ def test_of_a_run_that_has_finished_only_what_comes_after_it_is_done(store: Stor
 @pytest.mark.parametrize("modal", [None, shipped(packages=["axolotl-contribs==1"])])
 def test_the_merge_of_a_stage_is_that_of_the_verb(store: Store, modal: Deployment | None) -> None:
     """Else a model would be merged twice."""
-    from runner.after.subjects import Subject
+    from runner.follow_up.subjects import Subject
 
     one = staged(MERGED)
     executor = replace(one.experiment.executor, modal=modal)

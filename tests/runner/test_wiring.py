@@ -9,12 +9,12 @@ import pytest
 from modal_app.cloud.settings import Deployment
 from modal_app.store.layout import Store
 from modal_app.store.step import Device, Step, StepKind
-from runner.after.carry_out import launch_name
 from runner.errors import SweepError
 from runner.executors.choose import check_gpu_caps, local_executor_for
 from runner.executors.local import LocalExecutor
 from runner.executors.warm_server import IDLE_S
 from runner.executors.warm_workers import MixedWorkers
+from runner.follow_up.carry_out import launch_name
 from runner.store.ledger import Ledger
 from runner.types import ExecutorChoice, Gpu, Plan, PlannedStep
 from tests.modal_app.deployments import shipped_node

@@ -12,12 +12,12 @@ from modal_app.cloud.container import steps_file
 from modal_app.store.layout import STEPS, SUBMISSION, Store
 from modal_app.store.state import StepState, observe
 from modal_app.store.step import OutcomeStatus, write_atomically
-from runner.after.subjects import Subject
 from runner.console import terminal
 from runner.console.interrupts import terminate_as_interrupt
 from runner.errors import SweepError
 from runner.executors.choose import Executor, local_executor_for, modal_executor_for
 from runner.executors.modal_submission import submitted_as
+from runner.follow_up.subjects import Subject
 from runner.keys.identity import short_hash
 from runner.show.progress import Progress
 from runner.store.ledger import Ledger

@@ -8,7 +8,7 @@ from typing import Any
 from modal_app.inference.config import asked_of
 from modal_app.serving.spec import FORMAT
 from modal_app.store.step import StepKind
-from runner.after.subjects import Subject, base_step
+from runner.follow_up.subjects import Subject, base_step
 from runner.keys.identity import TRAIN_ONLY, short_hash
 from runner.types import PlannedStep
 

@@ -17,7 +17,7 @@ from runner.compare.params import label
 from runner.compare.ranking import Row, compare_sweep
 from runner.environment import trainer_environment
 from runner.errors import SweepError
-from runner.executors.look import has_succeeded, look_again
+from runner.executors.refresh import has_succeeded, look_again
 from runner.keys.identity import short_hash
 from runner.store.finding import runs_in
 from runner.store.ledger import Ledger, SweepRun, sweep_ids

@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from modal_app.store.step import FailureReason
-from runner.after.carry_out import Carried
-from runner.after.subjects import Subject
 from runner.compare.ranking import Metric
 from runner.compare.table import heading_of
 from runner.console import terminal
 from runner.console.print_json import print_json
+from runner.follow_up.carry_out import Carried
+from runner.follow_up.subjects import Subject
 from runner.store.run_state import RunStatus, reason_of, status_of
 
 THE_BASE = "the base model"

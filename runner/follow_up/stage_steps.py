@@ -10,10 +10,10 @@ from modal_app.cloud.settings import trainer_identity
 from modal_app.store.layout import Store
 from modal_app.store.state import observe
 from modal_app.store.step import OutcomeStatus, StepKind
-from runner.after.steps import evaluate_step, merge_step
-from runner.after.subjects import Subject
 from runner.environment import trainer_environment
 from runner.errors import SweepError
+from runner.follow_up.steps import evaluate_step, merge_step
+from runner.follow_up.subjects import Subject
 from runner.show.tables import names_of
 from runner.types import Plan, PlannedRun, PlannedStep, Run
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from modal_app.store.claim import Held, Owner, claim, holder
 from modal_app.store.layout import REMOVED, StepFolder, Store
 from modal_app.store.step import AFTER, StepKind, write_atomically
-from runner.files.removal import TRASH, AtWork, Kept, Kind, Removal, ToDelete
+from runner.files.removal_plan import TRASH, AtWork, Kept, Kind, Removal, ToDelete
 from runner.files.stock import STAYS, WORK, Stock
 from runner.store.ledger import live_launchers, steps_after, sweeps_after
 from runner.store.served import servers

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.store.step import StepKind
-from runner.after.subjects import Subject, after_step
 from runner.errors import SweepError
+from runner.follow_up.subjects import Subject, after_step
 from runner.types import PlannedStep
 
 
