@@ -13,7 +13,7 @@ from modal_app.store.claim import claim, this_process
 from modal_app.store.layout import Store
 from modal_app.store.state import Phase
 from modal_app.store.step import OutcomeStatus, StepKind, write_atomically
-from runner.files import removing
+from runner.files import local_removal
 from runner.files.local_removal import remove_here
 from runner.files.removal_plan import Choice, ToDelete, runs_to_remove
 from runner.files.run_files import LocalFiles
@@ -195,7 +195,7 @@ def test_a_removal_that_was_killed_leaves_nothing_that_looks_whole_and_gc_ends_i
     """Killed after everything was set aside, and before anything was deleted."""
     _, (one, _) = trained(store, 0.1, 0.2)
     removal = runs_to_remove(take_stock(LocalFiles(store)), Choice(runs=frozenset([one.key])), lambda key: "")
-    removing._set_aside(store, removal.to_delete[0])
+    local_removal._set_aside(store, removal.to_delete[0])
     assert phase(store, one) is Phase.ABSENT
     assert command("status", "--json")["sweeps"][0]["counts"] == {"succeeded": 1, "removed": 1}
     told = command("gc", "--yes", "--json")
@@ -208,7 +208,7 @@ def test_a_removal_killed_in_the_middle_of_setting_aside_has_taken_the_word_done
     _, (one,) = trained(store, 0.1)
     (whole,) = runs_to_remove(take_stock(LocalFiles(store)), Choice(every=True), lambda key: "").to_delete
     for count in range(1, len(whole.paths)):
-        removing._set_aside(store, ToDelete(whole.kind, one.key, whole.paths[count - 1 : count], 0))
+        local_removal._set_aside(store, ToDelete(whole.kind, one.key, whole.paths[count - 1 : count], 0))
         assert phase(store, one) is not Phase.SUCCEEDED, whole.paths[:count]
 
 
