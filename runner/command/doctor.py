@@ -5,7 +5,9 @@ Nothing of a token is shown but whether there is one. What asks the network has 
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -37,6 +39,8 @@ def parser() -> VerbParser:
     about = "What a sweep will need of this machine and its accounts; exit code 1 when it lacks it."
     verb = VerbParser("doctor", description=about)
     verb.add("--secret", default="secrets-hf-wandb", help="executor.modal.secret of your sweeps")
+    wait = f"for the hub and for Modal to answer; {NETWORK_S:g} by default"
+    verb.add("--wait", type=_seconds, default=NETWORK_S, metavar="SECONDS", help=wait)
     verb.add_store()
     verb.add_json()
     return verb
@@ -44,7 +48,17 @@ def parser() -> VerbParser:
 
 def main(words: Sequence[str]) -> int:
     args = parser().read(words)
-    return doctor(args.store, args.secret, as_json=args.json)
+    return doctor(args.store, args.secret, args.wait, as_json=args.json)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: seconds above 0 are expected")
+    return seconds
 
 
 class Mark(StrEnum):
@@ -62,9 +76,9 @@ class Check:
     way_out: str = ""
 
 
-def doctor(asked_store: str | None, secret: str, *, as_json: bool) -> int:
+def doctor(asked_store: str | None, secret: str, wait_s: float, *, as_json: bool) -> int:
     """Look, and tell. Returns 1 when there is a problem, else 0."""
-    checks = examine(asked_store, secret)
+    checks = examine(asked_store, secret, wait_s)
     if as_json:
         print_json({"checks": [asdict(check) for check in checks]})
     else:
@@ -72,11 +86,11 @@ def doctor(asked_store: str | None, secret: str, *, as_json: bool) -> int:
     return int(any(check.mark is Mark.PROBLEM for check in checks))
 
 
-def examine(asked_store: str | None, secret: str) -> list[Check]:
+def examine(asked_store: str | None, secret: str, wait_s: float) -> list[Check]:
     """Every check, in the order of what a first sweep needs."""
-    asking = _Asking({"hub": _hub, "modal": lambda: _modal(secret)})
+    asking = _Asking({"hub": lambda: _hub(wait_s), "modal": lambda: _modal(secret, wait_s)})
     here = [_trainer(), _store(asked_store), _disk(asked_store), _compiler(), _gpus()]
-    return [*here, *asking.answers(), _wandb()]
+    return [*here, *asking.answers(wait_s), _wandb()]
 
 
 def _show(checks: list[Check]) -> None:
@@ -100,13 +114,13 @@ class _Asking:
     def _run(self, name: str, check: Callable[[], list[Check]]) -> None:
         self._found[name] = check()
 
-    def answers(self) -> list[Check]:
+    def answers(self, wait_s: float) -> list[Check]:
         for thread in self._threads.values():
-            thread.join(NETWORK_S + 0.5)
+            thread.join(wait_s + 0.5)
         return [
             check
             for name in self._threads
-            for check in self._found.get(name, [Check(name, Mark.NOTE, f"no answer within {NETWORK_S:g} s")])
+            for check in self._found.get(name, [Check(name, Mark.NOTE, f"no answer within {wait_s:g} s")])
         ]
 
 
@@ -163,12 +177,12 @@ def _gpus() -> Check:
     return Check("GPUs here", Mark.OK if cards else Mark.NOTE, str(len(cards)) if cards else "none")
 
 
-def _hub() -> list[Check]:
+def _hub(wait_s: float) -> list[Check]:
     token = hub_commits.has_token()
     has = Check("Hugging Face token", Mark.OK, "there is one") if token else Check(
         "Hugging Face token", Mark.NOTE, "none", "Gated models and datasets need one: `hf auth login`, or HF_TOKEN."
     )  # fmt: skip
-    access = hub_commits.look(NETWORK_S)
+    access = hub_commits.look(wait_s)
     if access.refused:
         has = Check("Hugging Face token", Mark.PROBLEM, "the hub refuses it", "Renew it: `hf auth login`.")
     if access.reached:
@@ -177,12 +191,12 @@ def _hub() -> list[Check]:
     return [has, Check("Hugging Face hub", Mark.NOTE, f"{access.endpoint} does not answer ({access.problem})", way_out)]
 
 
-def _modal(secret: str) -> list[Check]:
+def _modal(secret: str, wait_s: float) -> list[Check]:
     if not _modal_token():
         return [Check("Modal token", Mark.NOTE, "none", "executor=modal needs one: `modal token new`.")]
     command = [sys.executable, "-P", "-m", "runner.executors.modal_doctor", secret]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=NETWORK_S)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=wait_s)
         answer: dict[str, Any] = json.loads(done.stdout)
     except (subprocess.SubprocessError, ValueError):
         answer = {"token": "unreachable", "secret": None}

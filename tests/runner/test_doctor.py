@@ -41,7 +41,7 @@ def _nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def examined(capsys: pytest.CaptureFixture[str]) -> Examined:
     def examine() -> Mapping[str, Any]:
-        code = cli.main(["doctor", "--json"])
+        code = cli.main(["doctor", "--json", "--wait", "60"])  # the machine may be busy with other tests
         checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
         assert code == int(any(check["mark"] == "problem" for check in checks.values()))
         return checks
@@ -102,9 +102,9 @@ def test_what_never_answers_is_not_waited_for_and_no_secret_is_shown(silent: str
     secrets = {"HF_TOKEN": "hf_hunter2", "MODAL_TOKEN_ID": "ak-hunter2", "MODAL_TOKEN_SECRET": "as-hunter2"}
     environment = os.environ | secrets | {"HF_ENDPOINT": silent, "MODAL_SERVER_URL": silent, "WANDB_API_KEY": "hunter2"}
     began = time.monotonic()
-    command = [sys.executable, "-m", "runner", "doctor"]
+    command = [sys.executable, "-m", "runner", "doctor", "--wait", "2"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10, "the start of a busy machine included"
     assert done.returncode == 0, done.stdout
     assert "Modal does not answer now" in done.stdout
     assert "hunter2" not in done.stdout + done.stderr
@@ -119,28 +119,19 @@ def test_a_token_that_the_hub_refuses_is_a_problem(
     assert examined()["Hugging Face token"]["mark"] == "problem"
 
 
-def answered(examined: Examined) -> Mapping[str, Any]:
-    """Once Modal has been heard: a machine that is busy with other tests may take longer than the doctor waits."""
-    for _ in range(10):
-        checks = examined()
-        if "does not answer now" not in checks["Modal token"]["said"]:
-            break
-    return checks
-
-
 def test_modal_is_asked_whether_it_lets_us_in_and_has_the_secret(
     examined: Examined, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ModalServer(Settings()) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
-        checks = answered(examined)
+        checks = examined()
         assert (checks["Modal token"]["mark"], checks["Modal secret"]["mark"]) == ("ok", "note")
         assert "modal secret create secrets-hf-wandb" in checks["Modal secret"]["way_out"]
         server.set_secret("secrets-hf-wandb", {"WANDB_API_KEY": "hunter2"})
-        assert answered(examined)["Modal secret"]["mark"] == "ok"
+        assert examined()["Modal secret"]["mark"] == "ok"
         monkeypatch.setenv("MODAL_TOKEN_SECRET", "as-wrong")
-        assert answered(examined)["Modal token"]["mark"] == "problem"
+        assert examined()["Modal token"]["mark"] == "problem"
 
 
 def test_the_doctor_loads_neither_modal_nor_hydra(tmp_path: Path) -> None:
