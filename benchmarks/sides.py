@@ -21,15 +21,12 @@ from typing import Any
 
 import yaml
 
+from benchmarks.pace import Pace
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
+from runner.environment import trainer_environment
+
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-from pace import Pace  # noqa: E402  (beside this file)
-
-from modal_app.store.layout import Store  # noqa: E402
-from modal_app.store.step import StepKind  # noqa: E402
-from runner.environment import trainer_environment  # noqa: E402
-
 TRAIN_RUNTIME = re.compile(r"'train_runtime': '([0-9.e+-]+)'")
 ENVIRONMENT = {
     "AXOLOTL_DO_NOT_TRACK": "1",
