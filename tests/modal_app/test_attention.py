@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from modal_app.cloud.settings import HERE
 from modal_app.process import attention
 from modal_app.store.layout import Store
-from modal_app.store.sources import RUN
+from modal_app.store.sources import HERE, RUN
 from modal_app.store.step import Step
 from tests.hub_server import KERNEL_COMMIT, Hub, serve_hub
 from tests.modal_app.steps import ENVIRONMENT, Warm, losses, outcome, train_step
@@ -81,7 +80,7 @@ def hub() -> Iterator[Hub]:
 
 def bring(trainer: Path, hub: Hub, home: Path, *kernels: str) -> subprocess.CompletedProcess[str]:
     """As the image's build does it."""
-    command = [trainer, HERE / "process" / "attention.py", home / "kernels", *kernels]
+    command: list[str | Path] = [trainer, HERE / "process" / "attention.py", home / "kernels", *kernels]
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(home / "hf")}
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
@@ -155,7 +154,7 @@ def test_training_goes_through_an_images_kernel_to_the_losses_of_torchs_own_atte
 
 
 def run(trainer: Path, store: Store, step: Step, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [trainer, RUN, "worker", "--store", store.root]
+    command: list[str | Path] = [trainer, RUN, "worker", "--store", store.root]
     return subprocess.run(command, input=step.to_json(), text=True, env=environment, check=False)
 
 

@@ -60,7 +60,7 @@ print(json.dumps([sorted(seen), sorted(flags), torch.cuda.is_initialized()]), fi
 @pytest.mark.slow
 def test_each_variable_that_the_real_imports_read_is_known(trainer: Path) -> None:
     bare = {"PATH": os.defpath, "HOME": "/nowhere", "CUDA_VISIBLE_DEVICES": "", "AXOLOTL_DO_NOT_TRACK": "1"}
-    command = [trainer, "-c", READS, PACKAGE.parent]
+    command: list[str | Path] = [trainer, "-c", READS, PACKAGE.parent]
     done = subprocess.run(command, env=bare, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     names, flags, woken = json.loads(done.stderr.splitlines()[-1])
@@ -124,7 +124,7 @@ print(json.dumps([sorted(one), sorted(name for name in one if one[name] == other
 def test_two_forks_of_the_real_trainer_share_no_random_state(trainer: Path) -> None:
     """With one of datasets' own, two steps would give the same name to different rows."""
     environment = {"PATH": os.defpath, "HOME": "/nowhere", "CUDA_VISIBLE_DEVICES": "", "AXOLOTL_DO_NOT_TRACK": "1"}
-    command = [trainer, "-c", STATES, PACKAGE.parent]
+    command: list[str | Path] = [trainer, "-c", STATES, PACKAGE.parent]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     known, shared = json.loads(done.stderr.splitlines()[-1])

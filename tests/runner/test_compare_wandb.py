@@ -67,8 +67,8 @@ def test_rows_are_those_of_the_store_but_for_what_wandb_cannot_know(store: Store
         for row in reversed(ours)
     ]  # fmt: skip
     theirs = rows_from(facts_from(sweep, there))
-    for one, other in zip(ours, theirs, strict=True):
-        first, second = dataclasses.asdict(one), dataclasses.asdict(other)
+    for our, their in zip(ours, theirs, strict=True):
+        first, second = dataclasses.asdict(our), dataclasses.asdict(their)
         assert {name: value for name, value in first.items() if name not in NULL} == {
             name: value for name, value in second.items() if name not in NULL
         }

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def axosweep(store: Store, server: WandbServer | None, *words: str) -> subproces
     environment = {**os.environ, "AXOSWEEP_STORE": str(store.root), **nobody}
     return subprocess.run(
         [sys.executable, "-P", "-m", "runner", *words],
-        env=environment | (server.environment() if server else {}),
+        env={**environment, **(server.environment() if server else {})},
         cwd=store.root, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
 
@@ -176,5 +177,6 @@ def test_rows_are_those_that_the_trainer_would_have_logged_the_last_of_each_step
     assert rows[0] == {"train/loss": 5.0, "train/epoch": 0.5, "train/tokens/total": 2, "train/global_step": 1}
     assert math.isnan(rows[1].pop("train/loss"))
     assert rows[1:] == [{"train/global_step": 2}, {"eval/loss": 3.0, "eval/runtime": 1.0, "train/global_step": 2}]
-    history = [{"train/global_step": 1, "train/loss": 5.0}, {"train/global_step": 1, "train_runtime": 1}]
+    logged: dict[str, Any] = {"train/global_step": 1, "train/loss": 5.0}
+    history = [logged, {"train/global_step": 1, "train_runtime": 1}]
     assert [row["train/global_step"] for row in missing(rows, history)] == [2, 2]

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -63,11 +62,10 @@ json.dump(seen, open("found.json", "w"))
 SLEEP = "import time; open('here', 'w'); time.sleep({})"
 
 
-def fresh(python: Path, store: Store, key: str, probe: str, environment: Mapping[str, str], **more: Any) -> None:
-    command = [python, RUN, "worker", "--store", store.root]
+def fresh(python: Path, store: Store, key: str, probe: str, environment: Mapping[str, str]) -> None:
+    command: list[str | Path] = [python, RUN, "worker", "--store", store.root]
     step = probing(key, probe).to_json()
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(command, input=step, text=True, env=environment, check=False, **quiet, **more)
+    subprocess.run(command, input=step, text=True, env=environment, check=False, capture_output=True)
 
 
 def began(store: Store, key: str) -> bool:
