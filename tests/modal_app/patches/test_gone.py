@@ -22,12 +22,8 @@ from tests.modal_app.hollow_trainer import make_store as make_hollow_store
 from tests.modal_app.steps import ENVIRONMENT, PACKAGE, outcome, train_step
 
 SCRIPT = Path(__file__).with_name("gone_script.py")
+LOOK = Path(__file__).with_name("look_probe.py").read_text()
 OTHER_VERSION = Path(__file__).with_name("other_version")
-LOOK = """
-import gc, importlib.metadata, json
-known = importlib.metadata.packages_distributions.__module__ == "importlib.metadata"
-json.dump({"frozen": gc.get_freeze_count() > 0, "own": known}, open("found.json", "w"))
-"""
 
 
 @pytest.fixture
