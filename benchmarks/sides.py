@@ -26,7 +26,6 @@ from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.environment import trainer_environment
 
-HERE = Path(__file__).resolve().parent
 TRAIN_RUNTIME = re.compile(r"'train_runtime': '([0-9.e+-]+)'")
 ENVIRONMENT = {
     "AXOLOTL_DO_NOT_TRACK": "1",
@@ -103,8 +102,7 @@ def axolotl(*words: str | Path) -> list[str | Path]:
 
 def axosweep(*words: str) -> list[str | Path]:
     """Of this checkout, from wherever it is run."""
-    start = f"import sys; sys.path.insert(0, {str(HERE.parent)!r}); from runner.cli import main; sys.exit(main())"
-    return [sys.executable, "-c", start, *words]
+    return [sys.executable, "-P", "-m", "runner", *words]
 
 
 def median(tries: Sequence[Timed]) -> float:
