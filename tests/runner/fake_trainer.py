@@ -6,6 +6,7 @@ is tested elsewhere, and what our own server and worker do with hollow_trainer.p
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ def make_trainer(
     python.parent.mkdir(parents=True)
     behaviour = {"refused": list(refused), "warned": list(warned), "works": works}
     (folder / BEHAVIOUR).write_text(json.dumps(behaviour))
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S {SCRIPT} {folder} "$@"\n')
+    python.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-S", str(SCRIPT), str(folder)])} "$@"\n')
     python.chmod(0o755)
     return folder
 
