@@ -19,20 +19,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import describe
+from modal_app.cloud.meter import Card, ContainerRecord
+from modal_app.store.layout import SUBMISSION, Store
+from modal_app.store.step import StepKind
+from runner.types import Gpu, Run
+from tests.runner.builders import finish_run, open_sweep, run
+
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-from machine import describe  # noqa: E402
-
-from modal_app.cloud.meter import Card, ContainerRecord  # noqa: E402
-from modal_app.store.layout import SUBMISSION, Store  # noqa: E402
-from modal_app.store.step import StepKind  # noqa: E402
-from runner.types import Gpu, Run  # noqa: E402
-from tests.runner.builders import finish_run, open_sweep, run  # noqa: E402
-
 REPEATS = 5
 RATES = {"h100": 0.001097, "cpu": 0.0000131, "memory": 0.00000222}
-COMMANDS = ([], ["--json"], ["--over", "seed"], ["--sort", "dollars", "--where", "lora_r=8"])
+COMMANDS: tuple[list[str], ...] = ([], ["--json"], ["--over", "seed"], ["--sort", "dollars", "--where", "lora_r=8"])
 
 
 def main() -> None:

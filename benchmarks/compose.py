@@ -24,12 +24,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compose_sweeps import SWEEPS, axes
+from benchmarks.machine import describe
+
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-from compose_sweeps import SWEEPS, axes  # noqa: E402
-from machine import describe  # noqa: E402
-
 HYDRA_FAST = "hydra-fast==0.1.1"
 REPEATS, LONG_S = 3, 60.0
 SIZES = (100, 1000, 5000)
@@ -62,12 +60,12 @@ def _sides(folder: Path) -> Mapping[str, Command]:
     """The command of each."""
     conf, ours = str(_plain_conf(folder)), str(HERE.parent / "conf")
     python, fast = sys.executable, _hydra_fast(folder)
-    stock, script = str(HERE / "compose_stock.py"), str(HERE / "compose_jobs.py")
+    stock, jobs = str(HERE / "compose_stock.py"), ["-m", "benchmarks.compose_jobs"]
     rented = ["executor=modal", "gpu=l4", f"store={folder / 'store'}"]
     return {
         "stock Hydra -m": lambda sweep, size: [python, stock, conf, "-m", *axes(sweep, size)],
-        "hydra-fast": lambda sweep, size: [fast, script, "hydra-fast", conf, sweep, str(size)],
-        "axosweep": lambda sweep, size: [python, script, "axosweep", ours, sweep, str(size)],
+        "hydra-fast": lambda sweep, size: [fast, *jobs, "hydra-fast", conf, sweep, str(size)],
+        "axosweep": lambda sweep, size: [python, *jobs, "axosweep", ours, sweep, str(size)],
         "axosweep plan": lambda sweep, size: [python, "-m", "runner", "plan", "-m", *axes(sweep, size), *rented],
     }
 

@@ -1,16 +1,15 @@
-"""Compose a sweep's jobs to plain dicts, with hydra-fast or as axosweep does: a process of compose.py's."""
+"""Compose a sweep's jobs to plain dicts, with hydra-fast or as axosweep does: a process of compose.py's.
+
+Run with -m from the repository's root, since the environment of hydra-fast has no axosweep.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-from compose_sweeps import jobs  # noqa: E402
+from benchmarks.compose_sweeps import jobs
 
 
 def main() -> None:

@@ -23,15 +23,12 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.machine import describe
+from tests.modal_server import ModalServer, Settings
+from tests.modal_server.fixture import noop_settings
+from tests.modal_server.record import CLIENT
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
-from machine import describe  # noqa: E402  (beside this file)
-
-from tests.modal_server import ModalServer, Settings  # noqa: E402
-from tests.modal_server.fixture import noop_settings  # noqa: E402
-from tests.modal_server.record import CLIENT  # noqa: E402
-
 RESULT = HERE / "results" / "modal_submit.json"
 PEER, PEER_VERSION = "hydra-modal-launcher", "0.3.0"
 SUBMITTING = ("FunctionMap", "FunctionPutInputs", "DictUpdate")

@@ -16,23 +16,21 @@ import os
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import sides
+from benchmarks.machine import describe
+from benchmarks.sides import axosweep, timed
+from modal_app.store.layout import StepFolder, Store
+from modal_app.store.step import StepKind
+
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-import sides  # noqa: E402  (beside this file)
-from machine import describe  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-from sides import axosweep, timed  # noqa: E402
-
-from modal_app.store.layout import StepFolder, Store  # noqa: E402
-from modal_app.store.step import StepKind  # noqa: E402
-
 WORDS = ("-m", "learning_rate=1e-3,2e-3,3e-3,4e-3", "lora_alpha=8,16,32,64", "name=benchmark")
 RECIPE = (
     "max_steps=20", "micro_batch_size=8", "logging_steps=5", "eval_steps=10", "evals_per_epoch=null", "save_steps=10",
@@ -60,7 +58,7 @@ def main() -> None:
 
 def _measured(folder: Path, words: Sequence[str], parallel: int, *, warm: bool) -> dict[str, Any]:
     store, log, clock = folder / "store", folder / "log.txt", folder / "clock.json"
-    command = [sys.executable, HERE / "stage_clock.py", clock, *words]
+    command: list[str | Path] = [sys.executable, HERE / "stage_clock.py", clock, *words]
     try:
         if warm:
             timed(axosweep("learning_rate=9e-3", *RECIPE, f"store={store}"), folder, log)
@@ -86,9 +84,9 @@ def _measured(folder: Path, words: Sequence[str], parallel: int, *, warm: bool) 
     }
 
 
-def _spent_by_steps(store: Store, since: float) -> Counter[str]:
+def _spent_by_steps(store: Store, since: float) -> dict[str, float]:
     """Of all steps that ended after `since`, in seconds; a run's own phases, and what no phase of it tells."""
-    spent: Counter[str] = Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
     for kind, root, suffix in ((StepKind.PREPROCESS, store.prepared, ".work"), (StepKind.TRAIN, store.runs, "")):
         for path in sorted(root.iterdir()):
             if path.name.endswith(".work") == bool(suffix):
@@ -96,7 +94,7 @@ def _spent_by_steps(store: Store, since: float) -> Counter[str]:
     return spent
 
 
-def _add(spent: Counter[str], kind: StepKind, folder: StepFolder, since: float) -> None:
+def _add(spent: defaultdict[str, float], kind: StepKind, folder: StepFolder, since: float) -> None:
     result = json.loads(folder.attempts()[-1].result.read_text(encoding="utf-8"))
     if result["started_at"] < since:
         return

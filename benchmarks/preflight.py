@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,16 +19,15 @@ from typing import Any
 
 import yaml
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+from runner.config.shipped import shipped_root
+from runner.environment import trainer_environment
+from runner.environment.verdicts import Verdicts
+from runner.executors.warm_workers import WarmWorkers
+from runner.preflight.findings import blocking
+from runner.preflight.stage import Preflight
+from runner.types import DataChoice, ExecutorChoice, Experiment, Gpu, ModelFacts, TrackingChoice
 
-from runner.config.shipped import shipped_root  # noqa: E402
-from runner.environment import trainer_environment  # noqa: E402
-from runner.environment.verdicts import Verdicts  # noqa: E402
-from runner.executors.warm_workers import WarmWorkers  # noqa: E402
-from runner.preflight.findings import blocking  # noqa: E402
-from runner.preflight.stage import Preflight  # noqa: E402
-from runner.types import DataChoice, ExecutorChoice, Experiment, Gpu, ModelFacts, TrackingChoice  # noqa: E402
+HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:

@@ -21,14 +21,10 @@ from typing import Any
 
 import yaml
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-from pace import Pace  # noqa: E402  (beside this file)
-
-from modal_app.store.layout import Store  # noqa: E402
-from modal_app.store.step import StepKind  # noqa: E402
-from runner.environment import trainer_environment  # noqa: E402
+from benchmarks.pace import Pace
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
+from runner.environment import trainer_environment
 
 TRAIN_RUNTIME = re.compile(r"'train_runtime': '([0-9.e+-]+)'")
 ENVIRONMENT = {
@@ -106,8 +102,7 @@ def axolotl(*words: str | Path) -> list[str | Path]:
 
 def axosweep(*words: str) -> list[str | Path]:
     """Of this checkout, from wherever it is run."""
-    start = f"import sys; sys.path.insert(0, {str(HERE.parent)!r}); from runner.cli import main; sys.exit(main())"
-    return [sys.executable, "-c", start, *words]
+    return [sys.executable, "-P", "-m", "runner", *words]
 
 
 def median(tries: Sequence[Timed]) -> float:

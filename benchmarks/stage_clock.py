@@ -18,9 +18,6 @@ from dataclasses import dataclass, field  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent)]
-
 STAGES = {
     "compose": ("runner.composing.hydra_sweep:make_jobs", "runner.composing.hydra_sweep:compose_jobs"),
     "preflight": ("runner.preflight.stage:Preflight.__post_init__", "runner.preflight.stage:Preflight.told"),

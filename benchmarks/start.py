@@ -18,14 +18,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.machine import describe
+from modal_app.store.layout import Store
+from tests.runner.builders import finish_run, open_sweep, run
+
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-from machine import describe  # noqa: E402
-
-from modal_app.store.layout import Store  # noqa: E402
-from tests.runner.builders import finish_run, open_sweep, run  # noqa: E402
-
 REPEATS = 5
 SWEEPS, RUNS = 20, 10
 COMMANDS = ("--help", "status", "plan lora=r8")

@@ -26,19 +26,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import sides
+from benchmarks.machine import describe
+from benchmarks.sides import Timed, Trained, axolotl, axosweep, timed
+from modal_app.store.layout import Store
+from runner.config.fields import axolotl_fields
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-import sides  # noqa: E402  (beside this file)
-from machine import describe  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-from sides import Timed, Trained, axolotl, axosweep, timed  # noqa: E402
-
-from modal_app.store.layout import Store  # noqa: E402
-from runner.config.fields import axolotl_fields  # noqa: E402
-
 RATES = ("1e-3", "2e-3", "3e-3", "4e-3")
 ALPHAS = ("8", "16", "32", "64")
 RECIPE = (

@@ -22,16 +22,13 @@ from typing import Any
 
 import yaml
 
+from benchmarks import sides
+from benchmarks.machine import describe
+from benchmarks.sides import Timed, Trained, axolotl, axosweep, timed
+from modal_app.store.layout import Store
+from runner.config.fields import axolotl_fields
+
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-import sides  # noqa: E402  (beside this file)
-from machine import describe  # noqa: E402
-from sides import Timed, Trained, axolotl, axosweep, timed  # noqa: E402
-
-from modal_app.store.layout import Store  # noqa: E402
-from runner.config.fields import axolotl_fields  # noqa: E402
-
 COMMON = (
     "gpu.count=2", "max_steps=20", "micro_batch_size=8", "logging_steps=5", "eval_steps=10", "evals_per_epoch=null",
     "save_steps=10", "saves_per_epoch=null", "tracking=disabled", "name=benchmark",

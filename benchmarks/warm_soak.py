@@ -23,19 +23,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import describe
+from benchmarks.pace import Pace
+from modal_app.store.layout import Store
+from modal_app.store.state import observe
+from modal_app.store.step import OutcomeStatus, Step, StepKind
+from runner.environment import trainer_environment
+from runner.executors.warm_server import running
+from runner.executors.warm_workers import WarmWorkers
+
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-from machine import describe  # noqa: E402
-from pace import Pace  # noqa: E402  (beside this file)
-
-from modal_app.store.layout import Store  # noqa: E402
-from modal_app.store.state import observe  # noqa: E402
-from modal_app.store.step import OutcomeStatus, Step, StepKind  # noqa: E402
-from runner.environment import trainer_environment  # noqa: E402
-from runner.executors.warm_server import running  # noqa: E402
-from runner.executors.warm_workers import WarmWorkers  # noqa: E402
-
 IDLE_S = 600.0
 WINDOW = 20
 WORDS = ("max_steps=20", "tracking=disabled", f"executor.warm_idle_s={IDLE_S:.0f}")

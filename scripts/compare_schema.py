@@ -8,31 +8,26 @@ A test holds the files against the code, and what the commands print against the
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from runner.compare.best import Best, Next
+from runner.compare.comparison import ComparedSweep, Comparison
+from runner.compare.groups import Group
+from runner.compare.pair import Pair
+from runner.compare.ranking import Row
 
-from runner.compare.best import Best, Next  # noqa: E402
-from runner.compare.comparison import ComparedSweep, Comparison  # noqa: E402
-from runner.compare.groups import Group  # noqa: E402
-from runner.compare.pair import Pair  # noqa: E402
-from runner.compare.ranking import Row  # noqa: E402
-
-DOCS = ROOT / "docs"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def adapters() -> dict[str, TypeAdapter[Any]]:
     """By file name, what checks and describes the output of a command."""
-    for one in (Row, Group, ComparedSweep, Comparison, Pair, Next, Best):
-        one.__pydantic_config__ = ConfigDict(  # type: ignore[attr-defined]
-            use_attribute_docstrings=True
-        )
+    printed: tuple[type[Any], ...] = (Row, Group, ComparedSweep, Comparison, Pair, Next, Best)
+    for one in printed:
+        one.__pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
     return {"compare.schema.json": TypeAdapter(Comparison | Pair), "best.schema.json": TypeAdapter(Best)}
 
 

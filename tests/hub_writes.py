@@ -178,7 +178,7 @@ class Writes:
     def _content(self, line: dict[str, Any]) -> bytes:
         value = line["value"]
         if line["key"] == "lfsFile":
-            return (self.root / "lfs" / value["oid"]).read_bytes()
+            return Path(self.root, "lfs", value["oid"]).read_bytes()
         return base64.b64decode(value["content"])
 
     def _fail(self, kind: str) -> None:

@@ -31,12 +31,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_wheel_finds_its_config_groups_sweeps_tiny_model_and_trainer_lock(installed: Path) -> None:
-    found = _python(
-        "from runner.config.shipped import shipped_root; from runner.environment.trainer_environment import LOCK_FILE;"
-        "print(shipped_root()); print(LOCK_FILE)",
-        installed,
-    ).splitlines()
-    shipped, lock = map(Path, found)
+    shipped, lock = map(Path, _python("shipped_files_script.py", installed).splitlines())
     assert shipped.is_relative_to(installed)
     assert lock.is_relative_to(installed)
     assert lock.read_bytes() == (ROOT / "modal_app/trainer/requirements.lock").read_bytes()
@@ -58,10 +53,7 @@ def test_an_installed_wheel_starts_a_project_in_any_folder_and_plans_it(installe
 
 
 def test_hydra_finds_the_plugins_by_scanning_and_by_entry_point() -> None:
-    scanned = _python(
-        "from hydra.core.plugins import Plugins; from hydra.plugins.plugin import Plugin;"
-        "print(*(f'{c.__module__}:{c.__name__}' for c in Plugins.instance().discover(Plugin)))"
-    ).split()
+    scanned = _python("plugins_found_script.py").split()
     declared = {point.value for point in entry_points(group="hydra.plugins") if point.name.startswith("axosweep")}
     assert len(declared) == 3
     assert declared <= set(scanned)
@@ -81,7 +73,7 @@ def _axosweep(words: list[str], installed: Path, folder: Path) -> subprocess.Com
     return subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
 
 
-def _python(code: str, first_on_path: Path | None = None) -> str:
+def _python(script: str, first_on_path: Path | None = None) -> str:
     environment = dict(os.environ) | ({"PYTHONPATH": str(first_on_path)} if first_on_path else {})
-    command = [sys.executable, "-P", "-c", code]
+    command = [sys.executable, "-P", str(Path(__file__).with_name(script))]
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout

@@ -6,13 +6,14 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 TINY = Path(__file__).parent.parent / "tiny"
 
 
-def rows(name: str) -> list[dict[str, object]]:
+def rows(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (TINY / "data" / name).read_text(encoding="utf-8").splitlines()]
 
 
@@ -26,8 +27,8 @@ def asked_and_answered() -> list[tuple[str, str]]:
     return pairs
 
 
-def model_json(name: str) -> dict[str, object]:
-    return json.loads((TINY / "model" / name).read_text(encoding="utf-8"))
+def model_json(name: str) -> dict[str, Any]:
+    return dict(json.loads((TINY / "model" / name).read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("name", ["train.jsonl", "prompts.jsonl"])

@@ -12,7 +12,8 @@ import pytest
 from runner.config.gpus import GPUS
 from runner.config.project import SWEEPS
 from runner.config.vocabulary import read_vocabulary
-from runner.memory.estimate import GIB, Estimate, Verdict, estimate
+from runner.memory.estimate import Estimate, Verdict, estimate
+from runner.memory.weights import GIB
 from runner.preflight import quick_findings
 from runner.types import Experiment
 

@@ -37,7 +37,7 @@ def exact(rows: list[dict[str, Any]]) -> float:
     right = {row["prompt"]: row["answer"] for row in map(json.loads, PROMPTS.read_text().splitlines())}
     assert {row["prompt"] for row in rows} == set(right)
     assert [row["exact"] for row in rows] == [row["output"] == right[row["prompt"]] for row in rows]
-    return sum(row["exact"] for row in rows) / len(rows)
+    return float(sum(row["exact"] for row in rows) / len(rows))
 
 
 def best_of(trained: Axosweep) -> str:

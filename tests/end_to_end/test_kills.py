@@ -89,7 +89,13 @@ MOMENTS: dict[str, Moment] = {
 def test_a_killed_trainer_is_told_of_and_finished_later(place: Axosweep, left_alone: LeftAlone, moment: str) -> None:
     launcher = place.start(*WORDS)
     victims: list[int] = []
-    wait_until(lambda: bool(victims.extend([pid] if (pid := MOMENTS[moment](place)) else []) or victims), moment)
+
+    def caught() -> bool:
+        pid = MOMENTS[moment](place)
+        victims.extend([pid] if pid else [])
+        return bool(victims)
+
+    wait_until(caught, moment)
     kill(victims[0])
     said, _ = launcher.communicate(timeout=300)
     assert launcher.returncode == 1, said

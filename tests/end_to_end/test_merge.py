@@ -19,20 +19,7 @@ from tests.end_to_end.axosweep import Axosweep
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-
-DISTANCES = """
-import sys, torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-ids = torch.arange(3, 40).unsqueeze(0)
-base, *pairs = sys.argv[1:]
-for merged, adapter in zip(pairs[::2], pairs[1::2]):
-    models = [AutoModelForCausalLM.from_pretrained(path) for path in (merged, base, base)]
-    models[1] = PeftModel.from_pretrained(models[1], adapter)
-    with torch.no_grad():
-        said = [model(ids).logits for model in models]
-    print((said[0] - said[1]).abs().max().item(), (said[0] - said[2]).abs().max().item())
-"""
+SCRIPT = Path(__file__).with_name("logit_distances_script.py")
 
 
 @dataclass(frozen=True)
@@ -60,7 +47,7 @@ def merged(trained: Axosweep, trainer: Path, tmp_path_factory: pytest.TempPathFa
     adapters = [trained.store.folder(StepKind.TRAIN, best).model, foreign]
     pairs = [path for one, adapter in zip(said, adapters, strict=True) for path in (one["model"], adapter)]
     done = subprocess.run(
-        [trainer, "-c", DISTANCES, ROOT / "tiny" / "model", *pairs], capture_output=True, text=True, check=True,
+        [trainer, "-P", SCRIPT, ROOT / "tiny" / "model", *pairs], capture_output=True, text=True, check=True,
         env={"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
     distances = [map(float, line.split()) for line in done.stdout.splitlines()]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.on_modal import container_records, local_modal, machine
-from tests.modal_server import Settings
+from tests.modal_server import Settings, empty_fetch
 from tests.modal_server.fixture import needs_mounts, noop_settings
 from tests.modal_server.rootfs import HOME
 
@@ -97,10 +97,10 @@ def test_containers_that_were_taken_away_are_paid_too(tmp_path: Path) -> None:
 
 
 def test_fetching_the_model_is_in_the_sweeps_dollars(tmp_path: Path) -> None:
-    nothing = tmp_path / "fetch.py"
-    nothing.write_text("def main():\n    print('fetched nothing')\n    return 0\n")
     settings = noop_settings(billing_rates=HOURLY)
-    settings = replace(settings, files={**settings.files, f"{HOME}/modal_app/oneshot/fetch.py": nothing})
+    settings = replace(
+        settings, files={**settings.files, f"{HOME}/modal_app/oneshot/fetch.py": Path(empty_fetch.__file__)}
+    )
     with local_modal(settings) as server:
         here = machine(server, tmp_path / "here")
         done = here.run(

@@ -49,8 +49,9 @@ class Pushing:
     def start(self, *words: str, **variables: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "runner", "push", *(words or (self.key, "ada/answers"))]
         given = {name: value for name, value in self.variables(**variables).items() if value}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, env=given, text=True, start_new_session=True, **pipes)  # type: ignore[call-overload]
+        return subprocess.Popen(
+            command, env=given, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
 
     def run(self, *words: str, **variables: str) -> tuple[int, str, str]:
         process = self.start(*words, **variables)

@@ -26,17 +26,8 @@ from tests.wandb_server import Run, WandbServer, serve_wandb
 pytestmark = pytest.mark.slow
 
 LONG = ("data.limit=200", "max_steps=24", "~saves_per_epoch", "save_steps=3", "logging_steps=1")
+SCRIPT = Path(__file__).with_name("wandb_group_script.py")
 NOT_IN_WANDB = {"folder", "log", "store", "attempts", "record", "overrides", "message", "reason"}
-READ = """
-import json, sys, wandb
-runs = wandb.Api().runs("axosweep", filters={"group": sys.argv[1]})
-print(json.dumps([
-    {"id": run.id, "name": run.name, "state": run.state, "config": dict(run.config), "summary": run.summary_metrics,
-     "tags": run.tags, "job_type": run.job_type, "history": run.history(samples=1000, pandas=False),
-     "files": [file.name for file in run.files()]}
-    for run in runs
-]))
-"""
 
 
 @pytest.fixture
@@ -52,7 +43,7 @@ def asks(axosweep: Axosweep, server: WandbServer) -> Axosweep:
 def read(axosweep: Axosweep, group: str) -> list[dict[str, Any]]:
     """What W&B has of a group, by the SDK's own reader."""
     done = subprocess.run(
-        [sys.executable, "-c", READ, group], env=axosweep.variables(), cwd=axosweep.folder, capture_output=True,
+        [sys.executable, "-P", SCRIPT, group], env=axosweep.variables(), cwd=axosweep.folder, capture_output=True,
         text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -32,8 +32,8 @@ def lay_out(folder: Path) -> Path:
     for name, row in _JSON_ROWS.items():
         lines = [json.dumps({key: _numbered(value, number) for key, value in row.items()}) for number in range(ROWS)]
         (folder / "data" / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with (folder / "data" / "tickets.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
+    with (folder / "data" / "tickets.csv").open("w", encoding="utf-8", newline="") as table:
+        rows = csv.writer(table)
         rows.writerow(["system", "ticket", "context", "answer"])
         rows.writerows([["Be brief.", f"Ticket {number}", "", f"Answer {number}"] for number in range(ROWS)])
     (folder / "data" / "notes.txt").write_text("".join(f"Note {number}.\n" for number in range(ROWS)))

@@ -18,7 +18,7 @@ from modal_app.cloud.container import Job, steps_file
 from modal_app.cloud.deployment import build_app
 from modal_app.store.layout import STEPS, Attempt, Store
 from modal_app.store.step import Outcome, Step, StepKind
-from tests.modal_app.test_deployment import shipped
+from tests.modal_app.deployments import shipped
 from tests.modal_server import ModalServer, Settings
 from tests.modal_server.fixture import client_of
 from tests.modal_server.rootfs import HOME
@@ -44,9 +44,9 @@ class Cloud:
 
     def start(self, timeout_s: int = 0, **changes: Any) -> modal.FunctionCall[Any]:
         job = replace(self.job, **changes)
-        options = {"timeout": timeout_s or job.limit_s or 600}
-        function = modal.Function.from_name(job.app, job.function, client=self.client).with_options(**options)
-        return function.spawn(replace(job, options=options).to_json())
+        limit_s = timeout_s or job.limit_s or 600
+        function = modal.Function.from_name(job.app, job.function, client=self.client).with_options(timeout=limit_s)
+        return function.spawn(replace(job, options={"timeout": limit_s}).to_json())
 
     def run(self, **changes: Any) -> str:
         """How the call ends, in its own words."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,102 +17,7 @@ from modal_app.store.layout import Store
 from modal_app.store.step import Step, StepKind, Tracking
 from tests.modal_app.steps import Warm
 
-ROOTS = (
-    "accelerate axolotl bitsandbytes datasets deepspeed huggingface_hub numpy peft pyarrow safetensors "
-    "torch transformers trl wandb"
-).split()
-
-_SITECUSTOMIZE = """\
-import importlib.abc, importlib.machinery, os, random, sys, time, types
-
-ROOTS = {roots!r}
-
-
-class Hollow(types.ModuleType):
-    __path__ = []
-
-    def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        value = type(name, (), {{}}) if name[:1].isupper() else (lambda *_, **__: None)
-        setattr(self, name, value)
-        return value
-
-
-class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ROOTS:
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-
-    def create_module(self, spec):
-        return Hollow(spec.name)
-
-    def exec_module(self, module):
-        fill = FILLED.get(module.__name__)
-        if fill is not None:
-            fill(module)
-
-
-def axolotl(module):
-    time.sleep(float(os.environ.get("PYTHON_IMPORTING", 0)))
-
-
-def train(module):
-    def do_cli(config):
-        import yaml
-        exec(yaml.safe_load(open(config))["probe"], {{}})
-    module.do_cli = do_cli
-
-
-def base(module):
-    class Manager:
-        plugins = {{}}
-
-        @classmethod
-        def get_instance(cls):
-            return cls()
-
-        def get_input_args(self):
-            return []
-    module.PluginManager = Manager
-
-
-def torch(module):
-    class Generator:
-        seeds = 0
-
-        def seed(self):
-            Generator.seeds += 1
-    module.default_generator = Generator()
-
-
-def cuda(module):
-    module.is_initialized = lambda: "TORCH_WOKEN" in os.environ
-
-
-def constants(module):
-    module.HF_HUB_OFFLINE = os.environ.get("HF_HUB_OFFLINE") == "1"
-
-
-def fingerprint(module):
-    module.fingerprint_rng = random.Random()
-
-
-def numpy_random(module):
-    seeds = []
-    module.seed = lambda *given: seeds.append(given)
-    module.seeds = seeds
-
-
-FILLED = {{
-    "axolotl": axolotl, "axolotl.cli.train": train, "axolotl.integrations.base": base, "torch": torch,
-    "torch.cuda": cuda, "huggingface_hub.constants": constants, "datasets.config": constants,
-    "numpy.random": numpy_random, "datasets.fingerprint": fingerprint,
-}}
-sys.meta_path.insert(0, Finder())
-import huggingface_hub.constants, datasets.config, numpy.random, torch.cuda
-time.sleep(float(os.environ.get("PYTHON_STARTING", 0)))
-"""
+HOLLOW_PACKAGES = Path(__file__).with_name("hollow_packages.py")
 
 
 def make_trainer(folder: Path) -> Path:
@@ -120,7 +26,7 @@ def make_trainer(folder: Path) -> Path:
     python.parent.mkdir(parents=True)
     for name in ("old", "old-1.dist-info"):
         (packages / name).mkdir(parents=True)
-    (packages / "sitecustomize.py").write_text(_SITECUSTOMIZE.format(roots=ROOTS))
+    shutil.copy(HOLLOW_PACKAGES, packages / "sitecustomize.py")
     python.write_text(f'#!/bin/sh\nPYTHONPATH={packages}${{PYTHONPATH:+:$PYTHONPATH}} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     return python

@@ -118,9 +118,10 @@ class Warm:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(here.socket))
             listener.listen()
-            options = ["--store", store.root, "--address", here.stem, "--listen", str(listener.fileno())]
+            options = ["--store", str(store.root), "--address", str(here.stem), "--listen", str(listener.fileno())]
+            command: list[str | Path] = [python, RUN, "preloaded-trainer", *options]
             process = subprocess.Popen(
-                [python, RUN, "preloaded-trainer", *options],
+                command,
                 stdin=subprocess.DEVNULL, env=variables, start_new_session=True, pass_fds=(listener.fileno(),),
             )  # fmt: skip
         return cls.join(process, here, environment)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,48 +15,17 @@ from typing import Any
 
 import pytest
 
-from modal_app.cloud.settings import HERE
 from modal_app.process import attention
 from modal_app.store.layout import Store
-from modal_app.store.sources import RUN
+from modal_app.store.sources import HERE, RUN
 from modal_app.store.step import Step
 from tests.hub_server import KERNEL_COMMIT, Hub, serve_hub
 from tests.modal_app.steps import ENVIRONMENT, Warm, losses, outcome, train_step
 
 REPOSITORY = "kernels-community/flash-attn2"
 KERNEL = f"{REPOSITORY}@v3"
-STAND_IN = """
-import torch
-from torch.nn.functional import scaled_dot_product_attention
-
-def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, **_):
-    q, k, v = (one.transpose(1, 2) for one in (q, k, v))
-    return scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=causal, scale=softmax_scale,
-                                        enable_gqa=True).transpose(1, 2)
-
-def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q=None, max_seqlen_k=None, **rest):
-    bounds = cu_seqlens_q.tolist()
-    parts = (slice(a, b) for a, b in zip(bounds, bounds[1:]))
-    return torch.cat([flash_attn_func(q[None, p], k[None, p], v[None, p], **rest)[0] for p in parts])
-
-def flash_attn_with_kvcache(*_, **__):
-    raise NotImplementedError
-"""
-LOOK_UP = """
-import json
-from axolotl.utils.schemas.validation import _flash_attn_kernel_failure
-from transformers.modeling_flash_attention_utils import FLASH_ATTN_KERNEL_FALLBACK, FLASH_ATTN_KERNEL_VERSIONS
-from transformers.modeling_flash_attention_utils import lazy_import_flash_attention
-from transformers.utils import is_flash_attn_2_available
-found = lazy_import_flash_attention("kernels-community/flash-attn2")[0][1]
-print(json.dumps({
-    "available": is_flash_attn_2_available(kernels_fallback_ok=True),
-    "failure": _flash_attn_kernel_failure("flash_attention_2"),
-    "file": found.__code__.co_filename,
-    "repositories": FLASH_ATTN_KERNEL_FALLBACK,
-    "versions": FLASH_ATTN_KERNEL_VERSIONS,
-}))
-"""
+STAND_IN = Path(__file__).with_name("flash_attention_stand_in.py")
+LOOK_UP = Path(__file__).with_name("kernel_lookup_script.py")
 
 
 def kernel_repository(folder: Path, *, python_depends: tuple[str, ...] = ()) -> Path:
@@ -68,7 +38,7 @@ def kernel_repository(folder: Path, *, python_depends: tuple[str, ...] = ()) -> 
         "python-depends": list(python_depends), "backend": {"type": "cuda"},
     }  # fmt: skip
     (build / "metadata.json").write_text(json.dumps(described))
-    (build / "__init__.py").write_text(STAND_IN)
+    shutil.copy(STAND_IN, build / "__init__.py")
     (other / "kernel.so").write_text("for another torch")
     return folder
 
@@ -81,7 +51,7 @@ def hub() -> Iterator[Hub]:
 
 def bring(trainer: Path, hub: Hub, home: Path, *kernels: str) -> subprocess.CompletedProcess[str]:
     """As the image's build does it."""
-    command = [trainer, HERE / "process" / "attention.py", home / "kernels", *kernels]
+    command: list[str | Path] = [trainer, HERE / "process" / "attention.py", home / "kernels", *kernels]
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(home / "hf")}
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
@@ -122,7 +92,7 @@ def test_transformers_and_axolotl_find_an_images_kernel_offline(trainer: Path, h
     hub.served.clear()
 
     environment = offline(tmp_path) | {"HF_ENDPOINT": hub.url}
-    done = subprocess.run([trainer, "-c", LOOK_UP], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run([trainer, "-P", LOOK_UP], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["available"] is True
@@ -155,7 +125,7 @@ def test_training_goes_through_an_images_kernel_to_the_losses_of_torchs_own_atte
 
 
 def run(trainer: Path, store: Store, step: Step, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [trainer, RUN, "worker", "--store", store.root]
+    command: list[str | Path] = [trainer, RUN, "worker", "--store", store.root]
     return subprocess.run(command, input=step.to_json(), text=True, env=environment, check=False)
 
 

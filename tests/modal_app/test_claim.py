@@ -13,15 +13,7 @@ from modal_app.store.claim import Held, claim, holder
 from modal_app.store.layout import StepFolder
 from tests.modal_app.steps import wait_until
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from modal_app.store.claim import claim
-from modal_app.store.layout import StepFolder
-with claim(StepFolder(Path(sys.argv[1]), Path("done")), "its sweep"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
+SCRIPT = str(Path(__file__).with_name("claim_script.py"))
 
 
 @pytest.fixture
@@ -29,8 +21,8 @@ def folder(tmp_path: Path) -> StepFolder:
     return StepFolder(tmp_path / "step", tmp_path / "step" / "done")
 
 
-def hold(folder: StepFolder) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-c", HOLD, folder.path], stdout=subprocess.PIPE, text=True)
+def hold(folder: StepFolder, how: str = "hold") -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, SCRIPT, folder.path, how], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
@@ -72,10 +64,7 @@ def test_a_claim_is_held_until_the_last_process_that_shares_it_is_gone(folder: S
 
 
 def test_a_forked_child_that_is_given_no_copy_does_not_hold_the_claim(folder: StepFolder) -> None:
-    forks = HOLD.replace("print(", "import os; os.fork() and os.kill(os.getpid(), 9); print(").replace("60", "2")
-    process = subprocess.Popen([sys.executable, "-c", forks, folder.path], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n", "said by the child, which lives"
+    process = hold(folder, "fork")  # its child has said so, which lives
     assert process.wait() == -signal.SIGKILL
     assert holder(folder) is None
 
@@ -108,10 +97,11 @@ def test_nobody_holds_what_was_never_begun(folder: StepFolder) -> None:
 
 
 def test_of_many_claims_at_once_one_succeeds(folder: StepFolder, tmp_path: Path) -> None:
-    race = HOLD.replace('print("held", flush=True)', 'Path(sys.argv[2]).mkdir(); print("held", flush=True)')
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", race, folder.path, tmp_path / "won"], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, SCRIPT, folder.path, "race", tmp_path / "won"],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         for _ in range(5)
     ]

@@ -15,14 +15,9 @@ from modal_app.cloud.meter import ContainerRecord
 from modal_app.cloud.usage import memory_gib, read_cards
 from tests.modal_server.fixture import needs_mounts
 
+SCRIPT = str(Path(__file__).with_name("meter_script.py"))
+TASK = "ta-1"
 H100 = "NVIDIA H100 80GB HBM3"
-BEGIN = """
-import time
-from pathlib import Path
-from modal_app.cloud.meter import Meter, Reservation
-def meter(step, attempt=1):
-    return Meter(Path(step), step=step, call="fc-1", attempt=attempt, reserved=Reservation(4.0, 16.0))
-"""
 
 
 @pytest.fixture
@@ -35,29 +30,22 @@ def smi(tmp_path: Path) -> Path:
     return says
 
 
-def container(folder: Path, code: str, task: str = "ta-1") -> subprocess.CompletedProcess[str]:
+def container(folder: Path, case: str, *words: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
-    variables = {**os.environ, "PATH": path, "MODAL_TASK_ID": task, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", BEGIN + code]
+    variables = {**os.environ, "PATH": path, "MODAL_TASK_ID": TASK, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, SCRIPT, case, *words]
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
 
 
-def record(folder: Path, step: str, task: str = "ta-1") -> ContainerRecord:
-    return ContainerRecord.from_json((folder / step / f"{task}.json").read_text(encoding="utf-8"))
+def record(folder: Path, step: str) -> ContainerRecord:
+    return ContainerRecord.from_json((folder / step / f"{TASK}.json").read_text(encoding="utf-8"))
 
 
 def test_a_record_tells_the_cards_their_peak_and_how_busy_they_were_at_the_ticks(tmp_path: Path, smi: Path) -> None:
     smi.write_text(f"{H100}, 81559, 4, 0\n{H100}, 81559, 4, 0\n")
-    done = container(
-        tmp_path,
-        f"""
-says = Path({str(smi)!r})
-one = meter("train")
-says.write_text("{H100}, 81559, 70000, 100\\n{H100}, 81559, 60000, 80\\n"); one.tick()
-says.write_text("{H100}, 81559, 50000, 50\\n{H100}, 81559, 65000, [N/A]\\n"); one.tick()
-one.end()
-""",
-    )
+    first = f"{H100}, 81559, 70000, 100\n{H100}, 81559, 60000, 80\n"
+    second = f"{H100}, 81559, 50000, 50\n{H100}, 81559, 65000, [N/A]\n"
+    done = container(tmp_path, "two_cards", str(smi), first, second)
     assert done.returncode == 0, done.stderr
     cards = record(tmp_path, "train").cards
     assert [(card.name, card.memory_mib) for card in cards] == [(H100, 81559)] * 2
@@ -66,7 +54,7 @@ one.end()
 
 
 def test_the_seconds_begin_with_the_container_and_not_with_the_call(tmp_path: Path) -> None:
-    done = container(tmp_path, "time.sleep(0.5); one = meter('train'); time.sleep(0.2); one.end()")
+    done = container(tmp_path, "late_call")
     assert done.returncode == 0, done.stderr
     said = record(tmp_path, "train")
     assert said.ended
@@ -75,15 +63,7 @@ def test_the_seconds_begin_with_the_container_and_not_with_the_call(tmp_path: Pa
 
 
 def test_a_killed_container_leaves_a_record_until_its_last_tick(tmp_path: Path) -> None:
-    done = container(
-        tmp_path,
-        """
-import os, signal
-one = meter("train")
-time.sleep(0.3); one.tick(); time.sleep(0.3)
-os.kill(os.getpid(), signal.SIGKILL)
-""",
-    )
+    done = container(tmp_path, "killed")
     assert done.returncode == -9
     said = record(tmp_path, "train")
     assert not said.ended
@@ -91,13 +71,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_container_that_works_on_several_steps_tells_each_second_once(tmp_path: Path) -> None:
-    done = container(
-        tmp_path,
-        """
-for step in ("first", "second", "first"):
-    one = meter(step); time.sleep(0.1); one.end(); time.sleep(0.1)
-""",
-    )
+    done = container(tmp_path, "several_steps")
     assert done.returncode == 0, done.stderr
     first, second = record(tmp_path, "first"), record(tmp_path, "second")
     assert first.seconds + second.seconds == pytest.approx(first.seen_at - first.booted_at, abs=0.05)
@@ -106,13 +80,7 @@ for step in ("first", "second", "first"):
 
 
 def test_a_record_names_the_attempts_that_were_made_in_the_container(tmp_path: Path) -> None:
-    done = container(
-        tmp_path,
-        """
-meter("train", attempt=2).end()
-meter("train", attempt=3).end()
-""",
-    )
+    done = container(tmp_path, "two_attempts")
     assert done.returncode == 0, done.stderr
     assert record(tmp_path, "train").attempts == (2, 3)
 
@@ -134,21 +102,16 @@ def test_a_machine_without_nvidia_smi_has_no_cards(tmp_path: Path, monkeypatch: 
 
 def test_a_record_that_cannot_be_written_ends_no_training(tmp_path: Path) -> None:
     (tmp_path / "train").write_text("a file where the folder should be")
-    done = container(tmp_path, "one = meter('train'); one.tick(); one.end(); print('trained')")
+    done = container(tmp_path, "ticks_and_trains")
     assert done.stdout == "trained\n", done.stderr
 
 
 @needs_mounts
 def test_processor_time_is_the_containers_own_with_that_of_children_that_have_ended() -> None:
     """Among its own processes only, as a container is."""
-    burn = "import time\nwhile time.process_time() < 0.5: pass"
-    code = (
-        "import subprocess, sys\nfrom modal_app.cloud.usage import cpu_seconds\nbefore = cpu_seconds()\n"
-        f"subprocess.run([sys.executable, '-c', {burn!r}])\nprint(cpu_seconds() - before)"
-    )
     alone = ["unshare", "--fork", "--pid", "--mount-proc"]
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [*alone, sys.executable, "-c", code]
+    command = [*alone, sys.executable, SCRIPT, "processor_time"]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
     assert 0.45 < float(done.stdout) < 0.75  # counted in hundredths, each part of it rounded down
 

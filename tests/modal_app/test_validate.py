@@ -142,25 +142,13 @@ def test_what_axolotl_only_logs_is_a_warning(verdicts: Mapping[str, Any]) -> Non
 
 def test_the_kept_schema_judges_as_axolotls_own_does(trainer: Path, verdicts: Mapping[str, Any]) -> None:
     """The schema is built once for each list of plugins; Axolotl builds it at every validation."""
-    code = (
-        "import json, sys\n"
-        "from axolotl.utils.config import validate_config, prepare_plugins\n"
-        "from axolotl.utils.dict import DictDefault\n"
-        "refused = []\n"
-        "for name, config, gpu in json.load(sys.stdin):\n"
-        "    try:\n"
-        "        validate_config(DictDefault(config), capabilities=gpu, env_capabilities={'torch_version': '2.14.1'})\n"
-        "    except Exception:\n"
-        "        refused.append(name)\n"
-        "print(json.dumps(refused))\n"
-    )
     plain = {name: change for name, change in CHANGES.items() if "plugins" not in change and name != "no such class"}
     asked = [
         (name, {key: value for key, value in {**PLAIN, **change}.items() if value is not None}, A100)
         for name, change in plain.items()
     ]
     done = subprocess.run(
-        [trainer, "-c", code],
+        [trainer, "-P", Path(__file__).with_name("axolotl_refusals_script.py")],
         input=json.dumps(asked),
         env={**os.environ, "HF_HUB_OFFLINE": "1", "AXOLOTL_DO_NOT_TRACK": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,

@@ -12,6 +12,7 @@ import pytest
 from modal_app.warm.context import Context, import_environment
 from tests.modal_app.steps import PACKAGE
 
+HERE = Path(__file__).parent
 OF_NO_IMPORT = set(
     # where and who somebody is, what a terminal is like
     "ANDROID_DATA COLUMNS LINES TERM PWD USER USERNAME LOGNAME LNAME TMPDIR TEMP TMP UNIXCONFDIR UNIXUSRLIBDIR CI "
@@ -27,40 +28,12 @@ OF_NO_IMPORT = set(
     "_PYTHON_SUBPROCESS_USE_POSIX_SPAWN _PYTHON_SYSCONFIGDATA_NAME _PYTHON_SYSCONFIGDATA_PATH".split()
 )
 """What an import reads and makes nothing of that would be wrong in a fork."""
-READS = """
-import json, os, sys
-sys.path.insert(0, sys.argv[1])
-from modal_app.warm import preload
-
-seen, plain = set(), type(os.environ)
-
-class Watched(plain):
-    def __getitem__(self, name):
-        seen.add(name)
-        return super().__getitem__(name)
-
-    def __contains__(self, name):
-        seen.add(name)
-        return super().__contains__(name)
-
-os.environ.__class__ = Watched
-preload.preload()
-os.environ.__class__ = plain
-flags = {
-    f"{name}.{key}"
-    for name, module in list(sys.modules.items())
-    for key, value in list(vars(module).items())
-    if isinstance(value, bool) and "OFFLINE" in key
-}
-import torch
-print(json.dumps([sorted(seen), sorted(flags), torch.cuda.is_initialized()]), file=sys.stderr)
-"""
 
 
 @pytest.mark.slow
 def test_each_variable_that_the_real_imports_read_is_known(trainer: Path) -> None:
     bare = {"PATH": os.defpath, "HOME": "/nowhere", "CUDA_VISIBLE_DEVICES": "", "AXOLOTL_DO_NOT_TRACK": "1"}
-    command = [trainer, "-c", READS, PACKAGE.parent]
+    command: list[str | Path] = [trainer, "-P", HERE / "imports_read_script.py", PACKAGE.parent]
     done = subprocess.run(command, env=bare, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     names, flags, woken = json.loads(done.stderr.splitlines()[-1])
@@ -74,57 +47,11 @@ def test_each_variable_that_the_real_imports_read_is_known(trainer: Path) -> Non
     assert not woken
 
 
-STATES = """
-import hashlib, json, os, random, sys
-sys.path.insert(0, sys.argv[1])
-from modal_app.warm import preload
-
-preload.preload()
-import numpy, torch
-
-
-def state(value):
-    match value:
-        case random.Random() if not isinstance(value, random.SystemRandom):
-            return value.getstate()
-        case numpy.random.RandomState():
-            return value.get_state()[1].tolist()
-        case numpy.random.Generator():
-            return str(value.bit_generator.state)
-        case torch.Generator():
-            return value.get_state().tolist()
-
-
-def states():
-    found = {
-        f"{name}.{key}": state(value)
-        for name, module in list(sys.modules.items())
-        for key, value in list(vars(module).items())
-    }
-    return {name: repr(one) for name, one in found.items() if one is not None}
-
-
-told = []
-for _ in range(2):
-    ours, theirs = os.pipe()
-    if not os.fork():
-        preload.become_a_fresh_process()
-        with open(theirs, "w") as file:
-            json.dump(states(), file)
-        os._exit(0)
-    os.close(theirs)
-    told.append(json.load(open(ours)))
-    os.wait()
-one, other = told
-print(json.dumps([sorted(one), sorted(name for name in one if one[name] == other[name])]), file=sys.stderr)
-"""
-
-
 @pytest.mark.slow
 def test_two_forks_of_the_real_trainer_share_no_random_state(trainer: Path) -> None:
     """With one of datasets' own, two steps would give the same name to different rows."""
     environment = {"PATH": os.defpath, "HOME": "/nowhere", "CUDA_VISIBLE_DEVICES": "", "AXOLOTL_DO_NOT_TRACK": "1"}
-    command = [trainer, "-c", STATES, PACKAGE.parent]
+    command: list[str | Path] = [trainer, "-P", HERE / "random_states_script.py", PACKAGE.parent]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     known, shared = json.loads(done.stderr.splitlines()[-1])

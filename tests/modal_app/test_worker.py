@@ -70,6 +70,6 @@ def test_a_worker_started_by_its_path_does_not_reach_what_lies_beside_its_packag
     (installed / "json.py").write_text("raise SystemExit('an import from the neighbourhood')")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for flags in ([], ["-P"]):
-        command = [sys.executable, *flags, installed / "modal_app" / "run.py", "worker", "--help"]
+        command: list[str | Path] = [sys.executable, *flags, installed / "modal_app" / "run.py", "worker", "--help"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -16,10 +16,7 @@ _APPENDING = (
     "import runpy, sys; sys.path.append({packages!r}); "
     "runpy.run_module('modal._container_entrypoint', run_name='__main__', alter_sys=True)"
 )
-_QUESTIONS = (
-    "import importlib.util, json, sys; "
-    "print(json.dumps([sys.prefix, sys.base_prefix, sys.version_info[:2], bool(importlib.util.find_spec('modal'))]))"
-)
+_SCRIPT = Path(__file__).with_name("interpreter_script.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,7 @@ class Interpreter:
 @cache
 def inspect_interpreter(python: Path) -> Interpreter:
     """Ask it; once per interpreter."""
-    answer = subprocess.run([python, "-I", "-c", _QUESTIONS], check=True, capture_output=True, text=True).stdout
+    answer = subprocess.run([python, "-I", _SCRIPT], check=True, capture_output=True, text=True).stdout
     prefix, base_prefix, version, has_modal = json.loads(answer)
     folders = {Path(prefix), Path(base_prefix), python.resolve().parent.parent, Path(base_prefix).resolve()}
     entrypoint: tuple[str, ...] = ("-m", "modal._container_entrypoint")

@@ -61,7 +61,8 @@ def _do_nothing(step: Step, store: Store, folder: StepFolder) -> None:
 def _pass_the_time(step: Step, folder: StepFolder, attempt: Attempt) -> int | None:
     """The step at which it was asked to stop."""
     name = f"NOOP_{step.kind.upper()}"
-    pause_s = float(os.environ.get(f"{name}_S", AFTER_S if step.kind in AFTER else None)) / (STEPS + 1)
+    defaults = {f"{name}_S": AFTER_S} if step.kind in AFTER else {}
+    pause_s = float({**defaults, **os.environ}[f"{name}_S"]) / (STEPS + 1)
     steps = _steps(step)
     for number in range(checkpoints.newest_step(folder.model), steps + 1):
         if step.kind is StepKind.TRAIN:

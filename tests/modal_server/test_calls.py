@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import modal
@@ -116,7 +117,7 @@ def test_what_a_call_prints_is_found_by_its_id(shared: Small) -> None:
     for number, text in ((10, "adding 10 and 1\n"), (20, "adding 20 and 1\n")):
         call = shared("add").spawn(number)
         assert call.get(timeout=20) == number + 1
-        shared.server.wait_until(lambda call=call: shared.server.log(call_id=call.object_id))
+        shared.server.wait_until(partial(shared.server.log, call_id=call.object_id))
         found = modal.FunctionCall.from_id(call.object_id, client=shared.client)
         assert [entry.message for entry in found.logs.tail(50)] == [text]
 

@@ -16,16 +16,10 @@ from grpclib import Status
 from modal_proto import api_pb2
 
 from tests.modal_server import ModalServer
-from tests.modal_server.deployed import Small
+from tests.modal_server.deployed import APPS, Small
 
 FreshApp = Callable[[str], ModuleType]
-_VERSIONED = """
-import modal
-app = modal.App("versioned")
-@app.function(max_containers=1)
-def tell() -> str:
-    return "{text}"
-"""
+FIRST = "the first code"
 
 
 @pytest.fixture
@@ -35,7 +29,9 @@ def deploy(
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def write_and_deploy(text: str) -> None:
-        (tmp_path / "versioned_app.py").write_text(_VERSIONED.format(text=text))
+        code = (APPS / "versioned_app.py").read_text()
+        assert FIRST in code
+        (tmp_path / "versioned_app.py").write_text(code.replace(FIRST, text))
         fresh_app("versioned_app").app.deploy(client=modal_client)
 
     return write_and_deploy
@@ -44,14 +40,14 @@ def deploy(
 def test_a_pinned_version_runs_the_code_it_was_deployed_with(
     deploy: Callable[[str], None], modal_client: modal.Client, modal_server: ModalServer
 ) -> None:
-    deploy("the first code")
+    deploy(FIRST)
     first = modal.Function.from_name("versioned", "tell", version=1, client=modal_client)
     newest = modal.Function.from_name("versioned", "tell", client=modal_client)
-    assert newest.remote() == "the first code"
+    assert newest.remote() == FIRST
     deploy("another code")
     assert newest.remote() == "another code"
-    assert first.remote() == "the first code"
-    assert first.with_options(timeout=60).remote() == "the first code"
+    assert first.remote() == FIRST
+    assert first.with_options(timeout=60).remote() == FIRST
     with pytest.raises(modal.exception.NotFoundError):
         modal.Function.from_name("versioned", "tell", version=3, client=modal_client).remote()
 
@@ -117,14 +113,10 @@ def test_a_call_that_the_client_repeats_by_itself_has_its_effect_once(shared: Sm
 
 
 def test_a_client_is_killed_at_the_very_call_that_the_test_names(modal_server: ModalServer, tmp_path: Path) -> None:
-    code = (
-        "import modal\n"
-        "names = modal.Dict.from_name('names', create_if_missing=True)\n"
-        "for number in range(5): names.put(number, number)\n"
-    )
+    script = Path(__file__).with_name("five_puts_script.py")
     clients: list[subprocess.Popen[bytes]] = []
     modal_server.act("DictUpdate", lambda: clients[0].kill(), nth=3, after=True)
-    clients.append(subprocess.Popen([sys.executable, "-c", code], env=os.environ | modal_server.environment()))
+    clients.append(subprocess.Popen([sys.executable, script], env=os.environ | modal_server.environment()))
     assert clients[0].wait(30) == -signal.SIGKILL
     assert modal_server.dict_items("names") == {0: 0, 1: 1, 2: 2}
 

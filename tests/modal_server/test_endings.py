@@ -109,20 +109,8 @@ class TestCrashing:
 
 
 def test_an_import_error_is_what_the_caller_gets(
-    fresh_app: Callable[[str], ModuleType],
-    modal_server: ModalServer,
-    modal_client: modal.Client,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    fresh_app: Callable[[str], ModuleType], modal_server: ModalServer, modal_client: modal.Client
 ) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "broken_app.py").write_text(
-        "import modal, os\n"
-        "app = modal.App('broken')\n"
-        "if os.environ.get('MODAL_IS_REMOTE'): import not_installed_there\n"
-        "@app.function()\n"
-        "def f() -> None: ...\n"
-    )
     fresh_app("broken_app").app.deploy(client=modal_client)
     with pytest.raises(ModuleNotFoundError, match="not_installed_there"):
         modal.Function.from_name("broken", "f", client=modal_client).spawn().get(timeout=20)

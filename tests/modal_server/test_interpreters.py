@@ -8,6 +8,7 @@ from pathlib import Path
 
 import modal
 import pytest
+import typing_extensions
 
 from tests.modal_server import ModalServer, Settings
 from tests.modal_server.deployed import Small
@@ -21,20 +22,8 @@ def bare_python(tmp_path: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
     python = tmp_path / "bare" / "bin" / "python"
     packages = next((tmp_path / "bare" / "lib").glob("python*/site-packages"))
-    (packages / "typing_extensions.py").write_text(
-        f"from importlib.util import module_from_spec, spec_from_file_location\n"
-        f"OWN = True\n"
-        f"_spec = spec_from_file_location('_theirs', {_theirs()!r})\n"
-        f"_module = module_from_spec(_spec); _spec.loader.exec_module(_module)\n"
-        f"globals().update({{k: v for k, v in vars(_module).items() if not k.startswith('__')}})\n"
-    )
+    (packages / "typing_extensions.py").write_text(Path(typing_extensions.__file__).read_text())
     return python
-
-
-def _theirs() -> str:
-    import typing_extensions
-
-    return typing_extensions.__file__
 
 
 @pytest.fixture

@@ -1,75 +1,39 @@
 """Stands in for the trainer's Python, in the launcher's own words with it: it answers questions about configs as it is
-told, and cannot run a step. Makes tests of what precedes a launch fast; what Axolotl really says is tested elsewhere.
+told, and runs steps that do what their config says, if any. Makes tests of the launcher fast; what Axolotl really says
+is tested elsewhere, and what our own server and worker do with hollow_trainer.py, which runs them.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-LAST_WORDS = "a library is missing"
+from tests.runner.fake_trainer_script import ASKED, BEHAVIOUR, LAST_WORDS
 
-_SCRIPT = """\
-#!{python}
-import json, socket, sys
-from pathlib import Path
+__all__ = ["LAST_WORDS", "asked", "make_trainer"]
 
-REFUSED = json.loads({refused!r})
-WARNED = json.loads({warned!r})
+SCRIPT = Path(__file__).with_name("fake_trainer_script.py")
 
 
-def answer(folder):
-    with Path({asked!r}).open("a") as log:
-        log.write(Path(folder, "questions.json").read_text() + "\\n")
-    answers = []
-    for question in json.loads(Path(folder, "questions.json").read_text()):
-        told = [one for one in REFUSED if one["keys"][0] in question["config"]]
-        answers.append({{"problems": told, "warnings": WARNED}})
-    Path(folder, "answers.json").write_text(json.dumps(answers))
-
-
-entry, *words = sys.argv[2:]  # of modal_app/run.py
-if entry == "validate":
-    answer(words[0])
-    sys.exit(0)
-if entry == "tasks":
-    print("{{}}")  # there is no task that it does not know
-    sys.exit(0)
-line, _ = socket.socket(fileno=int(sys.argv[sys.argv.index("--listen") + 1])).accept()
-line.sendall(b'{{"event": "ready"}}\\n')
-for text in line.makefile("rb"):
-    request = json.loads(text)
-    if "validate" in request:
-        answer(request["validate"])
-        line.sendall(b'{{"event": "validated", "code": 0}}\\n')
-    elif "step" in request:
-        break
-print({last_words!r}, file=sys.stderr)
-sys.exit(7)
-"""
-
-
-def make_trainer(folder: Path, *, refused: Sequence[Mapping[str, Any]] = (), warned: Sequence[str] = ()) -> Path:
-    """Its folder, for AXOSWEEP_TRAINER. `refused`: problems of each config that has their first key."""
+def make_trainer(
+    folder: Path, *, refused: Sequence[Mapping[str, Any]] = (), warned: Sequence[str] = (), works: bool = False
+) -> Path:
+    """Its folder, for AXOSWEEP_TRAINER. `refused`: problems of each config that has their first key. Unless it `works`,
+    each step ends with LAST_WORDS."""
     python = folder / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text(
-        _SCRIPT.format(
-            python=sys.executable,
-            refused=json.dumps(list(refused)),
-            warned=json.dumps(list(warned)),
-            asked=str(folder / "asked.jsonl"),
-            last_words=LAST_WORDS,
-        )
-    )
+    behaviour = {"refused": list(refused), "warned": list(warned), "works": works}
+    (folder / BEHAVIOUR).write_text(json.dumps(behaviour))
+    python.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-S", str(SCRIPT), str(folder)])} "$@"\n')
     python.chmod(0o755)
     return folder
 
 
 def asked(folder: Path) -> list[list[Mapping[str, Any]]]:
     """The questions that it was asked, a list for each time."""
-    log = folder / "asked.jsonl"
+    log = folder / ASKED
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []

@@ -6,10 +6,14 @@ prints the most bytes that existed at once. Fake tensors have shapes and no data
 is a stand-in that keeps what flash attention keeps. Runs in the trainer's environment; the tests call it.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import warnings
 import weakref
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -23,15 +27,15 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-class Counter(TorchDispatchMode):
+class Counter(TorchDispatchMode):  # type: ignore[misc]
     """Bytes of all storages that an operation made and somebody still holds."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.now = self.most = 0
-        self.seen = set()
+        self.seen: set[int] = set()
 
-    def add(self, tensor):
+    def add(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key not in self.seen:
@@ -40,11 +44,13 @@ class Counter(TorchDispatchMode):
             self.most = max(self.most, self.now)
             weakref.finalize(storage, self._drop, key, size)
 
-    def _drop(self, key, size):
+    def _drop(self, key: int, size: int) -> None:
         self.seen.discard(key)
         self.now -= size
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
         made = function(*args, **(kwargs or {}))
         for leaf in tree_leaves(made):
             if isinstance(leaf, torch.Tensor):
@@ -52,28 +58,30 @@ class Counter(TorchDispatchMode):
         return made
 
 
-class Flash(torch.autograd.Function):
+class Flash(torch.autograd.Function):  # type: ignore[misc]
     """Keeps its inputs, its output and a row of sums, as flash attention does."""
 
     @staticmethod
-    def forward(ctx, query, key, value):
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         out = torch.empty_like(query)
         sums = torch.empty(query.shape[:-1], dtype=torch.float32)
         ctx.save_for_backward(query, key, value, out, sums)
         return out
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
         query, key, value, _, _ = ctx.saved_tensors
         torch.empty(query.shape, dtype=torch.float32)  # its accumulator
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 
-def attend(module, query, key, value, mask, **rest):
+def attend(
+    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: None, **rest: Any
+) -> tuple[torch.Tensor, None]:
     return Flash.apply(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)), None
 
 
-def build(case):
+def build(case: Mapping[str, Any]) -> torch.nn.Module:
     """The model on the meta device: shapes only."""
     ALL_ATTENTION_FUNCTIONS.register("counted", attend)
     ALL_MASK_ATTENTION_FUNCTIONS.register("counted", lambda *args, **rest: None)
@@ -102,9 +110,9 @@ def build(case):
     return model.train()
 
 
-def put_in_memory(model):
+def put_in_memory(model: torch.nn.Module) -> list[torch.Tensor]:
     """Fake tensors in place of meta ones, a shared one shared."""
-    made = {}
+    made: dict[int, torch.Tensor] = {}
     for module in model.modules():
         for kind in (module._parameters, module._buffers):
             for name, old in kind.items():
@@ -116,7 +124,7 @@ def put_in_memory(model):
     return list(made.values())
 
 
-def most_bytes(case):
+def most_bytes(case: Mapping[str, Any]) -> int:
     model = build(case)
     with FakeTensorMode(allow_non_fake_inputs=True):
         counter = Counter()

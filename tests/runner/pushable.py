@@ -96,12 +96,12 @@ def weights(model: Path, *, adapter: bool, base: str = HUB_BASE) -> None:
         "checkpoint-50/optimizer.pt": "moments",
         "checkpoint-50/adapter_model.safetensors": "earlier weights",
     }
-    of_adapter = {
+    of_adapter: dict[str, Any] = {
         "adapter_config.json": {"base_model_name_or_path": base, "peft_type": "LORA", "r": 8, "revision": None},
         "adapter_model.safetensors": "the adapter's weights",
     }
-    whole = {"model.safetensors": "the model's weights", "generation_config.json": {"do_sample": True}}
-    for name, content in (files | (of_adapter if adapter else whole)).items():
+    whole: dict[str, Any] = {"model.safetensors": "the model's weights", "generation_config.json": {"do_sample": True}}
+    for name, content in {**files, **(of_adapter if adapter else whole)}.items():
         path = model / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content if isinstance(content, str) else json.dumps(content))

@@ -9,7 +9,8 @@ import yaml
 
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
-from runner.cli import VERBS, main
+from runner.cli import main
+from runner.command import VERBS
 from runner.compare.best import best_of, best_run, runnable_config, winner
 from runner.compare.ranking import Metric, compare_sweep
 from runner.errors import SweepError

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,22 +16,13 @@ from modal_app.store.step import Step, StepKind, write_atomically
 from runner.command.cancel import cancel
 from tests.runner.builders import open_sweep, run
 
-LAUNCHER = "from runner.store.ledger import Ledger; Ledger(store, sys.argv[2]).begin('axosweep infer')"
-WORKER = (
-    "from modal_app.store.step import StepKind; from modal_app.store.claim import claim; "
-    "held = claim(store.folder(StepKind.INFER, sys.argv[2])); held.__enter__()"
-)
-LASTS = (
-    "import sys, time; from pathlib import Path; from modal_app.store.layout import Store; "
-    "store = Store(Path(sys.argv[1]))"
-)
+SCRIPT = str(Path(__file__).with_name("lasting_process_script.py"))
 
 
 @contextmanager
-def process(store: Store, does: str, about: str) -> Iterator[subprocess.Popen[str]]:
-    """One that has done it, and goes on until it is ended."""
-    code = f"{LASTS}; {does}; print('ready', flush=True); time.sleep(60)"
-    command = [sys.executable, "-c", code, str(store.root), about]
+def process(store: Store, role: str, about: str) -> Iterator[subprocess.Popen[str]]:
+    """One that has begun, and goes on until it is ended."""
+    command = [sys.executable, SCRIPT, str(store.root), role, about]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as started:
         try:
             assert started.stdout
@@ -54,7 +46,7 @@ def asked(store: Store) -> tuple[str, str]:
 
 def test_whoever_asks_something_after_a_sweep_is_ended_with_it(store: Store, asked: tuple[str, str]) -> None:
     sweep, name = asked
-    with process(store, LAUNCHER, name) as launcher:
+    with process(store, "launcher", name) as launcher:
         assert cancel(store, [], None) == 0
         assert launcher.poll() is None, "no sweep was named"
         assert cancel(store, [], sweep) == 1
@@ -62,7 +54,7 @@ def test_whoever_asks_something_after_a_sweep_is_ended_with_it(store: Store, ask
 
 
 def test_what_a_sweep_asks_of_its_base_model_is_ended_with_it(store: Store, asked: tuple[str, str]) -> None:
-    with process(store, WORKER, "base/abc") as worker, process(store, WORKER, "base/other") as other:
+    with process(store, "worker", "base/abc") as worker, process(store, "worker", "base/other") as other:
         assert cancel(store, [], None) == 0
         assert cancel(store, [], asked[0]) == 1
         assert worker.wait(10) < 0

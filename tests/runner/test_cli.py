@@ -10,17 +10,10 @@ import pytest
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from tests.runner.builders import finish_run, open_sweep, run
+from tests.runner.heavy_imports_script import HEAVY
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("hydra", "omegaconf", "modal", "wandb", "torch", "axolotl")
-SPY = f"""
-import sys
-from runner.cli import main
-code = main(sys.argv[1:])
-heavy = [name for name in {HEAVY!r} if name in sys.modules]
-print(*heavy, file=sys.stderr)
-sys.exit(code if not heavy else 99)
-"""
+SCRIPT = str(Path(__file__).with_name("heavy_imports_script.py"))
 
 
 @pytest.fixture
@@ -34,7 +27,7 @@ def swept(store: Store) -> Store:
 
 def axosweep(store: Store, *words: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "AXOSWEEP_STORE": str(store.root)}
-    command = [sys.executable, "-c", SPY, *words]
+    command = [sys.executable, SCRIPT, *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=store.root)
 
 

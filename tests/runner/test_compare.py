@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -155,12 +156,12 @@ def test_a_run_that_no_worker_could_begin_says_why_until_it_is_asked_for_again(s
     """Its folder cannot tell: the ledger can."""
     one, other = at_rate(1), at_rate(1, sequence_len=9)
     ledger = Ledger(store, open_sweep(store, [one, other]).sweep)
-    end = {"status": "lost", "message": "its worker ended before it began", "facts": {"log": "warm.log"}}
-    ledger.append(Record(Event.FINISHED, StepKind.PREPROCESS, one.data_key, **end))
-    ledger.append(Record(Event.FINISHED, StepKind.TRAIN, other.key, **end))
+    lost = Record(Event.FINISHED, status="lost", message="its worker ended before it began", facts={"log": "warm.log"})
+    ledger.append(replace(lost, kind=StepKind.PREPROCESS, key=one.data_key))
+    ledger.append(replace(lost, kind=StepKind.TRAIN, key=other.key))
     rows = {row.key: row for row in compare_sweep(store, ledger.folder.name)}
     assert (rows[one.key].status, rows[other.key].status) == ("blocked", "lost")
-    assert rows[one.key].message == f"its dataset {one.data_key} could not be prepared: {end['message']}"
+    assert rows[one.key].message == f"its dataset {one.data_key} could not be prepared: {lost.message}"
     assert [row.log for row in rows.values()] == ["warm.log", "warm.log"]
     assert sweep_status(store, ledger.folder.name).counts == {"blocked": 1, "lost": 1}
     ledger.append(Record(Event.LAUNCHED))

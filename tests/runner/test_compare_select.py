@@ -109,8 +109,8 @@ def test_a_column_that_is_not_there_is_told_what_was_probably_meant(facts: list[
 
 def test_sorting_keeps_runs_of_other_held_out_rows_apart(store: Store) -> None:
     runs = [run({"sequence_len": length, "learning_rate": rate}) for length in (1, 2) for rate in (1, 2)]
-    for one, rows, loss in zip(runs, "aabb", (4.0, 3.0, 2.0, 1.0), strict=True):
-        finish_run(store, one, {9: loss}, eval_fingerprint=rows)
+    for one, held_out, loss in zip(runs, "aabb", (4.0, 3.0, 2.0, 1.0), strict=True):
+        finish_run(store, one, {9: loss}, eval_fingerprint=held_out)
     log_losses(store, runs[0], {10: 5.0})
     rows = rows_from(facts_of_sweep(store, open_sweep(store, runs).sweep))
     ordered = in_order(rows, "learning_rate", reverse=True)

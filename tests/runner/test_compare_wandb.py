@@ -28,17 +28,10 @@ from runner.wandb.messages import TrackedRun
 from runner.wandb.rows import Selection, facts_from, locations_of, sampled
 from tests.runner.builders import finish_run, open_sweep, run
 from tests.wandb_server import serve_wandb
+from tests.wandb_server.sdk import LoggedRun, log_runs
 
 NULL = {"folder", "log", "attempts", "store", "record", "overrides"}
 """Fields of a row that W&B cannot fill."""
-LOG = """
-import json, sys, wandb
-for one in json.loads(sys.argv[1]):
-    run = wandb.init(project=one["project"], id=one["id"], group=one["group"], tags=one["tags"], config=one["config"])
-    for step, loss in one["losses"]:
-        run.log({"train/global_step": step, "eval/loss": loss})
-    run.finish()
-"""
 
 
 def rows(losses: Mapping[int, Any]) -> list[dict[str, Any]]:
@@ -67,8 +60,8 @@ def test_rows_are_those_of_the_store_but_for_what_wandb_cannot_know(store: Store
         for row in reversed(ours)
     ]  # fmt: skip
     theirs = rows_from(facts_from(sweep, there))
-    for one, other in zip(ours, theirs, strict=True):
-        first, second = dataclasses.asdict(one), dataclasses.asdict(other)
+    for our, their in zip(ours, theirs, strict=True):
+        first, second = dataclasses.asdict(our), dataclasses.asdict(their)
         assert {name: value for name, value in first.items() if name not in NULL} == {
             name: value for name, value in second.items() if name not in NULL
         }
@@ -206,23 +199,21 @@ def axosweep(folder: Path, environment: Mapping[str, str], *words: str) -> subpr
     )  # fmt: skip
 
 
+def logged(id: str, group: str, tags: list[str], losses: Mapping[int, float], **config: Any) -> LoggedRun:
+    init = {"project": "team", "id": id, "group": group, "tags": tags, "config": {"eval_fingerprint": "rows", **config}}
+    return LoggedRun(init, [{STEP: step, "eval/loss": loss} for step, loss in losses.items()])
+
+
 @pytest.mark.slow
 def test_a_sweep_that_ran_elsewhere_is_read_by_its_group_and_its_tag(tmp_path: Path) -> None:
     there = [
-        {"id": "one", "project": "team", "group": "rates-1a2b3c", "tags": [], "losses": [[0, 3.0], [4, 2.0]],
-         "config": {"run_key": "aaaa", "eval_fingerprint": "rows", "learning_rate": 0.1}},
-        {"id": "two", "project": "team", "group": "old-000000", "tags": ["sweep:rates-1a2b3c"],
-         "losses": [[0, 3.0], [4, 1.0]],
-         "config": {"run_key": "bbbb", "eval_fingerprint": "rows", "learning_rate": 0.2}},
-        {"id": "three", "project": "team", "group": "old-000000", "tags": [], "losses": [[0, 0.1]],
-         "config": {"run_key": "cccc", "eval_fingerprint": "rows", "learning_rate": 0.3}},
-    ]  # fmt: skip
+        logged("one", "rates-1a2b3c", [], {0: 3.0, 4: 2.0}, run_key="aaaa", learning_rate=0.1),
+        logged("two", "old-000000", ["sweep:rates-1a2b3c"], {0: 3.0, 4: 1.0}, run_key="bbbb", learning_rate=0.2),
+        logged("three", "old-000000", [], {0: 0.1}, run_key="cccc", learning_rate=0.3),
+    ]
     with serve_wandb() as server:
         here = dict(server.environment())
-        subprocess.run(
-            [sys.executable, "-c", LOG, json.dumps(there)], env={**os.environ, **here, "WANDB_DIR": str(tmp_path)},
-            cwd=tmp_path, check=True, timeout=120,
-        )  # fmt: skip
+        log_runs(there, {**os.environ, **here, "WANDB_DIR": str(tmp_path)}, tmp_path)
         done = axosweep(tmp_path, here, "rates-1a2b3c", "--project", "team", "--json")
         assert done.returncode == 0, done.stderr
         made = json.loads(done.stdout)

@@ -106,13 +106,8 @@ def test_a_word_is_completed_by_what_its_place_takes(tmp_path: Path, monkeypatch
 
 
 def test_completing_imports_no_hydra() -> None:
-    code = (
-        "import sys; from runner.command import VERBS, help; from runner.command.complete import complete\n"
-        "complete('axosweep lora=', 14); help.text()\n"
-        "for verb in VERBS.keys() - {'__complete'}: complete(f'axosweep {verb} --', 12 + len(verb))\n"
-        "print({'hydra', 'omegaconf', 'torch', 'modal', 'wandb'} & sys.modules.keys())"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=shipped_root())
+    script = Path(__file__).with_name("completion_imports_script.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, cwd=shipped_root())
     assert done.stdout.strip() == "set()"
 
 

@@ -147,8 +147,8 @@ def test_the_same_question_is_the_same_step_and_any_other_is_not(store: Store, t
 def test_runs_share_a_base_model_where_only_training_differs_and_held_out_rows_where_those_are_equal(
     store: Store,
 ) -> None:
-    runs = lora(learning_rate=1), lora(learning_rate=2, lora_r=4), lora(learning_rate=1, seed=2)
-    runs += (lora(learning_rate=1, base_model="inputs/other"),)
+    runs = [lora(learning_rate=1), lora(learning_rate=2, lora_r=4), lora(learning_rate=1, seed=2)]
+    runs.append(lora(learning_rate=1, base_model="inputs/other"))
     open_sweep(store, runs)
     for one in runs:
         finished(store, one, 1.0)

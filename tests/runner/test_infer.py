@@ -30,7 +30,7 @@ GREEDY = {"prompts": "inputs/abc.jsonl", "greedy": True, "max_tokens": 256, "bas
 
 def finished(store: Store, *configs: Mapping[str, Any]) -> list[Run]:
     """A sweep whose runs have succeeded, with their configs as a worker keeps them."""
-    runs = [run(TINY | config) for config in configs]
+    runs = [run({**TINY, **config}) for config in configs]
     open_sweep(store, runs)
     for one in runs:
         finish_run(store, one, {1: 2.0, 2: float(one.config.get("learning_rate", 1.0))})
@@ -139,7 +139,7 @@ def test_the_only_run_of_a_sweep_is_its_best_without_a_loss_and_of_two_one_is_to
 
 
 def test_runs_that_differ_in_training_share_their_base_model() -> None:
-    shared = [
+    shared: list[dict[str, Any]] = [
         {}, {"lora_r": 16, "lora_alpha": 32}, {"learning_rate": 0.1, "num_epochs": 3}, {"seed": 7, "val_set_size": 0.1},
         {"datasets": [{"path": "inputs/a", "split": "train"}]}, {"adapter": None}, {"deepspeed": "inputs/z"},
         {"rl_beta": 0.2}, {"dpo_label_smoothing": 0.1}, {"trl": {"beta": 0.1}},
@@ -148,7 +148,7 @@ def test_runs_that_differ_in_training_share_their_base_model() -> None:
 
 
 def test_runs_whose_base_model_is_asked_in_another_way_do_not() -> None:
-    other = [
+    other: list[dict[str, Any]] = [
         {}, {"base_model": "inputs/other"}, {"revision_of_model": "c0ffee"}, {"chat_template": "llama3"},
         {"special_tokens": {"eos_token": "<|im_end|>"}}, {"load_in_8bit": True}, {"bf16": True},
         {"tokenizer_config": "inputs/other"}, {"datasets": [{"path": "inputs/a", "type": "alpaca"}]},

@@ -25,8 +25,8 @@ def python() -> Path:
         shutil.rmtree(HOME, ignore_errors=True)
         uv = Path(sys.executable).with_name("uv")
         subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, HOME], check=True)
-        command = [uv, "pip", "install", "--quiet", "--prerelease=allow", "--python", python, *NEXT, *BESIDE]
-        installed = subprocess.run(command, capture_output=True, text=True, check=False)
+        command: list[str | Path] = [uv, "pip", "install", "--quiet", "--prerelease=allow", "--python", python]
+        installed = subprocess.run([*command, *NEXT, *BESIDE], capture_output=True, text=True, check=False)
         if installed.returncode != 0:
             pytest.skip(f"the release candidate cannot be installed here: {installed.stderr[-300:]}")
         built.write_text(wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runner import cli
+from runner.command import VERBS
 from runner.console.parser import VerbParser
 from runner.errors import SweepError
 
@@ -38,7 +39,7 @@ def test_a_mistake_is_one_line_with_the_way_out(words: tuple[str, ...], expected
     assert expected in told(*words)
 
 
-@pytest.mark.parametrize("verb", [verb for verb in cli.VERBS if verb not in ("plan", "__complete")])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("plan", "__complete")])
 def test_every_verb_says_so(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`plan` hands what it does not know to the application, which says the same."""
     assert cli.main([verb, "--stroe", "DIR"]) == 2

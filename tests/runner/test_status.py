@@ -8,15 +8,16 @@ from modal_app.store.step import OutcomeStatus, StepKind
 from runner.errors import SweepError
 from runner.show.status import all_sweeps, sweep_status
 from runner.store.ledger import Event, Ledger, Record
+from runner.store.run_state import RunStatus
 from tests.runner.builders import begin_attempt, finish, open_sweep, run
 
 
 def test_every_run_of_a_sweep_is_counted_by_how_it_stands(store: Store) -> None:
     runs = [run({"learning_rate": number}) for number in range(7)]
     sweep = open_sweep(store, runs).sweep
-    for one, status in zip(runs, OutcomeStatus, strict=False):
-        if status is not OutcomeStatus.LOST:
-            finish(store, StepKind.TRAIN, one.key, status)
+    for one, ended in zip(runs, OutcomeStatus, strict=False):
+        if ended is not OutcomeStatus.LOST:
+            finish(store, StepKind.TRAIN, one.key, ended)
     begin_attempt(store, StepKind.TRAIN, runs[3].key)
     with claim(store.folder(StepKind.TRAIN, runs[4].key)):
         status = sweep_status(store, sweep)
@@ -35,7 +36,7 @@ def test_a_run_counts_in_every_sweep_that_asked_for_it(store: Store) -> None:
     finish(store, StepKind.TRAIN, one.key)
     open_sweep(store, [one], "first")
     open_sweep(store, [one, two], "second")
-    assert sorted((status.runs, dict(status.counts)["succeeded"]) for status in all_sweeps(store)) == [(1, 1), (2, 1)]
+    assert sorted((status.runs, status.counts[RunStatus.SUCCEEDED]) for status in all_sweeps(store)) == [(1, 1), (2, 1)]
 
 
 def test_sweeps_come_newest_activity_first(store: Store) -> None:

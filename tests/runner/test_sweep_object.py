@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,13 +17,7 @@ from runner.types import Plan, TrackingChoice
 from runner.wandb.sweep_object import FILE, with_sweep_objects
 from tests.runner.builders import plan, run
 from tests.wandb_server import WandbServer, serve_wandb
-
-INIT = """
-import wandb
-run = wandb.init(project="of-the-trainer", name="of the trainer")
-run.log({"train/global_step": 1, "train/loss": 1.0})
-run.finish()
-"""
+from tests.wandb_server.sdk import LoggedRun, log_runs
 
 
 @pytest.fixture
@@ -71,7 +63,8 @@ def test_the_runs_of_a_sweep_are_attached_to_one_object_that_is_made_once(
     folder = store.folder(StepKind.TRAIN, step.key)
     folder.path.mkdir(parents=True)
     environment = {**os.environ, **server.environment(), **tracking.variables(step, folder)}
-    subprocess.run([sys.executable, "-c", INIT], env=environment, cwd=tmp_path, check=True, timeout=120)
+    rows = [{"train/global_step": 1, "train/loss": 1.0}]
+    log_runs([LoggedRun({"project": "of-the-trainer", "name": "of the trainer"}, rows)], environment, tmp_path)
     kept = json.loads(folder.tracking.read_text())
     attached = server.runs("p")[kept["id"]]
     assert (attached.sweep, attached.group, attached.state) == (made.id, planned.sweep, "finished")

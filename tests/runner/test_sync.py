@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,14 +19,7 @@ from runner.types import Run
 from runner.wandb.history import missing, rows_of
 from tests.runner.builders import finish, finish_run, open_sweep, run
 from tests.wandb_server import WandbServer, serve_wandb
-
-TRAIN = """
-import os, sys, wandb
-run = wandb.init(project="axosweep", id=sys.argv[1], name="one", group=sys.argv[2], mode="offline", resume="allow")
-for step in map(int, sys.argv[3:]):
-    run.log({"train/global_step": step, "eval/loss": 1 / (step + 1)})
-run.finish()
-"""
+from tests.wandb_server.sdk import LoggedRun, log_runs
 
 
 @pytest.fixture
@@ -39,7 +33,7 @@ def axosweep(store: Store, server: WandbServer | None, *words: str) -> subproces
     environment = {**os.environ, "AXOSWEEP_STORE": str(store.root), **nobody}
     return subprocess.run(
         [sys.executable, "-P", "-m", "runner", *words],
-        env=environment | (server.environment() if server else {}),
+        env={**environment, **(server.environment() if server else {})},
         cwd=store.root, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
 
@@ -49,11 +43,13 @@ def tracked(store: Store, one: Run, id: str, group: str) -> None:
     store.folder(StepKind.TRAIN, one.key).tracking.write_text(json.dumps(kept))
 
 
-def sdk(store: Store, one: Run, *words: str) -> None:
+def sdk(store: Store, one: Run, id: str, group: str, *steps: int) -> None:
     """What a trainer leaves that logged offline to the end."""
     folder = store.folder(StepKind.TRAIN, one.key).path
     environment = {**os.environ, "WANDB_DIR": str(folder), "WANDB_DATA_DIR": str(folder), "WANDB_SILENT": "true"}
-    subprocess.run([sys.executable, "-c", TRAIN, *words], env=environment, cwd=folder, check=True, timeout=60)
+    init = {"project": "axosweep", "id": id, "name": "one", "group": group, "mode": "offline", "resume": "allow"}
+    rows = [{"train/global_step": step, "eval/loss": 1 / (step + 1)} for step in steps]
+    log_runs([LoggedRun(init, rows)], environment, folder)
 
 
 def said(store: Store, server: WandbServer, sweep: str) -> dict[str, str]:
@@ -69,7 +65,7 @@ def test_offline_runs_lost_rows_and_later_sweeps_reach_wandb_once(store: Store, 
     tracked(store, whole, "whole", sweep)
     tracked(store, killed, "killed", sweep)
     finish_run(store, whole, {0: 1.0, 1: 0.5})
-    sdk(store, whole, "whole", sweep, "0", "1")
+    sdk(store, whole, "whole", sweep, 0, 1)
     lost = store.folder(StepKind.TRAIN, killed.key)
     lost.metrics.write_text(
         '{"step": 0, "attempt": 1, "eval_loss": 3.0}\n{"step": 1, "attempt": 1, "loss": 2.0, "tokens": 8}\n{"step": 2'
@@ -101,7 +97,7 @@ def test_offline_runs_lost_rows_and_later_sweeps_reach_wandb_once(store: Store, 
     # A run that a later attempt continues has grown, and a later sweep that asks for it is its tag.
     # Its own step 2 was lost; what is added for it later must not become the summary.
     finish_run(store, whole, {2: 0.25, 3: 0.125})
-    sdk(store, whole, "whole", sweep, "3")
+    sdk(store, whole, "whole", sweep, 3)
     later = open_sweep(store, [whole, run({"learning_rate": 9e-3})], "later").sweep
     assert said(store, server, later)[whole.key].startswith("1 offline part uploaded, 1 of 4 rows added")
     assert sorted(server.runs()["whole"].values("eval/loss")) == [0, 1, 2, 3]
@@ -176,5 +172,6 @@ def test_rows_are_those_that_the_trainer_would_have_logged_the_last_of_each_step
     assert rows[0] == {"train/loss": 5.0, "train/epoch": 0.5, "train/tokens/total": 2, "train/global_step": 1}
     assert math.isnan(rows[1].pop("train/loss"))
     assert rows[1:] == [{"train/global_step": 2}, {"eval/loss": 3.0, "eval/runtime": 1.0, "train/global_step": 2}]
-    history = [{"train/global_step": 1, "train/loss": 5.0}, {"train/global_step": 1, "train_runtime": 1}]
+    logged: dict[str, Any] = {"train/global_step": 1, "train/loss": 5.0}
+    history = [logged, {"train/global_step": 1, "train_runtime": 1}]
     assert [row["train/global_step"] for row in missing(rows, history)] == [2, 2]

@@ -48,7 +48,7 @@ def _files(world: World, url: str, given: Given) -> Given:
     edges = []
     for asked in given["input"]["artifactFiles"]:
         made, name = artifact(world, asked["artifactID"]), asked["name"]
-        node = {
+        node: Given = {
             "storagePath": f"wandb_artifact/{made.id}/{name}", "uploadHeaders": [], "uploadMultipartUrls": None,
             "uploadUrl": f"{url}/artifact-file/{made.id}/{name}", "artifact": {"id": made.id},
         }  # fmt: skip

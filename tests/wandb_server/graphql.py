@@ -133,7 +133,7 @@ def _model(project: str) -> Given:
 
 def _node(run: Run) -> Given:
     history, events = run.lines.get(HISTORY, []), run.lines.get(EVENTS, [])
-    keys = {key: {} for row in run.history for key in row}
+    keys: Given = {key: {} for row in run.history for key in row}
     return {
         "id": run.storage_id, "name": run.name, "displayName": run.display_name, "projectId": 1, "tags": run.tags,
         "state": run.state, "group": run.group, "jobType": run.job_type, "sweepName": run.sweep, "notes": run.notes,

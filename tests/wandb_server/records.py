@@ -125,12 +125,12 @@ class World:
         """A run by its storage id or its name, made when it is not there; and whether it was."""
         project = given.get("project") or "uncategorized"
         if given.get("id"):
-            found = next(run for run in self.runs.values() if given["id"] in (run.storage_id, run.name))
+            known: Run | None = next(run for run in self.runs.values() if given["id"] in (run.storage_id, run.name))
         else:
-            found = self.find(project, given.get("name"))
-        run = found or Run(given.get("entity") or ENTITY, project, given["name"], len(self.runs) + 1)
+            known = self.find(project, given.get("name"))
+        run = known or Run(given.get("entity") or ENTITY, project, given["name"], len(self.runs) + 1)
         self.runs[run.project, run.name] = run
         if given.get("host"):  # a process begins on it, and not a reader that changes it
             run.state, run.preempting = "running", False
         run.upsert(given)
-        return run, found is None
+        return run, known is None

@@ -13,42 +13,16 @@ from typing import Any
 import pytest
 
 from tests.wandb_server import WandbServer, serve_wandb
+from tests.wandb_server.sdk import command
 
 pytestmark = pytest.mark.slow
 
 PROJECT = "project"
-TRAIN = """
-import sys, wandb
-mode, first, exit_code, id = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-run = wandb.init(project="project", id=id, name="lora_r=8", resume="allow", group="sweep-a", job_type="train",
-                 tags=["mine"], mode=mode, config={"lora_r": 8})
-for step in range(first, first + 3):
-    run.log({"train/global_step": step, "train/loss": 1 / (step + 1)})
-with open("note.txt", "w") as file:
-    file.write(f"attempt at {first}")
-artifact = wandb.Artifact("note", type="text")
-artifact.add_file("note.txt")
-run.log_artifact(artifact)
-if exit_code == 9:
-    run.mark_preempting()
-run.finish(exit_code=exit_code)
-"""
-READ = """
-import json, wandb
-runs = wandb.Api().runs("project", filters={"$or": [{"group": "sweep-a"}, {"tags": {"$in": ["sweep:sweep-a"]}}]})
-first = runs[0]
-first.tags.append("sweep:sweep-b")
-first.summary["dollars"] = 1.5
-first.update()
-others = len(wandb.Api().runs("project", filters={"group": "sweep-b"}))
-print(json.dumps([len(runs), others, first.state, dict(first.config), first.history(pandas=False),
-                  [row["_step"] for row in first.scan_history()], sorted(file.name for file in first.files())]))
-"""
 
 
 def sdk(server: WandbServer, folder: Path, *words: str) -> str:
     done = subprocess.run(
-        [sys.executable, *words], env={**os.environ, **server.environment(), "WANDB_DIR": str(folder)}, cwd=folder,
+        words, env={**os.environ, **server.environment(), "WANDB_DIR": str(folder)}, cwd=folder,
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -62,11 +36,12 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WandbServe
     with serve_wandb() as server:
         states = []
         for first, code in ((0, 1), (3, 9), (6, 0)):
-            sdk(server, folder, "-c", TRAIN, "online", str(first), str(code), "one")
+            sdk(server, folder, *command("train_script.py", "online", str(first), str(code), "one"))
             states.append(server.runs(PROJECT)["one"].state)
         for first in (9, 12):
-            sdk(server, folder, "-c", TRAIN, "offline", str(first), "0", "one")
-        sdk(server, folder, "-m", "wandb", "sync", *map(str, sorted((folder / "wandb").glob("offline-run-*"))))
+            sdk(server, folder, *command("train_script.py", "offline", str(first), "0", "one"))
+        offline = map(str, sorted((folder / "wandb").glob("offline-run-*")))
+        sdk(server, folder, sys.executable, "-m", "wandb", "sync", *offline)
         yield server, folder, states
         assert not server.world.unknown
 
@@ -110,4 +85,4 @@ def test_the_reader_of_the_sdk_finds_runs_by_group_or_tag_and_may_change_them(li
 
 
 def _read(server: WandbServer, folder: Path) -> Any:
-    return json.loads(sdk(server, folder, "-c", READ))
+    return json.loads(sdk(server, folder, *command("read_script.py")))

@@ -27,7 +27,7 @@ def not_a_number(folder: Path) -> float | None:
     import torch
     from transformers import Trainer, TrainingArguments
 
-    class Broken(torch.nn.Module):
+    class Broken(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.weight = torch.nn.Parameter(torch.ones(1))

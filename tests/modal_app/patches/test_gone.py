@@ -22,12 +22,8 @@ from tests.modal_app.hollow_trainer import make_store as make_hollow_store
 from tests.modal_app.steps import ENVIRONMENT, PACKAGE, outcome, train_step
 
 SCRIPT = Path(__file__).with_name("gone_script.py")
+LOOK = Path(__file__).with_name("look_probe.py").read_text()
 OTHER_VERSION = Path(__file__).with_name("other_version")
-LOOK = """
-import gc, importlib.metadata, json
-known = importlib.metadata.packages_distributions.__module__ == "importlib.metadata"
-json.dump({"frozen": gc.get_freeze_count() > 0, "own": known}, open("found.json", "w"))
-"""
 
 
 @pytest.fixture
@@ -107,7 +103,7 @@ def test_a_loss_that_could_not_be_restored_later_is_missed_when_training_begins(
 def run_without(gone: str, trainer: Path, store: Store, step: Step) -> str:
     """Run a step in a process of its own with another version of a library; returns its log."""
     other = {"PYTHONPATH": str(OTHER_VERSION), "OTHER_VERSION": gone}
-    command = [trainer, RUN, "worker", "--store", store.root]
+    command: list[str | Path] = [trainer, RUN, "worker", "--store", store.root]
     subprocess.run(command, input=step.to_json(), text=True, env={**ENVIRONMENT, **other}, check=False)
     return store.folder(StepKind.TRAIN, step.key).attempts()[-1].log.read_text()
 

@@ -75,7 +75,7 @@ def test_memory_that_was_freed_is_taken_again() -> None:
     def faults(*words: str, **more: str) -> int:
         bare = {name: value for name, value in os.environ.items() if name not in importing.MALLOC_SETTINGS}
         environment = {**bare, "PYTHONPATH": str(PACKAGE.parent), **more}
-        command = [sys.executable, HERE / "faults_script.py", *words]
+        command: list[str | Path] = [sys.executable, HERE / "faults_script.py", *words]
         return int(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
 
     usual = faults()

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,50 +23,17 @@ from modal_app.store.sources import RUN
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import StepKind
 from tests.modal_app.hollow_trainer import found, probing, serving
-from tests.modal_app.steps import PACKAGE, Warm, alive, wait_until
+from tests.modal_app.steps import Warm, alive, wait_until
 
-LOOK = """
-import gc, json, os, resource, signal, sys, tempfile, threading, time
-import datasets.config, huggingface_hub.constants
-fds = {}
-for name in os.listdir("/proc/self/fd"):
-    try:
-        fds[name] = os.readlink(f"/proc/self/fd/{name}").replace(str(os.getpid()), "self")
-    except FileNotFoundError:
-        pass
-status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-handlers = {one.name: str(signal.getsignal(one)).partition(" at ")[0] for one in signal.Signals}
-where, OF_A_SHELL = os.getcwd(), ("_", "PWD", "OLDPWD", "SHLVL", "PYTHONPATH")
-seen = {
-    "environment": {k: v.replace(where, "HERE") for k, v in os.environ.items() if k not in OF_A_SHELL},
-    "folder": os.path.basename(where),
-    "umask": status["Umask"].strip(),
-    "argv": sys.argv,
-    "handlers": handlers,
-    "ignored": status["SigIgn"].strip(),
-    "blocked": status["SigBlk"].strip(),
-    "limits": {n: resource.getrlimit(getattr(resource, n)) for n in dir(resource) if n.startswith("RLIMIT_")},
-    "cores": sorted(os.sched_getaffinity(0)),
-    "nice": os.nice(0),
-    "descriptors": sorted(target.replace(os.path.dirname(where), "RUN") for target in fds.values()),
-    "threads": threading.active_count(),
-    "temporary": tempfile.gettempdir(),
-    "offline": [huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE],
-    "zone": time.tzname[0],
-    "collects": gc.isenabled(),
-    "modules": sys.path,
-    "leads": os.getpid() == os.getpgid(0),
-}
-json.dump(seen, open("found.json", "w"))
-"""
+LOOK = Path(__file__).with_name("look_probe.py").read_text()
+DRAW = Path(__file__).with_name("random_probe.py").read_text()
 SLEEP = "import time; open('here', 'w'); time.sleep({})"
 
 
-def fresh(python: Path, store: Store, key: str, probe: str, environment: Mapping[str, str], **more: Any) -> None:
-    command = [python, RUN, "worker", "--store", store.root]
+def fresh(python: Path, store: Store, key: str, probe: str, environment: Mapping[str, str]) -> None:
+    command: list[str | Path] = [python, RUN, "worker", "--store", store.root]
     step = probing(key, probe).to_json()
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(command, input=step, text=True, env=environment, check=False, **quiet, **more)
+    subprocess.run(command, input=step, text=True, env=environment, check=False, capture_output=True)
 
 
 def began(store: Store, key: str) -> bool:
@@ -118,13 +84,8 @@ def test_a_secret_is_in_the_forks_memory_only(python: Path, store: Store) -> Non
 
 
 def test_each_fork_draws_random_numbers_of_its_own(warm: Warm, store: Store) -> None:
-    probe = """
-import json, random, numpy.random, torch
-drawn = [random.random(), len(numpy.random.seeds), torch.default_generator.seeds]
-json.dump(drawn, open("found.json", "w"))
-"""
     for key in ("one", "two"):
-        assert warm.run(probing(key, probe)) == 1
+        assert warm.run(probing(key, DRAW)) == 1
     (one, *seeded), (two, *_) = found(store, "one"), found(store, "two")
     assert one != two
     assert seeded == [1, 1]
@@ -243,18 +204,8 @@ def test_what_a_fork_that_serves_fails_with_is_told_and_how_it_ended(warm: Warm,
 
 def test_a_fork_does_not_clean_up_what_is_its_parents() -> None:
     """Its end would take a temporary folder away from under the server."""
-    code = """
-import atexit, os, tempfile
-from modal_app.patches.apply import apply_fork_patches
-folder = tempfile.TemporaryDirectory()
-if not (pid := os.fork()):
-    apply_fork_patches()
-    atexit._run_exitfuncs()
-    os._exit(0)
-os.waitpid(pid, 0)
-print(os.path.isdir(folder.name))
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    script = Path(__file__).with_name("exit_handlers_script.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n", done.stderr
 
 

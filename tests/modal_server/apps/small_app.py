@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import modal
@@ -17,7 +18,6 @@ app = modal.App(NAME)
 image = modal.Image.debian_slim().env({"FLAVOUR": "plain"})
 notes = modal.Volume.from_name("notes", create_if_missing=True, version=2)
 claims = modal.Dict.from_name("claims", create_if_missing=True)
-KEPT = {"image": image, "volumes": {"/notes": notes}}
 
 
 @app.function(image=image)
@@ -47,7 +47,8 @@ def reveal() -> str:
 @app.function(image=image, retries=modal.Retries(max_retries=2, initial_delay=0.1))
 def fail_before(name: str, enough: int) -> int:
     """Fails until it was tried that often under this name."""
-    claims.put(("tries", name), tries := claims.get(("tries", name), 0) + 1)
+    tries = int(claims.get(("tries", name), 0)) + 1
+    claims.put(("tries", name), tries)
     if tries < enough:
         raise ValueError(f"try {tries}")
     return tries
@@ -91,7 +92,7 @@ def die(code: int) -> None:
     os._exit(code)
 
 
-@app.function(**KEPT)
+@app.function(image=image, volumes={"/notes": notes})
 def write(name: str, text: str, commit: bool) -> str:
     path = Path("/notes") / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,7 @@ def write(name: str, text: str, commit: bool) -> str:
     return os.environ["MODAL_TASK_ID"]
 
 
-@app.function(**KEPT)
+@app.function(image=image, volumes={"/notes": notes})
 def read(name: str, reload: bool) -> str | None:
     if reload:
         notes.reload()
@@ -109,7 +110,7 @@ def read(name: str, reload: bool) -> str | None:
     return path.read_text() if path.exists() else None
 
 
-@app.function(**KEPT)
+@app.function(image=image, volumes={"/notes": notes})
 def reload_while(held: str) -> str:
     """Reload while a file is open here, or open in a child, or while the working directory is in the Volume."""
     Path("/notes/held").write_text("held")
@@ -169,10 +170,11 @@ def import_here_and_in_a_child(*names: str) -> dict[str, dict[str, str]]:
     look = "import importlib.util, json, sys; find = lambda n: importlib.util.find_spec(n)\n"
     tell = "print(json.dumps({n: str(find(n) and find(n).origin) for n in sys.argv[1:]}))"
     child = subprocess.run([sys.executable, "-c", look + tell, *names], check=True, capture_output=True, text=True)
-    here = {name: str(importlib.util.find_spec(name).origin) for name in names}  # type: ignore[union-attr]
+    specs = {name: importlib.util.find_spec(name) for name in names}
+    here = {name: str(spec and spec.origin) for name, spec in specs.items()}
     return {"here": here, "child": json.loads(child.stdout)}
 
 
 @app.function(image=image)
-def count_up(stop: int):  # type: ignore[no-untyped-def]
+def count_up(stop: int) -> Iterator[int]:
     yield from range(stop)

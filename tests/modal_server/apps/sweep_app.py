@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import modal
 
@@ -29,7 +30,6 @@ cache = modal.Volume.from_name("cache", create_if_missing=True, version=2)
 runs = modal.Volume.from_name("runs", create_if_missing=True, version=2)
 claims = modal.Dict.from_name("claims", create_if_missing=True)
 secrets = [modal.Secret.from_name("secrets-hf-wandb", required_keys=["HF_TOKEN"])]
-common = {"image": image, "secrets": secrets}
 
 
 def claim(key: str) -> bool:
@@ -37,14 +37,14 @@ def claim(key: str) -> bool:
     return claims.put(key, os.environ["MODAL_TASK_ID"], skip_if_exists=True)
 
 
-def start(name: str, plan: dict[str, object], request: dict[str, object]) -> str:
+def start(name: str, plan: dict[str, Any], request: dict[str, Any]) -> str:
     """Spawn a step of the same version, with the resources that the plan gives it."""
     function = modal.Function.from_name(NAME, name, version=plan["version"])
     options = request.pop("options", {})
     return function.with_options(**options).spawn(json.dumps({"plan": plan, **request})).object_id
 
 
-@app.function(**common, volumes={"/cache": cache}, timeout=3600)
+@app.function(image=image, secrets=secrets, volumes={"/cache": cache}, timeout=3600)
 def fetch(text: str) -> dict[str, object]:
     plan = json.loads(text)["plan"]
     if not claim("fetch"):
@@ -55,7 +55,7 @@ def fetch(text: str) -> dict[str, object]:
     return {"status": "succeeded", "started": [start("preprocess", plan, {})]}
 
 
-@app.function(**common, volumes={"/cache": cache, "/runs": runs}, timeout=3600)
+@app.function(image=image, secrets=secrets, volumes={"/cache": cache, "/runs": runs}, timeout=3600)
 def preprocess(text: str) -> dict[str, object]:
     plan = json.loads(text)["plan"]
     if not claim("preprocess"):
@@ -68,7 +68,8 @@ def preprocess(text: str) -> dict[str, object]:
 
 
 @app.function(
-    **common,
+    image=image,
+    secrets=secrets,
     volumes={"/cache": cache.with_mount_options(read_only=True), "/runs": runs},
     gpu="H100",
     timeout=24 * 3600,

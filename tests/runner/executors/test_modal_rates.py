@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,23 +17,16 @@ from modal_proto import api_pb2
 
 from runner.cost.prices import Rates, rates_from
 from runner.executors.modal_rates import ANSWER_WITHIN_S, stale_warning
-from runner.types import PriceTable
 from tests.modal_server import ModalServer, Settings
+from tests.runner.executors.rates_script import TABLE
 
-TABLE = PriceTable("2026-09-20", "somewhere", {"h100": 0.001, "h200": 0.0012}, 0.00001, 0.000002, 0.09)
-ASK = """
-import json
-from runner.executors.modal_rates import rates_now
-from runner.types import PriceTable
-table = PriceTable("2026-09-20", "somewhere", {"h100": 0.001, "h200": 0.0012}, 0.00001, 0.000002, 0.09)
-print(json.dumps(rates_now(table).as_json()))
-"""
+SCRIPT = Path(__file__).with_name("rates_script.py")
 
 
 def ask(server: ModalServer) -> Rates:
     """By a process of its own, as every client is."""
     variables = {**os.environ, **server.environment(), "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", ASK], env=variables, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, SCRIPT], env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
     return Rates.from_json(said)

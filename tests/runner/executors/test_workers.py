@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,87 +17,7 @@ from modal_app.store.step import Step, StepKind
 from runner.executors.warm_workers import MixedWorkers, WarmWorkers
 from runner.executors.workers import Exited, FreshWorkers, Workers
 from runner.types import StepId
-
-BODY = """
-import json, os, pathlib, select, signal, subprocess, sys, time
-
-def work(step):
-    config = step["config"]
-    if config.get("deaf"):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if config.get("child"):
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-        pathlib.Path(config["child"]).write_text(str(child.pid))
-    if config.get("sees"):
-        seen = {"argv": sys.argv[1:], "pid": os.getpid(), "session": os.getsid(0), "said": os.environ.get("SAID")}
-        said = pathlib.Path(config["sees"])
-        said.with_suffix(".part").write_text(json.dumps(seen))
-        said.with_suffix(".part").rename(said)
-    time.sleep(config.get("seconds", 0))
-    return config.get("code", 0)
-"""
-FRESH = BODY + "\nsys.exit(work(json.loads(sys.stdin.read())))\n"
-WARM = (
-    BODY
-    + """
-import socket
-
-signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-time.sleep(float(os.environ.get("PYTHON_IMPORTING", 0)))
-print("imported", file=sys.stderr, flush=True)
-listener = socket.socket(fileno=int(sys.argv[sys.argv.index("--listen") + 1]))
-line, _ = listener.accept()
-heard = line.makefile("rb")
-
-def say(**event):
-    line.sendall(json.dumps(event).encode() + b"\\n")
-
-if os.environ.get("PYTHON_WOKEN"):
-    say(event="refused", why="an import has woken CUDA")
-    sys.exit()
-say(event="ready", seconds=0.1)
-children = {}
-os.set_blocking(line.fileno(), False)
-unread, open_ = b"", True
-while open_ or children:
-    try:
-        block = line.recv(1 << 16) if open_ else b""
-        open_ = bool(block)
-        *lines, unread = (unread + block).split(b"\\n")
-    except BlockingIOError:
-        lines = []
-        time.sleep(0.01)
-    for request in map(json.loads, lines):
-        if "context" in request:
-            os.environ.update(request["context"]["environment"])
-        if "step" not in request:
-            continue
-        step = request["step"]
-        if step["config"].get("ends_all"):
-            os._exit(3)
-        pid = os.fork()
-        if not pid:
-            os.setsid()
-            line.close()
-            heard.close()
-            os._exit(work(step))
-        children[pid] = step
-        say(event="started", kind=step["kind"], key=step["key"], pid=pid)
-    for pid in list(children):
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            step = children.pop(pid)
-            code = os.waitstatus_to_exitcode(status)
-            if open_:
-                say(event="exited", kind=step["kind"], key=step["key"], pid=pid, code=code)
-"""
-)
-
-
-def stand_in(path: Path, body: str) -> Path:
-    path.write_text(f"#!{sys.executable} -S\n{body}")
-    path.chmod(0o755)
-    return path
+from tests.runner.fake_trainer import make_trainer
 
 
 def step(key: str, **config: object) -> Step:
@@ -133,13 +52,17 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> FreshWorkers:
-    return FreshWorkers(stand_in(tmp_path / "python", FRESH), tmp_path / "store", {"SAID": "hello"})
+def python(tmp_path: Path) -> Path:
+    return make_trainer(tmp_path / "trainer", works=True) / "bin" / "python"
 
 
 @pytest.fixture
-def warm(tmp_path: Path) -> Iterator[WarmWorkers]:
-    python = stand_in(tmp_path / "python", WARM)
+def fresh(python: Path, tmp_path: Path) -> FreshWorkers:
+    return FreshWorkers(python, tmp_path / "store", {"SAID": "hello"})
+
+
+@pytest.fixture
+def warm(python: Path, tmp_path: Path) -> Iterator[WarmWorkers]:
     workers = WarmWorkers(python, tmp_path / "store", {"SAID": "hello"})
     yield workers
     workers.close()
@@ -301,11 +224,11 @@ def process_of(workers: WarmWorkers) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("importing", ["0", "60"])
 def test_closing_ends_a_preloaded_process_that_served_nobody(
-    tmp_path: Path, importing: str, monkeypatch: pytest.MonkeyPatch
+    python: Path, tmp_path: Path, importing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was handed over and not begun must not begin after the launcher has gone."""
     monkeypatch.setenv("PYTHON_IMPORTING", importing)
-    workers = WarmWorkers(stand_in(tmp_path / "python", WARM), tmp_path, {}, idle_s=60)
+    workers = WarmWorkers(python, tmp_path, {}, idle_s=60)
     if importing == "0":
         workers.warm_up()
     else:
@@ -317,9 +240,9 @@ def test_closing_ends_a_preloaded_process_that_served_nobody(
 
 
 @pytest.fixture
-def mixed(warm: WarmWorkers, tmp_path: Path) -> tuple[MixedWorkers, list[str]]:
+def mixed(warm: WarmWorkers, python: Path, tmp_path: Path) -> tuple[MixedWorkers, list[str]]:
     said: list[str] = []
-    fresh = FreshWorkers(stand_in(tmp_path / "fresh-python", FRESH), tmp_path / "store", {})
+    fresh = FreshWorkers(python, tmp_path / "store", {})
     return MixedWorkers(warm, fresh, said.append), said
 
 

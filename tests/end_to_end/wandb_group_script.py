@@ -1,0 +1,27 @@
+"""Print what the SDK's reader has of a group of runs: `python wandb_group_script.py GROUP`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import wandb
+
+print(
+    json.dumps(
+        [
+            {
+                "id": run.id,
+                "name": run.name,
+                "state": run.state,
+                "config": dict(run.config),
+                "summary": run.summary_metrics,
+                "tags": run.tags,
+                "job_type": run.job_type,
+                "history": run.history(samples=1000, pandas=False),
+                "files": [file.name for file in run.files()],
+            }
+            for run in wandb.Api().runs("axosweep", filters={"group": sys.argv[1]})
+        ]
+    )
+)

@@ -1,0 +1,29 @@
+"""Claim a folder and hold it: `python claim_script.py FOLDER hold|fork|race [WON]`.
+
+`fork` leaves it to a forked child, and dies of SIGKILL. `race` makes the folder WON, which can be done once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from modal_app.store.claim import claim
+from modal_app.store.layout import StepFolder
+
+
+def main(folder: str, how: str, *won: str) -> None:
+    with claim(StepFolder(Path(folder), Path("done")), "its sweep"):
+        if how == "fork" and os.fork():
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "race":
+            Path(*won).mkdir()
+        print("held", flush=True)
+        time.sleep(2 if how == "fork" else 60)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,147 @@
+"""What processes do with the claims that the local Modal keeps: `python claims_script.py CASE`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import modal
+
+from modal_app.cloud.claims import (
+    Caller,
+    claim,
+    continue_in_new_call,
+    end,
+    enqueue_behind,
+    is_at_work,
+    is_live,
+    is_starting,
+    last_claim,
+    start_waiting_jobs,
+)  # fmt: skip
+from modal_app.cloud.container import Job
+
+FIRST, SECOND = "fc-" + "a" * 22, "fc-" + "b" * 22
+
+
+def job(name: str, **more: Any) -> Job:
+    function = name.partition("/")[0]
+    return Job(
+        name=name, function=function, sweep="s", app="app", claims="claims", cache_volume="c", runs_volume="r", **more
+    )
+
+
+DATA, RUN = job("preprocess/data", awaited=True), job("train/run")
+OTHER = job("train/other", options={"gpu": "H100:2"})
+
+
+class Deployed:
+    """An app with two functions that do nothing, and its claims."""
+
+    def __init__(self) -> None:
+        app = modal.App("app", include_source=False)
+        for name in ("train", "preprocess"):
+            app.function(name=name, serialized=True)(lambda text: None)
+        app.deploy()
+        self.claims = modal.Dict.from_name("claims", create_if_missing=True)
+        self.caller = Caller(self.claims)
+
+    def call(self, one: Job) -> str:
+        return self.caller.call(one, last_claim(self.claims.get, one.name)[0])
+
+
+def ask_of_an_unknown_call() -> None:
+    try:
+        print(is_live(FIRST))
+    except modal.exception.Error as error:
+        print(type(error).__name__)
+
+
+def come_back() -> None:
+    claims = modal.Dict.from_name("claims", create_if_missing=True)
+    for key, call in ((RUN.name, FIRST), (f"{RUN.name}/after/{FIRST}", SECOND)):
+        claims.put(key, {"call": call, "sweep": "s"})
+    print(claim(claims, RUN, FIRST) == SECOND, last_claim(claims.get, RUN.name)[1] == SECOND)
+
+
+def claim_of_a_waiting_call() -> None:
+    app = Deployed()
+    first = app.call(RUN)
+    print(is_at_work(app.claims.get, RUN.name, first), claim(app.claims, RUN, "fc-second") == first)
+    modal.FunctionCall.from_id(first).cancel()
+    print(is_at_work(app.claims.get, RUN.name, first))
+    print(claim(app.claims, RUN, "fc-second"), claim(app.claims, RUN, first))
+
+
+def follow_an_ended_job() -> None:
+    app = Deployed()
+    first = app.call(DATA)
+    end(app.claims, DATA, first, "failed", "no rows")
+    print(is_live(first), is_starting(app.claims.get, DATA.name), claim(app.claims, DATA, "fc-second"))
+    behind_the_ended = enqueue_behind(app.claims, first, DATA.name, [RUN])
+    assert behind_the_ended is not None
+    print(behind_the_ended["status"], enqueue_behind(app.claims, "fc-second", DATA.name, [RUN]))
+
+
+def start_what_waits() -> None:
+    app = Deployed()
+    first = app.call(DATA)
+    enqueue_behind(app.claims, first, DATA.name, [RUN, OTHER])
+    enqueue_behind(app.claims, first, DATA.name, [RUN])
+    start_waiting_jobs(app.claims, DATA.name, [RUN], "succeeded")
+    start_waiting_jobs(app.claims, DATA.name, [RUN], "succeeded")
+    print(*sorted(app.claims.keys()))
+
+
+def continue_and_start_what_waits() -> None:
+    app = Deployed()
+    first = app.call(RUN)
+    enqueue_behind(app.claims, first, RUN.name, [OTHER])
+    continue_in_new_call(app.claims, RUN, first)
+    start_waiting_jobs(app.claims, RUN.name, [], "succeeded")
+    print(*sorted(key for key in app.claims.keys() if key.startswith(("waiting", OTHER.name))))  # noqa: SIM118
+
+
+def start_after_a_failure() -> None:
+    app = Deployed()
+    first = app.call(DATA)
+    enqueue_behind(app.claims, first, DATA.name, [RUN])
+    start_waiting_jobs(app.claims, DATA.name, [OTHER], "failed")
+    app.claims.put("cancelled/train/run", 1.0)
+    start_waiting_jobs(app.claims, DATA.name, [RUN, OTHER], "succeeded")
+    print(*sorted(app.claims.keys()))
+
+
+def start_twice() -> None:
+    app = Deployed()
+    for _ in range(2):
+        start_waiting_jobs(app.claims, "fetch/model", [DATA, RUN], "succeeded")
+
+
+def hand_on() -> None:
+    app = Deployed()
+    first = app.call(RUN)
+    second = continue_in_new_call(app.claims, RUN, first)
+    print(last_claim(app.claims.get, RUN.name)[1] == second, claim(app.claims, RUN, first) == second)
+    app.claims.pop(f"{RUN.name}/after/{first}")  # as if the first had been killed before it could say so
+    print(claim(app.claims, replace(RUN, continues=first), second) == second)
+
+
+def call_five() -> None:
+    app = Deployed()
+    for number in range(5):
+        app.call(replace(OTHER, name=f"train/{number}"))
+
+
+CASES: Mapping[str, Callable[[], None]] = {
+    one.__name__: one
+    for one in (
+        ask_of_an_unknown_call, come_back, claim_of_a_waiting_call, follow_an_ended_job, start_what_waits,
+        continue_and_start_what_waits, start_after_a_failure, start_twice, hand_on, call_five,
+    )
+}  # fmt: skip
+
+if __name__ == "__main__":
+    CASES[sys.argv[1]]()

@@ -1,0 +1,81 @@
+"""What happens in one container that keeps a record of itself: `python meter_script.py CASE [ARGUMENT...]`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from modal_app.cloud.meter import Meter, Reservation
+from modal_app.cloud.usage import cpu_seconds
+
+
+def meter(step: str, attempt: int = 1) -> Meter:
+    return Meter(Path(step), step=step, call="fc-1", attempt=attempt, reserved=Reservation(4.0, 16.0))
+
+
+def two_cards(says: str, *ticks: str) -> None:
+    """A tick for each of what nvidia-smi says meanwhile."""
+    one = meter("train")
+    for cards in ticks:
+        Path(says).write_text(cards)
+        one.tick()
+    one.end()
+
+
+def late_call() -> None:
+    time.sleep(0.5)
+    one = meter("train")
+    time.sleep(0.2)
+    one.end()
+
+
+def killed() -> None:
+    one = meter("train")
+    time.sleep(0.3)
+    one.tick()
+    time.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def several_steps() -> None:
+    for step in ("first", "second", "first"):
+        one = meter(step)
+        time.sleep(0.1)
+        one.end()
+        time.sleep(0.1)
+
+
+def two_attempts() -> None:
+    meter("train", attempt=2).end()
+    meter("train", attempt=3).end()
+
+
+def ticks_and_trains() -> None:
+    one = meter("train")
+    one.tick()
+    one.end()
+    print("trained")
+
+
+def processor_time() -> None:
+    """Prints what a child that takes half a second adds."""
+    before = cpu_seconds()
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.5: pass"], check=True)
+    after = cpu_seconds()
+    assert before is not None
+    assert after is not None
+    print(after - before)
+
+
+CASES: Mapping[str, Callable[..., None]] = {
+    one.__name__: one
+    for one in (two_cards, late_call, killed, several_steps, two_attempts, ticks_and_trains, processor_time)
+}
+
+if __name__ == "__main__":
+    CASES[sys.argv[1]](*sys.argv[2:])

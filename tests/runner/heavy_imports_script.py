@@ -1,0 +1,15 @@
+"""Run axosweep, name what it imported that is heavy, and end with 99 then: `python heavy_imports_script.py WORDS`."""
+
+from __future__ import annotations
+
+import sys
+
+from runner.cli import main
+
+HEAVY = ("hydra", "omegaconf", "modal", "wandb", "torch", "axolotl")
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    heavy = [name for name in HEAVY if name in sys.modules]
+    print(*heavy, file=sys.stderr)
+    sys.exit(99 if heavy else code)

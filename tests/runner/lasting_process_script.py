@@ -1,0 +1,29 @@
+"""A process of a store that goes on until it is ended: `python lasting_process_script.py STORE launcher|worker ABOUT`.
+
+A launcher is in the ledger of the sweep ABOUT, a worker has the claim on the answers ABOUT. It prints `ready` then.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+from modal_app.store.claim import claim
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
+from runner.store.ledger import Ledger
+
+
+def main(root: str, role: str, about: str) -> None:
+    store = Store(Path(root))
+    if role == "launcher":
+        Ledger(store, about).begin("axosweep infer")
+    with claim(store.folder(StepKind.INFER, about)) if role == "worker" else nullcontext():
+        print("ready", flush=True)
+        time.sleep(60)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
