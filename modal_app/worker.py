@@ -25,7 +25,7 @@ from modal_app.process.rank import Rank
 from modal_app.process.stop import Stopped
 from modal_app.steps import train
 from modal_app.store import state
-from modal_app.store.claim import Held, claim
+from modal_app.store.claim import AlreadyClaimed, claim
 from modal_app.store.layout import ATTEMPT_PREFIX, Attempt, StepFolder, Store
 from modal_app.store.step import EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
 
@@ -54,15 +54,16 @@ def lead_a_session() -> None:
 def exit_code(step: Step, store: Store, *, warm: bool) -> int:
     try:
         return EXIT_CODES[run_step(step, store, warm=warm).status]
-    except Held:
+    except AlreadyClaimed:
         return EXIT_HELD
 
 
 def run_step(step: Step, store: Store, *, warm: bool = False) -> Outcome:
     """Run a step to its end, in this process, and record how it ended.
 
-    `warm`: this is a fork of a process that has imported everything, so ranks are forked too. Raises Held when another
-    live worker has the step.
+    `warm`: this is a fork of a process that has imported everything, so ranks are forked too.
+
+    Raises AlreadyClaimed when another live worker has the step.
     """
     folder = store.folder(step.kind, step.key)
     with claim(folder, step.sweep) as descriptor:

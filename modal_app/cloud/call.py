@@ -15,7 +15,7 @@ from pathlib import Path
 import modal
 
 from modal_app.cloud import attempts, budget, container, volumes
-from modal_app.cloud.container import Ended, Job, Limits, Watch
+from modal_app.cloud.container import Job, Limits, Watch, WorkerExit
 from modal_app.cloud.meter import Meter, Reservation
 from modal_app.store import checkpoints
 from modal_app.store.hub import FETCH, item_of
@@ -54,7 +54,7 @@ def do_fetch(job: Job, call: str) -> Ending:
     if not (container.CACHE_MOUNT / "hub" / item.snapshot).exists():
         folder.done.unlink(missing_ok=True)  # somebody has made room since
 
-    def run(attempt: Attempt, watch: Watch) -> Ended:
+    def run(attempt: Attempt, watch: Watch) -> WorkerExit:
         ended = container.run_fetch(item, watch)
         if (outcome := _outcome_of_fetch(job, attempt, ended)) is not None:
             write_atomically(attempt.result, outcome.to_json())
@@ -67,7 +67,7 @@ def _do(
     job: Job,
     call: str,
     folder: StepFolder,
-    run: Callable[[Attempt, Watch], Ended],
+    run: Callable[[Attempt, Watch], WorkerExit],
     resumable: Callable[[], int],
     share: Share | None = None,
 ) -> Ending:
@@ -158,7 +158,7 @@ def _judge_stop(job: Job, folder: StepFolder, attempt: Attempt, *, advanced: boo
         attempts.fail_for_time(attempt, outcome, job.limit_s)
 
 
-def _outcome_of_fetch(job: Job, attempt: Attempt, ended: Ended) -> Outcome | None:
+def _outcome_of_fetch(job: Job, attempt: Attempt, ended: WorkerExit) -> Outcome | None:
     """None when it was killed."""
     status, reason, message = OutcomeStatus.SUCCEEDED, None, ""
     if ended.code != 0:

@@ -153,7 +153,7 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class WorkerExit:
     """A worker has ended. `code` is negative for a signal."""
 
     pid: int
@@ -170,7 +170,7 @@ def time_limits(limit_s: float) -> Limits:
     return Limits(over_at - margin_s, over_at - margin_s / 6)
 
 
-def run_worker(step: Step, watch: Watch) -> Ended:
+def run_worker(step: Step, watch: Watch) -> WorkerExit:
     """Run the step in a process of its own.
 
     A trainer does not ask the hub: what it reads has been fetched before a GPU was rented. Evaluating on tasks does.
@@ -183,12 +183,12 @@ def run_worker(step: Step, watch: Watch) -> Ended:
     return _run("worker", ["--store", str(ROOT)], watch, offline, given=step.to_json())
 
 
-def run_fetch(item: HubItem, watch: Watch) -> Ended:
+def run_fetch(item: HubItem, watch: Watch) -> WorkerExit:
     """Fetch what is on the hub into the shared cache."""
     return _run("fetch", [item.name, item.commit, *item.skipped], watch, {})
 
 
-def _run(name: str, words: list[str], watch: Watch, variables: Mapping[str, str], given: str = "") -> Ended:
+def _run(name: str, words: list[str], watch: Watch, variables: Mapping[str, str], given: str = "") -> WorkerExit:
     process = subprocess.Popen(
         [sys.executable, RUN, name, *words],
         stdin=subprocess.PIPE,
@@ -211,12 +211,12 @@ def _run(name: str, words: list[str], watch: Watch, variables: Mapping[str, str]
             raise
 
 
-def _wait(process: subprocess.Popen[str], watch: Watch) -> Ended:
+def _wait(process: subprocess.Popen[str], watch: Watch) -> WorkerExit:
     limits, out_of_time, pause_s = watch.limits, False, FIRST_TICK_S
     while True:
         left_s = max(0.0, (limits.kill_at if out_of_time else limits.stop_at) - time.monotonic())
         try:
-            return Ended(process.pid, process.wait(min(pause_s, left_s)), out_of_time)
+            return WorkerExit(process.pid, process.wait(min(pause_s, left_s)), out_of_time)
         except subprocess.TimeoutExpired:
             now, pause_s = time.monotonic(), TICK_S
             if not out_of_time and now >= limits.stop_at:
@@ -224,7 +224,7 @@ def _wait(process: subprocess.Popen[str], watch: Watch) -> Ended:
                 signal_group(process.pid, signal.SIGTERM)
             elif out_of_time and now >= limits.kill_at:
                 signal_group(process.pid, signal.SIGKILL)
-                return Ended(process.pid, process.wait(), out_of_time)
+                return WorkerExit(process.pid, process.wait(), out_of_time)
             else:
                 watch.tick()
 

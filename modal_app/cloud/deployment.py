@@ -13,7 +13,7 @@ import modal
 from modal_app.cloud import functions
 from modal_app.cloud.container import CACHE_MOUNT, MAX_ATTEMPTS, RUNS_MOUNT
 from modal_app.cloud.meter import CPU_STEP
-from modal_app.cloud.settings import AFTER, LOCK, Deployment, cards, requested, train_function
+from modal_app.cloud.settings import AFTER_FUNCTION, LOCK, Deployment, cards, requested, train_function
 from modal_app.process.attention import FOLDER, local_kernels
 from modal_app.store.sources import HERE
 
@@ -99,7 +99,7 @@ def build_app(deployment: Deployment) -> modal.App:
         app.function(
             **reserved,
             startup_timeout=STARTUP_S,
-            name=AFTER if function is functions.after else train_function(gpus),
+            name=AFTER_FUNCTION if function is functions.after else train_function(gpus),
             gpu=list(gpus) or None,
             image=image,
             secrets=secrets,

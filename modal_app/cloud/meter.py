@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from modal_app.cloud.usage import CardNow, container_start, cpu_seconds, memory_gib, read_cards
+from modal_app.cloud.usage import GpuReading, container_start, cpu_seconds, memory_gib, read_cards
 from modal_app.store.step import write_atomically
 
 THREADS_PER_CORE = 2
@@ -103,11 +103,11 @@ class _Mean:
 class _Samples:
     """What was seen of one card."""
 
-    card: CardNow
+    card: GpuReading
     peak_mib: int | None = None
     utilisation: _Mean = field(default_factory=_Mean)
 
-    def add(self, now: CardNow) -> None:
+    def add(self, now: GpuReading) -> None:
         self.utilisation.add(now.utilisation)
         if now.used_mib is not None:
             self.peak_mib = max(now.used_mib, self.peak_mib or 0)
@@ -155,7 +155,7 @@ class Meter:
         self._memory.add(memory_gib())
         self._write(ended=False)
 
-    def _find_cards(self, cards: Sequence[CardNow]) -> None:
+    def _find_cards(self, cards: Sequence[GpuReading]) -> None:
         if not self._cards:
             self._cards = [_Samples(card) for card in cards]
 

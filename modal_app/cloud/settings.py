@@ -31,7 +31,7 @@ LONGEST_NAME = 64
 
 TRAINERS = ("lock", "image")
 
-AFTER = "after"
+AFTER_FUNCTION = "after"
 """The function that does what comes after a run; its GPU is bound to the call, as `train`'s is."""
 
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")

@@ -28,7 +28,7 @@ _MEMORY_OF_CGROUP = Path("/sys/fs/cgroup/memory.current")
 
 
 @dataclass(frozen=True, slots=True)
-class CardNow:
+class GpuReading:
     """One GPU at this moment. None is what the driver does not tell."""
 
     name: str
@@ -38,14 +38,14 @@ class CardNow:
     """Percent."""
 
 
-def read_cards() -> list[CardNow]:
+def read_cards() -> list[GpuReading]:
     """The GPUs of this container, as nvidia-smi tells them; none where there is no nvidia-smi."""
     try:
         said = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=SMI_TIMEOUT_S, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     rows = [[value.strip() for value in line.split(",")] for line in said.splitlines()]
-    return [CardNow(row[0], *map(_whole, row[1:])) for row in rows if len(row) == 4]
+    return [GpuReading(row[0], *map(_whole, row[1:])) for row in rows if len(row) == 4]
 
 
 def cpu_seconds() -> float | None:

@@ -31,7 +31,7 @@ ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedModel:
     """A model that can be asked."""
 
     model: Any
@@ -61,7 +61,7 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GeneratedAnswer:
     text: str
     tokens: int
     """Generated, the end of the answer included."""
@@ -69,7 +69,7 @@ class Answer:
     """Whether it was not at its end when `max_tokens` or the model's context was."""
 
 
-def load(config: Mapping[str, Any], *, adapter: Path | None = None, weights: Path | None = None) -> Loaded:
+def load(config: Mapping[str, Any], *, adapter: Path | None = None, weights: Path | None = None) -> LoadedModel:
     """The base model of a keyed config, with an adapter or with other weights (a merged model, a full fine-tune).
 
     Works in the current directory, where the config's `inputs/...` must be found and where it writes what Axolotl
@@ -88,7 +88,7 @@ def load(config: Mapping[str, Any], *, adapter: Path | None = None, weights: Pat
     model.eval()
     model.config.use_cache = True
     template = template_of(cfg, tokenizer)
-    return Loaded(
+    return LoadedModel(
         model,
         tokenizer,
         template,
@@ -98,7 +98,7 @@ def load(config: Mapping[str, Any], *, adapter: Path | None = None, weights: Pat
     )
 
 
-def prompt_ids(loaded: Loaded, conversation: Conversation) -> list[int]:
+def prompt_ids(loaded: LoadedModel, conversation: Conversation) -> list[int]:
     """The tokens that the model reads before its answer. StepFailed for what its format has no place for."""
     if loaded.template is not None:
         return loaded.template.ids(loaded.tokenizer, conversation, answer_follows=True)
@@ -108,11 +108,11 @@ def prompt_ids(loaded: Loaded, conversation: Conversation) -> list[int]:
 
 
 def answers(
-    loaded: Loaded,
+    loaded: LoadedModel,
     conversations: Sequence[Conversation],
     settings: Generation,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> list[Answer]:
+) -> list[GeneratedAnswer]:
     """One answer a conversation, in their order.
 
     Prompts of about the same length are generated together, padded on the left; `progress(done, of)` is called after
@@ -127,7 +127,7 @@ def answers(
                 "prompt and answer together: shorten it",
             )
     torch.manual_seed(settings.seed)
-    found: dict[int, Answer] = {}
+    found: dict[int, GeneratedAnswer] = {}
     for batch in _batches([len(ids) for ids in prompts], settings.max_tokens, loaded.context):
         made = generate(loaded, [prompts[index] for index in batch], settings)
         found |= dict(zip(batch, made, strict=True))
@@ -136,8 +136,8 @@ def answers(
 
 
 def generate(
-    loaded: Loaded, prompts: Sequence[Sequence[int]], settings: Generation, streamer: Any = None
-) -> list[Answer]:
+    loaded: LoadedModel, prompts: Sequence[Sequence[int]], settings: Generation, streamer: Any = None
+) -> list[GeneratedAnswer]:
     """Answers to prompts as tokens, all in one batch. `streamer`: one of transformers, for a single prompt."""
     longest = max(map(len, prompts))
     padding = loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else loaded.ends[0]
@@ -151,7 +151,7 @@ def generate(
     return [_answer(loaded, row[longest:].tolist()) for row in made]
 
 
-def _generation_config(loaded: Loaded, settings: Generation, room: int, padding: int) -> Any:
+def _generation_config(loaded: LoadedModel, settings: Generation, room: int, padding: int) -> Any:
     drawn = {} if settings.greedy else {"temperature": settings.temperature, "top_k": 0, "top_p": settings.top_p}
     return GenerationConfig(
         do_sample=not settings.greedy,
@@ -163,11 +163,11 @@ def _generation_config(loaded: Loaded, settings: Generation, room: int, padding:
     )
 
 
-def _answer(loaded: Loaded, ids: list[int]) -> Answer:
+def _answer(loaded: LoadedModel, ids: list[int]) -> GeneratedAnswer:
     end = next((place for place, token in enumerate(ids) if token in loaded.ends), None)
     kept = ids if end is None else ids[:end]
     text = loaded.tokenizer.decode(kept, skip_special_tokens=True)
-    return Answer(text.strip(), len(kept) + (end is not None), cut=end is None)
+    return GeneratedAnswer(text.strip(), len(kept) + (end is not None), cut=end is None)
 
 
 def _batches(lengths: Sequence[int], max_tokens: int, context: int) -> Iterator[list[int]]:

@@ -130,7 +130,7 @@ class _Notes:
 _notes = _Notes()
 
 
-class _Recorded(dict[str, Any]):
+class _RecordingConfig(dict[str, Any]):
     """A config that says which of its keys a rule asks for."""
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -160,7 +160,7 @@ def _noting(model: Any) -> Any:
 
 def _before(rule: Callable[[Any], Any]) -> Any:
     def noted(cls: Any, data: Any) -> Any:
-        return _notes.run(rule, _Recorded(data), otherwise=data)
+        return _notes.run(rule, _RecordingConfig(data), otherwise=data)
 
     return classmethod(noted)
 

@@ -134,7 +134,7 @@ def stamp(step: Step, **addresses: Any) -> dict[str, Any]:
     keyed = {
         key: value
         for key, value in step.config.items()
-        if not (key.startswith("wandb_") or key == start_checkpoint.KEY)
+        if not (key.startswith("wandb_") or key == start_checkpoint.CONFIG_KEY)
     }
     plugins = [*(keyed.get("plugins") or ()), PLUGIN]
     return keyed | tracking.axolotl_keys(step) | {"plugins": plugins} | addresses

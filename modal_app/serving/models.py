@@ -15,16 +15,16 @@ from typing import Any
 import torch
 
 from modal_app.inference import generation
-from modal_app.inference.generation import Conversation, Generation, Loaded
+from modal_app.inference.generation import Conversation, Generation, LoadedModel
 from modal_app.inference.pieces import Pieces
-from modal_app.serving.spec import Served
+from modal_app.serving.spec import ServedModel
 
 FIRST = "default"
 """What PEFT calls the adapter that a model was loaded with."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class GenerationEnd:
     """How an answer ended."""
 
     text: str
@@ -35,7 +35,7 @@ class Ended:
 
 
 @dataclass(slots=True)
-class Question:
+class GenerationRequest:
     """What is asked of a model, as tokens. `cancelled`: nobody waits for the answer any more."""
 
     ids: Sequence[int]
@@ -46,7 +46,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    loaded: Loaded
+    loaded: LoadedModel
     adapter: str | None
     """PEFT's name for it; None for what has none."""
     adapters_beside: bool
@@ -56,11 +56,11 @@ class _Model:
 class Models:
     """All that are served, by each of their names."""
 
-    def __init__(self, served: Sequence[Served], progress: Callable[[str], None]) -> None:
+    def __init__(self, served: Sequence[ServedModel], progress: Callable[[str], None]) -> None:
         """Loads them; `progress` is told what comes next. Works in the current directory, as `generation.load`."""
         self._lock = threading.Lock()
         self._models: dict[str, _Model] = {}
-        groups: dict[str, list[Served]] = {}
+        groups: dict[str, list[ServedModel]] = {}
         for one in served:
             groups.setdefault(one.shares, []).append(one)
         for group in groups.values():
@@ -79,13 +79,13 @@ class Models:
         """Raises StepFailed for what the model's format has no place for."""
         return generation.prompt_ids(self._models[name].loaded, conversation)
 
-    def answer(self, name: str, question: Question, say: Callable[[str], None]) -> Ended:
+    def answer(self, name: str, question: GenerationRequest, say: Callable[[str], None]) -> GenerationEnd:
         """Blocks until the answer has ended; `say` is given each piece of it as soon as it is sure."""
         model = self._models[name]
         listener = _Listener(model.loaded, question, say)
         with self._lock:
             if question.cancelled.is_set():
-                return Ended("", 0, cut=True)
+                return GenerationEnd("", 0, cut=True)
             if question.settings.greedy is False:
                 torch.manual_seed(question.settings.seed)
             try:
@@ -103,7 +103,7 @@ class _Enough(Exception):
 class _Listener:
     """What transformers hands each new token to: a streamer."""
 
-    def __init__(self, loaded: Loaded, question: Question, say: Callable[[str], None]) -> None:
+    def __init__(self, loaded: LoadedModel, question: GenerationRequest, say: Callable[[str], None]) -> None:
         self._loaded, self._question, self._say = loaded, question, say
         self._pieces = Pieces(question.stops)
         self._tokens: list[int] = []
@@ -121,11 +121,11 @@ class _Listener:
     def end(self) -> None:
         """All is said by `ended`."""
 
-    def ended(self) -> Ended:
+    def ended(self) -> GenerationEnd:
         if not self._pieces.stopped and (left := self._pieces.finish(self._text())):
             self._say(left)
         done = self._at_end or self._pieces.stopped
-        return Ended(self._pieces.answer, len(self._tokens) + self._at_end, cut=not done)
+        return GenerationEnd(self._pieces.answer, len(self._tokens) + self._at_end, cut=not done)
 
     def _add(self, token: int) -> None:
         if token in self._loaded.ends:
@@ -140,7 +140,7 @@ class _Listener:
         return text
 
 
-def _load(group: Sequence[Served], progress: Callable[[str], None]) -> list[tuple[Served, _Model]]:
+def _load(group: Sequence[ServedModel], progress: Callable[[str], None]) -> list[tuple[ServedModel, _Model]]:
     """Models that share what is in memory."""
     first = next((one for one in group if one.adapter is not None), group[0])
     progress(first.names[0])

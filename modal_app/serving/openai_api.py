@@ -23,14 +23,14 @@ from starlette.exceptions import HTTPException
 
 from modal_app.inference.generation import Generation
 from modal_app.process.failures import StepFailed
-from modal_app.serving.models import Ended, Models, Question
+from modal_app.serving.models import GenerationEnd, GenerationRequest, Models
 from modal_app.serving.spec import brings_token
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 ANSWERS_WITHOUT_TOKEN = "/health"
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """What a client did that cannot be answered, as OpenAI says it."""
 
     def __init__(self, message: str, *, status: int = 400, code: str | None = None, param: str | None = None) -> None:
@@ -80,7 +80,7 @@ class ChatRequest(BaseModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    def question(self, ids: list[int]) -> Question:
+    def question(self, ids: list[int]) -> GenerationRequest:
         temperature = 1.0 if self.temperature is None else self.temperature
         settings = Generation(
             greedy=temperature == 0,
@@ -89,7 +89,7 @@ class ChatRequest(BaseModel):
             top_p=1.0 if self.top_p is None else self.top_p,
             seed=secrets.randbits(32) if self.seed is None else self.seed,
         )
-        return Question(ids, settings, [self.stop] if isinstance(self.stop, str) else self.stop or [])
+        return GenerationRequest(ids, settings, [self.stop] if isinstance(self.stop, str) else self.stop or [])
 
 
 _UNABLE = {
@@ -118,7 +118,7 @@ def application(models: Models, token: str) -> FastAPI:
     async def chat(asked: ChatRequest, request: Request) -> Response:
         _refuse_what_is_not_done(asked)
         question = asked.question(await asyncio.to_thread(_prompt, models, asked))
-        answering = _Answering(models, asked, question)
+        answering = _AnswerStream(models, asked, question)
         if asked.stream:
             return StreamingResponse(answering.events(), media_type="text/event-stream")
         return JSONResponse(await answering.whole(request.is_disconnected))
@@ -130,16 +130,16 @@ def application(models: Models, token: str) -> FastAPI:
     return app
 
 
-class _Answering:
+class _AnswerStream:
     """One answer on its way, whole or in pieces. Whoever stops reading ends it."""
 
-    def __init__(self, models: Models, asked: ChatRequest, question: Question) -> None:
+    def __init__(self, models: Models, asked: ChatRequest, question: GenerationRequest) -> None:
         self._models, self._asked, self._question = models, asked, question
         self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": asked.model}
 
     async def whole(self, is_gone: Callable[[], Any]) -> dict[str, Any]:
         async for piece in self._pieces():
-            if isinstance(piece, Ended):
+            if isinstance(piece, GenerationEnd):
                 message = {"role": "assistant", "content": piece.text, "refusal": None}
                 choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(piece)}
                 return {"object": "chat.completion", **self._head, "choices": [choice], "usage": self._usage(piece)}
@@ -163,7 +163,7 @@ class _Answering:
             yield _event({"error": {"message": _told(error), "type": "server_error", "param": None, "code": None}})
         yield "data: [DONE]\n\n"
 
-    async def _pieces(self) -> AsyncIterator[str | Ended]:
+    async def _pieces(self) -> AsyncIterator[str | GenerationEnd]:
         """Each piece as it comes, how it ended at last. A thread generates: torch would hold up the whole server."""
         loop, ready = asyncio.get_running_loop(), asyncio.Queue[str | None]()
 
@@ -183,7 +183,7 @@ class _Answering:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return _event({"object": _CHUNK, **self._head, "choices": [choice]})
 
-    def _usage(self, ended: Ended) -> dict[str, int]:
+    def _usage(self, ended: GenerationEnd) -> dict[str, int]:
         asked = len(self._question.ids)
         return {"prompt_tokens": asked, "completion_tokens": ended.tokens, "total_tokens": asked + ended.tokens}
 
@@ -201,17 +201,17 @@ class _Guard:
         refusal = self._refusal(scope) if scope["type"] == "http" else None
         await (self._app if refusal is None else refusal.response())(scope, receive, send)
 
-    def _refusal(self, scope: Any) -> Refused | None:
+    def _refusal(self, scope: Any) -> RequestRefused | None:
         headers = dict(scope["headers"])
         if not self._token:
             host = headers.get(b"host", b"").decode(errors="replace")
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
-            return None if name in LOCAL_NAMES else Refused("this server answers this machine only", status=403)
+            return None if name in LOCAL_NAMES else RequestRefused("this server answers this machine only", status=403)
         if scope["path"] == ANSWERS_WITHOUT_TOKEN:
             return None
         if brings_token(scope["headers"], self._token):
             return None
-        return Refused("a token is needed: Authorization: Bearer TOKEN", status=401, code="invalid_api_key")
+        return RequestRefused("a token is needed: Authorization: Bearer TOKEN", status=401, code="invalid_api_key")
 
 
 def _prompt(models: Models, asked: ChatRequest) -> list[int]:
@@ -219,12 +219,12 @@ def _prompt(models: Models, asked: ChatRequest) -> list[int]:
     try:
         ids = models.prompt_ids(name, [message.as_trained() for message in asked.messages])
     except StepFailed as error:
-        raise Refused(str(error), param="messages") from error
+        raise RequestRefused(str(error), param="messages") from error
     except TemplateError as error:
-        raise Refused(f"the model's chat template refuses these messages: {error}", param="messages") from error
+        raise RequestRefused(f"the model's chat template refuses these messages: {error}", param="messages") from error
     context = models.context(name)
     if len(ids) >= context:
-        raise Refused(
+        raise RequestRefused(
             f"the messages have {len(ids):,} tokens, and the model reads {context:,} at most, prompt and answer "
             "together",
             code="context_length_exceeded",
@@ -236,7 +236,7 @@ def _prompt(models: Models, asked: ChatRequest) -> list[int]:
 def _known(models: Models, name: str) -> str:
     if name not in models:
         there = ", ".join(models.names)
-        raise Refused(
+        raise RequestRefused(
             f"there is no model {name} here; there are: {there}", status=404, code="model_not_found", param="model"
         )
     return name
@@ -246,7 +246,7 @@ def _refuse_what_is_not_done(asked: ChatRequest) -> None:
     for key, nothing in _UNABLE.items():
         value = (asked.model_extra or {}).get(key)
         if value is not None and value != nothing:
-            raise Refused(f"{key} is not supported by this server", param=key, code="unsupported_parameter")
+            raise RequestRefused(f"{key} is not supported by this server", param=key, code="unsupported_parameter")
 
 
 def _card(models: Models, name: str) -> dict[str, Any]:
@@ -254,7 +254,7 @@ def _card(models: Models, name: str) -> dict[str, Any]:
     return card | {"max_model_len": models.context(name)}
 
 
-def _finish(ended: Ended) -> str:
+def _finish(ended: GenerationEnd) -> str:
     return "length" if ended.cut else "stop"
 
 
@@ -274,19 +274,19 @@ async def _on_refused(request: Request, error: Any) -> Response:
 async def _on_invalid(request: Request, error: Any) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body")
-    return Refused(f"{where}: {first['msg']}" if where else first["msg"], param=where or None).response()
+    return RequestRefused(f"{where}: {first['msg']}" if where else first["msg"], param=where or None).response()
 
 
 async def _on_http(request: Request, error: Any) -> Response:
-    return Refused(f"{request.method} {request.url.path}: {error.detail}", status=error.status_code).response()
+    return RequestRefused(f"{request.method} {request.url.path}: {error.detail}", status=error.status_code).response()
 
 
 async def _on_error(request: Request, error: Any) -> Response:
-    return Refused(_told(error), status=500).response()
+    return RequestRefused(_told(error), status=500).response()
 
 
 _ERRORS: dict[Any, Any] = {
-    Refused: _on_refused,
+    RequestRefused: _on_refused,
     RequestValidationError: _on_invalid,
     HTTPException: _on_http,
     Exception: _on_error,

@@ -29,7 +29,7 @@ FORMAT = ("type", "chat_template", "chat_template_jinja")
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModel:
     """One model: a base model alone, with a run's adapter, or a run's own weights."""
 
     names: tuple[str, ...]
@@ -56,7 +56,7 @@ class Serving:
 
     inputs: str
     """The folder that `inputs/...` of a config stands for."""
-    models: tuple[Served, ...]
+    models: tuple[ServedModel, ...]
     socket: int
     """The descriptor of a socket that is bound already."""
     token: str = ""
@@ -68,7 +68,7 @@ class Serving:
     @classmethod
     def from_json(cls, text: str) -> Serving:
         raw = json.loads(text)
-        models = tuple(Served(**{**one, "names": tuple(one["names"])}) for one in raw.pop("models"))
+        models = tuple(ServedModel(**{**one, "names": tuple(one["names"])}) for one in raw.pop("models"))
         return cls(models=models, **raw)
 
 

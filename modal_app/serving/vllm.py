@@ -25,7 +25,7 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 STARTUP_S = 1200
 """For a large model on its way from a Volume into several GPUs, and for compiling it the first time."""
 POLL_S = 0.2
-KEY = "VLLM_API_KEY"
+KEY_VARIABLE = "VLLM_API_KEY"
 """By which vLLM is told the token."""
 
 
@@ -80,7 +80,7 @@ class Guard:
     lets whoever finds the address ask at /invocations, which is the same."""
 
     def __init__(self, app: Any) -> None:
-        self._app, self._token = app, os.environ[KEY].encode()
+        self._app, self._token = app, os.environ[KEY_VARIABLE].encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         asks = scope["type"] in ("http", "websocket") and scope.get("method") != "OPTIONS"  # a browser, what it may ask
@@ -103,7 +103,7 @@ def serve() -> None:
         raise RuntimeError(f"the secret has no {TOKEN_VARIABLE}: nothing is served without a token")
     words = command(Vllm.from_json(os.environ[SPEC]))
     sources = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
-    process = subprocess.Popen(words, env={**os.environ, KEY: token, "PYTHONPATH": sources})
+    process = subprocess.Popen(words, env={**os.environ, KEY_VARIABLE: token, "PYTHONPATH": sources})
     deadline = time.monotonic() + STARTUP_S
     while time.monotonic() < deadline:
         if (code := process.poll()) is not None:

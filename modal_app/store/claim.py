@@ -26,7 +26,7 @@ _claims: set[int] = set()
 """Descriptors of this process's claims. Its forked children close them."""
 
 
-class Held(Exception):
+class AlreadyClaimed(Exception):
     """Another live process works on this step."""
 
 
@@ -66,7 +66,7 @@ def this_process(sweep: str) -> Owner:
 def claim(folder: StepFolder, sweep: str = "") -> Iterator[int]:
     """Hold the step until the block ends, or until every process is dead that has the yielded descriptor or a copy.
 
-    Raises Held, at once, when somebody else does.
+    Raises AlreadyClaimed, at once, when somebody else does.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
@@ -118,7 +118,7 @@ def _lock(descriptor: int) -> None:
     """Take the exclusive lock, telling a holder from somebody who only looks (and shares the lock to do so)."""
     while not try_lock(descriptor):
         if not try_lock(descriptor, shared=True):
-            raise Held(str(_read(descriptor)))
+            raise AlreadyClaimed(str(_read(descriptor)))
         unlock(descriptor)
         time.sleep(random.uniform(0.001, 0.01))
 

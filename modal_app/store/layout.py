@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from modal_app.store.step import AFTER, StepKind
+from modal_app.store.step import FOLLOW_UP_KINDS, StepKind
 
 ATTEMPT_PREFIX = "attempt-"
 LATEST = "latest"
@@ -20,7 +20,7 @@ STEPS = "steps.json"
 SEEN = "seen.json"
 """Beside it in a mirror: when somebody last looked, and whether everything had ended by then."""
 
-BASE = "base"
+BASE_MODEL_KEY = "base"
 """In the place of a run's key: what is asked of a base model alone."""
 
 ANSWERS = "answers.jsonl"
@@ -219,7 +219,7 @@ class Store:
 
     def after(self, run: str) -> list[tuple[StepKind, str]]:
         """Every step that has begun after a run, or (BASE) of a base model alone."""
-        found = [(kind, path.name) for kind in AFTER for path in sorted((self.runs / run / kind).glob("*"))]
+        found = [(kind, path.name) for kind in FOLLOW_UP_KINDS for path in sorted((self.runs / run / kind).glob("*"))]
         return [(kind, after_key(run, own)) for kind, own in found]
 
 
@@ -228,7 +228,7 @@ def after_key(run: str, own: str) -> str:
 
     Its folder lies in the run's, so that whoever removes a run removes what was made of it.
     """
-    return f"{run or BASE}/{own}"
+    return f"{run or BASE_MODEL_KEY}/{own}"
 
 
 def parts_of_key(key: str) -> tuple[str, str]:

@@ -15,14 +15,14 @@ from typing import Any
 from modal_app.store import checkpoints
 from modal_app.store.step import write_atomically
 
-KEY = "resume_from_checkpoint"
+CONFIG_KEY = "resume_from_checkpoint"
 """Axolotl's own key, by which a keyed config names the checkpoint: `inputs/...`. Axolotl does not get it."""
 STATE = "trainer_state.json"
 
 
 def start_checkpoint_of(config: Mapping[str, Any], at: Path) -> Path | None:
     """The checkpoint that a keyed config goes on from; `at` is the folder that has `inputs/`."""
-    name = config.get(KEY)
+    name = config.get(CONFIG_KEY)
     return at / name if isinstance(name, str) else None
 
 

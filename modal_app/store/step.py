@@ -20,7 +20,7 @@ class StepKind(StrEnum):
     EVALUATE = "evaluate"
 
 
-AFTER = (StepKind.MERGE, StepKind.INFER, StepKind.EVALUATE)
+FOLLOW_UP_KINDS = (StepKind.MERGE, StepKind.INFER, StepKind.EVALUATE)
 """What is done with a run that has finished."""
 
 

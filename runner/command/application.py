@@ -17,7 +17,7 @@ from runner.command.arguments import COMPLETION, HELP, MULTIRUN, Arguments, take
 from runner.composing.base_option import forget_bases, with_bases
 from runner.composing.hydra_errors import check_grammar, explained
 from runner.composing.hydra_inside import multirun
-from runner.composing.hydra_sweep import Launch, RunFailed, Task, command_line
+from runner.composing.hydra_sweep import LaunchSweep, RunFailed, Task, command_line
 from runner.composing.resolvers import register_resolvers
 from runner.config.fields import axolotl_fields
 from runner.config.overrides import canonical_all, parts
@@ -33,7 +33,7 @@ NAME = "axosweep"
 CONFIG = "config"
 
 
-def run(arguments: Sequence[str], launch: Launch | None = None) -> int:
+def run(arguments: Sequence[str], launch: LaunchSweep | None = None) -> int:
     """One command line without a verb. Exit code 0, or 1 when a run failed; SweepError for a user's mistake."""
     asked, config_dir = take_apart(arguments).split_off("--config-dir", "-cd")
     project = find_project(config_dir)
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str], launch: Launch | None = None) -> int:
             forget_bases()
 
 
-def _run(asked: Arguments, arguments: Sequence[str], project: Project, launch: Launch | None) -> int:
+def _run(asked: Arguments, arguments: Sequence[str], project: Project, launch: LaunchSweep | None) -> int:
     vocabulary = read_vocabulary()
     if (page := _page(asked)) is not None:
         print(page)

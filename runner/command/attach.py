@@ -11,7 +11,7 @@ from rich.text import Text
 
 from modal_app.store.layout import Store
 from modal_app.store.step import FailureReason
-from runner.compare.comparison import Asked
+from runner.compare.comparison import SweepSelection
 from runner.compare.params import label
 from runner.compare.ranking import Row, compare_sweep
 from runner.compare.show import cost_lines, rows_table
@@ -83,7 +83,7 @@ class _View:
             if self._live is None:
                 self._live = Live(console=console, auto_refresh=False, transient=True)
                 self._live.start()
-            cost = (Text(line) for line in cost_lines([Asked(self.store, self.sweep)], rows))
+            cost = (Text(line) for line in cost_lines([SweepSelection(self.store, self.sweep)], rows))
             self._live.update(Group(rows_table(rows, title=self.sweep, width=console.width), *cost), refresh=True)
             return
         for row in rows:

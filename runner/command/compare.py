@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from modal_app.store.layout import Store
 from runner.compare import pair as compare_pair
-from runner.compare.comparison import Asked, comparison, comparison_without_store
+from runner.compare.comparison import SweepSelection, comparison, comparison_without_store
 from runner.compare.groups import Group, groups_over, split_by_held_out
 from runner.compare.measured import is_of_a_task
 from runner.compare.ranking import OBJECTIVE, Metric, Row, higher_is_better, rows_from
@@ -111,11 +111,11 @@ def _logged_name(asked: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Selection:
     """What was named, and what its source knows of it."""
 
     facts: Sequence[RunFacts]
-    stored: Sequence[Asked] = ()
+    stored: Sequence[SweepSelection] = ()
     """Empty for another source than a store."""
     sweeps: Sequence[str] = ()
     """The whole sweeps of such a source."""
@@ -124,14 +124,14 @@ class _Found:
     notes: Sequence[str] = ()
 
 
-def _from_store(asked: argparse.Namespace) -> _Found:
+def _from_store(asked: argparse.Namespace) -> _Selection:
     if asked.project or asked.entity:
         raise SweepError("--project and --entity say where W&B has a sweep: they go with --from wandb.")
     stored, runs_named = sweeps_named(stores(asked.store), asked.what, every=asked.all)
-    return _Found(facts_of(stored), stored, runs_named=runs_named)
+    return _Selection(facts_of(stored), stored, runs_named=runs_named)
 
 
-def _from_wandb(asked: argparse.Namespace) -> _Found:
+def _from_wandb(asked: argparse.Namespace) -> _Selection:
     """A word that this store does not know is the whole id of a sweep."""
     from runner.wandb import rows as compare_wandb
 
@@ -149,11 +149,11 @@ def _from_wandb(asked: argparse.Namespace) -> _Found:
     read = compare_wandb.read(where, asked.project, asked.entity)
     sweeps = tuple(dict.fromkeys(one.sweep for one in where if one.only is None))
     facts = once_each(read.facts)
-    return _Found(facts, sweeps=sweeps, runs_named=runs_named and not foreign, notes=read.notes)
+    return _Selection(facts, sweeps=sweeps, runs_named=runs_named and not foreign, notes=read.notes)
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _KnownRun:
     """A run that some sweep asked for."""
 
     store: Store
@@ -161,10 +161,10 @@ class _Known:
     key: str
 
 
-def sweeps_named(known: Sequence[Store], words: Sequence[str], *, every: bool) -> tuple[list[Asked], bool]:
+def sweeps_named(known: Sequence[Store], words: Sequence[str], *, every: bool) -> tuple[list[SweepSelection], bool]:
     """What words mean: sweeps first, else runs. Also whether all of them are runs."""
     if every:
-        found = [Asked(store, sweep) for store in known for sweep in sweep_ids(store)]
+        found = [SweepSelection(store, sweep) for store in known for sweep in sweep_ids(store)]
         if words:
             raise SweepError(f"--all is every sweep: leave out {' '.join(words)}.")
         return found or [_sweep(known, None)], False
@@ -172,28 +172,28 @@ def sweeps_named(known: Sequence[Store], words: Sequence[str], *, every: bool) -
         return [_sweep(known, None)], False
     runs = [None if _is_sweep(known, word) else _run(known, word) for word in words]
     asked = [
-        _sweep(known, word) if run is None else Asked(run.store, run.sweep, frozenset({run.key}))
+        _sweep(known, word) if run is None else SweepSelection(run.store, run.sweep, frozenset({run.key}))
         for word, run in zip(words, runs, strict=True)
     ]
     return asked, all(runs)
 
 
-def _sweep(known: Sequence[Store], word: str | None) -> Asked:
+def _sweep(known: Sequence[Store], word: str | None) -> SweepSelection:
     found = sweep_in(known, word)
-    return Asked(found.store, found.sweep)
+    return SweepSelection(found.store, found.sweep)
 
 
 def _is_sweep(known: Sequence[Store], word: str) -> bool:
     return any(sweep.startswith(word) for store in known for sweep in sweep_ids(store))
 
 
-def _run(known: Sequence[Store], word: str) -> _Known | None:
+def _run(known: Sequence[Store], word: str) -> _KnownRun | None:
     """The run whose key this begins, in the sweep that was asked for last; None when there is none.
 
     Raises SweepError when several fit.
     """
     fits = [
-        _Known(store, sweep, run.key)
+        _KnownRun(store, sweep, run.key)
         for store in known
         for sweep in sweep_ids(store)
         for run in Ledger(store, sweep).plan().runs
@@ -205,7 +205,7 @@ def _run(known: Sequence[Store], word: str) -> _Known | None:
     return max(fits, key=lambda one: last_asked(one.store, one.sweep), default=None)
 
 
-def facts_of(asked: Sequence[Asked]) -> list[RunFacts]:
+def facts_of(asked: Sequence[SweepSelection]) -> list[RunFacts]:
     return once_each(one for each in asked for one in facts_of_sweep(each.store, each.sweep, each.only))
 
 

@@ -18,7 +18,7 @@ from runner.command.completion import SHELLS
 from runner.config.fields import Field, Fields
 from runner.config.overrides import FROM
 from runner.config.project import SWEEPS
-from runner.config.vocabulary import AXOLOTL, BASE, Nodes, Vocabulary, read_vocabulary
+from runner.config.vocabulary import AXOLOTL, BASE_OPTION, Nodes, Vocabulary, read_vocabulary
 from runner.console.parser import Names, VerbParser
 from runner.store.ledger import sweep_ids
 from runner.store.stores import open_store
@@ -143,8 +143,8 @@ def _names(word: str, vocabulary: Vocabulary) -> Iterable[str]:
     if bare.startswith(f"{AXOLOTL}."):
         names = _keys(bare.removeprefix(f"{AXOLOTL}."), vocabulary, end)
         return [f"{sign}{AXOLOTL}.{name}" for name in names]
-    names = [f"{group}{end}" for group in vocabulary.groups if group not in (SWEEPS, BASE)]
-    names += [] if end == "" else [f"{BASE}{end}"]
+    names = [f"{group}{end}" for group in vocabulary.groups if group not in (SWEEPS, BASE_OPTION)]
+    names += [] if end == "" else [f"{BASE_OPTION}{end}"]
     names += _nodes(vocabulary.nodes, "", bare, end)
     names += _keys(bare, vocabulary, end) if bare else []
     return [*(f"{sign}{name}" for name in names), f"+{SWEEPS}="]
@@ -200,7 +200,7 @@ def _values(word: str, vocabulary: Vocabulary) -> Iterable[str]:
     name = key.lstrip(_SIGNS)
     if name == FROM:
         return [f"{key}={run}" for run in _runs(())]
-    if name in ("data.path", BASE):
+    if name in ("data.path", BASE_OPTION):
         return [f"{key}={path}" for path in _files(value)]
     chosen, comma, _ = value.rpartition(",")
     known = _choices(name, vocabulary)

@@ -88,7 +88,7 @@ def doctor(asked_store: str | None, secret: str, wait_s: float, *, as_json: bool
 
 def examine(asked_store: str | None, secret: str, wait_s: float) -> list[Check]:
     """Every check, in the order of what a first sweep needs."""
-    asking = _Asking({"hub": lambda: _hub(wait_s), "modal": lambda: _modal(secret, wait_s)})
+    asking = _ParallelChecks({"hub": lambda: _hub(wait_s), "modal": lambda: _modal(secret, wait_s)})
     here = [_trainer(), _store(asked_store), _disk(asked_store), _compiler(), _gpus()]
     return [*here, *asking.answers(wait_s), _wandb()]
 
@@ -101,7 +101,7 @@ def _show(checks: list[Check]) -> None:
         terminal.result(f"{line}. {check.way_out}".rstrip(), style=style)
 
 
-class _Asking:
+class _ParallelChecks:
     """Checks that wait for somebody else, side by side. One that does not answer in time is left behind."""
 
     def __init__(self, checks: Mapping[str, Callable[[], list[Check]]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from runner.config.project import SWEEPS
-from runner.config.vocabulary import BASE, Vocabulary, read_vocabulary
+from runner.config.vocabulary import BASE_OPTION, Vocabulary, read_vocabulary
 
 EXAMPLES = (
     ("axosweep lora=r16 max_steps=50", "one run"),
@@ -107,7 +107,7 @@ def text() -> str:
 
 def _in_order(vocabulary: Vocabulary) -> list[str]:
     known = [group for group in _GROUPS if group in vocabulary.groups]
-    return known + [group for group in vocabulary.groups if group not in (*_GROUPS, BASE)]
+    return known + [group for group in vocabulary.groups if group not in (*_GROUPS, BASE_OPTION)]
 
 
 def _group(group: str, vocabulary: Vocabulary) -> str:

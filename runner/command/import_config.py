@@ -16,7 +16,7 @@ import yaml
 from modal_app.store.step import write_atomically
 from runner.composing.axolotl_file import Base, for_omegaconf, read_base
 from runner.config.project import own_conf
-from runner.config.vocabulary import AXOLOTL, BASE, EXPERIMENT, Vocabulary, read_vocabulary
+from runner.config.vocabulary import AXOLOTL, BASE_OPTION, EXPERIMENT, Vocabulary, read_vocabulary
 from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
 
@@ -49,7 +49,7 @@ def import_config(file: str, *, name: str | None, config_dir: str | None, force:
     """
     name = _checked(name or _name_from(file), given=name is not None)
     conf, vocabulary = own_conf(config_dir), read_vocabulary()
-    base_file, experiment_file = (conf / group / f"{name}.yaml" for group in (BASE, EXPERIMENT))
+    base_file, experiment_file = (conf / group / f"{name}.yaml" for group in (BASE_OPTION, EXPERIMENT))
     if not force:
         _refuse_to_overwrite(name, [base_file, experiment_file], vocabulary)
     base = read_base(file)
@@ -111,12 +111,12 @@ def _experiment(name: str, base: Base, vocabulary: Vocabulary) -> str:
     tracking = f"\n{_dumped({'tracking': for_omegaconf(dict(base.tracking))})}" if base.tracking else ""
     return (
         "# @package _global_\n"
-        f"# {_printable(base.file)} as it is (conf/{BASE}/{name}.yaml), and no group that would add to it.\n"
+        f"# {_printable(base.file)} as it is (conf/{BASE_OPTION}/{name}.yaml), and no group that would add to it.\n"
         "# One that is asked for counts all the same: lora=r8 is this config with another adapter, gpu=cpu takes out\n"
         "# what a CPU cannot do.\n"
         f"#   axosweep plan experiment={name} gpu=h100\n"
         f"#   axosweep -m experiment={name} gpu=h100 learning_rate=1e-4,2e-4\n"
-        f"defaults:\n  - _self_\n  - override /{BASE}: {name}\n{nothing}{tracking}"
+        f"defaults:\n  - _self_\n  - override /{BASE_OPTION}: {name}\n{nothing}{tracking}"
     )
 
 

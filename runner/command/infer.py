@@ -14,7 +14,7 @@ from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
 from runner.files.answers import Column, column_of
 from runner.follow_up.base_model import base_answers, base_hash
-from runner.follow_up.carry_out import Carried, carry_out, exit_code, show_failures, tell_report
+from runner.follow_up.carry_out import FollowUpResult, carry_out, exit_code, show_failures, tell_report
 from runner.follow_up.prompts import STDIN, keep_prompts, prompts_of, refuse_too_long
 from runner.follow_up.show_answers import show_answers
 from runner.follow_up.steps import merge_step
@@ -115,7 +115,7 @@ def _merged(subject: Subject) -> str:
     return merge.step.key
 
 
-def _column(subject: Subject, carried: Carried, names: Mapping[str, str]) -> Column | None:
+def _column(subject: Subject, carried: FollowUpResult, names: Mapping[str, str]) -> Column | None:
     step = carried.step.step
     return column_of(subject.store, step.key, names.get(step.run, "") if step.run else "the base model")
 

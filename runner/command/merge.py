@@ -14,7 +14,7 @@ from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
 from runner.console.transfer import size_text
 from runner.errors import SweepError
-from runner.follow_up.carry_out import Carried, carry_out, exit_code, show_failures
+from runner.follow_up.carry_out import FollowUpResult, carry_out, exit_code, show_failures
 from runner.follow_up.steps import merge_step
 from runner.follow_up.subjects import Subject, subjects
 from runner.keys.content import keep_in
@@ -51,7 +51,7 @@ def _kept(store: Store, adapter: Path) -> str:
     return keep_in(store, adapter)
 
 
-def _show(subject: Subject, carried: Carried, *, as_json: bool) -> None:
+def _show(subject: Subject, carried: FollowUpResult, *, as_json: bool) -> None:
     folder = subject.store.folder(StepKind.MERGE, carried.step.step.key)
     facts = carried.state.outcome.facts if carried.state.outcome else {}
     if as_json:
@@ -75,7 +75,7 @@ def _below(store: Store, path: Path) -> str:
     return path.relative_to(store.root).as_posix()
 
 
-def _json(subject: Subject, carried: Carried, model: str, facts: Any) -> dict[str, Any]:
+def _json(subject: Subject, carried: FollowUpResult, model: str, facts: Any) -> dict[str, Any]:
     outcome = carried.state.outcome
     return {
         "run": subject.key,

@@ -14,7 +14,7 @@ from runner.console.transfer import progress, size_text
 from runner.errors import SweepError
 from runner.files.choice import WHATS, choose, is_a_what
 from runner.files.places import chosen_run, files_of, state_of
-from runner.files.pull import JOURNAL, Pulled, Wanted, pull
+from runner.files.pull import JOURNAL, FileToPull, PullResult, pull
 from runner.files.run_files import Part, PartKind, parts_of
 from runner.follow_up.steps import merge_step
 from runner.follow_up.subjects import subjects
@@ -83,7 +83,7 @@ def _own_merge(store: Store, key: str, parts: Sequence[Part]) -> str:
     return next((part.name for part in merged if part.own == own), "merged")
 
 
-def _tell(key: str, wanted: Sequence[Wanted], folder: Path, done: Pulled) -> None:
+def _tell(key: str, wanted: Sequence[FileToPull], folder: Path, done: PullResult) -> None:
     checked = len(wanted) - len(done.unchecked)
     here = f"{len(done.here)} of {_files(len(wanted))} were here already. " if done.here else ""
     lines = [

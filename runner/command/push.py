@@ -24,8 +24,8 @@ from runner.files.pull import pull
 from runner.files.run_files import PartKind, parts_of
 from runner.follow_up.steps import merge_step, merged_model
 from runner.follow_up.subjects import Subject, subjects
-from runner.push.files import Kind, Left, Sent, sort_out
-from runner.push.hub import CARD, MAIN, Pushed, Upload, refuse_unready, upload
+from runner.push.files import FileLeftOut, FileToPush, Kind, sort_out
+from runner.push.hub import CARD, MAIN, PushResult, Upload, refuse_unready, upload
 from runner.push.records import base_of, card_facts, made_files
 from runner.store.run_state import RunStatus
 from runner.store.stores import is_mirror, stores
@@ -38,12 +38,12 @@ _LICENSE = re.compile(r"^[a-z0-9][a-z0-9.-]*$")
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PushPlan:
     """A push, ready to go."""
 
     upload: Upload
-    files: tuple[Sent, ...]
-    left: tuple[Left, ...]
+    files: tuple[FileToPush, ...]
+    left: tuple[FileLeftOut, ...]
 
 
 def parser() -> VerbParser:
@@ -141,7 +141,7 @@ def _not_merged(subject: Subject) -> SweepError:
     return SweepError(f"The run {subject.key} has not been merged yet: axosweep merge {subject.key}")
 
 
-def _prepare(subject: Subject, kind: Kind, folder: Path, asked: argparse.Namespace) -> Prepared:
+def _prepare(subject: Subject, kind: Kind, folder: Path, asked: argparse.Namespace) -> PushPlan:
     base = base_of(subject)
     commit = subject.config.get("revision_of_model") if base.on_hub else None
     adapter_config = {"base_model_name_or_path": base.name} | ({"revision": str(commit)} if commit else {})
@@ -150,7 +150,7 @@ def _prepare(subject: Subject, kind: Kind, folder: Path, asked: argparse.Namespa
         raise SweepError(f"There are no weights in {folder} any more, though the run {subject.key} has left some.")
     facts = card_facts(subject, kind, asked.repo, asked.license)
     sent += made_files(facts, subject, [one.name for one in sent])
-    return Prepared(
+    return PushPlan(
         Upload(
             repo=asked.repo,
             branch=asked.revision,
@@ -167,7 +167,7 @@ def _prepare(subject: Subject, kind: Kind, folder: Path, asked: argparse.Namespa
     )
 
 
-def _show(subject: Subject, prepared: Prepared, pushed: Pushed | None, *, as_json: bool) -> None:
+def _show(subject: Subject, prepared: PushPlan, pushed: PushResult | None, *, as_json: bool) -> None:
     if as_json:
         print_json(_json(subject, prepared, pushed))
         return
@@ -183,7 +183,7 @@ def _show(subject: Subject, prepared: Prepared, pushed: Pushed | None, *, as_jso
         terminal.result(line)
 
 
-def _outcome(pushed: Pushed | None) -> list[str]:
+def _outcome(pushed: PushResult | None) -> list[str]:
     if pushed is None:
         return ["Nothing was pushed, and the hub was not asked (--dry-run)."]
     lines = [f"Removed there: {', '.join(pushed.removed)}"] if pushed.removed else []
@@ -192,7 +192,7 @@ def _outcome(pushed: Pushed | None) -> list[str]:
     return [*lines, said if pushed.changed else f"All of it is there already: {pushed.url} at {pushed.commit}"]
 
 
-def _json(subject: Subject, prepared: Prepared, pushed: Pushed | None) -> dict[str, Any]:
+def _json(subject: Subject, prepared: PushPlan, pushed: PushResult | None) -> dict[str, Any]:
     upload = prepared.upload
     return {
         "run": subject.key,

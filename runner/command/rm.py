@@ -9,7 +9,7 @@ from modal_app.store.layout import Store
 from runner.command.removal import Place, add_removal, place_of, remove_after_asking, root_of
 from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
-from runner.files.removal_plan import Choice, Kept, Removal, age_s, checkpoints_to_remove, runs_to_remove
+from runner.files.removal_plan import Choice, KeptRun, Removal, age_s, checkpoints_to_remove, runs_to_remove
 from runner.files.stock import take_stock
 from runner.store.finding import runs_in
 from runner.store.stores import stores
@@ -44,7 +44,7 @@ def main(words: Sequence[str]) -> int:
     return remove_after_asking(places, decide, args)
 
 
-def _refusal(named: Sequence[Kept]) -> str:
+def _refusal(named: Sequence[KeptRun]) -> str:
     if len(named) == 1:
         return f"Nothing was removed. {named[0].key} has to stay: {named[0].why}."
     told = "\n".join(f"  {one.key}: {one.why}" for one in named)

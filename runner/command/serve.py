@@ -14,7 +14,7 @@ from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
 from runner.executors.modal_submission import read_submission, submitted_as
 from runner.serve import here as serve_here
-from runner.serve.choice import Chosen, choose
+from runner.serve.choice import ServeSelection, choose
 from runner.serve.vllm import gpu_of, vllm_of
 from runner.serve.words import Address, how_to_ask, show_deployed
 from runner.store.stores import is_mirror, stores
@@ -66,7 +66,7 @@ def main(words: Sequence[str]) -> int:
     return serve_here.serve(chosen, token, host, port, as_json=args.json)
 
 
-def _serve_on_modal(chosen: Chosen, token: str, asked: argparse.Namespace) -> int:
+def _serve_on_modal(chosen: ServeSelection, token: str, asked: argparse.Namespace) -> int:
     """Deploys. Everything that can be refused is, before anything is made there."""
     name, count = gpu_of(chosen, asked.gpu)
     served = vllm_of(chosen, count, half=not gpu_kind(name).bf16)

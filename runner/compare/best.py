@@ -12,7 +12,7 @@ import yaml
 
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
-from modal_app.store.start_checkpoint import KEY as START_CHECKPOINT
+from modal_app.store.start_checkpoint import CONFIG_KEY as START_CHECKPOINT
 from modal_app.store.step import StepKind, write_atomically
 from runner.compare.comparison import model_of
 from runner.compare.params import label

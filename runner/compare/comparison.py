@@ -51,7 +51,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SweepSelection:
     """A sweep, or some of its runs, in a store."""
 
     store: Store
@@ -61,7 +61,7 @@ class Asked:
 
 
 def comparison(
-    rows: Sequence[Row], asked: Sequence[Asked], metric: Metric = EVAL_LOSS, over: Sequence[str] = (),
+    rows: Sequence[Row], asked: Sequence[SweepSelection], metric: Metric = EVAL_LOSS, over: Sequence[str] = (),
     groups: Sequence[Group] = (), notes: Sequence[str] = (),
 ) -> Comparison:  # fmt: skip
     """Rows with the dollars of their sweeps."""

@@ -15,7 +15,7 @@ TASKS = "tasks/"
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Measurement:
     value: float
     higher_is_better: bool
     judged_by: str
@@ -27,7 +27,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class OfATask:
+class TaskMetric:
     """What the name of a metric of a task says."""
 
     task: str
@@ -38,24 +38,24 @@ class OfATask:
     """Empty for answers that are taken as they are."""
 
 
-def of_a_task(name: str) -> OfATask:
+def of_a_task(name: str) -> TaskMetric:
     """The parts of such a name.
 
     >>> of_a_task("tasks/gsm8k@limit=100/exact_match,strict-match")
-    OfATask(task='gsm8k', asked='limit=100', metric='exact_match', filter='strict-match')
+    TaskMetric(task='gsm8k', asked='limit=100', metric='exact_match', filter='strict-match')
     """
     asked_task, _, judged = name.removeprefix(TASKS).rpartition("/")
     task, _, asked = asked_task.partition("@")
     metric, _, taken = judged.partition(",")
-    return OfATask(task, asked, metric, taken)
+    return TaskMetric(task, asked, metric, taken)
 
 
-def measured_of(store: Store, run: str) -> dict[str, Measured]:
+def measured_of(store: Store, run: str) -> dict[str, Measurement]:
     """By name, `eval_loss` or `tasks/<task>/<metric>`; of what was measured more than once, the newest."""
     folder = store.folder(StepKind.TRAIN, run).path / StepKind.EVALUATE
     results = [read_json(path) for path in folder.glob("*/result.json")]
     ended = [one for one in results if one.get("status") == OutcomeStatus.SUCCEEDED]
-    found: dict[str, Measured] = {}
+    found: dict[str, Measurement] = {}
     for one in sorted(ended, key=lambda one: float(one["finished_at"])):
         found |= _of_one(one["facts"])
     return found
@@ -65,11 +65,11 @@ def is_of_a_task(name: str) -> bool:
     return name.startswith(TASKS)
 
 
-def _of_one(facts: Mapping[str, Any]) -> dict[str, Measured]:
+def _of_one(facts: Mapping[str, Any]) -> dict[str, Measurement]:
     higher, errors, datasets = (facts.get(name, {}) for name in ("higher_is_better", "stderr", "datasets"))
     judged_by = str(facts.get("judged_by", ""))
     return {
-        name: Measured(
+        name: Measurement(
             value,
             bool(higher.get(name)),
             judged_by,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from runner.compare.comparison import Asked, Comparison, cost_of, model_of
+from runner.compare.comparison import Comparison, SweepSelection, cost_of, model_of
 from runner.compare.groups import Group
 from runner.compare.measured import is_of_a_task
 from runner.compare.params import label
@@ -49,7 +49,7 @@ class Form(StrEnum):
     MARKDOWN = "md"
 
 
-def show(made: Comparison, asked: Sequence[Asked], form: Form, console: Console | None = None) -> None:
+def show(made: Comparison, asked: Sequence[SweepSelection], form: Form, console: Console | None = None) -> None:
     """Results go to stdout; a table that is for people, to `console`."""
     metric = Metric(made.metric, made.maximize)
     match form:
@@ -70,7 +70,7 @@ def rows_table(rows: Sequence[Row], title: str, width: int | None = None) -> Tab
     return table(kept, title, [row.is_best for row in rows])
 
 
-def cost_lines(asked: Sequence[Asked], rows: Sequence[Row]) -> list[str]:
+def cost_lines(asked: Sequence[SweepSelection], rows: Sequence[Row]) -> list[str]:
     """The dollars of the sweeps for people; nothing where there is no price."""
     going_on = any(row.status in (RunStatus.RUNNING, RunStatus.PENDING) for row in rows)
     whole = [one for one in asked if one.only is None]
@@ -93,7 +93,7 @@ def title_of(made: Comparison, rows: Sequence[Row] | Sequence[Group], number: in
     return f"{name}: {said} ({number} of {tables})"
 
 
-def _show(made: Comparison, asked: Sequence[Asked], metric: Metric, console: Console) -> None:
+def _show(made: Comparison, asked: Sequence[SweepSelection], metric: Metric, console: Console) -> None:
     console.print()
     tables = tables_of(made.runs)
     dropped: dict[str, None] = {}

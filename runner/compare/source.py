@@ -12,7 +12,7 @@ from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.state import StepState, observe
 from modal_app.store.step import FailureReason, StepKind
-from runner.compare.measured import Measured, is_of_a_task, measured_of
+from runner.compare.measured import Measurement, is_of_a_task, measured_of
 from runner.compare.metrics import Curves, read_curves
 from runner.compare.params import flat
 from runner.cost.prices import Rates
@@ -54,7 +54,7 @@ class RunFacts:
     dollars: float | None = None
     peak_memory_gib: float | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
-    measured: Mapping[str, Measured] = field(default_factory=dict)
+    measured: Mapping[str, Measurement] = field(default_factory=dict)
     """What `axosweep eval` has found out, by name."""
 
     def final(self, name: str) -> float | None:

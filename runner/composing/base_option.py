@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from runner.composing.axolotl_file import Base, for_omegaconf, read_base
 from runner.config.overrides import parts
 from runner.config.project import add_base, current_project
-from runner.config.vocabulary import AXOLOTL, BASE, EXPERIMENT, Vocabulary
+from runner.config.vocabulary import AXOLOTL, BASE_OPTION, EXPERIMENT, Vocabulary
 from runner.console import terminal
 from runner.errors import SweepError
 
@@ -37,7 +37,7 @@ def with_bases(overrides: Sequence[str], vocabulary: Vocabulary) -> list[str]:
     What a file loses is printed on standard error, once. Raises SweepError for a file that cannot be a base, and for an
     experiment beside one.
     """
-    requested = [one for one in overrides if parts(one).key == BASE]
+    requested = [one for one in overrides if parts(one).key == BASE_OPTION]
     named = [one for one in overrides if parts(one).key == EXPERIMENT]
     chosen = next((one for one in named if parts(one).value not in current_project().bases), None)
     if requested and chosen is not None:
@@ -56,9 +56,11 @@ def _chosen(override: str, vocabulary: Vocabulary) -> str:
 
 def _unquoted(text: str) -> str:
     """A path with a space is written in quotes for Hydra's grammar."""
-    value = OverridesParser.create().parse_override(f"{BASE}={text}").value()
+    value = OverridesParser.create().parse_override(f"{BASE_OPTION}={text}").value()
     if not isinstance(value, str):
-        raise SweepError(f"{BASE}={text}: the path of an Axolotl config is expected, as in {BASE}=my-axolotl.yml.")
+        raise SweepError(
+            f"{BASE_OPTION}={text}: the path of an Axolotl config is expected, as in {BASE_OPTION}=my-axolotl.yml."
+        )
     return value
 
 
@@ -69,7 +71,7 @@ def _option(file: str, vocabulary: Vocabulary) -> str:
         if known == file:
             return option
     base = _read(file, vocabulary)
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(file).stem).strip("-.") or BASE
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(file).stem).strip("-.") or BASE_OPTION
     option = next(name for number in range(len(taken) + 1) if (name := _numbered(stem, number)) not in taken)
     _store(option, base, vocabulary)
     add_base(option, file)
@@ -80,7 +82,9 @@ def _option(file: str, vocabulary: Vocabulary) -> str:
 
 def _read(file: str, vocabulary: Vocabulary) -> Base:
     if not Path(file).expanduser().exists() and file in vocabulary.groups[EXPERIMENT]:
-        raise SweepError(f"{BASE}={file}: there is no such file. An experiment is asked for as {EXPERIMENT}={file}.")
+        raise SweepError(
+            f"{BASE_OPTION}={file}: there is no such file. An experiment is asked for as {EXPERIMENT}={file}."
+        )
     return read_base(file)
 
 
@@ -92,13 +96,15 @@ def forget_bases() -> None:
     """Take them out of Hydra's store, which lives as long as the process."""
     repo = ConfigStore.instance().repo
     for option in current_project().bases:
-        for group in (BASE, EXPERIMENT):
+        for group in (BASE_OPTION, EXPERIMENT):
             repo.get(group, {}).pop(f"{option}.yaml", None)
 
 
 def _store(option: str, base: Base, vocabulary: Vocabulary) -> None:
     store = ConfigStore.instance()
-    store.store(group=BASE, name=option, node=for_omegaconf(dict(base.axolotl)), package=AXOLOTL, provider="axosweep")
+    store.store(
+        group=BASE_OPTION, name=option, node=for_omegaconf(dict(base.axolotl)), package=AXOLOTL, provider="axosweep"
+    )
     store.store(
         group=EXPERIMENT,
         name=option,
@@ -110,6 +116,6 @@ def _store(option: str, base: Base, vocabulary: Vocabulary) -> None:
 
 def experiment(option: str, base: Base, vocabulary: Vocabulary) -> dict[str, Any]:
     """The experiment that chooses an option of the group `base`, and no other group that writes a config."""
-    node: dict[str, Any] = {"defaults": ["_self_", {f"override /{BASE}": option}]}
+    node: dict[str, Any] = {"defaults": ["_self_", {f"override /{BASE_OPTION}": option}]}
     node["defaults"] += [{f"override /{group}": None} for group in vocabulary.recipes]
     return node | ({"tracking": dict(base.tracking)} if base.tracking else {})

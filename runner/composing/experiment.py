@@ -17,7 +17,7 @@ from modal_app.cloud.settings import Deployment, settings_problems
 from runner.config.overrides import parts
 from runner.config.project import current_project
 from runner.config.stages import stages_of
-from runner.config.vocabulary import BASE, EXPERIMENT
+from runner.config.vocabulary import BASE_OPTION, EXPERIMENT
 from runner.errors import SweepError, did_you_mean
 from runner.preflight.auto import with_gpu
 from runner.preflight.data import datasets_of, limit_findings, split_of
@@ -148,7 +148,8 @@ def _name(choices: Mapping[str, Any], keys: Iterable[str]) -> str:
         return named
     named_keys = [key for key in keys if key.partition(".")[0] not in (*REQUEST_KEYS, "executor", "prices", "tracking")]
     words = [
-        BASE if key == EXPERIMENT and bases else key.removeprefix("axolotl.").replace(".", "_") for key in named_keys
+        BASE_OPTION if key == EXPERIMENT and bases else key.removeprefix("axolotl.").replace(".", "_")
+        for key in named_keys
     ]
     return "-".join(dict.fromkeys(words))[:60].strip("-") or "default"
 

@@ -30,7 +30,7 @@ from runner.preflight import quick_findings
 from runner.preflight.findings import Severity
 from runner.types import Action, Experiment, Request, RunResult
 
-Launch = Callable[[list[Experiment], Request], list[RunResult]]
+LaunchSweep = Callable[[list[Experiment], Request], list[RunResult]]
 
 _OUR_LAUNCHER = "hydra_plugins.axosweep.launcher.AxosweepLauncher"
 
@@ -45,7 +45,7 @@ class Task:
     Our sweeper and launcher hand over a whole sweep; a launcher of others calls it once per job.
     """
 
-    def __init__(self, launch: Launch, command_line: Sequence[str]) -> None:
+    def __init__(self, launch: LaunchSweep, command_line: Sequence[str]) -> None:
         self._launch = launch
         self._command_line = list(command_line)
         self.results: list[RunResult] = []

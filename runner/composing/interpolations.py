@@ -26,7 +26,7 @@ _DONE = "\0"
 
 
 @dataclass(frozen=True, slots=True)
-class Reads:
+class InterpolationReads:
     """What interpolations read."""
 
     paths: frozenset[Path] = frozenset()
@@ -53,7 +53,7 @@ def related(one: Path, other: Path) -> bool:
     return one[:shorter] == other[:shorter]
 
 
-def reads_of(value: Any, at: Path = ()) -> Reads:
+def reads_of(value: Any, at: Path = ()) -> InterpolationReads:
     """Of all interpolations in a plain, unresolved value which stands at `at`.
 
     >>> sorted(reads_of({"a": "${b.c}", "d": {"e": "${.f}${now:%Y}"}}).paths)
@@ -67,7 +67,7 @@ def reads_of(value: Any, at: Path = ()) -> Reads:
         one = _of_text(text, place)
         paths |= one.paths
         unknown, impure = unknown or one.unknown, impure or one.impure
-    return Reads(frozenset(paths), frozenset(places), unknown, impure)
+    return InterpolationReads(frozenset(paths), frozenset(places), unknown, impure)
 
 
 def _texts(value: Any, at: Path) -> Iterator[tuple[Path, str]]:
@@ -82,7 +82,7 @@ def _texts(value: Any, at: Path) -> Iterator[tuple[Path, str]]:
                 yield from _texts(one, (*at, str(index)))
 
 
-def _of_text(text: str, at: Path) -> Reads:
+def _of_text(text: str, at: Path) -> InterpolationReads:
     paths: set[Path] = set()
     unknown = "\\" in text
     impure = False
@@ -98,4 +98,4 @@ def _of_text(text: str, at: Path) -> Reads:
             unknown = True
         text = text[: found.start()] + _DONE + text[found.end() :]
     unreadable = "${" in text  # braces within quotes, most often: it may hold any resolver
-    return Reads(frozenset(paths), frozenset(), unknown, impure or unreadable)
+    return InterpolationReads(frozenset(paths), frozenset(), unknown, impure or unreadable)

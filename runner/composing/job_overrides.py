@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override, OverrideType
 
-from runner.composing.interpolations import Path, Reads, is_path, reads_of, related
+from runner.composing.interpolations import InterpolationReads, Path, is_path, reads_of, related
 from runner.composing.plain_values import Sign
 
 _SIGNS = {OverrideType.CHANGE: Sign.CHANGE, OverrideType.ADD: Sign.ADD, OverrideType.FORCE_ADD: Sign.FORCE}
@@ -23,7 +23,7 @@ class JobOverride:
     sign: Sign | None
     """How a plain value is set; None for everything else, which Hydra does."""
     value: Any
-    reads: Reads
+    reads: InterpolationReads
     """What the interpolations in its value read."""
     scope: Path
     """What it may change: an entry of a list that is taken out moves the others."""
@@ -44,7 +44,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float)
 
 
-def independent(reads: Reads, values: Sequence[JobOverride]) -> list[bool]:
+def independent(reads: InterpolationReads, values: Sequence[JobOverride]) -> list[bool]:
     """Which overrides are plain values that no interpolation reads, and that neither lie in what another override sets
     nor hold it: their order among the others does not matter.
     """

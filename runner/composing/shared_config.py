@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.composing.hydra_inside import PLUGINS, CachingLoader, apply_overrides, is_typed, plain
-from runner.composing.interpolations import Reads, reads_of
+from runner.composing.interpolations import InterpolationReads, reads_of
 from runner.composing.job_overrides import JobOverride, in_order, independent
 from runner.composing.plain_values import NotPlain, with_value
 
@@ -32,7 +32,7 @@ class SharedConfig:
     config: DictConfig
     raw: Mapping[str, Any]
     """Plain and unresolved."""
-    reads: Reads
+    reads: InterpolationReads
     choices: Mapping[str, Any]
     """The groups' options, as Hydra records them."""
     sets: str | None
@@ -123,5 +123,5 @@ class SharedConfigs:
 
 def _shared(config: DictConfig, choices: Mapping[str, Any], sets: str | None) -> SharedConfig:
     raw = plain(config, resolve=False)
-    reads = Reads(impure=True) if is_typed(config) else reads_of(raw)
+    reads = InterpolationReads(impure=True) if is_typed(config) else reads_of(raw)
     return SharedConfig(config, raw, reads, choices, sets)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from runner.config.fields import unknown_key
-from runner.config.vocabulary import AXOLOTL, BASE, EXPERIMENT, Vocabulary
+from runner.config.vocabulary import AXOLOTL, BASE_OPTION, EXPERIMENT, Vocabulary
 from runner.errors import SweepError, did_you_mean
 
 _OVERRIDE = re.compile(r"(?P<sign>~|\+\+|\+|)(?P<key>[^=@+~\s]+)(?P<package>@[^=\s]+)?(?:=(?P<value>.*))?", re.S)
@@ -70,7 +70,7 @@ def canonical(override: str, vocabulary: Vocabulary) -> str:
     _refuse_to_shorten(said)
     if head == "hydra" or said.key.startswith("hydra/"):
         return override
-    if said.key == BASE:
+    if said.key == BASE_OPTION:
         return _base(said)
     if said.key in vocabulary.groups:
         return _group(said, vocabulary)
@@ -125,8 +125,8 @@ def _group(said: Parts, vocabulary: Vocabulary) -> str:
 
 def _base(said: Parts) -> str:
     if said.sign == "~" or not said.value:
-        raise SweepError(f"{said}: the path of an Axolotl config is expected, as in {BASE}=my-axolotl.yml.")
-    return f"{BASE}={said.value}"
+        raise SweepError(f"{said}: the path of an Axolotl config is expected, as in {BASE_OPTION}=my-axolotl.yml.")
+    return f"{BASE_OPTION}={said.value}"
 
 
 def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
@@ -196,7 +196,7 @@ def base_spoken(override: str, vocabulary: Vocabulary) -> str:
     key, _, option = override.partition("=")
     if key != EXPERIMENT or option not in vocabulary.bases:
         return override
-    return f"{BASE}={written(vocabulary.bases[option])}"
+    return f"{BASE_OPTION}={written(vocabulary.bases[option])}"
 
 
 # Values. Hydra's grammar is narrower than YAML's: what it would not read back as the same is quoted.

@@ -17,7 +17,7 @@ from runner.errors import SweepError
 
 AXOLOTL = "axolotl"
 EXPERIMENT = "experiment"
-BASE = "base"
+BASE_OPTION = "base"
 """base=FILE starts from an Axolotl config, as it is. A group to Hydra; its options are the files that were imported."""
 MODEL_FACTS, DATASET_FACTS = "model", "sizes"
 
@@ -62,9 +62,9 @@ def read_vocabulary(project: Project | None = None) -> Vocabulary:
         nodes=nodes,
         fields=axolotl_fields(),
         pure_sweeps=frozenset(name for name, file in sweeps.items() if _only_axes(file)),
-        recipes=tuple(group for group in writing if group not in (BASE, EXPERIMENT)),
+        recipes=tuple(group for group in writing if group not in (BASE_OPTION, EXPERIMENT)),
         bases=project.bases,
-        read=frozenset({*contents.get(Path(ROOT_CONFIG), {}), *({*chosen} - {*writing, BASE, EXPERIMENT})}),
+        read=frozenset({*contents.get(Path(ROOT_CONFIG), {}), *({*chosen} - {*writing, BASE_OPTION, EXPERIMENT})}),
     )
 
 

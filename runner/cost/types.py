@@ -98,7 +98,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class PastRuns:
     """A run that has been trained, as its record tells it."""
 
     shape: Shape

@@ -20,7 +20,7 @@ JUDGES = ("oneshot/validate.py", "oneshot/refusals.py", "patches/validating.py")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SchemaQuestion:
     """A config as Axolotl would be given it, and what Axolotl would find on the GPU."""
 
     config: Mapping[str, Any]
@@ -35,7 +35,7 @@ class Question:
         return {"config": dict(self.config), "capabilities": dict(self.capabilities)}
 
 
-Answer = Mapping[str, Any]
+SchemaVerdict = Mapping[str, Any]
 """`problems` and `warnings`, as modal_app.oneshot.validate writes them."""
 
 
@@ -45,16 +45,16 @@ class Verdicts:
 
     memory: Path | None
     lock: str
-    _known: dict[str, Answer] = field(default_factory=dict)
+    _known: dict[str, SchemaVerdict] = field(default_factory=dict)
     _judges: str = field(default_factory=lambda: source_digest(*JUDGES), init=False)
 
     def __post_init__(self) -> None:
         self._known = {} if self.memory is None else _load(self.memory)
 
-    def get(self, question: Question) -> Answer | None:
+    def get(self, question: SchemaQuestion) -> SchemaVerdict | None:
         return self._known.get(self._key(question))
 
-    def put(self, question: Question, answer: Answer) -> None:
+    def put(self, question: SchemaQuestion, answer: SchemaVerdict) -> None:
         self._known[self._key(question)] = answer
 
     def save(self) -> None:
@@ -65,7 +65,7 @@ class Verdicts:
         self.memory.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.memory, json.dumps(dict(kept)))
 
-    def _key(self, question: Question) -> str:
+    def _key(self, question: SchemaQuestion) -> str:
         text = json.dumps([question.text, self.lock, self._judges, _file_of(question.config)])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -78,5 +78,5 @@ def _file_of(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
 
 
-def _load(memory: Path) -> dict[str, Answer]:
+def _load(memory: Path) -> dict[str, SchemaVerdict]:
     return read_json(memory, lenient=True)

@@ -22,7 +22,7 @@ from runner.cost.prices import CPU, MEMORY, Rates
 from runner.cost.spent import fetch_folder
 from runner.cost.types import NOTHING, Length, Prediction, Range, Rows, Shape
 from runner.estimate.predict import BOOT_MODAL, predict
-from runner.estimate.records import Known, PastData, data_paths, read_past, rows_of
+from runner.estimate.records import KnownRecords, PastDatasets, data_paths, read_past, rows_of
 from runner.preflight.data import datasets_of, split_of, steps_of
 from runner.preflight.memory import facts_for, with_files
 from runner.preflight.values import number
@@ -122,7 +122,7 @@ def plan_cost(
 @dataclass(slots=True)
 class _Weigher:
     store: Store
-    known: Known
+    known: KnownRecords
     rates: Rates | None
     facts: dict[str, ModelFacts]
     _rows: dict[str, Rows | None] = field(default_factory=dict)
@@ -196,7 +196,7 @@ class _Weigher:
             mean, longest = size / max(rows, 1) / CHARACTERS_PER_TOKEN, None
         return Rows(steps.rows, _held_out(axolotl, steps.rows), mean, longest, "rows of the file")
 
-    def _before(self, axolotl: Mapping[str, Any]) -> PastData | None:
+    def _before(self, axolotl: Mapping[str, Any]) -> PastDatasets | None:
         """The same files, prepared for another run: cut shorter, say."""
         paths, length = data_paths(axolotl), axolotl.get("sequence_len")
         return next((one for one in self.known.data if (one.paths, one.sequence_len) == (paths, length)), None)

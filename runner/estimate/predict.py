@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from runner.cost.types import NOTHING, Length, Past, Prediction, Range, Shape
+from runner.cost.types import NOTHING, Length, PastRuns, Prediction, Range, Shape
 from runner.estimate.seeds import FORWARD, OFF, matmul_weights, operations, peak, seed_speed
 from runner.types import ModelFacts
 
@@ -37,7 +37,7 @@ MEMORY_GIB_PER_RANK = Range(4.0, 8.0, 16.0)
 MEMORY_GIB_CPU = Range(1.0, 1.5, 3.0)
 
 
-def predict(shape: Shape, length: Length, past: Sequence[Past], facts: Facts) -> Prediction | str:
+def predict(shape: Shape, length: Length, past: Sequence[PastRuns], facts: Facts) -> Prediction | str:
     """How long it takes, or a sentence with the reason why nobody knows. `past`: the newest first."""
     if same := [one for one in past if one.shape == shape][:NEWEST]:
         return _from_same(length, same)
@@ -59,7 +59,7 @@ class _Parts:
     save: float
 
     @classmethod
-    def of(cls, past: Sequence[Past]) -> _Parts:
+    def of(cls, past: Sequence[PastRuns]) -> _Parts:
         evaluated = [one for one in past if one.length.evals and one.length.eval_batches]
         batches = [one.phases.get("eval", 0.0) / (one.length.evals * one.length.eval_batches) for one in evaluated]
         return cls(
@@ -75,7 +75,7 @@ class _Parts:
         return self.fixed + max(length.steps - 1, 0) * step + evaluating + self.save * length.saves
 
 
-def _from_same(length: Length, past: Sequence[Past]) -> Prediction:
+def _from_same(length: Length, past: Sequence[PastRuns]) -> Prediction:
     parts = _Parts.of(past)
     likely = parts.seconds(length)
     off = [one.seconds / parts.seconds(one.length) - 1 for one in past]
@@ -87,28 +87,28 @@ def _from_same(length: Length, past: Sequence[Past]) -> Prediction:
     return replace(_with_use(past[0].shape, past, seconds, ""), cpu_s=cpu_s)
 
 
-def _cpu_seconds_of(length: Length, past: Sequence[Past]) -> float | None:
+def _cpu_seconds_of(length: Length, past: Sequence[PastRuns]) -> float | None:
     """The same of processor seconds."""
     timed = [replace(one, seconds=sum(one.cpu.values()), phases=one.cpu) for one in past if one.cpu]
     return _Parts.of(timed).seconds(length) if timed else None
 
 
-def _save_seconds(past: Sequence[Past]) -> float:
+def _save_seconds(past: Sequence[PastRuns]) -> float:
     return median(one.phases.get("save", 0.0) / max(one.length.saves, 1) for one in past)
 
 
-def _fixed(one: Past) -> float:
+def _fixed(one: PastRuns) -> float:
     """All but the steps after the first, the evaluations and the saves."""
     return max(0.0, one.seconds - sum(one.phases.get(name, 0.0) for name in ("train", "eval", "save")))
 
 
-def _step_seconds(one: Past) -> float:
+def _step_seconds(one: PastRuns) -> float:
     steps = one.length.steps - (1 if "first" in one.phases else 0)
     return one.phases.get("train", 0.0) / max(steps, 1)
 
 
 def _from_kin(
-    shape: Shape, length: Length, past: Sequence[Past], facts: Facts, off: float, what: str
+    shape: Shape, length: Length, past: Sequence[PastRuns], facts: Facts, off: float, what: str
 ) -> Prediction | str:
     speed = median(_tokens_s(one) * _ratio(one.shape, shape, facts) for one in past)
     if speed <= 0:
@@ -120,7 +120,7 @@ def _from_kin(
     return _with_use(shape, past, Range.about(likely, off), f" of {what}")
 
 
-def _tokens_s(one: Past) -> float:
+def _tokens_s(one: PastRuns) -> float:
     """Of one card."""
     return one.length.micro_tokens.likely * one.length.micro_steps / max(_step_seconds(one), 1e-6)
 
@@ -172,7 +172,7 @@ def _from_seed(shape: Shape, length: Length, facts: Facts) -> Prediction | str:
     )
 
 
-def _with_use(shape: Shape, past: Sequence[Past], seconds: Range, what: str) -> Prediction:
+def _with_use(shape: Shape, past: Sequence[PastRuns], seconds: Range, what: str) -> Prediction:
     """With what those of the same number of cards have used."""
     alike = [one for one in past if one.shape.count == shape.count]
     boot = BOOT_MODAL if shape.place == "modal" else NOTHING
@@ -186,7 +186,7 @@ def _with_use(shape: Shape, past: Sequence[Past], seconds: Range, what: str) -> 
     )
 
 
-def _recorded(past: Sequence[Past], of: Callable[[Past], float | None], otherwise: Range) -> Range:
+def _recorded(past: Sequence[PastRuns], of: Callable[[PastRuns], float | None], otherwise: Range) -> Range:
     known = [value for one in past if (value := of(one)) is not None]
     if not known:
         return otherwise

@@ -15,7 +15,7 @@ from modal_app.store.step import OutcomeStatus, StepKind
 from runner.config.gpus import kind_of_card
 from runner.cost.length import data_ranks, length_of, shape_of
 from runner.cost.spent import containers
-from runner.cost.types import Past, Rows
+from runner.cost.types import PastRuns, Rows
 from runner.store.stores import is_mirror
 
 NEWEST = 200
@@ -23,7 +23,7 @@ NEWEST = 200
 
 
 @dataclass(frozen=True, slots=True)
-class PastData:
+class PastDatasets:
     """A prepared dataset that some run has read."""
 
     paths: tuple[str, ...]
@@ -37,20 +37,20 @@ class PastData:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownRecords:
     """What the stores tell."""
 
-    runs: tuple[Past, ...] = ()
-    data: tuple[PastData, ...] = ()
+    runs: tuple[PastRuns, ...] = ()
+    data: tuple[PastDatasets, ...] = ()
 
 
-def read_past(stores: Sequence[Store]) -> Known:
+def read_past(stores: Sequence[Store]) -> KnownRecords:
     """Of the newest runs of each store.
 
     What went on from a checkpoint, or stopped early, is left out: its parts do not add up to a whole run.
     """
-    runs: list[Past] = []
-    data: dict[Path, PastData] = {}
+    runs: list[PastRuns] = []
+    data: dict[Path, PastDatasets] = {}
     for store in stores:
         manifests: dict[str, DataManifest] = {}
         for folder in _newest(store):
@@ -64,7 +64,7 @@ def read_past(stores: Sequence[Store]) -> Known:
                 if (one := _data(asked["axolotl"], manifests[key])) is not None:
                     data[store.manifest(key)] = one
             runs += _run(store, folder.name, asked, result, manifests[key])
-    return Known(tuple(runs), tuple(data.values()))
+    return KnownRecords(tuple(runs), tuple(data.values()))
 
 
 def rows_of(manifest: DataManifest) -> Rows | None:
@@ -86,13 +86,13 @@ def _newest(store: Store) -> list[Path]:
     return [folder for _, folder in sorted(found, reverse=True)[:NEWEST]]
 
 
-def _data(axolotl: Mapping[str, Any], manifest: DataManifest) -> PastData | None:
+def _data(axolotl: Mapping[str, Any], manifest: DataManifest) -> PastDatasets | None:
     rows = rows_of(manifest)
     if rows is None or rows.tokens_per_row is None:
         return None
     seconds = manifest.seconds or 0.0
     length = axolotl.get("sequence_len")
-    return PastData(data_paths(axolotl), length, rows.rows, rows.tokens_per_row, rows.longest_row, seconds)
+    return PastDatasets(data_paths(axolotl), length, rows.rows, rows.tokens_per_row, rows.longest_row, seconds)
 
 
 def _run(
@@ -101,7 +101,7 @@ def _run(
     asked: Mapping[str, Any],
     result: Mapping[str, Any],
     manifest: DataManifest,
-) -> Iterator[Past]:
+) -> Iterator[PastRuns]:
     facts, config = TrainFacts.of(result.get("facts") or {}), asked["axolotl"]
     phases, steps = facts.phases, facts.step or 0
     succeeded = result.get("status") == OutcomeStatus.SUCCEEDED
@@ -116,7 +116,7 @@ def _run(
     gpu = _card(rented) or str(asked.get("gpu", {}).get("type"))
     seconds = float(result["finished_at"]) - float(result["started_at"])
     only = rented[0] if len(rented) == 1 and len(rented[0].attempts) == 1 else None
-    yield Past(
+    yield PastRuns(
         shape=shape_of(config, gpu, count, place),
         length=length,
         seconds=seconds,

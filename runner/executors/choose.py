@@ -236,7 +236,7 @@ def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> 
     )
     prices = plan.runs[0].run.experiment.prices
     executor = ModalExecutor(store, deployment, ledger, placed, tuple(inputs), prices)
-    executor.check((account.KEY,) if account.tracks_online(plan) else ())
+    executor.check((account.KEY_VARIABLE,) if account.tracks_online(plan) else ())
     return executor
 
 

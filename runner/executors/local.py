@@ -18,7 +18,7 @@ from modal_app.store.read_json import read_json
 from modal_app.store.state import Phase, StepState, observe
 from modal_app.store.step import EXIT_HELD, Device, FailureReason, OutcomeStatus, Step, StepKind
 from runner.errors import SweepError
-from runner.executors.workers import Exited, Workers
+from runner.executors.workers import WorkerExit, Workers
 from runner.store.ledger import Event, Ledger, Record
 from runner.types import Plan, StepId
 
@@ -41,7 +41,7 @@ class Slots:
 
 
 @dataclass(slots=True)
-class _Job:
+class _RunningStep:
     step: Step
     needs: StepId | None = None
     attempts_before: int = 0
@@ -63,7 +63,7 @@ class LocalExecutor:
     slots: Slots
     ledger: Ledger
     stop_grace_s: float = STOP_GRACE_S
-    _jobs: dict[StepId, _Job] = field(default_factory=dict)
+    _jobs: dict[StepId, _RunningStep] = field(default_factory=dict)
     _stopping: bool = False
 
     def execute(self, plan: Plan, watch: Watch) -> None:
@@ -106,7 +106,7 @@ class LocalExecutor:
                 self._submit(job)
                 busy.append(job)
 
-    def _submit(self, job: _Job) -> None:
+    def _submit(self, job: _RunningStep) -> None:
         job.submitted, job.followed = True, False
         job.attempts_before = self._attempts(job.step)
         step = job.step
@@ -134,7 +134,7 @@ class LocalExecutor:
             if job.submitted and not job.ended:
                 self._note_start(job, self.workers.pid(step))
 
-    def _note_start(self, job: _Job, pid: int | None) -> None:
+    def _note_start(self, job: _RunningStep, pid: int | None) -> None:
         """Record the attempt that the worker `pid` of ours began; one that another launcher's began is not ours."""
         attempts = self.store.folder(job.step.kind, job.step.key).attempts()
         if job.started or pid is None or not attempts or attempts[-1].number <= job.attempts_before:
@@ -144,13 +144,13 @@ class LocalExecutor:
             number = attempts[-1].number
             self.ledger.append(Record(Event.STARTED, job.step.kind, job.step.key, attempt=number, pid=pid))
 
-    def _follow(self, job: _Job, state: StepState) -> None:
+    def _follow(self, job: _RunningStep, state: StepState) -> None:
         if not job.followed:
             job.followed = True
             pid = state.owner.pid if state.owner else None
             self.ledger.append(Record(Event.FOLLOWED, job.step.kind, job.step.key, pid=pid))
 
-    def _finish(self, job: _Job, state: StepState) -> None:
+    def _finish(self, job: _RunningStep, state: StepState) -> None:
         job.ended, job.submitted, job.cards = True, False, ()
         outcome = state.outcome
         if job.started is False and not job.followed and state.phase is Phase.SUCCEEDED:
@@ -170,7 +170,12 @@ class LocalExecutor:
         )
 
     def _finish_unstarted(
-        self, job: _Job, status: OutcomeStatus, message: str, reason: str = "", facts: Mapping[str, str] | None = None
+        self,
+        job: _RunningStep,
+        status: OutcomeStatus,
+        message: str,
+        reason: str = "",
+        facts: Mapping[str, str] | None = None,
     ) -> None:
         job.ended, job.submitted, job.cards = True, False, ()
         kind, key = job.step.kind, job.step.key
@@ -178,7 +183,7 @@ class LocalExecutor:
             Record(Event.FINISHED, kind, key, status=status, reason=reason, message=message, facts=facts or {})
         )
 
-    def _finish_blocked(self, job: _Job) -> None:
+    def _finish_blocked(self, job: _RunningStep) -> None:
         assert job.needs is not None
         kind, key = job.needs
         if kind is StepKind.PREPROCESS:
@@ -187,7 +192,7 @@ class LocalExecutor:
             message, reason = f"it comes after {kind} {key}, which has not succeeded", FailureReason.ERROR
         self._finish_unstarted(job, OutcomeStatus.FAILED, message, reason)
 
-    def _finish_unbegun(self, job: _Job, exited: Exited) -> None:
+    def _finish_unbegun(self, job: _RunningStep, exited: WorkerExit) -> None:
         code = "" if exited.code is None else f" (code {exited.code})"
         message = f"its worker ended before it began{code}"
         facts = {} if exited.log is None else {"log": str(exited.log)}
@@ -210,31 +215,31 @@ class LocalExecutor:
             elif not job.ended:
                 self._finish_unstarted(job, OutcomeStatus.STOPPED, "stopped before it began")
 
-    def _reap_while_alive(self, jobs: Sequence[_Job], seconds: float) -> None:
+    def _reap_while_alive(self, jobs: Sequence[_RunningStep], seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while any(self._alive(job) for job in jobs) and time.monotonic() < deadline:
             self._reap(POLL_S)
 
-    def _alive(self, job: _Job) -> bool:
+    def _alive(self, job: _RunningStep) -> bool:
         return job.submitted and self._observe(job).phase is Phase.RUNNING
 
-    def _blocked(self, job: _Job) -> bool:
+    def _blocked(self, job: _RunningStep) -> bool:
         """Whether what it needs has ended, and not with success."""
         before = self._jobs.get(job.needs) if job.needs else None
         return before is not None and before.ended and not self._is_done(before)
 
-    def _ready(self, job: _Job) -> bool:
+    def _ready(self, job: _RunningStep) -> bool:
         before = self._jobs.get(job.needs) if job.needs else None
         return before is None or (before.ended and self._is_done(before))
 
-    def _is_done(self, job: _Job) -> bool:
+    def _is_done(self, job: _RunningStep) -> bool:
         return self.store.folder(job.step.kind, job.step.key).done.exists()
 
-    def _is_due(self, job: _Job, busy: Sequence[_Job]) -> bool:
+    def _is_due(self, job: _RunningStep, busy: Sequence[_RunningStep]) -> bool:
         """Whether it could start now, or will never be able to."""
         return self._room_for(job, busy) and (self._ready(job) or self._blocked(job))
 
-    def _room_for(self, job: _Job, busy: Sequence[_Job]) -> bool:
+    def _room_for(self, job: _RunningStep, busy: Sequence[_RunningStep]) -> bool:
         if self.slots.parallel is not None and len(busy) >= self.slots.parallel:
             return False
         taken = sum(self._cost(other.step) for other in busy)
@@ -250,7 +255,7 @@ class LocalExecutor:
         taken = {card for job in self._jobs.values() for card in job.cards}
         return set(range(self.slots.total)) - taken
 
-    def _observe(self, job: _Job) -> StepState:
+    def _observe(self, job: _RunningStep) -> StepState:
         return observe(self.store, job.step.kind, job.step.key)
 
     def _attempts(self, step: Step) -> int:
@@ -285,13 +290,13 @@ def _too_few(cards: int, processes: int) -> str:
     )
 
 
-def _needed(plan: Plan) -> Iterator[_Job]:
+def _needed(plan: Plan) -> Iterator[_RunningStep]:
     """What is not done; a dataset only when a run that is not done reads it."""
     wanted = {planned.run.data_key for planned in plan.pending}
-    yield from (_Job(dataset.step) for dataset in plan.datasets if dataset.key in wanted and not dataset.done)
+    yield from (_RunningStep(dataset.step) for dataset in plan.datasets if dataset.key in wanted and not dataset.done)
     trains = [planned for planned in plan.pending if planned.trains]
-    yield from (_Job(planned.step, (StepKind.PREPROCESS, planned.run.data_key)) for planned in trains)
-    yield from (_Job(planned.step, planned.needs) for planned in plan.after if not planned.done)
+    yield from (_RunningStep(planned.step, (StepKind.PREPROCESS, planned.run.data_key)) for planned in trains)
+    yield from (_RunningStep(planned.step, planned.needs) for planned in plan.after if not planned.done)
 
 
 def _gpu_count() -> int:

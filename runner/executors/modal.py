@@ -22,7 +22,7 @@ from modal_app.cloud.claims import Caller, enqueue_behind, is_at_work, is_starti
 from modal_app.cloud.container import Job, steps_file
 from modal_app.cloud.deployment import build_app
 from modal_app.cloud.meter import CPU_STEP, Reservation
-from modal_app.cloud.settings import AFTER, HOUR_S, Deployment, requested, train_function
+from modal_app.cloud.settings import AFTER_FUNCTION, HOUR_S, Deployment, requested, train_function
 from modal_app.store.hub import fetch_names
 from modal_app.store.layout import STEPS, SUBMISSION, Store
 from modal_app.store.step import OutcomeStatus, Step, StepKind, write_atomically
@@ -184,7 +184,7 @@ class ModalExecutor:
             options = self._options(placement, reserved, limit_s)
         elif step.kind is not StepKind.PREPROCESS:
             placement = self.placements[step.run]
-            function, limit_s = AFTER, min(limit_s, AFTER_LIMIT_S)
+            function, limit_s = AFTER_FUNCTION, min(limit_s, AFTER_LIMIT_S)
             reserved = self.deployment.reserved(1)
             options = self._options(one_gpu(placement), reserved, limit_s)
         names = self.deployment

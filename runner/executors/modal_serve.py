@@ -28,7 +28,7 @@ TOKEN_BYTES = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Deployed:
+class ServeDeployment:
     """What is served, as the runs Volume keeps it."""
 
     app: str
@@ -55,14 +55,14 @@ def check(serve: Serve) -> None:
                 )
 
 
-def deploy(serve: Serve, models: Sequence[tuple[tuple[str, ...], str]]) -> Deployed:
+def deploy(serve: Serve, models: Sequence[tuple[tuple[str, ...], str]]) -> ServeDeployment:
     """Deploy, unless the very same is there already."""
     with explained():
         if (url := _url(serve.app_name)) is None:
             build_app(serve).deploy()
             url = _url(serve.app_name)
         assert url is not None, "a web function has an address"
-        deployed = Deployed(serve.app_name, url.rstrip("/"), tuple(models), serve.gpu, serve.idle_s, time.time())
+        deployed = ServeDeployment(serve.app_name, url.rstrip("/"), tuple(models), serve.gpu, serve.idle_s, time.time())
         record = io.BytesIO(json.dumps(asdict(deployed), indent=1).encode())
         with modal.Volume.from_name(serve.runs_volume).batch_upload(force=True) as batch:
             batch.put_file(record, f"/{SERVED}/{serve.app_name}.json")
@@ -100,7 +100,7 @@ def stop(names: Sequence[str], runs_volume: str) -> list[str]:
     return ended
 
 
-def deployments(runs_volume: str) -> list[Deployed]:
+def deployments(runs_volume: str) -> list[ServeDeployment]:
     """What was deployed to serve, and still is. Oldest first."""
     with explained():
         volume = modal.Volume.from_name(runs_volume)
@@ -109,8 +109,8 @@ def deployments(runs_volume: str) -> list[Deployed]:
         return sorted((one for one in kept if _url(one.app) is not None), key=lambda one: one.at)
 
 
-def _read(raw: dict[str, Any]) -> Deployed:
-    return Deployed(**{**raw, "models": tuple((tuple(names), what) for names, what in raw["models"])})
+def _read(raw: dict[str, Any]) -> ServeDeployment:
+    return ServeDeployment(**{**raw, "models": tuple((tuple(names), what) for names, what in raw["models"])})
 
 
 def _url(app: str) -> str | None:

@@ -9,9 +9,9 @@ from pathlib import PurePosixPath
 import modal
 import modal.exception
 
-from modal_app.store.layout import BASE, SUBMISSION, Store, parts_of_key
+from modal_app.store.layout import BASE_MODEL_KEY, SUBMISSION, Store, parts_of_key
 from modal_app.store.state import Phase, observe
-from modal_app.store.step import AFTER, write_atomically
+from modal_app.store.step import FOLLOW_UP_KINDS, write_atomically
 from runner.errors import SweepError
 from runner.executors.modal_copies import listed, read_text
 from runner.executors.modal_errors import explained
@@ -51,7 +51,7 @@ def watcher(store: Store, run: SweepRun) -> Callable[[], bool]:
     if found is None:
         return lambda: False
     mirror, submitted = found
-    steps = [step for step in submitted if step.kind not in AFTER]
+    steps = [step for step in submitted if step.kind not in FOLLOW_UP_KINDS]
 
     def goes_on() -> bool:
         with explained():
@@ -116,6 +116,6 @@ def _submitted(
         names, steps = read_submission(store, path.parent.relative_to(store.sweeps).as_posix())
         if names == (used or names) and keys & {step.run or step.key for step in steps}:
             used = names
-            alone = {step.key for step in steps if sweep is not None and parts_of_key(step.key)[0] == BASE}
+            alone = {step.key for step in steps if sweep is not None and parts_of_key(step.key)[0] == BASE_MODEL_KEY}
             found |= {step.name: step for step in steps if step.key in wanted | alone or step.run in keys}
     return None if used is None else (ModalMirror(store, used), list(found.values()))

@@ -29,7 +29,7 @@ class Work:
 def make_work(plan: Plan, job_of: Callable[[Step], Job], done: set[str]) -> Work:
     """What is on the hub comes before the datasets that need it, a dataset before its runs, a run before what comes
     after it. `done`: what is marked."""
-    building = _Building(job_of, done, {job_name(*needs) for one in plan.after if (needs := one.needs)})
+    building = _JobBuilder(job_of, done, {job_name(*needs) for one in plan.after if (needs := one.needs)})
     building.steps |= {job_name(one.step.kind, one.step.key): one.step for one in plan.runs}
     pending = {planned.run.key: planned for planned in plan.pending}
     for dataset in plan.datasets:
@@ -53,7 +53,7 @@ def make_work(plan: Plan, job_of: Callable[[Step], Job], done: set[str]) -> Work
 
 
 @dataclass(slots=True)
-class _Building:
+class _JobBuilder:
     """Work as it is put together."""
 
     job_of: Callable[[Step], Job]

@@ -48,7 +48,7 @@ class WarmRefused(Exception):
 
 
 @dataclass(slots=True)
-class Reached:
+class TrainerConnection:
     """A connection to a preloaded trainer, which may still be importing."""
 
     socket: socket.socket
@@ -68,14 +68,14 @@ def idle_limit(asked: float | None) -> float:
     return IDLE_S
 
 
-def reach(python: Path, store: Path, idle_s: float) -> Reached:
+def reach(python: Path, store: Path, idle_s: float) -> TrainerConnection:
     """Connect to the preloaded trainer that fits, starting it where there is none. Raises WarmRefused."""
     try:
         here = address(private_folder(), store, trainer_fingerprint(python))
         with here.door(wait=True):
             connected = _connect(here)
             if connected is not None:
-                return Reached(connected, here, None)
+                return TrainerConnection(connected, here, None)
             _clear_away(here)
             reached = _start(here, python, store, idle_s)
             _retire_others(here, store)
@@ -84,7 +84,7 @@ def reach(python: Path, store: Path, idle_s: float) -> Reached:
         raise WarmRefused(str(error)) from error
 
 
-def reach_running(python: Path, store: Path) -> Reached | None:
+def reach_running(python: Path, store: Path) -> TrainerConnection | None:
     """Connect to the preloaded trainer that fits, if there is one."""
     try:
         here = address(private_folder(), store, trainer_fingerprint(python))
@@ -92,7 +92,7 @@ def reach_running(python: Path, store: Path) -> Reached | None:
             connected = _connect(here)
     except (NoPrivatePlace, OSError):
         return None
-    return None if connected is None else Reached(connected, here, None)
+    return None if connected is None else TrainerConnection(connected, here, None)
 
 
 def running(store: Path | None) -> list[Note]:
@@ -156,7 +156,7 @@ def _connect(here: Address) -> socket.socket | None:
     return line
 
 
-def _start(here: Address, python: Path, store: Path, idle_s: float) -> Reached:
+def _start(here: Address, python: Path, store: Path, idle_s: float) -> TrainerConnection:
     """The socket is bound here, so that whoever comes next finds it before the process has begun."""
     with socket.socket(socket.AF_UNIX) as listener, here.log.open("wb") as log:
         listener.bind(str(here.socket))
@@ -175,7 +175,7 @@ def _start(here: Address, python: Path, store: Path, idle_s: float) -> Reached:
                 start_new_session=True,
                 pass_fds=(listener.fileno(),),
             )
-    return Reached(connected, here, process)
+    return TrainerConnection(connected, here, process)
 
 
 @contextlib.contextmanager

@@ -20,8 +20,8 @@ from modal_app.process.signals import signal_group
 from modal_app.store.step import Device, Step, StepKind
 from modal_app.warm.context import Context
 from runner.executors.validator import FreshValidator
-from runner.executors.warm_server import Reached, WarmRefused, reach
-from runner.executors.workers import Exited, FreshWorkers, could_not_ask
+from runner.executors.warm_server import TrainerConnection, WarmRefused, reach
+from runner.executors.workers import FreshWorkers, WorkerExit, could_not_ask
 from runner.types import StepId
 
 VALIDATION_POLL_S = 1.0
@@ -43,7 +43,7 @@ class WarmWorkers:
     """Beyond this process's own."""
     idle_s: float | None = 0.0
     """How long it waits for the next command; None leaves that as it is."""
-    _reached: Reached | None = None
+    _reached: TrainerConnection | None = None
     _introduced: bool = False
     _served: bool = False
     _steps: dict[StepId, Step] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class WarmWorkers:
         """What the preloaded process itself says on stderr."""
         return self._reached.address.log if self._reached else None
 
-    def warm_up(self, reached: Reached | None = None) -> None:
+    def warm_up(self, reached: TrainerConnection | None = None) -> None:
         """Find or start it, or take what was found; it imports while this process does something else.
 
         Raises WarmRefused.
@@ -97,7 +97,7 @@ class WarmWorkers:
         self._all_lost()
         raise error
 
-    def wait(self, timeout_s: float) -> list[Exited]:
+    def wait(self, timeout_s: float) -> list[WorkerExit]:
         if self._reached is None or not self._steps:
             time.sleep(timeout_s)
             return []
@@ -112,7 +112,7 @@ class WarmWorkers:
                 step = (StepKind(event["kind"]), event["key"])
                 self._pids.pop(step, None)
                 self._steps.pop(step, None)
-                exited.append(Exited(step, event["code"], event["pid"]))
+                exited.append(WorkerExit(step, event["code"], event["pid"]))
         return exited
 
     def pid(self, step: StepId) -> int | None:
@@ -181,7 +181,7 @@ class WarmWorkers:
         self._served |= any(event["event"] in ("started", "validated") for event in events)
         return events
 
-    def _all_lost(self) -> list[Exited]:
+    def _all_lost(self) -> list[WorkerExit]:
         assert self._reached is not None
         log = self._reached.address.log
         self._reached.socket.close()
@@ -190,7 +190,7 @@ class WarmWorkers:
                 self._reached.process.wait(1)
             self._reached.process.returncode = 0
         self._reached = None
-        exited = [Exited(step, None, self._pids.get(step), log) for step in self._steps]
+        exited = [WorkerExit(step, None, self._pids.get(step), log) for step in self._steps]
         self._steps.clear()
         self._pids.clear()
         return exited
@@ -231,11 +231,11 @@ class MixedWorkers:
                 return
         FreshValidator(self.fresh.python).validate(folder)
 
-    def wait(self, timeout_s: float) -> list[Exited]:
+    def wait(self, timeout_s: float) -> list[WorkerExit]:
         deadline = time.monotonic() + timeout_s
         while True:
             left = max(deadline - time.monotonic(), 0)
-            exited: list[Exited] = []
+            exited: list[WorkerExit] = []
             if self.warm.busy:
                 with self._or_fresh():
                     exited += self.warm.wait(min(left, SHORTEST_S) if self.fresh.busy else left)
@@ -278,7 +278,7 @@ class RunningValidator:
 
     python: Path
     store: Path
-    reached: Reached
+    reached: TrainerConnection
     is_up: bool = True
 
     def validate(self, folder: Path) -> None:

@@ -31,7 +31,7 @@ POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Exited:
+class WorkerExit:
     """A worker that this process started has ended. `code` is negative for a signal, None when nobody knows."""
 
     step: StepId
@@ -48,7 +48,7 @@ class Workers(Protocol):
         """The process that works on a started step; None until it is known."""
         ...
 
-    def wait(self, timeout_s: float) -> list[Exited]:
+    def wait(self, timeout_s: float) -> list[WorkerExit]:
         """The workers that ended, waiting at most `timeout_s` for news."""
         ...
 
@@ -91,13 +91,13 @@ class FreshWorkers:
         process = self._alive.get(step)
         return process.pid if process else None
 
-    def wait(self, timeout_s: float) -> list[Exited]:
+    def wait(self, timeout_s: float) -> list[WorkerExit]:
         deadline = time.monotonic() + timeout_s
         ended = {step: process.poll() for step, process in self._alive.items()}
         while all(code is None for code in ended.values()) and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, POLL_S))
             ended = {step: process.poll() for step, process in self._alive.items()}
-        exited = [Exited(step, code, self._alive[step].pid) for step, code in ended.items() if code is not None]
+        exited = [WorkerExit(step, code, self._alive[step].pid) for step, code in ended.items() if code is not None]
         for one in exited:
             kind, key = one.step
             del self._alive[one.step]

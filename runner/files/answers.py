@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modal_app.store.layout import BASE, Store, after_key, parts_of_key
+from modal_app.store.layout import BASE_MODEL_KEY, Store, after_key, parts_of_key
 from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 
@@ -105,7 +105,7 @@ def answer_sets(store: Store, names: Mapping[str, str]) -> list[AnswerSet]:
     sets: dict[str, list[Column]] = {}
     for column in _newest(_columns(store, names)):
         sets.setdefault(_way(column.options), []).append(column)
-    of_bases = _newest(_columns(store, {BASE: "the base model"}))
+    of_bases = _newest(_columns(store, {BASE_MODEL_KEY: "the base model"}))
     found = []
     for way, columns in sets.items():
         wanted = {column.options.get("base") for column in columns}
@@ -129,7 +129,7 @@ def _columns(store: Store, names: Mapping[str, str]) -> Iterator[Column]:
 def _newest(columns: Iterable[Column]) -> list[Column]:
     found: dict[tuple[object, ...], Column] = {}
     for one in columns:
-        base = one.options.get("base") if one.run == BASE else None
+        base = one.options.get("base") if one.run == BASE_MODEL_KEY else None
         model = (_way(one.options), one.run, one.merged, base)
         if model not in found or found[model].made_at < one.made_at:
             found[model] = one

@@ -7,11 +7,11 @@ from typing import NoReturn
 
 from modal_app.store.checkpoints import PREFIX
 from runner.errors import SweepError, did_you_mean
-from runner.files.pull import Wanted
+from runner.files.pull import FileToPull
 from runner.files.run_files import MADE, Files, Part, PartKind, checksums
 
 WHATS = ("adapter", "model", "merged", "answers", "evaluation", "checkpoint", "checkpoints", "logs", "data", "all")
-AFTER = {
+FOLLOW_UP_PARTS = {
     PartKind.MERGED: ("merged models", "has no merged model; `axosweep merge {}` makes it"),
     PartKind.ANSWERS: ("sets of answers", "has answered nothing yet; `axosweep infer {}` asks it"),
     PartKind.EVALUATION: ("evaluations", "has not been measured yet; `axosweep eval {}` does that"),
@@ -23,7 +23,7 @@ ALONE = (*MADE, PartKind.MERGED, PartKind.DATA)
 """Asked for by name, their files lie in the folder itself: it can be given to whatever loads a model."""
 
 
-def choose(files: Files, parts: Sequence[Part], what: str | None, key: str, status: str) -> list[Wanted]:
+def choose(files: Files, parts: Sequence[Part], what: str | None, key: str, status: str) -> list[FileToPull]:
     """The files that `what` means, with their names below the folder they go to. Nothing asked means what one takes
     home: the adapter (or model), the config, the metrics.
 
@@ -40,7 +40,7 @@ def choose(files: Files, parts: Sequence[Part], what: str | None, key: str, stat
 
 
 def is_a_what(word: str) -> bool:
-    return word in WHATS or word.startswith((PREFIX, *(f"{name}-" for name in AFTER)))
+    return word in WHATS or word.startswith((PREFIX, *(f"{name}-" for name in FOLLOW_UP_PARTS)))
 
 
 def _chosen(parts: Sequence[Part], what: str | None, key: str, status: str) -> list[Part]:
@@ -74,14 +74,14 @@ def _chosen(parts: Sequence[Part], what: str | None, key: str, status: str) -> l
 
 def _only(kind: PartKind, whole: Sequence[Part], key: str) -> list[Part]:
     """The one of its kind."""
-    found, (called, none) = [part for part in whole if part.kind is kind], AFTER[kind]
+    found, (called, none) = [part for part in whole if part.kind is kind], FOLLOW_UP_PARTS[kind]
     if len(found) > 1:
         names = ", ".join(part.name for part in found)
         _refuse(f"Run {key} has {len(found)} {called}: {names}. Name one of them; `axosweep ls {key}` tells more.")
     return found or _refuse(f"Run {key} {none.format(key)}.")
 
 
-def _wanted(files: Files, part: Part, what: str | None) -> list[Wanted]:
+def _wanted(files: Files, part: Part, what: str | None) -> list[FileToPull]:
     known = checksums(files, part)
     there = {entry.path for entry in part.files}
     if lacking := sorted(set(known) - there):
@@ -91,7 +91,7 @@ def _wanted(files: Files, part: Part, what: str | None) -> list[Wanted]:
         )
     alone = what is None or (what != "all" and part.kind in ALONE)
     before = "" if alone or part.kind in (PartKind.RECORD, PartKind.LOGS) else f"{part.name}/"
-    return [Wanted(entry, f"{before}{part.named(entry)}", known.get(entry.path)) for entry in part.files]
+    return [FileToPull(entry, f"{before}{part.named(entry)}", known.get(entry.path)) for entry in part.files]
 
 
 def _refuse_unknown(what: str, parts: Sequence[Part]) -> None:

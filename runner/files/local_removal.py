@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from modal_app.store.claim import Held, Owner, claim, holder
+from modal_app.store.claim import AlreadyClaimed, Owner, claim, holder
 from modal_app.store.layout import REMOVED, StepFolder, Store
-from modal_app.store.step import AFTER, StepKind, write_atomically
-from runner.files.removal_plan import TRASH, AtWork, Kept, Kind, Removal, ToDelete
+from modal_app.store.step import FOLLOW_UP_KINDS, StepKind, write_atomically
+from runner.files.removal_plan import TRASH, AtWork, KeptRun, Kind, Removal, ToDelete
 from runner.files.stock import STAYS, WORK, Stock
 from runner.store.ledger import live_launchers, steps_after, sweeps_after
 from runner.store.served import servers
@@ -63,15 +63,15 @@ def _launchers_after(store: Store, sweep: str, run: str) -> list[Owner]:
 
 def remove_here(store: Store, removal: Removal) -> Removal:
     """Returns what was removed; what somebody has begun to work on meanwhile is kept."""
-    done, kept = list[ToDelete](), list[Kept]()
+    done, kept = list[ToDelete](), list[KeptRun]()
     for one in removal.to_delete:
         try:
             with _held(store, one):
                 trashes = _set_aside(store, one)
                 for trash in trashes:
                     shutil.rmtree(trash)
-        except Held:
-            kept.append(Kept(one.key, "somebody has begun to work on it meanwhile"))
+        except AlreadyClaimed:
+            kept.append(KeptRun(one.key, "somebody has begun to work on it meanwhile"))
         else:
             done.append(one)
     return Removal(tuple(done), tuple(kept))
@@ -114,7 +114,7 @@ def _set_aside(store: Store, one: ToDelete) -> list[Path]:
 
 @contextlib.contextmanager
 def _held(store: Store, one: ToDelete) -> Iterator[None]:
-    """Nobody else works on it. Raises Held."""
+    """Nobody else works on it. Raises AlreadyClaimed."""
     with contextlib.ExitStack() as held:
         for folder in _owners(store, one):
             held.enter_context(claim(folder))
@@ -136,6 +136,6 @@ def _steps(store: Store, run: str) -> list[StepFolder]:
     """Of a run: its own folder and those of what comes after it. None for one that has no folder."""
     home = store.folder(StepKind.TRAIN, run)
     found = [home] if home.path.is_dir() else []
-    for kind in AFTER:
+    for kind in FOLLOW_UP_KINDS:
         found += [store.folder(kind, f"{run}/{path.name}") for path in sorted((home.path / kind).glob("[!.]*"))]
     return found

@@ -16,7 +16,7 @@ import modal
 from modal_app.cloud.claims import call_and_job, is_at_work, is_live, job_of, last_claim
 from modal_app.cloud.container import DONE, mark_name
 from modal_app.store.layout import REMOVED, SUBMISSION, Store
-from modal_app.store.step import AFTER, StepKind
+from modal_app.store.step import FOLLOW_UP_KINDS, StepKind
 from runner.errors import SweepError
 from runner.executors.modal_copies import listed
 from runner.executors.modal_errors import explained
@@ -24,7 +24,7 @@ from runner.executors.modal_serve import deployments
 from runner.executors.modal_submission import Names, read_submission
 from runner.files.local_removal import clear_mirror, removal_note
 from runner.files.modal_files import ModalFiles
-from runner.files.removal_plan import Kept, Kind, Removal, ToDelete
+from runner.files.removal_plan import KeptRun, Kind, Removal, ToDelete
 
 DEFAULT = Names("axosweep-cache", "axosweep-runs", "axosweep-claims")
 WORKING = "a call on Modal works on it or waits to; axosweep cancel ends that"
@@ -63,13 +63,13 @@ class ModalRemoval:
 
     def remove(self, removal: Removal) -> Removal:
         """Returns what was removed; what somebody has begun to work on meanwhile is kept."""
-        done, kept = list[ToDelete](), list[Kept]()
+        done, kept = list[ToDelete](), list[KeptRun]()
         for one in removal.to_delete:
             with explained():
                 if self._remove(one):
                     done.append(one)
                 else:
-                    kept.append(Kept(one.key, "somebody has begun to work on it meanwhile"))
+                    kept.append(KeptRun(one.key, "somebody has begun to work on it meanwhile"))
         return Removal(tuple(done), tuple(kept))
 
     def _remove(self, one: ToDelete) -> bool:
@@ -100,7 +100,9 @@ class ModalRemoval:
 
     def _remove_marks(self, key: str, kind: StepKind) -> None:
         self.files.remove(f"{DONE}/{mark_name(f'{kind}/{key}')}")
-        beginnings = tuple(f"{DONE}/{mark_name(f'{after}/{key}/')}" for after in AFTER if kind is StepKind.TRAIN)
+        beginnings = tuple(
+            f"{DONE}/{mark_name(f'{after}/{key}/')}" for after in FOLLOW_UP_KINDS if kind is StepKind.TRAIN
+        )
         for entry in listed(self.files.volume(DONE), DONE):
             if entry.path.startswith(beginnings):
                 self.files.remove(entry.path)
@@ -130,7 +132,7 @@ class ModalRemoval:
         """The names of the jobs that are about a run or a dataset, of those that have a claim or wait."""
         kinds = (StepKind.TRAIN, StepKind.PREPROCESS)
         names = [f"{kind}/{key}" for kind in kinds]
-        after = tuple(f"{kind}/{key}/" for kind in AFTER)
+        after = tuple(f"{kind}/{key}/" for kind in FOLLOW_UP_KINDS)
         names += [name for name in map(job_of, self._entries) if name.startswith(after)]
         return list(dict.fromkeys(names))
 

@@ -33,7 +33,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FileToPull:
     entry: Entry
     to: str
     """Its name below the folder."""
@@ -42,7 +42,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ReceivedFile:
     """A file that is here, as the journal keeps it."""
 
     source: str
@@ -55,7 +55,7 @@ class Received:
 
 
 @dataclass(slots=True)
-class Pulled:
+class PullResult:
     fetched: list[str] = field(default_factory=list)
     here: list[str] = field(default_factory=list)
     """Were whole and unchanged already."""
@@ -75,8 +75,8 @@ class _Now(Enum):
 
 
 def pull(
-    files: Files, wanted: Sequence[Wanted], folder: Path, *, force: bool = False, watch: Callable[[int], None]
-) -> Pulled:
+    files: Files, wanted: Sequence[FileToPull], folder: Path, *, force: bool = False, watch: Callable[[int], None]
+) -> PullResult:
     """Bring the wanted files into the folder. `watch` is told the bytes as they come, those too that are
     here already.
 
@@ -86,7 +86,7 @@ def pull(
     for one in wanted:
         assert not {"..", "/"} & set(PurePosixPath(one.to).parts), one.to
     with _at_work_alone(folder):
-        journal, done = _Journal.read(folder), Pulled()
+        journal, done = _Journal.read(folder), PullResult()
         now = {one.to: _standing(one, folder, journal) for one in wanted}
         if others := [one.to for one in wanted if now[one.to] is _Now.ANOTHER and not force]:
             raise SweepError(
@@ -111,7 +111,7 @@ def pull(
 @dataclass(slots=True)
 class _Journal:
     path: Path
-    files: dict[str, Received]
+    files: dict[str, ReceivedFile]
     begun: dict[str, dict[str, Any]]
     """Name -> which source its `.part` is the beginning of."""
 
@@ -120,7 +120,7 @@ class _Journal:
         path = folder / JOURNAL
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            files = {to: Received(**one) for to, one in raw["files"].items()}
+            files = {to: ReceivedFile(**one) for to, one in raw["files"].items()}
             return cls(path, files, dict(raw["begun"]))
         except FileNotFoundError:
             return cls(path, {}, {})
@@ -129,12 +129,12 @@ class _Journal:
                 f"{path} is not what axosweep pull writes ({error}). Remove it, or name another folder."
             ) from error
 
-    def begins(self, one: Wanted) -> None:
+    def begins(self, one: FileToPull) -> None:
         if self.begun.get(one.to) != asdict(one.entry):
             self.begun[one.to] = asdict(one.entry)
             self._write()
 
-    def has(self, to: str, received: Received) -> None:
+    def has(self, to: str, received: ReceivedFile) -> None:
         self.begun.pop(to, None)
         self.files[to] = received
         self._write()
@@ -144,7 +144,7 @@ class _Journal:
         write_atomically(self.path, json.dumps({"files": files, "begun": self.begun}, indent=1))
 
 
-def _standing(one: Wanted, folder: Path, journal: _Journal) -> _Now:
+def _standing(one: FileToPull, folder: Path, journal: _Journal) -> _Now:
     path = folder / one.to
     if not os.path.lexists(path):
         between = [above for above in path.parents if folder in above.parents and os.path.lexists(above)]
@@ -159,8 +159,8 @@ def _standing(one: Wanted, folder: Path, journal: _Journal) -> _Now:
 
 
 def _fetch(
-    files: Files, one: Wanted, folder: Path, journal: _Journal, done: Pulled, watch: Callable[[int], None]
-) -> Received:
+    files: Files, one: FileToPull, folder: Path, journal: _Journal, done: PullResult, watch: Callable[[int], None]
+) -> ReceivedFile:
     path = folder / one.to
     part = _part(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,13 @@ def _fetch(
 
 
 def _write(
-    files: Files, one: Wanted, part: Path, done: Pulled, watch: Callable[[int], None], *, start_waiting_jobs: bool
+    files: Files,
+    one: FileToPull,
+    part: Path,
+    done: PullResult,
+    watch: Callable[[int], None],
+    *,
+    start_waiting_jobs: bool,
 ) -> str:
     """The source's bytes into the part, after what it has; returns the sha256 of all of them."""
     digest = hashlib.sha256()
@@ -212,16 +218,16 @@ def _flush(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
-def _received(one: Wanted, digest: str) -> Received:
+def _received(one: FileToPull, digest: str) -> ReceivedFile:
     entry = one.entry
-    return Received(entry.path, entry.size, entry.mtime, digest, checked=one.sha256 == digest)
+    return ReceivedFile(entry.path, entry.size, entry.mtime, digest, checked=one.sha256 == digest)
 
 
 def _part(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-def _refuse_no_room(folder: Path, missing: Sequence[Wanted], journal: _Journal) -> None:
+def _refuse_no_room(folder: Path, missing: Sequence[FileToPull], journal: _Journal) -> None:
     free = shutil.disk_usage(folder).free
     parts = [(one, _part(folder / one.to)) for one in missing if one.to in journal.begun]
     needed = sum(one.entry.size for one in missing)
@@ -255,7 +261,7 @@ def _at_work_alone(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told_when_full(folder: Path, done: Pulled, number: int) -> Iterator[None]:
+def _told_when_full(folder: Path, done: PullResult, number: int) -> Iterator[None]:
     """Raises SweepError for a disk that has become full: what is here stays, and is not fetched again."""
     try:
         yield

@@ -63,7 +63,7 @@ class ToDelete:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptRun:
     key: str
     why: str
 
@@ -71,7 +71,7 @@ class Kept:
 @dataclass(frozen=True, slots=True)
 class Removal:
     to_delete: tuple[ToDelete, ...]
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[KeptRun, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -92,14 +92,14 @@ def age_s(text: str) -> float:
 def runs_to_remove(stock: Stock, choice: Choice, at_work: AtWork) -> Removal:
     """A run is kept that somebody works on, that another run was started from, or that another sweep has, too, unless
     it was named itself."""
-    to_delete, kept = list[ToDelete](), list[Kept]()
+    to_delete, kept = list[ToDelete](), list[KeptRun]()
     going: set[str] = set()
     chosen = [one for one in stock.runs.values() if one.made and choice.takes(one)]
     # A child before its parent: removed together, neither keeps the other.
     for one in sorted(chosen, key=lambda one: _generation(stock, one), reverse=True):
         others = ", ".join(choice.others(one))
         if why := at_work(one.key) or (f"{others} has it, too" if others else _children(stock, one, going)):
-            kept.append(Kept(one.key, why))
+            kept.append(KeptRun(one.key, why))
         else:
             going.add(one.key)
             to_delete.append(_run(one))
@@ -108,15 +108,15 @@ def runs_to_remove(stock: Stock, choice: Choice, at_work: AtWork) -> Removal:
 
 def checkpoints_to_remove(stock: Stock, choice: Choice, at_work: AtWork) -> Removal:
     """The checkpoints of the same runs, if they have finished: nothing goes on from them any more."""
-    to_delete, kept = list[ToDelete](), list[Kept]()
+    to_delete, kept = list[ToDelete](), list[KeptRun]()
     for one in stock.runs.values():
         folders = folders_named(one.files, lambda path: path.name.startswith((PREFIX, ASIDE)))
         if not folders or not choice.takes(one):
             continue
         if not one.finished:
-            kept.append(Kept(one.key, "it has not finished: it goes on from its checkpoints"))
+            kept.append(KeptRun(one.key, "it has not finished: it goes on from its checkpoints"))
         elif why := at_work(one.key) or _children(stock, one, set()):
-            kept.append(Kept(one.key, why))
+            kept.append(KeptRun(one.key, why))
         else:
             note = f"{len(folders)} checkpoint{'' if len(folders) == 1 else 's'}"
             to_delete.append(ToDelete(Kind.CHECKPOINTS, one.key, tuple(folders), sum(folders.values()), note))

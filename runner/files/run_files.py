@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from modal_app.store import checkpoints
 from modal_app.store.layout import ANSWERS, ATTEMPT_PREFIX, DEBUG_LOG, MANIFEST, Store
-from modal_app.store.step import AFTER, StepKind
+from modal_app.store.step import FOLLOW_UP_KINDS, StepKind
 
 CHUNK = 8 * 1024 * 1024
 RECORD = ("config.yml", "metrics.jsonl", "result.json", "run.json", MANIFEST, "wandb.json")
@@ -172,7 +172,7 @@ def _part(name: str) -> tuple[PartKind, str]:
             if more and (checkpoint := re.fullmatch(rf"{checkpoints.PREFIX}(\d+)", inner)):
                 return PartKind.CHECKPOINT, checkpoint[1]
             return PartKind.REST if inner.startswith((".", checkpoints.ASIDE)) else PartKind.MODEL, ""
-        case kind, [own, *more] if kind in AFTER:
+        case kind, [own, *more] if kind in FOLLOW_UP_KINDS:
             if _is_log(more):
                 return PartKind.LOGS, ""
             if kind == StepKind.MERGE and more in ([MANIFEST], ["result.json"]):

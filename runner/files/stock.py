@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from modal_app.store.layout import ATTEMPT_PREFIX, BASE, MANIFEST, REMOVED, STEPS, parts_of_key
+from modal_app.store.layout import ATTEMPT_PREFIX, BASE_MODEL_KEY, MANIFEST, REMOVED, STEPS, parts_of_key
 from modal_app.store.step import StepKind
 from runner.files.run_files import Entry, Files
 
@@ -90,7 +90,9 @@ def take_stock(files: Files) -> Stock:
         for run in runs:
             asked.setdefault(run["key"], []).append(sweep)
             data_keys[run["key"]] = run["data_key"]
-    folders = {key: entries for key, entries in below["runs"].items() if key != BASE and not key.startswith(".")}
+    folders = {
+        key: entries for key, entries in below["runs"].items() if key != BASE_MODEL_KEY and not key.startswith(".")
+    }
     identities = _objects(files, [f"runs/{key}/run.json" for key in folders])
     found = {}
     for key in {**folders, **data_keys}:
@@ -106,7 +108,7 @@ def take_stock(files: Files) -> Stock:
         found,
         {name: entries for name, entries in below["prepared"].items() if name[:1] != "."},
         {name: entries for name, entries in below["inputs"].items() if name[:1] != "."},
-        (*others, *below["runs"].get(BASE, ())),
+        (*others, *below["runs"].get(BASE_MODEL_KEY, ())),
     )
 
 

@@ -31,7 +31,7 @@ FULL_BELOW_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class FollowUpResult:
     """How a step stands, now that everything has ended."""
 
     step: PlannedStep
@@ -50,7 +50,7 @@ class Carried:
 @terminate_as_interrupt()
 def carry_out(
     subjects: Sequence[Subject], steps: Sequence[PlannedStep], *, command: str, inputs: Sequence[str] = ()
-) -> list[Carried]:
+) -> list[FollowUpResult]:
     """Run what is not done of `steps`, and say how each ended. All are of one store and one sweep, and what is recorded
     of them goes below that sweep's folder.
 
@@ -59,7 +59,7 @@ def carry_out(
     """
     store = subjects[0].store
     if any(not one.done for one in steps):
-        name = launch_name(subjects[0].sweep, steps)
+        name = follow_up_name(subjects[0].sweep, steps)
         named = tuple(replace(one, step=replace(one.step, sweep=name)) for one in steps)
         plan, ledger = Plan(name, (), (), after=named), Ledger(store, name)
         executor = _executor(subjects, plan, ledger, inputs)
@@ -70,19 +70,19 @@ def carry_out(
         )
         with Progress(plan, store, names={one.key: one.name for one in subjects}) as progress:
             executor.execute(plan, progress.update)
-    return [Carried(one, observe(store, one.step.kind, one.step.key)) for one in steps]
+    return [FollowUpResult(one, observe(store, one.step.kind, one.step.key)) for one in steps]
 
 
-def launch_name(sweep: str, steps: Sequence[PlannedStep]) -> str:
+def follow_up_name(sweep: str, steps: Sequence[PlannedStep]) -> str:
     """By the kinds, too: a merge and an evaluation of one run may have the same key."""
     return f"{sweep}/after-{short_hash(sorted(f'{one.step.kind}/{one.step.key}' for one in steps), HASH_LENGTH)}"
 
 
-def exit_code(carried: Sequence[Carried]) -> int:
+def exit_code(carried: Sequence[FollowUpResult]) -> int:
     return 0 if all(one.succeeded for one in carried) else EXIT_FAILED
 
 
-def show_failures(carried: Sequence[Carried], store: Store) -> None:
+def show_failures(carried: Sequence[FollowUpResult], store: Store) -> None:
     """A line for each step that has not succeeded, with its log."""
     for one in carried:
         if not one.succeeded:
@@ -93,7 +93,7 @@ def show_failures(carried: Sequence[Carried], store: Store) -> None:
             terminal.message(line)
 
 
-def tell_report(carried: Sequence[Carried], sweep: str) -> None:
+def tell_report(carried: Sequence[FollowUpResult], sweep: str) -> None:
     """The report that lies there was written when the sweep ended, so it is named by what writes it anew."""
     if any(one.succeeded for one in carried):
         text = f"Also in the sweep's report, once it is written again: axosweep report {sweep}"

@@ -15,7 +15,7 @@ from runner.compare.ranking import Metric
 from runner.compare.table import heading_of
 from runner.console import terminal
 from runner.console.print_json import print_json
-from runner.follow_up.carry_out import Carried
+from runner.follow_up.carry_out import FollowUpResult
 from runner.follow_up.subjects import Subject
 from runner.store.run_state import RunStatus, reason_of, status_of
 
@@ -40,7 +40,7 @@ class Line:
     """stderr, higher_is_better, parts, documents, rows, as modal_app.steps.evaluate says them."""
 
     @classmethod
-    def of(cls, carried: Carried, chosen: Sequence[Subject]) -> Line:
+    def of(cls, carried: FollowUpResult, chosen: Sequence[Subject]) -> Line:
         step, outcome = carried.step.step, carried.state.outcome
         names = {one.key: one.name for one in chosen}
         facts = dict(outcome.facts) if outcome and carried.succeeded else {}

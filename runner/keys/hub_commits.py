@@ -30,14 +30,14 @@ class Repository:
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolution:
     commit: str | None
     problem: str = ""
     """Why there is no commit."""
 
 
 @functools.cache
-def resolve(repository: Repository, revision: str | None) -> Resolved:
+def resolve(repository: Repository, revision: str | None) -> Resolution:
     """The commit that a name stands for now. A full commit is taken at its word.
 
     Asks HF_ENDPOINT with the user's token; with HF_HUB_OFFLINE, or when the hub does not answer, the local cache's
@@ -45,10 +45,10 @@ def resolve(repository: Repository, revision: str | None) -> Resolved:
     """
     revision = revision or "main"
     if _COMMIT.match(revision):
-        return Resolved(revision)
-    answer = Resolved(None, "HF_HUB_OFFLINE is set") if is_offline() else _ask(repository, revision)
+        return Resolution(revision)
+    answer = Resolution(None, "HF_HUB_OFFLINE is set") if is_offline() else _ask(repository, revision)
     cached = None if answer.commit else _from_cache(repository, revision)
-    return Resolved(cached) if cached else answer
+    return Resolution(cached) if cached else answer
 
 
 def hub_api() -> HfApi:
@@ -131,30 +131,30 @@ def _home() -> Path:
     return Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface"))
 
 
-def _ask(repository: Repository, revision: str) -> Resolved:
+def _ask(repository: Repository, revision: str) -> Resolution:
     if (token := user_token()) and not can_be_sent(token):
-        return Resolved(None, "the token (HF_TOKEN, `hf auth login`) holds characters that cannot be sent")
+        return Resolution(None, "the token (HF_TOKEN, `hf auth login`) holds characters that cannot be sent")
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     from huggingface_hub.utils import httpx
 
     try:
         found = hub_api().repo_info(repository.name, repo_type=repository.kind, revision=revision, timeout=TIMEOUT_S)
     except HfHubHTTPError as error:
-        return Resolved(None, _refusal(error.response.status_code, repository))
+        return Resolution(None, _refusal(error.response.status_code, repository))
     except HFValidationError as error:
-        return Resolved(None, f"the hub has no such names: {error}")
+        return Resolution(None, f"the hub has no such names: {error}")
     except (
         json.JSONDecodeError,
         UnicodeDecodeError,
         KeyError,
         TypeError,
     ):  # as the library reads what it does not know
-        return Resolved(None, "the hub's answer held no commit")
+        return Resolution(None, "the hub's answer held no commit")
     except (OSError, ValueError, ImportError, httpx.HTTPError, httpx.InvalidURL) as error:
-        return Resolved(None, f"the hub did not answer: {_sentence(error)}")
+        return Resolution(None, f"the hub did not answer: {_sentence(error)}")
     if isinstance(found.sha, str) and _COMMIT.match(found.sha):
-        return Resolved(found.sha)
-    return Resolved(None, "the hub's answer held no commit")
+        return Resolution(found.sha)
+    return Resolution(None, "the hub's answer held no commit")
 
 
 def _sentence(error: Exception) -> str:

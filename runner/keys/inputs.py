@@ -32,7 +32,7 @@ _ADAPTER_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?(@[\w.-]+)?$")
 
 
 @dataclass(frozen=True, slots=True)
-class Unusable:
+class UnusableInput:
     """Something that a config names and that cannot be read, or not be pinned."""
 
     at: str
@@ -51,11 +51,11 @@ def find_inputs(axolotl: Mapping[str, Any]) -> tuple[Input, ...]:
     return found
 
 
-def look_for_inputs(axolotl: Mapping[str, Any]) -> tuple[tuple[Input, ...], tuple[Unusable, ...]]:
+def look_for_inputs(axolotl: Mapping[str, Any]) -> tuple[tuple[Input, ...], tuple[UnusableInput, ...]]:
     """What can be used, and what cannot: a local path that does not exist, an address that cannot be pinned."""
     looked_at = [_classify(at, text) for at, text in _named(axolotl)]
     found = tuple(one for one in looked_at if isinstance(one, Input))
-    unusable = [one for one in looked_at if isinstance(one, Unusable)]
+    unusable = [one for one in looked_at if isinstance(one, UnusableInput)]
     return found, (*unusable, *_not_dataset_entries(axolotl), *_second_hub_models(found))
 
 
@@ -120,12 +120,14 @@ def _named(axolotl: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield from _named_template(f"{key}.{index}.{TEMPLATE}", entry)
 
 
-def _not_dataset_entries(axolotl: Mapping[str, Any]) -> Iterator[Unusable]:
+def _not_dataset_entries(axolotl: Mapping[str, Any]) -> Iterator[UnusableInput]:
     for key in DATASET_LISTS:
         entries = axolotl.get(key)
         for index, entry in enumerate(entries if isinstance(entries, list) else ()):
             if not isinstance(entry, Mapping):
-                yield Unusable(f"{key}.{index}", str(entry), f"expected a mapping: {key}=[{{path: ..., type: ...}}]")
+                yield UnusableInput(
+                    f"{key}.{index}", str(entry), f"expected a mapping: {key}=[{{path: ..., type: ...}}]"
+                )
 
 
 def _named_template(at: str, holder: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -147,7 +149,7 @@ def _named_in_dataset(at: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, 
         yield from ((f"{at}.data_files.{index}", name) for index, name in enumerate(files))
 
 
-def _classify(at: str, text: str) -> Input | Unusable:
+def _classify(at: str, text: str) -> Input | UnusableInput:
     path = Path(text).expanduser()
     if path.is_file():
         return Input(at, text, InputKind.FILE, None)
@@ -155,9 +157,9 @@ def _classify(at: str, text: str) -> Input | Unusable:
         return Input(at, text, InputKind.FOLDER, None)
     always_local = at.split(".")[0] in FILE_KEYS or at.endswith(TEMPLATE) or ".data_files" in at
     if always_local or _LOCAL_LOOKING.search(text):
-        return Unusable(at, text, f"there is no such file or folder (looked in {os.getcwd()}).")
+        return UnusableInput(at, text, f"there is no such file or folder (looked in {os.getcwd()}).")
     if not (_ADAPTER_NAME if at == ADAPTER else _HUB_NAME).match(text):
-        return Unusable(
+        return UnusableInput(
             at,
             text,
             "neither a local path nor a Hugging Face name (owner/name). What it holds cannot be pinned, so its results "
@@ -166,7 +168,7 @@ def _classify(at: str, text: str) -> Input | Unusable:
     return Input(at, text, InputKind.HUB, None)
 
 
-def _second_hub_models(inputs: Sequence[Input]) -> Iterator[Unusable]:
+def _second_hub_models(inputs: Sequence[Input]) -> Iterator[UnusableInput]:
     """Axolotl reads every hub model at the one `revision_of_model`, and two repositories share no commit. An adapter
     has a commit of its own."""
     models = [
@@ -174,7 +176,7 @@ def _second_hub_models(inputs: Sequence[Input]) -> Iterator[Unusable]:
     ]
     for found in models[1:]:
         if found.text != models[0].text:
-            yield Unusable(
+            yield UnusableInput(
                 found.at,
                 found.text,
                 f"it is another hub repository than {models[0].at}={models[0].text}, and Axolotl reads both at one "

@@ -18,7 +18,7 @@ from typing import Any
 from modal_app.store import checkpoints
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
-from modal_app.store.start_checkpoint import KEY, STATE, step_of
+from modal_app.store.start_checkpoint import CONFIG_KEY, STATE, step_of
 from modal_app.store.step import StepKind, write_atomically
 from runner.errors import SweepError
 from runner.files.places import chosen_run, files_of, state_of
@@ -138,9 +138,9 @@ def _step(part: Part) -> int:
 
 def _fetch(files: Files, part: Part, folder: Path) -> None:
     from runner.console.transfer import progress
-    from runner.files.pull import Wanted, pull  # late: only of runs that are elsewhere
+    from runner.files.pull import FileToPull, pull  # late: only of runs that are elsewhere
 
-    wanted = [Wanted(entry, part.named(entry)) for entry in part.files]
+    wanted = [FileToPull(entry, part.named(entry)) for entry in part.files]
     with progress(part.bytes) as watch:
         pull(files, wanted, folder, watch=watch)
 
@@ -156,7 +156,7 @@ def identity_of(checkpoint: Path) -> str:
 
 
 def checkpoint_input(start: StartCheckpoint) -> Input:
-    return Input(KEY, start.folder, InputKind.CHECKPOINT, start.identity)
+    return Input(CONFIG_KEY, start.folder, InputKind.CHECKPOINT, start.identity)
 
 
 def check_checkpoint_fits(run: Run) -> None:

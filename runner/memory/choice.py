@@ -13,7 +13,7 @@ from typing import Any
 from runner.config.gpus import GPUS, GpuKind
 from runner.errors import SweepError
 from runner.memory.estimate import Estimate, Verdict, estimate
-from runner.memory.ladder import UNCONFIRMED, Asked, ways_out
+from runner.memory.ladder import UNCONFIRMED, CurrentSettings, ways_out
 from runner.memory.words import told, where
 from runner.types import ModelFacts
 
@@ -133,6 +133,6 @@ def _nothing_fits(config: Config, facts: ModelFacts | None, estimates: list[Esti
     if not estimates or facts is None:
         return "gpu=auto: no card with a price can run this config. Name the GPU: gpu=h100 gpu.count=1."
     nearest = min(estimates, key=lambda one: one.parts.total / one.usable if one.parts else 0)
-    ways = ways_out(Asked(config, facts, nearest.gpu, nearest.count))
+    ways = ways_out(CurrentSettings(config, facts, nearest.gpu, nearest.count))
     out = f" It would fit with: {' or '.join(ways.lines)}." if ways.lines else ""
     return f"gpu=auto: no card has enough memory. The nearest, {where(nearest)}: {told(nearest)}.{out}"

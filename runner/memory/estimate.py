@@ -14,7 +14,7 @@ from runner.config.gpus import GpuKind
 from runner.memory.activations import Activations, evaluation_activations, training_activations
 from runner.memory.config import Reading, reading_of
 from runner.memory.stack import Stack
-from runner.memory.weights import GIB, Resident, resident
+from runner.memory.weights import GIB, ResidentWeights, resident
 from runner.types import ModelFacts
 
 FITS_FACTOR = 1.25
@@ -155,7 +155,7 @@ def peak(stack: Stack, facts: ModelFacts) -> tuple[Parts, str, int]:
     return parts, moment, int(stays.host + training.host * stack.gpus)
 
 
-def _training_moments(stack: Stack, stays: Resident, training: Activations) -> list[Parts]:
+def _training_moments(stack: Stack, stays: ResidentWeights, training: Activations) -> list[Parts]:
     before = stays.gradients if stack.accumulates else 0.0
     return [
         # The loss is differentiated: everything that layers keep is there.
@@ -171,7 +171,7 @@ def _training_moments(stack: Stack, stays: Resident, training: Activations) -> l
     ]
 
 
-def _parts(stays: Resident, gradients: float, activations: float, logits: float, step: float = 0.0) -> Parts:
+def _parts(stays: ResidentWeights, gradients: float, activations: float, logits: float, step: float = 0.0) -> Parts:
     slack = SLACK * (gradients + activations + logits)
     return Parts(
         weights=int(stays.weights),

@@ -48,7 +48,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CurrentSettings:
     """The run as it was asked for."""
 
     config: Config
@@ -66,14 +66,14 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class WaysToFit:
     lines: tuple[str, ...] = ()
     """Overrides, the cheapest first; none where no rung is enough."""
     verdict: Verdict = Verdict.FITS
     """Of the run with each of them: UNSURE where nothing makes it a clear fit."""
 
 
-def ways_out(asked: Asked) -> Ways:
+def ways_out(asked: CurrentSettings) -> WaysToFit:
     """Up to three of them, each from another rung."""
     found: list[str] = []
     for wanted in (Verdict.FITS, Verdict.UNSURE):
@@ -86,13 +86,13 @@ def ways_out(asked: Asked) -> Ways:
                     found.append(line)
                     break
             if len(found) == MOST_WAYS:
-                return Ways(tuple(found), wanted)
+                return WaysToFit(tuple(found), wanted)
         if found:
-            return Ways(tuple(found), wanted)
-    return Ways()
+            return WaysToFit(tuple(found), wanted)
+    return WaysToFit()
 
 
-def _least(asked: Asked, change: Change | None, wanted: Verdict) -> str:
+def _least(asked: CurrentSettings, change: Change | None, wanted: Verdict) -> str:
     """The fewest of the free changes that make this one enough; empty when all of them do not."""
     free = list(_free(asked))
     own = [] if change is None else [change]
@@ -106,7 +106,7 @@ def _least(asked: Asked, change: Change | None, wanted: Verdict) -> str:
     return ""
 
 
-def _gentlest_batch(asked: Asked, changes: Sequence[Change], wanted: Verdict) -> Iterator[str]:
+def _gentlest_batch(asked: CurrentSettings, changes: Sequence[Change], wanted: Verdict) -> Iterator[str]:
     """The changes' words, with the largest micro batch that will do."""
     batches = list(_batches(asked.config))
     for change in changes:
@@ -119,7 +119,7 @@ def _gentlest_batch(asked: Asked, changes: Sequence[Change], wanted: Verdict) ->
             yield change.words
 
 
-def _free(asked: Asked) -> Iterator[Change]:
+def _free(asked: CurrentSettings) -> Iterator[Change]:
     """What changes neither the result nor the bill by much: the smallest micro batch, checkpointing, a chunked loss."""
     if batches := list(_batches(asked.config)):
         yield batches[-1]
@@ -155,24 +155,24 @@ def _losses(config: Config) -> Iterator[Change]:
 # The rungs
 
 
-def _nothing_else(asked: Asked) -> Iterator[Change | None]:
+def _nothing_else(asked: CurrentSettings) -> Iterator[Change | None]:
     yield None
 
 
-def _optimizers(asked: Asked) -> Iterator[Change | None]:
+def _optimizers(asked: CurrentSettings) -> Iterator[Change | None]:
     if not asked.config.get("adapter") and "8bit" not in str(asked.config.get("optimizer")):
         name = "adamw_torch_8bit" if asked.config.get("fsdp_config") else "adamw_bnb_8bit"
         yield Change(f"optimizer={name}", {"optimizer": name})
 
 
-def _quantization(asked: Asked) -> Iterator[Change | None]:
+def _quantization(asked: CurrentSettings) -> Iterator[Change | None]:
     if asked.config.get("adapter") in ("lora", "qlora") and not asked.config.get("load_in_4bit"):
         axolotl = {"adapter": "qlora", "load_in_4bit": True, "load_in_8bit": False}
         eight = " load_in_8bit=false" if asked.config.get("load_in_8bit") else ""
         yield Change(f"adapter=qlora load_in_4bit=true{eight}", axolotl)
 
 
-def _more_gpus(asked: Asked) -> Iterator[Change | None]:
+def _more_gpus(asked: CurrentSettings) -> Iterator[Change | None]:
     if asked.count > 1 and not asked.config.get("fsdp_config"):
         yield Change("deepspeed=zero3", {"deepspeed": ZERO3})
     for count in _counts(asked, asked.gpu):
@@ -182,18 +182,18 @@ def _more_gpus(asked: Asked) -> Iterator[Change | None]:
             yield Change(f"gpu.count={count} deepspeed=zero3", {"deepspeed": ZERO3}, count=count)
 
 
-def _counts(asked: Asked, kind: GpuKind) -> Iterator[int]:
+def _counts(asked: CurrentSettings, kind: GpuKind) -> Iterator[int]:
     return (count for count in (2, 4, 8) if asked.count < count <= kind.most)
 
 
-def _shorter(asked: Asked) -> Iterator[Change | None]:
+def _shorter(asked: CurrentSettings) -> Iterator[Change | None]:
     length = asked.config.get("sequence_len")
     while isinstance(length, int) and length // 2 >= SHORTEST:
         length //= 2
         yield Change(f"sequence_len={length}", {"sequence_len": length})
 
 
-def _larger_cards(asked: Asked) -> Iterator[Change | None]:
+def _larger_cards(asked: CurrentSettings) -> Iterator[Change | None]:
     larger = [
         kind
         for kind in GPUS.values()
@@ -204,7 +204,7 @@ def _larger_cards(asked: Asked) -> Iterator[Change | None]:
         yield Change(words, gpu=kind.name)
 
 
-def _everything(asked: Asked) -> Iterator[Change | None]:
+def _everything(asked: CurrentSettings) -> Iterator[Change | None]:
     """More of a larger card, and the base quantized where there is an adapter."""
     shares = {} if asked.config.get("fsdp_config") else {"deepspeed": ZERO3}
     sharing = " deepspeed=zero3" if shares else ""

@@ -42,7 +42,7 @@ def shape_of(facts: ModelFacts) -> Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainedParameters:
     """What is trained, counted by how its state is kept."""
 
     adapter: int = 0
@@ -57,13 +57,13 @@ class Trained:
         return self.adapter + self.matrices + self.embedding
 
 
-def trained(stack: Stack, facts: ModelFacts) -> Trained:
+def trained(stack: Stack, facts: ModelFacts) -> TrainedParameters:
     shape = shape_of(facts)
     if stack.adapter is None:
-        return Trained(matrices=shape.layers + shape.head + shape.norms, embedding=shape.embedding)
+        return TrainedParameters(matrices=shape.layers + shape.head + shape.norms, embedding=shape.embedding)
     head = shape.embedding if "lm_head" in stack.adapter.saved_modules else 0  # untied by being saved
     embedding = shape.embedding if "embed_tokens" in stack.adapter.saved_modules else 0
-    return Trained(adapter_weights(stack.adapter, facts), head, embedding, head + embedding)
+    return TrainedParameters(adapter_weights(stack.adapter, facts), head, embedding, head + embedding)
 
 
 def adapter_weights(adapter: Adapter, facts: ModelFacts) -> int:
@@ -95,7 +95,7 @@ def _pair(adapter: Adapter, inputs: int, outputs: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
+class ResidentWeights:
     """Of one GPU, in bytes; `host` of the whole machine."""
 
     weights: float
@@ -113,7 +113,7 @@ class Resident:
     host: float
 
 
-def resident(stack: Stack, facts: ModelFacts) -> Resident:
+def resident(stack: Stack, facts: ModelFacts) -> ResidentWeights:
     shape, train = shape_of(facts), trained(stack, facts)
     frozen_or_full = stack.linear_bytes * shape.layers + stack.dtype_bytes * shape.norms
     weights = frozen_or_full + stack.embedding_bytes * (shape.embedding + shape.head)
@@ -140,7 +140,7 @@ def resident(stack: Stack, facts: ModelFacts) -> Resident:
     head = min(gradients, sizes.head_gradients / gradient_share)
     tied = head if facts.tied and stack.adapter is None else 0.0
     exchanged = _communication(stack, facts, sizes)
-    return Resident(weights, adapters, gradients, head, tied, optimizer, step, exchanged, host)
+    return ResidentWeights(weights, adapters, gradients, head, tied, optimizer, step, exchanged, host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class _Sizes:
     step: float
 
 
-def _trained_sizes(stack: Stack, train: Trained) -> _Sizes:
+def _trained_sizes(stack: Stack, train: TrainedParameters) -> _Sizes:
     adapter_bytes = float(stack.adapter.weight_bytes) if stack.adapter else 0.0
     matrix_bytes, embedding_bytes = float(stack.dtype_bytes), float(stack.embedding_bytes)
     if _stage(stack.sharding) and stack.sharding is not Sharding.FSDP:
@@ -169,7 +169,7 @@ def _trained_sizes(stack: Stack, train: Trained) -> _Sizes:
 
 
 def _optimizer_sizes(
-    stack: Stack, train: Trained, adapter_bytes: float, matrix_bytes: float, embedding_bytes: float
+    stack: Stack, train: TrainedParameters, adapter_bytes: float, matrix_bytes: float, embedding_bytes: float
 ) -> tuple[float, float]:
     """State, and what exists beside it while a step is taken."""
     kind = stack.optimizer

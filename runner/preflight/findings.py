@@ -83,7 +83,7 @@ def from_problem(problem: Problem) -> Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class FindingOfRuns:
     """A finding and who has it."""
 
     finding: Finding
@@ -91,24 +91,24 @@ class Told:
     """Numbers of the asked runs, in order."""
 
 
-def together(found: Sequence[Sequence[Finding]]) -> list[Told]:
+def together(found: Sequence[Sequence[Finding]]) -> list[FindingOfRuns]:
     """Equal findings once; what blocks comes first, in the order found."""
     runs: dict[Finding, list[int]] = {}
     for number, findings in enumerate(found):
         for one in dict.fromkeys(findings):
             runs.setdefault(one, []).append(number)
     order = list(Severity)
-    told = [Told(finding, tuple(numbers)) for finding, numbers in runs.items()]
+    told = [FindingOfRuns(finding, tuple(numbers)) for finding, numbers in runs.items()]
     return sorted(told, key=lambda one: order.index(one.finding.severity))
 
 
-def blocking(told: Sequence[Told], *, force: bool) -> list[Told]:
+def blocking(told: Sequence[FindingOfRuns], *, force: bool) -> list[FindingOfRuns]:
     """What keeps the sweep from starting."""
     stops = (Severity.ERROR,) if force else (Severity.ERROR, Severity.GATE)
     return [one for one in told if one.finding.severity in stops]
 
 
-def lines(told: Sequence[Told], names: Sequence[str]) -> list[str]:
+def lines(told: Sequence[FindingOfRuns], names: Sequence[str]) -> list[str]:
     """One for each finding. `names`: what each asked run is called; who has it is told when there are several."""
     return [f"- {one.finding.text}{_whose(one.runs, names)}" for one in told]
 
@@ -122,7 +122,7 @@ def _whose(runs: Sequence[int], names: Sequence[str]) -> str:
     return f"\n  ({first})" if len(runs) == 1 else f"\n  ({len(runs)} runs, first {first})"
 
 
-def as_json(told: Sequence[Told]) -> list[Mapping[str, Any]]:
+def as_json(told: Sequence[FindingOfRuns]) -> list[Mapping[str, Any]]:
     return [
         {
             "severity": one.finding.severity,

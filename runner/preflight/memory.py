@@ -11,7 +11,7 @@ from typing import Any
 
 from runner.config.gpus import GPUS
 from runner.memory.estimate import Estimate, Verdict, estimate
-from runner.memory.ladder import Asked, Ways, ways_out
+from runner.memory.ladder import CurrentSettings, WaysToFit, ways_out
 from runner.memory.model_facts import facts_of
 from runner.memory.words import told, where
 from runner.preflight.findings import Finding, Severity
@@ -99,14 +99,14 @@ def _question(experiment: Experiment, longest_row: int | None) -> Question:
 @functools.lru_cache(maxsize=4096)
 def _weighed(
     config: str, facts: ModelFacts | None, cards: tuple[str, ...], count: int, longest_row: int | None
-) -> tuple[tuple[Estimate, Ways], ...]:
+) -> tuple[tuple[Estimate, WaysToFit], ...]:
     """Remembered: the runs of a sweep mostly differ in what memory does not depend on."""
     axolotl = json.loads(config)
     found = []
     for name in cards:
-        one, ways = estimate(axolotl, facts, GPUS[name], count, longest_row), Ways()
+        one, ways = estimate(axolotl, facts, GPUS[name], count, longest_row), WaysToFit()
         if one.verdict in (Verdict.WONT_FIT, Verdict.UNSURE) and facts is not None:
-            ways = ways_out(Asked(axolotl, facts, GPUS[name], count, longest_row))
+            ways = ways_out(CurrentSettings(axolotl, facts, GPUS[name], count, longest_row))
         found.append((one, ways))
     return tuple(found)
 
@@ -117,7 +117,7 @@ def _whose(having: Sequence[str], asked: int) -> str:
     return f"  ({having[0]})" if len(having) == 1 else f"  ({len(having)} runs, first {having[0]})"
 
 
-def _way_out(one: Estimate, ways: Ways) -> str:
+def _way_out(one: Estimate, ways: WaysToFit) -> str:
     lines = " or ".join(f"`{line}`" for line in ways.lines)
     if ways.verdict is Verdict.FITS and lines:
         return f"It would fit with {lines}."

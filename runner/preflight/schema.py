@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from modal_app.oneshot.validate import ANSWERS, NOT_LOADED, QUESTIONS
-from runner.environment.verdicts import Answer, Question, Verdicts
+from runner.environment.verdicts import SchemaQuestion, SchemaVerdict, Verdicts
 from runner.keys.identity import keyed_config
 from runner.keys.inputs import look_for_inputs
 from runner.preflight.findings import Finding, Severity, shown
@@ -41,24 +41,24 @@ class Validator(Protocol):
         ...
 
 
-def questions_of(experiment: Experiment) -> list[Question]:
+def questions_of(experiment: Experiment) -> list[SchemaQuestion]:
     """One for each GPU that the run may get."""
     found, _ = look_for_inputs(experiment.axolotl)
     pinned = [replace(one, identity=SOME_COMMIT) for one in found if one.kind is InputKind.HUB]
     config = without_secrets(keyed_config(experiment.axolotl, pinned))
-    return [Question(config, one) for one in capabilities(experiment.gpu)]
+    return [SchemaQuestion(config, one) for one in capabilities(experiment.gpu)]
 
 
-def unasked(questions: Iterable[Question], verdicts: Verdicts) -> list[Question]:
+def unasked(questions: Iterable[SchemaQuestion], verdicts: Verdicts) -> list[SchemaQuestion]:
     """Those whose answer is not known yet, once each."""
-    open_questions: dict[str, Question] = {}
+    open_questions: dict[str, SchemaQuestion] = {}
     for question in questions:
         if verdicts.get(question) is None:
             open_questions.setdefault(question.text, question)
     return list(open_questions.values())
 
 
-def ask(questions: Sequence[Question], verdicts: Verdicts, validator: Validator) -> None:
+def ask(questions: Sequence[SchemaQuestion], verdicts: Verdicts, validator: Validator) -> None:
     """Ask, and remember the answers."""
     with tempfile.TemporaryDirectory(prefix="axosweep-") as name:
         folder = Path(name)
@@ -72,7 +72,7 @@ def ask(questions: Sequence[Question], verdicts: Verdicts, validator: Validator)
 
 
 def schema_findings(
-    experiment: Experiment, questions: Iterable[Question], verdicts: Verdicts, told: Sequence[Finding] = ()
+    experiment: Experiment, questions: Iterable[SchemaQuestion], verdicts: Verdicts, told: Sequence[Finding] = ()
 ) -> tuple[Finding, ...]:
     """What is known of Axolotl's verdict on a run by its questions, without what was told already (`told`) in our own
     words.
@@ -85,7 +85,7 @@ def schema_findings(
     return tuple(dict.fromkeys(found))
 
 
-def _findings(experiment: Experiment, answer: Answer, told: Sequence[Finding]) -> Iterator[Finding]:
+def _findings(experiment: Experiment, answer: SchemaVerdict, told: Sequence[Finding]) -> Iterator[Finding]:
     known = {one.key for one in told}
     for problem in answer["problems"]:
         keys = [key for key in problem["keys"] if key not in ("capabilities", "env_capabilities")]

@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from runner.console import terminal
-from runner.environment.verdicts import Question, Verdicts
+from runner.environment.verdicts import SchemaQuestion, Verdicts
 from runner.errors import SweepError
 from runner.memory.estimate import Estimate
 from runner.preflight import quick_findings
-from runner.preflight.findings import Finding, Told, as_json, blocking, lines, together
+from runner.preflight.findings import Finding, FindingOfRuns, as_json, blocking, lines, together
 from runner.preflight.memory import memory_findings, memory_json, memory_lines, memory_of
 from runner.preflight.schema import Validator, ask, questions_of, schema_findings, unasked
 from runner.types import Experiment
@@ -31,11 +31,11 @@ class Preflight:
     finished: frozenset[int] = frozenset()
     """Numbers of the runs that need no memory any more; known with `longest_rows`."""
     _quick: list[tuple[Finding, ...]] = field(default_factory=list)
-    _questions: dict[int, tuple[Experiment, Sequence[Question]]] = field(default_factory=dict)
+    _questions: dict[int, tuple[Experiment, Sequence[SchemaQuestion]]] = field(default_factory=dict)
     """By the experiment's id, which is its own as long as it is kept beside them."""
     _answers: int = 0
     """How often Axolotl was asked."""
-    _told: tuple[Any, list[Told]] | None = None
+    _told: tuple[Any, list[FindingOfRuns]] | None = None
     """The last list, and what it was made of."""
 
     def __post_init__(self) -> None:
@@ -46,14 +46,14 @@ class Preflight:
         """Whether what is known by now keeps the sweep from starting."""
         return bool(blocking(self.told(), force=self.force))
 
-    def told(self) -> list[Told]:
+    def told(self) -> list[FindingOfRuns]:
         """All that is known by now."""
         known = (self._answers, tuple(self.longest_rows), self.finished)
         if self._told is None or self._told[0] != known:
             self._told = known, self._all()
         return self._told[1]
 
-    def _all(self) -> list[Told]:
+    def _all(self) -> list[FindingOfRuns]:
         found = [
             (*quick, *schema_findings(experiment, self._asked_of(experiment), self.verdicts, quick))
             for experiment, quick in zip(self.experiments, self._quick, strict=True)
@@ -73,12 +73,12 @@ class Preflight:
             ask(questions, self.verdicts, validator)
             self._answers += 1
 
-    def _asked_of(self, experiment: Experiment) -> Sequence[Question]:
+    def _asked_of(self, experiment: Experiment) -> Sequence[SchemaQuestion]:
         if id(experiment) not in self._questions:
             self._questions[id(experiment)] = experiment, questions_of(experiment)
         return self._questions[id(experiment)][1]
 
-    def _asked_of_all(self, experiments: Sequence[Experiment]) -> Iterator[Question]:
+    def _asked_of_all(self, experiments: Sequence[Experiment]) -> Iterator[SchemaQuestion]:
         return (question for experiment in experiments for question in self._asked_of(experiment))
 
     def refuse(self, console: Console, validator: Callable[[], Validator | None]) -> None:
@@ -132,7 +132,7 @@ class Preflight:
             for number, (experiment, longest) in enumerate(zip(self.experiments, self.longest_rows, strict=True))
         ]
 
-    def _refusal(self, stops: Sequence[Told], *, more: bool = False) -> str:
+    def _refusal(self, stops: Sequence[FindingOfRuns], *, more: bool = False) -> str:
         told = self._lines(stops)
         forceable = any(one.finding.severity == "gate" for one in stops)
         way_out = ["--force launches in spite of what only wastes."] if forceable else []
@@ -143,7 +143,7 @@ class Preflight:
             beginning = f"{failing} of {len(self.experiments)} runs cannot start, so none was started."
         return "\n".join([beginning, *told, *way_out])
 
-    def _lines(self, told: Sequence[Told]) -> list[str]:
+    def _lines(self, told: Sequence[FindingOfRuns]) -> list[str]:
         return lines(told, self._names())
 
     def _names(self) -> list[str]:

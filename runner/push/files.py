@@ -23,7 +23,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class FileToPush:
     """A file that goes to the hub."""
 
     name: str
@@ -37,7 +37,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class FileLeftOut:
     """A file or folder that stays."""
 
     name: str
@@ -83,27 +83,29 @@ _AS_IS = ("tokenizer.json", "vocab.json", "*.index.json")
 """Tables, some with entries that look like a path."""
 
 
-def sort_out(folder: Path, kind: Kind, changes: Mapping[str, Mapping[str, object]]) -> tuple[list[Sent], list[Left]]:
+def sort_out(
+    folder: Path, kind: Kind, changes: Mapping[str, Mapping[str, object]]
+) -> tuple[list[FileToPush], list[FileLeftOut]]:
     """What goes of a folder with weights, and what stays. `changes`: keys that a JSON file is to say otherwise."""
-    sent: list[Sent] = []
-    left: list[Left] = []
+    sent: list[FileToPush] = []
+    left: list[FileLeftOut] = []
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         why = next((why for pattern, why in _GOES[kind] if path.is_file() and fnmatch(path.name, pattern)), None)
         if why is None:
             stays = next((why for pattern, why in _STAYS if fnmatch(path.name, pattern)), "not known to be of use")
-            left.append(Left(path.name + ("/" if path.is_dir() else ""), stays))
+            left.append(FileLeftOut(path.name + ("/" if path.is_dir() else ""), stays))
         else:
             sent.append(_sent(path, why, changes.get(path.name, {})))
     return sent, left
 
 
-def made(name: str, why: str, text: str) -> Sent:
-    return Sent(name, why, len(text.encode()), text=text)
+def made(name: str, why: str, text: str) -> FileToPush:
+    return FileToPush(name, why, len(text.encode()), text=text)
 
 
-def _sent(path: Path, why: str, changes: Mapping[str, object]) -> Sent:
+def _sent(path: Path, why: str, changes: Mapping[str, object]) -> FileToPush:
     if path.suffix not in _REWRITTEN or any(fnmatch(path.name, pattern) for pattern in _AS_IS):
-        return Sent(path.name, why, path.stat().st_size, source=path)
+        return FileToPush(path.name, why, path.stat().st_size, source=path)
     content = without_places(json.loads(path.read_text(encoding="utf-8")))
     if isinstance(content, dict):
         content = {**{key: value for key, value in content.items() if key not in _OF_THIS_MACHINE}, **changes}

@@ -49,7 +49,7 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
-class Pushed:
+class PushResult:
     url: str
     commit: str
     created: bool
@@ -87,7 +87,7 @@ def refuse_unready(timeout_s: float = hub_commits.TIMEOUT_S) -> None:
         raise SweepError("The hub does not take the token. `hf auth login`, or HF_TOKEN with a token that may write.")
 
 
-def upload(what: Upload) -> Pushed:
+def upload(what: Upload) -> PushResult:
     """One commit on the branch, or none where all is there already; progress goes to standard error. Raises SweepError
     with what the hub has answered.
 
@@ -100,7 +100,7 @@ def upload(what: Upload) -> Pushed:
         raise SweepError(problem_of(error, what.repo)) from error
 
 
-def _upload(api: HfApi, what: Upload) -> Pushed:
+def _upload(api: HfApi, what: Upload) -> PushResult:
     created = _ensure_branch(api, what)
     there = api.model_info(what.repo, revision=what.branch)
     names = {one.rfilename for one in there.siblings or ()}
@@ -110,7 +110,7 @@ def _upload(api: HfApi, what: Upload) -> Pushed:
     earlier = set(before.get("files", ()))
     removed = sorted((earlier & names) - ours - OF_THE_HUB)
     done = _commit(api, what, removed, parent=there.sha)
-    return Pushed(
+    return PushResult(
         url=f"{api.endpoint}/{what.repo}" + ("" if what.branch == MAIN else f"/tree/{what.branch}"),
         commit=done.oid,
         created=created,

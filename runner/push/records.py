@@ -14,7 +14,7 @@ import yaml
 from modal_app.store.facts import DataManifest
 from modal_app.store.read_json import read_json
 from modal_app.store.redact import redacted
-from modal_app.store.start_checkpoint import KEY as START_CHECKPOINT
+from modal_app.store.start_checkpoint import CONFIG_KEY as START_CHECKPOINT
 from runner.compare.best import where_it_ran
 from runner.compare.metrics import Curves
 from runner.compare.ranking import OBJECTIVE, rows_from
@@ -22,7 +22,7 @@ from runner.compare.source import facts_of_sweep
 from runner.follow_up.subjects import Subject
 from runner.keys.inputs import is_dataset
 from runner.push.card import CONFIG, CardFacts, Source, card
-from runner.push.files import Kind, Sent, made
+from runner.push.files import FileToPush, Kind, made
 from runner.push.hub import CARD, RECORD
 from runner.push.private import last_part, without_places, words_without_places
 from runner.push.tasks import scores_of
@@ -66,7 +66,7 @@ def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) ->
     )
 
 
-def made_files(facts: CardFacts, subject: Subject, names: Iterable[str]) -> list[Sent]:
+def made_files(facts: CardFacts, subject: Subject, names: Iterable[str]) -> list[FileToPush]:
     """The card, the config and the record. `names`: the other files, for the record to tell what is axosweep's."""
     record = json.dumps(_record(facts, subject, sorted({*names, CARD, CONFIG, RECORD})), indent=2, ensure_ascii=False)
     return [

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runner.compare.measured import Measured, is_of_a_task, of_a_task
+from runner.compare.measured import Measurement, is_of_a_task, of_a_task
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -35,7 +35,7 @@ class Score:
         return f"{self.metric} ({self.filter})" if self.filter else self.metric
 
 
-def scores_of(measured: Mapping[str, Measured]) -> tuple[Score, ...]:
+def scores_of(measured: Mapping[str, Measurement]) -> tuple[Score, ...]:
     """Of all that was measured of a run, what tasks have, by name."""
     found = []
     for name, one in sorted(measured.items()):

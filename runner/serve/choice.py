@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from modal_app.serving.spec import Served
+from modal_app.serving.spec import ServedModel
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.errors import SweepError
@@ -13,23 +13,23 @@ from runner.follow_up.steps import merged_model
 from runner.follow_up.subjects import Subject, subjects
 from runner.store.finding import runs_in
 
-BASE = "base"
+BASE_MODEL_NAME = "base"
 BEST = "best"
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ServeSelection:
     """What is to be served: models of one store, and what people know them by."""
 
     store: Store
     subjects: tuple[Subject, ...]
-    models: tuple[Served, ...]
+    models: tuple[ServedModel, ...]
     """The base models first."""
     told: tuple[str, ...]
     """Of each model, what it is."""
 
 
-def choose(known: Sequence[Store], asked: Sequence[str | None], *, merged: bool = False) -> Chosen:
+def choose(known: Sequence[Store], asked: Sequence[str | None], *, merged: bool = False) -> ServeSelection:
     """The models of what was named, each run once. Raises SweepError for a run that is not there, or has not finished,
     and for runs of this machine and of Modal together."""
     found: dict[str, Subject] = {}
@@ -52,17 +52,17 @@ def choose(known: Sequence[Store], asked: Sequence[str | None], *, merged: bool 
         ]
     bases = _bases(chosen, runs)
     told = [f"the base model {_base_name(one)}" for one, _ in bases] + [one.name for one in chosen]
-    return Chosen(store, chosen, (*(model for _, model in bases), *runs), tuple(told))
+    return ServeSelection(store, chosen, (*(model for _, model in bases), *runs), tuple(told))
 
 
-def _model(subject: Subject, names: tuple[str, ...], *, merged: bool) -> Served:
+def _model(subject: Subject, names: tuple[str, ...], *, merged: bool) -> ServedModel:
     names = tuple(dict.fromkeys(name for name in names if name))
     folder = subject.store.folder(StepKind.TRAIN, subject.key).model
     if merged:
-        return Served(names, subject.config, weights=str(_merged(subject)))
+        return ServedModel(names, subject.config, weights=str(_merged(subject)))
     if subject.adapter is None:
-        return Served(names, subject.config, weights=str(folder))
-    return Served(names, subject.config, adapter=str(folder))
+        return ServedModel(names, subject.config, weights=str(folder))
+    return ServedModel(names, subject.config, adapter=str(folder))
 
 
 def _merged(subject: Subject) -> str:
@@ -72,15 +72,18 @@ def _merged(subject: Subject) -> str:
     return str(folder)
 
 
-def _bases(chosen: Sequence[Subject], runs: Sequence[Served]) -> list[tuple[Subject, Served]]:
+def _bases(chosen: Sequence[Subject], runs: Sequence[ServedModel]) -> list[tuple[Subject, ServedModel]]:
     """The base models of the runs that have adapters, each once; by their own names where there are several."""
     distinct: dict[str, Subject] = {}
     for subject, model in zip(chosen, runs, strict=True):
         if model.adapter is not None:
             distinct.setdefault(model.shares, subject)
     if len(distinct) < 2:
-        return [(one, Served((BASE,), one.config)) for one in distinct.values()]
-    return [(one, Served((f"{BASE}-{number}",), one.config)) for number, one in enumerate(distinct.values(), 1)]
+        return [(one, ServedModel((BASE_MODEL_NAME,), one.config)) for one in distinct.values()]
+    return [
+        (one, ServedModel((f"{BASE_MODEL_NAME}-{number}",), one.config))
+        for number, one in enumerate(distinct.values(), 1)
+    ]
 
 
 def _best(known: Sequence[Store], sweep: str | None) -> list[Subject]:

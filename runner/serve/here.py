@@ -15,7 +15,7 @@ from runner.console import terminal
 from runner.console.interrupts import terminate_as_interrupt
 from runner.environment import trainer_environment
 from runner.errors import SweepError
-from runner.serve.choice import Chosen
+from runner.serve.choice import ServeSelection
 from runner.serve.process import serving
 from runner.serve.words import Address, how_to_ask
 from runner.store.served import noted
@@ -28,7 +28,7 @@ SHOWN_LINES = 12
 
 
 @terminate_as_interrupt()
-def serve(chosen: Chosen, token: str, host: str, port: int, *, as_json: bool) -> int:
+def serve(chosen: ServeSelection, token: str, host: str, port: int, *, as_json: bool) -> int:
     """Serve until Ctrl-C. `port` 0 is one that is free; an empty token lets anybody ask who gets there. Raises
     SweepError for a port that cannot be had, and when the models cannot be loaded."""
     python = trainer_environment.find()

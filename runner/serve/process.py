@@ -27,7 +27,7 @@ from modal_app.store.step import Device
 from modal_app.warm.context import Context
 from runner.executors.warm_server import reach_running
 from runner.executors.warm_workers import why_fresh
-from runner.serve.choice import Chosen
+from runner.serve.choice import ServeSelection
 
 Events = Iterable[Mapping[str, Any]]
 END_S = 10.0
@@ -35,7 +35,9 @@ END_S = 10.0
 
 
 @contextlib.contextmanager
-def serving(python: Path, chosen: Chosen, place: Path, listening: socket.socket, token: str) -> Iterator[Events]:
+def serving(
+    python: Path, chosen: ServeSelection, place: Path, listening: socket.socket, token: str
+) -> Iterator[Events]:
     """What the server tells (modal_app.serving.server) until it ends, and at last, as `failed`, that it has.
 
     `place`: its folder.
@@ -47,7 +49,7 @@ def serving(python: Path, chosen: Chosen, place: Path, listening: socket.socket,
         yield events
 
 
-def _environment(chosen: Chosen) -> dict[str, str]:
+def _environment(chosen: ServeSelection) -> dict[str, str]:
     on_cpu = all(subject.device is Device.CPU for subject in chosen.subjects)
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))}  # nothing beside it
     variables = {**os.environ, **base_environment(Device.CPU if on_cpu else Device.CUDA), **threads}
@@ -109,7 +111,7 @@ class _Fork:
 
 
 def _fork(
-    python: Path, chosen: Chosen, place: Path, environment: Mapping[str, str], listening: socket.socket
+    python: Path, chosen: ServeSelection, place: Path, environment: Mapping[str, str], listening: socket.socket
 ) -> _Fork | None:
     """None where no preloaded trainer waits, or it may not fork."""
     if any(why_fresh(one.device, one.config) for one in chosen.subjects):

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.cloud.container import CACHE_MOUNT, RUNS_MOUNT
-from modal_app.serving.spec import Served
+from modal_app.serving.spec import ServedModel
 from modal_app.serving.vllm import RANKS, Vllm
 from modal_app.store.hub import HubItem, is_hub_name
 from modal_app.store.layout import Store
 from runner.config.gpus import gpu_kind
 from runner.errors import SweepError
-from runner.serve.choice import Chosen
+from runner.serve.choice import ServeSelection
 
 UNABLE = {
     "peft_use_dora": "DoRA",
@@ -26,7 +26,7 @@ UNABLE = {
 """Keys of adapters that vLLM does not load, or not as they were trained."""
 
 
-def vllm_of(chosen: Chosen, gpus: int, *, half: bool) -> Vllm:
+def vllm_of(chosen: ServeSelection, gpus: int, *, half: bool) -> Vllm:
     """What vLLM is told. Raises SweepError for models that one vLLM cannot serve together, or not at all."""
     runs = [model for model in chosen.models if model.adapter is not None or model.weights is not None]
     if len({model.shares for model in runs}) > 1:
@@ -47,7 +47,7 @@ def vllm_of(chosen: Chosen, gpus: int, *, half: bool) -> Vllm:
     return Vllm(_base_there(config), base, tokenizer, adapters, rank, gpus, half, trusts)
 
 
-def gpu_of(chosen: Chosen, asked: str | None) -> tuple[str, int]:
+def gpu_of(chosen: ServeSelection, asked: str | None) -> tuple[str, int]:
     """conf/gpu's name and how many: what is asked for, else what the runs have trained on. SweepError for no GPU."""
     if asked is not None:
         name, colon, count = asked.partition(":")
@@ -74,7 +74,7 @@ def _there(folder: str, store: Store) -> str:
     return f"{RUNS_MOUNT}/{Path(folder).relative_to(store.root).as_posix()}"
 
 
-def _refuse_adapter(run: Served) -> None:
+def _refuse_adapter(run: ServedModel) -> None:
     key = run.names[0]
     for name, what in UNABLE.items():
         if run.config.get(name):

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from modal_app.serving.spec import TOKEN_VARIABLE, Served
+from modal_app.serving.spec import TOKEN_VARIABLE, ServedModel
 from runner.console import terminal
 from runner.console.print_json import print_json
-from runner.serve.choice import BEST, Chosen
+from runner.serve.choice import BEST, ServeSelection
 
 if TYPE_CHECKING:
-    from runner.executors.modal_serve import Deployed  # which imports Modal
+    from runner.executors.modal_serve import ServeDeployment  # which imports Modal
 
 QUESTION = [{"role": "user", "content": "Hello"}]
 _PYTHON = """\
@@ -28,7 +28,7 @@ answer = client.chat.completions.create(model="{model}", messages={messages})
 print(answer.choices[0].message.content)"""
 
 
-def _telling(chosen: Chosen) -> Served:
+def _telling(chosen: ServeSelection) -> ServedModel:
     """The one that people are most likely to want: the best, if there is one."""
     return next((model for model in chosen.models if BEST in model.names), chosen.models[-1])
 
@@ -41,7 +41,7 @@ class Address:
     ends_by: str = "Ctrl-C ends it"
 
 
-def how_to_ask(chosen: Chosen, address: Address, *, as_json: bool) -> None:
+def how_to_ask(chosen: ServeSelection, address: Address, *, as_json: bool) -> None:
     """The models and two ways to ask them, on standard output. No token is in it."""
     if as_json:
         print_json(
@@ -68,7 +68,7 @@ def how_to_ask(chosen: Chosen, address: Address, *, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def show_deployed(deployed: Sequence[Deployed], *, as_json: bool) -> None:
+def show_deployed(deployed: Sequence[ServeDeployment], *, as_json: bool) -> None:
     """All that is served on Modal."""
     if as_json:
         print_json({"deployments": [asdict(one) for one in deployed]})

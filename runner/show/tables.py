@@ -58,10 +58,10 @@ def names_of(plan: Plan) -> dict[str, str]:
 
 def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool) -> None:
     """The comparison of a whole sweep: one table per eval fingerprint, the best run marked in each."""
-    from runner.compare.comparison import Asked, comparison  # late: no run has waited for it
+    from runner.compare.comparison import SweepSelection, comparison  # late: no run has waited for it
     from runner.compare.show import Form, show
 
-    asked = [Asked(store, sweep)]
+    asked = [SweepSelection(store, sweep)]
     show(comparison(rows, asked), asked, Form.JSON if as_json else Form.TABLE)
 
 

@@ -12,12 +12,12 @@ from runner.store.ledger import Ledger, SweepRun, find_sweep, last_asked, sweep_
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundSweep:
     store: Store
     sweep: str
 
 
-def sweep_in(stores: Sequence[Store], asked: str | None) -> Found:
+def sweep_in(stores: Sequence[Store], asked: str | None) -> FoundSweep:
     """The sweep that a name, or the beginning of one, means; the newest of all stores when nothing is asked.
 
     A sweep asked for both here and on Modal means where it was asked for last. Raises SweepError when nothing fits, or
@@ -25,17 +25,17 @@ def sweep_in(stores: Sequence[Store], asked: str | None) -> Found:
     """
     holding = [store for store in stores if sweep_ids(store)]
     if not holding:
-        return Found(stores[0], find_sweep(stores[0], asked))
+        return FoundSweep(stores[0], find_sweep(stores[0], asked))
     if asked is None:
         newest = max(holding, key=lambda store: last_asked(store, sweep_ids(store)[0]))
-        return Found(newest, sweep_ids(newest)[0])
+        return FoundSweep(newest, sweep_ids(newest)[0])
     fitting = [store for store in holding if any(sweep.startswith(asked) for sweep in sweep_ids(store))]
     if len(fitting) > 1:
         fitting = [max(fitting, key=lambda store: last_asked(store, find_sweep(store, asked)))]
     if not fitting:
         _refuse_run(stores, asked)
     store = fitting[0] if fitting else holding[0]
-    return Found(store, find_sweep(store, asked))
+    return FoundSweep(store, find_sweep(store, asked))
 
 
 def _refuse_run(stores: Sequence[Store], asked: str) -> None:

@@ -16,7 +16,7 @@ CLOUD = "https://api.forge.coreweave.com"
 """As in the SDK, which is not imported here: wandb.sdk.lib.urls."""
 FORMER_CLOUD = "api.wandb.ai"
 """The machine under which earlier versions of the SDK saved the key of the same cloud; it is still read."""
-KEY = "WANDB_API_KEY"
+KEY_VARIABLE = "WANDB_API_KEY"
 
 
 def base_url() -> str:
@@ -40,7 +40,7 @@ def has_key() -> bool:
     machines = [urllib.parse.urlsplit(base_url()).netloc]  # with its port, as `wandb login` writes it
     if base_url().rstrip("/") == CLOUD:
         machines.append(FORMER_CLOUD)
-    return bool(os.environ.get(KEY)) or any(map(_in_netrc, machines))
+    return bool(os.environ.get(KEY_VARIABLE)) or any(map(_in_netrc, machines))
 
 
 def tracks_online(plan: Plan) -> bool:
@@ -61,7 +61,7 @@ def check_key() -> None:
     if not has_key():
         raise SweepError(
             f"tracking=wandb uploads to W&B while it trains, and there is no key for {host()} here. "
-            f"`wandb login` or {KEY} gives one; tracking=offline keeps the runs here until `axosweep sync`."
+            f"`wandb login` or {KEY_VARIABLE} gives one; tracking=offline keeps the runs here until `axosweep sync`."
         )
 
 

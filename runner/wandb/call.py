@@ -31,8 +31,8 @@ def check_reachable(action: str, advice: str) -> None:
     """
     if not account.has_key():
         raise SweepError(
-            f"{action} needs a key for {account.host()}, and there is none here: `wandb login`, or {account.KEY}. "
-            f"{advice}"
+            f"{action} needs a key for {account.host()}, and there is none here: `wandb login`, or "
+            f"{account.KEY_VARIABLE}. {advice}"
         )
     try:
         urllib.request.urlopen(account.base_url(), timeout=CONNECT_S).close()
@@ -87,7 +87,9 @@ def _run_process(request: Request, *, failed: str, advice: str, timeout_s: float
 def _failure(failure: Failure, advice: str) -> SweepError:
     message = failure.message.strip()
     if failure.reason is FailureReason.REFUSED:
-        return SweepError(f"{message.rstrip('.')}. Is the key right? `wandb login --relogin`, or {account.KEY}.")
+        return SweepError(
+            f"{message.rstrip('.')}. Is the key right? `wandb login --relogin`, or {account.KEY_VARIABLE}."
+        )
     return _no_answer(message, advice)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from modal_app.store.layout import BASE
+from modal_app.store.layout import BASE_MODEL_KEY
 from tests.end_to_end.axosweep import Axosweep, kill_all
 
 pytestmark = pytest.mark.slow
@@ -39,10 +39,10 @@ def test_it_answers_with_its_own_weights(full: Axosweep) -> None:
         said.setdefault(row["run"], []).append(row)
     right = {row["prompt"]: row["answer"] for row in map(json.loads, PROMPTS.read_text().splitlines())}
     known = {run: sum(row["output"] == right[row["prompt"]] for row in rows) for run, rows in said.items()}
-    (run,) = said.keys() - {BASE}
+    (run,) = said.keys() - {BASE_MODEL_KEY}
     assert {row["prompt"] for row in said[run]} == set(right)
-    assert [row["output"] for row in said[run]] != [row["output"] for row in said[BASE]]
-    assert known[run] > known[BASE]
+    assert [row["output"] for row in said[run]] != [row["output"] for row in said[BASE_MODEL_KEY]]
+    assert known[run] > known[BASE_MODEL_KEY]
 
 
 def test_there_is_nothing_to_merge_in_it(full: Axosweep) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from modal_app.store.layout import BASE, Store
+from modal_app.store.layout import BASE_MODEL_KEY, Store
 from runner.html_report.gather import gather
 from tests.end_to_end.axosweep import Axosweep
 
@@ -47,10 +47,10 @@ def best_of(trained: Axosweep) -> str:
 def test_the_best_run_has_learned_what_its_base_model_does_not_know(trained: Axosweep) -> None:
     said = by_run(trained.json(*ASKED)["answers"])
     runs = [row["key"] for row in trained.json("compare")["runs"]]
-    assert next(iter(said)) == BASE
-    assert set(said) == {BASE, *runs}
-    assert len(said[BASE]) >= 100
-    assert exact(said[BASE]) <= 0.1
+    assert next(iter(said)) == BASE_MODEL_KEY
+    assert set(said) == {BASE_MODEL_KEY, *runs}
+    assert len(said[BASE_MODEL_KEY]) >= 100
+    assert exact(said[BASE_MODEL_KEY]) <= 0.1
     assert exact(said[best_of(trained)]) >= 0.6
 
     before = attempts(trained.store)
@@ -64,7 +64,7 @@ def test_the_report_of_the_sweep_has_the_table(trained: Axosweep) -> None:
     said = by_run(trained.json(*ASKED)["answers"])
     (sweep,) = (path.name for path in trained.store.sweeps.iterdir())
     table = gather(trained.store, sweep)["answers"][0]
-    assert table["columns"][0]["run"] == BASE
+    assert table["columns"][0]["run"] == BASE_MODEL_KEY
     assert {column["run"]: column["said"] for column in table["columns"]} == {
         run: [row["output"] for row in rows] for run, rows in said.items()
     }
@@ -78,7 +78,7 @@ def test_the_merged_model_answers_as_the_adapter_does(trained: Axosweep) -> None
     assert len(merged) >= 100
     assert [row["output"] for row in merged] == [row["output"] for row in adapter]
     assert {row["merged"] for row in merged} == {True}
-    loaded = [yaml.safe_load(path.read_text()) for path in trained.store.runs.glob(f"{best}/infer/*/*/answering.yml")]
+    loaded = [yaml.safe_load(path.read_text()) for path in trained.store.runs.glob(f"{best}/infer/*/attempt-*/answering.yml")]
     merged_models = [one for one in loaded if "/merge/" in one["base_model"] and "adapter" not in one]
     assert len(merged_models) == 1  # and it was the merged model that spoke
 
@@ -109,7 +109,7 @@ def test_a_prompt_that_only_the_tokenizer_finds_too_long_fails_in_one_line_and_l
     failed = {path.parent for path in attempts(trained.store)} - {
         path.parent for path in trained.store.runs.glob("*/infer/*/result.json")
     }
-    assert [sorted(path.name for path in one.iterdir()) for one in failed] == [["attempt-1", "lock"]]
+    assert [sorted(path.name for path in one.iterdir()) for one in failed] == [["attempt-1", "latest", "lock"]]
 
 
 def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_half_written(trained: Axosweep) -> None:
@@ -127,4 +127,4 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_half_written(trained
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("infer ") and "Its log" in line]
     assert "There is no room left" in line
     assert "Traceback" not in done.stderr
-    assert sorted(left) == ["attempt-1", "lock"]
+    assert sorted(left) == ["attempt-1", "latest", "lock"]

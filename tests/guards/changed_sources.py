@@ -16,10 +16,10 @@ import modal_app
 from modal_app.cloud.settings import Deployment
 from modal_app.cloud.vllm_app import Serve
 from modal_app.serving.vllm import Vllm
-from runner.environment.verdicts import Question, Verdicts
+from runner.environment.verdicts import SchemaQuestion, Verdicts
 from runner.executors.warm_server import trainer_fingerprint
 
-QUESTION = Question({"base_model": "a"}, {})
+QUESTION = SchemaQuestion({"base_model": "a"}, {})
 NODE = {
     "app": "axosweep",
     "cache_volume": "cache",

@@ -35,7 +35,7 @@ def asked(config: dict[str, Any], tokenizer: Any, conversation: list[dict[str, s
         return f"refused: {error}"
 
 
-def batching(loaded: generation.Loaded) -> dict[str, Any]:
+def batching(loaded: generation.LoadedModel) -> dict[str, Any]:
     """Prompts of very different lengths, all at once and one by one."""
     conversations = [user(text * (1 + index % 6)) for index, text in enumerate(PROMPTS)]
     together = generation.answers(loaded, conversations, Generation(max_tokens=12))
@@ -44,7 +44,7 @@ def batching(loaded: generation.Loaded) -> dict[str, Any]:
     return {"together": [one.text for one in together], "alone": [one.text for one in alone], "lengths": len(lengths)}
 
 
-def drawing(loaded: generation.Loaded) -> dict[str, Any]:
+def drawing(loaded: generation.LoadedModel) -> dict[str, Any]:
     conversations = list(map(user, PROMPTS))
     draws = {
         name: [one.text for one in generation.answers(loaded, conversations, settings)]
@@ -60,7 +60,7 @@ def drawing(loaded: generation.Loaded) -> dict[str, Any]:
     return {"draws": draws, "cut": [cut.cut, cut.tokens], "whole": [whole.cut, whole.tokens, whole.text]}
 
 
-def too_long(loaded: generation.Loaded) -> str:
+def too_long(loaded: generation.LoadedModel) -> str:
     try:
         generation.answers(loaded, [user("short"), user("where does Ada live? " * 60)], Generation())
     except StepFailed as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.store.claim import Held, claim, holder
+from modal_app.store.claim import AlreadyClaimed, claim, holder
 from modal_app.store.layout import StepFolder
 from tests.modal_app.steps import wait_until
 
@@ -33,7 +33,7 @@ def test_a_holder_is_named_and_a_second_claim_is_refused_at_once(folder: StepFol
     owner = holder(folder)
     assert owner is not None
     assert (owner.pid, owner.sweep, owner.is_alive()) == (process.pid, "its sweep", True)
-    with pytest.raises(Held), claim(folder):
+    with pytest.raises(AlreadyClaimed), claim(folder):
         pass
     process.kill()
     process.wait()
@@ -57,7 +57,7 @@ def test_a_claim_is_held_until_the_last_process_that_shares_it_is_gone(folder: S
         command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(descriptor,))
     assert holder(folder) is not None
-    with pytest.raises(Held), claim(folder):
+    with pytest.raises(AlreadyClaimed), claim(folder):
         pass
     child.communicate()
     assert holder(folder) is None

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from modal_app.serving.vllm import KEY, Guard, Vllm, command
+from modal_app.serving.vllm import KEY_VARIABLE, Guard, Vllm, command
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVED = Vllm(
@@ -91,7 +91,7 @@ def guarded(scope: dict[str, Any]) -> list[Any]:
 @pytest.mark.parametrize("path", ["/v1/models", "/invocations", "/tokenize", "/health", "/"])
 def test_no_path_of_vllm_is_answered_without_the_token(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     """vLLM 0.33 itself guards some."""
-    monkeypatch.setenv(KEY, "t" * 16)
+    monkeypatch.setenv(KEY_VARIABLE, "t" * 16)
     asked = {"type": "http", "method": "POST", "path": path}
     for given in (b"", b"Bearer ", b"Bearer " + b"t" * 15, b"Basic " + b"t" * 16):
         refused = guarded({**asked, "headers": [(b"authorization", given)]})
@@ -101,7 +101,7 @@ def test_no_path_of_vllm_is_answered_without_the_token(monkeypatch: pytest.Monke
 
 
 def test_the_guard_closes_sockets_to_strangers_and_lets_the_server_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY, "t" * 16)
+    monkeypatch.setenv(KEY_VARIABLE, "t" * 16)
     assert guarded({"type": "websocket", "path": "/v1/realtime", "headers": []}) == [1008]
     assert guarded({"type": "lifespan"}) == ["let through"]
 

@@ -19,9 +19,9 @@ from typing import Any
 from modal_app.process import attempt as attempts
 from modal_app.process import stop
 from modal_app.store import checkpoints
-from modal_app.store.claim import Held, claim
+from modal_app.store.claim import AlreadyClaimed, claim
 from modal_app.store.layout import Attempt, StepFolder, Store
-from modal_app.store.step import AFTER, EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
+from modal_app.store.step import EXIT_HELD, FOLLOW_UP_KINDS, Outcome, OutcomeStatus, Step, StepKind, write_atomically
 
 STEPS = 10
 AFTER_S = "0.2"
@@ -37,7 +37,7 @@ def main() -> int:
         with claim(folder, step.sweep):
             if not folder.done.exists():
                 _do_nothing(step, store, folder)
-    except Held:
+    except AlreadyClaimed:
         return EXIT_HELD
     return 0 if folder.done.exists() else 3
 
@@ -61,7 +61,7 @@ def _do_nothing(step: Step, store: Store, folder: StepFolder) -> None:
 def _pass_the_time(step: Step, folder: StepFolder, attempt: Attempt) -> int | None:
     """The step at which it was asked to stop."""
     name = f"NOOP_{step.kind.upper()}"
-    defaults = {f"{name}_S": AFTER_S} if step.kind in AFTER else {}
+    defaults = {f"{name}_S": AFTER_S} if step.kind in FOLLOW_UP_KINDS else {}
     pause_s = float({**defaults, **os.environ}[f"{name}_S"]) / (STEPS + 1)
     steps = _steps(step)
     for number in range(checkpoints.newest_step(folder.model), steps + 1):
@@ -105,7 +105,7 @@ def _succeed(step: Step, store: Store, folder: StepFolder, attempt: Attempt, sta
         facts |= {"key": step.key, "attempt": attempt.number, "rows": 1, "eval_rows": 1}
         facts |= {"started_at": started_at, "finished_at": time.time()}
         write_atomically(folder.done, json.dumps(facts))
-    elif step.kind in AFTER:
+    elif step.kind in FOLLOW_UP_KINDS:
         trained = store.folder(StepKind.TRAIN, step.run).done
         assert not step.run or trained.exists(), f"{step.kind} before its run {step.run} had finished"
     else:

@@ -12,7 +12,7 @@ from modal_app.store.layout import Store
 from runner.cli import main
 from runner.errors import SweepError
 from runner.files.choice import choose
-from runner.files.pull import JOURNAL, Wanted
+from runner.files.pull import JOURNAL, FileToPull
 from runner.files.run_files import Entry, Files, LocalFiles, parts_of
 from runner.types import Run
 
@@ -57,6 +57,6 @@ def nothing(_: int) -> None:
     pass
 
 
-def wanted_of(store: Store, one: Run, what: str | None) -> list[Wanted]:
+def wanted_of(store: Store, one: Run, what: str | None) -> list[FileToPull]:
     local = LocalFiles(store)
     return choose(local, parts_of(local, one.key, one.data_key), what, one.key, "succeeded")

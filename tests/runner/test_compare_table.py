@@ -7,7 +7,7 @@ from rich.console import Console
 
 from modal_app.store.layout import Store
 from modal_app.store.step import FailureReason, OutcomeStatus, StepKind
-from runner.compare.comparison import Asked, comparison
+from runner.compare.comparison import SweepSelection, comparison
 from runner.compare.ranking import Metric, Row, compare_sweep
 from runner.compare.show import Form, show
 from runner.compare.table import columns_of, fitted, markdown, rows_csv
@@ -30,7 +30,7 @@ def wide(number: int = 2) -> list[Run]:
 
 
 def on_a_terminal(store: Store, rows: list[Row], width: int) -> str:
-    asked = [Asked(store, rows[0].sweeps[0])]
+    asked = [SweepSelection(store, rows[0].sweeps[0])]
     text = io.StringIO()
     show(comparison(rows, asked), asked, Form.TABLE, Console(file=text, width=width, highlight=False))
     return text.getvalue()

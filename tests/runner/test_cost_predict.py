@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runner.cost.types import Length, Past, Prediction, Range, Shape
+from runner.cost.types import Length, PastRuns, Prediction, Range, Shape
 from runner.estimate.predict import predict
 from runner.estimate.seeds import matmul_weights, seed_speed
 from runner.types import ModelFacts
@@ -15,7 +15,7 @@ from runner.types import ModelFacts
 SHAPE = Shape("tiny", "lora", 16, "cpu", 1, 16, 128, False, False, False, "none", "local")
 LENGTH = Length(60, 1, Range.exactly(1000.0), 3, 6, 5000.0, 2, "prepared rows")
 PHASES = {"import": 1.0, "load": 2.0, "first": 1.0, "train": 59 * 0.5, "eval": 3 * 6 * 0.1, "save": 2 * 0.5}
-PAST = Past(SHAPE, LENGTH, 1 + 2 + 1 + 59 * 0.5 + 1.8 + 1.0, PHASES, cpu={"first": 0.5, "train": 59 * 0.25})
+PAST = PastRuns(SHAPE, LENGTH, 1 + 2 + 1 + 59 * 0.5 + 1.8 + 1.0, PHASES, cpu={"first": 0.5, "train": 59 * 0.25})
 
 
 def facts(name: str = "model", parameters: int = 8_000_000_000, **changes: Any) -> ModelFacts:
@@ -25,7 +25,7 @@ def facts(name: str = "model", parameters: int = 8_000_000_000, **changes: Any) 
     return ModelFacts(**values | changes)
 
 
-def found(shape: Shape, length: Length, past: list[Past], known: dict[str, ModelFacts] | None = None) -> Prediction:
+def found(shape: Shape, length: Length, past: list[PastRuns], known: dict[str, ModelFacts] | None = None) -> Prediction:
     prediction = predict(shape, length, past, known or {})
     assert isinstance(prediction, Prediction), prediction
     return prediction

@@ -226,7 +226,7 @@ def test_offline_the_local_cache_knows_the_commit_and_nobody_is_asked(
 
 def test_offline_without_a_cache_says_that_it_is_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "true")
-    assert resolve(MODEL, None) == hub_commits.Resolved(None, "HF_HUB_OFFLINE is set")
+    assert resolve(MODEL, None) == hub_commits.Resolution(None, "HF_HUB_OFFLINE is set")
 
 
 def test_an_unreachable_hub_falls_back_on_the_local_cache_and_the_hub_wins_over_it(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modal_app.process.attempt import write_yaml
-from modal_app.store.layout import BASE, Store, after_key
+from modal_app.store.layout import BASE_MODEL_KEY, Store, after_key
 from modal_app.store.step import StepKind
 from runner import cli
 from runner.command import infer
@@ -168,7 +168,7 @@ def test_the_same_prompts_stand_side_by_side_with_the_base_model_of_these_runs(s
 
     largest, drawn = answer_sets(store, names)
     assert [(one.run, one.name, one.exact, one.judged) for one in largest.columns] == [
-        (BASE, "the base model", 0, 2), (first.key, "first", 1, 2), (second.key, "second", 2, 2)
+        (BASE_MODEL_KEY, "the base model", 0, 2), (first.key, "first", 1, 2), (second.key, "second", 2, 2)
     ]  # fmt: skip
     assert [one.run for one in drawn.columns] == [first.key]
     assert (largest.how(), drawn.how()) == ("greedy, at most 256 tokens", "temperature 0.7, at most 256 tokens")
@@ -228,6 +228,6 @@ def test_one_answer_stands_alone_and_several_stand_in_a_table(store: Store, caps
     show_answers([base, several], as_json=True)
     rows = json.loads(capsys.readouterr().out)["answers"]
     assert [(row["run"], row["prompt"], row["output"], row["exact"]) for row in rows] == [
-        (BASE, "question 0", "c", False), (BASE, "question 1", "a", True),
+        (BASE_MODEL_KEY, "question 0", "c", False), (BASE_MODEL_KEY, "question 1", "a", True),
         (one.key, "question 0", "a", True), (one.key, "question 1", "\x1b[2Jb", False),
     ]  # fmt: skip

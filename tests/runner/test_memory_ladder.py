@@ -13,7 +13,7 @@ from runner.config.overrides import canonical
 from runner.config.shipped import shipped_root
 from runner.config.vocabulary import read_vocabulary
 from runner.memory.estimate import Verdict, estimate
-from runner.memory.ladder import ZERO3, Asked, ways_out
+from runner.memory.ladder import ZERO3, CurrentSettings, ways_out
 from runner.memory.sharding import sharding_of
 from runner.types import Experiment
 from tests.runner.memory_points import LLAMA_8B, LLAMA_70B
@@ -35,8 +35,8 @@ def composed() -> Iterator[Compose]:
         yield one
 
 
-def asked(config: dict[str, Any], facts: Any, gpu: str, count: int = 1) -> Asked:
-    return Asked(config, facts, GPUS[gpu], count)
+def asked(config: dict[str, Any], facts: Any, gpu: str, count: int = 1) -> CurrentSettings:
+    return CurrentSettings(config, facts, GPUS[gpu], count)
 
 
 TOO_LARGE = [
@@ -58,7 +58,7 @@ def test_every_way_out_fits_when_it_is_composed_and_estimated_again(composed: Co
     run = composed(base)
     assert estimate(run.axolotl, run.model, GPUS[run.gpu.type], run.gpu.count).verdict is Verdict.WONT_FIT
     assert run.model is not None
-    ways = ways_out(Asked(run.axolotl, run.model, GPUS[run.gpu.type], run.gpu.count))
+    ways = ways_out(CurrentSettings(run.axolotl, run.model, GPUS[run.gpu.type], run.gpu.count))
     assert ways.lines
     for way in ways.lines:
         changed = composed(_with(base, way))

@@ -14,7 +14,7 @@ import pytest
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.errors import SweepError
-from runner.files.pull import JOURNAL, Wanted, pull
+from runner.files.pull import JOURNAL, FileToPull, pull
 from runner.files.run_files import Entry, LocalFiles
 from tests.runner.builders import finish_run, open_sweep, run
 from tests.runner.pulling import Counted, names, nothing, said, wanted_of
@@ -216,12 +216,13 @@ def test_a_killed_pull_goes_on(store: Store, folder: Path) -> None:
         str(store.root),
         "--json",
     ]
+    weights = ".adapter_model*.part"
     with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and not any(path.stat().st_size for path in folder.glob(".*.part")):
+        while process.poll() is None and not any(path.stat().st_size for path in folder.glob(weights)):
             pass
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL, "it was too fast to be killed"
-    cut = sum(path.stat().st_size for path in folder.glob(".*.part"))
+    cut = sum(path.stat().st_size for path in folder.glob(weights))
     done = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
     assert 0 < cut < 60_000_000
     assert done["bytes"] < 60_000_000 + 1000 - cut + 1
@@ -247,4 +248,4 @@ def test_two_pulls_into_one_folder_do_not_meet(store: Store, folder: Path) -> No
 
 def test_no_name_leads_out_of_the_folder(store: Store, folder: Path) -> None:
     with pytest.raises(AssertionError):
-        pull(LocalFiles(store), [Wanted(Entry("runs/a/x", 1, 0.0), "../x")], folder, watch=nothing)
+        pull(LocalFiles(store), [FileToPull(Entry("runs/a/x", 1, 0.0), "../x")], folder, watch=nothing)

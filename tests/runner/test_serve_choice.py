@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modal_app.process.attempt import write_yaml
-from modal_app.serving.spec import Served
+from modal_app.serving.spec import ServedModel
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.errors import SweepError
@@ -71,11 +71,11 @@ def test_runs_whose_datasets_have_chat_templates_of_their_own_share_no_base() ->
         {"path": "a", "type": "chat_template", "chat_template": "phi_3"}, {"path": "a", "type": "chat_template"},
         {"path": "a", "type": "chat_template", "chat_template": "llama3"}, {"path": "a", "type": "alpaca"},
     ]  # fmt: skip
-    models = [Served(("a",), {"datasets": [one]}, adapter="a") for one in datasets]
+    models = [ServedModel(("a",), {"datasets": [one]}, adapter="a") for one in datasets]
     assert len({model.shares for model in models}) == 4
-    elsewhere = Served(("b",), {"datasets": [{**datasets[0], "path": "b", "split": "test"}]}, adapter="b")
+    elsewhere = ServedModel(("b",), {"datasets": [{**datasets[0], "path": "b", "split": "test"}]}, adapter="b")
     assert elsewhere.shares == models[0].shares
-    own = [Served(("a",), {"chat_template": "llama3", "datasets": [one]}, adapter="a") for one in datasets]
+    own = [ServedModel(("a",), {"chat_template": "llama3", "datasets": [one]}, adapter="a") for one in datasets]
     assert len({model.shares for model in own}) == 1
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from modal_app.store import checkpoints
 from modal_app.store.layout import Store
-from modal_app.store.start_checkpoint import KEY, place
+from modal_app.store.start_checkpoint import CONFIG_KEY, place
 from modal_app.store.step import OutcomeStatus, StepKind
 from runner.cli import main
 from runner.compare.params import params_of
@@ -246,7 +246,7 @@ def test_the_config_that_is_kept_names_the_checkpoint_by_its_content(store: Stor
     one = source(store, 50)
     later = asking(f"{one.key}@50", store)
     assert later.experiment.start_checkpoint is not None
-    assert later.config[KEY] == f"inputs/{later.experiment.start_checkpoint.identity[:16]}"
+    assert later.config[CONFIG_KEY] == f"inputs/{later.experiment.start_checkpoint.identity[:16]}"
 
 
 @pytest.mark.parametrize("asked", ["12e345678901", "012345678901", "0123456789ab", "012345678901@50"])

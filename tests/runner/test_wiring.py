@@ -14,7 +14,7 @@ from runner.executors.choose import check_gpu_caps, local_executor_for
 from runner.executors.local import LocalExecutor
 from runner.executors.warm_server import IDLE_S
 from runner.executors.warm_workers import MixedWorkers
-from runner.follow_up.carry_out import launch_name
+from runner.follow_up.carry_out import follow_up_name
 from runner.store.ledger import Ledger
 from runner.types import ExecutorChoice, Gpu, Plan, PlannedStep
 from tests.modal_app.deployments import shipped_node
@@ -66,7 +66,7 @@ def test_a_trainer_that_is_preloaded_for_what_comes_after_a_run_waits_as_long_as
 
 def test_a_merge_and_an_evaluation_of_one_key_are_launches_of_their_own() -> None:
     names = {
-        launch_name("sweep", [PlannedStep(Step(kind, "run/own", {}, "d", run="run"), False)])
+        follow_up_name("sweep", [PlannedStep(Step(kind, "run/own", {}, "d", run="run"), False)])
         for kind in (StepKind.MERGE, StepKind.EVALUATE)
     }
     assert len(names) == 2

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from modal_app.store.claim import Held, claim
+from modal_app.store.claim import AlreadyClaimed, claim
 from modal_app.store.layout import Attempt, Store
 from modal_app.store.step import EXIT_HELD, OutcomeStatus, Step, StepKind
-from runner.executors.workers import Exited
+from runner.executors.workers import WorkerExit
 from runner.types import StepId
 from tests.runner.builders import begin_attempt, end_attempt
 
@@ -46,30 +46,30 @@ class FakeWorkers:
     waits: int = 0
     closed: bool = False
     _alive: dict[StepId, _Alive] = field(default_factory=dict)
-    _soon: list[Exited] = field(default_factory=list)
-    _later: list[Exited] = field(default_factory=list)
+    _soon: list[WorkerExit] = field(default_factory=list)
+    _later: list[WorkerExit] = field(default_factory=list)
 
     def start(self, step: Step) -> None:
         self.started.append(step)
         self.before_claim(step)
         this = (step.kind, step.key)
         if step.key in self.stillborn:
-            self._soon.append(Exited(this, 1, os.getpid()))
+            self._soon.append(WorkerExit(this, 1, os.getpid()))
         elif step.key in self.unborn:
             self._alive[this] = _Alive(step, None, contextlib.ExitStack())
         else:
             held = contextlib.ExitStack()
             try:
                 held.enter_context(claim(self.store.folder(*this)))
-            except Held:
-                self._later.append(Exited(this, EXIT_HELD, os.getpid()))
+            except AlreadyClaimed:
+                self._later.append(WorkerExit(this, EXIT_HELD, os.getpid()))
             else:
                 self._alive[this] = _Alive(step, begin_attempt(self.store, *this), held)
 
     def pid(self, step: StepId) -> int | None:
         return os.getpid()
 
-    def wait(self, timeout_s: float) -> list[Exited]:
+    def wait(self, timeout_s: float) -> list[WorkerExit]:
         self.waits += 1
         assert self.waits < 1000, "the executor never ends"
         self.together.append(tuple(alive.step for alive in self._alive.values()))
@@ -87,20 +87,20 @@ class FakeWorkers:
         self.signals.append((step[1], number))
         if number is signal.SIGKILL or step[1] in self.unborn:
             self._alive.pop(step).held.close()
-            self._soon.append(Exited(step, -number, os.getpid()))
+            self._soon.append(WorkerExit(step, -number, os.getpid()))
         elif step[1] not in self.deaf:
             self._soon.append(self._end(step, OutcomeStatus.STOPPED))
 
     def close(self) -> None:
         self.closed = True
 
-    def _end(self, step: StepId, status: OutcomeStatus) -> Exited:
+    def _end(self, step: StepId, status: OutcomeStatus) -> WorkerExit:
         alive = self._alive.pop(step)
         assert alive.attempt is not None
         if status is not OutcomeStatus.LOST:
             end_attempt(self.store, *step, alive.attempt, status, message=f"it {status}")
         alive.held.close()
-        return Exited(step, 0 if status is OutcomeStatus.SUCCEEDED else 1, os.getpid())
+        return WorkerExit(step, 0 if status is OutcomeStatus.SUCCEEDED else 1, os.getpid())
 
 
 @dataclass

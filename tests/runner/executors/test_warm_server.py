@@ -18,7 +18,7 @@ import pytest
 from modal_app.store.layout import Store
 from modal_app.warm.address import Note, address
 from runner import cli
-from runner.executors.warm_server import Reached, idle_limit, is_alive, reach, reach_running, running
+from runner.executors.warm_server import TrainerConnection, idle_limit, is_alive, reach, reach_running, running
 from runner.executors.warm_workers import RunningValidator, WarmWorkers
 from tests.modal_app.hollow_trainer import found, make_store, make_trainer, probing
 
@@ -48,10 +48,10 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def connect(python: Path, store: Store, sockets: Path) -> Iterator[Callable[[], Reached]]:
-    reached: list[Reached] = []
+def connect(python: Path, store: Store, sockets: Path) -> Iterator[Callable[[], TrainerConnection]]:
+    reached: list[TrainerConnection] = []
 
-    def one() -> Reached:
+    def one() -> TrainerConnection:
         reached.append(reach(python, store.root, IDLE_S))
         return reached[-1]
 
@@ -70,18 +70,18 @@ def until(what: Callable[[], object], seconds: float = 10) -> None:
         time.sleep(0.005)
 
 
-def ready(reached: Reached) -> None:
+def ready(reached: TrainerConnection) -> None:
     reached.socket.settimeout(10)
     assert b'"ready"' in reached.socket.recv(1 << 12)
 
 
-def note_of(reached: Reached) -> Note:
+def note_of(reached: TrainerConnection) -> Note:
     until(lambda: any(note.address == reached.address for note in running(None)))
     return next(note for note in running(None) if note.address == reached.address)
 
 
 def test_commands_at_once_share_one(python: Path, store: Store, sockets: Path) -> None:
-    reached: list[Reached] = []
+    reached: list[TrainerConnection] = []
     start = threading.Barrier(5)
 
     def command() -> None:
@@ -114,7 +114,7 @@ def test_it_serves_the_next_command_after_the_first_has_gone(python: Path, store
     assert pids[0] == pids[1] == running(store.root)[0].owner.pid
 
 
-def test_each_store_has_its_own(connect: Callable[[], Reached], python: Path, tmp_path: Path) -> None:
+def test_each_store_has_its_own(connect: Callable[[], TrainerConnection], python: Path, tmp_path: Path) -> None:
     first = connect()
     other = reach(python, tmp_path / "other", IDLE_S)
     assert other.process is not None
@@ -124,7 +124,9 @@ def test_each_store_has_its_own(connect: Callable[[], Reached], python: Path, tm
     other.process.kill()
 
 
-def test_a_killed_one_is_replaced_and_nothing_of_it_stays(connect: Callable[[], Reached], sockets: Path) -> None:
+def test_a_killed_one_is_replaced_and_nothing_of_it_stays(
+    connect: Callable[[], TrainerConnection], sockets: Path
+) -> None:
     first = connect()
     ready(first)
     assert first.process is not None
@@ -147,7 +149,9 @@ CHANGES: dict[str, Callable[[pytest.MonkeyPatch, Path], object]] = {
 }
 
 
-def test_bytecode_that_an_import_leaves_makes_no_other_one(connect: Callable[[], Reached], python: Path) -> None:
+def test_bytecode_that_an_import_leaves_makes_no_other_one(
+    connect: Callable[[], TrainerConnection], python: Path
+) -> None:
     first = connect()
     for path in (PACKAGES / "__pycache__", PACKAGES / "old" / "__pycache__"):
         (python.parent.parent / path).mkdir(exist_ok=True)
@@ -156,7 +160,7 @@ def test_bytecode_that_an_import_leaves_makes_no_other_one(connect: Callable[[],
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_one_that_would_not_fit_any_more_ends_and_another_is_started(
-    connect: Callable[[], Reached], python: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    connect: Callable[[], TrainerConnection], python: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     first = connect()
     ready(first)
@@ -173,7 +177,7 @@ def test_one_that_would_not_fit_any_more_ends_and_another_is_started(
 
 @pytest.mark.parametrize("variable", ["HF_TOKEN", "WANDB_API_KEY", "TERM", "SSH_TTY", "HF_HUB_OFFLINE"])
 def test_what_no_import_asks_for_makes_no_other_one(
-    connect: Callable[[], Reached], monkeypatch: pytest.MonkeyPatch, variable: str
+    connect: Callable[[], TrainerConnection], monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     first = connect()
     monkeypatch.setenv(variable, "1")
@@ -181,7 +185,7 @@ def test_what_no_import_asks_for_makes_no_other_one(
 
 
 def test_one_that_nobody_waits_for_ends_while_it_still_imports(
-    connect: Callable[[], Reached], monkeypatch: pytest.MonkeyPatch
+    connect: Callable[[], TrainerConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHON_IMPORTING", "30")
     first, second = connect(), connect()
@@ -198,7 +202,7 @@ def test_one_that_nobody_waits_for_ends_while_it_still_imports(
 
 
 def test_one_that_its_starter_has_no_use_for_stays_for_whoever_waits_already(
-    connect: Callable[[], Reached], python: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+    connect: Callable[[], TrainerConnection], python: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told to end before its first line has run."""
     monkeypatch.setenv("PYTHON_STARTING", "0.5")
@@ -211,7 +215,7 @@ def test_one_that_its_starter_has_no_use_for_stays_for_whoever_waits_already(
 
 
 def test_one_that_imports_stays_while_somebody_is_about_to_connect(
-    connect: Callable[[], Reached], monkeypatch: pytest.MonkeyPatch
+    connect: Callable[[], TrainerConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever has the door has seen the socket there."""
     monkeypatch.setenv("PYTHON_IMPORTING", "2")
@@ -228,7 +232,9 @@ def test_one_that_imports_stays_while_somebody_is_about_to_connect(
     ready(second)
 
 
-def test_one_whose_socket_somebody_has_removed_leaves_its_successors_alone(connect: Callable[[], Reached]) -> None:
+def test_one_whose_socket_somebody_has_removed_leaves_its_successors_alone(
+    connect: Callable[[], TrainerConnection],
+) -> None:
     """As whoever tidies /tmp does."""
     first = connect()
     ready(first)
@@ -262,7 +268,7 @@ def test_modules_beside_a_command_are_found_as_by_a_process_of_its_own(
 
 
 def test_a_plan_asks_the_one_that_runs_and_leaves_it_running(
-    connect: Callable[[], Reached], python: Path, store: Store, tmp_path: Path
+    connect: Callable[[], TrainerConnection], python: Path, store: Store, tmp_path: Path
 ) -> None:
     assert reach_running(python, store.root) is None, "it starts none"
     assert running(None) == []
@@ -276,7 +282,7 @@ def test_a_plan_asks_the_one_that_runs_and_leaves_it_running(
 
 
 def test_warm_says_what_there_is_and_stop_ends_it(
-    connect: Callable[[], Reached], store: Store, capsys: pytest.CaptureFixture[str]
+    connect: Callable[[], TrainerConnection], store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["warm", "--all"]) == 0
     assert capsys.readouterr().out == "No trainer is preloaded.\n"
@@ -292,7 +298,7 @@ def test_warm_says_what_there_is_and_stop_ends_it(
     assert running(None) == []
 
 
-def test_stop_leaves_those_of_other_stores_alone(connect: Callable[[], Reached], tmp_path: Path) -> None:
+def test_stop_leaves_those_of_other_stores_alone(connect: Callable[[], TrainerConnection], tmp_path: Path) -> None:
     note = note_of(connect())
     assert cli.main(["warm", "stop", "--store", str(tmp_path / "other")]) == 0
     assert is_alive(note)
@@ -300,7 +306,7 @@ def test_stop_leaves_those_of_other_stores_alone(connect: Callable[[], Reached],
 
 
 def test_stop_of_all_stores_ends_nothing_of_another_one_unless_somebody_says_yes(
-    connect: Callable[[], Reached], store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    connect: Callable[[], TrainerConnection], store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = connect()
     note = note_of(first)
@@ -317,7 +323,7 @@ def test_stop_of_all_stores_ends_nothing_of_another_one_unless_somebody_says_yes
 
 
 def test_stop_of_all_stores_asks_nothing_where_there_are_only_this_ones(
-    connect: Callable[[], Reached], store: Store
+    connect: Callable[[], TrainerConnection], store: Store
 ) -> None:
     first = connect()
     ready(first)
@@ -345,7 +351,7 @@ def test_stop_leaves_one_at_its_work_and_says_so(
 
 
 def test_a_lower_limit_of_a_command_is_not_the_next_ones(
-    connect: Callable[[], Reached], python: Path, store: Store
+    connect: Callable[[], TrainerConnection], python: Path, store: Store
 ) -> None:
     """What a hard limit has taken away cannot be given back: it makes another one."""
     first = connect()

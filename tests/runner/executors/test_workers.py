@@ -15,7 +15,7 @@ from modal_app.store.layout import Store
 from modal_app.store.sources import RUN
 from modal_app.store.step import Step, StepKind
 from runner.executors.warm_workers import MixedWorkers, WarmWorkers
-from runner.executors.workers import Exited, FreshWorkers, Workers
+from runner.executors.workers import FreshWorkers, WorkerExit, Workers
 from runner.types import StepId
 from tests.runner.fake_trainer import make_trainer
 
@@ -35,8 +35,8 @@ def until(what: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-def ended(workers: Workers, count: int) -> list[Exited]:
-    exited: list[Exited] = []
+def ended(workers: Workers, count: int) -> list[WorkerExit]:
+    exited: list[WorkerExit] = []
     deadline = time.monotonic() + 10
     while len(exited) < count:
         assert time.monotonic() < deadline, "they never end"
@@ -101,7 +101,7 @@ def test_a_worker_leads_a_session_of_its_own_and_its_pid_is_known(workers: Worke
     assert written["pid"] == written["session"] == workers.pid(this("one"))
     assert written["session"] != os.getsid(0)
     workers.signal(this("one"), signal.SIGTERM)
-    assert ended(workers, 1) == [Exited(this("one"), -signal.SIGTERM, written["pid"])]
+    assert ended(workers, 1) == [WorkerExit(this("one"), -signal.SIGTERM, written["pid"])]
     assert workers.pid(this("one")) is None
 
 
@@ -192,7 +192,7 @@ def test_steps_of_a_preloaded_process_that_dies_are_reported_without_a_code(warm
     log = warm.log
     warm.start(step("fatal", ends_all=True))
     try:
-        lost = {Exited(this("forked"), None, pid, log), Exited(this("fatal"), None, None, log)}
+        lost = {WorkerExit(this("forked"), None, pid, log), WorkerExit(this("fatal"), None, None, log)}
         assert set(ended(warm, 2)) == lost
         assert is_running(pid)
     finally:
