@@ -78,7 +78,8 @@ def test_the_merged_model_answers_as_the_adapter_does(trained: Axosweep) -> None
     assert len(merged) >= 100
     assert [row["output"] for row in merged] == [row["output"] for row in adapter]
     assert {row["merged"] for row in merged} == {True}
-    loaded = [yaml.safe_load(path.read_text()) for path in trained.store.runs.glob(f"{best}/infer/*/attempt-*/answering.yml")]
+    asked = trained.store.runs.glob(f"{best}/infer/*/attempt-*/answering.yml")
+    loaded = [yaml.safe_load(path.read_text()) for path in asked]
     merged_models = [one for one in loaded if "/merge/" in one["base_model"] and "adapter" not in one]
     assert len(merged_models) == 1  # and it was the merged model that spoke
 
