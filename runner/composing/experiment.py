@@ -5,7 +5,7 @@ With the application and the plugins, the only place that knows Hydra and omegac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from modal_app.cloud.settings import Deployment, settings_problems
+from modal_app.store.problem import Problem
 from runner.config.overrides import parts
 from runner.config.project import current_project
 from runner.config.stages import stages_of
@@ -37,6 +38,7 @@ from runner.types import (
 
 REQUEST_KEYS = ("action", "budget", "confirm_above", "confirmed", "force", "json", "name", "store")
 """What is requested of the whole command: the same for all its runs, so never swept."""
+NOT_DEPLOYED = "executor.modal says what executor=modal deploys. Leave it out, or choose executor=modal."
 
 
 def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
@@ -55,7 +57,7 @@ def experiment_of(node: Mapping[str, Any], overrides: Sequence[str]) -> Experime
         gpu = replace(gpu, fallback=tuple(gpu.fallback))
     data = DataChoice(**_fields(node, "data", DataChoice))
     tracking = TrackingChoice(**_fields(node, "tracking", TrackingChoice))
-    executor = _executor(_fields(node, "executor", ExecutorChoice))
+    executor = _executor(_fields(node, "executor", ExecutorChoice, without=("problems",)))
     if wrong := list(no_text_findings(tracking)):
         raise SweepError("\n".join(one.text for one in wrong))
     experiment = Experiment(
@@ -91,9 +93,12 @@ def _model_facts(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> ModelFa
 
 def _executor(values: Mapping[str, Any]) -> ExecutorChoice:
     """A `modal` node that cannot be deployed is kept as its problems, for preflight to tell with all others."""
-    node = values.get("modal") or {}
-    problems = settings_problems(node) if values.get("type") == "modal" else []
-    deployment = Deployment.from_node(node) if node and not problems else None
+    if values["type"] != "modal":
+        problems = [Problem("executor.modal", "", NOT_DEPLOYED)] if values.get("modal") else []
+        return ExecutorChoice(**{**values, "modal": None, "problems": tuple(problems)})
+    node = _mapping({"executor.modal": values.get("modal") or {}}, "executor.modal")
+    problems = settings_problems(node)
+    deployment = None if problems else Deployment.from_node(node)
     return ExecutorChoice(**{**values, "modal": deployment, "problems": tuple(problems)})
 
 
@@ -172,9 +177,11 @@ def _mapping(node: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(values)
 
 
-def _fields(node: Mapping[str, Any], name: str, kind: type[Any]) -> dict[str, Any]:
-    """A config node with the keys of the dataclass that it becomes, and no others."""
-    values, known = _mapping(node, name), [field.name for field in fields(kind)]
+def _fields(node: Mapping[str, Any], name: str, kind: type[Any], *, without: Collection[str] = ()) -> dict[str, Any]:
+    """A config node with the keys of the dataclass that it becomes, and no others. `without`: those of its fields that
+    no config sets.
+    """
+    values, known = _mapping(node, name), [field.name for field in fields(kind) if field.name not in without]
     missing = [f"{name}.{one.name}" for one in fields(kind) if one.default is MISSING and one.name not in values]
     if missing:
         raise SweepError(f"The config has no {', '.join(missing)}: it is needed, so it cannot be taken out.")

@@ -51,8 +51,7 @@ def _executor(executor: ExecutorChoice) -> Iterator[Finding]:
             "it caps what executor=modal rents",
             "Here executor.parallel sets how many runs train at a time.",
         )
-    if executor.type == "modal":
-        yield from map(from_problem, executor.problems)
+    yield from map(from_problem, executor.problems)
     if not isinstance(executor.warm, bool):
         yield error("executor.warm", executor.warm, "expected true or false")
     idle = executor.warm_idle_s
