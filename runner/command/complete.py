@@ -42,7 +42,7 @@ def complete(line: str, point: int) -> list[str]:
 
 def _candidates(words: Sequence[str], word: str) -> Iterable[str]:
     verb, *after = [*words, ""][: len(words) or 1]
-    if verb not in VERBS:
+    if verb not in _shown_verbs():
         return [*(_shown_verbs() if not words else ()), *_overrides(words, word)]
     parser: VerbParser = importlib.import_module(f"runner.command.{VERBS[verb]}").parser()
     flag = _flag_before(parser, after)

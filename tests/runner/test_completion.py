@@ -46,6 +46,7 @@ from runner.errors import SweepError
         ("axosweep compare --from ", {"store", "wandb"}),
         ("axosweep serve ", {"list", "stop", "--port"}),
         ("axosweep warm stop --", {"--all", "--yes"}),
+        ("axosweep __complete ", {"lora="}),
     ],
 )
 def test_what_can_come_next_is_offered(line: str, offered: set[str]) -> None:
