@@ -17,11 +17,15 @@ def library_errors() -> tuple[type[Exception], ...]:
 
 def problem_of(error: Exception, repo: str) -> str:
     """The sentence, without a secret. `repo`: owner/name."""
+    return redact(_problem_of(error, repo))
+
+
+def _problem_of(error: Exception, repo: str) -> str:
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import httpx
 
     chain = tuple(_chain(error))
-    problem = redact(_first_line(chain[-1]))
+    problem = _first_line(chain[-1])
     status = next((one.response.status_code for one in chain if isinstance(one, HfHubHTTPError)), None)
     if status is None and any(isinstance(one, httpx.TransportError) for one in chain):
         return f"The hub does not answer at {endpoint()} ({problem}). Run it again: it goes on from here."

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.utils import httpx
 
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.step import OutcomeStatus, StepKind
@@ -24,6 +25,7 @@ from runner.follow_up.steps import merge_step
 from runner.follow_up.subjects import subjects
 from runner.push.files import Kind, sort_out
 from runner.push.hub import Upload, refuse_unready, upload
+from runner.push.hub_errors import problem_of
 from runner.push.records import card_facts, made_files
 from runner.push.tasks import Score, model_index
 from tests.runner import builders
@@ -226,6 +228,12 @@ def test_a_hub_that_is_gone_in_the_middle_is_one_clear_message(monkeypatch: pyte
             SweepError, match=rf"The hub does not answer at {address} \(.*Connection refused\)\. Run it"
         ):
             upload(Upload("ada/answers", "main", False, False, "one", "a" * 12, "adapter", {}, {"README.md": "x"}))
+
+
+def test_what_failed_is_told_without_the_password_of_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://ada:hunter22@hub.example")
+    told = problem_of(httpx.ConnectError("Connection refused"), "ada/answers")
+    assert told.startswith("The hub does not answer at https://ada:***@hub.example (Connection refused).")
 
 
 def test_an_unfinished_run_is_not_pushed(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
