@@ -67,7 +67,7 @@ def run_state(store: Store, run: SweepRun, state: StepState, lost: Unbegun) -> R
         if (dataset := _failed_dataset(store, run.data_key, lost)) is not None:
             return dataset
         if run.key in lost:
-            return RunState(RunStatus.LOST, None, lost[run.key].message, _log(lost[run.key]))
+            return RunState(RunStatus.LOST, FailureReason.LOST, lost[run.key].message, _log(lost[run.key]))
     message = state.outcome.message if state.outcome and state.phase is not Phase.SUCCEEDED else ""
     attempts = store.folder(StepKind.TRAIN, run.key).attempts()
     return RunState(status_of(state), reason_of(state), message, str(attempts[-1].log) if attempts else "")

@@ -161,6 +161,7 @@ def test_a_run_that_no_worker_could_begin_says_why_until_it_is_asked_for_again(s
     ledger.append(replace(lost, kind=StepKind.TRAIN, key=other.key))
     rows = {row.key: row for row in compare_sweep(store, ledger.folder.name)}
     assert (rows[one.key].status, rows[other.key].status) == ("blocked", "lost")
+    assert (rows[one.key].reason, rows[other.key].reason) == (None, FailureReason.LOST)
     assert rows[one.key].message == f"its dataset {one.data_key} could not be prepared: {lost.message}"
     assert [row.log for row in rows.values()] == ["warm.log", "warm.log"]
     assert sweep_status(store, ledger.folder.name).counts == {"blocked": 1, "lost": 1}
