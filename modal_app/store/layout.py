@@ -218,7 +218,7 @@ class Store:
                 return StepFolder(path, done=path / "result.json")
 
     def after(self, run: str) -> list[tuple[StepKind, str]]:
-        """Every step that has begun after a run, or (BASE) of a base model alone."""
+        """Every step that has begun after a run, or (BASE_MODEL_KEY) of a base model alone."""
         found = [(kind, path.name) for kind in FOLLOW_UP_KINDS for path in sorted((self.runs / run / kind).glob("*"))]
         return [(kind, after_key(run, own)) for kind, own in found]
 
@@ -232,6 +232,6 @@ def after_key(run: str, own: str) -> str:
 
 
 def parts_of_key(key: str) -> tuple[str, str]:
-    """The run's key (or BASE) and the step's own hash in an `after_key`; of another step its key and nothing."""
+    """The run's key (or BASE_MODEL_KEY) and the step's own hash in an `after_key`; else the key and nothing."""
     run, _, own = key.partition("/")
     return run, own

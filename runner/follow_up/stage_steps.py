@@ -52,7 +52,7 @@ def _evaluation(subject: Subject) -> PlannedStep:
 
 
 def _subject(run: Run, store: Store, sweep: str, name: str) -> Subject:
-    """As `after.subjects` would find it once it has finished."""
+    """As `follow_up.subjects` would find it once it has finished."""
     asked: Mapping[str, Any] = {
         "gpu": {"type": run.experiment.gpu.type},
         "axolotl": dict(run.experiment.axolotl),
