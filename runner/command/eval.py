@@ -15,7 +15,7 @@ from modal_app.oneshot.tasks import said_of
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
 from modal_app.store.sources import RUN
-from runner.console.parser import Names, VerbParser
+from runner.console.parser import Names, VerbParser, count
 from runner.environment import trainer_environment
 from runner.errors import SweepError
 from runner.follow_up.base_model import base_evaluations
@@ -46,10 +46,10 @@ def parser() -> VerbParser:
     verb.add_argument("--tasks", action="append", default=[], metavar="NAME,...", help="instead of the held-out rows")
     own = "task files of your own; what they name is looked for there"
     verb.add("--include-path", metavar="DIR", names=[Names.FOLDER], help=own)
-    verb.add_argument("--limit", type=_whole, metavar="N", help="documents of each task, at most")
+    verb.add_argument("--limit", type=count, metavar="N", help="documents of each task, at most")
     verb.add_argument("--num-fewshot", type=_shots, metavar="N", help="examples before each question")
     verb.add_argument("--no-chat-template", action="store_true", help="ask in plain text, not as the run was trained")
-    verb.add_argument("--batch-size", type=_whole, default=BATCH_SIZE, metavar="N", help=f"{BATCH_SIZE} by default")
+    verb.add_argument("--batch-size", type=count, default=BATCH_SIZE, metavar="N", help=f"{BATCH_SIZE} by default")
     verb.add_store()
     verb.add_json()
     return verb
@@ -150,12 +150,6 @@ def _refuse_unknown(names: Sequence[str], include: str | None) -> None:
     unknown: dict[str, list[str]] = json.loads(done.stdout)
     if unknown:
         raise SweepError(f"{said_of(unknown)} Task files of your own are found with --include-path DIR.")
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: a whole number, at least 1, is expected")
-    return int(text)
 
 
 def _shots(text: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
-from runner.console.parser import Names, VerbParser
+from runner.console.parser import Names, VerbParser, count
 from runner.errors import SweepError
 from runner.files.answers import Column, column_of
 from runner.follow_up.base_model import base_answers, base_hash
@@ -48,7 +48,7 @@ def parser() -> VerbParser:
     verb.add_argument("--greedy", action="store_true", help="always the likeliest token, instead of a draw")
     verb.add_argument("--temperature", type=_positive, help=f"of the draw; {TEMPERATURE} by default")
     verb.add_argument("--seed", type=int, help=f"of the draw; {SEED} by default")
-    verb.add_argument("--max-tokens", type=_whole, default=256, metavar="N", help="of an answer; 256 by default")
+    verb.add_argument("--max-tokens", type=count, default=256, metavar="N", help="of an answer; 256 by default")
     verb.add_argument("--merged", action="store_true", help="ask the merged model, which `axosweep merge` makes")
     verb.add_argument(
         "--base", action=argparse.BooleanOptionalAction, help="the base model, too; by default beside a sweep"
@@ -141,9 +141,3 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text}: a number above 0 is expected; --greedy draws nothing")
     return value
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: a whole number, at least 1, is expected")
-    return int(text)

@@ -75,3 +75,10 @@ class VerbParser(argparse.ArgumentParser):
         if looks_like_one and flag != "-" and flag not in self._option_string_actions:
             meant = did_you_mean(flag, self._option_string_actions)
             raise SweepError(f"There is no flag {flag} of {self.prog}.{meant} See {self.prog} --help.")
+
+
+def count(text: str) -> int:
+    """The type of a flag that takes how many."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number, at least 1, is expected")
+    return int(text)
