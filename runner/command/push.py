@@ -49,15 +49,15 @@ class PushPlan:
 def parser() -> VerbParser:
     verb = VerbParser("push", description=__doc__)
     verb.add("run", metavar="RUN", names=[Names.RUN], help="a run's key, or a sweep: its best run")
-    made = "on the hub; made unless it is there, private unless --public"
+    made = "on the hub; created if it does not exist, private unless --public"
     verb.add_argument("repo", metavar="OWNER/NAME", help=made)
     verb.add_argument("--merged", action="store_true", help="what axosweep merge has made, in place of the adapter")
-    verb.add_argument("--public", action="store_true", help="for everybody to see")
-    verb.add_argument("--revision", metavar="BRANCH", default=MAIN, help="the branch; made unless it is there")
+    verb.add_argument("--public", action="store_true", help="create a public repository, or push to one")
+    verb.add_argument("--revision", metavar="BRANCH", default=MAIN, help="the branch; created if it does not exist")
     verb.add_argument("--message", help="of the commit")
     verb.add_argument("--license", metavar="NAME", help="for the card, as the hub writes it: apache-2.0, ...")
-    verb.add_argument("--force", action="store_true", help="also into a repository that holds something else")
-    verb.add_argument("--dry-run", action="store_true", help="show the card and the files, ask nobody")
+    verb.add_argument("--force", action="store_true", help="even if the repository holds something else")
+    verb.add_argument("--dry-run", action="store_true", help="show the card and the files, without asking the hub")
     verb.add_store()
     verb.add_json()
     return verb

@@ -1,4 +1,4 @@
-"""Secrets taken out of what a report shows: logs, commands and configs are other programs' words."""
+"""Secrets removed from what is shown or published: reports, model cards, errors of other libraries."""
 
 from __future__ import annotations
 
