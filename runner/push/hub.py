@@ -144,11 +144,24 @@ def _record(api: HfApi, repo: str, commit: str | None) -> dict[str, Any]:
     """What an earlier push says of itself; empty where that is no record of ours."""
     with tempfile.TemporaryDirectory() as cache:
         path = api.hf_hub_download(repo, RECORD, revision=commit, cache_dir=cache)
-        try:
-            read = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError:
-            return {}
-    return read if isinstance(read, dict) else {}
+        return _record_in(Path(path).read_bytes())
+
+
+def _record_in(content: bytes) -> dict[str, Any]:
+    """
+    >>> _record_in(b'{"run": "0123456789ab", "kind": "adapter", "files": ["README.md"]}')["files"]
+    ['README.md']
+    >>> _record_in(b'{"run": "mine"}'), _record_in(b"by hand")
+    ({}, {})
+    """
+    try:
+        read = json.loads(content)
+    except ValueError:
+        return {}
+    match read:
+        case {"run": str(), "kind": str(), "files": [*files]} if all(isinstance(one, str) for one in files):
+            return dict(read)
+    return {}
 
 
 def _refuse_others(what: Upload, names: set[str], before: Mapping[str, Any]) -> None:

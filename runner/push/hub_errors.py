@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from runner.console.redact import redact
 from runner.keys.hub_commits import endpoint
 
+UNREADABLE = (KeyError, TypeError)
+"""What the library raises while it reads an answer that lacks something."""
+
 
 def library_errors() -> tuple[type[Exception], ...]:
-    """What a push may raise beside mistakes of our own: the library's, httpx's and Xet's have no other base."""
+    """What a push may raise: the library's, httpx's and Xet's have no other base."""
     from huggingface_hub.utils import httpx
 
-    return (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError, ValueError)
+    return (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError, ValueError, *UNREADABLE)
 
 
 def problem_of(error: Exception, repo: str) -> str:
@@ -26,6 +29,8 @@ def _problem_of(error: Exception, repo: str) -> str:
 
     chain = tuple(_chain(error))
     problem = _first_line(chain[-1])
+    if isinstance(error, UNREADABLE):
+        return f"The answer of the hub at {endpoint()} is not what was expected ({type(error).__name__}: {problem})."
     status = next((one.response.status_code for one in chain if isinstance(one, HfHubHTTPError)), None)
     if status is None and any(isinstance(one, httpx.TransportError) for one in chain):
         return f"The hub does not answer at {endpoint()} ({problem}). Run it again: it goes on from here."

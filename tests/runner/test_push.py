@@ -30,6 +30,7 @@ from runner.push.records import card_facts, made_files
 from runner.push.tasks import Score, model_index
 from tests.runner import builders
 from tests.runner.pushable import ADAPTER_FILES, HUB_BASE, LEFT, PLACE, TOKEN, evaluate_on_tasks, finished_run, weights
+from tests.runner.test_hub import Hub, serve
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -227,6 +228,14 @@ def test_a_hub_that_is_gone_in_the_middle_is_one_clear_message(monkeypatch: pyte
         with pytest.raises(
             SweepError, match=rf"The hub does not answer at {address} \(.*Connection refused\)\. Run it"
         ):
+            upload(Upload("ada/answers", "main", False, False, "one", "a" * 12, "adapter", {}, {"README.md": "x"}))
+
+
+def test_a_hub_that_answers_with_something_else_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with serve(Hub(body=b"{}")) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        with pytest.raises(SweepError, match=f"The answer of the hub at {address} is not what was expected"):
             upload(Upload("ada/answers", "main", False, False, "one", "a" * 12, "adapter", {}, {"README.md": "x"}))
 
 
