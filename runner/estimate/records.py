@@ -54,8 +54,11 @@ def read_past(stores: Sequence[Store]) -> KnownRecords:
     for store in stores:
         manifests: dict[str, DataManifest] = {}
         for folder in _newest(store):
-            asked = read_json(folder / "run.json", lenient=True)
-            result = read_json(folder / "result.json", lenient=True)
+            try:
+                asked = read_json(folder / "run.json", lenient=True)
+                result = read_json(folder / "result.json", lenient=True)
+            except OSError:
+                continue  # unreadable: a plan goes on without that run's figures
             if not asked or not isinstance(asked.get("axolotl"), dict):
                 continue
             key = str(asked.get("data_key"))

@@ -145,6 +145,11 @@ def test_a_run_that_is_not_whole_tells_no_speed(store: Store, facts: dict[str, A
     assert read_past([store]).runs == ()
 
 
+def test_a_run_that_cannot_be_read_tells_no_speed(store: Store) -> None:
+    (store.runs / "unreadable" / "result.json").mkdir(parents=True)
+    assert read_past([store]).runs == ()
+
+
 def test_a_dataset_cut_shorter_is_as_long_in_its_rows_as_before(store: Store, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "x", "instruction": "x", "output": "y"}\n' * 1100)
