@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -16,7 +17,13 @@ hypothesis.settings.load_profile("shared-machine")
 
 
 def pytest_configure() -> None:
-    """No preloaded trainer outlives the command that started it, unless a test says so: each holds a gigabyte."""
+    """Signals as in a terminal, though the tests may be started by nohup or in a script's background, where some are
+    ignored and every command would inherit that. And no preloaded trainer outlives the command that started it, unless
+    a test says so: each holds a gigabyte.
+    """
+    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, default)
     os.environ.setdefault("AXOSWEEP_WARM_IDLE_S", "0")
 
 
