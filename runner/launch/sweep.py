@@ -99,17 +99,17 @@ def _results(launch: Launch) -> list[RunResult]:
     tables.show_rows(rows, store, plan.sweep, as_json=launch.request.json)
     console = terminal.messages() if launch.request.json else terminal.results()
     terminal.say(console, leave_report(store, plan.sweep))
-    failed = failed_stages(plan, store)
+    failed, names = failed_stages(plan, store), tables.names_of(plan)
     for key, why in failed.items():
-        terminal.message(f"{tables.names_of(plan)[key]}: {why}")
-    return [_result(run, rows, failed) for run in launch.runs]
+        terminal.message(f"{names[key]}: {why}")
+    by_key = {row.key: row for row in rows}
+    return [_result(by_key[run.key], failed) for run in launch.runs]
 
 
-def _result(run: Run, rows: Sequence[Row], failed: Mapping[str, str]) -> RunResult:
+def _result(row: Row, failed: Mapping[str, str]) -> RunResult:
     """`failed`: run key -> what went wrong with its follow-up steps."""
-    (row,) = [row for row in rows if row.key == run.key]
-    succeeded = row.status is RunStatus.SUCCEEDED and run.key not in failed
-    return RunResult(run.key, succeeded, row.best, row.message or failed.get(run.key, ""))
+    succeeded = row.status is RunStatus.SUCCEEDED and row.key not in failed
+    return RunResult(row.key, succeeded, row.best, row.message or failed.get(row.key, ""))
 
 
 def _prepared(run: Run, store: Store) -> RunResult:

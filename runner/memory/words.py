@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.memory.estimate import Estimate, Parts, Verdict
+from runner.memory.estimate import Estimate, Parts
 from runner.memory.weights import GIB
 
 SHOWN_PARTS = 4
@@ -43,8 +43,3 @@ def gib(size: float) -> str:
 
 def _when(estimate: Estimate) -> str:
     return " in evaluation" if estimate.moment == "evaluation" else ""
-
-
-def needs_saying(estimate: Estimate) -> bool:
-    """Whether plan shows more than the verdict."""
-    return estimate.verdict is not Verdict.FITS
