@@ -3,6 +3,8 @@
 export UV_PYTHON_DOWNLOADS ?= never
 BIN := .venv/bin
 UPGRADE ?=
+# The tests of a file share what they have trained, so one process runs them all.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help env trainer sweep test test-fast check fix wheel-check lock fields clean
@@ -20,10 +22,10 @@ sweep: trainer ## Train the six runs of sweeps/tiny_grid.yaml on this machine's 
 	@$(BIN)/axosweep -m +sweeps=tiny_grid
 
 test: trainer ## Run every test, the fast ones first
-	@$(BIN)/python -m pytest -n auto --dist loadfile
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: env ## Run the tests that need neither Axolotl nor more than a few seconds
-	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 check: env ## Lint, formatting, types, and who imports whom
 	@$(BIN)/ruff check

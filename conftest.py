@@ -1,4 +1,4 @@
-"""Fast tests first, so that a mistake shows before the slow ones start."""
+"""How pytest runs the tests: in which order, in how many processes, with which signals."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("shared-machine")
 
+LONGEST = (
+    "test_sweeps.py", "test_train.py", "test_work.py", "test_modal_losses.py", "test_kills.py", "test_evaluate.py",
+    "test_modal_killed.py", "test_report_page.py", "test_modal.py", "test_wandb.py", "test_modal_after.py",
+    "test_fast_compose.py", "test_modal_hub.py", "test_plain_axolotl.py", "test_serve.py", "test_merge.py",
+)  # fmt: skip
+"""By `--durations`, the longest first."""
+
 
 def pytest_configure() -> None:
     """Signals as in a terminal, though the tests may be started by nohup or in a script's background, where some are
@@ -27,8 +34,18 @@ def pytest_configure() -> None:
     os.environ.setdefault("AXOSWEEP_WARM_IDLE_S", "0")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: tests that talk to processes and servers wait a quarter of their time."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """Files of fast tests first, so that a mistake shows early; then the longest files, so that none of them is the
+    last one and keeps a single process busy. `make test` tells xdist to leave that order as it is.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    longest = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (item.path in slow, longest.get(item.path.name, len(LONGEST))))
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from modal_app.store.flock import lock
 from modal_app.store.layout import Store
 from runner.environment import trainer_environment
 from tests.end_to_end.axosweep import Axosweep, kill_all
@@ -51,15 +54,31 @@ def axosweep(waiting: Axosweep) -> Iterator[Axosweep]:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Axosweep]:
-    """A sweep of two runs that have finished, the second the better one: what comes after is asked of it by many tests,
-    so none takes anything away."""
+    """A sweep of two finished runs, the second the better one. Many tests use it, so none removes anything.
+
+    It is trained once for all of pytest's processes; each has a copy and a preloaded trainer of its own.
+    """
+    root = tmp_path_factory.getbasetemp()
+    shared = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    original = shared / "trained-once"
+    with (shared / "trained-once.lock").open("w") as turn:
+        lock(turn.fileno())
+        if not original.exists():
+            _train_two_runs(tmp_path_factory.mktemp("training")).rename(original)
     place = tmp_path_factory.mktemp("trained")
     (place / "work").mkdir()
+    shutil.copytree(original, place / "store", symlinks=True)
     command = Axosweep(Store(place / "store"), place / "work").waiting()
-    done = command.run("-m", "lora=r4,r32", "learning_rate=4e-3", "tracking=disabled")
-    assert done.returncode == 0, done.stderr
     yield command
     kill_all(command.processes())
+
+
+def _train_two_runs(place: Path) -> Path:
+    """The store in which they are."""
+    command = Axosweep(Store(place / "store"), place)
+    done = command.run("-m", "lora=r4,r32", "learning_rate=4e-3", "tracking=disabled")
+    assert done.returncode == 0, done.stderr
+    return command.store.root
 
 
 @pytest.fixture

@@ -337,7 +337,7 @@ def test_a_file_with_a_schema_is_composed_as_hydra_composes_it(started: Callable
 
 
 @given(sweep=SWEEPS)
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_any_mix_of_overrides_is_composed_as_hydra_composes_it(tree: Path, sweep: list[Job]) -> None:
     with _hydra(tree):
         ours, hydras = _both(_start, list(dict.fromkeys(sweep)))
@@ -346,7 +346,7 @@ def test_any_mix_of_overrides_is_composed_as_hydra_composes_it(tree: Path, sweep
 
 @pytest.mark.slow
 @given(sweep=SWEEPS)
-@settings(max_examples=80)
+@settings(max_examples=50)
 def test_very_many_mixes_are_composed_as_hydra_composes_them(tree: Path, sweep: list[Job]) -> None:
     with _hydra(tree):
         ours, hydras = _both(_start, list(dict.fromkeys(sweep)))
