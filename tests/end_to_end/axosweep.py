@@ -23,6 +23,7 @@ from modal_app.store.claim import holder
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.executors.warm_server import VARIABLE, running
+from tests import forked_command
 from tests.runner.fake_trainer import make_trainer
 
 TIMEOUT_S = 300.0
@@ -39,10 +40,7 @@ class Axosweep:
     """Variables beyond those of the tests."""
 
     def run(self, *words: str, timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self._command(words), cwd=self.folder, env=self.variables(), capture_output=True, text=True,
-            timeout=timeout_s, check=False,
-        )  # fmt: skip
+        return forked_command.run(words, self.folder, self.variables(), timeout_s)
 
     def json(self, *words: str) -> Any:
         """The output of a command that must succeed, read as JSON."""

@@ -17,10 +17,12 @@ from modal_proto import api_pb2
 
 from tests.modal_server import rootfs
 from tests.modal_server.calls import Input, InputState
+from tests.modal_server.interpreter import inspect_interpreter
 from tests.modal_server.logs import STDERR, STDOUT, SYSTEM
 from tests.modal_server.open_files import first_open
 from tests.modal_server.settings import LAUNCH
 from tests.modal_server.signals import Signal
+from tests.modal_server.template import Fork, start_fork
 from tests.modal_server.volumes import Checkout
 from tests.modal_server.world import World, new_id
 
@@ -58,7 +60,7 @@ class Container:
         self.cancelled = Signal()
         self._world = world
         self._folder = world.folder / "t" / self.id[3:11]
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | Fork | None = None
         self._latest: Input | None = None
         self._ladders: set[asyncio.Task[None]] = set()
 
@@ -106,18 +108,14 @@ class Container:
         return rootfs.write_spec(world, self._folder, variables, image, mounts)
 
     async def _start(self, spec: Path) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-I",
-            "-S",
-            str(LAUNCH),
-            str(spec),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={},
-            limit=1 << 24,
-        )
+        settings = self._world.settings
+        if settings.mounts:
+            self._process = await start_fork(inspect_interpreter(settings.container_python), spec)
+        else:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-S", str(LAUNCH), str(spec), env={}, stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=1 << 24,
+            )  # fmt: skip
         if self.stopping:
             self.kill()
         self._climb(self._expect_start())

@@ -26,6 +26,8 @@ class Interpreter:
     python: Path
     folders: tuple[Path, ...]
     entrypoint: tuple[str, ...]
+    appended: tuple[str, ...]
+    """Packages that it has only as Modal's entrypoint."""
 
 
 @cache
@@ -35,10 +37,12 @@ def inspect_interpreter(python: Path) -> Interpreter:
     prefix, base_prefix, version, has_modal = json.loads(answer)
     folders = {Path(prefix), Path(base_prefix), python.resolve().parent.parent, Path(base_prefix).resolve()}
     entrypoint: tuple[str, ...] = ("-m", "modal._container_entrypoint")
+    appended: tuple[str, ...] = ()
     if not has_modal:
         packages = Path(modal.__file__).parent.parent
         folders.add(packages)
         if f"python{version[0]}.{version[1]}" not in packages.parts:
             raise ValueError(f"{python} is Python {version}; the client's compiled packages in {packages} are not")
+        appended = (str(packages),)
         entrypoint = ("-c", _APPENDING.format(packages=str(packages)))
-    return Interpreter(python, tuple(sorted(folders)), entrypoint)
+    return Interpreter(python, tuple(sorted(folders)), entrypoint, appended)

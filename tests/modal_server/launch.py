@@ -1,4 +1,4 @@
-"""Runs one container: python -I -S launch.py SPEC. Standard library only, started for every container.
+"""Runs one container: python -I -S launch.py SPEC, or a fork of template_script.py. Standard library only.
 
 With mounts: this process keeps watch outside; process 1 of a private process namespace waits for the entrypoint
 inside a private file system. SIGINT is passed on to the entrypoint, SIGTERM ends everything inside at once.
@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
@@ -17,6 +18,7 @@ CLONE_NEWNS, CLONE_NEWPID = 0x00020000, 0x20000000
 PR_SET_PDEATHSIG = 1
 
 libc = ctypes.CDLL(None, use_errno=True)
+Start = Callable[[dict[str, Any]], NoReturn]
 
 
 def check(result: int, what: str) -> None:
@@ -83,41 +85,45 @@ def wait_for(pid: int) -> int:
             return code if code >= 0 else 128 - code
 
 
-def become_entrypoint(spec: dict[str, Any]) -> NoReturn:
+def execute(spec: dict[str, Any]) -> NoReturn:
+    os.execve(spec["argv"][0], spec["argv"], spec["environment"])
+
+
+def become_entrypoint(spec: dict[str, Any], start: Start) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.setsid()
     os.chdir(spec["workdir"])
-    os.execve(spec["argv"][0], spec["argv"], spec["environment"])
+    start(spec)
 
 
-def be_process_one(spec: dict[str, Any]) -> NoReturn:
+def be_process_one(spec: dict[str, Any], start: Start) -> NoReturn:
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     mount("proc", spec["root"] + "/proc", "proc")
     os.chroot(spec["root"])
     entrypoint = pass_on({signal.SIGINT: signal.SIGINT})
     pid = os.fork()
     if pid == 0:
-        become_entrypoint(spec)
+        become_entrypoint(spec, start)
     entrypoint.append(pid)
     os._exit(wait_for(pid))
 
 
-def main() -> NoReturn:
-    with open(sys.argv[1]) as stream:
-        spec = json.load(stream)
+def run(spec: dict[str, Any], start: Start) -> NoReturn:
+    """Become the container, in which `start` becomes its entrypoint."""
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     if not spec["mounts"]:
-        become_entrypoint(spec)
+        become_entrypoint(spec, start)
     check(libc.unshare(CLONE_NEWNS | CLONE_NEWPID), "unshare")
     build_root(spec)
     inside = pass_on({signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGKILL})
     pid = os.fork()
     if pid == 0:
-        be_process_one(spec)
+        be_process_one(spec, start)
     inside.append(pid)
     os._exit(wait_for(pid))
 
 
 if __name__ == "__main__":
-    main()
+    with open(sys.argv[1]) as stream:
+        run(json.load(stream), execute)

@@ -158,12 +158,12 @@ def test_the_command_line_works_too(small: Small, modal_server: ModalServer, tmp
         environment = os.environ | modal_server.environment()
         return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
 
+    task = modal_server.tasks("add")[0].id
+    assert task in modal_cli("container", "list", "--json"), "it ends when it has waited long enough"
     assert "small" in modal_cli("app", "list", "--json")
     assert "adding 1 and 1" in modal_cli("app", "logs", "small")
     assert "notes" in modal_cli("volume", "list", "--json")
     assert "keys" in modal_cli("secret", "list", "--json")
-    task = modal_server.tasks("add")[0].id
-    assert task in modal_cli("container", "list", "--json")
     assert "ak-local" in modal_cli("token", "info")
     modal_cli("secret", "create", "made", "NAME=value")
     assert "made" in modal_cli("secret", "list", "--json")

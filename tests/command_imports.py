@@ -1,0 +1,13 @@
+"""What commands import that takes long, and whose import reads no variable of a command's environment."""
+# ruff: noqa: F401
+
+import hydra._internal.hydra
+import hydra.core.utils
+import hydra.main
+import modal
+import pydantic
+import yaml
+
+import runner.cli
+import runner.command.application
+import runner.launch.sweep
