@@ -24,14 +24,18 @@ LONGEST = (
 
 
 def pytest_configure() -> None:
-    """Signals as in a terminal, though the tests may be started by nohup or in a script's background, where some are
-    ignored and every command would inherit that. And no preloaded trainer outlives the command that started it, unless
-    a test says so: each holds a gigabyte.
+    """What the commands of tests inherit.
+
+    Signals as in a terminal: the tests may be started by nohup or in a script's background, where some are ignored. No
+    preloaded trainer outlives its command unless a test says so, since each takes a gigabyte. A few hundred rows are
+    tokenized in one process; one for each core would take longer to start. The containers of the local Modal do not
+    inherit that, and the shipped grid is trained without it.
     """
     for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, default)
     os.environ.setdefault("AXOSWEEP_WARM_IDLE_S", "0")
+    os.environ.setdefault("AXOLOTL_DATASET_NUM_PROC", "1")
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -21,7 +21,8 @@ FEW = "data.limit=200"
 SHORT = ("max_steps=12", FEW, "tracking=disabled")
 
 
-def test_the_shipped_grid_learns_and_is_not_paid_twice(axosweep: Axosweep) -> None:
+def test_the_shipped_grid_learns_and_is_not_paid_twice(axosweep: Axosweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AXOLOTL_DATASET_NUM_PROC")  # as a user has it
     done = axosweep.run("-m", "+sweeps=tiny_grid")
     assert done.returncode == 0, done.stderr
     rows = axosweep.json("compare")["runs"]

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from modal_app.inference.config import asked_of
 from runner.config.fields import axolotl_fields, unknown_keys
 from runner.environment import trainer_environment
 from tests.good_configs.files import FILES, HERE, NAMES, as_axolotl_reads, lay_out
@@ -40,11 +42,18 @@ def test_no_key_of_theirs_is_unknown() -> None:
     assert {name: sentences for name, sentences in found.items() if sentences} == {}
 
 
-@pytest.mark.slow
-def test_axolotls_schema_accepts_each_and_every_part_of_it_is_used(tmp_path: Path) -> None:
-    folder = lay_out(tmp_path)
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What Axolotl says of each, and of what answers are loaded by after training with it. One process reads them all:
+    its imports take longer than a hundred configs."""
+    folder = lay_out(tmp_path_factory.mktemp("good"))
+    files = [f"{name}.yml" for name in NAMES]
+    for file in tuple(files):
+        for kind, config in _answering(as_axolotl_reads(folder / file)).items():
+            files.append(f"{kind}--{file}")
+            (folder / files[-1]).write_text(yaml.safe_dump(config))
     done = subprocess.run(
-        [trainer_environment.find(), HERE / "verdicts.py", *(f"{name}.yml" for name in NAMES)],
+        [trainer_environment.find(), HERE / "verdicts.py", *files],
         cwd=folder,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "AXOLOTL_DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -53,10 +62,34 @@ def test_axolotls_schema_accepts_each_and_every_part_of_it_is_used(tmp_path: Pat
     )
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert len(said["verdicts"]) == len(FILES)
-    assert {name: error for name, error in said["verdicts"].items() if error} == {}
+    assert len(said["verdicts"]) == len(files)
+    return said
+
+
+def _answering(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The configs that load what is asked after a training."""
+    made = {
+        "base": asked_of(config, adapter=None, weights=None),
+        "weights": asked_of(config, adapter=None, weights=Path(config["base_model"])),
+    }
+    if config.get("adapter"):
+        made["adapter"] = asked_of(config, adapter=Path("model"), weights=None)
+    return made
+
+
+@pytest.mark.slow
+def test_axolotls_schema_accepts_each_and_every_part_of_it_is_used(judged: dict[str, Any]) -> None:
+    verdicts = {name: judged["verdicts"][f"{name}.yml"] for name in NAMES}
+    assert {name: error for name, error in verdicts.items() if error} == {}
     used = {key for file in FILES for key in as_axolotl_reads(file)}
-    assert {part for part, keys in said["parts"].items() if not used & set(keys)} == set()
+    assert {part for part, keys in judged["parts"].items() if not used & set(keys)} == set()
+
+
+@pytest.mark.slow
+def test_axolotls_schema_accepts_what_a_model_that_answers_is_loaded_by(judged: dict[str, Any]) -> None:
+    verdicts = {name: error for name, error in judged["verdicts"].items() if "--" in name}
+    assert len(verdicts) > 2 * len(NAMES)
+    assert {name: error for name, error in verdicts.items() if error} == {}
 
 
 def _kinds(config: Mapping[str, Any]) -> Iterator[object]:
