@@ -151,9 +151,9 @@ def test_what_a_base_loses_and_where_it_would_run_is_told_on_standard_error(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.count("mine.yml: output_dir: left out") == 1
-    assert "base=mine.yml: no gpu=... is asked for" in told.err
+    assert "base=mine.yml: without gpu=..., a run trains on the CPU" in told.err
     ask("base=mine.yml", "gpu=h100")
-    assert "is asked for" not in capsys.readouterr().err
+    assert "without gpu=" not in capsys.readouterr().err
 
 
 def test_overrides_can_be_asked_again(ask: Callable[..., Any], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
