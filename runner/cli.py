@@ -1,6 +1,4 @@
-"""`axosweep`: the way to the verb that is asked for, or into the Hydra application. What goes wrong ends here, in one
-message and an exit code.
-"""
+"""`axosweep`: runs a verb, or the Hydra application. An error ends here, as one message and an exit code."""
 
 from __future__ import annotations
 
@@ -22,10 +20,10 @@ from runner.errors import SweepError, did_you_mean
 EXIT_USER_MISTAKE = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""What a place that nothing can be kept in says."""
+"""Errors of a place that cannot be written to."""
 GC_THRESHOLD = 50_000
-"""New objects after which Python looks for garbage: imports and composing make many that stay, and nearly none that
-wait for that. Its own 2,000 takes a twentieth of a command's start."""
+"""New objects after which Python looks for garbage. Imports and composing create many objects that stay, and almost no
+garbage. Python's own threshold, 2,000, makes the start of a command 5% longer."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     terminal.open_closed()
     gc.set_threshold(GC_THRESHOLD)
-    atexit.register(gc.freeze)  # the interpreter would walk through all that it throws away
+    atexit.register(gc.freeze)  # otherwise the interpreter walks through all objects at exit
     try:
         return _dispatch(words)
     except SweepError as error:
@@ -43,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("axosweep: stopped. The same command continues where this one ended.\n")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left (| head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has closed the pipe (| head)
         return 0
     except OSError as error:
         if error.errno not in UNWRITABLE:
@@ -65,13 +63,13 @@ def _dispatch(words: list[str]) -> int:
     if verb.isidentifier():
         verbs = [name for name in VERBS if not name.startswith("_")]
         meant = did_you_mean(verb, verbs)
-        raise SweepError(f"There is no verb {verb}.{meant} The verbs are {', '.join(verbs)}; a run takes KEY=VALUE.")
+        raise SweepError(f"There is no verb {verb}.{meant} The verbs are {', '.join(verbs)}; an override is KEY=VALUE.")
     _refuse_late_verb(words)
     return _hydra(words)
 
 
 def _refuse_late_verb(words: Sequence[str]) -> None:
-    """What follows a flag may be its value: a folder of that name."""
+    """A word after a flag is not refused: it may be the flag's value, such as a folder with a verb's name."""
     for before, word in itertools.pairwise(words):
         if word in VERBS and (before in ("-m", "--multirun") or not before.startswith("-")):
             others = [one for one in words if one is not word]

@@ -1,4 +1,4 @@
-"""The nouns: frozen values that pass from stage to stage. They know nothing."""
+"""Frozen values that pass from stage to stage, without behaviour of their own."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from modal_app.store.step import Step, StepKind
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """What a run trains on. `type` is `cpu`, or a GPU's name in conf/gpu; `auto` is one of those once composed."""
+    """What a run trains on. `type` is `cpu` or a GPU's name in conf/gpu; composing replaces `auto` by one of them."""
 
     type: str
     count: int
     """Processes of a run, one per GPU: the data-parallel ranks."""
     fallback: tuple[str, ...] = ()
-    """Other GPUs that will do, best first, when `type` is not to be had. Where a run happens to train, so in no key."""
+    """Other acceptable GPUs, best first, if `type` is not available. In no key: they only decide where a run trains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class DataChoice:
     limit: int | None = None
     """Rows per dataset; None is all of them."""
     seed: int | None = None
-    """What preprocessing shuffles and splits with; None is the run's own seed."""
+    """The seed of shuffling and splitting in preprocessing; None is the run's own seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class ExecutorChoice:
     warm: bool = True
     """On the CPU: fork runs from one preloaded process."""
     warm_idle_s: float | None = None
-    """Seconds that it waits for the next command; None is AXOSWEEP_WARM_IDLE_S, else five minutes."""
+    """Seconds that the process waits for the next command; None is AXOSWEEP_WARM_IDLE_S, or five minutes."""
     modal: Deployment | None = None
     """What is deployed to Modal, and under which names; None where the executor does not deploy."""
     problems: tuple[Problem, ...] = ()
-    """What is wrong with the node; `modal` is None then."""
+    """What is wrong with the node. If there is any, `modal` is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class ModelFacts:
     base_model: str
     """The model that this describes; a config with another `base_model` has no facts."""
     parameters: int
-    """In all, counting every expert and tied weights once."""
+    """All of them: every expert is counted, tied weights once."""
     layers: int
     hidden: int
     heads: int
@@ -85,7 +85,7 @@ class ModelFacts:
     tied: bool
     """Whether the output head shares the embedding matrix."""
     context: int
-    """Most positions that the model's own config allows."""
+    """The most positions that the model's own config allows."""
     source: str
     """Where this is published."""
     experts: int | None = None
@@ -93,12 +93,12 @@ class ModelFacts:
     active_experts: int | None = None
     """Experts that a token passes through."""
     vision: bool = False
-    """Whether it also reads images; the figures are then those of its text part, but for `parameters`."""
+    """Whether it also reads images. All figures but `parameters` are then those of its text part."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetSize:
-    """What the `sizes` node says of a dataset, for estimates of price and for preflight. In no key."""
+    """One dataset in the `sizes` node, for price estimates and preflight. In no key."""
 
     rows: int
     tokens_per_row: float
@@ -109,7 +109,7 @@ class PriceTable:
     """The `prices` node: what rented machines cost, US dollars a second. In no key."""
 
     date: str
-    """When it was true, as in 2026-09-20."""
+    """The day on which the prices were valid, such as 2026-09-20."""
     source: str
     gpu: Mapping[str, float]
     """One card, by its name in conf/gpu."""
@@ -118,19 +118,19 @@ class PriceTable:
     memory: float
     """One GiB."""
     volume: float
-    """One GiB for a month; in no run's price."""
+    """One GiB for a month; not part of a run's price."""
     given: tuple[str, ...] = ()
-    """What was set beyond the file: `cpu`, `gpu.h100`."""
+    """The prices that overrides set, not the file: `cpu`, `gpu.h100`."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartCheckpoint:
-    """Another run's checkpoint that a run goes on from."""
+    """Another run's checkpoint that a run continues from."""
 
     run: str
     step: int
     folder: str
-    """Where its files lie on this machine."""
+    """Where its files are on this machine."""
     identity: str
     """Hex sha256 of its content."""
     store: str
@@ -142,7 +142,7 @@ class Experiment:
     """One composed point of a sweep: what it is (axolotl), and where and how it runs (the rest)."""
 
     overrides: tuple[str, ...]
-    """What was asked beyond the defaults, as the user wrote it."""
+    """What was requested beyond the defaults, as the user wrote it."""
     axolotl: Mapping[str, Any]
     """Resolved and plain (JSON values only), exactly what conf and overrides say."""
     gpu: Gpu
@@ -152,16 +152,16 @@ class Experiment:
     model: ModelFacts | None = None
     """What is known of `base_model`; None for one that conf/model does not describe."""
     chosen: str = ""
-    """Why these GPUs, where gpu=auto chose them."""
+    """Why gpu=auto chose these GPUs; empty without gpu=auto."""
     prices: PriceTable | None = None
     sizes: Mapping[str, DatasetSize] = field(default_factory=dict)
-    """Of datasets, by their paths, as their files in conf declare them."""
+    """The sizes of datasets by path, as their files in conf declare them."""
     stages: tuple[str, ...] = ("preprocess", "train")
     """What is done with it, in this order. In no key."""
     from_text: str | None = None
     """RUN[@STEP], as the command line has it."""
     start_checkpoint: StartCheckpoint | None = None
-    """The same, found."""
+    """The checkpoint that `from_text` names."""
 
 
 class Action(StrEnum):
@@ -172,7 +172,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the whole sweep was asked to do. None of it may differ between its runs."""
+    """What is requested for a sweep. It is the same for all runs of the sweep."""
 
     action: Action
     name: str
@@ -180,7 +180,7 @@ class Request:
     store: str | None
     json: bool
     force: bool = False
-    """Launch in spite of what preflight holds back, but for what cannot work."""
+    """Launch what preflight holds back, except for what cannot work."""
     budget: float | None = None
     """US dollars that the sweep may cost; None is no limit."""
     confirm_above: float | None = None
@@ -188,7 +188,7 @@ class Request:
     confirmed: bool = False
     """Launch without asking."""
     diff: str | None = None
-    """An earlier sweep that a plan is set beside."""
+    """An earlier sweep that a plan is compared with."""
     write: str | None = None
     """The folder that a plan's runs are written to, as configs for plain Axolotl."""
 
@@ -202,7 +202,7 @@ class InputKind(StrEnum):
     FOLDER = "folder"
     HUB = "hub"
     CHECKPOINT = "checkpoint"
-    """Another run's, kept in the store as a folder of copies."""
+    """Another run's, copied into a folder of the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,24 +247,24 @@ class PlannedRun:
     step: Step
     done: bool
     copies: int = 1
-    """How many of the asked experiments are this same run."""
+    """How many of the requested experiments are this run."""
     trains: bool = True
-    """False: only its dataset is asked for."""
+    """False: only its dataset is requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """What comes after a run: merge, infer, evaluate."""
+    """A follow-up step of a run: merge, infer, evaluate."""
 
     step: Step
     done: bool
     needs: StepId | None = None
-    """What it follows when that is not done yet; None when nothing has to come before it."""
+    """The step that has to be done before it, if that is not done yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How one asked experiment ended, for whoever asked (a third-party sweeper among them)."""
+    """How one requested experiment ended, for the caller, which may be a third-party sweeper."""
 
     key: str
     succeeded: bool
@@ -275,7 +275,7 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would run, once each."""
+    """What would run, each run and dataset once."""
 
     sweep: str
     """The sweep's id: its name and a hash of its runs, so that the same question is the same sweep."""
@@ -283,7 +283,7 @@ class Plan:
     datasets: tuple[PlannedDataset, ...]
     unresolved: tuple[Input, ...] = field(default=())
     after: tuple[PlannedStep, ...] = ()
-    """In an order in which each comes after what it needs."""
+    """The follow-up steps, each after the step that it needs."""
 
     @property
     def pending(self) -> tuple[PlannedRun, ...]:
@@ -291,7 +291,7 @@ class Plan:
 
     @property
     def has_work(self) -> bool:
-        """Whether anything of it is not done."""
+        """Whether anything is left to do."""
         wanted = {planned.run.data_key for planned in self.pending}
         return (
             any(planned.trains for planned in self.pending)

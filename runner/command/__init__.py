@@ -1,7 +1,7 @@
-"""One verb, one file, named as the verb; and the Hydra application, which a line without a verb is.
+"""One file per verb, named after the verb, and the Hydra application, which runs a command line without a verb.
 
-A verb's file has `parser()`, what its command line takes, and `main(words)`, which returns the exit code. A new verb is
-a new file and a line in VERBS.
+A verb's file has `parser()`, which defines its command line, and `main(words)`, which returns the exit code. A new verb
+is a new file and a line in VERBS.
 """
 
 from __future__ import annotations
@@ -38,4 +38,4 @@ VERBS: Mapping[str, str] = {
     "completion": "completion",
     "__complete": "complete",
 }
-"""Each verb's module, imported when it is asked for."""
+"""Each verb's module, imported when the verb is used."""

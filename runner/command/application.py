@@ -1,4 +1,4 @@
-"""The Hydra application: names people know -> Hydra's own, run by Hydra, mistakes told in a sentence."""
+"""The Hydra application: translates overrides into Hydra's form, lets Hydra run them, and explains Hydra's errors."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ CONFIG = "config"
 
 def run(arguments: Sequence[str], launch: LaunchSweep | None = None) -> int:
     """One command line without a verb. Exit code 0, or 1 when a run failed; SweepError for a user's mistake."""
-    asked, config_dir = take_apart(arguments).split_off("--config-dir", "-cd")
+    args, config_dir = take_apart(arguments).split_off("--config-dir", "-cd")
     project = find_project(config_dir)
     with using(project):
         try:
-            return _run(asked, arguments, project, launch)
+            return _run(args, arguments, project, launch)
         finally:
             forget_bases()
 
 
-def _run(asked: Arguments, arguments: Sequence[str], project: Project, launch: LaunchSweep | None) -> int:
+def _run(args: Arguments, arguments: Sequence[str], project: Project, launch: LaunchSweep | None) -> int:
     vocabulary = read_vocabulary()
-    if (page := _page(asked)) is not None:
+    if (page := _page(args)) is not None:
         print(page)
         return 0
     if project.foreign is not None:
         terminal.message(foreign_note(project.foreign))
-    words = _for_hydra(asked, vocabulary)
+    words = _for_hydra(args, vocabulary)
     task = Task(launch or _launch, arguments)
     register_resolvers()
     apply_launcher_patches()
@@ -68,8 +68,8 @@ def _run(asked: Arguments, arguments: Sequence[str], project: Project, launch: L
 
 
 def _start_hydra(words: Sequence[str], task: Task) -> None:
-    """A sweep without more flags goes straight to Hydra's multirun: hydra.main would compose its config twice, once to
-    find out whether it is one.
+    """A sweep without other flags goes straight to Hydra's multirun. hydra.main would compose its config twice, the
+    first time only to find out whether it is a sweep.
     """
     conf = str(shipped_root() / "conf")
     sweeps, *overrides = words
@@ -80,62 +80,62 @@ def _start_hydra(words: Sequence[str], task: Task) -> None:
         hydra.main(config_path=conf, config_name=CONFIG, **_version_base())(task)()
 
 
-def _page(asked: Arguments) -> str | None:
-    """Help, the versions, or the script of `-sc install=bash`, Hydra's own way to ask for completion."""
-    if any(flag in HELP for flag in asked.flags):
+def _page(args: Arguments) -> str | None:
+    """Help, the versions, or the script of `-sc install=bash`, Hydra's own flag for completion."""
+    if any(flag in HELP for flag in args.flags):
         return help_page.text()
-    if "--version" in asked.flags:
+    if "--version" in args.flags:
         import importlib.metadata
 
         versions = f"Axolotl {axolotl_fields().version}, Hydra {hydra.__version__}"
         return f"axosweep {importlib.metadata.version('axosweep')} ({versions})"
-    if not any(flag in COMPLETION for flag in asked.flags):
+    if not any(flag in COMPLETION for flag in args.flags):
         return None
-    if len(asked.overrides) != 1 or not asked.overrides[0].startswith("install="):
+    if len(args.overrides) != 1 or not args.overrides[0].startswith("install="):
         raise SweepError('Shell completion: eval "$(axosweep completion bash)", or -sc install=bash.')
     from runner.command import completion
 
-    return completion.script(asked.overrides[0].removeprefix("install="))
+    return completion.script(args.overrides[0].removeprefix("install="))
 
 
 def _launch(experiments: list[Experiment], request: Request) -> list[RunResult]:
-    from runner.launch.sweep import launch_sweep  # late: --cfg and --info need no executor
+    from runner.launch.sweep import launch_sweep  # imported late: --cfg and --info need no executor
 
     return launch_sweep(experiments, request)
 
 
-def _for_hydra(asked: Arguments, vocabulary: Vocabulary) -> list[str]:
-    """Every override in Hydra's own form; without -m, a run goes the same way as a sweep of one."""
-    for override in asked.overrides:
+def _for_hydra(args: Arguments, vocabulary: Vocabulary) -> list[str]:
+    """Every override in Hydra's own form; without -m, a run becomes a sweep of one run."""
+    for override in args.overrides:
         parts(override)
         check_grammar(override)
-    overrides = canonical_all(asked.overrides, vocabulary)
-    if not asked.shows_only and not asked.multirun:
-        _refuse_sweep_without_m(asked)
+    overrides = canonical_all(args.overrides, vocabulary)
+    if not args.shows_only and not args.multirun:
+        _refuse_sweep_without_m(args)
     overrides = with_bases(overrides, vocabulary)
-    if asked.shows_only:
-        return [*(flag for flag in asked.flags if flag not in MULTIRUN), *overrides]
-    if asked.multirun:
-        return [*asked.flags, *overrides]
+    if args.shows_only:
+        return [*(flag for flag in args.flags if flag not in MULTIRUN), *overrides]
+    if args.multirun:
+        return [*args.flags, *overrides]
     if not any(parts(override).key == "hydra/sweeper" for override in overrides):
         overrides.append("hydra.sweeper.single=true")
-    return [*(flag for flag in asked.flags if flag not in ("-r", "--run")), "-m", *overrides]
+    return [*(flag for flag in args.flags if flag not in ("-r", "--run")), "-m", *overrides]
 
 
-def _refuse_sweep_without_m(asked: Arguments) -> None:
+def _refuse_sweep_without_m(args: Arguments) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    parsed = OverridesParser.create().parse_overrides(list(asked.overrides))
+    parsed = OverridesParser.create().parse_overrides(list(args.overrides))
     swept = next((one.input_line for one in parsed if one.is_sweep_override() or one.key_or_group == SWEEPS), None)
     if swept is not None:
-        verb = "plan " if "action=plan" in asked.overrides else ""
-        words = " ".join(one for one in asked.overrides if one != "action=plan")
-        raise SweepError(f"{swept} asks for several runs; that takes -m:\n  axosweep {verb}-m {words}")
+        verb = "plan " if "action=plan" in args.overrides else ""
+        words = " ".join(one for one in args.overrides if one != "action=plan")
+        raise SweepError(f"{swept} asks for several runs, which need -m:\n  axosweep {verb}-m {words}")
 
 
 @contextmanager
 def _full_errors() -> Iterator[None]:
-    """Hydra hands its exceptions on, instead of printing them and leaving."""
+    """In the block, Hydra raises its exceptions instead of printing them and exiting."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:

@@ -1,4 +1,4 @@
-"""The Hydra application's command line, taken apart: flags and overrides. No Hydra."""
+"""Splits the Hydra application's command line into flags and overrides. Does not import Hydra."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOWN_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpa
 SHOWN_CONFIG = ("job", "hydra", "all")
 
 SWITCHES = (*MULTIRUN, "-r", "--run", *HELP, "--version", "--resolve")
-"""All of Hydra's but --hydra-help: it lists every folder below the search path, environments included."""
+"""All of Hydra's but --hydra-help, which lists every folder below the search path, even environments."""
 VALUED = {
     "-c": SHOWN_CONFIG, "--cfg": SHOWN_CONFIG,
     "-p": (), "--package": (),
@@ -21,9 +21,9 @@ VALUED = {
     "-cp": (), "--config-path": (),
     "-cd": (), "--config-dir": (),
 }  # fmt: skip
-"""Flags that take a value, with the values there are (none listed: any)."""
+"""Flags that take a value, with the accepted values (empty: any value)."""
 KEYS_NOT_FLAGS = {"--store": "store=DIR", "--name": "name=NAME", "--budget": "budget=DOLLARS"}
-"""Flags of the verbs that compose nothing; a run takes keys."""
+"""Flags of verbs, with the key that a run takes instead."""
 FLAGS_OF_OURS = {"--force": "force=true", "--json": "json=true", "--yes": "confirmed=true"}
 """Flags that Hydra does not have, with the override that each stands for."""
 INFO = ("-i", "--info")
@@ -42,31 +42,31 @@ class Arguments:
 
     @property
     def shows_only(self) -> bool:
-        """Hydra answers and nothing runs: --cfg and --info."""
-        asked = {flag.partition("=")[0] for flag in self.flags}
-        return bool(asked & {"-c", "--cfg", *INFO})
+        """Whether Hydra only prints something and nothing runs: --cfg and --info."""
+        names = {flag.partition("=")[0] for flag in self.flags}
+        return bool(names & {"-c", "--cfg", *INFO})
 
     def split_off(self, *names: str) -> tuple[Arguments, str | None]:
-        """The same without a flag that takes a value, and its value: of the last one when it is given twice."""
-        kept: list[str] = []
-        value, waiting = None, list(self.flags)
-        while waiting:
-            word = waiting.pop(0)
+        """The arguments without a flag that takes a value, and that value: the last one if the flag is given twice."""
+        rest: list[str] = []
+        value, remaining = None, list(self.flags)
+        while remaining:
+            word = remaining.pop(0)
             name, equals, text = word.partition("=")
             if name in names:
-                value = text if equals else waiting.pop(0)
+                value = text if equals else remaining.pop(0)
             else:
-                kept.append(word)
-        return replace(self, flags=tuple(kept)), value
+                rest.append(word)
+        return replace(self, flags=tuple(rest)), value
 
 
 def take_apart(arguments: Sequence[str]) -> Arguments:
     """SweepError for a flag that Hydra does not have."""
     flags: list[str] = []
     overrides: list[str] = []
-    waiting = list(arguments)
-    while waiting:
-        word = waiting.pop(0)
+    remaining = list(arguments)
+    while remaining:
+        word = remaining.pop(0)
         name, equals, _ = word.partition("=")
         if word in FLAGS_OF_OURS:
             overrides.append(FLAGS_OF_OURS[word])
@@ -75,9 +75,9 @@ def take_apart(arguments: Sequence[str]) -> Arguments:
         elif word in SWITCHES or word in COMPLETION or (equals and name in VALUED):
             flags.append(word)
         elif word in VALUED:
-            flags += [word, _value(word, waiting)]
+            flags += [word, _value(word, remaining)]
         elif word in INFO:
-            flags += [word, waiting.pop(0) if waiting and waiting[0] in SHOWN_INFO else "all"]
+            flags += [word, remaining.pop(0) if remaining and remaining[0] in SHOWN_INFO else "all"]
         elif equals and name in INFO:
             flags.append(word)
         else:
@@ -91,8 +91,8 @@ def _meant(flag: str) -> str:
     return did_you_mean(flag, (*SWITCHES, *FLAGS_OF_OURS, *VALUED, *INFO, *COMPLETION))
 
 
-def _value(flag: str, waiting: list[str]) -> str:
+def _value(flag: str, remaining: list[str]) -> str:
     choices = VALUED[flag]
-    if not waiting or (choices and waiting[0] not in choices):
+    if not remaining or (choices and remaining[0] not in choices):
         raise SweepError(f"{flag} takes a value{': ' + ', '.join(choices) if choices else ''}.")
-    return waiting.pop(0)
+    return remaining.pop(0)

@@ -30,7 +30,7 @@ EXIT_FAILED_RUN = 1
 
 def parser() -> VerbParser:
     verb = VerbParser("attach", description="Follow a sweep on Modal, from any machine, until it has ended.")
-    known = "a sweep's id; the newest one on Modal that this machine knows"
+    known = "a sweep's id; by default the newest on Modal that this machine knows"
     verb.add("sweep", nargs="?", names=[Names.SWEEP], help=known)
     verb.add("--runs-volume", default="axosweep-runs", help="executor.modal.runs_volume of the sweep")
     verb.add_store()
@@ -43,18 +43,18 @@ def main(words: Sequence[str]) -> int:
     return attach(args.store, args.sweep, args.runs_volume, as_json=args.json)
 
 
-def attach(store_asked: str | None, sweep_asked: str | None, runs_volume: str, *, as_json: bool) -> int:
-    """Exit code 0 when every run has succeeded, else 1. Raises SweepError when there is nothing to attach to."""
+def attach(store_folder: str | None, sweep_name: str | None, runs_volume: str, *, as_json: bool) -> int:
+    """Exit code 0 when every run has succeeded, otherwise 1. Raises SweepError when there is nothing to attach to."""
     from runner.executors import modal_verbs
 
-    mirror = store_of("modal", store_asked)
-    local = store_of("local", store_asked)
-    if sweep_asked is not None and not sweep_ids(mirror) and sweep_asked in sweep_ids(local):
-        raise SweepError(f"{sweep_asked} runs on this machine: axosweep status {sweep_asked} shows it.")
-    if sweep_asked is None and not sweep_ids(mirror):
+    mirror = store_of("modal", store_folder)
+    local = store_of("local", store_folder)
+    if sweep_name is not None and not sweep_ids(mirror) and sweep_name in sweep_ids(local):
+        raise SweepError(f"{sweep_name} runs on this machine: axosweep status {sweep_name} shows it.")
+    if sweep_name is None and not sweep_ids(mirror):
         raise SweepError("This machine knows no sweep on Modal. Name one: axosweep attach SWEEP")
-    known = [sweep for sweep in sweep_ids(mirror) if sweep_asked is None or sweep.startswith(sweep_asked)]
-    sweep = sweep_in([mirror], sweep_asked).sweep if known else str(sweep_asked)
+    known = [sweep for sweep in sweep_ids(mirror) if sweep_name is None or sweep.startswith(sweep_name)]
+    sweep = sweep_in([mirror], sweep_name).sweep if known else str(sweep_name)
     view = _View(mirror, sweep)
     try:
         modal_verbs.attach(mirror, sweep, runs_volume, view.update)
@@ -74,7 +74,7 @@ class _View:
     store: Store
     sweep: str
     _live: Live | None = None
-    _said: dict[str, tuple[RunStatus, FailureReason | None]] = field(default_factory=dict)
+    _printed: dict[str, tuple[RunStatus, FailureReason | None]] = field(default_factory=dict)
 
     def update(self) -> None:
         rows = compare_sweep(self.store, self.sweep)
@@ -87,8 +87,8 @@ class _View:
             self._live.update(Group(rows_table(rows, title=self.sweep, width=console.width), *cost), refresh=True)
             return
         for row in rows:
-            if self._said.get(row.key) != (row.status, row.reason):
-                self._said[row.key] = row.status, row.reason
+            if self._printed.get(row.key) != (row.status, row.reason):
+                self._printed[row.key] = row.status, row.reason
                 terminal.say(console, _line(row))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""`axosweep best`: the winner, its config, what it has made."""
+"""`axosweep best`: the best run, its config and its files."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from runner.store.stores import stores
 
 
 def parser() -> VerbParser:
-    verb = VerbParser("best", description="The winner, its config, what it has made.")
+    verb = VerbParser("best", description="The best run, its config and its files.")
     verb.add("what", nargs="*", metavar="SWEEP", names=[Names.SWEEP], help="sweeps; the newest by default")
     add_selection(verb)
     verb.add_json()
-    config = "write its config there, for Axolotl and for base=FILE"
+    config = "write its config to this file, for Axolotl and for base=FILE"
     verb.add("--write", metavar="FILE", names=[Names.FILE], help=config)
     return verb
 
 
 def main(words: Sequence[str]) -> int:
-    """Exit code 0; SweepError when there is no winner, or more than one."""
+    """Exit code 0; SweepError when no run is the best, or several are."""
     args = parser().read(words)
     found, _ = sweeps_named(stores(args.store), args.what, every=args.all)
     facts = select(facts_of(found), conditions(args.where))

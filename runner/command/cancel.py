@@ -1,4 +1,4 @@
-"""`axosweep cancel`: end what works on a sweep or a run, wherever it runs. What has finished stays."""
+"""`axosweep cancel`: stop a sweep or a run, here or on Modal. Finished work stays."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from runner.store.stores import is_mirror, stores
 
 
 def parser() -> VerbParser:
-    verb = VerbParser("cancel", description="End what works on a sweep or a run.")
-    what = "a sweep's id or a run's key, or the beginning; the newest sweep"
+    verb = VerbParser("cancel", description="Stop a sweep or a run.")
+    what = "a sweep's id or a run's key, or the beginning of it; the newest sweep by default"
     verb.add("what", nargs="?", names=[Names.RUN], help=what)
     verb.add_store()
     return verb
@@ -35,10 +35,10 @@ def main(words: Sequence[str]) -> int:
 
 
 def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
-    """Stop what works on these runs, their datasets and what comes after them. If the sweep was named: whoever is
-    launching it or something after it, too, and what is asked beside its runs of their base model alone.
+    """Stop the workers of these runs, their datasets and their follow-up steps. With `sweep`, also the launchers of the
+    sweep and of its follow-ups, and the follow-up steps that use the base model alone.
 
-    Returns how many workers there were, or 1 when only a launcher was.
+    Returns how many workers there were, or 1 when there was only a launcher.
     """
     if is_mirror(store):
         from runner.executors import modal_verbs
@@ -51,7 +51,7 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
     launchers = [one for name in ([sweep, *after] if sweep else ()) for one in live_launchers(store, name)]
     for launcher in launchers:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(launcher.pid, signal.SIGTERM)  # as Ctrl-C: it stops its workers, those still starting too
+            os.kill(launcher.pid, signal.SIGTERM)  # like Ctrl-C: it also stops workers that are starting
     groups = [owner.pgid for step in steps if (owner := holder(store.folder(*step))) and owner.pgid]
     for group in groups:
         signal_group(group, signal.SIGTERM)

@@ -26,20 +26,22 @@ from runner.store.stores import stores
 STORE, WANDB = "store", "wandb"
 """Where rows can come from."""
 KEEP_THE_ROWS = (
-    "Runs that are equal but for {over} are judged by different held-out rows, so they have no mean: a seed also draws "
-    "those rows. data.seed=N keeps them the same for every seed."
+    "Runs that differ only in {over} are evaluated on different held-out rows, so they have no mean: a seed also draws "
+    "those rows. With data.seed=N, they are the same for every seed."
 )
 
 
 def parser() -> VerbParser:
     verb = VerbParser(
         "compare",
-        description="Runs side by side, only the parameters that differ. Two runs: what differs, and both curves.",
+        description="Runs side by side, with the parameters that differ. Two runs: what differs, and both curves.",
     )
     named = "sweeps or runs; the newest sweep by default"
     verb.add("what", nargs="*", metavar="SWEEP|RUN", names=[Names.RUN], help=named)
     add_selection(verb)
-    verb.add_argument("--over", nargs="+", action="extend", default=[], metavar="KEY", help="mean over it, as a seed")
+    verb.add_argument(
+        "--over", nargs="+", action="extend", default=[], metavar="KEY", help="mean over it, such as seed"
+    )
     verb.add_argument("--sort", metavar="KEY", help="a column or a parameter; the final value by default")
     verb.add_argument("--reverse", action="store_true", help="sort the other way around")
     verb.add_argument(
@@ -49,8 +51,8 @@ def parser() -> VerbParser:
         default=STORE,
         help="where rows come from; the store by default",
     )
-    verb.add_argument("--project", help="with --from wandb: of W&B; where the runs were tracked, by default")
-    verb.add_argument("--entity", help="with --from wandb: whose project it is")
+    verb.add_argument("--project", help="with --from wandb: the W&B project; by default that of the runs")
+    verb.add_argument("--entity", help="with --from wandb: the owner of the project")
     forms = verb.add_mutually_exclusive_group()
     for form in (Form.JSON, Form.CSV, Form.MARKDOWN):
         forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=f"print {form.name}")
@@ -59,7 +61,7 @@ def parser() -> VerbParser:
 
 
 def main(words: Sequence[str]) -> int:
-    """Exit code 0; SweepError for what is not there."""
+    """Exit code 0; SweepError for a run or sweep that does not exist."""
     args = parser().read(words)
     found = _from_wandb(args) if args.source == WANDB else _from_store(args)
     facts = select(found.facts, conditions(args.where))
@@ -78,75 +80,75 @@ def main(words: Sequence[str]) -> int:
     groups, notes = _grouped(args.over, facts, rows, metric)
     notes += found.notes
     if found.stored:
-        made = comparison(rows, found.stored, metric, args.over, groups, notes)
+        table = comparison(rows, found.stored, metric, args.over, groups, notes)
     else:
-        made = comparison_without_store(rows, found.sweeps, metric, args.over, groups, notes)
-    show(made, found.stored, args.form)
+        table = comparison_without_store(rows, found.sweeps, metric, args.over, groups, notes)
+    show(table, found.stored, args.form)
     return 0
 
 
 def add_selection(parser: VerbParser) -> None:
-    """What says which runs are meant, and by which metric they are compared."""
+    """The flags that select runs, and the metric to compare them by."""
     parser.add_argument("--all", action="store_true", help="every sweep")
     parser.add_argument("--metric", default=OBJECTIVE, help="any that was logged or measured; eval_loss by default")
-    parser.add_argument("--maximize", action="store_true", help="more of it is better")
-    parser.add_argument("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only such runs")
+    parser.add_argument("--maximize", action="store_true", help="higher is better")
+    parser.add_argument("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these runs")
     parser.add_store()
 
 
 def metric_of(args: argparse.Namespace, facts: Sequence[RunFacts]) -> Metric:
-    """A task's metric says itself whether more of it is better."""
+    """The metric of a task has its own direction: higher or lower is better."""
     name = _logged_name(args.metric)
     return Metric(name, args.maximize or higher_is_better(name, facts))
 
 
-def _logged_name(asked: str) -> str:
-    """The name in metrics.jsonl of what W&B and others write otherwise.
+def _logged_name(metric: str) -> str:
+    """A metric's name in metrics.jsonl; W&B and other tools use other names.
 
     >>> [_logged_name(name) for name in ("eval/loss", "train/loss", "eval_perplexity", "tasks/humaneval/pass@1")]
     ['eval_loss', 'loss', 'eval_ppl', 'tasks/humaneval/pass@1']
     """
-    name = f"eval_{asked.removeprefix('eval/')}" if asked.startswith("eval/") else asked.removeprefix("train/")
+    name = f"eval_{metric.removeprefix('eval/')}" if metric.startswith("eval/") else metric.removeprefix("train/")
     return {"eval_perplexity": "eval_ppl", "perplexity": "ppl", "train_loss": "loss"}.get(name, name)
 
 
 @dataclass(frozen=True, slots=True)
 class _Selection:
-    """What was named, and what its source knows of it."""
+    """The runs that were named, and their facts."""
 
     facts: Sequence[RunFacts]
     stored: Sequence[SweepSelection] = ()
-    """Empty for another source than a store."""
+    """Empty if the source is not a store."""
     sweeps: Sequence[str] = ()
-    """The whole sweeps of such a source."""
+    """If the source is not a store: the sweeps that were named, not those of single runs."""
     runs_named: bool = False
-    """Whether all words were runs."""
+    """Whether only runs were named."""
     notes: Sequence[str] = ()
 
 
-def _from_store(asked: argparse.Namespace) -> _Selection:
-    if asked.project or asked.entity:
-        raise SweepError("--project and --entity say where W&B has a sweep: they go with --from wandb.")
-    stored, runs_named = sweeps_named(stores(asked.store), asked.what, every=asked.all)
+def _from_store(args: argparse.Namespace) -> _Selection:
+    if args.project or args.entity:
+        raise SweepError("--project and --entity select a project of W&B: add --from wandb, or leave them out.")
+    stored, runs_named = sweeps_named(stores(args.store), args.what, every=args.all)
     return _Selection(facts_of(stored), stored, runs_named=runs_named)
 
 
-def _from_wandb(asked: argparse.Namespace) -> _Selection:
-    """A word that this store does not know is the whole id of a sweep."""
+def _from_wandb(args: argparse.Namespace) -> _Selection:
+    """A word that is not in a store is the complete id of a sweep."""
     from runner.wandb import rows as compare_wandb
 
-    known = stores(asked.store)
-    if not asked.what and not any(sweep_ids(store) for store in known):
-        raise SweepError(f"There is no sweep in {known[0].root}: name one of W&B's by its whole id.")
-    words: list[str] = asked.what
+    known = stores(args.store)
+    if not args.what and not any(sweep_ids(store) for store in known):
+        raise SweepError(f"There is no sweep in {known[0].root}: name one of W&B's by its complete id.")
+    words: list[str] = args.what
     foreign = [word for word in words if not _is_sweep(known, word) and _run(known, word) is None]
     local = [word for word in words if word not in foreign]
-    stored, runs_named = sweeps_named(known, local, every=asked.all) if local or not words else ([], False)
+    stored, runs_named = sweeps_named(known, local, every=args.all) if local or not words else ([], False)
     where: list[compare_wandb.Selection] = [
         *(compare_wandb.Selection(one.sweep, one.store, one.only) for one in stored),
         *(compare_wandb.Selection(word) for word in foreign),
     ]
-    read = compare_wandb.read(where, asked.project, asked.entity)
+    read = compare_wandb.read(where, args.project, args.entity)
     sweeps = tuple(dict.fromkeys(one.sweep for one in where if one.only is None))
     facts = once_each(read.facts)
     return _Selection(facts, sweeps=sweeps, runs_named=runs_named and not foreign, notes=read.notes)
@@ -154,7 +156,7 @@ def _from_wandb(asked: argparse.Namespace) -> _Selection:
 
 @dataclass(frozen=True, slots=True)
 class _KnownRun:
-    """A run that some sweep asked for."""
+    """A run, and a sweep that requested it."""
 
     store: Store
     sweep: str
@@ -162,20 +164,20 @@ class _KnownRun:
 
 
 def sweeps_named(known: Sequence[Store], words: Sequence[str], *, every: bool) -> tuple[list[SweepSelection], bool]:
-    """What words mean: sweeps first, else runs. Also whether all of them are runs."""
+    """The sweeps and runs that the words name; a word is first tried as a sweep. Also whether all are runs."""
     if every:
         found = [SweepSelection(store, sweep) for store in known for sweep in sweep_ids(store)]
         if words:
-            raise SweepError(f"--all is every sweep: leave out {' '.join(words)}.")
+            raise SweepError(f"--all means every sweep: leave out {' '.join(words)}.")
         return found or [_sweep(known, None)], False
     if not words:
         return [_sweep(known, None)], False
     runs = [None if _is_sweep(known, word) else _run(known, word) for word in words]
-    asked = [
+    selections = [
         _sweep(known, word) if run is None else SweepSelection(run.store, run.sweep, frozenset({run.key}))
         for word, run in zip(words, runs, strict=True)
     ]
-    return asked, all(runs)
+    return selections, all(runs)
 
 
 def _sweep(known: Sequence[Store], word: str | None) -> SweepSelection:
@@ -188,7 +190,7 @@ def _is_sweep(known: Sequence[Store], word: str) -> bool:
 
 
 def _run(known: Sequence[Store], word: str) -> _KnownRun | None:
-    """The run whose key this begins, in the sweep that was asked for last; None when there is none.
+    """The run whose key begins with `word`, in the sweep that requested it last; None when there is none.
 
     Raises SweepError when several fit.
     """
@@ -205,8 +207,8 @@ def _run(known: Sequence[Store], word: str) -> _KnownRun | None:
     return max(fits, key=lambda one: last_asked(one.store, one.sweep), default=None)
 
 
-def facts_of(asked: Sequence[SweepSelection]) -> list[RunFacts]:
-    return once_each(one for each in asked for one in facts_of_sweep(each.store, each.sweep, each.only))
+def facts_of(selections: Sequence[SweepSelection]) -> list[RunFacts]:
+    return once_each(one for each in selections for one in facts_of_sweep(each.store, each.sweep, each.only))
 
 
 def _compare_two(facts: Sequence[RunFacts], words: Sequence[str], metric: Metric, form: Form) -> None:

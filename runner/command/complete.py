@@ -1,5 +1,5 @@
-"""What can come next on a command line: a shell asks `axosweep __complete LINE POINT` at a TAB. Without Hydra, so that
-it is answered at once. Verbs and their flags come from their own parsers.
+"""Shell completion: at a TAB, the shell calls `axosweep __complete LINE POINT`. Without Hydra, to answer at once. The
+flags of verbs come from their own parsers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def complete(line: str, point: int) -> list[str]:
-    """Whole words that may stand at the cursor, which is at `point` in `line`; sorted, all fitting."""
+    """The words that fit at the cursor, which is at `point` in `line`; complete and sorted."""
     before = line[:point]
     words = before.split()[1:]
     word = "" if not words or before[-1].isspace() else words.pop()
@@ -59,7 +59,7 @@ def _shown_verbs() -> list[str]:
 
 
 def _flags(parser: VerbParser) -> list[str]:
-    """In their long form."""
+    """The long forms only."""
     return [text for action in parser.arguments for text in action.option_strings if text.startswith("--")]
 
 
@@ -71,7 +71,7 @@ def _flag_before(parser: VerbParser, words: Sequence[str]) -> argparse.Action | 
 
 
 def _word_names(parser: VerbParser, words: Sequence[str], word: str) -> list[str]:
-    """What the next word that is no flag may be."""
+    """What the next word may be, if it is not a flag."""
     given = [
         one for number, one in enumerate(words) if not one.startswith("-") and not _flag_before(parser, words[:number])
     ]
@@ -112,7 +112,7 @@ def _sweeps(words: Sequence[str]) -> Sequence[str]:
 
 
 def _runs(words: Sequence[str]) -> Sequence[str]:
-    """Sweeps, and the runs that there is anything of."""
+    """Sweeps, and the runs that have a folder."""
     return [*_sweeps(words), *(path.parent.name for path in _store(words).runs.glob("*/run.json"))]
 
 
@@ -136,7 +136,7 @@ def _overrides(words: Sequence[str], word: str) -> Iterable[str]:
 
 
 def _names(word: str, vocabulary: Vocabulary) -> Iterable[str]:
-    """Groups, config nodes and Axolotl's keys; of the last, only what a first letter asks for."""
+    """Groups and config nodes, and Axolotl's keys, but these only after a first letter."""
     bare = word.lstrip(_SIGNS)
     sign = word[: len(word) - len(bare)]
     end = "" if sign == "~" else "="
@@ -151,7 +151,7 @@ def _names(word: str, vocabulary: Vocabulary) -> Iterable[str]:
 
 
 def _nodes(nodes: Nodes, before: str, word: str, end: str) -> list[str]:
-    """One level: `gpu.` first, what is below it once that is typed."""
+    """One level: `gpu.` first, and the keys below it once it is typed."""
     names = []
     for name, below in nodes.items():
         full = f"{before}{name}"
@@ -176,7 +176,7 @@ def _keys(word: str, vocabulary: Vocabulary, end: str) -> list[str]:
 
 
 def _field(path: Sequence[str], vocabulary: Vocabulary) -> Field | None:
-    """The key that a dotted path ends at; numbers only count through a list."""
+    """The key that a dotted path ends at; numbers are entries of a list, and are skipped."""
     known: Fields = vocabulary.fields.everywhere
     field = None
     for name in path:

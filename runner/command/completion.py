@@ -1,4 +1,4 @@
-"""`axosweep completion`: what a shell evaluates once, so that a TAB asks `axosweep __complete`."""
+"""`axosweep completion`: a script for the shell, which calls `axosweep __complete` at a TAB."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def script(shell: str) -> str:
-    """What a shell has to evaluate once: eval "$(axosweep completion bash)"."""
+    """The script that a shell has to evaluate once: eval "$(axosweep completion bash)"."""
     scripts: dict[str, str] = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
     if shell not in scripts:
         raise SweepError(f"No completion for {shell}.{did_you_mean(shell, SHELLS)} There is: {', '.join(SHELLS)}.")

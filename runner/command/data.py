@@ -1,4 +1,4 @@
-"""`axosweep data`: the prepared datasets of a store, and samples with what is trained on marked."""
+"""`axosweep data`: the prepared datasets of a store, and samples in which the trained text is marked."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def show(store: Store, asked: str | None, *, as_json: bool) -> None:
-    """List every prepared dataset, or show samples of the one that `asked` begins.
+def show(store: Store, beginning: str | None, *, as_json: bool) -> None:
+    """List every prepared dataset, or show samples of the one whose key begins with `beginning`.
 
-    Raises SweepError when nothing, or more than one dataset, fits.
+    Raises SweepError unless exactly one dataset fits.
     """
     manifests = {key: read_json(store.manifest(key)) for key in _keys(store)}
     known = {key: DataManifest.of(manifest) for key, manifest in manifests.items()}
-    if asked is None:
+    if beginning is None:
         if as_json:
             print_json({"datasets": [{"key": key, **manifest} for key, manifest in manifests.items()]})
         else:
             _show_list(store, known)
         return
-    key = _find(asked, list(manifests), store)
+    key = _find(beginning, list(manifests), store)
     samples = _samples(store, key)
     if as_json:
         print_json({"key": key, **manifests[key], "samples": samples})
@@ -63,29 +63,29 @@ def _keys(store: Store) -> list[str]:
     return list(dict.fromkeys(path.name.removesuffix(".work") for path in folders if path.is_dir()))
 
 
-def _find(asked: str, keys: Sequence[str], store: Store) -> str:
-    fits = [key for key in keys if key.startswith(asked)]
+def _find(word: str, keys: Sequence[str], store: Store) -> str:
+    fits = [key for key in keys if key.startswith(word)]
     if len(fits) == 1:
         return fits[0]
     if fits:
-        raise SweepError(f"{asked} fits several datasets: {', '.join(fits)}. Write more of the one you mean.")
+        raise SweepError(f"{word} fits several datasets: {', '.join(fits)}. Write more of the one you mean.")
     raise SweepError(
-        f"There is no dataset {asked} in {store.prepared}.{did_you_mean(asked, keys)} `axosweep data` lists them."
+        f"There is no dataset {word} in {store.prepared}.{did_you_mean(word, keys)} `axosweep data` lists them."
     )
 
 
 def _show_list(store: Store, manifests: Mapping[str, DataManifest]) -> None:
     console = terminal.results()
-    kept, dropped = fitted(_columns(store, manifests), console.width)
-    console.print(table(kept, "", [False] * len(manifests)), crop=False)
+    shown, dropped = fitted(_columns(store, manifests), console.width)
+    console.print(table(shown, "", [False] * len(manifests)), crop=False)
     if dropped:
-        console.print(f"No room for {', '.join(dropped)}: --json and a wider terminal have all.", soft_wrap=True)
+        console.print(f"No room for {', '.join(dropped)}: use --json or a wider terminal.", soft_wrap=True)
 
 
 def _columns(store: Store, manifests: Mapping[str, DataManifest]) -> list[Column]:
-    """The key and the status stay: the key is what the next command takes."""
+    """The key and the status are never dropped: the next command needs the key."""
 
-    def told(heading: str, value: Callable[[DataManifest], float | None], drop: int) -> Column:
+    def column(heading: str, value: Callable[[DataManifest], float | None], drop: int) -> Column:
         return Column(heading, tuple(_cell(value(one)) for one in manifests.values()), drop)
 
     states = [observe(store, StepKind.PREPROCESS, key) for key in manifests]
@@ -93,13 +93,13 @@ def _columns(store: Store, manifests: Mapping[str, DataManifest]) -> list[Column
     return [
         Column("data", tuple(manifests), left=True),
         status_column([(status_of(state), reason_of(state)) for state in states]),
-        told("train rows", lambda one: one.rows, 1),
-        told("eval rows", lambda one: one.eval_rows, 2),
-        told("tokens", lambda one: one.tokens, 6),
-        told("trained on", lambda one: one.trained_tokens, 3),
-        told("dropped", lambda one: one.dropped_rows, 4),
-        told("eval in train", lambda one: one.eval_rows_in_training, 5),
-        told("seconds", lambda one: one.seconds, 8),
+        column("train rows", lambda one: one.rows, 1),
+        column("eval rows", lambda one: one.eval_rows, 2),
+        column("tokens", lambda one: one.tokens, 6),
+        column("trained on", lambda one: one.trained_tokens, 3),
+        column("dropped", lambda one: one.dropped_rows, 4),
+        column("eval in train", lambda one: one.eval_rows_in_training, 5),
+        column("seconds", lambda one: one.seconds, 8),
         Column("held-out rows", held_out, 7, left=True),
     ]
 
@@ -118,7 +118,7 @@ def _samples(store: Store, key: str) -> list[dict[str, Any]]:
 def _show_samples(key: str, manifest: DataManifest, samples: Sequence[Mapping[str, Any]]) -> None:
     console = terminal.results()
     console.print(Text(f"{key}: {_cell(manifest.rows)} rows, {_cell(manifest.tokens)} tokens"))
-    console.print(Text.assemble("What is trained on is ", ("marked", TRAINED), "; in a pipe it stands in [[ ]]."))
+    console.print(Text.assemble("The text that is trained on is ", ("marked", TRAINED), "; in a pipe, it is in [[ ]]."))
     for sample in samples:
         console.print(Text(f"\n{sample['split']} row {sample['row']}", style="bold"))
         text = Text()

@@ -1,6 +1,6 @@
-"""`axosweep doctor`: what a sweep will need of this machine and its accounts, looked at in a few seconds.
+"""`axosweep doctor`: checks in a few seconds what a sweep needs from this machine and its accounts.
 
-Nothing of a token is shown but whether there is one. What asks the network has a few seconds, all of it at once.
+Tokens are not shown, only whether there is one. The checks that use the network run in parallel, for a few seconds.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from runner.store.stores import open_store
 from runner.wandb import account
 
 NETWORK_S = 3.5
-"""For everything that asks somebody else, side by side."""
+"""For all checks that use the network. They run in parallel."""
 LITTLE_GB, TOO_LITTLE_GB = 20, 2
-"""Free disk: a model and its checkpoints want more than the first; below the second nothing can be kept."""
+"""Free disk: a model and its checkpoints need more than the first; below the second, nothing can be stored."""
 
 
 def parser() -> VerbParser:
-    about = "What a sweep will need of this machine and its accounts; exit code 1 when it lacks it."
+    about = "Check what a sweep needs from this machine and its accounts. Exit code 1 when there is a problem."
     verb = VerbParser("doctor", description=about)
     verb.add("--secret", default="secrets-hf-wandb", help="executor.modal.secret of your sweeps")
-    wait = f"for the hub and for Modal to answer; {NETWORK_S:g} by default"
+    wait = f"time for the hub and Modal to answer; {NETWORK_S:g} by default"
     verb.add("--wait", type=_seconds, default=NETWORK_S, metavar="SECONDS", help=wait)
     verb.add_store()
     verb.add_json()
@@ -64,7 +64,7 @@ def _seconds(text: str) -> float:
 class Mark(StrEnum):
     OK = "ok"
     NOTE = "note"
-    """Needed for some sweeps only, or not to be found out now."""
+    """Needed for some sweeps only, or cannot be checked now."""
     PROBLEM = "problem"
 
 
@@ -76,9 +76,9 @@ class Check:
     way_out: str = ""
 
 
-def doctor(asked_store: str | None, secret: str, wait_s: float, *, as_json: bool) -> int:
-    """Look, and tell. Returns 1 when there is a problem, else 0."""
-    checks = examine(asked_store, secret, wait_s)
+def doctor(store_folder: str | None, secret: str, wait_s: float, *, as_json: bool) -> int:
+    """Check and print. Returns 1 when there is a problem, otherwise 0."""
+    checks = examine(store_folder, secret, wait_s)
     if as_json:
         print_json({"checks": [asdict(check) for check in checks]})
     else:
@@ -86,11 +86,11 @@ def doctor(asked_store: str | None, secret: str, wait_s: float, *, as_json: bool
     return int(any(check.mark is Mark.PROBLEM for check in checks))
 
 
-def examine(asked_store: str | None, secret: str, wait_s: float) -> list[Check]:
-    """Every check, in the order of what a first sweep needs."""
-    asking = _ParallelChecks({"hub": lambda: _hub(wait_s), "modal": lambda: _modal(secret, wait_s)})
-    here = [_trainer(), _store(asked_store), _disk(asked_store), _compiler(), _gpus()]
-    return [*here, *asking.answers(wait_s), _wandb()]
+def examine(store_folder: str | None, secret: str, wait_s: float) -> list[Check]:
+    """Every check, in the order in which a first sweep needs them."""
+    remote = _ParallelChecks({"hub": lambda: _hub(wait_s), "modal": lambda: _modal(secret, wait_s)})
+    here = [_trainer(), _store(store_folder), _disk(store_folder), _compiler(), _gpus()]
+    return [*here, *remote.answers(wait_s), _wandb()]
 
 
 def _show(checks: list[Check]) -> None:
@@ -102,7 +102,7 @@ def _show(checks: list[Check]) -> None:
 
 
 class _ParallelChecks:
-    """Checks that wait for somebody else, side by side. One that does not answer in time is left behind."""
+    """Checks that wait for a service, in parallel. One that does not end in time is abandoned."""
 
     def __init__(self, checks: Mapping[str, Callable[[], list[Check]]]) -> None:
         self._found: dict[str, list[Check]] = {}
@@ -130,31 +130,31 @@ def _trainer() -> Check:
         python = trainer_environment.find()
     except SweepError as problem:
         return Check(name, Mark.PROBLEM, str(problem).rstrip("."))
-    return Check(name, Mark.OK, f"{python.parent.parent}, as its lock says")
+    return Check(name, Mark.OK, f"{python.parent.parent}, built from the current lock")
 
 
-def _store(asked: str | None) -> Check:
+def _store(folder: str | None) -> Check:
     try:
-        root = open_store(asked).root
+        root = open_store(folder).root
     except SweepError as problem:
         return Check("store", Mark.PROBLEM, str(problem).rstrip("."))
     existing = _existing(root)
     if not os.access(existing, os.W_OK):
         return Check("store", Mark.PROBLEM, f"{existing} cannot be written", "Name another folder: AXOSWEEP_STORE.")
-    return Check("store", Mark.OK, f"{root}{'' if existing == root else ', to be made'}")
+    return Check("store", Mark.OK, f"{root}{'' if existing == root else ', will be created'}")
 
 
-def _disk(asked: str | None) -> Check:
+def _disk(folder: str | None) -> Check:
     try:
-        place = _existing(open_store(asked).root)
+        place = _existing(open_store(folder).root)
     except SweepError:
         place = Path.cwd()
     free_gb = shutil.disk_usage(place).free / 1e9
-    said = f"{free_gb:.0f} GB free at {place}"
+    free = f"{free_gb:.0f} GB free at {place}"
     if free_gb < TOO_LITTLE_GB:
-        return Check("disk", Mark.PROBLEM, said, "Free some, or keep results elsewhere: AXOSWEEP_STORE.")
+        return Check("disk", Mark.PROBLEM, free, "Free some, or store results elsewhere: AXOSWEEP_STORE.")
     few = Mark.NOTE if free_gb < LITTLE_GB else Mark.OK
-    return Check("disk", few, said, "A model of some billion parameters wants more." if few is Mark.NOTE else "")
+    return Check("disk", few, free, "A model of some billion parameters needs more." if few is Mark.NOTE else "")
 
 
 def _existing(path: Path) -> Path:
@@ -202,16 +202,16 @@ def _modal(secret: str, wait_s: float) -> list[Check]:
         answer = {"token": "unreachable", "secret": None}
     match answer["token"]:
         case "ok":
-            return [Check("Modal token", Mark.OK, "Modal takes it"), _secret(secret, answer["secret"])]
+            return [Check("Modal token", Mark.OK, "Modal accepts it"), _secret(secret, answer["secret"])]
         case "refused":
-            return [Check("Modal token", Mark.PROBLEM, "Modal refuses it", "Make a new one: `modal token new`.")]
+            return [Check("Modal token", Mark.PROBLEM, "Modal refuses it", "Create a new one: `modal token new`.")]
         case _:
             return [Check("Modal token", Mark.NOTE, "there is one; Modal does not answer now")]
 
 
 def _secret(name: str, there: bool | None) -> Check:
     if there is None:
-        return Check("Modal secret", Mark.NOTE, f"nobody could tell whether {name} is there")
+        return Check("Modal secret", Mark.NOTE, f"it is unknown whether {name} exists")
     if not there:
         way_out = f"modal secret create {name} HUGGINGFACE_TOKEN=hf_... WANDB_API_KEY=..."
         return Check("Modal secret", Mark.NOTE, f"Modal has no {name}", f"executor=modal needs it: {way_out}")
@@ -219,7 +219,7 @@ def _secret(name: str, there: bool | None) -> Check:
 
 
 def _modal_token() -> bool:
-    """As Modal's client looks for it: the environment, then its file."""
+    """Whether there is one: in the environment, then in the file, as Modal's client looks."""
     if os.environ.get("MODAL_TOKEN_ID") and os.environ.get("MODAL_TOKEN_SECRET"):
         return True
     path = Path(os.environ.get("MODAL_CONFIG_PATH") or "~/.modal.toml").expanduser()

@@ -29,26 +29,26 @@ from runner.store.stores import stores
 BATCH_SIZE = 8
 """As Axolotl's own lm_eval_batch_size."""
 LONGEST_ANSWER_S = 120.0
-"""That the harness takes to list its tasks."""
+"""The longest that the harness takes to list its tasks."""
 
 
 def parser() -> VerbParser:
     verb = VerbParser(
         "eval",
         description="Measure finished runs: the loss on the rows that were held out of their dataset, or --tasks of "
-        "the lm-evaluation-harness. Done once: the same asked again is read from the store. `compare` and `report` "
-        "show it.",
+        "the lm-evaluation-harness. Done once: a repeated evaluation is read from the store. `compare` and `report` "
+        "show the results.",
     )
-    which = "a run's key, or a sweep: all that have finished; the newest by default"
+    which = "a run's key, or a sweep: all its finished runs; the newest sweep by default"
     verb.add("run", nargs="?", names=[Names.RUN], help=which)
     verb.add_argument("--best", action="store_true", help="of a sweep, its best run only")
-    verb.add_argument("--base", action="store_true", help="the base model alone, too")
+    verb.add_argument("--base", action="store_true", help="evaluate the base model, too")
     verb.add_argument("--tasks", action="append", default=[], metavar="NAME,...", help="instead of the held-out rows")
-    own = "task files of your own; what they name is looked for there"
+    own = "a folder with your own task files and the files that these name"
     verb.add("--include-path", metavar="DIR", names=[Names.FOLDER], help=own)
-    verb.add_argument("--limit", type=count, metavar="N", help="documents of each task, at most")
+    verb.add_argument("--limit", type=count, metavar="N", help="at most N documents of each task")
     verb.add_argument("--num-fewshot", type=_shots, metavar="N", help="examples before each question")
-    verb.add_argument("--no-chat-template", action="store_true", help="ask in plain text, not as the run was trained")
+    verb.add_argument("--no-chat-template", action="store_true", help="plain text, not as the run was trained")
     verb.add_argument("--batch-size", type=count, default=BATCH_SIZE, metavar="N", help=f"{BATCH_SIZE} by default")
     verb.add_store()
     verb.add_json()
@@ -56,13 +56,13 @@ def parser() -> VerbParser:
 
 
 def main(words: Sequence[str]) -> int:
-    """Exit code 0 when everything has been measured, else 1. Raises SweepError before anything starts."""
+    """Exit code 0 when everything has been measured, otherwise 1. Raises SweepError before anything starts."""
     args = parser().read(words)
     names = _names(args)
     chosen = subjects(stores(args.store), args.run, every=not args.best)
     store = chosen[0].store
     if names:
-        include = None if args.include_path is None else _kept(store, Path(args.include_path))
+        include = None if args.include_path is None else _stored_folder(store, Path(args.include_path))
         options = _options(args, names, include)
     else:
         include, options = None, {}
@@ -78,35 +78,35 @@ def main(words: Sequence[str]) -> int:
     carried = carry_out(chosen, steps, command=command, inputs=() if include is None else (include,))
     show_lines([Line.of(one, chosen) for one in carried], chosen[0], as_json=args.json)
     show_failures(carried, store)
-    if names and not args.json:  # of losses it shows what training logged
+    if names and not args.json:  # for losses, the report shows what training logged
         tell_report(carried, chosen[0].sweep)
     return exit_code(carried)
 
 
-def _names(asked: argparse.Namespace) -> tuple[str, ...]:
-    """The tasks, each once; their order is no part of the question."""
-    names = {name.strip() for text in asked.tasks for name in text.split(",")}
-    if asked.tasks and not all(names):
-        raise SweepError(f"--tasks {','.join(asked.tasks)}: a name is empty. Write them as --tasks hellaswag,arc_easy.")
-    idle = {
-        "--include-path": asked.include_path is not None,
-        "--limit": asked.limit is not None,
-        "--num-fewshot": asked.num_fewshot is not None,
-        "--no-chat-template": asked.no_chat_template,
+def _names(args: argparse.Namespace) -> tuple[str, ...]:
+    """The tasks, each once and sorted: their order does not matter."""
+    names = {name.strip() for text in args.tasks for name in text.split(",")}
+    if args.tasks and not all(names):
+        raise SweepError(f"--tasks {','.join(args.tasks)}: a name is empty. Write them as --tasks hellaswag,arc_easy.")
+    task_flags = {
+        "--include-path": args.include_path is not None,
+        "--limit": args.limit is not None,
+        "--num-fewshot": args.num_fewshot is not None,
+        "--no-chat-template": args.no_chat_template,
     }
-    if not names and (used := [flag for flag, given in idle.items() if given]):
-        raise SweepError(f"{', '.join(used)} says how tasks are asked: name them with --tasks hellaswag,arc_easy.")
+    if not names and (used := [flag for flag, given in task_flags.items() if given]):
+        raise SweepError(f"{', '.join(used)} needs tasks: name them with --tasks hellaswag,arc_easy.")
     return tuple(sorted(names))
 
 
-def _options(asked: argparse.Namespace, names: Sequence[str], include: str | None) -> dict[str, Any]:
+def _options(args: argparse.Namespace, names: Sequence[str], include: str | None) -> dict[str, Any]:
     return {
         "tasks": list(names),
         "include": include,
-        "limit": asked.limit,
-        "num_fewshot": asked.num_fewshot,
-        "chat_template": not asked.no_chat_template,
-        "batch_size": asked.batch_size,
+        "limit": args.limit,
+        "num_fewshot": args.num_fewshot,
+        "chat_template": not args.no_chat_template,
+        "batch_size": args.batch_size,
     }
 
 
@@ -114,24 +114,24 @@ def _refuse_without_rows(subject: Subject) -> None:
     manifest = subject.store.manifest(subject.data_key)
     if manifest.exists() and not DataManifest.read(manifest).eval_rows:
         raise SweepError(
-            f"{subject.key} has no held-out rows to be rated on: its dataset {subject.data_key} was made without "
+            f"{subject.key} has no held-out rows to evaluate on: its dataset {subject.data_key} was made without "
             "val_set_size and test_datasets. Train with val_set_size=0.05, or evaluate on tasks: --tasks NAME."
         )
 
 
-def _kept(store: Store, folder: Path) -> str:
-    """A folder of task files, kept by its content, as a path below the store's root."""
+def _stored_folder(store: Store, folder: Path) -> str:
+    """Store a folder of task files by its content; returns its path below the store's root."""
     if not folder.is_dir():
-        seen = "is no folder" if folder.exists() else "is not there"
-        raise SweepError(f"--include-path {folder} {seen}; name the folder that your tasks' YAML files lie in.")
+        seen = "is not a folder" if folder.exists() else "does not exist"
+        raise SweepError(f"--include-path {folder} {seen}; name the folder with your tasks' YAML files.")
     if not any(folder.rglob("*.yaml")):
-        raise SweepError(f"--include-path {folder}: no .yaml file is in it, and each task is one.")
+        raise SweepError(f"--include-path {folder} has no .yaml file; each task is one.")
     return keep_in(store, folder)
 
 
 def _refuse_unknown(names: Sequence[str], include: str | None) -> None:
-    """Raises SweepError for tasks that the harness does not know. Where there is no trainer environment on this
-    machine, or it takes too long, the step asks, before it loads a model."""
+    """Raises SweepError for tasks that the harness does not know. If this machine has no trainer environment, or the
+    check takes too long, the step itself checks before it loads a model."""
     try:
         python = trainer_environment.find()
     except SweepError:
@@ -146,7 +146,7 @@ def _refuse_unknown(names: Sequence[str], include: str | None) -> None:
         return
     if done.returncode != 0:
         last = "\n".join(f"  {line}" for line in done.stderr.splitlines()[-3:])
-        raise SweepError(f"Nothing was started: the tasks could not be looked up. The trainer said last:\n{last}")
+        raise SweepError(f"Nothing was started: the tasks could not be looked up. The error:\n{last}")
     unknown: dict[str, list[str]] = json.loads(done.stdout)
     if unknown:
         raise SweepError(f"{said_of(unknown)} Task files of your own are found with --include-path DIR.")

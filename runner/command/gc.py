@@ -15,7 +15,7 @@ from runner.store.stores import is_mirror, stores
 
 
 def parser() -> VerbParser:
-    about = "Remove what nothing refers to any more: datasets and inputs of no run, cut-off checkpoints, dead caches."
+    about = "Remove what nothing refers to any more: unused datasets and inputs, incomplete checkpoints, old caches."
     verb = VerbParser("gc", description=about)
     add_removal(verb)
     return verb

@@ -1,4 +1,4 @@
-"""The text of --help, from the groups and options that there are. No Hydra."""
+"""The text of --help, with the groups and options that exist. Does not import Hydra."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runner.config.vocabulary import BASE_OPTION, Vocabulary, read_vocabulary
 EXAMPLES = (
     ("axosweep lora=r16 max_steps=50", "one run"),
     ("axosweep -m lora=r8,r16 learning_rate=1e-3,3e-3", "every combination: four runs"),
-    ("axosweep -m +sweeps=tiny_grid", "a question kept in a file of sweeps/"),
+    ("axosweep -m +sweeps=tiny_grid", "a question saved as a file in sweeps/"),
 )
 """Command lines and what they do; a test plans each."""
 
@@ -20,7 +20,7 @@ _GROUPS = {
     "training": "the recipe",
     "lora": "the adapter",
     "deepspeed": "sharding over GPUs",
-    "fsdp": "... or PyTorch's own; one of the two",
+    "fsdp": "the same by PyTorch; choose one of the two",
     "gpu": "what a run trains on; gpu.count=N for several",
     "executor": "where the runs go",
     "prices": "what rented machines cost",
@@ -30,63 +30,63 @@ _GROUPS = {
 }
 
 _TEXT = """\
-axosweep: ask Axolotl a question in one line, train every answer, compare them.
+axosweep: ask Axolotl a fine-tuning question in one line, and get a table of runs that you can compare.
 
   axosweep [-m] [GROUP=OPTION ...] [KEY=VALUE ...]
 
 GROUP=OPTION chooses a config file, KEY=VALUE sets one value: any key of Axolotl {version} by its own name
 (learning_rate, datasets.0.path), or one of axosweep's own:
 {nodes}
-base=FILE.yml starts from an Axolotl config of your own, as it is; a group that is asked for still counts.
-from=RUN@STEP goes on from another run's checkpoint.
-With -m, values separated by commas are swept, each combination a run. It is a Hydra application: its
-grammar (range, choice, glob, ~KEY) works as Hydra documents it.
+base=FILE.yml starts from your own Axolotl config; groups that you name are still applied to it.
+from=RUN@STEP continues from another run's checkpoint.
+With -m, values separated by commas are swept: each combination is a run. This is a Hydra application, so
+Hydra's grammar (range, choice, glob, ~KEY) works.
 
 Groups (* is the default)
 {groups}
 
 Verbs
-  plan ARGS            what would run, what is done already; starts nothing
-  plan ARGS --diff SWEEP  which runs and values are others than an earlier sweep's
+  plan ARGS            what would run, and what is done already; starts nothing
+  plan ARGS --diff SWEEP  the runs and values that differ from an earlier sweep
   plan ARGS --write DIR   each run as a config for plain `axolotl train`
   plan ARGS --overrides   the runs as overrides that any Hydra sweeper takes
-  status [SWEEP]       how every sweep stands, or every run of one
+  status [SWEEP]       the status of every sweep, or of every run of one
   compare [SWEEP ...]  the runs side by side; the newest sweep when none is named
   compare RUN RUN      two runs: the config keys that differ, both curves
   compare --from wandb [SWEEP ...]  the same rows from W&B, also of sweeps that ran elsewhere
-  best [SWEEP]         the winner, its config (--write FILE), what it has made
-  sync [SWEEP]         upload offline runs to W&B, and what it lacks
-  wandb-view [SWEEP]   a W&B workspace view of it
+  best [SWEEP]         the best run, its config (--write FILE) and its files
+  sync [SWEEP]         upload offline runs to W&B, and what is missing there
+  wandb-view [SWEEP]   a W&B workspace view of a sweep
   report [SWEEP]       one HTML file with tables and charts that opens offline; --out FILE, --open
-  watch [SWEEP]        the same in the browser, kept up to date while the sweep runs
+  watch [SWEEP]        the report in the browser, updated while the sweep runs
   data [KEY]           the prepared datasets, or samples of one
   attach [SWEEP]       follow a sweep on Modal, from any machine
   logs RUN [-f]        the newest attempt's log of a run
-  merge [RUN|SWEEP]    the adapter into the base model; of a sweep, the best run's
-  eval [RUN|SWEEP]     finished runs on their held-out rows, or --tasks of the lm-evaluation-harness; --base, too
+  merge [RUN|SWEEP]    merge the adapter into the base model; of a sweep, the best run's
+  eval [RUN|SWEEP]     evaluate on held-out rows or --tasks of the lm-evaluation-harness; --base: the base model, too
   infer RUN|SWEEP      ask a run (--prompt TEXT, --prompts FILE), or a sweep's runs and their base model side by side
-  push RUN OWNER/NAME  the adapter (or --merged model) to the Hugging Face hub, with a model card; --dry-run shows it
+  push RUN OWNER/NAME  upload the adapter (or --merged model) to the Hugging Face hub, with a card; --dry-run shows it
   serve [RUN ...]      an OpenAI-compatible server of runs and their base model; on Modal: serve list, serve stop
-  cancel [SWEEP|RUN]   end what works on it
-  ls RUN               what there is of a run, how large it is and where
-  pull RUN [WHAT] DIR  bring it into a folder: the adapter, checkpoints, logs, all; goes on where a killed one ended
-  rm RUN|SWEEP ...     remove runs, or with --checkpoints only these; shows what, asks first
-  gc                   remove what nothing needs any more: datasets and inputs of no run, dead caches
-  import FILE.yml      make an experiment of an Axolotl config: conf/experiment/NAME.yaml
-  init [DIR]           a small start for a project of your own: conf/, sweeps/
-  doctor               what a sweep will need of this machine and its accounts
+  cancel [SWEEP|RUN]   stop a sweep or a run
+  ls RUN               the files of a run, how large they are and where
+  pull RUN [WHAT] DIR  copy the adapter, checkpoints, logs or all into a folder; a killed pull is resumed
+  rm RUN|SWEEP ...     remove runs, or with --checkpoints only their checkpoints; asks first
+  gc                   remove what nothing needs any more: unused datasets and inputs, old caches
+  import FILE.yml      turn an Axolotl config into an experiment: conf/experiment/NAME.yaml
+  init [DIR]           create a small project of your own: conf/, sweeps/
+  doctor               check what a sweep needs from this machine and its accounts
   warm [status|stop]   the preloaded trainer that waits for the next command; stop ends it
   setup                build the environment that runs Axolotl
   completion SHELL     completion for bash, zsh or fish: eval "$(axosweep completion bash)"
-  --json goes with every verb that prints rows.
+  Every verb that prints rows takes --json.
 
 Flags
   -m, --multirun       sweep
   --cfg job            print the composed config instead of running; --resolve, -p PACKAGE
-  -cd DIR              config groups of your own in DIR, ahead of ./conf and of those shipped
-  --force              launch in spite of what preflight holds back (a GPU that is too small)
+  -cd DIR              take config groups from DIR first, then from ./conf and the shipped ones
+  --force              launch what preflight holds back (such as a run on a GPU that is too small)
   --yes                launch on Modal without asking above confirm_above dollars
-  --info and the rest are Hydra's own
+  --info and all other flags are Hydra's own
 
 Examples
 {examples}

@@ -1,7 +1,7 @@
-"""`axosweep import FILE`: an Axolotl config becomes an experiment of the user's own. No Hydra.
+"""`axosweep import FILE`: turns an Axolotl config into an experiment. Does not import Hydra.
 
-Two files are written, since a config has to come ahead of the groups that may still correct it: conf/base/NAME.yaml is
-the config, conf/experiment/NAME.yaml chooses it and leaves out every group that would add to it.
+It writes two files, since the config has to be merged before groups that may change it: conf/base/NAME.yaml is the
+config; conf/experiment/NAME.yaml chooses it, and leaves out every group that would add to it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from runner.errors import SweepError
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _WORDS = ("null", "none", "true", "false")
-"""What Hydra's grammar reads as something else than text, or a reader as no choice."""
+"""What Hydra's grammar does not read as text, or a person does not read as a choice."""
 
 
 def parser() -> VerbParser:
-    about = "Make an experiment of an Axolotl config: conf/experiment/NAME.yaml."
+    about = "Turn an Axolotl config into an experiment: conf/experiment/NAME.yaml."
     verb = VerbParser("import", description=about)
     verb.add("file", names=[Names.FILE], help="the config, a YAML file")
     verb.add("--name", help="the experiment's name; the file's by default")
@@ -42,10 +42,10 @@ def main(words: Sequence[str]) -> int:
 
 
 def import_config(file: str, *, name: str | None, config_dir: str | None, force: bool) -> list[str]:
-    """Write the experiment; returns what is to be told, a line each.
+    """Write the experiment; returns the lines to print.
 
-    Raises SweepError for a config that cannot be taken over, and, unless `force`, for a file that would be overwritten
-    or a shipped experiment whose place it would take.
+    Raises SweepError for a config that cannot be used. Unless `force`, also if it would overwrite a file, or hide a
+    shipped experiment.
     """
     name = _checked(name or _name_from(file), given=name is not None)
     conf, vocabulary = own_conf(config_dir), read_vocabulary()
@@ -70,7 +70,7 @@ def _name_from(file: str) -> str:
 def _checked(name: str, *, given: bool) -> str:
     if _NAME.fullmatch(name) and name.lower() not in _WORDS and not name.endswith((".yaml", ".yml")):
         return name
-    why = "is no name for an experiment" if given else "would be its name, which Hydra would not read as one"
+    why = "is not a name for an experiment" if given else "would be its name, which Hydra would not read as one"
     raise SweepError(f"{name!r} {why}. Give one of letters, digits, - and _ that begins with a letter: --name NAME.")
 
 
@@ -80,8 +80,7 @@ def _refuse_to_overwrite(name: str, files: list[Path], vocabulary: Vocabulary) -
         raise SweepError(f"{' and '.join(there)}: there already. Choose another --name, or --force to overwrite.")
     if name in vocabulary.groups[EXPERIMENT]:
         raise SweepError(
-            f"There is an experiment {name} already, and this one would take its place. Choose another --name, or say "
-            "--force."
+            f"There is already an experiment {name}, which this one would hide. Choose another --name, or add --force."
         )
 
 
@@ -101,7 +100,7 @@ def _shown(file: Path) -> str:
 def _base(base: Base) -> str:
     return (
         f"# @package {AXOLOTL}\n"
-        f"# {_printable(base.file)} as Axolotl reads it, without the addresses that axosweep sets itself.\n"
+        f"# {_printable(base.file)} as Axolotl reads it, without the keys that axosweep sets itself.\n"
         f"{_dumped(for_omegaconf(dict(base.axolotl)))}"
     )
 
@@ -111,8 +110,8 @@ def _experiment(name: str, base: Base, vocabulary: Vocabulary) -> str:
     tracking = f"\n{_dumped({'tracking': for_omegaconf(dict(base.tracking))})}" if base.tracking else ""
     return (
         "# @package _global_\n"
-        f"# {_printable(base.file)} as it is (conf/{BASE_OPTION}/{name}.yaml), and no group that would add to it.\n"
-        "# One that is asked for counts all the same: lora=r8 is this config with another adapter, gpu=cpu takes out\n"
+        f"# {_printable(base.file)} as it is (conf/{BASE_OPTION}/{name}.yaml), without groups that would add to it.\n"
+        "# Groups that you name still apply: lora=r8 is this config with another adapter, gpu=cpu takes out\n"
         "# what a CPU cannot do.\n"
         f"#   axosweep plan experiment={name} gpu=h100\n"
         f"#   axosweep -m experiment={name} gpu=h100 learning_rate=1e-4,2e-4\n"
@@ -125,7 +124,7 @@ def _printable(file: str) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML that omegaconf reads as PyYAML does: text that looks like a number to it stands in quotes."""
+    """Writes YAML that omegaconf reads as PyYAML does: text that looks like a number to omegaconf is quoted."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""`axosweep infer`: what a run, or every finished run of a sweep and the base model beside them, answers."""
+"""`axosweep infer`: the answers of a run, or of every finished run of a sweep and their base model."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from runner.store.stores import stores
 from runner.types import PlannedStep
 
 TEMPERATURE, SEED = 0.7, 0
-"""Of a draw, unless it is said."""
-QUESTION = "A question is asked with --prompt: axosweep infer --prompt 'Where does Ada live?'"
-NOT_ASKED = {
-    "reward_model": "it rates answers, and gives none",
-    "process_reward_model": "it rates answers, and gives none",
-    "relora": "ReLoRA has changed its base model as well, which is not kept beside the adapter",
+"""The defaults of sampling."""
+QUESTION = "Ask a question with --prompt: axosweep infer --prompt 'Where does Ada live?'"
+CANNOT_ANSWER = {
+    "reward_model": "it rates answers, and does not write any",
+    "process_reward_model": "it rates answers, and does not write any",
+    "relora": "ReLoRA has also changed its base model, which is not stored with the adapter",
 }
 
 
@@ -37,21 +37,21 @@ def parser() -> VerbParser:
     verb = VerbParser(
         "infer",
         more=QUESTION,
-        description="Ask a finished run, or all of a sweep and their base model side by side. Done once: the same "
-        "question asked again is read from the store.",
+        description="Ask a finished run, or all of a sweep and their base model side by side. Done once: the answers "
+        "to a repeated question are read from the store.",
     )
     which = "a run's key, or a sweep: all its runs; the newest sweep by default"
     verb.add("run", nargs="?", names=[Names.RUN], help=which)
-    verb.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="as often as you like")
-    verb.add("--prompts", metavar="FILE", names=[Names.FILE], help="a prompt a line, or .jsonl; - is standard input")
+    verb.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a prompt; may be repeated")
+    verb.add("--prompts", metavar="FILE", names=[Names.FILE], help="a prompt per line, or .jsonl; - is standard input")
     verb.add_argument("--system", metavar="TEXT", help="a system message for prompts that have none")
-    verb.add_argument("--greedy", action="store_true", help="always the likeliest token, instead of a draw")
-    verb.add_argument("--temperature", type=_positive, help=f"of the draw; {TEMPERATURE} by default")
-    verb.add_argument("--seed", type=int, help=f"of the draw; {SEED} by default")
-    verb.add_argument("--max-tokens", type=count, default=256, metavar="N", help="of an answer; 256 by default")
-    verb.add_argument("--merged", action="store_true", help="ask the merged model, which `axosweep merge` makes")
+    verb.add_argument("--greedy", action="store_true", help="always the likeliest token, without sampling")
+    verb.add_argument("--temperature", type=_positive, help=f"of the sampling; {TEMPERATURE} by default")
+    verb.add_argument("--seed", type=int, help=f"of the sampling; {SEED} by default")
+    verb.add_argument("--max-tokens", type=count, default=256, metavar="N", help="the longest answer; 256 by default")
+    verb.add_argument("--merged", action="store_true", help="ask the merged model, which `axosweep merge` creates")
     verb.add_argument(
-        "--base", action=argparse.BooleanOptionalAction, help="the base model, too; by default beside a sweep"
+        "--base", action=argparse.BooleanOptionalAction, help="ask the base model, too; the default for a sweep"
     )
     verb.add_store()
     verb.add_json("print JSON: run, prompt and output of each answer")
@@ -59,7 +59,7 @@ def parser() -> VerbParser:
 
 
 def main(words: Sequence[str]) -> int:
-    """Exit code 0 when everything has been answered, else 1. Raises SweepError before anything starts."""
+    """Exit code 0 when everything has been answered, otherwise 1. Raises SweepError before anything starts."""
     args = parser().read(words)
     _refuse_misread(args)
     piped = sys.stdin.buffer.read() if args.prompts == STDIN else b""
@@ -86,20 +86,20 @@ def main(words: Sequence[str]) -> int:
     return exit_code(carried)
 
 
-def _options(asked: argparse.Namespace) -> dict[str, Any]:
-    drawn = {
-        "temperature": TEMPERATURE if asked.temperature is None else asked.temperature,
-        "seed": SEED if asked.seed is None else asked.seed,
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    sampling = {
+        "temperature": TEMPERATURE if args.temperature is None else args.temperature,
+        "seed": SEED if args.seed is None else args.seed,
     }
-    return {"greedy": asked.greedy, "max_tokens": asked.max_tokens, **({} if asked.greedy else drawn)}
+    return {"greedy": args.greedy, "max_tokens": args.max_tokens, **({} if args.greedy else sampling)}
 
 
-def _refuse_misread(asked: argparse.Namespace) -> None:
-    idle = [flag for flag in ("temperature", "seed") if getattr(asked, flag) is not None]
-    if asked.greedy and idle:
-        raise SweepError(f"--{' and --'.join(idle)}: of a draw, and --greedy draws nothing. Leave one out.")
-    if asked.run is not None and len(asked.run.split()) > 1:
-        raise SweepError(f"{asked.run}: the name of a run or sweep is expected there. {QUESTION}")
+def _refuse_misread(args: argparse.Namespace) -> None:
+    unused = [flag for flag in ("temperature", "seed") if getattr(args, flag) is not None]
+    if args.greedy and unused:
+        raise SweepError(f"--{' and --'.join(unused)}: for sampling, and --greedy does not sample. Leave one out.")
+    if args.run is not None and len(args.run.split()) > 1:
+        raise SweepError(f"{args.run}: this is not the name of a run or sweep. {QUESTION}")
 
 
 def _step(subject: Subject, options: Mapping[str, Any], merged: Mapping[str, str]) -> PlannedStep:
@@ -111,7 +111,7 @@ def _merged(subject: Subject) -> str:
     """The key of the step that has merged a run. Raises SweepError when none has."""
     merge = merge_step(subject)
     if not merge.done:
-        raise SweepError(f"{subject.key} has no merged model yet. Make it: axosweep merge {subject.key}")
+        raise SweepError(f"{subject.key} has no merged model yet. Create it: axosweep merge {subject.key}")
     return merge.step.key
 
 
@@ -121,13 +121,13 @@ def _column(subject: Subject, carried: FollowUpResult, names: Mapping[str, str])
 
 
 def _refuse_unanswering(subject: Subject) -> None:
-    for key, why in NOT_ASKED.items():
+    for key, why in CANNOT_ANSWER.items():
         if subject.config.get(key):
-            raise SweepError(f"{subject.key} cannot be asked: {why} ({key} is set).")
+            raise SweepError(f"{subject.key} cannot answer: {why} ({key} is set).")
 
 
 def _context(subject: Subject) -> int | None:
-    """Tokens that the model reads at most, where its config is at hand; training may have stretched it."""
+    """The most tokens that the model reads, if its config is stored here; training may have extended it."""
     base = str(subject.config.get("base_model", ""))
     own = read_json(subject.store.root / base / "config.json").get("max_position_embeddings")
     return None if own is None else max(int(own), int(subject.config.get("sequence_len") or 0))
@@ -139,5 +139,5 @@ def _positive(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: a number above 0 is expected; --greedy draws nothing")
+        raise argparse.ArgumentTypeError(f"{text}: a number above 0 is expected; --greedy does not sample")
     return value

@@ -1,4 +1,4 @@
-"""`axosweep init`: a small commented start for a project of one's own. No Hydra."""
+"""`axosweep init`: writes a small project with comments, to start from. Does not import Hydra."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ START = ("conf/experiment/mine.yaml", "sweeps/first.yaml", "README.md")
 
 
 def parser() -> VerbParser:
-    about = "Write a small commented start: an experiment, a sweep. Overwrites nothing."
+    about = "Write a small project to start from: an experiment and a sweep, with comments. Overwrites nothing."
     verb = VerbParser("init", description=about)
     verb.add("folder", nargs="?", names=[Names.FOLDER], help="where; this folder by default")
     return verb
@@ -28,23 +28,23 @@ def main(words: Sequence[str]) -> int:
 
 
 def init(folder: str | None) -> list[str]:
-    """Write what is not there yet; returns what is to be told, a line each. Nothing is overwritten.
+    """Write the files that do not exist yet; returns the lines to print.
 
     Raises SweepError when the folder cannot be written, or its conf/ is another Hydra application's.
     """
     root = Path(folder or ".").expanduser()
     if (root / CONF).exists():
         own_conf(str(root / CONF))
-    said = []
+    lines = []
     for name in START:
         file = root / name
         if file.exists():
-            said.append(f"kept     {file}: there already")
+            lines.append(f"skipped  {file}: exists already")
         else:
             _write(file, _shipped(name).read_text(encoding="utf-8"))
-            said.append(f"written  {file}")
+            lines.append(f"written  {file}")
     there = "" if root.resolve() == Path.cwd() else f"cd {root} && "
-    return [*said, f"Next: {there}axosweep plan -m +sweeps=first"]
+    return [*lines, f"Next: {there}axosweep plan -m +sweeps=first"]
 
 
 def _shipped(name: str) -> Traversable:

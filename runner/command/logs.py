@@ -22,7 +22,7 @@ MIRROR_POLL_S = 2.0
 def parser() -> VerbParser:
     verb = VerbParser("logs", description="The newest attempt's log of a run.")
     verb.add("run", names=[Names.RUN], help="a run's key, or the beginning of it")
-    verb.add("-f", "--follow", action="store_true", help="go on until the run has ended")
+    verb.add("-f", "--follow", action="store_true", help="keep printing until the run has ended")
     verb.add_store()
     return verb
 
@@ -37,17 +37,19 @@ def main(words: Sequence[str]) -> int:
 
 
 def show(store: Store, run: SweepRun, *, follow: bool) -> None:
-    """Print the log; with `follow`, go on until the run has ended. Raises SweepError before the first attempt, unless
-    one is still to come."""
+    """Print the log; with `follow`, until the run has ended.
+
+    Raises SweepError without an attempt, unless it waits for one on Modal.
+    """
     folder = store.folder(StepKind.TRAIN, run.key)
-    goes_on, poll_s = _watcher(store, run)
+    is_active, poll_s = _watcher(store, run)
     log, printed = None, 0
     while True:
-        going_on = goes_on()  # asked first: what ends while we read is read to its end
+        active = is_active()  # before reading: if the run ends meanwhile, its log is read to the end
         attempts = folder.attempts()
-        if not attempts and not (follow and going_on and is_mirror(store)):
+        if not attempts and not (follow and active and is_mirror(store)):
             raise SweepError(f"Run {run.key} has no log yet: no attempt has begun.")
-        # On Modal an attempt is there before its worker, and stays there without a log when its container has died.
+        # On Modal an attempt exists before its worker, and has no log if its container has died early.
         logs = [attempt.log for attempt in attempts if attempt.log.exists()]
         if logs and logs[-1] != log:
             log, printed = logs[-1], 0
@@ -58,13 +60,13 @@ def show(store: Store, run: SweepRun, *, follow: bool) -> None:
             printed += len(text)
             sys.stdout.write(text.decode(errors="replace"))
             sys.stdout.flush()
-        if not follow or not going_on:
+        if not follow or not active:
             return
         time.sleep(poll_s)
 
 
 def _watcher(store: Store, run: SweepRun) -> tuple[Callable[[], bool], float]:
-    """What brings a run up to date and tells whether it goes on, and how often to ask it."""
+    """A function that brings a run up to date and returns whether it is active, and the seconds between calls."""
     phase = observe(store, StepKind.TRAIN, run.key).phase
     if not is_mirror(store) or phase is Phase.SUCCEEDED:
         return lambda: observe(store, StepKind.TRAIN, run.key).phase is Phase.RUNNING, POLL_S

@@ -1,4 +1,4 @@
-"""`axosweep ls`: what there is of a run, how large it is and where."""
+"""`axosweep ls`: the files of a run, how large they are and where."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from runner.store.stores import stores
 
 
 def parser() -> VerbParser:
-    verb = VerbParser("ls", description="What there is of a run, and where.")
-    best = "a sweep means its best run, nothing the newest sweep"
+    verb = VerbParser("ls", description="The files of a run, how large they are and where.")
+    best = "a sweep means its best run; the newest sweep by default"
     verb.add("run", nargs="?", names=[Names.RUN], help=f"a run's key, or the beginning of it; {best}")
     verb.add_store()
     verb.add_json()
@@ -32,8 +32,8 @@ def main(words: Sequence[str]) -> int:
     parts = parts_of(files, run.key, run.data_key)
     state = state_of(store, run)
     if args.json:
-        stated = {"status": state.status, "reason": state.reason}
-        print_json({"run": run.key, "data_key": run.data_key, **stated, "parts": _as_json(files, parts)})
+        status_json = {"status": state.status, "reason": state.reason}
+        print_json({"run": run.key, "data_key": run.data_key, **status_json, "parts": _as_json(files, parts)})
     else:
         status = status_text(state.status, state.reason)
         _show(files, parts, f"{run.key}: {status}, {size_text(all_bytes(parts))}")
@@ -60,7 +60,7 @@ def _show(files: Files, parts: Sequence[Part], title: str) -> None:
         Column("about it", tuple(about(files, part) for part in parts), left=True),
         Column("files", tuple(str(len(part.files)) for part in parts)),
         Column("size", tuple(size_text(part.bytes) for part in parts)),
-        Column("", tuple("" if part.whole else "not whole" for part in parts), left=True),
+        Column("", tuple("" if part.whole else "incomplete" for part in parts), left=True),
         Column("where", tuple(files.place(part.folder) for part in parts), left=True),
     ]
     columns = [one for one in columns if one.heading not in ("", "about it") or any(one.cells)]

@@ -1,4 +1,4 @@
-"""`axosweep merge`: the adapter of a finished run into its base model, as a model of its own."""
+"""`axosweep merge`: merge the adapter of a finished run into its base model, as a new model."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def parser() -> VerbParser:
 
 
 def main(words: Sequence[str]) -> int:
-    """Exit code 0 when the merged model is there, else 1. Raises SweepError before anything starts."""
+    """Exit code 0 when the merged model exists, otherwise 1. Raises SweepError before anything starts."""
     args = parser().read(words)
     (subject,) = subjects(stores(args.store), args.run)
-    adapter = None if args.lora_model_dir is None else _kept(subject.store, Path(args.lora_model_dir))
+    adapter = None if args.lora_model_dir is None else _stored_adapter(subject.store, Path(args.lora_model_dir))
     step = merge_step(subject, adapter)
     command = shlex.join(["axosweep", "merge", *words])
     (carried,) = carry_out([subject], [step], command=command, inputs=() if adapter is None else (adapter,))
@@ -44,10 +44,10 @@ def main(words: Sequence[str]) -> int:
     return exit_code([carried])
 
 
-def _kept(store: Store, adapter: Path) -> str:
-    """A foreign adapter, kept by its content, as a path below the store's root."""
+def _stored_adapter(store: Store, adapter: Path) -> str:
+    """Store another adapter by its content; returns its path below the store's root."""
     if not (adapter / "adapter_config.json").is_file():
-        raise SweepError(f"--lora-model-dir {adapter}: no adapter is there; its folder holds adapter_config.json.")
+        raise SweepError(f"--lora-model-dir {adapter} is not an adapter: it has no adapter_config.json.")
     return keep_in(store, adapter)
 
 
@@ -64,7 +64,7 @@ def _show(subject: Subject, carried: FollowUpResult, *, as_json: bool) -> None:
         lines = [
             f"Merged: {subject.key}  {subject.name}",
             f"{where}{folder.model} ({size})" if not where else f"{where}{_below(subject.store, folder.model)}",
-            f"Take it home: axosweep pull {subject.key} {part} DIR",
+            f"Copy it to a folder: axosweep pull {subject.key} {part} DIR",
         ]
         for line in lines:
             terminal.result(line)

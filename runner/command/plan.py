@@ -10,7 +10,7 @@ from runner.types import Experiment, Request, RunResult
 
 
 def parser() -> VerbParser:
-    """Of its flags alone: what else is on its line goes to the Hydra application."""
+    """Of its own flags; everything else on its line goes to the Hydra application."""
     verb = VerbParser("plan", add_help=False)
     verb.add("--overrides", action="store_true")
     verb.add_json()
@@ -27,7 +27,7 @@ def main(words: Sequence[str]) -> int:
 
         return launch_sweep(experiments, replace(request, diff=args.diff, write=args.write))
 
-    from runner.command import application  # late: a TAB reads the flags alone, without Hydra
+    from runner.command import application  # imported late: completion reads only the flags, without Hydra
 
     action = "overrides" if args.overrides else "plan"
     return application.run([*rest, f"action={action}", *(["json=true"] if args.json else [])], launch)

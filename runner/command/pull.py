@@ -1,4 +1,4 @@
-"""`axosweep pull`: a run's files, into a folder of the user's."""
+"""`axosweep pull`: copies files of a run into a folder of the user's."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def parser() -> VerbParser:
     verb = VerbParser(
         "pull",
         usage="axosweep pull RUN [WHAT] DIR [--force] [--store STORE] [--json]",
-        description="Bring what a run has made into a folder.",
+        description="Copy files of a run into a folder, from this machine or from Modal.",
     )
     verb.add("run", names=[Names.RUN], help="a run's key, or the beginning of it; a sweep means its best run")
-    parts = f"{', '.join(WHATS)} or checkpoint-N; without, the adapter with its config and metrics"
+    parts = f"{', '.join(WHATS)} or checkpoint-N; by default the adapter with its config and metrics"
     verb.add("where", nargs="*", metavar="WHAT DIR", names=[*WHATS, Names.FOLDER], help=f"WHAT is {parts}")
-    verb.add_argument("--force", action="store_true", help="replace other files of the same names")
+    verb.add_argument("--force", action="store_true", help="overwrite other files of the same names")
     verb.add_store()
     verb.add_json()
     return verb
@@ -50,29 +50,29 @@ def main(words: Sequence[str]) -> int:
     with progress(sum(one.entry.size for one in wanted)) as watch:
         done = pull(files, wanted, folder, force=args.force, watch=watch)
     if args.json:
-        told = {"run": run.key, "folder": str(folder), "place": files.place(f"runs/{run.key}"), **asdict(done)}
-        print_json(told)
+        result = {"run": run.key, "folder": str(folder), "place": files.place(f"runs/{run.key}"), **asdict(done)}
+        print_json(result)
     else:
-        _tell(run.key, wanted, folder, done)
+        _print_result(run.key, wanted, folder, done)
     return 0
 
 
 def _what_and_folder(run: str, words: Sequence[str]) -> tuple[str | None, Path]:
-    """Raises SweepError where only one of the two is there, and it is no folder's name for sure."""
+    """Raises SweepError without a folder, also for a single word that may not be meant as one."""
     match words:
         case [what, folder]:
             return what, Path(folder).expanduser().absolute()
         case [word] if is_a_what(word):
-            raise SweepError(f"Where to? axosweep pull {run} {word} DIR; for a folder of that name: ./{word}")
+            raise SweepError(f"The folder is missing: axosweep pull {run} {word} DIR. A folder of that name: ./{word}")
         case []:
-            raise SweepError(f"Where to? axosweep pull {run} DIR")
+            raise SweepError(f"The folder is missing: axosweep pull {run} DIR")
         case [folder]:
             return None, Path(folder).expanduser().absolute()
-    raise SweepError(f"axosweep pull takes a run, what of it, and one folder; this is more: {' '.join(words)}")
+    raise SweepError(f"axosweep pull takes RUN, WHAT and one DIR; these are too many words: {' '.join(words)}")
 
 
 def _own_merge(store: Store, key: str, parts: Sequence[Part]) -> str:
-    """The merge of the run's own adapter as it would be made now, where it is there beside others."""
+    """Of several merges, the one that `axosweep merge` would make of the run's own adapter now."""
     merged = [part for part in parts if part.whole and part.kind is PartKind.MERGED]
     if len(merged) < 2:
         return "merged"
@@ -83,12 +83,12 @@ def _own_merge(store: Store, key: str, parts: Sequence[Part]) -> str:
     return next((part.name for part in merged if part.own == own), "merged")
 
 
-def _tell(key: str, wanted: Sequence[FileToPull], folder: Path, done: PullResult) -> None:
+def _print_result(key: str, wanted: Sequence[FileToPull], folder: Path, done: PullResult) -> None:
     checked = len(wanted) - len(done.unchecked)
     here = f"{len(done.here)} of {_files(len(wanted))} were here already. " if done.here else ""
     lines = [
         f"{key}: {_files(len(done.fetched))} fetched, {size_text(done.bytes)}, to {folder}",
-        f"{here}{checked} checked against the run's own sha256; {JOURNAL} there has that of all.",
+        f"{here}{checked} checked against the run's own sha256; {JOURNAL} in that folder lists the sha256 of all.",
     ]
     for line in lines:
         terminal.result(line)

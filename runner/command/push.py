@@ -1,4 +1,4 @@
-"""`axosweep push`: what a finished run has made, to the Hugging Face hub, with a card written from its records."""
+"""`axosweep push`: upload a finished run's model to the Hugging Face hub, with a card written from its records."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from runner.store.stores import is_mirror, stores
 
 _PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _REPOSITORY = re.compile(rf"^{_PART}/(?!.*\.git$){_PART}$")
-"""As the hub has it: owner/name."""
+"""The hub's form: owner/name."""
 _BRANCH = re.compile(r"^(?!.*(?:\.\.|//|@\{|\.lock$))[A-Za-z0-9_][A-Za-z0-9._/-]*$")
 _LICENSE = re.compile(r"^[a-z0-9][a-z0-9.-]*$")
 
 
 @dataclass(frozen=True, slots=True)
 class PushPlan:
-    """A push, ready to go."""
+    """A push that is ready to start."""
 
     upload: Upload
     files: tuple[FileToPush, ...]
@@ -51,20 +51,20 @@ def parser() -> VerbParser:
     verb.add("run", metavar="RUN", names=[Names.RUN], help="a run's key, or a sweep: its best run")
     made = "on the hub; created if it does not exist, private unless --public"
     verb.add_argument("repo", metavar="OWNER/NAME", help=made)
-    verb.add_argument("--merged", action="store_true", help="what axosweep merge has made, in place of the adapter")
+    verb.add_argument("--merged", action="store_true", help="the merged model instead of the adapter")
     verb.add_argument("--public", action="store_true", help="create a public repository, or push to one")
     verb.add_argument("--revision", metavar="BRANCH", default=MAIN, help="the branch; created if it does not exist")
     verb.add_argument("--message", help="of the commit")
     verb.add_argument("--license", metavar="NAME", help="for the card, as the hub writes it: apache-2.0, ...")
-    verb.add_argument("--force", action="store_true", help="even if the repository holds something else")
-    verb.add_argument("--dry-run", action="store_true", help="show the card and the files, without asking the hub")
+    verb.add_argument("--force", action="store_true", help="even if the repository contains something else")
+    verb.add_argument("--dry-run", action="store_true", help="show the card and the files, without contacting the hub")
     verb.add_store()
     verb.add_json()
     return verb
 
 
 def main(words: Sequence[str]) -> int:
-    """Exit code 0. Raises SweepError before anything is changed on the hub, or with what the hub has answered."""
+    """Exit code 0. Raises SweepError before anything is changed on the hub, or with the hub's answer."""
     args = parser().read(words)
     _refuse_malformed(args)
     if not args.dry_run:
@@ -82,18 +82,18 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def _refuse_malformed(asked: argparse.Namespace) -> None:
-    if _REPOSITORY.match(asked.run) and not _REPOSITORY.match(asked.repo):
-        raise SweepError(f"The run comes first: axosweep push {asked.repo} {asked.run}")
-    if not _REPOSITORY.match(asked.repo):
+def _refuse_malformed(args: argparse.Namespace) -> None:
+    if _REPOSITORY.match(args.run) and not _REPOSITORY.match(args.repo):
+        raise SweepError(f"The run comes first: axosweep push {args.repo} {args.run}")
+    if not _REPOSITORY.match(args.repo):
         raise SweepError(
-            f"{asked.repo} is no name of a repository: OWNER/NAME, each of letters, digits, - _ . (no .. or --)."
+            f"{args.repo} is not the name of a repository: OWNER/NAME, each of letters, digits, - _ . (no .. or --)."
         )
-    if not _BRANCH.match(asked.revision):
-        raise SweepError(f"--revision {asked.revision}: no name of a branch.")
-    if asked.license is not None and not _LICENSE.match(asked.license):
-        raise SweepError(f"--license {asked.license}: a license as the hub writes it, such as apache-2.0 or other.")
-    if asked.message is not None and not asked.message.strip():
+    if not _BRANCH.match(args.revision):
+        raise SweepError(f"--revision {args.revision}: this is not the name of a branch.")
+    if args.license is not None and not _LICENSE.match(args.license):
+        raise SweepError(f"--license {args.license}: write a license as the hub does, such as apache-2.0 or other.")
+    if args.message is not None and not args.message.strip():
         raise SweepError("--message is empty.")
 
 
@@ -101,25 +101,23 @@ def _kind(subject: Subject, *, merged: bool) -> Kind:
     if not merged:
         return Kind.FULL if subject.adapter is None else Kind.ADAPTER
     if subject.adapter is None:
-        raise SweepError(
-            f"There is nothing merged of {subject.key}: it is a full fine-tune, and goes to the hub without --merged."
-        )
+        raise SweepError(f"{subject.key} has no merged model: it is a full fine-tune. Push it without --merged.")
     return Kind.MERGED
 
 
 @contextlib.contextmanager
 def _weights(subject: Subject, kind: Kind) -> Iterator[Path]:
-    """The folder with what is pushed. From Modal it is fetched first, and thrown away once it is pushed: a push that is
-    killed finds here what it has fetched."""
+    """The folder that is pushed. From Modal, it is fetched first. It is removed only after the push, so that the next
+    push continues the download if this one is killed."""
     if is_mirror(subject.store):
         folder = subject.store.cache / "push" / f"{subject.key}-{kind}"
         _fetch(subject, kind, folder)
         yield folder
         return
-    made = merged_model(subject) if kind is Kind.MERGED else subject.store.folder(StepKind.TRAIN, subject.key).model
-    if made is None:
+    model = merged_model(subject) if kind is Kind.MERGED else subject.store.folder(StepKind.TRAIN, subject.key).model
+    if model is None:
         raise _not_merged(subject)
-    yield made
+    yield model
 
 
 def _fetch(subject: Subject, kind: Kind, folder: Path) -> None:
@@ -141,22 +139,22 @@ def _not_merged(subject: Subject) -> SweepError:
     return SweepError(f"The run {subject.key} has not been merged yet: axosweep merge {subject.key}")
 
 
-def _prepare(subject: Subject, kind: Kind, folder: Path, asked: argparse.Namespace) -> PushPlan:
+def _prepare(subject: Subject, kind: Kind, folder: Path, args: argparse.Namespace) -> PushPlan:
     base = base_of(subject)
     commit = subject.config.get("revision_of_model") if base.on_hub else None
     adapter_config = {"base_model_name_or_path": base.name} | ({"revision": str(commit)} if commit else {})
     sent, left = sort_out(folder, kind, {"adapter_config.json": adapter_config})
     if not any(one.why.endswith("weights") for one in sent):
-        raise SweepError(f"There are no weights in {folder} any more, though the run {subject.key} has left some.")
-    facts = card_facts(subject, kind, asked.repo, asked.license)
+        raise SweepError(f"The weights of run {subject.key} are not in {folder} any more.")
+    facts = card_facts(subject, kind, args.repo, args.license)
     sent += made_files(facts, subject, [one.name for one in sent])
     return PushPlan(
         Upload(
-            repo=asked.repo,
-            branch=asked.revision,
-            public=asked.public,
-            force=asked.force,
-            message=asked.message or f"{kind.capitalize()} of axosweep run {subject.key}",
+            repo=args.repo,
+            branch=args.revision,
+            public=args.public,
+            force=args.force,
+            message=args.message or f"{kind.capitalize()} of axosweep run {subject.key}",
             run=subject.key,
             kind=kind,
             files={one.name: str(one.source) for one in sent if one.source is not None},
@@ -185,11 +183,11 @@ def _show(subject: Subject, prepared: PushPlan, pushed: PushResult | None, *, as
 
 def _outcome(pushed: PushResult | None) -> list[str]:
     if pushed is None:
-        return ["Nothing was pushed, and the hub was not asked (--dry-run)."]
-    lines = [f"Removed there: {', '.join(pushed.removed)}"] if pushed.removed else []
-    lines += [f"Left there as it was: {', '.join(pushed.kept)}"] if pushed.kept else []
-    said = f"Pushed: {pushed.url} at {pushed.commit}"
-    return [*lines, said if pushed.changed else f"All of it is there already: {pushed.url} at {pushed.commit}"]
+        return ["Nothing was pushed, and the hub was not contacted (--dry-run)."]
+    lines = [f"Removed on the hub: {', '.join(pushed.removed)}"] if pushed.removed else []
+    lines += [f"Left unchanged on the hub: {', '.join(pushed.kept)}"] if pushed.kept else []
+    text = f"Pushed: {pushed.url} at {pushed.commit}"
+    return [*lines, text if pushed.changed else f"The hub has all of it already: {pushed.url} at {pushed.commit}"]
 
 
 def _json(subject: Subject, prepared: PushPlan, pushed: PushResult | None) -> dict[str, Any]:

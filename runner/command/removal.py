@@ -22,7 +22,7 @@ from runner.store.stores import MIRRORS, open_store
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A store, wherever it is, and how something is removed from it."""
+    """A store, here or on Modal, and how to remove something from it."""
 
     store: Store
     files: Files
@@ -31,8 +31,8 @@ class Place:
 
 
 def add_removal(parser: VerbParser) -> None:
-    parser.add("--older-than", metavar="AGE", help="only what was last written before: 12h, 30d, 2w")
-    parser.add("--modal", action="store_true", help="on Modal's Volumes, where nothing is named")
+    parser.add("--older-than", metavar="AGE", help="only what was last written longer ago: 12h, 30d, 2w")
+    parser.add("--modal", action="store_true", help="on Modal's Volumes, when no run is named")
     parser.add("--dry-run", action="store_true", help="show it, remove nothing")
     parser.add("--yes", action="store_true", help="do not ask")
     parser.add_store()
@@ -45,7 +45,7 @@ def root_of(args: argparse.Namespace) -> Store:
 
 
 def place_of(store: Store, named: frozenset[str] = frozenset()) -> Place:
-    """Of a mirror, where its runs really are, those that are `named` above all. Modal is imported for that only."""
+    """The place of a store's files: for a mirror, that is Modal. Only then is Modal imported."""
     if store.root.name not in MIRRORS:
         return place_here(store)
     from runner.files.modal_removal import removal_for
@@ -77,10 +77,10 @@ def remove_after_asking(places: Sequence[Place], decide: Callable[[Place], Remov
     kept = [one for removal in (*removals, *done) for one in removal.kept]
     freed = [] if args.dry_run else [one for removal in done for one in removal.to_delete]
     if args.json:
-        told = {"to_delete": [asdict(one) for one in to_delete], "kept": [asdict(one) for one in dict.fromkeys(kept)]}
-        print_json({**told, "bytes": sum(one.bytes for one in to_delete), "freed": sum(one.bytes for one in freed)})
+        result = {"to_delete": [asdict(one) for one in to_delete], "kept": [asdict(one) for one in dict.fromkeys(kept)]}
+        print_json({**result, "bytes": sum(one.bytes for one in to_delete), "freed": sum(one.bytes for one in freed)})
     elif to_delete and not args.dry_run:
-        lines = [f"Kept: {one.key}: {one.why}" for removal in done for one in removal.kept]
+        lines = [f"Not removed: {one.key}: {one.why}" for removal in done for one in removal.kept]
         lines.append(f"{size_text(sum(one.bytes for one in freed))} freed.")
         terminal.result("\n".join(lines))
     return 0
@@ -98,7 +98,7 @@ def _show(removals: Sequence[Removal], *, asking: bool) -> None:
         ]
         console.print(table(fitted(columns, console.width)[0], "", [False] * len(to_delete)), crop=False)
     for one in (one for removal in removals for one in removal.kept):
-        terminal.say(console, f"Kept: {one.key}: {one.why}")
+        terminal.say(console, f"Not removed: {one.key}: {one.why}")
     if not to_delete:
         console.print("There is nothing to remove.")
     elif asking:
@@ -106,16 +106,16 @@ def _show(removals: Sequence[Removal], *, asking: bool) -> None:
 
 
 def _confirm(to_delete: Sequence[ToDelete]) -> None:
-    """Raises SweepError without a yes."""
+    """Raises SweepError if the answer is not yes."""
     confirm(
         f"Remove {'this' if len(to_delete) == 1 else f'these {len(to_delete)}'}?",
-        alone="Nothing was removed: nobody is here to be asked. Add --yes, or --dry-run to only look.",
+        no_terminal="Nothing was removed: there is no terminal to ask on. Add --yes, or --dry-run to only look.",
         refused="Nothing was removed.",
         on_terminal=is_interactive(),
     )
 
 
 def _still(agreed: Removal, now: Removal) -> Removal:
-    """What was agreed to and may still go: whoever was asked may have thought about it for an hour."""
+    """What was agreed to and may still be removed: the answer may have taken an hour."""
     same = {(one.kind, one.key): one for one in agreed.to_delete}
     return Removal(tuple(one for one in now.to_delete if (one.kind, one.key) in same), now.kept)

@@ -1,4 +1,4 @@
-"""`axosweep report`: write the page where it was asked for, say where it is, and show it."""
+"""`axosweep report`: write the HTML report, print its path, and open it on request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEAD_BYTES = 4096
 def parser() -> VerbParser:
     verb = VerbParser("report", description="A sweep as one HTML file that opens offline.")
     verb.add_sweep()
-    where = "where to; report.html in the sweep's folder by default"
+    where = "the file to write; report.html in the sweep's folder by default"
     verb.add("--out", metavar="FILE", names=[Names.FILE], help=where)
     verb.add("--open", action="store_true", help="show it in the browser")
     verb.add_store()
@@ -34,9 +34,9 @@ def main(words: Sequence[str]) -> int:
     return report(found.store, found.sweep, args.out, show=args.open)
 
 
-def report(store: Store, sweep: str, asked: str | None, *, show: bool) -> int:
-    """Raises SweepError for no such sweep, and for a place that cannot be written or holds something else."""
-    out = None if asked is None else _checked(Path(asked).expanduser().absolute())
+def report(store: Store, sweep: str, file: str | None, *, show: bool) -> int:
+    """Raises SweepError for a file that cannot be written, or that exists and is not a report."""
+    out = None if file is None else _checked(Path(file).expanduser().absolute())
     try:
         path = write_report(store, sweep, out)
     except OSError as error:
@@ -45,7 +45,7 @@ def report(store: Store, sweep: str, asked: str | None, *, show: bool) -> int:
     if old := stale(store, sweep):
         terminal.message(old)
     if show and not webbrowser.open(path.as_uri()):
-        terminal.message("No browser could be started here.")
+        terminal.message("No browser could be started.")
     return 0
 
 
@@ -55,5 +55,5 @@ def _checked(path: Path) -> Path:
     if not path.parent.is_dir():
         raise SweepError(f"--out {path}: there is no folder {path.parent}.")
     if path.exists() and MARK not in path.read_bytes()[:HEAD_BYTES]:
-        raise SweepError(f"--out {path} is there already, and is no report of axosweep's. Name another file.")
+        raise SweepError(f"--out {path} exists, and is not a report of axosweep. Name another file.")
     return path

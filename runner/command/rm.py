@@ -1,4 +1,4 @@
-"""`axosweep rm`: remove runs, or their checkpoints. Nothing that a kept run needs."""
+"""`axosweep rm`: remove runs, or only their checkpoints. What another run needs is not removed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from runner.store.stores import stores
 
 
 def parser() -> VerbParser:
-    verb = VerbParser("rm", description="Remove runs: what they have made, not what was asked.")
-    verb.add("what", nargs="*", names=[Names.RUN], help="runs, or sweeps: their runs that no other sweep has")
-    verb.add("--checkpoints", action="store_true", help="only the checkpoints, of finished runs")
+    verb = VerbParser("rm", description="Remove the files of runs. What was requested stays recorded.")
+    verb.add("what", nargs="*", names=[Names.RUN], help="runs, or sweeps: their runs that are in no other sweep")
+    verb.add("--checkpoints", action="store_true", help="only the checkpoints of finished runs")
     add_removal(verb)
     return verb
 
@@ -27,7 +27,7 @@ def main(words: Sequence[str]) -> int:
     args = parser().read(words)
     before = None if args.older_than is None else time.time() - age_s(args.older_than)
     if not args.what and before is None and not args.checkpoints:
-        raise SweepError("What is to be removed? Name runs or sweeps, or say --older-than 30d, or --checkpoints.")
+        raise SweepError("Nothing to remove is named. Name runs or sweeps, or add --older-than 30d or --checkpoints.")
     choices = (
         _choices(args.what, args.store, before) if args.what else {root_of(args): Choice(every=True, before=before)}
     )
@@ -47,16 +47,16 @@ def main(words: Sequence[str]) -> int:
 def _refusal(named: Sequence[KeptRun]) -> str:
     if len(named) == 1:
         return f"Nothing was removed. {named[0].key} has to stay: {named[0].why}."
-    told = "\n".join(f"  {one.key}: {one.why}" for one in named)
-    return f"Nothing was removed. These have to stay:\n{told}"
+    lines = "\n".join(f"  {one.key}: {one.why}" for one in named)
+    return f"Nothing was removed. These have to stay:\n{lines}"
 
 
-def _choices(names: Sequence[str], store_asked: str | None, before: float | None) -> dict[Store, Choice]:
-    """What the names mean, by store. Raises SweepError for one that means nothing."""
+def _choices(names: Sequence[str], store_folder: str | None, before: float | None) -> dict[Store, Choice]:
+    """The runs and sweeps that the names stand for, by store. Raises SweepError for an unknown name."""
     runs: dict[Store, set[str]] = {}
     sweeps: dict[Store, set[str]] = {}
     for name in names:
-        store, found, sweep = runs_in(stores(store_asked), name)
+        store, found, sweep = runs_in(stores(store_folder), name)
         runs.setdefault(store, set()).update(run.key for run in found if sweep is None)
         sweeps.setdefault(store, set()).update([sweep] if sweep is not None else [])
     return {store: Choice(frozenset(keys), frozenset(sweeps[store]), before=before) for store, keys in runs.items()}

@@ -22,27 +22,27 @@ from runner.store.stores import is_mirror, stores
 STOP, LIST = "stop", "list"
 RUNS_VOLUME = "axosweep-runs"
 IDLE_MINUTES, LONGEST_IDLE_MINUTES = 5.0, 20.0
-"""Modal's limit is the latter."""
+"""The second is Modal's limit."""
 SHORTEST_TOKEN = 16
-"""Of one that others than this machine may try."""
+"""For a server that other machines can reach."""
 
 
 def parser() -> VerbParser:
     verb = VerbParser(
         "serve",
         description="An OpenAI-compatible server of runs and their base model: on this machine, or on Modal for runs "
-        "that are there.",
+        "on Modal.",
         epilog=f"`axosweep serve {LIST}` lists what is deployed on Modal, `axosweep serve {STOP} [NAME]` ends it.",
     )
-    names = [Names.RUN, LIST, STOP]
-    verb.add("runs", nargs="*", metavar="RUN", names=names, help="runs; of a sweep (the newest) all that have finished")
-    verb.add_argument("--merged", action="store_true", help="serve what `axosweep merge` has made of the runs")
-    verb.add_argument("--token", help=f"what whoever asks must know; {TOKEN_VARIABLE} keeps it from other eyes")
-    verb.add_argument("--port", type=int, help="here: a free one by default")
-    verb.add_argument("--host", help=f"here: {serve_here.LOOPBACK} by default; any other needs a token")
+    names, which = [Names.RUN, LIST, STOP], "runs, or a sweep: all its finished runs; the newest sweep by default"
+    verb.add("runs", nargs="*", metavar="RUN", names=names, help=which)
+    verb.add_argument("--merged", action="store_true", help="serve the merged models of the runs")
+    verb.add_argument("--token", help=f"what clients must send; {TOKEN_VARIABLE} hides it from other users")
+    verb.add_argument("--port", type=int, help="on this machine: a free port by default")
+    verb.add_argument("--host", help=f"on this machine: {serve_here.LOOPBACK} by default; any other needs a token")
     verb.add_argument("--gpu", help="on Modal: a GPU of conf/gpu, with :N for several; the runs' own by default")
     verb.add_argument(
-        "--idle-minutes", type=float, help=f"on Modal: the wait for another question ({IDLE_MINUTES:g} by default)"
+        "--idle-minutes", type=float, help=f"on Modal: the longest wait for a request ({IDLE_MINUTES:g} by default)"
     )
     verb.add_argument("--runs-volume", default=RUNS_VOLUME, help=f"{LIST}, {STOP}: executor.modal.runs_volume")
     verb.add_store()
@@ -62,19 +62,19 @@ def main(words: Sequence[str]) -> int:
     _refuse("on Modal", args, ("gpu", "idle_minutes"))
     host, port = args.host or serve_here.LOOPBACK, args.port or 0
     if not serve_here.is_loopback(host, port):
-        _refuse_short(token, f"--host {host} lets other machines ask", "leave --host out")
+        _refuse_short(token, f"--host {host} lets other machines connect", "leave --host out")
     return serve_here.serve(chosen, token, host, port, as_json=args.json)
 
 
-def _serve_on_modal(chosen: ServeSelection, token: str, asked: argparse.Namespace) -> int:
-    """Deploys. Everything that can be refused is, before anything is made there."""
-    name, count = gpu_of(chosen, asked.gpu)
+def _serve_on_modal(chosen: ServeSelection, token: str, args: argparse.Namespace) -> int:
+    """Deploys. All checks come first, before anything is created on Modal."""
+    name, count = gpu_of(chosen, args.gpu)
     served = vllm_of(chosen, count, half=not gpu_kind(name).bf16)
-    idle = IDLE_MINUTES if asked.idle_minutes is None else asked.idle_minutes
+    idle = IDLE_MINUTES if args.idle_minutes is None else args.idle_minutes
     if not 0 < idle <= LONGEST_IDLE_MINUTES:
         raise SweepError(f"--idle-minutes {idle:g}: more than 0, at most {LONGEST_IDLE_MINUTES:g} (Modal's limit).")
     if token:
-        _refuse_short(token, "A server on Modal has a public address", f"unset {TOKEN_VARIABLE} for one that is drawn")
+        _refuse_short(token, "A server on Modal has a public address", f"unset {TOKEN_VARIABLE} for a generated one")
     first = chosen.subjects[0]
     names, _ = read_submission(first.store, submitted_as(first.store, first.key, first.sweep))
     from modal_app.cloud.vllm_app import Serve
@@ -87,44 +87,44 @@ def _serve_on_modal(chosen: ServeSelection, token: str, asked: argparse.Namespac
     modal_serve.keep_token(token, _show_token)
     models = [(model.names, what) for model, what in zip(chosen.models, chosen.told, strict=True)]
     deployed = modal_serve.deploy(plan, models)
-    how = f"`axosweep serve {STOP} {deployed.app}` ends it; a {plan.gpu} is rented from a question until {idle:g} min"
-    how_to_ask(chosen, Address(deployed.url, True, f"{how} after the last"), as_json=asked.json)
+    how = f"`axosweep serve {STOP} {deployed.app}` ends it; a {plan.gpu} is rented from a request until {idle:g} min"
+    how_to_ask(chosen, Address(deployed.url, True, f"{how} after the last"), as_json=args.json)
     return 0
 
 
-def _stop(asked: argparse.Namespace) -> int:
+def _stop(args: argparse.Namespace) -> int:
     from runner.executors import modal_serve
 
-    for app in modal_serve.stop(asked.runs[1:], asked.runs_volume):
+    for app in modal_serve.stop(args.runs[1:], args.runs_volume):
         print(f"{app} has ended.")
     return 0
 
 
-def _list(asked: argparse.Namespace) -> int:
-    if asked.runs[1:]:
-        raise SweepError(f"`axosweep serve {LIST}` takes no names: it lists all that is deployed.")
+def _list(args: argparse.Namespace) -> int:
+    if args.runs[1:]:
+        raise SweepError(f"`axosweep serve {LIST}` takes no names: it lists everything that is deployed.")
     from runner.executors import modal_serve
 
-    show_deployed(modal_serve.deployments(asked.runs_volume), as_json=asked.json)
+    show_deployed(modal_serve.deployments(args.runs_volume), as_json=args.json)
     return 0
 
 
 def _show_token(token: str) -> None:
-    """On a terminal only: what is piped is often kept."""
+    """On a terminal only: piped output is often saved."""
     if not sys.stderr.isatty():
         raise SweepError(
-            f"There is no token at Modal yet, and one that is drawn is shown on a terminal only. Set {TOKEN_VARIABLE} "
+            f"There is no token on Modal yet, and a generated one is shown only on a terminal. Set {TOKEN_VARIABLE} "
             f"to one of your own, of at least {SHORTEST_TOKEN} characters."
         )
     terminal.message(
-        f"The token of what is served, shown this once and kept at Modal:\n  export {TOKEN_VARIABLE}={token}"
+        f"The token of the server, shown only once and stored on Modal:\n  export {TOKEN_VARIABLE}={token}"
     )
 
 
 def _token(given: str | None) -> str:
     token = given if given is not None else os.environ.get(TOKEN_VARIABLE, "")
     if any(not "!" <= letter <= "~" for letter in token):
-        raise SweepError("A token is letters, digits and signs, without spaces: it is sent in a header.")
+        raise SweepError("A token consists of letters, digits and punctuation, without spaces: it is sent in a header.")
     return token
 
 
@@ -135,7 +135,7 @@ def _refuse_short(token: str, why: str, otherwise: str) -> None:
         )
 
 
-def _refuse(place: str, asked: argparse.Namespace, names: Sequence[str]) -> None:
+def _refuse(place: str, args: argparse.Namespace, names: Sequence[str]) -> None:
     for name in names:
-        if getattr(asked, name) is not None:
+        if getattr(args, name) is not None:
             raise SweepError(f"--{name.replace('_', '-')} is for runs {place}, and these are not.")

@@ -1,4 +1,4 @@
-"""`axosweep status`: how every sweep stands, or every run of one sweep."""
+"""`axosweep status`: the status of every sweep, or of every run of one sweep."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from runner.store.stores import stores
 
 
 def parser() -> VerbParser:
-    verb = VerbParser("status", description="How every sweep stands, or every run of one sweep.")
+    verb = VerbParser("status", description="The status of every sweep, or of every run of one sweep.")
     verb.add("sweep", nargs="?", names=[Names.SWEEP], help="a sweep's id, or the beginning of it")
-    verb.add("--refresh", action="store_true", help="look at Modal first; else its sweeps are as last seen")
+    verb.add("--refresh", action="store_true", help="ask Modal first; otherwise, its sweeps are shown as last seen")
     verb.add_store()
     verb.add_json()
     return verb

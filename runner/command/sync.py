@@ -1,4 +1,4 @@
-"""`axosweep sync`: bring W&B up to date with what lies here: offline runs, lost steps, tags, dollars."""
+"""`axosweep sync`: bring W&B up to date with this store: offline runs, lost steps, tags, dollars."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from runner.wandb.messages import LocalRun, UploadRequest, UploadResponse, Uploa
 
 EXIT_FAILED = 1
 SUMMARY = ("seconds", "train_seconds", "paid_seconds", "dollars", "max_steps", "gpu", "peak_memory_gib")
-"""What a run's summary in W&B gets in the end: of all its attempts, which no single one of them knows."""
+"""What a run's summary in W&B gets in the end: values over all attempts, which a single attempt does not know."""
 
 
 def parser() -> VerbParser:
-    about = "Bring W&B up to date: offline runs, what killed ones lost, later sweeps, dollars."
+    about = "Bring W&B up to date: offline runs, steps that killed runs lost, tags of later sweeps, dollars."
     verb = VerbParser("sync", description=about)
     verb.add_sweep()
     verb.add_store()
@@ -40,7 +40,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def sync(store: Store, sweep: str, *, as_json: bool) -> int:
-    """Returns 1 when something could not be uploaded, else 0. Raises SweepError when nothing can be: no key, no W&B."""
+    """Returns 1 when something could not be uploaded, otherwise 0. Raises SweepError without a key or without W&B."""
     if is_mirror(store):
         from runner.executors import modal_verbs, modal_wandb
 
@@ -61,9 +61,9 @@ def sync(store: Store, sweep: str, *, as_json: bool) -> int:
     texts = {result.key: result.text for result in results}
     for row in rows:
         if row.key in running:
-            texts[row.key] = "is at work; left for a later sync"
+            texts[row.key] = "is running; left for a later sync"
         elif row.key not in tracked:
-            texts[row.key] = "was never tracked (tracking=disabled, or not begun): nothing to upload"
+            texts[row.key] = "was never tracked (tracking=disabled, or not started): nothing to upload"
     _show(sweep, rows, texts, as_json=as_json)
     return EXIT_FAILED if any(result.failed for result in results) else 0
 

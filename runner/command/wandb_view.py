@@ -1,4 +1,4 @@
-"""`axosweep wandb-view`: a W&B workspace of one sweep: what was swept against what came of it, and the curves.
+"""`axosweep wandb-view`: a W&B workspace view of one sweep: its parameters, their results, and the curves.
 
 Needs the extra `wandb-view` (wandb-workspaces). The view is built without a login; saving it needs a key.
 """
@@ -22,13 +22,13 @@ from runner.store.stores import stores
 from runner.wandb.call import call, check_reachable
 from runner.wandb.messages import SweepView, ViewRequest, ViewResponse
 
-FAILED = "The view could not be made; the error is printed above."
+FAILED = "The view could not be created; the error is printed above."
 ADVICE = "--dry-run prints the view."
 TIMEOUT_S = 120.0
 
 
 def parser() -> VerbParser:
-    verb = VerbParser("wandb-view", description="Make a W&B workspace view of a sweep: its runs beside each other.")
+    verb = VerbParser("wandb-view", description="Create a W&B workspace view of a sweep: its runs side by side.")
     verb.add_sweep()
     verb.add("--dry-run", action="store_true", help="print the view as JSON, save nothing")
     verb.add_store()
@@ -51,12 +51,12 @@ def show(store: Store, sweep: str, *, dry_run: bool, as_json: bool) -> int:
         check_reachable("Saving a view", ADVICE)
     response = call(ViewRequest(view, dry_run), ViewResponse, failed=FAILED, advice=ADVICE, timeout_s=TIMEOUT_S)
     if response.error:
-        raise SweepError(f"W&B did not take the view: {response.error}")
+        raise SweepError(f"W&B did not accept the view: {response.error}")
     if dry_run:
         if as_json:
             print_json({"sweep": sweep, "view": response.model})
         else:
-            print(json.dumps(response.model, indent=1))  # as W&B takes it
+            print(json.dumps(response.model, indent=1))  # in W&B's form
     elif as_json:
         print_json({"sweep": sweep, "url": response.url})
     else:
@@ -71,7 +71,7 @@ def _view(store: Store, sweep: str) -> SweepView:
     first = next((record for record in records if record is not None), None)
     if first is None:
         raise SweepError(
-            f"No run of {sweep} was ever tracked (tracking=disabled, or not begun): there is no view of it."
+            f"No run of {sweep} was ever tracked (tracking=disabled, or not started), so there is no view of it."
         )
     names = dict.fromkeys(name for row in rows for name in row.params)
     params = {name: [row.params[name] for row in rows if name in row.params] for name in names}
@@ -81,6 +81,6 @@ def _view(store: Store, sweep: str) -> SweepView:
 def _check_extra() -> None:
     if find_spec("wandb_workspaces") is None:
         raise SweepError(
-            "The view is made with wandb-workspaces, which is not here: pip install 'axosweep[wandb-view]', or in the "
+            "The view needs wandb-workspaces, which is not installed: pip install 'axosweep[wandb-view]', or in the "
             "checkout: .venv/bin/uv pip install --python .venv/bin/python 'wandb-workspaces>=0.4.13,<0.5'"
         )

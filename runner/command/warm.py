@@ -1,4 +1,4 @@
-"""`axosweep warm`: the preloaded trainers that wait for the next command, and their end."""
+"""`axosweep warm`: shows or ends the preloaded trainers that wait for the next command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENDS_WITHIN_S = 10.0
 
 
 def parser() -> VerbParser:
-    about = "The preloaded trainers that wait for the next command, or their end."
+    about = "Show or end the preloaded trainers that wait for the next command."
     verb = VerbParser("warm", description=about)
     verb.add("what", nargs="?", choices=("status", "stop"), default="status")
     verb.add("--all", action="store_true", help="of all your stores; stop asks first")
@@ -52,10 +52,10 @@ def show(store: Path | None, *, as_json: bool) -> int:
 
 
 def stop(store: Path | None, *, here: Path, confirmed: bool, as_json: bool) -> int:
-    """End those of a store, or of all, that nobody uses, and the others once nobody does any more. Those of other
-    stores than `here` wait for somebody else's next command: asked first unless it is `confirmed`.
+    """End the trainers of a store, or of all: idle ones now, the others when no command uses them any more. If some
+    belong to another store than `here`, ask first, unless `confirmed`.
 
-    Raises SweepError without a yes.
+    Raises SweepError if the answer is not yes.
     """
     found = warm_server.running(store)
     if not confirmed:
@@ -65,15 +65,15 @@ def stop(store: Path | None, *, here: Path, confirmed: bool, as_json: bool) -> i
     deadline = time.monotonic() + ENDS_WITHIN_S
     rows = []
     for note in found:
-        said = warm_server.status(note) or {}
-        used = said.get("steps") or said.get("serving")
+        status = warm_server.status(note) or {}
+        used = status.get("steps") or status.get("serving")
         ended = warm_server.wait_for_end(note, 0 if used else deadline - time.monotonic())
         rows.append({"pid": note.owner.pid, "store": note.store, "ended": ended})
     if as_json:
         print_json({"trainers": rows})
         return 0
     for row in rows:
-        how = "ended" if row["ended"] else "will end once nobody uses it"
+        how = "ended" if row["ended"] else "will end when no command uses it"
         terminal.result(f"{row['pid']}  {row['store']}: {how}.")
     if not rows:
         print("No trainer is preloaded.")
@@ -87,18 +87,18 @@ def _confirm(found: Sequence[Note], others: Sequence[Note]) -> None:
     confirm(
         f"{stores}: {'its trainer waits' if len(others) == 1 else 'their trainers wait'} for the next command there. "
         f"End {'it' if len(found) == 1 else f'all {len(found)}'}?",
-        alone=f"Nothing was ended: {stores} {'has' if len(others) == 1 else 'have'} a preloaded trainer, too, and "
-        "nobody is here to be asked. Add --yes, or leave out --all to end this store's alone.",
+        no_terminal=f"Nothing was ended: {stores} {'has' if len(others) == 1 else 'have'} a preloaded trainer, too, "
+        "and there is no terminal to ask on. Add --yes, or leave out --all to end only this store's.",
         refused="Nothing was ended.",
         on_terminal=is_interactive(),
     )
 
 
 def _row(note: Note) -> dict[str, Any]:
-    said = warm_server.status(note)
-    begun = {"pid": note.owner.pid, "store": note.store, "since": note.owner.at, "memory_mib": _memory(note.owner.pid)}
-    here = {"ready": said is not None, "ending": not note.address.socket.exists()}
-    return begun | here | dict(said or {})
+    status = warm_server.status(note)
+    own = {"pid": note.owner.pid, "store": note.store, "since": note.owner.at, "memory_mib": _memory(note.owner.pid)}
+    here = {"ready": status is not None, "ending": not note.address.socket.exists()}
+    return own | here | dict(status or {})
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -107,11 +107,11 @@ def _line(row: dict[str, Any]) -> str:
 
 def _words(row: dict[str, Any]) -> Iterator[str]:
     if not row["ready"]:
-        yield "ends once nobody uses it" if row["ending"] else "imports Axolotl"
+        yield "ends when no command uses it" if row["ending"] else "imports Axolotl"
         return
     if row["steps"]:
         yield f"{len(row['steps'])} at work"
-    elif row.get("serving"):  # one of an older version does not say
+    elif row.get("serving"):  # not reported by an older version
         yield "serves models"
     elif row["commands"]:
         yield "a command uses it"
@@ -123,7 +123,7 @@ def _words(row: dict[str, Any]) -> Iterator[str]:
 
 
 def _memory(pid: int) -> int | None:
-    """Resident, MiB; None where the system does not say."""
+    """Resident memory in MiB; None if the system does not tell."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""`axosweep watch`: the report of a sweep on this machine's own address, kept up to date while the sweep runs."""
+"""`axosweep watch`: serves the report of a sweep to this machine's browser, updated while the sweep runs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from runner.store.stores import stores
 
 HOST = "127.0.0.1"
 FRESH_S = 2.0
-"""Values younger than this are served again: a page asks every three seconds."""
+"""Values younger than this are served again: a page requests them every three seconds."""
 LOOK_S = 15.0
-"""Between one look at Modal and the next."""
+"""Between two looks at Modal."""
 LINGER_S = 1.0
-"""After the last page: a browser asks once more for what it has not got."""
+"""After the last page: a browser may still request what it does not have."""
 
 
 def parser() -> VerbParser:
@@ -46,14 +46,14 @@ def main(words: Sequence[str]) -> int:
 
 @dataclass(slots=True)
 class Source:
-    """The values of a sweep, gathered again when somebody asks and they have aged."""
+    """The values of a sweep, gathered again at a request if they are too old."""
 
     store: Store
     sweep: str
     look: Callable[[], None]
     """Brings a mirror up to date; does nothing for a sweep of this machine."""
     served_last: threading.Event = field(default_factory=threading.Event)
-    """Whether a page has got the values of a sweep that has ended."""
+    """Whether a page has received the values of an ended sweep."""
     _values: dict[str, Any] = field(default_factory=dict)
     _until: float = 0.0
     _look_at: float = 0.0
@@ -74,20 +74,20 @@ class Source:
         try:
             self.look()
         except SweepError as error:  # what was seen before is still shown
-            terminal.message(f"Modal was not looked at: {error}")
+            terminal.message(f"The state on Modal is not known: {error}")
 
 
 def watch(store: Store, sweep: str, port: int) -> int:
-    """Serve until the sweep has ended and a page has been told so, or until Ctrl-C; the report is then written.
+    """Serve until the sweep has ended and a page shows it, or until Ctrl-C; the report is then written.
 
-    `port` 0 is one that is free. Raises SweepError when it is taken.
+    `port` 0 is any free port. Raises SweepError when the port is taken.
     """
     source = Source(store, sweep, lambda: _look(store, sweep))
     source.values()
     try:
         server = ThreadingHTTPServer((HOST, port), _handler_of(source))
     except OSError as error:
-        raise SweepError(f"Port {port} cannot be had ({error.strerror}): --port 0 takes one that is free.") from error
+        raise SweepError(f"Port {port} cannot be used ({error.strerror}): --port 0 takes a free one.") from error
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
     thread.start()
@@ -96,7 +96,7 @@ def watch(store: Store, sweep: str, port: int) -> int:
         source.served_last.wait()
         time.sleep(LINGER_S)
     except KeyboardInterrupt:
-        terminal.message("Stopped watching; the sweep goes on as it was.")
+        terminal.message("Stopped watching; the sweep itself goes on.")
     finally:
         server.shutdown()
         server.server_close()
@@ -115,7 +115,7 @@ def _handler_of(source: Source) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
-                self.send_error(HTTPStatus.FORBIDDEN)  # a page of somebody else's, under a name that leads here
+                self.send_error(HTTPStatus.FORBIDDEN)  # a foreign page, under a name that resolves to this machine
                 return
             match self.path.partition("?")[0]:
                 case "/":

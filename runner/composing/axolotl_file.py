@@ -1,6 +1,6 @@
-"""An Axolotl config file, as it is -> what a run can start from: without what axosweep manages. No Hydra.
+"""An Axolotl config file -> a config that a run can start from: without what axosweep manages. Does not import Hydra.
 
-It is read as `axolotl train` reads it: YAML 1.1, where 2e-5 is text and its schema makes a number of it.
+The file is read as `axolotl train` reads it: as YAML 1.1, where 2e-5 is text. Axolotl's schema turns it into a number.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from runner.errors import SweepError
 from runner.keys.identity import is_address
 
 TRACKING = {"wandb_project": "project", "wandb_entity": "entity"}
-"""Keys that have a place of their own in axosweep: they go on under `tracking`."""
+"""Keys that axosweep has under `tracking`."""
 
 VARIABLES = {
     "wandb_api_key": "WANDB_API_KEY",
@@ -49,12 +49,12 @@ class Base:
 
 
 def read_base(file: str) -> Base:
-    """Raises SweepError for a file that is not there or no config, and for what cannot be taken over as it is."""
+    """Raises SweepError for a file that does not exist or is not a config, and for content that cannot be used."""
     base = Base(file, _load(file), {}, ())
     for step in (_without_secrets, _without_addresses, _with_a_seed):
         base = step(base)
     if problems := [*_unsupported(base.axolotl), *_refused(base.axolotl)]:
-        raise SweepError("\n".join([f"{file} cannot be taken over as it is:", *(f"- {one}" for one in problems)]))
+        raise SweepError("\n".join([f"{file} cannot be used as it is:", *(f"- {one}" for one in problems)]))
     known = axolotl_fields().everywhere
     return replace(base, axolotl={key: _number(value, known.get(key)) for key, value in base.axolotl.items()})
 
@@ -62,7 +62,7 @@ def read_base(file: str) -> Base:
 def _load(file: str) -> dict[str, Any]:
     path = Path(file).expanduser()
     if file.startswith(("http://", "https://")):
-        raise SweepError(f"{file}: an address. Download the config, and give the file's path.")
+        raise SweepError(f"{file} is a web address. Download the config, and give the file's path.")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -72,7 +72,7 @@ def _load(file: str) -> dict[str, Any]:
     except OSError as error:
         raise SweepError(f"{file} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise SweepError(f"{file} is not text in UTF-8, so it is no Axolotl config.") from error
+        raise SweepError(f"{file} is not text in UTF-8, so it is not an Axolotl config.") from error
     except yaml.YAMLError as error:
         raise SweepError(f"{file} is not valid YAML: {error}") from error
     if not isinstance(content, dict) or not content:
@@ -82,10 +82,10 @@ def _load(file: str) -> dict[str, Any]:
 
 
 def _without_addresses(base: Base) -> Base:
-    """Keys that say where results go. Empty ones, which most files have, are not worth a word."""
+    """Removes the keys that say where results go. Empty ones, which most files have, are not mentioned."""
     left = [key for key, value in base.axolotl.items() if _is_address(key) and value not in (None, "", False)]
     tracking = {TRACKING[key]: str(base.axolotl[key]) for key in left if key in TRACKING}
-    notes = [f"{', '.join(left)}: left out; axosweep decides where a run writes and who is told."] if left else []
+    notes = [f"{', '.join(left)}: left out; axosweep sets where a run writes and what it reports to."] if left else []
     notes += [f"tracking.{name} is {value}, from the file." for name, value in tracking.items()]
     remaining = {key: value for key, value in base.axolotl.items() if not _is_address(key)}
     return replace(base, axolotl=remaining, tracking=tracking, notes=(*base.notes, *notes))
@@ -121,22 +121,22 @@ def _split_secrets(node: Any, before: str) -> tuple[Any, list[str]]:
 
 
 def _with_a_seed(base: Base) -> Base:
-    """Without a seed Axolotl shuffles differently each time; `seed:` without a value it reads as 42."""
+    """Without a seed Axolotl shuffles differently each time; it reads `seed:` without a value as 42."""
     if base.axolotl.get("seed") is not None:
         return base
     remaining = {key: value for key, value in base.axolotl.items() if key != "seed"}
-    note = "seed: added, axosweep's own; without one Axolotl would shuffle each run differently."
+    note = "seed: axosweep's own was added; without one, Axolotl would shuffle each run differently."
     return replace(base, axolotl=remaining, notes=(*base.notes, *(() if "seed" in base.axolotl else (note,))))
 
 
 def _unsupported(node: Any, at: str = "") -> Iterator[str]:
-    """What YAML can say and a run's key cannot: it has to be written down the same everywhere."""
+    """Values that YAML allows and a run's key does not: a key has to be the same everywhere."""
     match node:
         case None | bool() | str() | int():
             return
         case float():
             if not math.isfinite(node):
-                yield f"{at} is {node}: not a number that a run can be named by."
+                yield f"{at} is {node}, which cannot be part of a run's key."
         case dict():
             for key, value in node.items():
                 name = f"{at}.{key}" if at else str(key)
@@ -154,13 +154,13 @@ def _refused(axolotl: Mapping[str, Any]) -> Iterator[str]:
     yield from unknown_keys({str(key): value for key, value in axolotl.items()}, axolotl_fields())
     if axolotl.get("resume_from_checkpoint"):
         yield (
-            "resume_from_checkpoint: a run goes on from its own newest checkpoint; another's would decide its result "
-            "and stand in no key. Take it out; from=RUN@STEP goes on from a run's, lora_model_dir from an adapter."
+            "resume_from_checkpoint: a run resumes from its own newest checkpoint; another one would change its "
+            "result, but not its key. Leave it out; from=RUN@STEP continues from a run, lora_model_dir from an adapter."
         )
 
 
 def _number(value: Any, field: Field | None) -> Any:
-    """2e-5 as the number that Axolotl's schema makes of it, wherever that takes a number."""
+    """2e-5 as a number, wherever Axolotl's schema would turn it into one."""
     match value:
         case str() if field is not None and "float" in field.type and _EXPONENT.fullmatch(value):
             return float(value)
@@ -173,7 +173,7 @@ def _number(value: Any, field: Field | None) -> Any:
             return value
 
 
-# As omegaconf, which Hydra reads files with, would have it written.
+# The form that omegaconf, with which Hydra reads files, reads back unchanged.
 
 
 def for_omegaconf(value: Any) -> Any:
@@ -184,7 +184,7 @@ def for_omegaconf(value: Any) -> Any:
     """
     match value:
         case "???":
-            return """${oc.decode:"'???'"}"""  # alone it would say that a value is missing
+            return """${oc.decode:"'???'"}"""  # unquoted, it would mean a missing value
         case str():
             return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
         case dict():

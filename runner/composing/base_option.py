@@ -1,7 +1,7 @@
-"""base=FILE -> an experiment that Hydra can choose: the file's config, and nothing of the groups that write one.
+"""base=FILE -> an experiment that Hydra can choose: the file's config, without the groups that write a config.
 
-The config itself goes in ahead of those groups (`base` is first in the defaults list), so that one of them still counts
-when it is asked for: base=my.yml lora=r8 has the file's recipe and this adapter.
+The config is merged before those groups (`base` is first in the defaults list), so that a group that is named still
+applies: base=my.yml lora=r8 has the file's recipe and this adapter.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from runner.console import terminal
 from runner.errors import SweepError
 
 SUFFIX = ".yml"
-"""Of an option that stands for a file: Hydra's own files end in .yaml, so none can take its place."""
+"""Of an option that stands for a file: Hydra's own files end in .yaml, so none has the same name."""
 
 
 ON_A_CPU = (
-    "no gpu=... is asked for: a run stays on a CPU with the config as it is. gpu=cpu takes out what a CPU cannot do, "
-    "gpu=h100 asks for a GPU."
+    "without gpu=..., a run trains on the CPU with the config as it is. gpu=cpu takes out what a CPU cannot do, "
+    "gpu=h100 chooses a GPU."
 )
 
 
 def with_bases(overrides: Sequence[str], vocabulary: Vocabulary) -> list[str]:
     """Canonical overrides with each `base=FILE,...` as `experiment=OPTION,...`, its options known to Hydra.
 
-    What a file loses is printed on standard error, once. Raises SweepError for a file that cannot be a base, and for an
-    experiment beside one.
+    What is left out of a file is printed on standard error, once. Raises SweepError for a file that cannot be a base,
+    and for an experiment next to a base.
     """
     requested = [one for one in overrides if parts(one).key == BASE_OPTION]
     named = [one for one in overrides if parts(one).key == EXPERIMENT]
@@ -65,7 +65,7 @@ def _unquoted(text: str) -> str:
 
 
 def _option(file: str, vocabulary: Vocabulary) -> str:
-    """The option for a file, made known to Hydra the first time that it is asked for."""
+    """The option for a file, which is made known to Hydra the first time."""
     taken = current_project().bases
     for option, known in taken.items():
         if known == file:
@@ -82,9 +82,7 @@ def _option(file: str, vocabulary: Vocabulary) -> str:
 
 def _read(file: str, vocabulary: Vocabulary) -> Base:
     if not Path(file).expanduser().exists() and file in vocabulary.groups[EXPERIMENT]:
-        raise SweepError(
-            f"{BASE_OPTION}={file}: there is no such file. An experiment is asked for as {EXPERIMENT}={file}."
-        )
+        raise SweepError(f"{BASE_OPTION}={file}: there is no such file. To choose the experiment: {EXPERIMENT}={file}")
     return read_base(file)
 
 
@@ -93,7 +91,7 @@ def _numbered(stem: str, number: int) -> str:
 
 
 def forget_bases() -> None:
-    """Take them out of Hydra's store, which lives as long as the process."""
+    """Remove them from Hydra's store, which lives as long as the process."""
     repo = ConfigStore.instance().repo
     for option in current_project().bases:
         for group in (BASE_OPTION, EXPERIMENT):

@@ -1,7 +1,4 @@
-"""Hydra's composed config -> Experiment and Request: resolved, plain and checked.
-
-With the application and the plugins, the only place that knows Hydra and omegaconf.
-"""
+"""Hydra's composed config -> Experiment and Request: resolved, plain and checked."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ from runner.types import (
 )
 
 REQUEST_KEYS = ("action", "budget", "confirm_above", "confirmed", "force", "json", "name", "store")
-"""What is requested of the whole command: the same for all its runs, so never swept."""
+"""What is requested for a command: the same for all its runs, so never swept."""
 NOT_DEPLOYED = "executor.modal says what executor=modal deploys. Leave it out, or choose executor=modal."
 
 
@@ -49,7 +46,7 @@ def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
 def experiment_of(node: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
     """One composed job, resolved and plain, as a value. `overrides` is what was requested for it, in the user's words.
 
-    Raises SweepError for what keeps it from being one; what is wrong with the run itself is preflight's to tell.
+    Raises SweepError for a config that is not an experiment. Problems of the run itself are left to preflight.
     """
     axolotl = _mapping(node, "axolotl")
     gpu = Gpu(**_fields(node, "gpu", Gpu))
@@ -77,14 +74,14 @@ def experiment_of(node: Mapping[str, Any], overrides: Sequence[str]) -> Experime
 
 
 def _from_text(value: Any) -> str | None:
-    """RUN[@STEP]. Raises SweepError for a key that a file says as a number."""
+    """RUN[@STEP]. Raises SweepError for a key that a file has as a number."""
     if value is None or isinstance(value, str):
         return value or None
     raise SweepError(f"from is {value!r}: a run's key is text. Put it in quotes where it is written.")
 
 
 def _model_facts(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> ModelFacts | None:
-    """What the chosen model file says of its model; nothing once `base_model` is another one."""
+    """The facts in the chosen model file; None if `base_model` is another model."""
     if node.get("model") is None:
         return None
     facts = ModelFacts(**_fields(node, "model", ModelFacts))
@@ -92,7 +89,7 @@ def _model_facts(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> ModelFa
 
 
 def _executor(values: Mapping[str, Any]) -> ExecutorChoice:
-    """A `modal` node that cannot be deployed is kept as its problems, for preflight to tell with all others."""
+    """A `modal` node that cannot be deployed is replaced by its problems, which preflight reports with all others."""
     if values["type"] != "modal":
         problems = [Problem("executor.modal", "", NOT_DEPLOYED)] if values.get("modal") else []
         return ExecutorChoice(**{**values, "modal": None, "problems": tuple(problems)})
@@ -103,7 +100,7 @@ def _executor(values: Mapping[str, Any]) -> ExecutorChoice:
 
 
 def _prices(node: Mapping[str, Any], overrides: Sequence[str]) -> PriceTable | None:
-    """The price table, with what was set beyond its file; None where the config has none."""
+    """The price table, with the names of prices that overrides set; None if the config has none."""
     if node.get("prices") is None:
         return None
     values = _fields(node, "prices", PriceTable)
@@ -113,7 +110,7 @@ def _prices(node: Mapping[str, Any], overrides: Sequence[str]) -> PriceTable | N
 
 
 def _sizes(node: Mapping[str, Any]) -> Mapping[str, DatasetSize]:
-    """Of datasets by their paths, with the keys that a size has."""
+    """The sizes of datasets, by path."""
     sizes = _mapping(node, "sizes") if node.get("sizes") else {}
     return {path: DatasetSize(**_fields(sizes, path, DatasetSize)) for path in sizes}
 
@@ -125,13 +122,13 @@ def _as_text(tracking: TrackingChoice) -> TrackingChoice:
 
 
 def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[str]) -> Request:
-    """What was requested of the whole command. Its name comes from its `choices` of config groups, or
-    from the `keys` that its runs differ in (a single run: those that were requested).
+    """What was requested for the command. Its name comes from its `choices` of config groups, or from the `keys` that
+    its runs differ in (a single run: those that were requested).
     """
     try:
         action = Action(config.action)
     except ValueError as error:
-        raise SweepError(f"action={config.action}: it is one of {', '.join(Action)}.") from error
+        raise SweepError(f"action={config.action}: expected one of {', '.join(Action)}.") from error
     return Request(
         action=action,
         name=_name(choices, keys) if config.name is None else str(config.name),
@@ -173,12 +170,12 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 def _mapping(node: Mapping[str, Any], name: str) -> dict[str, Any]:
     values = node.get(name)
     if not isinstance(values, dict):
-        raise SweepError(f"{name} is {values!r}; it is a mapping of keys. Set one of them: {name}.KEY=value.")
+        raise SweepError(f"{name} is {values!r}; a mapping of keys is expected. Set one of them: {name}.KEY=value.")
     return dict(values)
 
 
 def _fields(node: Mapping[str, Any], name: str, kind: type[Any], *, without: Collection[str] = ()) -> dict[str, Any]:
-    """A config node with the keys of the dataclass that it becomes, and no others. `without`: those of its fields that
+    """A config node with the keys of the dataclass that it becomes, and no others. `without`: fields that
     no config sets.
     """
     values, known = _mapping(node, name), [field.name for field in fields(kind) if field.name not in without]
@@ -201,11 +198,11 @@ def unresolved(error: OmegaConfBaseException) -> str:
 
 
 def _limited(axolotl: Mapping[str, Any], limit: int | None) -> Mapping[str, Any]:
-    """Each dataset cut to its first rows by its split: Axolotl drops a num_samples without a word.
+    """Each dataset limited to its first rows by its split, since Axolotl silently ignores num_samples.
 
-    What cannot be cut is left to preflight.
+    A dataset that cannot be limited is left to preflight.
     """
     if limit is None or any(limit_findings(axolotl, limit)):
         return axolotl
-    cut = [{**dataset, "split": f"{split_of(dataset)}[:{limit}]"} for dataset in datasets_of(axolotl)]
-    return {**axolotl, "datasets": cut}
+    limited = [{**dataset, "split": f"{split_of(dataset)}[:{limit}]"} for dataset in datasets_of(axolotl)]
+    return {**axolotl, "datasets": limited}

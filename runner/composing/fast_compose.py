@@ -1,9 +1,9 @@
 """A sweep's jobs -> plain configs, equal to Hydra's own for each job.
 
 Hydra composes a job in tens of milliseconds, most of them spent on what a sweep's jobs share: config files, defaults
-lists, group choices. So each distinct set of group choices is composed once, and each job's values are laid over
-that (shared_config.py). Whatever this cannot do for a job is left to Hydra, its errors among them.
-tests/runner/test_fast_compose.py holds both equal.
+lists, group choices. So each distinct set of group choices is composed once, and each job's values are set in the
+result (shared_config.py). A job for which this is not possible is left to Hydra, and so are all errors.
+tests/runner/test_fast_compose.py checks that both are equal.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Choices = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class ComposedJob:
-    """One job. Its subtrees may be shared with other jobs': never changed."""
+    """One job. It may share subtrees with other jobs, so they must not be changed."""
 
     node: Mapping[str, Any]
     """Everything but Hydra's own node, resolved and plain; unresolved where it cannot be resolved."""
     choices: Mapping[str, Any]
     """The groups' options."""
     sets: str | None
-    """`sweeper` or `launcher`, where the job says something else of it than the sweep did when it started."""
+    """`sweeper` or `launcher`, if the job sets it differently from the config that the sweep started with."""
     unresolved: OmegaConfBaseException | None = None
     config: DictConfig | None = None
     """As Hydra has it, where that was requested."""
@@ -50,8 +50,8 @@ def compose_all(
 ) -> list[ComposedJob | Exception]:
     """Each job, numbered from `first`, or Hydra's (or omegaconf's) error for it. `by_hydra`: with its `config`.
 
-    `master` is the config that Hydra started the sweep with. The jobs of one set of group choices follow one
-    another, so that what is stored does not grow with the number of sets.
+    `master` is the config that Hydra started the sweep with. The jobs of one set of group choices are composed
+    one after another, so that memory does not grow with the number of sets.
     """
     composer = _Composer(master, loader, keep=by_hydra)
     if len(jobs) == 1 and not by_hydra and composer.is_master(jobs[0]):
@@ -78,15 +78,15 @@ class _Composer:
         self._is_group = lru_cache(maxsize=None)(self._loader.repository.group_exists)
 
     def is_master(self, job: Job) -> bool:
-        """Whether a sweep of this one job is the very config that Hydra started with. Where a group of the defaults
-        list still has no option Hydra starts a sweep, and refuses a job.
+        """Whether a sweep of this one job is the very config that Hydra started with. If a group of the defaults
+        list has no option yet, Hydra starts a sweep, but refuses a job.
         """
         choices = self._master.hydra.runtime.choices
         return list(job) == list(self._master.hydra.overrides.task) and "???" not in map(str, choices.values())
 
     def by_choices(self, jobs: Sequence[Job], *, by_hydra: bool) -> Mapping[Choices | None, Sequence[int]]:
         """The jobs' numbers by their group choices; None for those that are left to Hydra."""
-        # With places of its own to look in, what is a group is known to Hydra alone.
+        # With a search path of its own, only Hydra knows what is a group.
         by_hydra = by_hydra or bool(self._master.hydra.searchpath)
         numbers: dict[Choices | None, list[int]] = {}
         for number, job in enumerate(jobs):
@@ -97,12 +97,12 @@ class _Composer:
         try:
             overrides = [(one, self._parse(one).override) for one in job]
         except HydraException:
-            return None  # Hydra says what cannot be read
+            return None  # Hydra reports what cannot be read
         if any(override.is_hydra_override() or override.is_sweep_override() for _, override in overrides):
             return None
         choices = [(text, override.key_or_group) for text, override in overrides if self._chooses(override)]
         if len({group for _, group in choices}) < len(choices):
-            return None  # a group chosen twice in one job: which choice is looked up and which wins is Hydra's to say
+            return None  # a group is chosen twice in one job: Hydra decides which choice wins
         return tuple(text for text, _ in choices)
 
     def _chooses(self, override: Override) -> bool:
@@ -135,7 +135,7 @@ class _Composer:
         return self.described(self._loader.load_sweep_config(self._master, list(job)), number)
 
     def described(self, config: DictConfig, number: int) -> ComposedJob:
-        """A config as Hydra composes it for the job of this number, which it is given here."""
+        """A config that Hydra has composed, as the job with this number."""
         with open_dict(config), read_write(config.hydra):  # Hydra 1.4 makes read-only what it starts a sweep with
             config.hydra.job.id, config.hydra.job.num = str(number), number
         HydraConfig.instance().set_config(config)

@@ -37,13 +37,13 @@ def check_grammar(override: str) -> None:
 
 
 def unreadable(override: str) -> str:
-    """Most often a value with characters that Hydra's grammar keeps for itself: `<|...|>`, `[:100]`."""
-    said = parts(override)
-    if not said.value:
+    """Most often a value with characters that Hydra's grammar reserves: `<|...|>`, `[:100]`."""
+    parsed = parts(override)
+    if not parsed.value:
         return f"{override!r} cannot be read. Write key=value."
-    if said.value.endswith(","):
-        listed = f"{said.key}={said.value.rstrip(',')},..."
-        return f"{override!r} cannot be read: nothing follows its comma. Values stand without blanks: {listed}"
+    if parsed.value.endswith(","):
+        listed = f"{parsed.key}={parsed.value.rstrip(',')},..."
+        return f"{override!r} cannot be read: nothing follows its comma. Write values without spaces: {listed}"
     return f"{override!r} cannot be read: its value has to be quoted. In a shell:\n  {in_a_shell(override)}"
 
 
@@ -52,25 +52,23 @@ def unread_key(key: str, vocabulary: Vocabulary) -> str:
     if key in vocabulary.groups:
         header = "# @package _global_" if key == EXPERIMENT else f"# @package {AXOLOTL}"
         return (
-            f"A file of conf/{key}/ says what nothing reads: its first line has to be `{header}`, or Hydra puts all "
-            f"that it says under {key}."
+            f"A file in conf/{key}/ has keys that nothing reads: its first line has to be `{header}`. Without it, "
+            f"Hydra puts the keys under {key}."
         )
     if key in vocabulary.fields.everywhere:
-        return f"A config file has {key} beside `{AXOLOTL}:`, where nothing reads it: put it below `{AXOLOTL}:`."
+        return f"A config file has {key} next to `{AXOLOTL}:`, where nothing reads it: put it below `{AXOLOTL}:`."
     return f"A config file has the key {key}, which nothing reads.{did_you_mean(key, vocabulary.read)}"
 
 
 def _missing(name: str, error: MissingConfigException, vocabulary: Vocabulary) -> str:
-    # An option may be a path, which holds slashes of its own; so may a group's name.
+    # An option may be a path, with slashes of its own; a group's name may have some, too.
     named = [one for one in vocabulary.groups if name.startswith(f"{one}/")]
     group = max(named, key=len, default=name.rpartition("/")[0])
     options = vocabulary.groups.get(group, tuple(error.options or ()))
     if not group or not options:
         return str(error).split("\n")[0]
     option = name.removeprefix(f"{group}/")
-    own = (
-        f" A value for Axolotl's own key: {AXOLOTL}.{group}={option}." if group in vocabulary.fields.everywhere else ""
-    )
+    own = f" To set Axolotl's own key: {AXOLOTL}.{group}={option}." if group in vocabulary.fields.everywhere else ""
     return no_such_option(group, option, options) + own
 
 

@@ -1,6 +1,6 @@
-"""What is used of Hydra's inside: nothing outside does what Hydra does between a file and a composed config.
+"""Every use of Hydra's internals: its public API does not cover the way from a file to a composed config.
 
-Two lines of Hydra have it all: 1.3 and 1.4. tests/runner/test_fast_compose.py runs on both.
+Hydra 1.3 and 1.4 have all of them. tests/runner/test_fast_compose.py runs on both.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 
 def apply_overrides(overrides: Sequence[Override], config: DictConfig) -> None:
-    """Lay overrides of values over a config, in order, as a job's are. Raises what Hydra raises."""
+    """Set the values of overrides in a config, in order, as Hydra does for a job. Raises what Hydra raises."""
     ConfigLoaderImpl._apply_overrides_to_config(list(overrides), config)
 
 
 def plain(config: Any, *, resolve: bool) -> dict[str, Any]:
-    """The config as a dict, its interpolations followed or as they are written."""
-    made = OmegaConf.to_container(config, resolve=resolve, throw_on_missing=resolve)
-    assert isinstance(made, dict)
-    return {str(key): value for key, value in made.items()}
+    """The config as a dict, its interpolations resolved or as they are written."""
+    container = OmegaConf.to_container(config, resolve=resolve, throw_on_missing=resolve)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 def multirun(config_name: str, overrides: Sequence[str], task: TaskFunction) -> None:
@@ -56,7 +56,7 @@ class WithoutHydra:
     choices: Mapping[str, Any]
     """The groups' options, Hydra's own among them."""
     plugins: str
-    """What decides Hydra's PLUGINS: the files that its own node is made of, and what the others say of them."""
+    """What decides Hydra's PLUGINS: the files of its own node, and what other files set in it."""
 
 
 class CachingLoader(ConfigLoaderImpl):
@@ -74,8 +74,8 @@ class CachingLoader(ConfigLoaderImpl):
         self._parts: dict[tuple[str | None, str | None, bool], ConfigResult] = {}
 
     def load_without_hydra(self, master: DictConfig, overrides: Sequence[Override]) -> WithoutHydra:
-        """Group choices, composed as a job of the sweep that started with `master`, by the files that are not Hydra's
-        own. Raises an error where Hydra raises one, though not always in its words.
+        """Group choices, composed as a job of the sweep that started with `master`, without Hydra's own files. Raises
+        an error if Hydra would, though not always with the same message.
         """
         with _interpolation_maps_on_demand():
             found = defaults_list.create_defaults_list(
@@ -96,8 +96,8 @@ class CachingLoader(ConfigLoaderImpl):
         return WithoutHydra(config, found.overrides.known_choices, f"{own} {plugins}")
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
-        """A copy: Hydra hangs it into the config that it makes."""
-        if repo is not self.repository:  # a job that Hydra composes: it may look in places of its own
+        """A copy, since Hydra puts it into the config that it composes."""
+        if repo is not self.repository:  # a job that Hydra composes: it may have its own search path
             return copy.deepcopy(super()._load_single_config(default, repo))
         key = (default.config_path, default.package, default.primary)
         if key not in self._parts:
@@ -109,7 +109,7 @@ class CachingRepository(ConfigRepository):
     """Caches across its copies: Hydra makes one for each job that it composes."""
 
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
-        super().initialize_sources(config_search_path)  # a config may name other places to look in
+        super().initialize_sources(config_search_path)  # a config may change the search path
         self._read: dict[str, ConfigResult | None] = {}
 
     def load_config(self, config_path: str) -> ConfigResult | None:

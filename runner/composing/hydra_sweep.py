@@ -36,13 +36,13 @@ _OUR_LAUNCHER = "hydra_plugins.axosweep.launcher.AxosweepLauncher"
 
 
 class RunFailed(Exception):
-    """A run's failure, for a sweeper or launcher of others. The run itself is recorded in the store."""
+    """A run's failure, for a third-party sweeper or launcher. The run itself is recorded in the store."""
 
 
 class Task:
     """Hydra's task function: what is done with composed jobs.
 
-    Our sweeper and launcher hand over a whole sweep; a launcher of others calls it once per job.
+    Our sweeper and launcher pass all jobs of a sweep at once; a third-party launcher calls it once per job.
     """
 
     def __init__(self, launch: LaunchSweep, command_line: Sequence[str]) -> None:
@@ -70,7 +70,7 @@ class Task:
 
 @contextmanager
 def command_line(words: Sequence[str]) -> Iterator[None]:
-    """sys.argv for a while: Hydra and W&B read it, and the ledger records it."""
+    """Sets sys.argv in the block: Hydra and W&B read it, and the ledger records it."""
     before = sys.argv
     sys.argv = [before[0], *words]
     try:
@@ -112,7 +112,7 @@ def run_batch(
     context: HydraContext,
     task: TaskFunction,
 ) -> list[JobReturn]:
-    """Our launcher, below a sweeper of others."""
+    """Our launcher, called by a third-party sweeper."""
     setup_globals()
     vocabulary = read_vocabulary()
     jobs = [tuple(job) for job in job_overrides]
@@ -141,7 +141,7 @@ def compose_jobs(
     *,
     by_hydra: bool = False,
 ) -> list[tuple[Experiment, ComposedJob]]:
-    """Each job composed once, `by_hydra` alone or not. SweepError with what is wrong with any of them, all together."""
+    """Each job composed once; `by_hydra`: by Hydra alone. Raises SweepError with the problems of all jobs together."""
     composed: list[tuple[Experiment, ComposedJob]] = []
     problems: dict[str, list[Job]] = {}
     for job, one in zip(jobs, compose_all(config, jobs, loader, first, by_hydra=by_hydra), strict=True):
@@ -165,7 +165,7 @@ def _experiment(composed: ComposedJob, job: Job, vocabulary: Vocabulary) -> Expe
     if composed.sets is not None:  # this comes too late: Hydra 1.3 ignores it, 1.4 refuses it
         raise SweepError(
             f"A swept choice sets hydra.{composed.sets}, which is fixed before the sweep starts. "
-            "Say it in a sweep file or on the command line; what a run needs is said with gpu=..."
+            "Set it in a sweep file or on the command line; set what a run needs with gpu=..."
         )
     _refuse_unread(composed, vocabulary)
     if composed.unresolved is not None:
@@ -180,7 +180,7 @@ def _others(jobs: Sequence[Job], problems: Mapping[str, list[Job]]) -> list[Job]
 
 
 def _refuse_unread(composed: ComposedJob, vocabulary: Vocabulary) -> None:
-    """A key at the top that nothing reads: most often a config file without the line that says where it belongs."""
+    """Refuse keys that nothing reads, most often of a config file whose first line does not say where they belong."""
     unread = composed.node.keys() - vocabulary.read
     name = composed.choices.get(SWEEPS)
     if unread and isinstance(name, str):
@@ -224,10 +224,10 @@ def _in_users_words(job: Sequence[str], vocabulary: Vocabulary) -> list[str]:
 
 
 def _describes_run(override: str, vocabulary: Vocabulary) -> bool:
-    said = parts(override)
-    if said.key == SWEEPS:
-        return said.value not in vocabulary.pure_sweeps
-    return said.key not in REQUEST_KEYS
+    parsed = parts(override)
+    if parsed.key == SWEEPS:
+        return parsed.value not in vocabulary.pure_sweeps
+    return parsed.key not in REQUEST_KEYS
 
 
 def _key(override: str) -> str:

@@ -1,4 +1,4 @@
-"""What omegaconf's interpolations in a config read: which of its keys, and whether anything else. No Hydra.
+"""What omegaconf's interpolations in a config read: which of its keys, and whether other things. Does not import Hydra.
 
 Written for one question: may a value be set after everything has been resolved? So what is not understood here counts
 as reading everything.
@@ -14,7 +14,7 @@ from typing import Any
 Path = tuple[str, ...]
 
 SAME_FOR_ALL = frozenset({"now", "oc.env", "python_version", "shipped"})
-"""Resolvers that read nothing of the config, and say the same to every job of a sweep."""
+"""Resolvers that read nothing of the config, and have the same value in every job of a sweep."""
 READ_BY_NAME = frozenset({"oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.select"})
 """Resolvers that read the config, and nothing else."""
 
@@ -31,11 +31,11 @@ class InterpolationReads:
 
     paths: frozenset[Path] = frozenset()
     places: frozenset[Path] = frozenset()
-    """Where they stand, and where a value is missing."""
+    """Where they are, and where a value is missing."""
     unknown: bool = False
     """Whether they may read anything of the config."""
     impure: bool = False
-    """Whether they may say something else to each job: `${hydra:job.num}`, and every resolver that is not known."""
+    """Whether they may have another value in each job: `${hydra:job.num}`, and every resolver that is not known."""
 
 
 def is_path(key: str) -> bool:
@@ -54,7 +54,7 @@ def related(one: Path, other: Path) -> bool:
 
 
 def reads_of(value: Any, at: Path = ()) -> InterpolationReads:
-    """Of all interpolations in a plain, unresolved value which stands at `at`.
+    """What all interpolations in a plain, unresolved value at `at` read.
 
     >>> sorted(reads_of({"a": "${b.c}", "d": {"e": "${.f}${now:%Y}"}}).paths)
     [('b', 'c'), ('d', 'f')]
@@ -97,5 +97,5 @@ def _of_text(text: str, at: Path) -> InterpolationReads:
         else:
             unknown = True
         text = text[: found.start()] + _DONE + text[found.end() :]
-    unreadable = "${" in text  # braces within quotes, most often: it may hold any resolver
+    unreadable = "${" in text  # most often braces within quotes, which may contain any resolver
     return InterpolationReads(frozenset(paths), frozenset(), unknown, impure or unreadable)

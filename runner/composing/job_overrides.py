@@ -26,7 +26,7 @@ class JobOverride:
     reads: InterpolationReads
     """What the interpolations in its value read."""
     scope: Path
-    """What it may change: an entry of a list that is taken out moves the others."""
+    """What it may change: removing an entry of a list moves the others."""
 
 
 def parsed(override: Override) -> JobOverride:
@@ -45,8 +45,8 @@ def _is_plain(value: Any) -> bool:
 
 
 def independent(reads: InterpolationReads, values: Sequence[JobOverride]) -> list[bool]:
-    """Which overrides are plain values that no interpolation reads, and that neither lie in what another override sets
-    nor hold it: their order among the others does not matter.
+    """Which overrides are plain values that no interpolation reads, and that are neither below nor above the key of
+    another override: their order does not matter.
     """
     if reads.unknown or any(one.reads.unknown for one in values):
         return [False for _ in values]
@@ -55,15 +55,15 @@ def independent(reads: InterpolationReads, values: Sequence[JobOverride]) -> lis
     for index, one in enumerate(values):
         others = [other.scope for number, other in enumerate(values) if number != index]
         meets = any(related(one.path, path) for path in (*touched, *others))
-        # Below an interpolation it is set in what that stands for.
+        # Below an interpolation, the value is set in what that refers to.
         below = any(len(place) < len(one.path) and related(one.path, place) for place in reads.places)
         found.append(one.sign is not None and not meets and not below)
     return found
 
 
 def in_order(raw: Mapping[str, Any], values: Sequence[JobOverride], independent: Sequence[bool]) -> tuple[bool, ...]:
-    """A new key goes to the end of its mapping. One that comes before a new key of the same mapping which Hydra's
-    function sets is set by that, too: the keys keep their order.
+    """`independent`, but False for those that would change the order of keys: a new key goes to the end of its mapping.
+    If Hydra's function adds a key to a mapping, it also has to add the new keys before it.
     """
     ordered, later = list(independent), set[Path]()
     removed = [one.path for one in values if one.override.is_delete()]
@@ -73,7 +73,7 @@ def in_order(raw: Mapping[str, Any], values: Sequence[JobOverride], independent:
         if grows in later:
             ordered[index] = False
         if not ordered[index]:
-            later |= {one[:-1] for one in removed if related(one, path)}  # what was taken out is new again
+            later |= {one[:-1] for one in removed if related(one, path)}  # a removed key is new again
             later |= set() if grows is None else {grows}
     return tuple(ordered)
 

@@ -19,7 +19,7 @@ Job = tuple[str, ...]
 
 
 def canonical_axes(params: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]:
-    """`hydra.sweeper.params` of a sweep file as canonical overrides; bare keys and YAML lists welcome."""
+    """`hydra.sweeper.params` of a sweep file as canonical overrides; bare keys and YAML lists are accepted."""
     return [canonical(axis(str(key), value), vocabulary) for key, value in params.items()]
 
 
@@ -39,7 +39,7 @@ def _refuse_unsweepable(override: Override, key: str) -> None:
     if not override.is_sweep_override():
         return
     if key in REQUEST_KEYS:
-        raise SweepError(f"{override.input_line}: {key} is asked of the whole command and cannot be swept.")
+        raise SweepError(f"{override.input_line}: {key} applies to all runs of a command and cannot be swept.")
     if override.is_hydra_override():
         raise SweepError(
             f"{override.input_line}: Hydra's own configuration cannot be swept. "
@@ -47,7 +47,7 @@ def _refuse_unsweepable(override: Override, key: str) -> None:
         )
     if not override.is_discrete_sweep():
         raise SweepError(
-            f"{override.input_line}: an interval has no end of values. Write a list or range(start,stop,step); "
+            f"{override.input_line}: an interval has infinitely many values. Write a list or range(start,stop,step); "
             "a search over intervals needs a sweeper that searches (hydra/sweeper=...)."
         )
 
@@ -58,7 +58,7 @@ def _values(override: Override) -> list[str]:
         values = [f"{key}={value}" for value in override.sweep_string_iterator()]
         if not values:
             raise SweepError(f"{override.input_line} matches nothing, so there is nothing to run.")
-        return values  # one said twice as well: plan counts it as a duplicate
+        return values  # a repeated value, too: plan counts it as a duplicate
     if override.is_delete() and override.value() is None:
         return [key]
     return [f"{key}={override.get_value_element_as_str()}"]

@@ -1,4 +1,4 @@
-"""A value set in a plain config as Hydra's overrides set it, in a copy that shares the rest. No Hydra."""
+"""Sets a value in a plain config as Hydra's overrides do, in a copy that shares the rest. Does not import Hydra."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ class Sign(Enum):
     """How an override sets its value."""
 
     CHANGE = auto()
-    """`key=value`: what is there already."""
+    """`key=value`: the key exists."""
     ADD = auto()
-    """`+key=value`: what is not."""
+    """`+key=value`: the key does not exist."""
     FORCE = auto()
     """`++key=value`: either."""
 
 
 class NotPlain(Exception):
-    """Something that only Hydra can do, or has a word to say about."""
+    """Something that only Hydra can do, or that it refuses."""
 
 
 def with_value(node: Mapping[str, Any], path: tuple[str, ...], value: Any, sign: Sign) -> dict[str, Any]:
-    """`node` with a value that is no container. Raises NotPlain.
+    """`node` with a value that is not a container. Raises NotPlain.
 
     >>> with_value({"a": {"b": 1}, "c": [2]}, ("a", "d"), 3, Sign.ADD)
     {'a': {'b': 1, 'd': 3}, 'c': [2]}
@@ -40,7 +40,7 @@ def with_value(node: Mapping[str, Any], path: tuple[str, ...], value: Any, sign:
 
 
 def _changed(old: Any, rest: list[str], value: Any, sign: Sign) -> Any:
-    """What stands in the place of `old`."""
+    """What replaces `old`."""
     if not rest:
         if isinstance(old, dict | list) or (sign is Sign.ADD and old is not None):
             raise NotPlain

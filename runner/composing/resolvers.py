@@ -1,4 +1,4 @@
-"""What `${...}` means in conf/ beyond what omegaconf and Hydra give it."""
+"""Our own resolvers for `${...}` in conf/, in addition to those of omegaconf and Hydra."""
 
 from __future__ import annotations
 

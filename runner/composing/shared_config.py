@@ -1,4 +1,4 @@
-"""What the jobs of one set of group choices share: composed once by Hydra, then each job's values are laid over it."""
+"""What the jobs of one set of group choices share: composed once by Hydra, then each job's values are set in it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runner.composing.plain_values import NotPlain, with_value
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 CANNOT_SET = (*HYDRA_ERRORS, NotPlain, ValueError, TypeError, LookupError, AttributeError, AssertionError)
-"""What laying values over a config may raise. Hydra composes such a job itself: it succeeds, or says what is wrong."""
+"""What setting values in a config may raise. Hydra then composes the job itself: it succeeds, or reports the error."""
 
 _MOST_LAYERED = 256
 
@@ -36,13 +36,13 @@ class SharedConfig:
     choices: Mapping[str, Any]
     """The groups' options, as Hydra records them."""
     sets: str | None
-    """`sweeper` or `launcher`, where a choice says something else of it than the sweep did when it started."""
+    """`sweeper` or `launcher`, if a choice sets it differently from the config that the sweep started with."""
     _layered: dict[tuple[str, ...], Mapping[str, Any]] = field(default_factory=dict)
     _splits: dict[tuple[Any, ...], tuple[bool, ...]] = field(default_factory=dict)
 
     def with_values(self, values: Sequence[JobOverride]) -> Mapping[str, Any]:
         """Plain and resolved, sharing what it can with other jobs. Raises one of CANNOT_SET for what only Hydra can
-        do, or refuses.
+        do, or what it refuses.
         """
         last = self._split(values)
         node = self._by_hydra([one for one, is_last in zip(values, last, strict=True) if not is_last])
@@ -53,14 +53,14 @@ class SharedConfig:
         return node
 
     def _split(self, values: Sequence[JobOverride]) -> tuple[bool, ...]:
-        """Of each override whether it is a plain value that can be set after everything else."""
+        """For each override, whether it is a plain value that can be set after everything else."""
         shape = tuple((one.path, one.override.type, one.sign, one.reads) for one in values)
         if shape not in self._splits:
             self._splits[shape] = in_order(self.raw, values, independent(self.reads, values))
         return self._splits[shape]
 
     def _by_hydra(self, values: Sequence[JobOverride]) -> Mapping[str, Any]:
-        """Resolved, with overrides laid over it by Hydra's own function."""
+        """Resolved, with overrides applied by Hydra's own function."""
         texts = tuple(str(one.override.input_line) for one in values)
         if (known := self._layered.get(texts)) is not None:
             return known
@@ -93,15 +93,15 @@ class SharedConfigs:
         self._plugins = str([plain(master.hydra[name], resolve=False) for name in PLUGINS])
 
     def shared_by(self, choices: Sequence[Override]) -> SharedConfig:
-        """Raises Hydra's error for the choices. Hydra finds all but one of them before it looks at any value: that a
-        choice changes a plugin, which 1.4 refuses.
+        """Raises Hydra's error for the choices. Hydra finds all of them before it looks at any value, with one
+        exception: a choice that changes a plugin, which 1.4 refuses.
         """
         try:
             found = self._loader.load_without_hydra(self._master, [*self._hydra_overrides, *choices])
         except HYDRA_ERRORS:
-            return self._complete(choices)  # Hydra raises the error with all that it has to say
+            return self._complete(choices)  # Hydra raises the error with its full message
         if "${" in self._plugins + found.plugins:
-            return self._complete(choices)  # an interpolation may read what differs from set to set
+            return self._complete(choices)  # an interpolation may read what differs between sets
         if found.plugins not in self._sets:
             complete = self._complete(choices)
             self._sets[found.plugins] = complete.sets

@@ -1,1 +1,1 @@
-"""What can be asked: groups, keys, overrides, sweep files. Without Hydra."""
+"""What a request may contain: groups, keys, overrides, sweep files. Does not import Hydra."""

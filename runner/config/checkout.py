@@ -11,9 +11,9 @@ TIMEOUT_S = 5.0
 
 
 def commit() -> str:
-    """The commit, with `-dirty` after it when tracked files differ from it; empty when this is no checkout."""
+    """The commit, with `-dirty` after it when tracked files differ from it; empty when this is not a checkout."""
     root = Path(next(iter(runner.__path__))).resolve().parent
-    if not (root / ".git").exists():  # installed, perhaps below somebody else's checkout
+    if not (root / ".git").exists():  # installed, perhaps inside another checkout
         return ""
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:

@@ -19,14 +19,14 @@ class Field:
     type: str
     """For people: `int`, `str | float`, `list[SFTDataset]`."""
     models: tuple[str, ...] = ()
-    """What may stand in it; more than one for a union."""
+    """The models that its value may have; more than one for a union."""
     choices: tuple[str, ...] = ()
     deprecated: str = ""
-    """In Axolotl's words; empty when it is not."""
+    """Axolotl's message; empty when it is not deprecated."""
     numbered: bool = False
     """Its entries are a list: `datasets.0`."""
     open: bool = False
-    """Keys of any name may stand below it."""
+    """It may have keys of any name."""
 
 
 Fields = Mapping[str, Field]
@@ -34,7 +34,7 @@ Fields = Mapping[str, Field]
 
 @dataclass(frozen=True, slots=True)
 class AxolotlFields:
-    """All keys of one version of Axolotl, under every name a config may write."""
+    """All keys of one version of Axolotl, under every name that a config may use."""
 
     version: str
     top: Fields
@@ -42,9 +42,9 @@ class AxolotlFields:
     plugins: Mapping[str, Fields]
     """The keys that each plugin shipped with Axolotl adds at the top."""
     everywhere: Fields = field(init=False, repr=False)
-    """The keys at the top, those of every plugin among them."""
+    """The keys at the top, with those of every plugin."""
     _unions: dict[tuple[str, ...], Fields] = field(init=False, repr=False, default_factory=dict)
-    """What `below` has found, by the models: every run of a sweep asks again."""
+    """The results of `below` by models, since every run of a sweep needs them again."""
 
     def __post_init__(self) -> None:
         merged = dict(self.top)
@@ -53,7 +53,7 @@ class AxolotlFields:
         object.__setattr__(self, "everywhere", merged)
 
     def below(self, field: Field) -> Fields:
-        """What may stand in a field: of a union, the keys of all its members, each as wide as all of them allow."""
+        """The keys that a field may have. For a union: the keys of all members, and all that any member allows."""
         if field.models not in self._unions:
             self._unions[field.models] = self._union(field.models)
         return self._unions[field.models]
@@ -142,15 +142,15 @@ def _all_of(known: Fields) -> str:
 
 
 def unknown_keys(config: Mapping[str, Any], axolotl: AxolotlFields) -> list[str]:
-    """A sentence for each key of a whole config that Axolotl would drop without a word."""
+    """A sentence for each key of a config that Axolotl would silently ignore."""
     return [sentence for _, sentence in unknown_paths(config, axolotl)]
 
 
 def unknown_paths(config: Mapping[str, Any], axolotl: AxolotlFields) -> list[tuple[str, str]]:
     """The dotted key and the sentence for each of `unknown_keys`.
 
-    A plugin's own keys count where the config names the plugin. Beside a plugin that Axolotl does not
-    ship, nothing can be said about keys at the top.
+    A plugin's own keys count if the config names the plugin. If it names one that Axolotl does not ship, keys at the
+    top are not checked.
     """
     plugins = [str(plugin) for plugin in config.get("plugins") or ()]
     top = dict(axolotl.top)

@@ -22,11 +22,11 @@ class GpuKind:
     memory_gb: int
     """As sold, in 10^9 bytes."""
     usable_gib: float
-    """What torch can be planned on, in 2^30 bytes; for other cards than the 80 GB ones a cautious guess."""
+    """What torch can use, in 2^30 bytes; a cautious guess except for the 80 GB cards."""
     compute_capability: str
     """NVIDIA's, as Axolotl writes it: `sm_80`."""
     driver: str
-    """What nvidia-smi's name for it holds, as whole words: a regular expression."""
+    """A regular expression for whole words in its name in nvidia-smi."""
     rate: str
     """How Modal's billing rates name it: `gpu_hour_cost_<rate>`."""
     most: int = 8
@@ -74,7 +74,7 @@ def gpu_kind(name: str) -> GpuKind:
 
 
 def kind_of_card(driver_name: str) -> GpuKind | None:
-    """The kind of a card by the name that NVIDIA's driver gives it; None for one that is not ours.
+    """The kind of a card by the name that NVIDIA's driver gives it; None for a card that is not in GPUS.
 
     >>> kind_of_card("NVIDIA A100-SXM4-80GB").name
     'a100_80gb'
@@ -117,11 +117,11 @@ def gpu_problems(gpu: Gpu, executor: str) -> list[Problem]:
         if name not in GPUS
     ]
     if gpu.fallback and gpu.type == "cpu":
-        said = "a run on the CPU has nothing to fall back from. Choose a GPU (gpu=h100), or take it out."
-        problems.append(_of_fallback(said))
+        problem = "a run on the CPU needs no other GPU. Choose a GPU (gpu=h100), or leave it out."
+        problems.append(_of_fallback(problem))
     elif gpu.fallback and executor != "modal":
-        said = f"executor={executor} trains on the GPUs of this machine. It is for executor=modal."
-        problems.append(_of_fallback(said))
+        problem = f"executor={executor} trains on the GPUs of this machine. It is for executor=modal."
+        problems.append(_of_fallback(problem))
     if executor == "modal":
         wanted = [GPUS[name] for name in dict.fromkeys((*names, *gpu.fallback)) if name in GPUS]
         problems += [_too_many(kind, gpu.count) for kind in wanted if gpu.count > kind.most]
@@ -133,10 +133,10 @@ def _of_fallback(expected: str) -> Problem:
 
 
 def _no_such(name: str) -> Problem:
-    there = f"there is no such GPU.{did_you_mean(str(name), GPUS)} There are: {', '.join(GPUS)}."
-    return Problem("gpu", str(name), there)
+    expected = f"there is no such GPU.{did_you_mean(str(name), GPUS)} There are: {', '.join(GPUS)}."
+    return Problem("gpu", str(name), expected)
 
 
 def _too_many(kind: GpuKind, count: int) -> Problem:
-    expected = f"a container has at most {kind.most} of them; several machines are not there yet."
+    expected = f"a container has at most {kind.most} of them; several machines are not supported yet."
     return Problem("gpu", f"{kind.name} gpu.count={count}", expected)

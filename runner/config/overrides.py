@@ -1,4 +1,4 @@
-"""Names as people know them -> Hydra's own overrides. Pure; knows Hydra's notation but imports none of it.
+"""Users' overrides -> Hydra's own overrides. Pure; uses Hydra's notation without importing Hydra.
 
 `learning_rate=1e-3` becomes `++axolotl.learning_rate=1e-3`; a group, a config node and anything of
 Hydra's own stay as they are; every other name is refused.
@@ -20,7 +20,7 @@ _OVERRIDE = re.compile(r"(?P<sign>~|\+\+|\+|)(?P<key>[^=@+~\s]+)(?P<package>@[^=
 
 
 _NO_TEXT = re.compile(r"null|true|false|[+-]?\d+(\.\d*)?", re.I)
-"""What Hydra's grammar reads as something else than text, and a group's option is text."""
+"""What Hydra's grammar does not read as text; a group's option has to be text."""
 
 
 ELSEWHERE = {
@@ -30,15 +30,15 @@ ELSEWHERE = {
     "optim": "optimizer", "lr_scheduler_type": "lr_scheduler", "max_length": "sequence_len", "seq_len": "sequence_len",
     "max_seq_length": "sequence_len",
 }  # fmt: skip
-"""What other programs, and people, call keys of Axolotl that are spelt otherwise."""
+"""Names that other programs and people use for keys of Axolotl."""
 FROM = "from"
 _LIKE_A_NUMBER = re.compile(r"(?<![\w@.'\"])\d+(?:e\d+)?(?![\w@.'\"])")
-"""A run's key of digits alone, or with an e among them: Hydra would make a number of it, and another one."""
+"""A run's key that is only digits, or digits with an e: Hydra would read it as a number and change it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """An override taken apart; Hydra's grammar for the value is Hydra's business."""
+    """The parts of an override. The grammar of the value is left to Hydra."""
 
     sign: str
     key: str
@@ -53,80 +53,82 @@ def parts(override: str) -> Parts:
     match = _OVERRIDE.fullmatch(override)
     if match is not None and (index := re.search(r"\[(\d+)\]", match["key"])) is not None:
         dotted = match["key"].replace(index[0], f".{index[1]}")
-        raise SweepError(f"{override!r}: an entry of a list is said with a dot: {dotted}=...")
+        raise SweepError(f"{override!r}: write an entry of a list with a dot: {dotted}=...")
     if match is None or (match["value"] is None and match["sign"] != "~"):
-        raise SweepError(f"{override!r} is not an override. Write key=value, or ~key to take a key out.")
+        raise SweepError(f"{override!r} is not an override. Write key=value, or ~key to remove a key.")
     return Parts(match["sign"], match["key"], match["package"] or "", match["value"])
 
 
 def canonical(override: str, vocabulary: Vocabulary) -> str:
-    """The same override in the form that Hydra takes; SweepError for a name that means nothing.
+    """The same override in the form that Hydra takes; SweepError for an unknown name.
 
     `+ ++` and no sign all mean "set it" for an Axolotl key, since a user need not know whether a group
-    sets it already; `~` takes it out.
+    sets it already; `~` removes it.
     """
-    said = parts(override)
-    head, _, rest = said.key.partition(".")
-    _refuse_to_shorten(said)
-    if head == "hydra" or said.key.startswith("hydra/"):
+    parsed = parts(override)
+    head, _, rest = parsed.key.partition(".")
+    _refuse_to_shorten(parsed)
+    if head == "hydra" or parsed.key.startswith("hydra/"):
         return override
-    if said.key == BASE_OPTION:
-        return _base(said)
-    if said.key in vocabulary.groups:
-        return _group(said, vocabulary)
-    if said.package:
-        raise SweepError(f"{said.key!r} in {override!r} is no config group.{_meant(said.key, vocabulary.groups)}")
+    if parsed.key == BASE_OPTION:
+        return _base(parsed)
+    if parsed.key in vocabulary.groups:
+        return _group(parsed, vocabulary)
+    if parsed.package:
+        raise SweepError(
+            f"{parsed.key!r} in {override!r} is not a config group.{_meant(parsed.key, vocabulary.groups)}"
+        )
     if head == AXOLOTL:
-        return _axolotl(said, rest) if not rest else _field(said, rest, vocabulary)
+        return _axolotl(parsed, rest) if not rest else _field(parsed, rest, vocabulary)
     if head in vocabulary.nodes:
-        return _node(said, vocabulary)
+        return _node(parsed, vocabulary)
     if head in vocabulary.fields.everywhere:
-        return _field(said, said.key, vocabulary)
-    raise _unknown(said, vocabulary)
+        return _field(parsed, parsed.key, vocabulary)
+    raise _unknown(parsed, vocabulary)
 
 
 def canonical_all(overrides: Iterable[str], vocabulary: Vocabulary) -> list[str]:
-    """`canonical` of each. SweepError with all that mean nothing, not with the first of them."""
-    taken: list[str] = []
+    """`canonical` of each. SweepError with all problems, not only the first."""
+    found: list[str] = []
     problems: list[str] = []
     for override in overrides:
         try:
-            taken.append(canonical(override, vocabulary))
+            found.append(canonical(override, vocabulary))
         except SweepError as problem:
             problems.append(str(problem))
     if len(problems) > 1:
         raise SweepError("\n".join(["Nothing was started.", *(f"- {problem}" for problem in problems)]))
     if problems:
         raise SweepError(problems[0])
-    return taken
+    return found
 
 
-def _refuse_to_shorten(said: Parts) -> None:
-    """Hydra 1.3 ends in a TypeError there."""
-    named, _, last = said.key.rpartition(".")
-    if said.sign == "~" and last.isdecimal():
+def _refuse_to_shorten(parsed: Parts) -> None:
+    """Hydra 1.3 would raise a TypeError."""
+    named, _, last = parsed.key.rpartition(".")
+    if parsed.sign == "~" and last.isdecimal():
         raise SweepError(
-            f"{said}: an entry cannot be taken out of a list. Say the whole list without it: {named}=[...]"
+            f"{parsed}: an entry cannot be removed from a list. Write the complete list without it: {named}=[...]"
         )
 
 
-def _group(said: Parts, vocabulary: Vocabulary) -> str:
-    """Hydra wants `+` exactly when a group is not in the defaults list, and says so in its own terms."""
-    if said.value is not None and said.value.startswith("["):
-        swept = f"-m {said.key}={said.value.strip('[]')}"
-        raise SweepError(f"{said} would lay the options over one another, the last one on top. To sweep: {swept}")
-    for option in re.split(r"[,()]", said.value or ""):
+def _group(parsed: Parts, vocabulary: Vocabulary) -> str:
+    """Adds or removes `+`, which Hydra requires exactly when a group is not in the defaults list."""
+    if parsed.value is not None and parsed.value.startswith("["):
+        swept = f"-m {parsed.key}={parsed.value.strip('[]')}"
+        raise SweepError(f"{parsed} would merge the options, and the last one would win. To sweep: {swept}")
+    for option in re.split(r"[,()]", parsed.value or ""):
         if _NO_TEXT.fullmatch(option.strip()):
-            raise SweepError(no_such_option(said.key, option.strip(), vocabulary.groups[said.key]))
-    if said.sign in ("", "+") and not said.package:
-        return f"{'' if said.key in vocabulary.chosen else '+'}{said.key}={said.value}"
-    return str(said)
+            raise SweepError(no_such_option(parsed.key, option.strip(), vocabulary.groups[parsed.key]))
+    if parsed.sign in ("", "+") and not parsed.package:
+        return f"{'' if parsed.key in vocabulary.chosen else '+'}{parsed.key}={parsed.value}"
+    return str(parsed)
 
 
-def _base(said: Parts) -> str:
-    if said.sign == "~" or not said.value:
-        raise SweepError(f"{said}: the path of an Axolotl config is expected, as in {BASE_OPTION}=my-axolotl.yml.")
-    return f"{BASE_OPTION}={said.value}"
+def _base(parsed: Parts) -> str:
+    if parsed.sign == "~" or not parsed.value:
+        raise SweepError(f"{parsed}: the path of an Axolotl config is expected, as in {BASE_OPTION}=my-axolotl.yml.")
+    return f"{BASE_OPTION}={parsed.value}"
 
 
 def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
@@ -139,41 +141,41 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     return f"{group}={option}: there is no such {group}.{there_are}"
 
 
-def _axolotl(said: Parts, rest: str) -> str:
-    if said.sign == "~":
-        raise SweepError("~axolotl would take out the whole run. Write ~KEY for one key.")
-    if not said.value or not said.value.startswith("{"):
-        raise SweepError(f"{said}: axolotl is a run's whole config. Write KEY=value for one key.")
-    return str(Parts("++", AXOLOTL, "", said.value))
+def _axolotl(parsed: Parts, rest: str) -> str:
+    if parsed.sign == "~":
+        raise SweepError("~axolotl would remove the complete config of the run. Write ~KEY for one key.")
+    if not parsed.value or not parsed.value.startswith("{"):
+        raise SweepError(f"{parsed}: axolotl is a run's complete config. Write KEY=value for one key.")
+    return str(Parts("++", AXOLOTL, "", parsed.value))
 
 
-def _field(said: Parts, key: str, vocabulary: Vocabulary) -> str:
+def _field(parsed: Parts, key: str, vocabulary: Vocabulary) -> str:
     if (problem := unknown_key(key.split("."), vocabulary.fields)) is not None:
-        raise SweepError(f"{said}: {problem}")
-    sign = "~" if said.sign == "~" else "++"
-    return str(Parts(sign, f"{AXOLOTL}.{key}", "", said.value))
+        raise SweepError(f"{parsed}: {problem}")
+    sign = "~" if parsed.sign == "~" else "++"
+    return str(Parts(sign, f"{AXOLOTL}.{key}", "", parsed.value))
 
 
-def _node(said: Parts, vocabulary: Vocabulary) -> str:
+def _node(parsed: Parts, vocabulary: Vocabulary) -> str:
     nodes = vocabulary.nodes
-    if said.key == FROM and said.value:
-        said = replace(said, value=_LIKE_A_NUMBER.sub(lambda key: f"'{key[0]}'", said.value))
-    for depth, name in enumerate(said.key.split(".")):
-        before = ".".join(said.key.split(".")[:depth])
+    if parsed.key == FROM and parsed.value:
+        parsed = replace(parsed, value=_LIKE_A_NUMBER.sub(lambda key: f"'{key[0]}'", parsed.value))
+    for depth, name in enumerate(parsed.key.split(".")):
+        before = ".".join(parsed.key.split(".")[:depth])
         if name not in nodes:
             if before and not nodes:
-                return str(said)  # below a value: Hydra knows whether it is a list
-            raise SweepError(f"{said}: {before} has no {name}.{_meant(name, nodes)} It has: {', '.join(nodes)}.")
+                return str(parsed)  # below a value: Hydra knows whether it is a list
+            raise SweepError(f"{parsed}: {before} has no {name}.{_meant(name, nodes)} It has: {', '.join(nodes)}.")
         nodes = nodes[name]
-    return str(said)
+    return str(parsed)
 
 
-def _unknown(said: Parts, vocabulary: Vocabulary) -> SweepError:
+def _unknown(parsed: Parts, vocabulary: Vocabulary) -> SweepError:
     known = [*vocabulary.groups, *vocabulary.nodes, *vocabulary.fields.everywhere]
     known += [f"{node}.{name}" for node, names in vocabulary.nodes.items() for name in names]
-    elsewhere = ELSEWHERE.get(said.key)
-    meant = f" Did you mean {elsewhere}?" if elsewhere else _meant(said.key, known)
-    return SweepError(f"{str(said)!r}: {said.key!r} is no config group, no config key and no Axolotl key.{meant}")
+    elsewhere = ELSEWHERE.get(parsed.key)
+    meant = f" Did you mean {elsewhere}?" if elsewhere else _meant(parsed.key, known)
+    return SweepError(f"{str(parsed)!r}: {parsed.key!r} is not a config group, a config key or an Axolotl key.{meant}")
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
@@ -181,7 +183,7 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
 
 def spoken(override: str, vocabulary: Vocabulary) -> str:
-    """The inverse of `canonical`, as far as it can be undone: the shortest form that means the same."""
+    """The inverse of `canonical`, as far as it can be undone: the shortest form with the same meaning."""
     for forced, sign in ((f"++{AXOLOTL}.", ""), (f"~{AXOLOTL}.", "~")):
         if override.startswith(forced):
             bare = override.removeprefix(forced)
@@ -206,7 +208,7 @@ _RESERVED = re.compile(r"true|false|null|nan|inf", re.I)
 
 
 def written(value: Any) -> str:
-    """A value from a YAML file as Hydra's grammar writes it: it reads back equal, whatever it holds.
+    """A value from a YAML file as Hydra's grammar writes it, so that it reads back equal.
 
     >>> written("r8"), written("train[:100]"), written([1, "a b"]), written({"pad_token": "<|end|>"})
     ('r8', "'train[:100]'", "[1,'a b']", "{pad_token:'<|end|>'}")
@@ -224,11 +226,11 @@ def written(value: Any) -> str:
             return "[" + ",".join(written(item) for item in value) + "]"
         case Mapping():
             return "{" + ",".join(f"{_key(key)}:{written(item)}" for key, item in value.items()) + "}"
-    raise SweepError(f"{value!r} ({type(value).__name__}) has no form on Hydra's command line.")
+    raise SweepError(f"{value!r} ({type(value).__name__}) cannot be written on Hydra's command line.")
 
 
 def _key(key: Any) -> str:
-    """Hydra knows no quotes around a dict's keys; it escapes instead."""
+    """Hydra does not accept quotes around a dict's keys; characters are escaped instead."""
     return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", key) if isinstance(key, str) else written(key)
 
 
@@ -241,7 +243,7 @@ def _quoted(text: str) -> str:
 
 
 def axis(key: str, value: Any) -> str:
-    """One entry of `hydra.sweeper.params` as an override: a YAML list is an axis, a string is Hydra's own.
+    """One entry of `hydra.sweeper.params` as an override: a YAML list is an axis, a string is in Hydra's grammar.
 
     >>> axis("lora", ["r8", "r16"]), axis("learning_rate", "1e-4,2e-4"), axis("max_steps", 5)
     ('lora=r8,r16', 'learning_rate=1e-4,2e-4', 'max_steps=5')
@@ -256,12 +258,12 @@ def axis(key: str, value: Any) -> str:
 
 
 def in_a_shell(override: str) -> str:
-    """The override with its value quoted for Hydra, and the whole quoted for a shell.
+    """The override with its value quoted for Hydra, and the result quoted for a shell.
 
     >>> print(in_a_shell("datasets.0.split=train[:100]"))
     'datasets.0.split="train[:100]"'
     """
-    said = parts(override)
-    value = "" if said.value is None else said.value
+    parsed = parts(override)
+    value = "" if parsed.value is None else parsed.value
     inner = value.replace("\\", "\\\\").replace('"', '\\"') if '"' in value else value
-    return shlex.quote(f'{said.sign}{said.key}{said.package}="{inner}"')
+    return shlex.quote(f'{parsed.sign}{parsed.key}{parsed.package}="{inner}"')

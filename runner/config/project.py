@@ -1,6 +1,6 @@
-"""Where configs are looked for: a user's own conf/ and sweeps/, ahead of the shipped ones. No Hydra.
+"""Where configs are looked for: a user's own conf/ and sweeps/, then the shipped ones. Does not import Hydra.
 
-Hydra makes its plugins itself and hands them nothing, so the folders of one command line are kept here while it runs.
+Hydra creates its plugins without arguments, so the folders of a command line are stored here while it runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Project:
     conf: tuple[Path, ...]
     """Folders of config groups. The last is the shipped one."""
     homes: tuple[Path, ...]
-    """Folders that hold a folder sweeps/. The last is the shipped one."""
+    """Folders that contain a folder sweeps/. The last is the shipped one."""
     foreign: Path | None = None
     """A conf/ in the working directory that belongs to another Hydra application, and is therefore not read."""
     bases: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Project:
         return found
 
     def sweep_files(self) -> dict[str, Path]:
-        """Every sweep file that counts, by its name: those of a sweeps/ beside conf folders, and of one in them."""
+        """Every sweep file that counts, by its name: from a sweeps/ next to a conf folder, or in it."""
         found: dict[str, Path] = {}
         for folder in (*(conf / SWEEPS for conf in self.conf), *(home / SWEEPS for home in self.homes)):
             for file in sorted(folder.glob("*.yaml")):
@@ -55,17 +55,17 @@ class Project:
 
 
 def find_project(config_dir: str | None = None) -> Project:
-    """The folder asked for with --config-dir, then conf/ and sweeps/ of the working directory, then the shipped ones.
+    """The folder of --config-dir, then conf/ and sweeps/ of the working directory, then the shipped ones.
 
-    Raises SweepError when `config_dir` is no folder, or holds the root config of another Hydra application.
+    Raises SweepError when `config_dir` is not a folder, or has the root config of another Hydra application.
     """
     here, shipped = Path.cwd(), shipped_root()
     conf, homes, foreign = [], [here, shipped], None
     if config_dir is not None:
-        asked = Path(config_dir).expanduser().absolute()
-        _check(asked, config_dir)
-        conf.append(asked)
-        homes.insert(0, asked.parent)
+        own = Path(config_dir).expanduser().absolute()
+        _check(own, config_dir)
+        conf.append(own)
+        homes.insert(0, own.parent)
     if (here / CONF).is_dir():
         foreign = here / CONF if _is_foreign(here / CONF) else None
         conf += [] if foreign else [here / CONF]
@@ -77,7 +77,7 @@ def find_project(config_dir: str | None = None) -> Project:
 
 
 def current_project() -> Project:
-    """The folders of the command line that is being run; found anew where none is."""
+    """The folders of the running command line; looked up again if there is none."""
     return _current.get() or find_project()
 
 
@@ -100,7 +100,7 @@ _current: ContextVar[Project | None] = ContextVar("project", default=None)
 
 
 def own_conf(config_dir: str | None = None) -> Path:
-    """The conf folder that a user's own files are written to; it need not be there yet.
+    """The conf folder that a user's own files are written to; it may not exist yet.
 
     Raises SweepError when the one in the working directory is another application's.
     """
@@ -120,23 +120,23 @@ def own_conf(config_dir: str | None = None) -> Path:
 
 def foreign_note(folder: Path) -> str:
     return (
-        f"{folder} is not read: its {ROOT_CONFIG} is another Hydra application's. A folder with groups for axosweep is "
-        "named with --config-dir DIR."
+        f"{folder} is not read: its {ROOT_CONFIG} is another Hydra application's. For a folder with "
+        "groups for axosweep, add --config-dir DIR."
     )
 
 
-def _check(folder: Path, asked: str) -> None:
+def _check(folder: Path, given: str) -> None:
     if not folder.is_dir():
-        raise SweepError(f"--config-dir {asked}: there is no such folder.")
+        raise SweepError(f"--config-dir {given}: there is no such folder.")
     if _is_foreign(folder):
         raise SweepError(
-            f"--config-dir {asked}: its {ROOT_CONFIG} would take the place of axosweep's own, and is another "
-            "application's. Name a folder that holds config groups only."
+            f"--config-dir {given}: its {ROOT_CONFIG} is another application's, and would replace axosweep's own. "
+            "Name a folder that contains only config groups."
         )
 
 
 def _is_foreign(folder: Path) -> bool:
-    """A root config that does not choose our sweeper was written for something else."""
+    """A root config that does not choose our sweeper belongs to another application."""
     try:
         content: Any = yaml.safe_load((folder / ROOT_CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:

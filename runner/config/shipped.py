@@ -1,4 +1,4 @@
-"""Where the shipped folders conf/, sweeps/ and tiny/ lie: in a checkout, and in an installed wheel."""
+"""Where the shipped folders conf/, sweeps/ and tiny/ are: in a checkout, and in an installed wheel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PACKAGE = Path(next(iter(runner.__path__))).resolve()
 
 
 def shipped_root() -> Path:
-    """The folder that holds conf/, sweeps/ and tiny/."""
+    """The folder that contains conf/, sweeps/ and tiny/."""
     return checkout_root() or _PACKAGE / "_shipped"
 
 

@@ -1,7 +1,7 @@
-"""The body of a sweep file: what it says beside its axes, as overrides. No Hydra.
+"""The body of a sweep file, which is everything but its axes, as overrides. Does not import Hydra.
 
-Hydra puts a file's keys where its package says. A sweep file belongs at the root, where an Axolotl key would lie
-beside the run instead of in it: so such keys are read here, and said as on the command line.
+Hydra puts a file's keys where its package says. A sweep file belongs at the root, where nothing reads an Axolotl key.
+So these keys are read here, and treated as if they were on the command line.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ OWN = ("hydra", "defaults", AXOLOTL)
 
 
 def body_overrides(file: Path, vocabulary: Vocabulary) -> list[str]:
-    """The body of a sweep file as canonical overrides, which those of the command line follow and outdo.
+    """The body of a sweep file as canonical overrides. Those of the command line come later and win.
 
-    Raises SweepError for a file without the header, for a key that means nothing, and for a group's choice, which
-    belongs into the file's axes or its defaults list.
+    Raises SweepError for a file without the header, for an unknown key, and for a group's choice, which belongs in the
+    file's axes or its defaults list.
     """
     text = file.read_text(encoding="utf-8")
     if not text.lstrip().startswith(HEADER):
         raise SweepError(
-            f"{file} does not begin with the line `{HEADER}`: Hydra would put all that it says where nothing reads it."
+            f"{file} does not begin with the line `{HEADER}`: without it, Hydra puts the keys where nothing reads them."
         )
     return list(_overrides(file, text, vocabulary))
 
 
 def body_keys(file: Path) -> set[str]:
-    """The keys at the top of a sweep file. Hydra leaves them beside `axolotl`, where nothing reads them."""
+    """The keys at the top of a sweep file. Hydra leaves them next to `axolotl`, where nothing reads them."""
     return {str(key) for key in load_yaml(file.read_text(encoding="utf-8"), file)}
 
 

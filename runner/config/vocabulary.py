@@ -1,4 +1,4 @@
-"""What can be said on the command line: groups and their options, config nodes, Axolotl's keys. No Hydra."""
+"""What a command line may contain: groups and their options, config nodes, Axolotl's keys. Does not import Hydra."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runner.errors import SweepError
 AXOLOTL = "axolotl"
 EXPERIMENT = "experiment"
 BASE_OPTION = "base"
-"""base=FILE starts from an Axolotl config, as it is. A group to Hydra; its options are the files that were imported."""
+"""base=FILE starts from an Axolotl config, as it is. To Hydra, it is a group whose options are the imported files."""
 MODEL_FACTS, DATASET_FACTS = "model", "sizes"
 
 Nodes = Mapping[str, "Nodes"]
@@ -32,12 +32,12 @@ class Vocabulary:
     chosen: Mapping[str, str]
     """The groups in the defaults list, with what they choose."""
     nodes: Nodes
-    """Every config key that may be set, outside `axolotl`. A model's facts are its file's business."""
+    """Every config key that may be set, outside `axolotl`, without the facts of a model."""
     fields: AxolotlFields
     pure_sweeps: frozenset[str] = frozenset()
-    """The sweep files that hold axes and nothing else, so that a job of theirs is described by its values."""
+    """The sweep files that have only axes: the values of a job describe it completely."""
     recipes: tuple[str, ...] = ()
-    """The groups in the defaults list that write into `axolotl`, which a config that is whole does without."""
+    """The groups in the defaults list that write into `axolotl`. A complete config does without them."""
     bases: Mapping[str, str] = field(default_factory=dict)
     """Options of `experiment` that stand for base=FILE, with the file as it was written."""
     read: frozenset[str] = frozenset()
@@ -81,14 +81,14 @@ def _writes_axolotl(group: str, contents: Mapping[Path, Mapping[str, Any]]) -> b
 
 
 def _content(path: Path, file: Path) -> Mapping[str, Any] | None:
-    """What a config file adds to the whole. None for one that cannot be read: told when somebody asks for it."""
+    """What a config file adds to a composed config. None for one that cannot be read, which is reported when used."""
     seen = file.stat()
     return _content_as_of(path, file, (seen.st_mtime_ns, seen.st_size))
 
 
 @functools.cache
 def _content_as_of(path: Path, file: Path, stamp: tuple[int, int]) -> Mapping[str, Any] | None:
-    """Read once a command: the vocabulary is asked for twice, of ninety files."""
+    """Cached, since a command reads the vocabulary of ninety files twice."""
     try:
         package, content = _read(path, file)
     except (SweepError, UnicodeDecodeError):
@@ -100,7 +100,7 @@ def _only_axes(file: Path) -> bool:
     try:
         content: Any = load_yaml(file.read_text(encoding="utf-8"), file)
     except (SweepError, UnicodeDecodeError):
-        return False  # told when somebody asks for it
+        return False  # reported when it is used
     for name in ("hydra", "sweeper", "params"):
         if not isinstance(content, dict) or set(content) != {name}:
             return False
@@ -113,7 +113,7 @@ def _sorted(options: Iterable[str]) -> tuple[str, ...]:
 
 
 def _natural(option: str) -> list[str | int]:
-    """r8 before r16, qwen3_8b before qwen3_14b: text and numbers take turns, so that like meets like."""
+    """r8 before r16, qwen3_8b before qwen3_14b: text and numbers alternate, so that like is compared with like."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", option)]
 
 

@@ -1,4 +1,4 @@
-"""Signals: SIGTERM as Ctrl-C, so that what cleans up after the one does after the other, and Ctrl-C without delay."""
+"""Signals: SIGTERM that acts like Ctrl-C, so that both clean up, and Ctrl-C that ends the process at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def exit_on_interrupt(message: str) -> Iterator[None]:
     """
 
     def end(number: int, frame: FrameType | None) -> None:
-        os.write(2, f"{message}\n".encode())  # not sys.stderr: what is interrupted may be writing to it
+        os.write(2, f"{message}\n".encode())  # not sys.stderr: the interrupted code may be writing to it
         os._exit(128 + number)
 
     before = signal.signal(signal.SIGINT, end)

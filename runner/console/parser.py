@@ -1,4 +1,4 @@
-"""The command line of a verb: argparse, which says its user's mistakes as the rest of axosweep does, in one message."""
+"""The command line of a verb: argparse, which reports a user's mistake as a SweepError."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, NoReturn
 
 from runner.errors import SweepError, did_you_mean
 
-STORE_HELP = "the folder with the results (AXOSWEEP_STORE, else ./out)"
+STORE_HELP = "the folder with the results; AXOSWEEP_STORE or ./out by default"
 
 
 class Names(StrEnum):
-    """What a word of a command line may name; a TAB offers those that there are."""
+    """What a word of a command line may name; completion offers those that exist."""
 
     SWEEP = "sweep"
     RUN = "run"
@@ -25,19 +25,19 @@ class Names(StrEnum):
 
 
 class VerbParser(argparse.ArgumentParser):
-    """`axosweep VERB`. Raises SweepError for what it does not take.
+    """`axosweep VERB`. Raises SweepError for a word or flag that it does not take.
 
-    `more`: what is said of words that are too many.
+    `more` is added to the message about too many words.
     """
 
     def __init__(self, verb: str, description: str | None = None, *, more: str = "", **options: Any) -> None:
         self.names: dict[str, tuple[str, ...]] = {}
-        """By argument: Names, or words as they are, that may stand for it."""
+        """By argument: the Names or literal words that completion offers for it."""
         super().__init__(prog=f"axosweep {verb}", description=description, allow_abbrev=False, **options)
         self._verb, self._more = verb, more
 
     def add(self, *flags: str, names: Sequence[str] = (), **options: Any) -> None:
-        """`add_argument`, with what a TAB offers for it."""
+        """`add_argument`, with what completion offers for it."""
         action = self.add_argument(*flags, **options)
         self.names[action.dest] = tuple(names)
 
@@ -54,20 +54,21 @@ class VerbParser(argparse.ArgumentParser):
 
     @property
     def arguments(self) -> Sequence[argparse.Action]:
-        """What it takes, flags and words, without --help."""
+        """All flags and words that it takes, without --help."""
         return [action for action in self._actions if not isinstance(action, argparse._HelpAction)]
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
         for word in itertools.takewhile(lambda word: word != "--", words):
-            self._refuse_unknown(word)  # first: argparse would take what follows it for something else
-        args, left = self.parse_known_args(words)
-        if left:
-            self.error(f"{' '.join(left)}: {'a word' if len(left) == 1 else f'{len(left)} words'} too many", self._more)
+            self._refuse_unknown(word)  # first: argparse would misread the word after it
+        args, extra = self.parse_known_args(words)
+        if extra:
+            number = "a word" if len(extra) == 1 else f"{len(extra)} words"
+            self.error(f"{' '.join(extra)}: {number} too many", self._more)
         return args
 
     def error(self, message: str, more: str = "") -> NoReturn:
-        said = " ".join(filter(None, (f"{self._verb}: {message.removeprefix('argument ').rstrip('.')}.", more)))
-        raise SweepError(f"{said} See {self.prog} --help.")
+        text = " ".join(filter(None, (f"{self._verb}: {message.removeprefix('argument ').rstrip('.')}.", more)))
+        raise SweepError(f"{text} See {self.prog} --help.")
 
     def _refuse_unknown(self, word: str) -> None:
         flag = word.partition("=")[0]
@@ -78,7 +79,7 @@ class VerbParser(argparse.ArgumentParser):
 
 
 def count(text: str) -> int:
-    """The type of a flag that takes how many."""
+    """The type of a flag that takes a number of things."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: a whole number, at least 1, is expected")
     return int(text)

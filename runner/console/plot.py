@@ -1,4 +1,4 @@
-"""Two curves over one another, in plain characters: no colour is needed to tell them apart. Pure."""
+"""Two curves in one plot of plain characters, which differ without colour. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def overlay(curves: Sequence[Curve], *, width: int = WIDTH, height: int = HEIGHT
 
 
 def _filled(points: Mapping[int, float], first: int, last: int, width: int) -> list[tuple[float, float]]:
-    """The points, and between neighbours as many more as there are columns."""
+    """The points, and interpolated points in the columns between neighbours."""
     known = list(points.items())
     found: list[tuple[float, float]] = [(float(step), value) for step, value in known]
     for (step, value), (next_step, next_value) in itertools.pairwise(known):

@@ -1,4 +1,4 @@
-"""What `--json` prints: one object with a version, which any parser reads: a loss that became NaN is null."""
+"""What `--json` prints: one object with a version. NaN is written as null, so that any parser reads it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 VERSION = 1
-"""Of every object that does not bring its own: raised there once a field goes, or means something else."""
+"""The version of an object without its own. It is raised when a field is removed or changes its meaning."""
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Asks before what cannot be taken back: y or N on a terminal; elsewhere nobody can say yes but a flag."""
+"""Asks before an action that cannot be undone: y or N on a terminal. Without a terminal, only a flag confirms it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ def is_interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def confirm(question: str, *, alone: str, refused: str, on_terminal: bool, ask: Callable[[], str] = input) -> None:
-    """Raises SweepError without a yes: `alone` where nobody can be asked, `refused` where somebody was."""
+def confirm(
+    question: str, *, no_terminal: str, refused: str, on_terminal: bool, ask: Callable[[], str] = input
+) -> None:
+    """Raises SweepError if the answer is not yes: `no_terminal` if it cannot ask, otherwise `refused`."""
     if not on_terminal:
-        raise SweepError(alone)
+        raise SweepError(no_terminal)
     try:
         sys.stderr.write(f"{question} [y/N] ")
         sys.stderr.flush()

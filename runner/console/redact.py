@@ -11,7 +11,7 @@ from modal_app.store.redact import HIDDEN, redacted
 _KNOWN_FORMS = re.compile(
     r"\b(hf_[A-Za-z0-9]{16,}|a[ks]-[A-Za-z0-9]{16,}|wandb_v\d_[A-Za-z0-9_]{16,}|sk-[A-Za-z0-9_-]{16,})"
 )
-"""How Hugging Face, Modal, W&B and others write theirs."""
+"""The forms of the secrets of Hugging Face, Modal, W&B and others."""
 _NAMED = re.compile(
     r"(?i)((?:api_?key|secret|password|passwd|token|webhook_url|authorization)[\"']?\s*[=:]\s*(?:bearer\s+)?[\"']?)"
     r"([^\s\"',}\]]{8,})"
@@ -20,7 +20,7 @@ _IN_ADDRESS = re.compile(r"(://[^\s/:@]+:)[^\s/@]+@")
 
 
 def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The text with whatever looks like a secret, or is one in this environment, put out of sight.
+    """The text with everything hidden that looks like a secret, or is one in this environment.
 
     >>> redact("WANDB_API_KEY=0123456789abcdef max_steps=5", {})
     'WANDB_API_KEY=*** max_steps=5'

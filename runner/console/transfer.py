@@ -1,4 +1,4 @@
-"""Bytes that are moved, for whoever waits for them: a size in words, a bar on a terminal, lines in a pipe."""
+"""The progress of a transfer: sizes as text, a bar on a terminal, lines in a pipe."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def size_text(size: float) -> str:
 
 @contextlib.contextmanager
 def progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal; in a pipe a line now and then."""
+    """A bar on a terminal; in a pipe, a line every ten seconds."""
     console = terminal.messages()
     if console.is_terminal:
         columns = (TextColumn("pull"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
@@ -36,13 +36,13 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
             task = bar.add_task("pull", total=total)
             yield lambda count: bar.advance(task, count)
         return
-    came, due = 0, time.monotonic() + SECONDS_BETWEEN_LINES
+    received, next_line_at = 0, time.monotonic() + SECONDS_BETWEEN_LINES
 
     def watch(count: int) -> None:
-        nonlocal came, due
-        came += count
-        if time.monotonic() >= due:
-            due = time.monotonic() + SECONDS_BETWEEN_LINES
-            terminal.say(console, f"pull: {size_text(came)} of {size_text(total)}")
+        nonlocal received, next_line_at
+        received += count
+        if time.monotonic() >= next_line_at:
+            next_line_at = time.monotonic() + SECONDS_BETWEEN_LINES
+            terminal.say(console, f"pull: {size_text(received)} of {size_text(total)}")
 
     yield watch

@@ -1,4 +1,4 @@
-"""Before dollars are spent: a budget that a plan must fit and that is shared out to its runs, and a question."""
+"""Before dollars are spent: a budget that limits a plan and is divided among its runs, and a question."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runner.types import ExecutorChoice, Plan, PlannedRun, Request
 
 
 def check_budget_options(choice: ExecutorChoice, request: Request) -> None:
-    """Raises SweepError for a budget that is none, or that nothing could spend."""
+    """Raises SweepError for an invalid budget, and for one of an executor that spends nothing."""
     for name, value in (("budget", request.budget), ("confirm_above", request.confirm_above)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
             raise SweepError(f"{name}={value}: expected US dollars, more than 0, or null.")
@@ -34,26 +34,26 @@ def check_budget(cost: PlanCost, request: Request) -> None:
 
 
 def over_budget(cost: PlanCost, request: Request) -> str:
-    """Why the budget refuses this; empty when it does not."""
+    """Why the plan is over the budget; empty when it is not."""
     budget, dollars = request.budget, cost.dollars
     if budget is None or request.force:
         return ""
     if cost.preparing is not None and cost.preparing.high >= budget:
         return (
             f"budget={budget:g}: preparing the data alone may take {money(cost.preparing.high)} of it, so nothing was "
-            "started. Raise it; --force launches all the same."
+            "started. Raise it; --force launches anyway."
         )
     if dollars is not None and dollars.high > budget:
         return (
             f"budget={budget:g}: this may cost {_at_most(dollars)}, so nothing was started. Ask for fewer or shorter "
-            "runs, or raise it; --force launches all the same, and stops each run when its share is spent."
+            "runs, or raise it; --force launches anyway, and stops each run when its share is spent."
         )
     return ""
 
 
 def with_shares(plan: Plan, cost: PlanCost, request: Request) -> Plan:
-    """The plan with what each run may take of the budget: in proportion to its upper estimate, equal parts where any is
-    unknown. What preparing may take is set aside first. The plan as it is without a budget."""
+    """The plan with each run's share of the budget: in proportion to its upper estimate, or equal if an estimate is
+    unknown. The upper estimate of preparing is set aside first. Without a budget, the plan is unchanged."""
     if request.budget is None or not cost.runs:
         return plan
     left = request.budget - (cost.preparing.high if cost.preparing else 0.0)
@@ -68,15 +68,15 @@ def with_shares(plan: Plan, cost: PlanCost, request: Request) -> Plan:
 
 
 def bound_line(cost: PlanCost, request: Request) -> str:
-    """What a budget promises, for people."""
+    """What a budget guarantees, as a line for people."""
     assert request.budget is not None
     rents = [one.dollars_s for one in cost.runs if one.dollars_s is not None]
     boots = [(one.prediction.boot.high if one.prediction else BOOT_MODAL.high) for one in cost.runs]
     boot = max(rents, default=0.0) * max(boots, default=0.0)
-    unknown = "" if cost.dollars is not None else "; what it will cost is not known, so each run has an equal share"
+    unknown = "" if cost.dollars is not None else "; the cost is unknown, so each run has an equal share"
     return (
         f"budget  {money(request.budget)}, and for each attempt at a run one boot more, {money(boot)} at most: a run "
-        f"is stopped with a checkpoint when its share is spent; preparing is counted, not stopped{unknown}"
+        f"is stopped with a checkpoint when its share is spent; preparing is counted, but not stopped{unknown}"
     )
 
 
@@ -85,10 +85,11 @@ def confirm(cost: PlanCost, request: Request, *, on_terminal: bool, ask: Callabl
     dollars = cost.dollars
     if request.confirmed or request.confirm_above is None or dollars is None or dollars.high <= request.confirm_above:
         return
-    told = f"This may cost {_at_most(dollars)}"
+    cost_text = f"This may cost {_at_most(dollars)}"
     question.confirm(
-        f"{told}. Launch it?",
-        alone=f"{told}, more than confirm_above={request.confirm_above:g}, and nobody is here to be asked: add --yes.",
+        f"{cost_text}. Launch it?",
+        no_terminal=f"{cost_text}, more than confirm_above={request.confirm_above:g}, and there is no terminal to ask "
+        "on: add --yes.",
         refused="Nothing was started.",
         on_terminal=on_terminal,
         ask=ask,
@@ -109,5 +110,5 @@ def _split(dollars: float, cost: PlanCost) -> list[float]:
 
 def _with_share(planned: PlannedRun, dollars: float, cost: RunCost) -> PlannedRun:
     if not cost.dollars_s:
-        return planned  # without a price nobody knows when it is spent
+        return planned  # without a price, it is unknown when the share is spent
     return replace(planned, step=replace(planned.step, share=Share(dollars, dollars / cost.dollars_s)))

@@ -1,4 +1,4 @@
-"""Plan -> outcomes: inputs stored, folders made, the ledger opened, and every step that is not done run."""
+"""Plan -> outcomes: stores inputs, creates folders, opens the ledger, and runs every step that is not done."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def execute(launch: Launch, workers: MixedWorkers | None) -> None:
 
 
 def record_request(launch: Launch) -> None:
-    """In the sweep's folder: what was asked, by which line."""
+    """Record in the sweep's folder what was requested, and by which command line."""
     Ledger(launch.store, launch.plan.sweep).open(launch.plan, shlex.join(["axosweep", *sys.argv[1:]]))
 
 
@@ -57,25 +57,25 @@ def _make_folders(launch: Launch) -> None:
     try:
         store.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SweepError(f"The store {store.root} cannot be made: {error.strerror}.") from error
+        raise SweepError(f"The store {store.root} cannot be created: {error.strerror}.") from error
     for planned in launch.plan.pending:
         _prepare_folder(store, planned.run, launch.trainer)
 
 
 def _prepare_folder(store: Store, run: Run, trainer: str) -> None:
-    """The run's inputs kept, and its folder with what was asked."""
+    """Store the run's inputs, and create its folder with the record of the request."""
     for found in run.inputs:
         if found.kind is not InputKind.HUB:
             assert found.identity is not None
-            _how_to_keep(found)(Path(found.text), found.identity, store.root / staged_name(found))
+            _store_function(found)(Path(found.text), found.identity, store.root / staged_name(found))
     folder = store.folder(StepKind.TRAIN, run.key)
     folder.path.mkdir(parents=True, exist_ok=True)
-    folder.removed.unlink(missing_ok=True)  # somebody wants it again
+    folder.removed.unlink(missing_ok=True)  # it is requested again
     if not folder.identity.exists():
         write_atomically(folder.identity, json.dumps(_identity(run, trainer), indent=1))
 
 
-def _how_to_keep(found: Input) -> Callable[[Path, str, Path], None]:
+def _store_function(found: Input) -> Callable[[Path, str, Path], None]:
     if found.kind is InputKind.CHECKPOINT:
         return keep_checkpoint
     return keep_folder if found.kind is InputKind.FOLDER and found.at == ADAPTER else keep

@@ -21,7 +21,7 @@ from runner.types import Experiment, Request, Run
 
 
 def resolve(experiments: Sequence[Experiment], request: Request) -> Launch:
-    """Where a sweep goes and what trains it, with what is known against its experiments at once.
+    """Where a sweep runs and what trains it, with the problems that can be found at once.
 
     Raises SweepError when they name different executors, and for a start checkpoint that does not exist.
     """
@@ -39,8 +39,8 @@ def resolve(experiments: Sequence[Experiment], request: Request) -> Launch:
 
 
 def identify(launch: Launch) -> Launch:
-    """With its runs. Raises SweepError for inputs that cannot be used, and for a run that its start checkpoint does not
-    fit."""
+    """The launch with its runs. Raises SweepError for inputs that cannot be used, and for a start checkpoint that does
+    not fit its run."""
     hashes = ContentHashes(launch.store.cache / "hashes.json")
     runs = split_by_gpu_type([identified(one, hashes, launch.trainer) for one in launch.experiments])
     hashes.save()
@@ -59,5 +59,5 @@ def identified(experiment: Experiment, hashes: ContentHashes, trainer: str) -> R
 
 
 def _longest_row(store: Store, run: Run) -> int | None:
-    """Tokens; None where its dataset is not prepared here."""
+    """In tokens; None if its dataset is not prepared here."""
     return DataManifest.read(store.manifest(run.data_key)).longest_row

@@ -17,17 +17,19 @@ from runner.types import Gpu, Input, InputKind, Plan, Run
 
 
 def write_configs(plan: Plan, folder: str) -> list[Path]:
-    """One file a run, DIR/<run key>.yml; before it another, where preprocessing has a seed of its own.
+    """One file per run, DIR/<run key>.yml, and one to preprocess with, if preprocessing has its own seed.
 
-    Raises SweepError before anything is written when a file is there with other content, or cannot be written.
+    Raises SweepError if a file exists with different content (then nothing is written), or cannot be written.
     """
     root = Path(folder).expanduser().absolute()
     texts: dict[Path, str] = {}
     for name, text in _files(plan, root):
-        texts.setdefault(root / name, text)  # runs that share their rows share what prepares them
-    other = [str(path) for path, text in texts.items() if path.exists() and path.read_text(encoding="utf-8") != text]
-    if other:
-        raise SweepError(f"{', '.join(other)}: there already, with other content. Name another folder, or remove it.")
+        texts.setdefault(root / name, text)  # runs of one dataset share the file that prepares it
+    different = [
+        str(path) for path, text in texts.items() if path.exists() and path.read_text(encoding="utf-8") != text
+    ]
+    if different:
+        raise SweepError(f"{', '.join(different)}: exists with different content. Name another folder, or remove it.")
     try:
         root.mkdir(parents=True, exist_ok=True)
         for path, text in texts.items():
@@ -50,12 +52,12 @@ def _files(plan: Plan, root: Path) -> Iterator[tuple[str, str]]:
         about += [f"First: axolotl preprocess {prepare}   (the rows are shuffled with seed {seed})"] * (
             seed is not None
         )
-        about += [_command(f"{run.key}.yml", run.experiment.gpu), *map(_unpinned, _loose(run))]
+        about += [_command(f"{run.key}.yml", run.experiment.gpu), *map(_unpinned_line, _unpinned_inputs(run))]
         yield f"{run.key}.yml", _text(config, about)
 
 
 def _plain(run: Run, root: Path) -> dict[str, Any]:
-    """What Axolotl gets: local inputs by their whole path, hub inputs at their commits, addresses below `root`."""
+    """The config for Axolotl: local inputs by absolute path, hub inputs by commit, output folders below `root`."""
     config = placed_config(
         run.experiment.axolotl, run.inputs, lambda found: str(Path(found.text).expanduser().absolute())
     )
@@ -86,12 +88,12 @@ def _command(name: str, gpu: Gpu) -> str:
     return f"axolotl train {name} --launcher torchrun -- --nproc_per_node={gpu.count}   ({gpu.count} x {gpu.type})"
 
 
-def _loose(run: Run) -> list[Input]:
-    """The hub inputs that this file cannot hold to a commit."""
+def _unpinned_inputs(run: Run) -> list[Input]:
+    """The hub inputs that this file cannot pin to a commit."""
     return [one for one in run.inputs if one.kind is InputKind.HUB and (one.identity is None or one.at == ADAPTER)]
 
 
-def _unpinned(found: Input) -> str:
+def _unpinned_line(found: Input) -> str:
     commit = f", here at commit {found.identity}" if found.identity else ", at whatever commit it has then"
     return f"{found.at}: {hub_name(found)}{commit}"
 

@@ -1,4 +1,4 @@
-"""Runs -> plan: what would run, once each, and what is done already. `make_plan` is pure and touches nothing."""
+"""Runs -> plan: what would run, each run once, and what is done already. `make_plan` is pure."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ LONGEST_NAME = 120
 
 
 def plan(launch: Launch) -> Launch:
-    """With its plan. Raises SweepError for stages that its runs cannot have, and for what the executor cannot place."""
+    """The launch with its plan. Raises SweepError for stages or GPUs that its runs cannot have."""
     store = launch.store
-    made = make_plan(
+    new_plan = make_plan(
         launch.runs, launch.request.name, lambda kind, key: store.folder(kind, key).done.exists(), checkout.commit()
     )
-    planned = replace(launch, plan=with_stages(made, store))
+    planned = replace(launch, plan=with_stages(new_plan, store))
     pending = {one.run.key for one in planned.plan.pending}
     planned.preflight.finished = frozenset(n for n, run in enumerate(planned.runs) if run.key not in pending)
     check_budget_options(planned.executor, planned.request)
@@ -39,7 +39,7 @@ def plan(launch: Launch) -> Launch:
 
 
 def make_plan(runs: Sequence[Run], name: str, is_done: IsDone, commit: str = "") -> Plan:
-    """Each distinct run and dataset once, in the order asked. `commit`: of the checkout that asks, for W&B.
+    """Each distinct run and dataset once, in the requested order. `commit`: of axosweep's checkout, for W&B.
 
     A dataset that only finished runs read is not prepared again, even when it has been deleted.
     """

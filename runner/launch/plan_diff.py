@@ -1,4 +1,4 @@
-"""A plan beside an earlier sweep: which runs are in one of them only, and which parameters have other values."""
+"""A plan compared with an earlier sweep: the runs that only one of them has, and the parameters that differ."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ TRAINER = "the trainer's lock"
 class DiffRun:
     key: str
     params: Mapping[str, Any]
-    """Of what differs between any two runs of the plan and the sweep."""
+    """The parameters that differ between any two runs of the plan and the sweep."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A parameter that has other values in the plan than in the sweep. No value: it is not set there."""
+    """A parameter with different values in the plan and in the sweep. No value: it is not set."""
 
     name: str
     there: tuple[Any, ...]
@@ -45,12 +45,12 @@ class PlanDiff:
     changes: tuple[Change, ...]
 
 
-def plan_diff(plan: Plan, stores: Sequence[Store], asked: str, *, trainer: str) -> PlanDiff:
-    """`asked` is the earlier sweep's id, or its beginning; `trainer` what would train now (the hash of its lock).
+def plan_diff(plan: Plan, stores: Sequence[Store], sweep: str, *, trainer: str) -> PlanDiff:
+    """`sweep` is the earlier sweep's id, or its beginning; `trainer` is the hash of the current trainer lock.
 
     Raises SweepError when there is no such sweep, or several fit.
     """
-    found = sweep_in(stores, asked)
+    found = sweep_in(stores, sweep)
     earlier = Ledger(found.store, found.sweep).plan().runs
     there = {run.key: flat_run(found.store, run) | _inputs_there(found.store, run) for run in earlier}
     here = {
@@ -89,7 +89,7 @@ def _content(at: str) -> str:
 
 
 def _changes(there: Sequence[Mapping[str, Any]], here: Sequence[Mapping[str, Any]]) -> Iterable[Change]:
-    """In the order of the plan's config, what only the sweep has comes last."""
+    """In the order of the plan's config; parameters that only the sweep has come last."""
     for name in dict.fromkeys(name for flat in (*here, *there) for name in flat):
         values = _values(name, there), _values(name, here)
         if {*map(_written, values[0])} != {*map(_written, values[1])}:
@@ -97,7 +97,7 @@ def _changes(there: Sequence[Mapping[str, Any]], here: Sequence[Mapping[str, Any
 
 
 def _values(name: str, flats: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
-    """Each distinct value once. Not set is no value; beside others it is null."""
+    """Each distinct value once; null for runs that do not set it. Empty if no run sets it."""
     distinct = {_written(flat.get(name)): flat.get(name) for flat in flats}
     return () if [*distinct.values()] == [None] else tuple(distinct.values())
 
@@ -108,7 +108,7 @@ def _written(value: Any) -> str:
 
 def diff_lines(diff: PlanDiff) -> list[str]:
     """For people: what changed first, since it explains the runs."""
-    lines = [f"Beside {diff.sweep}:"]
+    lines = [f"Compared with {diff.sweep}:"]
     lines += [f"  {one.name}: {_shown(one.there)} there, {_shown(one.here)} here" for one in diff.changes]
     for runs, where in ((diff.only_there, "only there"), (diff.only_here, "only here"), (diff.both, "in both")):
         lines += [f"  {run.key}  {where:<10}  {label(run.params)}".rstrip() for run in runs]

@@ -1,4 +1,4 @@
-"""What a plan says beyond its runs: its datasets and models, whether they are there, and the command that runs it."""
+"""What a plan shows besides its runs: its datasets and models, whether they exist, and the command that runs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runner.keys.hub_commits import hub_cache
 from runner.keys.inputs import hub_name, is_dataset
 from runner.types import InputKind, Plan
 
-ASKED_OF_PLAN = ("action=plan", "json=true")
+PLAN_OVERRIDES = ("action=plan", "json=true")
 """What the verb adds to a command line."""
 
 
@@ -24,13 +24,13 @@ class DatasetFacts:
     runs: int
     """How many of the plan's runs read it."""
     rows: int | None
-    """Of what is trained on; None until it is prepared."""
+    """Rows to train on; None until the dataset is prepared."""
     eval_rows: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class HubModel:
-    """A repository of the hub that is no dataset."""
+    """A repository of the hub that is not a dataset."""
 
     name: str
     commit: str | None
@@ -39,7 +39,7 @@ class HubModel:
 
 
 def counts(plan: Plan) -> Mapping[str, int]:
-    """Runs by what becomes of them; duplicates are asked for again in the same command."""
+    """The numbers of new and finished runs, and of duplicates: runs that the same command requests again."""
     finished = len(plan.runs) - len(plan.pending)
     return {"new": len(plan.pending), "finished": finished, "duplicates": sum(one.copies - 1 for one in plan.runs)}
 
@@ -77,14 +77,14 @@ def command(arguments: Sequence[str]) -> str:
     >>> command(["-m", "lora=r8,r16", "name=a b", "action=plan", "json=true"])
     "axosweep -m lora=r8,r16 'name=a b'"
     """
-    return shlex.join(["axosweep", *(word for word in arguments if word not in ASKED_OF_PLAN)])
+    return shlex.join(["axosweep", *(word for word in arguments if word not in PLAN_OVERRIDES)])
 
 
 def lines(plan: Plan, store: Store, arguments: Sequence[str], *, ready: bool = True) -> list[str]:
-    """For people. `ready`: nothing would refuse a launch, so that its command is worth giving."""
-    said = [f"data {one.key}: {_dataset(one)}" for one in datasets(plan, store)]
-    said += [f"model {one.name}: {_model(one)}" for one in models(plan)]
-    return [*said, f"Run it: {command(arguments)}"] if plan.pending and ready else said
+    """For people. `ready`: a launch would not be refused, so the command is shown."""
+    texts = [f"data {one.key}: {_dataset(one)}" for one in datasets(plan, store)]
+    texts += [f"model {one.name}: {_model(one)}" for one in models(plan)]
+    return [*texts, f"Run it: {command(arguments)}"] if plan.pending and ready else texts
 
 
 def _dataset(one: DatasetFacts) -> str:

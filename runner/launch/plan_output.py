@@ -1,4 +1,4 @@
-"""What `axosweep plan` prints of a launch beside its runs: schema, memory, price, a --diff, the files of --write."""
+"""What `axosweep plan` prints of a launch besides its runs: schema, memory, price, a --diff, the files of --write."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from runner.store.stores import stores
 
 
 def show_launch(launch: Launch) -> None:
-    """All that is known of a priced launch. Then raises SweepError with what keeps it from starting.
+    """Print all that is known of a priced launch. Then raise SweepError if something keeps it from starting.
 
-    Raises SweepError for a --diff with a sweep that does not exist, before any file is written, and for files in the
-    way of --write.
+    Raises SweepError for a --diff with a sweep that does not exist, before any file is written, and for files that
+    --write would overwrite.
     """
     assert launch.cost is not None
     plan, request, preflight = launch.plan, launch.request, launch.preflight
@@ -55,7 +55,7 @@ def show_launch(launch: Launch) -> None:
             terminal.say(console, line)
     if missing:
         terminal.message(f"note: {missing}", style="yellow")
-    preflight.refuse_blocked()  # after all that is worth knowing of it
+    preflight.refuse_blocked()  # after everything else is printed
     check_budget(launch.cost, request)
 
 

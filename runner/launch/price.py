@@ -1,4 +1,4 @@
-"""Plan -> price: what it will take and cost, what the budget says to that, and who is asked before it is spent."""
+"""Plan -> price: the time and dollars that it will take, the check of the budget, and the question before a launch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from runner.types import Action
 
 
 def price(launch: Launch) -> Launch:
-    """With its cost, and its runs' shares of the budget. What rents nothing is priced for `plan` only, in hours.
+    """The launch with its cost, and its runs' shares of the budget. On this machine, only `plan` is priced, in hours.
 
-    Asks Modal for its rates, and the person when it may cost more than `confirm_above`, before a launch; a plan asks
-    nobody. Raises SweepError for what is too dear, or not wanted so dear.
+    Before a launch, ask Modal for its rates, and ask the user if it may cost more than `confirm_above`; `plan` does
+    neither. Raises SweepError if it may cost more than the budget, or if the answer is not yes.
     """
     if launch.request.action is Action.PLAN:
         return replace(launch, cost=_cost(launch, ask=False))
@@ -35,7 +35,7 @@ def price(launch: Launch) -> Launch:
 
 
 def price_lines(launch: Launch) -> list[str]:
-    """What it will take and cost, and what its budget promises, for people."""
+    """The time and dollars that it will take, and what its budget guarantees, for people."""
     if launch.cost is None:
         return []
     bounded = launch.request.budget is not None and launch.cost.runs

@@ -1,7 +1,7 @@
-"""from=RUN[@STEP]: another run's checkpoint, found, held against what goes on from it, and kept as an input.
+"""from=RUN[@STEP]: finds another run's checkpoint, checks that a run can continue from it, and stores it as an input.
 
-What goes on keeps the checkpoint's weights, optimizer's moments, random state and place in the data; the rate, the
-schedule and how long it trains are its own (modal_app.patches.training).
+A run that continues takes over the checkpoint's weights, optimizer state, random state and position in the data. Its
+learning rate, schedule and length are its own (modal_app.patches.training).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from runner.store.stores import is_mirror
 from runner.types import Experiment, Input, InputKind, Run, StartCheckpoint
 
 NOT_CONTENT = ("README.md", "training_args.bin", "tokens_state.json", STATE, checkpoints.MARKER)
-"""Of a checkpoint: words about it, and figures of the run that has saved it. What trains on does not depend on them."""
-NOT_KEPT = ("README.md", "training_args.bin", "tokens_state.json")
+"""Files of a checkpoint that a run does not depend on if it continues: notes, and figures of the run that saved it."""
+NOT_STORED = ("README.md", "training_args.bin", "tokens_state.json")
 
 SAME = (
     *("adapter", "lora_r", "lora_alpha", "lora_target_linear", "lora_target_modules", "lora_target_parameters"),
@@ -39,14 +39,14 @@ SAME = (
     *("load_in_4bit", "load_in_8bit", "optimizer", "loraplus_lr_ratio", "loraplus_lr_embedding"),
     *("micro_batch_size", "gradient_accumulation_steps", "batch_size", "seed"),
 )
-"""Keys that the checkpoint's tensors have the shape of, or that its step is a place in the data by."""
+"""Keys that decide the shapes of the checkpoint's tensors, or which position in the data its step is."""
 NOT_YET = ("deepspeed", "fsdp", "fsdp_config")
-"""Their checkpoints are shards, which restore settings of their own."""
+"""Their checkpoints are shards, which restore their own settings."""
 
 
 def with_start_checkpoints(experiments: Sequence[Experiment], known: Sequence[Store]) -> list[Experiment]:
-    """The experiments, each with the checkpoint that it was asked to go on from. Raises SweepError for one that is not
-    there. A checkpoint on Modal is fetched: its content is in the key, and only its bytes tell that.
+    """The experiments, each with its start checkpoint, if it has one. Raises SweepError for one that does not exist. A
+    checkpoint on Modal is fetched, since the key covers its content.
     """
     found: dict[str, StartCheckpoint] = {}
     for one in experiments:
@@ -57,34 +57,34 @@ def with_start_checkpoints(experiments: Sequence[Experiment], known: Sequence[St
     ]
 
 
-def find_start_checkpoint(asked: str, known: Sequence[Store]) -> StartCheckpoint:
-    """The checkpoint that RUN[@STEP] means: the newest whole one of a finished run, or that of the step."""
-    name, at, step = asked.partition("@")
+def find_start_checkpoint(text: str, known: Sequence[Store]) -> StartCheckpoint:
+    """The checkpoint that RUN[@STEP] means: the newest complete one of a finished run, or that of the step."""
+    name, at, step = text.partition("@")
     if not name or (at and not step.isdecimal()):
-        raise SweepError(f"from={asked}: RUN or RUN@STEP is expected, as in from=0123456789ab@50.")
+        raise SweepError(f"from={text}: RUN or RUN@STEP is expected, as in from=0123456789ab@50.")
     try:
         store, run = chosen_run(known, name)
     except SweepError as error:
-        raise SweepError(f"from={asked}: {error}") from error
+        raise SweepError(f"from={text}: {error}") from error
     try:
-        folder = _found(asked, run, store)  # first: removed and trained again, it may have another than was kept
+        folder = _found(text, run, store)  # first: a run that was trained again may have another than is stored
     except SweepError:
-        kept = _kept(known, run.key, int(step)) if step else None
-        if kept is None:
+        stored = _stored(known, run.key, int(step)) if step else None
+        if stored is None:
             raise
-        folder = kept
+        folder = stored
     if not (folder / "optimizer.pt").exists() and not (folder / "optimizer.bin").exists():
         key = "lora_model_dir" if (folder / "adapter_config.json").exists() else "base_model"
         raise SweepError(
-            f"from={asked}: {folder.name} of {run.key} has no optimizer's state (save_only_model), so nothing can go "
-            f"on from it. Its weights alone: {key}={folder}"
+            f"from={text}: {folder.name} of {run.key} has no optimizer state (save_only_model), so no run can "
+            f"continue from it. To use only its weights: {key}={folder}"
         )
     return StartCheckpoint(run.key, step_of(folder), str(folder), identity_of(folder), str(store.root))
 
 
-def _kept(known: Sequence[Store], run: str, step: int) -> Path | None:
-    """The checkpoint as an earlier run that went on from it has it in its store: the run that saved it may have removed
-    its own since."""
+def _stored(known: Sequence[Store], run: str, step: int) -> Path | None:
+    """The checkpoint as an input of an earlier run that continued from it: the run that saved it may have removed it
+    since."""
     for store in known:
         for path in store.runs.glob("*/run.json"):
             start = read_json(path).get("from") or {}
@@ -95,11 +95,11 @@ def _kept(known: Sequence[Store], run: str, step: int) -> Path | None:
     return None
 
 
-def _found(asked: str, run: SweepRun, store: Store) -> Path:
+def _found(text: str, run: SweepRun, store: Store) -> Path:
     """The checkpoint among those of its run; from Modal it is fetched."""
     files = files_of(store, run.key)
     parts = parts_of(files, run.key, run.data_key)
-    chosen = _chosen(asked, run, [part for part in parts if part.kind is PartKind.CHECKPOINT], store)
+    chosen = _chosen(text, run, [part for part in parts if part.kind is PartKind.CHECKPOINT], store)
     if not is_mirror(store):
         return store.root / chosen.folder
     folder = store.cache / "from" / run.key / chosen.name
@@ -107,29 +107,29 @@ def _found(asked: str, run: SweepRun, store: Store) -> Path:
     return folder
 
 
-def _chosen(asked: str, run: SweepRun, there: Sequence[Part], store: Store) -> Part:
-    step = asked.partition("@")[2]
-    whole = sorted((part for part in there if part.whole), key=_step)
-    steps = ", ".join(str(_step(part)) for part in whole)
+def _chosen(text: str, run: SweepRun, there: Sequence[Part], store: Store) -> Part:
+    step = text.partition("@")[2]
+    complete = sorted((part for part in there if part.whole), key=_step)
+    steps = ", ".join(str(_step(part)) for part in complete)
     state = state_of(store, run)
     status = status_text(state.status, state.reason)
-    if not whole:
+    if not complete:
         raise SweepError(
-            f"from={asked}: {run.key} has no whole checkpoint (it is {status}). A run leaves some "
+            f"from={text}: {run.key} has no complete checkpoint (it is {status}). A run saves some "
             "with save_steps=N or saves_per_epoch=N."
         )
     if not step:
         if state.status is not RunStatus.SUCCEEDED:
             raise SweepError(
-                f"from={asked}: {run.key} has not finished (it is {status}), so its newest "
-                "checkpoint may be another one tomorrow. "
-                f"Name one: from={run.key}@{_step(whole[-1])}; there is: {steps}."
+                f"from={text}: {run.key} has not finished (it is {status}), so its newest "
+                "checkpoint may still change. "
+                f"Name one: from={run.key}@{_step(complete[-1])}; there are: {steps}."
             )
-        return whole[-1]
-    for part in whole:
+        return complete[-1]
+    for part in complete:
         if _step(part) == int(step):
             return part
-    raise SweepError(f"from={asked}: {run.key} has no whole checkpoint of step {int(step)}. There is: {steps}.")
+    raise SweepError(f"from={text}: {run.key} has no complete checkpoint of step {int(step)}. There are: {steps}.")
 
 
 def _step(part: Part) -> int:
@@ -138,7 +138,7 @@ def _step(part: Part) -> int:
 
 def _fetch(files: Files, part: Part, folder: Path) -> None:
     from runner.console.transfer import progress
-    from runner.files.pull import FileToPull, pull  # late: only of runs that are elsewhere
+    from runner.files.pull import FileToPull, pull  # imported late: only for runs on Modal
 
     wanted = [FileToPull(entry, part.named(entry)) for entry in part.files]
     with progress(part.bytes) as watch:
@@ -146,7 +146,7 @@ def _fetch(files: Files, part: Part, folder: Path) -> None:
 
 
 def identity_of(checkpoint: Path) -> str:
-    """Hex sha256 of what going on from it depends on: tensors, random state, the step, the loss not yet logged."""
+    """Hex sha256 of what a run depends on that continues: tensors, random state, the step, the loss not yet logged."""
     digest = hashlib.sha256(json.dumps(checkpoints.unlogged(checkpoint), sort_keys=True).encode())
     digest.update(f"{step_of(checkpoint)}\n".encode())
     for name in _files(checkpoint):
@@ -160,29 +160,29 @@ def checkpoint_input(start: StartCheckpoint) -> Input:
 
 
 def check_checkpoint_fits(run: Run) -> None:
-    """Raises SweepError for a run whose checkpoint to go on from is of another shape, data or trainer than its own, and
-    for one that would end before it begins."""
+    """Raises SweepError for a run that differs from its start checkpoint in shape, data or trainer, and for one that
+    would end before it begins."""
     experiment, start = run.experiment, run.experiment.start_checkpoint
     if start is None:
         return
     before = read_json(Store(Path(start.store)).folder(StepKind.TRAIN, start.run).identity)
     if not before:
         raise SweepError(
-            f"from={experiment.from_text}: what {start.run} was asked with is not known any more (its run.json is "
-            "gone), so nobody can tell whether this run goes on from it. Its weights alone: "
+            f"from={experiment.from_text}: the config of {start.run} is unknown (it has no run.json any more), so "
+            "it cannot be checked whether this run can continue from it. To use only its weights: "
             f"lora_model_dir={start.folder}"
         )
-    wrong = [*_unlike(experiment, before), *_other_data(run, before), *_no_room(experiment.axolotl, start)]
+    wrong = [*_unlike(experiment, before), *_other_data(run, before), *_no_steps_left(experiment.axolotl, start)]
     if wrong:
         lines = "".join(f"\n- {one}" for one in wrong)
         raise SweepError(
-            f"from={experiment.from_text}: this run cannot go on from step {start.step} of {start.run}.{lines}\n"
-            f"To begin anew with its weights alone: {_weights(before.get('axolotl', {}))}={start.folder}"
+            f"from={experiment.from_text}: this run cannot continue from step {start.step} of {start.run}.{lines}\n"
+            f"To begin from scratch with its weights: {_weights_key(before.get('axolotl', {}))}={start.folder}"
         )
 
 
-def _weights(axolotl: Mapping[str, Any]) -> str:
-    """The key that a checkpoint's weights are named by."""
+def _weights_key(axolotl: Mapping[str, Any]) -> str:
+    """The key that names a checkpoint's weights."""
     return "lora_model_dir" if axolotl.get("adapter") else "base_model"
 
 
@@ -196,22 +196,22 @@ def _unlike(experiment: Experiment, before: Mapping[str, Any]) -> Iterator[str]:
         yield f"gpu.count is {experiment.gpu.count}, and was {count} there."
     for key in NOT_YET:
         if here.get(key):
-            yield f"{key} is set, and a sharded checkpoint cannot be gone on from yet."
+            yield f"{key} is set, and a run cannot continue from a sharded checkpoint yet."
     if here.get("save_only_model"):
-        yield "save_only_model is set, and a run that goes on saves its optimizer's state."
+        yield "save_only_model is set, but a run that continues has to save its optimizer state."
 
 
 def _other_data(run: Run, before: Mapping[str, Any]) -> Iterator[str]:
     models = {one["at"]: one["identity"] for one in before.get("inputs", ())}
     for one in run.inputs:
         if one.at == "base_model" and one.identity != models.get(one.at):
-            yield f"base_model is {one.text}, another model than there."
+            yield f"base_model is {one.text}, and was another model there."
     if run.data_key != before.get("data_key"):
         there = before.get("data_key")
-        yield f"its data is another (data key {run.data_key}, and {there} there), so that step is no place in it."
+        yield f"its data is different (data key {run.data_key}, and {there} there), so its steps do not match."
 
 
-def _no_room(axolotl: Mapping[str, Any], start: StartCheckpoint) -> Iterator[str]:
+def _no_steps_left(axolotl: Mapping[str, Any], start: StartCheckpoint) -> Iterator[str]:
     most = axolotl.get("max_steps")
     if isinstance(most, int) and 0 < most <= start.step:
         yield (
@@ -221,33 +221,35 @@ def _no_room(axolotl: Mapping[str, Any], start: StartCheckpoint) -> Iterator[str
 
 
 def keep_checkpoint(source: Path, identity: str, target: Path) -> None:
-    """Put a checkpoint into the store: what its run removes or rotates away stays here.
+    """Copy a checkpoint into the store, where it stays when its run removes or rotates it away.
 
-    It says nothing of the end and the best step of the run that has saved it. Raises SweepError when it has changed
-    since it was looked at.
+    The copy leaves out the end and the best step of the run that saved it. Raises SweepError when the checkpoint has
+    changed since `identity` was computed.
     """
     if checkpoints.is_complete(target):
         return
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
     try:
         for name in _files(source):
-            if Path(name).name not in (*NOT_KEPT, checkpoints.MARKER):
-                (beside / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source / name, beside / name)
-        write_atomically(beside / STATE, json.dumps(_begun(json.loads((source / STATE).read_text(encoding="utf-8")))))
-        checkpoints.mark_complete(beside, checkpoints.unlogged(source))
-        changed = identity_of(beside) != identity
+            if Path(name).name not in (*NOT_STORED, checkpoints.MARKER):
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / name, partial / name)
+        write_atomically(
+            partial / STATE, json.dumps(_start_state(json.loads((source / STATE).read_text(encoding="utf-8"))))
+        )
+        checkpoints.mark_complete(partial, checkpoints.unlogged(source))
+        changed = identity_of(partial) != identity
     except FileNotFoundError:
         changed = True
     if changed:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
         raise SweepError(f"{source} was changed or removed while it was read. Run the command again.")
     shutil.rmtree(target, ignore_errors=True)
-    beside.replace(target)
+    partial.replace(target)
 
 
-def _begun(state: dict[str, Any]) -> dict[str, Any]:
+def _start_state(state: dict[str, Any]) -> dict[str, Any]:
     """A trainer's state without what belongs to the run that has saved it: its log, its best step, its end, and what
     its callbacks had counted."""
     control = state.get("stateful_callbacks", {}).get("TrainerControl", {"args": {}, "attributes": {}})
@@ -257,6 +259,6 @@ def _begun(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _files(checkpoint: Path) -> list[str]:
-    """By its own marker: what is not in there was not there when it was whole."""
+    """The files that its marker lists. Others did not exist when the checkpoint was complete."""
     marker = read_json(checkpoint / checkpoints.MARKER)
     return sorted(marker.get("files", {}))

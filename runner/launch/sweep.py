@@ -31,7 +31,7 @@ from runner.types import Action, Experiment, Plan, Request, Run, RunResult
 def launch_sweep(experiments: Sequence[Experiment], request: Request) -> list[RunResult]:
     """Plan the experiments, print what would run, and (unless only a plan is wanted) run it.
 
-    Returns one result per experiment, in order; an experiment that stands there twice has the same result twice.
+    Returns one result per experiment, in order; an experiment that occurs twice has the same result twice.
     Raises SweepError before anything starts; a run that fails is a result, not an error.
     """
     launch = resolve(experiments, request)
@@ -43,7 +43,7 @@ def launch_sweep(experiments: Sequence[Experiment], request: Request) -> list[Ru
         return []
     with preloaded_workers(launch.executor, launch.experiments, launch.store) as workers:
         launch = _planned(launch, workers)
-        # A launch in JSON ends in its rows: what precedes them must not stand on the same stream.
+        # With --json, stdout has only the rows, which are printed at the end.
         tables.show_plan(launch.plan, terminal.messages() if request.json else terminal.results())
         _check_resolved(launch.plan)
         if launch.plan.has_work:
@@ -56,7 +56,7 @@ def launch_sweep(experiments: Sequence[Experiment], request: Request) -> list[Ru
 
 
 def _planned(launch: Launch, workers: MixedWorkers | None) -> Launch:
-    """Refused at once where enough is known against it; otherwise planned, while the workers are preloaded."""
+    """Refuse the launch if a problem is known already; otherwise plan it, while the workers are preloaded."""
     _refuse_blocked(launch, workers)
     if workers is not None:
         workers.warm_up()
@@ -72,26 +72,26 @@ def _refuse_blocked(launch: Launch, workers: MixedWorkers | None) -> None:
 
 
 def _check_resolved(plan: Plan) -> None:
-    """Raises SweepError for hub names whose commit could not be found out."""
+    """Raises SweepError for hub names whose commit could not be resolved."""
     if plan.unresolved:
         lines = [f"  {one.at}={one.text}: {one.problem}. Pin it: {how_to_pin(one)}" for one in plan.unresolved]
         raise SweepError(
-            "Nothing was started: what these names stand for now is not known, so what would be trained is not.\n"
+            "Nothing was started: the commits of these names are unknown, so it is unknown what would be trained.\n"
             + "\n".join(lines)
         )
 
 
 def _check_schema_known(launch: Launch) -> None:
-    """Before anything is rented, or anyone is asked for a price. On this machine the trainer itself is asked later."""
+    """Before anything is rented or confirmed. On this machine, the trainer checks it later."""
     if launch.on_this_machine:
         return
     if not ask_schema(launch, validator_at_hand(launch.local_store)) and not launch.request.force:
-        raise SweepError("Nothing was started. --force sends the sweep without Axolotl's word on it.")
+        raise SweepError("Nothing was started. --force launches the sweep without this check.")
     launch.preflight.refuse_blocked()
 
 
 def _results(launch: Launch) -> list[RunResult]:
-    """What has come of it, printed and returned."""
+    """Print and return the results."""
     plan, store = launch.plan, launch.store
     if not any(planned.trains for planned in plan.runs):
         return [_prepared(run, store) for run in launch.runs]
@@ -113,6 +113,6 @@ def _result(row: Row, failed: Mapping[str, str]) -> RunResult:
 
 
 def _prepared(run: Run, store: Store) -> RunResult:
-    """Of a run of which only the dataset was asked for."""
+    """The result of a run of which only the dataset was requested."""
     exists = store.manifest(run.data_key).exists()
     return RunResult(run.key, exists, None, "" if exists else f"its dataset {run.data_key} was not prepared")

@@ -1,4 +1,4 @@
-"""The value that goes down the line: what was asked, where it goes, and what has been found out about it."""
+"""The value that passes from stage to stage: what was requested, where it runs, and what is known about it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ NO_PLAN = Plan("", (), ())
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A sweep on its way from a request to its runs. Each stage returns it with what it has found out, and `plan`
-    prints the very value that a launch executes."""
+    """A sweep between its request and its runs. Each stage returns it with its findings added, and `plan` prints the
+    value that a launch executes."""
 
     experiments: tuple[Experiment, ...]
     request: Request
     executor: ExecutorChoice
-    """Of all its runs."""
+    """The executor of all its runs."""
     store: Store
     """Where the executor's runs are recorded."""
     local_store: Store
@@ -28,7 +28,7 @@ class Launch:
     trainer: str
     """The hash of everything that trains."""
     preflight: Preflight
-    """What is known against it; that grows while Axolotl is asked."""
+    """The problems that are known; Axolotl's schema adds to them."""
     runs: tuple[Run, ...] = ()
     """One for each experiment, in their order, once they are identified."""
     plan: Plan = NO_PLAN

@@ -98,7 +98,7 @@ def test_another_adapter_of_the_same_base_can_be_merged_in_the_runs_place(merged
 def test_what_is_no_adapter_is_refused(trained: Axosweep, tmp_path: Path) -> None:
     done = trained.run("merge", "--lora-model-dir", str(tmp_path))
     assert done.returncode == 2
-    assert f"--lora-model-dir {tmp_path}: no adapter is there" in done.stderr
+    assert f"--lora-model-dir {tmp_path} is not an adapter" in done.stderr
 
 
 def test_an_adapter_of_another_model_fails_in_one_line_and_leaves_no_model(trained: Axosweep, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_plan_above_its_budget_is_refused_and_forced_it_is_stopped_when_its_sh
         assert "this may cost" in planned.stderr
         assert "this may cost" in refused.stderr
         assert "one boot more" in planned.stdout
-        assert "nobody is here to be asked: add --yes" in asks.stderr
+        assert "there is no terminal to ask on: add --yes" in asks.stderr
         assert len(server.function_calls()) == calls
 
         stopped = here.run(*ENDLESS, budget, "--force")

@@ -60,7 +60,7 @@ def test_what_will_do_as_well_is_asked_for_and_taken(on_modal: Axosweep, server:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("gpu=h100", "gpu.count=16"), "several machines are not there yet"),
+        (("gpu=h100", "gpu.count=16"), "several machines are not supported yet"),
         (("gpu=h100", "gpu.count=4", "executor.max_gpus=2"), "Raise executor.max_gpus to 4"),
         (("gpu=h100", "gpu.count=2,4", "executor.max_gpus=5"), "one of each is 6 GPUs"),
     ],

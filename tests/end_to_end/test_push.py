@@ -131,7 +131,7 @@ def test_pushed_again_there_is_nothing_to_commit(pushing: Pushing) -> None:
     pushing.run()
     code, out, err = pushing.run()
     assert code == 0, err
-    assert "All of it is there already" in out
+    assert "The hub has all of it already" in out
     assert len(pushing.messages()) == 2
     assert set(pushing.writes.uploaded.values()) == {1}
 
@@ -190,7 +190,7 @@ def test_a_repository_with_something_else_is_left_alone_unless_forced_and_keeps_
     assert pushing.pushed()["README.md"] == b"by hand"
     code, out, err = pushing.run(pushing.key, "ada/answers", "--force")
     assert code == 0, err
-    assert "Left there as it was: notes.txt" in out
+    assert "Left unchanged on the hub: notes.txt" in out
     assert sorted(pushing.pushed()) == sorted([*ADAPTER, "notes.txt"])
 
 
@@ -202,7 +202,7 @@ def test_another_runs_push_is_taken_out_when_it_is_replaced(pushing: Pushing) ->
     assert "holds the merged of run 000000000000" in pushing.refused()
     code, out, err = pushing.run(pushing.key, "ada/answers", "--force")
     assert code == 0, err
-    assert "Removed there: model.safetensors" in out
+    assert "Removed on the hub: model.safetensors" in out
     assert sorted(pushing.pushed()) == ADAPTER
 
 

@@ -151,9 +151,9 @@ def test_what_a_base_loses_and_where_it_would_run_is_told_on_standard_error(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.count("mine.yml: output_dir: left out") == 1
-    assert "base=mine.yml: no gpu=... is asked for" in told.err
+    assert "base=mine.yml: without gpu=..., a run trains on the CPU" in told.err
     ask("base=mine.yml", "gpu=h100")
-    assert "is asked for" not in capsys.readouterr().err
+    assert "without gpu=" not in capsys.readouterr().err
 
 
 def test_overrides_can_be_asked_again(ask: Callable[..., Any], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,7 +237,7 @@ def test_what_cannot_be_taken_over_is_refused_with_the_reason(
         ("base=https://example.org/x.yml", "Download"),
         ("~base", "the path of an Axolotl config"),
         ("base=5", "the path of an Axolotl config"),
-        ("base=a.yml,b.yml", "that takes -m"),
+        ("base=a.yml,b.yml", "which need -m"),
     ],
 )
 def test_a_base_that_means_nothing_is_refused(ask: Callable[..., Any], here: Path, line: str, says: str) -> None:
@@ -271,7 +271,7 @@ def test_an_import_overwrites_nothing_unless_told_to(ask: Callable[..., Any], he
         import_config("mine.yml", name=None, config_dir=None, force=False)
     import_config("mine.yml", name=None, config_dir=None, force=True)
     assert ask("experiment=mine").experiments[0].axolotl["lora_r"] == 32
-    with pytest.raises(SweepError, match="There is an experiment llama3_8b_alpaca already"):
+    with pytest.raises(SweepError, match="There is already an experiment llama3_8b_alpaca"):
         import_config("mine.yml", name="llama3_8b_alpaca", config_dir=None, force=False)
 
 

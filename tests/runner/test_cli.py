@@ -87,7 +87,7 @@ def test_a_misspelt_verb_is_told_the_verbs(swept: Store) -> None:
     [
         (("-m", "plan", "lora=r8,r16"), "The verb comes first: axosweep plan -m lora=r8,r16"),
         (("lora=r8", "plan"), "The verb comes first: axosweep plan lora=r8"),
-        (("-m", "learning_rate=1e-3,", "2e-3"), "Values stand without blanks: learning_rate=1e-3,..."),
+        (("-m", "learning_rate=1e-3,", "2e-3"), "Write values without spaces: learning_rate=1e-3,..."),
         (("plan", "lr=1e-3"), "Did you mean learning_rate?"),
         (("--config-dir", "plan", "lr=1e-3"), "Did you mean learning_rate?"),
     ],

@@ -49,7 +49,7 @@ def test_several_sweeps_are_one_table_and_a_run_of_two_stands_once(
 
 def test_all_is_every_sweep(swept: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(keys(rows(swept, capsys, "--all"))) == {ONE.key, TWO.key, THREE.key}
-    assert "--all is every sweep: leave out first." in refused(swept, capsys, "--all", "first")
+    assert "--all means every sweep: leave out first." in refused(swept, capsys, "--all", "first")
 
 
 def test_sweeps_of_a_mirror_and_of_this_machine_stand_side_by_side(
@@ -121,7 +121,7 @@ def test_seeds_with_other_held_out_rows_are_told_to_keep_them(store: Store, caps
     open_sweep(store, runs)
     assert main(["compare", "--store", str(store.root), "--over", "seed"]) == 0
     text = capsys.readouterr().out
-    assert "data.seed=N keeps them the same for every seed." in text
+    assert "With data.seed=N, they are the same for every seed." in text
     assert "Mean over" not in text
     assert main(["compare", "--store", str(store.root), "--over", "seed", "--md"]) == 0
     assert "mean eval loss" not in capsys.readouterr().out

@@ -181,8 +181,8 @@ def test_no_key_and_no_answer_are_one_message(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--project", "mine"], "they go with --from wandb"),
-        (["--from", "wandb"], "name one of W&B's by its whole id"),
+        (["--project", "mine"], "add --from wandb"),
+        (["--from", "wandb"], "name one of W&B's by its complete id"),
     ],
 )
 def test_flags_that_say_too_little_are_told(

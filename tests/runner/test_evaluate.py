@@ -237,12 +237,12 @@ def test_an_unfinished_run_is_refused_and_of_a_sweep_left_out(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--limit", "5"), "--limit says how tasks are asked"),
-        (("--no-chat-template", "--num-fewshot", "0"), "--num-fewshot, --no-chat-template says how tasks are asked"),
+        (("--limit", "5"), "--limit needs tasks"),
+        (("--no-chat-template", "--num-fewshot", "0"), "--num-fewshot, --no-chat-template needs tasks"),
         (("--tasks", "a,,b"), "a name is empty"),
-        (("--tasks", "a", "--include-path", "nowhere"), "--include-path nowhere is not there"),
-        (("--tasks", "a", "--include-path", "file"), "--include-path file is no folder"),
-        (("--tasks", "a", "--include-path", "."), "no .yaml file is in it"),
+        (("--tasks", "a", "--include-path", "nowhere"), "--include-path nowhere does not exist"),
+        (("--tasks", "a", "--include-path", "file"), "--include-path file is not a folder"),
+        (("--tasks", "a", "--include-path", "."), "has no .yaml file"),
     ],
 )
 def test_words_that_mean_nothing_are_refused_in_one_message(

@@ -11,11 +11,11 @@ from runner.types import Gpu
     [
         (Gpu("h100", 1, ("a100_80g",)), "modal", "Did you mean a100_80gb"),
         (Gpu("h100", 8, ("a10",)), "modal", "gpu=a10 gpu.count=8: a container has at most 4"),
-        (Gpu("h100", 16), "modal", "at most 8 of them; several machines are not there yet"),
+        (Gpu("h100", 16), "modal", "at most 8 of them; several machines are not supported yet"),
         (Gpu("rtx4090", 1), "modal", "there is no such GPU"),
         (Gpu("rtx4090", 1), "local", "there is no such GPU"),
         (Gpu("h100", 1, ("a100_80gb",)), "local", "trains on the GPUs of this machine"),
-        (Gpu("cpu", 1, ("h100",)), "modal", "nothing to fall back from"),
+        (Gpu("cpu", 1, ("h100",)), "modal", "needs no other GPU"),
         (Gpu("h100", 1, "a100_80gb"), "modal", r"gpu.fallback=\[a100_80gb\]"),  # type: ignore[arg-type]
     ],
 )

@@ -68,7 +68,7 @@ def test_what_cannot_be_asked_is_refused_before_anything_starts(
     large.write_text("x" * 1_000_000)
     assert "1,000,000 characters" in said(capsys, store, one.key, "--prompts", str(large))
     merged = said(capsys, store, one.key, "--merged", *hello)
-    assert merged == f"axosweep: {one.key} has no merged model yet. Make it: axosweep merge {one.key}"
+    assert merged == f"axosweep: {one.key} has no merged model yet. Create it: axosweep merge {one.key}"
     assert sorted(store.root.rglob("*")) == before
 
 
@@ -100,14 +100,14 @@ def test_what_says_how_to_draw_is_refused_where_nothing_is_drawn(
 ) -> None:
     refused = said(capsys, store, "--prompt", "hello", "--greedy", *idle)
     assert all(flag in refused for flag in idle if flag.startswith("--"))
-    assert "--greedy draws nothing" in refused
+    assert "--greedy does not sample" in refused
 
 
 @pytest.mark.parametrize("words", [("where does Ada live?",), ("some-run", "where", "does", "Ada", "live?")])
 def test_a_question_without_its_flag_is_told_the_flag(
     store: Store, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
-    assert "A question is asked with --prompt" in said(capsys, store, *words)
+    assert "Ask a question with --prompt" in said(capsys, store, *words)
 
 
 def test_unless_it_is_said_a_draw_has_the_temperature_and_the_seed_of_earlier_ones() -> None:

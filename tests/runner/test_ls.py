@@ -29,7 +29,7 @@ def test_ls_says_what_there_is_of_a_run(store: Store, capsys: pytest.CaptureFixt
     size = os.path.getsize(store.folder(StepKind.TRAIN, one.key).model / "adapter_config.json")
     assert parts["adapter"]["bytes"] == 300_000 + size
     told = said(capsys, "ls", one.key, store=store)
-    assert "not whole" in told
+    assert "incomplete" in told
     assert str(store.root / "runs" / one.key / "model") in told
 
 

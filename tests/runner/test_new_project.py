@@ -40,10 +40,10 @@ def test_every_file_says_how_it_is_used(here: Path) -> None:
 
 def test_what_is_there_is_kept(here: Path) -> None:
     (here / "README.md").write_text("mine")
-    assert "kept     README.md: there already" in init(None)
+    assert "skipped  README.md: exists already" in init(None)
     (here / START[0]).write_text("changed")
     said = init(None)
-    assert sum(line.startswith("kept") for line in said) == 3
+    assert sum(line.startswith("skipped") for line in said) == 3
     assert (here / "README.md").read_text() == "mine"
     assert (here / START[0]).read_text() == "changed"
 

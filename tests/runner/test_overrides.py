@@ -70,7 +70,7 @@ def test_an_override_takes_hydras_form_and_keeps_it(said: str, hydra: str) -> No
         ("~axolotl", "~KEY"),
         ("~datasets.0", "datasets=\\[...\\]"),
         ("~hydra.searchpath.0", "hydra.searchpath="),
-        ("axolotl=x", "whole config"),
+        ("axolotl=x", "complete config"),
         ("lora=[r8,r16]", "-m lora=r8,r16"),
     ],
 )

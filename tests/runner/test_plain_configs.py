@@ -102,7 +102,7 @@ def test_what_is_there_is_not_overwritten(store: Store, tmp_path: Path) -> None:
     assert write_configs(plan(runs, store), str(tmp_path)) == written, "the same again is no loss"
     written[1].write_text("mine")
     written[0].unlink()
-    with pytest.raises(SweepError, match=f"{written[1].name}: there already, with other content"):
+    with pytest.raises(SweepError, match=f"{written[1].name}: exists with different content"):
         write_configs(plan(runs, store), str(tmp_path))
     assert written[1].read_text() == "mine"
     assert not written[0].exists(), "nothing is written when not all can be"

@@ -79,7 +79,7 @@ def test_a_plans_runs_are_written_as_configs(here: Path, capsys: pytest.CaptureF
     assert (config["lora_r"], config["learning_rate"]) == (4, 1e-3)
     Path(planned["written"][0]).write_text("mine")
     assert cli.main(["plan", *GRID, "--write=files"]) == 2
-    assert "there already, with other content" in capsys.readouterr().err
+    assert "exists with different content" in capsys.readouterr().err
 
 
 def test_a_plan_stands_beside_an_earlier_sweep(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

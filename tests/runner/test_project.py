@@ -91,7 +91,7 @@ def test_the_conf_of_another_hydra_application_is_left_alone(
     _write(here, conf__config=FOREIGN, conf__model__tiny="layers: 18\n")
     assert ask("lora=r8").experiments[0].axolotl["base_model"].endswith("tiny/model")
     assert "conf is not read" in capsys.readouterr().err
-    with pytest.raises(SweepError, match="take the place of axosweep's own"):
+    with pytest.raises(SweepError, match="replace axosweep's own"):
         ask("--config-dir", "conf", "lora=r8")
     with pytest.raises(SweepError, match="--config-dir"):
         own_conf()

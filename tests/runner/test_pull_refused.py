@@ -92,15 +92,15 @@ def test_a_file_larger_than_the_disk_takes_is_one_message(store: Store, folder: 
     [
         (("nope", "DIR"), "no run or sweep nope"),
         (("RUN", "adaptr", "DIR"), "Did you mean adapter"),
-        (("RUN", "adapter"), "Where to"),
-        (("RUN",), "Where to? axosweep pull RUN DIR"),
-        (("RUN", "answers"), "Where to"),
+        (("RUN", "adapter"), "folder is missing"),
+        (("RUN",), "The folder is missing: axosweep pull RUN DIR"),
+        (("RUN", "answers"), "folder is missing"),
         (("RUN", "answers", "DIR"), "axosweep infer"),
         (("RUN", "evaluation", "DIR"), "axosweep eval"),
         (("RUN", "merged", "DIR"), "axosweep merge"),
         (("RUN", "checkpoint-15", "DIR"), "It has: checkpoint-10, checkpoint-20"),
         (("RUN", "model", "DIR"), "whole adapter"),
-        (("RUN", "adapter", "DIR", "more"), "takes a run"),
+        (("RUN", "adapter", "DIR", "more"), "these are too many words"),
     ],
 )
 def test_what_cannot_be_pulled_is_told_in_one_message(

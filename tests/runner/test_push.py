@@ -189,7 +189,7 @@ def merged_folder(store: Store, key: str) -> StepFolder:
         (["RUN", "ada/a..b"], "OWNER/NAME"),
         (["RUN", "https://huggingface.co/ada/answers"], "OWNER/NAME"),
         (["RUN", "ada/x", "--license", "Apache License 2.0"], "apache-2.0"),
-        (["RUN", "ada/x", "--revision", "a..b"], "no name of a branch"),
+        (["RUN", "ada/x", "--revision", "a..b"], "not the name of a branch"),
         (["RUN", "ada/x", "--message", " "], "--message is empty"),
     ],
 )

@@ -9,7 +9,9 @@ from runner.errors import SweepError
 
 
 def asked(answer: str, *, on_terminal: bool = True) -> None:
-    confirm("End it?", alone="Add --yes.", refused="Nothing was ended.", on_terminal=on_terminal, ask=lambda: answer)
+    confirm(
+        "End it?", no_terminal="Add --yes.", refused="Nothing was ended.", on_terminal=on_terminal, ask=lambda: answer
+    )
 
 
 def left() -> str:
@@ -30,7 +32,7 @@ def test_anything_else_is_a_no(answer: str) -> None:
 
 def test_whoever_leaves_has_not_said_yes() -> None:
     with pytest.raises(SweepError, match="Nothing was ended"):
-        confirm("End it?", alone="Add --yes.", refused="Nothing was ended.", on_terminal=True, ask=left)
+        confirm("End it?", no_terminal="Add --yes.", refused="Nothing was ended.", on_terminal=True, ask=left)
 
 
 def test_where_nobody_is_a_flag_says_yes(capsys: pytest.CaptureFixture[str]) -> None:

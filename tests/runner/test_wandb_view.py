@@ -91,7 +91,7 @@ def test_a_view_is_saved_once_and_its_address_printed_or_the_reason_why_not(
         assert printed["url"].endswith(f"/team/mine?nw={saved['name'].removeprefix('nw-').removesuffix('-v')}")
 
         server.world.instead["UpsertView2"] = {"errors": [{"message": "no views today"}]}
-        with pytest.raises(SweepError, match=r"^W&B did not take the view: .*no views today$"):
+        with pytest.raises(SweepError, match=r"^W&B did not accept the view: .*no views today$"):
             show(store, sweep, dry_run=False, as_json=True)
         monkeypatch.setenv("WANDB_API_KEY", "wrong" + "0" * 40)
         with pytest.raises(SweepError, match="Is the key right"):

@@ -316,7 +316,7 @@ def test_stop_of_all_stores_ends_nothing_of_another_one_unless_somebody_says_yes
     assert cli.main(of_all) == 2
     said = capsys.readouterr().err
     assert str(store.root) in said
-    assert "nobody is here to be asked. Add --yes" in said
+    assert "there is no terminal to ask on. Add --yes" in said
     assert is_alive(note)
     assert cli.main([*of_all, "--yes"]) == 0
     assert not is_alive(note)
@@ -340,9 +340,9 @@ def test_stop_leaves_one_at_its_work_and_says_so(
     workers.start(step)
     until(lambda: workers.wait(0.01) == [] and workers.pid((step.kind, step.key)))
     assert cli.main(["warm", "stop", "--store", str(store.root)]) == 0
-    assert "will end once nobody uses it" in capsys.readouterr().out
+    assert "will end when no command uses it" in capsys.readouterr().out
     assert cli.main(["warm", "--all"]) == 0
-    assert "ends once nobody uses it" in capsys.readouterr().out
+    assert "ends when no command uses it" in capsys.readouterr().out
     (exited,) = workers.wait(10)
     assert exited.code == 1, "by its own account"
     (note,) = running(None)
