@@ -99,7 +99,7 @@ def test_a_file_larger_than_the_disk_takes_is_one_message(store: Store, folder: 
         (("RUN", "evaluation", "DIR"), "axosweep eval"),
         (("RUN", "merged", "DIR"), "axosweep merge"),
         (("RUN", "checkpoint-15", "DIR"), "It has: checkpoint-10, checkpoint-20"),
-        (("RUN", "model", "DIR"), "whole adapter"),
+        (("RUN", "model", "DIR"), "complete adapter"),
         (("RUN", "adapter", "DIR", "more"), "takes a run"),
     ],
 )
@@ -124,7 +124,7 @@ def test_an_unfinished_run_has_no_adapter_yet_but_its_whole_checkpoints(
     told = said(capsys, "pull", one.key, str(folder), store=store, code=2)
     assert "has not finished: it is stopped" in told
     assert f"axosweep pull {one.key} checkpoints" in told
-    assert "is not whole" in said(capsys, "pull", one.key, "checkpoint-20", str(folder), store=store, code=2)
+    assert "is not complete" in said(capsys, "pull", one.key, "checkpoint-20", str(folder), store=store, code=2)
     said(capsys, "pull", one.key, "checkpoints", str(folder), store=store)
     assert {name.split("/")[0] for name in names(folder)} == {"checkpoint-10"}
 
