@@ -152,7 +152,7 @@ def test_an_evaluation_comes_after_the_merge_before_it(store: Store) -> None:
 
 
 def test_an_evaluation_without_held_out_rows_is_refused_before_anything_trains(store: Store) -> None:
-    with pytest.raises(SweepError, match="holds out no rows"):
+    with pytest.raises(SweepError, match="has no held-out rows"):
         planned(store, staged(("preprocess", "train", "eval")))
 
 
