@@ -101,7 +101,7 @@ def test_what_is_no_text_or_not_there_or_not_said_is_refused(tmp_path: Path) -> 
         prompts_of([], str(tmp_path / "missing.txt"), b"", None)
     with pytest.raises(SweepError, match="cannot be read: Is a directory"):
         prompts_of([], str(tmp_path), b"", None)
-    with pytest.raises(SweepError, match="There is no prompt. Give --prompt"):
+    with pytest.raises(SweepError, match=r"There is no prompt\. Give --prompt"):
         prompts_of([], None, b"", None)
 
 
