@@ -102,7 +102,7 @@ def test_a_state_is_told_in_our_words(state: str, status: str) -> None:
 
 def test_a_state_that_is_not_known_is_lost_and_the_message_says_which() -> None:
     (one,) = facts_from("s", [tracked("a", {}, state="new")])
-    assert (one.status, one.message) == ("lost", "W&B says that it is new, which axosweep does not know")
+    assert (one.status, one.message) == ("lost", "its state in W&B is new, which axosweep does not know")
 
 
 def test_where_a_run_lacks_its_file_the_parameters_are_what_all_have_in_wandbs_config() -> None:
