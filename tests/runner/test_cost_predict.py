@@ -68,7 +68,7 @@ def test_another_batch_of_the_same_model_keeps_the_tokens_a_second_and_says_so()
 def test_a_cpu_without_a_record_of_its_model_and_place_is_unknown() -> None:
     for other in (replace(SHAPE, place="modal"), replace(SHAPE, base_model="other"), replace(SHAPE, adapter="none")):
         cpu = "Modal's CPU" if other.place == "modal" else "this CPU"
-        assert f"nothing like it has been trained on {cpu} yet" in str(predict(other, LENGTH, [PAST], {}))
+        assert f"no similar run was trained on {cpu} yet" in str(predict(other, LENGTH, [PAST], {}))
 
 
 def test_a_faster_card_and_a_smaller_model_shorten_the_steps() -> None:
