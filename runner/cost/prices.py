@@ -155,16 +155,16 @@ class Bill:
         )
 
 
-def bill(records: Iterable[ContainerRecord], rates: Rates, asked: Gpu | None = None) -> Bill:
+def bill(records: Iterable[ContainerRecord], rates: Rates, requested: Gpu | None = None) -> Bill:
     """The sum over containers of seconds x (the cards that they really had + cores + GiB), each at its rate.
 
-    `asked`: the requested GPU; None for steps on CPUs.
+    `requested`: the GPU of the run; None for steps on CPUs.
     """
-    return sum((_bill(record, rates, asked) for record in records), Bill())
+    return sum((_bill(record, rates, requested) for record in records), Bill())
 
 
-def _bill(record: ContainerRecord, rates: Rates, asked: Gpu | None) -> Bill:
-    amounts, as_asked = _cards(record, asked)
+def _bill(record: ContainerRecord, rates: Rates, requested: Gpu | None) -> Bill:
+    amounts, as_asked = _cards(record, requested)
     # The larger of what is reserved and what is used: modal.com/docs/guide/resources.
     amounts[CPU] = max(record.cores_reserved, record.cores_used or 0.0)
     amounts[MEMORY] = max(record.memory_gib_reserved, record.memory_gib_used or 0.0)
@@ -173,16 +173,18 @@ def _bill(record: ContainerRecord, rates: Rates, asked: Gpu | None) -> Bill:
     return Bill(record.seconds, record.seconds * per_second, frozenset(amounts) - unpriced, as_asked, unpriced)
 
 
-def _cards(record: ContainerRecord, asked: Gpu | None) -> tuple[dict[str, float], frozenset[str]]:
+def _cards(record: ContainerRecord, requested: Gpu | None) -> tuple[dict[str, float], frozenset[str]]:
     """How many cards of each kind a container had, and the names of cards that are charged as the requested one."""
     kinds = [(card.name, kind_of_card(card.name)) for card in record.cards]
     amounts = Counter(kind.name for _, kind in kinds if kind is not None)
     unknown = [name for name, kind in kinds if kind is None]
-    if asked is None or asked.type == "cpu":
+    if requested is None or requested.type == "cpu":
         return dict(amounts), frozenset()
     if not kinds:
-        return {asked.type: float(asked.count)}, frozenset({f"{asked.count} x {asked.type} (no card was seen)"})
-    amounts[asked.type] += len(unknown)
+        return {requested.type: float(requested.count)}, frozenset(
+            {f"{requested.count} x {requested.type} (no card was seen)"}
+        )
+    amounts[requested.type] += len(unknown)
     return {name: float(count) for name, count in amounts.items() if count}, frozenset(unknown)
 
 

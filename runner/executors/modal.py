@@ -1,4 +1,4 @@
-"""Runs a plan on Modal: deploy once per program, upload what is missing, call what no call works on, then follow.
+"""Runs a plan on Modal: deploy once per program, upload what is missing, call the steps that no call works on, follow.
 
 The cloud does not need this process. Submitted steps continue when it ends, and `axosweep attach` follows them again.
 """

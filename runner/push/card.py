@@ -62,7 +62,7 @@ class CardFacts:
     """YAML."""
     command: str
     """The command that trains it again from the config."""
-    asked: str
+    sweep_command: str
     """The command that launched its sweep."""
     license: str | None = None
     start: Mapping[str, Any] | None = None
@@ -193,7 +193,7 @@ def _reproduce(facts: CardFacts) -> Iterator[str]:
     yield "The sweep was launched with:"
     yield ""
     yield "```"
-    yield facts.asked
+    yield facts.sweep_command
     yield "```"
 
 

@@ -59,7 +59,7 @@ def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) ->
         versions=versions(manifest.versions),
         config=yaml.safe_dump(config_of(subject), sort_keys=True, allow_unicode=True),
         command=" ".join(["axosweep", f"base={CONFIG}", *where_it_ran(subject.store, subject.key)]),
-        asked=words_without_places(str(plan.get("command", "")), _local(subject)),
+        sweep_command=words_without_places(str(plan.get("command", "")), _local(subject)),
         license=license_,
         start=subject.identity.get("from"),
         scores=scores_of(facts.measured),
