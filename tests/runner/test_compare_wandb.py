@@ -137,7 +137,7 @@ def test_steps_end_where_the_summary_says_and_else_where_the_config_does() -> No
 def test_a_run_with_more_rows_than_wandb_gives_is_named() -> None:
     long = TrackedRun("id", "finished", {"run_key": "long"}, {}, [{}] * MOST_ROWS)
     assert sampled([tracked("a", {1: 1.0})]) == []
-    assert "more of long" in sampled([long])[0]
+    assert "these have more: long" in sampled([long])[0]
 
 
 def test_a_sweep_is_looked_for_where_its_runs_were_tracked_and_else_where_the_config_says(store: Store) -> None:

@@ -123,7 +123,7 @@ def test_a_seed_says_whose_it_is_and_is_good_to_a_half() -> None:
     assert prediction.seconds.high == pytest.approx(1.5 * prediction.seconds.likely, rel=0.02)
     assert prediction.seconds.low == pytest.approx(0.5 * prediction.seconds.likely, rel=0.02)
     assert prediction.boot.high > 0
-    assert "base_model's shape" in str(predict(shape, LENGTH, [], {}))
+    assert "shape of this base_model is unknown" in str(predict(shape, LENGTH, [], {}))
 
 
 def test_only_the_experts_that_a_token_passes_through_count() -> None:

@@ -64,7 +64,7 @@ def test_a_name_that_fits_nothing_is_refused_with_what_is_near(both: tuple[Store
 def test_a_store_without_runs_is_named(both: tuple[Store, Store]) -> None:
     with pytest.raises(SweepError) as caught:
         runs_in(both[:1], "zzz")
-    assert f"{both[0].root} has none yet. Another store: --store DIR" in str(caught.value)
+    assert f"{both[0].root} has none yet. Name another store with --store DIR" in str(caught.value)
 
 
 def test_a_checkpoint_where_a_run_is_expected_is_told_what_it_is_for(both: tuple[Store, Store]) -> None:

@@ -48,7 +48,7 @@ class TestNoRoom:
     ) -> None:
         one = finished_run(store, weights=3_000_000)
         told = said(capsys, "pull", one.key, str(small / "home"), store=store, code=2)
-        assert "3.0 MB are to be fetched" in told
+        assert "the files need 3.0 MB" in told
         assert not list(small.iterdir())
 
     def test_a_disk_that_becomes_full_is_one_message_and_the_same_command_goes_on(
@@ -164,4 +164,4 @@ def test_answers_mean_the_only_ones_there_are(store: Store, folder: Path, capsys
         code = 0 if own == "abc" else 2
         told = said(capsys, "pull", one.key, "answers", str(folder), store=store, code=code)
     assert names(folder) == {"answers-abc/answers.jsonl", "answers-abc/result.json"}
-    assert "has 2 sets of answers: answers-abc, answers-def. Name one of them" in told
+    assert "has 2 sets of answers: answers-abc, answers-def. Name one;" in told

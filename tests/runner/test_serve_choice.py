@@ -127,7 +127,7 @@ def test_a_base_of_the_hub_is_read_at_the_commit_that_was_trained(store: Store) 
     [
         (({}, {"base_model": "inputs/other"}), "vLLM has one base model"),
         (({"adapter": None}, {"adapter": None, "learning_rate": 1e-3}), "vLLM has one base model"),
-        (({"peft_use_dora": True},), "it has DoRA .peft_use_dora.. Merge it"),
+        (({"peft_use_dora": True},), "it has DoRA .peft_use_dora.. Serve it merged"),
         (({"lora_modules_to_save": ["lm_head"]},), "complete modules next to the adapter"),
         (({"lora_r": 1024},), "its rank is 1024, over 512"),
     ],
