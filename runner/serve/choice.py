@@ -68,7 +68,7 @@ def _model(subject: Subject, names: tuple[str, ...], *, merged: bool) -> ServedM
 def _merged(subject: Subject) -> str:
     folder = merged_model(subject)
     if folder is None:
-        raise SweepError(f"The run {subject.key} has no merged model yet. Create it: axosweep merge {subject.key}")
+        raise SweepError(f"The run {subject.key} has no merged model yet. Make it: axosweep merge {subject.key}")
     return str(folder)
 
 
