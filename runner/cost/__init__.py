@@ -1,1 +1,1 @@
-"""What a sweep will cost and has cost, in seconds and dollars."""
+"""The cost of a sweep in seconds and dollars, before and after."""

@@ -1,8 +1,9 @@
-"""An Axolotl config and the size of its data -> how much the run computes. Pure; Axolotl 0.21's own rules.
+"""An Axolotl config and the size of its data -> how much the run computes. Pure; the rules are those of Axolotl 0.21.
 
-Steps are axolotl.utils.trainer.calculate_total_num_steps: rows x epochs over the effective batch, rounded up; packed,
-the tokens over what a batch holds. Evaluations and checkpoints come by transformers' cadences, of which Axolotl makes
-fractions of the run (axolotl.utils.config), and axosweep adds an evaluation before the first step and after the last.
+Steps are computed as in axolotl.utils.trainer.calculate_total_num_steps: rows x epochs / effective batch, rounded up;
+with packing, tokens / tokens per batch. The intervals of evaluations and checkpoints are those of transformers, which
+Axolotl converts to fractions of the run (axolotl.utils.config). axosweep adds an evaluation before the first step and
+one after the last.
 """
 
 from __future__ import annotations
@@ -17,24 +18,24 @@ from runner.cost.types import Length, Range, Rows, Shape
 Config = Mapping[str, Any]
 
 PACKING = 0.95
-"""How full packed rows become, about: the packer fits rows into bins."""
+"""About how full packed rows become."""
 PAD_TO = 64
 """Axolotl pads a batch's rows to a multiple of this."""
 UNKNOWN_FILL = 0.25
-"""Where nothing tells how long rows are, they may be this short, against sequence_len."""
+"""If the length of rows is unknown, they may be this short, relative to sequence_len."""
 
 
 def length_of(config: Config, ranks: int, rows: Rows | None) -> Length | str:
-    """How long a run is, or a sentence with the reason why nobody knows. `ranks`: cards that read rows of their own."""
+    """The length of a run, or a sentence that says why it is unknown. `ranks`: cards that each read their own rows."""
     shape = batch_of(config)
     epochs, given = _number(config, "num_epochs", 1.0), int(_number(config, "max_steps", 0))
     micro_tokens = _micro_tokens(config, rows)
     if given > 0:
         steps = given
     elif rows is None:
-        return "how many rows its data has is not known before it is prepared, and max_steps does not say it"
+        return "the number of rows is unknown until its dataset is prepared, and max_steps is not set"
     elif shape.packed and rows.tokens_per_row is None:
-        return "how many tokens its data has is not known before it is prepared, and it packs them"
+        return "the number of tokens is unknown until its dataset is prepared, and it packs rows"
     else:
         steps = _steps(shape, ranks, rows, epochs)
     eval_rows = 0 if rows is None else rows.eval_rows
@@ -55,7 +56,7 @@ def length_of(config: Config, ranks: int, rows: Rows | None) -> Length | str:
 
 
 def rest_of(length: Length, begun: int) -> Length:
-    """What is left of a run that goes on from a checkpoint of that step (from=)."""
+    """The rest of a run that starts from a checkpoint of that step (from=)."""
     part = max(length.steps - begun, 1) / length.steps
     return replace(
         length,
@@ -67,7 +68,7 @@ def rest_of(length: Length, begun: int) -> Length:
 
 
 def data_ranks(config: Config, count: int) -> int:
-    """Of `count` processes, those that read rows of their own; context and tensor parallelism share theirs."""
+    """The number of processes that read their own rows; with context or tensor parallelism, some share rows."""
     shared = 1
     for key in ("context_parallel_size", "sequence_parallel_degree", "tensor_parallel_size"):
         size = config.get(key)
@@ -76,7 +77,7 @@ def data_ranks(config: Config, count: int) -> int:
 
 
 def shape_of(config: Config, gpu: str, count: int, place: str) -> Shape:
-    """What a run's speed depends on."""
+    """The properties that a run's speed depends on."""
     batch = batch_of(config)
     adapter = str(config.get("adapter") or "none")
     return Shape(
@@ -97,23 +98,23 @@ def shape_of(config: Config, gpu: str, count: int, place: str) -> Shape:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a config says of its batches."""
+    """The batches of a config."""
 
     micro: int
     accumulation: int
     sequence_len: int
     packed: bool
     padded: bool
-    """Every row is sequence_len long: packed rows are, too."""
+    """Whether every row is sequence_len long, as packed rows are."""
 
 
 def batch_of(config: Config) -> Batch:
     micro = int(_number(config, "micro_batch_size", 1)) or 1
-    whole = int(_number(config, "batch_size", 0))
+    total = int(_number(config, "batch_size", 0))
     packed = bool(config.get("sample_packing"))
     return Batch(
         micro=micro,
-        accumulation=max(whole // micro, 1) if whole else int(_number(config, "gradient_accumulation_steps", 1)) or 1,
+        accumulation=max(total // micro, 1) if total else int(_number(config, "gradient_accumulation_steps", 1)) or 1,
         sequence_len=int(_number(config, "sequence_len", 512)),
         packed=packed,
         padded=packed or bool(config.get("pad_to_sequence_len")),
@@ -123,14 +124,14 @@ def batch_of(config: Config) -> Batch:
 def _steps(shape: Batch, ranks: int, rows: Rows, epochs: float) -> int:
     batch = shape.micro * shape.accumulation * ranks
     if shape.packed:
-        held = batch * shape.sequence_len * PACKING
-        return max(1, math.floor(rows.rows * (rows.tokens_per_row or 0) / held) or 1) * max(1, math.ceil(epochs))
+        tokens = batch * shape.sequence_len * PACKING
+        return max(1, math.floor(rows.rows * (rows.tokens_per_row or 0) / tokens) or 1) * max(1, math.ceil(epochs))
     return max(1, math.ceil(rows.rows * epochs / batch))
 
 
 def _micro_tokens(config: Config, rows: Rows | None) -> Range:
-    """Of a micro step on one card. A batch is as long as its longest row, which is nearer to the longest of all the
-    more rows it has."""
+    """The tokens of a micro step on one card. A batch is as long as its longest row; the more rows a batch has, the
+    nearer that is to the longest row of all."""
     shape = batch_of(config)
     most = float(shape.micro * shape.sequence_len)
     if shape.padded:
@@ -148,7 +149,7 @@ def _padded(tokens: float, longest: float) -> float:
 
 
 def _evals(config: Config, steps: int, epochs: float) -> int:
-    """The first, those of the cadence, and the last where the cadence misses it."""
+    """The number of evaluations: before the first step, at the intervals, and after the last step."""
     strategy = config.get("eval_strategy")
     if strategy == "no":
         return 2
@@ -167,7 +168,7 @@ def _saves(config: Config, steps: int, epochs: float) -> int:
 
 
 def _every(config: Config, what: str, steps: int, epochs: float) -> int | None:
-    """Steps from one to the next; None where no cadence is counted in steps."""
+    """The interval in steps; None if it is not counted in steps."""
     per_epoch, every = _number(config, f"{what}s_per_epoch", 0), _number(config, f"{what}_steps", 0)
     if per_epoch > 0 and epochs > 0:
         part = 1 / (per_epoch * epochs)

@@ -1,4 +1,4 @@
-"""What rented machines cost: the rates and where each is from, the dollars of a container. Pure; knows no Modal."""
+"""The prices of rented machines: rates with their origins, and the dollars of a container. Pure, without Modal."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from runner.config.gpus import GPUS, kind_of_card
 from runner.types import Gpu, PriceTable
 
 STALE_DAYS = 90
-"""A price table older than this is said to be old."""
+"""A price table that is older causes a warning."""
 
 CPU = "cpu"
 MEMORY = "memory"
 
 
 class Origin(StrEnum):
-    """Where a rate is from."""
+    """The source of a rate."""
 
     MODAL = "modal"
     """Modal's own answer."""
@@ -42,20 +42,20 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """US dollars a second: of one physical core (`cpu`), of one GiB (`memory`), of one card by its name in conf/gpu."""
+    """US dollars per second of one physical core (`cpu`), one GiB (`memory`), or one card (by its name in conf/gpu)."""
 
     rates: Mapping[str, Rate]
     date: str
-    """When they were taken."""
+    """The day when they were read."""
     table_date: str
-    """What the table says of itself."""
+    """The table's own date."""
 
     def of(self, item: str) -> float | None:
         rate = self.rates.get(item)
         return None if rate is None else rate.dollars
 
     def told(self, items: Iterable[str]) -> str:
-        """Where the rates of these items are from, for people: `Modal's of 2026-11-24`."""
+        """The sources of these items' rates, for people: `Modal's of 2026-11-24`."""
         by_origin: dict[Origin, list[str]] = {}
         for item in sorted(set(items) & set(self.rates)):
             by_origin.setdefault(self.rates[item].origin, []).append(item)
@@ -76,7 +76,7 @@ class Rates:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the table was old already when the rates were taken."""
+        """Whether the table was already old when the rates were read."""
         return _day(self.date) - _day(self.table_date) > datetime.timedelta(days=STALE_DAYS)
 
     def uses(self, origin: Origin) -> bool:
@@ -92,10 +92,10 @@ class Rates:
 
 
 def rates_from(table: PriceTable, modal: Mapping[str, float], today: datetime.date) -> Rates:
-    """Item by item: what was given, else what Modal answers, else what the table has.
+    """For each item: the given rate, otherwise Modal's, otherwise the table's.
 
-    `modal` is Modal's own mapping of names to dollars: `gpu_hour_cost_h100`, `cpu_hour_cost`, `mem_gib_hour_cost`. Its
-    names are Modal's to choose, so any of them may be missing.
+    `modal` is Modal's own mapping of names to dollars: `gpu_hour_cost_h100`, `cpu_hour_cost`, `mem_gib_hour_cost`.
+    Modal may change its names, so any of them may be missing.
     """
     ours = {**table.gpu, CPU: table.cpu, MEMORY: table.memory}
     given = {name.removeprefix("gpu.") for name in table.given}
@@ -115,7 +115,7 @@ _MODAL_NAMES = {
 
 
 def table_problems(table: PriceTable) -> list[Problem]:
-    """What is wrong with a price table."""
+    """The problems of a price table."""
     numbers = {f"gpu.{name}": value for name, value in table.gpu.items()}
     numbers |= {CPU: table.cpu, MEMORY: table.memory, "volume": table.volume}
     problems = [
@@ -132,17 +132,18 @@ def table_problems(table: PriceTable) -> list[Problem]:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What containers cost."""
+    """The cost of containers."""
 
     seconds: float = 0.0
-    """Of all of them, each from its start to its last sign."""
+    """Of all containers, each from its start to its last record."""
     dollars: float = 0.0
     items: frozenset[str] = frozenset()
-    """What was charged: conf/gpu's names, `cpu`, `memory`."""
+    """The charged items: names in conf/gpu, `cpu`, `memory`."""
     as_asked: frozenset[str] = frozenset()
-    """Cards that the driver did not show, or by a name that is not ours: charged as what was asked for."""
+    """Cards that the driver did not show, or with a name that is not in conf/gpu. They are charged as the requested
+    card."""
     unpriced: frozenset[str] = frozenset()
-    """What has no rate: charged nothing."""
+    """Items without a rate, which are not charged."""
 
     def __add__(self, other: Bill) -> Bill:
         return Bill(
@@ -154,16 +155,16 @@ class Bill:
         )
 
 
-def bill(records: Iterable[ContainerRecord], rates: Rates, asked: Gpu | None = None) -> Bill:
-    """Of each container its seconds x (the cards that were really there + cores + GiB), each at its rate.
+def bill(records: Iterable[ContainerRecord], rates: Rates, requested: Gpu | None = None) -> Bill:
+    """The sum over containers of seconds x (the cards that they really had + cores + GiB), each at its rate.
 
-    `asked` is what the run asked for; None for steps on CPUs.
+    `requested`: the GPU of the run; None for steps on CPUs.
     """
-    return sum((_bill(record, rates, asked) for record in records), Bill())
+    return sum((_bill(record, rates, requested) for record in records), Bill())
 
 
-def _bill(record: ContainerRecord, rates: Rates, asked: Gpu | None) -> Bill:
-    amounts, as_asked = _cards(record, asked)
+def _bill(record: ContainerRecord, rates: Rates, requested: Gpu | None) -> Bill:
+    amounts, as_asked = _cards(record, requested)
     # The larger of what is reserved and what is used: modal.com/docs/guide/resources.
     amounts[CPU] = max(record.cores_reserved, record.cores_used or 0.0)
     amounts[MEMORY] = max(record.memory_gib_reserved, record.memory_gib_used or 0.0)
@@ -172,17 +173,19 @@ def _bill(record: ContainerRecord, rates: Rates, asked: Gpu | None) -> Bill:
     return Bill(record.seconds, record.seconds * per_second, frozenset(amounts) - unpriced, as_asked, unpriced)
 
 
-def _cards(record: ContainerRecord, asked: Gpu | None) -> tuple[dict[str, float], frozenset[str]]:
-    """How many of each kind a container had; and by what names those went that are only taken for what was asked."""
+def _cards(record: ContainerRecord, requested: Gpu | None) -> tuple[dict[str, float], frozenset[str]]:
+    """How many cards of each kind a container had, and the names of cards that are charged as the requested one."""
     kinds = [(card.name, kind_of_card(card.name)) for card in record.cards]
     amounts = Counter(kind.name for _, kind in kinds if kind is not None)
-    strangers = [name for name, kind in kinds if kind is None]
-    if asked is None or asked.type == "cpu":
+    unknown = [name for name, kind in kinds if kind is None]
+    if requested is None or requested.type == "cpu":
         return dict(amounts), frozenset()
     if not kinds:
-        return {asked.type: float(asked.count)}, frozenset({f"{asked.count} x {asked.type} (no card was seen)"})
-    amounts[asked.type] += len(strangers)
-    return {name: float(count) for name, count in amounts.items() if count}, frozenset(strangers)
+        return {requested.type: float(requested.count)}, frozenset(
+            {f"{requested.count} x {requested.type} (no card was seen)"}
+        )
+    amounts[requested.type] += len(unknown)
+    return {name: float(count) for name, count in amounts.items() if count}, frozenset(unknown)
 
 
 def _day(text: str) -> datetime.date:

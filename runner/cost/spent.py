@@ -1,5 +1,6 @@
-"""What a run and a sweep have cost so far: the records of their containers, at the rates that the sweep was submitted
-with. Only reads, so whoever has the same files sees the same dollars.
+"""The cost of a run and a sweep so far: the records of their containers, at the rates stored with the submission.
+
+It only reads, so the same files show the same dollars on any machine.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from runner.types import Gpu, PriceTable
 
 @dataclass(frozen=True, slots=True)
 class SweepCost:
-    """US dollars for all that a sweep needs, whichever sweep it was done for first."""
+    """US dollars for all steps that a sweep needs, also those that another sweep launched first."""
 
     training: Bill
     preparing: Bill
-    """Its datasets, and fetching what is on the hub."""
+    """Its datasets, and downloads from the hub."""
     rates: Rates
     after: Bill = field(default_factory=Bill)
-    """What was done with its runs once they had finished: merged, asked, evaluated."""
+    """Follow-up steps of its runs."""
 
     @property
     def whole(self) -> Bill:
@@ -48,21 +49,21 @@ class SweepCost:
         }
 
     def lines(self, *, going_on: bool) -> list[str]:
-        """The sum with where its rates are from, and what is not certain in it."""
-        whole = self.whole
+        """The total with the sources of its rates, and what is uncertain about it."""
+        total = self.whole
         parts = f"{money(self.training.dollars)} training, {money(self.preparing.dollars)} preparing"
         parts += f", {money(self.after.dollars)} after training" if self.after.seconds else ""
         so_far = " so far" if going_on else ""
-        told = [f"{money(whole.dollars)}{so_far}: {parts}; rates: {self.rates.told(whole.items)}"]
-        if whole.as_asked:
-            told.append(f"Priced as what was asked for: {', '.join(sorted(whole.as_asked))}")
-        if whole.unpriced:
-            told.append(f"Without a price, so not in these dollars: {', '.join(sorted(whole.unpriced))}")
-        return told
+        lines = [f"{money(total.dollars)}{so_far}: {parts}; rates: {self.rates.told(total.items)}"]
+        if total.as_asked:
+            lines.append(f"Charged as the requested GPU: {', '.join(sorted(total.as_asked))}")
+        if total.unpriced:
+            lines.append(f"Without a price, so not in these dollars: {', '.join(sorted(total.unpriced))}")
+        return lines
 
 
 def money(dollars: float) -> str:
-    """Dollars for people: cents, and more digits where that would be nothing.
+    """Dollars for people: cents, and more digits for small amounts.
 
     >>> money(12.345), money(0.00123), money(0.00002)
     ('$12.35', '$0.0012', 'under $0.0001')
@@ -73,9 +74,9 @@ def money(dollars: float) -> str:
 
 
 def sweep_rates(store: Store, sweep: str, keys: Sequence[str]) -> Rates | None:
-    """The rates that a sweep was submitted with, or, when all of it had been done before, a sweep with one of its runs.
+    """The rates stored with a sweep's submission; if all its runs were done before, those of a sweep with one of them.
 
-    None for a sweep that runs on this machine.
+    None for a sweep on this machine.
     """
     others = sorted(store.sweeps.glob(f"*/{SUBMISSION}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in (store.sweeps / sweep / SUBMISSION, *others):
@@ -87,12 +88,12 @@ def sweep_rates(store: Store, sweep: str, keys: Sequence[str]) -> Rates | None:
 
 
 def planned_rates(store: Store, table: PriceTable, today: datetime.date) -> Rates:
-    """What a submission would be charged, without asking: as given, else as Modal said it last to this store, if that
-    is not long ago, else by the table."""
+    """The rates of a submission, without asking Modal: the given ones, otherwise Modal's last ones that are in this
+    store if they are recent, otherwise the table's."""
     rates = rates_from(table, {}, today)
     paths = sorted(store.sweeps.glob(f"*/{SUBMISSION}"), key=lambda path: path.stat().st_mtime)
-    said = read_json(paths[-1]).get("rates") if paths else None
-    last = Rates.from_json(said) if said else None
+    stored = read_json(paths[-1]).get("rates") if paths else None
+    last = Rates.from_json(stored) if stored else None
     if last is None or today - datetime.date.fromisoformat(last.date) > datetime.timedelta(days=STALE_DAYS):
         return rates
     modals = {
@@ -104,42 +105,42 @@ def planned_rates(store: Store, table: PriceTable, today: datetime.date) -> Rate
 
 
 def fetch_folder(store: Store, name: str) -> StepFolder:
-    """Of a job that fetches something from the hub."""
+    """The folder of a job that downloads from the hub."""
     path = store.root / FETCHED / mark_name(name)
     return StepFolder(path, done=path)
 
 
 def containers(folder: StepFolder) -> list[ContainerRecord]:
-    """What each container has spent on a step, oldest first; none for a step that ran on this machine."""
+    """The records of the containers of a step, oldest first; none for a step that ran on this machine."""
     found = [ContainerRecord.from_json(path.read_text(encoding="utf-8")) for path in folder.containers.glob("*.json")]
     return sorted(found, key=lambda record: record.booted_at)
 
 
 def run_bill(store: Store, key: str, records: Sequence[ContainerRecord], rates: Rates) -> Bill:
-    """What the containers of a run cost."""
-    asked = read_json(store.folder(StepKind.TRAIN, key).identity).get("gpu")
-    return bill(records, rates, Gpu(asked["type"], asked["count"]) if asked else None)
+    """The cost of a run's containers."""
+    gpu = read_json(store.folder(StepKind.TRAIN, key).identity).get("gpu")
+    return bill(records, rates, Gpu(gpu["type"], gpu["count"]) if gpu else None)
 
 
 def _after_bill(store: Store, key: str, rates: Rates) -> Bill:
-    """What came after a run, each step on one card of the kind that the run asked for."""
-    asked = read_json(store.folder(StepKind.TRAIN, key).identity).get("gpu")
+    """The cost of a run's follow-up steps, each on one card of the kind that was requested for the run."""
+    gpu = read_json(store.folder(StepKind.TRAIN, key).identity).get("gpu")
     records = [record for step in store.after(key) for record in containers(store.folder(*step))]
-    return bill(records, rates, Gpu(asked["type"], 1) if asked else None)
+    return bill(records, rates, Gpu(gpu["type"], 1) if gpu else None)
 
 
 def allocated(records: Sequence[ContainerRecord]) -> str | None:
-    """The GPUs that a run's containers had, in conf/gpu's names: `2 x h100`. None where none was seen."""
-    told = []
+    """The GPUs that a run's containers had, by their names in conf/gpu: `2 x h100`. None if none was seen."""
+    texts: list[str] = []
     for record in records:
         kinds = [(card.name, kind_of_card(card.name)) for card in record.cards]
         counts = Counter(kind.name if kind else name for name, kind in kinds)
-        told += [f"{count} x {name}" for name, count in counts.items()]
-    return ", ".join(dict.fromkeys(told)) or None
+        texts += [f"{count} x {name}" for name, count in counts.items()]
+    return ", ".join(dict.fromkeys(texts)) or None
 
 
 def sweep_cost(store: Store, sweep: str, runs: Sequence[SweepRun]) -> SweepCost | None:
-    """None where there is no price, or nothing was rented yet."""
+    """The cost of a sweep; None if there is no price, or nothing was rented yet."""
     keys = [run.key for run in runs]
     rates = sweep_rates(store, sweep, keys)
     if rates is None:
@@ -156,5 +157,5 @@ def sweep_cost(store: Store, sweep: str, runs: Sequence[SweepRun]) -> SweepCost 
 
 
 def facts_of(records: Sequence[ContainerRecord]) -> dict[str, Any]:
-    """The containers as they stand in a run's record."""
+    """The containers, as stored in a run's record."""
     return {"containers": [asdict(record) for record in records]} if records else {}

@@ -1,4 +1,4 @@
-"""What a cost estimate is made of: frozen values, and arithmetic with ranges. Pure."""
+"""The values of a cost estimate, and arithmetic with ranges. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A figure with how far off it may be."""
+    """A figure with its lowest and highest likely values."""
 
     low: float
     likely: float
@@ -20,7 +20,7 @@ class Range:
 
     @classmethod
     def about(cls, value: float, off: float) -> Range:
-        """`off`: by which share of itself it may be off, either way.
+        """`off`: the relative error in either direction.
 
         >>> Range.about(10.0, 0.5)
         Range(low=5.0, likely=10.0, high=15.0)
@@ -42,15 +42,15 @@ NOTHING = Range.exactly(0.0)
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """How large a run's data is, as far as that is known."""
+    """The size of a run's data, as far as it is known."""
 
     rows: int
-    """For training."""
+    """Rows for training."""
     eval_rows: int
     tokens_per_row: float | None
     longest_row: int | None
     source: str
-    """Where this is from, for people: `prepared rows`."""
+    """The source of these figures, for people: `prepared rows`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +59,24 @@ class Length:
 
     steps: int
     micro_steps: int
-    """Of a step, on each card: gradient accumulation."""
+    """Micro steps per step, on each card: gradient accumulation."""
     micro_tokens: Range
-    """Of a micro step on one card, padding included."""
+    """Tokens of a micro step on one card, with padding."""
     evals: int
-    """The one of the untrained model and the one of the final model included."""
+    """Evaluations, with those of the untrained and the final model."""
     eval_batches: int
-    """Of one evaluation, on each card."""
+    """Batches of one evaluation, on each card."""
     eval_tokens: float
-    """Of one evaluation, on each card."""
+    """Tokens of one evaluation, on each card."""
     saves: int
-    """Checkpoints, and the final model."""
+    """Checkpoints and the final model."""
     source: str
-    """What tells it, for people: `max_steps, prepared rows`."""
+    """The source of these figures, for people: `max_steps, prepared rows`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What decides how fast a run goes, besides its length."""
+    """The properties that a run's speed depends on, without its length."""
 
     base_model: str
     adapter: str
@@ -94,42 +94,42 @@ class Shape:
     sharding: str
     """none, fsdp, zero1, ..."""
     place: str
-    """The executor: one machine's CPU is not another's."""
+    """The executor, since its CPUs differ from those of another."""
 
 
 @dataclass(frozen=True, slots=True)
 class PastRuns:
-    """A run that has been trained, as its record tells it."""
+    """The record of a trained run."""
 
     shape: Shape
     length: Length
     seconds: float
-    """Of its worker, all phases together and what is in none."""
+    """The seconds of its worker: all phases, and time that is in none of them."""
     phases: Mapping[str, float]
-    """import, load, first (step), train, eval, save."""
+    """Seconds of import, load, first (step), train, eval, save."""
     boot: float | None = None
-    """What its container took beyond that; None on this machine."""
+    """Seconds of its container beyond those of the worker; None on this machine."""
     cores: float | None = None
     memory_gib: float | None = None
     cpu: Mapping[str, float] = field(default_factory=dict)
-    """Of the phases, the processor seconds of its first rank; empty in older records."""
+    """Processor seconds of its first rank, by phase; empty in older records."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """How long a run takes, and what it uses meanwhile."""
+    """The time of a run, and the resources that it uses."""
 
     seconds: Range
-    """As `compare` shows them: of the worker."""
+    """Seconds of the worker, as `compare` shows them."""
     boot: Range
-    """Of its container beyond that; nothing on this machine."""
+    """Seconds of its container beyond those of the worker; zero on this machine."""
     cores: Range
     memory_gib: Range
     basis: str
-    """What it is from, for people: `6 records of this store`."""
+    """What the prediction is based on, for people: `6 records`."""
     cpu_s: float | None = None
-    """Processor seconds of its first rank, which other work on the machine does not lengthen; None where none of its
-    shape are recorded."""
+    """Processor seconds of its first rank, which do not depend on other work on the machine; None without records of
+    the same shape."""
 
     @property
     def rented(self) -> Range:

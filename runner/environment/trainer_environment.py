@@ -1,8 +1,8 @@
-"""The trainer environment, where Axolotl lives: found, held to its lock, built.
+"""Finds, checks and builds the trainer environment, in which Axolotl is installed.
 
-Hydra and Axolotl cannot be installed together, so Axolotl has an environment of its own, made from
-modal_app/trainer/requirements.lock. The same lock makes the Modal image.
-`python -m runner.environment.trainer_environment` builds it, as `axosweep setup` does.
+Hydra and Axolotl cannot be installed together, so Axolotl has its own environment, built from
+modal_app/trainer/requirements.lock. The Modal image is built from the same lock.
+`python -m runner.environment.trainer_environment` builds it, like `axosweep setup`.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from runner.errors import SweepError
 
 LOCK_FILE = Path(modal_app.__file__).resolve().parent / "trainer" / "requirements.lock"
 STAMP = "built-from.sha256"
-"""In the environment's folder, written last: the hash of the lock that it was built from."""
+"""The file in the environment with the hash of the lock that it was built from. It is written last."""
 UNFINISHED = "unfinished"
-"""The stamp while a build is under way, or after one that did not end."""
+"""The stamp during a build, and after one that was interrupted."""
 PYTHONS = ">=3.12,<3.14"
 SIZE_GB = 8
 FREE_GB = 12
-"""What a build needs free: the environment, the package cache beside it, and room to unpack."""
+"""The free space that a build needs: for the environment, the package cache, and unpacking."""
 
 
 def lock_hash() -> str:
-    """Hex sha256 of the trainer's lock: it stands for the version of everything that trains."""
+    """Hex sha256 of the trainer's lock, which represents the versions of all packages that train."""
     return hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest()
 
 
 def folder() -> Path:
     """Where the environment is, or would be built.
 
-    AXOSWEEP_TRAINER (the environment's folder or its python) wins; a checkout has its own; an installed
-    axosweep keeps one per lock in the user's data folder.
+    AXOSWEEP_TRAINER (the environment's folder or its python) comes first. Otherwise, a checkout has its own, and an
+    installed axosweep has one per lock in the user's data folder.
     """
     if chosen := os.environ.get("AXOSWEEP_TRAINER"):
         path = Path(chosen).expanduser().absolute()
@@ -55,7 +55,7 @@ def folder() -> Path:
 
 
 def find() -> Path:
-    """The trainer's python. A SweepError says what to do when there is none, or it is not the locked one."""
+    """The trainer's python. Raises SweepError when there is none, or it was built from another lock."""
     return check(folder(), ours="AXOSWEEP_TRAINER" not in os.environ)
 
 
@@ -65,7 +65,7 @@ def built_from() -> str | None:
 
 
 def check(environment: Path, *, ours: bool) -> Path:
-    """The python of an environment that may be used. `ours`: axosweep built it, so that it must have a stamp."""
+    """The python of an environment, checked. `ours`: axosweep built it, so it must have a stamp."""
     python = environment / "bin" / "python"
     built_from = _stamp(environment)
     if not python.exists() or built_from == UNFINISHED or (ours and built_from is None):
@@ -73,19 +73,19 @@ def check(environment: Path, *, ours: bool) -> Path:
             f"There is no trainer environment yet (looked for {environment}). "
             f"Run `axosweep setup`: it installs Axolotl, about {SIZE_GB} GB."
         )
-    # An environment without a stamp is one that the user made and named: theirs to answer for.
+    # An environment without a stamp was created by the user, who is responsible for it.
     if built_from not in (None, lock_hash()):
         raise SweepError(
-            f"The trainer environment in {environment} was built from another lock than {LOCK_FILE.name} "
-            "says now. Run `axosweep setup` (in a checkout: `make trainer`) to bring it up to date."
+            f"The trainer environment in {environment} was built from another lock than the present "
+            f"{LOCK_FILE.name}. Run `axosweep setup` (in a checkout: `make trainer`) to bring it up to date."
         )
     return python
 
 
 def build() -> Path:
-    """Build the environment, or bring it up to date; nothing to do when it is. Returns its python.
+    """Build the environment unless it is up to date. Returns its python.
 
-    Two builders at once take turns. uv shows its own progress on stderr.
+    Of two builders, the second waits for the first. uv shows its own progress on stderr.
     """
     environment = folder()
     python = environment / "bin" / "python"
@@ -93,18 +93,18 @@ def build() -> Path:
         return python
     if "AXOSWEEP_TRAINER" in os.environ:
         _refuse_what_is_not_ours(environment)
-    with _alone(environment):
+    with _locked(environment):
         if _stamp(environment) != lock_hash():
             _build(environment)
     return python
 
 
 def _refuse_what_is_not_ours(environment: Path) -> None:
-    """A build empties the folder, or takes out every package that the lock does not name."""
+    """A build would empty the folder, or remove every package that is not in the lock."""
     if _stamp(environment) is None and os.path.lexists(environment) and not _is_empty_folder(environment):
         raise SweepError(
-            f"AXOSWEEP_TRAINER names {environment}, which axosweep did not make, and a build would replace what is in "
-            "it. Name a folder that is new or empty."
+            f"AXOSWEEP_TRAINER names {environment}, which axosweep did not create, and a build would replace its "
+            "contents. Name a folder that is new or empty."
         )
 
 
@@ -114,11 +114,11 @@ def _is_empty_folder(path: Path) -> bool:
 
 def _build(environment: Path) -> None:
     uv = _uv()
-    # A compiler is wanted by packages that come as source only, and by triton at run time.
+    # Packages without wheels need a compiler, and so does triton at run time.
     if not any(shutil.which(name) for name in (os.environ.get("CC"), "cc", "gcc", "clang") if name):
         raise SweepError(
-            "There is no C compiler (looked for $CC, cc, gcc, clang), and the trainer environment needs one. "
-            "Install it (on Debian and Ubuntu: apt install build-essential)."
+            "There is no C compiler (looked for $CC, cc, gcc, clang), but the trainer environment needs one. "
+            "Install one (on Debian and Ubuntu: apt install build-essential)."
         )
     python = environment / "bin" / "python"
     usable = _usable(python)
@@ -128,7 +128,7 @@ def _build(environment: Path) -> None:
     if not usable:
         _run([uv, "venv", "--quiet", "--clear", *_python_choice(), str(environment)], "could not be created")
     write_atomically(environment / STAMP, UNFINISHED)
-    # `uv pip sync`, not `install`: that would resolve again and trip over Axolotl's own zstandard pin.
+    # `uv pip install` would resolve again, and fail at Axolotl's own zstandard pin.
     sync = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode", "--python", str(python)]
     _run([*sync, str(LOCK_FILE)], "could not be installed")
     write_atomically(environment / STAMP, lock_hash() + "\n")
@@ -142,7 +142,7 @@ def _stamp(environment: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def _alone(environment: Path) -> Iterator[None]:
+def _locked(environment: Path) -> Iterator[None]:
     environment.parent.mkdir(parents=True, exist_ok=True)
     with (environment.parent / f"{environment.name}.lock").open("a") as file:
         if not try_lock(file.fileno()):
@@ -152,15 +152,15 @@ def _alone(environment: Path) -> Iterator[None]:
 
 
 def _uv() -> str:
-    beside = Path(sys.executable).parent / "uv"
-    found = str(beside) if beside.exists() else shutil.which("uv")
+    own = Path(sys.executable).parent / "uv"
+    found = str(own) if own.exists() else shutil.which("uv")
     if found is None:
-        raise SweepError("uv is missing, and the trainer environment is built with it. Run `pip install uv`.")
+        raise SweepError("uv is missing, which builds the trainer environment. Run `pip install uv`.")
     return found
 
 
 def _usable(python: Path) -> bool:
-    """Whether there is an environment already, of a Python that the lock was made for."""
+    """Whether there is an environment already, with a Python that the lock supports."""
     code = "import sys; raise SystemExit(sys.version_info[:2] not in ((3, 12), (3, 13)))"
     return python.exists() and subprocess.run([python, "-c", code], check=False).returncode == 0
 
@@ -176,8 +176,9 @@ def _check_free_space(environment: Path) -> None:
     free_gb = shutil.disk_usage(environment.parent).free / 1e9
     if free_gb < FREE_GB:
         raise SweepError(
-            f"{free_gb:.0f} GB are free at {environment.parent}, and building the trainer environment takes "
-            f"{FREE_GB} GB (it keeps about {SIZE_GB}). Free some, or name a new folder elsewhere: AXOSWEEP_TRAINER."
+            f"{free_gb:.0f} GB are free at {environment.parent}, but building the trainer environment needs "
+            f"{FREE_GB} GB (about {SIZE_GB} remain in use). Free some, or name a new folder elsewhere: "
+            "AXOSWEEP_TRAINER."
         )
 
 
@@ -189,7 +190,7 @@ def _run(command: list[str], what_failed: str) -> None:
     if done.returncode != 0:
         raise SweepError(
             f"The trainer environment {what_failed}; uv's message is above. It needs Python {PYTHONS} and a "
-            "package index (behind a mirror: UV_DEFAULT_INDEX). What was fetched is kept: run it again."
+            "package index (behind a mirror: UV_DEFAULT_INDEX). Run it again; finished downloads are not repeated."
         )
 
 

@@ -1,4 +1,4 @@
-"""Axolotl's verdicts on configs, remembered: a JSON file in the store's cache, which may be deleted at any time."""
+"""Remembers Axolotl's verdicts on configs in a JSON file in the store's cache, which may be deleted at any time."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from modal_app.store.sources import source_digest
 from modal_app.store.step import write_atomically
 
 MOST = 5000
-"""So many are kept; the oldest are forgotten first."""
+"""The most verdicts that are stored; the oldest are removed first."""
 JUDGES = ("oneshot/validate.py", "oneshot/refusals.py", "patches/validating.py")
-"""What a verdict depends on in this program, beside the trainer's lock."""
+"""The files of this program that a verdict depends on, in addition to the trainer's lock."""
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaQuestion:
-    """A config as Axolotl would be given it, and what Axolotl would find on the GPU."""
+    """A config as Axolotl would get it, and the capabilities of the GPU that it would find."""
 
     config: Mapping[str, Any]
     capabilities: Mapping[str, Any]
     text: str = field(init=False, compare=False, repr=False)
-    """The same as canonical JSON: equal questions have the same."""
+    """The same as canonical JSON: equal questions have equal texts."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", json.dumps(self.as_dict(), sort_keys=True))
@@ -41,7 +41,8 @@ SchemaVerdict = Mapping[str, Any]
 
 @dataclass(slots=True)
 class Verdicts:
-    """`lock` stands for the versions of everything that judges. Without `memory` nothing outlives this process."""
+    """`lock` represents the versions of all packages that verdicts depend on. Without the file `memory`, verdicts last
+    only as long as this process."""
 
     memory: Path | None
     lock: str
@@ -58,12 +59,12 @@ class Verdicts:
         self._known[self._key(question)] = answer
 
     def save(self) -> None:
-        """Together with what others have saved meanwhile."""
+        """Save all, together with what other processes have saved meanwhile."""
         if self.memory is None:
             return
-        kept = list({**_load(self.memory), **self._known}.items())[-MOST:]
+        newest = list({**_load(self.memory), **self._known}.items())[-MOST:]
         self.memory.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.memory, json.dumps(dict(kept)))
+        write_atomically(self.memory, json.dumps(dict(newest)))
 
     def _key(self, question: SchemaQuestion) -> str:
         text = json.dumps([question.text, self.lock, self._judges, _file_of(question.config)])
@@ -71,7 +72,7 @@ class Verdicts:
 
 
 def _file_of(config: Mapping[str, Any]) -> str:
-    """The content of a DeepSpeed file: some rules read it."""
+    """The hash of a DeepSpeed file, which some rules read; empty without one."""
     path = config.get("deepspeed")
     if not isinstance(path, str) or not Path(path).expanduser().is_file():
         return ""

@@ -1,1 +1,1 @@
-"""Dollars and hours, before anything is started."""
+"""Estimates of dollars and hours, before anything is started."""

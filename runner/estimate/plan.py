@@ -1,4 +1,4 @@
-"""A plan -> how long it will take and what it will cost, each run and all together, before anything starts."""
+"""A plan -> estimates of its time and cost, for each run and in total, before anything starts."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from runner.preflight.memory import facts_for, with_files
 from runner.preflight.values import number
 from runner.types import DatasetSize, Experiment, ModelFacts, Plan, PlannedDataset
 
-# Guesses, where nothing was recorded.
+# Guesses, for what was not recorded.
 WARM_START = Range(5.0, 12.0, 30.0)
-"""On this machine, before the first step of a launch: Axolotl's imports."""
+"""Axolotl's imports before the first step of a launch on this machine."""
 PREPARE_START = Range(5.0, 20.0, 60.0)
 ROWS_S = Range(300.0, 1000.0, 3000.0)
-"""Rows that are tokenized in a second."""
+"""Rows that are tokenized per second."""
 UNKNOWN_PREPARE = Range(10.0, 60.0, 900.0)
 FETCH_BYTES_S = Range(5e7, 2e8, 5e8)
 CHARACTERS_PER_TOKEN = 4.0
@@ -44,31 +44,31 @@ class RunCost:
     key: str
     length: Length | None = None
     prediction: Prediction | None = None
-    """None where nobody knows, and `reason` tells why."""
+    """None if it is unknown; then `reason` says why."""
     reason: str = ""
     dollars: Range | None = None
-    """None where it is unknown, and where nothing is rented."""
+    """None if they are unknown, or nothing is rented."""
     dollars_s: float | None = None
-    """What a second of it costs at most."""
+    """The highest cost of one second."""
     cards: tuple[str, ...] = ()
-    """That it may get, by their names in conf/gpu."""
+    """The cards that it may get, by their names in conf/gpu."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanCost:
     runs: tuple[RunCost, ...]
-    """Of what is not done, in the plan's order."""
+    """Pending runs, in the plan's order."""
     preparing_s: Range
     preparing: Range | None
-    """Dollars for datasets that are to be made and models that are to be fetched."""
+    """Dollars for preparing datasets and fetching models."""
     wall: Range | None
-    """Seconds until everything has ended; None where a run's are unknown."""
+    """Seconds until everything has ended; None if those of a run are unknown."""
     at_a_time: int
     rates: Rates | None
 
     @property
     def dollars(self) -> Range | None:
-        """All of it; None where any is unknown, or nothing is rented."""
+        """The total; None if any part is unknown, or nothing is rented."""
         known = [one.dollars for one in self.runs if one.dollars is not None]
         if self.preparing is None or len(known) < len(self.runs):
             return None
@@ -76,7 +76,7 @@ class PlanCost:
 
     @property
     def seconds(self) -> Range | None:
-        """Of all runs together, one after the other."""
+        """The sum over all runs; None if those of a run are unknown."""
         known = [one.prediction.seconds for one in self.runs if one.prediction is not None]
         return sum(known, NOTHING) if len(known) == len(self.runs) else None
 
@@ -86,26 +86,26 @@ THIS_MACHINE = "this machine"
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """What runs share: the slots of this machine, or the containers of one kind on Modal."""
+    """The resources that runs share: the slots of this machine, or the containers of one kind on Modal."""
 
     name: str
     most: int | None
-    """Runs at a time; None where nobody limits it."""
+    """The most runs at a time; None without a limit."""
 
 
 def plan_cost(
     plan: Plan, store: Store, stores: Sequence[Store], rates: Rates | None, pools: Mapping[str, Pool]
 ) -> PlanCost:
-    """`store`: where the plan's datasets are. `stores`: whose records count. `rates`: None where nothing is rented.
-    `pools`: of each run that is not done, by its key.
+    """`store`: the store of the plan's datasets. `stores`: those whose records are used. `rates`: None if nothing is
+    rented. `pools`: run key -> pool, of each pending run.
     """
     known = read_past(stores)
-    weigher = _Weigher(store, known, rates, {})
-    runs = tuple(weigher.run(one.run.key, one.run.data_key, one.run.experiment) for one in plan.pending)
+    estimator = _Estimator(store, known, rates, {})
+    runs = tuple(estimator.run(one.run.key, one.run.data_key, one.run.experiment) for one in plan.pending)
     wanted = {planned.run.data_key for planned in plan.pending}
     missing = [one for one in plan.datasets if one.key in wanted and not one.done]
     experiments = {planned.run.key: planned.run.experiment for planned in plan.pending}
-    parts = [weigher.preparing(one, experiments) for one in missing]
+    parts = [estimator.preparing(one, experiments) for one in missing]
     preparing_s = sum(parts, NOTHING)
     rent = None if rates is None else _dollars_s(rates, {}, Range.exactly(CPU_STEP.cores),
                                                  Range.exactly(CPU_STEP.memory_gib))  # fmt: skip
@@ -120,14 +120,14 @@ def plan_cost(
 
 
 @dataclass(slots=True)
-class _Weigher:
+class _Estimator:
     store: Store
     known: KnownRecords
     rates: Rates | None
     facts: dict[str, ModelFacts]
     _rows: dict[str, Rows | None] = field(default_factory=dict)
     _found: dict[tuple[Shape, Length], Prediction | str] = field(default_factory=dict)
-    """The runs of a sweep mostly differ in what speed does not depend on."""
+    """Most runs of a sweep have the same shape and length, so each prediction is made once."""
 
     def run(self, key: str, data_key: str, experiment: Experiment) -> RunCost:
         config, gpu = with_files(experiment.axolotl), experiment.gpu
@@ -155,14 +155,14 @@ class _Weigher:
         gpu, found = experiment.gpu, cost.prediction
         cores = found.cores if found else Range.exactly(float(gpu.count))
         memory = found.memory_gib if found else Range.exactly(8.0 * gpu.count)
-        # The larger of what is reserved and what is used is billed.
+        # Modal bills the larger of what is reserved and what is used.
         reserved = reserved_by(experiment.executor.modal, gpu.count)
         cores, memory = _at_least(cores, reserved.cores), _at_least(memory, reserved.memory_gib)
         names = [name for name in dict.fromkeys((gpu.type, *gpu.fallback)) if name in GPUS]
         rents = [_dollars_s(self.rates, {name: gpu.count}, cores, memory) for name in names]
         rents = rents or [_dollars_s(self.rates, {}, cores, memory)]
         if any(self.rates.of(name) is None for name in names):
-            return RunCost(cost.key, cost.length, found, cost.reason or f"{', '.join(names)}: there is no price")
+            return RunCost(cost.key, cost.length, found, cost.reason or f"there is no price for {', '.join(names)}")
         rent = Range(min(one.low for one in rents), rents[0].likely, max(one.high for one in rents))
         return RunCost(
             cost.key,
@@ -181,7 +181,8 @@ class _Weigher:
         return self._rows[data_key]
 
     def _of_files(self, experiment: Experiment) -> Rows | None:
-        """Of files on this machine, which are counted; how long their rows are tell those prepared before."""
+        """The rows of files on this machine, which are counted. Their lengths come from earlier preparations, or from
+        the size of the files."""
         axolotl = experiment.axolotl
         steps = steps_of(axolotl, 1)
         if steps is None:
@@ -192,17 +193,17 @@ class _Weigher:
         else:
             paths = [Path(path).expanduser() for path in data_paths(axolotl)]
             size = sum(path.stat().st_size for path in paths if path.is_file())
-            rows = sum(_whole_rows(path) for path in paths)
+            rows = sum(_rows_in(path) for path in paths)
             mean, longest = size / max(rows, 1) / CHARACTERS_PER_TOKEN, None
         return Rows(steps.rows, _held_out(axolotl, steps.rows), mean, longest, "rows of the file")
 
     def _before(self, axolotl: Mapping[str, Any]) -> PastDatasets | None:
-        """The same files, prepared for another run: cut shorter, say."""
+        """An earlier preparation of the same files with the same sequence_len."""
         paths, length = data_paths(axolotl), axolotl.get("sequence_len")
         return next((one for one in self.known.data if (one.paths, one.sequence_len) == (paths, length)), None)
 
     def preparing(self, dataset: PlannedDataset, experiments: Mapping[str, Experiment]) -> Range:
-        """Seconds for a dataset, and for what has to be fetched before it."""
+        """Seconds for a dataset, and for downloads that it needs first."""
         experiment = next(experiments[key] for key in dataset.runs if key in experiments)
         rows = self.rows(dataset.key, experiment)
         if rows is None:
@@ -227,14 +228,14 @@ def _down(speed: Range) -> tuple[float, float, float]:
     return speed.high, speed.likely, speed.low
 
 
-def _whole_rows(path: Path) -> int:
+def _rows_in(path: Path) -> int:
     from runner.preflight.jsonl import check_rows
 
     return check_rows({"path": str(path)}) or 0 if path.is_file() else 0
 
 
 def _declared(experiment: Experiment) -> Rows | None:
-    """By what the dataset's file in conf says of it."""
+    """The rows that the dataset's file in conf declares."""
     sizes = [_cut(experiment.sizes.get(str(one.get("path"))), one) for one in datasets_of(experiment.axolotl)]
     known = [one for one in sizes if one is not None]
     if not known or len(known) < len(sizes):
@@ -254,7 +255,7 @@ def _cut(size: DatasetSize | None, dataset: Mapping[str, Any]) -> DatasetSize | 
 
 
 def _held_out(axolotl: Mapping[str, Any], rows: int) -> int:
-    """Rows for evaluation, beside those for training."""
+    """Rows for evaluation, in addition to `rows` for training."""
     part = number(axolotl.get("val_set_size") or 0) or 0
     return round(rows * part / (1 - part)) if part < 1 else int(part)
 
@@ -264,14 +265,14 @@ def _at_least(amount: Range, least: float) -> Range:
 
 
 def _dollars_s(rates: Rates, cards: Mapping[str, int], cores: Range, memory: Range) -> Range:
-    """Of a container with so many cards."""
+    """Dollars per second of a container with these cards."""
     gpus = sum((rates.of(name) or 0.0) * count for name, count in cards.items())
     return Range.exactly(gpus) + cores.scaled(rates.of(CPU) or 0.0) + memory.scaled(rates.of(MEMORY) or 0.0)
 
 
 def _wall(runs: Sequence[RunCost], pools: Mapping[str, Pool], preparing: Sequence[Range]) -> Range | None:
-    """Preparing, then the runs of each pool as they find room, in their order. On Modal datasets are prepared at the
-    same time."""
+    """The time for preparing, then for the runs of each pool in their order, as slots become free. On Modal, all
+    datasets are prepared at the same time."""
     if any(one.prediction is None for one in runs):
         return None
     by_pool: dict[Pool, list[Range]] = {}
@@ -289,7 +290,7 @@ def _together(times: Sequence[Range], most: int | None) -> Range:
 
 
 def _makespan(seconds: Sequence[float], most: int | None) -> float:
-    """When the last one ends, each beginning as soon as one of `most` places is free.
+    """The end of the last one, if each starts as soon as one of `most` slots is free.
 
     >>> _makespan([3.0, 1.0, 1.0], 2)
     3.0

@@ -1,8 +1,8 @@
-"""Shape + length + past records -> how long a run takes. Pure.
+"""Shape + length + past records -> the duration of a run. Pure.
 
-Seconds are a fixed part (start, load, first step) + steps x seconds a step + evaluations + saves. Records of the very
-shape give each part as their median. Those of another shape give tokens a second, moved by the operations per token and
-the cards' peaks. Without records there are published speeds, for GPUs only.
+Seconds are a fixed part (start, load, first step) + steps x seconds per step + evaluations + saves. Records of the same
+shape give each part as their median. Records of another shape give tokens per second, scaled by the operations per
+token and the cards' peaks. Without records, there are published speeds, for GPUs only.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from runner.estimate.seeds import FORWARD, OFF, matmul_weights, operations, peak
 from runner.types import ModelFacts
 
 Facts = Mapping[str, ModelFacts]
-"""What is known of models, by base_model."""
+"""base_model -> facts about the model."""
 
 ONE_RECORD_OFF, LEAST_OFF = 0.25, 0.10
-"""How far off the very shape's prediction may be: with one record, and at best."""
+"""The relative error of a prediction from the same shape: with one record, and at best."""
 NEWEST = 20
-"""So many of the records that fit are used: a machine and a program change."""
+"""The most matching records that are used, since machines and programs change."""
 SAME_MODEL_OFF = 0.35
-"""From another batch, length or number of cards."""
+"""The relative error of a prediction from another batch, length or number of cards."""
 
-# Guesses, where nothing was recorded. They weigh against short runs only.
+# Guesses, for what was not recorded. They matter for short runs only.
 BOOT_MODAL = Range(15.0, 60.0, 180.0)
-"""A container with its image."""
+"""The start of a container with its image."""
 START = Range(20.0, 45.0, 120.0)
 """Imports, building the trainer, the first step with its kernels."""
 LOAD_BYTES_S, SAVE_BYTES_S = 1e9, 0.5e9
@@ -38,7 +38,7 @@ MEMORY_GIB_CPU = Range(1.0, 1.5, 3.0)
 
 
 def predict(shape: Shape, length: Length, past: Sequence[PastRuns], facts: Facts) -> Prediction | str:
-    """How long it takes, or a sentence with the reason why nobody knows. `past`: the newest first."""
+    """The prediction, or a sentence that says why there is none. `past`: the newest first."""
     if same := [one for one in past if one.shape == shape][:NEWEST]:
         return _from_same(length, same)
     if kin := [one for one in past if _same_model(one.shape, shape)][:NEWEST]:
@@ -50,11 +50,11 @@ def predict(shape: Shape, length: Length, past: Sequence[PastRuns], facts: Facts
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What a run of one shape is made of: seconds, medians of its records."""
+    """The parts of a run of one shape in seconds, as medians of its records."""
 
     fixed: float
     token: float
-    """Of a micro step, on one card."""
+    """Per token of a micro step, on one card."""
     eval_batch: float
     save: float
 
@@ -82,13 +82,13 @@ def _from_same(length: Length, past: Sequence[PastRuns]) -> Prediction:
     least = max(LEAST_OFF, ONE_RECORD_OFF / len(past) ** 0.5)
     seconds = Range(likely * (1 + min(min(off), -least)), likely, likely * (1 + max(max(off), least)))
     cpu_s = _cpu_seconds_of(length, past)
-    if past[0].shape.gpu == "cpu" and cpu_s is not None:  # it may have the machine for itself this time
+    if past[0].shape.gpu == "cpu" and cpu_s is not None:  # this time, it may be the machine's only load
         seconds = replace(seconds, low=min(seconds.low, cpu_s))
     return replace(_with_use(past[0].shape, past, seconds, ""), cpu_s=cpu_s)
 
 
 def _cpu_seconds_of(length: Length, past: Sequence[PastRuns]) -> float | None:
-    """The same of processor seconds."""
+    """The same prediction for processor seconds."""
     timed = [replace(one, seconds=sum(one.cpu.values()), phases=one.cpu) for one in past if one.cpu]
     return _Parts.of(timed).seconds(length) if timed else None
 
@@ -98,7 +98,7 @@ def _save_seconds(past: Sequence[PastRuns]) -> float:
 
 
 def _fixed(one: PastRuns) -> float:
-    """All but the steps after the first, the evaluations and the saves."""
+    """All seconds except the steps after the first, the evaluations and the saves."""
     return max(0.0, one.seconds - sum(one.phases.get(name, 0.0) for name in ("train", "eval", "save")))
 
 
@@ -112,7 +112,7 @@ def _from_kin(
 ) -> Prediction | str:
     speed = median(_tokens_s(one) * _ratio(one.shape, shape, facts) for one in past)
     if speed <= 0:
-        return "the records like it tell no speed"
+        return "similar records have no speed"
     step = length.micro_tokens.likely * length.micro_steps / speed
     per_token = 1 / speed * FORWARD / operations(shape)
     evaluating = length.evals * length.eval_tokens * per_token
@@ -121,12 +121,12 @@ def _from_kin(
 
 
 def _tokens_s(one: PastRuns) -> float:
-    """Of one card."""
+    """Tokens per second of one card."""
     return one.length.micro_tokens.likely * one.length.micro_steps / max(_step_seconds(one), 1e-6)
 
 
 def _ratio(there: Shape, here: Shape, facts: Facts) -> float:
-    """How many times as fast a token is here: fewer operations, a faster card."""
+    """How many times faster a token is here than there, from the operations and the cards' peaks."""
     ratio = operations(there) / operations(here)
     if there.base_model != here.base_model:
         ratio *= matmul_weights(facts[there.base_model]) / matmul_weights(facts[here.base_model])
@@ -136,14 +136,16 @@ def _ratio(there: Shape, here: Shape, facts: Facts) -> float:
 
 
 def _same_model(one: Shape, other: Shape) -> bool:
-    """The same on the same kind of card, but for its batches, their length and the number of cards."""
+    """Whether both are the same model and adapter on the same kind of card; batches, their length and the number of
+    cards may differ."""
     if one.gpu == "cpu" and one.place != other.place:
         return False
     return (one.base_model, one.adapter, one.bits, one.gpu) == (other.base_model, other.adapter, other.bits, other.gpu)
 
 
 def _comparable(one: Shape, other: Shape, facts: Facts) -> bool:
-    """Other models and cards, as far as they are known; a CPU is like no other thing."""
+    """Whether the speed of one can be scaled to the other: the facts of both models and cards are known, and none is a
+    CPU."""
     if peak(one.gpu) is None or peak(other.gpu) is None:
         return False
     models = one.base_model == other.base_model or {one.base_model, other.base_model} <= facts.keys()
@@ -173,7 +175,7 @@ def _from_seed(shape: Shape, length: Length, facts: Facts) -> Prediction | str:
 
 
 def _with_use(shape: Shape, past: Sequence[PastRuns], seconds: Range, what: str) -> Prediction:
-    """With what those of the same number of cards have used."""
+    """The prediction, with the cores and memory that records with the same number of cards have used."""
     alike = [one for one in past if one.shape.count == shape.count]
     boot = BOOT_MODAL if shape.place == "modal" else NOTHING
     memory = MEMORY_GIB_CPU if shape.gpu == "cpu" else MEMORY_GIB_PER_RANK

@@ -1,4 +1,4 @@
-"""A store -> what its finished runs tell of speed, and how large its prepared datasets are. Only reads."""
+"""A store -> the speeds of its finished runs, and the sizes of its prepared datasets. Only reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runner.cost.types import PastRuns, Rows
 from runner.store.stores import is_mirror
 
 NEWEST = 200
-"""So many of a store's runs are read: enough for every shape that is in use, and soon done."""
+"""The most runs of a store that are read: enough for every shape in use, and quickly read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +27,27 @@ class PastDatasets:
     """A prepared dataset that some run has read."""
 
     paths: tuple[str, ...]
-    """Of its datasets, as the run's config names them."""
+    """The paths of its datasets, as in the run's config."""
     sequence_len: Any
     rows: int
     tokens_per_row: float
     longest_row: int | None
     seconds: float
-    """That preparing it took."""
+    """The time of preparing it."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownRecords:
-    """What the stores tell."""
+    """The records of the stores."""
 
     runs: tuple[PastRuns, ...] = ()
     data: tuple[PastDatasets, ...] = ()
 
 
 def read_past(stores: Sequence[Store]) -> KnownRecords:
-    """Of the newest runs of each store.
+    """The records of the newest runs of each store.
 
-    What went on from a checkpoint, or stopped early, is left out: its parts do not add up to a whole run.
+    Runs that resumed or stopped early are left out, since their parts do not add up to a complete run.
     """
     runs: list[PastRuns] = []
     data: dict[Path, PastDatasets] = {}
@@ -55,23 +55,23 @@ def read_past(stores: Sequence[Store]) -> KnownRecords:
         manifests: dict[str, DataManifest] = {}
         for folder in _newest(store):
             try:
-                asked = read_json(folder / "run.json", lenient=True)
+                identity = read_json(folder / "run.json", lenient=True)
                 result = read_json(folder / "result.json", lenient=True)
             except OSError:
-                continue  # unreadable: a plan goes on without that run's figures
-            if not asked or not isinstance(asked.get("axolotl"), dict):
+                continue  # unreadable: plan without the figures of this run
+            if not identity or not isinstance(identity.get("axolotl"), dict):
                 continue
-            key = str(asked.get("data_key"))
+            key = str(identity.get("data_key"))
             if key not in manifests:
                 manifests[key] = DataManifest.read(store.manifest(key))
-                if (one := _data(asked["axolotl"], manifests[key])) is not None:
+                if (one := _data(identity["axolotl"], manifests[key])) is not None:
                     data[store.manifest(key)] = one
-            runs += _run(store, folder.name, asked, result, manifests[key])
+            runs += _run(store, folder.name, identity, result, manifests[key])
     return KnownRecords(tuple(runs), tuple(data.values()))
 
 
 def rows_of(manifest: DataManifest) -> Rows | None:
-    """Of a prepared dataset; None where nothing is known of one."""
+    """The rows of a prepared dataset; None if they are not recorded."""
     rows, tokens = manifest.rows, manifest.tokens
     if rows is None:
         return None
@@ -101,22 +101,22 @@ def _data(axolotl: Mapping[str, Any], manifest: DataManifest) -> PastDatasets | 
 def _run(
     store: Store,
     key: str,
-    asked: Mapping[str, Any],
+    identity: Mapping[str, Any],
     result: Mapping[str, Any],
     manifest: DataManifest,
 ) -> Iterator[PastRuns]:
-    facts, config = TrainFacts.of(result.get("facts") or {}), asked["axolotl"]
+    facts, config = TrainFacts.of(result.get("facts") or {}), identity["axolotl"]
     phases, steps = facts.phases, facts.step or 0
     succeeded = result.get("status") == OutcomeStatus.SUCCEEDED
     if not succeeded or facts.resumed_from or facts.early_stopped or phases is None or steps < 1:
         return
-    count = int(asked.get("gpu", {}).get("count") or 1)
+    count = int(identity.get("gpu", {}).get("count") or 1)
     length = length_of({**config, "max_steps": steps}, data_ranks(config, count), rows_of(manifest))
     if isinstance(length, str):
         return
     place = "modal" if is_mirror(store) else "local"
     rented = containers(store.folder(StepKind.TRAIN, key))
-    gpu = _card(rented) or str(asked.get("gpu", {}).get("type"))
+    gpu = _card(rented) or str(identity.get("gpu", {}).get("type"))
     seconds = float(result["finished_at"]) - float(result["started_at"])
     only = rented[0] if len(rented) == 1 and len(rented[0].attempts) == 1 else None
     yield PastRuns(
@@ -132,7 +132,7 @@ def _run(
 
 
 def _card(rented: Sequence[ContainerRecord]) -> str | None:
-    """The kind of card that a run really had, where all of its were of one kind that is ours."""
+    """The kind of card that a run really had; None unless all its cards were of one kind in conf/gpu."""
     kinds = {kind_of_card(card.name) for record in rented for card in record.cards}
     (kind,) = kinds if len(kinds) == 1 else (None,)
     return kind.name if kind else None

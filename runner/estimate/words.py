@@ -1,4 +1,4 @@
-"""A plan's cost as people read it, and as JSON."""
+"""A plan's cost as text and as JSON."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from runner.estimate.plan import PlanCost, RunCost
 
 
 def cost_lines(cost: PlanCost, names: Mapping[str, str]) -> list[str]:
-    """One for equal runs, then the whole. `names`: of runs, by their keys."""
+    """One line for equal runs, then the total. `names`: run key -> name."""
     alike: dict[str, list[str]] = {}
     for one in cost.runs:
         alike.setdefault(_of_run(one), []).append(names[one.key])
-    lines = [f"cost    {text}{_whose(having, len(cost.runs))}" for text, having in alike.items()]
-    return [*lines, *_in_all(cost)]
+    lines = [f"cost    {text}{_which(runs, len(cost.runs))}" for text, runs in alike.items()]
+    return [*lines, *_total(cost)]
 
 
 def cost_json(cost: PlanCost) -> dict[str, Any]:
-    """Seconds and dollars as ranges; null is unknown, or for dollars that nothing is rented."""
+    """Seconds and dollars as ranges; null means unknown, or, for dollars, that nothing is rented."""
     return {
         "runs": [
             {
@@ -49,13 +49,13 @@ def cost_json(cost: PlanCost) -> dict[str, Any]:
 
 
 def spread(range_: Range, form: Any) -> str:
-    """`$1.20 ($0.60 to $1.80)`; one figure where the three read the same."""
+    """`$1.20 ($0.60 to $1.80)`; one figure if low and high look the same."""
     low, likely, high = form(range_.low), form(range_.likely), form(range_.high)
     return str(likely) if low == high else f"{likely} ({low} to {high})"
 
 
 def span(seconds: float) -> str:
-    """Seconds for people, two figures of them.
+    """Seconds for people, rounded.
 
     >>> span(4.2), span(95), span(5400), span(90000)
     ('4.2 s', '95 s', '90 min', '25 h')
@@ -72,9 +72,9 @@ def _of_run(one: RunCost) -> str:
         steps = f"{_steps(one)}; " if one.length else ""
         return f"unknown: {steps}{one.reason}"
     price = f"{spread(one.dollars, money)}, " if one.dollars else ""
-    priceless = f" ({one.reason})" if one.reason else ""
+    no_price = f" ({one.reason})" if one.reason else ""
     seconds = one.prediction.rented if one.dollars else one.prediction.seconds
-    return f"{price}{spread(seconds, span)} a run; {_steps(one)}; from {one.prediction.basis}{priceless}"
+    return f"{price}{spread(seconds, span)} a run; {_steps(one)}; from {one.prediction.basis}{no_price}"
 
 
 def _steps(one: RunCost) -> str:
@@ -82,22 +82,22 @@ def _steps(one: RunCost) -> str:
     return f"{one.length.steps} step{'' if one.length.steps == 1 else 's'} ({one.length.source})"
 
 
-def _in_all(cost: PlanCost) -> list[str]:
+def _total(cost: PlanCost) -> list[str]:
     if not cost.runs:
         return []
     lines = []
     if cost.dollars is not None and cost.preparing is not None and cost.rates is not None:
         items = {CPU, MEMORY, *(name for one in cost.runs for name in one.cards)}
-        preparing = f", {money(cost.preparing.likely)} of it preparing" if cost.preparing.likely else ""
-        lines.append(f"in all  {spread(cost.dollars, money)}{preparing}; rates: {cost.rates.told(items)}")
+        preparing = f", including {money(cost.preparing.likely)} for preparing" if cost.preparing.likely else ""
+        lines.append(f"total   {spread(cost.dollars, money)}{preparing}; rates: {cost.rates.told(items)}")
     elif cost.rates is not None:
-        lines.append("in all  unknown, since what some run takes is unknown")
+        lines.append("total   unknown, since the cost of a run is unknown")
     if cost.wall is not None:
-        lines.append(f"time    {spread(cost.wall, span)} until all has ended, {cost.at_a_time} at a time")
+        lines.append(f"time    {spread(cost.wall, span)} until all runs have ended, {cost.at_a_time} at a time")
     return lines
 
 
-def _whose(having: Sequence[str], asked: int) -> str:
-    if len(having) == asked:
+def _which(runs: Sequence[str], total: int) -> str:
+    if len(runs) == total:
         return ""
-    return f"  ({having[0]})" if len(having) == 1 else f"  ({len(having)} runs, first {having[0]})"
+    return f"  ({runs[0]})" if len(runs) == 1 else f"  ({len(runs)} runs, first {runs[0]})"

@@ -1,4 +1,4 @@
-"""Which executor runs a plan. The only place that knows them all; Modal's is imported when it is asked for."""
+"""Chooses the executor of a plan. The only place that knows them all; Modal's is imported only when it is needed."""
 
 from __future__ import annotations
 
@@ -39,29 +39,29 @@ STARTING = "Starting Axolotl; its imports take some seconds."
 
 class Executor(Protocol):
     def execute(self, plan: Plan, watch: Callable[[], None]) -> None:
-        """Run what is not done, calling `watch` now and then; every step ends in the ledger and in its folder."""
+        """Run what is not done, calling `watch` regularly. Each step's end is recorded in the ledger and its folder."""
         ...
 
 
 def one_executor(experiments: Sequence[Experiment]) -> ExecutorChoice:
-    """The executor of a whole sweep. Raises SweepError when its runs name different ones, or different prices."""
+    """The executor of a sweep. Raises SweepError when its runs name different executors or different prices."""
     if len({repr(experiment.prices) for experiment in experiments}) > 1:
-        raise SweepError("The runs of one sweep share one price table; do not sweep over prices or what is below it.")
+        raise SweepError("The runs of a sweep share one price table. Do not sweep over prices or a key below it.")
     choices = {repr(experiment.executor): experiment.executor for experiment in experiments}
     if len(choices) > 1:
-        raise SweepError("The runs of one sweep share one executor; do not sweep over executor or what is below it.")
+        raise SweepError("The runs of a sweep share one executor. Do not sweep over executor or a key below it.")
     return next(iter(choices.values()))
 
 
 def check_gpu_caps(choice: ExecutorChoice, plan: Plan) -> None:
-    """Raises SweepError for what an executor cannot give to the plan as a whole, such as a cap that cannot be kept."""
+    """Raises SweepError when the executor cannot run this plan, such as for a cap that is too low for it."""
     if choice.type == "modal":
         placements(plan, choice)
         _refuse_two_revisions(_deployment(choice).wanted_by(kernels=_kernels(plan)).kernels)
 
 
 def missing_gpus(choice: ExecutorChoice, plan: Plan) -> str:
-    """Why a launch from this machine would be refused, though another machine may do; empty when nothing is missing."""
+    """Why this machine cannot launch the plan, though another machine might; empty when nothing is missing."""
     return missing_cards(plan) if choice.type == "local" else ""
 
 
@@ -69,13 +69,15 @@ def missing_gpus(choice: ExecutorChoice, plan: Plan) -> str:
 def preloaded_workers(
     choice: ExecutorChoice, experiments: Sequence[Experiment], store: Store
 ) -> Iterator[MixedWorkers | None]:
-    """The workers of a launch on this machine's CPU that are to be forked: what they are forked from may import while
-    the launch is planned. What was started and served nobody ends with the block. None for any other launch.
+    """Forked workers for a launch on this machine's CPU, None for any other launch.
+
+    Their preloaded trainer can import Axolotl while the launch is planned. A trainer that was started here and not used
+    ends with the block.
     """
     on_cpu = choice.type == "local" and all(one.gpu.type == "cpu" for one in experiments)
     workers = None
     if on_cpu and choice.warm is True:
-        with contextlib.suppress(SweepError):  # no trainer: said in its place
+        with contextlib.suppress(SweepError):  # no trainer: a later stage reports it
             workers = _warm_workers(trainer_environment.find(), store, choice.warm_idle_s)
     try:
         yield workers
@@ -87,8 +89,9 @@ def preloaded_workers(
 def executor_for(
     choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, warm: MixedWorkers | None
 ) -> Executor:
-    """The executor, checked: SweepError when this machine (or Modal) cannot run the plan, or W&B not track it. `warm`:
-    workers that are warmed up already.
+    """The executor of a plan. `warm`: workers whose trainer is preloaded already.
+
+    Raises SweepError when this machine (or Modal) cannot run the plan, or W&B cannot track it.
     """
     account.check_tags(plan)
     match choice.type:
@@ -96,14 +99,14 @@ def executor_for(
             return _local(choice, plan, store, ledger, warm)
         case "modal":
             return _modal(choice, plan, store, ledger)
-    raise SweepError(f"executor.type={choice.type}: there is no such executor; conf/executor has the choices.")
+    raise SweepError(f"executor.type={choice.type} does not exist; conf/executor has the choices.")
 
 
 def local_executor_for(plan: Plan, store: Store, ledger: Ledger) -> Executor:
-    """For what comes after runs of this machine. Raises SweepError when it lacks what they need."""
+    """For follow-up steps of runs on this machine. Raises SweepError when it lacks what they need."""
     devices = {one.step.device for one in plan.after}
     if len(devices) > 1:
-        raise SweepError("Some of these runs have trained on CPUs, others on GPUs. Name those of one kind.")
+        raise SweepError("Some of these runs were trained on CPUs, others on GPUs. Name runs of one kind.")
     (device,) = devices
     slots = machine_slots(device, 1, None)
     fresh = FreshWorkers(trainer_environment.find(), store.root, {})
@@ -124,9 +127,9 @@ def modal_executor_for(
     gpus: Mapping[str, Gpu],
     inputs: Sequence[str],
 ) -> Executor:
-    """For what comes after runs on Modal: in the app of their sweep, or that of this program with its settings.
+    """For follow-up steps of runs on Modal: in the app of their sweep, or this program's app with the same settings.
 
-    `gpus`: run key -> what its steps run on. Raises SweepError for what Modal would refuse.
+    `gpus`: run key -> the GPU of its steps. Raises SweepError for what Modal would refuse.
     """
     from runner.executors.modal import ModalExecutor
 
@@ -136,7 +139,7 @@ def modal_executor_for(
 
 
 def pools_of(choice: ExecutorChoice, plan: Plan) -> dict[str, Pool]:
-    """What each run that is not done shares with others, by its key."""
+    """Run key -> the pool that the run shares with others, for runs that are not done."""
     if choice.type == "modal":
         return {key: Pool(str(one.variant), one.max_containers) for key, one in placements(plan, choice).items()}
     processes = max((planned.step.processes for planned in plan.pending), default=1)
@@ -147,8 +150,11 @@ def pools_of(choice: ExecutorChoice, plan: Plan) -> dict[str, Pool]:
 
 
 def rates_of(choice: ExecutorChoice, plan: Plan, store: Store, *, ask: bool) -> Rates | None:
-    """What is charged for a plan, None where nothing is rented. `ask`: ask Modal, which may take some seconds; else it
-    is what Modal last said to this store, or the table."""
+    """What is charged for a plan, None where nothing is rented.
+
+    `ask`: ask Modal, which may take some seconds. Otherwise, the rates are Modal's last answer that is in this store,
+    or those of the table.
+    """
     prices = plan.runs[0].run.experiment.prices
     if choice.type != "modal" or prices is None:
         return None
@@ -160,7 +166,7 @@ def rates_of(choice: ExecutorChoice, plan: Plan, store: Store, *, ask: bool) -> 
 
 
 def validator_at_hand(store: Store) -> Validator | None:
-    """The preloaded trainer of this local store if it runs, else a process of its own; None where there is no current
+    """The preloaded trainer of this local store if it runs, otherwise a separate process; None without a current
     trainer environment.
     """
     try:
@@ -172,7 +178,7 @@ def validator_at_hand(store: Store) -> Validator | None:
 
 
 def remembered_verdicts(store: Store) -> Verdicts:
-    """What Axolotl has said before. Of an environment that is not the locked one, nothing is remembered."""
+    """Axolotl's earlier verdicts. For an environment that was not built from the lock, nothing is remembered."""
     lock = trainer_environment.lock_hash()
     locked = trainer_environment.built_from() == lock
     return Verdicts(store.cache / "verdicts.json" if locked else None, lock)
@@ -181,7 +187,7 @@ def remembered_verdicts(store: Store) -> Verdicts:
 def _local(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, warm: MixedWorkers | None) -> Executor:
     devices = {step.device for step in _pending_steps(plan)}
     if len(devices) > 1:
-        raise SweepError("executor=local runs a sweep on CPUs or on GPUs, not on both. Split it in two.")
+        raise SweepError("executor=local runs a sweep on CPUs or on GPUs, not on both. Split it into two sweeps.")
     (device,) = devices
     if account.tracks_online(plan):
         account.check_key()
@@ -194,7 +200,7 @@ def _local(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, war
 
 
 def _pending_steps(plan: Plan) -> list[Step]:
-    """Of runs, and of what comes after them."""
+    """The steps that are not done: of runs, and their follow-up steps."""
     return [planned.step for planned in plan.pending] + [one.step for one in plan.after if not one.done]
 
 
@@ -211,14 +217,14 @@ def _in_its_environment(workers: MixedWorkers | FreshWorkers, plan: Plan) -> Wor
 
 
 def _offline_when_local(plan: Plan) -> dict[str, str]:
-    """Without a hub name nothing needs the hub, and libraries that ask it anyway would wait for no answer."""
+    """A plan without hub names needs no hub. Libraries that contact it anyway would wait for nothing."""
     reads_hub = any(one.kind is InputKind.HUB for planned in plan.runs for one in planned.run.inputs)
     reads_hub |= any(one.step.asks_the_hub or hub_items(one.step.config) for one in plan.after)
     return {} if reads_hub or _kernels(plan) else {"HF_HUB_OFFLINE": "1"}
 
 
 def _kernels(plan: Plan) -> set[str]:
-    """The attention kernels that what is not done loads from the hub."""
+    """The attention kernels that pending runs load from the hub."""
     return {kernel for planned in plan.pending if (kernel := kernel_of(planned.run.config))}
 
 
@@ -241,18 +247,18 @@ def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> 
 
 
 def _deployment(choice: ExecutorChoice) -> Deployment:
-    """Of executor=modal. Raises SweepError for a node that cannot be deployed, which --force does not overrule."""
+    """Of executor=modal. Raises SweepError for settings that cannot be deployed; --force does not override this."""
     if choice.modal is None:
-        raise SweepError("\n".join(map(str, choice.problems)) or "executor=modal needs its node executor.modal.")
+        raise SweepError("\n".join(map(str, choice.problems)) or "executor=modal needs settings below executor.modal.")
     return choice.modal
 
 
 def _refuse_two_revisions(kernels: Sequence[str]) -> None:
-    """An image has one kernel of a repository: the libraries look it up by the repository's name alone."""
+    """An image has one revision of a kernel: the libraries look a kernel up by its repository's name alone."""
     for repository, times in Counter(kernel.partition("@")[0] for kernel in kernels).items():
         if times > 1:
             named = " and ".join(kernel for kernel in kernels if kernel.startswith(f"{repository}@"))
             raise SweepError(
-                f"This sweep asks for {named}, and the image on Modal has one of {repository}. Sweep over "
-                "attn_implementation in two sweeps, or name one revision in executor.modal.kernels."
+                f"This sweep needs {named}, but an image on Modal can have only one revision of {repository}. Split "
+                "the sweep into two, or name one revision in executor.modal.kernels."
             )

@@ -1,7 +1,7 @@
 """Runs a plan on this machine: each dataset once, then every run, as many at a time as fit.
 
-The truth about a step is in its folder, not here: what another launcher (or a killed one's orphan) already works on
-is followed, not started again, and what this launcher started outlives it.
+The state of a step is in its folder, not here. A step that another launcher (or the orphan of a killed one) works on is
+followed, not started again. Workers outlive the launcher that started them.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from runner.types import Plan, StepId
 
 POLL_S = 0.2
 STOP_GRACE_S = 7.0
-"""From asking a worker to checkpoint and stop, to killing it."""
+"""From the signal that makes a worker checkpoint and stop, to killing it."""
 KILL_GRACE_S = 1.0
-"""From killing a worker to not waiting for it any longer."""
+"""How long to wait for a worker after killing it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """What this machine has room for."""
+    """How many steps this machine has room for."""
 
     device: Device
     total: int
     """Cores for CPU ranks, cards for GPU ranks."""
     parallel: int | None = None
-    """At most so many steps at a time."""
+    """The most steps at a time."""
 
 
 @dataclass(slots=True)
@@ -69,15 +69,15 @@ class LocalExecutor:
     def execute(self, plan: Plan, watch: Watch) -> None:
         """Run everything that is not done; returns when every step has ended.
 
-        A failed step stops nothing but the runs that need it. KeyboardInterrupt stops what this launcher started
-        (it checkpoints first), records it, and goes on to the caller.
+        A failed step stops only the runs that need it. KeyboardInterrupt stops the workers that this launcher started
+        (they checkpoint first), is recorded, and is raised to the caller.
         """
         self._jobs = {(job.step.kind, job.step.key): job for job in _needed(plan)}
         try:
             self._start_what_is_ready()
             while any(not job.ended for job in self._jobs.values()):
                 self._reap(POLL_S)
-                self._start_what_is_ready()  # before anybody looks: a place that waits is a core that does nothing
+                self._start_what_is_ready()  # before watch(), since a free slot is an idle core
                 watch()
         except KeyboardInterrupt:
             self._stop()
@@ -86,8 +86,8 @@ class LocalExecutor:
             self.workers.close()
 
     def _start_what_is_ready(self) -> None:
-        """Whether somebody else is at a step, or has done it, is asked when its turn has come: of a thousand that
-        wait, asking for each at every look would keep a core busy that could train.
+        """A step's folder is read only when the step could start: with a thousand waiting steps, reading every folder
+        at every poll would occupy a core that could train.
         """
         busy = [job for job in self._jobs.values() if job.submitted and not job.ended]
         for job in self._jobs.values():
@@ -123,7 +123,7 @@ class LocalExecutor:
             self._note_start(job, exited.pid)
             state = self._observe(job)
             if exited.code == EXIT_HELD or state.phase is Phase.RUNNING:
-                # Someone claimed it first, or only the process that forked it is gone.
+                # Another launcher claimed it first, or only the process that forked it has ended.
                 job.submitted, job.started, job.cards = False, False, ()
                 self._follow(job, state)
             elif job.started or state.phase is Phase.SUCCEEDED:
@@ -135,7 +135,7 @@ class LocalExecutor:
                 self._note_start(job, self.workers.pid(step))
 
     def _note_start(self, job: _RunningStep, pid: int | None) -> None:
-        """Record the attempt that the worker `pid` of ours began; one that another launcher's began is not ours."""
+        """Record the attempt that our worker `pid` has started, and not one that another launcher's has started."""
         attempts = self.store.folder(job.step.kind, job.step.key).attempts()
         if job.started or pid is None or not attempts or attempts[-1].number <= job.attempts_before:
             return
@@ -164,7 +164,7 @@ class LocalExecutor:
                 attempt=state.attempt,
                 status=str(outcome.status if outcome else OutcomeStatus.LOST),
                 reason=str(outcome.reason or "") if outcome else str(FailureReason.LOST),
-                message=outcome.message if outcome else "it was killed, and something of it still runs",
+                message=outcome.message if outcome else "it was killed, but some of its processes still run",
                 facts=outcome.facts if outcome else {},
             )
         )
@@ -189,17 +189,17 @@ class LocalExecutor:
         if kind is StepKind.PREPROCESS:
             message, reason = f"its dataset {key} could not be prepared", FailureReason.DATA
         else:
-            message, reason = f"it comes after {kind} {key}, which has not succeeded", FailureReason.ERROR
+            message, reason = f"it needs {kind} {key}, which has not succeeded", FailureReason.ERROR
         self._finish_unstarted(job, OutcomeStatus.FAILED, message, reason)
 
     def _finish_unbegun(self, job: _RunningStep, exited: WorkerExit) -> None:
         code = "" if exited.code is None else f" (code {exited.code})"
-        message = f"its worker ended before it began{code}"
+        message = f"its worker ended before the step started{code}"
         facts = {} if exited.log is None else {"log": str(exited.log)}
         self._finish_unstarted(job, OutcomeStatus.LOST, message, FailureReason.LOST, facts)
 
     def _stop(self) -> None:
-        """Ask every worker of ours to checkpoint and stop; kill what does not in time."""
+        """Signal our workers to checkpoint and stop; kill those that have not ended in time."""
         self._stopping = True
         ours = [job for job in self._jobs.values() if job.submitted and not job.ended]
         for job in ours:
@@ -213,7 +213,7 @@ class LocalExecutor:
             if job.started and not job.ended:
                 self._finish(job, self._observe(job))
             elif not job.ended:
-                self._finish_unstarted(job, OutcomeStatus.STOPPED, "stopped before it began")
+                self._finish_unstarted(job, OutcomeStatus.STOPPED, "stopped before it started")
 
     def _reap_while_alive(self, jobs: Sequence[_RunningStep], seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -224,7 +224,7 @@ class LocalExecutor:
         return job.submitted and self._observe(job).phase is Phase.RUNNING
 
     def _blocked(self, job: _RunningStep) -> bool:
-        """Whether what it needs has ended, and not with success."""
+        """Whether the step that it needs has ended without success."""
         before = self._jobs.get(job.needs) if job.needs else None
         return before is not None and before.ended and not self._is_done(before)
 
@@ -236,7 +236,7 @@ class LocalExecutor:
         return self.store.folder(job.step.kind, job.step.key).done.exists()
 
     def _is_due(self, job: _RunningStep, busy: Sequence[_RunningStep]) -> bool:
-        """Whether it could start now, or will never be able to."""
+        """Whether it can start now, or never."""
         return self._room_for(job, busy) and (self._ready(job) or self._blocked(job))
 
     def _room_for(self, job: _RunningStep, busy: Sequence[_RunningStep]) -> bool:
@@ -265,7 +265,7 @@ class LocalExecutor:
 def machine_slots(device: Device, processes: int, parallel: int | None) -> Slots:
     """The room on this machine for runs of up to `processes` ranks.
 
-    Raises SweepError when GPUs are asked for and there are not enough.
+    Raises SweepError when it has too few GPUs.
     """
     if device is Device.CPU:
         return Slots(device, os.cpu_count() or 1, parallel)
@@ -276,7 +276,7 @@ def machine_slots(device: Device, processes: int, parallel: int | None) -> Slots
 
 
 def missing_cards(plan: Plan) -> str:
-    """Why this machine's cards are not enough for what is not done; empty when they are."""
+    """Why this machine's cards are not enough for the pending runs; empty when they are."""
     processes = [one.step.processes for one in plan.pending if one.step.device is Device.CUDA]
     return _too_few(_gpu_count(), max(processes)) if processes else ""
 
@@ -285,13 +285,13 @@ def _too_few(cards: int, processes: int) -> str:
     if cards >= processes:
         return ""
     return (
-        f"executor=local needs {processes} NVIDIA GPU(s) for this and the machine has {cards}. Use executor=modal to "
+        f"executor=local needs {processes} NVIDIA GPU(s) for this, but the machine has {cards}. Use executor=modal to "
         "rent them, or gpu=cpu with model=tiny to try it here."
     )
 
 
 def _needed(plan: Plan) -> Iterator[_RunningStep]:
-    """What is not done; a dataset only when a run that is not done reads it."""
+    """The steps that are not done; a dataset only if a pending run reads it."""
     wanted = {planned.run.data_key for planned in plan.pending}
     yield from (_RunningStep(dataset.step) for dataset in plan.datasets if dataset.key in wanted and not dataset.done)
     trains = [planned for planned in plan.pending if planned.trains]

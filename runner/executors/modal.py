@@ -1,6 +1,6 @@
-"""Runs a plan on Modal: deploy once per program, upload what is missing, call what nobody works on, then follow.
+"""Runs a plan on Modal: deploy once per program, upload what is missing, call the steps that no call works on, follow.
 
-The cloud does not need this process: what is submitted goes on when it ends, and `axosweep attach` follows it again.
+The cloud does not need this process. Submitted steps continue when it ends, and `axosweep attach` follows them again.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from runner.store.ledger import Event, Ledger, Record
 from runner.types import Plan, PriceTable
 
 AFTER_LIMIT_S = 4 * HOUR_S
-"""Of what comes after a run: a merge of a large model reads and writes it once."""
+"""Of a follow-up step: the merge of a large model reads and writes it once."""
 STARTING_S = 60.0
 STARTING_POLL_S = 0.5
 
 
 @dataclass(slots=True)
 class ModalExecutor:
-    """`store` is the mirror on this machine; the truth is on the Volumes."""
+    """`store` is the mirror on this machine; the originals are on the Volumes."""
 
     store: Store
     deployment: Deployment
@@ -55,13 +55,13 @@ class ModalExecutor:
     placements: Mapping[str, Placement]
     """Run key -> its GPUs, and its share of the sweep's cap."""
     inputs: Sequence[str]
-    """Kept local inputs, as paths below the store's root."""
+    """Stored local inputs, as paths below the store's root."""
     prices: PriceTable | None = None
-    """What is charged where Modal does not say it. None: no dollars are shown."""
+    """The prices where Modal names none. None: no dollars are shown."""
 
     def check(self, keys: Sequence[str] = ()) -> None:
-        """Raises SweepError for what Modal would refuse, before anything is made here or there. `keys`: what the secret
-        must hold."""
+        """Raises SweepError for what Modal would refuse, before anything is created here or there. `keys`: the keys
+        that the secret must have."""
         try:
             with explained():
                 modal.Secret.from_name(self.deployment.secret).hydrate()
@@ -78,11 +78,11 @@ class ModalExecutor:
                 f"Modal's secret {self.deployment.secret} has no {' or '.join(keys)}, which tracking=wandb needs. "
                 f"Create it again with all its keys:\n  modal secret create --force {self.deployment.secret} "
                 "HUGGINGFACE_TOKEN=hf_... WANDB_API_KEY=...\n"
-                "tracking=offline keeps the runs on the Volume until `axosweep sync`."
+                "tracking=offline leaves the W&B runs on the Volume until `axosweep sync`."
             ) from error
 
     def execute(self, plan: Plan, watch: Callable[[], None]) -> None:
-        """Submit what is not done, then follow until everything has ended. Interrupting leaves the cloud at work."""
+        """Submit what is not done, then follow until everything has ended. An interrupt does not stop the cloud."""
         names = Names(self.deployment.cache_volume, self.deployment.runs_volume, self.deployment.claims)
         mirror = ModalMirror(self.store, names)
         steps = mirrored_steps(plan)
@@ -96,11 +96,11 @@ class ModalExecutor:
             try:
                 follow(mirror, steps, self.ledger, watch)
             except KeyboardInterrupt:
-                terminal.message(f"Modal goes on with it: {_verbs(plan)}")
+                terminal.message(f"Modal continues to run it: {_verbs(plan)}")
                 raise
 
     def _deploy(self) -> None:
-        """Once per program: the app's name names it, so what is there already is the same."""
+        """Once per program: the app's name identifies the program, so an app of this name is the same."""
         with contextlib.suppress(modal.exception.NotFoundError):
             modal.Function.from_name(self.deployment.app_name, "train").hydrate()
             return
@@ -117,8 +117,8 @@ class ModalExecutor:
                     put_input(batch, (self.store.root / name).resolve(), f"/{name}")
 
     def _upload_plan(self, plan: Plan, names: Names, steps: Sequence[MirroredStep], work: Work) -> None:
-        """To the runs Volume, the sweep's plan, for whoever attaches, and its steps, for the calls: a config may be
-        longer than a call's argument. Of what comes after runs, which nobody attaches to, the steps."""
+        """To the runs Volume: the sweep's plan, which `attach` reads, and its steps, which the calls read, since a
+        config may be longer than a call's argument. Of follow-up steps only the steps: they cannot be attached to."""
         submission = {
             "names": asdict(names),
             "steps": [asdict(step) for step in steps],
@@ -139,7 +139,7 @@ class ModalExecutor:
                 batch.put_file(identity, f"/{identity.relative_to(self.store.root).as_posix()}")
 
     def _rates(self) -> dict[str, Any] | None:
-        """The rates of this submission: whoever attaches shows the same dollars."""
+        """The rates of this submission, so that `attach` shows the same dollars."""
         if self.prices is None:
             return None
         rates = rates_now(self.prices)
@@ -148,7 +148,8 @@ class ModalExecutor:
         return rates.as_json()
 
     def _submit(self, work: Work, claims: modal.Dict, entries: Mapping[str, Any]) -> None:
-        """Call what nobody works on. What somebody does is left to them, with all that waits for it."""
+        """Call the jobs that no call works on. A job that another call works on is followed, and that call also starts
+        the jobs that wait for it."""
         for name in work.names:
             if f"cancelled/{name}" in entries:
                 claims.pop(f"cancelled/{name}", None)
@@ -169,7 +170,7 @@ class ModalExecutor:
                 self._call(caller, job, key, step)
 
     def _call(self, caller: Caller, job: Job, key: str, step: Step) -> None:
-        """The intent is recorded before the call, its id after it."""
+        """Record the intent before the call, and the call's id after it."""
         self.ledger.append(Record(Event.SUBMITTED, step.kind, step.key, message=job.name))
         facts = {"call": caller.call(job, key)}
         self.ledger.append(Record(Event.STARTED, step.kind, step.key, message=job.name, facts=facts))
@@ -203,9 +204,9 @@ class ModalExecutor:
         )
 
     def _options(self, placement: Placement, reserved: Reservation, limit_s: int) -> dict[str, Any]:
-        """What a call is bound to. Equal options are one pool of containers, and `max_containers` caps that pool."""
+        """The options of a call. Calls with equal options share a pool of containers; `max_containers` caps it."""
         options: dict[str, Any] = {"timeout": limit_s}
-        if len(placement.variant.gpus) < 2:  # a list to fall back on is deployed: Modal binds one GPU only
+        if len(placement.variant.gpus) < 2:  # a call's options can name one GPU only: a list is deployed
             options |= requested(reserved)
         if len(placement.variant.gpus) == 1:
             (options["gpu"],) = placement.variant.gpus
@@ -215,17 +216,18 @@ class ModalExecutor:
 
 
 def _verbs(plan: Plan) -> str:
-    """How to go on with it, and how to end it. To what comes after runs alone nobody attaches: it has no plan there."""
+    """The commands that follow it and end it. Follow-up steps alone have no plan on the Volume to attach to."""
     sweep = plan.sweep.partition("/")[0]
-    follows = f"axosweep attach {sweep}" if plan.runs else "the same line"
-    return f"{follows} follows it, axosweep cancel {sweep} ends it."
+    attach = f"axosweep attach {sweep}" if plan.runs else "the same command"
+    return f"{attach} follows it, axosweep cancel {sweep} ends it."
 
 
 def _wait_until_settled(
     mirror: ModalMirror, claims: modal.Dict, steps: Sequence[MirroredStep]
 ) -> tuple[set[str], Mapping[str, Any]]:
-    """The marks of what is done, and the claims, at a moment when no call that has done its job is still starting what
-    waits for it: those are not claimed yet, and to call them, too, would rent a GPU for nothing. Waits a minute."""
+    """The marks of what is done, and the claims, at a moment when no finished call is still starting the jobs that wait
+    for it. Those are not claimed yet, and calling them here, too, would rent a GPU for nothing. Waits at most a minute.
+    """
     awaited = {name for step in steps for name in before(step, steps)}
     deadline = time.monotonic() + STARTING_S
     while True:
@@ -236,8 +238,8 @@ def _wait_until_settled(
 
 
 def put_input(batch: modal.volume.AbstractVolumeUploadContextManager, local: Path, there: str) -> None:
-    """A local file or folder, as its identity was made: Modal's client would take hidden files along (a second copy of
-    the weights in .git, an .env), and leave out linked folders."""
+    """Upload a local file or folder: exactly the files that its identity covers. Modal's client would include hidden
+    files (.env, or a second copy of the weights in .git), and leave out linked folders."""
     if not local.is_dir():
         batch.put_file(local, there)
         return

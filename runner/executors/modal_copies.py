@@ -25,23 +25,23 @@ _ON_RUNS_VOLUME = tuple(f"{kind}-" for kind in StepKind if kind is not StepKind.
 
 @dataclass(slots=True)
 class Copies:
-    """`store` has the copies. May be used by several threads, for a step each."""
+    """`store` has the copies. Several threads may use it, each for another step."""
 
     store: Store
     cache_volume: str
     runs_volume: str
     _copied: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Volume path -> size and time of what is here."""
+    """Volume path -> size and time of its copy."""
     _paid: set[str] = field(default_factory=set)
-    """Steps that are done, and whose containers have said their last word."""
+    """Done steps whose containers have written their last record."""
     _volumes: dict[str, modal.Volume] = field(default_factory=dict)
     """By name: each is looked up once."""
     _writing: threading.Lock = field(default_factory=threading.Lock)
-    """Two datasets may have one model."""
+    """Two datasets may need the same model."""
 
     def done(self) -> set[str]:
-        """The marks of every finished step and fetched model. What was removed from the cache Volume since, to make
-        room, is not done: a run that needs it would find that out on a rented GPU."""
+        """The marks of every finished step and fetched model. What was since removed from the cache Volume is not done:
+        otherwise, a run would find it missing on a rented GPU."""
         cache = self._volume(self.cache_volume)
         there = {f"preprocess-{name}" for name in _names(cache, "prepared")}
         there |= {"fetch-" + name.removeprefix("models--").replace("--", "-") for name in _names(cache, "hub")}
@@ -49,9 +49,9 @@ class Copies:
         return {mark for mark in marks if mark.startswith(_ON_RUNS_VOLUME) or _repository(mark) in there}
 
     def copy(self, step: MirroredStep) -> None:
-        """Copy the small files of a step's folder that have grown.
+        """Copy the small files of a step's folder that have changed.
 
-        What says that it is done comes last, and is looked for first: once it is here, the folder is whole.
+        The "done" file is listed first and copied last: once it is here, the copy is complete.
         """
         folder, volume = self.store.folder(step.kind, step.key), self._volume_of(step)
         apart = self._there(folder.done.parent) if step.kind is StepKind.PREPROCESS else ""
@@ -71,7 +71,7 @@ class Copies:
             self._copy(volume, entry)
 
     def _copy_containers(self, volume: modal.Volume, folder: StepFolder) -> None:
-        """What they have spent. The record of one at work may change within a second, and keep its size."""
+        """Copy what they have spent. The record of a running container may change within a second without growing."""
         at_work = {f"{record.task}.json" for record in containers(folder) if not record.ended}
         for entry in listed(volume, self._there(folder.containers)):
             if (name := PurePosixPath(entry.path).name) in at_work:
@@ -80,8 +80,8 @@ class Copies:
                 self._copy(volume, entry)
 
     def await_last_word(self, step: MirroredStep, *, live: bool) -> None:
-        """The container of a step that is done outlives it by a moment, which is paid. One that was killed says nothing
-        more, so none is waited for once its call has ended."""
+        """Copy the last record of a done step's container, which outlives the step by a moment that is charged. A
+        killed container writes no more, so nothing is expected once its call has ended."""
         if step.name in self._paid:
             return
         folder = self.store.folder(step.kind, step.key)
@@ -91,7 +91,7 @@ class Copies:
             self._paid.add(step.name)
 
     def _copy(self, volume: modal.Volume, entry: Any) -> None:
-        """A file, unless it is here as it is there."""
+        """Copy a file, unless the copy is current."""
         if self._copied.get(entry.path) == (entry.size, entry.mtime):
             return
         text = read_text(volume, entry.path)
@@ -122,8 +122,9 @@ def _repository(mark: str) -> str:
 
 
 def read_text(volume: modal.Volume, path: str) -> str:
-    """Raises ConnectionError of Modal's client also for what it lets pass: its HTTP library's errors, after five tries
-    within two seconds, and a file that is gone since it was listed. The next look may succeed."""
+    """Raises the ConnectionError of Modal's client also for errors that the client passes on: those of its HTTP library
+    (after five tries within two seconds), and a file that was removed since it was listed. The next look may succeed.
+    """
     try:
         return b"".join(volume.read_file(path)).decode(errors="replace")
     except (OSError, aiohttp.ClientError, modal.exception.ExecutionError) as error:
@@ -145,6 +146,6 @@ def _is_small(path: str, apart: str) -> bool:
 
 
 def _have_ended(folder: StepFolder) -> bool:
-    """Whether the container that began last on a step has said its last word."""
+    """Whether the container that started last on a step has ended."""
     records = containers(folder)
     return bool(records) and max(records, key=lambda record: record.began_at).ended

@@ -1,7 +1,7 @@
-"""Whether Modal lets us in and has the secret: `python -m runner.executors.modal_doctor SECRET` answers in JSON.
+"""Whether Modal accepts the token and has the secret: `python -m runner.executors.modal_doctor SECRET` prints JSON.
 
-A process of its own, since Modal's client takes about a minute to give up on a server that does not answer; whoever
-asks kills it sooner.
+It is a separate process, since Modal's client takes about a minute to give up on a server that does not answer; the
+caller kills it sooner.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import modal.exception
 
 
 def main(secret: str) -> dict[str, object]:
-    """`token`: ok, refused or unreachable; `secret`: whether it is there, null where nobody could tell. No values."""
+    """`token`: ok, refused or unreachable; `secret`: whether it exists, null if unknown. Secret values are not read."""
     try:
         client = modal.Client.from_env()
         client.hello()

@@ -1,4 +1,4 @@
-"""What Modal's client raises -> what a user can do about it."""
+"""Turns errors of Modal's client into messages that say what a user can do."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ TOKEN = "`modal token new`"
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Raises SweepError for what is a matter of the account or of the network."""
+    """Raises SweepError for errors of the account or the network."""
     try:
         yield
     except modal.exception.AuthError as error:
-        said = str(error).rstrip(".")
-        way_out = "" if TOKEN in said else f" Run {TOKEN}."  # of a missing token the client says it itself
-        raise SweepError(f"Modal did not let us in: {said}.{way_out}") from error
+        reason = str(error).rstrip(".")
+        way_out = "" if TOKEN in reason else f" Run {TOKEN}."  # for a missing token, the client's message has it
+        raise SweepError(f"Modal refused the login: {reason}.{way_out}") from error
     except modal.exception.ConnectionError as error:
-        raise SweepError(f"Modal cannot be reached ({error}). What was submitted goes on there.") from error
+        raise SweepError(f"Modal cannot be reached ({error}). Submitted work continues there.") from error

@@ -1,7 +1,7 @@
-"""Runs -> what each is called with on Modal: its GPUs, and how many containers of its kind there may be. Pure.
+"""Runs -> how each is called on Modal: its GPUs, and the most containers of its kind. Pure.
 
-Modal keeps a pool of containers per variant of a function (its GPUs, its timeout), and caps each on its own. So a cap
-on the whole sweep is split over its variants before anything starts, and nobody has to live to enforce it.
+Modal has a pool of containers per variant of a function (its GPUs, its timeout), and caps each pool separately. So a
+cap on the sweep is split over its variants before anything starts, and no process has to stay alive to enforce it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Variant:
     """One pool of containers."""
 
     gpus: tuple[str, ...]
-    """Modal's texts, best first, such as `H100:2`; none for the CPU."""
+    """Modal's names, best first, such as `H100:2`; empty for the CPU."""
     cards: int
     """GPUs of one container."""
 
@@ -30,41 +30,41 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What a run asks of Modal."""
+    """What a run requests from Modal."""
 
     variant: Variant
     max_containers: int | None
-    """Of its variant, whoever asks; None is Modal's own limit."""
+    """Of all runs of its variant together; None is Modal's own limit."""
 
 
 def placements(plan: Plan, choice: ExecutorChoice) -> dict[str, Placement]:
-    """Run key -> placement, for what is not done.
+    """Run key -> placement, for everything that is not done.
 
     Raises SweepError for GPUs that Modal does not have, and for caps that leave a variant without a container.
     """
     variants = {planned.run.key: _variant(planned.run.experiment.gpu) for planned in plan.pending}
     containers = split(Counter(variants.values()), choice.max_gpus, choice.parallel)
-    asked = {planned.run.key: planned.run.experiment.gpu for planned in plan.runs}
-    later = placements_after({one.step.run: asked[one.step.run] for one in plan.after})
+    gpus = {planned.run.key: planned.run.experiment.gpu for planned in plan.runs}
+    later = placements_after({one.step.run: gpus[one.step.run] for one in plan.after})
     return later | {key: Placement(variant, containers.get(variant)) for key, variant in variants.items()}
 
 
 def placements_after(gpus: Mapping[str, Gpu]) -> dict[str, Placement]:
-    """Run key -> placement, for what comes after runs."""
+    """Run key -> placement, for follow-up steps."""
     return {key: Placement(_variant(gpu), None) for key, gpu in gpus.items()}
 
 
 def one_gpu(placement: Placement) -> Placement:
-    """For what comes after a run: a single GPU of its kind, the best of a list. No cap of the sweep binds it."""
+    """For a follow-up step: a single GPU of the run's kind, the best of a list. The sweep's caps do not apply."""
     gpus = tuple(one.partition(":")[0] for one in placement.variant.gpus[:1])
     return Placement(Variant(gpus, len(gpus)), None)
 
 
 def split(wanted: Mapping[Variant, int], max_gpus: int | None, parallel: int | None) -> dict[Variant, int]:
-    """Containers per variant, `wanted` being the runs of each: one for every variant, the rest by the highest
-    averages method (the next goes to the variant with the most runs per container that still fits).
+    """Containers per variant. `wanted`: the runs of each variant. Every variant gets one; the rest are split by the
+    highest averages method (the next goes to the variant with the most runs per container that still fits).
 
-    Empty without a cap. Raises SweepError when one container of each is more than the caps allow.
+    Empty without a cap. Raises SweepError when one container of each variant exceeds a cap.
 
     >>> two, four = Variant(("H100:2",), 2), Variant(("H100:4",), 4)
     >>> [*split({two: 6, four: 2}, 12, None).values()]
@@ -97,18 +97,18 @@ def _refuse_too_little(wanted: Mapping[Variant, int], max_gpus: int | None, para
     most = max((one.cards for one in wanted), default=0)
     if max_gpus is not None and most > max_gpus:
         raise SweepError(
-            f"executor.max_gpus={max_gpus}, and one run alone asks for {most} GPUs. Raise executor.max_gpus to {most}, "
+            f"executor.max_gpus={max_gpus}, but one run alone needs {most} GPUs. Raise executor.max_gpus to {most}, "
             "or lower gpu.count."
         )
     each, kinds = sum(one.cards for one in wanted), ", ".join(map(str, wanted))
-    why = f"Modal caps each kind of container on its own, and this sweep has {len(wanted)} ({kinds}); one of each is"
+    why = f"Modal caps each kind of container separately, and this sweep has {len(wanted)} ({kinds}); one of each is"
     if max_gpus is not None and each > max_gpus:
         raise SweepError(
-            f"executor.max_gpus={max_gpus} cannot be kept: {why} {each} GPUs. Raise it to {each}, or sweep over each "
-            "gpu on its own."
+            f"executor.max_gpus={max_gpus} is too low: {why} {each} GPUs. Raise it to {each}, or launch one sweep per "
+            "gpu."
         )
     if parallel is not None and len(wanted) > parallel:
         raise SweepError(
-            f"executor.parallel={parallel} cannot be kept: {why} {len(wanted)} at a time. Raise it to {len(wanted)}, "
-            "or sweep over each gpu on its own."
+            f"executor.parallel={parallel} is too low: {why} {len(wanted)} at a time. Raise it to {len(wanted)}, or "
+            "launch one sweep per gpu."
         )

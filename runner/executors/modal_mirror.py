@@ -1,6 +1,6 @@
 """A mirror of Modal's Volumes on this machine: the small files of a sweep's steps, in the store's own layout.
 
-Whoever knows a sweep's id can make one, anywhere: what it shows is on the Volumes and in the calls' own state.
+A sweep's id is enough to make one on any machine: all it shows is on the Volumes and in the state of the calls.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from runner.store.run_state import unbegun
 
 POLL_S = 2.0
 POLL_PER_STEP_S = 0.2
-"""Between two looks, if the first took no longer itself: many runs are asked after less often."""
+"""Between two looks, unless a look takes longer: the more steps, the less often they are looked at."""
 AT_A_TIME = 8
-"""Questions to Modal at the same time, while it is looked at."""
+"""Requests to Modal at the same time."""
 
 UNREACHED = (
     modal.exception.ConnectionError,
@@ -39,12 +39,12 @@ UNREACHED = (
 )
 
 Entries = Mapping[str, Any]
-"""A copy of the claims: `modal_app.cloud.claims` tells what they mean."""
+"""A copy of the claims: `modal_app.cloud.claims` explains them."""
 
 
 @dataclass(slots=True)
 class ModalMirror:
-    """`store` is the mirror; the truth is on the Volumes."""
+    """`store` is the mirror; the originals are on the Volumes."""
 
     store: Store
     names: Names
@@ -53,14 +53,15 @@ class ModalMirror:
     _over: set[str] = field(default_factory=set)
     """Calls that have ended."""
     _settled: dict[str, str | None] = field(default_factory=dict)
-    """Step -> its last call, of those that were copied when nothing worked on them: until they have another one."""
+    """Step -> its last call, for steps that were copied while no call worked on them. They need no further copy until
+    they have a new call."""
 
     def __post_init__(self) -> None:
         self._copies = Copies(self.store, self.names.cache_volume, self.names.runs_volume)
         self._claims = modal.Dict.from_name(self.names.claims, create_if_missing=True)
 
     def refresh(self, steps: Sequence[MirroredStep]) -> bool:
-        """Bring the steps up to date; True when none of them goes on. Raises what Modal's client raises."""
+        """Bring the steps up to date; True when none of them is live. Raises the errors of Modal's client."""
         entries, live = self._live({name for step in steps for name in (step.name, *step.fetches)})
         goes_on = {
             step.name: step.name in live
@@ -81,7 +82,7 @@ class ModalMirror:
         return self._copies.done()
 
     def note_unbegun(self, steps: Sequence[MirroredStep], ledger: Ledger) -> None:
-        """Record why steps have not begun, when nothing goes on any more: no folder of theirs can tell."""
+        """Record why steps never started, once everything has ended. They have no folder that could say it."""
         entries = dict(self._claims.items())
         noted = unbegun(ledger.records())
         for step in steps:
@@ -94,10 +95,10 @@ class ModalMirror:
                 ledger.append(Record(Event.FINISHED, step.kind, step.key, status=str(Phase.LOST), message=why))
 
     def cancel(self, steps: Sequence[MirroredStep], sweep: str | None) -> set[str]:
-        """End the calls that work on these runs, containers included, and let those not be started that wait.
+        """End the calls that work on these runs, with their containers, and keep waiting runs from starting.
 
-        With the sweep they are all of, its datasets and models too, unless another sweep is at work on them or waits
-        for them. Returns the names of the jobs that were ended.
+        `sweep`: the sweep, when these are all of its runs. Its datasets and models are then ended, too, unless another
+        sweep works on them or waits for them. Returns the names of the ended jobs.
         """
         claims = self._claims
         mine = {step.name for step in steps if step.kind is not StepKind.PREPROCESS}
@@ -113,10 +114,10 @@ class ModalMirror:
         return set(live)
 
     def _live(self, names: Collection[str]) -> tuple[Entries, set[str]]:
-        """The claims, and the jobs that a call works on or will.
+        """The claims, and the jobs that a call works on or will work on.
 
-        A call starts others before it ends. So that nothing goes on is known only when a look after the last call's
-        end finds no other call than before.
+        A call starts others before it ends. So nothing is live only when a look after the end of the last call finds
+        no new calls.
         """
         calls: dict[str, str] | None = None
         while True:
@@ -134,7 +135,7 @@ class ModalMirror:
         return call not in self._over
 
     def _update(self, step: MirroredStep, call: str | None, *, works: bool, goes_on: bool) -> None:
-        """`works`: its last call does; `goes_on`: or what comes before it."""
+        """`works`: its last call is live; `goes_on`: that, or a call of a step that it needs."""
         if self._is_done(step):
             self._copies.await_last_word(step, live=goes_on)
             return
@@ -148,7 +149,7 @@ class ModalMirror:
         return observe(self.store, step.kind, step.key).phase is Phase.SUCCEEDED
 
     def _note(self, step: MirroredStep, *, live: bool) -> None:
-        """What the mirror cannot tell from its files: whether the step still goes on over there."""
+        """Store what the mirror's files do not show: whether the step is still live on Modal."""
         folder = self.store.folder(step.kind, step.key).path
         if folder.exists():
             write_atomically(folder / REMOTE, json.dumps({"live": live, "at": time.time()}))
@@ -156,7 +157,7 @@ class ModalMirror:
 
 def follow(mirror: ModalMirror, steps: Sequence[MirroredStep], ledger: Ledger, watch: Callable[[], None]) -> None:
     """Look until everything has ended, calling `watch` after each look."""
-    # A look asks Modal several things of each step, and containers have news every ten seconds.
+    # A look makes several requests per step, and containers write news every ten seconds.
     pause = min(max(POLL_S, POLL_PER_STEP_S * len(steps)), TICK_S)
     began = time.monotonic()
     while not look_once(mirror, steps, ledger):
@@ -183,16 +184,16 @@ def look_once(mirror: ModalMirror, steps: Sequence[MirroredStep], ledger: Ledger
 
 def _why_not_begun(entries: Entries, name: str, before: Sequence[str]) -> str:
     if f"cancelled/{name}" in entries:
-        return "cancelled before it began"
+        return "cancelled before it started"
     for one in before:
         call, ended = last_claim(entries.get, one)[1], entries.get(f"ended/{one}")
         if ended and ended["by"] == call and ended["status"] != OutcomeStatus.SUCCEEDED:
             return f"{one}: {ended['message']}"
-    return "nothing works on it; the same line again starts it"
+    return "nothing works on it; run the same command again to start it"
 
 
 def _only_for(entries: Entries, name: str, sweep: str, names: Collection[str]) -> str | None:
-    """The call that does a job for this sweep, if nobody else waits for it."""
+    """The call that does a job for this sweep, if no other sweep waits for the job."""
     call = last_claim(entries.get, name)[1]
     if call is None or not any(claim == {"call": call, "sweep": sweep} for claim in entries.values()):
         return None

@@ -1,4 +1,4 @@
-"""Modal's own billing rates, asked for once per submission. A launch does not depend on the answer."""
+"""Modal's own billing rates, requested once per submission. A launch does not depend on the answer."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ ANSWER_WITHIN_S = 3.0
 
 
 def rates_now(table: PriceTable) -> Rates:
-    """What Modal answers, and for the rest what the table has."""
+    """Modal's answer, and the table's rates for what is not in it."""
     return rates_from(table, _ask(), datetime.datetime.now(datetime.UTC).date())
 
 
 def stale_warning(table: PriceTable, rates: Rates) -> str:
-    """Empty unless prices come from a table that is too old to be believed."""
+    """Empty unless prices come from a table that is too old to be reliable."""
     if not (rates.is_stale and rates.uses(Origin.TABLE)):
         return ""
     return (
-        f"Modal did not say what it charges, and the price table is of {table.date} ({table.source}): dollars may be "
+        f"Modal did not name its prices, and the price table is from {table.date} ({table.source}): dollars may be "
         "off. prices.gpu.h100=... sets a price."
     )
 
 
 def _ask() -> dict[str, float]:
-    """Rates by Modal's names for them; empty when it does not answer, or not in time.
+    """Rates by Modal's names for them; empty when it does not answer in time.
 
-    The mapping is iterated: names that Modal is about to drop warn or raise when they are looked up.
+    The mapping is iterated, since looking up a name that Modal is about to drop warns or raises.
     """
     try:
         return {name: float(dollars) for name, dollars in asyncio.run(_answer()).items()}

@@ -1,4 +1,4 @@
-"""What serves on Modal: deployed with its token, found again from the runs Volume, ended."""
+"""Servers on Modal: deploys one with its token, lists them from the runs Volume, ends them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from runner.executors.modal_copies import listed, read_text
 from runner.executors.modal_errors import explained
 
 SECRET = "axosweep-serve"
-"""Modal's secret with the token of all that is served."""
+"""Modal's secret with the token of all servers."""
 TOKEN_BYTES = 24
 
 
 @dataclass(frozen=True, slots=True)
 class ServeDeployment:
-    """What is served, as the runs Volume keeps it."""
+    """What is served, as it is stored on the runs Volume."""
 
     app: str
     url: str
     models: tuple[tuple[tuple[str, ...], str], ...]
-    """Of each model its names, and what it is."""
+    """Of each model, its names and a description."""
     gpu: str
     idle_s: int
     at: float
@@ -42,7 +42,7 @@ class ServeDeployment:
 
 
 def check(serve: Serve) -> None:
-    """Raises SweepError for what is not on the Volumes any more: a rented GPU would find that out."""
+    """Raises SweepError for a model that is no longer on the Volumes, before a GPU is rented for it."""
     places = ((str(CACHE_MOUNT), serve.cache_volume), (str(RUNS_MOUNT), serve.runs_volume))
     with explained():
         for path in folders(serve.served):
@@ -50,13 +50,13 @@ def check(serve: Serve) -> None:
             there = PurePosixPath(path).relative_to(mount).as_posix()
             if not listed(modal.Volume.from_name(volume), there):
                 raise SweepError(
-                    f"The Volume {volume} has no {there}, which is to be served. The line that asked for its sweep "
-                    "brings back what was removed."
+                    f"The Volume {volume} has no {there}, which is to be served. Launch its sweep again to restore "
+                    "removed files."
                 )
 
 
 def deploy(serve: Serve, models: Sequence[tuple[tuple[str, ...], str]]) -> ServeDeployment:
-    """Deploy, unless the very same is there already."""
+    """Deploy, unless the same is deployed already."""
     with explained():
         if (url := _url(serve.app_name)) is None:
             build_app(serve).deploy()
@@ -70,8 +70,8 @@ def deploy(serve: Serve, models: Sequence[tuple[tuple[str, ...], str]]) -> Serve
 
 
 def keep_token(token: str, show: Callable[[str], None]) -> None:
-    """See to it that Modal's secret has a token: the one given, the one it has, or one that is drawn and shown once,
-    here and nowhere else."""
+    """Make sure that Modal's secret has a token: the given one, the one it has, or a random one that is shown here and
+    never again."""
     with explained():
         if not token and _has_token():
             return
@@ -85,12 +85,12 @@ def keep_token(token: str, show: Callable[[str], None]) -> None:
 
 
 def stop(names: Sequence[str], runs_volume: str) -> list[str]:
-    """End what is named, or the only one there is; what was ended. Raises SweepError when nothing fits."""
+    """End the named servers, or the only one; returns their names. Raises SweepError when none matches."""
     known = [one.app for one in deployments(runs_volume)]
     if not known:
         raise SweepError("Nothing is being served on Modal.")
     if not names and len(known) > 1:
-        raise SweepError(f"Name what is to end: {', '.join(known)}.")
+        raise SweepError(f"Several servers run on Modal. Name the one to end: {', '.join(known)}.")
     ended = list(dict.fromkeys(_fitting(name, known) for name in names)) or known
     with explained():
         volume = modal.Volume.from_name(runs_volume)
@@ -101,12 +101,12 @@ def stop(names: Sequence[str], runs_volume: str) -> list[str]:
 
 
 def deployments(runs_volume: str) -> list[ServeDeployment]:
-    """What was deployed to serve, and still is. Oldest first."""
+    """The servers that are still deployed, oldest first."""
     with explained():
         volume = modal.Volume.from_name(runs_volume)
         paths = [entry.path for entry in listed(volume, SERVED) if entry.path.endswith(".json")]
-        kept = [_read(json.loads(read_text(volume, path))) for path in paths]
-        return sorted((one for one in kept if _url(one.app) is not None), key=lambda one: one.at)
+        stored = [_read(json.loads(read_text(volume, path))) for path in paths]
+        return sorted((one for one in stored if _url(one.app) is not None), key=lambda one: one.at)
 
 
 def _read(raw: dict[str, Any]) -> ServeDeployment:
@@ -114,7 +114,7 @@ def _read(raw: dict[str, Any]) -> ServeDeployment:
 
 
 def _url(app: str) -> str | None:
-    """Where a deployment answers; None where there is none."""
+    """The address of a deployment; None where there is none."""
     try:
         return modal.Function.from_name(app, FUNCTION).hydrate().get_web_url()
     except modal.exception.NotFoundError:
@@ -130,13 +130,13 @@ def _has_token() -> bool:
 
 
 def folders(served: Vllm) -> list[str]:
-    """All that a server reads, as a container's paths, each once."""
+    """All folders that a server reads, as paths in its container, each once."""
     return list(dict.fromkeys([served.model, served.tokenizer, *served.adapters.values()]))
 
 
 def _fitting(name: str, known: Sequence[str]) -> str:
     fits = [app for app in known if app == name] or [app for app in known if app.startswith(name)]
     if len(fits) != 1:
-        meant = f" It fits {', '.join(fits)}." if fits else did_you_mean(name, known)
-        raise SweepError(f"Nothing is served as {name}.{meant} There is: {', '.join(known)}.")
+        hint = f" It matches {', '.join(fits)}." if fits else did_you_mean(name, known)
+        raise SweepError(f"No server is called {name}.{hint} Servers: {', '.join(known)}.")
     return fits[0]

@@ -1,4 +1,4 @@
-"""What a sweep has submitted to Modal, as it is kept on the runs Volume and here: its steps, and the names it uses."""
+"""What a sweep has submitted to Modal, as stored on the runs Volume and here: its steps, and the names it uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runner.errors import SweepError
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Of a deployment, what reading needs."""
+    """The names that reading a deployment's results needs."""
 
     cache_volume: str
     runs_volume: str
@@ -28,9 +28,9 @@ class MirroredStep:
     fetches: tuple[str, ...] = ()
     """The jobs that first fetch what a dataset and its runs read from the hub."""
     run: str = ""
-    """The run that a step comes after."""
+    """The run of a follow-up step."""
     follows: str = ""
-    """The job that a step comes after, for what comes after a run: `train/<key>`."""
+    """The job that a follow-up step needs: `train/<key>`."""
 
     @property
     def name(self) -> str:
@@ -38,7 +38,7 @@ class MirroredStep:
 
 
 def before(step: MirroredStep, steps: Sequence[MirroredStep]) -> tuple[str, ...]:
-    """The names of all jobs that come before a step, as far as `steps` has them."""
+    """The names of all jobs that a step needs, as far as `steps` has them."""
     for one in steps:
         if step.kind is StepKind.TRAIN and (one.kind, one.key) == (StepKind.PREPROCESS, step.data_key):
             return (one.name, *one.fetches)
@@ -57,11 +57,11 @@ def read_submission(store: Store, sweep: str) -> tuple[Names, list[MirroredStep]
 
 
 def submitted_as(store: Store, run: str, sweep: str = "") -> str:
-    """The sweep whose submission tells where a run of the mirror is: `sweep`, or, where that had nothing left to do,
-    the newest that has the run. Raises SweepError when none has."""
+    """The sweep whose submission names the Volumes of a run: `sweep`, or, if that had nothing left to do, the newest
+    with this run. Raises SweepError when there is none."""
     if sweep and (store.sweeps / sweep / SUBMISSION).exists():
         return sweep
     for path in sorted(store.sweeps.glob(f"*/{SUBMISSION}"), key=lambda path: path.stat().st_mtime, reverse=True):
         if any(step.key == run for step in read_submission(store, path.parent.name)[1]):
             return path.parent.name
-    raise SweepError(f"Run {run} was never submitted to Modal: there is nothing of it there.")
+    raise SweepError(f"Run {run} was never submitted to Modal, so it has no files there.")

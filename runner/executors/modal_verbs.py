@@ -20,13 +20,13 @@ from runner.executors.modal_submission import MirroredStep, Names, read_submissi
 from runner.store.ledger import Ledger, SweepRun
 
 CANCEL_WAIT_S = 60.0
-"""Modal kills a cancelled container 30 s after it was asked to stop; then what it has left can be copied."""
+"""Modal kills a cancelled container 30 s after telling it to stop; then its last files can be copied."""
 
 
 def attach(store: Store, sweep: str, runs_volume: str, watch: Callable[[], None]) -> None:
     """Mirror a sweep until everything in it has ended, calling `watch` after each look.
 
-    Raises SweepError when the Volume has no such sweep, or Modal does not let us in.
+    Raises SweepError when the Volume has no such sweep, or Modal refuses the login.
     """
     try:
         with explained():
@@ -37,7 +37,7 @@ def attach(store: Store, sweep: str, runs_volume: str, watch: Callable[[], None]
 
 
 def look(store: Store, sweep: str) -> None:
-    """Bring a sweep of the mirror up to date, once. Does nothing for one that was never submitted."""
+    """Bring a sweep of the mirror up to date, once. Does nothing for a sweep that was never submitted."""
     if not (store.sweeps / sweep / SUBMISSION).exists():
         return
     with explained():
@@ -46,7 +46,7 @@ def look(store: Store, sweep: str) -> None:
 
 
 def watcher(store: Store, run: SweepRun) -> Callable[[], bool]:
-    """To be called again and again: brings one run up to date, and tells whether it goes on."""
+    """A function to call repeatedly: it brings one run up to date and returns whether the run is live."""
     found = _submitted(store, [run], None)
     if found is None:
         return lambda: False
@@ -64,9 +64,9 @@ def watcher(store: Store, run: SweepRun) -> Callable[[], bool]:
 
 
 def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
-    """End the calls that work on these runs, containers included; returns how many there were.
+    """End the calls that work on these runs, with their containers; returns how many there were.
 
-    The containers get time to save a checkpoint, and what they leave is waited for.
+    The containers get time to save a checkpoint; this waits for them and copies their last files.
     """
     found = _submitted(store, runs, sweep)
     if found is None:
@@ -77,7 +77,7 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
         deadline = time.monotonic() + CANCEL_WAIT_S
         waited_for = [step for step in steps if step.name in ended]
         while True:
-            ModalMirror(store, mirror.names).refresh(steps)  # a fresh one takes nothing for settled
+            ModalMirror(store, mirror.names).refresh(steps)  # a new mirror copies everything again
             phases = [observe(store, step.kind, step.key).phase for step in waited_for]
             if Phase.LOST not in phases or time.monotonic() > deadline:
                 return len(ended)
@@ -85,7 +85,7 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
 
 
 def _fetch_sweep(store: Store, sweep: str, runs_volume: str) -> tuple[Names, list[MirroredStep]]:
-    """The plan of a submitted sweep into the mirror, from its id alone.
+    """Copy the plan of a submitted sweep into the mirror; the sweep's id is enough.
 
     Raises SweepError when the runs Volume has no such sweep.
     """
@@ -105,9 +105,11 @@ def _fetch_sweep(store: Store, sweep: str, runs_volume: str) -> tuple[Names, lis
 def _submitted(
     store: Store, runs: Sequence[SweepRun], sweep: str | None
 ) -> tuple[ModalMirror, list[MirroredStep]] | None:
-    """These runs, their datasets and what comes after them, as the sweep, or any, has submitted them, and of the sweep
-    what it asks of its base model alone; None when none has. Of several submissions those count that use the same names
-    as the first."""
+    """These runs, their datasets and follow-up steps, as `sweep` (or any sweep) has submitted them; None when none has.
+
+    With `sweep`, also its steps of the base model alone. Of several submissions, those count that use the same names as
+    the first.
+    """
     keys = {run.key for run in runs}
     wanted = keys | {run.data_key for run in runs}
     found: dict[str, MirroredStep] = {}

@@ -1,4 +1,4 @@
-"""What runs on Modal have left for W&B, fetched from their Volume into the mirror: `axosweep sync` uploads it."""
+"""Fetches the offline W&B files of runs on Modal from their Volume into the mirror; `axosweep sync` uploads them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OFFLINE = "/wandb/offline-run-"
 
 
 def fetch_wandb(store: Store, sweep: str, keys: Collection[str]) -> None:
-    """Every offline W&B run of these runs, whole. What is here in its full size is not fetched again."""
+    """Fetch every offline W&B run of these runs. A file that is here in its full size is not fetched again."""
     with explained():
         for key in keys:
             names, _ = read_submission(store, submitted_as(store, key, sweep))

@@ -1,4 +1,4 @@
-"""A plan -> what is called on Modal: every job, which are called first, and which wait for which. Pure."""
+"""A plan -> its jobs on Modal: which are called first, and which wait for which. Pure."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class Work:
     steps: Mapping[str, Step]
     """Every step of the plan, finished or not, by the name of its job: a call may find its step done."""
     first: Sequence[Job]
-    """What waits for nothing."""
+    """The jobs that wait for nothing."""
     waiting: Mapping[str, Sequence[Job]]
     """Job name -> the jobs that wait for it."""
 
     @property
     def names(self) -> set[str]:
-        """Of all jobs that are still to be done."""
+        """The names of all jobs that are still to be done."""
         return {job.name for jobs in (self.first, *self.waiting.values()) for job in jobs}
 
 
 def make_work(plan: Plan, job_of: Callable[[Step], Job], done: set[str]) -> Work:
-    """What is on the hub comes before the datasets that need it, a dataset before its runs, a run before what comes
-    after it. `done`: what is marked."""
+    """The order: first downloads from the hub, then the datasets that need them, then their runs, then the runs'
+    follow-up steps. `done`: the marks of finished jobs."""
     building = _JobBuilder(job_of, done, {job_name(*needs) for one in plan.after if (needs := one.needs)})
     building.steps |= {job_name(one.step.kind, one.step.key): one.step for one in plan.runs}
     pending = {planned.run.key: planned for planned in plan.pending}
@@ -54,12 +54,12 @@ def make_work(plan: Plan, job_of: Callable[[Step], Job], done: set[str]) -> Work
 
 @dataclass(slots=True)
 class _JobBuilder:
-    """Work as it is put together."""
+    """Work under construction."""
 
     job_of: Callable[[Step], Job]
     done: set[str]
     awaited: set[str]
-    """The jobs that something comes after."""
+    """The jobs that a follow-up step needs."""
     steps: dict[str, Step] = field(default_factory=dict)
     first: list[Job] = field(default_factory=list)
     waiting: dict[str, list[Job]] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class _JobBuilder:
         return [job for job in jobs if mark_name(job.name) not in self.done]
 
     def begin(self, ready: list[Job], step: Step) -> None:
-        """Call these first, or after what their step's config still lacks from the hub."""
+        """Call these first, or after the downloads from the hub that their step's config still needs."""
         on_cpu = replace(step, kind=StepKind.PREPROCESS)
         for name in reversed([one for one in fetch_names(step.config) if mark_name(one) not in self.done]):
             self.steps.setdefault(name, on_cpu)

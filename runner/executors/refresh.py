@@ -1,4 +1,4 @@
-"""One more look at what runs elsewhere, before its state is taken for what is true now."""
+"""Brings the mirror of a sweep on Modal up to date before its state is used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runner.store.stores import is_mirror
 
 
 def look_again(store: Store, sweep: str, runs: Sequence[SweepRun]) -> None:
-    """A mirror is as old as the last look: one more, unless all is known to have succeeded."""
+    """A mirror is as old as the last look. Look again, unless all runs are known to have succeeded."""
     if is_mirror(store) and not all(has_succeeded(store, run) for run in runs):
         from runner.executors import modal_verbs
 

@@ -1,4 +1,4 @@
-"""A process of its own that asks Axolotl's schema: where no preloaded trainer is needed for the runs themselves."""
+"""A separate process that checks configs against Axolotl's schema, for launches that need no preloaded trainer."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class FreshValidator:
     is_up: bool = False
 
     def validate(self, folder: Path) -> None:
-        """Answer a folder's questions (modal_app.oneshot.validate). Raises SweepError when the process ends without."""
+        """Answer a folder's questions (modal_app.oneshot.validate). Raises SweepError when there is no answer."""
         log = folder / "log.txt"
-        with log.open("wb") as said:
+        with log.open("wb") as output:
             process = subprocess.Popen(
                 [self.python, RUN, "validate", folder],
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
+                stdout=output,
+                stderr=output,
                 env={**os.environ, "HF_HUB_OFFLINE": "1"},
                 start_new_session=True,
             )
@@ -38,7 +38,7 @@ class FreshValidator:
             while (code := process.poll()) is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(POLL_S)
-        except BaseException:  # an interrupt: nobody would read the answers
+        except BaseException:  # an interrupt: no process would read the answers
             signal_group(process.pid, signal.SIGKILL)
             process.wait()
             raise

@@ -1,4 +1,4 @@
-"""The preloaded trainer of this user and store: found, started, told to end. What it does is modal_app.warm.server."""
+"""Finds, starts and ends the preloaded trainer of this user and store. The trainer itself is modal_app.warm.server."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from runner.environment import trainer_environment
 
 VARIABLE = "AXOSWEEP_WARM_IDLE_S"
 IDLE_S = 300.0
-"""Long enough to look at a table and ask again."""
+"""Long enough to look at a table and launch again."""
 ANSWER_WITHIN_S = 1.0
 DAY_S = 86_400.0
 JOB = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
-"""What belongs to a batch job is limited and accounted with it."""
+"""A process of a batch job shares the job's limits and accounting."""
 
 INSTALLED = (".dist-info", ".egg-info", ".egg-link", ".pth")
-"""What whoever installs a package leaves beside it."""
+"""The suffixes of what installers leave next to a package."""
 
 
 class WarmRefused(Exception):
-    """No preloaded trainer can be had, though fresh processes may do. Says why."""
+    """No preloaded trainer can be used, though fresh processes may work. Its text is the reason."""
 
 
 @dataclass(slots=True)
@@ -54,22 +54,23 @@ class TrainerConnection:
     socket: socket.socket
     address: Address
     process: subprocess.Popen[bytes] | None
-    """When it was started for this."""
+    """Of a trainer that was started for this connection."""
 
 
-def idle_limit(asked: float | None) -> float:
-    """Seconds that a preloaded trainer waits for the next command: asked, else AXOSWEEP_WARM_IDLE_S, else five minutes.
+def idle_limit(configured: float | None) -> float:
+    """Seconds that a preloaded trainer waits for the next command: as configured, or AXOSWEEP_WARM_IDLE_S, or five
+    minutes.
 
-    What is no number counts for nothing: of the config's, preflight speaks.
+    A value that is not a number is ignored; preflight reports one in the config.
     """
-    for one in (asked, os.environ.get(VARIABLE)):
+    for one in (configured, os.environ.get(VARIABLE)):
         with contextlib.suppress(TypeError, ValueError):
-            return max(0.0, float(one))  # type: ignore[arg-type]  # what a user has said
+            return max(0.0, float(one))  # type: ignore[arg-type]  # whatever a user has written
     return IDLE_S
 
 
 def reach(python: Path, store: Path, idle_s: float) -> TrainerConnection:
-    """Connect to the preloaded trainer that fits, starting it where there is none. Raises WarmRefused."""
+    """Connect to the matching preloaded trainer, starting one where there is none. Raises WarmRefused."""
     try:
         here = address(private_folder(), store, trainer_fingerprint(python))
         with here.door(wait=True):
@@ -85,7 +86,7 @@ def reach(python: Path, store: Path, idle_s: float) -> TrainerConnection:
 
 
 def reach_running(python: Path, store: Path) -> TrainerConnection | None:
-    """Connect to the preloaded trainer that fits, if there is one."""
+    """Connect to the matching preloaded trainer, if there is one."""
     try:
         here = address(private_folder(), store, trainer_fingerprint(python))
         with here.door(wait=True):
@@ -105,7 +106,7 @@ def running(store: Path | None) -> list[Note]:
 
 
 def is_alive(note: Note) -> bool:
-    """One that has ended, and that its launcher has not reaped yet, is not."""
+    """A trainer that has ended is not alive, even if its launcher has not reaped it yet."""
     if not note.owner.is_alive():
         return False
     with contextlib.suppress(OSError):
@@ -114,7 +115,7 @@ def is_alive(note: Note) -> bool:
 
 
 def status(note: Note) -> Mapping[str, Any] | None:
-    """What it says of itself; None while it imports, or when it is of another version."""
+    """Its own status report; None while it imports, or when it has another protocol version."""
     if note.protocol != PROTOCOL:
         return None
     with contextlib.suppress(OSError, ValueError), socket.socket(socket.AF_UNIX) as line:
@@ -129,7 +130,7 @@ def status(note: Note) -> Mapping[str, Any] | None:
 
 
 def tell_to_end(note: Note) -> None:
-    """It ends at once when nobody uses it, else when the last one does not any more."""
+    """It ends at once if no command uses it, otherwise after the last command."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(note.owner.pid, signal.SIGTERM)
 
@@ -157,14 +158,14 @@ def _connect(here: Address) -> socket.socket | None:
 
 
 def _start(here: Address, python: Path, store: Path, idle_s: float) -> TrainerConnection:
-    """The socket is bound here, so that whoever comes next finds it before the process has begun."""
+    """The socket is bound here, so that the next command finds it before the process has started."""
     with socket.socket(socket.AF_UNIX) as listener, here.log.open("wb") as log:
         listener.bind(str(here.socket))
         listener.listen(128)
         connected = _connect(here)
         assert connected is not None
         options = {"--store": store, "--address": here.stem, "--listen": listener.fileno(), "--idle": idle_s}
-        with _held_back(signal.SIGTERM):  # until it can tell whether somebody else waits for it, too
+        with _delayed(signal.SIGTERM):  # until it knows whether another command also waits for it
             process = subprocess.Popen(
                 [python, RUN, "preloaded-trainer", *(str(word) for option in options.items() for word in option)],
                 stdin=subprocess.DEVNULL,
@@ -179,8 +180,8 @@ def _start(here: Address, python: Path, store: Path, idle_s: float) -> TrainerCo
 
 
 @contextlib.contextmanager
-def _held_back(number: signal.Signals) -> Iterator[None]:
-    """A signal comes later to this thread; to the processes that it starts meanwhile, once they let it through."""
+def _delayed(number: signal.Signals) -> Iterator[None]:
+    """Block a signal for this thread until the block ends, and for processes started here until they unblock it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (number,))
     try:
         yield
@@ -189,14 +190,14 @@ def _held_back(number: signal.Signals) -> Iterator[None]:
 
 
 def _retire_others(here: Address, store: Path) -> None:
-    """Of another trainer, code or environment: nobody will ask them any more."""
+    """End trainers of another environment, lock or version of the code: no command will use them again."""
     for note in notes(here.stem.parent, store):
         if note.address != here and is_alive(note):
             tell_to_end(note)
 
 
 def _clear_away(here: Address) -> None:
-    """What killed ones left behind, of any store; their last words for a day."""
+    """Remove what killed trainers of any store left behind; their logs after a day."""
     for path in here.stem.parent.glob(f"*{SOCKET}"):
         dead = Address(path.with_suffix(""))
         if (line := _connect(dead)) is not None:
@@ -216,7 +217,7 @@ def _environment() -> dict[str, str]:
 
 
 def trainer_fingerprint(python: Path) -> str:
-    """What a preloaded trainer was made of: a command takes one only when this is equal."""
+    """Identifies what a preloaded trainer was started from: a command uses only one whose fingerprint is equal."""
     return fingerprint(
         {
             "protocol": PROTOCOL,
@@ -232,8 +233,8 @@ def trainer_fingerprint(python: Path) -> str:
 
 
 def _contents(python: Path) -> Iterator[tuple[str, int]]:
-    """An environment that somebody made and changes by hand has no lock that says so: the names of what lies in it, and
-    when each package was installed. Not the folder's own age: the first import leaves bytecode there.
+    """The names of what is in an environment, and when each package was installed: the lock does not show changes made
+    by hand. The folder's own time is left out, since the first import writes bytecode there.
     """
     if python.exists():
         yield python.name, python.stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""Workers forked from the preloaded trainer (modal_app.warm), as one command sees it; and fresh ones for the rest."""
+"""Workers of one command, forked from the preloaded trainer (modal_app.warm), and fresh ones where that is refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from runner.types import StepId
 VALIDATION_POLL_S = 1.0
 """A Ctrl-C that comes just before the process sleeps is seen when it wakes."""
 SHORTEST_S = 0.05
-"""Between two looks at fresh workers while forked ones are listened to."""
+"""Between two checks of fresh workers, while forked ones are running, too."""
 FRESH = "Started fresh, not forked from a preloaded trainer: {why}."
 DO_NOT_TRACK = ("AXOLOTL_DO_NOT_TRACK", "DO_NOT_TRACK")
 ON_A_GPU = "a forked process cannot use a GPU that its parent has woken"
@@ -42,7 +42,7 @@ class WarmWorkers:
     environment: Mapping[str, str]
     """Beyond this process's own."""
     idle_s: float | None = 0.0
-    """How long it waits for the next command; None leaves that as it is."""
+    """How long it waits for the next command; None does not change that."""
     _reached: TrainerConnection | None = None
     _introduced: bool = False
     _served: bool = False
@@ -56,16 +56,16 @@ class WarmWorkers:
 
     @property
     def is_up(self) -> bool:
-        """Whether it was there before it was asked for: most likely it has imported everything."""
+        """Whether it was running before this command: then it has most likely imported everything."""
         return self._reached is not None and self._reached.process is None
 
     @property
     def log(self) -> Path | None:
-        """What the preloaded process itself says on stderr."""
+        """The stderr of the preloaded process itself."""
         return self._reached.address.log if self._reached else None
 
     def warm_up(self, reached: TrainerConnection | None = None) -> None:
-        """Find or start it, or take what was found; it imports while this process does something else.
+        """Find or start it, or use `reached`; it imports while this process does something else.
 
         Raises WarmRefused.
         """
@@ -81,7 +81,7 @@ class WarmWorkers:
     def validate(self, folder: Path) -> None:
         """Answer a folder's questions (modal_app.oneshot.validate), before any step is started.
 
-        Raises SweepError when the process ends without, WarmRefused when it cannot fork.
+        Raises SweepError when the process gives no answer, WarmRefused when it cannot fork.
         """
         self._converse()
         self._say({"validate": str(folder)})
@@ -125,14 +125,14 @@ class WarmWorkers:
             self._say({"signal": int(number), "kind": step[0], "key": step[1]})
 
     def take_back(self) -> list[Step]:
-        """The steps that were asked of a process that refused them."""
+        """The steps that were sent to a process that refused them."""
         steps = list(self._steps.values())
         self._steps.clear()
         self.close()
         return steps
 
     def close(self) -> None:
-        """Workers go on; what has not begun will not. A process that was started for this and served nobody ends."""
+        """Workers continue; steps that have not started never will. A process that was started and not used ends."""
         if self._reached is None:
             return
         self._reached.socket.close()
@@ -142,10 +142,10 @@ class WarmWorkers:
         if not self._served and process.poll() is None:
             process.send_signal(signal.SIGTERM)
         process.poll()
-        process.returncode = 0  # it goes on by itself
+        process.returncode = 0  # it continues by itself
 
     def _converse(self) -> None:
-        """Begin a conversation where there is none; again where the other end died while it had nothing to do."""
+        """Begin a conversation where there is none, also if the other end died while it was idle."""
         if self._reached is not None and not self._steps and _has_hung_up(self._reached.socket):
             self._all_lost()
         self.warm_up()
@@ -159,11 +159,11 @@ class WarmWorkers:
 
     def _say(self, request: Mapping[str, object]) -> None:
         assert self._reached is not None
-        with contextlib.suppress(OSError):  # it is gone: `wait` will tell
+        with contextlib.suppress(OSError):  # it has ended: `wait` reports that
             self._reached.socket.sendall(json.dumps(request).encode() + b"\n")
 
     def _read(self, timeout_s: float) -> list[dict[str, Any]] | None:
-        """What has been told; None when the preloaded process is gone. Raises WarmRefused."""
+        """The events that have arrived; None when the preloaded process has ended. Raises WarmRefused."""
         assert self._reached is not None
         if not select.select([self._reached.socket], [], [], timeout_s)[0]:
             return []
@@ -198,7 +198,7 @@ class WarmWorkers:
 
 @dataclass(slots=True)
 class MixedWorkers:
-    """Forked workers where they can be as good as fresh ones, and fresh ones otherwise, which it says once."""
+    """Forked workers where they work as well as fresh ones, otherwise fresh ones; the reason is printed once."""
 
     warm: WarmWorkers
     fresh: FreshWorkers
@@ -224,7 +224,7 @@ class MixedWorkers:
         self.fresh.start(step)
 
     def validate(self, folder: Path) -> None:
-        """Answer a folder's questions. Raises SweepError when the process that is asked ends without."""
+        """Answer a folder's questions. Raises SweepError when the process gives no answer."""
         if not self._refusal:
             with self._or_fresh():
                 self.warm.validate(folder)
@@ -274,7 +274,7 @@ class MixedWorkers:
 
 @dataclass(slots=True)
 class RunningValidator:
-    """A preloaded trainer that is there anyway, asked about configs alone."""
+    """A preloaded trainer that is already running, used only to check configs."""
 
     python: Path
     store: Path
@@ -282,7 +282,7 @@ class RunningValidator:
     is_up: bool = True
 
     def validate(self, folder: Path) -> None:
-        """Answer a folder's questions. Raises SweepError when the process that is asked ends without."""
+        """Answer a folder's questions. Raises SweepError when the process gives no answer."""
         workers = WarmWorkers(self.python, self.store, {}, None)
         workers.warm_up(self.reached)
         try:
@@ -294,25 +294,25 @@ class RunningValidator:
 
 
 def why_fresh(device: Device, config: Mapping[str, Any]) -> str:
-    """Why what a run asks for cannot be forked from a process that has imported everything; empty when it can."""
+    """Why a run's worker cannot be forked from a process that has imported everything; empty when it can."""
     if device is not Device.CPU:
         return ON_A_GPU
     if plugins := config.get("plugins"):
         listed = plugins if isinstance(plugins, list) else [plugins]
         return f"plugins ({', '.join(map(str, listed))}) may change libraries before they are imported"
-    if _axolotl_tells():
-        return "Axolotl's telemetry, which your environment turns on, waits at the end for threads that no fork has"
+    if _telemetry_is_on():
+        return "your environment turns on Axolotl's telemetry, which at its end waits for threads that a fork lacks"
     return ""
 
 
-def _axolotl_tells() -> bool:
-    """As its TelemetryManager reads the environment that a step gets."""
-    said = [{**NO_TELEMETRY, **os.environ}[name] for name in DO_NOT_TRACK]
-    return not any(value.strip().lower() in ("1", "true") for value in said)
+def _telemetry_is_on() -> bool:
+    """As Axolotl's TelemetryManager reads the environment of a step."""
+    values = [{**NO_TELEMETRY, **os.environ}[name] for name in DO_NOT_TRACK]
+    return not any(value.strip().lower() in ("1", "true") for value in values)
 
 
 def _has_hung_up(line: socket.socket) -> bool:
-    """Whether the other end is gone; what it has said before stays to be read."""
+    """Whether the other end is closed; what it sent before can still be read."""
     poll = select.poll()
     poll.register(line, 0)
     return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))

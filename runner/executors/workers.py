@@ -1,8 +1,8 @@
-"""Worker processes on this machine, and those that are started fresh: started and reaped, no more. Forked ones are
-those of warm_workers.
+"""The interface of worker processes on this machine, and fresh workers: a new process for each step. Forked workers are
+in warm_workers.
 
-Workers lead process groups of their own: a terminal's Ctrl-C does not reach them, the death of the launcher does
-not end them, and stopping one stops all that it started.
+Each worker leads its own process group: a terminal's Ctrl-C does not reach it, the death of the launcher does not end
+it, and stopping it stops all processes that it started.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from runner.errors import SweepError
 from runner.types import StepId
 
 SHOWN_LINES = 12
-"""Of a log, in an error."""
+"""Of a log, in an error message."""
 POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
-    """A worker that this process started has ended. `code` is negative for a signal, None when nobody knows."""
+    """A worker that this process started has ended. `code` is negative for a signal, None when it is unknown."""
 
     step: StepId
     code: int | None
     pid: int | None
-    """None when nobody knows it."""
+    """None when it is unknown."""
     log: Path | None = None
-    """Where the reason stands, when it is not in the step's own folder."""
+    """The file with the reason, when that is not in the step's own folder."""
 
 
 class Workers(Protocol):
@@ -49,15 +49,15 @@ class Workers(Protocol):
         ...
 
     def wait(self, timeout_s: float) -> list[WorkerExit]:
-        """The workers that ended, waiting at most `timeout_s` for news."""
+        """The workers that have ended; waits at most `timeout_s` for one."""
         ...
 
     def signal(self, step: StepId, number: signal.Signals) -> None:
-        """Signal a worker's whole process group; nothing happens when it has ended."""
+        """Signal a worker's process group; nothing happens when it has ended."""
         ...
 
     def close(self) -> None:
-        """Accept no more steps; workers still alive go on by themselves."""
+        """Accept no more steps; live workers continue by themselves."""
         ...
 
 
@@ -115,8 +115,10 @@ class FreshWorkers:
 
 
 def could_not_ask(code: int | None, log: Path) -> SweepError:
-    """What is told when the process that has Axolotl in it ends without an answer."""
+    """The error for a trainer process that ended without an answer."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     last = "\n".join(f"  {line}" for line in text.splitlines()[-SHOWN_LINES:])
     how = "" if code is None else f" (code {code})"
-    return SweepError(f"Nothing was started: the trainer ended before it could be asked{how}. It said last:\n{last}")
+    return SweepError(
+        f"Nothing was started: the trainer ended before it could check the configs{how}. Its last output:\n{last}"
+    )

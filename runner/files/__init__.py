@@ -1,1 +1,1 @@
-"""What runs have made: listing it, bringing it home, making room."""
+"""The files of runs: listing, pulling and removing them."""

@@ -1,4 +1,4 @@
-"""What a part of a run is, in words, where its name is a hash: answers to what, measured by what."""
+"""Describes a part of a run whose name is a hash: how many prompts it answers, or which tasks measured it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runner.files.run_files import Files, Part, PartKind, read_object
 
 
 def about(files: Files, part: Part) -> str:
-    """From the small file that its step has left; empty for a part that its name tells, or that is not whole."""
+    """The description, from the step's result.json; empty for an incomplete part or one whose name is enough."""
     if not part.whole or part.kind not in (PartKind.ANSWERS, PartKind.EVALUATION):
         return ""
     facts = read_object(files, f"{part.folder}/result.json").get("facts", {})
@@ -20,9 +20,9 @@ def about(files: Files, part: Part) -> str:
 
 def _answered(facts: Mapping[str, Any]) -> str:
     prompts, options = facts.get("prompts"), facts.get("options", {})
-    to = f"answers to {prompts} prompt{'' if prompts == 1 else 's'}"
-    how = [drawn(options)] if options else []
-    return ", ".join([to, *how, *(["of the merged model"] if "merged" in options else [])])
+    what = f"answers to {prompts} prompt{'' if prompts == 1 else 's'}"
+    sampling = [drawn(options)] if options else []
+    return ", ".join([what, *sampling, *(["of the merged model"] if "merged" in options else [])])
 
 
 def _measured(names: Iterable[str]) -> str:

@@ -1,5 +1,5 @@
-"""The answers that runs and their base models have given, as they lie in a store: columns beside each other, one set
-for everything that was asked in the same way. Only reads."""
+"""The answers of runs and their base models in a store: a column per model, and a set of columns for each combination
+of prompts and sampling options. Only reads."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from modal_app.store.layout import BASE_MODEL_KEY, Store, after_key, parts_of_ke
 from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 
-TOLD_APART_BY = ("prompts", "greedy", "max_tokens", "temperature", "seed")
-"""Of a step's options: answers to these stand beside each other."""
+SET_OPTIONS = ("prompts", "greedy", "max_tokens", "temperature", "seed")
+"""Options of an infer step: answers with equal ones belong to one set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What one model has answered."""
+    """The answers of one model."""
 
     run: str
     """Its key; `base` for a base model alone."""
     name: str
-    """What tells the run from the others of its sweep."""
+    """What distinguishes the run from the others of its sweep."""
     merged: bool
     rows: Sequence[Mapping[str, Any]]
-    """One a prompt: messages, output, cut; answer and exact where one answer is right."""
+    """One per prompt: messages, output, cut; also answer and exact where the prompt has a right answer."""
     made_at: float
     """Unix seconds."""
     options: Mapping[str, Any]
@@ -38,12 +38,12 @@ class Column:
 
     @property
     def judged(self) -> int:
-        """How many could be."""
+        """How many answers have a right answer to be compared with."""
         return sum("exact" in row for row in self.rows)
 
     @property
     def cut(self) -> int:
-        """How many ended at the most tokens that were allowed."""
+        """How many answers ended at the token limit."""
         return sum(bool(row["cut"]) for row in self.rows)
 
     @property
@@ -53,7 +53,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class AnswerSet:
-    """The same prompts, answered in the same way by several."""
+    """Answers of several models to the same prompts, with the same options."""
 
     options: Mapping[str, Any]
     columns: Sequence[Column]
@@ -61,7 +61,7 @@ class AnswerSet:
 
     @property
     def prompts(self) -> Sequence[Mapping[str, Any]]:
-        """The rows of the first column: for their messages, and the right answers."""
+        """The rows of the first column, for their messages and right answers."""
         return self.columns[0].rows
 
     @property
@@ -78,17 +78,17 @@ class AnswerSet:
 
 
 def drawn(options: Mapping[str, Any]) -> str:
-    """How a token was chosen, in words."""
+    """How tokens were sampled, in words."""
     return "greedy" if options.get("greedy") else f"temperature {options.get('temperature'):g}"
 
 
 def question(row: Mapping[str, Any]) -> str:
-    """What the user says last."""
+    """The last message of a row's prompt."""
     return str(row["messages"][-1]["content"])
 
 
 def column_of(store: Store, key: str, name: str) -> Column | None:
-    """What the infer step of that key has answered; None before it has."""
+    """The answers of the infer step of that key; None if it is not done."""
     folder = store.folder(StepKind.INFER, key)
     done = read_json(folder.done)
     if not done or not folder.answers.exists():
@@ -99,8 +99,10 @@ def column_of(store: Store, key: str, name: str) -> Column | None:
 
 
 def answer_sets(store: Store, names: Mapping[str, str]) -> list[AnswerSet]:
-    """All answers of runs (key -> name, in the order of their columns), with those of their base models; the largest
-    set first, the newest of equally large ones. Of what was asked again of one model, with another trainer, the newest.
+    """All answers of runs (`names`: key -> name, in the order of their columns), with those of their base models.
+
+    The largest set comes first; of equally large ones, the newest. If one model has answered a set twice, with
+    different trainers, the newest answers count.
     """
     sets: dict[str, list[Column]] = {}
     for column in _newest(_columns(store, names)):
@@ -115,7 +117,7 @@ def answer_sets(store: Store, names: Mapping[str, str]) -> list[AnswerSet]:
 
 
 def answer_set(columns: Sequence[Column]) -> AnswerSet:
-    return AnswerSet({name: columns[0].options.get(name) for name in TOLD_APART_BY}, columns)
+    return AnswerSet({name: columns[0].options.get(name) for name in SET_OPTIONS}, columns)
 
 
 def _columns(store: Store, names: Mapping[str, str]) -> Iterator[Column]:
@@ -141,4 +143,4 @@ def _own_hashes(store: Store, run: str) -> Iterable[str]:
 
 
 def _way(options: Mapping[str, Any]) -> str:
-    return json.dumps([options.get(name) for name in TOLD_APART_BY])
+    return json.dumps([options.get(name) for name in SET_OPTIONS])

@@ -1,4 +1,4 @@
-"""What `gc` would free: what nothing refers to any more, decided from a store's stock. Pure."""
+"""Finds what `gc` can remove, since nothing refers to it any more; decided from a store's stock. Pure."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from runner.files.stock import WORK, Stock
 
 CACHES = (DATASETS_CACHE, BUILD)
 DAY_S = 86400.0
-"""What is being fetched or copied at this moment was written to since."""
-_HALF_KEPT = re.compile(r"^\..+\.\d+$")
-"""Beside the inputs: one that is being copied there, by the process of that id."""
+"""A file that is being fetched or copied now was written within the last day."""
+_PARTIAL_INPUT = re.compile(r"^\..+\.\d+$")
+"""The name, next to the inputs, of one that is being copied there; it ends in the id of the copying process."""
 _FETCHED = {"cache/from": 4, "cache/push": 3}
-"""Of a mirror: what was fetched to go on from, or to be pushed, and how many parts the path of one has."""
+"""Of a mirror: the folders of start checkpoints and models to push, and how many parts the path of each download has.
+"""
 
 
 def garbage(stock: Stock, inputs: Collection[str], at_work: AtWork, *, before: float | None, now: float) -> Removal:
-    """What nothing refers to any more. `inputs`: those that are needed. `now`: Unix seconds."""
+    """What nothing refers to any more. `inputs`: the inputs that are needed. `now`: Unix seconds."""
     needed = {one.data_key for one in stock.kept}
     to_delete = [*_datasets(stock, needed, at_work)]
     to_delete += [
@@ -32,7 +33,7 @@ def garbage(stock: Stock, inputs: Collection[str], at_work: AtWork, *, before: f
         if name not in inputs
     ]
     to_delete += _leftovers(stock, at_work)
-    to_delete += _half_kept(stock.others, now)
+    to_delete += _partial_inputs(stock.others, now)
     files = [*stock.others, *(entry for group in _groups(stock) for entry in group)]
     if before is not None:
         to_delete = [one for one in to_delete if last_written(_of(one, files)) < before]
@@ -50,7 +51,7 @@ def _datasets(stock: Stock, needed: Collection[str], at_work: AtWork) -> Iterabl
 
 
 def _leftovers(stock: Stock, at_work: AtWork) -> Iterable[ToDelete]:
-    """Of runs and datasets that nobody works on: broken checkpoints, caches of dead attempts, interrupted removals."""
+    """Broken checkpoints, caches of dead attempts and interrupted removals, of runs and datasets without a process."""
     needed = {one.data_key for one in stock.kept}
     of = [(key, one.files) for key, one in stock.runs.items()]
     of += [(name.removesuffix(WORK), entries) for name, entries in stock.prepared.items() if name.endswith(WORK)]
@@ -61,14 +62,16 @@ def _leftovers(stock: Stock, at_work: AtWork) -> Iterable[ToDelete]:
     yield from (_leftover(path, size) for path, size in found.items())
 
 
-def _half_kept(others: Iterable[Entry], now: float) -> Iterable[ToDelete]:
-    """Copies that a killed launch has left."""
-    of_inputs = [one for one in others if one.path.startswith("inputs/") and _HALF_KEPT.match(one.path.split("/")[1])]
-    return _old(of_inputs, 2, now - DAY_S, "an input that was cut off")
+def _partial_inputs(others: Iterable[Entry], now: float) -> Iterable[ToDelete]:
+    """Unfinished copies of inputs, left by a killed launch."""
+    of_inputs = [
+        one for one in others if one.path.startswith("inputs/") and _PARTIAL_INPUT.match(one.path.split("/")[1])
+    ]
+    return _old(of_inputs, 2, now - DAY_S, "an unfinished copy of an input")
 
 
 def old_downloads(cache: Iterable[Entry], *, before: float | None, now: float) -> Removal:
-    """Of a mirror's cache, which is fetched again when it is asked for: what nobody has fetched lately."""
+    """Downloads in a mirror's cache that are older than a day. They are fetched again when they are needed."""
     entries = list(cache)
     limit = now - DAY_S if before is None else min(before, now - DAY_S)
     return Removal(
@@ -83,7 +86,7 @@ def old_downloads(cache: Iterable[Entry], *, before: float | None, now: float) -
 
 
 def _old(entries: Iterable[Entry], parts: int, limit: float, note: str) -> Iterable[ToDelete]:
-    """What was last written before `limit`, by the first parts of its path."""
+    """Entries that were last written before `limit`, grouped by the first `parts` parts of their paths."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         groups.setdefault("/".join(entry.path.split("/")[:parts]), []).append(entry)
@@ -99,7 +102,7 @@ def _is_left(path: PurePosixPath) -> bool:
 
 def _leftover(path: str, size: int) -> ToDelete:
     name = PurePosixPath(path).name
-    why = "a cut-off checkpoint" if name.startswith(ASIDE) else "a removal that was interrupted"
+    why = "an incomplete checkpoint" if name.startswith(ASIDE) else "an interrupted removal"
     return ToDelete(Kind.LEFTOVER, path, (path,), size, "a dead attempt's cache" if name in CACHES else why)
 
 
@@ -114,11 +117,11 @@ def _of(one: ToDelete, files: Iterable[Entry]) -> list[Entry]:
 
 
 def stale_mirror(stock: Stock, *, before: float | None) -> Removal:
-    """Of a mirror's own files: the copies of runs and datasets that no sweep it knows has asked for."""
+    """Of a mirror's own files: copies of runs and datasets that belong to no sweep in the mirror."""
     needed = {one.data_key for one in stock.runs.values() if one.sweeps}
     runs = [one for one in stock.runs.values() if not one.sweeps]
     data = [(name, one) for name, one in stock.prepared.items() if name.removesuffix(WORK) not in needed]
     found = [(one.home, one.files) for one in runs] + [(f"prepared/{name}", entries) for name, entries in data]
     old = [(path, entries) for path, entries in found if before is None or last_written(entries) < before]
-    note = "a copy of what no sweep here has"
+    note = "a copy that belongs to no sweep here"
     return Removal(tuple(ToDelete(Kind.LEFTOVER, path, (path,), bytes_of(entries), note) for path, entries in old))

@@ -1,7 +1,7 @@
-"""Removes from a store of this machine what a Removal names, and tells who works there.
+"""Removes what a Removal lists from a store on this machine, and finds the processes that work there.
 
-In two moves: everything is renamed into a folder beside it first, what says "done" before the rest, and deleted then.
-Killed in between, nothing that is half there looks whole, and `axosweep gc` finds what was left.
+It takes two steps: everything is renamed into a folder next to it, "done" files first, and then that folder is deleted.
+So if it is killed in between, nothing incomplete looks complete, and `axosweep gc` finds the rest.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from runner.store.ledger import live_launchers, steps_after, sweeps_after
 from runner.store.served import servers
 
 MIRROR_STAYS = (*STAYS, "containers")
-"""What was paid for a run stays known."""
+"""The costs of a removed run stay known."""
 
 
 def busy_here(store: Store, stock: Stock) -> AtWork:
-    """Who works on a run, on what comes after it, or on a dataset, or serves it; and a launch that has not come to a
-    run yet."""
+    """The process that works on a run, its follow-up steps or a dataset, or that serves the run; or a launch that has
+    not started the run yet."""
     serving = servers(store)
 
     def at_work(key: str) -> str:
         folders = [store.folder(StepKind.PREPROCESS, key), *_steps(store, key)]
         if owner := next(filter(None, map(holder, folders)), None):
-            return f"process {owner.pid} works on it; axosweep cancel {key} ends that"
+            return f"process {owner.pid} works on it; axosweep cancel {key} stops it"
         if server := serving.get(key):
-            return f"process {server.pid} serves it; Ctrl-C there, or kill {server.pid}, ends that"
+            return f"process {server.pid} serves it; Ctrl-C there, or kill {server.pid}, stops it"
         run = stock.runs.get(key)
         if run is None:
             return ""
         if not run.finished and (launchers := [one for name in run.sweeps for one in live_launchers(store, name)]):
-            return f"its sweep is being run by process {launchers[0].pid}"
+            return f"process {launchers[0].pid} runs its sweep"
         launchers = [one for name in run.sweeps for one in _launchers_after(store, name, key)]
-        return f"process {launchers[0].pid} has asked for something of it that has not begun" if launchers else ""
+        return f"process {launchers[0].pid} is about to start a follow-up step of it" if launchers else ""
 
     return at_work
 
 
 def _launchers_after(store: Store, sweep: str, run: str) -> list[Owner]:
-    """Those of what comes after a run and is not done."""
+    """The launchers of follow-up steps of a run that are not done."""
     return [
         owner
         for name in sweeps_after(store, sweep)
@@ -62,23 +62,23 @@ def _launchers_after(store: Store, sweep: str, run: str) -> list[Owner]:
 
 
 def remove_here(store: Store, removal: Removal) -> Removal:
-    """Returns what was removed; what somebody has begun to work on meanwhile is kept."""
+    """Returns what was removed, and what was not, since a process has started to work on it meanwhile."""
     done, kept = list[ToDelete](), list[KeptRun]()
     for one in removal.to_delete:
         try:
-            with _held(store, one):
+            with _locked(store, one):
                 trashes = _set_aside(store, one)
                 for trash in trashes:
                     shutil.rmtree(trash)
         except AlreadyClaimed:
-            kept.append(KeptRun(one.key, "somebody has begun to work on it meanwhile"))
+            kept.append(KeptRun(one.key, "a process has just started to work on it"))
         else:
             done.append(one)
     return Removal(tuple(done), tuple(kept))
 
 
 def clear_mirror(mirror: Store, one: ToDelete) -> None:
-    """Forget in a mirror what was removed where it really lay, but for what was asked and what was paid."""
+    """Remove from a mirror what was removed from the Volumes, except the run's request and costs."""
     home = mirror.runs / one.key if one.kind is Kind.RUN else mirror.prepared / one.key
     if one.kind in (Kind.RUN, Kind.DATASET) and home.is_dir():
         stays = MIRROR_STAYS if one.kind is Kind.RUN else ()
@@ -98,7 +98,7 @@ def _done_first(name: str) -> tuple[bool, str]:
 
 
 def _set_aside(store: Store, one: ToDelete) -> list[Path]:
-    """Rename, and return where to."""
+    """Rename everything into trash folders, and return those."""
     if one.kind is Kind.RUN:
         write_atomically(store.runs / one.key / REMOVED, removal_note(one.bytes))
     token, trashes = secrets.token_hex(4), dict[Path, None]()
@@ -113,16 +113,16 @@ def _set_aside(store: Store, one: ToDelete) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _held(store: Store, one: ToDelete) -> Iterator[None]:
-    """Nobody else works on it. Raises AlreadyClaimed."""
-    with contextlib.ExitStack() as held:
+def _locked(store: Store, one: ToDelete) -> Iterator[None]:
+    """Lock the folders of its steps. Raises AlreadyClaimed if another process works there."""
+    with contextlib.ExitStack() as claims:
         for folder in _owners(store, one):
-            held.enter_context(claim(folder))
+            claims.enter_context(claim(folder))
         yield
 
 
 def _owners(store: Store, one: ToDelete) -> list[StepFolder]:
-    """The folders of the steps that something belongs to."""
+    """The folders of the steps that it belongs to."""
     top, name, *_ = (*one.paths[0].split("/"), "") if one.kind is Kind.LEFTOVER else ("", one.key)
     if one.kind in (Kind.RUN, Kind.CHECKPOINTS) or (top == "runs" and (store.runs / name).is_dir()):
         return _steps(store, name)
@@ -133,7 +133,7 @@ def _owners(store: Store, one: ToDelete) -> list[StepFolder]:
 
 
 def _steps(store: Store, run: str) -> list[StepFolder]:
-    """Of a run: its own folder and those of what comes after it. None for one that has no folder."""
+    """The folders of a run and of its follow-up steps, as far as they exist."""
     home = store.folder(StepKind.TRAIN, run)
     found = [home] if home.path.is_dir() else []
     for kind in FOLLOW_UP_KINDS:

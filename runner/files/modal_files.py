@@ -1,8 +1,8 @@
-"""The files of a run on Modal's Volumes: listed, read from any byte on, removed.
+"""Lists, reads (from any byte on) and removes the files of a run on Modal's Volumes.
 
-Modal's client has no public way to read a file from its middle, and a download of some gigabytes that dies near its end
-should not begin again: what asks for a part of a file is the client's own request, made here by hand. Of the client's
-private names, only these are used: pyproject.toml pins its minor version.
+Modal's client has no public way to read a file from its middle, but a download of some gigabytes that dies near its end
+should not start again from scratch. So the client's own request for a part of a file is made here by hand. These are
+the only private names of the client that axosweep uses, and pyproject.toml pins its minor version.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from runner.files.run_files import Entry
 BLOCK = 8 * 1024 * 1024
 """Modal stores and serves files in blocks of this size, counted from a file's beginning."""
 AT_A_TIME = 4
-"""Blocks under way."""
+"""Blocks that are fetched at the same time."""
 TIMEOUT_S = 60.0
 PAUSES_S = (0.5, 2.0, 5.0)
-"""Before a block is asked for again."""
+"""Before a block is requested again."""
 ON_CACHE = ("hub", "inputs", "prepared")
-"""Top folders of the store that lie on the cache Volume; the others are on the runs Volume."""
+"""Top folders of the store on the cache Volume; the others are on the runs Volume."""
 DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):")
 
 
@@ -75,7 +75,7 @@ class ModalFiles:
                     one.cancel()
 
     def remove(self, path: str) -> None:
-        """A file, or a folder with all that is in it; nothing happens where there is none."""
+        """Remove a file, or a folder with all its files; nothing happens if it does not exist."""
         with explained():
             try:
                 self.volume(path).remove_file(path, recursive=True)
@@ -90,17 +90,17 @@ class ModalFiles:
         return self.names.cache_volume if path.split("/")[0] in ON_CACHE else self.names.runs_volume
 
     def _blocks(self, path: str, start: int) -> list[tuple[str, int]]:
-        """Where each block from `start` on is to be had, and its length. Raises FileNotFoundError."""
+        """The address and length of each block from `start` on. Raises FileNotFoundError."""
         volume = self.volume(path)
         volume.hydrate()
         try:
-            said = _request(volume, path, start)
+            reply = _request(volume, path, start)
         except modal.exception.NotFoundError as error:
             raise FileNotFoundError(path) from error
-        if said.start != start:
-            raise SweepError(f"Modal gave {path} from byte {said.start} on, not from {start} as it was asked.")
-        blocks, at, end = [], start, start + said.len
-        for url in said.get_urls:
+        if reply.start != start:
+            raise SweepError(f"Modal sent {path} from byte {reply.start} on, but {start} was requested.")
+        blocks, at, end = [], start, start + reply.len
+        for url in reply.get_urls:
             after = min((at // BLOCK + 1) * BLOCK, end)
             blocks.append((url, after - at))
             at = after
@@ -108,7 +108,7 @@ class ModalFiles:
 
 
 def files_of_run(store: Store, key: str) -> ModalFiles:
-    """Where a run of the mirror lies. Raises SweepError when no sweep has submitted it."""
+    """The Volumes of a run of the mirror. Raises SweepError when no sweep has submitted it."""
     return ModalFiles(read_submission(store, submitted_as(store, key))[0])
 
 
@@ -118,12 +118,12 @@ async def _ask(volume: Any, path: str, start: int) -> Any:
 
 
 def _request(volume: modal.Volume, path: str, start: int) -> Any:
-    """Made in the client's own event loop."""
+    """Make the request in the client's own event loop."""
     return synchronizer.create_blocking(_ask)(volume, path, start)
 
 
 def _fetch(url: str, length: int, path: str) -> bytes:
-    """One block. Trailing zero bytes may be left out of it."""
+    """One block. Modal may leave out trailing zero bytes."""
     for pause_s in (*PAUSES_S, None):
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
@@ -132,11 +132,11 @@ def _fetch(url: str, length: int, path: str) -> bytes:
             if len(content) > length:
                 problem = f"{len(content)} bytes instead of {length}"
             elif digest and hashlib.sha256(content).digest() != base64.b64decode(digest[1]):
-                problem = "its bytes do not have the checksum that came with them"
+                problem = "its bytes do not match the checksum that Modal sent with them"
             else:
                 return content.ljust(length, b"\0")
         except (OSError, urllib.error.URLError) as error:
             problem = str(error)
         if pause_s is not None:
             time.sleep(pause_s)
-    raise SweepError(f"{path} could not be read from Modal: {problem}. The same command goes on from here.")
+    raise SweepError(f"{path} could not be read from Modal: {problem}. The same command continues from here.")

@@ -1,7 +1,7 @@
-"""Removes from Modal's Volumes what a Removal names, with its marks and its claims: the same question trains anew.
+"""Removes what a Removal lists from Modal's Volumes, with its marks and claims, so that a launch trains it again.
 
-A Volume has no rename. What says "done" goes first, so that what a killed removal leaves is a run that has not
-finished; the same command goes on with it.
+A Volume has no rename. So the "done" files are removed first: after a killed removal, the run counts as unfinished, and
+the same command removes the rest.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from runner.files.modal_files import ModalFiles
 from runner.files.removal_plan import KeptRun, Kind, Removal, ToDelete
 
 DEFAULT = Names("axosweep-cache", "axosweep-runs", "axosweep-claims")
-WORKING = "a call on Modal works on it or waits to; axosweep cancel ends that"
+WORKING = "a call on Modal works on it or waits to do so; axosweep cancel ends it"
 
 
 @dataclass(slots=True)
 class ModalRemoval:
-    """`mirror` is this machine's; the truth is on the Volumes."""
+    """`mirror` is on this machine; the originals are on the Volumes."""
 
     mirror: Store
     names: Names
@@ -41,13 +41,13 @@ class ModalRemoval:
     """A copy of the claims."""
     _live: dict[str, bool] = field(default_factory=dict)
     _served: Mapping[str, str] = field(default_factory=dict)
-    """Run key -> the app that serves it, and would miss it when it is asked again."""
+    """Run key -> the app that serves it, which would miss its files at its next start."""
 
     def __post_init__(self) -> None:
         self.files = ModalFiles(self.names)
 
     def look(self) -> None:
-        """Ask Modal who works on what. Raises SweepError when it cannot be asked."""
+        """Ask Modal which calls and servers use what. Raises SweepError when it cannot be reached."""
         with explained():
             self._entries = dict(self._claims().items())
             served = deployments(self.names.runs_volume)
@@ -55,21 +55,22 @@ class ModalRemoval:
         self._live.clear()
 
     def at_work(self, key: str) -> str:
-        """Who works on a run, on what comes after it, or on a dataset, or is about to; as it was at the last look."""
+        """What works on a run, its follow-up steps or a dataset, or is about to, as of the last look; empty if nothing
+        does."""
         if app := self._served.get(key):
-            return f"it is served on Modal; axosweep serve stop {app} ends that"
+            return f"it is served on Modal; axosweep serve stop {app} ends it"
         with explained():
             return WORKING if any(self._works(name) for name in self._jobs(key)) else ""
 
     def remove(self, removal: Removal) -> Removal:
-        """Returns what was removed; what somebody has begun to work on meanwhile is kept."""
+        """Returns what was removed, and what was not, since a call has started to work on it meanwhile."""
         done, kept = list[ToDelete](), list[KeptRun]()
         for one in removal.to_delete:
             with explained():
                 if self._remove(one):
                     done.append(one)
                 else:
-                    kept.append(KeptRun(one.key, "somebody has begun to work on it meanwhile"))
+                    kept.append(KeptRun(one.key, "a call has just started to work on it"))
         return Removal(tuple(done), tuple(kept))
 
     def _remove(self, one: ToDelete) -> bool:
@@ -79,17 +80,17 @@ class ModalRemoval:
             return True
         kind = StepKind.TRAIN if one.kind is Kind.RUN else StepKind.PREPROCESS
         claims, name = self._claims(), f"{kind}/{one.key}"
-        claims.put(f"cancelled/{name}", True)  # nobody starts it from here on
+        claims.put(f"cancelled/{name}", True)  # no call starts it from here on
         self.look()
         if self.at_work(one.key):
             claims.pop(f"cancelled/{name}", None)
             return False
-        clear_mirror(self.mirror, one)  # first: a look at Modal brings back what is still there
+        clear_mirror(self.mirror, one)  # first: the next look at Modal copies again what is still there
         self._remove_marks(one.key, kind)
         if kind is StepKind.TRAIN:
             self.files.remove(f"runs/{one.key}/result.json")
             self.files.remove(f"runs/{one.key}")
-            self._leave_question(one)
+            self._leave_request(one)
         else:
             self.files.remove(f"prepared/{one.key}/manifest.json")
             for path in one.paths:
@@ -107,13 +108,13 @@ class ModalRemoval:
             if entry.path.startswith(beginnings):
                 self.files.remove(entry.path)
 
-    def _leave_question(self, one: ToDelete) -> None:
-        """What was asked, and that it was removed, where the run lay."""
+    def _leave_request(self, one: ToDelete) -> None:
+        """Leave in the run's folder its request, and the note that it was removed."""
         home = f"runs/{one.key}"
         with self.files.volume(home).batch_upload(force=True) as batch:
-            asked = self.mirror.runs / one.key / "run.json"
-            if asked.exists():
-                batch.put_file(asked, f"/{home}/run.json")
+            request = self.mirror.runs / one.key / "run.json"
+            if request.exists():
+                batch.put_file(request, f"/{home}/run.json")
             batch.put_file(io.BytesIO(removal_note(one.bytes).encode()), f"/{home}/{REMOVED}")
 
     def _works(self, name: str) -> bool:
@@ -129,7 +130,7 @@ class ModalRemoval:
         return self._live[call]
 
     def _jobs(self, key: str) -> list[str]:
-        """The names of the jobs that are about a run or a dataset, of those that have a claim or wait."""
+        """The names of the jobs of a run or a dataset, and of its follow-up steps that have a claim or wait."""
         kinds = (StepKind.TRAIN, StepKind.PREPROCESS)
         names = [f"{kind}/{key}" for kind in kinds]
         after = tuple(f"{kind}/{key}/" for kind in FOLLOW_UP_KINDS)
@@ -150,8 +151,8 @@ class ModalRemoval:
 
 
 def removal_for(mirror: Store, named: Collection[str] = ()) -> ModalRemoval:
-    """On the Volumes that what is `named` (sweeps, keys of runs) was submitted to last. Where nothing is, those of the
-    newest submission, or of conf. Raises SweepError for names that lie on different ones."""
+    """A removal on the Volumes that the `named` sweeps and run keys were last submitted to; without names, on those of
+    the newest submission, or of conf. Raises SweepError for names on different Volumes."""
     last, found = DEFAULT, dict[str, Names]()
     for path in sorted(mirror.sweeps.glob(f"*/{SUBMISSION}"), key=lambda path: path.stat().st_mtime):
         last, steps = read_submission(mirror, path.parent.name)
@@ -159,5 +160,5 @@ def removal_for(mirror: Store, named: Collection[str] = ()) -> ModalRemoval:
     places = list(dict.fromkeys(found.values())) or [last]
     if len(places) > 1:
         volumes = " and ".join(names.runs_volume for names in places)
-        raise SweepError(f"Nothing was removed: these lie on several Volumes ({volumes}). Name those of one.")
+        raise SweepError(f"Nothing was removed: these are on several Volumes ({volumes}). Name those of one Volume.")
     return ModalRemoval(mirror, places[0])

@@ -17,11 +17,12 @@ from runner.store.run_state import RunState, run_state
 from runner.store.stores import is_mirror
 
 
-def chosen_run(known: Sequence[Store], asked: str | None) -> tuple[Store, SweepRun]:
-    """The run of that key or its beginning, finished or not; a sweep, the newest where none is asked, means its best.
+def chosen_run(known: Sequence[Store], name: str | None) -> tuple[Store, SweepRun]:
+    """The run with that key or beginning of a key, finished or not. A sweep's name means its best run; None means the
+    newest sweep.
 
     Raises SweepError."""
-    store, runs, sweep = runs_in(known, asked)
+    store, runs, sweep = runs_in(known, name)
     if sweep is None or len(runs) == 1:
         return store, runs[0]
     look_again(store, sweep, runs)
@@ -29,7 +30,7 @@ def chosen_run(known: Sequence[Store], asked: str | None) -> tuple[Store, SweepR
 
 
 def files_of(store: Store, key: str) -> Files:
-    """Of a run. Raises SweepError for one of a mirror that was never submitted. Modal is imported for a mirror only."""
+    """The files of a run. Raises SweepError for a run of a mirror that was never submitted. Only mirrors need Modal."""
     if not is_mirror(store):
         return LocalFiles(store)
     from runner.files.modal_files import files_of_run
@@ -38,5 +39,5 @@ def files_of(store: Store, key: str) -> Files:
 
 
 def state_of(store: Store, run: SweepRun) -> RunState:
-    """The state of a run; in a mirror as it was seen last."""
+    """The state of a run; in a mirror, as of the last look."""
     return run_state(store, run, observe(store, StepKind.TRAIN, run.key), {})

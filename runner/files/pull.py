@@ -1,8 +1,8 @@
-"""Files of a run into a folder of the user's: once each, checked, and never over a file of somebody else's.
+"""Fetches files of a run into a folder of the user: each only once, checked, and without replacing other files.
 
-Each arrives under a name of its own (`.NAME.part`), is checked, and only then gets its name. A journal in the folder
-says what each file is and what was begun, so that the same command goes on where a killed one ended: a file that is
-here is not fetched again, one that was cut goes on at its last byte.
+Each file is fetched as `.NAME.part`, checked, and only then renamed. A journal in the folder says where each file comes
+from and which were begun. So the same command continues where a killed one ended: a complete file is not fetched again,
+and a partial one is continued at its last byte.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from runner.keys.content import file_sha256
 JOURNAL = ".axosweep-pull.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SHOWN = 5
-"""Files named in a message; of more, only how many there are."""
+"""The most files that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class FileToPull:
     to: str
     """Its name below the folder."""
     sha256: str | None = None
-    """As the worker that made it has written it down."""
+    """As recorded by the worker that wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFile:
-    """A file that is here, as the journal keeps it."""
+    """The journal's entry for a file that is here."""
 
     source: str
     size: int
@@ -51,53 +51,53 @@ class ReceivedFile:
     """The source's."""
     sha256: str
     checked: bool
-    """Whether the worker that made it had written down the same checksum."""
+    """Whether the worker that wrote it has recorded the same checksum."""
 
 
 @dataclass(slots=True)
 class PullResult:
     fetched: list[str] = field(default_factory=list)
     here: list[str] = field(default_factory=list)
-    """Were whole and unchanged already."""
+    """Files that were complete and current already."""
     bytes: int = 0
-    """That were fetched now."""
+    """Fetched by this command."""
     unchecked: list[str] = field(default_factory=list)
-    """Of the files: those with no checksum of their own to be held against."""
+    """Files for which no checksum was recorded."""
 
 
 class _Now(Enum):
-    """What stands under a wanted file's name."""
+    """What the folder has under a wanted file's name."""
 
     NOTHING = "nothing"
     THE_FILE = "the file"
-    AN_OLDER = "an older one of ours"
+    AN_OLDER = "an older version that we fetched"
     ANOTHER = "another file"
 
 
 def pull(
     files: Files, wanted: Sequence[FileToPull], folder: Path, *, force: bool = False, watch: Callable[[int], None]
 ) -> PullResult:
-    """Bring the wanted files into the folder. `watch` is told the bytes as they come, those too that are
-    here already.
+    """Fetch the wanted files into the folder. `watch` is called with the number of new bytes; bytes that are here
+    already count, too.
 
     Raises SweepError, before anything is fetched, when the folder has other files of these names (unless `force`) or no
-    room; and when a file cannot be read, written, or has another checksum than it should.
+    room; also when a file cannot be read or written, or does not have its recorded checksum.
     """
     for one in wanted:
         assert not {"..", "/"} & set(PurePosixPath(one.to).parts), one.to
-    with _at_work_alone(folder):
+    with _locked(folder):
         journal, done = _Journal.read(folder), PullResult()
-        now = {one.to: _standing(one, folder, journal) for one in wanted}
+        now = {one.to: _found(one, folder, journal) for one in wanted}
         if others := [one.to for one in wanted if now[one.to] is _Now.ANOTHER and not force]:
             raise SweepError(
                 f"{folder} has other files of these names: {_some(others)}. Nothing was fetched. Name another folder, "
-                "or say --force to replace them."
+                "or replace them with --force."
             )
         missing = [one for one in wanted if now[one.to] is not _Now.THE_FILE]
         _refuse_no_room(folder, missing, journal)
         done.here = [one.to for one in wanted if now[one.to] is _Now.THE_FILE]
         watch(sum(one.entry.size for one in wanted if now[one.to] is _Now.THE_FILE))
-        with _told_when_full(folder, done, len(wanted)):
+        with _disk_full_explained(folder, done, len(wanted)):
             for one in missing:
                 journal.has(one.to, _fetch(files, one, folder, journal, done, watch))
                 done.fetched.append(one.to)
@@ -113,7 +113,7 @@ class _Journal:
     path: Path
     files: dict[str, ReceivedFile]
     begun: dict[str, dict[str, Any]]
-    """Name -> which source its `.part` is the beginning of."""
+    """Name -> the source of its `.part`."""
 
     @classmethod
     def read(cls, folder: Path) -> _Journal:
@@ -126,7 +126,7 @@ class _Journal:
             return cls(path, {}, {})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise SweepError(
-                f"{path} is not what axosweep pull writes ({error}). Remove it, or name another folder."
+                f"{path} was not written by axosweep pull ({error}). Remove it, or name another folder."
             ) from error
 
     def begins(self, one: FileToPull) -> None:
@@ -144,7 +144,7 @@ class _Journal:
         write_atomically(self.path, json.dumps({"files": files, "begun": self.begun}, indent=1))
 
 
-def _standing(one: FileToPull, folder: Path, journal: _Journal) -> _Now:
+def _found(one: FileToPull, folder: Path, journal: _Journal) -> _Now:
     path = folder / one.to
     if not os.path.lexists(path):
         between = [above for above in path.parents if folder in above.parents and os.path.lexists(above)]
@@ -164,52 +164,44 @@ def _fetch(
     path = folder / one.to
     part = _part(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    again = journal.begun.get(one.to) == asdict(one.entry) and part.exists() and part.stat().st_size <= one.entry.size
+    resume = journal.begun.get(one.to) == asdict(one.entry) and part.exists() and part.stat().st_size <= one.entry.size
     journal.begins(one)
-    digest = _write(files, one, part, done, watch, start_waiting_jobs=again)
-    if again and one.sha256 not in (None, digest):
-        digest = _write(
-            files, one, part, done, watch, start_waiting_jobs=False
-        )  # what a dead machine has left may be anything
+    digest = _write(files, one, part, done, watch, resume=resume)
+    if resume and one.sha256 not in (None, digest):
+        digest = _write(files, one, part, done, watch, resume=False)  # a crash may leave any bytes in the part
     if one.sha256 not in (None, digest):
         part.unlink()
         raise SweepError(
-            f"{files.place(one.entry.path)} does not have the checksum that its run has written down: it was damaged "
-            "there, or changed since. It was not kept."
+            f"{files.place(one.entry.path)} does not have the checksum that its run has recorded: it was damaged or "
+            "changed there. The download was deleted."
         )
     part.replace(path)
     return _received(one, digest)
 
 
 def _write(
-    files: Files,
-    one: FileToPull,
-    part: Path,
-    done: PullResult,
-    watch: Callable[[int], None],
-    *,
-    start_waiting_jobs: bool,
+    files: Files, one: FileToPull, part: Path, done: PullResult, watch: Callable[[int], None], *, resume: bool
 ) -> str:
-    """The source's bytes into the part, after what it has; returns the sha256 of all of them."""
+    """Write the source's bytes into the part, with `resume` only those that it lacks; returns the sha256 of all."""
     digest = hashlib.sha256()
-    with part.open("r+b" if start_waiting_jobs else "wb") as file:
-        if start_waiting_jobs:
+    with part.open("r+b" if resume else "wb") as file:
+        if resume:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
         at = file.tell()
         watch(at)
         for chunk in files.read(one.entry.path, at) if at < one.entry.size else ():
-            kept = chunk[: one.entry.size - at]  # a log may have grown since it was listed
-            file.write(kept)
-            digest.update(kept)
-            at += len(kept)
-            done.bytes += len(kept)
-            watch(len(kept))
+            needed = chunk[: one.entry.size - at]  # a log may have grown since it was listed
+            file.write(needed)
+            digest.update(needed)
+            at += len(needed)
+            done.bytes += len(needed)
+            watch(len(needed))
             if at == one.entry.size:
                 break
         _flush(file)
     if at < one.entry.size:
-        raise SweepError(f"{files.place(one.entry.path)} has become shorter while it was read. Run the command again.")
+        raise SweepError(f"{files.place(one.entry.path)} became shorter while it was read. Run the command again.")
     return digest.hexdigest()
 
 
@@ -234,23 +226,23 @@ def _refuse_no_room(folder: Path, missing: Sequence[FileToPull], journal: _Journ
     needed -= sum(min(part.stat().st_size, one.entry.size) for one, part in parts if part.exists())
     if needed > free:
         raise SweepError(
-            f"{folder} has room for {size_text(free)}, and {size_text(needed)} are to be fetched. Nothing was fetched: "
-            "make room, or name a folder on another disk."
+            f"{folder} has room for {size_text(free)}, but the files need {size_text(needed)}. Nothing was fetched. "
+            "Make room, or name a folder on another disk."
         )
 
 
 @contextlib.contextmanager
-def _at_work_alone(folder: Path) -> Iterator[None]:
-    """The folder made, and no other pull in it. One that was made for nothing is taken away again."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Create the folder and keep other pulls out of it. If an error leaves a new folder empty, it is removed."""
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise SweepError(f"{folder} is no folder, or lies below a file. Name another one to pull to.") from None
+        raise SweepError(f"{folder} is not a folder, or is below a file. Name another folder to pull to.") from None
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         if not try_lock(descriptor):
-            raise SweepError(f"Another axosweep pull is at work in {folder}: wait for it, or name another one.")
+            raise SweepError(f"Another axosweep pull works in {folder}. Wait for it, or name another folder.")
         yield
     except SweepError:
         if made and not any(folder.iterdir()):
@@ -261,8 +253,8 @@ def _at_work_alone(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told_when_full(folder: Path, done: PullResult, number: int) -> Iterator[None]:
-    """Raises SweepError for a disk that has become full: what is here stays, and is not fetched again."""
+def _disk_full_explained(folder: Path, done: PullResult, number: int) -> Iterator[None]:
+    """Raises SweepError for a disk that has become full. Fetched files stay, and are not fetched again."""
     try:
         yield
     except OSError as error:
@@ -270,7 +262,7 @@ def _told_when_full(folder: Path, done: PullResult, number: int) -> Iterator[Non
             raise
         raise SweepError(
             f"{folder} has no more room ({error.strerror}): {len(done.fetched) + len(done.here)} of {number} files are "
-            "here and whole. Make room, and the same command goes on where this one ended."
+            "complete. Make room; the same command then continues where this one ended."
         ) from error
 
 

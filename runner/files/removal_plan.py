@@ -1,4 +1,4 @@
-"""What `rm` would free, and what it spares: decided from a store's stock. Pure."""
+"""Decides from a store's stock what `rm` removes, and what it keeps. Pure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from runner.files.run_files import Entry
 from runner.files.stock import Stock, StockedRun
 
 TRASH = ".trash-"
-"""Beside what is removed: it is moved there first, so that nothing half-removed looks whole."""
+"""A folder next to what is removed. Files are moved there first, so that nothing half-removed looks complete."""
 AGES = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 AtWork = Callable[[str], str]
-"""Run key, or data key -> who works on it or is about to, in words; empty for nobody."""
+"""Run key or data key -> what works on it or is about to, in words; empty if nothing does."""
 
 
 class Kind(StrEnum):
@@ -31,33 +31,33 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which runs were asked to be removed."""
+    """Which runs to remove."""
 
     runs: frozenset[str] = frozenset()
     sweeps: frozenset[str] = frozenset()
     every: bool = False
     """Nothing was named."""
     before: float | None = None
-    """Only what was last written before that time (Unix seconds)."""
+    """Only runs that were last written before that time (Unix seconds)."""
 
     def takes(self, one: StockedRun) -> bool:
         named = self.every or one.key in self.runs or bool(self.sweeps & set(one.sweeps))
         return named and (self.before is None or last_written(one.files) < self.before)
 
     def others(self, one: StockedRun) -> list[str]:
-        """The sweeps that have a run which was not named itself, beyond those that were."""
+        """The sweeps that share a run and were not named; empty if the run itself was named."""
         return [] if self.every or one.key in self.runs else [sweep for sweep in one.sweeps if sweep not in self.sweeps]
 
 
 @dataclass(frozen=True, slots=True)
 class ToDelete:
-    """What would be removed, as one."""
+    """Files that are removed together."""
 
     kind: Kind
     key: str
-    """A run's, a dataset's, the name of an input, or the path of a leftover."""
+    """The key of a run or dataset, the name of an input, or the path of a leftover."""
     paths: tuple[str, ...]
-    """Files and folders below the store's root; what says that something is done comes first."""
+    """Files and folders below the store's root, "done" files first."""
     bytes: int
     note: str = ""
 
@@ -85,17 +85,17 @@ def age_s(text: str) -> float:
     (2592000.0, 43200.0)
     """
     if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text)):
-        raise SweepError(f"--older-than {text} is no age: write 12h, 30d or 2w.")
+        raise SweepError(f"--older-than {text} is not an age: write 12h, 30d or 2w.")
     return float(found[1]) * AGES[found[2]]
 
 
 def runs_to_remove(stock: Stock, choice: Choice, at_work: AtWork) -> Removal:
-    """A run is kept that somebody works on, that another run was started from, or that another sweep has, too, unless
-    it was named itself."""
+    """A run is kept if a process works on it or another run was started from it; also if another sweep has it and the
+    run itself was not named."""
     to_delete, kept = list[ToDelete](), list[KeptRun]()
     going: set[str] = set()
     chosen = [one for one in stock.runs.values() if one.made and choice.takes(one)]
-    # A child before its parent: removed together, neither keeps the other.
+    # Children before their parents, so that both can be removed together.
     for one in sorted(chosen, key=lambda one: _generation(stock, one), reverse=True):
         others = ", ".join(choice.others(one))
         if why := at_work(one.key) or (f"{others} has it, too" if others else _children(stock, one, going)):
@@ -107,14 +107,14 @@ def runs_to_remove(stock: Stock, choice: Choice, at_work: AtWork) -> Removal:
 
 
 def checkpoints_to_remove(stock: Stock, choice: Choice, at_work: AtWork) -> Removal:
-    """The checkpoints of the same runs, if they have finished: nothing goes on from them any more."""
+    """The checkpoints of finished runs, which will not resume from them."""
     to_delete, kept = list[ToDelete](), list[KeptRun]()
     for one in stock.runs.values():
         folders = folders_named(one.files, lambda path: path.name.startswith((PREFIX, ASIDE)))
         if not folders or not choice.takes(one):
             continue
         if not one.finished:
-            kept.append(KeptRun(one.key, "it has not finished: it goes on from its checkpoints"))
+            kept.append(KeptRun(one.key, "it has not finished, and resumes from its checkpoints"))
         elif why := at_work(one.key) or _children(stock, one, set()):
             kept.append(KeptRun(one.key, why))
         else:
@@ -127,8 +127,8 @@ def _run(one: StockedRun) -> ToDelete:
     names = dict.fromkeys(entry.path.removeprefix(f"{one.home}/").split("/")[0] for entry in one.made)
     order = sorted(names, key=lambda name: (name != "result.json", name))
     others = f"of {len(one.sweeps)} sweeps" if len(one.sweeps) > 1 else ""
-    standing = "" if one.finished else "not finished"
-    note = ", ".join(filter(None, (standing, others)))
+    status = "" if one.finished else "not finished"
+    note = ", ".join(filter(None, (status, others)))
     return ToDelete(Kind.RUN, one.key, tuple(f"{one.home}/{name}" for name in order), bytes_of(one.made), note)
 
 
@@ -138,7 +138,7 @@ def _children(stock: Stock, one: StockedRun, going: Collection[str]) -> str:
 
 
 def _generation(stock: Stock, one: StockedRun) -> int:
-    """How many runs it goes back to."""
+    """How many ancestors it has."""
     depth, seen = 0, {one.key}
     while (parent := stock.runs.get(one.parent)) is not None and parent.key not in seen:
         one, depth = parent, depth + 1
@@ -147,7 +147,7 @@ def _generation(stock: Stock, one: StockedRun) -> int:
 
 
 def folders_named(entries: Iterable[Entry], wanted: Callable[[PurePosixPath], bool]) -> dict[str, int]:
-    """The outermost of the folders that are wanted, and the bytes below each."""
+    """The outermost matching folders, and the bytes below each."""
     found: dict[str, int] = {}
     for entry in entries:
         above = [path for path in reversed(PurePosixPath(entry.path).parents) if wanted(path)]

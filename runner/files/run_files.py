@@ -1,6 +1,6 @@
-"""What there is of a run: every file below its folder, in the parts that people ask for. Only reads.
+"""The files of a run, grouped into the parts that people can pull. Only reads.
 
-The same for a store on this machine and for Modal's Volumes: a `Files` lists and reads either.
+It works for a store on this machine and for Modal's Volumes: a `Files` lists and reads either.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from modal_app.store.step import FOLLOW_UP_KINDS, StepKind
 
 CHUNK = 8 * 1024 * 1024
 RECORD = ("config.yml", "metrics.jsonl", "result.json", "run.json", MANIFEST, "wandb.json")
-"""Files of a run's own folder: what was asked and what came of it."""
+"""Files of a run's own folder: its request and its results."""
 
 
 class PartKind(StrEnum):
-    """What a run has made comes first, what nobody asks for last."""
+    """In the order of listings: what a run has trained comes first, the rest last."""
 
     ADAPTER = "adapter"
     MODEL = "model"
@@ -39,7 +39,7 @@ class PartKind(StrEnum):
 
 
 MADE = (PartKind.ADAPTER, PartKind.MODEL)
-"""What training leaves: one of the two."""
+"""The result of training: one of the two."""
 _OF_STEP = {
     StepKind.MERGE: PartKind.MERGED,
     StepKind.INFER: PartKind.ANSWERS,
@@ -63,11 +63,11 @@ class Files(Protocol):
     """A store's files, wherever they are."""
 
     def place(self, path: str) -> str:
-        """Where a path of the store lies, for people: a folder of this machine, or a path on a Volume."""
+        """The place of a store's path, for messages: a path on this machine, or on a Volume."""
         ...
 
     def below(self, folder: str) -> list[Entry]:
-        """Every file below a folder of the store, by path; no links. None where there is no folder."""
+        """Every file below a folder of the store, sorted by path, without links. Empty if there is no such folder."""
         ...
 
     def read(self, path: str, start: int) -> Iterator[bytes]:
@@ -96,16 +96,16 @@ class LocalFiles:
 class Part:
     kind: PartKind
     own: str
-    """Which of several of its kind: a step's own hash, a checkpoint's step. Empty where there is only one."""
+    """Distinguishes parts of one kind: a step's own hash, a checkpoint's step. Empty for a kind with only one part."""
     folder: str
-    """Below the store's root: what the files' names are relative to."""
+    """Below the store's root. The names of the files are relative to it."""
     files: tuple[Entry, ...]
     whole: bool = True
-    """Whether what makes it has ended well; the only kind that is pulled by name."""
+    """Whether it is complete; only complete parts can be pulled."""
 
     @property
     def name(self) -> str:
-        """As `pull` takes it: adapter, merged-HASH, checkpoint-N."""
+        """The name that `pull` takes: adapter, merged-HASH, checkpoint-N."""
         return f"{self.kind}-{self.own}" if self.own else str(self.kind)
 
     @property
@@ -118,7 +118,7 @@ class Part:
 
 
 def parts_of(files: Files, key: str, data_key: str) -> list[Part]:
-    """What there is of a run, and the dataset that it reads."""
+    """The parts of a run, and the dataset that it reads."""
     home = f"runs/{key}"
     found = {entry.path: entry for entry in files.below(home)}
     groups: dict[tuple[PartKind, str], list[Entry]] = {}
@@ -127,8 +127,8 @@ def parts_of(files: Files, key: str, data_key: str) -> list[Part]:
     if (made := groups.pop((PartKind.MODEL, ""), None)) is not None:
         is_adapter = f"{home}/model/adapter_config.json" in found
         groups[PartKind.ADAPTER if is_adapter else PartKind.MODEL, ""] = made
-    made_of = [Part(kind, own, _folder(home, kind, own), tuple(group)) for (kind, own), group in groups.items()]
-    parts = [replace(part, whole=_is_whole(files, home, part, found)) for part in made_of]
+    unchecked = [Part(kind, own, _folder(home, kind, own), tuple(group)) for (kind, own), group in groups.items()]
+    parts = [replace(part, whole=_is_whole(files, home, part, found)) for part in unchecked]
     dataset = files.below(f"prepared/{data_key}")
     if dataset:
         ready = any(entry.path == f"prepared/{data_key}/{MANIFEST}" for entry in dataset)
@@ -137,15 +137,15 @@ def parts_of(files: Files, key: str, data_key: str) -> list[Part]:
 
 
 def checksums(files: Files, part: Part) -> dict[str, str]:
-    """sha256 of a part's files by path, as the worker that made them has written it down; empty where it has not.
+    """Path -> sha256 of a part's files, as recorded by the worker that wrote them; empty if it has not.
 
-    A checkpoint has none, nor what was made by an earlier version.
+    Checkpoints have none, and neither have files of earlier versions of axosweep.
     """
     folder = PurePosixPath(part.folder)
     if folder.name != "model" and part.kind is not PartKind.DATA:
         return {}
-    beside = folder if part.kind is PartKind.DATA else folder.parent
-    listed = read_object(files, str(beside / MANIFEST)).get("files", {})
+    manifest_folder = folder if part.kind is PartKind.DATA else folder.parent
+    listed = read_object(files, str(manifest_folder / MANIFEST)).get("files", {})
     return {f"{part.folder}/{name}": str(one["sha256"]) for name, one in listed.items()}
 
 
@@ -163,7 +163,7 @@ def all_bytes(parts: Iterable[Part]) -> int:
 
 
 def _part(name: str) -> tuple[PartKind, str]:
-    """The part that a file of a run's folder belongs to, by its name there: its kind, and which of several."""
+    """The kind and own name of the part that a file belongs to, from its name below the run's folder."""
     first, *rest = PurePosixPath(name).parts
     match first, rest:
         case "model", [log] if log == DEBUG_LOG:
@@ -176,9 +176,9 @@ def _part(name: str) -> tuple[PartKind, str]:
             if _is_log(more):
                 return PartKind.LOGS, ""
             if kind == StepKind.MERGE and more in ([MANIFEST], ["result.json"]):
-                return PartKind.RECORD, ""  # what lies beside the model
-            kept = more[:1] == ["model"] or more in (["result.json"], [ANSWERS])
-            return (_OF_STEP[StepKind(kind)], own) if kept else (PartKind.REST, "")
+                return PartKind.RECORD, ""  # the files next to the model
+            belongs = more[:1] == ["model"] or more in (["result.json"], [ANSWERS])
+            return (_OF_STEP[StepKind(kind)], own) if belongs else (PartKind.REST, "")
         case name, [] if name in RECORD:
             return PartKind.RECORD, ""
     return PartKind.LOGS if _is_log([first, *rest]) else PartKind.REST, ""
@@ -226,6 +226,6 @@ def _walk(root: Path, folder: Path) -> Iterator[Entry]:
             try:
                 stat = path.lstat()
             except FileNotFoundError:
-                continue  # a worker's own temporary file
+                continue  # a temporary file of a worker
             if not path.is_symlink():
                 yield Entry(path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime)

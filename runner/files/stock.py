@@ -1,6 +1,6 @@
-"""What a store holds, and who needs what of it: runs, their datasets and inputs, and the run that each came from.
+"""What is in a store: runs, the datasets and inputs that they need, and the run that each was started from.
 
-Taken from listings and the small files alone, so it is the same for a store here and for Modal's Volumes.
+It is read from listings and small files alone, so it works for a store here and for Modal's Volumes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from runner.files.run_files import Entry, Files
 AT_A_TIME = 8
 """Small files that are read at the same time."""
 INPUT = re.compile(r"\binputs/([^\"'\s,\]})\\/]+)")
-"""A kept input, as configs and steps name it."""
+"""A stored input, as configs and steps name it."""
 WORK = ".work"
 STAYS = ("run.json", "lock", REMOVED)
-"""Of a removed run: what was asked."""
+"""The files of a removed run that stay: its request and the note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class StockedRun:
     key: str
     data_key: str
     sweeps: tuple[str, ...]
-    """Those that have asked for it; none for one whose sweeps are gone."""
+    """The sweeps that have it; none if they were removed."""
     files: tuple[Entry, ...]
     parent: str = ""
     """The run that it was started from."""
@@ -50,12 +50,12 @@ class StockedRun:
 
     @property
     def removed(self) -> bool:
-        """Somebody has removed it, and nobody has begun it again."""
+        """Whether it was removed, and not started again."""
         return not self.begun and any(entry.path == f"{self.home}/{REMOVED}" for entry in self.files)
 
     @property
     def made(self) -> tuple[Entry, ...]:
-        """All but what stays of a removed run."""
+        """All files, except those that stay when a run is removed."""
         return tuple(entry for entry in self.files if entry.path.removeprefix(f"{self.home}/") not in STAYS)
 
 
@@ -66,7 +66,7 @@ class Stock:
     """By folder: a data key, or one with `.work` for the step that makes it."""
     inputs: Mapping[str, tuple[Entry, ...]]
     others: tuple[Entry, ...]
-    """Of the same folders: what is none of these, such as answers of base models."""
+    """Everything else in the same folders, such as answers of base models."""
 
     @property
     def kept(self) -> list[StockedRun]:
@@ -81,14 +81,14 @@ class Stock:
 
 
 def take_stock(files: Files) -> Stock:
-    """Everything in the store. On Modal: some listings, and a small file per sweep and run."""
+    """The stock of a store. On Modal, this takes some listings, and reads a small file per sweep and run."""
     below = {folder: _by_folder(folder, files.below(folder)) for folder in ("runs", "prepared", "inputs")}
     plans = _plans(files)
-    asked: dict[str, list[str]] = {}
+    sweeps_of: dict[str, list[str]] = {}
     data_keys: dict[str, str] = {}
     for sweep, runs in plans.items():
         for run in runs:
-            asked.setdefault(run["key"], []).append(sweep)
+            sweeps_of.setdefault(run["key"], []).append(sweep)
             data_keys[run["key"]] = run["data_key"]
     folders = {
         key: entries for key, entries in below["runs"].items() if key != BASE_MODEL_KEY and not key.startswith(".")
@@ -99,7 +99,7 @@ def take_stock(files: Files) -> Stock:
         identity = identities.get(f"runs/{key}/run.json", {})
         data_key = data_keys.get(key) or str(identity.get("data_key", ""))
         parent = identity.get("from") or {}
-        sweeps = tuple(asked.get(key, ()))
+        sweeps = tuple(sweeps_of.get(key, ()))
         found[key] = StockedRun(key, data_key, sweeps, folders.get(key, ()), str(parent.get("run", "")))
     others = tuple(
         entry for folder in below.values() for name, one in folder.items() if name[:1] == "." for entry in one
@@ -113,16 +113,16 @@ def take_stock(files: Files) -> Stock:
 
 
 def inputs_needed(files: Files, stock: Stock) -> set[str]:
-    """The kept inputs that runs and their datasets read, answers of base models, and whatever else is asked of a run,
-    begun or not.
+    """The stored inputs that are read by runs and their datasets, answers of base models, and follow-up steps, started
+    or not.
 
-    Every name that a config or a step mentions counts, whatever for.
+    Every name that a config or a step mentions counts, whatever it is used for.
     """
     needed = {one.data_key for one in stock.kept}
     entries = [entry for one in stock.kept for entry in one.files]
     entries += [entry for name, group in stock.prepared.items() if name.removesuffix(WORK) in needed for entry in group]
     entries += stock.others
-    texts = _texts(files, [entry.path for entry in entries if _tells_inputs(entry.path)])
+    texts = _texts(files, [entry.path for entry in entries if _names_inputs(entry.path)])
     named = {name for text in [*texts.values(), *_waiting(files, stock)] for name in INPUT.findall(text)}
     identities = [text for path, text in texts.items() if path.endswith("/run.json")]
     wanted = {str(one.get("identity"))[:16] for text in identities for one in json.loads(text).get("inputs", ())}
@@ -130,8 +130,8 @@ def inputs_needed(files: Files, stock: Stock) -> set[str]:
 
 
 def _waiting(files: Files, stock: Stock) -> Iterator[str]:
-    """The steps, as JSON, that a launcher has written down and nobody has done. What they read is there before a worker
-    has said so in an attempt. Those of a run that was removed since wait for nothing."""
+    """The submitted steps that are not done, as JSON: a launcher stores what they read before a worker records it in an
+    attempt. Steps of a run that was removed later do not count."""
     written = {entry.path: entry.mtime for entry in files.below("sweeps") if PurePosixPath(entry.path).name == STEPS}
     made = {entry.path: entry.mtime for entry in stock.others}
     made |= {entry.path: entry.mtime for one in stock.runs.values() for entry in one.files}
@@ -144,13 +144,13 @@ def _waiting(files: Files, stock: Stock) -> Iterator[str]:
 
 
 def _done(step: Mapping[str, Any]) -> str:
-    """What says that a step is done: of a train step's folder, or of one that comes after it."""
+    """The "done" file of a train step or a follow-up step."""
     run, own = parts_of_key(step["key"])
     return f"runs/{run}/{step['kind']}/{own}/result.json" if own else f"runs/{run}/result.json"
 
 
-def _tells_inputs(path: str) -> bool:
-    """Of a run's own folder what was asked, of an attempt at anything the step."""
+def _names_inputs(path: str) -> bool:
+    """Whether a file names inputs: the request in a run's own folder, or the step of an attempt."""
     name = PurePosixPath(path).name
     return name == "step.json" or (name in ("run.json", "config.yml") and len(PurePosixPath(path).parts) == 3)
 
@@ -172,7 +172,7 @@ def _objects(files: Files, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _texts(files: Files, paths: Sequence[str]) -> dict[str, str]:
-    """Those that are there."""
+    """The texts of those files that exist."""
 
     def read(path: str) -> str | None:
         try:

@@ -1,1 +1,1 @@
-"""What is done with runs that have finished: merge, infer, evaluate."""
+"""Follow-up steps of finished runs: merge, infer, evaluate."""

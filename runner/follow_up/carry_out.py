@@ -1,4 +1,4 @@
-"""Carries out steps that come after runs, where the runs are: on this machine, or on Modal for those of its mirror."""
+"""Executes follow-up steps where their runs are: on this machine, or on Modal for runs of its mirror."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from runner.types import Gpu, Plan, PlannedStep
 EXIT_FAILED = 1
 HASH_LENGTH = 6
 FULL_BELOW_BYTES = 64 * 1024
-"""With less room a worker may not even be able to say why it ended."""
+"""With less room, a worker may be unable to write why it ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class FollowUpResult:
-    """How a step stands, now that everything has ended."""
+    """The state of a step, once everything has ended."""
 
     step: PlannedStep
     state: StepState
@@ -44,18 +44,18 @@ class FollowUpResult:
 
     @property
     def message(self) -> str:
-        return self.state.outcome.message if self.state.outcome else "it has not begun"
+        return self.state.outcome.message if self.state.outcome else "it has not started"
 
 
 @terminate_as_interrupt()
 def carry_out(
     subjects: Sequence[Subject], steps: Sequence[PlannedStep], *, command: str, inputs: Sequence[str] = ()
 ) -> list[FollowUpResult]:
-    """Run what is not done of `steps`, and say how each ended. All are of one store and one sweep, and what is recorded
-    of them goes below that sweep's folder.
+    """Run the steps that are not done, and return the result of each. All are of one store and one sweep; their records
+    go below that sweep's folder.
 
-    `inputs`: what the steps read below the store's `inputs/`, kept there, as paths below its root. Raises SweepError
-    before anything starts; a step that fails is a result.
+    `inputs`: the stored inputs that the steps read, as paths below the store's root. Raises SweepError before anything
+    starts; a failed step is a result.
     """
     store = subjects[0].store
     if any(not one.done for one in steps):
@@ -64,7 +64,7 @@ def carry_out(
         plan, ledger = Plan(name, (), (), after=named), Ledger(store, name)
         executor = _executor(subjects, plan, ledger, inputs)
         ledger.begin(command)
-        # Whoever removes or cancels something meanwhile sees by it what is still to be done.
+        # It shows `rm` and `cancel` which steps are still to be done.
         write_atomically(
             ledger.folder / STEPS, steps_file({f"{one.step.kind}/{one.step.key}": one.step for one in named}, {})
         )
@@ -74,7 +74,7 @@ def carry_out(
 
 
 def follow_up_name(sweep: str, steps: Sequence[PlannedStep]) -> str:
-    """By the kinds, too: a merge and an evaluation of one run may have the same key."""
+    """The kinds are part of it, since a merge and an evaluation of one run may have the same key."""
     return f"{sweep}/after-{short_hash(sorted(f'{one.step.kind}/{one.step.key}' for one in steps), HASH_LENGTH)}"
 
 
@@ -94,15 +94,14 @@ def show_failures(carried: Sequence[FollowUpResult], store: Store) -> None:
 
 
 def tell_report(carried: Sequence[FollowUpResult], sweep: str) -> None:
-    """The report that lies there was written when the sweep ended, so it is named by what writes it anew."""
+    """The existing report was written when the sweep ended, so print the command that writes it again."""
     if any(one.succeeded for one in carried):
-        text = f"Also in the sweep's report, once it is written again: axosweep report {sweep}"
-        terminal.message(text)
+        terminal.message(f"To add this to the sweep's report: axosweep report {sweep}")
 
 
 def _no_room(folder: Path) -> str:
     place = next(path for path in (folder, *folder.parents) if path.exists())
-    return f" There is no room left where {place} is." if shutil.disk_usage(place).free < FULL_BELOW_BYTES else ""
+    return f" The disk of {place} is full." if shutil.disk_usage(place).free < FULL_BELOW_BYTES else ""
 
 
 def _executor(subjects: Sequence[Subject], plan: Plan, ledger: Ledger, inputs: Sequence[str]) -> Executor:
@@ -113,13 +112,13 @@ def _executor(subjects: Sequence[Subject], plan: Plan, ledger: Ledger, inputs: S
     raw = json.loads((first.store.sweeps / sweep / SUBMISSION).read_text(encoding="utf-8"))
     if "deployment" not in raw:
         raise SweepError(
-            f"{sweep} was submitted by an older axosweep, which has not kept where. Ask for it again with the "
-            "same line: what is finished is skipped."
+            f"{sweep} was submitted by an older axosweep, which did not record its deployment. Run the same command "
+            "again: finished runs are skipped."
         )
     gpus = {"": _gpu(first)} | {one.key: _gpu(one) for one in subjects}
     return modal_executor_for(plan, first.store, ledger, raw["deployment"], gpus, inputs)
 
 
 def _gpu(subject: Subject) -> Gpu:
-    asked = subject.identity.get("gpu", {})
-    return Gpu(asked.get("type", "cpu"), 1)
+    gpu = subject.identity.get("gpu", {})
+    return Gpu(gpu.get("type", "cpu"), 1)

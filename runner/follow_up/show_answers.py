@@ -1,4 +1,4 @@
-"""Answers as people read them, side by side where there is room for it, and as --json prints them."""
+"""Prints answers for people, side by side where there is room, and for --json."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from runner.console.print_json import print_json
 from runner.files.answers import AnswerSet, Column, answer_set, question
 
 MOST_SHOWN = 20
-"""Prompts on a terminal; a pipe gets all."""
+"""The most prompts on a terminal; a pipe gets all."""
 LONGEST_QUESTION = 60
 MARGIN = 2
 
 
 def show_answers(columns: Sequence[Column], *, as_json: bool) -> None:
-    """Results go to stdout. One answer of one run stands alone."""
+    """Print results to stdout. A single answer is printed without a table."""
     if as_json:
         print_json({"answers": [row for column in columns for row in _json_rows(column)]})
         return
@@ -30,17 +30,17 @@ def show_answers(columns: Sequence[Column], *, as_json: bool) -> None:
         return
     made, console = answer_set(columns), terminal.results()
     if len(columns) == 1 and len(made.prompts) == 1:
-        said = str(columns[0].rows[0]["output"])
-        terminal.say(console, _harmless(said) if console.is_terminal else said)
+        output = str(columns[0].rows[0]["output"])
+        terminal.say(console, _harmless(output) if console.is_terminal else output)
     else:
         _show(made, console)
     if cut := sum(column.cut for column in columns):
-        ended = f"{cut} answers were" if cut > 1 else "1 answer was"
-        terminal.message(f"{ended} cut short: --max-tokens N allows more.")
+        answers = f"{cut} answers were" if cut > 1 else "1 answer was"
+        terminal.message(f"{answers} cut short: --max-tokens N allows more.")
 
 
 def scores(columns: Sequence[Column]) -> Table:
-    """How many answers are exactly right, of those that could be."""
+    """How many answers are exactly right, of those that have a right answer."""
     table = Table(box=None, pad_edge=False)
     for heading, justify in (("run", "left"), ("", "left"), ("exact", "right"), ("of", "right"), ("", "right")):
         table.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=heading == "run")
@@ -66,7 +66,7 @@ def _show(made: AnswerSet, console: Console) -> None:
 
 
 def _table(made: AnswerSet, shown: int) -> Table | None:
-    """A row a prompt, a column a model; None where an answer has several lines."""
+    """A row per prompt, a column per model; None where an answer has several lines."""
     if any("\n" in row["output"] for column in made.columns for row in column.rows[:shown]):
         return None
     table = Table(box=None, pad_edge=False)
@@ -98,7 +98,7 @@ def _cell(row: Mapping[str, Any]) -> Text:
 
 
 def _harmless(text: str) -> str:
-    """Without what would command a terminal: a model may say anything."""
+    """Replace control characters, which a terminal would obey: a model's output may have any."""
     return "".join(one if one in "\n\t" or unicodedata.category(one) != "Cc" else "\ufffd" for one in text)
 
 
@@ -107,7 +107,7 @@ def _heading(column: Column) -> str:
 
 
 def _width(table: Table) -> int:
-    """Columns of the terminal that it wants."""
+    """The columns of the terminal that it needs."""
     return sum(
         max(
             max(cell_len(line) for line in str(column.header).split("\n")),

@@ -1,4 +1,4 @@
-"""What has been measured, as people read it and as --json prints it: a line a run, the best first."""
+"""Prints the metrics of evaluations, for people and for --json: a line per run, the best first."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from runner.store.run_state import RunStatus, reason_of, status_of
 
 THE_BASE = "the base model"
 SHOWN = 6
-"""Metrics in the table; --json has all."""
+"""The most metrics in the table; --json has all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A run, or a base model, and what was measured of it."""
+    """A run or a base model, and its metrics."""
 
     run: str
     """Its key; empty for a base model."""
@@ -37,7 +37,7 @@ class Line:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Name -> value; empty unless it has succeeded."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """stderr, higher_is_better, parts, documents, rows, as modal_app.steps.evaluate says them."""
+    """stderr, higher_is_better, parts, documents, rows: see modal_app.steps.evaluate."""
 
     @classmethod
     def of(cls, carried: FollowUpResult, chosen: Sequence[Subject]) -> Line:
@@ -56,7 +56,7 @@ class Line:
 
 
 def show_lines(lines: Sequence[Line], subject: Subject, *, as_json: bool) -> None:
-    """Results go to stdout."""
+    """Print results to stdout."""
     measured = [line for line in lines if line.metrics]
     shown = list(dict.fromkeys(name for line in measured for name in line.metrics))
     ordered = _best_first(lines, shown)
@@ -69,12 +69,11 @@ def show_lines(lines: Sequence[Line], subject: Subject, *, as_json: bool) -> Non
     console.print(_table([line for line in ordered if line.metrics], shown[:SHOWN]), crop=False)
     if len(shown) > SHOWN:
         terminal.say(console, f"... and {', '.join(shown[SHOWN:])}: --json has all.")
-    beside = f"Beside the rest: axosweep compare {subject.sweep} --metric {shown[0]}"
-    terminal.say(console, beside)
+    terminal.say(console, f"All runs by this metric: axosweep compare {subject.sweep} --metric {shown[0]}")
 
 
 def _best_first(lines: Sequence[Line], shown: Sequence[str]) -> list[Line]:
-    """By the first metric; base models come first, to compare with."""
+    """Sorted by the first metric; base models come first, for comparison."""
     if not shown:
         return list(lines)
     name = shown[0]
@@ -107,7 +106,7 @@ def _cell(line: Line, name: str) -> str:
 
 
 def _json(line: Line) -> dict[str, Any]:
-    kept = ("stderr", "higher_is_better", "parts", "documents", "rows", "templated")
+    optional = ("stderr", "higher_is_better", "parts", "documents", "rows", "templated")
     return {
         "run": line.run or None,
         "name": line.name,
@@ -115,5 +114,5 @@ def _json(line: Line) -> dict[str, Any]:
         "reason": line.reason,
         "message": line.message,
         "metrics": line.metrics,
-        **{name: line.facts[name] for name in kept if name in line.facts},
+        **{name: line.facts[name] for name in optional if name in line.facts},
     }

@@ -1,4 +1,4 @@
-"""What a sweep's runs ask for beyond training, as steps: each is started by the one before it."""
+"""Plans the follow-up steps that a sweep's runs request with `stages`: each is started by the one before it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from runner.types import Plan, PlannedRun, PlannedStep, Run
 
 
 def with_stages(plan: Plan, store: Store) -> Plan:
-    """The plan with what its runs ask for beyond training, or without the training.
+    """The plan with the follow-up steps that its runs request, and without training if they do not request it.
 
-    Raises SweepError for a merge of what has no adapter, and for an evaluation without held-out rows.
+    Raises SweepError for a merge of a run without an adapter, and for an evaluation without held-out rows.
     """
     runs = tuple(replace(one, trains="train" in one.run.experiment.stages) for one in plan.runs)
     names = names_of(plan)
@@ -42,31 +42,31 @@ def _after(planned: PlannedRun, store: Store, sweep: str, name: str) -> Iterator
 
 
 def _evaluation(subject: Subject) -> PlannedStep:
-    """On the held-out rows."""
+    """An evaluation on the held-out rows."""
     if not (subject.config.get("val_set_size") or subject.config.get("test_datasets")):
         raise SweepError(
-            f"stages has eval, and {subject.name} holds out no rows to be rated on: set val_set_size=0.05, or leave "
-            "eval out of stages."
+            f"stages has eval, but {subject.name} has no held-out rows: set val_set_size=0.05, or leave eval out of "
+            "stages."
         )
     return evaluate_step(subject, {})
 
 
 def _subject(run: Run, store: Store, sweep: str, name: str) -> Subject:
-    """As `follow_up.subjects` would find it once it has finished."""
-    asked: Mapping[str, Any] = {
+    """The same as `follow_up.subjects` finds once the run has finished."""
+    identity: Mapping[str, Any] = {
         "gpu": {"type": run.experiment.gpu.type},
         "axolotl": dict(run.experiment.axolotl),
         "trainer_lock": trainer_identity(trainer_environment.lock_hash(), run.experiment.executor.modal),
     }
-    return Subject(store, sweep, run.key, run.data_key, run.config, asked, name)
+    return Subject(store, sweep, run.key, run.data_key, run.config, identity, name)
 
 
 def failed_stages(plan: Plan, store: Store) -> dict[str, str]:
-    """Run key -> what went wrong with what comes after it, now that everything has ended."""
+    """Run key -> why one of its follow-up steps failed, once everything has ended."""
     failed: dict[str, str] = {}
     for one in plan.after:
         outcome = observe(store, one.step.kind, one.step.key).outcome
         if outcome is None or outcome.status is not OutcomeStatus.SUCCEEDED:
-            said = outcome.message if outcome else "it has not begun"
-            failed.setdefault(one.step.run, f"{one.step.kind}: {said}")
+            message = outcome.message if outcome else "it has not started"
+            failed.setdefault(one.step.run, f"{one.step.kind}: {message}")
     return failed

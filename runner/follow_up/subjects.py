@@ -1,4 +1,4 @@
-"""Runs that have finished, and steps that come after them: which runs a name means, and what a step of one holds."""
+"""Finds the finished runs that a name means, and makes their follow-up steps."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from runner.types import PlannedStep
 
 OWN_LENGTH = 12
 VERSIONS = {StepKind.MERGE: 1, StepKind.INFER: 2, StepKind.EVALUATE: 1}
-"""Of our own code, in every step's key: raised when the same question would get another result. Version 1 of INFER cut
-some answers short."""
+"""Versions of our own code, part of every step's key: raised when the same request would give another result. Version 1
+of INFER cut some answers short."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A finished run that something is done with."""
+    """A finished run that gets a follow-up step."""
 
     store: Store
     sweep: str
-    """One that has asked for it."""
+    """A sweep that has it."""
     key: str
     data_key: str
     config: Mapping[str, Any]
@@ -44,7 +44,7 @@ class Subject:
     identity: Mapping[str, Any] = field(default_factory=dict)
     """run.json"""
     name: str = ""
-    """What tells it from the other runs of its sweep: `lora=r8 learning_rate=0.004`."""
+    """What distinguishes it from the other runs of its sweep: `lora=r8 learning_rate=0.004`."""
 
     @property
     def adapter(self) -> str | None:
@@ -54,7 +54,7 @@ class Subject:
 
     @property
     def gpu(self) -> str:
-        """The kind of GPU that it was asked for; cpu where there was none."""
+        """The kind of GPU that was requested for it; cpu if none was."""
         return str(self.identity.get("gpu", {}).get("type", "cpu"))
 
     @property
@@ -62,13 +62,13 @@ class Subject:
         return Device.CPU if self.gpu == "cpu" else Device.CUDA
 
 
-def subjects(known: Sequence[Store], asked: str | None, *, every: bool = False) -> list[Subject]:
-    """The run of that key or its beginning; of a sweep its best run, or `every` one that has succeeded, as they are
-    ranked. Nothing asked means the newest sweep.
+def subjects(known: Sequence[Store], name: str | None, *, every: bool = False) -> list[Subject]:
+    """The run with that key or beginning of a key; of a sweep, its best run or, with `every`, all succeeded runs in the
+    order of their ranks. None means the newest sweep.
 
-    Raises SweepError when nothing fits (with what might be meant), and for a run that has not succeeded.
+    Raises SweepError when nothing matches (with a suggestion), and for a run that has not succeeded.
     """
-    store, runs, sweep = runs_in(known, asked)
+    store, runs, sweep = runs_in(known, name)
     if sweep is None:
         (run,) = runs
         _refuse_unfinished(store, run)
@@ -80,7 +80,7 @@ def subjects(known: Sequence[Store], asked: str | None, *, every: bool = False) 
         by_key = {run.key: run for run in runs if has_succeeded(store, run)}
         finished = [by_key[row.key] for row in rows if row.key in by_key]
         if not finished:
-            raise SweepError(f"No run of {sweep} has finished yet; `axosweep status {sweep}` shows how they stand.")
+            raise SweepError(f"No run of {sweep} has finished yet; `axosweep status {sweep}` shows their progress.")
         return [_subject(store, sweep, run, rows) for run in finished]
     run = best_run(runs, rows)
     _refuse_unfinished(store, run)
@@ -88,20 +88,20 @@ def subjects(known: Sequence[Store], asked: str | None, *, every: bool = False) 
 
 
 def after_step(subject: Subject, kind: StepKind, options: Mapping[str, Any]) -> PlannedStep:
-    """What is done with a run, as a step. Options are in its key: the same asked again is the same step, done once."""
+    """A follow-up step of a run. Its options are part of its key, so the same request is done only once."""
     own = _own_hash(subject, kind, {"options": options})
     return planned(subject, kind, after_key(subject.key, own), subject.key, options)
 
 
 def base_step(subject: Subject, kind: StepKind, options: Mapping[str, Any], identity: Any) -> PlannedStep:
-    """The same of the base model alone, shared by all runs whose `identity` of it is equal."""
+    """A step of the base model alone, shared by all runs with an equal `identity` of it."""
     own = _own_hash(subject, kind, {"base": identity, "options": options})
     return planned(subject, kind, after_key("", own), "", options)
 
 
 def _own_hash(subject: Subject, kind: StepKind, question: Mapping[str, Any]) -> str:
-    """In it, the versions of everything that will do it: of the lock, and of what the run's executor has put over it
-    (packages, an image), which its steps run with, too."""
+    """It covers the versions of all the software that runs the step: the lock, and what the run's executor adds to it
+    (packages, an image)."""
     lock = trainer_environment.lock_hash()
     trainer = [subject.identity.get("trainer_lock", lock), lock]
     return short_hash({**question, "trainer": trainer, "version": VERSIONS[kind]}, OWN_LENGTH)
@@ -139,10 +139,10 @@ def _refuse_unfinished(store: Store, run: SweepRun) -> None:
     look_again(store, _sweep_of(store, run), [run])
     state = observe(store, StepKind.TRAIN, run.key)
     if state.phase is Phase.ABSENT and store.folder(StepKind.TRAIN, run.key).removed.exists():
-        raise SweepError(f"The run {run.key} was removed. The line that asked for it trains it again.")
+        raise SweepError(f"The run {run.key} was removed. Launching its sweep again trains it again.")
     if state.phase is not Phase.SUCCEEDED:
         status = status_text(status_of(state), reason_of(state))
         raise SweepError(
-            f"The run {run.key} has not finished: it is {status}. The line that asked for it goes on with "
-            f"it; `axosweep logs {run.key}` shows how far it is."
+            f"The run {run.key} has not finished: it is {status}. Launching its sweep again resumes it; "
+            f"`axosweep logs {run.key}` shows its progress."
         )

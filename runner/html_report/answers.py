@@ -1,4 +1,4 @@
-"""The answers that a sweep's runs have given -> the values that the page shows side by side. Only reads."""
+"""The answers of a sweep's runs -> the values that the page shows side by side. Only reads."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MOST_SETS = 5
 MOST_PROMPTS = 200
 MOST_COLUMNS = 40
 LONGEST = 1_000
-"""Characters of a text: a report is looked at, and answers are kept whole in the store."""
+"""The most characters of a text in a report; the store has the complete answers."""
 
 
 def answers(store: Store, names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """A table for each set of prompts that was asked, the largest first. `names`: run key -> name, in their order."""
+    """A table for each set of answers, the largest first. `names`: run key -> name, in the order of the columns."""
     return [_table(one) for one in answer_sets(store, names)[:MOST_SETS]]
 
 

@@ -12,22 +12,24 @@ from modal_app.cloud.meter import ContainerRecord
 from runner.compare.metrics import Curves
 
 MOST_POINTS = 30_000
-"""Of all curves of a page together; each keeps at least `FEWEST`."""
+"""Of all curves of a page together; each curve has at least `FEWEST`, if it has as many."""
 FEWEST = 60
 MOST = 600
 
 
 def points_each(runs: int) -> int:
-    """How many points a curve may have where there are so many runs."""
+    """The most points of a curve, for that number of runs."""
     return max(FEWEST, min(MOST, MOST_POINTS // max(1, runs)))
 
 
 def series(
     curves: Curves, metrics: Path, name: str, most: int, rented: Sequence[ContainerRecord], dollars: float | None
 ) -> dict[str, list[Any]] | None:
-    """One curve as columns: `step`, `y` (None is NaN) and what was known beside it; None when nothing was logged.
+    """One curve as columns: `step`, `y` (None is NaN), and `tokens`, `seconds` and `dollars` where they are known. None
+    when nothing was logged.
 
-    `seconds` are those of training, all attempts together. `dollars` are paid until then, of `dollars` in all.
+    `seconds` of training are summed over all attempts. The column `dollars` is what was paid until each step, of the
+    run's `dollars`.
     """
     values = curves.by_name.get(name)
     if not values:
@@ -44,7 +46,7 @@ def series(
 
 
 def thinned(steps: Sequence[int], keep: Sequence[int], most: int) -> list[int]:
-    """At most `most` of the steps, evenly spread, the first and the last among them; those to keep besides.
+    """At most `most` of the steps, evenly spread, with the first and the last; in addition, the first of `keep`.
 
     >>> thinned(range(10), [], 4)
     [0, 3, 6, 9]
@@ -57,9 +59,9 @@ def thinned(steps: Sequence[int], keep: Sequence[int], most: int) -> list[int]:
 
 
 def moments(path: Path) -> dict[int, tuple[float, float]]:
-    """Step -> seconds of training until its last line, and when that was written (Unix seconds).
+    """Step -> seconds of training until its last line, and the time when that was written (Unix seconds).
 
-    The seconds of a line count from the start of its attempt, so those of the attempts before are added.
+    The seconds in a line count from the start of its attempt, so those of earlier attempts are added.
     """
     last: dict[int, tuple[int, float, float]] = {}
     longest: dict[int, float] = {}
@@ -81,18 +83,18 @@ def moments(path: Path) -> dict[int, tuple[float, float]]:
 
 def paid_until(rented: Sequence[ContainerRecord], at: float) -> float:
     """The share of a run's paid seconds that had passed at a time (Unix seconds)."""
-    whole = sum(one.seconds for one in rented)
+    total = sum(one.seconds for one in rented)
     passed = sum(min(one.seconds, max(0.0, at - (one.seen_at - one.seconds))) for one in rented)
-    return passed / whole if whole else 0.0
+    return passed / total if total else 0.0
 
 
 def rounded(value: float | None) -> float | None:
-    """Six digits, which no screen shows more of; None for what is no number."""
+    """Six digits, since the page shows no more; None for NaN and infinity."""
     return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
 
 
 def _until(known: Mapping[int, float], steps: Sequence[int]) -> list[float | None]:
-    """At each step the newest known value: an evaluation's line has none of its own."""
+    """The newest known value at each step: the line of an evaluation does not have one."""
     found: list[float | None] = []
     pairs, value = list(known.items()), None
     at = 0
@@ -114,5 +116,5 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         try:
             found.append(json.loads(line))
         except ValueError:
-            continue  # torn by a kill
+            continue  # cut off by a kill
     return [row for row in found if isinstance(row, dict)]

@@ -1,7 +1,6 @@
-"""What the values of a parameter did to the metric: rank statistics, the interaction of two, the Pareto front. Pure.
+"""How the metric depends on the parameters: rank statistics, the interaction of two, the Pareto front. Pure.
 
-All of it describes the runs that there are. Nothing here tells a cause: in a sweep that is no full grid, parameters
-vary together.
+It only describes the existing runs, and shows no causes: in a sweep that is not a full grid, parameters vary together.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MOST_VALUES = 12
-"""A number with more distinct values than these is put into ranges."""
+"""A numeric parameter with more distinct values is grouped into ranges."""
 BINS = 5
 
 Point = tuple[Mapping[str, Any], float]
@@ -40,7 +39,7 @@ def ranks(values: Sequence[float]) -> list[float]:
 
 
 def spearman(xs: Sequence[float], ys: Sequence[float]) -> float | None:
-    """Spearman's rank correlation, Pearson's of the ranks; None where one side does not vary or under three points.
+    """Spearman's rank correlation (Pearson's of the ranks); None if one side does not vary or with under three points.
 
     >>> spearman([1, 2, 3, 4], [1, 10, 100, 1000])
     1.0
@@ -51,10 +50,10 @@ def spearman(xs: Sequence[float], ys: Sequence[float]) -> float | None:
 
 
 def rank_share(groups: Sequence[Sequence[float]]) -> float | None:
-    """The share of the variance of the ranks that lies between groups, less what chance alone would put there (epsilon
-    squared): about 0 none of it, 1 all of it. None where no group has two.
+    """The share of the ranks' variance that lies between groups, minus what chance alone would cause (epsilon squared):
+    from about 0 (none of it) to 1 (all of it). None if no group has two values.
 
-    Unlike a rank correlation it sees an effect that rises and falls, and needs no order of the groups.
+    Unlike a rank correlation, it shows an effect that rises and falls, and the groups need no order.
 
     >>> rank_share([[1.0, 2.0], [9.0, 8.0]]), rank_share([[1.0], [2.0]])
     (0.7, None)
@@ -63,18 +62,18 @@ def rank_share(groups: Sequence[Sequence[float]]) -> float | None:
     if len(flat) <= len(groups) or len(set(flat)) < 2:
         return None
     mean, start = (len(flat) + 1) / 2, 0
-    whole = sum((rank - mean) ** 2 for rank in flat)
+    total = sum((rank - mean) ** 2 for rank in flat)
     within = 0.0
     for group in groups:
         part = flat[start : start + len(group)]
         within += sum((rank - sum(part) / len(part)) ** 2 for rank in part)
         start += len(group)
-    share = 1 - (within / (len(flat) - len(groups))) / (whole / (len(flat) - 1))
+    share = 1 - (within / (len(flat) - len(groups))) / (total / (len(flat) - 1))
     return round(max(0.0, share), 6)
 
 
 def strength(effect: Mapping[str, Any]) -> float:
-    """What effects are ordered by: the share, or the square of the rank correlation where there is none."""
+    """The order of effects: by the share, or without one by the square of the rank correlation."""
     share, rho = effect["share"], effect["spearman"]
     return float(share) if share is not None else float(rho or 0.0) ** 2
 
@@ -84,12 +83,12 @@ def is_number(value: Any) -> bool:
 
 
 def sorting_key(value: Any) -> str:
-    """Something to sort and to tell apart any values by; numbers among texts keep their order."""
+    """A key to sort and distinguish values of any type; numbers among texts stay in order."""
     return f"{value:020.9f}" if is_number(value) else str(value)
 
 
 def effect(name: str, points: Sequence[Point], show: Callable[[Any], str]) -> dict[str, Any]:
-    """One parameter's: each value with its median and spread, the rank statistics and how far they may be read."""
+    """The effect of one parameter: each value with its median and range, the rank statistics, the number of runs."""
     values = [params.get(name) for params, _ in points]
     metrics = [metric for _, metric in points]
     numeric = all(is_number(value) for value in values)
@@ -116,7 +115,7 @@ class Bins:
 
 
 def bins_of(values: Sequence[Any], show: Callable[[Any], str]) -> Bins:
-    """Values as groups: each distinct value one, or ranges with about as many runs each where there are many.
+    """Groups of values: one per distinct value, or, for many numbers, ranges with about the same number of runs.
 
     >>> bins_of([1, 2, 2], str)
     Bins(texts=['1', '2'], where=[0, 1, 1])
@@ -137,7 +136,7 @@ def bins_of(values: Sequence[Any], show: Callable[[Any], str]) -> Bins:
 
 
 def interaction(effects: Sequence[Mapping[str, Any]], points: Sequence[Point], show: Callable[[Any], str]) -> Any:
-    """The two parameters that tell the ranks apart best, and the median metric of each pair of their values."""
+    """The two parameters with the strongest effects, and the median metric of each pair of their values."""
     strongest = sorted(effects, key=strength, reverse=True)[:2]
     if len(strongest) < 2 or len(points) < 4:
         return None
@@ -154,7 +153,7 @@ def interaction(effects: Sequence[Mapping[str, Any]], points: Sequence[Point], s
 
 
 def pareto(costs: Sequence[float], metrics: Sequence[float]) -> list[int]:
-    """The indices that no other point beats in both, the cheapest first.
+    """The indices of the points that no other point beats in both, the cheapest first.
 
     >>> pareto([1.0, 2.0, 3.0, 3.0], [5.0, 6.0, 4.0, 4.5])
     [0, 2]

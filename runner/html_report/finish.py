@@ -1,4 +1,4 @@
-"""The report that a sweep leaves when it ends, so that nothing in it can fail the sweep."""
+"""Writes the report when a sweep ends, so that no error in it can fail the sweep."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from runner.errors import SweepError
 
 
 def leave_report(store: Store, sweep: str) -> str:
-    """Write the report of a sweep that has ended. Returns the line that says where it is, or why there is none."""
-    from runner.html_report.page import write_report  # late: no run has waited for it
+    """Write the report of a sweep that has ended. Returns a line with its path, or why it was not written."""
+    from runner.html_report.page import write_report  # imported late, so that no run waits for it
 
     try:
         return f"Report: {write_report(store, sweep)}"
@@ -16,5 +16,5 @@ def leave_report(store: Store, sweep: str) -> str:
         return f"No report was written: {error.filename}: {error.strerror}."
     except SweepError as error:
         return f"No report was written: {error}"
-    except Exception as error:  # the sweep's end: its runs are recorded, and its exit code speaks of them alone
-        return f"No report was written: {error!r}. To see where: axosweep report {sweep} --store {store.root}"
+    except Exception as error:  # the runs are recorded, and the exit code depends on them alone
+        return f"No report was written: {error!r}. To see the traceback: axosweep report {sweep} --store {store.root}"

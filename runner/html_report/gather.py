@@ -1,4 +1,4 @@
-"""A store's sweep -> the plain values of its report: what the page draws, ready for JSON. Only reads."""
+"""A sweep of a store -> the values that its report draws, ready for JSON. Only reads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from runner.store.stores import is_mirror
 TAIL_LINES = 25
 TAIL_BYTES = 6_000
 MOST_TAILS = 40
-"""Failures beyond these are listed without their log: they seldom say something new."""
+"""Further failures are listed without their logs, which rarely show anything new."""
 TRAIN_LOSS = "loss"
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_]")
@@ -66,7 +66,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "made_at": round(time.time(), 1),
         "asked_at": found.plan.created_at,
         "going_on": goes_on(store, sweep, rows),
-        "question": redact(words.question(rows, _asked(command), OBJECTIVE)),
+        "question": redact(words.question(rows, _question_of(command), OBJECTIVE)),
         "answer": [redact(line) for line in words.answer(rows, OBJECTIVE, names)],
         "metric": OBJECTIVE,
         "counts": words.counted(rows),
@@ -83,7 +83,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
 
 
 def goes_on(store: Store, sweep: str, rows: Sequence[Row]) -> bool:
-    """Whether more is to come: something runs, or somebody still sees to what has not begun."""
+    """Whether the sweep is still in progress: a run is running, or a launcher still works on the pending ones."""
     if any(row.status is RunStatus.RUNNING for row in rows):
         return True
     if all(row.status not in (RunStatus.PENDING, RunStatus.STOPPED, RunStatus.LOST) for row in rows):
@@ -94,7 +94,7 @@ def goes_on(store: Store, sweep: str, rows: Sequence[Row]) -> bool:
 
 
 def tail(log: str) -> str:
-    """The last lines of a log, without secrets and terminal colours; empty where there is none."""
+    """The last lines of a log, without secrets and terminal colours; empty if there is no log."""
     path = Path(log)
     if not log or not path.is_file():
         return ""
@@ -105,15 +105,15 @@ def tail(log: str) -> str:
     return redact("\n".join(lines[-TAIL_LINES:]))
 
 
-def _asked(command: str) -> str | None:
-    """The question that a sweep file asks in its comments, where it can still be found."""
+def _question_of(command: str) -> str | None:
+    """The question in the comments of the sweep file, if that file still exists."""
     name = words.sweep_file_of(command)
     file = find_project().sweep_files().get(name) if name else None
     return words.asked_in(file.read_text(encoding="utf-8")) if file else None
 
 
 def _receipts(found: _Sweep) -> tuple[dict[str, receipts.Receipt], dict[str, Any]]:
-    """Each run's by its key, and all of them together with the datasets."""
+    """The receipt of each run by its key, and the totals of all runs and datasets."""
     launched = receipts.launches(found.ledger.records())
     of_runs = {
         row.key: receipts.receipt(
@@ -169,7 +169,7 @@ def _curves(found: _Sweep, row: Row) -> dict[str, Any]:
 
 
 def _analysis(rows: Sequence[Row], *, several: bool) -> dict[str, Any]:
-    """What the finished runs of one set of held-out rows show, taken together."""
+    """The analysis of the finished runs with one set of held-out rows."""
     points = [(row.params, row.final or 0.0) for row in rows]
     names = list(rows[0].params) if rows else []
     varied = [name for name in names if len({show_value(row.params.get(name)) for row in rows}) > 1]
@@ -190,15 +190,16 @@ def _analysis(rows: Sequence[Row], *, several: bool) -> dict[str, Any]:
 
 
 def _failures(rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, str | None]]:
-    """What went wrong, with the last lines of its log. The same log, of a dataset that blocks many, is shown once."""
-    told: list[dict[str, str | None]] = []
+    """The failures with the last lines of their logs. If many runs share a log, that of their dataset, it is shown only
+    once."""
+    failures: list[dict[str, str | None]] = []
     seen: set[str] = set()
     for row in rows:
         if row.status in (RunStatus.SUCCEEDED, RunStatus.RUNNING, RunStatus.PENDING):
             continue
         log = row.log or ""
         shows = log not in seen and len(seen) < MOST_TAILS
-        told.append(
+        failures.append(
             {
                 "key": row.key,
                 "name": redact(names[row.key]),
@@ -210,17 +211,17 @@ def _failures(rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, s
             }
         )
         seen.add(log)
-    return told
+    return failures
 
 
 def _shown(value: Any) -> Any:
-    """A number as it is, anything else as it is written in a table."""
+    """A number unchanged, anything else as text for a table."""
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return value
     return redact(show_value(value))
 
 
 def _plain(text: str) -> str:
-    """Without escape sequences and control characters, which would show as boxes."""
+    """The text without escape sequences and control characters, which would show as boxes."""
     text = _ESCAPE.sub("", text)
     return "".join(one for one in text if one in "\n\r\t" or ord(one) >= 32)

@@ -1,7 +1,7 @@
 """The values of a report -> one HTML file that needs nothing else: no network, no WebGL, no other file.
 
-What users and logs say reaches the page as JSON in which no `<` is left, and the page's script puts it there as text.
-A content security policy in the file forbids the page to load anything, from anywhere.
+Texts of users and logs reach the page as JSON without any `<`, and the page's script inserts them as text. A content
+security policy in the file forbids the page to load anything.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from runner.html_report.place import report_path
 
 SCRIPTS = ("look.js", "table.js", "answers.js", "lines.js", "charts.js", "main.js")
 MARK = b'<meta name="generator" content="axosweep">'
-"""By which a file is known as a report: it may be written again."""
+"""Identifies a file as a report, which may be overwritten."""
 
 
 def write_report(store: Store, sweep: str, out: Path | None = None) -> Path:
-    """Write the report of a sweep as it stands now. Raises SweepError when there is no such sweep."""
+    """Write the report of a sweep in its present state. Raises SweepError when there is no such sweep."""
     path = out or report_path(store, sweep)
     write_atomically(path, html(gather(store, sweep)))
     return path
 
 
 def html(values: Mapping[str, Any], *, served: bool = False) -> str:
-    """The whole page. One that is `served` asks its server for newer values, and nobody else for anything."""
+    """The complete page. A `served` page requests newer values from its server, and nothing from anywhere else."""
     parts = {
         "TITLE": _text(str(values["sweep"])),
         "CONNECT": "'self'" if served else "'none'",
@@ -39,12 +39,12 @@ def html(values: Mapping[str, Any], *, served: bool = False) -> str:
         "LIBRARY": resources.files(__package__).joinpath("vendor/echarts.min.js").read_text(encoding="utf-8"),
         "SCRIPT": "\n".join(_page(name) for name in SCRIPTS),
     }
-    pieces = _page("template.html").split("%%")  # names at the odd places: what is put in is not looked at again
+    pieces = _page("template.html").split("%%")  # odd pieces are names; inserted text is not searched
     return "".join(parts[piece] if at % 2 else piece for at, piece in enumerate(pieces))
 
 
 def script_json(values: Mapping[str, Any]) -> str:
-    """JSON that no HTML parser takes for the end of its script element, or for a comment in it."""
+    """JSON that an HTML parser cannot mistake for the end of its script element or for a comment."""
     text = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -1,4 +1,4 @@
-"""Where a sweep's report lies."""
+"""The path of a sweep's report."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from modal_app.store.layout import Store
 
 
 def report_path(store: Store, sweep: str) -> Path:
-    """When no other place is asked for."""
+    """The default path."""
     return store.sweeps / sweep / "report.html"

@@ -1,4 +1,4 @@
-"""Where the seconds of a sweep went: each run's and each dataset's, by what was done in them."""
+"""What the seconds of a sweep were used for, for each run and dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runner.cost.spent import containers
 from runner.store.ledger import Event, Record
 
 PARTS = ("queue", "boot", "import", "prepare", "load", "first step", "train", "eval", "save", "other")
-"""In the order in which they come. `queue` is not paid for: waiting for a dataset, a place or a machine."""
+"""In chronological order. `queue` is not paid for: the step waits for a dataset, a free slot or a machine."""
 TRAINING = ("first step", "train")
 
 _PART_OF = {"import": "import", "config": "prepare", "prepare": "prepare", "load": "load", "first": "first step"}
@@ -24,16 +24,16 @@ _PART_OF |= {"train": "train", "eval": "eval", "save": "save"}
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The seconds of one step, all its attempts and containers together."""
+    """The seconds of one step, summed over its attempts and containers."""
 
     paid: float
-    """On Modal from the containers' boot to their last sign; on this machine those of the attempts."""
+    """On Modal, from each container's boot to its last record; on this machine, the seconds of the attempts."""
     parts: Mapping[str, float] = field(default_factory=dict)
-    """By name in PARTS, without those that took nothing. All but `queue` add up to what was paid."""
+    """By name in PARTS, without those that took no time. All but `queue` add up to `paid`."""
 
 
 def receipt(folder: StepFolder, launched_at: Sequence[float], *, running: bool = False) -> Receipt:
-    """`launched_at`: when the sweep was asked for, each time (Unix seconds). `running`: the newest attempt goes on."""
+    """`launched_at`: the times of the sweep's launches (Unix seconds). `running`: the newest attempt is running."""
     rented, attempts = containers(folder), folder.attempts()
     spans = [_span(attempt, running=running and attempt is attempts[-1]) for attempt in attempts]
     parts: dict[str, float] = {}
@@ -54,7 +54,7 @@ def launches(records: Sequence[Record]) -> list[float]:
 
 
 def totals(runs: Sequence[Receipt], datasets: Sequence[Receipt]) -> dict[str, Any]:
-    """All of a sweep: seconds by part, what the datasets took, and the share of the paid time that was training."""
+    """Totals of a sweep: seconds by part, seconds of the datasets, and the share of the paid time that was training."""
     parts = {name: sum(one.parts.get(name, 0.0) for one in runs) for name in PARTS}
     preparing = sum(one.paid for one in datasets)
     paid = sum(one.paid for one in runs) + preparing
@@ -68,13 +68,13 @@ def totals(runs: Sequence[Receipt], datasets: Sequence[Receipt]) -> dict[str, An
 
 
 def _phases(attempt: Attempt) -> dict[str, float]:
-    """What the trainer has booked, kept current while it works."""
+    """The trainer's phase timings, which it updates while it works."""
     phases = read_json(attempt.train_state, lenient=True).get("phases")
     return {name: float(seconds) for name, seconds in phases.items()} if isinstance(phases, dict) else {}
 
 
 def _span(attempt: Attempt, *, running: bool) -> tuple[float, float]:
-    """From when to when an attempt worked, in Unix seconds."""
+    """Start and end of an attempt, in Unix seconds."""
     if result := read_json(attempt.result, lenient=True):
         return float(result["started_at"]), float(result["finished_at"])
     ended = lost(attempt)
@@ -82,12 +82,12 @@ def _span(attempt: Attempt, *, running: bool) -> tuple[float, float]:
 
 
 def _boot(one: ContainerRecord) -> float:
-    """Its boot, where this step was the first that it worked on: else another one has paid it."""
+    """The seconds of its boot, if this step was its first; otherwise, another step has paid for the boot."""
     boot = max(0.0, one.began_at - one.booted_at)
     return boot if one.seconds >= one.seen_at - one.booted_at - 1.0 else 0.0
 
 
 def _queue(launched_at: Sequence[float], start: float) -> float:
-    """From the launch that began it to its start; nothing when no launch of this sweep did."""
+    """Seconds from the launch that started it to its start; 0 if no launch of this sweep did."""
     before = [at for at in launched_at if at <= start]
     return start - max(before) if before else 0.0

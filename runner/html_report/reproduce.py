@@ -1,4 +1,4 @@
-"""What it takes to get the same runs again: the command, what it ran with, the datasets, the best run's config."""
+"""What reproduces the runs: the command, the versions, the datasets, the best run's config."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from runner.store.ledger import SweepPlan
 
 
 def command(store: Store, sweep: str) -> str:
-    """The command line that asked for the sweep first."""
+    """The command line that first launched the sweep."""
     return str(read_json(store.sweeps / sweep / "plan.json").get("command", ""))
 
 
 def block(store: Store, sweep: str, plan: SweepPlan, best: Row | None) -> dict[str, Any]:
-    """`commits` and `locks` are those that the runs were trained with: several where they were trained at several.
-    Where that is not known, the commit is the one that the sweep was asked for at first.
+    """`commits` and `locks` are all those that the runs were trained with. If no commit is recorded, it is
+    that of the first launch.
     """
     steps = [_newest_step(store, run.key) for run in plan.runs]  # a mirror has none
     trained_at = _distinct(step.get("tracking", {}).get("commit") for step in steps)
@@ -58,7 +58,7 @@ def _dataset(store: Store, key: str) -> dict[str, Any]:
 
 
 def _inputs(identities: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Files by their content and names of the hub by their commit, each once."""
+    """Local files with their content hashes and hub names with their commits, each once."""
     found: dict[tuple[str, str], None] = {}
     for identity in identities:
         for one in identity.get("inputs", ()):

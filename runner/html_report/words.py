@@ -1,4 +1,4 @@
-"""The question of a sweep and its answer, each in a sentence or two that claim no more than the runs show. Pure."""
+"""The question of a sweep and its answer, in a few sentences that claim no more than the runs show. Pure."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from runner.store.run_state import RunStatus, status_text
 SEEDS = ("seed", "data.seed")
 
 
-def question(rows: Sequence[Row], asked: str | None, metric: str) -> str:
-    """The sweep file's own question, if it has one; else what was varied."""
-    if asked:
-        return asked
+def question(rows: Sequence[Row], own: str | None, metric: str) -> str:
+    """The sweep file's `own` question, if it has one; otherwise, one about the varied parameters."""
+    if own:
+        return own
     names = [name for name in (rows[0].params if rows else {}) if name not in SEEDS]
     if not names:
         return f"What {metric} does this configuration reach?"
@@ -29,7 +29,7 @@ def question(rows: Sequence[Row], asked: str | None, metric: str) -> str:
 
 
 def asked_in(file_text: str) -> str | None:
-    """The question in the comments at the head of a sweep file: up to the first question mark.
+    """The question in the comments at the top of a sweep file: up to the first question mark.
 
     >>> asked_in("# @package _global_\\n# Which rank,\\n# and why? It is known.\\nhydra:\\n")
     'Which rank, and why?'
@@ -55,23 +55,23 @@ def sweep_file_of(command: str) -> str | None:
 
 
 def answer(rows: Sequence[Row], metric: str, names: Mapping[str, str]) -> list[str]:
-    """The winner with its lead, and what limits that. `names`: what each run is called."""
+    """The winner with its lead, and how far that can be trusted. `names`: run key -> name."""
     groups = ranked_groups(rows)
     finished = [row for group in groups for row in group]
     if not finished:
         return [f"No run has finished with its {metric} yet: {counted(rows)}."]
-    said: list[str] = []
+    sentences: list[str] = []
     for group in groups:
-        held = f" on the held-out rows {str(group[0].eval_fingerprint)[:8]}" if len(groups) > 1 else ""
-        said.append(_winner(group, metric, names, held))
+        rows_text = f" on the held-out rows {str(group[0].eval_fingerprint)[:8]}" if len(groups) > 1 else ""
+        sentences.append(_winner(group, metric, names, rows_text))
     if len(groups) > 1:
-        said.append("Runs that are judged by different held-out rows are not ranked together.")
+        sentences.append("Runs with different held-out rows are not ranked together.")
     left = len(rows) - len(finished)
     if left:
         rest = [row for row in rows if not _is_ranked(row)]
-        said.append(f"{left} of {len(rows)} runs {'is' if left == 1 else 'are'} not ranked: {counted(rest)}.")
-    said.append(_noise(max(groups, key=len), metric))
-    return [line for line in said if line]
+        sentences.append(f"{left} of {len(rows)} runs {'is' if left == 1 else 'are'} not ranked: {counted(rest)}.")
+    sentences.append(_noise(max(groups, key=len), metric))
+    return [line for line in sentences if line]
 
 
 def counted(rows: Sequence[Row]) -> str:
@@ -81,7 +81,7 @@ def counted(rows: Sequence[Row]) -> str:
 
 
 def ranked_groups(rows: Sequence[Row]) -> list[list[Row]]:
-    """The finished runs with a metric, the best first, apart for each set of held-out rows."""
+    """The finished runs with a metric, grouped by their held-out rows, the best of each group first."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if _is_ranked(row):
@@ -94,31 +94,31 @@ def _is_ranked(row: Row) -> bool:
     return row.status is RunStatus.SUCCEEDED and finite and bool(row.eval_fingerprint)
 
 
-def _winner(group: Sequence[Row], metric: str, names: Mapping[str, str], held: str) -> str:
+def _winner(group: Sequence[Row], metric: str, names: Mapping[str, str], rows_text: str) -> str:
     best = group[0]
-    said = f"{names[best.key]} has the lowest final {metric}{held}: {best.final:.4f}"
+    winner = f"{names[best.key]} has the lowest final {metric}{rows_text}: {best.final:.4f}"
     if len(group) == 1:
-        return f"{said}. It is the only finished run there."
+        return f"{winner}. It is the only finished run there."
     behind = (group[1].final or 0.0) - (best.final or 0.0)
     worst = (group[-1].final or 0.0) - (best.final or 0.0)
-    told = f"{said}, {behind:.4f} below the next ({names[group[1].key]})"
-    return f"{told} and {worst:.4f} below the last of {len(group)}." if len(group) > 2 else f"{told}."
+    lead = f"{winner}, {behind:.4f} below the next ({names[group[1].key]})"
+    return f"{lead} and {worst:.4f} below the last of {len(group)}." if len(group) > 2 else f"{lead}."
 
 
 def _noise(group: Sequence[Row], metric: str) -> str:
-    """How much runs differ that differ in their seed only: what a lead has to be held against."""
+    """How much runs with different seeds but equal settings differ, so that a lead can be compared with chance."""
     settings: dict[str, list[float]] = {}
     for row in group:
         setting = label({name: value for name, value in row.params.items() if name not in SEEDS})
         settings.setdefault(setting, []).append(row.final or 0.0)
     repeated = [finals for finals in settings.values() if len(finals) > 1]
     if not repeated:
-        return "Each setting was run once: how much of a difference is chance is not known." if len(group) > 1 else ""
+        return "Each setting was run once, so the size of chance differences is unknown." if len(group) > 1 else ""
     freedom = sum(len(finals) - 1 for finals in repeated)
     spread = math.sqrt(sum(statistics.variance(finals) * (len(finals) - 1) for finals in repeated) / freedom)
     means = sorted((statistics.mean(finals), setting, len(finals)) for setting, finals in settings.items())
-    best = f" Over seeds {means[0][1]} is best: {means[0][0]:.4f} on average." if len(means) > 1 and means[0][1] else ""
-    return f"Runs that differ in their seed only spread by {spread:.4f} (standard deviation of {metric}).{best}"
+    best = f" {means[0][1]} has the lowest mean: {means[0][0]:.4f}." if len(means) > 1 and means[0][1] else ""
+    return f"Runs that differ only in their seed vary by {spread:.4f} (standard deviation of {metric}).{best}"
 
 
 def _listed(parts: Sequence[Any]) -> str:

@@ -1,1 +1,1 @@
-"""A run on its way to the Hugging Face hub: its files, its card, nothing private."""
+"""Pushes a run to the Hugging Face hub: its files and its card, without anything private."""

@@ -1,4 +1,4 @@
-"""Facts of a run -> its model card: Markdown with the metadata that the Hugging Face hub reads. Pure."""
+"""Facts of a run -> its model card: Markdown with metadata for the Hugging Face hub. Pure."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ class Source:
     """The base model, or a dataset."""
 
     name: str
-    """On the hub, or the last part of a local path."""
+    """Its name on the hub, or the last part of its local path."""
     on_hub: bool
     identity: str
-    """The commit on the hub, or the sha256 of the content; empty where it is not known."""
+    """The commit on the hub, or the sha256 of the content; empty if it is not known."""
 
-    def told(self) -> str:
-        """In a line of Markdown."""
+    def as_markdown(self) -> str:
         if self.on_hub:
             return f"`{self.name}`" + (f" at `{self.identity}`" if self.identity else "")
         known = f", sha256 `{self.identity}`" if self.identity else ""
-        return f"`{self.name}`, which was local where this was trained{known}"
+        return f"`{self.name}`, a local file or folder{known}"
 
 
 @dataclass(frozen=True, slots=True)
 class CardFacts:
-    """What the records say of a run. None: they do not."""
+    """What the records say about a run. None means not recorded."""
 
     repo: str
     run: str
@@ -46,28 +45,28 @@ class CardFacts:
     rows: int | None
     eval_rows: int | None
     tokens: int | None
-    """Of the training rows, once."""
+    """Of the training rows, each counted once."""
     metrics: Mapping[str, tuple[float, int]]
-    """The last value of what was logged, and at which step."""
+    """The last logged value of each, and its step."""
     first: float | None
     """The eval loss of the untrained model."""
     best: tuple[float, int] | None
-    """The smallest eval loss, and at which step."""
+    """The smallest eval loss, and its step."""
     hardware: str
     seconds: float | None
-    """On Modal of all containers, elsewhere of the last attempt."""
+    """On Modal, of all containers; otherwise, of the last attempt."""
     train_seconds: float | None
     dollars: float | None
     versions: Mapping[str, str]
     config: str
     """YAML."""
     command: str
-    """What runs it again with the config."""
-    asked: str
-    """The command that it was trained by, with all the runs of its sweep."""
+    """The command that trains it again from the config."""
+    sweep_command: str
+    """The command that launched its sweep."""
     license: str | None = None
     start: Mapping[str, Any] | None = None
-    """Run and step of the checkpoint that it went on from."""
+    """Run and step of its start checkpoint."""
     scores: tuple[Score, ...] = ()
     """On tasks of the lm-evaluation-harness."""
 
@@ -76,12 +75,12 @@ CONFIG = "config.yml"
 
 
 def card(facts: CardFacts) -> str:
-    """README.md. The same facts are the same text: nothing in it says when it was written."""
+    """README.md. The same facts always give the same text, without the time of writing."""
     return f"---\n{_metadata(facts)}\n---\n\n" + "\n".join(_body(facts)).rstrip() + "\n"
 
 
 def _metadata(facts: CardFacts) -> str:
-    """YAML. What is None is left out."""
+    """YAML, without keys that are None."""
     from huggingface_hub import ModelCardData
 
     datasets = list(dict.fromkeys(one.name for one in facts.data if one.on_hub))
@@ -113,15 +112,15 @@ def _body(facts: CardFacts) -> Iterator[str]:
     yield "Trained with [Axolotl](https://github.com/axolotl-ai-cloud/axolotl)"
     yield f"as run `{facts.run}` of the sweep `{facts.sweep}`."
     if facts.start:
-        yield f"It went on from step {facts.start['step']} of run `{facts.start['run']}`."
+        yield f"Training started from the checkpoint at step {facts.start['step']} of run `{facts.start['run']}`."
     yield ""
     if facts.license is None:
-        yield "No license is stated here; the terms of the base model and of the data hold for what is made of them."
+        yield "No license is stated here; the terms of the base model and of the data apply."
         yield ""
     yield from _section("Data", _data(facts))
     yield from _section("Results", _results(facts))
-    yield from _section("What it took", _took(facts))
-    yield from _section("Again", _again(facts))
+    yield from _section("Training", _training(facts))
+    yield from _section("Reproduce", _reproduce(facts))
     yield "<details><summary>The Axolotl config</summary>"
     yield ""
     yield "```yaml"
@@ -139,19 +138,19 @@ def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
 
 
 def _what(facts: CardFacts) -> str:
-    base = facts.base.told()
+    base = facts.base.as_markdown()
     match facts.kind:
         case Kind.ADAPTER:
             return f"A {facts.adapter} adapter for {base}."
         case Kind.MERGED:
             return f"{base} with a {facts.adapter} adapter merged into it."
         case Kind.FULL:
-            return f"{base}, fine-tuned in all its weights."
+            return f"{base}, with all its weights fine-tuned."
 
 
 def _data(facts: CardFacts) -> Iterator[str]:
     for one in facts.data:
-        yield f"- {one.told()}"
+        yield f"- {one.as_markdown()}"
     if facts.rows is not None:
         held_out = f", {facts.eval_rows} held out" if facts.eval_rows else ""
         tokens = f", {facts.tokens} tokens" if facts.tokens else ""
@@ -166,15 +165,15 @@ def _results(facts: CardFacts) -> Iterator[str]:
     if facts.first is not None and facts.best is not None:
         yield ""
         yield (
-            f"The eval loss was {facts.first:.4f} before training, and smallest at step {facts.best[1]}: "
-            f"{facts.best[0]:.4f}."
+            f"The eval loss was {facts.first:.4f} before training; its smallest value was {facts.best[0]:.4f}, at step "
+            f"{facts.best[1]}."
         )
     if facts.scores:
         yield ""
         yield from table(facts.scores)
 
 
-def _took(facts: CardFacts) -> Iterator[str]:
+def _training(facts: CardFacts) -> Iterator[str]:
     yield f"- Hardware: {facts.hardware}"
     if facts.seconds is not None:
         training = f", {facts.train_seconds:.0f} of them in optimizer steps" if facts.train_seconds is not None else ""
@@ -184,17 +183,17 @@ def _took(facts: CardFacts) -> Iterator[str]:
     yield "- Versions: " + ", ".join(f"{name} {version}" for name, version in facts.versions.items())
 
 
-def _again(facts: CardFacts) -> Iterator[str]:
-    yield f"With `{CONFIG}` of this repository" + ("" if all(one.on_hub for one in _sources(facts)) else _beside(facts))
+def _reproduce(facts: CardFacts) -> Iterator[str]:
+    yield f"With `{CONFIG}` of this repository{_local_inputs(facts)}:"
     yield ""
     yield "```"
     yield facts.command
     yield "```"
     yield ""
-    yield "It was asked for with"
+    yield "The sweep was launched with:"
     yield ""
     yield "```"
-    yield facts.asked
+    yield facts.sweep_command
     yield "```"
 
 
@@ -202,6 +201,6 @@ def _sources(facts: CardFacts) -> tuple[Source, ...]:
     return (facts.base, *facts.data)
 
 
-def _beside(facts: CardFacts) -> str:
+def _local_inputs(facts: CardFacts) -> str:
     local = dict.fromkeys(f"`{one.name}`" for one in _sources(facts) if not one.on_hub)
-    return f", and {', '.join(local)} beside it"
+    return f", and {', '.join(local)} next to it" if local else ""

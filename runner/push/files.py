@@ -1,4 +1,4 @@
-"""Which files of a run go to the hub, and which stay: a list of what may go, so that nothing goes by accident."""
+"""Decides which files of a run go to the hub: only those on a list, so that nothing is pushed by accident."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Kind(StrEnum):
     MERGED = "merged"
     """The base model with the adapter in it."""
     FULL = "model"
-    """A full fine-tune's."""
+    """The model of a full fine-tune."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,14 @@ class FileToPush:
     size: int
     """Bytes."""
     source: Path | None = None
-    """Sent as it is."""
+    """Sent unchanged."""
     text: str | None = None
-    """Made for the hub."""
+    """Written for the hub."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileLeftOut:
-    """A file or folder that stays."""
+    """A file or folder that is not pushed."""
 
     name: str
     why: str
@@ -48,19 +48,19 @@ _TOKENIZER = (
     *((name, "the tokenizer") for name in ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json")),
     *((name, "the tokenizer") for name in ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt")),
     *((name, "the chat template") for name in ("chat_template.jinja", "chat_template.json")),
-    *((name, "what reads images") for name in ("*preprocessor_config.json", "processor_config.json")),
+    *((name, "the image processor") for name in ("*preprocessor_config.json", "processor_config.json")),
 )
 _MODEL = (
     *((name, "the weights") for name in ("model*.safetensors", "pytorch_model*.bin")),
-    *((name, "which file holds what") for name in ("model.safetensors.index.json", "pytorch_model.bin.index.json")),
+    *((name, "the index of the weights") for name in ("model.safetensors.index.json", "pytorch_model.bin.index.json")),
     ("config.json", "the model's shape"),
-    ("generation_config.json", "how it generates"),
+    ("generation_config.json", "the settings for generation"),
     *_TOKENIZER,
 )
 _GOES: Mapping[Kind, tuple[tuple[str, str], ...]] = {
     Kind.ADAPTER: (
         *((name, "the adapter's weights") for name in ("adapter_model.safetensors", "adapter_model.bin")),
-        ("adapter_config.json", "what they are added to, and how"),
+        ("adapter_config.json", "the adapter's config"),
         *_TOKENIZER,
     ),
     Kind.MERGED: _MODEL,
@@ -72,27 +72,28 @@ _STAYS = (
     ("debug.log", "a log"),
     ("*.log", "a log"),
     ("training_args.bin", "pickled settings, with paths of the machine"),
-    ("README.md", "the trainer's own card; ours is in its place"),
-    ("config.json", "the base model's, which has it"),
+    ("README.md", "the trainer's own card, replaced by ours"),
+    ("config.json", "part of the base model"),
 )
 _REWRITTEN = (".json",)
-"""Small and text: a path of a machine is taken out of it."""
+"""Small text files: paths of the machine are removed."""
 _OF_THIS_MACHINE = ("is_local", "local_files_only")
-"""What transformers notes of how a tokenizer was found."""
+"""Keys in which transformers records how a tokenizer was found."""
 _AS_IS = ("tokenizer.json", "vocab.json", "*.index.json")
-"""Tables, some with entries that look like a path."""
+"""Tables, some with entries that look like paths."""
 
 
 def sort_out(
     folder: Path, kind: Kind, changes: Mapping[str, Mapping[str, object]]
 ) -> tuple[list[FileToPush], list[FileLeftOut]]:
-    """What goes of a folder with weights, and what stays. `changes`: keys that a JSON file is to say otherwise."""
+    """The files of a folder with weights that are pushed, and those that are not. `changes`: file name -> keys of that
+    JSON file and their new values."""
     sent: list[FileToPush] = []
     left: list[FileLeftOut] = []
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         why = next((why for pattern, why in _GOES[kind] if path.is_file() and fnmatch(path.name, pattern)), None)
         if why is None:
-            stays = next((why for pattern, why in _STAYS if fnmatch(path.name, pattern)), "not known to be of use")
+            stays = next((why for pattern, why in _STAYS if fnmatch(path.name, pattern)), "not known to be needed")
             left.append(FileLeftOut(path.name + ("/" if path.is_dir() else ""), stays))
         else:
             sent.append(_sent(path, why, changes.get(path.name, {})))

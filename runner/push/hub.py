@@ -1,4 +1,4 @@
-"""Puts files into a repository of the Hugging Face hub as one commit."""
+"""Pushes files to a repository of the Hugging Face hub as one commit."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
 
 MAIN = "main"
 RECORD = "axosweep.json"
-"""In the repository: which run its files are of, and which files those are."""
+"""The file in the repository that names the run and its files."""
 CARD = "README.md"
 OF_THE_HUB = frozenset({".gitattributes"})
-"""What the hub itself puts into a new repository."""
+"""Files that the hub itself adds to a new repository."""
 INTERRUPTED = "axosweep: stopped. The same command continues: what was uploaded is not uploaded again."
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What is to be in a repository."""
+    """What to push, and where."""
 
     repo: str
     """owner/name"""
     branch: str
     public: bool
     force: bool
-    """Put it beside, or in place of, files that are not this run's."""
+    """Push even if the repository has files that are not of this run."""
     message: str
     run: str
-    """The run's key and what it is pushed as: RECORD has them, and what is of the same is replaced."""
+    """The key and the kind are in RECORD. An earlier push with the same ones is replaced."""
     kind: str
     files: Mapping[str, str]
-    """Paths in the repository, and where they lie here."""
+    """Path in the repository -> path here."""
     texts: Mapping[str, str]
-    """Those that are made for it."""
+    """Path in the repository -> text that was written for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,43 +55,45 @@ class PushResult:
     created: bool
     """Whether the repository is new."""
     changed: bool
-    """Whether there was anything to commit."""
+    """Whether a commit was needed."""
     replaced: tuple[str, ...]
     removed: tuple[str, ...]
-    """Files of an earlier push that this one does not have."""
+    """Files of an earlier push that are not in this one."""
     kept: tuple[str, ...]
     """Files of the repository that are not axosweep's."""
 
 
 def refuse_unready(timeout_s: float = hub_commits.TIMEOUT_S) -> None:
-    """Raises SweepError when nothing can be pushed from here: no token or a wrong one, an offline hub, or one that does
-    not answer, which the hub's library would wait for without end.
+    """Raises SweepError when nothing can be pushed from here: no token or a wrong one, offline mode, or a hub that does
+    not answer, for which the hub's library would wait forever.
     """
     if hub_commits.is_offline():
-        raise SweepError("HF_HUB_OFFLINE is set, and a push asks the hub. --dry-run shows what would be pushed.")
+        raise SweepError("HF_HUB_OFFLINE is set, but a push needs the hub. --dry-run shows what would be pushed.")
     token = hub_commits.user_token()
     if token is None:
         raise SweepError(
-            "A push needs a token of the Hugging Face hub that may write, and there is none here: `hf auth login`, or "
-            "HF_TOKEN. --dry-run shows what would be pushed."
+            "A push needs a token of the Hugging Face hub with write access, and there is none here. Run `hf auth "
+            "login`, or set HF_TOKEN. --dry-run shows what would be pushed."
         )
     if not hub_commits.can_be_sent(token):
-        raise SweepError("The token (HF_TOKEN, `hf auth login`) holds characters that cannot be sent.")
+        raise SweepError("The token (HF_TOKEN, `hf auth login`) has characters that cannot be sent. Set it again.")
     access = hub_commits.look(timeout_s)
     if not access.reached:
         raise SweepError(
-            f"The hub does not answer at {access.endpoint} ({access.problem}), so nothing was pushed. Run it again "
-            "with a network (HF_ENDPOINT names another hub). --dry-run shows what would be pushed."
+            f"The hub does not answer at {access.endpoint} ({access.problem}), so nothing was pushed. Run the command "
+            "again with a network (HF_ENDPOINT names another hub). --dry-run shows what would be pushed."
         )
     if access.refused:
-        raise SweepError("The hub does not take the token. `hf auth login`, or HF_TOKEN with a token that may write.")
+        raise SweepError(
+            "The hub does not accept the token. Run `hf auth login`, or set HF_TOKEN to a token with write access."
+        )
 
 
 def upload(what: Upload) -> PushResult:
-    """One commit on the branch, or none where all is there already; progress goes to standard error. Raises SweepError
-    with what the hub has answered.
+    """Make one commit on the branch, or none if everything is there already; progress goes to standard error. Raises
+    SweepError with the hub's answer.
 
-    The commit names its parent: what somebody else has pushed since we looked is not overwritten.
+    The commit names its parent, so it cannot overwrite what another push has changed meanwhile.
     """
     try:
         with _bars_only_in_a_terminal():
@@ -122,7 +124,7 @@ def _upload(api: HfApi, what: Upload) -> PushResult:
 
 
 def _ensure_branch(api: HfApi, what: Upload) -> bool:
-    """The repository and the branch, created unless they are there; whether the repository is new."""
+    """Create the repository and the branch if they do not exist; returns whether the repository is new."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
@@ -132,8 +134,8 @@ def _ensure_branch(api: HfApi, what: Upload) -> bool:
         private, created = not what.public, True
     if not private and not what.public:
         raise SweepError(
-            f"{what.repo} is public, and a push is private unless it is said otherwise. Say it: --public. Or name "
-            "another repository, or make this one private in its settings on the hub."
+            f"{what.repo} is public, but a push is private by default. To push publicly, add --public. Or name another "
+            "repository, or make this one private in its settings on the hub."
         )
     if what.branch != MAIN:
         api.create_branch(what.repo, branch=what.branch, exist_ok=True)
@@ -141,7 +143,7 @@ def _ensure_branch(api: HfApi, what: Upload) -> bool:
 
 
 def _record(api: HfApi, repo: str, commit: str | None) -> dict[str, Any]:
-    """What an earlier push says of itself; empty where that is no record of ours."""
+    """The record of an earlier push; empty if it is not a record of axosweep."""
     with tempfile.TemporaryDirectory() as cache:
         path = api.hf_hub_download(repo, RECORD, revision=commit, cache_dir=cache)
         return _record_in(Path(path).read_bytes())
@@ -170,11 +172,11 @@ def _refuse_others(what: Upload, names: set[str], before: Mapping[str, Any]) -> 
     replaced = sorted(names & {*what.files, *what.texts})
     gone = sorted((names & set(before.get("files", ()))) - set(replaced))
     kept = sorted(names - set(replaced) - set(gone))
-    holds = f"the {before['kind']} of run {before['run']}" if before.get("run") else "something else"
+    content = f"the {before['kind']} of run {before['run']}" if before.get("run") else "other files"
     effects = [f"replace {_listed(replaced)}" if replaced else "", f"remove {_listed(gone)}" if gone else ""]
     effects += [f"keep {_listed(kept)}" if kept else ""]
     raise SweepError(
-        f"{what.repo} holds {holds} on {what.branch}. --force would {' and '.join(filter(None, effects))}; the hub "
+        f"{what.repo} has {content} on {what.branch}. --force would {' and '.join(filter(None, effects))}; the hub "
         "keeps the earlier commits. Or name another repository, or another branch: --revision NAME."
     )
 

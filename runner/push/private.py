@@ -1,4 +1,4 @@
-"""Where things lie on this machine, taken out of what others will read: a path can name a customer. Pure."""
+"""Removes paths of this machine from what is published, since a path can name a customer. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from runner.console.redact import redact
 
 _PATH = re.compile(r"(?<![\w.~/:\\-])(?:~[\w-]*|\.{1,2})?/[^\s'\",;\]\[(){}=]+")
-"""In a line of text: what begins with /, ~/, ./ or ../. A hub name does not."""
+"""A path in a line of text: it begins with /, ~/, ./ or ../, unlike a hub name."""
 _WINDOWS = re.compile(r"^[A-Za-z]:\\")
 
 
 def without_places(value: Any) -> Any:
-    """The same JSON value, each text that is a path from / or ~ by its last part alone.
+    """The same JSON value, in which each text that is a path is replaced by its last part.
 
     >>> without_places({"a": "/srv/acme/model", "b": ["owner/name", "no / path"]})
     {'a': 'model', 'b': ['owner/name', 'no / path']}
@@ -44,7 +44,7 @@ def last_part(text: str) -> str:
 
 
 def words_without_places(text: str, local: Iterable[str] = ()) -> str:
-    """A command's words without secrets and paths. `local`: texts that are known to be paths, relative ones too.
+    """A command without secrets and paths. `local`: texts that are known to be paths, also relative ones.
 
     >>> words_without_places("axosweep -m base=/srv/me/a.yml data.path=acme/b.jsonl model=own/er", ["acme/b.jsonl"])
     'axosweep -m base=a.yml data.path=b.jsonl model=own/er'

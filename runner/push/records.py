@@ -1,4 +1,4 @@
-"""A finished run's records -> what its model card says, and the files that are made for the hub. Only reads."""
+"""The records of a finished run -> the facts of its model card, and the files written for the hub. Only reads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from runner.push.tasks import scores_of
 
 SHOWN = (OBJECTIVE, "loss")
 VERSIONS = ("axolotl", "transformers", "torch")
-"""Of what a dataset's manifest tells: the same lock has made the run."""
+"""Of those in the dataset's manifest: the run was trained with the same lock."""
 
 
 def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) -> CardFacts:
@@ -59,7 +59,7 @@ def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) ->
         versions=versions(manifest.versions),
         config=yaml.safe_dump(config_of(subject), sort_keys=True, allow_unicode=True),
         command=" ".join(["axosweep", f"base={CONFIG}", *where_it_ran(subject.store, subject.key)]),
-        asked=words_without_places(str(plan.get("command", "")), _local(subject)),
+        sweep_command=words_without_places(str(plan.get("command", "")), _local(subject)),
         license=license_,
         start=subject.identity.get("from"),
         scores=scores_of(facts.measured),
@@ -67,7 +67,7 @@ def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) ->
 
 
 def made_files(facts: CardFacts, subject: Subject, names: Iterable[str]) -> list[FileToPush]:
-    """The card, the config and the record. `names`: the other files, for the record to tell what is axosweep's."""
+    """The card, the config and the record. `names`: the other files; the record lists all files of axosweep."""
     record = json.dumps(_record(facts, subject, sorted({*names, CARD, CONFIG, RECORD})), indent=2, ensure_ascii=False)
     return [
         made(CARD, "the model card", card(facts)),
@@ -77,7 +77,7 @@ def made_files(facts: CardFacts, subject: Subject, names: Iterable[str]) -> list
 
 
 def base_of(subject: Subject) -> Source:
-    """The base model; a local one by the last part of its path."""
+    """The base model; the name of a local one is the last part of its path."""
     for one in _inputs(subject):
         if one["at"] == "base_model":
             return _source(one, subject)
@@ -85,7 +85,7 @@ def base_of(subject: Subject) -> Source:
 
 
 def config_of(subject: Subject) -> dict[str, Any]:
-    """The keyed config with local inputs by the last part of their paths, without paths and secrets."""
+    """The keyed config without paths and secrets; a local input is the last part of its path."""
     config: dict[str, Any] = json.loads(json.dumps({**subject.config, START_CHECKPOINT: None}))
     del config[START_CHECKPOINT]
     for one in _inputs(subject):
@@ -98,7 +98,7 @@ def config_of(subject: Subject) -> dict[str, Any]:
 
 
 def versions(trainer: Mapping[str, Any]) -> dict[str, str]:
-    """Of axosweep here, and of what trained there."""
+    """The versions of axosweep here, and of the trainer's packages."""
     known = {name: str(trainer[name]) for name in VERSIONS if name in trainer}
     return {"axosweep": importlib.metadata.version("axosweep"), **known}
 
@@ -111,7 +111,7 @@ def _record(facts: CardFacts, subject: Subject, names: list[str]) -> dict[str, A
         "kind": facts.kind,
         "sweep": facts.sweep,
         "overrides": [words_without_places(str(one), _local(subject)) for one in identity.get("overrides", ())],
-        "inputs": [_told_input(one, subject) for one in _inputs(subject)],
+        "inputs": [_input(one, subject) for one in _inputs(subject)],
         "gpu": identity.get("gpu"),
         "data": identity.get("data"),
         "data_key": subject.data_key,
@@ -126,18 +126,18 @@ def _record(facts: CardFacts, subject: Subject, names: list[str]) -> dict[str, A
     }
 
 
-def _told_input(one: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
+def _input(one: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
     source = _source(one, subject)
     return {"at": one["at"], "name": source.name, "on_hub": source.on_hub, "identity": source.identity}
 
 
 def _inputs(subject: Subject) -> list[Mapping[str, Any]]:
-    """Of a checkpoint that it went on from, the run is told instead."""
+    """Without the start checkpoint, since `from` names its run instead."""
     return [one for one in subject.identity.get("inputs", ()) if one["at"] != START_CHECKPOINT]
 
 
 def _local(subject: Subject) -> list[str]:
-    """The paths of local inputs, as they were asked for."""
+    """The paths of local inputs, as requested."""
     return [str(one["text"]) for one in _inputs(subject) if not _on_hub(one, subject)]
 
 
@@ -148,7 +148,7 @@ def _source(one: Mapping[str, Any], subject: Subject) -> Source:
 
 
 def _on_hub(one: Mapping[str, Any], subject: Subject) -> bool:
-    """A local input stands in the keyed config as the store's own copy."""
+    """In the keyed config, a local input is the path of the store's copy."""
     node, place = _place(dict(subject.config), str(one["at"]))
     return not str(node[place]).startswith("inputs/")
 

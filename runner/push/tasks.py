@@ -1,4 +1,4 @@
-"""What tasks of the lm-evaluation-harness have measured, for a model card: `model-index`, and a table. Pure."""
+"""The scores on tasks of the lm-evaluation-harness for a model card: `model-index`, and a table. Pure."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 TASK_TYPE = "text-generation"
-"""The hub's name for what all of these tasks ask of a model."""
+"""The hub's name for the kind of all these tasks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     task: str
     asked: str
-    """What was asked otherwise than the task says: `limit=100,fewshot=5,plain`."""
+    """Options that differ from the task's own: `limit=100,fewshot=5,plain`."""
     metric: str
     filter: str
     value: float
     stderr: float | None
     dataset: Mapping[str, str]
-    """path, config and split on the hub; empty where they are not known."""
+    """path, config and split on the hub; empty if they are not known."""
 
-    def told(self) -> str:
+    def value_text(self) -> str:
         return f"{self.value:.4f}" + ("" if self.stderr is None else f" ± {self.stderr:.4f}")
 
     @property
@@ -36,19 +36,19 @@ class Score:
 
 
 def scores_of(measured: Mapping[str, Measurement]) -> tuple[Score, ...]:
-    """Of all that was measured of a run, what tasks have, by name."""
+    """The measurements of a run that come from tasks, by name."""
     found = []
     for name, one in sorted(measured.items()):
         if is_of_a_task(name):
-            said = of_a_task(name)
-            found.append(Score(said.task, said.asked, said.metric, said.filter, one.value, one.stderr, one.dataset))
+            part = of_a_task(name)
+            found.append(Score(part.task, part.asked, part.metric, part.filter, one.value, one.stderr, one.dataset))
     return tuple(found)
 
 
 def model_index(model: str, scores: tuple[Score, ...]) -> list[dict[str, Any]] | None:
-    """An entry for each task, as the hub's specification of model cards has it; None where there is nothing.
+    """An entry for each task, as in the hub's specification of model cards; None without scores.
 
-    Each task for itself, since the library makes one entry of all that was measured on one dataset.
+    Tasks are passed one by one, since the library makes one entry of all scores on one dataset.
     """
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
@@ -67,12 +67,12 @@ def table(scores: tuple[Score, ...]) -> Iterator[str]:
     yield "|---|---|---|"
     for one in scores:
         task = f"{one.task} ({one.asked.replace(',', ', ')})" if one.asked else one.task
-        yield f"| {task} | {one.name} | {one.told()} |"
+        yield f"| {task} | {one.name} | {one.value_text()} |"
 
 
 def _result(one: Score) -> EvalResult:
-    """The hub wants a dataset's id: a task whose documents are not known to be there stands for itself. With its
-    standard error a value is a text: that is how the specification writes one.
+    """The hub requires the id of a dataset; a task whose dataset is unknown is named instead. A value with a standard
+    error is a text, as in the specification.
     """
     from huggingface_hub import EvalResult
 
@@ -84,7 +84,7 @@ def _result(one: Score) -> EvalResult:
         dataset_split=one.dataset.get("split"),
         dataset_args=dict(map(_argument, one.asked.split(","))) if one.asked else None,
         metric_type=one.metric,
-        metric_value=one.value if one.stderr is None else one.told(),
+        metric_value=one.value if one.stderr is None else one.value_text(),
         metric_name=one.name if one.filter else None,
     )
 

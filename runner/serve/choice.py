@@ -1,4 +1,4 @@
-"""Which models `axosweep serve` serves: finished runs of one place by their names, and the base models they have."""
+"""Chooses the models that `axosweep serve` serves, and their names: finished runs of one place, and base models."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ BEST = "best"
 
 @dataclass(frozen=True, slots=True)
 class ServeSelection:
-    """What is to be served: models of one store, and what people know them by."""
+    """The models to serve, all of one store."""
 
     store: Store
     subjects: tuple[Subject, ...]
     models: tuple[ServedModel, ...]
     """The base models first."""
     told: tuple[str, ...]
-    """Of each model, what it is."""
+    """A description of each model."""
 
 
-def choose(known: Sequence[Store], asked: Sequence[str | None], *, merged: bool = False) -> ServeSelection:
-    """The models of what was named, each run once. Raises SweepError for a run that is not there, or has not finished,
-    and for runs of this machine and of Modal together."""
+def choose(known: Sequence[Store], requested: Sequence[str | None], *, merged: bool = False) -> ServeSelection:
+    """The models of the requested runs and sweeps, each run once. Raises SweepError for a run that is missing or not
+    finished, and for runs of this machine together with runs on Modal."""
     found: dict[str, Subject] = {}
     best: list[Subject] = []
-    for name in asked:
+    for name in requested:
         found |= {one.key: one for one in subjects(known, name, every=True)}
         if runs_in(known, name)[2] is not None:
             best += _best(known, name)
     chosen = tuple(found.values())
     places = {one.store.root: one.store for one in chosen}
     if len(places) > 1:
-        raise SweepError("These runs are partly on Modal and partly here, and one server has those of one place.")
+        raise SweepError("Some of these runs are on Modal, others here. A server serves runs of one place: name those.")
     (store,) = places.values()
     aliases = {one.key: _alias(one) for one in chosen}
     names = {key: (key, alias) for key, alias in aliases.items() if list(aliases.values()).count(alias) == 1}
@@ -51,8 +51,8 @@ def choose(known: Sequence[Store], asked: Sequence[str | None], *, merged: bool 
             replace(model, names=(*model.names, BEST)) if model.names[0] == best[0].key else model for model in runs
         ]
     bases = _bases(chosen, runs)
-    told = [f"the base model {_base_name(one)}" for one, _ in bases] + [one.name for one in chosen]
-    return ServeSelection(store, chosen, (*(model for _, model in bases), *runs), tuple(told))
+    descriptions = [f"the base model {_base_name(one)}" for one, _ in bases] + [one.name for one in chosen]
+    return ServeSelection(store, chosen, (*(model for _, model in bases), *runs), tuple(descriptions))
 
 
 def _model(subject: Subject, names: tuple[str, ...], *, merged: bool) -> ServedModel:
@@ -73,7 +73,7 @@ def _merged(subject: Subject) -> str:
 
 
 def _bases(chosen: Sequence[Subject], runs: Sequence[ServedModel]) -> list[tuple[Subject, ServedModel]]:
-    """The base models of the runs that have adapters, each once; by their own names where there are several."""
+    """The base models of runs with adapters, each once; numbered if there are several."""
     distinct: dict[str, Subject] = {}
     for subject, model in zip(chosen, runs, strict=True):
         if model.adapter is not None:
@@ -90,11 +90,11 @@ def _best(known: Sequence[Store], sweep: str | None) -> list[Subject]:
     try:
         return subjects(known, sweep)
     except SweepError:
-        return []  # its runs cannot be ranked: none is called so
+        return []  # its runs cannot be ranked, so none is called best
 
 
 def _alias(subject: Subject) -> str:
-    """What tells a run from the others of its sweep, as one word."""
+    """What distinguishes a run from the others of its sweep, as one word."""
     return "" if subject.name == subject.key else subject.name.replace(" ", ",")
 
 

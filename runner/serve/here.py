@@ -1,4 +1,4 @@
-"""Serves models on this machine: binds the port, starts the server's process, tells how to ask it, ends it."""
+"""Serves models on this machine: binds the port, starts the server's process, prints how to use it, ends it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from runner.store.served import noted
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "[::]")
-"""Addresses that stand for all of this machine's: none of them can be asked."""
+"""Addresses that mean all addresses of this machine. A client cannot use them."""
 LOG = "log.txt"
 SHOWN_LINES = 12
 
 
 @terminate_as_interrupt()
 def serve(chosen: ServeSelection, token: str, host: str, port: int, *, as_json: bool) -> int:
-    """Serve until Ctrl-C. `port` 0 is one that is free; an empty token lets anybody ask who gets there. Raises
-    SweepError for a port that cannot be had, and when the models cannot be loaded."""
+    """Serve until Ctrl-C. `port` 0 means any free port; with an empty token, every client that reaches the port may use
+    the server. Raises SweepError when the port cannot be bound or the models cannot be loaded."""
     python = trainer_environment.find()
     listening = bind(host, port)
     place = Path(tempfile.mkdtemp(prefix="axosweep-serve-"))
@@ -54,12 +54,12 @@ def serve(chosen: ServeSelection, token: str, host: str, port: int, *, as_json: 
 
 
 def is_loopback(host: str, port: int) -> bool:
-    """Whether only this machine reaches it. Raises SweepError for an address that this machine does not know."""
+    """Whether only this machine can reach it. Raises SweepError for an unknown address."""
     return ipaddress.ip_address(_resolved(host, port)[1][0]).is_loopback
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that is bound, not yet listening: who asks too early is refused, and does not wait."""
+    """A socket that is bound, but not yet listening, so that early requests are refused and do not wait."""
     family, where = _resolved(host, port)
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -74,18 +74,18 @@ def bind(host: str, port: int) -> socket.socket:
 
 def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
     if not 0 <= port <= 65535:
-        raise SweepError(f"--port {port}: there is no such port; 1 to 65535, or 0 for one that is free.")
+        raise SweepError(f"--port {port} is not a port: expected 1 to 65535, or 0 for any free port.")
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (socket.gaierror, UnicodeError) as error:
-        raise SweepError(f"--host {host}: this machine knows no such address.") from error
+        raise SweepError(f"--host {host} cannot be resolved on this machine. Name one of its addresses.") from error
     return family, where
 
 
 def _unbound(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"--host {host}: this machine has no such address."
-    return f"Port {port} cannot be had ({error.strerror}): leave --port out for one that is free."
+        return f"--host {host} is not an address of this machine. Name one of its addresses."
+    return f"Port {port} cannot be used ({error.strerror}). Leave out --port to use any free port."
 
 
 def _say(event: Mapping[str, Any]) -> None:
@@ -102,4 +102,4 @@ def _url(listening: socket.socket) -> str:
 def _failure(message: str, log: Path) -> str:
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     last = "\n".join(f"  {line}" for line in text.splitlines()[-SHOWN_LINES:])
-    return f"The models could not be served: {message}. The server said last:\n{last}"
+    return f"The models could not be served: {message}. The server's last output:\n{last}"

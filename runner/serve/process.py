@@ -1,6 +1,6 @@
-"""The process of a local server: a fork of the preloaded trainer where one waits, else a new one.
+"""The process of a local server: a fork of a waiting preloaded trainer, or a new process.
 
-However this process ends, that one ends, too: what it hears from is ours.
+The server ends with this process, however that ends, since its connection then closes.
 """
 
 from __future__ import annotations
@@ -31,27 +31,29 @@ from runner.serve.choice import ServeSelection
 
 Events = Iterable[Mapping[str, Any]]
 END_S = 10.0
-"""Within which an asked server ends; then it is killed."""
+"""The time that a server has to end before it is killed."""
 
 
 @contextlib.contextmanager
 def serving(
     python: Path, chosen: ServeSelection, place: Path, listening: socket.socket, token: str
 ) -> Iterator[Events]:
-    """What the server tells (modal_app.serving.server) until it ends, and at last, as `failed`, that it has.
+    """The server's events (modal_app.serving.server); when it ends, the last one is `failed`.
 
     `place`: its folder.
     """
-    told = Serving(str(chosen.store.inputs), chosen.models, listening.fileno(), token)
+    request = Serving(str(chosen.store.inputs), chosen.models, listening.fileno(), token)
     environment = _environment(chosen)
     fork = _fork(python, chosen, place, environment, listening)
-    with _fresh(python, place, environment, told) if fork is None else _forked(fork, told) as events:
+    with _fresh(python, place, environment, request) if fork is None else _forked(fork, request) as events:
         yield events
 
 
 def _environment(chosen: ServeSelection) -> dict[str, str]:
     on_cpu = all(subject.device is Device.CPU for subject in chosen.subjects)
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))}  # nothing beside it
+    threads = {
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+    }  # no other process needs the cores
     variables = {**os.environ, **base_environment(Device.CPU if on_cpu else Device.CUDA), **threads}
     variables.pop(TOKEN_VARIABLE, None)
     if not any(is_hub_name(subject.config.get("base_model")) for subject in chosen.subjects):
@@ -60,7 +62,7 @@ def _environment(chosen: ServeSelection) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _fresh(python: Path, place: Path, environment: Mapping[str, str], told: Serving) -> Iterator[Events]:
+def _fresh(python: Path, place: Path, environment: Mapping[str, str], request: Serving) -> Iterator[Events]:
     server = subprocess.Popen(
         [python, RUN, "serve"],
         stdin=subprocess.PIPE,
@@ -68,14 +70,14 @@ def _fresh(python: Path, place: Path, environment: Mapping[str, str], told: Serv
         cwd=place,
         env=environment,
         text=True,
-        pass_fds=[told.socket],
+        pass_fds=[request.socket],
         start_new_session=True,
     )
     assert server.stdin is not None
     assert server.stdout is not None
     try:
         with contextlib.suppress(BrokenPipeError):
-            server.stdin.write(told.to_json() + "\n")
+            server.stdin.write(request.to_json() + "\n")
             server.stdin.flush()
         yield _events(server.stdout, server.wait)
     finally:
@@ -90,21 +92,21 @@ def _fresh(python: Path, place: Path, environment: Mapping[str, str], told: Serv
 
 @dataclass(frozen=True, slots=True)
 class _Fork:
-    """Of the preloaded trainer: it waits to be told what to serve."""
+    """A fork of the preloaded trainer that waits for the request to serve."""
 
     warm: socket.socket
-    """To the trainer."""
+    """The connection to the trainer."""
     line: socket.socket
-    """To the fork itself."""
-    heard: IO[str]
-    """What comes through that."""
+    """The connection to the fork itself."""
+    replies: IO[str]
+    """The lines that arrive on `line`."""
     pid: int
 
     def code(self) -> int | None:
-        """How it has ended; None where the trainer that would know is gone."""
+        """Its exit code; None if the trainer, which would know it, has ended."""
         self.warm.settimeout(END_S)
-        with contextlib.suppress(OSError), self.warm.makefile("rb") as heard:
-            for event in map(json.loads, heard):
+        with contextlib.suppress(OSError), self.warm.makefile("rb") as lines:
+            for event in map(json.loads, lines):
                 if event["event"] == "ended":
                     return int(event["code"])
         return None
@@ -113,14 +115,14 @@ class _Fork:
 def _fork(
     python: Path, chosen: ServeSelection, place: Path, environment: Mapping[str, str], listening: socket.socket
 ) -> _Fork | None:
-    """None where no preloaded trainer waits, or it may not fork."""
+    """None if there is no preloaded trainer, or it may not fork."""
     if any(why_fresh(one.device, one.config) for one in chosen.subjects):
         return None
     reached = reach_running(python, chosen.store.root)
     if reached is None:
         return None
     try:
-        fork = _asked(reached.socket, place, environment, listening)
+        fork = _request_fork(reached.socket, place, environment, listening)
     except OSError:  # a path too long for a socket, or a trainer that has just ended
         fork = None
     if fork is None:
@@ -128,7 +130,9 @@ def _fork(
     return fork
 
 
-def _asked(warm: socket.socket, place: Path, environment: Mapping[str, str], listening: socket.socket) -> _Fork | None:
+def _request_fork(
+    warm: socket.socket, place: Path, environment: Mapping[str, str], listening: socket.socket
+) -> _Fork | None:
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(str(place / LINE))
         door.listen(1)
@@ -143,18 +147,18 @@ def _asked(warm: socket.socket, place: Path, environment: Mapping[str, str], lis
                 return None
         line, _ = door.accept()
     socket.send_fds(line, [b"\n"], [listening.fileno()])
-    heard = line.makefile("r", encoding="utf-8")
-    first = heard.readline()
-    return _Fork(warm, line, heard, json.loads(first)["pid"]) if first else None
+    replies = line.makefile("r", encoding="utf-8")
+    first = replies.readline()
+    return _Fork(warm, line, replies, json.loads(first)["pid"]) if first else None
 
 
 @contextlib.contextmanager
-def _forked(fork: _Fork, told: Serving) -> Iterator[Events]:
-    with fork.warm, fork.line, fork.heard:
+def _forked(fork: _Fork, request: Serving) -> Iterator[Events]:
+    with fork.warm, fork.line, fork.replies:
         try:
             with contextlib.suppress(BrokenPipeError):
-                fork.line.sendall(f"{told.to_json()}\n".encode())
-            yield _events(fork.heard, fork.code)
+                fork.line.sendall(f"{request.to_json()}\n".encode())
+            yield _events(fork.replies, fork.code)
         finally:
             with contextlib.suppress(OSError):
                 fork.line.shutdown(socket.SHUT_WR)
@@ -168,7 +172,7 @@ def _forked(fork: _Fork, told: Serving) -> Iterator[Events]:
                 pass  # it has ended
 
 
-def _events(heard: IO[str], code: Callable[[], int | None]) -> Iterator[Mapping[str, Any]]:
+def _events(replies: IO[str], code: Callable[[], int | None]) -> Iterator[Mapping[str, Any]]:
     with contextlib.suppress(ConnectionError):
-        yield from map(json.loads, heard)
+        yield from map(json.loads, replies)
     yield {"event": "failed", "message": f"it ended with code {code()}"}

@@ -1,6 +1,6 @@
-"""Chosen models -> what vLLM is told of them, in a container's paths. Pure.
+"""Chosen models -> the settings of vLLM, with a container's paths. Pure.
 
-vLLM has one base model, and loads adapters of the plain kind only.
+vLLM has one base model, and loads only plain LoRA adapters.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from runner.serve.choice import ServeSelection
 
 UNABLE = {
     "peft_use_dora": "DoRA",
-    "lora_modules_to_save": "whole modules beside the adapter",
+    "lora_modules_to_save": "complete modules next to the adapter",
     "peft_layers_to_transform": "some layers only",
 }
-"""Keys of adapters that vLLM does not load, or not as they were trained."""
+"""Keys of adapters that vLLM does not load, or loads differently than they were trained."""
 
 
 def vllm_of(chosen: ServeSelection, gpus: int, *, half: bool) -> Vllm:
-    """What vLLM is told. Raises SweepError for models that one vLLM cannot serve together, or not at all."""
+    """The settings of vLLM. Raises SweepError for models that one vLLM cannot serve together, or not at all."""
     runs = [model for model in chosen.models if model.adapter is not None or model.weights is not None]
     if len({model.shares for model in runs}) > 1:
         raise SweepError(
-            "vLLM has one base model, and these runs have several (or differ in how it is loaded or asked, or are "
-            "models of their own). Serve them one by one: the runs of a base model together."
+            "vLLM has one base model, but these runs have several (or load or prompt it differently, or are complete "
+            "models). Start a server for each base model."
         )
     first, config = runs[0], runs[0].config
     trusts = bool(config.get("trust_remote_code"))
@@ -47,17 +47,18 @@ def vllm_of(chosen: ServeSelection, gpus: int, *, half: bool) -> Vllm:
     return Vllm(_base_there(config), base, tokenizer, adapters, rank, gpus, half, trusts)
 
 
-def gpu_of(chosen: ServeSelection, asked: str | None) -> tuple[str, int]:
-    """conf/gpu's name and how many: what is asked for, else what the runs have trained on. SweepError for no GPU."""
-    if asked is not None:
-        name, colon, count = asked.partition(":")
+def gpu_of(chosen: ServeSelection, requested: str | None) -> tuple[str, int]:
+    """The name in conf/gpu and the count: as requested, or those that the runs were trained on. Raises SweepError
+    without a GPU."""
+    if requested is not None:
+        name, colon, count = requested.partition(":")
         if colon and not (count.isdecimal() and int(count)):
-            raise SweepError(f"--gpu {asked}: a GPU of conf/gpu, and a number for several: --gpu h100:2")
+            raise SweepError(f"--gpu {requested}: expected a GPU of conf/gpu, for several with a count: --gpu h100:2")
         return gpu_kind(name).name, int(count or 1)
     kinds = {(one.gpu, int(one.identity.get("gpu", {}).get("count") or 1)) for one in chosen.subjects}
     if len(kinds) > 1 or "cpu" in {name for name, _ in kinds}:
         trained = ", ".join(sorted({name for name, _ in kinds}))
-        raise SweepError(f"vLLM needs a GPU, and these runs have trained on {trained}. Name one: --gpu l4")
+        raise SweepError(f"vLLM needs a GPU, but these runs were trained on {trained}. Name one: --gpu l4")
     return kinds.pop()
 
 
@@ -79,11 +80,11 @@ def _refuse_adapter(run: ServedModel) -> None:
     for name, what in UNABLE.items():
         if run.config.get(name):
             raise SweepError(
-                f"vLLM does not serve the adapter of {key}: it has {what} ({name}). Merge it, and serve that:\n"
+                f"vLLM does not serve the adapter of {key}: it has {what} ({name}). Serve it merged:\n"
                 f"  axosweep merge {key}\n  axosweep serve {key} --merged"
             )
     if int(run.config.get("lora_r") or 0) > RANKS[-1]:
         raise SweepError(
-            f"vLLM does not serve the adapter of {key}: its rank is {run.config['lora_r']}, over {RANKS[-1]}. Merge "
-            f"it, and serve that: axosweep merge {key}, then axosweep serve {key} --merged"
+            f"vLLM does not serve the adapter of {key}: its rank is {run.config['lora_r']}, over {RANKS[-1]}. Serve "
+            f"it merged: axosweep merge {key}, then axosweep serve {key} --merged"
         )

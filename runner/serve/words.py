@@ -1,4 +1,4 @@
-"""What `axosweep serve` tells: the models by their names, and how to ask one."""
+"""The output of `axosweep serve`: the models by their names, and how to use one."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ answer = client.chat.completions.create(model="{model}", messages={messages})
 print(answer.choices[0].message.content)"""
 
 
-def _telling(chosen: ServeSelection) -> ServedModel:
-    """The one that people are most likely to want: the best, if there is one."""
+def _example(chosen: ServeSelection) -> ServedModel:
+    """The model for the examples: the best, if there is one."""
     return next((model for model in chosen.models if BEST in model.names), chosen.models[-1])
 
 
@@ -42,7 +42,7 @@ class Address:
 
 
 def how_to_ask(chosen: ServeSelection, address: Address, *, as_json: bool) -> None:
-    """The models and two ways to ask them, on standard output. No token is in it."""
+    """Print the models and two ways to use them to standard output, without the token."""
     if as_json:
         print_json(
             {
@@ -64,12 +64,12 @@ def how_to_ask(chosen: ServeSelection, address: Address, *, as_json: bool) -> No
     for model, what in zip(chosen.models, chosen.told, strict=True):
         table.add_row(f"  {model.names[0]}", what, "  ".join(model.names[1:]))
     out.print(table)
-    terminal.say(out, f"\n{ways(address, _telling(chosen).names[-1])}")
+    terminal.say(out, f"\n{ways(address, _example(chosen).names[-1])}")
     sys.stdout.flush()
 
 
 def show_deployed(deployed: Sequence[ServeDeployment], *, as_json: bool) -> None:
-    """All that is served on Modal."""
+    """Print all servers on Modal."""
     if as_json:
         print_json({"deployments": [asdict(one) for one in deployed]})
         return
@@ -83,7 +83,7 @@ def show_deployed(deployed: Sequence[ServeDeployment], *, as_json: bool) -> None
 
 
 def ways(address: Address, model: str) -> str:
-    """A command line and a program that ask; the token is read from the environment."""
+    """A command line and a program that use the server; both read the token from the environment."""
     messages = json.dumps(QUESTION)
     header = f' -H "Authorization: Bearer ${TOKEN_VARIABLE}"' if address.needs_token else ""
     body = shlex.quote(json.dumps({"model": model, "messages": QUESTION}))

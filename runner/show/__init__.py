@@ -1,1 +1,1 @@
-"""What a terminal shows of plans, runs and sweeps."""
+"""Plans, runs and sweeps on the terminal."""

@@ -1,4 +1,4 @@
-"""What a launch shows while it runs: a live table on a terminal, plain lines in a pipe. Always on stderr."""
+"""The progress of a launch: a live table on a terminal, plain lines in a pipe. Always on stderr."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SECONDS_BETWEEN_FRAMES = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A step as it is now."""
+    """The present state of a step."""
 
     kind: StepKind
     key: str
@@ -48,7 +48,7 @@ class Line:
     eval_loss: float | None = None
     message: str = ""
     dollars: float | None = None
-    """So far; None where nothing was rented, or there is no price."""
+    """So far; None if nothing was rented, or there is no price."""
 
     def text(self) -> str:
         numbers = [f"{name} {value:.3f}" for name, value in self._numbers() if value is not None]
@@ -70,32 +70,32 @@ class Line:
 
 @dataclass(slots=True)
 class Progress:
-    """Shows a plan's steps while something else runs them. A context manager."""
+    """Shows a plan's steps while an executor runs them. A context manager."""
 
     plan: Plan
     store: Store
     console: Console = field(default_factory=terminal.messages)
     seconds_between_frames: float = SECONDS_BETWEEN_FRAMES
     seconds_between_lines: float = SECONDS_BETWEEN_LINES
-    """Between one line for every running step and the next, in a pipe."""
+    """Between two lines of each running step, in a pipe."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """What runs are called that are not the plan's own, by their keys."""
+    """Key -> name of runs that are not in the plan."""
     _live: Live | None = None
     _labels: dict[str, str] = field(default_factory=dict)
     _next_frame: float = 0.0
     _next_lines: float = 0.0
     _before: dict[tuple[StepKind, str], int] = field(default_factory=dict)
-    """The newest attempt of each step when this launch began."""
-    _said: dict[tuple[StepKind, str], tuple[RunStatus, FailureReason | None]] = field(default_factory=dict)
-    """By kind, too: what comes after a run may have the same key as something else that does."""
+    """The newest attempt of each step at the start of this launch."""
+    _printed: dict[tuple[StepKind, str], tuple[RunStatus, FailureReason | None]] = field(default_factory=dict)
+    """The last printed status of each step. Two follow-up steps of different kinds may have the same key."""
     _succeeded: dict[str, Line] = field(default_factory=dict)
-    """Runs whose line stays as it is: nothing of theirs is read again."""
+    """Runs whose lines no longer change, so their files are not read again."""
 
     def __enter__(self) -> Self:
         runs = [planned.run for planned in self.plan.runs]
         params = params_of([run.experiment for run in runs])
-        told = {run.key: label(one) or run.key for run, one in zip(runs, params, strict=True)}
-        self._labels = {**self.names, **told}
+        own = {run.key: label(one) or run.key for run, one in zip(runs, params, strict=True)}
+        self._labels = {**self.names, **own}
         if self.console.is_terminal:
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
             self._live.start()
@@ -109,10 +109,10 @@ class Progress:
         if self._live:
             self._live.stop()
         elif kind is None:
-            self._say_changes(list(self._lines()))
+            self._print_changes(list(self._lines()))
 
     def update(self) -> None:
-        """Show what has changed, no more often than frames are due."""
+        """Show changes, at most once per frame."""
         now = time.monotonic()
         if now < self._next_frame:
             return
@@ -120,21 +120,21 @@ class Progress:
         lines = list(self._lines())
         if self._live:
             cost = self._cost()
-            told = [Text(line) for line in cost.lines(going_on=True)] if cost else []
-            self._live.update(Group(_table(lines), *told), refresh=True)
+            cost_lines = [Text(line) for line in cost.lines(going_on=True)] if cost else []
+            self._live.update(Group(_table(lines), *cost_lines), refresh=True)
             return
-        self._say_changes(lines)
+        self._print_changes(lines)
         if now >= self._next_lines:
             self._next_lines = now + self.seconds_between_lines
             for line in lines:
                 if line.status is RunStatus.RUNNING:
                     terminal.say(self.console, line.text())
 
-    def _say_changes(self, lines: list[Line]) -> None:
+    def _print_changes(self, lines: list[Line]) -> None:
         for line in lines:
-            stated = line.status, line.reason
-            if self._said.get((line.kind, line.key)) != stated:
-                self._said[line.kind, line.key] = stated
+            status = line.status, line.reason
+            if self._printed.get((line.kind, line.key)) != status:
+                self._printed[line.kind, line.key] = status
                 if line.status is not RunStatus.PENDING:
                     terminal.say(self.console, line.text())
 
@@ -157,7 +157,7 @@ class Progress:
                 yield self._after_line(one.step)
 
     def _observe(self, kind: StepKind, key: str) -> StepState:
-        """How a step stands; how an attempt before this launch ended says nothing of this one."""
+        """The state of a step, without the failures of attempts before this launch."""
         state = observe(self.store, kind, key)
         old = state.phase in (Phase.FAILED, Phase.STOPPED, Phase.LOST) and state.attempt <= self._before[kind, key]
         return StepState(Phase.ABSENT) if old else state
@@ -197,7 +197,7 @@ class Progress:
             message=_message(state),
             dollars=run_bill(self.store, key, rented, rates).dollars if rented and rates else None,
         )
-        # On Modal it is paid for a while yet, and its files come one after the other.
+        # On Modal, its cost still grows for a while, and its files arrive one after the other.
         if state.phase is Phase.SUCCEEDED and planned.run.experiment.executor.type == "local":
             self._succeeded[key] = line
         return line
@@ -210,8 +210,8 @@ class Progress:
 
     def _answered(self, step: Step) -> str:
         attempts = self.store.folder(step.kind, step.key).attempts()
-        told = read_json(attempts[-1].progress) if attempts else {}
-        return f"answered {told['done']} of {told['of']}" if told else ""
+        progress = read_json(attempts[-1].progress) if attempts else {}
+        return f"answered {progress['done']} of {progress['of']}" if progress else ""
 
 
 def _message(state: StepState) -> str:

@@ -21,13 +21,13 @@ class SweepStatus:
     """Unix seconds."""
     runs: int
     counts: Mapping[RunStatus, int]
-    """Runs by their status; one that no run has is left out."""
+    """Status -> number of runs, without those that no run has."""
     dollars: float | None = None
-    """For its runs and what they needed; None where nothing was rented."""
+    """For its runs and what they needed; None if nothing was rented."""
 
 
 def all_sweeps(*stores: Store) -> list[SweepStatus]:
-    """Every sweep of these stores, the one asked for last comes first."""
+    """Every sweep of these stores, the one that was launched last comes first."""
     known = [(store, sweep) for store in stores for sweep in sweep_ids(store)]
     known.sort(key=lambda one: last_asked(*one), reverse=True)
     return [sweep_status(store, sweep) for store, sweep in known]

@@ -1,4 +1,4 @@
-"""Rows and plans as people read them (a table) and as scripts do (--json). Results go to stdout."""
+"""Prints rows and plans to stdout, as tables for people and as JSON for scripts (--json)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from runner.types import Plan, PlannedRun
 
 
 def print_plan_json(plan: Plan, store: Store, more: Mapping[str, Any]) -> None:
-    """What would run, once each, with what else is known of it."""
+    """Print what would run, each run once, with `more` keys."""
     print_json({**_plan_json(plan, store), **more})
 
 
 def show_plan(plan: Plan, console: Console) -> None:
-    """What would run, once each."""
+    """Print what would run, each run once."""
     done = len(plan.runs) - len(plan.pending)
     copies = sum(planned.copies - 1 for planned in plan.runs)
     console.print(f"[bold]{plan.sweep}[/bold]: {_count(len(plan.runs), 'run')}, {_datasets(plan)}")
@@ -41,7 +41,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     if plan.after:
         console.print(f"Then, for each: {_later(plan)}.")
     elif not all(planned.trains for planned in plan.runs):
-        console.print("Their datasets alone: stages has no train.")
+        console.print("Only their datasets are prepared: stages has no train.")
     for found in plan.unresolved:
         console.print(
             f"[yellow]unresolved[/yellow] {escape(f'{found.at}={found.text}: {found.problem}')}", soft_wrap=True
@@ -52,21 +52,21 @@ def show_plan(plan: Plan, console: Console) -> None:
 
 
 def names_of(plan: Plan) -> dict[str, str]:
-    """What each run is called, by its key: what tells it from the others."""
+    """Run key -> name, which distinguishes the run from the others."""
     return {planned.run.key: _name(planned) or planned.run.key for planned in plan.runs}
 
 
 def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool) -> None:
-    """The comparison of a whole sweep: one table per eval fingerprint, the best run marked in each."""
-    from runner.compare.comparison import SweepSelection, comparison  # late: no run has waited for it
+    """Print the comparison of a sweep: one table per eval fingerprint, the best run marked in each."""
+    from runner.compare.comparison import SweepSelection, comparison  # imported late, so that no run waits for it
     from runner.compare.show import Form, show
 
-    asked = [SweepSelection(store, sweep)]
-    show(comparison(rows, asked), asked, Form.JSON if as_json else Form.TABLE)
+    selections = [SweepSelection(store, sweep)]
+    show(comparison(rows, selections), selections, Form.JSON if as_json else Form.TABLE)
 
 
 def show_sweeps(sweeps: Sequence[SweepStatus], store: Store, *, as_json: bool) -> None:
-    """Every sweep with its counts, the newest first."""
+    """Print every sweep with its counts, in the given order."""
     if as_json:
         print_json({"store": str(store.root), "sweeps": [asdict(sweep) for sweep in sweeps]})
         return
@@ -74,15 +74,15 @@ def show_sweeps(sweeps: Sequence[SweepStatus], store: Store, *, as_json: bool) -
     statuses = [status for status in RunStatus if any(sweep.counts.get(status) for sweep in sweeps)]
     longest = max((len(sweep.sweep) for sweep in sweeps), default=1)
     priced = any(sweep.dollars is not None for sweep in sweeps)
-    for heading in ("sweep", "first asked", "runs", *statuses, *(["dollars"] if priced else [])):
-        left = heading in ("sweep", "first asked")
-        width = longest if heading == "sweep" else 1  # a name is there to be typed: it is never cut
+    for heading in ("sweep", "first launch", "runs", *statuses, *(["dollars"] if priced else [])):
+        left = heading in ("sweep", "first launch")
+        width = longest if heading == "sweep" else 1  # users type these names, so they are never cut
         table.add_column(heading, justify="left" if left else "right", min_width=width, no_wrap=True)
     for sweep in sweeps:
-        asked = time.strftime("%d %b %H:%M", time.localtime(sweep.created_at))
+        launched = time.strftime("%d %b %H:%M", time.localtime(sweep.created_at))
         counts = [sweep.counts.get(status, 0) for status in statuses]
         dollars = ["" if sweep.dollars is None else money(sweep.dollars)] if priced else []
-        table.add_row(sweep.sweep, asked, str(sweep.runs), *(str(count or "") for count in counts), *dollars)
+        table.add_row(sweep.sweep, launched, str(sweep.runs), *(str(count or "") for count in counts), *dollars)
     terminal.results().print(table)
 
 
@@ -91,7 +91,7 @@ def _name(planned: PlannedRun) -> str:
 
 
 def _datasets(plan: Plan) -> str:
-    """How many there are, and of how many tokenizing is still needed: only what a pending run reads."""
+    """Their number, and how many of them are still to be tokenized, since a pending run reads them."""
     wanted = {planned.run.data_key for planned in plan.pending}
     missing = sum(dataset.key in wanted and not dataset.done for dataset in plan.datasets)
     rest = f"{missing} to tokenize" if missing else "nothing to tokenize"

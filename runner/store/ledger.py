@@ -1,7 +1,7 @@
-"""A sweep's folder: plan.json, written once, and records.jsonl, only ever appended to.
+"""A sweep's folder: plan.json, written once, and records.jsonl, to which lines are only appended.
 
-A record is one line written with one call. A kill can tear the last line at any byte: readers leave a torn
-line out, and the next writer starts on a fresh one.
+A record is one line, written with one call. A kill can cut off the last line at any byte. Readers skip such a line, and
+the next writer starts a new line.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from runner.types import Plan
 
 class Event(StrEnum):
     LAUNCHED = "launched"
-    """Somebody asked for this sweep (again)."""
+    """This sweep was launched (again)."""
     SKIPPED = "skipped"
-    """Done before: nothing to do."""
+    """It was done before."""
     SUBMITTED = "submitted"
-    """About to be handed to a worker. Written before it is."""
+    """It is about to be sent to a worker."""
     STARTED = "started"
-    """A worker holds the step's claim and runs."""
+    """A worker has locked the step's folder and runs."""
     FOLLOWED = "followed"
-    """Another launcher's worker runs it; this one waits for it."""
+    """A worker of another launcher runs it, and this launcher waits for it."""
     FINISHED = "finished"
-    """Ended, one way or another."""
+    """It has ended, with any status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class SweepRun:
-    """What plan.json keeps of a run."""
+    """A run in plan.json."""
 
     key: str
     data_key: str
@@ -78,7 +78,7 @@ class Ledger:
         self._records = self.folder / "records.jsonl"
 
     def open(self, plan: Plan, command: str) -> None:
-        """Write plan.json unless it is there (the same id is the same plan), and note the launch."""
+        """Write plan.json unless it exists (the same id means the same plan), and record the launch."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "plan.json"
         if not path.exists():
@@ -89,7 +89,7 @@ class Ledger:
         self.begin(command)
 
     def begin(self, command: str) -> None:
-        """Note a launch."""
+        """Record a launch."""
         self.folder.mkdir(parents=True, exist_ok=True)
         launcher = asdict(this_process(self.folder.name))
         self.append(Record(Event.LAUNCHED, message=command, facts={"launcher": launcher}))
@@ -100,13 +100,13 @@ class Ledger:
         descriptor = os.open(self._records, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             size = os.fstat(descriptor).st_size
-            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-            os.write(descriptor, b"\n" + line if torn else line)
+            cut_off = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            os.write(descriptor, b"\n" + line if cut_off else line)
         finally:
             os.close(descriptor)
 
     def records(self) -> list[Record]:
-        """Every whole record, oldest first."""
+        """Every complete record, oldest first."""
         try:
             lines = self._records.read_bytes().split(b"\n")
         except FileNotFoundError:
@@ -124,18 +124,18 @@ class Ledger:
 
 
 def live_launchers(store: Store, sweep: str) -> list[Owner]:
-    """The processes on this machine that have launched a sweep and still see to it."""
+    """The live processes on this machine that have launched a sweep."""
     launched = (record.facts.get("launcher") for record in Ledger(store, sweep).records())
     return [owner for raw in launched if raw and (owner := Owner(**raw)).is_alive()]
 
 
 def sweeps_after(store: Store, sweep: str) -> list[str]:
-    """What was asked after the runs of a sweep, named as a sweep is: `SWEEP/after-...`."""
+    """The groups of follow-up steps of a sweep's runs, each with a name like a sweep's: `SWEEP/after-...`."""
     return sorted(path.relative_to(store.sweeps).as_posix() for path in (store.sweeps / sweep).glob("after-*"))
 
 
 def steps_after(store: Store, name: str) -> list[Step]:
-    """Those of one of `sweeps_after`, done or not. None for one that an older version has left."""
+    """The steps of one of `sweeps_after`, done or not. Empty for one that an older version has written."""
     try:
         raw = json.loads((store.sweeps / name / STEPS).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -144,33 +144,33 @@ def steps_after(store: Store, name: str) -> list[Step]:
 
 
 def sweep_ids(store: Store) -> list[str]:
-    """Every sweep of a store, the one asked for last comes first."""
+    """Every sweep of a store, the one that was launched last comes first."""
     plans = store.sweeps.glob("*/plan.json")
     return [path.parent.name for path in sorted(plans, key=_last_touched, reverse=True)]
 
 
-def find_sweep(store: Store, asked: str | None) -> str:
-    """The sweep that a name, or the beginning of one, means; the newest when nothing is asked.
+def find_sweep(store: Store, name: str | None) -> str:
+    """The sweep with that name or beginning of a name; None means the newest.
 
-    Raises SweepError when nothing fits, or more than one sweep does.
+    Raises SweepError when no sweep matches, or more than one does.
     """
     known = sweep_ids(store)
     if not known:
         raise SweepError(f"There is no sweep in {store.root} yet. Start one: axosweep -m +sweeps=tiny_grid")
-    if asked is None:
+    if name is None:
         return known[0]
-    fits = [sweep for sweep in known if sweep == asked] or [one for one in known if one.startswith(asked)]
+    fits = [sweep for sweep in known if sweep == name] or [one for one in known if one.startswith(name)]
     if len(fits) == 1:
         return fits[0]
     if fits:
-        raise SweepError(f"{asked} fits several sweeps: {', '.join(fits)}. Write more of the one you mean.")
+        raise SweepError(f"{name} fits several sweeps: {', '.join(fits)}. Write more of the one you mean.")
     raise SweepError(
-        f"There is no sweep {asked} in {store.root}.{did_you_mean(asked, known)} `axosweep status` lists them."
+        f"There is no sweep {name} in {store.root}.{did_you_mean(name, known)} `axosweep status` lists them."
     )
 
 
 def last_asked(store: Store, sweep: str) -> int:
-    """When a sweep was last asked for or went on: nanoseconds, to compare."""
+    """The time of a sweep's last launch or record, in nanoseconds, for comparison only."""
     return _last_touched(store.sweeps / sweep / "plan.json")
 
 
@@ -185,4 +185,4 @@ def _parsed(line: bytes) -> Record | None:
         kind = raw.get("kind")
         return Record(**raw | {"event": Event(raw["event"]), "kind": None if kind is None else StepKind(kind)})
     except (ValueError, TypeError, KeyError, AttributeError):
-        return None  # torn by a kill
+        return None  # cut off by a kill

@@ -1,4 +1,4 @@
-"""How old a mirror is: what runs on Modal is shown here as somebody has last seen it."""
+"""The age of a mirror: runs on Modal are shown as of the last look."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from runner.store.stores import is_mirror
 
 
 def stale(store: Store, sweep: str) -> str:
-    """What to say of a mirrored sweep that may have gone on since; empty when there is nothing to say."""
+    """A note about a mirrored sweep that may have changed since the last look; empty if it cannot have changed."""
     folder = store.sweeps / sweep
     if not is_mirror(store):
         return ""
     if not (folder / SUBMISSION).exists():
-        return f"{sweep} was never submitted to Modal: the same line again submits it."
+        return f"{sweep} was never submitted to Modal. Run the same command again to submit it."
     seen = read_json(folder / SEEN) or {"at": None, "over": False}
     if seen["over"]:
         return ""
-    age = "as submitted, never looked at since" if seen["at"] is None else f"as of {_age(time.time() - seen['at'])} ago"
-    return f"{sweep} is on Modal; this is {age}. Now: axosweep status {sweep} --refresh, or axosweep attach {sweep}"
+    age = "as submitted" if seen["at"] is None else f"as of {_age(time.time() - seen['at'])} ago"
+    return f"{sweep} is on Modal; this is {age}. Update: axosweep status {sweep} --refresh, or axosweep attach {sweep}"
 
 
 def _age(seconds: float) -> str:

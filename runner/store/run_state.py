@@ -1,4 +1,4 @@
-"""The status of a run of a sweep, the reason and the message beside it, and the log that says more."""
+"""The status of a run of a sweep, with its reason, its message and its log."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class RunStatus(StrEnum):
     BLOCKED = "blocked"
     """Its dataset could not be prepared."""
     STOPPED = "stopped"
-    """It goes on when it is asked for again."""
+    """It resumes when it is launched again."""
     FAILED = "failed"
     LOST = "lost"
-    """Its process ended without a word."""
+    """Its process ended without a result."""
     REMOVED = "removed"
     """Its results were removed."""
 
@@ -33,7 +33,7 @@ class RunStatus(StrEnum):
 _WITH_REASON = (RunStatus.FAILED, RunStatus.STOPPED)
 
 Unbegun = Mapping[str, Record]
-"""By key: the steps whose worker ended before it began, so that their folders cannot tell."""
+"""By key: the steps whose worker ended before the step started, so that their folders have no result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,13 @@ class RunState:
     reason: FailureReason | None
     """The class of a failure, of a stop or of a loss; None otherwise."""
     message: str
-    """In a line; empty where all is well."""
+    """One line; empty without a problem."""
     log: str
-    """The newest attempt's; of a run that its dataset blocks, that dataset's. Empty when there is none."""
+    """The log of the newest attempt; of a blocked run, that of its dataset. Empty if there is none."""
 
 
 def unbegun(records: Sequence[Record]) -> Unbegun:
-    """Those of the newest launch."""
+    """The steps of the newest launch that were lost before they started."""
     found: dict[str, Record] = {}
     for record in records:
         if record.event is Event.LAUNCHED:
@@ -59,10 +59,10 @@ def unbegun(records: Sequence[Record]) -> Unbegun:
 
 
 def run_state(store: Store, run: SweepRun, state: StepState, lost: Unbegun) -> RunState:
-    """`state` is the run's own; what it lacks is read from its dataset's folder and from the ledger."""
+    """`state`: of the run's own folder. If that has no result, the dataset's folder and the ledger are read."""
     if state.phase is Phase.ABSENT:
         if store.folder(StepKind.TRAIN, run.key).removed.exists():
-            message = "by axosweep rm; the line that asked for it trains it again"
+            message = "by axosweep rm; launching it again trains it again"
             return RunState(RunStatus.REMOVED, None, message, "")
         if (dataset := _failed_dataset(store, run.data_key, lost)) is not None:
             return dataset
@@ -74,7 +74,7 @@ def run_state(store: Store, run: SweepRun, state: StepState, lost: Unbegun) -> R
 
 
 def status_of(state: StepState) -> RunStatus:
-    """Of a step by itself, whatever its dataset and the ledger say."""
+    """The status of a step from its own folder, without its dataset and the ledger."""
     return RunStatus.PENDING if state.phase is Phase.ABSENT else RunStatus(state.phase.value)
 
 
@@ -83,7 +83,7 @@ def reason_of(state: StepState) -> FailureReason | None:
 
 
 def status_text(status: RunStatus, reason: FailureReason | None) -> str:
-    """Both for people; never read back.
+    """Status and reason for people. Programs never parse it.
 
     >>> status_text(RunStatus.FAILED, FailureReason.OOM), status_text(RunStatus.LOST, FailureReason.LOST)
     ('failed (oom)', 'lost')
@@ -92,7 +92,7 @@ def status_text(status: RunStatus, reason: FailureReason | None) -> str:
 
 
 def _failed_dataset(store: Store, data_key: str, lost: Unbegun) -> RunState | None:
-    """Why a dataset could not be prepared; None when nothing is wrong with it."""
+    """Why a dataset could not be prepared; None if it has not failed."""
     state = observe(store, StepKind.PREPROCESS, data_key)
     if state.phase in (Phase.FAILED, Phase.LOST) and state.outcome is not None:
         message = state.outcome.message

@@ -1,4 +1,4 @@
-"""Which runs of a store are served on this machine, and by whom: a note per server, as the runs Volume has one."""
+"""Which runs of a store are served on this machine, and by which process: a note per server, as on the runs Volume."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from modal_app.store.step import write_atomically
 
 @contextlib.contextmanager
 def noted(store: Store, runs: Sequence[str]) -> Iterator[None]:
-    """In the block, whoever would remove one of these runs sees that this process serves it."""
+    """During the block, a command that would remove one of these runs sees that this process serves it."""
     note = store.root / SERVED / f"{os.getpid()}-{secrets.token_hex(4)}.json"
     try:
-        with contextlib.suppress(OSError):  # a store that only others may write in: they cannot be told
+        with contextlib.suppress(OSError):  # a store that we may not write to gets no note
             _clear_dead(store)
             note.parent.mkdir(exist_ok=True)
             write_atomically(note, json.dumps({"owner": asdict(this_process("")), "runs": list(runs)}))
@@ -37,7 +37,7 @@ def servers(store: Store) -> dict[str, Owner]:
 
 
 def _clear_dead(store: Store) -> None:
-    """What killed ones have left."""
+    """Remove the notes of killed servers."""
     for path, owner, _ in _notes(store):
         if not owner.is_alive():
             path.unlink(missing_ok=True)

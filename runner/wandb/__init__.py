@@ -1,1 +1,1 @@
-"""W&B: what is uploaded to it, read from it and made in it. A process of its own (runner.wandb.process) talks to it."""
+"""W&B: uploads, reads and objects created in it. Only a separate process (runner.wandb.process) talks to it."""

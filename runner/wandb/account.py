@@ -1,4 +1,4 @@
-"""What W&B needs before anything is started: a key where runs are tracked online, tags that it takes."""
+"""Checks what W&B needs before anything starts: a key for runs that are tracked online, and valid tags."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from runner.errors import SweepError
 from runner.types import Plan
 
 CLOUD = "https://api.forge.coreweave.com"
-"""As in the SDK, which is not imported here: wandb.sdk.lib.urls."""
+"""The same as wandb.sdk.lib.urls, which is not imported here."""
 FORMER_CLOUD = "api.wandb.ai"
-"""The machine under which earlier versions of the SDK saved the key of the same cloud; it is still read."""
+"""The machine under which earlier versions of the SDK saved the key of the same cloud. The SDK still reads it."""
 KEY_VARIABLE = "WANDB_API_KEY"
 
 
 def base_url() -> str:
-    """Where W&B is, as its SDK looks for it: the environment, then its settings file, then W&B's own cloud."""
+    """The address of W&B, found like its SDK does: the environment, then its settings file, then W&B's own cloud."""
     folder = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
     settings = configparser.ConfigParser()
     try:
@@ -36,7 +36,7 @@ def host() -> str:
 
 
 def has_key() -> bool:
-    """Whether this machine has a key for it: in the environment, or where `wandb login` leaves one."""
+    """Whether this machine has a key for it: in the environment, or where `wandb login` saves it."""
     machines = [urllib.parse.urlsplit(base_url()).netloc]  # with its port, as `wandb login` writes it
     if base_url().rstrip("/") == CLOUD:
         machines.append(FORMER_CLOUD)
@@ -44,7 +44,7 @@ def has_key() -> bool:
 
 
 def tracks_online(plan: Plan) -> bool:
-    """Whether a run that is not done yet will need a key."""
+    """Whether a pending run needs a key."""
     return any(planned.step.tracking.mode == "online" for planned in plan.pending)
 
 
@@ -53,15 +53,15 @@ def check_tags(plan: Plan) -> None:
     tags = {tag for planned in plan.pending for tag in planned.step.tracking.tags}
     for tag in sorted(tags):
         if not 1 <= len(tag) <= LONGEST_TAG or "," in tag:
-            raise SweepError(f"tracking.tags has {tag!r}; a tag of W&B has 1 to {LONGEST_TAG} characters and no comma.")
+            raise SweepError(f"tracking.tags has {tag!r}, but W&B expects 1 to {LONGEST_TAG} characters and no comma.")
 
 
 def check_key() -> None:
     """Raises SweepError when this machine has no key."""
     if not has_key():
         raise SweepError(
-            f"tracking=wandb uploads to W&B while it trains, and there is no key for {host()} here. "
-            f"`wandb login` or {KEY_VARIABLE} gives one; tracking=offline keeps the runs here until `axosweep sync`."
+            f"tracking=wandb uploads to W&B during training, but there is no key for {host()} here. Run `wandb login` "
+            f"or set {KEY_VARIABLE}. With tracking=offline, the runs stay here until `axosweep sync`."
         )
 
 

@@ -1,4 +1,4 @@
-"""Calling the process that talks to W&B: is there a key, does W&B answer, and what the process responds."""
+"""Calls the process that talks to W&B, and checks first that there is a key and that W&B answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runner.wandb.messages import Failure, FailureReason, Request, Response, dec
 
 CONNECT_S = 10.0
 SERVER_ERROR = 500
-"""HTTP: from here on the fault is the server's."""
+"""HTTP statuses from here on are errors of the server."""
 PROCESS = "runner.wandb.process"
 
 R = TypeVar("R", bound=Response)
@@ -31,7 +31,7 @@ def check_reachable(action: str, advice: str) -> None:
     """
     if not account.has_key():
         raise SweepError(
-            f"{action} needs a key for {account.host()}, and there is none here: `wandb login`, or "
+            f"{action} needs a key for {account.host()}, and there is none here. Run `wandb login`, or set "
             f"{account.KEY_VARIABLE}. {advice}"
         )
     try:
@@ -44,10 +44,10 @@ def check_reachable(action: str, advice: str) -> None:
 
 
 def call(request: Request, response: type[R], *, failed: str, advice: str = "", timeout_s: float | None = None) -> R:
-    """The response to a request, of the type that goes with it.
+    """The response to a request, of the given type.
 
-    Raises SweepError when W&B does not take the key or does not answer, and with `failed` when the process ends
-    without a response; its traceback is on stderr then.
+    Raises SweepError when W&B does not accept the key or does not answer, and with the text `failed` when the process
+    ends without a response; its traceback is then on stderr.
     """
     text = _run_process(request, failed=failed, advice=advice, timeout_s=timeout_s)
     try:
@@ -55,9 +55,7 @@ def call(request: Request, response: type[R], *, failed: str, advice: str = "", 
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise SweepError(
-            f"W&B's answer is not what was expected: {where}: {first['msg']}. {advice}".rstrip()
-        ) from error
+        raise SweepError(f"W&B gave an unexpected answer: {where}: {first['msg']}. {advice}".rstrip()) from error
     if isinstance(received, Failure):
         raise _failure(received, advice)
     if not isinstance(received, response):
@@ -66,7 +64,7 @@ def call(request: Request, response: type[R], *, failed: str, advice: str = "", 
 
 
 def _run_process(request: Request, *, failed: str, advice: str, timeout_s: float | None) -> str:
-    with tempfile.TemporaryDirectory() as logs:  # the SDK's own, which it would leave in this folder
+    with tempfile.TemporaryDirectory() as logs:  # the SDK would leave its logs in this folder
         try:
             done = subprocess.run(
                 [sys.executable, "-P", "-m", PROCESS],

@@ -1,4 +1,5 @@
-"""A run's history in W&B and its metrics.jsonl: the same rows, under other names. Pure, but for reading the file."""
+"""Converts between a run's history in W&B and its metrics.jsonl, which have the same rows under different names. Pure,
+except for reading the file."""
 
 from __future__ import annotations
 
@@ -11,25 +12,25 @@ from typing import Any
 from runner.compare.metrics import Curves
 
 MOST_ROWS = 10_000
-"""As many rows of a run's history as W&B gives at once."""
+"""The most rows of a run's history that W&B returns."""
 STEP = "train/global_step"
 """The optimizer step, in each row."""
 TRAIN_LOSS, EVAL_LOSS = "train/loss", "eval/loss"
 NOT_METRICS = frozenset({"step", "attempt", "time", "seconds", "tokens", "not_finite"})
-"""In a line of metrics.jsonl, what the trainer did not log as a metric."""
+"""Keys in a line of metrics.jsonl that are not metrics."""
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl as W&B's callback would have logged them; of a step that came twice, the last.
+    """The rows of a metrics.jsonl as W&B's callback would have logged them; of a repeated step, the last.
 
-    Evaluations and training losses are rows of their own, as they are logged.
+    Evaluations and training losses are separate rows, as they are logged.
     """
     rows: dict[tuple[int, bool], dict[str, Any]] = {}
     for text in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
         try:
             line = json.loads(text)
         except ValueError:
-            continue  # torn by a kill
+            continue  # cut off by a kill
         step, evaluation = line["step"], "eval_loss" in line
         rows.pop((step, evaluation), None)
         rows[step, evaluation] = dict(_metrics(line)) | {STEP: step}
@@ -37,7 +38,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 def missing(rows: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows whose loss W&B does not have at their step."""
+    """The rows whose loss is missing in W&B at their step."""
     known = {(row[STEP], name) for row in history if STEP in row for name in (TRAIN_LOSS, EVAL_LOSS) if name in row}
     return [row for row in rows if (row[STEP], EVAL_LOSS if EVAL_LOSS in row else TRAIN_LOSS) not in known]
 
@@ -52,7 +53,7 @@ def curves_from(history: Iterable[Mapping[str, Any]]) -> Curves:
     collected: dict[str, dict[int, float]] = {}
     for row in sorted(history, key=lambda one: one.get("_step") or 0):
         if not isinstance(row.get(STEP), int | float) or not {TRAIN_LOSS, EVAL_LOSS} & row.keys():
-            continue  # the summary at the end, which metrics.jsonl does not have either
+            continue  # the summary at the end, which is not in metrics.jsonl
         for name, value in row.items():
             number = _number(value)
             if number is not None and name != STEP and not name.startswith("_"):
@@ -69,7 +70,7 @@ def _metrics(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _name_in_wandb(name: str) -> str:
-    """transformers renames for W&B: `eval_loss` is `eval/loss`, and `loss` is `train/loss`."""
+    """transformers renames metrics for W&B: `eval_loss` becomes `eval/loss`, and `loss` becomes `train/loss`."""
     return f"eval/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name}"
 
 
@@ -78,7 +79,7 @@ def _name_here(name: str) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """W&B writes NaN and the infinities as words."""
+    """The value as a number. W&B writes NaN and infinities as words."""
     match value:
         case bool():
             return None

@@ -1,7 +1,7 @@
 """The messages to and from the process that talks to W&B: one request as JSON on its stdin, one response on its stdout.
 
-The sender encodes plain dataclasses; decoding checks what arrives, since much of it is W&B's, and raises pydantic's
-ValidationError.
+The sender encodes plain dataclasses. The receiver checks what it decodes, since much of it comes from W&B, and raises
+pydantic's ValidationError.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter
 
 @dataclass(frozen=True, slots=True)
 class LocalRun:
-    """A run of this store, as W&B is to have it."""
+    """A run of this store, as it should be in W&B."""
 
     key: str
     folder: str
@@ -29,13 +29,13 @@ class LocalRun:
     group: str
     name: str
     tags: tuple[str, ...]
-    """Its own, for a run that W&B does not have yet."""
+    """Its own tags, for a run that is not in W&B yet."""
     sweeps: tuple[str, ...]
-    """The tags of the later sweeps that asked for it."""
+    """The tags of the later sweeps that have it."""
     params: Mapping[str, Any]
-    """For the top of its config, where W&B does not have them yet."""
+    """Added to the top level of its config in W&B, if they are missing there."""
     summary: Mapping[str, Any]
-    """For its summary."""
+    """Added to its summary."""
     succeeded: bool
 
     @property
@@ -68,7 +68,7 @@ class UploadResponse:
 
 @dataclass(frozen=True, slots=True)
 class SweepLocation:
-    """Where the runs of a sweep are: in a project, in the sweep's group or with its tag."""
+    """Where W&B has the runs of a sweep: in a project, in the sweep's group or with its tag."""
 
     sweep: str
     tag: str
@@ -85,16 +85,16 @@ class ReadRequest:
 
 @dataclass(frozen=True, slots=True)
 class TrackedRun:
-    """A run, as W&B has it."""
+    """A run in W&B."""
 
     id: str
     state: str
     config: Mapping[str, Any]
     summary: Mapping[str, Any]
     history: Sequence[Mapping[str, Any]]
-    """Rows as they were logged, also those that a resumed run logged again."""
+    """All logged rows, also those that a resumed run has logged again."""
     composed: Mapping[str, Any] | None = None
-    """Its composed config, from among its files."""
+    """Its composed config, one of its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +121,13 @@ class SweepObjectRequest:
 @dataclass(frozen=True, slots=True)
 class SweepObjectResponse:
     id: str
-    """W&B's."""
+    """The id in W&B."""
     kind: Literal["sweep_object"] = "sweep_object"
 
 
 @dataclass(frozen=True, slots=True)
 class SweepView:
-    """What a workspace view of a sweep is made from."""
+    """The data for a workspace view of a sweep."""
 
     sweep: str
     project: str
@@ -141,27 +141,27 @@ class SweepView:
 class ViewRequest:
     view: SweepView
     dry_run: bool
-    """Build it only, which needs no key."""
+    """Only build the view, which needs no key."""
     kind: Literal["view"] = "view"
 
 
 @dataclass(frozen=True, slots=True)
 class ViewResponse:
-    """Of a dry run the model; otherwise the address or the error."""
+    """For a dry run, the model; otherwise, the address or the error."""
 
     model: Mapping[str, Any] | None = None
     """The view as W&B would get it."""
     url: str = ""
     error: str = ""
-    """Why W&B did not take it."""
+    """Why W&B did not accept it."""
     kind: Literal["view"] = "view"
 
 
 class FailureReason(StrEnum):
     REFUSED = "refused"
-    """W&B does not take the key."""
+    """W&B does not accept the key."""
     SILENT = "silent"
-    """W&B took the key, and then did not answer, or answered with an error."""
+    """W&B accepted the key, but then did not answer, or answered with an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ class Failure:
 
     reason: FailureReason
     message: str
-    """What the SDK says of it."""
+    """The SDK's message."""
     kind: Literal["failure"] = "failure"
 
 
@@ -179,7 +179,7 @@ Response = UploadResponse | ReadResponse | SweepObjectResponse | ViewResponse | 
 
 
 def encode(message: Request | Response) -> str:
-    """JSON. What JSON does not know (a date in a composed config) becomes text."""
+    """JSON. Values that JSON does not have (a date in a composed config) become text."""
     return json.dumps(asdict(message), default=str)
 
 

@@ -1,4 +1,4 @@
-"""W&B -> what it has of each run of a sweep: the source of rows where the store that trained them is not at hand."""
+"""Reads the runs of a sweep from W&B: a source of rows when the store that trained them is not available."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from runner.wandb.history import MOST_ROWS, curves_from
 from runner.wandb.messages import ReadRequest, ReadResponse, SweepLocation, TrackedRun
 
 TIMEOUT_S = 900.0
-"""For all that is read: the SDK itself goes on asking a server that has gone for days."""
-ADVICE = "`axosweep compare` without --from wandb reads what lies here."
+"""For one read: the SDK itself would retry a missing server for days."""
+ADVICE = "`axosweep compare` without --from wandb reads the runs that are here."
 
 STATES: Mapping[str, RunStatus] = {
     "finished": RunStatus.SUCCEEDED,
@@ -33,16 +33,16 @@ STATES: Mapping[str, RunStatus] = {
     "crashed": RunStatus.LOST,
     "failed": RunStatus.FAILED,
 }
-"""W&B's word for a run -> ours. It knows no class of a failure."""
+"""W&B's state of a run -> our status. W&B has no reasons of failures."""
 NOT_PARAMETERS = frozenset(
     "run_key data_key eval_fingerprint git_commit _wandb wandb_version output_dir logging_dir run_name".split()
 )
-"""In W&B's config of a run: what names the run."""
+"""Keys in W&B's config of a run that are not parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A sweep, or some of its runs, with the store that knows it, if one does."""
+    """A sweep, or some of its runs, with its store if there is one."""
 
     sweep: str
     store: Store | None = None
@@ -53,11 +53,11 @@ class Selection:
 class ReadResult:
     facts: Sequence[RunFacts]
     notes: Sequence[str]
-    """What has to be known to read the numbers."""
+    """Remarks that a reader of the numbers must know."""
 
 
 def read(selections: Sequence[Selection], project: str | None = None, entity: str | None = None) -> ReadResult:
-    """Raises SweepError without a key, when W&B does not answer, and for a sweep or a run that it does not have."""
+    """Raises SweepError without a key, when W&B does not answer, and for a sweep or a run that is not there."""
     check_reachable("Reading from W&B", ADVICE)
     locations = [locations_of(one.sweep, one.store, project, entity) for one in selections]
     request = ReadRequest(tuple(dict.fromkeys(location for several in locations for location in several)))
@@ -82,13 +82,13 @@ def _check_found(selection: Selection, found: Sequence[RunFacts], locations: Seq
     if not found:
         raise SweepError(
             f"W&B has no run of a sweep {selection.sweep} in {where}: none with that group or the tag "
-            f"{sweep_tag(selection.sweep)}. A sweep that is not in this store goes by its whole id; --project and "
-            "--entity say where to look; `axosweep sync` uploads what ran offline."
+            f"{sweep_tag(selection.sweep)}. A sweep that is not in this store needs its complete id. --project and "
+            "--entity set where to look; `axosweep sync` uploads offline runs."
         )
 
 
 def locations_of(sweep: str, store: Store | None, project: str | None, entity: str | None) -> list[SweepLocation]:
-    """Where a sweep's runs are: as requested, or where those that the store knows were tracked, or by the config."""
+    """Where a sweep's runs are: as requested, or where the store's runs were tracked, or as set in the config."""
     records = _tracking_records(store, sweep) if store else []
     places = dict.fromkeys((project or one.project, entity or one.entity) for one in records)
     if not places or not all(where for where, _ in places):
@@ -98,7 +98,7 @@ def locations_of(sweep: str, store: Store | None, project: str | None, entity: s
 
 
 def facts_from(sweep: str, runs: Iterable[TrackedRun], only: Collection[str] | None = None) -> list[RunFacts]:
-    """One of each run key, the newest, or of those keys. Runs that axosweep did not make are left out. Pure."""
+    """The newest run of each run key, or only of the keys in `only`. Without runs of other programs. Pure."""
     newest = {str(run.config["run_key"]): run for run in runs if run.config.get("run_key")}
     selected = {key: run for key, run in newest.items() if only is None or key in only}
     configs = _configs(list(selected.values()))
@@ -106,9 +106,9 @@ def facts_from(sweep: str, runs: Iterable[TrackedRun], only: Collection[str] | N
 
 
 def sampled(runs: Iterable[TrackedRun]) -> list[str]:
-    """A sentence when some run has more rows than W&B gives at once."""
+    """A sentence if a run has more rows than W&B returns."""
     keys = sorted(str(run.config.get("run_key")) for run in runs if len(run.history) >= MOST_ROWS)
-    return [f"W&B gives {MOST_ROWS} rows of a run at most; it has more of {', '.join(keys)}."] if keys else []
+    return [f"W&B returns at most {MOST_ROWS} rows of a run; these have more: {', '.join(keys)}."] if keys else []
 
 
 def _facts(sweep: str, key: str, run: TrackedRun, config: Mapping[str, Any]) -> RunFacts:
@@ -123,7 +123,7 @@ def _facts(sweep: str, key: str, run: TrackedRun, config: Mapping[str, Any]) -> 
         curves=curves,
         status=STATES.get(run.state, RunStatus.LOST),
         reason=None,
-        message="" if run.state in STATES else f"W&B says that it is {run.state}, which axosweep does not know",
+        message="" if run.state in STATES else f"its state in W&B is {run.state}, which axosweep does not know",
         log=None,
         store=None,
         folder=None,
@@ -140,8 +140,8 @@ def _facts(sweep: str, key: str, run: TrackedRun, config: Mapping[str, Any]) -> 
 
 
 def _configs(runs: Sequence[TrackedRun]) -> list[dict[str, Any]]:
-    """As the store has them. Where some run lacks its composed config, what all of them have at the top in W&B: that
-    is what was swept, among what transformers puts there."""
+    """The configs, as in the store. If a run lacks its composed config: the top-level keys that all runs have in W&B,
+    which are the swept ones and those of transformers."""
     composed = [run.composed for run in runs if run.composed is not None]
     if len(composed) == len(runs):
         return [flat(*(one.get(name, {}) for name in ("axolotl", "gpu", "data", "from"))) for one in composed]
@@ -160,7 +160,7 @@ def _tracking_records(store: Store, sweep: str) -> list[TrackingRecord]:
 
 def _configured_place() -> tuple[str, str]:
     """tracking.project and tracking.entity of the root config."""
-    import yaml  # late: only where no run was tracked
+    import yaml  # imported late: only needed if no run was tracked
 
     from runner.config.project import ROOT_CONFIG, current_project
 

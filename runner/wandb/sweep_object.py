@@ -14,16 +14,16 @@ from modal_app.store.step import write_atomically
 from runner.types import Plan, PlannedRun
 
 FILE = "wandb_sweep.json"
-"""In the sweep's folder: W&B's ids, by entity and project."""
-ADVICE = "Nothing was started; without tracking.sweep_object the runs need no sweep object."
+"""The file in the sweep's folder with W&B's ids, by entity and project."""
+ADVICE = "Nothing was started; without tracking.sweep_object, the runs need no sweep object."
 TIMEOUT_S = 120.0
 
 
 def with_sweep_objects(plan: Plan, store: Store) -> Plan:
-    """The plan with W&B's id of the sweep object in each pending run that asks for one; created where there is none.
+    """The plan with W&B's id of the sweep object in each pending run that requests one. It is created if there is none.
 
-    The plan as it is when none asks, and for a single run: nothing is swept. Raises SweepError without a key for W&B,
-    and when W&B does not create it.
+    The plan is unchanged if no run requests one, and for a single run, which sweeps nothing. Raises SweepError without
+    a key for W&B, and when W&B does not create it.
     """
     attached = [one for one in plan.pending if one.run.experiment.tracking.sweep_object and one.step.tracking.params]
     if not attached:
@@ -41,7 +41,7 @@ def with_sweep_objects(plan: Plan, store: Store) -> Plan:
 
 
 def swept(params: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The swept keys with their values, each once, in the order asked; no secret among them.
+    """The swept keys with their values, each once, in the order of the runs, without secrets.
 
     >>> swept([{"lora_r": 8, "seed": 1}, {"lora_r": 16, "seed": 1}])
     {'lora_r': [8, 16], 'seed': [1]}
@@ -54,13 +54,13 @@ def swept(params: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _place(planned: PlannedRun) -> str:
-    """Where in W&B, as its addresses begin; an entity that is not named is the key's own."""
+    """Entity and project, as W&B's addresses begin. Without an entity, W&B uses the default one of the key."""
     tracking = planned.step.tracking
     return f"{tracking.entity or ''}/{tracking.project}"
 
 
 def _create(plan: Plan, planned: PlannedRun) -> str:
-    from runner.wandb.call import call, check_reachable  # late: most sweeps need none
+    from runner.wandb.call import call, check_reachable  # imported late: most sweeps need none
     from runner.wandb.messages import SweepObjectRequest, SweepObjectResponse
 
     check_reachable("Creating W&B's sweep object", ADVICE)

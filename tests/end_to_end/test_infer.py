@@ -126,6 +126,6 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_half_written(trained
         subprocess.run(["umount", place], check=True)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("infer ") and "Its log" in line]
-    assert "There is no room left" in line
+    assert "The disk of" in line
     assert "Traceback" not in done.stderr
     assert sorted(left) == ["attempt-1", "latest", "lock"]

@@ -119,7 +119,7 @@ def test_the_runs_of_a_sweep_are_deployed_with_their_base_asked_listed_and_ended
     assert f"{listed['url']}/v1" == url
     kept = with_token.run("rm", keys[0], "--yes")
     assert kept.returncode == 2
-    assert f"it is served on Modal; axosweep serve stop {listed['app']} ends that" in kept.stderr
+    assert f"it is served on Modal; axosweep serve stop {listed['app']} ends it" in kept.stderr
     stopped = with_token.run("serve", "stop")
     assert stopped.stdout == f"{listed['app']} has ended.\n"
     assert with_token.json("serve", "list")["deployments"] == []

@@ -174,7 +174,7 @@ def test_interrupted_it_ends_at_once_and_the_same_command_goes_on(pushing: Pushi
 
 def test_what_was_uploaded_before_a_failure_is_not_uploaded_again(pushing: Pushing) -> None:
     pushing.writes.failures["commit"], pushing.writes.status = 1, 500
-    assert "The hub answered 500. What was uploaded is not uploaded again" in pushing.refused()
+    assert "The hub answered 500. Run the command again; finished uploads are not repeated" in pushing.refused()
     assert pushing.run()[0] == 0
     digest = hashlib.sha256(pushing.pushed()["adapter_model.safetensors"]).hexdigest()
     assert pushing.writes.uploaded == {digest: 1}
@@ -186,7 +186,7 @@ def test_a_repository_with_something_else_is_left_alone_unless_forced_and_keeps_
     theirs = pushing.writes.create(pushing.writes.accounts[TOKEN], "ada/answers", private=True)
     pushing.writes.add_commit(theirs, "main", "mine", {"README.md": b"by hand", "notes.txt": b"keep me"})
     said = pushing.refused()
-    assert "ada/answers holds something else on main. --force would replace README.md and keep notes.txt" in said
+    assert "ada/answers has other files on main. --force would replace README.md and keep notes.txt" in said
     assert pushing.pushed()["README.md"] == b"by hand"
     code, out, err = pushing.run(pushing.key, "ada/answers", "--force")
     assert code == 0, err
@@ -199,7 +199,7 @@ def test_another_runs_push_is_taken_out_when_it_is_replaced(pushing: Pushing) ->
     theirs = pushing.writes.create(pushing.writes.accounts[TOKEN], "ada/answers", private=True)
     old = {"model.safetensors": b"old", "axosweep.json": json.dumps(before).encode()}
     pushing.writes.add_commit(theirs, "main", "earlier", old)
-    assert "holds the merged of run 000000000000" in pushing.refused()
+    assert "has the merged of run 000000000000" in pushing.refused()
     code, out, err = pushing.run(pushing.key, "ada/answers", "--force")
     assert code == 0, err
     assert "Removed on the hub: model.safetensors" in out
@@ -225,7 +225,7 @@ def test_a_public_repository_is_pushed_to_only_when_that_is_said(pushing: Pushin
 def test_what_somebody_else_pushes_meanwhile_is_not_overwritten(pushing: Pushing) -> None:
     theirs = pushing.writes.create(pushing.writes.accounts[TOKEN], "ada/answers", private=True)
     pushing.writes.between = lambda: pushing.writes.add_commit(theirs, "main", "meanwhile", {"theirs.txt": b"x"})
-    assert "was changed while this was pushed, so nothing was committed" in pushing.refused()
+    assert "was changed during the push, so nothing was committed" in pushing.refused()
     assert pushing.messages() == ["initial commit", "meanwhile"]
 
 
@@ -233,7 +233,7 @@ def test_what_somebody_else_pushes_meanwhile_is_not_overwritten(pushing: Pushing
     ("variables", "says"),
     [
         ({"HF_TOKEN": ""}, "A push needs a token"),
-        ({"HF_TOKEN": "hf_wrong"}, "The hub does not take the token."),
+        ({"HF_TOKEN": "hf_wrong"}, "The hub does not accept the token."),
         ({"HF_TOKEN": READER}, "The token may not write to ada/answers (403)"),
         ({"HF_TOKEN": "hf_\nx"}, "characters that cannot be sent"),
         ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),

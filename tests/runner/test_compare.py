@@ -156,7 +156,9 @@ def test_a_run_that_no_worker_could_begin_says_why_until_it_is_asked_for_again(s
     """Its folder cannot tell: the ledger can."""
     one, other = at_rate(1), at_rate(1, sequence_len=9)
     ledger = Ledger(store, open_sweep(store, [one, other]).sweep)
-    lost = Record(Event.FINISHED, status="lost", message="its worker ended before it began", facts={"log": "warm.log"})
+    lost = Record(
+        Event.FINISHED, status="lost", message="its worker ended before the step started", facts={"log": "warm.log"}
+    )
     ledger.append(replace(lost, kind=StepKind.PREPROCESS, key=one.data_key))
     ledger.append(replace(lost, kind=StepKind.TRAIN, key=other.key))
     rows = {row.key: row for row in compare_sweep(store, ledger.folder.name)}

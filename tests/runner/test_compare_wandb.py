@@ -102,7 +102,7 @@ def test_a_state_is_told_in_our_words(state: str, status: str) -> None:
 
 def test_a_state_that_is_not_known_is_lost_and_the_message_says_which() -> None:
     (one,) = facts_from("s", [tracked("a", {}, state="new")])
-    assert (one.status, one.message) == ("lost", "W&B says that it is new, which axosweep does not know")
+    assert (one.status, one.message) == ("lost", "its state in W&B is new, which axosweep does not know")
 
 
 def test_where_a_run_lacks_its_file_the_parameters_are_what_all_have_in_wandbs_config() -> None:
@@ -137,7 +137,7 @@ def test_steps_end_where_the_summary_says_and_else_where_the_config_does() -> No
 def test_a_run_with_more_rows_than_wandb_gives_is_named() -> None:
     long = TrackedRun("id", "finished", {"run_key": "long"}, {}, [{}] * MOST_ROWS)
     assert sampled([tracked("a", {1: 1.0})]) == []
-    assert "more of long" in sampled([long])[0]
+    assert "these have more: long" in sampled([long])[0]
 
 
 def test_a_sweep_is_looked_for_where_its_runs_were_tracked_and_else_where_the_config_says(store: Store) -> None:

@@ -68,13 +68,13 @@ def test_padded_rows_are_as_long_as_the_sequence_and_others_as_the_longest_of_th
 
 
 def test_unknown_rows_leave_the_length_unknown_unless_max_steps_says_it() -> None:
-    assert "max_steps does not say it" in str(length_of(TINY, 1, None))
+    assert "max_steps is not set" in str(length_of(TINY, 1, None))
     found = length(None, max_steps=10)
     assert (found.steps, found.evals, found.source) == (10, 0, "max_steps, rows unknown, so without evaluations")
 
 
 def test_packed_rows_of_unknown_length_leave_it_unknown() -> None:
-    assert "it packs them" in str(length_of({**TINY, "sample_packing": True}, 1, Rows(10, 0, None, None, "")))
+    assert "it packs rows" in str(length_of({**TINY, "sample_packing": True}, 1, Rows(10, 0, None, None, "")))
 
 
 def test_a_shape_tells_apart_what_decides_the_speed() -> None:

@@ -93,7 +93,7 @@ def test_without_a_record_a_cpu_is_unknown_and_says_why(store: Store) -> None:
     cost = cost_of(plan([one], store), store)
     (line,) = cost_lines(cost, {one.key: "x"})
     assert line.startswith("cost    unknown: 5 steps")
-    assert "nothing like it has been trained on this CPU yet" in line
+    assert "no similar run was trained on this CPU yet" in line
     assert cost.wall is None
 
 
@@ -179,7 +179,7 @@ def test_a_declared_size_tells_the_steps_and_is_said_to(store: Store) -> None:
     assert "45 steps (rows as conf/dataset declares them); from seed: QwenLM/Qwen's README" in line
     unsized = replace(one, experiment=replace(sized, sizes={}))
     cost = cost_of(plan([unsized], there), there, rented=True)
-    assert "is not known before it is prepared" in cost.runs[0].reason
+    assert "is unknown until its dataset is prepared" in cost.runs[0].reason
     assert cost.dollars is None
 
 

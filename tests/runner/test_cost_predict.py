@@ -68,7 +68,7 @@ def test_another_batch_of_the_same_model_keeps_the_tokens_a_second_and_says_so()
 def test_a_cpu_without_a_record_of_its_model_and_place_is_unknown() -> None:
     for other in (replace(SHAPE, place="modal"), replace(SHAPE, base_model="other"), replace(SHAPE, adapter="none")):
         cpu = "Modal's CPU" if other.place == "modal" else "this CPU"
-        assert f"nothing like it has been trained on {cpu} yet" in str(predict(other, LENGTH, [PAST], {}))
+        assert f"no similar run was trained on {cpu} yet" in str(predict(other, LENGTH, [PAST], {}))
 
 
 def test_a_faster_card_and_a_smaller_model_shorten_the_steps() -> None:
@@ -123,7 +123,7 @@ def test_a_seed_says_whose_it_is_and_is_good_to_a_half() -> None:
     assert prediction.seconds.high == pytest.approx(1.5 * prediction.seconds.likely, rel=0.02)
     assert prediction.seconds.low == pytest.approx(0.5 * prediction.seconds.likely, rel=0.02)
     assert prediction.boot.high > 0
-    assert "base_model's shape" in str(predict(shape, LENGTH, [], {}))
+    assert "shape of this base_model is unknown" in str(predict(shape, LENGTH, [], {}))
 
 
 def test_only_the_experts_that_a_token_passes_through_count() -> None:

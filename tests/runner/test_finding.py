@@ -64,13 +64,13 @@ def test_a_name_that_fits_nothing_is_refused_with_what_is_near(both: tuple[Store
 def test_a_store_without_runs_is_named(both: tuple[Store, Store]) -> None:
     with pytest.raises(SweepError) as caught:
         runs_in(both[:1], "zzz")
-    assert f"{both[0].root} has none yet. Another store: --store DIR" in str(caught.value)
+    assert f"{both[0].root} has none yet. Name another store with --store DIR" in str(caught.value)
 
 
 def test_a_checkpoint_where_a_run_is_expected_is_told_what_it_is_for(both: tuple[Store, Store]) -> None:
     asked(both[0], "here", 0.1, at=1)
     key = run({"learning_rate": 0.1}).key
-    with pytest.raises(SweepError, match=f"a run or a sweep is expected. .*: from={key[:8]}@50"):
+    with pytest.raises(SweepError, match=f"a run or a sweep is expected. .*from={key[:8]}@50"):
         runs_in(both, f"{key[:8]}@50")
     with pytest.raises(SweepError, match="no run or sweep nope@50"):
         runs_in(both, "nope@50")
@@ -99,5 +99,5 @@ def test_a_mirror_counts_only_once_it_holds_a_sweep(both: tuple[Store, Store], t
 def test_a_run_where_a_sweep_is_expected_is_told_with_its_sweeps(both: tuple[Store, Store]) -> None:
     sweep = asked(both[0], "rates", 0.1, 0.2, at=1)
     key = run({"learning_rate": 0.2}).key
-    with pytest.raises(SweepError, match=f"{key[:6]} is a run, and a sweep is expected here: {sweep} has it"):
+    with pytest.raises(SweepError, match=f"{key[:6]} is a run, but a sweep is expected here: {sweep} has it"):
         sweep_in(both, key[:6])

@@ -157,8 +157,8 @@ def test_the_answer_claims_no_more_than_the_runs_show(store: Store) -> None:
         finish_run(store, one, {1: 2.0, 2: 1.0 + 0.1 * index}, eval_fingerprint="same rows")
     said = " ".join(gather(store, planned.sweep)["answer"])
     assert "lora_r=8 seed=1 has the lowest final eval_loss: 1.0000, 0.1000 below the next (lora_r=8 seed=2)" in said
-    assert "differ in their seed only spread by 0.0707" in said
-    assert "Over seeds lora_r=8 is best: 1.0500" in said
+    assert "differ only in their seed vary by 0.0707" in said
+    assert "lora_r=8 has the lowest mean: 1.0500" in said
 
 
 def test_runs_of_other_held_out_rows_are_answered_apart(store: Store) -> None:

@@ -62,7 +62,7 @@ def test_what_cannot_be_asked_is_refused_before_anything_starts(
     assert f"The run {waiting.key} was removed." in said(capsys, store, waiting.key, *hello)
     store.folder(StepKind.TRAIN, waiting.key).removed.unlink()
     assert "No run of later-" in said(capsys, store, "later", *hello)
-    assert "Nothing to ask" in said(capsys, store, one.key)
+    assert "There is no prompt" in said(capsys, store, one.key)
     assert "Prompt 1 is empty" in said(capsys, store, one.key, "--prompt", " ")
     large = tmp_path / "large.txt"
     large.write_text("x" * 1_000_000)

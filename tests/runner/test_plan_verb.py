@@ -48,7 +48,7 @@ def test_a_plan_that_is_refused_gives_no_command(
     told = capsys.readouterr()
     assert says in told.err
     assert "unresolved" not in told.out
-    assert "in all" in told.out
+    assert "total   " in told.out
     assert "Run it" not in told.out
 
 

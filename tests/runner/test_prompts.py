@@ -64,7 +64,7 @@ def test_a_system_message_goes_ahead_of_prompts_without_one(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ('{"prompt": "cut', "line 2 is no JSON"),
+        ('{"prompt": "cut', "line 2 is not JSON"),
         ('{"question": "x"}', "line 2: expected .*Seen: {\"question\""),
         ('{"prompt": 7}', "line 2: expected"),
         ('["x"]', "line 2: expected"),
@@ -75,7 +75,7 @@ def test_a_system_message_goes_ahead_of_prompts_without_one(tmp_path: Path) -> N
         ('{"messages": [{"role": "system", "content": "x"}]}', "line 2: expected"),
         ('{"prompt": "x", "answer": 4}', "line 2: expected"),
         ('{"prompt": "  "}', "Prompt 2 is empty"),
-        ('{"prompt": "half \\ud800"}', "Prompt 2 is no text"),
+        ('{"prompt": "half \\ud800"}', "Prompt 2 is not valid text"),
         ('{"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": " "}]}', "Prompt 2 is empty"),
     ],
 )  # fmt: skip
@@ -95,19 +95,21 @@ def test_an_empty_file_is_refused(tmp_path: Path, content: str) -> None:
 
 
 def test_what_is_no_text_or_not_there_or_not_said_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SweepError, match=r"no UTF-8 text.*byte 2"):
+    with pytest.raises(SweepError, match=r"not UTF-8 text.*byte 2"):
         prompts_of([], written(tmp_path, "asked.txt", b"ab\xff"), b"", None)
     with pytest.raises(SweepError, match="cannot be read: No such file"):
         prompts_of([], str(tmp_path / "missing.txt"), b"", None)
     with pytest.raises(SweepError, match="cannot be read: Is a directory"):
         prompts_of([], str(tmp_path), b"", None)
-    with pytest.raises(SweepError, match="Nothing to ask: --prompt"):
+    with pytest.raises(SweepError, match=r"There is no prompt\. Give --prompt"):
         prompts_of([], None, b"", None)
 
 
 def test_a_megabyte_is_refused_where_the_context_is_known() -> None:
     prompts = [user("short"), user("x" * 1_000_000)]
-    with pytest.raises(SweepError, match="Prompt 2 has 1,000,000 characters, and the tiny model reads 256 tokens"):
+    with pytest.raises(
+        SweepError, match="Prompt 2 has 1,000,000 characters, but the tiny model reads at most 256 tokens"
+    ):
         refuse_too_long(prompts, 256, "the tiny model")
     refuse_too_long(prompts, None, "a model of which nobody knows")
     refuse_too_long(prompts, 131_072, "a large model")

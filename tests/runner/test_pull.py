@@ -189,7 +189,7 @@ def test_weights_that_were_damaged_in_the_store_are_not_kept(
     assert "checksum" in told
     assert "adapter_model.safetensors" not in names(folder)
     weights.unlink()
-    assert "lacks what its run has written down" in said(capsys, "pull", one.key, str(folder), store=store, code=2)
+    assert "lacks files that its run has recorded" in said(capsys, "pull", one.key, str(folder), store=store, code=2)
 
 
 def test_rows_that_were_damaged_in_the_store_are_not_kept(

@@ -48,7 +48,7 @@ class TestNoRoom:
     ) -> None:
         one = finished_run(store, weights=3_000_000)
         told = said(capsys, "pull", one.key, str(small / "home"), store=store, code=2)
-        assert "3.0 MB are to be fetched" in told
+        assert "the files need 3.0 MB" in told
         assert not list(small.iterdir())
 
     def test_a_disk_that_becomes_full_is_one_message_and_the_same_command_goes_on(
@@ -99,7 +99,7 @@ def test_a_file_larger_than_the_disk_takes_is_one_message(store: Store, folder: 
         (("RUN", "evaluation", "DIR"), "axosweep eval"),
         (("RUN", "merged", "DIR"), "axosweep merge"),
         (("RUN", "checkpoint-15", "DIR"), "It has: checkpoint-10, checkpoint-20"),
-        (("RUN", "model", "DIR"), "whole adapter"),
+        (("RUN", "model", "DIR"), "complete adapter"),
         (("RUN", "adapter", "DIR", "more"), "these are too many words"),
     ],
 )
@@ -124,7 +124,7 @@ def test_an_unfinished_run_has_no_adapter_yet_but_its_whole_checkpoints(
     told = said(capsys, "pull", one.key, str(folder), store=store, code=2)
     assert "has not finished: it is stopped" in told
     assert f"axosweep pull {one.key} checkpoints" in told
-    assert "is not whole" in said(capsys, "pull", one.key, "checkpoint-20", str(folder), store=store, code=2)
+    assert "is not complete" in said(capsys, "pull", one.key, "checkpoint-20", str(folder), store=store, code=2)
     said(capsys, "pull", one.key, "checkpoints", str(folder), store=store)
     assert {name.split("/")[0] for name in names(folder)} == {"checkpoint-10"}
 
@@ -164,4 +164,4 @@ def test_answers_mean_the_only_ones_there_are(store: Store, folder: Path, capsys
         code = 0 if own == "abc" else 2
         told = said(capsys, "pull", one.key, "answers", str(folder), store=store, code=code)
     assert names(folder) == {"answers-abc/answers.jsonl", "answers-abc/result.json"}
-    assert "has 2 sets of answers: answers-abc, answers-def. Name one of them" in told
+    assert "has 2 sets of answers: answers-abc, answers-def. Name one;" in told

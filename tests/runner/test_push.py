@@ -226,7 +226,7 @@ def test_a_hub_that_is_gone_in_the_middle_is_one_clear_message(monkeypatch: pyte
         address = f"http://127.0.0.1:{unheard.getsockname()[1]}"
         monkeypatch.setenv("HF_ENDPOINT", address)
         with pytest.raises(
-            SweepError, match=rf"The hub does not answer at {address} \(.*Connection refused\)\. Run it"
+            SweepError, match=rf"The hub does not answer at {address} \(.*Connection refused\)\. The same"
         ):
             upload(Upload("ada/answers", "main", False, False, "one", "a" * 12, "adapter", {}, {"README.md": "x"}))
 
@@ -235,7 +235,7 @@ def test_a_hub_that_answers_with_something_else_is_one_clear_message(monkeypatch
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with serve(Hub(body=b"{}")) as address:
         monkeypatch.setenv("HF_ENDPOINT", address)
-        with pytest.raises(SweepError, match=f"The answer of the hub at {address} is not what was expected"):
+        with pytest.raises(SweepError, match=f"The hub at {address} gave an unexpected answer"):
             upload(Upload("ada/answers", "main", False, False, "one", "a" * 12, "adapter", {}, {"README.md": "x"}))
 
 

@@ -111,7 +111,7 @@ def test_a_run_that_is_served_is_not_removed_and_the_refusal_is_one_line_with_th
     with noted(store, [one.key]):
         told = command("rm", one.key, "--yes", code=2)
         assert f"{one.key} has to stay: process {os.getpid()} serves it" in told
-        assert f"Ctrl-C there, or kill {os.getpid()}, ends that" in told
+        assert f"Ctrl-C there, or kill {os.getpid()}, stops it" in told
         assert told.count("\n") == 1
         told = command("rm", sweep, "--yes", "--json")
     assert (keys(told), keys(told, "kept")) == ({other.key}, {one.key})
@@ -199,7 +199,7 @@ def test_a_removal_that_was_killed_leaves_nothing_that_looks_whole_and_gc_ends_i
     assert phase(store, one) is Phase.ABSENT
     assert command("status", "--json")["sweeps"][0]["counts"] == {"succeeded": 1, "removed": 1}
     told = command("gc", "--yes", "--json")
-    assert [one["note"] for one in told["to_delete"]] == ["a removal that was interrupted"]
+    assert [one["note"] for one in told["to_delete"]] == ["an interrupted removal"]
     assert not list(store.root.rglob(".trash-*"))
 
 

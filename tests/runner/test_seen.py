@@ -38,4 +38,4 @@ def test_a_sweep_whose_launch_was_killed_before_it_was_submitted_says_so(store: 
 
 def test_a_sweep_that_nobody_has_looked_at_says_so(store: Store) -> None:
     mirror = Store(store.root / "modal")
-    assert "never looked at since" in stale(mirror, sweep_in(mirror))
+    assert "this is as submitted" in stale(mirror, sweep_in(mirror))

@@ -89,7 +89,7 @@ def test_runs_of_here_and_of_modal_are_not_served_together(store: Store) -> None
     (here,) = swept(store, {})
     mirror = Store(store.root / "modal")
     (there,) = swept(mirror, {"lora_r": 24}, name="far")
-    with pytest.raises(SweepError, match="partly on Modal and partly here"):
+    with pytest.raises(SweepError, match="Some of these runs are on Modal, others here"):
         choose([store, mirror], [here, there])
 
 
@@ -127,8 +127,8 @@ def test_a_base_of_the_hub_is_read_at_the_commit_that_was_trained(store: Store) 
     [
         (({}, {"base_model": "inputs/other"}), "vLLM has one base model"),
         (({"adapter": None}, {"adapter": None, "learning_rate": 1e-3}), "vLLM has one base model"),
-        (({"peft_use_dora": True},), "it has DoRA .peft_use_dora.. Merge it"),
-        (({"lora_modules_to_save": ["lm_head"]},), "whole modules beside the adapter"),
+        (({"peft_use_dora": True},), "it has DoRA .peft_use_dora.. Serve it merged"),
+        (({"lora_modules_to_save": ["lm_head"]},), "complete modules next to the adapter"),
         (({"lora_r": 1024},), "its rank is 1024, over 512"),
     ],
 )

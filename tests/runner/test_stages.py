@@ -66,7 +66,7 @@ def test_each_run_goes_on_alone_and_one_that_fails_takes_its_own_merge_along(sto
     assert [step.run for step in workers.started if step.kind is StepKind.MERGE] == [runs[1].key]
     assert list(failed_stages(made, store)) == [runs[0].key]
     (told,) = [one for one in ledger.records() if one.kind is StepKind.MERGE and one.status == "failed"]
-    assert f"it comes after train {runs[0].key}" in told.message
+    assert f"it needs train {runs[0].key}" in told.message
 
 
 def test_of_a_run_that_has_finished_only_what_comes_after_it_is_done(store: Store) -> None:
@@ -152,7 +152,7 @@ def test_an_evaluation_comes_after_the_merge_before_it(store: Store) -> None:
 
 
 def test_an_evaluation_without_held_out_rows_is_refused_before_anything_trains(store: Store) -> None:
-    with pytest.raises(SweepError, match="holds out no rows"):
+    with pytest.raises(SweepError, match="has no held-out rows"):
         planned(store, staged(("preprocess", "train", "eval")))
 
 

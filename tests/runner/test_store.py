@@ -30,7 +30,7 @@ def test_the_store_is_the_one_asked_for_then_the_variable_then_out(
 @pytest.mark.parametrize("below", ["", "results"])
 def test_a_file_is_no_store(tmp_path: Path, below: str) -> None:
     (tmp_path / "rows.jsonl").touch()
-    with pytest.raises(SweepError, match=r"rows\.jsonl is no folder"):
+    with pytest.raises(SweepError, match=r"rows\.jsonl is not a folder"):
         open_store(str(tmp_path / "rows.jsonl" / below))
 
 

@@ -39,7 +39,7 @@ def test_a_launch_in_json_prints_nothing_else_on_standard_output(
     (run,) = json.loads(told.out)["runs"]
     assert "1 run, 1 dataset (1 to tokenize)" in told.err
     assert run["status"] == "blocked"
-    assert "ended before it began" in run["message"]
+    assert "ended before the step started" in run["message"]
     assert LAST_WORDS in Path(run["log"]).read_text()
 
 

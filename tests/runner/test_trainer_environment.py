@@ -65,7 +65,7 @@ def test_an_unfinished_build_is_none_wherever_it_is(environment: Path) -> None:
 def test_setup_leaves_a_folder_alone_that_axosweep_did_not_make(environment: Path) -> None:
     """uv would empty it, or take out of the user's environment all that the lock does not name."""
     (environment / "precious").touch()
-    with pytest.raises(SweepError, match="axosweep did not make"):
+    with pytest.raises(SweepError, match="axosweep did not create"):
         trainer_environment.build()
     assert (environment / "precious").exists()
 
@@ -73,6 +73,6 @@ def test_setup_leaves_a_folder_alone_that_axosweep_did_not_make(environment: Pat
 def test_setup_leaves_a_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "precious").write_text("mine")
     monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "precious"))
-    with pytest.raises(SweepError, match="axosweep did not make"):
+    with pytest.raises(SweepError, match="axosweep did not create"):
         trainer_environment.build()
     assert (tmp_path / "precious").read_text() == "mine"

@@ -55,7 +55,7 @@ def test_a_key_that_belongs_to_nobody_is_refused(server: WandbServer) -> None:
 def test_an_answer_of_another_type_is_one_message_that_names_the_field(server: WandbServer) -> None:
     run, _ = server.world.upsert({"project": "p", "name": "one", "groupName": SWEEP.sweep})
     run.state = {"value": "finished"}  # type: ignore[assignment]
-    with pytest.raises(SweepError, match=r"^W&B's answer is not what was expected: \S*state: .+ Read it here\.$"):
+    with pytest.raises(SweepError, match=r"^W&B gave an unexpected answer: \S*state: .+ Read it here\.$"):
         read()
 
 

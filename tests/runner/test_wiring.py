@@ -47,7 +47,7 @@ def test_what_comes_after_runs_of_cpus_and_of_gpus_is_not_started_together(store
     """A run that has finished on one counts for a sweep that asks for the other."""
     steps = [Step(StepKind.INFER, f"{device}/a", {}, "d", device=device, run=device) for device in Device]
     made = Plan("sweep/after-a", (), (), after=tuple(PlannedStep(step, False) for step in steps))
-    with pytest.raises(SweepError, match="Name those of one kind"):
+    with pytest.raises(SweepError, match="Name runs of one kind"):
         local_executor_for(made, store, Ledger(store, made.sweep))
 
 

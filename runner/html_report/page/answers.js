@@ -1,4 +1,4 @@
-// What the runs and their base model have answered, beside each other.
+// The answers of the runs and their base model, side by side.
 "use strict";
 
 function drawAnswers(report) {

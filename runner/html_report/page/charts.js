@@ -1,15 +1,15 @@
-// Parameters, their interaction, the price, the time, the failures.
+// The charts of parameters, interaction, price and time, and the list of failures.
 "use strict";
 
 function drawEffects(report) {
   const { effects, keys, rows } = report.analysis;
   byId("effects").hidden = !effects.length || keys.length < 2;
   if (byId("effects").hidden) return;
-  const from = rows ? ` judged by the held-out rows ${rows}, the largest such set` : "";
-  byId("effect-note").textContent = `From ${keys.length} finished runs${from}, the strongest first. Dots are runs, the line joins the medians. ` +
-    "Spearman's ρ is a rank correlation: it sees only effects that rise or fall throughout, not a best value in the middle. " +
-    "The share is how much of the variance of the runs' ranks lies between the values, less what chance would put there; it needs several runs per value. " +
-    "Neither tells a cause: parameters that vary together share their effect.";
+  const from = rows ? ` with the held-out rows ${rows}, the largest such group` : "";
+  byId("effect-note").textContent = `From ${keys.length} finished runs${from}; the strongest effect comes first. Dots are runs; the line connects the medians. ` +
+    "Spearman's ρ is a rank correlation: it shows only effects that rise or fall throughout, not a best value in the middle. " +
+    "The share is the part of the variance of the runs' ranks that lies between the values, minus what chance would cause; it needs several runs per value. " +
+    "Neither shows a cause: parameters that vary together share their effect.";
   const finals = new Map(report.runs.map((run) => [run.key, run]));
   const cards = effects.map((effect) => {
     const place = el("div", { class: "chart" });
@@ -52,7 +52,7 @@ function drawPair(report) {
   const pair = report.analysis.interaction;
   byId("pair").hidden = !pair;
   if (!pair) return;
-  byId("pair-note").textContent = `Median final ${report.metric} of the runs with each pair of values of ${pair.x} and ${pair.y}, the two that tell the order of the runs apart best. Empty: no finished run.`;
+  byId("pair-note").textContent = `Median final ${report.metric} for each pair of values of ${pair.x} and ${pair.y}, the two parameters with the strongest effects. Empty: no finished run.`;
   const medians = pair.cells.map((cell) => cell.median).sort((a, b) => a - b);
   const high = medians[Math.ceil(medians.length * 0.9) - 1];
   const part = (value) => (high > medians[0] ? (value - medians[0]) / (high - medians[0]) : 0);
@@ -90,7 +90,7 @@ function drawPrice(report) {
   if (byId("price").hidden) return;
   const show = cost === "dollars" ? money : duration;
   byId("price-word").textContent = cost;
-  byId("price-note").textContent = `Each finished run by what it cost${cost === "dollars" ? "" : " in seconds of its last attempt: nothing was rented, or there is no price"}. On the line are the runs that no other beats in both: the Pareto front.`;
+  byId("price-note").textContent = `Each finished run and its cost${cost === "dollars" ? "" : " in seconds of its last attempt, since nothing was rented or there is no price"}. The line connects the runs that no other run beats in both: the Pareto front.`;
   const costOf = new Map(keys.map((key, index) => [key, costs[index]]));
   const dots = keys.filter((key) => costOf.get(key) !== null).map((key) => ({ key, value: [costOf.get(key), runs.get(key).final] }));
   const line = front.map((key) => [costOf.get(key), runs.get(key).final]);
@@ -121,7 +121,7 @@ function drawTime(report) {
   if (!paid) return;
   const rented = report.runs.some((run) => run.gpu);
   const word = rented ? "paid time" : "machine time";
-  byId("time-lead").textContent = share === null ? "" : `${Math.round(share * 100)}% of the ${word} was training (its first steps, which compile, among it): ${duration(share * paid)} of ${duration(paid)}.`;
+  byId("time-lead").textContent = share === null ? "" : `${Math.round(share * 100)}% of the ${word} was training (including its first steps, which compile): ${duration(share * paid)} of ${duration(paid)}.`;
   const present = report.parts.filter((name) => parts[name]);
   const paints = PART_COLOURS[dark() ? "dark" : "light"];
   const paint = (name) => paints[report.parts.indexOf(name)];
@@ -138,11 +138,11 @@ function drawTime(report) {
     series: present.map((name) => ({ type: "bar", name, stack: "all", barCategoryGap: "25%", itemStyle: { color: paint(name) }, data: bars.map((run) => run.parts[name] || 0) })),
   });
   const ended = report.runs.filter((run) => run.paid).length;
-  byId("time-note").textContent = `${ended > MOST_BARS ? `The ${MOST_BARS} longest of ${ended} runs. ` : ""}queue is waiting, for a dataset, a place or a machine, and is not paid for; ` +
-    `${rented ? "boot is a container's start before the step began; " : ""}other is what no phase accounts for: starting the trainer, what killed attempts did not report. All attempts count.`;
+  byId("time-note").textContent = `${ended > MOST_BARS ? `The ${MOST_BARS} longest of ${ended} runs. ` : ""}queue: waiting for a dataset, a free slot or a machine, which is not paid for. ` +
+    `${rented ? "boot: the start of a container, before its step. " : ""}other: the start of the trainer, and what killed attempts did not report. All attempts count.`;
   const waiting = new Set(["queue"]);
   fillTable("time-table", ["all runs together", "seconds", "share"], [
-    ...present.map((name) => [name, duration(parts[name]), waiting.has(name) ? "not in it" : `${((parts[name] / paid) * 100).toFixed(1)}%`]),
+    ...present.map((name) => [name, duration(parts[name]), waiting.has(name) ? "not counted" : `${((parts[name] / paid) * 100).toFixed(1)}%`]),
     ["preparing the datasets", duration(datasets), `${((datasets / paid) * 100).toFixed(1)}%`],
     [word, duration(paid), "100%"],
   ]);
@@ -153,9 +153,9 @@ function drawFailures(report) {
   byId("failure-list").replaceChildren(...report.failures.map((failure, index) => {
     const status = el("span", { class: `status ${statusClass(failure)}` }, statusText(failure));
     const summary = el("summary", {}, status, ` ${failure.name}`, failure.message ? `: ${failure.message}` : "");
-    const where = failure.log ? [el("p", { class: "note" }, `The end of ${failure.log}`)] : [];
+    const where = failure.log ? [el("p", { class: "note" }, `The last lines of ${failure.log}`)] : [];
     const body = failure.tail ? [...where, el("pre", {}, failure.tail)] : [el("p", { class: "note" }, failure.log ? `Its log: ${failure.log}` : "It has no log.")];
     return el("details", index < 3 ? { open: "" } : {}, summary, ...body);
   }));
-  for (const log of document.querySelectorAll("#failure-list pre")) log.scrollTop = log.scrollHeight; // its end tells most
+  for (const log of document.querySelectorAll("#failure-list pre")) log.scrollTop = log.scrollHeight; // the end says most
 }

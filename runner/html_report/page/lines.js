@@ -61,7 +61,7 @@ function drawParallel(report, scale, brushed) {
   });
 }
 
-// What is brushed of each axis. ECharts keeps it beside its options.
+// The brushed intervals of each axis, which are not among the options of ECharts.
 function openIntervals(chart) {
   return chart.getOption().parallelAxis.map((_, index) => chart.getModel().getComponent("parallelAxis", index).activeIntervals || []);
 }
@@ -74,7 +74,7 @@ function smoothed(values, weight) {
     if (value === null) return null;
     mean = mean * weight + value * (1 - weight);
     seen = seen * weight + 1 - weight;
-    return mean / seen; // as if it had not begun at nought
+    return mean / seen; // corrects the start at 0
   });
 }
 
@@ -98,10 +98,10 @@ function drawCurves(report, scale) {
     .map((kind) => ({ run, kind, paint: paint(run, index) })));
   const series = curves.map((one) => curveOf(one.run, one.kind, x, one.kind === "train" ? weight : 0, log, one.paint, shown.length));
   const style = styleOf();
-  const told = { step: "step", tokens: "tokens trained on", seconds: "seconds of training, all attempts", dollars: "dollars paid until then" };
+  const axisNames = { step: "step", tokens: "tokens trained on", seconds: "seconds of training, all attempts", dollars: "dollars paid so far" };
   draw("curve-chart", {
     grid: { left: 54, right: 18, top: 16, bottom: 46 },
-    xAxis: { ...style.axis, type: log.x ? "log" : "value", name: told[x], nameLocation: "middle", nameGap: 28, scale: true, max: "dataMax", axisLabel: { ...style.axis.axisLabel, formatter: number, showMaxLabel: false } },
+    xAxis: { ...style.axis, type: log.x ? "log" : "value", name: axisNames[x], nameLocation: "middle", nameGap: 28, scale: true, max: "dataMax", axisLabel: { ...style.axis.axisLabel, formatter: number, showMaxLabel: false } },
     yAxis: { ...style.axis, type: log.y ? "log" : "value", scale: true, axisLabel: { ...style.axis.axisLabel, formatter: number } },
     tooltip: { trigger: "item", formatter: (item) => curveTip(curves[item.seriesIndex], item, x) },
     series,
@@ -112,7 +112,7 @@ function drawCurves(report, scale) {
   } else {
     drawScale(byId("curve-legend"), scale, report.metric);
   }
-  byId("curve-note").textContent = `${shown.length} of ${report.runs.length} runs; thin lines train, with dots eval. Smoothing is an exponential mean of the training loss; long curves are thinned. A cross marks where a loss was no number.`;
+  byId("curve-note").textContent = `${shown.length} of ${report.runs.length} runs. Thin lines: training loss; lines with dots: eval loss. Smoothing is an exponential mean of the training loss. Long curves show only some of their points. A cross marks a loss that was NaN.`;
 }
 
 function curveOf(run, kind, x, weight, log, paint, many) {

@@ -1,4 +1,4 @@
-// How things look: text, numbers, colours. Everything that users wrote reaches the page through `el`, as text.
+// Formats text, numbers and colours. Everything that users wrote reaches the page through `el`, as text.
 "use strict";
 
 const wide = () => window.innerWidth >= 640 || printing;
@@ -38,7 +38,7 @@ function duration(seconds) {
 
 const statusClass = (run) => ({ succeeded: "good", running: "run", pending: "none", stopped: "wait" }[run.status] || "bad");
 
-// A failure for a loss that is no number is shown as what it is.
+// A run that failed because its loss was NaN gets a status text of its own.
 const isBroken = (run) => run.status === "failed" && run.reason === "nan";
 
 function statusText(run) {
@@ -46,7 +46,7 @@ function statusText(run) {
   return run.reason && ["failed", "stopped"].includes(run.status) ? `${run.status} (${run.reason})` : run.status;
 }
 
-// Viridis, without its ends that vanish on the page's own colour; the best runs have the most contrast.
+// Viridis, without the end that is hard to see on the page's background; the best runs have the most contrast.
 const STOPS = {
   light: [[68, 1, 84], [59, 82, 139], [33, 145, 140], [74, 178, 106]],
   dark: [[253, 231, 37], [122, 209, 81], [42, 157, 143], [96, 116, 180]],
@@ -65,7 +65,7 @@ function mix(part) {
   return `rgb(${rgb.join(",")})`;
 }
 
-// The scale ends at the 90th percentile: one run that came to nothing would leave the others one colour.
+// The scale ends at the 90th percentile: otherwise, one very bad run would give all others the same colour.
 function metricScale(runs) {
   const finals = runs.map((run) => run.ranked).filter((value) => value !== null).sort((a, b) => a - b);
   const low = finals[0];

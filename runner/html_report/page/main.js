@@ -1,4 +1,4 @@
-// Puts the values into the page, draws again when something changes, and asks a server for newer values if there is one.
+// Puts the values into the page, redraws it when they change, and requests newer values if the page is served.
 "use strict";
 
 let report = JSON.parse(byId("values").textContent);
@@ -12,10 +12,10 @@ function drawHead() {
   const facts = [report.counts, ...report.cost];
   byId("facts").replaceChildren(...facts.filter(Boolean).map((fact) => el("li", {}, fact)));
   for (const place of document.querySelectorAll(".metric")) place.textContent = report.metric;
-  byId("table-note").textContent = "Click a heading to sort, a row to see its curves alone. " +
-    (report.runs.some((run) => run.is_best) ? "★ is the best of its held-out rows by the final value. " : "") +
-    (report.params.length ? "Only the parameters that differ are columns." : "");
-  byId("made").textContent = `Made by axosweep on ${new Date(report.made_at * 1000).toLocaleString()} from ${report.reproduce.store}. ` +
+  byId("table-note").textContent = "Click a heading to sort, or a row to show only its curves. " +
+    (report.runs.some((run) => run.is_best) ? "★: the best final value among runs with the same held-out rows. " : "") +
+    (report.params.length ? "Only parameters that differ are shown." : "");
+  byId("made").textContent = `Written by axosweep on ${new Date(report.made_at * 1000).toLocaleString()} from ${report.reproduce.store}. ` +
     "Charts: Apache ECharts (Apache License 2.0), in this file.";
 }
 
@@ -31,7 +31,7 @@ function drawReproduce() {
     add("data key", `${data.key}: ${rows.filter(Boolean).join(", ")}`);
   }
   for (const input of inputs) add("input", `${input.text}: ${input.identity}`);
-  add("asked", new Date(report.asked_at * 1000).toLocaleString());
+  add("first launched", new Date(report.asked_at * 1000).toLocaleString());
   add("store", store);
   const config = best && best.config ? [el("details", {}, el("summary", {}, "The best run's Axolotl config"), el("pre", {}, best.config))] : [];
   byId("reproduce").replaceChildren(el("pre", { id: "command" }, command || "not recorded"), list, ...config);
@@ -73,13 +73,13 @@ byId("find").addEventListener("input", (event) => { view.words = event.target.va
 byId("clear").addEventListener("click", () => {
   Object.assign(view, { words: "", brushed: null, picked: null });
   byId("find").value = "";
-  drawAll(); // a fresh chart has no brush
+  drawAll(); // a new chart has no brush
 });
 for (const id of ["curve-x", "curve-train", "curve-eval", "curve-logx", "curve-logy", "curve-smooth"]) {
   byId(id).addEventListener("input", () => drawCurves(report, metricScale(report.runs)));
 }
 
-// The width of the page itself: on a telephone the window's own may follow what is too wide in it.
+// The width of the page itself: on a phone, content that is too wide may widen the window.
 const page = document.querySelector("main");
 let resizing = 0;
 let drawnWidth = page.clientWidth;
@@ -89,7 +89,7 @@ new ResizeObserver(() => {
 }).observe(page);
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw());
 
-// On paper: light, as wide as the paper, everything opened.
+// For printing: light colours, the width of the paper, all details open.
 function paper(on) {
   printing = on;
   document.documentElement.classList.toggle("paper", on);
@@ -103,7 +103,7 @@ function paper(on) {
 window.addEventListener("beforeprint", () => paper(true));
 window.addEventListener("afterprint", () => paper(false));
 
-// Drawn anew, the parallel axes have lost their brush: it is put back, and what it let through stays.
+// A redraw loses the brush of the parallel axes, so it is restored, with the same runs selected.
 function redraw() {
   drawnWidth = page.clientWidth;
   const chart = charts.get(byId("parallel-chart"));

@@ -1,4 +1,4 @@
-// The table of runs: sorted by a click on a heading, narrowed by words and by the brush.
+// The table of runs: a click on a heading sorts it; search words and the brush filter it.
 "use strict";
 
 const view = { sort: null, down: false, words: "", brushed: null, picked: null };
@@ -44,7 +44,7 @@ function compareValues(one, other) {
   return String(one).localeCompare(String(other), undefined, { numeric: true });
 }
 
-// What is missing stays at the end whichever way the rest is sorted.
+// Missing values come last in either order.
 function sorted(runs, column) {
   if (!column) return runs;
   return [...runs].sort((a, b) => {
@@ -55,8 +55,8 @@ function sorted(runs, column) {
 
 function isShown(run) {
   if (view.brushed && !view.brushed.has(run.key)) return false;
-  const said = `${run.key} ${run.name} ${statusText(run)} ${(run.flags || []).join(" ")} ${run.message}`.toLowerCase();
-  return view.words.toLowerCase().split(/[\s,]+/).every((word) => said.includes(word));
+  const text = `${run.key} ${run.name} ${statusText(run)} ${(run.flags || []).join(" ")} ${run.message}`.toLowerCase();
+  return view.words.toLowerCase().split(/[\s,]+/).every((word) => text.includes(word));
 }
 
 function drawTable(report, changed) {

@@ -1,4 +1,4 @@
-"""python -m runner.wandb.process: one request on stdin, one response on stdout, what the SDK prints on stderr."""
+"""python -m runner.wandb.process: one request on stdin, one response on stdout; output of the SDK goes to stderr."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def respond(request: Request) -> Response:
-    """The response that goes with the request; a Failure when W&B does not take the key or does not answer."""
+    """The response to a request; a Failure when W&B does not accept the key or does not answer."""
     if isinstance(request, ViewRequest) and request.dry_run:
         return view.preview(request)
     try:

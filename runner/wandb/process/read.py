@@ -1,4 +1,4 @@
-"""Reading sweeps from W&B: the runs that it has of each."""
+"""Reads the runs of sweeps from W&B."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def read(api: Any, request: ReadRequest) -> ReadResponse:
 
 
 def _runs(api: Any, location: SweepLocation) -> Iterator[Any]:
-    """Oldest first; none where there is no such project."""
+    """The runs of a location, oldest first; none if there is no such project."""
     path = f"{location.entity or api.default_entity}/{location.project}"
     filters = {"$or": [{"group": location.sweep}, {"tags": {"$in": [location.tag]}}]}
     try:
         yield from api.runs(path, filters=filters, order="+created_at", per_page=100, lazy=False)
-    except ValueError:  # what the SDK raises for a project that does not exist
+    except ValueError:  # the SDK raises it for a project that does not exist
         return
 
 
@@ -39,7 +39,7 @@ def _tracked_run(run: Any) -> TrackedRun:
 
 
 def _composed_config(run: Any) -> Mapping[str, Any] | None:
-    """As the run's first attempt uploaded it; None where it never did."""
+    """The config that the run's first attempt uploaded; None if it did not."""
     for file in run.files(names=[CONFIG_FILE]):
         with tempfile.TemporaryDirectory() as folder, file.download(root=folder, replace=True) as text:
             loaded = yaml.safe_load(text)

@@ -1,4 +1,4 @@
-"""Creating a sweep object in W&B."""
+"""Creates a sweep object in W&B."""
 
 from __future__ import annotations
 

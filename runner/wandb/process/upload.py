@@ -1,7 +1,7 @@
-"""Bringing W&B up to date with the runs of a store: offline runs are uploaded, then what W&B still lacks is added.
+"""Brings W&B up to date with the runs of a store: uploads offline runs, then adds what W&B still lacks.
 
-`wandb sync` uploads what an offline run has written, once. A killed run's file lacks what was not flushed, and an
-interrupted upload may have left some out: metrics.jsonl has it all, so W&B's history is compared with that.
+`wandb sync` uploads the file of an offline run, once. The file of a killed run lacks what was not flushed, and an
+interrupted upload may have left out some rows. metrics.jsonl has all of them, so W&B's history is compared with it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from runner.wandb.messages import LocalRun, UploadRequest, UploadResponse, Uploa
 from runner.wandb.process import sdk
 
 EMPTY_BYTES = 7
-"""A file that was killed before its first flush has its header only."""
+"""The size of the header, which is all that a run has written if it was killed before its first flush."""
 
 
 def upload(api: Any, request: UploadRequest) -> UploadResponse:
@@ -31,13 +31,13 @@ def upload(api: Any, request: UploadRequest) -> UploadResponse:
 
 
 def _offline_parts(run: LocalRun) -> list[Path]:
-    """The offline runs of the SDK that its attempts have left, oldest first; those that hold something."""
+    """The offline runs of the SDK from all attempts, oldest first, without empty ones."""
     found = sorted(Path(run.folder, "wandb").glob(f"offline-run-*-{run.id}/run-{run.id}.wandb"))
     return [part for part in found if part.stat().st_size > EMPTY_BYTES]
 
 
 def _is_uploaded(part: Path) -> bool:
-    """W&B's own marks: uploaded to its end, or (it was cut by a kill) as far as it can be read."""
+    """By W&B's own marks: uploaded completely, or, if a kill has cut it off, as far as it can be read."""
     return any(part.with_name(f"{part.name}.{mark}").exists() for mark in ("synced", "syncstate"))
 
 
@@ -51,10 +51,10 @@ def _wandb_sync(parts: Sequence[Path]) -> None:
 
 
 def _result(api: Any, run: LocalRun, parts: Sequence[Path]) -> UploadResult:
-    """The process boundary of one run: what fails for it does not stop the others."""
+    """The boundary for errors of one run: they do not stop the others."""
     failed = [part for part in parts if not _is_uploaded(part)]
     if failed:
-        return UploadResult(run.key, f"{len(failed)} offline parts were not taken by W&B: see above", failed=True)
+        return UploadResult(run.key, f"{len(failed)} offline parts were not accepted by W&B: see above", failed=True)
     done = [f"{len(parts)} offline {'part' if len(parts) == 1 else 'parts'} uploaded"] if parts else []
     try:
         done += _complete(api, run)
@@ -64,7 +64,7 @@ def _result(api: Any, run: LocalRun, parts: Sequence[Path]) -> UploadResult:
 
 
 def _complete(api: Any, local: LocalRun) -> list[str]:
-    """Add what W&B lacks of a run; what was added, in words."""
+    """Add what W&B lacks of a run; returns a description of it."""
     rows = rows_of(Path(local.folder, "metrics.jsonl"))
     if len(rows) > MOST_ROWS:
         done = [f"more than {MOST_ROWS} rows: not compared with metrics.jsonl"]
@@ -79,8 +79,8 @@ def _complete(api: Any, local: LocalRun) -> list[str]:
 
 
 def _run(api: Any, local: LocalRun) -> Any:
-    """None where W&B has no such run. Raises CommError when it does not answer: absent is another thing."""
-    api.flush()  # it would answer from what it has read before
+    """The run in W&B; None if there is no such run. Raises CommError when W&B does not answer."""
+    api.flush()  # otherwise, it would answer from its cache
     try:
         return api.run(local.path)
     except wandb.errors.CommError as error:
@@ -92,9 +92,9 @@ def _run(api: Any, local: LocalRun) -> Any:
 def _log(
     local: LocalRun, rows: Sequence[Mapping[str, Any]], lacking: Sequence[Mapping[str, Any]], *, new: bool
 ) -> None:
-    """Continue the run, or create it, and log what it lacks. Its summary is the last value of each metric again.
+    """Continue or create the run, log the rows that it lacks, and set its summary to the last value of each metric.
 
-    Of a run that W&B has, name and tags are W&B's own: somebody may have changed them.
+    An existing run keeps its name and tags, since a user may have changed them in W&B.
     """
     run: Any = wandb.init(
         entity=local.entity or None, project=local.project, id=local.id, group=local.group, job_type="train",
@@ -112,7 +112,7 @@ def _log(
 
 
 def _amend(run: Any, local: LocalRun) -> list[str]:
-    """Add what later sweeps and this machine know beyond the run itself: tags, parameters, seconds and dollars."""
+    """Add what is known from later sweeps and from this machine: tags, parameters, seconds and dollars."""
     tags = [tag for tag in local.sweeps if tag not in run.tags]
     params = {name: value for name, value in local.params.items() if name not in run.config}
     summary = {name: value for name, value in local.summary.items() if run.summary.get(name) != value}
@@ -122,4 +122,4 @@ def _amend(run: Any, local: LocalRun) -> list[str]:
     run.config.update(params)
     run.summary.update(summary)
     run.update()
-    return [f"{', '.join([*tags, *params, *summary])} noted"]
+    return [f"{', '.join([*tags, *params, *summary])} added"]

@@ -1,6 +1,6 @@
-"""Building a workspace view of a sweep, and saving it: what was swept against what came of it, and the curves.
+"""Builds and saves a workspace view of a sweep: the swept parameters against the loss, and the curves.
 
-wandb-workspaces, the extra `wandb-view`, is imported by the functions that need it: other requests do without.
+wandb-workspaces, the extra `wandb-view`, is imported by the functions that need it, since other requests do not.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from runner.wandb.messages import SweepView, ViewRequest, ViewResponse
 from runner.wandb.process import sdk
 
 LOG_FROM = 10.0
-"""A swept number gets a logarithmic axis when its largest value is so many times its smallest."""
+"""A swept number gets a logarithmic axis if its largest value is at least this many times its smallest."""
 
 
 def preview(request: ViewRequest) -> ViewResponse:
-    """The view as W&B would get it. W&B is not called."""
+    """The view as W&B would get it, without calling W&B."""
     workspace = _workspace(request.view, request.view.entity or "ENTITY")
     return ViewResponse(model=json.loads(workspace._to_model().model_dump_json(by_alias=True)))
 
@@ -36,7 +36,7 @@ def _workspace(view: SweepView, entity: str) -> Any:
     from wandb_workspaces import workspaces as ws
     from wandb_workspaces.reports import v2
 
-    wr: Any = v2  # it exports by *, which mypy does not follow
+    wr: Any = v2  # it re-exports with *, which mypy does not follow
 
     columns = [
         wr.ParallelCoordinatesPlotColumn(wr.Config(name), display_name=name, log=_is_wide(values) or None)
@@ -66,6 +66,6 @@ def _workspace(view: SweepView, entity: str) -> Any:
 
 
 def _is_wide(values: Sequence[Any]) -> bool:
-    """Whether values lie on a scale of factors, as learning rates do."""
+    """Whether values span factors, like learning rates."""
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     return len(numbers) == len(values) > 0 and min(numbers) > 0 and max(numbers) / min(numbers) >= LOG_FROM

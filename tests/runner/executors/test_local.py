@@ -161,7 +161,7 @@ def test_a_worker_that_dies_before_it_begins_is_lost_and_not_given_an_older_outc
     finish(store, StepKind.TRAIN, one.key, OutcomeStatus.FAILED, message="earlier")
     records = execute(plan([one], store), FakeWorkers(store, stillborn=frozenset({one.key})))
     assert events(records[one.key]) == ["submitted", "lost"]
-    assert records[one.key][-1].message == "its worker ended before it began (code 1)"
+    assert records[one.key][-1].message == "its worker ended before the step started (code 1)"
 
 
 Begin = Callable[[StepKind, str], Rival]

@@ -16,6 +16,6 @@ def test_the_way_to_a_token_is_said_once(said: str) -> None:
     with pytest.raises(SweepError) as refused, explained():
         raise modal.exception.AuthError(said)
     text = str(refused.value)
-    assert text.startswith(f"Modal did not let us in: {said.rstrip('.')}.")
+    assert text.startswith(f"Modal refused the login: {said.rstrip('.')}.")
     assert text.count("modal token new") == 1
     assert ".." not in text

@@ -59,9 +59,9 @@ def test_no_split_exceeds_its_caps_or_leaves_room_that_a_waiting_run_could_use(
 @pytest.mark.parametrize(
     ("max_gpus", "parallel", "says"),
     [
-        (3, None, "one run alone asks for 4 GPUs. Raise executor.max_gpus to 4"),
+        (3, None, "one run alone needs 4 GPUs. Raise executor.max_gpus to 4"),
         (5, None, "one of each is 6 GPUs. Raise it to 6"),
-        (None, 1, "executor.parallel=1 cannot be kept"),
+        (None, 1, "executor.parallel=1 is too low"),
     ],
 )
 def test_a_cap_that_leaves_a_variant_without_a_container_is_refused(
