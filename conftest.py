@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# A machine that trains beside the tests is slow at times; how long an example takes says nothing about the code.
+# A machine that also trains is slow at times, so the time of an example says nothing about the code.
 hypothesis.settings.register_profile(
     "shared-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -17,9 +17,9 @@ hypothesis.settings.load_profile("shared-machine")
 
 
 def pytest_configure() -> None:
-    """Signals as in a terminal, though the tests may be started by nohup or in a script's background, where some are
-    ignored and every command would inherit that. And no preloaded trainer outlives the command that started it, unless
-    a test says so: each holds a gigabyte.
+    """Set the signals as in a terminal: under nohup or in a script's background some are ignored, and every command
+    would inherit that. And end each preloaded trainer with its command, unless a test says otherwise, since each needs
+    a gigabyte.
     """
     for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Doctests are the package's; what else lies under tests/ may be a script for another Python."""
+    """Collect no doctests under tests/: a helper there may be a script for another Python."""
     in_tests = Path(__file__).parent / "tests" in collection_path.parents
     helps = collection_path.suffix == ".py" and not collection_path.name.startswith(("test_", "conftest"))
     return True if in_tests and helps else None
