@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# A machine that trains beside the tests is slow at times; how long an example takes says nothing about the code.
+# A machine that also trains is slow at times, so the time of an example says nothing about the code.
 hypothesis.settings.register_profile(
     "shared-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Doctests are the package's; what else lies under tests/ may be a script for another Python."""
+    """Collect no doctests under tests/: a helper there may be a script for another Python."""
     in_tests = Path(__file__).parent / "tests" in collection_path.parents
     helps = collection_path.suffix == ".py" and not collection_path.name.startswith(("test_", "conftest"))
     return True if in_tests and helps else None

@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/compare.py
 
-The store is made for it: each run has trained on Modal for 200 steps, with every line that Axolotl logs on the way
-and the record of its container. Writes benchmarks/results/compare.json; docs/benchmarks.md has the line. Nothing of it
-is kept between two commands: each reads all files again.
+The store is created for it: each run has trained on Modal for 200 steps, and has all of Axolotl's log lines and the
+record of its container. Writes benchmarks/results/compare.json; docs/benchmarks.md has the figures. Nothing is cached
+between two commands: each reads all files again.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--steps", type=int, default=200, help="logged by each run")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "compare.json")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
         store = Store(Path(name))
-        make_sweep(store, asked.runs, asked.steps)
+        make_sweep(store, args.runs, args.steps)
         seconds = {" ".join(["compare", *words]): cpu_seconds(store, words) for words in COMMANDS}
-    result = {"runs": asked.runs, "steps": asked.steps, "cpu_seconds": seconds, "machine": describe(["rich"])}
-    asked.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    result = {"runs": args.runs, "steps": args.steps, "cpu_seconds": seconds, "machine": describe(["rich"])}
+    args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
 
 
 def make_sweep(store: Store, number: int, steps: int) -> None:
-    """Every run has finished: ranks x seeds x as many learning rates as it takes."""
+    """Every run has finished: ranks x seeds x as many learning rates as necessary."""
     grid = [
         (rank, seed, rate) for rate in range(1, 1 + -(-number // 20)) for rank in (4, 8, 16, 32) for seed in range(5)
     ]
@@ -58,13 +58,13 @@ def make_sweep(store: Store, number: int, steps: int) -> None:
         finish_run(store, one, {})
         _write(store, one, steps)
     rates = {name: {"dollars": dollars, "origin": "modal"} for name, dollars in RATES.items()}
-    told = {"rates": rates, "date": "2026-11-01", "table_date": "2026-09-20"}
-    submission = {"steps": [{"key": one.key} for one in runs], "rates": told}
+    dated = {"rates": rates, "date": "2026-11-01", "table_date": "2026-09-20"}
+    submission = {"steps": [{"key": one.key} for one in runs], "rates": dated}
     (store.sweeps / planned.sweep / SUBMISSION).write_text(json.dumps(submission))
 
 
 def cpu_seconds(store: Store, words: list[str]) -> float:
-    """Of the whole command, user and system; the least of some repeats."""
+    """Of the complete command, user and system; the least of several repeats."""
     command = [sys.executable, "-m", "runner", "compare", *words, "--store", str(store.root)]
     taken = []
     for _ in range(REPEATS):

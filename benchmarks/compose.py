@@ -1,11 +1,11 @@
-"""What it takes to compose and to plan sweeps of 100, 1,000 and 5,000 runs: beside stock Hydra, and hydra-fast.
+"""How long it takes to compose and plan sweeps of 100, 1,000 and 5,000 runs, compared with stock Hydra and hydra-fast.
 
     .venv/bin/python benchmarks/compose.py
 
-Needs the trainer environment and a package index: hydra-fast gets an environment that is thrown away. Writes
-benchmarks/results/compose.json; docs/benchmarks.md has the table. All compose the project's own conf/. Stock Hydra
-starts with -m and a launcher that composes each job and does nothing (compose_stock.py); the others make a plain,
-resolved dict of each. A side of more than a minute is measured once, the others three times.
+Needs the trainer environment and a package index, since hydra-fast gets a temporary environment. Writes
+benchmarks/results/compose.json; docs/benchmarks.md has the table. All tools compose the project's own conf/. Stock
+Hydra starts with -m and a launcher that composes each job and does nothing else (compose_stock.py); the others make a
+plain, resolved dict of each. A side that takes more than a minute is measured once, the others three times.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ HYDRA_FAST = "hydra-fast==0.1.1"
 REPEATS, LONG_S = 3, 60.0
 SIZES = (100, 1000, 5000)
 MOST_BY_STOCK = 1000
-"""Stock Hydra takes minutes for these; what is above it is extrapolated, and said to be."""
+"""Stock Hydra takes minutes for these; larger sweeps are extrapolated, and marked so in the results."""
 
 Command = Callable[[str, int], Sequence[str]]
-"""Of a sweep and a number of runs."""
+"""The command for a sweep and a number of runs."""
 
 
 def main() -> None:
@@ -43,21 +43,21 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="multiples of 100")
     parser.add_argument("--most-by-stock", type=int, default=MOST_BY_STOCK)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "compose.json")
-    asked = parser.parse_args()
-    if any(size % 100 for size in asked.sizes):
+    args = parser.parse_args()
+    if any(size % 100 for size in args.sizes):
         parser.error("--sizes: multiples of 100")
     machine = describe(("hydra-core", "omegaconf"))
     with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
         folder = Path(name)
         sides = _sides(folder)
-        sweeps = {sweep: _measure(sides, sweep, asked.sizes, asked.most_by_stock) for sweep in SWEEPS}
+        sweeps = {sweep: _measure(sides, sweep, args.sizes, args.most_by_stock) for sweep in SWEEPS}
     result = {"machine": machine, "hydra_fast": HYDRA_FAST, "sweeps": sweeps}
-    asked.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
 
 
 def _sides(folder: Path) -> Mapping[str, Command]:
-    """The command of each."""
+    """The command of each side."""
     conf, ours = str(_plain_conf(folder)), str(HERE.parent / "conf")
     python, fast = sys.executable, _hydra_fast(folder)
     stock, jobs = str(HERE / "compose_stock.py"), ["-m", "benchmarks.compose_jobs"]
@@ -73,7 +73,7 @@ def _sides(folder: Path) -> Mapping[str, Command]:
 def _measure(sides: Mapping[str, Command], sweep: str, sizes: Sequence[int], most_by_stock: int) -> dict[str, Any]:
     found: dict[str, dict[str, Any]] = {name: {} for name in sides}
     for size in sizes:
-        _run(sides["axosweep plan"](sweep, size))  # Axolotl's verdicts are known from here on
+        _run(sides["axosweep plan"](sweep, size))  # so that Axolotl's verdicts are stored before anything is measured
         for name, command in sides.items():
             if name.startswith("stock") and size > most_by_stock:
                 below = found[name][str(max(one for one in sizes if one <= most_by_stock))]
@@ -98,25 +98,26 @@ def _median(command: Sequence[str], size: int) -> dict[str, Any]:
 
 
 def _run(command: Sequence[str]) -> dict[str, float]:
-    """Of the whole process: seconds, processor seconds, memory at its most; of composing alone where it says so."""
+    """Of the complete process: seconds, processor seconds and peak memory; processor seconds of composing, if it prints
+    them."""
     began = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, cwd=HERE.parent, stdout=said, stderr=subprocess.STDOUT)
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, cwd=HERE.parent, stdout=output, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - began
-        said.seek(0)
-        text = said.read()
+        output.seek(0)
+        text = output.read()
     if process.returncode != 0:
         raise SystemExit(f"{' '.join(command)[:500]}\nended with {process.returncode}:\n{text[-3000:]}")
     composing = re.search(r"^composing_cpu_seconds ([\d.]+)$", text, re.M)
-    told = {"composing_cpu_seconds": float(composing[1])} if composing else {}
+    part = {"composing_cpu_seconds": float(composing[1])} if composing else {}
     cpu = usage.ru_utime + usage.ru_stime
-    return {"seconds": seconds, "cpu_seconds": cpu, "memory_mib": usage.ru_maxrss / 1024, **told}
+    return {"seconds": seconds, "cpu_seconds": cpu, "memory_mib": usage.ru_maxrss / 1024, **part}
 
 
 def _plain_conf(folder: Path) -> Path:
-    """conf/ as any Hydra application has it: without our sweeper and launcher."""
+    """conf/ for any Hydra application: without our sweeper and launcher."""
     conf = folder / "conf"
     shutil.copytree(HERE.parent / "conf", conf)
     config = conf / "config.yaml"

@@ -14,7 +14,7 @@ from hydra.plugins.launcher import Launcher
 
 
 class NoopLauncher(Launcher):
-    """As every launcher has to: composes each job that it is given."""
+    """Composes each job, as every launcher must."""
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
         self.loader, self.config = hydra_context.config_loader, config

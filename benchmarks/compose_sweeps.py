@@ -9,7 +9,7 @@ LORAS, TRAININGS = ("r4", "r8", "r16", "r32", "r64"), ("default", "fast", "quali
 MODELS = ("tiny", "qwen3_0_6b", "qwen3_1_7b", "llama3_2_1b")
 
 SWEEPS = ("values", "groups")
-"""`values`: four sets of group choices, the rest is values. `groups`: a hundred sets of them."""
+"""`values`: four sets of group choices; all other differences are values. `groups`: a hundred sets of group choices."""
 
 
 def axes(sweep: str, runs: int) -> list[str]:

@@ -1,9 +1,9 @@
-"""How near `plan` comes to the seconds that a sweep on the tiny model then takes, after one sweep of another size.
+"""How close the estimates of `plan` are to the measured seconds of tiny sweeps, after one sweep of another size.
 
     .venv/bin/python benchmarks/cost.py
 
-Needs the trainer environment. Writes benchmarks/results/cost.json; docs/benchmarks.md has the lines. Processor seconds
-tell of the estimate alone; seconds also tell of what else the machine had to do.
+Needs the trainer environment. Writes benchmarks/results/cost.json; docs/benchmarks.md has the figures. Errors in
+processor seconds come from the estimate alone; errors in seconds also depend on other work of the machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SWEEPS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the estimates of plan.")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "cost.json")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as folder:
         store = Path(folder)
         _axosweep(store, *CALIBRATION)
@@ -43,7 +43,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "date": time.strftime("%Y-%m-%d"),
     }
-    asked.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     json.dump(result, sys.stdout, indent=1)
     print()
 

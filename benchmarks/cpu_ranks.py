@@ -1,6 +1,6 @@
-"""What plain Axolotl lacks to train on two ranks of a CPU, as a plugin of two hooks: the other side of two_ranks.py.
+"""A plugin with which plain Axolotl can train on two ranks of a CPU, for two_ranks.py.
 
-axosweep's own plugin (modal_app/steps/plugin.py) does the same and works under its worker only.
+axosweep's own plugin (modal_app/steps/plugin.py) does the same, but works only under its worker.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A Hydra application that does nothing: what another launcher is given to run."""
+"""A Hydra application that does nothing, for another launcher to run."""
 
 import hydra
 

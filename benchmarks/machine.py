@@ -1,4 +1,4 @@
-"""What a measurement was made on, to be kept beside its figures. Nothing that names the machine."""
+"""Describe the machine of a measurement, to be stored with the figures. Nothing identifies the machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def describe(packages: Sequence[str]) -> dict[str, Any]:
-    """Cores, memory, load, versions. Other work on the machine shows in the load, and in the seconds."""
+    """Cores, memory, load, versions. The load shows other work on the machine, which lengthens the seconds."""
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "cpu": _first("/proc/cpuinfo", "model name") or platform.machine(),

@@ -1,11 +1,11 @@
-"""What it takes to put many runs on Modal: calls and seconds, beside hydra-modal-launcher, on one local server.
+"""How many calls and seconds it takes to submit many runs to Modal, compared with hydra-modal-launcher.
 
     .venv/bin/python benchmarks/modal_submit.py
 
-Both tools get the unmodified Modal client, the local Modal of tests/modal_server on this machine, and steps that do
-nothing, so what is seen is the tools' own part. hydra-modal-launcher is installed into a folder that is thrown away.
-The first launch (deployment, uploads, the dataset) is not measured; the second one, of that many new runs, is.
-Axolotl's schema is not asked: it has a benchmark of its own.
+Both tools use the unmodified Modal client, the local Modal of tests/modal_server on this machine, and steps that do
+nothing, so the figures show the tools' own part. hydra-modal-launcher is installed into a temporary folder. The first
+launch (deployment, uploads, the dataset) is not measured, but the second one, which submits the new runs. The configs
+are not checked against Axolotl's schema, which preflight.py measures.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "modal_submit.json"
 PEER, PEER_VERSION = "hydra-modal-launcher", "0.3.0"
 SUBMITTING = ("FunctionMap", "FunctionPutInputs", "DictUpdate")
-"""Calls by which runs get there: the last of them is the end of submitting."""
+"""Calls that submit runs: submitting ends with the last of them."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A launch of that many runs. Seconds count from the start of the command."""
+    """A launch of this many runs. Seconds count from the start of the command."""
 
     runs: int
     calls_per_run: float
-    """Calls of the client from the first that submits a run to the last, by run."""
+    """Calls of the client from the first that submits a run to the last, per run."""
     calls_to_submit: int
     """All calls of the client from its start to the last that submits."""
     calls_by_name: Mapping[str, int]
@@ -51,23 +51,23 @@ class Measured:
     """Until the command ends, with every run done."""
     containers: int
     calls_when_asked_again: int
-    """Of functions, when the same line is given once more: what would be trained again."""
+    """Runs submitted when the same command is given once more, which would train again."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=64)
     parser.add_argument("--output", type=Path, default=RESULT)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     machine = describe(("modal", "hydra-core"))
     with tempfile.TemporaryDirectory(prefix="modal-submit-") as folder:
         tools = {
-            "axosweep": _axosweep(Path(folder), asked.runs),
-            f"{PEER} {PEER_VERSION}": _peer(Path(folder), asked.runs),
+            "axosweep": _axosweep(Path(folder), args.runs),
+            f"{PEER} {PEER_VERSION}": _peer(Path(folder), args.runs),
         }
     result = {"machine": machine, "tools": {name: asdict(measured) for name, measured in tools.items()}}
-    asked.output.parent.mkdir(parents=True, exist_ok=True)
-    asked.output.write_text(json.dumps(result, indent=1) + "\n")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(result, indent=1) + "\n")
     for name, measured in tools.items():
         print(f"{name}: {measured}")
 
@@ -133,7 +133,7 @@ def _measure(settings: Settings, command: Callable[[range], Sequence[str]], fold
 
 
 def _inputs(server: ModalServer) -> int:
-    """Runs that clients have handed in: one call may have many."""
+    """Runs that clients have submitted: one call may contain many."""
     return sum(
         len(getattr(call.request, "inputs", ())) + len(getattr(call.request, "pipelined_inputs", ()))
         for call in server.calls(caller=CLIENT)

@@ -1,11 +1,11 @@
-"""Where every second of a sweep went, and the share that was training.
+"""Where the seconds of a sweep go, and the share of training.
 
     .venv/bin/python benchmarks/overhead.py
 
 Needs the trainer environment. A sweep of 16 tiny runs, its dataset not prepared, nothing warm (or --warm), with a clock
-on the launcher's stages (stage_clock.py). Seconds that several runs spent side by side are divided by as many as the
-machine runs at a time, so that all lines add up to the command's seconds; `idle` is where such a place had nothing to
-do. Writes benchmarks/results/overhead.json; docs/benchmarks.md has the table.
+on the launcher's stages (stage_clock.py). Seconds that runs spent side by side are divided by the number of slots (runs
+at a time), so that all lines add up to the command's seconds; `idle` is the time in which a slot had no run. Writes
+benchmarks/results/overhead.json; docs/benchmarks.md has the table.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ RECIPE = (
 )  # fmt: skip
 TRAINING = ("first", "train")
 OF_A_RUN = ("import", "config", "prepare", "load", "first", "train", "eval", "save")
-"""The phases that a run books on its clock (modal_app/process/rank.py)."""
+"""The phases that a run records with its clock (modal_app/process/rank.py)."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parallel", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    parser.add_argument("--warm", action="store_true", help="after a sweep that left its server and its dataset")
+    parser.add_argument("--warm", action="store_true", help="with the trainer and dataset of an earlier sweep")
     parser.add_argument("--words", type=str.split, default=[*WORDS, *RECIPE], help="another sweep, in one argument")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "overhead.json")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     machine = describe(("hydra-core",))
     with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
-        told = _measured(Path(name), asked.words, asked.parallel, warm=asked.warm)
-    result = {"words": " ".join(asked.words), "parallel": asked.parallel, "warm": asked.warm, **told}
-    asked.output.write_text(json.dumps(result | {"machine": machine}, indent=1) + "\n", encoding="utf-8")
+        measured = _measured(Path(name), args.words, args.parallel, warm=args.warm)
+    result = {"words": " ".join(args.words), "parallel": args.parallel, "warm": args.warm, **measured}
+    args.output.write_text(json.dumps(result | {"machine": machine}, indent=1) + "\n", encoding="utf-8")
     _show(result)
 
 
@@ -64,13 +64,13 @@ def _measured(folder: Path, words: Sequence[str], parallel: int, *, warm: bool) 
             timed(axosweep("learning_rate=9e-3", *RECIPE, f"store={store}"), folder, log)
             sides.require_warm_server(store, log)
         before = time.time()
-        whole = timed([*command, f"executor.parallel={parallel}", f"store={store}"], folder, log)
+        sweep = timed([*command, f"executor.parallel={parallel}", f"store={store}"], folder, log)
     finally:
         sides.stop_warm_server(store, log)
     launcher = json.loads(clock.read_text(encoding="utf-8"))
     stages: dict[str, float] = launcher["stages"]
-    # What the clock in the process cannot see: its interpreter's start and end.
-    stages["python"] = whole.seconds - (launcher["ended"] - launcher["began"])
+    # The clock inside the process does not measure the start and end of the interpreter.
+    stages["python"] = sweep.seconds - (launcher["ended"] - launcher["began"])
     executing = stages.pop("execute") + stages.pop("watch", 0.0)
     spent = _spent_by_steps(Store(store), since=before)
     side_by_side = {name: seconds / parallel for name, seconds in spent.items()}
@@ -78,14 +78,14 @@ def _measured(folder: Path, words: Sequence[str], parallel: int, *, warm: bool) 
     lines = {**{f"launcher: {name}": seconds for name, seconds in stages.items()}, **side_by_side, "idle": idle}
     training = sum(side_by_side.get(f"run: {name}", 0.0) for name in TRAINING)
     return {
-        "seconds": whole.seconds,
+        "seconds": sweep.seconds,
         "lines": {name: round(seconds, 3) for name, seconds in lines.items()},
-        "training_share": round(training / whole.seconds, 3),
+        "training_share": round(training / sweep.seconds, 3),
     }
 
 
 def _spent_by_steps(store: Store, since: float) -> dict[str, float]:
-    """Of all steps that ended after `since`, in seconds; a run's own phases, and what no phase of it tells."""
+    """Seconds of all steps that started after `since`: of a run, its phases and the rest."""
     spent: defaultdict[str, float] = defaultdict(float)
     for kind, root, suffix in ((StepKind.PREPROCESS, store.prepared, ".work"), (StepKind.TRAIN, store.runs, "")):
         for path in sorted(root.iterdir()):

@@ -1,5 +1,5 @@
-"""How fast a processor was meanwhile. A rented core is half of a real one: a stranger's work on the other half makes it
-slower by up to 60 %, from one minute to the next.
+"""Measure how fast the processor is during a benchmark. A rented core is half of a physical one: other customers' work
+on the other half can slow it down by up to 60 %, from one minute to the next.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import time
 from types import TracebackType
 
 TURNS = 60_000
-"""Of a loop, some 5 ms."""
+"""Of a loop that takes about 5 ms."""
 PAUSE_S = 0.25
 
 
 class Pace:
-    """Around what is measured. Takes 2 % of a core."""
+    """A context around what is measured. Takes 2 % of a core."""
 
     def __init__(self) -> None:
         self._samples: list[float] = []
@@ -32,7 +32,7 @@ class Pace:
 
     @property
     def loop_ms(self) -> float:
-        """Processor milliseconds that the same loop took on the mean: the more, the slower. After the end only."""
+        """Mean processor milliseconds of the same loop: the more, the slower. Only after the end of the context."""
         return round(statistics.mean(self._samples), 3)
 
     def _sample(self) -> None:

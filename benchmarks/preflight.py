@@ -1,9 +1,9 @@
-"""How long 300 configs that nobody has seen before take through preflight, after the validator is up.
+"""How long preflight takes for 300 configs that were never checked before, after the validator has started.
 
     .venv/bin/python benchmarks/preflight.py
 
-Needs the trainer environment. Writes benchmarks/results/preflight.json; docs/benchmarks.md has the line. The validator
-is the preloaded trainer that a launch on this machine starts anyway; its start is measured apart.
+Needs the trainer environment. Writes benchmarks/results/preflight.json; docs/benchmarks.md has the figures. The
+validator is the preloaded trainer that a launch on this machine starts anyway; its start is measured separately.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time preflight on distinct configs.")
     parser.add_argument("--configs", type=int, default=300)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "preflight.json")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
-        result = measure(asked.configs, Path(name))
-    asked.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        result = measure(args.configs, Path(name))
+    args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
 
 
@@ -56,8 +56,8 @@ def measure(count: int, store: Path) -> dict[str, Any]:
         preflight.longest_rows = [None] * count  # memory is estimated as well
         quick = time.perf_counter() - began
         preflight.ask(workers, experiments)
-        asked = time.perf_counter() - began
-        refused = blocking(preflight.told(), force=False)
+        validated = time.perf_counter() - began
+        refused = blocking(preflight.findings(), force=False)
         total = time.perf_counter() - began
     finally:
         workers.close()
@@ -66,8 +66,8 @@ def measure(count: int, store: Path) -> dict[str, Any]:
         "configs": count,
         "validator_start_s": round(start, 2),
         "without_axolotl_s": round(quick, 3),
-        "axolotls_schema_s": round(asked - quick, 3),
-        "memory_and_telling_s": round(total - asked, 3),
+        "axolotls_schema_s": round(validated - quick, 3),
+        "memory_and_telling_s": round(total - validated, 3),
         "total_s": round(total, 3),
         "ms_each": round(1000 * total / count, 2),
         "axolotl": _axolotl(),
@@ -78,7 +78,7 @@ def measure(count: int, store: Path) -> dict[str, Any]:
 
 
 def _experiment(number: int) -> Experiment:
-    """A LoRA of Llama 3 8B on one A100, with a learning rate of its own."""
+    """A LoRA of Llama 3 8B on one A100, with its own learning rate."""
     conf = shipped_root() / "conf"
     layers = [conf / "training" / "default.yaml", conf / "lora" / f"r{2 ** (3 + number % 4)}.yaml"]
     axolotl: dict[str, Any] = {"seed": 42}

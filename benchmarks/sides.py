@@ -1,7 +1,7 @@
-"""What the benchmarks of training share: one environment for all sides, how a command is timed, what its runs logged.
+"""Shared by the benchmarks of training: one environment for all sides, timing a command, reading its runs' logs.
 
 Every side is read in the same way: losses from the trainer's own state, with all digits; Hugging Face's train_runtime
-from the last line that it prints, which is nowhere else.
+from the last line that it prints, the only place that has it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
-    "PYTHONDONTWRITEBYTECODE": "",  # what one command has compiled the next one finds, as on anybody's machine
+    "PYTHONDONTWRITEBYTECODE": "",  # the next command uses the compiled bytecode, as on any user's machine
     "PYTHONPATH": "",
     "TOKENIZERS_PARALLELISM": "false",
 }
@@ -45,7 +45,7 @@ Losses = Mapping[str, Mapping[str, float]]
 
 
 class CommandFailed(Exception):
-    """A side of a benchmark that did not end well: nothing is measured then."""
+    """A side of a benchmark failed, so nothing is measured."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Timed:
 
     seconds: float
     cpu_s: float
-    """Processor seconds of the processes that it waited for: a server that outlives it is not among them."""
+    """Processor seconds of the processes that it waited for, so not of a server that outlives it."""
     loop_ms: float
-    """How slow the machine was meanwhile (pace.py)."""
+    """How slow the machine was during the command (pace.py)."""
 
     def steady_s(self, loop_ms: float) -> float:
         """The seconds that it would have taken at another pace."""
@@ -65,24 +65,24 @@ class Timed:
 
 @dataclass(frozen=True)
 class Trained:
-    """What one run left."""
+    """The results of one run."""
 
     losses: Mapping[str, float]
     train_runtime_s: float | None
-    """None where no line says it."""
+    """None if no line contains it."""
     seconds: float | None = None
-    """Of the run alone, by its own record; None for Axolotl's own, which keeps none."""
+    """Of the run alone, from its own record; None for plain Axolotl, which has no record."""
 
 
 def timed(command: Sequence[str | Path], folder: Path, log: Path, **variables: str) -> Timed:
-    """Run it to its end, its output in `log`. Raises CommandFailed with the end of that."""
+    """Run a command to its end, with its output in `log`. Raises CommandFailed with the end of the output."""
     programs = trainer_environment.find().parent  # `axolotl train` looks for accelerate and torchrun
     path = os.pathsep.join([str(programs), os.environ.get("PATH", os.defpath)])
     environment = {**os.environ, **ENVIRONMENT, "PATH": path, **variables}
     began, before = time.perf_counter(), os.times()
-    with log.open("wb") as said, Pace() as pace:
+    with log.open("wb") as file, Pace() as pace:
         done = subprocess.run(
-            list(command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=False
+            list(command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False
         )
     seconds, after = time.perf_counter() - began, os.times()
     if done.returncode != 0:
@@ -96,12 +96,12 @@ def tail(log: Path) -> str:
 
 
 def axolotl(*words: str | Path) -> list[str | Path]:
-    """The command of the trainer environment."""
+    """Axolotl's command in the trainer environment."""
     return [trainer_environment.find().parent / "axolotl", *words]
 
 
 def axosweep(*words: str) -> list[str | Path]:
-    """Of this checkout, from wherever it is run."""
+    """The command of this checkout, from any folder."""
     return [sys.executable, "-P", "-m", "runner", *words]
 
 
@@ -110,7 +110,7 @@ def median(tries: Sequence[Timed]) -> float:
 
 
 def written_configs(folder: Path, words: Sequence[str], log: Path) -> dict[str, dict[str, Any]]:
-    """The Axolotl config of each run of a sweep, as `axosweep plan --write` has it, by run key."""
+    """The Axolotl config of each run of a sweep, as `axosweep plan --write` writes it, by run key."""
     target = folder / "configs"
     timed(axosweep("plan", *words, "--write", str(target), f"store={folder / 'plan'}"), folder, log)
     files = [path for path in sorted(target.glob("*.yml")) if not path.name.startswith("prepare-")]
@@ -118,13 +118,13 @@ def written_configs(folder: Path, words: Sequence[str], log: Path) -> dict[str, 
 
 
 def trained_by_axolotl(output: Path, log: Path) -> Trained:
-    """`log` holds what this run printed, and may hold what others did: then its train_runtime is not told."""
+    """`log` contains the output of this run. If it also contains that of others, the train_runtime is unknown."""
     runtimes = TRAIN_RUNTIME.findall(log.read_text(encoding="utf-8", errors="replace"))
     return Trained(logged_losses(output), float(runtimes[0]) if len(runtimes) == 1 else None)
 
 
 def train_runtimes(log: Path) -> list[float]:
-    """Of every run that printed into a log, in that order."""
+    """Of every run that printed into a log, in the order of the log."""
     return [float(one) for one in TRAIN_RUNTIME.findall(log.read_text(encoding="utf-8", errors="replace"))]
 
 
@@ -137,24 +137,24 @@ def trained_by_axosweep(store: Store, key: str) -> Trained:
 
 
 def logged_losses(output: Path) -> dict[str, float]:
-    """Every loss and eval loss up to the newest checkpoint, by step and name, as the trainer's own state has them."""
+    """Every loss and eval loss up to the newest checkpoint, by step and name, from the trainer's own state."""
     states = sorted(output.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name[11:]))
     logs = json.loads(states[-1].read_text(encoding="utf-8"))["log_history"]
     return {f"{log['step']} {name}": log[name] for log in logs for name in ("loss", "eval_loss") if name in log}
 
 
 def store_with_dataset(base: Path, store: Path) -> None:
-    """A store that has the prepared dataset of another, and nothing that was found out or trained there."""
+    """Create a store with the prepared dataset of another store, and none of its runs or caches."""
     store.mkdir(parents=True)
     for name in ("inputs", "prepared"):
         shutil.copytree(base / name, store / name, symlinks=True)
 
 
 def versions(store: Path) -> dict[str, str]:
-    """Of what trains, by the manifest of the store's dataset."""
+    """Of the trainer's libraries, from the manifest of the store's dataset."""
     manifest = next((store / "prepared").glob("*/manifest.json"))
-    told: dict[str, str] = json.loads(manifest.read_text(encoding="utf-8"))["versions"]
-    return told
+    found: dict[str, str] = json.loads(manifest.read_text(encoding="utf-8"))["versions"]
+    return found
 
 
 def require_warm_server(store: Path, log: Path) -> None:
@@ -162,9 +162,9 @@ def require_warm_server(store: Path, log: Path) -> None:
     command = axosweep("warm", "status", "--json", "--store", str(store))
     done = subprocess.run(command, cwd=log.parent, env={**os.environ, **ENVIRONMENT}, capture_output=True, check=True)
     if not json.loads(done.stdout)["trainers"]:
-        raise CommandFailed(f"No preloaded trainer waits for {store}; the command before this one said:\n{tail(log)}")
+        raise CommandFailed(f"No preloaded trainer waits for {store}. The command before it printed:\n{tail(log)}")
 
 
 def stop_warm_server(store: Path, log: Path) -> None:
-    """Nothing happens where none runs."""
+    """Does nothing if none runs."""
     timed(axosweep("warm", "stop", "--store", str(store)), log.parent, log.with_name("stop.txt"))

@@ -1,6 +1,6 @@
 """axosweep with a clock on the stages of its launcher: `python stage_clock.py FILE WORDS...`, for overhead.py.
 
-A stage's seconds are its own: those of a stage inside another count for the inner one only.
+If one stage runs inside another, its seconds count only for the inner one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any  # noqa: E402
 
 STAGES = {
     "compose": ("runner.composing.hydra_sweep:make_jobs", "runner.composing.hydra_sweep:compose_jobs"),
-    "preflight": ("runner.preflight.stage:Preflight.__post_init__", "runner.preflight.stage:Preflight.told"),
+    "preflight": ("runner.preflight.stage:Preflight.__post_init__", "runner.preflight.stage:Preflight.findings"),
     "import, schema": ("runner.preflight.stage:Preflight.ask",),
     "identify": ("runner.launch.sweep:identify",),
     "plan": ("runner.launch.sweep:plan", "runner.show.tables:show_plan"),
@@ -30,7 +30,7 @@ STAGES = {
     "compare": ("runner.launch.sweep:compare_sweep", "runner.show.tables:show_rows"),
     "report": ("runner.launch.sweep:leave_report",),
 }
-"""What is done in each, as module:name."""
+"""The functions of each stage, as module:name."""
 REST = "start and the rest"
 
 
@@ -41,7 +41,7 @@ class StageClock:
     _since: float = BEGAN
 
     def turn(self) -> None:
-        """Book what has passed on the innermost open stage."""
+        """Add the time since the last call to the innermost open stage."""
         now = time.time()
         self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) + now - self._since
         self._since = now
@@ -60,7 +60,7 @@ class StageClock:
         return timed
 
     def watch(self, stage: str, place: str) -> None:
-        """Raises AttributeError when the code has moved on: a stage that is not there would count for the rest."""
+        """Raises AttributeError when the function no longer exists: its time would otherwise count for the rest."""
         module, _, name = place.partition(":")
         *owners, last = name.split(".")
         owner: Any = functools.reduce(getattr, owners, importlib.import_module(module))

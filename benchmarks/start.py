@@ -1,10 +1,10 @@
-"""How much processor time the shortest commands take: help, the state of 20 sweeps, the plan of one run.
+"""How much processor time the shortest commands take: help, the status of 20 sweeps, the plan of one run.
 
     .venv/bin/python benchmarks/start.py
 
 `plan` needs the trainer environment once, for Axolotl's verdict on its run, which is remembered. Writes
-benchmarks/results/start.json; docs/benchmarks.md has the lines. Each command runs five times; the least is kept, since
-other work on the machine only adds.
+benchmarks/results/start.json; docs/benchmarks.md has the figures. Each command runs five times; the least time counts,
+since other work on the machine only adds to it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COMMANDS = ("--help", "status", "plan lora=r8")
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the shortest commands.")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "start.json")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     machine = describe(("hydra-core", "rich"))
     with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
         store = Store(Path(name))
@@ -42,7 +42,7 @@ def main() -> None:
                 finish_run(store, one, {10: 1.0})
         taken = {command: _least(command.split(), store) for command in COMMANDS}
     result = {"sweeps": SWEEPS, "runs_each": RUNS, "commands": taken, "machine": machine}
-    asked.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
 
 
@@ -50,7 +50,7 @@ def _least(words: list[str], store: Store) -> dict[str, float]:
     command = [sys.executable, "-m", "runner", *words]
     environment = {**os.environ, "AXOSWEEP_STORE": str(store.root)}
     taken = []
-    for _ in range(1 + REPEATS):  # the first one writes bytecode, and asks Axolotl
+    for _ in range(1 + REPEATS):  # the first one writes bytecode and gets Axolotl's verdict
         before, began = os.times(), time.perf_counter()
         subprocess.run(command, cwd=HERE.parent, env=environment, capture_output=True, check=True)
         seconds, after = time.perf_counter() - began, os.times()

@@ -1,14 +1,14 @@
-"""The same sweep of tiny runs by Axolotl's own --sweep and by axosweep: seconds, side by side, and the losses.
+"""The same sweep of tiny runs with Axolotl's own --sweep and with axosweep: the seconds and the losses of both.
 
     .venv/bin/python benchmarks/sweep.py
 
 Needs the trainer environment, and about 35 minutes of a machine with nothing else to do; `--runs 2` is a quick try.
 Every side trains the configs that `axosweep plan --write` writes, on a dataset that was prepared before, once without
-tracking and once with W&B offline. Rounds of all sides follow each other; a side that takes under a minute is taken
-three times (the median counts), one above that once. Since the sides take minutes, and no rented core is as fast all
-the time, the ratios are of seconds at a steady pace: the mean of all that were measured (pace.py); those of the bare
-seconds stand beside them. Writes benchmarks/results/sweep.json; docs/benchmarks.md has the table. Ends with 1 when a
-loss differs anywhere, in any digit.
+tracking and once with W&B offline. The sides take turns, round by round; a side that takes less than a minute is run
+three times (the median counts), a slower one once. A rented core does not always have the same speed. So the ratios
+compare seconds at a steady pace, the mean pace of all measurements (pace.py); the ratios of the measured seconds are
+printed as well. Writes benchmarks/results/sweep.json; docs/benchmarks.md has the table. Exits with 1 if any digit of
+any loss differs.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ WANTED = {
     "axolotl, default launcher": {"cold, one at a time": 12.0, "cold": 16.0, "warm": 35.0},
     "axolotl, --launcher python": {"cold, one at a time": 1.4, "cold": 2.0, "warm": 4.0},
 }
-"""How many times faster than which side of Axolotl's, at least."""
+"""How many times faster than each side of Axolotl's our sides must be, at least."""
 WANTED_OUTSIDE_S = 0.7
-"""Of a run outside train_runtime, at most, where one runs at a time."""
+"""How many seconds a run may take outside train_runtime, if one runs at a time."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """The sweep that all sides answer."""
+    """The sweep that all sides run."""
 
     words: tuple[str, ...]
     configs: Mapping[str, Mapping[str, Any]]
-    """As plain Axolotl gets them, by run key."""
+    """For plain Axolotl, by run key."""
     base: Path
     """A store with the prepared dataset."""
     folder: Path
@@ -77,12 +77,12 @@ class Try:
 class Side:
     name: str
     take: Callable[[Question, Path], Try]
-    """Answer the question in an empty folder."""
+    """Runs the sweep in an empty folder."""
     tries: list[Try] = field(default_factory=list)
 
     @property
     def due(self) -> bool:
-        """Whether it is to be taken once more."""
+        """Whether it must be run once more."""
         return not self.tries or (len(self.tries) < TRIES and self.tries[0].timed.seconds < ONCE_ABOVE_S)
 
 
@@ -90,31 +90,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=16, choices=(2, 4, 8, 12, 16))
     parser.add_argument(
-        "--tracking", choices=TRACKING, help="only this, beside what the file has of the other (default: both)"
+        "--tracking", choices=TRACKING, help="measure only this; the other stays as it is in the file (default: both)"
     )
-    parser.add_argument("--once", action="store_true", help="take each side once")
+    parser.add_argument("--once", action="store_true", help="run each side once")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "sweep.json")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     machine = describe(("hydra-core", "wandb"))
-    results = _kept(asked.output, asked.runs) if asked.tracking else {}
-    for tracking in (asked.tracking,) if asked.tracking else TRACKING:
+    results = _earlier_results(args.output, args.runs) if args.tracking else {}
+    for tracking in (args.tracking,) if args.tracking else TRACKING:
         with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
-            question = _question(asked.runs, tracking, Path(name))
+            question = _question(args.runs, tracking, Path(name))
             machine["trainer"] = sides.versions(question.base)
-            results[tracking] = {"date": machine["date"], **_told(_answers(question, once=asked.once))}
+            results[tracking] = {"date": machine["date"], **_summary(_answers(question, once=args.once))}
     result = {
-        "runs": asked.runs,
+        "runs": args.runs,
         "recipe": " ".join(RECIPE),
         "machine": machine | {"axolotl": axolotl_fields().version},
         "tracking": results,
     }
-    asked.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     _show(result)
     return 0 if all(one["losses_equal"] for one in results.values()) else 1
 
 
-def _kept(path: Path, runs: int) -> dict[str, Any]:
-    """By tracking, what was measured of the same question before."""
+def _earlier_results(path: Path, runs: int) -> dict[str, Any]:
+    """Earlier results of the same question, by tracking."""
     if not path.exists():
         return {}
     before = json.loads(path.read_text(encoding="utf-8"))
@@ -123,7 +123,7 @@ def _kept(path: Path, runs: int) -> dict[str, Any]:
 
 
 def _question(runs: int, tracking: str, folder: Path) -> Question:
-    """Prepare the dataset for both, which nobody's seconds count."""
+    """Prepare the dataset for all sides, which is not measured."""
     rates, alphas = RATES[: -(-runs // len(ALPHAS))], ALPHAS[: min(runs, len(ALPHAS))]
     common = (*RECIPE, f"tracking={tracking}", "name=benchmark")
     words = ("-m", f"learning_rate={','.join(rates)}", f"lora_alpha={','.join(alphas)}", *common)
@@ -137,18 +137,18 @@ def _question(runs: int, tracking: str, folder: Path) -> Question:
 
 
 def _train_another(store: Path, common: Sequence[str], log: Path) -> None:
-    """A run that is none of the question's, for what it leaves: its dataset, and a preloaded trainer."""
+    """Train a run that is not in the question, so that its dataset and a preloaded trainer exist."""
     timed(axosweep("-m", "learning_rate=9e-3", *common, f"store={store}"), store.parent, log)
 
 
 def _answers(question: Question, *, once: bool) -> list[Side]:
     answers = [
-        Side("axolotl, --launcher python", lambda asked, folder: _by_axolotl(asked, folder, "--launcher", "python")),
-        Side("cold, one at a time", lambda asked, folder: _by_axosweep(asked, folder, "executor.parallel=1")),
-        Side("cold", lambda asked, folder: _by_axosweep(asked, folder)),
-        Side("warm", lambda asked, folder: _by_axosweep(asked, folder, warm=True)),
-        # For minutes, and once: between the tries of the others, since no machine is as fast all the time.
-        Side("axolotl, default launcher", lambda asked, folder: _by_axolotl(asked, folder)),
+        Side("axolotl, --launcher python", lambda one, folder: _by_axolotl(one, folder, "--launcher", "python")),
+        Side("cold, one at a time", lambda one, folder: _by_axosweep(one, folder, "executor.parallel=1")),
+        Side("cold", lambda one, folder: _by_axosweep(one, folder)),
+        Side("warm", lambda one, folder: _by_axosweep(one, folder, warm=True)),
+        # It takes minutes and is run once, between rounds of the others, since the machine's speed changes.
+        Side("axolotl, default launcher", lambda one, folder: _by_axolotl(one, folder)),
     ]
     for number in range(1 if once else TRIES):
         for side in [side for side in answers if side.due]:
@@ -161,7 +161,7 @@ def _answers(question: Question, *, once: bool) -> list[Side]:
 
 
 def _by_axolotl(question: Question, folder: Path, *launcher: str) -> Try:
-    """One base config, and the rest of each run as one of --sweep's paired values, its output folder with it."""
+    """One base config; what differs between the runs is in --sweep's paired values, including the output folder."""
     placed = {key: {**config, "output_dir": str(folder / key)} for key, config in question.configs.items()}
     first, *others = placed.values()
     common = {name: value for name, value in first.items() if all(one.get(name) == value for one in others)}
@@ -170,7 +170,7 @@ def _by_axolotl(question: Question, folder: Path, *launcher: str) -> Try:
     (folder / "sweep.yml").write_text(yaml.safe_dump({"_": pairs}), encoding="utf-8")
     log = folder / "log.txt"
     seconds = timed(axolotl("train", "base.yml", "--sweep", "sweep.yml", *launcher), folder, log)
-    # It goes on after a run that failed, and ends with 0: what is not there is told by what is read next.
+    # It continues after a failed run and exits with 0, so missing results are detected here.
     outputs = {key: next((folder / key).glob("sweep*"), None) for key in placed}
     if missing := [key for key, output in outputs.items() if output is None]:
         raise sides.CommandFailed(f"axolotl --sweep left nothing for {', '.join(missing)}:\n{sides.tail(log)}")
@@ -192,7 +192,7 @@ def _by_axosweep(question: Question, folder: Path, *more: str, warm: bool = Fals
     return Try(seconds, trained, [one.train_runtime_s for one in trained.values() if one.train_runtime_s is not None])
 
 
-def _told(answers: Sequence[Side]) -> dict[str, Any]:
+def _summary(answers: Sequence[Side]) -> dict[str, Any]:
     paces = [one.timed.loop_ms for side in answers for one in side.tries]
     pace = statistics.mean(paces)
     reference = {key: one.losses for key, one in answers[0].tries[0].trained.items()}
@@ -236,8 +236,8 @@ def _told(answers: Sequence[Side]) -> dict[str, Any]:
 
 
 def _a_run(side: Side, seconds: float) -> dict[str, Any]:
-    """Means of a run, in seconds: in Hugging Face's train_runtime; outside it by the run's own record, and by the whole
-    command's share (with several at a time that is no sum, and can be below nothing).
+    """Mean seconds of a run: in Hugging Face's train_runtime, outside it according to the run's own record, and as its
+    share of the command (which is less than the run's seconds if several run at a time).
     """
     runtimes = list(itertools.chain.from_iterable(one.train_runtimes_s for one in side.tries))
     runs = [run for one in side.tries for run in one.trained.values()]
@@ -252,20 +252,20 @@ def _a_run(side: Side, seconds: float) -> dict[str, Any]:
 
 def _show(result: Mapping[str, Any]) -> None:
     console = Console()
-    for tracking, told in result["tracking"].items():
+    for tracking, summary in result["tracking"].items():
         table = Table(title=f"{result['runs']} runs, tracking={tracking}", title_justify="left", box=None)
         for heading in ("side", "seconds", "steady", "a run", "in train_runtime", "outside", "losses"):
             table.add_column(heading, justify="left" if heading == "side" else "right")
-        for name, side in told["sides"].items():
+        for name, side in summary["sides"].items():
             numbers = (side["seconds"], side["steady_s"], side["command_s"], side["train_runtime_s"], side["outside_s"])
             table.add_row(name, *map(_number, numbers), "equal" if side["losses_equal"] else "DIFFER")
         console.print(table)
-        for one in told["ratios"]:
+        for one in summary["ratios"]:
             mark = "" if one["reached"] else "   NOT REACHED"
-            bare = f"{one['times_in_bare_seconds']}x in bare seconds"
+            bare = f"{one['times_in_bare_seconds']}x in measured seconds"
             console.print(f"  {one['of']} / {one['to']}: {one['times']}x (at least {one['wanted']}x; {bare}){mark}")
-        equal = "equal" if told["losses_equal"] else "DIFFERENT"
-        console.print(f"  {told['losses']} losses a side, all digits: {equal}")
+        equal = "equal" if summary["losses_equal"] else "DIFFERENT"
+        console.print(f"  {summary['losses']} losses a side, all digits: {equal}")
 
 
 def _number(value: float | None) -> str:

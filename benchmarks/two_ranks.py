@@ -1,11 +1,10 @@
-"""One tiny run on two ranks of this machine's CPU: forked from a warm trainer, fresh, and by Axolotl under torchrun.
+"""One tiny run on two ranks of this machine's CPU: forked from a warm trainer, fresh, and with Axolotl under torchrun.
 
     .venv/bin/python benchmarks/two_ranks.py
 
 Needs the trainer environment. The dataset is prepared before. Plain Axolotl gets the config that `axosweep plan
---write` writes, and benchmarks/cpu_ranks.py, without which it cannot train on two ranks of a CPU. Rounds of all sides
-follow each other, three times (the medians count). Writes benchmarks/results/two_ranks.json. Ends with 1 when a loss
-differs.
+--write` writes, and benchmarks/cpu_ranks.py, without which it cannot train on two ranks of a CPU. The sides take turns
+in three rounds (the medians count). Writes benchmarks/results/two_ranks.json. Exits with 1 if a loss differs.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ COMMON = (
     "gpu.count=2", "max_steps=20", "micro_batch_size=8", "logging_steps=5", "eval_steps=10", "evals_per_epoch=null",
     "save_steps=10", "saves_per_epoch=null", "tracking=disabled", "name=benchmark",
 )  # fmt: skip
-ASKED = ("learning_rate=1e-3", *COMMON)
+REQUEST = ("learning_rate=1e-3", *COMMON)
 TORCHRUN = ("--launcher", "torchrun", "--", "--nproc_per_node=2", "--nnodes=1", "--standalone")
 WANTED = 3.0
 TRIES = 3
@@ -64,7 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tries", type=int, default=TRIES)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "two_ranks.json")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     machine = describe(("hydra-core",))
     answers = [
         Side("axolotl, torchrun", _by_torchrun),
@@ -75,22 +74,23 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
         question = _question(Path(name))
         machine["trainer"] = sides.versions(question.base)
-        for number in range(asked.tries):
+        for number in range(args.tries):
             for side in answers:
                 folder = Path(name) / f"try-{number}" / side.name.replace(" ", "-").replace(",", "")
                 folder.mkdir(parents=True)
                 side.tries.append(side.take(question, folder))
                 print(f"{side.name}: {side.tries[-1].timed}", file=sys.stderr, flush=True)
                 shutil.rmtree(folder)
-    result = {"recipe": " ".join(ASKED), "machine": machine | {"axolotl": axolotl_fields().version}, **_told(answers)}
-    asked.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    machine["axolotl"] = axolotl_fields().version
+    result = {"recipe": " ".join(REQUEST), "machine": machine, **_summary(answers)}
+    args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
     return 0 if result["losses_equal"] else 1
 
 
 def _question(folder: Path) -> Question:
     log, base = folder / "log.txt", folder / "base"
-    ((key, config),) = sides.written_configs(folder, ASKED, log).items()
+    ((key, config),) = sides.written_configs(folder, REQUEST, log).items()
     file = folder / "two-ranks.yml"
     file.write_text(yaml.safe_dump({**config, "plugins": ["cpu_ranks.CpuRanks"]}), encoding="utf-8")
     timed(axolotl("preprocess", folder / "configs" / f"{key}.yml"), folder, log)
@@ -100,7 +100,7 @@ def _question(folder: Path) -> Question:
 
 
 def _train_another(store: Path, log: Path) -> None:
-    """A run that is not the question's, for what it leaves: its dataset, and a preloaded trainer."""
+    """Train another run, so that its dataset and a preloaded trainer exist."""
     timed(axosweep("learning_rate=9e-3", *COMMON, f"store={store}"), store.parent, log)
 
 
@@ -119,13 +119,13 @@ def _by_axosweep(question: Question, folder: Path, *more: str, warm: bool = Fals
         if warm:
             _train_another(store, log)
             sides.require_warm_server(store, log)
-        seconds = timed(axosweep(*ASKED, *more, f"store={store}"), folder, log)
+        seconds = timed(axosweep(*REQUEST, *more, f"store={store}"), folder, log)
         return Try(seconds, sides.trained_by_axosweep(Store(store), question.key))
     finally:
         sides.stop_warm_server(store, log)
 
 
-def _told(answers: list[Side]) -> dict[str, Any]:
+def _summary(answers: list[Side]) -> dict[str, Any]:
     reference = answers[0].tries[0].trained.losses
     equal = {side.name: all(one.trained.losses == reference for one in side.tries) for side in answers}
     seconds = {side.name: sides.median([one.timed for one in side.tries]) for side in answers}

@@ -1,12 +1,11 @@
-"""Whether one preloaded trainer grows slow or leaves anything behind: 200 tiny runs forked from it, one after another.
+"""Whether one preloaded trainer gets slower or leaks anything: 200 tiny runs forked from it, one after another.
 
     .venv/bin/python benchmarks/warm_soak.py
 
-Needs the trainer environment. Writes benchmarks/results/warm_soak.json. Told: the mean seconds of runs 2-21 and of the
-last twenty (of the clock; of the run's own processor time, which other work on the machine does not lengthen; and of
-that at a steady pace (pace.py), since no rented core is as fast after ten minutes as before), and what there is before
-and after of the server's descriptors and children, of files in /dev/shm and in the temporary folder, and the server's
-memory.
+Needs the trainer environment. Writes benchmarks/results/warm_soak.json: the mean seconds of runs 2 to 21 and of the
+last twenty (wall time; the run's own processor time, which other work on the machine does not lengthen; and that at a
+steady pace (pace.py), since the speed of a rented core changes within ten minutes). Also, before and after: the number
+of the server's descriptors and children and of files in /dev/shm and in the temporary folder, and the server's memory.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Fork many runs from one preloaded trainer.")
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "warm_soak.json")
-    asked = parser.parse_args()
-    if asked.runs < 2 * WINDOW + 1:
-        parser.error(f"--runs: at least {2 * WINDOW + 1}, to set the last {WINDOW} beside the first")
+    args = parser.parse_args()
+    if args.runs < 2 * WINDOW + 1:
+        parser.error(f"--runs: expected at least {2 * WINDOW + 1}, to compare the last {WINDOW} with the first")
     machine = describe(("hydra-core", "wandb"))
     with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
-        result = measure(asked.runs, Path(name))
-    asked.output.write_text(json.dumps({"machine": machine, **result}, indent=1) + "\n", encoding="utf-8")
+        result = measure(args.runs, Path(name))
+    args.output.write_text(json.dumps({"machine": machine, **result}, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
     return 0 if abs(result["slower"]["steady"] - 1) <= 0.1 and result["before"] == result["after"] else 1
 

@@ -1,5 +1,4 @@
-"""What runs beside the GPU: one worker for a laptop and for a Modal container, and the files it leaves.
+"""What runs next to the GPU: one worker for a laptop and for a Modal container, and the files that it writes.
 
-Nothing in this package imports `runner`, and nothing outside `plugin`, `preprocess` and `train` needs
-more than the standard library.
+Nothing in this package imports `runner`. Most modules import only the standard library when they are loaded.
 """

@@ -1,7 +1,7 @@
 """The one entry of every process that needs the trainer's Python: `python modal_app/run.py NAME [WORDS]`.
 
-NAME is one of ENTRIES; each of their modules has a `main` that reads the remaining words and returns the exit code.
-The package is registered from where it lies, and its parent folder is not put on sys.path: in an installed wheel that
+NAME is one of ENTRIES; the `main` of each module reads the remaining words and returns the exit code.
+The package is registered by its path, and its parent folder is not put on sys.path: in an installed wheel that folder
 is the launcher's site-packages, whose packages must not reach the trainer.
 """
 
@@ -30,13 +30,13 @@ def main() -> int:
     here = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
     register(here)
-    # Pools that spawn import the main module again, by this path, and would find a stranger there.
+    # Process pools that use spawn would import the main module again by this path, which has another `main` now.
     del sys.modules["__main__"].__file__
     return int(importlib.import_module(f"{PACKAGE}.{ENTRIES[name]}").main())
 
 
 def register(here: Path) -> None:
-    """Make the package that lies in `here` importable by its name."""
+    """Make the package in the folder `here` importable by its name."""
     spec = importlib.util.spec_from_file_location(PACKAGE, here / "__init__.py", submodule_search_locations=[str(here)])
     assert spec is not None
     assert spec.loader is not None

@@ -1,8 +1,8 @@
 """Runs one step in one folder: `python modal_app/run.py worker --store DIR < step.json`.
 
 The same on a laptop and on eight H100s. Standard library until the step's own work begins. Exit codes: 0 succeeded
-(also when it had before), 1 failed, 3 stopped on request, 75 held by another live worker. The codes are a convenience:
-the truth is in the folder.
+(now or earlier), 1 failed, 3 stopped on request, 75 claimed by another live worker. The codes are a convenience; the
+folder has the authoritative result.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run one step, read as JSON from standard input.")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--store", type=Path)
-    what.add_argument("--rank", type=Path, metavar="ATTEMPT", help="run one rank of an attempt (the worker's own use)")
+    what.add_argument("--rank", type=Path, metavar="ATTEMPT", help="run one rank of an attempt (for the worker itself)")
     arguments = parser.parse_args()
     if arguments.rank is not None:
         return _run_fresh_rank(arguments.rank)
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def lead_a_session() -> None:
-    """A process group of its own, so that a step can be signalled and killed with all its children."""
+    """Start a process group, so that a step can be signalled and killed with all its children."""
     if os.getpid() != os.getsid(0):
         os.setsid()
 
@@ -59,11 +59,11 @@ def exit_code(step: Step, store: Store, *, warm: bool) -> int:
 
 
 def run_step(step: Step, store: Store, *, warm: bool = False) -> Outcome:
-    """Run a step to its end, in this process, and record how it ended.
+    """Run a step to its end, in this process, and record its outcome.
 
-    `warm`: this is a fork of a process that has imported everything, so ranks are forked too.
+    `warm`: this is a fork of a process that has imported everything, so ranks are forked, too.
 
-    Raises AlreadyClaimed when another live worker has the step.
+    Raises AlreadyClaimed when another live worker has claimed the step.
     """
     folder = store.folder(step.kind, step.key)
     with claim(folder, step.sweep) as descriptor:
@@ -81,7 +81,7 @@ def run_step(step: Step, store: Store, *, warm: bool = False) -> Outcome:
 
 
 def _attempt(this: Rank, store: Store, descriptor: int, *, warm: bool) -> Outcome:
-    """The process boundary: whatever happens below becomes an Outcome."""
+    """The process boundary: every error below becomes an Outcome."""
     started_at = time.time()
     facts: dict[str, Any] = {}
     status, reason, message = OutcomeStatus.SUCCEEDED, None, ""
@@ -117,7 +117,7 @@ def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm
                 train.run_rank(this)
             else:
                 ranks.run(step.processes, attempt, descriptor, forked=(lambda: _run_rank(this)) if warm else None)
-            stop.set_stop_handler(None)  # what is done will not be thrown away now
+            stop.set_stop_handler(None)  # from here on, a stop must not discard the finished training
             if step.processes > 1 and stop.requested() and not train.has_begun(attempt):
                 raise Stopped("stopped before training began")
             yield train.verdict(step, folder, attempt, started_at)
@@ -125,16 +125,16 @@ def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm
         case StepKind.MERGE | StepKind.INFER | StepKind.EVALUATE:
             imports.load(imports.for_kind(step.kind), step.device)
             this.clock.book("import")
-            yield after(step.kind)(step, store, folder, attempt, this)
+            yield follow_up(step.kind)(step, store, folder, attempt, this)
             yield {"phases": this.clock.seconds, "cpu": this.clock.cpu}
 
 
 Work = Callable[[Step, Store, StepFolder, Attempt, Rank], Mapping[str, Any]]
-"""Works in the attempt's folder, leaves what is to be kept in the step's, and returns the outcome's facts."""
+"""Works in the attempt's folder, moves its results to the step's folder, and returns the outcome's facts."""
 
 
-def after(kind: StepKind) -> Work:
-    """What does a step that comes after a run."""
+def follow_up(kind: StepKind) -> Work:
+    """The function that does a follow-up step."""
     match kind:
         case StepKind.MERGE:
             from modal_app.steps.merge import merge
@@ -148,16 +148,16 @@ def after(kind: StepKind) -> Work:
             from modal_app.steps.evaluate import evaluate
 
             return evaluate
-    raise ValueError(f"{kind} comes after no run")
+    raise ValueError(f"{kind} is not a follow-up step")
 
 
 def _give_up(step: Step, folder: StepFolder, attempt: Attempt, started_at: float, name: str) -> NoReturn:
-    """Asked to stop with nothing begun that is worth keeping: say so and end, with whatever pool was started."""
+    """Stop before anything worth keeping has begun: record that, and end this process and its process pools."""
     message = f"stopped by {name} before training began" if step.kind is StepKind.TRAIN else f"stopped by {name}"
     outcome = Outcome(OutcomeStatus.STOPPED, attempt.number, started_at, time.time(), message=message)
     _record(outcome, step, folder, attempt)
     if os.getpgid(0) == os.getpid():
-        os.killpg(0, signal.SIGTERM)  # this process answers no more
+        os.killpg(0, signal.SIGTERM)  # this process has no handler for it any more
     os._exit(EXIT_CODES[OutcomeStatus.STOPPED])
 
 
@@ -169,7 +169,7 @@ def _failure(error: Exception, this: Rank) -> Failure:
 
 
 def _record(outcome: Outcome, step: Step, folder: StepFolder, attempt: Attempt) -> None:
-    """Success is declared first, in one file, so that a kill in between leaves no attempt that contradicts it."""
+    """Success is recorded first, in one file, so that no attempt contradicts it after a kill in between."""
     stop.set_stop_handler(None)
     attempts.clean(attempt)
     if step.kind is not StepKind.PREPROCESS and outcome.status is OutcomeStatus.SUCCEEDED:
@@ -178,7 +178,7 @@ def _record(outcome: Outcome, step: Step, folder: StepFolder, attempt: Attempt) 
 
 
 def _run_fresh_rank(path: Path) -> int:
-    """One rank of several, as a process of its own: its parent has made the attempt and holds the claim."""
+    """One rank of several, in a process of its own: its parent has created the attempt and has the claim."""
     attempt = Attempt(path, int(path.name.removeprefix(ATTEMPT_PREFIX)))
     step = Step.from_json(attempt.step.read_text(encoding="utf-8"))
     folder = StepFolder(path.parent, done=path.parent / "result.json")
@@ -187,13 +187,13 @@ def _run_fresh_rank(path: Path) -> int:
 
 
 def _run_rank(this: Rank) -> int:
-    """A rank's process boundary: its parent learns from a file why it failed."""
+    """A rank's process boundary: a file tells its parent why it failed."""
     stop.set_stop_handler(lambda _: os._exit(EXIT_CODES[OutcomeStatus.STOPPED]))
     try:
         train.run_rank(this)
     except Stopped:
         return EXIT_CODES[OutcomeStatus.STOPPED]
-    except Exception as error:  # the process boundary: the worker reads what this rank leaves
+    except Exception as error:  # the process boundary: the worker reads this rank's file
         failure = _failure(error, this)
         write_atomically(this.attempt.failure(this.number), failure.to_json())
         return EXIT_CODES[OutcomeStatus.FAILED]

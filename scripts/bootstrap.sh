@@ -14,7 +14,7 @@ fail() {
     exit 1
 }
 
-# Prints the minor version of a supported Python. Runs it, since a version manager's shim may be only a name.
+# Prints the minor version of a supported Python. Runs it, since a version manager's shim may lead to no Python.
 minor_of() {
     "$1" -c 'import sys, venv
 if sys.implementation.name != "cpython" or not (3, 11) <= sys.version_info[:2] <= (3, 13): raise SystemExit(1)
@@ -36,13 +36,13 @@ find_python() {
     return 1
 }
 
-# The folder is part of it: an editable install and a venv both break when they are moved.
+# Includes the folder, since an editable install and a venv both break when they are moved.
 built_from() {
     pwd
     cat requirements.lock pyproject.toml
 }
 
-# Prints a uv that works: the environment's own, the user's, or the locked one brought into the environment by pip.
+# Prints a uv that works: the environment's own, the user's, or the locked one, which pip installs into the environment.
 find_uv() {
     for candidate in "$venv/bin/uv" uv; do
         case $("$candidate" --version 2>/dev/null) in
@@ -54,7 +54,7 @@ find_uv() {
         esac
     done
     awk '/^[^ #]/ { uv = /^uv==/ } uv' requirements.lock >"$venv/uv.lock"
-    pip_failed="uv could not be installed with pip; its message is above. Is there a package index within reach?"
+    pip_failed="uv could not be installed with pip; its message is above. Can this machine reach a package index?"
     set -- install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$venv/uv.lock"
     if "$venv/bin/python" -m ensurepip >/dev/null 2>&1; then
         "$venv/bin/python" -m pip "$@" >&2 || fail "$pip_failed"
@@ -72,7 +72,7 @@ fi
 
 command -v git >/dev/null 2>&1 || fail "git is missing. Install it (on Debian and Ubuntu: apt install git)."
 if [ -n "${PYTHON:-}" ]; then
-    minor_of "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON is no working CPython 3.11, 3.12 or 3.13 with the venv module."
+    minor_of "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON is not a working CPython 3.11, 3.12 or 3.13 with the venv module."
     python=$PYTHON
 else
     python=$(find_python) || fail "no working Python 3.12 or 3.13 found (3.11 runs the launcher alone). Looked at python3.13, python3.12, python3, python, python3.11 and the versions of pyenv and uv; name another with PYTHON=/path/to/python."

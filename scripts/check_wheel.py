@@ -1,8 +1,8 @@
-"""Does an installed wheel work, and does it stay light? Builds it, installs it into an empty environment, asks it.
+"""Check that an installed wheel works and imports little: build it, install it into an empty environment, run it.
 
     .venv/bin/python scripts/check_wheel.py
 
-Prints what was checked; exit code 1 with the first thing that is wrong. Takes its packages from the index that uv uses.
+Prints what was checked; exit code 1 at the first problem. Packages come from the index that uv uses.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("hydra", "huggingface_hub", "modal", "omegaconf", "torch", "wandb")
-"""What a command that composes nothing must not import."""
+"""Packages that a command which composes nothing must not import."""
 HELP = f"""
 import sys
 from runner.cli import main
@@ -39,7 +39,7 @@ def main() -> int:
         _run(axosweep, "init", "project", cwd=place)
         _run(axosweep, "--cfg", "job", "-p", "axolotl", "lora=r8", cwd=place / "project")
         _run(axosweep, "plan", "-m", "+sweeps=first", "--json", cwd=place / "project")
-    print("The installed wheel works: --help is light, init writes, configs are found, a sweep is planned.")
+    print("The installed wheel works: --help imports little, init writes, configs are found, a sweep is planned.")
     return 0
 
 

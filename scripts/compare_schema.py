@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/compare_schema.py
 
-A test holds the files against the code, and what the commands print against them.
+A test compares the files with the code, and the output of the commands with the files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def adapters() -> dict[str, TypeAdapter[Any]]:
-    """By file name, what checks and describes the output of a command."""
+    """By file name, the adapter that describes and checks the output of a command."""
     printed: tuple[type[Any], ...] = (Row, Group, ComparedSweep, Comparison, Pair, Next, Best)
     for one in printed:
         one.__pydantic_config__ = ConfigDict(use_attribute_docstrings=True)

@@ -1,10 +1,10 @@
-"""Makes the tiny task's two files: what to train on, and what to ask afterwards.
+"""Creates the tiny task's two files: the training rows, and the prompts for afterwards.
 
     python tiny/make_data.py [--out tiny/data]
 
-A made-up team's directory: 16 people, 4 facts each, every fact asked in 28 phrasings. Of those 28,
-one is held out per fact, and one more is asked with an opening that training never shows, so each
-held-out prompt is new, has one right answer, and can be answered by whoever learned the fact from the
+A made-up team's directory: 16 people, 4 facts each, every fact asked in 28 phrasings. Of each fact, one
+phrasing is held out, and another question gets an opening that training never shows. So each held-out
+prompt is new, has one right answer, and can be answered by a model that has learned the fact from the
 other 27. The standard library's `random.Random` with a fixed seed gives the same bytes on every machine.
 """
 
@@ -62,7 +62,7 @@ OPENINGS = (
 )
 
 NEW_OPENING = "one more question: "
-"""Never trained on, with no question."""
+"""Training never shows it, with any question."""
 
 Fact = tuple[str, str]  # (person, kind of fact)
 
@@ -79,7 +79,7 @@ def directory(seed: int) -> dict[Fact, str]:
 
 
 def phrasings(fact: Fact) -> list[str]:
-    """Every way this task asks for one fact."""
+    """All phrasings of the question for one fact."""
     person, kind = fact
     return [opening + question.format(person) for opening in OPENINGS for question in QUESTIONS[kind]]
 
@@ -95,15 +95,15 @@ def conversation(prompt: str, answer: str) -> dict[str, object]:
 
 
 def split(facts: Mapping[Fact, str], seed: int) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    """The training rows, shuffled, and the held-out prompts: of every fact one phrasing, and then one in new words."""
+    """The shuffled training rows, and the held-out prompts: for every fact one phrasing, and one with a new opening."""
     rng = random.Random(seed)
     train: list[dict[str, object]] = []
     held_out: list[dict[str, object]] = []
     for fact, answer in facts.items():
-        asked = phrasings(fact)
-        rng.shuffle(asked)
-        held_out.append({"prompt": asked[0], "answer": answer})
-        train.extend(conversation(prompt, answer) for prompt in asked[1:])
+        prompts = phrasings(fact)
+        rng.shuffle(prompts)
+        held_out.append({"prompt": prompts[0], "answer": answer})
+        train.extend(conversation(prompt, answer) for prompt in prompts[1:])
     rng.shuffle(train)
     for index, (fact, answer) in enumerate(facts.items()):
         person, kind = fact
@@ -119,7 +119,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the tiny task's train.jsonl and prompts.jsonl.")
+    parser = argparse.ArgumentParser(description="Create the tiny task's train.jsonl and prompts.jsonl.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "data")
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)

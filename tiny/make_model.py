@@ -1,11 +1,11 @@
-"""Makes the tiny base model: a small Llama, trained for about a minute, that knows last year's directory.
+"""Creates the tiny base model: a small Llama, trained for about a minute, that knows last year's directory.
 
     OMP_NUM_THREADS=1 .axosweep/trainer/bin/python tiny/make_model.py [--out tiny/model]
 
-It has seen this task's questions, with last year's answers in half of the rows and random ones in the
-rest. So it knows how to look a fact up, holds no answer firmly, and has every current fact left to
-learn: something for LoRA to adapt. Needs torch, transformers and tokenizers, which the trainer
-environment has. The weights are committed, because torch promises equal bits only on equal machines.
+It has seen this task's questions, with last year's answers in four fifths of the rows and random ones in
+the rest. So it knows how to look up a fact, is not certain of any answer, and has every current fact left
+to learn with LoRA. Needs torch, transformers and tokenizers, which the trainer environment has. The
+weights are committed, because torch gives equal bits only on equal machines.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def last_year() -> dict[make_data.Fact, str]:
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE learned from the task's text; bytes it never saw still have a token."""
+    """Byte-level BPE trained on the task's text; bytes that are not in it have a token, too."""
     text = [
         part
         for (person, kind), answer in make_data.directory(make_data.SEED).items()
@@ -104,10 +104,10 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, prompt: str, answer: str) -> Example:
-    """The whole conversation, with only the answer and its end token as labels."""
-    asked = tokenizer(f"{BOS}{USER}{prompt}{END}{ASSISTANT}", add_special_tokens=False)["input_ids"]
-    said = tokenizer(f"{answer}{END}", add_special_tokens=False)["input_ids"]
-    return asked + said, [-100] * len(asked) + said
+    """The complete conversation, with only the answer and its end token as labels."""
+    question = tokenizer(f"{BOS}{USER}{prompt}{END}{ASSISTANT}", add_special_tokens=False)["input_ids"]
+    reply = tokenizer(f"{answer}{END}", add_special_tokens=False)["input_ids"]
+    return question + reply, [-100] * len(question) + reply
 
 
 def draw(rng: random.Random, facts: dict[make_data.Fact, str]) -> tuple[str, str]:
@@ -149,7 +149,7 @@ def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Non
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the tiny base model.")
+    parser = argparse.ArgumentParser(description="Create the tiny base model.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model")
     out: Path = parser.parse_args().out
     torch.set_num_threads(1)
@@ -162,7 +162,7 @@ def main() -> None:
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     tokenizer.save_pretrained(out)
     model.save_pretrained(out)
-    (out / "model.safetensors").chmod(0o644)  # it is written as private, which a wheel would keep
+    (out / "model.safetensors").chmod(0o644)  # it is written as private, and a wheel would have the same mode
     print(f"{model.num_parameters()} weights in {out}, {time.monotonic() - started:.0f} s")
 
 

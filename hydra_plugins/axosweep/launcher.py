@@ -1,7 +1,7 @@
-"""Hydra's launcher for axosweep, for sweepers of others: a batch of jobs in, their objectives out."""
+"""Hydra's launcher for axosweep, for sweepers other than ours: takes a batch of jobs, returns their objectives."""
 
-# Annotations are not postponed here: Hydra runs this module before sys.modules knows it, and dataclass
-# would look postponed ones up there.
+# Annotations are not postponed here: Hydra runs this module before it is in sys.modules, where dataclass
+# would look up postponed ones.
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -12,8 +12,8 @@ from runner.config.shipped import shipped_root
 class AxosweepSearchPath(SearchPathPlugin):
     """A group is a folder *on* the path, so the entry for sweeps/ is its parent.
 
-    Such a parent comes last: of whatever else lies in it, nothing takes a config group's place.
-    Hydra asks every installed plugin, so another Hydra application in this environment is left alone.
+    Such a parent comes last, so that nothing else in it replaces a config group.
+    Hydra calls this plugin for every Hydra application in the environment, so other applications are left alone.
     """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:

@@ -1,7 +1,7 @@
-"""Hydra's sweeper for axosweep: composes each job once and hands all of them on together."""
+"""Hydra's sweeper for axosweep: composes each job once and passes all of them on together."""
 
-# Annotations are not postponed here: Hydra runs this module before sys.modules knows it, and dataclass
-# would look postponed ones up there.
+# Annotations are not postponed here: Hydra runs this module before it is in sys.modules, where dataclass
+# would look up postponed ones.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ class AxosweepSweeperConf:
     params: dict[str, Any] = field(default_factory=dict)
     """Axes: a YAML list, or a string in Hydra's grammar; any key as on the command line."""
     single: bool = False
-    """Asked without -m: more than one job is then a mistake."""
+    """The request has no -m, so more than one job is a mistake."""
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="axosweep", node=AxosweepSweeperConf, provider="axosweep")

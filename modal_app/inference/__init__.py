@@ -1,1 +1,1 @@
-"""How a trained model answers."""
+"""Generate answers with a trained model."""

@@ -1,6 +1,6 @@
-"""How a question is written for a run: by its chat template, or as its dataset wrote instructions.
+"""Format a question for a run: with its chat template, or as its dataset formats instructions.
 
-It is imported in the trainer's environment only, and asks Axolotl for both.
+Both come from Axolotl. It is imported in the trainer's environment only.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Conversation = Sequence[Message]
 """Messages {"role", "content"}, the last one the user's."""
 
 Prompter = Callable[[str | None, str], str]
-"""Of a system message, if there is one, and an instruction: the prompt as training wrote it (alpaca and its kin)."""
+"""Formats a system message, if there is one, and an instruction as in training (alpaca and similar types)."""
 
 INSTRUCTED = {"alpaca": AlpacaPrompter, "gpteacher": GPTeacherPrompter}
-"""Types of dataset that Axolotl knows by name alone, and what writes them."""
+"""Types of dataset that Axolotl selects by their names alone, and their prompters."""
 PLAIN = ("completion", "input_output", "pretrain")
-"""Types of dataset that are text as it stands."""
+"""Types of dataset whose text is not formatted."""
 NO_PLACE = "this run was trained without a chat template, and its format has no place for {}"
 
 
@@ -45,7 +45,7 @@ class Template:
     """The config's `chat_template_kwargs`."""
 
     def ids(self, tokenizer: Any, messages: Conversation, *, answer_follows: bool) -> list[int]:
-        """StepFailed for a conversation that the template refuses (a system message, say)."""
+        """Raises StepFailed for a conversation that the template refuses (with a system message, for example)."""
         try:
             rendered = tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
@@ -63,13 +63,13 @@ class Template:
 
 
 def template_of(cfg: DictDefault, tokenizer: Any) -> Template | None:
-    """The chat template that a config trains with; None where it trains without one."""
+    """The chat template that a config trains with; None if it trains without one."""
     text = _template_text(cfg, tokenizer)
     return Template(text, dict(cfg.chat_template_kwargs or {})) if text else None
 
 
 def prompter_of(cfg: DictDefault, tokenizer: Any) -> Prompter | None:
-    """How training wrote an instruction; None for plain text. It raises StepFailed for what its format lacks."""
+    """Formats instructions as in training; None for plain text. Raises StepFailed for what the format cannot hold."""
     dataset = cfg.datasets[0] if cfg.datasets else None
     if dataset is None or dataset.type is None:
         return None
@@ -90,7 +90,7 @@ def prompter_of(cfg: DictDefault, tokenizer: Any) -> Prompter | None:
 
 
 def instruction(prompter: Prompter | None, conversation: Conversation) -> str:
-    """A conversation without a chat template: one question, with a system message where the format has a place."""
+    """The prompt without a chat template: one question, with a system message if the format has a place for it."""
     *before, last = conversation
     system = before[0]["content"] if before and before[0]["role"] == "system" else None
     if len(before) > (system is not None):
@@ -105,14 +105,14 @@ def _template_text(cfg: DictDefault, tokenizer: Any) -> str | None:
     if text := resolve_chat_template_str(cfg, tokenizer):
         return str(text)
     kind = str(cfg.datasets[0].type).partition(".")[0] if cfg.datasets else ""
-    if kind == "chat_template":  # with a function's name behind it, for preference pairs
+    if kind == "chat_template":  # for preference pairs, a function's name follows it
         return str(get_chat_template_from_config(cfg, cfg.datasets[0], tokenizer))
     return str(get_chat_template(kind)) if kind in ("chatml", "llama3") else None
 
 
 def _with_system(prompter: Any, default: str, system: str | None, text: str) -> str:
-    said = default if system is None else system
-    return str(next(iter(prompter.build_prompt_w_system(said, text, "", ""))))
+    message = default if system is None else system
+    return str(next(iter(prompter.build_prompt_w_system(message, text, "", ""))))
 
 
 def _instructed(prompter: Any, system: str | None, text: str) -> str:
@@ -124,6 +124,6 @@ def _instructed(prompter: Any, system: str | None, text: str) -> str:
 def _unknown(kind: str, system: str | None, text: str) -> NoReturn:
     raise StepFailed(
         FailureReason.CONFIG,
-        f"this run was trained without a chat template, on a dataset of type {kind}: how a question is written in that "
-        "format is not known here",
+        f"this run was trained without a chat template, on a dataset of type {kind}: axosweep cannot format a question "
+        "for this type",
     )

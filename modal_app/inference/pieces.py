@@ -1,24 +1,24 @@
-"""An answer as it grows -> the pieces of it that can be sent already. Pure."""
+"""A growing answer -> the pieces of it that can be sent already. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-_TORN = "\ufffd"
-"""What a tokenizer makes of the first bytes of a character whose others are to come."""
+_INCOMPLETE = "\ufffd"
+"""What a tokenizer returns for a character of which only the first bytes have been generated."""
 
 
 class Pieces:
-    """The pieces together are the answer: stripped of white space at both ends, and ended before a stop text."""
+    """The pieces, joined, are the answer without white space at both ends, up to the first stop text."""
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._stops = [stop for stop in stops if stop]
         self._sent = ""
         self.stopped = False
-        """Whether a stop text has come."""
+        """Whether the answer has reached a stop text."""
 
     def feed(self, text: str) -> str:
-        """`text` is the whole of it so far; what is new and will stay.
+        """The new piece that will not change any more. `text` is the complete answer so far.
 
         >>> pieces = Pieces(["END"])
         >>> pieces.feed(" one "), pieces.feed(" one EN"), pieces.feed(" one ENough"), pieces.feed(" one ENough END")
@@ -26,11 +26,11 @@ class Pieces:
         """
         text = self._cut(text)
         if not self.stopped:
-            text = text[: len(text) - self._begun(text)].rstrip(_TORN)
+            text = text[: len(text) - self._begun(text)].rstrip(_INCOMPLETE)
         return self._new(text.strip())
 
     def finish(self, text: str) -> str:
-        """What is left of the whole answer when nothing more will come.
+        """The last piece. `text` is the complete answer.
 
         >>> pieces = Pieces(["END"])
         >>> pieces.feed("one E"), pieces.finish("one E")
@@ -60,7 +60,7 @@ class Pieces:
 
     def _new(self, text: str) -> str:
         if not text.startswith(self._sent):
-            return ""  # a tokenizer has thought better of it: what is sent is sent
+            return ""  # the tokenizer has changed earlier text, which is sent already
         new = text[len(self._sent) :]
         self._sent = text
         return new

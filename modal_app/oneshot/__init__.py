@@ -1,1 +1,1 @@
-"""Short processes that the launcher starts for one answer."""
+"""Short processes that the launcher starts to answer one question."""

@@ -1,7 +1,7 @@
-"""Why Axolotl's schema refuses a config: every rule that does, with the keys that it read. In the trainer's Python.
+"""Why Axolotl's schema refuses a config: every rule that refuses it, with its keys. Runs in the trainer's Python.
 
-Axolotl's rules stop at the first refusal, so that a person would mend one thing at a time. After a refusal the same
-rules run once more, each noting what it refuses and handing its input on.
+Axolotl's rules stop at the first refusal, so a user could only fix one problem at a time. After a refusal, the same
+rules run once more, and each rule that refuses is recorded and skipped.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MOST_KEYS = 6
-"""A rule may read much more than it is about."""
+"""A rule may read many keys that have nothing to do with its refusal."""
 PLAIN = (ValueError, DeprecationWarning, ImportError)
-"""What Axolotl raises to refuse; anything else is told with its class."""
+"""What Axolotl raises to refuse a config; the message of any other error includes its class."""
 
 Problem = dict[str, Any]
-"""keys: dotted names in the config that it is about. message: Axolotl's own."""
+"""keys: the dotted names that the problem is about. message: Axolotl's own."""
 
 
 def explained(error: Exception, config: Mapping[str, Any], on_the_gpu: Mapping[str, Any]) -> list[Problem]:
-    """The refusal itself first, then what else would be refused once it is mended."""
+    """The refusal itself first, then what would be refused after it is fixed."""
     noted = _all_rules(config, on_the_gpu)
-    known = {one["message"]: one for one in noted}  # with the keys that the rule has read
+    known = {one["message"]: one for one in noted}  # these have the keys that the rule has read
     first = [one if "." in "".join(one["keys"]) else known.get(one["message"], one) for one in _of_error(error, config)]
     return list({(tuple(one["keys"]), one["message"]): one for one in (*first, *noted)}.values())
 
@@ -46,7 +46,7 @@ def _of_error(error: Exception, config: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _errors(error: Any, config: Mapping[str, Any]) -> list[Any]:
-    """pydantic's; those of a dataset with the place of the dataset, since Axolotl builds each on its own."""
+    """pydantic's errors. Axolotl validates each dataset separately, so the dataset's index is added to its errors."""
     from axolotl.utils.schemas import datasets as schemas
     from pydantic import ValidationError
 
@@ -62,7 +62,7 @@ def _errors(error: Any, config: Mapping[str, Any]) -> list[Any]:
 
 
 def _place(location: Sequence[str | int], config: Any) -> tuple[str, ...]:
-    """The part of pydantic's location that the config has (or lacks, at its end); the rest names union members."""
+    """The part of pydantic's location that exists in the config, or a missing key; the rest names union members."""
     place: list[str] = []
     for part in location:
         numbered = isinstance(config, list) and isinstance(part, int) and part < len(config)
@@ -74,7 +74,7 @@ def _place(location: Sequence[str | int], config: Any) -> tuple[str, ...]:
 
 
 def _of_rule(error: Exception, read: Sequence[str], config: Mapping[str, Any]) -> Problem:
-    """What a rule raised. It is about the keys that it read and the config sets; of many, about those that it names."""
+    """A rule's refusal. Its keys are those that the rule read and the config sets; of many, those in the message."""
     text = _sentence(str(error) if isinstance(error, PLAIN) else f"{type(error).__name__}: {error}")
     present = [key for key in read if key in config]
     named = _named(present or config, text)
@@ -105,12 +105,12 @@ def _all_rules(config: Mapping[str, Any], on_the_gpu: Mapping[str, Any]) -> list
 
 @dataclass(slots=True)
 class _Notes:
-    """What the rules of one config refused, and what the rule that runs now has read."""
+    """What the rules have refused in one config, and which keys the current rule has read."""
 
     problems: list[Problem] = field(default_factory=list)
     config: Mapping[str, Any] = field(default_factory=dict)
     read: dict[str, None] | None = None
-    """In order; None while no rule runs."""
+    """In order of reading; None while no rule runs."""
 
     def run(self, rule: Callable[[Any], Any], given: Any, otherwise: Any) -> Any:
         self.read = {}
@@ -131,7 +131,7 @@ _notes = _Notes()
 
 
 class _RecordingConfig(dict[str, Any]):
-    """A config that says which of its keys a rule asks for."""
+    """A config that notes which of its keys a rule reads."""
 
     def get(self, key: str, default: Any = None) -> Any:
         _notes.note(key)
@@ -144,13 +144,13 @@ class _RecordingConfig(dict[str, Any]):
 
 @functools.cache
 def _noting(model: Any) -> Any:
-    """The same schema, but a rule that refuses is noted, with the keys that it read, and its input goes on."""
+    """The same schema, but a rule that refuses is noted with the keys that it read, and its input stays unchanged."""
     from pydantic import model_validator
 
     rules: dict[str, Any] = {"__getattribute__": _noted_attribute, "__module__": __name__}
     for name, decorator in model.__pydantic_decorators__.model_validators.items():
         if len(inspect.signature(decorator.func).parameters) != 1:
-            continue  # takes more than the config: left as it is
+            continue  # such a rule takes more than the config; it stays as it is
         if decorator.info.mode == "before":
             rules[name] = model_validator(mode="before")(_before(decorator.func))
         elif decorator.info.mode == "after":

@@ -1,9 +1,9 @@
 """Axolotl's own verdict on configs, before anything is started: `python modal_app/run.py validate FOLDER`.
 
-FOLDER/questions.json: a list of {"config", "capabilities"}; capabilities are what Axolotl would find on the GPU that is
-asked for. FOLDER/answers.json, written last: for each question {"problems", "warnings"}, in Axolotl's words; a problem
-is {"keys", "message"}, with "kind" NOT_LOADED where it is a plugin that cannot be imported here. Nothing is downloaded
-and nothing is sent: what would need the base model's own files is not asked.
+FOLDER/questions.json: a list of {"config", "capabilities"}; the capabilities are what Axolotl would detect on the
+requested GPU. FOLDER/answers.json, written last: for each question {"problems", "warnings"}, in Axolotl's words; a
+problem is {"keys", "message"}, with "kind" NOT_LOADED for a plugin that cannot be imported here. Nothing is downloaded
+or sent: rules that need the base model's own files are left out.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ NOT_LOADED = "not loaded"
 TOKENIZER_CLASSES = ("tokenizer_type", "processor_type")
 MODEL_CLASSES = ("type_of_model", "model_type")
 ACTS_WHEN_REGISTERED = ("axolotl.integrations.nemo_gym.",)
-"""Shipped plugins whose `register` does work (clones a repository, starts servers): only their keys are taken in."""
+"""Shipped plugins whose `register` does work (clones a repository, starts servers): only their keys are used."""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Ask Axolotl's schema about the configs in FOLDER/questions.json.")
+    parser = argparse.ArgumentParser(description="Check the configs in FOLDER/questions.json against Axolotl's schema.")
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder.resolve()
     os.environ |= base_environment(Device.CPU) | {"HF_HUB_OFFLINE": "1"}
-    os.dup2(2, 1)  # what the imports print is not for the launcher's ears
+    os.dup2(2, 1)  # so that output of the imports does not reach the launcher
     imports.load(imports.VALIDATE, Device.CPU)
     apply_schema_patches()
     return answered(folder)
 
 
 def answered(folder: Path) -> int:
-    """Answer a folder's questions. Plugins stay registered in a process, so each list of them gets a child.
+    """Answer a folder's questions. Plugins stay registered in a process, so each list of plugins gets a child process.
 
-    Returns 0, as a process that does nothing else: what needs no plugins is asked in it, at last.
+    Configs without plugins are checked last, in this process. Returns 0, its exit code.
     """
     questions = json.loads((folder / QUESTIONS).read_text(encoding="utf-8"))
     groups: dict[tuple[str, ...], list[int]] = {}
@@ -57,9 +57,9 @@ def answered(folder: Path) -> int:
         groups.setdefault(_plugins(question["config"]), []).append(index)
     answers: list[Mapping[str, Any] | None] = [None] * len(questions)
     for number, (plugins, indices) in enumerate(sorted(groups.items(), reverse=True)):
-        asked = [questions[index] for index in indices]
+        group = [questions[index] for index in indices]
         verdicts = (
-            _of_a_child(plugins, asked, folder / f"answers-{number}.json") if plugins else _verdicts((), asked, folder)
+            _of_a_child(plugins, group, folder / f"answers-{number}.json") if plugins else _verdicts((), group, folder)
         )
         for index, verdict in zip(indices, verdicts, strict=True):
             answers[index] = verdict
@@ -105,7 +105,7 @@ def _verdicts(plugins: Sequence[str], questions: Sequence[Mapping[str, Any]], fo
 
 
 def _register(plugins: Sequence[str]) -> Mapping[str, Any] | None:
-    """Load the plugins, so that their keys count. What is wrong with one that cannot be loaded."""
+    """Load the plugins, so that their keys are known. Returns the problem of one that cannot be loaded."""
     from axolotl.integrations.base import PluginManager, normalize_plugin_name
 
     manager = PluginManager.get_instance()
@@ -114,14 +114,14 @@ def _register(plugins: Sequence[str]) -> Mapping[str, Any] | None:
         try:
             if normal not in manager.plugins:
                 manager.register(normal, required=True)
-        except Exception as error:  # it is the plugin's code that runs here
+        except Exception as error:  # this runs the plugin's code
             message = f"{name} cannot be loaded: {type(error).__name__}: {error}"
             return {"keys": ["plugins"], "message": message, "kind": NOT_LOADED}
     return None
 
 
 def _verdict(config: Mapping[str, Any], capabilities: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What validate_config says, as the trainer would call it: everything it raises is a refusal."""
+    """The result of validate_config, called as the trainer does: every error that it raises is a refusal."""
     import torch
     from axolotl.utils.config import validate_config
 
@@ -129,18 +129,18 @@ def _verdict(config: Mapping[str, Any], capabilities: Mapping[str, Any]) -> Mapp
         "capabilities": dict(capabilities),
         "env_capabilities": {"torch_version": torch.__version__.partition("+")[0]},
     }
-    with _heard() as warnings:
+    with _logged_warnings() as warnings:
         try:
             checked = _registered_with(config)
             validate_config(checked, **on_the_gpu)
             problems = []
-        except Exception as error:  # Axolotl's refusal, whatever its rules and plugins raise
+        except Exception as error:  # Axolotl's rules and plugins may raise anything
             problems = refusals.explained(error, config, on_the_gpu)
     return {"problems": [*problems, *_unknown_classes(config)], "warnings": list(dict.fromkeys(warnings))}
 
 
 def _unknown_classes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Names that Axolotl's loaders look up in transformers, where the schema takes any text."""
+    """Names that Axolotl's loaders look up in transformers, although the schema accepts any text."""
     import transformers
 
     own_code = config.get("trust_remote_code") or config.get("gptq")
@@ -151,7 +151,7 @@ def _unknown_classes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _registered_with(config: Mapping[str, Any]) -> Any:
-    """The config as Axolotl's own dictionary, after its plugins had their say."""
+    """The config as Axolotl's own dictionary, after its plugins have changed it."""
     from axolotl.integrations.base import PluginManager, get_builtin_plugins, normalize_plugin_name
     from axolotl.utils.dict import DictDefault
 
@@ -166,20 +166,20 @@ def _registered_with(config: Mapping[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _heard() -> Iterator[list[str]]:
-    """What Axolotl logs as a warning, instead of printing it."""
+def _logged_warnings() -> Iterator[list[str]]:
+    """Collects what Axolotl logs as a warning."""
     from axolotl.utils.logging import MultiProcessAdapter
 
-    heard: list[str] = []
+    messages: list[str] = []
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            heard.append(" ".join(record.getMessage().split()))
+            messages.append(" ".join(record.getMessage().split()))
 
     logger, listener = logging.getLogger("axolotl"), Listener(logging.WARNING)
     MultiProcessAdapter.warning_once.cache_clear()
     logger.addHandler(listener)
     try:
-        yield heard
+        yield messages
     finally:
         logger.removeHandler(listener)

@@ -1,6 +1,6 @@
-"""Applies the entries of the table: the one way in for all other rooms.
+"""Applies the entries of the table: the only entry point for all other rooms.
 
-A patch that corrects applies on every device, a patch that only saves time on the CPU alone.
+A patch that corrects applies on every device; a patch that only saves time applies on the CPU alone.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from modal_app.store.step import Device, Step
 
 PAGE = "docs/upgrading.md"
 _skipped: set[str] = set()
-"""Names of the patches that this process, or the one that it was forked from, has said it goes on without."""
+"""Names of the skipped patches that this process, or the one that it was forked from, has reported already."""
 
 
 def patches_at(moment: Moment, device: Device | None) -> tuple[Patch, ...]:
-    """In the order of the table. `device`: of the step; None where there is none, and nothing is to save time."""
+    """In the order of the table. `device`: of the step; None for no step, and then without patches that save time."""
     return tuple(
         patch
         for patch in PATCHES
@@ -36,7 +36,7 @@ def apply_launcher_patches() -> None:
 
 
 def import_patches(device: Device) -> contextlib.AbstractContextManager[None]:
-    """To be held around Axolotl's imports."""
+    """The block must contain Axolotl's imports."""
     return _applied(Moment.IMPORT, device)
 
 
@@ -45,7 +45,7 @@ def apply_fork_patches() -> None:
 
 
 def be_offline_as(variables: Mapping[str, str]) -> None:
-    """Let the libraries that are imported already be offline, or not, as these variables say."""
+    """Make the imported libraries offline or online, as these variables say."""
     _apply(Moment.ENVIRONMENT, None, variables)
 
 
@@ -68,22 +68,22 @@ def cache_datasets_in(folder: Path) -> None:
 
 
 def apply_run_patches(step: Step) -> None:
-    """Once everything is imported, before Axolotl is called."""
+    """After all imports, before Axolotl is called."""
     _apply(Moment.RUN, step.device, step)
 
 
 def apply_trainer_patches(trainer: Any, origin_step: int | None) -> None:
-    """`origin_step`: where the run goes on from another run's checkpoint, the step of that."""
+    """`origin_step`: the step of another run's checkpoint, if the run continues from one."""
     _apply(Moment.TRAINER, None, trainer, origin_step)
 
 
 def apply_training_patches(trainer: Any, unlogged: Mapping[str, Any] | None) -> None:
-    """`unlogged`: what the checkpoint that training resumes from says of the loss since its last log line."""
+    """`unlogged`: the loss since the last log line, from the checkpoint that training resumes from."""
     _apply(Moment.TRAINING, None, trainer, unlogged)
 
 
 def hub_cache_in(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """In the block, what is downloaded from the hub goes below this folder."""
+    """Inside the block, downloads from the hub go to this folder."""
     return _applied(Moment.TASKS, None, folder)
 
 
@@ -102,14 +102,14 @@ def _applied(moment: Moment, device: Device | None, *arguments: Any) -> Iterator
                 if block is not None:
                     stack.enter_context(block)
             except TargetGone as gone:
-                _go_on_without(patch, gone)
+                _skip(patch, gone)
         yield
 
 
-def _go_on_without(patch: Patch, gone: TargetGone) -> None:
+def _skip(patch: Patch, gone: TargetGone) -> None:
     seen = f"{patch.library} {_installed_version(patch.library)} is installed, the patch is for {patch.version}: {gone}"
     if patch.purpose is Purpose.CORRECTS:
-        raise CorrectionMissing(f"the patch '{patch.name}' cannot be applied and is needed ({seen}). {PAGE} says more")
+        raise CorrectionMissing(f"the patch '{patch.name}' cannot be applied and is needed ({seen}). See {PAGE}")
     if patch.name not in _skipped:
         _skipped.add(patch.name)
         print(

@@ -1,4 +1,4 @@
-"""Patches around Axolotl's imports: each is a context manager. None changes what is computed."""
+"""Patches around Axolotl's imports: each is a context manager. None changes a result."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ IMPORTED_LATE = "evaluate"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 MALLOC_SETTINGS = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
-"""The user's own, which stay as they are."""
+"""If the user sets one of these, it stays in effect."""
 
 
 @contextlib.contextmanager
 def collect_no_garbage() -> Iterator[None]:
-    """What has been imported within is never looked at by the garbage collector again."""
+    """The garbage collector never scans again what has been imported inside the block."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -42,8 +42,8 @@ def collect_no_garbage() -> Iterator[None]:
 
 @contextlib.contextmanager
 def reuse_freed_memory() -> Iterator[None]:
-    """Set what glibc's malloc comes to by itself once a process has freed something large (mallopt(3))."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # another C library's malloc has its own ways
+    """Set the thresholds that glibc's malloc sets itself once a process has freed something large (mallopt(3))."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries do not have it
     if mallopt is not None and not any(name in os.environ for name in MALLOC_SETTINGS):
         mallopt(M_MMAP_THRESHOLD, 32 << 20)
         mallopt(M_TRIM_THRESHOLD, 64 << 20)
@@ -52,26 +52,25 @@ def reuse_freed_memory() -> Iterator[None]:
 
 @contextlib.contextmanager
 def read_package_metadata_once() -> Iterator[None]:
-    # Its annotation wants the standard library's own.
     importlib.metadata.packages_distributions = functools.cache(packages_distributions)
     yield
 
 
 @contextlib.contextmanager
 def leave_out_scikit_learn() -> Iterator[None]:
-    """What imports scikit-learn for itself, such as a task of the evaluation harness, gets it."""
+    """Code that imports scikit-learn itself, such as a task of the evaluation harness, still gets it."""
     require(_imported_without("is_sklearn_available", CANDIDATES), CANDIDATES, "is_sklearn_available")
     yield
 
 
 @contextlib.contextmanager
 def leave_out_scipy() -> Iterator[None]:
-    """The losses that take a function of SciPy get one that imports it when it is called."""
+    """The losses that use a function of SciPy get a function that imports SciPy when it is called."""
     _imported_without("is_scipy_available", f"{LOSSES}.loss_utils")
     losses = [module for name, module in list(sys.modules.items()) if name.startswith(f"{LOSSES}.")]
     users: list[Any] = [module for module in losses if hasattr(module, "is_scipy_available")]
     if not users:
-        raise TargetGone(f"no module of {LOSSES} asks whether SciPy is available")
+        raise TargetGone(f"no module of {LOSSES} checks whether SciPy is available")
     for module in users:
         module.linear_sum_assignment = _linear_sum_assignment
     yield
@@ -79,7 +78,7 @@ def leave_out_scipy() -> Iterator[None]:
 
 @contextlib.contextmanager
 def import_evaluate_late() -> Iterator[None]:
-    """What imports it within gets one that imports it when it is used; what imports it later gets itself."""
+    """An import inside the block gets a stand-in that imports `evaluate` when it is used."""
     if IMPORTED_LATE in sys.modules:
         yield
         return
@@ -90,10 +89,10 @@ def import_evaluate_late() -> Iterator[None]:
 
 
 class LazyModule(ModuleType):
-    """Stands for a module that is imported when something of it is asked for."""
+    """A stand-in for a module, which is imported when one of its attributes is used."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked by code that looks through all modules
+        if name.startswith("__"):  # from code that inspects all modules
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
@@ -102,7 +101,7 @@ class LazyModule(ModuleType):
 
 @contextlib.contextmanager
 def lazily_imported(name: str) -> Iterator[None]:
-    """In the block, an import of this module, which there is, gives a LazyModule."""
+    """Inside the block, an import of this module returns a LazyModule. The module must exist."""
     spec = importlib.util.find_spec(name)
     assert spec is not None
     sys.modules[name] = lazy = LazyModule(name)
@@ -119,7 +118,7 @@ def _linear_sum_assignment(*arguments: Any, **named: Any) -> Any:
 
 
 def _imported_without(check: str, module: str) -> Any:
-    """A module of transformers', imported while a check of its own says that a library is not there."""
+    """A module of transformers, imported while one of its checks says that a library is not installed."""
     utils = module_with("transformers.utils", check)
     is_available = getattr(utils, check)
     setattr(utils, check, lambda: False)

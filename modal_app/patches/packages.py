@@ -1,4 +1,4 @@
-"""Which packages are installed, from their metadata, without reading what is not asked for."""
+"""Which packages are installed, from as little of their metadata as possible."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _FIELD = {field: re.compile(rf"^{field}:\s*(.+?)\s*$", re.MULTILINE) for field i
 
 
 def packages_distributions() -> Mapping[str, list[str]]:
-    """As importlib.metadata's, which asks of each file of each package whether it is there.
+    """The same as importlib.metadata's, which checks for each file of each package whether it exists.
 
-    Only the first part of each path is read here: a package counts though all of its files may have been taken away.
+    This reads only the first part of each path, so a package counts even if all of its files have been removed.
     """
     found: defaultdict[str, list[str]] = defaultdict(list)
     for distribution in importlib.metadata.distributions():
@@ -29,7 +29,7 @@ def packages_distributions() -> Mapping[str, list[str]]:
 
 
 def names_and_versions() -> Iterator[tuple[str, str]]:
-    """Of each package; one without a name, or without anything that can be read, is in no list."""
+    """Of each package, without those that have no name or no readable metadata."""
     for distribution in importlib.metadata.distributions():
         with contextlib.suppress(UnicodeDecodeError):
             text = _metadata(distribution)
@@ -40,7 +40,7 @@ def names_and_versions() -> Iterator[tuple[str, str]]:
 def _inferred(distribution: Distribution) -> Iterable[str]:
     """The packages and modules that a distribution without top_level.txt has put next to its metadata."""
     record = distribution.read_text("RECORD")
-    # An egg has none: its own way is taken.
+    # An egg has no RECORD, but other lists of its files.
     lines = [str(path) for path in distribution.files or ()] if record is None else record.splitlines()
     tops = {line.split("/", 1)[0] if "/" in line else _module(line) for line in lines}
     return {top for top in tops if top and "." not in top}
@@ -56,6 +56,6 @@ def _metadata(distribution: Distribution) -> str:
 
 
 def _field(name: str, metadata: str) -> str:
-    """Without parsing the description, which most have in the same file; empty if it is not there."""
+    """The field's value, empty if it is missing. Does not parse the description, which is mostly in the same file."""
     found = _FIELD[name].search(metadata)
     return found[1] if found else ""

@@ -1,4 +1,4 @@
-"""Patches for a run, once everything is imported. None changes what is computed, or what is left."""
+"""Patches for a run, after all imports. None changes a result or a file of the run."""
 
 from __future__ import annotations
 

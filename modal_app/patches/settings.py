@@ -1,5 +1,5 @@
-"""Patches of settings that a library reads from the environment once, at its import: a fork, or a step whose
-environment changes on its way, has to set what was read."""
+"""Patches of settings that a library reads from the environment once, at its import. A fork, or a step whose
+environment changes, must update the setting itself."""
 
 from __future__ import annotations
 

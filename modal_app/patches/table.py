@@ -1,8 +1,8 @@
-"""The table: what is changed of other libraries, all of it. What is not here cannot be applied.
+"""The table of all changes to other libraries. Nothing else is changed.
 
-Seconds are processor seconds on two cores of an Intel Xeon under Python 3.13. What a patch of the imports saves is the
-difference that its absence makes; all of them together save 4.4 of 11.1 seconds. The entries of one moment are applied
-in this order.
+Seconds are processor seconds on two cores of an Intel Xeon under Python 3.13. What a patch of the imports saves was
+measured by leaving it out; all of them together save 4.4 of 11.1 seconds. The entries of one moment are applied in this
+order.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ _IMPORTS = "tests/modal_app/patches/test_import_patches.py"
 _LIBRARIES = "tests/modal_app/patches/test_library_patches.py"
 
 PATCHES = (
-    # Corrections: on every device. Where the target is gone and it is needed, the step fails.
+    # Corrections: on every device. If the target is gone and the patch is needed, the step fails.
     Patch(
         name="log losses as they are",
         library="transformers",
         version="5.20.1",
         moment=Moment.TRAINER,
         purpose=Purpose.CORRECTS,
-        changes="TrainingArguments.logging_nan_inf_filter of the trainer that Axolotl has made is False",
-        why="the filter puts the average of the earlier losses in the place of one that is no number, so that a run "
-        "which diverged would be recorded as one that learned; Axolotl has no key for it",
+        changes="TrainingArguments.logging_nan_inf_filter of Axolotl's trainer is False",
+        why="the filter replaces a loss that is NaN or infinite with the average of the earlier ones, so a diverged "
+        "run would be recorded as one that learned; Axolotl has no key for the filter",
         saves="",
         test=f"{_LIBRARIES}::test_a_loss_that_is_no_number_is_logged_as_it_is",
         apply=training.log_losses_as_they_are,
@@ -34,10 +34,9 @@ PATCHES = (
         version="5.20.1",
         moment=Moment.TRAINER,
         purpose=Purpose.CORRECTS,
-        changes="Trainer._load_optimizer_and_scheduler, for the checkpoint of another run (from=) only",
-        why="a checkpoint restores the learning rate, weight decay and betas that it was saved with, a scheduler its "
-        "base rate, and the trainer's state how often to log, evaluate and save: what the new config says of them "
-        "would have no effect, and without a word",
+        changes="Trainer._load_optimizer_and_scheduler, only for the checkpoint of another run (from=)",
+        why="a checkpoint restores its own learning rate, weight decay, betas, base rate of the scheduler, and "
+        "intervals for logging, evaluating and saving, so the new config's values would be ignored without a message",
         saves="",
         test="tests/end_to_end/test_from.py::test_with_another_rate_the_schedule_is_the_new_one_from_its_first_step_on",
         apply=training.keep_new_settings,
@@ -49,8 +48,8 @@ PATCHES = (
         moment=Moment.TRAINING,
         purpose=Purpose.CORRECTS,
         changes="Trainer._tr_loss and ._globalstep_last_logged when training resumes from a checkpoint",
-        why="transformers saves neither: the first loss that a resumed run logs would leave out the steps before the "
-        "checkpoint, and differ from that of an undisturbed run",
+        why="transformers does not save them, so the first loss that a resumed run logs would leave out the steps "
+        "before the checkpoint, and differ from the loss of an uninterrupted run",
         saves="",
         test="tests/modal_app/test_train.py::test_a_stopped_run_goes_on_to_equal_losses",
         apply=training.restore_unlogged_loss,
@@ -61,8 +60,8 @@ PATCHES = (
         version="2.14.0",
         moment=Moment.CPU_RANKS,
         purpose=Purpose.CORRECTS,
-        changes="torch.cuda.can_device_access_peer answers True",
-        why="Axolotl asks it before anything else as soon as there are two ranks, and without a driver it raises",
+        changes="torch.cuda.can_device_access_peer returns True",
+        why="Axolotl calls it first if there are several ranks, and without a driver it raises an error",
         saves="",
         test=f"{_LIBRARIES}::test_ranks_without_a_gpu_may_ask_whether_they_reach_each_other",
         apply=training.let_cpu_ranks_reach_each_other,
@@ -74,8 +73,8 @@ PATCHES = (
         moment=Moment.ENVIRONMENT,
         purpose=Purpose.CORRECTS,
         changes="huggingface_hub.constants.HF_HUB_OFFLINE",
-        why="read from the environment once, at an import that happens offline: no import is to ask the network, and a "
-        "fork of the preloaded trainer has an environment of its own",
+        why="it is read from the environment once, at the import, which must be offline, since no import may use the "
+        "network; and a fork of the preloaded trainer has another environment",
         saves="",
         test=f"{_LIBRARIES}::test_the_hubs_library_is_offline_as_the_environment_says",
         apply=settings.hub_offline_as,
@@ -87,7 +86,7 @@ PATCHES = (
         moment=Moment.ENVIRONMENT,
         purpose=Purpose.CORRECTS,
         changes="datasets.config.HF_HUB_OFFLINE and .HF_DATASETS_OFFLINE",
-        why="as for HF_HUB_OFFLINE, of which datasets keeps a copy",
+        why="as for HF_HUB_OFFLINE, which datasets copies",
         saves="",
         test=f"{_LIBRARIES}::test_datasets_is_offline_as_the_environment_says",
         apply=settings.datasets_offline_as,
@@ -99,8 +98,8 @@ PATCHES = (
         moment=Moment.PREPROCESS,
         purpose=Purpose.CORRECTS,
         changes="datasets.config.HF_DATASETS_CACHE",
-        why="read once, at import: a fork would take rows that another step has tokenized and cached, which are not "
-        "its own work, and leave its rows where no attempt's end removes them",
+        why="it is read once, at the import: a fork would use rows that another step has cached, and would leave its "
+        "own rows in a folder that is not removed with the attempt",
         saves="",
         test=f"{_LIBRARIES}::test_rows_are_cached_in_the_folder_that_was_asked_for",
         apply=settings.datasets_cache_in,
@@ -111,9 +110,9 @@ PATCHES = (
         version="1.33.0",
         moment=Moment.TASKS,
         purpose=Purpose.CORRECTS,
-        changes="huggingface_hub.constants.HF_HUB_CACHE, where the cache cannot be written to",
-        why="on Modal the cache is mounted read-only, and a task's dataset shows only while the evaluation runs; the "
-        "variable is read once, at import, and the model is to be found in the cache before",
+        changes="huggingface_hub.constants.HF_HUB_CACHE, if the cache is read-only",
+        why="on Modal the cache is mounted read-only, and which dataset a task needs is known only during the "
+        "evaluation; the variable is read once, at the import, and the model was loaded from the cache before",
         saves="",
         test=f"{_LIBRARIES}::test_the_hubs_cache_is_elsewhere_within_the_block",
         apply=settings.hub_cache_in,
@@ -125,8 +124,8 @@ PATCHES = (
         moment=Moment.VERDICT,
         purpose=Purpose.CORRECTS,
         changes="socket.socket.connect and socket.getaddrinfo raise OSError",
-        why="a verdict is made from the config alone and remembered: it must not depend on what a server answers, and "
-        "nobody is to be told of a config that is only looked at",
+        why="a verdict depends on the config alone and is remembered, so it must not depend on a server's answer, and "
+        "nothing about a config that is only checked may be sent",
         saves="",
         test="tests/modal_app/test_validate.py::test_validating_asks_nobody",
         apply=validating.refuse_connections,
@@ -137,23 +136,23 @@ PATCHES = (
         version="3.12 and 3.13",
         moment=Moment.FORK,
         purpose=Purpose.CORRECTS,
-        changes="atexit of all of weakref.finalize's is False",
-        why="a fork's end would remove the preloaded trainer's temporary folders; PyTorch has some 280 more, which "
-        "took 36 ms of each end",
+        changes="`atexit` of every weakref.finalize object is False",
+        why="at its end, a fork would remove the preloaded trainer's temporary folders; PyTorch has about 280 more "
+        "finalizers, which take 36 ms",
         saves="",
         test="tests/modal_app/warm/test_forks.py::test_a_fork_does_not_clean_up_what_is_its_parents",
         apply=forking.leave_finalizers_to_the_parent,
     ),
-    # Time savers: on the CPU only. Where the target is gone the run goes on without, and says so once.
+    # Time savers: on the CPU only. If the target is gone, the run continues without the patch, and says so once.
     Patch(
         name="collect no garbage while importing",
         library="python",
         version="3.12 and 3.13",
         moment=Moment.IMPORT,
         purpose=Purpose.SAVES_TIME,
-        changes="the garbage collector is off during the imports, and never looks at what they made",
-        why="6000 modules leave 3 MB of garbage; Axolotl collects about seven times a run, which walks through all of "
-        "their heap, and in a fork copies it by that",
+        changes="the garbage collector is off during the imports, and never scans the objects that they created",
+        why="6000 modules leave only 3 MB of garbage; Axolotl collects about seven times a run, each time scanning all "
+        "of their objects, which in a fork also copies them",
         saves="1.6 of 11.1 s of imports",
         test=f"{_IMPORTS}::test_no_garbage_is_collected_while_importing",
         apply=importing.collect_no_garbage,
@@ -165,8 +164,8 @@ PATCHES = (
         moment=Moment.IMPORT,
         purpose=Purpose.SAVES_TIME,
         changes="malloc's thresholds for mmap and trim are 32 and 64 MiB, unless the environment sets one",
-        why="until a process has freed something large, each tensor of more than 128 KiB gets pages of its own from "
-        "the kernel, which clears them one by one",
+        why="until a process has freed something large, each tensor of more than 128 KiB gets new pages from the "
+        "kernel, which clears them one by one",
         saves="two thirds of the page faults of a tiny run",
         test=f"{_IMPORTS}::test_memory_that_was_freed_is_taken_again",
         apply=importing.reuse_freed_memory,
@@ -177,8 +176,8 @@ PATCHES = (
         version="3.12 and 3.13",
         moment=Moment.IMPORT,
         purpose=Purpose.SAVES_TIME,
-        changes="importlib.metadata.packages_distributions, with an equal result that is kept",
-        why="transformers and trl each call it at their import; it asks of each file of 260 packages whether it exists",
+        changes="importlib.metadata.packages_distributions, with an equal result that is cached",
+        why="transformers and trl each call it at their import; it checks whether each file of 260 packages exists",
         saves="1.7 of 11.1 s of imports",
         test=f"{_IMPORTS}::test_the_packages_metadata_is_read_once_for_all_that_ask",
         apply=importing.read_package_metadata_once,
@@ -191,8 +190,8 @@ PATCHES = (
         purpose=Purpose.SAVES_TIME,
         changes="transformers.utils.is_sklearn_available is False while transformers.generation.candidate_generator is "
         "imported",
-        why="speculative decoding takes one function of it, and it takes SciPy with it; nothing here generates with an "
-        "assistant",
+        why="speculative decoding uses one of its functions, and it imports SciPy; axosweep does not use speculative "
+        "decoding",
         saves="0.5 of 11.1 s of imports",
         test=f"{_IMPORTS}::test_scikit_learn_is_left_out_and_is_there_for_others",
         apply=importing.leave_out_scikit_learn,
@@ -205,7 +204,7 @@ PATCHES = (
         purpose=Purpose.SAVES_TIME,
         changes="transformers.utils.is_scipy_available is False while transformers.loss.loss_utils is imported; "
         "linear_sum_assignment of its losses imports SciPy when it is called",
-        why="transformers imports the losses of all models, and those that detect objects take that one function",
+        why="transformers imports the losses of all models, and those for object detection use that one function",
         saves="0.3 of 11.1 s of imports",
         test=f"{_IMPORTS}::test_scipy_is_imported_when_a_loss_calls_it",
         apply=importing.leave_out_scipy,
@@ -216,8 +215,8 @@ PATCHES = (
         version="0.4.1",
         moment=Moment.IMPORT,
         purpose=Purpose.SAVES_TIME,
-        changes="axolotl.utils.callbacks gets a stand-in that imports evaluate when something of it is used",
-        why="Axolotl imports it for metrics that few configs ask for, and it imports SciPy's statistics",
+        changes="axolotl.utils.callbacks gets a stand-in that imports evaluate when it is used",
+        why="Axolotl imports it for metrics that few configs use, and it imports SciPy's statistics",
         saves="0.9 of 11.1 s of imports",
         test=f"{_IMPORTS}::test_evaluate_is_imported_when_it_is_used",
         apply=importing.import_evaluate_late,
@@ -229,7 +228,7 @@ PATCHES = (
         moment=Moment.RUN,
         purpose=Purpose.SAVES_TIME,
         changes="accelerate.utils.other.is_deepspeed_available is False, for a run without DeepSpeed",
-        why="accelerate imports all of DeepSpeed, 500 modules, to see whether a model that it unwraps is one of its",
+        why="accelerate imports all of DeepSpeed, 500 modules, to check whether a model that it unwraps is DeepSpeed's",
         saves="0.25 s of a run",
         test="tests/modal_app/test_preload.py::test_a_run_imports_nearly_nothing",
         apply=running.leave_out_deepspeed,
@@ -241,7 +240,7 @@ PATCHES = (
         moment=Moment.RUN,
         purpose=Purpose.SAVES_TIME,
         changes="wandb.util.working_set, with an equal result",
-        why="for names and versions it parses the metadata of all packages, their descriptions too",
+        why="it needs only names and versions, but parses the complete metadata of all packages",
         saves="0.12 s of a tracked run",
         test=f"{_LIBRARIES}::test_wandb_lists_the_same_packages_from_our_list",
         apply=running.list_packages_quickly,
@@ -252,8 +251,8 @@ PATCHES = (
         version="0.31.0",
         moment=Moment.RUN,
         purpose=Purpose.SAVES_TIME,
-        changes="wandb.sdk.lib.service.service_port_file._SLEEP waits 5 ms at most",
-        why="the service is there after 20 ms, and is looked for at once and then every 0.2 s",
+        changes="wandb.sdk.lib.service.service_port_file._SLEEP waits at most 5 ms",
+        why="the service is ready after 20 ms, but wandb checks for it only at once and then every 0.2 s",
         saves="0.18 s of a tracked run",
         test=f"{_LIBRARIES}::test_the_service_of_a_tracked_run_is_looked_for_often",
         apply=running.look_often_for_the_service,
@@ -264,7 +263,7 @@ PATCHES = (
         version="0.21.0",
         moment=Moment.SCHEMA,
         purpose=Purpose.SAVES_TIME,
-        changes="axolotl.utils.config.merge_input_args keeps the schema of each list of plugins",
+        changes="axolotl.utils.config.merge_input_args caches the schema of each list of plugins",
         why="Axolotl builds the same classes again at every validation, and a sweep is validated run by run",
         saves="75 to 90 ms of each config that is validated, and of each run",
         test=f"{_LIBRARIES}::test_the_schema_is_built_once_for_each_list_of_plugins",
@@ -276,8 +275,8 @@ PATCHES = (
         version="6.0.3",
         moment=Moment.LAUNCH,
         purpose=Purpose.SAVES_TIME,
-        changes="yaml.SafeLoader is yaml.CSafeLoader, of which OmegaConf makes its loader",
-        why="in Python it takes twice as long",
+        changes="yaml.SafeLoader is yaml.CSafeLoader, from which OmegaConf derives its loader",
+        why="the loader in Python takes twice as long",
         saves="40 ms of each command that composes",
         test="tests/modal_app/patches/test_table.py::test_config_files_are_read_by_libyaml",
         apply=launching.read_config_files_by_libyaml,

@@ -1,4 +1,4 @@
-"""Patches of a trainer, which is transformers' whatever Axolotl makes of it, and of ranks on the CPU."""
+"""Patches of a trainer (transformers', or Axolotl's subclass of it), and of ranks on the CPU."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def log_losses_as_they_are(trainer: Any, origin_step: int | None) -> None:
 
 
 def keep_new_settings(trainer: Any, origin_step: int | None) -> None:
-    """Let the trainer, when it loads the checkpoint of `origin_step`, keep the settings that it was made with. One that
-    it has saved itself, later, has them already, and is loaded as it is.
+    """When the trainer loads the checkpoint of `origin_step`, it keeps its own settings. Later checkpoints, which it
+    has saved itself, contain these settings and are loaded unchanged.
 
-    Of that checkpoint it takes the weights and the optimizer's moments; its new schedule stands where it would be at
-    that step.
+    From that checkpoint it loads the weights and the optimizer's moments. Its new schedule continues as if it had
+    already run up to that step.
     """
     if origin_step is None:
         return
@@ -43,7 +43,7 @@ def keep_new_settings(trainer: Any, origin_step: int | None) -> None:
             group.update(settings)
         trainer.lr_scheduler.load_state_dict(beginning)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # no optimizer step has been taken in this process
+            warnings.simplefilter("ignore")  # a warning that the optimizer has not stepped in this process
             for _ in range(origin_step):
                 trainer.lr_scheduler.step()
 
@@ -51,7 +51,7 @@ def keep_new_settings(trainer: Any, origin_step: int | None) -> None:
 
 
 def restore_unlogged_loss(trainer: Any, unlogged: Mapping[str, Any] | None) -> None:
-    """What is not there when training begins will not be there to be saved, either: so it is looked for in each run."""
+    """The attributes are checked in every run, since they must also exist when a checkpoint is saved."""
     require(trainer, "the trainer", "_tr_loss", "_globalstep_last_logged")
     if unlogged and math.isfinite(unlogged["loss"]):
         trainer._globalstep_last_logged = int(unlogged["since"])

@@ -1,4 +1,4 @@
-"""Patches of a process that asks Axolotl's schema about configs."""
+"""Patches of a process that validates configs with Axolotl's schema."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from modal_app.patches.patch import module_with
 
 
 def build_the_schema_once() -> None:
-    """One for each list of plugins; the one without any now."""
+    """One schema for each list of plugins. The one without plugins is built now."""
     config = module_with("axolotl.utils.config", "merge_input_args")
     manager = module_with("axolotl.integrations.base", "PluginManager").PluginManager
     build = config.merge_input_args
@@ -26,7 +26,7 @@ def build_the_schema_once() -> None:
 
 
 def refuse_connections() -> None:
-    """Whatever tries the network in this process is told that there is none."""
+    """Every connection attempt in this process raises OSError."""
 
     def refuse(*_: object, **__: object) -> NoReturn:
         raise OSError("a config is validated without the network")

@@ -1,7 +1,7 @@
-"""The models of a local server in memory: loaded once, asked one at a time. Imported in the trainer's environment only.
+"""The models of a local server in memory, loaded once. Imported in the trainer's environment only.
 
-Adapters of one base model lie beside each other in it, and the one that is asked for is switched on. That is a state of
-the model, so one question is answered at a time.
+Several adapters are loaded into one base model, and a request activates its adapter. The active adapter is a state of
+the model, so one request is answered at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from modal_app.inference.pieces import Pieces
 from modal_app.serving.spec import ServedModel
 
 FIRST = "default"
-"""What PEFT calls the adapter that a model was loaded with."""
+"""PEFT's name for the adapter that a model was loaded with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,14 @@ class GenerationEnd:
 
     text: str
     tokens: int
-    """Generated, the end of the answer included."""
+    """The number of generated tokens, including the end of the answer."""
     cut: bool
-    """Whether it was not at its end when `max_tokens` or the model's context was."""
+    """Whether `max_tokens` or the model's context ended it."""
 
 
 @dataclass(slots=True)
 class GenerationRequest:
-    """What is asked of a model, as tokens. `cancelled`: nobody waits for the answer any more."""
+    """A prompt as tokens, with its settings. `cancelled`: no client waits for the answer any more."""
 
     ids: Sequence[int]
     settings: Generation
@@ -48,16 +48,17 @@ class GenerationRequest:
 class _Model:
     loaded: LoadedModel
     adapter: str | None
-    """PEFT's name for it; None for what has none."""
-    adapters_beside: bool
-    """Whether its base model holds adapters, which are to be switched off for the base's own answers."""
+    """PEFT's name for its adapter; None without one."""
+    base_has_adapters: bool
+    """Whether its base model has adapters, which must be disabled for the base model's own answers."""
 
 
 class Models:
-    """All that are served, by each of their names."""
+    """All served models, by each of their names."""
 
     def __init__(self, served: Sequence[ServedModel], progress: Callable[[str], None]) -> None:
-        """Loads them; `progress` is told what comes next. Works in the current directory, as `generation.load`."""
+        """Loads them; `progress` gets each name before its loading. Works in the current directory, as
+        `generation.load`."""
         self._lock = threading.Lock()
         self._models: dict[str, _Model] = {}
         groups: dict[str, list[ServedModel]] = {}
@@ -72,17 +73,17 @@ class Models:
         return name in self._models
 
     def context(self, name: str) -> int:
-        """Tokens that a model reads at most, prompt and answer together."""
+        """The most tokens that a model can process, prompt and answer together."""
         return self._models[name].loaded.context
 
     def prompt_ids(self, name: str, conversation: Conversation) -> list[int]:
-        """Raises StepFailed for what the model's format has no place for."""
+        """Raises StepFailed for a conversation that the model's format cannot express."""
         return generation.prompt_ids(self._models[name].loaded, conversation)
 
-    def answer(self, name: str, question: GenerationRequest, say: Callable[[str], None]) -> GenerationEnd:
-        """Blocks until the answer has ended; `say` is given each piece of it as soon as it is sure."""
+    def answer(self, name: str, question: GenerationRequest, send: Callable[[str], None]) -> GenerationEnd:
+        """Blocks until the answer has ended; calls `send` with each piece of it as soon as it is final."""
         model = self._models[name]
-        listener = _Listener(model.loaded, question, say)
+        listener = _Listener(model.loaded, question, send)
         with self._lock:
             if question.cancelled.is_set():
                 return GenerationEnd("", 0, cut=True)
@@ -92,25 +93,25 @@ class Models:
                 with _switched(model):
                     generation.generate(model.loaded, [question.ids], question.settings, listener)
             except _Enough:
-                pass  # a stop text has come, or nobody listens
+                pass  # a stop text, or no client waits any more
         return listener.ended()
 
 
 class _Enough(Exception):
-    """Nothing more is to be generated."""
+    """Ends the generation."""
 
 
 class _Listener:
-    """What transformers hands each new token to: a streamer."""
+    """A streamer: transformers calls it with each new token."""
 
-    def __init__(self, loaded: LoadedModel, question: GenerationRequest, say: Callable[[str], None]) -> None:
-        self._loaded, self._question, self._say = loaded, question, say
+    def __init__(self, loaded: LoadedModel, question: GenerationRequest, send: Callable[[str], None]) -> None:
+        self._loaded, self._question, self._send = loaded, question, send
         self._pieces = Pieces(question.stops)
         self._tokens: list[int] = []
         self._prompt_seen = self._at_end = False
 
     def put(self, value: Any) -> None:
-        if not self._prompt_seen:  # transformers begins with the prompt
+        if not self._prompt_seen:  # transformers passes the prompt first
             self._prompt_seen = True
             return
         for token in value.flatten().tolist():
@@ -119,11 +120,11 @@ class _Listener:
             raise _Enough
 
     def end(self) -> None:
-        """All is said by `ended`."""
+        """transformers calls this at the end; `ended` does the work."""
 
     def ended(self) -> GenerationEnd:
         if not self._pieces.stopped and (left := self._pieces.finish(self._text())):
-            self._say(left)
+            self._send(left)
         done = self._at_end or self._pieces.stopped
         return GenerationEnd(self._pieces.answer, len(self._tokens) + self._at_end, cut=not done)
 
@@ -133,7 +134,7 @@ class _Listener:
         elif not self._at_end:
             self._tokens.append(token)
             if piece := self._pieces.feed(self._text()):
-                self._say(piece)
+                self._send(piece)
 
     def _text(self) -> str:
         text: str = self._loaded.tokenizer.decode(self._tokens, skip_special_tokens=True)
@@ -141,7 +142,7 @@ class _Listener:
 
 
 def _load(group: Sequence[ServedModel], progress: Callable[[str], None]) -> list[tuple[ServedModel, _Model]]:
-    """Models that share what is in memory."""
+    """Load the models of a group, which share the weights in memory."""
     first = next((one for one in group if one.adapter is not None), group[0])
     progress(first.names[0])
     adapter = None if first.adapter is None else Path(first.adapter)
@@ -155,14 +156,14 @@ def _load(group: Sequence[ServedModel], progress: Callable[[str], None]) -> list
             loaded.model.load_adapter(one.adapter, adapter_name=name)
             loaded.model.eval()
         has_one = one.adapter is not None
-        models.append((one, _Model(loaded, name if has_one else None, adapters_beside=adapter is not None)))
+        models.append((one, _Model(loaded, name if has_one else None, base_has_adapters=adapter is not None)))
     return models
 
 
 def _switched(model: _Model) -> Any:
-    """The context in which the model's own adapter answers, or none."""
+    """A context in which the model's own adapter is active, or none."""
     if model.adapter is None:
-        return model.loaded.model.disable_adapter() if model.adapters_beside else _Nothing()
+        return model.loaded.model.disable_adapter() if model.base_has_adapters else _Nothing()
     model.loaded.model.set_adapter(model.adapter)
     return _Nothing()
 

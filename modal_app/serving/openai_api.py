@@ -1,6 +1,6 @@
-"""OpenAI's protocol over HTTP, as much of it as a chat needs. Imported in the trainer's environment only.
+"""The part of OpenAI's HTTP protocol that a chat needs. Imported in the trainer's environment only.
 
-What is not understood and would change the answer is refused, never dropped.
+Unsupported keys that would change the answer are refused, never ignored.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ANSWERS_WITHOUT_TOKEN = "/health"
 
 
 class RequestRefused(Exception):
-    """What a client did that cannot be answered, as OpenAI says it."""
+    """A request that cannot be answered, as an error in OpenAI's form."""
 
     def __init__(self, message: str, *, status: int = 400, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class Message(BaseModel):
     content: str | list[Part]
 
     def as_trained(self) -> dict[str, str]:
-        """In the roles and the form that chat templates know."""
+        """In the roles and the form that chat templates accept."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
@@ -64,7 +64,7 @@ class StreamOptions(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """Other keys are ignored, unless they are of those in `_UNABLE`."""
+    """Other keys are ignored, unless they are in `_UNSUPPORTED`."""
 
     model_config = {"extra": "allow"}
 
@@ -92,15 +92,15 @@ class ChatRequest(BaseModel):
         return GenerationRequest(ids, settings, [self.stop] if isinstance(self.stop, str) else self.stop or [])
 
 
-_UNABLE = {
+_UNSUPPORTED = {
     "tools": [], "functions": [], "logprobs": False, "top_logprobs": 0, "logit_bias": {}, "presence_penalty": 0,
     "frequency_penalty": 0, "response_format": {"type": "text"}, "modalities": ["text"],
 }  # fmt: skip
-"""Keys that would change an answer, each with the value, beside null, that asks for nothing."""
+"""Keys that would change an answer, each with the value that has no effect; null has none, either."""
 
 
 def application(models: Models, token: str) -> FastAPI:
-    """The server's answers. An empty token: whoever reaches it may ask."""
+    """The server's application. With an empty token, anyone on this machine may use it."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(_Guard, token=token)
     for kind, answer in _ERRORS.items():
@@ -115,13 +115,13 @@ def application(models: Models, token: str) -> FastAPI:
     async def one(name: str) -> dict[str, Any]:
         return _card(models, _known(models, name))
 
-    async def chat(asked: ChatRequest, request: Request) -> Response:
-        _refuse_what_is_not_done(asked)
-        question = asked.question(await asyncio.to_thread(_prompt, models, asked))
-        answering = _AnswerStream(models, asked, question)
-        if asked.stream:
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        _refuse_unsupported(body)
+        question = body.question(await asyncio.to_thread(_prompt, models, body))
+        answering = _AnswerStream(models, body, question)
+        if body.stream:
             return StreamingResponse(answering.events(), media_type="text/event-stream")
-        return JSONResponse(await answering.whole(request.is_disconnected))
+        return JSONResponse(await answering.complete(request.is_disconnected))
 
     app.add_api_route(ANSWERS_WITHOUT_TOKEN, health)
     app.add_api_route("/v1/models", listed)
@@ -131,13 +131,13 @@ def application(models: Models, token: str) -> FastAPI:
 
 
 class _AnswerStream:
-    """One answer on its way, whole or in pieces. Whoever stops reading ends it."""
+    """One answer, sent complete or in pieces. If the client disconnects, the generation ends."""
 
-    def __init__(self, models: Models, asked: ChatRequest, question: GenerationRequest) -> None:
-        self._models, self._asked, self._question = models, asked, question
-        self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": asked.model}
+    def __init__(self, models: Models, body: ChatRequest, question: GenerationRequest) -> None:
+        self._models, self._body, self._question = models, body, question
+        self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": body.model}
 
-    async def whole(self, is_gone: Callable[[], Any]) -> dict[str, Any]:
+    async def complete(self, is_gone: Callable[[], Any]) -> dict[str, Any]:
         async for piece in self._pieces():
             if isinstance(piece, GenerationEnd):
                 message = {"role": "assistant", "content": piece.text, "refusal": None}
@@ -155,22 +155,22 @@ class _AnswerStream:
                     yield self._chunk({"content": piece})
                     continue
                 yield self._chunk({}, finish=_finish(piece))
-                options = self._asked.stream_options
+                options = self._body.stream_options
                 if options is not None and options.include_usage:
                     yield _event({"object": _CHUNK, **self._head, "choices": [], "usage": self._usage(piece)})
         except Exception as error:  # the answer's boundary: its status has been sent already
             traceback.print_exception(error, file=sys.stderr)
-            yield _event({"error": {"message": _told(error), "type": "server_error", "param": None, "code": None}})
+            yield _event({"error": {"message": _text(error), "type": "server_error", "param": None, "code": None}})
         yield "data: [DONE]\n\n"
 
     async def _pieces(self) -> AsyncIterator[str | GenerationEnd]:
-        """Each piece as it comes, how it ended at last. A thread generates: torch would hold up the whole server."""
+        """Each piece as it comes, then the end. A thread generates them, so that torch does not block the server."""
         loop, ready = asyncio.get_running_loop(), asyncio.Queue[str | None]()
 
-        def say(piece: str | None) -> None:
+        def send(piece: str | None) -> None:
             loop.call_soon_threadsafe(ready.put_nowait, piece)
 
-        answer = asyncio.ensure_future(asyncio.to_thread(self._models.answer, self._asked.model, self._question, say))
+        answer = asyncio.ensure_future(asyncio.to_thread(self._models.answer, self._body.model, self._question, send))
         answer.add_done_callback(lambda _: ready.put_nowait(None))
         try:
             while (piece := await ready.get()) is not None:
@@ -184,15 +184,16 @@ class _AnswerStream:
         return _event({"object": _CHUNK, **self._head, "choices": [choice]})
 
     def _usage(self, ended: GenerationEnd) -> dict[str, int]:
-        asked = len(self._question.ids)
-        return {"prompt_tokens": asked, "completion_tokens": ended.tokens, "total_tokens": asked + ended.tokens}
+        prompt = len(self._question.ids)
+        return {"prompt_tokens": prompt, "completion_tokens": ended.tokens, "total_tokens": prompt + ended.tokens}
 
 
 _CHUNK = "chat.completion.chunk"
 
 
 class _Guard:
-    """Refuses who does not know the token; without one, pages of strangers under a name that leads to this machine."""
+    """Refuses requests without the token. If there is no token, it refuses requests that name another host, which a
+    web page may send to this machine."""
 
     def __init__(self, app: Any, token: str) -> None:
         self._app, self._token = app, token.encode()
@@ -206,7 +207,7 @@ class _Guard:
         if not self._token:
             host = headers.get(b"host", b"").decode(errors="replace")
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
-            return None if name in LOCAL_NAMES else RequestRefused("this server answers this machine only", status=403)
+            return None if name in LOCAL_NAMES else RequestRefused("this server answers only to localhost", status=403)
         if scope["path"] == ANSWERS_WITHOUT_TOKEN:
             return None
         if brings_token(scope["headers"], self._token):
@@ -214,10 +215,10 @@ class _Guard:
         return RequestRefused("a token is needed: Authorization: Bearer TOKEN", status=401, code="invalid_api_key")
 
 
-def _prompt(models: Models, asked: ChatRequest) -> list[int]:
-    name = _known(models, asked.model)
+def _prompt(models: Models, body: ChatRequest) -> list[int]:
+    name = _known(models, body.model)
     try:
-        ids = models.prompt_ids(name, [message.as_trained() for message in asked.messages])
+        ids = models.prompt_ids(name, [message.as_trained() for message in body.messages])
     except StepFailed as error:
         raise RequestRefused(str(error), param="messages") from error
     except TemplateError as error:
@@ -235,16 +236,16 @@ def _prompt(models: Models, asked: ChatRequest) -> list[int]:
 
 def _known(models: Models, name: str) -> str:
     if name not in models:
-        there = ", ".join(models.names)
+        served = ", ".join(models.names)
         raise RequestRefused(
-            f"there is no model {name} here; there are: {there}", status=404, code="model_not_found", param="model"
+            f"there is no model {name} here; there are: {served}", status=404, code="model_not_found", param="model"
         )
     return name
 
 
-def _refuse_what_is_not_done(asked: ChatRequest) -> None:
-    for key, nothing in _UNABLE.items():
-        value = (asked.model_extra or {}).get(key)
+def _refuse_unsupported(body: ChatRequest) -> None:
+    for key, nothing in _UNSUPPORTED.items():
+        value = (body.model_extra or {}).get(key)
         if value is not None and value != nothing:
             raise RequestRefused(f"{key} is not supported by this server", param=key, code="unsupported_parameter")
 
@@ -262,7 +263,7 @@ def _event(value: dict[str, Any]) -> str:
     return f"data: {json.dumps(value)}\n\n"
 
 
-def _told(error: BaseException) -> str:
+def _text(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
@@ -282,7 +283,7 @@ async def _on_http(request: Request, error: Any) -> Response:
 
 
 async def _on_error(request: Request, error: Any) -> Response:
-    return RequestRefused(_told(error), status=500).response()
+    return RequestRefused(_text(error), status=500).response()
 
 
 _ERRORS: dict[Any, Any] = {

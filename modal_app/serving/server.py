@@ -1,7 +1,7 @@
 """The local server: `python modal_app/run.py serve < spec`. Standard library until it loads.
 
-What it reads on standard input first is a Serving, a line. When that input ends, whoever started it is gone, and it
-ends, too. It tells on standard output how far it is, a JSON object a line, and writes anything else to its log.
+It first reads a Serving, one line, from standard input. When that input ends, its starter has ended, and it ends, too.
+It writes its progress to standard output, one JSON object a line, and everything else to its log.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ from modal_app.process.stop import end_with_parent
 from modal_app.serving.spec import Serving
 
 GRACE_S = 3
-"""For answers that are on their way when the server is asked to end."""
+"""For answers that are being generated when the server must end."""
 LOG = "log.txt"
 LINE = "line.sock"
-"""In the server's folder: where a fork finds whoever asked for it."""
+"""A socket in the server's folder, through which a fork reaches its starter."""
 EXIT_FAILED = 1
 
 
 def main() -> int:
-    """Works in the current directory, which is the server's own and is removed at its end."""
+    """Works in the current directory, which belongs to the server and is removed at its end."""
     end = _End()
     end_with_parent(signal.SIGTERM)
     return _work(sys.stdin, os.fdopen(os.dup(1), "w", encoding="utf-8"), end)
 
 
 def forked(place: Path) -> int:
-    """The same in that folder, in a fork of a preloaded trainer (modal_app.warm.server), which outlives it.
+    """The same in the folder `place`, in a fork of a preloaded trainer (modal_app.warm.server), which outlives it.
 
-    It hears and tells through a socket that waits in the folder, and is given the one to listen on through it.
+    Instead of standard input and output it uses a socket in the folder, through which it also receives the socket to
+    listen on.
     """
     os.chdir(place)
     line = socket.socket(socket.AF_UNIX)
@@ -55,22 +56,22 @@ def forked(place: Path) -> int:
 
 
 def _use_threads(number: str) -> None:
-    """What the variable would have done to an import."""
+    """What an import would have done with OMP_NUM_THREADS."""
     import torch
 
     if number.isdecimal() and int(number) > 0:
         torch.set_num_threads(int(number))
 
 
-def _work(heard: TextIO, events: TextIO, end: _End, listening: int | None = None) -> int:
+def _work(commands: TextIO, events: TextIO, end: _End, listening: int | None = None) -> int:
     redirect(Path(LOG).absolute())
-    told = heard.readline()
-    threading.Thread(target=end.wait_for_parent, args=(heard,), daemon=True).start()
+    spec = commands.readline()
+    threading.Thread(target=end.wait_for_parent, args=(commands,), daemon=True).start()
     try:
-        if told:
-            serving = Serving.from_json(told)
+        if spec:
+            serving = Serving.from_json(spec)
             _serve(serving if listening is None else replace(serving, socket=listening), end, events)
-    except Exception as error:  # the process boundary: the launcher tells it
+    except Exception as error:  # the process boundary: the launcher prints it
         traceback.print_exc()
         _tell(events, event="failed", message=f"{type(error).__name__}: {error}")
         return EXIT_FAILED
@@ -79,8 +80,7 @@ def _work(heard: TextIO, events: TextIO, end: _End, listening: int | None = None
 
 
 class _End:
-    """How the process ends, also when it is signalled: at once while it loads, after a moment for its answers when it
-    serves."""
+    """Ends the process, also after a signal: at once while it loads, after a moment for its answers while it serves."""
 
     def __init__(self) -> None:
         self._server: Any = None
@@ -96,16 +96,16 @@ class _End:
             self.now()
         self._server.should_exit = True
 
-    def wait_for_parent(self, heard: TextIO) -> None:
-        with contextlib.suppress(OSError):  # a socket that nobody has any more
-            while heard.read(1 << 16):
+    def wait_for_parent(self, commands: TextIO) -> None:
+        with contextlib.suppress(OSError):  # the other end of the socket is closed
+            while commands.read(1 << 16):
                 pass
         self.ask()
         time.sleep(2 * GRACE_S)
         self.now()
 
     def now(self) -> None:
-        """Threads that generate would be waited for otherwise."""
+        """End without waiting for threads that generate."""
         shutil.rmtree(self._here, ignore_errors=True)
         sys.stderr.flush()
         os._exit(0)
@@ -143,4 +143,4 @@ def _tell(events: TextIO, **event: Any) -> None:
     try:
         print(json.dumps(event), file=events, flush=True)
     except ConnectionError:
-        return  # nobody reads any more: the end of the input says so, too
+        return  # the starter has ended, which the end of the input shows, too

@@ -1,4 +1,4 @@
-"""What is served: the models by their names, and which of them share a base model. Standard library."""
+"""Which models are served under which names, and which of them share a base model. Standard library."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 TOKEN_VARIABLE = "AXOSWEEP_SERVE_TOKEN"
-"""What whoever asks the server must know, in the environment of the launcher."""
+"""The launcher's environment variable with the token that every request must contain."""
 
 SERVED = "served"
-"""On the runs Volume: a file per deployment that serves models."""
+"""A folder on the runs Volume, with a file for each deployment that serves models."""
 
 _NOT_OF_THE_BASE = frozenset(
     """
@@ -25,7 +25,7 @@ _NOT_OF_THE_BASE = frozenset(
 )
 _ADAPTERS = ("lora_", "loraplus_", "peft_")
 FORMAT = ("type", "chat_template", "chat_template_jinja")
-"""Of a dataset: how its rows are written."""
+"""Keys of a dataset that say how its rows are formatted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,17 @@ class ServedModel:
     """One model: a base model alone, with a run's adapter, or a run's own weights."""
 
     names: tuple[str, ...]
-    """What it may be asked by. The first is the run's key, or `base`."""
+    """Names for requests. The first is the run's key, or `base`."""
     config: Mapping[str, Any]
-    """The run's keyed config; of a base model alone, that of any run that has it."""
+    """The run's keyed config; for a base model alone, the config of any of its runs."""
     adapter: str | None = None
     """The folder of the run's adapter."""
     weights: str | None = None
-    """The folder of a merged model or of a full fine-tune, in the place of the base model."""
+    """The folder of a merged model or of a full fine-tune, which replaces the base model."""
 
     @property
     def shares(self) -> str:
-        """Equal for models that one base model in memory can answer for."""
+        """Equal for models that can share one base model in memory."""
         if self.weights is not None:
             return self.weights
         return json.dumps(base_part(self.config), sort_keys=True)
@@ -51,16 +51,16 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What the server's process is told, as one line on its standard input: the token is in no environment and in no
+    """The input of the server's process, one line on its standard input, so that the token is in no environment and no
     command line."""
 
     inputs: str
-    """The folder that `inputs/...` of a config stands for."""
+    """The folder that `inputs/...` in a config refers to."""
     models: tuple[ServedModel, ...]
     socket: int
-    """The descriptor of a socket that is bound already."""
+    """The descriptor of a bound socket."""
     token: str = ""
-    """Empty: anybody on this machine may ask."""
+    """If it is empty, anyone on this machine may use the server."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -73,16 +73,16 @@ class Serving:
 
 
 def brings_token(headers: Iterable[tuple[bytes, bytes]], token: bytes) -> bool:
-    """Whether a request says `Authorization: Bearer TOKEN`. `headers` as ASGI has them, names in small letters."""
-    scheme, _, given = dict(headers).get(b"authorization", b"").partition(b" ")
-    return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), token)
+    """Whether a request has the header `Authorization: Bearer TOKEN`. `headers`: as in ASGI, names in lower case."""
+    scheme, _, credentials = dict(headers).get(b"authorization", b"").partition(b" ")
+    return scheme.lower() == b"bearer" and hmac.compare_digest(credentials.strip(), token)
 
 
 def base_part(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a keyed config may decide how its base model is loaded and asked.
+    """The part of a keyed config that may affect how its base model is loaded and prompted.
 
-    A key that is left out here wrongly would let a run answer on another's base model; one that is kept needlessly
-    costs the memory of a second one.
+    If a key is missing here by mistake, a run could answer with another run's base model. A needless key costs the
+    memory of a second base model.
     """
     return {
         key: value
@@ -92,7 +92,7 @@ def base_part(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _prompts(config: Mapping[str, Any]) -> Any:
-    """Without a chat template of the config's own its first dataset says a prompt's format (inference.formats)."""
+    """If the config has no chat template, its first dataset determines the format of a prompt (inference.formats)."""
     datasets = [one for one in config.get("datasets") or () if isinstance(one, Mapping)]
     if config.get("chat_template") or not datasets:
         return None

@@ -1,6 +1,6 @@
-"""What a container of a served model runs: vLLM, told by an environment variable which models it has. Standard library.
+"""What a container of a served model runs: vLLM. An environment variable names its models. Standard library.
 
-vLLM is started as its own command: its pins are not the trainer's, and it has a token of its own to ask for.
+vLLM is started as a separate command, since its pins differ from the trainer's, and it checks a token itself.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from modal_app.store.sources import HERE
 
 PORT = 8000
 SPEC = "AXOSWEEP_SERVED"
-"""The variable that holds a Vllm."""
+"""The variable with a Vllm as JSON."""
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes for the largest rank of its adapters."""
+"""The values that vLLM accepts for the largest rank of its adapters."""
 STARTUP_S = 1200
-"""For a large model on its way from a Volume into several GPUs, and for compiling it the first time."""
+"""Enough to load a large model from a Volume into several GPUs, and to compile it the first time."""
 POLL_S = 0.2
 KEY_VARIABLE = "VLLM_API_KEY"
-"""By which vLLM is told the token."""
+"""The variable from which vLLM reads the token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vllm:
-    """One vLLM server: a base model and adapters of it, or one model of its own weights. Paths are a container's."""
+    """One vLLM server: a base model with adapters, or one model with its own weights. Paths are in the container."""
 
     model: str
     names: tuple[str, ...]
-    """What the model itself may be asked by."""
+    """The model's own names for requests."""
     tokenizer: str
-    """The folder of one that has the chat template of the training."""
+    """The folder of the tokenizer with the chat template of the training."""
     adapters: Mapping[str, str]
-    """By each of its names, a folder."""
+    """The folder of an adapter, by each of its names."""
     rank: int = 0
-    """The largest of the adapters'."""
+    """The largest rank of the adapters."""
     gpus: int = 1
     half: bool = False
-    """On cards that know no bf16."""
+    """For GPUs without bf16."""
     trusts_remote_code: bool = False
 
     def to_json(self) -> str:
@@ -57,7 +57,7 @@ class Vllm:
 
 
 def command(served: Vllm) -> list[str]:
-    """Its command line. The token is not in it: vLLM reads it from its environment."""
+    """The command line of vLLM, without the token, which vLLM reads from its environment."""
     words = ["vllm", "serve", served.model, "--served-model-name", *served.names]
     words += ["--tokenizer", served.tokenizer, "--host", "0.0.0.0", "--port", str(PORT)]
     words += ["--max-model-len", "auto", "--disable-uvicorn-access-log", "--middleware", f"{__name__}.Guard"]
@@ -76,15 +76,16 @@ def command(served: Vllm) -> list[str]:
 
 
 class Guard:
-    """In vLLM's process: nothing is answered without the token. vLLM itself asks for it below /v1 and the like, and
-    lets whoever finds the address ask at /invocations, which is the same."""
+    """In vLLM's process: refuses every request without the token. vLLM itself checks it only below /v1 and similar
+    paths, and answers the same requests at /invocations without it."""
 
     def __init__(self, app: Any) -> None:
         self._app, self._token = app, os.environ[KEY_VARIABLE].encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        asks = scope["type"] in ("http", "websocket") and scope.get("method") != "OPTIONS"  # a browser, what it may ask
-        if not asks or brings_token(scope["headers"], self._token):
+        # Browsers send OPTIONS without the token, to learn what they may request.
+        needs_token = scope["type"] in ("http", "websocket") and scope.get("method") != "OPTIONS"
+        if not needs_token or brings_token(scope["headers"], self._token):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
@@ -96,11 +97,11 @@ class Guard:
 
 
 def serve() -> None:
-    """Start vLLM and come back when it listens. Raises RuntimeError as soon as it has ended: the container would wait
-    for it, on a GPU, until its time is up."""
+    """Start vLLM and return when it listens. Raises RuntimeError as soon as it has ended, since the container would
+    otherwise wait for it, on a GPU, until its time is up."""
     token = os.environ.get(TOKEN_VARIABLE)
     if not token:
-        raise RuntimeError(f"the secret has no {TOKEN_VARIABLE}: nothing is served without a token")
+        raise RuntimeError(f"the secret does not contain {TOKEN_VARIABLE}: nothing is served without a token")
     words = command(Vllm.from_json(os.environ[SPEC]))
     sources = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(words, env={**os.environ, KEY_VARIABLE: token, "PYTHONPATH": sources})
@@ -112,7 +113,7 @@ def serve() -> None:
             return
         time.sleep(POLL_S)
     process.kill()
-    raise RuntimeError(f"vLLM does not listen after {STARTUP_S} s")
+    raise RuntimeError(f"vLLM did not listen within {STARTUP_S} s; its log is above")
 
 
 def _listens() -> bool:

@@ -61,15 +61,15 @@ def list_fields() -> dict[str, Any]:
     }
 
 
-# The schema takes any text for these three. What is wrong is told by whoever uses the name: the optimizer's and the
-# scheduler's after the model has been loaded.
+# The schema accepts any text for these three. A wrong name fails only when it is used; for the optimizer and the
+# scheduler, that is after the model has been loaded.
 
 
 def _optimizers() -> list[str]:
     from axolotl.utils.schemas.enums import CustomSupportedOptimizers
     from transformers.training_args import OptimizerNames
 
-    unhandled = {"ao_adamw_4bit", "ao_adamw_8bit"}  # named there, and refused by axolotl.core.builders.base
+    unhandled = {"ao_adamw_4bit", "ao_adamw_8bit"}  # in the enum, but refused by axolotl.core.builders.base
     return sorted({str(one.value) for kind in (OptimizerNames, CustomSupportedOptimizers) for one in kind} - unhandled)
 
 
@@ -81,7 +81,7 @@ def _schedulers() -> list[str]:
 
 
 def _dataset_types() -> list[str]:
-    """What may stand before the first dot or colon of a dataset's `type`, but for modules of the user's own."""
+    """What a dataset's `type` may contain before its first dot or colon, except for the user's own modules."""
     import axolotl.prompt_strategies
     from axolotl.utils.data.wrappers import DATASET_HANDLERS
 
@@ -90,7 +90,7 @@ def _dataset_types() -> list[str]:
 
 
 def _prefixed(fields: dict[str, Any]) -> dict[str, Any]:
-    """The names that a validator turns into those of the schema: version, and each with fsdp_ before it."""
+    """Old names that a validator converts to the schema's: version, and each name with the prefix fsdp_."""
     old = {f"fsdp_{name}": name for name in fields if not name.startswith("fsdp_")} | {"version": "fsdp_version"}
     return {name: fields[new] | {"deprecated": f"Its name is now {new}."} for name, new in old.items()}
 
@@ -100,9 +100,9 @@ def _fields(model: type[BaseModel], models: dict[str, Any]) -> dict[str, Any]:
 
 
 def _described(field: FieldInfo, models: dict[str, Any]) -> dict[str, Any]:
-    """type: for people. alias: what a config writes instead. models, choices: what may stand in it.
+    """type: for people. alias: the name in a config. models, choices: the possible values.
 
-    deprecated: Axolotl's own words. list: entries are numbered. open: keys of any name may stand below it.
+    deprecated: Axolotl's own words. list: entries are numbered. open: keys of any name are allowed below it.
     """
     annotation = field.annotation
     found = list(_leaves(annotation))
@@ -172,7 +172,7 @@ def _name(part: Any) -> str:
 
 
 def _plugins() -> dict[str, type[BaseModel]]:
-    """The plugins that Axolotl ships and that take keys of their own, by each name users may write."""
+    """The plugins of Axolotl that add keys, by each name that users may write."""
     import axolotl.integrations
     from axolotl.integrations.base import BasePlugin
 
@@ -188,7 +188,7 @@ def _plugins() -> dict[str, type[BaseModel]]:
 
 
 def _modules(package: types.ModuleType) -> list[types.ModuleType]:
-    """Each integration and its `plugin` module. One whose own dependencies are absent cannot be used here."""
+    """Each integration and its `plugin` module, without those whose own dependencies are missing."""
     modules = []
     for entry in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         for name in (entry.name, f"{entry.name}.plugin"):

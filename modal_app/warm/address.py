@@ -1,7 +1,8 @@
-"""Where a preloaded trainer is found: a socket in a folder that only its user can enter, named by what it serves.
+"""The address of a preloaded trainer: a socket in a folder that only its user can enter, named by what it serves.
 
-One for each user and store. Its name holds a fingerprint of all that it is made of (trainer, our code, the environment
-of its imports), so that a stale one is never talked to: it has another name, and is told to end.
+There is one for each user and store. Its name contains a fingerprint of everything that the trainer depends on (trainer
+environment, our code, the variables that imports read). So no command connects to an outdated trainer: it has another
+name, and is stopped.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from modal_app.store.claim import Owner, this_process
 from modal_app.store.flock import lock, try_lock
 
 PROTOCOL = 1
-"""Of what is said through the socket."""
+"""The version of the messages on the socket."""
 LONGEST_PATH = 100
-"""Bytes; the kernel takes 107 as a socket's address."""
+"""Bytes; the kernel accepts up to 107 as a socket's address."""
 SOCKET = ".sock"
 DOOR = "door.lock"
 
 
 class NoPrivatePlace(Exception):
-    """There is no folder for a socket that nobody else could get at. Says why."""
+    """There is no folder for a socket that other users cannot reach. Its message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +42,26 @@ class Address:
 
     @property
     def note(self) -> Path:
-        """Who listens there: a Note."""
+        """The file that describes the process that listens: a Note."""
         return self.stem.with_name(self.stem.name + ".json")
 
     @property
     def log(self) -> Path:
-        """What its process says on stderr; removed when it ends in peace."""
+        """The process's stderr; removed when the process ends normally."""
         return self.stem.with_name(self.stem.name + ".log")
 
     @contextlib.contextmanager
     def door(self, *, wait: bool) -> Iterator[bool]:
-        """Held by whoever starts a server, connects to one, or takes its socket away: one at a time.
+        """A lock: only one process at a time may start a server, connect to one, or remove its socket.
 
-        Yields whether it is held; without `wait` it may not be.
+        Yields whether this process has the lock; without `wait` it may not.
         """
         try:
             descriptor = os.open(self.stem.with_name(DOOR), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             if wait:
                 raise
-            yield True  # through a folder that is gone nobody comes
+            yield True  # if the folder is gone, no process can connect
             return
         try:
             if wait:
@@ -77,7 +78,7 @@ class Address:
             file.write(text)
 
     def place(self) -> tuple[int, int] | None:
-        """Which socket is there now; None without one."""
+        """Identifies the socket that exists now; None without one."""
         try:
             found = self.socket.stat()
         except FileNotFoundError:
@@ -85,8 +86,8 @@ class Address:
         return found.st_dev, found.st_ino
 
     def step_aside(self, *, moving: bool) -> Address:
-        """The name by which this process goes from now on, so that there is room for another server. `moving`: socket,
-        note and log are this process's own, and go out of the way.
+        """The address of this process from now on, which frees its old one for another server. `moving`: socket, note
+        and log belong to this process, so the socket is removed, and note and log are renamed.
         """
         aside = Address(self.stem.with_name(f"{self.stem.name}.{os.getpid()}"))
         if moving:
@@ -122,11 +123,11 @@ def _short(text: str) -> str:
 
 
 def notes(folder: Path, store: Path | None) -> list[Note]:
-    """The servers that have left a note in the folder, dead ones too; those of one store, or of all."""
+    """The notes in the folder, including those of dead servers; of one store, or of all."""
     prefix = f"{_short(str(store.resolve()))}-" if store else ""
     found = []
     for path in sorted(folder.glob(f"{prefix}*.json")):
-        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # just going, or half written
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # being removed, or half written
             raw = json.loads(path.read_text(encoding="utf-8"))
             here = Address(path.with_suffix(""))
             found.append(Note(here, raw["store"], raw["protocol"], Owner(**raw["owner"])))
@@ -134,22 +135,22 @@ def notes(folder: Path, store: Path | None) -> list[Note]:
 
 
 def private_folder() -> Path:
-    """The folder of this user's sockets, made if need be. Raises NoPrivatePlace."""
+    """The folder of this user's sockets, created if necessary. Raises NoPrivatePlace."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and os.path.isdir(runtime) and os.access(runtime, os.W_OK):
         path = Path(runtime) / "axosweep"
         if len(os.fsencode(path)) + 2 * 16 + len(SOCKET) + 2 <= LONGEST_PATH:
-            return _made_private(path)
-    return _made_private(Path("/tmp") / f"axosweep-{os.getuid()}")
+            return _create_private(path)
+    return _create_private(Path("/tmp") / f"axosweep-{os.getuid()}")
 
 
-def _made_private(path: Path) -> Path:
+def _create_private(path: Path) -> Path:
     try:
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
         found = path.lstat()
     except OSError as error:
-        raise NoPrivatePlace(f"{path} cannot be made: {error.strerror}") from error
+        raise NoPrivatePlace(f"{path} cannot be created: {error.strerror}") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise NoPrivatePlace(f"{path} is not a folder that only you can enter")
     return path

@@ -1,4 +1,4 @@
-"""A child of the preloaded trainer: forked, cut off from it, and made what its command would have started."""
+"""Fork a child of the preloaded trainer, which then runs as if its command had started it as a fresh process."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from modal_app.warm.preload import become_a_fresh_process
 
 
 def fork(work: Callable[[], int], context: Context, cut_off: Callable[[], None]) -> int:
-    """The pid of a child that does this and ends with the code it returns. It leads a process group of its own.
+    """The pid of a child that runs `work` and ends with the code that it returns. It leads its own process group.
 
-    `cut_off` lets go, in the child, of what is its parent's.
+    `cut_off` closes, in the child, what belongs to its parent.
     """
-    # A signal that comes before the child has let go of its parent's handlers waits until it has.
+    # Signals are blocked until the child has removed its parent's handlers.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, stop.SIGNALS)
     try:
         pid = os.fork()
@@ -48,6 +48,6 @@ def fork(work: Callable[[], int], context: Context, cut_off: Callable[[], None])
 
 
 def _lead_a_group(pid: int) -> None:
-    """Called on both sides of the fork, so that the group exists for the child and for whoever is told of it."""
+    """Called on both sides of the fork, so that the group exists as soon as either side continues."""
     with contextlib.suppress(PermissionError, ProcessLookupError):  # the other side was first, or the child is dead
         os.setpgid(pid, pid)

@@ -1,4 +1,4 @@
-"""A command that is connected to the preloaded trainer, as that sees it."""
+"""The preloaded trainer's connection to a command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from modal_app.warm.context import Context
 
 AT_ONCE = 1 << 16
-"""Bytes."""
+"""Bytes that are read at a time."""
 
 
 @dataclass(slots=True)
@@ -22,7 +22,7 @@ class Command:
     gone: bool = False
 
     def tell(self, **event: Any) -> None:
-        """A command that does not listen, or has gone, is told no more; its children are still looked after."""
+        """Send an event. A command that does not read, or has ended, gets no more; its children are still managed."""
         if self.gone:
             return
         try:
@@ -31,7 +31,7 @@ class Command:
             self.gone = True
 
     def requests(self) -> list[bytes]:
-        """Whole lines that have come, also the last words of one that has gone since."""
+        """The complete lines that have arrived, including the last ones of a command that has ended since."""
         try:
             while block := self.socket.recv(AT_ONCE):
                 self.unread += block
@@ -44,7 +44,7 @@ class Command:
         return lines
 
     def has_hung_up(self) -> bool:
-        """Looked at without reading."""
+        """Whether the command has closed its end; does not read."""
         poll = select.poll()
         poll.register(self.socket, 0)
         return any(event & select.POLLHUP for _, event in poll.poll(0))

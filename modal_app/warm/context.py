@@ -1,8 +1,8 @@
-"""What a worker has of the command that asked for it, where it is forked from a process that is not that command's own.
+"""The context of a command, which a worker that is forked from the preloaded trainer takes on.
 
-A fork must be what a process started by the command would have been: its environment, folder, umask, limits and cores,
-and a random state of its own. What a library reads when it is imported cannot be changed later, so those variables
-(`import_environment`) are the server's own, and another value of one of them means another server.
+A fork must behave like a process started by the command: with the command's environment, folder, umask, limits and
+cores, and with a random state of its own. What a library reads when it is imported cannot be changed later. So those
+variables (`import_environment`) belong to the server, and another value of one of them needs another server.
 """
 
 from __future__ import annotations
@@ -41,26 +41,24 @@ READ_AT_IMPORT = (
     "DEEPSPEED_", "MSGPACK_", "DISABLE_LOGS_WHILE",
     "WANDB_HTTP_TIMEOUT", "WANDB_LAUNCH_START_TIMEOUT", "WANDB_ONLY_INCLUDE", "WANDB_DISABLE_CACHE",
 )  # fmt: skip
-"""How the names begin of the variables that decide what an import does. Measured by a test, save those that are read by
-C libraries."""
+"""Prefixes of the variables that affect an import. A test measures them, except those that C libraries read."""
 MODULES = "PYTHONPATH"
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
 NOT_A_SECRET = ("TOKENIZERS_", "HF_TOKEN_PATH", "HF_HUB_DISABLE_IMPLICIT_TOKEN", "TORCH_")
 OF_A_STEP = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_DATASETS_CACHE")
-"""Set for each step, and taken up by preload.become_a_fresh_process."""
+"""Set for each step; preload.become_a_fresh_process applies them."""
 MORE_LIKELY_KILLED = 100
-"""Thousandths of the machine's memory: when there is none left, the kernel shall end a child, not what it is forked
-from."""
+"""Thousandths of the machine's memory. When memory runs out, the kernel should kill a child and not its parent."""
 
 
 def import_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a server for a command with these variables: what imports read, and no secret. The server
-    works elsewhere, and where modules are is said from the command's own folder.
+    """The environment of a server for a command with these variables: what imports read, and no secret. PYTHONPATH is
+    relative to the command's folder, so its entries are made absolute.
     """
-    kept = {name: value for name, value in variables.items() if _is_read_at_import(name)}
-    if kept.get(MODULES):
-        kept[MODULES] = os.pathsep.join(map(os.path.abspath, kept[MODULES].split(os.pathsep)))
-    return kept
+    chosen = {name: value for name, value in variables.items() if _is_read_at_import(name)}
+    if chosen.get(MODULES):
+        chosen[MODULES] = os.pathsep.join(map(os.path.abspath, chosen[MODULES].split(os.pathsep)))
+    return chosen
 
 
 def _is_read_at_import(name: str) -> bool:
@@ -70,7 +68,7 @@ def _is_read_at_import(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Of a command, for its children. Goes over the private socket only: the environment holds secrets."""
+    """Of a command, for its children. Sent only over the private socket, since the environment contains secrets."""
 
     environment: Mapping[str, str]
     folder: str
@@ -78,7 +76,7 @@ class Context:
     limits: Mapping[str, Sequence[int]]
     """RLIMIT_ name -> soft, hard."""
     cores: Sequence[int]
-    """That it may run on; empty where the system does not say."""
+    """The cores that it may run on; empty if the system does not say."""
 
     @classmethod
     def of_this_process(cls, environment: Mapping[str, str]) -> Context:
@@ -93,19 +91,19 @@ class Context:
         return asdict(self)
 
     def enter(self) -> None:
-        """Make this process, just forked, what the command would have started."""
+        """Give this new fork the command's context."""
         os.environ.clear()
         os.environ |= dict(self.environment)
         os.environ |= base_environment(Device.CPU)
         time.tzset()
-        with contextlib.suppress(OSError):  # it may be gone, and a worker has a folder of its own
+        with contextlib.suppress(OSError):  # the folder may be gone; a worker has a folder of its own
             os.chdir(self.folder)
         os.umask(self.umask)
         for name, (soft, hard) in self.limits.items():
-            with contextlib.suppress(OSError, ValueError):  # more than this process may have: it keeps what it has
+            with contextlib.suppress(OSError, ValueError):  # more than this process may have: its limit stays
                 resource.setrlimit(getattr(resource, name), (soft, hard))
         if self.cores and sys.platform == "linux":
-            with contextlib.suppress(OSError):  # cores that are gone
+            with contextlib.suppress(OSError):  # cores that no longer exist
                 os.sched_setaffinity(0, self.cores)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         tempfile.tempdir = None
@@ -120,12 +118,12 @@ def limits() -> dict[str, tuple[int, int]]:
 def _folder() -> str:
     try:
         return os.getcwd()
-    except FileNotFoundError:  # removed under the command's feet
+    except FileNotFoundError:  # removed while the command runs
         return os.sep
 
 
 def _umask() -> int:
-    """Read where that is possible without setting it, which all threads would see."""
+    """Read from /proc if possible, since the call that reads it also sets it, for all threads."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     found = next((int(line.split()[1], 8) for line in lines if line.startswith("Umask:")), None)

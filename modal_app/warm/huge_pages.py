@@ -1,6 +1,7 @@
-"""Puts what this process holds in memory into huge pages: a fork of it copies one entry for 2 MiB and not 512.
+"""Puts this process's memory into huge pages, so that a fork copies one page table entry for 2 MiB instead of 512.
 
-Fork and end of a child of the preloaded trainer take a third then. Linux 6.1 and later; elsewhere nothing changes.
+Starting and ending a child of the preloaded trainer then takes a third of the time. Linux 6.1 and later; elsewhere
+nothing changes.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MADV_COLLAPSE = 25
-"""Of madvise(2); whatever the system's own setting for transparent huge pages is."""
+"""Of madvise(2); it works whatever the system's setting for transparent huge pages is."""
 SIZE_FILE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 MAPS = Path("/proc/self/maps")
 
 
 def collapse() -> Iterator[None]:
-    """Some milliseconds of work at a time, 0.7 s in all for the preloaded trainer; what is in huge pages already costs
-    nothing. The kernel refuses what it cannot put into one, and that stays as it is.
+    """Yields after every few milliseconds of work, 0.7 s in total for the preloaded trainer. Memory that is already in
+    huge pages takes no time. Memory that the kernel cannot put into one stays as it is.
     """
     try:
         size = int(SIZE_FILE.read_text())
@@ -32,7 +33,7 @@ def collapse() -> Iterator[None]:
 
 
 def _anonymous(maps: list[str]) -> Iterator[tuple[int, int]]:
-    """Beginnings and ends of the process's own memory that no file is behind: proc_pid_maps(5)."""
+    """Start and end addresses of the process's writable memory that belongs to no file: proc_pid_maps(5)."""
     for line in maps:
         place, rights, _, _, _, name, *_ = [*line.split(maxsplit=5), ""]
         if rights == "rw-p" and name in ("", "[heap]"):

@@ -1,4 +1,4 @@
-"""What the preloaded trainer imports and builds before it forks, and what a fork of it has to do then."""
+"""What the preloaded trainer imports and builds before it forks, and what each fork must do first."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ LATE = (
     "transformers.models.gemma4.modeling_gemma4",
     "wandb.sdk.launch",
 )
-"""What every run imports on its way, whatever it trains. None of Axolotl's does anything before it is called. Another
-Axolotl may have other ones: what is not there is not missed."""
+"""Modules that every run imports while it works, whatever it trains. Axolotl's modules do nothing until they are
+called. Another version of Axolotl may have others, so a missing module is skipped."""
 EVERYTHING = (
     *PREPROCESS,
     *TRAIN,
@@ -58,38 +58,37 @@ EVERYTHING = (
 
 
 def preload() -> None:
-    """Import everything, and build once what each fork would build again, the same every time: the schema, and
-    transformers' table of the names that weights have had, 800 patterns to compile (45 ms). Then nothing of it is
-    looked at by the garbage collector.
+    """Import everything, and build once what each fork would otherwise build: the schema, and transformers' table of
+    former names of weights, 800 patterns to compile (45 ms). Then exclude all of it from garbage collection.
     """
     load(EVERYTHING, Device.CPU, optional=LATE)
     apply_schema_patches()
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
-    get_checkpoint_conversion_mapping("llama")  # it keeps the whole table
+    get_checkpoint_conversion_mapping("llama")  # it caches the complete table
     gc.collect()
     gc.freeze()
 
 
 def why_not_to_fork() -> str:
-    """Why a fork of this process could not work; empty when nothing is in its way."""
+    """Why a fork of this process could not work; empty if it can."""
     import torch
 
     if torch.cuda.is_initialized():
-        return "an import has woken CUDA, which a forked process cannot use"
+        return "an import has initialized CUDA, which a forked process cannot use"
     return ""
 
 
 def become_a_fresh_process() -> None:
-    """In a fork: what an import would have made of it as a new process of its own environment."""
+    """In a fork: apply what imports in a fresh process with this environment would have done."""
     reseed_after_fork()
     be_offline_as(os.environ)
     apply_fork_patches()
 
 
 def reseed_after_fork() -> None:
-    """Draw random numbers from the system again (Python's own `random` sees to itself), those by which datasets names
-    what it cannot hash among them."""
+    """Seed the random generators from the system again, including the one with which datasets names what it cannot
+    hash. Python's own `random` reseeds itself."""
     import numpy as np
     import torch
 

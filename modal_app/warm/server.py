@@ -1,15 +1,14 @@
 """A trainer that has imported everything and forks a child per step: `python modal_app/run.py preloaded-trainer`.
 
-Its words are --store DIR --address STEM --listen FD. It listens on the socket that its starter has bound
-(modal_app.warm.address), for every command of one user over one
-store, and outlives them until nobody has asked it anything for a while. One JSON object a line. Asked: {"context": ...}
-(modal_app.warm.context) before all else, {"step": ...}, {"validate": FOLDER} with questions for the schema
-(modal_app.oneshot.validate), {"serve": FOLDER} for a server of models (modal_app.serving.server), {"signal": NUMBER,
-"kind", "key"}, {"idle_s": SECONDS} and {"status": true}. Told: ready, started, exited, validated, ended, refused,
-status.
+Its arguments are --store DIR --address STEM --listen FD. It listens on the socket that its starter has bound
+(modal_app.warm.address), for all commands of one user on one store, and ends when no request has arrived for a while.
+Messages are JSON objects, one a line. Requests: {"context": ...} (modal_app.warm.context) before all others,
+{"step": ...}, {"validate": FOLDER} with questions for the schema (modal_app.oneshot.validate), {"serve": FOLDER} for a
+server of models (modal_app.serving.server), {"signal": NUMBER, "kind", "key"}, {"idle_s": SECONDS} and
+{"status": true}. Events: ready, started, exited, validated, ended, refused, status.
 
-SIGTERM ends it once nobody needs it: it takes no more commands, and sees its children through. CPU only: a fork of a
-process that has woken CUDA cannot use it, so it looks, and refuses.
+After SIGTERM it accepts no more commands, and ends when its commands and children have ended. CPU only: a fork of a
+process that has initialized CUDA cannot use it, so in that case it refuses.
 """
 
 from __future__ import annotations
@@ -44,21 +43,21 @@ from modal_app.warm.preload import preload, why_not_to_fork
 from modal_app.worker import exit_code, lead_a_session
 
 LONGEST_SLEEP_S = 5.0
-"""After which it looks whether its socket, and its store, are still there."""
+"""After this time it checks whether its socket and its store still exist."""
 SHORTEST_SLEEP_S = 0.05
-"""While somebody else has the door, and its time is over."""
+"""When its idle time is over, but another process has locked the door."""
 BEGINS = ("step", "validate", "serve")
-"""Requests of which a child comes."""
+"""Requests that start a child."""
 
 
 @dataclass(slots=True)
 class Child:
     pid: int
-    asked_by: Command
+    command: Command
     step: Step | None
-    """None for one that answers questions, or serves."""
+    """None for a child that answers questions, or serves."""
     serves: bool = False
-    """Whether it hears by itself that its command has gone."""
+    """Whether it serves models; then it notices by itself that its command has ended."""
     since: float = field(default_factory=time.time)
 
 
@@ -72,7 +71,7 @@ class Server:
     commands: list[Command] = field(default_factory=list)
     children: list[Child] = field(default_factory=list)
     ready_s: float | None = None
-    """What the imports took."""
+    """How long the imports took; None until they are done."""
     refusal: str = ""
     ending: bool = False
     served: int = 0
@@ -88,9 +87,9 @@ class Server:
         self._place = self.address.place()
 
     def prepare(self) -> None:
-        """The imports. Until they are done a SIGTERM ends the process, unless a command waits for it."""
+        """Run the imports. Until they are done, SIGTERM ends the process, unless a command waits for it."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))  # held back by whoever started it
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))  # its starter has blocked it
         began = time.monotonic()
         os.environ |= base_environment(Device.CPU)
         preload()
@@ -98,10 +97,10 @@ class Server:
         self.ready_s = round(time.monotonic() - began, 3)
 
     def serve(self) -> None:
-        """Until nobody needs it: it was told to end, or nobody has asked it anything for `idle_s`."""
+        """Serve until SIGTERM, or until no request has arrived for `idle_s`."""
         for end in self._waker:
             end.setblocking(False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # with a handler, so that it is written to the waker
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # only signals with a handler are written to the waker
         signal.set_wakeup_fd(self._waker[1].fileno(), warn_on_full_buffer=False)
         self.listener.setblocking(False)
         self._selector.register(self.listener, selectors.EVENT_READ, self._accept)
@@ -116,7 +115,7 @@ class Server:
             self._tidy()
 
     def _tidy(self) -> None:
-        """While nobody waits: the next forks take less for it. What is written to beside a child undoes some of it."""
+        """While it is idle, make the next forks faster. Running children undo some of it, so it starts again later."""
         if self.commands or self.children:
             self._tidying = huge_pages.collapse()
         elif self._tidying is not None and next(self._tidying, self) is self:
@@ -152,10 +151,10 @@ class Server:
         for line in command.requests():
             try:
                 request = json.loads(line)
-                if not (command.gone and any(one in request for one in BEGINS)):  # what nobody would wait for
+                if not (command.gone and any(one in request for one in BEGINS)):  # no command waits for it
                     self._answer(command, request)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
-                command.tell(event="refused", why=f"it was asked what cannot be understood ({error!r})")
+                command.tell(event="refused", why=f"it cannot understand the request ({error!r})")
             except OSError as error:
                 command.tell(event="refused", why=f"it cannot fork: {error.strerror}")
 
@@ -182,7 +181,7 @@ class Server:
 
     def _begin(self, command: Command, step: Step | None, work: Callable[[], int]) -> Child:
         if command.context is None:
-            raise ValueError("a context comes first")
+            raise ValueError("the first request must be a context")
         child = Child(fork(work, command.context, self._cut_off), command, step)
         self.children.append(child)
         self.served += 1
@@ -190,7 +189,7 @@ class Server:
         return child
 
     def _cut_off(self) -> None:
-        """In a child: what is this process's alone. Whoever held a command's socket would keep it waiting."""
+        """In a child: close what belongs to this process. With an open copy of its socket, a command would not end."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._selector.close()
@@ -210,27 +209,27 @@ class Server:
             self.children.remove(child)
             self._idle_since = time.monotonic()
             code = os.waitstatus_to_exitcode(status)
-            if code < 0:  # killed, and nobody else will end what it had started
+            if code < 0:  # killed: then no other process ends what it had started
                 signal_group(child.pid, signal.SIGKILL)
             if child.step is None:
-                child.asked_by.tell(event="ended" if child.serves else "validated", code=code)
+                child.command.tell(event="ended" if child.serves else "validated", code=code)
                 continue
             kind, key = child.step.kind, child.step.key
             with contextlib.suppress(OSError):  # the disk is full, or the run's folder is gone
                 state.record_exit(self.store, kind, key, child.pid, code)
-            child.asked_by.tell(event="exited", kind=kind, key=key, pid=child.pid, code=code)
+            child.command.tell(event="exited", kind=kind, key=key, pid=child.pid, code=code)
 
     def _drop_closed(self) -> None:
         for command in [one for one in self.commands if one.gone]:
-            self._hear(command)  # its last words
+            self._hear(command)  # its last requests
             self._selector.unregister(command.socket)
             command.socket.close()
             self.commands.remove(command)
-            if command.context is not None:  # it was not just a look
+            if command.context is not None:  # it did more than read the status
                 self._idle_since = time.monotonic()
             for child in self.children:
-                if child.asked_by is command and child.step is None and not child.serves:
-                    signal_group(child.pid, signal.SIGKILL)  # nobody will read its answers
+                if child.command is command and child.step is None and not child.serves:
+                    signal_group(child.pid, signal.SIGKILL)  # no process will read its answers
 
     def _may_end(self) -> bool:
         if self._open and (self.ending or self._is_idle()):
@@ -244,44 +243,42 @@ class Server:
         return idle_s >= self.idle_s or not self._is_found() or self._store_is_gone()
 
     def _store_is_gone(self) -> bool:
-        there = self.store.root.is_dir()
-        self._store_seen = self._store_seen or there
-        return self._store_seen and not there
+        exists = self.store.root.is_dir()
+        self._store_seen = self._store_seen or exists
+        return self._store_seen and not exists
 
     def _close_the_door(self) -> None:
-        """Take the socket away, so that the next command starts another server; who is at the door is let in first."""
-        with self.address.door(wait=False) as held:
-            if held:
+        """Remove the socket, so that the next command starts another server. Accepts waiting commands first."""
+        with self.address.door(wait=False) as locked:
+            if locked:
                 self._accept()
-            if not held or (self.commands and not self.ending):
+            if not locked or (self.commands and not self.ending):
                 return
             self._selector.unregister(self.listener)
-            self._take_the_socket_away()
+            self._remove_socket()
             self.listener.close()
             self._open = False
 
-    def _take_the_socket_away(self) -> None:
-        """The door is held. Where the socket is another server's by now, so are note and log."""
+    def _remove_socket(self) -> None:
+        """Needs the lock. If the socket belongs to another server by now, so do note and log, and they stay."""
         self.address = self.address.step_aside(moving=self.address.place() in (None, self._place))
 
     def _is_found(self) -> bool:
-        """Whether the socket that leads here is still there: somebody may have removed it, and a command put another
-        server's in its place.
-        """
+        """Whether this server's socket still exists. It may have been removed, or replaced by another server's."""
         return self._place is not None and self.address.place() == self._place
 
     def _on_sigterm(self, *_: object) -> None:
         self.ending = True
         if self.ready_s is not None:
             return
-        with self.address.door(wait=False) as held:  # who has it may be about to connect
-            if held and not self._somebody_waits():
-                self._take_the_socket_away()
+        with self.address.door(wait=False) as locked:  # a process that has the lock may be about to connect
+            if locked and not self._has_waiting_commands():
+                self._remove_socket()
                 self.address.remove(log=True)
                 os._exit(0)
 
-    def _somebody_waits(self) -> bool:
-        """During the imports: takes in who is at the door."""
+    def _has_waiting_commands(self) -> bool:
+        """During the imports: accepts waiting commands."""
         self.listener.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -297,26 +294,26 @@ class Server:
             "idle_for_s": round(time.monotonic() - self._idle_since, 1) if not self.children else 0.0,
             "ending": self.ending,
             "served": self.served,
-            "commands": len(self.commands) - 1,  # but the one that asks
+            "commands": len(self.commands) - 1,  # without the one that sent this request
             "steps": [{"kind": one.step.kind, "key": one.step.key, "pid": one.pid} for one in steps if one.step],
             "serving": [child.pid for child in self.children if child.serves],
         }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Fork a worker per step asked for through a socket.")
+    parser = argparse.ArgumentParser(description="Fork a worker for each step that is requested through a socket.")
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--address", type=Path, required=True, metavar="STEM")
     parser.add_argument("--listen", type=int, required=True, metavar="FD")
     parser.add_argument("--idle", type=float, default=0.0, metavar="SECONDS")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     lead_a_session()
-    for number in (signal.SIGINT, signal.SIGHUP):  # the launcher's to answer
+    for number in (signal.SIGINT, signal.SIGHUP):  # the launcher handles them
         signal.signal(number, signal.SIG_IGN)
     os.chdir(os.sep)
     os.dup2(2, 1)
-    store = Store(asked.store.resolve())
-    server = Server(store, Address(asked.address), socket.socket(fileno=asked.listen), asked.idle)
+    store = Store(args.store.resolve())
+    server = Server(store, Address(args.address), socket.socket(fileno=args.listen), args.idle)
     server.address.leave_note(store.root)
     sys.argv = sys.argv[:1]
     server.prepare()

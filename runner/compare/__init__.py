@@ -1,1 +1,1 @@
-"""Runs beside each other: rows, ranks, the best of them, and how they are shown."""
+"""Comparing runs: rows, ranks, groups, the best run, and how they are shown."""

@@ -1,4 +1,4 @@
-"""The winner of a comparison: its config as one file, what it has made, and the commands that go on from it."""
+"""The winner of a comparison: its config as one file, its adapter or model, and the commands to run next."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Best:
     maximize: bool
     run: Row
     config: Mapping[str, Any]
-    """What Axolotl takes: local inputs where the store keeps them, hub inputs at their commits."""
+    """The config for Axolotl: local inputs are the store's copies, hub inputs have their commits."""
     config_file: str | None
     """Where it was written."""
     model: str
-    """The folder of what it has made, or the command that fetches it."""
+    """The folder of its adapter or model, or the command that downloads it."""
     kind: str
     """adapter or model"""
     next: tuple[Next, ...]
@@ -55,26 +55,26 @@ class Best:
 
 
 def winner(rows: Sequence[Row], metric: Metric) -> Row:
-    """Raises SweepError when there is none, or one in each of several tables."""
+    """The best run. Raises SweepError when there is none, or one in each of several tables."""
     winners = [row for row in rows if row.is_best]
     if not winners:
         counts = ", ".join(sorted({status_text(row.status, row.reason) for row in rows}))
         raise SweepError(
-            f"No run has finished with {metric.name} yet (there is: {counts}). axosweep compare shows them."
+            f"No run has finished with {metric.name} yet (their status: {counts}). axosweep compare shows them."
         )
     if len(winners) > 1:
         lines = "\n".join(_table_line(row, rows) for row in winners)
         raise SweepError(
-            f"There are {len(tables_of(rows))} tables, by different held-out rows, and no best of all:\n{lines}\n"
-            "Choose one: --where eval_fingerprint=..., as above."
+            f"These runs are judged by {len(tables_of(rows))} different sets of held-out rows, so none is the best of "
+            f"all:\n{lines}\nChoose a set: --where eval_fingerprint=..., as above."
         )
     return winners[0]
 
 
 def best_run(runs: Sequence[SweepRun], rows: Sequence[Row]) -> SweepRun:
-    """What a sweep means where one run is asked for: its only one, which needs no loss to be ranked by, else its best.
+    """The run that a sweep's name stands for where one run is needed: its only run, which needs no loss, or its best.
 
-    Raises SweepError when there is no best of all.
+    Raises SweepError when there is no overall best.
     """
     if len(runs) == 1:
         return runs[0]
@@ -85,9 +85,9 @@ def best_run(runs: Sequence[SweepRun], rows: Sequence[Row]) -> SweepRun:
     return next(run for run in runs if run.key == best.key)
 
 
-def best_of(row: Row, metric: Metric, write: str | None, store_asked: str | None = None) -> Best:
-    """`store_asked`: the store as it was named on the command line. Raises SweepError when the file to write is there
-    with other content.
+def best_of(row: Row, metric: Metric, write: str | None, store_arg: str | None = None) -> Best:
+    """`store_arg`: the store as it was named on the command line. Raises SweepError when the file to write exists with
+    other content.
     """
     assert row.store is not None, "a row of a store"
     store = Store(Path(row.store))
@@ -102,7 +102,7 @@ def best_of(row: Row, metric: Metric, write: str | None, store_asked: str | None
         config_file=str(written) if written else None,
         model=model,
         kind=kind,
-        next=tuple(_next(store, row, config, metric, write, store_asked)),
+        next=tuple(_next(store, row, config, metric, write, store_arg)),
     )
 
 
@@ -122,9 +122,9 @@ def show_best(best: Best) -> None:
 
 
 def _figure(row: Row, metric: Metric) -> str:
-    """What was measured after the training has no first value and no step."""
-    said = f"{heading_of(metric)}: {row.final:.4f}"
-    return said if row.first is None else f"{said} at step {row.step}, from {row.first:.4f}"
+    """A metric that was measured after the training has no first value and no step."""
+    final = f"{heading_of(metric)}: {row.final:.4f}"
+    return final if row.first is None else f"{final} at step {row.step}, from {row.first:.4f}"
 
 
 def as_json(best: Best) -> dict[str, Any]:
@@ -132,23 +132,23 @@ def as_json(best: Best) -> dict[str, Any]:
 
 
 def runnable_config(store: Store, key: str) -> dict[str, Any]:
-    """The keyed config of a run, with its local inputs where this store keeps them, or where they once were."""
+    """The keyed config of a run. Local inputs are named by their copies in this store, or by their original paths."""
     folder = store.folder(StepKind.TRAIN, key)
     identity = read_json(folder.identity)
     if not folder.config.exists():
-        asked: dict[str, Any] = identity.get("axolotl", {})
-        return asked
+        composed: dict[str, Any] = identity.get("axolotl", {})
+        return composed
     config: dict[str, Any] = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-    config.pop(START_CHECKPOINT, None)  # said as from=RUN@STEP, where it ran
+    config.pop(START_CHECKPOINT, None)  # `where_it_ran` adds it as from=RUN@STEP
     for found in (one for one in identity.get("inputs", ()) if one["at"] != START_CHECKPOINT):
         *parents, last = found["at"].split(".")
         node: Any = config
         for name in parents:
             node = node[int(name)] if isinstance(node, list) else node[name]
         place: Any = int(last) if isinstance(node, list) else last
-        kept = store.root / str(node[place])
-        if kept.parent == store.inputs:
-            node[place] = str(kept if kept.exists() else found["text"])
+        stored = store.root / str(node[place])
+        if stored.parent == store.inputs:
+            node[place] = str(stored if stored.exists() else found["text"])
     return config
 
 
@@ -164,7 +164,7 @@ def _write(config: Mapping[str, Any], row: Row, metric: Metric, where: str) -> P
     text = about + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100)
     try:
         if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise SweepError(f"{path} is there already, with other content. Name another file, or remove it.")
+            raise SweepError(f"{path} already exists with other content. Name another file, or remove it.")
         write_atomically(path, text)
     except OSError as error:
         raise SweepError(f"{path} cannot be written: {error.strerror}.") from error
@@ -172,20 +172,20 @@ def _write(config: Mapping[str, Any], row: Row, metric: Metric, where: str) -> P
 
 
 def _next(
-    store: Store, row: Row, config: Mapping[str, Any], metric: Metric, written: str | None, store_asked: str | None
+    store: Store, row: Row, config: Mapping[str, Any], metric: Metric, written: str | None, store_arg: str | None
 ) -> list[Next]:
-    """Only verbs that there are, and the same winner."""
+    """The commands to run next; `axosweep best` among them chooses the same winner."""
     file = written or CONFIG_FILE
-    flag, key = (["--store", store_asked], [f"store={store_asked}"]) if store_asked else ([], [])
+    flag, key = (["--store", store_arg], [f"store={store_arg}"]) if store_arg else ([], [])
     words = [f"base={file}", *where_it_ran(store, row.key), *key]
-    judged = ["--metric", metric.name] if metric.name != EVAL_LOSS.name else []
-    judged += ["--maximize"] if metric.maximize else []
-    write = Next(_command("best", row.sweeps[0], *judged, "--write", file, *flag), "its config as one file")
+    ranked_by = ["--metric", metric.name] if metric.name != EVAL_LOSS.name else []
+    ranked_by += ["--maximize"] if metric.maximize else []
+    write = Next(_command("best", row.sweeps[0], *ranked_by, "--write", file, *flag), "its config as one file")
     return [
         *([] if written else [write]),
         Next(_command(*words, _longer(config)), "the same, for longer"),
         Next(_command("plan", *words, "--write", "configs"), "for plain `axolotl train`"),
-        Next(_command("logs", row.key, *flag), "what Axolotl said"),
+        Next(_command("logs", row.key, *flag), "Axolotl's output"),
     ]
 
 
@@ -194,7 +194,7 @@ def _command(*words: str) -> str:
 
 
 def _longer(config: Mapping[str, Any]) -> str:
-    """Twice as long, by what ends the run."""
+    """The override that doubles the length of the run, in steps or epochs."""
     steps, epochs = config.get("max_steps"), config.get("num_epochs")
     if isinstance(steps, int) and steps not in UNLIMITED:
         return f"max_steps={2 * steps}"
@@ -202,7 +202,7 @@ def _longer(config: Mapping[str, Any]) -> str:
 
 
 def where_it_ran(store: Store, key: str) -> list[str]:
-    """The words beyond the config that decide what a run is, or where it goes."""
+    """The overrides that the config does not contain: GPU, data seed, start checkpoint, executor."""
     identity = read_json(store.folder(StepKind.TRAIN, key).identity)
     gpu, data = identity.get("gpu", {}), identity.get("data", {})
     words = [f"gpu={gpu['type']}"] if gpu.get("type", "cpu") != "cpu" else []

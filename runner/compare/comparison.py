@@ -1,4 +1,4 @@
-"""What compare prints: the whole of its JSON, which docs/compare.schema.json describes, and what is made of it."""
+"""What compare prints: its complete JSON, which docs/compare.schema.json describes, and how that is built."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from runner.store.stores import is_mirror
 class ComparedSweep:
     sweep: str
     store: str | None
-    """The folder that it lies in; null when it was read from W&B."""
+    """The folder that contains it; null when it was read from W&B."""
     cost: Mapping[str, Any] | None
-    """US dollars of all that it needs, also of what is not among `runs`; null where there is no price."""
+    """US dollars of everything that the sweep needs, even if it is not in `runs`; null if there is no price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,14 @@ class Comparison:
     sweep: str | None
     """Null when several are compared."""
     store: str | None
-    """The folder that the first sweep lies in; null when it was read from W&B."""
+    """The folder that contains the first sweep; null when it was read from W&B."""
     cost: Mapping[str, Any] | None
-    """Of the one sweep; null when there are several, or no price."""
+    """Of the only sweep; null when there are several, or no price."""
     runs: tuple[Row, ...]
     metric: str = OBJECTIVE
     """What `first`, `best`, `final`, `mean` and `sd` are values of."""
     maximize: bool = False
-    """Whether more of it is better."""
+    """Whether a larger value is better."""
     sweeps: tuple[ComparedSweep, ...] = ()
     over: tuple[str, ...] = ()
     """The parameters that groups are averaged over."""
@@ -47,7 +47,7 @@ class Comparison:
     version: int = 2
     """Of this format. Fields may be added under the same number."""
     notes: tuple[str, ...] = field(default=())
-    """What has to be known to read the numbers, a sentence each."""
+    """Sentences that explain how to read the numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +61,20 @@ class SweepSelection:
 
 
 def comparison(
-    rows: Sequence[Row], asked: Sequence[SweepSelection], metric: Metric = EVAL_LOSS, over: Sequence[str] = (),
+    rows: Sequence[Row], selections: Sequence[SweepSelection], metric: Metric = EVAL_LOSS, over: Sequence[str] = (),
     groups: Sequence[Group] = (), notes: Sequence[str] = (),
 ) -> Comparison:  # fmt: skip
     """Rows with the dollars of their sweeps."""
-    whole = [one for one in asked if one.only is None]
-    costs = [cost_of(one.store, one.sweep) for one in whole]
+    complete = [one for one in selections if one.only is None]
+    costs = [cost_of(one.store, one.sweep) for one in complete]
     sweeps = tuple(
         ComparedSweep(one.sweep, str(one.store.root), cost.as_json() if cost else None)
-        for one, cost in zip(whole, costs, strict=True)
+        for one, cost in zip(complete, costs, strict=True)
     )
-    single = sweeps[0] if len(sweeps) == len(asked) == 1 else None
+    single = sweeps[0] if len(sweeps) == len(selections) == 1 else None
     return Comparison(
         sweep=single.sweep if single else None,
-        store=str(asked[0].store.root),
+        store=str(selections[0].store.root),
         cost=single.cost if single else None,
         runs=tuple(rows),
         metric=metric.name,
@@ -90,7 +90,7 @@ def comparison_without_store(
     rows: Sequence[Row], sweeps: Sequence[str], metric: Metric = EVAL_LOSS, over: Sequence[str] = (),
     groups: Sequence[Group] = (), notes: Sequence[str] = (),
 ) -> Comparison:  # fmt: skip
-    """Rows of another source. There is no `cost`: what the datasets took is known to a store only."""
+    """Rows of another source. There is no `cost`: only a store knows what the datasets cost."""
     return Comparison(
         sweep=sweeps[0] if len(sweeps) == 1 else None,
         store=None,
@@ -111,7 +111,7 @@ def cost_of(store: Store, sweep: str) -> SweepCost | None:
 
 
 def model_of(row: Row) -> tuple[str, str]:
-    """What a run has made, `adapter` or `model`, and where it lies; a mirror has none, and says how it is fetched."""
+    """`adapter` or `model`, and its folder. A mirror has no such folder, so there it is the command to download it."""
     assert row.folder is not None, "a row of a store"
     assert row.store is not None
     path = Path(row.folder) / "model"

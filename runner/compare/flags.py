@@ -1,6 +1,6 @@
-"""What a run's losses say of it: diverged, flat, overfits. Pure.
+"""A run's losses -> its flags: diverged, flat, overfits. Pure.
 
-Always of the losses, whatever metric runs are compared by: a run that broke has broken for every metric.
+Flags depend only on the losses, whatever metric runs are compared by: a diverged run is useless by every metric.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ WORSE_BY = 1.5
 """A loss that ends above this many times its first value has diverged."""
 
 MOVED_BY = 0.01
-"""A loss that was never this part of its first value away from it is flat."""
+"""A loss that always stayed within this fraction of its first value is flat."""
 
 
 def flags_of(curves: Curves, *, ended: bool, nan: bool = False) -> tuple[str, ...]:
-    """`ended` is whether the run has trained all that it was to; `nan`, whether its worker stopped it for a NaN.
+    """`ended`: whether the run has trained to its last step. `nan`: whether its worker stopped it because of a NaN.
 
     diverged: a loss was NaN or infinite, or the held-out loss (without one, the training loss) ended above WORSE_BY
-    times its first value. flat: it has ended, and that loss never moved by MOVED_BY. overfits: the held-out loss rose
-    at each of the last two evaluations, and the training loss between them fell.
+    times its first value. flat: the run has ended, and that loss never moved by MOVED_BY. overfits: the held-out loss
+    rose at each of the last two evaluations, and the training loss between them fell.
     """
     points = curves.by_name.get(EVAL) or curves.by_name.get(TRAIN) or {}
     if nan or not_finite(curves) or _worse(points):

@@ -1,4 +1,4 @@
-"""Rows -> groups: the mean and spread over a parameter, as a seed, of runs that are equal but for it. Pure."""
+"""Rows -> groups: the mean and spread of runs that differ only in one parameter, such as the seed. Pure."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from runner.store.run_state import RunStatus
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Runs of one eval fingerprint that differ in nothing but what is averaged over."""
+    """Runs of one eval fingerprint that differ only in the parameters that are averaged over."""
 
     params: Mapping[str, Any]
-    """What differs between the groups."""
+    """The parameters that differ between the groups."""
     eval_fingerprint: str | None
     runs: tuple[str, ...]
     """Keys."""
     n: int
-    """How many of them have finished with a number: mean, sd and best are of these."""
+    """How many of them have finished with a value. The mean, sd and best are computed from these."""
     mean: float | None
     """Of the metric's final values."""
     sd: float | None
@@ -35,15 +35,15 @@ class Group:
     best: float | None
     """The best of their final values."""
     diverged: int
-    """How many of its runs have."""
+    """How many of its runs have diverged."""
     is_best: bool = False
-    """The best mean of its eval fingerprint; never a group of which a run diverged."""
+    """Whether it has the best mean of its eval fingerprint; never true if one of its runs has diverged."""
 
 
 def groups_over(over: Sequence[str], facts: Sequence[RunFacts], rows: Sequence[Row], metric: Metric) -> list[Group]:
-    """Best first within each eval fingerprint. Raises SweepError for a parameter that does not differ, or is none."""
-    kept = _kept_names(over, facts)
-    configs = {(one.store, one.key): {name: one.config.get(name) for name in kept} for one in facts}
+    """Best first within each eval fingerprint. Raises SweepError for a parameter that is unknown or never differs."""
+    names = _distinguishing_names(over, facts)
+    configs = {(one.store, one.key): {name: one.config.get(name) for name in names} for one in facts}
     alike: dict[str, list[Row]] = {}
     for row in rows:
         alike.setdefault(json.dumps(configs[row.store, row.key], sort_keys=True), []).append(row)
@@ -53,17 +53,17 @@ def groups_over(over: Sequence[str], facts: Sequence[RunFacts], rows: Sequence[R
 
 
 def split_by_held_out(over: Sequence[str], facts: Sequence[RunFacts]) -> bool:
-    """Whether runs that are equal but for these parameters are judged by different rows, so that no mean is theirs."""
-    kept = _kept_names(over, facts)
+    """Whether runs that differ only in these parameters are judged by different rows, so that they have no mean."""
+    names = _distinguishing_names(over, facts)
     seen: dict[str, set[str | None]] = {}
     for one in facts:
-        told = json.dumps({name: one.config.get(name) for name in kept}, sort_keys=True)
-        seen.setdefault(told, set()).add(one.eval_fingerprint)
+        config = json.dumps({name: one.config.get(name) for name in names}, sort_keys=True)
+        seen.setdefault(config, set()).add(one.eval_fingerprint)
     return any(len(fingerprints - {None}) > 1 for fingerprints in seen.values())
 
 
-def _kept_names(over: Sequence[str], facts: Sequence[RunFacts]) -> list[str]:
-    """What still tells runs apart: all that differs, but for `over`."""
+def _distinguishing_names(over: Sequence[str], facts: Sequence[RunFacts]) -> list[str]:
+    """The parameters that differ, without those in `over`."""
     names = sorted({name for one in facts for name in one.config})
     columns = {name: tuple(json.dumps(one.config.get(name), sort_keys=True) for one in facts) for name in names}
     differing = {name: values for name, values in columns.items() if len(set(values)) > 1}
@@ -71,18 +71,18 @@ def _kept_names(over: Sequence[str], facts: Sequence[RunFacts]) -> list[str]:
         if name not in columns:
             raise SweepError(f"--over {name}: no run here has that key.{did_you_mean(name, names)}")
         if name not in differing:
-            there = f" What differs: {', '.join(differing)}." if differing else ""
-            raise SweepError(f"--over {name}: it is {columns[name][0]} in all these runs.{there}")
-    kept = [name for name in differing if name not in over]
-    if len(set(zip(*(differing[name] for name in kept), strict=True))) == len(facts) > 1:
-        follow = [name for name in kept if any(same_partition(differing[name], differing[one]) for one in over)]
+            known = f" These keys differ: {', '.join(differing)}." if differing else ""
+            raise SweepError(f"--over {name}: it is {columns[name][0]} in all these runs.{known}")
+    others = [name for name in differing if name not in over]
+    if len(set(zip(*(differing[name] for name in others), strict=True))) == len(facts) > 1:
+        follow = [name for name in others if any(same_partition(differing[name], differing[one]) for one in over)]
         together = f" {', '.join(follow)} differs with it: --over {' '.join([*over, *follow])}." if follow else ""
-        raise SweepError(f"--over {' '.join(over)}: no two runs here are equal but for that.{together}")
-    return kept
+        raise SweepError(f"--over {' '.join(over)}: no two runs here differ only in that.{together}")
+    return others
 
 
 def _by_held_out(rows: Sequence[Row]) -> list[list[Row]]:
-    """Apart by eval fingerprint. Runs whose rows are not prepared yet are counted with the others, if those agree."""
+    """Grouped by eval fingerprint. Runs whose rows are not prepared yet join the others, if those have only one."""
     found: dict[str | None, list[Row]] = {}
     for row in rows:
         found.setdefault(row.eval_fingerprint or None, []).append(row)

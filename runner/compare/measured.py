@@ -1,4 +1,4 @@
-"""What `axosweep eval` has found out about a run: values by name, beside what its training logged."""
+"""What `axosweep eval` has measured of a run: values by name, in addition to what its training logged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modal_app.store.read_json import read_json
 from modal_app.store.step import OutcomeStatus, StepKind
 
 TASKS = "tasks/"
-"""How the names of metrics begin that are those of the lm-evaluation-harness."""
+"""The prefix of the names of metrics that the lm-evaluation-harness measures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,39 +19,39 @@ class Measurement:
     value: float
     higher_is_better: bool
     judged_by: str
-    """Names the harness and the user's own task files: values of two are values of different questions. Empty for a
-    loss on held-out rows, which the eval fingerprint names."""
+    """Identifies the harness and the user's own task files; values compare only where this is equal. Empty for a loss
+    on held-out rows, which the eval fingerprint identifies."""
     stderr: float | None = None
     dataset: Mapping[str, str] = field(default_factory=dict)
-    """Of a task: path, config and split of its documents on the hub; empty where they are not known to be there."""
+    """Of a task: path, config and split of its documents on the hub; empty if they are not known to be on the hub."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskMetric:
-    """What the name of a metric of a task says."""
+    """The parts of the name of a task's metric."""
 
     task: str
     asked: str
-    """What was asked otherwise than the task says: `limit=100,fewshot=5,plain`."""
+    """The settings that differ from the task's own: `limit=100,fewshot=5,plain`."""
     metric: str
     filter: str
-    """Empty for answers that are taken as they are."""
+    """Empty if the answers are not filtered."""
 
 
 def of_a_task(name: str) -> TaskMetric:
-    """The parts of such a name.
+    """Split such a name into its parts.
 
     >>> of_a_task("tasks/gsm8k@limit=100/exact_match,strict-match")
     TaskMetric(task='gsm8k', asked='limit=100', metric='exact_match', filter='strict-match')
     """
-    asked_task, _, judged = name.removeprefix(TASKS).rpartition("/")
-    task, _, asked = asked_task.partition("@")
-    metric, _, taken = judged.partition(",")
-    return TaskMetric(task, asked, metric, taken)
+    task_with_settings, _, metric_with_filter = name.removeprefix(TASKS).rpartition("/")
+    task, _, settings = task_with_settings.partition("@")
+    metric, _, filter_name = metric_with_filter.partition(",")
+    return TaskMetric(task, settings, metric, filter_name)
 
 
 def measured_of(store: Store, run: str) -> dict[str, Measurement]:
-    """By name, `eval_loss` or `tasks/<task>/<metric>`; of what was measured more than once, the newest."""
+    """By name, `eval_loss` or `tasks/<task>/<metric>`. If something was measured more than once, the newest counts."""
     folder = store.folder(StepKind.TRAIN, run).path / StepKind.EVALUATE
     results = [read_json(path) for path in folder.glob("*/result.json")]
     ended = [one for one in results if one.get("status") == OutcomeStatus.SUCCEEDED]

@@ -11,10 +11,10 @@ from typing import Any
 
 NOT_METRICS = frozenset({"step", "attempt", "time"})
 NOT_FINITE = "not_finite"
-"""In a line: the names whose value was NaN or infinite, which JSON cannot say."""
+"""In a line: the names whose value was NaN or infinite, which JSON cannot express."""
 
 PROGRESS = frozenset({"epoch", "seconds", "tokens"})
-"""How far a run was: curves of these are axes, and nothing to compare by."""
+"""The progress of a run: curves of these serve as axes; runs are not compared by them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Curves:
 
 
 def read_curves(path: Path) -> Curves:
-    """The curves in a metrics.jsonl; empty when there is none yet. A torn last line is left out."""
+    """The curves in a metrics.jsonl; empty when there is none yet. An incomplete last line is left out."""
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -71,18 +71,18 @@ def read_curves(path: Path) -> Curves:
                 collected.setdefault(name, {})[step] = float(value)
         for name in row.get(NOT_FINITE, ()):
             collected.setdefault(name, {})[step] = math.nan
-    if in_order:  # as it is but for a run that went on from an earlier step
+    if in_order:  # always, except in a run that was resumed from an earlier step
         return Curves(collected)
     return Curves({name: dict(sorted(points.items())) for name, points in collected.items()})
 
 
 def _rows(lines: list[bytes]) -> Iterable[Any]:
-    """Every whole line parsed; in one go where all of them are whole, as they are but for a kill."""
-    whole = [line for line in lines if line]
+    """Every complete line, parsed. All are parsed at once, unless a kill has left an incomplete one."""
+    filled = [line for line in lines if line]
     try:
-        return list(json.loads(b"[" + b",".join(whole) + b"]"))
+        return list(json.loads(b"[" + b",".join(filled) + b"]"))
     except ValueError:
-        return [row for line in whole for row in _parsed(line)]
+        return [row for line in filled for row in _parsed(line)]
 
 
 def _parsed(line: bytes) -> list[Any]:

@@ -18,15 +18,15 @@ from runner.console.plot import MARKS, overlay
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two runs: the first and the second that were asked for."""
+    """Two runs, in the order of the request."""
 
     metric: str
     maximize: bool
     runs: tuple[Row, Row]
     config: Mapping[str, tuple[Any, Any]]
-    """By dotted name, what differs; null where a run has no such key."""
+    """The values that differ, by dotted name; null where a run has no such key."""
     difference: float | None
-    """The second's final value less the first's; null without both, and across eval fingerprints."""
+    """The second's final value minus the first's; null unless both have one, for the same eval fingerprint."""
     comparable: bool
     """Whether both are judged by the same held-out rows."""
     curves: tuple[Mapping[int, float | None], Mapping[int, float | None]]
@@ -84,9 +84,9 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, 
 def _difference_lines(pair: Pair, metric: Metric) -> list[str]:
     first, second = pair.runs
     if not pair.comparable:
-        return ["These runs are judged by different held-out rows, or it is not known by which: no difference is told."]
+        return ["These runs are judged by different or unknown held-out rows, so no difference is shown."]
     if pair.difference is None:
-        return [f"There is no difference in {heading_of(metric)} yet: not both have a value."]
+        return [f"No difference in {heading_of(metric)} yet: one of the runs has no value."]
     if pair.difference == 0:
         return [f"{heading_of(metric)}: both {first.final:.4f}"]
     is_better = (pair.difference > 0) is metric.maximize
@@ -98,12 +98,12 @@ def _config_lines(pair: Pair) -> list[str]:
     if not pair.config:
         return ["Their configs are equal."]
     widths = [max(map(len, pair.config))]
-    told = {
+    shown = {
         name: tuple("(not set)" if value is None else str(value) for value in both)
         for name, both in pair.config.items()
     }
-    widths.append(max(len(one) for one, _ in told.values()))
+    widths.append(max(len(one) for one, _ in shown.values()))
     return [
         f"What differs, {pair.runs[0].key} and {pair.runs[1].key}:",
-        *(f"  {name:<{widths[0]}}  {one:<{widths[1]}}  {other}" for name, (one, other) in told.items()),
+        *(f"  {name:<{widths[0]}}  {one:<{widths[1]}}  {other}" for name, (one, other) in shown.items()),
     ]

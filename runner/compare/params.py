@@ -1,4 +1,4 @@
-"""What runs are known by among others: the parameters that differ, and how they are written. Pure."""
+"""How runs are told apart: the parameters that differ, and how they are written. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from runner.types import Experiment
 
 MOST_PARAMS = 12
-"""More columns than these tell nobody what a run is."""
+"""With more columns than this, a table no longer shows what a run is."""
 
 
 def differing_params(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of each config, what is not the same in all; a key that only repeats another one (alpha = 2r) is left out.
+    """The values of each config that differ between the configs, without keys that follow from another (alpha = 2r).
 
     >>> differing_params([{"lora_r": 8, "lora_alpha": 16, "seed": 1}, {"lora_r": 16, "lora_alpha": 32, "seed": 1}])
     [{'lora_r': 8}, {'lora_r': 16}]
@@ -23,29 +23,29 @@ def differing_params(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
     for name in sorted(names, key=_telling_first):
         found = [config.get(name) for config in configs]
         if all(value is found[0] for value in found):
-            continue  # most keys are the same to all, and most of those share the value itself
+            continue  # a fast path: most keys have the same value in all, and most configs share that object
         values = tuple(json.dumps(value, sort_keys=True) for value in found)
         if len(set(values)) > 1 and not any(same_partition(values, seen) for seen in columns.values()):
             columns[name] = values
     return [{name: config.get(name) for name in columns} for config in configs]
 
 
-def told_apart(configs: Sequence[Mapping[str, Any]], asked: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """What each run is known by: the parameters that differ, or, where too many do, the words it was asked for with.
+def told_apart(configs: Sequence[Mapping[str, Any]], overrides: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """What distinguishes each run: the parameters that differ, or if those are too many, the overrides that differ.
 
-    A sweep over base=a.yml,b.yml may differ in anything.
+    The runs of a sweep over base=a.yml,b.yml may differ in anything.
     """
     params = differing_params(configs)
     if not params or len(params[0]) <= MOST_PARAMS:
         return params
-    words = [{key: value for word in words for key, _, value in [word.partition("=")]} for words in asked]
+    words = [{key: value for word in words for key, _, value in [word.partition("=")]} for words in overrides]
     shorter = differing_params(words)
     distinct = {tuple(one.values()) for one in shorter}
     return shorter if len(distinct) == len(configs) else params
 
 
 def params_of(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
-    """What each of them is known by among the others."""
+    """What distinguishes each experiment from the others."""
     return told_apart([flat_experiment(one) for one in experiments], [one.overrides for one in experiments])
 
 
@@ -72,7 +72,7 @@ def show_value(value: Any) -> str:
 
 
 def same_partition(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether two columns tell the same rows apart: one only repeats the other in other words."""
+    """Whether two columns distinguish the same rows, so that one only repeats the other in other words."""
     pairs = set(zip(one, other, strict=True))
     return len(pairs) == len(set(one)) == len(set(other))
 
@@ -81,7 +81,7 @@ _TELLING = ("from", "learning_rate", "lora_r", "base_model", "datasets", "gpu", 
 
 
 def _telling_first(name: str) -> tuple[int, str]:
-    """Names that people think in come before those that only follow from them."""
+    """The order of columns: names that people choose come before names that only follow from them."""
     root = name.split(".")[0]
     return (_TELLING.index(root) if root in _TELLING else len(_TELLING), name)
 
@@ -94,7 +94,7 @@ def flat(
 ) -> dict[str, Any]:
     """A config and where it runs, one level deep: `datasets.0.path`, `gpu.count`.
 
-    `start`: run and step of the checkpoint that it goes on from; `from` is RUN@STEP then.
+    `start`: run and step of the checkpoint that it continues from; `from` is then RUN@STEP.
     """
     found: dict[str, Any] = {}
     _flatten(dict(axolotl), "", found)

@@ -1,6 +1,6 @@
-"""What is known of runs -> rows: one per run, only the parameters that differ, ranked where ranking is fair. Pure.
+"""Facts of runs -> rows: one per run, with only the parameters that differ, ranked where ranking is fair. Pure.
 
-Rows rank together only within one eval fingerprint: losses on different held-out rows say nothing of each other.
+Rows rank together only within one eval fingerprint: losses on different held-out rows cannot be compared.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ OBJECTIVE = "eval_loss"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One run as it is compared. Numbers are null until there is something to tell, and where they are NaN."""
+    """One run of a comparison. Numbers are null while they are unknown, and if they are NaN."""
 
     key: str
     """The run's key: its folder's name, and what `logs`, `cancel` and `compare` take."""
     params: Mapping[str, Any]
     """Only what differs between the compared runs, by dotted name."""
     status: RunStatus
-    """Its class of failure is in `reason`."""
+    """The class of a failure is in `reason`."""
     message: str
-    """Why it has this status, in a line; empty where all is well."""
+    """Why it has this status, in one line; empty if all is well."""
     first: float | None
     """The metric's first value. Of `eval_loss` that is the untrained model's."""
     best: float | None
     """Its smallest value, or the largest with --maximize."""
     final: float | None
-    """Its last value: that of the adapter that was kept. Runs are ranked by it."""
+    """Its last value, which belongs to the stored adapter. Runs are ranked by it."""
     step: int | None
     """The last optimizer step that logged anything."""
     max_steps: int | None
@@ -47,52 +47,52 @@ class Row:
     seconds: float | None
     """Of its last attempt, from the worker's start to its end."""
     attempts: int | None
-    """Null from W&B, which continues one run over all of them."""
+    """Null if read from W&B, where all attempts are one run."""
     eval_fingerprint: str | None
-    """Which held-out rows it is judged by, or for a task's metric which questions; rows compare only where this is
-    equal. Null: not known."""
+    """Identifies the held-out rows that it is judged by, or for a task's metric the questions; rows compare only where
+    this is equal. Null if unknown."""
     folder: str | None
-    """Where everything of it lies. Null from W&B."""
+    """Contains all files of the run. Null if read from W&B."""
     log: str | None
-    """The newest attempt's; of a run that its dataset blocks, that dataset's. Empty before the first attempt; null from
-    W&B."""
+    """The newest attempt's log, or the dataset's log if its dataset blocks the run. Empty before the first attempt;
+    null if read from W&B."""
     is_best: bool = False
     """The best among the finished runs of the same eval fingerprint."""
     gpu: str | None = None
-    """What its containers were given: `2 x h100`. Null where nothing was rented, or no card was seen."""
+    """The GPUs of its containers: `2 x h100`. Null if nothing was rented, or no GPU was seen."""
     paid_seconds: float | None = None
-    """Of all its containers, from their start to their last sign; null where nothing was rented."""
+    """Of all its containers, from their start to their last sign of life; null if nothing was rented."""
     dollars: float | None = None
-    """For these seconds; null where there is no price."""
+    """For these seconds; null if there is no price."""
     record: Mapping[str, Any] = field(default_factory=dict)
-    """The run's facts: world size, phases, the manifest it read, and its containers where it was rented."""
+    """The run's facts: world size, phases, the dataset's manifest, and its containers if they were rented."""
     data_key: str = ""
     """The prepared dataset that it reads."""
     sweeps: tuple[str, ...] = ()
-    """Those of the compared sweeps that have asked for it."""
+    """The compared sweeps that contain it."""
     overrides: tuple[str, ...] = ()
-    """What was asked beyond the defaults."""
+    """The request's overrides of the defaults."""
     store: str | None = ""
-    """The folder with the results. Null from W&B."""
+    """The folder with the results. Null if read from W&B."""
     reason: FailureReason | None = None
-    """The class of a failure, of a stop or of a loss; null otherwise."""
+    """Why it has failed, stopped or was lost; null otherwise."""
     flags: tuple[str, ...] = ()
-    """Of diverged, flat, overfits."""
+    """Any of diverged, flat, overfits."""
     train_seconds: float | None = None
     """Of the optimizer steps of all attempts."""
     tokens: int | None = None
-    """Trained on, those that count in the loss."""
+    """The tokens that it has trained on and that count in the loss."""
     tokens_per_second: float | None = None
-    """`tokens` by `train_seconds`, of all its GPUs together."""
+    """`tokens` divided by `train_seconds`, of all its GPUs together."""
     peak_memory_gib: float | None = None
-    """The most that was in use on one card; null on a CPU."""
+    """The most memory that was in use on one GPU; null on a CPU."""
     measured: Mapping[str, float] = field(default_factory=dict)
-    """What `axosweep eval` has found out, by name: `eval_loss`, `tasks/<task>/<metric>`."""
+    """What `axosweep eval` has measured, by name: `eval_loss`, `tasks/<task>/<metric>`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What runs are compared by: a logged name, and whether more of it is better."""
+    """What runs are compared by: a logged name, and whether a larger value is better."""
 
     name: str = OBJECTIVE
     maximize: bool = False
@@ -110,19 +110,19 @@ def compare_sweep(store: Store, sweep: str) -> list[Row]:
 
 
 def rows_from(facts: Sequence[RunFacts], metric: Metric = EVAL_LOSS) -> list[Row]:
-    """The same of what any source knows. Raises SweepError for a metric that none of these runs has logged."""
+    """The rows of facts from any source. Raises SweepError for a metric that none of these runs has logged."""
     _check(metric, facts)
     params = told_apart([one.config for one in facts], [one.overrides for one in facts])
     return _ranked([(_row(one, values, metric), _rank(one, metric)) for one, values in zip(facts, params, strict=True)])
 
 
 def metrics_of(facts: Sequence[RunFacts]) -> list[str]:
-    """Every metric that one of these runs has logged, or that was measured of it later."""
+    """Every metric that was logged by one of these runs, or measured later."""
     return sorted({name for one in facts for name in (*one.curves.metrics, *one.measured)})
 
 
 def higher_is_better(name: str, facts: Sequence[RunFacts]) -> bool:
-    """Whether a metric that was measured says so of itself."""
+    """Whether the measurements of this metric are marked so."""
     return any(name in one.measured and one.measured[name].higher_is_better for one in facts)
 
 
@@ -137,10 +137,10 @@ def _check(metric: Metric, facts: Sequence[RunFacts]) -> None:
     known = metrics_of(facts)
     if metric.name == OBJECTIVE or metric.name in known:
         return
-    there = f"There are: {', '.join(known)}." if known else "Nothing is logged yet."
+    logged = f"There are: {', '.join(known)}." if known else "Nothing is logged yet."
     of_task = " `axosweep eval --tasks NAME` measures a task." if is_of_a_task(metric.name) else ""
     meant = did_you_mean(metric.name, known)
-    raise SweepError(f"None of these runs has logged {metric.name}.{meant} {there}{of_task}")
+    raise SweepError(f"None of these runs has logged {metric.name}.{meant} {logged}{of_task}")
 
 
 def _row(facts: RunFacts, params: Mapping[str, Any], metric: Metric) -> Row:
@@ -192,7 +192,7 @@ def _broken(value: float | None) -> bool:
 def _ranked(rows: Sequence[tuple[Row, float]]) -> list[Row]:
     ranked: list[Row] = []
     crowned: set[str | None] = set()
-    # Rows whose held-out rows are not known come last, and none of them wins: they may be different rows.
+    # Runs whose held-out rows are unknown come last, and none of them wins, since these rows may differ.
     for row, rank in sorted(rows, key=lambda one: (*by_held_out(one[0].eval_fingerprint), one[1])):
         wins = rank < math.inf and bool(row.eval_fingerprint) and row.eval_fingerprint not in crowned
         if wins:

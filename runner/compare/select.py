@@ -25,9 +25,9 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 _CONDITION = re.compile(r"^(?P<key>[^=<>!]+)(?P<sign>!=|<=|>=|=|<|>)(?P<value>.*)$")
 
 OF_A_RUN = ("key", "status", "reason", "gpu", "attempts", "eval_fingerprint", "data_key", "sweep")
-"""What --where takes besides config keys and the words that a run was asked with."""
+"""What --where takes besides config keys and the overrides of a run."""
 BEGINNINGS = frozenset({"key", "eval_fingerprint", "data_key", "sweep"})
-"""Names that nobody types whole: their beginning is enough."""
+"""Long names: the beginning of their value is enough."""
 
 COLUMNS = tuple(
     "key status first best final step seconds train_seconds tokens tokens_per_second paid_seconds dollars"
@@ -44,7 +44,7 @@ class Condition:
 
 
 def conditions(words: Iterable[str]) -> list[Condition]:
-    """Raises SweepError for a word that is none."""
+    """Raises SweepError for a word that is not a condition."""
     found = []
     for word in words:
         match = _CONDITION.match(word)
@@ -65,12 +65,12 @@ def select(facts: Sequence[RunFacts], wanted: Sequence[Condition]) -> list[RunFa
             )
     left = [one for one in facts if all(_meets(one, condition) for condition in wanted)]
     if wanted and facts and not left:
-        raise SweepError(f"No run is left. {'; '.join(_there_is(facts, one.key) for one in wanted)}.")
+        raise SweepError(f"No run meets the conditions. {'; '.join(_values_text(facts, one.key) for one in wanted)}.")
     return left
 
 
 def in_order(rows: Sequence[Row], key: str, *, reverse: bool) -> list[Row]:
-    """Sorted by a column or a parameter within each table; what has none comes last either way."""
+    """Sorted by a column or a parameter within each table; rows without a value always come last."""
     names = {name for row in rows for name in (*row.params, *row.measured)}
     if key not in COLUMNS and key not in names:
         known = [*COLUMNS, *sorted(names)]
@@ -80,29 +80,29 @@ def in_order(rows: Sequence[Row], key: str, *, reverse: bool) -> list[Row]:
         tables.setdefault(row.eval_fingerprint, []).append(row)
     ordered: list[Row] = []
     for fingerprint in sorted(tables, key=by_held_out):
-        told = [row for row in tables[fingerprint] if _is_told(_column(row, key))]
-        told.sort(key=lambda row: _order(_column(row, key)), reverse=reverse)
-        ordered += told + [row for row in tables[fingerprint] if not _is_told(_column(row, key))]
+        known_rows = [row for row in tables[fingerprint] if _is_known(_column(row, key))]
+        known_rows.sort(key=lambda row: _order(_column(row, key)), reverse=reverse)
+        ordered += known_rows + [row for row in tables[fingerprint] if not _is_known(_column(row, key))]
     return ordered
 
 
 def _names(facts: RunFacts) -> Collection[str]:
-    return [*facts.config, *_asked(facts)]
+    return [*facts.config, *_overrides(facts)]
 
 
 def _differing(facts: Sequence[RunFacts]) -> list[str]:
-    """The keys that choose anything here."""
+    """The keys whose values differ here."""
     names = sorted({name for one in facts for name in _names(one)})
     return [name for name in names if len({repr(_values(one, name)) for one in facts}) > 1]
 
 
-def _asked(facts: RunFacts) -> dict[str, str]:
-    """The words it was asked with, a group such as lora=r16 among them."""
+def _overrides(facts: RunFacts) -> dict[str, str]:
+    """The overrides of its request, including groups such as lora=r16."""
     return {key.lstrip("+"): value for word in facts.overrides for key, _, value in [word.partition("=")]}
 
 
 def _values(facts: RunFacts, key: str) -> list[Any]:
-    """All that a key may mean: several sweeps may have asked for a run, and tables show a failure with its class."""
+    """All values of a key: a run may be in several sweeps, and tables show a failure with its class."""
     if key == "sweep":
         return list(facts.sweeps)
     if key == "status":
@@ -110,7 +110,7 @@ def _values(facts: RunFacts, key: str) -> list[Any]:
     if key in OF_A_RUN:
         return [getattr(facts, key)]
     found = [facts.config[key]] if key in facts.config else []
-    return found or [_asked(facts).get(key)]
+    return found or [_overrides(facts).get(key)]
 
 
 def _meets(facts: RunFacts, condition: Condition) -> bool:
@@ -129,7 +129,7 @@ def _holds(value: Any, condition: Condition) -> bool:
     text = _text(value)
     if condition.key in BEGINNINGS and condition.value:
         return text.startswith(condition.value)
-    return text == condition.value or text.endswith(f"/{condition.value}")  # a path is known by its last parts
+    return text == condition.value or text.endswith(f"/{condition.value}")  # the last parts of a path are enough
 
 
 def _number(value: Any) -> float | None:
@@ -146,7 +146,7 @@ def _text(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def _there_is(facts: Sequence[RunFacts], key: str) -> str:
+def _values_text(facts: Sequence[RunFacts], key: str) -> str:
     values = dict.fromkeys(_text(value) for one in facts for value in _values(one, key))
     shown = ", ".join(list(values)[:8])
     return f"{key} is {shown}{', ...' if len(values) > 8 else ''} here"
@@ -158,7 +158,7 @@ def _column(row: Row, key: str) -> Any:
     return getattr(row, key) if key in COLUMNS else {**row.measured, **row.params}.get(key)
 
 
-def _is_told(value: Any) -> bool:
+def _is_known(value: Any) -> bool:
     return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 

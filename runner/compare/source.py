@@ -1,4 +1,4 @@
-"""A store -> what is known of each run of a sweep: the first source of rows. Only reads."""
+"""A store -> the facts of each run of a sweep, from which rows are made. Only reads."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from runner.store.ledger import Ledger, SweepRun
 from runner.store.run_state import RunStatus, Unbegun, run_state, unbegun
 
 RESERVED = "memory/device_reserved (GiB)"
-"""What Axolotl logs of rank 0's card; zero on a CPU."""
+"""What Axolotl logs of rank 0's GPU; zero on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What a source knows of one run. A row is made of this and nothing else, whichever source it came from."""
+    """What a source knows of one run. A row is made of this alone, so all sources look the same."""
 
     key: str
     data_key: str
     sweeps: tuple[str, ...]
     overrides: tuple[str, ...]
     config: Mapping[str, Any]
-    """What Axolotl got, with `gpu` and `data`: one level deep, dotted names."""
+    """Axolotl's config, with `gpu` and `data`: one level deep, dotted names."""
     curves: Curves
     status: RunStatus
     reason: FailureReason | None
-    """The class of a failure, of a stop or of a loss."""
+    """Why the run has failed, stopped or was lost."""
     message: str
     log: str | None
     store: str | None
     folder: str | None
-    """These three are null for a source that is no store."""
+    """The log, the store and the folder are null if the source is not a store."""
     eval_fingerprint: str | None
     attempts: int | None = 0
-    """Null where that is not known."""
+    """Null if unknown."""
     max_steps: int | None = None
     seconds: float | None = None
     train_seconds: float | None = None
@@ -55,16 +55,16 @@ class RunFacts:
     peak_memory_gib: float | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Measurement] = field(default_factory=dict)
-    """What `axosweep eval` has found out, by name."""
+    """What `axosweep eval` has measured, by name."""
 
     def final(self, name: str) -> float | None:
-        """The last value that training logged; else what was measured later."""
+        """The last value that training logged, or otherwise the value that was measured later."""
         logged = self.curves.final(name)
         later = self.measured.get(name)
         return later.value if logged is None and later is not None else logged
 
     def judged_by(self, name: str) -> str | None:
-        """What the values of a metric are values on: the held-out rows, or the questions of a task. None: not known."""
+        """What identifies a metric's evaluation data: held-out rows, or the questions of a task. None if unknown."""
         if is_of_a_task(name):
             later = self.measured.get(name)
             return later.judged_by if later else None
@@ -72,7 +72,8 @@ class RunFacts:
 
 
 def facts_of_sweep(store: Store, sweep: str, only: Collection[str] | None = None) -> list[RunFacts]:
-    """Of every run of a sweep in the order asked, or of those keys. Raises SweepError when there is no such sweep."""
+    """Of every run of a sweep in the order of the request, or only of these keys. Raises SweepError when there is no
+    such sweep."""
     ledger = Ledger(store, sweep)
     runs, lost = ledger.plan().runs, unbegun(ledger.records())
     rates = sweep_rates(store, sweep, [run.key for run in runs])
@@ -80,7 +81,7 @@ def facts_of_sweep(store: Store, sweep: str, only: Collection[str] | None = None
 
 
 def once_each(facts: Iterable[RunFacts]) -> list[RunFacts]:
-    """A run that several sweeps asked for stands once, with all of them."""
+    """The facts without repetition: a run of several sweeps appears once, with all of its sweeps."""
     found: dict[tuple[str | None, str], RunFacts] = {}
     for one in facts:
         before = found.get((one.store, one.key))
@@ -90,7 +91,7 @@ def once_each(facts: Iterable[RunFacts]) -> list[RunFacts]:
 
 
 def flat_run(store: Store, run: SweepRun) -> dict[str, Any]:
-    """The config of a run that was asked for earlier, one level deep; empty when nothing of it was kept."""
+    """The config of an earlier run, one level deep; empty when it is not stored."""
     identity = read_json(store.folder(StepKind.TRAIN, run.key).identity)
     return flat(identity.get("axolotl", {}), identity.get("gpu", {}), identity.get("data", {}), identity.get("from"))
 
@@ -99,8 +100,8 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
     folder = store.folder(StepKind.TRAIN, run.key)
     state = observe(store, StepKind.TRAIN, run.key)
     outcome, curves, attempts = state.outcome, read_curves(folder.metrics), folder.attempts()
-    told = [read_json(attempt.train_state) for attempt in attempts]
-    stated = run_state(store, run, state, lost)
+    train_states = [read_json(attempt.train_state) for attempt in attempts]
+    derived = run_state(store, run, state, lost)
     rented = containers(folder)
     cost = run_bill(store, run.key, rented, rates) if rented and rates else None
     return RunFacts(
@@ -110,17 +111,17 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
         overrides=run.overrides,
         config=flat_run(store, run),
         curves=curves,
-        status=stated.status,
-        reason=stated.reason,
-        message=stated.message,
-        log=stated.log,
+        status=derived.status,
+        reason=derived.reason,
+        message=derived.message,
+        log=derived.log,
         store=str(store.root),
         folder=str(folder.path),
         eval_fingerprint=_eval_fingerprint(store, run, state),
         attempts=len(attempts),
-        max_steps=told[-1].get("max_steps") if told else None,
+        max_steps=train_states[-1].get("max_steps") if train_states else None,
         seconds=outcome.seconds if outcome else None,
-        train_seconds=_train_seconds(told),
+        train_seconds=_train_seconds(train_states),
         gpu=allocated(rented),
         paid_seconds=sum(one.seconds for one in rented) if rented else None,
         dollars=cost.dollars if cost else None,
@@ -130,21 +131,21 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
     )
 
 
-def _train_seconds(told: Sequence[Mapping[str, Any]]) -> float | None:
-    """Of the optimizer steps of all attempts, those among them that were done again after a kill."""
-    phases = [one.get("phases", {}) for one in told]
+def _train_seconds(train_states: Sequence[Mapping[str, Any]]) -> float | None:
+    """Of the optimizer steps of all attempts, including steps that were repeated after a kill."""
+    phases = [one.get("phases", {}) for one in train_states]
     seconds = [one[name] for one in phases for name in ("first", "train") if name in one]
     return round(sum(seconds), 3) if seconds else None
 
 
 def _peak_memory(curves: Curves, rented: Sequence[ContainerRecord]) -> float | None:
-    """Of one card: the most that the driver showed at a tick, or that Axolotl logged as reserved."""
+    """Of one GPU: the most that the driver showed, or that Axolotl logged as reserved."""
     seen = [card.peak_mib / 1024 for one in rented for card in one.cards if card.peak_mib]
     logged = curves.most(RESERVED)
     return max([*seen, *([logged] if logged else [])], default=None)
 
 
 def _eval_fingerprint(store: Store, run: SweepRun, state: StepState) -> str | None:
-    """Which held-out rows the run is judged by: its own record, or that of its dataset while it has none."""
+    """Identifies the run's held-out rows: from its own record, or from its dataset's while it has none."""
     facts = TrainFacts.of(state.outcome.facts if state.outcome else {})
     return facts.eval_fingerprint or DataManifest.read(store.manifest(run.data_key)).eval_fingerprint

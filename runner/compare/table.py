@@ -1,4 +1,4 @@
-"""Rows as a table: on a terminal, as Markdown, as CSV. What a terminal has no room for is left out, and said."""
+"""Rows as a table: on a terminal, as Markdown, as CSV. Columns that do not fit a terminal are dropped and reported."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Column:
     heading: str
     cells: tuple[str, ...]
     drop: int = 0
-    """What is dropped first where there is no room has the largest; 0 stays."""
+    """If there is no room, the column with the largest number is dropped first; 0 is never dropped."""
     left: bool = False
     shrinks: bool = False
-    """Whether its values may be shortened: never those that are typed again, numbers, or a status."""
+    """Whether its values may be shortened: never a number, a status, or a value that people copy into a command."""
     styles: tuple[str, ...] = ()
-    """Of the cells, by rich's names; empty where none has one."""
+    """Of the cells, by rich's names; empty if none has a style."""
 
     @property
     def width(self) -> int:
@@ -62,10 +62,10 @@ def tables_of(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
-    """Those that have anything to say of these rows."""
+    """The columns that have a value in one of these rows."""
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     params = [
-        # The later, the less telling: runner.compare.params orders them.
+        # runner.compare.params orders them by importance, so the last is dropped first.
         Column(
             name,
             tuple(show_value(row.params.get(name)) for row in rows),
@@ -127,20 +127,20 @@ def group_columns(groups: Sequence[Group], metric: Metric) -> list[Column]:
 
 
 def fitted(columns: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
-    """What fits into so many columns of a terminal, and the headings of what does not.
+    """The columns that fit into this width of a terminal, and the headings of those that do not.
 
-    Wide values are shortened; where not even that is enough, the table is wider than asked.
+    Wide values are shortened. If that is not enough, the table is wider than the terminal.
     """
-    kept, dropped = list(columns), list[str]()
-    while _width(shortened(kept, width, WIDE)) > width and any(one.drop for one in kept):
-        worst = max(kept, key=lambda one: one.drop)
-        kept.remove(worst)
+    fitting, dropped = list(columns), list[str]()
+    while _width(shortened(fitting, width, WIDE)) > width and any(one.drop for one in fitting):
+        worst = max(fitting, key=lambda one: one.drop)
+        fitting.remove(worst)
         dropped.append(worst.heading)
-    return shortened(kept, width), dropped
+    return shortened(fitting, width), dropped
 
 
 def shortened(columns: Sequence[Column], width: int, least: int = LEAST) -> list[Column]:
-    """The same columns, the widest of those that shrink made less wide until all fit or none is wider than `least`."""
+    """The same columns. The widest that may shrink is narrowed until all fit, or none is wider than `least`."""
     widths = [one.width for one in columns]
     free = [place for place, one in enumerate(columns) if one.shrinks]
     over = sum(widths) + GAP * (len(columns) - 1) - width
@@ -155,28 +155,28 @@ def shortened(columns: Sequence[Column], width: int, least: int = LEAST) -> list
 
 
 def table(columns: Sequence[Column], title: str, bold: Sequence[bool]) -> Table:
-    """As wide as its columns, whatever the terminal: rich would take from every column, the mark of the best first."""
-    made = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
-    made.width = _width(columns)
+    """As wide as its columns, whatever the terminal: rich would narrow every column, the mark of the best run first."""
+    drawn = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    drawn.width = _width(columns)
     for one in columns:
-        made.add_column(escape(one.heading), justify="left" if one.left else "right", width=one.width, no_wrap=True)
+        drawn.add_column(escape(one.heading), justify="left" if one.left else "right", width=one.width, no_wrap=True)
     for number, is_best in enumerate(bold):
-        made.add_row(
+        drawn.add_row(
             *(Text(one.cells[number], style=one.styles[number] if one.styles else "") for one in columns),
             style="bold" if is_best else "",
         )
-    return made
+    return drawn
 
 
 def markdown(columns: Sequence[Column]) -> str:
-    """A table as forges show it."""
+    """A Markdown table, as GitHub renders it."""
     lines = [[one.heading for one in columns], ["---" if one.left else "---:" for one in columns]]
     lines += [list(cells) for cells in zip(*(one.cells for one in columns), strict=True)]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 def rows_csv(rows: Sequence[Row], metric: Metric) -> str:
-    """Every field of a row but `record`; the parameters and what was measured under their own names."""
+    """Every field of a row except `record`. Parameters and measured values have columns of their own."""
     plain = [one.name for one in fields(Row) if one.name not in ("params", "record", "measured")]
     later = [name for name in dict.fromkeys(name for row in rows for name in row.measured) if is_of_a_task(name)]
     names = list(dict.fromkeys(name for row in rows for name in row.params))
@@ -210,10 +210,10 @@ def heading_of(metric: Metric) -> str:
 
 
 def _column(
-    rows: Iterable[Row], heading: str, tell: Callable[[Row], str], *, drop: int = 0, left: bool = False,
+    rows: Iterable[Row], heading: str, cell_of: Callable[[Row], str], *, drop: int = 0, left: bool = False,
     always: bool = False,
 ) -> Column | None:  # fmt: skip
-    cells = tuple(tell(row) for row in rows)
+    cells = tuple(cell_of(row) for row in rows)
     return Column(heading, cells, drop, left) if always or any(cells) else None
 
 
@@ -226,7 +226,7 @@ def _start(text: str, room: int) -> str:
 
 
 def _end(text: str, room: int) -> str:
-    """The end of a model's name or of a path tells most."""
+    """Shortened to its end, the most informative part of a model's name or a path."""
     if cell_len(text) <= room:
         return text
     while cell_len(text) > room - 1:

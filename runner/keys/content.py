@@ -41,7 +41,7 @@ class ContentHashes:
         return self._fresh[path]
 
     def save(self) -> None:
-        """Keep what was learned of big files."""
+        """Write the hashes of big files to `memory`."""
         if self._known:
             self._memory.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self._memory, json.dumps(self._known, indent=1))
@@ -72,29 +72,29 @@ def file_sha256(path: Path) -> str:
 def keep(source: Path, identity: str, target: Path) -> None:
     """Put a local input into the store: a copy of a file, a link to a folder.
 
-    A file is copied so that what is trained on is what was hashed, whatever the user edits meanwhile.
-    Folders (base models) are linked, for their size; `keep_folder` copies one.
-    Raises SweepError when a file changed since it was hashed.
+    A file is copied, so that the run trains on the content that was hashed, even if the user edits the file meanwhile.
+    Folders (base models) are linked because of their size; `keep_folder` copies one.
+    Raises SweepError when a file has changed since it was hashed.
     """
     source = source.expanduser().absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        # A config of this store names the store's own link: to itself it would lead nowhere.
+        # A config of this store names the store's own link, which must not be linked to itself.
         source = source.resolve()
-        # Always linked anew: the folder that an older link names may have been edited since.
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        beside.unlink(missing_ok=True)
-        beside.symlink_to(source)
-        beside.replace(target)
+        # Always replace the link: the folder that an older link names may have been edited since.
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(source)
+        temporary.replace(target)
         return
     if target.is_file() and file_sha256(target) == identity:
         return
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.copyfile(source, beside)
-    if file_sha256(beside) != identity:
-        beside.unlink()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.copyfile(source, temporary)
+    if file_sha256(temporary) != identity:
+        temporary.unlink()
         raise SweepError(f"{source} was changed while it was read. Run the command again.")
-    beside.replace(target)
+    temporary.replace(target)
 
 
 def keep_folder(source: Path, identity: str, target: Path) -> None:
@@ -105,30 +105,30 @@ def keep_folder(source: Path, identity: str, target: Path) -> None:
     if not target.is_symlink() and _identity_of(target) == identity:
         return
     source = source.expanduser().resolve()
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    with contextlib.suppress(FileNotFoundError):  # then it has changed
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    with contextlib.suppress(FileNotFoundError):  # a missing file is a change, which the check below finds
         for path in files_below(source):
-            copy = beside / path.relative_to(source)
+            copy = temporary / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-    if _identity_of(beside) != identity:
-        shutil.rmtree(beside)
+    if _identity_of(temporary) != identity:
+        shutil.rmtree(temporary)
         raise SweepError(f"{source} was changed while it was read. Run the command again.")
     if target.is_symlink():
         target.unlink()  # an older version has linked it
     shutil.rmtree(target, ignore_errors=True)
-    beside.replace(target)
+    temporary.replace(target)
 
 
 def _identity_of(folder: Path) -> str | None:
-    """As its bytes are now; None where there is none."""
+    """The hash of its current content; None if there is no such folder."""
     return ContentHashes(Path(os.devnull)).of(folder) if folder.is_dir() else None
 
 
 def keep_in(store: Store, local: Path) -> str:
-    """Keep a small folder in the store by its content; returns the path below the store's root."""
+    """Copy a small folder into the store, named by its content; returns the path below the store's root."""
     hashes = ContentHashes(store.cache / "hashes.json")
     identity = hashes.of(local.resolve())
     hashes.save()
@@ -138,12 +138,12 @@ def keep_in(store: Store, local: Path) -> str:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """The files of a folder that its identity holds: no hidden ones, and those in linked folders, too, since what reads
-    the folder follows links. Raises SweepError for a link in a circle."""
+    """The files that a folder's identity covers: no hidden ones, but those in linked folders, too, since the trainer
+    follows links. Raises SweepError for a link to a folder that contains it."""
     for name, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         place = Path(name)
         if place.is_symlink() and any(place.samefile(above) for above in place.parents):
-            raise SweepError(f"{place} is a link to a folder that it lies in; take it out.")
+            raise SweepError(f"{place} is a link to a folder that contains it. Remove the link.")
         folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
         visible = (place / name for name in files if not name.startswith((".", "__pycache__")))
         yield from (path for path in visible if path.is_file())

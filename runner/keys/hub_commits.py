@@ -1,4 +1,4 @@
-"""Hugging Face hub names -> commits: asked of the hub by its own library, or read from the local hub cache."""
+"""Hugging Face hub names -> commits: from the hub by its own library, or from the local hub cache."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-if TYPE_CHECKING:  # at run time late: it takes most of a second to import, and most commands ask no hub
+if TYPE_CHECKING:  # imported late: it takes most of a second, and most commands do not need the hub
     from huggingface_hub import HfApi
 
 TIMEOUT_S = 5.0
 TRUE = frozenset({"1", "TRUE", "YES", "ON"})
-"""What switches one of the hub's own variables on."""
+"""Values that switch one of the hub's own variables on."""
 TOKENS = ("HF_TOKEN", "HUGGINGFACE_TOKEN")
-"""Variables that may hold a token; the second is what the secret on Modal calls it."""
+"""Variables that may contain a token; the second is its name in the secret on Modal."""
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
@@ -38,10 +38,10 @@ class Resolution:
 
 @functools.cache
 def resolve(repository: Repository, revision: str | None) -> Resolution:
-    """The commit that a name stands for now. A full commit is taken at its word.
+    """The commit that a name means now. A full commit is returned unchecked.
 
-    Asks HF_ENDPOINT with the user's token; with HF_HUB_OFFLINE, or when the hub does not answer, the local cache's
-    `refs` are read. Never raises: what cannot be resolved says why.
+    Requests it from HF_ENDPOINT with the user's token. With HF_HUB_OFFLINE, or when the hub does not answer, it reads
+    the local cache's `refs`. Never raises: if there is no commit, the resolution has the reason.
     """
     revision = revision or "main"
     if _COMMIT.match(revision):
@@ -55,25 +55,25 @@ def hub_api() -> HfApi:
     """The hub's library with the user's endpoint and token. It sends no telemetry, and looks for no other token."""
     from huggingface_hub import HfApi, constants
 
-    # Not by its variable: processes that are started from here would have that, too, and a preloaded trainer is used
-    # only by commands with the same variables.
+    # Not by its environment variable, which child processes would inherit: a preloaded trainer is used only by commands
+    # with the same variables.
     constants.HF_HUB_DISABLE_TELEMETRY = True
     return HfApi(endpoint=endpoint(), token=user_token() or False)
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Whether the hub can be asked from here."""
+    """Whether this machine reaches the hub."""
 
     endpoint: str
     reached: bool
     refused: bool = False
-    """It does not take the token."""
+    """It does not accept the token."""
     problem: str = ""
 
 
 def look(timeout_s: float) -> Access:
-    """Ask the hub who we are, or without a token only whether it answers. Never raises.
+    """Check the token with the hub, or without a token only that the hub answers. Never raises.
 
     The time that the library takes to import counts, up to half of the limit.
     """
@@ -84,7 +84,7 @@ def look(timeout_s: float) -> Access:
     token = user_token()
     headers = {"authorization": f"Bearer {token}"} if token and can_be_sent(token) else {}
     address = f"{endpoint()}/api/whoami-v2" if token else endpoint()
-    try:  # HfApi.whoami has no limit of time
+    try:  # HfApi.whoami takes no timeout
         session = get_session()
         left_s = max(timeout_s - (time.monotonic() - began), timeout_s / 2)
         reply = session.get(address, headers=headers, timeout=left_s)
@@ -98,19 +98,19 @@ def has_token() -> bool:
 
 
 def user_token() -> str | None:
-    """HF_TOKEN or HUGGINGFACE_TOKEN, or what `hf auth login` has kept."""
+    """HF_TOKEN or HUGGINGFACE_TOKEN, or the token that `hf auth login` has stored."""
     for name in TOKENS:
-        if given := os.environ.get(name, "").strip():
-            return given
-    kept = Path(os.environ.get("HF_TOKEN_PATH") or _home() / "token").expanduser()
+        if token := os.environ.get(name, "").strip():
+            return token
+    file = Path(os.environ.get("HF_TOKEN_PATH") or _home() / "token").expanduser()
     try:
-        return kept.read_text(encoding="utf-8").strip() or None
+        return file.read_text(encoding="utf-8").strip() or None
     except OSError:
         return None
 
 
 def can_be_sent(token: str) -> bool:
-    """Whether a header can hold it: the error about one that cannot would repeat it."""
+    """Whether the token is valid in a header. This is checked since the library's error would print the token."""
     return token.isascii() and token.isprintable()
 
 
@@ -133,7 +133,7 @@ def _home() -> Path:
 
 def _ask(repository: Repository, revision: str) -> Resolution:
     if (token := user_token()) and not can_be_sent(token):
-        return Resolution(None, "the token (HF_TOKEN, `hf auth login`) holds characters that cannot be sent")
+        return Resolution(None, "the token (HF_TOKEN, `hf auth login`) contains characters that cannot be sent")
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     from huggingface_hub.utils import httpx
 
@@ -142,19 +142,19 @@ def _ask(repository: Repository, revision: str) -> Resolution:
     except HfHubHTTPError as error:
         return Resolution(None, _refusal(error.response.status_code, repository))
     except HFValidationError as error:
-        return Resolution(None, f"the hub has no such names: {error}")
+        return Resolution(None, f"this is not a valid name on the hub: {error}")
     except (
         json.JSONDecodeError,
         UnicodeDecodeError,
         KeyError,
         TypeError,
-    ):  # as the library reads what it does not know
-        return Resolution(None, "the hub's answer held no commit")
+    ):  # the library's errors for an answer in an unknown form
+        return Resolution(None, "the hub's answer contains no commit")
     except (OSError, ValueError, ImportError, httpx.HTTPError, httpx.InvalidURL) as error:
         return Resolution(None, f"the hub did not answer: {_sentence(error)}")
     if isinstance(found.sha, str) and _COMMIT.match(found.sha):
         return Resolution(found.sha)
-    return Resolution(None, "the hub's answer held no commit")
+    return Resolution(None, "the hub's answer contains no commit")
 
 
 def _sentence(error: Exception) -> str:
@@ -165,7 +165,7 @@ def _refusal(code: int, repository: Repository) -> str:
     if code in (401, 403):
         return (
             f"the hub answered {code}: no such name, or it is private or gated and your token (HF_TOKEN, "
-            "`hf auth login`) does not open it"
+            "`hf auth login`) gives no access to it"
         )
     if code == 404:
         return f"the hub answered 404: it has no {repository.kind} of this name and revision"

@@ -1,7 +1,7 @@
-"""Experiment -> Run: the keyed config, the data key, the run key. Pure; the same question is the same key.
+"""Experiment -> Run: the keyed config, the data key, the run key. Pure; the same request always gives the same key.
 
-The keyed config names local inputs by content (`inputs/<sha256>`) and hub inputs by commit, so that a path or
-a branch name never decides a key, and the text that Axolotl hashes is the same on every machine.
+The keyed config names local inputs by content (`inputs/<sha256>`) and hub inputs by commit. So no key depends on a
+path or a branch name, and the text that Axolotl hashes is the same on every machine.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ADDRESSES = frozenset(
         "push_dataset_to_hub",
     }
 )
-"""Where results go and who is told. They decide nothing about what a run is, and are stamped on afterwards."""
+"""Where results are written and which services are notified. No key covers them; they are added afterwards."""
 
 ADDRESS_PREFIXES = ("wandb_", "mlflow_", "comet_", "trackio_")
 
@@ -61,8 +61,8 @@ TRAIN_ONLY = frozenset(
 )
 """Keys that change how a run trains and never what preprocessing writes.
 
-The rest of the config is in the data key: a key missing here costs a visible CPU minute, a key wrongly here
-would train on the wrong rows. tests/modal_app holds every name against Axolotl's own dataset hash.
+The data key covers the rest of the config. A key that is missing here costs a needless preprocessing; a key that is
+wrongly here would make a run train on the wrong rows. tests/modal_app checks every name against Axolotl's own hash.
 """
 
 
@@ -74,11 +74,11 @@ def is_address(key: str) -> bool:
 def identify_run(experiment: Experiment, inputs: Iterable[Input], *, trainer_lock: str) -> Run:
     """The run that an experiment is. `trainer_lock` is the hash of the trainer environment's lock.
 
-    An input that could not be resolved keeps its name in the key; such a run can be shown, not launched.
+    If an input could not be resolved, its name is in the key; such a run can be shown but not launched.
     Raises SweepError for a config value that has no canonical form.
     """
     inputs = tuple(inputs)
-    canonical(experiment.axolotl)  # refuses by the name that the config has for it
+    canonical(experiment.axolotl)  # first, so that an error names the key as the config does
     config = keyed_config(experiment.axolotl, inputs)
     data_seed = experiment.data.seed
     data_key = short_hash({"config": _data_part(config, data_seed), "trainer": trainer_lock})
@@ -87,10 +87,10 @@ def identify_run(experiment: Experiment, inputs: Iterable[Input], *, trainer_loc
 
 
 def split_by_gpu_type(runs: Sequence[Run]) -> list[Run]:
-    """The same runs, but for those that one sweep asks on several kinds of GPU: each kind is a run of its own there.
+    """The same runs, but with separate keys for runs that the sweep requests on several kinds of GPU.
 
-    Where a run trains decides no key, so that what has finished on one GPU is not paid for again on another; a sweep
-    over `gpu` asks just that.
+    Otherwise no key depends on the GPU, so that a run that has finished on one GPU is not paid for again on another.
+    A sweep over `gpu` does want to train on each.
     """
     kinds: dict[str, set[str]] = {}
     for run in runs:
@@ -109,9 +109,9 @@ def keyed_config(axolotl: Mapping[str, Any], inputs: Iterable[Input]) -> dict[st
 
 
 def placed_config(axolotl: Mapping[str, Any], inputs: Iterable[Input], place: Callable[[Input], str]) -> dict[str, Any]:
-    """The same with local inputs where `place` says. An input without an identity stays as it is named.
+    """The same, with local inputs at the paths that `place` returns. An input without an identity keeps its name.
 
-    What no input changes is shared with the config that it was.
+    Parts without an input are shared with the original config, not copied.
     """
     config = {key: value for key, value in axolotl.items() if not is_address(key)}
     for found in inputs:
@@ -129,7 +129,7 @@ def preprocess_config(run: Run) -> dict[str, Any]:
 
 
 def canonical(value: Any, at: str = "axolotl") -> Any:
-    """The one form of a JSON value that is hashed: whole floats are integers, everything else is refused.
+    """The form in which a JSON value is hashed: floats without a fraction become integers; anything else is refused.
 
     >>> canonical({"b": 2.0, "a": [True, None, 1e-4]})
     {'a': [True, None, 0.0001], 'b': 2}
@@ -139,14 +139,14 @@ def canonical(value: Any, at: str = "axolotl") -> Any:
             return value
         case float():
             if not math.isfinite(value):
-                raise SweepError(f"{at} is {value}: not a number that a run can be named by.")
+                raise SweepError(f"{at} is {value}; expected a finite number.")
             return int(value) if value.is_integer() else value
         case Mapping():
             return {str(key): canonical(value[key], f"{at}.{key}") for key in sorted(value, key=str)}
         case list() | tuple():
             return [canonical(item, f"{at}.{index}") for index, item in enumerate(value)]
         case _:
-            raise SweepError(f"{at} holds a {type(value).__name__}; write text, a number, a list or a mapping.")
+            raise SweepError(f"{at} is a {type(value).__name__}; write text, a number, a list or a mapping.")
 
 
 def short_hash(value: Any, length: int = KEY_LENGTH) -> str:

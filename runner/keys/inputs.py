@@ -1,4 +1,4 @@
-"""What a config reads from outside: found, then identified by content (local) or commit (hub)."""
+"""The inputs of a config: found, then identified by content (local) or commit (hub)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ADAPTER = "lora_model_dir"
 MODEL_KEYS = ("base_model", "base_model_config", "tokenizer_config", "processor_config", ADAPTER)
 DATASET_LISTS = ("datasets", "test_datasets", "pretraining_dataset")
 FILE_KEYS = ("deepspeed",)
-"""Keys that hold a file's path when they hold text."""
+"""Keys whose value, if it is text, is a file's path."""
 
 TEMPLATE = "chat_template_jinja"
-"""At the top and in each dataset: a template, or the path of a file that holds it."""
+"""At the top and in each dataset: a template, or the path of its file."""
 
 LOADERS = {"json", "csv", "parquet", "text", "arrow", "xml", "webdataset"}
 """`path` values that name a loader of the datasets library: the files are in data_files."""
@@ -33,7 +33,7 @@ _ADAPTER_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?(@[\w.-]+)?$")
 
 @dataclass(frozen=True, slots=True)
 class UnusableInput:
-    """Something that a config names and that cannot be read, or not be pinned."""
+    """An input of a config that cannot be read or cannot be pinned."""
 
     at: str
     text: str
@@ -44,7 +44,7 @@ class UnusableInput:
 
 
 def find_inputs(axolotl: Mapping[str, Any]) -> tuple[Input, ...]:
-    """Everything outside the config that it reads, not yet identified. Raises SweepError with all that is unusable."""
+    """The inputs of a config, not yet identified. Raises SweepError with all unusable ones."""
     found, unusable = look_for_inputs(axolotl)
     if unusable:
         raise SweepError("\n".join(map(str, unusable)))
@@ -52,24 +52,24 @@ def find_inputs(axolotl: Mapping[str, Any]) -> tuple[Input, ...]:
 
 
 def look_for_inputs(axolotl: Mapping[str, Any]) -> tuple[tuple[Input, ...], tuple[UnusableInput, ...]]:
-    """What can be used, and what cannot: a local path that does not exist, an address that cannot be pinned."""
-    looked_at = [_classify(at, text) for at, text in _named(axolotl)]
-    found = tuple(one for one in looked_at if isinstance(one, Input))
-    unusable = [one for one in looked_at if isinstance(one, UnusableInput)]
+    """The usable inputs and the unusable ones: a local path that does not exist, an address that cannot be pinned."""
+    classified = [_classify(at, text) for at, text in _named(axolotl)]
+    found = tuple(one for one in classified if isinstance(one, Input))
+    unusable = [one for one in classified if isinstance(one, UnusableInput)]
     return found, (*unusable, *_not_dataset_entries(axolotl), *_second_hub_models(found))
 
 
 def identify_input(found: Input, axolotl: Mapping[str, Any], hashes: ContentHashes) -> Input:
-    """The same input with its identity; a hub name that cannot be resolved now keeps None and says why."""
+    """The same input with its identity, or for a hub name that cannot be resolved now, with the reason and None."""
     if found.kind is not InputKind.HUB:
         return replace(found, identity=hashes.of(Path(found.text).expanduser()))
     repository = hub_commits.Repository("dataset" if is_dataset(found.at) else "model", hub_name(found))
-    resolved = hub_commits.resolve(repository, _asked_revision(found, axolotl))
+    resolved = hub_commits.resolve(repository, _configured_revision(found, axolotl))
     return replace(found, identity=resolved.commit, problem=resolved.problem)
 
 
 def staged_name(found: Input) -> str:
-    """The path below the store's root under which a local input is kept, by content."""
+    """The path of a local input below the store's root, by content."""
     assert found.identity is not None
     assert found.kind is not InputKind.HUB
     extension = _extension(Path(found.text)) if found.kind is InputKind.FILE else ""
@@ -77,18 +77,18 @@ def staged_name(found: Input) -> str:
 
 
 def hub_name(found: Input) -> str:
-    """The repository of a hub input. Only an adapter's text may hold a revision as well."""
+    """The repository of a hub input. Only an adapter's text may contain a revision as well."""
     return found.text.partition("@")[0] if found.at == ADAPTER else found.text
 
 
 def how_to_pin(found: Input) -> str:
-    """The override that pins a hub input without asking the hub."""
+    """The override that pins a hub input, so that the hub is not needed."""
     return "=".join(pinned(found, "<40-digit commit>"))
 
 
 def pinned(found: Input, commit: str) -> tuple[str, str]:
-    """The config key that pins a hub input, and its value. Axolotl has no key for an adapter's revision: ours is in
-    the name.
+    """The config key that pins a hub input, and its value. Axolotl has no key for an adapter's revision, so it is part
+    of the adapter's name.
 
     >>> pinned(Input("lora_model_dir", "owner/adapter", InputKind.HUB, None), "c0ffee")
     ('lora_model_dir', 'owner/adapter@c0ffee')
@@ -131,7 +131,7 @@ def _not_dataset_entries(axolotl: Mapping[str, Any]) -> Iterator[UnusableInput]:
 
 
 def _named_template(at: str, holder: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Axolotl takes it for a file when there is one of this name, and for the template itself otherwise."""
+    """Axolotl reads the value as a file if there is one of this name, and otherwise as the template itself."""
     text = holder.get(TEMPLATE)
     if isinstance(text, str) and (text.endswith((".jinja", ".jinja2", ".j2")) or os.path.isfile(text)):
         yield at, text
@@ -142,7 +142,7 @@ def _named_in_dataset(at: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, 
     if isinstance(path, str) and path not in LOADERS:
         yield f"{at}.path", path
         if not Path(path).expanduser().exists():
-            return  # data_files of a hub dataset are files of that repository, at its commit
+            return  # data_files of a hub dataset are in its repository, so the commit covers them
     if isinstance(files, str):
         yield f"{at}.data_files", files
     elif isinstance(files, list):
@@ -162,15 +162,15 @@ def _classify(at: str, text: str) -> Input | UnusableInput:
         return UnusableInput(
             at,
             text,
-            "neither a local path nor a Hugging Face name (owner/name). What it holds cannot be pinned, so its results "
-            "could not be trusted; download it and give the file's path.",
+            "neither a local path nor a Hugging Face name (owner/name), so its content cannot be pinned. Download it "
+            "and give the file's path.",
         )
     return Input(at, text, InputKind.HUB, None)
 
 
 def _second_hub_models(inputs: Sequence[Input]) -> Iterator[UnusableInput]:
-    """Axolotl reads every hub model at the one `revision_of_model`, and two repositories share no commit. An adapter
-    has a commit of its own."""
+    """Models that are not in the first one's hub repository. Axolotl reads all of them at `revision_of_model`, and two
+    repositories share no commit. An adapter has a commit of its own."""
     models = [
         found for found in inputs if found.kind is InputKind.HUB and found.at != ADAPTER and not is_dataset(found.at)
     ]
@@ -179,7 +179,7 @@ def _second_hub_models(inputs: Sequence[Input]) -> Iterator[UnusableInput]:
             yield UnusableInput(
                 found.at,
                 found.text,
-                f"it is another hub repository than {models[0].at}={models[0].text}, and Axolotl reads both at one "
+                f"this is not the hub repository of {models[0].at}={models[0].text}, and Axolotl reads both at one "
                 "commit (revision_of_model). Download one of them and give its folder.",
             )
 
@@ -193,7 +193,7 @@ def is_dataset(at: str) -> bool:
     return at.split(".")[0] in DATASET_LISTS
 
 
-def _asked_revision(found: Input, axolotl: Mapping[str, Any]) -> str | None:
+def _configured_revision(found: Input, axolotl: Mapping[str, Any]) -> str | None:
     if found.at == ADAPTER:
         revision = found.text.partition("@")[2] or None
     elif not is_dataset(found.at):

@@ -1,1 +1,1 @@
-"""What a training will need of each card, before one is rented."""
+"""How much memory a run needs on each GPU, estimated before one is rented."""

@@ -1,7 +1,7 @@
-"""Bytes that exist because tokens flow: what the backward pass needs, one layer at work, the logits.
+"""Bytes that exist while tokens are processed: those saved for the backward pass, one layer at work, the logits.
 
-The factors per token are what transformers 5 with PEFT keeps and allocates, counted tensor by tensor
-(tests/runner/test_memory_counted.py does it again); docs/memory.md says how.
+The factors per token were counted tensor by tensor in transformers 5 with PEFT (tests/runner/test_memory_counted.py
+counts them again); docs/memory.md says how.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class PerToken:
 @dataclass(frozen=True, slots=True)
 class LayerCost:
     saved: PerToken
-    """What one layer keeps for the backward pass when nothing is recomputed."""
+    """What one layer saves for the backward pass when nothing is recomputed."""
     work: PerToken
-    """The most that exists beside the layers' inputs while one layer is recomputed and differentiated."""
+    """The peak, in addition to the layers' inputs, while one layer is recomputed and differentiated."""
 
 
 FULL = LayerCost(PerToken(16, 4, 4, 8), PerToken(12, 3, 3, 11))
@@ -54,7 +54,7 @@ FUSED_NORM_FULL = PerToken(-8, 0, 0, 0)
 FUSED_NORM_ADAPTER = PerToken(-4, 0, 0, 0)
 FUSED_MLP = PerToken(0, 0, 0, -2)
 INPUTS_OF_8BIT = PerToken(4, 2, 0, 2)
-"""bitsandbytes keeps each 8-bit matrix's input."""
+"""bitsandbytes saves each 8-bit matrix's input."""
 OUTPUTS = {
     "q_proj": PerToken(0, 2, 0, 0),
     "k_proj": PerToken(0, 0, 2, 0),
@@ -66,10 +66,10 @@ OUTPUTS = {
     "qkv_proj": PerToken(0, 2, 4, 0),
     "gate_up_proj": PerToken(0, 0, 0, 4),
 }
-"""DoRA keeps each matrix's output before it is scaled (Axolotl's kernels: `combined`)."""
+"""DoRA saves each matrix's output before it is scaled (Axolotl's kernels: `combined`)."""
 
 HEAD = 19
-"""Bytes per token and width while the last norm is differentiated."""
+"""Bytes per token and unit of width while the last norm is differentiated."""
 SCORES_SAVED, SCORES_WORK = 6, 10.5
 """Bytes per head and pair of tokens of eager attention."""
 
@@ -110,14 +110,14 @@ class Activations:
     """Of one GPU, in bytes."""
 
     held: float
-    """From the end of the forward pass on, until the backward pass has used it."""
+    """From the end of the forward pass until the backward pass has used them."""
     work: float
-    """Beside `held`, while a layer is differentiated."""
+    """In addition to `held`, while a layer is differentiated."""
     head: float
-    """Beside `held`, while the loss is computed, without the logits."""
+    """In addition to `held`, while the loss is computed, without the logits."""
     logits: float
     host: float
-    """In the machine's memory instead."""
+    """In the machine's main memory."""
 
 
 def training_activations(stack: Stack, facts: ModelFacts) -> Activations:
@@ -131,7 +131,7 @@ def training_activations(stack: Stack, facts: ModelFacts) -> Activations:
     mask = stack.dtype_bytes * batch.rows * batch.length**2 if stack.mask else 0.0
     logits = logits_in_training(stack, facts)
     match stack.offloading:
-        case Offloading.ALL:  # one layer's are on their way out while the next computes
+        case Offloading.ALL:  # one layer's are being moved out while the next layer computes
             return Activations(2 * saved + mask, max(work, head), 6 / HEAD * head, logits, layers * saved)
         case Offloading.INPUTS:
             return Activations(2 * inputs + mask, work, 6 / HEAD * head, logits, layers * inputs)
@@ -151,15 +151,15 @@ def evaluation_activations(stack: Stack, facts: ModelFacts) -> Activations:
 
 
 def logits_in_training(stack: Stack, facts: ModelFacts) -> float:
-    """At the start of the backward pass, where they need most."""
+    """At the start of the backward pass, when they need the most memory."""
     tokens, vocabulary, hidden = stack.training.tokens, facts.vocabulary, facts.hidden
     one = tokens * vocabulary
     match stack.loss:
-        case Loss.PLAIN:  # fp32: the log-softmax, its gradient, and the gradient of what it was made from
+        case Loss.PLAIN:  # fp32: the log-softmax, its gradient, and the gradient of the logits
             return 12.0 * one
         case Loss.UNCAST:
             return 6.0 * one
-        case Loss.CHUNKED:  # 16 bit: the logits, their gradient in pieces, and the pieces put together
+        case Loss.CHUNKED:  # 16 bit: the logits, their gradient in chunks, and the chunks joined
             return (6 + 4 / stack.chunks) * one
         case Loss.CHUNKED_HEAD:
             return (2 + 4 / stack.chunks) * one
@@ -182,7 +182,7 @@ def logits_in_evaluation(stack: Stack, facts: ModelFacts) -> float:
             return (2 + 8 / stack.chunks) * tokens * facts.vocabulary
         case Loss.LIGER:
             return 6.0 * tokens * facts.vocabulary
-        case _:  # 16 bit, fp32 and the log-softmax. Liger's fused loss makes logits when the model does not train
+        case _:  # 16 bit, fp32 and the log-softmax. Liger's fused loss creates logits in evaluation
             return 10.0 * tokens * facts.vocabulary
 
 
@@ -192,7 +192,7 @@ def _scores(stack: Stack, facts: ModelFacts, per_pair: float) -> float:
 
 
 def _largest_matrix(stack: Stack, facts: ModelFacts) -> float:
-    """A matrix as it is multiplied with, where it is kept in fewer bits; or its gradient before it is added up."""
+    """The largest matrix, converted from fewer bits for its multiplication; or its gradient before it is added up."""
     matrix = stack.dtype_bytes * facts.hidden * facts.ffn
     dora = 4 * facts.hidden * facts.ffn if stack.adapter and stack.adapter.dora else 0
     if stack.linear_bytes == 1:

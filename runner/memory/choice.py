@@ -1,7 +1,7 @@
 """gpu=auto: the cheapest kind and number of cards on which a run fits, with the reason. Pure.
 
-What is compared is a run's price and not an hour's: a card that costs twice as much and is three times as fast is the
-cheaper one, unless the run is so short that starting it is most of it.
+It compares the price of the run, not of an hour: a card that costs twice as much and is three times as fast is cheaper,
+unless the run is so short that most of its time is spent on starting.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from runner.config.gpus import GPUS, GpuKind
 from runner.errors import SweepError
 from runner.memory.estimate import Estimate, Verdict, estimate
 from runner.memory.ladder import UNCONFIRMED, CurrentSettings, ways_out
-from runner.memory.words import told, where
+from runner.memory.words import in_words, where
 from runner.types import ModelFacts
 
 Config = Mapping[str, Any]
@@ -33,14 +33,14 @@ PEAK_TFLOPS = {
     "h200": 989,
     "b200": 2250,
 }
-"""Dense 16-bit tensor TFLOP/s of one card, from NVIDIA's data sheets (half of what they give with sparsity; Modal's A10
+"""Dense 16-bit tensor TFLOP/s of one card, from NVIDIA's data sheets (half of their figures with sparsity; Modal's A10
 is an A10G)."""
 SHARE_OF_PEAK = 0.4
-"""What training reaches of it: 0.44 to 0.59 in torchtune's README, less with Hugging Face's trainer."""
+"""The share that training reaches: 0.44 to 0.59 in torchtune's README, less with Hugging Face's trainer."""
 STARTUP_S = 120.0
-"""Before the first step: the container, the imports, loading the model. A guess; it only weighs against short runs."""
+"""Before the first step: the container, the imports, loading the model. A guess; it matters only for short runs."""
 TOKENS_PER_EPOCH = 1_000_000
-"""A run of unknown length counts as this long. Never what is prepared: the choice must not change with the cache."""
+"""Assumed for a run of unknown length, even if its dataset is prepared: the choice must not depend on the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +70,10 @@ def choose(
     count: int | None = None,
     able: Callable[[GpuKind], bool] = lambda kind: True,
 ) -> Choice:
-    """The cheapest cards. `rates`: US dollars a second of one card, by its name in conf/gpu. `count`: only so many.
-    `able`: whether a card can run this config at all.
+    """The cheapest cards. `rates`: US dollars a second of one card, by its name in conf/gpu. `count`: the number of
+    cards, if it is fixed. `able`: whether a card can run this config at all.
 
-    Raises SweepError where the memory cannot be estimated, or no card has enough of it.
+    Raises SweepError when the memory cannot be estimated, or no card has enough of it.
     """
     kinds = [kind for kind in GPUS.values() if kind.name in rates and kind.name not in UNCONFIRMED and able(kind)]
     estimates = [estimate(config, facts, kind, number) for kind in kinds for number in _counts(config, kind, count)]
@@ -88,10 +88,10 @@ def choose(
     return Choice(best.gpu.name, best.count, _reason(candidates, config), best)
 
 
-def _counts(config: Config, kind: GpuKind, asked: int | None) -> Iterable[int]:
-    """Several cards only help where they share something."""
-    if asked is not None:
-        return (asked,) if asked <= kind.most else ()
+def _counts(config: Config, kind: GpuKind, fixed: int | None) -> Iterable[int]:
+    """The numbers of cards to try. Several cards only help if they share something."""
+    if fixed is not None:
+        return (fixed,) if fixed <= kind.most else ()
     shares = bool(config.get("deepspeed") or config.get("fsdp_config"))
     return (count for count in (2, 4, 8) if count <= kind.most) if shares else (1,)
 
@@ -103,7 +103,7 @@ def _priced(one: Estimate, config: Config, facts: ModelFacts, rates: Mapping[str
 
 
 def _flops(config: Config, facts: ModelFacts) -> float:
-    """2 per weight and token forward, as much for each kind of gradient, and the forward pass again to recompute."""
+    """Per weight and token: 2 for the forward pass, 2 for each kind of gradient, and 2 if the forward is recomputed."""
     passes = (4 if config.get("adapter") else 6) + (2 if config.get("gradient_checkpointing") else 0)
     return float(passes) * (facts.parameters - facts.vocabulary * facts.hidden) * _tokens(config)
 
@@ -135,4 +135,4 @@ def _nothing_fits(config: Config, facts: ModelFacts | None, estimates: list[Esti
     nearest = min(estimates, key=lambda one: one.parts.total / one.usable if one.parts else 0)
     ways = ways_out(CurrentSettings(config, facts, nearest.gpu, nearest.count))
     out = f" It would fit with: {' or '.join(ways.lines)}." if ways.lines else ""
-    return f"gpu=auto: no card has enough memory. The nearest, {where(nearest)}: {told(nearest)}.{out}"
+    return f"gpu=auto: no card has enough memory. The nearest, {where(nearest)}: {in_words(nearest)}.{out}"

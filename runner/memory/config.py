@@ -1,4 +1,4 @@
-"""An Axolotl config -> how it trains (Stack), or why its memory cannot be known. Pure; Axolotl 0.21's own defaults."""
+"""An Axolotl config -> how it trains (Stack), or why its memory cannot be estimated. Pure; Axolotl 0.21's defaults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHANGES_MEMORY = {
     "sequence_parallel_degree": "context parallelism",
     "expert_parallel_size": "expert parallelism",
 }
-"""Above 1 they split what the formulas take as whole."""
+"""Above 1, they split what the formulas assume to be undivided."""
 
 _NOT_MODELLED = (
     "rl reward_model process_reward_model unfrozen_parameters lisa_n_layers relora qat fp8 gptq layer_offloading "
@@ -28,7 +28,7 @@ _NOT_MODELLED = (
     "selective_checkpointing dynamic_checkpoint model_quantization_config quantization s2_attention "
     "overrides_of_model_config max_memory gpu_memory_limit device_map batch_size auto_find_batch_size"
 ).split()
-"""Keys that change how much memory a run needs in ways that no published figure was found for."""
+"""Keys whose effect on memory is not estimated, since no published figures were found."""
 
 PAD_TO = 64
 """Axolotl pads a batch's rows to a multiple of this."""
@@ -36,17 +36,17 @@ PAD_TO = 64
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a config says that the estimate depends on."""
+    """The parts of a config that the estimate depends on."""
 
     stack: Stack
     rows_from: str
-    """Where the tokens of a GPU come from, for people: `8 rows x 4096 (sequence_len)`."""
+    """How many tokens a GPU processes at a time, and why: `8 x 4096 tokens (sequence_len)`."""
     notes: tuple[str, ...] = ()
     """What was assumed."""
 
 
 def reading_of(config: Config, facts: ModelFacts, gpu: GpuKind, count: int, longest_row: int | None) -> Reading | str:
-    """The stack, or a sentence with the reason why it cannot be known."""
+    """The stack, or the reason why it cannot be estimated."""
     if reason := _unknown(config):
         return reason
     shards = sharding_of(config, count)
@@ -98,7 +98,7 @@ def _unknown(config: Config) -> str:
             return f"{name} ({key}={config[key]}) is not estimated"
     for key in _NOT_MODELLED:
         if config.get(key):
-            return f"what {key} does to memory is not estimated"
+            return f"the effect of {key} on memory is not estimated"
     if config.get("processor_type") or config.get("image_size"):
         return "training on images is not estimated"
     return ""
@@ -106,7 +106,7 @@ def _unknown(config: Config) -> str:
 
 def _notes(config: Config, optimizer_known: bool) -> Iterator[str]:
     if not optimizer_known:
-        yield f"what optimizer={config.get('optimizer')} keeps is not known: counted as AdamW's"
+        yield f"the state of optimizer={config.get('optimizer')} is unknown: counted as AdamW's"
     if config.get("lora_target_modules") and not isinstance(config["lora_target_modules"], list):
         yield "lora_target_modules is a pattern: counted as every linear layer"
 
@@ -151,7 +151,7 @@ def _adapter(config: Config) -> Adapter | str | None:
         return targets
     saved = tuple(str(name) for name in config.get("lora_modules_to_save") or ())
     if strange := [name for name in saved if name not in ("embed_tokens", "lm_head")]:
-        return f"lora_modules_to_save has {strange[0]}, whose size is not known"
+        return f"lora_modules_to_save has {strange[0]}, whose size is unknown"
     return Adapter(
         rank=rank,
         targets=targets,
@@ -169,13 +169,13 @@ def _targets(config: Config) -> tuple[str, ...] | str:
         return LINEAR
     names = [str(name).rpartition(".")[2] for name in named]
     if strange := [name for name in names if name not in ADAPTABLE]:
-        return f"lora_target_modules has {strange[0]}, whose size is not known"
+        return f"lora_target_modules has {strange[0]}, whose size is unknown"
     linear = LINEAR if config.get("lora_target_linear") or not names else ()
     return tuple(dict.fromkeys((*linear, *names)))
 
 
 def lora_kernels(config: Config) -> bool:
-    """Whether Axolotl's fused LoRA kernels run: as written, else by its own rule (lora_kernels_auto_enable)."""
+    """Whether Axolotl's fused LoRA kernels run: as configured, or by its own rule (lora_kernels_auto_enable)."""
     flags = [config.get(f"lora_{part}_kernel") for part in ("mlp", "qkv", "o")]
     if any(flag is not None for flag in (*flags, config.get("lora_embedding_kernel"))):
         return all(flags)
@@ -214,7 +214,7 @@ def _named_attention(config: Config) -> str | None:
 
 
 def attention_of(config: Config) -> str:
-    """By its name of today; transformers' own default is sdpa."""
+    """By its current name; transformers' own default is sdpa."""
     return _named_attention(config) or "sdpa"
 
 
@@ -255,11 +255,11 @@ def _batches(config: Config, longest_row: int | None) -> tuple[str, Batch, Batch
         basis = "sequence_len, packed" if config.get("sample_packing") else "sequence_len, padded"
     else:
         basis = "sequence_len" if shorter is None else "the longest prepared row"
-    told = f"{rows} x {training.length} tokens ({basis})"
-    return told, training, evaluation if _evaluates(config) else None
+    tokens = f"{rows} x {training.length} tokens ({basis})"
+    return tokens, training, evaluation if _evaluates(config) else None
 
 
 def _evaluates(config: Config) -> bool:
-    given = bool(config.get("val_set_size")) or bool(config.get("test_datasets"))
-    asked = config.get("eval_steps"), config.get("evals_per_epoch"), config.get("eval_strategy") not in (None, "no")
-    return given and any(asked)
+    has_rows = bool(config.get("val_set_size")) or bool(config.get("test_datasets"))
+    triggers = config.get("eval_steps"), config.get("evals_per_epoch"), config.get("eval_strategy") not in (None, "no")
+    return has_rows and any(triggers)

@@ -1,6 +1,6 @@
 """Whether a run fits its GPUs: an estimate per GPU with its parts, and a verdict with its margin. Pure; no torch.
 
-Formulas, sources, and how far the figures are from published ones: docs/memory.md.
+docs/memory.md has the formulas, their sources, and their errors against published figures.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from runner.memory.weights import GIB, ResidentWeights, resident
 from runner.types import ModelFacts
 
 FITS_FACTOR = 1.25
-"""An estimate times this has to be within the card, to be called a fit."""
+"""FITS means that the estimate times this is within the card's memory."""
 FAILS_FACTOR = 0.90
-"""An estimate times this is above the card where it cannot fit. Lopsided: too low a figure is the costly mistake."""
+"""WON'T FIT means that the estimate times this is above the card's memory. This margin is the smaller one, since an
+estimate that is too low is the more costly mistake."""
 CONTEXT = 0.6 * GIB
-"""CUDA's own, beside what torch allocates."""
+"""CUDA's own, in addition to what torch allocates."""
 SLACK = 0.05
-"""Of activations, logits and gradients: what the allocator cannot use again."""
+"""The share of activations, logits and gradients that is added for memory that the allocator cannot use again."""
 
 
 class Verdict(StrEnum):
@@ -36,7 +37,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Bytes on one GPU at the moment that needs most."""
+    """Bytes on one GPU at the moment that needs the most."""
 
     weights: int
     adapters: int
@@ -62,17 +63,17 @@ class Estimate:
     gpu: GpuKind
     count: int
     parts: Parts | None = None
-    """None where the verdict is UNKNOWN."""
+    """None if the verdict is UNKNOWN."""
     moment: str = ""
-    """When it needs most: `training` or `evaluation`."""
+    """When it needs the most: `training` or `evaluation`."""
     tokens: str = ""
-    """How many tokens a GPU computes at a time, and from what."""
+    """How many tokens a GPU processes at a time, and why."""
     host: int = 0
-    """Bytes of the machine's memory that all GPUs together need for what is offloaded."""
+    """Bytes of the machine's main memory that all GPUs together need for offloading."""
     reason: str = ""
     """Why it is unknown."""
     notes: tuple[str, ...] = ()
-    """What was assumed."""
+    """The assumptions."""
 
     @property
     def usable(self) -> int:
@@ -83,11 +84,11 @@ class Estimate:
 def estimate(
     config: Mapping[str, Any], facts: ModelFacts | None, gpu: GpuKind, count: int, longest_row: int | None = None
 ) -> Estimate:
-    """Of the run that an Axolotl config describes, on `count` cards. `longest_row`: tokens of the longest prepared
-    row, where the dataset is prepared.
+    """Estimate the run of an Axolotl config on `count` cards. `longest_row`: tokens of the longest prepared row, if the
+    dataset is prepared.
     """
     if facts is None:
-        return Estimate(Verdict.UNKNOWN, gpu, count, reason="nothing is known of this base_model's shape")
+        return Estimate(Verdict.UNKNOWN, gpu, count, reason="the shape of this base_model is unknown")
     if reason := _beyond(facts):
         return _floor(config, facts, gpu, count, reason)
     reading = reading_of(config, facts, gpu, count, longest_row)
@@ -119,12 +120,12 @@ def verdict_of(total: int, gpu: GpuKind) -> Verdict:
 
 def _beyond(facts: ModelFacts) -> str:
     if facts.experts:
-        return "a mixture of experts: what its routing holds is not estimated"
+        return "a mixture of experts: the memory of its routing is not estimated"
     return "a model that also reads images: not estimated" if facts.vision else ""
 
 
 def _floor(config: Mapping[str, Any], facts: ModelFacts, gpu: GpuKind, count: int, reason: str) -> Estimate:
-    """What cannot be estimated still cannot fit where its weights alone do not."""
+    """An unknown estimate, unless the weights alone do not fit."""
     bits = 0.5 if config.get("load_in_4bit") else 1 if config.get("load_in_8bit") else 2
     shared = count if config.get("deepspeed") or config.get("fsdp_config") else 1
     weights = int(bits * facts.parameters / shared)
@@ -138,17 +139,17 @@ def _offloads(config: Mapping[str, Any]) -> bool:
     return "offload" in str(config.get("deepspeed")) or "offload" in str(config.get("fsdp_config"))
 
 
-# The moment that needs most
+# The moment that needs the most
 
 
 def peak(stack: Stack, facts: ModelFacts) -> tuple[Parts, str, int]:
-    """The parts at the moment that needs most, that moment's name, and the machine's memory."""
+    """The parts at the moment that needs the most, that moment's name, and the bytes of main memory."""
     stays = resident(stack, facts)
     training = training_activations(stack, facts)
     moments = [(parts, "training") for parts in _training_moments(stack, stays, training)]
     if stack.evaluation is not None:
         evaluated = evaluation_activations(stack, facts)
-        # Axolotl's trainer gives gradients up before it evaluates; the optimizer's state stays.
+        # Axolotl's trainer frees the gradients before it evaluates; the optimizer's state stays.
         moments.append((_parts(stays, 0.0, evaluated.held + max(evaluated.work, evaluated.head), 0.0), "evaluation"))
         moments.append((_parts(stays, 0.0, evaluated.held + evaluated.head, evaluated.logits), "evaluation"))
     parts, moment = max(moments, key=lambda one: one[0].total)
@@ -158,13 +159,13 @@ def peak(stack: Stack, facts: ModelFacts) -> tuple[Parts, str, int]:
 def _training_moments(stack: Stack, stays: ResidentWeights, training: Activations) -> list[Parts]:
     before = stays.gradients if stack.accumulates else 0.0
     return [
-        # The loss is differentiated: everything that layers keep is there.
+        # The loss is differentiated: everything that the layers have saved is in memory.
         _parts(stays, max(before, stays.head_gradients), training.held + training.head, training.logits),
-        # The last layer: the logits are gone.
+        # The last layer: the logits are freed.
         _parts(stays, max(before, stays.head_gradients), training.held + training.work, 0.0),
-        # The first layer: what layers kept is gone, all gradients are there.
+        # The first layer: what the layers saved is freed, all gradients are in memory.
         _parts(stays, stays.gradients, training.work, 0.0),
-        # The embedding, whose gradient is added to the head's where both are one matrix.
+        # The embedding: its gradient is added to the head's if both are one matrix.
         _parts(stays, stays.gradients + stays.tied_gradient, 0.0, 0.0),
         # The optimizer's step.
         _parts(stays, stays.gradients, 0.0, 0.0, stays.step),

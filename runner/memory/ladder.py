@@ -1,8 +1,8 @@
-"""What would make a run fit, cheapest first: each way is a line of overrides, and has been estimated again.
+"""Changes that would make a run fit, cheapest first: each is a line of overrides whose effect has been estimated.
 
-The rungs are those of the usual advice: a smaller micro batch with more accumulation (the same effective batch),
-checkpointing, a chunked loss, a smaller optimizer state, quantization, more GPUs that share, shorter sequences, a
-larger card.
+The rungs of the ladder follow the usual advice: a smaller micro batch with more accumulation (the same effective
+batch), checkpointing, a chunked loss, a smaller optimizer state, quantization, more GPUs that share, shorter sequences,
+a larger card.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ZERO3: Config = {
         "stage3_param_persistence_threshold": "auto",
     }
 }
-"""What of conf/deepspeed/zero3.yaml the estimate reads; tests/runner/test_memory_ladder.py holds the two together."""
+"""The part of conf/deepspeed/zero3.yaml that the estimate reads; tests/runner/test_memory_ladder.py compares them."""
 
 LIGER = "axolotl.integrations.liger.LigerPlugin"
 UNCONFIRMED = frozenset({"rtx_pro_6000"})
@@ -39,7 +39,7 @@ MOST_WAYS = 3
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A line of overrides, and what it makes of the run."""
+    """A line of overrides, and what it changes in the run."""
 
     words: str
     axolotl: Config = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class CurrentSettings:
-    """The run as it was asked for."""
+    """The run as it was requested."""
 
     config: Config
     facts: ModelFacts
@@ -68,20 +68,20 @@ class CurrentSettings:
 @dataclass(frozen=True, slots=True)
 class WaysToFit:
     lines: tuple[str, ...] = ()
-    """Overrides, the cheapest first; none where no rung is enough."""
+    """Overrides, the cheapest first; empty if no rung is enough."""
     verdict: Verdict = Verdict.FITS
-    """Of the run with each of them: UNSURE where nothing makes it a clear fit."""
+    """Of the run with any of them: UNSURE if nothing makes it a clear fit."""
 
 
-def ways_out(asked: CurrentSettings) -> WaysToFit:
-    """Up to three of them, each from another rung."""
+def ways_out(current: CurrentSettings) -> WaysToFit:
+    """Up to three ways, each from another rung."""
     found: list[str] = []
     for wanted in (Verdict.FITS, Verdict.UNSURE):
         for rung in _RUNGS:
             if found and rung is _everything:
                 break
-            for change in rung(asked):
-                line = _least(asked, change, wanted)
+            for change in rung(current):
+                line = _least(current, change, wanted)
                 if line and line not in found:
                     found.append(line)
                     break
@@ -92,40 +92,40 @@ def ways_out(asked: CurrentSettings) -> WaysToFit:
     return WaysToFit()
 
 
-def _least(asked: CurrentSettings, change: Change | None, wanted: Verdict) -> str:
-    """The fewest of the free changes that make this one enough; empty when all of them do not."""
-    free = list(_free(asked))
+def _least(current: CurrentSettings, change: Change | None, wanted: Verdict) -> str:
+    """This change with the fewest free changes that make it enough; empty if all of them are not enough."""
+    free = list(_free(current))
     own = [] if change is None else [change]
-    if not (own or free) or asked.after([*own, *free]).verdict is not wanted:
-        return ""  # none of them makes it worse, so fewer would not do either
+    if not (own or free) or current.after([*own, *free]).verdict is not wanted:
+        return ""  # no free change needs more memory, so fewer would not be enough either
     for size in range(len(free) + 1):
         for chosen in combinations(free, size):
             picked = [*own, *chosen]
-            if picked and asked.after(picked).verdict is wanted:
-                return " ".join(_gentlest_batch(asked, picked, wanted))
+            if picked and current.after(picked).verdict is wanted:
+                return " ".join(_gentlest_batch(current, picked, wanted))
     return ""
 
 
-def _gentlest_batch(asked: CurrentSettings, changes: Sequence[Change], wanted: Verdict) -> Iterator[str]:
-    """The changes' words, with the largest micro batch that will do."""
-    batches = list(_batches(asked.config))
+def _gentlest_batch(current: CurrentSettings, changes: Sequence[Change], wanted: Verdict) -> Iterator[str]:
+    """The changes' words, with the largest micro batch that is small enough."""
+    batches = list(_batches(current.config))
     for change in changes:
         if change in batches:
             for larger in batches:
-                if asked.after([larger if one is change else one for one in changes]).verdict is wanted:
+                if current.after([larger if one is change else one for one in changes]).verdict is wanted:
                     yield larger.words
                     break
         else:
             yield change.words
 
 
-def _free(asked: CurrentSettings) -> Iterator[Change]:
-    """What changes neither the result nor the bill by much: the smallest micro batch, checkpointing, a chunked loss."""
-    if batches := list(_batches(asked.config)):
+def _free(current: CurrentSettings) -> Iterator[Change]:
+    """Changes that hardly affect the result or the cost: the smallest micro batch, checkpointing, a chunked loss."""
+    if batches := list(_batches(current.config)):
         yield batches[-1]
-    if not asked.config.get("gradient_checkpointing"):
+    if not current.config.get("gradient_checkpointing"):
         yield Change("gradient_checkpointing=true", {"gradient_checkpointing": True})
-    yield from _losses(asked.config)
+    yield from _losses(current.config)
 
 
 def _batches(config: Config) -> Iterator[Change]:
@@ -155,64 +155,64 @@ def _losses(config: Config) -> Iterator[Change]:
 # The rungs
 
 
-def _nothing_else(asked: CurrentSettings) -> Iterator[Change | None]:
+def _nothing_else(current: CurrentSettings) -> Iterator[Change | None]:
     yield None
 
 
-def _optimizers(asked: CurrentSettings) -> Iterator[Change | None]:
-    if not asked.config.get("adapter") and "8bit" not in str(asked.config.get("optimizer")):
-        name = "adamw_torch_8bit" if asked.config.get("fsdp_config") else "adamw_bnb_8bit"
+def _optimizers(current: CurrentSettings) -> Iterator[Change | None]:
+    if not current.config.get("adapter") and "8bit" not in str(current.config.get("optimizer")):
+        name = "adamw_torch_8bit" if current.config.get("fsdp_config") else "adamw_bnb_8bit"
         yield Change(f"optimizer={name}", {"optimizer": name})
 
 
-def _quantization(asked: CurrentSettings) -> Iterator[Change | None]:
-    if asked.config.get("adapter") in ("lora", "qlora") and not asked.config.get("load_in_4bit"):
+def _quantization(current: CurrentSettings) -> Iterator[Change | None]:
+    if current.config.get("adapter") in ("lora", "qlora") and not current.config.get("load_in_4bit"):
         axolotl = {"adapter": "qlora", "load_in_4bit": True, "load_in_8bit": False}
-        eight = " load_in_8bit=false" if asked.config.get("load_in_8bit") else ""
+        eight = " load_in_8bit=false" if current.config.get("load_in_8bit") else ""
         yield Change(f"adapter=qlora load_in_4bit=true{eight}", axolotl)
 
 
-def _more_gpus(asked: CurrentSettings) -> Iterator[Change | None]:
-    if asked.count > 1 and not asked.config.get("fsdp_config"):
+def _more_gpus(current: CurrentSettings) -> Iterator[Change | None]:
+    if current.count > 1 and not current.config.get("fsdp_config"):
         yield Change("deepspeed=zero3", {"deepspeed": ZERO3})
-    for count in _counts(asked, asked.gpu):
-        if asked.config.get("fsdp_config"):
+    for count in _counts(current, current.gpu):
+        if current.config.get("fsdp_config"):
             yield Change(f"gpu.count={count}", count=count)
         else:
             yield Change(f"gpu.count={count} deepspeed=zero3", {"deepspeed": ZERO3}, count=count)
 
 
-def _counts(asked: CurrentSettings, kind: GpuKind) -> Iterator[int]:
-    return (count for count in (2, 4, 8) if asked.count < count <= kind.most)
+def _counts(current: CurrentSettings, kind: GpuKind) -> Iterator[int]:
+    return (count for count in (2, 4, 8) if current.count < count <= kind.most)
 
 
-def _shorter(asked: CurrentSettings) -> Iterator[Change | None]:
-    length = asked.config.get("sequence_len")
+def _shorter(current: CurrentSettings) -> Iterator[Change | None]:
+    length = current.config.get("sequence_len")
     while isinstance(length, int) and length // 2 >= SHORTEST:
         length //= 2
         yield Change(f"sequence_len={length}", {"sequence_len": length})
 
 
-def _larger_cards(asked: CurrentSettings) -> Iterator[Change | None]:
+def _larger_cards(current: CurrentSettings) -> Iterator[Change | None]:
     larger = [
         kind
         for kind in GPUS.values()
-        if kind.usable_gib > asked.gpu.usable_gib and kind.most >= asked.count and kind.name not in UNCONFIRMED
+        if kind.usable_gib > current.gpu.usable_gib and kind.most >= current.count and kind.name not in UNCONFIRMED
     ]
     for kind in sorted(larger, key=lambda kind: kind.usable_gib):
-        words = f"gpu={kind.name}" + (f" gpu.count={asked.count}" if asked.count > 1 else "")
+        words = f"gpu={kind.name}" + (f" gpu.count={current.count}" if current.count > 1 else "")
         yield Change(words, gpu=kind.name)
 
 
-def _everything(asked: CurrentSettings) -> Iterator[Change | None]:
-    """More of a larger card, and the base quantized where there is an adapter."""
-    shares = {} if asked.config.get("fsdp_config") else {"deepspeed": ZERO3}
+def _everything(current: CurrentSettings) -> Iterator[Change | None]:
+    """Several of a larger card, and with an adapter, also a quantized base model."""
+    shares = {} if current.config.get("fsdp_config") else {"deepspeed": ZERO3}
     sharing = " deepspeed=zero3" if shares else ""
-    quantized = next(_quantization(asked), None)
-    for card in _larger_cards(asked):
+    quantized = next(_quantization(current), None)
+    for card in _larger_cards(current):
         assert card is not None
         assert card.gpu is not None
-        for count in dict.fromkeys((asked.count, *_counts(asked, GPUS[card.gpu]))):
+        for count in dict.fromkeys((current.count, *_counts(current, GPUS[card.gpu]))):
             if count > 1:
                 line = f"gpu={card.gpu} gpu.count={count}{sharing}"
                 yield Change(line, shares, card.gpu, count)

@@ -1,4 +1,4 @@
-"""A model's shape from the config.json beside its weights: in a local folder, or in Hugging Face's cache."""
+"""A model's shape from the config.json next to its weights: in a local folder, or in Hugging Face's cache."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ GATED = frozenset(
     seed_oss mixtral qwen2_moe qwen3_moe
     """.split()
 )
-"""transformers' model types with an attention of q, k, v and o and an MLP of gate, up and down in every layer. What
-others hold is not counted."""
+"""transformers' model types with an attention of q, k, v and o and an MLP of gate, up and down in every layer. Others
+are not estimated."""
 
 
 def facts_of(base_model: str) -> ModelFacts | None:
-    """What is on this disk of a `base_model`, a folder or a hub name; None where nothing is, or of another kind."""
+    """The facts of a `base_model` (a folder or a hub name) from this disk; None if it is not here, or not GATED."""
     if not base_model:
         return None
     folder = Path(base_model).expanduser()
@@ -36,7 +36,7 @@ def facts_of(base_model: str) -> ModelFacts | None:
 
 
 def facts_from(raw: Mapping[str, Any], base_model: str, source: str) -> ModelFacts | None:
-    """What transformers writes as config.json, as facts; None for a kind of model that is not counted here."""
+    """The facts in transformers' config.json; None for a kind of model that is not estimated."""
     quantized = (raw.get("quantization_config") or {}).get("quant_method", "bitsandbytes")
     if raw.get("model_type") not in GATED or quantized != "bitsandbytes":
         return None
@@ -76,7 +76,7 @@ def facts_from(raw: Mapping[str, Any], base_model: str, source: str) -> ModelFac
 
 
 def _tied(raw: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
-    """Gemma's configs leave it out: transformers' default for them is tied."""
+    """Whether the embedding is also the head. Gemma's configs leave it out; transformers' default for them is tied."""
     for one in (raw, text):
         if "tie_word_embeddings" in one:
             return bool(one["tie_word_embeddings"])
@@ -90,7 +90,7 @@ def _count(hidden: int, layers: int, query: int, key: int, ffn: int, vocabulary:
 
 
 def _cached_config(base_model: str) -> Path | None:
-    """config.json of the newest snapshot that the cache holds of a hub model."""
+    """config.json of the newest snapshot of a hub model in the cache."""
     folder = hub_cache() / f"models--{base_model.replace('/', '--')}" / "snapshots"
     found = sorted(folder.glob("*/config.json"), key=lambda path: path.lstat().st_mtime)
     return found[-1] if found else None

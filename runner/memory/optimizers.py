@@ -1,6 +1,6 @@
-"""What an optimizer keeps per trained weight, by the name that Axolotl 0.21 and transformers 5 accept for it.
+"""The size of an optimizer's state per trained weight, by the optimizer's name in Axolotl 0.21 and transformers 5.
 
-Read from the optimizers' own source: how many tensors of a weight's shape they hold, and in which precision.
+Read from the optimizers' own source: how many tensors of a weight's shape they store, and in which precision.
 """
 
 from __future__ import annotations
@@ -8,21 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 BLOCKWISE_8BIT = 1 + 4 / 256
-"""Bytes: one, and an fp32 scale per block of 256 (bitsandbytes, torchao)."""
+"""Bytes per element: one, and an fp32 scale per block of 256 (bitsandbytes, torchao)."""
 BLOCKWISE_4BIT = 0.5 + 4 / 128
-"""Bytes: half a one, and an fp32 scale per block of 128 (torchao)."""
+"""Bytes per element: half a byte, and an fp32 scale per block of 128 (torchao)."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptimizerSize:
-    """The state of one optimizer. A tensor in the weight's own precision has `width` None."""
+    """The state of one optimizer."""
 
     states: float
     """Tensors of the weight's shape."""
     width: float | None = None
-    """Bytes of each element; None is the precision of the weight."""
+    """Bytes of each element; None means the precision of the weight."""
     extra: float = 0.0
-    """Bytes per weight beside them, whatever the precision."""
+    """Additional bytes per weight, whatever the precision."""
     embeddings_32bit: bool = False
     """transformers keeps the state of trained input embeddings in fp32 for bitsandbytes' 8-bit optimizers."""
     paged: bool = False
@@ -84,7 +84,7 @@ OPTIMIZERS = {
 }
 
 DEFAULT = "adamw_torch_fused"
-"""Axolotl's, where a config names none."""
+"""Axolotl's default, if a config names none."""
 
 
 def optimizer_size(name: str) -> OptimizerSize:

@@ -11,14 +11,14 @@ from runner.memory.stack import Sharding
 Config = Mapping[str, Any]
 
 ZERO_BUCKET = 500_000_000
-"""DeepSpeed's reduce_bucket_size, where a config has none."""
+"""DeepSpeed's default reduce_bucket_size."""
 ZERO_LIVE = 1_000_000_000
-"""DeepSpeed's stage3_max_live_parameters."""
+"""DeepSpeed's default stage3_max_live_parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shards:
-    """What a config says of several GPUs; the fields are Stack's."""
+    """How a config uses several GPUs; Stack explains the fields."""
 
     kind: Sharding = Sharding.NONE
     shards: int = 1
@@ -31,7 +31,7 @@ class Shards:
 
 
 def sharding_of(config: Config, count: int) -> Shards | str:
-    """What `count` GPUs share, or a sentence with the reason why that cannot be known."""
+    """What `count` GPUs share, or the reason why that is unknown."""
     if config.get("deepspeed"):
         found = _deepspeed(config["deepspeed"], count)
     elif config.get("fsdp_config"):
@@ -45,12 +45,12 @@ def sharding_of(config: Config, count: int) -> Shards | str:
 
 def _deepspeed(settings: Any, count: int) -> Shards | str:
     if not isinstance(settings, Mapping):
-        return f"deepspeed={settings} is a file that was not read"
+        return f"the file deepspeed={settings} could not be read"
     zero = settings.get("zero_optimization") or {}
     stages = {0: Sharding.NONE, 1: Sharding.ZERO1, 2: Sharding.ZERO2, 3: Sharding.ZERO3}
     kind = stages.get(zero.get("stage", 0))
     if kind is None:
-        return f"deepspeed.zero_optimization.stage={zero.get('stage')} is not known"
+        return f"deepspeed.zero_optimization.stage={zero.get('stage')} is unknown"
     if kind is Sharding.NONE:
         return Shards()
     bucket = zero.get("reduce_bucket_size", ZERO_BUCKET)
@@ -84,6 +84,6 @@ def _fsdp(config: Config, count: int) -> Shards | str:
 
 
 def integer(config: Config, key: str, default: int) -> int:
-    """A count in a config; the default where there is none."""
+    """A positive count in a config; the default if there is none."""
     value = config.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default

@@ -1,4 +1,4 @@
-"""How a run trains, as far as its memory depends on it: the value that the estimate is computed from."""
+"""How a run trains, as far as its memory depends on it: the input of the estimate."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Loss(StrEnum):
 
     PLAIN = "plain"
     UNCAST = "uncast"
-    """As plain, but never in fp32: some models' own older code. Not Axolotl's."""
+    """As plain, but never in fp32: older code of some models. Not in Axolotl."""
     CHUNKED = "chunked"
     """Axolotl's chunked_cross_entropy: all logits in 16 bit, one chunk at a time in fp32."""
     CHUNKED_HEAD = "chunked head"
-    """The head, too, is applied chunk by chunk: torchtune's, not Axolotl's."""
+    """The head, too, is applied chunk by chunk. In torchtune, not in Axolotl."""
     LIGER = "liger"
     """Liger's cross entropy: the gradient overwrites the logits."""
     FUSED = "fused"
-    """Liger's fused linear cross entropy: no logits in training. In evaluation it does make them."""
+    """Liger's fused linear cross entropy: no logits in training, but logits in evaluation."""
     CUT = "cut"
     """Cut cross entropy: never any logits."""
 
@@ -37,7 +37,7 @@ class Sharding(StrEnum):
     """What several GPUs share."""
 
     NONE = "none"
-    """Each holds everything (DDP); the only case of one GPU."""
+    """Each has everything (DDP); always so for one GPU."""
     ZERO1 = "zero1"
     ZERO2 = "zero2"
     ZERO3 = "zero3"
@@ -45,13 +45,13 @@ class Sharding(StrEnum):
 
 
 class Offloading(StrEnum):
-    """Activations in the machine's memory between forward and backward."""
+    """Which activations are in the machine's main memory between forward and backward pass."""
 
     NONE = "none"
     INPUTS = "inputs"
     """Each layer's input; the rest is recomputed."""
     ALL = "all"
-    """All that a layer saves; nothing is recomputed."""
+    """Everything that a layer saves; nothing is recomputed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,14 @@ class Adapter:
     kernels: bool = False
     """Axolotl's fused LoRA kernels, which save less for the backward pass."""
     weight_bytes: int = 4
-    """PEFT keeps adapters in fp32 unless told otherwise."""
+    """PEFT stores adapters in fp32 by default."""
     saved_modules: tuple[str, ...] = ()
-    """Modules that are trained whole beside it."""
+    """Modules that are trained in full, next to the adapter (lora_modules_to_save)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one GPU computes at a time."""
+    """What one GPU processes at a time."""
 
     rows: int
     length: int
@@ -89,22 +89,22 @@ class Stack:
 
     training: Batch
     evaluation: Batch | None = None
-    """None where nothing is evaluated."""
+    """None if nothing is evaluated."""
     linear_bytes: float = 2.0
     """Per weight of the layers: 2 in 16 bit, 1 in 8 bit, about 0.5 in 4 bit."""
     dtype_bytes: int = 2
-    """Of what is computed, and of weights that are not quantized."""
+    """Of computed values, and of weights that are not quantized."""
     embedding_bytes: int = 2
     adapter: Adapter | None = None
     optimizer: OptimizerSize = OPTIMIZERS[DEFAULT]
     accumulates: bool = False
-    """Gradients of earlier micro batches are there while a later one runs."""
+    """Gradients of earlier micro batches are in memory while a later one runs."""
     checkpointing: bool = False
     offloading: Offloading = Offloading.NONE
     loss: Loss = Loss.PLAIN
     chunks: int = 8
     eager_attention: bool = False
-    """Attention that holds the matrix of every token against every other."""
+    """Attention that stores the scores of every token against every other."""
     mask: bool = False
     """A full mask per row, as sdpa needs for packed rows."""
     fused_norm: bool = False
@@ -112,17 +112,17 @@ class Stack:
     compiled: bool = False
     gpus: int = 1
     shards: int = 1
-    """GPUs that share one copy of what is sharded."""
+    """The number of GPUs that share one copy of what is sharded."""
     sharding: Sharding = Sharding.NONE
     reshards: bool = True
-    """Gathered weights are given up after the forward pass."""
+    """Gathered weights are freed after the forward pass."""
     offload_optimizer: bool = False
     offload_weights: bool = False
     bucket: int | None = None
-    """Elements of the buffer that gradients are reduced in; None is the library's own choice."""
+    """Elements of the buffer in which gradients are reduced; None means the library's own choice."""
     buckets: int = 1
     live: int = 0
-    """Weights that ZeRO-3 keeps gathered for use soon after."""
+    """Weights that ZeRO-3 leaves gathered since they are needed again soon."""
 
     @property
     def quantized(self) -> bool:

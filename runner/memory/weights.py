@@ -1,4 +1,4 @@
-"""Bytes that a model has because it exists: weights, adapters, gradients, optimizer state, and what GPUs exchange."""
+"""Bytes in memory while a model is loaded: weights, adapters, gradients, optimizer state, buffers between GPUs."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from runner.types import ModelFacts
 
 GIB = 2**30
 NCCL = 0.5 * GIB
-"""NCCL's own buffers, for any number of GPUs above one."""
+"""NCCL's own buffers, with several GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model's weights, counted."""
+    """The number of a model's weights, by where they are."""
 
     layers: int
     """In the matrices (and biases) of all layers."""
     embedding: int
     """In one embedding matrix."""
     head: int
-    """In the output head; 0 where it is the embedding."""
+    """In the output head; 0 if it is the embedding."""
     norms: int
 
     @property
     def rest(self) -> int:
-        """What quantization leaves alone."""
+        """The weights that are never quantized."""
         return self.embedding + self.head + self.norms
 
     @property
@@ -43,14 +43,14 @@ def shape_of(facts: ModelFacts) -> Shape:
 
 @dataclass(frozen=True, slots=True)
 class TrainedParameters:
-    """What is trained, counted by how its state is kept."""
+    """The number of trained weights, by how their state is stored."""
 
     adapter: int = 0
     matrices: int = 0
-    """Whole matrices and norms of the model itself, but for the next."""
+    """Complete matrices and norms of the model itself, without the embedding."""
     embedding: int = 0
     copies: int = 0
-    """Of the two, those that are trained copies beside a frozen original (modules_to_save)."""
+    """Those in `matrices` and `embedding` that are trained copies of a frozen original (modules_to_save)."""
 
     @property
     def total(self) -> int:
@@ -61,7 +61,7 @@ def trained(stack: Stack, facts: ModelFacts) -> TrainedParameters:
     shape = shape_of(facts)
     if stack.adapter is None:
         return TrainedParameters(matrices=shape.layers + shape.head + shape.norms, embedding=shape.embedding)
-    head = shape.embedding if "lm_head" in stack.adapter.saved_modules else 0  # untied by being saved
+    head = shape.embedding if "lm_head" in stack.adapter.saved_modules else 0  # saving it unties it
     embedding = shape.embedding if "embed_tokens" in stack.adapter.saved_modules else 0
     return TrainedParameters(adapter_weights(stack.adapter, facts), head, embedding, head + embedding)
 
@@ -96,19 +96,19 @@ def _pair(adapter: Adapter, inputs: int, outputs: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ResidentWeights:
-    """Of one GPU, in bytes; `host` of the whole machine."""
+    """Of one GPU, in bytes; `host` is of the machine."""
 
     weights: float
     adapters: float
     gradients: float
-    """All of them, as they are at the end of a backward pass."""
+    """All of them, at the end of a backward pass."""
     head_gradients: float
-    """Those that exist when the backward pass has only left the head."""
+    """Those that exist when the backward pass has just passed the head."""
     tied_gradient: float
-    """Beside them, before it is added up: of an embedding that is also the head."""
+    """In addition to `gradients`, before it is added up: of an embedding that is also the head."""
     optimizer: float
     step: float
-    """Beside all of the above, while the optimizer steps."""
+    """In addition to all of the above, while the optimizer steps."""
     communication: float
     host: float
 
@@ -133,7 +133,7 @@ def resident(stack: Stack, facts: ModelFacts) -> ResidentWeights:
         host += (optimizer + sizes.gradients / optimizer_share) * stack.gpus
         optimizer = step = 0.0
         if by_stage >= 2:
-            gradients = 0.0  # each is moved as soon as it is reduced
+            gradients = 0.0  # each is moved to main memory as soon as it is reduced
     elif stack.optimizer.paged:
         host += optimizer * stack.gpus
         optimizer = 0.0
@@ -145,10 +145,10 @@ def resident(stack: Stack, facts: ModelFacts) -> ResidentWeights:
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """Of what is trained, before any of it is shared."""
+    """Bytes of the trained weights, before any sharding."""
 
     weights: float
-    """Of adapters and trained copies; those of a full fine-tune count as the model's."""
+    """Of adapters and trained copies; the weights of a full fine-tune count as the model's."""
     gradients: float
     head_gradients: float
     optimizer: float
@@ -159,7 +159,7 @@ def _trained_sizes(stack: Stack, train: TrainedParameters) -> _Sizes:
     adapter_bytes = float(stack.adapter.weight_bytes) if stack.adapter else 0.0
     matrix_bytes, embedding_bytes = float(stack.dtype_bytes), float(stack.embedding_bytes)
     if _stage(stack.sharding) and stack.sharding is not Sharding.FSDP:
-        adapter_bytes = min(adapter_bytes, 2.0)  # DeepSpeed casts what is in fp32; its own copy is in the optimizer's
+        adapter_bytes = min(adapter_bytes, 2.0)  # DeepSpeed casts fp32 weights; its fp32 copy counts as the optimizer's
         embedding_bytes = matrix_bytes
     weights = adapter_bytes * train.adapter + matrix_bytes * train.copies
     gradients = adapter_bytes * train.adapter + matrix_bytes * train.matrices + embedding_bytes * train.embedding
@@ -171,7 +171,7 @@ def _trained_sizes(stack: Stack, train: TrainedParameters) -> _Sizes:
 def _optimizer_sizes(
     stack: Stack, train: TrainedParameters, adapter_bytes: float, matrix_bytes: float, embedding_bytes: float
 ) -> tuple[float, float]:
-    """State, and what exists beside it while a step is taken."""
+    """The state, and the additional bytes during a step."""
     kind = stack.optimizer
     if _stage(stack.sharding) and stack.sharding is not Sharding.FSDP:
         # DeepSpeed steps on an fp32 copy of the weights, with the gradients in fp32 (its memory page: 16 bytes).
@@ -199,7 +199,7 @@ def _communication(stack: Stack, facts: ModelFacts, sizes: _Sizes) -> float:
 
 
 def _gathered_by_zero(stack: Stack, facts: ModelFacts) -> float:
-    """A layer at work and the next one on its way, or as many weights as may stay for use soon after."""
+    """The current layer and the next one, or as many weights as may stay gathered (stage3_max_live_parameters)."""
     if stack.shards == 1 and not stack.offload_weights:
         return 0.0
     shape = shape_of(facts)
@@ -208,7 +208,8 @@ def _gathered_by_zero(stack: Stack, facts: ModelFacts) -> float:
 
 
 def _gathered_by_fsdp(stack: Stack, facts: ModelFacts) -> float:
-    """The same, and the embeddings: they are one unit with all that is in no layer, and stay whole until the end."""
+    """The same, and the embeddings: FSDP groups them with all weights outside the layers, and leaves that group
+    gathered until the end."""
     if stack.shards == 1 and not stack.offload_weights:
         return 0.0
     shape = shape_of(facts)
@@ -220,7 +221,7 @@ def _gathered_by_fsdp(stack: Stack, facts: ModelFacts) -> float:
 
 
 def _reduce_buffers(stack: Stack, sizes: _Sizes) -> float:
-    """DeepSpeed allocates them whole, however little there is to reduce."""
+    """DeepSpeed allocates them in full, however little there is to reduce."""
     return 2.0 * stack.buckets * (stack.bucket or 0) if sizes.gradients else 0.0
 
 

@@ -1,4 +1,4 @@
-"""An estimate in words, in GiB: for plan, for the gate, for the reason of a choice."""
+"""An estimate in words, in GiB: for `plan`, for a finding, for the reason of a choice."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ SHOWN_PARTS = 4
 SMALLEST_SHARE = 0.01
 
 
-def told(estimate: Estimate) -> str:
+def in_words(estimate: Estimate) -> str:
     """`FITS: 31 GiB of 78 GiB (weights 15, logits 12, ...), 8 x 4096 tokens (sequence_len)`."""
     if estimate.parts is None:
         return f"{estimate.verdict}: {estimate.reason}"
-    figures = f"{gib(estimate.parts.total)} GiB of {gib(estimate.usable)} GiB ({parts_told(estimate.parts)})"
+    figures = f"{gib(estimate.parts.total)} GiB of {gib(estimate.usable)} GiB ({parts_in_words(estimate.parts)})"
     rest = [f"{estimate.tokens}{_when(estimate)}"] if estimate.tokens else []
     if estimate.host:
         rest.append(f"{gib(estimate.host)} GiB of the machine's memory")
@@ -25,7 +25,7 @@ def where(estimate: Estimate) -> str:
     return f"{estimate.count} x {estimate.gpu.name}"
 
 
-def parts_told(parts: Parts) -> str:
+def parts_in_words(parts: Parts) -> str:
     """The largest parts, by name."""
     shown = [(name, size) for name, size in parts.largest_first() if size >= SMALLEST_SHARE * parts.total]
     words = [f"{name} {gib(size)}" for name, size in shown[:SHOWN_PARTS]]

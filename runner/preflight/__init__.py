@@ -1,6 +1,6 @@
-"""What is wrong with the runs of a sweep, before any starts: every problem of every run, told at once.
+"""What is wrong with the runs of a sweep, before any starts: every problem of every run, reported at once.
 
-`quick_findings` needs neither Axolotl nor the network and takes about a millisecond a run; runner.preflight.schema asks
+`quick_findings` needs neither Axolotl nor the network and takes about a millisecond a run; runner.preflight.schema uses
 Axolotl's own schema.
 """
 
@@ -22,9 +22,9 @@ from runner.types import Experiment
 
 
 def quick_findings(experiment: Experiment) -> tuple[Finding, ...]:
-    """All that can be known of a composed job without Axolotl, once each."""
+    """All findings about a composed job that do not need Axolotl, once each."""
     found = list(dict.fromkeys(_of_config(experiment)))
-    # What has a wrong value already would only be told of its consequences.
+    # With a wrong value, findings about sizes would only report its consequences.
     if not any(one.severity is Severity.ERROR for one in found):
         found += dict.fromkeys(_of_sizes(experiment))
     return tuple(found)

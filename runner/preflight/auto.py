@@ -1,4 +1,4 @@
-"""gpu=auto made into the cards of a run, before its key is: their number is in it."""
+"""gpu=auto -> the cards of a run, chosen before its key is computed, since the key covers their number."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from runner.preflight.memory import facts_for, with_files
 from runner.types import Experiment, Gpu
 
 BLACKWELL = ("sm_100", "sm_120")
-"""FlashAttention-2's README promises Ampere, Ada and Hopper. A choice that nobody made takes no more than that."""
+"""FlashAttention-2's README promises Ampere, Ada and Hopper. An automatic choice must not go beyond that."""
 
 
 def with_gpu(experiment: Experiment) -> Experiment:
-    """The experiment with what gpu=auto chose, and the reason; others as they are.
+    """The experiment with the cards that gpu=auto chose, and the reason; unchanged for any other gpu.
 
-    Raises SweepError where nothing can be chosen.
+    Raises SweepError when nothing can be chosen.
     """
     gpu = experiment.gpu
     if gpu.type != AUTO:
@@ -28,7 +28,7 @@ def with_gpu(experiment: Experiment) -> Experiment:
     if gpu.count is not None and not (isinstance(gpu.count, int) and gpu.count >= 1):
         raise SweepError(f"gpu.count={gpu.count}: expected a number of cards, or null for the cheapest.")
     if experiment.prices is None:
-        raise SweepError("gpu=auto compares prices, and there are none. Write prices=modal, or name the GPU: gpu=h100.")
+        raise SweepError("gpu=auto needs prices, and there are none. Write prices=modal, or name the GPU: gpu=h100.")
     config = with_files(experiment.axolotl)
 
     def able(kind: GpuKind) -> bool:

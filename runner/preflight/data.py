@@ -1,4 +1,4 @@
-"""What a run reads: files that are there, rows that can be rows, enough of them for a batch and for an evaluation."""
+"""Problems with a run's data: missing files, lines that cannot be rows, too few rows for a batch or an evaluation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runner.preflight.values import number
 from runner.types import DataChoice, DatasetSize
 
 SPLIT_INTO_PIECES = ("completion", "pretrain")
-"""Dataset types that make several samples of a long row, so that rows say nothing of steps."""
+"""Dataset types that split a long row into several samples, so that rows do not determine steps."""
 
 
 def datasets_of(axolotl: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -48,26 +48,26 @@ def _choice(axolotl: Mapping[str, Any], data: DataChoice) -> Iterator[Finding]:
         at = f"datasets.{paths.index(None)}.path"
         yield error(at, None, "expected a path: dataset=local needs data.path=FILE, a file of your own")
     elif data.path is not None and data.path not in paths:
-        yield error("data.path", data.path, "this dataset does not read it", "Add dataset=local.")
+        yield error("data.path", data.path, "the chosen dataset does not use it", "Add dataset=local.")
     if data.seed is not None and not _is_integer(data.seed):
         yield error("data.seed", data.seed, "expected a whole number, or null for the run's own seed")
 
 
 def limit_findings(axolotl: Mapping[str, Any], limit: Any) -> Iterator[Finding]:
-    """What keeps a limit from cutting the datasets. None cuts nothing; what is cut already is well."""
+    """Reasons why a limit cannot cut the datasets. None cuts nothing; a dataset with this cut already is fine."""
     if limit is None:
         return
     if not _is_integer(limit) or limit < 1:
         yield error("data.limit", limit, "expected a number of rows, at least 1")
     elif not datasets_of(axolotl):
-        yield error("data.limit", limit, "it cuts `datasets`, and this run has none")
+        yield error("data.limit", limit, "it limits `datasets`, and this run has none")
     else:
         for index, dataset in enumerate(datasets_of(axolotl)):
             if any(mark in split_of(dataset).removesuffix(f"[:{limit}]") for mark in "[+"):
                 yield error(
                     "data.limit",
                     limit,
-                    f"it cannot cut datasets.{index}: its split is {split_of(dataset)!r} already",
+                    f"it cannot limit datasets.{index}, whose split is already {split_of(dataset)!r}",
                     "Change one of the two.",
                 )
 
@@ -83,7 +83,7 @@ def _deepspeed_file(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """How long a run is, as far as its rows tell; a packed run has at most so many."""
+    """How long a run is, computed from its rows; for a packed run, an upper bound."""
 
     rows: int
     """For training."""
@@ -91,15 +91,15 @@ class Steps:
     """Rows per optimizer step, over all ranks."""
     total: int
     given: bool
-    """max_steps says so."""
+    """`total` is max_steps."""
     declared: bool
-    """Not all rows are counted: some are what the `sizes` node says, which is about right."""
+    """Not all rows are counted: the number of some is from the `sizes` node, which is approximate."""
 
 
 def steps_of(axolotl: Mapping[str, Any], ranks: int, sizes: Mapping[str, DatasetSize] | None = None) -> Steps | None:
-    """None when the rows are not all known, or make no fixed number of samples.
+    """None when some rows are unknown, or their number of samples is.
 
-    Rows are counted in files on this machine; `sizes`, by paths, are for datasets that are not here.
+    Rows are counted in files on this machine; `sizes`, by path, are for datasets that are not on this machine.
     """
     datasets, length = datasets_of(axolotl), number(axolotl.get("sequence_len"))
     counted = [_rows(dataset) for dataset in datasets]
@@ -107,7 +107,7 @@ def steps_of(axolotl: Mapping[str, Any], ranks: int, sizes: Mapping[str, Dataset
         _declared_rows(dataset, (sizes or {}).get(str(dataset.get("path"))), length) if rows is None else None
         for dataset, rows in zip(datasets, counted, strict=True)
     ]
-    counted = [there if rows is None else rows for rows, there in zip(counted, declared, strict=True)]
+    counted = [stated if rows is None else rows for rows, stated in zip(counted, declared, strict=True)]
     epochs = number(axolotl.get("num_epochs", 1))
     held_out = number(axolotl.get("val_set_size") or 0)
     if not counted or None in counted or not epochs or held_out is None or axolotl.get("streaming"):
@@ -124,8 +124,8 @@ def steps_of(axolotl: Mapping[str, Any], ranks: int, sizes: Mapping[str, Dataset
 
 def _rows(dataset: Mapping[str, Any]) -> int | None:
     kind, split = dataset.get("type"), split_of(dataset)
-    whole = not any(dataset.get(key) for key in ("shards", "weight", "name", "data_files"))
-    if not isinstance(kind, str) or "." in kind or kind in SPLIT_INTO_PIECES or not whole:
+    partial = any(dataset.get(key) for key in ("shards", "weight", "name", "data_files"))
+    if not isinstance(kind, str) or "." in kind or kind in SPLIT_INTO_PIECES or partial:
         return None
     try:
         rows = check_rows(dataset)
@@ -135,7 +135,7 @@ def _rows(dataset: Mapping[str, Any]) -> int | None:
 
 
 def _cut(rows: int, split: str) -> int | None:
-    """What a split takes of the rows; None unless it is the whole of `train`, or its first rows."""
+    """How many of the rows a split takes; None unless it is all of `train`, or its first rows."""
     if split == "train":
         return rows
     first = split.removeprefix("train[:").removesuffix("]")
@@ -143,7 +143,7 @@ def _cut(rows: int, split: str) -> int | None:
 
 
 def _declared_rows(dataset: Mapping[str, Any], size: DatasetSize | None, length: float | None) -> int | None:
-    """As declared; of long rows that are split into pieces, about as many as there are pieces."""
+    """The declared number; if long rows are split into pieces, about the number of pieces."""
     if size is None or any(dataset.get(key) for key in ("shards", "weight", "data_files")):
         return None
     rows = _cut(size.rows, split_of(dataset))
@@ -155,33 +155,33 @@ def _declared_rows(dataset: Mapping[str, Any], size: DatasetSize | None, length:
 def _batch(axolotl: Mapping[str, Any]) -> int:
     """Rows per step and rank."""
     micro = number(axolotl.get("micro_batch_size")) or 1
-    whole = number(axolotl.get("batch_size"))
-    return int(whole or micro * (number(axolotl.get("gradient_accumulation_steps")) or 1))
+    batch_size = number(axolotl.get("batch_size"))
+    return int(batch_size or micro * (number(axolotl.get("gradient_accumulation_steps")) or 1))
 
 
 def batch_findings(axolotl: Mapping[str, Any], steps: Steps, ranks: int) -> Iterator[Finding]:
-    """A batch that the dataset cannot fill, and cadences that never come."""
+    """A batch that the dataset cannot fill, and intervals that are longer than the run."""
     if steps.batch > steps.rows:
-        tell, there = (warning, f"about {steps.rows}") if steps.declared else (error, f"{steps.rows}")
-        yield tell(
+        finding, rows = (warning, f"about {steps.rows}") if steps.declared else (error, f"{steps.rows}")
+        yield finding(
             "micro_batch_size",
             axolotl.get("micro_batch_size", 1),
             f"a step takes {steps.batch} rows (micro_batch_size x gradient_accumulation_steps x {ranks} "
             f"{'process' if ranks == 1 else 'processes'}) and the dataset has "
-            f"{there} for training{', by its declared size' if steps.declared else ''}",
-            "Make one of them smaller.",
+            f"{rows} for training{', by its declared size' if steps.declared else ''}",
+            "Make the batch smaller, or use more rows.",
         )
     for key in ("eval_steps", "save_steps", "logging_steps"):
         every = number(axolotl.get(key)) or 0
         if every >= 1 and every > steps.total:
-            beside = "; only its first and last state are evaluated" if key == "eval_steps" else ""
-            yield warning(key, axolotl[key], f"it never comes: the run has {_length(steps)}{beside}")
+            still = "; only its first and last state are evaluated" if key == "eval_steps" else ""
+            yield warning(key, axolotl[key], f"this step is never reached: the run has {_length(steps)}{still}")
     warmup = number(axolotl.get("warmup_steps")) or 0
     if warmup >= steps.total:
         yield warning(
             "warmup_steps",
             axolotl["warmup_steps"],
-            f"the learning rate never gets to learning_rate: the run has {_length(steps)}",
+            f"the warmup never ends: the run has {_length(steps)}",
         )
 
 
@@ -193,14 +193,14 @@ def _length(steps: Steps) -> str:
 
 
 def evaluation_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
-    """Evaluations without rows. Rows without evaluations are not lost: every run evaluates its first and last state."""
-    asked = [key for key in ("evals_per_epoch", "eval_steps") if axolotl.get(key)]
+    """Evaluations without rows. Rows without evaluations are used: every run evaluates its first and last state."""
+    triggers = [key for key in ("evals_per_epoch", "eval_steps") if axolotl.get(key)]
     has_rows = bool(axolotl.get("val_set_size")) or bool(axolotl.get("test_datasets"))
-    if asked and not has_rows and axolotl.get("eval_strategy") != "no":
+    if triggers and not has_rows and axolotl.get("eval_strategy") != "no":
         yield warning(
-            asked[0],
-            axolotl[asked[0]],
-            "there is nothing to evaluate on, so the runs will have no eval loss to be ranked by",
+            triggers[0],
+            axolotl[triggers[0]],
+            "no rows are held out for evaluation, so the runs cannot be ranked by eval loss",
             "Set val_set_size=0.05.",
         )
 

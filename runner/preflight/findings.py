@@ -1,4 +1,4 @@
-"""A finding: one thing about a run that a person should know before it starts. Told once for all runs that have it."""
+"""A finding: something that a person should know about a run before it starts. Reported once for all its runs."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from modal_app.store.problem import Problem
 
 class Severity(StrEnum):
     ERROR = "error"
-    """It cannot work: never launched."""
+    """The run cannot work: it is never launched."""
     GATE = "gate"
-    """It would most likely be a waste: launched with --force only."""
+    """The run would most likely be a waste: it is launched only with --force."""
     WARNING = "warning"
-    """Told, and launched."""
+    """The run is launched, and the finding is printed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     severity: Severity
     key: str
-    """In the words of the command line: `learning_rate`, `datasets.0.path`, `gpu.count`."""
+    """As on the command line: `learning_rate`, `datasets.0.path`, `gpu.count`."""
     seen: str
-    """The value as it would be written, or what it is in parentheses: `(a secret)`. Empty when `expected` says it."""
+    """The value as written on the command line, or a description: `(a secret)`. Empty if `expected` contains it."""
     expected: str
     way_out: str = ""
     source: str = ""
@@ -45,7 +45,7 @@ class Finding:
     @property
     def _beginning(self) -> str:
         if not self.seen:
-            return ""  # the sentence has it
+            return ""  # `expected` names the key
         return f"{self.key}{' ' if self.seen.startswith('(') else '='}{self.seen}: "
 
 
@@ -62,14 +62,14 @@ def warning(key: str, seen: Any, expected: str, way_out: str = "", source: str =
 
 
 def shown(value: Any) -> str:
-    """A config's value as one would write it on the command line."""
+    """A config's value as written on the command line."""
     match value:
         case bool():
             return str(value).lower()
         case None:
             return "null"
         case "":
-            return "''"  # or nobody would see that there is one
+            return "''"  # an empty value would be invisible
         case Mapping():
             return "{" + ", ".join(f"{key}: {shown(one)}" for key, one in value.items()) + "}"
         case list() | tuple():
@@ -84,36 +84,36 @@ def from_problem(problem: Problem) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class FindingOfRuns:
-    """A finding and who has it."""
+    """A finding and the runs that have it."""
 
     finding: Finding
     runs: tuple[int, ...]
-    """Numbers of the asked runs, in order."""
+    """Numbers of the requested runs, in order."""
 
 
 def together(found: Sequence[Sequence[Finding]]) -> list[FindingOfRuns]:
-    """Equal findings once; what blocks comes first, in the order found."""
+    """Equal findings once, the most severe first."""
     runs: dict[Finding, list[int]] = {}
     for number, findings in enumerate(found):
         for one in dict.fromkeys(findings):
             runs.setdefault(one, []).append(number)
     order = list(Severity)
-    told = [FindingOfRuns(finding, tuple(numbers)) for finding, numbers in runs.items()]
-    return sorted(told, key=lambda one: order.index(one.finding.severity))
+    grouped = [FindingOfRuns(finding, tuple(numbers)) for finding, numbers in runs.items()]
+    return sorted(grouped, key=lambda one: order.index(one.finding.severity))
 
 
-def blocking(told: Sequence[FindingOfRuns], *, force: bool) -> list[FindingOfRuns]:
-    """What keeps the sweep from starting."""
+def blocking(findings: Sequence[FindingOfRuns], *, force: bool) -> list[FindingOfRuns]:
+    """The findings that prevent the sweep from starting."""
     stops = (Severity.ERROR,) if force else (Severity.ERROR, Severity.GATE)
-    return [one for one in told if one.finding.severity in stops]
+    return [one for one in findings if one.finding.severity in stops]
 
 
-def lines(told: Sequence[FindingOfRuns], names: Sequence[str]) -> list[str]:
-    """One for each finding. `names`: what each asked run is called; who has it is told when there are several."""
-    return [f"- {one.finding.text}{_whose(one.runs, names)}" for one in told]
+def lines(findings: Sequence[FindingOfRuns], names: Sequence[str]) -> list[str]:
+    """One for each finding. `names`: of the requested runs. If there are several, each line says which have it."""
+    return [f"- {one.finding.text}{_runs_text(one.runs, names)}" for one in findings]
 
 
-def _whose(runs: Sequence[int], names: Sequence[str]) -> str:
+def _runs_text(runs: Sequence[int], names: Sequence[str]) -> str:
     first = names[runs[0]]
     if len(names) == 1:
         return ""
@@ -122,7 +122,7 @@ def _whose(runs: Sequence[int], names: Sequence[str]) -> str:
     return f"\n  ({first})" if len(runs) == 1 else f"\n  ({len(runs)} runs, first {first})"
 
 
-def as_json(told: Sequence[FindingOfRuns]) -> list[Mapping[str, Any]]:
+def as_json(findings: Sequence[FindingOfRuns]) -> list[Mapping[str, Any]]:
     return [
         {
             "severity": one.finding.severity,
@@ -133,5 +133,5 @@ def as_json(told: Sequence[FindingOfRuns]) -> list[Mapping[str, Any]]:
             "source": one.finding.source,
             "runs": list(one.runs),
         }
-        for one in told
+        for one in findings
     ]

@@ -1,4 +1,4 @@
-"""What the asked GPU (or CPU) cannot do with this config, where Axolotl's schema would let it through."""
+"""What the requested GPU (or CPU) cannot do with this config, although Axolotl's schema accepts it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PARALLEL = (
     "sequence_parallel_degree",
     "tensor_parallel_size",
 )
-WITHOUT = {"deepspeed": "deepspeed=none", "fsdp_config": "fsdp=none, or ~fsdp_config where it stands alone"}
-"""How a key is taken out that a config group has put in."""
+WITHOUT = {"deepspeed": "deepspeed=none", "fsdp_config": "fsdp=none, or ~fsdp_config without a group"}
+"""How to remove a key that a config group has set."""
 KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
 ON_CPU = ("eager", "sdpa")
 AMPERE, HOPPER = 80, 90
 LARGE_ON_CPU = 1_000_000_000
-"""Parameters from which somebody who trains on a CPU has more likely forgotten to ask for a GPU."""
+"""With this many parameters on a CPU, the user has probably forgotten to request a GPU."""
 FLASH_ATTENTION = "https://github.com/Dao-AILab/flash-attention"
 """Its README: FlashAttention-2 runs on Ampere, Ada and Hopper; FlashAttention-3 requires an H100 or H800."""
 
@@ -48,8 +48,8 @@ def gpu_findings(
         yield from _on_cpu(axolotl)
         if facts and facts.parameters >= LARGE_ON_CPU:
             seen = f"cpu, for {facts.parameters / 1e9:.1f} billion parameters"
-            way_out = "gpu=h100 asks for a GPU, gpu=auto for the cheapest that fits."
-            yield warning("gpu", seen, "that would take weeks", way_out)
+            way_out = "gpu=h100 requests a GPU, gpu=auto the cheapest that fits."
+            yield warning("gpu", seen, "training would take weeks", way_out)
         return
     yield from _parallel(axolotl, gpu.count)
     for name in dict.fromkeys((gpu.type, *gpu.fallback)):
@@ -58,14 +58,14 @@ def gpu_findings(
 
 
 def capabilities(gpu: Gpu) -> list[dict[str, Any]]:
-    """What Axolotl would find on each of the GPUs that a run may get (axolotl.cli.config.gpu_capabilities)."""
+    """What Axolotl would detect on each of the GPUs that a run may get (axolotl.cli.config.gpu_capabilities)."""
     if gpu.type == "cpu":
         return [{"bf16": False, "fp8": False, "tf32": False, "n_gpu": gpu.count, "compute_capability": None}]
     kinds = [GPUS[name] for name in dict.fromkeys((gpu.type, *gpu.fallback)) if name in GPUS]
     return [
         {
             "bf16": kind.bf16,
-            "fp8": _capability(kind) >= HOPPER,  # Axolotl's own line; an Ada card could
+            "fp8": _capability(kind) >= HOPPER,  # Axolotl's own limit, although Ada cards support FP8
             "tf32": _capability(kind) >= AMPERE,
             "n_gpu": gpu.count,
             "compute_capability": kind.compute_capability,
@@ -80,53 +80,53 @@ def _on_cpu(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
         yield error(
             key,
             "(set)" if isinstance(value, Mapping) else value,
-            "it shards a model over GPUs, and gpu=cpu would train without it in silence",
-            f"Choose a GPU (gpu=a100_80gb), or take it out ({WITHOUT.get(key, f'~{key}')}).",
+            "it shards a model over GPUs, and with gpu=cpu it would be ignored without a message",
+            f"Choose a GPU (gpu=a100_80gb), or remove the key ({WITHOUT.get(key, f'~{key}')}).",
         )
     for key in ("bf16", "bfloat16", "tf32", "fp8"):
         if axolotl.get(key) is True:
-            yield error(key, True, "gpu=cpu has none of it, and training would end at once", f"Set {key}=false.")
+            yield error(key, True, "gpu=cpu does not support it, and training would fail at once", f"Set {key}=false.")
     attention = axolotl.get("attn_implementation") or ("flash_attention_2" if axolotl.get("flash_attention") else None)
     if attention not in (None, *ON_CPU):
         yield error(
             "attn_implementation",
             attention,
-            f"a CPU has no kernels for it; expected {' or '.join(ON_CPU)}",
+            f"it does not run on a CPU; expected {' or '.join(ON_CPU)}",
             "Set attn_implementation=sdpa.",
         )
     yield from _lora_kernels_on_cpu(axolotl)
 
 
 def _sharding(axolotl: Mapping[str, Any]) -> list[str]:
-    """The keys that ask for several GPUs; a version says nothing beside what it is the version of."""
-    asked = [key for key in (*SHARDED, *PARALLEL) if axolotl.get(key) is not None]
+    """The keys that request several GPUs; next to fsdp_config, fsdp_version is not listed."""
+    found = [key for key in (*SHARDED, *PARALLEL) if axolotl.get(key) is not None]
     return [
         key
-        for key in asked
-        if not (key in PARALLEL and axolotl[key] == 1) and not (key == "fsdp_version" and "fsdp_config" in asked)
+        for key in found
+        if not (key in PARALLEL and axolotl[key] == 1) and not (key == "fsdp_version" and "fsdp_config" in found)
     ]
 
 
 def _lora_kernels_on_cpu(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
-    asked = [key for key in KERNELS if axolotl.get(key)]
-    if asked:
-        yield error(asked[0], True, "the fused kernels need CUDA", f"Set {asked[0]}=false.")
-    # Axolotl turns them on by itself when none is mentioned (axolotl.utils.schemas.validation).
-    by_itself = axolotl.get("adapter") == "qlora" or (
+    enabled = [key for key in KERNELS if axolotl.get(key)]
+    if enabled:
+        yield error(enabled[0], True, "the fused kernels need CUDA", f"Set {enabled[0]}=false.")
+    # Axolotl enables them by itself if no key is set (axolotl.utils.schemas.validation).
+    by_default = axolotl.get("adapter") == "qlora" or (
         axolotl.get("adapter") == "lora" and not axolotl.get("load_in_8bit")
     )
-    mentioned = any(axolotl.get(key) is not None for key in KERNELS)
-    if by_itself and not mentioned and not axolotl.get("rl") and not axolotl.get("trust_remote_code"):
+    configured = any(axolotl.get(key) is not None for key in KERNELS)
+    if by_default and not configured and not axolotl.get("rl") and not axolotl.get("trust_remote_code"):
         yield error(
             KERNELS[0],
             None,
-            "left out, Axolotl turns its fused kernels on, and they need CUDA",
+            "if it is not set, Axolotl enables its fused kernels, which need CUDA",
             f"Set {KERNELS[0]}=false (gpu=cpu does).",
         )
 
 
 def _parallel(axolotl: Mapping[str, Any], count: int) -> Iterator[Finding]:
-    """Ranks are dealt to the dimensions of parallelism: their product must divide them."""
+    """The product of the dimensions of parallelism must divide the number of ranks."""
     sizes = {key: number(axolotl.get(key)) or 1 for key in PARALLEL}
     product = math.prod(sizes.values())
     if product > 1 and (product > count or count % product):
@@ -135,7 +135,7 @@ def _parallel(axolotl: Mapping[str, Any], count: int) -> Iterator[Finding]:
         yield error(
             key,
             axolotl[key],
-            f"{wanted} wants a multiple of {int(product)} GPUs, and gpu.count is {count}",
+            f"{wanted} needs a multiple of {int(product)} GPUs, and gpu.count is {count}",
             f"Set gpu.count={int(product)}.",
         )
 
@@ -147,15 +147,15 @@ def _on(kind: GpuKind, axolotl: Mapping[str, Any]) -> Iterator[Finding]:
             yield error(
                 key,
                 True,
-                f"gpu={kind.name} is older than Ampere ({kind.compute_capability}) and has none of it",
+                f"gpu={kind.name} is older than Ampere ({kind.compute_capability}) and does not support it",
                 f"Set {key}=false" + (" and fp16=true." if key == "bf16" else "."),
             )
     if axolotl.get("fp8") is True and capability < HOPPER:
         yield error(
             "fp8",
             True,
-            f"Axolotl trains in FP8 from Hopper (sm_90) on, and gpu={kind.name} is {kind.compute_capability}",
-            "Choose gpu=h100, or take it out (~fp8).",
+            f"Axolotl trains in FP8 only on Hopper (sm_90) or newer, and gpu={kind.name} is {kind.compute_capability}",
+            "Choose gpu=h100, or remove the key (~fp8).",
         )
     attention = "flash_attention_2" if axolotl.get("flash_attention") else axolotl.get("attn_implementation")
     if attention == "flash_attention_2" and capability < AMPERE:

@@ -1,4 +1,4 @@
-"""A local JSONL dataset, looked at before anything is started: counted, and the first row that cannot be one named."""
+"""Check a local JSONL dataset before anything is started: count its rows, and find the first invalid one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from runner.errors import SweepError
 
 LARGEST_BYTES = 256 * 1024 * 1024
-"""A larger file is left to the worker: reading it here would take longer than it saves."""
+"""A larger file is checked by the worker only, since reading it here would take too long."""
 
 
 def check_rows(dataset: Mapping[str, Any]) -> int | None:
-    """The rows of a local JSONL file; None for anything else, which is not looked at.
+    """The number of rows of a local JSONL file; None for anything else, which is not checked.
 
-    Raises SweepError with file and line for a row that is no JSON object, or lacks what its `type` reads, or has null
-    there: Axolotl would train on the word None.
+    Raises SweepError with file and line for a row that is not a JSON object, or lacks a column that its `type` reads,
+    or has null in it: Axolotl would train on the word None.
     """
     path = Path(str(dataset.get("path", ""))).expanduser()
     if path.suffix != ".jsonl" or not path.is_file():
@@ -30,7 +30,8 @@ def check_rows(dataset: Mapping[str, Any]) -> int | None:
 
 
 def _needed(dataset: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
-    """The column with a conversation, and those with anything but null. No row may lack one. Only what is sure."""
+    """The columns that every row must have: the one with a conversation, and those that must not be null. Only columns
+    that are certain to be needed."""
     match dataset.get("type"):
         case "chat_template":
             return str(dataset.get("field_messages") or "messages"), ()
@@ -53,7 +54,7 @@ def _checked(path: Path, stat: tuple[int, int], messages: str | None, columns: t
                 if problem:
                     raise SweepError(f"{path} line {number}: {problem}")
     if not rows:
-        raise SweepError(f"{path} has no rows. A dataset is one JSON object a line.")
+        raise SweepError(f"{path} has no rows. A dataset has one JSON object on each line.")
     return rows
 
 
@@ -63,7 +64,7 @@ def _row(line: bytes) -> Mapping[str, Any] | str:
         row = json.loads(line)
     except ValueError as error:
         return f"not JSON ({error})."
-    return row if isinstance(row, dict) else f"a row is a JSON object, and this is a {type(row).__name__}."
+    return row if isinstance(row, dict) else f"expected a JSON object, found a {type(row).__name__}."
 
 
 def _no_conversation(row: Mapping[str, Any], messages: str | None) -> str:
@@ -71,7 +72,7 @@ def _no_conversation(row: Mapping[str, Any], messages: str | None) -> str:
         return ""
     return (
         f"type chat_template reads a list of messages under `{messages}`, and this row has {_has(row)}. "
-        "Another name is said with datasets.0.field_messages=NAME."
+        "Set another name with datasets.0.field_messages=NAME."
     )
 
 
@@ -80,7 +81,7 @@ def _lacks(row: Mapping[str, Any], columns: tuple[str, ...]) -> str:
         return ""
     return (
         f"its type reads {' and '.join(columns)}, and this row has {_has(row)}. "
-        "Mend or remove the row; another type is said with datasets.0.type=NAME."
+        "Fix or remove the row, or set another type with datasets.0.type=NAME."
     )
 
 

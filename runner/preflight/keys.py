@@ -1,4 +1,4 @@
-"""Keys that a run should not have: unknown to Axolotl, deprecated there, axosweep's own to set, or holding a secret."""
+"""Keys that a run should not have: unknown to Axolotl, deprecated, set by axosweep itself, or with a secret value."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ RENAMED = {
     "sequence_parallel_degree": "context_parallel_size",
     "flash_attn_d512": "large_head_attention",
 }
-"""Keys that Axolotl 0.21 takes but whose validators call old (axolotl.utils.schemas: deprecated, validation, config).
-Those that its schema marks as deprecated come with the generated list of fields."""
+"""Keys that Axolotl 0.21 accepts but its validators call deprecated (axolotl.utils.schemas: deprecated, validation,
+config). Keys that its schema marks as deprecated are in the generated list of fields."""
 
 RENAMED_VALUES = {
-    ("gradient_checkpointing", "offload"): "activation_offloading=true beside gradient_checkpointing=true",
-    ("gradient_checkpointing", "offload_disk"): "activation_offloading=disk beside gradient_checkpointing=true",
+    ("gradient_checkpointing", "offload"): "activation_offloading=true with gradient_checkpointing=true",
+    ("gradient_checkpointing", "offload_disk"): "activation_offloading=disk with gradient_checkpointing=true",
     ("rl", "ipo"): "rl=dpo with dpo_loss_type=[ipo]",
 }
 
@@ -35,53 +35,52 @@ RENAMED_IN_DATASETS = {
 
 
 def key_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
-    """Everything about keys as such, whatever their values are."""
+    """Findings about keys, whatever their values are."""
     for key, sentence in unknown_paths(axolotl, axolotl_fields()):
-        yield error(key, "(dropped without a word)", sentence)
+        yield error(key, "(ignored by Axolotl)", sentence)
     yield from _owned(axolotl)
     yield from _deprecated(axolotl)
     if not _is_integer(axolotl.get("seed")):
         yield error(
             "seed",
             axolotl.get("seed"),
-            "expected a whole number: without one Axolotl shuffles differently each time, so a key names nothing",
+            "expected a whole number: without one Axolotl shuffles differently each time, and a run cannot be repeated",
             "Write seed=42.",
         )
 
 
 def _owned(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
-    """Keys that would be dropped without a word, decide a run from outside its key, or be kept in clear."""
+    """Keys that would be ignored, would change a run without changing its key, or would be stored in plain text."""
     for key in axolotl:
         if is_address(key) and axolotl[key]:
             yield error(
                 key,
-                "(not yours to set)",
-                "axosweep decides where a run writes and who is told, so this would not reach Axolotl",
+                "(set by axosweep)",
+                "axosweep sets where a run writes and what it reports to, so this would not reach Axolotl",
                 _instead(key),
             )
     if axolotl.get("resume_from_checkpoint"):
         yield error(
             "resume_from_checkpoint",
             axolotl["resume_from_checkpoint"],
-            "a run goes on from its own newest checkpoint by itself; another's would decide its result and stand in no "
-            "key",
-            "Take it out (~resume_from_checkpoint); from=RUN@STEP goes on from a run's, lora_model_dir=DIR from an "
-            "adapter.",
+            "a run resumes from its own newest checkpoint by itself, and no key covers another checkpoint",
+            "Remove it (~resume_from_checkpoint). To continue from a run's checkpoint, use from=RUN@STEP; from an "
+            "adapter, lora_model_dir=DIR.",
         )
     for key in secrets(axolotl):
         if not is_address(key):
             yield error(
                 key,
                 "(a secret)",
-                "a run's config is kept on disk in clear",
-                "Take it out, and set the variable that its service reads from the environment.",
+                "a run's config is stored on disk in plain text",
+                "Remove it, and set the environment variable that the service reads.",
             )
 
 
 def _instead(key: str) -> str:
     if key.startswith("wandb_") or key == "use_wandb":
-        return f"Take it out (~{key}); W&B is set by tracking.mode, .project, .entity and .tags."
-    return f"Take it out (~{key})."
+        return f"Remove it (~{key}); tracking.mode, .project, .entity and .tags set up W&B."
+    return f"Remove it (~{key})."
 
 
 def secrets(node: Any, before: str = "") -> Iterator[str]:
@@ -94,7 +93,7 @@ def secrets(node: Any, before: str = "") -> Iterator[str]:
 
 
 def without_secrets(node: Any, name: str = "") -> Any:
-    """The same, with another text in the place of each secret."""
+    """The same, with `(a secret)` in the place of each secret."""
     match node:
         case Mapping():
             return {key: without_secrets(value, str(key)) for key, value in node.items()}

@@ -13,41 +13,41 @@ from runner.config.gpus import GPUS
 from runner.memory.estimate import Estimate, Verdict, estimate
 from runner.memory.ladder import CurrentSettings, WaysToFit, ways_out
 from runner.memory.model_facts import facts_of
-from runner.memory.words import told, where
+from runner.memory.words import in_words, where
 from runner.preflight.findings import Finding, Severity
 from runner.types import Experiment, ModelFacts
 
 Config = Mapping[str, Any]
 
-NO_MATTER = frozenset(
+IRRELEVANT = frozenset(
     {"seed", "learning_rate", "lora_alpha", "lr_scheduler", "num_epochs", "max_steps", "warmup_ratio"}
 )
-"""Keys that sweeps often differ in, and memory never depends on."""
+"""Keys that sweeps often vary, and that memory never depends on."""
 
 
 def memory_of(experiment: Experiment, longest_row: int | None = None) -> tuple[Estimate, ...]:
-    """One estimate for each card that the run may get; none on a CPU. `longest_row`: tokens of its dataset's longest
-    row, where that is prepared.
+    """One estimate for each kind of card that the run may get; none on a CPU. `longest_row`: tokens of its dataset's
+    longest row, if the dataset is prepared.
     """
     return tuple(one for one, _ in _weighed(*_question(experiment, longest_row)))
 
 
 def memory_findings(experiment: Experiment, longest_row: int | None = None) -> Iterator[Finding]:
-    """WON'T FIT stops a launch unless forced; UNSURE is told."""
+    """WON'T FIT is a gate, UNSURE a warning."""
     for one, ways in _weighed(*_question(experiment, longest_row)):
         if one.verdict in (Verdict.WONT_FIT, Verdict.UNSURE):
             severity = Severity.GATE if one.verdict is Verdict.WONT_FIT else Severity.WARNING
-            yield Finding(severity, "gpu", "", f"On {where(one)} {told(one)}.", _way_out(one, ways))
+            yield Finding(severity, "gpu", "", f"On {where(one)} {in_words(one)}.", _way_out(one, ways))
 
 
 def memory_lines(estimates: Sequence[Sequence[Estimate]], names: Sequence[str]) -> list[str]:
-    """The verdicts that are no findings, equal ones once. `names`: what each asked run is called."""
+    """The verdicts that are not findings, equal ones once. `names`: of the requested runs."""
     runs: dict[str, list[str]] = {}
     for name, of_run in zip(names, estimates, strict=True):
         for one in of_run:
             if one.verdict in (Verdict.FITS, Verdict.UNKNOWN):
-                runs.setdefault(f"{where(one)}: {told(one)}", []).append(name)
-    return [f"memory  {line}{_whose(having, len(names))}" for line, having in runs.items()]
+                runs.setdefault(f"{where(one)}: {in_words(one)}", []).append(name)
+    return [f"memory  {line}{_runs_text(having, len(names))}" for line, having in runs.items()]
 
 
 def memory_json(estimates: Sequence[Estimate]) -> list[dict[str, Any]]:
@@ -70,12 +70,12 @@ def memory_json(estimates: Sequence[Estimate]) -> list[dict[str, Any]]:
 
 
 def facts_for(experiment: Experiment) -> ModelFacts | None:
-    """What the model's file says of it, else its config.json on this machine."""
+    """The model's facts from its file in conf/model, or otherwise from its config.json on this machine."""
     return experiment.model or facts_of(str(experiment.axolotl.get("base_model") or ""))
 
 
 def with_files(config: Config) -> Config:
-    """The config with its DeepSpeed settings in place of the file that holds them."""
+    """The config with its DeepSpeed settings in place of their file's path."""
     named = config.get("deepspeed")
     if not isinstance(named, str):
         return config
@@ -90,7 +90,7 @@ Question = tuple[str, ModelFacts | None, tuple[str, ...], int, int | None]
 
 
 def _question(experiment: Experiment, longest_row: int | None) -> Question:
-    config = {key: value for key, value in with_files(experiment.axolotl).items() if key not in NO_MATTER}
+    config = {key: value for key, value in with_files(experiment.axolotl).items() if key not in IRRELEVANT}
     cards = tuple(name for name in dict.fromkeys((experiment.gpu.type, *experiment.gpu.fallback)) if name in GPUS)
     facts = facts_for(experiment) if cards else None
     return json.dumps(config, sort_keys=True), facts, cards, experiment.gpu.count, longest_row
@@ -100,7 +100,7 @@ def _question(experiment: Experiment, longest_row: int | None) -> Question:
 def _weighed(
     config: str, facts: ModelFacts | None, cards: tuple[str, ...], count: int, longest_row: int | None
 ) -> tuple[tuple[Estimate, WaysToFit], ...]:
-    """Remembered: the runs of a sweep mostly differ in what memory does not depend on."""
+    """Cached, since the runs of a sweep mostly differ in keys that memory does not depend on."""
     axolotl = json.loads(config)
     found = []
     for name in cards:
@@ -111,10 +111,10 @@ def _weighed(
     return tuple(found)
 
 
-def _whose(having: Sequence[str], asked: int) -> str:
-    if len(having) == asked:
+def _runs_text(names: Sequence[str], total: int) -> str:
+    if len(names) == total:
         return ""
-    return f"  ({having[0]})" if len(having) == 1 else f"  ({len(having)} runs, first {having[0]})"
+    return f"  ({names[0]})" if len(names) == 1 else f"  ({len(names)} runs, first {names[0]})"
 
 
 def _way_out(one: Estimate, ways: WaysToFit) -> str:
@@ -123,4 +123,6 @@ def _way_out(one: Estimate, ways: WaysToFit) -> str:
         return f"It would fit with {lines}."
     if one.verdict is Verdict.UNSURE:
         return ""
-    return f"It might with {lines}." if lines else "No smaller batch, fewer bits or more cards would make it fit."
+    if lines:
+        return f"It might fit with {lines}."
+    return "Smaller batches, fewer bits or more cards would not make it fit."

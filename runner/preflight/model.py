@@ -1,4 +1,4 @@
-"""What is known of the base model here: the folder that should hold it, and how long a sequence it was made for."""
+"""Problems with the base model or adapter: its folder, the length of its context, the adapter's settings."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ from runner.types import ModelFacts
 
 TARGETS = ("lora_target_linear", "lora_target_modules", "lora_target_parameters")
 LONGER = ("overrides_of_model_config", "model_config", "use_pose")
-"""Keys with which a config makes a model's context longer, so that nothing can be said here."""
+"""Keys with which a config extends a model's context, so that its limit is unknown."""
 
 
 def model_findings(axolotl: Mapping[str, Any], facts: ModelFacts | None) -> Iterator[Finding]:
     for key, needed in (("base_model", "config.json"), ("lora_model_dir", "adapter_config.json")):
         folder = _folder(axolotl.get(key))
         if folder is not None and not (folder / needed).is_file():
-            yield error(key, axolotl[key], f"the folder has no {needed}, so it holds no {_kind(key)}")
+            yield error(key, axolotl[key], f"the folder has no {needed}, so it does not contain a {_kind(key)}")
     yield from _context(axolotl, facts)
     if axolotl.get("adapter") in ("lora", "qlora"):
         yield from _adapter(axolotl)
 
 
 def _kind(key: str) -> str:
-    return "model" if key == "base_model" else "adapter"
+    return "model" if key == "base_model" else "LoRA adapter"
 
 
 def _context(axolotl: Mapping[str, Any], facts: ModelFacts | None) -> Iterator[Finding]:
     context, source = (facts.context, facts.source) if facts else (_own_context(axolotl.get("base_model")), "")
-    asked = number(axolotl.get("sequence_len"))
-    if context and asked and asked > context and not any(axolotl.get(key) for key in LONGER):
+    length = number(axolotl.get("sequence_len"))
+    if context and length and length > context and not any(axolotl.get(key) for key in LONGER):
         yield warning(
             "sequence_len",
             axolotl["sequence_len"],
-            f"{axolotl.get('base_model')} was made for {context} positions",
-            f"Set sequence_len={context}, or say how it is stretched (overrides_of_model_config).",
+            f"the context of {axolotl.get('base_model')} has {context} positions",
+            f"Set sequence_len={context}, or extend the context (overrides_of_model_config).",
             source,
         )
 
 
 def _adapter(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
-    """What PEFT cannot do without, and finds out when the model has been loaded."""
+    """Settings that PEFT needs, but checks only after the model is loaded."""
     if axolotl.get("lora_model_dir"):
-        return  # the adapter there says it
+        return  # the adapter in this folder has its own settings
     for key in ("lora_r", "lora_alpha"):
         if axolotl.get(key) is None:
-            yield error(key, None, f"adapter={axolotl['adapter']} needs one", f"Set {key}=16.")
+            yield error(key, None, f"adapter={axolotl['adapter']} needs a value", f"Set {key}=16.")
     if not any(axolotl.get(key) for key in TARGETS):
         yield error(
             TARGETS[0],
             axolotl.get(TARGETS[0]),
-            f"adapter={axolotl['adapter']} has no layers to work on; expected one of {', '.join(TARGETS)}",
+            f"adapter={axolotl['adapter']} has no target layers; expected one of {', '.join(TARGETS)}",
             f"Set {TARGETS[0]}=true.",
         )
 

@@ -1,4 +1,4 @@
-"""What is wrong outside `axolotl:`: the tracking, executor and prices nodes of a composed job. Pure."""
+"""Problems outside `axolotl:`: the tracking, executor and prices nodes of a composed job. Pure."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def _tracking(tracking: TrackingChoice) -> Iterator[Finding]:
     if not isinstance(tracking.sweep_object, bool):
         yield error("tracking.sweep_object", tracking.sweep_object, "expected true or false")
     elif tracking.sweep_object and tracking.mode in ("offline", "disabled"):
-        wants = f"W&B makes it at the launch, and tracking={tracking.mode} asks W&B nothing; choose tracking=wandb."
-        yield error("tracking.sweep_object", True, wants)
+        why = f"W&B creates it at the launch, and tracking={tracking.mode} does not contact W&B"
+        yield error("tracking.sweep_object", True, why, "Choose tracking=wandb.")
 
 
 def no_text_findings(tracking: TrackingChoice) -> Iterator[Finding]:
-    """What W&B cannot be given as text; asked before it is made text."""
+    """Values that W&B needs in another type than text; checked before they are converted to text."""
     if tracking.project is None:
         yield error("tracking.project", None, "expected a name", "Give it one, or choose tracking=disabled.")
     if isinstance(tracking.tags, str):
@@ -48,8 +48,8 @@ def _executor(executor: ExecutorChoice) -> Iterator[Finding]:
         yield error(
             "executor.max_gpus",
             executor.max_gpus,
-            "it caps what executor=modal rents",
-            "Here executor.parallel sets how many runs train at a time.",
+            "it limits only what executor=modal rents",
+            f"With executor={executor.type}, executor.parallel sets how many runs train at a time.",
         )
     yield from map(from_problem, executor.problems)
     if not isinstance(executor.warm, bool):

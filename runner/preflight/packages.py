@@ -1,4 +1,4 @@
-"""Optimizers whose package the trainer's lock does not have: they would end a run once its model is loaded."""
+"""Optimizers whose package is not in the trainer's lock: the run would fail once its model is loaded."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _locked() -> frozenset[str]:
 
 
 def _added(executor: ExecutorChoice) -> frozenset[str]:
-    """What the run's trainer has beyond the lock; everything, when it is one that the user made."""
+    """The packages that the run's trainer has beyond the lock; all of them, if the user has built the trainer."""
     deployment = executor.modal
     brings_own = deployment is not None and deployment.trainer == "image"
     if brings_own or (executor.type == "local" and "AXOSWEEP_TRAINER" in os.environ):

@@ -1,6 +1,6 @@
-"""Settings that do not go together: what a library refuses once the model is loaded, what its documentation warns of.
+"""Settings that do not go together: a library refuses them once the model is loaded, or its documentation warns.
 
-Axolotl's own illegal pairs are its schema's business. Each rule here names where it is documented.
+Axolotl's schema checks Axolotl's own illegal pairs. Each rule here names its source.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BNB_FSDP = "https://huggingface.co/docs/bitsandbytes/fsdp_qlora#quantized-data-s
 AXOLOTL_FSDP2 = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/schemas/validation.py"
 """check_fsdp2_w_8bit_optimizer: bitsandbytes' 8-bit optimizers fail in CUDA under FSDP2."""
 ACCELERATE_OFFLOAD = "https://github.com/huggingface/accelerate/blob/main/src/accelerate/utils/deepspeed.py"
-"""map_pytorch_optim_to_deepspeed: what stands in for an optimizer whose state is offloaded."""
+"""map_pytorch_optim_to_deepspeed: what replaces an optimizer whose state is offloaded."""
 TRANSFORMERS_DEEPSPEED = "https://huggingface.co/docs/transformers/deepspeed"
 TRANSFORMERS_ARGUMENTS = "https://github.com/huggingface/transformers/blob/main/src/transformers/training_args.py"
 
@@ -29,20 +29,20 @@ BNB_8BIT = (
     "rmsprop_bnb_8bit"
 ).split()
 REFUSED_BY_THE_SCHEMA = ("adamw_8bit", "adamw_bnb_8bit")
-KEPT_WHEN_OFFLOADED = ("adamw_torch", "adamw_torch_fused", "adagrad", "lion_32bit")
-"""Those that accelerate replaces by the same algorithm on the CPU."""
+SAME_WHEN_OFFLOADED = ("adamw_torch", "adamw_torch_fused", "adagrad", "lion_32bit")
+"""Optimizers that accelerate replaces with the same algorithm on the CPU."""
 
 
 def pair_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
     deepspeed = deepspeed_of(axolotl)
     yield from _with_fsdp(axolotl)
     yield from _with_deepspeed(axolotl, deepspeed)
-    yield from _told_twice(axolotl, deepspeed)
+    yield from _contradictions(axolotl, deepspeed)
     yield from _transformers(axolotl)
 
 
 def deepspeed_of(axolotl: Mapping[str, Any]) -> Mapping[str, Any]:
-    """DeepSpeed's settings, inline or from their file; empty when there are none, or none to be read here."""
+    """DeepSpeed's settings, inline or from their file; empty when there are none, or the file cannot be read."""
     value = axolotl.get("deepspeed")
     if isinstance(value, str) and Path(value).expanduser().is_file():
         try:
@@ -60,8 +60,8 @@ def _with_fsdp(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
         yield warning(
             "optimizer",
             optimizer,
-            "bitsandbytes' 8-bit optimizers fail under FSDP2 (the schema refuses adamw_8bit alone); with QLoRA "
-            "paged_adamw_8bit fails when a checkpoint is saved",
+            "bitsandbytes' 8-bit optimizers fail under FSDP2; with QLoRA, paged_adamw_8bit fails when a checkpoint is "
+            "saved",
             "Set optimizer=adamw_torch_8bit.",
             f"{AXOLOTL_FSDP2} {PEFT_FSDP}",
         )
@@ -69,7 +69,7 @@ def _with_fsdp(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
         yield warning(
             "load_in_8bit",
             True,
-            "FSDP shards floating-point weights only; bitsandbytes stores 4-bit weights so, and not 8-bit ones",
+            "FSDP shards only floating-point weights; bitsandbytes stores 4-bit weights as such, but not 8-bit ones",
             "Use lora=qlora.",
             BNB_FSDP,
         )
@@ -86,22 +86,22 @@ def _with_deepspeed(axolotl: Mapping[str, Any], deepspeed: Mapping[str, Any]) ->
     quantized = axolotl.get("load_in_4bit") or axolotl.get("load_in_8bit")
     optimizer = axolotl.get("optimizer")
     if stage == 2 and quantized and axolotl.get("peft_use_dora"):
-        yield warning("peft_use_dora", True, "issues are known of DoRA on quantized weights with ZeRO-2", "", PEFT_DORA)
+        yield warning("peft_use_dora", True, "DoRA on quantized weights has known issues with ZeRO-2", "", PEFT_DORA)
     if _offloaded(zero.get("offload_optimizer")) and "optimizer" not in deepspeed:
-        replaced = isinstance(optimizer, str) and optimizer not in KEPT_WHEN_OFFLOADED
+        replaced = isinstance(optimizer, str) and optimizer not in SAME_WHEN_OFFLOADED
         if replaced and deepspeed.get("zero_force_ds_cpu_optimizer", True):
             yield warning(
                 "optimizer",
                 optimizer,
-                "with an offloaded optimizer accelerate replaces it by DeepSpeed's Adam on the CPU, in 32 bit",
-                "Set optimizer=adamw_torch to train with what you name.",
+                "with an offloaded optimizer, accelerate replaces it with DeepSpeed's 32-bit Adam on the CPU",
+                "Set optimizer=adamw_torch, the same algorithm.",
                 ACCELERATE_OFFLOAD,
             )
     if stage == 3 and axolotl.get("adapter") == "qlora" and _offloaded(zero.get("offload_param")):
         yield warning(
             "deepspeed",
             "(ZeRO-3 with offload)",
-            "with QLoRA, offloading to the CPU takes more GPU memory than leaving it out",
+            "with QLoRA, offloading to the CPU takes more GPU memory than not offloading",
             "Use deepspeed=zero3.",
             PEFT_DEEPSPEED,
         )
@@ -111,8 +111,8 @@ def _offloaded(node: Any) -> bool:
     return isinstance(node, Mapping) and node.get("device") not in (None, "none")
 
 
-def _told_twice(axolotl: Mapping[str, Any], deepspeed: Mapping[str, Any]) -> Iterator[Finding]:
-    """Figures that transformers compares with its own, and refuses to differ (HfTrainerDeepSpeedConfig)."""
+def _contradictions(axolotl: Mapping[str, Any], deepspeed: Mapping[str, Any]) -> Iterator[Finding]:
+    """Figures that transformers refuses if they differ from its own (HfTrainerDeepSpeedConfig)."""
     optimizer = deepspeed.get("optimizer")
     params = optimizer.get("params") if isinstance(optimizer, Mapping) else None
     pairs = {
@@ -127,18 +127,18 @@ def _told_twice(axolotl: Mapping[str, Any], deepspeed: Mapping[str, Any]) -> Ite
         if theirs is not None and ours is not None and theirs != ours:
             at = f"deepspeed.{'optimizer.params.' if node is params else ''}{name}"
             yield error(
-                at, node[name], f"expected what {key} says, {axolotl[key]}", f"Set {at}=auto.", TRANSFORMERS_DEEPSPEED
+                at, node[name], f"expected {axolotl[key]}, as in {key}", f"Set {at}=auto.", TRANSFORMERS_DEEPSPEED
             )
 
 
 def _transformers(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
-    """What transformers' TrainingArguments refuses, once the model is loaded."""
+    """Settings that transformers' TrainingArguments refuses once the model is loaded."""
     if number(axolotl.get("dataloader_num_workers")) == 0 and axolotl.get("dataloader_prefetch_factor") is not None:
         yield error(
             "dataloader_prefetch_factor",
             axolotl["dataloader_prefetch_factor"],
             "it needs processes that load data, and dataloader_num_workers is 0",
-            "Take it out (~dataloader_prefetch_factor).",
+            "Remove it (~dataloader_prefetch_factor).",
             TRANSFORMERS_ARGUMENTS,
         )
     scheduler = axolotl.get("lr_scheduler")
@@ -146,16 +146,16 @@ def _transformers(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
         yield error(
             "lr_scheduler",
             scheduler,
-            "it follows the eval loss, and Axolotl makes no evaluation in this run",
+            "it depends on the eval loss, and Axolotl evaluates nothing in this run",
             "Set val_set_size=0.05 and evals_per_epoch=4, or another lr_scheduler.",
             TRANSFORMERS_ARGUMENTS,
         )
 
 
 def _evaluates(axolotl: Mapping[str, Any]) -> bool:
-    """Whether Axolotl asks transformers for evaluations (normalize_config, _configure_save_and_eval_strategy)."""
+    """Whether Axolotl configures evaluations (normalize_config, _configure_save_and_eval_strategy)."""
     if not (axolotl.get("val_set_size") or axolotl.get("test_datasets")) or axolotl.get("eval_strategy") == "no":
         return False
-    # A share of all steps is made of them, and dropped when it is not below 1.
+    # Axolotl converts evals_per_epoch to a share of all steps, and drops it unless it is below 1.
     in_all = (number(axolotl.get("evals_per_epoch")) or 0) * (number(axolotl.get("num_epochs", 1)) or 0)
     return bool(axolotl.get("eval_steps") or axolotl.get("eval_strategy")) or in_all > 1

@@ -1,7 +1,7 @@
-"""Which numbers make sense, where Axolotl's schema takes any. Data; runner.preflight.values asks it.
+"""Which numbers make sense for keys where Axolotl's schema accepts any number. Data for runner.preflight.values.
 
-What is outside a range either ends a run after its model was loaded (a negative batch), or lets it train on nothing or
-on nonsense (a learning rate of 0), or is read as "not set" (a negative max_steps).
+A number outside its range makes a run fail after its model was loaded (a negative batch), makes its training useless (a
+learning rate of 0), or means "not set" (a negative max_steps).
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ class Range:
     low: float | None = None
     high: float | None = None
     above: bool = False
-    """`low` itself does not count."""
+    """`low` itself is outside."""
     below: bool = False
-    """`high` itself does not count."""
+    """`high` itself is outside."""
     also: tuple[float, ...] = ()
-    """Single values outside that have a meaning of their own."""
-    whole: bool = False
-    """From 1 on, whole numbers only: smaller ones are shares."""
+    """Values outside the range that have a meaning of their own."""
+    share_or_count: bool = False
+    """Numbers below 1 are shares; from 1 on, only whole numbers are valid."""
 
     def holds(self, value: float) -> bool:
         if value in self.also:
             return True
-        if self.whole and value > 1 and value != int(value):
+        if self.share_or_count and value > 1 and value != int(value):
             return False
         above_low = self.low is None or value > self.low or (value == self.low and not self.above)
         below_high = self.high is None or value < self.high or (value == self.high and not self.below)
-        return above_low and below_high  # both are false for what is no number
+        return above_low and below_high  # both are false for NaN
 
     @property
     def text(self) -> str:
@@ -44,8 +44,8 @@ class Range:
         if self.high is not None:
             parts.append(f"{'below' if self.below else 'at most'} {self.high:g}")
         text = " and ".join(parts)
-        if self.whole:
-            text += ", whole from 1 on (below 1 it is a share)"
+        if self.share_or_count:
+            text += " (below 1 a share, from 1 on a whole number)"
         return " or ".join([text, *(f"{one:g}" for one in self.also)])
 
 
@@ -82,7 +82,7 @@ _TABLE: tuple[tuple[Range, str], ...] = (
     (_SHARE_BELOW_1, "lora_dropout adam_beta1 adam_beta2 adam_beta3 dpo_label_smoothing"),
     (_RATE, "generation_top_p sample_packing_eff_est"),
     (Range(1, also=(-1,)), "max_steps"),
-    (Range(0, whole=True), "eval_steps save_steps"),
+    (Range(0, share_or_count=True), "eval_steps save_steps"),
     (Range(0, 2**32 - 1), "seed"),
 )
 
@@ -106,5 +106,5 @@ BELOW = {
     "vllm.tensor_parallel_size": _COUNT,
 }
 
-VAL_SET_SIZE = "a share of the rows below 1, a number of rows from 2 on, or 0 for no evaluation"
-"""Axolotl makes 1 a share, and datasets refuses to hold out everything."""
+VAL_SET_SIZE = "a share of the rows (below 1), a number of rows (2 or more), or 0 for no evaluation"
+"""Axolotl reads 1 as a share, and the datasets library refuses to hold out all rows."""

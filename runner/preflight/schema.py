@@ -1,4 +1,4 @@
-"""Axolotl's own schema, asked about every run: remembered verdicts, and a process that is asked for the rest."""
+"""Check every run against Axolotl's own schema: verdicts are remembered; a process gives those that are missing."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from runner.preflight.keys import without_secrets
 from runner.types import Experiment, InputKind
 
 SOME_COMMIT = "0" * 40
-"""Stands for the hub commit that a run is pinned to: some rules ask whether there is one."""
+"""A placeholder for the hub commit that a run is pinned to, since some rules check whether there is one."""
 QUIET = ("Auto-enabling LoRA kernel optimizations",)
-"""What Axolotl logs as a warning at nearly every run and is none."""
+"""The beginning of warnings that Axolotl logs for nearly every run, and that do not matter."""
 AT_MOST_ONE = re.compile(r"mutually exclusive|cannot be (used together|combined)|only one of")
 LONGEST = 120
-"""Characters of a value that are shown."""
+"""A longer value is shown only up to this number of characters."""
 
 
 class Validator(Protocol):
-    """A process with Axolotl in it."""
+    """A process that runs Axolotl's schema."""
 
     @property
     def is_up(self) -> bool:
-        """Whether it has imported Axolotl already, most likely."""
+        """Whether it has most likely imported Axolotl already."""
         ...
 
     def validate(self, folder: Path) -> None:
-        """Answer a folder's questions (modal_app.oneshot.validate). Raises SweepError when the process ends without."""
+        """Answer a folder's questions (modal_app.oneshot.validate). Raises SweepError if it ends without an answer."""
         ...
 
 
@@ -50,7 +50,7 @@ def questions_of(experiment: Experiment) -> list[SchemaQuestion]:
 
 
 def unasked(questions: Iterable[SchemaQuestion], verdicts: Verdicts) -> list[SchemaQuestion]:
-    """Those whose answer is not known yet, once each."""
+    """The questions without a remembered answer, once each."""
     open_questions: dict[str, SchemaQuestion] = {}
     for question in questions:
         if verdicts.get(question) is None:
@@ -59,11 +59,11 @@ def unasked(questions: Iterable[SchemaQuestion], verdicts: Verdicts) -> list[Sch
 
 
 def ask(questions: Sequence[SchemaQuestion], verdicts: Verdicts, validator: Validator) -> None:
-    """Ask, and remember the answers."""
+    """Ask the validator, and remember the answers."""
     with tempfile.TemporaryDirectory(prefix="axosweep-") as name:
         folder = Path(name)
-        asked = json.dumps([question.as_dict() for question in questions])
-        (folder / QUESTIONS).write_text(asked, encoding="utf-8")
+        text = json.dumps([question.as_dict() for question in questions])
+        (folder / QUESTIONS).write_text(text, encoding="utf-8")
         validator.validate(folder)
         answers = json.loads((folder / ANSWERS).read_text(encoding="utf-8"))
     for question, answer in zip(questions, answers, strict=True):
@@ -72,24 +72,24 @@ def ask(questions: Sequence[SchemaQuestion], verdicts: Verdicts, validator: Vali
 
 
 def schema_findings(
-    experiment: Experiment, questions: Iterable[SchemaQuestion], verdicts: Verdicts, told: Sequence[Finding] = ()
+    experiment: Experiment, questions: Iterable[SchemaQuestion], verdicts: Verdicts, own: Sequence[Finding] = ()
 ) -> tuple[Finding, ...]:
-    """What is known of Axolotl's verdict on a run by its questions, without what was told already (`told`) in our own
-    words.
+    """The remembered verdicts on a run's questions, as findings. Problems that are among our own findings (`own`) are
+    left out.
     """
     found: list[Finding] = []
     for question in questions:
         answer = verdicts.get(question)
         if answer is not None:
-            found += _findings(experiment, answer, told)
+            found += _findings(experiment, answer, own)
     return tuple(dict.fromkeys(found))
 
 
-def _findings(experiment: Experiment, answer: SchemaVerdict, told: Sequence[Finding]) -> Iterator[Finding]:
-    known = {one.key for one in told}
+def _findings(experiment: Experiment, answer: SchemaVerdict, own: Sequence[Finding]) -> Iterator[Finding]:
+    known = {one.key for one in own}
     for problem in answer["problems"]:
         keys = [key for key in problem["keys"] if key not in ("capabilities", "env_capabilities")]
-        if not _is_told(keys, known, told):
+        if not _is_reported(keys, known, own):
             yield _of_problem(experiment, keys, problem["message"], problem.get("kind"))
     for text in answer["warnings"]:
         if not text.startswith(QUIET) and not any(_names(text, key) for key in known):
@@ -97,11 +97,11 @@ def _findings(experiment: Experiment, answer: SchemaVerdict, told: Sequence[Find
             yield Finding(Severity.WARNING, key, "(Axolotl says)", text)
 
 
-def _is_told(keys: Sequence[str], known: set[str], told: Sequence[Finding]) -> bool:
-    """Whether one of ours is about all that Axolotl's refusal is about."""
+def _is_reported(keys: Sequence[str], known: set[str], own: Sequence[Finding]) -> bool:
+    """Whether one of our own findings names all keys of Axolotl's refusal."""
     if len(keys) < 2:
         return keys[0] in known if keys else False
-    return any(all(_names(one.text, key) for key in keys) for one in told)
+    return any(all(_names(one.text, key) for key in keys) for one in own)
 
 
 def _names(text: str, key: str) -> bool:
@@ -112,32 +112,32 @@ def _of_problem(experiment: Experiment, keys: Sequence[str], message: str, kind:
     seen = without_secrets(experiment.axolotl)
     severity = Severity.ERROR
     if kind == NOT_LOADED and _adds_packages(experiment):
-        severity = Severity.WARNING  # what Modal's image has beyond the lock is not here to be asked
+        severity = Severity.WARNING  # Modal's image may have packages that this machine does not
     if len(keys) == 1:
         return Finding(severity, keys[0], _seen(seen, keys[0]), _expected(message))
     pairs = [f"{key}={_seen(seen, key)}" for key in keys]
-    told = f"{', '.join(pairs) or 'axolotl'}: {_expected(message)}"
+    expected = f"{', '.join(pairs) or 'axolotl'}: {_expected(message)}"
     way_out = _way_out(experiment, keys) if AT_MOST_ONE.search(message) else ""
-    return Finding(severity, keys[0] if keys else "axolotl", "", told, way_out)
+    return Finding(severity, keys[0] if keys else "axolotl", "", expected, way_out)
 
 
 def _way_out(experiment: Experiment, keys: Sequence[str]) -> str:
-    """What nobody asked for by name is taken out: a recipe's key, where another one was given beside it."""
-    asked = {override.partition("=")[0].lstrip("+~") for override in experiment.overrides}
-    not_asked = [key for key in keys if key not in asked]
-    return f"Take one out: ~{(not_asked or list(keys))[0]}."
+    """Proposes to remove a key that the request does not name, such as a recipe's key."""
+    requested = {override.partition("=")[0].lstrip("+~") for override in experiment.overrides}
+    others = [key for key in keys if key not in requested]
+    return f"Remove one: ~{(others or list(keys))[0]}."
 
 
 def _adds_packages(experiment: Experiment) -> bool:
-    """Whether the run's trainer has more than the lock."""
+    """Whether the run's trainer has packages beyond the lock."""
     deployment = experiment.executor.modal
     return deployment is not None and (bool(deployment.packages) or deployment.trainer == "image")
 
 
 def _expected(message: str) -> str:
-    """pydantic's words in ours."""
+    """pydantic's message in our words."""
     text = message.replace("Input should be", "expected").replace(" or expected", " or")
-    return "expected a value: Axolotl needs one" if text == "Field required" else text
+    return "expected a value, since Axolotl requires one" if text == "Field required" else text
 
 
 def _seen(axolotl: Mapping[str, Any], key: str) -> str:

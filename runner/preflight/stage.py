@@ -1,4 +1,4 @@
-"""The preflight of one sweep: what is known at once, then Axolotl's own verdict; refused together, or let through."""
+"""The preflight of one sweep: quick findings, then Axolotl's own verdict. The sweep is refused or accepted as one."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ from runner.types import Experiment
 
 @dataclass(slots=True)
 class Preflight:
-    """`verdicts` remembers what Axolotl has said; `force` launches in spite of what --force may overrule."""
+    """`verdicts` remembers Axolotl's verdicts; with `force`, gates do not block the launch."""
 
     experiments: Sequence[Experiment]
     verdicts: Verdicts
     force: bool = False
     longest_rows: Sequence[int | None] = ()
-    """Tokens of the longest row of each run's dataset, where it is prepared; empty until that is known."""
+    """Tokens of the longest row of each run's dataset, if it is prepared; empty until that is known."""
     finished: frozenset[int] = frozenset()
-    """Numbers of the runs that need no memory any more; known with `longest_rows`."""
+    """Numbers of the finished runs, which need no memory; known together with `longest_rows`."""
     _quick: list[tuple[Finding, ...]] = field(default_factory=list)
     _questions: dict[int, tuple[Experiment, Sequence[SchemaQuestion]]] = field(default_factory=dict)
-    """By the experiment's id, which is its own as long as it is kept beside them."""
+    """By the experiment's id, which stays unique since the value refers to the experiment."""
     _answers: int = 0
-    """How often Axolotl was asked."""
-    _told: tuple[Any, list[FindingOfRuns]] | None = None
-    """The last list, and what it was made of."""
+    """How often Axolotl's schema was used."""
+    _cached: tuple[Any, list[FindingOfRuns]] | None = None
+    """The last list of findings, and what it was computed from."""
 
     def __post_init__(self) -> None:
         self._quick = [quick_findings(experiment) for experiment in self.experiments]
 
     @property
     def blocked(self) -> bool:
-        """Whether what is known by now keeps the sweep from starting."""
-        return bool(blocking(self.told(), force=self.force))
+        """Whether the findings so far prevent the sweep from starting."""
+        return bool(blocking(self.findings(), force=self.force))
 
-    def told(self) -> list[FindingOfRuns]:
-        """All that is known by now."""
+    def findings(self) -> list[FindingOfRuns]:
+        """All findings so far."""
         known = (self._answers, tuple(self.longest_rows), self.finished)
-        if self._told is None or self._told[0] != known:
-            self._told = known, self._all()
-        return self._told[1]
+        if self._cached is None or self._cached[0] != known:
+            self._cached = known, self._all()
+        return self._cached[1]
 
     def _all(self) -> list[FindingOfRuns]:
         found = [
-            (*quick, *schema_findings(experiment, self._asked_of(experiment), self.verdicts, quick))
+            (*quick, *schema_findings(experiment, self._questions_of(experiment), self.verdicts, quick))
             for experiment, quick in zip(self.experiments, self._quick, strict=True)
         ]
         for number, (experiment, longest) in enumerate(zip(self.experiments, self.longest_rows, strict=False)):
@@ -64,65 +64,65 @@ class Preflight:
         return together(found)
 
     def unasked(self, wanted: Sequence[Experiment]) -> bool:
-        """Whether Axolotl has yet to be asked about any of these."""
-        return bool(unasked(self._asked_of_all(wanted), self.verdicts))
+        """Whether Axolotl's verdict on any of these is missing."""
+        return bool(unasked(self._questions_of_all(wanted), self.verdicts))
 
     def ask(self, validator: Validator, wanted: Sequence[Experiment]) -> None:
-        """Ask Axolotl what it has not been asked yet."""
-        if questions := unasked(self._asked_of_all(wanted), self.verdicts):
+        """Ask Axolotl for the missing verdicts."""
+        if questions := unasked(self._questions_of_all(wanted), self.verdicts):
             ask(questions, self.verdicts, validator)
             self._answers += 1
 
-    def _asked_of(self, experiment: Experiment) -> Sequence[SchemaQuestion]:
+    def _questions_of(self, experiment: Experiment) -> Sequence[SchemaQuestion]:
         if id(experiment) not in self._questions:
             self._questions[id(experiment)] = experiment, questions_of(experiment)
         return self._questions[id(experiment)][1]
 
-    def _asked_of_all(self, experiments: Sequence[Experiment]) -> Iterator[SchemaQuestion]:
-        return (question for experiment in experiments for question in self._asked_of(experiment))
+    def _questions_of_all(self, experiments: Sequence[Experiment]) -> Iterator[SchemaQuestion]:
+        return (question for experiment in experiments for question in self._questions_of(experiment))
 
     def refuse(self, console: Console, validator: Callable[[], Validator | None]) -> None:
-        """Tell what is known at once, at once; then what Axolotl itself has against the runs; and raise SweepError.
+        """Print the findings so far at once, then Axolotl's own verdict, and raise SweepError.
 
-        `validator` is made only when Axolotl has yet to be asked.
+        `validator` is called only if a verdict is missing.
         """
-        first = blocking(self.told(), force=self.force)
-        if not self.unasked(self.experiments) or (asked := validator()) is None:
+        first = blocking(self.findings(), force=self.force)
+        if not self.unasked(self.experiments) or (process := validator()) is None:
             self.show_rest(console)
             raise SweepError(self._refusal(first))
         terminal.say(console, f"axosweep: {self._refusal(first)}")
-        imports = "" if asked.is_up else "; its imports take some seconds"
-        console.print(f"Asking Axolotl's own schema for the rest{imports}.")
-        self.ask(asked, self.experiments)
+        imports = "" if process.is_up else "; its imports take some seconds"
+        console.print(f"Checking the runs against Axolotl's own schema{imports}.")
+        self.ask(process, self.experiments)
         self.show_rest(console)
-        more = [one for one in blocking(self.told(), force=self.force) if one not in first]
-        raise SweepError(self._refusal(more, more=True) if more else "Axolotl's own schema adds nothing to that.")
+        more = [one for one in blocking(self.findings(), force=self.force) if one not in first]
+        raise SweepError(self._refusal(more, more=True) if more else "Axolotl's own schema finds no other problems.")
 
     def refuse_blocked(self) -> None:
-        """Raise SweepError with all that keeps the sweep from starting, if anything does."""
-        if stops := blocking(self.told(), force=self.force):
+        """Raise SweepError with the findings that prevent the sweep from starting, if there are any."""
+        if stops := blocking(self.findings(), force=self.force):
             raise SweepError(self._refusal(stops))
 
     def show_rest(self, console: Console) -> None:
-        """What is told and does not keep the sweep from starting."""
-        told = self.told()
-        stops = blocking(told, force=self.force)
-        for line in self._lines([one for one in told if one not in stops]):
+        """Print the findings that do not prevent the sweep from starting."""
+        findings = self.findings()
+        stops = blocking(findings, force=self.force)
+        for line in self._lines([one for one in findings if one not in stops]):
             terminal.say(console, line.replace("- ", "note: ", 1), style="yellow")
 
     def as_json(self, *, schema_asked: bool) -> Mapping[str, Any]:
-        """The findings name runs by their numbers; `memory` has a list for each run, one entry for each card, and
-        `chosen` why gpu=auto took those.
+        """The findings name runs by their numbers. `memory` has a list for each run, with one entry for each kind of
+        card; `chosen` has the reasons of gpu=auto.
         """
         return {
             "schema_asked": schema_asked,
-            "findings": as_json(self.told()),
+            "findings": as_json(self.findings()),
             "memory": [memory_json(one) for one in self._memory()],
             "chosen": [experiment.chosen for experiment in self.experiments],
         }
 
     def memory_lines(self) -> list[str]:
-        """Whether each run fits its GPUs, and why gpu=auto took them, for people; once `longest_rows` are known."""
+        """Whether each run fits its GPUs, and why gpu=auto chose them, for people. Needs `longest_rows`."""
         reasons = dict.fromkeys(experiment.chosen for experiment in self.experiments if experiment.chosen)
         return [*reasons, *memory_lines(self._memory(), self._names())]
 
@@ -133,18 +133,17 @@ class Preflight:
         ]
 
     def _refusal(self, stops: Sequence[FindingOfRuns], *, more: bool = False) -> str:
-        told = self._lines(stops)
         forceable = any(one.finding.severity == "gate" for one in stops)
-        way_out = ["--force launches in spite of what only wastes."] if forceable else []
+        way_out = ["--force launches runs that would only be a waste."] if forceable else []
         if len(self.experiments) == 1:
-            beginning = "Axolotl's own schema adds:" if more else "This cannot start:"
+            beginning = "Axolotl's own schema adds:" if more else "This run cannot start:"
         else:
             failing = len({run for one in stops for run in one.runs})
             beginning = f"{failing} of {len(self.experiments)} runs cannot start, so none was started."
-        return "\n".join([beginning, *told, *way_out])
+        return "\n".join([beginning, *self._lines(stops), *way_out])
 
-    def _lines(self, told: Sequence[FindingOfRuns]) -> list[str]:
-        return lines(told, self._names())
+    def _lines(self, findings: Sequence[FindingOfRuns]) -> list[str]:
+        return lines(findings, self._names())
 
     def _names(self) -> list[str]:
         return [" ".join(experiment.overrides) or "the defaults" for experiment in self.experiments]

@@ -1,4 +1,4 @@
-"""Values that cannot be: of the wrong type, outside their range, or a name that nothing has. Pure."""
+"""Invalid values: of the wrong type, outside their range, or an unknown name. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runner.preflight.findings import Finding, error, shown
 from runner.preflight.ranges import BELOW, IN_DATASETS, RANGES, VAL_SET_SIZE, Range
 
 _TRUTHS = {"0", "1", "f", "t", "n", "y", "no", "yes", "off", "on", "false", "true"}
-"""What pydantic reads as a truth, in any case."""
+"""What pydantic reads as a boolean, in upper or lower case."""
 _INTERVALS = ("no", "steps", "epoch")
 _NAMES = {
     "eval_strategy": _INTERVALS,
@@ -20,22 +20,22 @@ _NAMES = {
     "save_strategy": (*_INTERVALS, "best"),
     "sample_packing_mp_start_method": ("fork", "spawn", "forkserver"),
 }
-"""transformers' IntervalStrategy and SaveStrategy, Python's multiprocessing: the schema takes any text."""
+"""From transformers' IntervalStrategy and SaveStrategy and Python's multiprocessing; the schema accepts any text."""
 _LONG = 12
-"""So many names are listed; of more, the nearest ones only."""
+"""A message lists up to this many names; of more, only the nearest ones."""
 
 
 def value_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
-    """Types and ranges at every depth, and the names that the schema takes unseen."""
-    # A plugin may turn a value of another type into what the schema wants: the schema itself will tell.
+    """Types and ranges at every depth, and names that the schema does not check."""
+    # A plugin may convert a value of another type, so then only the schema itself can check types.
     wrong_types = [] if axolotl.get("plugins") else list(_types(axolotl, axolotl_fields().top, ""))
     yield from wrong_types
-    told = {one.key for one in wrong_types}
-    yield from (one for one in (*_ranges(axolotl), *_names(axolotl)) if one.key not in told)
+    reported = {one.key for one in wrong_types}
+    yield from (one for one in (*_ranges(axolotl), *_names(axolotl)) if one.key not in reported)
 
 
 def number(value: Any) -> float | None:
-    """A value as Axolotl reads a number: text in figures is one. None when it is none."""
+    """A value as Axolotl reads a number: text in figures is a number, too. None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -65,14 +65,14 @@ def _entries(key: str, value: Any) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _wrong(value: Any, field: Field) -> str:
-    """What is expected instead; empty when the value will do, or when only the schema itself can tell."""
+    """What is expected instead; empty when the value is valid, or when only the schema itself can decide."""
     parts = [part.strip() for part in field.type.split("|")]
     literals = [choice for choice in field.choices if choice in parts]
     plain = [part for part in parts if part in ("int", "float", "bool", "str")]
     if field.open or len(plain) + len(literals) < len(parts):
         return _wrong_shape(value, field, parts)
     if isinstance(value, Mapping | list):
-        return "" if value else "one value"  # what stands in it is told with the unknown keys
+        return "" if value else "one value"  # its content is reported with the unknown keys
     fits = value in literals or any(_fits(value, part) for part in plain)
     return "" if fits else " or ".join(parts)
 
@@ -86,7 +86,7 @@ def _wrong_shape(value: Any, field: Field, parts: list[str]) -> str:
 
 
 def _fits(value: Any, kind: str) -> bool:
-    """As pydantic converts: text in figures is a number, 0 and 1 are truths."""
+    """As pydantic converts: text in figures is a number, 0 and 1 are booleans."""
     match kind:
         case "str":
             return isinstance(value, str)
@@ -138,12 +138,12 @@ def _names(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
     types = fields.models["SFTDataset"]["type"].choices
     for at, entry in _entries("datasets", axolotl.get("datasets")):
         kind = entry.get("type")
-        # With a dot it may be a module of the user's own. sharegpt is refused by the schema, with what to write.
+        # With a dot it may be the user's own module. The schema refuses sharegpt, and says what to write instead.
         if isinstance(kind, str) and "." not in kind and kind.partition(":")[0] not in (*types, "sharegpt"):
             yield _unknown_name(f"{at}.type", kind, types)
 
 
 def _unknown_name(key: str, value: str, names: tuple[str, ...]) -> Finding:
-    listed = ", ".join(names) if len(names) <= _LONG else f"the {len(names)} names there are"
+    listed = ", ".join(names) if len(names) <= _LONG else f"{len(names)} names"
     meant = did_you_mean(value, names).strip() or ("" if len(names) <= _LONG else f"There are: {', '.join(names)}.")
     return error(key, value, f"no such name; expected one of {listed}", meant)

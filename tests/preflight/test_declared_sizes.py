@@ -28,7 +28,7 @@ def told(ask: Callable[..., Any], *words: str) -> list[str]:
         ([CHATS, "micro_batch_size=4000"], ["micro_batch_size=4000", "about 1900 for training, by its declared size"]),
         ([CHATS, "data.limit=40", "micro_batch_size=64"], ["micro_batch_size=64", "about 38 for training"]),
         (["dataset=mix", "micro_batch_size=50000"], ["micro_batch_size=50000", "by its declared size"]),
-        ([CHATS, "logging_steps=5000"], ["logging_steps=5000", "never comes: the run has about", "declared size"]),
+        ([CHATS, "logging_steps=5000"], ["logging_steps=5000", "is never reached: the run has about", "declared size"]),
         ([CHATS, "max_steps=10", "logging_steps=20"], ["logging_steps=20", "the run has 10 steps"]),
         ([CHATS, "warmup_ratio=null", "warmup_steps=5000"], ["warmup_steps=5000", "declared size"]),
     ],

@@ -35,7 +35,7 @@ def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Experiment]:
 
 
 def _refused(preflight: Preflight) -> list[str]:
-    return [one.finding.text for one in blocking(preflight.told(), force=False)]
+    return [one.finding.text for one in blocking(preflight.findings(), force=False)]
 
 
 def test_no_good_config_is_refused(good: Sequence[Experiment]) -> None:
@@ -58,4 +58,4 @@ def test_nothing_is_remarked_of_what_is_shipped(ask: Callable[..., Any]) -> None
     options = read_vocabulary().groups["training"]
     asked = [ask(f"training={option}").experiments[0] for option in options]
     preflight = Preflight(asked, Verdicts(None, ""))
-    assert [one.finding.text for one in preflight.told()] == []
+    assert [one.finding.text for one in preflight.findings()] == []

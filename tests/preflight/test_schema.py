@@ -125,7 +125,7 @@ def test_axolotls_words_are_told_with_what_was_seen(problem: Mapping[str, Any], 
 def test_of_two_that_exclude_each_other_the_one_nobody_named_is_taken_out() -> None:
     problem = {"keys": ["eval_steps", "evals_per_epoch"], "message": "They are mutually exclusive."}
     (text,) = told({"eval_steps": 5, "evals_per_epoch": 4}, [problem], overrides=["eval_steps=5"])
-    assert text == "eval_steps=5, evals_per_epoch=4: They are mutually exclusive. Take one out: ~evals_per_epoch."
+    assert text == "eval_steps=5, evals_per_epoch=4: They are mutually exclusive. Remove one: ~evals_per_epoch."
 
 
 def test_what_was_told_in_our_words_is_not_told_again() -> None:

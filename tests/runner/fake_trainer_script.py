@@ -91,7 +91,7 @@ class Preloaded:
     def serve(self) -> bool:
         """Until the command has left and every fork has ended. False when it is given a step and cannot work."""
         if os.environ.get("PYTHON_WOKEN"):
-            self.say(event="refused", why="an import has woken CUDA")
+            self.say(event="refused", why="an import has initialized CUDA")
             return True
         self.say(event="ready", seconds=0.1)
         while self.is_open or self.children:

@@ -95,7 +95,7 @@ def test_a_file_with_other_content_is_not_overwritten(
     file = tmp_path / "mine.yml"
     file.write_text("mine: true\n")
     assert main(["best", "--store", str(store.root), "--write", str(file)]) == 2
-    assert "is there already, with other content" in capsys.readouterr().err
+    assert "already exists with other content" in capsys.readouterr().err
     assert file.read_text() == "mine: true\n"
 
 
@@ -104,7 +104,9 @@ def test_several_tables_have_no_best_of_all_and_are_named(store: Store, capsys: 
     for one, rows in zip(runs, ("aaaaaaaaaaaa", "bbbbbbbbbbbb"), strict=True):
         finish_run(store, one, {9: 1.0}, eval_fingerprint=rows)
     rows_of = compare_sweep(store, open_sweep(store, runs).sweep)
-    with pytest.raises(SweepError, match=r"There are 2 tables.*\n.*eval_fingerprint=aaaaaaaa  1 run, best") as told:
+    with pytest.raises(
+        SweepError, match=r"2 different sets of held-out rows.*\n.*eval_fingerprint=aaaaaaaa  1 run, best"
+    ) as told:
         winner(rows_of, LOSS)
     assert f"eval_fingerprint=bbbbbbbb  1 run, best {runs[1].key}" in str(told.value)
     assert said(store, capsys, "--where", "eval_fingerprint=bbbb").startswith(f"Best: {runs[1].key}")
@@ -113,7 +115,9 @@ def test_several_tables_have_no_best_of_all_and_are_named(store: Store, capsys: 
 def test_without_a_finished_run_there_is_no_winner(store: Store) -> None:
     runs = [run({"learning_rate": 1}), run({"learning_rate": 2})]
     finish_run(store, runs[0], {0: 1.0, 9: math.nan})
-    with pytest.raises(SweepError, match=r"No run has finished with eval_loss yet \(there is: pending, succeeded\)"):
+    with pytest.raises(
+        SweepError, match=r"No run has finished with eval_loss yet \(their status: pending, succeeded\)"
+    ):
         winner(compare_sweep(store, open_sweep(store, runs).sweep), LOSS)
 
 

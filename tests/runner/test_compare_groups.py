@@ -83,7 +83,7 @@ def test_two_datasets_with_a_mean_each_are_no_split(store: Store) -> None:
 
 def test_a_mean_over_what_is_the_same_in_all_is_refused_with_what_differs(store: Store) -> None:
     runs = [run({"lora_r": rank, "seed": 7}) for rank in (8, 16)]
-    with pytest.raises(SweepError, match=r"--over seed: it is 7 in all these runs\. What differs: lora_r\."):
+    with pytest.raises(SweepError, match=r"--over seed: it is 7 in all these runs\. These keys differ: lora_r\."):
         groups(facts_of(store, runs))
 
 
@@ -93,7 +93,7 @@ def test_a_mean_over_no_key_is_told_what_was_probably_meant(store: Store) -> Non
 
 
 def test_a_parameter_that_another_one_follows_is_averaged_over_together_with_it(store: Store) -> None:
-    """lora_alpha = 2r differs as well: without it no two runs are equal but for the rank."""
+    """lora_alpha = 2r differs as well: without it no two runs differ only in the rank."""
     facts = facts_of(store, seeded(8, 16, seeds=1))
     with pytest.raises(SweepError, match=r"lora_alpha differs with it: --over lora_r lora_alpha\."):
         groups(facts, "lora_r")

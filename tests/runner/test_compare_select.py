@@ -74,7 +74,7 @@ def test_a_word_that_is_no_condition_is_told_how_one_looks(facts: list[RunFacts]
 
 
 def test_when_no_run_is_left_the_values_that_there_are_are_told(facts: list[RunFacts]) -> None:
-    with pytest.raises(SweepError, match=r"No run is left\. lora_r is 8, 16 here\."):
+    with pytest.raises(SweepError, match=r"No run meets the conditions\. lora_r is 8, 16 here\."):
         left(facts, "lora_r=32")
 
 

@@ -166,7 +166,7 @@ def test_a_folder_behind_a_link_is_part_of_the_folder(tmp_path: Path, memory: Pa
 def test_a_link_that_leads_back_is_refused(tmp_path: Path, memory: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "again").symlink_to(tmp_path / "folder")
-    with pytest.raises(SweepError, match="again is a link to a folder that it lies in"):
+    with pytest.raises(SweepError, match="again is a link to a folder that contains it"):
         of(tmp_path / "folder", memory)
 
 

@@ -154,7 +154,10 @@ def test_only_the_commit_is_asked_for_and_no_telemetry_sent(far: Hub, tmp_path: 
 
 
 def test_a_name_that_the_hub_cannot_have_is_a_problem_and_asks_nobody(far: Hub) -> None:
-    assert "no such names: Cannot have -- or .. in repo_id" in resolve(Repository("model", "owner/a--b"), None).problem
+    assert (
+        "not a valid name on the hub: Cannot have -- or .. in repo_id"
+        in resolve(Repository("model", "owner/a--b"), None).problem
+    )
     assert far.asked == []
 
 

@@ -86,7 +86,7 @@ def test_a_dataset_that_is_no_mapping_is_refused_with_the_form_to_write() -> Non
 
 def test_two_hub_models_are_refused_because_one_revision_pins_both() -> None:
     config = {"base_model": "owner/model", "tokenizer_config": "owner/tokenizer"}
-    with pytest.raises(SweepError, match="owner/tokenizer: it is another hub repository than base_model=owner/model"):
+    with pytest.raises(SweepError, match="owner/tokenizer: this is not the hub repository of base_model=owner/model"):
         find_inputs(config)
     assert len(find_inputs(config | {"tokenizer_config": "owner/model"})) == 2
 

@@ -77,7 +77,7 @@ def test_where_nothing_fits_the_nearest_is_told_with_a_way_out() -> None:
 def test_what_cannot_be_estimated_cannot_be_chosen_for() -> None:
     with pytest.raises(SweepError, match="context parallelism"):
         choose({**LORA, "context_parallel_size": 2}, LLAMA_8B, RATES)
-    with pytest.raises(SweepError, match="nothing is known"):
+    with pytest.raises(SweepError, match="the shape of this base_model is unknown"):
         choose(LORA, None, RATES)
 
 

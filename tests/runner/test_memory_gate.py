@@ -63,10 +63,10 @@ def test_a_run_that_has_finished_needs_no_memory() -> None:
     asked = run({**LORA, "micro_batch_size": 8}, LLAMA_70B, Gpu("a100_80gb", 1))
     preflight = Preflight([asked, asked], Verdicts(None, "lock"), longest_rows=[None, None])
     preflight.finished = frozenset({0})
-    (held_back,) = (one for one in preflight.told() if "WON'T FIT" in one.finding.text)
+    (held_back,) = (one for one in preflight.findings() if "WON'T FIT" in one.finding.text)
     assert held_back.runs == (1,)
     preflight.finished = frozenset({0, 1})
-    assert not any("WON'T FIT" in one.finding.text for one in preflight.told())
+    assert not any("WON'T FIT" in one.finding.text for one in preflight.findings())
     assert preflight.memory_lines() == []
 
 

@@ -17,7 +17,7 @@ def dataset(path: Path, *lines: str, **more: str) -> dict[str, str]:
     ("line", "says"),
     [
         ("{broken", "not JSON"),
-        ("[1, 2]", "this is a list"),
+        ("[1, 2]", "found a list"),
         ('{"conversations": []}', "this row has conversations"),
         ('{"messages": []}', "under `messages`"),
     ],

@@ -88,7 +88,7 @@ def test_what_is_known_at_once_and_what_axolotl_adds_are_both_told(
     assert "2 of 2 runs cannot start" in told
     assert "- lora_dropout=2: expected at least 0 and below 1.\n  (eval_steps=5 lora_dropout=2 " in told
     assert "- eval_steps=5, evals_per_epoch=4: eval_steps and evals_per_epoch are exclusive.\n  (all of them)" in told
-    assert told.index("lora_dropout=2:") < told.index("Asking Axolotl") < told.index("are exclusive")
+    assert told.index("lora_dropout=2:") < told.index("Checking the runs against Axolotl") < told.index("are exclusive")
 
 
 def test_a_mistake_is_told_without_a_trainer(

@@ -62,7 +62,7 @@ def test_a_time_saver_whose_target_is_gone_is_skipped_and_says_so_once(packages:
         "axosweep: skipping the patch 'leave out scikit-learn', which only saves time (transformers 9.1 is installed, "
         "the patch is for 5.20.1: transformers.utils has no is_sklearn_available)",
         "axosweep: skipping the patch 'leave out SciPy', which only saves time (transformers 9.1 is installed, "
-        "the patch is for 5.20.1: no module of transformers.loss asks whether SciPy is available)",
+        "the patch is for 5.20.1: no module of transformers.loss checks whether SciPy is available)",
     ]
 
 

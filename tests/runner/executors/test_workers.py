@@ -290,7 +290,7 @@ def test_what_a_process_with_cuda_awake_refuses_is_started_fresh(
     workers.start(step("two", sees=str(tmp_path / "two")))
     assert {exited.code for exited in ended(workers, 1)} == {0}
     assert {entry_of(tmp_path / key) for key in ("one", "two")} == {"worker"}
-    assert said == ["Started fresh, not forked from a preloaded trainer: an import has woken CUDA."]
+    assert said == ["Started fresh, not forked from a preloaded trainer: an import has initialized CUDA."]
 
 
 def test_a_folder_for_sockets_that_others_can_enter_is_not_used(
