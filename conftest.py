@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -36,6 +38,16 @@ def pytest_configure() -> None:
             signal.signal(number, default)
     os.environ.setdefault("AXOSWEEP_WARM_IDLE_S", "0")
     os.environ.setdefault("AXOLOTL_DATASET_NUM_PROC", "1")
+
+
+@pytest.fixture(autouse=True)
+def _no_handlers_left() -> Iterator[None]:
+    """Hydra gives the root logger a handler for the output of one test, and what later tests log would fail to reach
+    it."""
+    before = logging.root.handlers[:]
+    yield
+    for handler in set(logging.root.handlers).difference(before):
+        logging.root.removeHandler(handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:

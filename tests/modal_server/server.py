@@ -42,7 +42,8 @@ class ModalServer:
     """A context manager. All methods may be called from any thread; what they return are snapshots."""
 
     def __init__(self, settings: Settings | None = None) -> None:
-        logging.getLogger("hpack").setLevel(logging.WARNING)  # every header of every call, into a log nobody reads
+        for name in ("hpack", "grpclib.server"):  # every header of every call, and every call that a client left
+            logging.getLogger(name).setLevel(logging.WARNING)
         self.settings = settings or Settings()
         self.url = ""
         # Not pytest's folder: the path of a unix socket has to stay below about 108 bytes.
