@@ -36,6 +36,17 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(name: str) -> None:
             assert anchor in _anchors(there), f"{name} links to {target}, which has no such heading"
 
 
+def test_every_promise_about_a_fault_has_its_test() -> None:
+    rows = [line for line in (ROOT / "docs/faults.md").read_text().splitlines() if line.startswith("| ")]
+    promises = [line for line in rows if not line.startswith("| Fault ")]
+    named = [re.search(r"`(tests/\S+\.py)::(\w+)`", line) for line in promises]
+    assert len(named) > 25
+    for line, test in zip(promises, named, strict=True):
+        assert test, f"no test: {line}"
+        source = (ROOT / test[1]).read_text(encoding="utf-8") if (ROOT / test[1]).exists() else ""
+        assert f"def {test[2]}(" in source, f"{test[0]} is not there"
+
+
 def test_no_committed_file_names_a_package_registry_or_a_machine() -> None:
     found = [
         f"{name}:{number}: {line.strip()[:120]}"
