@@ -1,4 +1,4 @@
-"""The command line and conf/ -> experiments. Only this room, the application and the plugins import Hydra.
+"""The command line and conf/ -> experiments. Only this folder, the application and the plugins import Hydra.
 
 job_product    a sweep's axes -> its jobs, each a list of plain overrides
 fast_compose   jobs -> plain configs, equal to Hydra's own: shared_config composes what jobs share and sets each job's
