@@ -26,7 +26,7 @@ from runner.executors.warm_server import VARIABLE, running
 from tests import forked_command
 from tests.runner.fake_trainer import make_trainer
 
-TIMEOUT_S = 300.0
+TIMEOUT_S = 600.0
 WAITS_S = 120.0
 """A preloaded trainer that waits: longer than tests of others take between two of its own."""
 
