@@ -1,4 +1,4 @@
-"""Runs one step in one folder: `python modal_app/run.py worker --store DIR < step.json`.
+"""Runs one step in one folder: `python modal_app/run.py worker --store DIR [--attempt N] < step.json`.
 
 The same on a laptop and on eight H100s. Standard library until the step's own work begins. Exit codes: 0 succeeded
 (also when it had before), 1 failed, 3 stopped on request, 75 held by another live worker. The codes are a convenience:
@@ -37,12 +37,13 @@ def main() -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--store", type=Path)
     what.add_argument("--rank", type=Path, metavar="ATTEMPT", help="run one rank of an attempt (the worker's own use)")
+    parser.add_argument("--attempt", type=int, default=0, metavar="N", help="write into the draft of attempt N only")
     arguments = parser.parse_args()
     if arguments.rank is not None:
         return _run_fresh_rank(arguments.rank)
     step = Step.from_json(sys.stdin.read())
     lead_a_session()
-    return exit_code(step, Store(arguments.store.resolve()), warm=False)
+    return exit_code(step, Store(arguments.store.resolve()), warm=False, attempt=arguments.attempt)
 
 
 def lead_a_session() -> None:
@@ -51,27 +52,29 @@ def lead_a_session() -> None:
         os.setsid()
 
 
-def exit_code(step: Step, store: Store, *, warm: bool) -> int:
+def exit_code(step: Step, store: Store, *, warm: bool, attempt: int = 0) -> int:
     try:
-        return EXIT_CODES[run_step(step, store, warm=warm).status]
+        return EXIT_CODES[run_step(step, store, warm=warm, drafted_by=attempt).status]
     except AlreadyClaimed:
         return EXIT_HELD
 
 
-def run_step(step: Step, store: Store, *, warm: bool = False) -> Outcome:
+def run_step(step: Step, store: Store, *, warm: bool = False, drafted_by: int = 0) -> Outcome:
     """Run a step to its end, in this process, and record how it ended.
 
-    `warm`: this is a fork of a process that has imported everything, so ranks are forked too.
+    `warm`: this is a fork of a process that has imported everything, so ranks are forked too. `drafted_by`: the attempt
+    into whose draft it writes; 0: a new attempt, which writes the step's own files.
 
     Raises AlreadyClaimed when another live worker has the step.
     """
-    folder = store.folder(step.kind, step.key)
+    published = store.folder(step.kind, step.key)
+    folder = published.draft_of(drafted_by) if drafted_by else published
     with claim(folder, step.sweep) as descriptor:
-        if folder.done.exists():
+        if published.done.exists():
             done = state.observe(store, step.kind, step.key).outcome
             assert done is not None
             return done
-        attempt = attempts.begin(step, store)
+        attempt = attempts.begin(step, store, folder)
         stop.set_stop_handler(functools.partial(_give_up, step, folder, attempt, time.time()))
         os.environ |= attempts.environment(step, folder, attempt)
         attempts.enter(attempt)
@@ -109,7 +112,7 @@ def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm
             this.clock.book("import")
             from modal_app.steps.preprocess import preprocess
 
-            yield preprocess(step, store, attempt, this)
+            yield preprocess(step, folder, attempt, this)
         case StepKind.TRAIN:
             yield train.prepare(step, store, folder, attempt)
             if step.processes == 1:
@@ -182,6 +185,7 @@ def _run_fresh_rank(path: Path) -> int:
     attempt = Attempt(path, int(path.name.removeprefix(ATTEMPT_PREFIX)))
     step = Step.from_json(attempt.step.read_text(encoding="utf-8"))
     folder = StepFolder(path.parent, done=path.parent / "result.json")
+    folder = folder.draft_of(attempt.number) if attempt.draft.exists() else folder
     stop.end_with_parent(signal.SIGTERM)
     return _run_rank(rank.become(Rank(step, folder, attempt)))
 

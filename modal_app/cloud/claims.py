@@ -118,6 +118,11 @@ def is_live(call_id: str) -> bool:
     return False
 
 
+def restore_claim(claims: modal.Dict, name: str, sweep: str, call: str) -> None:
+    """Put back the claim of a call that does the job. Modal forgets entries, and somebody may clear the Dict."""
+    claims.put(name, {"call": call, "sweep": sweep}, skip_if_exists=True)
+
+
 @dataclass(slots=True)
 class Caller:
     """Calls jobs, and claims them for the calls. Each function is found once, and bound once to the same options."""

@@ -30,7 +30,7 @@ from modal_app.store.step import Step, StepKind
 CACHE_MOUNT = Path("/cache")
 """hub/, inputs/, prepared/: written by fetch and preprocess, read by everyone."""
 RUNS_MOUNT = Path("/data")
-"""runs/, done/: each run's folder has one writer."""
+"""runs/, done/: each attempt's folder has one writer."""
 ROOT = Path("/axosweep")
 """The store as the worker sees it: links into the two mounts."""
 DONE = "done"
@@ -143,12 +143,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What a call does while its worker runs. Neither may raise."""
+    """What a call does while its worker runs."""
 
     tick: Callable[[], None]
-    """About every ten seconds."""
+    """About every ten seconds. Raises a BaseException to stop the worker, and nothing else."""
     asked: Callable[[BaseException], None]
-    """Modal has asked the call to stop, and the worker has been asked in its turn: it may be saving a checkpoint."""
+    """The call was asked to stop, and so was the worker: it may be saving a checkpoint. Raises nothing."""
     limits: Limits = Limits()
 
 
@@ -170,8 +170,8 @@ def time_limits(limit_s: float) -> Limits:
     return Limits(over_at - margin_s, over_at - margin_s / 6)
 
 
-def run_worker(step: Step, watch: Watch) -> WorkerExit:
-    """Run the step in a process of its own.
+def run_worker(step: Step, attempt: int, watch: Watch) -> WorkerExit:
+    """Run the step in a process of its own, which writes into the draft of this attempt.
 
     A trainer does not ask the hub: what it reads has been fetched before a GPU was rented. Evaluating on tasks does.
 
@@ -180,7 +180,8 @@ def run_worker(step: Step, watch: Watch) -> WorkerExit:
     """
     asks = step.kind is StepKind.PREPROCESS or step.asks_the_hub
     offline = {} if asks else {"HF_HUB_OFFLINE": "1"}
-    return _run("worker", ["--store", str(ROOT)], watch, offline, given=step.to_json())
+    words = ["--store", str(ROOT), "--attempt", str(attempt)]
+    return _run("worker", words, watch, offline, given=step.to_json())
 
 
 def run_fetch(item: HubItem, watch: Watch) -> WorkerExit:

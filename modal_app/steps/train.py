@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +37,7 @@ def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> d
     if checkpoints.set_aside_unusable(folder.model) is None:
         _begin_elsewhere(step, store, folder.model)
     addresses: dict[str, Any] = {
-        "output_dir": "../model",
+        "output_dir": os.path.relpath(folder.model, attempt.path),
         "dataset_prepared_path": PREPARED,
         # A checkpoint without the optimizer's state would go on with a fresh one, and to other losses.
         "auto_resume_from_checkpoints": not step.config.get("save_only_model"),

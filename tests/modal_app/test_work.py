@@ -149,7 +149,7 @@ def test_files_that_are_open_for_a_while_after_the_end_do_not_undo_it(cloud: Cal
 def test_a_call_that_died_between_its_result_and_its_word_says_it_again(cloud: Callable[..., Cloud]) -> None:
     here = cloud({})
     call = here.start()
-    here.kill_at("DictUpdate", 2, call)
+    here.kill_at("DictUpdate", 4, call)
     assert call.get(timeout=60)["status"] == "succeeded"
     assert here.outcomes == ["succeeded"]
     assert len(here.server.tasks_of(call.object_id)) == 2
@@ -159,7 +159,7 @@ def test_a_call_that_died_between_its_result_and_its_word_says_it_again(cloud: C
 def test_a_failure_is_not_tried_again_by_a_call_that_died_before_it_said_so(cloud: Callable[..., Cloud]) -> None:
     here = cloud({"*": "fail@3"})
     call = here.start()
-    here.kill_at("DictUpdate", 2, call)
+    here.kill_at("DictUpdate", 3, call)
     assert call.get(timeout=60) == {"name": "train/run", "status": "failed", "message": "there was no sense in it"}
     assert here.outcomes == ["failed"]
     assert len(here.server.tasks_of(call.object_id)) == 2
@@ -177,7 +177,7 @@ def test_a_call_that_dies_while_it_hands_on_leaves_one_that_goes_on(cloud: Calla
 
 def test_a_call_that_is_faster_than_its_claim_claims_for_itself(cloud: Callable[..., Cloud]) -> None:
     here = cloud({}, step_s=0.25)
-    claim = here.server.hold("DictUpdate", nth=2)  # what the first call says of the second
+    claim = here.server.hold("DictUpdate", nth=3)  # what the first call says of the second
     here.start(limit_s=4, timeout_s=60)
     here.server.wait_until(lambda: [call.status for call in here.server.function_calls()][1:2] == ["success"], 60)
     claim()
@@ -208,7 +208,7 @@ def test_a_run_cancelled_while_it_is_handed_on_is_not_continued(cloud: Callable[
 
 @pytest.mark.parametrize(
     ("name", "nth", "after"),
-    [("DictUpdate", 2, False), ("DictUpdate", 2, True), ("FunctionMap", 1, True)],
+    [("DictUpdate", 4, False), ("DictUpdate", 4, True), ("FunctionMap", 1, True)],
     ids=["before it says that it is done", "before it starts what waits", "before it notes what it has started"],
 )
 def test_a_dataset_whose_container_dies_at_its_end_still_starts_its_run_and_that_once(
