@@ -85,11 +85,11 @@ def run_step(step: Step, store: Store, *, warm: bool = False, drafted_by: int = 
 
 def _attempt(this: Rank, store: Store, descriptor: int, *, warm: bool) -> Outcome:
     """The process boundary: whatever happens below becomes an Outcome."""
-    started_at = time.time()
+    started_at, began = time.time(), time.monotonic()
     facts: dict[str, Any] = {}
     status, reason, message = OutcomeStatus.SUCCEEDED, None, ""
     try:
-        for part in _parts(this, store, descriptor, started_at, warm=warm):
+        for part in _parts(this, store, descriptor, warm=warm):
             facts |= part
     except Stopped as request:
         status, message = OutcomeStatus.STOPPED, str(request)
@@ -100,10 +100,11 @@ def _attempt(this: Rank, store: Store, descriptor: int, *, warm: bool) -> Outcom
             status, reason = OutcomeStatus.STOPPED, None
     if status is not OutcomeStatus.SUCCEEDED:
         facts |= train.known_facts(this.attempt)
-    return Outcome(status, this.attempt.number, started_at, time.time(), reason, message, facts)
+    ended_at = started_at + time.monotonic() - began  # the clock may be set while it works
+    return Outcome(status, this.attempt.number, started_at, ended_at, reason, message, facts)
 
 
-def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm: bool) -> Iterator[Mapping[str, Any]]:
+def _parts(this: Rank, store: Store, descriptor: int, *, warm: bool) -> Iterator[Mapping[str, Any]]:
     """Do the work; yields facts as they become known."""
     step, folder, attempt = this.step, this.folder, this.attempt
     match step.kind:
@@ -123,7 +124,7 @@ def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm
             stop.set_stop_handler(None)  # what is done will not be thrown away now
             if step.processes > 1 and stop.requested() and not train.has_begun(attempt):
                 raise Stopped("stopped before training began")
-            yield train.verdict(step, folder, attempt, started_at)
+            yield train.verdict(step, folder, attempt)
             train.finish(step, folder)
         case StepKind.MERGE | StepKind.INFER | StepKind.EVALUATE:
             imports.load(imports.for_kind(step.kind), step.device)

@@ -51,12 +51,13 @@ def preprocess(step: Step, folder: StepFolder, attempt: Attempt, rank: Rank) -> 
     counts = _counts(cfg, train, evaluation)
     shown = samples((("train", train), ("eval", evaluation)), load_tokenizer(cfg))
     write_atomically(attempt.path / BUILD / SAMPLES, json.dumps(shown, indent=1))
+    seconds = time.monotonic() - began
     manifest = counts | {
         "key": step.data_key,
         "attempt": attempt.number,
         "started_at": started_at,
-        "finished_at": time.time(),
-        "seconds": round(time.monotonic() - began, 3),
+        "finished_at": started_at + seconds,
+        "seconds": round(seconds, 3),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     _publish(attempt.path / BUILD, folder.done, manifest)

@@ -160,6 +160,6 @@ def _is_small(path: str, apart: str) -> bool:
 
 
 def _have_ended(folder: StepFolder) -> bool:
-    """Whether the container that began last on a step has said its last word."""
+    """Whether the container that made the newest attempt at a step has written its last record."""
     records = containers(folder)
-    return bool(records) and max(records, key=lambda record: record.began_at).ended
+    return bool(records) and max(records, key=lambda record: max(record.attempts)).ended
