@@ -49,8 +49,8 @@ def note_exit(attempt: Attempt, pid: int, code: int) -> None:
 
 def is_handed_on(folder: StepFolder, call: str) -> bool:
     """Whether this call has come to its time limit already: Modal starts a call again that died before it ended."""
-    about = _newest_of(folder, call)
-    return bool(about.get(OUT_OF_TIME))
+    attempt = newest_of(folder, call)
+    return attempt is not None and bool(read_json(attempt.container).get(OUT_OF_TIME))
 
 
 def failed(folder: StepFolder, call: str) -> Attempt | None:
@@ -113,11 +113,10 @@ def _outcome(attempt: Attempt) -> Outcome | None:
         return None
 
 
-def _newest_of(folder: StepFolder, call: str) -> dict[str, Any]:
-    """What is known of the newest attempt, if it is this call's."""
+def newest_of(folder: StepFolder, call: str) -> Attempt | None:
+    """The newest attempt, if it is this call's."""
     attempts = folder.attempts()
-    about = read_json(attempts[-1].container) if attempts else {}
-    return about if about.get("call") == call else {}
+    return attempts[-1] if attempts and read_json(attempts[-1].container).get("call") == call else None
 
 
 def _note(attempt: Attempt, **words: Any) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import modal
@@ -64,6 +65,18 @@ def do_fetch(job: Job, call: str, claims: modal.Dict) -> Ending:
         return ended
 
     return _do(job, call, claims, folder, run, lambda: 0)
+
+
+def say_not_continued(job: Job, call: str, why: str) -> None:
+    """Add to the result of this call's newest attempt why no other call continues it."""
+    step, written = job.read_step(), _written(job)
+    attempt = attempts.newest_of(container.open_store().folder(step.kind, step.key), call)
+    if attempt is None or not attempt.result.exists():
+        return
+    outcome = Outcome.from_json(attempt.result.read_text(encoding="utf-8"))
+    if why not in outcome.message:
+        write_atomically(attempt.result, replace(outcome, message=f"{outcome.message}; {why}").to_json())
+        volumes.commit(written)
 
 
 def _do(

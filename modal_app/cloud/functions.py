@@ -14,8 +14,16 @@ import modal
 import modal.exception
 
 from modal_app.cloud import volumes
-from modal_app.cloud.call import CONTINUED, Ending, do_fetch, do_step
-from modal_app.cloud.claims import claim, continue_in_new_call, end, enqueue_behind, start_waiting_jobs
+from modal_app.cloud.call import CONTINUED, Ending, do_fetch, do_step, say_not_continued
+from modal_app.cloud.claims import (
+    PASSING,
+    claim,
+    continue_in_new_call,
+    end,
+    enqueue_behind,
+    note_refusal,
+    start_waiting_jobs,
+)
 from modal_app.cloud.container import Job
 from modal_app.cloud.executions import Superseded, is_open
 from modal_app.store.step import StepKind
@@ -74,18 +82,29 @@ def _claim_and_do(text: str, work: Work) -> dict[str, Any]:
         # the other one. So a new call continues, and both containers end.
         status, message = CONTINUED, "another container works on the same call"
     if status == CONTINUED:
-        continue_in_new_call(claims, job, me)
+        _continue(claims, job, me)
         return {"name": job.name, "status": status, "message": message}
     end(claims, job, me, status, message)
     start_waiting_jobs(claims, job.name, waiting, status)
     return {"name": job.name, "status": status, "message": message}
 
 
-def _see_what_others_wrote(job: Job) -> None:
-    """Since this container started: its client, or another call of this job. Raises VolumeError.
+def _continue(claims: modal.Dict, job: Job, me: str) -> None:
+    """Raises a refusal of Modal that another try may get past. Any other one is what the run's last attempt says."""
+    try:
+        continue_in_new_call(claims, job, me)
+    except modal.exception.Error as error:
+        say_not_continued(job, me, note_refusal(claims, job.name, error))
+        if isinstance(error, PASSING):
+            raise
 
-    Whether Modal reloads what is mounted read-only nobody has tried. A trainer that is refused goes on with what it
-    sees: as a rule it was started after its dataset was there.
+
+def _see_what_others_wrote(job: Job) -> None:
+    """Bring in what the client, or another call of this job, has written since this container started. Raises
+    VolumeError.
+
+    Whether Modal reloads a Volume that is mounted read-only has not been tried. A trainer that is refused continues
+    with what it has: normally it was started after its dataset was there.
     """
     cache, runs = modal.Volume.from_name(job.cache_volume), modal.Volume.from_name(job.runs_volume)
     volumes.reload([runs])

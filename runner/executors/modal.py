@@ -150,8 +150,9 @@ class ModalExecutor:
     def _submit(self, work: Work, claims: modal.Dict, entries: Mapping[str, Any]) -> None:
         """Call what nobody works on. What somebody does is left to them, with all that waits for it."""
         for name in work.names:
-            if f"cancelled/{name}" in entries:
-                claims.pop(f"cancelled/{name}", None)
+            for old in (f"cancelled/{name}", f"refused/{name}"):
+                if old in entries:
+                    claims.pop(old, None)
         caller, jobs = Caller(claims), deque(work.first)
         while jobs:
             job = jobs.popleft()

@@ -184,7 +184,11 @@ def look_once(mirror: ModalMirror, steps: Sequence[MirroredStep], ledger: Ledger
 def _why_not_begun(entries: Entries, name: str, before: Sequence[str]) -> str:
     if f"cancelled/{name}" in entries:
         return "cancelled before it began"
+    if refusal := entries.get(f"refused/{name}"):
+        return f"{refusal}; the same line again starts it"
     for one in before:
+        if refusal := entries.get(f"refused/{one}"):
+            return f"{one}: {refusal}; the same line again starts it"
         call, ended = last_claim(entries.get, one)[1], entries.get(f"ended/{one}")
         if ended and ended["by"] == call and ended["status"] != OutcomeStatus.SUCCEEDED:
             return f"{one}: {ended['message']}"

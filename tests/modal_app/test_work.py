@@ -228,3 +228,25 @@ def test_fetching_that_kills_its_container_every_time_is_given_up(cloud: Callabl
     assert here.run(name="fetch/owner/model@c0ffee", function="fetch") == "failed"
     assert [task.exit_code for task in here.server.tasks("fetch")][:3] == [137, 137, 137]
     assert len(here.server.tasks("fetch")) == 4
+
+
+def test_a_run_that_modal_refuses_to_start_says_so_and_its_dataset_has_ended(cloud: Callable[..., Cloud]) -> None:
+    """A refusal that no other try gets past: the call does not stay alive for more of them."""
+    here = cloud({})
+    call = here.start(name="preprocess/data", function="preprocess", awaited=True)
+    here.server.fail("FunctionMap", status=Status.PERMISSION_DENIED, message="the spend limit is reached")
+    assert call.get(timeout=60)["status"] == "succeeded"
+    entries = here.server.dict_items(here.job.claims)
+    assert entries["refused/train/run"] == "Modal did not start it: the spend limit is reached"
+    assert len(here.server.tasks_of(call.object_id)) == 1
+
+
+def test_a_run_that_modal_refuses_to_continue_says_so_in_its_result(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({}, step_s=0.25)
+    call = here.start(limit_s=4)
+    here.server.fail("FunctionMap", status=Status.PERMISSION_DENIED, message="the spend limit is reached")
+    assert call.get(timeout=60)["status"] == "continued"
+    (outcome,) = [outcome_of(one) for one in here.attempts]
+    assert outcome is not None
+    assert outcome.status == "stopped"
+    assert outcome.message.endswith("; Modal did not start it: the spend limit is reached")
