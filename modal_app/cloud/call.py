@@ -20,6 +20,7 @@ from modal_app.cloud.container import Job, Limits, Watch, WorkerExit
 from modal_app.cloud.meter import Meter, Reservation
 from modal_app.store.hub import FETCH, item_of
 from modal_app.store.layout import Attempt, StepFolder
+from modal_app.store.read_json import read_json
 from modal_app.store.state import lost
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind, write_atomically
 
@@ -38,8 +39,7 @@ def do_step(job: Job, call: str, claims: modal.Dict) -> Ending:
     """Prepare a dataset, train a run or do a follow-up step, unless that is done or has been tried too often.
 
     Raises WorkerDied, and Superseded."""
-    step, store = job.read_step(), container.open_store()
-    folder = store.folder(step.kind, step.key)
+    step, folder = job.read_step(), _folder(job)
 
     def resumable() -> int:
         return 0 if step.config.get("save_only_model") else drafts.newest_step(folder)
@@ -54,7 +54,7 @@ def do_step(job: Job, call: str, claims: modal.Dict) -> Ending:
 def do_fetch(job: Job, call: str, claims: modal.Dict) -> Ending:
     """Fetch what is on the hub, unless that is done or has been tried too often. Raises WorkerDied, and Superseded."""
     item = item_of(job.name, job.read_step().config)
-    folder = StepFolder(container.RUNS_MOUNT / container.FETCHED / container.mark_name(job.name), done=_mark(job))
+    folder = _folder(job)
     if not (container.CACHE_MOUNT / "hub" / item.snapshot).exists():
         folder.done.unlink(missing_ok=True)  # it was removed since, to make room
 
@@ -67,16 +67,21 @@ def do_fetch(job: Job, call: str, claims: modal.Dict) -> Ending:
     return _do(job, call, claims, folder, run, lambda: 0)
 
 
+def recorded_calls(job: Job) -> list[str]:
+    """The calls whose containers have begun the job, as far as the Volume shows, and have not recorded their end."""
+    records = [read_json(path) for path in _folder(job).containers.glob("*.json")]
+    return sorted({str(one["call"]) for one in records if not one["ended"]})
+
+
 def say_not_continued(job: Job, call: str, why: str) -> None:
     """Add to the result of this call's newest attempt why no other call continues it."""
-    step, written = job.read_step(), _written(job)
-    attempt = attempts.newest_of(container.open_store().folder(step.kind, step.key), call)
+    attempt = attempts.newest_of(_folder(job), call)
     if attempt is None or not attempt.result.exists():
         return
     outcome = Outcome.from_json(attempt.result.read_text(encoding="utf-8"))
     if why not in outcome.message:
         write_atomically(attempt.result, replace(outcome, message=f"{outcome.message}; {why}").to_json())
-        volumes.commit(written)
+        volumes.commit(_written(job))
 
 
 def _do(
@@ -215,6 +220,14 @@ def _outcome_of_fetch(job: Job, attempt: Attempt, ended: WorkerExit) -> Outcome 
     elif ended.code < 0:
         return None
     return Outcome(status, attempt.number, attempt.path.stat().st_mtime, time.time(), reason, message)
+
+
+def _folder(job: Job) -> StepFolder:
+    if job.function == FETCH:
+        path = container.RUNS_MOUNT / container.FETCHED / container.mark_name(job.name)
+        return StepFolder(path, done=_mark(job))
+    step = job.read_step()
+    return container.open_store().folder(step.kind, step.key)
 
 
 def _written(job: Job) -> list[modal.Volume]:

@@ -68,6 +68,17 @@ def claim(claims: modal.Dict, job: Job, me: str) -> str:
             return me
 
 
+def yield_to_recorded(claims: modal.Dict, job: Job, me: str, recorded: Iterable[str]) -> str:
+    """The call that does the job which `me` has claimed: one of the recorded calls if that is live, and only its claim
+    had vanished. It then follows `me`."""
+    if _calls(claims.get, job.name) == [me] and not job.continues:
+        for call in recorded:
+            if call != me and is_live(call):
+                claims.put(f"{job.name}/after/{me}", {"call": call, "sweep": job.sweep}, skip_if_exists=True)
+                return call
+    return me
+
+
 def last_claim(look: Look, name: str) -> tuple[str, str | None]:
     """Where the next claim of a job goes, and the call that has the last one."""
     key, call = name, None

@@ -14,7 +14,7 @@ import modal
 import modal.exception
 
 from modal_app.cloud import volumes
-from modal_app.cloud.call import CONTINUED, Ending, do_fetch, do_step, say_not_continued
+from modal_app.cloud.call import CONTINUED, Ending, do_fetch, do_step, recorded_calls, say_not_continued
 from modal_app.cloud.claims import (
     PASSING,
     claim,
@@ -23,6 +23,7 @@ from modal_app.cloud.claims import (
     enqueue_behind,
     note_refusal,
     start_waiting_jobs,
+    yield_to_recorded,
 )
 from modal_app.cloud.container import Job
 from modal_app.cloud.executions import Superseded, is_open
@@ -65,6 +66,8 @@ def _claim_and_do(text: str, work: Work) -> dict[str, Any]:
     claims = modal.Dict.from_name(job.claims, create_if_missing=True)
     claimant = claim(claims, job, me)
     _see_what_others_wrote(job)
+    if claimant == me:
+        claimant = yield_to_recorded(claims, job, me, recorded_calls(job))
     waiting = job.read_waiting()
     if claimant != me:
         if (ended := enqueue_behind(claims, claimant, job.name, waiting)) is not None:

@@ -31,7 +31,7 @@ from runner.errors import SweepError
 from runner.executors.modal_copies import listed
 from runner.executors.modal_errors import explained
 from runner.executors.modal_gpus import Placement, one_gpu
-from runner.executors.modal_mirror import ModalMirror, follow
+from runner.executors.modal_mirror import ModalMirror, Submitted, follow, submitted_calls
 from runner.executors.modal_rates import rates_now, stale_warning
 from runner.executors.modal_submission import MirroredStep, Names, before
 from runner.executors.modal_work import Work, job_name, make_work
@@ -91,7 +91,7 @@ class ModalExecutor:
             self._upload_inputs(names)
             self._upload_plan(plan, names, steps, make_work(plan, self._job, set()))
             claims = modal.Dict.from_name(self.deployment.claims, create_if_missing=True)
-            done, entries = _wait_until_settled(mirror, claims, steps)
+            done, entries = _wait_until_settled(mirror, steps, submitted_calls(self.ledger))
             self._submit(make_work(plan, self._job, done), claims, entries)
             try:
                 follow(mirror, steps, self.ledger, watch)
@@ -223,14 +223,14 @@ def _verbs(plan: Plan) -> str:
 
 
 def _wait_until_settled(
-    mirror: ModalMirror, claims: modal.Dict, steps: Sequence[MirroredStep]
+    mirror: ModalMirror, steps: Sequence[MirroredStep], submitted: Submitted
 ) -> tuple[set[str], Mapping[str, Any]]:
     """The marks of what is done, and the claims, at a moment when no call that has done its job is still starting what
     waits for it: those are not claimed yet, and to call them, too, would rent a GPU for nothing. Waits a minute."""
     awaited = {name for step in steps for name in before(step, steps)}
     deadline = time.monotonic() + STARTING_S
     while True:
-        done, entries = mirror.done(), dict(claims.items())
+        done, entries = mirror.done(), mirror.claims_of(steps, submitted, copy=False)
         if time.monotonic() > deadline or not any(is_starting(entries.get, name) for name in awaited):
             return done, entries
         time.sleep(STARTING_POLL_S)

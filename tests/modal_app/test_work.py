@@ -250,3 +250,16 @@ def test_a_run_that_modal_refuses_to_continue_says_so_in_its_result(cloud: Calla
     assert outcome is not None
     assert outcome.status == "stopped"
     assert outcome.message.endswith("; Modal did not start it: the spend limit is reached")
+
+
+def test_a_second_call_leaves_a_run_to_the_first_one_though_the_dict_was_cleared(cloud: Callable[..., Cloud]) -> None:
+    """As after seven days in which no process has read the claim."""
+    here = cloud({"1": "idle@3"})
+    first = here.start()
+    here.wait_for_training(1)
+    claims = modal.Dict.from_name(here.job.claims, create_if_missing=True, client=here.client)
+    claims.clear()
+    assert here.run() == "claimed"
+    assert len(here.attempts) == 1
+    first.cancel()
+    here.server.wait_until(lambda: here.outcomes == ["stopped"])
