@@ -90,9 +90,8 @@ class ModalExecutor:
             self._deploy()
             self._upload_inputs(names)
             self._upload_plan(plan, names, steps, make_work(plan, self._job, set()))
-            claims = modal.Dict.from_name(self.deployment.claims, create_if_missing=True)
             done, entries = _wait_until_settled(mirror, steps, submitted_calls(self.ledger))
-            self._submit(make_work(plan, self._job, done), claims, entries)
+            self._submit(make_work(plan, self._job, done), mirror.claims, entries)
             try:
                 follow(mirror, steps, self.ledger, watch)
             except KeyboardInterrupt:

@@ -53,7 +53,7 @@ class ModalMirror:
     store: Store
     names: Names
     _copies: Copies = field(init=False)
-    _claims: modal.Dict = field(init=False)
+    claims: modal.Dict = field(init=False)
     _over: set[str] = field(default_factory=set)
     """Calls that have ended."""
     _settled: dict[str, str | None] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class ModalMirror:
 
     def __post_init__(self) -> None:
         self._copies = Copies(self.store, self.names.cache_volume, self.names.runs_volume)
-        self._claims = modal.Dict.from_name(self.names.claims, create_if_missing=True)
+        self.claims = modal.Dict.from_name(self.names.claims, create_if_missing=True)
 
     def refresh(self, steps: Sequence[MirroredStep], submitted: Submitted = NOTHING) -> bool:
         """Bring the steps up to date; True when none of them goes on. Raises what Modal's client raises."""
@@ -90,7 +90,7 @@ class ModalMirror:
         """The claims. If that of an unfinished step has vanished (Modal deletes entries, and somebody may clear the
         Dict), a live call of which there is a record takes its place. `copy`: first get the records from the Volumes.
         """
-        entries = dict(self._claims.items())
+        entries = dict(self.claims.items())
         unclaimed = [step for step in steps if entries.get(step.name) is None and not self._is_done(step)]
         if copy:
             new = [step for step in unclaimed if self._settled.get(step.name, "") is not None]
@@ -108,7 +108,7 @@ class ModalMirror:
 
     def note_unbegun(self, steps: Sequence[MirroredStep], ledger: Ledger) -> None:
         """Record why steps have not begun, when nothing goes on any more: no folder of theirs can tell."""
-        entries = dict(self._claims.items())
+        entries = dict(self.claims.items())
         noted = unbegun(ledger.records())
         for step in steps:
             if observe(self.store, step.kind, step.key).phase is not Phase.ABSENT:
@@ -125,7 +125,7 @@ class ModalMirror:
         With the sweep they are all of, its datasets and models too, unless another sweep is at work on them or waits
         for them. Returns the names of the jobs that were ended.
         """
-        claims = self._claims
+        claims = self.claims
         mine = {step.name for step in steps if step.kind is not StepKind.PREPROCESS}
         claims.update({f"cancelled/{name}": time.time() for name in mine})
         entries = self.claims_of(steps)
