@@ -210,7 +210,7 @@ def _judge_stop(job: Job, attempt: Attempt, outcome: Outcome, *, advanced: bool)
 
 
 def _outcome_of_fetch(job: Job, attempt: Attempt, ended: WorkerExit) -> Outcome | None:
-    """None when it was killed."""
+    """None if it was killed."""
     status, reason, message = OutcomeStatus.SUCCEEDED, None, ""
     if ended.code != 0:
         status, reason = OutcomeStatus.FAILED, FailureReason.ERROR
@@ -231,7 +231,7 @@ def _folder(job: Job) -> StepFolder:
 
 
 def _written(job: Job) -> list[modal.Volume]:
-    """The Volumes that a step writes to, in the order in which they are committed: the marks last.
+    """The Volumes that a step writes to, in the order in which they are committed: the one with the marks is last.
 
     The trainers' cache is mounted read-only.
     """
