@@ -1,4 +1,4 @@
-"""Runs one step in one folder: `python modal_app/run.py worker --store DIR < step.json`.
+"""Runs one step in one folder: `python modal_app/run.py worker --store DIR [--attempt N] < step.json`.
 
 The same on a laptop and on eight H100s. Standard library until the step's own work begins. Exit codes: 0 succeeded
 (now or earlier), 1 failed, 3 stopped on request, 75 claimed by another live worker. The codes are a convenience; the
@@ -37,12 +37,13 @@ def main() -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--store", type=Path)
     what.add_argument("--rank", type=Path, metavar="ATTEMPT", help="run one rank of an attempt (for the worker itself)")
+    parser.add_argument("--attempt", type=int, default=0, metavar="N", help="write into the draft of attempt N only")
     arguments = parser.parse_args()
     if arguments.rank is not None:
         return _run_fresh_rank(arguments.rank)
     step = Step.from_json(sys.stdin.read())
     lead_a_session()
-    return exit_code(step, Store(arguments.store.resolve()), warm=False)
+    return exit_code(step, Store(arguments.store.resolve()), warm=False, attempt=arguments.attempt)
 
 
 def lead_a_session() -> None:
@@ -51,27 +52,29 @@ def lead_a_session() -> None:
         os.setsid()
 
 
-def exit_code(step: Step, store: Store, *, warm: bool) -> int:
+def exit_code(step: Step, store: Store, *, warm: bool, attempt: int = 0) -> int:
     try:
-        return EXIT_CODES[run_step(step, store, warm=warm).status]
+        return EXIT_CODES[run_step(step, store, warm=warm, drafted_by=attempt).status]
     except AlreadyClaimed:
         return EXIT_HELD
 
 
-def run_step(step: Step, store: Store, *, warm: bool = False) -> Outcome:
+def run_step(step: Step, store: Store, *, warm: bool = False, drafted_by: int = 0) -> Outcome:
     """Run a step to its end, in this process, and record its outcome.
 
-    `warm`: this is a fork of a process that has imported everything, so ranks are forked, too.
+    `warm`: this is a fork of a process that has imported everything, so ranks are forked, too. `drafted_by`: the
+    attempt into whose draft it writes; 0: a new attempt, which writes the step's own files.
 
     Raises AlreadyClaimed when another live worker has claimed the step.
     """
-    folder = store.folder(step.kind, step.key)
+    published = store.folder(step.kind, step.key)
+    folder = published.draft_of(drafted_by) if drafted_by else published
     with claim(folder, step.sweep) as descriptor:
-        if folder.done.exists():
+        if published.done.exists():
             done = state.observe(store, step.kind, step.key).outcome
             assert done is not None
             return done
-        attempt = attempts.begin(step, store)
+        attempt = attempts.begin(step, store, folder)
         stop.set_stop_handler(functools.partial(_give_up, step, folder, attempt, time.time()))
         os.environ |= attempts.environment(step, folder, attempt)
         attempts.enter(attempt)
@@ -82,11 +85,11 @@ def run_step(step: Step, store: Store, *, warm: bool = False) -> Outcome:
 
 def _attempt(this: Rank, store: Store, descriptor: int, *, warm: bool) -> Outcome:
     """The process boundary: every error below becomes an Outcome."""
-    started_at = time.time()
+    started_at, began = time.time(), time.monotonic()
     facts: dict[str, Any] = {}
     status, reason, message = OutcomeStatus.SUCCEEDED, None, ""
     try:
-        for part in _parts(this, store, descriptor, started_at, warm=warm):
+        for part in _parts(this, store, descriptor, warm=warm):
             facts |= part
     except Stopped as request:
         status, message = OutcomeStatus.STOPPED, str(request)
@@ -97,10 +100,11 @@ def _attempt(this: Rank, store: Store, descriptor: int, *, warm: bool) -> Outcom
             status, reason = OutcomeStatus.STOPPED, None
     if status is not OutcomeStatus.SUCCEEDED:
         facts |= train.known_facts(this.attempt)
-    return Outcome(status, this.attempt.number, started_at, time.time(), reason, message, facts)
+    ended_at = started_at + time.monotonic() - began  # the clock may be set while it works
+    return Outcome(status, this.attempt.number, started_at, ended_at, reason, message, facts)
 
 
-def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm: bool) -> Iterator[Mapping[str, Any]]:
+def _parts(this: Rank, store: Store, descriptor: int, *, warm: bool) -> Iterator[Mapping[str, Any]]:
     """Do the work; yields facts as they become known."""
     step, folder, attempt = this.step, this.folder, this.attempt
     match step.kind:
@@ -109,7 +113,7 @@ def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm
             this.clock.book("import")
             from modal_app.steps.preprocess import preprocess
 
-            yield preprocess(step, store, attempt, this)
+            yield preprocess(step, folder, attempt, this)
         case StepKind.TRAIN:
             yield train.prepare(step, store, folder, attempt)
             if step.processes == 1:
@@ -120,7 +124,7 @@ def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm
             stop.set_stop_handler(None)  # from here on, a stop must not discard the finished training
             if step.processes > 1 and stop.requested() and not train.has_begun(attempt):
                 raise Stopped("stopped before training began")
-            yield train.verdict(step, folder, attempt, started_at)
+            yield train.verdict(step, folder, attempt)
             train.finish(step, folder)
         case StepKind.MERGE | StepKind.INFER | StepKind.EVALUATE:
             imports.load(imports.for_kind(step.kind), step.device)
@@ -182,6 +186,7 @@ def _run_fresh_rank(path: Path) -> int:
     attempt = Attempt(path, int(path.name.removeprefix(ATTEMPT_PREFIX)))
     step = Step.from_json(attempt.step.read_text(encoding="utf-8"))
     folder = StepFolder(path.parent, done=path.parent / "result.json")
+    folder = folder.draft_of(attempt.number) if attempt.draft.exists() else folder
     stop.end_with_parent(signal.SIGTERM)
     return _run_rank(rank.become(Rank(step, folder, attempt)))
 

@@ -1,6 +1,6 @@
 """A step's share of a budget: when a container stops for it, and what is recorded then. Standard library.
 
-What counts is what `meter` has written down: the seconds of every container that has worked on the step, with its boot.
+What counts are the records of `meter`: the seconds of every container that has worked on the step, with its boot.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Share, write_atomically
 
 LONGEST_MARGIN_S = 300.0
-"""How long before its share is spent a worker is asked to stop, if a tenth of the share is not less: it ends its step
+"""How long before its share is spent a worker is asked to stop, unless a tenth of the share is less: it ends its step
 and writes a checkpoint."""
 PATIENCE_S = 60.0
-"""After its share is spent, a worker that still runs is killed: one that does not listen would go on for a day."""
+"""How long after its share is spent a worker that still runs is killed: otherwise it could run for a day."""
 
 
 def limits(share: Share, folder: StepFolder) -> Limits:
@@ -27,7 +27,7 @@ def limits(share: Share, folder: StepFolder) -> Limits:
 
 
 def is_spent(share: Share, folder: StepFolder) -> bool:
-    """Whether the step may not be tried again: so little is left that it would be stopped at once."""
+    """Whether the step must not be tried again: so little is left that it would be stopped at once."""
     return bool(folder.attempts()) and limits(share, folder).stop_at <= time.monotonic()
 
 
@@ -37,9 +37,9 @@ def seconds(folder: StepFolder) -> float:
 
 
 def fail(share: Share, attempt: Attempt, outcome: Outcome) -> None:
-    """Record an attempt that was stopped for its share as failed: Modal would start what is only stopped again.
+    """Record an attempt that was stopped for its share as failed: Modal would start a stopped one again.
 
-    So it would one of whose ranks died. One that ended in another way keeps its own outcome.
+    The same holds for one whose rank died. One that ended in another way keeps its own outcome.
     """
     is_over = outcome.status is OutcomeStatus.FAILED and outcome.reason is not FailureReason.LOST
     if is_over or outcome.status is OutcomeStatus.SUCCEEDED:

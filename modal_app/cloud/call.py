@@ -1,6 +1,6 @@
-"""The work of one call on Modal: counted before it begins, watched while it goes on, committed when it has ended.
+"""The work of one call on Modal: counted before it begins, watched while it runs, committed and published at its end.
 
-What is raised here lets Modal start the call again, as often as `deployment.RETRIES` says.
+If this raises an error, Modal starts the call again, as often as `deployment.RETRIES` says.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import modal
 
-from modal_app.cloud import attempts, budget, container, volumes
+from modal_app.cloud import attempts, budget, container, drafts, executions, volumes
 from modal_app.cloud.container import Job, Limits, Watch, WorkerExit
 from modal_app.cloud.meter import Meter, Reservation
-from modal_app.store import checkpoints
 from modal_app.store.hub import FETCH, item_of
 from modal_app.store.layout import Attempt, StepFolder
+from modal_app.store.read_json import read_json
 from modal_app.store.state import lost
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind, write_atomically
 
@@ -27,32 +28,35 @@ Ending = tuple[str, str]
 """An OutcomeStatus, or CONTINUED, and a message."""
 
 CONTINUED = "continued"
-"""The call came to its time limit: another one is to go on from here."""
+"""The call came to its time limit: another call is to continue from here."""
 
 
 class WorkerDied(Exception):
-    """The worker ended without a word, its container did not. The next container may be a better one."""
+    """The worker died, its container did not. The next container may be a better one."""
 
 
-def do_step(job: Job, call: str) -> Ending:
-    """Prepare a dataset, train a run or do what comes after it, unless that is done or has been tried too often.
+def do_step(job: Job, call: str, claims: modal.Dict) -> Ending:
+    """Prepare a dataset, train a run or do a follow-up step, unless that is done or has been tried too often.
 
-    Raises WorkerDied."""
-    step, store = job.read_step(), container.open_store()
-    folder = store.folder(step.kind, step.key)
+    Raises WorkerDied, and Superseded."""
+    step, folder = job.read_step(), _folder(job)
 
     def resumable() -> int:
-        return 0 if step.config.get("save_only_model") else checkpoints.newest_step(folder.model)
+        return 0 if step.config.get("save_only_model") else drafts.newest_step(folder)
 
-    return _do(job, call, folder, lambda attempt, watch: container.run_worker(step, watch), resumable, step.share)
+    def run(attempt: Attempt, watch: Watch) -> WorkerExit:
+        drafts.begin(folder, attempt.number)
+        return container.run_worker(step, attempt.number, watch)
+
+    return _do(job, call, claims, folder, run, resumable, step.share)
 
 
-def do_fetch(job: Job, call: str) -> Ending:
-    """Fetch what is on the hub, unless that is done or has been tried too often. Raises WorkerDied."""
+def do_fetch(job: Job, call: str, claims: modal.Dict) -> Ending:
+    """Fetch what is on the hub, unless that is done or has been tried too often. Raises WorkerDied, and Superseded."""
     item = item_of(job.name, job.read_step().config)
-    folder = StepFolder(container.RUNS_MOUNT / container.FETCHED / container.mark_name(job.name), done=_mark(job))
+    folder = _folder(job)
     if not (container.CACHE_MOUNT / "hub" / item.snapshot).exists():
-        folder.done.unlink(missing_ok=True)  # somebody has made room since
+        folder.done.unlink(missing_ok=True)  # it was removed since, to make room
 
     def run(attempt: Attempt, watch: Watch) -> WorkerExit:
         ended = container.run_fetch(item, watch)
@@ -60,54 +64,78 @@ def do_fetch(job: Job, call: str) -> Ending:
             write_atomically(attempt.result, outcome.to_json())
         return ended
 
-    return _do(job, call, folder, run, lambda: 0)
+    return _do(job, call, claims, folder, run, lambda: 0)
+
+
+def recorded_calls(job: Job) -> list[str]:
+    """The calls whose containers have begun the job, as far as the Volume shows, and have not recorded their end."""
+    records = [read_json(path) for path in _folder(job).containers.glob("*.json")]
+    return sorted({str(one["call"]) for one in records if not one["ended"]})
+
+
+def say_not_continued(job: Job, call: str, why: str) -> None:
+    """Add to the result of this call's newest attempt why no other call continues it."""
+    attempt = attempts.newest_of(_folder(job), call)
+    if attempt is None or not attempt.result.exists():
+        return
+    outcome = Outcome.from_json(attempt.result.read_text(encoding="utf-8"))
+    if why not in outcome.message:
+        write_atomically(attempt.result, replace(outcome, message=f"{outcome.message}; {why}").to_json())
+        volumes.commit(_written(job))
 
 
 def _do(
     job: Job,
     call: str,
+    claims: modal.Dict,
     folder: StepFolder,
     run: Callable[[Attempt, Watch], WorkerExit],
     resumable: Callable[[], int],
     share: Share | None = None,
 ) -> Ending:
-    """`resumable`: how far the work would be, if it began again now. `share`: what it may cost."""
+    """`resumable`: the step from which the work would continue now. `share`: what it may cost."""
     limits, written = container.time_limits(job.limit_s), _written(job)
-    if folder.done.exists() or attempts.is_handed_on(folder, call) or attempts.has_failed(folder, call):
-        return _end(job, call, folder, written)
+    _publish(job, claims, folder, written)  # an earlier container may have died before it could
+    earlier = folder.attempts()
+    failed = attempts.failed(folder, call)
+    if folder.done.exists() or attempts.is_handed_on(folder, call) or failed:
+        return _end(job, call, folder, failed or earlier[-1], written)
     if attempts.lost_in_a_row(folder) >= job.max_attempts:
-        attempts.give_up(folder)
-        return _end(job, call, folder, written)
+        attempts.give_up(folder, earlier[-1])
+        return _end(job, call, folder, earlier[-1], written)
     if share and budget.is_spent(share, folder):
-        budget.fail(share, folder.attempts()[-1], _outcome(folder))
-        return _end(job, call, folder, written)
-    before = resumable()
-    with _counted(job, call, folder, written) as (attempt, meter, asked):
+        budget.fail(share, earlier[-1], _outcome(folder, earlier[-1]))
+        return _end(job, call, folder, earlier[-1], written)
+    before, number = resumable(), executions.reserve(claims, job, call, folder)
+    with _counted(job, call, folder, number, written) as (attempt, meter, asked):
 
         def tick() -> None:
             meter.tick()
             volumes.commit_what_can_be(written)
+            if executions.is_superseded(claims, job, call, number):
+                raise executions.Superseded
 
         paid = budget.limits(share, folder) if share else Limits()
-        too_dear = paid.stop_at < limits.stop_at  # else its time is over first
-        ended = run(attempt, Watch(tick, asked, paid if too_dear else limits))
+        too_expensive = paid.stop_at < limits.stop_at  # otherwise its time is over first
+        ended = run(attempt, Watch(tick, asked, paid if too_expensive else limits))
         attempts.note_exit(attempt, ended.pid, ended.code)
-        if ended.out_of_time and too_dear and share:
-            budget.fail(share, attempt, _outcome(folder))
+        _publish(job, claims, folder, written)
+        if ended.out_of_time and too_expensive and share:
+            budget.fail(share, attempt, _outcome(folder, attempt))
         elif ended.out_of_time:
-            _judge_stop(job, folder, attempt, advanced=resumable() > before)
+            _judge_stop(job, attempt, _outcome(folder, attempt), advanced=resumable() > before)
         if not folder.done.exists() and attempts.lost_in_a_row(folder) >= job.max_attempts:
-            attempts.give_up(folder)
+            attempts.give_up(folder, attempt)
         meter.end()
-        return _end(job, call, folder, written)
+        return _end(job, call, folder, attempt, written)
 
 
 @contextlib.contextmanager
 def _counted(
-    job: Job, call: str, folder: StepFolder, written: Sequence[modal.Volume]
+    job: Job, call: str, folder: StepFolder, number: int, written: Sequence[modal.Volume]
 ) -> Iterator[tuple[Attempt, Meter, Callable[[BaseException], None]]]:
-    """An attempt that is on the Volume from its beginning to its end, and says so when Modal asks it to stop."""
-    attempt = attempts.reserve_attempt(folder, call)
+    """An attempt that is on the Volume from its start to its end, and records that it was asked to stop."""
+    attempt = attempts.reserve_attempt(folder, number, call)
     reserved = Reservation(job.cores, job.memory_gib)
     meter = Meter(folder.containers, step=job.name, call=call, attempt=attempt.number, reserved=reserved)
 
@@ -118,7 +146,7 @@ def _counted(
             volumes.commit_what_can_be(written)
 
     try:
-        volumes.commit(written)  # whatever becomes of this container, it has counted
+        volumes.commit(written)  # whatever happens to this container, the attempt is counted
         yield attempt, meter, asked
     except BaseException as request:
         meter.end()
@@ -128,30 +156,53 @@ def _counted(
         raise
 
 
-def _end(job: Job, call: str, folder: StepFolder, written: Sequence[modal.Volume]) -> Ending:
-    """Commit how it has ended, then say it."""
-    outcome = _outcome(folder)
+def _publish(job: Job, claims: modal.Dict, folder: StepFolder, written: Sequence[modal.Volume]) -> None:
+    """Make the first complete draft the step's result, unless it has one.
+
+    The draft is on the Volume before it is chosen, so another container can finish this if it is cut off.
+    """
+    complete = drafts.complete(folder)
+    if folder.done.exists() or not complete:
+        return
+    volumes.commit(written)
+    number = executions.chosen(claims, job, complete[0])
+    volumes.reload(written)
+    if folder.done.exists():
+        return
+    if number not in drafts.complete(folder):
+        number = complete[0]
+        executions.choose_again(claims, job, number)
+    drafts.move_files(folder, number)
+    volumes.commit(written)
+    drafts.declare_done(folder, number)
+
+
+def _end(job: Job, call: str, folder: StepFolder, attempt: Attempt, written: Sequence[modal.Volume]) -> Ending:
+    """Commit how it has ended, then return that. `attempt`: the one that says it, if the step has not succeeded."""
+    outcome = _outcome(folder, attempt)
     if outcome.status is OutcomeStatus.SUCCEEDED:
         _mark_done(job)
     volumes.commit(written)
+    if outcome.status is OutcomeStatus.SUCCEEDED:
+        if drafts.remove_all(folder):
+            volumes.commit(written)
+        return str(outcome.status), outcome.message
     if attempts.is_handed_on(folder, call):
         return CONTINUED, outcome.message
-    if outcome.status is not OutcomeStatus.SUCCEEDED and not attempts.is_final(folder.attempts()[-1]):
+    if not attempts.is_final(attempt):
         raise WorkerDied(f"{job.name}: {outcome.message}")
     return str(outcome.status), outcome.message
 
 
-def _outcome(folder: StepFolder) -> Outcome:
+def _outcome(folder: StepFolder, attempt: Attempt) -> Outcome:
     if folder.done.exists():
         now = time.time()
         return Outcome(OutcomeStatus.SUCCEEDED, 0, now, now)
-    last = folder.attempts()[-1]
-    return Outcome.from_json(last.result.read_text(encoding="utf-8")) if last.result.exists() else lost(last)
+    return Outcome.from_json(attempt.result.read_text(encoding="utf-8")) if attempt.result.exists() else lost(attempt)
 
 
-def _judge_stop(job: Job, folder: StepFolder, attempt: Attempt, *, advanced: bool) -> None:
-    """We asked the worker to stop: another call goes on with what it has saved, if that is more than before."""
-    outcome = _outcome(folder)
+def _judge_stop(job: Job, attempt: Attempt, outcome: Outcome, *, advanced: bool) -> None:
+    """Record whether another call continues what the stopped worker has saved: only if that is more than before."""
     if outcome.status is OutcomeStatus.STOPPED and advanced:
         attempts.note_out_of_time(attempt)
     elif outcome.status in (OutcomeStatus.STOPPED, OutcomeStatus.LOST) and not advanced:
@@ -159,7 +210,7 @@ def _judge_stop(job: Job, folder: StepFolder, attempt: Attempt, *, advanced: boo
 
 
 def _outcome_of_fetch(job: Job, attempt: Attempt, ended: WorkerExit) -> Outcome | None:
-    """None when it was killed."""
+    """None if it was killed."""
     status, reason, message = OutcomeStatus.SUCCEEDED, None, ""
     if ended.code != 0:
         status, reason = OutcomeStatus.FAILED, FailureReason.ERROR
@@ -171,8 +222,16 @@ def _outcome_of_fetch(job: Job, attempt: Attempt, ended: WorkerExit) -> Outcome 
     return Outcome(status, attempt.number, attempt.path.stat().st_mtime, time.time(), reason, message)
 
 
+def _folder(job: Job) -> StepFolder:
+    if job.function == FETCH:
+        path = container.RUNS_MOUNT / container.FETCHED / container.mark_name(job.name)
+        return StepFolder(path, done=_mark(job))
+    step = job.read_step()
+    return container.open_store().folder(step.kind, step.key)
+
+
 def _written(job: Job) -> list[modal.Volume]:
-    """The Volumes that a step writes to, in the order in which they are committed: the marks last.
+    """The Volumes that a step writes to, in the order in which they are committed: the one with the marks is last.
 
     The trainers' cache is mounted read-only.
     """

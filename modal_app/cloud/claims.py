@@ -1,16 +1,17 @@
-"""Who does a job on Modal, and what starts when it has ended: entries of one modal.Dict, and nothing else.
+"""Which call does a job on Modal, and what starts when the job has ended: entries of one modal.Dict, and nothing else.
 
-Volumes have no locks; putting only what is absent into a Dict is atomic. The entries, for a job named `train/<key>`:
+Volumes have no locks; putting an entry into a Dict only if it is absent is atomic. For a job named `train/<key>`:
 
-    train/<key>                 its claim: which call does it or will do it, and for which sweep
-    train/<key>/after/<call>    the claim of who follows on that call, which has ended
+    train/<key>                 its claim: the call that does it or will do it, and the sweep
+    train/<key>/after/<call>    the claim of the call that follows that one, which has ended
     ended/train/<key>           how it ended, and by which call
-    waiting/<call>/train/<key>  a job to start when what <call> does has ended
-    cancelled/train/<key>       somebody has ended it: not started until it is asked for again
+    waiting/<call>/train/<key>  a job to start when the job of <call> has ended
+    cancelled/train/<key>       it was cancelled: not started until it is requested again
+    refused/train/<key>         why Modal has not started it
 
-Whoever makes a call claims the job for it, so that the call counts from then on, long before its container is up.
-A call that no client has claimed (it was killed in between) claims for itself. Modal forgets an entry seven days after
-it was last read or written; what a call has said is forgotten as soon.
+`executions` has two more. The caller claims the job for the call that it makes, so the claim counts long before the
+container is up. A call without a claim (its client was killed in between) claims for itself. Modal deletes an entry
+seven days after it was last read or written, and the result of a call as soon.
 """
 
 from __future__ import annotations
@@ -35,26 +36,47 @@ UNANSWERED = (
     modal.exception.ServiceError,
 )
 """What Modal's client raises when the service could not or would not answer."""
+PASSING = (
+    modal.exception.ClientClosed,
+    modal.exception.ConnectionError,
+    modal.exception.InternalError,
+    modal.exception.ResourceExhaustedError,
+    modal.exception.ServiceError,
+)
+"""Of these, what another try may get past."""
+SAYS = ("ended", "cancelled", "refused", "published")
+"""What an entry says of the job whose name follows."""
 
 Look = Callable[[str], Any]
 """Entry -> its value, or None: a Dict's own `get`, or that of a copy."""
 
 
 def claim(claims: modal.Dict, job: Job, me: str) -> str:
-    """The call that does the job: `me` unless another one is at work on it. A retry is the same call.
+    """The call that does the job: `me` unless another one works on it. A retry is the same call.
 
-    Of several that find the same ended call one follows on it: the one that first puts its name behind it. A call that
-    has been followed never comes back.
+    Of several calls that find the same ended call, one follows it: the one that puts its claim first. A call that has
+    been followed never does the job again.
     """
     while True:
         key, last = last_claim(claims.get, job.name)
         if last is not None and (last == me or claims.contains(f"{job.name}/after/{me}")):
             return last
-        # Whoever hands a job on may still live when the call that it has made for that comes here.
+        # A call that hands a job on may still live when the call that it has made for that comes here.
         if last is not None and last != job.continues and is_at_work(claims.get, job.name, last):
             return last
         if claims.put(key, _claim_of(job, me), skip_if_exists=True):
             return me
+
+
+def yield_to_recorded(claims: modal.Dict, job: Job, me: str, recorded: Iterable[str]) -> str:
+    """The call that does the job which `me` has claimed: one of the recorded calls if that is live, and only its claim
+    had vanished. It then follows `me`."""
+    if _calls(claims.get, job.name) == [me] and not job.continues:
+        for call in recorded:
+            if call != me and is_live(call):
+                claims.put(f"{job.name}/after/{me}", {"call": call, "sweep": job.sweep}, skip_if_exists=True)
+                return call
+    return me
 
 
 def last_claim(look: Look, name: str) -> tuple[str, str | None]:
@@ -67,7 +89,7 @@ def last_claim(look: Look, name: str) -> tuple[str, str | None]:
 
 
 def _calls(look: Look, name: str) -> list[str]:
-    """Every call that has claimed a job, oldest first."""
+    """All calls that have claimed a job, oldest first."""
     key, calls = name, list[str]()
     while (found := look(key)) is not None:
         calls.append(str(found["call"]))
@@ -79,33 +101,36 @@ def job_of(entry: str) -> str:
     """The name of the job that an entry is about."""
     if (waiting := call_and_job(entry)) is not None:
         return waiting[1]
-    return entry.removeprefix("ended/").removeprefix("cancelled/").partition("/after/")[0]
+    kind, _, rest = entry.partition("/")
+    if kind == "attempt":
+        return rest.partition("/")[2]
+    return rest if kind in SAYS else entry.partition("/after/")[0]
 
 
 def call_and_job(entry: str) -> tuple[str, str] | None:
-    """Of an entry that lets a job wait: the call that it waits for, and its name. None for any other."""
+    """The call that a job waits for, and the job's name, if that is what the entry says."""
     kind, _, rest = entry.partition("/")
     call, _, name = rest.partition("/")
     return (call, name) if kind == "waiting" else None
 
 
 def is_at_work(look: Look, name: str, call: str) -> bool:
-    """Whether a call still does the job that it has claimed. What it starts afterwards is no part of that."""
+    """Whether a call still does the job that it has claimed. Starting other jobs afterwards is not part of it."""
     ended = look(f"ended/{name}")
     return not (ended is not None and ended["by"] == call) and is_live(call)
 
 
 def is_starting(look: Look, name: str) -> bool:
-    """Whether the call that has done a job still lives, and may be starting what waits for it."""
+    """Whether the call that has done a job still lives, and may be starting the jobs that wait for it."""
     _, call = last_claim(look, name)
     ended = look(f"ended/{name}")
     return call is not None and ended is not None and ended["by"] == call and is_live(call)
 
 
 def is_live(call_id: str) -> bool:
-    """Whether a function call has not ended yet. Results that expired have.
+    """Whether a function call has not ended yet. One whose result has expired has ended.
 
-    Raises what Modal says when it cannot be asked: an unanswered question is no dead call.
+    Raises an error of UNANSWERED if Modal does not answer: then it is not known.
     """
     try:
         modal.FunctionCall.from_id(call_id).get(timeout=0)
@@ -113,20 +138,25 @@ def is_live(call_id: str) -> bool:
         return True
     except UNANSWERED:
         raise
-    except Exception:  # the process boundary of another call: however it ended, it has
+    except Exception:  # the process boundary of another call: it has ended in some way
         return False
     return False
 
 
+def restore_claim(claims: modal.Dict, name: str, sweep: str, call: str) -> None:
+    """Put back the claim of a call that does the job. Modal forgets entries, and somebody may clear the Dict."""
+    claims.put(name, {"call": call, "sweep": sweep}, skip_if_exists=True)
+
+
 @dataclass(slots=True)
 class Caller:
-    """Calls jobs, and claims them for the calls. Each function is found once, and bound once to the same options."""
+    """Calls jobs, and claims them for the calls. Looks up each function once, and binds it once to the same options."""
 
     claims: modal.Dict
     _bound: dict[str, modal.Function[..., Any, Any]] = field(default_factory=dict)
 
     def call(self, job: Job, claim_key: str) -> str:
-        """The call's id. When somebody else has put a claim there meanwhile, the call will find that and end."""
+        """The call's id. If another claim has been put there meanwhile, the call finds it and ends."""
         call = str(self._function(job).spawn(job.to_json()).object_id)
         self.claims.put(claim_key, _claim_of(job, call), skip_if_exists=True)
         return call
@@ -144,9 +174,9 @@ class Caller:
 
 
 def enqueue_behind(claims: modal.Dict, call: str, name: str, waiting: Iterable[Job]) -> Mapping[str, Any] | None:
-    """Put down what waits for a job that another call does.
+    """Add jobs that wait for a job that another call does.
 
-    None: that call starts it. Else it has ended meanwhile, in the way that is returned, and may not have seen it.
+    None: that call starts them. Otherwise it has ended meanwhile, as returned, and may not have seen them.
     """
     if entries := {f"waiting/{call}/{job.name}": job.to_json() for job in waiting}:
         claims.update(entries)
@@ -155,33 +185,53 @@ def enqueue_behind(claims: modal.Dict, call: str, name: str, waiting: Iterable[J
 
 
 def end(claims: modal.Dict, job: Job, me: str, status: str, message: str) -> None:
-    """Say how a job has ended. Whoever puts down later what waits for it reads this, and starts it without us."""
+    """Record how a job has ended. A caller that adds a waiting job later reads this, and starts the job itself."""
     claims.put(f"ended/{job.name}", {"by": me, "status": status, "message": message})
 
 
 def start_waiting_jobs(claims: modal.Dict, name: str, waiting: Iterable[Job], status: str) -> None:
-    """Start what has waited for a job, in its own sweep and by others' word, if that has succeeded.
+    """Start what waits for a job, in its own sweep and in others, if that job has succeeded.
 
-    Others may have left their word with an earlier call of the job, which has handed it on since. Each is started
-    before it is forgotten: killed in between, the same call starts what is missing.
+    Other calls may have added jobs to an earlier call of this job. Each is started before its entry is removed: after a
+    kill in between, the same call starts the missing ones. If Modal refuses a job, that is recorded; raises the refusal
+    if another try may get past it.
     """
     entries = dict(claims.items())
     places = tuple(f"waiting/{call}/" for call in _calls(entries.get, name))
     left = {key: Job.from_json(text) for key, text in entries.items() if key.startswith(places)}
     jobs = {job.name: job for job in (*waiting, *left.values())}
-    caller = Caller(claims)
+    caller, passing = Caller(claims), dict[str, modal.exception.Error]()
     for job in jobs.values() if status == OutcomeStatus.SUCCEEDED else ():
         key, last = last_claim(entries.get, job.name)
-        # A job that others wait for is called in any case: the call itself puts them down for who is at work.
+        # A job that others wait for is called in any case: the call itself adds them to the call that works on it.
         at_work = last is not None and not job.awaited and is_at_work(entries.get, job.name, last)
-        if not at_work and f"cancelled/{job.name}" not in entries:
+        if at_work or f"cancelled/{job.name}" in entries:
+            continue
+        try:
             caller.call(job, key)
-    for key in left:
-        claims.pop(key, None)
+        except modal.exception.Error as error:
+            note_refusal(claims, job.name, error)
+            if isinstance(error, PASSING):
+                passing[job.name] = error
+        else:
+            if f"refused/{job.name}" in entries:
+                claims.pop(f"refused/{job.name}", None)
+    for key, job in left.items():
+        if job.name not in passing:
+            claims.pop(key, None)
+    for refusal in passing.values():
+        raise refusal
+
+
+def note_refusal(claims: modal.Dict, name: str, error: modal.exception.Error) -> str:
+    """Record why Modal has not started a job; returns it."""
+    why = f"Modal did not start it: {error}".rstrip(".")
+    claims.put(f"refused/{name}", why)
+    return why
 
 
 def continue_in_new_call(claims: modal.Dict, job: Job, me: str) -> str:
-    """Call the job once more, to go on in the place of this call, which has come to its time limit."""
+    """Make another call that continues the job in place of this one."""
     return Caller(claims).call(replace(job, continues=me), f"{job.name}/after/{me}")
 
 

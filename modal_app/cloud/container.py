@@ -28,9 +28,9 @@ from modal_app.store.sources import RUN
 from modal_app.store.step import Step, StepKind
 
 CACHE_MOUNT = Path("/cache")
-"""hub/, inputs/, prepared/: written by fetch and preprocess, read by everyone."""
+"""hub/, inputs/, prepared/: written by fetch and preprocess, read by all functions."""
 RUNS_MOUNT = Path("/data")
-"""runs/, done/: each run's folder has one writer."""
+"""runs/, done/: each attempt's folder has one writer."""
 ROOT = Path("/axosweep")
 """The store as the worker sees it: links into the two mounts."""
 DONE = "done"
@@ -42,24 +42,24 @@ FETCHED = "fetched"
 MAX_ATTEMPTS = 3
 TICK_S = 10.0
 FIRST_TICK_S = 2.0
-"""By then the worker has said that it has begun, and drawn the run's W&B id, which must outlive this container."""
+"""By then the worker has recorded that it has begun, and the run's W&B id, which must outlive this container."""
 STOP_GRACE_S = 20.0
-"""A preempted container is killed 30 s after it was asked to stop: by then a checkpoint has to be written and
-committed."""
+"""A preempted container is killed 30 s after the request to stop: by then a checkpoint must be written and committed.
+"""
 LONGEST_MARGIN_S = 900.0
-"""How long before its time limit a worker is asked to stop, if a fifth of it is not less: to write a large model's
-checkpoint takes time."""
+"""How long before its time limit a worker is asked to stop, unless a fifth of the limit is less: writing the checkpoint
+of a large model takes time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One function call, as its argument: what to do, by name, and where everything is.
 
-    Small whatever it does: the step itself, and what waits for it, are in the sweep's folder on the runs Volume.
+    It is always small: the step itself, and the jobs that wait for it, are in the sweep's folder on the runs Volume.
     """
 
     name: str
-    """What the call does, once for everybody: the key of its claim, such as `train/<key>`."""
+    """What the call does, the same for all sweeps: the key of its claim, such as `train/<key>`."""
     sweep: str
     """The sweep that calls it."""
     app: str
@@ -73,16 +73,16 @@ class Job:
     awaited: bool = False
     """Whether other jobs wait for it."""
     max_attempts: int = MAX_ATTEMPTS
-    """After so many in a row that ended without a word it is given up."""
+    """After so many in a row that have died, the job has failed."""
     limit_s: int = 0
     """Modal's timeout of the call; 0 where it is not known."""
     cores: float = 0.125
-    """Physical cores that its call reserves, for the price; what Modal reserves for a function that asks for
-    none (modal.com/docs/guide/resources)."""
+    """Physical cores that its call reserves, for the price. The default is what Modal reserves for a function that
+    requests none (modal.com/docs/guide/resources)."""
     memory_gib: float = 0.125
-    """And host memory."""
+    """The host memory that it reserves."""
     continues: str = ""
-    """The call that came to its time limit and made this one in its place."""
+    """The call that made this one to continue in its place."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -96,7 +96,7 @@ class Job:
         return Step.from_json(self._sweep_file(mount)["steps"][self.name])
 
     def read_waiting(self, mount: Path = RUNS_MOUNT) -> list[Job]:
-        """What its own sweep starts when it has succeeded, from the mounted Volume."""
+        """The jobs that its own sweep starts when it has succeeded, from the mounted Volume."""
         return [Job(**raw) for raw in self._sweep_file(mount)["waiting"].get(self.name, ())]
 
     def _sweep_file(self, mount: Path) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Job:
 
 
 def steps_file(steps: Mapping[str, Step], waiting: Mapping[str, Sequence[Job]]) -> str:
-    """A sweep's steps by the names of their jobs, and what waits for each, as a Job reads it."""
+    """A sweep's steps by the names of their jobs, and the jobs that wait for each, as a Job reads them."""
     return json.dumps(
         {
             "steps": {name: step.to_json() for name, step in steps.items()},
@@ -116,12 +116,12 @@ def steps_file(steps: Mapping[str, Step], waiting: Mapping[str, Sequence[Job]]) 
 
 
 def mark_name(name: str) -> str:
-    """The file in `done/` for what a job's name says."""
+    """The name of a job's file in `done/`."""
     return name.replace("/", "-")
 
 
 def open_store() -> Store:
-    """The store of this container. A mount that is read-only keeps what it has."""
+    """The store of this container. A read-only mount is not changed."""
     ROOT.mkdir(exist_ok=True)
     for name, mount in (("inputs", CACHE_MOUNT), ("prepared", CACHE_MOUNT), ("runs", RUNS_MOUNT)):
         with contextlib.suppress(OSError):
@@ -133,22 +133,22 @@ def open_store() -> Store:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a worker must end, as time.monotonic() tells it."""
+    """When a worker must end, on the clock of time.monotonic()."""
 
     stop_at: float = math.inf
-    """It is asked to save a checkpoint and stop."""
+    """Then it is asked to save a checkpoint and stop."""
     kill_at: float = math.inf
-    """It is killed, if it still runs."""
+    """Then it is killed, if it still runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What a call does while its worker runs. Neither may raise."""
+    """What a call does while its worker runs."""
 
     tick: Callable[[], None]
-    """About every ten seconds."""
+    """About every ten seconds. Raises a BaseException to stop the worker, and nothing else."""
     asked: Callable[[BaseException], None]
-    """Modal has asked the call to stop, and the worker has been asked in its turn: it may be saving a checkpoint."""
+    """The call was asked to stop, and so was the worker: it may be saving a checkpoint. Raises nothing."""
     limits: Limits = Limits()
 
 
@@ -163,24 +163,25 @@ class WorkerExit:
 
 
 def time_limits(limit_s: float) -> Limits:
-    """Those of a call that has just started: early enough before Modal's own timeout, which nobody can save after."""
+    """Those of a call that has just started: before Modal's own timeout, after which nothing can be saved."""
     if not limit_s:
         return Limits()
     over_at, margin_s = time.monotonic() + limit_s, min(limit_s / 5, LONGEST_MARGIN_S)
     return Limits(over_at - margin_s, over_at - margin_s / 6)
 
 
-def run_worker(step: Step, watch: Watch) -> WorkerExit:
-    """Run the step in a process of its own.
+def run_worker(step: Step, attempt: int, watch: Watch) -> WorkerExit:
+    """Run the step in a process of its own, which writes into the draft of this attempt.
 
-    A trainer does not ask the hub: what it reads has been fetched before a GPU was rented. Evaluating on tasks does.
+    A trainer does not contact the hub: what it reads was fetched before a GPU was rented. Evaluating on tasks does.
 
-    When this call is asked to stop (a preemption, a timeout, a cancelled input: all arrive as BaseException), the whole
-    process group is asked to checkpoint and stop, and the request goes on to the caller.
+    If this call is asked to stop (a preemption, a timeout, a cancelled input: all arrive as BaseException), the process
+    group is asked to save a checkpoint and stop, and the request is raised again.
     """
-    asks = step.kind is StepKind.PREPROCESS or step.asks_the_hub
-    offline = {} if asks else {"HF_HUB_OFFLINE": "1"}
-    return _run("worker", ["--store", str(ROOT)], watch, offline, given=step.to_json())
+    online = step.kind is StepKind.PREPROCESS or step.asks_the_hub
+    offline = {} if online else {"HF_HUB_OFFLINE": "1"}
+    words = ["--store", str(ROOT), "--attempt", str(attempt)]
+    return _run("worker", words, watch, offline, given=step.to_json())
 
 
 def run_fetch(item: HubItem, watch: Watch) -> WorkerExit:
@@ -239,7 +240,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 @contextlib.contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """Modal says it by SIGINT. Whoever says it by SIGTERM is heard, too."""
+    """Modal sends SIGINT. SIGTERM has the same effect."""
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
@@ -252,7 +253,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _environment() -> dict[str, str]:
-    """Secrets arrive as this container's environment; the hub's cache is shared, everything else of it is private."""
+    """Secrets are in this container's environment. The hub's cache is shared; its other files are private."""
     private = Path(tempfile.gettempdir(), "huggingface")
     variables = {**os.environ, "HF_HUB_CACHE": str(CACHE_MOUNT / "hub"), "HF_HOME": str(private)}
     if token := os.environ.get("HUGGINGFACE_TOKEN"):

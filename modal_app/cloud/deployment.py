@@ -1,7 +1,7 @@
 """What is deployed to Modal: one image with the trainer in it, two Volumes, the functions. One builder.
 
-Everything that can be pinned is: the base by tag or digest, uv, the trainer by its hashes, more packages by version.
-What is left is Ubuntu's: the apt packages are those of the day on which Modal first built the layer, and kept it.
+Everything that can be pinned is pinned: the base by tag or digest, uv, the trainer by its hashes, more packages by
+version. Only the apt packages are not: they are those of the day on which Modal first built the layer.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ PYTHON = "3.12"
 UV = "0.13.9"
 """As in the launcher's own lock, which builds the trainer on this machine."""
 RETRIES = modal.Retries(max_retries=MAX_ATTEMPTS - 1 + 3, initial_delay=5.0, backoff_coefficient=2.0)
-"""Modal counts calls that raise or time out; a container that dies or is preempted it starts again without an end. We
-count attempts that end without a word (`tries`), whoever starts the next one. Modal's count must not run out first:
-nobody would write an outcome. So: one for each worker that may die in a container that lives, and three for a Volume
-or a Dict that fails, with pauses of 5 to 60 s."""
+"""Modal counts calls that raise or time out; it restarts a dead or preempted container forever. We count attempts that
+died (`attempts`), whatever starts the next one. Modal's count must not run out first, because then no outcome would be
+written. So: one for each worker that may die in a live container, and three for a Volume or a Dict that fails, with
+pauses of 5 to 60 s."""
 STARTUP_S = 3600
-"""Modal's own default is a call's timeout: a container that hangs before its first line would be rented for a day."""
+"""Modal's default is the call's timeout: a container that hangs before its first line would be rented for a day."""
 ENVIRONMENT = {
     "AXOLOTL_DO_NOT_TRACK": "1",
     "DO_NOT_TRACK": "1",
@@ -39,8 +39,8 @@ ENVIRONMENT = {
 def trainer_image(deployment: Deployment) -> modal.Image:
     """The trainer on its base, bytecode compiled.
 
-    With `trainer: lock` what was tested locally is what is rented. With `trainer: image` the base brings its own, of
-    the same Axolotl or the build fails: axosweep's plugin and lists of keys are made for that one.
+    With `trainer: lock` it is the one that was tested locally. With `trainer: image` the base brings its own; unless it
+    is the same Axolotl, the build fails, since axosweep's plugin and lists of keys are for that version.
     """
     own = deployment.trainer == "image"
     image = modal.Image.from_registry(deployment.image, add_python=None if own else PYTHON)
@@ -50,7 +50,7 @@ def trainer_image(deployment: Deployment) -> modal.Image:
         check = f"import importlib.metadata as m; v = m.version('axolotl'); assert v == '{_axolotl()}', v"
         image = image.run_commands(f'python -c "{check}"')
     else:
-        # No dependencies: the lock is whole, and resolving again would trip over Axolotl's own zstandard pin.
+        # No dependencies: the lock is complete, and resolving again would fail at Axolotl's own zstandard pin.
         image = image.uv_pip_install(
             requirements=[str(LOCK)], extra_options="--no-deps --require-hashes", uv_version=UV
         )
@@ -62,7 +62,7 @@ def trainer_image(deployment: Deployment) -> modal.Image:
 
 
 def _with_kernels(image: modal.Image, kernels: tuple[str, ...]) -> modal.Image:
-    """Kernels that transformers would fetch from the hub while a GPU waits: fetched once, at build."""
+    """Download kernels when the image is built: otherwise transformers would do it while a GPU waits."""
     script = "/trainer/attention.py"
     image = image.add_local_file(HERE / "process" / "attention.py", script, copy=True)
     image = image.run_commands(f"python {script} {FOLDER} {' '.join(kernels)}")
@@ -94,7 +94,8 @@ def build_app(deployment: Deployment) -> modal.App:
         )(function)
     trainers = [((), functions.after), *((gpus, functions.train) for gpus in ((), *deployment.gpu_lists))]
     for gpus, function in trainers:
-        # Bound to a call they might take the place of the list: it brings its own. `train` has its from each call.
+        # Options that are bound to a call might replace the list, so its reservation is deployed. `train` gets its
+        # reservation with each call.
         reserved = requested(deployment.reserved(cards(gpus[0]))) if gpus else {}
         app.function(
             **reserved,

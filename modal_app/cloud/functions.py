@@ -1,7 +1,8 @@
-"""The functions that run on Modal: fetch, preprocess, train, after. Text in, a small dict out, all else on the Volumes.
+"""The functions that run on Modal: fetch, preprocess, train, after. Each takes a text and returns a small dict;
+everything else is on the Volumes.
 
-Plain functions: `deployment` makes them Modal's. Nobody waits in the cloud: a step that has succeeded starts the steps
-that need it, each step claims its key first, and a claimed, live key ends a call at once.
+They are plain functions: `deployment` makes them Modal's. No call waits in the cloud: a step that has succeeded starts
+the steps that need it. Each call claims its job first, and ends at once if another live call has claimed it.
 """
 
 from __future__ import annotations
@@ -13,67 +14,100 @@ import modal
 import modal.exception
 
 from modal_app.cloud import volumes
-from modal_app.cloud.call import CONTINUED, Ending, do_fetch, do_step
-from modal_app.cloud.claims import claim, continue_in_new_call, end, enqueue_behind, start_waiting_jobs
+from modal_app.cloud.call import CONTINUED, Ending, do_fetch, do_step, recorded_calls, say_not_continued
+from modal_app.cloud.claims import (
+    PASSING,
+    claim,
+    continue_in_new_call,
+    end,
+    enqueue_behind,
+    note_refusal,
+    start_waiting_jobs,
+    yield_to_recorded,
+)
 from modal_app.cloud.container import Job
+from modal_app.cloud.executions import Superseded, is_open
 from modal_app.store.step import StepKind
 
 
 def fetch(text: str) -> dict[str, Any]:
-    """Bring a model, a tokenizer or an adapter at its commit into the shared cache, then start what needs it."""
+    """Download a model, a tokenizer or an adapter at its commit into the shared cache, then start what needs it."""
     return _run(text, do_fetch)
 
 
 def preprocess(text: str) -> dict[str, Any]:
-    """Make one dataset, then start the runs that read it."""
+    """Prepare one dataset, then start the runs that read it."""
     return _run(text, do_step)
 
 
 def train(text: str) -> dict[str, Any]:
-    """Train one run; a later call of the same input goes on from its newest whole checkpoint."""
+    """Train one run; a later call for the same run continues from its newest complete checkpoint."""
     return _run(text, do_step)
 
 
 def after(text: str) -> dict[str, Any]:
-    """Merge, infer or evaluate, with a run that has finished."""
+    """Merge, infer or evaluate, with a finished run."""
     return _run(text, do_step)
 
 
-def _run(text: str, work: Callable[[Job, str], Ending]) -> dict[str, Any]:
+Work = Callable[[Job, str, modal.Dict], Ending]
+
+
+def _run(text: str, work: Work) -> dict[str, Any]:
     try:
         return _claim_and_do(text, work)
     except modal.exception.Error as error:
-        # As it is, it would look to whoever asks after this call as if Modal could not be asked: claims.UNANSWERED.
+        # Unchanged, it would look to a process that queries this call as if Modal had not answered: claims.UNANSWERED.
         raise RuntimeError(f"{type(error).__name__}: {error}") from None
 
 
-def _claim_and_do(text: str, work: Callable[[Job, str], Ending]) -> dict[str, Any]:
+def _claim_and_do(text: str, work: Work) -> dict[str, Any]:
     job, me = Job.from_json(text), modal.current_function_call_id() or ""
     claims = modal.Dict.from_name(job.claims, create_if_missing=True)
     claimant = claim(claims, job, me)
     _see_what_others_wrote(job)
+    if claimant == me:
+        claimant = yield_to_recorded(claims, job, me, recorded_calls(job))
     waiting = job.read_waiting()
     if claimant != me:
         if (ended := enqueue_behind(claims, claimant, job.name, waiting)) is not None:
             start_waiting_jobs(claims, job.name, waiting, ended["status"])
         return {"name": job.name, "status": "claimed", "message": ""}
     if claims.contains(f"cancelled/{job.name}"):
-        # Whoever cancelled it looked for the calls that have claims, and this one may have had none yet.
+        # Cancelling ends the calls that have claims, and this one may have had none yet.
         return {"name": job.name, "status": "cancelled", "message": ""}
-    status, message = work(job, me)
+    try:
+        status, message = work(job, me, claims)
+    except Superseded:
+        if not is_open(claims, job, me):
+            return _claim_and_do(text, work)  # another container has ended the job or handed it on: this finds out how
+        # Modal delivered this call twice. The answer of one container ends the call for Modal, and nobody would know of
+        # the other one. So a new call continues, and both containers end.
+        status, message = CONTINUED, "another container works on the same call"
     if status == CONTINUED:
-        continue_in_new_call(claims, job, me)
+        _continue(claims, job, me)
         return {"name": job.name, "status": status, "message": message}
     end(claims, job, me, status, message)
     start_waiting_jobs(claims, job.name, waiting, status)
     return {"name": job.name, "status": status, "message": message}
 
 
-def _see_what_others_wrote(job: Job) -> None:
-    """Since this container started: its client, or another call of this job. Raises VolumeError.
+def _continue(claims: modal.Dict, job: Job, me: str) -> None:
+    """Raises a refusal of Modal that another try may get past. Any other one is what the run's last attempt says."""
+    try:
+        continue_in_new_call(claims, job, me)
+    except modal.exception.Error as error:
+        say_not_continued(job, me, note_refusal(claims, job.name, error))
+        if isinstance(error, PASSING):
+            raise
 
-    Whether Modal reloads what is mounted read-only nobody has tried. A trainer that is refused goes on with what it
-    sees: as a rule it was started after its dataset was there.
+
+def _see_what_others_wrote(job: Job) -> None:
+    """Bring in what the client, or another call of this job, has written since this container started. Raises
+    VolumeError.
+
+    Whether Modal reloads a Volume that is mounted read-only has not been tried. A trainer that is refused continues
+    with what it has: normally it was started after its dataset was there.
     """
     cache, runs = modal.Volume.from_name(job.cache_volume), modal.Volume.from_name(job.runs_volume)
     volumes.reload([runs])

@@ -1,6 +1,7 @@
 """What a container has spent on a step: the record that its price is computed from. Standard library.
 
-The record is rewritten at each tick, so a container that is killed leaves one that ends at its last tick.
+The record is rewritten at each tick, so a container that is killed leaves one that ends at its last tick. Its seconds
+are those of the monotonic clock: the wall clock may be set while the container works.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from modal_app.cloud.usage import GpuReading, container_start, cpu_seconds, memory_gib, read_cards
+from modal_app.cloud.usage import GpuReading, container_age, cpu_seconds, memory_gib, read_cards
 from modal_app.store.step import write_atomically
 
 THREADS_PER_CORE = 2
@@ -23,7 +24,7 @@ THREADS_PER_CORE = 2
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What a function asks Modal to keep for it. What it uses beyond that is billed too."""
+    """What a function reserves at Modal. What it uses beyond that is billed, too."""
 
     cores: float
     """Physical ones."""
@@ -36,7 +37,7 @@ CPU_STEP = Reservation(cores=4.0, memory_gib=16.0)
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One GPU, as nvidia-smi tells it."""
+    """One GPU, as nvidia-smi describes it."""
 
     name: str
     memory_mib: int | None
@@ -56,7 +57,7 @@ class ContainerRecord:
     step: str
     """The job's name: `train/<key>`."""
     booted_at: float
-    """The start of the container, as far as it can know."""
+    """The start of the container, as far as that is known."""
     began_at: float
     """The start of this call."""
     seen_at: float
@@ -64,7 +65,7 @@ class ContainerRecord:
     ended: bool
     """False in the record of a container that still works, or that was killed."""
     seconds: float
-    """All that it has spent on this step: with its boot when this step was its first, without its other steps."""
+    """All that it has spent on this step: with its boot if this step was its first, without its other steps."""
     attempts: tuple[int, ...]
     cards: tuple[Card, ...]
     cores_reserved: float
@@ -101,7 +102,7 @@ class _Mean:
 
 @dataclass(slots=True)
 class _Samples:
-    """What was seen of one card."""
+    """The readings of one card."""
 
     card: GpuReading
     peak_mib: int | None = None
@@ -113,12 +114,13 @@ class _Samples:
             self.peak_mib = max(now.used_mib, self.peak_mib or 0)
 
 
-_told_until: float | None = None
-"""Until when the seconds of this container stand in a record: it may work on one step after another."""
+_recorded_until: float | None = None
+"""Until when the seconds of this container are in a record, on the monotonic clock: it may work on several steps, one
+after the other."""
 
 
 class Meter:
-    """Keeps the record of this container for an attempt at a step, in `folder`: from here until `end`.
+    """Writes the record of this container for an attempt at a step, in `folder`: from here until `end`.
 
     Each of its methods brings the record up to date; call one before each commit.
     """
@@ -130,12 +132,13 @@ class Meter:
         self._seconds_before = before.seconds if before else 0.0
         self._attempts = (*(before.attempts if before else ()), attempt)
         self._step, self._call, self._reserved = step, call, reserved
-        self._booted_at, self._began_at = container_start(), time.time()
-        self._from = _told_until or self._booted_at
+        age_s, self._began, self._began_at = container_age(), time.monotonic(), time.time()
+        self._booted_at = self._began_at - age_s
+        self._from = self._began - age_s if _recorded_until is None else _recorded_until
         self._cpu_before = cpu_seconds()
         self._cards: list[_Samples] = []
         self._memory = _Mean()
-        self._find_cards(read_cards())  # idle yet: what they are is noted, not how busy
+        self._find_cards(read_cards())  # still idle: their names are recorded, not how busy they are
         self.note()
 
     def note(self) -> None:
@@ -143,7 +146,7 @@ class Meter:
         self._write(ended=False)
 
     def end(self) -> None:
-        """The last word, so far as nothing more is tried here."""
+        """The last record, unless another attempt is made here."""
         self._write(ended=True)
 
     def tick(self) -> None:
@@ -160,15 +163,15 @@ class Meter:
             self._cards = [_Samples(card) for card in cards]
 
     def _write(self, *, ended: bool) -> None:
-        global _told_until
-        _told_until = now = time.time()
+        global _recorded_until
+        _recorded_until = now = time.monotonic()
         record = ContainerRecord(
             task=self._task,
             call=self._call,
             step=self._step,
             booted_at=round(self._booted_at, 3),
             began_at=round(self._began_at, 3),
-            seen_at=round(now, 3),
+            seen_at=round(self._began_at + now - self._began, 3),
             ended=ended,
             seconds=round(self._seconds_before + max(0.0, now - self._from), 3),
             attempts=self._attempts,
@@ -185,7 +188,7 @@ class Meter:
             write_atomically(self._path, record.to_json())
 
     def _cores_used(self, now: float) -> float | None:
-        cpu, passed = cpu_seconds(), now - self._began_at
+        cpu, passed = cpu_seconds(), now - self._began
         if cpu is None or self._cpu_before is None or passed < 1.0:
             return None
         return round(max(0.0, cpu - self._cpu_before) / passed / THREADS_PER_CORE, 3)

@@ -1,7 +1,7 @@
-"""What conf/executor/modal.yaml says of a deployment, and what is wrong with it. Data; Modal itself is not needed.
+"""The settings of a deployment (conf/executor/modal.yaml), and what is wrong with them. Does not need Modal.
 
-An app's name ends in a hash of all that decides what it does, so a redeployed program never mixes into a running
-sweep: another program is another app.
+An app's name ends in a hash of everything that decides what it does. So another program is another app, and never
+changes what a running sweep does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ LONGEST_HOURS = 24
 """Modal's limit for one attempt."""
 
 CPU, MEMORY_GIB = 2.0, 16.0
-"""What is reserved for each GPU of a trainer: its process and data loaders, a model on its way through host memory."""
+"""Reserved for each GPU of a trainer: for its process and data loaders, and a model that is loaded through host memory.
+"""
 
 LONGEST_NAME = 64
 """Modal's limit for the name of a function."""
@@ -32,7 +33,7 @@ LONGEST_NAME = 64
 TRAINERS = ("lock", "image")
 
 AFTER_FUNCTION = "after"
-"""The function that does what comes after a run; its GPU is bound to the call, as `train`'s is."""
+"""The function for follow-up steps; its GPU is bound to the call, like that of `train`."""
 
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 _PINNED = re.compile(r"^[A-Za-z0-9][\w.-]*(\[[\w.,-]+\])?(==[\w.!+]+| ?@ ?\S+[0-9a-f]{40}\S*)$")
@@ -41,7 +42,7 @@ _KERNEL = re.compile(r"^[\w.-]+/[\w.-]+@[\w.-]+$")
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """The `executor.modal` node, and what a plan asks to be deployed beyond it."""
+    """The `executor.modal` node, and what else a plan needs to be deployed."""
 
     app: str
     cache_volume: str
@@ -54,7 +55,7 @@ class Deployment:
     """Where Axolotl comes from: `lock`, the hash-pinned lock that the local trainer has, or `image`, the base image."""
     apt: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
-    """More Python packages, each pinned; installed as they are, without what they depend on."""
+    """More Python packages, each pinned; installed without their dependencies."""
     timeout_hours: float = LONGEST_HOURS
     """Of one attempt."""
     cpu: float = CPU
@@ -62,7 +63,7 @@ class Deployment:
     memory_gib: float = MEMORY_GIB
     """Host memory that it reserves for each."""
     gpu_lists: tuple[tuple[str, ...], ...] = ()
-    """Lists of GPUs to fall back on, in Modal's words: each is a function of its own."""
+    """Lists of alternative GPUs, in Modal's names: there is a function for each."""
     kernels: tuple[str, ...] = ()
     """Kernel repositories of the hub that its trainers load, as `owner/name@revision`: they are in the image."""
 
@@ -73,9 +74,9 @@ class Deployment:
         return cls(**{**node, **lists, "kernels": tuple(sorted(set(lists["kernels"])))})
 
     def wanted_by(self, *, gpu_lists: Iterable[tuple[str, ...]] = (), kernels: Iterable[str] = ()) -> Deployment:
-        """The same with what a plan asks for.
+        """The same with what a plan needs.
 
-        A kernel that the config names takes the place of the same repository's branch, the one that is looked up.
+        A kernel that the config names replaces the branch of the same repository that would be looked up.
         """
         instead = {in_branch(kernel): kernel for kernel in self.kernels}
         wanted = {instead.get(kernel, kernel) for kernel in kernels} | set(self.kernels)
@@ -83,7 +84,7 @@ class Deployment:
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Deployment:
-        """From JSON, which has lists for tuples."""
+        """From JSON, which has lists instead of tuples."""
         gpu_lists = tuple(tuple(gpus) for gpus in raw["gpu_lists"])
         lists = {key: tuple(raw[key]) for key in ("apt", "packages", "kernels")}
         return cls(**{**raw, **lists, "gpu_lists": gpu_lists})
@@ -116,7 +117,7 @@ def train_function(gpus: tuple[str, ...]) -> str:
 
 
 def cards(gpu: str) -> int:
-    """Of one of Modal's texts for GPUs.
+    """The number of GPUs that one of Modal's names means.
 
     >>> cards("H100:2")
     2
@@ -125,21 +126,21 @@ def cards(gpu: str) -> int:
 
 
 def requested(reserved: Reservation) -> dict[str, Any]:
-    """A reservation in Modal's words: memory is in MiB."""
+    """A reservation as Modal takes it: memory is in MiB."""
     return {"cpu": reserved.cores, "memory": round(reserved.memory_gib * 1024)}
 
 
 def reserved_by(deployment: Deployment | None, cards: int) -> Reservation:
-    """What a trainer with so many GPUs reserves, on the CPU as one; without a deployment, by the defaults."""
+    """What a trainer with so many GPUs reserves (on the CPU, as with one); without a deployment, the defaults."""
     cores, memory_gib = (deployment.cpu, deployment.memory_gib) if deployment else (CPU, MEMORY_GIB)
     return Reservation(cores * max(cards, 1), memory_gib * max(cards, 1))
 
 
 def trainer_identity(lock: str, deployment: Deployment | None) -> str:
-    """What stands in every key for the versions of everything that trains: the lock's hash, and what was put over it.
+    """The part of every key that covers the versions of everything that trains: the lock's hash, and what was added.
 
-    `lock` is the hex sha256 of the trainer's lock; a run of this machine has no deployment. An image that brings its
-    own trainer stands there by its digest, whichever registry serves it.
+    `lock` is the hex sha256 of the trainer's lock; a run on this machine has no deployment. An image that brings its
+    own trainer counts by its digest, whichever registry serves it.
     """
     if deployment is None:
         return lock
@@ -171,20 +172,20 @@ def settings_problems(node: Mapping[str, Any]) -> list[Problem]:
     if isinstance(hours, bool) or not isinstance(hours, int | float) or not 0 < hours <= LONGEST_HOURS:
         problems.append(_wrong("timeout_hours", hours, f"more than 0, at most {LONGEST_HOURS} (Modal's limit)."))
     for name, default in (("cpu", CPU), ("memory_gib", MEMORY_GIB)):
-        asked = node.get(name, default)
-        if isinstance(asked, bool) or not isinstance(asked, int | float) or not 0.125 <= asked < math.inf:
-            problems.append(_wrong(name, asked, "for each GPU, at least 0.125 (Modal's least)."))
+        value = node.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0.125 <= value < math.inf:
+            problems.append(_wrong(name, value, "for each GPU, at least 0.125 (Modal's minimum)."))
     return problems or _pinning_problems(node)
 
 
 def _pinning_problems(node: Mapping[str, Any]) -> list[Problem]:
-    """What would make two launches of one config two programs."""
+    """Settings with which two launches of one config could be two programs."""
     trainer, image = node.get("trainer", "lock"), str(node["image"])
     problems = [
         _wrong(
             "packages",
             "",
-            f"executor.modal.packages: {package} is not pinned, so two launches would be two programs. Write "
+            f"executor.modal.packages: {package} is not pinned, so two launches could be two programs. Write "
             "NAME==VERSION.",
         )
         for package in node.get("packages", [])
@@ -194,7 +195,7 @@ def _pinning_problems(node: Mapping[str, Any]) -> list[Problem]:
         _wrong(
             "kernels",
             "",
-            f"executor.modal.kernels: {kernel} is no kernel of the hub at a revision. Write OWNER/NAME@REVISION.",
+            f"executor.modal.kernels: {kernel} is not a kernel of the hub at a revision. Write OWNER/NAME@REVISION.",
         )
         for kernel in node.get("kernels", [])
         if not _KERNEL.match(str(kernel))
@@ -203,8 +204,8 @@ def _pinning_problems(node: Mapping[str, Any]) -> list[Problem]:
         problems.append(_wrong("trainer", trainer, "lock or image."))
     if trainer == "image" and not _DIGEST.search(image):
         sentence = (
-            f"executor.modal.trainer=image takes Axolotl out of {image}, and a tag can be another image tomorrow, "
-            "while every key says what has trained a run. Name it by digest: executor.modal.image=NAME@sha256:..."
+            f"executor.modal.trainer=image takes Axolotl from {image}, and a tag can be another image tomorrow, but "
+            "every key covers what has trained a run. Name it by digest: executor.modal.image=NAME@sha256:..."
         )
         problems.append(_wrong("trainer", "", sentence))
     if "@" in image and not _DIGEST.search(image):

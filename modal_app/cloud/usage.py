@@ -1,6 +1,6 @@
-"""What this container is using, measured from inside: processor time, memory, GPUs. Standard library.
+"""What this container uses, measured from inside: processor time, memory, GPUs. Standard library.
 
-Whatever cannot be read is None, or nothing: measuring never ends the work that is measured.
+What cannot be read is None or left out: measuring never ends the work that is measured.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +28,7 @@ _MEMORY_OF_CGROUP = Path("/sys/fs/cgroup/memory.current")
 
 @dataclass(frozen=True, slots=True)
 class GpuReading:
-    """One GPU at this moment. None is what the driver does not tell."""
+    """One GPU at this moment. None: the driver does not say."""
 
     name: str
     memory_mib: int | None
@@ -39,17 +38,17 @@ class GpuReading:
 
 
 def read_cards() -> list[GpuReading]:
-    """The GPUs of this container, as nvidia-smi tells them; none where there is no nvidia-smi."""
+    """The GPUs of this container, as nvidia-smi lists them; none where there is no nvidia-smi."""
     try:
-        said = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=SMI_TIMEOUT_S, check=True).stdout
+        printed = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=SMI_TIMEOUT_S, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = [[value.strip() for value in line.split(",")] for line in said.splitlines()]
+    rows = [[value.strip() for value in line.split(",")] for line in printed.splitlines()]
     return [GpuReading(row[0], *map(_whole, row[1:])) for row in rows if len(row) == 4]
 
 
 def cpu_seconds() -> float | None:
-    """Hardware-thread seconds that the processes of this container have used, those that have ended among them.
+    """Hardware-thread seconds that the processes of this container have used, including those that have ended.
 
     From /proc, which shows a container its own processes only: a cgroup's files may be those of the whole machine.
     """
@@ -58,7 +57,7 @@ def cpu_seconds() -> float | None:
 
 
 def memory_gib() -> float | None:
-    """Memory of this container: its cgroup's where that is its own, else what its processes hold for themselves."""
+    """Memory of this container: its cgroup's if that is its own, otherwise the private memory of its processes."""
     with contextlib.suppress(OSError, ValueError):
         return int(_MEMORY_OF_CGROUP.read_text()) / GIB
     pages = 0
@@ -69,21 +68,22 @@ def memory_gib() -> float | None:
     return pages * os.sysconf("SC_PAGE_SIZE") / GIB if pages else None
 
 
-def container_start() -> float:
-    """When this container began, Unix seconds: the start of its process 1, else of this process, else now."""
-    mine, first = _process_start(os.getpid()), _process_start(1)
-    if first is not None and mine is not None and mine - first <= START_UP_S:
+def container_age() -> float:
+    """Seconds since this container began: since the start of its process 1, otherwise of this process, otherwise 0."""
+    mine, first = _age_of(os.getpid()), _age_of(1)
+    if first is not None and mine is not None and first - mine <= START_UP_S:
         return first
-    return mine or time.time()
+    return mine or 0.0
 
 
-def _process_start(pid: int) -> float | None:
+def _age_of(pid: int) -> float | None:
+    """Seconds since a process began, whatever the clock says."""
     try:
         ticks = int(_stat(_PROC / str(pid))[19])
         uptime = float((_PROC / "uptime").read_text().split()[0])
     except (OSError, ValueError, IndexError):
         return None
-    return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
+    return uptime - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _processes() -> list[Path]:
@@ -94,7 +94,7 @@ def _processes() -> list[Path]:
 
 
 def _stat(process: Path) -> list[str]:
-    """The fields of a process's stat after its name, which may hold spaces; none when it has ended."""
+    """The fields of a process's stat after its name, which may contain spaces; none if it has ended."""
     try:
         return (process / "stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,7 +1,7 @@
-"""What is deployed to Modal to serve models: an app of its own, with vLLM in its image, that rents nothing while nobody
-asks.
+"""What is deployed to Modal to serve models: a separate app with vLLM in its image, which rents nothing while no client
+sends requests.
 
-vLLM and the trainer pin other versions of the same packages, so they share no image; they share the Volumes.
+vLLM and the trainer pin different versions of the same packages, so they share the Volumes and not the image.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from modal_app.store.sources import source_digest
 
 FUNCTION = "serve"
 SOURCES = ("cloud/vllm_app.py", "serving/vllm.py", "serving/spec.py")
-"""Of the files that its image has, those that decide what it does."""
+"""The files of its image that decide what it does."""
 IMAGE = "nvidia/cuda:13.0.2-devel-ubuntu24.04"
-"""The CUDA that vLLM's torch is built for, with a compiler: some of its kernels are built when they are first used."""
+"""The CUDA that vLLM's torch is built for, with a compiler: some kernels are built on first use."""
 VLLM = "0.33.0"
 COMPILED = "/compiled"
-"""Where vLLM keeps what it has compiled, for the next container."""
+"""Where vLLM stores what it has compiled, for the next container."""
 MOST_QUESTIONS = 64
-"""That a container answers at a time: vLLM batches them."""
+"""Answered by a container at a time: vLLM batches them."""
 QUESTION_S = 3600
-"""For one answer at most."""
+"""The longest time for one answer."""
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_CACHE": f"{CACHE_MOUNT}/hub",
@@ -49,17 +49,17 @@ class Serve:
 
     served: Vllm
     gpu: str
-    """In Modal's words: `H100:2`."""
+    """As Modal names it: `H100:2`."""
     idle_s: int
-    """How long a container waits for the next question."""
+    """How long a container waits for the next request."""
     cache_volume: str
     runs_volume: str
     secret: str
-    """That holds the token."""
+    """The one that has the token."""
 
     @property
     def app_name(self) -> str:
-        """The app of exactly this: the same models on the same GPU are the same app."""
+        """The same models on the same GPU have the same app."""
         digest = hashlib.sha256(repr(sorted(asdict(self).items())).encode())
         digest.update(f"{IMAGE} {VLLM} {transformers()}".encode())
         digest.update(source_digest(*SOURCES).encode())
@@ -67,20 +67,20 @@ class Serve:
 
 
 def vllm_image() -> modal.Image:
-    """vLLM at its version, with the transformers that has trained; what else it needs is as of the day of the build."""
+    """vLLM at its version, with the trainer's transformers; its other packages are those of the day of the build."""
     image = modal.Image.from_registry(IMAGE, add_python=PYTHON).entrypoint([]).apt_install("build-essential")
     image = image.uv_pip_install(f"vllm=={VLLM}", f"transformers=={transformers()}", uv_version=UV)
     return image.env(ENVIRONMENT).add_local_python_source("modal_app")
 
 
 def transformers() -> str:
-    """The version that the trainer's lock names: tokenizers and chat templates are its work."""
+    """The version in the trainer's lock: tokenizers and chat templates depend on it."""
     (version,) = re.findall(r"^transformers==([\w.]+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
     return str(version)
 
 
 def build_app(serve: Serve) -> modal.App:
-    """The app, not yet deployed. One container at most: what nobody has asked for is not rented."""
+    """The app, not yet deployed. It has one container at most."""
     app = modal.App(serve.app_name)
     volumes: dict[str | PurePosixPath, modal.Volume | modal.CloudBucketMount] = {
         str(CACHE_MOUNT): modal.Volume.from_name(serve.cache_volume).with_mount_options(read_only=True),

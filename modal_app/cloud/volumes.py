@@ -1,10 +1,10 @@
-"""Volumes inside of a container: a commit carries out what it wrote, a reload brings in what others have committed.
+"""Volumes inside a container: a commit sends what it has written, a reload gets what others have committed.
 
-The client itself repeats what Modal could not take (a commit up to 90 times, about a second apart). Repeated here is
-what it gives up at once: a refusal, such as open files at the reload that follows a commit.
+Modal's client repeats what Modal could not take (a commit up to 90 times, about a second apart). It gives up at once
+when Modal refuses (such as open files at the reload that follows a commit): this module repeats those.
 
-Errors leave as VolumeError. The client's own, raised out of a function, would look to whoever asks after the call as if
-Modal could not be asked (`claims.UNANSWERED`).
+Errors leave as VolumeError. The client's own, raised out of a function, would look to a process that queries the call
+as if Modal had not answered (`claims.UNANSWERED`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import modal
 import modal.exception
 
 PAUSES_S = (1.0, 2.0, 4.0)
-"""Within the ten seconds that a preempted call has left for it."""
+"""They fit into the ten seconds that a preempted call has left for it."""
 
 
 class VolumeError(Exception):
@@ -25,19 +25,19 @@ class VolumeError(Exception):
 
 
 def commit(volumes: Sequence[modal.Volume], pauses_s: Sequence[float] = PAUSES_S) -> None:
-    """One after the other, so that a mark on the second never says what the first has not taken. Raises VolumeError."""
+    """Commit one after the other: the second has the marks of what the first holds. Raises VolumeError."""
     for volume in volumes:
         _insist(volume.commit, f"{volume.name} could not be committed", pauses_s)
 
 
 def commit_what_can_be(volumes: Sequence[modal.Volume], pauses_s: Sequence[float] = ()) -> None:
-    """Each, whatever becomes of the others: while a worker has files open, a refusal is nothing to stop it for."""
+    """Commit each, even if Modal refuses others: a refusal does not stop a worker that has files open."""
     for volume in volumes:
         _try(volume.commit, f"{volume.name} could not be committed now", pauses_s)
 
 
 def reload(volumes: Sequence[modal.Volume]) -> None:
-    """Nothing of this container may be open on them. Raises VolumeError."""
+    """This container must have no files open on them. Raises VolumeError."""
     for volume in volumes:
         _insist(volume.reload, f"{volume.name} could not be reloaded", PAUSES_S)
 
@@ -56,7 +56,7 @@ def _try(act: Callable[[], None], complaint: str, pauses_s: Sequence[float]) -> 
 
 @functools.cache
 def _complain(text: str) -> None:
-    """Once: the same may be refused every ten seconds, for a day."""
+    """Print it only once: the same may be refused every ten seconds, for a day."""
     print(text, flush=True)
 
 

@@ -39,27 +39,30 @@ MODELS_BESIDE = ("base_model_config", "tokenizer_config", "processor_config", "l
 """Keys that name another model to read from, on the hub or not."""
 
 
-def begin(step: Step, store: Store) -> Attempt:
-    """Make the next attempt's folder, or take the one put down for it, and say who works there. The caller holds the
-    claim."""
-    folder = store.folder(step.kind, step.key)
-    earlier = folder.attempts()
-    for killed in earlier:
-        clean(killed)
-    if earlier and is_reserved(earlier[-1]):
-        attempt = earlier[-1]
-    else:
-        attempt = folder.attempt(earlier[-1].number + 1 if earlier else 1)
-        attempt.path.mkdir(parents=True)
+def begin(step: Step, store: Store, folder: StepFolder) -> Attempt:
+    """Create the next attempt's folder, or take the one that `folder` is the draft of, and record who works there. The
+    caller has the step's lock."""
+    attempt = folder.attempt(folder.drafted_by) if folder.drafted_by else _next_attempt(folder)
+    folder.files.mkdir(parents=True, exist_ok=True)
     if not store.inputs.is_symlink():  # in a container it is one, into a cache that may hold no inputs
         store.inputs.mkdir(exist_ok=True)
     (attempt.path / "inputs").symlink_to(relative_target(attempt.path, store.inputs))
     write_atomically(attempt.step, step.to_json())
     write_atomically(attempt.started, json.dumps(asdict(this_process(step.sweep))))
-    _point_to(attempt, folder.latest)
+    if not folder.drafted_by:
+        _point_to(attempt, folder.latest)
     if step.kind is StepKind.TRAIN:
         # What was asked, beside the model it makes: a run's folder explains itself.
         write_yaml(folder.config, step.config)
+    return attempt
+
+
+def _next_attempt(folder: StepFolder) -> Attempt:
+    earlier = folder.attempts()
+    for killed in earlier:
+        clean(killed)
+    attempt = folder.attempt(earlier[-1].number + 1 if earlier else 1)
+    attempt.path.mkdir(parents=True)
     return attempt
 
 
@@ -69,11 +72,6 @@ def _point_to(attempt: Attempt, link: Path) -> None:
     aside.unlink(missing_ok=True)
     aside.symlink_to(attempt.path.name)
     aside.replace(link)
-
-
-def is_reserved(attempt: Attempt) -> bool:
-    """Whether a container has made the attempt's folder, to count it, and no worker has taken it yet."""
-    return attempt.container.exists() and not attempt.started.exists()
 
 
 def relative_target(start: Path, target: Path) -> Path:

@@ -28,14 +28,14 @@ from modal_app.process.rank import Rank
 from modal_app.steps.fingerprint import multiset_digest, row_digests
 from modal_app.steps.plugin import prepared_hashes, require_prepared
 from modal_app.steps.samples import samples
-from modal_app.store.layout import SAMPLES, Attempt, Store
+from modal_app.store.layout import SAMPLES, Attempt, StepFolder
 from modal_app.store.manifest import listed_files
 from modal_app.store.step import Step, write_atomically
 
 PACKAGES = ("axolotl", "transformers", "datasets", "torch")
 
 
-def preprocess(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[str, Any]:
+def preprocess(step: Step, folder: StepFolder, attempt: Attempt, rank: Rank) -> dict[str, Any]:
     """Build the dataset of `step.data_key`, publish it, and return its manifest."""
     began, started_at = time.monotonic(), time.time()
     write_yaml(attempt.config, stamp(step, dataset_prepared_path=BUILD, output_dir="model"))
@@ -51,15 +51,16 @@ def preprocess(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[s
     counts = _counts(cfg, train, evaluation)
     shown = samples((("train", train), ("eval", evaluation)), load_tokenizer(cfg))
     write_atomically(attempt.path / BUILD / SAMPLES, json.dumps(shown, indent=1))
+    seconds = time.monotonic() - began
     manifest = counts | {
         "key": step.data_key,
         "attempt": attempt.number,
         "started_at": started_at,
-        "finished_at": time.time(),
-        "seconds": round(time.monotonic() - began, 3),
+        "finished_at": started_at + seconds,
+        "seconds": round(seconds, 3),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-    _publish(attempt.path / BUILD, store, step.data_key, manifest)
+    _publish(attempt.path / BUILD, folder.done, manifest)
     return manifest
 
 
@@ -147,14 +148,13 @@ def _raw_rows(part: DictDefault, cfg: DictDefault) -> int:
     return len(raw)
 
 
-def _publish(build: Path, store: Store, data_key: str, manifest: dict[str, Any]) -> None:
-    """Move the rows to their place, then say that they are there, and what each of their files is."""
+def _publish(build: Path, done: Path, manifest: dict[str, Any]) -> None:
+    """Move the rows to their place, next to `done`, then write that: it lists their files."""
     for path in build.iterdir():
         if not path.is_dir() and path.name != SAMPLES:
             path.unlink()  # Axolotl's lock and counter
     manifest["files"] = listed_files(build)
-    target = store.prepared_dataset(data_key)
-    if target.exists():
-        shutil.rmtree(target)  # moved by a worker that died before it wrote the manifest: nobody has read it
-    build.rename(target)
-    write_atomically(store.manifest(data_key), json.dumps(manifest, sort_keys=True, indent=1))
+    if done.parent.exists():
+        shutil.rmtree(done.parent)  # moved by a worker that died before it wrote the manifest: no run has read it
+    build.rename(done.parent)
+    write_atomically(done, json.dumps(manifest, sort_keys=True, indent=1))

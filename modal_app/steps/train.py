@@ -1,7 +1,8 @@
 """A train step: what Axolotl is given, one rank of it, and the verdict on what it leaves.
 
 The exit code is no verdict: Axolotl ends with 0 after an interrupt, half trained. Success is the last step reached (or
-early stopping), finite losses, and weights on disk that are newer than the attempt.
+early stopping), finite losses, and weights on disk. Those of an earlier attempt are removed before it begins: by their
+times they could not be told apart if the clock is set back.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,10 +35,12 @@ def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> d
     """Everything but the training itself; returns the facts known before it begins. Runs in the claim's holder."""
     manifest = link_prepared(step, store, attempt)
     folder.model.mkdir(exist_ok=True)
+    for path in _weights(folder.model, step.config):
+        path.unlink()
     if checkpoints.set_aside_unusable(folder.model) is None:
         _begin_elsewhere(step, store, folder.model)
     addresses: dict[str, Any] = {
-        "output_dir": "../model",
+        "output_dir": os.path.relpath(folder.model, attempt.path),
         "dataset_prepared_path": PREPARED,
         # A checkpoint without the optimizer's state would go on with a fresh one, and to other losses.
         "auto_resume_from_checkpoints": not step.config.get("save_only_model"),
@@ -86,7 +90,7 @@ def has_begun(attempt: Attempt) -> bool:
     return bool(_state(attempt))
 
 
-def verdict(step: Step, folder: StepFolder, attempt: Attempt, started_at: float) -> dict[str, Any]:
+def verdict(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
     """The facts of a success. Raises Stopped for a clean stop, StepFailed for anything less."""
     state = _state(attempt)
     at = f"step {state.get('global_step', 0)} of {state.get('max_steps', '?')}"
@@ -99,7 +103,7 @@ def verdict(step: Step, folder: StepFolder, attempt: Attempt, started_at: float)
         raise StepFailed(FailureReason.ERROR, f"training ended at {at} without saying why")
     if state["global_step"] < state["max_steps"] and not state["early_stopped"]:
         raise StepFailed(FailureReason.ERROR, f"training ended at {at}")
-    if not _has_weights(folder.model, step.config, since=started_at):
+    if not _weights(folder.model, step.config):
         raise StepFailed(FailureReason.ERROR, f"training reached {at}, but left no weights in {folder.model.name}/")
     return {"step": state["global_step"]} | {
         name: state[name] for name in ("max_steps", "world_size", "phases", "cpu", "early_stopped", "resumed_from")
@@ -157,7 +161,6 @@ def _not_finite(metrics: Path, attempt: int) -> list[str]:
     return sorted(name for name, value in last.items() if value is None or not math.isfinite(value))
 
 
-def _has_weights(model: Path, config: Mapping[str, Any], since: float) -> bool:
+def _weights(model: Path, config: Mapping[str, Any]) -> list[Path]:
     stem = "adapter_model" if config.get("adapter") else "*model"
-    found = [*model.glob(f"{stem}*.safetensors"), *model.glob(f"{stem}*.bin")]
-    return any(path.stat().st_mtime >= since - 1 for path in found)
+    return [*model.glob(f"{stem}*.safetensors"), *model.glob(f"{stem}*.bin")]

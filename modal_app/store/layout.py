@@ -8,6 +8,9 @@ from pathlib import Path
 from modal_app.store.step import FOLLOW_UP_KINDS, StepKind
 
 ATTEMPT_PREFIX = "attempt-"
+DRAFT = "draft"
+"""In the folder of an attempt on Modal: the step's files, until they are published."""
+
 LATEST = "latest"
 """In a step's folder: a link to its newest attempt, for people and their editors. Nothing reads it."""
 
@@ -41,11 +44,23 @@ SAMPLES = "samples.json"
 
 @dataclass(frozen=True, slots=True)
 class StepFolder:
-    """The folder that one step owns. Only the holder of `lock` writes below it."""
+    """The folder that one step owns. On this machine, only the holder of `lock` writes below it. On Modal, where no
+    lock is possible, each attempt writes below its own folder only, into its draft."""
 
     path: Path
     done: Path
     """The file whose presence, and nothing else, means that the step has succeeded."""
+    drafted_by: int = 0
+    """The attempt whose draft of the step's files this is; 0 for the files themselves."""
+
+    def draft_of(self, attempt: int) -> StepFolder:
+        """The same step, whose files (and `done`) are those in an attempt's draft."""
+        return StepFolder(self.path, self.attempt(attempt).draft / self.done.name, attempt)
+
+    @property
+    def files(self) -> Path:
+        """The folder of the files that the step leaves."""
+        return self.attempt(self.drafted_by).draft if self.drafted_by else self.path
 
     @property
     def lock(self) -> Path:
@@ -53,12 +68,12 @@ class StepFolder:
 
     @property
     def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
+        return self.files / "metrics.jsonl"
 
     @property
     def config(self) -> Path:
         """The Axolotl config as it was keyed: inputs by content, no addresses."""
-        return self.path / "config.yml"
+        return self.files / "config.yml"
 
     @property
     def identity(self) -> Path:
@@ -68,20 +83,20 @@ class StepFolder:
     @property
     def model(self) -> Path:
         """Axolotl's output_dir: the adapter, and checkpoint-N folders beside it."""
-        return self.path / "model"
+        return self.files / "model"
 
     @property
     def answers(self) -> Path:
-        return self.path / ANSWERS
+        return self.files / ANSWERS
 
     @property
     def manifest(self) -> Path:
-        return self.path / MANIFEST
+        return self.files / MANIFEST
 
     @property
     def tracking(self) -> Path:
         """wandb.json: the W&B run id and group, drawn at the first attempt and kept."""
-        return self.path / "wandb.json"
+        return self.files / "wandb.json"
 
     @property
     def removed(self) -> Path:
@@ -117,6 +132,11 @@ class Attempt:
 
     path: Path
     number: int
+
+    @property
+    def draft(self) -> Path:
+        """draft/, on Modal: the step's files as this attempt makes them."""
+        return self.path / DRAFT
 
     @property
     def started(self) -> Path:

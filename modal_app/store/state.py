@@ -62,9 +62,9 @@ def observe(store: Store, kind: StepKind, key: str) -> StepState:
         outcome = _outcome(newest)
         if owner is not None:
             return _held(newest, owner, outcome)
-        if outcome is None:
-            if holder(folder) is not None or _newest(folder) != newest:
-                continue
+        if outcome is None and (holder(folder) is not None or _newest(folder) != newest):
+            continue
+        if outcome is None or outcome.status is OutcomeStatus.SUCCEEDED:  # the latter: it is about to be published
             if read_json(folder.path / REMOTE).get("live"):
                 return StepState(Phase.RUNNING, newest.number, started_at=read_json(newest.started).get("at"))
             outcome = _outcome(newest) or lost(newest)

@@ -31,7 +31,7 @@ from runner.errors import SweepError
 from runner.executors.modal_copies import listed
 from runner.executors.modal_errors import explained
 from runner.executors.modal_gpus import Placement, one_gpu
-from runner.executors.modal_mirror import ModalMirror, follow
+from runner.executors.modal_mirror import ModalMirror, Submitted, follow, submitted_calls
 from runner.executors.modal_rates import rates_now, stale_warning
 from runner.executors.modal_submission import MirroredStep, Names, before
 from runner.executors.modal_work import Work, job_name, make_work
@@ -90,9 +90,8 @@ class ModalExecutor:
             self._deploy()
             self._upload_inputs(names)
             self._upload_plan(plan, names, steps, make_work(plan, self._job, set()))
-            claims = modal.Dict.from_name(self.deployment.claims, create_if_missing=True)
-            done, entries = _wait_until_settled(mirror, claims, steps)
-            self._submit(make_work(plan, self._job, done), claims, entries)
+            done, entries = _wait_until_settled(mirror, steps, submitted_calls(self.ledger))
+            self._submit(make_work(plan, self._job, done), mirror.claims, entries)
             try:
                 follow(mirror, steps, self.ledger, watch)
             except KeyboardInterrupt:
@@ -151,8 +150,9 @@ class ModalExecutor:
         """Call the jobs that no call works on. A job that another call works on is followed, and that call also starts
         the jobs that wait for it."""
         for name in work.names:
-            if f"cancelled/{name}" in entries:
-                claims.pop(f"cancelled/{name}", None)
+            for old in (f"cancelled/{name}", f"refused/{name}"):
+                if old in entries:
+                    claims.pop(old, None)
         caller, jobs = Caller(claims), deque(work.first)
         while jobs:
             job = jobs.popleft()
@@ -223,7 +223,7 @@ def _verbs(plan: Plan) -> str:
 
 
 def _wait_until_settled(
-    mirror: ModalMirror, claims: modal.Dict, steps: Sequence[MirroredStep]
+    mirror: ModalMirror, steps: Sequence[MirroredStep], submitted: Submitted
 ) -> tuple[set[str], Mapping[str, Any]]:
     """The marks of what is done, and the claims, at a moment when no finished call is still starting the jobs that wait
     for it. Those are not claimed yet, and calling them here, too, would rent a GPU for nothing. Waits at most a minute.
@@ -231,7 +231,7 @@ def _wait_until_settled(
     awaited = {name for step in steps for name in before(step, steps)}
     deadline = time.monotonic() + STARTING_S
     while True:
-        done, entries = mirror.done(), dict(claims.items())
+        done, entries = mirror.done(), mirror.claims_of(steps, submitted, copy=False)
         if time.monotonic() > deadline or not any(is_starting(entries.get, name) for name in awaited):
             return done, entries
         time.sleep(STARTING_POLL_S)

@@ -12,13 +12,15 @@ import modal
 import modal.exception
 
 from modal_app.cloud.container import DONE
-from modal_app.store.layout import ANSWERS, ATTEMPT_PREFIX, MANIFEST, StepFolder, Store
+from modal_app.store.layout import ANSWERS, ATTEMPT_PREFIX, DRAFT, MANIFEST, StepFolder, Store
 from modal_app.store.step import StepKind, write_atomically
 from runner.cost.spent import containers, fetch_folder
 from runner.executors.modal_submission import MirroredStep
 
 OF_STEP = ("run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml", ANSWERS, MANIFEST)
 OF_ATTEMPT = ("container.json", "started.json", "result.json", "train.json", "progress.json", "exit.json", "log.txt")
+OF_DRAFT = ("metrics.jsonl", "wandb.json", "config.yml")
+"""Of the newest attempt's draft: they are the step's until it has succeeded."""
 
 _ON_RUNS_VOLUME = tuple(f"{kind}-" for kind in StepKind if kind is not StepKind.PREPROCESS)
 
@@ -58,12 +60,18 @@ class Copies:
         entries = [*(listed(volume, apart) if apart else ()), *listed(volume, self._there(folder.path))]
         files = [entry for entry in entries if _is_small(entry.path, apart)]
         last = [entry for entry in files if entry.path == self._there(folder.done)]
-        for entry in entries:
-            if PurePosixPath(entry.path).name.startswith(ATTEMPT_PREFIX):
-                files += [one for one in listed(volume, entry.path) if PurePosixPath(one.path).name in OF_ATTEMPT]
+        draft = ""
+        for entry in sorted(entries, key=_attempt_number):
+            if _attempt_number(entry):
+                there = {PurePosixPath(one.path).name: one for one in listed(volume, entry.path)}
+                files += [one for name, one in there.items() if name in OF_ATTEMPT]
+                draft = there[DRAFT].path if DRAFT in there else draft
         for entry in files:
             if entry not in last:
                 self._copy(volume, entry)
+        for entry in listed(volume, draft) if draft and not last else ():
+            if (name := PurePosixPath(entry.path).name) in OF_DRAFT:
+                self._copy(volume, entry, folder.path / name)
         self._copy_containers(volume, folder)
         for name in step.fetches:
             self._copy_containers(self._volume(self.runs_volume), fetch_folder(self.store, name))
@@ -90,13 +98,13 @@ class Copies:
         if not live or _have_ended(folder):
             self._paid.add(step.name)
 
-    def _copy(self, volume: modal.Volume, entry: Any) -> None:
-        """Copy a file, unless the copy is current."""
+    def _copy(self, volume: modal.Volume, entry: Any, target: Path | None = None) -> None:
+        """Copy a file, unless the copy is current. It gets the same path, unless `target` is another."""
         if self._copied.get(entry.path) == (entry.size, entry.mtime):
             return
         text = read_text(volume, entry.path)
         with self._writing:
-            target = self.store.root / entry.path
+            target = target or self.store.root / entry.path
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(target, text)
             self._copied[entry.path] = (entry.size, entry.mtime)
@@ -110,6 +118,13 @@ class Copies:
 
     def _volume(self, name: str) -> modal.Volume:
         return self._volumes.setdefault(name, modal.Volume.from_name(name))
+
+
+def _attempt_number(entry: Any) -> int:
+    """0 if it is not an attempt's folder."""
+    name = PurePosixPath(entry.path).name
+    number = name.removeprefix(ATTEMPT_PREFIX)
+    return int(number) if name.startswith(ATTEMPT_PREFIX) and number.isdecimal() else 0
 
 
 def _names(volume: modal.Volume, path: str) -> set[str]:
@@ -146,6 +161,6 @@ def _is_small(path: str, apart: str) -> bool:
 
 
 def _have_ended(folder: StepFolder) -> bool:
-    """Whether the container that started last on a step has ended."""
+    """Whether the container that made the newest attempt at a step has written its last record."""
     records = containers(folder)
-    return bool(records) and max(records, key=lambda record: record.began_at).ended
+    return bool(records) and max(records, key=lambda record: max(record.attempts)).ended

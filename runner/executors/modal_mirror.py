@@ -20,6 +20,7 @@ from modal_app.cloud.container import TICK_S
 from modal_app.store.layout import SEEN, Store
 from modal_app.store.state import REMOTE, Phase, observe
 from modal_app.store.step import OutcomeStatus, StepKind, write_atomically
+from runner.cost.spent import containers, fetch_folder
 from runner.executors.modal_copies import Copies
 from runner.executors.modal_submission import MirroredStep, Names, before
 from runner.store.ledger import Event, Ledger, Record
@@ -40,6 +41,9 @@ UNREACHED = (
 
 Entries = Mapping[str, Any]
 """A copy of the claims: `modal_app.cloud.claims` explains them."""
+Submitted = Mapping[str, Sequence[str]]
+"""Job name -> the calls that a launcher has recorded."""
+NOTHING: Submitted = {}
 
 
 @dataclass(slots=True)
@@ -49,7 +53,7 @@ class ModalMirror:
     store: Store
     names: Names
     _copies: Copies = field(init=False)
-    _claims: modal.Dict = field(init=False)
+    claims: modal.Dict = field(init=False)
     _over: set[str] = field(default_factory=set)
     """Calls that have ended."""
     _settled: dict[str, str | None] = field(default_factory=dict)
@@ -58,11 +62,11 @@ class ModalMirror:
 
     def __post_init__(self) -> None:
         self._copies = Copies(self.store, self.names.cache_volume, self.names.runs_volume)
-        self._claims = modal.Dict.from_name(self.names.claims, create_if_missing=True)
+        self.claims = modal.Dict.from_name(self.names.claims, create_if_missing=True)
 
-    def refresh(self, steps: Sequence[MirroredStep]) -> bool:
+    def refresh(self, steps: Sequence[MirroredStep], submitted: Submitted = NOTHING) -> bool:
         """Bring the steps up to date; True when none of them is live. Raises the errors of Modal's client."""
-        entries, live = self._live({name for step in steps for name in (step.name, *step.fetches)})
+        entries, live = self._live(steps, submitted)
         goes_on = {
             step.name: step.name in live
             or (f"cancelled/{step.name}" not in entries and any(name in live for name in before(step, steps)))
@@ -81,9 +85,31 @@ class ModalMirror:
         """The marks of every finished step and fetched model."""
         return self._copies.done()
 
+    def claims_of(
+        self, steps: Sequence[MirroredStep], submitted: Submitted = NOTHING, *, copy: bool = True
+    ) -> dict[str, Any]:
+        """The claims. If that of an unfinished step has vanished (Modal deletes entries, and somebody may clear the
+        Dict), a live call of which there is a record takes its place. `copy`: first get the records from the Volumes.
+        """
+        entries = dict(self.claims.items())
+        unclaimed = [step for step in steps if entries.get(step.name) is None and not self._is_done(step)]
+        if copy:
+            new = [step for step in unclaimed if self._settled.get(step.name, "") is not None]
+            with ThreadPoolExecutor(AT_A_TIME) as pool:
+                list(pool.map(self._copies.copy, new))
+            self._settled |= dict.fromkeys((step.name for step in new), None)
+        folders = {step.name: self.store.folder(step.kind, step.key) for step in unclaimed}
+        folders |= {name: fetch_folder(self.store, name) for step in unclaimed for name in step.fetches}
+        for name, folder in folders.items():
+            recorded = [one.call for one in containers(folder) if not one.ended]
+            for call in (*recorded, *submitted.get(name, ())) if entries.get(name) is None else ():
+                if self._is_live(call):
+                    entries[name] = {"call": call, "sweep": ""}
+        return entries
+
     def note_unbegun(self, steps: Sequence[MirroredStep], ledger: Ledger) -> None:
         """Record why steps never started, once everything has ended. They have no folder that could say it."""
-        entries = dict(self._claims.items())
+        entries = dict(self.claims.items())
         noted = unbegun(ledger.records())
         for step in steps:
             if observe(self.store, step.kind, step.key).phase is not Phase.ABSENT:
@@ -100,10 +126,10 @@ class ModalMirror:
         `sweep`: the sweep, when these are all of its runs. Its datasets and models are then ended, too, unless another
         sweep works on them or waits for them. Returns the names of the ended jobs.
         """
-        claims = self._claims
+        claims = self.claims
         mine = {step.name for step in steps if step.kind is not StepKind.PREPROCESS}
         claims.update({f"cancelled/{name}": time.time() for name in mine})
-        entries = dict(claims.items())
+        entries = self.claims_of(steps)
         calls = {name: call for name in mine if (call := last_claim(entries.get, name)[1])}
         if sweep is not None:
             shared = {name for step in steps for name in (step.name, *step.fetches)} - mine
@@ -113,15 +139,16 @@ class ModalMirror:
             modal.FunctionCall.from_id(call).cancel(terminate_containers=True)
         return set(live)
 
-    def _live(self, names: Collection[str]) -> tuple[Entries, set[str]]:
+    def _live(self, steps: Sequence[MirroredStep], submitted: Submitted) -> tuple[Entries, set[str]]:
         """The claims, and the jobs that a call works on or will work on.
 
         A call starts others before it ends. So nothing is live only when a look after the end of the last call finds
         no new calls.
         """
+        names = {name for step in steps for name in (step.name, *step.fetches)}
         calls: dict[str, str] | None = None
         while True:
-            entries, before = dict(self._claims.items()), calls
+            entries, before = self.claims_of(steps, submitted), calls
             calls = {name: call for name in names if (call := last_claim(entries.get, name)[1])}
             with ThreadPoolExecutor(AT_A_TIME) as pool:
                 alive = pool.map(self._is_live, calls.values())
@@ -167,13 +194,22 @@ def follow(mirror: ModalMirror, steps: Sequence[MirroredStep], ledger: Ledger, w
     watch()
 
 
+def submitted_calls(ledger: Ledger) -> Submitted:
+    """The calls of which a ledger has a record."""
+    calls: dict[str, tuple[str, ...]] = {}
+    for record in ledger.records():
+        if call := record.facts.get("call"):
+            calls[record.message] = (*calls.get(record.message, ()), str(call))
+    return calls
+
+
 def look_once(mirror: ModalMirror, steps: Sequence[MirroredStep], ledger: Ledger) -> bool:
     """Bring a sweep's mirror up to date, and note how old it is from now on; True when everything has ended.
 
     While Modal cannot be reached, nothing is known to have ended.
     """
     try:
-        over = mirror.refresh(steps)
+        over = mirror.refresh(steps, submitted_calls(ledger))
     except UNREACHED:
         return False
     if over:
@@ -185,7 +221,11 @@ def look_once(mirror: ModalMirror, steps: Sequence[MirroredStep], ledger: Ledger
 def _why_not_begun(entries: Entries, name: str, before: Sequence[str]) -> str:
     if f"cancelled/{name}" in entries:
         return "cancelled before it started"
+    if refusal := entries.get(f"refused/{name}"):
+        return f"{refusal}; run the same command again to start it"
     for one in before:
+        if refusal := entries.get(f"refused/{one}"):
+            return f"{one}: {refusal}; run the same command again to start it"
         call, ended = last_claim(entries.get, one)[1], entries.get(f"ended/{one}")
         if ended and ended["by"] == call and ended["status"] != OutcomeStatus.SUCCEEDED:
             return f"{one}: {ended['message']}"

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from modal_app.process.attempt import BUILD, DATASETS_CACHE
 from modal_app.store.checkpoints import ASIDE
-from modal_app.store.layout import ATTEMPT_PREFIX
+from modal_app.store.layout import ATTEMPT_PREFIX, DRAFT
 from runner.files.removal_plan import TRASH, AtWork, Kind, Removal, ToDelete, bytes_of, folders_named, last_written
 from runner.files.run_files import Entry
 from runner.files.stock import WORK, Stock
@@ -57,7 +57,9 @@ def _leftovers(stock: Stock, at_work: AtWork) -> Iterable[ToDelete]:
     of += [(name.removesuffix(WORK), entries) for name, entries in stock.prepared.items() if name.endswith(WORK)]
     for key, entries in of:
         if (key in stock.runs or key in needed) and not at_work(key):
-            yield from (_leftover(path, size) for path, size in folders_named(entries, _is_left).items())
+            finished = stock.runs[key].finished if key in stock.runs else stock.is_ready(key)
+            is_left = _is_left_by_a_finished_step if finished else _is_left
+            yield from (_leftover(path, size) for path, size in folders_named(entries, is_left).items())
     found = folders_named(stock.others, lambda path: path.name.startswith(TRASH))
     yield from (_leftover(path, size) for path, size in found.items())
 
@@ -100,9 +102,15 @@ def _is_left(path: PurePosixPath) -> bool:
     return path.name.startswith((ASIDE, TRASH)) or (in_attempt and path.name in CACHES)
 
 
+def _is_left_by_a_finished_step(path: PurePosixPath) -> bool:
+    in_attempt = path.parent.name.startswith(ATTEMPT_PREFIX)
+    return _is_left(path) or (in_attempt and path.name == DRAFT)
+
+
 def _leftover(path: str, size: int) -> ToDelete:
     name = PurePosixPath(path).name
     why = "an incomplete checkpoint" if name.startswith(ASIDE) else "an interrupted removal"
+    why = "an attempt's files that were not published" if name == DRAFT else why
     return ToDelete(Kind.LEFTOVER, path, (path,), size, "a dead attempt's cache" if name in CACHES else why)
 
 

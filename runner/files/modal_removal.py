@@ -139,12 +139,8 @@ class ModalRemoval:
 
     def _entries_of(self, key: str, entries: Collection[str]) -> list[str]:
         jobs = self._jobs(key)
-        return [
-            entry
-            for entry in {*entries, *(f"cancelled/{job}" for job in jobs)}
-            for job in jobs
-            if entry in (job, f"ended/{job}", f"cancelled/{job}") or entry.startswith(f"{job}/after/")
-        ]
+        of_jobs = [entry for entry in entries if call_and_job(entry) is None and job_of(entry) in jobs]
+        return list({*of_jobs, *(f"cancelled/{job}" for job in jobs)})
 
     def _claims(self) -> modal.Dict:
         return modal.Dict.from_name(self.names.claims, create_if_missing=True)

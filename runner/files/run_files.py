@@ -15,12 +15,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from modal_app.store import checkpoints
-from modal_app.store.layout import ANSWERS, ATTEMPT_PREFIX, DEBUG_LOG, MANIFEST, Store
+from modal_app.store.layout import ANSWERS, ATTEMPT_PREFIX, DEBUG_LOG, DRAFT, MANIFEST, Store
 from modal_app.store.step import FOLLOW_UP_KINDS, StepKind
 
 CHUNK = 8 * 1024 * 1024
 RECORD = ("config.yml", "metrics.jsonl", "result.json", "run.json", MANIFEST, "wandb.json")
 """Files of a run's own folder: its request and its results."""
+_DRAFTED = re.compile(rf"{ATTEMPT_PREFIX}(\d+)/{DRAFT}/model/{checkpoints.PREFIX}(\d+)(?=/)")
+"""A checkpoint of a run on Modal that has not finished."""
 
 
 class PartKind(StrEnum):
@@ -122,12 +124,21 @@ def parts_of(files: Files, key: str, data_key: str) -> list[Part]:
     home = f"runs/{key}"
     found = {entry.path: entry for entry in files.below(home)}
     groups: dict[tuple[PartKind, str], list[Entry]] = {}
+    drafted = {} if f"{home}/result.json" in found else _drafted_checkpoints(home, found)
     for entry in found.values():
-        groups.setdefault(_part(entry.path.removeprefix(f"{home}/")), []).append(entry)
+        name = entry.path.removeprefix(f"{home}/")
+        in_draft = _DRAFTED.match(name)
+        if in_draft and drafted.get(in_draft[2]) == f"{home}/{in_draft[0]}":
+            groups.setdefault((PartKind.CHECKPOINT, in_draft[2]), []).append(entry)
+        else:
+            groups.setdefault(_part(name), []).append(entry)
     if (made := groups.pop((PartKind.MODEL, ""), None)) is not None:
         is_adapter = f"{home}/model/adapter_config.json" in found
         groups[PartKind.ADAPTER if is_adapter else PartKind.MODEL, ""] = made
-    unchecked = [Part(kind, own, _folder(home, kind, own), tuple(group)) for (kind, own), group in groups.items()]
+    unchecked = [
+        Part(kind, own, drafted.get(own) or _folder(home, kind, own), tuple(group))
+        for (kind, own), group in groups.items()
+    ]
     parts = [replace(part, whole=_is_whole(files, home, part, found)) for part in unchecked]
     dataset = files.below(f"prepared/{data_key}")
     if dataset:
@@ -160,6 +171,12 @@ def read_object(files: Files, path: str) -> dict[str, Any]:
 
 def all_bytes(parts: Iterable[Part]) -> int:
     return sum(part.bytes for part in parts)
+
+
+def _drafted_checkpoints(home: str, found: Iterable[str]) -> dict[str, str]:
+    """By step, the folder of the checkpoint in the newest attempt's draft that has it."""
+    there = [match for path in found if (match := _DRAFTED.match(path.removeprefix(f"{home}/")))]
+    return {match[2]: f"{home}/{match[0]}" for match in sorted(there, key=lambda match: int(match[1]))}
 
 
 def _part(name: str) -> tuple[PartKind, str]:

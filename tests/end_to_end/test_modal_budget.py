@@ -32,8 +32,8 @@ def share_of(server: ModalServer, key: str, sweep: str) -> Share:
 
 
 def checkpoints(server: ModalServer, key: str) -> list[int]:
-    folder = server.volume_tree(RUNS) / "runs" / key / "model"
-    return sorted(int(path.name.partition("-")[2]) for path in folder.glob("checkpoint-*"))
+    folder = server.volume_tree(RUNS) / "runs" / key
+    return sorted({int(path.name.partition("-")[2]) for path in folder.glob("attempt-*/draft/model/checkpoint-*")})
 
 
 def test_a_plan_above_its_budget_is_refused_and_forced_it_is_stopped_when_its_share_is_spent(tmp_path: Path) -> None:

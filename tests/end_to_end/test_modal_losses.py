@@ -52,9 +52,10 @@ def wait_for_losses_of(server: ModalServer, store: Store, attempt: int) -> str:
 
     def training() -> str | None:
         (run,) = (store.root / "modal" / "runs").glob("*")
-        for metrics in server.folder.glob(f"t/*/volumes/*/runs/{run.name}/metrics.jsonl"):
+        draft = f"runs/{run.name}/attempt-{attempt}/draft/metrics.jsonl"
+        for metrics in server.folder.glob(f"t/*/volumes/*/{draft}"):
             if f'"attempt": {attempt},' in metrics.read_text():
-                return metrics.parents[4].name
+                return metrics.parents[6].name
         return None
 
     server.wait_until(lambda: list(store.root.glob("modal/runs/*")), 60)

@@ -114,6 +114,20 @@ def start_after_a_failure() -> None:
     print(*sorted(app.claims.keys()))
 
 
+def start_what_is_refused_in_part() -> None:
+    """Modal refuses the second call of this process: the first of two jobs that wait."""
+    app = Deployed()
+    first = app.call(DATA)
+    enqueue_behind(app.claims, first, DATA.name, [RUN, OTHER])
+    for _ in range(2):
+        try:
+            start_waiting_jobs(app.claims, DATA.name, [], "succeeded")
+        except modal.exception.ResourceExhaustedError:
+            print("refused")
+        entries = dict(app.claims.items())
+        print(*sorted(entry.replace(first, "call") for entry in entries), entries.get(f"refused/{RUN.name}"))
+
+
 def start_twice() -> None:
     app = Deployed()
     for _ in range(2):
@@ -139,7 +153,8 @@ CASES: Mapping[str, Callable[[], None]] = {
     one.__name__: one
     for one in (
         ask_of_an_unknown_call, come_back, claim_of_a_waiting_call, follow_an_ended_job, start_what_waits,
-        continue_and_start_what_waits, start_after_a_failure, start_twice, hand_on, call_five,
+        continue_and_start_what_waits, start_after_a_failure, start_what_is_refused_in_part, start_twice,
+        hand_on, call_five,
     )
 }  # fmt: skip
 

@@ -94,7 +94,7 @@ class Cloud:
         """Until that attempt has taken a step, seen in its container: it is not committed yet."""
 
         def trains() -> bool:
-            curves = self.server.folder.glob("t/*/volumes/*/runs/run/metrics.jsonl")
+            curves = self.server.folder.glob("t/*/volumes/*/runs/run/attempt-*/draft/metrics.jsonl")
             return any(f'"attempt": {attempt},' in curve.read_text() for curve in curves)
 
         self.server.wait_until(trains, 30)

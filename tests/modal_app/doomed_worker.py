@@ -9,7 +9,7 @@ after which step (0: before the first; left out: before it begins at all):
     container   the container dies of SIGKILL, as from the machine's out-of-memory killer
     deaf        it does not hear SIGTERM any more
     linger      a child of it holds a file of the run open for a while
-    idle        it waits to be stopped
+    idle        it waits to be stopped, then it saves
     fail        it says that it has failed, and why: there was no sense in it
     rank        it says that a rank of it was killed
 """
@@ -40,11 +40,12 @@ STATE = "trainer_state.json"
 def main() -> int:
     step = Step.from_json(sys.stdin.read())
     store = Store(Path(sys.argv[sys.argv.index("--store") + 1]).resolve())
-    folder = store.folder(step.kind, step.key)
+    number = int(sys.argv[sys.argv.index("--attempt") + 1])
+    folder = store.folder(step.kind, step.key).draft_of(number)
     doom = _Doom(folder)
     doom.strike(None)
     with claim(folder, step.sweep):
-        attempt, began_at = attempts.begin(step, store), time.time()
+        attempt, began_at = attempts.begin(step, store, folder), time.time()
         stop.set_stop_handler(None)
         status, reason, message = OutcomeStatus.SUCCEEDED, None, ""
         try:
@@ -99,7 +100,7 @@ class _Doom:
     def __init__(self, folder: StepFolder) -> None:
         told = json.loads(os.environ["WORKER_DOOM"])
         self._folder = folder
-        self._kind, _, at = told.get(str(len(folder.attempts())), told.get("*", "")).partition("@")
+        self._kind, _, at = told.get(str(folder.drafted_by), told.get("*", "")).partition("@")
         self._at = int(at) if at else None
 
     def strike(self, number: int | None) -> None:

@@ -42,6 +42,15 @@ def killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def clock_set_back() -> None:
+    """By ten minutes, while the container works."""
+    one, clock = meter("train"), time.time
+    time.sleep(0.3)
+    time.time = lambda: clock() - 600
+    one.tick()
+    one.end()
+
+
 def several_steps() -> None:
     for step in ("first", "second", "first"):
         one = meter(step)
@@ -74,7 +83,16 @@ def processor_time() -> None:
 
 CASES: Mapping[str, Callable[..., None]] = {
     one.__name__: one
-    for one in (two_cards, late_call, killed, several_steps, two_attempts, ticks_and_trains, processor_time)
+    for one in (
+        two_cards,
+        late_call,
+        killed,
+        clock_set_back,
+        several_steps,
+        two_attempts,
+        ticks_and_trains,
+        processor_time,
+    )
 }
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def test_a_step_that_reads_anything_of_the_hub_may_ask_it(tmp_path: Path, beside
 def test_latest_leads_to_the_newest_attempt_also_in_a_store_that_is_moved(tmp_path: Path) -> None:
     step, store = Step(StepKind.TRAIN, "key", LOCAL, "data"), Store(tmp_path / "store")
     for number in (1, 2, 3):
-        attempt = begin(step, store)
+        attempt = begin(step, store, store.folder(step.kind, step.key))
         assert attempt.number == number
         assert store.folder(step.kind, step.key).latest.samefile(attempt.path)
     moved = Store(store.root.rename(tmp_path / "moved"))

@@ -14,6 +14,7 @@ from grpclib import Status
 
 from tests.modal_server import ModalServer, Settings
 
+RUN, OTHER = "train/run", "train/other"
 SCRIPT = str(Path(__file__).with_name("claims_script.py"))
 
 
@@ -75,6 +76,17 @@ def test_what_waits_for_a_call_that_has_handed_its_job_on_is_started_by_the_last
 
 def test_nothing_is_started_after_a_failure_nor_what_was_cancelled(idle: ModalServer) -> None:
     assert answer(idle, "start_after_a_failure").split() == ["cancelled/train/run", "preprocess/data", "train/other"]
+
+
+def test_what_modal_refuses_to_start_is_recorded_with_its_cause_the_rest_is_started_and_the_next_try_makes_it_good(
+    idle: ModalServer,
+) -> None:
+    idle.fail("FunctionMap", nth=2, status=Status.RESOURCE_EXHAUSTED, message="too many inputs wait")
+    refused, first, second = answer(idle, "start_what_is_refused_in_part").splitlines()
+    assert refused == "refused"
+    assert first.split()[:4] == ["preprocess/data", f"refused/{RUN}", OTHER, f"waiting/call/{RUN}"]
+    assert first.endswith("Modal did not start it: too many inputs wait")
+    assert second.split() == ["preprocess/data", OTHER, RUN, "None"]
 
 
 def test_a_job_that_others_wait_for_is_called_whoever_works_on_it(idle: ModalServer) -> None:

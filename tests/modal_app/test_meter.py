@@ -70,6 +70,14 @@ def test_a_killed_container_leaves_a_record_until_its_last_tick(tmp_path: Path) 
     assert 0.3 <= said.seen_at - said.began_at < 0.6
 
 
+def test_a_clock_that_is_set_back_takes_no_paid_second_away(tmp_path: Path) -> None:
+    done = container(tmp_path, "clock_set_back")
+    assert done.returncode == 0, done.stderr
+    told = record(tmp_path, "train")
+    assert told.seconds >= 0.3
+    assert told.seen_at >= told.began_at
+
+
 def test_a_container_that_works_on_several_steps_tells_each_second_once(tmp_path: Path) -> None:
     done = container(tmp_path, "several_steps")
     assert done.returncode == 0, done.stderr

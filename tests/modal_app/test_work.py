@@ -149,7 +149,7 @@ def test_files_that_are_open_for_a_while_after_the_end_do_not_undo_it(cloud: Cal
 def test_a_call_that_died_between_its_result_and_its_word_says_it_again(cloud: Callable[..., Cloud]) -> None:
     here = cloud({})
     call = here.start()
-    here.kill_at("DictUpdate", 2, call)
+    here.kill_at("DictUpdate", 4, call)
     assert call.get(timeout=60)["status"] == "succeeded"
     assert here.outcomes == ["succeeded"]
     assert len(here.server.tasks_of(call.object_id)) == 2
@@ -159,7 +159,7 @@ def test_a_call_that_died_between_its_result_and_its_word_says_it_again(cloud: C
 def test_a_failure_is_not_tried_again_by_a_call_that_died_before_it_said_so(cloud: Callable[..., Cloud]) -> None:
     here = cloud({"*": "fail@3"})
     call = here.start()
-    here.kill_at("DictUpdate", 2, call)
+    here.kill_at("DictUpdate", 3, call)
     assert call.get(timeout=60) == {"name": "train/run", "status": "failed", "message": "there was no sense in it"}
     assert here.outcomes == ["failed"]
     assert len(here.server.tasks_of(call.object_id)) == 2
@@ -177,7 +177,7 @@ def test_a_call_that_dies_while_it_hands_on_leaves_one_that_goes_on(cloud: Calla
 
 def test_a_call_that_is_faster_than_its_claim_claims_for_itself(cloud: Callable[..., Cloud]) -> None:
     here = cloud({}, step_s=0.25)
-    claim = here.server.hold("DictUpdate", nth=2)  # what the first call says of the second
+    claim = here.server.hold("DictUpdate", nth=3)  # what the first call says of the second
     here.start(limit_s=4, timeout_s=60)
     here.server.wait_until(lambda: [call.status for call in here.server.function_calls()][1:2] == ["success"], 60)
     claim()
@@ -208,7 +208,7 @@ def test_a_run_cancelled_while_it_is_handed_on_is_not_continued(cloud: Callable[
 
 @pytest.mark.parametrize(
     ("name", "nth", "after"),
-    [("DictUpdate", 2, False), ("DictUpdate", 2, True), ("FunctionMap", 1, True)],
+    [("DictUpdate", 4, False), ("DictUpdate", 4, True), ("FunctionMap", 1, True)],
     ids=["before it says that it is done", "before it starts what waits", "before it notes what it has started"],
 )
 def test_a_dataset_whose_container_dies_at_its_end_still_starts_its_run_and_that_once(
@@ -228,3 +228,38 @@ def test_fetching_that_kills_its_container_every_time_is_given_up(cloud: Callabl
     assert here.run(name="fetch/owner/model@c0ffee", function="fetch") == "failed"
     assert [task.exit_code for task in here.server.tasks("fetch")][:3] == [137, 137, 137]
     assert len(here.server.tasks("fetch")) == 4
+
+
+def test_a_run_that_modal_refuses_to_start_says_so_and_its_dataset_has_ended(cloud: Callable[..., Cloud]) -> None:
+    """A refusal that no other try gets past: the call does not stay alive for more of them."""
+    here = cloud({})
+    call = here.start(name="preprocess/data", function="preprocess", awaited=True)
+    here.server.fail("FunctionMap", status=Status.PERMISSION_DENIED, message="the spend limit is reached")
+    assert call.get(timeout=60)["status"] == "succeeded"
+    entries = here.server.dict_items(here.job.claims)
+    assert entries["refused/train/run"] == "Modal did not start it: the spend limit is reached"
+    assert len(here.server.tasks_of(call.object_id)) == 1
+
+
+def test_a_run_that_modal_refuses_to_continue_says_so_in_its_result(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({}, step_s=0.25)
+    call = here.start(limit_s=4)
+    here.server.fail("FunctionMap", status=Status.PERMISSION_DENIED, message="the spend limit is reached")
+    assert call.get(timeout=60)["status"] == "continued"
+    (outcome,) = [outcome_of(one) for one in here.attempts]
+    assert outcome is not None
+    assert outcome.status == "stopped"
+    assert outcome.message.endswith("; Modal did not start it: the spend limit is reached")
+
+
+def test_a_second_call_leaves_a_run_to_the_first_one_though_the_dict_was_cleared(cloud: Callable[..., Cloud]) -> None:
+    """As after seven days in which no process has read the claim."""
+    here = cloud({"1": "idle@3"})
+    first = here.start()
+    here.wait_for_training(1)
+    claims = modal.Dict.from_name(here.job.claims, create_if_missing=True, client=here.client)
+    claims.clear()
+    assert here.run() == "claimed"
+    assert len(here.attempts) == 1
+    first.cancel()
+    here.server.wait_until(lambda: here.outcomes == ["stopped"])

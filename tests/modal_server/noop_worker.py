@@ -32,18 +32,19 @@ FINGERPRINT = "0" * 64
 def main() -> int:
     step = Step.from_json(sys.stdin.read())
     store = Store(Path(sys.argv[sys.argv.index("--store") + 1]).resolve())
-    folder = store.folder(step.kind, step.key)
+    published = store.folder(step.kind, step.key)
+    folder = published.draft_of(int(sys.argv[sys.argv.index("--attempt") + 1]))
     try:
         with claim(folder, step.sweep):
-            if not folder.done.exists():
+            if not published.done.exists():
                 _do_nothing(step, store, folder)
     except AlreadyClaimed:
         return EXIT_HELD
-    return 0 if folder.done.exists() else 3
+    return 0 if folder.done.exists() or published.done.exists() else 3
 
 
 def _do_nothing(step: Step, store: Store, folder: StepFolder) -> None:
-    attempt, started_at = attempts.begin(step, store), time.time()
+    attempt, started_at = attempts.begin(step, store, folder), time.time()
     os.environ |= attempts.environment(step, folder, attempt)
     stop.set_stop_handler(None)
     print(f"began {step.kind} {step.key}", flush=True)  # in the container's own log: what follows is in the attempt's
@@ -101,7 +102,6 @@ def _save(folder: StepFolder, number: int) -> None:
 def _succeed(step: Step, store: Store, folder: StepFolder, attempt: Attempt, started_at: float) -> Outcome:
     facts: dict[str, Any] = {"eval_fingerprint": FINGERPRINT}
     if step.kind is StepKind.PREPROCESS:
-        store.prepared_dataset(step.key).mkdir()
         facts |= {"key": step.key, "attempt": attempt.number, "rows": 1, "eval_rows": 1}
         facts |= {"started_at": started_at, "finished_at": time.time()}
         write_atomically(folder.done, json.dumps(facts))

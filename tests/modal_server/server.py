@@ -195,6 +195,15 @@ class ModalServer:
         """The container ends at once with 137, as from the out-of-memory killer; its input starts again."""
         self._do(lambda: found(self._world.containers, task_id, "Container").kill())
 
+    def redeliver(self, call_id: str) -> None:
+        """Give the call's input to another container, while the one that has it lives. The first answer counts."""
+
+        def deliver() -> None:
+            (one,) = self._world.call(call_id).inputs
+            self._scheduler.pool(one.call.function).put(one)
+
+        self._do(deliver)
+
     def expire(self, call_id: str) -> None:
         """Its results are gone, as at Modal after 7 days."""
         self._do(lambda: setattr(self._world.call(call_id), "expired", True))

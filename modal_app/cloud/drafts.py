@@ -1,0 +1,91 @@
+"""The drafts of a step's files: what an attempt starts from, and how a complete one becomes the step's result.
+
+Modal may deliver one input to two containers, and commits what each of them has written when it ends. So an attempt
+writes into its own draft only, and only the draft that `executions.chosen` names is published. Standard library.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from modal_app.process.attempt import clean, relative_target
+from modal_app.store import checkpoints
+from modal_app.store.layout import StepFolder
+from modal_app.store.step import write_atomically
+
+
+def newest_step(folder: StepFolder) -> int:
+    """The step of the newest complete checkpoint of all attempts; 0 without one."""
+    return max((checkpoints.newest_step(one.model) for one in _versions(folder)), default=0)
+
+
+def begin(folder: StepFolder, number: int) -> None:
+    """Create the draft of an attempt. It continues the draft that has come furthest, if there is one.
+
+    That may belong to a container that is still running. So its files are copied, and its checkpoints, which are large,
+    are linked: nothing writes into a complete checkpoint.
+    """
+    source = max(_versions(folder), key=lambda one: (checkpoints.newest_step(one.model), one.drafted_by))
+    draft = folder.draft_of(number)
+    draft.files.mkdir(parents=True)
+    for ours, theirs in ((draft.metrics, source.metrics), (draft.tracking, source.tracking)):
+        if theirs.exists():
+            shutil.copyfile(theirs, ours)
+    for checkpoint in checkpoints.all_checkpoints(source.model):
+        if checkpoints.is_complete(checkpoint):
+            draft.model.mkdir(exist_ok=True)
+            link = draft.model / checkpoint.name
+            link.symlink_to(relative_target(link.parent, checkpoint))
+
+
+def complete(folder: StepFolder) -> list[int]:
+    """The attempts whose drafts are complete, oldest first."""
+    return [one.number for one in folder.attempts() if folder.draft_of(one.number).done.exists()]
+
+
+def move_files(folder: StepFolder, number: int) -> None:
+    """Move the files of a complete draft to their place, except the one that says that the step has succeeded: that one
+    is written by `declare_done`, when all others are on the Volume. If this was cut off, it can be repeated."""
+    draft, target = folder.draft_of(number), folder.done.parent
+    for link in checkpoints.all_checkpoints(draft.model):
+        if link.is_symlink():
+            checkpoint = link.resolve()
+            link.unlink()
+            if checkpoint.exists():
+                checkpoint.rename(link)
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(draft.files.iterdir()):
+        if path != draft.done:
+            _move(path, target / path.name)
+
+
+def declare_done(folder: StepFolder, number: int) -> None:
+    """Publish the file whose presence means that the step has succeeded."""
+    write_atomically(folder.done, folder.draft_of(number).done.read_text(encoding="utf-8"))
+
+
+def remove_all(folder: StepFolder) -> bool:
+    """Remove what attempts have left behind. True if there was anything."""
+    left = [one for one in folder.attempts() if one.draft.exists()]
+    for attempt in left:
+        clean(attempt)
+        shutil.rmtree(attempt.draft)
+    return bool(left)
+
+
+def _versions(folder: StepFolder) -> Iterator[StepFolder]:
+    """The step's own files, which earlier versions wrote directly, and every draft of them."""
+    yield folder
+    for attempt in folder.attempts():
+        yield folder.draft_of(attempt.number)
+
+
+def _move(source: Path, target: Path) -> None:
+    if source.is_dir() and not source.is_symlink() and target.is_dir():
+        for path in sorted(source.iterdir()):
+            _move(path, target / path.name)
+        source.rmdir()
+    else:
+        source.replace(target)

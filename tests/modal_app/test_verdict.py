@@ -1,0 +1,58 @@
+"""The verdict on what a training leaves, on real files and without a training: no clock has a say in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from modal_app.process.failures import StepFailed
+from modal_app.steps import train
+from modal_app.store.layout import Attempt, StepFolder, Store
+from modal_app.store.step import Step, StepKind
+
+STEP = Step(StepKind.TRAIN, "run", {"adapter": "lora"}, "data")
+ENDED = {
+    "global_step": 4, "max_steps": 4, "ended": True, "early_stopped": False, "world_size": 1, "phases": {}, "cpu": {},
+    "resumed_from": 0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> tuple[StepFolder, Attempt]:
+    """A run's folder in which an earlier attempt has left its weights, prepared for the next one."""
+    store = Store(tmp_path)
+    manifest = store.manifest(STEP.data_key)
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    folder = store.folder(STEP.kind, STEP.key)
+    attempt = folder.attempt(2)
+    attempt.path.mkdir(parents=True)
+    folder.model.mkdir()
+    weights(folder)
+    train.prepare(STEP, store, folder, attempt)
+    attempt.train_state.write_text(json.dumps(ENDED))
+    return folder, attempt
+
+
+def weights(folder: StepFolder) -> Path:
+    path = folder.model / "adapter_model.safetensors"
+    path.write_bytes(b"weights")
+    return path
+
+
+def test_a_run_whose_clock_was_set_back_ten_minutes_while_it_trained_has_succeeded(
+    prepared: tuple[StepFolder, Attempt],
+) -> None:
+    folder, attempt = prepared
+    os.utime(weights(folder), (time.time() - 600,) * 2)
+    assert train.verdict(STEP, folder, attempt)["step"] == 4
+
+
+def test_weights_that_an_earlier_attempt_has_left_are_no_success(prepared: tuple[StepFolder, Attempt]) -> None:
+    folder, attempt = prepared
+    with pytest.raises(StepFailed, match="left no weights"):
+        train.verdict(STEP, folder, attempt)

@@ -1,0 +1,111 @@
+"""What a mirror takes for live when entries of the Dict have vanished, and what it says of what was refused."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import modal
+import pytest
+
+from modal_app.cloud.meter import Meter, Reservation
+from modal_app.store.layout import Store
+from modal_app.store.state import Phase, observe
+from modal_app.store.step import StepKind
+from runner.executors.modal_mirror import ModalMirror, look_once
+from runner.executors.modal_submission import MirroredStep, Names
+from runner.store.ledger import Event, Ledger, Record
+from tests.modal_server import ModalServer, Settings
+from tests.modal_server.fixture import client_of
+
+STEP = MirroredStep(StepKind.TRAIN, "run", "data")
+NAMES = Names("cache", "runs", "claims")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A Modal whose calls wait for a container that never comes, and a store that mirrors it."""
+
+    client: modal.Client
+    train: modal.Function[..., Any, Any]
+    claims: modal.Dict
+    mirror: ModalMirror
+    ledger: Ledger
+
+    def put(self, path: str, text: str) -> None:
+        with modal.Volume.from_name("runs", client=self.client).batch_upload(force=True) as batch:
+            batch.put_file(io.BytesIO(text.encode()), path)
+
+    def look(self) -> bool:
+        """Whether everything has ended."""
+        return look_once(self.mirror, [STEP], self.ledger)
+
+    def shows(self, phase: Phase) -> bool:
+        return observe(self.mirror.store, STEP.kind, STEP.key).phase is phase
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    with ModalServer(Settings(max_containers=0)) as server, client_of(server, monkeypatch) as client:
+        app = modal.App("app", include_source=False)
+        app.function(name="train", serialized=True)(lambda text: None)
+        app.deploy(client=client)
+        for name in ("cache", "runs"):
+            modal.Volume.from_name(name, create_if_missing=True, version=2, client=client).hydrate()
+        store = Store(tmp_path / "modal")
+        ledger = Ledger(store, "sweep")
+        ledger.folder.mkdir(parents=True)
+        claims = modal.Dict.from_name("claims", create_if_missing=True, client=client)
+        train = modal.Function.from_name("app", "train", client=client)
+        yield Place(client, train, claims, ModalMirror(store, NAMES), ledger)
+
+
+def begin(place: Place, tmp_path: Path) -> modal.FunctionCall[Any]:
+    """A run that a container has begun, whose claim has vanished."""
+    call = place.train.spawn("")
+    Meter(tmp_path / "containers", step=STEP.name, call=call.object_id, attempt=1, reserved=Reservation(1.0, 1.0))
+    (record,) = (tmp_path / "containers").iterdir()
+    place.put("/runs/run/containers/ta-1.json", record.read_text())
+    place.put("/runs/run/attempt-1/container.json", json.dumps({"call": call.object_id, "at": 1.0}))
+    return call
+
+
+def test_a_run_whose_claim_has_vanished_goes_on_as_long_as_the_call_of_its_container_lives(
+    place: Place, tmp_path: Path
+) -> None:
+    call = begin(place, tmp_path)
+    assert not place.look()
+    assert place.shows(Phase.RUNNING)
+    call.cancel()
+    assert place.look()
+    assert place.shows(Phase.LOST)
+
+
+def test_a_claim_that_vanishes_while_a_sweep_is_followed_changes_nothing(place: Place, tmp_path: Path) -> None:
+    call = begin(place, tmp_path)
+    place.claims.put(STEP.name, {"call": call.object_id, "sweep": "sweep"})
+    assert not place.look()
+    place.claims.clear()
+    assert not place.look()
+    assert place.shows(Phase.RUNNING)
+
+
+def test_a_call_that_waits_for_its_container_is_known_from_the_ledger(place: Place) -> None:
+    call = place.train.spawn("")
+    facts = {"call": call.object_id}
+    place.ledger.append(Record(Event.STARTED, STEP.kind, STEP.key, message=STEP.name, facts=facts))
+    assert not place.look()
+    assert place.mirror.claims_of([STEP], {STEP.name: [call.object_id]})[STEP.name]["call"] == call.object_id
+    call.cancel()
+    assert place.look()
+
+
+def test_a_run_that_modal_refused_to_start_is_shown_with_the_cause(place: Place) -> None:
+    place.claims.put(f"refused/{STEP.name}", "Modal did not start it: the spend limit is reached")
+    assert place.look()
+    (record,) = place.ledger.records()
+    assert record.message == "Modal did not start it: the spend limit is reached; run the same command again to start it"
