@@ -24,6 +24,7 @@ from modal_app.process.failures import Failure, classify
 from modal_app.process.rank import Rank
 from modal_app.process.stop import Stopped
 from modal_app.steps import train
+from modal_app.steps.pinned_inputs import check_inputs, check_mapped, pinned_inputs
 from modal_app.store import state
 from modal_app.store.claim import AlreadyClaimed, claim
 from modal_app.store.layout import ATTEMPT_PREFIX, Attempt, StepFolder, Store
@@ -111,6 +112,7 @@ def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm
 
             yield preprocess(step, store, attempt, this)
         case StepKind.TRAIN:
+            check_inputs(step, store)
             yield train.prepare(step, store, folder, attempt)
             if step.processes == 1:
                 os.environ |= ranks.alone() if step.config.get("deepspeed") else {}
@@ -120,12 +122,15 @@ def _parts(this: Rank, store: Store, descriptor: int, started_at: float, *, warm
             stop.set_stop_handler(None)  # what is done will not be thrown away now
             if step.processes > 1 and stop.requested() and not train.has_begun(attempt):
                 raise Stopped("stopped before training began")
+            check_mapped(step, store)
             yield train.verdict(step, folder, attempt, started_at)
             train.finish(step, folder)
         case StepKind.MERGE | StepKind.INFER | StepKind.EVALUATE:
             imports.load(imports.for_kind(step.kind), step.device)
             this.clock.book("import")
-            yield after(step.kind)(step, store, folder, attempt, this)
+            with pinned_inputs(step, store):
+                facts = after(step.kind)(step, store, folder, attempt, this)
+            yield facts
             yield {"phases": this.clock.seconds, "cpu": this.clock.cpu}
 
 

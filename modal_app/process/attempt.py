@@ -51,7 +51,7 @@ def begin(step: Step, store: Store) -> Attempt:
     else:
         attempt = folder.attempt(earlier[-1].number + 1 if earlier else 1)
         attempt.path.mkdir(parents=True)
-    if not store.inputs.is_symlink():  # in a container it is one, into a cache that may hold no inputs
+    if not store.is_mounted:  # a cache Volume may hold no inputs
         store.inputs.mkdir(exist_ok=True)
     (attempt.path / "inputs").symlink_to(relative_target(attempt.path, store.inputs))
     write_atomically(attempt.step, step.to_json())

@@ -26,6 +26,7 @@ from modal_app.patches.apply import cache_datasets_in
 from modal_app.process.attempt import BUILD, DATASETS_CACHE, stamp, write_yaml
 from modal_app.process.rank import Rank
 from modal_app.steps.fingerprint import multiset_digest, row_digests
+from modal_app.steps.pinned_inputs import pinned_inputs
 from modal_app.steps.plugin import prepared_hashes, require_prepared
 from modal_app.steps.samples import samples
 from modal_app.store.layout import SAMPLES, Attempt, Store
@@ -37,6 +38,14 @@ PACKAGES = ("axolotl", "transformers", "datasets", "torch")
 
 def preprocess(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[str, Any]:
     """Build the dataset of `step.data_key`, publish it, and return its manifest."""
+    with pinned_inputs(step, store):
+        manifest = _build(step, attempt, rank)
+    _publish(attempt.path / BUILD, store, step.data_key, manifest)
+    return manifest
+
+
+def _build(step: Step, attempt: Attempt, rank: Rank) -> dict[str, Any]:
+    """Leave the rows and samples in `build/`; returns what is known of them."""
     began, started_at = time.monotonic(), time.time()
     write_yaml(attempt.config, stamp(step, dataset_prepared_path=BUILD, output_dir="model"))
     cache_datasets_in(attempt.path / DATASETS_CACHE)
@@ -51,7 +60,7 @@ def preprocess(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[s
     counts = _counts(cfg, train, evaluation)
     shown = samples((("train", train), ("eval", evaluation)), load_tokenizer(cfg))
     write_atomically(attempt.path / BUILD / SAMPLES, json.dumps(shown, indent=1))
-    manifest = counts | {
+    return counts | {
         "key": step.data_key,
         "attempt": attempt.number,
         "started_at": started_at,
@@ -59,8 +68,6 @@ def preprocess(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[s
         "seconds": round(time.monotonic() - began, 3),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-    _publish(attempt.path / BUILD, store, step.data_key, manifest)
-    return manifest
 
 
 def _read_back(cfg: DictDefault) -> tuple[datasets.Dataset, datasets.Dataset | None]:

@@ -22,6 +22,7 @@ from modal_app.patches.apply import apply_training_patches
 from modal_app.process import stop
 from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
+from modal_app.steps.pinned_inputs import check_inputs, check_mapped
 from modal_app.store import checkpoints
 from modal_app.store.step import FailureReason, write_atomically
 
@@ -46,6 +47,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         asked = self._rank.step.processes
         if args.world_size != asked:
             raise StepFailed(FailureReason.ERROR, f"world size is {args.world_size}, but {asked} was asked for")
+        check_inputs(self._rank.step, self._rank.store)  # the model is loaded now
         self._began = time.monotonic()
         self._resumed_from = state.global_step
         apply_training_patches(self._trainer, self._unlogged_at(state.global_step))
@@ -96,6 +98,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         unlogged = self._unlogged(args)
+        check_mapped(self._rank.step, self._rank.store)
         if args.world_size > 1:
             torch.distributed.barrier()  # every rank has written its part
         if state.is_world_process_zero:

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import modal
@@ -28,14 +27,13 @@ from modal_app.store.layout import STEPS, SUBMISSION, Store
 from modal_app.store.step import OutcomeStatus, Step, StepKind, write_atomically
 from runner.console import terminal
 from runner.errors import SweepError
-from runner.executors.modal_copies import listed
 from runner.executors.modal_errors import explained
 from runner.executors.modal_gpus import Placement, one_gpu
+from runner.executors.modal_inputs import upload_inputs
 from runner.executors.modal_mirror import ModalMirror, follow
 from runner.executors.modal_rates import rates_now, stale_warning
 from runner.executors.modal_submission import MirroredStep, Names, before
 from runner.executors.modal_work import Work, job_name, make_work
-from runner.keys.content import files_below
 from runner.store.ledger import Event, Ledger, Record
 from runner.types import Plan, PriceTable
 
@@ -88,7 +86,8 @@ class ModalExecutor:
         steps = mirrored_steps(plan)
         with explained():
             self._deploy()
-            self._upload_inputs(names)
+            cache = modal.Volume.from_name(names.cache_volume, create_if_missing=True, version=2)
+            upload_inputs(cache, self.store, self.inputs)
             self._upload_plan(plan, names, steps, make_work(plan, self._job, set()))
             claims = modal.Dict.from_name(self.deployment.claims, create_if_missing=True)
             done, entries = _wait_until_settled(mirror, claims, steps)
@@ -105,16 +104,6 @@ class ModalExecutor:
             modal.Function.from_name(self.deployment.app_name, "train").hydrate()
             return
         build_app(self.deployment).deploy()
-
-    def _upload_inputs(self, names: Names) -> None:
-        """Local inputs, by content, to the cache Volume."""
-        cache = modal.Volume.from_name(names.cache_volume, create_if_missing=True, version=2)
-        there = {PurePosixPath(entry.path).name for entry in listed(cache, "inputs")}
-        missing = [name for name in self.inputs if PurePosixPath(name).name not in there]
-        if missing:
-            with cache.batch_upload(force=True) as batch:
-                for name in missing:
-                    put_input(batch, (self.store.root / name).resolve(), f"/{name}")
 
     def _upload_plan(self, plan: Plan, names: Names, steps: Sequence[MirroredStep], work: Work) -> None:
         """To the runs Volume, the sweep's plan, for whoever attaches, and its steps, for the calls: a config may be
@@ -233,16 +222,6 @@ def _wait_until_settled(
         if time.monotonic() > deadline or not any(is_starting(entries.get, name) for name in awaited):
             return done, entries
         time.sleep(STARTING_POLL_S)
-
-
-def put_input(batch: modal.volume.AbstractVolumeUploadContextManager, local: Path, there: str) -> None:
-    """A local file or folder, as its identity was made: Modal's client would take hidden files along (a second copy of
-    the weights in .git, an .env), and leave out linked folders."""
-    if not local.is_dir():
-        batch.put_file(local, there)
-        return
-    for file in files_below(local):
-        batch.put_file(file, f"{there}/{file.relative_to(local).as_posix()}")
 
 
 def mirrored_steps(plan: Plan) -> list[MirroredStep]:

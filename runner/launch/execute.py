@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from runner.console import terminal
 from runner.errors import SweepError
 from runner.executors.choose import STARTING, executor_for, validator_at_hand
 from runner.executors.warm_workers import MixedWorkers
-from runner.keys.content import keep, keep_folder
+from runner.keys.content import ContentHashes, keep, keep_folder
 from runner.keys.inputs import ADAPTER, staged_name
 from runner.launch.schema import ask_schema
 from runner.launch.start_checkpoint import keep_checkpoint
@@ -58,27 +57,36 @@ def _make_folders(launch: Launch) -> None:
         store.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SweepError(f"The store {store.root} cannot be made: {error.strerror}.") from error
-    for planned in launch.plan.pending:
-        _prepare_folder(store, planned.run, launch.trainer)
+    runs = [planned.run for planned in launch.plan.pending]
+    hashes = ContentHashes(store.cache / "hashes.json")
+    for found in dict.fromkeys(one for run in runs for one in run.inputs):
+        _keep(found, store, hashes)
+    hashes.save()
+    for run in runs:
+        _prepare_folder(store, run, launch.trainer)
 
 
 def _prepare_folder(store: Store, run: Run, trainer: str) -> None:
-    """The run's inputs kept, and its folder with what was asked."""
-    for found in run.inputs:
-        if found.kind is not InputKind.HUB:
-            assert found.identity is not None
-            _how_to_keep(found)(Path(found.text), found.identity, store.root / staged_name(found))
+    """The run's folder, with what was requested."""
     folder = store.folder(StepKind.TRAIN, run.key)
     folder.path.mkdir(parents=True, exist_ok=True)
-    folder.removed.unlink(missing_ok=True)  # somebody wants it again
+    folder.removed.unlink(missing_ok=True)  # it is requested again
     if not folder.identity.exists():
         write_atomically(folder.identity, json.dumps(_identity(run, trainer), indent=1))
 
 
-def _how_to_keep(found: Input) -> Callable[[Path, str, Path], None]:
+def _keep(found: Input, store: Store, hashes: ContentHashes) -> None:
+    """Put an input into the store. Raises SweepError if it changed after it was hashed."""
+    if found.kind is InputKind.HUB:
+        return
+    assert found.identity is not None
+    source, target = Path(found.text), store.root / staged_name(found)
     if found.kind is InputKind.CHECKPOINT:
-        return keep_checkpoint
-    return keep_folder if found.kind is InputKind.FOLDER and found.at == ADAPTER else keep
+        keep_checkpoint(source, found.identity, target)
+    elif found.kind is InputKind.FOLDER and found.at == ADAPTER:
+        keep_folder(source, found.identity, target)
+    else:
+        keep(source, found.identity, target, hashes)
 
 
 def _identity(run: Run, trainer: str) -> dict[str, object]:

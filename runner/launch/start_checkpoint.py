@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.store import checkpoints
+from modal_app.store.content import file_sha256
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.start_checkpoint import CONFIG_KEY, STATE, step_of
@@ -23,7 +24,6 @@ from modal_app.store.step import StepKind, write_atomically
 from runner.errors import SweepError
 from runner.files.places import chosen_run, files_of, state_of
 from runner.files.run_files import Files, Part, PartKind, parts_of
-from runner.keys.content import file_sha256
 from runner.store.ledger import SweepRun
 from runner.store.run_state import RunStatus, status_text
 from runner.store.stores import is_mirror

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from modal_app.store.pins import InputChanged, check_config
 from runner.console import terminal
 from runner.console.interrupts import terminate_as_interrupt
 from runner.environment import trainer_environment
@@ -29,8 +30,9 @@ SHOWN_LINES = 12
 
 @terminate_as_interrupt()
 def serve(chosen: ServeSelection, token: str, host: str, port: int, *, as_json: bool) -> int:
-    """Serve until Ctrl-C. `port` 0 is one that is free; an empty token lets anybody ask who gets there. Raises
-    SweepError for a port that cannot be had, and when the models cannot be loaded."""
+    """Serve until Ctrl-C. `port` 0 is one that is free; with an empty token, any client may ask. Raises SweepError for
+    a port that is not available, for a base model that has changed, and if the models cannot be loaded."""
+    _check_inputs(chosen)
     python = trainer_environment.find()
     listening = bind(host, port)
     place = Path(tempfile.mkdtemp(prefix="axosweep-serve-"))
@@ -51,6 +53,14 @@ def serve(chosen: ServeSelection, token: str, host: str, port: int, *, as_json: 
         return 0
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _check_inputs(chosen: ServeSelection) -> None:
+    try:
+        for one in chosen.models:
+            check_config(one.config, chosen.store.inputs)
+    except InputChanged as error:
+        raise SweepError(f"Nothing is served: {error}") from error
 
 
 def is_loopback(host: str, port: int) -> bool:
