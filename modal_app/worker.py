@@ -29,6 +29,7 @@ from modal_app.store import state
 from modal_app.store.claim import AlreadyClaimed, claim
 from modal_app.store.layout import ATTEMPT_PREFIX, Attempt, StepFolder, Store
 from modal_app.store.step import EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
+from modal_app.store.verified import withdraw_damaged
 
 EXIT_CODES = {OutcomeStatus.SUCCEEDED: 0, OutcomeStatus.FAILED: 1, OutcomeStatus.STOPPED: 3, OutcomeStatus.LOST: 1}
 
@@ -68,7 +69,8 @@ def run_step(step: Step, store: Store, *, warm: bool = False) -> Outcome:
     """
     folder = store.folder(step.kind, step.key)
     with claim(folder, step.sweep) as descriptor:
-        if folder.done.exists():
+        damage = withdraw_damaged(store, step.key) if step.kind is StepKind.PREPROCESS else ""
+        if state.is_done(folder):
             done = state.observe(store, step.kind, step.key).outcome
             assert done is not None
             return done
@@ -76,6 +78,8 @@ def run_step(step: Step, store: Store, *, warm: bool = False) -> Outcome:
         stop.set_stop_handler(functools.partial(_give_up, step, folder, attempt, time.time()))
         os.environ |= attempts.environment(step, folder, attempt)
         attempts.enter(attempt)
+        if damage:
+            print(f"The prepared dataset is damaged, so it is prepared again: {damage}.")
         outcome = _attempt(rank.become(Rank(step, folder, attempt)), store, descriptor, warm=warm)
         _record(outcome, step, folder, attempt)
         return outcome

@@ -22,6 +22,7 @@ from modal_app.store.hub import FETCH, item_of
 from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.state import lost
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind, write_atomically
+from modal_app.store.verified import withdraw_damaged
 
 Ending = tuple[str, str]
 """An OutcomeStatus, or CONTINUED, and a message."""
@@ -40,6 +41,8 @@ def do_step(job: Job, call: str) -> Ending:
     Raises WorkerDied."""
     step, store = job.read_step(), container.open_store()
     folder = store.folder(step.kind, step.key)
+    if step.kind is StepKind.PREPROCESS and (damage := withdraw_damaged(store, step.key)):
+        print(f"The prepared dataset {step.key} is prepared again: {damage}.")
 
     def resumable() -> int:
         return 0 if step.config.get("save_only_model") else checkpoints.newest_step(folder.model)

@@ -19,6 +19,7 @@ from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
 from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.step import FailureReason, Step, StepKind, write_atomically
+from modal_app.store.verified import model_damage
 
 SETTINGS = ("greedy", "max_tokens", "temperature", "seed")
 
@@ -55,16 +56,20 @@ def weights_of(step: Step, store: Store, attempt: Attempt) -> dict[str, Path]:
     if not step.run:
         return {}
     if merged := step.options.get("merged"):
-        return {"weights": _there(store.folder(StepKind.MERGE, merged).model, "config.json", attempt)}
+        return {"weights": usable_model(store, store.folder(StepKind.MERGE, merged).model, "config.json", attempt)}
     model = store.folder(StepKind.TRAIN, step.run).model
     if step.config.get("adapter"):
-        return {"adapter": _there(model, "adapter_config.json", attempt)}
-    return {"weights": _there(model, "config.json", attempt)}
+        return {"adapter": usable_model(store, model, "adapter_config.json", attempt)}
+    return {"weights": usable_model(store, model, "config.json", attempt)}
 
 
-def _there(model: Path, file: str, attempt: Attempt) -> Path:
+def usable_model(store: Store, model: Path, file: str, attempt: Attempt) -> Path:
+    """The model of a step, as a path from the attempt's folder. `file`: which every such model has. Raises StepFailed
+    if there is none, or if it is damaged."""
     if not (model / file).exists():
         raise StepFailed(FailureReason.DATA, f"there is no model in {model}: {file} is missing")
+    if damage := model_damage(store, model):
+        raise StepFailed(FailureReason.DATA, f"the model in {model} is damaged: {damage}")
     return relative_target(attempt.path, model)
 
 

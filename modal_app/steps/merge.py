@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from modal_app.process.attempt import BUILD, relative_target, stamp, write_yaml
+from modal_app.process.attempt import BUILD, stamp, write_yaml
 from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
+from modal_app.steps.infer import usable_model
 from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.manifest import listed_files
 from modal_app.store.step import FailureReason, Step, StepKind, write_atomically
@@ -52,11 +53,12 @@ def adapter_of(step: Step, store: Store, attempt: Attempt) -> Path:
 
     PEFT follows what an adapter says of its base model only when it is not handed one; here it always is.
     """
-    asked = step.options.get("adapter")  # below `inputs`, which the attempt's folder has a link to
-    found = Path(asked) if asked else relative_target(attempt.path, store.folder(StepKind.TRAIN, step.run).model)
-    if not (found / "adapter_config.json").exists():
-        raise StepFailed(FailureReason.DATA, f"there is no adapter in {found}: adapter_config.json is missing")
-    return found
+    given = step.options.get("adapter")  # below `inputs`, which the attempt's folder has a link to
+    if not given:
+        return usable_model(store, store.folder(StepKind.TRAIN, step.run).model, "adapter_config.json", attempt)
+    if not (Path(given) / "adapter_config.json").exists():
+        raise StepFailed(FailureReason.DATA, f"there is no adapter in {given}: adapter_config.json is missing")
+    return Path(given)
 
 
 def _method(adapter: Path) -> dict[str, Any]:

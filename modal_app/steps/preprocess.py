@@ -32,6 +32,7 @@ from modal_app.steps.samples import samples
 from modal_app.store.layout import SAMPLES, Attempt, Store
 from modal_app.store.manifest import listed_files
 from modal_app.store.step import Step, write_atomically
+from modal_app.store.verified import note_verified
 
 PACKAGES = ("axolotl", "transformers", "datasets", "torch")
 
@@ -162,6 +163,8 @@ def _publish(build: Path, store: Store, data_key: str, manifest: dict[str, Any])
     manifest["files"] = listed_files(build)
     target = store.prepared_dataset(data_key)
     if target.exists():
-        shutil.rmtree(target)  # moved by a worker that died before it wrote the manifest: nobody has read it
+        shutil.rmtree(target)  # without a manifest: its worker died before it wrote one, or the rows are damaged
     build.rename(target)
+    if not store.is_mounted:
+        note_verified(store, data_key, manifest["files"])
     write_atomically(store.manifest(data_key), json.dumps(manifest, sort_keys=True, indent=1))

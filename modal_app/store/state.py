@@ -18,6 +18,10 @@ REMOTE = "remote.json"
 """In a mirrored step folder: whether the step went on, when somebody last asked the place where it really is."""
 
 
+IN_DONE_FILE = frozenset({"attempt", "started_at", "finished_at"})
+"""In every `done` file, whatever the step."""
+
+
 class Phase(StrEnum):
     ABSENT = "absent"
     """Nobody has begun it."""
@@ -49,8 +53,8 @@ def observe(store: Store, kind: StepKind, key: str) -> StepState:
     """
     folder = store.folder(kind, key)
     while True:
-        if folder.done.exists():
-            return _succeeded(folder)
+        if facts := done_facts(folder):
+            return _succeeded(facts)
         owner = holder(folder)
         newest = _newest(folder)
         if newest is None:
@@ -69,10 +73,20 @@ def observe(store: Store, kind: StepKind, key: str) -> StepState:
                 return StepState(Phase.RUNNING, newest.number, started_at=read_json(newest.started).get("at"))
             outcome = _outcome(newest) or lost(newest)
         if outcome.status is OutcomeStatus.SUCCEEDED:
-            if folder.done.exists():
+            if is_done(folder):
                 continue
             outcome = replace(outcome, status=OutcomeStatus.LOST, reason=FailureReason.LOST, message=_gone(folder))
         return StepState(Phase(outcome.status.value), newest.number, None, outcome, outcome.started_at)
+
+
+def done_facts(folder: StepFolder) -> dict[str, Any]:
+    """The content of the `done` file; empty if there is none, or if it is damaged: the step is then not done."""
+    facts = read_json(folder.done, lenient=True)
+    return facts if facts.keys() >= IN_DONE_FILE else {}
+
+
+def is_done(folder: StepFolder) -> bool:
+    return bool(done_facts(folder))
 
 
 def record_exit(store: Store, kind: StepKind, key: str, pid: int, code: int) -> None:
@@ -99,8 +113,7 @@ def _held(newest: Attempt, owner: Owner, outcome: Outcome | None) -> StepState:
     return StepState(Phase.RUNNING, newest.number + 1, owner, started_at=owner.at)
 
 
-def _succeeded(folder: StepFolder) -> StepState:
-    facts = read_json(folder.done)
+def _succeeded(facts: dict[str, Any]) -> StepState:
     outcome = _success(facts)
     return StepState(Phase.SUCCEEDED, outcome.attempt, None, outcome, outcome.started_at)
 
@@ -136,8 +149,8 @@ def lost(attempt: Attempt) -> Outcome:
 
 
 def _gone(folder: StepFolder) -> str:
-    """Success is declared before the attempt's result is written, so that somebody has removed it since."""
-    return f"it had succeeded, but {folder.done.name} is gone"
+    """The file is written before the attempt's result, so it was removed or damaged since."""
+    return f"it had succeeded, but {folder.done.name} is {'damaged' if folder.done.exists() else 'gone'}"
 
 
 def _how_it_died(code: int | None) -> str:

@@ -10,7 +10,7 @@ import io
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import modal
 import modal.exception
 
 from modal_app.cloud.claims import Caller, enqueue_behind, is_at_work, is_starting, last_claim
-from modal_app.cloud.container import Job, steps_file
+from modal_app.cloud.container import Job, mark_name, steps_file
 from modal_app.cloud.deployment import build_app
 from modal_app.cloud.meter import CPU_STEP, Reservation
 from modal_app.cloud.settings import AFTER_FUNCTION, HOUR_S, Deployment, requested, train_function
@@ -27,6 +27,7 @@ from modal_app.store.layout import STEPS, SUBMISSION, Store
 from modal_app.store.step import OutcomeStatus, Step, StepKind, write_atomically
 from runner.console import terminal
 from runner.errors import SweepError
+from runner.executors.modal_datasets import damaged_datasets
 from runner.executors.modal_errors import explained
 from runner.executors.modal_gpus import Placement, one_gpu
 from runner.executors.modal_inputs import upload_inputs
@@ -91,6 +92,7 @@ class ModalExecutor:
             self._upload_plan(plan, names, steps, make_work(plan, self._job, set()))
             claims = modal.Dict.from_name(self.deployment.claims, create_if_missing=True)
             done, entries = _wait_until_settled(mirror, claims, steps)
+            done -= self._damaged(cache, plan, done)
             self._submit(make_work(plan, self._job, done), claims, entries)
             try:
                 follow(mirror, steps, self.ledger, watch)
@@ -104,6 +106,16 @@ class ModalExecutor:
             modal.Function.from_name(self.deployment.app_name, "train").hydrate()
             return
         build_app(self.deployment).deploy()
+
+    def _damaged(self, cache: modal.Volume, plan: Plan, done: Set[str]) -> set[str]:
+        """The marks of datasets that runs are about to read and whose files are damaged: they are prepared again."""
+        wanted = {planned.run.data_key for planned in plan.pending}
+        marks = {key: mark_name(job_name(StepKind.PREPROCESS, key)) for key in wanted}
+        damage = damaged_datasets(cache, [key for key, mark in marks.items() if mark in done])
+        for key, why in damage.items():
+            self.store.manifest(key).unlink(missing_ok=True)  # the mirror's copy
+            terminal.message(f"The prepared dataset {key} is damaged, so it is prepared again: {why}.", style="yellow")
+        return {marks[key] for key in damage}
 
     def _upload_plan(self, plan: Plan, names: Names, steps: Sequence[MirroredStep], work: Work) -> None:
         """To the runs Volume, the sweep's plan, for whoever attaches, and its steps, for the calls: a config may be

@@ -150,10 +150,10 @@ def checksums(files: Files, part: Part) -> dict[str, str]:
 
 
 def read_object(files: Files, path: str) -> dict[str, Any]:
-    """A small JSON object; empty where there is no such file."""
+    """A small JSON object; empty where there is no such file, or one that is damaged."""
     try:
         loaded = json.loads(b"".join(files.read(path, 0)))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return {}
     return loaded if isinstance(loaded, dict) else {}
 

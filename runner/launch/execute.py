@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+from modal_app.store.claim import AlreadyClaimed, claim
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind, write_atomically
+from modal_app.store.verified import withdraw_damaged
 from runner.console import terminal
 from runner.errors import SweepError
 from runner.executors.choose import STARTING, executor_for, validator_at_hand
@@ -57,6 +60,10 @@ def _make_folders(launch: Launch) -> None:
         store.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SweepError(f"The store {store.root} cannot be made: {error.strerror}.") from error
+    for dataset in launch.plan.datasets:
+        if dataset.damage:
+            with contextlib.suppress(AlreadyClaimed), claim(store.folder(StepKind.PREPROCESS, dataset.key)):
+                withdraw_damaged(store, dataset.key)
     runs = [planned.run for planned in launch.plan.pending]
     hashes = ContentHashes(store.cache / "hashes.json")
     for found in dict.fromkeys(one for run in runs for one in run.inputs):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.store.pins import InputChanged, check_config
+from modal_app.store.verified import model_damage
 from runner.console import terminal
 from runner.console.interrupts import terminate_as_interrupt
 from runner.environment import trainer_environment
@@ -61,6 +62,9 @@ def _check_inputs(chosen: ServeSelection) -> None:
             check_config(one.config, chosen.store.inputs)
     except InputChanged as error:
         raise SweepError(f"Nothing is served: {error}") from error
+    for folder in (one.adapter or one.weights for one in chosen.models):
+        if folder and (damage := model_damage(chosen.store, Path(folder))):
+            raise SweepError(f"Nothing is served: the model in {folder} is damaged: {damage}.")
 
 
 def is_loopback(host: str, port: int) -> bool:

@@ -104,6 +104,23 @@ def test_a_dataset_moved_to_its_place_but_not_marked_is_made_again(warm: Warm, s
     assert (after["attempt"], after["hashes"]) == (2, before["hashes"])
 
 
+def test_a_damaged_dataset_is_not_trained_on_and_is_prepared_again(warm: Warm, store: Store) -> None:
+    shutil.copytree(store.prepared_dataset("data"), store.prepared_dataset("damaged"))
+    rows = next(store.prepared_dataset("damaged").rglob("*.arrow"))
+    content = rows.read_bytes()
+    rows.write_bytes(content[:-4096] + bytes(4096))
+    step = train_step("on-damaged-rows", data_key="damaged")
+    assert warm.run(step) == 1
+    ended = outcome(store, step)
+    assert ended.reason is FailureReason.DATA
+    assert ended.message.startswith("the prepared dataset damaged is damaged: the content of ")
+    assert warm.run(preprocess_step("damaged")) == 0
+    assert next(store.prepared_dataset("damaged").rglob("*.arrow")).read_bytes() == content
+    assert (
+        "is prepared again: the content of" in store.folder(StepKind.PREPROCESS, "damaged").attempt(1).log.read_text()
+    )
+
+
 def test_nothing_temporary_is_left_in_an_attempt(store: Store, plain_ranks: Step) -> None:
     left = {path.name for path in store.folder(StepKind.TRAIN, plain_ranks.key).attempt(1).path.iterdir()}
     assert left == {"inputs", "prepared", "step.json", "started.json", "config.yml", "log.txt", "log-1.txt"} | {
@@ -133,6 +150,19 @@ def test_the_adapter_names_the_base_model_as_the_user_did_and_is_written_down(st
     for name, one in listed.items():
         content = (folder.model / name).read_bytes()
         assert one == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_a_damaged_adapter_is_neither_merged_nor_asked(warm: Warm, store: Store, plain: Step) -> None:
+    home, copy = (store.folder(StepKind.TRAIN, key) for key in (plain.key, "damaged-adapter"))
+    shutil.copytree(home.model, copy.model, ignore=shutil.ignore_patterns("checkpoint-*"))
+    shutil.copyfile(home.manifest, copy.manifest)
+    weights = copy.model / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1024] + bytes(1024))
+    (store.inputs / "one-prompt.jsonl").write_text('{"messages": [{"role": "user", "content": "Hello"}]}')
+    for kind, options in ((StepKind.MERGE, {}), (StepKind.INFER, {"prompts": "inputs/one-prompt.jsonl"})):
+        step = Step(kind, f"{copy.path.name}/own", plain.config, "data", run=copy.path.name, options=options)
+        assert warm.run(step) == 1
+        assert "is damaged: the content of adapter_model.safetensors is not" in outcome(store, step).message
 
 
 def test_the_final_model_is_evaluated_though_the_schedule_misses_it(warm: Warm, store: Store) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from modal_app.store.step import Step
 from runner.config.gpus import modal_gpu
 from runner.errors import SweepError
 from runner.executors.modal import mirrored_steps
+from runner.executors.modal_datasets import damaged_datasets
 from runner.executors.modal_inputs import put_input, upload_inputs
 from runner.executors.modal_work import Work, job_name, make_work
 from runner.keys.content import ContentHashes, keep
@@ -181,3 +184,22 @@ def test_a_model_that_changes_while_it_is_uploaded_is_not_left_under_the_old_nam
         (model / "weights.bin").write_text("as planned")
         upload_inputs(volume, store, [name])
         assert {entry.path for entry in volume.listdir("inputs")} == {name, f"{name}.pin.json"}
+
+
+def test_a_dataset_on_the_volume_whose_files_have_other_sizes_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows").write_text("rows")
+    with ModalServer() as server, client_of(server, monkeypatch) as client:
+        volume = modal.Volume.from_name("cache", create_if_missing=True, version=2, client=client)
+        manifest = {
+            "files": {"hash/rows.arrow": {"bytes": 4, "sha256": ""}, "samples.json": {"bytes": 4, "sha256": ""}}
+        }
+        with volume.batch_upload() as batch:
+            for key in ("whole", "cut", "old", "empty"):
+                batch.put_file(tmp_path / "rows", f"/prepared/{key}/hash/rows.arrow")
+                text = "" if key == "empty" else '{"rows": 1}' if key == "old" else json.dumps(manifest)
+                batch.put_file(io.BytesIO(text.encode()), f"/prepared/{key}/manifest.json")
+            batch.put_file(tmp_path / "rows", "/prepared/whole/samples.json")
+        damage = damaged_datasets(volume, ["whole", "cut", "old", "empty", "none"])
+    assert damage == {"cut": "samples.json is missing", "empty": "its manifest.json is empty or damaged"}
