@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,13 +29,19 @@ from modal_app.store.manifest import listed_files
 from modal_app.store.read_json import read_json
 from modal_app.store.step import FailureReason, Step, write_atomically
 
+COPY_AGAIN = "Run the command again: it is then copied again from the run that it is of"
+
 
 def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
     """Everything but the training itself; returns the facts known before it begins. Runs in the claim's holder."""
     manifest = link_prepared(step, store, attempt)
     folder.model.mkdir(exist_ok=True)
-    if checkpoints.set_aside_unusable(folder.model) is None:
-        _begin_elsewhere(step, store, folder.model)
+    damaged: list[str] = []
+    taken = checkpoints.set_aside_unusable(folder.model, damaged.append)
+    if taken is None:
+        taken = _place_start_checkpoint(step, store, folder.model)
+    for line in damaged:
+        print(f"{line}. Resuming from {taken.name if taken else 'the beginning'}.")
     addresses: dict[str, Any] = {
         "output_dir": "../model",
         "dataset_prepared_path": PREPARED,
@@ -48,18 +55,23 @@ def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> d
     return {
         "manifest": hashlib.sha256(content).hexdigest(),
         "eval_fingerprint": DataManifest.of(json.loads(content)).eval_fingerprint,
+        **({"damaged": "; ".join(damaged)} if damaged else {}),
         **_kernel(step),
     }
 
 
-def _begin_elsewhere(step: Step, store: Store, model: Path) -> None:
-    """Where a run goes on from another one's checkpoint (from=), and has none of its own yet."""
-    begins = start_checkpoint.start_checkpoint_of(step.config, store.root)
-    if begins is None:
-        return
-    if not checkpoints.is_complete(begins):
-        raise StepFailed(FailureReason.DATA, f"the checkpoint to go on from is not whole, or not there: {begins}")
-    start_checkpoint.place(begins, model)
+def _place_start_checkpoint(step: Step, store: Store, model: Path) -> Path | None:
+    """For a run that has a start checkpoint (from=), and none of its own yet. Raises StepFailed if it is damaged."""
+    origin = start_checkpoint.start_checkpoint_of(step.config, store.root)
+    if origin is None:
+        return None
+    if not checkpoints.is_complete(origin):
+        raise StepFailed(FailureReason.DATA, f"the start checkpoint is incomplete or missing: {origin}")
+    placed = start_checkpoint.place(origin, model)
+    if damage := checkpoints.damage_of(placed):
+        shutil.rmtree(placed)
+        raise StepFailed(FailureReason.DATA, f"the start checkpoint {origin} is damaged: {damage}. {COPY_AGAIN}")
+    return placed
 
 
 def run_rank(rank: Rank) -> None:

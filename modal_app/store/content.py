@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -49,6 +50,24 @@ def file_sha256(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flushed_sha256(path: Path) -> str:
+    """The same, once the bytes are on the disk: what a marker or a manifest lists must outlast a power cut."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush_folders(folder: Path) -> None:
+    """Write the names of the files in a folder, and in the folders below it, to the disk."""
+    for name, _, _ in os.walk(folder):
+        descriptor = os.open(name, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # not every file system can do it
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def folder_sha256(files: Mapping[str, str]) -> str:

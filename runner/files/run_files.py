@@ -137,10 +137,11 @@ def parts_of(files: Files, key: str, data_key: str) -> list[Part]:
 
 
 def checksums(files: Files, part: Part) -> dict[str, str]:
-    """sha256 of a part's files by path, as the worker that made them has written it down; empty where it has not.
-
-    A checkpoint has none, nor what was made by an earlier version.
-    """
+    """sha256 of a part's files by path, as the worker that made them has written it down; empty where it has not, as in
+    an earlier version."""
+    if part.kind is PartKind.CHECKPOINT:
+        sums = read_object(files, f"{part.folder}/{checkpoints.MARKER}").get("sha256", {})
+        return {f"{part.folder}/{name}": str(sha256) for name, sha256 in sums.items()}
     folder = PurePosixPath(part.folder)
     if folder.name != "model" and part.kind is not PartKind.DATA:
         return {}

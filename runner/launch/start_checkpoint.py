@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.store import checkpoints
-from modal_app.store.content import file_sha256
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.start_checkpoint import CONFIG_KEY, STATE, step_of
@@ -32,6 +31,9 @@ from runner.types import Experiment, Input, InputKind, Run, StartCheckpoint
 NOT_CONTENT = ("README.md", "training_args.bin", "tokens_state.json", STATE, checkpoints.MARKER)
 """Of a checkpoint: words about it, and figures of the run that has saved it. What trains on does not depend on them."""
 NOT_KEPT = ("README.md", "training_args.bin", "tokens_state.json")
+
+Sums = Mapping[str, str]
+"""Name of a file -> hex sha256."""
 
 SAME = (
     *("adapter", "lora_r", "lora_alpha", "lora_target_linear", "lora_target_modules", "lora_target_parameters"),
@@ -67,22 +69,22 @@ def find_start_checkpoint(asked: str, known: Sequence[Store]) -> StartCheckpoint
     except SweepError as error:
         raise SweepError(f"from={asked}: {error}") from error
     try:
-        folder = _found(asked, run, store)  # first: removed and trained again, it may have another than was kept
+        folder, sums = _found(asked, run, store)  # first: removed and trained again, it may have another than was kept
     except SweepError:
         kept = _kept(known, run.key, int(step)) if step else None
         if kept is None:
             raise
-        folder = kept
+        folder, sums = kept
     if not (folder / "optimizer.pt").exists() and not (folder / "optimizer.bin").exists():
         key = "lora_model_dir" if (folder / "adapter_config.json").exists() else "base_model"
         raise SweepError(
             f"from={asked}: {folder.name} of {run.key} has no optimizer's state (save_only_model), so nothing can go "
             f"on from it. Its weights alone: {key}={folder}"
         )
-    return StartCheckpoint(run.key, step_of(folder), str(folder), identity_of(folder), str(store.root))
+    return StartCheckpoint(run.key, step_of(folder), str(folder), identity_of(folder, sums), str(store.root))
 
 
-def _kept(known: Sequence[Store], run: str, step: int) -> Path | None:
+def _kept(known: Sequence[Store], run: str, step: int) -> tuple[Path, Sums] | None:
     """The checkpoint as an earlier run that went on from it has it in its store: the run that saved it may have removed
     its own since."""
     for store in known:
@@ -90,21 +92,26 @@ def _kept(known: Sequence[Store], run: str, step: int) -> Path | None:
             start = read_json(path).get("from") or {}
             if (start.get("run"), start.get("step")) == (run, step):
                 folder = store.inputs / str(start["identity"])[:16]
-                if checkpoints.is_complete(folder):
-                    return folder
+                if checkpoints.is_complete(folder) and not checkpoints.damage_of(
+                    folder, sums := checkpoints.sha256s(folder)
+                ):
+                    return folder, sums
     return None
 
 
-def _found(asked: str, run: SweepRun, store: Store) -> Path:
-    """The checkpoint among those of its run; from Modal it is fetched."""
+def _found(asked: str, run: SweepRun, store: Store) -> tuple[Path, Sums]:
+    """The checkpoint among those of its run, and its files' hashes; from Modal it is fetched."""
     files = files_of(store, run.key)
     parts = parts_of(files, run.key, run.data_key)
     chosen = _chosen(asked, run, [part for part in parts if part.kind is PartKind.CHECKPOINT], store)
-    if not is_mirror(store):
-        return store.root / chosen.folder
-    folder = store.cache / "from" / run.key / chosen.name
-    _fetch(files, chosen, folder)
-    return folder
+    folder = store.root / chosen.folder
+    if is_mirror(store):
+        folder = store.cache / "from" / run.key / chosen.name
+        _fetch(files, chosen, folder)
+    sums = checkpoints.sha256s(folder)
+    if damage := checkpoints.damage_of(folder, sums):
+        raise SweepError(f"from={asked}: {chosen.name} of {run.key} is damaged: {damage}. Name another: from=RUN@STEP.")
+    return folder, sums
 
 
 def _chosen(asked: str, run: SweepRun, there: Sequence[Part], store: Store) -> Part:
@@ -145,13 +152,16 @@ def _fetch(files: Files, part: Part, folder: Path) -> None:
         pull(files, wanted, folder, watch=watch)
 
 
-def identity_of(checkpoint: Path) -> str:
-    """Hex sha256 of what going on from it depends on: tensors, random state, the step, the loss not yet logged."""
+def identity_of(checkpoint: Path, sums: Sums | None = None) -> str:
+    """Hex sha256 of all that a run which starts from it depends on: tensors, random state, step,
+    loss not logged yet.
+    `sums`: the sha256 of its files, if they are known."""
+    sums = checkpoints.sha256s(checkpoint) if sums is None else sums
     digest = hashlib.sha256(json.dumps(checkpoints.unlogged(checkpoint), sort_keys=True).encode())
     digest.update(f"{step_of(checkpoint)}\n".encode())
-    for name in _files(checkpoint):
+    for name in sorted(sums):
         if Path(name).name not in NOT_CONTENT:
-            digest.update(f"{name}\0{file_sha256(checkpoint / name)}\n".encode())
+            digest.update(f"{name}\0{sums[name]}\n".encode())
     return digest.hexdigest()
 
 
@@ -226,7 +236,7 @@ def keep_checkpoint(source: Path, identity: str, target: Path) -> None:
     It says nothing of the end and the best step of the run that has saved it. Raises SweepError when it has changed
     since it was looked at.
     """
-    if checkpoints.is_complete(target):
+    if not checkpoints.damage_of(target):
         return
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
@@ -236,8 +246,8 @@ def keep_checkpoint(source: Path, identity: str, target: Path) -> None:
                 (beside / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / name, beside / name)
         write_atomically(beside / STATE, json.dumps(_begun(json.loads((source / STATE).read_text(encoding="utf-8")))))
-        checkpoints.mark_complete(beside, checkpoints.unlogged(source))
-        changed = identity_of(beside) != identity
+        sums = checkpoints.mark_complete(beside, checkpoints.unlogged(source))
+        changed = identity_of(beside, sums) != identity
     except FileNotFoundError:
         changed = True
     if changed:

@@ -30,6 +30,7 @@ from tests.modal_app.steps import (
     wait_for_step,
     wait_until,
 )
+from tests.runner.checkpointed import checkpoint
 
 pytestmark = pytest.mark.slow
 LONG: dict[str, Any] = {"max_steps": 60, "eval_steps": 20, "save_steps": 7}
@@ -293,11 +294,26 @@ def test_a_killed_run_goes_on_to_equal_losses_from_a_whole_checkpoint(
     if cut:
         newest = max(model.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
         content = (newest / cut).read_bytes()
-        (newest / cut).write_bytes(content[: len(content) // 2])
+        half = content[: len(content) // 2]
+        (newest / cut).write_bytes(half + (bytes(len(content) - len(half)) if cut == "optimizer.pt" else b""))
     assert warm.run(step) == 0
-    assert outcome(store, step).facts["resumed_from"] > 0
+    facts, log = outcome(store, step).facts, store.folder(StepKind.TRAIN, step.key).attempt(2).log.read_text()
+    assert facts["resumed_from"] > 0
+    assert ("damaged" in facts) == (f"Resuming from checkpoint-{facts['resumed_from']}." in log) == bool(cut)
+    if cut == "optimizer.pt":  # of the right size
+        assert facts["damaged"].endswith("the content of optimizer.pt is not the one that was written")
     assert bool(list(model.glob("broken-checkpoint-*"))) >= bool(cut)
     assert losses(store, step) == undisturbed
+
+
+def test_a_damaged_start_checkpoint_is_not_trained_from(warm: Warm, store: Store, tmp_path: Path) -> None:
+    start = checkpoint(tmp_path, 50)
+    (start / "optimizer.pt").write_bytes(bytes((start / "optimizer.pt").stat().st_size))
+    (store.inputs / "start").symlink_to(start)
+    step = train_step("damaged-start", resume_from_checkpoint="inputs/start")
+    assert warm.run(step) == 1
+    assert "is damaged: the content of optimizer.pt is not" in outcome(store, step).message
+    assert not list(store.folder(StepKind.TRAIN, step.key).model.iterdir())
 
 
 def test_a_run_killed_after_its_last_checkpoint_does_not_train_one_step_more(warm: Warm, store: Store) -> None:
