@@ -139,7 +139,7 @@ def _named(value: Any, *, rows: bool) -> Iterator[str]:
 def _files(target: Path) -> Iterator[tuple[str, Path]]:
     """Raises InputChanged where there is nothing."""
     if not target.exists():
-        raise InputChanged(f"{_shown(target)} does not exist any more. Put it back.")
+        raise InputChanged(f"{_shown(target)} does not exist any more; put it back")
     if target.is_dir():
         yield from ((path.relative_to(target).as_posix(), path) for path in files_below(target))
     else:
@@ -183,7 +183,7 @@ def _message(changed: list[Path]) -> str:
     more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
     return (
         f"{names}{more} changed after the run was planned. Restore the old content, or run the sweep's command again, "
-        "which plans a new run with the new content."
+        "which plans a new run with the new content"
     )
 
 

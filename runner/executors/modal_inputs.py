@@ -55,4 +55,4 @@ def _check(targets: Sequence[Path]) -> None:
             if pins.note_of(target).is_file():
                 pins.check(target)
     except pins.InputChanged as error:
-        raise SweepError(f"Nothing was submitted: {error}") from error
+        raise SweepError(f"Nothing was submitted: {error}.") from error

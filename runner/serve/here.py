@@ -61,7 +61,7 @@ def _check_inputs(chosen: ServeSelection) -> None:
         for one in chosen.models:
             check_config(one.config, chosen.store.inputs)
     except InputChanged as error:
-        raise SweepError(f"Nothing is served: {error}") from error
+        raise SweepError(f"Nothing is served: {error}.") from error
     for folder in (one.adapter or one.weights for one in chosen.models):
         if folder and (damage := model_damage(chosen.store, Path(folder))):
             raise SweepError(f"Nothing is served: the model in {folder} is damaged: {damage}.")
