@@ -35,7 +35,7 @@ def infer(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: 
     began = time.monotonic()
     conversations = [prompt["messages"] for prompt in prompts]
     settings = generation.Generation(**{name: step.options[name] for name in SETTINGS if name in step.options})
-    answers = generation.answers(loaded, conversations, settings, functools.partial(_tell, attempt))
+    answers = generation.answers(loaded, conversations, settings, functools.partial(_note_progress, attempt))
     rank.clock.book("generate")
     rows = list(_rows(prompts, [answer.text for answer in answers], [answer.cut for answer in answers]))
     write_atomically(folder.answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -52,7 +52,7 @@ def infer(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: 
 
 
 def weights_of(step: Step, store: Store, attempt: Attempt) -> dict[str, Path]:
-    """What `generation.load` takes: nothing for the base model, an adapter, or whole weights."""
+    """The arguments of `generation.load`: none for the base model, an adapter, or the weights of a model."""
     if not step.run:
         return {}
     if merged := step.options.get("merged"):
@@ -81,5 +81,5 @@ def _rows(prompts: Sequence[Mapping[str, Any]], texts: Sequence[str], cut: Seque
         yield row
 
 
-def _tell(attempt: Attempt, done: int, of: int) -> None:
+def _note_progress(attempt: Attempt, done: int, of: int) -> None:
     write_atomically(attempt.progress, json.dumps({"done": done, "of": of}))

@@ -1,6 +1,6 @@
-"""A merge step: the adapter of a run, or another one, goes into its base model; the whole is written with a manifest.
+"""A merge step: the adapter of a run, or another one, is merged into its base model, and the result has a manifest.
 
-Axolotl does it shard by shard by default, so that the model need not fit anywhere at once. `options`: adapter, the
+Axolotl does it shard by shard by default, so that the model need not fit into memory. `options`: adapter, the
 folder below the store's inputs that another adapter lies in (else the run's own is taken).
 """
 
@@ -41,7 +41,7 @@ def merge(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: 
         raise StepFailed(FailureReason.ERROR, "Axolotl ended without an error, and left no merged weights")
     files = listed_files(made)
     if folder.model.exists():
-        shutil.rmtree(folder.model)  # moved by a worker that died before it said so
+        shutil.rmtree(folder.model)  # moved by a worker that died before it recorded that
     made.rename(folder.model)
     write_atomically(folder.manifest, json.dumps({"files": files, "of": step.run}, indent=1))
     rank.clock.book("save")
@@ -51,7 +51,7 @@ def merge(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: 
 def adapter_of(step: Step, store: Store, attempt: Attempt) -> Path:
     """The folder of the adapter that a step is about, as a path from the attempt's. Raises StepFailed without one.
 
-    PEFT follows what an adapter says of its base model only when it is not handed one; here it always is.
+    PEFT loads the base model that an adapter names only if it is given none; here it always is given one.
     """
     given = step.options.get("adapter")  # below `inputs`, which the attempt's folder has a link to
     if not given:

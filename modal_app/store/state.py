@@ -1,4 +1,4 @@
-"""What is known of a step, from its folder alone. Pure reading: it can be asked at any time, by anybody."""
+"""The state of a step, from its folder alone. It only reads, so any process may call it at any time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modal_app.store.read_json import read_json
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
 
 REMOTE = "remote.json"
-"""In a mirrored step folder: whether the step went on, when somebody last asked the place where it really is."""
+"""In a mirrored step folder: whether the step was still running at the last look at its real folder."""
 
 
 IN_DONE_FILE = frozenset({"attempt", "started_at", "finished_at"})
@@ -24,7 +24,7 @@ IN_DONE_FILE = frozenset({"attempt", "started_at", "finished_at"})
 
 class Phase(StrEnum):
     ABSENT = "absent"
-    """Nobody has begun it."""
+    """It has not begun."""
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -38,7 +38,7 @@ class StepState:
     attempt: int = 0
     """The newest attempt's number; 0 before the first."""
     owner: Owner | None = None
-    """Who works on it, while it runs."""
+    """The process that works on it, while it runs."""
     outcome: Outcome | None = None
     """How the newest attempt ended."""
     started_at: float | None = None
@@ -47,9 +47,8 @@ class StepState:
 def observe(store: Store, kind: StepKind, key: str) -> StepState:
     """The state of a step now.
 
-    Success is the `done` file, whatever the lock says. Otherwise the lock is asked first and the attempts after it,
-    and "nobody holds it and it left no result" counts only when both are still so at a second look: a worker may
-    end between the two.
+    Success is the `done` file, whatever the lock says. Otherwise the lock is read first, then the attempts. "Not
+    locked, and no result" counts only if both are still true at a second look: a worker may end between the two.
     """
     folder = store.folder(kind, key)
     while True:
@@ -107,7 +106,7 @@ def _held(newest: Attempt, owner: Owner, outcome: Outcome | None) -> StepState:
     if outcome is None:
         return StepState(Phase.RUNNING, newest.number, owner, started_at=started.get("at", owner.at))
     if (started.get("pid"), started.get("start_time")) == (owner.pid, owner.start_time):
-        # It has ended and is about to let go.
+        # It has ended and is about to release the lock.
         return StepState(Phase(outcome.status.value), newest.number, None, outcome, outcome.started_at)
     # Just claimed: the next attempt has no folder yet.
     return StepState(Phase.RUNNING, newest.number + 1, owner, started_at=owner.at)
@@ -119,7 +118,7 @@ def _succeeded(facts: dict[str, Any]) -> StepState:
 
 
 def _success(done: dict[str, Any]) -> Outcome:
-    """What a `done` file says: a run's is its Outcome, a dataset's is the manifest."""
+    """The content of a `done` file: a run's is its Outcome, a dataset's is the manifest."""
     if "status" in done:
         return Outcome.from_json(json.dumps(done))
     return Outcome(OutcomeStatus.SUCCEEDED, done["attempt"], done["started_at"], done["finished_at"], facts=done)
@@ -133,7 +132,7 @@ def _outcome(attempt: Attempt) -> Outcome | None:
 
 
 def lost(attempt: Attempt) -> Outcome:
-    """What can be said of an attempt that left no result."""
+    """The outcome of an attempt that left no result."""
     exited = read_json(attempt.exit)
     begun = read_json(attempt.container) | read_json(attempt.started)
     started_at = begun.get("at", attempt.path.stat().st_mtime)
@@ -156,7 +155,7 @@ def _gone(folder: StepFolder) -> str:
 def _how_it_died(code: int | None) -> str:
     match code:
         case None:
-            return "its process ended without a word"
+            return "its process ended and gave no reason"
         case -9:
             return "its process was killed by signal 9; it may have run out of memory"
         case _ if code < 0:

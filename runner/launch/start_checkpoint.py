@@ -1,7 +1,7 @@
-"""from=RUN[@STEP]: another run's checkpoint, found, held against what goes on from it, and kept as an input.
+"""from=RUN[@STEP]: another run's checkpoint is found, compared with the new run, and stored as an input.
 
-What goes on keeps the checkpoint's weights, optimizer's moments, random state and place in the data; the rate, the
-schedule and how long it trains are its own (modal_app.patches.training).
+From the checkpoint come the weights, the optimizer's moments, the random state and the position in the data. The rate,
+the schedule and the length are the new run's own (modal_app.patches.training).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from runner.store.stores import is_mirror
 from runner.types import Experiment, Input, InputKind, Run, StartCheckpoint
 
 NOT_CONTENT = ("README.md", "training_args.bin", "tokens_state.json", STATE, checkpoints.MARKER)
-"""Of a checkpoint: words about it, and figures of the run that has saved it. What trains on does not depend on them."""
+"""Of a checkpoint: texts about it, and figures of the run that saved it. A run that starts from it does not depend on
+them."""
 NOT_KEPT = ("README.md", "training_args.bin", "tokens_state.json")
 
 Sums = Mapping[str, str]
@@ -41,14 +42,14 @@ SAME = (
     *("load_in_4bit", "load_in_8bit", "optimizer", "loraplus_lr_ratio", "loraplus_lr_embedding"),
     *("micro_batch_size", "gradient_accumulation_steps", "batch_size", "seed"),
 )
-"""Keys that the checkpoint's tensors have the shape of, or that its step is a place in the data by."""
+"""Keys that determine the shape of the checkpoint's tensors, or the position of its step in the data."""
 NOT_YET = ("deepspeed", "fsdp", "fsdp_config")
-"""Their checkpoints are shards, which restore settings of their own."""
+"""Their checkpoints are shards, which restore their own settings."""
 
 
 def with_start_checkpoints(experiments: Sequence[Experiment], known: Sequence[Store]) -> list[Experiment]:
-    """The experiments, each with the checkpoint that it was asked to go on from. Raises SweepError for one that is not
-    there. A checkpoint on Modal is fetched: its content is in the key, and only its bytes tell that.
+    """The experiments, each with its start checkpoint. Raises SweepError for one that does not exist. A checkpoint on
+    Modal is fetched, since its content is in the key.
     """
     found: dict[str, StartCheckpoint] = {}
     for one in experiments:
@@ -60,7 +61,7 @@ def with_start_checkpoints(experiments: Sequence[Experiment], known: Sequence[St
 
 
 def find_start_checkpoint(asked: str, known: Sequence[Store]) -> StartCheckpoint:
-    """The checkpoint that RUN[@STEP] means: the newest whole one of a finished run, or that of the step."""
+    """The checkpoint that RUN[@STEP] means: the newest complete one of a finished run, or that of the step."""
     name, at, step = asked.partition("@")
     if not name or (at and not step.isdecimal()):
         raise SweepError(f"from={asked}: RUN or RUN@STEP is expected, as in from=0123456789ab@50.")
@@ -69,7 +70,7 @@ def find_start_checkpoint(asked: str, known: Sequence[Store]) -> StartCheckpoint
     except SweepError as error:
         raise SweepError(f"from={asked}: {error}") from error
     try:
-        folder, sums = _found(asked, run, store)  # first: removed and trained again, it may have another than was kept
+        folder, sums = _found(asked, run, store)  # first: a run that was trained again may have another than was stored
     except SweepError:
         kept = _kept(known, run.key, int(step)) if step else None
         if kept is None:
@@ -78,15 +79,15 @@ def find_start_checkpoint(asked: str, known: Sequence[Store]) -> StartCheckpoint
     if not (folder / "optimizer.pt").exists() and not (folder / "optimizer.bin").exists():
         key = "lora_model_dir" if (folder / "adapter_config.json").exists() else "base_model"
         raise SweepError(
-            f"from={asked}: {folder.name} of {run.key} has no optimizer's state (save_only_model), so nothing can go "
-            f"on from it. Its weights alone: {key}={folder}"
+            f"from={asked}: {folder.name} of {run.key} has no optimizer's state (save_only_model), so no run can start "
+            f"from it. Its weights alone: {key}={folder}"
         )
     return StartCheckpoint(run.key, step_of(folder), str(folder), identity_of(folder, sums), str(store.root))
 
 
 def _kept(known: Sequence[Store], run: str, step: int) -> tuple[Path, Sums] | None:
-    """The checkpoint as an earlier run that went on from it has it in its store: the run that saved it may have removed
-    its own since."""
+    """The copy that an earlier run which started from it has in its store: the run that saved the checkpoint may have
+    removed its own since."""
     for store in known:
         for path in store.runs.glob("*/run.json"):
             start = read_json(path).get("from") or {}
@@ -114,15 +115,15 @@ def _found(asked: str, run: SweepRun, store: Store) -> tuple[Path, Sums]:
     return folder, sums
 
 
-def _chosen(asked: str, run: SweepRun, there: Sequence[Part], store: Store) -> Part:
+def _chosen(asked: str, run: SweepRun, parts: Sequence[Part], store: Store) -> Part:
     step = asked.partition("@")[2]
-    whole = sorted((part for part in there if part.whole), key=_step)
+    whole = sorted((part for part in parts if part.whole), key=_step)
     steps = ", ".join(str(_step(part)) for part in whole)
     state = state_of(store, run)
     status = status_text(state.status, state.reason)
     if not whole:
         raise SweepError(
-            f"from={asked}: {run.key} has no whole checkpoint (it is {status}). A run leaves some "
+            f"from={asked}: {run.key} has no complete checkpoint (it is {status}). A run leaves some "
             "with save_steps=N or saves_per_epoch=N."
         )
     if not step:
@@ -136,7 +137,7 @@ def _chosen(asked: str, run: SweepRun, there: Sequence[Part], store: Store) -> P
     for part in whole:
         if _step(part) == int(step):
             return part
-    raise SweepError(f"from={asked}: {run.key} has no whole checkpoint of step {int(step)}. There is: {steps}.")
+    raise SweepError(f"from={asked}: {run.key} has no complete checkpoint of step {int(step)}. There is: {steps}.")
 
 
 def _step(part: Part) -> int:
@@ -170,29 +171,29 @@ def checkpoint_input(start: StartCheckpoint) -> Input:
 
 
 def check_checkpoint_fits(run: Run) -> None:
-    """Raises SweepError for a run whose checkpoint to go on from is of another shape, data or trainer than its own, and
-    for one that would end before it begins."""
+    """Raises SweepError for a run whose start checkpoint has another shape, data or trainer than its own, and for one
+    that would end before it begins."""
     experiment, start = run.experiment, run.experiment.start_checkpoint
     if start is None:
         return
     before = read_json(Store(Path(start.store)).folder(StepKind.TRAIN, start.run).identity)
     if not before:
         raise SweepError(
-            f"from={experiment.from_text}: what {start.run} was asked with is not known any more (its run.json is "
-            "gone), so nobody can tell whether this run goes on from it. Its weights alone: "
+            f"from={experiment.from_text}: the config of {start.run} is not known any more (its run.json is gone), so "
+            "whether this run can start from it cannot be checked. Its weights alone: "
             f"lora_model_dir={start.folder}"
         )
     wrong = [*_unlike(experiment, before), *_other_data(run, before), *_no_room(experiment.axolotl, start)]
     if wrong:
         lines = "".join(f"\n- {one}" for one in wrong)
         raise SweepError(
-            f"from={experiment.from_text}: this run cannot go on from step {start.step} of {start.run}.{lines}\n"
-            f"To begin anew with its weights alone: {_weights(before.get('axolotl', {}))}={start.folder}"
+            f"from={experiment.from_text}: this run cannot start from step {start.step} of {start.run}.{lines}\n"
+            f"To start with its weights alone: {_weights(before.get('axolotl', {}))}={start.folder}"
         )
 
 
 def _weights(axolotl: Mapping[str, Any]) -> str:
-    """The key that a checkpoint's weights are named by."""
+    """The key that takes a checkpoint's weights."""
     return "lora_model_dir" if axolotl.get("adapter") else "base_model"
 
 
@@ -206,19 +207,19 @@ def _unlike(experiment: Experiment, before: Mapping[str, Any]) -> Iterator[str]:
         yield f"gpu.count is {experiment.gpu.count}, and was {count} there."
     for key in NOT_YET:
         if here.get(key):
-            yield f"{key} is set, and a sharded checkpoint cannot be gone on from yet."
+            yield f"{key} is set, and no run can start from a sharded checkpoint yet."
     if here.get("save_only_model"):
-        yield "save_only_model is set, and a run that goes on saves its optimizer's state."
+        yield "save_only_model is set, and a run with a start checkpoint must save its optimizer's state."
 
 
 def _other_data(run: Run, before: Mapping[str, Any]) -> Iterator[str]:
     models = {one["at"]: one["identity"] for one in before.get("inputs", ())}
     for one in run.inputs:
         if one.at == "base_model" and one.identity != models.get(one.at):
-            yield f"base_model is {one.text}, another model than there."
+            yield f"base_model is {one.text}, and was another model there."
     if run.data_key != before.get("data_key"):
         there = before.get("data_key")
-        yield f"its data is another (data key {run.data_key}, and {there} there), so that step is no place in it."
+        yield f"its data is different (data key {run.data_key}, and {there} there), so the step's position is unknown."
 
 
 def _no_room(axolotl: Mapping[str, Any], start: StartCheckpoint) -> Iterator[str]:
@@ -231,10 +232,10 @@ def _no_room(axolotl: Mapping[str, Any], start: StartCheckpoint) -> Iterator[str
 
 
 def keep_checkpoint(source: Path, identity: str, target: Path) -> None:
-    """Put a checkpoint into the store: what its run removes or rotates away stays here.
+    """Copy a checkpoint into the store, since its run may remove it.
 
-    It says nothing of the end and the best step of the run that has saved it. Raises SweepError when it has changed
-    since it was looked at.
+    The copy has nothing of the end and the best step of the run that saved it. Raises SweepError if the checkpoint has
+    changed since it was found.
     """
     if not checkpoints.damage_of(target):
         return
@@ -252,14 +253,14 @@ def keep_checkpoint(source: Path, identity: str, target: Path) -> None:
         changed = True
     if changed:
         shutil.rmtree(beside, ignore_errors=True)
-        raise SweepError(f"{source} was changed or removed while it was read. Run the command again.")
+        raise SweepError(f"{source} was changed or removed after it was found. Run the command again.")
     shutil.rmtree(target, ignore_errors=True)
     beside.replace(target)
 
 
 def _begun(state: dict[str, Any]) -> dict[str, Any]:
-    """A trainer's state without what belongs to the run that has saved it: its log, its best step, its end, and what
-    its callbacks had counted."""
+    """A trainer's state without what belongs to the run that saved it: its log, its best step, its end, and the counts
+    of its callbacks."""
     control = state.get("stateful_callbacks", {}).get("TrainerControl", {"args": {}, "attributes": {}})
     cleared = {**control, "args": dict.fromkeys(control["args"], False)}
     none = dict.fromkeys(("best_metric", "best_global_step", "best_model_checkpoint"))
@@ -267,6 +268,6 @@ def _begun(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _files(checkpoint: Path) -> list[str]:
-    """By its own marker: what is not in there was not there when it was whole."""
+    """Those that its marker lists: a file that came later does not belong to it."""
     marker = read_json(checkpoint / checkpoints.MARKER)
     return sorted(marker.get("files", {}))

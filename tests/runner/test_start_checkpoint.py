@@ -60,7 +60,7 @@ def test_a_run_alone_means_its_newest_whole_checkpoint_and_a_step_that_one(store
 def test_what_is_not_there_is_told_with_what_is(store: Store) -> None:
     one = source(store, 50, 100)
     assert "There is no run or sweep nope" in refusal("nope", store)
-    assert f"{one.key} has no whole checkpoint of step 70. There is: 50, 100." in refusal(f"{one.key}@70", store)
+    assert f"{one.key} has no complete checkpoint of step 70. There is: 50, 100." in refusal(f"{one.key}@70", store)
     assert "RUN or RUN@STEP is expected" in refusal(f"{one.key}@last", store)
     assert "RUN or RUN@STEP is expected" in refusal("@50", store)
 
@@ -74,7 +74,9 @@ def test_an_unfinished_run_is_gone_on_from_only_by_its_step(store: Store) -> Non
 def test_a_run_without_whole_checkpoints_says_how_to_have_some(store: Store) -> None:
     one = source(store)
     checkpoint(store.folder(StepKind.TRAIN, one.key).model, 50, complete=False)
-    assert "has no whole checkpoint (it is succeeded). A run leaves some with save_steps=N" in refusal(one.key, store)
+    assert "has no complete checkpoint (it is succeeded). A run leaves some with save_steps=N" in refusal(
+        one.key, store
+    )
 
 
 def test_a_checkpoint_without_its_optimizer_is_refused(store: Store) -> None:
@@ -82,7 +84,7 @@ def test_a_checkpoint_without_its_optimizer_is_refused(store: Store) -> None:
     path = store.folder(StepKind.TRAIN, one.key).model / "checkpoint-50"
     (path / "optimizer.pt").unlink()
     checkpoints.mark_complete(path, {})
-    assert f"has no optimizer's state (save_only_model), so nothing can go on from it. Its weights alone: lora_model_dir={path}" in refusal(one.key, store)  # fmt: skip # noqa: E501
+    assert f"has no optimizer's state (save_only_model), so no run can start from it. Its weights alone: lora_model_dir={path}" in refusal(one.key, store)  # fmt: skip # noqa: E501
 
 
 def test_the_content_is_in_the_run_key_and_not_in_the_data_key(store: Store) -> None:
@@ -161,10 +163,10 @@ def test_a_checkpoint_that_changes_while_it_is_kept_is_refused(store: Store) -> 
     start = find_start_checkpoint(one.key, [store])
     target = store.inputs / start.identity[:16]
     (Path(start.folder) / "optimizer.pt").write_text("moments of")
-    with pytest.raises(SweepError, match="was changed or removed while it was read"):
+    with pytest.raises(SweepError, match="was changed or removed after it was found"):
         keep_checkpoint(Path(start.folder), start.identity, target)
     (Path(start.folder) / "optimizer.pt").unlink()
-    with pytest.raises(SweepError, match="was changed or removed while it was read"):
+    with pytest.raises(SweepError, match="was changed or removed after it was found"):
         keep_checkpoint(Path(start.folder), start.identity, target)
     assert not list(store.inputs.iterdir()) if store.inputs.exists() else True
 
@@ -205,8 +207,8 @@ def test_what_the_run_has_now_comes_before_what_was_kept_of_it(store: Store) -> 
         ({"adapter": None}, "adapter is None, and was lora there"),
         ({"optimizer": "adamw_8bit"}, "optimizer is adamw_8bit, and was adamw_torch there"),
         ({"micro_batch_size": 8}, "micro_batch_size is 8, and was 4 there"),
-        ({"sequence_len": 128}, "its data is another"),
-        ({"deepspeed": "zero1.json"}, "deepspeed is set, and a sharded checkpoint"),
+        ({"sequence_len": 128}, "its data is different"),
+        ({"deepspeed": "zero1.json"}, "deepspeed is set, and no run can start from a sharded"),
         ({"save_only_model": True}, "save_only_model is set"),
         ({"max_steps": 50}, "max_steps=100 trains 50 more"),
     ],
@@ -218,7 +220,7 @@ def test_what_does_not_fit_the_checkpoint_is_told_before_anything_starts(
     with pytest.raises(SweepError) as caught:
         check_checkpoint_fits(asking(f"{one.key}@50", store, **axolotl))
     assert says in str(caught.value)
-    assert "To begin anew with its weights alone: " in str(caught.value)
+    assert "To start with its weights alone: " in str(caught.value)
 
 
 def test_another_number_of_ranks_is_refused(store: Store) -> None:

@@ -37,5 +37,5 @@ def test_a_checkpoint_is_fetched_once_and_has_the_identity_that_it_has_there(
         before = server.sent_bytes()
         assert find_start_checkpoint(f"{one.key}@50", [here]) == found
         assert server.sent_bytes() - before < 3_000, "the markers alone"
-        with pytest.raises(SweepError, match=r"no whole checkpoint of step 70\. There is: 50, 100"):
+        with pytest.raises(SweepError, match=r"no complete checkpoint of step 70\. There is: 50, 100"):
             find_start_checkpoint(f"{one.key}@70", [here])
