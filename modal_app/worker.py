@@ -24,10 +24,12 @@ from modal_app.process.failures import Failure, classify
 from modal_app.process.rank import Rank
 from modal_app.process.stop import Stopped
 from modal_app.steps import train
+from modal_app.steps.pinned_inputs import check_inputs, check_mapped, pinned_inputs
 from modal_app.store import state
 from modal_app.store.claim import AlreadyClaimed, claim
 from modal_app.store.layout import ATTEMPT_PREFIX, Attempt, StepFolder, Store
 from modal_app.store.step import EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
+from modal_app.store.verified import withdraw_damaged
 
 EXIT_CODES = {OutcomeStatus.SUCCEEDED: 0, OutcomeStatus.FAILED: 1, OutcomeStatus.STOPPED: 3, OutcomeStatus.LOST: 1}
 
@@ -70,7 +72,8 @@ def run_step(step: Step, store: Store, *, warm: bool = False, drafted_by: int = 
     published = store.folder(step.kind, step.key)
     folder = published.draft_of(drafted_by) if drafted_by else published
     with claim(folder, step.sweep) as descriptor:
-        if published.done.exists():
+        damage = withdraw_damaged(store, step.key) if step.kind is StepKind.PREPROCESS else ""
+        if state.is_done(published):
             done = state.observe(store, step.kind, step.key).outcome
             assert done is not None
             return done
@@ -78,6 +81,8 @@ def run_step(step: Step, store: Store, *, warm: bool = False, drafted_by: int = 
         stop.set_stop_handler(functools.partial(_give_up, step, folder, attempt, time.time()))
         os.environ |= attempts.environment(step, folder, attempt)
         attempts.enter(attempt)
+        if damage:
+            print(f"The prepared dataset is damaged, so it is prepared again: {damage}.")
         outcome = _attempt(rank.become(Rank(step, folder, attempt)), store, descriptor, warm=warm)
         _record(outcome, step, folder, attempt)
         return outcome
@@ -113,8 +118,9 @@ def _parts(this: Rank, store: Store, descriptor: int, *, warm: bool) -> Iterator
             this.clock.book("import")
             from modal_app.steps.preprocess import preprocess
 
-            yield preprocess(step, folder, attempt, this)
+            yield preprocess(step, store, folder, attempt, this)
         case StepKind.TRAIN:
+            check_inputs(step, store)
             yield train.prepare(step, store, folder, attempt)
             if step.processes == 1:
                 os.environ |= ranks.alone() if step.config.get("deepspeed") else {}
@@ -124,12 +130,15 @@ def _parts(this: Rank, store: Store, descriptor: int, *, warm: bool) -> Iterator
             stop.set_stop_handler(None)  # from here on, a stop must not discard the finished training
             if step.processes > 1 and stop.requested() and not train.has_begun(attempt):
                 raise Stopped("stopped before training began")
+            check_mapped(step, store)
             yield train.verdict(step, folder, attempt)
             train.finish(step, folder)
         case StepKind.MERGE | StepKind.INFER | StepKind.EVALUATE:
             imports.load(imports.for_kind(step.kind), step.device)
             this.clock.book("import")
-            yield follow_up(step.kind)(step, store, folder, attempt, this)
+            with pinned_inputs(step, store):
+                facts = follow_up(step.kind)(step, store, folder, attempt, this)
+            yield facts
             yield {"phases": this.clock.seconds, "cpu": this.clock.cpu}
 
 

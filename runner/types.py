@@ -239,6 +239,8 @@ class PlannedDataset:
     done: bool
     runs: tuple[str, ...]
     """Keys of the runs that read it."""
+    damage: str = ""
+    """What is wrong with its files, if it was prepared before and is prepared again for that reason."""
 
 
 @dataclass(frozen=True, slots=True)

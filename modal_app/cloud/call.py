@@ -23,6 +23,7 @@ from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.read_json import read_json
 from modal_app.store.state import lost
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind, write_atomically
+from modal_app.store.verified import withdraw_damaged
 
 Ending = tuple[str, str]
 """An OutcomeStatus, or CONTINUED, and a message."""
@@ -40,6 +41,8 @@ def do_step(job: Job, call: str, claims: modal.Dict) -> Ending:
 
     Raises WorkerDied, and Superseded."""
     step, folder = job.read_step(), _folder(job)
+    if step.kind is StepKind.PREPROCESS and (damage := withdraw_damaged(container.open_store(), step.key)):
+        print(f"The prepared dataset {step.key} is prepared again: {damage}.")
 
     def resumable() -> int:
         return 0 if step.config.get("save_only_model") else drafts.newest_step(folder)

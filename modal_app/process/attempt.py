@@ -44,7 +44,7 @@ def begin(step: Step, store: Store, folder: StepFolder) -> Attempt:
     caller has the step's lock."""
     attempt = folder.attempt(folder.drafted_by) if folder.drafted_by else _next_attempt(folder)
     folder.files.mkdir(parents=True, exist_ok=True)
-    if not store.inputs.is_symlink():  # in a container it is one, into a cache that may hold no inputs
+    if not store.is_mounted:  # a cache Volume may hold no inputs
         store.inputs.mkdir(exist_ok=True)
     (attempt.path / "inputs").symlink_to(relative_target(attempt.path, store.inputs))
     write_atomically(attempt.step, step.to_json())

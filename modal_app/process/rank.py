@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from modal_app.store import start_checkpoint
-from modal_app.store.layout import Attempt, StepFolder
+from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.step import Step, StepKind
 
 PHASE_AFTER = {"": "import", "import": "config", "config": "prepare", "prepare": "load", "load": "train"}
@@ -41,6 +41,11 @@ class Rank:
     folder: StepFolder
     attempt: Attempt
     clock: Clock = field(default_factory=Clock)
+
+    @property
+    def store(self) -> Store:
+        """The store that the run's folder belongs to."""
+        return Store(self.folder.path.parents[1])
 
     @property
     def number(self) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from modal_app.process.rank import Rank
 from modal_app.store.facts import DataManifest
-from modal_app.store.layout import StepFolder, Store
+from modal_app.store.layout import StepFolder
 from modal_app.store.read_json import read_json
 from modal_app.store.redact import redacted
 from modal_app.store.step import Step, StepKind, write_atomically
@@ -165,7 +165,7 @@ def _record_of(step: Step, folder: StepFolder) -> TrackingRecord:
 
 
 def _eval_fingerprint(rank: Rank) -> str | None:
-    manifest = Store(rank.folder.path.parents[1]).manifest(rank.step.data_key)
+    manifest = rank.store.manifest(rank.step.data_key)
     return DataManifest.read(manifest).eval_fingerprint
 
 

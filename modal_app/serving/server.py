@@ -23,6 +23,7 @@ from typing import Any, TextIO
 from modal_app.process.attempt import redirect
 from modal_app.process.stop import end_with_parent
 from modal_app.serving.spec import Serving
+from modal_app.store.pins import InputChanged, check_config
 
 GRACE_S = 3
 """For answers that are being generated when the server must end."""
@@ -73,7 +74,8 @@ def _work(commands: TextIO, events: TextIO, end: _End, listening: int | None = N
             _serve(serving if listening is None else replace(serving, socket=listening), end, events)
     except Exception as error:  # the process boundary: the launcher prints it
         traceback.print_exc()
-        _tell(events, event="failed", message=f"{type(error).__name__}: {error}")
+        named = "" if isinstance(error, InputChanged) else f"{type(error).__name__}: "
+        _tell(events, event="failed", message=f"{named}{error}")
         return EXIT_FAILED
     end.now()
     return 0
@@ -121,6 +123,8 @@ def _serve(serving: Serving, end: _End, events: TextIO) -> None:
     from modal_app.serving.openai_api import application
 
     models = Models(serving.models, lambda name: _tell(events, event="loading", model=name))
+    for one in serving.models:  # the launcher has checked them before they were loaded
+        check_config(one.config, Path(serving.inputs))
 
     class Server(uvicorn.Server):  # type: ignore[misc]
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

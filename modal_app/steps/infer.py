@@ -19,6 +19,7 @@ from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
 from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.step import FailureReason, Step, StepKind, write_atomically
+from modal_app.store.verified import model_damage
 
 SETTINGS = ("greedy", "max_tokens", "temperature", "seed")
 
@@ -34,7 +35,7 @@ def infer(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: 
     began = time.monotonic()
     conversations = [prompt["messages"] for prompt in prompts]
     settings = generation.Generation(**{name: step.options[name] for name in SETTINGS if name in step.options})
-    answers = generation.answers(loaded, conversations, settings, functools.partial(_tell, attempt))
+    answers = generation.answers(loaded, conversations, settings, functools.partial(_note_progress, attempt))
     rank.clock.book("generate")
     rows = list(_rows(prompts, [answer.text for answer in answers], [answer.cut for answer in answers]))
     write_atomically(folder.answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -51,20 +52,24 @@ def infer(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: 
 
 
 def weights_of(step: Step, store: Store, attempt: Attempt) -> dict[str, Path]:
-    """What `generation.load` takes: nothing for the base model, an adapter, or whole weights."""
+    """The arguments of `generation.load`: none for the base model, an adapter, or the weights of a model."""
     if not step.run:
         return {}
     if merged := step.options.get("merged"):
-        return {"weights": _there(store.folder(StepKind.MERGE, merged).model, "config.json", attempt)}
+        return {"weights": usable_model(store, store.folder(StepKind.MERGE, merged).model, "config.json", attempt)}
     model = store.folder(StepKind.TRAIN, step.run).model
     if step.config.get("adapter"):
-        return {"adapter": _there(model, "adapter_config.json", attempt)}
-    return {"weights": _there(model, "config.json", attempt)}
+        return {"adapter": usable_model(store, model, "adapter_config.json", attempt)}
+    return {"weights": usable_model(store, model, "config.json", attempt)}
 
 
-def _there(model: Path, file: str, attempt: Attempt) -> Path:
+def usable_model(store: Store, model: Path, file: str, attempt: Attempt) -> Path:
+    """The model of a step, as a path from the attempt's folder. `file`: which every such model has. Raises StepFailed
+    if there is none, or if it is damaged."""
     if not (model / file).exists():
         raise StepFailed(FailureReason.DATA, f"there is no model in {model}: {file} is missing")
+    if damage := model_damage(store, model):
+        raise StepFailed(FailureReason.DATA, f"the model in {model} is damaged: {damage}")
     return relative_target(attempt.path, model)
 
 
@@ -76,5 +81,5 @@ def _rows(prompts: Sequence[Mapping[str, Any]], texts: Sequence[str], cut: Seque
         yield row
 
 
-def _tell(attempt: Attempt, done: int, of: int) -> None:
+def _note_progress(attempt: Attempt, done: int, of: int) -> None:
     write_atomically(attempt.progress, json.dumps({"done": done, "of": of}))

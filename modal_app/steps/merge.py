@@ -1,6 +1,6 @@
-"""A merge step: the adapter of a run, or another one, goes into its base model; the whole is written with a manifest.
+"""A merge step: the adapter of a run, or another one, is merged into its base model, and the result has a manifest.
 
-Axolotl does it shard by shard by default, so that the model need not fit anywhere at once. `options`: adapter, the
+Axolotl does it shard by shard by default, so that the model need not fit into memory. `options`: adapter, the
 folder below the store's inputs that another adapter lies in (else the run's own is taken).
 """
 
@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from modal_app.process.attempt import BUILD, relative_target, stamp, write_yaml
+from modal_app.process.attempt import BUILD, stamp, write_yaml
 from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
+from modal_app.steps.infer import usable_model
 from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.manifest import listed_files
 from modal_app.store.step import FailureReason, Step, StepKind, write_atomically
@@ -40,7 +41,7 @@ def merge(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: 
         raise StepFailed(FailureReason.ERROR, "Axolotl ended without an error, and left no merged weights")
     files = listed_files(made)
     if folder.model.exists():
-        shutil.rmtree(folder.model)  # moved by a worker that died before it said so
+        shutil.rmtree(folder.model)  # moved by a worker that died before it recorded that
     made.rename(folder.model)
     write_atomically(folder.manifest, json.dumps({"files": files, "of": step.run}, indent=1))
     rank.clock.book("save")
@@ -50,13 +51,14 @@ def merge(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: 
 def adapter_of(step: Step, store: Store, attempt: Attempt) -> Path:
     """The folder of the adapter that a step is about, as a path from the attempt's. Raises StepFailed without one.
 
-    PEFT follows what an adapter says of its base model only when it is not handed one; here it always is.
+    PEFT loads the base model that an adapter names only if it is given none; here it always is given one.
     """
-    asked = step.options.get("adapter")  # below `inputs`, which the attempt's folder has a link to
-    found = Path(asked) if asked else relative_target(attempt.path, store.folder(StepKind.TRAIN, step.run).model)
-    if not (found / "adapter_config.json").exists():
-        raise StepFailed(FailureReason.DATA, f"there is no adapter in {found}: adapter_config.json is missing")
-    return found
+    given = step.options.get("adapter")  # below `inputs`, which the attempt's folder has a link to
+    if not given:
+        return usable_model(store, store.folder(StepKind.TRAIN, step.run).model, "adapter_config.json", attempt)
+    if not (Path(given) / "adapter_config.json").exists():
+        raise StepFailed(FailureReason.DATA, f"there is no adapter in {given}: adapter_config.json is missing")
+    return Path(given)
 
 
 def _method(adapter: Path) -> dict[str, Any]:

@@ -26,17 +26,29 @@ from modal_app.patches.apply import cache_datasets_in
 from modal_app.process.attempt import BUILD, DATASETS_CACHE, stamp, write_yaml
 from modal_app.process.rank import Rank
 from modal_app.steps.fingerprint import multiset_digest, row_digests
+from modal_app.steps.pinned_inputs import pinned_inputs
 from modal_app.steps.plugin import prepared_hashes, require_prepared
 from modal_app.steps.samples import samples
 from modal_app.store.layout import SAMPLES, Attempt, StepFolder
 from modal_app.store.manifest import listed_files
 from modal_app.store.step import Step, write_atomically
+from modal_app.store.verified import note_verified
 
 PACKAGES = ("axolotl", "transformers", "datasets", "torch")
 
 
-def preprocess(step: Step, folder: StepFolder, attempt: Attempt, rank: Rank) -> dict[str, Any]:
+def preprocess(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: Rank) -> dict[str, Any]:
     """Build the dataset of `step.data_key`, publish it, and return its manifest."""
+    with pinned_inputs(step, store):
+        manifest = _build(step, attempt, rank)
+    _publish(attempt.path / BUILD, folder.done, manifest)
+    if not store.is_mounted:
+        note_verified(store, step.data_key, manifest["files"])
+    return manifest
+
+
+def _build(step: Step, attempt: Attempt, rank: Rank) -> dict[str, Any]:
+    """Leave the rows and samples in `build/`; returns what is known of them."""
     began, started_at = time.monotonic(), time.time()
     write_yaml(attempt.config, stamp(step, dataset_prepared_path=BUILD, output_dir="model"))
     cache_datasets_in(attempt.path / DATASETS_CACHE)
@@ -52,7 +64,7 @@ def preprocess(step: Step, folder: StepFolder, attempt: Attempt, rank: Rank) -> 
     shown = samples((("train", train), ("eval", evaluation)), load_tokenizer(cfg))
     write_atomically(attempt.path / BUILD / SAMPLES, json.dumps(shown, indent=1))
     seconds = time.monotonic() - began
-    manifest = counts | {
+    return counts | {
         "key": step.data_key,
         "attempt": attempt.number,
         "started_at": started_at,
@@ -60,8 +72,6 @@ def preprocess(step: Step, folder: StepFolder, attempt: Attempt, rank: Rank) -> 
         "seconds": round(seconds, 3),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-    _publish(attempt.path / BUILD, folder.done, manifest)
-    return manifest
 
 
 def _read_back(cfg: DictDefault) -> tuple[datasets.Dataset, datasets.Dataset | None]:
@@ -155,6 +165,6 @@ def _publish(build: Path, done: Path, manifest: dict[str, Any]) -> None:
             path.unlink()  # Axolotl's lock and counter
     manifest["files"] = listed_files(build)
     if done.parent.exists():
-        shutil.rmtree(done.parent)  # moved by a worker that died before it wrote the manifest: no run has read it
+        shutil.rmtree(done.parent)  # without a manifest: its worker died before it wrote one, or the rows are damaged
     build.rename(done.parent)
     write_atomically(done, json.dumps(manifest, sort_keys=True, indent=1))

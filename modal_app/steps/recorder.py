@@ -1,7 +1,7 @@
 """What happens while a run trains, written as it happens: metrics.jsonl (one flushed line per log) and train.json.
 
-It also decides the few things about training that are the run's and not Axolotl's: an evaluation of the untrained and
-of the final model, a stop on request or on a loss that is no number, and exact losses across a resume.
+It also adds what Axolotl does not do: an evaluation of the untrained and of the final model, a stop on request or on a
+loss that is not a number, and exact losses across a resume.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from modal_app.patches.apply import apply_training_patches
 from modal_app.process import stop
 from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
+from modal_app.steps.pinned_inputs import check_inputs, check_mapped
 from modal_app.store import checkpoints
 from modal_app.store.step import FailureReason, write_atomically
 
 
 class Recorder(TrainerCallback):  # type: ignore[misc]
-    """Must be the last callback, so that it sees what the others have decided."""
+    """It must be the last callback, so that it sees the decisions of the others."""
 
     def __init__(self, trainer: Any, rank: Rank, *, eval_on_start: bool) -> None:
         self._trainer = trainer
@@ -43,20 +44,21 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._rank.clock.book("load")
         stop.set_stop_handler(None)
         stop.shield_children()
-        asked = self._rank.step.processes
-        if args.world_size != asked:
-            raise StepFailed(FailureReason.ERROR, f"world size is {args.world_size}, but {asked} was asked for")
+        expected = self._rank.step.processes
+        if args.world_size != expected:
+            raise StepFailed(FailureReason.ERROR, f"the world size is {args.world_size}, and {expected} was requested")
+        check_inputs(self._rank.step, self._rank.store)  # the model is loaded now
         self._began = time.monotonic()
         self._resumed_from = state.global_step
         apply_training_patches(self._trainer, self._unlogged_at(state.global_step))
         if 0 < state.max_steps <= state.global_step:
             raise StepFailed(
                 FailureReason.CONFIG,
-                f"it goes on from step {state.global_step} and ends at step {state.max_steps}, so nothing is left to "
-                "train: max_steps and num_epochs count from the beginning of the run that it goes on from",
+                f"it starts from step {state.global_step} and ends at step {state.max_steps}, so nothing is left to "
+                "train: max_steps and num_epochs count from the beginning of the run that its checkpoint is of",
             )
-        # The step a run resumes at has been evaluated by the attempt that saved it; where it goes on from another
-        # run's checkpoint, that is what this one begins with.
+        # The attempt that saved a checkpoint has evaluated that step. A start checkpoint was evaluated by another run,
+        # so this run evaluates it as its first model.
         begins = state.global_step == (self._rank.origin_step or 0)
         args.eval_on_start = begins and self._eval_on_start and self._has_eval_rows()
         if state.is_world_process_zero:
@@ -64,7 +66,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self._write_state(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        # The first step warms up and compiles: what it takes says nothing of the next ones.
+        # The first step warms up and compiles, so its duration says nothing about the next ones.
         self._rank.clock.book("first" if state.global_step == self._resumed_from + 1 else "train")
         last = state.global_step >= state.max_steps
         if last and self._has_eval_rows():
@@ -84,7 +86,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         elif "eval_loss" not in logs:
             return  # the summary at the end
         if any(not math.isfinite(logs[name]) for name in ("loss", "eval_loss") if name in logs):
-            self._diverged = True  # nothing good can follow, and each further step may be paid for
+            self._diverged = True  # the next steps are useless, and may cost money
             control.should_training_stop = True
         if self._metrics is not None:
             self._write_metrics(state, logs)
@@ -96,6 +98,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         unlogged = self._unlogged(args)
+        check_mapped(self._rank.step, self._rank.store)
         if args.world_size > 1:
             torch.distributed.barrier()  # every rank has written its part
         if state.is_world_process_zero:
@@ -115,15 +118,15 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         return bool(self._trainer.eval_dataset)
 
     def _agree_to_stop(self, args: Any) -> bool:
-        """All ranks stop after the same step, though the signal reaches each at a time of its own."""
+        """All ranks stop after the same step, though the signal reaches them at different times."""
         if args.world_size == 1:
             return stop.requested()
-        asked = torch.tensor(float(stop.requested()), device=args.device)
-        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
-        return bool(asked.item())
+        requested = torch.tensor(float(stop.requested()), device=args.device)
+        torch.distributed.all_reduce(requested, torch.distributed.ReduceOp.MAX)
+        return bool(requested.item())
 
     def _unlogged(self, args: Any) -> dict[str, float]:
-        """The summed loss since the last log line, averaged over the ranks: what a resumed run must go on with."""
+        """The summed loss since the last log line, averaged over the ranks: a resumed run continues with it."""
         total = self._trainer._tr_loss.detach().clone().float()
         if args.world_size > 1:
             torch.distributed.all_reduce(total)
@@ -131,7 +134,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         return {"since": self._trainer._globalstep_last_logged, "loss": total.item()}
 
     def _unlogged_at(self, step: int) -> Mapping[str, Any] | None:
-        """What was saved there by the attempt, or the other run, that this one resumes from; None at the beginning."""
+        """As saved with the checkpoint that this attempt resumes from; None at the beginning."""
         return (
             checkpoints.unlogged(Path(self._trainer.args.output_dir) / f"{checkpoints.PREFIX}{step}") if step else None
         )
@@ -150,8 +153,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         strange = sorted(name for name, value in numbers.items() if not math.isfinite(value))
         if strange:  # JSON has no NaN
             line["not_finite"] = strange
-        told = {name: None if name in strange else value for name, value in numbers.items()}
-        self._metrics.write(json.dumps(line | told) + "\n")
+        finite = {name: None if name in strange else value for name, value in numbers.items()}
+        self._metrics.write(json.dumps(line | finite) + "\n")
         self._metrics.flush()
 
     def _write_state(self, state: Any) -> None:
@@ -178,7 +181,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
 
 def _open_for_lines(path: Path) -> Any:
-    """Append to a file of lines, ending first a line that a kill has cut."""
+    """Open a file of lines to append to it; a line that a kill has cut is ended first."""
     file = path.open("a+b")
     if file.tell() and _last_byte(file) != b"\n":
         file.write(b"\n")

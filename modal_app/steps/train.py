@@ -1,8 +1,8 @@
-"""A train step: what Axolotl is given, one rank of it, and the verdict on what it leaves.
+"""A train step: what Axolotl is given, one rank of it, and the verdict on its result.
 
-The exit code is no verdict: Axolotl ends with 0 after an interrupt, half trained. Success is the last step reached (or
-early stopping), finite losses, and weights on disk. Those of an earlier attempt are removed before it begins: by their
-times they could not be told apart if the clock is set back.
+The exit code is not the verdict: after an interrupt, Axolotl ends with 0, half trained. Success is the last step
+reached (or early stopping), finite losses, and weights on disk. Those of an earlier attempt are removed before it
+begins: by their times they could not be told apart if the clock is set back.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,19 +31,25 @@ from modal_app.store.manifest import listed_files
 from modal_app.store.read_json import read_json
 from modal_app.store.step import FailureReason, Step, write_atomically
 
+COPY_AGAIN = "Run the command again: it is then copied again from the run that it is of"
+
 
 def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
-    """Everything but the training itself; returns the facts known before it begins. Runs in the claim's holder."""
+    """Everything but the training itself; returns the facts known before it begins. The caller holds the claim."""
     manifest = link_prepared(step, store, attempt)
     folder.model.mkdir(exist_ok=True)
     for path in _weights(folder.model, step.config):
         path.unlink()
-    if checkpoints.set_aside_unusable(folder.model) is None:
-        _begin_elsewhere(step, store, folder.model)
+    damaged: list[str] = []
+    taken = checkpoints.set_aside_unusable(folder.model, damaged.append)
+    if taken is None:
+        taken = _place_start_checkpoint(step, store, folder.model)
+    for line in damaged:
+        print(f"{line}. Resuming from {taken.name if taken else 'the beginning'}.")
     addresses: dict[str, Any] = {
         "output_dir": os.path.relpath(folder.model, attempt.path),
         "dataset_prepared_path": PREPARED,
-        # A checkpoint without the optimizer's state would go on with a fresh one, and to other losses.
+        # From a checkpoint without the optimizer's state, a run would resume with a fresh one, to other losses.
         "auto_resume_from_checkpoints": not step.config.get("save_only_model"),
     }
     if (adapter := hub.adapter_folder(step.config)) is not None:
@@ -52,22 +59,27 @@ def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> d
     return {
         "manifest": hashlib.sha256(content).hexdigest(),
         "eval_fingerprint": DataManifest.of(json.loads(content)).eval_fingerprint,
+        **({"damaged": "; ".join(damaged)} if damaged else {}),
         **_kernel(step),
     }
 
 
-def _begin_elsewhere(step: Step, store: Store, model: Path) -> None:
-    """Where a run goes on from another one's checkpoint (from=), and has none of its own yet."""
-    begins = start_checkpoint.start_checkpoint_of(step.config, store.root)
-    if begins is None:
-        return
-    if not checkpoints.is_complete(begins):
-        raise StepFailed(FailureReason.DATA, f"the checkpoint to go on from is not whole, or not there: {begins}")
-    start_checkpoint.place(begins, model)
+def _place_start_checkpoint(step: Step, store: Store, model: Path) -> Path | None:
+    """For a run that has a start checkpoint (from=), and none of its own yet. Raises StepFailed if it is damaged."""
+    origin = start_checkpoint.start_checkpoint_of(step.config, store.root)
+    if origin is None:
+        return None
+    if not checkpoints.is_complete(origin):
+        raise StepFailed(FailureReason.DATA, f"the start checkpoint is incomplete or missing: {origin}")
+    placed = start_checkpoint.place(origin, model)
+    if damage := checkpoints.damage_of(placed):
+        shutil.rmtree(placed)
+        raise StepFailed(FailureReason.DATA, f"the start checkpoint {origin} is damaged: {damage}. {COPY_AGAIN}")
+    return placed
 
 
 def run_rank(rank: Rank) -> None:
-    """Train, as the process that this is; returns when Axolotl does."""
+    """Train in this process; returns when Axolotl does."""
     imports.load(imports.TRAIN, rank.step.device)
     apply_run_patches(rank.step)
     rank.clock.book("import")
@@ -77,7 +89,7 @@ def run_rank(rank: Rank) -> None:
     try:
         do_cli(config=rank.attempt.config.name)
     except SystemExit as error:
-        # Its own handler of SIGINT, which stands for a moment before training begins.
+        # Its own handler of SIGINT, which is set for a moment before training begins.
         raise Stopped(f"Axolotl exited with {error.code} before training began") from error
     finally:
         tracking.finish(rank, _state(rank.attempt), failed=sys.exc_info()[0] is not None)
@@ -86,12 +98,12 @@ def run_rank(rank: Rank) -> None:
 
 
 def has_begun(attempt: Attempt) -> bool:
-    """Whether the first step was about to be taken."""
+    """Whether training had reached its first step."""
     return bool(_state(attempt))
 
 
 def verdict(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
-    """The facts of a success. Raises Stopped for a clean stop, StepFailed for anything less."""
+    """The facts of a success. Raises Stopped for a clean stop, StepFailed for anything else."""
     state = _state(attempt)
     at = f"step {state.get('global_step', 0)} of {state.get('max_steps', '?')}"
     if state.get("stopped"):
@@ -111,14 +123,14 @@ def verdict(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
 
 
 def _kernel(step: Step) -> dict[str, Any]:
-    """The attention kernel of a run and the commit that the image has of it: no key holds that."""
+    """The attention kernel of a run, and its commit in the image, which is in no key."""
     name = attention.kernel_of(step.config)
     commit = attention.commit_of(name) if name else None
     return {"kernel": {"name": name, "commit": commit}} if commit else {}
 
 
 def finish(step: Step, folder: StepFolder) -> None:
-    """Let PEFT find the base model from anywhere, not just from an attempt's folder, and write down what was made."""
+    """Let PEFT find the base model from anywhere, not just from an attempt's folder, and list the model's files."""
     adapter = folder.model / "adapter_config.json"
     if step.base_model and adapter.exists():
         config = json.loads(adapter.read_text(encoding="utf-8"))
@@ -128,7 +140,7 @@ def finish(step: Step, folder: StepFolder) -> None:
 
 
 def known_facts(attempt: Attempt) -> dict[str, Any]:
-    """How far an attempt came that did not succeed."""
+    """How far an unsuccessful attempt got."""
     state = _state(attempt)
     names = {"step": "global_step", "max_steps": "max_steps", "world_size": "world_size", "phases": "phases"}
     return {ours: state[theirs] for ours, theirs in names.items() if theirs in state}
@@ -148,7 +160,7 @@ def _state(attempt: Attempt) -> dict[str, Any]:
 
 
 def _not_finite(metrics: Path, attempt: int) -> list[str]:
-    """Which of the last loss, eval loss and gradient norm of an attempt are no numbers."""
+    """Which of the last loss, eval loss and gradient norm of an attempt are not finite."""
     last: dict[str, Any] = {}
     if metrics.exists():
         for text in metrics.read_text(encoding="utf-8").splitlines():

@@ -1,37 +1,69 @@
-"""Which checkpoints may be resumed from. Axolotl takes the highest number, unchecked; here a checkpoint counts only
-with a marker, written after everything else in it, that says how long each of its files is."""
+"""Which checkpoints may be resumed from. Axolotl takes the highest number, unchecked. Here a checkpoint counts only
+with a marker, which lists the size and sha256 of each of its files, and is written when they are on the disk."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from modal_app.store.content import file_sha256, flush_folders, flushed_sha256
 from modal_app.store.read_json import read_json
 from modal_app.store.step import write_atomically
 
 MARKER = "complete.json"
 PREFIX = "checkpoint-"
 ASIDE = "broken-"
+AT_ONCE = 8
+"""Files that are hashed at the same time: those of a large model's checkpoint are large, too."""
+INTERRUPTED = "its saving was interrupted"
+AT_ITS_END = "it is at its last step, and one step too many would follow"
 
 
-def mark_complete(checkpoint: Path, unlogged: Mapping[str, float]) -> None:
-    """Declare a checkpoint whole. `unlogged` is the loss since the last log line, for the resumed run to go on with."""
-    sizes = {
-        path.relative_to(checkpoint).as_posix(): path.stat().st_size
+def mark_complete(checkpoint: Path, unlogged: Mapping[str, float]) -> dict[str, str]:
+    """Declare a checkpoint complete, once its files are on the disk; returns their sha256.
+
+    `unlogged`: the loss since the last log line, for the resumed run to go on with.
+    """
+    files = {
+        path.relative_to(checkpoint).as_posix(): path
         for path in sorted(checkpoint.rglob("*"))
         if path.is_file() and path.name != MARKER
     }
-    write_atomically(checkpoint / MARKER, json.dumps({"files": sizes, "unlogged": dict(unlogged)}))
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    sums = _by_name(flushed_sha256, files)
+    flush_folders(checkpoint)
+    marker = {"files": sizes, "sha256": sums, "unlogged": dict(unlogged)}
+    write_atomically(checkpoint / MARKER, json.dumps(marker))
+    return sums
 
 
 def is_complete(checkpoint: Path) -> bool:
-    files = read_json(checkpoint / MARKER, lenient=True).get("files")
-    if not files:
-        return False
-    found = {name: checkpoint / name for name in files}
-    return all(path.is_file() and path.stat().st_size == files[name] for name, path in found.items())
+    """By the sizes of its files; `damage_of` reads them."""
+    return not _wrong_size(checkpoint)
+
+
+def damage_of(checkpoint: Path, sums: Mapping[str, str] | None = None) -> str:
+    """Why a checkpoint must not be resumed from; empty if it may be.
+
+    One that an earlier version has saved has sizes alone to be compared. `sums`: its `sha256s`, if they are known.
+    """
+    if wrong := _wrong_size(checkpoint):
+        return wrong
+    listed = read_json(checkpoint / MARKER, lenient=True).get("sha256", {})
+    if not listed:
+        return ""
+    now = sha256s(checkpoint) if sums is None else sums
+    changed = [name for name, sha256 in listed.items() if now.get(name) != sha256]
+    return f"the content of {changed[0]} is not the one that was written" if changed else ""
+
+
+def sha256s(checkpoint: Path) -> dict[str, str]:
+    """The sha256 of each file that the marker lists, as it is now. Raises FileNotFoundError if one is missing."""
+    names = read_json(checkpoint / MARKER, lenient=True).get("files", {})
+    return _by_name(file_sha256, {name: checkpoint / name for name in names})
 
 
 def unlogged(checkpoint: Path) -> dict[str, float]:
@@ -50,26 +82,48 @@ def all_checkpoints(model: Path) -> list[Path]:
 
 
 def newest_step(model: Path) -> int:
-    """The step of the newest whole checkpoint; 0 when there is none."""
-    whole = [path for path in all_checkpoints(model) if is_complete(path)]
-    return step_number(whole[-1]) if whole else 0
+    """The step of the newest complete checkpoint; 0 if there is none."""
+    complete = [path for path in all_checkpoints(model) if is_complete(path)]
+    return step_number(complete[-1]) if complete else 0
 
 
-def set_aside_unusable(model: Path) -> Path | None:
-    """Move what must not be resumed from out of Axolotl's sight; return the checkpoint it will take.
+def set_aside_unusable(model: Path, report: Callable[[str], None] = lambda line: None) -> Path | None:
+    """Rename what must not be resumed from, so that Axolotl does not see it; return the checkpoint that it will take.
 
     Besides broken ones, that is a newest checkpoint which is already at its last step: resumed, it would train one
-    step too many.
+    step too many. Only the one that will be taken is read. `report` is called with a line for each that is damaged.
     """
-    whole = []
-    for checkpoint in all_checkpoints(model):
-        if is_complete(checkpoint):
-            whole.append(checkpoint)
+    taken: Path | None = None
+    for checkpoint in reversed(all_checkpoints(model)):
+        if taken is not None:
+            why = _wrong_size(checkpoint)
         else:
+            why = AT_ITS_END if is_complete(checkpoint) and _is_at_its_end(checkpoint) else damage_of(checkpoint)
+        if why:
             _set_aside(checkpoint)
-    while whole and _is_at_its_end(whole[-1]):
-        _set_aside(whole.pop())
-    return whole[-1] if whole else None
+        elif taken is None:
+            taken = checkpoint
+        if why not in ("", INTERRUPTED, AT_ITS_END):
+            report(f"{checkpoint.name} is damaged and not used: {why}")
+    return taken
+
+
+def _wrong_size(checkpoint: Path) -> str:
+    files = read_json(checkpoint / MARKER, lenient=True).get("files")
+    if not files:
+        return INTERRUPTED
+    for name, size in files.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if (now := path.stat().st_size) != size:
+            return f"{name} has {now:,} bytes, not {size:,}"
+    return ""
+
+
+def _by_name(sha256: Callable[[Path], str], files: Mapping[str, Path]) -> dict[str, str]:
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # hashing lets other threads run
+        return dict(zip(files, pool.map(sha256, files.values()), strict=True))
 
 
 def _set_aside(checkpoint: Path) -> None:

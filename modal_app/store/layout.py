@@ -203,6 +203,11 @@ class Store:
         return self.root / "inputs"
 
     @property
+    def is_mounted(self) -> bool:
+        """Whether its parts are Volumes, mounted in a container on Modal."""
+        return self.inputs.is_symlink()
+
+    @property
     def sweeps(self) -> Path:
         return self.root / "sweeps"
 

@@ -1,4 +1,4 @@
-"""What is known of a step, from its folder alone. Pure reading: it can be asked at any time, by anybody."""
+"""The state of a step, from its folder alone. It only reads, so any process may call it at any time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from modal_app.store.read_json import read_json
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
 
 REMOTE = "remote.json"
-"""In a mirrored step folder: whether the step went on, when somebody last asked the place where it really is."""
+"""In a mirrored step folder: whether the step was still running at the last look at its real folder."""
+
+
+IN_DONE_FILE = frozenset({"attempt", "started_at", "finished_at"})
+"""In every `done` file, whatever the step."""
 
 
 class Phase(StrEnum):
     ABSENT = "absent"
-    """Nobody has begun it."""
+    """It has not begun."""
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -34,7 +38,7 @@ class StepState:
     attempt: int = 0
     """The newest attempt's number; 0 before the first."""
     owner: Owner | None = None
-    """Who works on it, while it runs."""
+    """The process that works on it, while it runs."""
     outcome: Outcome | None = None
     """How the newest attempt ended."""
     started_at: float | None = None
@@ -43,14 +47,13 @@ class StepState:
 def observe(store: Store, kind: StepKind, key: str) -> StepState:
     """The state of a step now.
 
-    Success is the `done` file, whatever the lock says. Otherwise the lock is asked first and the attempts after it,
-    and "nobody holds it and it left no result" counts only when both are still so at a second look: a worker may
-    end between the two.
+    Success is the `done` file, whatever the lock says. Otherwise the lock is read first, then the attempts. "Not
+    locked, and no result" counts only if both are still true at a second look: a worker may end between the two.
     """
     folder = store.folder(kind, key)
     while True:
-        if folder.done.exists():
-            return _succeeded(folder)
+        if facts := done_facts(folder):
+            return _succeeded(facts)
         owner = holder(folder)
         newest = _newest(folder)
         if newest is None:
@@ -69,10 +72,20 @@ def observe(store: Store, kind: StepKind, key: str) -> StepState:
                 return StepState(Phase.RUNNING, newest.number, started_at=read_json(newest.started).get("at"))
             outcome = _outcome(newest) or lost(newest)
         if outcome.status is OutcomeStatus.SUCCEEDED:
-            if folder.done.exists():
+            if is_done(folder):
                 continue
             outcome = replace(outcome, status=OutcomeStatus.LOST, reason=FailureReason.LOST, message=_gone(folder))
         return StepState(Phase(outcome.status.value), newest.number, None, outcome, outcome.started_at)
+
+
+def done_facts(folder: StepFolder) -> dict[str, Any]:
+    """The content of the `done` file; empty if there is none, or if it is damaged: the step is then not done."""
+    facts = read_json(folder.done, lenient=True)
+    return facts if facts.keys() >= IN_DONE_FILE else {}
+
+
+def is_done(folder: StepFolder) -> bool:
+    return bool(done_facts(folder))
 
 
 def record_exit(store: Store, kind: StepKind, key: str, pid: int, code: int) -> None:
@@ -93,20 +106,19 @@ def _held(newest: Attempt, owner: Owner, outcome: Outcome | None) -> StepState:
     if outcome is None:
         return StepState(Phase.RUNNING, newest.number, owner, started_at=started.get("at", owner.at))
     if (started.get("pid"), started.get("start_time")) == (owner.pid, owner.start_time):
-        # It has ended and is about to let go.
+        # It has ended and is about to release the lock.
         return StepState(Phase(outcome.status.value), newest.number, None, outcome, outcome.started_at)
     # Just claimed: the next attempt has no folder yet.
     return StepState(Phase.RUNNING, newest.number + 1, owner, started_at=owner.at)
 
 
-def _succeeded(folder: StepFolder) -> StepState:
-    facts = read_json(folder.done)
+def _succeeded(facts: dict[str, Any]) -> StepState:
     outcome = _success(facts)
     return StepState(Phase.SUCCEEDED, outcome.attempt, None, outcome, outcome.started_at)
 
 
 def _success(done: dict[str, Any]) -> Outcome:
-    """What a `done` file says: a run's is its Outcome, a dataset's is the manifest."""
+    """The content of a `done` file: a run's is its Outcome, a dataset's is the manifest."""
     if "status" in done:
         return Outcome.from_json(json.dumps(done))
     return Outcome(OutcomeStatus.SUCCEEDED, done["attempt"], done["started_at"], done["finished_at"], facts=done)
@@ -120,7 +132,7 @@ def _outcome(attempt: Attempt) -> Outcome | None:
 
 
 def lost(attempt: Attempt) -> Outcome:
-    """What can be said of an attempt that left no result."""
+    """The outcome of an attempt that left no result."""
     exited = read_json(attempt.exit)
     begun = read_json(attempt.container) | read_json(attempt.started)
     started_at = begun.get("at", attempt.path.stat().st_mtime)
@@ -136,14 +148,14 @@ def lost(attempt: Attempt) -> Outcome:
 
 
 def _gone(folder: StepFolder) -> str:
-    """Success is declared before the attempt's result is written, so that somebody has removed it since."""
-    return f"it had succeeded, but {folder.done.name} is gone"
+    """The file is written before the attempt's result, so it was removed or damaged since."""
+    return f"it had succeeded, but {folder.done.name} is {'damaged' if folder.done.exists() else 'gone'}"
 
 
 def _how_it_died(code: int | None) -> str:
     match code:
         case None:
-            return "its process ended without a word"
+            return "its process ended and gave no reason"
         case -9:
             return "its process was killed by signal 9; it may have run out of memory"
         case _ if code < 0:

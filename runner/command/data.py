@@ -41,7 +41,7 @@ def show(store: Store, beginning: str | None, *, as_json: bool) -> None:
 
     Raises SweepError unless exactly one dataset fits.
     """
-    manifests = {key: read_json(store.manifest(key)) for key in _keys(store)}
+    manifests = {key: read_json(store.manifest(key), lenient=True) for key in _keys(store)}
     known = {key: DataManifest.of(manifest) for key, manifest in manifests.items()}
     if beginning is None:
         if as_json:

@@ -13,6 +13,7 @@ from typing import Any
 
 from modal_app.store.layout import parts_of_key
 from modal_app.store.step import StepKind
+from modal_app.store.verified import model_damage
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
@@ -117,6 +118,8 @@ def _weights(subject: Subject, kind: Kind) -> Iterator[Path]:
     model = merged_model(subject) if kind is Kind.MERGED else subject.store.folder(StepKind.TRAIN, subject.key).model
     if model is None:
         raise _not_merged(subject)
+    if damage := model_damage(subject.store, model):
+        raise SweepError(f"Nothing is pushed: the model in {model} is damaged: {damage}.")
     yield model
 
 

@@ -10,16 +10,15 @@ import io
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import modal
 import modal.exception
 
 from modal_app.cloud.claims import Caller, enqueue_behind, is_at_work, is_starting, last_claim
-from modal_app.cloud.container import Job, steps_file
+from modal_app.cloud.container import Job, mark_name, steps_file
 from modal_app.cloud.deployment import build_app
 from modal_app.cloud.meter import CPU_STEP, Reservation
 from modal_app.cloud.settings import AFTER_FUNCTION, HOUR_S, Deployment, requested, train_function
@@ -28,14 +27,14 @@ from modal_app.store.layout import STEPS, SUBMISSION, Store
 from modal_app.store.step import OutcomeStatus, Step, StepKind, write_atomically
 from runner.console import terminal
 from runner.errors import SweepError
-from runner.executors.modal_copies import listed
+from runner.executors.modal_datasets import damaged_datasets
 from runner.executors.modal_errors import explained
 from runner.executors.modal_gpus import Placement, one_gpu
+from runner.executors.modal_inputs import upload_inputs
 from runner.executors.modal_mirror import ModalMirror, Submitted, follow, submitted_calls
 from runner.executors.modal_rates import rates_now, stale_warning
 from runner.executors.modal_submission import MirroredStep, Names, before
 from runner.executors.modal_work import Work, job_name, make_work
-from runner.keys.content import files_below
 from runner.store.ledger import Event, Ledger, Record
 from runner.types import Plan, PriceTable
 
@@ -88,9 +87,11 @@ class ModalExecutor:
         steps = mirrored_steps(plan)
         with explained():
             self._deploy()
-            self._upload_inputs(names)
+            cache = modal.Volume.from_name(names.cache_volume, create_if_missing=True, version=2)
+            upload_inputs(cache, self.store, self.inputs)
             self._upload_plan(plan, names, steps, make_work(plan, self._job, set()))
             done, entries = _wait_until_settled(mirror, steps, submitted_calls(self.ledger))
+            done -= self._damaged(cache, plan, done)
             self._submit(make_work(plan, self._job, done), mirror.claims, entries)
             try:
                 follow(mirror, steps, self.ledger, watch)
@@ -105,15 +106,15 @@ class ModalExecutor:
             return
         build_app(self.deployment).deploy()
 
-    def _upload_inputs(self, names: Names) -> None:
-        """Local inputs, by content, to the cache Volume."""
-        cache = modal.Volume.from_name(names.cache_volume, create_if_missing=True, version=2)
-        there = {PurePosixPath(entry.path).name for entry in listed(cache, "inputs")}
-        missing = [name for name in self.inputs if PurePosixPath(name).name not in there]
-        if missing:
-            with cache.batch_upload(force=True) as batch:
-                for name in missing:
-                    put_input(batch, (self.store.root / name).resolve(), f"/{name}")
+    def _damaged(self, cache: modal.Volume, plan: Plan, done: Set[str]) -> set[str]:
+        """The marks of datasets that runs are about to read and whose files are damaged: they are prepared again."""
+        wanted = {planned.run.data_key for planned in plan.pending}
+        marks = {key: mark_name(job_name(StepKind.PREPROCESS, key)) for key in wanted}
+        damage = damaged_datasets(cache, [key for key, mark in marks.items() if mark in done])
+        for key, why in damage.items():
+            self.store.manifest(key).unlink(missing_ok=True)  # the mirror's copy
+            terminal.message(f"The prepared dataset {key} is damaged, so it is prepared again: {why}.", style="yellow")
+        return {marks[key] for key in damage}
 
     def _upload_plan(self, plan: Plan, names: Names, steps: Sequence[MirroredStep], work: Work) -> None:
         """To the runs Volume: the sweep's plan, which `attach` reads, and its steps, which the calls read, since a
@@ -235,16 +236,6 @@ def _wait_until_settled(
         if time.monotonic() > deadline or not any(is_starting(entries.get, name) for name in awaited):
             return done, entries
         time.sleep(STARTING_POLL_S)
-
-
-def put_input(batch: modal.volume.AbstractVolumeUploadContextManager, local: Path, there: str) -> None:
-    """Upload a local file or folder: exactly the files that its identity covers. Modal's client would include hidden
-    files (.env, or a second copy of the weights in .git), and leave out linked folders."""
-    if not local.is_dir():
-        batch.put_file(local, there)
-        return
-    for file in files_below(local):
-        batch.put_file(file, f"{there}/{file.relative_to(local).as_posix()}")
 
 
 def mirrored_steps(plan: Plan) -> list[MirroredStep]:

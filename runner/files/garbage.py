@@ -28,7 +28,7 @@ def garbage(stock: Stock, inputs: Collection[str], at_work: AtWork, *, before: f
     needed = {one.data_key for one in stock.kept}
     to_delete = [*_datasets(stock, needed, at_work)]
     to_delete += [
-        ToDelete(Kind.INPUT, name, (f"inputs/{name}",), bytes_of(entries), "no run reads it")
+        ToDelete(Kind.INPUT, name, _paths_of_input(name, entries), bytes_of(entries), "no run reads it")
         for name, entries in stock.inputs.items()
         if name not in inputs
     ]
@@ -38,6 +38,12 @@ def garbage(stock: Stock, inputs: Collection[str], at_work: AtWork, *, before: f
     if before is not None:
         to_delete = [one for one in to_delete if last_written(_of(one, files)) < before]
     return Removal(tuple(to_delete))
+
+
+def _paths_of_input(name: str, entries: Iterable[Entry]) -> tuple[str, ...]:
+    """Itself, which may be a link and then has no entry, and its note."""
+    tops = ("/".join(PurePosixPath(entry.path).parts[:2]) for entry in entries)
+    return tuple(dict.fromkeys([f"inputs/{name}", *tops]))
 
 
 def _datasets(stock: Stock, needed: Collection[str], at_work: AtWork) -> Iterable[ToDelete]:

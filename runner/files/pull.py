@@ -19,12 +19,12 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from modal_app.store.content import file_sha256
 from modal_app.store.flock import try_lock
 from modal_app.store.step import write_atomically
 from runner.console.transfer import size_text
 from runner.errors import SweepError
 from runner.files.run_files import Entry, Files
-from runner.keys.content import file_sha256
 
 JOURNAL = ".axosweep-pull.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -148,10 +148,11 @@ def parts_of(files: Files, key: str, data_key: str) -> list[Part]:
 
 
 def checksums(files: Files, part: Part) -> dict[str, str]:
-    """Path -> sha256 of a part's files, as recorded by the worker that wrote them; empty if it has not.
-
-    Checkpoints have none, and neither have files of earlier versions of axosweep.
-    """
+    """Path -> sha256 of a part's files, as recorded by the worker that wrote them; empty if there is no record, as from
+    an earlier version of axosweep."""
+    if part.kind is PartKind.CHECKPOINT:
+        sums = read_object(files, f"{part.folder}/{checkpoints.MARKER}").get("sha256", {})
+        return {f"{part.folder}/{name}": str(sha256) for name, sha256 in sums.items()}
     folder = PurePosixPath(part.folder)
     if folder.name != "model" and part.kind is not PartKind.DATA:
         return {}
@@ -161,10 +162,10 @@ def checksums(files: Files, part: Part) -> dict[str, str]:
 
 
 def read_object(files: Files, path: str) -> dict[str, Any]:
-    """A small JSON object; empty where there is no such file."""
+    """A small JSON object; empty where there is no such file, or one that is damaged."""
     try:
         loaded = json.loads(b"".join(files.read(path, 0)))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return {}
     return loaded if isinstance(loaded, dict) else {}
 

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from modal_app.store.layout import ATTEMPT_PREFIX, BASE_MODEL_KEY, MANIFEST, REMOVED, STEPS, parts_of_key
+from modal_app.store.pins import input_of
 from modal_app.store.step import StepKind
 from runner.files.run_files import Entry, Files
 
@@ -107,7 +108,7 @@ def take_stock(files: Files) -> Stock:
     return Stock(
         found,
         {name: entries for name, entries in below["prepared"].items() if name[:1] != "."},
-        {name: entries for name, entries in below["inputs"].items() if name[:1] != "."},
+        _with_notes({name: entries for name, entries in below["inputs"].items() if name[:1] != "."}),
         (*others, *below["runs"].get(BASE_MODEL_KEY, ())),
     )
 
@@ -165,6 +166,14 @@ def _by_folder(top: str, entries: Iterable[Entry]) -> dict[str, tuple[Entry, ...
     for entry in entries:
         folders.setdefault(entry.path.removeprefix(f"{top}/").split("/")[0], []).append(entry)
     return {name: tuple(group) for name, group in folders.items()}
+
+
+def _with_notes(inputs: Mapping[str, tuple[Entry, ...]]) -> dict[str, tuple[Entry, ...]]:
+    """A note belongs to its input, and of one that is a link it is all that is listed."""
+    found: dict[str, tuple[Entry, ...]] = {}
+    for name, entries in inputs.items():
+        found[input_of(name)] = found.get(input_of(name), ()) + entries
+    return found
 
 
 def _objects(files: Files, paths: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -99,9 +99,10 @@ def keep_prompts(store: Store, prompts: Sequence[Prompt]) -> str:
     """Store them, named by their content; returns the path below the store's root."""
     text = "".join(json.dumps(prompt.row(), sort_keys=True) + "\n" for prompt in prompts)
     name = f"{store.inputs.name}/{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
-    if not (store.root / name).exists():
+    path = store.root / name
+    if not path.exists() or path.read_bytes() != text.encode():  # damaged
         store.inputs.mkdir(parents=True, exist_ok=True)
-        write_atomically(store.root / name, text)
+        write_atomically(path, text)
     return name
 
 

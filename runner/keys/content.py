@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from modal_app.store import pins
+from modal_app.store.content import CircularLink, FileState, file_sha256, files_below, folder_sha256
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.step import write_atomically
@@ -17,6 +18,7 @@ from runner.errors import SweepError
 
 ALWAYS_READ_BELOW_BYTES = 64 * 1024 * 1024
 """Smaller files are read every time: a changed file with an old time stamp must not go unnoticed."""
+CHANGED = "{} changed after it was hashed. Run the command again."
 
 
 class ContentHashes:
@@ -34,11 +36,25 @@ class ContentHashes:
         """
         path = path.absolute()
         if path not in self._fresh:
-            try:
-                self._fresh[path] = self._folder(path) if path.is_dir() else self._file(path)
-            except OSError as error:
-                raise SweepError(f"{error.filename or path} cannot be read: {error.strerror}.") from error
+            found = self.states(path)
+            is_folder = path.is_dir()
+            sums = {name: state.sha256 for name, state in found.items()}
+            self._fresh[path] = folder_sha256(sums) if is_folder else sums[path.name]
         return self._fresh[path]
+
+    def states(self, path: Path) -> dict[str, FileState]:
+        """Each file of a folder by its name there, or a single file by its own name: as it is now, with its hash.
+
+        SweepError when one cannot be read.
+        """
+        try:
+            if not path.is_dir():
+                return {path.name: self._file(path)}
+            return {one.relative_to(path).as_posix(): self._file(one) for one in files_below(path)}
+        except CircularLink as error:
+            raise SweepError(f"{error}.") from error
+        except OSError as error:
+            raise SweepError(f"{error.filename or path} cannot be read: {error.strerror}.") from error
 
     def save(self) -> None:
         """Write the hashes of big files to `memory`."""
@@ -46,61 +62,60 @@ class ContentHashes:
             self._memory.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self._memory, json.dumps(self._known, indent=1))
 
-    def _folder(self, folder: Path) -> str:
-        digest = hashlib.sha256()
-        for path in sorted(files_below(folder)):
-            digest.update(f"{path.relative_to(folder).as_posix()}\0{self._file(path)}\n".encode())
-        return digest.hexdigest()
-
-    def _file(self, path: Path) -> str:
-        stat = path.stat()
-        if stat.st_size < ALWAYS_READ_BELOW_BYTES:
-            return file_sha256(path)
-        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    def _file(self, path: Path) -> FileState:
+        state = FileState.of(path)
+        if state.size < ALWAYS_READ_BELOW_BYTES:
+            return state.read(path)
+        mark = [state.size, state.mtime_ns, state.inode]
         known = self._known.get(str(path))
         if known is None or known[:3] != mark:
             known = self._known[str(path)] = [*mark, file_sha256(path)]
-        return str(known[3])
+        return replace(state, sha256=str(known[3]))
 
 
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def keep(source: Path, identity: str, target: Path) -> None:
+def keep(source: Path, identity: str, target: Path, hashes: ContentHashes) -> None:
     """Put a local input into the store: a copy of a file, a link to a folder.
 
     A file is copied, so that the run trains on the content that was hashed, even if the user edits the file meanwhile.
-    Folders (base models) are linked because of their size; `keep_folder` copies one.
-    Raises SweepError when a file has changed since it was hashed.
+    Folders (base models) are linked because of their size. Each link has a note of its files' states, by which an edit
+    is noticed before the folder is loaded (modal_app.store.pins). `keep_folder` copies a folder.
+    Raises SweepError if the content no longer has this identity.
     """
     source = source.expanduser().absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        # A config of this store names the store's own link, which must not be linked to itself.
-        source = source.resolve()
-        # Always replace the link: the folder that an older link names may have been edited since.
+        _link(source.resolve(), identity, target, hashes)  # a config of this store may name the link itself
+        return
+    if pins.as_noted(target) == identity:
+        return
+    state = FileState.of(target).read(target) if target.is_file() else None
+    if state is None or state.sha256 != identity:
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(source)
+        shutil.copyfile(source, temporary)
+        state = FileState.of(temporary).read(temporary)
+        if state.sha256 != identity:
+            temporary.unlink()
+            raise SweepError(CHANGED.format(source))
         temporary.replace(target)
-        return
-    if target.is_file() and file_sha256(target) == identity:
-        return
+    pins.write_note(target, {target.name: state})
+
+
+def _link(source: Path, identity: str, target: Path, hashes: ContentHashes) -> None:
+    """Always replace the link: the folder that an older link names may have been edited since."""
+    states = hashes.states(source)
+    if pins.content_sha256(source, states) != identity:
+        raise SweepError(CHANGED.format(source))
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.copyfile(source, temporary)
-    if file_sha256(temporary) != identity:
-        temporary.unlink()
-        raise SweepError(f"{source} was changed while it was read. Run the command again.")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(source)
     temporary.replace(target)
+    pins.write_note(target, states)
 
 
 def keep_folder(source: Path, identity: str, target: Path) -> None:
     """Put a small folder (an adapter, files of tasks) into the store as a copy, for the same reason as a file.
 
-    Raises SweepError when it changed since it was hashed.
+    Raises SweepError if its content is not the one of `identity` any more.
     """
     if not target.is_symlink() and _identity_of(target) == identity:
         return
@@ -115,7 +130,7 @@ def keep_folder(source: Path, identity: str, target: Path) -> None:
             shutil.copyfile(path, copy)
     if _identity_of(temporary) != identity:
         shutil.rmtree(temporary)
-        raise SweepError(f"{source} was changed while it was read. Run the command again.")
+        raise SweepError(CHANGED.format(source))
     if target.is_symlink():
         target.unlink()  # an older version has linked it
     shutil.rmtree(target, ignore_errors=True)
@@ -135,19 +150,3 @@ def keep_in(store: Store, local: Path) -> str:
     name = f"{store.inputs.name}/{identity}"
     keep_folder(local, identity, store.root / name)
     return name
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """The files that a folder's identity covers: no hidden ones, but those in linked folders, too, since the trainer
-    follows links. Raises SweepError for a link to a folder that contains it."""
-    for name, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
-        place = Path(name)
-        if place.is_symlink() and any(place.samefile(above) for above in place.parents):
-            raise SweepError(f"{place} is a link to a folder that contains it. Remove the link.")
-        folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
-        visible = (place / name for name in files if not name.startswith((".", "__pycache__")))
-        yield from (path for path in visible if path.is_file())
-
-
-def _raise(error: OSError) -> None:
-    raise error

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from modal_app.store.claim import AlreadyClaimed, claim
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind, write_atomically
+from modal_app.store.verified import withdraw_damaged
 from runner.console import terminal
 from runner.errors import SweepError
 from runner.executors.choose import STARTING, executor_for, validator_at_hand
 from runner.executors.warm_workers import MixedWorkers
-from runner.keys.content import keep, keep_folder
+from runner.keys.content import ContentHashes, keep, keep_folder
 from runner.keys.inputs import ADAPTER, staged_name
 from runner.launch.schema import ask_schema
 from runner.launch.start_checkpoint import keep_checkpoint
@@ -58,16 +60,21 @@ def _make_folders(launch: Launch) -> None:
         store.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SweepError(f"The store {store.root} cannot be created: {error.strerror}.") from error
-    for planned in launch.plan.pending:
-        _prepare_folder(store, planned.run, launch.trainer)
+    for dataset in launch.plan.datasets:
+        if dataset.damage:
+            with contextlib.suppress(AlreadyClaimed), claim(store.folder(StepKind.PREPROCESS, dataset.key)):
+                withdraw_damaged(store, dataset.key)
+    runs = [planned.run for planned in launch.plan.pending]
+    hashes = ContentHashes(store.cache / "hashes.json")
+    for found in dict.fromkeys(one for run in runs for one in run.inputs):
+        _store_input(found, store, hashes)
+    hashes.save()
+    for run in runs:
+        _prepare_folder(store, run, launch.trainer)
 
 
 def _prepare_folder(store: Store, run: Run, trainer: str) -> None:
-    """Store the run's inputs, and create its folder with the record of the request."""
-    for found in run.inputs:
-        if found.kind is not InputKind.HUB:
-            assert found.identity is not None
-            _store_function(found)(Path(found.text), found.identity, store.root / staged_name(found))
+    """Create the run's folder with the record of the request."""
     folder = store.folder(StepKind.TRAIN, run.key)
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.removed.unlink(missing_ok=True)  # it is requested again
@@ -75,10 +82,18 @@ def _prepare_folder(store: Store, run: Run, trainer: str) -> None:
         write_atomically(folder.identity, json.dumps(_identity(run, trainer), indent=1))
 
 
-def _store_function(found: Input) -> Callable[[Path, str, Path], None]:
+def _store_input(found: Input, store: Store, hashes: ContentHashes) -> None:
+    """Put an input into the store. Raises SweepError if it changed after it was hashed."""
+    if found.kind is InputKind.HUB:
+        return
+    assert found.identity is not None
+    source, target = Path(found.text), store.root / staged_name(found)
     if found.kind is InputKind.CHECKPOINT:
-        return keep_checkpoint
-    return keep_folder if found.kind is InputKind.FOLDER and found.at == ADAPTER else keep
+        keep_checkpoint(source, found.identity, target)
+    elif found.kind is InputKind.FOLDER and found.at == ADAPTER:
+        keep_folder(source, found.identity, target)
+    else:
+        keep(source, found.identity, target, hashes)
 
 
 def _identity(run: Run, trainer: str) -> dict[str, object]:

@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from modal_app.store.layout import Store
+from modal_app.store.state import is_done
 from modal_app.store.step import Device, Step, StepKind, Tracking
+from modal_app.store.verified import dataset_damage
 from runner.compare.params import label, params_of
 from runner.config import checkout
 from runner.executors.choose import check_gpu_caps
@@ -28,8 +31,10 @@ def plan(launch: Launch) -> Launch:
     """The launch with its plan. Raises SweepError for stages or GPUs that its runs cannot have."""
     store = launch.store
     new_plan = make_plan(
-        launch.runs, launch.request.name, lambda kind, key: store.folder(kind, key).done.exists(), checkout.commit()
+        launch.runs, launch.request.name, lambda kind, key: is_done(store.folder(kind, key)), checkout.commit()
     )
+    if launch.on_this_machine:
+        new_plan = _with_damage(new_plan, store)
     planned = replace(launch, plan=with_stages(new_plan, store))
     pending = {one.run.key for one in planned.plan.pending}
     planned.preflight.finished = frozenset(n for n, run in enumerate(planned.runs) if run.key not in pending)
@@ -78,6 +83,16 @@ def _datasets(planned: Sequence[PlannedRun], sweep: str, is_done: IsDone) -> tup
         )
         for key, ones in readers.items()
     )
+
+
+def _with_damage(plan: Plan, store: Store) -> Plan:
+    """Of the datasets that runs are about to read, those whose files are damaged are not done."""
+    wanted = {planned.run.data_key for planned in plan.pending}
+    damage = {key: dataset_damage(store, key) for key in wanted if store.manifest(key).exists()}
+    datasets = tuple(
+        replace(one, done=one.done and not damage.get(one.key), damage=damage.get(one.key, "")) for one in plan.datasets
+    )
+    return replace(plan, datasets=datasets)
 
 
 def _preprocess_step(run: Run, sweep: str) -> Step:

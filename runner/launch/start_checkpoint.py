@@ -23,7 +23,6 @@ from modal_app.store.step import StepKind, write_atomically
 from runner.errors import SweepError
 from runner.files.places import chosen_run, files_of, state_of
 from runner.files.run_files import Files, Part, PartKind, parts_of
-from runner.keys.content import file_sha256
 from runner.store.ledger import SweepRun
 from runner.store.run_state import RunStatus, status_text
 from runner.store.stores import is_mirror
@@ -32,6 +31,9 @@ from runner.types import Experiment, Input, InputKind, Run, StartCheckpoint
 NOT_CONTENT = ("README.md", "training_args.bin", "tokens_state.json", STATE, checkpoints.MARKER)
 """Files of a checkpoint that a run does not depend on if it continues: notes, and figures of the run that saved it."""
 NOT_STORED = ("README.md", "training_args.bin", "tokens_state.json")
+
+Sums = Mapping[str, str]
+"""Name of a file -> hex sha256."""
 
 SAME = (
     *("adapter", "lora_r", "lora_alpha", "lora_target_linear", "lora_target_modules", "lora_target_parameters"),
@@ -67,22 +69,22 @@ def find_start_checkpoint(text: str, known: Sequence[Store]) -> StartCheckpoint:
     except SweepError as error:
         raise SweepError(f"from={text}: {error}") from error
     try:
-        folder = _found(text, run, store)  # first: a run that was trained again may have another than is stored
+        folder, sums = _found(text, run, store)  # first: a run that was trained again may have another than is stored
     except SweepError:
         stored = _stored(known, run.key, int(step)) if step else None
         if stored is None:
             raise
-        folder = stored
+        folder, sums = stored
     if not (folder / "optimizer.pt").exists() and not (folder / "optimizer.bin").exists():
         key = "lora_model_dir" if (folder / "adapter_config.json").exists() else "base_model"
         raise SweepError(
             f"from={text}: {folder.name} of {run.key} has no optimizer state (save_only_model), so no run can "
             f"continue from it. To use only its weights: {key}={folder}"
         )
-    return StartCheckpoint(run.key, step_of(folder), str(folder), identity_of(folder), str(store.root))
+    return StartCheckpoint(run.key, step_of(folder), str(folder), identity_of(folder, sums), str(store.root))
 
 
-def _stored(known: Sequence[Store], run: str, step: int) -> Path | None:
+def _stored(known: Sequence[Store], run: str, step: int) -> tuple[Path, Sums] | None:
     """The checkpoint as an input of an earlier run that continued from it: the run that saved it may have removed it
     since."""
     for store in known:
@@ -90,21 +92,26 @@ def _stored(known: Sequence[Store], run: str, step: int) -> Path | None:
             start = read_json(path).get("from") or {}
             if (start.get("run"), start.get("step")) == (run, step):
                 folder = store.inputs / str(start["identity"])[:16]
-                if checkpoints.is_complete(folder):
-                    return folder
+                if checkpoints.is_complete(folder) and not checkpoints.damage_of(
+                    folder, sums := checkpoints.sha256s(folder)
+                ):
+                    return folder, sums
     return None
 
 
-def _found(text: str, run: SweepRun, store: Store) -> Path:
-    """The checkpoint among those of its run; from Modal it is fetched."""
+def _found(text: str, run: SweepRun, store: Store) -> tuple[Path, Sums]:
+    """The checkpoint among those of its run, and its files' hashes; from Modal it is fetched."""
     files = files_of(store, run.key)
     parts = parts_of(files, run.key, run.data_key)
     chosen = _chosen(text, run, [part for part in parts if part.kind is PartKind.CHECKPOINT], store)
-    if not is_mirror(store):
-        return store.root / chosen.folder
-    folder = store.cache / "from" / run.key / chosen.name
-    _fetch(files, chosen, folder)
-    return folder
+    folder = store.root / chosen.folder
+    if is_mirror(store):
+        folder = store.cache / "from" / run.key / chosen.name
+        _fetch(files, chosen, folder)
+    sums = checkpoints.sha256s(folder)
+    if damage := checkpoints.damage_of(folder, sums):
+        raise SweepError(f"from={text}: {chosen.name} of {run.key} is damaged: {damage}. Name another: from=RUN@STEP.")
+    return folder, sums
 
 
 def _chosen(text: str, run: SweepRun, there: Sequence[Part], store: Store) -> Part:
@@ -145,13 +152,16 @@ def _fetch(files: Files, part: Part, folder: Path) -> None:
         pull(files, wanted, folder, watch=watch)
 
 
-def identity_of(checkpoint: Path) -> str:
-    """Hex sha256 of what a run depends on that continues: tensors, random state, the step, the loss not yet logged."""
+def identity_of(checkpoint: Path, sums: Sums | None = None) -> str:
+    """Hex sha256 of what a run depends on that continues: tensors, random state, the step, the loss not yet logged.
+
+    `sums`: the sha256 of its files, if they are known."""
+    sums = checkpoints.sha256s(checkpoint) if sums is None else sums
     digest = hashlib.sha256(json.dumps(checkpoints.unlogged(checkpoint), sort_keys=True).encode())
     digest.update(f"{step_of(checkpoint)}\n".encode())
-    for name in _files(checkpoint):
+    for name in sorted(sums):
         if Path(name).name not in NOT_CONTENT:
-            digest.update(f"{name}\0{file_sha256(checkpoint / name)}\n".encode())
+            digest.update(f"{name}\0{sums[name]}\n".encode())
     return digest.hexdigest()
 
 
@@ -224,9 +234,9 @@ def keep_checkpoint(source: Path, identity: str, target: Path) -> None:
     """Copy a checkpoint into the store, where it stays when its run removes or rotates it away.
 
     The copy leaves out the end and the best step of the run that saved it. Raises SweepError when the checkpoint has
-    changed since `identity` was computed.
+    changed since it was found.
     """
-    if checkpoints.is_complete(target):
+    if not checkpoints.damage_of(target):
         return
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -238,13 +248,13 @@ def keep_checkpoint(source: Path, identity: str, target: Path) -> None:
         write_atomically(
             partial / STATE, json.dumps(_start_state(json.loads((source / STATE).read_text(encoding="utf-8"))))
         )
-        checkpoints.mark_complete(partial, checkpoints.unlogged(source))
-        changed = identity_of(partial) != identity
+        sums = checkpoints.mark_complete(partial, checkpoints.unlogged(source))
+        changed = identity_of(partial, sums) != identity
     except FileNotFoundError:
         changed = True
     if changed:
         shutil.rmtree(partial, ignore_errors=True)
-        raise SweepError(f"{source} was changed or removed while it was read. Run the command again.")
+        raise SweepError(f"{source} was changed or removed after it was found. Run the command again.")
     shutil.rmtree(target, ignore_errors=True)
     partial.replace(target)
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from modal_app.store.pins import InputChanged, check_config
+from modal_app.store.verified import model_damage
 from runner.console import terminal
 from runner.console.interrupts import terminate_as_interrupt
 from runner.environment import trainer_environment
@@ -30,7 +32,9 @@ SHOWN_LINES = 12
 @terminate_as_interrupt()
 def serve(chosen: ServeSelection, token: str, host: str, port: int, *, as_json: bool) -> int:
     """Serve until Ctrl-C. `port` 0 means any free port; with an empty token, every client that reaches the port may use
-    the server. Raises SweepError when the port cannot be bound or the models cannot be loaded."""
+    the server. Raises SweepError when the port cannot be bound, a base model has changed, or the models cannot be
+    loaded."""
+    _check_inputs(chosen)
     python = trainer_environment.find()
     listening = bind(host, port)
     place = Path(tempfile.mkdtemp(prefix="axosweep-serve-"))
@@ -51,6 +55,17 @@ def serve(chosen: ServeSelection, token: str, host: str, port: int, *, as_json: 
         return 0
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _check_inputs(chosen: ServeSelection) -> None:
+    try:
+        for one in chosen.models:
+            check_config(one.config, chosen.store.inputs)
+    except InputChanged as error:
+        raise SweepError(f"Nothing is served: {error}.") from error
+    for folder in (one.adapter or one.weights for one in chosen.models):
+        if folder and (damage := model_damage(chosen.store, Path(folder))):
+            raise SweepError(f"Nothing is served: the model in {folder} is damaged: {damage}.")
 
 
 def is_loopback(host: str, port: int) -> bool:

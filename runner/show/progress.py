@@ -215,7 +215,9 @@ class Progress:
 
 
 def _message(state: StepState) -> str:
-    return state.outcome.message if state.outcome and state.phase is not Phase.SUCCEEDED else ""
+    if state.outcome is None:
+        return ""
+    return str(state.outcome.facts.get("damaged", "")) if state.phase is Phase.SUCCEEDED else state.outcome.message
 
 
 def _table(lines: list[Line]) -> Table:

@@ -32,6 +32,10 @@ def show_plan(plan: Plan, console: Console) -> None:
     done = len(plan.runs) - len(plan.pending)
     copies = sum(planned.copies - 1 for planned in plan.runs)
     console.print(f"[bold]{plan.sweep}[/bold]: {_count(len(plan.runs), 'run')}, {_datasets(plan)}")
+    for one in plan.datasets:
+        if one.damage:
+            text = f"The prepared dataset {one.key} is damaged, so it is prepared again: {one.damage}."
+            console.print(text, style="yellow", soft_wrap=True, markup=False)
     if copies:
         console.print(f"{_count(copies, 'duplicate')} left out: the same run is trained once.")
     for planned in plan.runs:
@@ -126,6 +130,8 @@ def _plan_json(plan: Plan, store: Store) -> Mapping[str, Any]:
         "after": [
             {"kind": one.step.kind, "key": one.step.key, "run": one.step.run, "done": one.done} for one in plan.after
         ],
-        "datasets": [{"key": one.key, "done": one.done, "runs": list(one.runs)} for one in plan.datasets],
+        "datasets": [
+            {"key": one.key, "done": one.done, "damage": one.damage, "runs": list(one.runs)} for one in plan.datasets
+        ],
         "unresolved": [asdict(found) for found in plan.unresolved],
     }

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,46 @@ def test_the_loss_since_the_last_log_line_is_kept(tmp_path: Path) -> None:
     checkpoint = save(tmp_path, 12, marked=False)
     checkpoints.mark_complete(checkpoint, {"since": 10, "loss": 3.5})
     assert checkpoints.unlogged(checkpoint) == {"since": 10, "loss": 3.5}
+
+
+def garble(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def test_a_checkpoint_with_garbage_of_the_right_size_is_set_aside_with_a_line(tmp_path: Path) -> None:
+    before = save(tmp_path, 10)
+    garble(save(tmp_path, 20) / "optimizer" / "state.pt")
+    save(tmp_path, 30, marked=False)
+    lines: list[str] = []
+    assert checkpoints.set_aside_unusable(tmp_path, lines.append) == before
+    assert names(tmp_path) == {"checkpoint-10", "broken-checkpoint-20", "broken-checkpoint-30"}
+    assert lines == [
+        "checkpoint-20 is damaged and not used: the content of optimizer/state.pt is not the one that was written"
+    ], "an interrupted one is no damage"
+
+
+def test_only_the_checkpoint_that_is_taken_is_read(tmp_path: Path) -> None:
+    garble(save(tmp_path, 10) / "adapter_model.safetensors")
+    newest = save(tmp_path, 20)
+    assert checkpoints.set_aside_unusable(tmp_path) == newest
+    assert names(tmp_path) == {"checkpoint-10", "checkpoint-20"}
+    shutil.rmtree(newest)
+    assert checkpoints.set_aside_unusable(tmp_path) is None
+
+
+def test_a_checkpoint_of_a_version_that_listed_sizes_alone_is_taken(tmp_path: Path) -> None:
+    old = save(tmp_path, 10)
+    marker = json.loads((old / checkpoints.MARKER).read_text())
+    del marker["sha256"]
+    (old / checkpoints.MARKER).write_text(json.dumps(marker))
+    assert checkpoints.set_aside_unusable(tmp_path) == old
+    (old / "optimizer" / "state.pt").write_bytes(b"cut")
+    assert checkpoints.set_aside_unusable(tmp_path) is None
+
+
+def test_a_marker_lists_the_sha256_of_every_file(tmp_path: Path) -> None:
+    checkpoint = save(tmp_path, 10)
+    listed = json.loads((checkpoint / checkpoints.MARKER).read_text())["sha256"]
+    assert listed == checkpoints.sha256s(checkpoint)
+    assert listed["optimizer/state.pt"] == hashlib.sha256(b"o" * 50).hexdigest()
+    assert set(listed) == {"adapter_model.safetensors", "optimizer/state.pt", "trainer_state.json"}

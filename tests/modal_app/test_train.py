@@ -30,6 +30,7 @@ from tests.modal_app.steps import (
     wait_for_step,
     wait_until,
 )
+from tests.runner.checkpointed import checkpoint
 
 pytestmark = pytest.mark.slow
 LONG: dict[str, Any] = {"max_steps": 60, "eval_steps": 20, "save_steps": 7}
@@ -104,6 +105,23 @@ def test_a_dataset_moved_to_its_place_but_not_marked_is_made_again(warm: Warm, s
     assert (after["attempt"], after["hashes"]) == (2, before["hashes"])
 
 
+def test_a_damaged_dataset_is_not_trained_on_and_is_prepared_again(warm: Warm, store: Store) -> None:
+    shutil.copytree(store.prepared_dataset("data"), store.prepared_dataset("damaged"))
+    rows = next(store.prepared_dataset("damaged").rglob("*.arrow"))
+    content = rows.read_bytes()
+    rows.write_bytes(content[:-4096] + bytes(4096))
+    step = train_step("on-damaged-rows", data_key="damaged")
+    assert warm.run(step) == 1
+    ended = outcome(store, step)
+    assert ended.reason is FailureReason.DATA
+    assert ended.message.startswith("the prepared dataset damaged is damaged: the content of ")
+    assert warm.run(preprocess_step("damaged")) == 0
+    assert next(store.prepared_dataset("damaged").rglob("*.arrow")).read_bytes() == content
+    assert (
+        "is prepared again: the content of" in store.folder(StepKind.PREPROCESS, "damaged").attempt(1).log.read_text()
+    )
+
+
 def test_nothing_temporary_is_left_in_an_attempt(store: Store, plain_ranks: Step) -> None:
     left = {path.name for path in store.folder(StepKind.TRAIN, plain_ranks.key).attempt(1).path.iterdir()}
     assert left == {"inputs", "prepared", "step.json", "started.json", "config.yml", "log.txt", "log-1.txt"} | {
@@ -133,6 +151,19 @@ def test_the_adapter_names_the_base_model_as_the_user_did_and_is_written_down(st
     for name, one in listed.items():
         content = (folder.model / name).read_bytes()
         assert one == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_a_damaged_adapter_is_neither_merged_nor_asked(warm: Warm, store: Store, plain: Step) -> None:
+    home, copy = (store.folder(StepKind.TRAIN, key) for key in (plain.key, "damaged-adapter"))
+    shutil.copytree(home.model, copy.model, ignore=shutil.ignore_patterns("checkpoint-*"))
+    shutil.copyfile(home.manifest, copy.manifest)
+    weights = copy.model / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1024] + bytes(1024))
+    (store.inputs / "one-prompt.jsonl").write_text('{"messages": [{"role": "user", "content": "Hello"}]}')
+    for kind, options in ((StepKind.MERGE, {}), (StepKind.INFER, {"prompts": "inputs/one-prompt.jsonl"})):
+        step = Step(kind, f"{copy.path.name}/own", plain.config, "data", run=copy.path.name, options=options)
+        assert warm.run(step) == 1
+        assert "is damaged: the content of adapter_model.safetensors is not" in outcome(store, step).message
 
 
 def test_the_final_model_is_evaluated_though_the_schedule_misses_it(warm: Warm, store: Store) -> None:
@@ -263,11 +294,26 @@ def test_a_killed_run_goes_on_to_equal_losses_from_a_whole_checkpoint(
     if cut:
         newest = max(model.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
         content = (newest / cut).read_bytes()
-        (newest / cut).write_bytes(content[: len(content) // 2])
+        half = content[: len(content) // 2]
+        (newest / cut).write_bytes(half + (bytes(len(content) - len(half)) if cut == "optimizer.pt" else b""))
     assert warm.run(step) == 0
-    assert outcome(store, step).facts["resumed_from"] > 0
+    facts, log = outcome(store, step).facts, store.folder(StepKind.TRAIN, step.key).attempt(2).log.read_text()
+    assert facts["resumed_from"] > 0
+    assert ("damaged" in facts) == (f"Resuming from checkpoint-{facts['resumed_from']}." in log) == bool(cut)
+    if cut == "optimizer.pt":  # of the right size
+        assert facts["damaged"].endswith("the content of optimizer.pt is not the one that was written")
     assert bool(list(model.glob("broken-checkpoint-*"))) >= bool(cut)
     assert losses(store, step) == undisturbed
+
+
+def test_a_damaged_start_checkpoint_is_not_trained_from(warm: Warm, store: Store, tmp_path: Path) -> None:
+    start = checkpoint(tmp_path, 50)
+    (start / "optimizer.pt").write_bytes(bytes((start / "optimizer.pt").stat().st_size))
+    (store.inputs / "start").symlink_to(start)
+    step = train_step("damaged-start", resume_from_checkpoint="inputs/start")
+    assert warm.run(step) == 1
+    assert "is damaged: the content of optimizer.pt is not" in outcome(store, step).message
+    assert not list(store.folder(StepKind.TRAIN, step.key).model.iterdir())
 
 
 def test_a_run_killed_after_its_last_checkpoint_does_not_train_one_step_more(warm: Warm, store: Store) -> None:

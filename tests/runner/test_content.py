@@ -1,12 +1,21 @@
 import hashlib
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from modal_app.store import pins
+from modal_app.store.content import file_sha256
 from modal_app.store.layout import Store
 from runner.errors import SweepError
-from runner.keys.content import ALWAYS_READ_BELOW_BYTES, ContentHashes, file_sha256, keep, keep_folder, keep_in
+from runner.keys import content
+from runner.keys.content import ALWAYS_READ_BELOW_BYTES, ContentHashes, keep_folder, keep_in
+
+
+def keep(source: Path, identity: str, target: Path) -> None:
+    """As a new command would."""
+    content.keep(source, identity, target, ContentHashes(Path(os.devnull)))
 
 
 def of(path: Path, memory: Path) -> str:
@@ -114,7 +123,7 @@ def test_a_kept_file_is_a_copy_with_the_hashed_bytes_that_later_edits_do_not_rea
     keep(source, file_sha256(source), target)
     source.write_text("edited")
     assert target.read_text() == "rows"
-    assert [path.name for path in target.parent.iterdir()] == ["kept.jsonl"]
+    assert {path.name for path in target.parent.iterdir()} == {"kept.jsonl", "kept.jsonl.pin.json"}
 
 
 def test_a_kept_file_that_was_damaged_is_kept_anew(tmp_path: Path) -> None:
@@ -130,16 +139,27 @@ def test_a_file_that_changed_since_it_was_hashed_is_refused_and_not_kept(tmp_pat
     source.write_text("rows")
     identity = file_sha256(source)
     source.write_text("edited")
-    with pytest.raises(SweepError, match="was changed while it was read"):
+    with pytest.raises(SweepError, match="changed after it was hashed"):
         keep(source, identity, target)
     assert list(target.parent.iterdir()) == []
 
 
-def test_a_kept_folder_is_a_link(tmp_path: Path) -> None:
-    source, target = folder(tmp_path / "model", {"w.bin": "1"}), tmp_path / "inputs" / "kept"
-    keep(source, "identity", target)
-    keep(source, "identity", target)
+def test_a_kept_folder_is_a_link_with_a_note(tmp_path: Path, memory: Path) -> None:
+    source = folder(tmp_path / "model", {"w.bin": "1"})
+    identity, target = of(source, memory), tmp_path / "inputs" / "kept"
+    keep(source, identity, target)
+    keep(source, identity, target)
     assert target.readlink() == source
+    assert list(json.loads(pins.note_of(target).read_text())["files"]) == ["w.bin"]
+
+
+def test_a_folder_that_was_edited_after_it_was_planned_is_refused_and_not_linked(tmp_path: Path, memory: Path) -> None:
+    source = folder(tmp_path / "model", {"w.bin": "1"})
+    identity, target = of(source, memory), tmp_path / "inputs" / "kept"
+    folder(source, {"w.bin": "2"})
+    with pytest.raises(SweepError, match="model changed after it was hashed"):
+        keep(source, identity, target)
+    assert not target.is_symlink()
 
 
 def test_a_kept_folder_is_the_one_that_was_hashed_last(tmp_path: Path, memory: Path) -> None:
@@ -215,7 +235,7 @@ def test_a_folder_that_changed_since_it_was_hashed_is_refused_and_not_kept(tmp_p
     source, target = folder(tmp_path / "adapter", {"w.bin": "1"}), tmp_path / "inputs" / "kept"
     identity = of(source, memory)
     folder(source, {"w.bin": "edited"})
-    with pytest.raises(SweepError, match="was changed while it was read"):
+    with pytest.raises(SweepError, match="changed after it was hashed"):
         keep_folder(source, identity, target)
     assert list(target.parent.iterdir()) == []
 

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from modal_app.store import pins
 from modal_app.store.claim import claim
 from modal_app.store.layout import STEPS, Store
 from modal_app.store.state import Phase
@@ -30,11 +31,14 @@ from tests.runner.run_files_store import write_checkpoint
 
 def test_gc_takes_what_no_run_needs_and_nothing_else(store: Store, command: Command) -> None:
     _, (one, other) = trained(store, 0.1, 0.2)
-    kept, lost = "a" * 16 + ".jsonl", "b" * 16 + ".jsonl"
+    kept, lost, model = "a" * 16 + ".jsonl", "b" * 16 + ".jsonl", "d" * 16
     kept_input(store, kept)
     kept_input(store, lost)
     prompts = "c" * 16 + ".jsonl"
     kept_input(store, prompts)
+    (store.inputs / model).symlink_to(store.root)
+    for name in (kept, prompts, model):
+        write_atomically(pins.note_of(store.inputs / name), "{}")
     write_atomically(store.folder(StepKind.TRAIN, other.key).config, f"datasets:\n- path: inputs/{kept}\n")
     base = finish(store, StepKind.INFER, "base/abc")
     write_atomically(base.step, json.dumps({"options": {"prompts": f"inputs/{prompts}"}}))
@@ -48,10 +52,11 @@ def test_gc_takes_what_no_run_needs_and_nothing_else(store: Store, command: Comm
     told = command("gc", "--yes", "--json")
     home = f"runs/{one.key}"
     left = {f"{home}/model/broken-checkpoint-30", f"{home}/attempt-1/datasets-cache"}
-    assert keys(told) == {"0" * 12, lost, *left}
+    assert keys(told) == {"0" * 12, lost, model, *left}
+    assert not (store.inputs / model).is_symlink()
     gone = before - {path for path in store.root.rglob("*") if path.is_file()}
     gone_names = {path.relative_to(store.root).as_posix() for path in gone}
-    allowed = (f"prepared/{'0' * 12}", f"inputs/{lost}", *left)
+    allowed = (f"prepared/{'0' * 12}", f"inputs/{lost}", f"inputs/{model}", *left)
     assert gone_names
     assert all(name.startswith(allowed) for name in gone_names)
     assert not keys(command("gc", "--json", "--dry-run"))

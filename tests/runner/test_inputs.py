@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
+from modal_app.store.content import file_sha256
 from runner.errors import SweepError
-from runner.keys.content import ContentHashes, file_sha256
+from runner.keys.content import ContentHashes
 from runner.keys.inputs import find_inputs, how_to_pin, identify_input, pinned, staged_name
 from runner.types import Input, InputKind
 

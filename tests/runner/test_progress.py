@@ -94,6 +94,15 @@ def test_a_message_with_brackets_is_shown_and_ends_nothing(store: Store, termina
     assert "unexpected [/INST] in [INST]" in text_of(console)
 
 
+def test_the_line_of_a_run_that_found_a_damaged_checkpoint_says_so(store: Store) -> None:
+    console, folder = piped(), store.folder(StepKind.TRAIN, ONE.key)
+    with watching(store, console, ONE):
+        finish(store, StepKind.TRAIN, ONE.key)
+        facts = {"damaged": "checkpoint-14 is damaged and not used: optimizer.pt is missing"}
+        folder.done.write_text(json.dumps(json.loads(folder.done.read_text()) | {"facts": facts}))
+    assert text_of(console).splitlines() == [f"train      {ONE.key}: succeeded  {facts['damaged']}"]
+
+
 def test_what_was_done_before_is_not_shown(store: Store) -> None:
     finish(store, StepKind.PREPROCESS, ONE.data_key)
     finish(store, StepKind.TRAIN, ONE.key)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from modal_app.store import checkpoints
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.errors import SweepError
@@ -124,10 +125,11 @@ def test_what_is_here_is_not_read_again_and_a_changed_source_is(store: Store, fo
 
 
 def test_the_beginning_of_another_source_is_not_gone_on_from(store: Store, folder: Path) -> None:
-    """Killed in the middle of one run's checkpoint, another run's is pulled into the same folder. No checksum tells."""
+    """Killed in the middle of one run's checkpoint, another run's is pulled into the same folder."""
     first, second = finished_run(store, rate=0.1), finished_run(store, rate=0.2)
     model = store.folder(StepKind.TRAIN, second.key).model
     (model / "checkpoint-20" / "optimizer.pt").write_bytes(content("another", 40_000))
+    checkpoints.mark_complete(model / "checkpoint-20", {})
     local = LocalFiles(store)
     wanted = [wanted_of(store, one, "checkpoint") for one in (first, second)]
     with pytest.raises(SweepError):

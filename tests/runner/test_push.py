@@ -17,6 +17,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import httpx
 
 from modal_app.store.layout import StepFolder, Store
+from modal_app.store.manifest import listed_files
 from modal_app.store.step import OutcomeStatus, StepKind
 from runner.cli import main
 from runner.command import push
@@ -28,6 +29,8 @@ from runner.push.hub import Upload, refuse_unready, upload
 from runner.push.hub_errors import problem_of
 from runner.push.records import card_facts, made_files
 from runner.push.tasks import Score, model_index
+from runner.serve import here as serve_here
+from runner.serve.choice import choose
 from tests.runner import builders
 from tests.runner.pushable import ADAPTER_FILES, HUB_BASE, LEFT, PLACE, TOKEN, evaluate_on_tasks, finished_run, weights
 from tests.runner.test_hub import Hub, serve
@@ -251,3 +254,16 @@ def test_an_unfinished_run_is_not_pushed(store: Store, capsys: pytest.CaptureFix
     builders.finish(store, StepKind.TRAIN, one.key, OutcomeStatus.STOPPED)
     assert main(["push", one.key, "ada/x", "--dry-run", "--store", str(store.root)]) == 2
     assert "has not finished" in capsys.readouterr().err
+
+
+def test_a_damaged_model_is_neither_pushed_nor_served(store: Store) -> None:
+    one = finished_run(store)
+    folder = store.folder(StepKind.TRAIN, one.key)
+    folder.manifest.write_text(json.dumps({"files": listed_files(folder.model)}))
+    weights_file = folder.model / "adapter_model.safetensors"
+    weights_file.write_bytes(bytes(weights_file.stat().st_size))
+    says = r"the model in .* is damaged: the content of adapter_model\.safetensors is not the one that was written"
+    with pytest.raises(SweepError, match=f"Nothing is pushed: {says}"):
+        push.main([one.key, "ada/answers", "--dry-run", "--store", str(store.root)])
+    with pytest.raises(SweepError, match=f"Nothing is served: {says}"):
+        serve_here.serve(choose([store], [one.key]), "", "127.0.0.1", 0, as_json=False)

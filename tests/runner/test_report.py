@@ -151,8 +151,8 @@ def test_a_plan_as_json_has_the_same_runs_and_datasets(store: Store, capsys: pyt
         (runs[1].key, False, 1, []),
     ]
     assert read["datasets"] == [
-        {"key": runs[0].data_key, "done": False, "runs": [runs[0].key]},
-        {"key": runs[1].data_key, "done": True, "runs": [runs[1].key]},
+        {"key": runs[0].data_key, "done": False, "damage": "", "runs": [runs[0].key]},
+        {"key": runs[1].data_key, "done": True, "damage": "", "runs": [runs[1].key]},
     ]
     assert (read["sweep"], read["unresolved"]) == (planned.sweep, [])
 

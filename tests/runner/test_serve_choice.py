@@ -11,7 +11,9 @@ from modal_app.serving.spec import ServedModel
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.errors import SweepError
+from runner.keys.content import ContentHashes, keep
 from runner.serve.choice import choose
+from runner.serve.here import serve
 from runner.serve.vllm import gpu_of, vllm_of
 from runner.store.ledger import Ledger
 from runner.types import Gpu
@@ -155,3 +157,16 @@ def test_runs_that_had_no_gpu_need_one_to_be_named(store: Store) -> None:
     swept(store, {}, gpu=Gpu("cpu", 1))
     with pytest.raises(SweepError, match=r"trained on cpu\. Name one: --gpu l4"):
         gpu_of(choose([store], [None]), None)
+
+
+def test_an_edited_base_model_is_not_served(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("as planned")
+    hashes = ContentHashes(store.cache / "hashes.json")
+    name = f"inputs/{hashes.of(tmp_path / 'model')[:16]}"
+    keep(tmp_path / "model", hashes.of(tmp_path / "model"), store.root / name, hashes)
+    swept(store, {"base_model": name})
+    chosen = choose([store], [None])
+    (tmp_path / "model" / "weights").write_text("edited")
+    with pytest.raises(SweepError, match=r"Nothing is served: .*weights changed after the run was planned"):
+        serve(chosen, "", "127.0.0.1", 0, as_json=False)

@@ -161,10 +161,10 @@ def test_a_checkpoint_that_changes_while_it_is_kept_is_refused(store: Store) -> 
     start = find_start_checkpoint(one.key, [store])
     target = store.inputs / start.identity[:16]
     (Path(start.folder) / "optimizer.pt").write_text("moments of")
-    with pytest.raises(SweepError, match="was changed or removed while it was read"):
+    with pytest.raises(SweepError, match="was changed or removed after it was found"):
         keep_checkpoint(Path(start.folder), start.identity, target)
     (Path(start.folder) / "optimizer.pt").unlink()
-    with pytest.raises(SweepError, match="was changed or removed while it was read"):
+    with pytest.raises(SweepError, match="was changed or removed after it was found"):
         keep_checkpoint(Path(start.folder), start.identity, target)
     assert not list(store.inputs.iterdir()) if store.inputs.exists() else True
 
@@ -256,3 +256,35 @@ def test_a_key_that_hydra_would_read_as_a_number_is_still_a_key(
     source(store, 50)
     assert main(["plan", "-m", f"from={asked},nosuch", f"store={store.root}"]) == 2
     assert f"There is no run or sweep {asked.partition('@')[0]} in {store.root}." in capsys.readouterr().err
+
+
+def garble(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def test_a_damaged_checkpoint_is_refused_and_a_kept_copy_of_it_is_taken(store: Store) -> None:
+    one = source(store, 50, 100)
+    later = asking(f"{one.key}@50", store)
+    start = later.experiment.start_checkpoint
+    assert start is not None
+    garble(Path(start.folder) / "optimizer.pt")
+    says = f"checkpoint-50 of {one.key} is damaged: the content of optimizer.pt is not the one that was written"
+    assert says in refusal(f"{one.key}@50", store)
+    folder = store.folder(StepKind.TRAIN, later.key)
+    folder.path.mkdir(parents=True)
+    folder.identity.write_text(json.dumps({"from": {"run": one.key, "step": 50, "identity": start.identity}}))
+    shutil.rmtree(start.folder)
+    whole = checkpoint(Path(start.folder).parent, 50)
+    keep_checkpoint(whole, start.identity, store.inputs / start.identity[:16])
+    garble(whole / "optimizer.pt")
+    assert find_start_checkpoint(f"{one.key}@50", [store]).folder == str(store.inputs / start.identity[:16])
+
+
+def test_a_kept_checkpoint_that_was_damaged_is_copied_again(store: Store) -> None:
+    one = source(store, 50)
+    start = find_start_checkpoint(f"{one.key}@50", [store])
+    target = store.inputs / start.identity[:16]
+    keep_checkpoint(Path(start.folder), start.identity, target)
+    garble(target / "optimizer.pt")
+    keep_checkpoint(Path(start.folder), start.identity, target)
+    assert checkpoints.damage_of(target) == ""

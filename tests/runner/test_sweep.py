@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from modal_app.store.layout import Store
+from modal_app.store.manifest import listed_files
 from modal_app.store.step import StepKind
 from runner import cli
 from tests.runner.fake_trainer import LAST_WORDS, asked, make_trainer
@@ -211,3 +212,30 @@ def test_an_adapter_to_start_with_is_copied_and_a_base_model_linked(
     assert sorted(links.values()) == [False, True]
     (copied,) = (path for path in folders if not path.is_symlink())
     assert [path.name for path in copied.iterdir()] == ["adapter_config.json"]
+
+
+@pytest.mark.usefixtures("trainer")
+def test_a_damaged_dataset_is_prepared_again_and_the_launch_says_so(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("plan", "json=true") == 0
+    (key,) = [one["key"] for one in json.loads(capsys.readouterr().out)["datasets"]]
+    store = Store(tmp_path / "store")
+    rows = store.prepared_dataset(key) / "hash" / "data.arrow"
+    rows.parent.mkdir(parents=True)
+    rows.write_bytes(b"rows")
+    done = {"attempt": 1, "started_at": 1.0, "finished_at": 2.0, "files": listed_files(store.prepared_dataset(key))}
+    store.manifest(key).write_text(json.dumps(done))
+    assert main("plan") == 0
+    assert "nothing to tokenize" in capsys.readouterr().out
+    rows.write_bytes(b"swor")
+    says = f"The prepared dataset {key} is damaged, so it is prepared again: the content of hash/data.arrow is not"
+    assert main("plan") == 0
+    assert says in capsys.readouterr().out
+    assert store.manifest(key).exists(), "a plan changes nothing"
+    assert main() == 1
+    told = capsys.readouterr()
+    assert says in told.out
+    assert "1 dataset (1 to tokenize)" in told.out
+    assert "blocked" in told.out
+    assert not store.manifest(key).exists()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
 from pathlib import Path
 
 import modal
@@ -13,8 +16,11 @@ from modal_app.store.layout import STEPS, Store
 from modal_app.store.step import Step
 from runner.config.gpus import modal_gpu
 from runner.errors import SweepError
-from runner.executors.modal import mirrored_steps, put_input
+from runner.executors.modal import mirrored_steps
+from runner.executors.modal_datasets import damaged_datasets
+from runner.executors.modal_inputs import put_input, upload_inputs
 from runner.executors.modal_work import Work, job_name, make_work
+from runner.keys.content import ContentHashes, keep
 from runner.types import Gpu, Input, InputKind, Plan
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import client_of
@@ -156,3 +162,44 @@ def test_of_a_folder_what_its_identity_holds_is_uploaded_and_nothing_else(
             put_input(batch, elsewhere / "vocab.json", "/inputs/b.json")
         there = [entry.path for entry in volume.listdir("/", recursive=True) if entry.type is FileEntryType.FILE]
     assert sorted(there) == ["inputs/a/tokenizer/vocab.json", "inputs/a/weights.bin", "inputs/b.json"]
+
+
+def test_a_model_that_changes_while_it_is_uploaded_is_not_left_under_the_old_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, model = Store(tmp_path / "out"), tmp_path / "model"
+    model.mkdir()
+    (model / "weights.bin").write_text("as planned")
+    edited = tmp_path / "edited"
+    edited.write_text("edited")
+    hashes = ContentHashes(store.cache / "hashes.json")
+    name = f"inputs/{hashes.of(model)[:16]}"
+    keep(model, hashes.of(model), store.root / name, hashes)
+    with ModalServer() as server, client_of(server, monkeypatch) as client:
+        volume = modal.Volume.from_name("cache", create_if_missing=True, version=2, client=client)
+        server.act("VolumePutFiles2", lambda: os.replace(edited, model / "weights.bin"), nth=2, after=True)
+        with pytest.raises(SweepError, match=r"Nothing was submitted: .*weights\.bin changed after"):
+            upload_inputs(volume, store, [name])
+        assert not [entry for entry in volume.listdir("/", recursive=True) if entry.type is FileEntryType.FILE]
+        (model / "weights.bin").write_text("as planned")
+        upload_inputs(volume, store, [name])
+        assert {entry.path for entry in volume.listdir("inputs")} == {name, f"{name}.pin.json"}
+
+
+def test_a_dataset_on_the_volume_whose_files_have_other_sizes_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows").write_text("rows")
+    with ModalServer() as server, client_of(server, monkeypatch) as client:
+        volume = modal.Volume.from_name("cache", create_if_missing=True, version=2, client=client)
+        manifest = {
+            "files": {"hash/rows.arrow": {"bytes": 4, "sha256": ""}, "samples.json": {"bytes": 4, "sha256": ""}}
+        }
+        with volume.batch_upload() as batch:
+            for key in ("whole", "cut", "old", "empty"):
+                batch.put_file(tmp_path / "rows", f"/prepared/{key}/hash/rows.arrow")
+                text = "" if key == "empty" else '{"rows": 1}' if key == "old" else json.dumps(manifest)
+                batch.put_file(io.BytesIO(text.encode()), f"/prepared/{key}/manifest.json")
+            batch.put_file(tmp_path / "rows", "/prepared/whole/samples.json")
+        damage = damaged_datasets(volume, ["whole", "cut", "old", "empty", "none"])
+    assert damage == {"cut": "samples.json is missing", "empty": "its manifest.json is empty or damaged"}

@@ -108,4 +108,6 @@ def test_a_run_that_modal_refused_to_start_is_shown_with_the_cause(place: Place)
     place.claims.put(f"refused/{STEP.name}", "Modal did not start it: the spend limit is reached")
     assert place.look()
     (record,) = place.ledger.records()
-    assert record.message == "Modal did not start it: the spend limit is reached; run the same command again to start it"
+    assert record.message == (
+        "Modal did not start it: the spend limit is reached; run the same command again to start it"
+    )
