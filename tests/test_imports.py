@@ -26,6 +26,7 @@ MODAL_SIDE = {
     "cloud.claims",
     "cloud.call",
     "cloud.deployment",
+    "cloud.executions",
     "cloud.functions",
     "cloud.volumes",
     "cloud.vllm_app",

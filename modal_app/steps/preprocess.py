@@ -29,7 +29,7 @@ from modal_app.steps.fingerprint import multiset_digest, row_digests
 from modal_app.steps.pinned_inputs import pinned_inputs
 from modal_app.steps.plugin import prepared_hashes, require_prepared
 from modal_app.steps.samples import samples
-from modal_app.store.layout import SAMPLES, Attempt, StepFolder
+from modal_app.store.layout import SAMPLES, Attempt, StepFolder, Store
 from modal_app.store.manifest import listed_files
 from modal_app.store.step import Step, write_atomically
 from modal_app.store.verified import note_verified

@@ -79,10 +79,10 @@ def folder_sha256(files: Mapping[str, str]) -> str:
 
 
 class CircularLink(OSError):
-    """A folder contains a link to a folder that it lies in."""
+    """A folder contains a link to a folder that contains it."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} is a link to a folder that it lies in; remove the link")
+        super().__init__(f"{path} is a link to a folder that contains it; remove the link")
 
 
 def files_below(folder: Path) -> Iterator[Path]:

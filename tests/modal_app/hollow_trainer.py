@@ -48,7 +48,7 @@ def make_store(root: Path) -> Store:
     """A store with a dataset that is prepared, as far as anybody here looks."""
     store = Store(root)
     store.manifest("data").parent.mkdir(parents=True)
-    store.manifest("data").write_text("{}")
+    store.manifest("data").write_text(json.dumps({"attempt": 1, "started_at": 0.0, "finished_at": 1.0}))
     return store
 
 

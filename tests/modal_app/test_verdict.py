@@ -27,7 +27,7 @@ def prepared(tmp_path: Path) -> tuple[StepFolder, Attempt]:
     store = Store(tmp_path)
     manifest = store.manifest(STEP.data_key)
     manifest.parent.mkdir(parents=True)
-    manifest.write_text("{}")
+    manifest.write_text(json.dumps({"attempt": 1, "started_at": 0.0, "finished_at": 1.0}))
     folder = store.folder(STEP.kind, STEP.key)
     attempt = folder.attempt(2)
     attempt.path.mkdir(parents=True)
