@@ -149,6 +149,12 @@ def sweep_ids(store: Store) -> list[str]:
     return [path.parent.name for path in sorted(plans, key=_last_touched, reverse=True)]
 
 
+def refuse_blank(name: str) -> None:
+    """Raises SweepError for an empty name: as a beginning, it would fit every sweep and run."""
+    if not name.strip():
+        raise SweepError("The name of a sweep or run is empty. Is a variable of the shell not set?")
+
+
 def find_sweep(store: Store, name: str | None) -> str:
     """The sweep with that name or beginning of a name; None means the newest.
 
@@ -159,6 +165,7 @@ def find_sweep(store: Store, name: str | None) -> str:
         raise SweepError(f"There is no sweep in {store.root} yet. Start one: axosweep -m +sweeps=tiny_grid")
     if name is None:
         return known[0]
+    refuse_blank(name)
     fits = [sweep for sweep in known if sweep == name] or [one for one in known if one.startswith(name)]
     if len(fits) == 1:
         return fits[0]
