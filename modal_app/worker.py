@@ -67,7 +67,7 @@ def run_step(step: Step, store: Store, *, warm: bool = False) -> Outcome:
     """
     folder = store.folder(step.kind, step.key)
     with claim(folder, step.sweep) as descriptor:
-        if folder.done.exists():
+        if state.is_done(folder):
             done = state.observe(store, step.kind, step.key).outcome
             assert done is not None
             return done

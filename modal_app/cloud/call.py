@@ -20,7 +20,7 @@ from modal_app.cloud.meter import Meter, Reservation
 from modal_app.store import checkpoints
 from modal_app.store.hub import FETCH, item_of
 from modal_app.store.layout import Attempt, StepFolder
-from modal_app.store.state import lost
+from modal_app.store.state import lost, read_outcome
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind, write_atomically
 
 Ending = tuple[str, str]
@@ -146,7 +146,7 @@ def _outcome(folder: StepFolder) -> Outcome:
         now = time.time()
         return Outcome(OutcomeStatus.SUCCEEDED, 0, now, now)
     last = folder.attempts()[-1]
-    return Outcome.from_json(last.result.read_text(encoding="utf-8")) if last.result.exists() else lost(last)
+    return read_outcome(last.result) or lost(last)
 
 
 def _judge_stop(job: Job, folder: StepFolder, attempt: Attempt, *, advanced: bool) -> None:

@@ -7,11 +7,12 @@ import signal
 import time
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from modal_app.store.claim import Owner, holder
 from modal_app.store.layout import Attempt, StepFolder, Store
-from modal_app.store.read_json import read_json
+from modal_app.store.read_json import read_as, read_json
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
 
 REMOTE = "remote.json"
@@ -49,8 +50,8 @@ def observe(store: Store, kind: StepKind, key: str) -> StepState:
     """
     folder = store.folder(kind, key)
     while True:
-        if folder.done.exists():
-            return _succeeded(folder)
+        if (success := _success(folder)) is not None:
+            return StepState(Phase.SUCCEEDED, success.attempt, None, success, success.started_at)
         owner = holder(folder)
         newest = _newest(folder)
         if newest is None:
@@ -66,10 +67,10 @@ def observe(store: Store, kind: StepKind, key: str) -> StepState:
             if holder(folder) is not None or _newest(folder) != newest:
                 continue
             if read_json(folder.path / REMOTE).get("live"):
-                return StepState(Phase.RUNNING, newest.number, started_at=read_json(newest.started).get("at"))
+                return StepState(Phase.RUNNING, newest.number, started_at=_time(read_json(newest.started), "at"))
             outcome = _outcome(newest) or lost(newest)
         if outcome.status is OutcomeStatus.SUCCEEDED:
-            if folder.done.exists():
+            if is_done(folder):
                 continue
             outcome = replace(outcome, status=OutcomeStatus.LOST, reason=FailureReason.LOST, message=_gone(folder))
         return StepState(Phase(outcome.status.value), newest.number, None, outcome, outcome.started_at)
@@ -91,7 +92,7 @@ def _newest(folder: StepFolder) -> Attempt | None:
 def _held(newest: Attempt, owner: Owner, outcome: Outcome | None) -> StepState:
     started = read_json(newest.started)
     if outcome is None:
-        return StepState(Phase.RUNNING, newest.number, owner, started_at=started.get("at", owner.at))
+        return StepState(Phase.RUNNING, newest.number, owner, started_at=_time(started, "at") or owner.at)
     if (started.get("pid"), started.get("start_time")) == (owner.pid, owner.start_time):
         # It has ended and is about to let go.
         return StepState(Phase(outcome.status.value), newest.number, None, outcome, outcome.started_at)
@@ -99,50 +100,62 @@ def _held(newest: Attempt, owner: Owner, outcome: Outcome | None) -> StepState:
     return StepState(Phase.RUNNING, newest.number + 1, owner, started_at=owner.at)
 
 
-def _succeeded(folder: StepFolder) -> StepState:
-    facts = read_json(folder.done)
-    outcome = _success(facts)
-    return StepState(Phase.SUCCEEDED, outcome.attempt, None, outcome, outcome.started_at)
+def is_done(folder: StepFolder) -> bool:
+    """Whether a step has succeeded. One whose `done` file cannot be read has not."""
+    return _success(folder) is not None
 
 
-def _success(done: dict[str, Any]) -> Outcome:
+def _success(folder: StepFolder) -> Outcome | None:
+    return read_as(folder.done, _success_of)
+
+
+def _success_of(done: dict[str, Any]) -> Outcome:
     """What a `done` file says: a run's is its Outcome, a dataset's is the manifest."""
     if "status" in done:
-        return Outcome.from_json(json.dumps(done))
-    return Outcome(OutcomeStatus.SUCCEEDED, done["attempt"], done["started_at"], done["finished_at"], facts=done)
+        return Outcome.of(done)
+    started_at, finished_at = float(done["started_at"]), float(done["finished_at"])
+    return Outcome(OutcomeStatus.SUCCEEDED, int(done["attempt"]), started_at, finished_at, facts=done)
 
 
 def _outcome(attempt: Attempt) -> Outcome | None:
-    try:
-        return Outcome.from_json(attempt.result.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+    return read_outcome(attempt.result)
+
+
+def read_outcome(path: Path) -> Outcome | None:
+    """How an attempt ended; None where there is no result, or one that cannot be read."""
+    return read_as(path, Outcome.of)
 
 
 def lost(attempt: Attempt) -> Outcome:
     """What can be said of an attempt that left no result."""
     exited = read_json(attempt.exit)
     begun = read_json(attempt.container) | read_json(attempt.started)
-    started_at = begun.get("at", attempt.path.stat().st_mtime)
+    started_at = _time(begun, "at") or attempt.path.stat().st_mtime
     last_sign = attempt.log.stat().st_mtime if attempt.log.exists() else started_at
     return Outcome(
         OutcomeStatus.LOST,
         attempt.number,
         started_at,
-        max(started_at, exited.get("at", last_sign)),
+        max(started_at, _time(exited, "at") or last_sign),
         FailureReason.LOST,
-        _how_it_died(exited.get("code")),
+        f"its {attempt.result.name} cannot be read" if attempt.result.exists() else _how_it_died(exited.get("code")),
     )
+
+
+def _time(raw: dict[str, Any], name: str) -> float | None:
+    """Unix seconds; None where a file has something else."""
+    value = raw.get(name)
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _gone(folder: StepFolder) -> str:
     """Success is declared before the attempt's result is written, so that somebody has removed it since."""
-    return f"it had succeeded, but {folder.done.name} is gone"
+    return f"it had succeeded, but {folder.done.name} {'cannot be read' if folder.done.exists() else 'is gone'}"
 
 
-def _how_it_died(code: int | None) -> str:
+def _how_it_died(code: Any) -> str:
     match code:
-        case None:
+        case _ if not isinstance(code, int):
             return "its process ended without a word"
         case -9:
             return "its process was killed by signal 9; it may have run out of memory"

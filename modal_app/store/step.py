@@ -159,16 +159,25 @@ class Outcome:
         return json.dumps(asdict(self), sort_keys=True, indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> Outcome:
-        raw = json.loads(text)
+    def of(cls, raw: Mapping[str, Any]) -> Outcome:
+        """Raises ValueError, TypeError or KeyError for what is no outcome."""
         reason = raw["reason"]
-        return cls(
-            **raw
-            | {
+        made = cls(
+            **{
+                **raw,
                 "status": OutcomeStatus(raw["status"]),
                 "reason": None if reason is None else FailureReason(reason),
+                "started_at": float(raw["started_at"]),
+                "finished_at": float(raw["finished_at"]),
             }
         )
+        if not isinstance(made.facts, dict):
+            raise TypeError("its facts are not an object")
+        return made
+
+    @classmethod
+    def from_json(cls, text: str) -> Outcome:
+        return cls.of(json.loads(text))
 
 
 def write_atomically(path: Path, text: str) -> None:

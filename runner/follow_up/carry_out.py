@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from modal_app.cloud.container import steps_file
 from modal_app.store.layout import STEPS, SUBMISSION, Store
+from modal_app.store.read_json import read_json
 from modal_app.store.state import StepState, observe
 from modal_app.store.step import OutcomeStatus, write_atomically
 from runner.console import terminal
@@ -109,7 +109,7 @@ def _executor(subjects: Sequence[Subject], plan: Plan, ledger: Ledger, inputs: S
     if not is_mirror(first.store):
         return local_executor_for(plan, first.store, ledger)
     sweep = submitted_as(first.store, first.key, first.sweep)
-    raw = json.loads((first.store.sweeps / sweep / SUBMISSION).read_text(encoding="utf-8"))
+    raw = read_json(first.store.sweeps / sweep / SUBMISSION)
     if "deployment" not in raw:
         raise SweepError(
             f"{sweep} was submitted by an older axosweep, which did not record its deployment. Run the same command "

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from modal_app.store.state import is_done
 from modal_app.store.step import Device, Step, StepKind, Tracking
 from runner.compare.params import label, params_of
 from runner.config import checkout
@@ -28,7 +29,7 @@ def plan(launch: Launch) -> Launch:
     """The launch with its plan. Raises SweepError for stages or GPUs that its runs cannot have."""
     store = launch.store
     new_plan = make_plan(
-        launch.runs, launch.request.name, lambda kind, key: store.folder(kind, key).done.exists(), checkout.commit()
+        launch.runs, launch.request.name, lambda kind, key: is_done(store.folder(kind, key)), checkout.commit()
     )
     planned = replace(launch, plan=with_stages(new_plan, store))
     pending = {one.run.key for one in planned.plan.pending}
