@@ -72,6 +72,13 @@ def set_aside_unusable(model: Path) -> Path | None:
     return whole[-1] if whole else None
 
 
+def remove_incomplete(model: Path) -> None:
+    """Remove the checkpoints that cannot be resumed from, and the parts of files that were being written."""
+    for checkpoint in [*all_checkpoints(model), *model.glob(f"{ASIDE}*")]:
+        if not is_complete(checkpoint):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+
 def _set_aside(checkpoint: Path) -> None:
     aside = checkpoint.with_name(ASIDE + checkpoint.name)
     if aside.exists():

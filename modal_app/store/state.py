@@ -11,12 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.store.claim import Owner, holder
+from modal_app.store.full_disk import FREE_SOME, is_full
 from modal_app.store.layout import Attempt, StepFolder, Store
+from modal_app.store.out_of_memory import KillCount
 from modal_app.store.read_json import read_as, read_json
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
 
 REMOTE = "remote.json"
 """In a mirrored step folder: whether the step went on, when somebody last asked the place where it really is."""
+
+
+_kills = KillCount()
+
+
+def killed_for(out_of_memory: Any) -> str:
+    """What is said of a process that signal 9 has ended. `out_of_memory`: None where the kernel does not say."""
+    if out_of_memory:
+        return "ran out of memory, so the kernel killed it (signal 9)"
+    return "was killed by signal 9" + ("; it may have run out of memory" if out_of_memory is None else "")
 
 
 class Phase(StrEnum):
@@ -81,7 +93,9 @@ def record_exit(store: Store, kind: StepKind, key: str, pid: int, code: int) -> 
     newest = _newest(store.folder(kind, key))
     if newest is None or newest.result.exists() or read_json(newest.started).get("pid") != pid:
         return
-    write_atomically(newest.exit, json.dumps({"pid": pid, "code": code, "at": time.time()}))
+    out_of_memory = _kills.take() if code == -signal.SIGKILL else None
+    exited = {"pid": pid, "code": code, "at": time.time(), "out_of_memory": out_of_memory}
+    write_atomically(newest.exit, json.dumps(exited))
 
 
 def _newest(folder: StepFolder) -> Attempt | None:
@@ -137,9 +151,16 @@ def lost(attempt: Attempt) -> Outcome:
         attempt.number,
         started_at,
         max(started_at, _time(exited, "at") or last_sign),
-        FailureReason.LOST,
-        f"its {attempt.result.name} cannot be read" if attempt.result.exists() else _how_it_died(exited.get("code")),
+        FailureReason.OOM if exited.get("out_of_memory") else FailureReason.LOST,
+        _why_lost(attempt, exited),
     )
+
+
+def _why_lost(attempt: Attempt, exited: dict[str, Any]) -> str:
+    if attempt.result.exists():
+        return f"its {attempt.result.name} cannot be read"
+    full = f"; the disk of {attempt.path} is full. {FREE_SOME}" if is_full(attempt.path) else ""
+    return _how_it_died(exited.get("code"), exited.get("out_of_memory")) + full
 
 
 def _time(raw: dict[str, Any], name: str) -> float | None:
@@ -153,12 +174,12 @@ def _gone(folder: StepFolder) -> str:
     return f"it had succeeded, but {folder.done.name} {'cannot be read' if folder.done.exists() else 'is gone'}"
 
 
-def _how_it_died(code: Any) -> str:
+def _how_it_died(code: Any, out_of_memory: Any) -> str:
     match code:
         case _ if not isinstance(code, int):
             return "its process ended without a word"
         case -9:
-            return "its process was killed by signal 9; it may have run out of memory"
+            return f"its process {killed_for(out_of_memory)}"
         case _ if code < 0:
             return f"its process was killed by signal {-code} ({signal.strsignal(-code)})"
         case _:

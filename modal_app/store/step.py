@@ -125,6 +125,8 @@ class FailureReason(StrEnum):
     CONFIG = "config"
     DATA = "data"
     OOM = "oom"
+    DISK = "disk"
+    """The disk is full."""
     NAN = "nan"
     PREEMPTED = "preempted"
     TIMEOUT = "timeout"
@@ -192,6 +194,11 @@ def write_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except OSError:  # a full disk
+    except OSError as error:  # a full disk
         beside.unlink(missing_ok=True)
-        raise
+        raise name_file(error, path) from error.__cause__
+
+
+def name_file(error: OSError, path: Path) -> OSError:
+    """The error with the name of the file: a write that fails does not name it."""
+    return error if error.filename else OSError(error.errno, error.strerror, str(path))

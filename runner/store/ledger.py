@@ -19,7 +19,7 @@ from typing import Any
 from modal_app.store.claim import Owner, this_process
 from modal_app.store.layout import STEPS, Store
 from modal_app.store.read_json import read_as
-from modal_app.store.step import Step, StepKind, write_atomically
+from modal_app.store.step import Step, StepKind, name_file, write_atomically
 from runner.errors import SweepError, did_you_mean
 from runner.types import Plan
 
@@ -103,7 +103,11 @@ class Ledger:
         try:
             size = os.fstat(descriptor).st_size
             cut_off = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-            os.write(descriptor, b"\n" + line if cut_off else line)
+            left = b"\n" + line if cut_off else line
+            while left:  # on an almost full disk, a part of it is written first
+                left = left[os.write(descriptor, left) :]
+        except OSError as error:
+            raise name_file(error, self._records) from error.__cause__
         finally:
             os.close(descriptor)
 
