@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 
 PACKAGE = "modal_app"
@@ -32,7 +33,15 @@ def main() -> int:
     register(here)
     # Process pools that use spawn would import the main module again by this path, which has another `main` now.
     del sys.modules["__main__"].__file__
-    return int(importlib.import_module(f"{PACKAGE}.{ENTRIES[name]}").main())
+    try:
+        return int(importlib.import_module(f"{PACKAGE}.{ENTRIES[name]}").main())
+    except Exception as error:  # the process boundary: its caller knows no more than the exit code
+        from modal_app.store import out_of_memory  # now that the package is registered
+
+        if not out_of_memory.is_out_of_memory(error):
+            raise
+        traceback.print_exc()
+        return out_of_memory.EXIT_CODE
 
 
 def register(here: Path) -> None:

@@ -8,6 +8,7 @@ folder has the authoritative result.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
 import signal
@@ -25,7 +26,7 @@ from modal_app.process.rank import Rank
 from modal_app.process.stop import Stopped
 from modal_app.steps import train
 from modal_app.steps.pinned_inputs import check_inputs, check_mapped, pinned_inputs
-from modal_app.store import state
+from modal_app.store import checkpoints, state
 from modal_app.store.claim import AlreadyClaimed, claim
 from modal_app.store.layout import ATTEMPT_PREFIX, Attempt, StepFolder, Store
 from modal_app.store.step import EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
@@ -177,7 +178,8 @@ def _give_up(step: Step, folder: StepFolder, attempt: Attempt, started_at: float
 def _failure(error: Exception, this: Rank) -> Failure:
     if isinstance(error, ranks.RankFailed):
         return error.failure
-    traceback.print_exc()
+    with contextlib.suppress(OSError):  # the log is on a full disk
+        traceback.print_exc()
     return classify(error, this.clock.phase)
 
 
@@ -187,7 +189,11 @@ def _record(outcome: Outcome, step: Step, folder: StepFolder, attempt: Attempt) 
     attempts.clean(attempt)
     if step.kind is not StepKind.PREPROCESS and outcome.status is OutcomeStatus.SUCCEEDED:
         write_atomically(folder.done, outcome.to_json())
-    write_atomically(attempt.result, outcome.to_json())
+    try:
+        write_atomically(attempt.result, outcome.to_json())
+    except OSError:
+        checkpoints.remove_incomplete(folder.model)  # a full disk: what was cut off is of no use
+        write_atomically(attempt.result, outcome.to_json())
 
 
 def _run_fresh_rank(path: Path) -> int:

@@ -11,7 +11,9 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from runner.command import VERBS
 from runner.console import terminal
@@ -19,7 +21,7 @@ from runner.errors import SweepError, did_you_mean
 
 EXIT_USER_MISTAKE = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 """Errors of a place that cannot be written to."""
 GC_THRESHOLD = 50_000
 """New objects after which Python looks for garbage. Imports and composing create many objects that stay, and almost no
@@ -33,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.set_threshold(GC_THRESHOLD)
     atexit.register(gc.freeze)  # otherwise the interpreter walks through all objects at exit
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()  # here, and not at exit: it may not be possible
+        return code
     except SweepError as error:
         terminal.message(f"axosweep: {error}")
         return EXIT_USER_MISTAKE
@@ -44,11 +48,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has closed the pipe (| head)
         return 0
     except OSError as error:
+        if full := _full_disk(error):
+            terminal.message(f"axosweep: {full}")
+            _flush_or_drop_output()
+            return EXIT_USER_MISTAKE
         if error.errno not in UNWRITABLE:
             raise
         where = f"{error.filename}: " if error.filename else ""
         terminal.message(f"axosweep: {where}{error.strerror}.")
         return EXIT_USER_MISTAKE
+
+
+def _full_disk(error: OSError) -> str:
+    """A sentence about a full disk; empty for another error. It may be that of the store, or of temporary files."""
+    from modal_app.store.full_disk import full_disk
+
+    store = os.environ.get("AXOSWEEP_STORE") or "out"
+    return full_disk(error, [Path(store).absolute(), Path.cwd(), Path(tempfile.gettempdir())])
+
+
+def _flush_or_drop_output() -> None:
+    """If standard output is what is full, drop the rest: Python would try to write it at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(words: list[str]) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.read_json import read_json
-from modal_app.store.state import lost
+from modal_app.store.state import lost, read_outcome
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, write_atomically
 
 ASKED, OUT_OF_TIME, GIVEN_UP = "asked", "out_of_time", "given_up"
@@ -107,10 +107,7 @@ def _lost(folder: StepFolder) -> Iterator[Attempt]:
 
 
 def _outcome(attempt: Attempt) -> Outcome | None:
-    try:
-        return Outcome.from_json(attempt.result.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+    return read_outcome(attempt.result)
 
 
 def newest_of(folder: StepFolder, call: str) -> Attempt | None:

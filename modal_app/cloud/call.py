@@ -21,7 +21,7 @@ from modal_app.cloud.meter import Meter, Reservation
 from modal_app.store.hub import FETCH, item_of
 from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.read_json import read_json
-from modal_app.store.state import lost
+from modal_app.store.state import lost, read_outcome
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind, write_atomically
 from modal_app.store.verified import withdraw_damaged
 
@@ -201,7 +201,7 @@ def _outcome(folder: StepFolder, attempt: Attempt) -> Outcome:
     if folder.done.exists():
         now = time.time()
         return Outcome(OutcomeStatus.SUCCEEDED, 0, now, now)
-    return Outcome.from_json(attempt.result.read_text(encoding="utf-8")) if attempt.result.exists() else lost(attempt)
+    return read_outcome(attempt.result) or lost(attempt)
 
 
 def _judge_stop(job: Job, attempt: Attempt, outcome: Outcome, *, advanced: bool) -> None:

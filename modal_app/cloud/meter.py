@@ -10,12 +10,13 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from modal_app.cloud.usage import GpuReading, container_age, cpu_seconds, memory_gib, read_cards
+from modal_app.store.read_json import read_as
 from modal_app.store.step import write_atomically
 
 THREADS_PER_CORE = 2
@@ -79,10 +80,10 @@ class ContainerRecord:
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        raw: dict[str, Any] = json.loads(text)
+    def of(cls, raw: Mapping[str, Any]) -> Self:
+        """Raises KeyError or TypeError for what is no record."""
         cards = tuple(Card(**card) for card in raw["cards"])
-        return cls(**raw | {"cards": cards, "attempts": tuple(raw["attempts"])})
+        return cls(**{**raw, "cards": cards, "attempts": tuple(raw["attempts"])})
 
 
 @dataclass(slots=True)
@@ -195,7 +196,4 @@ class Meter:
 
 
 def _read(path: Path) -> ContainerRecord | None:
-    try:
-        return ContainerRecord.from_json(path.read_text(encoding="utf-8"))
-    except OSError:
-        return None
+    return read_as(path, ContainerRecord.of)

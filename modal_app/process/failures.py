@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from modal_app.patches.patch import CorrectionMissing
+from modal_app.store.full_disk import full_disk
+from modal_app.store.out_of_memory import is_out_of_memory, memory_limit
 from modal_app.store.step import FailureReason
 
 LONGEST_MESSAGE = 400
@@ -40,14 +44,17 @@ def classify(error: BaseException, during: str) -> Failure:
         return Failure(error.reason, str(error))
     if isinstance(error, CorrectionMissing):
         return Failure(FailureReason.ERROR, str(error))
+    if full := full_disk(error, (Path.cwd(), Path(tempfile.gettempdir()))):
+        return Failure(FailureReason.DISK, full)
+    if is_out_of_memory(error):
+        text = _one_line(error)
+        said = text if "memory" in text.lower().replace("memoryerror", "") else f"out of memory: {text}"
+        return Failure(FailureReason.OOM, f"{said}{memory_limit()}")
     return Failure(_reason(error, during), _one_line(error))
 
 
 def _reason(error: BaseException, during: str) -> FailureReason:
     names = {base.__name__ for base in type(error).__mro__}
-    text = str(error)
-    if names & {"OutOfMemoryError", "MemoryError"} or "out of memory" in text.lower():
-        return FailureReason.OOM
     if names & {"FloatingPointError"}:
         return FailureReason.NAN
     if names & {"ValidationError"} or during == "config":

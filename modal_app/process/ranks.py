@@ -20,7 +20,9 @@ from modal_app.process.attempt import redirect
 from modal_app.process.failures import Failure
 from modal_app.process.forked import leave
 from modal_app.store.layout import Attempt
+from modal_app.store.out_of_memory import KillCount
 from modal_app.store.sources import RUN
+from modal_app.store.state import killed_for
 from modal_app.store.step import FailureReason
 
 POLL_S = 0.02
@@ -42,7 +44,7 @@ def run(count: int, attempt: Attempt, claim: int, forked: Callable[[], int] | No
     They share the claim: the step is held until the last of them is gone. Raises RankFailed.
     """
     stop.set_stop_handler(None)
-    environments = _environments(count)
+    environments, kills = _environments(count), KillCount()
     shared = os.dup(claim)
     if forked is None:
         pids = [_spawn(environment, attempt, shared) for environment in environments]
@@ -51,7 +53,7 @@ def run(count: int, attempt: Attempt, claim: int, forked: Callable[[], int] | No
     os.close(shared)
     failed = [(pids.index(pid), code) for pid, code in _wait(pids) if code]
     if failed and not stop.requested():
-        raise RankFailed(_account(attempt, failed))
+        raise RankFailed(_account(attempt, failed, kills))
 
 
 def alone() -> dict[str, str]:
@@ -141,12 +143,15 @@ def _signal(pids: set[int], number: int) -> None:
         os.kill(pid, number)  # ours, and not reaped yet: it exists
 
 
-def _account(attempt: Attempt, failed: list[tuple[int, int]]) -> Failure:
+def _account(attempt: Attempt, failed: list[tuple[int, int]], kills: KillCount) -> Failure:
     """Why the first one failed: the others usually did because it was gone."""
     rank, code = failed[0]
     if code < 0 and not attempt.failure(rank).exists():
-        why = "; it may have run out of memory" if code == -signal.SIGKILL else f" ({signal.strsignal(-code)})"
-        return Failure(FailureReason.LOST, f"rank {rank} was killed by signal {-code}{why}")
+        if code == -signal.SIGKILL:
+            out_of_memory = kills.take()
+            reason = FailureReason.OOM if out_of_memory else FailureReason.LOST
+            return Failure(reason, f"rank {rank} {killed_for(out_of_memory)}")
+        return Failure(FailureReason.LOST, f"rank {rank} was killed by signal {-code} ({signal.strsignal(-code)})")
     for number, _ in failed:
         if (account := attempt.failure(number)).exists():
             return Failure.from_json(account.read_text(encoding="utf-8"))

@@ -126,6 +126,13 @@ def _by_name(sha256: Callable[[Path], str], files: Mapping[str, Path]) -> dict[s
         return dict(zip(files, pool.map(sha256, files.values()), strict=True))
 
 
+def remove_incomplete(model: Path) -> None:
+    """Remove the checkpoints that cannot be resumed from, and the parts of files that were being written."""
+    for checkpoint in [*all_checkpoints(model), *model.glob(f"{ASIDE}*")]:
+        if not is_complete(checkpoint):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+
 def _set_aside(checkpoint: Path) -> None:
     aside = checkpoint.with_name(ASIDE + checkpoint.name)
     if aside.exists():

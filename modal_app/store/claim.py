@@ -127,7 +127,7 @@ def _read(descriptor: int) -> Owner | None:
     """The named holder; None while it is still writing its name."""
     try:
         return Owner(**json.loads(os.pread(descriptor, 4096, 0)))
-    except ValueError:
+    except (ValueError, TypeError):
         return None
 
 

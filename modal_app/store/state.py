@@ -7,19 +7,28 @@ import signal
 import time
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from modal_app.store.claim import Owner, holder
+from modal_app.store.full_disk import FREE_SOME, is_full
 from modal_app.store.layout import Attempt, StepFolder, Store
-from modal_app.store.read_json import read_json
+from modal_app.store.out_of_memory import KillCount
+from modal_app.store.read_json import read_as, read_json
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
 
 REMOTE = "remote.json"
 """In a mirrored step folder: whether the step was still running at the last look at its real folder."""
 
 
-IN_DONE_FILE = frozenset({"attempt", "started_at", "finished_at"})
-"""In every `done` file, whatever the step."""
+_kills = KillCount()
+
+
+def killed_for(out_of_memory: Any) -> str:
+    """How a process ended that signal 9 has killed. `out_of_memory`: None if the kernel does not say."""
+    if out_of_memory:
+        return "ran out of memory, so the kernel killed it (signal 9)"
+    return "was killed by signal 9" + ("; it may have run out of memory" if out_of_memory is None else "")
 
 
 class Phase(StrEnum):
@@ -52,8 +61,8 @@ def observe(store: Store, kind: StepKind, key: str) -> StepState:
     """
     folder = store.folder(kind, key)
     while True:
-        if facts := done_facts(folder):
-            return _succeeded(facts)
+        if (success := _success(folder)) is not None:
+            return StepState(Phase.SUCCEEDED, success.attempt, None, success, success.started_at)
         owner = holder(folder)
         newest = _newest(folder)
         if newest is None:
@@ -69,7 +78,7 @@ def observe(store: Store, kind: StepKind, key: str) -> StepState:
             continue
         if outcome is None or outcome.status is OutcomeStatus.SUCCEEDED:  # the latter: it is about to be published
             if read_json(folder.path / REMOTE).get("live"):
-                return StepState(Phase.RUNNING, newest.number, started_at=read_json(newest.started).get("at"))
+                return StepState(Phase.RUNNING, newest.number, started_at=_time(read_json(newest.started), "at"))
             outcome = _outcome(newest) or lost(newest)
         if outcome.status is OutcomeStatus.SUCCEEDED:
             if is_done(folder):
@@ -78,22 +87,14 @@ def observe(store: Store, kind: StepKind, key: str) -> StepState:
         return StepState(Phase(outcome.status.value), newest.number, None, outcome, outcome.started_at)
 
 
-def done_facts(folder: StepFolder) -> dict[str, Any]:
-    """The content of the `done` file; empty if there is none, or if it is damaged: the step is then not done."""
-    facts = read_json(folder.done, lenient=True)
-    return facts if facts.keys() >= IN_DONE_FILE else {}
-
-
-def is_done(folder: StepFolder) -> bool:
-    return bool(done_facts(folder))
-
-
 def record_exit(store: Store, kind: StepKind, key: str, pid: int, code: int) -> None:
     """Note how the worker `pid` died (a negative code is a signal), when it left no result of its own."""
     newest = _newest(store.folder(kind, key))
     if newest is None or newest.result.exists() or read_json(newest.started).get("pid") != pid:
         return
-    write_atomically(newest.exit, json.dumps({"pid": pid, "code": code, "at": time.time()}))
+    out_of_memory = _kills.take() if code == -signal.SIGKILL else None
+    exited = {"pid": pid, "code": code, "at": time.time(), "out_of_memory": out_of_memory}
+    write_atomically(newest.exit, json.dumps(exited))
 
 
 def _newest(folder: StepFolder) -> Attempt | None:
@@ -104,7 +105,7 @@ def _newest(folder: StepFolder) -> Attempt | None:
 def _held(newest: Attempt, owner: Owner, outcome: Outcome | None) -> StepState:
     started = read_json(newest.started)
     if outcome is None:
-        return StepState(Phase.RUNNING, newest.number, owner, started_at=started.get("at", owner.at))
+        return StepState(Phase.RUNNING, newest.number, owner, started_at=_time(started, "at") or owner.at)
     if (started.get("pid"), started.get("start_time")) == (owner.pid, owner.start_time):
         # It has ended and is about to release the lock.
         return StepState(Phase(outcome.status.value), newest.number, None, outcome, outcome.started_at)
@@ -112,52 +113,72 @@ def _held(newest: Attempt, owner: Owner, outcome: Outcome | None) -> StepState:
     return StepState(Phase.RUNNING, newest.number + 1, owner, started_at=owner.at)
 
 
-def _succeeded(facts: dict[str, Any]) -> StepState:
-    outcome = _success(facts)
-    return StepState(Phase.SUCCEEDED, outcome.attempt, None, outcome, outcome.started_at)
+def is_done(folder: StepFolder) -> bool:
+    """Whether a step has succeeded. If its `done` file cannot be read, it has not."""
+    return _success(folder) is not None
 
 
-def _success(done: dict[str, Any]) -> Outcome:
+def _success(folder: StepFolder) -> Outcome | None:
+    return read_as(folder.done, _success_of)
+
+
+def _success_of(done: dict[str, Any]) -> Outcome:
     """The content of a `done` file: a run's is its Outcome, a dataset's is the manifest."""
     if "status" in done:
-        return Outcome.from_json(json.dumps(done))
-    return Outcome(OutcomeStatus.SUCCEEDED, done["attempt"], done["started_at"], done["finished_at"], facts=done)
+        return Outcome.of(done)
+    started_at, finished_at = float(done["started_at"]), float(done["finished_at"])
+    return Outcome(OutcomeStatus.SUCCEEDED, int(done["attempt"]), started_at, finished_at, facts=done)
 
 
 def _outcome(attempt: Attempt) -> Outcome | None:
-    try:
-        return Outcome.from_json(attempt.result.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+    return read_outcome(attempt.result)
+
+
+def read_outcome(path: Path) -> Outcome | None:
+    """How an attempt ended; None where there is no result, or one that cannot be read."""
+    return read_as(path, Outcome.of)
 
 
 def lost(attempt: Attempt) -> Outcome:
     """The outcome of an attempt that left no result."""
     exited = read_json(attempt.exit)
     begun = read_json(attempt.container) | read_json(attempt.started)
-    started_at = begun.get("at", attempt.path.stat().st_mtime)
+    started_at = _time(begun, "at") or attempt.path.stat().st_mtime
     last_sign = attempt.log.stat().st_mtime if attempt.log.exists() else started_at
     return Outcome(
         OutcomeStatus.LOST,
         attempt.number,
         started_at,
-        max(started_at, exited.get("at", last_sign)),
-        FailureReason.LOST,
-        _how_it_died(exited.get("code")),
+        max(started_at, _time(exited, "at") or last_sign),
+        FailureReason.OOM if exited.get("out_of_memory") else FailureReason.LOST,
+        _why_lost(attempt, exited),
     )
+
+
+def _why_lost(attempt: Attempt, exited: dict[str, Any]) -> str:
+    if attempt.result.exists():
+        return f"its {attempt.result.name} cannot be read"
+    full = f"; the disk of {attempt.path} is full. {FREE_SOME}" if is_full(attempt.path) else ""
+    return _how_it_died(exited.get("code"), exited.get("out_of_memory")) + full
+
+
+def _time(raw: dict[str, Any], name: str) -> float | None:
+    """Unix seconds; None where a file has something else."""
+    value = raw.get(name)
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _gone(folder: StepFolder) -> str:
     """The file is written before the attempt's result, so it was removed or damaged since."""
-    return f"it had succeeded, but {folder.done.name} is {'damaged' if folder.done.exists() else 'gone'}"
+    return f"it had succeeded, but {folder.done.name} {'cannot be read' if folder.done.exists() else 'is gone'}"
 
 
-def _how_it_died(code: int | None) -> str:
+def _how_it_died(code: Any, out_of_memory: Any) -> str:
     match code:
-        case None:
+        case _ if not isinstance(code, int):
             return "its process ended and gave no reason"
         case -9:
-            return "its process was killed by signal 9; it may have run out of memory"
+            return f"its process {killed_for(out_of_memory)}"
         case _ if code < 0:
             return f"its process was killed by signal {-code} ({signal.strsignal(-code)})"
         case _:

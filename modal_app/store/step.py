@@ -125,6 +125,8 @@ class FailureReason(StrEnum):
     CONFIG = "config"
     DATA = "data"
     OOM = "oom"
+    DISK = "disk"
+    """The disk is full."""
     NAN = "nan"
     PREEMPTED = "preempted"
     TIMEOUT = "timeout"
@@ -159,16 +161,25 @@ class Outcome:
         return json.dumps(asdict(self), sort_keys=True, indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> Outcome:
-        raw = json.loads(text)
+    def of(cls, raw: Mapping[str, Any]) -> Outcome:
+        """Raises ValueError, TypeError or KeyError for what is no outcome."""
         reason = raw["reason"]
-        return cls(
-            **raw
-            | {
+        made = cls(
+            **{
+                **raw,
                 "status": OutcomeStatus(raw["status"]),
                 "reason": None if reason is None else FailureReason(reason),
+                "started_at": float(raw["started_at"]),
+                "finished_at": float(raw["finished_at"]),
             }
         )
+        if not isinstance(made.facts, dict):
+            raise TypeError("its facts are not an object")
+        return made
+
+    @classmethod
+    def from_json(cls, text: str) -> Outcome:
+        return cls.of(json.loads(text))
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -183,6 +194,11 @@ def write_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except OSError:  # a full disk
+    except OSError as error:  # a full disk
         beside.unlink(missing_ok=True)
-        raise
+        raise name_file(error, path) from error.__cause__
+
+
+def name_file(error: OSError, path: Path) -> OSError:
+    """The error with the name of the file: a write that fails does not name it."""
+    return error if error.filename else OSError(error.errno, error.strerror, str(path))

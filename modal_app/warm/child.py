@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from modal_app.process import stop
 from modal_app.process.forked import leave
+from modal_app.store import out_of_memory
 from modal_app.warm.context import Context
 from modal_app.warm.preload import become_a_fresh_process
 
@@ -41,8 +42,9 @@ def fork(work: Callable[[], int], context: Context, cut_off: Callable[[], None])
         become_a_fresh_process()
         code = work()
         atexit._run_exitfuncs()
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()
+        code = out_of_memory.EXIT_CODE if out_of_memory.is_out_of_memory(error) else code
     finally:
         leave(code)
 

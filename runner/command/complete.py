@@ -20,7 +20,7 @@ from runner.config.overrides import FROM
 from runner.config.project import SWEEPS
 from runner.config.vocabulary import AXOLOTL, BASE_OPTION, Nodes, Vocabulary, read_vocabulary
 from runner.console.parser import Names, VerbParser
-from runner.store.ledger import sweep_ids
+from runner.store.ledger import sweep_names
 from runner.store.stores import open_store
 
 _SIGNS = "+~"
@@ -108,7 +108,7 @@ def _files(beginning: str) -> list[str]:
 
 
 def _sweeps(words: Sequence[str]) -> Sequence[str]:
-    return sweep_ids(_store(words))
+    return sweep_names(_store(words))
 
 
 def _runs(words: Sequence[str]) -> Sequence[str]:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import SAMPLES, Store
-from modal_app.store.read_json import read_json
+from modal_app.store.read_json import name_unreadable, read_json
 from modal_app.store.state import observe
 from modal_app.store.step import StepKind
 from runner.compare.table import Column, fitted, status_column, table
@@ -112,7 +112,14 @@ def _cell(value: float | None) -> str:
 
 def _samples(store: Store, key: str) -> list[dict[str, Any]]:
     path = store.prepared_dataset(key) / SAMPLES
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        name_unreadable(path, str(error))
+        return []
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def _show_samples(key: str, manifest: DataManifest, samples: Sequence[Mapping[str, Any]]) -> None:

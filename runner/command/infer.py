@@ -45,6 +45,7 @@ def parser() -> VerbParser:
     verb.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a prompt; may be repeated")
     verb.add("--prompts", metavar="FILE", names=[Names.FILE], help="a prompt per line, or .jsonl; - is standard input")
     verb.add_argument("--system", metavar="TEXT", help="a system message for prompts that have none")
+    verb.free_text = {"prompt", "system"}
     verb.add_argument("--greedy", action="store_true", help="always the likeliest token, without sampling")
     verb.add_argument("--temperature", type=_positive, help=f"of the sampling; {TEMPERATURE} by default")
     verb.add_argument("--seed", type=int, help=f"of the sampling; {SEED} by default")

@@ -20,7 +20,9 @@ def parser() -> VerbParser:
 
 
 def main(words: Sequence[str]) -> int:
-    args, rest = parser().parse_known_args(words)
+    flags = parser()
+    args, rest = flags.parse_known_args(words)
+    flags.refuse_blank(args)
 
     def launch(experiments: list[Experiment], request: Request) -> list[RunResult]:
         from runner.launch.sweep import launch_sweep

@@ -56,6 +56,7 @@ def parser() -> VerbParser:
     verb.add_argument("--public", action="store_true", help="create a public repository, or push to one")
     verb.add_argument("--revision", metavar="BRANCH", default=MAIN, help="the branch; created if it does not exist")
     verb.add_argument("--message", help="of the commit")
+    verb.free_text = {"message"}
     verb.add_argument("--license", metavar="NAME", help="for the card, as the hub writes it: apache-2.0, ...")
     verb.add_argument("--force", action="store_true", help="even if the repository contains something else")
     verb.add_argument("--dry-run", action="store_true", help="show the card and the files, without contacting the hub")

@@ -6,6 +6,7 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
+from modal_app.store.full_disk import full_disk
 from modal_app.store.layout import Store
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
@@ -40,7 +41,8 @@ def report(store: Store, sweep: str, file: str | None, *, show: bool) -> int:
     try:
         path = write_report(store, sweep, out)
     except OSError as error:
-        raise SweepError(f"The report cannot be written to {error.filename}: {error.strerror}.") from error
+        why = full_disk(error) or f"{error.filename}: {error.strerror}."
+        raise SweepError(f"The report cannot be written to {why}") from error
     terminal.result(f"Report: {path}")
     if old := stale(store, sweep):
         terminal.message(old)

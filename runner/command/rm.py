@@ -10,7 +10,7 @@ from runner.command.removal import Place, add_removal, place_of, remove_after_as
 from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
 from runner.files.removal_plan import Choice, KeptRun, Removal, age_s, checkpoints_to_remove, runs_to_remove
-from runner.files.stock import take_stock
+from runner.files.stock import take_stock, with_read_results
 from runner.store.finding import runs_in
 from runner.store.stores import stores
 
@@ -34,6 +34,8 @@ def main(words: Sequence[str]) -> int:
 
     def decide(place: Place) -> Removal:
         stock, choice = take_stock(place.files), choices[place.store]
+        if args.checkpoints:
+            stock = with_read_results(place.files, stock, [key for key, one in stock.runs.items() if choice.takes(one)])
         removal = (checkpoints_to_remove if args.checkpoints else runs_to_remove)(stock, choice, place.busy(stock))
         named = [one for one in removal.kept if one.key in choice.runs]
         if named:

@@ -21,6 +21,7 @@ from runner.compare.table import heading_of, tables_of
 from runner.console import terminal
 from runner.errors import SweepError
 from runner.store.ledger import SweepRun
+from runner.store.run_config import read_config
 from runner.store.run_state import status_text
 from runner.store.stores import is_mirror
 
@@ -135,10 +136,10 @@ def runnable_config(store: Store, key: str) -> dict[str, Any]:
     """The keyed config of a run. Local inputs are named by their copies in this store, or by their original paths."""
     folder = store.folder(StepKind.TRAIN, key)
     identity = read_json(folder.identity)
-    if not folder.config.exists():
+    config = read_config(folder.config)
+    if config is None:
         composed: dict[str, Any] = identity.get("axolotl", {})
         return composed
-    config: dict[str, Any] = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
     config.pop(START_CHECKPOINT, None)  # `where_it_ran` adds it as from=RUN@STEP
     for found in (one for one in identity.get("inputs", ()) if one["at"] != START_CHECKPOINT):
         *parents, last = found["at"].split(".")

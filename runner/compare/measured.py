@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modal_app.store.layout import Store
-from modal_app.store.read_json import read_json
+from modal_app.store.state import read_outcome
 from modal_app.store.step import OutcomeStatus, StepKind
 
 TASKS = "tasks/"
@@ -53,11 +53,11 @@ def of_a_task(name: str) -> TaskMetric:
 def measured_of(store: Store, run: str) -> dict[str, Measurement]:
     """By name, `eval_loss` or `tasks/<task>/<metric>`. If something was measured more than once, the newest counts."""
     folder = store.folder(StepKind.TRAIN, run).path / StepKind.EVALUATE
-    results = [read_json(path) for path in folder.glob("*/result.json")]
-    ended = [one for one in results if one.get("status") == OutcomeStatus.SUCCEEDED]
+    results = [read_outcome(path) for path in folder.glob("*/result.json")]
+    ended = [one for one in results if one is not None and one.status is OutcomeStatus.SUCCEEDED]
     found: dict[str, Measurement] = {}
-    for one in sorted(ended, key=lambda one: float(one["finished_at"])):
-        found |= _of_one(one["facts"])
+    for one in sorted(ended, key=lambda one: one.finished_at):
+        found |= _of_one(one.facts)
     return found
 
 

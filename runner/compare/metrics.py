@@ -81,12 +81,12 @@ def _rows(lines: list[bytes]) -> Iterable[Any]:
     filled = [line for line in lines if line]
     try:
         return list(json.loads(b"[" + b",".join(filled) + b"]"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return [row for line in filled for row in _parsed(line)]
 
 
 def _parsed(line: bytes) -> list[Any]:
     try:
         return [json.loads(line)]
-    except ValueError:
+    except (ValueError, RecursionError):
         return []

@@ -76,8 +76,15 @@ def experiment_of(node: Mapping[str, Any], overrides: Sequence[str]) -> Experime
 def _from_text(value: Any) -> str | None:
     """RUN[@STEP]. Raises SweepError for a key that a file has as a number."""
     if value is None or isinstance(value, str):
-        return value or None
+        return _no_blank("from", value)
     raise SweepError(f"from is {value!r}: a run's key is text. Put it in quotes where it is written.")
+
+
+def _no_blank(key: str, value: Any) -> str | None:
+    """Raises SweepError for an empty name: a shell variable that is not set means something else than `null`."""
+    if value is None or str(value).strip():
+        return None if value is None else str(value)
+    raise SweepError(f"{key}= is empty: a name is expected, or {key}=null. Is a variable of the shell not set?")
 
 
 def _model_facts(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> ModelFacts | None:
@@ -131,8 +138,8 @@ def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[
         raise SweepError(f"action={config.action}: expected one of {', '.join(Action)}.") from error
     return Request(
         action=action,
-        name=_name(choices, keys) if config.name is None else str(config.name),
-        store=None if config.store is None else str(config.store),
+        name=_name(choices, keys) if (name := _no_blank("name", config.name)) is None else name,
+        store=_no_blank("store", config.store),
         json=bool(config.json),
         force=bool(config.force),
         budget=config.budget,

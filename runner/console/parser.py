@@ -12,6 +12,8 @@ from runner.errors import SweepError, did_you_mean
 
 STORE_HELP = "the folder with the results; AXOSWEEP_STORE or ./out by default"
 
+BLANK = "empty: a name is expected. Is a variable of the shell not set?"
+
 
 class Names(StrEnum):
     """What a word of a command line may name; completion offers those that exist."""
@@ -33,6 +35,8 @@ class VerbParser(argparse.ArgumentParser):
     def __init__(self, verb: str, description: str | None = None, *, more: str = "", **options: Any) -> None:
         self.names: dict[str, tuple[str, ...]] = {}
         """By argument: the Names or literal words that completion offers for it."""
+        self.free_text: set[str] = set()
+        """Arguments that may be empty: they take a text, not a name."""
         super().__init__(prog=f"axosweep {verb}", description=description, allow_abbrev=False, **options)
         self._verb, self._more = verb, more
 
@@ -64,11 +68,21 @@ class VerbParser(argparse.ArgumentParser):
         if extra:
             number = "a word" if len(extra) == 1 else f"{len(extra)} words"
             self.error(f"{' '.join(extra)}: {number} too many", self._more)
+        self.refuse_blank(args)
         return args
 
     def error(self, message: str, more: str = "") -> NoReturn:
         text = " ".join(filter(None, (f"{self._verb}: {message.removeprefix('argument ').rstrip('.')}.", more)))
         raise SweepError(f"{text} See {self.prog} --help.")
+
+    def refuse_blank(self, args: argparse.Namespace) -> None:
+        """An empty name comes from a shell variable that is not set. As the beginning of a name, it would fit all."""
+        for action in self.arguments:
+            value = getattr(args, action.dest, None)
+            values = value if isinstance(value, list) else [value]
+            if action.dest not in self.free_text and any(isinstance(one, str) and not one.strip() for one in values):
+                name = max(action.option_strings, key=len, default=str(action.metavar or action.dest).upper())
+                self.error(f"{name} is {BLANK}")
 
     def _refuse_unknown(self, word: str) -> None:
         flag = word.partition("=")[0]

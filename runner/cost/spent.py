@@ -14,7 +14,7 @@ from typing import Any
 from modal_app.cloud.container import FETCHED, mark_name
 from modal_app.cloud.meter import ContainerRecord
 from modal_app.store.layout import SUBMISSION, StepFolder, Store
-from modal_app.store.read_json import read_json
+from modal_app.store.read_json import parsed_as, read_as, read_json
 from modal_app.store.step import StepKind
 from runner.config.gpus import kind_of_card
 from runner.cost.prices import STALE_DAYS, Bill, Origin, Rates, bill, rates_from
@@ -81,9 +81,9 @@ def sweep_rates(store: Store, sweep: str, keys: Sequence[str]) -> Rates | None:
     others = sorted(store.sweeps.glob(f"*/{SUBMISSION}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in (store.sweeps / sweep / SUBMISSION, *others):
         submission = read_json(path)
-        known = {step["key"] for step in submission.get("steps", ())}
+        known = {step["key"] for step in submission.get("steps") or ()}
         if submission.get("rates") and (path.parent.name == sweep or known & set(keys)):
-            return Rates.from_json(submission["rates"])
+            return parsed_as(path, submission["rates"], Rates.from_json)
     return None
 
 
@@ -93,7 +93,7 @@ def planned_rates(store: Store, table: PriceTable, today: datetime.date) -> Rate
     rates = rates_from(table, {}, today)
     paths = sorted(store.sweeps.glob(f"*/{SUBMISSION}"), key=lambda path: path.stat().st_mtime)
     stored = read_json(paths[-1]).get("rates") if paths else None
-    last = Rates.from_json(stored) if stored else None
+    last = parsed_as(paths[-1], stored, Rates.from_json) if stored else None
     if last is None or today - datetime.date.fromisoformat(last.date) > datetime.timedelta(days=STALE_DAYS):
         return rates
     modals = {
@@ -112,8 +112,8 @@ def fetch_folder(store: Store, name: str) -> StepFolder:
 
 def containers(folder: StepFolder) -> list[ContainerRecord]:
     """The records of the containers of a step, oldest first; none for a step that ran on this machine."""
-    found = [ContainerRecord.from_json(path.read_text(encoding="utf-8")) for path in folder.containers.glob("*.json")]
-    return sorted(found, key=lambda record: record.booted_at)
+    read = (read_as(path, ContainerRecord.of) for path in folder.containers.glob("*.json"))
+    return sorted((record for record in read if record is not None), key=lambda record: record.booted_at)
 
 
 def run_bill(store: Store, key: str, records: Sequence[ContainerRecord], rates: Rates) -> Bill:

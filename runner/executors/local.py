@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
-from modal_app.store.state import Phase, StepState, observe
+from modal_app.store.state import Phase, StepState, is_done, observe
 from modal_app.store.step import EXIT_HELD, Device, FailureReason, OutcomeStatus, Step, StepKind
 from runner.errors import SweepError
 from runner.executors.workers import WorkerExit, Workers
@@ -233,7 +233,7 @@ class LocalExecutor:
         return before is None or (before.ended and self._is_done(before))
 
     def _is_done(self, job: _RunningStep) -> bool:
-        return self.store.folder(job.step.kind, job.step.key).done.exists()
+        return is_done(self.store.folder(job.step.kind, job.step.key))
 
     def _is_due(self, job: _RunningStep, busy: Sequence[_RunningStep]) -> bool:
         """Whether it can start now, or never."""

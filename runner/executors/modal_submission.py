@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from modal_app.store.layout import SUBMISSION, Store
+from modal_app.store.read_json import read_as
 from modal_app.store.step import StepKind
 from runner.errors import SweepError
 
@@ -48,8 +50,21 @@ def before(step: MirroredStep, steps: Sequence[MirroredStep]) -> tuple[str, ...]
 
 
 def read_submission(store: Store, sweep: str) -> tuple[Names, list[MirroredStep]]:
-    """What a sweep of the mirror has submitted, and under which names. Raises FileNotFoundError when it has not."""
-    raw = json.loads((store.sweeps / sweep / SUBMISSION).read_text(encoding="utf-8"))
+    """What a sweep of the mirror has submitted, and under which names. Raises FileNotFoundError when it has not, and
+    SweepError when that cannot be read."""
+    path = store.sweeps / sweep / SUBMISSION
+    if (submitted := submission_in(path)) is not None:
+        return submitted
+    path.stat()
+    raise SweepError(f"{path} cannot be read. Run the same command again: finished runs are skipped.")
+
+
+def submission_in(path: Path) -> tuple[Names, list[MirroredStep]] | None:
+    """None where there is no such file, or one that cannot be read."""
+    return read_as(path, _submitted)
+
+
+def _submitted(raw: Mapping[str, Any]) -> tuple[Names, list[MirroredStep]]:
     steps = [
         MirroredStep(**one | {"kind": StepKind(one["kind"]), "fetches": tuple(one["fetches"])}) for one in raw["steps"]
     ]
@@ -62,6 +77,6 @@ def submitted_as(store: Store, run: str, sweep: str = "") -> str:
     if sweep and (store.sweeps / sweep / SUBMISSION).exists():
         return sweep
     for path in sorted(store.sweeps.glob(f"*/{SUBMISSION}"), key=lambda path: path.stat().st_mtime, reverse=True):
-        if any(step.key == run for step in read_submission(store, path.parent.name)[1]):
+        if any(step.key == run for step in (submission_in(path) or (None, ()))[1]):
             return path.parent.name
     raise SweepError(f"Run {run} was never submitted to Modal, so it has no files there.")

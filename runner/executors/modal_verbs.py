@@ -16,7 +16,7 @@ from runner.errors import SweepError
 from runner.executors.modal_copies import listed, read_text
 from runner.executors.modal_errors import explained
 from runner.executors.modal_mirror import UNREACHED, ModalMirror, follow, look_once
-from runner.executors.modal_submission import MirroredStep, Names, read_submission
+from runner.executors.modal_submission import MirroredStep, Names, read_submission, submission_in
 from runner.store.ledger import Ledger, SweepRun
 
 CANCEL_WAIT_S = 60.0
@@ -115,7 +115,9 @@ def _submitted(
     found: dict[str, MirroredStep] = {}
     used: Names | None = None
     for path in sorted(store.sweeps.glob(f"{sweep or '*'}/**/{SUBMISSION}")):
-        names, steps = read_submission(store, path.parent.relative_to(store.sweeps).as_posix())
+        if (submitted := submission_in(path)) is None:
+            continue
+        names, steps = submitted
         if names == (used or names) and keys & {step.run or step.key for step in steps}:
             used = names
             alone = {step.key for step in steps if sweep is not None and parts_of_key(step.key)[0] == BASE_MODEL_KEY}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modal_app.store.layout import Store
+from modal_app.store.state import is_done
 from modal_app.store.step import StepKind
 from runner.store.ledger import SweepRun
 from runner.store.stores import is_mirror
@@ -19,4 +20,4 @@ def look_again(store: Store, sweep: str, runs: Sequence[SweepRun]) -> None:
 
 
 def has_succeeded(store: Store, run: SweepRun) -> bool:
-    return store.folder(StepKind.TRAIN, run.key).done.exists()
+    return is_done(store.folder(StepKind.TRAIN, run.key))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modal_app.process.signals import signal_group
+from modal_app.store.out_of_memory import KillCount
 from modal_app.store.sources import RUN
 from runner.executors.workers import could_not_ask
 
@@ -24,7 +25,7 @@ class FreshValidator:
 
     def validate(self, folder: Path) -> None:
         """Answer a folder's questions (modal_app.oneshot.validate). Raises SweepError when there is no answer."""
-        log = folder / "log.txt"
+        log, kills = folder / "log.txt", KillCount()
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [self.python, RUN, "validate", folder],
@@ -43,4 +44,4 @@ class FreshValidator:
             process.wait()
             raise
         if code != 0:
-            raise could_not_ask(code, log)
+            raise could_not_ask(code, log, kills)

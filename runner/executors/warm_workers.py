@@ -17,6 +17,7 @@ from typing import Any
 
 from modal_app.process.attempt import NO_TELEMETRY
 from modal_app.process.signals import signal_group
+from modal_app.store.out_of_memory import KillCount
 from modal_app.store.step import Device, Step, StepKind
 from modal_app.warm.context import Context
 from runner.executors.validator import FreshValidator
@@ -49,6 +50,9 @@ class WarmWorkers:
     _steps: dict[StepId, Step] = field(default_factory=dict)
     _pids: dict[StepId, int] = field(default_factory=dict)
     _unread: bytes = b""
+    _kills: KillCount = field(default_factory=KillCount)
+    _code: int | None = None
+    """With which code the preloaded process has ended, if this command had started it."""
 
     @property
     def busy(self) -> bool:
@@ -91,11 +95,10 @@ class WarmWorkers:
             for event in events:
                 if event["event"] == "validated":
                     if event["code"] != 0:
-                        raise could_not_ask(event["code"], log)
+                        raise could_not_ask(event["code"], log, self._kills)
                     return
-        error = could_not_ask(None, log)
         self._all_lost()
-        raise error
+        raise could_not_ask(self._code, log, self._kills)
 
     def wait(self, timeout_s: float) -> list[WorkerExit]:
         if self._reached is None or not self._steps:
@@ -187,7 +190,7 @@ class WarmWorkers:
         self._reached.socket.close()
         if self._reached.process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._reached.process.wait(1)
+                self._code = self._reached.process.wait(1)
             self._reached.process.returncode = 0
         self._reached = None
         exited = [WorkerExit(step, None, self._pids.get(step), log) for step in self._steps]

@@ -19,8 +19,9 @@ from typing import Protocol
 
 from modal_app.process.signals import signal_group
 from modal_app.store.layout import Store
+from modal_app.store.out_of_memory import EXIT_CODE, KillCount, memory_limit
 from modal_app.store.sources import RUN
-from modal_app.store.state import record_exit
+from modal_app.store.state import killed_for, record_exit
 from modal_app.store.step import Step
 from runner.errors import SweepError
 from runner.types import StepId
@@ -114,11 +115,20 @@ class FreshWorkers:
         self._alive.clear()
 
 
-def could_not_ask(code: int | None, log: Path) -> SweepError:
-    """The error for a trainer process that ended without an answer."""
+def could_not_ask(code: int | None, log: Path, kills: KillCount) -> SweepError:
+    """The error for a trainer process that ended without an answer. `kills`: counted since before it started."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     last = "\n".join(f"  {line}" for line in text.splitlines()[-SHOWN_LINES:])
-    how = "" if code is None else f" (code {code})"
     return SweepError(
-        f"Nothing was started: the trainer ended before it could check the configs{how}. Its last output:\n{last}"
+        f"Nothing was started: the trainer {_how_it_ended(code, kills)} before it could check the configs. "
+        f"Its last output:\n{last}"
     )
+
+
+def _how_it_ended(code: int | None, kills: KillCount) -> str:
+    if code == EXIT_CODE:
+        return f"ran out of memory{memory_limit()}"
+    if code not in (None, -signal.SIGKILL):
+        return f"ended (code {code})"
+    out_of_memory = kills.take()
+    return killed_for(out_of_memory) if code is not None or out_of_memory else "ended"

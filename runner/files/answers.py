@@ -6,10 +6,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from modal_app.store.layout import BASE_MODEL_KEY, Store, after_key, parts_of_key
-from modal_app.store.read_json import read_json
+from modal_app.store.read_json import name_unreadable
+from modal_app.store.state import read_outcome
 from modal_app.store.step import StepKind
 
 SET_OPTIONS = ("prompts", "greedy", "max_tokens", "temperature", "seed")
@@ -79,7 +81,10 @@ class AnswerSet:
 
 def drawn(options: Mapping[str, Any]) -> str:
     """How tokens were sampled, in words."""
-    return "greedy" if options.get("greedy") else f"temperature {options.get('temperature'):g}"
+    temperature = options.get("temperature")
+    if options.get("greedy"):
+        return "greedy"
+    return f"temperature {temperature:g}" if isinstance(temperature, int | float) else "an unknown temperature"
 
 
 def question(row: Mapping[str, Any]) -> str:
@@ -90,12 +95,21 @@ def question(row: Mapping[str, Any]) -> str:
 def column_of(store: Store, key: str, name: str) -> Column | None:
     """The answers of the infer step of that key; None if it is not done."""
     folder = store.folder(StepKind.INFER, key)
-    done = read_json(folder.done)
-    if not done or not folder.answers.exists():
+    done = read_outcome(folder.done)
+    rows = _rows(folder.answers) if done is not None and folder.answers.exists() else None
+    if done is None or rows is None:
         return None
-    options = done["facts"].get("options", {})
-    rows = [json.loads(line) for line in folder.answers.read_text(encoding="utf-8").split("\n") if line]
-    return Column(parts_of_key(key)[0], name, bool(options.get("merged")), rows, done["finished_at"], options)
+    options = done.facts.get("options", {})
+    return Column(parts_of_key(key)[0], name, bool(options.get("merged")), rows, done.finished_at, options)
+
+
+def _rows(answers: Path) -> list[dict[str, Any]] | None:
+    """None for answers that cannot be read."""
+    try:
+        return [json.loads(line) for line in answers.read_text(encoding="utf-8").split("\n") if line]
+    except (OSError, ValueError, RecursionError) as error:
+        name_unreadable(answers, str(error))
+        return None
 
 
 def answer_sets(store: Store, names: Mapping[str, str]) -> list[AnswerSet]:

@@ -9,7 +9,17 @@ from pathlib import PurePosixPath
 from modal_app.process.attempt import BUILD, DATASETS_CACHE
 from modal_app.store.checkpoints import ASIDE
 from modal_app.store.layout import ATTEMPT_PREFIX, DRAFT
-from runner.files.removal_plan import TRASH, AtWork, Kind, Removal, ToDelete, bytes_of, folders_named, last_written
+from runner.files.removal_plan import (
+    TRASH,
+    AtWork,
+    KeptRun,
+    Kind,
+    Removal,
+    ToDelete,
+    bytes_of,
+    folders_named,
+    last_written,
+)
 from runner.files.run_files import Entry
 from runner.files.stock import WORK, Stock
 
@@ -24,20 +34,22 @@ _FETCHED = {"cache/from": 4, "cache/push": 3}
 
 
 def garbage(stock: Stock, inputs: Collection[str], at_work: AtWork, *, before: float | None, now: float) -> Removal:
-    """What nothing refers to any more. `inputs`: the inputs that are needed. `now`: Unix seconds."""
+    """What nothing refers to any more; of datasets and inputs, none if a file that may refer to them cannot be read.
+    `inputs`: the inputs that are needed. `now`: Unix seconds."""
     needed = {one.data_key for one in stock.kept}
-    to_delete = [*_datasets(stock, needed, at_work)]
+    to_delete = [] if stock.unread else [*_datasets(stock, needed, at_work)]
     to_delete += [
         ToDelete(Kind.INPUT, name, _paths_of_input(name, entries), bytes_of(entries), "no run reads it")
         for name, entries in stock.inputs.items()
-        if name not in inputs
+        if name not in inputs and not stock.unread
     ]
     to_delete += _leftovers(stock, at_work)
     to_delete += _partial_inputs(stock.others, now)
     files = [*stock.others, *(entry for group in _groups(stock) for entry in group)]
     if before is not None:
         to_delete = [one for one in to_delete if last_written(_of(one, files)) < before]
-    return Removal(tuple(to_delete))
+    why = "it cannot be read, so no dataset or input is removed"
+    return Removal(tuple(to_delete), tuple(KeptRun(path, why) for path in stock.unread))
 
 
 def _paths_of_input(name: str, entries: Iterable[Entry]) -> tuple[str, ...]:
@@ -132,6 +144,8 @@ def _of(one: ToDelete, files: Iterable[Entry]) -> list[Entry]:
 
 def stale_mirror(stock: Stock, *, before: float | None) -> Removal:
     """Of a mirror's own files: copies of runs and datasets that belong to no sweep in the mirror."""
+    if stock.unread:
+        return Removal(())
     needed = {one.data_key for one in stock.runs.values() if one.sweeps}
     runs = [one for one in stock.runs.values() if not one.sweeps]
     data = [(name, one) for name, one in stock.prepared.items() if name.removesuffix(WORK) not in needed]

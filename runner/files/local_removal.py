@@ -17,6 +17,7 @@ from pathlib import Path
 
 from modal_app.store.claim import AlreadyClaimed, Owner, claim, holder
 from modal_app.store.layout import REMOVED, StepFolder, Store
+from modal_app.store.state import is_done
 from modal_app.store.step import FOLLOW_UP_KINDS, StepKind, write_atomically
 from runner.files.removal_plan import TRASH, AtWork, KeptRun, Kind, Removal, ToDelete
 from runner.files.stock import STAYS, WORK, Stock
@@ -54,9 +55,7 @@ def _launchers_after(store: Store, sweep: str, run: str) -> list[Owner]:
     return [
         owner
         for name in sweeps_after(store, sweep)
-        if any(
-            step.run == run and not store.folder(step.kind, step.key).done.exists() for step in steps_after(store, name)
-        )
+        if any(step.run == run and not is_done(store.folder(step.kind, step.key)) for step in steps_after(store, name))
         for owner in live_launchers(store, name)
     ]
 

@@ -8,7 +8,6 @@ and a partial one is continued at its last byte.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -21,13 +20,13 @@ from typing import IO, Any
 
 from modal_app.store.content import file_sha256
 from modal_app.store.flock import try_lock
+from modal_app.store.full_disk import FULL
 from modal_app.store.step import write_atomically
 from runner.console.transfer import size_text
 from runner.errors import SweepError
 from runner.files.run_files import Entry, Files
 
 JOURNAL = ".axosweep-pull.json"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SHOWN = 5
 """The most files that a message names."""
 

@@ -5,7 +5,6 @@ It works for a store on this machine and for Modal's Volumes: a `Files` lists an
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 
 from modal_app.store import checkpoints
 from modal_app.store.layout import ANSWERS, ATTEMPT_PREFIX, DEBUG_LOG, DRAFT, MANIFEST, Store
+from modal_app.store.read_json import parse_json
 from modal_app.store.step import FOLLOW_UP_KINDS, StepKind
 
 CHUNK = 8 * 1024 * 1024
@@ -162,12 +162,8 @@ def checksums(files: Files, part: Part) -> dict[str, str]:
 
 
 def read_object(files: Files, path: str) -> dict[str, Any]:
-    """A small JSON object; empty where there is no such file, or one that is damaged."""
-    try:
-        loaded = json.loads(b"".join(files.read(path, 0)))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return loaded if isinstance(loaded, dict) else {}
+    """A small JSON object; empty where there is no such file, or one that cannot be read."""
+    return parse_json(files.place(path), lambda: b"".join(files.read(path, 0)))
 
 
 def all_bytes(parts: Iterable[Part]) -> int:

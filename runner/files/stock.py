@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from modal_app.store.layout import ATTEMPT_PREFIX, BASE_MODEL_KEY, MANIFEST, REMOVED, STEPS, parts_of_key
 from modal_app.store.pins import input_of
+from modal_app.store.read_json import parse_json
 from modal_app.store.step import StepKind
 from runner.files.run_files import Entry, Files
 
@@ -68,6 +69,8 @@ class Stock:
     inputs: Mapping[str, tuple[Entry, ...]]
     others: tuple[Entry, ...]
     """Everything else in the same folders, such as answers of base models."""
+    unread: tuple[str, ...] = ()
+    """Files that cannot be read, so that what their runs need is unknown."""
 
     @property
     def kept(self) -> list[StockedRun]:
@@ -84,7 +87,7 @@ class Stock:
 def take_stock(files: Files) -> Stock:
     """The stock of a store. On Modal, this takes some listings, and reads a small file per sweep and run."""
     below = {folder: _by_folder(folder, files.below(folder)) for folder in ("runs", "prepared", "inputs")}
-    plans = _plans(files)
+    plans, unread = _plans(files)
     sweeps_of: dict[str, list[str]] = {}
     data_keys: dict[str, str] = {}
     for sweep, runs in plans.items():
@@ -94,7 +97,7 @@ def take_stock(files: Files) -> Stock:
     folders = {
         key: entries for key, entries in below["runs"].items() if key != BASE_MODEL_KEY and not key.startswith(".")
     }
-    identities = _objects(files, [f"runs/{key}/run.json" for key in folders])
+    identities, unread_identities = _objects(files, [f"runs/{key}/run.json" for key in folders])
     found = {}
     for key in {**folders, **data_keys}:
         identity = identities.get(f"runs/{key}/run.json", {})
@@ -110,6 +113,22 @@ def take_stock(files: Files) -> Stock:
         {name: entries for name, entries in below["prepared"].items() if name[:1] != "."},
         _with_notes({name: entries for name, entries in below["inputs"].items() if name[:1] != "."}),
         (*others, *below["runs"].get(BASE_MODEL_KEY, ())),
+        (*unread, *unread_identities),
+    )
+
+
+def with_read_results(files: Files, stock: Stock, keys: Collection[str]) -> Stock:
+    """The stock, in which those of these runs have not finished whose result.json cannot be read."""
+    paths = [f"runs/{key}/result.json" for key in keys if stock.runs[key].finished]
+    results, _ = _objects(files, paths)
+    return replace(
+        stock,
+        runs={
+            key: replace(one, files=tuple(entry for entry in one.files if entry.path != path))
+            if (path := f"{one.home}/result.json") in paths and "status" not in results.get(path, {})
+            else one
+            for key, one in stock.runs.items()
+        },
     )
 
 
@@ -125,8 +144,10 @@ def inputs_needed(files: Files, stock: Stock) -> set[str]:
     entries += stock.others
     texts = _texts(files, [entry.path for entry in entries if _names_inputs(entry.path)])
     named = {name for text in [*texts.values(), *_waiting(files, stock)] for name in INPUT.findall(text)}
-    identities = [text for path, text in texts.items() if path.endswith("/run.json")]
-    wanted = {str(one.get("identity"))[:16] for text in identities for one in json.loads(text).get("inputs", ())}
+    identities = [
+        parse_json(files.place(path), text.encode) for path, text in texts.items() if path.endswith("/run.json")
+    ]
+    wanted = {str(one.get("identity"))[:16] for identity in identities for one in identity.get("inputs", ())}
     return {name for name in stock.inputs if name in named or name[:16] in wanted}
 
 
@@ -136,8 +157,8 @@ def _waiting(files: Files, stock: Stock) -> Iterator[str]:
     written = {entry.path: entry.mtime for entry in files.below("sweeps") if PurePosixPath(entry.path).name == STEPS}
     made = {entry.path: entry.mtime for entry in stock.others}
     made |= {entry.path: entry.mtime for one in stock.runs.values() for entry in one.files}
-    for path, steps in _objects(files, list(written)).items():
-        for text in steps["steps"].values():
+    for path, steps in _objects(files, list(written))[0].items():
+        for text in steps.get("steps", {}).values():
             step = json.loads(text)
             removed = made.get(f"runs/{step.get('run') or step['key']}/{REMOVED}", 0.0)
             if step["kind"] != StepKind.PREPROCESS and _done(step) not in made and removed <= written[path]:
@@ -156,9 +177,12 @@ def _names_inputs(path: str) -> bool:
     return name == "step.json" or (name in ("run.json", "config.yml") and len(PurePosixPath(path).parts) == 3)
 
 
-def _plans(files: Files) -> dict[str, Sequence[Mapping[str, str]]]:
+def _plans(files: Files) -> tuple[dict[str, Sequence[Mapping[str, str]]], list[str]]:
+    """The runs of each sweep, and the plans that cannot be read."""
     paths = [entry.path for entry in files.below("sweeps") if PurePosixPath(entry.path).name == "plan.json"]
-    return {path.split("/")[1]: plan["runs"] for path, plan in _objects(files, paths).items()}
+    plans, unread = _objects(files, paths)
+    unread += [path for path, plan in plans.items() if "runs" not in plan]
+    return {path.split("/")[1]: plan["runs"] for path, plan in plans.items() if "runs" in plan}, unread
 
 
 def _by_folder(top: str, entries: Iterable[Entry]) -> dict[str, tuple[Entry, ...]]:
@@ -176,8 +200,10 @@ def _with_notes(inputs: Mapping[str, tuple[Entry, ...]]) -> dict[str, tuple[Entr
     return found
 
 
-def _objects(files: Files, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
-    return {path: json.loads(text) for path, text in _texts(files, paths).items()}
+def _objects(files: Files, paths: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The objects in those files that exist, and the paths of those that cannot be read."""
+    found = {path: parse_json(files.place(path), text.encode) for path, text in _texts(files, paths).items()}
+    return {path: one for path, one in found.items() if one}, [path for path, one in found.items() if not one]
 
 
 def _texts(files: Files, paths: Sequence[str]) -> dict[str, str]:

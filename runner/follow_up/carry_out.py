@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modal_app.cloud.container import steps_file
+from modal_app.store.full_disk import FREE_SOME, is_full
 from modal_app.store.layout import STEPS, SUBMISSION, Store
+from modal_app.store.read_json import read_json
 from modal_app.store.state import StepState, observe
 from modal_app.store.step import OutcomeStatus, write_atomically
 from runner.console import terminal
@@ -26,8 +26,6 @@ from runner.types import Gpu, Plan, PlannedStep
 
 EXIT_FAILED = 1
 HASH_LENGTH = 6
-FULL_BELOW_BYTES = 64 * 1024
-"""With less room, a worker may be unable to write why it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +98,7 @@ def tell_report(carried: Sequence[FollowUpResult], sweep: str) -> None:
 
 
 def _no_room(folder: Path) -> str:
-    place = next(path for path in (folder, *folder.parents) if path.exists())
-    return f" The disk of {place} is full." if shutil.disk_usage(place).free < FULL_BELOW_BYTES else ""
+    return f" The disk of {folder} is full. {FREE_SOME}" if is_full(folder) else ""
 
 
 def _executor(subjects: Sequence[Subject], plan: Plan, ledger: Ledger, inputs: Sequence[str]) -> Executor:
@@ -109,7 +106,7 @@ def _executor(subjects: Sequence[Subject], plan: Plan, ledger: Ledger, inputs: S
     if not is_mirror(first.store):
         return local_executor_for(plan, first.store, ledger)
     sweep = submitted_as(first.store, first.key, first.sweep)
-    raw = json.loads((first.store.sweeps / sweep / SUBMISSION).read_text(encoding="utf-8"))
+    raw = read_json(first.store.sweeps / sweep / SUBMISSION)
     if "deployment" not in raw:
         raise SweepError(
             f"{sweep} was submitted by an older axosweep, which did not record its deployment. Run the same command "

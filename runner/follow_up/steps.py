@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from modal_app.store.state import is_done
 from modal_app.store.step import StepKind
 from runner.errors import SweepError
 from runner.follow_up.subjects import Subject, after_step
@@ -33,4 +34,4 @@ def evaluate_step(subject: Subject, options: Mapping[str, Any]) -> PlannedStep:
 def merged_model(subject: Subject) -> Path | None:
     """The folder of the run's own merged model, if it exists."""
     folder = subject.store.folder(StepKind.MERGE, merge_step(subject).step.key)
-    return folder.model if folder.done.exists() else None
+    return folder.model if is_done(folder) else None

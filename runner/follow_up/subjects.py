@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from modal_app.store.layout import Store, after_key
 from modal_app.store.read_json import read_json
-from modal_app.store.state import Phase, observe
+from modal_app.store.state import Phase, is_done, observe
 from modal_app.store.step import Device, Step, StepKind
 from runner.compare.best import best_run
 from runner.compare.params import label
@@ -21,6 +19,7 @@ from runner.executors.refresh import has_succeeded, look_again
 from runner.keys.identity import short_hash
 from runner.store.finding import runs_in
 from runner.store.ledger import Ledger, SweepRun, sweep_ids
+from runner.store.run_config import read_config
 from runner.store.run_state import reason_of, status_of, status_text
 from runner.types import PlannedStep
 
@@ -119,12 +118,14 @@ def planned(subject: Subject, kind: StepKind, key: str, run: str, options: Mappi
         run=run,
         options=options,
     )
-    return PlannedStep(step, subject.store.folder(kind, key).done.exists())
+    return PlannedStep(step, is_done(subject.store.folder(kind, key)))
 
 
 def _subject(store: Store, sweep: str, run: SweepRun, rows: Sequence[Row]) -> Subject:
     folder = store.folder(StepKind.TRAIN, run.key)
-    config = yaml.load(folder.config.read_text(encoding="utf-8"), yaml.CSafeLoader)
+    config = read_config(folder.config)
+    if config is None:
+        raise SweepError(f"{folder.config} is missing or cannot be read, so the run {run.key} cannot be used.")
     names = {row.key: label(row.params) for row in rows}
     return Subject(
         store, sweep, run.key, run.data_key, config, read_json(folder.identity), names.get(run.key) or run.key

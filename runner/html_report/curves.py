@@ -115,6 +115,6 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     for line in lines:
         try:
             found.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # cut off by a kill
     return [row for row in found if isinstance(row, dict)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modal_app.store.full_disk import full_disk
 from modal_app.store.layout import Store
 from runner.errors import SweepError
 
@@ -13,7 +14,7 @@ def leave_report(store: Store, sweep: str) -> str:
     try:
         return f"Report: {write_report(store, sweep)}"
     except OSError as error:
-        return f"No report was written: {error.filename}: {error.strerror}."
+        return f"No report was written: {full_disk(error) or f'{error.filename}: {error.strerror}.'}"
     except SweepError as error:
         return f"No report was written: {error}"
     except Exception as error:  # the runs are recorded, and the exit code depends on them alone

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from modal_app.store.layout import Store
+from modal_app.store.state import is_done
+from modal_app.store.step import StepKind
 from runner.compare.ranking import Row, compare_sweep
 from runner.console import terminal
 from runner.console.interrupts import terminate_as_interrupt
@@ -114,5 +116,5 @@ def _result(row: Row, failed: Mapping[str, str]) -> RunResult:
 
 def _prepared(run: Run, store: Store) -> RunResult:
     """The result of a run of which only the dataset was requested."""
-    exists = store.manifest(run.data_key).exists()
+    exists = is_done(store.folder(StepKind.PREPROCESS, run.data_key))
     return RunResult(run.key, exists, None, "" if exists else f"its dataset {run.data_key} was not prepared")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.step import StepKind
 from runner.errors import SweepError, did_you_mean
-from runner.store.ledger import Ledger, SweepRun, find_sweep, last_asked, sweep_ids
+from runner.store.ledger import Ledger, SweepRun, find_sweep, last_asked, refuse_blank, sweep_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ def sweep_in(stores: Sequence[Store], name: str | None) -> FoundSweep:
     if name is None:
         newest = max(nonempty, key=lambda store: last_asked(store, sweep_ids(store)[0]))
         return FoundSweep(newest, sweep_ids(newest)[0])
+    refuse_blank(name)
     matching = [store for store in nonempty if any(sweep.startswith(name) for sweep in sweep_ids(store))]
     if len(matching) > 1:
         matching = [max(matching, key=lambda store: last_asked(store, find_sweep(store, name)))]
@@ -55,6 +56,8 @@ def runs_in(stores: Sequence[Store], name: str | None) -> tuple[Store, list[Swee
 
     Raises SweepError like `sweep_in`.
     """
+    if name is not None:
+        refuse_blank(name)
     if name is not None and not any(one.startswith(name) for store in stores for one in sweep_ids(store)):
         return _run_in(stores, name)
     found = sweep_in(stores, name)

@@ -6,6 +6,7 @@ the next writer starts a new line.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -17,7 +18,8 @@ from typing import Any
 
 from modal_app.store.claim import Owner, this_process
 from modal_app.store.layout import STEPS, Store
-from modal_app.store.step import Step, StepKind, write_atomically
+from modal_app.store.read_json import read_as
+from modal_app.store.step import Step, StepKind, name_file, write_atomically
 from runner.errors import SweepError, did_you_mean
 from runner.types import Plan
 
@@ -81,7 +83,7 @@ class Ledger:
         """Write plan.json unless it exists (the same id means the same plan), and record the launch."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "plan.json"
-        if not path.exists():
+        if _plan_in(path) is None:
             runs = [SweepRun(one.run.key, one.run.data_key, tuple(one.run.experiment.overrides)) for one in plan.runs]
             commit = plan.runs[0].step.tracking.commit if plan.runs else ""
             described = {"sweep": plan.sweep, "created_at": time.time(), "command": command, "commit": commit}
@@ -101,7 +103,11 @@ class Ledger:
         try:
             size = os.fstat(descriptor).st_size
             cut_off = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-            os.write(descriptor, b"\n" + line if cut_off else line)
+            left = b"\n" + line if cut_off else line
+            while left:  # on an almost full disk, a part of it is written first
+                left = left[os.write(descriptor, left) :]
+        except OSError as error:
+            raise name_file(error, self._records) from error.__cause__
         finally:
             os.close(descriptor)
 
@@ -115,18 +121,37 @@ class Ledger:
 
     def plan(self) -> SweepPlan:
         """Raises SweepError when there is no such sweep."""
-        try:
-            raw = json.loads((self.folder / "plan.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise SweepError(f"There is no sweep {self.folder.name} in {self.folder.parent}.") from None
-        runs = tuple(SweepRun(run["key"], run["data_key"], tuple(run["overrides"])) for run in raw["runs"])
-        return SweepPlan(raw["sweep"], raw["created_at"], runs)
+        path = self.folder / "plan.json"
+        if (plan := _plan_in(path)) is not None:
+            return plan
+        if path.exists():
+            raise SweepError(f"{path} cannot be read. Launching the sweep again writes it again.")
+        raise SweepError(f"There is no sweep {self.folder.name} in {self.folder.parent}.")
 
 
 def live_launchers(store: Store, sweep: str) -> list[Owner]:
     """The live processes on this machine that have launched a sweep."""
     launched = (record.facts.get("launcher") for record in Ledger(store, sweep).records())
     return [owner for raw in launched if raw and (owner := Owner(**raw)).is_alive()]
+
+
+def _plan_in(path: Path) -> SweepPlan | None:
+    """A plan.json; None if there is none, or it cannot be read. It is written once, so it is parsed once."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return _parsed_plan(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed_plan(path: Path, _inode: int, _mtime_ns: int, _size: int) -> SweepPlan | None:
+    return read_as(path, _plan_of)
+
+
+def _plan_of(raw: Mapping[str, Any]) -> SweepPlan:
+    runs = tuple(SweepRun(run["key"], run["data_key"], tuple(run["overrides"])) for run in raw["runs"])
+    return SweepPlan(raw["sweep"], float(raw["created_at"]), runs)
 
 
 def sweeps_after(store: Store, sweep: str) -> list[str]:
@@ -136,17 +161,28 @@ def sweeps_after(store: Store, sweep: str) -> list[str]:
 
 def steps_after(store: Store, name: str) -> list[Step]:
     """The steps of one of `sweeps_after`, done or not. Empty for one that an older version has written."""
-    try:
-        raw = json.loads((store.sweeps / name / STEPS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return []
+    return read_as(store.sweeps / name / STEPS, _steps_of) or []
+
+
+def _steps_of(raw: Mapping[str, Any]) -> list[Step]:
     return [Step.from_json(text) for text in raw["steps"].values()]
 
 
 def sweep_ids(store: Store) -> list[str]:
-    """Every sweep of a store, the one that was launched last comes first."""
+    """Every sweep of a store whose plan can be read, the one that was launched last comes first."""
+    return [name for name in sweep_names(store) if _plan_in(store.sweeps / name / "plan.json") is not None]
+
+
+def sweep_names(store: Store) -> list[str]:
+    """`sweep_ids`, with those whose plan cannot be read, for completion: no plan is read."""
     plans = store.sweeps.glob("*/plan.json")
     return [path.parent.name for path in sorted(plans, key=_last_touched, reverse=True)]
+
+
+def refuse_blank(name: str) -> None:
+    """Raises SweepError for an empty name: as a beginning, it would fit every sweep and run."""
+    if not name.strip():
+        raise SweepError("The name of a sweep or run is empty. Is a variable of the shell not set?")
 
 
 def find_sweep(store: Store, name: str | None) -> str:
@@ -159,6 +195,7 @@ def find_sweep(store: Store, name: str | None) -> str:
         raise SweepError(f"There is no sweep in {store.root} yet. Start one: axosweep -m +sweeps=tiny_grid")
     if name is None:
         return known[0]
+    refuse_blank(name)
     fits = [sweep for sweep in known if sweep == name] or [one for one in known if one.startswith(name)]
     if len(fits) == 1:
         return fits[0]

@@ -13,6 +13,7 @@ from pathlib import Path
 from modal_app.serving.spec import SERVED
 from modal_app.store.claim import Owner, this_process
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_as
 from modal_app.store.step import write_atomically
 
 
@@ -45,6 +46,6 @@ def _clear_dead(store: Store) -> None:
 
 def _notes(store: Store) -> Iterator[tuple[Path, Owner, Sequence[str]]]:
     for path in sorted((store.root / SERVED).glob("*.json")):
-        with contextlib.suppress(FileNotFoundError):  # its server has just ended
-            raw = json.loads(path.read_text(encoding="utf-8"))
-            yield path, Owner(**raw["owner"]), raw["runs"]
+        note = read_as(path, lambda raw: (Owner(**raw["owner"]), tuple(map(str, raw["runs"]))))
+        if note is not None:  # otherwise, its server has just ended
+            yield path, *note

@@ -38,7 +38,7 @@ def container(folder: Path, case: str, *words: str) -> subprocess.CompletedProce
 
 
 def record(folder: Path, step: str) -> ContainerRecord:
-    return ContainerRecord.from_json((folder / step / f"{TASK}.json").read_text(encoding="utf-8"))
+    return ContainerRecord.of(json.loads((folder / step / f"{TASK}.json").read_text(encoding="utf-8")))
 
 
 def test_a_record_tells_the_cards_their_peak_and_how_busy_they_were_at_the_ticks(tmp_path: Path, smi: Path) -> None:
@@ -142,4 +142,4 @@ def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
         "memory_gib_reserved": 0.125, "memory_gib_used": 1.5,
         "cards": [{"name": H100, "memory_mib": 1, "peak_mib": None, "utilisation": None}],
     }  # fmt: skip
-    assert json.loads(ContainerRecord.from_json(json.dumps(raw)).to_json()) == raw
+    assert json.loads(ContainerRecord.of(raw).to_json()) == raw

@@ -82,7 +82,7 @@ def test_a_lost_step_tells_the_signal_that_its_parent_saw(store: Store) -> None:
     record_exit(store, TRAIN, "run", os.getpid(), -9)
     outcome = observe(store, TRAIN, "run").outcome
     assert outcome is not None
-    assert outcome.message == "its process was killed by signal 9; it may have run out of memory"
+    assert outcome.message.startswith("its process was killed by signal 9")
 
 
 def test_an_exit_is_noted_only_for_the_attempt_of_that_process(store: Store) -> None:

@@ -253,7 +253,7 @@ def test_a_killed_rank_fails_the_run_and_ends_the_others(warm: Warm, store: Stor
     assert warm.end(step) == 1
     ended = outcome(store, step)
     assert ended.reason is FailureReason.LOST
-    assert ended.message == "rank 1 was killed by signal 9; it may have run out of memory"
+    assert ended.message.startswith("rank 1 was killed by signal 9")
 
 
 def test_ranks_do_not_outlive_the_worker_that_holds_their_claim(warm: Warm, store: Store) -> None:

@@ -191,8 +191,15 @@ def test_a_sweep_ends_with_a_line_about_its_report_whatever_lies_in_its_store(st
     page.mkdir()
     assert leave_report(store, planned.sweep).startswith("No report was written: ")
     page.rmdir()
-    store.folder(StepKind.TRAIN, planned.runs[0].run.key).done.write_text("[3]")
+    done = store.folder(StepKind.TRAIN, planned.runs[0].run.key).done
+    done.write_text("[3]")
     assert leave_report(store, planned.sweep) == f"Report: {page}", "a damaged result is one finished run less"
+    page.unlink()
+    store.folder(StepKind.TRAIN, planned.runs[0].run.key).identity.write_text('{"axolotl": 3}')
+    said = leave_report(store, planned.sweep)
+    assert said.startswith("No report was written: TypeError")
+    assert said.endswith(f"axosweep report {planned.sweep} --store {store.root}")
+    assert not page.exists()
 
 
 def test_the_verb_writes_where_it_is_asked_to_and_spares_what_is_no_report(

@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -124,7 +125,7 @@ def sweeps(store: Store, *names: str) -> None:
     for at, name in enumerate(names):
         folder = store.sweeps / name
         folder.mkdir(parents=True)
-        (folder / "plan.json").write_text("{}")
+        (folder / "plan.json").write_text(json.dumps({"sweep": name, "created_at": at, "runs": []}))
         os.utime(folder / "plan.json", (at, at))
 
 
