@@ -16,6 +16,7 @@ import wandb
 import wandb.errors
 from wandb.apis.public.runs import RunNotFoundError
 
+from runner.console.harmless import harmless_log
 from runner.wandb.history import MOST_ROWS, STEP, missing, rows_of
 from runner.wandb.messages import LocalRun, UploadRequest, UploadResponse, UploadResult
 from runner.wandb.process import sdk
@@ -49,7 +50,7 @@ def _wandb_sync(parts: Sequence[Path]) -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
     )
     if not all(map(_is_uploaded, parts)):
-        print(done.stdout, file=sys.stderr)
+        print(harmless_log(done.stdout), file=sys.stderr)
 
 
 def _result(api: Any, run: LocalRun, parts: Sequence[Path]) -> UploadResult:
