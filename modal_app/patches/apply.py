@@ -9,7 +9,7 @@ import contextlib
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,11 @@ def cache_datasets_in(folder: Path) -> None:
 def apply_run_patches(step: Step) -> None:
     """After all imports, before Axolotl is called."""
     _apply(Moment.RUN, step.device, step)
+
+
+def apply_tracking_patches(go_offline: Callable[[str], None]) -> None:
+    """Before Axolotl is called, for a run that W&B tracks online. `go_offline` is called with the reason."""
+    _apply(Moment.TRACKING, None, go_offline)
 
 
 def apply_trainer_patches(trainer: Any, origin_step: int | None) -> None:

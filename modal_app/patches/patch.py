@@ -31,6 +31,7 @@ class Moment(StrEnum):
     CPU_RANKS = "in each of several ranks on the CPU: nothing"
     PREPROCESS = "before a dataset is tokenized: a folder of the attempt's own"
     RUN = "before Axolotl trains: the step"
+    TRACKING = "before Axolotl trains, if W&B tracks the run online: what to call, with the reason, to go offline"
     TRAINER = "after Axolotl has created its trainer: the trainer, and the step of another run's checkpoint, or None"
     TRAINING = "when training begins: the trainer, and the loss not yet logged in the checkpoint, or None"
     TASKS = "around an evaluation on tasks: a folder of the attempt's own; returns a context manager"

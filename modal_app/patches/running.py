@@ -1,9 +1,11 @@
-"""Patches for a run, after all imports. None changes a result or a file of the run."""
+"""Patches for a run, after all imports. None changes a result of the run."""
 
 from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
+from typing import Any
 
 from modal_app.patches.packages import names_and_versions
 from modal_app.patches.patch import module_with
@@ -20,6 +22,25 @@ def list_packages_quickly(step: Step) -> None:
     if step.tracking.mode != "disabled":
         util = module_with("wandb.util", "working_set", "InstalledDistribution")
         util.working_set = lambda: itertools.starmap(util.InstalledDistribution, names_and_versions())
+
+
+def go_offline_without_an_answer(go_offline: Callable[[str], None]) -> None:
+    """An error about the key is raised as before: it would not go away."""
+    wandb = module_with("wandb", "init", "teardown")
+    errors = module_with("wandb.errors", "Error", "AuthenticationError", "UsageError")
+    init = wandb.init
+
+    def init_or_go_offline(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return init(*args, **kwargs)
+        except (errors.AuthenticationError, errors.UsageError):
+            raise
+        except (errors.Error, OSError) as error:
+            go_offline(str(error).strip())
+        wandb.teardown()  # its service would refuse the id of the run that it could not begin
+        return init(*args, **kwargs)
+
+    wandb.init = init_or_go_offline
 
 
 def look_often_for_the_service(step: Step) -> None:

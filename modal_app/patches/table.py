@@ -67,6 +67,18 @@ PATCHES = (
         apply=training.let_cpu_ranks_reach_each_other,
     ),
     Patch(
+        name="go offline when W&B does not answer",
+        library="wandb",
+        version="0.31.0",
+        moment=Moment.TRACKING,
+        purpose=Purpose.CORRECTS,
+        changes="wandb.init, which begins again with WANDB_MODE=offline after an error that is not about the key",
+        why="otherwise a run fails 90 s after its start if W&B is down, though it needs nothing from W&B",
+        saves="",
+        test="tests/modal_app/test_wandb_down.py::test_a_run_goes_offline_and_is_uploaded_later",
+        apply=running.go_offline_without_an_answer,
+    ),
+    Patch(
         name="follow HF_HUB_OFFLINE",
         library="huggingface-hub",
         version="1.33.0",

@@ -6,6 +6,7 @@ Group, tags, job type and resuming go through the process environment, since Axo
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sys
 import time
@@ -25,6 +26,9 @@ LONGEST_TAG = 64
 """W&B's own limit, in characters."""
 CONFIG_FILE = "axosweep.yml"
 """The composed config, among the files of the W&B run."""
+ANSWER_WITHIN_S = "20"
+"""How long a run waits for W&B before it starts offline. The SDK's own limit is 90 s, and then the run would fail."""
+WENT_OFFLINE = "W&B does not answer, so this run is tracked offline; `axosweep sync` uploads it later"
 INTERRUPTED = 1
 """The exit code of a run that did not reach its end: after `mark_preempting` W&B shows it as preempted, else as
 failed."""
@@ -46,6 +50,8 @@ class TrackingRecord:
     tags: tuple[str, ...] = ()
     sweep_object: str = ""
     """W&B's id of the sweep object of that attempt's sweep; empty when it made none."""
+    offline: str = ""
+    """Why the newest attempt was tracked offline, though it was to be tracked online; empty if it was not."""
 
     @classmethod
     def read(cls, path: Path) -> TrackingRecord | None:
@@ -53,7 +59,8 @@ class TrackingRecord:
         raw = read_json(path)
         if not raw:
             return None
-        text = {name: raw[name] for name in ("id", "group", "project", "entity", "name", "sweep_object") if name in raw}
+        names = ("id", "group", "project", "entity", "name", "sweep_object", "offline")
+        text = {name: raw[name] for name in names if name in raw}
         return cls(**text, sweeps=tuple(raw.get("sweeps", ())), tags=tuple(raw.get("tags", ())))
 
 
@@ -97,6 +104,7 @@ def variables(step: Step, folder: StepFolder) -> dict[str, str]:
         "WANDB_DATA_DIR": str(folder.path / "wandb"),  # what an offline run is to upload besides lies beside it
         "WANDB_SILENT": "true",
         "WANDB_DISABLE_GIT": "true",  # it would tell of whatever repository the store lies in
+        "WANDB_INIT_TIMEOUT": os.environ.get("WANDB_INIT_TIMEOUT", ANSWER_WITHIN_S),
     }
     return {name: value for name, value in found.items() if value}
 
@@ -137,6 +145,16 @@ def finish(rank: Rank, state: Mapping[str, Any], *, failed: bool) -> None:
     run.finish(exit_code=0 if whole else INTERRUPTED)
 
 
+def go_offline(rank: Rank, why: str) -> None:
+    """Record that W&B does not answer, and let whatever begins in this process from now on be offline."""
+    print(f"axosweep: {WENT_OFFLINE} ({why}).", file=sys.stderr, flush=True)
+    os.environ["WANDB_MODE"] = "offline"
+    os.environ.pop("WANDB_SWEEP_ID", None)
+    record = TrackingRecord.read(rank.folder.tracking)
+    if record is not None:
+        _write(replace(record, offline=why), rank.folder)
+
+
 def _run() -> Any:
     """The W&B run of this process; None without one. Not imported by us: whoever tracks has imported it."""
     return getattr(sys.modules.get("wandb"), "run", None)
@@ -157,11 +175,17 @@ def _record_of(step: Step, folder: StepFolder) -> TrackingRecord:
             sweep_object=tracking.sweep_object,
         )
     elif sweep and sweep not in (record.group, *record.sweeps):
-        record = replace(record, sweeps=(*record.sweeps, sweep))
+        record = replace(record, sweeps=(*record.sweeps, sweep), offline="")
+    elif record.offline:
+        record = replace(record, offline="")
     else:
         return record
-    write_atomically(folder.tracking, json.dumps(asdict(record) | {"at": f"{time.time():.0f}"}))
+    _write(record, folder)
     return record
+
+
+def _write(record: TrackingRecord, folder: StepFolder) -> None:
+    write_atomically(folder.tracking, json.dumps(asdict(record) | {"at": f"{time.time():.0f}"}))
 
 
 def _eval_fingerprint(rank: Rank) -> str | None:

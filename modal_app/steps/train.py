@@ -7,6 +7,7 @@ begins: by their times they could not be told apart if the clock is set back.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -17,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modal_app.patches.apply import apply_run_patches
+from modal_app.patches.apply import apply_run_patches, apply_tracking_patches
 from modal_app.process import attention, imports, tracking
 from modal_app.process.attempt import stamp, write_yaml
 from modal_app.process.failures import StepFailed
@@ -82,6 +83,8 @@ def run_rank(rank: Rank) -> None:
     """Train in this process; returns when Axolotl does."""
     imports.load(imports.TRAIN, rank.step.device)
     apply_run_patches(rank.step)
+    if rank.step.tracking.mode == "online":
+        apply_tracking_patches(functools.partial(tracking.go_offline, rank))
     rank.clock.book("import")
     from axolotl.cli.train import do_cli
 

@@ -36,7 +36,6 @@ def fork(work: Callable[[], int], context: Context, cut_off: Callable[[], None])
     try:
         _lead_a_group(0)
         stop.forget()
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         cut_off()
         context.enter()
         become_a_fresh_process()

@@ -77,11 +77,14 @@ class Context:
     """RLIMIT_ name -> soft, hard."""
     cores: Sequence[int]
     """The cores that it may run on; empty if the system does not say."""
+    ignored: Sequence[int] = ()
+    """The signals that it ignores, such as SIGHUP under nohup, and that its child processes would ignore, too."""
 
     @classmethod
     def of_this_process(cls, environment: Mapping[str, str]) -> Context:
         cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
-        return cls(dict(environment), _folder(), _umask(), limits(), cores)
+        ignored = [int(number) for number in _inherited_signals() if signal.getsignal(number) is signal.SIG_IGN]
+        return cls(dict(environment), _folder(), _umask(), limits(), cores, ignored)
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Context:
@@ -105,6 +108,11 @@ class Context:
         if self.cores and sys.platform == "linux":
             with contextlib.suppress(OSError):  # cores that no longer exist
                 os.sched_setaffinity(0, self.cores)
+        for number in _inherited_signals():
+            if number in self.ignored:
+                signal.signal(number, signal.SIG_IGN)
+            elif signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         tempfile.tempdir = None
         _be_killed_first()
@@ -113,6 +121,12 @@ class Context:
 def limits() -> dict[str, tuple[int, int]]:
     names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
     return {name: resource.getrlimit(getattr(resource, name)) for name in names}
+
+
+def _inherited_signals() -> list[signal.Signals]:
+    """The signals that a process ignores if its parent did. Python sets SIGPIPE and SIGXFSZ itself in each process."""
+    fixed = {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}
+    return [signal.Signals(n) for n in signal.valid_signals() if n in set(signal.Signals) and n not in fixed]
 
 
 def _folder() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from modal_app.store.layout import Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import StepKind
+from runner.console.harmless import harmless_log
 from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
 from runner.store.finding import runs_in
@@ -43,7 +45,7 @@ def show(store: Store, run: SweepRun, *, follow: bool) -> None:
     """
     folder = store.folder(StepKind.TRAIN, run.key)
     is_active, poll_s = _watcher(store, run)
-    log, printed = None, 0
+    log, printed, write = None, 0, _writer()
     while True:
         active = is_active()  # before reading: if the run ends meanwhile, its log is read to the end
         attempts = folder.attempts()
@@ -52,17 +54,30 @@ def show(store: Store, run: SweepRun, *, follow: bool) -> None:
         # On Modal an attempt exists before its worker, and has no log if its container has died early.
         logs = [attempt.log for attempt in attempts if attempt.log.exists()]
         if logs and logs[-1] != log:
-            log, printed = logs[-1], 0
+            log, printed, write = logs[-1], 0, _writer()
         if log is not None:
             with log.open("rb") as file:
                 file.seek(printed)
-                text = file.read()
-            printed += len(text)
-            sys.stdout.write(text.decode(errors="replace"))
-            sys.stdout.flush()
+                content = file.read()
+            printed += len(content)
+            write(content)
         if not follow or not active:
             return
         time.sleep(poll_s)
+
+
+def _writer() -> Callable[[bytes], None]:
+    """A function that prints the parts of a log: byte for byte, but neutralized on a terminal."""
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+
+    def write(content: bytes) -> None:
+        if sys.stdout.isatty():
+            sys.stdout.write(harmless_log(decode(content)))
+        else:
+            sys.stdout.buffer.write(content)
+        sys.stdout.flush()
+
+    return write
 
 
 def _watcher(store: Store, run: SweepRun) -> tuple[Callable[[], bool], float]:

@@ -97,6 +97,7 @@ def _confirm(found: Sequence[Note], others: Sequence[Note]) -> None:
 def _row(note: Note) -> dict[str, Any]:
     status = warm_server.status(note)
     own = {"pid": note.owner.pid, "store": note.store, "since": note.owner.at, "memory_mib": _memory(note.owner.pid)}
+    own |= {"suspended": warm_server.process_state(note.owner.pid) == "T"}
     here = {"ready": status is not None, "ending": not note.address.socket.exists()}
     return own | here | dict(status or {})
 
@@ -106,6 +107,9 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _words(row: dict[str, Any]) -> Iterator[str]:
+    if row["suspended"]:
+        yield "suspended, so that no command can use it; `axosweep warm stop` ends it"
+        return
     if not row["ready"]:
         yield "ends when no command uses it" if row["ending"] else "imports Axolotl"
         return

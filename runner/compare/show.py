@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
@@ -56,9 +55,9 @@ def show(result: Comparison, selections: Sequence[SweepSelection], form: Form, c
         case Form.JSON:
             print_json(asdict(result))
         case Form.CSV:
-            sys.stdout.write(groups_csv(result.groups, metric) if result.over else rows_csv(result.runs, metric))
+            terminal.write(groups_csv(result.groups, metric) if result.over else rows_csv(result.runs, metric))
         case Form.MARKDOWN:
-            print(_markdown(result, metric))
+            terminal.write(f"{_markdown(result, metric)}\n")
         case Form.TABLE:
             _show(result, selections, metric, console or terminal.results())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from runner.console.harmless import harmless
 from runner.errors import SweepError
 
 
@@ -20,7 +21,7 @@ def confirm(
     if not on_terminal:
         raise SweepError(no_terminal)
     try:
-        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.write(harmless(f"{question} [y/N] "))
         sys.stderr.flush()
         answer = ask()
     except EOFError:

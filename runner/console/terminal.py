@@ -1,20 +1,33 @@
 """The two consoles: results on stdout, progress and messages on stderr. In a pipe, nothing is wrapped or cut. If
-the reader closes the pipe (| head), the command goes on without output and ends with its own exit code.
+the reader closes the pipe (| head), the command goes on without output and ends with its own exit code. What others
+have written is neutralized here, for all that is printed.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from runner.console.harmless import harmless
 
 PIPE_WIDTH = 100_000
 """Columns of a pipe: rich cuts a cell that does not fit."""
 
 
-class _PipeConsole(Console):
-    """Rich's own console ends the process with 1 when the reader has closed the pipe."""
+class _OutputConsole(Console):
+    """Rich's own console ends the process with 1 when the reader has closed the pipe, and prints control characters of
+    a text. Also in a pipe they are neutralized: `| less -R` and `| head` lead to a terminal. Only rich's own styles and
+    cursor movements get through.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else harmless(segment.text)
+            yield segment if text == segment.text else Segment(text, segment.style)
 
     def on_broken_pipe(self) -> None:
         stream = sys.stderr if self.stderr else sys.stdout
@@ -23,12 +36,12 @@ class _PipeConsole(Console):
 
 def results() -> Console:
     """Where rows and plans go."""
-    return _PipeConsole(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    return _OutputConsole(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def messages() -> Console:
     """Where progress and errors go."""
-    return _PipeConsole(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
+    return _OutputConsole(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 
 
 def result(text: str, style: str | None = None) -> None:
@@ -39,6 +52,11 @@ def result(text: str, style: str | None = None) -> None:
 def message(text: str, style: str | None = None) -> None:
     """Print a message: a note, or an error."""
     say(messages(), text, style)
+
+
+def write(text: str) -> None:
+    """Print a text for programs to stdout: unchanged in a pipe, neutralized on a terminal."""
+    sys.stdout.write(harmless(text) if sys.stdout.isatty() else text)
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:

@@ -23,10 +23,11 @@ from runner.environment.verdicts import Verdicts
 from runner.errors import SweepError
 from runner.estimate.plan import THIS_MACHINE, Pool
 from runner.executors.local import LocalExecutor, machine_slots, missing_cards
+from runner.executors.mixed_workers import FRESH, ON_A_GPU, MixedWorkers, RunningValidator
 from runner.executors.modal_gpus import placements, placements_after
 from runner.executors.validator import FreshValidator
 from runner.executors.warm_server import idle_limit, reach_running
-from runner.executors.warm_workers import FRESH, ON_A_GPU, MixedWorkers, RunningValidator, WarmWorkers
+from runner.executors.warm_workers import WarmWorkers
 from runner.executors.workers import FreshWorkers, Workers
 from runner.keys.inputs import staged_name
 from runner.preflight.schema import Validator
@@ -205,7 +206,7 @@ def _pending_steps(plan: Plan) -> list[Step]:
 
 
 def _warm_workers(python: Path, store: Store, idle_s: float | None) -> MixedWorkers:
-    forked = WarmWorkers(python, store.root, {}, idle_limit(idle_s))
+    forked = WarmWorkers(python, store.root, {}, idle_limit(idle_s), terminal.message)
     return MixedWorkers(forked, FreshWorkers(python, store.root, {}), terminal.message)
 
 

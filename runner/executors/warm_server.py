@@ -107,11 +107,14 @@ def running(store: Path | None) -> list[Note]:
 
 def is_alive(note: Note) -> bool:
     """A trainer that has ended is not alive, even if its launcher has not reaped it yet."""
-    if not note.owner.is_alive():
-        return False
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{note.owner.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
+    return note.owner.is_alive() and process_state(note.owner.pid) != "Z"
+
+
+def process_state(pid: int) -> str:
+    """The state as Linux shows it, such as R, S, T (suspended) or Z (ended); empty if it is not known."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
 
 
 def status(note: Note) -> Mapping[str, Any] | None:
@@ -130,9 +133,10 @@ def status(note: Note) -> Mapping[str, Any] | None:
 
 
 def tell_to_end(note: Note) -> None:
-    """It ends at once if no command uses it, otherwise after the last command."""
+    """It ends at once if no command uses it, otherwise after the last command. A suspended one continues for that."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(note.owner.pid, signal.SIGTERM)
+        os.kill(note.owner.pid, signal.SIGCONT)
 
 
 def wait_for_end(note: Note, seconds: float) -> bool:

@@ -1,4 +1,4 @@
-"""Workers of one command, forked from the preloaded trainer (modal_app.warm), and fresh ones where that is refused."""
+"""Workers of one command, forked from the preloaded trainer (modal_app.warm)."""
 
 from __future__ import annotations
 
@@ -10,28 +10,23 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modal_app.process.attempt import NO_TELEMETRY
 from modal_app.process.signals import signal_group
 from modal_app.store.out_of_memory import KillCount
-from modal_app.store.step import Device, Step, StepKind
+from modal_app.store.step import Step, StepKind
 from modal_app.warm.context import Context
-from runner.executors.validator import FreshValidator
 from runner.executors.warm_server import TrainerConnection, WarmRefused, reach
-from runner.executors.workers import FreshWorkers, WorkerExit, could_not_ask
+from runner.executors.warm_silence import Silence
+from runner.executors.workers import WorkerExit, could_not_ask
 from runner.types import StepId
 
 VALIDATION_POLL_S = 1.0
 """A Ctrl-C that comes just before the process sleeps is seen when it wakes."""
-SHORTEST_S = 0.05
-"""Between two checks of fresh workers, while forked ones are running, too."""
-FRESH = "Started fresh, not forked from a preloaded trainer: {why}."
-DO_NOT_TRACK = ("AXOLOTL_DO_NOT_TRACK", "DO_NOT_TRACK")
-ON_A_GPU = "a forked process cannot use a GPU that its parent has woken"
+AGAIN = "The preloaded trainer was killed before it began; another one is started."
 
 
 @dataclass(slots=True)
@@ -44,6 +39,8 @@ class WarmWorkers:
     """Beyond this process's own."""
     idle_s: float | None = 0.0
     """How long it waits for the next command; None does not change that."""
+    say: Callable[[str], None] = field(default=lambda message: None)
+    _silence: Silence | None = None
     _reached: TrainerConnection | None = None
     _introduced: bool = False
     _served: bool = False
@@ -52,7 +49,9 @@ class WarmWorkers:
     _unread: bytes = b""
     _kills: KillCount = field(default_factory=KillCount)
     _code: int | None = None
-    """With which code the preloaded process has ended, if this command had started it."""
+    """The exit code of the preloaded process, once it has ended, if this command had started it."""
+    _final: set[StepId] = field(default_factory=set)
+    """Steps that are not submitted again if they are lost before they begin."""
 
     @property
     def busy(self) -> bool:
@@ -76,6 +75,7 @@ class WarmWorkers:
         if self._reached is None:
             self._reached = reached or reach(self.python, self.store, self.idle_s or 0.0)
             self._introduced, self._unread = False, b""
+            self._silence = Silence(self._reached)
 
     def start(self, step: Step) -> None:
         self._converse()
@@ -87,27 +87,34 @@ class WarmWorkers:
 
         Raises SweepError when the process gives no answer, WarmRefused when it cannot fork.
         """
-        self._converse()
-        self._say({"validate": str(folder)})
-        log = self.log
-        assert log is not None
-        while (events := self._read(VALIDATION_POLL_S)) is not None:
-            for event in events:
-                if event["event"] == "validated":
-                    if event["code"] != 0:
-                        raise could_not_ask(event["code"], log, self._kills)
-                    return
-        self._all_lost()
-        raise could_not_ask(self._code, log, self._kills)
+        for is_last in (False, True):
+            self._converse()
+            self._say({"validate": str(folder)})
+            log = self.log
+            assert log is not None
+            while (events := self._read(VALIDATION_POLL_S)) is not None:
+                for event in events:
+                    if event["event"] == "validated":
+                        if event["code"] != 0:
+                            raise could_not_ask(event["code"], log, self._kills)
+                        return
+                if why := self._why_to_give_up(answer_is_due=True):
+                    raise WarmRefused(why)
+            if not self._hang_up() or is_last:
+                raise could_not_ask(self._code, log, self._kills)
+            self.say(AGAIN)
 
     def wait(self, timeout_s: float) -> list[WorkerExit]:
-        if self._reached is None or not self._steps:
+        if not self._steps:
             time.sleep(timeout_s)
             return []
+        if self._reached is None:
+            self._submit_again()
         events = self._read(timeout_s)
         if events is None:
-            return self._all_lost()
-        exited = []
+            return self._lost_or_submitted_again()
+        why = self._why_to_give_up(answer_is_due=bool(self._unbegun())) if not events else ""
+        exited = self._abandoned(why) if why else []
         for event in events:
             if event["event"] == "started":
                 self._pids[StepKind(event["kind"]), event["key"]] = event["pid"]
@@ -122,14 +129,17 @@ class WarmWorkers:
         return self._pids.get(step)
 
     def signal(self, step: StepId, number: signal.Signals) -> None:
+        self._final.add(step)
         if pid := self._pids.get(step):
             signal_group(pid, number)
         elif step in self._steps and self._reached is not None:  # its process is not known yet, if there is one
             self._say({"signal": int(number), "kind": step[0], "key": step[1]})
+        else:  # it waits to be submitted again
+            self._steps.pop(step, None)
 
     def take_back(self) -> list[Step]:
-        """The steps that were sent to a process that refused them."""
-        steps = list(self._steps.values())
+        """The steps that were sent to a process that refused them, without those that have been told to stop."""
+        steps = [step for name, step in self._steps.items() if name not in self._final]
         self._steps.clear()
         self.close()
         return steps
@@ -150,7 +160,7 @@ class WarmWorkers:
     def _converse(self) -> None:
         """Begin a conversation where there is none, also if the other end died while it was idle."""
         if self._reached is not None and not self._steps and _has_hung_up(self._reached.socket):
-            self._all_lost()
+            self._hang_up()
         self.warm_up()
         if self._introduced:
             return
@@ -162,6 +172,8 @@ class WarmWorkers:
 
     def _say(self, request: Mapping[str, object]) -> None:
         assert self._reached is not None
+        if self._silence is not None:
+            self._silence.end()
         with contextlib.suppress(OSError):  # it has ended: `wait` reports that
             self._reached.socket.sendall(json.dumps(request).encode() + b"\n")
 
@@ -181,137 +193,59 @@ class WarmWorkers:
         for event in events:
             if event["event"] == "refused":
                 raise WarmRefused(event["why"])
+        if events and self._silence is not None:
+            self._silence.end(ready=True)
         self._served |= any(event["event"] in ("started", "validated") for event in events)
         return events
 
-    def _all_lost(self) -> list[WorkerExit]:
+    def _why_to_give_up(self, *, answer_is_due: bool) -> str:
+        return self._silence.why_to_give_up(answer_is_due=answer_is_due) if self._silence else ""
+
+    def _unbegun(self) -> list[StepId]:
+        return [step for step in self._steps if step not in self._pids]
+
+    def _abandoned(self, why: str) -> list[WorkerExit]:
+        """Leave the steps that have begun to their folders. Raises WarmRefused if only others are left."""
+        begun = [WorkerExit(step, None, pid, self.log) for step, pid in self._pids.items()]
+        if not begun:
+            raise WarmRefused(why)
+        for exited in begun:
+            del self._steps[exited.step]
+        self._pids.clear()
+        return begun
+
+    def _lost_or_submitted_again(self) -> list[WorkerExit]:
+        """The steps that are lost since the preloaded process has ended. Those that had not begun, and were not lost
+        before, wait to be submitted again if it was killed. If it ended by itself, the next one would, too.
+        """
+        log = self.log
+        was_killed = self._hang_up()
+        again = {step for step in self._unbegun() if was_killed and step not in self._final}
+        exited = [WorkerExit(step, None, self._pids.get(step), log) for step in self._steps if step not in again]
+        self._steps = {name: step for name, step in self._steps.items() if name in again}
+        self._pids.clear()
+        return exited
+
+    def _submit_again(self) -> None:
+        self._final |= set(self._steps)
+        self.say(AGAIN)
+        self._converse()
+        for step in self._steps.values():
+            self._say({"step": json.loads(step.to_json())})
+
+    def _hang_up(self) -> bool:
+        """Close the connection to a process that has ended. False if it ended by itself, which is known only of one
+        that this command has started.
+        """
         assert self._reached is not None
-        log = self._reached.address.log
         self._reached.socket.close()
+        self._code = None
         if self._reached.process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._code = self._reached.process.wait(1)
             self._reached.process.returncode = 0
         self._reached = None
-        exited = [WorkerExit(step, None, self._pids.get(step), log) for step in self._steps]
-        self._steps.clear()
-        self._pids.clear()
-        return exited
-
-
-@dataclass(slots=True)
-class MixedWorkers:
-    """Forked workers where they work as well as fresh ones, otherwise fresh ones; the reason is printed once."""
-
-    warm: WarmWorkers
-    fresh: FreshWorkers
-    say: Callable[[str], None]
-    _refusal: str = ""
-    _said: set[str] = field(default_factory=set)
-
-    @property
-    def is_up(self) -> bool:
-        return self.warm.is_up
-
-    def warm_up(self) -> None:
-        with self._or_fresh():
-            self.warm.warm_up()
-
-    def start(self, step: Step) -> None:
-        why = self._refusal or why_fresh(step.device, step.config)
-        if not why:
-            with self._or_fresh():
-                self.warm.start(step)
-                return
-        self._say_once(self._refusal or why)
-        self.fresh.start(step)
-
-    def validate(self, folder: Path) -> None:
-        """Answer a folder's questions. Raises SweepError when the process gives no answer."""
-        if not self._refusal:
-            with self._or_fresh():
-                self.warm.validate(folder)
-                return
-        FreshValidator(self.fresh.python).validate(folder)
-
-    def wait(self, timeout_s: float) -> list[WorkerExit]:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            left = max(deadline - time.monotonic(), 0)
-            exited: list[WorkerExit] = []
-            if self.warm.busy:
-                with self._or_fresh():
-                    exited += self.warm.wait(min(left, SHORTEST_S) if self.fresh.busy else left)
-                exited += self.fresh.wait(0) if self.fresh.busy else []
-            else:
-                exited += self.fresh.wait(left)
-            if exited or not self.fresh.busy or time.monotonic() >= deadline:
-                return exited
-
-    def pid(self, step: StepId) -> int | None:
-        return self.warm.pid(step) or self.fresh.pid(step)
-
-    def signal(self, step: StepId, number: signal.Signals) -> None:
-        self.warm.signal(step, number)
-        self.fresh.signal(step, number)
-
-    def close(self) -> None:
-        self.warm.close()
-        self.fresh.close()
-
-    @contextlib.contextmanager
-    def _or_fresh(self) -> Iterator[None]:
-        try:
-            yield
-        except WarmRefused as refusal:
-            self._refusal = str(refusal)
-            for step in self.warm.take_back():
-                self.fresh.start(step)
-            self._say_once(self._refusal)
-
-    def _say_once(self, why: str) -> None:
-        if why not in self._said:
-            self._said.add(why)
-            self.say(FRESH.format(why=why))
-
-
-@dataclass(slots=True)
-class RunningValidator:
-    """A preloaded trainer that is already running, used only to check configs."""
-
-    python: Path
-    store: Path
-    reached: TrainerConnection
-    is_up: bool = True
-
-    def validate(self, folder: Path) -> None:
-        """Answer a folder's questions. Raises SweepError when the process gives no answer."""
-        workers = WarmWorkers(self.python, self.store, {}, None)
-        workers.warm_up(self.reached)
-        try:
-            workers.validate(folder)
-        except WarmRefused:
-            FreshValidator(self.python).validate(folder)
-        finally:
-            workers.close()
-
-
-def why_fresh(device: Device, config: Mapping[str, Any]) -> str:
-    """Why a run's worker cannot be forked from a process that has imported everything; empty when it can."""
-    if device is not Device.CPU:
-        return ON_A_GPU
-    if plugins := config.get("plugins"):
-        listed = plugins if isinstance(plugins, list) else [plugins]
-        return f"plugins ({', '.join(map(str, listed))}) may change libraries before they are imported"
-    if _telemetry_is_on():
-        return "your environment turns on Axolotl's telemetry, which at its end waits for threads that a fork lacks"
-    return ""
-
-
-def _telemetry_is_on() -> bool:
-    """As Axolotl's TelemetryManager reads the environment of a step."""
-    values = [{**NO_TELEMETRY, **os.environ}[name] for name in DO_NOT_TRACK]
-    return not any(value.strip().lower() in ("1", "true") for value in values)
+        return self._code is None or self._code < 0
 
 
 def _has_hung_up(line: socket.socket) -> bool:

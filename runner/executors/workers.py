@@ -1,5 +1,5 @@
 """The interface of worker processes on this machine, and fresh workers: a new process for each step. Forked workers are
-in warm_workers.
+in warm_workers, and both together in mixed_workers.
 
 Each worker leads its own process group: a terminal's Ctrl-C does not reach it, the death of the launcher does not end
 it, and stopping it stops all processes that it started.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,8 +29,7 @@ def show_answers(columns: Sequence[Column], *, as_json: bool) -> None:
         return
     made, console = answer_set(columns), terminal.results()
     if len(columns) == 1 and len(made.prompts) == 1:
-        output = str(columns[0].rows[0]["output"])
-        terminal.say(console, _harmless(output) if console.is_terminal else output)
+        terminal.write(f"{columns[0].rows[0]['output']}\n")
     else:
         _show(made, console)
     if cut := sum(column.cut for column in columns):
@@ -94,12 +92,7 @@ def _show_blocks(made: AnswerSet, shown: int, console: Console) -> None:
 
 def _cell(row: Mapping[str, Any]) -> Text:
     style = ("green" if row["exact"] else "red") if "exact" in row else ""
-    return Text(_harmless(str(row["output"])), style=style)
-
-
-def _harmless(text: str) -> str:
-    """Replace control characters, which a terminal would obey: a model's output may have any."""
-    return "".join(one if one in "\n\t" or unicodedata.category(one) != "Cc" else "\ufffd" for one in text)
+    return Text(str(row["output"]), style=style)
 
 
 def _heading(column: Column) -> str:

@@ -16,7 +16,7 @@ from modal_app.store.verified import withdraw_damaged
 from runner.console import terminal
 from runner.errors import SweepError
 from runner.executors.choose import STARTING, executor_for, validator_at_hand
-from runner.executors.warm_workers import MixedWorkers
+from runner.executors.mixed_workers import MixedWorkers
 from runner.keys.content import ContentHashes, keep, keep_folder
 from runner.keys.inputs import ADAPTER, staged_name
 from runner.launch.schema import ask_schema

@@ -12,7 +12,7 @@ from runner.console import terminal
 from runner.console.interrupts import terminate_as_interrupt
 from runner.errors import SweepError
 from runner.executors.choose import preloaded_workers, validator_at_hand
-from runner.executors.warm_workers import MixedWorkers
+from runner.executors.mixed_workers import MixedWorkers
 from runner.follow_up.stage_steps import failed_stages
 from runner.html_report.finish import leave_report
 from runner.keys.inputs import how_to_pin

@@ -25,11 +25,14 @@ from modal_app.store.hub import is_hub_name
 from modal_app.store.sources import RUN
 from modal_app.store.step import Device
 from modal_app.warm.context import Context
-from runner.executors.warm_server import reach_running
-from runner.executors.warm_workers import why_fresh
+from runner.executors.mixed_workers import why_fresh
+from runner.executors.warm_server import TrainerConnection, reach_running
+from runner.executors.warm_silence import Silence
 from runner.serve.choice import ServeSelection
 
 Events = Iterable[Mapping[str, Any]]
+POLL_S = 0.5
+"""Between two checks whether a preloaded trainer still answers."""
 END_S = 10.0
 """The time that a server has to end before it is killed."""
 
@@ -122,7 +125,7 @@ def _fork(
     if reached is None:
         return None
     try:
-        fork = _request_fork(reached.socket, place, environment, listening)
+        fork = _request_fork(reached, place, environment, listening)
     except OSError:  # a path too long for a socket, or a trainer that has just ended
         fork = None
     if fork is None:
@@ -131,8 +134,9 @@ def _fork(
 
 
 def _request_fork(
-    warm: socket.socket, place: Path, environment: Mapping[str, str], listening: socket.socket
+    reached: TrainerConnection, place: Path, environment: Mapping[str, str], listening: socket.socket
 ) -> _Fork | None:
+    warm = reached.socket
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(str(place / LINE))
         door.listen(1)
@@ -140,7 +144,13 @@ def _request_fork(
         for request in ({"context": context}, {"serve": str(place)}):
             warm.sendall(json.dumps(request).encode() + b"\n")
         unread = b""
-        while door not in select.select([door, warm], [], [])[0]:  # it may still be importing
+        silence = Silence(reached)
+        while door not in (readable := select.select([door, warm], [], [], POLL_S)[0]):  # it may still be importing
+            if not readable:
+                if silence.why_to_give_up(answer_is_due=True):
+                    return None
+                continue
+            silence.end(ready=True)
             block = warm.recv(1 << 16)
             *lines, unread = (unread + block).split(b"\n")
             if not block or any(json.loads(line)["event"] in ("refused", "ended") for line in lines):

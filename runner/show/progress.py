@@ -14,8 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from modal_app.process.tracking import WENT_OFFLINE, TrackingRecord
 from modal_app.store.facts import DataManifest
-from modal_app.store.layout import Store
+from modal_app.store.layout import StepFolder, Store
 from modal_app.store.read_json import read_json
 from modal_app.store.state import Phase, StepState, observe
 from modal_app.store.step import FailureReason, Step, StepKind
@@ -194,7 +195,7 @@ class Progress:
             step=f"{curves.step or 0}/{max_steps}" if max_steps else "",
             loss=curves.final("loss"),
             eval_loss=curves.final(OBJECTIVE),
-            message=_message(state),
+            message=_message(state) or _offline(folder),
             dollars=run_bill(self.store, key, rented, rates).dollars if rented and rates else None,
         )
         # On Modal, its cost still grows for a while, and its files arrive one after the other.
@@ -218,6 +219,11 @@ def _message(state: StepState) -> str:
     if state.outcome is None:
         return ""
     return str(state.outcome.facts.get("damaged", "")) if state.phase is Phase.SUCCEEDED else state.outcome.message
+
+
+def _offline(folder: StepFolder) -> str:
+    record = TrackingRecord.read(folder.tracking)
+    return WENT_OFFLINE if record and record.offline else ""
 
 
 def _table(lines: list[Line]) -> Table:

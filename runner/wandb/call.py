@@ -20,6 +20,18 @@ CONNECT_S = 10.0
 SERVER_ERROR = 500
 """HTTP statuses from here on are errors of the server."""
 PROCESS = "runner.wandb.process"
+LIMITS = {
+    "WANDB_HTTP_TIMEOUT": "20",
+    "WANDB_INIT_TIMEOUT": "20",
+    "WANDB__GRAPHQL_RETRY_MAX": "3",
+    "WANDB__GRAPHQL_RETRY_WAIT_MAX_SECONDS": "5",
+    "WANDB__FILE_STREAM_RETRY_MAX": "3",
+    "WANDB__FILE_STREAM_RETRY_WAIT_MAX_SECONDS": "5",
+    "WANDB__FILE_STREAM_TIMEOUT_SECONDS": "20",
+    "WANDB__FILE_TRANSFER_RETRY_MAX": "3",
+    "WANDB__FILE_TRANSFER_RETRY_WAIT_MAX_SECONDS": "5",
+}
+"""Settings of the SDK, unless this environment has others. By default it tries for days."""
 
 R = TypeVar("R", bound=Response)
 
@@ -70,7 +82,7 @@ def _run_process(request: Request, *, failed: str, advice: str, timeout_s: float
                 [sys.executable, "-P", "-m", PROCESS],
                 input=encode(request),
                 stdout=subprocess.PIPE,
-                env={**os.environ, "WANDB_DIR": logs},
+                env={**LIMITS, **os.environ, "WANDB_DIR": logs},
                 text=True,
                 check=False,
                 timeout=timeout_s,

@@ -12,8 +12,8 @@ from modal_app.store.step import Device, Step, StepKind
 from runner.errors import SweepError
 from runner.executors.choose import check_gpu_caps, local_executor_for
 from runner.executors.local import LocalExecutor
+from runner.executors.mixed_workers import MixedWorkers
 from runner.executors.warm_server import IDLE_S
-from runner.executors.warm_workers import MixedWorkers
 from runner.follow_up.carry_out import follow_up_name
 from runner.store.ledger import Ledger
 from runner.types import ExecutorChoice, Gpu, Plan, PlannedStep

@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -24,10 +25,21 @@ KEY = "local" + "0" * 40
 KNOWN = {f"Basic {base64.b64encode(f'api:{KEY}'.encode()).decode()}", f"Bearer {KEY}"}
 
 
+class Fault(StrEnum):
+    ERROR = "status 500"
+    HTML = "a page of a proxy"
+    TRUNCATED = "JSON that is cut off"
+    NULL = "JSON of another shape"
+    REDIRECT = "a redirect to itself"
+    HANG = "nothing"
+
+
 @dataclass
 class WandbServer:
     url: str
     world: World = field(default_factory=World)
+    faults: dict[str, Fault] = field(default_factory=dict)
+    """Run id -> how the server answers whatever is about that run."""
 
     def environment(self) -> Mapping[str, str]:
         """What points the SDK here, and at nothing else."""
@@ -47,11 +59,13 @@ class WandbServer:
 def serve_wandb() -> Iterator[WandbServer]:
     server = _Quiet(("127.0.0.1", 0), _Handler)
     wandb = server.wandb = WandbServer(f"http://127.0.0.1:{server.server_port}")
+    server.stopping = threading.Event()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
         yield wandb
     finally:
+        server.stopping.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -60,6 +74,7 @@ def serve_wandb() -> Iterator[WandbServer]:
 class _Quiet(ThreadingHTTPServer):
     daemon_threads = True
     wandb: WandbServer
+    stopping: threading.Event
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that is killed resets its connection: no news."""
@@ -75,6 +90,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         wandb, body, path = self.server.wandb, self._body(), unquote(urlsplit(self.path).path)
+        for id, fault in wandb.faults.items():
+            if f"/{id}/" in path or f'"{id}"'.encode() in body:
+                self._fail(fault)
+                return
         if path == "/graphql" and self.headers.get("Authorization") not in KNOWN:
             self._send(401, b'{"errors": [{"message": "user is not logged in"}]}')
             return
@@ -114,6 +133,24 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(200, content)
             case _:
                 self._send(404, b"{}")
+
+    def _fail(self, fault: Fault) -> None:
+        match fault:
+            case Fault.ERROR:
+                self._send(500, b"out of order")
+            case Fault.HTML:
+                self._send(200, b"<html>Sign in to the network</html>")
+            case Fault.TRUNCATED:
+                self._send(200, b'{"data": {"project": {"ru')
+            case Fault.NULL:
+                self._send(200, b'{"data": {"project": {"run": []}, "upsertBucket": 7}}')
+            case Fault.REDIRECT:
+                self.send_response(302)
+                self.send_header("Location", self.path)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            case Fault.HANG:
+                self.server.stopping.wait()
 
     def _body(self) -> bytes:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

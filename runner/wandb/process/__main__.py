@@ -47,6 +47,8 @@ def respond(request: Request) -> Response:
         return Failure(FailureReason.REFUSED, str(error))
     except sdk.ERRORS as error:
         return Failure(FailureReason.SILENT, str(error))
+    except Exception as error:  # the process boundary: the SDK reads whatever a server answers
+        return Failure(FailureReason.SILENT, f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

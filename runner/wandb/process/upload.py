@@ -16,6 +16,7 @@ import wandb
 import wandb.errors
 from wandb.apis.public.runs import RunNotFoundError
 
+from runner.console.harmless import harmless_log
 from runner.wandb.history import MOST_ROWS, STEP, missing, rows_of
 from runner.wandb.messages import LocalRun, UploadRequest, UploadResponse, UploadResult
 from runner.wandb.process import sdk
@@ -45,9 +46,11 @@ def _wandb_sync(parts: Sequence[Path]) -> None:
     if not parts:
         return
     command = [sys.executable, "-P", "-m", "wandb", "sync", *(str(part.parent) for part in parts)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+    )
     if not all(map(_is_uploaded, parts)):
-        print(done.stdout, file=sys.stderr)
+        print(harmless_log(done.stdout), file=sys.stderr)
 
 
 def _result(api: Any, run: LocalRun, parts: Sequence[Path]) -> UploadResult:
@@ -58,8 +61,9 @@ def _result(api: Any, run: LocalRun, parts: Sequence[Path]) -> UploadResult:
     done = [f"{len(parts)} offline {'part' if len(parts) == 1 else 'parts'} uploaded"] if parts else []
     try:
         done += _complete(api, run)
-    except (*sdk.ERRORS, ValueError) as error:
-        return UploadResult(run.key, f"W&B: {str(error).strip()}", failed=True)
+    except Exception as error:  # whatever the SDK makes of a server's answer
+        what = str(error).strip() if isinstance(error, sdk.ERRORS) else f"{type(error).__name__}: {error}"
+        return UploadResult(run.key, f"W&B: {what}", failed=True)
     return UploadResult(run.key, ", ".join(done) or "up to date")
 
 

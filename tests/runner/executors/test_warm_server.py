@@ -18,8 +18,9 @@ import pytest
 from modal_app.store.layout import Store
 from modal_app.warm.address import Note, address
 from runner import cli
+from runner.executors.mixed_workers import RunningValidator
 from runner.executors.warm_server import TrainerConnection, idle_limit, is_alive, reach, reach_running, running
-from runner.executors.warm_workers import RunningValidator, WarmWorkers
+from runner.executors.warm_workers import WarmWorkers
 from tests.modal_app.hollow_trainer import found, make_store, make_trainer, probing
 
 IDLE_S = 60.0

@@ -14,7 +14,8 @@ import pytest
 from modal_app.store.layout import Store
 from modal_app.store.sources import RUN
 from modal_app.store.step import Step, StepKind
-from runner.executors.warm_workers import MixedWorkers, WarmWorkers
+from runner.executors.mixed_workers import MixedWorkers
+from runner.executors.warm_workers import WarmWorkers
 from runner.executors.workers import FreshWorkers, WorkerExit, Workers
 from runner.types import StepId
 from tests.runner.fake_trainer import make_trainer
