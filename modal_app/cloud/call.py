@@ -44,7 +44,10 @@ def do_step(job: Job, call: str) -> Ending:
     def resumable() -> int:
         return 0 if step.config.get("save_only_model") else checkpoints.newest_step(folder.model)
 
-    return _do(job, call, folder, lambda attempt, watch: container.run_worker(step, watch), resumable, step.share)
+    def run(attempt: Attempt, watch: Watch) -> WorkerExit:
+        return container.run_worker(step, watch, job.cores)
+
+    return _do(job, call, folder, run, resumable, step.share)
 
 
 def do_fetch(job: Job, call: str) -> Ending:

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from modal_app.process import threads
 from modal_app.process.signals import signal_group
 from modal_app.store.hub import HubItem
 from modal_app.store.layout import STEPS, Store
@@ -170,8 +171,8 @@ def time_limits(limit_s: float) -> Limits:
     return Limits(over_at - margin_s, over_at - margin_s / 6)
 
 
-def run_worker(step: Step, watch: Watch) -> WorkerExit:
-    """Run the step in a process of its own.
+def run_worker(step: Step, watch: Watch, cores: float) -> WorkerExit:
+    """Run the step in a process of its own, with these reserved cores.
 
     A trainer does not ask the hub: what it reads has been fetched before a GPU was rented. Evaluating on tasks does.
 
@@ -180,7 +181,8 @@ def run_worker(step: Step, watch: Watch) -> WorkerExit:
     """
     asks = step.kind is StepKind.PREPROCESS or step.asks_the_hub
     offline = {} if asks else {"HF_HUB_OFFLINE": "1"}
-    return _run("worker", ["--store", str(ROOT)], watch, offline, given=step.to_json())
+    variables = offline | threads.for_ranks(step.device, step.processes, cores)
+    return _run("worker", ["--store", str(ROOT)], watch, variables, given=step.to_json())
 
 
 def run_fetch(item: HubItem, watch: Watch) -> WorkerExit:

@@ -165,6 +165,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
                     "global_step": state.global_step,
                     "max_steps": state.max_steps,
                     "world_size": self._trainer.args.world_size,
+                    "threads": torch.get_num_threads(),
                     "phases": self._rank.clock.seconds,
                     "cpu": self._rank.clock.cpu,
                     "ended": self._ended,

@@ -28,6 +28,8 @@ from modal_app.store.manifest import listed_files
 from modal_app.store.read_json import read_json
 from modal_app.store.step import FailureReason, Step, write_atomically
 
+FACTS = ("max_steps", "world_size", "threads", "phases", "cpu", "early_stopped", "resumed_from")
+
 
 def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
     """Everything but the training itself; returns the facts known before it begins. Runs in the claim's holder."""
@@ -101,9 +103,7 @@ def verdict(step: Step, folder: StepFolder, attempt: Attempt, started_at: float)
         raise StepFailed(FailureReason.ERROR, f"training ended at {at}")
     if not _has_weights(folder.model, step.config, since=started_at):
         raise StepFailed(FailureReason.ERROR, f"training reached {at}, but left no weights in {folder.model.name}/")
-    return {"step": state["global_step"]} | {
-        name: state[name] for name in ("max_steps", "world_size", "phases", "cpu", "early_stopped", "resumed_from")
-    }
+    return {"step": state["global_step"]} | {name: state[name] for name in FACTS}
 
 
 def _kernel(step: Step) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def finish(step: Step, folder: StepFolder) -> None:
 def known_facts(attempt: Attempt) -> dict[str, Any]:
     """How far an attempt came that did not succeed."""
     state = _state(attempt)
-    names = {"step": "global_step", "max_steps": "max_steps", "world_size": "world_size", "phases": "phases"}
+    names = {"step": "global_step"} | {name: name for name in ("max_steps", "world_size", "threads", "phases")}
     return {ours: state[theirs] for ours, theirs in names.items() if theirs in state}
 
 

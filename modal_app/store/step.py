@@ -148,8 +148,8 @@ class Outcome:
     message: str = ""
     """One line for the table; the log has the rest."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """train: step, max_steps, world_size, manifest (its sha256), phases and cpu (seconds); preprocess: the manifest;
-    merge: files, bytes; infer: prompts, ...; evaluate: metrics."""
+    """train: step, max_steps, world_size, threads (of each rank), manifest (its sha256), phases and cpu (seconds);
+    preprocess: the manifest; merge: files, bytes; infer: prompts, ...; evaluate: metrics."""
 
     @property
     def seconds(self) -> float:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from modal_app.process import threads
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.state import Phase, StepState, observe
@@ -113,7 +114,10 @@ class LocalExecutor:
         if self.slots.device is Device.CUDA and step.kind is not StepKind.PREPROCESS:
             job.cards = tuple(sorted(self._free_cards())[: step.processes])
             visible = ",".join(map(str, job.cards))
-            step = replace(step, environment={**step.environment, "CUDA_VISIBLE_DEVICES": visible})
+            # Of this machine's cores, each card has its part: runs on the other cards need theirs.
+            shared = threads.for_ranks(Device.CUDA, self.slots.total, threads.usable_cores())
+            environment = {**threads.unless_set(shared), **step.environment, "CUDA_VISIBLE_DEVICES": visible}
+            step = replace(step, environment=environment)
         self.ledger.append(Record(Event.SUBMITTED, step.kind, step.key))
         self.workers.start(step)
 

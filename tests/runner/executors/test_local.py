@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from modal_app.process.threads import usable_cores
 from modal_app.store.layout import Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import Device, OutcomeStatus, Step, StepKind
@@ -259,6 +260,16 @@ def test_parallel_1_runs_one_step_at_a_time(store: Store) -> None:
 
 def cards(step: Step) -> list[str]:
     return step.environment["CUDA_VISIBLE_DEVICES"].split(",")
+
+
+def test_a_rank_on_a_card_has_the_cores_of_its_card(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    workers = FakeWorkers(store)
+    execute(plan(runs_of(2, 2, "h100"), store), workers, Slots(Device.CUDA, 2 * usable_cores()))
+    training = [step for step in workers.started if step.kind is StepKind.TRAIN]
+    assert {step.environment["OMP_NUM_THREADS"] for step in training} == {"1"}, "of half a core each, not of them all"
+    assert {step.environment["MKL_NUM_THREADS"] for step in training} == {"3"}
 
 
 def test_gpus_are_partitioned(store: Store) -> None:
