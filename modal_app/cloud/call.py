@@ -6,6 +6,7 @@ What is raised here lets Modal start the call again, as often as `deployment.RET
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import time
@@ -17,7 +18,7 @@ import modal
 from modal_app.cloud import attempts, budget, container, volumes
 from modal_app.cloud.container import Job, Limits, Watch, WorkerExit
 from modal_app.cloud.meter import Meter, Reservation
-from modal_app.store import checkpoints
+from modal_app.store import checkpoints, stop_notes
 from modal_app.store.hub import FETCH, item_of
 from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.state import lost
@@ -93,7 +94,8 @@ def _do(
 
         paid = budget.limits(share, folder) if share else Limits()
         too_dear = paid.stop_at < limits.stop_at  # else its time is over first
-        ended = run(attempt, Watch(tick, asked, paid if too_dear else limits))
+        killed = functools.partial(stop_notes.note_kill, attempt)
+        ended = run(attempt, Watch(tick, asked, paid if too_dear else limits, killed))
         attempts.note_exit(attempt, ended.pid, ended.code)
         if ended.out_of_time and too_dear and share:
             budget.fail(share, attempt, _outcome(folder))

@@ -144,13 +144,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What a call does while its worker runs. Neither may raise."""
+    """What a call does while its worker runs. None of it may raise."""
 
     tick: Callable[[], None]
     """About every ten seconds."""
     asked: Callable[[BaseException], None]
     """Modal has asked the call to stop, and the worker has been asked in its turn: it may be saving a checkpoint."""
     limits: Limits = Limits()
+    killed: Callable[[str], None] = lambda by: None
+    """The worker is about to be killed, by whom the text says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ def _run(name: str, words: list[str], watch: Watch, variables: Mapping[str, str]
             try:
                 watch.asked(error)
             finally:
-                _end(process)
+                _end(process, watch)
             raise
 
 
@@ -225,16 +227,18 @@ def _wait(process: subprocess.Popen[str], watch: Watch) -> WorkerExit:
                 out_of_time = True
                 signal_group(process.pid, signal.SIGTERM)
             elif out_of_time and now >= limits.kill_at:
+                watch.killed("its call, whose time was over")
                 signal_group(process.pid, signal.SIGKILL)
                 return WorkerExit(process.pid, process.wait(), out_of_time)
             else:
                 watch.tick()
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[str], watch: Watch) -> None:
     try:
         process.wait(STOP_GRACE_S)
     except subprocess.TimeoutExpired:
+        watch.killed(f"its container, which Modal ends, {STOP_GRACE_S:g} s after the request to stop")
         signal_group(process.pid, signal.SIGKILL)
         process.wait()
 

@@ -36,6 +36,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._began = 0.0
         self._resumed_from = 0
         self._evaluated_at = -1
+        self._saves = 0
         self._stopped = self._diverged = self._ended = False
         self._metrics: Any = None
 
@@ -102,6 +103,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             checkpoint = Path(args.output_dir) / f"{checkpoints.PREFIX}{state.global_step}"
             checkpoints.mark_complete(checkpoint, unlogged)
         self._rank.clock.book("save")
+        self._saves += 1
         self._write_state(state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -168,6 +170,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
                     "threads": torch.get_num_threads(),
                     "phases": self._rank.clock.seconds,
                     "cpu": self._rank.clock.cpu,
+                    "saves": self._saves,
                     "ended": self._ended,
                     "stopped": self._stopped,
                     "diverged": self._diverged,

@@ -13,6 +13,7 @@ from modal_app.store.claim import Owner, holder
 from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.read_json import read_json
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
+from modal_app.store.stop_notes import killed_by
 
 REMOTE = "remote.json"
 """In a mirrored step folder: whether the step went on, when somebody last asked the place where it really is."""
@@ -125,13 +126,14 @@ def lost(attempt: Attempt) -> Outcome:
     begun = read_json(attempt.container) | read_json(attempt.started)
     started_at = begun.get("at", attempt.path.stat().st_mtime)
     last_sign = attempt.log.stat().st_mtime if attempt.log.exists() else started_at
+    by = killed_by(attempt)
     return Outcome(
-        OutcomeStatus.LOST,
+        OutcomeStatus.STOPPED if by else OutcomeStatus.LOST,
         attempt.number,
         started_at,
         max(started_at, exited.get("at", last_sign)),
-        FailureReason.LOST,
-        _how_it_died(exited.get("code")),
+        FailureReason.KILLED if by else FailureReason.LOST,
+        f"killed by {by}" if by else _how_it_died(exited.get("code")),
     )
 
 

@@ -130,6 +130,8 @@ class FailureReason(StrEnum):
     TIMEOUT = "timeout"
     BUDGET = "budget"
     """Stopped, with a checkpoint: its share of the sweep's budget is spent."""
+    KILLED = "killed"
+    """Stopped by a kill of ours, after a request to stop: what is newer than its last checkpoint is lost."""
     LOST = "lost"
     ERROR = "error"
     """None of the others: the message says what."""

@@ -18,7 +18,9 @@ from runner.cost.spent import containers, fetch_folder
 from runner.executors.modal_submission import MirroredStep
 
 OF_STEP = ("run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml", ANSWERS, MANIFEST)
-OF_ATTEMPT = ("container.json", "started.json", "result.json", "train.json", "progress.json", "exit.json", "log.txt")
+OF_ATTEMPT = (
+    "container.json", "started.json", "result.json", "train.json", "progress.json", "exit.json", "stop.json", "log.txt",
+)  # fmt: skip
 
 _ON_RUNS_VOLUME = tuple(f"{kind}-" for kind in StepKind if kind is not StepKind.PREPROCESS)
 

@@ -1,3 +1,4 @@
+import os
 import signal
 from collections.abc import Callable, Iterator
 
@@ -7,6 +8,7 @@ from modal_app.process.threads import usable_cores
 from modal_app.store.layout import Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import Device, OutcomeStatus, Step, StepKind
+from runner.console import interrupts
 from runner.executors.local import LocalExecutor, Slots, Watch, machine_slots
 from runner.store.ledger import Ledger, Record
 from runner.types import Gpu, Plan, Run
@@ -28,7 +30,7 @@ def execute(
     ledger = Ledger(workers.store, planned.sweep)
     ledger.open(planned, "axosweep -m")
     try:
-        LocalExecutor(workers.store, workers, slots, ledger, stop_grace_s=0.02).execute(planned, watch)
+        LocalExecutor(workers.store, workers, slots, ledger).execute(planned, watch)
     finally:
         assert workers.closed
     return recorded(ledger)
@@ -330,13 +332,30 @@ def test_ctrl_c_asks_workers_to_stop_and_records_that_they_did(store: Store) -> 
     assert runs[2].key not in records
 
 
-def test_ctrl_c_kills_a_worker_that_does_not_stop_in_time(store: Store) -> None:
+def test_a_worker_that_is_still_saving_is_waited_for(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    (one,) = runs_of(1)
+    finish(store, StepKind.PREPROCESS, one.data_key)
+    workers = FakeWorkers(store, endless=frozenset({one.key}), saving={one.key: 0.5})
+    records = interrupted(plan([one], store), workers)
+    assert workers.signals == [(one.key, signal.SIGTERM)]
+    assert events(records[one.key]) == ["submitted", "started", "stopped"]
+    assert "Stopping. The run finishes its step and saves a checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_request_kills_a_worker_and_the_record_says_who_it_was(
+    store: Store, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interrupts, "_requests", interrupts.Requests())  # those of other tests are long over
     (one,) = runs_of(1)
     finish(store, StepKind.PREPROCESS, one.data_key)
     workers = FakeWorkers(store, endless=frozenset({one.key}), deaf=frozenset({one.key}))
+    workers.when_asked = lambda: os.kill(os.getpid(), number)
     records = interrupted(plan([one], store), workers)
     assert workers.signals == [(one.key, signal.SIGTERM), (one.key, signal.SIGKILL)]
-    assert events(records[one.key]) == ["submitted", "started", "lost"]
+    assert events(records[one.key]) == ["submitted", "started", "stopped"]
+    last = records[one.key][-1]
+    assert (last.reason, last.message) == ("killed", "killed by a second Ctrl-C or SIGTERM")
 
 
 def test_ctrl_c_records_a_worker_that_had_not_begun_as_stopped(store: Store) -> None:
