@@ -50,7 +50,7 @@ def measure(count: int, store: Path) -> dict[str, Any]:
         start = time.perf_counter() - began
 
         experiments = [_experiment(number) for number in range(count)]
-        verdicts = Verdicts(store / "cache" / "verdicts.json", trainer_environment.lock_hash())
+        verdicts = Verdicts(store / "cache" / "verdicts.json", trainer_environment.identity(None))
         began = time.perf_counter()
         preflight = Preflight(experiments, verdicts)
         preflight.longest_rows = [None] * count  # memory is estimated as well

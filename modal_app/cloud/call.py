@@ -6,6 +6,7 @@ If this raises an error, Modal starts the call again, as often as `deployment.RE
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import time
@@ -18,6 +19,7 @@ import modal
 from modal_app.cloud import attempts, budget, container, drafts, executions, volumes
 from modal_app.cloud.container import Job, Limits, Watch, WorkerExit
 from modal_app.cloud.meter import Meter, Reservation
+from modal_app.store import stop_notes
 from modal_app.store.hub import FETCH, item_of
 from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.read_json import read_json
@@ -49,7 +51,7 @@ def do_step(job: Job, call: str, claims: modal.Dict) -> Ending:
 
     def run(attempt: Attempt, watch: Watch) -> WorkerExit:
         drafts.begin(folder, attempt.number)
-        return container.run_worker(step, attempt.number, watch)
+        return container.run_worker(step, attempt.number, watch, job.cores)
 
     return _do(job, call, claims, folder, run, resumable, step.share)
 
@@ -120,7 +122,8 @@ def _do(
 
         paid = budget.limits(share, folder) if share else Limits()
         too_expensive = paid.stop_at < limits.stop_at  # otherwise its time is over first
-        ended = run(attempt, Watch(tick, asked, paid if too_expensive else limits))
+        killed = functools.partial(stop_notes.note_kill, attempt)
+        ended = run(attempt, Watch(tick, asked, paid if too_expensive else limits, killed))
         attempts.note_exit(attempt, ended.pid, ended.code)
         _publish(job, claims, folder, written)
         if ended.out_of_time and too_expensive and share:

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from modal_app.process import threads
 from modal_app.process.signals import signal_group
 from modal_app.store.hub import HubItem
 from modal_app.store.layout import STEPS, Store
@@ -150,6 +151,8 @@ class Watch:
     asked: Callable[[BaseException], None]
     """The call was asked to stop, and so was the worker: it may be saving a checkpoint. Raises nothing."""
     limits: Limits = Limits()
+    killed: Callable[[str], None] = lambda by: None
+    """The worker is about to be killed, by whom the text says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +173,8 @@ def time_limits(limit_s: float) -> Limits:
     return Limits(over_at - margin_s, over_at - margin_s / 6)
 
 
-def run_worker(step: Step, attempt: int, watch: Watch) -> WorkerExit:
-    """Run the step in a process of its own, which writes into the draft of this attempt.
+def run_worker(step: Step, attempt: int, watch: Watch, cores: float) -> WorkerExit:
+    """Run the step in a process of its own, which writes into the draft of this attempt and has these reserved cores.
 
     A trainer does not contact the hub: what it reads was fetched before a GPU was rented. Evaluating on tasks does.
 
@@ -180,8 +183,9 @@ def run_worker(step: Step, attempt: int, watch: Watch) -> WorkerExit:
     """
     online = step.kind is StepKind.PREPROCESS or step.asks_the_hub
     offline = {} if online else {"HF_HUB_OFFLINE": "1"}
+    variables = offline | threads.for_ranks(step.device, step.processes, cores)
     words = ["--store", str(ROOT), "--attempt", str(attempt)]
-    return _run("worker", words, watch, offline, given=step.to_json())
+    return _run("worker", words, watch, variables, given=step.to_json())
 
 
 def run_fetch(item: HubItem, watch: Watch) -> WorkerExit:
@@ -208,7 +212,7 @@ def _run(name: str, words: list[str], watch: Watch, variables: Mapping[str, str]
             try:
                 watch.asked(error)
             finally:
-                _end(process)
+                _end(process, watch)
             raise
 
 
@@ -224,16 +228,18 @@ def _wait(process: subprocess.Popen[str], watch: Watch) -> WorkerExit:
                 out_of_time = True
                 signal_group(process.pid, signal.SIGTERM)
             elif out_of_time and now >= limits.kill_at:
+                watch.killed("its call, whose time was over")
                 signal_group(process.pid, signal.SIGKILL)
                 return WorkerExit(process.pid, process.wait(), out_of_time)
             else:
                 watch.tick()
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[str], watch: Watch) -> None:
     try:
         process.wait(STOP_GRACE_S)
     except subprocess.TimeoutExpired:
+        watch.killed(f"its container, which Modal ends, {STOP_GRACE_S:g} s after the request to stop")
         signal_group(process.pid, signal.SIGKILL)
         process.wait()
 

@@ -13,11 +13,10 @@ import modal
 from modal_app.cloud import functions
 from modal_app.cloud.container import CACHE_MOUNT, MAX_ATTEMPTS, RUNS_MOUNT
 from modal_app.cloud.meter import CPU_STEP
-from modal_app.cloud.settings import AFTER_FUNCTION, LOCK, Deployment, cards, requested, train_function
+from modal_app.cloud.settings import AFTER_FUNCTION, LOCK, PYTHON, Deployment, cards, requested, train_function
 from modal_app.process.attention import FOLDER, local_kernels
 from modal_app.store.sources import HERE
 
-PYTHON = "3.12"
 UV = "0.13.9"
 """As in the launcher's own lock, which builds the trainer on this machine."""
 RETRIES = modal.Retries(max_retries=MAX_ATTEMPTS - 1 + 3, initial_delay=5.0, backoff_coefficient=2.0)

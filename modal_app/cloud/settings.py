@@ -19,6 +19,10 @@ from modal_app.store.problem import Problem
 from modal_app.store.sources import HERE, source_digest
 
 LOCK = HERE / "trainer" / "requirements.lock"
+PYTHON = "3.12"
+"""In the containers of `trainer: lock`."""
+UNWRITTEN_PYTHON = "3.12"
+"""The Python that no key names: keys are older than a second supported version."""
 HOUR_S = 3600
 LONGEST_HOURS = 24
 """Modal's limit for one attempt."""
@@ -136,19 +140,23 @@ def reserved_by(deployment: Deployment | None, cards: int) -> Reservation:
     return Reservation(cores * max(cards, 1), memory_gib * max(cards, 1))
 
 
-def trainer_identity(lock: str, deployment: Deployment | None) -> str:
-    """The part of every key that covers the versions of everything that trains: the lock's hash, and what was added.
+def trainer_identity(lock: str, deployment: Deployment | None, python: str = PYTHON) -> str:
+    """The part of every key that covers the versions of everything that trains: the lock's hash, Python's minor version,
+    and what was added.
 
-    `lock` is the hex sha256 of the trainer's lock; a run on this machine has no deployment. An image that brings its
-    own trainer counts by its digest, whichever registry serves it.
+    `lock` is the hex sha256 of the trainer's lock, which has other packages for another `python`: numpy 2.3 for 3.12,
+    2.5 for 3.13. A run on this machine has no deployment. An image that brings its own trainer, and its own Python,
+    counts by its digest, whichever registry serves it.
     """
-    if deployment is None:
-        return lock
-    packages = sorted(deployment.packages)
-    base = deployment.image.rpartition("@")[2] if deployment.trainer == "image" else lock
-    if base == lock and not packages:
-        return lock
-    return hashlib.sha256("\n".join([base, *packages]).encode()).hexdigest()
+    packages = sorted(deployment.packages) if deployment else []
+    if deployment and deployment.trainer == "image":
+        return _digest(deployment.image.rpartition("@")[2], *packages)
+    parts = [*packages, *([] if python == UNWRITTEN_PYTHON else [f"python {python}"])]
+    return _digest(lock, *parts) if parts else lock
+
+
+def _digest(*lines: str) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def settings_problems(node: Mapping[str, Any]) -> list[Problem]:

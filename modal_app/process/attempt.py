@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from modal_app.process import tracking
+from modal_app.process import threads, tracking
 from modal_app.process.attention import kernel_of
 from modal_app.store import start_checkpoint
 from modal_app.store.claim import this_process
@@ -97,7 +97,7 @@ def redirect(log: Path) -> None:
 
 def environment(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, str]:
     """What the trainer's process environment must hold, beyond what is there: no secret is in it."""
-    variables = base_environment(step.device)
+    variables = base_environment(step.device, step.processes)
     variables |= {"HF_DATASETS_CACHE": str(attempt.path / DATASETS_CACHE)}
     if _reads_only_inputs(step.config) and not step.asks_the_hub:
         variables |= {"HF_HUB_OFFLINE": "1"}
@@ -106,16 +106,16 @@ def environment(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, s
     return variables | dict(step.environment)
 
 
-def base_environment(device: Device) -> dict[str, str]:
-    """What must be set before the heavy imports, the same for every step on a device."""
+def base_environment(device: Device, ranks: int = 1) -> dict[str, str]:
+    """What must be set before the heavy imports, the same for every step on a device with so many ranks."""
     variables = {name: os.environ.get(name, value) for name, value in NO_TELEMETRY.items()}
     variables |= {"TOKENIZERS_PARALLELISM": "false"}
     if device is Device.CPU:
-        # One thread a rank: runs side by side then take equal time, and their sums do not depend on the cores.
-        variables |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        variables |= {"CUDA_VISIBLE_DEVICES": "", **threads.for_ranks(device, ranks, 1)}
     else:
         # As the axolotl command does.
         variables |= {"PYTORCH_ALLOC_CONF": os.environ.get("PYTORCH_ALLOC_CONF", "expandable_segments:True")}
+        variables |= threads.unless_set(threads.for_ranks(device, ranks, threads.usable_cores()))
     return variables
 
 

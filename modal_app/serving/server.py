@@ -52,16 +52,15 @@ def forked(place: Path) -> int:
     listening = socket.recv_fds(line, 1, 1)[1][0]
     events = line.makefile("w", encoding="utf-8")
     _tell(events, event="forked", pid=os.getpid())
-    _use_threads(os.environ.get("OMP_NUM_THREADS", ""))
     return _work(line.makefile("r", encoding="utf-8"), events, _End(), listening)
 
 
-def _use_threads(number: str) -> None:
-    """What an import would have done with OMP_NUM_THREADS."""
-    import torch
+def _use_threads(number: int) -> None:
+    """More than the one of a run, whose losses must not depend on the machine."""
+    if number > 0:
+        import torch
 
-    if number.isdecimal() and int(number) > 0:
-        torch.set_num_threads(int(number))
+        torch.set_num_threads(number)
 
 
 def _work(commands: TextIO, events: TextIO, end: _End, listening: int | None = None) -> int:
@@ -71,6 +70,7 @@ def _work(commands: TextIO, events: TextIO, end: _End, listening: int | None = N
     try:
         if spec:
             serving = Serving.from_json(spec)
+            _use_threads(serving.threads)
             _serve(serving if listening is None else replace(serving, socket=listening), end, events)
     except Exception as error:  # the process boundary: the launcher prints it
         traceback.print_exc()

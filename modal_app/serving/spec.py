@@ -61,6 +61,8 @@ class Serving:
     """The descriptor of a bound socket."""
     token: str = ""
     """If it is empty, anyone on this machine may use the server."""
+    threads: int = 0
+    """For the sums on a CPU; 0 leaves it to the libraries."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -37,6 +37,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._began = 0.0
         self._resumed_from = 0
         self._evaluated_at = -1
+        self._saves = 0
         self._stopped = self._diverged = self._ended = False
         self._metrics: Any = None
 
@@ -105,6 +106,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             checkpoint = Path(args.output_dir) / f"{checkpoints.PREFIX}{state.global_step}"
             checkpoints.mark_complete(checkpoint, unlogged)
         self._rank.clock.book("save")
+        self._saves += 1
         self._write_state(state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -168,8 +170,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
                     "global_step": state.global_step,
                     "max_steps": state.max_steps,
                     "world_size": self._trainer.args.world_size,
+                    "threads": torch.get_num_threads(),
                     "phases": self._rank.clock.seconds,
                     "cpu": self._rank.clock.cpu,
+                    "saves": self._saves,
                     "ended": self._ended,
                     "stopped": self._stopped,
                     "diverged": self._diverged,

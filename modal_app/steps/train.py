@@ -33,6 +33,7 @@ from modal_app.store.read_json import read_json
 from modal_app.store.step import FailureReason, Step, write_atomically
 
 COPY_AGAIN = "Run the command again: it is then copied again from the run that it is of"
+FACTS = ("max_steps", "world_size", "threads", "phases", "cpu", "early_stopped", "resumed_from")
 
 
 def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
@@ -120,9 +121,7 @@ def verdict(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
         raise StepFailed(FailureReason.ERROR, f"training ended at {at}")
     if not _weights(folder.model, step.config):
         raise StepFailed(FailureReason.ERROR, f"training reached {at}, but left no weights in {folder.model.name}/")
-    return {"step": state["global_step"]} | {
-        name: state[name] for name in ("max_steps", "world_size", "phases", "cpu", "early_stopped", "resumed_from")
-    }
+    return {"step": state["global_step"]} | {name: state[name] for name in FACTS}
 
 
 def _kernel(step: Step) -> dict[str, Any]:
@@ -145,7 +144,7 @@ def finish(step: Step, folder: StepFolder) -> None:
 def known_facts(attempt: Attempt) -> dict[str, Any]:
     """How far an unsuccessful attempt got."""
     state = _state(attempt)
-    names = {"step": "global_step", "max_steps": "max_steps", "world_size": "world_size", "phases": "phases"}
+    names = {"step": "global_step"} | {name: name for name in ("max_steps", "world_size", "threads", "phases")}
     return {ours: state[theirs] for ours, theirs in names.items() if theirs in state}
 
 

@@ -62,6 +62,8 @@ class TrainFacts:
     """The last optimizer step that was taken."""
     max_steps: int | None = None
     world_size: int | None = None
+    threads: int | None = None
+    """Of each rank's libraries."""
     phases: Mapping[str, float] | None = None
     """Seconds by phase."""
     cpu: Mapping[str, float] = field(default_factory=dict)
@@ -79,6 +81,7 @@ class TrainFacts:
             step=_count(raw.get("step")),
             max_steps=_count(raw.get("max_steps")),
             world_size=_count(raw.get("world_size")),
+            threads=_count(raw.get("threads")),
             phases=_seconds(raw.get("phases")),
             cpu=_seconds(raw.get("cpu")) or {},
             early_stopped=bool(raw.get("early_stopped")),

@@ -159,6 +159,11 @@ class Attempt:
         return self.path / "exit.json"
 
     @property
+    def stop(self) -> Path:
+        """stop.json: who asked its worker to stop, and who killed it."""
+        return self.path / "stop.json"
+
+    @property
     def log(self) -> Path:
         return self.path / "log.txt"
 

@@ -16,6 +16,7 @@ from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.out_of_memory import KillCount
 from modal_app.store.read_json import read_as, read_json
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
+from modal_app.store.stop_notes import killed_by
 
 REMOTE = "remote.json"
 """In a mirrored step folder: whether the step was still running at the last look at its real folder."""
@@ -145,14 +146,21 @@ def lost(attempt: Attempt) -> Outcome:
     begun = read_json(attempt.container) | read_json(attempt.started)
     started_at = _time(begun, "at") or attempt.path.stat().st_mtime
     last_sign = attempt.log.stat().st_mtime if attempt.log.exists() else started_at
+    by = killed_by(attempt)
     return Outcome(
-        OutcomeStatus.LOST,
+        OutcomeStatus.STOPPED if by else OutcomeStatus.LOST,
         attempt.number,
         started_at,
         max(started_at, _time(exited, "at") or last_sign),
-        FailureReason.OOM if exited.get("out_of_memory") else FailureReason.LOST,
-        _why_lost(attempt, exited),
+        _reason(by, exited),
+        f"killed by {by}" if by else _why_lost(attempt, exited),
     )
+
+
+def _reason(killed_by: str, exited: dict[str, Any]) -> FailureReason:
+    if killed_by:
+        return FailureReason.KILLED
+    return FailureReason.OOM if exited.get("out_of_memory") else FailureReason.LOST
 
 
 def _why_lost(attempt: Attempt, exited: dict[str, Any]) -> str:

@@ -132,6 +132,8 @@ class FailureReason(StrEnum):
     TIMEOUT = "timeout"
     BUDGET = "budget"
     """Stopped, with a checkpoint: its share of the sweep's budget is spent."""
+    KILLED = "killed"
+    """Stopped by a kill of ours, after a request to stop: what is newer than its last checkpoint is lost."""
     LOST = "lost"
     ERROR = "error"
     """None of the others: the message says what."""
@@ -150,8 +152,9 @@ class Outcome:
     message: str = ""
     """One line for the table; the log has the rest."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """train: step, max_steps, world_size, manifest (its sha256), phases and cpu (seconds), damaged (checkpoints that
-    were not used, as a text); preprocess: the manifest; merge: files, bytes; infer: prompts, ...; evaluate: metrics."""
+    """train: step, max_steps, world_size, threads (of each rank), manifest (its sha256), phases and cpu (seconds),
+    damaged (checkpoints that were not used, as a text); preprocess: the manifest; merge: files, bytes; infer: prompts,
+    ...; evaluate: metrics."""
 
     @property
     def seconds(self) -> float:

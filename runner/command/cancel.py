@@ -8,19 +8,29 @@ import signal
 import time
 from collections.abc import Sequence
 
-from modal_app.process.signals import group_exists, signal_group
-from modal_app.store.claim import holder
-from modal_app.store.layout import Store
+from modal_app.process.signals import signal_group
+from modal_app.store import stop_notes
+from modal_app.store.claim import Owner, holder
+from modal_app.store.layout import StepFolder, Store
 from modal_app.store.step import StepKind
+from runner.console import terminal
+from runner.console.interrupts import exit_on_interrupt
 from runner.console.parser import Names, VerbParser
-from runner.executors.local import STOP_GRACE_S
+from runner.executors.stop_times import stop_message
 from runner.store.finding import runs_in
 from runner.store.ledger import SweepRun, live_launchers, steps_after, sweeps_after
 from runner.store.stores import is_mirror, stores
+from runner.types import StepId
+
+POLL_S = 0.1
 
 
 def parser() -> VerbParser:
-    verb = VerbParser("cancel", description="Stop a sweep or a run.")
+    verb = VerbParser(
+        "cancel",
+        description="Stop a sweep or a run. Runs finish their step and save a checkpoint first. Given again meanwhile, "
+        "it kills them.",
+    )
     what = "a sweep's id or a run's key, or the beginning of it; the newest sweep by default"
     verb.add("what", nargs="?", names=[Names.RUN], help=what)
     verb.add_store()
@@ -29,7 +39,8 @@ def parser() -> VerbParser:
 
 def main(words: Sequence[str]) -> int:
     args = parser().read(words)
-    ended = cancel(*runs_in(stores(args.store), args.what))
+    with exit_on_interrupt("axosweep: no longer waiting; the runs stop by themselves. axosweep cancel kills them."):
+        ended = cancel(*runs_in(stores(args.store), args.what))
     print(f"{ended} ended." if ended else "Nothing was running.")
     return 0
 
@@ -38,6 +49,7 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
     """Stop the workers of these runs, their datasets and their follow-up steps. With `sweep`, also the launchers of the
     sweep and of its follow-ups, and the follow-up steps that use the base model alone.
 
+    A worker that was asked to stop before, by whom it may be, is killed. Waits for all of them, however long it takes.
     Returns how many workers there were, or 1 when there was only a launcher.
     """
     if is_mirror(store):
@@ -49,15 +61,33 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
     after = sweeps_after(store, sweep) if sweep else []
     steps |= {(step.kind, step.key) for name in after for step in steps_after(store, name) if not step.run}
     launchers = [one for name in ([sweep, *after] if sweep else ()) for one in live_launchers(store, name)]
+    owners = {step: owner for step in steps if (owner := holder(store.folder(*step))) and owner.pgid}
+    signals = {step: _next_signal(store.folder(*step)) for step in owners}  # before a launcher asks them, too
     for launcher in launchers:
         with contextlib.suppress(ProcessLookupError):
             os.kill(launcher.pid, signal.SIGTERM)  # like Ctrl-C: it also stops workers that are starting
-    groups = [owner.pgid for step in steps if (owner := holder(store.folder(*step))) and owner.pgid]
-    for group in groups:
-        signal_group(group, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_GRACE_S
-    while time.monotonic() < deadline and any(group_exists(group) for group in groups):
-        time.sleep(0.1)
-    for group in groups:
-        signal_group(group, signal.SIGKILL)
-    return len(groups) or int(bool(launchers))
+    for step, owner in owners.items():
+        signal_group(owner.pgid, signals[step])
+    asked = [step for step, number in signals.items() if number is signal.SIGTERM]
+    if message := stop_message(store, asked, "axosweep cancel again"):
+        terminal.message(message)
+    while any(_works(store, step, owner) for step, owner in owners.items()):
+        time.sleep(POLL_S)
+    return len(owners) or int(bool(launchers))
+
+
+def _next_signal(folder: StepFolder) -> signal.Signals:
+    """The first request lets a worker save, the second kills it. Notes which one it is."""
+    attempt = stop_notes.running(folder)
+    if attempt is None:
+        return signal.SIGTERM
+    if stop_notes.is_asked(attempt):
+        stop_notes.note_kill(attempt, "axosweep cancel, which asked a second time")
+        return signal.SIGKILL
+    stop_notes.note_asked(attempt, "axosweep cancel")
+    return signal.SIGTERM
+
+
+def _works(store: Store, step: StepId, owner: Owner) -> bool:
+    now = holder(store.folder(*step))
+    return now is not None and now.pid == owner.pid

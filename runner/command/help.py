@@ -67,7 +67,7 @@ Verbs
   infer RUN|SWEEP      ask a run (--prompt TEXT, --prompts FILE), or a sweep's runs and their base model side by side
   push RUN OWNER/NAME  upload the adapter (or --merged model) to the Hugging Face hub, with a card; --dry-run shows it
   serve [RUN ...]      an OpenAI-compatible server of runs and their base model; on Modal: serve list, serve stop
-  cancel [SWEEP|RUN]   stop a sweep or a run
+  cancel [SWEEP|RUN]   stop a sweep or a run, once it has saved a checkpoint; given again, kill it
   ls RUN               the files of a run, how large they are and where
   pull RUN [WHAT] DIR  copy the adapter, checkpoints, logs or all into a folder; a killed pull is resumed
   rm RUN|SWEEP ...     remove runs, or with --checkpoints only their checkpoints; asks first

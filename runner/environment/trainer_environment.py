@@ -8,6 +8,7 @@ modal_app/trainer/requirements.lock. The Modal image is built from the same lock
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -17,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import modal_app
+from modal_app.cloud.settings import PYTHON as PYTHON_ON_MODAL
+from modal_app.cloud.settings import Deployment, trainer_identity
 from modal_app.store.flock import lock, try_lock
 from modal_app.store.step import write_atomically
 from runner.config.shipped import checkout_root
@@ -29,6 +32,8 @@ STAMP = "built-from.sha256"
 UNFINISHED = "unfinished"
 """The stamp during a build, and after one that was interrupted."""
 PYTHONS = ">=3.12,<3.14"
+MINORS = ("3.12", "3.13")
+SAY_VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
 SIZE_GB = 8
 FREE_GB = 12
 """The free space that a build needs: for the environment, the package cache, and unpacking."""
@@ -37,6 +42,20 @@ FREE_GB = 12
 def lock_hash() -> str:
     """Hex sha256 of the trainer's lock, which represents the versions of all packages that train."""
     return hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest()
+
+
+def identity(deployment: Deployment | None) -> str:
+    """What every key says of the trainer: of this machine's, or of a deployment's on Modal."""
+    return trainer_identity(lock_hash(), deployment, PYTHON_ON_MODAL if deployment else python_version())
+
+
+def python_version() -> str:
+    """The minor version (3.12) of the Python that trains on this machine. Before there is an environment, that of the
+    Python that `build` would choose."""
+    environment = folder()
+    known = _version(environment)
+    theirs = "AXOSWEEP_TRAINER" in os.environ and _stamp(environment) is None
+    return known if known and (theirs or known in MINORS) else _chosen_version()
 
 
 def folder() -> Path:
@@ -121,17 +140,23 @@ def _build(environment: Path) -> None:
             "Install one (on Debian and Ubuntu: apt install build-essential)."
         )
     python = environment / "bin" / "python"
-    usable = _usable(python)
+    usable = _version(environment) in MINORS
     if not usable:
         _check_free_space(environment)
     terminal.message(f"axosweep: trainer environment (Axolotl and PyTorch, about {SIZE_GB} GB) in {environment}")
     if not usable:
-        _run([uv, "venv", "--quiet", "--clear", *_python_choice(), str(environment)], "could not be created")
+        create(environment)
     write_atomically(environment / STAMP, UNFINISHED)
     # `uv pip install` would resolve again, and fail at Axolotl's own zstandard pin.
     sync = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode", "--python", str(python)]
     _run([*sync, str(LOCK_FILE)], "could not be installed")
     write_atomically(environment / STAMP, lock_hash() + "\n")
+
+
+def create(environment: Path) -> None:
+    """An environment without packages, in place of what is there."""
+    venv = [_uv(), "venv", "--quiet", "--clear", "--python", _python_choice(), str(environment)]
+    _run(venv, "could not be created")
 
 
 def _stamp(environment: Path) -> str | None:
@@ -159,17 +184,48 @@ def _uv() -> str:
     return found
 
 
-def _usable(python: Path) -> bool:
-    """Whether there is an environment already, with a Python that the lock supports."""
-    code = "import sys; raise SystemExit(sys.version_info[:2] not in ((3, 12), (3, 13)))"
-    return python.exists() and subprocess.run([python, "-c", code], check=False).returncode == 0
+def _version(environment: Path) -> str | None:
+    """The minor version of an environment's Python; None when there is none that works.
+
+    It is asked, which takes 10 ms; the file that describes a virtual environment stays when its Python is replaced.
+    """
+    return _answer([str(environment / "bin" / "python"), "-I", "-S", "-c", SAY_VERSION])
 
 
-def _python_choice() -> list[str]:
-    if "UV_PYTHON" in os.environ:
-        return []
+def _chosen_version() -> str:
+    """Of the Python with which `build` would create an environment; the containers' when there is none here."""
+    choice = _python_choice()
+    if choice == str(_own_python()):
+        return f"3.{sys.version_info.minor}"
+    found = _answer([_uv(), "python", "find", "--system", "--no-project", choice])
+    return (found and _answer([found, "-I", "-S", "-c", SAY_VERSION])) or PYTHON_ON_MODAL
+
+
+@functools.lru_cache(maxsize=8)
+def _asked(command: tuple[str, ...], changed: float) -> str | None:
+    environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _answer(command: list[str]) -> str | None:
+    """What a program prints; None if it fails. The same program is asked once."""
+    try:
+        return _asked(tuple(command), Path(command[0]).stat().st_mtime)
+    except OSError:
+        return None
+
+
+def _python_choice() -> str:
+    """As `uv venv --python` takes it."""
+    own = _own_python()
+    return os.environ.get("UV_PYTHON") or (str(own) if own else PYTHONS)
+
+
+def _own_python() -> Path | None:
+    """The launcher's, if it can be the trainer's, too."""
     own = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
-    return ["--python", str(own) if sys.version_info[:2] in ((3, 12), (3, 13)) and own.exists() else PYTHONS]
+    return own if f"3.{sys.version_info.minor}" in MINORS and own.exists() else None
 
 
 def _check_free_space(environment: Path) -> None:

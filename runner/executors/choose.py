@@ -180,9 +180,8 @@ def validator_at_hand(store: Store) -> Validator | None:
 
 def remembered_verdicts(store: Store) -> Verdicts:
     """Axolotl's earlier verdicts. For an environment that was not built from the lock, nothing is remembered."""
-    lock = trainer_environment.lock_hash()
-    locked = trainer_environment.built_from() == lock
-    return Verdicts(store.cache / "verdicts.json" if locked else None, lock)
+    locked = trainer_environment.built_from() == trainer_environment.lock_hash()
+    return Verdicts(store.cache / "verdicts.json" if locked else None, trainer_environment.identity(None))
 
 
 def _local(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, warm: MixedWorkers | None) -> Executor:

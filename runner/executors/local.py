@@ -13,18 +13,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from modal_app.store.layout import Store
+from modal_app.process import threads
+from modal_app.store import stop_notes
+from modal_app.store.layout import Attempt, Store
 from modal_app.store.read_json import read_json
 from modal_app.store.state import Phase, StepState, is_done, observe
 from modal_app.store.step import EXIT_HELD, Device, FailureReason, OutcomeStatus, Step, StepKind
+from runner.console import terminal
+from runner.console.interrupts import further_requests
 from runner.errors import SweepError
+from runner.executors.stop_times import stop_message
 from runner.executors.workers import WorkerExit, Workers
 from runner.store.ledger import Event, Ledger, Record
 from runner.types import Plan, StepId
 
 POLL_S = 0.2
-STOP_GRACE_S = 7.0
-"""From the signal that makes a worker checkpoint and stop, to killing it."""
 KILL_GRACE_S = 1.0
 """How long to wait for a worker after killing it."""
 
@@ -62,7 +65,6 @@ class LocalExecutor:
     workers: Workers
     slots: Slots
     ledger: Ledger
-    stop_grace_s: float = STOP_GRACE_S
     _jobs: dict[StepId, _RunningStep] = field(default_factory=dict)
     _stopping: bool = False
 
@@ -70,7 +72,8 @@ class LocalExecutor:
         """Run everything that is not done; returns when every step has ended.
 
         A failed step stops only the runs that need it. KeyboardInterrupt stops the workers that this launcher started
-        (they checkpoint first), is recorded, and is raised to the caller.
+        (they checkpoint first, however long that takes), is recorded, and is raised to the caller. A further Ctrl-C or
+        SIGTERM kills them.
         """
         self._jobs = {(job.step.kind, job.step.key): job for job in _needed(plan)}
         try:
@@ -113,7 +116,10 @@ class LocalExecutor:
         if self.slots.device is Device.CUDA and step.kind is not StepKind.PREPROCESS:
             job.cards = tuple(sorted(self._free_cards())[: step.processes])
             visible = ",".join(map(str, job.cards))
-            step = replace(step, environment={**step.environment, "CUDA_VISIBLE_DEVICES": visible})
+            # Of this machine's cores, each card has its part: runs on the other cards need theirs.
+            shared = threads.for_ranks(Device.CUDA, self.slots.total, threads.usable_cores())
+            environment = {**threads.unless_set(shared), **step.environment, "CUDA_VISIBLE_DEVICES": visible}
+            step = replace(step, environment=environment)
         self.ledger.append(Record(Event.SUBMITTED, step.kind, step.key))
         self.workers.start(step)
 
@@ -199,26 +205,36 @@ class LocalExecutor:
         self._finish_unstarted(job, OutcomeStatus.LOST, message, FailureReason.LOST, facts)
 
     def _stop(self) -> None:
-        """Signal our workers to checkpoint and stop; kill those that have not ended in time."""
+        """Signal our workers to checkpoint and stop; a further request kills those that have not ended."""
         self._stopping = True
         ours = [job for job in self._jobs.values() if job.submitted and not job.ended]
-        for job in ours:
-            self.workers.signal((job.step.kind, job.step.key), signal.SIGTERM)
-        self._reap_while_alive(ours, self.stop_grace_s)
-        for job in ours:
-            self.workers.signal((job.step.kind, job.step.key), signal.SIGKILL)
-        self._reap(POLL_S)
-        self._reap_while_alive(ours, KILL_GRACE_S)
+        with further_requests() as killing:
+            self._signal(ours, signal.SIGTERM, stop_notes.note_asked, "Ctrl-C or SIGTERM")
+            alive = [(job.step.kind, job.step.key) for job in ours if self._alive(job)]
+            if message := stop_message(self.store, alive, "Ctrl-C again"):
+                terminal.message(f"Stopping. {message}")
+            while any(self._alive(job) for job in ours) and not killing():
+                self._reap(POLL_S)
+            self._signal(ours, signal.SIGKILL, stop_notes.note_kill, "a second Ctrl-C or SIGTERM")
+            self._reap(POLL_S)
+            deadline = time.monotonic() + KILL_GRACE_S
+            while any(self._alive(job) for job in ours) and time.monotonic() < deadline:
+                self._reap(POLL_S)
         for job in ours:
             if job.started and not job.ended:
                 self._finish(job, self._observe(job))
             elif not job.ended:
                 self._finish_unstarted(job, OutcomeStatus.STOPPED, "stopped before it started")
 
-    def _reap_while_alive(self, jobs: Sequence[_RunningStep], seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while any(self._alive(job) for job in jobs) and time.monotonic() < deadline:
-            self._reap(POLL_S)
+    def _signal(
+        self, jobs: Sequence[_RunningStep], number: signal.Signals, note: Callable[[Attempt, str], None], by: str
+    ) -> None:
+        """The note comes first: a worker that dies of the signal leaves no other."""
+        for job in jobs:
+            attempt = stop_notes.running(self.store.folder(job.step.kind, job.step.key))
+            if attempt and attempt.number > job.attempts_before and self._alive(job):
+                note(attempt, by)
+            self.workers.signal((job.step.kind, job.step.key), number)
 
     def _alive(self, job: _RunningStep) -> bool:
         return job.submitted and self._observe(job).phase is Phase.RUNNING

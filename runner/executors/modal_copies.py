@@ -18,7 +18,9 @@ from runner.cost.spent import containers, fetch_folder
 from runner.executors.modal_submission import MirroredStep
 
 OF_STEP = ("run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml", ANSWERS, MANIFEST)
-OF_ATTEMPT = ("container.json", "started.json", "result.json", "train.json", "progress.json", "exit.json", "log.txt")
+OF_ATTEMPT = (
+    "container.json", "started.json", "result.json", "train.json", "progress.json", "exit.json", "stop.json", "log.txt",
+)  # fmt: skip
 OF_DRAFT = ("metrics.jsonl", "wandb.json", "config.yml")
 """Of the newest attempt's draft: they are the step's until it has succeeded."""
 

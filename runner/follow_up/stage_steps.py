@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from modal_app.cloud.settings import trainer_identity
 from modal_app.store.layout import Store
 from modal_app.store.state import observe
 from modal_app.store.step import OutcomeStatus, StepKind
@@ -56,7 +55,7 @@ def _subject(run: Run, store: Store, sweep: str, name: str) -> Subject:
     identity: Mapping[str, Any] = {
         "gpu": {"type": run.experiment.gpu.type},
         "axolotl": dict(run.experiment.axolotl),
-        "trainer_lock": trainer_identity(trainer_environment.lock_hash(), run.experiment.executor.modal),
+        "trainer_lock": trainer_environment.identity(run.experiment.executor.modal),
     }
     return Subject(store, sweep, run.key, run.data_key, run.config, identity, name)
 

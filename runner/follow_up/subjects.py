@@ -21,6 +21,7 @@ from runner.store.finding import runs_in
 from runner.store.ledger import Ledger, SweepRun, sweep_ids
 from runner.store.run_config import read_config
 from runner.store.run_state import reason_of, status_of, status_text
+from runner.store.stores import is_mirror
 from runner.types import PlannedStep
 
 OWN_LENGTH = 12
@@ -99,9 +100,10 @@ def base_step(subject: Subject, kind: StepKind, options: Mapping[str, Any], iden
 
 
 def _own_hash(subject: Subject, kind: StepKind, question: Mapping[str, Any]) -> str:
-    """It covers the versions of all the software that runs the step: the lock, and what the run's executor adds to it
-    (packages, an image)."""
-    lock = trainer_environment.lock_hash()
+    """It covers the versions of all the software that runs the step: the lock with the Python that it is installed for,
+    and what the run's executor adds to it (packages, an image)."""
+    on_modal = is_mirror(subject.store)
+    lock = trainer_environment.lock_hash() if on_modal else trainer_environment.identity(None)
     trainer = [subject.identity.get("trainer_lock", lock), lock]
     return short_hash({**question, "trainer": trainer, "version": VERSIONS[kind]}, OWN_LENGTH)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from modal_app.cloud.settings import trainer_identity
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
 from runner.environment import trainer_environment
@@ -33,7 +32,7 @@ def resolve(experiments: Sequence[Experiment], request: Request) -> Launch:
         executor=executor,
         store=store_of(executor.type, request.store),
         local_store=local_store,
-        trainer=trainer_identity(trainer_environment.lock_hash(), executor.modal),
+        trainer=trainer_environment.identity(executor.modal),
         preflight=Preflight(experiments, remembered_verdicts(local_store), force=request.force),
     )
 

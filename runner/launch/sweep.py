@@ -18,6 +18,7 @@ from runner.html_report.finish import leave_report
 from runner.keys.inputs import how_to_pin
 from runner.launch.execute import execute, record_request
 from runner.launch.identify import identify, resolve
+from runner.launch.moved_keys import say_moved
 from runner.launch.plan import plan
 from runner.launch.plan_output import show_launch
 from runner.launch.price import price
@@ -41,12 +42,14 @@ def launch_sweep(experiments: Sequence[Experiment], request: Request) -> list[Ru
         launch = _planned(launch, None)
         if not request.json:
             tables.show_plan(launch.plan, terminal.results())
+        say_moved(launch)
         show_launch(price(launch))
         return []
     with preloaded_workers(launch.executor, launch.experiments, launch.store) as workers:
         launch = _planned(launch, workers)
         # With --json, stdout has only the rows, which are printed at the end.
         tables.show_plan(launch.plan, terminal.messages() if request.json else terminal.results())
+        say_moved(launch)
         _check_resolved(launch.plan)
         if launch.plan.has_work:
             _refuse_blocked(launch, workers)

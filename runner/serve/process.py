@@ -45,19 +45,27 @@ def serving(
 
     `place`: its folder.
     """
-    request = Serving(str(chosen.store.inputs), chosen.models, listening.fileno(), token)
+    request = Serving(str(chosen.store.inputs), chosen.models, listening.fileno(), token, _threads(chosen))
     environment = _environment(chosen)
     fork = _fork(python, chosen, place, environment, listening)
     with _fresh(python, place, environment, request) if fork is None else _forked(fork, request) as events:
         yield events
 
 
+def _on_cpu(chosen: ServeSelection) -> bool:
+    return all(subject.device is Device.CPU for subject in chosen.subjects)
+
+
+def _threads(chosen: ServeSelection) -> int:
+    """All cores, unless OMP_NUM_THREADS says otherwise: no other process needs them."""
+    if not _on_cpu(chosen):
+        return 0
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) else os.cpu_count() or 1
+
+
 def _environment(chosen: ServeSelection) -> dict[str, str]:
-    on_cpu = all(subject.device is Device.CPU for subject in chosen.subjects)
-    threads = {
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))
-    }  # no other process needs the cores
-    variables = {**os.environ, **base_environment(Device.CPU if on_cpu else Device.CUDA), **threads}
+    variables = {**os.environ, **base_environment(Device.CPU if _on_cpu(chosen) else Device.CUDA)}
     variables.pop(TOKEN_VARIABLE, None)
     if not any(is_hub_name(subject.config.get("base_model")) for subject in chosen.subjects):
         variables["HF_HUB_OFFLINE"] = "1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,15 @@ def local_modal(settings: Settings) -> Iterator[ModalServer]:
         yield server
 
 
-def with_axolotl(**others: Any) -> Settings:
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "3")
+"""As Modal sets them in a container, from its CPU request."""
+
+
+def with_axolotl(container_environment: Mapping[str, str] | None = None, **others: Any) -> Settings:
     """Containers in which the real worker runs the real Axolotl."""
-    return Settings(container_python=trainer_environment.find(), grace_s=10, **others)
+    environment = THREADS | dict(container_environment or {})
+    python = trainer_environment.find()
+    return Settings(container_python=python, grace_s=10, container_environment=environment, **others)
 
 
 def machine(server: ModalServer, folder: Path, **variables: str) -> Axosweep:

@@ -1,7 +1,8 @@
 """A store that version 0.1.0 wrote in November 2026: its finished runs are found, shown, and not trained again.
 
 Kept of it are the small files; weights, checkpoints, logs and rows were taken out. Like the golden keys it means the
-trainer's lock as it is: with another Axolotl these are other runs, and the store is written anew.
+trainer's lock as it is: with another Axolotl these are other runs, and the store is written anew. Its keys are those
+of Python 3.12.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pytest
 
 from modal_app.store.layout import Store
 from runner.cli import main
+from tests.runner.fake_trainer import make_trainer
 
 WRITTEN = Path(__file__).with_name("store_of_0_1_0")
 FINISHED = {
@@ -30,8 +32,10 @@ def earlier(tmp_path: Path) -> Store:
 
 @pytest.mark.parametrize(("words", "losses"), FINISHED.items())
 def test_a_run_that_an_earlier_version_has_finished_is_not_trained_again(
-    words: Sequence[str], losses: dict[str, str], earlier: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+    words: Sequence[str], losses: dict[str, str], earlier: Store, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(make_trainer(tmp_path / "trainer", version="3.12")))
     before = sorted(earlier.runs.rglob("attempt-*"))
     assert main([*words, f"store={earlier.root}"]) == 0
     printed = capsys.readouterr().out
@@ -40,6 +44,19 @@ def test_a_run_that_an_earlier_version_has_finished_is_not_trained_again(
         (row,) = [line for line in printed.splitlines() if f"{key} " in line and "succeeded" in line]
         assert loss in row
     assert sorted(earlier.runs.rglob("attempt-*")) == before
+
+
+def test_with_another_python_it_is_another_run_and_the_plan_says_that_its_key_has_moved(
+    earlier: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """numpy is 2.3 on Python 3.12 and 2.5 on 3.13, by the same lock."""
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(make_trainer(tmp_path / "trainer", version="3.13")))
+    ((words, losses), *_) = FINISHED.items()
+    assert main(["plan", *words, f"store={earlier.root}"]) == 0
+    printed = capsys.readouterr()
+    assert not any(key in printed.out for key in losses)
+    assert "2 of these runs finished under an earlier key" in printed.err
+    assert "This trainer has Python 3.13" in printed.err
 
 
 def test_every_sweep_and_dataset_of_an_earlier_version_is_shown(

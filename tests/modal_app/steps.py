@@ -87,13 +87,13 @@ def train_step(
     return Step(StepKind.TRAIN, key, config, data_key, processes, base_model="the/base", tracking=tracking or off)
 
 
-def run_fresh(python: Path, store: Store, step: Step) -> int:
+def run_fresh(python: Path, store: Store, step: Step, **variables: str) -> int:
     """Run a step in a process of its own; returns its exit code."""
     return subprocess.run(
         [python, RUN, "worker", "--store", store.root],
         input=step.to_json(),
         text=True,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **variables},
         check=False,
     ).returncode
 

@@ -3,9 +3,10 @@ from typing import Any
 
 import pytest
 
-from modal_app.process.attempt import begin, environment
+from modal_app.process import threads
+from modal_app.process.attempt import base_environment, begin, environment
 from modal_app.store.layout import Store
-from modal_app.store.step import Step, StepKind
+from modal_app.store.step import Device, Step, StepKind
 
 LOCAL: dict[str, Any] = {"base_model": "inputs/model", "datasets": [{"path": "inputs/rows.jsonl"}]}
 
@@ -33,6 +34,25 @@ def test_a_step_that_reads_only_inputs_never_asks_the_hub(tmp_path: Path) -> Non
 )
 def test_a_step_that_reads_anything_of_the_hub_may_ask_it(tmp_path: Path, beside: dict[str, Any]) -> None:
     assert "HF_HUB_OFFLINE" not in variables(tmp_path, LOCAL | beside)
+
+
+def test_a_rank_on_a_cpu_has_one_thread_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in threads.VARIABLES:
+        monkeypatch.setenv(name, "8")
+    assert base_environment(Device.CPU, 2).items() >= threads.with_threads(1).items()
+
+
+def test_a_rank_on_a_gpu_has_its_part_of_the_cores_unless_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in threads.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    cores = threads.usable_cores()
+    assert base_environment(Device.CUDA).items() >= threads.with_threads(cores).items()
+    assert base_environment(Device.CUDA, 2 * cores).items() >= threads.with_threads(1).items()
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert base_environment(Device.CUDA)["OMP_NUM_THREADS"] == "5"
+    assert threads.for_ranks(Device.CUDA, 4, 10.5) == threads.with_threads(2)
 
 
 def test_latest_leads_to_the_newest_attempt_also_in_a_store_that_is_moved(tmp_path: Path) -> None:

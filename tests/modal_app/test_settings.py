@@ -73,6 +73,15 @@ def test_keys_name_the_trainer_by_its_lock_unless_something_else_trains() -> Non
     assert theirs != trainer_identity(lock, shipped(trainer="image", image=DIGEST[:-1] + "0"))
 
 
+def test_keys_name_a_python_that_is_not_the_one_of_the_containers() -> None:
+    lock = "1" * 64
+    named = trainer_identity(lock, None, "3.13")
+    assert named not in (lock, trainer_identity(lock, None, "3.14"))
+    assert trainer_identity(lock, None, "3.12") == trainer_identity(lock, shipped()) == lock
+    theirs = shipped(trainer="image", image=DIGEST)
+    assert trainer_identity(lock, theirs, "3.13") == trainer_identity(lock, theirs), "its digest names its Python"
+
+
 def test_a_pinned_kernel_takes_the_place_of_its_branch_and_of_nothing_else() -> None:
     named = f"kernels-community/flash-attn2@{COMMIT}"
     asked = {"kernels-community/flash-attn2@v3", "kernels-community/flash-attn2@v2", "other/kernel@v1"}

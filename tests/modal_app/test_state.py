@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from modal_app.store import stop_notes
 from modal_app.store.claim import claim, this_process
 from modal_app.store.layout import Attempt, Store
 from modal_app.store.state import Phase, observe, record_exit
@@ -83,6 +84,24 @@ def test_a_lost_step_tells_the_signal_that_its_parent_saw(store: Store) -> None:
     outcome = observe(store, TRAIN, "run").outcome
     assert outcome is not None
     assert outcome.message.startswith("its process was killed by signal 9")
+
+
+def test_a_step_that_we_have_killed_says_who_it_was_and_nothing_about_memory(store: Store) -> None:
+    attempt = begin(store)
+    stop_notes.note_asked(attempt, "Ctrl-C")
+    assert not stop_notes.killed_by(attempt)
+    stop_notes.note_kill(attempt, "a second Ctrl-C")
+    stop_notes.note_kill(attempt, "somebody who came later")
+    record_exit(store, TRAIN, "run", os.getpid(), -9)
+    outcome = observe(store, TRAIN, "run").outcome
+    assert outcome is not None
+    assert (outcome.status, outcome.reason) == (OutcomeStatus.STOPPED, FailureReason.KILLED)
+    assert outcome.message == "killed by a second Ctrl-C"
+
+
+def test_a_step_that_was_only_asked_to_stop_and_died_is_lost(store: Store) -> None:
+    stop_notes.note_asked(begin(store), "Ctrl-C")
+    assert observe(store, TRAIN, "run").phase is Phase.LOST
 
 
 def test_an_exit_is_noted_only_for_the_attempt_of_that_process(store: Store) -> None:

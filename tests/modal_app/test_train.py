@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from modal_app.process.threads import with_threads
 from modal_app.store.layout import Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import FailureReason, OutcomeStatus, Step, StepKind, Tracking
@@ -131,9 +132,11 @@ def test_nothing_temporary_is_left_in_an_attempt(store: Store, plain_ranks: Step
 
 
 def test_a_fresh_process_gives_the_losses_of_a_fork(trainer: Path, store: Store, plain: Step) -> None:
+    """Also where the environment asks for more threads: Modal does, from the CPU request of a container."""
     fresh = train_step("fresh")
-    assert run_fresh(trainer, store, fresh) == 0
+    assert run_fresh(trainer, store, fresh, **with_threads(3)) == 0
     assert losses(store, fresh) == losses(store, plain)
+    assert outcome(store, fresh).facts["threads"] == outcome(store, plain).facts["threads"] == 1
     evaluated = {step for step, name in losses(store, plain) if name == "eval_loss"}
     assert evaluated == {0, 10, 20}
     facts = outcome(store, plain).facts

@@ -10,6 +10,7 @@ import modal
 import pytest
 from grpclib import Status
 
+from modal_app.store import stop_notes
 from modal_app.store.layout import Store
 from tests.modal_app.cloud import DATA, Cloud, clouds, outcome_of, undisturbed
 from tests.modal_server.fixture import needs_mounts
@@ -98,6 +99,7 @@ def test_a_worker_that_does_not_stop_in_time_is_killed_and_tried_again(cloud: Ca
     calls = here.wait_for_all()
     assert {call.status for call in calls} == {"success"}, "it was over before Modal's own timeout"
     assert json.loads(here.attempts[0].exit.read_text())["code"] == -9
+    assert stop_notes.killed_by(here.attempts[0]) == "its call, whose time was over"
     assert here.outcomes[0] == ""
     assert here.outcomes[-1] == "succeeded"
     assert here.losses == undisturbed()

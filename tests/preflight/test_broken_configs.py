@@ -140,7 +140,7 @@ def test_what_axolotl_accepts_is_told_without_asking_it(broken: Mapping[str, Any
 def verdicts(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
     """Axolotl's own on all of them, in the cache of a store."""
     folder = tmp_path_factory.mktemp("store")
-    known = Verdicts(folder / "cache" / "verdicts.json", trainer_environment.lock_hash())
+    known = Verdicts(folder / "cache" / "verdicts.json", trainer_environment.identity(None))
     with contextlib.chdir(place):
         experiments = [_experiment(one) for one in BROKEN]
         Preflight(experiments, known).ask(FreshValidator(trainer_environment.find()), experiments)

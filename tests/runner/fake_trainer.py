@@ -20,15 +20,21 @@ SCRIPT = Path(__file__).with_name("fake_trainer_script.py")
 
 
 def make_trainer(
-    folder: Path, *, refused: Sequence[Mapping[str, Any]] = (), warned: Sequence[str] = (), works: bool = False
+    folder: Path,
+    *,
+    refused: Sequence[Mapping[str, Any]] = (),
+    warned: Sequence[str] = (),
+    works: bool = False,
+    version: str = "3.12",
 ) -> Path:
-    """Its folder, for AXOSWEEP_TRAINER. `refused`: problems of each config that has their first key. Unless it `works`,
-    each step ends with LAST_WORDS."""
+    """Its folder, for AXOSWEEP_TRAINER. It says that its Python is of this `version`. `refused`: problems of each
+    config that has their first key. Unless it `works`, each step ends with LAST_WORDS."""
     python = folder / "bin" / "python"
     python.parent.mkdir(parents=True)
     behaviour = {"refused": list(refused), "warned": list(warned), "works": works}
     (folder / BEHAVIOUR).write_text(json.dumps(behaviour))
-    python.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-S", str(SCRIPT), str(folder)])} "$@"\n')
+    says = f'[ "$3" = -c ] && exec echo {version}'
+    python.write_text(f'#!/bin/sh\n{says}\nexec {shlex.join([sys.executable, "-S", str(SCRIPT), str(folder)])} "$@"\n')
     python.chmod(0o755)
     return folder
 

@@ -1,10 +1,13 @@
-"""A process of a store that goes on until it is ended: `python lasting_process_script.py STORE launcher|worker ABOUT`.
+"""A process of a store that goes on until it is ended: `python lasting_process_script.py STORE ROLE ABOUT`.
 
-A launcher is in the ledger of the sweep ABOUT, a worker has the claim on the answers ABOUT. It prints `ready` then.
+The role is launcher, worker or deaf. A launcher is in the ledger of the sweep ABOUT, a worker has the claim on the
+answers ABOUT. It prints `ready` then.
+A deaf worker has begun an attempt, and takes more time to stop than anybody has.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from contextlib import nullcontext
@@ -20,7 +23,10 @@ def main(root: str, role: str, about: str) -> None:
     store = Store(Path(root))
     if role == "launcher":
         Ledger(store, about).begin("axosweep infer")
-    with claim(store.folder(StepKind.INFER, about)) if role == "worker" else nullcontext():
+    with nullcontext() if role == "launcher" else claim(store.folder(StepKind.INFER, about)):
+        if role == "deaf":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            store.folder(StepKind.INFER, about).attempt(1).path.mkdir()
         print("ready", flush=True)
         time.sleep(60)
 

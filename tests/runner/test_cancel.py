@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +15,8 @@ import pytest
 
 from modal_app.cloud.container import steps_file
 from modal_app.store.layout import STEPS, Store
-from modal_app.store.step import Step, StepKind, write_atomically
+from modal_app.store.state import observe
+from modal_app.store.step import FailureReason, OutcomeStatus, Step, StepKind, write_atomically
 from runner.command.cancel import cancel
 from tests.runner.builders import open_sweep, run
 
@@ -51,6 +55,24 @@ def test_whoever_asks_something_after_a_sweep_is_ended_with_it(store: Store, ask
         assert launcher.poll() is None, "no sweep was named"
         assert cancel(store, [], sweep) == 1
         assert launcher.wait(10) < 0
+
+
+def test_a_worker_has_the_time_that_it_needs_and_a_second_cancel_kills_it(store: Store, asked: tuple[str, str]) -> None:
+    with process(store, "deaf", "base/abc") as worker, ThreadPoolExecutor() as pool:
+        (attempt,) = store.folder(StepKind.INFER, "base/abc").attempts()
+        first = pool.submit(cancel, store, [], asked[0])
+        while not attempt.stop.exists():
+            time.sleep(0.01)
+        with pytest.raises(TimeoutError):
+            first.result(0.3)
+        assert worker.poll() is None
+        assert cancel(store, [], asked[0]) == 1
+        assert worker.wait(10) == -signal.SIGKILL
+        assert first.result(10) == 1
+    outcome = observe(store, StepKind.INFER, "base/abc").outcome
+    assert outcome is not None
+    assert (outcome.status, outcome.reason) == (OutcomeStatus.STOPPED, FailureReason.KILLED)
+    assert outcome.message == "killed by axosweep cancel, which asked a second time"
 
 
 def test_what_a_sweep_asks_of_its_base_model_is_ended_with_it(store: Store, asked: tuple[str, str]) -> None:

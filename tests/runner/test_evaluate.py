@@ -14,7 +14,7 @@ import yaml
 from modal_app.store.layout import Store
 from modal_app.store.step import Outcome, OutcomeStatus, StepKind
 from runner.cli import main
-from runner.environment.trainer_environment import lock_hash
+from runner.environment.trainer_environment import identity
 from runner.follow_up.base_model import base_evaluations
 from runner.follow_up.steps import evaluate_step
 from runner.follow_up.subjects import VERSIONS, Subject, subjects
@@ -182,7 +182,7 @@ def test_another_trainer_of_the_run_or_another_version_of_our_code_is_another_st
         return {evaluate_step(subject, {}).step.key, base_evaluations([subject], {})[0].step.key}
 
     plain = keys(one)
-    assert keys(replace(one, identity={**one.identity, "trainer_lock": lock_hash()})) == plain
+    assert keys(replace(one, identity={**one.identity, "trainer_lock": identity(None)})) == plain
     other = keys(replace(one, identity={**one.identity, "trainer_lock": "of an image"}))
     assert len(plain | other) == 4
     monkeypatch.setitem(VERSIONS, StepKind.EVALUATE, VERSIONS[StepKind.EVALUATE] + 1)

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from modal_app.cloud.container import Job
-from modal_app.cloud.settings import Deployment, trainer_identity
+from modal_app.cloud.settings import Deployment
 from modal_app.store.layout import Store
 from modal_app.store.step import Device, OutcomeStatus, Step, StepKind
 from runner.config.stages import stages_of
-from runner.environment.trainer_environment import lock_hash
+from runner.environment.trainer_environment import identity
 from runner.errors import SweepError
 from runner.executors.local import LocalExecutor, Slots
 from runner.executors.modal import mirrored_steps
@@ -89,7 +89,7 @@ def test_the_merge_of_a_stage_is_that_of_the_verb(store: Store, modal: Deploymen
     one = staged(MERGED)
     executor = replace(one.experiment.executor, modal=modal)
     one = replace(one, experiment=replace(one.experiment, executor=executor))
-    asked = {"trainer_lock": trainer_identity(lock_hash(), modal)}  # as run.json has it
+    asked = {"trainer_lock": identity(modal)}  # as run.json has it
     subject = Subject(store, "sweep", one.key, one.data_key, one.config, asked)
     assert planned(store, one).after[0].step.key == merge_step(subject).step.key
 

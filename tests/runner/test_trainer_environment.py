@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,47 @@ def test_an_unfinished_build_is_none_wherever_it_is(environment: Path) -> None:
     (environment / trainer_environment.STAMP).write_text(trainer_environment.UNFINISHED)
     with pytest.raises(SweepError, match="no trainer environment yet"):
         trainer_environment.find()
+
+
+OWN = f"3.{sys.version_info.minor}"
+
+
+@pytest.mark.parametrize(
+    ("stamp", "version", "known"),
+    [
+        (None, "3.10", "3.10"),  # the user's own
+        ("0" * 64, "3.12", "3.12"),  # setup renews its packages
+        (trainer_environment.UNFINISHED, "3.12", "3.12"),
+        ("0" * 64, "3.10", OWN),  # setup replaces it
+    ],
+)
+def test_the_python_in_keys_is_the_environments_unless_setup_would_replace_it(
+    environment: Path, stamp: str | None, version: str, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = environment / "bin" / "python"
+    python.write_text(f"#!/bin/sh\nexec echo {version}\n")
+    python.chmod(0o755)
+    if stamp is not None:
+        (environment / trainer_environment.STAMP).write_text(stamp)
+    monkeypatch.setenv("UV_PYTHON", sys.executable)
+    assert trainer_environment.python_version() == known
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_before_setup_the_python_in_keys_is_the_one_that_setup_would_choose(
+    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the real uv where it chooses."""
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "nothing"))
+    monkeypatch.delenv("UV_PYTHON", raising=False)
+    if named:
+        monkeypatch.setenv("UV_PYTHON", sys.executable)
+        assert trainer_environment.python_version() == OWN
+    else:
+        created = tmp_path / "as-setup"
+        trainer_environment.create(created)
+        answer = subprocess.run([created / "bin" / "python", "-V"], capture_output=True, text=True, check=True).stdout
+        assert answer.startswith(f"Python {trainer_environment.python_version()}.")
 
 
 def test_setup_leaves_a_folder_alone_that_axosweep_did_not_make(environment: Path) -> None:

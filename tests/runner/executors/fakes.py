@@ -33,6 +33,10 @@ class FakeWorkers:
     """Keys whose workers go on until they are signalled."""
     deaf: frozenset[str] = NOBODY
     """Keys whose workers do not hear SIGTERM."""
+    saving: Mapping[str, float] = field(default_factory=dict)
+    """Key -> how many seconds its worker saves for, once it is asked to stop."""
+    when_asked: Callable[[], object] = lambda: None
+    """What happens as soon as a worker has been asked to stop."""
     stillborn: frozenset[str] = NOBODY
     """Keys whose workers die before they claim their step."""
     unborn: frozenset[str] = NOBODY
@@ -46,6 +50,7 @@ class FakeWorkers:
     waits: int = 0
     closed: bool = False
     _alive: dict[StepId, _Alive] = field(default_factory=dict)
+    _saved_at: dict[StepId, float] = field(default_factory=dict)
     _soon: list[WorkerExit] = field(default_factory=list)
     _later: list[WorkerExit] = field(default_factory=list)
 
@@ -74,6 +79,9 @@ class FakeWorkers:
         assert self.waits < 1000, "the executor never ends"
         self.together.append(tuple(alive.step for alive in self._alive.values()))
         exited, self._soon, self._later = self._soon, self._later, []
+        for this in [this for this, at in self._saved_at.items() if time.monotonic() >= at]:
+            del self._saved_at[this]
+            exited.append(self._end(this, OutcomeStatus.STOPPED))
         ready = next((this for this in self._alive if this[1] not in self.endless | self.unborn), None)
         if ready is not None:
             exited.append(self._end(ready, self.endings.get(ready[1], OutcomeStatus.SUCCEEDED)))
@@ -88,8 +96,15 @@ class FakeWorkers:
         if number is signal.SIGKILL or step[1] in self.unborn:
             self._alive.pop(step).held.close()
             self._soon.append(WorkerExit(step, -number, os.getpid()))
+        elif step[1] in self.saving:
+            (attempt,) = self.store.folder(*step).attempts()
+            attempt.train_state.write_text("{}")  # training has begun
+            self._saved_at[step] = time.monotonic() + self.saving[step[1]]
         elif step[1] not in self.deaf:
             self._soon.append(self._end(step, OutcomeStatus.STOPPED))
+
+        if number is signal.SIGTERM:
+            self.when_asked()
 
     def close(self) -> None:
         self.closed = True

@@ -1,11 +1,14 @@
+import os
 import signal
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from modal_app.process.threads import usable_cores
 from modal_app.store.layout import Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import Device, OutcomeStatus, Step, StepKind
+from runner.console import interrupts
 from runner.executors.local import LocalExecutor, Slots, Watch, machine_slots
 from runner.store.ledger import Ledger, Record
 from runner.types import Gpu, Plan, Run
@@ -27,7 +30,7 @@ def execute(
     ledger = Ledger(workers.store, planned.sweep)
     ledger.open(planned, "axosweep -m")
     try:
-        LocalExecutor(workers.store, workers, slots, ledger, stop_grace_s=0.02).execute(planned, watch)
+        LocalExecutor(workers.store, workers, slots, ledger).execute(planned, watch)
     finally:
         assert workers.closed
     return recorded(ledger)
@@ -261,6 +264,16 @@ def cards(step: Step) -> list[str]:
     return step.environment["CUDA_VISIBLE_DEVICES"].split(",")
 
 
+def test_a_rank_on_a_card_has_the_cores_of_its_card(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    workers = FakeWorkers(store)
+    execute(plan(runs_of(2, 2, "h100"), store), workers, Slots(Device.CUDA, 2 * usable_cores()))
+    training = [step for step in workers.started if step.kind is StepKind.TRAIN]
+    assert {step.environment["OMP_NUM_THREADS"] for step in training} == {"1"}, "of half a core each, not of them all"
+    assert {step.environment["MKL_NUM_THREADS"] for step in training} == {"3"}
+
+
 def test_gpus_are_partitioned(store: Store) -> None:
     workers = FakeWorkers(store)
     runs = [*runs_of(2, 2, "h100"), *runs_of(4, 1, "h100"), *runs_of(2, 4, "h100")]
@@ -319,13 +332,30 @@ def test_ctrl_c_asks_workers_to_stop_and_records_that_they_did(store: Store) -> 
     assert runs[2].key not in records
 
 
-def test_ctrl_c_kills_a_worker_that_does_not_stop_in_time(store: Store) -> None:
+def test_a_worker_that_is_still_saving_is_waited_for(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    (one,) = runs_of(1)
+    finish(store, StepKind.PREPROCESS, one.data_key)
+    workers = FakeWorkers(store, endless=frozenset({one.key}), saving={one.key: 0.5})
+    records = interrupted(plan([one], store), workers)
+    assert workers.signals == [(one.key, signal.SIGTERM)]
+    assert events(records[one.key]) == ["submitted", "started", "stopped"]
+    assert "Stopping. The run finishes its step and saves a checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_request_kills_a_worker_and_the_record_says_who_it_was(
+    store: Store, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interrupts, "_requests", interrupts.Requests())  # those of other tests are long over
     (one,) = runs_of(1)
     finish(store, StepKind.PREPROCESS, one.data_key)
     workers = FakeWorkers(store, endless=frozenset({one.key}), deaf=frozenset({one.key}))
+    workers.when_asked = lambda: os.kill(os.getpid(), number)
     records = interrupted(plan([one], store), workers)
     assert workers.signals == [(one.key, signal.SIGTERM), (one.key, signal.SIGKILL)]
-    assert events(records[one.key]) == ["submitted", "started", "lost"]
+    assert events(records[one.key]) == ["submitted", "started", "stopped"]
+    last = records[one.key][-1]
+    assert (last.reason, last.message) == ("killed", "killed by a second Ctrl-C or SIGTERM")
 
 
 def test_ctrl_c_records_a_worker_that_had_not_begun_as_stopped(store: Store) -> None:

@@ -141,7 +141,7 @@ def test_a_killed_one_is_replaced_and_nothing_of_it_stays(
 
 PACKAGES = Path("lib", "python3", "site-packages")
 CHANGES: dict[str, Callable[[pytest.MonkeyPatch, Path], object]] = {
-    "threads": lambda patch, trainer: patch.setenv("OMP_NUM_THREADS", "2"),
+    "threads": lambda patch, trainer: patch.setenv("OMP_WAIT_POLICY", "passive"),
     "cache": lambda patch, trainer: patch.setenv("HF_HOME", "/elsewhere"),
     "packages": lambda patch, trainer: (trainer / PACKAGES / "new").mkdir(),
     "installed again": lambda patch, trainer: os.utime(trainer / PACKAGES / "old-1.dist-info", (1, 1)),

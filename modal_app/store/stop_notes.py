@@ -1,0 +1,47 @@
+"""Who asked a worker to stop, and who killed it: stop.json in the folder of its attempt. Standard library.
+
+The first request lets a worker finish its step and save; the second kills it. Whoever kills says so first, so that
+nobody takes a killed run for one that ran out of memory.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+from modal_app.store.layout import Attempt, StepFolder
+from modal_app.store.read_json import read_json
+from modal_app.store.step import write_atomically
+
+ASKED, KILLED = "asked_by", "killed_by"
+
+
+def note_asked(attempt: Attempt, by: str) -> None:
+    """`by`: who has asked the worker to stop, as in `asked by {by}`."""
+    _note(attempt, ASKED, by)
+
+
+def note_kill(attempt: Attempt, by: str) -> None:
+    """`by`: who is about to kill the worker, as in `killed by {by}`. The first one counts."""
+    _note(attempt, KILLED, by)
+
+
+def is_asked(attempt: Attempt) -> bool:
+    return ASKED in read_json(attempt.stop, lenient=True)
+
+
+def killed_by(attempt: Attempt) -> str:
+    """Who has killed its worker; empty if nobody says so."""
+    return str(read_json(attempt.stop, lenient=True).get(KILLED, ""))
+
+
+def running(folder: StepFolder) -> Attempt | None:
+    """The newest attempt, if it has no result yet. The caller knows that a worker works on the step."""
+    attempts = folder.attempts()
+    return attempts[-1] if attempts and not attempts[-1].result.exists() else None
+
+
+def _note(attempt: Attempt, what: str, by: str) -> None:
+    known = read_json(attempt.stop, lenient=True)
+    if what not in known:
+        write_atomically(attempt.stop, json.dumps(known | {what: by, what.replace("_by", "_at"): time.time()}))

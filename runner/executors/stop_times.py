@@ -1,0 +1,52 @@
+"""How long workers take to stop once they are asked to: measured on the runs' own steps and saves so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from modal_app.store.layout import Attempt, StepFolder, Store
+from modal_app.store.read_json import read_json
+from modal_app.store.step import StepKind
+from runner.estimate.words import span
+from runner.types import StepId
+
+
+def stop_message(store: Store, steps: Iterable[StepId], again: str) -> str:
+    """What happens now, for people; empty if no run is among the steps, since everything else stops at once.
+
+    `again`: what kills the runs, such as `Ctrl-C again`.
+    """
+    runs = [store.folder(kind, key) for kind, key in steps if kind is StepKind.TRAIN]
+    runs = [run for run in runs if _trains(run)]
+    if not runs:
+        return ""
+    times = [time for run in runs if (time := usual_stop_s(run)) is not None]
+    usual = f"which usually takes {span(max(times))}" if times else "for which nothing is measured yet"
+    what = "The run finishes its step and saves" if len(runs) == 1 else f"{len(runs)} runs finish their step and save"
+    return f"{what} a checkpoint, {usual}. {again} kills at once: what is newer than the last checkpoint is lost."
+
+
+def _trains(run: StepFolder) -> bool:
+    attempts = run.attempts()
+    return bool(attempts) and attempts[-1].train_state.exists()
+
+
+def usual_stop_s(run: StepFolder) -> float | None:
+    """A step and a save of this run, in seconds; None before its first save."""
+    attempts = run.attempts()[::-1]
+    steps = [seconds for one in attempts if (seconds := _step_s(one)) is not None]
+    saves = [seconds for one in attempts if (seconds := _save_s(one)) is not None]
+    return steps[0] + saves[0] if steps and saves else None
+
+
+def _step_s(attempt: Attempt) -> float | None:
+    """The mean, without the first step, which compiles."""
+    state = read_json(attempt.train_state, lenient=True)
+    steps = state.get("global_step", 0) - state.get("resumed_from", 0) - 1
+    return state.get("phases", {}).get("train", 0.0) / steps if steps > 0 else None
+
+
+def _save_s(attempt: Attempt) -> float | None:
+    state = read_json(attempt.train_state, lenient=True)
+    saves = state.get("saves", 0)
+    return state.get("phases", {}).get("save", 0.0) / saves if saves else None
