@@ -141,7 +141,7 @@ def reserved_by(deployment: Deployment | None, cards: int) -> Reservation:
 
 
 def trainer_identity(lock: str, deployment: Deployment | None, python: str = PYTHON) -> str:
-    """The part of every key that covers the versions of everything that trains: the lock's hash, Python's minor version,
+    """The part of every key that covers the versions of all that trains: the lock's hash, Python's minor version,
     and what was added.
 
     `lock` is the hex sha256 of the trainer's lock, which has other packages for another `python`: numpy 2.3 for 3.12,
