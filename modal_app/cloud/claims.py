@@ -23,6 +23,7 @@ from typing import Any
 import modal
 import modal.exception
 
+from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.container import Job
 from modal_app.store.step import OutcomeStatus
 
@@ -133,7 +134,8 @@ def is_live(call_id: str) -> bool:
     Raises an error of UNANSWERED if Modal does not answer: then it is not known.
     """
     try:
-        modal.FunctionCall.from_id(call_id).get(timeout=0)
+        with lost_connections():
+            modal.FunctionCall.from_id(call_id).get(timeout=0)
     except TimeoutError:
         return True
     except UNANSWERED:

@@ -16,6 +16,7 @@ import modal
 import modal.exception
 
 from modal_app.cloud.claims import last_claim, restore_claim
+from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.container import Job
 from modal_app.store.layout import StepFolder
 
@@ -36,7 +37,8 @@ def reserve(claims: modal.Dict, job: Job, call: str, folder: StepFolder) -> int:
 def is_superseded(claims: modal.Dict, job: Job, call: str, number: int) -> bool:
     """Whether attempt `number` is to stop. While Modal does not answer, it is not."""
     try:
-        return not is_open(claims, job, call) or claims.contains(f"attempt/{number + 1}/{job.name}")
+        with lost_connections():
+            return not is_open(claims, job, call) or claims.contains(f"attempt/{number + 1}/{job.name}")
     except modal.exception.Error:
         return False
 

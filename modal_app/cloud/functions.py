@@ -25,6 +25,7 @@ from modal_app.cloud.claims import (
     start_waiting_jobs,
     yield_to_recorded,
 )
+from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.container import Job
 from modal_app.cloud.executions import Superseded, is_open
 from modal_app.store.step import StepKind
@@ -55,7 +56,8 @@ Work = Callable[[Job, str, modal.Dict], Ending]
 
 def _run(text: str, work: Work) -> dict[str, Any]:
     try:
-        return _claim_and_do(text, work)
+        with lost_connections():
+            return _claim_and_do(text, work)
     except modal.exception.Error as error:
         # Unchanged, it would look to a process that queries this call as if Modal had not answered: claims.UNANSWERED.
         raise RuntimeError(f"{type(error).__name__}: {error}") from None

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 import modal
 import modal.exception
 
+from modal_app.cloud.connection import lost_connections
+
 PAUSES_S = (1.0, 2.0, 4.0)
 """They fit into the ten seconds that a preempted call has left for it."""
 
@@ -63,7 +65,8 @@ def _complain(text: str) -> None:
 def _insist(act: Callable[[], None], complaint: str, pauses_s: Sequence[float]) -> None:
     for pause_s in (*pauses_s, None):
         try:
-            return act()
+            with lost_connections():
+                return act()
         except (RuntimeError, modal.exception.Error) as error:
             if pause_s is None:
                 raise VolumeError(f"{complaint}: {error}") from None

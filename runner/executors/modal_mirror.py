@@ -16,12 +16,14 @@ import modal
 import modal.exception
 
 from modal_app.cloud.claims import call_and_job, is_live, last_claim
+from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.container import TICK_S
 from modal_app.store.layout import SEEN, Store
 from modal_app.store.state import REMOTE, Phase, observe
 from modal_app.store.step import OutcomeStatus, StepKind, write_atomically
 from runner.cost.spent import containers, fetch_folder
 from runner.executors.modal_copies import Copies
+from runner.executors.modal_errors import UNREACHED
 from runner.executors.modal_submission import MirroredStep, Names, before
 from runner.store.ledger import Event, Ledger, Record
 from runner.store.run_state import unbegun
@@ -31,13 +33,6 @@ POLL_PER_STEP_S = 0.2
 """Between two looks, unless a look takes longer: the more steps, the less often they are looked at."""
 AT_A_TIME = 8
 """Requests to Modal at the same time."""
-
-UNREACHED = (
-    modal.exception.ConnectionError,
-    modal.exception.InternalError,
-    modal.exception.ResourceExhaustedError,
-    modal.exception.ServiceError,
-)
 
 Entries = Mapping[str, Any]
 """A copy of the claims: `modal_app.cloud.claims` explains them."""
@@ -209,11 +204,12 @@ def look_once(mirror: ModalMirror, steps: Sequence[MirroredStep], ledger: Ledger
     While Modal cannot be reached, nothing is known to have ended.
     """
     try:
-        over = mirror.refresh(steps, submitted_calls(ledger))
+        with lost_connections():
+            over = mirror.refresh(steps, submitted_calls(ledger))
+            if over:
+                mirror.note_unbegun(steps, ledger)
     except UNREACHED:
         return False
-    if over:
-        mirror.note_unbegun(steps, ledger)
     write_atomically(ledger.folder / SEEN, json.dumps({"at": time.time(), "over": over}))
     return over
 

@@ -9,13 +9,14 @@ from pathlib import PurePosixPath
 import modal
 import modal.exception
 
+from modal_app.cloud.connection import lost_connections
 from modal_app.store.layout import BASE_MODEL_KEY, SUBMISSION, Store, parts_of_key
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import FOLLOW_UP_KINDS, write_atomically
 from runner.errors import SweepError
 from runner.executors.modal_copies import listed, read_text
-from runner.executors.modal_errors import explained
-from runner.executors.modal_mirror import UNREACHED, ModalMirror, follow, look_once
+from runner.executors.modal_errors import UNREACHED, explained
+from runner.executors.modal_mirror import ModalMirror, follow, look_once
 from runner.executors.modal_submission import MirroredStep, Names, read_submission, submission_in
 from runner.store.ledger import Ledger, SweepRun
 
@@ -56,7 +57,8 @@ def watcher(store: Store, run: SweepRun) -> Callable[[], bool]:
     def goes_on() -> bool:
         with explained():
             try:
-                return not mirror.refresh(steps)
+                with lost_connections():
+                    return not mirror.refresh(steps)
             except UNREACHED:
                 return True
 

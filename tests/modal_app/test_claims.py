@@ -39,6 +39,13 @@ def test_a_question_that_modal_does_not_answer_is_no_dead_call(status: Status) -
         assert answer(server, "ask_of_an_unknown_call") in ("ResourceExhaustedError", "PermissionDeniedError")
 
 
+def test_a_question_whose_connection_is_lost_each_time_is_no_dead_call() -> None:
+    with ModalServer() as server:
+        for nth in range(1, 5):  # the client asks four times
+            server.lose_connection("FunctionGetOutputs", nth=nth)
+        assert answer(server, "ask_of_an_unknown_call") == "ConnectionError"
+
+
 def test_a_call_that_was_followed_and_comes_back_leaves_the_job_alone_even_if_its_follower_is_over() -> None:
     """Else the two would follow each other in a circle, and whoever looks for the last claim would never find it."""
     with ModalServer() as server:

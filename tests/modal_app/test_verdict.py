@@ -16,8 +16,8 @@ from modal_app.store.step import Step, StepKind
 
 STEP = Step(StepKind.TRAIN, "run", {"adapter": "lora"}, "data")
 ENDED = {
-    "global_step": 4, "max_steps": 4, "ended": True, "early_stopped": False, "world_size": 1, "threads": 1, "phases": {},
-    "cpu": {}, "resumed_from": 0,
+    "global_step": 4, "max_steps": 4, "ended": True, "early_stopped": False, "world_size": 1, "threads": 1,
+    "phases": {}, "cpu": {}, "resumed_from": 0,
 }  # fmt: skip
 
 

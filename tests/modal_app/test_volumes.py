@@ -5,6 +5,8 @@ from typing import Any
 
 import modal.exception
 import pytest
+from grpclib.exceptions import StreamTerminatedError
+from grpclib.protocol import Connection
 
 from modal_app.cloud import volumes
 
@@ -40,7 +42,24 @@ def test_while_a_worker_has_files_open_on_one_volume_the_other_is_still_committe
     assert "a could not be committed now: there are open files" in capsys.readouterr().out, "nothing is hidden"
 
 
-@pytest.mark.parametrize("refusal", [OPEN_FILES, modal.exception.ServiceError("no answer")])
+def lost_connection() -> AttributeError:
+    """What grpclib raises for a request on a connection that it has just taken apart."""
+    try:
+        return object.__new__(Connection)._transport  # type: ignore[return-value]
+    except AttributeError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        OPEN_FILES,
+        modal.exception.ServiceError("no answer"),
+        StreamTerminatedError("Connection lost"),
+        lost_connection(),
+    ],
+    ids=repr,
+)
 def test_a_refusal_is_not_the_last_word(refusal: Exception) -> None:
     a, b = both = mounted([refusal] * 3, [refusal])
     volumes.commit(both, NOW)

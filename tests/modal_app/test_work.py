@@ -265,3 +265,15 @@ def test_a_second_call_leaves_a_run_to_the_first_one_though_the_dict_was_cleared
     assert len(here.attempts) == 1
     first.cancel()
     here.server.wait_until(lambda: here.outcomes == ["stopped"])
+
+
+def test_a_call_whose_connection_is_lost_does_not_look_as_if_modal_had_not_answered(
+    cloud: Callable[..., Cloud],
+) -> None:
+    """Who asks for a call is raised what the call has raised."""
+    here = cloud({})
+    call = here.start(name="preprocess/data", function="preprocess", awaited=True)
+    here.server.lose_connection("DictContents")
+    assert call.get(timeout=60)["status"] == "succeeded"
+    assert "RuntimeError: ConnectionError: the connection was lost" in here.server.log(function="preprocess")
+    assert [one.status for one in here.wait_for_all()] == ["success", "success"]

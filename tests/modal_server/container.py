@@ -12,12 +12,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpclib.server import Server
 from modal_proto import api_pb2
 
 from tests.modal_server import rootfs
 from tests.modal_server.calls import Input, InputState
 from tests.modal_server.interpreter import inspect_interpreter
+from tests.modal_server.lines import LineServer
 from tests.modal_server.logs import STDERR, STDOUT, SYSTEM
 from tests.modal_server.open_files import first_open
 from tests.modal_server.settings import LAUNCH
@@ -71,7 +71,7 @@ class Container:
 
     async def run(self, service: Service, arguments: api_pb2.ContainerArguments) -> None:
         """Start, serve and wait for the end. Never raises for what the container does."""
-        server = Server([service])
+        server = LineServer([service], self._world.lines)
         try:
             spec = await self._prepare(arguments)
             await server.start(path=str(self._folder / "private" / "server"))

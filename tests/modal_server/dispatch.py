@@ -74,6 +74,8 @@ class Dispatch:
                 return
             fault = self._record.add(name, self._caller, request)
             self._authenticate(stream)
+            if self._record.unavailable:
+                raise GRPCError(Status.UNAVAILABLE, "the test ordered an outage")
             if fault and not fault.after:
                 await _carry_out(fault)
             if name in self._answers:

@@ -47,6 +47,8 @@ class Record:
     heartbeats: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
     faults: list[Fault] = field(default_factory=list)
+    unavailable: bool = False
+    """Every call is answered UNAVAILABLE."""
 
     def add(self, name: str, caller: str, request: Message) -> Fault | None:
         """Remember the call; the fault that is due for it, if any."""

@@ -16,7 +16,6 @@ from typing import Any, Self, TypeVar
 
 from google.protobuf.message import Message
 from grpclib import Status
-from grpclib.server import Server
 from modal._serialization import deserialize
 from modal_proto import api_pb2
 
@@ -24,6 +23,7 @@ from tests.modal_server import views
 from tests.modal_server.blobs import Blobs
 from tests.modal_server.container import peak_gpus
 from tests.modal_server.dispatch import Dispatch
+from tests.modal_server.lines import LineServer
 from tests.modal_server.record import CLIENT, Call
 from tests.modal_server.rpc_apps import AppResponder
 from tests.modal_server.rpc_functions import FunctionResponder
@@ -55,7 +55,7 @@ class ModalServer:
         self._storage = StorageResponder(self._world)
         self._volumes = VolumeResponder(self._world)
         self._web = WebResponder(self._world, self._scheduler)
-        self._server: Server | None = None
+        self._server: LineServer | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -145,6 +145,12 @@ class ModalServer:
         """The most GPUs that were held at one moment."""
         return peak_gpus({task.id: (task.started_at, task.ended_at, task.gpu_count) for task in self.tasks()})
 
+    def argument(self, call_id: str) -> Any:
+        """The first argument of a call."""
+        payload = self._do(lambda: self._world.call(call_id).inputs[0].payload.args)
+        arguments, _ = deserialize(payload, None)
+        return arguments[0]
+
     def log(self, *, call_id: str = "", function: str = "") -> str:
         """What was printed by one call, or by all calls of a function."""
         return self._do(lambda: views.log(self._world, call_id, function))
@@ -200,9 +206,44 @@ class ModalServer:
 
         def deliver() -> None:
             (one,) = self._world.call(call_id).inputs
-            self._scheduler.pool(one.call.function).put(one)
+            self._scheduler.pool(one.call.function).put(one, first=True)
 
         self._do(deliver)
+
+    def lose_entries(self, name: str, lost: Callable[[Any], bool]) -> int:
+        """Let the entries of the modal.Dict of that name vanish whose keys `lost` chooses; how many did."""
+
+        def lose() -> int:
+            vanished = 0
+            for table in (one for one in self._world.dicts.values() if one.name == name):
+                keys = [key for key in table.entries if lost(deserialize(key, None))]
+                vanished += len(keys)
+                for key in keys:
+                    del table.entries[key]
+            return vanished
+
+        return self._do(lose)
+
+    def set_unavailable(self, unavailable: bool) -> None:
+        """Answer every call of clients and containers by UNAVAILABLE, or no longer."""
+        self._do(lambda: setattr(self._world.record, "unavailable", unavailable))
+
+    def drop_connections(self) -> None:
+        """Abort the connections of clients and containers, and refuse new ones."""
+        self._do(self._world.lines.drop)
+
+    def lose_connection(self, name: str, *, nth: int = 1) -> None:
+        """Abort all connections when the nth call of that name arrives, and take new ones at once."""
+
+        def lose() -> None:
+            self._world.lines.drop()
+            self._world.lines.accept()
+
+        self.act(name, lose, nth=nth)
+
+    def accept_connections(self) -> None:
+        """Take new ones again."""
+        self._do(self._world.lines.accept)
 
     def expire(self, call_id: str) -> None:
         """Its results are gone, as at Modal after 7 days."""
@@ -271,7 +312,9 @@ class ModalServer:
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        self._server = Server([Dispatch(responders, self._world.record, self.settings, self._world.answers)])
+        self._server = LineServer(
+            [Dispatch(responders, self._world.record, self.settings, self._world.answers)], self._world.lines
+        )
         await self._server.start(sock=listening)
 
     async def _stop(self) -> None:

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
+from tests.modal_server.lines import Lines
 from tests.modal_server.logs import Logs
 from tests.modal_server.record import Record
 from tests.modal_server.settings import Settings
@@ -159,6 +160,7 @@ class World:
     volumes: dict[str, Volume] = field(default_factory=dict)
     dicts: dict[str, KeyValues] = field(default_factory=dict)
     full_gpus: set[str] = field(default_factory=set)
+    lines: Lines = field(default_factory=Lines)
     web_url: str = ""
     """Below it is every web function, by its id."""
 

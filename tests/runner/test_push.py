@@ -18,7 +18,7 @@ from huggingface_hub.utils import httpx
 
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.manifest import listed_files
-from modal_app.store.step import OutcomeStatus, StepKind
+from modal_app.store.step import Outcome, OutcomeStatus, StepKind
 from runner.cli import main
 from runner.command import push
 from runner.errors import SweepError

@@ -11,7 +11,7 @@ import pytest
 
 from modal_app.store.layout import Store
 from runner.executors.modal_copies import Copies, read_text
-from runner.executors.modal_mirror import UNREACHED
+from runner.executors.modal_errors import UNREACHED
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import client_of
 

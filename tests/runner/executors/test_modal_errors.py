@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import modal.exception
 import pytest
+from grpclib.exceptions import StreamTerminatedError
 
 from runner.errors import SweepError
 from runner.executors.modal_errors import explained
@@ -19,3 +20,11 @@ def test_the_way_to_a_token_is_said_once(said: str) -> None:
     assert text.startswith(f"Modal refused the login: {said.rstrip('.')}.")
     assert text.count("modal token new") == 1
     assert ".." not in text
+
+
+@pytest.mark.parametrize(
+    "error", [modal.exception.ServiceError("no answer"), StreamTerminatedError("Connection lost")], ids=repr
+)
+def test_a_service_that_does_not_answer_is_told_in_one_message(error: Exception) -> None:
+    with pytest.raises(SweepError, match=r"Modal cannot be reached \(.*(no answer|Connection lost)\)"), explained():
+        raise error

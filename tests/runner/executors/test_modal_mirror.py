@@ -30,6 +30,7 @@ NAMES = Names("cache", "runs", "claims")
 class Place:
     """A Modal whose calls wait for a container that never comes, and a store that mirrors it."""
 
+    server: ModalServer
     client: modal.Client
     train: modal.Function[..., Any, Any]
     claims: modal.Dict
@@ -61,7 +62,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         ledger.folder.mkdir(parents=True)
         claims = modal.Dict.from_name("claims", create_if_missing=True, client=client)
         train = modal.Function.from_name("app", "train", client=client)
-        yield Place(client, train, claims, ModalMirror(store, NAMES), ledger)
+        yield Place(server, client, train, claims, ModalMirror(store, NAMES), ledger)
 
 
 def begin(place: Place, tmp_path: Path) -> modal.FunctionCall[Any]:
@@ -108,6 +109,17 @@ def test_a_run_that_modal_refused_to_start_is_shown_with_the_cause(place: Place)
     place.claims.put(f"refused/{STEP.name}", "Modal did not start it: the spend limit is reached")
     assert place.look()
     (record,) = place.ledger.records()
-    assert record.message == (
-        "Modal did not start it: the spend limit is reached; run the same command again to start it"
-    )
+    refusal = "Modal did not start it: the spend limit is reached"
+    assert record.message == f"{refusal}; run the same command again to start it"
+
+
+def test_a_connection_that_is_lost_while_a_sweep_is_followed_ends_nothing(place: Place, tmp_path: Path) -> None:
+    call = begin(place, tmp_path)
+    place.claims.put(STEP.name, {"call": call.object_id, "sweep": "sweep"})
+    place.server.lose_connection("DictContents")
+    assert not place.look()
+    for nth in range(1, 5):  # the client asks four times
+        place.server.lose_connection("FunctionGetOutputs", nth=nth)
+    assert not place.look()
+    assert not place.look()
+    assert place.shows(Phase.RUNNING)

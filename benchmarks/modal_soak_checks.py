@@ -1,0 +1,167 @@
+"""What has to hold after modal_soak.py, whatever has happened in it: each check is a list of what contradicts it."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.modal_soak_faults import Hit
+from benchmarks.modal_soak_worker import MODULUS, TRAINED, first_value, next_value
+from modal_app.cloud.container import TICK_S
+from modal_app.cloud.meter import ContainerRecord
+from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
+from modal_app.store.step import Outcome, OutcomeStatus, StepKind
+from tests.modal_server.views import Task
+
+EDGE_S = 8.0
+"""The server's seconds of a container before its first process and after its last record, on a loaded machine."""
+LATE_S = 6.0
+"""A commit that follows a tick may take so long, on such a machine."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The steps that one container has trained in one attempt."""
+
+    attempt: int
+    task: str
+    steps: tuple[int, ...]
+
+
+def trained_of(log: str) -> dict[str, list[Trained]]:
+    """Run key -> what its containers have printed, in the order of the attempts."""
+    steps: dict[tuple[str, int, str], list[int]] = defaultdict(list)
+    for line in log.splitlines():
+        words = line.split()
+        if words[:1] == [TRAINED]:
+            steps[words[1], int(words[2]), words[3]].append(int(words[4]))
+    found: dict[str, list[Trained]] = defaultdict(list)
+    for (key, attempt, task), numbers in sorted(steps.items()):
+        found[key].append(Trained(attempt, task, tuple(numbers)))
+    return found
+
+
+def losses(store: Store, keys: Sequence[str], steps: int) -> list[str]:
+    """Those that are logged are those of an undisturbed run. A step that was trained again may be there twice."""
+    wrong = []
+    for key in keys:
+        path = store.folder(StepKind.TRAIN, key).metrics
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        value, right = first_value(key), {}
+        for number in range(1, steps + 1):
+            value = next_value(value)
+            right[number] = value / MODULUS
+        logged = {(line["step"], line["loss"]) for line in lines}
+        if logged != set(right.items()):
+            wrong.append(f"{key}: {len(logged ^ set(right.items()))} losses are not those of an undisturbed run")
+    return wrong
+
+
+def results(store: Store, keys: Sequence[str], first_seen: Mapping[str, bytes]) -> list[str]:
+    """Every result says that the run has succeeded, and is the one that was there first; no attempt was given up."""
+    wrong = []
+    for key in keys:
+        folder = store.folder(StepKind.TRAIN, key)
+        now = folder.done.read_bytes() if folder.done.exists() else b""
+        if not now or Outcome.from_json(now.decode()).status is not OutcomeStatus.SUCCEEDED:
+            wrong.append(f"{key}: no result")
+        elif now != first_seen.get(key, now):
+            wrong.append(f"{key}: its result was written twice")
+        for attempt in folder.attempts():
+            result = read_json(attempt.result)
+            if result.get("status") == OutcomeStatus.FAILED:
+                wrong.append(f"{key}, attempt {attempt.number}: {result.get('message')}")
+    return wrong
+
+
+def training(store: Store, trained: Mapping[str, Sequence[Trained]], hits: Sequence[Hit], steps: int) -> list[str]:
+    """No two containers make the same attempt, and steps are trained again only where an attempt died, or where two
+    containers may have worked at once."""
+    wrong = []
+    shared = {hit.key for hit in hits if hit.kind == "delivered twice"}
+    lost_for_all = any(hit.kind == "Dict entries lost" for hit in hits)
+    for key, all_ in trained.items():
+        numbers = [one.attempt for one in all_]
+        if len(numbers) != len(set(numbers)):
+            wrong.append(f"{key}: two containers made the same attempt: {numbers}")
+        folder = store.folder(StepKind.TRAIN, key)
+        allowed = 0
+        for one in all_[:-1]:
+            stopped = read_json(folder.attempt(one.attempt).result).get("status") == OutcomeStatus.STOPPED
+            allowed += 0 if stopped and key not in shared and not lost_for_all else len(one.steps)
+        repeated = sum(len(one.steps) for one in all_) - steps
+        if not 0 <= repeated <= allowed:
+            wrong.append(f"{key}: {repeated} steps were trained again, at most {allowed} should have been")
+    return wrong
+
+
+def untouched(
+    trained: Mapping[str, Sequence[Trained]], hits: Sequence[Hit], tasks: Mapping[str, Task], steps: int
+) -> tuple[list[str], int]:
+    """A run that met no fault has one attempt, which trained each step once. Also: how many such runs there were."""
+    wrong, count = [], 0
+    for key, all_ in trained.items():
+        began = min(tasks[one.task].started_at for one in all_)
+        ended = max(tasks[one.task].ended_at for one in all_)
+        met = [hit for hit in hits if hit.kind != "client killed" and hit.key in ("", key)]
+        if any(hit.key or (hit.at <= ended and hit.until >= began) for hit in met):
+            continue
+        count += 1
+        if [one.steps for one in all_] != [tuple(range(1, steps + 1))]:
+            wrong.append(f"{key}: met no fault, and was not trained in one attempt")
+    return wrong, count
+
+
+def receipt(
+    store: Store,
+    rows: Sequence[Mapping[str, Any]],
+    tasks: Mapping[str, Task],
+    hits: Sequence[Hit],
+    trained: Mapping[str, Sequence[Trained]],
+) -> tuple[list[str], dict[str, float]]:
+    """What is paid is what the containers have recorded; and that is what the server has counted, up to the edges of a
+    container and what was not committed of one that was lost. A container without a record has trained nothing."""
+    wrong, recorded_s, server_s, most_lost_s = [], 0.0, 0.0, 0.0
+    recorded: set[str] = set()
+    for row in rows:
+        paths = sorted(store.folder(StepKind.TRAIN, str(row["key"])).containers.glob("*.json"))
+        records = [ContainerRecord.from_json(path.read_text()) for path in paths]
+        if abs(row["paid_seconds"] - sum(one.seconds for one in records)) > 0.01:
+            wrong.append(f"{row['key']}: {row['paid_seconds']} s paid, containers have recorded another sum")
+        for one in records:
+            task = tasks[one.task]
+            spent_s = task.ended_at - task.started_at
+            recorded.add(one.task)
+            recorded_s, server_s = recorded_s + one.seconds, server_s + spent_s
+            lost_s = spent_s - one.seconds
+            most_lost_s = max(most_lost_s, lost_s)
+            if lost_s < -0.5 or lost_s > _may_lose_s(one, task, hits):
+                wrong.append(f"{row['key']}, {one.task}: {one.seconds} s recorded, the server counts {spent_s:.1f} s")
+    without = {task.id: task.ended_at - task.started_at for task in tasks.values() if task.function == "train"}
+    unrecorded = {task: seconds for task, seconds in without.items() if task not in recorded}
+    at_work = {one.task for all_ in trained.values() for one in all_}
+    wrong += [f"{task}: it has trained, and there is no record of it" for task in sorted(at_work & set(unrecorded))]
+    figures = {
+        "paid_seconds": round(recorded_s, 1),
+        "server_seconds": round(server_s, 1),
+        "most_lost_by_one_container": round(most_lost_s, 1),
+        "containers_without_a_record": len(unrecorded),
+        "their_server_seconds": round(sum(unrecorded.values()), 1),
+    }
+    return wrong, figures
+
+
+def _may_lose_s(record: ContainerRecord, task: Task, hits: Sequence[Hit]) -> float:
+    """What comes after the last record that was committed."""
+    allowed = EDGE_S if record.ended else EDGE_S + TICK_S + LATE_S
+    for hit in hits:
+        met = hit.task == task.id if hit.task else hit.at <= task.ended_at and hit.until >= task.started_at
+        if met and hit.kind in ("unavailable", "connections dropped"):
+            allowed += hit.until - hit.at + LATE_S
+        if met and hit.kind == "commit refused":
+            allowed += TICK_S if hit.detail == "once" else 4 * TICK_S
+    return allowed
