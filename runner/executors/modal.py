@@ -29,6 +29,7 @@ from modal_app.store.step import OutcomeStatus, Step, StepKind, write_atomically
 from runner.console import terminal
 from runner.errors import SweepError
 from runner.executors.modal_copies import listed
+from runner.executors.modal_deploy import deploy
 from runner.executors.modal_errors import explained
 from runner.executors.modal_gpus import Placement, one_gpu
 from runner.executors.modal_mirror import ModalMirror, follow
@@ -63,7 +64,7 @@ class ModalExecutor:
         """Raises SweepError for what Modal would refuse, before anything is created here or there. `keys`: the keys
         that the secret must have."""
         try:
-            with explained():
+            with explained(modal.exception.NotFoundError):
                 modal.Secret.from_name(self.deployment.secret).hydrate()
         except modal.exception.NotFoundError as error:
             raise SweepError(
@@ -71,7 +72,7 @@ class ModalExecutor:
                 f"{self.deployment.secret} HUGGINGFACE_TOKEN=hf_... WANDB_API_KEY=..."
             ) from error
         try:
-            with explained():
+            with explained(modal.exception.NotFoundError, modal.exception.InvalidError):
                 modal.Secret.from_name(self.deployment.secret, required_keys=list(keys)).hydrate()
         except (modal.exception.NotFoundError, modal.exception.InvalidError) as error:
             raise SweepError(
@@ -104,7 +105,7 @@ class ModalExecutor:
         with contextlib.suppress(modal.exception.NotFoundError):
             modal.Function.from_name(self.deployment.app_name, "train").hydrate()
             return
-        build_app(self.deployment).deploy()
+        deploy(build_app(self.deployment))
 
     def _upload_inputs(self, names: Names) -> None:
         """Local inputs, by content, to the cache Volume."""
@@ -154,6 +155,7 @@ class ModalExecutor:
             if f"cancelled/{name}" in entries:
                 claims.pop(f"cancelled/{name}", None)
         caller, jobs = Caller(claims), deque(work.first)
+        caller.check(job for many in (work.first, *work.waiting.values()) for job in many)
         while jobs:
             job = jobs.popleft()
             step, waiting = work.steps[job.name], work.waiting.get(job.name, ())
