@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import aiohttp
 import modal.exception
 
 from runner.errors import SweepError
@@ -72,6 +73,8 @@ def explained(*passing: type[modal.exception.Error]) -> Iterator[None]:
         raise SweepError(f"Modal refused the login: {reason}.{way_out}") from error
     except modal.exception.ConnectionError as error:
         raise SweepError(f"Modal cannot be reached ({_words(error)}). Submitted work continues there.") from error
+    except (aiohttp.ClientError, TimeoutError) as error:  # of an upload or download, which goes by plain HTTP
+        raise SweepError(f"Modal cannot be reached ({error!r}). {AGAIN}") from error
     except modal.exception.Error as error:
         _, what, way_out = next(one for one in _WAYS_OUT if isinstance(error, one[0]))
         raise SweepError(f"{what}: {_words(error)}. {way_out}") from error
