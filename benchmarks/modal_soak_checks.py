@@ -129,7 +129,7 @@ def receipt(
     recorded: set[str] = set()
     for row in rows:
         paths = sorted(store.folder(StepKind.TRAIN, str(row["key"])).containers.glob("*.json"))
-        records = [ContainerRecord.from_json(path.read_text()) for path in paths]
+        records = [ContainerRecord.of(json.loads(path.read_text())) for path in paths]
         if abs(row["paid_seconds"] - sum(one.seconds for one in records)) > 0.01:
             wrong.append(f"{row['key']}: {row['paid_seconds']} s paid, containers have recorded another sum")
         for one in records:

@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code: 0, 1 a run failed, 2 a mistake in the request."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     terminal.open_closed()
+    terminal.print_anything()
     gc.set_threshold(GC_THRESHOLD)
     atexit.register(gc.freeze)  # otherwise the interpreter walks through all objects at exit
     try:

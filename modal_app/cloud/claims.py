@@ -163,6 +163,13 @@ class Caller:
         self.claims.put(claim_key, _claim_of(job, call), skip_if_exists=True)
         return call
 
+    def check(self, jobs: Iterable[Job]) -> None:
+        """Let Modal bind the options of these jobs without a call, so that it refuses what it cannot rent before
+        anything is paid. It publishes no maximum for CPU and memory (modal.com/docs/guide/resources: one "is enforced
+        at Function or Sandbox creation time")."""
+        for job in jobs:
+            self._function(job).hydrate()
+
     def _function(self, job: Job) -> modal.Function[..., Any, Any]:
         found = f"{job.app}/{job.function}"
         if found not in self._bound:

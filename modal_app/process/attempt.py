@@ -6,6 +6,7 @@ machine, and no stray `.env` or config of the place where the sweep was started 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -93,6 +94,9 @@ def redirect(log: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # in the C locale, a library that prints a row would fail the run
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def environment(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, str]:

@@ -192,7 +192,7 @@ def write_atomically(path: Path, text: str) -> None:
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with beside.open("w", encoding="utf-8") as file:
+        with beside.open("w", encoding="utf-8", errors="surrogateescape") as file:  # of paths in another encoding
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -16,7 +16,7 @@ from runner.command import help as help_page
 from runner.command.arguments import COMPLETION, HELP, MULTIRUN, Arguments, take_apart
 from runner.composing.base_option import forget_bases, with_bases
 from runner.composing.hydra_errors import check_grammar, explained
-from runner.composing.hydra_inside import multirun
+from runner.composing.hydra_inside import is_about_a_plugin, multirun
 from runner.composing.hydra_sweep import LaunchSweep, RunFailed, Task, command_line
 from runner.composing.resolvers import register_resolvers
 from runner.config.fields import axolotl_fields
@@ -62,6 +62,13 @@ def _run(args: Arguments, arguments: Sequence[str], project: Project, launch: La
         raise SweepError(explained(error, vocabulary)) from error
     except yaml.YAMLError as error:
         raise SweepError(f"A config file is not valid YAML: {error}") from error
+    except (RuntimeError, ImportError) as error:
+        if not is_about_a_plugin(error):
+            raise
+        raise SweepError(
+            f"Hydra cannot use this sweeper or launcher: {str(error).splitlines()[0]}. Choose one with "
+            "hydra/sweeper=NAME or hydra/launcher=NAME; without these, axosweep uses its own."
+        ) from error
     except RunFailed:
         return EXIT_FAILED_RUN
     return 0 if all(result.succeeded for result in task.results) else EXIT_FAILED_RUN

@@ -6,6 +6,7 @@ Hydra 1.3 and 1.4 have all of them. tests/runner/test_fast_compose.py runs on bo
 from __future__ import annotations
 
 import copy
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
@@ -42,6 +44,12 @@ def multirun(config_name: str, overrides: Sequence[str], task: TaskFunction) -> 
     assert application is not None
     application.config_loader = CachingLoader(application.config_loader)
     application.multirun(config_name, task, [*overrides, "hydra.mode=MULTIRUN"])
+
+
+def is_about_a_plugin(error: Exception) -> bool:
+    """Whether an error comes from Hydra's search for a sweeper or launcher: it has no type of its own."""
+    frames = [frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return Plugins.__module__ in frames
 
 
 PLUGINS = ("sweeper", "launcher")

@@ -5,6 +5,8 @@ have written is neutralized here, for all that is printed.
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from rich.segment import Segment
 
 from runner.console.harmless import harmless
 
+_ESCAPE = "axosweep-escape"
 PIPE_WIDTH = 100_000
 """Columns of a pipe: rich cuts a cell that does not fit."""
 
@@ -62,6 +65,27 @@ def write(text: str) -> None:
 def say(console: Console, text: str, style: str | None = None) -> None:
     """Print the text as it is: markup is not interpreted, and only the terminal wraps lines."""
     console.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def print_anything() -> None:
+    """Print what the terminal's encoding lacks as an escape, and the bytes of a path as they are, without an error: a
+    path may be in another encoding, and a row in any language, also in the C locale.
+    """
+    codecs.register_error(_ESCAPE, _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ESCAPE)
+
+
+def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    escaped = [
+        bytes([ord(one) - 0xDC00]) if "\udc80" <= one <= "\udcff" else one.encode("ascii", "backslashreplace")
+        for one in text
+    ]
+    return b"".join(escaped), error.end
 
 
 def open_closed() -> None:

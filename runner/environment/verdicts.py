@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -59,12 +60,13 @@ class Verdicts:
         self._known[self._key(question)] = answer
 
     def save(self) -> None:
-        """Save all, together with what other processes have saved meanwhile."""
+        """Save all, together with what other processes have saved meanwhile, if `memory` can be written to."""
         if self.memory is None:
             return
         newest = list({**_load(self.memory), **self._known}.items())[-MOST:]
-        self.memory.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.memory, json.dumps(dict(newest)))
+        with contextlib.suppress(OSError):
+            self.memory.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.memory, json.dumps(dict(newest)))
 
     def _key(self, question: SchemaQuestion) -> str:
         text = json.dumps([question.text, self.lock, self._judges, _file_of(question.config)])

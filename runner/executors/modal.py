@@ -28,6 +28,7 @@ from modal_app.store.step import OutcomeStatus, Step, StepKind, write_atomically
 from runner.console import terminal
 from runner.errors import SweepError
 from runner.executors.modal_datasets import damaged_datasets
+from runner.executors.modal_deploy import deploy
 from runner.executors.modal_errors import explained
 from runner.executors.modal_gpus import Placement, one_gpu
 from runner.executors.modal_inputs import upload_inputs
@@ -62,7 +63,7 @@ class ModalExecutor:
         """Raises SweepError for what Modal would refuse, before anything is created here or there. `keys`: the keys
         that the secret must have."""
         try:
-            with explained():
+            with explained(modal.exception.NotFoundError):
                 modal.Secret.from_name(self.deployment.secret).hydrate()
         except modal.exception.NotFoundError as error:
             raise SweepError(
@@ -70,7 +71,7 @@ class ModalExecutor:
                 f"{self.deployment.secret} HUGGINGFACE_TOKEN=hf_... WANDB_API_KEY=..."
             ) from error
         try:
-            with explained():
+            with explained(modal.exception.NotFoundError, modal.exception.InvalidError):
                 modal.Secret.from_name(self.deployment.secret, required_keys=list(keys)).hydrate()
         except (modal.exception.NotFoundError, modal.exception.InvalidError) as error:
             raise SweepError(
@@ -104,7 +105,7 @@ class ModalExecutor:
         with contextlib.suppress(modal.exception.NotFoundError):
             modal.Function.from_name(self.deployment.app_name, "train").hydrate()
             return
-        build_app(self.deployment).deploy()
+        deploy(build_app(self.deployment))
 
     def _damaged(self, cache: modal.Volume, plan: Plan, done: Set[str]) -> set[str]:
         """The marks of datasets that runs are about to read and whose files are damaged: they are prepared again."""
@@ -155,6 +156,7 @@ class ModalExecutor:
                 if old in entries:
                     claims.pop(old, None)
         caller, jobs = Caller(claims), deque(work.first)
+        caller.check(job for many in (work.first, *work.waiting.values()) for job in many)
         while jobs:
             job = jobs.popleft()
             step, waiting = work.steps[job.name], work.waiting.get(job.name, ())

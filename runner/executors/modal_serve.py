@@ -20,6 +20,7 @@ from modal_app.serving.spec import SERVED, TOKEN_VARIABLE
 from modal_app.serving.vllm import Vllm
 from runner.errors import SweepError, did_you_mean
 from runner.executors.modal_copies import listed, read_text
+from runner.executors.modal_deploy import deploy as deploy_app
 from runner.executors.modal_errors import explained
 
 SECRET = "axosweep-serve"
@@ -59,7 +60,7 @@ def deploy(serve: Serve, models: Sequence[tuple[tuple[str, ...], str]]) -> Serve
     """Deploy, unless the same is deployed already."""
     with explained():
         if (url := _url(serve.app_name)) is None:
-            build_app(serve).deploy()
+            deploy_app(build_app(serve))
             url = _url(serve.app_name)
         assert url is not None, "a web function has an address"
         deployed = ServeDeployment(serve.app_name, url.rstrip("/"), tuple(models), serve.gpu, serve.idle_s, time.time())

@@ -30,7 +30,7 @@ def attach(store: Store, sweep: str, runs_volume: str, watch: Callable[[], None]
     Raises SweepError when the Volume has no such sweep, or Modal refuses the login.
     """
     try:
-        with explained():
+        with explained(modal.exception.NotFoundError):
             names, steps = _fetch_sweep(store, sweep, runs_volume)
             follow(ModalMirror(store, names), steps, Ledger(store, sweep), watch)
     except modal.exception.NotFoundError as error:

@@ -21,7 +21,7 @@ from runner.follow_up.subjects import Subject
 from runner.keys.identity import short_hash
 from runner.show.progress import Progress
 from runner.store.ledger import Ledger
-from runner.store.stores import is_mirror
+from runner.store.stores import check_writable, is_mirror, while_it_exists
 from runner.types import Gpu, Plan, PlannedStep
 
 EXIT_FAILED = 1
@@ -56,7 +56,10 @@ def carry_out(
     starts; a failed step is a result.
     """
     store = subjects[0].store
-    if any(not one.done for one in steps):
+    if all(one.done for one in steps):
+        return _results(steps, store)
+    check_writable(store)
+    with while_it_exists(store):
         name = follow_up_name(subjects[0].sweep, steps)
         named = tuple(replace(one, step=replace(one.step, sweep=name)) for one in steps)
         plan, ledger = Plan(name, (), (), after=named), Ledger(store, name)
@@ -68,6 +71,10 @@ def carry_out(
         )
         with Progress(plan, store, names={one.key: one.name for one in subjects}) as progress:
             executor.execute(plan, progress.update)
+        return _results(steps, store)
+
+
+def _results(steps: Sequence[PlannedStep], store: Store) -> list[FollowUpResult]:
     return [FollowUpResult(one, observe(store, one.step.kind, one.step.key)) for one in steps]
 
 

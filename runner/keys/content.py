@@ -57,8 +57,10 @@ class ContentHashes:
             raise SweepError(f"{error.filename or path} cannot be read: {error.strerror}.") from error
 
     def save(self) -> None:
-        """Write the hashes of big files to `memory`."""
-        if self._known:
+        """Write the hashes of big files to `memory`, if that can be written to: they can be found again."""
+        if not self._known:
+            return
+        with contextlib.suppress(OSError):
             self._memory.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self._memory, json.dumps(self._known, indent=1))
 

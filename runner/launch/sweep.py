@@ -27,6 +27,7 @@ from runner.launch.types import Launch
 from runner.preflight.schema import Validator
 from runner.show import tables
 from runner.store.run_state import RunStatus
+from runner.store.stores import check_writable, while_it_exists
 from runner.types import Action, Experiment, Plan, Request, Run, RunResult
 
 
@@ -45,7 +46,8 @@ def launch_sweep(experiments: Sequence[Experiment], request: Request) -> list[Ru
         say_moved(launch)
         show_launch(price(launch))
         return []
-    with preloaded_workers(launch.executor, launch.experiments, launch.store) as workers:
+    check_writable(launch.store)  # before seconds of imports
+    with while_it_exists(launch.store), preloaded_workers(launch.executor, launch.experiments, launch.store) as workers:
         launch = _planned(launch, workers)
         # With --json, stdout has only the rows, which are printed at the end.
         tables.show_plan(launch.plan, terminal.messages() if request.json else terminal.results())
@@ -57,7 +59,7 @@ def launch_sweep(experiments: Sequence[Experiment], request: Request) -> list[Ru
             execute(price(launch), workers)
         else:
             record_request(launch)
-    return _results(launch)
+        return _results(launch)
 
 
 def _planned(launch: Launch, workers: MixedWorkers | None) -> Launch:

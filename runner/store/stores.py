@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from modal_app.store.full_disk import full_disk
 from modal_app.store.layout import Store
 from runner.errors import SweepError
 
@@ -20,6 +24,35 @@ def open_store(requested: str | None) -> Store:
         if os.path.exists(path) and not os.path.isdir(path):
             raise SweepError(f"Results cannot be stored in {root}: {path} is not a folder. Name another: store=DIR.")
     return Store(root)
+
+
+def check_writable(store: Store) -> None:
+    """Raises SweepError for a store that cannot be written to, or not be created. Leaves nothing."""
+    root = next((path for path in (store.root, *store.root.parents) if path.is_dir()), store.root)
+    for place in (root, *(path for path in (store.sweeps, store.runs, store.prepared) if path.is_dir())):
+        try:
+            os.rmdir(tempfile.mkdtemp(prefix=".axosweep-", dir=place))
+        except OSError as error:
+            if full := full_disk(error):
+                raise SweepError(f"Nothing was started. {full}") from error
+            what = "written to" if place == store.root or place != root else "created"
+            raise SweepError(
+                f"The store {store.root} cannot be {what}: {place}: {error.strerror}. Name another: store=DIR."
+            ) from error
+
+
+@contextlib.contextmanager
+def while_it_exists(store: Store) -> Iterator[None]:
+    """Raises SweepError when the store's folder disappears during the block."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if store.root.is_dir():
+            raise
+        raise SweepError(
+            f"The store {store.root} was moved or removed while it was in use. Move it back, or name its new place "
+            "with store=DIR (--store DIR): the same command then continues where this one ended."
+        ) from error
 
 
 def store_of(executor: str, requested: str | None) -> Store:

@@ -96,6 +96,10 @@ class ModalServer:
         """Answer every call of that name by this, such as `WorkspaceBillingRates`."""
         self._do(lambda: self._world.answers.__setitem__(name, reply))
 
+    def forget_answer(self, name: str) -> None:
+        """From now on, calls of that name are answered as usual."""
+        self._do(lambda: self._world.answers.pop(name, None))
+
     def set_full_gpus(self, *gpus: str) -> None:
         """GPUs as in "H100:2" that are not to be had: a fallback list goes on to its next one."""
         self._do(lambda: self._world.full_gpus.__init__(gpus))  # type: ignore[misc]
