@@ -17,6 +17,7 @@ from typing import Any
 
 from modal_app.process import tracking
 from modal_app.process.attention import kernel_of
+from modal_app.process.native_code import without_fetched_code
 from modal_app.store import start_checkpoint
 from modal_app.store.claim import this_process
 from modal_app.store.layout import Attempt, StepFolder, Store
@@ -111,7 +112,7 @@ def environment(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, s
 def base_environment(device: Device) -> dict[str, str]:
     """What must be set before the heavy imports, the same for every step on a device."""
     variables = {name: os.environ.get(name, value) for name, value in NO_TELEMETRY.items()}
-    variables |= {"TOKENIZERS_PARALLELISM": "false"}
+    variables |= {"TOKENIZERS_PARALLELISM": "false", **without_fetched_code(os.environ)}
     if device is Device.CPU:
         # One thread a rank: runs side by side then take equal time, and their sums do not depend on the cores.
         variables |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
