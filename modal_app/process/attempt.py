@@ -18,6 +18,7 @@ from typing import Any
 
 from modal_app.process import threads, tracking
 from modal_app.process.attention import kernel_of
+from modal_app.process.native_code import without_fetched_code
 from modal_app.store import start_checkpoint
 from modal_app.store.claim import this_process
 from modal_app.store.layout import Attempt, StepFolder, Store
@@ -113,7 +114,7 @@ def environment(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, s
 def base_environment(device: Device, ranks: int = 1) -> dict[str, str]:
     """What must be set before the heavy imports, the same for every step on a device with so many ranks."""
     variables = {name: os.environ.get(name, value) for name, value in NO_TELEMETRY.items()}
-    variables |= {"TOKENIZERS_PARALLELISM": "false"}
+    variables |= {"TOKENIZERS_PARALLELISM": "false", **without_fetched_code(os.environ)}
     if device is Device.CPU:
         variables |= {"CUDA_VISIBLE_DEVICES": "", **threads.for_ranks(device, ranks, 1)}
     else:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from modal_app.patches.apply import be_offline_as, import_patches
+from modal_app.process.native_code import without_fetched_code
 from modal_app.store.step import Device, StepKind
 
 PREPROCESS = ("axolotl.cli.preprocess", "modal_app.steps.plugin", "modal_app.steps.preprocess")
@@ -36,9 +37,10 @@ OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 def load(modules: Sequence[str], device: Device, *, optional: Sequence[str] = ()) -> None:
     """Import what is not imported yet, and of `optional` what there is. On the CPU with the patches that save time.
 
-    No import asks the network: bitsandbytes would look for a kernel of its own on the hub. From then on this process
-    is offline, or not, as its environment says.
+    No import asks the network, neither now nor later. From then on this process is offline, or not, as its environment
+    says.
     """
+    os.environ |= without_fetched_code(os.environ)
     missing = [name for name in modules if name not in sys.modules]
     if missing or optional:
         with _offline_environment(), import_patches(device):

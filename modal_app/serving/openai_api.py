@@ -23,11 +23,8 @@ from starlette.exceptions import HTTPException
 
 from modal_app.inference.generation import Generation
 from modal_app.process.failures import StepFailed
+from modal_app.serving.guard import ANSWERS_WITHOUT_TOKEN, Guard
 from modal_app.serving.models import GenerationEnd, GenerationRequest, Models
-from modal_app.serving.spec import brings_token
-
-LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
-ANSWERS_WITHOUT_TOKEN = "/health"
 
 
 class RequestRefused(Exception):
@@ -38,8 +35,7 @@ class RequestRefused(Exception):
         self.status, self.code, self.param = status, code, param
 
     def response(self) -> JSONResponse:
-        kind = "authentication_error" if self.status == 401 else "invalid_request_error"
-        kind = "server_error" if self.status >= 500 else kind
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
         error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
         return JSONResponse({"error": error}, self.status)
 
@@ -99,10 +95,10 @@ _UNSUPPORTED = {
 """Keys that would change an answer, each with the value that has no effect; null has none, either."""
 
 
-def application(models: Models, token: str) -> FastAPI:
-    """The server's application. With an empty token, anyone on this machine may use it."""
+def application(models: Models, token: str, max_body: int) -> FastAPI:
+    """The server's application. With an empty token, it answers only this user's processes."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(_Guard, token=token)
+    app.add_middleware(Guard, token=token, max_body=max_body)
     for kind, answer in _ERRORS.items():
         app.add_exception_handler(kind, answer)
 
@@ -189,30 +185,6 @@ class _AnswerStream:
 
 
 _CHUNK = "chat.completion.chunk"
-
-
-class _Guard:
-    """Refuses requests without the token. If there is no token, it refuses requests that name another host, which a
-    web page may send to this machine."""
-
-    def __init__(self, app: Any, token: str) -> None:
-        self._app, self._token = app, token.encode()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
-        await (self._app if refusal is None else refusal.response())(scope, receive, send)
-
-    def _refusal(self, scope: Any) -> RequestRefused | None:
-        headers = dict(scope["headers"])
-        if not self._token:
-            host = headers.get(b"host", b"").decode(errors="replace")
-            name = host if host.endswith("]") else host.rpartition(":")[0] or host
-            return None if name in LOCAL_NAMES else RequestRefused("this server answers only to localhost", status=403)
-        if scope["path"] == ANSWERS_WITHOUT_TOKEN:
-            return None
-        if brings_token(scope["headers"], self._token):
-            return None
-        return RequestRefused("a token is needed: Authorization: Bearer TOKEN", status=401, code="invalid_api_key")
 
 
 def _prompt(models: Models, body: ChatRequest) -> list[int]:

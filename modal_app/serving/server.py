@@ -132,7 +132,7 @@ def _serve(serving: Serving, end: _End, events: TextIO) -> None:
             _tell(events, event="ready")
 
     config = uvicorn.Config(
-        application(models, serving.token),
+        application(models, serving.token, serving.max_body),
         log_level="warning",
         access_log=False,
         lifespan="off",

@@ -11,6 +11,9 @@ from typing import Any
 TOKEN_VARIABLE = "AXOSWEEP_SERVE_TOKEN"
 """The launcher's environment variable with the token that every request must contain."""
 
+MAX_BODY = 1 << 20
+"""Bytes of a request, if nothing else is set. A chat that fills a context of 128 Ki tokens has half of that."""
+
 SERVED = "served"
 """A folder on the runs Volume, with a file for each deployment that serves models."""
 
@@ -60,7 +63,9 @@ class Serving:
     socket: int
     """The descriptor of a bound socket."""
     token: str = ""
-    """If it is empty, anyone on this machine may use the server."""
+    """If it is empty, only this user's processes may use the server."""
+    max_body: int = MAX_BODY
+    """Bytes of a request."""
     threads: int = 0
     """For the sums on a CPU; 0 leaves it to the libraries."""
 

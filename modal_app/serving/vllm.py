@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from modal_app.process.native_code import without_fetched_code
 from modal_app.serving.spec import TOKEN_VARIABLE, brings_token
 from modal_app.store.sources import HERE
 
@@ -104,7 +105,9 @@ def serve() -> None:
         raise RuntimeError(f"the secret does not contain {TOKEN_VARIABLE}: nothing is served without a token")
     words = command(Vllm.from_json(os.environ[SPEC]))
     sources = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
-    process = subprocess.Popen(words, env={**os.environ, KEY_VARIABLE: token, "PYTHONPATH": sources})
+    process = subprocess.Popen(
+        words, env={**os.environ, **without_fetched_code(os.environ), KEY_VARIABLE: token, "PYTHONPATH": sources}
+    )
     deadline = time.monotonic() + STARTUP_S
     while time.monotonic() < deadline:
         if (code := process.poll()) is not None:

@@ -7,7 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from modal_app.serving.spec import TOKEN_VARIABLE
+from modal_app.serving import peers
+from modal_app.serving.spec import MAX_BODY, TOKEN_VARIABLE
 from runner.config.gpus import gpu_kind, modal_gpu
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
@@ -23,6 +24,7 @@ STOP, LIST = "stop", "list"
 RUNS_VOLUME = "axosweep-runs"
 IDLE_MINUTES, LONGEST_IDLE_MINUTES = 5.0, 20.0
 """The second is Modal's limit."""
+LARGEST_BODY_MIB = 1024.0
 SHORTEST_TOKEN = 16
 """For a server that other machines can reach."""
 
@@ -40,6 +42,12 @@ def parser() -> VerbParser:
     verb.add_argument("--token", help=f"what clients must send; {TOKEN_VARIABLE} hides it from other users")
     verb.add_argument("--port", type=int, help="on this machine: a free port by default")
     verb.add_argument("--host", help=f"on this machine: {serve_here.LOOPBACK} by default; any other needs a token")
+    verb.add_argument(
+        "--max-body",
+        type=float,
+        metavar="MIB",
+        help=f"on this machine: the largest request ({MAX_BODY >> 20} by default)",
+    )
     verb.add_argument("--gpu", help="on Modal: a GPU of conf/gpu, with :N for several; the runs' own by default")
     verb.add_argument(
         "--idle-minutes", type=float, help=f"on Modal: the longest wait for a request ({IDLE_MINUTES:g} by default)"
@@ -57,13 +65,18 @@ def main(words: Sequence[str]) -> int:
     token = _token(args.token)
     chosen = choose(stores(args.store), args.runs or [None], merged=args.merged)
     if is_mirror(chosen.store):
-        _refuse("on this machine", args, ("port", "host"))
+        _refuse("on this machine", args, ("port", "host", "max_body"))
         return _serve_on_modal(chosen, token, args)
     _refuse("on Modal", args, ("gpu", "idle_minutes"))
     host, port = args.host or serve_here.LOOPBACK, args.port or 0
     if not serve_here.is_loopback(host, port):
         _refuse_short(token, f"--host {host} lets other machines connect", "leave --host out")
-    return serve_here.serve(chosen, token, host, port, as_json=args.json)
+    elif not token and not peers.are_known():
+        raise SweepError(
+            "Every user of this machine can connect to the server, and this system does not say who has connected. "
+            f"Set a token: export {TOKEN_VARIABLE}=..."
+        )
+    return serve_here.serve(chosen, token, host, port, max_body=_max_body(args.max_body), as_json=args.json)
 
 
 def _serve_on_modal(chosen: ServeSelection, token: str, args: argparse.Namespace) -> int:
@@ -126,6 +139,14 @@ def _token(given: str | None) -> str:
     if any(not "!" <= letter <= "~" for letter in token):
         raise SweepError("A token consists of letters, digits and punctuation, without spaces: it is sent in a header.")
     return token
+
+
+def _max_body(mib: float | None) -> int:
+    if mib is None:
+        return MAX_BODY
+    if not 0 < mib <= LARGEST_BODY_MIB:
+        raise SweepError(f"--max-body {mib:g}: expected MiB, more than 0, at most {LARGEST_BODY_MIB:g}.")
+    return int(mib * (1 << 20))
 
 
 def _refuse_short(token: str, why: str, otherwise: str) -> None:

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from modal_app.serving import peers
 from modal_app.store.layout import Store
 from runner.console import terminal
 from runner.console.parser import VerbParser
@@ -116,6 +117,9 @@ def _handler_of(source: Source) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
                 self.send_error(HTTPStatus.FORBIDDEN)  # a foreign page, under a name that resolves to this machine
+                return
+            if peers.are_known() and not peers.is_own_user(self.client_address[:2], self.connection.getsockname()[:2]):
+                self.send_error(HTTPStatus.FORBIDDEN)  # another user of this machine
                 return
             match self.path.partition("?")[0]:
                 case "/":

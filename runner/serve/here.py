@@ -30,17 +30,19 @@ SHOWN_LINES = 12
 
 
 @terminate_as_interrupt()
-def serve(chosen: ServeSelection, token: str, host: str, port: int, *, as_json: bool) -> int:
-    """Serve until Ctrl-C. `port` 0 means any free port; with an empty token, every client that reaches the port may use
-    the server. Raises SweepError when the port cannot be bound, a base model has changed, or the models cannot be
-    loaded."""
+def serve(chosen: ServeSelection, token: str, host: str, port: int, *, max_body: int, as_json: bool) -> int:
+    """Serve until Ctrl-C. `port` 0 means any free port; with an empty token, only processes of this user may use the
+    server; `max_body` is the largest request, in bytes.
+
+    Raises SweepError when the port cannot be bound, a base model has changed, or the models cannot be loaded.
+    """
     _check_inputs(chosen)
     python = trainer_environment.find()
     listening = bind(host, port)
     place = Path(tempfile.mkdtemp(prefix="axosweep-serve-"))
     try:
         note = noted(chosen.store, [one.key for one in chosen.subjects])
-        with listening, note, serving(python, chosen, place, listening, token) as events:
+        with listening, note, serving(python, chosen, place, listening, token, max_body) as events:
             address = Address(_url(listening), bool(token))
             for event in events:
                 if event["event"] == "ready":

@@ -39,13 +39,13 @@ END_S = 10.0
 
 @contextlib.contextmanager
 def serving(
-    python: Path, chosen: ServeSelection, place: Path, listening: socket.socket, token: str
+    python: Path, chosen: ServeSelection, place: Path, listening: socket.socket, token: str, max_body: int
 ) -> Iterator[Events]:
     """The server's events (modal_app.serving.server); when it ends, the last one is `failed`.
 
     `place`: its folder.
     """
-    request = Serving(str(chosen.store.inputs), chosen.models, listening.fileno(), token, _threads(chosen))
+    request = Serving(str(chosen.store.inputs), chosen.models, listening.fileno(), token, max_body, _threads(chosen))
     environment = _environment(chosen)
     fork = _fork(python, chosen, place, environment, listening)
     with _fresh(python, place, environment, request) if fork is None else _forked(fork, request) as events:

@@ -226,6 +226,13 @@ def test_a_page_of_somebody_else_cannot_ask_by_a_name_that_leads_here(serving: S
         urllib.request.urlopen(urllib.request.Request(f"{serving.url}/models", headers={"Host": "elsewhere.example"}))
 
 
+def test_a_body_that_is_too_long_or_no_json_is_refused(serving: Serving) -> None:
+    for body, status in ((b"\xff", "400"), (b"{", "400"), (b" " * (1 << 20) + b"{}", "413")):
+        request = urllib.request.Request(f"{serving.url}/chat/completions", body, {"Content-Type": "application/json"})
+        with pytest.raises(urllib.error.HTTPError, match=status):
+            urllib.request.urlopen(request)
+
+
 def test_a_token_is_asked_for_and_written_nowhere_and_ctrl_c_leaves_nothing(
     swept: Axosweep, client: Client, runs: tuple[str, str], request: pytest.FixtureRequest
 ) -> None:

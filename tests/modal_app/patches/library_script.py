@@ -163,10 +163,42 @@ def looks(service: Any, file: Path) -> int:
     return int(counted.looks)
 
 
+def asked_for_native_code() -> tuple[bool, list[str]]:
+    """Whether bitsandbytes would get its kernel from the hub in a process that is online, and which hosts it asks."""
+    import socket
+
+    from kernels import get_kernel
+
+    from modal_app.process import imports
+
+    imports.load((), Device.CPU)
+    asked: list[str] = []
+
+    def refuse(host: Any, *_: Any, **__: Any) -> Any:
+        asked.append(str(host))
+        raise OSError("refused")
+
+    look_up, socket.getaddrinfo = socket.getaddrinfo, refuse
+    try:
+        get_kernel("kernels-community/quantization-bitsandbytes", version=1)
+    except FileNotFoundError:
+        return False, asked
+    except Exception as error:
+        return True, [*asked, repr(error)]
+    finally:
+        socket.getaddrinfo = look_up
+    return True, asked
+
+
 def main(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = tracked(folder)
     found |= {"loss": not_a_number(folder / "model"), "offline": offline(), "rows": cached_rows(folder)}
-    return found | {"file": cached_file(folder), "reaches": reaches(), "schema": schema_builds()}
+    return found | {
+        "file": cached_file(folder),
+        "reaches": reaches(),
+        "schema": schema_builds(),
+        "native": asked_for_native_code(),
+    }
 
 
 if __name__ == "__main__":

@@ -67,6 +67,10 @@ def test_the_service_of_a_tracked_run_is_looked_for_often(found: dict[str, Any])
     assert before < 10 < after
 
 
+def test_bitsandbytes_gets_no_native_code_from_the_hub(found: dict[str, Any]) -> None:
+    assert found["native"] == [False, []]
+
+
 def test_the_schema_is_built_once_for_each_list_of_plugins(found: dict[str, Any]) -> None:
     before, while_applied, after = found["schema"]
     assert (before, while_applied, after) == (3, 1, 0)
