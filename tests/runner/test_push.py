@@ -266,4 +266,4 @@ def test_a_damaged_model_is_neither_pushed_nor_served(store: Store) -> None:
     with pytest.raises(SweepError, match=f"Nothing is pushed: {says}"):
         push.main([one.key, "ada/answers", "--dry-run", "--store", str(store.root)])
     with pytest.raises(SweepError, match=f"Nothing is served: {says}"):
-        serve_here.serve(choose([store], [one.key]), "", "127.0.0.1", 0, as_json=False)
+        serve_here.serve(choose([store], [one.key]), "", "127.0.0.1", 0, max_body=1 << 20, as_json=False)

@@ -169,4 +169,4 @@ def test_an_edited_base_model_is_not_served(store: Store, tmp_path: Path) -> Non
     chosen = choose([store], [None])
     (tmp_path / "model" / "weights").write_text("edited")
     with pytest.raises(SweepError, match=r"Nothing is served: .*weights changed after the run was planned"):
-        serve(chosen, "", "127.0.0.1", 0, as_json=False)
+        serve(chosen, "", "127.0.0.1", 0, max_body=1 << 20, as_json=False)
