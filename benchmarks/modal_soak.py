@@ -92,7 +92,7 @@ def main() -> int:
     for seed in args.seeds:
         say(f"seed {seed}: {args.runs} runs")
         soaks.append(soak(args.runs, seed, tuple(args.pauses), args.logs))
-        result = {"machine": described, "runs": args.runs, "steps": STEPS, "step_s": STEP_S, "soaks": soaks}
+        result = {"machine": described, "steps": STEPS, "step_s": STEP_S, "soaks": soaks}
         args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         say(json.dumps(soaks[-1], indent=1))
     return 1 if any(one["wrong"] for one in soaks) else 0
@@ -116,7 +116,7 @@ def soak(runs: int, seed: int, pauses_s: tuple[float, float], logs: Path | None)
             began = time.monotonic()
             client.start()
             try:
-                faults, first_seen = strike_until_done(server, client, seed, pauses_s, began)
+                faults, first_seen = strike_until_done(server, client, runs, seed, pauses_s, began)
             finally:
                 if client.process and client.process.poll() is None:
                     kill(client.process.pid)
@@ -132,12 +132,12 @@ def soak(runs: int, seed: int, pauses_s: tuple[float, float], logs: Path | None)
             (logs / f"{seed}-containers.log").write_text(server.log())
             (logs / f"{seed}-faults.json").write_text(json.dumps(faults.as_json(), indent=1))
     ended = dict(Counter(str(code) for code in client.codes))
-    figures = {"seed": seed, "seconds": round(seconds, 1), "seconds_between_faults": pauses_s}
+    figures = {"seed": seed, "runs": runs, "seconds": round(seconds, 1), "seconds_between_faults": pauses_s}
     return {**figures, "clients_ended_by_themselves": ended, **result}
 
 
 def strike_until_done(
-    server: ModalServer, client: Client, seed: int, pauses_s: tuple[float, float], began: float
+    server: ModalServer, client: Client, runs: int, seed: int, pauses_s: tuple[float, float], began: float
 ) -> tuple[Faults, dict[str, bytes]]:
     """Until a client has succeeded. Also: each run's result, as it was when it was first seen."""
     drawn = random.Random(seed)
@@ -154,7 +154,7 @@ def strike_until_done(
         for path in (server.volume_tree(RUNS) / "runs").glob("*/result.json"):
             if path.parent.name not in first_seen:
                 first_seen[path.parent.name] = path.read_bytes()
-        if now >= next_at:
+        if now >= next_at and len(first_seen) < runs:
             faults.strike()
             next_at = now + drawn.uniform(*pauses_s)
         if now - began > said + 20:

@@ -74,23 +74,22 @@ def _train(step: Step, folder: StepFolder, attempt: Attempt) -> int | None:
         line = {"attempt": attempt.number, "step": number, "time": time.time(), "loss": loss, "eval_loss": loss}
         with folder.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        if stop.requested() or number % save_steps == 0:
+            _save(folder, number, value)
         if stop.requested():
-            _save(folder, number, value)
             return number
-        if number % save_steps == 0:
-            _save(folder, number, value)
     return None
 
 
 def _save(folder: StepFolder, number: int, value: int) -> None:
     checkpoint = folder.model / f"{checkpoints.PREFIX}{number}"
-    if checkpoint.is_symlink():
-        checkpoint.unlink()
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    older = checkpoints.all_checkpoints(folder.model)
     checkpoint.mkdir()
     state = {"global_step": number, "max_steps": int(os.environ["SOAK_STEPS"]), "value": value}
     (checkpoint / STATE).write_text(json.dumps(state))
     checkpoints.mark_complete(checkpoint, {})
+    for one in older:  # the local server copies a Volume for each container: few files, please
+        one.unlink() if one.is_symlink() else shutil.rmtree(one)
 
 
 def _succeed(step: Step, folder: StepFolder, attempt: Attempt, began_at: float) -> Outcome:

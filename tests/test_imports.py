@@ -25,6 +25,7 @@ AXOLOTL_SIDE = {
 MODAL_SIDE = {
     "cloud.claims",
     "cloud.call",
+    "cloud.connection",
     "cloud.deployment",
     "cloud.executions",
     "cloud.functions",

@@ -115,11 +115,12 @@ class Pool:
     def answer(self, container: Container, output: api_pb2.FunctionPutOutputsItem) -> None:
         """An output from a container, unless it comes too late."""
         one = container.inputs.pop(output.input_id, None)
-        if one is None or one.state == InputState.DONE or output.retry_count < one.attempt:
-            return
         if container.function.single_use_containers:
             container.stopping = True
+            self._arrived.set()
             self._scheduler.schedule()
+        if one is None or one.state == InputState.DONE or output.retry_count < one.attempt:
+            return
         if output.result.status == Result.GENERIC_STATUS_TERMINATED and one.timed_out:
             output.result.CopyFrom(self._timeout())
         if output.result.status in (Result.GENERIC_STATUS_FAILURE, Result.GENERIC_STATUS_TIMEOUT):

@@ -109,8 +109,9 @@ def test_a_run_that_modal_refused_to_start_is_shown_with_the_cause(place: Place)
     place.claims.put(f"refused/{STEP.name}", "Modal did not start it: the spend limit is reached")
     assert place.look()
     (record,) = place.ledger.records()
-    refusal = "Modal did not start it: the spend limit is reached"
-    assert record.message == f"{refusal}; run the same command again to start it"
+    assert record.message == (
+        "Modal did not start it: the spend limit is reached; run the same command again to start it"
+    )
 
 
 def test_a_connection_that_is_lost_while_a_sweep_is_followed_ends_nothing(place: Place, tmp_path: Path) -> None:
