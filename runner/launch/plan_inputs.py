@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
+from runner.keys.code import Code, find_code
 from runner.keys.hub_commits import hub_cache
 from runner.keys.inputs import hub_name, is_dataset
 from runner.types import InputKind, Plan
@@ -66,6 +67,14 @@ def models(plan: Plan) -> list[HubModel]:
     return list(found.values())
 
 
+def code(plan: Plan) -> list[Code]:
+    """The Python of others that the runs that would train make a trainer run, each once."""
+    found: dict[Code, None] = {}
+    for planned in plan.pending:
+        found |= dict.fromkeys(find_code(planned.run.experiment.axolotl, planned.run.inputs))
+    return list(found)
+
+
 def _is_fetched(name: str, commit: str | None) -> bool:
     snapshots = hub_cache() / f"models--{name.replace('/', '--')}" / "snapshots"
     return commit is not None and (snapshots / commit).is_dir()
@@ -84,6 +93,7 @@ def lines(plan: Plan, store: Store, arguments: Sequence[str], *, ready: bool = T
     """For people. `ready`: a launch would not be refused, so the command is shown."""
     texts = [f"data {one.key}: {_dataset(one)}" for one in datasets(plan, store)]
     texts += [f"model {one.name}: {_model(one)}" for one in models(plan)]
+    texts += [f"runs code {one}" for one in code(plan)]
     return [*texts, f"Run it: {command(arguments)}"] if plan.pending and ready else texts
 
 
@@ -113,5 +123,6 @@ def as_json(plan: Plan, store: Store, arguments: Sequence[str]) -> dict[str, Any
             for one in plan.datasets
         ],
         "models": [{"name": one.name, "commit": one.commit, "fetched": one.fetched} for one in models(plan)],
+        "code": [asdict(one) for one in code(plan)],
         "command": command(arguments),
     }  # fmt: skip
