@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import httpx
 
 from modal_app.store.layout import StepFolder, Store
-from modal_app.store.step import OutcomeStatus, StepKind
+from modal_app.store.step import Outcome, OutcomeStatus, StepKind
 from runner.cli import main
 from runner.command import push
 from runner.errors import SweepError
@@ -165,7 +165,7 @@ def test_the_merged_model_is_asked_for_by_name_and_its_absence_told_with_the_com
         push.main([one.key, "ada/answers", "--merged", "--dry-run", "--store", str(store.root)])
     merged = merged_folder(store, one.key)
     weights(merged.path / "model", adapter=False)
-    merged.done.write_text(json.dumps({"status": "succeeded"}))
+    merged.done.write_text(Outcome(OutcomeStatus.SUCCEEDED, 1, 1.0, 2.0).to_json())
     told = dry(store, one.key, "ada/answers", "--merged", capsys=capsys)
     assert "model.safetensors" in listed(told)
     assert "adapter_model.safetensors" not in listed(told)
