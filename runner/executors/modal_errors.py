@@ -80,7 +80,7 @@ def explained(*passing: type[modal.exception.Error]) -> Iterator[None]:
         reason = _words(error)
         way_out = "" if TOKEN in reason else f" Run {TOKEN}."  # for a missing token, the client's message has it
         raise SweepError(f"Modal refused the login: {reason}.{way_out}") from error
-    except modal.exception.ConnectionError as error:
+    except (modal.exception.ConnectionError, modal.exception.InternalError, modal.exception.ServiceError) as error:
         raise SweepError(f"Modal cannot be reached ({_words(error)}). Submitted work continues there.") from error
     except (aiohttp.ClientError, TimeoutError) as error:  # of an upload or download, which goes by plain HTTP
         raise SweepError(f"Modal cannot be reached ({error!r}). {AGAIN}") from error
