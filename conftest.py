@@ -33,7 +33,12 @@ def pytest_configure() -> None:
     tokenized in one process; one for each core would take longer to start. The containers of the local Modal do not
     inherit that, and the shipped grid is trained without it.
     """
-    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    defaults = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGHUP: signal.SIG_DFL,
+        signal.SIGQUIT: signal.SIG_DFL,
+    }
+    for number, default in defaults.items():
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, default)
     os.environ.setdefault("AXOSWEEP_WARM_IDLE_S", "0")
