@@ -33,14 +33,9 @@ def pytest_configure() -> None:
     tokenized in one process; one for each core would take longer to start. The containers of the local Modal do not
     inherit that, and the shipped grid is trained without it.
     """
-    defaults = {
-        signal.SIGINT: signal.default_int_handler,
-        signal.SIGHUP: signal.SIG_DFL,
-        signal.SIGQUIT: signal.SIG_DFL,
-    }
-    for number, default in defaults.items():
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, default)
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.environ.setdefault("AXOSWEEP_WARM_IDLE_S", "0")
     os.environ.setdefault("AXOLOTL_DATASET_NUM_PROC", "1")
 
