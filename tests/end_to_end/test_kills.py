@@ -98,7 +98,8 @@ def test_a_killed_trainer_is_told_of_and_finished_later(place: Axosweep, left_al
     wait_until(caught, moment)
     kill(victims[0])
     said, _ = launcher.communicate(timeout=300)
-    assert launcher.returncode == 1, said
+    # Steps that a preloaded trainer has not begun are submitted to another one.
+    assert launcher.returncode == (0 if moment == FIRST else 1), said
     if "preprocessing" not in moment or moment.startswith("after"):
         statuses = Counter(row["status"] for row in place.json("compare")["runs"])
         assert statuses == {"lost": 1, "succeeded": 1}, said
