@@ -31,8 +31,8 @@ def pytest_configure() -> None:
     Signals as in a terminal: the tests may be started by nohup or in a script's background, where some are ignored. No
     preloaded trainer outlives its command unless a test says so, since each takes a gigabyte. A few hundred rows are
     tokenized in one process; one for each core would take longer to start. The containers of the local Modal do not
-    inherit that, and the shipped grid is trained without it. What DeepSpeed compiles for a CPU takes a minute and a half
-    of processor time, and is stored with the environments.
+    inherit that, and the shipped grid is trained without it. What DeepSpeed compiles for a CPU takes a minute and a
+    half of processor time, and is stored with the environments.
     """
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
