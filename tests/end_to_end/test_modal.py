@@ -55,8 +55,9 @@ def swept(server: ModalServer, tmp_path_factory: pytest.TempPathFactory) -> Swep
     return Swept(here, done.stdout, tasks, here.json("compare"))
 
 
-def losses(told: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    return {row["key"]: (row["first"], row["final"]) for row in told["runs"]}
+def losses(told: Mapping[str, Any]) -> dict[int, tuple[float, float]]:
+    """By rank, since a key names the Python of its trainer, and this machine's may be another than Modal's."""
+    return {row["params"]["lora_r"]: (row["first"], row["final"]) for row in told["runs"]}
 
 
 def machine_rate(record: Mapping[str, Any]) -> float:
