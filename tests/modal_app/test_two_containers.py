@@ -54,7 +54,7 @@ def start_second(here: Cloud, call: Any) -> str:
 
 def test_the_first_finishes_and_the_second_is_killed_half_way(cloud: Callable[..., Cloud]) -> None:
     here = cloud({"2": "idle@15"})
-    release = here.server.hold("VolumeCommit", nth=2)  # the first one's complete draft
+    release = here.server.hold("VolumeCommit", nth=2, container=1)  # the first one's complete draft
     call = here.start()
     here.server.wait_until(lambda: len(here.attempts) == 1)
     second = start_second(here, call)
@@ -71,7 +71,7 @@ def test_the_first_finishes_and_the_second_is_killed_half_way(cloud: Callable[..
 
 def test_the_second_finishes_first(cloud: Callable[..., Cloud]) -> None:
     here = cloud({"1": "idle@3"}, save_steps=1)
-    release = here.server.hold("DictContains", nth=2)  # the first container looks whether there is another attempt
+    release = here.server.hold("DictContains", nth=2, container=1)  # it looks whether there is another attempt
     call = here.start()
     here.wait_for_training(1)
     start_second(here, call)
@@ -87,7 +87,8 @@ def test_the_second_finishes_first(cloud: Callable[..., Cloud]) -> None:
 def test_two_that_live_leave_the_run_to_one_new_call(cloud: Callable[..., Cloud]) -> None:
     """Otherwise both would be paid for, or the answer of one would end the call while the other trains."""
     here = cloud({"1": "idle@3", "2": "idle@5"}, save_steps=1)
-    first, second = (here.server.hold("DictContains", nth=nth) for nth in (2, 4))  # each looks for another attempt
+    # Each looks for another attempt.
+    first, second = (here.server.hold("DictContains", nth=2, container=number) for number in (1, 2))
     call = here.start()
     here.server.wait_until(lambda: len(here.attempts) == 1)
     start_second(here, call)
@@ -103,7 +104,7 @@ def test_two_that_live_leave_the_run_to_one_new_call(cloud: Callable[..., Cloud]
 
 def test_both_finish_and_the_result_is_of_the_one_that_said_so_first(cloud: Callable[..., Cloud]) -> None:
     here = cloud({}, idle_s=0.2)
-    release = here.server.hold("VolumeCommit", nth=3)  # two Volumes: the draft, complete
+    release = here.server.hold("VolumeCommit", nth=3, container=1)  # two Volumes: the draft, complete
     call = here.start(name="preprocess/data", function="preprocess", awaited=True)
     folder = StepFolder(Path(), Path())
 

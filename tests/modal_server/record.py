@@ -78,9 +78,21 @@ class Record:
         """Answer the nth call by an error; with `after` the call has its effect and only its answer is lost."""
         self.faults.append(Fault(name, nth, matches, error=GRPCError(status, message), after=after))
 
-    def hold(self, name: str, gate: asyncio.Event, *, nth: int = 1, after: bool = False) -> None:
-        """Let the nth call wait at the gate, before its effect or before its answer."""
-        self.faults.append(Fault(name, nth, lambda request, caller: True, gate=gate, after=after))
+    def hold(
+        self, name: str, gate: asyncio.Event, *, nth: int = 1, after: bool = False, container: int | None = None
+    ) -> None:
+        """Let the nth call wait at the gate, before its effect or before its answer. `container`: of the calls that the
+        first (1), second (2), ... container makes."""
+        callers: list[str] = []
+
+        def matches(request: Message, caller: str) -> bool:
+            if container is None:
+                return True
+            if caller != CLIENT and caller not in callers:
+                callers.append(caller)
+            return caller in callers[container - 1 : container]
+
+        self.faults.append(Fault(name, nth, matches, gate=gate, after=after))
 
     def act(
         self,

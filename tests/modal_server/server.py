@@ -288,10 +288,11 @@ class ModalServer:
         matches: Callable[[Message, str], bool] = lambda request, sender: caller in (None, sender)  # noqa: E731
         self._do(lambda: self._world.record.act(name, action, nth=nth, after=after, matches=matches))
 
-    def hold(self, name: str, *, nth: int = 1, after: bool = False) -> Callable[[], None]:
-        """Let the nth call wait until what this returns is called: two clients meet at the same moment."""
+    def hold(self, name: str, *, nth: int = 1, after: bool = False, container: int | None = None) -> Callable[[], None]:
+        """Let the nth call wait until what this returns is called: two clients meet at the same moment. `container`:
+        only calls of that container count, the first one that makes such a call being 1."""
         gate = asyncio.Event()
-        self._do(lambda: self._world.record.hold(name, gate, nth=nth, after=after))
+        self._do(lambda: self._world.record.hold(name, gate, nth=nth, after=after, container=container))
         return lambda: self._do(gate.set)
 
     def _fail_on_volume(self, call: str, volume: str, nth: int, message: str) -> None:
