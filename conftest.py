@@ -52,6 +52,7 @@ def _no_handlers_left() -> Iterator[None]:
         logging.root.removeHandler(handler)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One process more than there are cores: tests that talk to processes and servers wait a quarter of their time."""
     return len(os.sched_getaffinity(0)) + 1
