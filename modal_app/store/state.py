@@ -21,8 +21,8 @@ from modal_app.store.stop_notes import killed_by
 REMOTE = "remote.json"
 """In a mirrored step folder: whether the step was still running at the last look at its real folder."""
 
-
 _kills = KillCount()
+"""Counted from the start of the process, so that kills before it are not taken for those of its workers."""
 
 
 def killed_for(out_of_memory: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import modal
 import pytest
+from modal._environments import ENVIRONMENT_CACHE
 from modal.client import _Client
 
 from tests.modal_server.rootfs import HOME
@@ -70,8 +71,9 @@ def modal_client(modal_server: ModalServer, monkeypatch: pytest.MonkeyPatch) -> 
 @contextmanager
 def client_of(server: ModalServer, patch: pytest.MonkeyPatch) -> Iterator[modal.Client]:
     """The client's configuration is read from the environment, so that is set, too. What names no client has one of
-    the process's own, which would go on asking the server that it was made for."""
+    the process's own, which would go on asking the server that it was made for; and it remembers environments."""
     _Client._set_env_client(None)
+    ENVIRONMENT_CACHE.clear()
     for name, value in server.environment().items():
         patch.setenv(name, value)
     client = modal.Client.from_credentials(*server.settings.token)
