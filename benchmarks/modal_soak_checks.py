@@ -144,7 +144,7 @@ def receipt(
     without = {task.id: task.ended_at - task.started_at for task in tasks.values() if task.function == "train"}
     unrecorded = {task: seconds for task, seconds in without.items() if task not in recorded}
     at_work = {one.task for all_ in trained.values() for one in all_}
-    wrong += [f"{task}: it has trained, and there is no record of it" for task in sorted(at_work & set(unrecorded))]
+    wrong += [f"{task}: it trained, but left no record" for task in sorted(at_work & set(unrecorded))]
     figures = {
         "paid_seconds": round(recorded_s, 1),
         "server_seconds": round(server_s, 1),

@@ -46,10 +46,9 @@ def _main(words: list[str], folder: Path, variables: dict[str, str], out: Path, 
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(folder)
-    for path, stream in ((out, sys.__stdout__), (err, sys.__stderr__)):
-        assert stream is not None
+    for descriptor, path in ((1, out), (2, err)):
         with path.open("wb") as file:
-            os.dup2(file.fileno(), stream.fileno())
+            os.dup2(file.fileno(), descriptor)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     random.seed()

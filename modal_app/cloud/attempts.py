@@ -1,8 +1,8 @@
 """How often a step is tried on Modal. Standard library.
 
 An attempt is recorded on the Volume before its worker starts, so that one that kills its container at once is counted.
-An attempt counts if it died: its container, its worker, or one of several ranks. One that was asked to stop does not
-count: that is not the run's fault, and the call has recorded the request.
+An attempt counts if its container, its worker or one of several ranks died. It does not count if it was asked to stop:
+that is not the run's fault, and the call has recorded the request.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def reserve_attempt(folder: StepFolder, number: int, call: str) -> Attempt:
 
 
 def note_asked(attempt: Attempt, request: str) -> None:
-    """The call was asked to stop: a preemption, a cancellation, its timeout, or another container does the job."""
+    """Record that the call was asked to stop: by a preemption, a cancellation or its timeout, or because another
+    container does the job."""
     _note(attempt, **{ASKED: request})
 
 

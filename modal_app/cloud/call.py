@@ -140,7 +140,7 @@ def _do(
 def _counted(
     job: Job, call: str, folder: StepFolder, number: int, written: Sequence[modal.Volume]
 ) -> Iterator[tuple[Attempt, Meter, Callable[[BaseException], None]]]:
-    """An attempt that is on the Volume from its start to its end, and records that it was asked to stop."""
+    """Commit an attempt to the Volume before the block begins, and record a request to stop during the block."""
     attempt = attempts.reserve_attempt(folder, number, call)
     reserved = Reservation(job.cores, job.memory_gib)
     meter = Meter(folder.containers, step=job.name, call=call, attempt=attempt.number, reserved=reserved)

@@ -140,7 +140,7 @@ def is_live(call_id: str) -> bool:
         return True
     except UNANSWERED:
         raise
-    except Exception:  # the process boundary of another call: it has ended in some way
+    except Exception:  # `get` raises what the call itself raised, which may be anything: it has ended
         return False
     return False
 

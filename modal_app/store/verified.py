@@ -10,6 +10,7 @@ import contextlib
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ def withdraw_damaged(store: Store, data_key: str) -> str:
 def note_verified(store: Store, data_key: str, listed: Mapping[str, Any]) -> None:
     """For a dataset whose files have just been hashed."""
     folder = store.prepared_dataset(data_key)
-    states = {name: FileState.of(folder / name) for name in listed}
-    _remember(_memory(store, data_key), {name: _with(state, listed[name]["sha256"]) for name, state in states.items()})
+    states = {name: replace(FileState.of(folder / name), sha256=one["sha256"]) for name, one in listed.items()}
+    _remember(_memory(store, data_key), states)
 
 
 def _damage(store: Store, folder: Path, manifest: Path, name: str) -> str:
@@ -90,7 +91,3 @@ def _remember(memory: Path, states: Mapping[str, FileState]) -> None:
     with contextlib.suppress(OSError):  # the store of another user; the files are hashed again next time
         memory.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(memory, json.dumps({own: state.as_json() for own, state in states.items()}, indent=1))
-
-
-def _with(state: FileState, sha256: str) -> FileState:
-    return FileState(state.size, state.mtime_ns, state.inode, sha256)

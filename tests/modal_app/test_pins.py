@@ -39,16 +39,20 @@ def test_an_input_with_the_noted_states_is_not_read(tmp_path: Path) -> None:
     pins.check(target)
 
 
+def change(weights: Path, how: str) -> None:
+    """Give a file other content of the same size: in place, or by another file that takes its name."""
+    written = weights if how == "edited" else weights.with_name("other")
+    written.write_bytes(b"9876543210")
+    written.replace(weights)
+
+
 @pytest.mark.parametrize("how", ["edited", "replaced", "cut", "removed", "added"])
 def test_a_model_with_another_content_is_refused_by_the_name_of_the_file(tmp_path: Path, how: str) -> None:
     model, target = pinned(tmp_path)
     weights, name = model / "model.safetensors", "model.safetensors"
     match how:
-        case "edited":
-            weights.write_bytes(b"9876543210")
-        case "replaced":
-            (tmp_path / "other").write_bytes(b"9876543210")
-            (tmp_path / "other").replace(weights)
+        case "edited" | "replaced":
+            change(weights, how)
         case "cut":
             weights.write_bytes(b"01234")
         case "removed":
@@ -121,11 +125,8 @@ def test_of_weights_that_are_mapped_only_an_edit_counts(tmp_path: Path, how: str
     model, target = pinned(tmp_path)
     weights, name = model / "model.safetensors", f"inputs/{target.name}"
     match how:
-        case "edited":
-            weights.write_bytes(b"9876543210")
-        case "replaced":
-            (tmp_path / "other").write_bytes(b"9876543210")
-            (tmp_path / "other").replace(weights)
+        case "edited" | "replaced":
+            change(weights, how)
         case "removed":
             (tmp_path / "model").rename(tmp_path / "elsewhere")
         case "touched":

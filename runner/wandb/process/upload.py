@@ -61,7 +61,7 @@ def _result(api: Any, run: LocalRun, parts: Sequence[Path]) -> UploadResult:
     done = [f"{len(parts)} offline {'part' if len(parts) == 1 else 'parts'} uploaded"] if parts else []
     try:
         done += _complete(api, run)
-    except Exception as error:  # whatever the SDK makes of a server's answer
+    except Exception as error:  # the boundary of one run: the SDK may raise anything for a server's odd answer
         what = str(error).strip() if isinstance(error, sdk.ERRORS) else f"{type(error).__name__}: {error}"
         return UploadResult(run.key, f"W&B: {what}", failed=True)
     return UploadResult(run.key, ", ".join(done) or "up to date")

@@ -183,7 +183,7 @@ def asked_for_native_code() -> tuple[bool, list[str]]:
         get_kernel("kernels-community/quantization-bitsandbytes", version=1)
     except FileNotFoundError:
         return False, asked
-    except Exception as error:
+    except Exception as error:  # whatever it is, the library has gone on to look for the kernel
         return True, [*asked, repr(error)]
     finally:
         socket.getaddrinfo = look_up
