@@ -9,6 +9,7 @@ from typing import Any
 
 import modal
 
+from modal_app.cloud import executions
 from modal_app.cloud.claims import (
     Caller,
     claim,
@@ -73,6 +74,13 @@ def claim_of_a_waiting_call() -> None:
     modal.FunctionCall.from_id(first).cancel()
     print(is_at_work(app.claims.get, RUN.name, first))
     print(claim(app.claims, RUN, "fc-second"), claim(app.claims, RUN, first))
+
+
+def choose_twice() -> None:
+    claims = modal.Dict.from_name("claims", create_if_missing=True)
+    print(executions.chosen(claims, RUN, 2), executions.chosen(claims, RUN, 1), executions.chosen(claims, OTHER, 1))
+    executions.choose_again(claims, RUN, 1)
+    print(executions.chosen(claims, RUN, 2))
 
 
 def follow_an_ended_job() -> None:
@@ -154,7 +162,7 @@ CASES: Mapping[str, Callable[[], None]] = {
     for one in (
         ask_of_an_unknown_call, come_back, claim_of_a_waiting_call, follow_an_ended_job, start_what_waits,
         continue_and_start_what_waits, start_after_a_failure, start_what_is_refused_in_part, start_twice,
-        hand_on, call_five,
+        hand_on, call_five, choose_twice,
     )
 }  # fmt: skip
 

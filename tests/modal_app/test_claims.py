@@ -63,6 +63,10 @@ def test_a_call_claims_its_job_before_it_has_a_container_and_the_next_one_leaves
     assert answer(idle, "claim_of_a_waiting_call").split() == ["True", "True", "False", "fc-second", "fc-second"]
 
 
+def test_of_two_complete_drafts_the_first_that_is_chosen_is_published_unless_it_is_removed(idle: ModalServer) -> None:
+    assert answer(idle, "choose_twice").split() == ["2", "2", "1", "1"]
+
+
 def test_a_call_that_has_said_how_its_job_ended_is_followed_though_it_still_lives(idle: ModalServer) -> None:
     """It is starting what waits, and whoever asks for the job again asks for another try."""
     assert answer(idle, "follow_an_ended_job").split() == ["True", "True", "fc-second", "failed", "None"]
