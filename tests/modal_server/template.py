@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import shutil
 import signal
@@ -30,8 +31,10 @@ class Fork:
         self._codes, self._line = line
 
     def send_signal(self, number: signal.Signals) -> None:
+        # It may have ended, and been waited for by the template, before its exit code is read here.
         if self.returncode is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     async def wait(self) -> int:
         """Its exit code, negative for a signal."""
