@@ -68,9 +68,12 @@ def _rewards(config: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _format(at: str, name: Any, config: Mapping[str, Any]) -> Iterator[Problem]:
     """As axolotl.prompt_strategies loads it: `load` there, and `base.load` for preference data."""
-    if not isinstance(name, str) or config.get("skip_prepare_dataset") or name.startswith(HANDLED_BY_PREFIX):
+    if not isinstance(name, str):
         return
-    yield from _preference_format(at, name, config) if config.get("rl") else _supervised_format(at, name)
+    if config.get("rl"):
+        yield from _preference_format(at, name, config)
+    elif not config.get("skip_prepare_dataset") and not name.startswith(HANDLED_BY_PREFIX):
+        yield from _supervised_format(at, name)
 
 
 def _supervised_format(at: str, name: str) -> Iterator[Problem]:
