@@ -37,8 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
     preloaded trainer outlives its command unless a test says so, since each takes a gigabyte. A few hundred rows are
     tokenized in one process; one for each core would take longer to start. The containers of the local Modal do not
     inherit that, and the shipped grid is trained without it. What DeepSpeed compiles for a CPU takes a minute and a
-    half of processor time, and is stored with the environments.
+    half of processor time, and is stored with the environments. Bytecode is stored, too, whatever the environment says:
+    hundreds of processes import the same modules.
     """
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
