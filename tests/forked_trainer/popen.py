@@ -1,7 +1,7 @@
 """A `subprocess.Popen` that asks for a fork where it would start the trainer's Python. Standard library only.
 
 A process is started as usual if it is no trainer's, if there is no broker, or if the broker has no process with the
-imports of such an environment. A fork is not this process's child: its end is read from a socket.
+imports of such an environment, or one that has died. A fork is not this process's child: its end is read from a socket.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROGRAM = os.path.join("modal_app", "run.py")
 READY = b"y"
 LOST = b"-9"
 
-_real_popen = subprocess.Popen
+RealPopen = subprocess.Popen
 _broker = ""
 
 
@@ -36,7 +36,7 @@ def install() -> None:
     subprocess.Popen = ForkingPopen  # type: ignore[misc]
 
 
-class ForkingPopen(_real_popen):  # type: ignore[type-arg]
+class ForkingPopen(RealPopen):  # type: ignore[type-arg]
     _line: socket.socket | None = None
 
     def _execute_child(self, args: Any, executable: Any, *rest: Any) -> None:
@@ -47,10 +47,12 @@ class ForkingPopen(_real_popen):  # type: ignore[type-arg]
             streams = [own if given == -1 else given for own, given in enumerate((p2cread, c2pwrite, errwrite))]
             request = describe(words, cwd, os.environ if env is None else env, start_new_session, pass_fds)
             self._line = _connect(request, [*streams, *pass_fds])
-        if self._line is None:
+        pid = _line_of(self._line) if self._line else b""
+        if not pid:
+            self._line = None
             super()._execute_child(args, executable, *rest)  # type: ignore[misc]
             return
-        self.pid = int(_line_of(self._line))
+        self.pid = int(pid)
         self._child_created = True
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 

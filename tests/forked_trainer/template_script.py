@@ -206,8 +206,9 @@ def _run(words: list[str]) -> NoReturn:
     sys.modules["__main__"] = main
     code = 0
     try:
-        with open(words[0]) as program:
-            exec(compile(program.read(), words[0], "exec"), main.__dict__)
+        with open(words[0]) as file:
+            program = compile(file.read(), words[0], "exec")
+        exec(program, main.__dict__)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
