@@ -24,6 +24,7 @@ from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.executors.warm_server import VARIABLE, running
 from tests import forked_command
+from tests.forked_trainer.popen import BROKER
 from tests.runner.fake_trainer import make_trainer
 
 COMMAND = Path(__file__).parents[1] / "forked_trainer" / "command_script.py"
@@ -95,6 +96,10 @@ class Axosweep:
     def with_variables(self, variables: Mapping[str, str]) -> Axosweep:
         """The same place, and more variables for its commands."""
         return replace(self, environment={**self.environment, **variables})
+
+    def without_forks(self) -> Axosweep:
+        """The same place, and its trainers are started as a user's are, for tests that look at processes."""
+        return self.with_variables({BROKER: ""})
 
     def waiting(self) -> Axosweep:
         """The same place, with a preloaded trainer that waits for the next command."""
