@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from modal_app.cloud.settings import Deployment, settings_problems
 from modal_app.store.problem import Problem
 from runner.composing.displaced_defaults import without_displaced
+from runner.config.cpu_optimizers import NO_CPU_CODE, REPLACEMENT
 from runner.config.overrides import parts
 from runner.config.project import current_project
 from runner.config.stages import stages_of
@@ -56,6 +57,9 @@ def experiment_of(
     Raises SweepError for a config that is not an experiment. Problems of the run itself are left to preflight.
     """
     axolotl = without_displaced(_mapping(node, "axolotl"), overrides, choices)
+    optimizer = axolotl.get("optimizer")
+    replaced = optimizer if choices.get("gpu") == "cpu" and optimizer in NO_CPU_CODE else None
+    axolotl = {**axolotl, "optimizer": REPLACEMENT} if replaced else axolotl
     gpu = Gpu(**_fields(node, "gpu", Gpu))
     if isinstance(gpu.fallback, list):
         gpu = replace(gpu, fallback=tuple(gpu.fallback))
@@ -76,6 +80,7 @@ def experiment_of(
         from_text=_from_text(node.get("from")),
         sizes=_sizes(node),
         stages=stages_of(node.get("stages")),
+        replaced_optimizer=replaced,
     )
     return with_gpu(experiment)
 

@@ -17,6 +17,7 @@ PACKAGES = {
     "stable_adamw": "torch-optimi",
     "came_pytorch": "came-pytorch",
     "scao": "scao",
+    "polora": "polora",
     "q_galore_adamw8bit": "q-galore-torch",
     "grokadamw": "grokadamw",
     "lomo": "lomo-optim",
