@@ -14,8 +14,8 @@ NO_PLAN = Plan("", (), ())
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A sweep between its request and its runs. Each stage returns it with its findings added, and `plan` prints the
-    value that a launch executes."""
+    """A sweep between its request and its runs. Each stage returns a new one with its findings added, and `plan` prints
+    the one that a launch executes."""
 
     experiments: tuple[Experiment, ...]
     request: Request

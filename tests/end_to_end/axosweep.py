@@ -26,6 +26,7 @@ from runner.executors.warm_server import VARIABLE, running
 from tests import forked_command
 from tests.runner.fake_trainer import make_trainer
 
+COMMAND = Path(__file__).parents[1] / "forked_trainer" / "command_script.py"
 TIMEOUT_S = 600.0
 WAITS_S = 120.0
 """A preloaded trainer that waits: longer than tests of others take between two of its own."""
@@ -138,7 +139,7 @@ class Axosweep:
         return state != "Z" and (root in command or place.startswith(root))
 
     def _command(self, words: tuple[str, ...]) -> list[str]:
-        return [sys.executable, "-m", "runner", *words]
+        return [sys.executable, str(COMMAND), *words]
 
     def variables(self) -> Mapping[str, str]:
         """The environment of its commands."""
