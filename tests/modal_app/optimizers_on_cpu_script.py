@@ -1,4 +1,4 @@
-"""Takes two steps on the CPU with each optimizer that is named: `python optimizers_on_cpu_script.py FOLDER NAME...`
+"""Takes steps on the CPU with each optimizer that is named: `python optimizers_on_cpu_script.py FOLDER NAME...`
 
 Run with the trainer's Python. Axolotl's own builder and trainer make the optimizer, over a LoRA adapter whose matrices
 are large enough for 8-bit states. Prints a line of JSON for each name: `error` is empty if the weights have changed.
@@ -22,6 +22,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 SHAPE = {"hidden_size": 128, "intermediate_size": 128, "num_attention_heads": 2, "num_hidden_layers": 1}
 LORA = peft.LoraConfig(r=64, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
 
+STEPS = 8
+"""The first steps of schedule_free_radam change nothing."""
+
 
 def trained_error(name: str, folder: str) -> str:
     torch.manual_seed(1)
@@ -31,7 +34,7 @@ def trained_error(name: str, folder: str) -> str:
         optimizer = made(name, model, folder)
         if hasattr(optimizer, "train"):
             optimizer.train()  # as transformers does, for the schedule-free ones
-        for _ in range(2):
+        for _ in range(STEPS):
             rows = torch.randint(0, 64, (2, 16))
             model(input_ids=rows, labels=rows).loss.backward()
             optimizer.step()
