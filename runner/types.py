@@ -162,6 +162,8 @@ class Experiment:
     """RUN[@STEP], as the command line has it."""
     start_checkpoint: StartCheckpoint | None = None
     """The checkpoint that `from_text` names."""
+    replaced_optimizer: str | None = None
+    """The requested optimizer, if gpu=cpu has replaced it."""
 
 
 class Action(StrEnum):

@@ -78,6 +78,8 @@ def _owned(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
 def _instead(key: str) -> str:
     if key.startswith("wandb_") or key == "use_wandb":
         return f"Remove it (~{key}); tracking.mode, .project, .entity and .tags set up W&B."
+    if key.startswith("hub_") or key == "push_to_hub":
+        return f"Remove it (~{key}). Once the run has finished: axosweep push RUN OWNER/NAME."
     return f"Remove it (~{key})."
 
 
