@@ -203,6 +203,8 @@ class InputKind(StrEnum):
     HUB = "hub"
     CHECKPOINT = "checkpoint"
     """Another run's, copied into a folder of the store."""
+    CODE = "code"
+    """The user's own Python modules, copied into a folder of the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,8 @@ class Input:
     """Hex sha256 of the content, or the hub commit. None: could not be resolved now."""
     problem: str = ""
     """Why it could not be resolved."""
+    files: tuple[tuple[str, str], ...] = ()
+    """Of the user's modules: each file by its name in the store's folder, and where it is."""
 
 
 @dataclass(frozen=True, slots=True)

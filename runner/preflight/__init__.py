@@ -15,7 +15,6 @@ from runner.preflight.gpu import gpu_findings
 from runner.preflight.keys import key_findings
 from runner.preflight.model import model_findings
 from runner.preflight.nodes import node_findings
-from runner.preflight.packages import package_findings
 from runner.preflight.pairs import pair_findings
 from runner.preflight.values import value_findings
 from runner.types import Experiment
@@ -40,7 +39,6 @@ def _of_config(experiment: Experiment) -> Iterator[Finding]:
     yield from model_findings(axolotl, experiment.model)
     yield from evaluation_findings(axolotl)
     yield from pair_findings(axolotl)
-    yield from package_findings(axolotl, experiment.executor)
 
 
 def _of_sizes(experiment: Experiment) -> Iterator[Finding]:

@@ -42,6 +42,7 @@ def lay_out(folder: Path) -> Path:
     )
     zero2 = {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}, "train_batch_size": "auto"}
     (folder / "deepspeed_configs" / "zero2.json").write_text(json.dumps(zero2))
+    (folder / "rewards.py").write_text(_REWARDS)
     return folder
 
 
@@ -64,6 +65,18 @@ def _numbered(value: Any, number: int) -> Any:
             return value
 
 
+_REWARDS = """\
+def is_short(prompts, completions, **_):
+    return [float(len(str(one)) < 200) for one in completions]
+
+
+def is_correct(prompts, completions, answer, **_):
+    return [float(one in str(each)) for one, each in zip(answer, completions)]
+
+
+def to_prompt(cfg, **_):
+    return lambda row: {"prompt": row["question"], "answer": row["answer"]}
+"""
 _CHAT = [{"role": "user", "content": "Question #?"}, {"role": "assistant", "content": "Answer #."}]
 _SEGMENTS = [{"label": False, "text": "Question #? "}, {"label": True, "text": "Answer #."}]
 _PICTURE = [
