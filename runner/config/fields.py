@@ -33,6 +33,15 @@ Fields = Mapping[str, Field]
 
 
 @dataclass(frozen=True, slots=True)
+class Advice:
+    """What Axolotl says to a key that it has renamed or removed."""
+
+    text: str
+    refused: bool
+    """Whether Axolotl refuses the key, or only warns."""
+
+
+@dataclass(frozen=True, slots=True)
 class AxolotlFields:
     """All keys of one version of Axolotl, under every name that a config may use."""
 
@@ -41,6 +50,8 @@ class AxolotlFields:
     models: Mapping[str, Fields]
     plugins: Mapping[str, Fields]
     """The keys that each plugin shipped with Axolotl adds at the top."""
+    advice: Mapping[str, Advice] = field(default_factory=dict)
+    """For keys of earlier versions, at the top."""
     everywhere: Fields = field(init=False, repr=False)
     """The keys at the top, with those of every plugin."""
     _unions: dict[tuple[str, ...], Fields] = field(init=False, repr=False, default_factory=dict)
@@ -75,6 +86,7 @@ def axolotl_fields() -> AxolotlFields:
         top=_read(listed["fields"]),
         models={name: _read(fields) for name, fields in listed["models"].items()},
         plugins={name: _read(fields) for name, fields in listed["plugins"].items()},
+        advice={name: Advice(raw["says"], raw["refused"]) for name, raw in listed["advice"].items()},
     )
 
 
@@ -131,6 +143,8 @@ def unknown_key(path: Sequence[str], axolotl: AxolotlFields, top: Fields | None 
                 return f"{before} is a value ({field.type}); there is no {name} below it."
             known = axolotl.below(field)
         if name not in known:
+            if depth == 0 and name in axolotl.advice:
+                return f"Axolotl has no key {name} any more. It says: {axolotl.advice[name].text}"
             here = f"{before}." if before else ""
             return f"Axolotl has no key {here}{name}.{did_you_mean(name, known) or _all_of(known)}"
         field = known[name]

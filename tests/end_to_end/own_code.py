@@ -33,6 +33,12 @@ FILES = {
                 print("The word is", (Path(__file__).parent / "word.txt").read_text())
         """,
     "my_plugin/word.txt": "hello",
+    "formats/directory.py": """
+        from axolotl.prompt_strategies.chat_template import load as load_chat
+
+        def load(tokenizer, cfg, ds_cfg=None):
+            return load_chat(tokenizer, cfg, {**(ds_cfg or {}), "type": "chat_template"})
+        """,
     "unrelated.py": "1 / 0\n",
 }
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from runner.config.fields import axolotl_fields
 from runner.config.shipped import shipped_root
 from runner.keys.identity import is_address
 
@@ -56,8 +57,14 @@ def as_axolotl_reads(file: Path) -> dict[str, Any]:
 
 
 def as_a_run_has_it(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What is to come out of a config as `axolotl train` loads it: without addresses, with a seed and with numbers."""
-    kept = {key: _with_numbers(value) for key, value in config.items() if not is_address(key)}
+    """What is to come out of a config as `axolotl train` loads it: without addresses and without empty keys that
+    Axolotl does not have, with a seed and with numbers."""
+    known = axolotl_fields().everywhere
+    kept = {
+        key: _with_numbers(value)
+        for key, value in config.items()
+        if not is_address(key) and (key in known or value is not None)
+    }
     return kept | {"seed": 42 if kept.get("seed") is None else kept["seed"]}
 
 

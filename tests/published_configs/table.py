@@ -35,19 +35,16 @@ def refused(*reason: str, pending: str = "") -> Verdict:
     return Verdict(reason, pending)
 
 
-EMPTY = "keys that older versions had are refused although they are empty, and plain Axolotl drops them"
-HIDDEN = "the import refuses keys that it calls unknown; Axolotl's schema knows them, and says what has replaced them"
-
 OLD: Mapping[str, Verdict] = {
     "old_codellama_books": COULD_RUN,
-    "old_falcon_gptq_keys": could_run(pending=EMPTY),
-    "old_fifteen_formats": could_run(pending=EMPTY),
+    "old_falcon_gptq_keys": COULD_RUN,
+    "old_fifteen_formats": COULD_RUN,
     "old_galore_layerwise": refused("galore_adamw_8bit_layerwise", "galore_torch", "galore-torch==VERSION"),
     "old_gptj_4bit_spelling": refused("no key load_4bit", "load_in_4bit"),
     "old_gptq_lora": refused("no key adam_eps", "adam_epsilon", "no key gptq_disable_exllama"),
     "old_lisa_llama2": COULD_RUN,
-    "old_llama2_70b_fsdp_list": refused("`fsdp` list is no longer supported", "fsdp_config", pending=HIDDEN),
-    "old_llama2_8bit_lora": could_run(pending=EMPTY),
+    "old_llama2_70b_fsdp_list": refused("`fsdp` list is no longer supported", "fsdp_config"),
+    "old_llama2_8bit_lora": COULD_RUN,
     "old_llama3_orpo": COULD_RUN,
     "old_longlora_shifted_attention": refused("`s2_attention` (shifted-sparse attention) is no longer supported"),
     "old_mamba": refused("save_safetensors=False is not supported", "no class MambaLMHeadModel"),
@@ -58,8 +55,8 @@ OLD: Mapping[str, Verdict] = {
     "old_relora_steps": refused("no key relora_steps", "no key relora_warmup_steps", "jagged_restart_warmup_steps"),
     "old_rope_scaled_packing": refused("`max_packed_sequence_len` is no longer supported"),
     "old_sharegpt_chatml": refused("gradient_checkpointing=unsloth", "`type: sharegpt.*` is deprecated"),
-    "old_tinyllama_pretrain": could_run(pending=EMPTY),
-    "old_unsloth_kernels": refused("have been removed", "lora_mlp_kernel", pending=HIDDEN),
+    "old_tinyllama_pretrain": COULD_RUN,
+    "old_unsloth_kernels": refused("`unsloth_lora_mlp` has been removed", "lora_mlp_kernel"),
     "old_zephyr_dpo": COULD_RUN,
 }
 NEW: Mapping[str, Verdict] = {
@@ -74,7 +71,10 @@ NEW: Mapping[str, Verdict] = {
     "new_jamba_fsdp2_qlora": COULD_RUN,
     "new_llama31_fsdp2_full": COULD_RUN,
     "new_llama32_qlora_kernels": COULD_RUN,
-    "new_llama33_fsdp1": refused("fsdp_version: 1 is no longer supported", pending=HIDDEN),
+    "new_llama33_fsdp1": refused(
+        "fsdp_version: 1 is no longer supported",
+        pending="the import calls FSDP1's keys unknown, and does not say that Axolotl has removed FSDP1",
+    ),
     "new_llava_pictures": COULD_RUN,
     "new_long_context_ring": refused(
         "ringmaster", pending="the package is looked for only under the key's new name, context_parallel_size"

@@ -189,6 +189,9 @@ def _take_over(file: str, way: str, ask: Callable[..., Any]) -> None:
         (b"base_model: \xff\xfe\n", "not text in UTF-8"),
         ("base_model: m\nlearnig_rate: 1\n", "Did you mean learning_rate"),
         ("base_model: m\ndatasets: [{pathh: x}]\n", "datasets.0.pathh"),
+        ("base_model: m\nfsdp: [full_shard, auto_wrap]\n", "It says: The top-level `fsdp` list is no longer supported"),
+        ("base_model: m\nunsloth_rope: true\n", "Please use `lora_mlp_kernel`, `lora_qkv_kernel`"),
+        ("base_model: m\ngptq_groupsize: 128\n", "Axolotl has no key gptq_groupsize."),
         ("base_model: m\nresume_from_checkpoint: out/checkpoint-5\n", "lora_model_dir"),
         ("base_model: m\nchat_template_kwargs: {date: 2026-11-03}\n", "chat_template_kwargs.date is read as a date"),
         ("base_model: m\nadded_tokens_overrides: {yes: x}\n", "its name is read as a bool"),
@@ -224,6 +227,17 @@ def test_a_base_that_means_nothing_is_refused(ask: Callable[..., Any], here: Pat
     (here / "mine.yml").write_text(TINY)
     with pytest.raises(SweepError, match=re.escape(says)):
         ask(*line.split())
+
+
+def test_empty_keys_of_earlier_versions_are_left_out_with_a_note(here: Path) -> None:
+    empty = "debug:\nfsdp:\ngptq_groupsize: ''\nlora_modules_to_save:\n"
+    empty += "datasets: [{path: x, type: alpaca, num_samples: null}]\n"
+    (here / "old.yml").write_text(f"base_model: m\nseed: 1\n{empty}")
+    base = read_base("old.yml")
+    dataset = {"path": "x", "type": "alpaca"}
+    assert base.axolotl == {"base_model": "m", "seed": 1, "lora_modules_to_save": None, "datasets": [dataset]}
+    (note,) = base.notes
+    assert note.startswith("debug, fsdp, gptq_groupsize, datasets.0.num_samples: left out; Axolotl has no such key")
 
 
 def test_secrets_and_addresses_are_left_out_and_told_apart(here: Path) -> None:
