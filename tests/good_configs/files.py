@@ -63,7 +63,7 @@ def as_a_run_has_it(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = {
         key: _with_numbers(value)
         for key, value in config.items()
-        if not is_address(key) and (key in known or value is not None)
+        if not is_address(key) and (key in known or value not in (None, "", [], {}))
     }
     return kept | {"seed": 42 if kept.get("seed") is None else kept["seed"]}
 

@@ -37,11 +37,14 @@ def refused(*reason: str, pending: str = "") -> Verdict:
 
 OLD: Mapping[str, Verdict] = {
     "old_codellama_books": COULD_RUN,
+    "old_empty_texts": could_run(pending="lora_model_dir='' is taken for the current folder"),
     "old_falcon_gptq_keys": COULD_RUN,
     "old_fifteen_formats": COULD_RUN,
     "old_galore_layerwise": refused("galore_adamw_8bit_layerwise", "galore_torch", "galore-torch==VERSION"),
     "old_gptj_4bit_spelling": refused("no key load_4bit", "load_in_4bit"),
-    "old_gptq_lora": refused("no key adam_eps", "adam_epsilon", "no key gptq_disable_exllama"),
+    "old_gptq_lora": refused(
+        "gptqmodel", pending="the package is not looked for; the refusal is of the commit that axosweep itself pins"
+    ),
     "old_lisa_llama2": COULD_RUN,
     "old_llama2_70b_fsdp_list": refused("`fsdp` list is no longer supported", "fsdp_config"),
     "old_llama2_8bit_lora": COULD_RUN,
@@ -54,6 +57,12 @@ OLD: Mapping[str, Verdict] = {
     "old_pythia_lora": COULD_RUN,
     "old_relora_steps": refused("no key relora_steps", "no key relora_warmup_steps", "jagged_restart_warmup_steps"),
     "old_rope_scaled_packing": refused("`max_packed_sequence_len` is no longer supported"),
+    "old_rows_by_address": refused(
+        "https://example.com",
+        "s3://somebodys-bucket",
+        "cannot be pinned",
+        pending="an address is called a missing file",
+    ),
     "old_sharegpt_chatml": refused("gradient_checkpointing=unsloth", "`type: sharegpt.*` is deprecated"),
     "old_tinyllama_pretrain": COULD_RUN,
     "old_unsloth_kernels": refused("`unsloth_lora_mlp` has been removed", "lora_mlp_kernel"),
@@ -76,17 +85,24 @@ NEW: Mapping[str, Verdict] = {
         pending="the import calls FSDP1's keys unknown, and does not say that Axolotl has removed FSDP1",
     ),
     "new_llava_pictures": COULD_RUN,
+    "new_llm_compressor_sparse": refused(
+        "llmcompressor==VERSION", pending="the import calls the keys unknown of a plugin whose package is missing"
+    ),
     "new_long_context_ring": refused(
         "ringmaster", pending="the package is looked for only under the key's new name, context_parallel_size"
     ),
     "new_magistral_with_template": refused("chat_template=mistral_v7_tekken", "not supported with mistral-common"),
     "new_olmo3_tools": COULD_RUN,
+    "new_pretokenized": COULD_RUN,
     "new_pretraining_multipack": COULD_RUN,
     "new_quantization_aware_8bit": refused("QAT and load_in_8bit cannot be used together"),
     "new_qwen25_dora_rslora": COULD_RUN,
     "new_qwen25_process_reward": COULD_RUN,
     "new_qwen3_cut_cross_entropy": refused("fork of cut_cross_entropy", "ml-cross-entropy@COMMIT"),
     "new_spectrum_gemma2": COULD_RUN,
+    "new_ulysses_deepspeed": could_run(
+        pending="ringmaster is required although DeepSpeed has its own context parallelism, and Axolotl uses that"
+    ),
     "new_voxtral_audio": refused("soundfile", pending="what a processor needs is not looked for: soundfile, for audio"),
 }
 TRANSLATED: Mapping[str, Verdict] = {
