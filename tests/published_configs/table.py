@@ -37,7 +37,7 @@ def refused(*reason: str, pending: str = "") -> Verdict:
 
 OLD: Mapping[str, Verdict] = {
     "old_codellama_books": COULD_RUN,
-    "old_empty_texts": could_run(pending="lora_model_dir='' is taken for the current folder"),
+    "old_empty_texts": COULD_RUN,
     "old_falcon_gptq_keys": COULD_RUN,
     "old_fifteen_formats": COULD_RUN,
     "old_galore_layerwise": refused("galore_adamw_8bit_layerwise", "galore_torch", "galore-torch==VERSION"),
@@ -57,12 +57,7 @@ OLD: Mapping[str, Verdict] = {
     "old_pythia_lora": COULD_RUN,
     "old_relora_steps": refused("no key relora_steps", "no key relora_warmup_steps", "jagged_restart_warmup_steps"),
     "old_rope_scaled_packing": refused("`max_packed_sequence_len` is no longer supported"),
-    "old_rows_by_address": refused(
-        "https://example.com",
-        "s3://somebodys-bucket",
-        "cannot be pinned",
-        pending="an address is called a missing file",
-    ),
+    "old_rows_by_address": refused("https://example.com", "s3://somebodys-bucket", "cannot be pinned"),
     "old_sharegpt_chatml": refused("gradient_checkpointing=unsloth", "`type: sharegpt.*` is deprecated"),
     "old_tinyllama_pretrain": COULD_RUN,
     "old_unsloth_kernels": refused("`unsloth_lora_mlp` has been removed", "lora_mlp_kernel"),
