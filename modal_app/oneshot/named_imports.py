@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,9 @@ def import_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
 
 def shadowing_problems(folder: Path) -> Iterator[Problem]:
     """Modules of the user that would be imported in place of a package of the trainer's."""
-    others = [entry for entry in sys.path if entry != str(folder)]
+    installed = list({sysconfig.get_path(name) for name in ("purelib", "platlib")})
     for path in sorted(folder.iterdir()):
-        spec = importlib.machinery.PathFinder.find_spec(path.stem, others)
+        spec = importlib.machinery.PathFinder.find_spec(path.stem, installed)
         if spec is not None and spec.origin is not None and not path.name.startswith("__pycache__"):
             message = f"the trainer has a package of this name ({spec.origin}), which the file would hide; rename it"
             yield problem(["user_code"], f"{path.name}: {message}")
@@ -68,9 +69,12 @@ def _rewards(config: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _format(at: str, name: Any, config: Mapping[str, Any]) -> Iterator[Problem]:
     """As axolotl.prompt_strategies loads it: `load` there, and `base.load` for preference data."""
-    if not isinstance(name, str) or config.get("skip_prepare_dataset") or name.startswith(HANDLED_BY_PREFIX):
+    if not isinstance(name, str):
         return
-    yield from _preference_format(at, name, config) if config.get("rl") else _supervised_format(at, name)
+    if config.get("rl"):
+        yield from _preference_format(at, name, config)
+    elif not config.get("skip_prepare_dataset") and not name.startswith(HANDLED_BY_PREFIX):
+        yield from _supervised_format(at, name)
 
 
 def _supervised_format(at: str, name: str) -> Iterator[Problem]:

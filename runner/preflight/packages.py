@@ -51,8 +51,8 @@ def _added(experiment: Experiment) -> frozenset[str]:
 def _way_out(experiment: Experiment, module: str, distribution: str) -> str:
     repository = FORKS.get(module)
     package = f"{distribution} @ git+{repository}@COMMIT" if repository else f"{distribution}==VERSION"
-    line = f"executor.modal.packages=['{package}']"
+    line = f"\"executor.modal.packages=['{package}']\""  # as a shell takes it
     find = f" COMMIT has 40 digits: git ls-remote {repository} lists them." if repository else ""
     if experiment.executor.type == "modal":
         return f"Add it to the image: {line}.{find}"
-    return f'Modal\'s image can have it: executor=modal "{line}".{find}'
+    return f"Modal's image can have it: executor=modal {line}.{find}"

@@ -26,6 +26,8 @@ PLAIN = {
 }
 LIGER = "axolotl.integrations.liger.LigerPlugin"
 CCE = "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"
+MINE = "mine.Plugin"
+"""In PYTHONPATH, too, as it may be at a user's."""
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "good": {},
     "two conflicts": {
@@ -47,6 +49,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "after a plugin": {"liger_glu_activation": "yes, please"},
     "no such plugin": {"plugins": ["no.such.Plugin"]},
     "looks up": {"plugins": ["looks_up.Plugin"]},
+    "own code": {"plugins": [MINE]},
     "connects": {"plugins": ["connects.Plugin"]},
     "starts servers": {
         "plugins": ["axolotl.integrations.nemo_gym.NemoGymPlugin"],
@@ -71,7 +74,12 @@ def verdicts(trainer: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping
 
 def _ask(trainer: Path, folder: Path, changes: Sequence[Mapping[str, Any]]) -> list[Any]:
     configs = [{key: value for key, value in {**PLAIN, **one}.items() if value is not None} for one in changes]
-    questions = [{"config": config, "capabilities": A100} for config in configs]
+    own = {MINE: {"code": {"mine.py": str(folder / "mine.py")}}}
+    questions = [
+        {"config": config, "capabilities": A100} | own.get(str(config.get("plugins", [""])[0]), {})
+        for config in configs
+    ]
+    (folder / "mine.py").write_text("from axolotl.integrations.base import BasePlugin\nclass Plugin(BasePlugin): ...\n")
     (folder / QUESTIONS).write_text(json.dumps(questions))
     (folder / "looks_up.py").write_text("import socket\nsocket.getaddrinfo('127.0.0.1', 1)\n")
     (folder / "connects.py").write_text("import socket\nsocket.socket().connect(('127.0.0.1', 1))\n")
@@ -92,8 +100,9 @@ def _keys(verdict: Mapping[str, Any]) -> list[list[str]]:
 pytestmark = pytest.mark.slow
 
 
-def test_a_good_config_is_left_alone(verdicts: Mapping[str, Any]) -> None:
-    assert verdicts["good"] == {"problems": [], "warnings": []}
+@pytest.mark.parametrize("change", ["good", "own code"])
+def test_a_good_config_is_left_alone(verdicts: Mapping[str, Any], change: str) -> None:
+    assert verdicts[change] == {"problems": [], "warnings": []}
 
 
 @pytest.mark.parametrize(

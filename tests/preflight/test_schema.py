@@ -154,7 +154,9 @@ def test_a_missing_package_is_refused_with_the_line_that_adds_it_and_accepted_wi
         return told({}, [problem], executor=ExecutorChoice("modal", modal=shipped(packages=list(packages))))
 
     (refusal,) = told_on_modal([])
-    assert f"executor.modal.packages=['{fork}COMMIT']" in refusal
+    assert f"\"executor.modal.packages=['{fork}COMMIT']\". COMMIT" in refusal
+    (here,) = told({}, [problem])
+    assert f"executor=modal \"executor.modal.packages=['{fork}COMMIT']\". COMMIT" in here
     assert told_on_modal([f"{fork}{'c' * 40}"]) == []
     assert told_on_modal(["htop==1"]) == [refusal]
 
