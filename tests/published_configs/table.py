@@ -42,9 +42,7 @@ OLD: Mapping[str, Verdict] = {
     "old_fifteen_formats": COULD_RUN,
     "old_galore_layerwise": refused("galore_adamw_8bit_layerwise", "galore_torch", "galore-torch==VERSION"),
     "old_gptj_4bit_spelling": refused("no key load_4bit", "load_in_4bit"),
-    "old_gptq_lora": refused(
-        "gptqmodel", pending="the package is not looked for; the refusal is of the commit that axosweep itself pins"
-    ),
+    "old_gptq_lora": refused("gptq=true", "gptqmodel==VERSION"),
     "old_lisa_llama2": COULD_RUN,
     "old_llama2_70b_fsdp_list": refused("`fsdp` list is no longer supported", "fsdp_config"),
     "old_llama2_8bit_lora": COULD_RUN,
@@ -80,12 +78,8 @@ NEW: Mapping[str, Verdict] = {
         pending="the import calls FSDP1's keys unknown, and does not say that Axolotl has removed FSDP1",
     ),
     "new_llava_pictures": COULD_RUN,
-    "new_llm_compressor_sparse": refused(
-        "llmcompressor==VERSION", pending="the import calls the keys unknown of a plugin whose package is missing"
-    ),
-    "new_long_context_ring": refused(
-        "ringmaster", pending="the package is looked for only under the key's new name, context_parallel_size"
-    ),
+    "new_llm_compressor_sparse": refused("llm_compressor", "llmcompressor==VERSION"),
+    "new_long_context_ring": refused("sequence_parallel_degree=4", "axolotl-ringmaster==VERSION"),
     "new_magistral_with_template": refused("chat_template=mistral_v7_tekken", "not supported with mistral-common"),
     "new_olmo3_tools": COULD_RUN,
     "new_pretokenized": COULD_RUN,
@@ -95,9 +89,7 @@ NEW: Mapping[str, Verdict] = {
     "new_qwen25_process_reward": COULD_RUN,
     "new_qwen3_cut_cross_entropy": refused("fork of cut_cross_entropy", "ml-cross-entropy@COMMIT"),
     "new_spectrum_gemma2": COULD_RUN,
-    "new_ulysses_deepspeed": could_run(
-        pending="ringmaster is required although DeepSpeed has its own context parallelism, and Axolotl uses that"
-    ),
+    "new_ulysses_deepspeed": COULD_RUN,
     "new_voxtral_audio": refused("soundfile", pending="what a processor needs is not looked for: soundfile, for audio"),
 }
 TRANSLATED: Mapping[str, Verdict] = {
