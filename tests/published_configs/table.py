@@ -27,8 +27,9 @@ class Verdict:
 COULD_RUN = Verdict()
 
 
-def could_run(*, pending: str) -> Verdict:
-    return Verdict(pending=pending)
+def only_refused_here(*reason: str) -> Verdict:
+    """Plain Axolotl would run it. axosweep has to know the content of all inputs beforehand, and says so."""
+    return Verdict(reason)
 
 
 def refused(*reason: str, pending: str = "") -> Verdict:
@@ -55,7 +56,7 @@ OLD: Mapping[str, Verdict] = {
     "old_pythia_lora": COULD_RUN,
     "old_relora_steps": refused("no key relora_steps", "no key relora_warmup_steps", "jagged_restart_warmup_steps"),
     "old_rope_scaled_packing": refused("`max_packed_sequence_len` is no longer supported"),
-    "old_rows_by_address": refused("https://example.com", "s3://somebodys-bucket", "cannot be pinned"),
+    "old_rows_by_address": only_refused_here("https://example.com", "s3://somebodys-bucket", "cannot be pinned"),
     "old_sharegpt_chatml": refused("gradient_checkpointing=unsloth", "`type: sharegpt.*` is deprecated"),
     "old_tinyllama_pretrain": COULD_RUN,
     "old_unsloth_kernels": refused("`unsloth_lora_mlp` has been removed", "lora_mlp_kernel"),
@@ -104,7 +105,9 @@ TRANSLATED: Mapping[str, Verdict] = {
         "orchvision", pending="what a processor needs is not looked for: torchvision, for videos"
     ),
     "factory_reft": refused("Adapter 'loreft' is not built in"),
-    "factory_schedule_free_loftq": could_run(pending="a second hub repository, for the tokenizer, has no commit"),
+    "factory_schedule_free_loftq": only_refused_here(
+        "tokenizer_config=allenai/OLMo-2-1124-7B-Instruct", "at one commit"
+    ),
     "trl_dpo_mixed_losses": COULD_RUN,
     "trl_dpo_rpo_alpha": refused("rpo_alpha=1.0", "not yet supported by Axolotl"),
     "trl_grpo_one_generation": refused("GRPO requires `trl.num_generations >= 2`"),
