@@ -69,7 +69,7 @@ def _rewards(config: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _format(at: str, name: Any, config: Mapping[str, Any]) -> Iterator[Problem]:
     """As axolotl.prompt_strategies loads it: `load` there, and `base.load` for preference data."""
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not name:  # rows without a format are tokens already
         return
     if config.get("rl"):
         yield from _preference_format(at, name, config)
@@ -157,6 +157,9 @@ def _template(at: str, holder: Mapping[str, Any]) -> Iterator[Problem]:
             yield problem([f"{at}chat_template"], str(error))
 
 
+SEQUENCE_PARALLEL = ("context_parallel_size", "sequence_parallel_degree")
+"""The key and its earlier name. Under DeepSpeed, Axolotl leaves this to DeepSpeed (integrations.context_parallel)."""
+
 PACKAGES: Mapping[str, Mapping[str, str]] = {
     "optimizer": {
         "optimi_adamw": "optimi",
@@ -186,13 +189,16 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
     "use_onebitllms": {"true": "onebitllms"},
     "use_swanlab": {"true": "swanlab"},
     "dense_mixer": {"true": "densemixer"},
-    "context_parallel_size": {"several": "ringmaster"},
+    "gptq": {"true": "gptqmodel"},
+    **{key: {"several": "ringmaster"} for key in SEQUENCE_PARALLEL},
 }
 """Key -> value -> the module that Axolotl imports for it only when the run has loaded its model."""
 
 
 def _packages(config: Mapping[str, Any]) -> Iterator[Problem]:
     for key, modules in PACKAGES.items():
+        if key in SEQUENCE_PARALLEL and config.get("deepspeed"):
+            continue
         value = _value(config, key)
         several = "several" if isinstance(value, int) and value > 1 else ""
         module = modules.get(several or (str(value).lower() if isinstance(value, bool) else str(value)))

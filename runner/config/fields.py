@@ -31,6 +31,9 @@ class Field:
 
 Fields = Mapping[str, Field]
 
+WITHOUT_LISTED_KEYS = ("axolotl.integrations.llm_compressor.",)
+"""Plugins that Axolotl ships, and that the trainer cannot import without a package that it does not have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Advice:
@@ -163,14 +166,14 @@ def unknown_keys(config: Mapping[str, Any], axolotl: AxolotlFields) -> list[str]
 def unknown_paths(config: Mapping[str, Any], axolotl: AxolotlFields) -> list[tuple[str, str]]:
     """The dotted key and the sentence for each of `unknown_keys`.
 
-    A plugin's own keys count if the config names the plugin. If it names one that Axolotl does not ship, keys at the
-    top are not checked.
+    A plugin's own keys count if the config names the plugin. If it names one whose keys are not listed, since
+    Axolotl does not ship it, keys at the top are not checked.
     """
     plugins = [str(plugin) for plugin in config.get("plugins") or ()]
     top = dict(axolotl.top)
     for plugin in plugins:
         top.update(axolotl.plugins.get(plugin, {}))
-    foreign = any(not plugin.startswith("axolotl.") for plugin in plugins)
+    foreign = any(not plugin.startswith("axolotl.") or plugin.startswith(WITHOUT_LISTED_KEYS) for plugin in plugins)
     found: dict[str, str] = {}
     for path in _paths(config):
         if foreign and path[0] not in top:

@@ -92,9 +92,10 @@ def schema_findings(
 
 def _findings(experiment: Experiment, answer: SchemaVerdict, own: Sequence[Finding]) -> Iterator[Finding]:
     known = {one.key for one in own}
+    stops = [one for one in own if one.severity is not Severity.WARNING]  # a warning does not stand for a refusal
     for problem in answer["problems"]:
         keys = [key for key in problem["keys"] if key not in ("capabilities", "env_capabilities")]
-        if not _is_reported(keys, known, own):
+        if not _is_reported(keys, stops):
             if problem.get("kind") != MISSING:
                 yield _of_problem(experiment, keys, problem["message"], problem.get("kind"))
                 continue
@@ -107,10 +108,10 @@ def _findings(experiment: Experiment, answer: SchemaVerdict, own: Sequence[Findi
             yield Finding(Severity.WARNING, key, "(Axolotl says)", text)
 
 
-def _is_reported(keys: Sequence[str], known: set[str], own: Sequence[Finding]) -> bool:
+def _is_reported(keys: Sequence[str], own: Sequence[Finding]) -> bool:
     """Whether one of our own findings names all keys of Axolotl's refusal."""
     if len(keys) < 2:
-        return keys[0] in known if keys else False
+        return bool(keys) and any(one.key == keys[0] for one in own)
     return any(all(_names(one.text, key) for key in keys) for one in own)
 
 

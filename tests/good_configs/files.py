@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from runner.config.fields import axolotl_fields
 from runner.config.shipped import shipped_root
+from runner.keys.identity import is_address
 
 HERE = Path(__file__).resolve().parent
 FILES = tuple(sorted(HERE.glob("*.yml")))
@@ -22,9 +26,9 @@ NAMES = tuple(file.stem for file in FILES)
 ROWS = 200
 
 
-def lay_out(folder: Path) -> Path:
-    """Every config, and what they read, in `folder`; relative paths in them hold when it is the working directory."""
-    for file in FILES:
+def lay_out(folder: Path, configs: Sequence[Path] = FILES) -> Path:
+    """The configs, and what they read, in `folder`; relative paths in them hold when it is the working directory."""
+    for file in configs:
         shutil.copy(file, folder)
     (folder / "tiny").symlink_to(shipped_root() / "tiny")
     for name in ("data", "templates", "deepspeed_configs"):
@@ -50,6 +54,31 @@ def as_axolotl_reads(file: Path) -> dict[str, Any]:
     """The config as `axolotl train` loads it, before its schema."""
     content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     return content
+
+
+def as_a_run_has_it(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What is to come out of a config as `axolotl train` loads it: without addresses and without empty keys that
+    Axolotl does not have, with a seed and with numbers."""
+    known = axolotl_fields().everywhere
+    kept = {
+        key: _with_numbers(value)
+        for key, value in config.items()
+        if not is_address(key) and (key in known or value not in (None, "", [], {}))
+    }
+    return kept | {"seed": 42 if kept.get("seed") is None else kept["seed"]}
+
+
+def _with_numbers(value: Any) -> Any:
+    """2e-5, which YAML 1.1 takes for text, is a number wherever these configs have it."""
+    match value:
+        case str() if re.fullmatch(r"\d+(\.\d+)?[eE]-\d+", value):
+            return float(value)
+        case dict():
+            return {key: _with_numbers(one) for key, one in value.items()}
+        case list():
+            return [_with_numbers(one) for one in value]
+        case _:
+            return value
 
 
 def _numbered(value: Any, number: int) -> Any:
