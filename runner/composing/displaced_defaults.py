@@ -12,7 +12,7 @@ from runner.composing.axolotl_file import read_base
 from runner.config.overrides import parts
 from runner.config.own_keys import own_keys
 from runner.config.project import current_project
-from runner.config.vocabulary import AXOLOTL, EXPERIMENT
+from runner.config.vocabulary import AXOLOTL, BASE_OPTION, EXPERIMENT
 
 FAMILIES = (
     ("save_steps", "saves_per_epoch", "save_strategy"),
@@ -35,7 +35,8 @@ def without_displaced(
     rivals = [found for family in FAMILIES if len(found := _set_in(axolotl, family)) > 1]
     if not rivals:
         return axolotl
-    given = own_keys(choices, current_project()) | {parts(one).key.removeprefix(f"{AXOLOTL}.") for one in overrides}
+    others = {group: option for group, option in choices.items() if group != BASE_OPTION}
+    given = own_keys(others, current_project()) | {parts(one).key.removeprefix(f"{AXOLOTL}.") for one in overrides}
     safe = given | _of_the_base(choices)
     displaced = {key for family in rivals if given & set(family) for key in family if key not in safe}
     return {key: value for key, value in axolotl.items() if key not in displaced}
@@ -46,6 +47,8 @@ def _set_in(axolotl: Mapping[str, Any], family: Sequence[str]) -> list[str]:
 
 
 def _of_the_base(choices: Mapping[str, Any]) -> frozenset[str]:
-    """The keys of base=FILE. They are the user's, but give way to a group that is named next to it."""
+    """The keys of base=FILE, or of an imported one: the user's, but they displace no group that is named next to it."""
     file = current_project().bases.get(str(choices.get(EXPERIMENT)))
-    return frozenset() if file is None else frozenset(read_base(file).axolotl)
+    if file is not None:
+        return frozenset(read_base(file).axolotl)
+    return own_keys({BASE_OPTION: choices.get(BASE_OPTION)}, current_project())
