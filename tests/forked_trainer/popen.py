@@ -21,7 +21,11 @@ from typing import Any
 
 BROKER = "AXOSWEEP_TESTS_BROKER"
 """The variable with the broker's name, an abstract socket, which containers reach as well."""
-PROGRAM = os.path.join("modal_app", "run.py")
+PROGRAMS = (
+    "modal_app/run.py", "tests/conf/verdicts.py", "tests/conf/tokenized_rows.py", "tests/good_configs/verdicts.py",
+    "tests/modal_app/optimizers_on_cpu_script.py", "tests/runner/memory_counter.py",
+)  # fmt: skip
+"""What is started as a fork: the trainer, and scripts for which Axolotl's imports are only a means."""
 READY = b"y"
 LOST = b"-9"
 
@@ -128,8 +132,8 @@ def _is_trainer(words: Sequence[Any]) -> bool:
     """One rank of several is a child of its worker: it ends with it."""
     return (
         bool(_broker)
-        and len(words) > 2
-        and os.fspath(words[1]).endswith(PROGRAM)
+        and len(words) > 1
+        and os.fspath(words[1]).endswith(PROGRAMS)
         and "--rank" not in words
         and sys.platform == "linux"
     )
