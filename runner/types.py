@@ -201,6 +201,10 @@ class InputKind(StrEnum):
     FILE = "file"
     FOLDER = "folder"
     HUB = "hub"
+    ROWS = "rows"
+    """A file whose rows name other files on this machine. The store has a copy that names them by content."""
+    ROW_FILES = "row files"
+    """These other files. The config does not name them, so `at` is no key of it."""
     CHECKPOINT = "checkpoint"
     """Another run's, copied into a folder of the store."""
 

@@ -1,19 +1,43 @@
-"""Problems of runs that read their own data: settings that need a prepared dataset, and streams that never begin."""
+"""Problems of runs that read their own data: settings that need a prepared dataset, streams that never begin, and rows
+that name files which do not exist."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from modal_app.store.own_data import PRETRAINING, OwnData, own_data_of
+from runner.keys.inputs import is_dataset, look_for_inputs
+from runner.keys.row_files import MULTIMODAL, NamedFiles, named_files
 from runner.preflight.findings import Finding, error, warning
-from runner.types import Experiment
+from runner.types import Experiment, InputKind
 
 NO_SLICES = (
     "a stream has no slices, and data.limit makes one",
     "Set max_steps=N; pretraining_dataset also has skip: N.",
 )
+
+
+def row_file_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+    """Files that rows name and that do not exist, or that cannot be identified."""
+    if not axolotl.get(MULTIMODAL):
+        return
+    for one in look_for_inputs(axolotl)[0]:
+        named = named_files(one.text) if one.kind is InputKind.FILE and is_dataset(one.at) else NamedFiles({})
+        if named.missing:
+            more = f" and {len(named.missing) - 1} more" if len(named.missing) > 1 else ""
+            yield error(
+                one.at, one.text, f"its rows name {named.missing[0]}{more}, and there is no such file in {os.getcwd()}"
+            )
+        if named.addresses:
+            yield warning(
+                one.at,
+                one.text,
+                f"its rows name files by their address ({named.addresses} times), so no key covers their content",
+                "Download them and name the files.",
+            )
 
 
 def own_data_findings(experiment: Experiment) -> Iterator[Finding]:

@@ -1,10 +1,14 @@
-"""Runs that read their own data: a stream of the hub, a stream of a file, and rows that are not prepared beforehand; on
-this machine, by two ranks, and on the local Modal. No dataset is prepared for any of them.
+"""Runs that read their own data: a stream of the hub, a stream of a file, rows that are not prepared beforehand, and
+rows with pictures for a tiny model that sees; on this machine, by two ranks, and on the local Modal. No dataset is
+prepared for any of them.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +22,7 @@ from modal_app.store.facts import TrainFacts
 from modal_app.store.layout import Store
 from modal_app.store.step import OutcomeStatus, StepKind
 from runner.config.shipped import shipped_root
+from runner.environment import trainer_environment
 from tests.end_to_end.axosweep import Axosweep, kill_all
 from tests.end_to_end.on_modal import local_modal, machine, with_axolotl
 from tests.hub_server import COMMIT, Hub, Repository, serve_hub
@@ -59,8 +64,29 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
         "datasets": [{"path": "tokens.jsonl", "ds_type": "json"}],
         "val_set_size": 0.1,
     },
+    "vision": {
+        "base_model": "sees",
+        "model_type": None,
+        "processor_type": "AutoProcessor",
+        "skip_prepare_dataset": True,
+        "remove_unused_columns": False,
+        "chat_template": "llava",
+        "datasets": [{"path": "seen.jsonl", "ds_type": "json", "type": "chat_template"}],
+        "val_set_size": 0.1,
+        "lora_target_linear": None,
+        "lora_target_modules": r"model.language_model.layers.[\d]+.(mlp|self_attn).(up|down|gate|q|k|v|o)_proj",
+    },
 }
-OWN = {"pretraining": "pretraining_dataset", "stream": "streaming", "tokens": "skip_prepare_dataset"}
+ON_MODAL = {
+    "hub": {name: one for name, one in CONFIGS["pretraining"].items() if name != "test_datasets"}
+    | {"base_model": "owner/tiny"}
+}
+OWN = {
+    "pretraining": "pretraining_dataset",
+    "stream": "streaming",
+    "tokens": "skip_prepare_dataset",
+    "vision": "skip_prepare_dataset",
+}
 ALL = ("-m", f"base={','.join(f'{name}.yml' for name in CONFIGS)}", "gpu=cpu", "tracking=disabled")
 
 TRAIN_ONLY = ("test_datasets=null", "tracking=disabled")
@@ -94,6 +120,7 @@ def swept(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swept]
     for name in ("work", "store"):
         (place / name).mkdir()
     here = Axosweep(Store(place / "store"), place / "work", {"HF_ENDPOINT": hub.url}).waiting()
+    _make_model_that_sees(here.folder / "sees")
     write_configs(here.folder)
     done = here.run(*ALL)
     assert done.returncode == 0, done.stderr
@@ -101,12 +128,35 @@ def swept(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swept]
     kill_all(here.processes())
 
 
+def _make_model_that_sees(folder: Path) -> None:
+    command = [trainer_environment.find(), Path(__file__).with_name("vision_model_script.py"), TINY / "model", folder]
+    subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}, check=True)
+
+
 def write_configs(folder: Path) -> None:
     (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in _rows(80)))
     tokens = [{"input_ids": ids, "attention_mask": [1] * len(ids), "labels": ids} for ids in ([5, 6, 7, 8], [9, 8, 7])]
     (folder / "tokens.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in tokens * 40))
-    for name, config in CONFIGS.items():
-        (folder / f"{name}.yml").write_text(yaml.safe_dump({**SHORT, **config}))
+    answers = {"red": "water", "green": "tea", "blue": "coffee"}
+    for colour in answers:
+        paint(folder, colour, colour)
+    (folder / "seen.jsonl").write_text("".join(f"{json.dumps(_seen(*one))}\n" for one in [*answers.items()] * 20))
+    for name, config in {**CONFIGS, **ON_MODAL}.items():
+        chosen = {key: value for key, value in {**SHORT, **config}.items() if value is not None}
+        (folder / f"{name}.yml").write_text(yaml.safe_dump(chosen))
+
+
+def paint(folder: Path, name: str, colour: str) -> None:
+    """A picture of one colour, named from the folder in which the command runs."""
+    value = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}[colour]
+    (folder / "pictures").mkdir(exist_ok=True)
+    (folder / "pictures" / f"{name}.ppm").write_bytes(b"P6 40 30 255\n" + bytes(value) * (40 * 30))
+
+
+def _seen(picture: str, answer: str) -> dict[str, Any]:
+    shown = [{"type": "image", "path": f"pictures/{picture}.ppm"}, {"type": "text", "text": "name the drink"}]
+    said = [{"type": "text", "text": answer}]
+    return {"messages": [{"role": "user", "content": shown}, {"role": "assistant", "content": said}]}
 
 
 def _rows(number: int) -> list[dict[str, Any]]:
@@ -115,12 +165,9 @@ def _rows(number: int) -> list[dict[str, Any]]:
 
 
 def _key(store: Store, name: str) -> str:
-    """The key of the one-process run of a config."""
+    """The key of the run of a config."""
     identities = [json.loads(path.read_text()) for path in store.runs.glob("*/run.json")]
-    (key,) = [
-        one["key"] for one in identities if OWN[name] in one["axolotl"] and one["gpu"]["count"] == 1
-        and (name != "stream" or "pretraining_dataset" not in one["axolotl"])
-    ]  # fmt: skip
+    (key,) = [one["key"] for one in identities if f"base={name}.yml" in one["overrides"]]
     return str(key)
 
 
@@ -145,7 +192,7 @@ def test_each_run_reads_its_own_data_and_nothing_is_prepared(swept: Swept) -> No
     for name, key in swept.keys.items():
         told = facts(store, key)
         assert (told["own_data"], told["step"]) == (OWN[name], SHORT["max_steps"])
-        assert f"1 run reads its own data, so nothing is prepared or shared ({OWN[name]}: " in swept.printed
+        assert f" own data, so nothing is prepared or shared ({OWN[name]}: " in swept.printed
     assert "no dataset to prepare" in swept.printed
     assert not store.prepared.exists()
     assert {record["kind"] for record in swept.here.records("submitted")} == {"train"}
@@ -160,21 +207,23 @@ def test_a_stream_of_the_hub_is_read_at_its_commit(swept: Swept, hub: Hub) -> No
 
 def test_held_out_rows_have_a_name_where_there_are_any(swept: Swept) -> None:
     names = {name: facts(swept.here.store, key)["eval_fingerprint"] for name, key in swept.keys.items()}
-    assert names["stream"] is None
-    assert names["pretraining"] != names["tokens"]
+    assert names.pop("stream") is None
+    assert None not in names.values()
+    assert len(set(names.values())) == len(names)
     assert TrainFacts.of(facts(swept.here.store, swept.keys["tokens"])).eval_fingerprint == names["tokens"]
     rows = {row["key"]: row for row in swept.here.json("compare")["runs"]}
     assert {name: rows[key]["final"] is None for name, key in swept.keys.items()} == {
         "pretraining": False,
         "stream": True,
         "tokens": False,
+        "vision": False,
     }
 
 
 def test_what_is_asked_later_does_not_miss_a_dataset(swept: Swept) -> None:
     here = swept.here
     again = here.run(*ALL)
-    assert "3 runs finished before, skipped; nothing to do" in again.stdout
+    assert "4 runs finished before, skipped; nothing to do" in again.stdout
     planned = here.json("plan", *ALL)
     assert {one["own_data"]["key"] for one in planned["runs"]} == set(OWN.values())
     assert planned["datasets"] == []
@@ -214,16 +263,28 @@ def test_two_ranks_read_each_row_once(swept: Swept) -> None:
 
 
 @needs_mounts
-def test_on_modal_a_run_waits_for_no_dataset_and_reads_the_hub_itself(swept: Swept, hub: Hub, tmp_path: Path) -> None:
+def test_on_modal_runs_wait_for_no_dataset_and_have_their_pictures_or_read_the_hub(
+    swept: Swept, hub: Hub, tmp_path: Path
+) -> None:
     with local_modal(with_axolotl(container_environment={"HF_ENDPOINT": hub.url})) as server:
         on_modal = machine(server, tmp_path / "machine", HF_ENDPOINT=hub.url)
+        shutil.copytree(swept.here.folder / "sees", on_modal.folder / "sees")
         write_configs(on_modal.folder)
-        words = ("base=pretraining.yml", "base_model=owner/tiny", "gpu=cpu", "executor=modal", *TRAIN_ONLY)
-        (row,) = on_modal.json(*words)["runs"]
-        assert row["status"] == "succeeded", row["message"]
-        assert Counter(task.function for task in server.tasks()) == {"fetch": 1, "train": 1}
-    mirror = Store(on_modal.store.root / "modal")
-    assert losses(mirror, row["key"]) == losses(swept.here.store, swept.keys["pretraining"])
+        rows = on_modal.json("-m", "base=hub.yml,vision.yml", "gpu=cpu", "executor=modal", "tracking=disabled")["runs"]
+        assert [row["status"] for row in rows] == ["succeeded", "succeeded"], [row["message"] for row in rows]
+        assert Counter(task.function for task in server.tasks()) == {"fetch": 1, "train": 2}
+    mirror, store = Store(on_modal.store.root / "modal"), swept.here.store
+    assert losses(mirror, _key(mirror, "hub")) == losses(store, swept.keys["pretraining"])
+    assert losses(mirror, _key(mirror, "vision")) == losses(store, swept.keys["vision"])
+
+
+def test_with_another_picture_it_is_another_run_that_sees_something_else(swept: Swept) -> None:
+    here, before = swept.here, swept.keys["vision"]
+    paint(here.folder, "red", "white")
+    (row,) = here.json("base=vision.yml", "gpu=cpu", "tracking=disabled")["runs"]
+    paint(here.folder, "red", "red")
+    assert (row["status"], row["key"] == before) == ("succeeded", False)
+    assert losses(here.store, row["key"])[1] != losses(here.store, before)[1]
 
 
 def test_a_run_that_was_lost_resumes_in_the_middle_of_its_stream(swept: Swept) -> None:

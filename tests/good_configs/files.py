@@ -37,6 +37,7 @@ def lay_out(folder: Path) -> Path:
         rows.writerow(["system", "ticket", "context", "answer"])
         rows.writerows([["Be brief.", f"Ticket {number}", "", f"Answer {number}"] for number in range(ROWS)])
     (folder / "data" / "notes.txt").write_text("".join(f"Note {number}.\n" for number in range(ROWS)))
+    (folder / "data" / "picture.ppm").write_bytes(b"P6 1 1 255\n\xff\0\0")
     (folder / "templates" / "support.jinja").write_text(
         "{% for message in messages %}{{ message.content }}{% endfor %}"
     )
@@ -67,7 +68,7 @@ def _numbered(value: Any, number: int) -> Any:
 _CHAT = [{"role": "user", "content": "Question #?"}, {"role": "assistant", "content": "Answer #."}]
 _SEGMENTS = [{"label": False, "text": "Question #? "}, {"label": True, "text": "Answer #."}]
 _PICTURE = [
-    {"role": "user", "content": [{"type": "image", "path": "#.png"}, {"type": "text", "text": "What is it?"}]},
+    {"role": "user", "content": [{"type": "image", "path": "data/picture.ppm"}, {"type": "text", "text": "Which?"}]},
     {"role": "assistant", "content": [{"type": "text", "text": "Picture #."}]},
 ]
 _JSON_ROWS: dict[str, dict[str, Any]] = {
