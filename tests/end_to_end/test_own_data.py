@@ -119,7 +119,8 @@ def swept(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swept]
     place = tmp_path_factory.mktemp("own")
     for name in ("work", "store"):
         (place / name).mkdir()
-    here = Axosweep(Store(place / "store"), place / "work", {"HF_ENDPOINT": hub.url}).waiting()
+    variables = {"HF_ENDPOINT": hub.url, "HF_HOME": str(place / "home")}
+    here = Axosweep(Store(place / "store"), place / "work", variables).waiting()
     _make_model_that_sees(here.folder / "sees")
     write_configs(here.folder)
     done = here.run(*ALL)
@@ -197,6 +198,7 @@ def test_each_run_reads_its_own_data_and_nothing_is_prepared(swept: Swept) -> No
     assert not store.prepared.exists()
     assert {record["kind"] for record in swept.here.records("submitted")} == {"train"}
     assert not list(store.runs.glob("*/attempt-1/datasets-cache")), "rows of one attempt are left"
+    assert not (store.root.parent / "home" / "datasets" / "json").exists(), "rows are left in the user's cache"
 
 
 def test_a_stream_of_the_hub_is_read_at_its_commit(swept: Swept, hub: Hub) -> None:
