@@ -31,7 +31,7 @@ from tests.modal_server.fixture import needs_mounts
 pytestmark = pytest.mark.slow
 
 TINY = shipped_root() / "tiny"
-TEXT = "owner/text"
+TEXT, HELD_OUT = "owner/text", "owner/chat"
 SHORT: Mapping[str, Any] = {
     "base_model": str(TINY / "model"),
     "model_type": "LlamaForCausalLM",
@@ -78,9 +78,13 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 ON_MODAL = {
-    "hub": {name: one for name, one in CONFIGS["pretraining"].items() if name != "test_datasets"}
-    | {"base_model": "owner/tiny"}
+    "hub": {
+        **CONFIGS["pretraining"],
+        "base_model": "owner/tiny",
+        "test_datasets": [{"path": HELD_OUT, "revision": COMMIT, "type": "chat_template", "split": "train[:20]"}],
+    }
 }
+"""A stream, and held-out rows that are downloaded, of a hub whose cache is mounted read-only."""
 OWN = {
     "pretraining": "pretraining_dataset",
     "stream": "streaming",
@@ -105,12 +109,14 @@ class Swept:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    """One whose dataset has only the pinned commit: whoever reads its newest one finds nothing."""
-    folder = tmp_path_factory.mktemp("text")
+    """One whose datasets have only the pinned commit: whoever reads their newest one finds nothing."""
+    text, chat = tmp_path_factory.mktemp("text"), tmp_path_factory.mktemp("chat")
     lines = [{"text": " ".join(one["content"] for one in row["messages"])} for row in _rows(200)]
-    (folder / "train.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (text / "train.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (chat / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in _rows(80)))
     with serve_hub("owner/tiny", TINY / "model") as hub:
-        hub.repositories[f"datasets/{TEXT}"] = Repository(folder, COMMIT, ())
+        for name, folder in ((TEXT, text), (HELD_OUT, chat)):
+            hub.repositories[f"datasets/{name}"] = Repository(folder, COMMIT, ())
         yield hub
 
 
