@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from runner.environment import trainer_environment
+from tests.forked_trainer import popen
 
 # A machine that also trains is slow at times, so the time of an example says nothing about the code.
 hypothesis.settings.register_profile(
@@ -25,21 +30,47 @@ LONGEST = (
 """By `--durations`, the longest first."""
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """What the commands of tests inherit.
 
     Signals as in a terminal: the tests may be started by nohup or in a script's background, where some are ignored. No
     preloaded trainer outlives its command unless a test says so, since each takes a gigabyte. A few hundred rows are
     tokenized in one process; one for each core would take longer to start. The containers of the local Modal do not
     inherit that, and the shipped grid is trained without it. What DeepSpeed compiles for a CPU takes a minute and a
-    half of processor time, and is stored with the environments.
+    half of processor time, and is stored with the environments. Bytecode is stored, too, whatever the environment says:
+    hundreds of processes import the same modules.
     """
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.environ.setdefault("AXOSWEEP_WARM_IDLE_S", "0")
     os.environ.setdefault("AXOLOTL_DATASET_NUM_PROC", "1")
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(__file__).parent / ".axosweep" / "torch-extensions"))
+    if not hasattr(config, "workerinput"):
+        _start_broker(config)
+    popen.install()
+
+
+def _start_broker(config: pytest.Config) -> None:
+    """One for all of pytest's processes, which inherit its name; it ends with this one."""
+    if sys.platform != "linux":
+        return
+    os.environ[popen.BROKER] = name = f"axosweep-tests-{os.getpid()}"
+    python = trainer_environment.folder() / "bin" / "python"
+    broker = subprocess.Popen(
+        [sys.executable, "-m", "tests.forked_trainer.broker_script", name, python],
+        cwd=Path(__file__).parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert broker.stdin is not None
+    assert broker.stdout is not None
+    broker.stdout.readline()  # it listens
+    config.add_cleanup(lambda: _end(broker))
+
+
+def _end(broker: subprocess.Popen[bytes]) -> None:
+    broker.communicate()
 
 
 @pytest.fixture(autouse=True)

@@ -41,7 +41,7 @@ from tests.modal_server.rootfs import HOME
 HERE = Path(__file__).resolve().parent
 STEPS, STEP_S, SAVE_STEPS = 60, 0.1, 4
 PAUSES_S = (3.0, 7.0)
-LONGEST_S = 900.0
+LONGEST_S = 1800.0
 MOST_STARTS = 12
 """Of clients that end by themselves and without success."""
 

@@ -26,7 +26,7 @@ from modal_app.process.rank import Rank
 from modal_app.process.stop import Stopped
 from modal_app.steps import train
 from modal_app.steps.pinned_inputs import check_inputs, check_mapped, pinned_inputs
-from modal_app.store import checkpoints, state
+from modal_app.store import checkpoints, state, user_code
 from modal_app.store.claim import AlreadyClaimed, claim
 from modal_app.store.layout import ATTEMPT_PREFIX, Attempt, StepFolder, Store
 from modal_app.store.step import EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
@@ -81,6 +81,7 @@ def run_step(step: Step, store: Store, *, warm: bool = False, drafted_by: int = 
         attempt = attempts.begin(step, store, folder)
         stop.set_stop_handler(functools.partial(_give_up, step, folder, attempt, time.time()))
         os.environ |= attempts.environment(step, folder, attempt)
+        user_code.make_importable(step.config, store.root)
         attempts.enter(attempt)
         if damage:
             print(f"The prepared dataset is damaged, so it is prepared again: {damage}.")

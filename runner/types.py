@@ -162,6 +162,8 @@ class Experiment:
     """RUN[@STEP], as the command line has it."""
     start_checkpoint: StartCheckpoint | None = None
     """The checkpoint that `from_text` names."""
+    replaced_optimizer: str | None = None
+    """The requested optimizer, if gpu=cpu has replaced it."""
 
 
 class Action(StrEnum):
@@ -207,6 +209,8 @@ class InputKind(StrEnum):
     """These other files. The config does not name them, so `at` is no key of it."""
     CHECKPOINT = "checkpoint"
     """Another run's, copied into a folder of the store."""
+    CODE = "code"
+    """The user's own Python modules, copied into a folder of the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +226,8 @@ class Input:
     """Hex sha256 of the content, or the hub commit. None: could not be resolved now."""
     problem: str = ""
     """Why it could not be resolved."""
+    files: tuple[tuple[str, str], ...] = ()
+    """Of the user's modules: each file by its name in the store's folder, and where it is."""
 
 
 @dataclass(frozen=True, slots=True)

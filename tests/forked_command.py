@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.forked_trainer import popen
+
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.command_imports"])
 
@@ -52,6 +54,7 @@ def _main(words: list[str], folder: Path, variables: dict[str, str], out: Path, 
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     random.seed()
+    popen.install()
     sys.argv = ["axosweep", *words]
     from runner.cli import main
 

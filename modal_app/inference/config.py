@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from modal_app.store.user_code import CONFIG_KEY
+
 TRAINING_ONLY = (
     *("deepspeed", "fsdp", "fsdp_config", "fsdp_version", "fp8_enable_fsdp_float8_all_gather", "use_ray"),
     *("tensor_parallel_size", "context_parallel_size", "dp_shard_size", "dp_replicate_size", "expert_parallel_size"),
     *("torch_compile", "gradient_checkpointing", "selective_checkpointing", "activation_offloading", "relora"),
     *("sample_packing", "eval_sample_packing", "pad_to_sequence_len", "resume_from_checkpoint", "lora_model_dir"),
+    CONFIG_KEY,
 )
 ADAPTER = ("adapter", "lora_", "peft", "qlora_", "loraplus_")
 """Prefixes of the keys that describe an adapter."""

@@ -23,6 +23,7 @@ from modal_app.inference.formats import Conversation as Conversation
 from modal_app.inference.formats import Prompter, Template, instruction, prompter_of, template_of
 from modal_app.process.attempt import write_yaml
 from modal_app.process.failures import StepFailed
+from modal_app.store import user_code
 from modal_app.store.step import FailureReason
 
 TOKENS_AT_ONCE = 16_384
@@ -75,6 +76,7 @@ def load(config: Mapping[str, Any], *, adapter: Path | None = None, weights: Pat
     Works in the current directory, which must contain the config's `inputs/...` and to which Axolotl writes its files.
     CUDA_VISIBLE_DEVICES decides on which device the model is.
     """
+    user_code.make_importable(config, Path.cwd())
     path = Path("answering.yml")
     write_yaml(path, asked_of(config, adapter=adapter, weights=weights))
     sys.argv = ["axolotl"]  # Axolotl parses the command line

@@ -1,9 +1,10 @@
 """Axolotl's own verdict on configs, before anything is started: `python modal_app/run.py validate FOLDER`.
 
 FOLDER/questions.json: a list of {"config", "capabilities"}; the capabilities are what Axolotl would detect on the
-requested GPU. FOLDER/answers.json, written last: for each question {"problems", "warnings"}, in Axolotl's words; a
-problem is {"keys", "message"}, with "kind" NOT_LOADED for a plugin that cannot be imported here. Nothing is downloaded
-or sent: rules that need the base model's own files are left out.
+requested GPU. "code" is the user's own Python, if there is any: each file's name, and where it is. FOLDER/answers.json,
+written last: for each question {"problems", "warnings"}, in Axolotl's words; a problem is {"keys", "message"}, with a
+"kind" if it is not the schema's (user_modules: NOT_LOADED, MISSING, UNRESOLVED). Nothing is downloaded or sent: rules
+that need the base model's own files are left out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,15 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.oneshot import refusals
+from modal_app.oneshot.named_imports import import_problems, shadowing_problems
+from modal_app.oneshot.user_modules import failure, problem
 from modal_app.patches.apply import apply_schema_patches, be_offline_as, block_network
 from modal_app.process import imports
 from modal_app.process.attempt import base_environment
 from modal_app.process.forked import leave
+from modal_app.store import user_code
 from modal_app.store.step import Device, write_atomically
 
 QUESTIONS = "questions.json"
 ANSWERS = "answers.json"
-NOT_LOADED = "not loaded"
 TOKENIZER_CLASSES = ("tokenizer_type", "processor_type")
 MODEL_CLASSES = ("type_of_model", "model_type")
 ACTS_WHEN_REGISTERED = ("axolotl.integrations.nemo_gym.",)
@@ -46,25 +50,32 @@ def main() -> int:
     return answered(folder)
 
 
-def answered(folder: Path) -> int:
-    """Answer a folder's questions. Plugins stay registered in a process, so each list of plugins gets a child process.
+Group = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
+"""A list of plugins, and files of Python: what stays in a process that has imported them."""
 
-    Configs without plugins are checked last, in this process. Returns 0, its exit code.
+
+def answered(folder: Path) -> int:
+    """Answer a folder's questions. Whatever a question names stays imported, so each group gets a child process.
+
+    Configs that name no code are checked last, in this process. Returns 0, its exit code.
     """
     questions = json.loads((folder / QUESTIONS).read_text(encoding="utf-8"))
-    groups: dict[tuple[str, ...], list[int]] = {}
+    groups: dict[Group, list[int]] = {}
     for index, question in enumerate(questions):
-        groups.setdefault(_plugins(question["config"]), []).append(index)
+        groups.setdefault(_group(question), []).append(index)
     answers: list[Mapping[str, Any] | None] = [None] * len(questions)
-    for number, (plugins, indices) in enumerate(sorted(groups.items(), reverse=True)):
-        group = [questions[index] for index in indices]
-        verdicts = (
-            _of_a_child(plugins, group, folder / f"answers-{number}.json") if plugins else _verdicts((), group, folder)
-        )
+    for number, (group, indices) in enumerate(sorted(groups.items(), reverse=True)):
+        asked = [questions[index] for index in indices]
+        own = folder / f"group-{number}"
+        verdicts = _of_a_child(group, asked, own) if any(group) else _verdicts(group, asked, folder)
         for index, verdict in zip(indices, verdicts, strict=True):
             answers[index] = verdict
     write_atomically(folder / ANSWERS, json.dumps(answers))
     return 0
+
+
+def _group(question: Mapping[str, Any]) -> Group:
+    return _plugins(question["config"]), tuple(sorted(question.get("code", {}).items()))
 
 
 def _plugins(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -72,17 +83,17 @@ def _plugins(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(map(str, listed)) if isinstance(listed, list) else ()
 
 
-def _of_a_child(
-    plugins: Sequence[str], questions: Sequence[Mapping[str, Any]], part: Path
-) -> Sequence[Mapping[str, Any]]:
+def _of_a_child(group: Group, questions: Sequence[Mapping[str, Any]], own: Path) -> Sequence[Mapping[str, Any]]:
+    """`own`: a folder for this group."""
+    own.mkdir()
     pid = os.fork()
     if pid:
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        answers: list[Mapping[str, Any]] = json.loads(part.read_text(encoding="utf-8")) if code == 0 else []
+        answers: list[Mapping[str, Any]] = json.loads((own / ANSWERS).read_text(encoding="utf-8")) if code == 0 else []
         return answers or [_died(code)] * len(questions)
     code = 1
     try:
-        write_atomically(part, json.dumps(_verdicts(plugins, questions, part.parent)))
+        write_atomically(own / ANSWERS, json.dumps(_verdicts(group, questions, own)))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -95,13 +106,25 @@ def _died(code: int) -> Mapping[str, Any]:
     return {"problems": [{"keys": ["plugins"], "message": message}], "warnings": []}
 
 
-def _verdicts(plugins: Sequence[str], questions: Sequence[Mapping[str, Any]], folder: Path) -> list[Mapping[str, Any]]:
+def _verdicts(group: Group, questions: Sequence[Mapping[str, Any]], folder: Path) -> list[Mapping[str, Any]]:
     be_offline_as({"HF_HUB_OFFLINE": "1"})
     block_network()  # a verdict is made from the config alone
     tempfile.tempdir = str(folder)  # some rules write an edited copy of a DeepSpeed file
-    if problem := _register(plugins):
-        return [{"problems": [problem], "warnings": []}] * len(questions)
-    return [_verdict(question["config"], question["capabilities"]) for question in questions]
+    plugins, files = group
+    hidden = list(_import_from_copies(files, folder / "code")) if files else []
+    if refused := _register(plugins):
+        return [{"problems": [*hidden, refused], "warnings": []}] * len(questions)
+    found = [_verdict(question["config"], question["capabilities"]) for question in questions]
+    return [{**one, "problems": [*hidden, *one["problems"]]} for one in found]
+
+
+def _import_from_copies(files: Sequence[tuple[str, str]], folder: Path) -> Iterator[Mapping[str, Any]]:
+    """Put the user's files where nothing else is, as for a run: what would be missing there is missing here."""
+    for name, path in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / name)
+    user_code.add_to_path(folder)
+    yield from shadowing_problems(folder)
 
 
 def _register(plugins: Sequence[str]) -> Mapping[str, Any] | None:
@@ -115,8 +138,7 @@ def _register(plugins: Sequence[str]) -> Mapping[str, Any] | None:
             if normal not in manager.plugins:
                 manager.register(normal, required=True)
         except Exception as error:  # this runs the plugin's code
-            message = f"{name} cannot be loaded: {type(error).__name__}: {error}"
-            return {"keys": ["plugins"], "message": message, "kind": NOT_LOADED}
+            return failure("plugins", name, error)
     return None
 
 
@@ -136,7 +158,8 @@ def _verdict(config: Mapping[str, Any], capabilities: Mapping[str, Any]) -> Mapp
             problems = []
         except Exception as error:  # Axolotl's rules and plugins may raise anything
             problems = refusals.explained(error, config, on_the_gpu)
-    return {"problems": [*problems, *_unknown_classes(config)], "warnings": list(dict.fromkeys(warnings))}
+    named = [*_unknown_classes(config), *import_problems(config)]
+    return {"problems": [*problems, *named], "warnings": list(dict.fromkeys(warnings))}
 
 
 def _unknown_classes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -147,7 +170,7 @@ def _unknown_classes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for key in TOKENIZER_CLASSES if own_code else (*TOKENIZER_CLASSES, *MODEL_CLASSES):
         name = config.get(key)
         if isinstance(name, str) and not hasattr(transformers, name):
-            yield {"keys": [key], "message": f"transformers {transformers.__version__} has no class {name}"}
+            yield problem([key], f"transformers {transformers.__version__} has no class {name}")
 
 
 def _registered_with(config: Mapping[str, Any]) -> Any:

@@ -7,7 +7,7 @@ order.
 
 from __future__ import annotations
 
-from modal_app.patches import forking, importing, launching, running, settings, training, validating
+from modal_app.patches import forking, importing, launching, merging, running, settings, training, validating
 from modal_app.patches.patch import Moment, Patch, Purpose
 
 _IMPORTS = "tests/modal_app/patches/test_import_patches.py"
@@ -53,6 +53,34 @@ PATCHES = (
         saves="",
         test="tests/modal_app/test_train.py::test_a_stopped_run_goes_on_to_equal_losses",
         apply=training.restore_unlogged_loss,
+    ),
+    Patch(
+        name="save what ReLoRA merged into",
+        library="axolotl",
+        version="0.21.0",
+        moment=Moment.RUN,
+        purpose=Purpose.CORRECTS,
+        changes="ReLoRACallback.on_save and .on_train_begin, unless the base model is quantized",
+        why="a run that resumes would lose all earlier merges without a message: a checkpoint at a restart has no base "
+        "weights, others have them by names that Axolotl does not find, and none is read when Axolotl finds the "
+        "checkpoint itself",
+        saves="",
+        test="tests/modal_app/test_relora.py::test_it_resumes_from_any_checkpoint_to_an_equal_model",
+        apply=merging.save_what_relora_merged_into,
+    ),
+    Patch(
+        name="restart ReLoRA alone",
+        library="axolotl",
+        version="0.21.0",
+        moment=Moment.RUN,
+        purpose=Purpose.CORRECTS,
+        changes="ReLoRACallback.on_step_begin saves no adapter, and several ranks draw from the seed and the step",
+        why="the adapter that it saves into the checkpoint of that step is loaded by a run that resumes from it, under "
+        "another name, so the merge would be lost; and each rank would draw the new adapter, and which optimizer "
+        "states are dropped, from a random state of its own",
+        saves="",
+        test=f"{_LIBRARIES}::test_relora_restarts_equally_on_all_ranks_and_saves_nothing",
+        apply=merging.restart_relora_alone,
     ),
     Patch(
         name="let ranks on the CPU reach each other",

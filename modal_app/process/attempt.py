@@ -19,7 +19,7 @@ from typing import Any
 from modal_app.process import threads, tracking
 from modal_app.process.attention import kernel_of
 from modal_app.process.native_code import without_fetched_code
-from modal_app.store import start_checkpoint
+from modal_app.store import start_checkpoint, user_code
 from modal_app.store.claim import this_process
 from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.own_data import entries, is_stored, without_revisions
@@ -138,7 +138,7 @@ def stamp(step: Step, **addresses: Any) -> dict[str, Any]:
     keyed = {
         key: value
         for key, value in without_revisions(step.config).items()
-        if not (key.startswith("wandb_") or key == start_checkpoint.CONFIG_KEY)
+        if not (key.startswith("wandb_") or key in (start_checkpoint.CONFIG_KEY, user_code.CONFIG_KEY))
     }
     plugins = [*(keyed.get("plugins") or ()), PLUGIN]
     return keyed | tracking.axolotl_keys(step) | {"plugins": plugins} | addresses

@@ -19,6 +19,7 @@ from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
 from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.step import FailureReason, Step, StepKind, write_atomically
+from modal_app.store.trained_weights import TrainedWeights, weights_left_by
 from modal_app.store.verified import model_damage
 
 SETTINGS = ("greedy", "max_tokens", "temperature", "seed")
@@ -57,10 +58,9 @@ def weights_of(step: Step, store: Store, attempt: Attempt) -> dict[str, Path]:
         return {}
     if merged := step.options.get("merged"):
         return {"weights": usable_model(store, store.folder(StepKind.MERGE, merged).model, "config.json", attempt)}
-    model = store.folder(StepKind.TRAIN, step.run).model
-    if step.config.get("adapter"):
-        return {"adapter": usable_model(store, model, "adapter_config.json", attempt)}
-    return {"weights": usable_model(store, model, "config.json", attempt)}
+    kind = weights_left_by(step.config)
+    model = usable_model(store, store.folder(StepKind.TRAIN, step.run).model, kind.config_file, attempt)
+    return {"adapter": model} if kind is TrainedWeights.ADAPTER else {"weights": model}
 
 
 def usable_model(store: Store, model: Path, file: str, attempt: Attempt) -> Path:

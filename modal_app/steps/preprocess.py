@@ -57,7 +57,8 @@ def _build(step: Step, attempt: Attempt, rank: Rank) -> dict[str, Any]:
     cfg = load_cfg(attempt.config.name, is_preprocess=True)
     rank.clock.book("config")
     cfg.is_preprocess = True
-    do_preprocess(cfg, PreprocessCliArgs(download=False))  # the rows, not the base model's weights
+    # The rows, not the base model's weights; and no row is printed with its labels, which a reward model's lacks.
+    do_preprocess(cfg, PreprocessCliArgs(download=False, debug_num_examples=0))
     rank.clock.book("prepare")
     train, evaluation = _read_back(cfg)
     counts = _counts(cfg, train, evaluation)

@@ -15,7 +15,6 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from modal_app.store.layout import DEBUG_LOG, Attempt, StepFolder, Store
 from modal_app.store.manifest import listed_files
 from modal_app.store.read_json import read_json
 from modal_app.store.step import FailureReason, Step, write_atomically
+from modal_app.store.trained_weights import TrainedWeights, weights_left_by
 
 COPY_AGAIN = "Run the command again: it is then copied again from the run that it is of"
 OWN_ROWS = f"{DATASETS_CACHE}/rows"
@@ -44,8 +44,9 @@ def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> d
     """Everything but the training itself; returns the facts known before it begins. The caller holds the claim."""
     rows = _own_rows(step) if step.own_data else _prepared_rows(step, store, attempt)
     folder.model.mkdir(exist_ok=True)
-    for path in _weights(folder.model, step.config):
-        path.unlink()
+    for kind in TrainedWeights:
+        for path in _weights(folder.model, kind):
+            path.unlink()
     damaged: list[str] = []
     taken = checkpoints.set_aside_unusable(folder.model, damaged.append)
     if taken is None:
@@ -55,8 +56,7 @@ def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> d
     addresses: dict[str, Any] = {
         "output_dir": os.path.relpath(folder.model, attempt.path),
         "dataset_prepared_path": OWN_ROWS if step.own_data else PREPARED,
-        # From a checkpoint without the optimizer's state, a run would resume with a fresh one, to other losses.
-        "auto_resume_from_checkpoints": not step.config.get("save_only_model"),
+        "auto_resume_from_checkpoints": checkpoints.can_resume(step.config),
     }
     if (adapter := hub.adapter_folder(step.config)) is not None:
         addresses[hub.ADAPTER] = adapter
@@ -133,7 +133,7 @@ def verdict(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
         raise StepFailed(FailureReason.ERROR, f"training ended at {at} without saying why")
     if state["global_step"] < state["max_steps"] and not state["early_stopped"]:
         raise StepFailed(FailureReason.ERROR, f"training ended at {at}")
-    if not _weights(folder.model, step.config):
+    if not _weights(folder.model, weights_left_by(step.config)):
         raise StepFailed(FailureReason.ERROR, f"training reached {at}, but left no weights in {folder.model.name}/")
     held_out = {"eval_fingerprint": state.get("eval_fingerprint")} if step.own_data else {}
     return {"step": state["global_step"]} | {name: state[name] for name in FACTS} | held_out
@@ -148,8 +148,10 @@ def _kernel(step: Step) -> dict[str, Any]:
 
 def finish(step: Step, folder: StepFolder) -> None:
     """Let PEFT find the base model from anywhere, not just from an attempt's folder, and list the model's files."""
-    adapter = folder.model / "adapter_config.json"
-    if step.base_model and adapter.exists():
+    adapter = folder.model / TrainedWeights.ADAPTER.config_file
+    if weights_left_by(step.config) is TrainedWeights.MODEL:
+        adapter.unlink(missing_ok=True)  # transformers would load an adapter instead of the complete model
+    elif step.base_model and adapter.exists():
         config = json.loads(adapter.read_text(encoding="utf-8"))
         write_atomically(adapter, json.dumps(config | {"base_model_name_or_path": step.base_model}, indent=2))
     made = listed_files(folder.model, without=(checkpoints.PREFIX, checkpoints.ASIDE, DEBUG_LOG))
@@ -190,6 +192,5 @@ def _not_finite(metrics: Path, attempt: int) -> list[str]:
     return sorted(name for name, value in last.items() if value is None or not math.isfinite(value))
 
 
-def _weights(model: Path, config: Mapping[str, Any]) -> list[Path]:
-    stem = "adapter_model" if config.get("adapter") else "*model"
-    return [*model.glob(f"{stem}*.safetensors"), *model.glob(f"{stem}*.bin")]
+def _weights(model: Path, kind: TrainedWeights) -> list[Path]:
+    return [path for pattern in kind.patterns for path in model.glob(pattern)]

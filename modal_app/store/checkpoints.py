@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from modal_app.store.content import file_sha256, flush_folders, flushed_sha256
 from modal_app.store.read_json import read_json
@@ -20,6 +21,15 @@ AT_ONCE = 8
 """Files that are hashed at the same time: those of a large model's checkpoint are large, too."""
 INTERRUPTED = "its saving was interrupted"
 AT_ITS_END = "it is at its last step, and one step too many would follow"
+
+
+def can_resume(config: Mapping[str, Any]) -> bool:
+    """Whether a run's checkpoints have all that it needs to reach the losses of an undisturbed run.
+
+    They lack the optimizer's state (save_only_model), or what ReLoRA has merged into quantized weights.
+    """
+    quantized = config.get("load_in_4bit") or config.get("load_in_8bit")
+    return not (config.get("save_only_model") or (config.get("relora") and quantized))
 
 
 def mark_complete(checkpoint: Path, unlogged: Mapping[str, float]) -> dict[str, str]:

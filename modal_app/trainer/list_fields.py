@@ -8,11 +8,14 @@ whenever the trainer's lock changes.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.metadata
 import inspect
 import json
+import logging
 import pkgutil
+import re
 import sys
 import types
 import typing
@@ -20,7 +23,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 
@@ -28,6 +31,7 @@ def main(target: Path) -> None:
     """One key a line, so that a newer Axolotl shows as a readable diff."""
     listed = list_fields()
     sections = [f' "axolotl": {json.dumps(listed["axolotl"])}', _section("fields", listed["fields"], 1)]
+    sections.append(_section("advice", listed["advice"], 1))
     for group in ("plugins", "models"):
         inner = ",\n".join(_section(name, listed[group][name], 2) for name in sorted(listed[group]))
         sections.append(f' "{group}": {{\n{inner}\n }}')
@@ -43,7 +47,8 @@ def _section(name: str, fields: dict[str, Any], depth: int) -> str:
 
 
 def list_fields() -> dict[str, Any]:
-    """`fields` at the top, `models` nested below them, `plugins`: the keys each shipped plugin adds."""
+    """`fields` at the top, `models` nested below them, `plugins`: the keys each shipped plugin adds. `advice`: what
+    Axolotl says to keys that it has renamed or removed."""
     from axolotl.utils.schemas.config import AxolotlInputConfig
 
     models: dict[str, Any] = {}
@@ -56,6 +61,7 @@ def list_fields() -> dict[str, Any]:
     return {
         "axolotl": importlib.metadata.version("axolotl"),
         "fields": fields,
+        "advice": _advice(fields),
         "plugins": plugins,
         "models": models,
     }
@@ -171,6 +177,76 @@ def _name(part: Any) -> str:
     return getattr(part, "__name__", str(part))
 
 
+# Keys of earlier versions. Axolotl has no list of them: its validators look for some of them and say what to write
+# instead. So every name in their source is tried in a config that is accepted without it.
+
+PLAIN = {
+    "base_model": "nobody/nothing",
+    "datasets": [{"path": "nobody/nothing", "type": "alpaca"}],
+    "learning_rate": 1e-4,
+    "num_epochs": 1,
+    "micro_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "max_steps": 1,
+    "streaming": True,  # or Axolotl says that pretraining_dataset needs it
+}
+TRIED: tuple[Any, ...] = (True, 2, 0.5, "x", ["x"], {"x": 1})
+GPU = {"bf16": True, "fp8": True, "tf32": True, "n_gpu": 8, "n_node": 1, "compute_capability": "sm_90"}
+OF_AN_OLD_KEY = re.compile(r"deprecat|no longer supported|been removed|superseded")
+
+
+def _advice(fields: dict[str, Any]) -> dict[str, Any]:
+    """Key -> what Axolotl says to it, and whether that is a refusal. For a key that it still has, only if it is old."""
+    current = {name for key, field in fields.items() for name in (key, field.get("alias")) if name}
+    found = {}
+    for key in sorted((_names_in_validators() | current) - set(PLAIN)):
+        tried = TRIED if key in current else TRIED[:1]
+        reactions = [_reactions({**PLAIN, key: value}) for value in tried]
+        about = [one for each in reactions for one in each.items() if re.search(rf"(?<![\w.]){key}(?!\w)", one[0])]
+        old = [one for one in about if OF_AN_OLD_KEY.search(one[0])]
+        if old and (key not in current or all(reactions)):  # otherwise, it is a value that is old
+            says, refused = min(old, key=lambda one: len(one[0]))
+            found[key] = {"says": says, "refused": refused}
+    return found
+
+
+def _names_in_validators() -> set[str]:
+    import axolotl.utils.schemas
+
+    (folder,) = axolotl.utils.schemas.__path__
+    nodes = [node for path in Path(folder).glob("*.py") for node in ast.walk(ast.parse(path.read_bytes()))]
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {text for text in texts if re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", text)}
+
+
+def _reactions(config: dict[str, Any]) -> dict[str, bool]:
+    """The refusals (True) and warnings (False) that a config gets."""
+    from axolotl.utils.config import validate_config
+    from axolotl.utils.dict import DictDefault
+    from axolotl.utils.logging import MultiProcessAdapter
+
+    warned: list[str] = []
+    refused: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            warned.append(record.getMessage())
+
+    listener = Listener(logging.WARNING)
+    MultiProcessAdapter.warning_once.cache_clear()
+    logging.getLogger("axolotl").addHandler(listener)
+    try:
+        validate_config(DictDefault(config), capabilities=GPU, env_capabilities={"torch_version": "2.14.1"})
+    except ValidationError as error:
+        refused += [one["msg"] for one in error.errors()]
+    except Exception as error:  # its rules may raise anything
+        refused.append(str(error))
+    finally:
+        logging.getLogger("axolotl").removeHandler(listener)
+    said = [*((text, False) for text in warned), *((text.removeprefix("Value error, "), True) for text in refused)]
+    return {" ".join(text.split()): is_refusal for text, is_refusal in said}
+
+
 def _plugins() -> dict[str, type[BaseModel]]:
     """The plugins of Axolotl that add keys, by each name that users may write."""
     import axolotl.integrations
@@ -200,4 +276,8 @@ def _modules(package: types.ModuleType) -> list[types.ModuleType]:
 
 
 if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+    from modal_app.patches.apply import apply_schema_patches
+
+    apply_schema_patches()  # or each of the thousands of validations builds the schema
     main(Path(sys.argv[1]))

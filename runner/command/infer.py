@@ -29,7 +29,6 @@ QUESTION = "Ask a question with --prompt: axosweep infer --prompt 'Where does Ad
 CANNOT_ANSWER = {
     "reward_model": "it rates answers, and does not write any",
     "process_reward_model": "it rates answers, and does not write any",
-    "relora": "ReLoRA has also changed its base model, which is not stored with the adapter",
 }
 
 

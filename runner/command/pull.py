@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from modal_app.store.layout import Store, parts_of_key
+from modal_app.store.trained_weights import TrainedWeights
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
@@ -77,7 +78,7 @@ def _own_merge(store: Store, key: str, parts: Sequence[Part]) -> str:
     if len(merged) < 2:
         return "merged"
     (subject,) = subjects([store], key)
-    if subject.adapter is None:
+    if subject.leaves is TrainedWeights.MODEL:
         return "merged"
     _, own = parts_of_key(merge_step(subject).step.key)
     return next((part.name for part in merged if part.own == own), "merged")

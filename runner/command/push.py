@@ -13,6 +13,7 @@ from typing import Any
 
 from modal_app.store.layout import parts_of_key
 from modal_app.store.step import StepKind
+from modal_app.store.trained_weights import TrainedWeights
 from modal_app.store.verified import model_damage
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
@@ -101,9 +102,9 @@ def _refuse_malformed(args: argparse.Namespace) -> None:
 
 def _kind(subject: Subject, *, merged: bool) -> Kind:
     if not merged:
-        return Kind.FULL if subject.adapter is None else Kind.ADAPTER
-    if subject.adapter is None:
-        raise SweepError(f"{subject.key} has no merged model: it is a full fine-tune. Push it without --merged.")
+        return Kind.FULL if subject.leaves is TrainedWeights.MODEL else Kind.ADAPTER
+    if subject.leaves is TrainedWeights.MODEL:
+        raise SweepError(f"{subject.key} is a complete model, so nothing was merged. Push it without --merged.")
     return Kind.MERGED
 
 

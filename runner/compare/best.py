@@ -14,6 +14,7 @@ from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.start_checkpoint import CONFIG_KEY as START_CHECKPOINT
 from modal_app.store.step import StepKind, write_atomically
+from modal_app.store.user_code import CONFIG_KEY as USER_CODE
 from runner.compare.comparison import model_of
 from runner.compare.params import label
 from runner.compare.ranking import EVAL_LOSS, Metric, Row
@@ -141,7 +142,8 @@ def runnable_config(store: Store, key: str) -> dict[str, Any]:
         composed: dict[str, Any] = identity.get("axolotl", {})
         return composed
     config.pop(START_CHECKPOINT, None)  # `where_it_ran` adds it as from=RUN@STEP
-    for found in (one for one in identity.get("inputs", ()) if one["at"] != START_CHECKPOINT):
+    config.pop(USER_CODE, None)  # the modules are found by their names again
+    for found in (one for one in identity.get("inputs", ()) if one["at"] not in (START_CHECKPOINT, USER_CODE)):
         *parents, last = found["at"].split(".")
         node: Any = config
         for name in parents:

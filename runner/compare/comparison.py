@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
+from modal_app.store.step import StepKind
+from modal_app.store.trained_weights import weights_left_by
 from runner.compare.groups import Group
 from runner.compare.ranking import EVAL_LOSS, OBJECTIVE, Metric, Row
 from runner.cost.spent import SweepCost, sweep_cost
@@ -114,9 +117,9 @@ def model_of(row: Row) -> tuple[str, str]:
     """`adapter` or `model`, and its folder. A mirror has no such folder, so there it is the command to download it."""
     assert row.folder is not None, "a row of a store"
     assert row.store is not None
-    path = Path(row.folder) / "model"
-    what = "model" if (path / "model.safetensors").exists() else "adapter"
     store = Store(Path(row.store))
+    folder = store.folder(StepKind.TRAIN, row.key)
+    what = weights_left_by(read_json(folder.identity).get("axolotl", {}))
     if not is_mirror(store) or not row.sweeps:
-        return what, str(path)
+        return what, str(folder.model)
     return what, f"axosweep pull {row.key} DIR"

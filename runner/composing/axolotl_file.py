@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from modal_app.store.redact import is_secret
-from runner.config.fields import Field, Fields, axolotl_fields, unknown_keys
+from runner.config.fields import Field, Fields, axolotl_fields, unknown_keys, unknown_paths
 from runner.errors import SweepError
 from runner.keys.identity import is_address
 
@@ -32,6 +32,7 @@ VARIABLES = {
 }
 """Where the service looks for a secret that is not in the config."""
 
+EMPTY: tuple[Any, ...] = (None, "", [], {})
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
@@ -51,7 +52,7 @@ class Base:
 def read_base(file: str) -> Base:
     """Raises SweepError for a file that does not exist or is not a config, and for content that cannot be used."""
     base = Base(file, _load(file), {}, ())
-    for step in (_without_secrets, _without_addresses, _with_a_seed):
+    for step in (_without_secrets, _without_addresses, _without_empty_unknown_keys, _with_a_seed):
         base = step(base)
     if problems := [*_unsupported(base.axolotl), *_refused(base.axolotl)]:
         raise SweepError("\n".join([f"{file} cannot be used as it is:", *(f"- {one}" for one in problems)]))
@@ -118,6 +119,33 @@ def _split_secrets(node: Any, before: str) -> tuple[Any, list[str]]:
         pairs = [_split_secrets(value, f"{before}{index}.") for index, value in enumerate(node)]
         return [value for value, _ in pairs], [name for _, names in pairs for name in names]
     return node, found
+
+
+def _without_empty_unknown_keys(base: Base) -> Base:
+    """Keys of earlier versions stand in many files without a value, such as `debug:` and `gptq_groupsize:`."""
+    unknown = [key for key, _ in unknown_paths(base.axolotl, axolotl_fields())]
+    empty = [key for key in unknown if _at(base.axolotl, key.split(".")) in EMPTY]
+    if not empty:
+        return base
+    note = f"{', '.join(empty)}: left out; Axolotl has no such key, and the file gives it no value."
+    remaining = base.axolotl
+    for key in empty:
+        remaining = _removed(remaining, key.split("."))
+    return replace(base, axolotl=remaining, notes=(*base.notes, note))
+
+
+def _at(node: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        node = node[int(name)] if isinstance(node, list) else node[name]
+    return node
+
+
+def _removed(node: Any, path: Sequence[str]) -> Any:
+    """A copy without the key at the path."""
+    name, *rest = path
+    if isinstance(node, list):
+        return [_removed(one, rest) if index == int(name) else one for index, one in enumerate(node)]
+    return {key: _removed(one, rest) if key == name else one for key, one in node.items() if rest or key != name}
 
 
 def _with_a_seed(base: Base) -> Base:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,6 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from modal_app.cloud.settings import Deployment, settings_problems
 from modal_app.store.problem import Problem
+from runner.composing.displaced_defaults import without_displaced
+from runner.config.cpu_optimizers import NO_CPU_CODE, REPLACEMENT
 from runner.config.overrides import parts
 from runner.config.project import current_project
 from runner.config.stages import stages_of
@@ -38,17 +41,25 @@ REQUEST_KEYS = ("action", "budget", "confirm_above", "confirmed", "force", "json
 NOT_DEPLOYED = "executor.modal says what executor=modal deploys. Leave it out, or choose executor=modal."
 
 
-def experiment_from(config: DictConfig, overrides: Sequence[str]) -> Experiment:
+def experiment_from(
+    config: DictConfig, overrides: Sequence[str], choices: Mapping[str, Any] = MappingProxyType({})
+) -> Experiment:
     """`experiment_of` a config as Hydra gives it to a task. Raises SweepError also for what cannot be resolved."""
-    return experiment_of(_plain(config), overrides)
+    return experiment_of(_plain(config), overrides, choices)
 
 
-def experiment_of(node: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
-    """One composed job, resolved and plain, as a value. `overrides` is what was requested for it, in the user's words.
+def experiment_of(
+    node: Mapping[str, Any], overrides: Sequence[str], choices: Mapping[str, Any] = MappingProxyType({})
+) -> Experiment:
+    """One composed job, resolved and plain, as a value. `overrides` is what was requested for it, in the user's words;
+    `choices`: the groups' options.
 
     Raises SweepError for a config that is not an experiment. Problems of the run itself are left to preflight.
     """
-    axolotl = _mapping(node, "axolotl")
+    axolotl = without_displaced(_mapping(node, "axolotl"), overrides, choices)
+    optimizer = axolotl.get("optimizer")
+    replaced = optimizer if choices.get("gpu") == "cpu" and optimizer in NO_CPU_CODE else None
+    axolotl = {**axolotl, "optimizer": REPLACEMENT} if replaced else axolotl
     gpu = Gpu(**_fields(node, "gpu", Gpu))
     if isinstance(gpu.fallback, list):
         gpu = replace(gpu, fallback=tuple(gpu.fallback))
@@ -69,6 +80,7 @@ def experiment_of(node: Mapping[str, Any], overrides: Sequence[str]) -> Experime
         from_text=_from_text(node.get("from")),
         sizes=_sizes(node),
         stages=stages_of(node.get("stages")),
+        replaced_optimizer=replaced,
     )
     return with_gpu(experiment)
 
@@ -197,10 +209,13 @@ def _fields(node: Mapping[str, Any], name: str, kind: type[Any], *, without: Col
 
 def unresolved(error: OmegaConfBaseException) -> str:
     """The sentence for a value that is missing, or an interpolation that cannot be followed."""
-    key = error.full_key or "?"
+    key = error.full_key or "A value"
     reason = str(error.msg or error).splitlines()[0]
     if "???" in reason or "Missing mandatory value" in reason:
         return f"{key} has no value yet: give it one, {key.removeprefix('axolotl.')}=..."
+    if "Environment variable" in reason:  # as omegaconf's resolver oc.env says it
+        unset = reason.partition(": ")[2].strip('"') or reason
+        return f"{key} cannot be resolved: {unset}. Set the variable, or write a default: ${{oc.env:NAME,default}}."
     return f"{key} cannot be resolved: {reason}"
 
 

@@ -6,8 +6,9 @@ import re
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigIndexError, InterpolationResolutionError, OmegaConfBaseException
 
+from runner.composing.experiment import unresolved
 from runner.config.overrides import in_a_shell, no_such_option, parts, spoken
 from runner.config.vocabulary import AXOLOTL, EXPERIMENT, Vocabulary
 from runner.errors import SweepError, did_you_mean
@@ -24,6 +25,10 @@ def explained(error: Exception, vocabulary: Vocabulary) -> str:
             return _missing(error.missing_cfg_file, error, vocabulary)
         case OverrideParseException():
             return unreadable(spoken(error.override, vocabulary))
+        case InterpolationResolutionError():
+            return unresolved(error)
+        case _ if isinstance(error.__cause__, ConfigIndexError):
+            return f"{_first_line(error)}: {_no_such_entry(error.__cause__)}"
         case _:
             return _sentences(error, vocabulary)
 
@@ -72,13 +77,25 @@ def _missing(name: str, error: MissingConfigException, vocabulary: Vocabulary) -
     return no_such_option(group, option, options) + own
 
 
+def _no_such_entry(error: ConfigIndexError) -> str:
+    """The sentence for an entry of a list that is not there: Hydra sets entries, and adds none."""
+    key = re.sub(r"\[\d+\]$", "", str(error.full_key)).removeprefix(f"{AXOLOTL}.")
+    return (
+        f"{key} has no such entry; the first one is {key}.0. To add one, write the complete list "
+        f"('{key}=[{{...}}, {{...}}]'), or put it into a config file (docs/your-own-configs.md)."
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return re.sub(r"\+\+axolotl\.", "", str(error).strip().split("\n")[0])
+
+
 def _sentences(error: BaseException, vocabulary: Vocabulary) -> str:
     """The first line of each exception in the chain, without repeating."""
     lines: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
-        text = str(cause).strip().split("\n")[0]
-        text = re.sub(r"\+\+axolotl\.", "", text)
+        text = _first_line(cause)
         if text and text not in lines:
             lines.append(text)
         cause = cause.__cause__

@@ -60,8 +60,9 @@ class Task:
         hydra = HydraConfig.get()
         job = OmegaConf.to_container(hydra.overrides.task)
         assert isinstance(job, list)
-        experiment = experiment_from(config, _in_users_words(job, read_vocabulary()))
-        results = self.launch([experiment], request_from(config, hydra.runtime.choices, map(_key, job)))
+        choices = hydra.runtime.choices
+        experiment = experiment_from(config, _in_users_words(job, read_vocabulary()), choices)
+        results = self.launch([experiment], request_from(config, choices, map(_key, job)))
         for result in results:
             if not result.succeeded:
                 raise RunFailed(result.message)
@@ -170,7 +171,7 @@ def _experiment(composed: ComposedJob, job: Job, vocabulary: Vocabulary) -> Expe
     _refuse_unread(composed, vocabulary)
     if composed.unresolved is not None:
         raise SweepError(unresolved(composed.unresolved))
-    return experiment_of(composed.node, _in_users_words(job, vocabulary))
+    return experiment_of(composed.node, _in_users_words(job, vocabulary), composed.choices)
 
 
 def _others(jobs: Sequence[Job], problems: Mapping[str, list[Job]]) -> list[Job]:

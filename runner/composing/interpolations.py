@@ -13,8 +13,9 @@ from typing import Any
 
 Path = tuple[str, ...]
 
-SAME_FOR_ALL = frozenset({"now", "oc.env", "python_version", "shipped"})
-"""Resolvers that read nothing of the config, and have the same value in every job of a sweep."""
+SAME_FOR_ALL = frozenset({"now", "oc.env", "python_version", "shipped", "for_gpu"})
+"""Resolvers that read nothing of the config but what their arguments name, and have the same value in every job of a
+sweep that has the same arguments."""
 READ_BY_NAME = frozenset({"oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.select"})
 """Resolvers that read the config, and nothing else."""
 

@@ -31,6 +31,18 @@ class Field:
 
 Fields = Mapping[str, Field]
 
+WITHOUT_LISTED_KEYS = ("axolotl.integrations.llm_compressor.",)
+"""Plugins that Axolotl ships, and that the trainer cannot import without a package that it does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What Axolotl says to a key that it has renamed or removed."""
+
+    text: str
+    refused: bool
+    """Whether Axolotl refuses the key, or only warns."""
+
 
 @dataclass(frozen=True, slots=True)
 class AxolotlFields:
@@ -41,6 +53,8 @@ class AxolotlFields:
     models: Mapping[str, Fields]
     plugins: Mapping[str, Fields]
     """The keys that each plugin shipped with Axolotl adds at the top."""
+    advice: Mapping[str, Advice] = field(default_factory=dict)
+    """For keys of earlier versions, at the top."""
     everywhere: Fields = field(init=False, repr=False)
     """The keys at the top, with those of every plugin."""
     _unions: dict[tuple[str, ...], Fields] = field(init=False, repr=False, default_factory=dict)
@@ -75,6 +89,7 @@ def axolotl_fields() -> AxolotlFields:
         top=_read(listed["fields"]),
         models={name: _read(fields) for name, fields in listed["models"].items()},
         plugins={name: _read(fields) for name, fields in listed["plugins"].items()},
+        advice={name: Advice(raw["says"], raw["refused"]) for name, raw in listed["advice"].items()},
     )
 
 
@@ -131,6 +146,8 @@ def unknown_key(path: Sequence[str], axolotl: AxolotlFields, top: Fields | None 
                 return f"{before} is a value ({field.type}); there is no {name} below it."
             known = axolotl.below(field)
         if name not in known:
+            if depth == 0 and name in axolotl.advice:
+                return f"Axolotl has no key {name} any more. It says: {axolotl.advice[name].text}"
             here = f"{before}." if before else ""
             return f"Axolotl has no key {here}{name}.{did_you_mean(name, known) or _all_of(known)}"
         field = known[name]
@@ -149,14 +166,14 @@ def unknown_keys(config: Mapping[str, Any], axolotl: AxolotlFields) -> list[str]
 def unknown_paths(config: Mapping[str, Any], axolotl: AxolotlFields) -> list[tuple[str, str]]:
     """The dotted key and the sentence for each of `unknown_keys`.
 
-    A plugin's own keys count if the config names the plugin. If it names one that Axolotl does not ship, keys at the
-    top are not checked.
+    A plugin's own keys count if the config names the plugin. If it names one whose keys are not listed, since
+    Axolotl does not ship it, keys at the top are not checked.
     """
     plugins = [str(plugin) for plugin in config.get("plugins") or ()]
     top = dict(axolotl.top)
     for plugin in plugins:
         top.update(axolotl.plugins.get(plugin, {}))
-    foreign = any(not plugin.startswith("axolotl.") for plugin in plugins)
+    foreign = any(not plugin.startswith("axolotl.") or plugin.startswith(WITHOUT_LISTED_KEYS) for plugin in plugins)
     found: dict[str, str] = {}
     for path in _paths(config):
         if foreign and path[0] not in top:

@@ -31,6 +31,11 @@ ELSEWHERE = {
     "max_seq_length": "sequence_len",
 }  # fmt: skip
 """Names that other programs and people use for keys of Axolotl."""
+BY_NAME = {
+    "model": "'~model' base_model={}",
+    "dataset": "'datasets=[{{path: {}, type: chat_template}}]'",
+}
+"""How a model or dataset that no option describes is chosen by its name on the hub, or its folder."""
 FROM = "from"
 _LIKE_A_NUMBER = re.compile(r"(?<![\w@.'\"])\d+(?:e\d+)?(?![\w@.'\"])")
 """A run's key that is only digits, or digits with an e: Hydra would read it as a number and change it."""
@@ -137,8 +142,9 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     >>> no_such_option("lora", "16", ["r8", "r16"])
     'lora=16: there is no such lora. Did you mean r16? There are: r8, r16.'
     """
-    there_are = f"{did_you_mean(option, options)} There are: {', '.join(options)}."
-    return f"{group}={option}: there is no such {group}.{there_are}"
+    by_name = BY_NAME.get(group) if "/" in option else None
+    way_out = f" To name it directly: {by_name.format(option)}." if by_name else did_you_mean(option, options)
+    return f"{group}={option}: there is no such {group}.{way_out} There are: {', '.join(options)}."
 
 
 def _axolotl(parsed: Parts, rest: str) -> str:

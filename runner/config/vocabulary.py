@@ -122,11 +122,16 @@ def _read(path: Path, file: Path) -> tuple[str, Mapping[str, Any]]:
     text = file.read_text(encoding="utf-8")
     content = load_yaml(text, file)
     content.pop("defaults", None)
+    return package_of(path, text), content
+
+
+def package_of(path: Path, text: str) -> str:
+    """Where a config file's keys belong, by its first line; empty for the root. `path` is below its conf folder."""
     first = text.partition("\n")[0]
     if first.startswith("# @package "):
         package = first.removeprefix("# @package ").strip()
-        return ("" if package == "_global_" else package), content
-    return ".".join(path.parent.parts), content
+        return "" if package == "_global_" else package
+    return ".".join(path.parent.parts)
 
 
 def load_yaml(text: str, file: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,13 @@ from modal_app.store.step import write_atomically
 
 MOST = 5000
 """The most verdicts that are stored; the oldest are removed first."""
-JUDGES = ("oneshot/validate.py", "oneshot/refusals.py", "patches/validating.py")
+JUDGES = (
+    "oneshot/validate.py",
+    "oneshot/refusals.py",
+    "oneshot/named_imports.py",
+    "oneshot/user_modules.py",
+    "patches/validating.py",
+)
 """The files of this program that a verdict depends on, in addition to the trainer's lock."""
 
 
@@ -26,14 +33,21 @@ class SchemaQuestion:
 
     config: Mapping[str, Any]
     capabilities: Mapping[str, Any]
+    code: Mapping[str, str] = field(default_factory=dict)
+    """The user's own Python that it names: each file by its name, and where it is."""
+    code_identity: str = ""
+    """Hex sha256 of the content of these files."""
     text: str = field(init=False, compare=False, repr=False)
     """The same as canonical JSON: equal questions have equal texts."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", json.dumps(self.as_dict(), sort_keys=True))
+        text = json.dumps([self.as_dict(), self.code_identity], sort_keys=True)
+        object.__setattr__(self, "text", text)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"config": dict(self.config), "capabilities": dict(self.capabilities)}
+        """What the validator gets."""
+        code = {"code": dict(self.code)} if self.code else {}
+        return {"config": dict(self.config), "capabilities": dict(self.capabilities), **code}
 
 
 SchemaVerdict = Mapping[str, Any]
@@ -69,16 +83,17 @@ class Verdicts:
             write_atomically(self.memory, json.dumps(dict(newest)))
 
     def _key(self, question: SchemaQuestion) -> str:
-        text = json.dumps([question.text, self.lock, self._judges, _file_of(question.config)])
+        text = json.dumps([question.text, self.lock, self._judges, *_files_of(question.config)])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _file_of(config: Mapping[str, Any]) -> str:
-    """The hash of a DeepSpeed file, which some rules read; empty without one."""
-    path = config.get("deepspeed")
-    if not isinstance(path, str) or not Path(path).expanduser().is_file():
-        return ""
-    return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
+def _files_of(config: Mapping[str, Any]) -> list[str]:
+    """The hashes of the files that the answer depends on: of DeepSpeed, and of chat templates."""
+    listed = config.get("datasets")
+    holders = [config, *(one for one in (listed if isinstance(listed, list) else ()) if isinstance(one, Mapping))]
+    values = [config.get("deepspeed"), *(one.get("chat_template_jinja") for one in holders)]
+    paths = [os.path.expanduser(one) for one in values if isinstance(one, str)]
+    return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths if os.path.isfile(path)]
 
 
 def _load(memory: Path) -> dict[str, SchemaVerdict]:

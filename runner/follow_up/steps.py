@@ -8,9 +8,12 @@ from typing import Any
 
 from modal_app.store.state import is_done
 from modal_app.store.step import StepKind
+from modal_app.store.trained_weights import TrainedWeights
 from runner.errors import SweepError
 from runner.follow_up.subjects import Subject, after_step
 from runner.types import PlannedStep
+
+MERGED_ALREADY = "ReLoRA has merged its adapters during training"
 
 
 def merge_step(subject: Subject, adapter: str | None = None) -> PlannedStep:
@@ -18,10 +21,11 @@ def merge_step(subject: Subject, adapter: str | None = None) -> PlannedStep:
 
     Raises SweepError for a run without an adapter.
     """
-    if subject.adapter is None and adapter is None:
+    if subject.leaves is TrainedWeights.MODEL and adapter is None:
+        why = "it is a full fine-tune (adapter is not set)" if subject.adapter is None else MERGED_ALREADY
         raise SweepError(
-            f"There is nothing to merge in {subject.key}: it is a full fine-tune (adapter is not set), so its result "
-            f"is the complete model: `axosweep ls {subject.key}`."
+            f"There is nothing to merge in {subject.key}: {why}, so its result is the complete model: "
+            f"`axosweep ls {subject.key}`."
         )
     return after_step(subject, StepKind.MERGE, {} if adapter is None else {"adapter": adapter})
 

@@ -10,6 +10,7 @@ from modal_app.store.layout import Store, after_key
 from modal_app.store.read_json import read_json
 from modal_app.store.state import Phase, is_done, observe
 from modal_app.store.step import Device, Step, StepKind
+from modal_app.store.trained_weights import TrainedWeights, weights_left_by
 from runner.compare.best import best_run
 from runner.compare.params import label
 from runner.compare.ranking import Row, compare_sweep
@@ -47,8 +48,13 @@ class Subject:
     """What distinguishes it from the other runs of its sweep: `lora=r8 learning_rate=0.004`."""
 
     @property
+    def leaves(self) -> TrainedWeights:
+        """What it has trained: an adapter, or a complete model."""
+        return weights_left_by(self.config)
+
+    @property
     def adapter(self) -> str | None:
-        """lora, qlora, ...; None for a full fine-tune."""
+        """The method: lora, qlora, ...; None for a full fine-tune. With ReLoRA, `leaves` is a complete model."""
         kind = self.config.get("adapter")
         return None if kind is None else str(kind)
 

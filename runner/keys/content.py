@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,15 +120,22 @@ def keep_folder(source: Path, identity: str, target: Path) -> None:
 
     Raises SweepError if its content is not the one of `identity` any more.
     """
+    source, files = source.expanduser().resolve(), {}
+    with contextlib.suppress(FileNotFoundError):  # a missing file is a change, which the check finds
+        files = {path.relative_to(source).as_posix(): path for path in files_below(source)}
+    keep_files(files, identity, target, source)
+
+
+def keep_files(files: Mapping[str, Path], identity: str, target: Path, source: object) -> None:
+    """The same for files from anywhere, by their names in the folder. `source`: their name in an error."""
     if not target.is_symlink() and _identity_of(target) == identity:
         return
-    source = source.expanduser().resolve()
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    with contextlib.suppress(FileNotFoundError):  # a missing file is a change, which the check below finds
-        for path in files_below(source):
-            copy = temporary / path.relative_to(source)
+    with contextlib.suppress(FileNotFoundError):  # found below, too
+        for name, path in files.items():
+            copy = temporary / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
     if _identity_of(temporary) != identity:

@@ -29,6 +29,10 @@ LOADERS = {"json", "csv", "parquet", "text", "arrow", "xml", "webdataset"}
 _LOCAL_LOOKING = re.compile(r"^[./~]|\.(jsonl?|csv|parquet|txt|arrow|gz|zst)$")
 _HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 _ADAPTER_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?(@[\w.-]+)?$")
+_NOT_PINNED = (
+    "neither a local path nor a Hugging Face name (owner/name), so its content cannot be pinned. Download it and give "
+    "the file's path."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ def revision_key(at: str) -> str:
 
 def _named(axolotl: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in MODEL_KEYS + FILE_KEYS:
-        if isinstance(axolotl.get(key), str):
+        if isinstance(axolotl.get(key), str) and axolotl[key]:  # an empty text is not the current folder
             yield key, axolotl[key]
     yield from _named_template(TEMPLATE, axolotl)
     for key in DATASET_LISTS:
@@ -156,16 +160,13 @@ def _classify(at: str, text: str) -> Input | UnusableInput:
         return Input(at, text, InputKind.FILE, None)
     if path.is_dir():
         return Input(at, text, InputKind.FOLDER, None)
+    if "://" in text:
+        return UnusableInput(at, text, _NOT_PINNED)
     always_local = at.split(".")[0] in FILE_KEYS or at.endswith(TEMPLATE) or ".data_files" in at
     if always_local or _LOCAL_LOOKING.search(text):
         return UnusableInput(at, text, f"there is no such file or folder (looked in {os.getcwd()}).")
     if not (_ADAPTER_NAME if at == ADAPTER else _HUB_NAME).match(text):
-        return UnusableInput(
-            at,
-            text,
-            "neither a local path nor a Hugging Face name (owner/name), so its content cannot be pinned. Download it "
-            "and give the file's path.",
-        )
+        return UnusableInput(at, text, _NOT_PINNED)
     return Input(at, text, InputKind.HUB, None)
 
 

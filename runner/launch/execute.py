@@ -17,7 +17,7 @@ from runner.console import terminal
 from runner.errors import SweepError
 from runner.executors.choose import STARTING, executor_for, validator_at_hand
 from runner.executors.mixed_workers import MixedWorkers
-from runner.keys.content import ContentHashes, keep, keep_folder
+from runner.keys.content import ContentHashes, keep, keep_files, keep_folder
 from runner.keys.inputs import ADAPTER, staged_name
 from runner.keys.row_files import keep_rows
 from runner.launch.schema import ask_schema
@@ -93,6 +93,8 @@ def _store_input(found: Input, store: Store, hashes: ContentHashes) -> None:
         keep_checkpoint(source, found.identity, target)
     elif found.kind in (InputKind.ROWS, InputKind.ROW_FILES):
         keep_rows(found, target, hashes)
+    elif found.kind is InputKind.CODE:
+        keep_files({name: Path(path) for name, path in found.files}, found.identity, target, found.text)
     elif found.kind is InputKind.FOLDER and found.at == ADAPTER:
         keep_folder(source, found.identity, target)
     else:

@@ -9,6 +9,7 @@ from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
 from runner.environment import trainer_environment
 from runner.executors.choose import one_executor, remembered_verdicts
+from runner.keys.code import code_input
 from runner.keys.content import ContentHashes
 from runner.keys.identity import identify_run, split_by_gpu_type
 from runner.keys.inputs import find_inputs, identify_input
@@ -58,6 +59,8 @@ def identified(experiment: Experiment, hashes: ContentHashes, trainer: str) -> R
             inputs += identify_rows(one, hashes)
         else:
             inputs.append(identify_input(one, experiment.axolotl, hashes))
+    if (code := code_input(experiment)) is not None:
+        inputs.append(code)
     if experiment.start_checkpoint is not None:
         inputs.append(checkpoint_input(experiment.start_checkpoint))
     return identify_run(experiment, inputs, trainer_lock=trainer)

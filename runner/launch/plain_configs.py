@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 
 from modal_app.store.own_data import PRETRAINING, own_data_of, without_revisions
 from modal_app.store.step import write_atomically
+from modal_app.store.user_code import CONFIG_KEY as USER_CODE
 from runner.compare.params import label, params_of
 from runner.errors import SweepError
 from runner.keys.identity import placed_config
@@ -56,6 +58,8 @@ def _files(plan: Plan, root: Path) -> Iterator[tuple[str, str]]:
         about += [f"First: axolotl preprocess {prepare}   (the rows are shuffled with seed {seed})"] * (
             seed is not None
         )
+        code = _code_folders(run)
+        about += [f"With its Python modules: PYTHONPATH={code}"] if code else []
         about += [_command(f"{run.key}.yml", run.experiment.gpu), *map(_unpinned_line, _unpinned_inputs(run))]
         yield f"{run.key}.yml", _text(config, about)
 
@@ -65,6 +69,7 @@ def _plain(run: Run, root: Path) -> dict[str, Any]:
     config = placed_config(
         run.experiment.axolotl, run.inputs, lambda found: str(Path(found.text).expanduser().absolute())
     )
+    config.pop(USER_CODE, None)
     for found in run.inputs:
         if found.at == ADAPTER and found.kind is InputKind.HUB:
             config[ADAPTER] = hub_name(found)
@@ -90,6 +95,12 @@ def _command(name: str, gpu: Gpu) -> str:
     if gpu.count == 1:
         return f"axolotl train {name}   (on a {gpu.type})"
     return f"axolotl train {name} --launcher torchrun -- --nproc_per_node={gpu.count}   ({gpu.count} x {gpu.type})"
+
+
+def _code_folders(run: Run) -> str:
+    """The folders in which the user's modules are, for Python."""
+    files = [one for found in run.inputs for one in found.files]
+    return os.pathsep.join(dict.fromkeys(path.removesuffix(name).rstrip("/") or "/" for name, path in files))
 
 
 def _unpinned_inputs(run: Run) -> list[Input]:

@@ -68,10 +68,10 @@ def models(plan: Plan) -> list[HubModel]:
 
 
 def code(plan: Plan) -> list[Code]:
-    """The Python of others that the runs that would train make a trainer run, each once."""
+    """The Python that the runs that would train make a trainer run, besides Axolotl's, each once."""
     found: dict[Code, None] = {}
     for planned in plan.pending:
-        found |= dict.fromkeys(find_code(planned.run.experiment.axolotl, planned.run.inputs))
+        found |= dict.fromkeys(find_code(planned.run.experiment, planned.run.inputs))
     return list(found)
 
 

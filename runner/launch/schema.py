@@ -9,8 +9,9 @@ from runner.preflight.schema import Validator
 CHECKING = "Checking with Axolotl's own schema; its imports take some seconds."
 CHECKING_AT_ONCE = "Checking with Axolotl's own schema."
 NOT_CHECKED = (
-    "Not checked with Axolotl's own schema: there is no current trainer environment here (axosweep setup builds it). A "
-    "run that the schema refuses would fail when its dataset is prepared."
+    "Not checked with Axolotl's own schema, nor whether the trainer can import what the configs name: there is no "
+    "current trainer environment here (axosweep setup builds it). A run that the schema refuses would fail when its "
+    "dataset is prepared, and one whose packages are missing when it has loaded its model."
 )
 
 

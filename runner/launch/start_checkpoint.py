@@ -20,6 +20,7 @@ from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.start_checkpoint import CONFIG_KEY, STATE, step_of
 from modal_app.store.step import StepKind, write_atomically
+from modal_app.store.trained_weights import TrainedWeights, weights_left_by
 from runner.errors import SweepError
 from runner.files.places import chosen_run, files_of, state_of
 from runner.files.run_files import Files, Part, PartKind, parts_of
@@ -38,7 +39,7 @@ Sums = Mapping[str, str]
 SAME = (
     *("adapter", "lora_r", "lora_alpha", "lora_target_linear", "lora_target_modules", "lora_target_parameters"),
     *("lora_modules_to_save", "lora_fan_in_fan_out", "peft_use_dora", "peft_use_rslora", "peft_layers_to_transform"),
-    *("load_in_4bit", "load_in_8bit", "optimizer", "loraplus_lr_ratio", "loraplus_lr_embedding"),
+    *("relora", "load_in_4bit", "load_in_8bit", "optimizer", "loraplus_lr_ratio", "loraplus_lr_embedding"),
     *("micro_batch_size", "gradient_accumulation_steps", "batch_size", "seed"),
 )
 """Keys that decide the shapes of the checkpoint's tensors, or which position in the data its step is."""
@@ -187,13 +188,16 @@ def check_checkpoint_fits(run: Run) -> None:
         lines = "".join(f"\n- {one}" for one in wrong)
         raise SweepError(
             f"from={experiment.from_text}: this run cannot continue from step {start.step} of {start.run}.{lines}\n"
-            f"To begin from scratch with its weights: {_weights_key(before.get('axolotl', {}))}={start.folder}"
+            f"To begin from scratch with its weights: {_with_weights(start, before.get('axolotl', {}))}"
         )
 
 
-def _weights_key(axolotl: Mapping[str, Any]) -> str:
-    """The key that names a checkpoint's weights."""
-    return "lora_model_dir" if axolotl.get("adapter") else "base_model"
+def _with_weights(start: StartCheckpoint, axolotl: Mapping[str, Any]) -> str:
+    """The override that names a checkpoint's weights; with ReLoRA, no single folder of it has them all."""
+    if axolotl.get("relora"):
+        return f"base_model={Store(Path(start.store)).folder(StepKind.TRAIN, start.run).model}"
+    left = weights_left_by(axolotl)
+    return f"{'lora_model_dir' if left is TrainedWeights.ADAPTER else 'base_model'}={start.folder}"
 
 
 def _unlike(experiment: Experiment, before: Mapping[str, Any]) -> Iterator[str]:
@@ -209,6 +213,8 @@ def _unlike(experiment: Experiment, before: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} is set, and a run cannot continue from a sharded checkpoint yet."
     if here.get("save_only_model"):
         yield "save_only_model is set, but a run that continues has to save its optimizer state."
+    elif not checkpoints.can_resume(here):
+        yield "relora is set, and its checkpoints lack what it has merged into the quantized base model."
 
 
 def _other_data(run: Run, before: Mapping[str, Any]) -> Iterator[str]:

@@ -11,20 +11,21 @@ from collections.abc import Iterator
 from runner.cost.length import data_ranks
 from runner.preflight.data import batch_findings, data_findings, evaluation_findings, steps_of
 from runner.preflight.findings import Finding, Severity
-from runner.preflight.gpu import gpu_findings
+from runner.preflight.gpu import gpu_findings, optimizer_findings
 from runner.preflight.keys import key_findings
 from runner.preflight.model import model_findings
 from runner.preflight.nodes import node_findings
 from runner.preflight.own_data import own_data_findings, row_file_findings
-from runner.preflight.packages import package_findings
 from runner.preflight.pairs import pair_findings
 from runner.preflight.values import value_findings
 from runner.types import Experiment
 
 
-def quick_findings(experiment: Experiment) -> tuple[Finding, ...]:
-    """All findings about a composed job that do not need Axolotl, once each."""
-    found = list(dict.fromkeys(_of_config(experiment)))
+def quick_findings(experiment: Experiment, *, optimizer_swept: bool = False) -> tuple[Finding, ...]:
+    """All findings about a composed job that do not need Axolotl, once each. `optimizer_swept`: whether the jobs of its
+    sweep request different optimizers.
+    """
+    found = list(dict.fromkeys((*_of_config(experiment), *optimizer_findings(experiment, swept=optimizer_swept))))
     # With a wrong value, findings about sizes would only report its consequences.
     if not any(one.severity is Severity.ERROR for one in found):
         found += dict.fromkeys(_of_sizes(experiment))
@@ -43,7 +44,6 @@ def _of_config(experiment: Experiment) -> Iterator[Finding]:
     yield from model_findings(axolotl, experiment.model)
     yield from evaluation_findings(axolotl)
     yield from pair_findings(axolotl)
-    yield from package_findings(axolotl, experiment.executor)
 
 
 def _of_sizes(experiment: Experiment) -> Iterator[Finding]:

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from runner.config.cpu_optimizers import NO_CPU_CODE, REPLACEMENT
 from runner.config.gpus import GPUS, GpuKind, gpu_problems
 from runner.preflight.findings import Finding, error, from_problem, gate, warning
 from runner.preflight.values import number
-from runner.types import Gpu, ModelFacts
+from runner.types import Experiment, Gpu, ModelFacts
 
 SHARDED = ("deepspeed", "fsdp", "fsdp_config", "fsdp_version")
 PARALLEL = (
@@ -55,6 +56,20 @@ def gpu_findings(
     for name in dict.fromkeys((gpu.type, *gpu.fallback)):
         if name in GPUS:
             yield from _on(GPUS[name], axolotl)
+
+
+def optimizer_findings(experiment: Experiment, *, swept: bool) -> Iterator[Finding]:
+    """On a CPU, an optimizer that has no code for one. It was replaced unless it is what the sweep compares (`swept`),
+    or the config is to be trained as it is (base=FILE without gpu=cpu).
+    """
+    name = experiment.replaced_optimizer or experiment.axolotl.get("optimizer")
+    if experiment.gpu.type != "cpu" or name not in NO_CPU_CODE:
+        return
+    why = f"it has no code for a CPU ({NO_CPU_CODE[name]})"
+    if swept or experiment.replaced_optimizer is None:
+        yield error("optimizer", name, why, f"Choose a GPU (gpu=h100), or set optimizer={REPLACEMENT}.")
+    else:
+        yield warning("optimizer", name, f"{why}, so this run trains with {REPLACEMENT}", "gpu=h100 requests a GPU.")
 
 
 def capabilities(gpu: Gpu) -> list[dict[str, Any]]:

@@ -12,15 +12,13 @@ from runner.preflight.findings import Finding, error, warning
 
 RENAMED = {
     "noisy_embedding_alpha": "neftune_noise_alpha",
-    "dpo_beta": "rl_beta",
-    "evaluation_strategy": "eval_strategy",
-    "eval_table_size": "generate_samples and num_generation_samples",
-    "eval_max_new_tokens": "generation_max_new_tokens",
     "sequence_parallel_degree": "context_parallel_size",
     "flash_attn_d512": "large_head_attention",
 }
-"""Keys that Axolotl 0.21 accepts but its validators call deprecated (axolotl.utils.schemas: deprecated, validation,
-config). Keys that its schema marks as deprecated are in the generated list of fields."""
+"""Keys that Axolotl 0.21 replaces without a word, or next to another one only. What it says to others is in the
+generated list of fields."""
+
+OLD = "deprecated in Axolotl"
 
 RENAMED_VALUES = {
     ("gradient_checkpointing", "offload"): "activation_offloading=true with gradient_checkpointing=true",
@@ -80,6 +78,8 @@ def _owned(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
 def _instead(key: str) -> str:
     if key.startswith("wandb_") or key == "use_wandb":
         return f"Remove it (~{key}); tracking.mode, .project, .entity and .tags set up W&B."
+    if key.startswith("hub_") or key == "push_to_hub":
+        return f"Remove it (~{key}). Once the run has finished: axosweep push RUN OWNER/NAME."
     return f"Remove it (~{key})."
 
 
@@ -106,23 +106,25 @@ def without_secrets(node: Any, name: str = "") -> Any:
 
 
 def _deprecated(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
-    fields = axolotl_fields().everywhere
+    fields, advice = axolotl_fields().everywhere, axolotl_fields().advice
     for key, value in axolotl.items():
         if value is None or value is False:
             continue
         if key in RENAMED:
-            yield warning(key, value, "deprecated in Axolotl", f"Its name is now {RENAMED[key]}.")
+            yield warning(key, value, OLD, f"Its name is now {RENAMED[key]}.")
         elif key in fields and fields[key].deprecated:
-            yield warning(key, value, "deprecated in Axolotl", fields[key].deprecated)
+            yield warning(key, value, OLD, fields[key].deprecated)
+        elif key in fields and key in advice:
+            yield (error if advice[key].refused else warning)(key, value, OLD, f"Axolotl says: {advice[key].text}")
         elif isinstance(value, str) and (key, value) in RENAMED_VALUES:
-            yield warning(key, value, "deprecated in Axolotl", f"Write {RENAMED_VALUES[key, value]}.")
+            yield warning(key, value, OLD, f"Write {RENAMED_VALUES[key, value]}.")
     for index, dataset in enumerate(axolotl.get("datasets") or ()):
         for key in RENAMED_IN_DATASETS if isinstance(dataset, Mapping) else ():
             if key in dataset:
                 yield warning(
                     f"datasets.{index}.{key}",
                     dataset[key],
-                    "deprecated in Axolotl",
+                    OLD,
                     f"Its name is now {RENAMED_IN_DATASETS[key]}.",
                 )
 

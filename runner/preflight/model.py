@@ -72,5 +72,7 @@ def _own_context(base_model: Any) -> int | None:
 
 
 def _folder(name: Any) -> Path | None:
-    path = Path(str(name or "")).expanduser()
-    return path if isinstance(name, str) and path.is_dir() else None
+    if not isinstance(name, str) or not name:  # an empty text is not the current folder: Axolotl takes it for nothing
+        return None
+    path = Path(name).expanduser()
+    return path if path.is_dir() else None

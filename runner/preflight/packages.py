@@ -1,58 +1,58 @@
-"""Optimizers whose package is not in the trainer's lock: the run would fail once its model is loaded."""
+"""Packages that a config needs and the trainer does not have: what the trainer has answered, as findings."""
 
 from __future__ import annotations
 
-import functools
-import os
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
 
-from runner.environment.trainer_environment import LOCK_FILE
-from runner.preflight.findings import Finding, gate
-from runner.types import ExecutorChoice
+from modal_app.oneshot.named_imports import PACKAGES
+from runner.preflight.findings import Finding, Severity
+from runner.types import Experiment
 
-PACKAGES = {
-    "optimi_adamw": "torch-optimi",
-    "stable_adamw": "torch-optimi",
-    "came_pytorch": "came-pytorch",
-    "scao": "scao",
-    "q_galore_adamw8bit": "q-galore-torch",
-    "grokadamw": "grokadamw",
-    "lomo": "lomo-optim",
-    "adalomo": "lomo-optim",
-    "adamw_anyprecision": "torchdistx",
-    **dict.fromkeys(("flash_adam", "flash_adamw", "flash_lion", "flash_sgd", "flash_sgdw"), "flashoptim"),
-    **dict.fromkeys(("apollo_adamw", "apollo_adamw_layerwise"), "apollo-torch"),
-    **dict.fromkeys(
-        (f"galore_{one}{layer}" for one in ("adamw", "adamw_8bit", "adafactor") for layer in ("", "_layerwise")),
-        "galore-torch",
-    ),
-    **dict.fromkeys(("schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"), "schedulefree"),
+DISTRIBUTIONS = {
+    "optimi": "torch-optimi",
+    "lomo_optim": "lomo-optim",
+    "ringmaster": "axolotl-ringmaster",
+    "fla": "flash-linear-attention",
 }
-"""What axolotl.core.builders.base and transformers.trainer_optimizer import, by the names of Axolotl's extras."""
+"""The names under which modules are published, where that is another name."""
+FORKS = {
+    "cut_cross_entropy": "https://github.com/axolotl-ai-cloud/ml-cross-entropy",
+    "sageattention": "https://github.com/thu-ml/SageAttention",
+}
+"""Modules that are installed from a repository. What is published under the name is something else, or older."""
+
+KNOWN = {*DISTRIBUTIONS, *FORKS, *(module for modules in PACKAGES.values() for module in modules.values())}
+"""Modules of which the distribution's name is known."""
 
 
-def package_findings(axolotl: Mapping[str, Any], executor: ExecutorChoice) -> Iterator[Finding]:
-    optimizer = axolotl.get("optimizer")
-    package = PACKAGES.get(optimizer) if isinstance(optimizer, str) else None
-    if package is None or package in _locked() or package in _added(executor):
-        return
-    way_out = f"Add it: executor.modal.packages=[{package}==VERSION]." if executor.type == "modal" else ""
-    yield gate("optimizer", optimizer, f"it needs the package {package}, which the trainer does not have", way_out)
+def missing_package(experiment: Experiment, key: str, seen: str, message: str, module: str) -> Finding | None:
+    """None if the run's trainer on Modal has it: executor.modal.packages names it."""
+    distribution = DISTRIBUTIONS.get(module, module.replace("_", "-"))
+    if distribution in _added(experiment):
+        return None
+    # The module of another package may have any name, so it may be one of those that are added.
+    unsure = adds_packages(experiment) and (module not in KNOWN or not _added(experiment))
+    severity = Severity.WARNING if unsure else Severity.ERROR
+    return Finding(severity, key, seen, message, _way_out(experiment, module, distribution))
 
 
-@functools.cache
-def _locked() -> frozenset[str]:
-    text = LOCK_FILE.read_text(encoding="utf-8")
-    return frozenset(re.findall(r"^([\w.-]+)==", text, re.MULTILINE))
+def adds_packages(experiment: Experiment) -> bool:
+    """Whether the run's trainer has packages beyond the lock."""
+    deployment = experiment.executor.modal
+    return deployment is not None and (bool(deployment.packages) or deployment.trainer == "image")
 
 
-def _added(executor: ExecutorChoice) -> frozenset[str]:
-    """The packages that the run's trainer has beyond the lock; all of them, if the user has built the trainer."""
-    deployment = executor.modal
-    brings_own = deployment is not None and deployment.trainer == "image"
-    if brings_own or (executor.type == "local" and "AXOSWEEP_TRAINER" in os.environ):
-        return frozenset(PACKAGES.values())
+def _added(experiment: Experiment) -> frozenset[str]:
+    deployment = experiment.executor.modal
     names = [re.split(r"[\[=@ ]", one)[0] for one in (deployment.packages if deployment else ())]
     return frozenset(name.lower().replace("_", "-") for name in names)
+
+
+def _way_out(experiment: Experiment, module: str, distribution: str) -> str:
+    repository = FORKS.get(module)
+    package = f"{distribution} @ git+{repository}@COMMIT" if repository else f"{distribution}==VERSION"
+    line = f"\"executor.modal.packages=['{package}']\""  # as a shell takes it
+    find = f" COMMIT has 40 digits: git ls-remote {repository} lists them." if repository else ""
+    if experiment.executor.type == "modal":
+        return f"Add it to the image: {line}.{find}"
+    return f"Modal's image can have it: executor=modal {line}.{find}"

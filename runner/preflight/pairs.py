@@ -19,6 +19,7 @@ PEFT_DORA = "https://huggingface.co/docs/peft/developer_guides/lora#weight-decom
 BNB_FSDP = "https://huggingface.co/docs/bitsandbytes/fsdp_qlora#quantized-data-storage"
 AXOLOTL_FSDP2 = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/schemas/validation.py"
 """check_fsdp2_w_8bit_optimizer: bitsandbytes' 8-bit optimizers fail in CUDA under FSDP2."""
+AXOLOTL_RELORA = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/monkeypatch/relora.py"
 ACCELERATE_OFFLOAD = "https://github.com/huggingface/accelerate/blob/main/src/accelerate/utils/deepspeed.py"
 """map_pytorch_optim_to_deepspeed: what replaces an optimizer whose state is offloaded."""
 TRANSFORMERS_DEEPSPEED = "https://huggingface.co/docs/transformers/deepspeed"
@@ -39,6 +40,7 @@ def pair_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _with_deepspeed(axolotl, deepspeed)
     yield from _contradictions(axolotl, deepspeed)
     yield from _transformers(axolotl)
+    yield from _relora(axolotl)
 
 
 def deepspeed_of(axolotl: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -149,6 +151,19 @@ def _transformers(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
             "it depends on the eval loss, and Axolotl evaluates nothing in this run",
             "Set val_set_size=0.05 and evals_per_epoch=4, or another lr_scheduler.",
             TRANSFORMERS_ARGUMENTS,
+        )
+
+
+def _relora(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+    """Axolotl refuses it at the first restart, when part of the run has been trained."""
+    optimizer = axolotl.get("optimizer")
+    if axolotl.get("relora") and isinstance(optimizer, str) and "adam" not in optimizer:
+        yield error(
+            "optimizer",
+            optimizer,
+            "a restart of ReLoRA resets the states of Adam, and fails with any other optimizer",
+            "Set optimizer=adamw_torch.",
+            AXOLOTL_RELORA,
         )
 
 

@@ -10,13 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from modal_app.oneshot.validate import ANSWERS, NOT_LOADED, QUESTIONS
+from modal_app.oneshot.user_modules import MISSING, NOT_LOADED
+from modal_app.oneshot.validate import ANSWERS, QUESTIONS
 from runner.environment.verdicts import SchemaQuestion, SchemaVerdict, Verdicts
+from runner.keys.code import code_input
 from runner.keys.identity import keyed_config
 from runner.keys.inputs import look_for_inputs
 from runner.preflight.findings import Finding, Severity, shown
 from runner.preflight.gpu import capabilities
 from runner.preflight.keys import without_secrets
+from runner.preflight.packages import adds_packages, missing_package
 from runner.types import Experiment, InputKind
 
 SOME_COMMIT = "0" * 40
@@ -46,7 +49,9 @@ def questions_of(experiment: Experiment) -> list[SchemaQuestion]:
     found, _ = look_for_inputs(experiment.axolotl)
     pinned = [replace(one, identity=SOME_COMMIT) for one in found if one.kind is InputKind.HUB]
     config = without_secrets(keyed_config(experiment.axolotl, pinned))
-    return [SchemaQuestion(config, one) for one in capabilities(experiment.gpu)]
+    code = code_input(experiment)
+    files, identity = (dict(code.files), str(code.identity)) if code else ({}, "")
+    return [SchemaQuestion(config, one, files, identity) for one in capabilities(experiment.gpu)]
 
 
 def unasked(questions: Iterable[SchemaQuestion], verdicts: Verdicts) -> list[SchemaQuestion]:
@@ -87,20 +92,26 @@ def schema_findings(
 
 def _findings(experiment: Experiment, answer: SchemaVerdict, own: Sequence[Finding]) -> Iterator[Finding]:
     known = {one.key for one in own}
+    stops = [one for one in own if one.severity is not Severity.WARNING]  # a warning does not stand for a refusal
     for problem in answer["problems"]:
         keys = [key for key in problem["keys"] if key not in ("capabilities", "env_capabilities")]
-        if not _is_reported(keys, known, own):
-            yield _of_problem(experiment, keys, problem["message"], problem.get("kind"))
+        if not _is_reported(keys, stops):
+            if problem.get("kind") != MISSING:
+                yield _of_problem(experiment, keys, problem["message"], problem.get("kind"))
+                continue
+            seen = _seen(without_secrets(experiment.axolotl), keys[0])
+            if found := missing_package(experiment, keys[0], seen, problem["message"], problem["package"]):
+                yield found
     for text in answer["warnings"]:
         if not text.startswith(QUIET) and not any(_names(text, key) for key in known):
             key = next((key for key in experiment.axolotl if _names(text, key)), "axolotl")
             yield Finding(Severity.WARNING, key, "(Axolotl says)", text)
 
 
-def _is_reported(keys: Sequence[str], known: set[str], own: Sequence[Finding]) -> bool:
+def _is_reported(keys: Sequence[str], own: Sequence[Finding]) -> bool:
     """Whether one of our own findings names all keys of Axolotl's refusal."""
     if len(keys) < 2:
-        return keys[0] in known if keys else False
+        return bool(keys) and any(one.key == keys[0] for one in own)
     return any(all(_names(one.text, key) for key in keys) for one in own)
 
 
@@ -111,7 +122,7 @@ def _names(text: str, key: str) -> bool:
 def _of_problem(experiment: Experiment, keys: Sequence[str], message: str, kind: str | None) -> Finding:
     seen = without_secrets(experiment.axolotl)
     severity = Severity.ERROR
-    if kind == NOT_LOADED and _adds_packages(experiment):
+    if kind == NOT_LOADED and adds_packages(experiment):
         severity = Severity.WARNING  # Modal's image may have packages that this machine does not
     if len(keys) == 1:
         return Finding(severity, keys[0], _seen(seen, keys[0]), _expected(message))
@@ -126,12 +137,6 @@ def _way_out(experiment: Experiment, keys: Sequence[str]) -> str:
     requested = {override.partition("=")[0].lstrip("+~") for override in experiment.overrides}
     others = [key for key in keys if key not in requested]
     return f"Remove one: ~{(others or list(keys))[0]}."
-
-
-def _adds_packages(experiment: Experiment) -> bool:
-    """Whether the run's trainer has packages beyond the lock."""
-    deployment = experiment.executor.modal
-    return deployment is not None and (bool(deployment.packages) or deployment.trainer == "image")
 
 
 def _expected(message: str) -> str:

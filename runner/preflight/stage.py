@@ -39,7 +39,9 @@ class Preflight:
     """The last list of findings, and what it was computed from."""
 
     def __post_init__(self) -> None:
-        self._quick = [quick_findings(experiment) for experiment in self.experiments]
+        optimizers = {str(one.replaced_optimizer or one.axolotl.get("optimizer")) for one in self.experiments}
+        swept = len(optimizers) > 1
+        self._quick = [quick_findings(experiment, optimizer_swept=swept) for experiment in self.experiments]
 
     @property
     def blocked(self) -> bool:

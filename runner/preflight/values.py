@@ -139,7 +139,7 @@ def _names(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
     for at, entry in _entries("datasets", axolotl.get("datasets")):
         kind = entry.get("type")
         # With a dot it may be the user's own module. The schema refuses sharegpt, and says what to write instead.
-        if isinstance(kind, str) and "." not in kind and kind.partition(":")[0] not in (*types, "sharegpt"):
+        if isinstance(kind, str) and kind and "." not in kind and kind.partition(":")[0] not in (*types, "sharegpt"):
             yield _unknown_name(f"{at}.type", kind, types)
 
 

@@ -145,6 +145,8 @@ def _what(facts: CardFacts) -> str:
         case Kind.MERGED:
             return f"{base} with a {facts.adapter} adapter merged into it."
         case Kind.FULL:
+            if facts.adapter:
+                return f"{base}, fine-tuned by ReLoRA: one {facts.adapter} adapter after another was merged into it."
             return f"{base}, with all its weights fine-tuned."
 
 

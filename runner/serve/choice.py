@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from modal_app.serving.spec import ServedModel
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
+from modal_app.store.trained_weights import TrainedWeights
 from runner.errors import SweepError
 from runner.follow_up.steps import merged_model
 from runner.follow_up.subjects import Subject, subjects
@@ -60,7 +61,7 @@ def _model(subject: Subject, names: tuple[str, ...], *, merged: bool) -> ServedM
     folder = subject.store.folder(StepKind.TRAIN, subject.key).model
     if merged:
         return ServedModel(names, subject.config, weights=str(_merged(subject)))
-    if subject.adapter is None:
+    if subject.leaves is TrainedWeights.MODEL:
         return ServedModel(names, subject.config, weights=str(folder))
     return ServedModel(names, subject.config, adapter=str(folder))
 

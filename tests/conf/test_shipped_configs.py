@@ -170,7 +170,7 @@ def test_sharding_on_a_cpu_is_refused_with_the_group_that_asked_for_it(
 
 def test_a_config_file_resolves_only_what_may_differ_between_machines() -> None:
     """An interpolation elsewhere would make a run depend on where and how it runs."""
-    allowed = ("${shipped:", "${data.path}", "${oc.env:AXOSWEEP_STORE,out}", "${now:")
+    allowed = ("${shipped:", "${data.path}", "${oc.env:AXOSWEEP_STORE,out}", "${now:", "${for_gpu:${gpu.type},")
     for file in CONF.rglob("*.yaml"):
         text = file.read_text(encoding="utf-8")
         for one in allowed:

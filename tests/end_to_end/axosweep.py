@@ -24,8 +24,10 @@ from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.executors.warm_server import VARIABLE, running
 from tests import forked_command
+from tests.forked_trainer.popen import BROKER
 from tests.runner.fake_trainer import make_trainer
 
+COMMAND = Path(__file__).parents[1] / "forked_trainer" / "command_script.py"
 TIMEOUT_S = 600.0
 WAITS_S = 120.0
 """A preloaded trainer that waits: longer than tests of others take between two of its own."""
@@ -95,6 +97,10 @@ class Axosweep:
         """The same place, and more variables for its commands."""
         return replace(self, environment={**self.environment, **variables})
 
+    def without_forks(self) -> Axosweep:
+        """The same place, and its trainers are started as a user's are, for tests that look at processes."""
+        return self.with_variables({BROKER: ""})
+
     def waiting(self) -> Axosweep:
         """The same place, with a preloaded trainer that waits for the next command."""
         return self.with_variables({VARIABLE: str(WAITS_S)})
@@ -138,7 +144,7 @@ class Axosweep:
         return state != "Z" and (root in command or place.startswith(root))
 
     def _command(self, words: tuple[str, ...]) -> list[str]:
-        return [sys.executable, "-m", "runner", *words]
+        return [sys.executable, str(COMMAND), *words]
 
     def variables(self) -> Mapping[str, str]:
         """The environment of its commands."""

@@ -14,8 +14,7 @@ from tests.end_to_end.axosweep import Axosweep, kill, wait_until
 pytestmark = pytest.mark.slow
 
 WORDS = (
-    "lora=r8", "data.limit=200", "tracking=disabled", "~saves_per_epoch", "save_steps=20", "~evals_per_epoch",
-    "eval_steps=8",
+    "lora=r8", "data.limit=200", "tracking=disabled", "save_steps=20", "eval_steps=8",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from tests.end_to_end.axosweep import Axosweep, held_by, kill, wait_until
 pytestmark = pytest.mark.slow
 
 WORDS = (
-    "-m", "lora=r4,r8", "data.limit=200", "max_steps=24", "~saves_per_epoch", "save_steps=3", "~evals_per_epoch",
+    "-m", "lora=r4,r8", "data.limit=200", "max_steps=24", "save_steps=3", "~evals_per_epoch",
     "eval_steps=12", "tracking=disabled",
 )  # fmt: skip
 

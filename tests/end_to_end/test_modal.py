@@ -23,7 +23,7 @@ from tests.modal_server.fixture import needs_mounts
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-OF_A_RUN = ("data.limit=200", "max_steps=10", "~saves_per_epoch", "save_steps=5", "tracking=disabled")
+OF_A_RUN = ("data.limit=200", "max_steps=10", "save_steps=5", "tracking=disabled")
 WORDS = ("-m", "lora=r8,r16", *OF_A_RUN)
 TABLE = yaml.safe_load((Path(__file__).parents[2] / "conf" / "prices" / "modal.yaml").read_text(encoding="utf-8"))
 

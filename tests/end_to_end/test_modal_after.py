@@ -146,3 +146,19 @@ def test_it_answers_and_is_merged_where_it_lies_and_the_merged_model_answers_the
     assert len(server.function_calls("after")) == before + 3, "two times asked, and merged once"
     assert calls_of_asking_again(on_modal, server, "infer", row["key"], *GREEDY) == 0
     assert not server.unknown_calls()
+
+
+def test_relora_leaves_a_complete_model_there_that_is_rated_as_one_and_pulled(
+    on_modal: Axosweep, server: ModalServer, tmp_path: Path
+) -> None:
+    words = ("relora=true", "jagged_restart_steps=6", "relora_prune_method=reset", "max_steps=15", "data.limit=200")
+    (made,) = on_modal.json(*words, "lora=r8", "tracking=disabled", "executor=modal")["runs"]
+    assert made["status"] == "succeeded", made["message"]
+    (row,) = on_modal.json("compare")["runs"]
+    (rated,) = on_modal.json("eval", made["key"])["lines"]
+    assert rated["metrics"]["eval_loss"] == pytest.approx(row["final"], abs=5e-5)
+    assert on_modal.run("pull", made["key"], "model", str(tmp_path / "model")).returncode == 0
+    pulled = {path.name for path in (tmp_path / "model").iterdir()}
+    assert {"model.safetensors", "config.json"} <= pulled
+    assert "adapter_config.json" not in pulled
+    assert not server.unknown_calls()

@@ -20,7 +20,7 @@ from tests.modal_server.views import Spawned
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-WORDS = ("lora=r8", "data.limit=800", "num_epochs=2", "~saves_per_epoch", "tracking=disabled")
+WORDS = ("lora=r8", "data.limit=800", "num_epochs=2", "tracking=disabled")
 Losses = dict[tuple[int, str], float]
 
 

@@ -238,7 +238,7 @@ def test_a_token_is_asked_for_and_written_nowhere_and_ctrl_c_leaves_nothing(
 ) -> None:
     before = places()
     guarded = swept.with_variables({"AXOSWEEP_SERVE_TOKEN": TOKEN})
-    serving = start(guarded, client, runs[0])
+    serving = start(guarded.without_forks(), client, runs[0])
     request.addfinalizer(serving.process.kill)  # of a test that fails half-way
     (wrong,) = serving.ask([hello("base")], key="something-else")
     assert (wrong["error"], wrong["status"]) == ("AuthenticationError", 401)
@@ -263,7 +263,7 @@ def test_a_token_is_asked_for_and_written_nowhere_and_ctrl_c_leaves_nothing(
 
 def test_a_server_ends_with_the_command_that_was_killed_while_it_loads(swept: Axosweep) -> None:
     before = places()
-    process = swept.start("serve")
+    process = swept.without_forks().start("serve")
     wait_until(lambda: bool(children(process.pid)) and bool(places() - before), "the server's process")
     (server,) = children(process.pid)
     kill(process.pid)
@@ -275,7 +275,8 @@ def test_a_server_ends_with_the_command_that_was_killed_while_it_loads(swept: Ax
 def test_a_server_is_a_fork_of_a_trainer_that_waits_answers_as_infer_does_and_ends_with_its_command(
     swept: Axosweep, client: Client, runs: tuple[str, str], request: pytest.FixtureRequest
 ) -> None:
-    lasting = Axosweep(swept.store, swept.folder, {"AXOSWEEP_WARM_IDLE_S": "300", "AXOSWEEP_SERVE_TOKEN": TOKEN})
+    variables = {"AXOSWEEP_WARM_IDLE_S": "300", "AXOSWEEP_SERVE_TOKEN": TOKEN}
+    lasting = Axosweep(swept.store, swept.folder, variables).without_forks()
     request.addfinalizer(lambda: lasting.run("warm", "stop"))
     words = ("--prompt", FACTS[0]["prompt"], "--greedy", "--max-tokens", "20")
     (inferred,) = lasting.json("infer", runs[0], *words)["answers"]

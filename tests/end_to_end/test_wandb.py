@@ -25,7 +25,7 @@ from tests.wandb_server import Run, WandbServer, serve_wandb
 
 pytestmark = pytest.mark.slow
 
-LONG = ("data.limit=200", "max_steps=24", "~saves_per_epoch", "save_steps=3", "logging_steps=1")
+LONG = ("data.limit=200", "max_steps=24", "save_steps=3", "logging_steps=1")
 SCRIPT = Path(__file__).with_name("wandb_group_script.py")
 NOT_IN_WANDB = {"folder", "log", "store", "attempts", "record", "overrides", "message", "reason"}
 

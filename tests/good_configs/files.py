@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from runner.config.fields import axolotl_fields
 from runner.config.shipped import shipped_root
+from runner.keys.identity import is_address
 
 HERE = Path(__file__).resolve().parent
 FILES = tuple(sorted(HERE.glob("*.yml")))
@@ -22,9 +26,9 @@ NAMES = tuple(file.stem for file in FILES)
 ROWS = 200
 
 
-def lay_out(folder: Path) -> Path:
-    """Every config, and what they read, in `folder`; relative paths in them hold when it is the working directory."""
-    for file in FILES:
+def lay_out(folder: Path, configs: Sequence[Path] = FILES) -> Path:
+    """The configs, and what they read, in `folder`; relative paths in them hold when it is the working directory."""
+    for file in configs:
         shutil.copy(file, folder)
     (folder / "tiny").symlink_to(shipped_root() / "tiny")
     for name in ("data", "templates", "deepspeed_configs"):
@@ -43,6 +47,7 @@ def lay_out(folder: Path) -> Path:
     )
     zero2 = {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}, "train_batch_size": "auto"}
     (folder / "deepspeed_configs" / "zero2.json").write_text(json.dumps(zero2))
+    (folder / "rewards.py").write_text(_REWARDS)
     return folder
 
 
@@ -50,6 +55,31 @@ def as_axolotl_reads(file: Path) -> dict[str, Any]:
     """The config as `axolotl train` loads it, before its schema."""
     content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     return content
+
+
+def as_a_run_has_it(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What is to come out of a config as `axolotl train` loads it: without addresses and without empty keys that
+    Axolotl does not have, with a seed and with numbers."""
+    known = axolotl_fields().everywhere
+    kept = {
+        key: _with_numbers(value)
+        for key, value in config.items()
+        if not is_address(key) and (key in known or value not in (None, "", [], {}))
+    }
+    return kept | {"seed": 42 if kept.get("seed") is None else kept["seed"]}
+
+
+def _with_numbers(value: Any) -> Any:
+    """2e-5, which YAML 1.1 takes for text, is a number wherever these configs have it."""
+    match value:
+        case str() if re.fullmatch(r"\d+(\.\d+)?[eE]-\d+", value):
+            return float(value)
+        case dict():
+            return {key: _with_numbers(one) for key, one in value.items()}
+        case list():
+            return [_with_numbers(one) for one in value]
+        case _:
+            return value
 
 
 def _numbered(value: Any, number: int) -> Any:
@@ -65,6 +95,18 @@ def _numbered(value: Any, number: int) -> Any:
             return value
 
 
+_REWARDS = """\
+def is_short(prompts, completions, **_):
+    return [float(len(str(one)) < 200) for one in completions]
+
+
+def is_correct(prompts, completions, answer, **_):
+    return [float(one in str(each)) for one, each in zip(answer, completions)]
+
+
+def to_prompt(cfg, **_):
+    return lambda row: {"prompt": row["question"], "answer": row["answer"]}
+"""
 _CHAT = [{"role": "user", "content": "Question #?"}, {"role": "assistant", "content": "Answer #."}]
 _SEGMENTS = [{"label": False, "text": "Question #? "}, {"label": True, "text": "Answer #."}]
 _PICTURE = [

@@ -13,7 +13,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "modal_app").rglob("*.py"))
-JUDGES = {"modal_app/oneshot/validate.py", "modal_app/oneshot/refusals.py", "modal_app/patches/validating.py"}
+JUDGES = {
+    "modal_app/oneshot/validate.py",
+    "modal_app/oneshot/refusals.py",
+    "modal_app/oneshot/named_imports.py",
+    "modal_app/oneshot/user_modules.py",
+    "modal_app/patches/validating.py",
+}
 SERVING = {"modal_app/cloud/vllm_app.py", "modal_app/serving/vllm.py", "modal_app/serving/spec.py"}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from modal_app.oneshot.user_modules import MISSING
 from modal_app.oneshot.validate import ANSWERS, QUESTIONS
 from modal_app.store.sources import RUN
 
@@ -24,6 +25,9 @@ PLAIN = {
     "seed": 1,
 }
 LIGER = "axolotl.integrations.liger.LigerPlugin"
+CCE = "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"
+MINE = "mine.Plugin"
+"""In PYTHONPATH, too, as it may be at a user's."""
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "good": {},
     "two conflicts": {
@@ -45,6 +49,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "after a plugin": {"liger_glu_activation": "yes, please"},
     "no such plugin": {"plugins": ["no.such.Plugin"]},
     "looks up": {"plugins": ["looks_up.Plugin"]},
+    "own code": {"plugins": [MINE]},
     "connects": {"plugins": ["connects.Plugin"]},
     "starts servers": {
         "plugins": ["axolotl.integrations.nemo_gym.NemoGymPlugin"],
@@ -53,6 +58,11 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
         "nemo_gym_datasets": [{"path": "x.jsonl", "server_name": "x"}],
     },
     "deprecated": {"dpo_beta": 0.1},
+    "an optimizer's package": {"optimizer": "came_pytorch"},
+    "a plugin's package": {"plugins": [CCE], "bf16": True},
+    "not a template": {"chat_template": "jinja", "chat_template_jinja": "{% for x %}"},
+    "no such format": {"datasets": [{"path": "x", "type": "alpca"}, {"path": "x", "type": "alpaca.load_nothing"}]},
+    "no such preference": {"rl": "dpo", "datasets": [{"path": "x", "split": "train", "type": "chatml.argilla"}]},
     "no such class": {"tokenizer_type": "LlamaTokenizerFats"},
 }
 
@@ -64,7 +74,12 @@ def verdicts(trainer: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping
 
 def _ask(trainer: Path, folder: Path, changes: Sequence[Mapping[str, Any]]) -> list[Any]:
     configs = [{key: value for key, value in {**PLAIN, **one}.items() if value is not None} for one in changes]
-    questions = [{"config": config, "capabilities": A100} for config in configs]
+    own = {MINE: {"code": {"mine.py": str(folder / "mine.py")}}}
+    questions = [
+        {"config": config, "capabilities": A100} | own.get(str(config.get("plugins", [""])[0]), {})
+        for config in configs
+    ]
+    (folder / "mine.py").write_text("from axolotl.integrations.base import BasePlugin\nclass Plugin(BasePlugin): ...\n")
     (folder / QUESTIONS).write_text(json.dumps(questions))
     (folder / "looks_up.py").write_text("import socket\nsocket.getaddrinfo('127.0.0.1', 1)\n")
     (folder / "connects.py").write_text("import socket\nsocket.socket().connect(('127.0.0.1', 1))\n")
@@ -85,8 +100,9 @@ def _keys(verdict: Mapping[str, Any]) -> list[list[str]]:
 pytestmark = pytest.mark.slow
 
 
-def test_a_good_config_is_left_alone(verdicts: Mapping[str, Any]) -> None:
-    assert verdicts["good"] == {"problems": [], "warnings": []}
+@pytest.mark.parametrize("change", ["good", "own code"])
+def test_a_good_config_is_left_alone(verdicts: Mapping[str, Any], change: str) -> None:
+    assert verdicts[change] == {"problems": [], "warnings": []}
 
 
 @pytest.mark.parametrize(
@@ -101,12 +117,24 @@ def test_a_good_config_is_left_alone(verdicts: Mapping[str, Any]) -> None:
         ("crashes Axolotl", [["deepspeed", "tensor_parallel_size"]]),
         ("no such plugin", [["plugins"]]),
         ("no such class", [["tokenizer_type"]]),
+        ("an optimizer's package", [["optimizer"]]),
+        ("a plugin's package", [["plugins"]]),
+        ("not a template", [["chat_template_jinja"]]),
+        ("no such format", [["datasets.0.type"], ["datasets.1.type"]]),
+        ("no such preference", [["datasets.0.type"]]),
     ],
 )
 def test_every_refusal_is_told_at_once_with_its_keys(
     verdicts: Mapping[str, Any], change: str, keys: list[list[str]]
 ) -> None:
     assert _keys(verdicts[change]) == keys
+
+
+def test_a_package_that_is_missing_is_named_as_it_is_imported(verdicts: Mapping[str, Any]) -> None:
+    missing = {change: verdicts[change]["problems"][0] for change in ("an optimizer's package", "a plugin's package")}
+    assert {one["kind"] for one in missing.values()} == {MISSING}
+    assert [one["package"] for one in missing.values()] == ["came_pytorch", "cut_cross_entropy"]
+    assert "ml-cross-entropy.git@" in missing["a plugin's package"]["message"]
 
 
 def test_a_wrong_type_is_found_wherever_it_stands(verdicts: Mapping[str, Any]) -> None:
@@ -142,7 +170,7 @@ def test_what_axolotl_only_logs_is_a_warning(verdicts: Mapping[str, Any]) -> Non
 
 def test_the_kept_schema_judges_as_axolotls_own_does(trainer: Path, verdicts: Mapping[str, Any]) -> None:
     """The schema is built once for each list of plugins; Axolotl builds it at every validation."""
-    plain = {name: change for name, change in CHANGES.items() if "plugins" not in change and name != "no such class"}
+    plain = {name: change for name, change in CHANGES.items() if "plugins" not in change}
     asked = [
         (name, {key: value for key, value in {**PLAIN, **change}.items() if value is not None}, A100)
         for name, change in plain.items()
@@ -156,4 +184,5 @@ def test_the_kept_schema_judges_as_axolotls_own_does(trainer: Path, verdicts: Ma
         check=True,
     )
     refused = json.loads(done.stdout.splitlines()[-1])
-    assert refused == [name for name in plain if verdicts[name]["problems"]]
+    by_its_schema = {name for name in plain for problem in verdicts[name]["problems"] if "kind" not in problem}
+    assert refused == [name for name in plain if name in by_its_schema]

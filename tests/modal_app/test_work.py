@@ -94,8 +94,8 @@ def test_a_run_that_gets_nowhere_within_its_limit_fails(cloud: Callable[..., Clo
 
 
 def test_a_worker_that_does_not_stop_in_time_is_killed_and_tried_again(cloud: Callable[..., Cloud]) -> None:
-    here = cloud({"1": "deaf@5"}, step_s=0.25, save_steps=5)
-    here.start(limit_s=4)
+    here = cloud({"1": "deaf@5"}, step_s=0.5, save_steps=5)
+    here.start(limit_s=9)
     calls = here.wait_for_all()
     assert {call.status for call in calls} == {"success"}, "it was over before Modal's own timeout"
     assert json.loads(here.attempts[0].exit.read_text())["code"] == -9

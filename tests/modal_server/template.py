@@ -14,6 +14,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from tests.forked_trainer.popen import BROKER
 from tests.modal_server.interpreter import Interpreter
 
 _SCRIPT = Path(__file__).with_name("template_script.py")
@@ -72,7 +73,8 @@ def _template(interpreter: Interpreter) -> Path:
     path = folder / "socket"
     process = subprocess.Popen(
         [interpreter.python, "-u", _SCRIPT, path, *interpreter.appended],
-        stdin=subprocess.PIPE, env={"LANG": "C.UTF-8"}, cwd="/", start_new_session=True,
+        env={"LANG": "C.UTF-8", BROKER: os.environ.get(BROKER, "")}, cwd="/", stdin=subprocess.PIPE,
+        start_new_session=True,
     )  # fmt: skip
     assert process.stdin is not None
     atexit.register(process.stdin.close)

@@ -20,6 +20,7 @@ import threading
 from typing import Any, NoReturn
 
 run_container = runpy.run_path(os.path.join(os.path.dirname(__file__), "launch.py"))["run"]
+install_popen = runpy.run_path(os.path.join(os.path.dirname(__file__), "..", "forked_trainer", "popen.py"))["install"]
 ENTRYPOINT = "modal._container_entrypoint"
 
 
@@ -71,6 +72,7 @@ def main(path: str) -> None:
     listener.listen(64)
     os.rename(f"{path}.new", path)
     import_entrypoint()
+    install_popen()
     waiting.register(listener, selectors.EVENT_READ)
     waiting.register(sys.stdin, selectors.EVENT_READ)
     while True:

@@ -8,15 +8,23 @@ from typing import Any
 
 import pytest
 
-from runner.environment import trainer_environment
 from runner.environment.verdicts import Verdicts
-from runner.executors.validator import FreshValidator
 from runner.keys.identity import is_address
 from runner.preflight.findings import blocking
 from runner.preflight.stage import Preflight
 from runner.types import Experiment, Gpu
 from tests.good_configs.files import FILES, as_axolotl_reads, lay_out
+from tests.preflight.could_run import obstacles
 from tests.runner.builders import experiment
+
+FORK = f"cut-cross-entropy @ git+https://github.com/axolotl-ai-cloud/ml-cross-entropy@{'c' * 40}"
+NEEDED = {
+    "adamw_4bit": ["q-galore-torch==1.0"],
+    "grpo_colocated_vllm": ["vllm==0.30.0"],
+    "long_context_parallel": ["axolotl-ringmaster==0.2.6", FORK],
+    "more_plugins": ["swanlab==0.7.0"],
+}
+"""What some of them need beyond the trainer's lock."""
 
 
 @pytest.fixture
@@ -44,11 +52,11 @@ def test_no_good_config_is_refused(good: Sequence[Experiment]) -> None:
 
 
 @pytest.mark.slow
-def test_no_good_config_is_refused_once_axolotl_was_asked(good: Sequence[Experiment]) -> None:
-    preflight = Preflight(good, Verdicts(None, ""))
-    preflight.ask(FreshValidator(trainer_environment.find()), good)
-    assert not preflight.unasked(good)
-    assert _refused(preflight) == []
+def test_every_good_config_could_run_on_this_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the packages that it needs. Axolotl's schema takes it, and all that it names can be imported."""
+    monkeypatch.chdir(lay_out(tmp_path))
+    packages = {file: NEEDED.get(file.stem, ()) for file in FILES}
+    assert {file.stem: texts for file, texts in obstacles(FILES, packages=packages).items() if texts} == {}
 
 
 def test_nothing_is_remarked_of_what_is_shipped(ask: Callable[..., Any]) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from modal_app.oneshot.validate import ANSWERS, NOT_LOADED, QUESTIONS
+from modal_app.oneshot.user_modules import MISSING, NOT_LOADED
+from modal_app.oneshot.validate import ANSWERS, QUESTIONS
 from runner.environment.verdicts import Verdicts
 from runner.errors import SweepError
 from runner.preflight import quick_findings
@@ -143,6 +144,21 @@ def test_a_plugin_that_only_the_rented_image_has_is_no_error_here() -> None:
         Preflight([one], verdicts).ask(Judge({"problems": [problem], "warnings": []}), [one])
         (finding,) = schema_findings(one, questions_of(one), verdicts)
         assert finding.severity is severity
+
+
+def test_a_missing_package_is_refused_with_the_line_that_adds_it_and_accepted_with_it() -> None:
+    fork = "cut-cross-entropy @ git+https://github.com/axolotl-ai-cloud/ml-cross-entropy@"
+    problem = {"keys": ["plugins"], "message": "Install it", "kind": MISSING, "package": "cut_cross_entropy"}
+
+    def told_on_modal(packages: Sequence[str]) -> list[str]:
+        return told({}, [problem], executor=ExecutorChoice("modal", modal=shipped(packages=list(packages))))
+
+    (refusal,) = told_on_modal([])
+    assert f"\"executor.modal.packages=['{fork}COMMIT']\". COMMIT" in refusal
+    (here,) = told({}, [problem])
+    assert f"executor=modal \"executor.modal.packages=['{fork}COMMIT']\". COMMIT" in here
+    assert told_on_modal([f"{fork}{'c' * 40}"]) == []
+    assert told_on_modal(["htop==1"]) == [refusal]
 
 
 @pytest.mark.parametrize("judge", [Judge({"problems": [], "warnings": ["`lora_r` is odd"]}), None])

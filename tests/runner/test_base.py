@@ -16,8 +16,7 @@ from omegaconf import OmegaConf
 from runner.command.import_config import _dumped, import_config
 from runner.composing.axolotl_file import for_omegaconf, read_base
 from runner.errors import SweepError
-from runner.keys.identity import is_address
-from tests.good_configs.files import HERE, NAMES, as_axolotl_reads, lay_out
+from tests.good_configs.files import HERE, NAMES, as_a_run_has_it, as_axolotl_reads, lay_out
 
 ON_EIGHT = ("gpu=h100", "gpu.count=8")
 TINY = "base_model: m\ndatasets: [{path: a.jsonl, type: alpaca}]\nlearning_rate: 2e-5\nlora_r: 64\nseed: 1\n"
@@ -28,25 +27,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AXOSWEEP_STORE", str(tmp_path / "store"))
     return tmp_path
-
-
-def _expected(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run is to be: the file without addresses, and a seed."""
-    kept = {key: value for key, value in config.items() if not is_address(key)}
-    return kept | {"seed": 42 if kept.get("seed") is None else kept["seed"]}
-
-
-def _as_the_schema_reads(value: Any) -> Any:
-    """2e-5, which YAML 1.1 takes for text, is a number wherever the good configs have it."""
-    match value:
-        case str() if re.fullmatch(r"\d+(\.\d+)?[eE]-\d+", value):
-            return float(value)
-        case dict():
-            return {key: _as_the_schema_reads(one) for key, one in value.items()}
-        case list():
-            return [_as_the_schema_reads(one) for one in value]
-        case _:
-            return value
 
 
 def _by_choice(asked: Any) -> dict[str, Mapping[str, Any]]:
@@ -62,7 +42,7 @@ def test_a_good_config_is_imported_as_it_is(here: Path, name: str) -> None:
     import_config(str(HERE / f"{name}.yml"), name=None, config_dir=None, force=False)
     written = OmegaConf.load(here / "conf" / "base" / f"{name}.yaml")
     composed = OmegaConf.to_container(OmegaConf.merge({"seed": 42}, written), resolve=True, throw_on_missing=True)
-    assert composed == _as_the_schema_reads(_expected(as_axolotl_reads(HERE / f"{name}.yml")))
+    assert composed == as_a_run_has_it(as_axolotl_reads(HERE / f"{name}.yml"))
 
 
 ODD = ("anchors_and_oddities", "dora_by_layer", "own_template_inline", "tokens_overridden", "every_tracker")
@@ -81,7 +61,7 @@ def test_a_good_config_composes_to_what_it_was(
     composed = _by_choice(ask("-m", f"{way}={choices}", *ON_EIGHT))
     assert list(composed) == list(names)
     for name in names:
-        assert composed[name] == _as_the_schema_reads(_expected(as_axolotl_reads(here / f"{name}.yml"))), name
+        assert composed[name] == as_a_run_has_it(as_axolotl_reads(here / f"{name}.yml")), name
 
 
 _TEXT = st.one_of(
@@ -209,6 +189,9 @@ def _take_over(file: str, way: str, ask: Callable[..., Any]) -> None:
         (b"base_model: \xff\xfe\n", "not text in UTF-8"),
         ("base_model: m\nlearnig_rate: 1\n", "Did you mean learning_rate"),
         ("base_model: m\ndatasets: [{pathh: x}]\n", "datasets.0.pathh"),
+        ("base_model: m\nfsdp: [full_shard, auto_wrap]\n", "It says: The top-level `fsdp` list is no longer supported"),
+        ("base_model: m\nunsloth_rope: true\n", "Please use `lora_mlp_kernel`, `lora_qkv_kernel`"),
+        ("base_model: m\ngptq_groupsize: 128\n", "Axolotl has no key gptq_groupsize."),
         ("base_model: m\nresume_from_checkpoint: out/checkpoint-5\n", "lora_model_dir"),
         ("base_model: m\nchat_template_kwargs: {date: 2026-11-03}\n", "chat_template_kwargs.date is read as a date"),
         ("base_model: m\nadded_tokens_overrides: {yes: x}\n", "its name is read as a bool"),
@@ -244,6 +227,17 @@ def test_a_base_that_means_nothing_is_refused(ask: Callable[..., Any], here: Pat
     (here / "mine.yml").write_text(TINY)
     with pytest.raises(SweepError, match=re.escape(says)):
         ask(*line.split())
+
+
+def test_empty_keys_of_earlier_versions_are_left_out_with_a_note(here: Path) -> None:
+    empty = "debug:\nfsdp:\ngptq_groupsize: ''\nlora_modules_to_save:\n"
+    empty += "datasets: [{path: x, type: alpaca, num_samples: null}]\n"
+    (here / "old.yml").write_text(f"base_model: m\nseed: 1\n{empty}")
+    base = read_base("old.yml")
+    dataset = {"path": "x", "type": "alpaca"}
+    assert base.axolotl == {"base_model": "m", "seed": 1, "lora_modules_to_save": None, "datasets": [dataset]}
+    (note,) = base.notes
+    assert note.startswith("debug, fsdp, gptq_groupsize, datasets.0.num_samples: left out; Axolotl has no such key")
 
 
 def test_secrets_and_addresses_are_left_out_and_told_apart(here: Path) -> None:

@@ -22,7 +22,7 @@ LOSS = Metric()
 
 
 def swept(store: Store, losses: dict[float, float], **rest: Any) -> tuple[str, list[Run]]:
-    runs = [run({"learning_rate": rate, "num_epochs": 2}, **rest) for rate in losses]
+    runs = [run({"learning_rate": rate, "num_epochs": 2, "adapter": "lora"}, **rest) for rate in losses]
     for one, loss in zip(runs, losses.values(), strict=True):
         finish_run(store, one, {0: 5.0, 9: loss})
     return open_sweep(store, runs, "rates").sweep, runs

@@ -11,7 +11,7 @@ from modal_app.store.layout import Store
 from runner.keys.code import Code, find_code
 from runner.launch.plan_inputs import as_json, lines
 from runner.types import Input, InputKind
-from tests.runner.builders import plan, run
+from tests.runner.builders import experiment, plan, run
 
 COMMIT = "c" * 40
 CONFIG = {
@@ -36,19 +36,19 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_named_modules_are_listed_with_their_files_and_hashes(modules: Path) -> None:
     rows = [Input("datasets.0.path", "rows.jsonl", InputKind.FILE, "0" * 64)]
     (modules.parent / "rows.py").write_text("")
-    found = {one.name: one for one in find_code(CONFIG, rows)}
+    found = {one.name: one for one in find_code(experiment(CONFIG), rows)}
     assert set(found) == {"mine.Plugin", "installed.Plugin", "rewards.length", "rows_of.load"}
     length = hashlib.sha256((modules / "rewards.py").read_bytes()).hexdigest()
     assert found["rewards.length"] == Code("trl.reward_funcs.0", "rewards.length", str(modules / "rewards.py"), length)
     assert found["mine.Plugin"].file == str(modules / "mine")
     assert found["installed.Plugin"].file is None
     (modules.parent / "installed.py").write_text("next to the config\n")
-    assert {one.name: one for one in find_code(CONFIG, ())}["installed.Plugin"].file == str(
+    assert {one.name: one for one in find_code(experiment(CONFIG), ())}["installed.Plugin"].file == str(
         modules.parent / "installed.py"
     )
     before = found["mine.Plugin"].sha256
     (modules / "mine" / "other.py").write_text("changed\n")
-    assert {one.name: one for one in find_code(CONFIG, ())}["mine.Plugin"].sha256 != before
+    assert {one.name: one for one in find_code(experiment(CONFIG), ())}["mine.Plugin"].sha256 != before
 
 
 def test_a_trusted_models_own_code_is_listed_by_file_or_by_commit(tmp_path: Path) -> None:
@@ -59,8 +59,8 @@ def test_a_trusted_models_own_code_is_listed_by_file_or_by_commit(tmp_path: Path
         Input("tokenizer_config", "model", InputKind.FOLDER, "0" * 64),
         Input("datasets.0.path", "owner/rows", InputKind.HUB, COMMIT),
     ]
-    assert find_code({}, inputs) == []
-    hub, local = find_code({"trust_remote_code": True}, inputs)
+    assert find_code(experiment({}), inputs) == []
+    hub, local = find_code(experiment({"trust_remote_code": True}), inputs)
     assert (hub.name, hub.commit) == ("owner/model", COMMIT)
     assert (local.file, local.sha256) == ("model/modeling.py", hashlib.sha256(b"x = 1\n").hexdigest())
 

@@ -12,6 +12,8 @@ import pytest
 
 from runner.config.fields import axolotl_fields, unknown_key, unknown_keys
 from runner.environment import trainer_environment
+from runner.preflight.findings import Severity
+from runner.preflight.keys import key_findings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,6 +94,19 @@ def test_a_plugins_key_counts_where_the_plugin_is_named() -> None:
 def test_beside_a_plugin_of_ones_own_nothing_is_said_about_keys_at_the_top() -> None:
     config = {"my_key": 1, "plugins": ["mine.Plugin"], "datasets": [{"pathh": 1}]}
     assert len(unknown_keys(config, axolotl_fields())) == 1
+
+
+def test_axolotls_own_advice_is_quoted_for_keys_that_it_has_renamed_or_removed() -> None:
+    old = {"rope_scaling": {"type": "yarn"}, "dpo_beta": 0.1, "noisy_embedding_alpha": 5, "s2_attention": False}
+    found = {one.key: one for one in key_findings({"seed": 1, **old})}
+    assert "it should now be a key under `model_config`" in found["rope_scaling"].text
+    assert found["rope_scaling"].severity is Severity.ERROR
+    assert "Axolotl says: dpo_beta is deprecated, use rl_beta instead" in found["dpo_beta"].text
+    assert {found[key].severity for key in ("dpo_beta", "noisy_embedding_alpha")} == {Severity.WARNING}
+    assert "s2_attention" not in found
+    # What is old only as a value, or next to other keys, is not an old key.
+    current = {"fsdp_version": 2, "pretraining_dataset": [{"path": "x"}], "streaming": True, "rl": "dpo"}
+    assert list(key_findings({"seed": 1, **current})) == []
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def test_what_cannot_be_asked_is_refused_before_anything_starts(
     assert sorted(store.root.rglob("*")) == before
 
 
-@pytest.mark.parametrize("key", ["reward_model", "process_reward_model", "relora"])
+@pytest.mark.parametrize("key", ["reward_model", "process_reward_model"])
 def test_a_model_that_gives_no_answers_is_not_asked(store: Store, capsys: pytest.CaptureFixture[str], key: str) -> None:
     (one,) = finished(store, {key: True})
     assert f"({key} is set)" in said(capsys, store, one.key, "--prompt", "hello")

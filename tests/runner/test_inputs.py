@@ -80,6 +80,16 @@ def test_an_address_that_cannot_be_pinned_is_refused(text: str) -> None:
         find_inputs({"datasets": [{"path": text}]})
 
 
+def test_an_address_is_not_called_a_missing_file() -> None:
+    with pytest.raises(SweepError, match="cannot be pinned"):
+        find_inputs({"datasets": [{"path": "json", "data_files": ["https://example.org/rows.jsonl"]}]})
+
+
+def test_an_empty_text_is_not_the_current_folder() -> None:
+    (found,) = find_inputs({"base_model": "owner/model", "lora_model_dir": "", "deepspeed": ""})
+    assert found.at == "base_model"
+
+
 def test_a_dataset_that_is_no_mapping_is_refused_with_the_form_to_write() -> None:
     with pytest.raises(SweepError, match=r"datasets\.0=owner/rows: expected a mapping"):
         find_inputs({"datasets": ["owner/rows"]})

@@ -54,6 +54,14 @@ def test_a_file_names_its_inputs_so_that_they_are_found_from_anywhere(
     assert config["dataset_prepared_path"] == str(tmp_path / "files" / "prepared" / one.data_key)
 
 
+def test_a_file_says_where_its_python_modules_are(store: Store, tmp_path: Path) -> None:
+    files = (("mine.py", "/a/mine.py"), ("deep/down.py", "/b/deep/down.py"))
+    code = Input("user_code", "mine.py, deep", InputKind.CODE, HASH, files=files)
+    (path,) = write_configs(plan([run({"plugins": ["mine.Plugin"]}, inputs=[code])], store), str(tmp_path))
+    assert "# With its Python modules: PYTHONPATH=/a:/b\n" in path.read_text()
+    assert "user_code" not in _config(path)
+
+
 @pytest.mark.parametrize(
     ("gpu", "command"),
     [

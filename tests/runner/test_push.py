@@ -134,7 +134,7 @@ def test_a_full_fine_tune_goes_as_a_model(store: Store, capsys: pytest.CaptureFi
     told = dry(store, one.key, "ada/answers", capsys=capsys)
     assert {"model.safetensors", "config.json", "generation_config.json"} <= set(listed(told))
     assert "base_model_relation: finetune" in str(told["card"])
-    with pytest.raises(SweepError, match="full fine-tune"):
+    with pytest.raises(SweepError, match="is a complete model"):
         push.main([one.key, "ada/answers", "--merged", "--dry-run", "--store", str(store.root)])
 
 

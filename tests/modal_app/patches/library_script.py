@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -208,6 +209,35 @@ def asked_for_native_code() -> tuple[bool, list[str]]:
     return True, asked
 
 
+def restarts(folder: Path) -> list[dict[str, Any]]:
+    """How two ranks restart ReLoRA from different random states, before the patches and after."""
+    return [_restarted(folder / "before"), _restarted(folder / "after", patched=True)]
+
+
+def _restarted(folder: Path, *, patched: bool = False) -> dict[str, Any]:
+    import peft
+    import torch
+    from axolotl.monkeypatch.relora import ReLoRACallback
+    from axolotl.utils.dict import DictDefault
+
+    if patched:
+        apply.apply_run_patches(replace(STEP, processes=2, config={"relora": True}))
+    folder.mkdir()
+    arguments = SimpleNamespace(seed=1, optim="adamw_torch", output_dir=str(folder), relora_prune_ratio=None)
+    drawn = []
+    for rank in range(2):
+        torch.manual_seed(rank)
+        model: Any = peft.get_peft_model(
+            torch.nn.Sequential(torch.nn.Linear(4, 4)), peft.LoraConfig(target_modules=["0"])
+        )
+        callback = ReLoRACallback(DictDefault({"base_model": str(folder), "jagged_restart_steps": 2}))
+        callback.on_step_begin(
+            arguments, SimpleNamespace(global_step=2), None, model, optimizer=torch.optim.AdamW(model.parameters())
+        )
+        drawn.append(model.model[0].lora_A["default"].weight.tolist())
+    return {"equal": drawn[0] == drawn[1], "saved": [path.name for path in folder.iterdir()]}
+
+
 def main(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = tracked(folder)
     found |= {"loss": not_a_number(folder / "model"), "offline": offline(), "rows": cached_rows(folder)}
@@ -215,6 +245,7 @@ def main(folder: Path) -> dict[str, Any]:
         "file": cached_file(folder),
         "pictures": pictured_rows(folder),
         "reaches": reaches(),
+        "restarts": restarts(folder),
         "schema": schema_builds(),
         "native": asked_for_native_code(),
     }

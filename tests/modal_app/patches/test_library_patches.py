@@ -79,3 +79,9 @@ def test_bitsandbytes_gets_no_native_code_from_the_hub(found: dict[str, Any]) ->
 def test_the_schema_is_built_once_for_each_list_of_plugins(found: dict[str, Any]) -> None:
     before, while_applied, after = found["schema"]
     assert (before, while_applied, after) == (3, 1, 0)
+
+
+def test_relora_restarts_equally_on_all_ranks_and_saves_nothing(found: dict[str, Any]) -> None:
+    before, after = found["restarts"]
+    assert before == {"equal": False, "saved": ["checkpoint-2"]}
+    assert after == {"equal": True, "saved": []}

@@ -1,0 +1,78 @@
+"""Passes a request for a trainer on to the process that has its imports: `broker_script NAME PYTHON < pipe`.
+
+Listens on the abstract socket NAME until stdin ends. PYTHON is the trainer's. A request whose environment is seen for
+the second time starts such a process; requests before that, for another Python, and those beyond MOST environments are
+refused, and start a process as usual.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from modal_app.process.attempt import base_environment
+from modal_app.store.step import Device
+from modal_app.warm.context import import_environment
+from tests.forked_trainer.popen import READY, receive
+
+TEMPLATE = Path(__file__).with_name("template_script.py")
+MOST = 4
+"""Each takes a gigabyte."""
+Key = tuple[tuple[str, str], ...]
+"""What the imports read of the environment."""
+
+
+class Broker:
+    def __init__(self, python: str) -> None:
+        self._python = python
+        self._seen: Counter[Key] = Counter()
+        self._templates: dict[Key, socket.socket] = {}
+
+    def answer(self, line: socket.socket) -> None:
+        request, _ = receive(line)
+        template = self._template(request["environment"]) if request["python"] == self._python else None
+        line.sendall(READY if template else b"n")
+        if template:
+            socket.send_fds(template, [b"c"], [line.fileno()])
+
+    def _template(self, environment: Mapping[str, str]) -> socket.socket | None:
+        key = tuple(sorted(import_environment({**environment, **base_environment(Device.CPU)}).items()))
+        self._seen[key] += 1
+        if key not in self._templates and self._seen[key] > 1 and len(self._templates) < MOST:
+            self._templates[key] = _start(self._python, key)
+        return self._templates.get(key)
+
+
+def _start(python: str, environment: Key) -> socket.socket:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        subprocess.Popen(
+            [python, TEMPLATE, str(theirs.fileno()), " " * 1024],
+            env=dict(environment), cwd="/", stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )  # fmt: skip
+    return ours
+
+
+def main(name: str, python: str) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"\0{name}")
+    listener.listen(64)
+    broker = Broker(python)
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(listener, selectors.EVENT_READ)
+        waiting.register(sys.stdin, selectors.EVENT_READ)
+        print(flush=True)
+        while all(key.fileobj is listener for key, _ in waiting.select()):
+            with listener.accept()[0] as line, contextlib.suppress(OSError):  # whoever has asked may be gone
+                broker.answer(line)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

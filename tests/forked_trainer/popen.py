@@ -1,0 +1,163 @@
+"""A `subprocess.Popen` that asks for a fork where it would start the trainer's Python. Standard library only.
+
+A process is started as usual if it is no trainer's, if there is no broker, or if the broker has no process with the
+imports of such an environment, or one that has died. A fork is not this process's child: its end is read from a socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+BROKER = "AXOSWEEP_TESTS_BROKER"
+"""The variable with the broker's name, an abstract socket, which containers reach as well."""
+PROGRAM = os.path.join("modal_app", "run.py")
+READY = b"y"
+LOST = b"-9"
+
+RealPopen = subprocess.Popen
+_broker = ""
+
+
+def install() -> None:
+    """From now on, in this process and its forks."""
+    global _broker
+    _broker = os.environ.get(BROKER, "")
+    subprocess.Popen = ForkingPopen  # type: ignore[misc]
+
+
+class ForkingPopen(RealPopen):  # type: ignore[type-arg]
+    _line: socket.socket | None = None
+
+    def _execute_child(self, args: Any, executable: Any, *rest: Any) -> None:
+        words = [args] if isinstance(args, str | bytes | os.PathLike) else list(args)
+        (_, _, pass_fds, cwd, env, _, _, _, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite) = rest[:14]
+        start_new_session = rest[19]
+        if _is_trainer(words):
+            streams = [own if given == -1 else given for own, given in enumerate((p2cread, c2pwrite, errwrite))]
+            request = describe(words, cwd, os.environ if env is None else env, start_new_session, pass_fds)
+            self._line = _connect(request, [*streams, *pass_fds])
+        pid = _line_of(self._line) if self._line else b""
+        if not pid:
+            self._line = None
+            super()._execute_child(args, executable, *rest)  # type: ignore[misc]
+            return
+        self.pid = int(pid)
+        self._child_created = True
+        self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
+
+    def _internal_poll(self, *arguments: Any, **named: Any) -> int | None:
+        if self._line is None:
+            return super()._internal_poll(*arguments, **named)  # type: ignore[misc,no-any-return]
+        self._receive(0)
+        return self.returncode
+
+    def _wait(self, timeout: float | None) -> int:
+        if self._line is None:
+            return super()._wait(timeout)  # type: ignore[misc,no-any-return]
+        if not self._receive(timeout):
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        assert self.returncode is not None
+        return self.returncode
+
+    def _receive(self, timeout: float | None) -> bool:
+        if self.returncode is not None:
+            return True
+        assert self._line is not None
+        poll = select.poll()
+        poll.register(self._line, select.POLLIN)
+        if not poll.poll(None if timeout is None else max(0, timeout * 1000)):
+            return False
+        self.returncode = int(_line_of(self._line) or LOST)
+        self._line.close()
+        return True
+
+
+def describe(
+    words: Sequence[Any], folder: Any, environment: Any, new_session: bool, passed: Sequence[int]
+) -> dict[str, Any]:
+    """What a new process inherits from this one."""
+    return {
+        "words": [os.fspath(word) for word in words],
+        "folder": os.fspath(folder) if folder else os.getcwd(),
+        "environment": {os.fsdecode(name): os.fsdecode(value) for name, value in environment.items()},
+        "new_session": new_session,
+        "descriptors": [0, 1, 2, *passed],
+        "umask": _umask(),
+        "limits": {
+            name: resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_")
+        },
+        "cores": sorted(os.sched_getaffinity(0)),
+        "ignored": [int(one) for one in signal.valid_signals() if signal.getsignal(one) is signal.SIG_IGN],
+        "blocked": [int(one) for one in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
+    }
+
+
+def send(line: socket.socket, value: Any, descriptors: Sequence[int] = ()) -> None:
+    body = json.dumps(value).encode()
+    socket.send_fds(line, [struct.pack("!I", len(body))], list(descriptors))
+    line.sendall(body)
+
+
+def receive(line: socket.socket) -> tuple[Any, list[int]]:
+    """What `send` has sent. Raises ConnectionError."""
+    header, descriptors, _, _ = socket.recv_fds(line, 4, 64)
+    if len(header) < 4:
+        raise ConnectionError("the other side has hung up")
+    body = b""
+    while len(body) < (size := struct.unpack("!I", header)[0]):
+        part = line.recv(size - len(body))
+        if not part:
+            raise ConnectionError("the other side has hung up")
+        body += part
+    return json.loads(body), descriptors
+
+
+def _is_trainer(words: Sequence[Any]) -> bool:
+    """One rank of several is a child of its worker: it ends with it."""
+    return (
+        bool(_broker)
+        and len(words) > 2
+        and os.fspath(words[1]).endswith(PROGRAM)
+        and "--rank" not in words
+        and sys.platform == "linux"
+    )
+
+
+def _connect(request: dict[str, Any], descriptors: Sequence[int]) -> socket.socket | None:
+    line = socket.socket(socket.AF_UNIX)
+    with contextlib.suppress(OSError):
+        line.connect(f"\0{_broker}")
+        send(line, {"python": request["words"][0], "environment": request["environment"]})
+        if line.recv(1) == READY:
+            send(line, request, descriptors)
+            return line
+    line.close()
+    return None
+
+
+def _line_of(line: socket.socket) -> bytes:
+    """Up to the end of a line; empty when the other side has hung up."""
+    read = b""
+    while not read.endswith(b"\n"):
+        part = line.recv(1)
+        if not part:
+            return b""
+        read += part
+    return read.strip()
+
+
+def _umask() -> int:
+    with open("/proc/self/status") as status:
+        return next((int(line.split()[1], 8) for line in status if line.startswith("Umask:")), 0o022)

@@ -1,0 +1,232 @@
+"""A process that has imported Axolotl, and forks into trainers: `template_script.py DESCRIPTOR PADDING`.
+
+DESCRIPTOR is a socket that brings a connection for each trainer; it ends with that socket, its trainers do not. PADDING
+leaves room for their command lines. It runs under the trainer's Python, with the environment that the imports read.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import fcntl
+import gc
+import importlib
+import os
+import random
+import resource
+import runpy
+import selectors
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+import types
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = ROOT / "modal_app" / "run.py"
+PACKAGE = "modal_app"
+PR_SET_MM, PR_SET_MM_ARG_END = 35, 9
+ARG_START = 45
+"""Of the fields of /proc/PID/stat behind the name, the one with the address of the command line; its end follows."""
+RATING = ("lm_eval", "lm_eval.models.huggingface", "lm_eval.tasks")
+"""What an evaluation on tasks imports late."""
+FIRST_FREE = 200
+"""Descriptors from here on are not used by a new process."""
+
+popen = types.SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "forked_trainer" / "popen.py")))
+
+
+def import_everything() -> None:
+    runpy.run_path(str(RUN))["register"](RUN.parent)
+    from modal_app.process.attempt import base_environment
+    from modal_app.process.imports import FOLLOW_UP, load
+    from modal_app.store.step import Device
+    from modal_app.warm.preload import EVERYTHING, LATE
+
+    os.environ |= base_environment(Device.CPU)
+    load((*EVERYTHING, *FOLLOW_UP), Device.CPU, optional=LATE)
+    for name in RATING:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def serve(connections: socket.socket) -> None:
+    """Until the socket ends."""
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(connections, selectors.EVENT_READ)
+        while True:
+            for key, _ in waiting.select():
+                if key.data is not None:
+                    waiting.unregister(key.fileobj)
+                    report(*key.data)
+                    os.close(key.fd)
+                    continue
+                message, descriptors, _, _ = socket.recv_fds(connections, 1, 1)
+                if not message:
+                    return
+                line = socket.socket(fileno=descriptors[0])
+                with contextlib.suppress(OSError):  # whoever has asked is gone
+                    pid = fork(line)
+                    waiting.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, line))
+
+
+def report(pid: int, line: socket.socket) -> None:
+    """Its exit code. A process that waits for one in a container has sent that itself."""
+    _, status = os.waitpid(pid, 0)
+    with line, contextlib.suppress(OSError):
+        line.send(b"%d\n" % os.waitstatus_to_exitcode(status))
+
+
+def fork(line: socket.socket) -> int:
+    request, descriptors = popen.receive(line)
+    client = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if not _shares_processes(client):
+                _enter_container(client)
+                _wait_outside(os.fork(), line)
+            become(request, descriptors, line)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return pid
+
+
+def _shares_processes(pid: int) -> bool:
+    """False for a process in a container."""
+    return os.stat(f"/proc/{pid}/ns/pid").st_ino == os.stat("/proc/self/ns/pid").st_ino
+
+
+def _enter_container(pid: int) -> None:
+    """Of that process. The next child of this one is inside of it."""
+    root, process = os.open(f"/proc/{pid}/root", os.O_PATH), os.pidfd_open(pid)
+    os.setns(process, os.CLONE_NEWNS | os.CLONE_NEWPID)  # type: ignore[attr-defined]  # Python 3.12 and above
+    os.fchdir(root)
+    os.chroot(".")
+
+
+def _wait_outside(child: int, line: socket.socket) -> None:
+    """In the parent: report the child's end, and end."""
+    if child:
+        report(child, line)
+        os._exit(0)
+
+
+def become(request: dict[str, Any], descriptors: list[int], line: socket.socket) -> NoReturn:
+    """The process that the request describes."""
+    if request["new_session"]:
+        os.setsid()
+    _place(descriptors, request["descriptors"], line)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    time.tzset()
+    os.chdir(request["folder"])
+    os.umask(request["umask"])
+    for name, limit in request["limits"].items():
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(getattr(resource, name), limit)
+    os.sched_setaffinity(0, request["cores"])
+    _set_signals(request["ignored"], request["blocked"])
+    _rename(request["words"])
+    line.sendall(b"%d\n" % os.getpid())
+    line.close()
+    _open_streams()
+    popen.install()
+    _run(request["words"][1:])
+
+
+def _place(descriptors: list[int], numbers: list[int], line: socket.socket) -> None:
+    """Give each its number, and close all others but the connection."""
+    moved = [fcntl.fcntl(one, fcntl.F_DUPFD, FIRST_FREE) for one in descriptors]
+    kept = fcntl.fcntl(line.detach(), fcntl.F_DUPFD_CLOEXEC, FIRST_FREE)
+    for descriptor, number in zip(moved, numbers, strict=True):
+        os.dup2(descriptor, number)
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor not in (*numbers, kept):
+            with contextlib.suppress(OSError):  # of this listing
+                os.close(descriptor)
+    line.__init__(fileno=kept)  # type: ignore[misc]
+
+
+def _set_signals(ignored: list[int], blocked: list[int]) -> None:
+    """As in a new interpreter."""
+    always = {signal.SIGPIPE, signal.SIGXFSZ}
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError, ValueError):  # one that the C library keeps to itself
+            signal.signal(number, signal.SIG_IGN if number in always or number in ignored else signal.SIG_DFL)
+    if signal.SIGINT not in ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _rename(words: list[str]) -> None:
+    """The command line that others see."""
+    with open("/proc/self/stat") as stat:
+        start, end = map(int, stat.read().rpartition(")")[2].split()[ARG_START : ARG_START + 2])
+    text = b"\0".join(map(os.fsencode, words))[: end - start - 1] + b"\0"
+    ctypes.memset(start, 0, end - start)
+    ctypes.memmove(start, text, len(text))
+    ctypes.CDLL(None).prctl(PR_SET_MM, PR_SET_MM_ARG_END, ctypes.c_ulong(start + len(text)), 0, 0)
+
+
+def _open_streams() -> None:
+    """As in a new interpreter, also under the names that no code should set."""
+    streams = {"stdin": _opened(0, "r"), "stdout": _opened(1, "w"), "stderr": _opened(2, "w", "backslashreplace")}
+    for name, stream in streams.items():
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _opened(descriptor: int, mode: str, errors: str = "strict") -> IO[Any]:
+    return open(descriptor, mode, 1, "utf-8", errors, closefd=False)
+
+
+def _run(words: list[str]) -> NoReturn:
+    """As `python WORDS` does, but for its imports."""
+    from modal_app.warm.preload import become_a_fresh_process
+
+    random.seed()
+    become_a_fresh_process()
+    for name in [one for one in sys.modules if one.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]
+    sys.argv = words
+    sys.path.insert(0, os.path.dirname(words[0]))
+    main = types.ModuleType("__main__")
+    main.__file__ = words[0]
+    sys.modules["__main__"] = main
+    code = 0
+    try:
+        with open(words[0]) as file:
+            program = compile(file.read(), words[0], "exec")
+        exec(program, main.__dict__)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    del sys.path[0]
+    connections = socket.socket(fileno=int(sys.argv[1]))
+    import_everything()
+    serve(connections)

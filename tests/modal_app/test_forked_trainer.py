@@ -1,0 +1,62 @@
+"""The tests' trainers are forks: such a process is what `subprocess` would have started, but for its imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runner.environment import trainer_environment
+from tests.forked_trainer import popen
+
+pytestmark = pytest.mark.slow
+SCRIPT = Path(popen.__file__).with_name("inherited_script.py")
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("program") / "modal_app" / "run.py"
+    path.parent.mkdir()
+    shutil.copy(SCRIPT, path)
+    return path
+
+
+def answer(program: Path, folder: Path, kind: Callable[..., subprocess.Popen[str]]) -> tuple[int, dict[str, object]]:
+    passed, other = os.pipe()
+    process = kind(
+        [str(trainer_environment.find()), str(program), "worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, cwd=folder, env={**os.environ, "OWN": "value"}, start_new_session=True, pass_fds=[passed],
+    )  # fmt: skip
+    os.close(passed)
+    os.close(other)
+    printed, _ = process.communicate("given", timeout=120)
+    return process.returncode, json.loads(printed)
+
+
+def test_a_fork_is_the_process_that_would_have_been_started_but_for_its_imports(program: Path, tmp_path: Path) -> None:
+    answer(program, tmp_path, popen.ForkingPopen)  # the first of an environment is a process of its own
+    code, forked = answer(program, tmp_path, popen.ForkingPopen)
+    expected_code, expected = answer(program, tmp_path, popen.RealPopen)
+    assert (forked.pop("imported"), expected.pop("imported")) == (True, False)
+    assert code == expected_code
+    for name, value in expected.items():
+        assert forked[name] == value, name
+
+
+def test_a_fork_is_signalled_and_waited_for_like_a_child(program: Path, tmp_path: Path) -> None:
+    answer(program, tmp_path, popen.ForkingPopen)
+    process = popen.ForkingPopen(
+        [str(trainer_environment.find()), str(program), "worker"], stdin=subprocess.PIPE, cwd=tmp_path,
+    )  # fmt: skip
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    assert process.poll() == -signal.SIGKILL
