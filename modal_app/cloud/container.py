@@ -176,14 +176,16 @@ def time_limits(limit_s: float) -> Limits:
 def run_worker(step: Step, attempt: int, watch: Watch, cores: float) -> WorkerExit:
     """Run the step in a process of its own, which writes into the draft of this attempt and has these reserved cores.
 
-    A trainer does not contact the hub: what it reads was fetched before a GPU was rented. Evaluating on tasks does.
+    A trainer does not contact the hub: what it reads was fetched before a GPU was rented. Evaluating on tasks does, and
+    a run that reads its own data from there.
 
     If this call is asked to stop (a preemption, a timeout, a cancelled input: all arrive as BaseException), the process
     group is asked to save a checkpoint and stop, and the request is raised again.
     """
     online = step.kind is StepKind.PREPROCESS or step.asks_the_hub
     offline = {} if online else {"HF_HUB_OFFLINE": "1"}
-    variables = offline | threads.for_ranks(step.device, step.processes, cores)
+    private = _hub_cache_of_its_own() if step.kind is StepKind.TRAIN and step.asks_the_hub else {}
+    variables = offline | private | threads.for_ranks(step.device, step.processes, cores)
     words = ["--store", str(ROOT), "--attempt", str(attempt)]
     return _run("worker", words, watch, variables, given=step.to_json())
 
@@ -256,6 +258,17 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _hub_cache_of_its_own() -> dict[str, str]:
+    """A cache on this container's disk, for the datasets of a run that reads its own data, since the shared one is
+    mounted read-only. It links to the models there."""
+    private = Path(tempfile.gettempdir(), "huggingface", "hub")
+    private.mkdir(parents=True, exist_ok=True)
+    for model in (CACHE_MOUNT / "hub").glob("models--*"):
+        if not (private / model.name).is_symlink():
+            (private / model.name).symlink_to(model)
+    return {"HF_HUB_CACHE": str(private)}
 
 
 def _environment() -> dict[str, str]:

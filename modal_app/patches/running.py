@@ -1,4 +1,4 @@
-"""Patches for a run, after all imports. None changes a result of the run."""
+"""Patches for a run, after all imports. None but `stream_at_commits` changes a result of the run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from modal_app.patches.packages import names_and_versions
 from modal_app.patches.patch import module_with
+from modal_app.store.own_data import pinned_streams
 from modal_app.store.step import Step
 
 
@@ -16,6 +17,19 @@ def leave_out_deepspeed(step: Step) -> None:
     if not step.config.get("deepspeed"):
         other = module_with("accelerate.utils.other", "is_deepspeed_available")
         other.is_deepspeed_available = lambda: False
+
+
+def stream_at_commits(step: Step) -> None:
+    commits = pinned_streams(step.config)
+    if step.own_data is None or not step.own_data.streams or not commits:
+        return
+    sft = module_with("axolotl.utils.data.sft", "load_dataset")
+    load = sft.load_dataset
+
+    def load_at_commit(path: str, **kwargs: Any) -> Any:
+        return load(path, **{"revision": commits.get(path), **kwargs})
+
+    sft.load_dataset = load_at_commit
 
 
 def list_packages_quickly(step: Step) -> None:

@@ -158,6 +158,20 @@ PATCHES = (
         apply=settings.hub_cache_in,
     ),
     Patch(
+        name="stream datasets at their commits",
+        library="axolotl",
+        version="0.21.0",
+        moment=Moment.RUN,
+        purpose=Purpose.CORRECTS,
+        changes="axolotl.utils.data.sft.load_dataset, for a run that streams datasets of the hub: the revision is "
+        "the commit in the run's config",
+        why="Axolotl passes no revision for pretraining_dataset and for a packed stream, so a run would read the "
+        "newest commit, and not the one in its key",
+        saves="",
+        test="tests/end_to_end/test_own_data.py::test_a_stream_of_the_hub_is_read_at_its_commit",
+        apply=running.stream_at_commits,
+    ),
+    Patch(
         name="refuse connections while configs are validated",
         library="python",
         version="3.12 and 3.13",

@@ -22,6 +22,7 @@ from modal_app.process.native_code import without_fetched_code
 from modal_app.store import start_checkpoint, user_code
 from modal_app.store.claim import this_process
 from modal_app.store.layout import Attempt, StepFolder, Store
+from modal_app.store.own_data import entries, is_stored, without_revisions
 from modal_app.store.step import Device, Step, StepKind, write_atomically
 
 PLUGIN = "modal_app.steps.plugin.AxosweepPlugin"
@@ -136,7 +137,7 @@ def stamp(step: Step, **addresses: Any) -> dict[str, Any]:
     """The config as Axolotl reads it: what was keyed, plus where things lie for this attempt."""
     keyed = {
         key: value
-        for key, value in step.config.items()
+        for key, value in without_revisions(step.config).items()
         if not (key.startswith("wandb_") or key in (start_checkpoint.CONFIG_KEY, user_code.CONFIG_KEY))
     }
     plugins = [*(keyed.get("plugins") or ()), PLUGIN]
@@ -150,7 +151,6 @@ def clean(attempt: Attempt) -> None:
 
 
 def _reads_only_inputs(config: Mapping[str, Any]) -> bool:
-    datasets = [*(config.get("datasets") or ()), *(config.get("test_datasets") or ())]
     models = [config[name] for name in (*MODELS_BESIDE, "base_model") if config.get(name)]
-    paths = [*models, *(dataset.get("path") for dataset in datasets)]
-    return not kernel_of(config) and all(isinstance(path, str) and path.startswith("inputs/") for path in paths)
+    local = all(isinstance(path, str) and path.startswith("inputs/") for path in models)
+    return not kernel_of(config) and local and all(map(is_stored, entries(config)))

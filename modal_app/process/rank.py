@@ -41,6 +41,8 @@ class Rank:
     folder: StepFolder
     attempt: Attempt
     clock: Clock = field(default_factory=Clock)
+    eval_fingerprint: str | None = None
+    """Of the held-out rows, once a run that reads its own data has read them."""
 
     @property
     def store(self) -> Store:

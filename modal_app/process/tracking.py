@@ -189,6 +189,8 @@ def _write(record: TrackingRecord, folder: StepFolder) -> None:
 
 
 def _eval_fingerprint(rank: Rank) -> str | None:
+    if rank.step.own_data:
+        return rank.eval_fingerprint
     manifest = rank.store.manifest(rank.step.data_key)
     return DataManifest.read(manifest).eval_fingerprint
 

@@ -4,24 +4,52 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
+from datasets.features.features import require_decoding
+
+from modal_app.store.content import file_sha256
 
 BATCH_ROWS = 10_000
+UNDECODED_ROWS = 100
 
 
 def row_digests(rows: datasets.Dataset) -> list[str]:
     """A hex sha256 per row, over its tokens and labels; over the whole row where it has none (preference pairs)."""
     if {"input_ids", "labels"} <= set(rows.column_names):
         return list(_token_digests(rows))
-    return [_hexdigest(json.dumps(row, sort_keys=True, default=str).encode()) for row in rows.with_format(None)]
+    whole = _undecoded(rows) if any(map(require_decoding, rows.features.values())) else rows.with_format(None)
+    return [_hexdigest(json.dumps(row, sort_keys=True, default=str).encode()) for row in whole]
 
 
 def multiset_digest(digests: Sequence[str]) -> str:
     """Equal for the same rows in another order, and for nothing else."""
     return _hexdigest("\n".join(sorted(digests)).encode())
+
+
+def _undecoded(rows: datasets.Dataset) -> Iterator[Any]:
+    """Rows with images or sounds as they are stored: decoded, their text would have an address in memory."""
+    for table in rows.with_format("arrow").iter(batch_size=UNDECODED_ROWS):
+        yield from (_by_content(row) for row in table.to_pylist())
+
+
+def _by_content(value: Any) -> Any:
+    """Files by their content: each attempt has its own folder, so their paths differ."""
+    match value:
+        case {"bytes": bytes(content), "path": _, **rest} if not rest:
+            return _hexdigest(content)
+        case {"bytes": None, "path": str(path), **rest} if not rest and os.path.isfile(path):
+            return file_sha256(Path(path))
+        case dict():
+            return {name: _by_content(one) for name, one in value.items()}
+        case list():
+            return [_by_content(one) for one in value]
+    return value
 
 
 def _token_digests(rows: datasets.Dataset) -> Iterator[str]:

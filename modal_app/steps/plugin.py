@@ -15,10 +15,11 @@ from axolotl.utils.data.shared import generate_dataset_hash_from_config, get_pre
 from axolotl.utils.dict import DictDefault
 from transformers import TrainerCallback
 
-from modal_app.patches.apply import apply_cpu_rank_patches, apply_trainer_patches
+from modal_app.patches.apply import apply_cpu_rank_patches, apply_trainer_patches, cache_datasets_in
 from modal_app.process import rank, tracking
 from modal_app.process.attempt import DATASETS_CACHE
 from modal_app.process.failures import StepFailed
+from modal_app.steps.fingerprint import multiset_digest, row_digests
 from modal_app.steps.recorder import Recorder
 from modal_app.store.step import Device, FailureReason, StepKind
 
@@ -42,7 +43,10 @@ class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
         this.clock.book("config")
         if this.step.device is Device.CPU and _world_size() > 1:
             cfg.device_map = {"": "cpu"}  # Axolotl puts each rank of several on cuda:N
-        require_prepared(cfg)
+        if this.step.own_data:
+            cache_datasets_in(this.attempt.path / DATASETS_CACHE)
+        else:
+            require_prepared(cfg)
         datasets.disable_caching()  # a map over prepared rows would write its cache beside them
 
     def pre_model_load(self, cfg: DictDefault) -> None:
@@ -54,6 +58,7 @@ class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
     def add_callbacks_post_trainer(self, cfg: DictDefault, trainer: Any) -> list[TrainerCallback]:
         if rank.current().step.kind is not StepKind.TRAIN:
             return []
+        note_held_out_rows(rank.current(), trainer.eval_dataset)
         return [Describer(), Recorder(trainer, rank.current(), eval_on_start=cfg.eval_on_start is not False)]
 
 
@@ -71,9 +76,6 @@ def prepared_hashes(cfg: DictDefault) -> dict[str, str]:
 
 def require_prepared(cfg: DictDefault) -> None:
     """Stop unless the rows are there already: Axolotl would tokenize again, on a rented GPU, with just a warning."""
-    for key in ("streaming", "pretraining_dataset", "skip_prepare_dataset"):
-        if cfg[key]:
-            raise StepFailed(FailureReason.CONFIG, f"{key} is not supported: a run reads a dataset prepared beforehand")
     # A tokenizer calls itself as it was asked for. Only where nothing is found under that name is it loaded to say so:
     # that takes a second for a large vocabulary, and Axolotl will load it twice more.
     if not _missing(cfg, _hashes(cfg, str(cfg.tokenizer_config))):
@@ -84,6 +86,12 @@ def require_prepared(cfg: DictDefault) -> None:
             f"Axolotl looks for its prepared {name} rows under {digest}, which the prepared dataset does not have; "
             "stopped instead of tokenizing again",
         )
+
+
+def note_held_out_rows(this: rank.Rank, rows: Any) -> None:
+    """Name the held-out rows of a run that reads its own data; those of a prepared dataset have a name already."""
+    if this.step.own_data and this.number == 0 and isinstance(rows, datasets.Dataset):
+        this.eval_fingerprint = multiset_digest(row_digests(rows))
 
 
 def _hashes(cfg: DictDefault, tokenizer: str) -> dict[str, str]:

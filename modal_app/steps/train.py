@@ -7,6 +7,7 @@ begins: by their times they could not be told apart if the clock is set back.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -19,10 +20,11 @@ from typing import Any
 
 from modal_app.patches.apply import apply_run_patches, apply_tracking_patches
 from modal_app.process import attention, imports, tracking
-from modal_app.process.attempt import stamp, write_yaml
+from modal_app.process.attempt import DATASETS_CACHE, stamp, write_yaml
 from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
 from modal_app.process.stop import Stopped
+from modal_app.steps.hub_reached import offline_if_unreachable
 from modal_app.steps.prepared import PREPARED, link_prepared
 from modal_app.store import checkpoints, hub, start_checkpoint
 from modal_app.store.facts import DataManifest
@@ -33,12 +35,14 @@ from modal_app.store.step import FailureReason, Step, write_atomically
 from modal_app.store.trained_weights import TrainedWeights, weights_left_by
 
 COPY_AGAIN = "Run the command again: it is then copied again from the run that it is of"
+OWN_ROWS = f"{DATASETS_CACHE}/rows"
+"""Where Axolotl writes rows that it tokenizes for this attempt alone, such as those of test_datasets."""
 FACTS = ("max_steps", "world_size", "threads", "phases", "cpu", "early_stopped", "resumed_from")
 
 
 def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
     """Everything but the training itself; returns the facts known before it begins. The caller holds the claim."""
-    manifest = link_prepared(step, store, attempt)
+    rows = _own_rows(step) if step.own_data else _prepared_rows(step, store, attempt)
     folder.model.mkdir(exist_ok=True)
     for kind in TrainedWeights:
         for path in _weights(folder.model, kind):
@@ -51,19 +55,28 @@ def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> d
         print(f"{line}. Resuming from {taken.name if taken else 'the beginning'}.")
     addresses: dict[str, Any] = {
         "output_dir": os.path.relpath(folder.model, attempt.path),
-        "dataset_prepared_path": PREPARED,
+        "dataset_prepared_path": OWN_ROWS if step.own_data else PREPARED,
         "auto_resume_from_checkpoints": checkpoints.can_resume(step.config),
     }
     if (adapter := hub.adapter_folder(step.config)) is not None:
         addresses[hub.ADAPTER] = adapter
     write_yaml(attempt.config, stamp(step, **addresses))
-    content = manifest.read_bytes()
+    return {**rows, **({"damaged": "; ".join(damaged)} if damaged else {}), **_kernel(step)}
+
+
+def _prepared_rows(step: Step, store: Store, attempt: Attempt) -> dict[str, Any]:
+    """Link the prepared dataset; returns what the outcome says of it."""
+    content = link_prepared(step, store, attempt).read_bytes()
     return {
         "manifest": hashlib.sha256(content).hexdigest(),
         "eval_fingerprint": DataManifest.of(json.loads(content)).eval_fingerprint,
-        **({"damaged": "; ".join(damaged)} if damaged else {}),
-        **_kernel(step),
     }
+
+
+def _own_rows(step: Step) -> dict[str, Any]:
+    """What the outcome says of the rows of a run that reads its own data; its held-out rows are named by `verdict`."""
+    assert step.own_data is not None
+    return {"own_data": step.own_data.key}
 
 
 def _place_start_checkpoint(step: Step, store: Store, model: Path) -> Path | None:
@@ -91,7 +104,8 @@ def run_rank(rank: Rank) -> None:
 
     sys.argv = ["axolotl"]  # Axolotl parses it
     try:
-        do_cli(config=rank.attempt.config.name)
+        with offline_if_unreachable() if rank.step.asks_the_hub else contextlib.nullcontext():
+            do_cli(config=rank.attempt.config.name)
     except SystemExit as error:
         # Its own handler of SIGINT, which is set for a moment before training begins.
         raise Stopped(f"Axolotl exited with {error.code} before training began") from error
@@ -121,7 +135,8 @@ def verdict(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
         raise StepFailed(FailureReason.ERROR, f"training ended at {at}")
     if not _weights(folder.model, weights_left_by(step.config)):
         raise StepFailed(FailureReason.ERROR, f"training reached {at}, but left no weights in {folder.model.name}/")
-    return {"step": state["global_step"]} | {name: state[name] for name in FACTS}
+    held_out = {"eval_fingerprint": state.get("eval_fingerprint")} if step.own_data else {}
+    return {"step": state["global_step"]} | {name: state[name] for name in FACTS} | held_out
 
 
 def _kernel(step: Step) -> dict[str, Any]:

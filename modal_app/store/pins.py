@@ -25,7 +25,7 @@ INPUT = re.compile(r"inputs/[^/]+")
 IDENTITY = re.compile(r"([0-9a-f]{16,64})(\..*)?")
 """The name of an input: its sha256 or the first 16 digits of that, and the extension of a file."""
 ROWS = ("path", "data_files")
-"""Of a dataset: what only preparing it reads."""
+"""Of a dataset: what only preparing it reads, or a run that reads its own data."""
 NAMED = 3
 """So many files are named at most."""
 
@@ -117,7 +117,7 @@ def input_of(name: str) -> str:
 
 def inputs_of(step: Step) -> list[str]:
     """The local inputs that a step loads, as `inputs/...`, each once. Start checkpoints have a marker of their own."""
-    rows = step.kind is StepKind.PREPROCESS
+    rows = step.kind is StepKind.PREPROCESS or (step.kind is StepKind.TRAIN and step.own_data is not None)
     return list(dict.fromkeys([*_named(step.config, rows=rows), *_named(step.options, rows=True)]))
 
 

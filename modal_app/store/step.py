@@ -11,6 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from modal_app.store.own_data import OwnData, entries, is_stored, own_data_of
+
 
 class StepKind(StrEnum):
     PREPROCESS = "preprocess"
@@ -90,8 +92,16 @@ class Step:
     """What a step that comes after a run is to do, as its module says: merge, infer, evaluate."""
 
     @property
+    def own_data(self) -> OwnData | None:
+        """Why a run reads its own data; None where it reads a prepared dataset."""
+        return own_data_of(self.config)
+
+    @property
     def asks_the_hub(self) -> bool:
-        """Whether it reads what only shows while it runs: the datasets of the tasks that it evaluates on."""
+        """Whether it reads what was not fetched before: the rows of a run that reads its own data, or the datasets of
+        the tasks that it evaluates on, which only show while it runs."""
+        if self.kind is StepKind.TRAIN:
+            return self.own_data is not None and not all(map(is_stored, entries(self.config)))
         return self.kind is StepKind.EVALUATE and bool(self.options.get("tasks"))
 
     def to_json(self) -> str:

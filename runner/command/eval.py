@@ -14,6 +14,7 @@ from typing import Any
 from modal_app.oneshot.tasks import said_of
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
+from modal_app.store.own_data import own_data_of
 from modal_app.store.sources import RUN
 from runner.console.parser import Names, VerbParser, count
 from runner.environment import trainer_environment
@@ -111,6 +112,11 @@ def _options(args: argparse.Namespace, names: Sequence[str], include: str | None
 
 
 def _refuse_without_rows(subject: Subject) -> None:
+    if own := own_data_of(subject.config):
+        raise SweepError(
+            f"{subject.key} reads its own data ({own.key}), so its held-out rows are not stored. `axosweep compare` "
+            "shows its loss on them. Evaluate it on tasks: --tasks NAME."
+        )
     manifest = subject.store.manifest(subject.data_key)
     if manifest.exists() and not DataManifest.read(manifest).eval_rows:
         raise SweepError(

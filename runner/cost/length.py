@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from modal_app.store.own_data import own_data_of
 from runner.cost.types import Length, Range, Rows, Shape
 
 Config = Mapping[str, Any]
@@ -32,6 +33,8 @@ def length_of(config: Config, ranks: int, rows: Rows | None) -> Length | str:
     micro_tokens = _micro_tokens(config, rows)
     if given > 0:
         steps = given
+    elif rows is None and (own := own_data_of(config)):
+        return f"the number of rows is unknown, since it reads its own data ({own.key}), and max_steps is not set"
     elif rows is None:
         return "the number of rows is unknown until its dataset is prepared, and max_steps is not set"
     elif shape.packed and rows.tokens_per_row is None:

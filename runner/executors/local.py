@@ -311,7 +311,9 @@ def _needed(plan: Plan) -> Iterator[_RunningStep]:
     wanted = {planned.run.data_key for planned in plan.pending}
     yield from (_RunningStep(dataset.step) for dataset in plan.datasets if dataset.key in wanted and not dataset.done)
     trains = [planned for planned in plan.pending if planned.trains]
-    yield from (_RunningStep(planned.step, (StepKind.PREPROCESS, planned.run.data_key)) for planned in trains)
+    for planned in trains:
+        needs = None if planned.step.own_data else (StepKind.PREPROCESS, planned.run.data_key)
+        yield _RunningStep(planned.step, needs)
     yield from (_RunningStep(planned.step, planned.needs) for planned in plan.after if not planned.done)
 
 

@@ -245,7 +245,16 @@ def mirrored_steps(plan: Plan) -> list[MirroredStep]:
         MirroredStep(StepKind.PREPROCESS, dataset.key, dataset.key, fetch_names(dataset.step.config))
         for dataset in plan.datasets
     ]
-    runs = [MirroredStep(StepKind.TRAIN, one.run.key, one.run.data_key) for one in plan.runs if one.trains or one.done]
+    runs = [
+        MirroredStep(
+            StepKind.TRAIN,
+            one.run.key,
+            one.run.data_key,
+            fetches=fetch_names(one.step.config) if one.step.own_data else (),
+        )
+        for one in plan.runs
+        if one.trains or one.done
+    ]
     after = [
         MirroredStep(
             one.step.kind,

@@ -28,7 +28,8 @@ class MirroredStep:
     key: str
     data_key: str
     fetches: tuple[str, ...] = ()
-    """The jobs that first fetch what a dataset and its runs read from the hub."""
+    """The jobs that first fetch what it reads from the hub: for a run, only if it reads its own data, since otherwise
+    its dataset waits for them."""
     run: str = ""
     """The run of a follow-up step."""
     follows: str = ""

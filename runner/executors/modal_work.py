@@ -28,7 +28,7 @@ class Work:
 
 def make_work(plan: Plan, job_of: Callable[[Step], Job], done: set[str]) -> Work:
     """The order: first downloads from the hub, then the datasets that need them, then their runs, then the runs'
-    follow-up steps. `done`: the marks of finished jobs."""
+    follow-up steps. A run that reads its own data waits for downloads only. `done`: the marks of finished jobs."""
     building = _JobBuilder(job_of, done, {job_name(*needs) for one in plan.after if (needs := one.needs)})
     building.steps |= {job_name(one.step.kind, one.step.key): one.step for one in plan.runs}
     pending = {planned.run.key: planned for planned in plan.pending}
@@ -41,6 +41,9 @@ def make_work(plan: Plan, job_of: Callable[[Step], Job], done: set[str]) -> Work
             building.waiting[preprocess.name], ready = ready, [preprocess]
         if ready:
             building.begin(ready, dataset.step)
+    for run in pending.values():
+        if run.step.own_data and run.trains and (ready := building.undone([run.step])):
+            building.begin(ready, run.step)
     for planned in plan.after:
         building.steps[job_name(planned.step.kind, planned.step.key)] = planned.step
         ready = [] if planned.done else building.undone([planned.step])

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from modal_app.store.layout import Store
+from modal_app.store.own_data import own_data_of
 from modal_app.store.state import observe
 from modal_app.store.step import OutcomeStatus, StepKind
 from runner.environment import trainer_environment
@@ -42,6 +43,11 @@ def _after(planned: PlannedRun, store: Store, sweep: str, name: str) -> Iterator
 
 def _evaluation(subject: Subject) -> PlannedStep:
     """An evaluation on the held-out rows."""
+    if own := own_data_of(subject.config):
+        raise SweepError(
+            f"stages has eval, but {subject.name} reads its own data ({own.key}), so its held-out rows are not stored: "
+            "training evaluates its first and last state on them. Leave eval out of stages."
+        )
     if not (subject.config.get("val_set_size") or subject.config.get("test_datasets")):
         raise SweepError(
             f"stages has eval, but {subject.name} has no held-out rows: set val_set_size=0.05, or leave eval out of "

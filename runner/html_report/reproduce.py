@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
+from modal_app.store.own_data import own_data_of
 from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.compare.ranking import Row
@@ -30,7 +31,7 @@ def block(store: Store, sweep: str, plan: SweepPlan, best: Row | None) -> dict[s
         "command": redact(command(store, sweep)),
         "commits": trained_at or _distinct([read_json(store.sweeps / sweep / "plan.json").get("commit")]),
         "locks": _distinct(identity.get("trainer_lock") for identity in identities),
-        "datasets": [_dataset(store, key) for key in dict.fromkeys(run.data_key for run in plan.runs)],
+        "datasets": _datasets(store, plan, identities),
         "store": str(store.root),
         "inputs": _inputs(identities),
         "best": _best(store, best, plan) if best else None,
@@ -45,6 +46,17 @@ def _best(store: Store, best: Row, plan: SweepPlan) -> dict[str, Any]:
         "overrides": redact(" ".join(overrides)),
         "config": redact(config.read_text(encoding="utf-8")) if config.exists() else "",
     }
+
+
+def _datasets(store: Store, plan: SweepPlan, identities: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each once; of runs that read their own data, the key alone, and why there is no dataset."""
+    own = {
+        run.data_key: found.why
+        for run, identity in zip(plan.runs, identities, strict=True)
+        if (found := own_data_of(identity.get("axolotl", {})))
+    }
+    keys = dict.fromkeys(run.data_key for run in plan.runs)
+    return [{"key": key, "own": own[key]} if key in own else _dataset(store, key) for key in keys]
 
 
 def _dataset(store: Store, key: str) -> dict[str, Any]:

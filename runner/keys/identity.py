@@ -115,7 +115,7 @@ def placed_config(axolotl: Mapping[str, Any], inputs: Iterable[Input], place: Ca
     """
     config = {key: value for key, value in axolotl.items() if not is_address(key)}
     for found in inputs:
-        if found.identity is None:
+        if found.identity is None or found.kind is InputKind.ROW_FILES:
             continue
         at, value = pinned(found, found.identity) if found.kind is InputKind.HUB else (found.at, place(found))
         config = _with(config, at.split("."), value)

@@ -76,7 +76,8 @@ def staged_name(found: Input) -> str:
     """The path of a local input below the store's root, by content."""
     assert found.identity is not None
     assert found.kind is not InputKind.HUB
-    extension = _extension(Path(found.text)) if found.kind is InputKind.FILE else ""
+    is_file = found.kind in (InputKind.FILE, InputKind.ROWS)
+    extension = _extension(Path(found.text)) if is_file else ""
     return f"inputs/{found.identity[:16]}{extension}"
 
 

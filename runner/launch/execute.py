@@ -19,6 +19,7 @@ from runner.executors.choose import STARTING, executor_for, validator_at_hand
 from runner.executors.mixed_workers import MixedWorkers
 from runner.keys.content import ContentHashes, keep, keep_files, keep_folder
 from runner.keys.inputs import ADAPTER, staged_name
+from runner.keys.row_files import keep_rows
 from runner.launch.schema import ask_schema
 from runner.launch.start_checkpoint import keep_checkpoint
 from runner.launch.types import Launch
@@ -90,6 +91,8 @@ def _store_input(found: Input, store: Store, hashes: ContentHashes) -> None:
     source, target = Path(found.text), store.root / staged_name(found)
     if found.kind is InputKind.CHECKPOINT:
         keep_checkpoint(source, found.identity, target)
+    elif found.kind in (InputKind.ROWS, InputKind.ROW_FILES):
+        keep_rows(found, target, hashes)
     elif found.kind is InputKind.CODE:
         keep_files({name: Path(path) for name, path in found.files}, found.identity, target, found.text)
     elif found.kind is InputKind.FOLDER and found.at == ADAPTER:

@@ -13,11 +13,12 @@ from runner.keys.code import code_input
 from runner.keys.content import ContentHashes
 from runner.keys.identity import identify_run, split_by_gpu_type
 from runner.keys.inputs import find_inputs, identify_input
+from runner.keys.row_files import identify_rows, names_files
 from runner.launch.start_checkpoint import check_checkpoint_fits, checkpoint_input, with_start_checkpoints
 from runner.launch.types import Launch
 from runner.preflight.stage import Preflight
 from runner.store.stores import open_store, store_of, stores
-from runner.types import Experiment, Request, Run
+from runner.types import Experiment, Input, Request, Run
 
 
 def resolve(experiments: Sequence[Experiment], request: Request) -> Launch:
@@ -52,7 +53,12 @@ def identify(launch: Launch) -> Launch:
 
 def identified(experiment: Experiment, hashes: ContentHashes, trainer: str) -> Run:
     """The run that an experiment is, with every input that it reads."""
-    inputs = [identify_input(one, experiment.axolotl, hashes) for one in find_inputs(experiment.axolotl)]
+    inputs: list[Input] = []
+    for one in find_inputs(experiment.axolotl):
+        if names_files(one, experiment.axolotl):
+            inputs += identify_rows(one, hashes)
+        else:
+            inputs.append(identify_input(one, experiment.axolotl, hashes))
     if (code := code_input(experiment)) is not None:
         inputs.append(code)
     if experiment.start_checkpoint is not None:

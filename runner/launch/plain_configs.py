@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from modal_app.store.own_data import PRETRAINING, own_data_of, without_revisions
 from modal_app.store.step import write_atomically
 from modal_app.store.user_code import CONFIG_KEY as USER_CODE
 from runner.compare.params import label, params_of
@@ -16,6 +17,9 @@ from runner.errors import SweepError
 from runner.keys.identity import placed_config
 from runner.keys.inputs import ADAPTER, hub_name
 from runner.types import Gpu, Input, InputKind, Plan, Run
+
+STREAMED = ("datasets.", f"{PRETRAINING}.")
+"""Axolotl itself reads these streams at the newest commit."""
 
 
 def write_configs(plan: Plan, folder: str) -> list[Path]:
@@ -69,7 +73,7 @@ def _plain(run: Run, root: Path) -> dict[str, Any]:
     for found in run.inputs:
         if found.at == ADAPTER and found.kind is InputKind.HUB:
             config[ADAPTER] = hub_name(found)
-    return config | {
+    return without_revisions(config) | {
         # One for each data key, since Axolotl's own hash leaves out the seed and the content of files.
         "dataset_prepared_path": str(root / "prepared" / run.data_key),
         "output_dir": str(root / "outputs" / run.key),
@@ -101,7 +105,14 @@ def _code_folders(run: Run) -> str:
 
 def _unpinned_inputs(run: Run) -> list[Input]:
     """The hub inputs that this file cannot pin to a commit."""
-    return [one for one in run.inputs if one.kind is InputKind.HUB and (one.identity is None or one.at == ADAPTER)]
+    own = own_data_of(run.config)
+    streamed = own is not None and own.streams and (PRETRAINING in run.config or bool(run.config.get("sample_packing")))
+    return [
+        one
+        for one in run.inputs
+        if one.kind is InputKind.HUB
+        and (one.identity is None or one.at == ADAPTER or (streamed and one.at.startswith(STREAMED)))
+    ]
 
 
 def _unpinned_line(found: Input) -> str:

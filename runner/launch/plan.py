@@ -46,7 +46,8 @@ def plan(launch: Launch) -> Launch:
 def make_plan(runs: Sequence[Run], name: str, is_done: IsDone, commit: str = "") -> Plan:
     """Each distinct run and dataset once, in the requested order. `commit`: of axosweep's checkout, for W&B.
 
-    A dataset that only finished runs read is not prepared again, even when it has been deleted.
+    A dataset that only finished runs read is not prepared again, even when it has been deleted. A run that reads its
+    own data has none.
     """
     copies = Counter(run.key for run in runs)
     distinct = {run.key: run for run in reversed(runs)}
@@ -73,6 +74,8 @@ def sweep_id(name: str, run_keys: Sequence[str]) -> str:
 def _datasets(planned: Sequence[PlannedRun], sweep: str, is_done: IsDone) -> tuple[PlannedDataset, ...]:
     readers: dict[str, list[PlannedRun]] = {}
     for one in planned:
+        if one.step.own_data:
+            continue  # nothing is prepared for it
         readers.setdefault(one.run.data_key, []).append(one)
     return tuple(
         PlannedDataset(

@@ -15,6 +15,7 @@ from runner.preflight.gpu import gpu_findings, optimizer_findings
 from runner.preflight.keys import key_findings
 from runner.preflight.model import model_findings
 from runner.preflight.nodes import node_findings
+from runner.preflight.own_data import own_data_findings, row_file_findings
 from runner.preflight.pairs import pair_findings
 from runner.preflight.values import value_findings
 from runner.types import Experiment
@@ -38,6 +39,8 @@ def _of_config(experiment: Experiment) -> Iterator[Finding]:
     yield from node_findings(experiment)
     yield from gpu_findings(axolotl, experiment.gpu, experiment.executor.type, experiment.model)
     yield from data_findings(axolotl, experiment.data)
+    yield from own_data_findings(experiment)
+    yield from row_file_findings(axolotl)
     yield from model_findings(axolotl, experiment.model)
     yield from evaluation_findings(axolotl)
     yield from pair_findings(axolotl)

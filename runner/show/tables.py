@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -36,6 +37,8 @@ def show_plan(plan: Plan, console: Console) -> None:
         if one.damage:
             text = f"The prepared dataset {one.key} is damaged, so it is prepared again: {one.damage}."
             console.print(text, style="yellow", soft_wrap=True, markup=False)
+    for line in _own_data_lines(plan):
+        console.print(line, soft_wrap=True, markup=False)
     if copies:
         console.print(f"{_count(copies, 'duplicate')} left out: the same run is trained once.")
     for planned in plan.runs:
@@ -96,10 +99,22 @@ def _name(planned: PlannedRun) -> str:
 
 def _datasets(plan: Plan) -> str:
     """Their number, and how many of them are still to be tokenized, since a pending run reads them."""
+    if not plan.datasets:
+        return "no dataset to prepare"
     wanted = {planned.run.data_key for planned in plan.pending}
     missing = sum(dataset.key in wanted and not dataset.done for dataset in plan.datasets)
     rest = f"{missing} to tokenize" if missing else "nothing to tokenize"
     return f"{_count(len(plan.datasets), 'dataset')} ({rest})"
+
+
+def _own_data_lines(plan: Plan) -> list[str]:
+    """Which runs share no dataset, and why."""
+    reasons = Counter(own.why for planned in plan.runs if (own := planned.step.own_data))
+    return [
+        f"{_count(number, 'run')} {'reads its' if number == 1 else 'read their'} own data, so nothing is prepared or "
+        f"shared ({why})."
+        for why, number in reasons.items()
+    ]
 
 
 def _later(plan: Plan) -> str:
@@ -120,6 +135,7 @@ def _plan_json(plan: Plan, store: Store) -> Mapping[str, Any]:
             {
                 "key": planned.run.key,
                 "data_key": planned.run.data_key,
+                "own_data": asdict(own) if (own := planned.step.own_data) else None,
                 "done": planned.done,
                 "copies": planned.copies,
                 "overrides": list(planned.run.experiment.overrides),

@@ -41,6 +41,7 @@ def lay_out(folder: Path, configs: Sequence[Path] = FILES) -> Path:
         rows.writerow(["system", "ticket", "context", "answer"])
         rows.writerows([["Be brief.", f"Ticket {number}", "", f"Answer {number}"] for number in range(ROWS)])
     (folder / "data" / "notes.txt").write_text("".join(f"Note {number}.\n" for number in range(ROWS)))
+    (folder / "data" / "picture.ppm").write_bytes(b"P6 1 1 255\n\xff\0\0")
     (folder / "templates" / "support.jinja").write_text(
         "{% for message in messages %}{{ message.content }}{% endfor %}"
     )
@@ -109,7 +110,7 @@ def to_prompt(cfg, **_):
 _CHAT = [{"role": "user", "content": "Question #?"}, {"role": "assistant", "content": "Answer #."}]
 _SEGMENTS = [{"label": False, "text": "Question #? "}, {"label": True, "text": "Answer #."}]
 _PICTURE = [
-    {"role": "user", "content": [{"type": "image", "path": "#.png"}, {"type": "text", "text": "What is it?"}]},
+    {"role": "user", "content": [{"type": "image", "path": "data/picture.ppm"}, {"type": "text", "text": "Which?"}]},
     {"role": "assistant", "content": [{"type": "text", "text": "Picture #."}]},
 ]
 _JSON_ROWS: dict[str, dict[str, Any]] = {

@@ -158,6 +158,8 @@ def test_rows_are_read_when_they_are_prepared_and_models_whenever_they_are_loade
         ],
     }
     assert pins.inputs_of(Step(kind, "key", config, "data")) == expected
+    reads_them_itself = Step(kind, "key", config | {"skip_prepare_dataset": True}, "data")
+    assert {"inputs/rows", "inputs/more.json"} < set(pins.inputs_of(reads_them_itself))
 
 
 def test_what_a_follow_up_step_reads_besides_is_checked(tmp_path: Path) -> None:

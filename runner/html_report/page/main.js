@@ -27,7 +27,7 @@ function drawReproduce() {
   add("axosweep's commit", commits.join(", ") || "not recorded");
   add("trainer lock", locks.join(", ") || "not recorded");
   for (const data of datasets) {
-    const rows = [data.rows !== undefined ? `${data.rows} rows` : "not prepared", data.eval_rows !== undefined ? `${data.eval_rows} held out` : "", data.eval_fingerprint ? `held-out rows ${data.eval_fingerprint.slice(0, 8)}` : ""];
+    const rows = [data.own ? `read by each run itself (${data.own})` : data.rows !== undefined ? `${data.rows} rows` : "not prepared", data.eval_rows !== undefined ? `${data.eval_rows} held out` : "", data.eval_fingerprint ? `held-out rows ${data.eval_fingerprint.slice(0, 8)}` : ""];
     add("data key", `${data.key}: ${rows.filter(Boolean).join(", ")}`);
   }
   for (const input of inputs) add("input", `${input.text}: ${input.identity}`);

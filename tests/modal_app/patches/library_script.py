@@ -54,6 +54,24 @@ def cached_rows(folder: Path) -> list[str]:
     return [path.name for path in (folder / "cache").glob("json")]
 
 
+def pictured_rows(folder: Path) -> list[str]:
+    """The digests of a row with a picture: in one folder, in another, inside the row, and of another picture."""
+    import datasets
+
+    from modal_app.steps.fingerprint import row_digests
+
+    def digest(name: str, colour: bytes, *, inside: bool = False) -> str:
+        path = folder / name / "picture.ppm"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"P6 1 1 255\n" + colour)
+        stored = {"bytes": path.read_bytes() if inside else None, "path": str(path)}
+        rows = datasets.Dataset.from_dict({"text": ["a"], "images": [[stored]]})
+        return row_digests(rows.cast_column("images", datasets.List(datasets.Image())))[0]
+
+    red, blue = b"\xff\0\0", b"\0\0\xff"
+    return [digest("a", red), digest("b", red), digest("c", red, inside=True), digest("d", blue)]
+
+
 def offline() -> list[list[bool]]:
     from datasets import config
     from huggingface_hub import is_offline_mode
@@ -225,6 +243,7 @@ def main(folder: Path) -> dict[str, Any]:
     found |= {"loss": not_a_number(folder / "model"), "offline": offline(), "rows": cached_rows(folder)}
     return found | {
         "file": cached_file(folder),
+        "pictures": pictured_rows(folder),
         "reaches": reaches(),
         "restarts": restarts(folder),
         "schema": schema_builds(),

@@ -51,6 +51,11 @@ def test_rows_are_cached_in_the_folder_that_was_asked_for(found: dict[str, Any])
     assert found["rows"] == ["json"]
 
 
+def test_a_row_with_a_picture_is_named_by_the_pictures_content(found: dict[str, Any]) -> None:
+    here, elsewhere, inside, other = found["pictures"]
+    assert here == elsewhere == inside != other
+
+
 def test_the_hubs_cache_is_elsewhere_within_the_block(found: dict[str, Any]) -> None:
     assert found["file"] == [False, True, False]
 
