@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from modal_app.oneshot.processors import processor_problems
 from modal_app.oneshot.user_modules import MISSING, attribute, failure, load, problem
 
 Problem = dict[str, Any]
@@ -42,6 +43,7 @@ def import_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
                 yield from _template(f"{key}.{index}.", entry)
     yield from _template("", config)
     yield from _packages(config)
+    yield from processor_problems(config)
     yield from _required_by_plugins(config)
 
 

@@ -61,7 +61,7 @@ def list_fields() -> dict[str, Any]:
     return {
         "axolotl": importlib.metadata.version("axolotl"),
         "fields": fields,
-        "advice": _advice(fields),
+        "advice": _advice(fields) | _advice_below(models),
         "plugins": plugins,
         "models": models,
     }
@@ -192,7 +192,9 @@ PLAIN = {
 }
 TRIED: tuple[Any, ...] = (True, 2, 0.5, "x", ["x"], {"x": 1})
 GPU = {"bf16": True, "fp8": True, "tf32": True, "n_gpu": 8, "n_node": 1, "compute_capability": "sm_90"}
-OF_AN_OLD_KEY = re.compile(r"deprecat|no longer supported|been removed|superseded")
+OF_AN_OLD_KEY = re.compile(r"deprecat|no longer supported|been removed|superseded|FSDP1-only")
+HAS_OLD_KEYS = {"fsdp_config": "FSDPConfig"}
+"""Keys with others below them, some of which Axolotl has removed -> the model that lists what is there."""
 
 
 def _advice(fields: dict[str, Any]) -> dict[str, Any]:
@@ -207,6 +209,17 @@ def _advice(fields: dict[str, Any]) -> dict[str, Any]:
         if old and (key not in current or all(reactions)):  # otherwise, it is a value that is old
             says, refused = min(old, key=lambda one: len(one[0]))
             found[key] = {"says": says, "refused": refused}
+    return found
+
+
+def _advice_below(models: dict[str, Any]) -> dict[str, Any]:
+    """The same for removed keys below another one, by their dotted names."""
+    found = {}
+    for key, model in HAS_OLD_KEYS.items():
+        for name in sorted(_names_in_validators() - set(models[model])):
+            about = [one for one in _reactions({**PLAIN, key: {name: True}}).items() if f"{key}.{name} " in one[0]]
+            if old := [one for one in about if OF_AN_OLD_KEY.search(one[0])]:
+                found[f"{key}.{name}"] = dict(zip(("says", "refused"), old[0], strict=True))
     return found
 
 

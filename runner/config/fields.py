@@ -146,9 +146,9 @@ def unknown_key(path: Sequence[str], axolotl: AxolotlFields, top: Fields | None 
                 return f"{before} is a value ({field.type}); there is no {name} below it."
             known = axolotl.below(field)
         if name not in known:
-            if depth == 0 and name in axolotl.advice:
-                return f"Axolotl has no key {name} any more. It says: {axolotl.advice[name].text}"
             here = f"{before}." if before else ""
+            if advice := axolotl.advice.get(here + name):
+                return f"Axolotl has no key {here}{name} any more. It says: {advice.text}"
             return f"Axolotl has no key {here}{name}.{did_you_mean(name, known) or _all_of(known)}"
         field = known[name]
     return None

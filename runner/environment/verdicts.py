@@ -21,6 +21,7 @@ JUDGES = (
     "oneshot/validate.py",
     "oneshot/refusals.py",
     "oneshot/named_imports.py",
+    "oneshot/processors.py",
     "oneshot/user_modules.py",
     "patches/validating.py",
 )

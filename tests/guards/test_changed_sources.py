@@ -17,6 +17,7 @@ JUDGES = {
     "modal_app/oneshot/validate.py",
     "modal_app/oneshot/refusals.py",
     "modal_app/oneshot/named_imports.py",
+    "modal_app/oneshot/processors.py",
     "modal_app/oneshot/user_modules.py",
     "modal_app/patches/validating.py",
 }

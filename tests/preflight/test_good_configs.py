@@ -23,6 +23,7 @@ NEEDED = {
     "grpo_colocated_vllm": ["vllm==0.30.0"],
     "long_context_parallel": ["axolotl-ringmaster==0.2.6", FORK],
     "more_plugins": ["swanlab==0.7.0"],
+    "vision_qwen2_5_vl": ["torchvision==0.29.1"],
 }
 """What some of them need beyond the trainer's lock."""
 

@@ -75,8 +75,7 @@ NEW: Mapping[str, Verdict] = {
     "new_llama31_fsdp2_full": COULD_RUN,
     "new_llama32_qlora_kernels": COULD_RUN,
     "new_llama33_fsdp1": refused(
-        "fsdp_version: 1 is no longer supported",
-        pending="the import calls FSDP1's keys unknown, and does not say that Axolotl has removed FSDP1",
+        "no key fsdp_config.sharding_strategy any more", "FSDP1 has been removed from Axolotl"
     ),
     "new_llava_pictures": COULD_RUN,
     "new_llm_compressor_sparse": refused("llm_compressor", "llmcompressor==VERSION"),
@@ -91,7 +90,7 @@ NEW: Mapping[str, Verdict] = {
     "new_qwen3_cut_cross_entropy": refused("fork of cut_cross_entropy", "ml-cross-entropy@COMMIT"),
     "new_spectrum_gemma2": COULD_RUN,
     "new_ulysses_deepspeed": COULD_RUN,
-    "new_voxtral_audio": refused("soundfile", pending="what a processor needs is not looked for: soundfile, for audio"),
+    "new_voxtral_audio": refused("VoxtralProcessor needs the package soundfile", "soundfile==VERSION"),
 }
 TRANSLATED: Mapping[str, Verdict] = {
     "factory_apollo_pretrain": refused("optimizer=apollo_adamw", "apollo_torch"),
@@ -101,9 +100,7 @@ TRANSLATED: Mapping[str, Verdict] = {
     "factory_llama3_lora_sft": COULD_RUN,
     "factory_phi4_template": refused("chat_template=phi_4", "'phi_35'", "tokenizer_default_fallback_"),
     "factory_pissa_phi3": COULD_RUN,
-    "factory_qwen2vl_sft": refused(
-        "orchvision", pending="what a processor needs is not looked for: torchvision, for videos"
-    ),
+    "factory_qwen2vl_sft": refused("Qwen2VLProcessor needs the package torchvision", "torchvision==VERSION"),
     "factory_reft": refused("Adapter 'loreft' is not built in"),
     "factory_schedule_free_loftq": only_refused_here(
         "tokenizer_config=allenai/OLMo-2-1124-7B-Instruct", "at one commit"

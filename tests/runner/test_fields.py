@@ -104,6 +104,12 @@ def test_axolotls_own_advice_is_quoted_for_keys_that_it_has_renamed_or_removed()
     assert "Axolotl says: dpo_beta is deprecated, use rl_beta instead" in found["dpo_beta"].text
     assert {found[key].severity for key in ("dpo_beta", "noisy_embedding_alpha")} == {Severity.WARNING}
     assert "s2_attention" not in found
+    below = unknown_keys({"fsdp_config": {"forward_prefetch": True}}, axolotl_fields())
+    assert below == [
+        "Axolotl has no key fsdp_config.forward_prefetch any more. It says: fsdp_config.forward_prefetch is an "
+        "FSDP1-only option and FSDP1 has been removed from Axolotl. It has no FSDP2 equivalent, please remove "
+        "it. See docs/multi-gpu.qmd#sec-migrate-fsdp1-fsdp2 for the migration guide."
+    ]
     # What is old only as a value, or next to other keys, is not an old key.
     current = {"fsdp_version": 2, "pretraining_dataset": [{"path": "x"}], "streaming": True, "rl": "dpo"}
     assert list(key_findings({"seed": 1, **current})) == []

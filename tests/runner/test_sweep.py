@@ -73,7 +73,7 @@ def test_a_trainer_that_cannot_even_start_is_told_with_its_last_words(
 def test_what_axolotl_refuses_is_not_launched_and_leaves_nothing(
     main: Main, trainer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main("eval_steps=5", "--force") == 2
+    assert main("eval_steps=5", "evals_per_epoch=4", "--force") == 2
     told = capsys.readouterr().err
     assert "eval_steps=5, evals_per_epoch=4: eval_steps and evals_per_epoch are exclusive." in told
     assert len(asked(trainer)) == 1
@@ -84,10 +84,12 @@ def test_what_axolotl_refuses_is_not_launched_and_leaves_nothing(
 def test_what_is_known_at_once_and_what_axolotl_adds_are_both_told(
     main: Main, trainer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main("-m", "eval_steps=5", "lora_dropout=2,3", "learning_rate=1e-3") == 2
+    assert main("-m", "eval_steps=5", "evals_per_epoch=4", "lora_dropout=2,3", "learning_rate=1e-3") == 2
     told = capsys.readouterr().err
     assert "2 of 2 runs cannot start" in told
-    assert "- lora_dropout=2: expected at least 0 and below 1.\n  (eval_steps=5 lora_dropout=2 " in told
+    assert (
+        "- lora_dropout=2: expected at least 0 and below 1.\n  (eval_steps=5 evals_per_epoch=4 lora_dropout=2 " in told
+    )
     assert "- eval_steps=5, evals_per_epoch=4: eval_steps and evals_per_epoch are exclusive.\n  (all of them)" in told
     assert told.index("lora_dropout=2:") < told.index("Checking the runs against Axolotl") < told.index("are exclusive")
 
