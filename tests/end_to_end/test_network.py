@@ -52,7 +52,7 @@ def proxy() -> Iterator[Proxy]:
 
 def apart(axosweep: Axosweep, proxy: Proxy, **variables: str) -> Axosweep:
     ways = dict.fromkeys(PROXIES, proxy.address) | {"NO_PROXY": "", "no_proxy": ""}
-    return axosweep.with_variables(ways | variables)
+    return axosweep.with_variables(ways | variables).without_forks()
 
 
 def test_a_sweep_over_local_files_asks_nobody(axosweep: Axosweep, proxy: Proxy) -> None:

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from modal_app.process.attempt import base_environment
+from modal_app.process.attempt import NO_TELEMETRY, base_environment
 from modal_app.store.step import Device
 from modal_app.warm.context import import_environment
 from tests.forked_trainer.popen import READY, receive
@@ -42,7 +42,8 @@ class Broker:
             socket.send_fds(template, [b"c"], [line.fileno()])
 
     def _template(self, environment: Mapping[str, str]) -> socket.socket | None:
-        key = tuple(sorted(import_environment({**environment, **base_environment(Device.CPU)}).items()))
+        chosen = {name: environment[name] for name in NO_TELEMETRY if name in environment}
+        key = tuple(sorted(import_environment({**environment, **base_environment(Device.CPU), **chosen}).items()))
         self._seen[key] += 1
         if key not in self._templates and self._seen[key] > 1 and len(self._templates) < MOST:
             self._templates[key] = _start(self._python, key)
