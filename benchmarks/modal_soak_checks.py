@@ -33,11 +33,14 @@ class Trained:
 
 
 def trained_of(log: str) -> dict[str, list[Trained]]:
-    """Run key -> what its containers have printed, in the order of the attempts."""
+    """Run key -> what its containers have printed, in the order of the attempts. A container and its worker print to
+    the same place, so a line may begin with something else.
+    """
     steps: dict[tuple[str, int, str], list[int]] = defaultdict(list)
     for line in log.splitlines():
-        words = line.split()
-        if words[:1] == [TRAINED]:
+        _, found_here, rest = line.partition(TRAINED)
+        words = [found_here, *rest.split()]
+        if found_here:
             steps[words[1], int(words[2]), words[3]].append(int(words[4]))
     found: dict[str, list[Trained]] = defaultdict(list)
     for (key, attempt, task), numbers in sorted(steps.items()):

@@ -12,18 +12,22 @@ import sys
 import modal
 import modal.exception
 
+from modal_app.cloud.connection import lost_connections
+
 
 def main(secret: str) -> dict[str, object]:
     """`token`: ok, refused or unreachable; `secret`: whether it exists, null if unknown. Secret values are not read."""
     try:
-        client = modal.Client.from_env()
-        client.hello()
+        with lost_connections():
+            client = modal.Client.from_env()
+            client.hello()
     except modal.exception.AuthError:
         return {"token": "refused", "secret": None}
     except modal.exception.Error as error:
         return {"token": "unreachable", "secret": None, "why": type(error).__name__}
     try:
-        modal.Secret.from_name(secret).hydrate(client)
+        with lost_connections():
+            modal.Secret.from_name(secret).hydrate(client)
     except modal.exception.NotFoundError:
         return {"token": "ok", "secret": False}
     except modal.exception.Error as error:

@@ -9,6 +9,7 @@ from decimal import Decimal
 import modal
 import modal.exception
 
+from modal_app.cloud.connection import lost_connections
 from runner.cost.prices import Origin, Rates, rates_from
 from runner.types import PriceTable
 
@@ -36,7 +37,8 @@ def _ask() -> dict[str, float]:
     The mapping is iterated, since looking up a name that Modal is about to drop warns or raises.
     """
     try:
-        return {name: float(dollars) for name, dollars in asyncio.run(_answer()).items()}
+        with lost_connections():
+            return {name: float(dollars) for name, dollars in asyncio.run(_answer()).items()}
     except (TimeoutError, ArithmeticError, modal.exception.Error):
         return {}
 

@@ -69,6 +69,13 @@ def test_a_refusal_leaves_the_table(server: ModalServer, status: Status) -> None
     assert ask(server).told({"h100"}).startswith("table of 2026-09-20")
 
 
+@pytest.mark.parametrize("name", ["WorkspaceNameLookup", "WorkspaceBillingRates"])
+def test_a_connection_that_is_lost_within_the_request_leaves_the_table(server: ModalServer, name: str) -> None:
+    for nth in range(1, 8):  # the client repeats some requests
+        server.lose_connection(name, nth=nth)
+    assert ask(server).told({"h100"}).startswith("table of 2026-09-20")
+
+
 def test_a_workspace_that_does_not_say_leaves_the_table() -> None:
     with ModalServer(Settings()) as server:
         assert ask(server).told({"h100"}).startswith("table of 2026-09-20")
