@@ -12,8 +12,8 @@ from runner.config.vocabulary import AXOLOTL, load_yaml, package_of
 
 
 def own_keys(choices: Mapping[str, Any], project: Project) -> frozenset[str]:
-    """The keys directly below `axolotl` in the user's own files among those that these choices read, and in the sweep
-    file, whoever wrote it.
+    """The keys directly below `axolotl` in the sweep file, even if it is a shipped one, and in those of the user's own
+    files that these choices read.
     """
     files, shipped = project.config_files(), shipped_root() / CONF
     reached = _reached([_path(group, option) for group, option in choices.items()], files)

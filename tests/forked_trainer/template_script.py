@@ -6,7 +6,6 @@ leaves room for their command lines. It runs under the trainer's Python, with th
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
 import fcntl
@@ -21,10 +20,10 @@ import signal
 import socket
 import struct
 import sys
-import threading
 import time
 import traceback
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -40,6 +39,9 @@ FIRST_FREE = 200
 """Descriptors from here on are not used by a new process."""
 
 popen = types.SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "forked_trainer" / "popen.py")))
+run_to_end: Callable[[Callable[[], object]], NoReturn] = runpy.run_path(str(ROOT / "tests" / "run_to_end.py"))[
+    "run_to_end"
+]
 
 
 def import_everything() -> None:
@@ -204,25 +206,13 @@ def _run(words: list[str]) -> NoReturn:
     main = types.ModuleType("__main__")
     main.__file__ = words[0]
     sys.modules["__main__"] = main
-    code = 0
-    try:
+
+    def execute() -> None:
         with open(words[0]) as file:
             program = compile(file.read(), words[0], "exec")
         exec(program, main.__dict__)
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        code = 1
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
+
+    run_to_end(execute)
 
 
 if __name__ == "__main__":

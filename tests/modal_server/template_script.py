@@ -6,7 +6,6 @@ to SOCKET is one container: it brings the path of the container's specification 
 is told the process, then its exit code; and the container ends with its connection. All end with this process's stdin.
 """
 
-import atexit
 import contextlib
 import json
 import os
@@ -17,10 +16,15 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 run_container = runpy.run_path(os.path.join(os.path.dirname(__file__), "launch.py"))["run"]
-install_popen = runpy.run_path(os.path.join(os.path.dirname(__file__), "..", "forked_trainer", "popen.py"))["install"]
+TESTS = os.path.join(os.path.dirname(__file__), "..")
+install_popen = runpy.run_path(os.path.join(TESTS, "forked_trainer", "popen.py"))["install"]
+run_to_end: Callable[[Callable[[], object]], NoReturn] = runpy.run_path(os.path.join(TESTS, "run_to_end.py"))[
+    "run_to_end"
+]
 ENTRYPOINT = "modal._container_entrypoint"
 
 
@@ -31,20 +35,7 @@ def run_entrypoint(spec: dict[str, Any]) -> NoReturn:
     sys.path[:0] = [os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = [ENTRYPOINT]
     random.seed()
-    code = 0
-    try:
-        runpy.run_module(ENTRYPOINT, run_name="__main__", alter_sys=True)
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        code = 1
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    os._exit(code)
+    run_to_end(lambda: runpy.run_module(ENTRYPOINT, run_name="__main__", alter_sys=True))
 
 
 def fork(line: socket.socket) -> int:
