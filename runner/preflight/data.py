@@ -159,39 +159,6 @@ def _batch(axolotl: Mapping[str, Any]) -> int:
     return int(batch_size or micro * (number(axolotl.get("gradient_accumulation_steps")) or 1))
 
 
-def batch_findings(axolotl: Mapping[str, Any], steps: Steps, ranks: int) -> Iterator[Finding]:
-    """A batch that the dataset cannot fill, and intervals that are longer than the run."""
-    if steps.batch > steps.rows:
-        finding, rows = (warning, f"about {steps.rows}") if steps.declared else (error, f"{steps.rows}")
-        yield finding(
-            "micro_batch_size",
-            axolotl.get("micro_batch_size", 1),
-            f"a step takes {steps.batch} rows (micro_batch_size x gradient_accumulation_steps x {ranks} "
-            f"{'process' if ranks == 1 else 'processes'}) and the dataset has "
-            f"{rows} for training{', by its declared size' if steps.declared else ''}",
-            "Make the batch smaller, or use more rows.",
-        )
-    for key in ("eval_steps", "save_steps", "logging_steps"):
-        every = number(axolotl.get(key)) or 0
-        if every >= 1 and every > steps.total:
-            still = "; only its first and last state are evaluated" if key == "eval_steps" else ""
-            yield warning(key, axolotl[key], f"this step is never reached: the run has {_length(steps)}{still}")
-    warmup = number(axolotl.get("warmup_steps")) or 0
-    if warmup >= steps.total:
-        yield warning(
-            "warmup_steps",
-            axolotl["warmup_steps"],
-            f"the warmup never ends: the run has {_length(steps)}",
-        )
-
-
-def _length(steps: Steps) -> str:
-    counted = f"{steps.total} step{'' if steps.total == 1 else 's'}"
-    if steps.given:
-        return counted
-    return f"about {counted}, by the dataset's declared size" if steps.declared else f"{counted} at most"
-
-
 def evaluation_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
     """Evaluations without rows. Rows without evaluations are used: every run evaluates its first and last state."""
     triggers = [key for key in ("evals_per_epoch", "eval_steps") if axolotl.get(key)]

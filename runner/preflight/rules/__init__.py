@@ -1,0 +1,23 @@
+"""Rules of the trade: what a practitioner would say about a run before it is paid.
+
+Each rule is one function that is given a run's facts and yields what it has to say: errors where the run is certain to
+fail, warnings where it would waste money. It names its source. A rule that speaks about a run which a practitioner
+would call sound is wrong. tests/preflight/rules has the cases of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from runner.preflight.findings import Finding
+from runner.preflight.rules import adapters, schedule
+from runner.preflight.rules.run_facts import RunFacts
+
+Rule = Callable[[RunFacts], Iterator[Finding]]
+
+RULES: tuple[Rule, ...] = (*adapters.RULES, *schedule.RULES)
+
+
+def rule_findings(run: RunFacts) -> Iterator[Finding]:
+    for rule in RULES:
+        yield from rule(run)
