@@ -14,7 +14,7 @@ import re
 import signal
 import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,14 @@ SWITCHES = {"q_lora_rank": (None, 64), "attention_bias": (True,), "first_k_dense
 """Keys of configs on which the names of modules depend, with the values that are tried besides the default."""
 
 
-def main(target: Path) -> None:
+def main(target: Path, only: Collection[str] = ()) -> None:
     """Architectures with the same names share an entry. One entry a line, so that a newer version is readable."""
-    found = {name: _names_in_time(name, models) for name, models in _architectures().items()}
+    known = _architectures()
+    found = {name: _names_in_time(name, models) for name, models in known.items() if not only or name in only}
     groups: dict[str, list[str]] = {}
     for name, names in found.items():
         if names is not None:
             groups.setdefault(json.dumps(names, sort_keys=True), []).append(name)
-    known = _architectures()
     entries = [
         json.dumps({"model_types": {one: known[one] for one in sorted(having)}})[:-1] + ", " + names[1:]
         for names, having in sorted(groups.items(), key=lambda one: min(one[1]))
@@ -44,7 +44,9 @@ def main(target: Path) -> None:
 
 
 def _architectures() -> dict[str, list[str]]:
-    """Model type -> the classes that Axolotl trains: a causal language model, one that also sees, or both."""
+    """Model type -> the classes that Axolotl trains: a causal language model, one that also sees, or both. Without
+    those whose text part may be of any architecture."""
+    from transformers import CONFIG_MAPPING, AutoConfig
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
@@ -54,7 +56,8 @@ def _architectures() -> dict[str, list[str]]:
     for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES):
         for name, model in sorted(mapping.items()):
             found.setdefault(name, []).append(model if isinstance(model, str) else model[0])
-    return {name: list(dict.fromkeys(models)) for name, models in found.items()}
+    any_text = {name for name in found if (CONFIG_MAPPING[name].sub_configs or {}).get("text_config") is AutoConfig}
+    return {name: list(dict.fromkeys(models)) for name, models in found.items() if name not in any_text}
 
 
 def _names_in_time(name: str, models: Iterable[str]) -> dict[str, list[str]] | None:
@@ -131,4 +134,4 @@ def _parts(config: Any) -> Iterator[Any]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -66,12 +66,15 @@ def _listed_targets(run: RunFacts, targets: Sequence[str], found: Architecture) 
             PEFT_TARGETS,
         )
         return
-    meant = [match for one in lacking for match in get_close_matches(leaf(one), _leaves(found), 1, 0.7)]
+    others = [name for name in _leaves(found) if name not in targets]
+    if not others:
+        return  # a list for several architectures, which covers all that this one has
+    meant = [match for one in lacking for match in get_close_matches(leaf(one), others, 1, 0.7)]
     yield warning(
         "lora_target_modules",
         targets,
         f"a model of type {found.model_type} has no {' and no '.join(lacking)}, so no adapter is trained there",
-        f"{f'Did you mean {meant[0]}? ' if meant else ''}It has {names}.",
+        f"{f'Did you mean {meant[0]}? ' if meant else ''}It also has {', '.join(others)}.",
         PEFT_TARGETS,
     )
 
