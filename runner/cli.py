@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, and not at exit: it may not be possible
         return code
     except SweepError as error:
-        terminal.message(f"axosweep: {error}")
+        if text := str(error):
+            terminal.message(f"axosweep: {text}")
         return EXIT_USER_MISTAKE
     except KeyboardInterrupt:
         sys.stderr.write("axosweep: stopped. The same command continues where this one ended.\n")

@@ -20,7 +20,7 @@ from runner.launch.execute import execute, record_request
 from runner.launch.identify import identify, resolve
 from runner.launch.moved_keys import say_moved
 from runner.launch.plan import plan
-from runner.launch.plan_output import show_launch
+from runner.launch.plan_output import show_launch, show_refused
 from runner.launch.price import price
 from runner.launch.schema import ask_schema
 from runner.launch.types import Launch
@@ -40,6 +40,8 @@ def launch_sweep(experiments: Sequence[Experiment], request: Request) -> list[Ru
     """
     launch = resolve(experiments, request)
     if request.action is Action.PLAN:
+        if request.json and launch.preflight.blocked:
+            show_refused(launch)
         launch = _planned(launch, None)
         if not request.json:
             tables.show_plan(launch.plan, terminal.results())
