@@ -210,7 +210,8 @@ def where_it_ran(store: Store, key: str) -> list[str]:
     gpu, data = identity.get("gpu", {}), identity.get("data", {})
     words = [f"gpu={gpu['type']}"] if gpu.get("type", "cpu") != "cpu" else []
     words += [f"gpu.count={gpu['count']}"] if gpu.get("count", 1) != 1 else []
-    words += [f"data.seed={data['seed']}"] if data.get("seed") is not None else []
+    seed = data.get("seed")  # base=FILE has the file's own seed
+    words += [f"data.seed={seed}"] if seed not in (None, identity.get("axolotl", {}).get("seed")) else []
     words += [f"from={start['run']}@{start['step']}"] if (start := identity.get("from")) else []
     return [*words, *(["executor=modal"] if is_mirror(store) else [])]
 

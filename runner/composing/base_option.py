@@ -116,4 +116,6 @@ def experiment(option: str, base: Base, vocabulary: Vocabulary) -> dict[str, Any
     """The experiment that chooses an option of the group `base`, and no other group that writes a config."""
     node: dict[str, Any] = {"defaults": ["_self_", {f"override /{BASE_OPTION}": option}]}
     node["defaults"] += [{f"override /{group}": None} for group in vocabulary.recipes]
+    seed = base.axolotl.get("seed")
+    node |= {"data": {"seed": seed}} if isinstance(seed, int) else {}
     return node | ({"tracking": dict(base.tracking)} if base.tracking else {})

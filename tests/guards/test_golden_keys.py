@@ -50,6 +50,7 @@ CASES: dict[str, Sequence[str]] = {
     "the tiny default": (),
     "two ranks and two rates": ("-m", "lora=r8,r16", "learning_rate=1e-3,3e-3"),
     "another seed": ("seed=7",),
+    "another seed, which also draws the rows": ("seed=7", "data.seed=null"),
     "a seed of the data": ("data.seed=3", "data.limit=100"),
     "a full fine-tune": ("lora=none", "max_steps=10"),
     "two processes": ("gpu.count=2",),
