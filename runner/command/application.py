@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import hydra
 import yaml
@@ -21,7 +22,7 @@ from runner.composing.hydra_sweep import LaunchSweep, RunFailed, Task, command_l
 from runner.composing.resolvers import register_resolvers
 from runner.config.fields import axolotl_fields
 from runner.config.overrides import canonical_all, parts
-from runner.config.project import SWEEPS, Project, find_project, foreign_note, using
+from runner.config.project import SWEEPS, Origin, Project, find_project, foreign_note, using
 from runner.config.shipped import shipped_root
 from runner.config.vocabulary import Vocabulary, read_vocabulary
 from runner.console import terminal
@@ -36,7 +37,7 @@ CONFIG = "config"
 def run(arguments: Sequence[str], launch: LaunchSweep | None = None) -> int:
     """One command line without a verb. Exit code 0, or 1 when a run failed; SweepError for a user's mistake."""
     args, config_dir = take_apart(arguments).split_off("--config-dir", "-cd")
-    project = find_project(config_dir)
+    project = replace(find_project(config_dir), find_origin=_find_origin)
     with using(project):
         try:
             return _run(args, arguments, project, launch)
@@ -109,6 +110,12 @@ def _launch(experiments: list[Experiment], request: Request) -> list[RunResult]:
     from runner.launch.sweep import launch_sweep  # imported late: --cfg and --info need no executor
 
     return launch_sweep(experiments, request)
+
+
+def _find_origin(run: str, store: str | None) -> Origin:
+    from runner.launch.origin import find_origin  # imported late: only from= needs it
+
+    return find_origin(run, store)
 
 
 def _for_hydra(args: Arguments, vocabulary: Vocabulary) -> list[str]:

@@ -171,15 +171,14 @@ def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[
 def _name(choices: Mapping[str, Any], keys: Iterable[str]) -> str:
     named = choices.get("sweeps") or choices.get("experiment")
     bases = current_project().bases
-    if isinstance(named, str) and named in bases:
-        return Path(bases[named]).stem
-    if isinstance(named, str) and "," not in named:
+    source = bases.get(named) if isinstance(named, str) else None
+    if source is not None and source.key == BASE_OPTION:
+        return Path(source.value).stem
+    if source is None and isinstance(named, str) and "," not in named:
         return named
     named_keys = [key for key in keys if key.partition(".")[0] not in (*REQUEST_KEYS, "executor", "prices", "tracking")]
-    words = [
-        BASE_OPTION if key == EXPERIMENT and bases else key.removeprefix("axolotl.").replace(".", "_")
-        for key in named_keys
-    ]
+    chosen = {EXPERIMENT: next(iter(bases.values())).key} if bases else {}
+    words = [chosen.get(key, key.removeprefix("axolotl.").replace(".", "_")) for key in named_keys]
     return "-".join(dict.fromkeys(words))[:60].strip("-") or "default"
 
 

@@ -81,8 +81,10 @@ def test_the_keys_of_a_config_stay_what_they_are(
     Path("mine.yml").write_text(BASE.format(commit=COMMIT))
     store = Store(tmp_path / "store")
     Path("dpo.yml").write_text(DPO.format(commit=COMMIT, other=OTHER))
-    source = checkpointed.source(store, 10)
-    words = [word.replace("RUN", source.key) for word in CASES[name]]
+    words = list(CASES[name])
+    if any("RUN" in word for word in words):
+        source = checkpointed.source(store, 10, config=ask().experiments[0].axolotl)
+        words = [*(word.replace("RUN", source.key) for word in words), f"store={store.root}"]
     keys = [[run.key, run.data_key] for run in found_now(ask(*words).experiments, store)]
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     if os.environ.get("AXOSWEEP_RENEW_GOLDEN"):
