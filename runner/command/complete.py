@@ -12,8 +12,8 @@ import os
 from collections.abc import Iterable, Sequence
 
 from modal_app.store.layout import Store
+from runner.api.arguments import COMPLETION, FLAGS_OF_OURS, INFO, SHOWN_INFO, SWITCHES, VALUED
 from runner.command import VERBS
-from runner.command.arguments import COMPLETION, FLAGS_OF_OURS, INFO, SHOWN_INFO, SWITCHES, VALUED
 from runner.command.completion import SHELLS
 from runner.config.fields import Field, Fields
 from runner.config.project import SWEEPS
