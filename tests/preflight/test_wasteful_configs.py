@@ -76,6 +76,7 @@ NOT_TOLD: frozenset[str] = frozenset(
         "ZeRO-2 on one card",
         "ZeRO-3 from a file on one card",
         "ZeRO-3 on one card",
+        "a complete dataset and a slice of it",
         "a dropout of 0.75 as text",
         "a file with copies of train rows",
         "a full checkpoint every five steps, kept without limit",
@@ -93,7 +94,6 @@ NOT_TOLD: frozenset[str] = frozenset(
         "a warmup ratio of 0.95",
         "a warmup ratio of 1",
         "a weight that was meant for the loss",
-        "a whole dataset and a slice of it",
         "all rows are shorter than min_sample_len",
         "all weights at 1e-8, an exponent too far",
         "all weights at 2e-4 as text",
@@ -239,9 +239,9 @@ NOT_LEFT_ALONE: frozenset[str] = frozenset()
 """Sound cases that a rule reports by mistake, or that are still argued about."""
 
 
-def _findings(case: Case, asked: Experiment) -> list[Finding]:
+def _findings(case: Case, requested: Experiment) -> list[Finding]:
     """As a launch reports them once the dataset is prepared, or before, if the case has no `prepared`."""
-    preflight = Preflight([asked], Verdicts(None, ""), longest_rows=[case.manifest.longest_row])
+    preflight = Preflight([requested], Verdicts(None, ""), longest_rows=[case.manifest.longest_row])
     return [one.finding for one in preflight.findings()]
 
 
@@ -297,9 +297,11 @@ def good_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_shipped_is_left_alone(ask: Callable[..., Any]) -> None:
     vocabulary = read_vocabulary()
-    asked = [ask(f"{group}={name}").experiments[0] for group in SHIPPED for name in vocabulary.groups[group]]
-    preflight = Preflight(asked, Verdicts(None, ""))  # memory is estimated once rows are known, and has its own tests
-    assert len(asked) >= 10
+    requested = [ask(f"{group}={name}").experiments[0] for group in SHIPPED for name in vocabulary.groups[group]]
+    preflight = Preflight(
+        requested, Verdicts(None, "")
+    )  # memory is estimated once rows are known, and has its own tests
+    assert len(requested) >= 10
     assert [one.finding.text for one in preflight.findings()] == []
 
 
@@ -315,9 +317,9 @@ def test_the_findings_about_a_run_take_no_time(tmp_path: Path, monkeypatch: pyte
         folder = tmp_path / str(number)
         folder.mkdir()
         monkeypatch.chdir(lay_out(case, folder))
-        asked = experiment_of(case)
+        requested = experiment_of(case)
         begin = time.process_time()
-        _findings(case, asked)
+        _findings(case, requested)
         spent.append((time.process_time() - begin) * 1000)
     median, most = sorted(spent)[len(spent) // 2], max(spent)
     print(f"findings: {median:.1f} ms a run, {most:.1f} ms at most, {len(spent)} runs")
