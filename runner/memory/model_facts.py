@@ -22,17 +22,28 @@ are not estimated."""
 
 def facts_of(base_model: str) -> ModelFacts | None:
     """The facts of a `base_model` (a folder or a hub name) from this disk; None if it is not here, or not GATED."""
-    if not base_model:
-        return None
-    folder = Path(base_model).expanduser()
-    path = folder / "config.json" if folder.is_dir() else _cached_config(base_model)
+    path = _config_path(base_model)
+    raw = config_of(base_model)
+    return facts_from(raw, base_model, str(path)) if raw is not None else None
+
+
+def config_of(base_model: str) -> Mapping[str, Any] | None:
+    """The config.json of a `base_model` (a folder or a hub name) from this disk; None if it is not here."""
+    path = _config_path(base_model)
     if path is None:
         return None
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return facts_from(raw, base_model, str(path)) if isinstance(raw, dict) else None
+    return raw if isinstance(raw, dict) else None
+
+
+def _config_path(base_model: str) -> Path | None:
+    if not base_model:
+        return None
+    folder = Path(base_model).expanduser()
+    return folder / "config.json" if folder.is_dir() else _cached_config(base_model)
 
 
 def facts_from(raw: Mapping[str, Any], base_model: str, source: str) -> ModelFacts | None:

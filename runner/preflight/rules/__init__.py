@@ -10,12 +10,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from runner.preflight.findings import Finding
-from runner.preflight.rules import adapters, schedule
+from runner.preflight.rules import (
+    adapters,
+    layers,
+    optimizers,
+    partners,
+    precision,
+    rates,
+    saving,
+    schedule,
+    selection,
+    sharding,
+)
 from runner.preflight.rules.run_facts import RunFacts
 
 Rule = Callable[[RunFacts], Iterator[Finding]]
 
-RULES: tuple[Rule, ...] = (*adapters.RULES, *schedule.RULES)
+RULES: tuple[Rule, ...] = (
+    *adapters.RULES,
+    *layers.RULES,
+    *optimizers.RULES,
+    *partners.RULES,
+    *precision.RULES,
+    *rates.RULES,
+    *saving.RULES,
+    *schedule.RULES,
+    *selection.RULES,
+    *sharding.RULES,
+)
 
 
 def rule_findings(run: RunFacts) -> Iterator[Finding]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from modal_app.store.facts import DataManifest
+from runner.config.architectures import Architecture, architecture
+from runner.config.model_classes import class_named
 from runner.cost.length import data_ranks
+from runner.memory.model_facts import config_of
 from runner.preflight.data import Steps, datasets_of, steps_of
 from runner.preflight.memory import facts_for
+from runner.preflight.pairs import evaluates
 from runner.preflight.values import number
 from runner.types import Experiment, ModelFacts
 
 ADAPTERS = ("lora", "qlora")
+SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([BbMm])(?![A-Za-z0-9])")
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,27 @@ class RunFacts:
         return facts_for(self.experiment)
 
     @cached_property
+    def parameters(self) -> float | None:
+        """The size of the model: its facts', or otherwise the one that its name states, as publishers do (`-1.5B`)."""
+        if self.model is not None:
+            return self.model.parameters
+        stated = SIZE_IN_NAME.search(str(self.axolotl.get("base_model") or "").rpartition("/")[2])
+        return float(stated[1]) * (1e9 if stated[2] in "Bb" else 1e6) if stated else None
+
+    @cached_property
+    def architecture(self) -> Architecture | None:
+        """By the class that the config names, the model's config.json on this machine, or a file of conf/model."""
+        name, base_model = self._class_in_config, str(self.axolotl.get("base_model") or "")
+        if name is None and (raw := config_of(base_model)) is not None:
+            name = str(raw.get("model_type"))
+        return architecture(name or class_named(base_model) or "")
+
+    @property
+    def _class_in_config(self) -> str | None:
+        name = str(self.axolotl.get("type_of_model") or self.axolotl.get("model_type") or "")
+        return name if name and not name.startswith("Auto") else None
+
+    @cached_property
     def datasets(self) -> list[Mapping[str, Any]]:
         return datasets_of(self.axolotl)
 
@@ -49,6 +76,23 @@ class RunFacts:
     def steps(self) -> Steps | None:
         """How long the run is; None while some of its rows are unknown."""
         return steps_of(self.axolotl, self.ranks, self.experiment.sizes)
+
+    @cached_property
+    def total_steps(self) -> int | None:
+        """Of the whole run, at most; max_steps is enough to know it."""
+        given = self.number("max_steps") or 0
+        if given > 0:
+            return int(given)
+        return self.steps.total if self.steps is not None else None
+
+    @cached_property
+    def foreign(self) -> bool:
+        """Whether a plugin that Axolotl does not ship may read any key, or replace any part of the trainer."""
+        return any(not str(plugin).startswith("axolotl.") for plugin in self.axolotl.get("plugins") or ())
+
+    @cached_property
+    def evaluates(self) -> bool:
+        return evaluates(self.axolotl)
 
     @cached_property
     def adapts(self) -> bool:
