@@ -90,7 +90,7 @@ class Preflight:
     def refuse(self, console: Console, validator: Callable[[], Validator | None]) -> None:
         """Print the findings so far at once, then Axolotl's own verdict, and raise SweepError.
 
-        `validator` is called only if a verdict is missing.
+        `validator` is called only if a verdict is missing. The error has no text if Axolotl adds nothing.
         """
         first = blocking(self.findings(), force=self.force)
         if not self.unasked(self.experiments) or (process := validator()) is None:
@@ -102,12 +102,17 @@ class Preflight:
         self.ask(process, self.experiments)
         self.show_rest(console)
         more = [one for one in blocking(self.findings(), force=self.force) if one not in first]
-        raise SweepError(self._refusal(more, more=True) if more else "Axolotl's own schema finds no other problems.")
+        raise SweepError(self._refusal(more, more=True) if more else "")
 
     def refuse_blocked(self) -> None:
         """Raise SweepError with the findings that prevent the sweep from starting, if there are any."""
-        if stops := blocking(self.findings(), force=self.force):
-            raise SweepError(self._refusal(stops))
+        if refusal := self.refusal():
+            raise SweepError(refusal)
+
+    def refusal(self) -> str:
+        """The findings that prevent the sweep from starting, for people; empty if there are none."""
+        stops = blocking(self.findings(), force=self.force)
+        return self._refusal(stops) if stops else ""
 
     def show_rest(self, console: Console) -> None:
         """Print the findings that do not prevent the sweep from starting."""
@@ -118,7 +123,8 @@ class Preflight:
 
     def as_json(self, *, schema_asked: bool) -> Mapping[str, Any]:
         """The findings name runs by their numbers. `memory` has a list for each run, with one entry for each kind of
-        card; `chosen` has the reasons of gpu=auto.
+        card; it is empty for runs that are refused before their datasets are known. `chosen` has the reasons of
+        gpu=auto.
         """
         return {
             "schema_asked": schema_asked,
@@ -133,6 +139,8 @@ class Preflight:
         return [*reasons, *memory_lines(self._memory(), self._names())]
 
     def _memory(self) -> list[tuple[Estimate, ...]]:
+        if not self.prepared:
+            return []
         return [
             () if number in self.finished else memory_of(experiment, manifest.longest_row)
             for number, (experiment, manifest) in enumerate(zip(self.experiments, self.prepared, strict=True))
