@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from runner.preflight.findings import Finding
 from runner.preflight.rules import (
     adapters,
+    attention,
     layers,
     optimizers,
     partners,
@@ -28,6 +29,7 @@ Rule = Callable[[RunFacts], Iterator[Finding]]
 
 RULES: tuple[Rule, ...] = (
     *adapters.RULES,
+    *attention.RULES,
     *layers.RULES,
     *optimizers.RULES,
     *partners.RULES,

@@ -12,12 +12,15 @@ from runner.preflight.rules.run_facts import RunFacts
 
 PEFT_TARGETS = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraConfig.target_modules"
 PEFT_LAYERS = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraConfig.layers_to_transform"
+PEFT_PARAMETERS = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraConfig.target_parameters"
 PEFT_SAVED = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraConfig.modules_to_save"
 FREEZE = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/freeze.py"
 LISA = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/callbacks/lisa.py"
 
 FUSED = frozenset("gate_proj up_proj down_proj w1 w2 w3 gate experts router".split())
 """Parts of experts. transformers stores them as one parameter, which PEFT finds by these names."""
+USUAL = frozenset("q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split())
+"""Names that most architectures have, so that lists for several of them have all seven."""
 HEADS = frozenset("lm_head score classifier qa_outputs head".split())
 """Modules that depend on what a model is trained for."""
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
@@ -67,14 +70,15 @@ def _listed_targets(run: RunFacts, targets: Sequence[str], found: Architecture) 
         )
         return
     others = [name for name in _leaves(found) if name not in targets]
-    if not others:
+    if not others and set(lacking) <= USUAL:
         return  # a list for several architectures, which covers all that this one has
     meant = [match for one in lacking for match in get_close_matches(leaf(one), others, 1, 0.7)]
     yield warning(
         "lora_target_modules",
         targets,
         f"a model of type {found.model_type} has no {' and no '.join(lacking)}, so no adapter is trained there",
-        f"{f'Did you mean {meant[0]}? ' if meant else ''}It also has {', '.join(others)}.",
+        (f"Did you mean {meant[0]}? " if meant else "")
+        + (f"It also has {', '.join(others)}." if others else f"Remove {', '.join(lacking)}."),
         PEFT_TARGETS,
     )
 
@@ -88,12 +92,50 @@ def lora_layers_beyond_the_model(run: RunFacts) -> Iterator[Finding]:
     if not beyond:
         return
     key, last = "peft_layers_to_transform", run.model.layers - 1
+    has = f"the model has {run.model.layers} layers, 0 to {last}"
     if len(beyond) == len(layers) and not run.axolotl.get("lora_target_parameters"):
-        why = f"the model has layers 0 to {last}, so PEFT finds no module and fails when it builds the adapter"
+        why = f"{has}, so PEFT finds no module and fails when it builds the adapter"
         yield error(key, layers, why, f"Choose from 0 to {last}.", PEFT_LAYERS)
     else:
-        why = f"the model has layers 0 to {last}, so nothing is trained for {', '.join(map(str, beyond))}"
+        why = f"{has}, so nothing is trained for {', '.join(map(str, beyond))}"
         yield warning(key, layers, why, f"Choose from 0 to {last}.", PEFT_LAYERS)
+
+
+def lora_layers_under_another_name(run: RunFacts) -> Iterator[Finding]:
+    """peft_layers_pattern is the name of the list that the layers are in, such as `layers` or `h`."""
+    patterns, found = run.axolotl.get("peft_layers_pattern"), _architecture(run)
+    if found is None or not run.adapts or not patterns or not run.axolotl.get("peft_layers_to_transform"):
+        return
+    lists = sorted({leaf(name.partition(".#")[0]) for name in found.modules if ".#" in name})
+    listed = [patterns] if isinstance(patterns, str) else [str(one) for one in patterns]
+    if not any(re.fullmatch(one, name) for one in listed for name in lists):
+        yield error(
+            "peft_layers_pattern",
+            patterns,
+            f"a model of type {found.model_type} has its layers in {', '.join(lists)}, so PEFT finds no module and "
+            "fails when it builds the adapter",
+            f"Set peft_layers_pattern=[{lists[0] if lists else 'layers'}], or remove it.",
+            PEFT_LAYERS,
+        )
+
+
+def lora_parameters_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
+    """lora_target_parameters name parameters, such as those of experts; a dense model has none of these."""
+    targets, found = run.axolotl.get("lora_target_parameters"), _architecture(run)
+    if found is None or not run.adapts or not targets:
+        return
+    listed = [targets] if isinstance(targets, str) else [str(one) for one in targets]
+    if any(_ends_in(name, one) for one in listed for name in found.parameters):
+        return
+    alone = not run.axolotl.get("lora_target_linear") and not run.axolotl.get("lora_target_modules")
+    yield (error if alone else warning)(
+        "lora_target_parameters",
+        targets,
+        f"a model of type {found.model_type} has none of these parameters, so "
+        + ("PEFT fails when it builds the adapter" if alone else "no adapter is trained there"),
+        "Set lora_target_linear=true." if alone else "Remove it (~lora_target_parameters).",
+        PEFT_PARAMETERS,
+    )
 
 
 def saved_modules_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
@@ -141,8 +183,8 @@ def nothing_left_to_train(run: RunFacts) -> Iterator[Finding]:
     )
 
 
-def lisa_on_an_adapter(run: RunFacts) -> Iterator[Finding]:
-    """LISA looks for its layers in the model, and an adapter wraps the model: it finds none under this name."""
+def lisa_without_its_layers(run: RunFacts) -> Iterator[Finding]:
+    """LISA looks for its layers under lisa_layers_attribute, and an adapter wraps the model, so that it finds none."""
     if not (run.axolotl.get("lisa_n_layers") and run.axolotl.get("lisa_step_interval")) or run.axolotl.get("rl"):
         return
     attribute = str(run.axolotl.get("lisa_layers_attribute") or "model.layers")
@@ -153,6 +195,17 @@ def lisa_on_an_adapter(run: RunFacts) -> Iterator[Finding]:
             f"with adapter={run.axolotl['adapter']} the model has no {attribute}, and LISA ends the run with an "
             "AttributeError; it is a way to train all weights",
             "Choose one: lora=none, or ~lisa_n_layers ~lisa_step_interval.",
+            LISA,
+        )
+    found = _architecture(run)
+    if found is not None and not run.adapts and f"{attribute}.#" not in found.modules:
+        lists = [name.removesuffix(".#") for name in found.modules if name.endswith(".#") and name.count("#") == 1]
+        yield error(
+            "lisa_layers_attribute",
+            attribute,
+            f"a model of type {found.model_type} has its layers in {', '.join(lists)}, and LISA ends the run with an "
+            "AttributeError",
+            f"Set lisa_layers_attribute={lists[0] if lists else 'model.layers'}.",
             LISA,
         )
 
@@ -267,8 +320,10 @@ def _example(found: Architecture) -> str:
 RULES = (
     lora_modules_that_the_model_lacks,
     lora_layers_beyond_the_model,
+    lora_layers_under_another_name,
+    lora_parameters_that_the_model_lacks,
     saved_modules_that_the_model_lacks,
     nothing_left_to_train,
-    lisa_on_an_adapter,
+    lisa_without_its_layers,
     lisa_of_more_layers_than_there_are,
 )

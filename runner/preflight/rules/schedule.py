@@ -15,6 +15,9 @@ REPEATED_DATA = "https://arxiv.org/abs/2305.16264"
 EPOCHS = 20
 """Most fine-tunes have 1 to 4; LIMA's 1000 rows had 15 (https://arxiv.org/abs/2305.11206)."""
 SMALL = 100_000_000
+EPOCHS_OF_SMALL = 100
+EVALUATION_SPEED = 3
+"""A row takes a forward pass in an evaluation, and in training a backward pass of twice its cost, too."""
 LONG = 100
 """Steps from which on half a run of warmup is no trial."""
 
@@ -93,12 +96,55 @@ def more_evaluations_than_steps(run: RunFacts) -> Iterator[Finding]:
             )
 
 
+def evaluations_that_take_longer_than_training(run: RunFacts) -> Iterator[Finding]:
+    """Between two evaluations, fewer rows are trained on than are evaluated, even if training takes three times as
+    long for each."""
+    steps, held_out = run.steps, _held_out(run)
+    interval = _steps_between_evaluations(run)
+    if steps is None or held_out is None or interval is None or not run.evaluates or (run.total_steps or 0) <= LONG:
+        return
+    key = "evals_per_epoch" if run.axolotl.get("evals_per_epoch") else "eval_steps"
+    trained = interval * steps.batch
+    if interval < 1 or held_out <= EVALUATION_SPEED * trained:
+        return
+    yield warning(
+        key,
+        run.axolotl[key],
+        f"every {interval:.3g} steps ({trained:,.0f} rows), {'about ' if steps.declared else ''}{held_out:,} rows are "
+        f"evaluated, so that more than half of the time goes into evaluating",
+        f"Set {key}={'2' if key == 'evals_per_epoch' else _usual_interval(steps)}, or hold fewer rows out "
+        "(val_set_size=500).",
+        TRAINER,
+    )
+
+
+def _held_out(run: RunFacts) -> int | None:
+    """Rows of one evaluation; None if they are of another dataset."""
+    share = run.number("val_set_size") or 0
+    if run.steps is None or run.axolotl.get("test_datasets") or not share:
+        return None
+    return round(run.steps.rows * share / (1 - share)) if share < 1 else int(share)
+
+
+def _steps_between_evaluations(run: RunFacts) -> float | None:
+    if run.steps is None:
+        return None
+    if often := run.number("evals_per_epoch") or 0:
+        return run.steps.rows / run.steps.batch / often
+    every = run.number("eval_steps") or 0
+    return (every * (run.total_steps or 0) if every < 1 else every) or None
+
+
+def _usual_interval(steps: Steps) -> int:
+    return max(1, round(steps.rows / steps.batch / 2))
+
+
 def dozens_of_epochs(run: RunFacts) -> Iterator[Finding]:
     """After some 16 epochs the same rows teach nothing more: the run learns them by heart."""
     epochs = run.number("num_epochs") or 0
     ends_otherwise = any(run.axolotl.get(key) for key in ("max_steps", "early_stopping_patience", "rl"))
     small = run.parameters is not None and run.parameters < SMALL
-    if epochs >= EPOCHS and not ends_otherwise and not small:
+    if epochs >= (EPOCHS_OF_SMALL if small else EPOCHS) and not ends_otherwise:
         yield warning(
             "num_epochs",
             run.axolotl["num_epochs"],
@@ -136,5 +182,6 @@ RULES = (
     warmup_beyond_the_run,
     warmup_of_half_the_run,
     more_evaluations_than_steps,
+    evaluations_that_take_longer_than_training,
     dozens_of_epochs,
 )
