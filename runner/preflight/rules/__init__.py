@@ -10,12 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from runner.preflight.findings import Finding
-from runner.preflight.rules import adapters, schedule
+from runner.preflight.rules import adapters, datasets, evaluation, rows, schedule, tokens
 from runner.preflight.rules.run_facts import RunFacts
 
 Rule = Callable[[RunFacts], Iterator[Finding]]
 
-RULES: tuple[Rule, ...] = (*adapters.RULES, *schedule.RULES)
+RULES: tuple[Rule, ...] = (
+    *adapters.RULES,
+    *datasets.RULES,
+    *evaluation.RULES,
+    *rows.RULES,
+    *schedule.RULES,
+    *tokens.RULES,
+)
 
 
 def rule_findings(run: RunFacts) -> Iterator[Finding]:

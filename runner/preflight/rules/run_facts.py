@@ -9,12 +9,31 @@ from typing import Any
 
 from modal_app.store.facts import DataManifest
 from runner.cost.length import data_ranks
-from runner.preflight.data import Steps, datasets_of, steps_of
+from runner.errors import SweepError
+from runner.preflight.data import Steps, datasets_of, rows_taken, steps_of
+from runner.preflight.jsonl import LocalRows, rows_of
 from runner.preflight.memory import facts_for
 from runner.preflight.values import number
 from runner.types import Experiment, ModelFacts
 
 ADAPTERS = ("lora", "qlora")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedDataset:
+    """An entry of `datasets` or `test_datasets`."""
+
+    at: str
+    """Its key: `datasets.0`."""
+    entry: Mapping[str, Any]
+    rows: LocalRows | None
+    """Of its file, if that is one on this machine that preflight reads."""
+    taken: int | None
+    """How many of them it uses."""
+
+    @property
+    def path(self) -> str:
+        return str(self.entry.get("path") or "")
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,14 @@ class RunFacts:
         return datasets_of(self.axolotl)
 
     @cached_property
+    def training(self) -> list[ListedDataset]:
+        return _listed("datasets", self.axolotl)
+
+    @cached_property
+    def testing(self) -> list[ListedDataset]:
+        return _listed("test_datasets", self.axolotl)
+
+    @cached_property
     def ranks(self) -> int:
         """Processes that each read other rows."""
         return data_ranks(self.axolotl, self.experiment.gpu.count)
@@ -58,3 +85,17 @@ class RunFacts:
     def number(self, key: str) -> float | None:
         """The value of a key at the top as a number; None if it is not set."""
         return number(self.axolotl.get(key))
+
+
+def _listed(key: str, axolotl: Mapping[str, Any]) -> list[ListedDataset]:
+    return [
+        ListedDataset(f"{key}.{index}", entry, _rows(entry), rows_taken(entry))
+        for index, entry in enumerate(datasets_of(axolotl, key))
+    ]
+
+
+def _rows(entry: Mapping[str, Any]) -> LocalRows | None:
+    try:
+        return rows_of(entry)
+    except SweepError:  # a finding of its own
+        return None
