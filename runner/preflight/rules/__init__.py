@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from runner.preflight.findings import Finding
-from runner.preflight.rules import adapters, datasets, evaluation, rows, schedule, tokens
+from runner.preflight.rules import adapters, datasets, evaluation, prepared, rows, schedule, tokens
 from runner.preflight.rules.run_facts import RunFacts
 
 Rule = Callable[[RunFacts], Iterator[Finding]]
@@ -19,6 +19,7 @@ RULES: tuple[Rule, ...] = (
     *adapters.RULES,
     *datasets.RULES,
     *evaluation.RULES,
+    *prepared.RULES,
     *rows.RULES,
     *schedule.RULES,
     *tokens.RULES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from modal_app.store.own_data import own_data_of
 from runner.preflight.findings import Finding, error, warning
@@ -33,15 +34,17 @@ def held_out_rows_that_cannot_be(run: RunFacts) -> Iterator[Finding]:
 
 def evaluation_of_a_handful_of_rows(run: RunFacts) -> Iterator[Finding]:
     """Fewer than 10 rows are held out: their loss differs by chance more than runs differ."""
+    size = run.number("val_set_size") or 0
     if run.testing:
         counts = [one.taken for one in run.testing]
-        at, value, rows = "test_datasets", f"({len(counts)} files)" if len(counts) > 1 else "(a file)", _sum(counts)
+        at, value, rows = "test_datasets", f"({len(counts)} listed)", _sum(counts)
+    elif size > 0:
+        all_rows = _rows(run)
+        at, value, rows = "val_set_size", run.axolotl["val_set_size"], all_rows and _held_out(size, all_rows)
     else:
-        size, all_rows = run.number("val_set_size") or 0, _rows(run)
-        if size <= 0 or all_rows is None:
-            return
-        at, value, rows = "val_set_size", run.axolotl["val_set_size"], _held_out(size, all_rows)
-    if rows is not None and 0 < rows < A_HANDFUL:
+        return
+    rows = run.prepared.eval_rows if rows is None else rows
+    if rows is not None and rows < A_HANDFUL:
         yield warning(
             at,
             value,
@@ -74,19 +77,28 @@ def most_rows_held_out(run: RunFacts) -> Iterator[Finding]:
 
 
 def evaluation_rows_that_are_trained_on(run: RunFacts) -> Iterator[Finding]:
-    """Rows of `test_datasets` are rows of `datasets`, too: their loss says how well the run remembers them."""
+    """Rows of the evaluation are rows of training, too: their loss says how well the run remembers them."""
     trained = [one.rows.digests for one in run.training if one.rows and one.taken == one.rows.count]
+    found: list[tuple[str, Any, int, int]] = []
     for one in run.testing:
-        if one.rows is None or one.taken != one.rows.count:
-            continue
-        both = sum(any(digest in digests for digests in trained) for digest in one.rows.digests)
-        if both * 10 >= len(one.rows.digests):
+        if one.rows is not None and one.taken == one.rows.count:
+            both = sum(any(digest in digests for digests in trained) for digest in one.rows.digests)
+            found.append((f"{one.at}.path", one.path, both, len(one.rows.digests)))
+    known = run.prepared
+    if not found and known.eval_rows and known.eval_rows_in_training:
+        key = "test_datasets" if run.testing else "val_set_size"
+        value = "(prepared)" if run.testing else run.axolotl.get("val_set_size")
+        found.append((key, value, known.eval_rows_in_training, known.eval_rows))
+    for at, value, both, rows in found:
+        if both * 10 >= rows:
             yield warning(
-                f"{one.at}.path",
-                one.path,
-                f"{both} of its {len(one.rows.digests)} rows are trained on, too, so its loss falls as the run "
+                at,
+                value,
+                f"{both} of the {rows} rows for evaluation are trained on, too, so their loss falls as the run "
                 "memorizes them",
-                "Take them out of datasets, or hold out other rows with val_set_size.",
+                "Take copies of rows out of the dataset, or write dataset_exact_deduplication=true."
+                if at == "val_set_size"
+                else "Take them out of datasets, or hold out other rows with val_set_size.",
                 LEAKS,
             )
 

@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from modal_app.store.facts import DataManifest
-from runner.cost.length import data_ranks
+from runner.cost.length import batch_of, data_ranks, length_of
+from runner.cost.types import Rows
 from runner.errors import SweepError
 from runner.preflight.data import Steps, datasets_of, rows_taken, steps_of
 from runner.preflight.jsonl import LocalRows, rows_of
@@ -74,8 +75,22 @@ class RunFacts:
 
     @cached_property
     def steps(self) -> Steps | None:
-        """How long the run is; None while some of its rows are unknown."""
-        return steps_of(self.axolotl, self.ranks, self.experiment.sizes)
+        """How long the run is, by its prepared dataset if there is one; None while some of its rows are unknown."""
+        return self._prepared_steps or steps_of(self.axolotl, self.ranks, self.experiment.sizes)
+
+    @cached_property
+    def _prepared_steps(self) -> Steps | None:
+        known = self.prepared
+        if not known.rows:
+            return None
+        mean = known.tokens / known.rows if known.tokens else None
+        rows = Rows(known.rows, known.eval_rows or 0, mean, known.longest_row, "prepared rows")
+        length, batch = length_of(self.axolotl, self.ranks, rows), batch_of(self.axolotl)
+        if isinstance(length, str):
+            return None
+        given = (self.number("max_steps") or 0) > 0
+        size = batch.micro * batch.accumulation * self.ranks
+        return Steps(known.rows, size, length.steps, given, declared=False)
 
     @cached_property
     def adapts(self) -> bool:
