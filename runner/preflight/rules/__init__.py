@@ -13,15 +13,20 @@ from runner.preflight.findings import Finding
 from runner.preflight.rules import (
     adapters,
     attention,
+    datasets,
+    evaluation,
     layers,
     optimizers,
     partners,
     precision,
+    prepared,
     rates,
+    rows,
     saving,
     schedule,
     selection,
     sharding,
+    tokens,
 )
 from runner.preflight.rules.run_facts import RunFacts
 
@@ -30,15 +35,20 @@ Rule = Callable[[RunFacts], Iterator[Finding]]
 RULES: tuple[Rule, ...] = (
     *adapters.RULES,
     *attention.RULES,
+    *datasets.RULES,
+    *evaluation.RULES,
     *layers.RULES,
     *optimizers.RULES,
     *partners.RULES,
     *precision.RULES,
+    *prepared.RULES,
     *rates.RULES,
+    *rows.RULES,
     *saving.RULES,
     *schedule.RULES,
     *selection.RULES,
     *sharding.RULES,
+    *tokens.RULES,
 )
 
 

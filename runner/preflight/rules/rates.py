@@ -178,7 +178,7 @@ def _band(run: RunFacts) -> Band:
 
 def _size_class(run: RunFacts) -> int:
     if run.parameters is None:
-        return 2
+        return 1  # it may be a small one, which takes larger rates
     return sum(run.parameters >= size for size in SIZES)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,16 +10,35 @@ from typing import Any
 from modal_app.store.facts import DataManifest
 from runner.config.architectures import Architecture, architecture
 from runner.config.model_classes import class_named
-from runner.cost.length import data_ranks
+from runner.cost.length import batch_of, data_ranks, length_of
+from runner.cost.types import Rows
+from runner.errors import SweepError
 from runner.memory.model_facts import config_of
-from runner.preflight.data import Steps, datasets_of, steps_of
+from runner.preflight.data import Steps, datasets_of, rows_taken, steps_of
+from runner.preflight.jsonl import LocalRows, rows_of
 from runner.preflight.memory import facts_for
 from runner.preflight.pairs import evaluates
 from runner.preflight.values import number
 from runner.types import Experiment, ModelFacts
 
 ADAPTERS = ("lora", "qlora")
-SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([BbMm])(?![A-Za-z0-9])")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedDataset:
+    """An entry of `datasets` or `test_datasets`."""
+
+    at: str
+    """Its key: `datasets.0`."""
+    entry: Mapping[str, Any]
+    rows: LocalRows | None
+    """Of its file, if that is one on this machine that preflight reads."""
+    taken: int | None
+    """How many of them it uses."""
+
+    @property
+    def path(self) -> str:
+        return str(self.entry.get("path") or "")
 
 
 @dataclass(frozen=True)
@@ -42,13 +60,10 @@ class RunFacts:
     def model(self) -> ModelFacts | None:
         return facts_for(self.experiment)
 
-    @cached_property
+    @property
     def parameters(self) -> float | None:
-        """The size of the model: its facts', or otherwise the one that its name states, as publishers do (`-1.5B`)."""
-        if self.model is not None:
-            return self.model.parameters
-        stated = SIZE_IN_NAME.search(str(self.axolotl.get("base_model") or "").rpartition("/")[2])
-        return float(stated[1]) * (1e9 if stated[2] in "Bb" else 1e6) if stated else None
+        """The size of the model; None for one without facts."""
+        return self.model.parameters if self.model is not None else None
 
     @cached_property
     def architecture(self) -> Architecture | None:
@@ -68,14 +83,36 @@ class RunFacts:
         return datasets_of(self.axolotl)
 
     @cached_property
+    def training(self) -> list[ListedDataset]:
+        return _listed("datasets", self.axolotl)
+
+    @cached_property
+    def testing(self) -> list[ListedDataset]:
+        return _listed("test_datasets", self.axolotl)
+
+    @cached_property
     def ranks(self) -> int:
         """Processes that each read other rows."""
         return data_ranks(self.axolotl, self.experiment.gpu.count)
 
     @cached_property
     def steps(self) -> Steps | None:
-        """How long the run is; None while some of its rows are unknown."""
-        return steps_of(self.axolotl, self.ranks, self.experiment.sizes)
+        """How long the run is, by its prepared dataset if there is one; None while some of its rows are unknown."""
+        return self._prepared_steps or steps_of(self.axolotl, self.ranks, self.experiment.sizes)
+
+    @cached_property
+    def _prepared_steps(self) -> Steps | None:
+        known = self.prepared
+        if not known.rows:
+            return None
+        mean = known.tokens / known.rows if known.tokens else None
+        rows = Rows(known.rows, known.eval_rows or 0, mean, known.longest_row, "prepared rows")
+        length, batch = length_of(self.axolotl, self.ranks, rows), batch_of(self.axolotl)
+        if isinstance(length, str):
+            return None
+        given = (self.number("max_steps") or 0) > 0
+        size = batch.micro * batch.accumulation * self.ranks
+        return Steps(known.rows, size, length.steps, given, declared=False)
 
     @cached_property
     def total_steps(self) -> int | None:
@@ -84,6 +121,14 @@ class RunFacts:
         if given > 0:
             return int(given)
         return self.steps.total if self.steps is not None else None
+
+    @cached_property
+    def steps_per_epoch(self) -> float | None:
+        """At most; of a run that max_steps ends, too."""
+        if self.steps is None:
+            return None
+        epochs = self.number("num_epochs") or 1.0
+        return self.steps.rows / self.steps.batch if self.steps.given else self.steps.total / epochs
 
     @cached_property
     def foreign(self) -> bool:
@@ -102,3 +147,17 @@ class RunFacts:
     def number(self, key: str) -> float | None:
         """The value of a key at the top as a number; None if it is not set."""
         return number(self.axolotl.get(key))
+
+
+def _listed(key: str, axolotl: Mapping[str, Any]) -> list[ListedDataset]:
+    return [
+        ListedDataset(f"{key}.{index}", entry, _rows(entry), rows_taken(entry))
+        for index, entry in enumerate(datasets_of(axolotl, key))
+    ]
+
+
+def _rows(entry: Mapping[str, Any]) -> LocalRows | None:
+    try:
+        return rows_of(entry)
+    except SweepError:  # a finding of its own
+        return None

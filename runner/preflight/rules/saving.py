@@ -44,9 +44,9 @@ def full_model_saved_every_few_steps(run: RunFacts) -> Iterator[Finding]:
 
 
 def _steps_between_saves(run: RunFacts) -> float | None:
-    often, steps = run.number("saves_per_epoch") or 0, run.steps
+    often, steps = run.number("saves_per_epoch") or 0, run.steps_per_epoch
     if often:
-        return steps.rows / steps.batch / often if steps is not None and often > 1 else None
+        return steps / often if steps is not None and often > 1 else None
     every = run.number("save_steps") or 0
     return every if every >= 1 else None
 

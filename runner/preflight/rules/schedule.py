@@ -78,17 +78,17 @@ def warmup_of_half_the_run(run: RunFacts) -> Iterator[Finding]:
 
 def more_evaluations_than_steps(run: RunFacts) -> Iterator[Finding]:
     """More evaluations or saves are requested for each epoch than it has steps: each step is followed by one."""
-    steps, epochs = run.steps, run.number("num_epochs") if run.axolotl.get("num_epochs") is not None else 1.0
-    if steps is None or not epochs:
+    steps = run.steps_per_epoch
+    if steps is None or run.steps is None:
         return
     for key, what in (("evals_per_epoch", "evaluation"), ("saves_per_epoch", "save")):
         often = run.number(key) or 0
-        if often > 1 and often > steps.rows / steps.batch:
-            per_epoch = max(1, round(steps.rows / steps.batch))
+        if often > 1 and often > steps:
+            per_epoch = max(1, round(steps))
             yield warning(
                 key,
                 run.axolotl[key],
-                f"an epoch has {'about ' if steps.declared else ''}{per_epoch} "
+                f"an epoch has {'about ' if run.steps.declared else ''}{per_epoch} "
                 f"{'step' if per_epoch == 1 else 'steps'}, so each is followed by {_a(what)}, which takes longer than "
                 "the step",
                 f"Set {key}=1.",
@@ -104,22 +104,24 @@ def evaluations_that_take_longer_than_training(run: RunFacts) -> Iterator[Findin
     if steps is None or held_out is None or interval is None or not run.evaluates or (run.total_steps or 0) <= LONG:
         return
     key = "evals_per_epoch" if run.axolotl.get("evals_per_epoch") else "eval_steps"
-    trained = interval * steps.batch
+    trained = interval * steps.rows / (run.steps_per_epoch or 1)
     if interval < 1 or held_out <= EVALUATION_SPEED * trained:
         return
+    seldom = 2 if key == "evals_per_epoch" else max(1, round((run.steps_per_epoch or 2) / 2))
     yield warning(
         key,
         run.axolotl[key],
         f"every {interval:.3g} steps ({trained:,.0f} rows), {'about ' if steps.declared else ''}{held_out:,} rows are "
-        f"evaluated, so that more than half of the time goes into evaluating",
-        f"Set {key}={'2' if key == 'evals_per_epoch' else _usual_interval(steps)}, or hold fewer rows out "
-        "(val_set_size=500).",
+        "evaluated, so that more than half of the time goes into evaluating",
+        f"Set {key}={seldom}, or hold fewer rows out (val_set_size=500).",
         TRAINER,
     )
 
 
 def _held_out(run: RunFacts) -> int | None:
-    """Rows of one evaluation; None if they are of another dataset."""
+    """Rows of one evaluation; None if they are of another dataset, which is not prepared."""
+    if run.prepared.eval_rows:
+        return run.prepared.eval_rows
     share = run.number("val_set_size") or 0
     if run.steps is None or run.axolotl.get("test_datasets") or not share:
         return None
@@ -127,16 +129,12 @@ def _held_out(run: RunFacts) -> int | None:
 
 
 def _steps_between_evaluations(run: RunFacts) -> float | None:
-    if run.steps is None:
+    if run.steps_per_epoch is None:
         return None
     if often := run.number("evals_per_epoch") or 0:
-        return run.steps.rows / run.steps.batch / often
+        return run.steps_per_epoch / often
     every = run.number("eval_steps") or 0
     return (every * (run.total_steps or 0) if every < 1 else every) or None
-
-
-def _usual_interval(steps: Steps) -> int:
-    return max(1, round(steps.rows / steps.batch / 2))
 
 
 def dozens_of_epochs(run: RunFacts) -> Iterator[Finding]:
