@@ -162,6 +162,8 @@ def nothing_left_to_train(run: RunFacts) -> Iterator[Finding]:
     patterns, found = run.axolotl.get("unfrozen_parameters"), _architecture(run)
     if found is None or not isinstance(patterns, list) or not patterns:
         return
+    if run.axolotl.get("adapter") and (run.axolotl.get("rl") or not run.adapts):
+        return  # the adapter is built later, or by a plugin
     try:
         compiled = [_as_axolotl_compiles(str(one)) for one in patterns]
     except re.error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from runner.config.gpus import GPUS
 from runner.preflight.findings import Finding, warning
-from runner.preflight.rules.run_facts import RunFacts
+from runner.preflight.rules.run_facts import RunFacts, is_off, is_on
 
 MIXED = "https://docs.nvidia.com/deeplearning/performance/mixed-precision-training/index.html"
 BF16 = "https://arxiv.org/abs/1905.12322"
@@ -25,8 +25,8 @@ SIXTEEN_BITS = ("bf16", "bfloat16", "fp16", "float16", "fp8")
 
 def fp32_on_a_card_for_bf16(run: RunFacts) -> Iterator[Finding]:
     """Without bf16 and fp16, a model trains in fp32: in twice the memory, and at a fraction of the speed."""
-    stated = _is_off(run.axolotl.get("bf16")) or _is_off(run.axolotl.get("bfloat16"))
-    if not stated or any(_is_on(run.axolotl.get(key)) for key in SIXTEEN_BITS) or not _has_bf16(run):
+    stated = is_off(run.axolotl.get("bf16")) or is_off(run.axolotl.get("bfloat16"))
+    if not stated or any(is_on(run.axolotl.get(key)) for key in SIXTEEN_BITS) or not _has_bf16(run):
         return
     if run.parameters is not None and run.parameters >= SMALL and not run.axolotl.get("gptq"):
         yield warning(
@@ -42,7 +42,7 @@ def fp32_on_a_card_for_bf16(run: RunFacts) -> Iterator[Finding]:
 
 def fp16_for_a_model_made_in_bf16(run: RunFacts) -> Iterator[Finding]:
     """A model that was trained in bf16 may have values that fp16 cannot hold; with bf16 nothing overflows."""
-    if not _is_on(run.axolotl.get("fp16")) or run.axolotl.get("bf16") is True or run.axolotl.get("gptq"):
+    if not is_on(run.axolotl.get("fp16")) or run.axolotl.get("bf16") is True or run.axolotl.get("gptq"):
         return
     # With reinforcement learning, fp16 may be on purpose: its finer steps bring training and generation closer.
     if _made_in_bf16(run) and _has_bf16(run) and not run.axolotl.get("rl"):
@@ -54,15 +54,6 @@ def fp16_for_a_model_made_in_bf16(run: RunFacts) -> Iterator[Finding]:
             "Set bf16=true and fp16=false.",
             BF16,
         )
-
-
-def _is_off(value: object) -> bool:
-    """As pydantic reads it."""
-    return value is not None and str(value).lower() in ("false", "no", "off", "0", "f", "n")
-
-
-def _is_on(value: object) -> bool:
-    return bool(value) and not _is_off(value)
 
 
 def _made_in_bf16(run: RunFacts) -> bool:

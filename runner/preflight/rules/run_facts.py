@@ -149,6 +149,15 @@ class RunFacts:
         return number(self.axolotl.get(key))
 
 
+def is_off(value: object) -> bool:
+    """Whether a value is false, as pydantic reads it."""
+    return value is not None and str(value).lower() in ("false", "no", "off", "0", "f", "n")
+
+
+def is_on(value: object) -> bool:
+    return bool(value) and not is_off(value)
+
+
 def _listed(key: str, axolotl: Mapping[str, Any]) -> list[ListedDataset]:
     return [
         ListedDataset(f"{key}.{index}", entry, _rows(entry), rows_taken(entry))
