@@ -54,3 +54,13 @@ def test_a_model_says_how_to_talk_to_it_and_what_to_pad_with(file: Path) -> None
 
 def test_every_family_is_there() -> None:
     assert {family for family in FAMILIES for file in MODELS if file.stem.startswith(family)} == set(FAMILIES)
+
+
+def test_no_name_is_of_two_files() -> None:
+    """llama3_1_405b and its 4-bit copy are different names, so each has a file."""
+    names = [name.lower() for file in MODELS for name in _names(_read(file)["model"])]
+    assert sorted(names) == sorted(set(names))
+
+
+def _names(facts: dict[str, Any]) -> list[str]:
+    return [facts["base_model"], *facts.get("same_shape", ())]
