@@ -16,6 +16,7 @@ from modal_app.store.own_data import own_data_of
 from modal_app.store.problem import Problem
 from runner.composing.displaced_defaults import without_displaced
 from runner.config.cpu_optimizers import NO_CPU_CODE, REPLACEMENT
+from runner.config.known_names import describes, facts_in, facts_named, size_named
 from runner.config.overrides import parts
 from runner.config.project import current_project
 from runner.config.stages import stages_of
@@ -79,7 +80,7 @@ def experiment_of(
         model=_model_facts(node, axolotl),
         prices=_prices(node, overrides),
         from_text=_from_text(node.get("from")),
-        sizes=_sizes(node),
+        sizes=_sizes(node, axolotl),
         stages=stages_of(node.get("stages")),
         replaced_optimizer=replaced,
     )
@@ -101,11 +102,16 @@ def _no_blank(key: str, value: Any) -> str | None:
 
 
 def _model_facts(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> ModelFacts | None:
-    """The facts in the chosen model file; None if `base_model` is another model."""
-    if node.get("model") is None:
-        return None
-    facts = ModelFacts(**_fields(node, "model", ModelFacts))
-    return facts if facts.base_model == axolotl.get("base_model") else None
+    """The facts in the chosen model file if it describes `base_model`, or otherwise in any file that does."""
+    base_model = str(axolotl.get("base_model") or "")
+    if node.get("model") is not None:
+        try:
+            facts = facts_in(_fields(node, "model", ModelFacts))
+        except ValueError as error:
+            raise SweepError(f"{error}.") from error
+        if describes(facts, base_model):
+            return facts
+    return facts_named(base_model)
 
 
 def _data(data: DataChoice, axolotl: Mapping[str, Any], overrides: Sequence[str]) -> DataChoice:
@@ -136,10 +142,13 @@ def _prices(node: Mapping[str, Any], overrides: Sequence[str]) -> PriceTable | N
     return PriceTable(**{**values, "gpu": _mapping(values, "gpu"), "given": tuple(given)})
 
 
-def _sizes(node: Mapping[str, Any]) -> Mapping[str, DatasetSize]:
-    """The sizes of datasets, by path."""
+def _sizes(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> Mapping[str, DatasetSize]:
+    """The sizes of datasets, by path: from the chosen files, and of other datasets from any file that declares them."""
     sizes = _mapping(node, "sizes") if node.get("sizes") else {}
-    return {path: DatasetSize(**_fields(sizes, path, DatasetSize)) for path in sizes}
+    chosen = {path: DatasetSize(**_fields(sizes, path, DatasetSize)) for path in sizes}
+    others = {str(one.get("path")): one for one in datasets_of(axolotl) if str(one.get("path")) not in chosen}
+    found = {path: size for path, one in others.items() if (size := size_named(one)) is not None}
+    return chosen | found
 
 
 def _as_text(tracking: TrackingChoice) -> TrackingChoice:

@@ -25,6 +25,7 @@ import yaml
 
 from modal_app.cloud.settings import Deployment
 from modal_app.store.facts import DataManifest
+from runner.config.known_names import facts_in
 from runner.config.shipped import shipped_root
 from runner.preflight.findings import Finding
 from runner.types import DatasetSize, ExecutorChoice, Experiment, Gpu, ModelFacts
@@ -215,7 +216,7 @@ def _contains(text: str, piece: Any) -> bool:
 @cache
 def _facts(name: str) -> ModelFacts:
     content = yaml.safe_load((shipped_root() / "conf" / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
-    return ModelFacts(**content["model"])
+    return facts_in(content["model"])
 
 
 @cache

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from modal_app.store.facts import DataManifest
+from runner.config.known_names import facts_in
 from runner.config.shipped import shipped_root
 from runner.preflight.rules import RULES, Rule
 from runner.preflight.rules.partners import AXOLOTL, PARTNERS, Partner
@@ -78,7 +79,7 @@ def _asked(case: Mapping[str, Any], place: Path) -> RunFacts:
 
 
 def _shipped(name: str) -> ModelFacts:
-    return ModelFacts(**yaml.safe_load((shipped_root() / "conf" / "model" / f"{name}.yaml").read_text())["model"])
+    return facts_in(yaml.safe_load((shipped_root() / "conf" / "model" / f"{name}.yaml").read_text())["model"])
 
 
 def _sources(rule: str, place: Path) -> list[str]:
