@@ -58,12 +58,15 @@ def facts_of(base_model: str, revision: str | None = None, *, ask_hub: bool = Fa
     return facts_from(raw, base_model, str(folder / "config.json"), lambda: weights_in_folder(folder))
 
 
-def config_of(base_model: str) -> Mapping[str, Any] | None:
-    """The config.json of a `base_model` (a folder or a hub name) from this disk; None if it is not here."""
+def config_of(base_model: str, revision: str | None = None, *, ask_hub: bool = False) -> Mapping[str, Any] | None:
+    """The config.json of a `base_model`, from where `facts_of` has its facts; None if it is not there."""
     if not base_model:
         return None
     folder = Path(base_model).expanduser()
-    found = folder if folder.is_dir() else _cached(base_model, None)
+    found = folder if folder.is_dir() else _cached(base_model, revision)
+    if found is None and ask_hub and _HUB_NAME.match(base_model):
+        model = hub_model(base_model, revision)
+        return None if isinstance(model, str) else model.config
     raw = "" if found is None else _read(found / "config.json")
     return None if isinstance(raw, str) else raw
 

@@ -30,10 +30,12 @@ MANY = 200
 
 def lora_modules_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
     """lora_target_modules name modules of another architecture: PEFT refuses to build an adapter without any."""
-    targets, found = run.axolotl.get("lora_target_modules"), _architecture(run)
-    if found is None or not run.adapts or run.axolotl.get("lora_model_dir"):
+    targets = run.axolotl.get("lora_target_modules")
+    if not targets or not run.adapts or run.axolotl.get("lora_model_dir"):
         return
-    if isinstance(targets, list) and targets:
+    if (found := _architecture(run)) is None:
+        return
+    if isinstance(targets, list):
         yield from _listed_targets(run, [str(one) for one in targets], found)
     elif isinstance(targets, str) and not _matches_any(targets, run, found) and not _others(run):
         yield error(
@@ -86,7 +88,7 @@ def _listed_targets(run: RunFacts, targets: Sequence[str], found: Architecture) 
 def lora_layers_beyond_the_model(run: RunFacts) -> Iterator[Finding]:
     """peft_layers_to_transform counts from 0: a model of 32 layers has 0 to 31."""
     layers = run.axolotl.get("peft_layers_to_transform")
-    if run.model is None or not run.adapts or not isinstance(layers, list) or not layers:
+    if not isinstance(layers, list) or not layers or not run.adapts or run.model is None:
         return
     beyond = [one for one in layers if isinstance(one, int) and not 0 <= one < run.model.layers]
     if not beyond:
@@ -103,8 +105,10 @@ def lora_layers_beyond_the_model(run: RunFacts) -> Iterator[Finding]:
 
 def lora_layers_under_another_name(run: RunFacts) -> Iterator[Finding]:
     """peft_layers_pattern is the name of the list that the layers are in, such as `layers` or `h`."""
-    patterns, found = run.axolotl.get("peft_layers_pattern"), _architecture(run)
-    if found is None or not run.adapts or not patterns or not run.axolotl.get("peft_layers_to_transform"):
+    patterns = run.axolotl.get("peft_layers_pattern")
+    if not patterns or not run.adapts or not run.axolotl.get("peft_layers_to_transform"):
+        return
+    if (found := _architecture(run)) is None:
         return
     lists = sorted({leaf(name.partition(".#")[0]) for name in found.modules if ".#" in name})
     listed = [patterns] if isinstance(patterns, str) else [str(one) for one in patterns]
@@ -121,8 +125,8 @@ def lora_layers_under_another_name(run: RunFacts) -> Iterator[Finding]:
 
 def lora_parameters_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
     """lora_target_parameters name parameters, such as those of experts; a dense model has none of these."""
-    targets, found = run.axolotl.get("lora_target_parameters"), _architecture(run)
-    if found is None or not run.adapts or not targets:
+    targets = run.axolotl.get("lora_target_parameters")
+    if not targets or not run.adapts or (found := _architecture(run)) is None:
         return
     listed = [targets] if isinstance(targets, str) else [str(one) for one in targets]
     if any(_ends_in(name, one) for one in listed for name in found.parameters):
@@ -140,8 +144,8 @@ def lora_parameters_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
 
 def saved_modules_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
     """lora_modules_to_save name a module that the architecture does not have: nothing is trained in full."""
-    saved, found = run.axolotl.get("lora_modules_to_save"), _architecture(run)
-    if found is None or not run.adapts or not isinstance(saved, list):
+    saved = run.axolotl.get("lora_modules_to_save")
+    if not isinstance(saved, list) or not run.adapts or (found := _architecture(run)) is None:
         return
     for one in saved:
         if leaf(str(one)) in HEADS or any(_ends_in(name, str(one)) for name in found.modules):
@@ -159,11 +163,13 @@ def saved_modules_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
 def nothing_left_to_train(run: RunFacts) -> Iterator[Finding]:
     """unfrozen_parameters match no parameter. Axolotl matches them from the beginning of a name, with each dot as a
     dot, and next to an adapter every name begins with base_model.model."""
-    patterns, found = run.axolotl.get("unfrozen_parameters"), _architecture(run)
-    if found is None or not isinstance(patterns, list) or not patterns:
+    patterns = run.axolotl.get("unfrozen_parameters")
+    if not isinstance(patterns, list) or not patterns:
         return
     if run.axolotl.get("adapter") and (run.axolotl.get("rl") or not run.adapts):
         return  # the adapter is built later, or by a plugin
+    if (found := _architecture(run)) is None:
+        return
     try:
         compiled = [_as_axolotl_compiles(str(one)) for one in patterns]
     except re.error:
@@ -199,8 +205,8 @@ def lisa_without_its_layers(run: RunFacts) -> Iterator[Finding]:
             "Choose one: lora=none, or ~lisa_n_layers ~lisa_step_interval.",
             LISA,
         )
-    found = _architecture(run)
-    if found is not None and not run.adapts and f"{attribute}.#" not in found.modules:
+    found = None if run.axolotl.get("adapter") else _architecture(run)
+    if found is not None and f"{attribute}.#" not in found.modules:
         lists = [name.removesuffix(".#") for name in found.modules if name.endswith(".#") and name.count("#") == 1]
         yield error(
             "lisa_layers_attribute",
@@ -215,9 +221,9 @@ def lisa_without_its_layers(run: RunFacts) -> Iterator[Finding]:
 def lisa_of_more_layers_than_there_are(run: RunFacts) -> Iterator[Finding]:
     """LISA draws lisa_n_layers different layers from those of the model."""
     wanted = run.number("lisa_n_layers") or 0
-    if run.model is None or not run.axolotl.get("lisa_step_interval") or run.axolotl.get("rl"):
+    if not wanted or not run.axolotl.get("lisa_step_interval") or run.axolotl.get("rl"):
         return
-    if wanted > run.model.layers:
+    if run.model is not None and wanted > run.model.layers:
         yield error(
             "lisa_n_layers",
             run.axolotl["lisa_n_layers"],

@@ -67,11 +67,13 @@ class RunFacts:
 
     @cached_property
     def architecture(self) -> Architecture | None:
-        """By the class that the config names, the model's config.json on this machine, or a file of conf/model."""
-        name, base_model = self._class_in_config, str(self.axolotl.get("base_model") or "")
-        if name is None and (raw := config_of(base_model)) is not None:
-            name = str(raw.get("model_type"))
-        return architecture(name or class_named(base_model) or "")
+        """By the class that the config names, a file of conf/model, or the model's config.json, here or on the hub."""
+        base_model, revision = str(self.axolotl.get("base_model") or ""), self.axolotl.get("revision_of_model")
+        if name := self._class_in_config or class_named(base_model):
+            return architecture(name)
+        asks = self.experiment.gpu.type != "cpu" and self.experiment.model is None
+        raw = config_of(base_model, None if revision is None else str(revision), ask_hub=asks)
+        return architecture(str(raw.get("model_type"))) if raw is not None else None
 
     @property
     def _class_in_config(self) -> str | None:
