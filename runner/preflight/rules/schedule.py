@@ -139,18 +139,29 @@ def _steps_between_evaluations(run: RunFacts) -> float | None:
 
 def dozens_of_epochs(run: RunFacts) -> Iterator[Finding]:
     """After some 16 epochs the same rows teach nothing more: the run learns them by heart."""
-    epochs = run.number("num_epochs") or 0
-    ends_otherwise = any(run.axolotl.get(key) for key in ("max_steps", "early_stopping_patience", "rl"))
+    key = "max_steps" if (run.number("max_steps") or 0) > 0 else "num_epochs"
+    epochs = _epochs(run)
+    ends_otherwise = bool(run.axolotl.get("early_stopping_patience") or run.axolotl.get("rl"))
     small = run.parameters is not None and run.parameters < SMALL
-    if epochs >= (EPOCHS_OF_SMALL if small else EPOCHS) and not ends_otherwise:
-        yield warning(
-            "num_epochs",
-            run.axolotl["num_epochs"],
-            f"all rows are trained on {epochs:g} times: after 4 epochs repeated rows are worth less than new ones, "
-            "after 16 nothing, and the model learns them by heart",
-            "Set num_epochs=3, or stop early (early_stopping_patience=3 with eval_steps and save_steps).",
-            REPEATED_DATA,
-        )
+    if epochs < (EPOCHS_OF_SMALL if small else EPOCHS) or ends_otherwise:
+        return
+    yield warning(
+        key,
+        run.axolotl[key],
+        f"all rows are trained on {'about ' if key == 'max_steps' else ''}{epochs:.4g} times: after 4 epochs repeated "
+        "rows are worth less than new ones, after 16 nothing, and the model learns them by heart",
+        f"{'Remove it, and set' if key == 'max_steps' else 'Set'} num_epochs=3, or stop early "
+        "(early_stopping_patience=3 with eval_steps and save_steps).",
+        REPEATED_DATA,
+    )
+
+
+def _epochs(run: RunFacts) -> float:
+    """max_steps wins over num_epochs, in both directions."""
+    steps = run.number("max_steps") or 0
+    if steps > 0:
+        return steps / run.steps_per_epoch if run.steps_per_epoch else 0
+    return run.number("num_epochs") or 0
 
 
 def length_text(run: RunFacts) -> str:
