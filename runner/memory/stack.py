@@ -42,6 +42,12 @@ class Sharding(StrEnum):
     ZERO2 = "zero2"
     ZERO3 = "zero3"
     FSDP = "fsdp"
+    """PyTorch's second, fully_shard: the one that Axolotl 0.21 uses."""
+    FSDP1 = "fsdp1"
+    """PyTorch's first, FullyShardedDataParallel. Not in Axolotl; most published figures are of this one."""
+
+
+DEEPSPEED = (Sharding.ZERO1, Sharding.ZERO2, Sharding.ZERO3)
 
 
 class Offloading(StrEnum):
@@ -116,6 +122,15 @@ class Stack:
     sharding: Sharding = Sharding.NONE
     reshards: bool = True
     """Gathered weights are freed after the forward pass."""
+    fp32_masters: bool = False
+    """FSDP has the trained weights in fp32, and gathers them in 16 bit. Axolotl leaves them in 16 bit."""
+    casts_adapter: bool = False
+    """FSDP gathers the adapter's fp32 weights in 16 bit, so that it computes in 16 bit."""
+    loads_whole: bool = False
+    """Each GPU loads all weights before FSDP shards them."""
+    keeps_inputs: bool = False
+    """FSDP1 around frozen weights with reentrant checkpointing: until the backward pass ends, the input of each layer
+    that it has passed stays in memory, with its gradient. Not in Axolotl."""
     offload_optimizer: bool = False
     offload_weights: bool = False
     bucket: int | None = None
@@ -123,6 +138,11 @@ class Stack:
     buckets: int = 1
     live: int = 0
     """Weights that ZeRO-3 leaves gathered since they are needed again soon."""
+
+    @property
+    def sharded(self) -> bool:
+        """Whether several GPUs share anything."""
+        return self.shards > 1 and self.sharding is not Sharding.NONE
 
     @property
     def quantized(self) -> bool:
