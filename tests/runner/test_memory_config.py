@@ -162,7 +162,8 @@ def test_packed_rows_need_a_mask_only_where_sdpa_may_not_keep_them_apart_itself(
 
 
 def test_sharding_is_read_from_deepspeed_and_fsdp() -> None:
-    assert read({}, count=4).stack.sharding is Sharding.NONE
+    alone = read({}, count=4).stack
+    assert (alone.sharding, alone.casts_adapter, alone.loads_whole) == (Sharding.NONE, False, False)
     zero = read({"deepspeed": {"zero_optimization": {"stage": 2, "overlap_comm": True}}}, count=4).stack
     assert (zero.sharding, zero.shards, zero.bucket, zero.buckets) == (Sharding.ZERO2, 4, 500_000_000, 2)
     fsdp = read({"fsdp_config": {"offload_params": True}, "dp_shard_size": 2}, count=8).stack
