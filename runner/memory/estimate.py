@@ -22,8 +22,8 @@ FITS_FACTOR = 1.25
 """FITS means that the estimate times this is within the card's memory."""
 SHARDED_FITS_FACTOR = 1.25
 """The same if several cards share weights, gradients or the optimizer's state: 1 and the worst under-prediction seen of
-such a run, but at least FITS_FACTOR. The worst is 24.5%, by AnswerDotAI/fsdp_qlora: Llama 2 7B QLoRA, 1 x 512, on two
-cards (docs/memory.md). tests/runner/test_memory_sharded.py fails if a published run is worse."""
+such a run, but at least FITS_FACTOR. The worst is 24.1%, published by AnswerDotAI/fsdp_qlora: Llama 2 7B LoRA with
+offloading, 10 x 2048 on two cards (docs/memory.md). tests/runner/test_memory_sharded.py fails if one is worse."""
 FAILS_FACTOR = 0.90
 """WON'T FIT means that the estimate times this is above the card's memory. This margin is the smaller one, since an
 estimate that is too low is the more costly mistake."""

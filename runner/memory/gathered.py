@@ -56,7 +56,7 @@ def _by_fsdp(stack: Stack, facts: ModelFacts) -> Gathered:
     both collect a unit's gradients in a buffer before they share them out.
     """
     shape, train = shape_of(facts), trained(stack, facts)
-    layer = min(stack.linear_bytes, stack.dtype_bytes) * shape.layers / facts.layers
+    layer = min(stack.linear_bytes - stack.scale_bytes, stack.dtype_bytes) * shape.layers / facts.layers
     root = stack.dtype_bytes * (shape.rest + train.copies)
     second = stack.sharding is Sharding.FSDP
     kept = (facts.layers - 1) * layer if not stack.reshards else 0.0

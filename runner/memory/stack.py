@@ -10,9 +10,10 @@ from runner.memory.optimizers import DEFAULT, OPTIMIZERS, OptimizerSize
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The matrices of a layer, by the names that most architectures give them."""
 
-NF4_DOUBLE = 0.5 + 1 / 64 + 4 / (64 * 256)
+NF4_PACKED = 0.5
+NF4_DOUBLE = NF4_PACKED + 1 / 64 + 4 / (64 * 256)
 """Bytes per weight: four bits, an 8-bit scale per block of 64, an fp32 scale per 256 of those (bitsandbytes)."""
-NF4_SINGLE = 0.5 + 4 / 64
+NF4_SINGLE = NF4_PACKED + 4 / 64
 
 
 class Loss(StrEnum):
@@ -147,3 +148,8 @@ class Stack:
     @property
     def quantized(self) -> bool:
         return self.linear_bytes < 2
+
+    @property
+    def scale_bytes(self) -> float:
+        """The part of `linear_bytes` that is the scales of 4-bit blocks: not weights, so never sharded or gathered."""
+        return self.linear_bytes - NF4_PACKED if self.linear_bytes < 1 else 0.0

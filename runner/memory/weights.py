@@ -126,12 +126,14 @@ def resident(stack: Stack, facts: ModelFacts) -> ResidentWeights:
     share = stack.shards
     weight_share, gradient_share = (share if by_stage >= 3 else 1), (share if by_stage >= 2 else 1)
     optimizer_share = share if by_stage >= 1 else 1
-    weights, adapters = loaded / weight_share, sizes.weights / weight_share
+    scales = stack.scale_bytes * shape.layers
+    weights, adapters = (loaded - scales) / weight_share, sizes.weights / weight_share
     gradients, optimizer = sizes.gradients / gradient_share, sizes.optimizer / optimizer_share
     host = 0.0
     if stack.offload_weights:
         host += (weights + adapters) * stack.gpus
         weights = adapters = 0.0
+    weights += scales  # on each GPU
     step = sizes.step / optimizer_share
     if stack.offload_optimizer:
         host += (optimizer + sizes.gradients / optimizer_share) * stack.gpus

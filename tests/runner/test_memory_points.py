@@ -37,7 +37,7 @@ def test_axolotls_own_examples_are_within_a_fifth_but_for_the_two_that_are_not_u
 
 
 def test_where_older_versions_needed_more_the_estimate_is_too_low_by_a_fifth_at_most() -> None:
-    assert all(-0.20 <= point.error <= 0.05 for point in HELD_OUT_FSDP)
+    assert all(-0.20 <= point.error <= 0.12 for point in HELD_OUT_FSDP)
 
 
 @pytest.mark.parametrize(

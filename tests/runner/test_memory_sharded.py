@@ -16,7 +16,7 @@ from runner.memory.choice import choose
 from runner.memory.estimate import CONTEXT, FITS_FACTOR, SHARDED_FITS_FACTOR, Verdict, estimate, peak, verdict_of
 from runner.memory.ladder import CurrentSettings
 from runner.memory.stack import LINEAR, Adapter, Batch, Sharding, Stack
-from runner.memory.weights import NCCL
+from runner.memory.weights import NCCL, resident
 from tests.runner.memory_failures import FAILED
 from tests.runner.memory_points import (
     FITTED,
@@ -30,7 +30,7 @@ from tests.runner.memory_points import (
     Point,
     model,
 )
-from tests.runner.memory_points_fms import FITTED_SHARDED, HELD_OUT_FMS, NOT_AXOLOTLS, Group
+from tests.runner.memory_points_fms import A100, FITTED_SHARDED, HELD_OUT_FMS, NOT_AXOLOTLS, Group, groups
 
 DOCUMENT = " ".join((Path(__file__).resolve().parents[2] / "docs/memory.md").read_text(encoding="utf-8").split())
 LINES = (Path(__file__).resolve().parents[2] / "docs/memory.md").read_text(encoding="utf-8").splitlines()
@@ -111,6 +111,21 @@ def peak_of(config: dict[str, Any]) -> int:
     parts = estimate(config, LLAMA_8B, GPUS["h100"], 2).parts
     assert parts is not None
     return parts.total
+
+
+@pytest.mark.parametrize(
+    ("cards", "published"),
+    [(1, {"Mistral 7B": 4.011, "Llama 2 70B": 34.626}), (2, {"Mistral 7B": 2.090, "Llama 2 70B": 17.944})],
+)
+def test_the_scales_of_4_bit_blocks_are_on_each_card(cards: int, published: dict[str, float]) -> None:
+    """What a100_80gb.csv gives as allocated between steps; with two cards, that includes the gradients."""
+    named = (group for group in groups(A100) if group.cards == cards and group.name.endswith(", QLoRA"))
+    found = {point.name: resident(point.stack, point.facts) for group in named for point in group.peaks.values()}
+    held = {
+        name: (one.weights + one.adapters + one.optimizer + (one.gradients if cards > 1 else 0)) / GIB
+        for name, one in found.items()
+    }
+    assert held == pytest.approx(published, rel=0.01)
 
 
 # FSDP2 itself, every tensor counted. Few tokens show what is gathered, many show what is saved.
