@@ -113,6 +113,20 @@ def test_a_copy_of_a_model_has_its_answer(ask: Callable[..., Any], folder: Path)
     assert answers([one], store) == answers([two], store)
 
 
+def test_what_nobody_could_know_says_why_in_the_verdict_the_price_and_for_an_automatic_gpu(
+    ask: Callable[..., Any], folder: Path
+) -> None:
+    (one,) = ask("base_model=nobody/knows", *ASKED, *CONFIG, *SAME).experiments
+    ((memory, (dollars, reason)),) = answers([one], Store(folder / "store"))
+    why = "the shape of nobody/knows is unknown: the hub did not answer"
+    assert [(one["verdict"], one["reason"].startswith(why)) for one in memory] == [("UNKNOWN", True)]
+    assert dollars is None
+    assert reason.startswith(why)
+    assert reason.endswith("and no similar run was trained here")
+    with pytest.raises(SweepError, match=f"gpu=auto: {why}.* Name the GPU"):
+        ask("base_model=nobody/knows", "gpu=auto")
+
+
 def test_a_file_of_ones_own_describes_a_model_and_a_wrong_one_is_passed_over(
     ask: Callable[..., Any], folder: Path
 ) -> None:
