@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from modal_app.store.facts import DataManifest
 from runner.config.known_names import facts_in
 from runner.config.shipped import shipped_root
 from runner.environment import trainer_environment
@@ -54,7 +55,7 @@ def measure(count: int, store: Path) -> dict[str, Any]:
         verdicts = Verdicts(store / "cache" / "verdicts.json", trainer_environment.identity(None))
         began = time.perf_counter()
         preflight = Preflight(experiments, verdicts)
-        preflight.longest_rows = [None] * count  # memory is estimated as well
+        preflight.prepared = [DataManifest()] * count  # memory is estimated as well
         quick = time.perf_counter() - began
         preflight.ask(workers, experiments)
         validated = time.perf_counter() - began

@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, and not at exit: it may not be possible
         return code
     except SweepError as error:
-        terminal.message(f"axosweep: {error}")
+        if text := str(error):
+            terminal.message(f"axosweep: {text}")
         return EXIT_USER_MISTAKE
     except KeyboardInterrupt:
         sys.stderr.write("axosweep: stopped. The same command continues where this one ended.\n")
@@ -102,6 +103,7 @@ def _refuse_late_verb(words: Sequence[str]) -> None:
 
 
 def _hydra(words: list[str]) -> int:
-    from runner.command import application
+    from runner.api import application
+    from runner.command.page import page
 
-    return application.run(words)
+    return application.run(words, page=page)

@@ -7,7 +7,11 @@ from collections.abc import Iterable
 
 
 class SweepError(Exception):
-    """A user's mistake. Shown as it is, without a traceback; the exit code is 2."""
+    """A user's mistake. Shown as it is, without a traceback; the exit code is 2. Without text, it has been shown."""
+
+
+class PlanRefused(SweepError):
+    """What keeps a plan from starting. With --json, the plan and all its findings have been printed."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

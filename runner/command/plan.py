@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from runner.console.parser import Names, VerbParser
+from runner.console.print_json import print_json
+from runner.errors import PlanRefused, SweepError
 from runner.types import Experiment, Request, RunResult
 
 
@@ -29,7 +31,13 @@ def main(words: Sequence[str]) -> int:
 
         return launch_sweep(experiments, replace(request, diff=args.diff, write=args.write))
 
-    from runner.command import application  # imported late: completion reads only the flags, without Hydra
+    from runner.api import application  # imported late: completion reads only the flags, without Hydra
+    from runner.command.page import page
 
     action = "overrides" if args.overrides else "plan"
-    return application.run([*rest, f"action={action}", *(["json=true"] if args.json else [])], launch)
+    try:
+        return application.run([*rest, f"action={action}", *(["json=true"] if args.json else [])], launch, page)
+    except SweepError as error:
+        if args.json and not isinstance(error, PlanRefused):  # it could not even be composed
+            print_json({"sweep": None, "runs": [], "refused": str(error)})
+        raise

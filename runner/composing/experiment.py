@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from modal_app.cloud.settings import Deployment, settings_problems
+from modal_app.store.own_data import own_data_of
 from modal_app.store.problem import Problem
 from runner.composing.displaced_defaults import without_displaced
 from runner.config.cpu_optimizers import NO_CPU_CODE, REPLACEMENT
@@ -64,7 +65,7 @@ def experiment_of(
     gpu = Gpu(**_fields(node, "gpu", Gpu))
     if isinstance(gpu.fallback, list):
         gpu = replace(gpu, fallback=tuple(gpu.fallback))
-    data = DataChoice(**_fields(node, "data", DataChoice))
+    data = _data(DataChoice(**_fields(node, "data", DataChoice)), axolotl, overrides)
     tracking = TrackingChoice(**_fields(node, "tracking", TrackingChoice))
     executor = _executor(_fields(node, "executor", ExecutorChoice, without=("problems",)))
     if wrong := list(no_text_findings(tracking)):
@@ -111,6 +112,13 @@ def _model_facts(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> ModelFa
         if describes(facts, base_model):
             return facts
     return facts_named(base_model)
+
+
+def _data(data: DataChoice, axolotl: Mapping[str, Any], overrides: Sequence[str]) -> DataChoice:
+    """Without the default seed of preparing a dataset, for a run that has none prepared."""
+    if own_data_of(axolotl) is None or any(parts(one).key == "data.seed" for one in overrides):
+        return data
+    return replace(data, seed=None)
 
 
 def _executor(values: Mapping[str, Any]) -> ExecutorChoice:
@@ -172,15 +180,14 @@ def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[
 def _name(choices: Mapping[str, Any], keys: Iterable[str]) -> str:
     named = choices.get("sweeps") or choices.get("experiment")
     bases = current_project().bases
-    if isinstance(named, str) and named in bases:
-        return Path(bases[named]).stem
-    if isinstance(named, str) and "," not in named:
+    source = bases.get(named) if isinstance(named, str) else None
+    if source is not None and source.key == BASE_OPTION:
+        return Path(source.value).stem
+    if source is None and isinstance(named, str) and "," not in named:
         return named
     named_keys = [key for key in keys if key.partition(".")[0] not in (*REQUEST_KEYS, "executor", "prices", "tracking")]
-    words = [
-        BASE_OPTION if key == EXPERIMENT and bases else key.removeprefix("axolotl.").replace(".", "_")
-        for key in named_keys
-    ]
+    chosen = {EXPERIMENT: next(iter(bases.values())).key} if bases else {}
+    words = [chosen.get(key, key.removeprefix("axolotl.").replace(".", "_")) for key in named_keys]
     return "-".join(dict.fromkeys(words))[:60].strip("-") or "default"
 
 

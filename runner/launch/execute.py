@@ -38,7 +38,7 @@ def execute(launch: Launch, workers: MixedWorkers | None) -> None:
     executor = executor_for(launch.executor, launch.plan, launch.store, ledger, workers)
     starts_now = launch.on_this_machine and not preflight.unasked(launch.pending_experiments)
     if launch.on_this_machine:
-        ask_schema(launch, workers or validator_at_hand(launch.store), STARTING)
+        ask_schema(launch, workers or validator_at_hand(launch.store), message=STARTING)
         preflight.refuse_blocked()
     preflight.show_rest(terminal.messages())
     launch = replace(launch, plan=with_sweep_objects(launch.plan, launch.store))

@@ -47,7 +47,7 @@ def identify(launch: Launch) -> Launch:
     hashes.save()
     for run in runs:
         check_checkpoint_fits(run)
-    launch.preflight.longest_rows = [_longest_row(launch.store, run) for run in runs]
+    launch.preflight.prepared = _manifests(launch.store, runs)
     return replace(launch, runs=tuple(runs))
 
 
@@ -66,6 +66,7 @@ def identified(experiment: Experiment, hashes: ContentHashes, trainer: str) -> R
     return identify_run(experiment, inputs, trainer_lock=trainer)
 
 
-def _longest_row(store: Store, run: Run) -> int | None:
-    """In tokens; None if its dataset is not prepared here."""
-    return DataManifest.read(store.manifest(run.data_key)).longest_row
+def _manifests(store: Store, runs: Sequence[Run]) -> list[DataManifest]:
+    """What is known of each run's dataset; runs that share one share the value."""
+    known = {key: DataManifest.read(store.manifest(key)) for key in {run.data_key for run in runs}}
+    return [known[run.data_key] for run in runs]

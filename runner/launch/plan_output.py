@@ -6,13 +6,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from runner.console import terminal
+from runner.console.print_json import print_json
+from runner.errors import PlanRefused
 from runner.estimate.words import cost_json
 from runner.executors.choose import missing_gpus, validator_at_hand
 from runner.launch import plan_inputs
-from runner.launch.budget import check_budget, over_budget
+from runner.launch.budget import over_budget
 from runner.launch.plain_configs import write_configs
 from runner.launch.plan_diff import PlanDiff, diff_lines, plan_diff
 from runner.launch.price import price_lines
@@ -23,7 +25,7 @@ from runner.store.stores import stores
 
 
 def show_launch(launch: Launch) -> None:
-    """Print all that is known of a priced launch. Then raise SweepError if something keeps it from starting.
+    """Print all that is known of a priced launch. Then raise PlanRefused if something keeps it from starting.
 
     Raises SweepError for a --diff with a sweep that does not exist, before any file is written, and for files that
     --write would overwrite.
@@ -32,13 +34,15 @@ def show_launch(launch: Launch) -> None:
     plan, request, preflight = launch.plan, launch.request, launch.preflight
     schema_asked = ask_schema(launch, validator_at_hand(launch.local_store))
     missing = missing_gpus(launch.executor, plan)
-    ready = not (preflight.blocked or plan.unresolved or missing or over_budget(launch.cost, request))
+    refusal = preflight.refusal() or over_budget(launch.cost, request)
+    ready = not (refusal or plan.unresolved or missing)
     known = stores(request.store)
     diff = plan_diff(plan, known, request.diff, trainer=launch.trainer) if request.diff else None
     written = write_configs(plan, request.write) if request.write else []
     if request.json:
         more = {**plan_inputs.as_json(plan, launch.store, sys.argv[1:]), **_json(diff, written)}
         more |= {"cost": cost_json(launch.cost), "preflight": preflight.as_json(schema_asked=schema_asked)}
+        more |= {"refused": refusal or None}
         tables.print_plan_json(plan, launch.store, more)
     else:
         console = terminal.results()
@@ -55,8 +59,21 @@ def show_launch(launch: Launch) -> None:
             terminal.say(console, line)
     if missing:
         terminal.message(f"note: {missing}", style="yellow")
-    preflight.refuse_blocked()  # after everything else is printed
-    check_budget(launch.cost, request)
+    if refusal:  # after everything else is printed
+        raise PlanRefused(refusal)
+
+
+def show_refused(launch: Launch) -> NoReturn:
+    """Print in JSON what is wrong with runs that cannot be identified, since their values are wrong.
+
+    Raises PlanRefused.
+    """
+    schema_asked = ask_schema(launch, validator_at_hand(launch.local_store), launch.experiments)
+    refusal = launch.preflight.refusal()
+    runs = [{"key": None, "overrides": list(one.overrides), "gpu": asdict(one.gpu)} for one in launch.experiments]
+    found = launch.preflight.as_json(schema_asked=schema_asked)
+    print_json({"sweep": launch.request.name, "runs": runs, "preflight": found, "refused": refusal})
+    raise PlanRefused(refusal)
 
 
 def _json(diff: PlanDiff | None, written: Sequence[Path]) -> Mapping[str, Any]:

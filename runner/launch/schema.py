@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from runner.console import terminal
 from runner.launch.types import Launch
 from runner.preflight.schema import Validator
+from runner.types import Experiment
 
 CHECKING = "Checking with Axolotl's own schema; its imports take some seconds."
 CHECKING_AT_ONCE = "Checking with Axolotl's own schema."
@@ -15,12 +18,19 @@ NOT_CHECKED = (
 )
 
 
-def ask_schema(launch: Launch, validator: Validator | None, message: str = CHECKING) -> bool:
-    """Check every run that is not finished and not checked yet. False if that is not possible here.
+def ask_schema(
+    launch: Launch,
+    validator: Validator | None,
+    experiments: Sequence[Experiment] | None = None,
+    *,
+    message: str = CHECKING,
+) -> bool:
+    """Check every run that is not checked yet. False if that is not possible here.
 
-    `message`: printed if Axolotl has to be imported for it.
+    `experiments`: those of the runs that are not finished, unless they are given. `message`: printed if Axolotl has to
+    be imported for it.
     """
-    preflight, wanted = launch.preflight, launch.pending_experiments
+    preflight, wanted = launch.preflight, launch.pending_experiments if experiments is None else experiments
     if not preflight.unasked(wanted):
         return True
     if validator is None:

@@ -8,13 +8,15 @@ from typing import Any
 
 from rich.console import Console
 
+from modal_app.store.facts import DataManifest
 from runner.console import terminal
 from runner.environment.verdicts import SchemaQuestion, Verdicts
 from runner.errors import SweepError
 from runner.memory.estimate import Estimate
-from runner.preflight import quick_findings
+from runner.preflight import config_findings, run_findings
 from runner.preflight.findings import Finding, FindingOfRuns, as_json, blocking, lines, together
 from runner.preflight.memory import memory_findings, memory_json, memory_lines, memory_of
+from runner.preflight.rules.run_facts import RunFacts
 from runner.preflight.schema import Validator, ask, questions_of, schema_findings, unasked
 from runner.types import Experiment
 
@@ -26,11 +28,12 @@ class Preflight:
     experiments: Sequence[Experiment]
     verdicts: Verdicts
     force: bool = False
-    longest_rows: Sequence[int | None] = ()
-    """Tokens of the longest row of each run's dataset, if it is prepared; empty until that is known."""
+    prepared: Sequence[DataManifest] = ()
+    """What is known of each run's dataset; empty until it is known which datasets are prepared."""
     finished: frozenset[int] = frozenset()
-    """Numbers of the finished runs, which need no memory; known together with `longest_rows`."""
-    _quick: list[tuple[Finding, ...]] = field(default_factory=list)
+    """Numbers of the finished runs, which need no memory; known together with `prepared`."""
+    _wrong: list[tuple[Finding, ...]] = field(default_factory=list)
+    """What is wrong with each run's values."""
     _questions: dict[int, tuple[Experiment, Sequence[SchemaQuestion]]] = field(default_factory=dict)
     """By the experiment's id, which stays unique since the value refers to the experiment."""
     _answers: int = 0
@@ -41,7 +44,7 @@ class Preflight:
     def __post_init__(self) -> None:
         optimizers = {str(one.replaced_optimizer or one.axolotl.get("optimizer")) for one in self.experiments}
         swept = len(optimizers) > 1
-        self._quick = [quick_findings(experiment, optimizer_swept=swept) for experiment in self.experiments]
+        self._wrong = [config_findings(experiment, optimizer_swept=swept) for experiment in self.experiments]
 
     @property
     def blocked(self) -> bool:
@@ -50,19 +53,20 @@ class Preflight:
 
     def findings(self) -> list[FindingOfRuns]:
         """All findings so far."""
-        known = (self._answers, tuple(self.longest_rows), self.finished)
+        known = (self._answers, tuple(map(id, self.prepared)), self.finished)
         if self._cached is None or self._cached[0] != known:
             self._cached = known, self._all()
         return self._cached[1]
 
     def _all(self) -> list[FindingOfRuns]:
-        found = [
-            (*quick, *schema_findings(experiment, self._questions_of(experiment), self.verdicts, quick))
-            for experiment, quick in zip(self.experiments, self._quick, strict=True)
-        ]
-        for number, (experiment, longest) in enumerate(zip(self.experiments, self.longest_rows, strict=False)):
-            if number not in self.finished:
-                found[number] = (*found[number], *memory_findings(experiment, longest))
+        found = []
+        known = self.prepared or [DataManifest()] * len(self.experiments)
+        for number, (experiment, wrong, manifest) in enumerate(zip(self.experiments, self._wrong, known, strict=True)):
+            own = (*wrong, *run_findings(RunFacts(experiment, manifest), wrong))
+            own += tuple(schema_findings(experiment, self._questions_of(experiment), self.verdicts, own))
+            if self.prepared and number not in self.finished:
+                own += tuple(memory_findings(experiment, manifest.longest_row))
+            found.append(own)
         return together(found)
 
     def unasked(self, wanted: Sequence[Experiment]) -> bool:
@@ -86,7 +90,7 @@ class Preflight:
     def refuse(self, console: Console, validator: Callable[[], Validator | None]) -> None:
         """Print the findings so far at once, then Axolotl's own verdict, and raise SweepError.
 
-        `validator` is called only if a verdict is missing.
+        `validator` is called only if a verdict is missing. The error has no text if Axolotl adds nothing.
         """
         first = blocking(self.findings(), force=self.force)
         if not self.unasked(self.experiments) or (process := validator()) is None:
@@ -98,12 +102,17 @@ class Preflight:
         self.ask(process, self.experiments)
         self.show_rest(console)
         more = [one for one in blocking(self.findings(), force=self.force) if one not in first]
-        raise SweepError(self._refusal(more, more=True) if more else "Axolotl's own schema finds no other problems.")
+        raise SweepError(self._refusal(more, more=True) if more else "")
 
     def refuse_blocked(self) -> None:
         """Raise SweepError with the findings that prevent the sweep from starting, if there are any."""
-        if stops := blocking(self.findings(), force=self.force):
-            raise SweepError(self._refusal(stops))
+        if refusal := self.refusal():
+            raise SweepError(refusal)
+
+    def refusal(self) -> str:
+        """The findings that prevent the sweep from starting, for people; empty if there are none."""
+        stops = blocking(self.findings(), force=self.force)
+        return self._refusal(stops) if stops else ""
 
     def show_rest(self, console: Console) -> None:
         """Print the findings that do not prevent the sweep from starting."""
@@ -114,7 +123,8 @@ class Preflight:
 
     def as_json(self, *, schema_asked: bool) -> Mapping[str, Any]:
         """The findings name runs by their numbers. `memory` has a list for each run, with one entry for each kind of
-        card; `chosen` has the reasons of gpu=auto.
+        card; it is empty for runs that are refused before their datasets are known. `chosen` has the reasons of
+        gpu=auto.
         """
         return {
             "schema_asked": schema_asked,
@@ -124,14 +134,16 @@ class Preflight:
         }
 
     def memory_lines(self) -> list[str]:
-        """Whether each run fits its GPUs, and why gpu=auto chose them, for people. Needs `longest_rows`."""
+        """Whether each run fits its GPUs, and why gpu=auto chose them, for people. Needs `prepared`."""
         reasons = dict.fromkeys(experiment.chosen for experiment in self.experiments if experiment.chosen)
         return [*reasons, *memory_lines(self._memory(), self._names())]
 
     def _memory(self) -> list[tuple[Estimate, ...]]:
+        if not self.prepared:
+            return []
         return [
-            () if number in self.finished else memory_of(experiment, longest)
-            for number, (experiment, longest) in enumerate(zip(self.experiments, self.longest_rows, strict=True))
+            () if number in self.finished else memory_of(experiment, manifest.longest_row)
+            for number, (experiment, manifest) in enumerate(zip(self.experiments, self.prepared, strict=True))
         ]
 
     def _refusal(self, stops: Sequence[FindingOfRuns], *, more: bool = False) -> str:

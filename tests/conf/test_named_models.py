@@ -62,16 +62,19 @@ def answers(experiments: Sequence[Experiment], store: Store) -> list[Answer]:
 
 
 @pytest.fixture(scope="module")
-def by_option(request: pytest.FixtureRequest, folder: Path) -> Mapping[str, Answer]:
-    """Of `model=OPTION`; its configs are written as files, for base= and import."""
-    from runner.command import application
-    from tests.conftest import Asked
+def known() -> dict[str, Answer]:
+    return {}
 
-    asked = Asked()
-    application.run(["-m", f"model={','.join(MODELS)}", *ASKED, *CONFIG, *SAME], asked)
-    for option, one in zip(MODELS, asked.experiments, strict=True):
-        (folder / f"{option}.yml").write_text(yaml.safe_dump(dict(one.axolotl)))
-    return dict(zip(MODELS, answers(asked.experiments, Store(folder / "store")), strict=True))
+
+@pytest.fixture
+def by_option(ask: Callable[..., Any], folder: Path, known: dict[str, Answer]) -> Mapping[str, Answer]:
+    """Of `model=OPTION`, asked for once; its configs are written as files, for base= and import."""
+    if not known:
+        asked = ask("-m", f"model={','.join(MODELS)}", *ASKED, *CONFIG, *SAME)
+        for option, one in zip(MODELS, asked.experiments, strict=True):
+            (folder / f"{option}.yml").write_text(yaml.safe_dump(dict(one.axolotl)))
+        known |= dict(zip(MODELS, answers(asked.experiments, Store(folder / "store")), strict=True))
+    return known
 
 
 def test_every_model_has_an_answer(by_option: Mapping[str, Answer]) -> None:

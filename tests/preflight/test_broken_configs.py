@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from modal_app.cloud.settings import Deployment
+from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
 from runner.config.known_names import facts_in
 from runner.config.shipped import shipped_root
@@ -129,7 +130,7 @@ def test_there_are_enough_of_every_kind() -> None:
 
 @pytest.mark.parametrize("broken", CASES)
 def test_what_axolotl_accepts_is_told_without_asking_it(broken: Mapping[str, Any]) -> None:
-    preflight = Preflight([_experiment(broken)], Verdicts(None, ""), longest_rows=[None])
+    preflight = Preflight([_experiment(broken)], Verdicts(None, ""), prepared=[DataManifest()])
     if not broken["accepted"] or "has no class" in broken["told"]:
         return
     with pytest.raises(SweepError) as refused:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from modal_app.store.facts import DataManifest
 from runner.environment.verdicts import Verdicts
 from runner.keys.identity import is_address
 from runner.preflight.findings import blocking
@@ -49,7 +50,7 @@ def _refused(preflight: Preflight) -> list[str]:
 
 def test_no_good_config_is_refused(good: Sequence[Experiment]) -> None:
     assert len(good) >= 40
-    assert _refused(Preflight(good, Verdicts(None, ""), longest_rows=[None] * len(good))) == []
+    assert _refused(Preflight(good, Verdicts(None, ""), prepared=[DataManifest()] * len(good))) == []
 
 
 @pytest.mark.slow

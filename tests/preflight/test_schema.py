@@ -133,7 +133,7 @@ def test_what_was_told_in_our_words_is_not_told_again() -> None:
     assert told({"lora_r": -1}, [{"keys": ["lora_r"], "message": "It is too small."}]) == []
     assert told({"dpo_beta": 0.1}, warnings=["dpo_beta is deprecated, use rl_beta instead"]) == []
     assert told({}, warnings=["Auto-enabling LoRA kernel optimizations for faster training."]) == []
-    assert len(told({"lora_r": 1}, warnings=["`lora_r` is odd"])) == 1
+    assert len(told({"sequence_len": 128}, warnings=["`sequence_len` is odd"])) == 1
 
 
 def test_a_plugin_that_only_the_rented_image_has_is_no_error_here() -> None:

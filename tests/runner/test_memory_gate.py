@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from modal_app.store.facts import DataManifest
 from runner.config.shipped import shipped_root
 from runner.environment.verdicts import Verdicts
 from runner.memory.estimate import Verdict
@@ -61,7 +62,7 @@ def test_short_prepared_rows_make_a_run_fit() -> None:
 
 def test_a_run_that_has_finished_needs_no_memory() -> None:
     asked = run({**LORA, "micro_batch_size": 8}, LLAMA_70B, Gpu("a100_80gb", 1))
-    preflight = Preflight([asked, asked], Verdicts(None, "lock"), longest_rows=[None, None])
+    preflight = Preflight([asked, asked], Verdicts(None, "lock"), prepared=[DataManifest(), DataManifest()])
     preflight.finished = frozenset({0})
     (held_back,) = (one for one in preflight.findings() if "WON'T FIT" in one.finding.text)
     assert held_back.runs == (1,)

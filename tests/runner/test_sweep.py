@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,6 +137,38 @@ def test_a_plan_in_json_holds_the_findings(main: Main, capsys: pytest.CaptureFix
     found = {one["key"]: one for one in preflight["findings"]}
     assert found["logging_steps"]["severity"] == "warning"
     assert found["logging_steps"]["runs"] == [0]
+
+
+@pytest.mark.usefixtures("trainer")
+def test_a_refused_plan_in_json_holds_what_refused_it(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+    """With wrong values, which have no key; with what Axolotl refuses; and with what cannot even be composed."""
+
+    def refused(*words: str) -> dict[str, Any]:
+        assert main("plan", "--json", *words) == 2
+        told = capsys.readouterr()
+        printed: dict[str, Any] = json.loads(told.out)
+        assert f"axosweep: {printed['refused']}\n" in told.err
+        return printed
+
+    early = refused("-m", "lora_dropout=2", "eval_steps=5", "evals_per_epoch=4", "learning_rate=1e-3,1e-4")
+    assert [run["key"] for run in early["runs"]] == [None, None]
+    assert [one["key"] for one in early["preflight"]["findings"][:2]] == ["lora_dropout", "eval_steps"]
+    assert early["preflight"]["findings"][0]["runs"] == [0, 1]
+    late = refused("eval_steps=5", "evals_per_epoch=4")
+    assert late["runs"][0]["key"]
+    assert "eval_steps and evals_per_epoch are exclusive" in late["refused"]
+    assert refused("model=nonsense")["runs"] == []
+
+
+@pytest.mark.usefixtures("trainer")
+def test_an_error_to_which_axolotl_adds_nothing_is_told_once_without_a_remark(
+    main: Main, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("lora_dropout=2") == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[-2] == "Checking the runs against Axolotl's own schema; its imports take some seconds."
+    assert told[-1].startswith("note: learning_rate (Axolotl says)")
+    assert sum("lora_dropout=2" in line for line in told) == 1
 
 
 def test_a_plan_without_a_trainer_says_that_axolotl_was_not_asked(

@@ -1,0 +1,55 @@
+"""Rules of the trade: what a practitioner would say about a run before it is paid.
+
+Each rule is one function that is given a run's facts and yields what it has to say: errors where the run is certain to
+fail, warnings where it would waste money. It names its source. A rule that speaks about a run which a practitioner
+would call sound is wrong. tests/preflight/rules has the cases of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from runner.preflight.findings import Finding
+from runner.preflight.rules import (
+    adapters,
+    datasets,
+    evaluation,
+    layers,
+    optimizers,
+    partners,
+    precision,
+    prepared,
+    rates,
+    rows,
+    saving,
+    schedule,
+    selection,
+    sharding,
+    tokens,
+)
+from runner.preflight.rules.run_facts import RunFacts
+
+Rule = Callable[[RunFacts], Iterator[Finding]]
+
+RULES: tuple[Rule, ...] = (
+    *adapters.RULES,
+    *datasets.RULES,
+    *evaluation.RULES,
+    *layers.RULES,
+    *optimizers.RULES,
+    *partners.RULES,
+    *precision.RULES,
+    *prepared.RULES,
+    *rates.RULES,
+    *rows.RULES,
+    *saving.RULES,
+    *schedule.RULES,
+    *selection.RULES,
+    *sharding.RULES,
+    *tokens.RULES,
+)
+
+
+def rule_findings(run: RunFacts) -> Iterator[Finding]:
+    for rule in RULES:
+        yield from rule(run)
