@@ -57,6 +57,23 @@ def facts_in(node: Mapping[str, Any]) -> ModelFacts:
     return ModelFacts(**{**node, "same_shape": tuple(node.get("same_shape") or ())})
 
 
+def class_named(base_model: str) -> str | None:
+    """The class in transformers of a model by its name on the hub (`LlamaForCausalLM`); None if no file says it."""
+    return _class_named(base_model.lower(), _folders(MODEL)) if "/" in base_model else None
+
+
+@functools.cache
+def _class_named(name: str, folders: tuple[Path, ...]) -> str | None:
+    for content in _naming(name, folders):
+        axolotl, node = content.get("axolotl"), content.get(MODEL)
+        named = [one.get("base_model") for one in (axolotl, node) if isinstance(one, dict)]
+        named += node.get("same_shape") or [] if isinstance(node, dict) else []
+        if isinstance(axolotl, dict) and name in (str(one).lower() for one in named):
+            found = axolotl.get("model_type") or axolotl.get("type_of_model")
+            return str(found) if found else None
+    return None
+
+
 @functools.cache
 def _facts_named(name: str, folders: tuple[Path, ...]) -> ModelFacts | None:
     for content in _naming(name, folders):

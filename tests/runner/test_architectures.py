@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner.config.architectures import architecture, with_numbers
-from runner.config.model_classes import class_named
+from runner.config.known_names import class_named
 from runner.environment import trainer_environment
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from typing import Any
 
 from modal_app.store.facts import DataManifest
 from runner.config.architectures import Architecture, architecture
-from runner.config.model_classes import class_named
+from runner.config.known_names import class_named
 from runner.cost.length import batch_of, data_ranks, length_of
 from runner.cost.types import Rows
 from runner.errors import SweepError
