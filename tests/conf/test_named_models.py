@@ -116,7 +116,7 @@ def test_a_copy_of_a_model_has_its_answer(ask: Callable[..., Any], folder: Path)
     assert answers([one], store) == answers([two], store)
 
 
-def test_what_nobody_could_know_says_why_in_the_verdict_the_price_and_for_an_automatic_gpu(
+def test_an_unknown_shape_is_explained_in_the_verdict_the_price_and_for_an_automatic_gpu(
     ask: Callable[..., Any], folder: Path
 ) -> None:
     (one,) = ask("base_model=nobody/knows", *ASKED, *CONFIG, *SAME).experiments
