@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -82,7 +83,7 @@ def evaluation_rows_that_are_trained_on(run: RunFacts) -> Iterator[Finding]:
     found: list[tuple[str, Any, int, int]] = []
     for one in run.testing:
         if one.rows is not None and one.taken == one.rows.count:
-            both = sum(any(digest in digests for digests in trained) for digest in one.rows.digests)
+            both = max((_in_both(one.rows.digests, digests) for digests in trained), default=0)
             found.append((f"{one.at}.path", one.path, both, len(one.rows.digests)))
     known = run.prepared
     if not found and known.eval_rows and known.eval_rows_in_training:
@@ -101,6 +102,11 @@ def evaluation_rows_that_are_trained_on(run: RunFacts) -> Iterator[Finding]:
                 else "Take them out of datasets, or hold out other rows with val_set_size.",
                 LEAKS,
             )
+
+
+@functools.lru_cache(maxsize=64)  # the runs of a sweep share their files
+def _in_both(some: frozenset[int], others: frozenset[int]) -> int:
+    return len(some & others)
 
 
 def _rows(run: RunFacts) -> int | None:
