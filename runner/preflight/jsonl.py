@@ -38,6 +38,10 @@ class LocalRows:
     messages: int = 0
     parts: bool = False
     """Whether the content of a message is a list of parts, which may say for themselves what is trained."""
+    marked: int = 0
+    """Messages whose own field says that they are trained (message_field_training)."""
+    characters: int = 0
+    """Of the messages' contents."""
     digests: frozenset[int] = frozenset()
     """Of the rows' texts: equal rows have equal ones. Only this process can compare them."""
 
@@ -80,10 +84,17 @@ def messages_column(dataset: Mapping[str, Any]) -> str:
     return str(dataset.get("field_messages") or "messages")
 
 
-def _conversation(dataset: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The column with a conversation, and what its messages call their role and their content."""
+Conversation = tuple[str, str, str, str]
+
+
+def _conversation(dataset: Mapping[str, Any]) -> Conversation:
+    """The column with a conversation, and what its messages call their role, their content, and whether they are
+    trained. Segments are read as messages whose role is their label."""
+    if dataset.get("type") == "input_output":
+        return "segments", "label", "text", ""
     properties = properties_of(dataset)
-    return messages_column(dataset), properties["role"], properties["content"]
+    mark = str(dataset.get("message_field_training") or "")
+    return messages_column(dataset), properties["role"], properties["content"], mark
 
 
 def _needed(dataset: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
@@ -103,7 +114,7 @@ def _needed(dataset: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
 def _read(
     path: Path,
     stat: tuple[int, int],
-    conversation: tuple[str, str, str],
+    conversation: Conversation,
     messages: str | None,
     columns: tuple[str, ...],
 ) -> LocalRows:
@@ -156,11 +167,14 @@ class _Tally:
     column: str
     role: str
     content: str
+    mark: str
     rows: Counter[tuple[str, ...]] = field(default_factory=Counter)
     messages: Counter[tuple[str, ...]] = field(default_factory=Counter)
     empty: Counter[str] = field(default_factory=Counter)
     roles: Counter[str] = field(default_factory=Counter)
     parts: bool = False
+    marked: int = 0
+    characters: int = 0
     digests: set[int] = field(default_factory=set)
 
     def add(self, row: Mapping[str, Any], digest: int) -> None:
@@ -173,7 +187,10 @@ class _Tally:
                 self.messages[_present(message)] += 1
                 if (role := message.get(self.role)) is not None:
                     self.roles[str(role)] += 1
-                self.parts = self.parts or isinstance(message.get(self.content), list)
+                content = message.get(self.content)
+                self.characters += len(content) if isinstance(content, str) else 0
+                self.parts = self.parts or isinstance(content, list)
+                self.marked += bool(message.get(self.mark))
 
     def result(self, size: int) -> LocalRows:
         return LocalRows(
@@ -185,6 +202,8 @@ class _Tally:
             properties=_counted(self.messages),
             messages=self.messages.total(),
             parts=self.parts,
+            marked=self.marked,
+            characters=self.characters,
             digests=frozenset(self.digests),
         )
 
