@@ -46,12 +46,8 @@ def facts_of(base_model: str, revision: str | None = None, *, ask_hub: bool = Fa
     """
     if not base_model:
         return ShapeAnswer(None, "there is no base_model")
-    folder = Path(base_model).expanduser()
-    if not folder.is_dir():
-        cached = _cached(base_model, revision)
-        if cached is None:
-            return _from_hub(base_model, revision) if ask_hub else _unknown(base_model, "it is not on this machine")
-        folder = cached
+    if (folder := _folder(base_model, revision)) is None:
+        return _from_hub(base_model, revision) if ask_hub else _unknown(base_model, "it is not on this machine")
     raw = _read(folder / "config.json")
     if isinstance(raw, str):
         return _unknown(base_model, raw)
@@ -62,13 +58,17 @@ def config_of(base_model: str, revision: str | None = None, *, ask_hub: bool = F
     """The config.json of a `base_model`, from where `facts_of` has its facts; None if it is not there."""
     if not base_model:
         return None
-    folder = Path(base_model).expanduser()
-    found = folder if folder.is_dir() else _cached(base_model, revision)
-    if found is None and ask_hub and _HUB_NAME.match(base_model):
+    folder = _folder(base_model, revision)
+    if folder is None and ask_hub and _HUB_NAME.match(base_model):
         model = hub_model(base_model, revision)
         return None if isinstance(model, str) else model.config
-    raw = "" if found is None else _read(found / "config.json")
+    raw = _read(folder / "config.json") if folder is not None else ""
     return None if isinstance(raw, str) else raw
+
+
+def _folder(base_model: str, revision: str | None) -> Path | None:
+    folder = Path(base_model).expanduser()
+    return folder if folder.is_dir() else _cached(base_model, revision)
 
 
 def facts_from(raw: Mapping[str, Any], base_model: str, source: str, counted: Weights = lambda: None) -> ShapeAnswer:

@@ -27,6 +27,7 @@ from runner.preflight.rules import (
     selection,
     sharding,
     tokens,
+    vocabulary,
 )
 from runner.preflight.rules.run_facts import RunFacts
 
@@ -49,6 +50,7 @@ RULES: tuple[Rule, ...] = (
     *selection.RULES,
     *sharding.RULES,
     *tokens.RULES,
+    *vocabulary.RULES,
 )
 
 
