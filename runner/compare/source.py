@@ -24,6 +24,10 @@ RESERVED = "memory/device_reserved (GiB)"
 """What Axolotl logs of rank 0's GPU; zero on a CPU."""
 
 
+BEFORE_STEPS = ("import", "config", "prepare", "load")
+"""The phases of a run before its first step."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunFacts:
     """What a source knows of one run. A row is made of this alone, so all sources look the same."""
@@ -56,6 +60,13 @@ class RunFacts:
     record: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Measurement] = field(default_factory=dict)
     """What `axosweep eval` has measured, by name."""
+    started_at: float | None = None
+    """Unix seconds, of its last attempt."""
+    ended_at: float | None = None
+    startup_seconds: float = 0.0
+    """Of its last attempt, before its first step."""
+    resumed_from: int = 0
+    """The step that its last attempt began with."""
 
     def final(self, name: str) -> float | None:
         """The last value that training logged, or otherwise the value that was measured later."""
@@ -128,7 +139,17 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
         peak_memory_gib=_peak_memory(curves, rented),
         record=dict(outcome.facts if outcome else {}) | facts_of(rented),
         measured=measured_of(store, run.key),
+        started_at=state.started_at,
+        ended_at=outcome.finished_at if outcome else None,
+        startup_seconds=startup_seconds(train_states[-1]) if train_states else 0.0,
+        resumed_from=train_states[-1].get("resumed_from") or 0 if train_states else 0,
     )
+
+
+def startup_seconds(train_state: Mapping[str, Any]) -> float:
+    """Of an attempt, before its first step."""
+    phases = train_state.get("phases") or {}
+    return float(sum(phases.get(name) or 0.0 for name in BEFORE_STEPS))
 
 
 def _train_seconds(train_states: Sequence[Mapping[str, Any]]) -> float | None:
