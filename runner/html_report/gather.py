@@ -17,7 +17,7 @@ from runner.compare.measured import is_of_a_task
 from runner.compare.metrics import Curves
 from runner.compare.params import label, show_value
 from runner.compare.ranking import OBJECTIVE, Metric, Row, rows_from
-from runner.compare.source import facts_of_sweep
+from runner.compare.source import RunFacts, facts_of_sweep
 from runner.compare.table import heading_of
 from runner.config.project import find_project
 from runner.console.redact import redact
@@ -27,6 +27,7 @@ from runner.html_report import reproduce, words
 from runner.html_report.answers import answers
 from runner.html_report.curves import points_each, rounded, series
 from runner.html_report.effects import effect, interaction, pareto, strength
+from runner.show.following import headway_of_sweep
 from runner.store.ledger import Ledger, SweepPlan, live_launchers
 from runner.store.run_state import RunStatus
 from runner.store.stores import is_mirror
@@ -61,11 +62,13 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
     receipt_of, totals = _receipts(found)
     analysed = max(words.ranked_groups(rows), key=len, default=[])
     cost = sweep_cost(store, sweep, found.plan.runs)
+    going_on = goes_on(store, sweep, rows)
     return {
         "sweep": sweep,
         "made_at": round(time.time(), 1),
         "asked_at": found.plan.created_at,
-        "going_on": goes_on(store, sweep, rows),
+        "going_on": going_on,
+        "headway": _headway(store, sweep, facts) if going_on else None,
         "question": redact(words.question(rows, _question_of(command), OBJECTIVE)),
         "answer": [redact(line) for line in words.answer(rows, OBJECTIVE, names)],
         "metric": OBJECTIVE,
@@ -80,6 +83,12 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "failures": _failures(rows, names),
         "reproduce": reproduce.block(store, sweep, found.plan, next((row for row in rows if row.is_best), None)),
     }
+
+
+def _headway(store: Store, sweep: str, facts: Sequence[RunFacts]) -> dict[str, Any]:
+    """What the live view on a terminal shows above its lines."""
+    headway = headway_of_sweep(store, sweep, facts, time.time())
+    return {"counted": headway.counted, "timed": headway.timed, "part": round(headway.part, 4)}
 
 
 def goes_on(store: Store, sweep: str, rows: Sequence[Row]) -> bool:
