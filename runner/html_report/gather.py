@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modal_app.store.layout import SEEN, Store
-from modal_app.store.read_json import read_json
+from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.compare.measured import is_of_a_task
 from runner.compare.metrics import Curves
@@ -28,9 +27,9 @@ from runner.html_report.answers import answers
 from runner.html_report.curves import points_each, rounded, series
 from runner.html_report.effects import effect, interaction, pareto, strength
 from runner.show.following import headway_of_sweep
-from runner.store.ledger import Ledger, SweepPlan, live_launchers
+from runner.store.going_on import goes_on
+from runner.store.ledger import Ledger, SweepPlan
 from runner.store.run_state import RunStatus
-from runner.store.stores import is_mirror
 
 TAIL_LINES = 25
 TAIL_BYTES = 6_000
@@ -62,7 +61,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
     receipt_of, totals = _receipts(found)
     analysed = max(words.ranked_groups(rows), key=len, default=[])
     cost = sweep_cost(store, sweep, found.plan.runs)
-    going_on = goes_on(store, sweep, rows)
+    going_on = goes_on(store, sweep, [row.status for row in rows])
     return {
         "sweep": sweep,
         "made_at": round(time.time(), 1),
@@ -89,17 +88,6 @@ def _headway(store: Store, sweep: str, facts: Sequence[RunFacts]) -> dict[str, A
     """What the live view on a terminal shows above its lines."""
     headway = headway_of_sweep(store, sweep, facts, time.time())
     return {"counted": headway.counted, "timed": headway.timed, "part": round(headway.part, 4)}
-
-
-def goes_on(store: Store, sweep: str, rows: Sequence[Row]) -> bool:
-    """Whether the sweep is still in progress: a run is running, or a launcher still works on the pending ones."""
-    if any(row.status is RunStatus.RUNNING for row in rows):
-        return True
-    if all(row.status not in (RunStatus.PENDING, RunStatus.STOPPED, RunStatus.LOST) for row in rows):
-        return False
-    if is_mirror(store):
-        return not read_json(store.sweeps / sweep / SEEN).get("over", False)
-    return bool(live_launchers(store, sweep))
 
 
 def tail(log: str) -> str:

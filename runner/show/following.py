@@ -30,8 +30,7 @@ def headway_of_sweep(store: Store, sweep: str, facts: Sequence[RunFacts], now: f
     datasets = [one for one in datasets if one.status is RunStatus.RUNNING or one.key in known]
     timings = [timing_of(one, since) for one in facts]
     cost = sweep_cost(store, sweep, ledger.plan().runs)
-    dollars = cost.whole.dollars if cost else None
-    return headway_of(timings, datasets, expected, since=since, now=now, dollars=dollars)
+    return headway_of(timings, datasets, expected, since=since, now=now, cost=cost)
 
 
 def lines_of(store: Store, facts: Sequence[RunFacts]) -> list[Line]:

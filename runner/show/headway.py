@@ -12,7 +12,7 @@ from modal_app.store.layout import Store
 from modal_app.store.read_json import read_as
 from modal_app.store.step import write_atomically
 from runner.console.durations import about, clock
-from runner.cost.spent import money
+from runner.cost.spent import SweepCost, money
 from runner.store.run_state import RunStatus
 
 FAILED = (RunStatus.FAILED, RunStatus.LOST, RunStatus.BLOCKED, RunStatus.STOPPED)
@@ -87,7 +87,8 @@ class Headway:
     elapsed_s: float
     left_s: float | None = None
     """None if unknown."""
-    dollars: float | None = None
+    cost: SweepCost | None = None
+    """None if nothing is rented."""
     noun: str = ""
     """What is counted, if it is not runs."""
 
@@ -110,7 +111,8 @@ class Headway:
     def timed(self) -> str:
         """`3:12 elapsed, about 6 min left, $1.20 so far`; what is unknown is not mentioned."""
         left = "" if self.left_s is None or self.is_over else f"{about(self.left_s)} left"
-        dollars = "" if self.dollars is None else f"{money(self.dollars)} so far"
+        least = "at least " if self.cost and self.cost.whole.unpriced else ""
+        dollars = f"{least}{money(self.cost.whole.dollars)} so far" if self.cost else ""
         return ", ".join(filter(None, (f"{clock(self.elapsed_s)} elapsed", left, dollars)))
 
 
@@ -178,7 +180,7 @@ def _total(one: Timing, plan: Expected, speed: float, runs: Sequence[Timing]) ->
 
 def headway_of(
     timings: Sequence[Timing], datasets: Sequence[Timing], expected: Expected | None, *, since: float, now: float,
-    dollars: float | None = None, noun: str = "",
+    cost: SweepCost | None = None, noun: str = "",
 ) -> Headway:  # fmt: skip
     """`since`: when the launch began."""
     first, then = seconds_left(datasets, expected, now), seconds_left(timings, expected, now)
@@ -188,6 +190,6 @@ def headway_of(
         part=part_of(timings),
         elapsed_s=now - since,
         left_s=None if first is None or then is None else first + then,
-        dollars=dollars,
+        cost=cost,
         noun=noun,
     )

@@ -123,12 +123,11 @@ class Progress:
         after = [one for kind in FOLLOW_UP_KINDS for one in of[kind]]
         done = [Timing(one.run.key, RunStatus.SUCCEEDED, 1.0, before=True) for one in self.plan.runs if one.done]
         cost = self._cost()
-        dollars = cost.whole.dollars if cost else None
         counted, noun = [*done, *runs], ""
         if not runs or (after and not any(one.status in GOING_ON for one in runs)):
             counted, noun = (after, "follow-up steps") if after else (datasets, "datasets")
         first = datasets if counted is not datasets else []
-        return headway_of(counted, first, expected, since=self._since, now=now, dollars=dollars, noun=noun)
+        return headway_of(counted, first, expected, since=self._since, now=now, cost=cost, noun=noun)
 
     def _print_changes(self, lines: list[Line]) -> None:
         for line in lines:

@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -79,3 +81,14 @@ def test_the_view_is_redrawn_on_a_terminal_and_is_a_line_for_each_change_in_a_pi
     text = console.file.getvalue()
     assert text.count("train      learning_rate=2: succeeded") == (0 if terminal else 1)
     assert ("1 of 3 done" in text) is terminal
+
+
+def test_compare_says_that_a_sweep_is_not_over_until_it_is(store: Store, command: Callable[..., Any]) -> None:
+    planned = open_sweep(store, RUNS)
+    finish(store, StepKind.TRAIN, RUNS[0].key)
+    with claim(store.folder(StepKind.TRAIN, RUNS[1].key)):
+        begin_attempt(store, StepKind.TRAIN, RUNS[1].key)
+        note = f"{planned.sweep} is not over: 1 of 3 done, 1 pending, 1 running."
+        assert note in command("compare").splitlines()
+        assert command("compare", "--json")["notes"] == [note]
+    assert "not over" not in command("compare"), "nothing works on it any more"
