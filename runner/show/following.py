@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modal_app.store.layout import Store
-from modal_app.store.state import observe
+from modal_app.store.state import StepState, observe
 from modal_app.store.step import StepKind
 from runner.compare.params import label, told_apart
 from runner.compare.ranking import OBJECTIVE
@@ -13,6 +13,7 @@ from runner.compare.source import RunFacts
 from runner.cost.spent import sweep_cost
 from runner.show.headway import Expected, Headway, Timing, headway_of
 from runner.show.line import Line
+from runner.show.step_progress import with_progress
 from runner.store.ledger import Event, Ledger
 from runner.store.run_state import RunStatus, reason_of, status_of
 
@@ -36,7 +37,8 @@ def headway_of_sweep(store: Store, sweep: str, facts: Sequence[RunFacts], now: f
 def lines_of(store: Store, facts: Sequence[RunFacts]) -> list[Line]:
     """A line for each run, and for the datasets that are being prepared."""
     datasets = [line for line in _datasets(store, facts) if line.status is RunStatus.RUNNING]
-    return [*datasets, *_runs(facts)]
+    runs = [with_progress(line, store.folder(StepKind.TRAIN, line.key)) for line in _runs(facts)]
+    return [*datasets, *runs]
 
 
 def _runs(facts: Sequence[RunFacts]) -> list[Line]:
@@ -65,17 +67,15 @@ def _datasets(store: Store, facts: Sequence[RunFacts]) -> list[Line]:
     keys = dict.fromkeys(one.data_key for one in facts if one.status is RunStatus.PENDING)
     states = [(key, observe(store, StepKind.PREPROCESS, key)) for key in keys]
     return [
-        Line(
-            StepKind.PREPROCESS,
-            key,
-            key,
-            status_of(state),
-            reason_of(state),
-            timing=Timing(key, status_of(state), started_at=state.started_at),
-        )
+        with_progress(_dataset(key, state), store.folder(StepKind.PREPROCESS, key))
         for key, state in states
         if status_of(state) is not RunStatus.SUCCEEDED
     ]
+
+
+def _dataset(key: str, state: StepState) -> Line:
+    timing = Timing(key, status_of(state), started_at=state.started_at)
+    return Line(StepKind.PREPROCESS, key, key, status_of(state), reason_of(state), timing=timing)
 
 
 def timing_of(facts: RunFacts, since: float) -> Timing:

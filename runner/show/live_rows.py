@@ -20,6 +20,9 @@ from runner.show.line import Line
 from runner.store.run_state import RunStatus
 
 GAP = "  "
+BAR = ""
+"""The heading of the rows' bars."""
+ROW_BAR = 10
 LEAST_HEADING = 4
 LONG_VALUE, SHORT_VALUE = 24, 14
 
@@ -80,6 +83,12 @@ class _Table:
         return 1 + len(GAP) + self.names_width + sum(one + len(GAP) for one in columns)
 
 
+def bar(part: float, width: int, marks: Marks) -> str:
+    """A bar of this width. It is full only when all is done."""
+    full = width if part >= 1 else min(int(part * width), width - 1)
+    return marks.done * full + marks.rest * (width - full)
+
+
 def rows(
     shown: Sequence[Line], every: Sequence[Line], width: int, *, now: float, marks: Marks, expected: Expected | None
 ) -> list[Text]:
@@ -102,7 +111,12 @@ def _table(lines: Sequence[Line], expected: Expected | None, now: float, marks: 
         seconds = None if line.timing and line.timing.before else line.seconds(now)
         return "" if seconds is None else clock(seconds)
 
+    def drawn(line: Line) -> str:
+        going_on = line.status is RunStatus.RUNNING and line.timing is not None and line.timing.part > 0
+        return bar(line.timing.part, ROW_BAR, marks) if going_on and line.timing else ""
+
     columns = [
+        _Column(BAR, tuple(map(drawn, lines)), left=True),
         _Column("step", tuple(one_line(line.step, marks.encoding) for line in lines)),
         _Column("loss", tuple(_number(line.loss) for line in lines)),
         _Column("eval loss", tuple(_number(line.eval_loss) for line in lines)),
@@ -128,6 +142,7 @@ def _table(lines: Sequence[Line], expected: Expected | None, now: float, marks: 
 def _fitted(table: _Table, width: int) -> _Table:
     """The table with what it gives up for this width, the least important first."""
     for smaller in (
+        lambda one: _without(one, BAR),
         lambda one: _without(one, "status"),
         lambda one: _with_short_headings(one, width),
         lambda one: _without(one, "dollars"),

@@ -28,6 +28,7 @@ from runner.show.headway import Expected, Headway, Timing, headway_of
 from runner.show.line import Line
 from runner.show.redraw import Redraw, can_redraw, marks_of
 from runner.show.screen import screen
+from runner.show.step_progress import with_progress
 from runner.store.ledger import SweepRun
 from runner.store.run_state import RunStatus, reason_of, status_of
 from runner.types import Plan, PlannedRun
@@ -181,11 +182,13 @@ class Progress:
         state = self._observe(StepKind.PREPROCESS, key)
         rows = DataManifest.read(self.store.manifest(key)).rows
         message = f"{rows} rows" if rows is not None else _message(state)
-        rented = containers(self.store.folder(StepKind.PREPROCESS, key))
+        folder = self.store.folder(StepKind.PREPROCESS, key)
+        rented = containers(folder)
         dollars = bill(rented, rates).dollars if rented and rates else None
         status, reason = status_of(state), reason_of(state)
         timing = _timing(key, state)
-        return Line(StepKind.PREPROCESS, key, key, status, reason, message=message, dollars=dollars, timing=timing)
+        line = Line(StepKind.PREPROCESS, key, key, status, reason, message=message, dollars=dollars, timing=timing)
+        return with_progress(line, folder)
 
     def _run_line(self, planned: PlannedRun, rates: Rates | None) -> Line:
         key = planned.run.key
@@ -222,7 +225,7 @@ class Progress:
         # On Modal, its cost still grows for a while, and its files arrive one after the other.
         if state.phase is Phase.SUCCEEDED and planned.run.experiment.executor.type == "local":
             self._succeeded[key] = line
-        return line
+        return with_progress(line, folder)
 
     def _after_line(self, step: Step) -> Line:
         state = self._observe(step.kind, step.key)

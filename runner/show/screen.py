@@ -15,7 +15,7 @@ from rich.text import Text
 from runner.show.fit import start_of
 from runner.show.headway import Expected, Headway
 from runner.show.line import Line
-from runner.show.live_rows import GAP, UNICODE, Marks, rows
+from runner.show.live_rows import GAP, UNICODE, Marks, bar, rows
 from runner.store.run_state import RunStatus
 
 LEAST_BAR, MOST_BAR = 10, 40
@@ -59,12 +59,6 @@ def in_order(lines: Sequence[Line]) -> list[Line]:
                 return 1, -ended
 
     return sorted(lines, key=place)
-
-
-def bar(part: float, width: int, marks: Marks) -> str:
-    """A bar of this width. It is full only when all is done."""
-    full = width if part >= 1 else min(int(part * width), width - 1)
-    return marks.done * full + marks.rest * (width - full)
 
 
 def _counted(headway: Headway, width: int, marks: Marks) -> list[Text]:

@@ -2,18 +2,23 @@
 
 import io
 import json
+import os
+import re
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from modal_app.process.bars import BarsState
 from modal_app.store.claim import claim
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind, write_atomically
 from runner.compare.source import facts_of_sweep
 from runner.show.following import headway_of_sweep, lines_of
-from runner.show.headway import Expected
+from runner.show.headway import Expected, run_left
+from runner.show.screen import Size, screen
 from runner.show.sweep_view import SweepView
 from runner.store.run_state import RunStatus
 from tests.runner.builders import begin_attempt, end_attempt, finish, log_losses, open_sweep, run
@@ -92,3 +97,31 @@ def test_compare_says_that_a_sweep_is_not_over_until_it_is(store: Store, command
         assert note in command("compare").splitlines()
         assert command("compare", "--json")["notes"] == [note]
     assert "not over" not in command("compare"), "nothing works on it any more"
+
+
+def test_a_dataset_that_is_tokenized_and_a_run_that_downloads_say_how_far_they_are(store: Store) -> None:
+    planned, data = open_sweep(store, RUNS), RUNS[0].data_key
+    with (
+        claim(store.folder(StepKind.PREPROCESS, data)),
+        claim(store.folder(StepKind.TRAIN, RUNS[0].key)),
+    ):
+        tokenizing = begin_attempt(store, StepKind.PREPROCESS, data)
+        since = json.loads(tokenizing.started.read_text())["at"] + 5
+        state = BarsState("Tokenizing Prompts", 500, 2000, "examples", since)
+        tokenizing.progress.write_text(json.dumps(asdict(state)))
+        os.utime(tokenizing.progress, (since + 10, since + 10))
+        loading = begin_attempt(store, StepKind.TRAIN, RUNS[0].key)
+        state = BarsState("downloading", 1_200_000_000, 4_000_000_000, "B", since)
+        loading.progress.write_text(json.dumps(asdict(state)))
+        facts = facts_of_sweep(store, planned.sweep)
+        dataset, run_line, *_ = lines_of(store, facts)
+        assert (dataset.step, dataset.message) == ("500/2000", "Tokenizing Prompts")
+        assert dataset.timing is not None
+        assert run_left(dataset.timing, [dataset.timing], None, now=since + 10) == pytest.approx(30)
+        assert (run_line.step, run_line.message) == ("1.2 GB/4.0 GB", "downloading")
+        shown = screen(
+            [dataset, run_line], headway_of_sweep(store, planned.sweep, facts, since), Size(100, 24), now=since
+        )
+        text = "\n".join(line.plain for line in shown)
+        assert re.search("━━─{8} +500/2000 ", text)
+        assert "Tokenizing Prompts" in text
