@@ -29,7 +29,7 @@ from runner.store.stores import stores
 HOST = "127.0.0.1"
 FRESH_S = 2.0
 """Values younger than this are served again: a page requests them every three seconds."""
-REDRAW_S = 1.0
+REDRAW_S = 2.0
 LOOK_S = 15.0
 """Between two looks at Modal."""
 LINGER_S = 1.0

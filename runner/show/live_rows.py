@@ -5,6 +5,7 @@ What tells two runs apart is never cut: other columns go first, then parameters 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -45,7 +46,7 @@ UNICODE = Marks("━", "─", "…", {RunStatus.RUNNING: "▸", RunStatus.SUCCEE
 ASCII = Marks("#", "-", "~", {RunStatus.RUNNING: ">", RunStatus.SUCCEEDED: "+", RunStatus.FAILED: "x"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Column:
     heading: str
     cells: tuple[str, ...]
@@ -56,12 +57,12 @@ class _Column:
     def head(self) -> str:
         return self.heading if self.shortened_heading is None else self.shortened_heading
 
-    @property
+    @functools.cached_property
     def width(self) -> int:
         return max(cell_len(one) for one in (self.head, *self.cells))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Table:
     lines: tuple[Line, ...]
     names: tuple[_Column, ...]
@@ -72,12 +73,12 @@ class _Table:
     kinds: _Column | None
     marks: Marks
 
-    @property
+    @functools.cached_property
     def names_width(self) -> int:
         columns = sum(one.width for one in self.names) + len(GAP) * max(len(self.names) - 1, 0)
         return max([columns, *map(cell_len, self.labels)])
 
-    @property
+    @functools.cached_property
     def width(self) -> int:
         columns = [one.width for one in ([self.kinds] if self.kinds else []) + list(self.rest)]
         return 1 + len(GAP) + self.names_width + sum(one + len(GAP) for one in columns)

@@ -47,7 +47,7 @@ class Progress:
     console: Console = field(default_factory=terminal.messages)
     seconds_between_frames: float = SECONDS_BETWEEN_FRAMES
     seconds_between_lines: float = SECONDS_BETWEEN_LINES
-    """Between two lines of each running step, in a pipe."""
+    """Between two lines of each running step, and of the whole sweep, in a pipe."""
     clock: Callable[[], float] = time.time
     """Unix seconds."""
     names: Mapping[str, str] = field(default_factory=dict)
@@ -107,9 +107,12 @@ class Progress:
         self._print_notes(lines)
         if now >= self._next_lines:
             self._next_lines = now + self.seconds_between_lines
-            for line in lines:
-                if line.status is RunStatus.RUNNING:
-                    terminal.say(self.console, line.text())
+            running = [line for line in lines if line.status is RunStatus.RUNNING]
+            for line in running:
+                terminal.say(self.console, line.text())
+            if running:
+                headway = self._headway(lines, Expected.read(self.store, self.plan.sweep), self.clock())
+                terminal.say(self.console, f"{'sweep':<10} {headway.counted}; {headway.timed}")
 
     def _draw(self, lines: Sequence[Line], redraw: Redraw) -> None:
         now, marks = self.clock(), marks_of(self.console)
