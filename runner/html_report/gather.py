@@ -13,18 +13,21 @@ from typing import Any
 from modal_app.store.layout import SEEN, Store
 from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
+from runner.compare.groups import SEEDS, settings
 from runner.compare.measured import is_of_a_task
 from runner.compare.metrics import Curves
 from runner.compare.params import label, show_value
-from runner.compare.ranking import OBJECTIVE, Metric, Row, rows_from
+from runner.compare.ranking import EVAL_LOSS, OBJECTIVE, Metric, Row, rows_from
 from runner.compare.source import facts_of_sweep
 from runner.compare.table import heading_of
 from runner.config.project import find_project
 from runner.console.redact import redact
 from runner.cost.spent import containers, sweep_cost
+from runner.files.answers import answer_sets
 from runner.html_report import receipt as receipts
 from runner.html_report import reproduce, words
-from runner.html_report.answers import answers
+from runner.html_report.answers import samples, tables
+from runner.html_report.card import card, setting_names
 from runner.html_report.curves import points_each, rounded, series
 from runner.html_report.effects import effect, interaction, pareto, strength
 from runner.store.ledger import Ledger, SweepPlan, live_launchers
@@ -55,8 +58,11 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
     ledger = Ledger(store, sweep)
     plan, facts = ledger.plan(), facts_of_sweep(store, sweep)
     found = _Sweep(store, ledger, plan, rows_from(facts), {one.key: one.curves for one in facts})
-    rows = found.rows
+    rows, groups = found.rows, settings(facts, found.rows, EVAL_LOSS)
     names = {row.key: label(row.params) or row.key for row in rows}
+    best = card(rows, groups, found.curves, {one.key: one.config["from"] for one in facts if "from" in one.config})
+    winners = [key for ones in words.ranked_settings(groups) for key in ones[0].runs]
+    sets = answer_sets(store, names)
     command = reproduce.command(store, sweep)
     receipt_of, totals = _receipts(found)
     analysed = max(words.ranked_groups(rows), key=len, default=[])
@@ -67,19 +73,29 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "asked_at": found.plan.created_at,
         "going_on": goes_on(store, sweep, rows),
         "question": redact(words.question(rows, _question_of(command), OBJECTIVE)),
-        "answer": [redact(line) for line in words.answer(rows, OBJECTIVE, names)],
+        "answer": [redact(line) for line in words.answer(rows, groups, OBJECTIVE, setting_names(rows))],
+        "card": best and best | {"cost": cost and cost.whole.dollars, "samples": samples(sets, best["runs"])},
         "metric": OBJECTIVE,
         "counts": words.counted(rows),
         "cost": cost.lines(going_on=False) if cost else [],
         "params": list(rows[0].params) if rows else [],
-        "runs": [_run(found, row, names[row.key], receipt_of[row.key]) for row in rows],
-        "answers": answers(store, names),
+        "seeds": [name for name in SEEDS if name in rows[0].params] if any(one.n > 1 for one in groups) else [],
+        "runs": [
+            _run(found, row, names[row.key], receipt_of[row.key]) | {"is_best": row.key in winners} for row in rows
+        ],
+        "answers": tables(sets),
         "analysis": _analysis(analysed, several=len({row.eval_fingerprint for row in rows}) > 1),
         "receipt": totals,
         "parts": list(receipts.PARTS),
         "failures": _failures(rows, names),
-        "reproduce": reproduce.block(store, sweep, found.plan, next((row for row in rows if row.is_best), None)),
+        "reproduce": reproduce.block(store, sweep, found.plan, _lowest(rows, best["runs"] if best else ())),
     }
+
+
+def _lowest(rows: Sequence[Row], keys: Sequence[str]) -> Row | None:
+    """Of the runs with these keys, the one with the lowest final value."""
+    ranked = [row for row in rows if row.key in keys and words.is_ranked(row)]
+    return min(ranked, key=lambda row: row.final or 0.0, default=None)
 
 
 def goes_on(store: Store, sweep: str, rows: Sequence[Row]) -> bool:
@@ -143,7 +159,6 @@ def _run(found: _Sweep, row: Row, name: str, receipt: receipts.Receipt) -> dict[
         "first": rounded(row.first),
         "step": row.step,
         "max_steps": row.max_steps,
-        "is_best": row.is_best,
         "rows": (row.eval_fingerprint or "")[:8],
         "attempts": row.attempts,
         "seconds": rounded(row.seconds),
