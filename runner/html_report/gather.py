@@ -28,7 +28,7 @@ from runner.html_report import receipt as receipts
 from runner.html_report import reproduce, words
 from runner.html_report.answers import samples, tables
 from runner.html_report.card import card, setting_names
-from runner.html_report.curves import points_each, rounded, series
+from runner.html_report.curves import moments, points_each, rounded, series
 from runner.html_report.effects import effect, interaction, pareto, strength
 from runner.store.ledger import Ledger, SweepPlan, live_launchers
 from runner.store.run_state import RunStatus
@@ -179,7 +179,8 @@ def _curves(found: _Sweep, row: Row) -> dict[str, Any]:
     curves, rented = found.curves[row.key], containers(folder)
     most = points_each(2 * len(found.rows))
     named = {"train": TRAIN_LOSS, "eval": OBJECTIVE}
-    drawn = {kind: series(curves, folder.metrics, metric, most, rented, row.dollars) for kind, metric in named.items()}
+    clock = moments(folder.metrics)
+    drawn = {kind: series(curves, clock, metric, most, rented, row.dollars) for kind, metric in named.items()}
     return {kind: one for kind, one in drawn.items() if one}
 
 
@@ -196,7 +197,7 @@ def _analysis(rows: Sequence[Row], *, several: bool) -> dict[str, Any]:
     return {
         "keys": [row.key for row in rows],
         "rows": (rows[0].eval_fingerprint or "")[:8] if rows and several else "",
-        "effects": effects,
+        "effects": [one | {"importance": rounded(strength(one))} for one in effects],
         "interaction": interaction(effects, points, show_value),
         "cost": "dollars" if priced else "seconds",
         "costs": [rounded(cost) for cost in costs],

@@ -26,8 +26,8 @@ function answerTable(set) {
 
 function answerHeading(column) {
   const share = column.judged ? `${column.exact} of ${column.judged} right` : null;
-  const lines = [column.run, column.name === column.run ? null : column.name, share].filter(Boolean);
-  return el("th", { scope: "col", class: "text said" }, ...lines.flatMap((line, at) => (at ? [el("br"), line] : [line])));
+  const texts = [column.run, column.name === column.run ? null : column.name, share].filter(Boolean);
+  return el("th", { scope: "col", class: "text said" }, ...lines(texts));
 }
 
 function answerCell(text, isRight) {
