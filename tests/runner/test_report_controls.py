@@ -255,8 +255,8 @@ def test_everything_in_the_table_can_be_done_by_keys(browser: Browser, many: tup
     assert stops == 1, "the Tab key passes the rows with one press"
 
 
-def test_a_phone_shows_the_loss_of_every_run_without_scrolling_sideways(
-    browser: Browser, many: tuple[Store, Plan, Path]
+def test_a_phone_shows_every_loss_and_the_card_without_scrolling_sideways(
+    browser: Browser, many: tuple[Store, Plan, Path], seeds: tuple[Store, Plan, Path]
 ) -> None:
     opened(browser, many[2], 390)
     losses = browser.run(
@@ -266,6 +266,8 @@ def test_a_phone_shows_the_loss_of_every_run_without_scrolling_sideways(
     assert losses[0][0] == "eval_loss"
     assert [text for text, _ in losses[1:]] == browser.run("return report.runs.map(run => loss(run.final))")
     assert max(right for _, right in losses) <= 390
+    opened(browser, seeds[2], 390)
+    assert browser.run("const one = document.querySelector('#card .wide'); return one.scrollWidth <= one.clientWidth")
 
 
 def test_the_card_shows_the_best_setting_with_spread_gain_dollars_and_answers(

@@ -6,16 +6,38 @@ function drawCard() {
   byId("card").hidden = !card;
   if (!card) return;
   const rows = card.rows ? ` of those with the held-out rows ${card.rows}` : "";
-  const name = card.params.map(([key, value]) => `${key}=${value}`).join(" ") || (card.repeated ? "all seeds of one setting" : "the only setting");
+  const name =
+    card.params.map(([key, value]) => `${key}=${value}`).join(" ") ||
+    (card.repeated ? "all seeds of one setting" : "the only setting");
   const facts = [
     [report.metric, loss(card.mean), spreadWords(card)],
-    ...(card.before === null ? [] : [[`gain over ${card.before_is}`, loss(card.before - card.mean), `${gainPercent(card)} of its ${loss(card.before)}`]]),
+    ...(card.before === null
+      ? []
+      : [
+          [
+            `gain over ${card.before_is}`,
+            loss(card.before - card.mean),
+            `${gainPercent(card)} of its ${loss(card.before)}`,
+          ],
+        ]),
     costFact(card),
   ];
   byId("card").replaceChildren(
     el("h2", {}, `Best setting${card.settings > 1 ? ` of ${card.settings}` : ""}${rows}`),
     el("p", { class: "setting" }, name),
-    el("div", { class: "numbers" }, ...facts.map(([term, value, words]) => el("div", {}, el("span", { class: "term" }, term), el("strong", {}, value), el("span", { class: "term" }, words)))),
+    el(
+      "div",
+      { class: "numbers" },
+      ...facts.map(([term, value, words]) =>
+        el(
+          "div",
+          {},
+          el("span", { class: "term" }, term),
+          el("strong", {}, value),
+          el("span", { class: "term" }, words),
+        ),
+      ),
+    ),
     ...(card.samples ? sampleAnswers(card.samples) : []),
   );
 }
@@ -36,9 +58,14 @@ function costFact({ dollars, seconds, cost, runs }) {
 
 function sampleAnswers({ how, prompts, columns, of }) {
   const head = [el("th", { scope: "col", class: "text said" }, "prompt"), ...columns.map(answerHeading)];
-  const rows = prompts.map((prompt, at) => el("tr", {},
-    el("th", { scope: "row", class: "text said" }, prompt),
-    ...columns.map((column) => answerCell(column.said[at], column.is_right[at]))));
+  const rows = prompts.map((prompt, at) =>
+    el(
+      "tr",
+      {},
+      el("th", { scope: "row", class: "text said" }, prompt),
+      ...columns.map((column) => answerCell(column.said[at], column.is_right[at])),
+    ),
+  );
   const table = el("table", { class: "answers" }, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows));
   const chosen = columns.length > 1 ? "the first to which the two answers differ, if there are such" : "the first";
   return [

@@ -12,12 +12,16 @@ function styleOf() {
   return {
     text: { color: colour("text"), fontFamily: fontFamily() },
     axis: {
-      nameTextStyle: { color: soft }, axisLabel: { color: soft, hideOverlap: true },
-      axisLine: { lineStyle: { color: colour("line") } }, axisTick: { lineStyle: { color: colour("line") } },
+      nameTextStyle: { color: soft },
+      axisLabel: { color: soft, hideOverlap: true },
+      axisLine: { lineStyle: { color: colour("line") } },
+      axisTick: { lineStyle: { color: colour("line") } },
       splitLine: { lineStyle: { color: colour("line"), opacity: 0.6 } },
     },
     tooltip: {
-      confine: true, backgroundColor: colour("card"), borderColor: colour("line"),
+      confine: true,
+      backgroundColor: colour("card"),
+      borderColor: colour("line"),
       textStyle: { color: colour("text"), fontSize: 12.5 },
     },
   };
@@ -36,7 +40,10 @@ function draw(id, option, { title, words = "", legend = [] }) {
   const chart = charts.get(place);
   chart.resize();
   const style = styleOf();
-  chart.setOption({ animation: false, textStyle: style.text, ...option, tooltip: { ...style.tooltip, ...option.tooltip } }, true);
+  chart.setOption(
+    { animation: false, textStyle: style.text, ...option, tooltip: { ...style.tooltip, ...option.tooltip } },
+    true,
+  );
   return chart;
 }
 
@@ -52,8 +59,13 @@ function addCopyButton(place, title) {
 
 function forget(id) {
   for (const [place, chart] of charts) {
-    if (byId(id).contains(place)) { chart.dispose(); charts.delete(place); about.delete(place); }
+    if (byId(id).contains(place)) {
+      chart.dispose();
+      charts.delete(place);
+      about.delete(place);
+    }
   }
 }
 
-const isLog = (values) => values.length > 1 && Math.min(...values) > 0 && Math.max(...values) / Math.min(...values) > 20;
+const isLog = (values) =>
+  values.length > 1 && Math.min(...values) > 0 && Math.max(...values) / Math.min(...values) > 20;

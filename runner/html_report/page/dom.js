@@ -20,8 +20,12 @@ const tip = (texts) => el("div", { class: "tip" }, ...lines(texts));
 
 function fillTable(id, headings, rows) {
   const table = byId(id);
-  table.tHead.replaceChildren(el("tr", {}, ...headings.map((text, at) => el("th", { scope: "col", class: at ? "" : "text" }, text))));
-  table.tBodies[0].replaceChildren(...rows.map((cells) => el("tr", {}, ...cells.map((cell, at) => el("td", { class: at ? "" : "text" }, cell)))));
+  table.tHead.replaceChildren(
+    el("tr", {}, ...headings.map((text, at) => el("th", { scope: "col", class: at ? "" : "text" }, text))),
+  );
+  table.tBodies[0].replaceChildren(
+    ...rows.map((cells) => el("tr", {}, ...cells.map((cell, at) => el("td", { class: at ? "" : "text" }, cell)))),
+  );
 }
 
 // Changes the page without moving `place` on the screen, whatever the change does to the height of what is above it.

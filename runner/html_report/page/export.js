@@ -79,7 +79,10 @@ function legendRows(pen, items, width) {
   for (const item of items) {
     const mark = item.ramp ? 110 : item.swatch ? 18 : 0;
     const room = mark + pen.measureText(item.text || "").width + 14;
-    if (x + room > width) { rows.push([]); x = 0; }
+    if (x + room > width) {
+      rows.push([]);
+      x = 0;
+    }
     rows[rows.length - 1].push({ ...item, x: x + 12, mark });
     x += room;
   }

@@ -1,7 +1,16 @@
 // What is chosen of the page, and the filter: conditions such as learning_rate<0.003, and words to search for.
 "use strict";
 
-const view = { words: "", brushed: null, picked: null, group: "", colour: "", sort: null, down: false, hidden: new Set() };
+const view = {
+  words: "",
+  brushed: null,
+  picked: null,
+  group: "",
+  colour: "",
+  sort: null,
+  down: false,
+  hidden: new Set(),
+};
 
 const CONDITION = /^([^=<>!]+)(!=|<=|>=|=|<|>)(.*)$/;
 const BEGINNINGS = new Set(["key", "eval_fingerprint"]); // of long values, the beginning is enough
@@ -12,7 +21,10 @@ function parsedFilter(report, text) {
   const fields = fieldsOf(report);
   for (const word of text.match(/(?:[^\s"]|"[^"]*")+/g) || []) {
     const match = CONDITION.exec(word.replaceAll('"', ""));
-    if (!match) { found.words.push(word.replaceAll('"', "").toLowerCase()); continue; }
+    if (!match) {
+      found.words.push(word.replaceAll('"', "").toLowerCase());
+      continue;
+    }
     const [, name, sign, value] = match;
     if (!fields.has(name)) found.problem ||= unknownField(name, fields);
     else if (value) found.conditions.push({ read: fields.get(name), name, sign, value });
@@ -30,7 +42,10 @@ function fieldsOf(report) {
 
 function unknownField(name, fields) {
   const like = [...fields.keys()].filter((field) => field.includes(name) || name.includes(field));
-  return `No column is called ${name}. ${like.length ? `Did you mean ${like.slice(0, 3).join(" or ")}?` : `There are: ${[...fields.keys()].join(", ")}.`}`;
+  const known = like.length
+    ? `Did you mean ${like.slice(0, 3).join(" or ")}?`
+    : `There are: ${[...fields.keys()].join(", ")}.`;
+  return `No column is called ${name}. ${known}`;
 }
 
 function meets(run, { read, name, sign, value }) {
@@ -60,4 +75,6 @@ function passesFilter(run) {
 // Whether the filter and the brush leave a run.
 const isShown = (run) => !(view.brushed && !view.brushed.has(run.key)) && passesFilter(run);
 
-const isChosen = (run, report) => isShown(run) && (!view.picked || view.picked === run.key || (view.group !== "" && view.picked === groupName(report, run)));
+const isChosen = (run, report) =>
+  isShown(run) &&
+  (!view.picked || view.picked === run.key || (view.group !== "" && view.picked === groupName(report, run)));

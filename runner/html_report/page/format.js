@@ -30,7 +30,14 @@ const percent = (part) => `${fixed(part * 100, 0)}%`;
 function fixed(value, digits) {
   const text = value.toFixed(digits);
   const nearHalf = Math.abs(((Math.abs(value) * 10 ** digits) % 1) - 0.5) < 1e-6;
-  const isHalf = nearHalf && /^50*$/.test(value.toFixed(Math.min(100, digits + 50)).split(".")[1].slice(digits));
+  const isHalf =
+    nearHalf &&
+    /^50*$/.test(
+      value
+        .toFixed(Math.min(100, digits + 50))
+        .split(".")[1]
+        .slice(digits),
+    );
   return isHalf && isOdd(text) ? (value * NUDGE).toFixed(digits) : text;
 }
 
@@ -39,13 +46,18 @@ function general(value, digits) {
   const [mantissa, power] = scientific(value, digits - 1).split("e");
   const exponent = Number(power);
   const short = (text) => (text.includes(".") ? text.replace(/\.?0+$/, "") : text);
-  if (exponent >= -4 && exponent < digits) return short(Number(`${mantissa}e${exponent}`).toFixed(digits - 1 - exponent));
+  if (exponent >= -4 && exponent < digits)
+    return short(Number(`${mantissa}e${exponent}`).toFixed(digits - 1 - exponent));
   return `${short(mantissa)}e${exponent < 0 ? "-" : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
 }
 
 function scientific(value, digits) {
   const text = value.toExponential(digits);
-  const rest = value.toExponential(Math.min(100, digits + 50)).split("e")[0].replace(/^-?\d\.?/, "").slice(digits);
+  const rest = value
+    .toExponential(Math.min(100, digits + 50))
+    .split("e")[0]
+    .replace(/^-?\d\.?/, "")
+    .slice(digits);
   return /^50*$/.test(rest) && isOdd(text.split("e")[0]) ? (value * NUDGE).toExponential(digits) : text;
 }
 

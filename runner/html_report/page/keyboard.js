@@ -10,7 +10,10 @@ function onKey(event) {
     byId("find").select();
   } else if (event.key === "Escape") {
     const menu = event.target.closest?.("details.menu[open]");
-    if (menu) { menu.open = false; menu.querySelector("summary").focus(); } else if (!byId("clear").disabled) showAll();
+    if (menu) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    } else if (!byId("clear").disabled) showAll();
   } else if (event.target.closest?.("#table tbody")) {
     walk(event);
   }

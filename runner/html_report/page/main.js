@@ -13,34 +13,58 @@ function drawHead() {
   const facts = [report.counts, ...report.cost];
   byId("facts").replaceChildren(...facts.filter(Boolean).map((fact) => el("li", {}, fact)));
   for (const place of document.querySelectorAll(".metric")) place.textContent = report.metric;
-  const stars = report.runs.some((run) => run.is_best) ? "★: the best setting among runs with the same held-out rows. " : "";
-  byId("table-note").textContent = `A click on a heading sorts; a click on a row shows only its curves. ${stars}` +
-    `${report.params.length ? "Only parameters that differ are shown. " : ""}Keys: / filter, Escape show all, ↑ ↓ rows, Enter pick.`;
-  byId("made").textContent = `Written by axosweep on ${new Date(report.made_at * 1000).toLocaleString()} from ${report.reproduce.store}. ` +
+  const stars = report.runs.some((run) => run.is_best)
+    ? "★: the best setting among runs with the same held-out rows. "
+    : "";
+  byId("table-note").textContent =
+    `A click on a heading sorts; a click on a row shows only its curves. ${stars}` +
+    (report.params.length ? "Only parameters that differ are shown. " : "") +
+    "Keys: / filter, Escape show all, ↑ ↓ rows, Enter pick.";
+  byId("made").textContent =
+    `Written by axosweep on ${new Date(report.made_at * 1000).toLocaleString()} from ${report.reproduce.store}. ` +
     "Charts: Apache ECharts (Apache License 2.0), in this file.";
 }
 
 function drawChoices() {
-  const options = (id, first, chosen) => byId(id).replaceChildren(...[...first, ...report.params.map((name) => [name, name])].map(([value, text]) => {
-    const option = el("option", { value }, text);
-    option.selected = value === chosen;
-    return option;
-  }));
-  options("group", [["", "every run"], ...(report.seeds.length ? [[SETTING, "settings, over seeds"]] : [])], view.group);
-  options("colour", [["", "automatic"], [report.metric, report.metric]], view.colour);
+  const options = (id, first, chosen) =>
+    byId(id).replaceChildren(
+      ...[...first, ...report.params.map((name) => [name, name])].map(([value, text]) => {
+        const option = el("option", { value }, text);
+        option.selected = value === chosen;
+        return option;
+      }),
+    );
+  options(
+    "group",
+    [["", "every run"], ...(report.seeds.length ? [[SETTING, "settings, over seeds"]] : [])],
+    view.group,
+  );
+  options(
+    "colour",
+    [
+      ["", "automatic"],
+      [report.metric, report.metric],
+    ],
+    view.colour,
+  );
   byId("choices").hidden = !report.params.length;
 }
 
 function drawNavigation() {
   const sections = [...document.querySelectorAll("main > section")].filter((section) => !section.hidden);
-  byId("sections").replaceChildren(...sections.map((section) => el("a", { href: `#${section.id}` }, section.dataset.title)));
+  byId("sections").replaceChildren(
+    ...sections.map((section) => el("a", { href: `#${section.id}` }, section.dataset.title)),
+  );
 }
 
 // What a filter, a brush, or a picked row changes.
 function drawLinked() {
   drawTable();
   clearTimeout(drawLinked.timer);
-  drawLinked.timer = setTimeout(() => { drawCurves(); drawPrice(); }, PAUSE_MS);
+  drawLinked.timer = setTimeout(() => {
+    drawCurves();
+    drawPrice();
+  }, PAUSE_MS);
 }
 
 function brushed(keys) {
@@ -91,7 +115,16 @@ for (const id of ["group", "colour"]) {
 byId("table").addEventListener("click", onTableClick);
 document.addEventListener("keydown", onKey);
 byId("copy-csv").addEventListener("click", () => copyText(asCsv(tableTexts()), "CSV", "csv"));
-byId("copy-markdown").addEventListener("click", () => copyText(asMarkdown(tableTexts(), visibleColumns().map((column) => column.text)), "Markdown", "md"));
+byId("copy-markdown").addEventListener("click", () =>
+  copyText(
+    asMarkdown(
+      tableTexts(),
+      visibleColumns().map((column) => column.text),
+    ),
+    "Markdown",
+    "md",
+  ),
+);
 
 // The width of the page itself: on a phone, content that is too wide may widen the window.
 const page = document.querySelector("main");
@@ -99,7 +132,9 @@ let resizing = 0;
 let drawnWidth = page.clientWidth;
 new ResizeObserver(() => {
   clearTimeout(resizing);
-  resizing = setTimeout(() => { if (page.clientWidth !== drawnWidth && !printing) redraw(); }, 120);
+  resizing = setTimeout(() => {
+    if (page.clientWidth !== drawnWidth && !printing) redraw();
+  }, 120);
 }).observe(page);
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw());
 
@@ -109,8 +144,14 @@ function paper(on) {
   document.documentElement.classList.toggle("paper", on);
   document.body.style.width = on ? "700px" : "";
   for (const place of document.querySelectorAll("main details:not(.menu)")) {
-    if (on && !place.open) { place.dataset.closed = ""; place.open = true; }
-    if (!on && "closed" in place.dataset) { delete place.dataset.closed; place.open = false; }
+    if (on && !place.open) {
+      place.dataset.closed = "";
+      place.open = true;
+    }
+    if (!on && "closed" in place.dataset) {
+      delete place.dataset.closed;
+      place.open = false;
+    }
   }
   redraw();
 }
@@ -128,7 +169,10 @@ async function refresh() {
     const newer = await answer.json();
     const { made_at: _, ...rest } = newer;
     const { made_at: __, ...before } = report;
-    if (JSON.stringify(rest) !== JSON.stringify(before)) { report = newer; redraw(); }
+    if (JSON.stringify(rest) !== JSON.stringify(before)) {
+      report = newer;
+      redraw();
+    }
     if (newer.going_on) setTimeout(refresh, REFRESH_MS);
   } catch {
     byId("live").textContent = "no longer served";

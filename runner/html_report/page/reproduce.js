@@ -13,14 +13,23 @@ function drawReproduce() {
   add("first launched", new Date(report.asked_at * 1000).toLocaleString());
   add("store", store);
   const text = (name, words) => el("pre", { tabindex: "0", role: "region", "aria-label": name }, words);
-  const config = best && best.config ? [el("details", {}, el("summary", {}, "The best run's Axolotl config"), text("Axolotl config", best.config))] : [];
+  const config =
+    best && best.config
+      ? [el("details", {}, el("summary", {}, "The best run's Axolotl config"), text("Axolotl config", best.config))]
+      : [];
   const shown = text("Command", command || "not recorded");
   shown.id = "command";
   byId("reproduce").replaceChildren(shown, list, ...config);
 }
 
 function dataWords(data) {
-  const rows = data.own ? `read by each run itself (${data.own})` : data.rows !== undefined ? `${data.rows} rows` : "not prepared";
+  const rows = data.own
+    ? `read by each run itself (${data.own})`
+    : data.rows !== undefined
+      ? `${data.rows} rows`
+      : "not prepared";
   const held = data.eval_rows !== undefined ? `${data.eval_rows} held out` : "";
-  return [rows, held, data.eval_fingerprint ? `held-out rows ${data.eval_fingerprint.slice(0, 8)}` : ""].filter(Boolean).join(", ");
+  return [rows, held, data.eval_fingerprint ? `held-out rows ${data.eval_fingerprint.slice(0, 8)}` : ""]
+    .filter(Boolean)
+    .join(", ");
 }

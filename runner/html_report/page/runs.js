@@ -1,7 +1,8 @@
 // What the page shows of a run: its status, its name, its value in a column, its group.
 "use strict";
 
-const statusClass = (run) => ({ succeeded: "good", running: "run", pending: "none", stopped: "wait" }[run.status] || "bad");
+const statusClass = (run) =>
+  ({ succeeded: "good", running: "run", pending: "none", stopped: "wait" })[run.status] || "bad";
 
 // A run that failed because its loss was NaN gets a status text of its own.
 const isBroken = (run) => run.status === "failed" && run.reason === "nan";
@@ -16,17 +17,21 @@ function stepsText(run) {
   return run.max_steps && run.step < run.max_steps ? `${run.step}/${run.max_steps}` : String(run.step);
 }
 
-// The columns of the table of runs. `name` is what a filter calls it: the names of `axosweep compare --where` and --sort.
+// The columns of the table of runs. `name` is what a filter calls it, as `axosweep compare --where` and --sort do.
 function runColumns(report) {
   const some = (column) => report.runs.some((run) => !isEmpty(column.read(run)));
   const measured = [...new Set(report.runs.flatMap((run) => Object.keys(run.measured)))];
   const metric = {
-    name: report.metric, read: (run) => (isBroken(run) ? null : run.final),
+    name: report.metric,
+    read: (run) => (isBroken(run) ? null : run.final),
     show: (run) => (isBroken(run) ? "NaN" : loss(run.final)),
   };
   const params = report.params.map((name) => ({
-    name, text: report.runs.some((run) => typeof run.params[name] === "string"), clip: true,
-    read: (run) => run.params[name], show: (run) => number(run.params[name]),
+    name,
+    text: report.runs.some((run) => typeof run.params[name] === "string"),
+    clip: true,
+    read: (run) => run.params[name],
+    show: (run) => number(run.params[name]),
   }));
   const status = { name: "status", text: true, read: statusText };
   const first = wide() ? [status, ...params, metric] : [metric, ...params, status];
@@ -43,9 +48,19 @@ function runColumns(report) {
     { name: "dollars", read: (run) => run.dollars, show: (run) => money(run.dollars) },
     { name: "peak_memory_gib", heading: "peak GiB", ...seconds(1, (run) => run.peak_memory) },
     { name: "gpu", text: true, read: (run) => run.gpu },
-    { name: "attempts", heading: "tries", read: (run) => (run.attempts > 1 ? run.attempts : null), show: (run) => (run.attempts > 1 ? String(run.attempts) : "") },
+    {
+      name: "attempts",
+      heading: "tries",
+      read: (run) => (run.attempts > 1 ? run.attempts : null),
+      show: (run) => (run.attempts > 1 ? String(run.attempts) : ""),
+    },
     { name: "flags", text: true, read: (run) => (run.flags || []).join(", ") },
-    { name: "eval_fingerprint", heading: "held-out rows", text: true, read: (run) => (severalRows(report) ? run.rows : "") },
+    {
+      name: "eval_fingerprint",
+      heading: "held-out rows",
+      text: true,
+      read: (run) => (severalRows(report) ? run.rows : ""),
+    },
   ];
   return [{ name: "key", heading: "run", text: true, read: (run) => run.key }, ...first, ...rest.filter(some)];
 }
@@ -72,7 +87,13 @@ function groupsOf(report, runs) {
     const name = groupName(report, run);
     members.set(name, [...(members.get(name) || []), run]);
   }
-  const groups = [...members].map(([name, ones]) => ({ key: name, name, runs: ones, ...statisticsOf(ones), is_best: view.group === SETTING && ones.some((run) => run.is_best) }));
+  const groups = [...members].map(([name, ones]) => ({
+    key: name,
+    name,
+    runs: ones,
+    ...statisticsOf(ones),
+    is_best: view.group === SETTING && ones.some((run) => run.is_best),
+  }));
   return groups.sort((one, other) => (one.ranked ?? Infinity) - (other.ranked ?? Infinity) || 0);
 }
 
@@ -86,15 +107,24 @@ function statisticsOf(runs) {
 }
 
 function groupColumns(report) {
-  const total = (group, read) => group.runs.reduce((sum, run) => (isEmpty(read(run)) ? sum : (sum ?? 0) + read(run)), null);
+  const total = (group, read) =>
+    group.runs.reduce((sum, run) => (isEmpty(read(run)) ? sum : (sum ?? 0) + read(run)), null);
   const columns = [
     { name: "group", text: true, clip: true, read: (group) => group.name },
     { name: `mean ${report.metric}`, read: (group) => group.ranked, show: (group) => loss(group.ranked) },
     { name: "sd", read: (group) => group.sd, show: (group) => loss(group.sd) },
     { name: "lowest", read: (group) => group.low, show: (group) => loss(group.low) },
     { name: "highest", read: (group) => group.high, show: (group) => loss(group.high) },
-    { name: "n", read: (group) => group.n, show: (group) => (group.n < group.runs.length ? `${group.n}/${group.runs.length}` : String(group.n)) },
-    { name: "dollars", read: (group) => total(group, (run) => run.dollars), show: (group) => money(total(group, (run) => run.dollars)) },
+    {
+      name: "n",
+      read: (group) => group.n,
+      show: (group) => (group.n < group.runs.length ? `${group.n}/${group.runs.length}` : String(group.n)),
+    },
+    {
+      name: "dollars",
+      read: (group) => total(group, (run) => run.dollars),
+      show: (group) => money(total(group, (run) => run.dollars)),
+    },
   ];
   return columns.filter((column) => column.name !== "dollars" || report.runs.some((run) => !isEmpty(run.dollars)));
 }

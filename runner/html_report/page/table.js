@@ -23,20 +23,31 @@ function sorted(rows, column) {
 
 function rowsNow() {
   const shown = report.runs.filter(isShown);
-  return sorted(view.group ? groupsOf(report, shown) : shown, columnsNow().find((column) => column.name === view.sort));
+  return sorted(
+    view.group ? groupsOf(report, shown) : shown,
+    columnsNow().find((column) => column.name === view.sort),
+  );
 }
 
 // The shown rows and columns as texts, the headings first.
-const tableTexts = () => [visibleColumns().map((column) => column.heading || column.name), ...rowsNow().map((row) => visibleColumns().map((column) => textOf(column, row)))];
+const tableTexts = () => [
+  visibleColumns().map((column) => column.heading || column.name),
+  ...rowsNow().map((row) => visibleColumns().map((column) => textOf(column, row))),
+];
+
+const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 function drawTable() {
   const [columns, rows, table] = [visibleColumns(), rowsNow(), byId("table")];
   const focused = document.activeElement?.closest("#table") ? document.activeElement.dataset : null;
   const [all, shown] = [report.runs.length, report.runs.filter(isShown).length];
-  holdHeight(table.parentElement, shown < all || Boolean(view.group));
+  holdHeight(table.parentElement, shown < all);
   table.tHead.replaceChildren(el("tr", {}, ...columns.map(tableHeading)));
   table.tBodies[0].replaceChildren(...rows.map((row, at) => tableRow(row, columns, at)));
-  byId("shown").textContent = `${shown === all ? all : `${shown} of ${all}`} ${all === 1 ? "run" : "runs"}${view.group ? `, ${rows.length} ${rows.length === 1 ? "group" : "groups"}` : ""}`;
+  byId("shown").textContent =
+    (shown === all ? "" : `${shown} of `) +
+    counted(all, "run") +
+    (view.group ? `, ${counted(rows.length, "group")}` : "");
   byId("problem").textContent = filter.problem;
   byId("find").setAttribute("aria-invalid", String(Boolean(filter.problem)));
   byId("clear").disabled = !view.brushed && !view.words && !view.picked;
@@ -45,8 +56,9 @@ function drawTable() {
 
 // As high as with all runs, so that the charts below stay where they are while a filter or a brush changes.
 function holdHeight(place, on) {
-  if (!on) place.style.height = "";
+  if (!on || place.dataset.group !== view.group) place.style.height = "";
   else if (!place.style.height) place.style.height = `${place.offsetHeight}px`;
+  place.dataset.group = view.group;
 }
 
 function tableHeading(column) {
@@ -69,15 +81,22 @@ function tableRow(row, columns, at) {
 function tableCell(row, column, text, first) {
   const kind = `${column.text ? "text" : ""} ${column.clip ? "clip" : ""}`.trim();
   if (first) {
-    const button = el("button", { type: "button", "data-pick": row.key, "aria-pressed": String(view.picked === row.key) }, `${row.is_best ? "★ " : ""}${text || row.key}`);
+    const button = el(
+      "button",
+      { type: "button", "data-pick": row.key, "aria-pressed": String(view.picked === row.key) },
+      `${row.is_best ? "★ " : ""}${text || row.key}`,
+    );
     return el("th", { scope: "row", class: kind }, button);
   }
-  if (column.name === "status") return el("td", { class: "text", title: row.message }, el("span", { class: `status ${statusClass(row)}` }, text));
+  if (column.name === "status")
+    return el("td", { class: "text", title: row.message }, el("span", { class: `status ${statusClass(row)}` }, text));
   return el("td", { class: kind, ...(column.clip ? { title: text } : {}) }, text);
 }
 
 function refocus({ sort, pick }) {
-  const same = [...byId("table").querySelectorAll("button")].find((button) => (sort ? button.dataset.sort === sort : button.dataset.pick === pick));
+  const same = [...byId("table").querySelectorAll("button")].find((button) =>
+    sort ? button.dataset.sort === sort : button.dataset.pick === pick,
+  );
   if (same) same.focus({ preventScroll: true });
 }
 
@@ -95,13 +114,17 @@ function onTableClick(event) {
 }
 
 function drawColumnMenu() {
-  byId("columns").replaceChildren(...columnsNow().slice(1).map((column) => {
-    const box = el("input", { type: "checkbox" });
-    box.checked = !view.hidden.has(column.name);
-    box.addEventListener("change", () => {
-      view.hidden[box.checked ? "delete" : "add"](column.name);
-      drawTable();
-    });
-    return el("label", {}, box, column.heading || column.name);
-  }));
+  byId("columns").replaceChildren(
+    ...columnsNow()
+      .slice(1)
+      .map((column) => {
+        const box = el("input", { type: "checkbox" });
+        box.checked = !view.hidden.has(column.name);
+        box.addEventListener("change", () => {
+          view.hidden[box.checked ? "delete" : "add"](column.name);
+          drawTable();
+        });
+        return el("label", {}, box, column.heading || column.name);
+      }),
+  );
 }
