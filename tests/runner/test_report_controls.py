@@ -212,6 +212,10 @@ def test_chosen_columns_and_shown_rows_are_copied_as_csv_and_markdown(browser: B
     lines = browser.run("return navigator.clipboard.readText()").splitlines()
     assert [line.count("|") for line in lines] == [len(table[0]) + 1] * 6
     assert lines[0].startswith("| run | status | learning_rate |")
+    odd = [["a|b", "c"], ['say "x, y"\nz', "plain"]]
+    assert list(csv.reader(io.StringIO(browser.run("return asCsv(arguments[0])", odd)))) == odd
+    written = browser.run("return asMarkdown(arguments[0], [true, false])", odd)
+    assert written == '| a\\|b | c |\n| --- | ---: |\n| say "x, y" z | plain |\n'
 
 
 def test_a_chart_is_copied_as_png_with_its_title_and_legend(browser: Browser, seeds: tuple[Store, Plan, Path]) -> None:
