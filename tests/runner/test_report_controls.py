@@ -255,6 +255,10 @@ def test_everything_in_the_table_can_be_done_by_keys(browser: Browser, many: tup
     browser.press("Escape")
     assert len(browser.run(KEYS)) == 60
     assert browser.run("return byId('find').value") == ""
+    browser.run(
+        "document.querySelector('.menu').open = true; document.querySelector('#columns input').focus(); redraw()"
+    )
+    assert browser.run("return document.activeElement.type") == "checkbox", "newer values of a sweep take no focus away"
     stops = browser.run("return document.querySelectorAll('#table tbody [tabindex=\"0\"]').length")
     assert stops == 1, "the Tab key passes the rows with one press"
 

@@ -28,6 +28,14 @@ function fillTable(id, headings, rows) {
   );
 }
 
+// Replaces the children of a control only if they differ, so that one that is in use keeps the focus.
+function fillControl(place, made) {
+  const text = made.map((one) => `${one.textContent}${one.value ?? ""}`).join("\n");
+  if (place.dataset.filled === text) return;
+  place.dataset.filled = text;
+  place.replaceChildren(...made);
+}
+
 // Changes the page without moving `place` on the screen, whatever the change does to the height of what is above it.
 function keepInPlace(place, change) {
   const before = place.getBoundingClientRect().top;

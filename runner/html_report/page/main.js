@@ -27,8 +27,9 @@ function drawHead() {
 
 function drawChoices() {
   const options = (id, first, chosen) =>
-    byId(id).replaceChildren(
-      ...[...first, ...report.params.map((name) => [name, name])].map(([value, text]) => {
+    fillControl(
+      byId(id),
+      [...first, ...report.params.map((name) => [name, name])].map(([value, text]) => {
         const option = el("option", { value }, text);
         option.selected = value === chosen;
         return option;

@@ -114,8 +114,9 @@ function onTableClick(event) {
 }
 
 function drawColumnMenu() {
-  byId("columns").replaceChildren(
-    ...columnsNow()
+  fillControl(
+    byId("columns"),
+    columnsNow()
       .slice(1)
       .map((column) => {
         const box = el("input", { type: "checkbox" });
