@@ -16,9 +16,6 @@ from runner.compare.source import RunFacts
 from runner.errors import SweepError, did_you_mean
 from runner.store.run_state import RunStatus
 
-SEEDS = ("seed", "data.seed")
-"""Parameters that repeat a setting, and do not change it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -45,16 +42,7 @@ class Group:
 
 def groups_over(over: Sequence[str], facts: Sequence[RunFacts], rows: Sequence[Row], metric: Metric) -> list[Group]:
     """Best first within each eval fingerprint. Raises SweepError for a parameter that is unknown or never differs."""
-    return _grouped(_distinguishing_names(over, facts), facts, rows, metric)
-
-
-def settings(facts: Sequence[RunFacts], rows: Sequence[Row], metric: Metric) -> list[Group]:
-    """Runs that differ in nothing but their seeds as one group. Best first within each eval fingerprint."""
-    return _grouped([name for name in _differing(facts) if name not in SEEDS], facts, rows, metric)
-
-
-def _grouped(names: Sequence[str], facts: Sequence[RunFacts], rows: Sequence[Row], metric: Metric) -> list[Group]:
-    """Groups of the runs that are equal in all `names`."""
+    names = _distinguishing_names(over, facts)
     configs = {(one.store, one.key): {name: one.config.get(name) for name in names} for one in facts}
     alike: dict[str, list[Row]] = {}
     for row in rows:
@@ -77,30 +65,20 @@ def split_by_held_out(over: Sequence[str], facts: Sequence[RunFacts]) -> bool:
 def _distinguishing_names(over: Sequence[str], facts: Sequence[RunFacts]) -> list[str]:
     """The parameters that differ, without those in `over`."""
     names = sorted({name for one in facts for name in one.config})
-    differing = _differing(facts)
+    columns = {name: tuple(json.dumps(one.config.get(name), sort_keys=True) for one in facts) for name in names}
+    differing = {name: values for name, values in columns.items() if len(set(values)) > 1}
     for name in over:
-        if name not in names:
+        if name not in columns:
             raise SweepError(f"--over {name}: no run here has that key.{did_you_mean(name, names)}")
         if name not in differing:
             known = f" These keys differ: {', '.join(differing)}." if differing else ""
-            raise SweepError(f"--over {name}: it is {_values(name, facts)[0]} in all these runs.{known}")
+            raise SweepError(f"--over {name}: it is {columns[name][0]} in all these runs.{known}")
     others = [name for name in differing if name not in over]
     if len(set(zip(*(differing[name] for name in others), strict=True))) == len(facts) > 1:
         follow = [name for name in others if any(same_partition(differing[name], differing[one]) for one in over)]
         together = f" {', '.join(follow)} differs with it: --over {' '.join([*over, *follow])}." if follow else ""
         raise SweepError(f"--over {' '.join(over)}: no two runs here differ only in that.{together}")
     return others
-
-
-def _differing(facts: Sequence[RunFacts]) -> dict[str, tuple[str, ...]]:
-    """The parameters that differ, with each run's value as JSON."""
-    names = sorted({name for one in facts for name in one.config})
-    columns = {name: _values(name, facts) for name in names}
-    return {name: values for name, values in columns.items() if len(set(values)) > 1}
-
-
-def _values(name: str, facts: Sequence[RunFacts]) -> tuple[str, ...]:
-    return tuple(json.dumps(one.config.get(name), sort_keys=True) for one in facts)
 
 
 def _by_held_out(rows: Sequence[Row]) -> list[list[Row]]:

@@ -13,11 +13,11 @@ from typing import Any
 from modal_app.store.layout import SEEN, Store
 from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
-from runner.compare.groups import SEEDS, settings
 from runner.compare.measured import is_of_a_task
 from runner.compare.metrics import Curves
 from runner.compare.params import label, show_value
-from runner.compare.ranking import EVAL_LOSS, OBJECTIVE, Metric, Row, rows_from
+from runner.compare.ranking import OBJECTIVE, Metric, Row, rows_from
+from runner.compare.settings import SEEDS
 from runner.compare.source import facts_of_sweep
 from runner.compare.table import heading_of
 from runner.config.project import find_project
@@ -27,9 +27,10 @@ from runner.files.answers import answer_sets
 from runner.html_report import receipt as receipts
 from runner.html_report import reproduce, words
 from runner.html_report.answers import samples, tables
-from runner.html_report.card import card, setting_names
+from runner.html_report.card import card
 from runner.html_report.curves import moments, points_each, rounded, series
 from runner.html_report.effects import effect, interaction, pareto, strength
+from runner.html_report.settings import ranked, settings
 from runner.store.ledger import Ledger, SweepPlan, live_launchers
 from runner.store.run_state import RunStatus
 from runner.store.stores import is_mirror
@@ -58,10 +59,11 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
     ledger = Ledger(store, sweep)
     plan, facts = ledger.plan(), facts_of_sweep(store, sweep)
     found = _Sweep(store, ledger, plan, rows_from(facts), {one.key: one.curves for one in facts})
-    rows, groups = found.rows, settings(facts, found.rows, EVAL_LOSS)
+    rows, found_settings = found.rows, settings(facts, found.rows)
     names = {row.key: label(row.params) or row.key for row in rows}
-    best = card(rows, groups, found.curves, {one.key: one.config["from"] for one in facts if "from" in one.config})
-    winners = [key for ones in words.ranked_settings(groups) for key in ones[0].runs]
+    best = card(found_settings, found.curves, {one.key: one.config["from"] for one in facts if "from" in one.config})
+    first = best["runs"][:1] if best else []
+    winners = [key for ones in ranked(found_settings) for key in ones[0].keys]
     sets = answer_sets(store, names)
     command = reproduce.command(store, sweep)
     receipt_of, totals = _receipts(found)
@@ -73,13 +75,13 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "asked_at": found.plan.created_at,
         "going_on": goes_on(store, sweep, rows),
         "question": redact(words.question(rows, _question_of(command), OBJECTIVE)),
-        "answer": [redact(line) for line in words.answer(rows, groups, OBJECTIVE, setting_names(rows))],
+        "answer": [redact(line) for line in words.answer(rows, found_settings, OBJECTIVE)],
         "card": best and best | {"cost": cost and cost.whole.dollars, "samples": samples(sets, best["runs"])},
         "metric": OBJECTIVE,
         "counts": words.counted(rows),
         "cost": cost.lines(going_on=False) if cost else [],
         "params": list(rows[0].params) if rows else [],
-        "seeds": [name for name in SEEDS if name in rows[0].params] if any(one.n > 1 for one in groups) else [],
+        "seeds": [name for name in SEEDS if name in rows[0].params] if any(one.n > 1 for one in found_settings) else [],
         "runs": [
             _run(found, row, names[row.key], receipt_of[row.key]) | {"is_best": row.key in winners} for row in rows
         ],
@@ -88,14 +90,8 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "receipt": totals,
         "parts": list(receipts.PARTS),
         "failures": _failures(rows, names),
-        "reproduce": reproduce.block(store, sweep, found.plan, _lowest(rows, best["runs"] if best else ())),
+        "reproduce": reproduce.block(store, sweep, found.plan, next((row for row in rows if row.key in first), None)),
     }
-
-
-def _lowest(rows: Sequence[Row], keys: Sequence[str]) -> Row | None:
-    """Of the runs with these keys, the one with the lowest final value."""
-    ranked = [row for row in rows if row.key in keys and words.is_ranked(row)]
-    return min(ranked, key=lambda row: row.final or 0.0, default=None)
 
 
 def goes_on(store: Store, sweep: str, rows: Sequence[Row]) -> bool:

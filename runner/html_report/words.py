@@ -6,14 +6,15 @@ import math
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from runner.compare.groups import SEEDS, Group
 from runner.compare.params import show_value
 from runner.compare.ranking import Row
+from runner.compare.settings import SEEDS
 from runner.console.numbers import loss
-from runner.store.run_state import RunStatus, status_text
+from runner.html_report.settings import Setting, is_ranked, pooled_sd, ranked
+from runner.store.run_state import status_text
 
 
 def question(rows: Sequence[Row], own: str | None, metric: str) -> str:
@@ -53,26 +54,25 @@ def sweep_file_of(command: str) -> str | None:
     return named[0] if named else None
 
 
-def answer(rows: Sequence[Row], groups: Sequence[Group], metric: str, names: Mapping[str, str]) -> list[str]:
+def answer(rows: Sequence[Row], settings: Sequence[Setting], metric: str) -> list[str]:
     """The winner with its lead, and how far that can be trusted.
 
-    `groups`: the settings, best first within each eval fingerprint. `names`: a run's key -> the name of its setting.
+    `settings`: best first within each eval fingerprint.
     """
-    sets = ranked_settings(groups)
-    ranked = {key for group in groups if group.n for key in group.runs}
+    sets = ranked(settings)
     if not sets:
         return [f"No run has finished with its {metric} yet: {counted(rows)}."]
     sentences: list[str] = []
     for ones in sets:
         rows_text = f" on the held-out rows {str(ones[0].eval_fingerprint)[:8]}" if len(sets) > 1 else ""
-        sentences.append(_winner(ones, metric, names, rows_text))
+        sentences.append(_winner(ones, metric, rows_text))
     if len(sets) > 1:
         sentences.append("Runs with different held-out rows are not ranked together.")
-    rest = [row for row in rows if not is_ranked(row) or row.key not in ranked]
+    able = {key for ones in sets for one in ones for key in one.keys}
+    rest = [row for row in rows if not is_ranked(row) or row.key not in able]
     if rest:
-        sentences.append(
-            f"{len(rest)} of {len(rows)} runs {'is' if len(rest) == 1 else 'are'} not ranked: {counted(rest)}."
-        )
+        verb = "is" if len(rest) == 1 else "are"
+        sentences.append(f"{len(rest)} of {len(rows)} runs {verb} not ranked: {counted(rest)}.")
     sentences.append(_noise(max(sets, key=len), metric))
     return [line for line in sentences if line]
 
@@ -92,44 +92,22 @@ def ranked_groups(rows: Sequence[Row]) -> list[list[Row]]:
     return [sorted(group, key=lambda row: row.final or 0.0) for group in groups.values()]
 
 
-def ranked_settings(groups: Sequence[Group]) -> list[list[Group]]:
-    """The settings with a mean, grouped by their held-out rows, the best of each first. None of them has diverged."""
-    found: dict[str, list[Group]] = {}
-    for group in groups:
-        if group.mean is not None and group.eval_fingerprint and not group.diverged:
-            found.setdefault(group.eval_fingerprint, []).append(group)
-    return list(found.values())
-
-
-def pooled_sd(groups: Sequence[Group]) -> float | None:
-    """The standard deviation between runs of one setting, over all settings that were repeated."""
-    repeated = [(group.n, group.sd) for group in groups if group.sd is not None]
-    freedom = sum(n - 1 for n, _ in repeated)
-    return math.sqrt(sum(sd**2 * (n - 1) for n, sd in repeated) / freedom) if freedom else None
-
-
-def is_ranked(row: Row) -> bool:
-    """Whether it has finished with a metric on known rows."""
-    finite = row.final is not None and math.isfinite(row.final)
-    return row.status is RunStatus.SUCCEEDED and finite and bool(row.eval_fingerprint)
-
-
-def _winner(ones: Sequence[Group], metric: str, names: Mapping[str, str], rows_text: str) -> str:
+def _winner(ones: Sequence[Setting], metric: str, rows_text: str) -> str:
     best = ones[0]
-    means = any(group.n > 1 for group in ones)
+    means = any(one.n > 1 for one in ones)
     value = loss(best.mean) + (f" ± {loss(best.sd)} over {best.n} seeds" if best.sd is not None else "")
-    winner = f"{names[best.runs[0]]} has the lowest {'mean' if means else 'final'} {metric}{rows_text}: {value}"
+    winner = f"{best.name} has the lowest {'mean' if means else 'final'} {metric}{rows_text}: {value}"
     if means and best.n == 1:
         winner += " from one run alone"
     if len(ones) == 1:
         return f"{winner}. It is the only {'setting' if means else 'finished run'} there."
     behind = (ones[1].mean or 0.0) - (best.mean or 0.0)
     worst = (ones[-1].mean or 0.0) - (best.mean or 0.0)
-    lead = f"{winner}, {loss(behind)} below the next ({names[ones[1].runs[0]]})"
+    lead = f"{winner}, {loss(behind)} below the next ({ones[1].name})"
     return f"{lead} and {loss(worst)} below the last of {len(ones)}." if len(ones) > 2 else f"{lead}."
 
 
-def _noise(ones: Sequence[Group], metric: str) -> str:
+def _noise(ones: Sequence[Setting], metric: str) -> str:
     """How much runs with different seeds but equal settings differ, so that a lead can be compared with chance."""
     sd = pooled_sd(ones)
     if sd is None:

@@ -121,6 +121,8 @@ def verdict_of(total: int, gpu: GpuKind) -> Verdict:
 def _beyond(facts: ModelFacts) -> str:
     if facts.experts:
         return "a mixture of experts: the memory of its routing is not estimated"
+    if facts.unusual:
+        return f"a model with {facts.unusual}: not estimated"
     return "a model that also reads images: not estimated" if facts.vision else ""
 
 

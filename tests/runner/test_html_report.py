@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ import pytest
 from modal_app.store.layout import Store, after_key
 from modal_app.store.step import StepKind
 from runner import cli, html_report
+from runner.compare.ranking import compare_sweep
 from runner.html_report.finish import leave_report
 from runner.html_report.gather import gather
 from runner.html_report.page import html, write_report
@@ -184,7 +186,14 @@ def test_a_lucky_seed_does_not_win_over_a_setting_with_the_better_mean(store: St
     assert best["before_is"] == "the base model"
     assert {one["params"]["lora_r"] for one in values["runs"] if one["is_best"]} == {16}
     assert values["reproduce"]["best"]["key"] == best["runs"][0], "of its runs, the one with the lowest loss"
+    (winner,) = [row.key for row in compare_sweep(store, planned.sweep) if row.is_best]
+    assert winner == best["runs"][0], "`axosweep best` names the same run"
     assert "can explain the lead" in " ".join(values["answer"])
+
+
+def test_a_setting_of_which_one_seed_diverged_does_not_win(store: Store) -> None:
+    planned = finished(store, {(8, 1): 1.0, (8, 2): math.nan, (16, 1): 1.2, (16, 2): 1.3})
+    assert gather(store, planned.sweep)["card"]["params"] == [["lora_r", "16"]]
 
 
 def test_without_an_evaluation_before_training_the_card_claims_no_gain(store: Store) -> None:
