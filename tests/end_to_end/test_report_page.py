@@ -28,6 +28,14 @@ pytestmark = [pytest.mark.slow, needs_chromium]
 SCREENS = [(1280, False), (1280, True), (390, False), (390, True)]
 OPENS_IN_CPU_S = 2.0
 
+FAILS_IN_TRAINING = """
+from axolotl.integrations.base import BasePlugin
+
+class Refusal(BasePlugin):
+    def post_trainer_create(self, cfg, trainer):
+        raise RuntimeError("what no check can foresee")
+"""
+"""A plugin."""
 CUT_OFF = """
   const bad = [];
   for (const svg of document.querySelectorAll('.chart svg')) {
@@ -277,8 +285,8 @@ def forget_launcher(store: Store, sweep: str) -> None:
 
 
 def test_a_real_sweep_leaves_its_report_and_is_whole_in_it(browser: Browser, axosweep: Axosweep) -> None:
-    modules = ("lora_target_modules=[q_proj],[nonsense]", "lora_target_linear=false")
-    words = ("-m", "learning_rate=1e-3,1e-2", *modules, "max_steps=8", "tracking=disabled")
+    (axosweep.folder / "refusal.py").write_text(FAILS_IN_TRAINING)
+    words = ("-m", "learning_rate=1e-3,1e-2", "plugins=[],[refusal.Refusal]", "max_steps=8", "tracking=disabled")
     done = axosweep.run(*words)
     assert done.returncode == 1, done.stderr
     (sweep,) = [path.name for path in axosweep.store.sweeps.iterdir()]
@@ -298,7 +306,7 @@ def test_a_real_sweep_leaves_its_report_and_is_whole_in_it(browser: Browser, axo
     assert len(failed) == 2
     told = browser.run("return Object.fromEntries(report.failures.map(one => [one.key, one.message + one.tail]))")
     assert set(told) == set(failed)
-    assert all("nonsense" in said for said in told.values())
+    assert all("what no check can foresee" in said for said in told.values())
     receipt = browser.run("return report.receipt")
     assert 0 < receipt["training_share"] < 1
     assert {"prepare", "load", "first step", "train", "eval", "save"} <= set(receipt["parts"])
