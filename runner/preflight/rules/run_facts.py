@@ -58,7 +58,7 @@ class RunFacts:
 
     @cached_property
     def model(self) -> ModelFacts | None:
-        return facts_for(self.experiment).facts
+        return facts_for(self.experiment, ask_hub=False).facts
 
     @property
     def parameters(self) -> float | None:
