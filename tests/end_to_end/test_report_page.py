@@ -20,6 +20,7 @@ from runner.html_report.place import report_path
 from runner.types import Plan
 from tests.browser import Browser, chromium, needs_chromium
 from tests.end_to_end.axosweep import Axosweep
+from tests.end_to_end.own_code import UNFORESEEN, write_failing_plugin
 from tests.report_in_browser import KEYS, brush, opened
 from tests.runner.report_store import HOSTILE, Standings, answered, sweep_of_every_kind, synthetic_sweep
 
@@ -28,14 +29,6 @@ pytestmark = [pytest.mark.slow, needs_chromium]
 SCREENS = [(1280, False), (1280, True), (390, False), (390, True)]
 OPENS_IN_CPU_S = 2.0
 
-FAILS_IN_TRAINING = """
-from axolotl.integrations.base import BasePlugin
-
-class Refusal(BasePlugin):
-    def post_trainer_create(self, cfg, trainer):
-        raise RuntimeError("what no check can foresee")
-"""
-"""A plugin."""
 CUT_OFF = """
   const bad = [];
   for (const svg of document.querySelectorAll('.chart svg')) {
@@ -285,8 +278,8 @@ def forget_launcher(store: Store, sweep: str) -> None:
 
 
 def test_a_real_sweep_leaves_its_report_and_is_whole_in_it(browser: Browser, axosweep: Axosweep) -> None:
-    (axosweep.folder / "refusal.py").write_text(FAILS_IN_TRAINING)
-    words = ("-m", "learning_rate=1e-3,1e-2", "plugins=[],[refusal.Refusal]", "max_steps=8", "tracking=disabled")
+    plugin = write_failing_plugin(axosweep.folder)
+    words = ("-m", "learning_rate=1e-3,1e-2", f"plugins=[],[{plugin}]", "max_steps=8", "tracking=disabled")
     done = axosweep.run(*words)
     assert done.returncode == 1, done.stderr
     (sweep,) = [path.name for path in axosweep.store.sweeps.iterdir()]
@@ -306,7 +299,7 @@ def test_a_real_sweep_leaves_its_report_and_is_whole_in_it(browser: Browser, axo
     assert len(failed) == 2
     told = browser.run("return Object.fromEntries(report.failures.map(one => [one.key, one.message + one.tail]))")
     assert set(told) == set(failed)
-    assert all("what no check can foresee" in said for said in told.values())
+    assert all(UNFORESEEN in said for said in told.values())
     receipt = browser.run("return report.receipt")
     assert 0 < receipt["training_share"] < 1
     assert {"prepare", "load", "first step", "train", "eval", "save"} <= set(receipt["parts"])

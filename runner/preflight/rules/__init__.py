@@ -26,6 +26,7 @@ from runner.preflight.rules import (
     selection,
     sharding,
     tokens,
+    vocabulary,
 )
 from runner.preflight.rules.run_facts import RunFacts
 
@@ -47,6 +48,7 @@ RULES: tuple[Rule, ...] = (
     *selection.RULES,
     *sharding.RULES,
     *tokens.RULES,
+    *vocabulary.RULES,
 )
 
 

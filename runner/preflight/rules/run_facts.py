@@ -58,7 +58,7 @@ class RunFacts:
 
     @cached_property
     def model(self) -> ModelFacts | None:
-        return facts_for(self.experiment).facts
+        return facts_for(self.experiment, ask_hub=False).facts
 
     @property
     def parameters(self) -> float | None:
@@ -143,12 +143,13 @@ class RunFacts:
 
 def _listed(key: str, axolotl: Mapping[str, Any]) -> list[ListedDataset]:
     return [
-        ListedDataset(f"{key}.{index}", entry, _rows(entry), rows_taken(entry))
+        ListedDataset(f"{key}.{index}", entry, rows_of_file(entry), rows_taken(entry))
         for index, entry in enumerate(datasets_of(axolotl, key))
     ]
 
 
-def _rows(entry: Mapping[str, Any]) -> LocalRows | None:
+def rows_of_file(entry: Mapping[str, Any]) -> LocalRows | None:
+    """None for a dataset that is not read before a launch, or that has a row which cannot be one."""
     try:
         return rows_of(entry)
     except SweepError:  # a finding of its own
