@@ -8,7 +8,6 @@ from enum import StrEnum
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from runner.compare.comparison import Comparison, SweepSelection, cost_of, model_of
 from runner.compare.groups import Group
@@ -28,6 +27,7 @@ from runner.compare.table import (
     tables_of,
 )
 from runner.console import terminal
+from runner.console.numbers import loss
 from runner.console.print_json import print_json
 from runner.cost.spent import money
 from runner.store.run_state import RunStatus, status_text
@@ -61,13 +61,6 @@ def show(result: Comparison, selections: Sequence[SweepSelection], form: Form, c
             terminal.write(f"{_markdown(result, metric)}\n")
         case Form.TABLE:
             _show(result, selections, metric, console or terminal.results())
-
-
-def rows_table(rows: Sequence[Row], title: str, width: int | None = None) -> Table:
-    """The rows of one eval fingerprint. With a width, columns that do not fit are left out."""
-    columns = columns_of(rows, Metric())
-    shown, _ = fitted(columns, width) if width else (columns, [])
-    return table(shown, title, [row.is_best for row in rows])
 
 
 def cost_lines(selections: Sequence[SweepSelection], rows: Sequence[Row]) -> list[str]:
@@ -150,7 +143,7 @@ def _best_line(best: Row) -> str:
     if (seeds := best.over_seeds) is None:
         return f"Best: {best.key}  {escape(label(best.params))}".rstrip()
     setting = escape(label(without_seeds(best.params))) or "these runs"
-    mean = f"{seeds.mean:.4f} +- {seeds.sd:.4f} over {seeds.n} seeds"
+    mean = f"{loss(seeds.mean)} +- {loss(seeds.sd)} over {seeds.n} seeds"
     return f"Best setting: {setting}  {mean}. Its best run: {best.key}  {escape(label(best.params))}".rstrip()
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from runner.executors.mixed_workers import MixedWorkers
 from runner.keys.content import ContentHashes, keep, keep_files, keep_folder
 from runner.keys.inputs import ADAPTER, staged_name
 from runner.keys.row_files import keep_rows
+from runner.launch.price import expected_of
 from runner.launch.schema import ask_schema
 from runner.launch.start_checkpoint import keep_checkpoint
 from runner.launch.types import Launch
@@ -47,7 +49,21 @@ def execute(launch: Launch, workers: MixedWorkers | None) -> None:
     if starts_now and not (workers and workers.is_up):
         terminal.message(STARTING)
     with Progress(launch.plan, launch.store) as progress:
-        executor.execute(launch.plan, progress.update)
+        executor.execute(launch.plan, _watch(launch, progress))
+
+
+def _watch(launch: Launch, progress: Progress) -> Callable[[], None]:
+    """Shows the progress, after noting the plan's estimate once. Steps are running then, and need not wait for it."""
+    noted = False
+
+    def watch() -> None:
+        nonlocal noted
+        if not noted:
+            noted = True
+            expected_of(launch).save(launch.store, launch.plan.sweep)
+        progress.update()
+
+    return watch
 
 
 def record_request(launch: Launch) -> None:

@@ -54,15 +54,12 @@ def facts_of(base_model: str, revision: str | None = None, *, ask_hub: bool = Fa
     return facts_from(raw, base_model, str(folder / "config.json"), lambda: weights_in_folder(folder))
 
 
-def config_of(base_model: str, revision: str | None = None, *, ask_hub: bool = False) -> Mapping[str, Any] | None:
-    """The config.json of a `base_model`, from where `facts_of` has its facts; None if it is not there."""
+def config_of(base_model: str, revision: str | None = None) -> Mapping[str, Any] | None:
+    """The config.json of a `base_model` (a folder or a hub name) from this disk; None if it is not here."""
     if not base_model:
         return None
-    folder = _folder(base_model, revision)
-    if folder is None and ask_hub and _HUB_NAME.match(base_model):
-        model = hub_model(base_model, revision)
-        return None if isinstance(model, str) else model.config
-    raw = _read(folder / "config.json") if folder is not None else ""
+    found = _folder(base_model, revision)
+    raw = "" if found is None else _read(found / "config.json")
     return None if isinstance(raw, str) else raw
 
 

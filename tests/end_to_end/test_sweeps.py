@@ -14,6 +14,7 @@ import pytest
 from modal_app.store.step import StepKind
 from tests.end_to_end.axosweep import Axosweep, wait_until
 from tests.end_to_end.chats import write_chats
+from tests.end_to_end.own_code import UNFORESEEN, write_failing_plugin
 
 pytestmark = pytest.mark.slow
 
@@ -82,12 +83,12 @@ def test_two_overlapping_sweeps_share_one_preprocessing_and_one_training_per_run
 
 
 def test_a_failed_run_does_not_stop_the_others_and_says_why(axosweep: Axosweep) -> None:
-    done = axosweep.run("-m", "lora_target_modules=[nonsense],[q_proj]", "lora_target_linear=false", *SHORT)
+    done = axosweep.run("-m", f"plugins=[{write_failing_plugin(axosweep.folder)}],[]", *SHORT)
     assert done.returncode == 1, done.stderr
     rows = {row["status"]: row for row in axosweep.json("compare")["runs"]}
     assert set(rows) == {"failed", "succeeded"}
-    assert "nonsense" in rows["failed"]["message"]
-    assert "nonsense" in done.stdout
+    assert UNFORESEEN in rows["failed"]["message"]
+    assert UNFORESEEN in done.stdout
 
 
 def test_rows_that_no_run_can_train_on_fail_where_they_are_prepared_and_others_are_noted(axosweep: Axosweep) -> None:

@@ -17,7 +17,6 @@ from runner.keys.hub_models import MOST_BYTES, hub_model, weights_in
 from runner.memory.estimate import Verdict
 from runner.memory.model_facts import facts_of
 from runner.preflight.memory import facts_for, memory_of
-from runner.preflight.rules.run_facts import RunFacts
 from runner.types import Experiment, Gpu
 from tests.hub_server import COMMIT, Hub, serve_hub
 from tests.runner.builders import experiment
@@ -200,10 +199,3 @@ def test_the_weights_of_another_kind_are_those_that_the_hub_counts(monkeypatch: 
 )  # fmt: skip
 def test_a_summary_of_packed_or_wrong_numbers_counts_nothing(summary: Any) -> None:
     assert weights_in(summary) is None
-
-
-def test_the_names_of_its_modules_are_known_from_its_config_on_the_hub(hub: Hub) -> None:
-    found = RunFacts(run()).architecture
-    assert found is not None
-    assert found.model_type == "llama"
-    assert RunFacts(run("cpu", base_model="someone/other")).architecture is None

@@ -67,12 +67,11 @@ class RunFacts:
 
     @cached_property
     def architecture(self) -> Architecture | None:
-        """By the class that the config names, a file of conf/model, or the model's config.json, here or on the hub."""
+        """By the class that the config names, a file of conf/model, or the model's config.json on this machine."""
         base_model, revision = str(self.axolotl.get("base_model") or ""), self.axolotl.get("revision_of_model")
         if name := self._class_in_config or class_named(base_model):
             return architecture(name)
-        asks = self.experiment.gpu.type != "cpu" and self.experiment.model is None
-        raw = config_of(base_model, None if revision is None else str(revision), ask_hub=asks)
+        raw = config_of(base_model, None if revision is None else str(revision))
         return architecture(str(raw.get("model_type"))) if raw is not None else None
 
     @property
