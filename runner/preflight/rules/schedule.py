@@ -97,22 +97,22 @@ def more_evaluations_than_steps(run: RunFacts) -> Iterator[Finding]:
 
 
 def evaluations_that_take_longer_than_training(run: RunFacts) -> Iterator[Finding]:
-    """Between two evaluations, fewer rows are trained on than are evaluated, even if training takes three times as
-    long for each."""
+    """An evaluation takes twice as long as the training before it, if a trained row takes three times as long as one
+    that is evaluated."""
     steps, held_out = run.steps, _held_out(run)
     interval = _steps_between_evaluations(run)
     if steps is None or held_out is None or interval is None or not run.evaluates or (run.total_steps or 0) <= LONG:
         return
     key = "evals_per_epoch" if run.axolotl.get("evals_per_epoch") else "eval_steps"
     trained = interval * steps.rows / (run.steps_per_epoch or 1)
-    if interval < 1 or held_out <= EVALUATION_SPEED * trained:
+    if interval < 1 or held_out <= 2 * EVALUATION_SPEED * trained:
         return
     seldom = 2 if key == "evals_per_epoch" else max(1, round((run.steps_per_epoch or 2) / 2))
     yield warning(
         key,
         run.axolotl[key],
         f"every {interval:.3g} steps ({trained:,.0f} rows), {'about ' if steps.declared else ''}{held_out:,} rows are "
-        "evaluated, so that more than half of the time goes into evaluating",
+        "evaluated, so that more than two thirds of the time go into evaluating",
         f"Set {key}={seldom}, or hold fewer rows out (val_set_size=500).",
         TRAINER,
     )
