@@ -21,6 +21,8 @@ LORA_KEYS = (
     "lora_rank_pattern lora_alpha_pattern lora_fan_in_fan_out peft_use_dora peft_use_rslora peft_init_lora_weights "
     "peft_layers_to_transform peft_layer_replication peft_trainable_token_indices peft"
 ).split()
+LORA = "https://arxiv.org/abs/2106.09685"
+SMALL = 100_000_000
 LORA_RATE = 1e-4
 
 
@@ -82,6 +84,22 @@ def _is_usual(scale: float, rank: float, *, stable: bool) -> bool:
     return 1 / 32 <= scale <= (64 if rank < 4 else 16)
 
 
+def rank_of_more_weights_than_the_matrices(run: RunFacts) -> Iterator[Finding]:
+    """With a rank of more than half the model's width, the two matrices of LoRA are larger than the one they adapt."""
+    rank, model = run.number("lora_r") or 0, run.model
+    if not run.adapts or model is None or model.parameters < SMALL or run.axolotl.get("lora_model_dir"):
+        return
+    if rank * 2 > model.hidden:
+        yield warning(
+            "lora_r",
+            run.axolotl["lora_r"],
+            f"the model is {model.hidden} wide, so the adapter of a matrix has {rank * 2 / model.hidden:.2g} times the "
+            "weights of the matrix itself: it costs more than training all weights",
+            f"Set lora_r={min(256, model.hidden // 8)}, or train all weights (lora=none).",
+            LORA,
+        )
+
+
 def dropout_of_half_the_adapter(run: RunFacts) -> Iterator[Finding]:
     """A lora_dropout of a half hides most of what an adapter of low rank could learn."""
     dropout = run.number("lora_dropout") or 0
@@ -114,6 +132,7 @@ RULES = (
     lora_without_adapter,
     lora_kernels_without_adapter,
     alpha_far_from_the_rank,
+    rank_of_more_weights_than_the_matrices,
     dropout_of_half_the_adapter,
     weight_decay_of_half_the_weights,
 )

@@ -12,6 +12,7 @@ TRAINER = "https://huggingface.co/docs/transformers/main_classes/trainer#transfo
 BATCHES = "https://docs.axolotl.ai/docs/multi-gpu.html"
 REPEATED_DATA = "https://arxiv.org/abs/2305.16264"
 """Up to about 4 epochs, repeated data is worth as much as new data; after about 16, repeating adds nothing."""
+RELORA, LISA = "https://arxiv.org/abs/2307.05695", "https://arxiv.org/abs/2403.17919"
 EPOCHS = 20
 """Most fine-tunes have 1 to 4; LIMA's 1000 rows had 15 (https://arxiv.org/abs/2305.11206)."""
 SMALL = 100_000_000
@@ -49,6 +50,25 @@ def interval_beyond_the_run(run: RunFacts) -> Iterator[Finding]:
             still = "; only its first and last state are evaluated" if key == "eval_steps" else ""
             reached = f"this step is never reached: the run has {length_text(run)}{still}"
             yield warning(key, run.axolotl[key], reached, _within(key, run.total_steps), TRAINER)
+
+
+def method_that_never_gets_to_work(run: RunFacts) -> Iterator[Finding]:
+    """ReLoRA restarts and LISA draws other layers every so many steps, and the run has fewer."""
+    needs = {"jagged_restart_steps": "relora", "lisa_step_interval": "lisa_n_layers"}
+    lost = {
+        "jagged_restart_steps": "ReLoRA never merges what it has learned, and is plain LoRA",
+        "lisa_step_interval": "LISA trains the layers that it draws first, and no others",
+    }
+    for key, needed in needs.items():
+        every = run.number(key) or 0
+        if run.axolotl.get(needed) and run.total_steps is not None and every >= run.total_steps:
+            yield warning(
+                key,
+                run.axolotl[key],
+                f"the run has {length_text(run)}, so {lost[key]}",
+                _within(key, run.total_steps),
+                RELORA if needed == "relora" else LISA,
+            )
 
 
 def warmup_beyond_the_run(run: RunFacts) -> Iterator[Finding]:
@@ -188,6 +208,7 @@ def _a(noun: str) -> str:
 RULES = (
     batch_of_more_rows_than_there_are,
     interval_beyond_the_run,
+    method_that_never_gets_to_work,
     warmup_beyond_the_run,
     warmup_of_half_the_run,
     more_evaluations_than_steps,
