@@ -32,8 +32,8 @@ class LocalRun:
     """Its own tags, for a run that is not in W&B yet."""
     sweeps: tuple[str, ...]
     """The tags of the later sweeps that have it."""
-    params: Mapping[str, Any]
-    """Added to the top level of its config in W&B, if they are missing there."""
+    config: Mapping[str, Any]
+    """Axolotl's keys, the swept parameters, ...: added to its config in W&B, if they are missing there."""
     summary: Mapping[str, Any]
     """Added to its summary."""
     succeeded: bool

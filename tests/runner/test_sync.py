@@ -52,6 +52,12 @@ def sdk(store: Store, one: Run, id: str, group: str, *steps: int) -> None:
     log_runs([LoggedRun(init, rows)], environment, folder)
 
 
+def cut_off(store: Store, one: Run) -> None:
+    """As a kill leaves the file of an offline run: without its end."""
+    (part,) = store.folder(StepKind.TRAIN, one.key).path.glob("wandb/offline-run-*/*.wandb")
+    part.write_bytes(part.read_bytes()[:-40])
+
+
 def said(store: Store, server: WandbServer, sweep: str) -> dict[str, str]:
     done = axosweep(store, server, "sync", sweep, "--json")
     assert done.returncode == 0, done.stderr
@@ -60,7 +66,8 @@ def said(store: Store, server: WandbServer, sweep: str) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_offline_runs_lost_rows_and_later_sweeps_reach_wandb_once(store: Store, server: WandbServer) -> None:
-    whole, killed, never = runs = [run({"learning_rate": rate}) for rate in (1e-3, 2e-3, 3e-3)]
+    same = {"sequence_len": 128, "lora_r": 8}
+    whole, killed, never, cut = runs = [run({**same, "learning_rate": rate}) for rate in (1e-3, 2e-3, 3e-3, 4e-3)]
     sweep = open_sweep(store, runs, "first").sweep
     tracked(store, whole, "whole", sweep)
     tracked(store, killed, "killed", sweep)
@@ -74,16 +81,23 @@ def test_offline_runs_lost_rows_and_later_sweeps_reach_wandb_once(store: Store, 
     empty.parent.mkdir(parents=True)
     empty.write_bytes(b":W&B\xe1\xbe\x00")  # killed before anything was flushed
     finish(store, StepKind.TRAIN, killed.key, OutcomeStatus.FAILED)
+    tracked(store, cut, "cut", sweep)
+    finish_run(store, cut, {0: 1.0, 1: 0.5})
+    sdk(store, cut, "cut", sweep, 0, 1)
+    cut_off(store, cut)
 
     first = said(store, server, sweep)
     assert first[whole.key].startswith("1 offline part uploaded")
     assert first[killed.key].startswith("2 of 2 rows added from metrics.jsonl")
     assert first[never.key].startswith("was never tracked")
+    assert first[cut.key].startswith("1 offline part uploaded")
     there = server.runs()
     assert {name: (one.state, one.group) for name, one in there.items()} == {
         "whole": ("finished", sweep),
         "killed": ("failed", sweep),
+        "cut": ("failed", sweep),
     }
+    assert {(one.settings["sequence_len"], one.settings["lora_r"]) for one in there.values()} == {(128, 8)}
     assert there["whole"].settings["learning_rate"] == 1e-3
     assert there["killed"].values("eval/loss") == {0: 3.0}
     assert there["killed"].values("train/loss") == {1: 2.0}
