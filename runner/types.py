@@ -191,6 +191,8 @@ class Request:
     """Launch without asking."""
     diff: str | None = None
     """An earlier sweep that a plan is compared with."""
+    note: str = ""
+    """The user's own words about the sweep. In no key."""
     write: str | None = None
     """The folder that a plan's runs are written to, as configs for plain Axolotl."""
 

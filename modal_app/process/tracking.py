@@ -48,6 +48,8 @@ class TrackingRecord:
     name: str = ""
     """This and its own tags: as they were at that attempt."""
     tags: tuple[str, ...] = ()
+    note: str = ""
+    """Of that sweep."""
     sweep_object: str = ""
     """W&B's id of the sweep object of that attempt's sweep; empty when it made none."""
     offline: str = ""
@@ -59,7 +61,7 @@ class TrackingRecord:
         raw = read_json(path)
         if not raw:
             return None
-        names = ("id", "group", "project", "entity", "name", "sweep_object", "offline")
+        names = ("id", "group", "project", "entity", "name", "note", "sweep_object", "offline")
         text = {name: raw[name] for name in names if name in raw}
         return cls(**text, sweeps=tuple(raw.get("sweeps", ())), tags=tuple(raw.get("tags", ())))
 
@@ -96,6 +98,7 @@ def variables(step: Step, folder: StepFolder) -> dict[str, str]:
         "WANDB_RUN_GROUP": record.group,
         "WANDB_JOB_TYPE": step.kind.value,
         "WANDB_NAME": tracking.name,
+        "WANDB_NOTES": "" if _has_begun(folder, record) else redacted(record.note),
         "WANDB_TAGS": ",".join([*tracking.tags, *map(sweep_tag, record.sweeps)]),
         # The SDK attaches the run by this alone, and then takes its project, entity and id from here, not from init().
         "WANDB_SWEEP_ID": record.sweep_object if tracking.mode == "online" else "",
@@ -183,6 +186,7 @@ def _record_of(step: Step, folder: StepFolder) -> TrackingRecord:
             tracking.entity or "",
             name=tracking.name,
             tags=tracking.tags,
+            note=tracking.note,
             sweep_object=tracking.sweep_object,
         )
     elif sweep and sweep not in (record.group, *record.sweeps):
@@ -193,6 +197,11 @@ def _record_of(step: Step, folder: StepFolder) -> TrackingRecord:
         return record
     _write(record, folder)
     return record
+
+
+def _has_begun(folder: StepFolder, record: TrackingRecord) -> bool:
+    """Whether an attempt has begun the run in W&B, where a user may have changed its notes since."""
+    return any((folder.path / "wandb").glob(f"*run-*-{record.id}"))
 
 
 def _write(record: TrackingRecord, folder: StepFolder) -> None:

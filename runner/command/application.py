@@ -52,7 +52,7 @@ def _run(args: Arguments, arguments: Sequence[str], project: Project, launch: La
     if project.foreign is not None:
         terminal.message(foreign_note(project.foreign))
     words = _for_hydra(args, vocabulary)
-    task = Task(launch or _launch, arguments)
+    task = Task(launch or _launch, arguments, args.note)
     register_resolvers()
     apply_launcher_patches()
     try:

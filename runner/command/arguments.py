@@ -26,6 +26,8 @@ KEYS_NOT_FLAGS = {"--store": "store=DIR", "--name": "name=NAME", "--budget": "bu
 """Flags of verbs, with the key that a run takes instead."""
 FLAGS_OF_OURS = {"--force": "force=true", "--json": "json=true", "--yes": "confirmed=true"}
 """Flags that Hydra does not have, with the override that each stands for."""
+NOTE = "--note"
+"""A flag of ours with a text, which is not an override: Hydra's grammar would want it quoted."""
 INFO = ("-i", "--info")
 COMPLETION = ("-sc", "--shell-completion")
 
@@ -35,6 +37,8 @@ class Arguments:
     flags: tuple[str, ...]
     """All of them, values included, as Hydra's parser takes them."""
     overrides: tuple[str, ...]
+    note: str = ""
+    """Of --note."""
 
     @property
     def multirun(self) -> bool:
@@ -64,11 +68,13 @@ def take_apart(arguments: Sequence[str]) -> Arguments:
     """SweepError for a flag that Hydra does not have."""
     flags: list[str] = []
     overrides: list[str] = []
-    remaining = list(arguments)
+    note, remaining = "", list(arguments)
     while remaining:
         word = remaining.pop(0)
-        name, equals, _ = word.partition("=")
-        if word in FLAGS_OF_OURS:
+        name, equals, text = word.partition("=")
+        if name == NOTE:
+            note = _note(text if equals else remaining.pop(0) if remaining else "")
+        elif word in FLAGS_OF_OURS:
             overrides.append(FLAGS_OF_OURS[word])
         elif not word.startswith("-"):
             overrides.append(word)
@@ -82,13 +88,19 @@ def take_apart(arguments: Sequence[str]) -> Arguments:
             flags.append(word)
         else:
             raise SweepError(f"There is no flag {name} here.{_meant(name)} See axosweep --help.")
-    return Arguments(tuple(flags), tuple(overrides))
+    return Arguments(tuple(flags), tuple(overrides), note)
+
+
+def _note(text: str) -> str:
+    if not text.strip():
+        raise SweepError(f'{NOTE} takes a text, such as {NOTE} "the larger batch".')
+    return text.strip()
 
 
 def _meant(flag: str) -> str:
     if flag in KEYS_NOT_FLAGS:
         return f" Write {KEYS_NOT_FLAGS[flag]}."
-    return did_you_mean(flag, (*SWITCHES, *FLAGS_OF_OURS, *VALUED, *INFO, *COMPLETION))
+    return did_you_mean(flag, (*SWITCHES, *FLAGS_OF_OURS, NOTE, *VALUED, *INFO, *COMPLETION))
 
 
 def _value(flag: str, remaining: list[str]) -> str:

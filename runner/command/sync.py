@@ -17,6 +17,7 @@ from runner.console.parser import VerbParser
 from runner.console.print_json import print_json
 from runner.errors import SweepError
 from runner.store.finding import sweep_in
+from runner.store.ledger import Ledger
 from runner.store.run_state import RunStatus
 from runner.store.stores import is_mirror, stores
 from runner.wandb.call import call, check_reachable
@@ -107,8 +108,14 @@ def _local_run(store: Store, row: Row, record: TrackingRecord, sweep: str) -> Lo
         sweeps=tuple(sorted(later)),
         config={**axolotl_config(read_json(folder.identity)), **swept},
         summary={name: value for name in SUMMARY if (value := getattr(row, name)) is not None},
+        notes=_notes(store, record, sweep),
         succeeded=row.status is RunStatus.SUCCEEDED,
     )
+
+
+def _notes(store: Store, record: TrackingRecord, sweep: str) -> tuple[str, ...]:
+    """Of the first sweep that ran it, and of this one. Without secrets."""
+    return tuple(map(redacted, dict.fromkeys(filter(None, (record.note, Ledger(store, sweep).plan().note)))))
 
 
 def _show(sweep: str, rows: list[Row], texts: Mapping[str, str], failing: Set[str], *, as_json: bool) -> None:

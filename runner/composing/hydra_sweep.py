@@ -45,14 +45,15 @@ class Task:
     Our sweeper and launcher pass all jobs of a sweep at once; a third-party launcher calls it once per job.
     """
 
-    def __init__(self, launch: LaunchSweep, command_line: Sequence[str]) -> None:
+    def __init__(self, launch: LaunchSweep, command_line: Sequence[str], note: str = "") -> None:
         self._launch = launch
         self._command_line = list(command_line)
+        self._note = note
         self.results: list[RunResult] = []
 
     def launch(self, experiments: list[Experiment], request: Request) -> list[RunResult]:
         with command_line(self._command_line):  # as the user wrote it: it is recorded
-            results = self._launch(experiments, request)
+            results = self._launch(experiments, replace(request, note=self._note))
         self.results += results
         return results
 

@@ -68,6 +68,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "going_on": goes_on(store, sweep, rows),
         "question": redact(words.question(rows, _question_of(command), OBJECTIVE)),
         "answer": [redact(line) for line in words.answer(rows, OBJECTIVE, names)],
+        "note": redact(plan.note),
         "metric": OBJECTIVE,
         "counts": words.counted(rows),
         "cost": cost.lines(going_on=False) if cost else [],

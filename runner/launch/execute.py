@@ -52,7 +52,8 @@ def execute(launch: Launch, workers: MixedWorkers | None) -> None:
 
 def record_request(launch: Launch) -> None:
     """Record in the sweep's folder what was requested, and by which command line."""
-    Ledger(launch.store, launch.plan.sweep).open(launch.plan, shlex.join(["axosweep", *sys.argv[1:]]))
+    command = shlex.join(["axosweep", *sys.argv[1:]])
+    Ledger(launch.store, launch.plan.sweep).open(launch.plan, command, launch.request.note)
 
 
 def _make_folders(launch: Launch) -> None:

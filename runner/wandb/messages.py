@@ -37,6 +37,8 @@ class LocalRun:
     summary: Mapping[str, Any]
     """Added to its summary."""
     succeeded: bool
+    notes: tuple[str, ...] = ()
+    """Of its sweeps: added to its notes in W&B, if they are missing there."""
 
     @property
     def path(self) -> str:

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow
 
 LONG = ("data.limit=200", "max_steps=24", "save_steps=3", "logging_steps=1")
 SCRIPT = Path(__file__).with_name("wandb_group_script.py")
+NOTE = "is rank 8, not 4, worth it?"
 NOT_IN_WANDB = {"folder", "log", "store", "attempts", "record", "overrides", "message", "reason"}
 
 
@@ -62,10 +63,14 @@ def sweeps(axosweep: Axosweep) -> set[str]:
 
 def test_an_offline_sweep_that_is_synced_is_in_wandb_what_it_is_here(axosweep: Axosweep, server: WandbServer) -> None:
     done = axosweep.run(
-        "-m", "lora=r4,r8", "learning_rate=1e-3,3e-3", "max_steps=6", "data.limit=200", "executor.parallel=2"
-    )
+        "-m", "lora=r4,r8", "learning_rate=1e-3,3e-3", "max_steps=6", "data.limit=200", "executor.parallel=2",
+        "--note", NOTE,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert f"Note: {NOTE}\n" in done.stdout
     (sweep,) = sweeps(axosweep)
+    assert [one["note"] for one in axosweep.json("status")["sweeps"]] == [NOTE]
+    assert json.dumps(NOTE) in (axosweep.store.sweeps / sweep / "report.html").read_text()
     online = asks(axosweep, server)
     synced = online.run("sync")
     assert synced.returncode == 0, synced.stderr
@@ -82,6 +87,7 @@ def test_an_offline_sweep_that_is_synced_is_in_wandb_what_it_is_here(axosweep: A
         assert run["name"] == " ".join(f"{name}={value:g}" for name, value in rows[key]["params"].items())
         assert run["config"]["eval_fingerprint"] == rows[key]["eval_fingerprint"]
         assert run["config"]["data_key"]
+        assert run["notes"] == NOTE
         assert "axosweep.yml" in run["files"]
         assert run["summary"]["seconds"] == rows[key]["seconds"]
         assert run["summary"]["train_seconds"] > 0

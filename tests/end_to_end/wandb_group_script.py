@@ -18,6 +18,7 @@ print(
                 "config": dict(run.config),
                 "summary": run.summary_metrics,
                 "tags": run.tags,
+                "notes": run.notes,
                 "job_type": run.job_type,
                 "history": run.history(samples=1000, pandas=False),
                 "files": [file.name for file in run.files()],

@@ -15,9 +15,10 @@ import pytest
 
 from modal_app.store.layout import Store
 from modal_app.store.step import OutcomeStatus, StepKind
+from runner.store.ledger import Ledger
 from runner.types import Run
 from runner.wandb.history import missing, rows_of
-from tests.runner.builders import finish, finish_run, open_sweep, run
+from tests.runner.builders import finish, finish_run, open_sweep, plan, run
 from tests.wandb_server import WandbServer, serve_wandb
 from tests.wandb_server.sdk import LoggedRun, log_runs
 
@@ -117,6 +118,14 @@ def test_offline_runs_lost_rows_and_later_sweeps_reach_wandb_once(store: Store, 
     assert sorted(server.runs()["whole"].values("eval/loss")) == [0, 1, 2, 3]
     assert server.runs()["whole"].summary["eval/loss"] == 0.125
     assert server.runs()["whole"].tags == [f"sweep:{later}"]
+
+    # The note of a later sweep is added once, to what a user has written there, and is left as a user changes it.
+    server.runs()["whole"].notes = "mine"
+    Ledger(store, later).open(plan([whole], store, "later"), "axosweep", "is it the rate?")
+    assert said(store, server, later)[whole.key] == "its note added"
+    assert server.runs()["whole"].notes == "mine\nis it the rate?"
+    server.runs()["whole"].notes = "it is the rate"
+    assert said(store, server, later)[whole.key] == "up to date"
     assert not server.world.unknown
 
 

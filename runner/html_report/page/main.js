@@ -8,6 +8,8 @@ function drawHead() {
   byId("sweep").textContent = report.sweep;
   byId("live").hidden = !report.going_on;
   byId("question").textContent = report.question;
+  byId("note").textContent = report.note;
+  byId("note").hidden = !report.note;
   byId("answer").replaceChildren(...report.answer.map((line) => el("p", {}, line)));
   const facts = [report.counts, ...report.cost];
   byId("facts").replaceChildren(...facts.filter(Boolean).map((fact) => el("li", {}, fact)));

@@ -7,6 +7,7 @@ sync, since nothing marks it as done.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import wandb
 import wandb.errors
 from wandb.apis.public.runs import RunNotFoundError
 
+from modal_app.store.read_json import read_json
 from runner.wandb.history import MOST_ROWS, STEP, missing, rows_of
 from runner.wandb.messages import LocalRun, UploadRequest, UploadResponse, UploadResult
 from runner.wandb.process import parts, sdk
@@ -78,6 +80,7 @@ def _log(
     run: Any = wandb.init(
         entity=local.entity or None, project=local.project, id=local.id, group=local.group, job_type="train",
         name=local.name if new else None, tags=[*local.tags, *local.sweeps] if new else None, resume="allow",
+        notes="\n".join(local.notes) if new else None,
         mode="online", settings=wandb.Settings(disable_git=True, console="off", x_disable_stats=True),
     )  # fmt: skip
     run.config.update(dict(local.config), allow_val_change=True)
@@ -91,15 +94,38 @@ def _log(
 
 
 def _amend(run: Any, local: LocalRun) -> list[str]:
-    """Add what is known from later sweeps and from this machine: tags, keys of the config, seconds and dollars."""
+    """Add what later sweeps and this machine know: tags, notes, keys of the config, seconds and dollars."""
     tags = [tag for tag in local.sweeps if tag not in run.tags]
     config = {name: value for name, value in local.config.items() if name not in run.config}
     summary = {name: value for name, value in local.summary.items() if run.summary.get(name) != value}
-    if not (tags or config or summary):
+    notes = _new_notes(run, local)
+    if not (tags or config or summary or notes):
+        _note_given(local)
         return []
+    if notes:
+        run.notes = "\n".join(filter(None, (run.notes, *notes)))
     run.tags.extend(tags)
     run.config.update(config)
     run.summary.update(summary)
     run.update()
+    _note_given(local)
     keys = [f"{len(config)} {'key' if len(config) == 1 else 'keys'} of the config"] if config else []
-    return [f"{', '.join([*tags, *keys, *summary])} added"]
+    return [f"{', '.join([*tags, *keys, *summary, *(['its note'] if notes else [])])} added"]
+
+
+def _new_notes(run: Any, local: LocalRun) -> list[str]:
+    """Those that W&B was never given. One that a user has changed or removed there is not added again."""
+    given = read_json(_noted(local)).get("notes", ())
+    return [note for note in local.notes if note not in given and note not in (run.notes or "")]
+
+
+def _note_given(local: LocalRun) -> None:
+    """Remember what W&B has been given of the notes."""
+    path = _noted(local)
+    if list(local.notes) != read_json(path).get("notes", []):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"notes": local.notes}), encoding="utf-8")
+
+
+def _noted(local: LocalRun) -> Path:
+    return Path(local.folder, "wandb", "noted.json")
