@@ -20,6 +20,7 @@ from runner.executors.mixed_workers import MixedWorkers
 from runner.keys.content import ContentHashes, keep, keep_files, keep_folder
 from runner.keys.inputs import ADAPTER, staged_name
 from runner.keys.row_files import keep_rows
+from runner.launch.notices import Notifier, notifier_of
 from runner.launch.schema import ask_schema
 from runner.launch.start_checkpoint import keep_checkpoint
 from runner.launch.types import Launch
@@ -29,8 +30,9 @@ from runner.types import Gpu, Input, InputKind, Run, StartCheckpoint
 from runner.wandb.sweep_object import with_sweep_objects
 
 
-def execute(launch: Launch, workers: MixedWorkers | None) -> None:
-    """Run what is not done. `workers`: preloaded ones, for a launch on this machine's CPU.
+def execute(launch: Launch, workers: MixedWorkers | None) -> Notifier:
+    """Run what is not done. Returns what has sent notices meanwhile. `workers`: preloaded ones, for a launch on this
+    machine's CPU.
 
     Raises SweepError before anything starts; a step that fails is recorded.
     """
@@ -46,8 +48,15 @@ def execute(launch: Launch, workers: MixedWorkers | None) -> None:
     record_request(launch)
     if starts_now and not (workers and workers.is_up):
         terminal.message(STARTING)
+    notifier = notifier_of(launch)
     with Progress(launch.plan, launch.store) as progress:
-        executor.execute(launch.plan, progress.update)
+
+        def watch() -> None:
+            progress.update()
+            notifier.look()
+
+        executor.execute(launch.plan, watch)
+    return notifier
 
 
 def record_request(launch: Launch) -> None:

@@ -18,6 +18,7 @@ from runner.executors.choose import check_gpu_caps
 from runner.follow_up.stage_steps import with_stages
 from runner.keys.identity import preprocess_config, short_hash
 from runner.launch.budget import check_budget_options
+from runner.launch.notices import check_notify
 from runner.launch.types import Launch
 from runner.types import Input, Plan, PlannedDataset, PlannedRun, Run
 
@@ -43,6 +44,7 @@ def plan(launch: Launch) -> Launch:
     pending = {one.run.key for one in planned.plan.pending}
     planned.preflight.finished = frozenset(n for n, run in enumerate(planned.runs) if run.key not in pending)
     check_budget_options(planned.executor, planned.request)
+    check_notify(planned.executor, planned.request)
     check_gpu_caps(planned.executor, planned.plan)
     return planned
 

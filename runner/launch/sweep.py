@@ -19,6 +19,7 @@ from runner.keys.inputs import how_to_pin
 from runner.launch.execute import execute, record_request
 from runner.launch.identify import identify, resolve
 from runner.launch.moved_keys import say_moved
+from runner.launch.notices import Notifier, notifier_of
 from runner.launch.plan import plan
 from runner.launch.plan_output import show_launch, show_refused
 from runner.launch.price import price
@@ -58,10 +59,11 @@ def launch_sweep(experiments: Sequence[Experiment], request: Request) -> list[Ru
         if launch.plan.has_work:
             _refuse_blocked(launch, workers)
             _check_schema_known(launch)
-            execute(price(launch), workers)
+            notifier = execute(price(launch), workers)
         else:
             record_request(launch)
-        return _results(launch)
+            notifier = notifier_of(launch)
+        return _results(launch, notifier)
 
 
 def _planned(launch: Launch, workers: MixedWorkers | None) -> Launch:
@@ -99,10 +101,11 @@ def _check_schema_known(launch: Launch) -> None:
     launch.preflight.refuse_blocked()
 
 
-def _results(launch: Launch) -> list[RunResult]:
-    """Print and return the results."""
+def _results(launch: Launch, notifier: Notifier) -> list[RunResult]:
+    """Print and return the results; then, nothing waits for the notices any more."""
     plan, store = launch.plan, launch.store
     if not any(planned.trains for planned in plan.runs):
+        notifier.finish(())
         return [_prepared(run, store) for run in launch.runs]
     rows = compare_sweep(store, plan.sweep)
     tables.show_rows(rows, store, plan.sweep, as_json=launch.request.json)
@@ -111,6 +114,7 @@ def _results(launch: Launch) -> list[RunResult]:
     failed, names = failed_stages(plan, store), tables.names_of(plan)
     for key, why in failed.items():
         terminal.message(f"{names[key]}: {why}")
+    notifier.finish(rows)
     by_key = {row.key: row for row in rows}
     return [_result(by_key[run.key], failed) for run in launch.runs]
 

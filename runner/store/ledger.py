@@ -37,6 +37,10 @@ class Event(StrEnum):
     """A worker of another launcher runs it, and this launcher waits for it."""
     FINISHED = "finished"
     """It has ended, with any status."""
+    NOTICE = "notice"
+    """A notice is about to be sent."""
+    NOTIFIED = "notified"
+    """It was sent."""
 
 
 @dataclass(frozen=True, slots=True)

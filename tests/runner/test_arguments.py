@@ -59,7 +59,7 @@ def test_a_flag_with_a_value_is_split_off(words: list[str]) -> None:
 def test_a_note_is_any_text_and_no_override() -> None:
     text = "why: is {r} 8, or ${HOME} = 'less'?"
     for words in (["--note", text], [f"--note={text}"]):
-        assert take_apart(["-m", "lora=r8", *words]) == Arguments(("-m",), ("lora=r8",), text)
+        assert take_apart(["-m", "lora=r8", *words]) == Arguments(("-m",), ("lora=r8",), {"note": text})
     for empty in (["--note"], ["--note", " "]):
         with pytest.raises(SweepError, match="--note takes a text"):
             take_apart(empty)
