@@ -23,6 +23,7 @@ class Webhook:
     """Requests are answered when it is set."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     """What was accepted, oldest first."""
+    refused: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def address(self) -> str:
@@ -49,6 +50,8 @@ def serve_webhook() -> Iterator[Webhook]:
                 webhook.hangs.wait(WITHIN_S)
             if webhook.status == 200 and self.path == PATH:
                 webhook.bodies.append(body)
+            else:
+                webhook.refused.append(body)
             with contextlib.suppress(OSError):  # the client may have given up
                 self.send_response(webhook.status if self.path == PATH else 404)
                 self.send_header("Location", "/elsewhere")

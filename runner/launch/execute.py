@@ -37,7 +37,7 @@ def execute(launch: Launch, workers: MixedWorkers | None) -> Notifier:
     Raises SweepError before anything starts; a step that fails is recorded.
     """
     ledger, preflight = Ledger(launch.store, launch.plan.sweep), launch.preflight
-    executor = executor_for(launch.executor, launch.plan, launch.store, ledger, workers)
+    executor = executor_for(launch.executor, launch.plan, launch.store, ledger, workers, launch.request)
     starts_now = launch.on_this_machine and not preflight.unasked(launch.pending_experiments)
     if launch.on_this_machine:
         ask_schema(launch, workers or validator_at_hand(launch.store), message=STARTING)

@@ -36,6 +36,7 @@ COMMAND_S = 30.0
 """How long a command may take."""
 PATIENCE_S = webhook.TIMEOUT_S + 1.0
 """How long the end of a launch waits for notices that are being sent. The table is printed before."""
+UNSENT = "A notice was not sent"
 PAUSE_S = 2.0
 """Between two looks at the steps."""
 
@@ -64,6 +65,8 @@ class Notifier:
     store: Store
     senders: Mapping[str, Send]
     """Name -> how it sends."""
+    settle: Callable[[], Sequence[str]] = lambda: ()
+    """Looks after what others send, at the end, and returns why something was not sent."""
     _before: Mapping[StepId, int] = field(default_factory=dict)
     """The newest attempt of each step when the launch began."""
     _claimed: set[tuple[str, str]] = field(default_factory=set)
@@ -99,6 +102,8 @@ class Notifier:
 
     def finish(self, rows: Sequence[Row], patience_s: float = PATIENCE_S) -> None:
         """Send a notice that the sweep is done, and say what was not sent."""
+        for why in self.settle():
+            terminal.message(f"{UNSENT}: {why}. `axosweep attach {self.plan.sweep}` tries again.", style="yellow")
         if not self.senders:
             return
         self._next = 0.0
@@ -109,7 +114,7 @@ class Notifier:
             time.sleep(0.02)
         late = [f"it took longer than {patience_s:g} s"] if self._queue.unfinished_tasks else []
         for why in list(self._unsent.values()) or late:
-            terminal.message(f"A notice was not sent: {why}. The next launch of this sweep sends it.", style="yellow")
+            terminal.message(f"{UNSENT}: {why}. The next launch of this sweep sends it.", style="yellow")
 
     def _states(self) -> Iterator[tuple[StepId, StepState]]:
         steps = [one.step for one in self.plan.datasets if not one.done]
@@ -151,6 +156,10 @@ def notifier_of(launch: Launch) -> Notifier:
     if (command := request.notify_command) is not None:
         senders["command"] = lambda notice: run_command(command, notice)
     notifier = Notifier(launch.plan, launch.store, senders)
+    if request.notify is not None and not launch.on_this_machine:
+        from runner.executors.modal_notices import settle  # imported late: it imports Modal
+
+        notifier.settle = lambda: settle(launch.store, launch.plan.sweep)
     if senders:
         notifier.begin()
     return notifier
