@@ -69,6 +69,13 @@ class Watched:
         claims.put(f"watched/{self.sweep}", asdict(self))
 
 
+def forget(claims: modal.Dict, entries: Entries, sweep: str) -> None:
+    """Remove what an earlier launch of a sweep has asked to be watched, and what it has spent of its budget."""
+    for key in entries:
+        if key == f"watched/{sweep}" or key.startswith(f"spent/{sweep}/"):
+            claims.pop(key, None)
+
+
 def look_after(claims: modal.Dict, entries: Entries, name: str) -> None:
     """A job has ended: start the notices that are due in the sweeps that have it. `entries`: a copy of the claims.
 

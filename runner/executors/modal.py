@@ -21,6 +21,7 @@ from modal_app.cloud.claims import Caller, enqueue_behind, is_at_work, is_starti
 from modal_app.cloud.container import Job, mark_name, steps_file
 from modal_app.cloud.deployment import build_app
 from modal_app.cloud.meter import CPU_STEP, Reservation
+from modal_app.cloud.notices import forget
 from modal_app.cloud.settings import AFTER_FUNCTION, HOUR_S, Deployment, requested, train_function
 from modal_app.store.hub import fetch_names
 from modal_app.store.layout import STEPS, SUBMISSION, Store
@@ -166,6 +167,7 @@ class ModalExecutor:
                     claims.pop(old, None)
         caller, jobs = Caller(claims), deque(work.first)
         caller.check(job for many in (work.first, *work.waiting.values()) for job in many)
+        forget(claims, entries, plan.sweep)
         if self.notify is not None:
             watched(plan, work, entries, self.deployment, self.notify, self.budget).watch(claims)
         while jobs:
