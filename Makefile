@@ -46,8 +46,9 @@ lock: env ## Renew both locks; UPGRADE=--upgrade takes the newest versions that 
 	@cd modal_app/trainer && UV_CUSTOM_COMPILE_COMMAND="make lock" ../../$(BIN)/uv pip compile --quiet --universal \
 		--generate-hashes --no-annotate $(UPGRADE) --python-version 3.12 pyproject.toml --output-file requirements.lock
 
-fields: trainer ## Renew the list of Axolotl's keys from the trainer environment
+fields: trainer ## Renew the lists of Axolotl's keys and of models' modules from the trainer environment
 	@.axosweep/trainer/bin/python modal_app/trainer/list_fields.py runner/config/axolotl_fields.json
+	@.axosweep/trainer/bin/python modal_app/trainer/list_modules.py runner/config/architectures.json
 
 clean: ## Remove both environments and the tools' caches; out/ and its runs stay
 	@rm -rf .venv .axosweep .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist

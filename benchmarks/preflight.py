@@ -20,13 +20,14 @@ from typing import Any
 import yaml
 
 from modal_app.store.facts import DataManifest
+from runner.config.known_names import facts_in
 from runner.config.shipped import shipped_root
 from runner.environment import trainer_environment
 from runner.environment.verdicts import Verdicts
 from runner.executors.warm_workers import WarmWorkers
 from runner.preflight.findings import blocking
 from runner.preflight.stage import Preflight
-from runner.types import DataChoice, ExecutorChoice, Experiment, Gpu, ModelFacts, TrackingChoice
+from runner.types import DataChoice, ExecutorChoice, Experiment, Gpu, TrackingChoice
 
 HERE = Path(__file__).resolve().parent
 
@@ -101,7 +102,7 @@ def _experiment(number: int) -> Experiment:
         data=DataChoice(),
         tracking=TrackingChoice("offline", "axosweep"),
         executor=ExecutorChoice("local"),
-        model=ModelFacts(**model["model"]),
+        model=facts_in(model["model"]),
     )
 
 

@@ -103,6 +103,7 @@ def _refuse_late_verb(words: Sequence[str]) -> None:
 
 
 def _hydra(words: list[str]) -> int:
-    from runner.command import application
+    from runner.api import application
+    from runner.command.page import page
 
-    return application.run(words)
+    return application.run(words, page=page)

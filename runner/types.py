@@ -31,7 +31,8 @@ class DataChoice:
     limit: int | None = None
     """Rows per dataset; None is all of them."""
     seed: int | None = None
-    """The seed of shuffling and splitting in preprocessing; None is the run's own seed."""
+    """The seed of shuffling and splitting in preprocessing; None is the run's own seed. conf/config.yaml has 42, so
+    that the runs of a sweep over `seed` share their rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,13 @@ class ModelFacts:
     """Experts that a token passes through."""
     vision: bool = False
     """Whether it also reads images. All figures but `parameters` are then those of its text part."""
+    active_parameters: int | None = None
+    """The weights that a token is multiplied with, without looked-up embeddings; None if the shape says it."""
+    unusual: str = ""
+    """What its layers have besides softmax attention and a gated MLP, such as `linear attention`. The memory of such a
+    model is not estimated."""
+    same_shape: tuple[str, ...] = ()
+    """Other names on the hub with exactly this shape: the publisher's own repository, copies of it, the base model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,6 @@ import modal
 import pydantic
 import yaml
 
+import runner.api.application
 import runner.cli
-import runner.command.application
 import runner.launch.sweep

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from runner.command import application
+from runner.api import application
+from runner.command.page import page
 from runner.environment.verdicts import Verdicts
 from runner.preflight.stage import Preflight
 from runner.types import Experiment, Request, RunResult
@@ -44,7 +45,7 @@ def ask() -> Callable[..., Asked]:
 
     def run(*arguments: str, succeed: bool = True) -> Asked:
         asked = Asked(succeed=succeed)
-        asked.exit_code = application.run(list(arguments), asked)
+        asked.exit_code = application.run(list(arguments), asked, page)
         return asked
 
     return run

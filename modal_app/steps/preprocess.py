@@ -29,6 +29,7 @@ from modal_app.steps.fingerprint import multiset_digest, row_digests
 from modal_app.steps.pinned_inputs import pinned_inputs
 from modal_app.steps.plugin import prepared_hashes, require_prepared
 from modal_app.steps.samples import samples
+from modal_app.steps.trainable import require_trainable, require_written_rows
 from modal_app.store.layout import SAMPLES, Attempt, StepFolder, Store
 from modal_app.store.manifest import listed_files
 from modal_app.store.step import Step, write_atomically
@@ -59,9 +60,12 @@ def _build(step: Step, attempt: Attempt, rank: Rank) -> dict[str, Any]:
     cfg.is_preprocess = True
     # The rows, not the base model's weights; and no row is printed with its labels, which a reward model's lacks.
     do_preprocess(cfg, PreprocessCliArgs(download=False, debug_num_examples=0))
+    hashes = prepared_hashes(cfg)
+    require_written_rows(attempt.path / BUILD, hashes, cfg)
     rank.clock.book("prepare")
     train, evaluation = _read_back(cfg)
-    counts = _counts(cfg, train, evaluation)
+    counts = {"hashes": hashes} | _counts(cfg, train, evaluation)
+    require_trainable(counts, cfg)
     shown = samples((("train", train), ("eval", evaluation)), load_tokenizer(cfg))
     write_atomically(attempt.path / BUILD / SAMPLES, json.dumps(shown, indent=1))
     seconds = time.monotonic() - began
@@ -93,7 +97,6 @@ def _counts(cfg: DictDefault, train: datasets.Dataset, evaluation: datasets.Data
     given = _given_rows(cfg)
     kept = rows + (0 if cfg.test_datasets else eval_rows)
     return {
-        "hashes": prepared_hashes(cfg),
         "rows": rows,
         "eval_rows": eval_rows,
         "tokens": tokens,

@@ -26,8 +26,8 @@ from runner.store.stores import stores
 STORE, WANDB = "store", "wandb"
 """Where rows can come from."""
 KEEP_THE_ROWS = (
-    "Runs that differ only in {over} are evaluated on different held-out rows, so they have no mean: a seed also draws "
-    "those rows. With data.seed=N, they are the same for every seed."
+    "Runs that differ only in {over} are evaluated on different held-out rows, so they have no mean: with "
+    "data.seed=null, a seed also draws those rows. With data.seed=42, they are the same for every seed."
 )
 
 

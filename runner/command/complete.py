@@ -12,13 +12,12 @@ import os
 from collections.abc import Iterable, Sequence
 
 from modal_app.store.layout import Store
+from runner.api.arguments import COMPLETION, FLAGS_OF_OURS, INFO, SHOWN_INFO, SWITCHES, TEXTS, VALUED
 from runner.command import VERBS
-from runner.command.arguments import COMPLETION, FLAGS_OF_OURS, INFO, SHOWN_INFO, SWITCHES, TEXTS, VALUED
 from runner.command.completion import SHELLS
 from runner.config.fields import Field, Fields
-from runner.config.overrides import FROM
 from runner.config.project import SWEEPS
-from runner.config.vocabulary import AXOLOTL, BASE_OPTION, Nodes, Vocabulary, read_vocabulary
+from runner.config.vocabulary import AXOLOTL, BASE_OPTION, FROM, Nodes, Vocabulary, read_vocabulary
 from runner.console.parser import Names, VerbParser
 from runner.store.ledger import sweep_names
 from runner.store.stores import open_store

@@ -108,6 +108,8 @@ def _base(base: Base) -> str:
 def _experiment(name: str, base: Base, vocabulary: Vocabulary) -> str:
     nothing = "".join(f"  - override /{group}: null\n" for group in vocabulary.recipes)
     tracking = f"\n{_dumped({'tracking': for_omegaconf(dict(base.tracking))})}" if base.tracking else ""
+    seed = base.axolotl.get("seed")
+    data = f"\n{_dumped({'data': {'seed': seed}})}" if isinstance(seed, int) else ""
     return (
         "# @package _global_\n"
         f"# {_printable(base.file)} as it is (conf/{BASE_OPTION}/{name}.yaml), without groups that would add to it.\n"
@@ -115,7 +117,7 @@ def _experiment(name: str, base: Base, vocabulary: Vocabulary) -> str:
         "# what a CPU cannot do.\n"
         f"#   axosweep plan experiment={name} gpu=h100\n"
         f"#   axosweep -m experiment={name} gpu=h100 learning_rate=1e-4,2e-4\n"
-        f"defaults:\n  - _self_\n  - override /{BASE_OPTION}: {name}\n{nothing}{tracking}"
+        f"defaults:\n  - _self_\n  - override /{BASE_OPTION}: {name}\n{nothing}{data}{tracking}"
     )
 
 

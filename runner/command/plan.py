@@ -31,11 +31,12 @@ def main(words: Sequence[str]) -> int:
 
         return launch_sweep(experiments, replace(request, diff=args.diff, write=args.write))
 
-    from runner.command import application  # imported late: completion reads only the flags, without Hydra
+    from runner.api import application  # imported late: completion reads only the flags, without Hydra
+    from runner.command.page import page
 
     action = "overrides" if args.overrides else "plan"
     try:
-        return application.run([*rest, f"action={action}", *(["json=true"] if args.json else [])], launch)
+        return application.run([*rest, f"action={action}", *(["json=true"] if args.json else [])], launch, page)
     except SweepError as error:
         if args.json and not isinstance(error, PlanRefused):  # it could not even be composed
             print_json({"sweep": None, "runs": [], "refused": str(error)})

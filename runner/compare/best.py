@@ -21,6 +21,7 @@ from runner.compare.ranking import EVAL_LOSS, Metric, Row
 from runner.compare.table import heading_of, tables_of
 from runner.console import terminal
 from runner.errors import SweepError
+from runner.keys.content import ContentHashes
 from runner.store.ledger import SweepRun
 from runner.store.run_config import read_config
 from runner.store.run_state import status_text
@@ -133,8 +134,10 @@ def as_json(best: Best) -> dict[str, Any]:
     return asdict(best)
 
 
-def runnable_config(store: Store, key: str) -> dict[str, Any]:
-    """The keyed config of a run. Local inputs are named by their copies in this store, or by their original paths."""
+def runnable_config(store: Store, key: str, *, by_origin: bool = False) -> dict[str, Any]:
+    """The keyed config of a run. Local inputs are named by their copies in this store, or by their original paths if
+    there is no copy; with `by_origin`, also while the content there is still the same.
+    """
     folder = store.folder(StepKind.TRAIN, key)
     identity = read_json(folder.identity)
     config = read_config(folder.config)
@@ -142,6 +145,7 @@ def runnable_config(store: Store, key: str) -> dict[str, Any]:
         composed: dict[str, Any] = identity.get("axolotl", {})
         return composed
     config.pop(START_CHECKPOINT, None)  # `where_it_ran` adds it as from=RUN@STEP
+    hashes = ContentHashes(store.cache / "hashes.json")
     config.pop(USER_CODE, None)  # the modules are found by their names again
     for found in (one for one in identity.get("inputs", ()) if one["at"] not in (START_CHECKPOINT, USER_CODE)):
         *parents, last = found["at"].split(".")
@@ -151,8 +155,14 @@ def runnable_config(store: Store, key: str) -> dict[str, Any]:
         place: Any = int(last) if isinstance(node, list) else last
         stored = store.root / str(node[place])
         if stored.parent == store.inputs:
-            node[place] = str(stored if stored.exists() else found["text"])
+            kept = stored.exists() and not (by_origin and _is_unchanged(found, hashes))
+            node[place] = str(stored if kept else found["text"])
     return config
+
+
+def _is_unchanged(found: Mapping[str, Any], hashes: ContentHashes) -> bool:
+    path = Path(str(found["text"])).expanduser()
+    return path.exists() and hashes.of(path) == found["identity"]
 
 
 def _table_line(row: Row, rows: Sequence[Row]) -> str:
@@ -210,7 +220,8 @@ def where_it_ran(store: Store, key: str) -> list[str]:
     gpu, data = identity.get("gpu", {}), identity.get("data", {})
     words = [f"gpu={gpu['type']}"] if gpu.get("type", "cpu") != "cpu" else []
     words += [f"gpu.count={gpu['count']}"] if gpu.get("count", 1) != 1 else []
-    words += [f"data.seed={data['seed']}"] if data.get("seed") is not None else []
+    seed = data.get("seed")  # base=FILE has the file's own seed
+    words += [f"data.seed={seed}"] if seed not in (None, identity.get("axolotl", {}).get("seed")) else []
     words += [f"from={start['run']}@{start['step']}"] if (start := identity.get("from")) else []
     return [*words, *(["executor=modal"] if is_mirror(store) else [])]
 

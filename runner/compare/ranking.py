@@ -6,6 +6,7 @@ Rows rank together only within one eval fingerprint: losses on different held-ou
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +16,7 @@ from modal_app.store.step import FailureReason
 from runner.compare.flags import flags_of, not_finite
 from runner.compare.measured import is_of_a_task
 from runner.compare.params import told_apart
+from runner.compare.settings import OverSeeds, over_seeds, settings_of
 from runner.compare.source import RunFacts, facts_of_sweep
 from runner.errors import SweepError, did_you_mean
 from runner.store.run_state import RunStatus
@@ -57,7 +59,10 @@ class Row:
     """The newest attempt's log, or the dataset's log if its dataset blocks the run. Empty before the first attempt;
     null if read from W&B."""
     is_best: bool = False
-    """The best among the finished runs of the same eval fingerprint."""
+    """The best among the finished runs of the same eval fingerprint. If several seeds of a setting have finished, their
+    mean counts, and this is the best run of the best setting."""
+    over_seeds: OverSeeds | None = None
+    """The finished runs that differ from it in nothing but the seed, and itself; null if there are no others."""
     gpu: str | None = None
     """The GPUs of its containers: `2 x h100`. Null if nothing was rented, or no GPU was seen."""
     paid_seconds: float | None = None
@@ -113,7 +118,13 @@ def rows_from(facts: Sequence[RunFacts], metric: Metric = EVAL_LOSS) -> list[Row
     """The rows of facts from any source. Raises SweepError for a metric that none of these runs has logged."""
     _check(metric, facts)
     params = told_apart([one.config for one in facts], [one.overrides for one in facts])
-    return _ranked([(_row(one, values, metric), _rank(one, metric)) for one, values in zip(facts, params, strict=True)])
+    settings = settings_of([one.config for one in facts])
+    return _ranked(
+        [
+            _Entry(_row(one, values, metric), _rank(one, metric), setting)
+            for one, values, setting in zip(facts, params, settings, strict=True)
+        ]
+    )
 
 
 def metrics_of(facts: Sequence[RunFacts]) -> list[str]:
@@ -189,16 +200,46 @@ def _broken(value: float | None) -> bool:
     return value is not None and not math.isfinite(value)
 
 
-def _ranked(rows: Sequence[tuple[Row, float]]) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    row: Row
+    rank: float
+    setting: str
+    """Equal for the runs that differ only in their seed."""
+
+    @property
+    def group(self) -> tuple[str | None, str]:
+        return self.row.eval_fingerprint, self.setting
+
+
+def _ranked(entries: Sequence[_Entry]) -> list[Row]:
+    groups: dict[tuple[str | None, str], list[_Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.group, []).append(entry)
+    rank = {group: (_group_rank(ones), place) for place, (group, ones) in enumerate(groups.items())}
+    spread = {
+        group: over_seeds([one.row.final for one in ones if one.rank < math.inf and one.row.final is not None])
+        for group, ones in groups.items()
+    }
     ranked: list[Row] = []
     crowned: set[str | None] = set()
     # Runs whose held-out rows are unknown come last, and none of them wins, since these rows may differ.
-    for row, rank in sorted(rows, key=lambda one: (*by_held_out(one[0].eval_fingerprint), one[1])):
-        wins = rank < math.inf and bool(row.eval_fingerprint) and row.eval_fingerprint not in crowned
+    for one in sorted(
+        entries,
+        key=lambda one: (*by_held_out(one.row.eval_fingerprint), rank[one.group], one.rank),
+    ):
+        known = bool(one.row.eval_fingerprint) and one.row.eval_fingerprint not in crowned
+        wins = known and one.rank < math.inf and rank[one.group][0] < math.inf
         if wins:
-            crowned.add(row.eval_fingerprint)
-        ranked.append(replace(row, is_best=wins))
+            crowned.add(one.row.eval_fingerprint)
+        ranked.append(replace(one.row, is_best=wins, over_seeds=spread[one.group]))
     return ranked
+
+
+def _group_rank(entries: Sequence[_Entry]) -> float:
+    """The mean over the finished runs of a setting; infinite if one of its seeds has diverged."""
+    finished = [one.rank for one in entries if one.row.status is RunStatus.SUCCEEDED]
+    return statistics.fmean(finished) if finished else math.inf
 
 
 def by_held_out(fingerprint: str | None) -> tuple[bool, str]:

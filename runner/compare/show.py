@@ -15,6 +15,7 @@ from runner.compare.groups import Group
 from runner.compare.measured import is_of_a_task
 from runner.compare.params import label
 from runner.compare.ranking import Metric, Row
+from runner.compare.settings import without_seeds
 from runner.compare.table import (
     columns_of,
     fitted,
@@ -33,8 +34,8 @@ from runner.store.ledger import Ledger
 from runner.store.run_state import RunStatus, status_text
 
 SEVERAL_TABLES = (
-    "These runs are judged by different held-out rows, so their losses cannot be compared. With data.seed=N, all runs "
-    "of a sweep over seed have the same rows."
+    "These runs are judged by different held-out rows, so their losses cannot be compared. With data.seed=42, all "
+    "runs of a sweep over seed have the same rows."
 )
 OTHER_QUESTIONS = (
     "These runs were not all given the same questions: the task's files have changed, or some runs were not evaluated. "
@@ -148,12 +149,20 @@ def _notes(result: Comparison, tables: int) -> list[str]:
     return [*([several] if tables > 1 else []), *result.notes]
 
 
+def _best_line(best: Row) -> str:
+    if (seeds := best.over_seeds) is None:
+        return f"Best: {best.key}  {escape(label(best.params))}".rstrip()
+    setting = escape(label(without_seeds(best.params))) or "these runs"
+    mean = f"{seeds.mean:.4f} +- {seeds.sd:.4f} over {seeds.n} seeds"
+    return f"Best setting: {setting}  {mean}. Its best run: {best.key}  {escape(label(best.params))}".rstrip()
+
+
 def _show_best(result: Comparison, tables: int, console: Console) -> None:
     """Only if there is one table, since there is no best across tables; with groups, their table has the best mean."""
     best = next((row for row in result.runs if row.is_best), None)
     if best is None or tables > 1 or result.over:
         return
-    console.print(f"Best: {best.key}  {escape(label(best.params))}".rstrip(), soft_wrap=True)
+    console.print(_best_line(best), soft_wrap=True)
     if best.store is None:
         return
     what, where = model_of(best)

@@ -1,4 +1,4 @@
-"""base=FILE -> an experiment that Hydra can choose: the file's config, without the groups that write a config.
+"""base=FILE or from=RUN -> an experiment that Hydra can choose: that config, without the groups that write a config.
 
 The config is merged before those groups (`base` is first in the defaults list), so that a group that is named still
 applies: base=my.yml lora=r8 has the file's recipe and this adapter.
@@ -7,7 +7,7 @@ applies: base=my.yml lora=r8 has the file's recipe and this adapter.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from runner.composing.axolotl_file import Base, for_omegaconf, read_base
 from runner.config.overrides import parts
-from runner.config.project import add_base, current_project
-from runner.config.vocabulary import AXOLOTL, BASE_OPTION, EXPERIMENT, Vocabulary
+from runner.config.project import BaseSource, add_base, current_project
+from runner.config.vocabulary import AXOLOTL, BASE_OPTION, EXPERIMENT, FROM, Vocabulary
 from runner.console import terminal
 from runner.errors import SweepError
 
@@ -25,6 +25,7 @@ SUFFIX = ".yml"
 """Of an option that stands for a file: Hydra's own files end in .yaml, so none has the same name."""
 
 
+INHERITED = "that run's config is used, with the changes that the command line names."
 ON_A_CPU = (
     "without gpu=..., a run trains on the CPU with the config as it is. gpu=cpu takes out what a CPU cannot do, "
     "gpu=h100 chooses a GPU."
@@ -32,10 +33,12 @@ ON_A_CPU = (
 
 
 def with_bases(overrides: Sequence[str], vocabulary: Vocabulary) -> list[str]:
-    """Canonical overrides with each `base=FILE,...` as `experiment=OPTION,...`, its options known to Hydra.
+    """Canonical overrides with each `base=FILE,...` and `from=RUN,...` as `experiment=OPTION,...`, its options known to
+    Hydra.
 
-    What is left out of a file is printed on standard error, once. Raises SweepError for a file that cannot be a base,
-    and for an experiment next to a base.
+    A run in `from=` gives its config only if nothing else does. What is left out of a file, and what a run's config is
+    taken from, is printed on standard error, once. Raises SweepError for a file or a run that cannot be a base, and for
+    an experiment next to a base.
     """
     requested = [one for one in overrides if parts(one).key == BASE_OPTION]
     named = [one for one in overrides if parts(one).key == EXPERIMENT]
@@ -44,14 +47,22 @@ def with_bases(overrides: Sequence[str], vocabulary: Vocabulary) -> list[str]:
         raise SweepError(f"{requested[0]} and {chosen} both say what a run starts from. Choose one of the two.")
     if requested and not any(parts(one).key == "gpu" for one in overrides):
         terminal.message(f"{requested[0]}: {ON_A_CPU}")
-    return [_chosen(one, vocabulary) if one in requested else one for one in overrides]
+    if not requested and not named and current_project().find_origin is not None:
+        requested = [one for one in overrides if parts(one).key == FROM and parts(one).value != "null"]
+    store = next((parts(one).value for one in reversed(overrides) if parts(one).key == "store"), None)
+    return [_chosen(one, vocabulary, store) if one in requested else one for one in overrides]
 
 
-def _chosen(override: str, vocabulary: Vocabulary) -> str:
+def _chosen(override: str, vocabulary: Vocabulary, store: str | None) -> str:
     parsed = OverridesParser.create().parse_override(override)
     swept = parsed.is_sweep_override()
-    files = list(parsed.sweep_string_iterator()) if swept else [parsed.get_value_element_as_str()]
-    return f"{EXPERIMENT}=" + ",".join(_option(_unquoted(file), vocabulary) for file in dict.fromkeys(files))
+    values = list(parsed.sweep_string_iterator()) if swept else [parsed.get_value_element_as_str()]
+    key = parts(override).key
+    options = [
+        _run_option(value, vocabulary, store) if key == FROM else _file_option(_unquoted(value), vocabulary)
+        for value in dict.fromkeys(values)
+    ]
+    return f"{EXPERIMENT}=" + ",".join(options)
 
 
 def _unquoted(text: str) -> str:
@@ -64,20 +75,36 @@ def _unquoted(text: str) -> str:
     return value
 
 
-def _option(file: str, vocabulary: Vocabulary) -> str:
+def _file_option(file: str, vocabulary: Vocabulary) -> str:
     """The option for a file, which is made known to Hydra the first time."""
-    taken = current_project().bases
-    for option, known in taken.items():
-        if known == file:
-            return option
+    if (known := _known(BASE_OPTION, file)) is not None:
+        return known
     base = _read(file, vocabulary)
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(file).stem).strip("-.") or BASE_OPTION
-    option = next(name for number in range(len(taken) + 1) if (name := _numbered(stem, number)) not in taken)
-    _store(option, base, vocabulary)
-    add_base(option, file)
     for note in base.notes:
         terminal.message(f"{file}: {note}")
-    return option
+    more: dict[str, Any] = {"tracking": dict(base.tracking)} if base.tracking else {}
+    seed = base.axolotl.get("seed")
+    more |= {"data": {"seed": seed}} if isinstance(seed, int) else {}
+    source = BaseSource(BASE_OPTION, file, frozenset(base.axolotl))
+    return _store(Path(file).stem, source, base.axolotl, more, vocabulary)
+
+
+def _run_option(run: str, vocabulary: Vocabulary, store: str | None) -> str:
+    """The option for the config of a run, which is made known to Hydra the first time."""
+    run = run.strip("'\"")
+    if (known := _known(FROM, run)) is not None:
+        return known
+    find = current_project().find_origin
+    assert find is not None
+    origin = find(run, store)
+    terminal.message(f"{FROM}={run}: {INHERITED}")
+    more = {FROM: run, "gpu": dict(origin.gpu), "data": dict(origin.data), "executor": origin.executor}
+    return _store(run, BaseSource(FROM, run, frozenset(origin.axolotl)), origin.axolotl, more, vocabulary)
+
+
+def _known(key: str, value: str) -> str | None:
+    taken = current_project().bases.items()
+    return next((option for option, source in taken if (source.key, source.value) == (key, value)), None)
 
 
 def _read(file: str, vocabulary: Vocabulary) -> Base:
@@ -98,22 +125,27 @@ def forget_bases() -> None:
             repo.get(group, {}).pop(f"{option}.yaml", None)
 
 
-def _store(option: str, base: Base, vocabulary: Vocabulary) -> None:
+def _store(
+    stem: str, source: BaseSource, axolotl: Mapping[str, Any], more: Mapping[str, Any], vocabulary: Vocabulary
+) -> str:
+    """Make a config known to Hydra, as an option of `base` and of `experiment`. Returns the option."""
+    taken = current_project().bases
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.") or BASE_OPTION
+    option = next(one for number in range(len(taken) + 1) if (one := _numbered(name, number)) not in taken)
     store = ConfigStore.instance()
-    store.store(
-        group=BASE_OPTION, name=option, node=for_omegaconf(dict(base.axolotl)), package=AXOLOTL, provider="axosweep"
-    )
-    store.store(
-        group=EXPERIMENT,
-        name=option,
-        node=experiment(option, base, vocabulary),
-        package="_global_",
-        provider="axosweep",
-    )
+    store.store(group=BASE_OPTION, name=option, node=for_omegaconf(dict(axolotl)), package=AXOLOTL, provider="axosweep")
+    node = experiment(option, more, vocabulary)
+    store.store(group=EXPERIMENT, name=option, node=node, package="_global_", provider="axosweep")
+    add_base(option, source)
+    return option
 
 
-def experiment(option: str, base: Base, vocabulary: Vocabulary) -> dict[str, Any]:
-    """The experiment that chooses an option of the group `base`, and no other group that writes a config."""
-    node: dict[str, Any] = {"defaults": ["_self_", {f"override /{BASE_OPTION}": option}]}
-    node["defaults"] += [{f"override /{group}": None} for group in vocabulary.recipes]
-    return node | ({"tracking": dict(base.tracking)} if base.tracking else {})
+def experiment(option: str, more: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
+    """The experiment that chooses an option of the group `base`, and no other group that writes a config. `more`: other
+    nodes, and `executor`, an option of that group.
+    """
+    nodes = {key: value for key, value in more.items() if key != "executor"}
+    defaults: list[Any] = ["_self_", {f"override /{BASE_OPTION}": option}]
+    defaults += [{f"override /{group}": None} for group in vocabulary.recipes]
+    defaults += [{"override /executor": more["executor"]}] if "executor" in more else []
+    return {"defaults": defaults, **nodes}

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runner.composing.axolotl_file import read_base
 from runner.config.overrides import parts
 from runner.config.own_keys import own_keys
 from runner.config.project import current_project
@@ -47,8 +46,10 @@ def _set_in(axolotl: Mapping[str, Any], family: Sequence[str]) -> list[str]:
 
 
 def _of_the_base(choices: Mapping[str, Any]) -> frozenset[str]:
-    """The keys of base=FILE, or of an imported one: the user's, but they displace no group that is named next to it."""
-    file = current_project().bases.get(str(choices.get(EXPERIMENT)))
-    if file is not None:
-        return frozenset(read_base(file).axolotl)
+    """The keys of base=FILE, of an imported one, or of the run in from=RUN: the user's, but they displace no group that
+    is named next to it.
+    """
+    source = current_project().bases.get(str(choices.get(EXPERIMENT)))
+    if source is not None:
+        return source.axolotl_keys
     return own_keys({BASE_OPTION: choices.get(BASE_OPTION)}, current_project())

@@ -12,9 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from modal_app.cloud.settings import Deployment, settings_problems
+from modal_app.store.own_data import own_data_of
 from modal_app.store.problem import Problem
 from runner.composing.displaced_defaults import without_displaced
 from runner.config.cpu_optimizers import NO_CPU_CODE, REPLACEMENT
+from runner.config.known_names import describes, facts_in, facts_named, size_named
 from runner.config.overrides import parts
 from runner.config.project import current_project
 from runner.config.stages import stages_of
@@ -63,7 +65,7 @@ def experiment_of(
     gpu = Gpu(**_fields(node, "gpu", Gpu))
     if isinstance(gpu.fallback, list):
         gpu = replace(gpu, fallback=tuple(gpu.fallback))
-    data = DataChoice(**_fields(node, "data", DataChoice))
+    data = _data(DataChoice(**_fields(node, "data", DataChoice)), axolotl, overrides)
     tracking = TrackingChoice(**_fields(node, "tracking", TrackingChoice))
     executor = _executor(_fields(node, "executor", ExecutorChoice, without=("problems",)))
     if wrong := list(no_text_findings(tracking)):
@@ -78,7 +80,7 @@ def experiment_of(
         model=_model_facts(node, axolotl),
         prices=_prices(node, overrides),
         from_text=_from_text(node.get("from")),
-        sizes=_sizes(node),
+        sizes=_sizes(node, axolotl),
         stages=stages_of(node.get("stages")),
         replaced_optimizer=replaced,
     )
@@ -100,11 +102,23 @@ def _no_blank(key: str, value: Any) -> str | None:
 
 
 def _model_facts(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> ModelFacts | None:
-    """The facts in the chosen model file; None if `base_model` is another model."""
-    if node.get("model") is None:
-        return None
-    facts = ModelFacts(**_fields(node, "model", ModelFacts))
-    return facts if facts.base_model == axolotl.get("base_model") else None
+    """The facts in the chosen model file if it describes `base_model`, or otherwise in any file that does."""
+    base_model = str(axolotl.get("base_model") or "")
+    if node.get("model") is not None:
+        try:
+            facts = facts_in(_fields(node, "model", ModelFacts))
+        except ValueError as error:
+            raise SweepError(f"{error}.") from error
+        if describes(facts, base_model):
+            return facts
+    return facts_named(base_model)
+
+
+def _data(data: DataChoice, axolotl: Mapping[str, Any], overrides: Sequence[str]) -> DataChoice:
+    """Without the default seed of preparing a dataset, for a run that has none prepared."""
+    if own_data_of(axolotl) is None or any(parts(one).key == "data.seed" for one in overrides):
+        return data
+    return replace(data, seed=None)
 
 
 def _executor(values: Mapping[str, Any]) -> ExecutorChoice:
@@ -128,10 +142,13 @@ def _prices(node: Mapping[str, Any], overrides: Sequence[str]) -> PriceTable | N
     return PriceTable(**{**values, "gpu": _mapping(values, "gpu"), "given": tuple(given)})
 
 
-def _sizes(node: Mapping[str, Any]) -> Mapping[str, DatasetSize]:
-    """The sizes of datasets, by path."""
+def _sizes(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> Mapping[str, DatasetSize]:
+    """The sizes of datasets, by path: from the chosen files, and of other datasets from any file that declares them."""
     sizes = _mapping(node, "sizes") if node.get("sizes") else {}
-    return {path: DatasetSize(**_fields(sizes, path, DatasetSize)) for path in sizes}
+    chosen = {path: DatasetSize(**_fields(sizes, path, DatasetSize)) for path in sizes}
+    others = {str(one.get("path")): one for one in datasets_of(axolotl) if str(one.get("path")) not in chosen}
+    found = {path: size for path, one in others.items() if (size := size_named(one)) is not None}
+    return chosen | found
 
 
 def _as_text(tracking: TrackingChoice) -> TrackingChoice:
@@ -164,15 +181,14 @@ def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[
 def _name(choices: Mapping[str, Any], keys: Iterable[str]) -> str:
     named = choices.get("sweeps") or choices.get("experiment")
     bases = current_project().bases
-    if isinstance(named, str) and named in bases:
-        return Path(bases[named]).stem
-    if isinstance(named, str) and "," not in named:
+    source = bases.get(named) if isinstance(named, str) else None
+    if source is not None and source.key == BASE_OPTION:
+        return Path(source.value).stem
+    if source is None and isinstance(named, str) and "," not in named:
         return named
     named_keys = [key for key in keys if key.partition(".")[0] not in (*REQUEST_KEYS, "executor", "prices", "tracking")]
-    words = [
-        BASE_OPTION if key == EXPERIMENT and bases else key.removeprefix("axolotl.").replace(".", "_")
-        for key in named_keys
-    ]
+    chosen = {EXPERIMENT: next(iter(bases.values())).key} if bases else {}
+    words = [chosen.get(key, key.removeprefix("axolotl.").replace(".", "_")) for key in named_keys]
     return "-".join(dict.fromkeys(words))[:60].strip("-") or "default"
 
 

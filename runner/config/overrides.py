@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from runner.config.fields import unknown_key
-from runner.config.vocabulary import AXOLOTL, BASE_OPTION, EXPERIMENT, Vocabulary
+from runner.config.vocabulary import AXOLOTL, BASE_OPTION, EXPERIMENT, FROM, Vocabulary
 from runner.errors import SweepError, did_you_mean
 
 _OVERRIDE = re.compile(r"(?P<sign>~|\+\+|\+|)(?P<key>[^=@+~\s]+)(?P<package>@[^=\s]+)?(?:=(?P<value>.*))?", re.S)
@@ -36,7 +36,6 @@ BY_NAME = {
     "dataset": "'datasets=[{{path: {}, type: chat_template}}]'",
 }
 """How a model or dataset that no option describes is chosen by its name on the hub, or its folder."""
-FROM = "from"
 _LIKE_A_NUMBER = re.compile(r"(?<![\w@.'\"])\d+(?:e\d+)?(?![\w@.'\"])")
 """A run's key that is only digits, or digits with an e: Hydra would read it as a number and change it."""
 
@@ -200,11 +199,13 @@ def spoken(override: str, vocabulary: Vocabulary) -> str:
 
 
 def base_spoken(override: str, vocabulary: Vocabulary) -> str:
-    """base=FILE again, for an experiment that stands for it."""
+    """base=FILE or from=RUN again, for an experiment that stands for it."""
     key, _, option = override.partition("=")
     if key != EXPERIMENT or option not in vocabulary.bases:
         return override
-    return f"{BASE_OPTION}={written(vocabulary.bases[option])}"
+    source = vocabulary.bases[option]
+    plain = source.key == FROM and not _LIKE_A_NUMBER.fullmatch(source.value)
+    return f"{source.key}={source.value if plain else written(source.value)}"
 
 
 # Values. Hydra's grammar is narrower than YAML's: what it would not read back as the same is quoted.

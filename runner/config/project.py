@@ -5,7 +5,7 @@ Hydra creates its plugins without arguments, so the folders of a command line ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -25,6 +25,34 @@ OUR_SWEEPER = {"override hydra/sweeper": "axosweep"}
 
 
 @dataclass(frozen=True, slots=True)
+class BaseSource:
+    """What a command line starts from instead of the groups: base=FILE, or from=RUN."""
+
+    key: str
+    """`base` or `from`."""
+    value: str
+    """As it was written."""
+    axolotl_keys: frozenset[str] = frozenset()
+    """The keys of its config."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The config of an earlier run, which a run that continues from it starts from."""
+
+    axolotl: Mapping[str, Any]
+    gpu: Mapping[str, Any]
+    """Type, count and fallback, as in the `gpu` node."""
+    data: Mapping[str, Any]
+    """Limit and seed."""
+    executor: str
+
+
+FindOrigin = Callable[[str, str | None], Origin]
+"""RUN[@STEP] and the value of store=, if there is one -> the run's config. Raises SweepError."""
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """The folders of one command line; of two files with the same name, the one in the earlier folder counts."""
 
@@ -34,8 +62,10 @@ class Project:
     """Folders that contain a folder sweeps/. The last is the shipped one."""
     foreign: Path | None = None
     """A conf/ in the working directory that belongs to another Hydra application, and is therefore not read."""
-    bases: Mapping[str, str] = field(default_factory=dict)
-    """Options of the group `experiment` that stand for base=FILE, with the file as it was written."""
+    bases: Mapping[str, BaseSource] = field(default_factory=dict)
+    """Options of the group `experiment` that stand for base=FILE or from=RUN."""
+    find_origin: FindOrigin | None = None
+    """None where no command runs: then from=RUN starts from the groups."""
 
     def config_files(self) -> dict[Path, Path]:
         """Every config file that counts, by its path below its conf folder."""
@@ -90,10 +120,10 @@ def using(project: Project) -> Iterator[None]:
         _current.reset(token)
 
 
-def add_base(option: str, file: str) -> None:
-    """From here on, `experiment=OPTION` stands for base=FILE."""
+def add_base(option: str, source: BaseSource) -> None:
+    """From here on, `experiment=OPTION` stands for that source."""
     project = current_project()
-    _current.set(replace(project, bases={**project.bases, option: file}))
+    _current.set(replace(project, bases={**project.bases, option: source}))
 
 
 _current: ContextVar[Project | None] = ContextVar("project", default=None)

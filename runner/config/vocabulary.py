@@ -12,11 +12,12 @@ from typing import Any
 import yaml
 
 from runner.config.fields import AxolotlFields, axolotl_fields
-from runner.config.project import ROOT_CONFIG, SWEEPS, Project, current_project
+from runner.config.project import ROOT_CONFIG, SWEEPS, BaseSource, Project, current_project
 from runner.errors import SweepError
 
 AXOLOTL = "axolotl"
 EXPERIMENT = "experiment"
+FROM = "from"
 BASE_OPTION = "base"
 """base=FILE starts from an Axolotl config, as it is. To Hydra, it is a group whose options are the imported files."""
 MODEL_FACTS, DATASET_FACTS = "model", "sizes"
@@ -38,8 +39,8 @@ class Vocabulary:
     """The sweep files that have only axes: the values of a job describe it completely."""
     recipes: tuple[str, ...] = ()
     """The groups in the defaults list that write into `axolotl`. A complete config does without them."""
-    bases: Mapping[str, str] = field(default_factory=dict)
-    """Options of `experiment` that stand for base=FILE, with the file as it was written."""
+    bases: Mapping[str, BaseSource] = field(default_factory=dict)
+    """Options of `experiment` that stand for base=FILE or from=RUN."""
     read: frozenset[str] = frozenset()
     """The keys at the top of a composed config that something reads."""
 

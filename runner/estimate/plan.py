@@ -137,17 +137,23 @@ class _Estimator:
         if experiment.start_checkpoint:
             length = rest_of(length, experiment.start_checkpoint.step)
         shape = shape_of(config, gpu.type, gpu.count, experiment.executor.type)
-        self._learn(shape.base_model, experiment)
+        unknown = self._learn(shape.base_model, experiment)
         if (shape, length) not in self._found:
             self._found[shape, length] = predict(shape, length, self.known.runs, self.facts)
         found = self._found[shape, length]
         if isinstance(found, str):
-            return self._rented(RunCost(key, length, reason=found), experiment)
+            why = f"{unknown}, and no similar run was trained here" if unknown and gpu.type in GPUS else found
+            return self._rented(RunCost(key, length, reason=why), experiment)
         return self._rented(RunCost(key, length, found), experiment)
 
-    def _learn(self, base_model: str, experiment: Experiment) -> None:
-        if base_model not in self.facts and (facts := facts_for(experiment)) is not None:
-            self.facts[base_model] = facts
+    def _learn(self, base_model: str, experiment: Experiment) -> str:
+        """Returns why nothing is known of the model, if that is so."""
+        if base_model not in self.facts:
+            shape = facts_for(experiment)
+            if shape.facts is None:
+                return shape.problem
+            self.facts[base_model] = shape.facts
+        return ""
 
     def _rented(self, cost: RunCost, experiment: Experiment) -> RunCost:
         if self.rates is None:

@@ -39,6 +39,8 @@ def operations(shape: Shape) -> int:
 
 def matmul_weights(facts: ModelFacts) -> float:
     """The weights that a token is multiplied with: of the experts, the active ones; of the embeddings, the head."""
+    if facts.active_parameters:
+        return float(facts.active_parameters)
     idle = 0
     if facts.experts:
         idle = (facts.experts - (facts.active_experts or facts.experts)) * facts.layers * 3 * facts.hidden * facts.ffn

@@ -102,7 +102,7 @@ def user_token() -> str | None:
     for name in TOKENS:
         if token := os.environ.get(name, "").strip():
             return token
-    file = Path(os.environ.get("HF_TOKEN_PATH") or _home() / "token").expanduser()
+    file = Path(os.environ.get("HF_TOKEN_PATH") or hub_home() / "token").expanduser()
     try:
         return file.read_text(encoding="utf-8").strip() or None
     except OSError:
@@ -124,10 +124,10 @@ def endpoint() -> str:
 
 def hub_cache() -> Path:
     """The folder of the hub's local cache, by huggingface_hub's own rules."""
-    return Path(os.environ.get("HF_HUB_CACHE") or _home() / "hub").expanduser()
+    return Path(os.environ.get("HF_HUB_CACHE") or hub_home() / "hub").expanduser()
 
 
-def _home() -> Path:
+def hub_home() -> Path:
     return Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface"))
 
 

@@ -52,12 +52,12 @@ def _files(plan: Plan, root: Path) -> Iterator[tuple[str, str]]:
         config = _plain(run, root)
         seed = run.experiment.data.seed
         prepare = f"prepare-{run.data_key}.yml"
-        if seed is not None:
+        shuffled_otherwise = seed is not None and seed != config.get("seed")
+        if shuffled_otherwise:
             yield prepare, _text(config | {"seed": seed}, [f"axolotl preprocess {prepare}"])
         about = [f"Run {run.key} of {plan.sweep}{f': {params}' if params else ''}"]
-        about += [f"First: axolotl preprocess {prepare}   (the rows are shuffled with seed {seed})"] * (
-            seed is not None
-        )
+        if shuffled_otherwise:
+            about.append(f"First: axolotl preprocess {prepare}   (the rows are shuffled with seed {seed})")
         code = _code_folders(run)
         about += [f"With its Python modules: PYTHONPATH={code}"] if code else []
         about += [_command(f"{run.key}.yml", run.experiment.gpu), *map(_unpinned_line, _unpinned_inputs(run))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from modal_app.store.layout import Store
 from modal_app.store.state import is_done
@@ -19,7 +19,7 @@ from runner.keys.inputs import how_to_pin
 from runner.launch.execute import execute, record_request
 from runner.launch.identify import identify, resolve
 from runner.launch.moved_keys import say_moved
-from runner.launch.notices import Notifier, notifier_of
+from runner.launch.notices import notifier_of
 from runner.launch.plan import plan
 from runner.launch.plan_output import show_launch, show_refused
 from runner.launch.price import price
@@ -32,23 +32,38 @@ from runner.store.stores import check_writable, while_it_exists
 from runner.types import Action, Experiment, Plan, Request, Run, RunResult
 
 
-@terminate_as_interrupt()
 def launch_sweep(experiments: Sequence[Experiment], request: Request) -> list[RunResult]:
-    """Plan the experiments, print what would run, and (unless only a plan is wanted) run it.
+    """Plan the experiments, print what would run, and (unless only a plan is wanted) run it and print its results.
 
     Returns one result per experiment, in order; an experiment that occurs twice has the same result twice.
     Raises SweepError before anything starts; a run that fails is a result, not an error.
     """
-    launch = resolve(experiments, request)
     if request.action is Action.PLAN:
-        if request.json and launch.preflight.blocked:
-            show_refused(launch)
-        launch = _planned(launch, None)
-        if not request.json:
-            tables.show_plan(launch.plan, terminal.results())
-        say_moved(launch)
-        show_launch(price(launch))
-        return []
+        return _show_plan(experiments, request)
+    return run_sweep(experiments, request, _show_results)
+
+
+@terminate_as_interrupt()
+def _show_plan(experiments: Sequence[Experiment], request: Request) -> list[RunResult]:
+    launch = resolve(experiments, request)
+    if request.json and launch.preflight.blocked:
+        show_refused(launch)
+    launch = _planned(launch, None)
+    if not request.json:
+        tables.show_plan(launch.plan, terminal.results())
+    say_moved(launch)
+    show_launch(price(launch))
+    return []
+
+
+Finish = Callable[[Launch, Sequence[Row]], None]
+"""What is done with a sweep that is over, and with its rows; there are none if only datasets were requested."""
+
+
+@terminate_as_interrupt()
+def run_sweep(experiments: Sequence[Experiment], request: Request, finish: Finish) -> list[RunResult]:
+    """Plan the experiments, print what would run, and run it. Returns and raises like `launch_sweep`."""
+    launch = resolve(experiments, request)
     check_writable(launch.store)  # before seconds of imports
     with while_it_exists(launch.store), preloaded_workers(launch.executor, launch.experiments, launch.store) as workers:
         launch = _planned(launch, workers)
@@ -63,7 +78,14 @@ def launch_sweep(experiments: Sequence[Experiment], request: Request) -> list[Ru
         else:
             record_request(launch)
             notifier = notifier_of(launch)
-        return _results(launch, notifier)
+        rows = compare_sweep(launch.store, launch.plan.sweep) if _trains(launch) else []
+        finish(launch, rows)
+        notifier.finish(rows)  # at the end: what is printed does not wait for it
+        return _results(launch, rows)
+
+
+def _trains(launch: Launch) -> bool:
+    return any(planned.trains for planned in launch.plan.runs)
 
 
 def _planned(launch: Launch, workers: MixedWorkers | None) -> Launch:
@@ -84,12 +106,16 @@ def _refuse_blocked(launch: Launch, workers: MixedWorkers | None) -> None:
 
 def _check_resolved(plan: Plan) -> None:
     """Raises SweepError for hub names whose commit could not be resolved."""
-    if plan.unresolved:
-        lines = [f"  {one.at}={one.text}: {one.problem}. Pin it: {how_to_pin(one)}" for one in plan.unresolved]
-        raise SweepError(
-            "Nothing was started: the commits of these names are unknown, so it is unknown what would be trained.\n"
-            + "\n".join(lines)
-        )
+    if text := unresolved_text(plan):
+        raise SweepError(f"Nothing was started: {text}")
+
+
+def unresolved_text(plan: Plan) -> str:
+    """The hub names whose commit could not be resolved, and how to pin them; empty if there are none."""
+    if not plan.unresolved:
+        return ""
+    lines = [f"  {one.at}={one.text}: {one.problem}. Pin it: {how_to_pin(one)}" for one in plan.unresolved]
+    return "\n".join(["the commits of these names are unknown, so it is unknown what would be trained.", *lines])
 
 
 def _check_schema_known(launch: Launch) -> None:
@@ -101,20 +127,21 @@ def _check_schema_known(launch: Launch) -> None:
     launch.preflight.refuse_blocked()
 
 
-def _results(launch: Launch, notifier: Notifier) -> list[RunResult]:
-    """Print and return the results; then, nothing waits for the notices any more."""
-    plan, store = launch.plan, launch.store
-    if not any(planned.trains for planned in plan.runs):
-        notifier.finish(())
-        return [_prepared(run, store) for run in launch.runs]
-    rows = compare_sweep(store, plan.sweep)
-    tables.show_rows(rows, store, plan.sweep, as_json=launch.request.json)
+def _show_results(launch: Launch, rows: Sequence[Row]) -> None:
+    if not rows:
+        return
+    tables.show_rows(rows, launch.store, launch.plan.sweep, as_json=launch.request.json)
     console = terminal.messages() if launch.request.json else terminal.results()
-    terminal.say(console, leave_report(store, plan.sweep))
-    failed, names = failed_stages(plan, store), tables.names_of(plan)
-    for key, why in failed.items():
+    terminal.say(console, leave_report(launch.store, launch.plan.sweep))
+    names = tables.names_of(launch.plan)
+    for key, why in failed_stages(launch.plan, launch.store).items():
         terminal.message(f"{names[key]}: {why}")
-    notifier.finish(rows)
+
+
+def _results(launch: Launch, rows: Sequence[Row]) -> list[RunResult]:
+    if not rows:
+        return [_prepared(run, launch.store) for run in launch.runs]
+    failed = failed_stages(launch.plan, launch.store)
     by_key = {row.key: row for row in rows}
     return [_result(by_key[run.key], failed) for run in launch.runs]
 

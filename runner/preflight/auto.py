@@ -37,5 +37,8 @@ def with_gpu(experiment: Experiment) -> Experiment:
         found = gpu_findings(config, Gpu(kind.name, gpu.count or kind.most), experiment.executor.type)
         return all(one.severity is Severity.WARNING for one in found)
 
-    chosen = choose(config, facts_for(experiment), experiment.prices.gpu, count=gpu.count, able=able)
+    shape = facts_for(experiment)
+    if shape.facts is None:
+        raise SweepError(f"gpu=auto: {shape.problem}. Name the GPU: gpu=h100 gpu.count=1.")
+    chosen = choose(config, shape.facts, experiment.prices.gpu, count=gpu.count, able=able)
     return replace(experiment, gpu=replace(gpu, type=chosen.gpu, count=chosen.count), chosen=chosen.reason)

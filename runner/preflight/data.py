@@ -13,6 +13,7 @@ from runner.errors import SweepError
 from runner.keys.inputs import look_for_inputs
 from runner.preflight.findings import Finding, Severity, error, warning
 from runner.preflight.jsonl import check_rows
+from runner.preflight.splits import rows_of_split
 from runner.preflight.values import number
 from runner.types import DataChoice, DatasetSize
 
@@ -20,8 +21,8 @@ SPLIT_INTO_PIECES = ("completion", "pretrain")
 """Dataset types that split a long row into several samples, so that rows do not determine steps."""
 
 
-def datasets_of(axolotl: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    listed = axolotl.get("datasets")
+def datasets_of(axolotl: Mapping[str, Any], key: str = "datasets") -> list[Mapping[str, Any]]:
+    listed = axolotl.get(key)
     return [dataset for dataset in listed if isinstance(dataset, Mapping)] if isinstance(listed, list) else []
 
 
@@ -35,11 +36,12 @@ def data_findings(axolotl: Mapping[str, Any], data: DataChoice) -> Iterator[Find
     _, unusable = look_for_inputs(axolotl)
     yield from (Finding(Severity.ERROR, one.at, one.text, one.why) for one in unusable)
     yield from _deepspeed_file(axolotl)
-    for index, dataset in enumerate(datasets_of(axolotl)):
-        try:
-            check_rows(dataset)
-        except SweepError as problem:
-            yield Finding(Severity.ERROR, f"datasets.{index}.path", str(dataset.get("path")), str(problem))
+    for key in ("datasets", "test_datasets"):
+        for index, dataset in enumerate(datasets_of(axolotl, key)):
+            try:
+                check_rows(dataset)
+            except SweepError as problem:
+                yield Finding(Severity.ERROR, f"{key}.{index}.path", str(dataset.get("path")), str(problem))
 
 
 def _choice(axolotl: Mapping[str, Any], data: DataChoice) -> Iterator[Finding]:
@@ -102,7 +104,7 @@ def steps_of(axolotl: Mapping[str, Any], ranks: int, sizes: Mapping[str, Dataset
     Rows are counted in files on this machine; `sizes`, by path, are for datasets that are not on this machine.
     """
     datasets, length = datasets_of(axolotl), number(axolotl.get("sequence_len"))
-    counted = [_rows(dataset) for dataset in datasets]
+    counted = [rows_taken(dataset) for dataset in datasets]
     declared = [
         _declared_rows(dataset, (sizes or {}).get(str(dataset.get("path"))), length) if rows is None else None
         for dataset, rows in zip(datasets, counted, strict=True)
@@ -122,31 +124,25 @@ def steps_of(axolotl: Mapping[str, Any], ranks: int, sizes: Mapping[str, Dataset
     return Steps(rows, batch, total, given > 0, any(one is not None for one in declared))
 
 
-def _rows(dataset: Mapping[str, Any]) -> int | None:
+def rows_taken(dataset: Mapping[str, Any]) -> int | None:
+    """How many rows of a local JSONL file a dataset uses; None if some of that is unknown, or a row can become several
+    samples."""
     kind, split = dataset.get("type"), split_of(dataset)
     partial = any(dataset.get(key) for key in ("shards", "weight", "name", "data_files"))
-    if not isinstance(kind, str) or "." in kind or kind in SPLIT_INTO_PIECES or partial:
+    if not isinstance(kind, str | Mapping) or "." in kind or kind in SPLIT_INTO_PIECES or partial:
         return None
     try:
         rows = check_rows(dataset)
     except SweepError:
         return None
-    return None if rows is None else _cut(rows, split)
-
-
-def _cut(rows: int, split: str) -> int | None:
-    """How many of the rows a split takes; None unless it is all of `train`, or its first rows."""
-    if split == "train":
-        return rows
-    first = split.removeprefix("train[:").removesuffix("]")
-    return min(rows, int(first)) if first.isdecimal() else None
+    return None if rows is None else rows_of_split(split, rows)
 
 
 def _declared_rows(dataset: Mapping[str, Any], size: DatasetSize | None, length: float | None) -> int | None:
     """The declared number; if long rows are split into pieces, about the number of pieces."""
     if size is None or any(dataset.get(key) for key in ("shards", "weight", "data_files")):
         return None
-    rows = _cut(size.rows, split_of(dataset))
+    rows = rows_of_split(split_of(dataset), size.rows)
     if rows is None or dataset.get("type") not in SPLIT_INTO_PIECES or not length:
         return rows
     return rows * math.ceil(size.tokens_per_row / length)

@@ -1,10 +1,15 @@
-"""Check a local JSONL dataset before anything is started: count its rows, and find the first invalid one."""
+"""Read a local JSON dataset before anything is started: what its rows have, and the first row that cannot be one.
+
+A .jsonl file has a row on each line; a .json file may also be a list of rows.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +17,84 @@ from runner.errors import SweepError
 
 LARGEST_BYTES = 256 * 1024 * 1024
 """A larger file is checked by the worker only, since reading it here would take too long."""
+TOKENIZED = frozenset(("input_ids", "attention_mask", "labels"))
+"""Columns of rows that Axolotl takes as they are, whatever their `type` is."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRows:
+    """The rows of a JSON or JSONL file on this machine. Its messages are those of the conversation's column."""
+
+    count: int
+    bytes: int
+    columns: Mapping[str, int] = field(default_factory=dict)
+    """Column -> rows in which it is not null."""
+    empty: Mapping[str, int] = field(default_factory=dict)
+    """Column -> rows in which it is an empty text."""
+    roles: Mapping[str, int] = field(default_factory=dict)
+    """Role, as the rows spell it -> messages."""
+    properties: Mapping[str, int] = field(default_factory=dict)
+    """Property of a message -> messages in which it is not null."""
+    messages: int = 0
+    parts: bool = False
+    """Whether the content of a message is a list of parts, which may say for themselves what is trained."""
+    marked: int = 0
+    """Messages whose own field says that they are trained (message_field_training)."""
+    characters: int = 0
+    """Of the messages' contents."""
+    digests: frozenset[int] = frozenset()
+    """Of the rows' texts: equal rows have equal ones. Only this process can compare them."""
+
+    @property
+    def tokenized(self) -> bool:
+        return set(self.columns) >= TOKENIZED
 
 
 def check_rows(dataset: Mapping[str, Any]) -> int | None:
-    """The number of rows of a local JSONL file; None for anything else, which is not checked.
+    """The number of rows of a local JSON or JSONL file; None for anything else, which is not checked.
 
     Raises SweepError with file and line for a row that is not a JSON object, or lacks a column that its `type` reads,
     or has null in it: Axolotl would train on the word None.
     """
+    rows = rows_of(dataset)
+    return None if rows is None else rows.count
+
+
+def rows_of(dataset: Mapping[str, Any]) -> LocalRows | None:
+    """What the rows of a local JSON or JSONL file have; None for anything else. Raises SweepError like check_rows."""
     path = Path(str(dataset.get("path", ""))).expanduser()
-    if path.suffix != ".jsonl" or not path.is_file():
+    if path.suffix not in (".jsonl", ".json") or not path.is_file():
         return None
     stat = path.stat()
-    if stat.st_size > LARGEST_BYTES:
+    if stat.st_size > LARGEST_BYTES or (path.suffix == ".json" and not _has_rows_on_lines(path) and not _is_list(path)):
         return None
-    return _checked(path, (stat.st_size, stat.st_mtime_ns), *_needed(dataset))
+    return _read(path, (stat.st_size, stat.st_mtime_ns), _conversation(dataset), *_needed(dataset))
+
+
+def properties_of(dataset: Mapping[str, Any]) -> dict[str, str]:
+    """Property of a message, as chat templates call it -> as the rows do: `role` and `content` among them."""
+    mapped = dataset.get("message_property_mappings")
+    own = {str(key): str(one) for key, one in mapped.items()} if isinstance(mapped, Mapping) else {}
+    for key in ("role", "content"):
+        own.setdefault(key, str(dataset.get(f"message_field_{key}") or key))
+    return own
+
+
+def messages_column(dataset: Mapping[str, Any]) -> str:
+    return str(dataset.get("field_messages") or "messages")
+
+
+Conversation = tuple[str, str, str, str]
+
+
+def _conversation(dataset: Mapping[str, Any]) -> Conversation:
+    """The column with a conversation, and what its messages call their role, their content, and whether they are
+    trained. Segments are read as messages whose role is their label."""
+    if dataset.get("type") == "input_output":
+        return "segments", "label", "text", ""
+    properties = properties_of(dataset)
+    mark = str(dataset.get("message_field_training") or "")
+    return messages_column(dataset), properties["role"], properties["content"], mark
 
 
 def _needed(dataset: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
@@ -34,7 +102,7 @@ def _needed(dataset: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
     that are certain to be needed."""
     match dataset.get("type"):
         case "chat_template":
-            return str(dataset.get("field_messages") or "messages"), ()
+            return messages_column(dataset), ()
         case "alpaca":
             return None, ("instruction", "output")
         case "completion":
@@ -43,19 +111,126 @@ def _needed(dataset: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
 
 
 @functools.lru_cache(maxsize=256)  # the runs of a sweep share their files
-def _checked(path: Path, stat: tuple[int, int], messages: str | None, columns: tuple[str, ...]) -> int:
-    rows = 0
+def _read(
+    path: Path,
+    stat: tuple[int, int],
+    conversation: Conversation,
+    messages: str | None,
+    columns: tuple[str, ...],
+) -> LocalRows:
+    tally = _Tally(*conversation)
+    for place, row, digest in _rows_of_list(path) if _is_list(path) else _rows_on_lines(path):
+        problem = row if isinstance(row, str) else _no_conversation(row, messages) or _lacks(row, columns)
+        if problem or isinstance(row, str):
+            raise SweepError(f"{path} {place}: {problem}")
+        tally.add(row, digest)
+    if not tally.rows:
+        raise SweepError(f"{path} has no rows. A dataset has one JSON object on each line.")
+    return tally.result(stat[0])
+
+
+Rows = Iterator[tuple[str, Mapping[str, Any] | str, int]]
+"""Of each row: where it is, what it is or what is wrong with it, and its digest."""
+
+
+def _rows_on_lines(path: Path) -> Rows:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if line.strip():
-                rows += 1
-                row = _row(line)
-                problem = row if isinstance(row, str) else _no_conversation(row, messages) or _lacks(row, columns)
-                if problem:
-                    raise SweepError(f"{path} line {number}: {problem}")
-    if not rows:
-        raise SweepError(f"{path} has no rows. A dataset has one JSON object on each line.")
-    return rows
+            if line := line.strip():
+                yield f"line {number}", _row(line), hash(line)
+
+
+def _rows_of_list(path: Path) -> Rows:
+    try:
+        rows = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise SweepError(f"{path}: not JSON ({error}).") from error
+    for number, row in enumerate(rows, start=1):
+        yield f"row {number}", _as_row(row), hash(json.dumps(row))
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a .json file is a list of rows."""
+    with path.open("rb") as file:
+        return path.suffix == ".json" and file.read(1024).lstrip()[:1] == b"["
+
+
+def _has_rows_on_lines(path: Path) -> bool:
+    with path.open("rb") as file:
+        return not isinstance(_row(file.readline()), str)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Counts rows by which columns they have, and messages by which properties, since most are alike."""
+
+    column: str
+    role: str
+    content: str
+    mark: str
+    rows: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    messages: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    empty: Counter[str] = field(default_factory=Counter)
+    roles: Counter[str] = field(default_factory=Counter)
+    parts: bool = False
+    marked: int = 0
+    characters: int = 0
+    digests: set[int] = field(default_factory=set)
+
+    def add(self, row: Mapping[str, Any], digest: int) -> None:
+        self.rows[_present(row)] += 1
+        self.digests.add(digest)
+        if "" in row.values():
+            self.empty.update(name for name, value in row.items() if value == "")
+        for message in _listed(row.get(self.column)):
+            if isinstance(message, dict):
+                self.messages[_present(message)] += 1
+                if (role := message.get(self.role)) is not None:
+                    self.roles[str(role)] += 1
+                content = message.get(self.content)
+                self.characters += len(content) if isinstance(content, str) else 0
+                self.parts = self.parts or isinstance(content, list)
+                self.marked += bool(message.get(self.mark))
+
+    def result(self, size: int) -> LocalRows:
+        return LocalRows(
+            count=self.rows.total(),
+            bytes=size,
+            columns=_counted(self.rows),
+            empty=self.empty,
+            roles=self.roles,
+            properties=_counted(self.messages),
+            messages=self.messages.total(),
+            parts=self.parts,
+            marked=self.marked,
+            characters=self.characters,
+            digests=frozenset(self.digests),
+        )
+
+
+def _present(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names whose values are not null."""
+    if None in record.values():
+        return tuple(name for name, value in record.items() if value is not None)
+    return tuple(record)
+
+
+def _counted(shapes: Mapping[tuple[str, ...], int]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for names, number in shapes.items():
+        for name in names:
+            counts[name] += number
+    return counts
+
+
+def _listed(messages: Any) -> list[Any]:
+    """The messages of a conversation, which Axolotl also reads from a JSON text."""
+    if isinstance(messages, str):
+        try:
+            messages = json.loads(messages)
+        except ValueError:
+            return []
+    return messages if isinstance(messages, list) else []
 
 
 def _row(line: bytes) -> Mapping[str, Any] | str:
@@ -64,11 +239,15 @@ def _row(line: bytes) -> Mapping[str, Any] | str:
         row = json.loads(line)
     except ValueError as error:
         return f"not JSON ({error})."
+    return _as_row(row)
+
+
+def _as_row(row: Any) -> Mapping[str, Any] | str:
     return row if isinstance(row, dict) else f"expected a JSON object, found a {type(row).__name__}."
 
 
 def _no_conversation(row: Mapping[str, Any], messages: str | None) -> str:
-    if messages is None or (isinstance(row.get(messages), list) and row[messages]):
+    if messages is None or row.keys() >= TOKENIZED or _listed(row.get(messages)):
         return ""
     return (
         f"type chat_template reads a list of messages under `{messages}`, and this row has {_has(row)}. "
@@ -77,7 +256,7 @@ def _no_conversation(row: Mapping[str, Any], messages: str | None) -> str:
 
 
 def _lacks(row: Mapping[str, Any], columns: tuple[str, ...]) -> str:
-    if all(row.get(column) is not None for column in columns):
+    if row.keys() >= TOKENIZED or all(row.get(column) is not None for column in columns):
         return ""
     return (
         f"its type reads {' and '.join(columns)}, and this row has {_has(row)}. "

@@ -5,17 +5,17 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from runner.config.gpus import GPUS
 from runner.memory.estimate import Estimate, Verdict, estimate
 from runner.memory.ladder import CurrentSettings, WaysToFit, ways_out
-from runner.memory.model_facts import facts_of
+from runner.memory.model_facts import ShapeAnswer, facts_of
 from runner.memory.words import in_words, where
 from runner.preflight.findings import Finding, Severity
-from runner.types import Experiment, ModelFacts
+from runner.types import Experiment
 
 Config = Mapping[str, Any]
 
@@ -69,9 +69,14 @@ def memory_json(estimates: Sequence[Estimate]) -> list[dict[str, Any]]:
     ]
 
 
-def facts_for(experiment: Experiment) -> ModelFacts | None:
-    """The model's facts from its file in conf/model, or otherwise from its config.json on this machine."""
-    return experiment.model or facts_of(str(experiment.axolotl.get("base_model") or ""))
+def facts_for(experiment: Experiment, *, ask_hub: bool = True) -> ShapeAnswer:
+    """The model's facts from a file in conf/model, or otherwise from its config.json: on this machine, or (`ask_hub`)
+    for a run on GPUs on the hub, at the commit that the run will read."""
+    if experiment.model is not None:
+        return ShapeAnswer(experiment.model)
+    base_model, revision = (experiment.axolotl.get(key) for key in ("base_model", "revision_of_model"))
+    return facts_of(str(base_model or ""), None if revision is None else str(revision),
+                    ask_hub=ask_hub and experiment.gpu.type != "cpu")  # fmt: skip
 
 
 def with_files(config: Config) -> Config:
@@ -86,25 +91,26 @@ def with_files(config: Config) -> Config:
     return {**config, "deepspeed": settings}
 
 
-Question = tuple[str, ModelFacts | None, tuple[str, ...], int, int | None]
+Question = tuple[str, ShapeAnswer, tuple[str, ...], int, int | None]
 
 
 def _question(experiment: Experiment, longest_row: int | None) -> Question:
     config = {key: value for key, value in with_files(experiment.axolotl).items() if key not in IRRELEVANT}
     cards = tuple(name for name in dict.fromkeys((experiment.gpu.type, *experiment.gpu.fallback)) if name in GPUS)
-    facts = facts_for(experiment) if cards else None
-    return json.dumps(config, sort_keys=True), facts, cards, experiment.gpu.count, longest_row
+    shape = facts_for(experiment) if cards else ShapeAnswer(None)
+    return json.dumps(config, sort_keys=True), shape, cards, experiment.gpu.count, longest_row
 
 
 @functools.lru_cache(maxsize=4096)
 def _weighed(
-    config: str, facts: ModelFacts | None, cards: tuple[str, ...], count: int, longest_row: int | None
+    config: str, shape: ShapeAnswer, cards: tuple[str, ...], count: int, longest_row: int | None
 ) -> tuple[tuple[Estimate, WaysToFit], ...]:
     """Cached, since the runs of a sweep mostly differ in keys that memory does not depend on."""
-    axolotl = json.loads(config)
+    axolotl, facts = json.loads(config), shape.facts
     found = []
     for name in cards:
         one, ways = estimate(axolotl, facts, GPUS[name], count, longest_row), WaysToFit()
+        one = replace(one, reason=shape.problem) if facts is None else one
         if one.verdict in (Verdict.WONT_FIT, Verdict.UNSURE) and facts is not None:
             ways = ways_out(CurrentSettings(axolotl, facts, GPUS[name], count, longest_row))
         found.append((one, ways))

@@ -144,7 +144,7 @@ def _transformers(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
             TRANSFORMERS_ARGUMENTS,
         )
     scheduler = axolotl.get("lr_scheduler")
-    if scheduler in ("reduce_lr_on_plateau", "greedy") and not _evaluates(axolotl):
+    if scheduler in ("reduce_lr_on_plateau", "greedy") and not evaluates(axolotl):
         yield error(
             "lr_scheduler",
             scheduler,
@@ -167,7 +167,7 @@ def _relora(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _evaluates(axolotl: Mapping[str, Any]) -> bool:
+def evaluates(axolotl: Mapping[str, Any]) -> bool:
     """Whether Axolotl configures evaluations (normalize_config, _configure_save_and_eval_strategy)."""
     if not (axolotl.get("val_set_size") or axolotl.get("test_datasets")) or axolotl.get("eval_strategy") == "no":
         return False

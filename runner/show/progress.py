@@ -27,6 +27,7 @@ from runner.compare.table import STATUS_COLOURS
 from runner.console import terminal
 from runner.cost.prices import Rates, bill
 from runner.cost.spent import SweepCost, containers, money, run_bill, sweep_cost, sweep_rates
+from runner.preflight.prepared_notes import prepared_notes
 from runner.store.ledger import SweepRun
 from runner.store.run_state import RunStatus, reason_of, status_of, status_text
 from runner.types import Plan, PlannedRun
@@ -89,6 +90,8 @@ class Progress:
     """The newest attempt of each step at the start of this launch."""
     _printed: dict[tuple[StepKind, str], tuple[RunStatus, FailureReason | None]] = field(default_factory=dict)
     """The last printed status of each step. Two follow-up steps of different kinds may have the same key."""
+    _noted: set[str] = field(default_factory=set)
+    """Datasets that were prepared in this launch and whose notes are printed."""
     _succeeded: dict[str, Line] = field(default_factory=dict)
     """Runs whose lines no longer change, so their files are not read again."""
 
@@ -109,8 +112,11 @@ class Progress:
     ) -> None:
         if self._live:
             self._live.stop()
-        elif kind is None:
-            self._print_changes(list(self._lines()))
+        if kind is None:
+            lines = list(self._lines())
+            if not self._live:
+                self._print_changes(lines)
+            self._print_notes(lines)
 
     def update(self) -> None:
         """Show changes, at most once per frame."""
@@ -123,8 +129,10 @@ class Progress:
             cost = self._cost()
             cost_lines = [Text(line) for line in cost.lines(going_on=True)] if cost else []
             self._live.update(Group(_table(lines), *cost_lines), refresh=True)
+            self._print_notes(lines)
             return
         self._print_changes(lines)
+        self._print_notes(lines)
         if now >= self._next_lines:
             self._next_lines = now + self.seconds_between_lines
             for line in lines:
@@ -138,6 +146,16 @@ class Progress:
                 self._printed[line.kind, line.key] = status
                 if line.status is not RunStatus.PENDING:
                     terminal.say(self.console, line.text())
+
+    def _print_notes(self, lines: list[Line]) -> None:
+        """What is known of a dataset only when it is prepared: above the table, or below its line."""
+        for line in lines:
+            if line.kind is StepKind.PREPROCESS and line.status is RunStatus.SUCCEEDED and line.key not in self._noted:
+                self._noted.add(line.key)
+                manifest = DataManifest.read(self.store.manifest(line.key))
+                reading = [one.run.experiment for one in self.plan.pending if one.run.data_key == line.key]
+                for note in prepared_notes(reading, manifest):
+                    terminal.say(self.console, note, style="yellow")
 
     def _cost(self) -> SweepCost | None:
         runs = [SweepRun(one.run.key, one.run.data_key, ()) for one in self.plan.runs]

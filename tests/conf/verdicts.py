@@ -69,7 +69,7 @@ def main() -> None:
     answer = {
         "verdicts": verdicts,
         "chat_templates": [template.value for template in ChatTemplate],
-        "models": [name for name in dir(transformers) if name.endswith("ForCausalLM")],
+        "models": [name for name in dir(transformers) if name.endswith(("ForCausalLM", "ForConditionalGeneration"))],
     }
     sys.stdout.write("\n" + json.dumps(answer))
 

@@ -105,7 +105,7 @@ def test_killed_it_goes_on_from_its_own_newest_checkpoint_and_ends_as_if_nothing
 
 
 def test_nothing_left_to_train_is_said_where_only_epochs_tell_it(command: Axosweep, source: str) -> None:
-    done = command.run(*WORDS, f"from={source}", "num_epochs=0.2", "--json")
+    done = command.run(*WORDS, f"from={source}", "max_steps=null", "num_epochs=0.2", "--json")
     assert done.returncode == 1, done.stderr
     (run,) = json.loads(done.stdout)["runs"]
     assert (run["status"], run["reason"]) == ("failed", "config")

@@ -17,6 +17,7 @@ import yaml
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from tests.end_to_end.axosweep import Axosweep
+from tests.end_to_end.chats import write_chats
 from tests.end_to_end.on_modal import container_records, local_modal, machine, with_axolotl
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import needs_mounts
@@ -128,6 +129,16 @@ def test_attached_to_from_elsewhere_it_is_the_same_sweep_at_the_same_cost(
     assert losses(again) == losses(swept.told)
     assert again["cost"] == swept.told["cost"]
     assert [row["dollars"] for row in again["runs"]] == [row["dollars"] for row in swept.told["runs"]]
+
+
+def test_rows_that_no_run_can_train_on_end_there_before_a_card_is_rented(swept: Swept, server: ModalServer) -> None:
+    write_chats(swept.here.folder / "silent.ndjson", [("user", "Who?"), ("user", "You.")], times=40)
+    before = len(server.function_calls())
+    words = ("dataset=local", "data.path=silent.ndjson", "max_steps=2", "tracking=disabled", "executor=modal")
+    done = swept.here.run(*words)
+    assert done.returncode == 1, done.stderr
+    assert "of its 38 rows is trained, so the loss of every step would be NaN" in done.stderr
+    assert [call.function for call in server.function_calls()[before:]] == ["preprocess"]
 
 
 def test_a_run_there_goes_on_from_a_checkpoint_of_another_one(swept: Swept, server: ModalServer) -> None:

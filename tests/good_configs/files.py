@@ -23,7 +23,7 @@ from runner.keys.identity import is_address
 HERE = Path(__file__).resolve().parent
 FILES = tuple(sorted(HERE.glob("*.yml")))
 NAMES = tuple(file.stem for file in FILES)
-ROWS = 200
+ROWS = 600
 
 
 def lay_out(folder: Path, configs: Sequence[Path] = FILES) -> Path:
@@ -117,11 +117,12 @@ _JSON_ROWS: dict[str, dict[str, Any]] = {
     "support": {"messages": _CHAT},
     "more-support": {"messages": _CHAT},
     "preferences": {"question": "Question #?", "system": "Be brief.", "good": "Answer #.", "bad": "No."},
+    "preferences-held-out": {"question": "Held out #?", "system": "Be brief.", "good": "Answer #.", "bad": "No."},
     "kto": {"prompt": "Question #?", "completion": "Answer #.", "label": True},
     "articles": {"body": "Article # is about the number #."},
     "more-articles": {"body": "Another article, #, is about something else."},
     "segments": {"segments": _SEGMENTS},
-    "segments-held-out": {"segments": _SEGMENTS},
+    "segments-held-out": {"segments": [{"label": False, "text": "Held out #? "}, {"label": True, "text": "Answer #."}]},
     "reasoning": {"messages": [_CHAT[0], {**_CHAT[1], "thoughts": "It is #."}]},
     "tools": {"messages": _CHAT, "tools": [{"type": "function", "function": {"name": "look_up", "parameters": {}}}]},
     "pictures": {"messages": _PICTURE},

@@ -15,6 +15,7 @@ import yaml
 from modal_app.cloud.settings import Deployment
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
+from runner.config.known_names import facts_in
 from runner.config.shipped import shipped_root
 from runner.environment import trainer_environment
 from runner.environment.verdicts import Verdicts
@@ -118,7 +119,7 @@ def _pinned(axolotl: Mapping[str, Any]) -> dict[str, Any]:
 
 def _facts(name: str) -> ModelFacts:
     content = yaml.safe_load((shipped_root() / "conf" / "model" / f"{name}.yaml").read_text())
-    return ModelFacts(**content["model"])
+    return facts_in(content["model"])
 
 
 def test_there_are_enough_of_every_kind() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,16 @@ import pytest
 import yaml
 
 from modal_app.store.facts import DataManifest
+from runner.config.known_names import facts_in
 from runner.config.shipped import shipped_root
 from runner.preflight.rules import RULES, Rule
+from runner.preflight.rules.partners import AXOLOTL, PARTNERS, Partner
 from runner.preflight.rules.run_facts import RunFacts
 from runner.types import Gpu, ModelFacts
 from tests.runner.builders import experiment
 
 HERE = Path(__file__).resolve().parent
+PAGE = HERE.parents[1] / "docs" / "rules.md"
 BASE: Mapping[str, Any] = {
     "base_model": "NousResearch/Meta-Llama-3-8B-Instruct",
     "datasets": [{"path": "tatsu-lab/alpaca", "type": "alpaca"}],
@@ -75,7 +79,57 @@ def _asked(case: Mapping[str, Any], place: Path) -> RunFacts:
 
 
 def _shipped(name: str) -> ModelFacts:
-    return ModelFacts(**yaml.safe_load((shipped_root() / "conf" / "model" / f"{name}.yaml").read_text())["model"])
+    return facts_in(yaml.safe_load((shipped_root() / "conf" / "model" / f"{name}.yaml").read_text())["model"])
+
+
+def _sources(rule: str, place: Path) -> list[str]:
+    found = [one for case in CASES[rule]["speaks"] for one in BY_NAME[rule](_asked(case, place))]
+    return list(dict.fromkeys(source for one in found for source in one.source.split()))
+
+
+def _severities(rule: str) -> str:
+    return " or ".join(sorted({case.get("severity", "warning") for case in CASES[rule]["speaks"]}))
+
+
+def _table(place: Path) -> str:
+    """A line for each rule: its severity and name, the first paragraph of its docstring, and the sources it names."""
+    lines = ["| rule | speaks when | documented by |", "|---|---|---|"]
+    for rule in RULES:
+        name = rule.__name__
+        sentence = " ".join((rule.__doc__ or "").split("\n\n")[0].split()).replace("|", "\\|")
+        sources = _sources(name, place) if name != "key_without_its_partner" else []
+        links = ", ".join(f"[{_site(source)}]({source})" for source in sources) or "the second table"
+        lines.append(f"| {_severities(name)} `{name}` | {sentence} | {links} |")
+    return "\n".join([*lines, "", *_partner_lines()])
+
+
+def _partner_lines() -> list[str]:
+    keys: dict[Partner, list[str]] = {}
+    for key, partner in PARTNERS.items():
+        keys.setdefault(partner, []).append(f"`{key}`")
+    lines = ["| keys | Axolotl does not read them | its source |", "|---|---|---|"]
+    for partner, names in keys.items():
+        path = partner.path.removesuffix("/__init__.py")
+        lines.append(f"| {', '.join(names)} | {partner.words} | [{path}]({AXOLOTL}{partner.path}) |")
+    return lines
+
+
+def _site(source: str) -> str:
+    parts = source.removeprefix("https://").split("/")
+    host = parts[0].removeprefix("www.").removeprefix("docs.")
+    named = {"github.com": min(2, len(parts) - 1), "arxiv.org": -1, "huggingface.co": 2}.get(host)
+    return host.split(".")[0] if named is None else parts[named].partition("#")[0]
+
+
+def test_the_page_lists_every_rule_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AXOSWEEP_RENEW_RULES=1 writes the table anew."""
+    monkeypatch.chdir(tmp_path)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition("| rule |")
+    table = _table(tmp_path)
+    if os.environ.get("AXOSWEEP_RENEW_RULES") == "1":
+        PAGE.write_text(f"{before}{table}\n", encoding="utf-8")
+        return
+    assert f"| rule |{rest}" == f"{table}\n"
 
 
 def test_every_rule_has_cases_of_both_kinds_and_no_case_is_of_a_rule_that_is_gone() -> None:

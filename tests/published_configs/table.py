@@ -37,7 +37,7 @@ def refused(*reason: str, pending: str = "") -> Verdict:
 
 
 OLD: Mapping[str, Verdict] = {
-    "old_codellama_books": COULD_RUN,
+    "old_codellama_books": refused("lr_scheduler=cosine_with_min_lr", "min_lr_rate", "cosine_min_lr_ratio is for"),
     "old_empty_texts": COULD_RUN,
     "old_falcon_gptq_keys": COULD_RUN,
     "old_fifteen_formats": COULD_RUN,

@@ -24,9 +24,15 @@ AXOLOTL: Mapping[str, Any] = {
 }
 
 
-def source(store: Store, *steps: int, status: OutcomeStatus = OutcomeStatus.SUCCEEDED, **axolotl: Any) -> Run:
+def source(
+    store: Store,
+    *steps: int,
+    status: OutcomeStatus = OutcomeStatus.SUCCEEDED,
+    config: Mapping[str, Any] = AXOLOTL,
+    **axolotl: Any,
+) -> Run:
     """A run with a whole checkpoint of each step."""
-    one = builders.run({**AXOLOTL, **axolotl})
+    one = builders.run({**config, **axolotl})
     builders.open_sweep(store, [one])
     folder = store.folder(StepKind.TRAIN, one.key)
     folder.identity.write_text(json.dumps(json.loads(folder.identity.read_text()) | {"data_key": one.data_key}))

@@ -22,7 +22,7 @@ from runner.types import RunResult
 def test_the_launch_sees_the_command_line_as_it_was_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from runner.command import application
+    from runner.api import application
 
     seen: list[list[str]] = []
 
@@ -63,7 +63,7 @@ def test_a_list_value_is_no_sweep(ask: Callable[..., Any]) -> None:
 
 
 def test_an_error_inside_the_launch_is_not_taken_for_hydras(ask: Callable[..., Any]) -> None:
-    from runner.command import application
+    from runner.api import application
 
     def launch(experiments: Any, request: Any) -> list[Any]:
         raise KeyboardInterrupt
@@ -122,7 +122,7 @@ def test_a_command_with_a_flag_starts_as_one_without(
 
 def _started(words: Sequence[str]) -> dict[str, Any]:
     """What a launch is given, and what Hydra has been told."""
-    from runner.command import application
+    from runner.api import application
 
     batches: list[Any] = []
     root, before = logging.getLogger(), logging.getLogger().level

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hydra._internal.utils import get_args_parser
 
-from runner.command.arguments import SWITCHES, VALUED, Arguments, take_apart
+from runner.api.arguments import SWITCHES, VALUED, Arguments, take_apart
 from runner.errors import SweepError
 
 

@@ -123,6 +123,27 @@ def test_a_base_is_asked_for_as_it_was_written_and_names_the_sweep(ask: Callable
     assert several.request.name == "base-max_steps"
 
 
+def test_the_rows_of_a_base_are_split_by_its_own_seed_whatever_seed_is_swept(
+    ask: Callable[..., Any], here: Path
+) -> None:
+    (here / "mine.yml").write_text(TINY)
+    (here / "none.yml").write_text(TINY.replace("seed: 1\n", ""))
+    assert [one.data.seed for one in ask("-m", "base=mine.yml", "seed=5,6").experiments] == [1, 1]
+    assert [one.data.seed for one in ask("-m", "base=none.yml", "seed=5,6").experiments] == [42, 42]
+    assert [one.data.seed for one in ask("base=mine.yml", "data.seed=3").experiments] == [3]
+    assert [one.data.seed for one in ask("base=mine.yml", "data.seed=null").experiments] == [None]
+    import_config("mine.yml", name=None, config_dir=None, force=False)
+    assert [one.data.seed for one in ask("-m", "experiment=mine", "seed=5,6").experiments] == [1, 1]
+
+
+def test_the_default_seed_of_preparing_is_not_that_of_a_run_which_reads_its_own_data(
+    ask: Callable[..., Any], here: Path
+) -> None:
+    (here / "stream.yml").write_text("base_model: m\npretraining_dataset: [{path: a/b}]\nmax_steps: 2\n")
+    assert [one.data.seed for one in ask("base=stream.yml").experiments] == [None]
+    assert [one.data.seed for one in ask("base=stream.yml", "data.seed=3").experiments] == [3]
+
+
 def test_what_a_base_loses_and_where_it_would_run_is_told_on_standard_error(
     ask: Callable[..., Any], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

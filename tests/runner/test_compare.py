@@ -11,6 +11,7 @@ from modal_app.store.layout import Store
 from modal_app.store.step import FailureReason, OutcomeStatus, StepKind
 from runner.compare.params import differing_params, label, show_value, told_apart
 from runner.compare.ranking import Row, compare_sweep
+from runner.compare.settings import settings_of
 from runner.show.status import sweep_status
 from runner.store.ledger import Event, Ledger, Record
 from runner.types import Gpu, Run
@@ -119,6 +120,33 @@ def test_a_run_that_has_not_succeeded_never_wins_however_low_its_loss(store: Sto
     rows = rows_of(store, [absent, stopped, good])
     assert best_of(rows) == [good.key]
     assert [row.status for row in rows.values()] == ["succeeded", "pending", "stopped"]
+
+
+def test_a_setting_wins_by_the_mean_of_its_seeds_and_not_by_one_that_was_lucky(store: Store) -> None:
+    lucky, unlucky, even, evener = (at_rate(rate, seed=seed) for rate in (1, 2) for seed in (1, 2))
+    for one, loss in ((lucky, 1.0), (unlucky, 3.0), (even, 1.9), (evener, 1.8)):
+        finish_run(store, one, {9: loss})
+    once = at_rate(3, seed=1)
+    finish_run(store, once, {9: 1.95})
+    rows = rows_of(store, [lucky, unlucky, even, evener, once])
+    assert list(rows) == [evener.key, even.key, once.key, lucky.key, unlucky.key]
+    assert best_of(rows) == [evener.key]
+    spread = rows[even.key].over_seeds
+    assert spread is not None
+    assert (spread.n, round(spread.mean, 4), round(spread.sd, 4)) == (2, 1.85, 0.0707)
+    assert rows[once.key].over_seeds is None
+
+
+def test_a_setting_of_which_a_seed_has_diverged_does_not_win(store: Store) -> None:
+    good, broken, other = at_rate(1, seed=1), at_rate(1, seed=2), at_rate(2, seed=1)
+    for one, loss in ((good, 1.0), (broken, math.nan), (other, 2.0)):
+        finish_run(store, one, {9: loss})
+    assert best_of(rows_of(store, [good, broken, other])) == [other.key]
+
+
+def test_the_same_run_in_two_places_is_not_two_seeds() -> None:
+    assert len(set(settings_of([{"lr": 1, "seed": 1}, {"lr": 1, "seed": 1}]))) == 2
+    assert len(set(settings_of([{"lr": 1, "seed": 1}, {"lr": 1, "seed": 2}]))) == 1
 
 
 def test_nobody_wins_when_the_held_out_rows_are_not_known(store: Store) -> None:

@@ -121,11 +121,11 @@ def test_seeds_with_other_held_out_rows_are_told_to_keep_them(store: Store, caps
     open_sweep(store, runs)
     assert main(["compare", "--store", str(store.root), "--over", "seed"]) == 0
     text = capsys.readouterr().out
-    assert "With data.seed=N, they are the same for every seed." in text
+    assert "With data.seed=42, they are the same for every seed." in text
     assert "Mean over" not in text
     assert main(["compare", "--store", str(store.root), "--over", "seed", "--md"]) == 0
     assert "mean eval loss" not in capsys.readouterr().out
-    assert "data.seed=N" in rows(store, capsys, "--over", "seed")["notes"][0]
+    assert "data.seed=42" in rows(store, capsys, "--over", "seed")["notes"][0]
 
 
 def test_groups_are_a_table_of_their_own_and_take_the_place_of_rows_in_csv_and_markdown(

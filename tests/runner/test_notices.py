@@ -15,7 +15,7 @@ from modal_app.store import webhook as webhooks
 from modal_app.store.layout import Store
 from modal_app.store.step import OutcomeStatus, StepKind
 from modal_app.store.webhook import NotSent
-from runner.command import application
+from runner.api import application
 from runner.compare.ranking import compare_sweep
 from runner.errors import SweepError
 from runner.launch.notices import Notifier, check_notify, run_command

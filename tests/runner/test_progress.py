@@ -49,6 +49,17 @@ def test_in_a_pipe_each_change_is_one_line(store: Store) -> None:
     ]
 
 
+def test_what_is_known_only_of_a_prepared_dataset_is_noted_once_with_its_runs(store: Store) -> None:
+    console = piped()
+    with watching(store, console, ONE, TWO) as shown:
+        finish(store, StepKind.PREPROCESS, ONE.data_key, manifest={"rows": 70, "eval_rows": 0, "dropped_rows": 30})
+        shown.update()
+        shown.update()
+    noted = [line for line in text_of(console).splitlines() if line.startswith("note: ")]
+    assert [line.split(":")[1] for line in noted] == [" sequence_len=null"]
+    assert "30 of 100 rows were dropped" in noted[0]
+
+
 def test_now_and_then_a_line_says_how_far_a_running_run_is(store: Store) -> None:
     console = piped()
     with claim(store.folder(StepKind.TRAIN, ONE.key)), watching(store, console, ONE, line_due=True) as shown:

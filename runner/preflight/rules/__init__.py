@@ -10,12 +10,46 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from runner.preflight.findings import Finding
-from runner.preflight.rules import adapters, schedule
+from runner.preflight.rules import (
+    adapters,
+    datasets,
+    evaluation,
+    layers,
+    optimizers,
+    partners,
+    precision,
+    prepared,
+    rates,
+    rows,
+    saving,
+    schedule,
+    selection,
+    sharding,
+    tokens,
+    vocabulary,
+)
 from runner.preflight.rules.run_facts import RunFacts
 
 Rule = Callable[[RunFacts], Iterator[Finding]]
 
-RULES: tuple[Rule, ...] = (*adapters.RULES, *schedule.RULES)
+RULES: tuple[Rule, ...] = (
+    *adapters.RULES,
+    *datasets.RULES,
+    *evaluation.RULES,
+    *layers.RULES,
+    *optimizers.RULES,
+    *partners.RULES,
+    *precision.RULES,
+    *prepared.RULES,
+    *rates.RULES,
+    *rows.RULES,
+    *saving.RULES,
+    *schedule.RULES,
+    *selection.RULES,
+    *sharding.RULES,
+    *tokens.RULES,
+    *vocabulary.RULES,
+)
 
 
 def rule_findings(run: RunFacts) -> Iterator[Finding]:

@@ -8,13 +8,37 @@ from functools import cached_property
 from typing import Any
 
 from modal_app.store.facts import DataManifest
-from runner.cost.length import data_ranks
-from runner.preflight.data import Steps, datasets_of, steps_of
+from runner.config.architectures import Architecture, architecture
+from runner.config.known_names import class_named
+from runner.cost.length import batch_of, data_ranks, length_of
+from runner.cost.types import Rows
+from runner.errors import SweepError
+from runner.memory.model_facts import config_of
+from runner.preflight.data import Steps, datasets_of, rows_taken, steps_of
+from runner.preflight.jsonl import LocalRows, rows_of
 from runner.preflight.memory import facts_for
+from runner.preflight.pairs import evaluates
 from runner.preflight.values import number
 from runner.types import Experiment, ModelFacts
 
 ADAPTERS = ("lora", "qlora")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedDataset:
+    """An entry of `datasets` or `test_datasets`."""
+
+    at: str
+    """Its key: `datasets.0`."""
+    entry: Mapping[str, Any]
+    rows: LocalRows | None
+    """Of its file, if that is one on this machine that preflight reads."""
+    taken: int | None
+    """How many of them it uses."""
+
+    @property
+    def path(self) -> str:
+        return str(self.entry.get("path") or "")
 
 
 @dataclass(frozen=True)
@@ -34,11 +58,37 @@ class RunFacts:
 
     @cached_property
     def model(self) -> ModelFacts | None:
-        return facts_for(self.experiment)
+        return facts_for(self.experiment, ask_hub=False).facts
+
+    @property
+    def parameters(self) -> float | None:
+        """The size of the model; None for one without facts."""
+        return self.model.parameters if self.model is not None else None
+
+    @cached_property
+    def architecture(self) -> Architecture | None:
+        """By the class that the config names, the model's config.json on this machine, or a file of conf/model."""
+        name, base_model = self._class_in_config, str(self.axolotl.get("base_model") or "")
+        if name is None and (raw := config_of(base_model)) is not None:
+            name = str(raw.get("model_type"))
+        return architecture(name or class_named(base_model) or "")
+
+    @property
+    def _class_in_config(self) -> str | None:
+        name = str(self.axolotl.get("type_of_model") or self.axolotl.get("model_type") or "")
+        return name if name and not name.startswith("Auto") else None
 
     @cached_property
     def datasets(self) -> list[Mapping[str, Any]]:
         return datasets_of(self.axolotl)
+
+    @cached_property
+    def training(self) -> list[ListedDataset]:
+        return _listed("datasets", self.axolotl)
+
+    @cached_property
+    def testing(self) -> list[ListedDataset]:
+        return _listed("test_datasets", self.axolotl)
 
     @cached_property
     def ranks(self) -> int:
@@ -47,8 +97,39 @@ class RunFacts:
 
     @cached_property
     def steps(self) -> Steps | None:
-        """How long the run is; None while some of its rows are unknown."""
-        return steps_of(self.axolotl, self.ranks, self.experiment.sizes)
+        """How long the run is, by its prepared dataset if there is one; None while some of its rows are unknown."""
+        return self._prepared_steps or steps_of(self.axolotl, self.ranks, self.experiment.sizes)
+
+    @cached_property
+    def _prepared_steps(self) -> Steps | None:
+        known = self.prepared
+        if not known.rows:
+            return None
+        mean = known.tokens / known.rows if known.tokens else None
+        rows = Rows(known.rows, known.eval_rows or 0, mean, known.longest_row, "prepared rows")
+        length, batch = length_of(self.axolotl, self.ranks, rows), batch_of(self.axolotl)
+        if isinstance(length, str):
+            return None
+        given = (self.number("max_steps") or 0) > 0
+        size = batch.micro * batch.accumulation * self.ranks
+        return Steps(known.rows, size, length.steps, given, declared=False)
+
+    @cached_property
+    def total_steps(self) -> int | None:
+        """Of the whole run, at most; max_steps is enough to know it."""
+        given = self.number("max_steps") or 0
+        if given > 0:
+            return int(given)
+        return self.steps.total if self.steps is not None else None
+
+    @cached_property
+    def foreign(self) -> bool:
+        """Whether a plugin that Axolotl does not ship may read any key, or replace any part of the trainer."""
+        return any(not str(plugin).startswith("axolotl.") for plugin in self.axolotl.get("plugins") or ())
+
+    @cached_property
+    def evaluates(self) -> bool:
+        return evaluates(self.axolotl)
 
     @cached_property
     def adapts(self) -> bool:
@@ -58,3 +139,18 @@ class RunFacts:
     def number(self, key: str) -> float | None:
         """The value of a key at the top as a number; None if it is not set."""
         return number(self.axolotl.get(key))
+
+
+def _listed(key: str, axolotl: Mapping[str, Any]) -> list[ListedDataset]:
+    return [
+        ListedDataset(f"{key}.{index}", entry, rows_of_file(entry), rows_taken(entry))
+        for index, entry in enumerate(datasets_of(axolotl, key))
+    ]
+
+
+def rows_of_file(entry: Mapping[str, Any]) -> LocalRows | None:
+    """None for a dataset that is not read before a launch, or that has a row which cannot be one."""
+    try:
+        return rows_of(entry)
+    except SweepError:  # a finding of its own
+        return None

@@ -10,9 +10,17 @@ from runner.preflight.rules.run_facts import RunFacts
 
 TRAINER = "https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments"
 BATCHES = "https://docs.axolotl.ai/docs/multi-gpu.html"
+REPEATED_DATA = "https://arxiv.org/abs/2305.16264"
+"""Up to about 4 epochs, repeated data is worth as much as new data; after about 16, repeating adds nothing."""
+EPOCHS = 20
+"""Most fine-tunes have 1 to 4; LIMA's 1000 rows had 15 (https://arxiv.org/abs/2305.11206)."""
+SMALL = 100_000_000
+LONG = 100
+"""Steps from which on half a run of warmup is no trial."""
 
 
 def batch_of_more_rows_than_there_are(run: RunFacts) -> Iterator[Finding]:
+    """A step takes more rows than the dataset has for training."""
     steps, ranks = run.steps, run.ranks
     if steps is None or steps.batch <= steps.rows:
         return
@@ -29,29 +37,104 @@ def batch_of_more_rows_than_there_are(run: RunFacts) -> Iterator[Finding]:
 
 
 def interval_beyond_the_run(run: RunFacts) -> Iterator[Finding]:
-    if run.steps is None:
+    """An interval for evaluating, saving or logging is longer than the run."""
+    if run.total_steps is None:
         return
     for key in ("eval_steps", "save_steps", "logging_steps"):
         every = run.number(key) or 0
-        if every >= 1 and every > run.steps.total:
+        if every >= 1 and every > run.total_steps:
             still = "; only its first and last state are evaluated" if key == "eval_steps" else ""
-            reached = f"this step is never reached: the run has {length_text(run.steps)}{still}"
-            yield warning(key, run.axolotl[key], reached, source=TRAINER)
+            reached = f"this step is never reached: the run has {length_text(run)}{still}"
+            yield warning(key, run.axolotl[key], reached, _within(key, run.total_steps), TRAINER)
 
 
 def warmup_beyond_the_run(run: RunFacts) -> Iterator[Finding]:
-    warmup = run.number("warmup_steps") or 0
-    if run.steps is not None and warmup >= run.steps.total:
-        never = f"the warmup never ends: the run has {length_text(run.steps)}"
-        yield warning("warmup_steps", run.axolotl["warmup_steps"], never, source=TRAINER)
+    """The warmup is as long as the run, or half of a long run, so the learning rate is hardly ever reached."""
+    warmup, total = run.number("warmup_steps") or 0, run.total_steps
+    if total is not None and warmup >= total:
+        never = f"the warmup never ends: the run has {length_text(run)}"
+        yield warning("warmup_steps", run.axolotl["warmup_steps"], never, _shorter(total), TRAINER)
+    elif total is not None and total >= LONG and warmup > total / 2:
+        most = f"most of the run is its warmup, below the learning rate: it has {length_text(run)}"
+        yield warning("warmup_steps", run.axolotl["warmup_steps"], most, _shorter(total), TRAINER)
 
 
-def length_text(steps: Steps) -> str:
+def warmup_of_half_the_run(run: RunFacts) -> Iterator[Finding]:
+    """With a warmup_ratio of a half or more, most of the run is below its learning rate."""
+    ratio = run.number("warmup_ratio") or 0
+    if ratio >= 0.5 and run.axolotl.get("warmup_steps") is None:
+        yield warning(
+            "warmup_ratio",
+            run.axolotl["warmup_ratio"],
+            f"{ratio:.0%} of all steps are warmup, so the learning rate is "
+            f"{'never held' if ratio >= 1 else 'reached late'}, and as paid steps they hardly train",
+            "Set warmup_ratio=0.05 (or warmup_steps=N, if a number of steps was meant).",
+            TRAINER,
+        )
+
+
+def more_evaluations_than_steps(run: RunFacts) -> Iterator[Finding]:
+    """More evaluations or saves are requested for each epoch than it has steps: each step is followed by one."""
+    steps, epochs = run.steps, run.number("num_epochs") if run.axolotl.get("num_epochs") is not None else 1.0
+    if steps is None or not epochs:
+        return
+    for key, what in (("evals_per_epoch", "evaluation"), ("saves_per_epoch", "save")):
+        often = run.number(key) or 0
+        if often > 1 and often > steps.rows / steps.batch:
+            per_epoch = max(1, round(steps.rows / steps.batch))
+            yield warning(
+                key,
+                run.axolotl[key],
+                f"an epoch has {'about ' if steps.declared else ''}{per_epoch} "
+                f"{'step' if per_epoch == 1 else 'steps'}, so each is followed by {_a(what)}, which takes longer than "
+                "the step",
+                f"Set {key}=1.",
+                TRAINER,
+            )
+
+
+def dozens_of_epochs(run: RunFacts) -> Iterator[Finding]:
+    """After some 16 epochs the same rows teach nothing more: the run learns them by heart."""
+    epochs = run.number("num_epochs") or 0
+    ends_otherwise = any(run.axolotl.get(key) for key in ("max_steps", "early_stopping_patience", "rl"))
+    small = run.parameters is not None and run.parameters < SMALL
+    if epochs >= EPOCHS and not ends_otherwise and not small:
+        yield warning(
+            "num_epochs",
+            run.axolotl["num_epochs"],
+            f"all rows are trained on {epochs:g} times: after 4 epochs repeated rows are worth less than new ones, "
+            "after 16 nothing, and the model learns them by heart",
+            "Set num_epochs=3, or stop early (early_stopping_patience=3 with eval_steps and save_steps).",
+            REPEATED_DATA,
+        )
+
+
+def length_text(run: RunFacts) -> str:
     """For people: `12 steps at most`."""
-    counted = f"{steps.total} step{'' if steps.total == 1 else 's'}"
-    if steps.given:
+    steps: Steps | None = run.steps
+    counted = f"{run.total_steps} step{'' if run.total_steps == 1 else 's'}"
+    if steps is None or steps.given:
         return counted
     return f"about {counted}, by the dataset's declared size" if steps.declared else f"{counted} at most"
 
 
-RULES = (batch_of_more_rows_than_there_are, interval_beyond_the_run, warmup_beyond_the_run)
+def _within(key: str, total: int) -> str:
+    return f"Set {key}={max(1, total // 4)}."
+
+
+def _shorter(total: int) -> str:
+    return f"Set warmup_steps={max(1, total // 20)} (or warmup_ratio=0.05)."
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+RULES = (
+    batch_of_more_rows_than_there_are,
+    interval_beyond_the_run,
+    warmup_beyond_the_run,
+    warmup_of_half_the_run,
+    more_evaluations_than_steps,
+    dozens_of_epochs,
+)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import hydra
 import yaml
@@ -13,16 +14,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from modal_app.patches.apply import apply_launcher_patches
 from modal_app.store.notice import name_problem
-from runner.command import help as help_page
-from runner.command.arguments import COMPLETION, HELP, MULTIRUN, Arguments, take_apart
+from runner.api.arguments import MULTIRUN, Arguments, take_apart
 from runner.composing.base_option import forget_bases, with_bases
 from runner.composing.hydra_errors import check_grammar, explained
 from runner.composing.hydra_inside import is_about_a_plugin, multirun
 from runner.composing.hydra_sweep import LaunchSweep, RunFailed, Task, command_line
 from runner.composing.resolvers import register_resolvers
-from runner.config.fields import axolotl_fields
 from runner.config.overrides import canonical_all, parts
-from runner.config.project import SWEEPS, Project, find_project, foreign_note, using
+from runner.config.project import SWEEPS, Origin, Project, find_project, foreign_note, using
 from runner.config.shipped import shipped_root
 from runner.config.vocabulary import Vocabulary, read_vocabulary
 from runner.console import terminal
@@ -34,21 +33,27 @@ NAME = "axosweep"
 CONFIG = "config"
 
 
-def run(arguments: Sequence[str], launch: LaunchSweep | None = None) -> int:
-    """One command line without a verb. Exit code 0, or 1 when a run failed; SweepError for a user's mistake."""
+Page = Callable[[Arguments], str | None]
+
+
+def run(arguments: Sequence[str], launch: LaunchSweep | None = None, page: Page = lambda _: None) -> int:
+    """One command line without a verb. Exit code 0, or 1 when a run failed; SweepError for a user's mistake.
+
+    `page`: what a flag asks to print instead, such as the versions; None for a command line without such a flag.
+    """
     args, config_dir = take_apart(arguments).split_off("--config-dir", "-cd")
-    project = find_project(config_dir)
+    project = replace(find_project(config_dir), find_origin=_find_origin)
     with using(project):
         try:
-            return _run(args, arguments, project, launch)
+            return _run(args, arguments, project, launch, page)
         finally:
             forget_bases()
 
 
-def _run(args: Arguments, arguments: Sequence[str], project: Project, launch: LaunchSweep | None) -> int:
+def _run(args: Arguments, arguments: Sequence[str], project: Project, launch: LaunchSweep | None, page: Page) -> int:
     vocabulary = read_vocabulary()
-    if (page := _page(args)) is not None:
-        print(page)
+    if (text := page(args)) is not None:
+        print(text)
         return 0
     if project.foreign is not None:
         terminal.message(foreign_note(project.foreign))
@@ -88,28 +93,16 @@ def _start_hydra(words: Sequence[str], task: Task) -> None:
         hydra.main(config_path=conf, config_name=CONFIG, **_version_base())(task)()
 
 
-def _page(args: Arguments) -> str | None:
-    """Help, the versions, or the script of `-sc install=bash`, Hydra's own flag for completion."""
-    if any(flag in HELP for flag in args.flags):
-        return help_page.text()
-    if "--version" in args.flags:
-        import importlib.metadata
-
-        versions = f"Axolotl {axolotl_fields().version}, Hydra {hydra.__version__}"
-        return f"axosweep {importlib.metadata.version('axosweep')} ({versions})"
-    if not any(flag in COMPLETION for flag in args.flags):
-        return None
-    if len(args.overrides) != 1 or not args.overrides[0].startswith("install="):
-        raise SweepError('Shell completion: eval "$(axosweep completion bash)", or -sc install=bash.')
-    from runner.command import completion
-
-    return completion.script(args.overrides[0].removeprefix("install="))
-
-
 def _launch(experiments: list[Experiment], request: Request) -> list[RunResult]:
     from runner.launch.sweep import launch_sweep  # imported late: --cfg and --info need no executor
 
     return launch_sweep(experiments, request)
+
+
+def _find_origin(run: str, store: str | None) -> Origin:
+    from runner.launch.origin import find_origin  # imported late: only from= needs it
+
+    return find_origin(run, store)
 
 
 def _for_hydra(args: Arguments, vocabulary: Vocabulary) -> list[str]:

@@ -1,0 +1,132 @@
+"""plan(): what a request would run, what is wrong with it, and what it would take, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from runner.api import application
+from runner.compare.params import params_of
+from runner.cost.types import Range
+from runner.estimate.plan import RunCost
+from runner.executors.choose import validator_at_hand
+from runner.launch.budget import over_budget
+from runner.launch.identify import identify, resolve
+from runner.launch.plan import plan as make_plan
+from runner.launch.price import price
+from runner.launch.schema import ask_schema
+from runner.launch.sweep import unresolved_text
+from runner.launch.types import Launch
+from runner.preflight.findings import Finding
+from runner.types import Experiment, Request, Run, RunResult
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    key: str | None
+    """None for a run that is refused for a wrong value, so that nothing identifies it."""
+    data_key: str | None
+    """Of its dataset; None like `key`."""
+    params: Mapping[str, Any]
+    """What differs between the planned runs."""
+    overrides: tuple[str, ...]
+    """What was requested beyond the defaults."""
+    gpu: str
+    """`2 x h100`, or `1 x cpu`: kind and number of its processes."""
+    config: Mapping[str, Any]
+    """Axolotl's."""
+    finished: bool
+    """It was trained before, so a launch would not train it again."""
+    findings: tuple[Finding, ...]
+    """What is wrong with it, or worth knowing."""
+    seconds: Range | None
+    """The time that it would take; None if it is finished, or if that is unknown."""
+    dollars: Range | None
+    """US dollars; None if nothing would be rented, or if that is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSweep:
+    id: str
+    """The sweep's id, or its name if it is refused."""
+    runs: tuple[PlannedRun, ...]
+    refused: str | None
+    """Why a launch would be refused, for people; None if it would start."""
+    seconds: Range | None
+    """Until all runs have ended; None if unknown."""
+    dollars: Range | None
+    """For all runs and for preparing their data; None if nothing would be rented, or if that is unknown."""
+
+
+def plan(*overrides: str, store: str | None = None) -> PlannedSweep:
+    """What `axosweep -m OVERRIDES` would run. Starts nothing. `store`: the folder of results; by default AXOSWEEP_STORE
+    or ./out.
+
+    Raises SweepError for a request that cannot be composed. One that preflight refuses is a value, with `refused`.
+    """
+    planned: list[PlannedSweep] = []
+
+    def described(experiments: list[Experiment], request: Request) -> list[RunResult]:
+        planned.append(_planned(experiments, request))
+        return []
+
+    application.run([*request_words(overrides, store), "action=plan"], described)
+    return planned[-1]
+
+
+def request_words(overrides: Sequence[str], store: str | None) -> list[str]:
+    """The words of a command line for these overrides, of which any may be swept."""
+    return ["-m", *overrides, *([f"store={store}"] if store is not None else []), "json=true"]
+
+
+def _planned(experiments: Sequence[Experiment], request: Request) -> PlannedSweep:
+    launch = resolve(experiments, request)
+    validator = validator_at_hand(launch.local_store)
+    if launch.preflight.blocked:
+        ask_schema(launch, validator, launch.experiments)
+        return PlannedSweep(request.name, _runs(launch), launch.preflight.refusal(), None, None)
+    launch = price(make_plan(identify(launch)))
+    ask_schema(launch, validator)
+    assert launch.cost is not None
+    refused = launch.preflight.refusal() or over_budget(launch.cost, request) or unresolved_text(launch.plan)
+    return PlannedSweep(launch.plan.sweep, _runs(launch), refused or None, launch.cost.wall, launch.cost.dollars)
+
+
+def _runs(launch: Launch) -> tuple[PlannedRun, ...]:
+    """One for each requested run, in order."""
+    found: list[list[Finding]] = [[] for _ in launch.experiments]
+    for one in launch.preflight.findings():
+        for number in one.runs:
+            found[number].append(one.finding)
+    done = {planned.run.key for planned in launch.plan.runs if planned.done}
+    costs = {one.key: one for one in launch.cost.runs} if launch.cost else {}
+    params = params_of(launch.experiments)
+    runs = launch.runs or [None] * len(launch.experiments)
+    return tuple(
+        _run(experiment, varied, tuple(findings), run, costs, done)
+        for experiment, varied, findings, run in zip(launch.experiments, params, found, runs, strict=True)
+    )
+
+
+def _run(
+    experiment: Experiment,
+    params: Mapping[str, Any],
+    findings: tuple[Finding, ...],
+    run: Run | None,
+    costs: Mapping[str, RunCost],
+    done: Collection[str],
+) -> PlannedRun:
+    gpu, cost = experiment.gpu, costs.get(run.key) if run else None
+    return PlannedRun(
+        key=run.key if run else None,
+        data_key=run.data_key if run else None,
+        params=dict(params),
+        overrides=experiment.overrides,
+        gpu=f"{gpu.count} x {gpu.type}",
+        config=dict(experiment.axolotl),
+        finished=run is not None and run.key in done,
+        findings=findings,
+        seconds=cost.prediction.seconds if cost and cost.prediction else None,
+        dollars=cost.dollars if cost else None,
+    )

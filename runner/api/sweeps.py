@@ -1,0 +1,97 @@
+"""launch() and load(): a sweep that was run, with its rows and curves as plain records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
+from runner.api import application
+from runner.api.plans import request_words
+from runner.api.records import Records
+from runner.compare.metrics import read_curves
+from runner.compare.ranking import Row, compare_sweep
+from runner.html_report.finish import leave_report
+from runner.launch.sweep import run_sweep
+from runner.launch.types import Launch
+from runner.store.finding import sweep_in
+from runner.store.stores import stores
+from runner.types import Experiment, Request, RunResult
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A sweep as it was when it was loaded; load it again to see what has changed since."""
+
+    id: str
+    store: Path
+    """The folder with its results."""
+    rows: tuple[Row, ...]
+    """One for each run, best first within each eval fingerprint, unfinished ones last."""
+
+    @property
+    def best(self) -> Row | None:
+        """The best run of the best setting. None if no run can win, or if there is one in each of several fingerprints,
+        whose losses do not compare.
+        """
+        winners = [row for row in self.rows if row.is_best]
+        return winners[0] if len(winners) == 1 else None
+
+    def records(self) -> Records:
+        """A record for each run: its key and status, its parameters by their names, and the figures of its row."""
+        return Records(_flat(row) for row in self.rows)
+
+    def curves(self, *names: str) -> Records:
+        """Everything that the runs have logged under these names (by default under all): `run`, `name`, `step`,
+        `value`, in the order of the rows.
+        """
+        store = Store(self.store)
+        return Records(
+            {"run": row.key, "name": name, "step": step, "value": value}
+            for row in self.rows
+            for name, points in read_curves(store.folder(StepKind.TRAIN, row.key).metrics).by_name.items()
+            if not names or name in names
+            for step, value in points.items()
+        )
+
+
+NOT_FLAT = ("params", "record", "measured", "over_seeds", "sweeps", "overrides", "flags")
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    figures = {name: value for name, value in asdict(row).items() if name not in NOT_FLAT}
+    figures |= {"status": str(row.status), "reason": str(row.reason) if row.reason else None}
+    return {"key": figures.pop("key"), **row.params, **figures, "flags": " ".join(row.flags), **row.measured}
+
+
+def launch(*overrides: str, store: str | None = None) -> Sweep:
+    """Run what `axosweep -m OVERRIDES` would run, and wait for its end. Progress goes to standard error. A run that was
+    finished before is not trained again. `store`: the folder of results; by default AXOSWEEP_STORE or ./out.
+
+    Raises SweepError before anything starts. A run that fails is a row with its status.
+    """
+    launched: list[Launch] = []
+
+    def run(experiments: list[Experiment], request: Request) -> list[RunResult]:
+        return run_sweep(experiments, request, finish)
+
+    def finish(over: Launch, rows: Sequence[Row]) -> None:
+        launched.append(over)
+        if rows:
+            leave_report(over.store, over.plan.sweep)
+
+    application.run(request_words(overrides, store), run)
+    return _loaded(launched[-1].store, launched[-1].plan.sweep)
+
+
+def load(sweep: str | None = None, *, store: str | None = None) -> Sweep:
+    """A sweep by its id or the beginning of its id; by default the newest. Raises SweepError if there is none."""
+    found = sweep_in(stores(store), sweep)
+    return _loaded(found.store, found.sweep)
+
+
+def _loaded(store: Store, sweep: str) -> Sweep:
+    return Sweep(sweep, store.root, tuple(compare_sweep(store, sweep)))

@@ -1,0 +1,274 @@
+"""Rules about names of layers: those that an architecture does not have, as LoRA, freezing and LISA look them up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+
+from runner.config.architectures import Architecture, leaf, with_numbers
+from runner.preflight.findings import Finding, error, warning
+from runner.preflight.rules.run_facts import RunFacts
+
+PEFT_TARGETS = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraConfig.target_modules"
+PEFT_LAYERS = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraConfig.layers_to_transform"
+PEFT_SAVED = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraConfig.modules_to_save"
+FREEZE = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/freeze.py"
+LISA = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/callbacks/lisa.py"
+
+FUSED = frozenset("gate_proj up_proj down_proj w1 w2 w3 gate experts router".split())
+"""Parts of experts. transformers stores them as one parameter, which PEFT finds by these names."""
+HEADS = frozenset("lm_head score classifier qa_outputs head".split())
+"""Modules that depend on what a model is trained for."""
+EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
+MANY = 200
+"""Layers of a model whose number of layers is unknown."""
+
+
+def lora_modules_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
+    """lora_target_modules name modules of another architecture: PEFT refuses to build an adapter without any."""
+    targets, found = run.axolotl.get("lora_target_modules"), _architecture(run)
+    if found is None or not run.adapts or run.axolotl.get("lora_model_dir"):
+        return
+    if isinstance(targets, list) and targets:
+        yield from _listed_targets(run, [str(one) for one in targets], found)
+    elif isinstance(targets, str) and not _matches_any(targets, run, found) and not _others(run):
+        yield error(
+            "lora_target_modules",
+            targets,
+            f"no module of {found.model_type} has a name that this matches from its beginning to its end",
+            f"Write a list such as [{', '.join(_leaves(found)[:4])}], or lora_target_linear=true.",
+            PEFT_TARGETS,
+        )
+
+
+def _listed_targets(run: RunFacts, targets: Sequence[str], found: Architecture) -> Iterator[Finding]:
+    for one in targets:
+        if inside := _linear_inside(one, found):
+            yield error(
+                "lora_target_modules",
+                targets,
+                f"{one} is no matrix but a part of {found.model_type} that holds some, and PEFT refuses it",
+                f"Name what is inside: [{', '.join(inside)}].",
+                PEFT_TARGETS,
+            )
+            return
+    lacking = [one for one in targets if not _names_a_module(one, found)]
+    if not lacking:
+        return
+    names = ", ".join(_leaves(found))
+    if len(lacking) == len(targets) and not _others(run):
+        yield error(
+            "lora_target_modules",
+            targets,
+            f"a model of type {found.model_type} has none of these modules, and PEFT fails when it builds the adapter",
+            f"Choose from {names}, or set lora_target_linear=true.",
+            PEFT_TARGETS,
+        )
+        return
+    others = [name for name in _leaves(found) if name not in targets]
+    if not others:
+        return  # a list for several architectures, which covers all that this one has
+    meant = [match for one in lacking for match in get_close_matches(leaf(one), others, 1, 0.7)]
+    yield warning(
+        "lora_target_modules",
+        targets,
+        f"a model of type {found.model_type} has no {' and no '.join(lacking)}, so no adapter is trained there",
+        f"{f'Did you mean {meant[0]}? ' if meant else ''}It also has {', '.join(others)}.",
+        PEFT_TARGETS,
+    )
+
+
+def lora_layers_beyond_the_model(run: RunFacts) -> Iterator[Finding]:
+    """peft_layers_to_transform counts from 0: a model of 32 layers has 0 to 31."""
+    layers = run.axolotl.get("peft_layers_to_transform")
+    if run.model is None or not run.adapts or not isinstance(layers, list) or not layers:
+        return
+    beyond = [one for one in layers if isinstance(one, int) and not 0 <= one < run.model.layers]
+    if not beyond:
+        return
+    key, last = "peft_layers_to_transform", run.model.layers - 1
+    if len(beyond) == len(layers) and not run.axolotl.get("lora_target_parameters"):
+        why = f"the model has layers 0 to {last}, so PEFT finds no module and fails when it builds the adapter"
+        yield error(key, layers, why, f"Choose from 0 to {last}.", PEFT_LAYERS)
+    else:
+        why = f"the model has layers 0 to {last}, so nothing is trained for {', '.join(map(str, beyond))}"
+        yield warning(key, layers, why, f"Choose from 0 to {last}.", PEFT_LAYERS)
+
+
+def saved_modules_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
+    """lora_modules_to_save name a module that the architecture does not have: nothing is trained in full."""
+    saved, found = run.axolotl.get("lora_modules_to_save"), _architecture(run)
+    if found is None or not run.adapts or not isinstance(saved, list):
+        return
+    for one in saved:
+        if leaf(str(one)) in HEADS or any(_ends_in(name, str(one)) for name in found.modules):
+            continue
+        embedding = next((leaf(name) for name in found.modules if leaf(name) in EMBEDDINGS), "")
+        yield warning(
+            "lora_modules_to_save",
+            saved,
+            f"a model of type {found.model_type} has no module {one}, so nothing is trained in full there",
+            f"Its embedding is {embedding}." if embedding else "",
+            PEFT_SAVED,
+        )
+
+
+def nothing_left_to_train(run: RunFacts) -> Iterator[Finding]:
+    """unfrozen_parameters match no parameter. Axolotl matches them from the beginning of a name, with each dot as a
+    dot, and next to an adapter every name begins with base_model.model."""
+    patterns, found = run.axolotl.get("unfrozen_parameters"), _architecture(run)
+    if found is None or not isinstance(patterns, list) or not patterns:
+        return
+    try:
+        compiled = [_as_axolotl_compiles(str(one)) for one in patterns]
+    except re.error:
+        return
+    layers = _layers_to_try([str(one) for one in patterns], run)
+    if any(one.match(name) for name in _trained_names(run, found, layers) for one in compiled):
+        return
+    begins = "base_model.model.model.layers.0..." if run.adapts else f"{found.parameters[-1].partition('.')[0]}."
+    yield error(
+        "unfrozen_parameters",
+        patterns,
+        f"no parameter of this model begins with any of these, so all are frozen and nothing can be trained; a name "
+        f"begins with {begins}"
+        + (", and the adapter itself would be frozen" if run.adapts else ", and .* skips no part of it (.+ does)"),
+        "Remove it: an adapter is trained alone anyway (~unfrozen_parameters)."
+        if run.adapts
+        else f"Write it as {_example(found)}.",
+        FREEZE,
+    )
+
+
+def lisa_on_an_adapter(run: RunFacts) -> Iterator[Finding]:
+    """LISA looks for its layers in the model, and an adapter wraps the model: it finds none under this name."""
+    if not (run.axolotl.get("lisa_n_layers") and run.axolotl.get("lisa_step_interval")) or run.axolotl.get("rl"):
+        return
+    attribute = str(run.axolotl.get("lisa_layers_attribute") or "model.layers")
+    if run.adapts and attribute == "model.layers":
+        yield error(
+            "lisa_n_layers",
+            run.axolotl["lisa_n_layers"],
+            f"with adapter={run.axolotl['adapter']} the model has no {attribute}, and LISA ends the run with an "
+            "AttributeError; it is a way to train all weights",
+            "Choose one: lora=none, or ~lisa_n_layers ~lisa_step_interval.",
+            LISA,
+        )
+
+
+def lisa_of_more_layers_than_there_are(run: RunFacts) -> Iterator[Finding]:
+    """LISA draws lisa_n_layers different layers from those of the model."""
+    wanted = run.number("lisa_n_layers") or 0
+    if run.model is None or not run.axolotl.get("lisa_step_interval") or run.axolotl.get("rl"):
+        return
+    if wanted > run.model.layers:
+        yield error(
+            "lisa_n_layers",
+            run.axolotl["lisa_n_layers"],
+            f"the model has {run.model.layers} layers, and drawing more ends the run with a ValueError",
+            f"Set lisa_n_layers={max(1, run.model.layers // 8)}.",
+            LISA,
+        )
+
+
+def _architecture(run: RunFacts) -> Architecture | None:
+    """None if it is unknown, or if its names may be others: code of the model's own, or a plugin that changes it."""
+    own_code = run.axolotl.get("trust_remote_code") or run.axolotl.get("overrides_of_model_config")
+    return None if own_code or run.foreign else run.architecture
+
+
+def _others(run: RunFacts) -> bool:
+    """Whether the adapter has other targets, so that it is built in any case."""
+    return bool(run.axolotl.get("lora_target_linear") or run.axolotl.get("lora_target_parameters"))
+
+
+def _names_a_module(target: str, found: Architecture) -> bool:
+    if leaf(target) in HEADS or (_has_experts(found) and leaf(target) in FUSED):
+        return True
+    return any(_ends_in(name, target) for name in found.modules)
+
+
+def _linear_inside(target: str, found: Architecture) -> list[str]:
+    """The matrices of a module that is made of several; empty if it is none."""
+    around = [name for name in found.modules if name not in found.linear and _ends_in(name, target)]
+    inside = {leaf(one) for name in around for one in found.linear if one.startswith(f"{name}.")} - {"#"}
+    return sorted(inside) if len(inside) > 1 else []
+
+
+def _ends_in(name: str, target: str) -> bool:
+    """As PEFT compares names with a list; `#` is any number."""
+    if "#" in name and re.search(r"\d", target):
+        pattern = re.escape(name).replace(r"\#", r"\d+").replace("#", r"\d+")
+        return any(re.fullmatch(tail, target) for tail in _tails(pattern))
+    return name == target or name.endswith(f".{target}")
+
+
+def _tails(pattern: str) -> Iterator[str]:
+    """The pattern of a dotted name, and those of its ends."""
+    parts = pattern.split(r"\.")
+    return (r"\.".join(parts[start:]) for start in range(len(parts)))
+
+
+def _matches_any(pattern: str, run: RunFacts, found: Architecture) -> bool:
+    if pattern.replace("_", "-").lower() == "all-linear":
+        return True
+    try:
+        compiled = re.compile(pattern)
+    except re.error:
+        return True  # PEFT says what is wrong with it
+    names = [*found.modules, *found.parameters]
+    if _has_experts(found):
+        names += [
+            f"{name.rpartition('.')[0]}.{part}" for name in found.parameters if "experts" in name for part in FUSED
+        ]
+    layers = _layers_to_try([pattern], run)
+    return any(compiled.fullmatch(one) for name in names for one in with_numbers(name, layers))
+
+
+def _layers_to_try(patterns: Sequence[str], run: RunFacts) -> int:
+    """One, unless a pattern names numbers."""
+    if not any(re.search(r"\d", one.replace(r"\d", "")) for one in patterns):
+        return 1
+    return run.model.layers if run.model is not None else MANY
+
+
+def _has_experts(found: Architecture) -> bool:
+    return any("experts" in name or ".moe" in name for name in found.parameters)
+
+
+def _leaves(found: Architecture) -> list[str]:
+    return sorted({leaf(name) for name in found.linear} - HEADS - {"#"})
+
+
+def _trained_names(run: RunFacts, found: Architecture, layers: int) -> Iterator[str]:
+    before = "base_model.model." if run.adapts else ""
+    for name in found.parameters:
+        for one in with_numbers(name, layers):
+            yield f"{before}{one}"
+            if run.adapts:
+                stem = f"{before}{one.removesuffix('.weight')}"
+                yield from (
+                    f"{stem}.{end}" for end in ("base_layer.weight", "lora_A.default.weight", "lora_B.default.weight")
+                )
+
+
+def _as_axolotl_compiles(pattern: str) -> re.Pattern[str]:
+    """As axolotl.utils.freeze.LayerNamePattern does: without a range at the end, and with dots that are dots."""
+    base = re.sub(r"^(.+)\[([0-9]*)(?::([0-9]*))?\]$", r"\1", pattern)
+    return re.compile(re.sub(r"\.(?!\+)", "\\.", base))
+
+
+def _example(found: Architecture) -> str:
+    layer = next((name for name in found.parameters if "#" in name), found.parameters[0])
+    return f"[^{layer.partition('#')[0]}3[01]]" if "#" in layer else f"[^{layer}]"
+
+
+RULES = (
+    lora_modules_that_the_model_lacks,
+    lora_layers_beyond_the_model,
+    saved_modules_that_the_model_lacks,
+    nothing_left_to_train,
+    lisa_on_an_adapter,
+    lisa_of_more_layers_than_there_are,
+)

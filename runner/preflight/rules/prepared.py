@@ -1,0 +1,69 @@
+"""Rules about a prepared dataset: rows that were dropped, and rows without a token that the loss sees.
+
+They are asked when the dataset has just been prepared, and in each plan from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from runner.cost.length import batch_of
+from runner.preflight.findings import Finding, error, warning
+from runner.preflight.rules.run_facts import RunFacts
+
+CONFIG = "https://docs.axolotl.ai/docs/config-reference.html"
+PACKING = "https://docs.axolotl.ai/docs/multipack.html"
+MANY_DROPPED = 0.3
+
+
+def no_row_or_token_to_train(run: RunFacts) -> Iterator[Finding]:
+    """The prepared dataset has no row, or none with a token that is trained. A newer axosweep prepares no such one."""
+    known, length = run.prepared, run.axolotl.get("sequence_len")
+    if known.rows == 0:
+        yield error("sequence_len", length, "no row of the prepared dataset is left", "Make it larger.", CONFIG)
+    elif known.trained_tokens == 0:
+        yield error(
+            "datasets",
+            "(prepared)",
+            f"none of the {known.tokens} tokens is trained, so the loss of every step is NaN",
+            "Check roles_to_train and the columns with answers.",
+            CONFIG,
+        )
+
+
+def rows_dropped_by_the_length(run: RunFacts) -> Iterator[Finding]:
+    """A large part of the rows is longer than `sequence_len`, and was dropped when the dataset was prepared."""
+    known = run.prepared
+    if not known.rows or not known.dropped_rows:
+        return
+    given = known.rows + known.dropped_rows + (0 if run.testing else known.eval_rows or 0)
+    if known.dropped_rows >= MANY_DROPPED * given:
+        yield warning(
+            "sequence_len",
+            run.axolotl.get("sequence_len"),
+            f"{known.dropped_rows} of {given} rows were dropped, since they are longer or have no trained token, so "
+            "the run never sees them",
+            "Write a larger sequence_len, or excess_length_strategy=truncate.",
+            CONFIG,
+        )
+
+
+def packed_batch_of_more_tokens_than_there_are(run: RunFacts) -> Iterator[Finding]:
+    """A step of packed rows takes more tokens than the dataset has, so an epoch is one step with a batch half empty."""
+    batch, tokens = batch_of(run.axolotl), run.prepared.tokens
+    if not batch.packed or not tokens:
+        return
+    step = batch.micro * batch.accumulation * run.ranks * batch.sequence_len
+    if tokens < step:
+        yield warning(
+            "micro_batch_size",
+            run.axolotl.get("micro_batch_size", 1),
+            f"with sample_packing a step takes {step} tokens (micro_batch_size x gradient_accumulation_steps x "
+            f"{run.ranks} {'process' if run.ranks == 1 else 'processes'} x sequence_len) and the dataset has {tokens}, "
+            "so an epoch is a single step",
+            "Make the batch or sequence_len smaller, or rent fewer GPUs.",
+            PACKING,
+        )
+
+
+RULES = (no_row_or_token_to_train, rows_dropped_by_the_length, packed_batch_of_more_tokens_than_there_are)

@@ -1,0 +1,50 @@
+"""Rules about checkpoints: bytes that are written more often than they could ever be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from runner.preflight.findings import Finding, warning
+from runner.preflight.rules.run_facts import RunFacts
+
+TRAINER = "https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments.save_steps"
+LARGE = 1_000_000_000
+OFTEN = 5
+"""Steps between saves that are fewer than anybody resumes from."""
+TRIAL = 20
+"""A run of this many steps is a trial, which may save as often as it likes."""
+
+
+def full_model_saved_at_nearly_each_step(run: RunFacts) -> Iterator[Finding]:
+    """A full fine-tune of a large model writes all weights, and the optimizer's state, every few steps."""
+    every = run.number("save_steps")
+    if every is None or not 1 <= every < OFTEN or run.axolotl.get("adapter") or run.axolotl.get("saves_per_epoch"):
+        return
+    if run.parameters is None or run.parameters < LARGE:
+        return
+    if run.total_steps is not None and run.total_steps <= TRIAL:
+        return
+    weights = run.parameters * 2
+    each = weights if run.axolotl.get("save_only_model") else weights + _state(run)
+    often = "each step" if every == 1 else f"every {every:g} steps"
+    yield warning(
+        "save_steps",
+        run.axolotl["save_steps"],
+        f"{often} the cards wait until {each / 1e9:.0f} GB are written (weights"
+        f"{'' if run.axolotl.get('save_only_model') else ' and optimizer state'} of "
+        f"{run.parameters / 1e9:.3g} billion parameters)",
+        "Set saves_per_epoch=1 (~save_steps), or save_steps=200.",
+        TRAINER,
+    )
+
+
+def _state(run: RunFacts) -> float:
+    """Bytes of the optimizer's state, as far as its name tells."""
+    name = str(run.axolotl.get("optimizer") or "adamw_torch_fused")
+    if "lomo" in name or name in ("sgd", "flash_sgd"):
+        return 0
+    bytes_per_weight = 1 if "4bit" in name else 2 if "8bit" in name else 4
+    return (run.parameters or 0) * bytes_per_weight * (0.5 if "lion" in name else 1)
+
+
+RULES = (full_model_saved_at_nearly_each_step,)

@@ -1,0 +1,82 @@
+"""Rules about DeepSpeed and FSDP: a model that is cut into pieces without a card to put them on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from runner.config.gpus import GPUS
+from runner.preflight.findings import Finding, warning
+from runner.preflight.pairs import deepspeed_of
+from runner.preflight.rules.run_facts import RunFacts
+from runner.preflight.values import number
+
+DEEPSPEED = "https://huggingface.co/docs/transformers/deepspeed"
+FSDP = "https://huggingface.co/docs/transformers/fsdp"
+PEFT_DEEPSPEED = "https://huggingface.co/docs/peft/accelerate/deepspeed"
+NF4 = 0.56
+"""Bytes per weight in 4 bit, with scales."""
+
+
+def zero3_on_one_card(run: RunFacts) -> Iterator[Finding]:
+    """ZeRO-3 shares weights between cards; on one card without offload it only adds its own copies and calls."""
+    zero = _zero(run)
+    if run.experiment.gpu.count == 1 and _stage(zero) == 3 and not _offloads(zero):
+        yield warning(
+            "deepspeed",
+            "(ZeRO-3 without offload)",
+            "on one card there is nothing to share: all weights stay on it, and each layer is gathered again in each "
+            "step for nothing",
+            "Choose deepspeed=none, more cards (gpu.count=2), or deepspeed=zero3_offload if it does not fit.",
+            DEEPSPEED,
+        )
+
+
+def fsdp_on_one_card(run: RunFacts) -> Iterator[Finding]:
+    """FSDP shares weights between cards; on one card without offload it only adds work."""
+    config = run.axolotl.get("fsdp_config")
+    if run.experiment.gpu.count != 1 or not isinstance(config, Mapping) or not config:
+        return
+    if not config.get("offload_params") and not config.get("fsdp_offload_params"):
+        yield warning(
+            "fsdp_config",
+            "(set, without offload_params)",
+            "on one card there is nothing to share: all weights stay on it, and each layer is gathered again in each "
+            "step for nothing",
+            "Choose fsdp=none (or ~fsdp_config), or more cards (gpu.count=2).",
+            FSDP,
+        )
+
+
+def zero3_of_a_small_quantized_model(run: RunFacts) -> Iterator[Finding]:
+    """QLoRA makes a model small enough for each card; ZeRO-3 then sends all its weights around in each step."""
+    kind = GPUS.get(run.experiment.gpu.type)
+    if run.axolotl.get("adapter") != "qlora" or run.experiment.gpu.count == 1 or kind is None or run.model is None:
+        return
+    zero, size = _zero(run), run.model.parameters * NF4
+    if _stage(zero) == 3 and not _offloads(zero) and size < kind.usable_gib * 2**30 / 5:
+        yield warning(
+            "deepspeed",
+            "(ZeRO-3 with adapter=qlora)",
+            f"in 4 bit the model takes {size / 1e9:.0f} GB of the {kind.memory_gb} GB of each card, and ZeRO-3 would "
+            "gather it from all cards in each forward and backward pass to save that",
+            "Choose deepspeed=none or deepspeed=zero1: each card then has a copy.",
+            PEFT_DEEPSPEED,
+        )
+
+
+def _zero(run: RunFacts) -> Mapping[str, Any]:
+    zero = deepspeed_of(run.axolotl).get("zero_optimization")
+    return zero if isinstance(zero, Mapping) else {}
+
+
+def _stage(zero: Mapping[str, Any]) -> float:
+    return number(zero.get("stage")) or 0
+
+
+def _offloads(zero: Mapping[str, Any]) -> bool:
+    nodes = [zero.get("offload_param"), zero.get("offload_optimizer")]
+    return any(isinstance(node, Mapping) and node.get("device") not in (None, "none") for node in nodes)
+
+
+RULES = (zero3_on_one_card, fsdp_on_one_card, zero3_of_a_small_quantized_model)
