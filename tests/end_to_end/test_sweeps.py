@@ -15,6 +15,7 @@ from modal_app.store.step import StepKind
 from tests.end_to_end.axosweep import Axosweep, wait_until
 from tests.end_to_end.chats import write_chats
 from tests.end_to_end.own_code import UNFORESEEN, write_failing_plugin
+from tests.webhook_server import serve_webhook
 
 pytestmark = pytest.mark.slow
 
@@ -83,8 +84,18 @@ def test_two_overlapping_sweeps_share_one_preprocessing_and_one_training_per_run
 
 
 def test_a_failed_run_does_not_stop_the_others_and_says_why(axosweep: Axosweep) -> None:
-    done = axosweep.run("-m", f"plugins=[{write_failing_plugin(axosweep.folder)}],[]", *SHORT)
+    """And a webhook is told of it while the other run trains."""
+    words = ("-m", f"plugins=[{write_failing_plugin(axosweep.folder)}],[]", *SHORT)
+    with serve_webhook() as webhook:
+        notified = axosweep.with_variables({"TEST_NOTIFY_URL": webhook.address})
+        done = notified.run(*words, "notify=TEST_NOTIFY_URL", "--notify-command", f"cat > {axosweep.folder}/body")
     assert done.returncode == 1, done.stderr
+    failed, over = webhook.bodies
+    assert UNFORESEEN in failed["text"]
+    assert (over["event"], over["counts"]) == ("sweep done", {"failed": 1, "succeeded": 1})
+    assert json.loads((axosweep.folder / "body").read_text())["id"] == over["id"]
+    written = [path.read_text(errors="replace") for path in axosweep.store.root.rglob("*") if path.is_file()]
+    assert not any(webhook.address in text for text in [done.stdout, done.stderr, *written])
     rows = {row["status"]: row for row in axosweep.json("compare")["runs"]}
     assert set(rows) == {"failed", "succeeded"}
     assert UNFORESEEN in rows["failed"]["message"]
