@@ -26,6 +26,8 @@ FEW = 12
 """Layers of a reduced model: enough for one of each kind."""
 SWITCHES = {"q_lora_rank": (None, 64), "attention_bias": (True,), "first_k_dense_replace": (0, 1)}
 """Keys of configs on which the names of modules depend, with the values that are tried besides the default."""
+MORE_LAYERS = {"granitemoehybrid": "attention"}
+"""Kinds of layers (`layer_types`) that models of an architecture have, and its default config has not."""
 
 
 def main(target: Path, only: Collection[str] = ()) -> None:
@@ -78,7 +80,7 @@ def _names(name: str, models: Iterable[str]) -> dict[str, list[str]] | None:
     linear: set[str] = set()
     parameters: set[str] = set()
     for model in models:
-        for change in ({}, *({key: value} for key, values in SWITCHES.items() for value in values)):
+        for change in ({}, *_changes(name)):
             try:
                 built = _built(name, model, change)
             except Exception as error:  # no usable defaults, no such key, or a library that is not installed
@@ -89,6 +91,14 @@ def _names(name: str, models: Iterable[str]) -> dict[str, list[str]] | None:
             linear |= {NUMBER.sub("#", path) for path, module in built.named_modules() if _is_linear(module)}
             parameters |= {NUMBER.sub("#", path) for path, _ in built.named_parameters(remove_duplicate=False)}
     return {"linear": sorted(linear), "parameters": sorted(parameters)}
+
+
+def _changes(name: str) -> Iterator[dict[str, Any]]:
+    from transformers import CONFIG_MAPPING
+
+    yield from ({key: value} for key, values in SWITCHES.items() for value in values)
+    if name in MORE_LAYERS:
+        yield {"layer_types": [MORE_LAYERS[name]] * CONFIG_MAPPING[name]().num_hidden_layers}
 
 
 def _built(name: str, model: str, change: dict[str, Any]) -> Any:

@@ -129,8 +129,8 @@ def _file(name: str, commit: str) -> Path:
 
 
 def _stored(name: str, commit: str) -> HubModel | None:
-    kept = read_json(_file(name, commit), lenient=True)
-    config, weights, counted = (kept.get(key) for key in ("config", "weights", "counted"))
+    stored = read_json(_file(name, commit), lenient=True)
+    config, weights, counted = (stored.get(key) for key in ("config", "weights", "counted"))
     if not isinstance(config, dict) or not isinstance(counted, bool) or not isinstance(weights, int | None):
         return None
     return HubModel(name, commit, config, weights, counted)

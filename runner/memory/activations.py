@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from runner.memory.stack import Batch, Loss, Offloading, Stack
+from runner.memory.stack import Adapter, Batch, Loss, Offloading, Stack
 from runner.types import ModelFacts
 
 
@@ -40,8 +40,11 @@ class LayerCost:
     work: PerToken
     """The peak, in addition to the layers' inputs, while one layer is recomputed and differentiated."""
 
+    def __add__(self, other: LayerCost) -> LayerCost:
+        return LayerCost(self.saved + other.saved, self.work + other.work)
 
-FULL = LayerCost(PerToken(16, 4, 4, 8), PerToken(12, 3, 3, 11))
+
+FULL = LayerCost(PerToken(16, 4, 4, 8), PerToken(16, 4, 4, 12))
 COMPILED = LayerCost(PerToken(8, 4, 4, 6), PerToken(4, 4, 4, 9))
 ADAPTER = LayerCost(PerToken(18, 6, 4, 8), PerToken(24, 6, 4, 14))
 ADAPTER_DROPOUT = LayerCost(PerToken(38, 10, 4, 12), PerToken(44, 10, 4, 22))
@@ -49,6 +52,18 @@ ADAPTER_16 = LayerCost(PerToken(12, 4, 4, 8), PerToken(10, 4, 4, 12))
 ADAPTER_16_DROPOUT = LayerCost(PerToken(28, 8, 4, 10), PerToken(34, 8, 4, 12))
 KERNELS = LayerCost(PerToken(12, 4, 4, 4), PerToken(10, 4, 4, 10))
 KERNELS_DROPOUT = LayerCost(PerToken(20, 8, 4, 4), PerToken(18, 8, 4, 10))
+
+NO_MLP = LayerCost(PerToken(-4, 0, 0, -2), PerToken(-12, 0, 0, -2))
+NO_MLP_DROPOUT = LayerCost(PerToken(-12, 0, 0, -6), PerToken(-20, 0, 0, -10))
+NO_MLP_16 = LayerCost(PerToken(-2, 0, 0, -2), PerToken(-2, 0, 0, 0))
+NO_MLP_16_DROPOUT = LayerCost(PerToken(-8, 0, 0, -4), PerToken(-16, 0, 0, 0))
+NO_ATTENTION = LayerCost(PerToken(-6, -2, 0, 0), PerToken(-6, -2, 0, 0))
+NO_ATTENTION_DROPOUT = LayerCost(PerToken(-18, -6, 0, 0), PerToken(-18, -6, 0, 0))
+NO_ATTENTION_16 = LayerCost(PerToken(-2, 0, 0, 0), PerToken(-1, 0, 0, 0))
+NO_ATTENTION_16_DROPOUT = LayerCost(PerToken(-12, -4, 0, 0), PerToken(-12, -4, 0, 0))
+"""What an adapter of only one half of each layer leaves out."""
+ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj"})
+MLP = frozenset({"gate_proj", "up_proj", "gate_up_proj", "down_proj"})
 
 FUSED_NORM_FULL = PerToken(-8, 0, 0, 0)
 FUSED_NORM_ADAPTER = PerToken(-4, 0, 0, 0)
@@ -99,10 +114,28 @@ def _plain_cost(stack: Stack) -> LayerCost:
             return FULL
         case adapter if adapter.kernels:
             return KERNELS_DROPOUT if adapter.dropout else KERNELS
-        case adapter if adapter.weight_bytes == 4:
-            return ADAPTER_DROPOUT if adapter.dropout else ADAPTER
         case adapter:
-            return ADAPTER_16_DROPOUT if adapter.dropout else ADAPTER_16
+            narrow = adapter.weight_bytes == 2 or stack.casts_adapter
+            return _narrow_adapter_cost(adapter) if narrow else _adapter_cost(adapter)
+
+
+def _adapter_cost(adapter: Adapter) -> LayerCost:
+    cost = ADAPTER_DROPOUT if adapter.dropout else ADAPTER
+    if not MLP.intersection(adapter.targets):
+        cost += NO_MLP_DROPOUT if adapter.dropout else NO_MLP
+    if not ATTENTION.intersection(adapter.targets):
+        cost += NO_ATTENTION_DROPOUT if adapter.dropout else NO_ATTENTION
+    return cost
+
+
+def _narrow_adapter_cost(adapter: Adapter) -> LayerCost:
+    """Of an adapter that computes in 16 bit."""
+    cost = ADAPTER_16_DROPOUT if adapter.dropout else ADAPTER_16
+    if not MLP.intersection(adapter.targets):
+        cost += NO_MLP_16_DROPOUT if adapter.dropout else NO_MLP_16
+    if not ATTENTION.intersection(adapter.targets):
+        cost += NO_ATTENTION_16_DROPOUT if adapter.dropout else NO_ATTENTION_16
+    return cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +151,10 @@ class Activations:
     logits: float
     host: float
     """In the machine's main memory."""
+    forward: float = 0.0
+    """In addition to what is saved, while the last layer runs forward."""
+    kept: float = 0.0
+    """At the end of the backward pass, although it is no longer needed."""
 
 
 def training_activations(stack: Stack, facts: ModelFacts) -> Activations:
@@ -136,7 +173,9 @@ def training_activations(stack: Stack, facts: ModelFacts) -> Activations:
         case Offloading.INPUTS:
             return Activations(2 * inputs + mask, work, 6 / HEAD * head, logits, layers * inputs)
     if stack.checkpointing:
-        return Activations(layers * inputs + mask, work, 6 / HEAD * head, logits, 0.0)
+        kept = 2 * layers * inputs if stack.keeps_inputs else 0.0
+        forward = _forward_work(stack, facts, batch)
+        return Activations(layers * inputs + mask, work, 6 / HEAD * head, logits, 0.0, forward, kept)
     return Activations(layers * saved + mask, head + _largest_matrix(stack, facts), 6 / HEAD * head, logits, 0.0)
 
 
@@ -144,10 +183,16 @@ def evaluation_activations(stack: Stack, facts: ModelFacts) -> Activations:
     """Without gradients: one layer at a time, then the logits."""
     assert stack.evaluation is not None
     batch = stack.evaluation
-    width = PerToken(8, 2, 4, 6).bytes(facts)  # a layer's inputs, its norm in fp32, and the MLP's two products
-    scores = facts.heads * batch.rows * batch.length**2 * 10 if stack.eager_attention else 0.0
-    work = stack.dtype_bytes / 2 * width * batch.tokens + scores + _largest_matrix(stack, facts)
+    work = _forward_work(stack, facts, batch)
+    if stack.eager_attention:
+        work += facts.heads * batch.rows * batch.length**2 * 10
     return Activations(0.0, work, 6 * facts.hidden * batch.tokens, logits_in_evaluation(stack, facts), 0.0)
+
+
+def _forward_work(stack: Stack, facts: ModelFacts, batch: Batch) -> float:
+    """Without gradients: a layer's inputs, its norm in fp32, and the MLP's two products."""
+    width = PerToken(8, 2, 4, 6).bytes(facts)
+    return stack.dtype_bytes / 2 * width * batch.tokens + _largest_matrix(stack, facts)
 
 
 def logits_in_training(stack: Stack, facts: ModelFacts) -> float:

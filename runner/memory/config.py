@@ -83,6 +83,8 @@ def reading_of(config: Config, facts: ModelFacts, gpu: GpuKind, count: int, long
         shards=shards.shards,
         sharding=shards.kind,
         reshards=shards.reshards,
+        casts_adapter=shards.kind is Sharding.FSDP and not config.get("lora_fp32_gradients"),
+        loads_whole=shards.loads_whole and bool(config.get("load_in_4bit")),
         offload_optimizer=shards.offload_optimizer,
         offload_weights=shards.offload_weights,
         bucket=shards.bucket if shards.bucket is not None else facts.hidden**2,

@@ -46,26 +46,26 @@ def facts_of(base_model: str, revision: str | None = None, *, ask_hub: bool = Fa
     """
     if not base_model:
         return ShapeAnswer(None, "there is no base_model")
-    folder = Path(base_model).expanduser()
-    if not folder.is_dir():
-        cached = _cached(base_model, revision)
-        if cached is None:
-            return _from_hub(base_model, revision) if ask_hub else _unknown(base_model, "it is not on this machine")
-        folder = cached
+    if (folder := _folder(base_model, revision)) is None:
+        return _from_hub(base_model, revision) if ask_hub else _unknown(base_model, "it is not on this machine")
     raw = _read(folder / "config.json")
     if isinstance(raw, str):
         return _unknown(base_model, raw)
     return facts_from(raw, base_model, str(folder / "config.json"), lambda: weights_in_folder(folder))
 
 
-def config_of(base_model: str) -> Mapping[str, Any] | None:
+def config_of(base_model: str, revision: str | None = None) -> Mapping[str, Any] | None:
     """The config.json of a `base_model` (a folder or a hub name) from this disk; None if it is not here."""
     if not base_model:
         return None
-    folder = Path(base_model).expanduser()
-    found = folder if folder.is_dir() else _cached(base_model, None)
+    found = _folder(base_model, revision)
     raw = "" if found is None else _read(found / "config.json")
     return None if isinstance(raw, str) else raw
+
+
+def _folder(base_model: str, revision: str | None) -> Path | None:
+    folder = Path(base_model).expanduser()
+    return folder if folder.is_dir() else _cached(base_model, revision)
 
 
 def facts_from(raw: Mapping[str, Any], base_model: str, source: str, counted: Weights = lambda: None) -> ShapeAnswer:

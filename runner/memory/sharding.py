@@ -23,6 +23,8 @@ class Shards:
     kind: Sharding = Sharding.NONE
     shards: int = 1
     reshards: bool = True
+    loads_whole: bool = False
+    """Each GPU loads the model itself, if bitsandbytes quantizes it; otherwise it is loaded into main memory."""
     offload_optimizer: bool = False
     offload_weights: bool = False
     bucket: int | None = 0
@@ -78,6 +80,7 @@ def _fsdp(config: Config, count: int) -> Shards | str:
         kind=Sharding.FSDP,
         shards=max(1, min(shards, count)),
         reshards=fsdp.get("reshard_after_forward") is not False,
+        loads_whole=not fsdp.get("cpu_ram_efficient_loading"),
         offload_optimizer=offload,
         offload_weights=offload,
     )

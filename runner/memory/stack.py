@@ -10,9 +10,10 @@ from runner.memory.optimizers import DEFAULT, OPTIMIZERS, OptimizerSize
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The matrices of a layer, by the names that most architectures give them."""
 
-NF4_DOUBLE = 0.5 + 1 / 64 + 4 / (64 * 256)
+NF4_PACKED = 0.5
+NF4_DOUBLE = NF4_PACKED + 1 / 64 + 4 / (64 * 256)
 """Bytes per weight: four bits, an 8-bit scale per block of 64, an fp32 scale per 256 of those (bitsandbytes)."""
-NF4_SINGLE = 0.5 + 4 / 64
+NF4_SINGLE = NF4_PACKED + 4 / 64
 
 
 class Loss(StrEnum):
@@ -42,6 +43,12 @@ class Sharding(StrEnum):
     ZERO2 = "zero2"
     ZERO3 = "zero3"
     FSDP = "fsdp"
+    """PyTorch's second, fully_shard: the one that Axolotl 0.21 uses."""
+    FSDP1 = "fsdp1"
+    """PyTorch's first, FullyShardedDataParallel. Not in Axolotl; most published figures are of this one."""
+
+
+DEEPSPEED = (Sharding.ZERO1, Sharding.ZERO2, Sharding.ZERO3)
 
 
 class Offloading(StrEnum):
@@ -116,6 +123,15 @@ class Stack:
     sharding: Sharding = Sharding.NONE
     reshards: bool = True
     """Gathered weights are freed after the forward pass."""
+    fp32_masters: bool = False
+    """FSDP has the trained weights in fp32, and gathers them in 16 bit. Axolotl leaves them in 16 bit."""
+    casts_adapter: bool = False
+    """FSDP gathers the adapter's fp32 weights in 16 bit, so that it computes in 16 bit."""
+    loads_whole: bool = False
+    """Each GPU loads all weights before FSDP shards them."""
+    keeps_inputs: bool = False
+    """FSDP1 around frozen weights with reentrant checkpointing: until the backward pass ends, the input of each layer
+    that it has passed stays in memory, with its gradient. Not in Axolotl."""
     offload_optimizer: bool = False
     offload_weights: bool = False
     bucket: int | None = None
@@ -125,5 +141,15 @@ class Stack:
     """Weights that ZeRO-3 leaves gathered since they are needed again soon."""
 
     @property
+    def sharded(self) -> bool:
+        """Whether several GPUs share anything."""
+        return self.shards > 1 and self.sharding is not Sharding.NONE
+
+    @property
     def quantized(self) -> bool:
         return self.linear_bytes < 2
+
+    @property
+    def scale_bytes(self) -> float:
+        """The part of `linear_bytes` that is the scales of 4-bit blocks: not weights, so never sharded or gathered."""
+        return self.linear_bytes - NF4_PACKED if self.linear_bytes < 1 else 0.0

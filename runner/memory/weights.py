@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.memory.stack import Adapter, Sharding, Stack
+from runner.memory.stack import DEEPSPEED, Adapter, Sharding, Stack
 from runner.types import ModelFacts
 
 GIB = 2**30
 NCCL = 0.5 * GIB
 """NCCL's own buffers, with several GPUs."""
+MASTER_BYTES = 4.0
+"""Of a trained weight in fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ class ResidentWeights:
     """Of one GPU, in bytes; `host` is of the machine."""
 
     weights: float
+    loaded: float
+    """The weights of the whole model, before anything is sharded or moved away."""
     adapters: float
     gradients: float
     """All of them, at the end of a backward pass."""
@@ -110,24 +114,26 @@ class ResidentWeights:
     step: float
     """In addition to all of the above, while the optimizer steps."""
     communication: float
+    """NCCL's buffers and those in which gradients are reduced; gathered.py has what is gathered."""
     host: float
 
 
 def resident(stack: Stack, facts: ModelFacts) -> ResidentWeights:
     shape, train = shape_of(facts), trained(stack, facts)
-    frozen_or_full = stack.linear_bytes * shape.layers + stack.dtype_bytes * shape.norms
-    weights = frozen_or_full + stack.embedding_bytes * (shape.embedding + shape.head)
+    loaded = _model_weights(stack, shape)
     sizes = _trained_sizes(stack, train)
     by_stage = _stage(stack.sharding)
     share = stack.shards
     weight_share, gradient_share = (share if by_stage >= 3 else 1), (share if by_stage >= 2 else 1)
     optimizer_share = share if by_stage >= 1 else 1
-    weights, adapters = weights / weight_share, sizes.weights / weight_share
+    scales = stack.scale_bytes * shape.layers
+    weights, adapters = (loaded - scales) / weight_share, sizes.weights / weight_share
     gradients, optimizer = sizes.gradients / gradient_share, sizes.optimizer / optimizer_share
     host = 0.0
     if stack.offload_weights:
         host += (weights + adapters) * stack.gpus
         weights = adapters = 0.0
+    weights += scales  # on each GPU
     step = sizes.step / optimizer_share
     if stack.offload_optimizer:
         host += (optimizer + sizes.gradients / optimizer_share) * stack.gpus
@@ -138,9 +144,17 @@ def resident(stack: Stack, facts: ModelFacts) -> ResidentWeights:
         host += optimizer * stack.gpus
         optimizer = 0.0
     head = min(gradients, sizes.head_gradients / gradient_share)
-    tied = head if facts.tied and stack.adapter is None else 0.0
-    exchanged = _communication(stack, facts, sizes)
-    return ResidentWeights(weights, adapters, gradients, head, tied, optimizer, step, exchanged, host)
+    whole = stack.sharding not in (Sharding.FSDP, Sharding.FSDP1)  # FSDP's are in gathered.py
+    tied = head if facts.tied and stack.adapter is None and whole else 0.0
+    exchanged = _communication(stack, sizes)
+    return ResidentWeights(weights, loaded, adapters, gradients, head, tied, optimizer, step, exchanged, host)
+
+
+def _model_weights(stack: Stack, shape: Shape) -> float:
+    if stack.fp32_masters:
+        return MASTER_BYTES * shape.total
+    inside = stack.linear_bytes * shape.layers + stack.dtype_bytes * shape.norms
+    return inside + stack.embedding_bytes * (shape.embedding + shape.head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +172,9 @@ class _Sizes:
 def _trained_sizes(stack: Stack, train: TrainedParameters) -> _Sizes:
     adapter_bytes = float(stack.adapter.weight_bytes) if stack.adapter else 0.0
     matrix_bytes, embedding_bytes = float(stack.dtype_bytes), float(stack.embedding_bytes)
-    if _stage(stack.sharding) and stack.sharding is not Sharding.FSDP:
+    if stack.fp32_masters:
+        matrix_bytes = embedding_bytes = MASTER_BYTES
+    if stack.sharding in DEEPSPEED:
         adapter_bytes = min(adapter_bytes, 2.0)  # DeepSpeed casts fp32 weights; its fp32 copy counts as the optimizer's
         embedding_bytes = matrix_bytes
     weights = adapter_bytes * train.adapter + matrix_bytes * train.copies
@@ -173,7 +189,7 @@ def _optimizer_sizes(
 ) -> tuple[float, float]:
     """The state, and the additional bytes during a step."""
     kind = stack.optimizer
-    if _stage(stack.sharding) and stack.sharding is not Sharding.FSDP:
+    if stack.sharding in DEEPSPEED:
         # DeepSpeed steps on an fp32 copy of the weights, with the gradients in fp32 (its memory page: 16 bytes).
         return (kind.bytes_per_weight(4) + 4) * train.total, 4.0 * train.total
     state = (
@@ -185,39 +201,15 @@ def _optimizer_sizes(
     return state, kind.step_copies * weights
 
 
-def _communication(stack: Stack, facts: ModelFacts, sizes: _Sizes) -> float:
+def _communication(stack: Stack, sizes: _Sizes) -> float:
     nccl = NCCL if stack.gpus > 1 else 0.0
     match stack.sharding:
         case Sharding.NONE:  # DDP's buckets are a second copy of the gradients (gradient_as_bucket_view is off)
             return nccl + (sizes.gradients if stack.gpus > 1 else 0.0)
-        case Sharding.ZERO1 | Sharding.ZERO2:
+        case Sharding.ZERO1 | Sharding.ZERO2 | Sharding.ZERO3:
             return nccl + _reduce_buffers(stack, sizes)
-        case Sharding.ZERO3:
-            return nccl + _gathered_by_zero(stack, facts) + _reduce_buffers(stack, sizes)
-        case Sharding.FSDP:
-            return nccl + _gathered_by_fsdp(stack, facts)
-
-
-def _gathered_by_zero(stack: Stack, facts: ModelFacts) -> float:
-    """The current layer and the next one, or as many weights as may stay gathered (stage3_max_live_parameters)."""
-    if stack.shards == 1 and not stack.offload_weights:
-        return 0.0
-    shape = shape_of(facts)
-    layer = stack.linear_bytes * shape.layers / facts.layers
-    return max(2 * layer, min(stack.live, shape.total) * min(stack.linear_bytes, 2.0))
-
-
-def _gathered_by_fsdp(stack: Stack, facts: ModelFacts) -> float:
-    """The same, and the embeddings: FSDP groups them with all weights outside the layers, and leaves that group
-    gathered until the end."""
-    if stack.shards == 1 and not stack.offload_weights:
-        return 0.0
-    shape = shape_of(facts)
-    layer = stack.linear_bytes * shape.layers / facts.layers
-    root = stack.embedding_bytes * (shape.embedding + shape.head)
-    gathered = (2 if stack.reshards else facts.layers) * layer + root
-    gradients = 2 * layer + root if stack.adapter is None else 0.0
-    return gathered + gradients
+        case Sharding.FSDP | Sharding.FSDP1:
+            return nccl
 
 
 def _reduce_buffers(stack: Stack, sizes: _Sizes) -> float:

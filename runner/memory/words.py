@@ -42,4 +42,4 @@ def gib(size: float) -> str:
 
 
 def _when(estimate: Estimate) -> str:
-    return " in evaluation" if estimate.moment == "evaluation" else ""
+    return {"evaluation": " in evaluation", "loading": " while the model loads"}.get(estimate.moment, "")

@@ -48,7 +48,11 @@ JUDGED: Mapping[str, tuple[str, ...]] = {
 """prompt_strategies/kto/*.py; TRL reads the label."""
 
 
-def columns_read(axolotl: Mapping[str, Any], dataset: Mapping[str, Any]) -> tuple[str, ...]:
+Column = tuple[str, str]
+"""The key of a dataset that names it, and its name."""
+
+
+def columns_read(axolotl: Mapping[str, Any], dataset: Mapping[str, Any]) -> tuple[Column, ...]:
     """Nothing for a type that is not known here, or that can do without any one column."""
     match axolotl.get("rl"), dataset.get("type"):
         case ("dpo" | "ipo" | "simpo", kind):
@@ -56,44 +60,48 @@ def columns_read(axolotl: Mapping[str, Any], dataset: Mapping[str, Any]) -> tupl
         case ("kto", kind):
             return _of_judged(kind)
         case (None | "", Mapping() as kind):
-            return (_named(kind, "field_instruction", "instruction"),)
+            return (_named(kind, "type.field_instruction", "instruction"),)
         case (None | "", str() as kind):
             return _of_rows(dataset, kind)
     return ()
 
 
-def _of_rows(dataset: Mapping[str, Any], kind: str) -> tuple[str, ...]:
+def _of_rows(dataset: Mapping[str, Any], kind: str) -> tuple[Column, ...]:
     if kind == "chat_template":
-        return (messages_column(dataset),)
+        return (("field_messages", messages_column(dataset)),)
     if kind == "completion":
-        return (str(dataset.get("field") or "text"),)
+        return (_named(dataset, "field", "text"),)
     if kind.startswith("bradley_terry.chat_template"):
-        return ("system", "input", *_CHOICES)
-    return INSTRUCTIONS.get(kind.split(":")[0], ())
+        return _fixed("system", "input", *_CHOICES)
+    return _fixed(*INSTRUCTIONS.get(kind.split(":")[0], ()))
 
 
-def _of_pairs(dataset: Mapping[str, Any], kind: object) -> tuple[str, ...]:
+def _of_pairs(dataset: Mapping[str, Any], kind: object) -> tuple[Column, ...]:
     chosen, rejected = (_named(dataset, f"field_{name}", name) for name in _CHOICES)
     match kind:
         case Mapping():
-            return tuple(_named(kind, f"field_{name}", name) for name in ("prompt", *_CHOICES))
+            return tuple(_named(kind, f"type.field_{name}", name) for name in ("prompt", *_CHOICES))
         case "chat_template" | "chat_template.default":
-            return messages_column(dataset), chosen, rejected
+            return ("field_messages", messages_column(dataset)), chosen, rejected
         case "chat_template.argilla_chat":
             return chosen, rejected
         case None | "":
-            return "prompt", *_CHOICES
-    return PAIRS.get(str(kind), ())
+            return _fixed("prompt", *_CHOICES)
+    return _fixed(*PAIRS.get(str(kind), ()))
 
 
-def _of_judged(kind: object) -> tuple[str, ...]:
+def _of_judged(kind: object) -> tuple[Column, ...]:
     match kind:
         case Mapping():
-            return tuple(_named(kind, f"field_{name}", name) for name in ("prompt", "completion", "label"))
+            return tuple(_named(kind, f"type.field_{name}", name) for name in ("prompt", "completion", "label"))
         case None | "":
-            return "prompt", "completion", "label"
-    return JUDGED.get(str(kind), ())
+            return _fixed("prompt", "completion", "label")
+    return _fixed(*JUDGED.get(str(kind), ()))
 
 
-def _named(where: Mapping[str, Any], key: str, otherwise: str) -> str:
-    return str(where.get(key) or otherwise)
+def _fixed(*columns: str) -> tuple[Column, ...]:
+    return tuple(("type", name) for name in columns)
+
+
+def _named(where: Mapping[str, Any], key: str, otherwise: str) -> Column:
+    return key, str(where.get(key.rpartition(".")[2]) or otherwise)

@@ -1,11 +1,14 @@
-"""Read a local JSONL dataset before anything is started: what its rows have, and the first row that cannot be one."""
+"""Read a local JSON dataset before anything is started: what its rows have, and the first row that cannot be one.
+
+A .jsonl file has a row on each line; a .json file may also be a list of rows.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ TOKENIZED = frozenset(("input_ids", "attention_mask", "labels"))
 
 @dataclass(frozen=True, slots=True)
 class LocalRows:
-    """The rows of a JSONL file on this machine. What is said of messages is that of the conversation's column."""
+    """The rows of a JSON or JSONL file on this machine. Its messages are those of the conversation's column."""
 
     count: int
     bytes: int
@@ -35,6 +38,10 @@ class LocalRows:
     messages: int = 0
     parts: bool = False
     """Whether the content of a message is a list of parts, which may say for themselves what is trained."""
+    marked: int = 0
+    """Messages whose own field says that they are trained (message_field_training)."""
+    characters: int = 0
+    """Of the messages' contents."""
     digests: frozenset[int] = frozenset()
     """Of the rows' texts: equal rows have equal ones. Only this process can compare them."""
 
@@ -44,7 +51,7 @@ class LocalRows:
 
 
 def check_rows(dataset: Mapping[str, Any]) -> int | None:
-    """The number of rows of a local JSONL file; None for anything else, which is not checked.
+    """The number of rows of a local JSON or JSONL file; None for anything else, which is not checked.
 
     Raises SweepError with file and line for a row that is not a JSON object, or lacks a column that its `type` reads,
     or has null in it: Axolotl would train on the word None.
@@ -54,12 +61,12 @@ def check_rows(dataset: Mapping[str, Any]) -> int | None:
 
 
 def rows_of(dataset: Mapping[str, Any]) -> LocalRows | None:
-    """What the rows of a local JSONL file have; None for anything else. Raises SweepError as check_rows does."""
+    """What the rows of a local JSON or JSONL file have; None for anything else. Raises SweepError like check_rows."""
     path = Path(str(dataset.get("path", ""))).expanduser()
-    if path.suffix != ".jsonl" or not path.is_file():
+    if path.suffix not in (".jsonl", ".json") or not path.is_file():
         return None
     stat = path.stat()
-    if stat.st_size > LARGEST_BYTES:
+    if stat.st_size > LARGEST_BYTES or (path.suffix == ".json" and not _has_rows_on_lines(path) and not _is_list(path)):
         return None
     return _read(path, (stat.st_size, stat.st_mtime_ns), _conversation(dataset), *_needed(dataset))
 
@@ -77,10 +84,17 @@ def messages_column(dataset: Mapping[str, Any]) -> str:
     return str(dataset.get("field_messages") or "messages")
 
 
-def _conversation(dataset: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The column with a conversation, and what its messages call their role and their content."""
+Conversation = tuple[str, str, str, str]
+
+
+def _conversation(dataset: Mapping[str, Any]) -> Conversation:
+    """The column with a conversation, and what its messages call their role, their content, and whether they are
+    trained. Segments are read as messages whose role is their label."""
+    if dataset.get("type") == "input_output":
+        return "segments", "label", "text", ""
     properties = properties_of(dataset)
-    return messages_column(dataset), properties["role"], properties["content"]
+    mark = str(dataset.get("message_field_training") or "")
+    return messages_column(dataset), properties["role"], properties["content"], mark
 
 
 def _needed(dataset: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
@@ -100,70 +114,113 @@ def _needed(dataset: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
 def _read(
     path: Path,
     stat: tuple[int, int],
-    conversation: tuple[str, str, str],
+    conversation: Conversation,
     messages: str | None,
     columns: tuple[str, ...],
 ) -> LocalRows:
     tally = _Tally(*conversation)
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line := line.strip():
-                row = _row(line)
-                problem = row if isinstance(row, str) else _no_conversation(row, messages) or _lacks(row, columns)
-                if problem or isinstance(row, str):
-                    raise SweepError(f"{path} line {number}: {problem}")
-                tally.add(row, hash(line))
+    for place, row, digest in _rows_of_list(path) if _is_list(path) else _rows_on_lines(path):
+        problem = row if isinstance(row, str) else _no_conversation(row, messages) or _lacks(row, columns)
+        if problem or isinstance(row, str):
+            raise SweepError(f"{path} {place}: {problem}")
+        tally.add(row, digest)
     if not tally.rows:
         raise SweepError(f"{path} has no rows. A dataset has one JSON object on each line.")
     return tally.result(stat[0])
 
 
+Rows = Iterator[tuple[str, Mapping[str, Any] | str, int]]
+"""Of each row: where it is, what it is or what is wrong with it, and its digest."""
+
+
+def _rows_on_lines(path: Path) -> Rows:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line := line.strip():
+                yield f"line {number}", _row(line), hash(line)
+
+
+def _rows_of_list(path: Path) -> Rows:
+    try:
+        rows = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise SweepError(f"{path}: not JSON ({error}).") from error
+    for number, row in enumerate(rows, start=1):
+        yield f"row {number}", _as_row(row), hash(json.dumps(row))
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a .json file is a list of rows."""
+    with path.open("rb") as file:
+        return path.suffix == ".json" and file.read(1024).lstrip()[:1] == b"["
+
+
+def _has_rows_on_lines(path: Path) -> bool:
+    with path.open("rb") as file:
+        return not isinstance(_row(file.readline()), str)
+
+
 @dataclass(slots=True)
 class _Tally:
+    """Counts rows by which columns they have, and messages by which properties, since most are alike."""
+
     column: str
     role: str
     content: str
-    rows: int = 0
-    messages: int = 0
-    parts: bool = False
-    columns: Counter[str] = field(default_factory=Counter)
+    mark: str
+    rows: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    messages: Counter[tuple[str, ...]] = field(default_factory=Counter)
     empty: Counter[str] = field(default_factory=Counter)
     roles: Counter[str] = field(default_factory=Counter)
-    properties: Counter[str] = field(default_factory=Counter)
+    parts: bool = False
+    marked: int = 0
+    characters: int = 0
     digests: set[int] = field(default_factory=set)
 
     def add(self, row: Mapping[str, Any], digest: int) -> None:
-        self.rows += 1
+        self.rows[_present(row)] += 1
         self.digests.add(digest)
-        for name, value in row.items():
-            if value is not None:
-                self.columns[name] += 1
-            if value == "":
-                self.empty[name] += 1
-        messages = _listed(row.get(self.column))
-        for message in messages:
+        if "" in row.values():
+            self.empty.update(name for name, value in row.items() if value == "")
+        for message in _listed(row.get(self.column)):
             if isinstance(message, dict):
-                self._add_message(message)
-
-    def _add_message(self, message: Mapping[str, Any]) -> None:
-        self.messages += 1
-        self.properties.update(name for name, value in message.items() if value is not None)
-        if (role := message.get(self.role)) is not None:
-            self.roles[str(role)] += 1
-        self.parts = self.parts or isinstance(message.get(self.content), list)
+                self.messages[_present(message)] += 1
+                if (role := message.get(self.role)) is not None:
+                    self.roles[str(role)] += 1
+                content = message.get(self.content)
+                self.characters += len(content) if isinstance(content, str) else 0
+                self.parts = self.parts or isinstance(content, list)
+                self.marked += bool(message.get(self.mark))
 
     def result(self, size: int) -> LocalRows:
         return LocalRows(
-            count=self.rows,
+            count=self.rows.total(),
             bytes=size,
-            columns=self.columns,
+            columns=_counted(self.rows),
             empty=self.empty,
             roles=self.roles,
-            properties=self.properties,
-            messages=self.messages,
+            properties=_counted(self.messages),
+            messages=self.messages.total(),
             parts=self.parts,
+            marked=self.marked,
+            characters=self.characters,
             digests=frozenset(self.digests),
         )
+
+
+def _present(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names whose values are not null."""
+    if None in record.values():
+        return tuple(name for name, value in record.items() if value is not None)
+    return tuple(record)
+
+
+def _counted(shapes: Mapping[tuple[str, ...], int]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for names, number in shapes.items():
+        for name in names:
+            counts[name] += number
+    return counts
 
 
 def _listed(messages: Any) -> list[Any]:
@@ -182,6 +239,10 @@ def _row(line: bytes) -> Mapping[str, Any] | str:
         row = json.loads(line)
     except ValueError as error:
         return f"not JSON ({error})."
+    return _as_row(row)
+
+
+def _as_row(row: Any) -> Mapping[str, Any] | str:
     return row if isinstance(row, dict) else f"expected a JSON object, found a {type(row).__name__}."
 
 

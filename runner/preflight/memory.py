@@ -69,14 +69,14 @@ def memory_json(estimates: Sequence[Estimate]) -> list[dict[str, Any]]:
     ]
 
 
-def facts_for(experiment: Experiment) -> ShapeAnswer:
-    """The model's facts from a file in conf/model, or otherwise from its config.json: on this machine, or for a run on
-    GPUs on the hub, at the commit that the run will read."""
+def facts_for(experiment: Experiment, *, ask_hub: bool = True) -> ShapeAnswer:
+    """The model's facts from a file in conf/model, or otherwise from its config.json: on this machine, or (`ask_hub`)
+    for a run on GPUs on the hub, at the commit that the run will read."""
     if experiment.model is not None:
         return ShapeAnswer(experiment.model)
     base_model, revision = (experiment.axolotl.get(key) for key in ("base_model", "revision_of_model"))
     return facts_of(str(base_model or ""), None if revision is None else str(revision),
-                    ask_hub=experiment.gpu.type != "cpu")  # fmt: skip
+                    ask_hub=ask_hub and experiment.gpu.type != "cpu")  # fmt: skip
 
 
 def with_files(config: Config) -> Config:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from modal_app.store.read_json import read_json
@@ -34,15 +35,46 @@ def special_token(folder: Path, name: str) -> str | None:
     return given if isinstance(given, str) else None
 
 
-def tokens_lacking(folder: Path, tokens: Sequence[str]) -> list[str]:
-    """Those of the tokens that its files do not contain as a text of its own."""
-    stats = [(path, path.stat()) for path in (folder / VOCABULARY, folder / SETTINGS) if path.is_file()]
-    files = tuple((path, one.st_size, one.st_mtime_ns) for path, one in stats)
-    return [token for token in tokens if not _contained(files, token)]
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    pieces: frozenset[str]
+    """What ordinary text is made of."""
+    added: Mapping[str, int]
+    """Tokens that are one whatever stands around them, with their numbers."""
+    by_bytes: bool
+    """Whether every text can be made of the pieces, so that none becomes an unknown token."""
+
+    def has(self, token: str) -> bool:
+        return token in self.pieces or token in self.added
+
+    def is_in_three_or_more(self, text: str) -> bool:
+        """Whether a text of plain ASCII without spaces certainly becomes more than two tokens."""
+        if not self.by_bytes or not text.isascii() or " " in text or self.has(text):
+            return False
+        spellings = (text, f"\u0120{text}")  # with the space that some tokenizers put in front
+        halves = ((one[:at], one[at:]) for one in spellings for at in range(1, len(one)))
+        return not any(first in self.pieces and second in self.pieces for first, second in halves) and not any(
+            token in text for token in self.added
+        )
 
 
-@functools.lru_cache(maxsize=1024)  # a vocabulary has up to 30 MB: it is searched, not parsed
-def _contained(files: tuple[tuple[Path, int, int], ...], token: str) -> bool:
-    spellings = {json.dumps(token, ensure_ascii=ascii_only).encode() for ascii_only in (True, False)}
-    contents = [path.read_bytes() for path, *_ in files]
-    return any(spelling in content for content in contents for spelling in spellings)
+def vocabulary(folder: Path) -> Vocabulary | None:
+    """None where its files are of another form."""
+    path = folder / VOCABULARY
+    stat = path.stat()
+    return _vocabulary(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)  # a vocabulary has up to 30 MB
+def _vocabulary(path: Path, size: int, changed: int) -> Vocabulary | None:
+    raw = read_json(path, lenient=True)
+    model, listed = raw.get("model"), raw.get("added_tokens")
+    pieces = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(pieces, dict) or not isinstance(model, dict):
+        return None
+    added = {str(one.get("content")): int(one.get("id", -1)) for one in listed or () if isinstance(one, dict)}
+    more = read_json(path.parent / SETTINGS, lenient=True).get("added_tokens_decoder")
+    for number, one in (more if isinstance(more, dict) else {}).items():
+        added.setdefault(str(one.get("content")) if isinstance(one, dict) else str(one), int(number))
+    by_bytes = model.get("type") == "BPE" and "ByteLevel" in json.dumps(raw.get("pre_tokenizer"))
+    return Vocabulary(frozenset(pieces), added, by_bytes)

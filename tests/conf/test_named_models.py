@@ -62,16 +62,19 @@ def answers(experiments: Sequence[Experiment], store: Store) -> list[Answer]:
 
 
 @pytest.fixture(scope="module")
-def by_option(request: pytest.FixtureRequest, folder: Path) -> Mapping[str, Answer]:
-    """Of `model=OPTION`; its configs are written as files, for base= and import."""
-    from runner.api import application
-    from tests.conftest import Asked
+def known() -> dict[str, Answer]:
+    return {}
 
-    asked = Asked()
-    application.run(["-m", f"model={','.join(MODELS)}", *ASKED, *CONFIG, *SAME], asked)
-    for option, one in zip(MODELS, asked.experiments, strict=True):
-        (folder / f"{option}.yml").write_text(yaml.safe_dump(dict(one.axolotl)))
-    return dict(zip(MODELS, answers(asked.experiments, Store(folder / "store")), strict=True))
+
+@pytest.fixture
+def by_option(ask: Callable[..., Any], folder: Path, known: dict[str, Answer]) -> Mapping[str, Answer]:
+    """Of `model=OPTION`, asked for once; its configs are written as files, for base= and import."""
+    if not known:
+        asked = ask("-m", f"model={','.join(MODELS)}", *ASKED, *CONFIG, *SAME)
+        for option, one in zip(MODELS, asked.experiments, strict=True):
+            (folder / f"{option}.yml").write_text(yaml.safe_dump(dict(one.axolotl)))
+        known |= dict(zip(MODELS, answers(asked.experiments, Store(folder / "store")), strict=True))
+    return known
 
 
 def test_every_model_has_an_answer(by_option: Mapping[str, Answer]) -> None:
@@ -111,6 +114,20 @@ def test_a_copy_of_a_model_has_its_answer(ask: Callable[..., Any], folder: Path)
     (two,) = ask("model=llama3_1_8b", *ASKED, *CONFIG, *SAME).experiments
     store = Store(folder / "store")
     assert answers([one], store) == answers([two], store)
+
+
+def test_an_unknown_shape_is_explained_in_the_verdict_the_price_and_for_an_automatic_gpu(
+    ask: Callable[..., Any], folder: Path
+) -> None:
+    (one,) = ask("base_model=nobody/knows", *ASKED, *CONFIG, *SAME).experiments
+    ((memory, (dollars, reason)),) = answers([one], Store(folder / "store"))
+    why = "the shape of nobody/knows is unknown: the hub did not answer"
+    assert [(one["verdict"], one["reason"].startswith(why)) for one in memory] == [("UNKNOWN", True)]
+    assert dollars is None
+    assert reason.startswith(why)
+    assert reason.endswith("and no similar run was trained here")
+    with pytest.raises(SweepError, match=f"gpu=auto: {why}.* Name the GPU"):
+        ask("base_model=nobody/knows", "gpu=auto")
 
 
 def test_a_file_of_ones_own_describes_a_model_and_a_wrong_one_is_passed_over(

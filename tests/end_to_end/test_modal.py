@@ -132,9 +132,9 @@ def test_attached_to_from_elsewhere_it_is_the_same_sweep_at_the_same_cost(
 
 
 def test_rows_that_no_run_can_train_on_end_there_before_a_card_is_rented(swept: Swept, server: ModalServer) -> None:
-    write_chats(swept.here.folder / "silent.json", [("user", "Who?"), ("user", "You.")], times=40)
+    write_chats(swept.here.folder / "silent.ndjson", [("user", "Who?"), ("user", "You.")], times=40)
     before = len(server.function_calls())
-    words = ("dataset=local", "data.path=silent.json", "max_steps=2", "tracking=disabled", "executor=modal")
+    words = ("dataset=local", "data.path=silent.ndjson", "max_steps=2", "tracking=disabled", "executor=modal")
     done = swept.here.run(*words)
     assert done.returncode == 1, done.stderr
     assert "of its 38 rows is trained, so the loss of every step would be NaN" in done.stderr

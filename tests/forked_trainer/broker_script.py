@@ -12,9 +12,12 @@ import selectors
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 from modal_app.process.attempt import NO_TELEMETRY, base_environment
 from modal_app.store.step import Device
@@ -51,14 +54,24 @@ class Broker:
 
 
 def _start(python: str, environment: Key) -> socket.socket:
+    """What its imports warn of is printed only if they fail: the log of a green run is quiet."""
     ours, theirs = socket.socketpair()
+    warned = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process has ended
     with theirs:
-        subprocess.Popen(
+        template = subprocess.Popen(
             [python, TEMPLATE, str(theirs.fileno()), " " * 1024],
-            env=dict(environment), cwd="/", stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+            env=dict(environment), cwd="/", stdin=subprocess.DEVNULL, stderr=warned, pass_fds=[theirs.fileno()],
             start_new_session=True,
         )  # fmt: skip
+    threading.Thread(target=_print_if_failed, args=(template, warned), daemon=True).start()
     return ours
+
+
+def _print_if_failed(template: subprocess.Popen[bytes], warned: IO[bytes]) -> None:
+    if template.wait() > 0:
+        warned.seek(0)
+        sys.stderr.buffer.write(warned.read())
+        sys.stderr.flush()
 
 
 def main(name: str, python: str) -> None:

@@ -86,12 +86,12 @@ def build(case: Mapping[str, Any]) -> torch.nn.Module:
     ALL_ATTENTION_FUNCTIONS.register("counted", attend)
     ALL_MASK_ATTENTION_FUNCTIONS.register("counted", lambda *args, **rest: None)
     shape = {
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
+        "hidden_size": case.get("hidden", 4096),
+        "intermediate_size": case.get("ffn", 14336),
+        "num_attention_heads": case.get("heads", 32),
+        "num_key_value_heads": case.get("kv_heads", 8),
         "vocab_size": case.get("vocabulary", 128256),
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": case.get("tied", False),
         "num_hidden_layers": case["layers"],
     }
     torch.set_default_dtype(torch.bfloat16)
@@ -103,9 +103,9 @@ def build(case: Mapping[str, Any]) -> torch.nn.Module:
         if case.get("checkpointing"):
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if case.get("lora"):
-            dropout = case.get("dropout", 0.0)
+            dropout, targets = case.get("dropout", 0.0), case.get("targets", TARGETS)
             model = get_peft_model(
-                model, LoraConfig(r=case["lora"], lora_dropout=dropout, target_modules=TARGETS, task_type="CAUSAL_LM")
+                model, LoraConfig(r=case["lora"], lora_dropout=dropout, target_modules=targets, task_type="CAUSAL_LM")
             )
     return model.train()
 

@@ -14,7 +14,7 @@ from runner.config.known_names import class_named
 from runner.environment import trainer_environment
 
 ROOT = Path(__file__).resolve().parents[2]
-SOME = ("deepseek_v3", "gemma3", "gpt2", "llama", "mixtral", "phi3")
+SOME = ("deepseek_v3", "gemma3", "gpt2", "granitemoehybrid", "llama", "mixtral", "phi3")
 
 
 def test_an_architecture_is_found_by_its_type_and_by_its_class() -> None:
@@ -28,6 +28,14 @@ def test_what_only_some_configs_of_an_architecture_have_is_listed() -> None:
     found = architecture("deepseek_v3")
     assert found is not None
     assert {f"model.layers.#.self_attn.{name}" for name in ("q_proj", "q_a_proj", "q_b_proj")} <= set(found.linear)
+
+
+def test_layers_that_only_the_defaults_of_an_architecture_lack_are_listed() -> None:
+    found = architecture(
+        "granitemoehybrid"
+    )  # Granite 4 has attention in some or all layers; transformers' default has none
+    assert found is not None
+    assert {"model.layers.#.self_attn.q_proj", "model.layers.#.mamba.in_proj"} <= set(found.linear)
 
 
 def test_a_model_whose_parts_may_be_of_any_architecture_is_not_listed() -> None:

@@ -144,6 +144,18 @@ def test_plain_multi_gpu_shards_nothing() -> None:
     assert parts_of({**LORA, **zero(3)}, LLAMA_70B, count=4).weights == pytest.approx(one.weights / 4, rel=0.01)
 
 
+def test_a_quantized_model_that_each_gpu_loads_itself_may_need_the_most_while_it_loads() -> None:
+    qlora = {**LORA, "adapter": "qlora", "load_in_4bit": True, "micro_batch_size": 1, "val_set_size": 0}
+    loaded = {key: {"reshard_after_forward": True, "cpu_ram_efficient_loading": key} for key in (True, False)}
+    whole = of({**qlora, "fsdp_config": loaded[False]}, LLAMA_70B, count=8)
+    assert whole.moment == "loading"
+    assert "while the model loads" in in_words(whole)
+    assert whole.parts is not None
+    assert whole.parts.weights == parts_of(qlora, LLAMA_70B).weights  # as on one GPU
+    assert of({**qlora, "fsdp_config": loaded[True]}, LLAMA_70B, count=8).moment == "training"
+    assert of({**LORA, "fsdp_config": loaded[False]}, LLAMA_70B, count=8).moment == "training"
+
+
 def test_liger_makes_logits_in_evaluation_which_may_then_be_the_peak() -> None:
     liger = {**LORA, "plugins": [LIGER], "liger_fused_linear_cross_entropy": True}
     found = of(liger)

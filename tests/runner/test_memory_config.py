@@ -162,11 +162,14 @@ def test_packed_rows_need_a_mask_only_where_sdpa_may_not_keep_them_apart_itself(
 
 
 def test_sharding_is_read_from_deepspeed_and_fsdp() -> None:
-    assert read({}, count=4).stack.sharding is Sharding.NONE
+    alone = read({}, count=4).stack
+    assert (alone.sharding, alone.casts_adapter, alone.loads_whole) == (Sharding.NONE, False, False)
     zero = read({"deepspeed": {"zero_optimization": {"stage": 2, "overlap_comm": True}}}, count=4).stack
     assert (zero.sharding, zero.shards, zero.bucket, zero.buckets) == (Sharding.ZERO2, 4, 500_000_000, 2)
     fsdp = read({"fsdp_config": {"offload_params": True}, "dp_shard_size": 2}, count=8).stack
     assert (fsdp.sharding, fsdp.shards, fsdp.offload_weights) == (Sharding.FSDP, 2, True)
+    assert fsdp.casts_adapter
+    assert not read({"fsdp_config": {"offload_params": True}, "lora_fp32_gradients": True}, count=2).stack.casts_adapter
     automatic = read({"deepspeed": {"zero_optimization": {"stage": 3, "reduce_bucket_size": "auto"}}}, count=2).stack
     assert automatic.bucket == LLAMA_8B.hidden**2
 

@@ -9,20 +9,24 @@ import pytest
 
 from runner.environment import trainer_environment
 from runner.memory.estimate import CONTEXT, peak
-from runner.memory.stack import Adapter, Batch, Stack
+from runner.memory.stack import LINEAR, Adapter, Batch, Stack
 from tests.runner.memory_points import model as facts_from_shape
 
 SHALLOW, DEEP = 2, 6
+ATTENTION = {"lora": 16, "dropout": 0.05, "targets": ["q_proj", "k_proj", "v_proj", "o_proj"]}
+MLP = {"lora": 16, "targets": ["gate_proj", "up_proj", "down_proj"]}
 CASES: list[dict[str, Any]] = [
     {"rows": 4, "length": 2048, "layers": layers, "vocabulary": vocabulary, "checkpointing": checkpointing, **method}
     for checkpointing, vocabulary in ((False, 128256), (True, 1024))  # with few words, a layer at work is the peak
-    for method in ({}, {"lora": 16}, {"lora": 16, "dropout": 0.05})
+    for method in ({}, {"lora": 16}, {"lora": 16, "dropout": 0.05}, ATTENTION, MLP)
     for layers in (SHALLOW, DEEP)
 ]
 
 
 def stack_of(case: dict[str, Any]) -> Stack:
-    adapter = Adapter(rank=case["lora"], dropout="dropout" in case) if "lora" in case else None
+    adapter = None
+    if "lora" in case:
+        adapter = Adapter(case["lora"], tuple(case.get("targets", LINEAR)), dropout="dropout" in case)
     return Stack(Batch(case["rows"], case["length"]), adapter=adapter, checkpointing=case["checkpointing"])
 
 

@@ -36,8 +36,8 @@ def test_axolotls_own_examples_are_within_a_fifth_but_for_the_two_that_are_not_u
     assert statistics.mean(errors(understood)) <= 0.10
 
 
-def test_where_older_versions_needed_more_the_estimate_is_too_low_by_a_third_at_most() -> None:
-    assert all(-0.34 <= point.error <= 0 for point in HELD_OUT_FSDP)
+def test_where_older_versions_needed_more_the_estimate_is_too_low_by_a_fifth_at_most() -> None:
+    assert all(-0.20 <= point.error <= 0.12 for point in HELD_OUT_FSDP)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_where_older_versions_needed_more_the_estimate_is_too_low_by_a_third_at_
         (FITTED, "Mean error {mean:.1%}, worst {worst:.1%}."),
         (HELD_OUT_PEFT, "Mean error {mean:.1%}, worst {worst:.1%}."),
         (HELD_OUT_AXOLOTL, "Mean error of all nine {mean:.1%}."),
-        (HELD_OUT_FSDP, "Mean error {mean:.1%}, worst {worst:.1%}, all of them too low."),
+        (HELD_OUT_FSDP, "Mean error {mean:.1%}, worst {worst:.1%}, most of them too low."),
     ],
 )
 def test_the_document_has_every_row_and_the_errors(points: Sequence[Point], said: str) -> None:

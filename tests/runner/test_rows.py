@@ -1,14 +1,15 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runner.errors import SweepError
-from runner.preflight.jsonl import check_rows
+from runner.preflight.jsonl import check_rows, rows_of
 
 GOOD = '{"messages": [{"role": "user", "content": "a"}]}'
 
 
-def dataset(path: Path, *lines: str, **more: str) -> dict[str, str]:
+def dataset(path: Path, *lines: str, **more: Any) -> dict[str, Any]:
     path.write_text("".join(f"{line}\n" for line in lines))
     return {"path": str(path), "type": "chat_template", **more}
 
@@ -73,3 +74,24 @@ def test_rows_are_counted_and_counted_again_when_the_file_has_changed(tmp_path: 
     assert check_rows(dataset(tmp_path / "my.jsonl", GOOD, "", GOOD)) == 2
     assert check_rows(dataset(tmp_path / "my.jsonl", GOOD, GOOD, GOOD)) == 3
     assert check_rows({"path": "owner/name", "type": "chat_template"}) is None
+
+
+def test_a_json_file_is_a_list_of_rows_or_has_one_on_each_line_and_anything_else_is_left_to_axolotl(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "my.json"
+    assert check_rows(dataset(path, f"[{GOOD},", f" {GOOD}]")) == 2
+    assert check_rows(dataset(path, GOOD, GOOD, GOOD)) == 3
+    assert check_rows(dataset(path, "{", '"data": []', "}")) is None
+    with pytest.raises(SweepError, match=r"my\.json row 2: type chat_template reads"):
+        check_rows(dataset(path, f'[{GOOD}, {{"text": "a"}}]'))
+
+
+def test_what_rows_have_is_counted(tmp_path: Path) -> None:
+    own = '{"talk": [{"from": "gpt", "value": "b", "weight": null}], "id": null, "note": ""}'
+    mapped = {"message_property_mappings": {"role": "from", "content": "value"}, "field_messages": "talk"}
+    rows = rows_of(dataset(tmp_path / "my.jsonl", own, own, '{"talk": [{"from": "human", "value": []}]}', **mapped))
+    assert rows is not None
+    assert (rows.count, rows.messages, rows.parts, len(rows.digests)) == (3, 3, True, 2)
+    assert (rows.columns, rows.empty) == ({"talk": 3, "note": 2}, {"note": 2})
+    assert (rows.roles, rows.properties) == ({"gpt": 2, "human": 1}, {"from": 3, "value": 3})

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from runner.preflight.findings import Finding
 from runner.preflight.rules import (
     adapters,
+    attention,
     datasets,
     evaluation,
     layers,
@@ -26,6 +27,7 @@ from runner.preflight.rules import (
     selection,
     sharding,
     tokens,
+    vocabulary,
 )
 from runner.preflight.rules.run_facts import RunFacts
 
@@ -33,6 +35,7 @@ Rule = Callable[[RunFacts], Iterator[Finding]]
 
 RULES: tuple[Rule, ...] = (
     *adapters.RULES,
+    *attention.RULES,
     *datasets.RULES,
     *evaluation.RULES,
     *layers.RULES,
@@ -47,6 +50,7 @@ RULES: tuple[Rule, ...] = (
     *selection.RULES,
     *sharding.RULES,
     *tokens.RULES,
+    *vocabulary.RULES,
 )
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from modal_app.store.own_data import own_data_of
+from modal_app.store.own_data import PRETRAINING, own_data_of
 from runner.preflight.columns import columns_read
-from runner.preflight.data import split_of
+from runner.preflight.data import datasets_of, split_of
 from runner.preflight.findings import Finding, error, warning
 from runner.preflight.jsonl import LocalRows, messages_column, properties_of
-from runner.preflight.rules.run_facts import ListedDataset, RunFacts
-from runner.preflight.splits import rows_of_split
+from runner.preflight.rules.run_facts import ListedDataset, RunFacts, rows_of_file
+from runner.preflight.splits import overlap, rows_of_split
+from runner.preflight.values import number
 
 LOADING = "https://docs.axolotl.ai/docs/dataset_loading.html"
 CONVERSATIONS = "https://docs.axolotl.ai/docs/dataset-formats/conversation.html"
@@ -21,8 +22,12 @@ FORMATS = "https://docs.axolotl.ai/docs/dataset-formats/"
 PREFERENCES = "https://docs.axolotl.ai/docs/rlhf.html"
 SLICES = "https://huggingface.co/docs/datasets/loading#slice-splits"
 CONFIG = "https://docs.axolotl.ai/docs/config-reference.html"
+STREAMS = "https://docs.axolotl.ai/docs/dataset-formats/pretraining.html"
 FEW_ROWS = 1000
 MANY_SHARDS = 50
+LITTLE_WEIGHT = 0.05
+SAME_ROWS = ("path", "name", "data_files")
+IN_PARTS = ("shards", "weight", "preprocess_shards")
 
 
 def split_that_a_file_does_not_have(run: RunFacts) -> Iterator[Finding]:
@@ -46,15 +51,32 @@ def column_that_no_row_has(run: RunFacts) -> Iterator[Finding]:
     for one in (*run.training, *run.testing):
         if one.rows is None or one.rows.tokenized:
             continue
-        lacking = [name for name in columns_read(run.axolotl, one.entry) if name not in one.rows.columns]
-        if lacking:
-            kind = one.entry.get("type")
+        for key, name in columns_read(run.axolotl, one.entry):
+            if name not in one.rows.columns:
+                kind = one.entry.get("type")
+                by_type = f"{kind} reads `{name}`" if key == "type" else "it is read from every row"
+                yield error(
+                    f"{one.at}.{key}",
+                    kind if key == "type" else name,
+                    f"{by_type}, and no row of {one.path} has it; they have {_listed(sorted(one.rows.columns))}",
+                    "Name the type that the rows are of." if key == "type" else "Name a column of the rows.",
+                    PREFERENCES if run.axolotl.get("rl") else FORMATS,
+                )
+
+
+def streamed_column_that_no_row_has(run: RunFacts) -> Iterator[Finding]:
+    """The text of a pretraining stream is read from a column that no row has: Axolotl ends with a KeyError."""
+    for index, entry in enumerate(datasets_of(run.axolotl, PRETRAINING)):
+        files = entry.get("data_files")
+        rows = rows_of_file({"path": files}) if entry.get("path") == "json" and isinstance(files, str) else None
+        column = str(entry.get("text_column") or "text")
+        if rows is not None and column not in rows.columns and entry.get("type") in (None, "pretrain"):
             yield error(
-                f"{one.at}.type",
-                "(of your own)" if isinstance(kind, Mapping) else kind,
-                f"it reads {_listed(lacking)}, and the rows of {one.path} have {_listed(sorted(one.rows.columns))}",
-                "Name the type that the rows are of, or their columns by its field_ keys.",
-                PREFERENCES if run.axolotl.get("rl") else FORMATS,
+                f"{PRETRAINING}.{index}.text_column",
+                column,
+                f"no row of {files} has it; they have {_listed(sorted(rows.columns))}",
+                "Name a column of the rows.",
+                STREAMS,
             )
 
 
@@ -81,23 +103,34 @@ def message_without_role_or_content(run: RunFacts) -> Iterator[Finding]:
 
 
 def dataset_named_twice(run: RunFacts) -> Iterator[Finding]:
-    """The same dataset is listed twice: every epoch trains on each of its rows twice."""
+    """The same rows are listed twice in the same format: every epoch pays for each of them twice."""
     if run.axolotl.get("dataset_exact_deduplication"):
         return
-    entries = Counter(repr(sorted(one.entry.items(), key=lambda item: item[0])) for one in run.training)
-    seen: set[str] = set()
-    for one in run.training:
-        text = repr(sorted(one.entry.items(), key=lambda item: item[0]))
-        if entries[text] > 1 and text not in seen:
-            seen.add(text)
+    for first, second in itertools.combinations(run.training, 2):
+        parts = any(one.entry.get(key) for one in (first, second) for key in IN_PARTS)
+        if not parts and _same(first, second, (*SAME_ROWS, "type")) and _overlap(run, first, second):
             yield warning(
-                f"{one.at}.path",
-                one.path,
-                f"it is listed {entries[text]} times with equal settings, so every epoch pays for its rows "
-                f"{entries[text]} times",
-                "Remove one, or set num_epochs.",
+                f"{second.at}.path",
+                second.path,
+                f"rows of it are those of {first.at}, too, so every epoch pays for them twice",
+                "Remove one of the two, or name splits that do not overlap.",
                 CONFIG,
             )
+
+
+def rows_of_a_hub_dataset_in_both(run: RunFacts) -> Iterator[Finding]:
+    """A test dataset has rows of a split that is trained on: its loss says how well the run remembers them."""
+    for test in run.testing:
+        for one in run.training:
+            if test.rows is None and _same(test, one, SAME_ROWS) and _overlap(run, one, test, test_split="test"):
+                yield warning(
+                    f"{test.at}.split",
+                    test.entry.get("split"),
+                    f"rows of it are those of {one.at} ({one.path}), which are trained on, so its loss falls as the "
+                    "run memorizes them",
+                    "Name splits that do not overlap, such as train[:95%] and train[95%:].",
+                    SLICES,
+                )
 
 
 def shards_that_leave_few_rows(run: RunFacts) -> Iterator[Finding]:
@@ -122,6 +155,61 @@ def shards_that_leave_few_rows(run: RunFacts) -> Iterator[Finding]:
             )
 
 
+def shard_that_does_not_exist(run: RunFacts) -> Iterator[Finding]:
+    """Shards are counted from 0: the number of shards itself is none of them, and Axolotl ends with an error."""
+    places = [(f"{one.at}.shards_idx", one.entry.get("shards"), one.entry.get("shards_idx")) for one in run.training]
+    places.append(("dataset_shard_idx", run.axolotl.get("dataset_shard_num"), run.axolotl.get("dataset_shard_idx")))
+    for at, shards, index in places:
+        if _is_count(shards) and _is_count(index) and not 0 <= index < shards:
+            few = f"there are {shards} shards, numbered from 0 to {shards - 1}"
+            yield error(at, index, few, "", CONFIG)
+
+
+def shard_of_all_rows(run: RunFacts) -> Iterator[Finding]:
+    """`dataset_shard_num: N` trains on one of N parts of all rows; with a large N that is hardly anything."""
+    shards, index = run.axolotl.get("dataset_shard_num"), run.axolotl.get("dataset_shard_idx")
+    if _is_count(shards) and _is_count(index) and 0 <= index < shards and shards >= MANY_SHARDS:
+        yield warning(
+            "dataset_shard_num",
+            shards,
+            f"the run trains on one of the shards only, which is 1/{shards} of the prepared rows",
+            "Remove it.",
+            CONFIG,
+        )
+
+
+def weight_that_leaves_few_rows(run: RunFacts) -> Iterator[Finding]:
+    """`weight` below 1 leaves out rows; the weight of an only dataset is no weight of its loss."""
+    if len(run.training) != 1:
+        return
+    weight, rows = number(run.training[0].entry.get("weight")), _rows_before_shards(run, run.training[0])
+    if weight is None or not 0 < weight <= LITTLE_WEIGHT or (rows is not None and rows * weight >= FEW_ROWS):
+        return
+    left = f"{weight:.1%} of its rows" if rows is None else f"{max(1, int(rows * weight))} of its {rows} rows"
+    yield warning(
+        "datasets.0.weight",
+        run.training[0].entry["weight"],
+        f"the run trains on {left}: a weight leaves out rows, and does not weigh the loss",
+        "Remove it, or write datasets.0.split=train[:1%] for a part.",
+        CONFIG,
+    )
+
+
+def _same(one: ListedDataset, other: ListedDataset, keys: tuple[str, ...]) -> bool:
+    return all(one.entry.get(key) == other.entry.get(key) for key in keys)
+
+
+def _overlap(run: RunFacts, one: ListedDataset, other: ListedDataset, test_split: str = "train") -> bool:
+    second = str(other.entry.get("split") or test_split)
+    declared = run.experiment.sizes.get(one.path)
+    rows = one.rows.count if one.rows else declared.rows if declared else None
+    return overlap(split_of(one.entry), second, rows)
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _rows_before_shards(run: RunFacts, one: ListedDataset) -> int | None:
     declared = run.experiment.sizes.get(one.path)
     rows = one.rows.count if one.rows else declared.rows if declared else None
@@ -142,7 +230,12 @@ def _listed(names: list[str]) -> str:
 RULES = (
     split_that_a_file_does_not_have,
     column_that_no_row_has,
+    streamed_column_that_no_row_has,
     message_without_role_or_content,
     dataset_named_twice,
+    rows_of_a_hub_dataset_in_both,
     shards_that_leave_few_rows,
+    shard_that_does_not_exist,
+    shard_of_all_rows,
+    weight_that_leaves_few_rows,
 )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from modal_app.store.own_data import own_data_of
+from runner.preflight.data import split_of
 from runner.preflight.findings import Finding, error, warning
-from runner.preflight.rules.run_facts import RunFacts
+from runner.preflight.rules.run_facts import ListedDataset, RunFacts
+from runner.preflight.splits import rows_of_split
+from runner.types import DatasetSize
 
 SPLIT = "https://huggingface.co/docs/datasets/package_reference/main_classes#datasets.Dataset.train_test_split"
 CONFIG = "https://docs.axolotl.ai/docs/config-reference.html"
@@ -39,7 +43,7 @@ def evaluation_of_a_handful_of_rows(run: RunFacts) -> Iterator[Finding]:
         counts = [one.taken for one in run.testing]
         at, value, rows = "test_datasets", f"({len(counts)} listed)", _sum(counts)
     elif size > 0:
-        all_rows = _rows(run)
+        all_rows = int(size * 2) if size > 1 else _rows(run, declared=True)
         at, value, rows = "val_set_size", run.axolotl["val_set_size"], all_rows and _held_out(size, all_rows)
     else:
         return
@@ -57,7 +61,7 @@ def evaluation_of_a_handful_of_rows(run: RunFacts) -> Iterator[Finding]:
 
 def most_rows_held_out(run: RunFacts) -> Iterator[Finding]:
     """More rows are held out for evaluation than are left to train on."""
-    size, rows = run.number("val_set_size") or 0, _rows(run)
+    size, rows = run.number("val_set_size") or 0, _rows(run, declared=True)
     if run.testing or size <= 0:
         return
     if size < 1:
@@ -82,7 +86,7 @@ def evaluation_rows_that_are_trained_on(run: RunFacts) -> Iterator[Finding]:
     found: list[tuple[str, Any, int, int]] = []
     for one in run.testing:
         if one.rows is not None and one.taken == one.rows.count:
-            both = sum(any(digest in digests for digests in trained) for digest in one.rows.digests)
+            both = max((_in_both(one.rows.digests, digests) for digests in trained), default=0)
             found.append((f"{one.at}.path", one.path, both, len(one.rows.digests)))
     known = run.prepared
     if not found and known.eval_rows and known.eval_rows_in_training:
@@ -103,9 +107,23 @@ def evaluation_rows_that_are_trained_on(run: RunFacts) -> Iterator[Finding]:
             )
 
 
-def _rows(run: RunFacts) -> int | None:
-    """Of all datasets together, before some are held out; None while some are unknown."""
-    return _sum([one.taken for one in run.training])
+@functools.lru_cache(maxsize=64)  # the runs of a sweep share their files
+def _in_both(some: frozenset[int], others: frozenset[int]) -> int:
+    return len(some & others)
+
+
+def _rows(run: RunFacts, *, declared: bool = False) -> int | None:
+    """Of all datasets together, before some are held out; None while some are unknown. `declared`: or declared only,
+    which is approximate."""
+    counted = _sum([one.taken for one in run.training])
+    if counted is not None or not declared:
+        return counted
+    return _sum([_declared(one, run.experiment.sizes) if one.taken is None else one.taken for one in run.training])
+
+
+def _declared(one: ListedDataset, sizes: Mapping[str, DatasetSize]) -> int | None:
+    size, partial = sizes.get(one.path), any(one.entry.get(key) for key in ("shards", "weight", "data_files"))
+    return None if size is None or partial else rows_of_split(split_of(one.entry), size.rows)
 
 
 def _held_out(size: float, rows: int) -> int:

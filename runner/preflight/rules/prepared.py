@@ -58,9 +58,9 @@ def packed_batch_of_more_tokens_than_there_are(run: RunFacts) -> Iterator[Findin
         yield warning(
             "micro_batch_size",
             run.axolotl.get("micro_batch_size", 1),
-            f"a step takes {step} tokens (micro_batch_size x gradient_accumulation_steps x {run.ranks} "
-            f"{'process' if run.ranks == 1 else 'processes'} x sequence_len) and the dataset has {tokens}, so an epoch "
-            "is a single step",
+            f"with sample_packing a step takes {step} tokens (micro_batch_size x gradient_accumulation_steps x "
+            f"{run.ranks} {'process' if run.ranks == 1 else 'processes'} x sequence_len) and the dataset has {tokens}, "
+            "so an epoch is a single step",
             "Make the batch or sequence_len smaller, or rent fewer GPUs.",
             PACKING,
         )

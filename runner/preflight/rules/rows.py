@@ -6,13 +6,15 @@ from collections.abc import Iterator
 
 from modal_app.store.own_data import own_data_of
 from runner.preflight.findings import Finding, warning
-from runner.preflight.rules.run_facts import RunFacts
+from runner.preflight.rules.run_facts import ListedDataset, RunFacts
+from runner.types import DatasetSize
 
 DEDUPLICATION = "https://arxiv.org/abs/2107.06499"
 PACKING = "https://docs.axolotl.ai/docs/multipack.html"
 FEWEST_ROWS = 100
 BYTES_PER_TOKEN = 2.0
 """Fewer than any usual text has, JSON's own characters included, so that rows are never taken for shorter."""
+BYTES_PER_CHARACTER = 1.5
 TOKENS_PER_MESSAGE = 8
 FACTOR = 4.0
 SAME_SHAPE = ("torch_compile", "context_parallel_size", "sequence_parallel_degree", "flex_attention")
@@ -61,13 +63,24 @@ def _tokens_of_a_row(run: RunFacts) -> float | None:
     known = run.prepared
     if known.rows and known.tokens:
         return known.tokens / known.rows
-    local = [one.rows for one in run.training]
-    read = [one for one in local if one is not None and not one.tokenized]
-    if not read or len(read) < len(local) or any(_in_pieces(one.entry.get("type")) for one in run.training):
+    if any(_in_pieces(one.entry.get("type")) for one in run.training):
         return None
-    rows = sum(one.count for one in read)
-    messages = sum(one.messages or one.count for one in read)
-    return (sum(one.bytes for one in read) / BYTES_PER_TOKEN + messages * TOKENS_PER_MESSAGE) / rows
+    known_sizes = [_size(one, run.experiment.sizes.get(one.path)) for one in run.training]
+    sizes = [one for one in known_sizes if one is not None]
+    rows = sum(one.rows for one in sizes)
+    if not rows or len(sizes) < len(known_sizes):
+        return None
+    return sum(one.rows * one.tokens_per_row for one in sizes) / rows
+
+
+def _size(one: ListedDataset, declared: DatasetSize | None) -> DatasetSize | None:
+    """A file's rows are taken for longer than they are."""
+    rows = one.rows
+    if rows is None or rows.tokenized or rows.parts:
+        return declared if rows is None else None
+    texts = rows.characters * BYTES_PER_CHARACTER if rows.messages else rows.bytes
+    tokens = texts / BYTES_PER_TOKEN + (rows.messages or rows.count) * TOKENS_PER_MESSAGE
+    return DatasetSize(rows.count, tokens / rows.count)
 
 
 def _in_pieces(kind: object) -> bool:

@@ -1,20 +1,16 @@
-"""Rules about the tokens of rows: those that the loss sees, and those that a template or the config brings along."""
+"""Rules about the tokens that the loss sees: none of them, only the ends of turns, or all of them by mistake."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from modal_app.store.own_data import own_data_of
-from runner.preflight.findings import Finding, Severity, warning
+from runner.preflight.findings import Finding, Severity, shown, warning
+from runner.preflight.jsonl import LocalRows
 from runner.preflight.rules.run_facts import ListedDataset, RunFacts
-from runner.preflight.tokenizer_files import special_token, tokenizer_folder, tokens_lacking
 
 CONVERSATIONS = "https://docs.axolotl.ai/docs/dataset-formats/conversation.html"
-TEMPLATES = "https://huggingface.co/docs/transformers/chat_templating"
-LOADER = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/loaders/tokenizer.py"
-PICTURES = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/processing_strategies.py"
 INSTRUCTIONS = "https://docs.axolotl.ai/docs/dataset-formats/inst_tune.html"
 ROLES: Mapping[str, str] = {
     "human": "user",
@@ -25,44 +21,51 @@ ROLES: Mapping[str, str] = {
     "tool": "tool",
 }
 """As the rows spell them -> as chat templates do, where a dataset has no `roles`."""
-FAMILIES: Mapping[str, str] = {
-    "llama3": r"(meta-)?llama-?3",
-    "qwen": r"qwen-?[23]|qwq",
-    "gemma": r"gemma",
-    "mistral": r"mistral|mixtral|ministral",
-    "phi": r"phi-[34]",
-}
-"""Family -> how the names of its own models begin."""
-INSTRUCTED = re.compile(r"instruct|-it\b|chat|^qwen3-[\d.]+b(-a\d+b)?$|^phi-[34]|^qwq")
-TEMPLATES_OF: Mapping[str, tuple[str, ...]] = {
-    "llama3": ("llama3", "llama3_2_vision", "llama4"),
-    "qwen": ("qwen_25", "qwen3", "qwen3_5", "qwen2_vl"),
-    "gemma": ("gemma", "gemma3", "gemma3n", "gemma4", "gemma4_unified"),
-    "mistral": ("mistral_v1", "mistral_v2v3", "mistral_v3_tekken", "mistral_v7_tekken", "pixtral"),
-    "phi": ("phi_3", "phi_35", "phi_4"),
-    "": ("aya", "cohere", "command_a", "deepseek_v2", "deepseek_v3", "exaone", "exaone4", "falcon_h1", "jamba"),
-}
-"""Templates of one family alone. chatml, alpaca and the like are anybody's."""
-EMBEDDINGS = ("lora_modules_to_save", "peft_trainable_token_indices")
 
 
 def no_role_to_train(run: RunFacts) -> Iterator[Finding]:
-    """No message has a role that is trained, so every token is masked and the loss is NaN."""
+    """No message or segment is trained, so every token is masked and the loss is NaN."""
     if run.axolotl.get("rl") or run.axolotl.get("train_on_inputs") or own_data_of(run.axolotl):
         return
-    silent = [one for one in run.training if _has_no_trained_turn(one)]
-    severity = Severity.ERROR if len(silent) == len(run.training) else Severity.WARNING
-    for one in silent:
-        assert one.rows is not None
-        trained, seen = _trained(one.entry), ", ".join(f"{name} ({count})" for name, count in one.rows.roles.items())
+    silent = [(one, problem) for one in run.training if (problem := _untrained(one)) is not None]
+    ends = [one for one, _ in silent if "all" in (one.entry.get("train_on_eos"), one.entry.get("train_on_eot"))]
+    severity = Severity.ERROR if len(silent) == len(run.training) and not ends else Severity.WARNING
+    for one, (key, seen, what) in silent:
+        only = "the tokens that end turns are all that is trained" if one in ends else "none of its tokens is trained"
+        if one.entry.get("train_on_eos") == "last":
+            only += ", and train_on_eos=last trains the end of no other turn"
+        elif one in ends:
+            only += " (train_on_eos=all)"
         yield Finding(
             severity,
-            f"{one.at}.roles_to_train",
-            "[" + ", ".join(trained) + "]",
-            f"no message of {one.path} has such a role, so none of its tokens is trained; it has the roles {seen}",
-            f"Name a role of the rows, or map one: {one.at}.roles={{assistant: [NAME]}}.",
+            f"{one.at}.{key}",
+            seen,
+            f"{what}, so {only}",
+            f"Name a role of the rows, or map one: {one.at}.roles={{assistant: [NAME]}}."
+            if key == "roles_to_train"
+            else "Mark what is to be trained.",
             CONVERSATIONS,
         )
+
+
+def inputs_trained_against_the_data(run: RunFacts) -> Iterator[Finding]:
+    """`train_on_inputs` trains on all of a row, whatever else the config or the rows say is trained."""
+    if not run.axolotl.get("train_on_inputs"):
+        return
+    value = run.axolotl["train_on_inputs"]
+    if run.axolotl.get("rl"):
+        without = f"Axolotl does not read it with rl={run.axolotl['rl']}, whose loss is that of whole answers"
+        yield warning("train_on_inputs", value, without, "Remove it.", INSTRUCTIONS)
+        return
+    for one in run.training:
+        labels = set(one.rows.roles) if one.rows and one.entry.get("type") == "input_output" else set()
+        named = one.entry.get("roles_to_train") if one.entry.get("type") == "chat_template" else None
+        if named:
+            what = f"it trains on every turn, so {one.at}.roles_to_train={shown(named)} has no effect"
+            yield warning("train_on_inputs", value, what, "Remove one of the two.", CONVERSATIONS)
+        elif {"True", "False"} <= labels:
+            what = f"it trains on every segment, so the labels of the segments in {one.path} have no effect"
+            yield warning("train_on_inputs", value, what, "Remove it, and the labels decide.", INSTRUCTIONS)
 
 
 def no_output_to_train(run: RunFacts) -> Iterator[Finding]:
@@ -80,97 +83,47 @@ def no_output_to_train(run: RunFacts) -> Iterator[Finding]:
         alone = without == rows.count and len(run.training) == 1
         yield Finding(
             Severity.ERROR if alone else Severity.WARNING,
-            f"{one.at}.path",
-            one.path,
-            f"`{column}`, which is what is trained, is empty in {without} of its {rows.count} rows, and these teach "
-            "nothing",
+            f"{one.at}.type.field_output" if isinstance(one.entry.get("type"), Mapping) else f"{one.at}.path",
+            column if isinstance(one.entry.get("type"), Mapping) else one.path,
+            f"`{column}`, which is what is trained, is empty in {without} of the {rows.count} rows of {one.path}, and "
+            "these teach nothing",
             "Remove these rows, or name the column with the answers.",
             INSTRUCTIONS,
         )
 
 
-def template_of_another_family(run: RunFacts) -> Iterator[Finding]:
-    """An instruct model is trained in the format of another family: its own is forgotten, the new one costs rows."""
-    name = str(run.axolotl.get("base_model") or "").rstrip("/").rsplit("/", 1)[-1].lower()
-    family = next((family for family, begins in FAMILIES.items() if re.match(begins, name)), None)
-    added = any(run.axolotl.get(key) for key in ("tokens", "added_tokens_overrides", "tokenizer_config"))
-    special = run.axolotl.get("special_tokens")
-    if family is None or not INSTRUCTED.search(name) or added:
-        return
-    if isinstance(special, Mapping) and special.get("additional_special_tokens"):
-        return
-    for one in run.training:
-        if not str(one.entry.get("type") or "").startswith("chat_template"):
-            continue
-        at, template = f"{one.at}.chat_template", one.entry.get("chat_template")
-        if not template:
-            at, template = "chat_template", run.axolotl.get("chat_template")
-        others = [other for other, templates in TEMPLATES_OF.items() if other != family and template in templates]
-        if others:
-            yield warning(
-                at,
-                template,
-                f"{run.axolotl['base_model']} was taught to answer in another format, whose turns end in another "
-                "token; with this one it starts from text that its tokenizer splits into pieces",
-                f"Write {at}=tokenizer_default for the model's own.",
-                TEMPLATES,
-            )
+Untrained = tuple[str, str, str]
+"""The key that decides what is trained, its value, and why it trains nothing."""
 
 
-def token_that_the_vocabulary_lacks(run: RunFacts) -> Iterator[Finding]:
-    """A new token gets an embedding that no training has touched, and an adapter leaves it like that."""
-    if not run.adapts or any(run.axolotl.get(key) for key in EMBEDDINGS) or run.axolotl.get("added_tokens_overrides"):
-        return
-    named = _new_tokens(run.axolotl)
-    if not named:
-        return
-    folder = tokenizer_folder(str(run.axolotl.get("tokenizer_config") or run.axolotl.get("base_model") or ""))
-    lacking = tokens_lacking(folder, named) if folder else []
-    if lacking:
-        yield warning(
-            "tokens" if run.axolotl.get("tokens") else "special_tokens",
-            lacking,
-            "the model's vocabulary does not have that; an adapter alone does not train the embeddings of new tokens, "
-            "so the model would read and write them at random",
-            "Write lora_modules_to_save=[embed_tokens, lm_head], or use tokens that the vocabulary has.",
-            LOADER,
-        )
-
-
-def padding_that_hides_the_end(run: RunFacts) -> Iterator[Finding]:
-    """With pictures Axolotl masks every padding token, and where that also ends a turn, no end is ever trained."""
-    special = run.axolotl.get("special_tokens")
-    pad = special.get("pad_token") if isinstance(special, Mapping) else None
-    if not run.axolotl.get("processor_type") or not isinstance(special, Mapping) or not pad:
-        return
-    folder = tokenizer_folder(str(run.axolotl.get("tokenizer_config") or run.axolotl.get("base_model") or ""))
-    own = special_token(folder, "eos_token") if folder else None
-    eot = run.axolotl.get("eot_tokens")
-    ends = {special.get("eos_token") or own, *(eot if isinstance(eot, list) else ()), "<|im_end|>", "<|eot_id|>"}
-    if pad in ends:
-        yield warning(
-            "special_tokens.pad_token",
-            pad,
-            "it also ends a turn; with a processor Axolotl masks every one of it, so the model never learns to stop",
-            "Leave the pad token as the model has it, or name another one.",
-            PICTURES,
-        )
-
-
-def _has_no_trained_turn(one: ListedDataset) -> bool:
+def _untrained(one: ListedDataset) -> Untrained | None:
+    """None where something is trained, or that is unknown."""
     entry, rows = one.entry, one.rows
-    if entry.get("type") != "chat_template" or rows is None or rows.tokenized or not rows.roles or rows.parts:
-        return False
-    if "all" in (entry.get("train_on_eos"), entry.get("train_on_eot")):
-        return False
-    mapped = entry.get("message_property_mappings")
-    marks = [entry.get("message_field_training"), entry.get("message_field_training_detail")]
+    if rows is None or rows.tokenized or not rows.messages or rows.parts:
+        return None
+    if entry.get("type") == "input_output":
+        masked = not set(rows.roles) - {"False", "0", ""}
+        return ("path", one.path, "no label of its segments is true") if masked else None
+    if entry.get("type") != "chat_template" or not rows.roles:
+        return None
+    mark = str(entry.get("message_field_training") or "")
+    if mark and rows.properties.get(mark) == rows.messages and not entry.get("message_field_training_detail"):
+        false = f"it is false in all {rows.messages} messages of {one.path}"
+        return None if rows.marked else ("message_field_training", mark, false)
+    return _without_trained_role(one, rows)
+
+
+def _without_trained_role(one: ListedDataset, rows: LocalRows) -> Untrained | None:
+    mapped = one.entry.get("message_property_mappings")
+    marks = [one.entry.get("message_field_training"), one.entry.get("message_field_training_detail")]
     marks += [mapped.get(key) for key in ("training", "training_detail")] if isinstance(mapped, Mapping) else []
-    if any(mark in rows.properties for mark in marks if mark):
-        return False
-    roles = _roles(entry)
-    trained = {roles.get(role, role) for role in _trained(entry)}
-    return not trained & {roles.get(role, role) for role in rows.roles}
+    roles, named = _roles(one.entry), _trained(one.entry)
+    trained = {roles.get(role, role) for role in named}
+    marked = any(mark in rows.properties for mark in marks if mark)
+    if marked or trained & {roles.get(role, role) for role in rows.roles}:
+        return None
+    seen = ", ".join(f"{name} ({count})" for name, count in rows.roles.items())
+    return "roles_to_train", shown(named), f"no message of {one.path} has such a role; it has the roles {seen}"
 
 
 def _roles(entry: Mapping[str, Any]) -> Mapping[str, str]:
@@ -199,22 +152,8 @@ def _by_type(entry: Mapping[str, Any]) -> bool:
     return isinstance(entry.get("type"), str)
 
 
-def _new_tokens(axolotl: Mapping[str, Any]) -> list[str]:
-    """Tokens that the config adds and that rows may have; a padding token is only padding."""
-    special, tokens = axolotl.get("special_tokens"), axolotl.get("tokens")
-    named: list[Any] = list(tokens) if isinstance(tokens, list) else []
-    if isinstance(special, Mapping):
-        more = special.get("additional_special_tokens")
-        named += list(more) if isinstance(more, list) else []
-        named += [value for key, value in special.items() if key.endswith("_token") and key != "pad_token"]
-    pad = special.get("pad_token") if isinstance(special, Mapping) else None
-    return list(dict.fromkeys(one for one in named if isinstance(one, str) and one != pad))
-
-
 RULES = (
     no_role_to_train,
+    inputs_trained_against_the_data,
     no_output_to_train,
-    template_of_another_family,
-    token_that_the_vocabulary_lacks,
-    padding_that_hides_the_end,
 )
