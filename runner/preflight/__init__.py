@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from runner.preflight.data import data_findings, evaluation_findings
+from runner.preflight.data import data_findings
 from runner.preflight.findings import Finding, Severity
 from runner.preflight.gpu import gpu_findings, optimizer_findings
 from runner.preflight.keys import key_findings
@@ -53,6 +53,5 @@ def _of_config(experiment: Experiment) -> Iterator[Finding]:
     yield from data_findings(axolotl, experiment.data)
     yield from own_data_findings(experiment)
     yield from row_file_findings(axolotl)
-    yield from model_findings(axolotl, experiment.model)
-    yield from evaluation_findings(axolotl)
+    yield from model_findings(axolotl)
     yield from pair_findings(axolotl)

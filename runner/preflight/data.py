@@ -11,7 +11,7 @@ from typing import Any
 
 from runner.errors import SweepError
 from runner.keys.inputs import look_for_inputs
-from runner.preflight.findings import Finding, Severity, error, warning
+from runner.preflight.findings import Finding, Severity, error
 from runner.preflight.jsonl import check_rows
 from runner.preflight.splits import rows_of_split
 from runner.preflight.values import number
@@ -153,19 +153,6 @@ def _batch(axolotl: Mapping[str, Any]) -> int:
     micro = number(axolotl.get("micro_batch_size")) or 1
     batch_size = number(axolotl.get("batch_size"))
     return int(batch_size or micro * (number(axolotl.get("gradient_accumulation_steps")) or 1))
-
-
-def evaluation_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
-    """Evaluations without rows. Rows without evaluations are used: every run evaluates its first and last state."""
-    triggers = [key for key in ("evals_per_epoch", "eval_steps") if axolotl.get(key)]
-    has_rows = bool(axolotl.get("val_set_size")) or bool(axolotl.get("test_datasets"))
-    if triggers and not has_rows and axolotl.get("eval_strategy") != "no":
-        yield warning(
-            triggers[0],
-            axolotl[triggers[0]],
-            "no rows are held out for evaluation, so the runs cannot be ranked by eval loss",
-            "Set val_set_size=0.05.",
-        )
 
 
 def _is_integer(value: object) -> bool:

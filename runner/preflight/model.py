@@ -1,46 +1,27 @@
-"""Problems with the base model or adapter: its folder, the length of its context, the adapter's settings."""
+"""Problems with the base model or adapter: its folder, the adapter's settings."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from runner.preflight.findings import Finding, error, warning
-from runner.preflight.values import number
-from runner.types import ModelFacts
+from runner.preflight.findings import Finding, error
 
 TARGETS = ("lora_target_linear", "lora_target_modules", "lora_target_parameters")
-LONGER = ("overrides_of_model_config", "model_config", "use_pose")
-"""Keys with which a config extends a model's context, so that its limit is unknown."""
 
 
-def model_findings(axolotl: Mapping[str, Any], facts: ModelFacts | None) -> Iterator[Finding]:
+def model_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
     for key, needed in (("base_model", "config.json"), ("lora_model_dir", "adapter_config.json")):
         folder = _folder(axolotl.get(key))
         if folder is not None and not (folder / needed).is_file():
             yield error(key, axolotl[key], f"the folder has no {needed}, so it does not contain a {_kind(key)}")
-    yield from _context(axolotl, facts)
     if axolotl.get("adapter") in ("lora", "qlora"):
         yield from _adapter(axolotl)
 
 
 def _kind(key: str) -> str:
     return "model" if key == "base_model" else "LoRA adapter"
-
-
-def _context(axolotl: Mapping[str, Any], facts: ModelFacts | None) -> Iterator[Finding]:
-    context, source = (facts.context, facts.source) if facts else (_own_context(axolotl.get("base_model")), "")
-    length = number(axolotl.get("sequence_len"))
-    if context and length and length > context and not any(axolotl.get(key) for key in LONGER):
-        yield warning(
-            "sequence_len",
-            axolotl["sequence_len"],
-            f"the context of {axolotl.get('base_model')} has {context} positions",
-            f"Set sequence_len={context}, or extend the context (overrides_of_model_config).",
-            source,
-        )
 
 
 def _adapter(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
@@ -57,18 +38,6 @@ def _adapter(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
             f"adapter={axolotl['adapter']} has no target layers; expected one of {', '.join(TARGETS)}",
             f"Set {TARGETS[0]}=true.",
         )
-
-
-def _own_context(base_model: Any) -> int | None:
-    folder = _folder(base_model)
-    if folder is None:
-        return None
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    known = config.get("max_position_embeddings") if isinstance(config, dict) else None
-    return known if isinstance(known, int) else None
 
 
 def _folder(name: Any) -> Path | None:

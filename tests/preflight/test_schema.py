@@ -163,13 +163,13 @@ def test_a_missing_package_is_refused_with_the_line_that_adds_it_and_accepted_wi
 
 @pytest.mark.parametrize("judge", [Judge({"problems": [], "warnings": ["`lora_r` is odd"]}), None])
 def test_a_refusal_comes_with_what_would_only_be_told(judge: Judge | None) -> None:
-    one = experiment({"seed": 1, "optimizer": "adamw_torhc", "lora_r": 1, "evals_per_epoch": 4, "val_set_size": 0})
+    one = experiment({"seed": 1, "optimizer": "adamw_torhc", "lora_r": 1, "dataset_processes": 4})
     console = Console(file=io.StringIO(), width=400)
     with pytest.raises(SweepError) as refused:
         Preflight([one], Verdicts(None, "")).refuse(console, lambda: judge)
     assert isinstance(console.file, io.StringIO)
     said = console.file.getvalue()
-    assert said.count("note: evals_per_epoch=4") == 1
+    assert said.count("note: dataset_processes=4") == 1
     assert ("lora_r" in said) == (judge is not None)
     assert "adamw_torhc" in (said if judge else str(refused.value))
 

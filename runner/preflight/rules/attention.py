@@ -1,9 +1,10 @@
-"""Rules about attention: packed rows that see each other, and number formats that it does not take."""
+"""Rules about attention: packed rows that see each other, formats that it does not take, positions beyond the last."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from runner.memory.model_facts import config_of
 from runner.preflight.findings import Finding, error, warning
 from runner.preflight.rules.run_facts import RunFacts, is_off, is_on
 
@@ -17,6 +18,9 @@ APART = frozenset(
 """attn_decontaminates_packing in axolotl.utils.schemas.config: packed rows do not see each other under them. Other
 kernels of FlashAttention take the lengths of the rows, too."""
 FLASH_ATTENTION = "https://github.com/Dao-AILab/flash-attention#nvidia-cuda-support"
+POSITIONS = "https://huggingface.co/docs/transformers/model_doc/llama#transformers.LlamaConfig"
+LONGER = ("overrides_of_model_config", "model_config", "use_pose")
+"""Keys with which a config extends a model's context, so that its limit is unknown."""
 FLASH = ("flash_attention_2", "flash_attention_3")
 SIXTEEN_BITS = ("bfloat16", "fp16", "float16", "fp8")
 OLD_KEYS = (
@@ -70,4 +74,27 @@ def flash_attention_in_fp32(run: RunFacts) -> Iterator[Finding]:
         )
 
 
-RULES = (packed_rows_that_see_each_other, flash_attention_in_fp32)
+def sequence_longer_than_the_context(run: RunFacts) -> Iterator[Finding]:
+    """sequence_len has more tokens than the model has positions: those beyond are nothing that it has learned."""
+    context, source = _context(run)
+    length = run.number("sequence_len")
+    if context and length and length > context and not any(run.axolotl.get(key) for key in LONGER):
+        yield warning(
+            "sequence_len",
+            run.axolotl["sequence_len"],
+            f"the context of {run.axolotl.get('base_model')} has {context} positions",
+            f"Set sequence_len={context}, or extend the context (overrides_of_model_config).",
+            source if source.startswith("https://") else POSITIONS,
+        )
+
+
+def _context(run: RunFacts) -> tuple[int, str]:
+    """The positions that the model has, and where that is published; 0 if it is unknown."""
+    if run.model is not None:
+        return run.model.context, run.model.source
+    raw = config_of(str(run.axolotl.get("base_model") or "")) or {}
+    known = raw.get("max_position_embeddings")
+    return (known if isinstance(known, int) else 0), ""
+
+
+RULES = (packed_rows_that_see_each_other, flash_attention_in_fp32, sequence_longer_than_the_context)

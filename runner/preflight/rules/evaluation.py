@@ -21,6 +21,21 @@ LEAKS = "https://arxiv.org/abs/2311.04850"
 A_HANDFUL = 10
 
 
+def evaluations_without_rows(run: RunFacts) -> Iterator[Finding]:
+    """Evaluations are requested, and no rows are held out for them, so that runs cannot be ranked by eval loss."""
+    triggers = [key for key in ("evals_per_epoch", "eval_steps") if run.axolotl.get(key)]
+    has_rows = bool(run.axolotl.get("val_set_size")) or bool(run.axolotl.get("test_datasets"))
+    # Rows without such a key are used: every run evaluates its first and its last state.
+    if triggers and not has_rows and run.axolotl.get("eval_strategy") != "no":
+        yield warning(
+            triggers[0],
+            run.axolotl[triggers[0]],
+            "no rows are held out for evaluation, so the runs cannot be ranked by eval loss",
+            "Set val_set_size=0.05.",
+            CONFIG,
+        )
+
+
 def held_out_rows_that_cannot_be(run: RunFacts) -> Iterator[Finding]:
     """`val_set_size` leaves no row to train on, or is a number of rows where Axolotl reads only a part of 1."""
     size = run.number("val_set_size") or 0
@@ -136,6 +151,7 @@ def _sum(counts: list[int | None]) -> int | None:
 
 
 RULES = (
+    evaluations_without_rows,
     held_out_rows_that_cannot_be,
     evaluation_of_a_handful_of_rows,
     most_rows_held_out,

@@ -6,8 +6,20 @@ import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 
-from runner.config.architectures import Architecture, leaf, with_numbers
+from runner.config.architectures import Architecture, leaf
 from runner.preflight.findings import Finding, error, warning
+from runner.preflight.rules.module_names import (
+    HEADS,
+    as_axolotl_compiles,
+    ends_in,
+    example,
+    layers_to_try,
+    leaves,
+    linear_inside,
+    matches_any,
+    names_a_module,
+    trained_names,
+)
 from runner.preflight.rules.run_facts import RunFacts
 
 PEFT_TARGETS = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraConfig.target_modules"
@@ -17,15 +29,9 @@ PEFT_SAVED = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraC
 FREEZE = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/freeze.py"
 LISA = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/callbacks/lisa.py"
 
-FUSED = frozenset("gate_proj up_proj down_proj w1 w2 w3 gate experts router".split())
-"""Parts of experts. transformers stores them as one parameter, which PEFT finds by these names."""
 USUAL = frozenset("q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split())
 """Names that most architectures have, so that lists for several of them have all seven."""
-HEADS = frozenset("lm_head score classifier qa_outputs head".split())
-"""Modules that depend on what a model is trained for."""
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
-MANY = 200
-"""Layers of a model whose number of layers is unknown."""
 
 
 def lora_modules_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
@@ -37,19 +43,19 @@ def lora_modules_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
         return
     if isinstance(targets, list):
         yield from _listed_targets(run, [str(one) for one in targets], found)
-    elif isinstance(targets, str) and not _matches_any(targets, run, found) and not _others(run):
+    elif isinstance(targets, str) and not matches_any(targets, found, _layers(run)) and not _others(run):
         yield error(
             "lora_target_modules",
             targets,
             f"no module of {found.model_type} has a name that this matches from its beginning to its end",
-            f"Write a list such as [{', '.join(_leaves(found)[:4])}], or lora_target_linear=true.",
+            f"Write a list such as [{', '.join(leaves(found)[:4])}], or lora_target_linear=true.",
             PEFT_TARGETS,
         )
 
 
 def _listed_targets(run: RunFacts, targets: Sequence[str], found: Architecture) -> Iterator[Finding]:
     for one in targets:
-        if inside := _linear_inside(one, found):
+        if inside := linear_inside(one, found):
             yield error(
                 "lora_target_modules",
                 targets,
@@ -58,10 +64,10 @@ def _listed_targets(run: RunFacts, targets: Sequence[str], found: Architecture) 
                 PEFT_TARGETS,
             )
             return
-    lacking = [one for one in targets if not _names_a_module(one, found)]
+    lacking = [one for one in targets if not names_a_module(one, found)]
     if not lacking:
         return
-    names = ", ".join(_leaves(found))
+    names = ", ".join(leaves(found))
     if len(lacking) == len(targets) and not _others(run):
         yield error(
             "lora_target_modules",
@@ -71,7 +77,7 @@ def _listed_targets(run: RunFacts, targets: Sequence[str], found: Architecture) 
             PEFT_TARGETS,
         )
         return
-    others = [name for name in _leaves(found) if name not in targets]
+    others = [name for name in leaves(found) if name not in targets]
     if not others and set(lacking) <= USUAL:
         return  # a list for several architectures, which covers all that this one has
     meant = [match for one in lacking for match in get_close_matches(leaf(one), others, 1, 0.7)]
@@ -129,7 +135,7 @@ def lora_parameters_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
     if not targets or not run.adapts or (found := _architecture(run)) is None:
         return
     listed = [targets] if isinstance(targets, str) else [str(one) for one in targets]
-    if any(_ends_in(name, one) for one in listed for name in found.parameters):
+    if any(ends_in(name, one) for one in listed for name in found.parameters):
         return
     alone = not run.axolotl.get("lora_target_linear") and not run.axolotl.get("lora_target_modules")
     yield (error if alone else warning)(
@@ -148,7 +154,7 @@ def saved_modules_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
     if not isinstance(saved, list) or not run.adapts or (found := _architecture(run)) is None:
         return
     for one in saved:
-        if leaf(str(one)) in HEADS or any(_ends_in(name, str(one)) for name in found.modules):
+        if leaf(str(one)) in HEADS or any(ends_in(name, str(one)) for name in found.modules):
             continue
         embedding = next((leaf(name) for name in found.modules if leaf(name) in EMBEDDINGS), "")
         yield warning(
@@ -171,11 +177,11 @@ def nothing_left_to_train(run: RunFacts) -> Iterator[Finding]:
     if (found := _architecture(run)) is None:
         return
     try:
-        compiled = [_as_axolotl_compiles(str(one)) for one in patterns]
+        compiled = [as_axolotl_compiles(str(one)) for one in patterns]
     except re.error:
         return
-    layers = _layers_to_try([str(one) for one in patterns], run)
-    if any(one.match(name) for name in _trained_names(run, found, layers) for one in compiled):
+    layers = layers_to_try([str(one) for one in patterns], _layers(run))
+    if any(one.match(name) for name in trained_names(found, layers, adapted=run.adapts) for one in compiled):
         return
     begins = "base_model.model.model.layers.0..." if run.adapts else f"{found.parameters[-1].partition('.')[0]}."
     yield error(
@@ -186,7 +192,7 @@ def nothing_left_to_train(run: RunFacts) -> Iterator[Finding]:
         + (", and the adapter itself would be frozen" if run.adapts else ", and .* skips no part of it (.+ does)"),
         "Remove it: an adapter is trained alone anyway (~unfrozen_parameters)."
         if run.adapts
-        else f"Write it as {_example(found)}.",
+        else f"Write it as {example(found)}.",
         FREEZE,
     )
 
@@ -239,90 +245,13 @@ def _architecture(run: RunFacts) -> Architecture | None:
     return None if own_code or run.foreign else run.architecture
 
 
+def _layers(run: RunFacts) -> int | None:
+    return run.model.layers if run.model is not None else None
+
+
 def _others(run: RunFacts) -> bool:
     """Whether the adapter has other targets, so that it is built in any case."""
     return bool(run.axolotl.get("lora_target_linear") or run.axolotl.get("lora_target_parameters"))
-
-
-def _names_a_module(target: str, found: Architecture) -> bool:
-    if leaf(target) in HEADS or (_has_experts(found) and leaf(target) in FUSED):
-        return True
-    return any(_ends_in(name, target) for name in found.modules)
-
-
-def _linear_inside(target: str, found: Architecture) -> list[str]:
-    """The matrices of a module that is made of several; empty if it is none."""
-    around = [name for name in found.modules if name not in found.linear and _ends_in(name, target)]
-    inside = {leaf(one) for name in around for one in found.linear if one.startswith(f"{name}.")} - {"#"}
-    return sorted(inside) if len(inside) > 1 else []
-
-
-def _ends_in(name: str, target: str) -> bool:
-    """As PEFT compares names with a list; `#` is any number."""
-    if "#" in name and re.search(r"\d", target):
-        pattern = re.escape(name).replace(r"\#", r"\d+").replace("#", r"\d+")
-        return any(re.fullmatch(tail, target) for tail in _tails(pattern))
-    return name == target or name.endswith(f".{target}")
-
-
-def _tails(pattern: str) -> Iterator[str]:
-    """The pattern of a dotted name, and those of its ends."""
-    parts = pattern.split(r"\.")
-    return (r"\.".join(parts[start:]) for start in range(len(parts)))
-
-
-def _matches_any(pattern: str, run: RunFacts, found: Architecture) -> bool:
-    if pattern.replace("_", "-").lower() == "all-linear":
-        return True
-    try:
-        compiled = re.compile(pattern)
-    except re.error:
-        return True  # PEFT says what is wrong with it
-    names = [*found.modules, *found.parameters]
-    if _has_experts(found):
-        names += [
-            f"{name.rpartition('.')[0]}.{part}" for name in found.parameters if "experts" in name for part in FUSED
-        ]
-    layers = _layers_to_try([pattern], run)
-    return any(compiled.fullmatch(one) for name in names for one in with_numbers(name, layers))
-
-
-def _layers_to_try(patterns: Sequence[str], run: RunFacts) -> int:
-    """One, unless a pattern names numbers."""
-    if not any(re.search(r"\d", one.replace(r"\d", "")) for one in patterns):
-        return 1
-    return run.model.layers if run.model is not None else MANY
-
-
-def _has_experts(found: Architecture) -> bool:
-    return any("experts" in name or ".moe" in name for name in found.parameters)
-
-
-def _leaves(found: Architecture) -> list[str]:
-    return sorted({leaf(name) for name in found.linear} - HEADS - {"#"})
-
-
-def _trained_names(run: RunFacts, found: Architecture, layers: int) -> Iterator[str]:
-    before = "base_model.model." if run.adapts else ""
-    for name in found.parameters:
-        for one in with_numbers(name, layers):
-            yield f"{before}{one}"
-            if run.adapts:
-                stem = f"{before}{one.removesuffix('.weight')}"
-                yield from (
-                    f"{stem}.{end}" for end in ("base_layer.weight", "lora_A.default.weight", "lora_B.default.weight")
-                )
-
-
-def _as_axolotl_compiles(pattern: str) -> re.Pattern[str]:
-    """As axolotl.utils.freeze.LayerNamePattern does: without a range at the end, and with dots that are dots."""
-    base = re.sub(r"^(.+)\[([0-9]*)(?::([0-9]*))?\]$", r"\1", pattern)
-    return re.compile(re.sub(r"\.(?!\+)", "\\.", base))
-
-
-def _example(found: Architecture) -> str:
-    layer = next((name for name in found.parameters if "#" in name), found.parameters[0])
-    return f"[^{layer.partition('#')[0]}3[01]]" if "#" in layer else f"[^{layer}]"
 
 
 RULES = (

@@ -148,9 +148,8 @@ def _tolerance(optimizer: str) -> float | None:
 
 def _slack(run: RunFacts) -> float:
     """Where only a part of the weights is trained at a time, larger steps are common (LISA: arXiv 2403.17919)."""
-    if run.axolotl.get("unfrozen_parameters") or run.axolotl.get("lisa_n_layers"):
-        return 5
-    return 10 if run.axolotl.get("use_onebitllms") else 1
+    partly = ("unfrozen_parameters", "lisa_n_layers", "use_onebitllms")
+    return 10 if any(run.axolotl.get(key) for key in partly) else 1
 
 
 def _lora_keys_without_adapter(run: RunFacts) -> bool:
