@@ -24,6 +24,7 @@ from axolotl.utils.dict import DictDefault
 
 from modal_app.patches.apply import cache_datasets_in
 from modal_app.process.attempt import BUILD, DATASETS_CACHE, stamp, write_yaml
+from modal_app.process.bars import noted_bars
 from modal_app.process.rank import Rank
 from modal_app.steps.fingerprint import multiset_digest, row_digests
 from modal_app.steps.pinned_inputs import pinned_inputs
@@ -59,7 +60,8 @@ def _build(step: Step, attempt: Attempt, rank: Rank) -> dict[str, Any]:
     rank.clock.book("config")
     cfg.is_preprocess = True
     # The rows, not the base model's weights; and no row is printed with its labels, which a reward model's lacks.
-    do_preprocess(cfg, PreprocessCliArgs(download=False, debug_num_examples=0))
+    with noted_bars(attempt.progress):
+        do_preprocess(cfg, PreprocessCliArgs(download=False, debug_num_examples=0))
     hashes = prepared_hashes(cfg)
     require_written_rows(attempt.path / BUILD, hashes, cfg)
     rank.clock.book("prepare")

@@ -21,6 +21,7 @@ from typing import Any
 from modal_app.patches.apply import apply_run_patches, apply_tracking_patches
 from modal_app.process import attention, imports, tracking
 from modal_app.process.attempt import DATASETS_CACHE, stamp, write_yaml
+from modal_app.process.bars import noted_bars
 from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
 from modal_app.process.stop import Stopped
@@ -103,9 +104,11 @@ def run_rank(rank: Rank) -> None:
     from axolotl.cli.train import do_cli
 
     sys.argv = ["axolotl"]  # Axolotl parses it
+    attempt = rank.attempt
+    bars = noted_bars(attempt.progress, until=attempt.train_state) if rank.number == 0 else contextlib.nullcontext()
     try:
-        with offline_if_unreachable() if rank.step.asks_the_hub else contextlib.nullcontext():
-            do_cli(config=rank.attempt.config.name)
+        with offline_if_unreachable() if rank.step.asks_the_hub else contextlib.nullcontext(), bars:
+            do_cli(config=attempt.config.name)
     except SystemExit as error:
         # Its own handler of SIGINT, which is set for a moment before training begins.
         raise Stopped(f"Axolotl exited with {error.code} before training began") from error

@@ -192,7 +192,8 @@ class Attempt:
 
     @property
     def progress(self) -> Path:
-        """progress.json, of an infer step: how many prompts are answered, and of how many."""
+        """progress.json: how many prompts an infer step has answered, and of how many; what another step downloads or
+        tokenizes (process/bars.py), until it trains."""
         return self.path / "progress.json"
 
 

@@ -1,28 +1,19 @@
-"""`axosweep attach`: the table of a sweep that runs on Modal, kept up to date until the sweep has ended."""
+"""`axosweep attach`: the live view of a sweep that runs on Modal, until the sweep has ended."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from rich.console import Group
-from rich.live import Live
-from rich.text import Text
-
-from modal_app.store.layout import Store
-from modal_app.store.step import FailureReason
-from runner.compare.comparison import SweepSelection
-from runner.compare.params import label
-from runner.compare.ranking import Row, compare_sweep
-from runner.compare.show import cost_lines, rows_table
+from runner.compare.ranking import compare_sweep
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
 from runner.html_report.finish import leave_report
 from runner.show import tables
+from runner.show.sweep_view import SweepView
 from runner.store.finding import sweep_in
 from runner.store.ledger import sweep_ids
-from runner.store.run_state import RunStatus, status_text
+from runner.store.run_state import RunStatus
 from runner.store.stores import store_of
 
 EXIT_FAILED_RUN = 1
@@ -55,7 +46,7 @@ def attach(store_folder: str | None, sweep_name: str | None, runs_volume: str, *
         raise SweepError("This machine knows no sweep on Modal. Name one: axosweep attach SWEEP")
     known = [sweep for sweep in sweep_ids(mirror) if sweep_name is None or sweep.startswith(sweep_name)]
     sweep = sweep_in([mirror], sweep_name).sweep if known else str(sweep_name)
-    view = _View(mirror, sweep)
+    view = SweepView(mirror, sweep)
     try:
         modal_verbs.attach(mirror, sweep, runs_volume, view.update)
     finally:
@@ -67,37 +58,3 @@ def attach(store_folder: str | None, sweep_name: str | None, runs_volume: str, *
     for why in modal_notices.settle(mirror, sweep):
         terminal.message(f"A notice was not sent: {why}. The same command tries again.", style="yellow")
     return 0 if all(row.status is RunStatus.SUCCEEDED for row in rows) else EXIT_FAILED_RUN
-
-
-@dataclass(slots=True)
-class _View:
-    """A live table on a terminal; in a pipe, a line for each change of status."""
-
-    store: Store
-    sweep: str
-    _live: Live | None = None
-    _printed: dict[str, tuple[RunStatus, FailureReason | None]] = field(default_factory=dict)
-
-    def update(self) -> None:
-        rows = compare_sweep(self.store, self.sweep)
-        console = terminal.messages()
-        if console.is_terminal:
-            if self._live is None:
-                self._live = Live(console=console, auto_refresh=False, transient=True)
-                self._live.start()
-            cost = (Text(line) for line in cost_lines([SweepSelection(self.store, self.sweep)], rows))
-            self._live.update(Group(rows_table(rows, title=self.sweep, width=console.width), *cost), refresh=True)
-            return
-        for row in rows:
-            if self._printed.get(row.key) != (row.status, row.reason):
-                self._printed[row.key] = row.status, row.reason
-                terminal.say(console, _line(row))
-
-    def close(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-
-def _line(row: Row) -> str:
-    status = status_text(row.status, row.reason)
-    return f"train      {label(row.params) or row.key}: {status}  {row.message}".rstrip()

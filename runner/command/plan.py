@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,14 +11,28 @@ from runner.console.print_json import print_json
 from runner.errors import PlanRefused, SweepError
 from runner.types import Experiment, Request, RunResult
 
+USAGE = "axosweep plan [--json] [--overrides] [--diff SWEEP] [--write DIR] [-m] [GROUP=OPTION ...] [KEY=VALUE ...]"
+DESCRIPTION = """\
+Print what a launch would run, each run once: what is finished already, what is wrong with it, how long it will take
+and what it will cost. Nothing is started.
+
+After `plan` comes what a launch takes: overrides, -m for a sweep, --force."""
+EPILOG = """\
+axosweep plan -m lora=r8,r16 seed=1,2,3           six runs, with their time
+axosweep plan -m +sweeps=tiny_grid --json         the same for programs
+axosweep plan -m learning_rate=1e-4,2e-4 executor=modal budget=40   with their price
+
+`axosweep --help` lists the groups, keys and flags."""
+
 
 def parser() -> VerbParser:
     """Of its own flags; everything else on its line goes to the Hydra application."""
-    verb = VerbParser("plan", add_help=False)
-    verb.add("--overrides", action="store_true")
-    verb.add_json()
-    verb.add("--diff", metavar="SWEEP", names=[Names.SWEEP])
-    verb.add("--write", metavar="DIR", names=[Names.FOLDER])
+    verb = VerbParser("plan", DESCRIPTION, usage=USAGE, epilog=EPILOG, formatter_class=RawDescriptionHelpFormatter)
+    verb.add("--overrides", action="store_true", help="print the runs as overrides that any Hydra sweeper takes")
+    verb.add_json("print the plan as JSON; if it is refused, the reason is under `refused`")
+    verb.add("--diff", metavar="SWEEP", names=[Names.SWEEP], help="print what differs from an earlier sweep")
+    verb.add("--write", metavar="DIR", names=[Names.FOLDER],
+             help="write each run as a config for plain `axolotl train`")  # fmt: skip
     return verb
 
 

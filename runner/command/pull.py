@@ -48,7 +48,7 @@ def main(words: Sequence[str]) -> int:
         what = _own_merge(store, run.key, there)
     state = state_of(store, run)
     wanted = choose(files, there, what, run.key, status_text(state.status, state.reason))
-    with progress(sum(one.entry.size for one in wanted)) as watch:
+    with progress(sum(one.entry.size for one in wanted), "pull") as watch:
         done = pull(files, wanted, folder, force=args.force, watch=watch)
     if args.json:
         result = {"run": run.key, "folder": str(folder), "place": files.place(f"runs/{run.key}"), **asdict(done)}

@@ -136,7 +136,7 @@ def _fetch(subject: Subject, kind: Kind, folder: Path) -> None:
             raise _not_merged(subject)
         what = merged[0].name
     wanted = choose(files, parts, what, subject.key, RunStatus.SUCCEEDED)
-    with progress(sum(one.entry.size for one in wanted)) as watch:
+    with progress(sum(one.entry.size for one in wanted), "download") as watch:
         pull(files, wanted, folder, watch=watch)
 
 

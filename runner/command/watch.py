@@ -1,4 +1,7 @@
-"""`axosweep watch`: serves the report of a sweep to this machine's browser, updated while the sweep runs."""
+"""`axosweep watch`: serves the report of a sweep to this machine's browser, updated while the sweep runs.
+
+On a terminal, the live view is shown meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from runner.console.parser import VerbParser
 from runner.errors import SweepError
 from runner.html_report.gather import gather
 from runner.html_report.page import html, write_report
+from runner.show.sweep_view import SweepView
 from runner.store.finding import sweep_in
 from runner.store.mirror_age import stale
 from runner.store.stores import stores
@@ -25,6 +29,7 @@ from runner.store.stores import stores
 HOST = "127.0.0.1"
 FRESH_S = 2.0
 """Values younger than this are served again: a page requests them every three seconds."""
+REDRAW_S = 2.0
 LOOK_S = 15.0
 """Between two looks at Modal."""
 LINGER_S = 1.0
@@ -93,12 +98,16 @@ def watch(store: Store, sweep: str, port: int) -> int:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
     thread.start()
     terminal.result(f"{sweep}: http://{HOST}:{server.server_port}/  (Ctrl-C ends it)")
+    view = SweepView(store, sweep)
     try:
-        source.served_last.wait()
+        while not source.served_last.wait(REDRAW_S):
+            if view.is_live:
+                view.update()
         time.sleep(LINGER_S)
     except KeyboardInterrupt:
         terminal.message("Stopped watching; the sweep itself goes on.")
     finally:
+        view.close()
         server.shutdown()
         server.server_close()
     terminal.result(f"Report: {write_report(store, sweep)}")

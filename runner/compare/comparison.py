@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +16,9 @@ from modal_app.store.trained_weights import weights_left_by
 from runner.compare.groups import Group
 from runner.compare.ranking import EVAL_LOSS, OBJECTIVE, Metric, Row
 from runner.cost.spent import SweepCost, sweep_cost
+from runner.store.going_on import goes_on
 from runner.store.ledger import Ledger
+from runner.store.run_state import RunStatus
 from runner.store.stores import is_mirror
 
 
@@ -79,6 +83,7 @@ def comparison(
         for one, cost in zip(complete, costs, strict=True)
     )
     single = sweeps[0] if len(sweeps) == len(selections) == 1 else None
+    unfinished = [note for one in complete if (note := _not_over(one, rows))]
     return Comparison(
         sweep=single.sweep if single else None,
         store=str(selections[0].store.root),
@@ -89,7 +94,7 @@ def comparison(
         sweeps=sweeps,
         over=tuple(over),
         groups=tuple(groups),
-        notes=tuple(notes),
+        notes=(*unfinished, *notes),
     )
 
 
@@ -110,6 +115,18 @@ def comparison_without_store(
         groups=tuple(groups),
         notes=tuple(notes),
     )
+
+
+def _not_over(selection: SweepSelection, rows: Sequence[Row]) -> str:
+    """A sentence about a sweep whose runs have not all ended, since its best run may change; otherwise empty. The
+    launch that prints its own table has ended it."""
+    sweep = selection.sweep
+    counts = Counter(row.status for row in rows if sweep in row.sweeps)
+    if not goes_on(selection.store, sweep, set(counts), but=os.getpid()):
+        return ""
+    rest = [f"{number} {status}" for status, number in sorted(counts.items()) if status is not RunStatus.SUCCEEDED]
+    done = f"{counts[RunStatus.SUCCEEDED]} of {counts.total()} done"
+    return f"{sweep} is not over: {', '.join([done, *rest])}."
 
 
 def cost_of(store: Store, sweep: str) -> SweepCost | None:

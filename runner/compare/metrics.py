@@ -22,6 +22,8 @@ class Curves:
     """What a run logged: name -> step -> value, steps ascending."""
 
     by_name: Mapping[str, Mapping[int, float]]
+    logged_at: float | None = None
+    """Unix seconds of the last line; None if unknown."""
 
     @property
     def step(self) -> int | None:
@@ -59,21 +61,22 @@ def read_curves(path: Path) -> Curves:
     except FileNotFoundError:
         lines = []
     collected: dict[str, dict[int, float]] = {}
-    latest, in_order = -1, True
+    latest, in_order, logged_at = -1, True, None
     for row in _rows(lines):
         try:
             step = int(row["step"])
         except (ValueError, KeyError, TypeError):
             continue
         in_order, latest = in_order and step >= latest, step
+        logged_at = row.get("time", logged_at)
         for name, value in row.items():
             if type(value) in (float, int) and name not in NOT_METRICS:  # a bool is an int to isinstance
                 collected.setdefault(name, {})[step] = float(value)
         for name in row.get(NOT_FINITE, ()):
             collected.setdefault(name, {})[step] = math.nan
     if in_order:  # always, except in a run that was resumed from an earlier step
-        return Curves(collected)
-    return Curves({name: dict(sorted(points.items())) for name, points in collected.items()})
+        return Curves(collected, logged_at)
+    return Curves({name: dict(sorted(points.items())) for name, points in collected.items()}, logged_at)
 
 
 def _rows(lines: list[bytes]) -> Iterable[Any]:

@@ -10,6 +10,8 @@ from runner.types import Experiment
 
 MOST_PARAMS = 12
 """With more columns than this, a table no longer shows what a run is."""
+SAYS_NOTHING = frozenset(("null", "false", '""', "[]", "{}"))
+"""Values, as JSON, by which a key is not set. A column with no other values is shown only if it tells runs apart."""
 
 
 def differing_params(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -27,6 +29,10 @@ def differing_params(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
         values = tuple(json.dumps(value, sort_keys=True) for value in found)
         if len(set(values)) > 1 and not any(same_partition(values, seen) for seen in columns.values()):
             columns[name] = values
+    for name in [one for one, values in columns.items() if all(value in SAYS_NOTHING for value in values)]:
+        rest = [values for one, values in columns.items() if one != name]
+        if len(set(zip(*rest, strict=True))) == len(set(zip(*columns.values(), strict=True))):
+            del columns[name]
     return [{name: config.get(name) for name in columns} for config in configs]
 
 
@@ -58,8 +64,12 @@ def flat_experiment(experiment: Experiment) -> dict[str, Any]:
 
 
 def label(params: Mapping[str, Any]) -> str:
-    """Parameters as they are written on the command line."""
-    return " ".join(f"{name}={show_value(value)}" for name, value in params.items())
+    """Parameters as they are written on the command line, without those that a run has not set.
+
+    >>> label({"lora_r": 8, "load_in_4bit": None})
+    'lora_r=8'
+    """
+    return " ".join(f"{name}={show_value(value)}" for name, value in params.items() if value is not None)
 
 
 def show_value(value: Any) -> str:

@@ -47,7 +47,7 @@ class Row:
     max_steps: int | None
     """The step at which it ends."""
     seconds: float | None
-    """Of its last attempt, from the worker's start to its end."""
+    """Of all its attempts, each from the worker's start to its end; null while it runs."""
     attempts: int | None
     """Null if read from W&B, where all attempts are one run."""
     eval_fingerprint: str | None

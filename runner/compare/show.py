@@ -8,7 +8,6 @@ from enum import StrEnum
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from runner.compare.comparison import Comparison, SweepSelection, cost_of, model_of
 from runner.compare.groups import Group
@@ -62,13 +61,6 @@ def show(result: Comparison, selections: Sequence[SweepSelection], form: Form, c
             terminal.write(f"{_markdown(result, metric)}\n")
         case Form.TABLE:
             _show(result, selections, metric, console or terminal.results())
-
-
-def rows_table(rows: Sequence[Row], title: str, width: int | None = None) -> Table:
-    """The rows of one eval fingerprint. With a width, columns that do not fit are left out."""
-    columns = columns_of(rows, Metric())
-    shown, _ = fitted(columns, width) if width else (columns, [])
-    return table(shown, title, [row.is_best for row in rows])
 
 
 def cost_lines(selections: Sequence[SweepSelection], rows: Sequence[Row]) -> list[str]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from modal_app.cloud.meter import ContainerRecord
 from modal_app.store.facts import DataManifest, TrainFacts
-from modal_app.store.layout import Store
+from modal_app.store.layout import Attempt, Store
 from modal_app.store.read_json import read_json
-from modal_app.store.state import StepState, observe
+from modal_app.store.state import StepState, observe, read_outcome
 from modal_app.store.step import FailureReason, StepKind
 from runner.compare.measured import Measurement, is_of_a_task, measured_of
 from runner.compare.metrics import Curves, read_curves
@@ -22,6 +22,10 @@ from runner.store.run_state import RunStatus, Unbegun, run_state, unbegun
 
 RESERVED = "memory/device_reserved (GiB)"
 """What Axolotl logs of rank 0's GPU; zero on a CPU."""
+
+
+BEFORE_STEPS = ("import", "config", "prepare", "load")
+"""The phases of a run before its first step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,13 @@ class RunFacts:
     record: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Measurement] = field(default_factory=dict)
     """What `axosweep eval` has measured, by name."""
+    started_at: float | None = None
+    """Unix seconds, of its last attempt."""
+    ended_at: float | None = None
+    startup_seconds: float = 0.0
+    """Of its last attempt, before its first step."""
+    resumed_from: int = 0
+    """The step that its last attempt began with."""
 
     def final(self, name: str) -> float | None:
         """The last value that training logged, or otherwise the value that was measured later."""
@@ -120,7 +131,7 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
         eval_fingerprint=_eval_fingerprint(store, run, state),
         attempts=len(attempts),
         max_steps=train_states[-1].get("max_steps") if train_states else None,
-        seconds=outcome.seconds if outcome else None,
+        seconds=_seconds(outcome.seconds, attempts[:-1], train_states) if outcome else None,
         train_seconds=_train_seconds(train_states),
         gpu=allocated(rented),
         paid_seconds=sum(one.seconds for one in rented) if rented else None,
@@ -128,7 +139,27 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
         peak_memory_gib=_peak_memory(curves, rented),
         record=dict(outcome.facts if outcome else {}) | facts_of(rented),
         measured=measured_of(store, run.key),
+        started_at=state.started_at,
+        ended_at=outcome.finished_at if outcome else None,
+        startup_seconds=startup_seconds(train_states[-1]) if train_states else 0.0,
+        resumed_from=train_states[-1].get("resumed_from") or 0 if train_states else 0,
     )
+
+
+def startup_seconds(train_state: Mapping[str, Any]) -> float:
+    """Of an attempt, before its first step."""
+    phases = train_state.get("phases") or {}
+    return float(sum(phases.get(name) or 0.0 for name in BEFORE_STEPS))
+
+
+def _seconds(last: float, earlier: Sequence[Attempt], train_states: Sequence[Mapping[str, Any]]) -> float:
+    """Of all attempts, as its optimizer steps are. One that was killed has left no result, only the seconds of its
+    phases."""
+    total = last
+    for attempt, state in zip(earlier, train_states, strict=False):
+        outcome = read_outcome(attempt.result)
+        total += outcome.seconds if outcome else sum((state.get("phases") or {}).values())
+    return total
 
 
 def _train_seconds(train_states: Sequence[Mapping[str, Any]]) -> float | None:

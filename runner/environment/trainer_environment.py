@@ -24,6 +24,7 @@ from modal_app.store.flock import lock, try_lock
 from modal_app.store.step import write_atomically
 from runner.config.shipped import checkout_root
 from runner.console import terminal
+from runner.environment.bytecode import compile_modules
 from runner.errors import SweepError
 
 LOCK_FILE = Path(modal_app.__file__).resolve().parent / "trainer" / "requirements.lock"
@@ -148,8 +149,9 @@ def _build(environment: Path) -> None:
         create(environment)
     write_atomically(environment / STAMP, UNFINISHED)
     # `uv pip install` would resolve again, and fail at Axolotl's own zstandard pin.
-    sync = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode", "--python", str(python)]
+    sync = [uv, "pip", "sync", "--require-hashes", "--python", str(python)]
     _run([*sync, str(LOCK_FILE)], "could not be installed")
+    compile_modules(python)  # not by uv, which shows nothing meanwhile
     write_atomically(environment / STAMP, lock_hash() + "\n")
 
 

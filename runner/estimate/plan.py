@@ -65,6 +65,8 @@ class PlanCost:
     """Seconds until everything has ended; None if those of a run are unknown."""
     at_a_time: int
     rates: Rates | None
+    preparing_each: Mapping[str, Range] = field(default_factory=dict)
+    """Seconds by data key."""
 
     @property
     def dollars(self) -> Range | None:
@@ -116,6 +118,7 @@ def plan_cost(
         wall=_wall(runs, pools, parts),
         at_a_time=_at_a_time(pools),
         rates=rates,
+        preparing_each={one.key: seconds for one, seconds in zip(missing, parts, strict=True)},
     )
 
 

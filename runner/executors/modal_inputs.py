@@ -10,6 +10,7 @@ import modal
 from modal_app.store import pins
 from modal_app.store.content import files_below
 from modal_app.store.layout import Store
+from runner.console.transfer import progress
 from runner.errors import SweepError
 from runner.executors.modal_copies import listed
 
@@ -23,19 +24,32 @@ def upload_inputs(cache: modal.Volume, store: Store, names: Sequence[str]) -> No
     missing = [name for name in names if PurePosixPath(name).name not in there]
     if not missing:
         return
-    notes = [f"{name}{pins.SUFFIX}" for name in missing if pins.note_of(store.root / name).is_file()]
     _check([store.root / name for name in missing])
-    with cache.batch_upload(force=True) as batch:
+    sizes = {name: _size(store.root / name) for name in missing}
+    with progress(sum(sizes.values()), "upload") as watch:
         for name in missing:
-            put_input(batch, (store.root / name).resolve(), f"/{name}")
-        for name in notes:
-            batch.put_file(store.root / name, f"/{name}")
+            _upload(cache, store, name)
+            watch(sizes[name])
+
+
+def _upload(cache: modal.Volume, store: Store, name: str) -> None:
+    """One input, with its note: all of it appears on the Volume at once, or nothing."""
+    note = [f"{name}{pins.SUFFIX}"] if pins.note_of(store.root / name).is_file() else []
+    with cache.batch_upload(force=True) as batch:
+        put_input(batch, (store.root / name).resolve(), f"/{name}")
+        for one in note:
+            batch.put_file(store.root / one, f"/{one}")
     try:
-        _check([store.root / name for name in missing])
+        _check([store.root / name])
     except SweepError:
-        for name in [*missing, *notes]:
-            cache.remove_file(name, recursive=True)
+        for one in [name, *note]:
+            cache.remove_file(one, recursive=True)
         raise
+
+
+def _size(path: Path) -> int:
+    files = files_below(path) if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def put_input(batch: modal.volume.AbstractVolumeUploadContextManager, local: Path, there: str) -> None:

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modal_app.store.layout import SEEN, Store
-from modal_app.store.read_json import read_json
+from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.compare.measured import is_of_a_task
 from runner.compare.metrics import Curves
 from runner.compare.params import label, show_value
 from runner.compare.ranking import OBJECTIVE, Metric, Row, rows_from
-from runner.compare.source import facts_of_sweep
+from runner.compare.source import RunFacts, facts_of_sweep
 from runner.compare.table import heading_of
 from runner.config.project import find_project
 from runner.console.redact import redact
@@ -27,9 +26,10 @@ from runner.html_report import reproduce, words
 from runner.html_report.answers import answers
 from runner.html_report.curves import points_each, rounded, series
 from runner.html_report.effects import effect, interaction, pareto, strength
-from runner.store.ledger import Ledger, SweepPlan, live_launchers
+from runner.show.following import headway_of_sweep
+from runner.store.going_on import goes_on
+from runner.store.ledger import Ledger, SweepPlan
 from runner.store.run_state import RunStatus
-from runner.store.stores import is_mirror
 
 TAIL_LINES = 25
 TAIL_BYTES = 6_000
@@ -61,11 +61,13 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
     receipt_of, totals = _receipts(found)
     analysed = max(words.ranked_groups(rows), key=len, default=[])
     cost = sweep_cost(store, sweep, found.plan.runs)
+    going_on = goes_on(store, sweep, [row.status for row in rows])
     return {
         "sweep": sweep,
         "made_at": round(time.time(), 1),
         "asked_at": found.plan.created_at,
-        "going_on": goes_on(store, sweep, rows),
+        "going_on": going_on,
+        "headway": _headway(store, sweep, facts) if going_on else None,
         "question": redact(words.question(rows, _question_of(command), OBJECTIVE)),
         "answer": [redact(line) for line in words.answer(rows, OBJECTIVE, names)],
         "note": redact(plan.note),
@@ -83,15 +85,10 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
     }
 
 
-def goes_on(store: Store, sweep: str, rows: Sequence[Row]) -> bool:
-    """Whether the sweep is still in progress: a run is running, or a launcher still works on the pending ones."""
-    if any(row.status is RunStatus.RUNNING for row in rows):
-        return True
-    if all(row.status not in (RunStatus.PENDING, RunStatus.STOPPED, RunStatus.LOST) for row in rows):
-        return False
-    if is_mirror(store):
-        return not read_json(store.sweeps / sweep / SEEN).get("over", False)
-    return bool(live_launchers(store, sweep))
+def _headway(store: Store, sweep: str, facts: Sequence[RunFacts]) -> dict[str, Any]:
+    """What the live view on a terminal shows above its lines."""
+    headway = headway_of_sweep(store, sweep, facts, time.time())
+    return {"counted": headway.counted, "timed": headway.timed, "part": round(headway.part, 4)}
 
 
 def tail(log: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from runner.keys.content import ContentHashes, keep, keep_files, keep_folder
 from runner.keys.inputs import ADAPTER, staged_name
 from runner.keys.row_files import keep_rows
 from runner.launch.notices import Notifier, notifier_of
+from runner.launch.price import expected_of
 from runner.launch.schema import ask_schema
 from runner.launch.start_checkpoint import keep_checkpoint
 from runner.launch.types import Launch
@@ -50,13 +52,24 @@ def execute(launch: Launch, workers: MixedWorkers | None) -> Notifier:
         terminal.message(STARTING)
     notifier = notifier_of(launch)
     with Progress(launch.plan, launch.store) as progress:
-
-        def watch() -> None:
-            progress.update()
-            notifier.look()
-
-        executor.execute(launch.plan, watch)
+        executor.execute(launch.plan, _watch(launch, progress, notifier))
     return notifier
+
+
+def _watch(launch: Launch, progress: Progress, notifier: Notifier) -> Callable[[], None]:
+    """Shows the progress and sends notices, after noting the plan's estimate once. Steps are running then, and need not
+    wait for it."""
+    noted = False
+
+    def watch() -> None:
+        nonlocal noted
+        if not noted:
+            noted = True
+            expected_of(launch).save(launch.store, launch.plan.sweep)
+        progress.update()
+        notifier.look()
+
+    return watch
 
 
 def record_request(launch: Launch) -> None:

@@ -12,6 +12,7 @@ from runner.executors.choose import pools_of, rates_of
 from runner.launch.budget import bound_line, check_budget, confirm, with_shares
 from runner.launch.types import Launch
 from runner.show import tables
+from runner.show.headway import Expected
 from runner.store.stores import stores
 from runner.types import Action
 
@@ -32,6 +33,15 @@ def price(launch: Launch) -> Launch:
     check_budget(cost, launch.request)
     confirm(cost, launch.request, on_terminal=sys.stdin.isatty() and sys.stderr.isatty())
     return replace(launch, cost=cost, plan=with_shares(launch.plan, cost, launch.request))
+
+
+def expected_of(launch: Launch) -> Expected:
+    """What the live view corrects by what has run."""
+    cost = launch.cost or _cost(launch, ask=False)
+    runs = {one.key: one.prediction.seconds.likely for one in cost.runs if one.prediction}
+    boots = [one.prediction.boot.likely for one in cost.runs if one.prediction]
+    datasets = {key: seconds.likely for key, seconds in cost.preparing_each.items()}
+    return Expected(runs | datasets, max(boots, default=0.0), cost.at_a_time)
 
 
 def price_lines(launch: Launch) -> list[str]:

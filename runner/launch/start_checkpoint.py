@@ -149,7 +149,7 @@ def _fetch(files: Files, part: Part, folder: Path) -> None:
     from runner.files.pull import FileToPull, pull  # imported late: only for runs on Modal
 
     wanted = [FileToPull(entry, part.named(entry)) for entry in part.files]
-    with progress(part.bytes) as watch:
+    with progress(part.bytes, "checkpoint") as watch:
         pull(files, wanted, folder, watch=watch)
 
 

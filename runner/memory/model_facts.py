@@ -54,10 +54,12 @@ def facts_of(base_model: str, revision: str | None = None, *, ask_hub: bool = Fa
     return facts_from(raw, base_model, str(folder / "config.json"), lambda: weights_in_folder(folder))
 
 
-def config_of(base_model: str) -> Mapping[str, Any] | None:
+def config_of(base_model: str, revision: str | None = None) -> Mapping[str, Any] | None:
     """The config.json of a `base_model` (a folder or a hub name) from this disk; None if it is not here."""
-    folder = _folder(base_model, None) if base_model else None
-    raw = _read(folder / "config.json") if folder is not None else ""
+    if not base_model:
+        return None
+    found = _folder(base_model, revision)
+    raw = "" if found is None else _read(found / "config.json")
     return None if isinstance(raw, str) else raw
 
 

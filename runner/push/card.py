@@ -54,7 +54,7 @@ class CardFacts:
     """The smallest eval loss, and its step."""
     hardware: str
     seconds: float | None
-    """On Modal, of all containers; otherwise, of the last attempt."""
+    """On Modal, of all containers; otherwise, of all attempts."""
     train_seconds: float | None
     dollars: float | None
     versions: Mapping[str, str]

@@ -3,71 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
 from modal_app.process.tracking import WENT_OFFLINE, TrackingRecord
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.read_json import read_json
 from modal_app.store.state import Phase, StepState, observe
-from modal_app.store.step import FailureReason, Step, StepKind
+from modal_app.store.step import FOLLOW_UP_KINDS, FailureReason, Step, StepKind
 from runner.compare.metrics import read_curves
 from runner.compare.params import label, params_of
 from runner.compare.ranking import OBJECTIVE
-from runner.compare.table import STATUS_COLOURS
+from runner.compare.source import startup_seconds
 from runner.console import terminal
 from runner.cost.prices import Rates, bill
-from runner.cost.spent import SweepCost, containers, money, run_bill, sweep_cost, sweep_rates
+from runner.cost.spent import SweepCost, containers, run_bill, sweep_cost, sweep_rates
 from runner.preflight.prepared_notes import prepared_notes
+from runner.show.headway import Expected, Headway, Timing, headway_of
+from runner.show.line import Line
+from runner.show.redraw import Redraw, can_redraw, marks_of
+from runner.show.screen import screen
+from runner.show.step_progress import with_progress
 from runner.store.ledger import SweepRun
-from runner.store.run_state import RunStatus, reason_of, status_of, status_text
+from runner.store.run_state import RunStatus, reason_of, status_of
 from runner.types import Plan, PlannedRun
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_FRAMES = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """The present state of a step."""
-
-    kind: StepKind
-    key: str
-    label: str
-    status: RunStatus
-    reason: FailureReason | None
-    step: str = ""
-    loss: float | None = None
-    eval_loss: float | None = None
-    message: str = ""
-    dollars: float | None = None
-    """So far; None if nothing was rented, or there is no price."""
-
-    def text(self) -> str:
-        numbers = [f"{name} {value:.3f}" for name, value in self._numbers() if value is not None]
-        parts = [self.status_text, f"step {self.step}" if self.step else "", *numbers, self.price, self.message]
-        return f"{self.kind:<10} {self.label}: {'  '.join(part for part in parts if part)}"
-
-    @property
-    def status_text(self) -> str:
-        return status_text(self.status, self.reason)
-
-    @property
-    def price(self) -> str:
-        return "" if self.dollars is None else money(self.dollars)
-
-    def _numbers(self) -> Iterator[tuple[str, float | None]]:
-        yield "loss", self.loss
-        yield "eval loss", self.eval_loss
+GOING_ON = (RunStatus.RUNNING, RunStatus.PENDING)
 
 
 @dataclass(slots=True)
@@ -79,11 +47,16 @@ class Progress:
     console: Console = field(default_factory=terminal.messages)
     seconds_between_frames: float = SECONDS_BETWEEN_FRAMES
     seconds_between_lines: float = SECONDS_BETWEEN_LINES
-    """Between two lines of each running step, in a pipe."""
+    """Between two lines of each running step, and of the whole sweep, in a pipe."""
+    clock: Callable[[], float] = time.time
+    """Unix seconds."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Key -> name of runs that are not in the plan."""
-    _live: Live | None = None
+    _redraw: Redraw | None = None
     _labels: dict[str, str] = field(default_factory=dict)
+    _params: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Run key -> what tells it apart from the others."""
+    _since: float = 0.0
     _next_frame: float = 0.0
     _next_lines: float = 0.0
     _before: dict[tuple[StepKind, str], int] = field(default_factory=dict)
@@ -96,13 +69,14 @@ class Progress:
     """Runs whose lines no longer change, so their files are not read again."""
 
     def __enter__(self) -> Self:
+        self._since = self.clock()
         runs = [planned.run for planned in self.plan.runs]
         params = params_of([run.experiment for run in runs])
         own = {run.key: label(one) or run.key for run, one in zip(runs, params, strict=True)}
         self._labels = {**self.names, **own}
-        if self.console.is_terminal:
-            self._live = Live(console=self.console, auto_refresh=False, transient=True)
-            self._live.start()
+        self._params = {run.key: one for run, one in zip(runs, params, strict=True)}
+        if can_redraw(self.console):
+            self._redraw = Redraw(self.console)
         self._before = dict(self._attempts())
         self._next_lines = time.monotonic() + self.seconds_between_lines
         return self
@@ -110,11 +84,11 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live:
-            self._live.stop()
+        if self._redraw:
+            self._redraw.close()
         if kind is None:
             lines = list(self._lines())
-            if not self._live:
+            if not self._redraw:
                 self._print_changes(lines)
             self._print_notes(lines)
 
@@ -125,19 +99,39 @@ class Progress:
             return
         self._next_frame = now + self.seconds_between_frames
         lines = list(self._lines())
-        if self._live:
-            cost = self._cost()
-            cost_lines = [Text(line) for line in cost.lines(going_on=True)] if cost else []
-            self._live.update(Group(_table(lines), *cost_lines), refresh=True)
+        if self._redraw:
+            self._draw(lines, self._redraw)
             self._print_notes(lines)
             return
         self._print_changes(lines)
         self._print_notes(lines)
         if now >= self._next_lines:
             self._next_lines = now + self.seconds_between_lines
-            for line in lines:
-                if line.status is RunStatus.RUNNING:
-                    terminal.say(self.console, line.text())
+            running = [line for line in lines if line.status is RunStatus.RUNNING]
+            for line in running:
+                terminal.say(self.console, line.text())
+            if running:
+                headway = self._headway(lines, Expected.read(self.store, self.plan.sweep), self.clock())
+                terminal.say(self.console, f"{'sweep':<10} {headway.counted}; {headway.timed}")
+
+    def _draw(self, lines: Sequence[Line], redraw: Redraw) -> None:
+        now, marks = self.clock(), marks_of(self.console)
+        expected = Expected.read(self.store, self.plan.sweep)
+        headway = self._headway(lines, expected, now)
+        redraw.show(lambda size: screen(lines, headway, size, now=now, marks=marks, expected=expected))
+
+    def _headway(self, lines: Sequence[Line], expected: Expected | None, now: float) -> Headway:
+        """Of the runs; once they have ended, or if there are none, of the other steps."""
+        of = {kind: [line.timing for line in lines if line.kind is kind and line.timing] for kind in StepKind}
+        datasets, runs = of[StepKind.PREPROCESS], of[StepKind.TRAIN]
+        after = [one for kind in FOLLOW_UP_KINDS for one in of[kind]]
+        done = [Timing(one.run.key, RunStatus.SUCCEEDED, 1.0, before=True) for one in self.plan.runs if one.done]
+        cost = self._cost()
+        counted, noun = [*done, *runs], ""
+        if not runs or (after and not any(one.status in GOING_ON for one in runs)):
+            counted, noun = (after, "follow-up steps") if after else (datasets, "datasets")
+        first = datasets if counted is not datasets else []
+        return headway_of(counted, first, expected, since=self._since, now=now, cost=cost, noun=noun)
 
     def _print_changes(self, lines: list[Line]) -> None:
         for line in lines:
@@ -191,10 +185,13 @@ class Progress:
         state = self._observe(StepKind.PREPROCESS, key)
         rows = DataManifest.read(self.store.manifest(key)).rows
         message = f"{rows} rows" if rows is not None else _message(state)
-        rented = containers(self.store.folder(StepKind.PREPROCESS, key))
+        folder = self.store.folder(StepKind.PREPROCESS, key)
+        rented = containers(folder)
         dollars = bill(rented, rates).dollars if rented and rates else None
         status, reason = status_of(state), reason_of(state)
-        return Line(StepKind.PREPROCESS, key, key, status, reason, message=message, dollars=dollars)
+        timing = _timing(key, state)
+        line = Line(StepKind.PREPROCESS, key, key, status, reason, message=message, dollars=dollars, timing=timing)
+        return with_progress(line, folder)
 
     def _run_line(self, planned: PlannedRun, rates: Rates | None) -> Line:
         key = planned.run.key
@@ -202,8 +199,18 @@ class Progress:
         folder = self.store.folder(StepKind.TRAIN, key)
         curves = read_curves(folder.metrics)
         attempts = folder.attempts()
-        max_steps = read_json(attempts[-1].train_state).get("max_steps") if attempts else None
+        train_state = read_json(attempts[-1].train_state) if attempts else {}
+        max_steps = train_state.get("max_steps")
         rented = containers(folder)
+        timing = _timing(key, state)
+        if max_steps:
+            timing = replace(
+                timing,
+                part=min((curves.step or 0) / max_steps, 1.0),
+                logged_at=curves.logged_at,
+                startup_s=startup_seconds(train_state),
+                resumed_part=(train_state.get("resumed_from") or 0) / max_steps,
+            )
         line = Line(
             kind=StepKind.TRAIN,
             key=key,
@@ -215,22 +222,35 @@ class Progress:
             eval_loss=curves.final(OBJECTIVE),
             message=_message(state) or _offline(folder),
             dollars=run_bill(self.store, key, rented, rates).dollars if rented and rates else None,
+            params=self._params[key],
+            timing=timing,
         )
         # On Modal, its cost still grows for a while, and its files arrive one after the other.
         if state.phase is Phase.SUCCEEDED and planned.run.experiment.executor.type == "local":
             self._succeeded[key] = line
-        return line
+        return with_progress(line, folder)
 
     def _after_line(self, step: Step) -> Line:
         state = self._observe(step.kind, step.key)
         name = self._labels.get(step.run) or step.run or "the base model"
-        message = self._answered(step) if state.phase is Phase.RUNNING else _message(state)
-        return Line(step.kind, step.key, name, status_of(state), reason_of(state), message=message)
+        answered = self._answered(step) if state.phase is Phase.RUNNING else {}
+        message = f"answered {answered['done']} of {answered['of']}" if answered else _message(state)
+        timing = _timing(f"{step.kind}/{step.key}", state)
+        if answered and answered["of"]:
+            timing = replace(timing, part=answered["done"] / answered["of"], logged_at=self.clock())
+        params = self._params.get(step.run, {})
+        return Line(
+            step.kind, step.key, name, status_of(state), reason_of(state), message=message, params=params, timing=timing
+        )
 
-    def _answered(self, step: Step) -> str:
+    def _answered(self, step: Step) -> Mapping[str, Any]:
         attempts = self.store.folder(step.kind, step.key).attempts()
-        progress = read_json(attempts[-1].progress) if attempts else {}
-        return f"answered {progress['done']} of {progress['of']}" if progress else ""
+        return read_json(attempts[-1].progress) if attempts else {}
+
+
+def _timing(key: str, state: StepState) -> Timing:
+    ended_at = state.outcome.finished_at if state.outcome else None
+    return Timing(key, status_of(state), started_at=state.started_at, ended_at=ended_at)
 
 
 def _message(state: StepState) -> str:
@@ -242,17 +262,3 @@ def _message(state: StepState) -> str:
 def _offline(folder: StepFolder) -> str:
     record = TrackingRecord.read(folder.tracking)
     return WENT_OFFLINE if record and record.offline else ""
-
-
-def _table(lines: list[Line]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    priced = ["dollars"] if any(line.price for line in lines) else []
-    for heading in ("step", "what", "status", "at", "loss", "eval loss", *priced, ""):
-        table.add_column(heading, justify="right" if heading in ("at", "loss", "eval loss", "dollars") else "left")
-    for line in lines:
-        numbers = ["" if value is None else f"{value:.3f}" for value in (line.loss, line.eval_loss)]
-        what, message = escape(line.label), escape(line.message)
-        style = STATUS_COLOURS[line.status]
-        prices = [line.price] if priced else []
-        table.add_row(line.kind, what, line.status_text, line.step, *numbers, *prices, message, style=style)
-    return table

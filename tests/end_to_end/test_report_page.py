@@ -28,6 +28,7 @@ SCREENS = [(1280, False), (1280, True), (390, False), (390, True)]
 OPENS_IN_MS = 2000
 
 KEYS = "return [...document.querySelectorAll('#table tbody tr')].map(row => row.dataset.key)"
+HEADWAY = "return byId('headway').innerText.trim()"
 AXIS = """
   const place = byId('parallel-chart'), at = report.params.indexOf(arguments[0]);
   place.scrollIntoView({block: 'center'});
@@ -264,6 +265,8 @@ def test_watch_serves_only_this_machine_refreshes_and_ends_with_the_sweep(browse
             browser.wait("return document.documentElement.dataset.drawn")
             word = f"return document.querySelector('tr[data-key=\"{stands.running.key}\"] .status').textContent"
             assert browser.run(word) == "running"
+            assert re.search(r"^\d of \d done.*, 1 running; \d+:\d\d(:\d\d)? elapsed", browser.run(HEADWAY))
+            assert 0 < browser.run("return byId('headway-bar').value") < 1
             browser.wait("return performance.getEntriesByType('resource').length > 0")  # it has asked once already
         except BaseException:
             os.kill(watching.pid, signal.SIGKILL)
@@ -271,6 +274,7 @@ def test_watch_serves_only_this_machine_refreshes_and_ends_with_the_sweep(browse
     # The claim is let go without a result: the run is lost, and nobody sees to the sweep any more but this process.
     forget_launcher(store, planned.sweep)
     browser.wait(f"return ({word.removeprefix('return ')}) === 'lost'", timeout_s=20)
+    assert browser.run("return byId('headway').hidden"), "it is over"
     said = watching.communicate(timeout=20)[0]
     assert watching.returncode == 0, said
     assert str(report_path(store, planned.sweep)) in said

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from modal_app.store.facts import DataManifest
+from runner.config.shipped import shipped_root
 from runner.environment.verdicts import Verdicts
 from runner.keys.identity import is_address
 from runner.preflight.findings import blocking
+from runner.preflight.rules import rule_findings
+from runner.preflight.rules.run_facts import RunFacts
 from runner.preflight.stage import Preflight
 from runner.types import Experiment, Gpu
 from tests.good_configs.files import FILES, as_axolotl_reads, lay_out
@@ -69,3 +72,23 @@ def test_nothing_is_remarked_of_what_is_shipped(ask: Callable[..., Any]) -> None
     asked = [ask(f"training={option}").experiments[0] for option in options]
     preflight = Preflight(asked, Verdicts(None, ""))
     assert [one.finding.text for one in preflight.findings()] == []
+
+
+def test_no_rule_speaks_about_a_shipped_experiment_or_sweep(ask: Callable[..., Any]) -> None:
+    from runner.config.vocabulary import read_vocabulary
+
+    lines = [[f"experiment={one}", "executor=modal"] for one in read_vocabulary().groups["experiment"]]
+    lines += [["-m", f"+sweeps={file.stem}"] for file in (shipped_root() / "sweeps").glob("*.yaml")]
+    assert len(lines) >= 10
+    asked = [one for line in lines for one in ask(*line).experiments]
+    assert {one.text for experiment in asked for one in rule_findings(RunFacts(experiment))} == set()
+
+
+def test_no_rule_speaks_about_a_good_config(
+    good: Sequence[Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of reach of the files that stand in for the users' own: those have few rows, and rules would say so."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = {(one.overrides[0], said.text) for one in good for said in rule_findings(RunFacts(one))}
+    assert found == set()

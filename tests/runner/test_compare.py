@@ -231,3 +231,18 @@ def test_runs_that_differ_in_too_much_are_known_by_what_was_asked() -> None:
     few = [{"lora_r": 8}, {"lora_r": 16}]
     assert told_apart(few, [("lora=r8",), ("lora=r16",)]) == few
     assert len(told_apart(many, [()] * 6)[0]) > 12, "words that tell nothing apart are no help"
+
+
+def test_a_column_that_says_nothing_is_left_out_unless_it_alone_tells_two_runs_apart() -> None:
+    quiet: list[dict[str, Any]] = [
+        {"lora_r": 8, "load_in_4bit": None},
+        {"lora_r": 16, "load_in_4bit": False},
+        {"lora_r": 32},
+    ]
+    assert differing_params(quiet) == [{"lora_r": 8}, {"lora_r": 16}, {"lora_r": 32}]
+    alone: list[dict[str, Any]] = [{"load_in_4bit": None}, {"load_in_4bit": False}]
+    assert differing_params(alone) == alone
+
+
+def test_a_label_has_no_key_that_a_run_does_not_set() -> None:
+    assert label({"adapter": "lora", "load_in_4bit": None}) == "adapter=lora"

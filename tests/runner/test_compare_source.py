@@ -47,6 +47,16 @@ def test_training_seconds_are_the_steps_of_all_attempts_and_tokens_are_told_by_t
     assert (row.train_seconds, row.tokens, row.tokens_per_second, row.attempts) == (20.0, 1000, 50.0, 2)
 
 
+def test_seconds_are_those_of_all_attempts_so_that_training_is_never_longer_than_the_run(store: Store) -> None:
+    trained(store, OutcomeStatus.STOPPED, {"first": 0.5, "train": 1.5})
+    killed = begin_attempt(store, StepKind.TRAIN, ONE.key)
+    killed.train_state.write_text(json.dumps({"phases": {"load": 1.0, "first": 2.0, "train": 8.0}}))
+    trained(store, OutcomeStatus.SUCCEEDED, {"first": 1.0, "train": 1.0})
+    row = row_of(store, ONE)
+    assert row.seconds == 2.5 + 11.0 + 2.5, "of the killed attempt, the phases"
+    assert row.train_seconds == 14.0
+
+
 def test_a_run_that_has_not_trained_has_no_speed(store: Store) -> None:
     row = row_of(store, ONE)
     assert (row.train_seconds, row.tokens, row.tokens_per_second, row.peak_memory_gib) == (None, None, None, None)

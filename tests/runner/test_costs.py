@@ -153,7 +153,7 @@ def test_a_launch_shows_the_dollars_so_far(store: Store) -> None:
         rent(store.folder(StepKind.TRAIN, ONE.key), "ta-1", 100, H100, H100, ended=False)
         progress.update()
     assert "dollars" in screen.getvalue()
-    assert "$0.21 so far: $0.21 training" in screen.getvalue()
+    assert "elapsed, $0.21 so far" in screen.getvalue()
 
 
 def test_small_dollars_are_not_rounded_away() -> None:

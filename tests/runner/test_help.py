@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from runner.cli import main
 from runner.command import help as help_page
 from runner.config.vocabulary import read_vocabulary
 
@@ -32,3 +33,13 @@ def test_every_example_plans(ask: Callable[..., Any], line: str, runs: int) -> N
 def test_the_application_shows_it_too(ask: Callable[..., Any], capsys: pytest.CaptureFixture[str], flag: str) -> None:
     ask(flag)
     assert capsys.readouterr().out.strip() == help_page.text()
+
+
+def test_plan_has_a_page_of_its_own_with_each_of_its_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "-m", "--help"])
+    page = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert page.startswith("usage: axosweep plan ")
+    assert page != help_page.text()
+    assert all(f"  {flag} " in page for flag in ("--json", "--overrides", "--diff SWEEP", "--write DIR"))

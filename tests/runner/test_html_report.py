@@ -74,6 +74,7 @@ def test_each_run_stands_as_what_it_is(store: Store, every_kind: tuple[Plan, Sta
     assert {key: (runs[key]["status"], runs[key]["reason"]) for key in states} == states
     assert set(values["counts"].split(", ")) >= {"3 succeeded", "1 failed (oom)", "1 failed (nan)"}
     assert values["going_on"]
+    assert values["headway"]["counted"] == "3 of 8 done, 2 failed, 1 blocked, 1 running"
     assert "diverged" in runs[stands.diverged.key]["flags"]
     assert all(runs[key]["ranked"] is None for key in states), "a loss that is not final ranks nobody"
     assert len(values["analysis"]["keys"]) == 3

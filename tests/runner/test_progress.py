@@ -67,7 +67,9 @@ def test_now_and_then_a_line_says_how_far_a_running_run_is(store: Store) -> None
         attempt.train_state.write_text(json.dumps({"max_steps": 50}))
         log_losses(store, ONE, {0: 4.0, 20: 2.5})
         shown.update()
-    assert f"train      {ONE.key}: running  step 20/50  eval loss 2.500" in text_of(console).splitlines()
+    lines = text_of(console).splitlines()
+    assert f"train      {ONE.key}: running  step 20/50  eval loss 2.500" in lines
+    assert "sweep      0 of 1 done, 1 running; 0:00 elapsed" in lines
 
 
 def test_a_run_that_has_succeeded_keeps_its_line_and_is_not_read_again(store: Store) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from runner.environment import trainer_environment
+from runner.environment.bytecode import compile_modules
 from runner.errors import SweepError
 
 
@@ -119,3 +120,18 @@ def test_setup_leaves_a_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(SweepError, match="axosweep did not create"):
         trainer_environment.build()
     assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_every_module_of_an_environment_is_compiled_and_counted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    environment = tmp_path / "environment"
+    trainer_environment.create(environment)
+    (packages,) = environment.glob("lib/python3.*/site-packages")
+    for number in range(120):
+        (packages / f"module_{number}.py").write_text(f"number = {number}\n")
+    (packages / "of_python_2.py").write_text("print 1\n")
+    compile_modules(environment / "bin" / "python")
+    compiled = {path.name.partition(".")[0] for path in (packages / "__pycache__").glob("module_*.pyc")}
+    assert compiled == {f"module_{number}" for number in range(120)}
+    assert capfd.readouterr().err == "", "no word about what is not Python 3"

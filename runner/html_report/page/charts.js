@@ -90,7 +90,7 @@ function drawPrice(report) {
   if (byId("price").hidden) return;
   const show = cost === "dollars" ? money : duration;
   byId("price-word").textContent = cost;
-  byId("price-note").textContent = `Each finished run and its cost${cost === "dollars" ? "" : " in seconds of its last attempt, since nothing was rented or there is no price"}. The line connects the runs that no other run beats in both: the Pareto front.`;
+  byId("price-note").textContent = `Each finished run and its cost${cost === "dollars" ? "" : " in seconds of all its attempts, since nothing was rented or there is no price"}. The line connects the runs that no other run beats in both: the Pareto front.`;
   const costOf = new Map(keys.map((key, index) => [key, costs[index]]));
   const dots = keys.filter((key) => costOf.get(key) !== null).map((key) => ({ key, value: [costOf.get(key), runs.get(key).final] }));
   const line = front.map((key) => [costOf.get(key), runs.get(key).final]);

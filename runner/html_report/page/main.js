@@ -11,6 +11,7 @@ function drawHead() {
   byId("note").textContent = report.note;
   byId("note").hidden = !report.note;
   byId("answer").replaceChildren(...report.answer.map((line) => el("p", {}, line)));
+  drawHeadway();
   const facts = [report.counts, ...report.cost];
   byId("facts").replaceChildren(...facts.filter(Boolean).map((fact) => el("li", {}, fact)));
   for (const place of document.querySelectorAll(".metric")) place.textContent = report.metric;
@@ -19,6 +20,16 @@ function drawHead() {
     (report.params.length ? "Only parameters that differ are shown." : "");
   byId("made").textContent = `Written by axosweep on ${new Date(report.made_at * 1000).toLocaleString()} from ${report.reproduce.store}. ` +
     "Charts: Apache ECharts (Apache License 2.0), in this file.";
+}
+
+// While the sweep runs. The charts stay as they are while only this changes.
+function drawHeadway() {
+  const headway = report.headway;
+  byId("headway").hidden = !headway;
+  if (!headway) return;
+  byId("headway-bar").value = headway.part;
+  byId("headway-bar").textContent = `${Math.floor(headway.part * 100)} %`;
+  byId("headway-text").textContent = `${headway.counted}; ${headway.timed}`;
 }
 
 function drawReproduce() {
@@ -122,9 +133,10 @@ async function refresh() {
   try {
     const answer = await fetch("values.json", { cache: "no-store" });
     const newer = await answer.json();
-    const { made_at: _, ...rest } = newer;
-    const { made_at: __, ...before } = report;
-    if (JSON.stringify(rest) !== JSON.stringify(before)) { report = newer; redraw(); }
+    const lasting = ({ made_at, headway, ...rest }) => JSON.stringify(rest);
+    const changed = lasting(newer) !== lasting(report);
+    report = newer;
+    if (changed) redraw(); else drawHeadway();
     if (newer.going_on) setTimeout(refresh, REFRESH_MS);
   } catch {
     byId("live").textContent = "no longer served";

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from runner.preflight.findings import Finding
 from runner.preflight.rules import (
     adapters,
+    attention,
     datasets,
     evaluation,
     layers,
@@ -34,6 +35,7 @@ Rule = Callable[[RunFacts], Iterator[Finding]]
 
 RULES: tuple[Rule, ...] = (
     *adapters.RULES,
+    *attention.RULES,
     *datasets.RULES,
     *evaluation.RULES,
     *layers.RULES,

@@ -12,12 +12,15 @@ from runner.preflight.rules.run_facts import RunFacts
 
 PEFT_TARGETS = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraConfig.target_modules"
 PEFT_LAYERS = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraConfig.layers_to_transform"
+PEFT_PARAMETERS = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraConfig.target_parameters"
 PEFT_SAVED = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraConfig.modules_to_save"
 FREEZE = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/freeze.py"
 LISA = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/callbacks/lisa.py"
 
 FUSED = frozenset("gate_proj up_proj down_proj w1 w2 w3 gate experts router".split())
 """Parts of experts. transformers stores them as one parameter, which PEFT finds by these names."""
+USUAL = frozenset("q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split())
+"""Names that most architectures have, so that lists for several of them have all seven."""
 HEADS = frozenset("lm_head score classifier qa_outputs head".split())
 """Modules that depend on what a model is trained for."""
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
@@ -27,10 +30,12 @@ MANY = 200
 
 def lora_modules_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
     """lora_target_modules name modules of another architecture: PEFT refuses to build an adapter without any."""
-    targets, found = run.axolotl.get("lora_target_modules"), _architecture(run)
-    if found is None or not run.adapts or run.axolotl.get("lora_model_dir"):
+    targets = run.axolotl.get("lora_target_modules")
+    if not targets or not run.adapts or run.axolotl.get("lora_model_dir"):
         return
-    if isinstance(targets, list) and targets:
+    if (found := _architecture(run)) is None:
+        return
+    if isinstance(targets, list):
         yield from _listed_targets(run, [str(one) for one in targets], found)
     elif isinstance(targets, str) and not _matches_any(targets, run, found) and not _others(run):
         yield error(
@@ -67,14 +72,15 @@ def _listed_targets(run: RunFacts, targets: Sequence[str], found: Architecture) 
         )
         return
     others = [name for name in _leaves(found) if name not in targets]
-    if not others:
+    if not others and set(lacking) <= USUAL:
         return  # a list for several architectures, which covers all that this one has
     meant = [match for one in lacking for match in get_close_matches(leaf(one), others, 1, 0.7)]
     yield warning(
         "lora_target_modules",
         targets,
         f"a model of type {found.model_type} has no {' and no '.join(lacking)}, so no adapter is trained there",
-        f"{f'Did you mean {meant[0]}? ' if meant else ''}It also has {', '.join(others)}.",
+        (f"Did you mean {meant[0]}? " if meant else "")
+        + (f"It also has {', '.join(others)}." if others else f"Remove {', '.join(lacking)}."),
         PEFT_TARGETS,
     )
 
@@ -82,24 +88,64 @@ def _listed_targets(run: RunFacts, targets: Sequence[str], found: Architecture) 
 def lora_layers_beyond_the_model(run: RunFacts) -> Iterator[Finding]:
     """peft_layers_to_transform counts from 0: a model of 32 layers has 0 to 31."""
     layers = run.axolotl.get("peft_layers_to_transform")
-    if run.model is None or not run.adapts or not isinstance(layers, list) or not layers:
+    if not isinstance(layers, list) or not layers or not run.adapts or run.model is None:
         return
     beyond = [one for one in layers if isinstance(one, int) and not 0 <= one < run.model.layers]
     if not beyond:
         return
     key, last = "peft_layers_to_transform", run.model.layers - 1
+    has = f"the model has {run.model.layers} layers, 0 to {last}"
     if len(beyond) == len(layers) and not run.axolotl.get("lora_target_parameters"):
-        why = f"the model has layers 0 to {last}, so PEFT finds no module and fails when it builds the adapter"
+        why = f"{has}, so PEFT finds no module and fails when it builds the adapter"
         yield error(key, layers, why, f"Choose from 0 to {last}.", PEFT_LAYERS)
     else:
-        why = f"the model has layers 0 to {last}, so nothing is trained for {', '.join(map(str, beyond))}"
+        why = f"{has}, so nothing is trained for {', '.join(map(str, beyond))}"
         yield warning(key, layers, why, f"Choose from 0 to {last}.", PEFT_LAYERS)
+
+
+def lora_layers_under_another_name(run: RunFacts) -> Iterator[Finding]:
+    """peft_layers_pattern is the name of the list that the layers are in, such as `layers` or `h`."""
+    patterns = run.axolotl.get("peft_layers_pattern")
+    if not patterns or not run.adapts or not run.axolotl.get("peft_layers_to_transform"):
+        return
+    if (found := _architecture(run)) is None:
+        return
+    lists = sorted({leaf(name.partition(".#")[0]) for name in found.modules if ".#" in name})
+    listed = [patterns] if isinstance(patterns, str) else [str(one) for one in patterns]
+    if not any(re.fullmatch(one, name) for one in listed for name in lists):
+        yield error(
+            "peft_layers_pattern",
+            patterns,
+            f"a model of type {found.model_type} has its layers in {', '.join(lists)}, so PEFT finds no module and "
+            "fails when it builds the adapter",
+            f"Set peft_layers_pattern=[{lists[0] if lists else 'layers'}], or remove it.",
+            PEFT_LAYERS,
+        )
+
+
+def lora_parameters_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
+    """lora_target_parameters name parameters, such as those of experts; a dense model has none of these."""
+    targets = run.axolotl.get("lora_target_parameters")
+    if not targets or not run.adapts or (found := _architecture(run)) is None:
+        return
+    listed = [targets] if isinstance(targets, str) else [str(one) for one in targets]
+    if any(_ends_in(name, one) for one in listed for name in found.parameters):
+        return
+    alone = not run.axolotl.get("lora_target_linear") and not run.axolotl.get("lora_target_modules")
+    yield (error if alone else warning)(
+        "lora_target_parameters",
+        targets,
+        f"a model of type {found.model_type} has none of these parameters, so "
+        + ("PEFT fails when it builds the adapter" if alone else "no adapter is trained there"),
+        "Set lora_target_linear=true." if alone else "Remove it (~lora_target_parameters).",
+        PEFT_PARAMETERS,
+    )
 
 
 def saved_modules_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
     """lora_modules_to_save name a module that the architecture does not have: nothing is trained in full."""
-    saved, found = run.axolotl.get("lora_modules_to_save"), _architecture(run)
-    if found is None or not run.adapts or not isinstance(saved, list):
+    saved = run.axolotl.get("lora_modules_to_save")
+    if not isinstance(saved, list) or not run.adapts or (found := _architecture(run)) is None:
         return
     for one in saved:
         if leaf(str(one)) in HEADS or any(_ends_in(name, str(one)) for name in found.modules):
@@ -117,8 +163,12 @@ def saved_modules_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
 def nothing_left_to_train(run: RunFacts) -> Iterator[Finding]:
     """unfrozen_parameters match no parameter. Axolotl matches them from the beginning of a name, with each dot as a
     dot, and next to an adapter every name begins with base_model.model."""
-    patterns, found = run.axolotl.get("unfrozen_parameters"), _architecture(run)
-    if found is None or not isinstance(patterns, list) or not patterns:
+    patterns = run.axolotl.get("unfrozen_parameters")
+    if not isinstance(patterns, list) or not patterns:
+        return
+    if run.axolotl.get("adapter") and (run.axolotl.get("rl") or not run.adapts):
+        return  # the adapter is built later, or by a plugin
+    if (found := _architecture(run)) is None:
         return
     try:
         compiled = [_as_axolotl_compiles(str(one)) for one in patterns]
@@ -141,8 +191,8 @@ def nothing_left_to_train(run: RunFacts) -> Iterator[Finding]:
     )
 
 
-def lisa_on_an_adapter(run: RunFacts) -> Iterator[Finding]:
-    """LISA looks for its layers in the model, and an adapter wraps the model: it finds none under this name."""
+def lisa_without_its_layers(run: RunFacts) -> Iterator[Finding]:
+    """LISA looks for its layers under lisa_layers_attribute, and an adapter wraps the model, so that it finds none."""
     if not (run.axolotl.get("lisa_n_layers") and run.axolotl.get("lisa_step_interval")) or run.axolotl.get("rl"):
         return
     attribute = str(run.axolotl.get("lisa_layers_attribute") or "model.layers")
@@ -155,14 +205,25 @@ def lisa_on_an_adapter(run: RunFacts) -> Iterator[Finding]:
             "Choose one: lora=none, or ~lisa_n_layers ~lisa_step_interval.",
             LISA,
         )
+    found = None if run.axolotl.get("adapter") else _architecture(run)
+    if found is not None and f"{attribute}.#" not in found.modules:
+        lists = [name.removesuffix(".#") for name in found.modules if name.endswith(".#") and name.count("#") == 1]
+        yield error(
+            "lisa_layers_attribute",
+            attribute,
+            f"a model of type {found.model_type} has its layers in {', '.join(lists)}, and LISA ends the run with an "
+            "AttributeError",
+            f"Set lisa_layers_attribute={lists[0] if lists else 'model.layers'}.",
+            LISA,
+        )
 
 
 def lisa_of_more_layers_than_there_are(run: RunFacts) -> Iterator[Finding]:
     """LISA draws lisa_n_layers different layers from those of the model."""
     wanted = run.number("lisa_n_layers") or 0
-    if run.model is None or not run.axolotl.get("lisa_step_interval") or run.axolotl.get("rl"):
+    if not wanted or not run.axolotl.get("lisa_step_interval") or run.axolotl.get("rl"):
         return
-    if wanted > run.model.layers:
+    if run.model is not None and wanted > run.model.layers:
         yield error(
             "lisa_n_layers",
             run.axolotl["lisa_n_layers"],
@@ -267,8 +328,10 @@ def _example(found: Architecture) -> str:
 RULES = (
     lora_modules_that_the_model_lacks,
     lora_layers_beyond_the_model,
+    lora_layers_under_another_name,
+    lora_parameters_that_the_model_lacks,
     saved_modules_that_the_model_lacks,
     nothing_left_to_train,
-    lisa_on_an_adapter,
+    lisa_without_its_layers,
     lisa_of_more_layers_than_there_are,
 )

@@ -8,6 +8,7 @@ from runner.preflight.findings import Finding, error, warning
 from runner.preflight.rules.run_facts import RunFacts
 
 TRANSFORMERS = "https://github.com/huggingface/transformers/blob/main/src/transformers/trainer_optimizer.py"
+SCHEDULE_FREE = "https://github.com/facebookresearch/schedule_free#caveats"
 SCHEDULES = "https://github.com/huggingface/transformers/blob/main/src/transformers/optimization.py"
 NEEDED = {
     "cosine_with_min_lr": ("min_lr_rate", "min_lr"),
@@ -72,6 +73,20 @@ def schedule_without_its_arguments(run: RunFacts) -> Iterator[Finding]:
     )
 
 
+def schedule_of_an_optimizer_without_one(run: RunFacts) -> Iterator[Finding]:
+    """A schedule-free optimizer averages weights instead of lowering its rate; a schedule lowers it all the same."""
+    optimizer = str(run.axolotl.get("optimizer") or "")
+    scheduler = str(run.axolotl.get("lr_scheduler") or "cosine")
+    if optimizer.startswith("schedule_free") and not scheduler.startswith("constant") and not run.foreign:
+        yield warning(
+            "lr_scheduler",
+            run.axolotl.get("lr_scheduler"),
+            f"{optimizer} takes the place of a schedule, and loses what it gains if {scheduler} lowers its rate, too",
+            "Set lr_scheduler=constant.",
+            SCHEDULE_FREE,
+        )
+
+
 def warmup_of_a_constant_rate(run: RunFacts) -> Iterator[Finding]:
     """The schedule `constant` has no warmup, whatever warmup_steps and warmup_ratio say."""
     own = str(run.axolotl.get("optimizer")).startswith("schedule_free")  # has a warmup of its own
@@ -90,5 +105,6 @@ RULES = (
     projection_without_targets,
     layerwise_optimizer_with_accumulation,
     schedule_without_its_arguments,
+    schedule_of_an_optimizer_without_one,
     warmup_of_a_constant_rate,
 )

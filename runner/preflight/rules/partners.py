@@ -106,6 +106,28 @@ _SCORED = Partner(
 _BENCHED = Partner(_set("do_bench_eval"), "without do_bench_eval", "Set do_bench_eval=true, or remove it.", CAUSAL)
 _BALANCED = Partner(_set("balance_labels"), "without balance_labels", "Set balance_labels=true, or remove it.", CAUSAL)
 _REWARD = Partner(_set("reward_model"), "without reward_model", "Set reward_model=true, or remove it.", CAUSAL)
+_FSDP = Partner(
+    lambda config: any(config.get(key) for key in ("fsdp_config", "fsdp", "dp_shard_size", "dp_replicate_size")),
+    "without fsdp_config",
+    "Choose fsdp=fsdp2, or remove it.",
+    "utils/trainer.py",
+)
+_VLLM = Partner(_set("rl"), "without rl=grpo", "Set rl=grpo, or remove it.", "core/trainers/grpo/__init__.py")
+_TILED = Partner(
+    _set("tiled_mlp"), "without tiled_mlp", "Set tiled_mlp=true, or remove it.", "loaders/patch_manager.py"
+)
+_GENERATED = Partner(
+    lambda config: config.get("generate_samples") or config.get("diffusion_lm") or config.get("plugins"),
+    "without generate_samples",
+    "Set generate_samples=true, or remove it.",
+    "utils/callbacks/generation.py",
+)
+_PLUS = Partner(
+    _set("loraplus_lr_ratio"),
+    "without loraplus_lr_ratio",
+    "Set loraplus_lr_ratio=16, or remove it.",
+    "core/trainers/mixins/optimizer.py",
+)
 _ADAPTED = Partner(
     _set("adapter"), "without adapter=lora", "Set adapter=lora, or remove it.", "core/trainers/mixins/optimizer.py"
 )
@@ -149,6 +171,21 @@ PARTNERS: Mapping[str, Partner] = {
     "label_balance_window_optim_steps": _BALANCED,
     "center_rewards_coefficient": _REWARD,
     "loraplus_lr_ratio": _ADAPTED,
+    "loraplus_lr_embedding": _PLUS,
+    "fsdp_version": _FSDP,
+    "vllm": _VLLM,
+    "tiled_mlp_num_shards": _TILED,
+    **dict.fromkeys(
+        (
+            "num_generation_samples",
+            "generation_max_new_tokens",
+            "generation_temperature",
+            "generation_top_p",
+            "generation_top_k",
+            "generation_prompt_ratio",
+        ),
+        _GENERATED,
+    ),
 }
 
 
@@ -157,9 +194,10 @@ def key_without_its_partner(run: RunFacts) -> Iterator[Finding]:
     for key, value in run.axolotl.items():
         partner = PARTNERS.get(key)
         if partner is not None and value not in (None, False, 0, "", [], {}) and not partner.has(run.axolotl):
-            yield warning(
-                key, value, f"Axolotl does not read it {partner.words}", partner.way_out, f"{AXOLOTL}{partner.path}"
-            )
+            scheduler = run.axolotl.get("lr_scheduler")
+            here = f" (here it is {scheduler})" if scheduler and "lr_scheduler" in partner.words else ""
+            seen = f"Axolotl does not read it {partner.words}{here}"
+            yield warning(key, value, seen, partner.way_out, f"{AXOLOTL}{partner.path}")
 
 
 RULES = (key_without_its_partner,)

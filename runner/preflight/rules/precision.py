@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 from runner.config.gpus import GPUS
 from runner.preflight.findings import Finding, warning
-from runner.preflight.rules.run_facts import RunFacts
+from runner.preflight.rules.run_facts import RunFacts, is_off, is_on
 
 MIXED = "https://docs.nvidia.com/deeplearning/performance/mixed-precision-training/index.html"
 BF16 = "https://arxiv.org/abs/1905.12322"
 """bf16 has the range of fp32, so that it needs no loss scaling."""
-LARGE = 1_000_000_000
+SMALL = 300_000_000
+"""Fewer parameters train quickly in any format."""
 MADE_IN_BF16 = frozenset(
     """
     gemma gemma2 gemma3 gemma3_text qwen2 qwen3 qwen2_moe qwen3_moe phi3 mistral mixtral olmo2 olmo3 smollm3 granite
@@ -23,16 +24,16 @@ SIXTEEN_BITS = ("bf16", "bfloat16", "fp16", "float16", "fp8")
 
 
 def fp32_on_a_card_for_bf16(run: RunFacts) -> Iterator[Finding]:
-    """Without bf16 and fp16, a model of billions of parameters trains in fp32: twice the memory, less speed."""
-    stated = run.axolotl.get("bf16") is False or run.axolotl.get("bfloat16") is False
-    if not stated or any(run.axolotl.get(key) for key in SIXTEEN_BITS) or not _has_bf16(run):
+    """Without bf16 and fp16, a model trains in fp32: in twice the memory, and at a fraction of the speed."""
+    stated = is_off(run.axolotl.get("bf16")) or is_off(run.axolotl.get("bfloat16"))
+    if not stated or any(is_on(run.axolotl.get(key)) for key in SIXTEEN_BITS) or not _has_bf16(run):
         return
-    if run.parameters is not None and run.parameters >= LARGE and not run.axolotl.get("gptq"):
+    if run.parameters is not None and run.parameters >= SMALL and not run.axolotl.get("gptq"):
         yield warning(
             "bf16",
             False,
-            f"{run.parameters / 1e9:.3g} billion parameters then train in fp32, at {run.parameters * 4 / 1e9:.0f} GB "
-            f"instead of {run.parameters * 2 / 1e9:.0f} GB for the weights, and without the tensor cores for which "
+            f"{run.parameters / 1e9:.3g} billion parameters then train in fp32, at {run.parameters * 4 / 1e9:.2g} GB "
+            f"instead of {run.parameters * 2 / 1e9:.2g} GB for the weights, and without the tensor cores for which "
             f"gpu={run.experiment.gpu.type} is paid",
             "Set bf16=true (or bf16=auto).",
             MIXED,
@@ -41,7 +42,7 @@ def fp32_on_a_card_for_bf16(run: RunFacts) -> Iterator[Finding]:
 
 def fp16_for_a_model_made_in_bf16(run: RunFacts) -> Iterator[Finding]:
     """A model that was trained in bf16 may have values that fp16 cannot hold; with bf16 nothing overflows."""
-    if not run.axolotl.get("fp16") or run.axolotl.get("bf16") is True or run.axolotl.get("gptq"):
+    if not is_on(run.axolotl.get("fp16")) or run.axolotl.get("bf16") is True or run.axolotl.get("gptq"):
         return
     # With reinforcement learning, fp16 may be on purpose: its finer steps bring training and generation closer.
     if _made_in_bf16(run) and _has_bf16(run) and not run.axolotl.get("rl"):

@@ -62,7 +62,7 @@ FULL = {
     Method.ONLINE: Band(1e-8, (1e-3, 2e-4, 5e-5, 2e-5), TRL_GRPO),
 }
 ADAPTER = {
-    Method.FINE_TUNING: Band(1e-6, (1e-1, 1e-2, 5e-3, 3e-3), LORA_WITHOUT_REGRET),
+    Method.FINE_TUNING: Band(2e-6, (1e-1, 1e-2, 5e-3, 3e-3), LORA_WITHOUT_REGRET),
     Method.PRETRAINING: Band(1e-6, (1e-1, 1e-2, 5e-3, 3e-3), LORA_WITHOUT_REGRET),
     Method.PREFERENCE: Band(1e-7, (1e-2, 2e-3, 1e-3, 5e-4), TRL_DPO),
     Method.SIMPO: Band(1e-7, (1e-2, 2e-3, 1e-3, 5e-4), SIMPO),
@@ -186,7 +186,8 @@ def _what(run: RunFacts) -> str:
     adapter = run.axolotl.get("adapter")
     kind = {"lora": "LoRA", "qlora": "QLoRA"}.get(str(adapter), str(adapter)) if adapter else "all weights"
     sized = "" if run.parameters is None else f" of a model of {_billions(run.parameters)}"
-    return f"{NAMES[method_of(run)]} of {kind}{sized}"
+    by = f" ({run.axolotl['rl']})" if run.axolotl.get("rl") else ""
+    return f"{NAMES[method_of(run)]}{by} of {kind}{sized}"
 
 
 def _billions(parameters: float) -> str:

@@ -67,11 +67,12 @@ class RunFacts:
 
     @cached_property
     def architecture(self) -> Architecture | None:
-        """By the class that the config names, the model's config.json on this machine, or a file of conf/model."""
-        name, base_model = self._class_in_config, str(self.axolotl.get("base_model") or "")
-        if name is None and (raw := config_of(base_model)) is not None:
-            name = str(raw.get("model_type"))
-        return architecture(name or class_named(base_model) or "")
+        """By the class that the config names, a file of conf/model, or the model's config.json on this machine."""
+        base_model, revision = str(self.axolotl.get("base_model") or ""), self.axolotl.get("revision_of_model")
+        if name := self._class_in_config or class_named(base_model):
+            return architecture(name)
+        raw = config_of(base_model, None if revision is None else str(revision))
+        return architecture(str(raw.get("model_type"))) if raw is not None else None
 
     @property
     def _class_in_config(self) -> str | None:
@@ -123,6 +124,14 @@ class RunFacts:
         return self.steps.total if self.steps is not None else None
 
     @cached_property
+    def steps_per_epoch(self) -> float | None:
+        """At most; of a run that max_steps ends, too."""
+        if self.steps is None:
+            return None
+        epochs = self.number("num_epochs") or 1.0
+        return self.steps.rows / self.steps.batch if self.steps.given else self.steps.total / epochs
+
+    @cached_property
     def foreign(self) -> bool:
         """Whether a plugin that Axolotl does not ship may read any key, or replace any part of the trainer."""
         return any(not str(plugin).startswith("axolotl.") for plugin in self.axolotl.get("plugins") or ())
@@ -139,6 +148,15 @@ class RunFacts:
     def number(self, key: str) -> float | None:
         """The value of a key at the top as a number; None if it is not set."""
         return number(self.axolotl.get(key))
+
+
+def is_off(value: object) -> bool:
+    """Whether a value is false, as pydantic reads it."""
+    return value is not None and str(value).lower() in ("false", "no", "off", "0", "f", "n")
+
+
+def is_on(value: object) -> bool:
+    return bool(value) and not is_off(value)
 
 
 def _listed(key: str, axolotl: Mapping[str, Any]) -> list[ListedDataset]:

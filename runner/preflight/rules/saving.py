@@ -9,16 +9,19 @@ from runner.preflight.rules.run_facts import RunFacts
 
 TRAINER = "https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments.save_steps"
 LARGE = 1_000_000_000
-OFTEN = 5
+OFTEN = 10
 """Steps between saves that are fewer than anybody resumes from."""
-TRIAL = 20
-"""A run of this many steps is a trial, which may save as often as it likes."""
+TRIAL = 100
+"""A run of so few steps is a trial, which may save as often as it likes."""
+KEPT = 10
+"""Checkpoints that are more than anybody compares."""
 
 
-def full_model_saved_at_nearly_each_step(run: RunFacts) -> Iterator[Finding]:
+def full_model_saved_every_few_steps(run: RunFacts) -> Iterator[Finding]:
     """A full fine-tune of a large model writes all weights, and the optimizer's state, every few steps."""
-    every = run.number("save_steps")
-    if every is None or not 1 <= every < OFTEN or run.axolotl.get("adapter") or run.axolotl.get("saves_per_epoch"):
+    key = "saves_per_epoch" if run.axolotl.get("saves_per_epoch") else "save_steps"
+    every = _steps_between_saves(run)
+    if every is None or every >= OFTEN or run.axolotl.get("adapter"):
         return
     if run.parameters is None or run.parameters < LARGE:
         return
@@ -26,16 +29,26 @@ def full_model_saved_at_nearly_each_step(run: RunFacts) -> Iterator[Finding]:
         return
     weights = run.parameters * 2
     each = weights if run.axolotl.get("save_only_model") else weights + _state(run)
-    often = "each step" if every == 1 else f"every {every:g} steps"
+    often = "after each step" if every <= 1 else f"every {every:.2g} steps"
+    kept = run.number("save_total_limit") or 0
     yield warning(
-        "save_steps",
-        run.axolotl["save_steps"],
+        key,
+        run.axolotl[key],
         f"{often} the cards wait until {each / 1e9:.0f} GB are written (weights"
         f"{'' if run.axolotl.get('save_only_model') else ' and optimizer state'} of "
-        f"{run.parameters / 1e9:.3g} billion parameters)",
-        "Set saves_per_epoch=1 (~save_steps), or save_steps=200.",
+        f"{run.parameters / 1e9:.3g} billion parameters)"
+        + (f", and save_total_limit={kept:g} keeps {kept * each / 1e12:.0f} TB" if kept >= KEPT else ""),
+        f"Set saves_per_epoch=1{' (~save_steps)' if key == 'save_steps' else ''}, or save_steps=200.",
         TRAINER,
     )
+
+
+def _steps_between_saves(run: RunFacts) -> float | None:
+    often, steps = run.number("saves_per_epoch") or 0, run.steps_per_epoch
+    if often:
+        return steps / often if steps is not None and often > 1 else None
+    every = run.number("save_steps") or 0
+    return every if every >= 1 else None
 
 
 def _state(run: RunFacts) -> float:
@@ -47,4 +60,4 @@ def _state(run: RunFacts) -> float:
     return (run.parameters or 0) * bytes_per_weight * (0.5 if "lion" in name else 1)
 
 
-RULES = (full_model_saved_at_nearly_each_step,)
+RULES = (full_model_saved_every_few_steps,)

@@ -15,6 +15,9 @@ REPEATED_DATA = "https://arxiv.org/abs/2305.16264"
 EPOCHS = 20
 """Most fine-tunes have 1 to 4; LIMA's 1000 rows had 15 (https://arxiv.org/abs/2305.11206)."""
 SMALL = 100_000_000
+EPOCHS_OF_SMALL = 100
+EVALUATION_SPEED = 3
+"""A row takes a forward pass in an evaluation, and in training a backward pass of twice its cost, too."""
 LONG = 100
 """Steps from which on half a run of warmup is no trial."""
 
@@ -75,17 +78,17 @@ def warmup_of_half_the_run(run: RunFacts) -> Iterator[Finding]:
 
 def more_evaluations_than_steps(run: RunFacts) -> Iterator[Finding]:
     """More evaluations or saves are requested for each epoch than it has steps: each step is followed by one."""
-    steps, epochs = run.steps, run.number("num_epochs") if run.axolotl.get("num_epochs") is not None else 1.0
-    if steps is None or not epochs:
+    steps = run.steps_per_epoch
+    if steps is None or run.steps is None:
         return
     for key, what in (("evals_per_epoch", "evaluation"), ("saves_per_epoch", "save")):
         often = run.number(key) or 0
-        if often > 1 and often > steps.rows / steps.batch:
-            per_epoch = max(1, round(steps.rows / steps.batch))
+        if often > 1 and often > steps:
+            per_epoch = max(1, round(steps))
             yield warning(
                 key,
                 run.axolotl[key],
-                f"an epoch has {'about ' if steps.declared else ''}{per_epoch} "
+                f"an epoch has {'about ' if run.steps.declared else ''}{per_epoch} "
                 f"{'step' if per_epoch == 1 else 'steps'}, so each is followed by {_a(what)}, which takes longer than "
                 "the step",
                 f"Set {key}=1.",
@@ -93,20 +96,72 @@ def more_evaluations_than_steps(run: RunFacts) -> Iterator[Finding]:
             )
 
 
+def evaluations_that_take_longer_than_training(run: RunFacts) -> Iterator[Finding]:
+    """Between two evaluations, fewer rows are trained on than are evaluated, even if training takes three times as
+    long for each."""
+    steps, held_out = run.steps, _held_out(run)
+    interval = _steps_between_evaluations(run)
+    if steps is None or held_out is None or interval is None or not run.evaluates or (run.total_steps or 0) <= LONG:
+        return
+    key = "evals_per_epoch" if run.axolotl.get("evals_per_epoch") else "eval_steps"
+    trained = interval * steps.rows / (run.steps_per_epoch or 1)
+    if interval < 1 or held_out <= EVALUATION_SPEED * trained:
+        return
+    seldom = 2 if key == "evals_per_epoch" else max(1, round((run.steps_per_epoch or 2) / 2))
+    yield warning(
+        key,
+        run.axolotl[key],
+        f"every {interval:.3g} steps ({trained:,.0f} rows), {'about ' if steps.declared else ''}{held_out:,} rows are "
+        "evaluated, so that more than half of the time goes into evaluating",
+        f"Set {key}={seldom}, or hold fewer rows out (val_set_size=500).",
+        TRAINER,
+    )
+
+
+def _held_out(run: RunFacts) -> int | None:
+    """Rows of one evaluation; None if they are of another dataset, which is not prepared."""
+    if run.prepared.eval_rows:
+        return run.prepared.eval_rows
+    share = run.number("val_set_size") or 0
+    if run.steps is None or run.axolotl.get("test_datasets") or not share:
+        return None
+    return round(run.steps.rows * share / (1 - share)) if share < 1 else int(share)
+
+
+def _steps_between_evaluations(run: RunFacts) -> float | None:
+    if run.steps_per_epoch is None:
+        return None
+    if often := run.number("evals_per_epoch") or 0:
+        return run.steps_per_epoch / often
+    every = run.number("eval_steps") or 0
+    return (every * (run.total_steps or 0) if every < 1 else every) or None
+
+
 def dozens_of_epochs(run: RunFacts) -> Iterator[Finding]:
     """After some 16 epochs the same rows teach nothing more: the run learns them by heart."""
-    epochs = run.number("num_epochs") or 0
-    ends_otherwise = any(run.axolotl.get(key) for key in ("max_steps", "early_stopping_patience", "rl"))
+    key = "max_steps" if (run.number("max_steps") or 0) > 0 else "num_epochs"
+    epochs = _epochs(run)
+    ends_otherwise = bool(run.axolotl.get("early_stopping_patience") or run.axolotl.get("rl"))
     small = run.parameters is not None and run.parameters < SMALL
-    if epochs >= EPOCHS and not ends_otherwise and not small:
-        yield warning(
-            "num_epochs",
-            run.axolotl["num_epochs"],
-            f"all rows are trained on {epochs:g} times: after 4 epochs repeated rows are worth less than new ones, "
-            "after 16 nothing, and the model learns them by heart",
-            "Set num_epochs=3, or stop early (early_stopping_patience=3 with eval_steps and save_steps).",
-            REPEATED_DATA,
-        )
+    if epochs < (EPOCHS_OF_SMALL if small else EPOCHS) or ends_otherwise:
+        return
+    yield warning(
+        key,
+        run.axolotl[key],
+        f"all rows are trained on {'about ' if key == 'max_steps' else ''}{epochs:.4g} times: after 4 epochs repeated "
+        "rows are worth less than new ones, after 16 nothing, and the model learns them by heart",
+        f"{'Remove it, and set' if key == 'max_steps' else 'Set'} num_epochs=3, or stop early "
+        "(early_stopping_patience=3 with eval_steps and save_steps).",
+        REPEATED_DATA,
+    )
+
+
+def _epochs(run: RunFacts) -> float:
+    """max_steps wins over num_epochs, in both directions."""
+    steps = run.number("max_steps") or 0
+    if steps > 0:
+        return steps / run.steps_per_epoch if run.steps_per_epoch else 0
+    return run.number("num_epochs") or 0
 
 
 def length_text(run: RunFacts) -> str:
@@ -136,5 +191,6 @@ RULES = (
     warmup_beyond_the_run,
     warmup_of_half_the_run,
     more_evaluations_than_steps,
+    evaluations_that_take_longer_than_training,
     dozens_of_epochs,
 )

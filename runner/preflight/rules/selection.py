@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from runner.preflight.findings import Finding, error, warning
+from runner.preflight.findings import Finding, error, shown, warning
 from runner.preflight.rules.run_facts import RunFacts
 from runner.preflight.values import number
 
 TRAINER = "https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments"
 BUILDER = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/core/builders/causal.py"
 """What of it reaches the trainer: greater_is_better only if it is true; load_best_model_at_end on conditions."""
+
+CALLBACK = "https://huggingface.co/docs/transformers/main_classes/callback#transformers.EarlyStoppingCallback"
 
 REPORTED = ("loss", "ppl", "runtime", "samples_per_second", "steps_per_second")
 """What an evaluation reports, without `eval_`: transformers' own, and the perplexity that Axolotl adds. The scores of
@@ -111,7 +113,8 @@ def best_model_is_never_loaded(run: RunFacts) -> Iterator[Finding]:
         return
     seen = "no rows are held out" if not held_out else "it has no save_steps and eval_steps (or N per epoch)"
     if held_out and save and evaluate:
-        seen = "a save does not always follow an evaluation"
+        intervals = _told(run, "save_steps", "saves_per_epoch"), _told(run, "eval_steps", "evals_per_epoch")
+        seen = f"with {' and '.join(intervals)} a save does not always follow an evaluation"
     yield warning(
         "load_best_model_at_end",
         True,
@@ -119,6 +122,19 @@ def best_model_is_never_loaded(run: RunFacts) -> Iterator[Finding]:
         "Set evals_per_epoch and saves_per_epoch to the same number, with val_set_size=0.05.",
         BUILDER,
     )
+
+
+def patience_without_evaluations(run: RunFacts) -> Iterator[Finding]:
+    """Early stopping refuses a run that evaluates nothing, when the training begins."""
+    other_trainer = run.axolotl.get("rl") or run.foreign
+    if run.axolotl.get("early_stopping_patience") and not run.evaluates and not other_trainer:
+        yield error(
+            "early_stopping_patience",
+            run.axolotl["early_stopping_patience"],
+            "no rows are held out for evaluation, so it ends the run with an AssertionError when the training begins",
+            "Set val_set_size=0.05 with eval_steps and save_steps, or remove it (~early_stopping_patience).",
+            CALLBACK,
+        )
 
 
 def patience_beyond_the_evaluations(run: RunFacts) -> Iterator[Finding]:
@@ -131,7 +147,7 @@ def patience_beyond_the_evaluations(run: RunFacts) -> Iterator[Finding]:
             run.axolotl["early_stopping_patience"],
             f"the run is evaluated {evaluations} times, so it can never stop early",
             f"Set early_stopping_patience={max(1, evaluations // 3)}, or evaluate more often.",
-            "https://huggingface.co/docs/transformers/main_classes/callback#transformers.EarlyStoppingCallback",
+            CALLBACK,
         )
 
 
@@ -142,6 +158,11 @@ def _evaluations(run: RunFacts) -> int | None:
     if every < 1:
         return int(1 / every + 1e-9)
     return None if run.total_steps is None else int(run.total_steps // every)
+
+
+def _told(run: RunFacts, steps: str, per_epoch: str) -> str:
+    key = per_epoch if run.axolotl.get(per_epoch) else steps
+    return f"{key}={shown(run.axolotl.get(key))}"
 
 
 def _interval(run: RunFacts, steps: str, per_epoch: str) -> float | None:
@@ -171,5 +192,6 @@ RULES = (
     best_is_the_highest_perplexity,
     best_of_rl_is_ignored,
     best_model_is_never_loaded,
+    patience_without_evaluations,
     patience_beyond_the_evaluations,
 )

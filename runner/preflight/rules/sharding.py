@@ -14,19 +14,25 @@ from runner.preflight.values import number
 DEEPSPEED = "https://huggingface.co/docs/transformers/deepspeed"
 FSDP = "https://huggingface.co/docs/transformers/fsdp"
 PEFT_DEEPSPEED = "https://huggingface.co/docs/peft/accelerate/deepspeed"
+SHARED = {
+    1: "all states of the optimizer",
+    2: "all gradients and states of the optimizer",
+    3: "all weights, gradients and states of the optimizer",
+}
 NF4 = 0.56
 """Bytes per weight in 4 bit, with scales."""
 
 
-def zero3_on_one_card(run: RunFacts) -> Iterator[Finding]:
-    """ZeRO-3 shares weights between cards; on one card without offload it only adds its own copies and calls."""
-    zero = _zero(run)
-    if run.experiment.gpu.count == 1 and _stage(zero) == 3 and not _offloads(zero):
+def zero_on_one_card(run: RunFacts) -> Iterator[Finding]:
+    """ZeRO shares a run's state between cards; on one card without offload it only adds its own copies and buffers."""
+    zero, gpu = _zero(run), run.experiment.gpu
+    stage = int(_stage(zero))
+    if gpu.type != "cpu" and gpu.count == 1 and stage in SHARED and not _offloads(zero):
         yield warning(
             "deepspeed",
-            "(ZeRO-3 without offload)",
-            "on one card there is nothing to share: all weights stay on it, and each layer is gathered again in each "
-            "step for nothing",
+            f"(ZeRO-{stage} without offload)",
+            f"on one card there is nothing to share: {SHARED[stage]} stay on it, next to DeepSpeed's own fp32 copy and "
+            "buffers",
             "Choose deepspeed=none, more cards (gpu.count=2), or deepspeed=zero3_offload if it does not fit.",
             DEEPSPEED,
         )
@@ -79,4 +85,4 @@ def _offloads(zero: Mapping[str, Any]) -> bool:
     return any(isinstance(node, Mapping) and node.get("device") not in (None, "none") for node in nodes)
 
 
-RULES = (zero3_on_one_card, fsdp_on_one_card, zero3_of_a_small_quantized_model)
+RULES = (zero_on_one_card, fsdp_on_one_card, zero3_of_a_small_quantized_model)

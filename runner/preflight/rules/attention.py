@@ -1,0 +1,73 @@
+"""Rules about attention: packed rows that see each other, and number formats that it does not take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from runner.preflight.findings import Finding, error, warning
+from runner.preflight.rules.run_facts import RunFacts, is_off, is_on
+
+PACKING = "https://docs.axolotl.ai/docs/multipack.html"
+APART = frozenset(
+    """
+    flash_attention_2 flash_attention_3 flash_attention_4 flash_attention_torch flex_attention xformers sage sdpa eager
+    kernels-community/flash-attn2 kernels-community/flash-attn3 kernels-community/sage-attention
+    """.split()
+)
+"""attn_decontaminates_packing in axolotl.utils.schemas.config: packed rows do not see each other under them. Other
+kernels of FlashAttention take the lengths of the rows, too."""
+FLASH_ATTENTION = "https://github.com/Dao-AILab/flash-attention#nvidia-cuda-support"
+FLASH = ("flash_attention_2", "flash_attention_3")
+SIXTEEN_BITS = ("bfloat16", "fp16", "float16", "fp8")
+OLD_KEYS = (
+    "xformers_attention",
+    "sage_attention",
+    "flex_attention",
+    "flash_attention",
+    "sdp_attention",
+    "eager_attention",
+)
+"""Earlier spellings of such an attention."""
+
+
+def packed_rows_that_see_each_other(run: RunFacts) -> Iterator[Finding]:
+    """With sample_packing, each row has to be kept apart from those before it in the same sequence; not every attention
+    does so."""
+    config = run.axolotl
+    if not config.get("sample_packing") or config.get("diffusion_lm") or any(config.get(key) for key in OLD_KEYS):
+        return
+    attention = config.get("attn_implementation")
+    if attention is not None and (_base(str(attention)) in APART or "flash" in str(attention)):
+        return
+    seen = "attn_implementation is not set" if attention is None else f"under attn_implementation={attention}"
+    yield warning(
+        "sample_packing",
+        True,
+        f"{seen}, so that Axolotl does not keep packed rows apart: each row is trained with those before it in view",
+        "Set attn_implementation=flash_attention_2 (or sdpa).",
+        PACKING,
+    )
+
+
+def _base(attention: str) -> str:
+    """Without a kernel's revision and name, as Axolotl compares it."""
+    return attention.split(":", 1)[0].split("@", 1)[0].strip()
+
+
+def flash_attention_in_fp32(run: RunFacts) -> Iterator[Finding]:
+    """FlashAttention computes in 16 bit only, and refuses a model that trains in fp32."""
+    config = run.axolotl
+    attention = "flash_attention_2" if config.get("flash_attention") else str(config.get("attn_implementation"))
+    in_fp32 = is_off(config.get("bf16")) and not any(is_on(config.get(key)) for key in SIXTEEN_BITS)
+    if run.experiment.gpu.type != "cpu" and attention in FLASH and in_fp32 and not is_on(config.get("load_in_8bit")):
+        yield error(
+            "attn_implementation",
+            attention,
+            "with bf16=false and no fp16 the model is in fp32, and FlashAttention takes fp16 and bf16 only, so the "
+            "first step fails",
+            "Set bf16=true, or attn_implementation=sdpa.",
+            FLASH_ATTENTION,
+        )
+
+
+RULES = (packed_rows_that_see_each_other, flash_attention_in_fp32)

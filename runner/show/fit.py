@@ -1,0 +1,76 @@
+"""Values in little room, as far as they still tell runs apart. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.cells import cell_len, chop_cells
+
+from runner.compare.params import show_value
+from runner.console.harmless import harmless
+
+
+def texts_of(values: Sequence[Any], encoding: str = "utf-8") -> tuple[str, ...]:
+    """Values as `compare` shows them, and longer where two different ones would look the same. One line each."""
+    short = tuple(one_line(show_value(value), encoding) for value in values)
+    exact = tuple("" if value is None else one_line(str(value), encoding) for value in values)
+    return short if len(set(short)) == len(set(exact)) else exact
+
+
+def one_line(text: str, encoding: str = "utf-8") -> str:
+    """The text as the terminal shows it: what its encoding lacks is escaped, which takes more room."""
+    return harmless(" ".join(text.split())).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def shortened(values: Sequence[str], room: int, ellipsis: str) -> tuple[str, ...] | None:
+    """The values, each at most `room` columns wide; None if two different ones would look the same.
+
+    >>> shortened(["/data/a/rows.jsonl", "/data/b/rows.jsonl"], 7, "…")
+    ('…a/row…', '…b/row…')
+    """
+    if all(cell_len(one) <= room for one in values):
+        return tuple(values)
+    different = len(set(values))
+    for cut in _ways(values, room, ellipsis):
+        if len(set(cut)) == different and all(cell_len(one) <= room for one in cut):
+            return cut
+    return None
+
+
+def narrowest(values: Sequence[str], ellipsis: str, least: int = 4) -> int:
+    """The least room in which the values are still told apart."""
+    widest = max(map(cell_len, values), default=0)
+    return next((room for room in range(least, widest) if shortened(values, room, ellipsis) is not None), widest)
+
+
+def end_of(text: str, room: int, ellipsis: str) -> str:
+    """The end of a text, the most informative part of a path."""
+    if cell_len(text) <= room:
+        return text
+    while text and cell_len(text) > room - cell_len(ellipsis):
+        text = text[1:]
+    return f"{ellipsis}{text}"[-max(room, 0) :] if room > 0 else ""
+
+
+def start_of(text: str, room: int, ellipsis: str) -> str:
+    if cell_len(text) <= room:
+        return text
+    kept = room - cell_len(ellipsis)
+    return f"{chop_cells(text, kept)[0]}{ellipsis}" if kept > 0 else ellipsis[: max(room, 0)]
+
+
+def _ways(values: Sequence[str], room: int, ellipsis: str) -> Iterator[tuple[str, ...]]:
+    """Ends, beginnings, then what follows the common beginning."""
+    yield tuple(end_of(one, room, ellipsis) for one in values)
+    yield tuple(start_of(one, room, ellipsis) for one in values)
+    shared = _shared(values)
+    rest = [f"{ellipsis}{one[shared:]}" for one in values]
+    yield tuple(start_of(one, room, ellipsis) for one in rest)
+
+
+def _shared(values: Sequence[str]) -> int:
+    """The length of the common beginning of those that are not short."""
+    first, last = min(values), max(values)
+    return next((place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other),
+                min(len(first), len(last)))  # fmt: skip

@@ -1,0 +1,55 @@
+"""The present state of a step, as a line in a pipe and as a row of the live view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from modal_app.store.step import FailureReason, StepKind
+from runner.cost.spent import money
+from runner.show.headway import Timing
+from runner.store.run_state import RunStatus, status_text
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The present state of a step."""
+
+    kind: StepKind
+    key: str
+    label: str
+    status: RunStatus
+    reason: FailureReason | None
+    step: str = ""
+    loss: float | None = None
+    eval_loss: float | None = None
+    message: str = ""
+    dollars: float | None = None
+    """So far; None if nothing was rented, or there is no price."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """What tells a run apart from the others; empty for other steps."""
+    timing: Timing | None = None
+
+    def text(self) -> str:
+        numbers = [f"{name} {value:.3f}" for name, value in self._numbers() if value is not None]
+        parts = [self.status_text, f"step {self.step}" if self.step else "", *numbers, self.price, self.message]
+        return f"{self.kind:<10} {self.label}: {'  '.join(part for part in parts if part)}"
+
+    @property
+    def status_text(self) -> str:
+        return status_text(self.status, self.reason)
+
+    @property
+    def price(self) -> str:
+        return "" if self.dollars is None else money(self.dollars)
+
+    def seconds(self, now: float) -> float | None:
+        """Since it began, or until it ended."""
+        if self.timing is None or self.timing.started_at is None:
+            return None
+        return (self.timing.ended_at or now) - self.timing.started_at
+
+    def _numbers(self) -> Iterator[tuple[str, float | None]]:
+        yield "loss", self.loss
+        yield "eval loss", self.eval_loss

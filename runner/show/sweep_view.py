@@ -1,0 +1,69 @@
+"""The live view of a sweep for those who follow it: `attach`, `watch`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from rich.console import Console
+from rich.text import Text
+
+from modal_app.store.layout import Store
+from modal_app.store.step import FailureReason
+from runner.compare.params import label
+from runner.compare.ranking import Row, rows_from
+from runner.compare.source import RunFacts, facts_of_sweep
+from runner.console import terminal
+from runner.show.fit import start_of
+from runner.show.following import headway_of_sweep, lines_of
+from runner.show.headway import Expected
+from runner.show.redraw import Redraw, can_redraw, marks_of
+from runner.show.screen import screen
+from runner.store.run_state import RunStatus, status_text
+
+
+@dataclass(slots=True)
+class SweepView:
+    """The live view on a terminal; in a pipe, a line for each change of status."""
+
+    store: Store
+    sweep: str
+    console: Console = field(default_factory=terminal.messages)
+    _redraw: Redraw | None = None
+    _printed: dict[str, tuple[RunStatus, FailureReason | None]] = field(default_factory=dict)
+
+    @property
+    def is_live(self) -> bool:
+        return can_redraw(self.console)
+
+    def update(self) -> None:
+        facts = facts_of_sweep(self.store, self.sweep)
+        if self.is_live:
+            self._redraw = self._redraw or Redraw(self.console)
+            self._draw(facts, self._redraw)
+            return
+        for row in rows_from(facts):
+            if self._printed.get(row.key) != (row.status, row.reason):
+                self._printed[row.key] = row.status, row.reason
+                terminal.say(self.console, _line(row))
+
+    def _draw(self, facts: Sequence[RunFacts], redraw: Redraw) -> None:
+        now, marks = time.time(), marks_of(self.console)
+        expected, lines = Expected.read(self.store, self.sweep), lines_of(self.store, facts)
+        headway = headway_of_sweep(self.store, self.sweep, facts, now)
+        redraw.show(
+            lambda size: [
+                Text(start_of(self.sweep, size.width, marks.ellipsis), style="bold"),
+                *screen(lines, headway, replace(size, height=size.height - 1), now=now, marks=marks, expected=expected),
+            ]
+        )
+
+    def close(self) -> None:
+        if self._redraw is not None:
+            self._redraw.close()
+
+
+def _line(row: Row) -> str:
+    status = status_text(row.status, row.reason)
+    return f"train      {label(row.params) or row.key}: {status}  {row.message}".rstrip()
