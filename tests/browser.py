@@ -31,6 +31,8 @@ FLAGS = (
     "--disable-background-networking --disable-component-update --disable-sync --disable-dev-shm-usage"
 ).split()
 START_S = 30.0
+KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Escape": "\ue00c", "Up": "\ue013", "Down": "\ue015"}
+"""WebDriver's codes of keys that are not characters."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Browser:
         moves += [{"type": "pointerUp", "button": 0}]
         self._post("actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": moves}]})
 
+    def press(self, *keys: str) -> None:
+        """One key after the other, by its character or one of `KEYS`."""
+        taps = [{"type": kind, "value": KEYS.get(key, key)} for key in keys for kind in ("keyDown", "keyUp")]
+        self._post("actions", {"actions": [{"type": "key", "id": "keyboard", "actions": taps}]})
+
     def wait(self, script: str, timeout_s: float = 10.0) -> Any:
         """Until the script returns something true; what that is."""
         deadline = time.monotonic() + timeout_s
@@ -90,6 +97,12 @@ class Browser:
         """The addresses that were asked for since the last time, the page's own among them."""
         events = [json.loads(one["message"])["message"] for one in self._post("se/log", {"type": "performance"})]
         return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
+    def cpu_seconds(self) -> float:
+        """The processor time of the page's process so far."""
+        self.devtools("Performance.enable")
+        measured = self.devtools("Performance.getMetrics")["metrics"]
+        return next(float(one["value"]) for one in measured if one["name"] == "ProcessTime")
 
     def devtools(self, command: str, **parameters: Any) -> Any:
         return self._post("goog/cdp/execute", {"cmd": command, "params": parameters})

@@ -20,6 +20,7 @@ from runner.compare.params import label
 from runner.compare.ranking import EVAL_LOSS, Metric, Row
 from runner.compare.table import heading_of, tables_of
 from runner.console import terminal
+from runner.console.numbers import loss
 from runner.errors import SweepError
 from runner.keys.content import ContentHashes
 from runner.store.ledger import SweepRun
@@ -126,8 +127,8 @@ def show_best(best: Best) -> None:
 
 def _figure(row: Row, metric: Metric) -> str:
     """A metric that was measured after the training has no first value and no step."""
-    final = f"{heading_of(metric)}: {row.final:.4f}"
-    return final if row.first is None else f"{final} at step {row.step}, from {row.first:.4f}"
+    final = f"{heading_of(metric)}: {loss(row.final)}"
+    return final if row.first is None else f"{final} at step {row.step}, from {loss(row.first)}"
 
 
 def as_json(best: Best) -> dict[str, Any]:

@@ -56,13 +56,9 @@ class Curves:
 
 def read_curves(path: Path) -> Curves:
     """The curves in a metrics.jsonl; empty when there is none yet. An incomplete last line is left out."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        lines = []
     collected: dict[str, dict[int, float]] = {}
     latest, in_order, logged_at = -1, True, None
-    for row in _rows(lines):
+    for row in logged_rows(path):
         try:
             step = int(row["step"])
         except (ValueError, KeyError, TypeError):
@@ -77,6 +73,15 @@ def read_curves(path: Path) -> Curves:
     if in_order:  # always, except in a run that was resumed from an earlier step
         return Curves(collected, logged_at)
     return Curves({name: dict(sorted(points.items())) for name, points in collected.items()}, logged_at)
+
+
+def logged_rows(path: Path) -> list[dict[str, Any]]:
+    """Every complete line of a metrics.jsonl, in order; empty when there is none yet."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    return [row for row in _rows(lines) if isinstance(row, dict)]
 
 
 def _rows(lines: list[bytes]) -> Iterable[Any]:

@@ -13,6 +13,7 @@ from runner.compare.ranking import Metric, Row, rows_from
 from runner.compare.source import RunFacts
 from runner.compare.table import columns_of, fitted, heading_of, table
 from runner.console import terminal
+from runner.console.numbers import loss
 from runner.console.plot import MARKS, overlay
 
 
@@ -88,10 +89,10 @@ def _difference_lines(pair: Pair, metric: Metric) -> list[str]:
     if pair.difference is None:
         return [f"No difference in {heading_of(metric)} yet: one of the runs has no value."]
     if pair.difference == 0:
-        return [f"{heading_of(metric)}: both {first.final:.4f}"]
+        return [f"{heading_of(metric)}: both {loss(first.final)}"]
     is_better = (pair.difference > 0) is metric.maximize
     word = "better" if is_better else "worse"
-    return [f"{heading_of(metric)}: {second.key} is {word} by {abs(pair.difference):.4f}"]
+    return [f"{heading_of(metric)}: {second.key} is {word} by {loss(abs(pair.difference))}"]
 
 
 def _config_lines(pair: Pair) -> list[str]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from runner.console.numbers import number
 from runner.types import Experiment
 
 MOST_PARAMS = 12
@@ -75,7 +76,7 @@ def label(params: Mapping[str, Any]) -> str:
 def show_value(value: Any) -> str:
     """A parameter's value in a table or a label: numbers short, paths by their last two parts."""
     if isinstance(value, float):
-        return f"{value:g}"
+        return number(value)
     if isinstance(value, str) and value.startswith("/"):
         return "/".join(value.split("/")[-2:])
     return "" if value is None else str(value)

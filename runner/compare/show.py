@@ -27,6 +27,7 @@ from runner.compare.table import (
     tables_of,
 )
 from runner.console import terminal
+from runner.console.numbers import loss
 from runner.console.print_json import print_json
 from runner.cost.spent import money
 from runner.store.ledger import Ledger
@@ -145,7 +146,7 @@ def _best_line(best: Row) -> str:
     if (seeds := best.over_seeds) is None:
         return f"Best: {best.key}  {escape(label(best.params))}".rstrip()
     setting = escape(label(without_seeds(best.params))) or "these runs"
-    mean = f"{seeds.mean:.4f} +- {seeds.sd:.4f} over {seeds.n} seeds"
+    mean = f"{loss(seeds.mean)} +- {loss(seeds.sd)} over {seeds.n} seeds"
     return f"Best setting: {setting}  {mean}. Its best run: {best.key}  {escape(label(best.params))}".rstrip()
 
 

@@ -20,6 +20,7 @@ from runner.compare.groups import Group
 from runner.compare.measured import TASKS, is_of_a_task
 from runner.compare.params import show_value
 from runner.compare.ranking import OBJECTIVE, Metric, Row
+from runner.console.numbers import loss
 from runner.cost.spent import money
 from runner.store.run_state import RunStatus, status_text
 
@@ -81,10 +82,10 @@ def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
         if is_of_a_task(name) and name != metric.name
     ]
     rest = [
-        _column(rows, heading_of(metric), lambda row: _number(row.final, "{:.4f}"), always=True),
+        _column(rows, heading_of(metric), lambda row: loss(row.final), always=True),
         *measured,
-        _column(rows, "best", lambda row: _number(row.best, "{:.4f}"), drop=26),
-        _column(rows, "first", lambda row: _number(row.first, "{:.4f}"), drop=32),
+        _column(rows, "best", lambda row: loss(row.best), drop=26),
+        _column(rows, "first", lambda row: loss(row.first), drop=32),
         _column(rows, "steps", _steps, drop=25),
         _column(rows, "tok/s", lambda row: _number(row.tokens_per_second, "{:.0f}"), drop=29),
         _column(rows, "train s", lambda row: _number(row.train_seconds, "{:.1f}"), drop=30),
@@ -114,10 +115,10 @@ def group_columns(groups: Sequence[Group], metric: Metric) -> list[Column]:
     return [
         Column("", tuple("*" if one.is_best else "" for one in groups), left=True),
         *(Column(name, tuple(show_value(one.params.get(name)) for one in groups), shrinks=True) for name in names),
-        Column(f"mean {heading_of(metric)}", tuple(_number(one.mean, "{:.4f}") for one in groups)),
-        Column("sd", tuple(_number(one.sd, "{:.4f}") for one in groups)),
+        Column(f"mean {heading_of(metric)}", tuple(loss(one.mean) for one in groups)),
+        Column("sd", tuple(loss(one.sd) for one in groups)),
         Column("n", tuple(f"{one.n}/{len(one.runs)}" if one.n < len(one.runs) else str(one.n) for one in groups)),
-        Column("best", tuple(_number(one.best, "{:.4f}") for one in groups)),
+        Column("best", tuple(loss(one.best) for one in groups)),
         *(
             [Column("diverged", tuple(str(one.diverged or "") for one in groups))]
             if any(one.diverged for one in groups)
@@ -260,7 +261,7 @@ def _steps(row: Row) -> str:
 
 
 def _measured(name: str, row: Row) -> str:
-    return _number(row.measured.get(name), "{:.4f}")
+    return loss(row.measured.get(name))
 
 
 def _number(value: float | None, form: str) -> str:

@@ -14,6 +14,7 @@ from modal_app.store.step import FailureReason
 from runner.compare.ranking import Metric
 from runner.compare.table import heading_of
 from runner.console import terminal
+from runner.console.numbers import loss
 from runner.console.print_json import print_json
 from runner.follow_up.carry_out import FollowUpResult
 from runner.follow_up.subjects import Subject
@@ -102,7 +103,7 @@ def _cell(line: Line, name: str) -> str:
     if name not in line.metrics:
         return ""
     error = line.facts.get("stderr", {}).get(name)
-    return f"{line.metrics[name]:.4f}" + (f" ± {error:.4f}" if error is not None else "")
+    return loss(line.metrics[name]) + (f" ± {loss(error)}" if error is not None else "")
 
 
 def _json(line: Line) -> dict[str, Any]:

@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from modal_app.store.layout import Store
+from modal_app.store.layout import BASE_MODEL_KEY
 from runner.console.redact import redact
-from runner.files.answers import AnswerSet, Column, answer_sets, question
+from runner.files.answers import AnswerSet, Column, question
 
 MOST_SETS = 5
 MOST_PROMPTS = 200
 MOST_COLUMNS = 40
+SAMPLES = 2
+"""Prompts on the card."""
 LONGEST = 1_000
 """The most characters of a text in a report; the store has the complete answers."""
 
 
-def answers(store: Store, names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """A table for each set of answers, the largest first. `names`: run key -> name, in the order of the columns."""
-    return [_table(one) for one in answer_sets(store, names)[:MOST_SETS]]
+def tables(sets: Sequence[AnswerSet]) -> list[dict[str, Any]]:
+    """A table for each set of answers, in the given order."""
+    return [_table(one) for one in sets[:MOST_SETS]]
+
+
+def samples(sets: Sequence[AnswerSet], best: Sequence[str]) -> dict[str, Any] | None:
+    """What the base model and one of the `best` runs (keys) answer to two prompts, in the first set with such a run.
+
+    Prompts to which the two give different answers come first. Without answers of a base model, the run's alone.
+    """
+    for one in sets:
+        ours = next((column for key in best for column in one.columns if column.run == key), None)
+        base = next((column for column in one.columns if column.run == BASE_MODEL_KEY), None)
+        if ours is not None:
+            return _sample(one, ours, base)
+    return None
+
+
+def _sample(made: AnswerSet, ours: Column, base: Column | None) -> dict[str, Any]:
+    columns = [column for column in (base, ours) if column is not None]
+    outputs = list(zip(*([row["output"] for row in column.rows] for column in columns), strict=False))
+    differing = [at for at, ones in enumerate(outputs) if len(set(ones)) > 1]
+    chosen = sorted([*differing, *(at for at in range(len(outputs)) if at not in differing)][:SAMPLES])
+    return {
+        "how": made.how(),
+        "prompts": [_text(question(made.prompts[at])) for at in chosen],
+        "columns": [_column(replace(column, rows=[column.rows[at] for at in chosen])) | {
+            "exact": column.exact,
+            "judged": column.judged,
+        } for column in columns],
+        "of": len(made.prompts),
+    }  # fmt: skip
 
 
 def _table(made: AnswerSet) -> dict[str, Any]:

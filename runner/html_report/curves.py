@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from modal_app.cloud.meter import ContainerRecord
-from runner.compare.metrics import Curves
+from runner.compare.metrics import Curves, logged_rows
 
 MOST_POINTS = 30_000
 """Of all curves of a page together; each curve has at least `FEWEST`, if it has as many."""
@@ -23,19 +22,23 @@ def points_each(runs: int) -> int:
 
 
 def series(
-    curves: Curves, metrics: Path, name: str, most: int, rented: Sequence[ContainerRecord], dollars: float | None
+    curves: Curves,
+    clock: Mapping[int, tuple[float, float]],
+    name: str,
+    most: int,
+    rented: Sequence[ContainerRecord],
+    dollars: float | None,
 ) -> dict[str, list[Any]] | None:
     """One curve as columns: `step`, `y` (None is NaN), and `tokens`, `seconds` and `dollars` where they are known. None
     when nothing was logged.
 
-    `seconds` of training are summed over all attempts. The column `dollars` is what was paid until each step, of the
-    run's `dollars`.
+    `clock`: the moments of the run. `seconds` of training are summed over all attempts. The column `dollars` is what
+    was paid until each step, of the run's `dollars`.
     """
     values = curves.by_name.get(name)
     if not values:
         return None
     steps = thinned(list(values), [step for step, value in values.items() if not math.isfinite(value)], most)
-    clock = moments(metrics)
     found: dict[str, list[Any]] = {"step": steps, "y": [rounded(values[step]) for step in steps]}
     found["tokens"] = _until(curves.by_name.get("tokens", {}), steps)
     found["seconds"] = [clock[step][0] if step in clock else None for step in steps]
@@ -65,7 +68,7 @@ def moments(path: Path) -> dict[int, tuple[float, float]]:
     """
     last: dict[int, tuple[int, float, float]] = {}
     longest: dict[int, float] = {}
-    for row in _lines(path):
+    for row in logged_rows(path):
         try:
             step, attempt, seconds, at = (
                 int(row["step"]),
@@ -94,27 +97,13 @@ def rounded(value: float | None) -> float | None:
 
 
 def _until(known: Mapping[int, float], steps: Sequence[int]) -> list[float | None]:
-    """The newest known value at each step: the line of an evaluation does not have one."""
+    """The newest known value at each step, since the line of an evaluation does not have one; 0 before training."""
     found: list[float | None] = []
-    pairs, value = list(known.items()), None
-    at = 0
+    pairs = list(known.items())
+    value, at = 0.0 if pairs and steps[0] == 0 else None, 0
     for step in steps:
         while at < len(pairs) and pairs[at][0] <= step:
             value = rounded(pairs[at][1])
             at += 1
         found.append(value)
     return found
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except (ValueError, RecursionError):
-            continue  # cut off by a kill
-    return [row for row in found if isinstance(row, dict)]

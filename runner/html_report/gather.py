@@ -16,16 +16,20 @@ from runner.compare.measured import is_of_a_task
 from runner.compare.metrics import Curves
 from runner.compare.params import label, show_value
 from runner.compare.ranking import OBJECTIVE, Metric, Row, rows_from
+from runner.compare.settings import SEEDS
 from runner.compare.source import RunFacts, facts_of_sweep
 from runner.compare.table import heading_of
 from runner.config.project import find_project
 from runner.console.redact import redact
 from runner.cost.spent import containers, sweep_cost
+from runner.files.answers import answer_sets
 from runner.html_report import receipt as receipts
 from runner.html_report import reproduce, words
-from runner.html_report.answers import answers
-from runner.html_report.curves import points_each, rounded, series
+from runner.html_report.answers import samples, tables
+from runner.html_report.card import card
+from runner.html_report.curves import moments, points_each, rounded, series
 from runner.html_report.effects import effect, interaction, pareto, strength
+from runner.html_report.settings import ranked, settings
 from runner.show.following import headway_of_sweep
 from runner.store.going_on import goes_on
 from runner.store.ledger import Ledger, SweepPlan
@@ -55,8 +59,12 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
     ledger = Ledger(store, sweep)
     plan, facts = ledger.plan(), facts_of_sweep(store, sweep)
     found = _Sweep(store, ledger, plan, rows_from(facts), {one.key: one.curves for one in facts})
-    rows = found.rows
+    rows, found_settings = found.rows, settings(facts, found.rows)
     names = {row.key: label(row.params) or row.key for row in rows}
+    best = card(found_settings, found.curves, {one.key: one.config["from"] for one in facts if "from" in one.config})
+    first = best["runs"][:1] if best else []
+    winners = [key for ones in ranked(found_settings) for key in ones[0].keys]
+    sets = answer_sets(store, names)
     command = reproduce.command(store, sweep)
     receipt_of, totals = _receipts(found)
     analysed = max(words.ranked_groups(rows), key=len, default=[])
@@ -69,19 +77,23 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "going_on": going_on,
         "headway": _headway(store, sweep, facts) if going_on else None,
         "question": redact(words.question(rows, _question_of(command), OBJECTIVE)),
-        "answer": [redact(line) for line in words.answer(rows, OBJECTIVE, names)],
+        "answer": [redact(line) for line in words.answer(rows, found_settings, OBJECTIVE)],
+        "card": best and best | {"cost": cost and cost.whole.dollars, "samples": samples(sets, best["runs"])},
         "note": redact(plan.note),
         "metric": OBJECTIVE,
         "counts": words.counted(rows),
         "cost": cost.lines(going_on=False) if cost else [],
         "params": list(rows[0].params) if rows else [],
-        "runs": [_run(found, row, names[row.key], receipt_of[row.key]) for row in rows],
-        "answers": answers(store, names),
+        "seeds": [name for name in SEEDS if name in rows[0].params] if any(one.n > 1 for one in found_settings) else [],
+        "runs": [
+            _run(found, row, names[row.key], receipt_of[row.key]) | {"is_best": row.key in winners} for row in rows
+        ],
+        "answers": tables(sets),
         "analysis": _analysis(analysed, several=len({row.eval_fingerprint for row in rows}) > 1),
         "receipt": totals,
         "parts": list(receipts.PARTS),
         "failures": _failures(rows, names),
-        "reproduce": reproduce.block(store, sweep, found.plan, next((row for row in rows if row.is_best), None)),
+        "reproduce": reproduce.block(store, sweep, found.plan, next((row for row in rows if row.key in first), None)),
     }
 
 
@@ -141,7 +153,6 @@ def _run(found: _Sweep, row: Row, name: str, receipt: receipts.Receipt) -> dict[
         "first": rounded(row.first),
         "step": row.step,
         "max_steps": row.max_steps,
-        "is_best": row.is_best,
         "rows": (row.eval_fingerprint or "")[:8],
         "attempts": row.attempts,
         "seconds": rounded(row.seconds),
@@ -162,7 +173,8 @@ def _curves(found: _Sweep, row: Row) -> dict[str, Any]:
     curves, rented = found.curves[row.key], containers(folder)
     most = points_each(2 * len(found.rows))
     named = {"train": TRAIN_LOSS, "eval": OBJECTIVE}
-    drawn = {kind: series(curves, folder.metrics, metric, most, rented, row.dollars) for kind, metric in named.items()}
+    clock = moments(folder.metrics)
+    drawn = {kind: series(curves, clock, metric, most, rented, row.dollars) for kind, metric in named.items()}
     return {kind: one for kind, one in drawn.items() if one}
 
 
@@ -179,7 +191,7 @@ def _analysis(rows: Sequence[Row], *, several: bool) -> dict[str, Any]:
     return {
         "keys": [row.key for row in rows],
         "rows": (rows[0].eval_fingerprint or "")[:8] if rows and several else "",
-        "effects": effects,
+        "effects": [one | {"importance": rounded(strength(one))} for one in effects],
         "interaction": interaction(effects, points, show_value),
         "cost": "dollars" if priced else "seconds",
         "costs": [rounded(cost) for cost in costs],

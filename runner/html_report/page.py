@@ -17,7 +17,12 @@ from modal_app.store.step import write_atomically
 from runner.html_report.gather import gather
 from runner.html_report.place import report_path
 
-SCRIPTS = ("look.js", "table.js", "answers.js", "lines.js", "charts.js", "main.js")
+SCRIPTS = (
+    *("dom.js", "format.js", "runs.js", "filter.js", "colours.js", "chart.js", "export.js"),
+    *("card.js", "table.js", "answers.js", "parallel.js", "curves.js", "effects.js", "price.js", "time.js"),
+    *("failures.js", "reproduce.js", "keyboard.js", "main.js"),
+)
+"""In the order in which they run."""
 MARK = b'<meta name="generator" content="axosweep">'
 """Identifies a file as a report, which may be overwritten."""
 

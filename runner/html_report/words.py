@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import re
 import shlex
-import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from runner.compare.params import label, show_value
+from runner.compare.params import show_value
 from runner.compare.ranking import Row
-from runner.store.run_state import RunStatus, status_text
-
-SEEDS = ("seed", "data.seed")
+from runner.compare.settings import SEEDS
+from runner.console.numbers import loss
+from runner.html_report.settings import Setting, is_ranked, pooled_sd, ranked
+from runner.store.run_state import status_text
 
 
 def question(rows: Sequence[Row], own: str | None, metric: str) -> str:
@@ -54,23 +54,26 @@ def sweep_file_of(command: str) -> str | None:
     return named[0] if named else None
 
 
-def answer(rows: Sequence[Row], metric: str, names: Mapping[str, str]) -> list[str]:
-    """The winner with its lead, and how far that can be trusted. `names`: run key -> name."""
-    groups = ranked_groups(rows)
-    finished = [row for group in groups for row in group]
-    if not finished:
+def answer(rows: Sequence[Row], settings: Sequence[Setting], metric: str) -> list[str]:
+    """The winner with its lead, and how far that can be trusted.
+
+    `settings`: best first within each eval fingerprint.
+    """
+    sets = ranked(settings)
+    if not sets:
         return [f"No run has finished with its {metric} yet: {counted(rows)}."]
     sentences: list[str] = []
-    for group in groups:
-        rows_text = f" on the held-out rows {str(group[0].eval_fingerprint)[:8]}" if len(groups) > 1 else ""
-        sentences.append(_winner(group, metric, names, rows_text))
-    if len(groups) > 1:
+    for ones in sets:
+        rows_text = f" on the held-out rows {str(ones[0].eval_fingerprint)[:8]}" if len(sets) > 1 else ""
+        sentences.append(_winner(ones, metric, rows_text))
+    if len(sets) > 1:
         sentences.append("Runs with different held-out rows are not ranked together.")
-    left = len(rows) - len(finished)
-    if left:
-        rest = [row for row in rows if not _is_ranked(row)]
-        sentences.append(f"{left} of {len(rows)} runs {'is' if left == 1 else 'are'} not ranked: {counted(rest)}.")
-    sentences.append(_noise(max(groups, key=len), metric))
+    able = {key for ones in sets for one in ones for key in one.keys}
+    rest = [row for row in rows if not is_ranked(row) or row.key not in able]
+    if rest:
+        verb = "is" if len(rest) == 1 else "are"
+        sentences.append(f"{len(rest)} of {len(rows)} runs {verb} not ranked: {counted(rest)}.")
+    sentences.append(_noise(max(sets, key=len), metric))
     return [line for line in sentences if line]
 
 
@@ -84,41 +87,39 @@ def ranked_groups(rows: Sequence[Row]) -> list[list[Row]]:
     """The finished runs with a metric, grouped by their held-out rows, the best of each group first."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        if _is_ranked(row):
+        if is_ranked(row):
             groups.setdefault(str(row.eval_fingerprint), []).append(row)
     return [sorted(group, key=lambda row: row.final or 0.0) for group in groups.values()]
 
 
-def _is_ranked(row: Row) -> bool:
-    finite = row.final is not None and math.isfinite(row.final)
-    return row.status is RunStatus.SUCCEEDED and finite and bool(row.eval_fingerprint)
+def _winner(ones: Sequence[Setting], metric: str, rows_text: str) -> str:
+    best = ones[0]
+    means = any(one.n > 1 for one in ones)
+    value = loss(best.mean) + (f" ± {loss(best.sd)} over {best.n} seeds" if best.sd is not None else "")
+    winner = f"{best.name} has the lowest {'mean' if means else 'final'} {metric}{rows_text}: {value}"
+    if means and best.n == 1:
+        winner += " from one run alone"
+    if len(ones) == 1:
+        return f"{winner}. It is the only {'setting' if means else 'finished run'} there."
+    behind = (ones[1].mean or 0.0) - (best.mean or 0.0)
+    worst = (ones[-1].mean or 0.0) - (best.mean or 0.0)
+    lead = f"{winner}, {loss(behind)} below the next ({ones[1].name})"
+    return f"{lead} and {loss(worst)} below the last of {len(ones)}." if len(ones) > 2 else f"{lead}."
 
 
-def _winner(group: Sequence[Row], metric: str, names: Mapping[str, str], rows_text: str) -> str:
-    best = group[0]
-    winner = f"{names[best.key]} has the lowest final {metric}{rows_text}: {best.final:.4f}"
-    if len(group) == 1:
-        return f"{winner}. It is the only finished run there."
-    behind = (group[1].final or 0.0) - (best.final or 0.0)
-    worst = (group[-1].final or 0.0) - (best.final or 0.0)
-    lead = f"{winner}, {behind:.4f} below the next ({names[group[1].key]})"
-    return f"{lead} and {worst:.4f} below the last of {len(group)}." if len(group) > 2 else f"{lead}."
-
-
-def _noise(group: Sequence[Row], metric: str) -> str:
+def _noise(ones: Sequence[Setting], metric: str) -> str:
     """How much runs with different seeds but equal settings differ, so that a lead can be compared with chance."""
-    settings: dict[str, list[float]] = {}
-    for row in group:
-        setting = label({name: value for name, value in row.params.items() if name not in SEEDS})
-        settings.setdefault(setting, []).append(row.final or 0.0)
-    repeated = [finals for finals in settings.values() if len(finals) > 1]
-    if not repeated:
-        return "Each setting was run once, so the size of chance differences is unknown." if len(group) > 1 else ""
-    freedom = sum(len(finals) - 1 for finals in repeated)
-    spread = math.sqrt(sum(statistics.variance(finals) * (len(finals) - 1) for finals in repeated) / freedom)
-    means = sorted((statistics.mean(finals), setting, len(finals)) for setting, finals in settings.items())
-    best = f" {means[0][1]} has the lowest mean: {means[0][0]:.4f}." if len(means) > 1 and means[0][1] else ""
-    return f"Runs that differ only in their seed vary by {spread:.4f} (standard deviation of {metric}).{best}"
+    sd = pooled_sd(ones)
+    if sd is None:
+        return "Each setting was run once, so the size of chance differences is unknown." if len(ones) > 1 else ""
+    varied = f"Runs that differ only in their seed vary by {loss(sd)} (standard deviation of {metric})."
+    if len(ones) == 1:
+        return varied
+    lead = (ones[1].mean or 0.0) - (ones[0].mean or 0.0)
+    error = sd * math.sqrt(1 / ones[0].n + 1 / ones[1].n)
+    if lead < 2 * error:
+        return f"{varied} That alone can explain the lead: its standard error is {loss(error)}."
+    return f"{varied} The lead is {lead / error:.1f} times its standard error, {loss(error)}."
 
 
 def _listed(parts: Sequence[Any]) -> str:

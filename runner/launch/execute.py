@@ -58,7 +58,8 @@ def execute(launch: Launch, workers: MixedWorkers | None) -> Notifier:
 
 def _watch(launch: Launch, progress: Progress, notifier: Notifier) -> Callable[[], None]:
     """Shows the progress and sends notices, after noting the plan's estimate once. Steps are running then, and need not
-    wait for it."""
+    wait for it.
+    """
     noted = False
 
     def watch() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from runner.console.numbers import loss
 from runner.cost.spent import money
 from runner.push.files import Kind
 from runner.push.tasks import Score, model_index, table
@@ -163,12 +164,12 @@ def _results(facts: CardFacts) -> Iterator[str]:
     yield "| metric | value | at step |"
     yield "|---|---|---|"
     for name, (value, step) in facts.metrics.items():
-        yield f"| {name} | {value:.4f} | {step} |"
+        yield f"| {name} | {loss(value)} | {step} |"
     if facts.first is not None and facts.best is not None:
         yield ""
         yield (
-            f"The eval loss was {facts.first:.4f} before training; its smallest value was {facts.best[0]:.4f}, at step "
-            f"{facts.best[1]}."
+            f"The eval loss was {loss(facts.first)} before training; its smallest value was {loss(facts.best[0])}, at "
+            f"step {facts.best[1]}."
         )
     if facts.scores:
         yield ""

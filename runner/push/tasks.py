@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runner.compare.measured import Measurement, is_of_a_task, of_a_task
+from runner.console.numbers import loss
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -28,7 +29,7 @@ class Score:
     """path, config and split on the hub; empty if they are not known."""
 
     def value_text(self) -> str:
-        return f"{self.value:.4f}" + ("" if self.stderr is None else f" ± {self.stderr:.4f}")
+        return loss(self.value) + ("" if self.stderr is None else f" ± {loss(self.stderr)}")
 
     @property
     def name(self) -> str:

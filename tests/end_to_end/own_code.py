@@ -42,6 +42,21 @@ FILES = {
     "unrelated.py": "1 / 0\n",
 }
 
+UNFORESEEN = "what no check can foresee"
+
+
+def write_failing_plugin(folder: Path) -> str:
+    """A plugin with which a run fails when it has begun. Returns its name."""
+    text = f"""
+        from axolotl.integrations.base import BasePlugin
+
+        class Refusal(BasePlugin):
+            def post_trainer_create(self, cfg, trainer):
+                raise RuntimeError({UNFORESEEN!r})
+        """
+    (folder / "refusal.py").write_text(textwrap.dedent(text))
+    return "refusal.Refusal"
+
 
 def write_own_code(folder: Path, **keys: object) -> Path:
     """The config. `keys`: more of Axolotl's."""

@@ -20,22 +20,16 @@ from runner.html_report.place import report_path
 from runner.types import Plan
 from tests.browser import Browser, chromium, needs_chromium
 from tests.end_to_end.axosweep import Axosweep
+from tests.end_to_end.own_code import UNFORESEEN, write_failing_plugin
+from tests.report_in_browser import KEYS, brush, opened
 from tests.runner.report_store import HOSTILE, Standings, answered, sweep_of_every_kind, synthetic_sweep
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
 SCREENS = [(1280, False), (1280, True), (390, False), (390, True)]
-OPENS_IN_MS = 2000
+OPENS_IN_CPU_S = 2.0
 
-KEYS = "return [...document.querySelectorAll('#table tbody tr')].map(row => row.dataset.key)"
 HEADWAY = "return byId('headway').innerText.trim()"
-AXIS = """
-  const place = byId('parallel-chart'), at = report.params.indexOf(arguments[0]);
-  place.scrollIntoView({block: 'center'});
-  const box = place.getBoundingClientRect();
-  const system = charts.get(place).getModel().getComponent('parallel').coordinateSystem;
-  return arguments[1].map(value => system.dataToPoint(value, 'dim' + at)).map(([x, y]) => [box.x + x, box.y + y]);
-"""
 CUT_OFF = """
   const bad = [];
   for (const svg of document.querySelectorAll('.chart svg')) {
@@ -72,9 +66,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a made sweep of 200 runs."""
+    """The report of a made sweep of 200 runs of 1,000 steps."""
     store = Store(tmp_path_factory.mktemp("large") / "store")
-    return write_report(store, synthetic_sweep(store, 200).sweep)
+    return write_report(store, synthetic_sweep(store, 200, points=1000).sweep)
 
 
 @pytest.fixture
@@ -82,15 +76,6 @@ def every_kind(tmp_path: Path) -> Iterator[tuple[Store, Plan, Standings]]:
     store = Store(tmp_path / "kinds")
     with sweep_of_every_kind(store) as (planned, stands):
         yield store, planned, stands
-
-
-def opened(browser: Browser, page: Path, width: int = 1280, *, dark: bool = False) -> None:
-    browser.look(width, dark=dark)
-    browser.open("about:blank")
-    browser.console()
-    browser.requests()
-    browser.open(page.as_uri())
-    browser.wait("return document.documentElement.dataset.drawn")
 
 
 def is_whole(browser: Browser, page: Path, width: int) -> None:
@@ -101,10 +86,12 @@ def is_whole(browser: Browser, page: Path, width: int) -> None:
     assert browser.run(OVERLAPPING) == []
 
 
-def load_ms(browser: Browser, page: Path, width: int, *, dark: bool) -> float:
-    """From the start to everything drawn."""
+def opening_s(browser: Browser, page: Path, width: int, *, dark: bool) -> float:
+    """The processor time of opening and drawing it."""
+    browser.open("about:blank")
+    before = browser.cpu_seconds()
     opened(browser, page, width, dark=dark)
-    return float(browser.run("return performance.getEntriesByType('navigation')[0].loadEventEnd"))
+    return browser.cpu_seconds() - before
 
 
 @pytest.mark.parametrize(("width", "dark"), SCREENS)
@@ -116,9 +103,7 @@ def test_a_large_report_opens_at_once_whole_and_silent(browser: Browser, large: 
         "return [...document.querySelectorAll('.chart')].filter(one => one.querySelector('svg')).length"
     )
     assert drawn >= 9
-    assert min(load_ms(browser, large, width, dark=dark) for _ in range(3)) < OPENS_IN_MS, (
-        "this machine may be busy once"
-    )
+    assert min(opening_s(browser, large, width, dark=dark) for _ in range(2)) < OPENS_IN_CPU_S
 
 
 def test_a_click_on_a_heading_sorts_and_another_turns_it_round(browser: Browser, large: Path) -> None:
@@ -138,14 +123,13 @@ def test_a_click_on_a_heading_sorts_and_another_turns_it_round(browser: Browser,
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_drag_along_an_axis_keeps_only_the_runs_that_pass_there(browser: Browser, large: Path, width: int) -> None:
     opened(browser, large, width)
-    low, high = browser.run(AXIS, "lora_r", [3, 4])  # positions of 32 and 64
-    beyond = [(one - other) * 0.3 for one, other in zip(high, low, strict=True)]
-    browser.drag((low[0] - beyond[0], low[1] - beyond[1]), (high[0] + beyond[0], high[1] + beyond[1]))
+    browser.run("byId('parallel-chart').scrollIntoView({block: 'center'})")
+    brush(browser, "lora_r", 3, 4)  # positions of 32 and 64
     browser.wait(f"return ({KEYS.removeprefix('return ')}).length < 200")
     ranks = browser.run("return Object.fromEntries(report.runs.map(run => [run.key, run.params.lora_r]))")
     assert sorted(browser.run(KEYS)) == sorted(key for key, rank in ranks.items() if rank in (32, 64))
     assert "of 200 runs" in browser.run("return byId('shown').textContent")
-    assert browser.run("return byId('curve-note').textContent").startswith(f"{len(browser.run(KEYS))} of 200 runs")
+    browser.wait(f"return byId('curve-note').textContent.startsWith('{len(browser.run(KEYS))} of 200 runs')")
     browser.look(width - 40)
     browser.wait("return drawnWidth === page.clientWidth && charts.get(byId('curve-chart')).getWidth() <= drawnWidth")
     assert sorted(browser.run(KEYS)) == sorted(key for key, rank in ranks.items() if rank in (32, 64))
@@ -163,8 +147,8 @@ def test_curves_are_drawn_against_whatever_is_asked(browser: Browser, large: Pat
     for axis in ("step", "tokens", "seconds", "dollars"):
         browser.run(change, "curve-x", axis)
         ends[axis] = browser.run(extent)
-    assert ends["step"] == 200
-    assert ends["tokens"] == 200 * 4096
+    assert ends["step"] == 1000
+    assert ends["tokens"] == 1000 * 4096
     assert 100 < ends["seconds"] < 200
     assert 0.1 < ends["dollars"] < 0.3
     shown = "charts.get(byId('curve-chart')).getOption().tooltip[0].formatter({seriesIndex: 3, value: [7, 0.5]})"
@@ -243,7 +227,7 @@ def test_a_report_on_paper_is_light_and_has_every_row(browser: Browser, large: P
     browser.run("window.dispatchEvent(new Event('beforeprint'))")
     assert browser.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert browser.run("return byId('parallel-chart').clientWidth") <= 700
-    assert browser.run("return [...document.querySelectorAll('details')].every(one => one.open)")
+    assert browser.run("return [...document.querySelectorAll('main details:not(.menu)')].every(one => one.open)")
     browser.run("window.dispatchEvent(new Event('afterprint'))")
     assert browser.run("return getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
     browser.print(tmp_path / "report.pdf")
@@ -298,8 +282,8 @@ def forget_launcher(store: Store, sweep: str) -> None:
 
 
 def test_a_real_sweep_leaves_its_report_and_is_whole_in_it(browser: Browser, axosweep: Axosweep) -> None:
-    modules = ("lora_target_modules=[q_proj],[nonsense]", "lora_target_linear=false")
-    words = ("-m", "learning_rate=1e-3,1e-2", *modules, "max_steps=8", "tracking=disabled")
+    plugin = write_failing_plugin(axosweep.folder)
+    words = ("-m", "learning_rate=1e-3,1e-2", f"plugins=[],[{plugin}]", "max_steps=8", "tracking=disabled")
     done = axosweep.run(*words)
     assert done.returncode == 1, done.stderr
     (sweep,) = [path.name for path in axosweep.store.sweeps.iterdir()]
@@ -319,7 +303,7 @@ def test_a_real_sweep_leaves_its_report_and_is_whole_in_it(browser: Browser, axo
     assert len(failed) == 2
     told = browser.run("return Object.fromEntries(report.failures.map(one => [one.key, one.message + one.tail]))")
     assert set(told) == set(failed)
-    assert all("nonsense" in said for said in told.values())
+    assert all(UNFORESEEN in said for said in told.values())
     receipt = browser.run("return report.receipt")
     assert 0 < receipt["training_share"] < 1
     assert {"prepare", "load", "first step", "train", "eval", "save"} <= set(receipt["parts"])

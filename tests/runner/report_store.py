@@ -12,7 +12,7 @@ from typing import Any
 
 from modal_app.cloud.meter import Card, ContainerRecord
 from modal_app.store.claim import claim
-from modal_app.store.layout import SUBMISSION, Store
+from modal_app.store.layout import SUBMISSION, Store, after_key
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
 from runner.types import DataChoice, Gpu, Plan, Run
 from tests.runner.builders import begin_attempt, end_attempt, finish, open_sweep, run
@@ -65,6 +65,27 @@ def synthetic_sweep(store: Store, number: int, *, rented: bool = True, points: i
     for index, one in enumerate(runs):
         _dataset(store, one)
         _train(store, one, index, points=points, rented=rented)
+    return planned
+
+
+def sweep_over_seeds(store: Store) -> Plan:
+    """Four settings with three seeds each, all succeeded after a minute in the queue, and answered by all models."""
+    grid = [
+        {"lora_r": rank, "learning_rate": rate, "seed": seed}
+        for rank in (8, 32) for rate in (1e-4, 1e-3) for seed in (1, 2, 3)
+    ]  # fmt: skip
+    runs = [run(one, gpu=Gpu("h100", 1), overrides=[f"{name}={value}" for name, value in one.items()]) for one in grid]
+    planned = open_sweep(store, runs, "seeds")
+    records = store.sweeps / planned.sweep / "records.jsonl"
+    rows = [json.loads(line) | {"at": START - 71.0} for line in records.read_text().splitlines()]
+    records.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _price(store, planned, rented=True)
+    options = {"prompts": "inputs/a.jsonl", "greedy": True, "max_tokens": 9, "base": "b"}
+    for index, one in enumerate(runs):
+        _dataset(store, one)
+        _train(store, one, index, points=60, rented=True)
+        answered(store, after_key(one.key, "1"), options, ["The captain is Ana.", "Yes", HOSTILE], "Yes")
+    answered(store, after_key("", "2"), options, ["The captain is Bo.", "No", "I do not know"], "Yes")
     return planned
 
 
@@ -186,6 +207,8 @@ def _write_metrics(
     folder.path.mkdir(parents=True, exist_ok=True)
     every = max(1, len(losses) // 8)
     with folder.metrics.open("a", encoding="utf-8") as file:
+        untrained = {"attempt": 1, "step": 0, "time": START + 30.0, "seconds": 0.0, "eval_loss": losses[0] + 0.05}
+        file.write(json.dumps(untrained) + "\n")
         for step, value in enumerate(losses, start=1):
             passed = seconds * step / len(losses)
             line = {"attempt": 1, "step": step, "time": START + 30.0 + passed, "seconds": passed}

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modal_app.store.layout import Store
+from modal_app.store.layout import Store, after_key
 from modal_app.store.step import StepKind
 from runner import cli, html_report
+from runner.compare.ranking import compare_sweep
 from runner.html_report.finish import leave_report
 from runner.html_report.gather import gather
 from runner.html_report.page import html, write_report
 from runner.types import Plan
 from tests.runner.builders import finish_run, open_sweep, run
-from tests.runner.report_store import HOSTILE, SECRET, Standings, sweep_of_every_kind, synthetic_sweep
+from tests.runner.report_store import HOSTILE, SECRET, Standings, answered, sweep_of_every_kind, synthetic_sweep
 
 LARGEST_BYTES = 6_000_000
 
@@ -157,9 +159,66 @@ def test_the_answer_claims_no_more_than_the_runs_show(store: Store) -> None:
     for index, one in enumerate(runs):
         finish_run(store, one, {1: 2.0, 2: 1.0 + 0.1 * index}, eval_fingerprint="same rows")
     said = " ".join(gather(store, planned.sweep)["answer"])
-    assert "lora_r=8 seed=1 has the lowest final eval_loss: 1.0000, 0.1000 below the next (lora_r=8 seed=2)" in said
+    assert (
+        "lora_r=8 has the lowest mean eval_loss: 1.0500 ± 0.0707 over 2 seeds, 0.2000 below the next (lora_r=16)"
+        in said
+    )
     assert "differ only in their seed vary by 0.0707" in said
-    assert "lora_r=8 has the lowest mean: 1.0500" in said
+    assert "The lead is 2.8 times its standard error, 0.0707." in said
+
+
+def finished(store: Store, finals: Mapping[tuple[int, int], float], first_step: int = 0) -> Plan:
+    """A sweep over rank and seed; `finals`: (rank, seed) -> final loss."""
+    runs = {(rank, seed): run({"lora_r": rank, "seed": seed}) for rank, seed in finals}
+    planned = open_sweep(store, list(runs.values()))
+    for chosen, one in runs.items():
+        finish_run(store, one, {first_step: 2.0, 9: finals[chosen]}, eval_fingerprint="same rows")
+    return planned
+
+
+def test_a_lucky_seed_does_not_win_over_a_setting_with_the_better_mean(store: Store) -> None:
+    planned = finished(store, {(8, 1): 1.0, (8, 2): 1.8, (16, 1): 1.2, (16, 2): 1.3})
+    values = gather(store, planned.sweep)
+    best = values["card"]
+    assert best["params"] == [["lora_r", "16"]]
+    assert (best["mean"], best["n"], best["low"], best["high"]) == (1.25, 2, 1.2, 1.3)
+    assert best["sd"] == pytest.approx(0.0707107)
+    assert best["before"] == 2.0
+    assert best["before_is"] == "the base model"
+    assert {one["params"]["lora_r"] for one in values["runs"] if one["is_best"]} == {16}
+    assert values["reproduce"]["best"]["key"] == best["runs"][0], "of its runs, the one with the lowest loss"
+    (winner,) = [row.key for row in compare_sweep(store, planned.sweep) if row.is_best]
+    assert winner == best["runs"][0], "`axosweep best` names the same run"
+    assert "can explain the lead" in " ".join(values["answer"])
+
+
+def test_a_setting_of_which_one_seed_diverged_does_not_win(store: Store) -> None:
+    planned = finished(store, {(8, 1): 1.0, (8, 2): math.nan, (16, 1): 1.2, (16, 2): 1.3})
+    assert gather(store, planned.sweep)["card"]["params"] == [["lora_r", "16"]]
+
+
+def test_without_an_evaluation_before_training_the_card_claims_no_gain(store: Store) -> None:
+    values = gather(store, finished(store, {(8, 1): 1.0, (16, 1): 1.2}, first_step=3).sweep)
+    assert values["card"]["before"] is None
+    assert not values["card"]["repeated"]
+    assert values["seeds"] == []
+
+
+def test_the_card_has_two_answers_of_the_base_model_and_of_the_best_setting(store: Store) -> None:
+    planned = finished(store, {(8, 1): 1.0, (8, 2): 1.1, (16, 1): 1.2, (16, 2): 1.3})
+    best = gather(store, planned.sweep)["card"]["runs"]
+    options = {"prompts": "inputs/a.jsonl", "greedy": True, "max_tokens": 9, "base": "b"}
+    for one in planned.runs:
+        said = ["same", "right", "right", "other"] if one.run.key in best else ["same", "no", "no", "no"]
+        answered(store, after_key(one.run.key, "1"), options, said, "right")
+    assert len(gather(store, planned.sweep)["card"]["samples"]["columns"]) == 1, "no base model has answered"
+    answered(store, after_key("", "2"), options, ["same", "right", SECRET, "wrong"], "right")
+    samples = gather(store, planned.sweep)["card"]["samples"]
+    assert samples["prompts"] == ["question 2", "question 3"], "the first at which the two differ"
+    base, ours = samples["columns"]
+    assert (base["run"], base["said"], base["exact"]) == ("base", ["***", "wrong"], 1)
+    assert (ours["run"], ours["said"], ours["is_right"]) == (best[0], ["right", "other"], [True, False])
+    assert ours["exact"] == 2, "of all prompts, not of the shown ones"
 
 
 def test_runs_of_other_held_out_rows_are_answered_apart(store: Store) -> None:

@@ -90,12 +90,12 @@ def test_seconds_go_on_where_the_attempt_before_ended(tmp_path: Path) -> None:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"attempt": 2, "st')
     assert moments(path) == {1: (10.0, 100.0), 2: (25.0, 210.0)}
-    drawn = series(read_curves(path), path, "loss", 100, [], None)
+    drawn = series(read_curves(path), moments(path), "loss", 100, [], None)
     assert drawn == {"step": [1, 2], "y": [2.0, 1.8], "seconds": [10.0, 25.0]}
 
 
-def test_a_loss_that_is_no_number_is_a_gap_and_not_a_zero(tmp_path: Path) -> None:
-    drawn = series(Curves({"loss": {1: 1.0, 2: math.nan, 3: math.inf}}), tmp_path / "none", "loss", 100, [], None)
+def test_a_loss_that_is_no_number_is_a_gap_and_not_a_zero() -> None:
+    drawn = series(Curves({"loss": {1: 1.0, 2: math.nan, 3: math.inf}}), {}, "loss", 100, [], None)
     assert drawn is not None
     assert drawn["y"] == [1.0, None, None]
 

@@ -3,6 +3,7 @@
 
 let report = JSON.parse(byId("values").textContent);
 const REFRESH_MS = 3000;
+const PAUSE_MS = 60; // between a change of the filter or the brush and the curves, which take longest to draw
 
 function drawHead() {
   byId("sweep").textContent = report.sweep;
@@ -15,10 +16,15 @@ function drawHead() {
   const facts = [report.counts, ...report.cost];
   byId("facts").replaceChildren(...facts.filter(Boolean).map((fact) => el("li", {}, fact)));
   for (const place of document.querySelectorAll(".metric")) place.textContent = report.metric;
-  byId("table-note").textContent = "Click a heading to sort, or a row to show only its curves. " +
-    (report.runs.some((run) => run.is_best) ? "★: the best final value among runs with the same held-out rows. " : "") +
-    (report.params.length ? "Only parameters that differ are shown." : "");
-  byId("made").textContent = `Written by axosweep on ${new Date(report.made_at * 1000).toLocaleString()} from ${report.reproduce.store}. ` +
+  const stars = report.runs.some((run) => run.is_best)
+    ? "★: the best setting among runs with the same held-out rows. "
+    : "";
+  byId("table-note").textContent =
+    `A click on a heading sorts; a click on a row shows only its curves. ${stars}` +
+    (report.params.length ? "Only parameters that differ are shown. " : "") +
+    "Keys: / filter, Escape show all, ↑ ↓ rows, Enter pick.";
+  byId("made").textContent =
+    `Written by axosweep on ${new Date(report.made_at * 1000).toLocaleString()} from ${report.reproduce.store}. ` +
     "Charts: Apache ECharts (Apache License 2.0), in this file.";
 }
 
@@ -32,65 +38,107 @@ function drawHeadway() {
   byId("headway-text").textContent = `${headway.counted}; ${headway.timed}`;
 }
 
-function drawReproduce() {
-  const { command, commits, locks, datasets, inputs, best, store } = report.reproduce;
-  const list = el("dl", {});
-  const add = (term, ...parts) => list.append(el("dt", {}, term), el("dd", {}, ...parts));
-  if (best) add("best run", `${best.key}: ${best.overrides}`);
-  add("axosweep's commit", commits.join(", ") || "not recorded");
-  add("trainer lock", locks.join(", ") || "not recorded");
-  for (const data of datasets) {
-    const rows = [data.own ? `read by each run itself (${data.own})` : data.rows !== undefined ? `${data.rows} rows` : "not prepared", data.eval_rows !== undefined ? `${data.eval_rows} held out` : "", data.eval_fingerprint ? `held-out rows ${data.eval_fingerprint.slice(0, 8)}` : ""];
-    add("data key", `${data.key}: ${rows.filter(Boolean).join(", ")}`);
-  }
-  for (const input of inputs) add("input", `${input.text}: ${input.identity}`);
-  add("first launched", new Date(report.asked_at * 1000).toLocaleString());
-  add("store", store);
-  const config = best && best.config ? [el("details", {}, el("summary", {}, "The best run's Axolotl config"), el("pre", {}, best.config))] : [];
-  byId("reproduce").replaceChildren(el("pre", { id: "command" }, command || "not recorded"), list, ...config);
+function drawChoices() {
+  const options = (id, first, chosen) =>
+    fillControl(
+      byId(id),
+      [...first, ...report.params.map((name) => [name, name])].map(([value, text]) => {
+        const option = el("option", { value }, text);
+        option.selected = value === chosen;
+        return option;
+      }),
+    );
+  options(
+    "group",
+    [["", "every run"], ...(report.seeds.length ? [[SETTING, "settings, over seeds"]] : [])],
+    view.group,
+  );
+  options(
+    "colour",
+    [
+      ["", "automatic"],
+      [report.metric, report.metric],
+    ],
+    view.colour,
+  );
+  byId("choices").hidden = !report.params.length;
 }
 
 function drawNavigation() {
   const sections = [...document.querySelectorAll("main > section")].filter((section) => !section.hidden);
-  byId("sections").replaceChildren(...sections.map((section) => el("a", { href: `#${section.id}` }, section.dataset.title)));
+  byId("sections").replaceChildren(
+    ...sections.map((section) => el("a", { href: `#${section.id}` }, section.dataset.title)),
+  );
 }
 
+// What a filter, a brush, or a picked row changes.
 function drawLinked() {
-  const scale = metricScale(report.runs);
-  drawTable(report, drawLinked);
-  drawCurves(report, scale);
+  drawTable();
+  clearTimeout(drawLinked.timer);
+  drawLinked.timer = setTimeout(() => {
+    drawCurves();
+    drawPrice();
+  }, PAUSE_MS);
 }
 
 function brushed(keys) {
   view.brushed = keys;
-  drawLinked();
+  keepInPlace(byId("parallel-chart"), drawLinked);
 }
 
 function drawAll() {
-  const scale = metricScale(report.runs);
+  filter = parsedFilter(report, view.words);
   drawHead();
-  drawScale(document.querySelector("#parallel .scale"), scale, report.metric);
-  drawParallel(report, scale, brushed);
-  drawLinked();
+  drawCard();
+  drawChoices();
+  drawParallel(brushed);
+  drawTable();
+  drawColumnMenu();
+  drawCurves();
   drawAnswers(report);
-  drawEffects(report);
-  drawPair(report);
-  drawPrice(report);
-  drawTime(report);
-  drawFailures(report);
+  drawEffects();
+  drawPair();
+  drawPrice();
+  drawTime();
+  drawFailures();
   drawReproduce();
   drawNavigation();
 }
 
-byId("find").addEventListener("input", (event) => { view.words = event.target.value; drawLinked(); });
-byId("clear").addEventListener("click", () => {
+function showAll() {
   Object.assign(view, { words: "", brushed: null, picked: null });
   byId("find").value = "";
   drawAll(); // a new chart has no brush
-});
-for (const id of ["curve-x", "curve-train", "curve-eval", "curve-logx", "curve-logy", "curve-smooth"]) {
-  byId(id).addEventListener("input", () => drawCurves(report, metricScale(report.runs)));
 }
+
+byId("find").addEventListener("input", (event) => {
+  view.words = event.target.value;
+  filter = parsedFilter(report, view.words);
+  drawLinked();
+  clearTimeout(drawParallel.timer);
+  drawParallel.timer = setTimeout(() => keepBrush(() => drawParallel(brushed)), PAUSE_MS);
+});
+byId("clear").addEventListener("click", showAll);
+for (const id of CURVE_TOOLS) byId(id).addEventListener("input", () => drawCurves());
+for (const id of ["group", "colour"]) {
+  byId(id).addEventListener("change", () => {
+    Object.assign(view, { [id]: byId(id).value, picked: null });
+    keepInPlace(byId(id), redraw);
+  });
+}
+byId("table").addEventListener("click", onTableClick);
+document.addEventListener("keydown", onKey);
+byId("copy-csv").addEventListener("click", () => copyText(asCsv(tableTexts()), "CSV", "csv"));
+byId("copy-markdown").addEventListener("click", () =>
+  copyText(
+    asMarkdown(
+      tableTexts(),
+      visibleColumns().map((column) => column.text),
+    ),
+    "Markdown",
+    "md",
+  ),
+);
 
 // The width of the page itself: on a phone, content that is too wide may widen the window.
 const page = document.querySelector("main");
@@ -98,7 +146,9 @@ let resizing = 0;
 let drawnWidth = page.clientWidth;
 new ResizeObserver(() => {
   clearTimeout(resizing);
-  resizing = setTimeout(() => { if (page.clientWidth !== drawnWidth && !printing) redraw(); }, 120);
+  resizing = setTimeout(() => {
+    if (page.clientWidth !== drawnWidth && !printing) redraw();
+  }, 120);
 }).observe(page);
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw());
 
@@ -107,26 +157,24 @@ function paper(on) {
   printing = on;
   document.documentElement.classList.toggle("paper", on);
   document.body.style.width = on ? "700px" : "";
-  for (const place of document.querySelectorAll("details")) {
-    if (on && !place.open) { place.dataset.closed = ""; place.open = true; }
-    if (!on && "closed" in place.dataset) { delete place.dataset.closed; place.open = false; }
+  for (const place of document.querySelectorAll("main details:not(.menu)")) {
+    if (on && !place.open) {
+      place.dataset.closed = "";
+      place.open = true;
+    }
+    if (!on && "closed" in place.dataset) {
+      delete place.dataset.closed;
+      place.open = false;
+    }
   }
   redraw();
 }
 window.addEventListener("beforeprint", () => paper(true));
 window.addEventListener("afterprint", () => paper(false));
 
-// A redraw loses the brush of the parallel axes, so it is restored, with the same runs selected.
 function redraw() {
   drawnWidth = page.clientWidth;
-  const chart = charts.get(byId("parallel-chart"));
-  const intervals = chart && view.brushed ? openIntervals(chart) : [];
-  drawAll();
-  intervals.forEach((open, index) => {
-    if (!open.length) return;
-    const axis = chart.getModel().getComponent("parallelAxis", index);
-    if (axis) chart.dispatchAction({ type: "axisAreaSelect", parallelAxisId: axis.id, intervals: open });
-  });
+  keepBrush(drawAll);
 }
 
 async function refresh() {
@@ -136,7 +184,8 @@ async function refresh() {
     const lasting = ({ made_at, headway, ...rest }) => JSON.stringify(rest);
     const changed = lasting(newer) !== lasting(report);
     report = newer;
-    if (changed) redraw(); else drawHeadway();
+    if (changed) redraw();
+    else drawHeadway();
     if (newer.going_on) setTimeout(refresh, REFRESH_MS);
   } catch {
     byId("live").textContent = "no longer served";

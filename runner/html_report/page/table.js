@@ -1,103 +1,131 @@
-// The table of runs: a click on a heading sorts it; search words and the brush filter it.
+// The table of runs or of groups: sorted by a click on a heading, walked through by the arrow keys.
 "use strict";
 
-const view = { sort: null, down: false, words: "", brushed: null, picked: null };
-
-function columns(report) {
-  const some = (read) => report.runs.some((run) => read(run) !== null && read(run) !== undefined && read(run) !== "");
-  const measured = [...new Set(report.runs.flatMap((run) => Object.keys(run.measured)))];
-  const known = [
-    { name: "run", text: true, read: (run) => run.key },
-    { name: "status", text: true, read: statusText },
-    ...report.params.map((name) => ({
-      name, text: report.runs.some((run) => typeof run.params[name] === "string"), clip: true,
-      read: (run) => run.params[name], show: (run) => number(run.params[name]),
-    })),
-    { name: report.metric, read: (run) => (isBroken(run) ? null : run.final), show: (run) => (isBroken(run) ? "NaN" : loss(run.final)) },
-    ...measured.map((name) => ({ name, read: (run) => run.measured[name], show: (run) => loss(run.measured[name]) })),
-    { name: "best", read: (run) => run.best, show: (run) => loss(run.best) },
-    { name: "first", read: (run) => run.first, show: (run) => loss(run.first) },
-    { name: "steps", read: (run) => run.step, show: steps },
-    { name: "seconds", read: (run) => run.seconds, show: (run) => (run.seconds === null ? "" : run.seconds.toFixed(1)) },
-    { name: "tokens/s", read: (run) => run.tokens_per_second, show: (run) => number(run.tokens_per_second), optional: true },
-    { name: "train s", read: (run) => run.train_seconds, show: (run) => number(run.train_seconds), optional: true },
-    { name: "paid s", read: (run) => (run.gpu ? run.paid : null), show: (run) => (run.paid === null ? "" : run.paid.toFixed(0)), optional: true },
-    { name: "dollars", read: (run) => run.dollars, show: (run) => money(run.dollars), optional: true },
-    { name: "memory GiB", read: (run) => run.peak_memory, show: (run) => number(run.peak_memory), optional: true },
-    { name: "gpu", text: true, read: (run) => run.gpu, optional: true },
-    { name: "tries", read: (run) => run.attempts, optional: report.runs.every((run) => run.attempts < 2) },
-    { name: "flags", text: true, read: (run) => (run.flags || []).join(", "), optional: true },
-    { name: "held-out rows", text: true, read: (run) => run.rows, optional: new Set(report.runs.map((run) => run.rows)).size < 2 },
-  ];
-  return known.filter((column) => !column.optional || (column.name !== "tries" && column.name !== "held-out rows" && some(column.read)));
-}
-
-function steps(run) {
-  if (run.step === null) return "";
-  return run.max_steps && run.step < run.max_steps ? `${run.step}/${run.max_steps}` : String(run.step);
-}
+const columnsNow = () => (view.group ? groupColumns(report) : runColumns(report));
+const visibleColumns = () => columnsNow().filter((column) => !view.hidden.has(column.name));
+const textOf = (column, row) => (column.show ? column.show(row) : String(column.read(row) ?? ""));
 
 function compareValues(one, other) {
-  const empty = [one, other].map((value) => value === null || value === undefined || value === "");
+  const empty = [isEmpty(one), isEmpty(other)];
   if (empty[0] || empty[1]) return empty[0] === empty[1] ? 0 : empty[0] ? Infinity : -Infinity;
   if (typeof one === "number" && typeof other === "number") return one - other;
   return String(one).localeCompare(String(other), undefined, { numeric: true });
 }
 
 // Missing values come last in either order.
-function sorted(runs, column) {
-  if (!column) return runs;
-  return [...runs].sort((a, b) => {
+function sorted(rows, column) {
+  if (!column) return rows;
+  return [...rows].sort((a, b) => {
     const order = compareValues(column.read(a), column.read(b));
     return Number.isFinite(order) && view.down ? -order : order;
   });
 }
 
-function isShown(run) {
-  if (view.brushed && !view.brushed.has(run.key)) return false;
-  const text = `${run.key} ${run.name} ${statusText(run)} ${(run.flags || []).join(" ")} ${run.message}`.toLowerCase();
-  return view.words.toLowerCase().split(/[\s,]+/).every((word) => text.includes(word));
+function rowsNow() {
+  const shown = report.runs.filter(isShown);
+  return sorted(
+    view.group ? groupsOf(report, shown) : shown,
+    columnsNow().find((column) => column.name === view.sort),
+  );
 }
 
-function drawTable(report, changed) {
-  const all = columns(report);
-  const head = all.map((column) => {
-    const button = el("button", { type: "button" }, column.name);
-    button.addEventListener("click", () => {
-      view.down = view.sort === column.name && !view.down;
-      view.sort = column.name;
-      drawTable(report, changed);
-    });
-    const heading = el("th", { scope: "col", class: column.text ? "text" : "" }, button);
-    if (view.sort === column.name) heading.setAttribute("aria-sort", view.down ? "descending" : "ascending");
-    return heading;
-  });
-  const table = byId("table");
-  table.tHead.replaceChildren(el("tr", {}, ...head));
-  const shown = sorted(report.runs.filter(isShown), all.find((column) => column.name === view.sort));
-  table.tBodies[0].replaceChildren(...shown.map((run) => tableRow(run, all, changed)));
-  byId("shown").textContent = shown.length === report.runs.length ? `${shown.length} runs` : `${shown.length} of ${report.runs.length} runs`;
-  byId("clear").hidden = !view.brushed && !view.words && !view.picked;
+// The shown rows and columns as texts, the headings first.
+const tableTexts = () => [
+  visibleColumns().map((column) => column.heading || column.name),
+  ...rowsNow().map((row) => visibleColumns().map((column) => textOf(column, row))),
+];
+
+const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
+function drawTable() {
+  const [columns, rows, table] = [visibleColumns(), rowsNow(), byId("table")];
+  const focused = document.activeElement?.closest("#table") ? document.activeElement.dataset : null;
+  const [all, shown] = [report.runs.length, report.runs.filter(isShown).length];
+  holdHeight(table.parentElement, shown < all);
+  table.tHead.replaceChildren(el("tr", {}, ...columns.map(tableHeading)));
+  table.tBodies[0].replaceChildren(...rows.map((row, at) => tableRow(row, columns, at)));
+  byId("shown").textContent =
+    (shown === all ? "" : `${shown} of `) +
+    counted(all, "run") +
+    (view.group ? `, ${counted(rows.length, "group")}` : "");
+  byId("problem").textContent = filter.problem;
+  byId("find").setAttribute("aria-invalid", String(Boolean(filter.problem)));
+  byId("clear").disabled = !view.brushed && !view.words && !view.picked;
+  if (focused) refocus(focused);
 }
 
-function tableRow(run, all, changed) {
-  const cells = all.map((column) => {
-    const text = column.show ? column.show(run) : String(column.read(run) ?? "");
-    const kind = `${column.text ? "text" : ""} ${column.clip ? "clip" : ""}`.trim();
-    if (column.name === "status") return el("td", { class: "text", title: run.message }, el("span", { class: `status ${statusClass(run)}` }, text));
-    if (column.name === "run" && run.is_best) return el("td", { class: kind }, `★ ${text}`);
-    return el("td", { class: kind, ...(column.clip ? { title: text } : {}) }, text);
-  });
-  const row = el("tr", { "data-key": run.key, class: `${run.is_best ? "best" : ""} ${view.picked === run.key ? "picked" : ""}`.trim() }, ...cells);
-  row.addEventListener("click", () => {
-    view.picked = view.picked === run.key ? null : run.key;
-    changed();
-  });
-  return row;
+// As high as with all runs, so that the charts below stay where they are while a filter or a brush changes.
+function holdHeight(place, on) {
+  if (!on || place.dataset.group !== view.group) place.style.height = "";
+  else if (!place.style.height) place.style.height = `${place.offsetHeight}px`;
+  place.dataset.group = view.group;
 }
 
-function fillTable(id, headings, rows) {
-  const table = byId(id);
-  table.tHead.replaceChildren(el("tr", {}, ...headings.map((text, at) => el("th", { scope: "col", class: at ? "" : "text" }, text))));
-  table.tBodies[0].replaceChildren(...rows.map((cells) => el("tr", {}, ...cells.map((text, at) => el("td", { class: at ? "" : "text" }, text)))));
+function tableHeading(column) {
+  const button = el("button", { type: "button", "data-sort": column.name }, column.heading || column.name);
+  const heading = el("th", { scope: "col", class: column.text ? "text" : "" }, button);
+  if (view.sort === column.name) heading.setAttribute("aria-sort", view.down ? "descending" : "ascending");
+  return heading;
+}
+
+function tableRow(row, columns, at) {
+  const picked = view.picked === row.key;
+  const cells = columns.map((column, index) => tableCell(row, column, textOf(column, row), index === 0));
+  const kind = `${row.is_best ? "best" : ""} ${picked ? "picked" : ""}`.trim();
+  const made = el("tr", { "data-key": row.key, class: kind }, ...cells);
+  const button = made.querySelector("button");
+  button.tabIndex = picked || (at === 0 && !view.picked) ? 0 : -1; // one stop of the Tab key; arrow keys lead on
+  return made;
+}
+
+function tableCell(row, column, text, first) {
+  const kind = `${column.text ? "text" : ""} ${column.clip ? "clip" : ""}`.trim();
+  if (first) {
+    const button = el(
+      "button",
+      { type: "button", "data-pick": row.key, "aria-pressed": String(view.picked === row.key) },
+      `${row.is_best ? "★ " : ""}${text || row.key}`,
+    );
+    return el("th", { scope: "row", class: kind }, button);
+  }
+  if (column.name === "status")
+    return el("td", { class: "text", title: row.message }, el("span", { class: `status ${statusClass(row)}` }, text));
+  return el("td", { class: kind, ...(column.clip ? { title: text } : {}) }, text);
+}
+
+function refocus({ sort, pick }) {
+  const same = [...byId("table").querySelectorAll("button")].find((button) =>
+    sort ? button.dataset.sort === sort : button.dataset.pick === pick,
+  );
+  if (same) same.focus({ preventScroll: true });
+}
+
+function onTableClick(event) {
+  const sort = event.target.closest("[data-sort]")?.dataset.sort;
+  const row = event.target.closest("tbody tr");
+  if (sort) {
+    view.down = view.sort === sort && !view.down;
+    view.sort = sort;
+    drawTable();
+  } else if (row) {
+    view.picked = view.picked === row.dataset.key ? null : row.dataset.key;
+    drawLinked();
+  }
+}
+
+function drawColumnMenu() {
+  fillControl(
+    byId("columns"),
+    columnsNow()
+      .slice(1)
+      .map((column) => {
+        const box = el("input", { type: "checkbox" });
+        box.checked = !view.hidden.has(column.name);
+        box.addEventListener("change", () => {
+          view.hidden[box.checked ? "delete" : "add"](column.name);
+          drawTable();
+        });
+        return el("label", {}, box, column.heading || column.name);
+      }),
+  );
 }

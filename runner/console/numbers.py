@@ -1,0 +1,32 @@
+"""How numbers are written, on the terminal and in the report alike.
+
+The report writes its numbers in the browser, with the same functions in JavaScript (html_report/page/format.js). A test
+compares the two, number by number.
+"""
+
+from __future__ import annotations
+
+import math
+
+MOST_DIGITS = 1e15
+"""From here on, not every whole number is a float, so all digits of one would claim too much."""
+
+
+def number(value: float) -> str:
+    """Six digits; a whole number with all of them.
+
+    >>> number(0.0003), number(0.00001), number(2000000.0), number(1 / 3)
+    ('0.0003', '1e-05', '2000000', '0.333333')
+    """
+    if math.isfinite(value) and abs(value) < MOST_DIGITS and value == int(value):
+        return str(int(value))
+    return f"{value:g}"
+
+
+def loss(value: float | None) -> str:
+    """A loss, or another value that runs are compared by: four decimals; empty if there is none.
+
+    >>> loss(1.23456), loss(0.00002), loss(None)
+    ('1.2346', '0.0000', '')
+    """
+    return "" if value is None else f"{value:.4f}"
