@@ -199,6 +199,12 @@ class Request:
     """Launch without asking."""
     diff: str | None = None
     """An earlier sweep that a plan is compared with."""
+    notify: str | None = None
+    """The environment variable that has the address of a webhook, never the address; None notifies nobody."""
+    notify_command: str | None = None
+    """A command that is run here with each notice on its stdin."""
+    note: str = ""
+    """The user's own words about the sweep. In no key."""
     write: str | None = None
     """The folder that a plan's runs are written to, as configs for plain Axolotl."""
 

@@ -29,6 +29,7 @@ MODAL_SIDE = {
     "cloud.deployment",
     "cloud.executions",
     "cloud.functions",
+    "cloud.notices",
     "cloud.volumes",
     "cloud.vllm_app",
 }

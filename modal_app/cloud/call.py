@@ -19,6 +19,7 @@ import modal
 from modal_app.cloud import attempts, budget, container, drafts, executions, volumes
 from modal_app.cloud.container import Job, Limits, Watch, WorkerExit
 from modal_app.cloud.meter import Meter, Reservation
+from modal_app.cloud.notices import Spending
 from modal_app.store import stop_notes
 from modal_app.store.hub import FETCH, item_of
 from modal_app.store.layout import Attempt, StepFolder
@@ -112,11 +113,13 @@ def _do(
         budget.fail(share, earlier[-1], _outcome(folder, earlier[-1]))
         return _end(job, call, folder, earlier[-1], written)
     before, number = resumable(), executions.reserve(claims, job, call, folder)
+    spending = Spending(claims, job, share, folder)
     with _counted(job, call, folder, number, written) as (attempt, meter, asked):
 
         def tick() -> None:
             meter.tick()
             volumes.commit_what_can_be(written)
+            spending.tick()
             if executions.is_superseded(claims, job, call, number):
                 raise executions.Superseded
 
@@ -133,6 +136,7 @@ def _do(
         if not folder.done.exists() and attempts.lost_in_a_row(folder) >= job.max_attempts:
             attempts.give_up(folder, attempt)
         meter.end()
+        spending.tick(now=True)
         return _end(job, call, folder, attempt, written)
 
 

@@ -9,9 +9,9 @@ Volumes have no locks; putting an entry into a Dict only if it is absent is atom
     cancelled/train/<key>       it was cancelled: not started until it is requested again
     refused/train/<key>         why Modal has not started it
 
-`executions` has two more. The caller claims the job for the call that it makes, so the claim counts long before the
-container is up. A call without a claim (its client was killed in between) claims for itself. Modal deletes an entry
-seven days after it was last read or written, and the result of a call as soon.
+`executions` has two more, and `notices` has those of notices. The caller claims the job for the call that it makes, so
+the claim counts long before the container is up. A call without a claim (its client was killed in between) claims for
+itself. Modal deletes an entry seven days after it was last read or written, and the result of a call as soon.
 """
 
 from __future__ import annotations
@@ -198,8 +198,9 @@ def end(claims: modal.Dict, job: Job, me: str, status: str, message: str) -> Non
     claims.put(f"ended/{job.name}", {"by": me, "status": status, "message": message})
 
 
-def start_waiting_jobs(claims: modal.Dict, name: str, waiting: Iterable[Job], status: str) -> None:
-    """Start what waits for a job, in its own sweep and in others, if that job has succeeded.
+def start_waiting_jobs(claims: modal.Dict, name: str, waiting: Iterable[Job], status: str) -> Mapping[str, Any]:
+    """Start what waits for a job, in its own sweep and in others, if that job has succeeded. Returns a copy of the
+    entries from before.
 
     Other calls may have added jobs to an earlier call of this job. Each is started before its entry is removed: after a
     kill in between, the same call starts the missing ones. If Modal refuses a job, that is recorded; raises the refusal
@@ -230,6 +231,7 @@ def start_waiting_jobs(claims: modal.Dict, name: str, waiting: Iterable[Job], st
             claims.pop(key, None)
     for refusal in passing.values():
         raise refusal
+    return entries
 
 
 def note_refusal(claims: modal.Dict, name: str, error: modal.exception.Error) -> str:

@@ -26,6 +26,8 @@ written. So: one for each worker that may die in a live container, and three for
 pauses of 5 to 60 s."""
 STARTUP_S = 3600
 """Modal's default is the call's timeout: a container that hangs before its first line would be rented for a day."""
+NOTIFY_S = 60
+"""Much longer than a webhook gets."""
 ENVIRONMENT = {
     "AXOLOTL_DO_NOT_TRACK": "1",
     "DO_NOT_TRACK": "1",
@@ -91,6 +93,9 @@ def build_app(deployment: Deployment) -> modal.App:
             **requested(CPU_STEP),
             startup_timeout=STARTUP_S,
         )(function)
+    app.function(image=image, secrets=secrets, timeout=NOTIFY_S, retries=RETRIES, startup_timeout=STARTUP_S)(
+        functions.notify
+    )
     trainers = [((), functions.after), *((gpus, functions.train) for gpus in ((), *deployment.gpu_lists))]
     for gpus, function in trainers:
         # Options that are bound to a call might replace the list, so its reservation is deployed. `train` gets its

@@ -1,4 +1,4 @@
-"""The functions that run on Modal: fetch, preprocess, train, after. Each takes a text and returns a small dict;
+"""The functions that run on Modal: fetch, preprocess, train, after, notify. Each takes a text and returns a small dict;
 everything else is on the Volumes.
 
 They are plain functions: `deployment` makes them Modal's. No call waits in the cloud: a step that has succeeded starts
@@ -28,6 +28,7 @@ from modal_app.cloud.claims import (
 from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.container import Job
 from modal_app.cloud.executions import Superseded, is_open
+from modal_app.cloud.notices import deliver, look_after
 from modal_app.store.step import StepKind
 
 
@@ -51,13 +52,22 @@ def after(text: str) -> dict[str, Any]:
     return _run(text, do_step)
 
 
+def notify(text: str) -> dict[str, Any]:
+    """Send a notice to a webhook."""
+    return _with_own_errors(deliver, text)
+
+
 Work = Callable[[Job, str, modal.Dict], Ending]
 
 
 def _run(text: str, work: Work) -> dict[str, Any]:
+    return _with_own_errors(lambda text: _claim_and_do(text, work), text)
+
+
+def _with_own_errors(function: Callable[[str], dict[str, Any]], text: str) -> dict[str, Any]:
     try:
         with lost_connections():
-            return _claim_and_do(text, work)
+            return function(text)
     except modal.exception.Error as error:
         # Unchanged, it would look to a process that queries this call as if Modal had not answered: claims.UNANSWERED.
         raise RuntimeError(f"{type(error).__name__}: {error}") from None
@@ -90,7 +100,7 @@ def _claim_and_do(text: str, work: Work) -> dict[str, Any]:
         _continue(claims, job, me)
         return {"name": job.name, "status": status, "message": message}
     end(claims, job, me, status, message)
-    start_waiting_jobs(claims, job.name, waiting, status)
+    look_after(claims, start_waiting_jobs(claims, job.name, waiting, status), job.name)
     return {"name": job.name, "status": status, "message": message}
 
 

@@ -48,6 +48,8 @@ class TrackingRecord:
     name: str = ""
     """This and its own tags: as they were at that attempt."""
     tags: tuple[str, ...] = ()
+    note: str = ""
+    """Of that sweep."""
     sweep_object: str = ""
     """W&B's id of the sweep object of that attempt's sweep; empty when it made none."""
     offline: str = ""
@@ -59,7 +61,7 @@ class TrackingRecord:
         raw = read_json(path)
         if not raw:
             return None
-        names = ("id", "group", "project", "entity", "name", "sweep_object", "offline")
+        names = ("id", "group", "project", "entity", "name", "note", "sweep_object", "offline")
         text = {name: raw[name] for name in names if name in raw}
         return cls(**text, sweeps=tuple(raw.get("sweeps", ())), tags=tuple(raw.get("tags", ())))
 
@@ -96,6 +98,7 @@ def variables(step: Step, folder: StepFolder) -> dict[str, str]:
         "WANDB_RUN_GROUP": record.group,
         "WANDB_JOB_TYPE": step.kind.value,
         "WANDB_NAME": tracking.name,
+        "WANDB_NOTES": "" if _has_begun(folder, record) else redacted(record.note),
         "WANDB_TAGS": ",".join([*tracking.tags, *map(sweep_tag, record.sweeps)]),
         # The SDK attaches the run by this alone, and then takes its project, entity and id from here, not from init().
         "WANDB_SWEEP_ID": record.sweep_object if tracking.mode == "online" else "",
@@ -109,8 +112,16 @@ def variables(step: Step, folder: StepFolder) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
+def axolotl_config(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Axolotl's keys of a run, as its run.json has them: under their own names, models by the names that the user gave.
+    Without secrets."""
+    found: dict[str, Any] = redacted(identity.get("axolotl") or {})
+    return found
+
+
 def describe(rank: Rank) -> None:
-    """Say of the W&B run what it is: the swept parameters under their own names, its keys, its composed config."""
+    """Say of the W&B run what it is: all of Axolotl's keys and the swept parameters under their own names, its run key,
+    ..., and its composed config as a file."""
     run = _run()
     if run is None:
         return
@@ -122,7 +133,10 @@ def describe(rank: Rank) -> None:
         "git_commit": tracking.commit or None,
     }
     known = {name: value for name, value in facts.items() if value}
-    run.config.update(redacted({**tracking.params, **known}), allow_val_change=True)
+    config = {name: run.config[name] for name in run.config}  # dict() would leave out _name_or_path
+    named = _with_name(config, str(rank.step.config.get("base_model", "")), rank.step.base_model)
+    ours = {**axolotl_config(identity), **redacted({**tracking.params, **known})}
+    run.config.update({**named, **ours}, allow_val_change=True)
     import yaml
 
     # In the run's own folder, so that it is there when an offline run is synced from elsewhere.
@@ -172,6 +186,7 @@ def _record_of(step: Step, folder: StepFolder) -> TrackingRecord:
             tracking.entity or "",
             name=tracking.name,
             tags=tracking.tags,
+            note=tracking.note,
             sweep_object=tracking.sweep_object,
         )
     elif sweep and sweep not in (record.group, *record.sweeps):
@@ -182,6 +197,11 @@ def _record_of(step: Step, folder: StepFolder) -> TrackingRecord:
         return record
     _write(record, folder)
     return record
+
+
+def _has_begun(folder: StepFolder, record: TrackingRecord) -> bool:
+    """Whether an attempt has begun the run in W&B, where a user may have changed its notes since."""
+    return any((folder.path / "wandb").glob(f"*run-*-{record.id}"))
 
 
 def _write(record: TrackingRecord, folder: StepFolder) -> None:
@@ -199,5 +219,24 @@ def _identity(rank: Rank) -> dict[str, Any]:
     """What was asked, as run.json says it: the composed config and its inputs, in no order of words."""
     whole = read_json(rank.folder.identity)
     if not whole:
-        return {"key": rank.step.key, "data_key": rank.step.data_key, "axolotl": dict(rank.step.config)}
+        axolotl = {**rank.step.config, "base_model": rank.step.base_model or rank.step.config.get("base_model")}
+        return {"key": rank.step.key, "data_key": rank.step.data_key, "axolotl": axolotl}
     return {name: value for name, value in whole.items() if name != "overrides"}
+
+
+def _with_name(config: Mapping[str, Any], stored: str, name: str) -> dict[str, Any]:
+    """The entries of a config that name a model by its place in the store, with its name instead: transformers and PEFT
+    write down where they have loaded it from."""
+    if not stored or stored == name:
+        return {}
+    renamed = {key: _replaced(value, stored, name) for key, value in config.items()}
+    return {key: value for key, value in renamed.items() if value != config[key]}
+
+
+def _replaced(value: Any, stored: str, name: str) -> Any:
+    match value:
+        case Mapping():
+            return {key: _replaced(item, stored, name) for key, item in value.items()}
+        case list() | tuple():
+            return [_replaced(item, stored, name) for item in value]
+    return name if value == stored else value

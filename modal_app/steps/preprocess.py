@@ -30,7 +30,7 @@ from modal_app.steps.fingerprint import multiset_digest, row_digests
 from modal_app.steps.pinned_inputs import pinned_inputs
 from modal_app.steps.plugin import prepared_hashes, require_prepared
 from modal_app.steps.samples import samples
-from modal_app.steps.trainable import require_trainable, require_written_rows
+from modal_app.steps.trainable import missing_column, require_trainable, require_written_rows
 from modal_app.store.layout import SAMPLES, Attempt, StepFolder, Store
 from modal_app.store.manifest import listed_files
 from modal_app.store.step import Step, write_atomically
@@ -59,9 +59,12 @@ def _build(step: Step, attempt: Attempt, rank: Rank) -> dict[str, Any]:
     cfg = load_cfg(attempt.config.name, is_preprocess=True)
     rank.clock.book("config")
     cfg.is_preprocess = True
-    # The rows, not the base model's weights; and no row is printed with its labels, which a reward model's lacks.
-    with noted_bars(attempt.progress):
-        do_preprocess(cfg, PreprocessCliArgs(download=False, debug_num_examples=0))
+    try:
+        # The rows, not the base model's weights; and no row is printed with its labels, which a reward model's lacks.
+        with noted_bars(attempt.progress):
+            do_preprocess(cfg, PreprocessCliArgs(download=False, debug_num_examples=0))
+    except KeyError as error:
+        raise missing_column(error, [_columns(part, cfg) for part in cfg.datasets]) from error
     hashes = prepared_hashes(cfg)
     require_written_rows(attempt.path / BUILD, hashes, cfg)
     rank.clock.book("prepare")
@@ -158,10 +161,18 @@ def _given_rows(cfg: DictDefault) -> int | None:
 
 
 def _raw_rows(part: DictDefault, cfg: DictDefault) -> int:
+    return len(_raw(part, cfg))
+
+
+def _columns(part: DictDefault, cfg: DictDefault) -> list[str]:
+    return [] if part.type == "_synthetic" else list(_raw(part, cfg).column_names)
+
+
+def _raw(part: DictDefault, cfg: DictDefault) -> datasets.Dataset:
     raw = load_dataset_with_config(part, cfg.hf_use_auth_token)  # from the cache that preprocessing has just filled
     if isinstance(raw, datasets.DatasetDict):
         raw = raw[part.split] if part.split in raw else raw["train"]
-    return len(raw)
+    return raw
 
 
 def _publish(build: Path, done: Path, manifest: dict[str, Any]) -> None:

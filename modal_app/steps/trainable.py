@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,16 @@ def require_trainable(counts: Mapping[str, Any], config: Mapping[str, Any]) -> N
         raise StepFailed(FailureReason.DATA, none_left("datasets", counts["given_rows"], config))
     if counts["trained_tokens"] == 0:
         raise StepFailed(FailureReason.DATA, none_trained(counts, config))
+
+
+def missing_column(error: KeyError, columns: Sequence[Sequence[str]]) -> StepFailed:
+    """What Axolotl's KeyError says of its rows. `columns`: of each dataset."""
+    has = "; ".join(f"datasets.{index} has {', '.join(names)}" for index, names in enumerate(columns))
+    return StepFailed(
+        FailureReason.DATA,
+        f"Axolotl reads {error} from its rows, and there is none: {has}. Name the type that the rows are of, or what "
+        "they call it: field_messages, message_property_mappings and other field_ keys of the dataset.",
+    )
 
 
 def none_left(key: str, given: int | None, config: Mapping[str, Any]) -> str:

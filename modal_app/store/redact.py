@@ -9,7 +9,9 @@ from typing import Any
 
 HIDDEN = "***"
 _SECRET = re.compile(r"(^|_)(api_key|secret|password|webhook_url)$")
-_SECRET_VARIABLE = re.compile(r"(_API_KEY|_TOKEN|_TOKEN_ID|_TOKEN_SECRET|_SECRET|_PASSWORD|_SECRET_ACCESS_KEY)$")
+_SECRET_VARIABLE = re.compile(
+    r"(_API_KEY|_TOKEN|_TOKEN_ID|_TOKEN_SECRET|_SECRET|_PASSWORD|_SECRET_ACCESS_KEY|_WEBHOOK|_WEBHOOK_URL|_NOTIFY_URL)$"
+)
 _SHORTEST = 8
 """A shorter value of such a variable is a flag or a placeholder, and would be found in innocent words."""
 
@@ -17,6 +19,11 @@ _SHORTEST = 8
 def is_secret(key: str) -> bool:
     """Whether a key, at any depth, holds a secret by its name."""
     return _SECRET.search(key) is not None
+
+
+def is_secret_variable(name: str) -> bool:
+    """Whether an environment variable holds a secret by its name."""
+    return _SECRET_VARIABLE.search(name) is not None
 
 
 def redacted(value: Any, environment: Mapping[str, str] = os.environ) -> Any:

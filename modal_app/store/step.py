@@ -51,6 +51,8 @@ class Tracking:
     """What the sweep varies, under the names it was asked by."""
     commit: str = ""
     """Of the checkout that axosweep was started from; empty when it was none."""
+    note: str = ""
+    """The user's own words about the sweep. In no key."""
     sweep_object: str = ""
     """The id that W&B gave the sweep object; empty without one. In no key."""
 

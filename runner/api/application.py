@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from modal_app.patches.apply import apply_launcher_patches
+from modal_app.store.notice import name_problem
 from runner.api.arguments import MULTIRUN, Arguments, take_apart
 from runner.composing.base_option import forget_bases, with_bases
 from runner.composing.hydra_errors import check_grammar, explained
@@ -57,7 +58,7 @@ def _run(args: Arguments, arguments: Sequence[str], project: Project, launch: La
     if project.foreign is not None:
         terminal.message(foreign_note(project.foreign))
     words = _for_hydra(args, vocabulary)
-    task = Task(launch or _launch, arguments)
+    task = Task(launch or _launch, arguments, args.texts)
     register_resolvers()
     apply_launcher_patches()
     try:
@@ -107,6 +108,7 @@ def _find_origin(run: str, store: str | None) -> Origin:
 def _for_hydra(args: Arguments, vocabulary: Vocabulary) -> list[str]:
     """Every override in Hydra's own form; without -m, a run becomes a sweep of one run."""
     for override in args.overrides:
+        _refuse_address(override)
         parts(override)
         check_grammar(override)
     overrides = canonical_all(args.overrides, vocabulary)
@@ -120,6 +122,13 @@ def _for_hydra(args: Arguments, vocabulary: Vocabulary) -> list[str]:
     if not any(parts(override).key == "hydra/sweeper" for override in overrides):
         overrides.append("hydra.sweeper.single=true")
     return [*(flag for flag in args.flags if flag not in ("-r", "--run")), "-m", *overrides]
+
+
+def _refuse_address(override: str) -> None:
+    """Refuse an address where `notify=` takes a name, before any other message repeats the word."""
+    key, _, value = override.partition("=")
+    if key.lstrip("+") == "notify" and value != "null" and (problem := name_problem(value)):
+        raise SweepError(problem)
 
 
 def _refuse_sweep_without_m(args: Arguments) -> None:

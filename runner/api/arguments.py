@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from runner.errors import SweepError, did_you_mean
 
@@ -26,6 +26,8 @@ KEYS_NOT_FLAGS = {"--store": "store=DIR", "--name": "name=NAME", "--budget": "bu
 """Flags of verbs, with the key that a run takes instead."""
 FLAGS_OF_OURS = {"--force": "force=true", "--json": "json=true", "--yes": "confirmed=true"}
 """Flags that Hydra does not have, with the override that each stands for."""
+TEXTS = {"--note": "note", "--notify-command": "notify_command"}
+"""Flags of ours with a text, and the field of the Request that it becomes. As an override, it would be quoted twice."""
 INFO = ("-i", "--info")
 COMPLETION = ("-sc", "--shell-completion")
 
@@ -35,6 +37,8 @@ class Arguments:
     flags: tuple[str, ...]
     """All of them, values included, as Hydra's parser takes them."""
     overrides: tuple[str, ...]
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Field of the Request -> the text of the flag."""
 
     @property
     def multirun(self) -> bool:
@@ -64,11 +68,13 @@ def take_apart(arguments: Sequence[str]) -> Arguments:
     """SweepError for a flag that Hydra does not have."""
     flags: list[str] = []
     overrides: list[str] = []
-    remaining = list(arguments)
+    texts, remaining = dict[str, str](), list(arguments)
     while remaining:
         word = remaining.pop(0)
-        name, equals, _ = word.partition("=")
-        if word in FLAGS_OF_OURS:
+        name, equals, text = word.partition("=")
+        if name in TEXTS:
+            texts[TEXTS[name]] = _text(name, text if equals else remaining.pop(0) if remaining else "")
+        elif word in FLAGS_OF_OURS:
             overrides.append(FLAGS_OF_OURS[word])
         elif not word.startswith("-"):
             overrides.append(word)
@@ -82,13 +88,19 @@ def take_apart(arguments: Sequence[str]) -> Arguments:
             flags.append(word)
         else:
             raise SweepError(f"There is no flag {name} here.{_meant(name)} See axosweep --help.")
-    return Arguments(tuple(flags), tuple(overrides))
+    return Arguments(tuple(flags), tuple(overrides), texts)
+
+
+def _text(flag: str, text: str) -> str:
+    if not text.strip():
+        raise SweepError(f'{flag} takes a text in quotes: {flag} "...".')
+    return text.strip()
 
 
 def _meant(flag: str) -> str:
     if flag in KEYS_NOT_FLAGS:
         return f" Write {KEYS_NOT_FLAGS[flag]}."
-    return did_you_mean(flag, (*SWITCHES, *FLAGS_OF_OURS, *VALUED, *INFO, *COMPLETION))
+    return did_you_mean(flag, (*SWITCHES, *FLAGS_OF_OURS, *TEXTS, *VALUED, *INFO, *COMPLETION))
 
 
 def _value(flag: str, remaining: list[str]) -> str:

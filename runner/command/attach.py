@@ -36,7 +36,7 @@ def main(words: Sequence[str]) -> int:
 
 def attach(store_folder: str | None, sweep_name: str | None, runs_volume: str, *, as_json: bool) -> int:
     """Exit code 0 when every run has succeeded, otherwise 1. Raises SweepError when there is nothing to attach to."""
-    from runner.executors import modal_verbs
+    from runner.executors import modal_notices, modal_verbs
 
     mirror = store_of("modal", store_folder)
     local = store_of("local", store_folder)
@@ -55,4 +55,6 @@ def attach(store_folder: str | None, sweep_name: str | None, runs_volume: str, *
     tables.show_rows(rows, mirror, sweep, as_json=as_json)
     console = terminal.messages() if as_json else terminal.results()
     terminal.say(console, leave_report(mirror, sweep))
+    for why in modal_notices.settle(mirror, sweep):
+        terminal.message(f"A notice was not sent: {why}. The same command tries again.", style="yellow")
     return 0 if all(row.status is RunStatus.SUCCEEDED for row in rows) else EXIT_FAILED_RUN

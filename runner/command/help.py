@@ -85,6 +85,8 @@ Flags
   --cfg job            print the composed config instead of running; --resolve, -p PACKAGE
   -cd DIR              take config groups from DIR first, then from ./conf and the shipped ones
   --force              launch what preflight holds back (such as a run on a GPU that is too small)
+  --note TEXT          why you launch it: shown by status and in the report, and in the notes of its W&B runs
+  --notify-command CMD run a command here with each notice (docs/notify.md) on its stdin
   --yes                launch on Modal without asking above confirm_above dollars
   --info and all other flags are Hydra's own
 

@@ -29,6 +29,8 @@ class ComparedSweep:
     """The folder that contains it; null when it was read from W&B."""
     cost: Mapping[str, Any] | None
     """US dollars of everything that the sweep needs, even if it is not in `runs`; null if there is no price."""
+    note: str = ""
+    """What --note says of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,9 @@ def comparison(
     complete = [one for one in selections if one.only is None]
     costs = [cost_of(one.store, one.sweep) for one in complete]
     sweeps = tuple(
-        ComparedSweep(one.sweep, str(one.store.root), cost.as_json() if cost else None)
+        ComparedSweep(
+            one.sweep, str(one.store.root), cost.as_json() if cost else None, Ledger(one.store, one.sweep).plan().note
+        )
         for one, cost in zip(complete, costs, strict=True)
     )
     single = sweeps[0] if len(sweeps) == len(selections) == 1 else None

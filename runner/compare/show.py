@@ -30,6 +30,7 @@ from runner.console import terminal
 from runner.console.numbers import loss
 from runner.console.print_json import print_json
 from runner.cost.spent import money
+from runner.store.ledger import Ledger
 from runner.store.run_state import RunStatus, status_text
 
 SEVERAL_TABLES = (
@@ -110,6 +111,8 @@ def _show(result: Comparison, selections: Sequence[SweepSelection], metric: Metr
         terminal.say(console, note)
     _show_best(result, len(tables), console)
     for one in selections:
+        if note := Ledger(one.store, one.sweep).plan().note:
+            terminal.say(console, f"Note{f' of {one.sweep}' if len(selections) > 1 else ''}: {note}")
         where = f"runs/<run>, prepared/<data>, sweeps/{one.sweep}"
         console.print(f"Everything: {escape(str(one.store.root))} ({escape(where)})", soft_wrap=True)
 

@@ -38,7 +38,7 @@ from runner.types import (
     TrackingChoice,
 )
 
-REQUEST_KEYS = ("action", "budget", "confirm_above", "confirmed", "force", "json", "name", "store")
+REQUEST_KEYS = ("action", "budget", "confirm_above", "confirmed", "force", "json", "name", "notify", "store")
 """What is requested for a command: the same for all its runs, so never swept."""
 NOT_DEPLOYED = "executor.modal says what executor=modal deploys. Leave it out, or choose executor=modal."
 
@@ -174,6 +174,7 @@ def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[
         budget=config.budget,
         confirm_above=config.confirm_above,
         confirmed=bool(config.confirmed),
+        notify=_no_blank("notify", config.notify),
     )
 
 

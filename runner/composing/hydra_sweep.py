@@ -30,6 +30,7 @@ from runner.preflight import quick_findings
 from runner.preflight.findings import Severity
 from runner.types import Action, Experiment, Request, RunResult
 
+NONE: Mapping[str, str] = {}
 LaunchSweep = Callable[[list[Experiment], Request], list[RunResult]]
 
 _OUR_LAUNCHER = "hydra_plugins.axosweep.launcher.AxosweepLauncher"
@@ -40,19 +41,20 @@ class RunFailed(Exception):
 
 
 class Task:
-    """Hydra's task function: what is done with composed jobs.
+    """Hydra's task function: what is done with composed jobs. `texts`: fields of the request that Hydra does not know.
 
     Our sweeper and launcher pass all jobs of a sweep at once; a third-party launcher calls it once per job.
     """
 
-    def __init__(self, launch: LaunchSweep, command_line: Sequence[str]) -> None:
+    def __init__(self, launch: LaunchSweep, command_line: Sequence[str], texts: Mapping[str, str] = NONE) -> None:
         self._launch = launch
         self._command_line = list(command_line)
+        self._texts: dict[str, Any] = dict(texts)
         self.results: list[RunResult] = []
 
     def launch(self, experiments: list[Experiment], request: Request) -> list[RunResult]:
         with command_line(self._command_line):  # as the user wrote it: it is recorded
-            results = self._launch(experiments, request)
+            results = self._launch(experiments, replace(request, **self._texts))
         self.results += results
         return results
 

@@ -32,7 +32,7 @@ from runner.executors.workers import FreshWorkers, Workers
 from runner.keys.inputs import staged_name
 from runner.preflight.schema import Validator
 from runner.store.ledger import Ledger
-from runner.types import ExecutorChoice, Experiment, Gpu, InputKind, Plan
+from runner.types import ExecutorChoice, Experiment, Gpu, InputKind, Plan, Request
 from runner.wandb import account
 
 STARTING = "Starting Axolotl; its imports take some seconds."
@@ -88,9 +88,14 @@ def preloaded_workers(
 
 
 def executor_for(
-    choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, warm: MixedWorkers | None
+    choice: ExecutorChoice,
+    plan: Plan,
+    store: Store,
+    ledger: Ledger,
+    warm: MixedWorkers | None,
+    request: Request | None = None,
 ) -> Executor:
-    """The executor of a plan. `warm`: workers whose trainer is preloaded already.
+    """The executor of a plan. `warm`: workers whose trainer is preloaded already. `request`: whom Modal notifies.
 
     Raises SweepError when this machine (or Modal) cannot run the plan, or W&B cannot track it.
     """
@@ -99,7 +104,7 @@ def executor_for(
         case "local":
             return _local(choice, plan, store, ledger, warm)
         case "modal":
-            return _modal(choice, plan, store, ledger)
+            return _modal(choice, plan, store, ledger, request)
     raise SweepError(f"executor.type={choice.type} does not exist; conf/executor has the choices.")
 
 
@@ -228,7 +233,7 @@ def _kernels(plan: Plan) -> set[str]:
     return {kernel for planned in plan.pending if (kernel := kernel_of(planned.run.config))}
 
 
-def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> Executor:
+def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, request: Request | None) -> Executor:
     from runner.executors.modal import ModalExecutor
 
     placed = placements(plan, choice)
@@ -241,8 +246,10 @@ def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger) -> 
         if found.kind is not InputKind.HUB
     )
     prices = plan.runs[0].run.experiment.prices
-    executor = ModalExecutor(store, deployment, ledger, placed, tuple(inputs), prices)
-    executor.check((account.KEY_VARIABLE,) if account.tracks_online(plan) else ())
+    notify, budget = (request.notify, request.budget) if request else (None, None)
+    executor = ModalExecutor(store, deployment, ledger, placed, tuple(inputs), prices, notify, budget)
+    keys = {account.KEY_VARIABLE: "tracking=wandb"} if account.tracks_online(plan) else {}
+    executor.check(keys | ({notify: f"notify={notify}"} if notify else {}))
     return executor
 
 

@@ -21,6 +21,7 @@ from modal_app.cloud.claims import Caller, enqueue_behind, is_at_work, is_starti
 from modal_app.cloud.container import Job, mark_name, steps_file
 from modal_app.cloud.deployment import build_app
 from modal_app.cloud.meter import CPU_STEP, Reservation
+from modal_app.cloud.notices import forget
 from modal_app.cloud.settings import AFTER_FUNCTION, HOUR_S, Deployment, requested, train_function
 from modal_app.store.hub import fetch_names
 from modal_app.store.layout import STEPS, SUBMISSION, Store
@@ -33,6 +34,7 @@ from runner.executors.modal_errors import explained
 from runner.executors.modal_gpus import Placement, one_gpu
 from runner.executors.modal_inputs import upload_inputs
 from runner.executors.modal_mirror import ModalMirror, Submitted, follow, submitted_calls
+from runner.executors.modal_notices import watched
 from runner.executors.modal_rates import rates_now, stale_warning
 from runner.executors.modal_submission import MirroredStep, Names, before
 from runner.executors.modal_work import Work, job_name, make_work
@@ -41,6 +43,8 @@ from runner.types import Plan, PriceTable
 
 AFTER_LIMIT_S = 4 * HOUR_S
 """Of a follow-up step: the merge of a large model reads and writes it once."""
+NO_KEYS: Mapping[str, str] = {}
+WANDB_KEY = "WANDB_API_KEY"
 STARTING_S = 60.0
 STARTING_POLL_S = 0.5
 
@@ -58,10 +62,14 @@ class ModalExecutor:
     """Stored local inputs, as paths below the store's root."""
     prices: PriceTable | None = None
     """The prices where Modal names none. None: no dollars are shown."""
+    notify: str | None = None
+    """The key of the secret that has the webhook's address. None: nobody is notified."""
+    budget: float | None = None
+    """Dollars of the sweep."""
 
-    def check(self, keys: Sequence[str] = ()) -> None:
+    def check(self, keys: Mapping[str, str] = NO_KEYS) -> None:
         """Raises SweepError for what Modal would refuse, before anything is created here or there. `keys`: the keys
-        that the secret must have."""
+        that the secret must have, and what needs each."""
         try:
             with explained(modal.exception.NotFoundError):
                 modal.Secret.from_name(self.deployment.secret).hydrate()
@@ -74,10 +82,12 @@ class ModalExecutor:
             with explained(modal.exception.NotFoundError, modal.exception.InvalidError):
                 modal.Secret.from_name(self.deployment.secret, required_keys=list(keys)).hydrate()
         except (modal.exception.NotFoundError, modal.exception.InvalidError) as error:
+            needed = " or ".join(f"{key}, which {why} needs" for key, why in keys.items())
+            others = "".join(f" {key}=..." for key in keys if key != WANDB_KEY)
             raise SweepError(
-                f"Modal's secret {self.deployment.secret} has no {' or '.join(keys)}, which tracking=wandb needs. "
+                f"Modal's secret {self.deployment.secret} has no {needed}. "
                 f"Create it again with all its keys:\n  modal secret create --force {self.deployment.secret} "
-                "HUGGINGFACE_TOKEN=hf_... WANDB_API_KEY=...\n"
+                f"HUGGINGFACE_TOKEN=hf_... {WANDB_KEY}=...{others}\n"
                 "tracking=offline leaves the W&B runs on the Volume until `axosweep sync`."
             ) from error
 
@@ -93,7 +103,7 @@ class ModalExecutor:
             self._upload_plan(plan, names, steps, make_work(plan, self._job, set()))
             done, entries = _wait_until_settled(mirror, steps, submitted_calls(self.ledger))
             done -= self._damaged(cache, plan, done)
-            self._submit(make_work(plan, self._job, done), mirror.claims, entries)
+            self._submit(plan, make_work(plan, self._job, done), mirror.claims, entries)
             try:
                 follow(mirror, steps, self.ledger, watch)
             except KeyboardInterrupt:
@@ -148,7 +158,7 @@ class ModalExecutor:
             terminal.message(warning, style="yellow")
         return rates.as_json()
 
-    def _submit(self, work: Work, claims: modal.Dict, entries: Mapping[str, Any]) -> None:
+    def _submit(self, plan: Plan, work: Work, claims: modal.Dict, entries: Mapping[str, Any]) -> None:
         """Call the jobs that no call works on. A job that another call works on is followed, and that call also starts
         the jobs that wait for it."""
         for name in work.names:
@@ -157,6 +167,9 @@ class ModalExecutor:
                     claims.pop(old, None)
         caller, jobs = Caller(claims), deque(work.first)
         caller.check(job for many in (work.first, *work.waiting.values()) for job in many)
+        forget(claims, entries, plan.sweep)
+        if self.notify is not None:
+            watched(plan, work, entries, self.deployment, self.notify, self.budget).watch(claims)
         while jobs:
             job = jobs.popleft()
             step, waiting = work.steps[job.name], work.waiting.get(job.name, ())

@@ -79,6 +79,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "question": redact(words.question(rows, _question_of(command), OBJECTIVE)),
         "answer": [redact(line) for line in words.answer(rows, found_settings, OBJECTIVE)],
         "card": best and best | {"cost": cost and cost.whole.dollars, "samples": samples(sets, best["runs"])},
+        "note": redact(plan.note),
         "metric": OBJECTIVE,
         "counts": words.counted(rows),
         "cost": cost.lines(going_on=False) if cost else [],

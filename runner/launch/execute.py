@@ -21,6 +21,7 @@ from runner.executors.mixed_workers import MixedWorkers
 from runner.keys.content import ContentHashes, keep, keep_files, keep_folder
 from runner.keys.inputs import ADAPTER, staged_name
 from runner.keys.row_files import keep_rows
+from runner.launch.notices import Notifier, notifier_of
 from runner.launch.price import expected_of
 from runner.launch.schema import ask_schema
 from runner.launch.start_checkpoint import keep_checkpoint
@@ -31,13 +32,14 @@ from runner.types import Gpu, Input, InputKind, Run, StartCheckpoint
 from runner.wandb.sweep_object import with_sweep_objects
 
 
-def execute(launch: Launch, workers: MixedWorkers | None) -> None:
-    """Run what is not done. `workers`: preloaded ones, for a launch on this machine's CPU.
+def execute(launch: Launch, workers: MixedWorkers | None) -> Notifier:
+    """Run what is not done. Returns what has sent notices meanwhile. `workers`: preloaded ones, for a launch on this
+    machine's CPU.
 
     Raises SweepError before anything starts; a step that fails is recorded.
     """
     ledger, preflight = Ledger(launch.store, launch.plan.sweep), launch.preflight
-    executor = executor_for(launch.executor, launch.plan, launch.store, ledger, workers)
+    executor = executor_for(launch.executor, launch.plan, launch.store, ledger, workers, launch.request)
     starts_now = launch.on_this_machine and not preflight.unasked(launch.pending_experiments)
     if launch.on_this_machine:
         ask_schema(launch, workers or validator_at_hand(launch.store), message=STARTING)
@@ -48,12 +50,16 @@ def execute(launch: Launch, workers: MixedWorkers | None) -> None:
     record_request(launch)
     if starts_now and not (workers and workers.is_up):
         terminal.message(STARTING)
+    notifier = notifier_of(launch)
     with Progress(launch.plan, launch.store) as progress:
-        executor.execute(launch.plan, _watch(launch, progress))
+        executor.execute(launch.plan, _watch(launch, progress, notifier))
+    return notifier
 
 
-def _watch(launch: Launch, progress: Progress) -> Callable[[], None]:
-    """Shows the progress, after noting the plan's estimate once. Steps are running then, and need not wait for it."""
+def _watch(launch: Launch, progress: Progress, notifier: Notifier) -> Callable[[], None]:
+    """Shows the progress and sends notices, after noting the plan's estimate once. Steps are running then, and need not
+    wait for it.
+    """
     noted = False
 
     def watch() -> None:
@@ -62,13 +68,15 @@ def _watch(launch: Launch, progress: Progress) -> Callable[[], None]:
             noted = True
             expected_of(launch).save(launch.store, launch.plan.sweep)
         progress.update()
+        notifier.look()
 
     return watch
 
 
 def record_request(launch: Launch) -> None:
     """Record in the sweep's folder what was requested, and by which command line."""
-    Ledger(launch.store, launch.plan.sweep).open(launch.plan, shlex.join(["axosweep", *sys.argv[1:]]))
+    command = shlex.join(["axosweep", *sys.argv[1:]])
+    Ledger(launch.store, launch.plan.sweep).open(launch.plan, command, launch.request.note)
 
 
 def _make_folders(launch: Launch) -> None:

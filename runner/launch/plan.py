@@ -18,6 +18,7 @@ from runner.executors.choose import check_gpu_caps
 from runner.follow_up.stage_steps import with_stages
 from runner.keys.identity import preprocess_config, short_hash
 from runner.launch.budget import check_budget_options
+from runner.launch.notices import check_notify
 from runner.launch.types import Launch
 from runner.types import Input, Plan, PlannedDataset, PlannedRun, Run
 
@@ -31,7 +32,11 @@ def plan(launch: Launch) -> Launch:
     """The launch with its plan. Raises SweepError for stages or GPUs that its runs cannot have."""
     store = launch.store
     new_plan = make_plan(
-        launch.runs, launch.request.name, lambda kind, key: is_done(store.folder(kind, key)), checkout.commit()
+        launch.runs,
+        launch.request.name,
+        lambda kind, key: is_done(store.folder(kind, key)),
+        checkout.commit(),
+        launch.request.note,
     )
     if launch.on_this_machine:
         new_plan = _with_damage(new_plan, store)
@@ -39,12 +44,13 @@ def plan(launch: Launch) -> Launch:
     pending = {one.run.key for one in planned.plan.pending}
     planned.preflight.finished = frozenset(n for n, run in enumerate(planned.runs) if run.key not in pending)
     check_budget_options(planned.executor, planned.request)
+    check_notify(planned.executor, planned.request)
     check_gpu_caps(planned.executor, planned.plan)
     return planned
 
 
-def make_plan(runs: Sequence[Run], name: str, is_done: IsDone, commit: str = "") -> Plan:
-    """Each distinct run and dataset once, in the requested order. `commit`: of axosweep's checkout, for W&B.
+def make_plan(runs: Sequence[Run], name: str, is_done: IsDone, commit: str = "", note: str = "") -> Plan:
+    """Each distinct run and dataset once, in the requested order. For W&B: axosweep's `commit`, and the `note`.
 
     A dataset that only finished runs read is not prepared again, even when it has been deleted. A run that reads its
     own data has none.
@@ -55,7 +61,9 @@ def make_plan(runs: Sequence[Run], name: str, is_done: IsDone, commit: str = "")
     sweep = sweep_id(name, [run.key for run in ordered])
     params = params_of([run.experiment for run in ordered])
     planned = tuple(
-        PlannedRun(run, _train_step(run, sweep, varied, commit), is_done(StepKind.TRAIN, run.key), copies[run.key])
+        PlannedRun(
+            run, _train_step(run, sweep, varied, commit, note), is_done(StepKind.TRAIN, run.key), copies[run.key]
+        )
         for run, varied in zip(ordered, params, strict=True)
     )
     return Plan(sweep, planned, _datasets(planned, sweep, is_done), _unresolved(ordered))
@@ -108,7 +116,7 @@ def _preprocess_step(run: Run, sweep: str) -> Step:
     )
 
 
-def _train_step(run: Run, sweep: str, params: Mapping[str, Any], commit: str) -> Step:
+def _train_step(run: Run, sweep: str, params: Mapping[str, Any], commit: str, note: str) -> Step:
     tracking = run.experiment.tracking
     return Step(
         kind=StepKind.TRAIN,
@@ -127,6 +135,7 @@ def _train_step(run: Run, sweep: str, params: Mapping[str, Any], commit: str) ->
             tags=tracking.tags,
             params=params,
             commit=commit,
+            note=note,
         ),
         sweep=sweep,
     )

@@ -19,6 +19,7 @@ from runner.keys.inputs import how_to_pin
 from runner.launch.execute import execute, record_request
 from runner.launch.identify import identify, resolve
 from runner.launch.moved_keys import say_moved
+from runner.launch.notices import notifier_of
 from runner.launch.plan import plan
 from runner.launch.plan_output import show_launch, show_refused
 from runner.launch.price import price
@@ -73,11 +74,13 @@ def run_sweep(experiments: Sequence[Experiment], request: Request, finish: Finis
         if launch.plan.has_work:
             _refuse_blocked(launch, workers)
             _check_schema_known(launch)
-            execute(price(launch), workers)
+            notifier = execute(price(launch), workers)
         else:
             record_request(launch)
+            notifier = notifier_of(launch)
         rows = compare_sweep(launch.store, launch.plan.sweep) if _trains(launch) else []
         finish(launch, rows)
+        notifier.finish(rows)  # at the end: what is printed does not wait for it
         return _results(launch, rows)
 
 

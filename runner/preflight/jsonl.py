@@ -42,6 +42,10 @@ class LocalRows:
     """Messages whose own field says that they are trained (message_field_training)."""
     characters: int = 0
     """Of the messages' contents."""
+    longest: int = 0
+    """Characters of the contents of the longest conversation."""
+    most_messages: int = 0
+    """Of a conversation."""
     digests: frozenset[int] = frozenset()
     """Of the rows' texts: equal rows have equal ones. Only this process can compare them."""
 
@@ -68,7 +72,7 @@ def rows_of(dataset: Mapping[str, Any]) -> LocalRows | None:
     stat = path.stat()
     if stat.st_size > LARGEST_BYTES or (path.suffix == ".json" and not _has_rows_on_lines(path) and not _is_list(path)):
         return None
-    return _read(path, (stat.st_size, stat.st_mtime_ns), _conversation(dataset), *_needed(dataset))
+    return _read(path, (stat.st_size, stat.st_mtime_ns), conversation_of(dataset), *_needed(dataset))
 
 
 def properties_of(dataset: Mapping[str, Any]) -> dict[str, str]:
@@ -87,7 +91,7 @@ def messages_column(dataset: Mapping[str, Any]) -> str:
 Conversation = tuple[str, str, str, str]
 
 
-def _conversation(dataset: Mapping[str, Any]) -> Conversation:
+def conversation_of(dataset: Mapping[str, Any]) -> Conversation:
     """The column with a conversation, and what its messages call their role, their content, and whether they are
     trained. Segments are read as messages whose role is their label."""
     if dataset.get("type") == "input_output":
@@ -119,7 +123,7 @@ def _read(
     columns: tuple[str, ...],
 ) -> LocalRows:
     tally = _Tally(*conversation)
-    for place, row, digest in _rows_of_list(path) if _is_list(path) else _rows_on_lines(path):
+    for place, row, digest in rows_in(path):
         problem = row if isinstance(row, str) else _no_conversation(row, messages) or _lacks(row, columns)
         if problem or isinstance(row, str):
             raise SweepError(f"{path} {place}: {problem}")
@@ -131,6 +135,10 @@ def _read(
 
 Rows = Iterator[tuple[str, Mapping[str, Any] | str, int]]
 """Of each row: where it is, what it is or what is wrong with it, and its digest."""
+
+
+def rows_in(path: Path) -> Rows:
+    return _rows_of_list(path) if _is_list(path) else _rows_on_lines(path)
 
 
 def _rows_on_lines(path: Path) -> Rows:
@@ -175,6 +183,8 @@ class _Tally:
     parts: bool = False
     marked: int = 0
     characters: int = 0
+    longest: int = 0
+    most_messages: int = 0
     digests: set[int] = field(default_factory=set)
 
     def add(self, row: Mapping[str, Any], digest: int) -> None:
@@ -182,7 +192,8 @@ class _Tally:
         self.digests.add(digest)
         if "" in row.values():
             self.empty.update(name for name, value in row.items() if value == "")
-        for message in _listed(row.get(self.column)):
+        before, messages = self.characters, listed_messages(row.get(self.column))
+        for message in messages:
             if isinstance(message, dict):
                 self.messages[_present(message)] += 1
                 if (role := message.get(self.role)) is not None:
@@ -191,6 +202,8 @@ class _Tally:
                 self.characters += len(content) if isinstance(content, str) else 0
                 self.parts = self.parts or isinstance(content, list)
                 self.marked += bool(message.get(self.mark))
+        self.longest = max(self.longest, self.characters - before)
+        self.most_messages = max(self.most_messages, len(messages))
 
     def result(self, size: int) -> LocalRows:
         return LocalRows(
@@ -204,6 +217,8 @@ class _Tally:
             parts=self.parts,
             marked=self.marked,
             characters=self.characters,
+            longest=self.longest,
+            most_messages=self.most_messages,
             digests=frozenset(self.digests),
         )
 
@@ -223,7 +238,7 @@ def _counted(shapes: Mapping[tuple[str, ...], int]) -> Counter[str]:
     return counts
 
 
-def _listed(messages: Any) -> list[Any]:
+def listed_messages(messages: Any) -> list[Any]:
     """The messages of a conversation, which Axolotl also reads from a JSON text."""
     if isinstance(messages, str):
         try:
@@ -247,7 +262,7 @@ def _as_row(row: Any) -> Mapping[str, Any] | str:
 
 
 def _no_conversation(row: Mapping[str, Any], messages: str | None) -> str:
-    if messages is None or row.keys() >= TOKENIZED or _listed(row.get(messages)):
+    if messages is None or row.keys() >= TOKENIZED or listed_messages(row.get(messages)):
         return ""
     return (
         f"type chat_template reads a list of messages under `{messages}`, and this row has {_has(row)}. "

@@ -25,6 +25,8 @@ class Line:
     loss: float | None = None
     eval_loss: float | None = None
     message: str = ""
+    counted: str = ""
+    """How much of what `message` names is done, of a step without optimizer steps: `64 of 128`."""
     dollars: float | None = None
     """So far; None if nothing was rented, or there is no price."""
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -33,7 +35,8 @@ class Line:
 
     def text(self) -> str:
         numbers = [f"{name} {value:.3f}" for name, value in self._numbers() if value is not None]
-        parts = [self.status_text, f"step {self.step}" if self.step else "", *numbers, self.price, self.message]
+        message = f"{self.message} {self.counted}".strip()
+        parts = [self.status_text, f"step {self.step}" if self.step else "", *numbers, self.price, message]
         return f"{self.kind:<10} {self.label}: {'  '.join(part for part in parts if part)}"
 
     @property

@@ -25,6 +25,7 @@ BAR = ""
 """The heading of the rows' bars."""
 ROW_BAR = 10
 LEAST_HEADING = 4
+LEAST_MESSAGE = 10
 LONG_VALUE, SHORT_VALUE = 24, 14
 
 
@@ -118,7 +119,7 @@ def _table(lines: Sequence[Line], expected: Expected | None, now: float, marks: 
 
     columns = [
         _Column(BAR, tuple(map(drawn, lines)), left=True),
-        _Column("step", tuple(one_line(line.step, marks.encoding) for line in lines)),
+        _Column("step", tuple(one_line(line.step or line.counted, marks.encoding) for line in lines)),
         _Column("loss", tuple(_number(line.loss) for line in lines)),
         _Column("eval loss", tuple(_number(line.eval_loss) for line in lines)),
         _Column("time", tuple(map(time_of, lines))),
@@ -181,8 +182,9 @@ def _with_short_headings(table: _Table, width: int) -> _Table:
         wide[widest], over = wide[widest] - 1, over - 1
 
     def short(heading: str, room: int) -> str:
-        own = heading.rpartition(".")[2]
-        return start_of(heading if cell_len(heading) <= room else own, room, ellipsis)
+        own = heading if cell_len(heading) <= room else heading.rpartition(".")[2]
+        alike = [one for one in table.names if one.heading[: room - 1] == heading[: room - 1]]
+        return (end_of if len(alike) > 1 else start_of)(own, room, ellipsis)
 
     pairs = zip(table.names, wide, strict=True)
     return replace(table, names=tuple(replace(one, shortened_heading=short(one.heading, room)) for one, room in pairs))
@@ -191,9 +193,12 @@ def _with_short_headings(table: _Table, width: int) -> _Table:
 def _with_short_values(table: _Table, width: int, least: int) -> _Table:
     """Values and labels shortened to `least`, if they still tell the runs apart."""
     ellipsis = table.marks.ellipsis
+    # Headings follow the values, as far as there is room in the end.
+    bare = tuple(replace(one, shortened_heading=one.heading[:LEAST_HEADING]) for one in table.names)
+    table = replace(table, names=bare)
     while table.width > width:
         over = table.width - width
-        rooms = [max(narrowest(one.cells, ellipsis), least, cell_len(one.head)) for one in table.names]
+        rooms = [max(narrowest(one.cells, ellipsis), least, LEAST_HEADING) for one in table.names]
         spare = [one.width - room for one, room in zip(table.names, rooms, strict=True)]
         own = [label for label in table.labels if label]
         needed = max(narrowest(own, ellipsis), least) if own else 0
@@ -255,7 +260,8 @@ def _row(table: _Table, number: int, width: int) -> Text:
         text = f"{before}{GAP}{line.status_text}"
     else:
         cells = "".join(f"{GAP}{_aligned(one.cells[number], one)}" for one in table.rest)
-        text = f"{before}{cells}{GAP}{message}".rstrip()
+        room = width - cell_len(before) - cell_len(cells) - len(GAP)
+        text = f"{before}{cells}{GAP}{start_of(message, room, ellipsis)}" if room >= LEAST_MESSAGE else before + cells
     cut = start_of(text.rstrip(), width, ellipsis)
     # In a very narrow terminal, the end of a name says more than its beginning.
     return Text(cut if cell_len(before) <= width else end_of(before, width, ellipsis), STATUS_COLOURS[line.status])

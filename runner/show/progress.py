@@ -234,13 +234,22 @@ class Progress:
         state = self._observe(step.kind, step.key)
         name = self._labels.get(step.run) or step.run or "the base model"
         answered = self._answered(step) if state.phase is Phase.RUNNING else {}
-        message = f"answered {answered['done']} of {answered['of']}" if answered else _message(state)
+        counted = f"{answered['done']} of {answered['of']}" if answered else ""
+        message = "answered" if answered else _message(state)
         timing = _timing(f"{step.kind}/{step.key}", state)
         if answered and answered["of"]:
             timing = replace(timing, part=answered["done"] / answered["of"], logged_at=self.clock())
         params = self._params.get(step.run, {})
         return Line(
-            step.kind, step.key, name, status_of(state), reason_of(state), message=message, params=params, timing=timing
+            step.kind,
+            step.key,
+            name,
+            status_of(state),
+            reason_of(state),
+            message=message,
+            counted=counted,
+            params=params,
+            timing=timing,
         )
 
     def _answered(self, step: Step) -> Mapping[str, Any]:

@@ -24,6 +24,8 @@ class SweepStatus:
     """Status -> number of runs, without those that no run has."""
     dollars: float | None = None
     """For its runs and what they needed; None if nothing was rented."""
+    note: str = ""
+    """What --note says of it."""
 
 
 def all_sweeps(*stores: Store) -> list[SweepStatus]:
@@ -40,7 +42,7 @@ def sweep_status(store: Store, sweep: str) -> SweepStatus:
     counts = Counter(_status(store, run, lost) for run in plan.runs)
     cost = sweep_cost(store, sweep, plan.runs)
     dollars = cost.whole.dollars if cost else None
-    return SweepStatus(sweep, plan.created_at, len(plan.runs), dict(counts), dollars)
+    return SweepStatus(sweep, plan.created_at, len(plan.runs), dict(counts), dollars, plan.note)
 
 
 def _status(store: Store, run: SweepRun, lost: Unbegun) -> RunStatus:

@@ -23,7 +23,7 @@ def with_progress(line: Line, folder: StepFolder) -> Line:
     if bars is None or bars.of <= 0:
         return line
     amounts = (size_text(bars.done), size_text(bars.of)) if bars.unit == BYTES else (str(bars.done), str(bars.of))
-    shown = replace(line, step="/".join(amounts), message=line.message or bars.doing)
+    shown = replace(line, counted=" of ".join(amounts), message=line.message or bars.doing)
     if line.kind is not StepKind.PREPROCESS or line.timing is None or line.timing.started_at is None:
         return shown
     timing = replace(

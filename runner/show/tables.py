@@ -81,15 +81,18 @@ def show_sweeps(sweeps: Sequence[SweepStatus], store: Store, *, as_json: bool) -
     statuses = [status for status in RunStatus if any(sweep.counts.get(status) for sweep in sweeps)]
     longest = max((len(sweep.sweep) for sweep in sweeps), default=1)
     priced = any(sweep.dollars is not None for sweep in sweeps)
-    for heading in ("sweep", "first launch", "runs", *statuses, *(["dollars"] if priced else [])):
-        left = heading in ("sweep", "first launch")
+    noted = any(sweep.note for sweep in sweeps)
+    more = [*(["dollars"] if priced else []), *(["note"] if noted else [])]
+    for heading in ("sweep", "first launch", "runs", *statuses, *more):
+        left = heading in ("sweep", "first launch", "note")
         width = longest if heading == "sweep" else 1  # users type these names, so they are never cut
         table.add_column(heading, justify="left" if left else "right", min_width=width, no_wrap=True)
     for sweep in sweeps:
         launched = time.strftime("%d %b %H:%M", time.localtime(sweep.created_at))
         counts = [sweep.counts.get(status, 0) for status in statuses]
         dollars = ["" if sweep.dollars is None else money(sweep.dollars)] if priced else []
-        table.add_row(sweep.sweep, launched, str(sweep.runs), *(str(count or "") for count in counts), *dollars)
+        note = [escape(" ".join(sweep.note.split()))] if noted else []
+        table.add_row(sweep.sweep, launched, str(sweep.runs), *(str(count or "") for count in counts), *dollars, *note)
     terminal.results().print(table)
 
 

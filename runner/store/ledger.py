@@ -18,7 +18,7 @@ from typing import Any
 
 from modal_app.store.claim import Owner, this_process
 from modal_app.store.layout import STEPS, Store
-from modal_app.store.read_json import read_as
+from modal_app.store.read_json import read_as, read_json
 from modal_app.store.step import Step, StepKind, name_file, write_atomically
 from runner.errors import SweepError, did_you_mean
 from runner.types import Plan
@@ -37,6 +37,10 @@ class Event(StrEnum):
     """A worker of another launcher runs it, and this launcher waits for it."""
     FINISHED = "finished"
     """It has ended, with any status."""
+    NOTICE = "notice"
+    """A notice is about to be sent."""
+    NOTIFIED = "notified"
+    """It was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ class SweepPlan:
     sweep: str
     created_at: float
     runs: tuple[SweepRun, ...]
+    note: str = ""
+    """Of the newest launch that had one."""
 
 
 class Ledger:
@@ -79,22 +85,27 @@ class Ledger:
         self.folder = store.sweeps / sweep
         self._records = self.folder / "records.jsonl"
 
-    def open(self, plan: Plan, command: str) -> None:
-        """Write plan.json unless it exists (the same id means the same plan), and record the launch."""
+    def open(self, plan: Plan, command: str, note: str = "") -> None:
+        """Write plan.json unless it exists (the same id means the same plan; only its note changes), and record the
+        launch."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "plan.json"
-        if _plan_in(path) is None:
+        if (known := _plan_in(path)) is None:
             runs = [SweepRun(one.run.key, one.run.data_key, tuple(one.run.experiment.overrides)) for one in plan.runs]
             commit = plan.runs[0].step.tracking.commit if plan.runs else ""
             described = {"sweep": plan.sweep, "created_at": time.time(), "command": command, "commit": commit}
-            write_atomically(path, json.dumps(described | {"runs": [asdict(run) for run in runs]}, indent=1))
-        self.begin(command)
+            more = {"note": note, "runs": [asdict(run) for run in runs]}
+            write_atomically(path, json.dumps(described | more, indent=1))
+        elif note and note != known.note:
+            write_atomically(path, json.dumps({**read_json(path), "note": note}, indent=1))
+        self.begin(command, note)
 
-    def begin(self, command: str) -> None:
+    def begin(self, command: str, note: str = "") -> None:
         """Record a launch."""
         self.folder.mkdir(parents=True, exist_ok=True)
         launcher = asdict(this_process(self.folder.name))
-        self.append(Record(Event.LAUNCHED, message=command, facts={"launcher": launcher}))
+        facts = {"launcher": launcher} | ({"note": note} if note else {})
+        self.append(Record(Event.LAUNCHED, message=command, facts=facts))
 
     def append(self, record: Record) -> None:
         filled = {name: value for name, value in asdict(record).items() if value not in ("", None, {})}
@@ -151,7 +162,7 @@ def _parsed_plan(path: Path, _inode: int, _mtime_ns: int, _size: int) -> SweepPl
 
 def _plan_of(raw: Mapping[str, Any]) -> SweepPlan:
     runs = tuple(SweepRun(run["key"], run["data_key"], tuple(run["overrides"])) for run in raw["runs"])
-    return SweepPlan(raw["sweep"], float(raw["created_at"]), runs)
+    return SweepPlan(raw["sweep"], float(raw["created_at"]), runs, str(raw.get("note") or ""))
 
 
 def sweeps_after(store: Store, sweep: str) -> list[str]:

@@ -32,11 +32,13 @@ class LocalRun:
     """Its own tags, for a run that is not in W&B yet."""
     sweeps: tuple[str, ...]
     """The tags of the later sweeps that have it."""
-    params: Mapping[str, Any]
-    """Added to the top level of its config in W&B, if they are missing there."""
+    config: Mapping[str, Any]
+    """Axolotl's keys, the swept parameters, ...: added to its config in W&B, if they are missing there."""
     summary: Mapping[str, Any]
     """Added to its summary."""
     succeeded: bool
+    notes: tuple[str, ...] = ()
+    """Of its sweeps: added to its notes in W&B, if they are missing there."""
 
     @property
     def path(self) -> str:

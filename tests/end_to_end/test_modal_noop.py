@@ -3,6 +3,7 @@ by its own client and from elsewhere; clients that are killed are in test_modal_
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from modal_app.store.layout import Store
 from tests.end_to_end.axosweep import Axosweep, kill
 from tests.end_to_end.on_modal import ON_GPUS, beside, finish, local_modal, machine, statuses
 from tests.modal_server import ModalServer
-from tests.modal_server.fixture import needs_mounts, noop_settings
+from tests.modal_server.fixture import SECRET, needs_mounts, noop_settings
+from tests.webhook_server import PATH, serve_webhook
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
@@ -49,6 +51,35 @@ def test_a_log_is_followed_from_before_the_run_begins_to_its_end(alone: Axosweep
         followed = on_modal.run("logs", run.name, "-f", timeout_s=60)
         assert followed.returncode == 0, followed.stderr
         assert followed.stdout.count("nothing to do") == 60
+
+
+def test_a_webhook_is_told_of_the_end_though_the_laptop_is_closed(alone: Axosweep) -> None:
+    with local_modal(noop_settings(preprocess_s=0.5, train_s=0.5)) as server, serve_webhook() as webhook:
+        on_modal = beside(alone, server, alone.store)
+        words = ("-m", "lora=r8,r16", *ON_GPUS, "notify=MY_NOTIFY_URL")
+        refused = on_modal.run(*words)
+        assert refused.returncode == 2
+        assert "secrets-hf-wandb has no MY_NOTIFY_URL, which notify=MY_NOTIFY_URL needs" in refused.stderr
+        assert not server.function_calls()
+
+        server.set_secret("secrets-hf-wandb", {**SECRET, "MY_NOTIFY_URL": webhook.address})
+        client = on_modal.start(*words)
+        server.wait_until(lambda: server.function_calls("preprocess"), 60)
+        kill(client.pid)
+        client.communicate()
+        webhook.wait_for(lambda: len(webhook.bodies) > 0)
+        (plan,) = on_modal.store.root.glob("modal/sweeps/*/plan.json")
+        (body,) = webhook.bodies
+        assert (body["sweep"], body["event"], body["counts"]) == (plan.parent.name, "sweep done", {"succeeded": 2})
+
+        webhook.status = 503
+        attached = on_modal.run("attach", plan.parent.name)
+        assert attached.returncode == 0, attached.stderr
+        assert "A notice was not sent" not in attached.stderr
+        assert len(server.function_calls("notify")) == 1
+        written = [path.read_text(errors="replace") for path in on_modal.store.root.rglob("*") if path.is_file()]
+        sent = json.dumps([server.dict_items("axosweep-claims"), server.log()])
+        assert not any(PATH in text for text in [attached.stdout, attached.stderr, sent, *written])
 
 
 @dataclass(frozen=True)

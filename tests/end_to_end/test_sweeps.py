@@ -15,6 +15,7 @@ from modal_app.store.step import StepKind
 from tests.end_to_end.axosweep import Axosweep, wait_until
 from tests.end_to_end.chats import write_chats
 from tests.end_to_end.own_code import UNFORESEEN, write_failing_plugin
+from tests.webhook_server import serve_webhook
 
 pytestmark = pytest.mark.slow
 
@@ -83,8 +84,18 @@ def test_two_overlapping_sweeps_share_one_preprocessing_and_one_training_per_run
 
 
 def test_a_failed_run_does_not_stop_the_others_and_says_why(axosweep: Axosweep) -> None:
-    done = axosweep.run("-m", f"plugins=[{write_failing_plugin(axosweep.folder)}],[]", *SHORT)
+    """And a webhook is told of it while the other run trains."""
+    words = ("-m", f"plugins=[{write_failing_plugin(axosweep.folder)}],[]", *SHORT)
+    with serve_webhook() as webhook:
+        notified = axosweep.with_variables({"TEST_NOTIFY_URL": webhook.address})
+        done = notified.run(*words, "notify=TEST_NOTIFY_URL", "--notify-command", f"cat > {axosweep.folder}/body")
     assert done.returncode == 1, done.stderr
+    failed, over = webhook.bodies
+    assert UNFORESEEN in failed["text"]
+    assert (over["event"], over["counts"]) == ("sweep done", {"failed": 1, "succeeded": 1})
+    assert json.loads((axosweep.folder / "body").read_text())["id"] == over["id"]
+    written = [path.read_text(errors="replace") for path in axosweep.store.root.rglob("*") if path.is_file()]
+    assert not any(webhook.address in text for text in [done.stdout, done.stderr, *written])
     rows = {row["status"]: row for row in axosweep.json("compare")["runs"]}
     assert set(rows) == {"failed", "succeeded"}
     assert UNFORESEEN in rows["failed"]["message"]
@@ -98,15 +109,18 @@ def test_rows_that_no_run_can_train_on_fail_where_they_are_prepared_and_others_a
     write_chats(axosweep.folder / "half.ndjson", [("user", "Who?"), ("assistant", "You.")], times=120)
     half = (axosweep.folder / "half.ndjson").read_text() + (axosweep.folder / "long.ndjson").read_text() * 3
     (axosweep.folder / "half.ndjson").write_text(half)
+    (axosweep.folder / "odd.ndjson").write_text('{"messages": [{"from": "human", "value": "Who?"}], "id": 7}\n')
     words = ("dataset=local", "max_steps=2", "tracking=disabled")
-    done = axosweep.run("-m", *words, "data.path=long.ndjson,silent.ndjson,half.ndjson")
+    done = axosweep.run("-m", *words, "data.path=long.ndjson,silent.ndjson,half.ndjson,odd.ndjson")
     assert done.returncode == 1, done.stderr
     assert "failed (data)  none of the 40 rows of datasets is left: all are longer than sequence_len=128" in done.stderr
     assert "of its 38 rows is trained, so the loss of every step would be NaN. Check roles_to_train" in done.stderr
+    assert "failed (data)  Axolotl reads 'role' from its rows, and there is none" in done.stderr
+    assert "datasets.0 has messages, id. Name the type" in done.stderr
     assert done.stderr.count("note: sequence_len=128: 120 of 240 rows were dropped") == 1
-    assert Counter(record["kind"] for record in axosweep.records("started")) == {"preprocess": 3, "train": 1}
+    assert Counter(record["kind"] for record in axosweep.records("started")) == {"preprocess": 4, "train": 1}
     rows = axosweep.json("compare")["runs"]
-    assert Counter(row["status"] for row in rows) == {"blocked": 2, "succeeded": 1}
+    assert Counter(row["status"] for row in rows) == {"blocked": 3, "succeeded": 1}
     planned = axosweep.run("plan", *words, "data.path=half.ndjson")
     assert "120 of 240 rows were dropped" in planned.stdout + planned.stderr
 

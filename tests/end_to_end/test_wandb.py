@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.compare.metrics import read_curves
 from runner.environment import trainer_environment
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.slow
 
 LONG = ("data.limit=200", "max_steps=24", "save_steps=3", "logging_steps=1")
 SCRIPT = Path(__file__).with_name("wandb_group_script.py")
+NOTE = "is rank 8, not 4, worth it?"
 NOT_IN_WANDB = {"folder", "log", "store", "attempts", "record", "overrides", "message", "reason"}
 
 
@@ -40,11 +42,11 @@ def asks(axosweep: Axosweep, server: WandbServer) -> Axosweep:
     return axosweep.with_variables(server.environment())
 
 
-def read(axosweep: Axosweep, group: str) -> list[dict[str, Any]]:
-    """What W&B has of a group, by the SDK's own reader."""
+def read(axosweep: Axosweep, **filters: Any) -> list[dict[str, Any]]:
+    """What W&B has of some runs, by the SDK's own reader."""
     done = subprocess.run(
-        [sys.executable, "-P", SCRIPT, group], env=axosweep.variables(), cwd=axosweep.folder, capture_output=True,
-        text=True, timeout=120, check=False,
+        [sys.executable, "-P", SCRIPT, json.dumps(filters)], env=axosweep.variables(), cwd=axosweep.folder,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: list[dict[str, Any]] = json.loads(done.stdout)
@@ -61,16 +63,20 @@ def sweeps(axosweep: Axosweep) -> set[str]:
 
 def test_an_offline_sweep_that_is_synced_is_in_wandb_what_it_is_here(axosweep: Axosweep, server: WandbServer) -> None:
     done = axosweep.run(
-        "-m", "lora=r4,r8", "learning_rate=1e-3,3e-3", "max_steps=6", "data.limit=200", "executor.parallel=2"
-    )
+        "-m", "lora=r4,r8", "learning_rate=1e-3,3e-3", "max_steps=6", "data.limit=200", "executor.parallel=2",
+        "--note", NOTE,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert f"Note: {NOTE}\n" in done.stdout
     (sweep,) = sweeps(axosweep)
+    assert [one["note"] for one in axosweep.json("status")["sweeps"]] == [NOTE]
+    assert json.dumps(NOTE) in (axosweep.store.sweeps / sweep / "report.html").read_text()
     online = asks(axosweep, server)
     synced = online.run("sync")
     assert synced.returncode == 0, synced.stderr
     assert synced.stdout.count("1 offline part uploaded") == 4
 
-    runs = {run["config"]["run_key"]: run for run in read(online, sweep)}
+    runs = {run["config"]["run_key"]: run for run in read(online, group=sweep)}
     rows = {row["key"]: row for row in axosweep.json("compare")["runs"]}
     assert len(rows) == 4
     assert {key: row["params"] for key, row in rows.items()} == {
@@ -81,10 +87,12 @@ def test_an_offline_sweep_that_is_synced_is_in_wandb_what_it_is_here(axosweep: A
         assert run["name"] == " ".join(f"{name}={value:g}" for name, value in rows[key]["params"].items())
         assert run["config"]["eval_fingerprint"] == rows[key]["eval_fingerprint"]
         assert run["config"]["data_key"]
+        assert run["notes"] == NOTE
         assert "axosweep.yml" in run["files"]
         assert run["summary"]["seconds"] == rows[key]["seconds"]
         assert run["summary"]["train_seconds"] > 0
         agree(axosweep.store.folder(StepKind.TRAIN, key).path, run)
+        has_every_key(axosweep.store, key, run["config"])
 
     asked = ("compare", "--json")
     here, there = (json.loads(online.run(*asked, *words).stdout) for words in ((), ("--from", "wandb")))
@@ -96,6 +104,22 @@ def test_an_offline_sweep_that_is_synced_is_in_wandb_what_it_is_here(axosweep: A
     assert {told["said"] for told in online.json("sync")["runs"]} == {"up to date"}
     assert all(len(run.history) == len(runs[run.settings["run_key"]]["history"]) for run in server.runs().values())
     assert not server.world.unknown
+
+    # Another sweep, over something else: W&B groups the runs of both by a key that only one of them varies.
+    other = axosweep.run("lora=r4", "weight_decay=0.1", "max_steps=6", "data.limit=200", "name=other")
+    assert other.returncode == 0, other.stderr
+    assert online.run("sync").returncode == 0
+    of_rank_4 = read(online, **{"config.lora_r.value": 4})
+    assert sorted(run["config"]["weight_decay"] for run in of_rank_4) == [0, 0, 0.1]
+    assert len({run["group"] for run in of_rank_4}) == 2
+
+
+def has_every_key(store: Store, key: str, config: dict[str, Any]) -> None:
+    """Of Axolotl's keys in the config of a run, under their own names; models by the name that the user gave."""
+    asked = json.loads(store.folder(StepKind.TRAIN, key).identity.read_text())["axolotl"]
+    assert {name: config.get(name) for name in asked} == asked
+    assert config["_name_or_path"] == asked["base_model"]
+    assert "inputs/" not in json.dumps(config)
 
 
 def without(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Print what the SDK's reader has of a group of runs: `python wandb_group_script.py GROUP`."""
+"""Print what the SDK's reader has of the runs that filters select: `python wandb_group_script.py FILTERS`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ print(
             {
                 "id": run.id,
                 "name": run.name,
+                "group": run.group,
                 "state": run.state,
                 "config": dict(run.config),
                 "summary": run.summary_metrics,
                 "tags": run.tags,
+                "notes": run.notes,
                 "job_type": run.job_type,
                 "history": run.history(samples=1000, pandas=False),
                 "files": [file.name for file in run.files()],
             }
-            for run in wandb.Api().runs("axosweep", filters={"group": sys.argv[1]})
+            for run in wandb.Api().runs("axosweep", filters=json.loads(sys.argv[1]))
         ]
     )
 )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import modal
@@ -131,7 +132,14 @@ def clouds(patch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
     """`clouds(...)({"1": "crash@3"})`: attempt 1 is to come to grief in that way."""
     with ExitStack() as stack:
 
-        def start(doom: dict[str, str], *, step_s: float = 0.02, save_steps: int = 2, **settings: Any) -> Cloud:
+        def start(
+            doom: dict[str, str],
+            *,
+            step_s: float = 0.02,
+            save_steps: int = 2,
+            secret: Mapping[str, str] = MappingProxyType({}),
+            **settings: Any,
+        ) -> Cloud:
             told = {
                 "WORKER_DOOM": json.dumps(doom),
                 "WORKER_STEPS": str(LAST),
@@ -141,7 +149,7 @@ def clouds(patch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
             server = stack.enter_context(
                 ModalServer(Settings(container_environment=told, files=FILES, **{"grace_s": 5.0} | settings))
             )
-            server.set_secret(shipped().secret, {"HUGGINGFACE_TOKEN": "hf_test"})
+            server.set_secret(shipped().secret, {"HUGGINGFACE_TOKEN": "hf_test", **secret})
             client = stack.enter_context(client_of(server, patch))
             build_app(shipped()).deploy(client=client)
             return Cloud(server, client, submit(client))

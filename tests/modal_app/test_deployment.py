@@ -48,7 +48,7 @@ ENV HF_HUB_DISABLE_TELEMETRY=1
 ENV HF_XET_HIGH_PERFORMANCE=1
 ENV TOKENIZERS_PARALLELISM=false"""
 
-OWN = {"fetch", "preprocess", "train", "after"}
+OWN = {"fetch", "preprocess", "train", "after", "notify"}
 """The functions of every deployment."""
 
 
@@ -138,14 +138,15 @@ def test_trainers_read_the_cache_and_write_their_runs(
         assert mounts == {"/cache": True, "/data": False}
     for name in ("fetch", "preprocess"):
         assert not any(mount.read_only for mount in specs[name].volume_mounts)
-    assert {spec.timeout_secs for spec in specs.values()} == {3 * 3600}
+    assert {spec.timeout_secs for name, spec in specs.items() if name != "notify"} == {3 * 3600}
+    assert (specs["notify"].timeout_secs, len(specs["notify"].volume_mounts)) == (60, 0)
     assert {spec.retry_policy.retries for spec in specs.values()} == {5}, "more than the attempts of a run"
     assert {name for name, spec in specs.items() if spec.single_use_containers} == {"train", "after"}
     assert not any(spec.resources.gpu_config.gpu_type for spec in specs.values()), "a GPU is asked for run by run"
     assert {spec.startup_timeout_secs for spec in specs.values()} == {3600}, "else one that hangs is rented for a day"
     reserved = {name: (spec.resources.milli_cpu, spec.resources.memory_mb) for name, spec in specs.items()}
     of_calls = {"train": (0, 0), "after": (0, 0)}  # as the GPU is
-    assert reserved == {"fetch": (4000, 16384), "preprocess": (4000, 16384)} | of_calls
+    assert reserved == {"fetch": (4000, 16384), "preprocess": (4000, 16384), "notify": (0, 0)} | of_calls
 
 
 def test_a_list_of_gpus_is_a_function_of_its_own(

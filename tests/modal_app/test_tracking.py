@@ -38,6 +38,15 @@ def test_a_later_sweep_continues_the_same_run_where_it_began_and_is_its_tag(tmp_
     assert told(store, "third")["WANDB_TAGS"] == "a,sweep:second,sweep:third"
 
 
+def test_a_note_is_sent_until_the_run_has_begun_in_wandb(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert told(store, "first", note="why")["WANDB_NOTES"] == "why"
+    id = told(store, "first")["WANDB_RUN_ID"]
+    assert told(store, "second", note="other")["WANDB_NOTES"] == "why", "the first attempt died before it had begun it"
+    (store.folder(StepKind.TRAIN, "key").path / "wandb" / f"run-20260101_000000-{id}").mkdir(parents=True)
+    assert "WANDB_NOTES" not in told(store, "first", note="why"), "a user may have changed it there"
+
+
 def test_a_run_belongs_to_the_sweep_object_of_the_first_sweep_that_ran_it(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert told(store, "first", mode="online", sweep_object="one")["WANDB_SWEEP_ID"] == "one"

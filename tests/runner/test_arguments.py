@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hydra._internal.utils import get_args_parser
 
-from runner.api.arguments import SWITCHES, VALUED, take_apart
+from runner.api.arguments import SWITCHES, VALUED, Arguments, take_apart
 from runner.errors import SweepError
 
 
@@ -54,6 +54,15 @@ def test_a_flag_with_a_value_is_split_off(words: list[str]) -> None:
     rest, value = take_apart(["-m", *words, "--cfg", "job", "lora=r8"]).split_off("-cd", "--config-dir")
     assert (rest.flags, rest.overrides, value) == (("-m", "--cfg", "job"), ("lora=r8",), "mine")
     assert rest.split_off("-cd") == (rest, None)
+
+
+def test_a_note_is_any_text_and_no_override() -> None:
+    text = "why: is {r} 8, or ${HOME} = 'less'?"
+    for words in (["--note", text], [f"--note={text}"]):
+        assert take_apart(["-m", "lora=r8", *words]) == Arguments(("-m",), ("lora=r8",), {"note": text})
+    for empty in (["--note"], ["--note", " "]):
+        with pytest.raises(SweepError, match="--note takes a text"):
+            take_apart(empty)
 
 
 def test_a_launch_takes_json_as_a_flag_as_the_verbs_do() -> None:

@@ -115,13 +115,13 @@ def test_a_dataset_that_is_tokenized_and_a_run_that_downloads_say_how_far_they_a
         loading.progress.write_text(json.dumps(asdict(state)))
         facts = facts_of_sweep(store, planned.sweep)
         dataset, run_line, *_ = lines_of(store, facts)
-        assert (dataset.step, dataset.message) == ("500/2000", "Tokenizing Prompts")
+        assert (dataset.counted, dataset.message) == ("500 of 2000", "Tokenizing Prompts")
         assert dataset.timing is not None
         assert run_left(dataset.timing, [dataset.timing], None, now=since + 10) == pytest.approx(30)
-        assert (run_line.step, run_line.message) == ("1.2 GB/4.0 GB", "downloading")
+        assert run_line.text().endswith("running  downloading 1.2 GB of 4.0 GB")
         shown = screen(
             [dataset, run_line], headway_of_sweep(store, planned.sweep, facts, since), Size(100, 24), now=since
         )
         text = "\n".join(line.plain for line in shown)
-        assert re.search("━━─{8} +500/2000 ", text)
+        assert re.search("━━─{8} +500 of 2000 ", text)
         assert "Tokenizing Prompts" in text

@@ -111,6 +111,10 @@ def test_the_plan_is_written_once_and_every_launch_is_noted(store: Store) -> Non
         (Event.LAUNCHED, "axosweep -m learning_rate=1,2"),
         (Event.LAUNCHED, "axosweep -m learning_rate=2,1"),
     ]
+    ledger.open(first, "axosweep again", "is a larger rate better?")
+    ledger.open(first, "axosweep again")
+    assert ledger.plan().note == "is a larger rate better?"
+    assert [record.facts.get("note") for record in ledger.records()] == [None, None, ledger.plan().note, None]
     assert [(one.key, one.data_key, one.overrides) for one in ledger.plan().runs] == [
         (one.key, one.data_key, one.experiment.overrides) for one in runs
     ]

@@ -64,7 +64,7 @@ def test_a_named_folder_comes_before_the_one_of_the_working_directory(ask: Calla
 def test_ones_own_options_are_in_help_and_completion(here: Path) -> None:
     _write(here, conf__model__mine=MODEL, sweeps__first=SWEEP, conf__model__broken="a: [")
     assert "mine" in help_page.text()
-    assert complete("axosweep model=min", 18) == ["model=mine"]
+    assert "model=mine" in complete("axosweep model=min", 18)
     assert complete("axosweep -m +sweeps=fi", 22) == ["+sweeps=first"]
 
 

@@ -15,9 +15,10 @@ import pytest
 
 from modal_app.store.layout import Store
 from modal_app.store.step import OutcomeStatus, StepKind
+from runner.store.ledger import Ledger
 from runner.types import Run
 from runner.wandb.history import missing, rows_of
-from tests.runner.builders import finish, finish_run, open_sweep, run
+from tests.runner.builders import finish, finish_run, open_sweep, plan, run
 from tests.wandb_server import WandbServer, serve_wandb
 from tests.wandb_server.sdk import LoggedRun, log_runs
 
@@ -52,6 +53,12 @@ def sdk(store: Store, one: Run, id: str, group: str, *steps: int) -> None:
     log_runs([LoggedRun(init, rows)], environment, folder)
 
 
+def cut_off(store: Store, one: Run) -> None:
+    """As a kill leaves the file of an offline run: without its end."""
+    (part,) = store.folder(StepKind.TRAIN, one.key).path.glob("wandb/offline-run-*/*.wandb")
+    part.write_bytes(part.read_bytes()[:-40])
+
+
 def said(store: Store, server: WandbServer, sweep: str) -> dict[str, str]:
     done = axosweep(store, server, "sync", sweep, "--json")
     assert done.returncode == 0, done.stderr
@@ -60,7 +67,8 @@ def said(store: Store, server: WandbServer, sweep: str) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_offline_runs_lost_rows_and_later_sweeps_reach_wandb_once(store: Store, server: WandbServer) -> None:
-    whole, killed, never = runs = [run({"learning_rate": rate}) for rate in (1e-3, 2e-3, 3e-3)]
+    same = {"sequence_len": 128, "lora_r": 8}
+    whole, killed, never, cut = runs = [run({**same, "learning_rate": rate}) for rate in (1e-3, 2e-3, 3e-3, 4e-3)]
     sweep = open_sweep(store, runs, "first").sweep
     tracked(store, whole, "whole", sweep)
     tracked(store, killed, "killed", sweep)
@@ -74,16 +82,23 @@ def test_offline_runs_lost_rows_and_later_sweeps_reach_wandb_once(store: Store, 
     empty.parent.mkdir(parents=True)
     empty.write_bytes(b":W&B\xe1\xbe\x00")  # killed before anything was flushed
     finish(store, StepKind.TRAIN, killed.key, OutcomeStatus.FAILED)
+    tracked(store, cut, "cut", sweep)
+    finish_run(store, cut, {0: 1.0, 1: 0.5})
+    sdk(store, cut, "cut", sweep, 0, 1)
+    cut_off(store, cut)
 
     first = said(store, server, sweep)
     assert first[whole.key].startswith("1 offline part uploaded")
     assert first[killed.key].startswith("2 of 2 rows added from metrics.jsonl")
     assert first[never.key].startswith("was never tracked")
+    assert first[cut.key].startswith("1 offline part uploaded")
     there = server.runs()
     assert {name: (one.state, one.group) for name, one in there.items()} == {
         "whole": ("finished", sweep),
         "killed": ("failed", sweep),
+        "cut": ("failed", sweep),
     }
+    assert {(one.settings["sequence_len"], one.settings["lora_r"]) for one in there.values()} == {(128, 8)}
     assert there["whole"].settings["learning_rate"] == 1e-3
     assert there["killed"].values("eval/loss") == {0: 3.0}
     assert there["killed"].values("train/loss") == {1: 2.0}
@@ -103,6 +118,14 @@ def test_offline_runs_lost_rows_and_later_sweeps_reach_wandb_once(store: Store, 
     assert sorted(server.runs()["whole"].values("eval/loss")) == [0, 1, 2, 3]
     assert server.runs()["whole"].summary["eval/loss"] == 0.125
     assert server.runs()["whole"].tags == [f"sweep:{later}"]
+
+    # The note of a later sweep is added once, to what a user has written there, and is left as a user changes it.
+    server.runs()["whole"].notes = "mine"
+    Ledger(store, later).open(plan([whole], store, "later"), "axosweep", "is it the rate?")
+    assert said(store, server, later)[whole.key] == "its note added"
+    assert server.runs()["whole"].notes == "mine\nis it the rate?"
+    server.runs()["whole"].notes = "it is the rate"
+    assert said(store, server, later)[whole.key] == "up to date"
     assert not server.world.unknown
 
 

@@ -64,7 +64,7 @@ def test_a_run_that_wandb_does_not_show_is_not_taken_for_one_that_it_lacks(serve
     run = LocalRun("key", str(tmp_path), "one", "p", "", "group", "name", (), (), {}, {}, succeeded=True)
     server.world.instead["Run"] = ERROR
     (result,) = upload(run)
-    assert (result.failed, result.text) == (True, "W&B: input: out of order")
+    assert (result.failed, result.text) == (True, "W&B: input: out of order; the next sync tries again")
     assert not server.runs("p"), "nothing was logged"
 
     del server.world.instead["Run"]

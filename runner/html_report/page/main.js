@@ -9,6 +9,8 @@ function drawHead() {
   byId("sweep").textContent = report.sweep;
   byId("live").hidden = !report.going_on;
   byId("question").textContent = report.question;
+  byId("note").textContent = report.note;
+  byId("note").hidden = !report.note;
   byId("answer").replaceChildren(...report.answer.map((line) => el("p", {}, line)));
   drawHeadway();
   const facts = [report.counts, ...report.cost];

@@ -125,12 +125,13 @@ def special_token_that_the_vocabulary_lacks(run: RunFacts) -> Iterator[Finding]:
         token = special.get(name)
         if not isinstance(token, str) or known.has(token) or token in added or token == special.get("pad_token"):
             continue
-        finding = error if known.is_in_three_or_more(token) else warning
+        refused = known.is_in_three_or_more(token)
+        finding = error if refused else warning
         yield finding(
             f"special_tokens.{name}",
             token,
             f"the vocabulary of {run.axolotl['base_model']} does not have it, and an adapter does not train its "
-            "embedding; Axolotl refuses that",
+            f"embedding{'; Axolotl refuses that' if refused else ', so the model writes it at random'}",
             "Write lora_modules_to_save=[embed_tokens, lm_head], or name a token that the vocabulary has.",
             LOADER,
         )

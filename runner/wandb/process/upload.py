@@ -1,13 +1,13 @@
 """Brings W&B up to date with the runs of a store: uploads offline runs, then adds what W&B still lacks.
 
-`wandb sync` uploads the file of an offline run, once. The file of a killed run lacks what was not flushed, and an
-interrupted upload may have left out some rows. metrics.jsonl has all of them, so W&B's history is compared with it.
+The file of a killed run lacks what was not flushed, and an interrupted upload may have left out some rows.
+metrics.jsonl has all of them, so W&B's history is compared with it. A run that fails here is tried again by the next
+sync, since nothing marks it as done.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,54 +16,31 @@ import wandb
 import wandb.errors
 from wandb.apis.public.runs import RunNotFoundError
 
-from runner.console.harmless import harmless_log
+from modal_app.store.read_json import read_json
 from runner.wandb.history import MOST_ROWS, STEP, missing, rows_of
 from runner.wandb.messages import LocalRun, UploadRequest, UploadResponse, UploadResult
-from runner.wandb.process import sdk
+from runner.wandb.process import parts, sdk
 
-EMPTY_BYTES = 7
-"""The size of the header, which is all that a run has written if it was killed before its first flush."""
+TRIED_AGAIN = "the next sync tries again"
 
 
 def upload(api: Any, request: UploadRequest) -> UploadResponse:
-    new = {run.key: [part for part in _offline_parts(run) if not _is_uploaded(part)] for run in request.runs}
-    _wandb_sync([part for parts in new.values() for part in parts])
+    new = {run.key: parts.lacking(run) for run in request.runs}
+    parts.upload([part for ones in new.values() for part in ones])
     return UploadResponse(tuple(_result(api, run, new[run.key]) for run in request.runs))
 
 
-def _offline_parts(run: LocalRun) -> list[Path]:
-    """The offline runs of the SDK from all attempts, oldest first, without empty ones."""
-    found = sorted(Path(run.folder, "wandb").glob(f"offline-run-*-{run.id}/run-{run.id}.wandb"))
-    return [part for part in found if part.stat().st_size > EMPTY_BYTES]
-
-
-def _is_uploaded(part: Path) -> bool:
-    """By W&B's own marks: uploaded completely, or, if a kill has cut it off, as far as it can be read."""
-    return any(part.with_name(f"{part.name}.{mark}").exists() for mark in ("synced", "syncstate"))
-
-
-def _wandb_sync(parts: Sequence[Path]) -> None:
-    if not parts:
-        return
-    command = [sys.executable, "-P", "-m", "wandb", "sync", *(str(part.parent) for part in parts)]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
-    )
-    if not all(map(_is_uploaded, parts)):
-        print(harmless_log(done.stdout), file=sys.stderr)
-
-
-def _result(api: Any, run: LocalRun, parts: Sequence[Path]) -> UploadResult:
+def _result(api: Any, run: LocalRun, new: Sequence[Path]) -> UploadResult:
     """The boundary for errors of one run: they do not stop the others."""
-    failed = [part for part in parts if not _is_uploaded(part)]
-    if failed:
-        return UploadResult(run.key, f"{len(failed)} offline parts were not accepted by W&B: see above", failed=True)
-    done = [f"{len(parts)} offline {'part' if len(parts) == 1 else 'parts'} uploaded"] if parts else []
+    done = [f"{len(new)} offline {'part' if len(new) == 1 else 'parts'} uploaded"] if new else []
     try:
+        if new and (_run(api, run) is None or parts.refused(new)):
+            return UploadResult(run.key, f"W&B did not accept its offline run; {TRIED_AGAIN}", failed=True)
+        parts.mark_uploaded(new)
         done += _complete(api, run)
     except Exception as error:  # the boundary of one run: the SDK may raise anything for a server's odd answer
         what = str(error).strip() if isinstance(error, sdk.ERRORS) else f"{type(error).__name__}: {error}"
-        return UploadResult(run.key, f"W&B: {what}", failed=True)
+        return UploadResult(run.key, f"W&B: {what.rstrip('.')}; {TRIED_AGAIN}", failed=True)
     return UploadResult(run.key, ", ".join(done) or "up to date")
 
 
@@ -103,9 +80,10 @@ def _log(
     run: Any = wandb.init(
         entity=local.entity or None, project=local.project, id=local.id, group=local.group, job_type="train",
         name=local.name if new else None, tags=[*local.tags, *local.sweeps] if new else None, resume="allow",
+        notes="\n".join(local.notes) if new else None,
         mode="online", settings=wandb.Settings(disable_git=True, console="off", x_disable_stats=True),
     )  # fmt: skip
-    run.config.update(dict(local.params), allow_val_change=True)
+    run.config.update(dict(local.config), allow_val_change=True)
     run.define_metric(STEP)
     run.define_metric("*", step_metric=STEP, step_sync=True)
     for row in lacking:
@@ -116,14 +94,38 @@ def _log(
 
 
 def _amend(run: Any, local: LocalRun) -> list[str]:
-    """Add what is known from later sweeps and from this machine: tags, parameters, seconds and dollars."""
+    """Add what later sweeps and this machine know: tags, notes, keys of the config, seconds and dollars."""
     tags = [tag for tag in local.sweeps if tag not in run.tags]
-    params = {name: value for name, value in local.params.items() if name not in run.config}
+    config = {name: value for name, value in local.config.items() if name not in run.config}
     summary = {name: value for name, value in local.summary.items() if run.summary.get(name) != value}
-    if not (tags or params or summary):
+    notes = _new_notes(run, local)
+    if not (tags or config or summary or notes):
+        _note_given(local)
         return []
+    if notes:
+        run.notes = "\n".join(filter(None, (run.notes, *notes)))
     run.tags.extend(tags)
-    run.config.update(params)
+    run.config.update(config)
     run.summary.update(summary)
     run.update()
-    return [f"{', '.join([*tags, *params, *summary])} added"]
+    _note_given(local)
+    keys = [f"{len(config)} {'key' if len(config) == 1 else 'keys'} of the config"] if config else []
+    return [f"{', '.join([*tags, *keys, *summary, *(['its note'] if notes else [])])} added"]
+
+
+def _new_notes(run: Any, local: LocalRun) -> list[str]:
+    """Those that W&B was never given. One that a user has changed or removed there is not added again."""
+    given = read_json(_noted(local)).get("notes", ())
+    return [note for note in local.notes if note not in given and note not in (run.notes or "")]
+
+
+def _note_given(local: LocalRun) -> None:
+    """Remember what W&B has been given of the notes."""
+    path = _noted(local)
+    if list(local.notes) != read_json(path).get("notes", []):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"notes": local.notes}), encoding="utf-8")
+
+
+def _noted(local: LocalRun) -> Path:
+    return Path(local.folder, "wandb", "noted.json")

@@ -1,0 +1,44 @@
+"""Sends a notice to a webhook. Standard library. No error here contains the address, nor a text of the server."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from http.client import HTTPException, HTTPMessage
+from typing import IO
+
+from modal_app.store.notice import Notice, address_problem
+
+TIMEOUT_S = 5.0
+
+
+class NotSent(Exception):
+    """Why a notice was not sent, for people."""
+
+
+def send(notice: Notice, name: str, timeout_s: float = TIMEOUT_S) -> None:
+    """Send a notice to the webhook whose address is in the variable `name`. Raises NotSent."""
+    if problem := address_problem(name):
+        raise NotSent(problem)
+    headers = {"Content-Type": "application/json", "User-Agent": "axosweep"}
+    try:
+        request = urllib.request.Request(os.environ[name], notice.body().encode(), headers, method="POST")
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout_s):
+            return
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise NotSent(f"the webhook in {name} answered with status {error.code}") from None
+    except (OSError, HTTPException, ValueError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        why = reason.strerror if isinstance(reason, OSError) and reason.strerror else type(reason).__name__
+        raise NotSent(f"the webhook in {name} does not answer ({why})") from None
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would be followed without the body, or to another server."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> None:
+        return None
