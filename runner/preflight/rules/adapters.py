@@ -121,8 +121,8 @@ def weight_decay_of_half_the_weights(run: RunFacts) -> Iterator[Finding]:
         yield warning(
             "weight_decay",
             run.axolotl["weight_decay"],
-            f"each step takes learning_rate x {decay:g} of every trained weight away, 5 times what the largest usual "
-            "value does (0.1), so the run unlearns while it learns",
+            f"each step takes learning_rate x {decay:g} of every trained weight away, {decay / 0.1:.2g} times as much "
+            "as the largest usual value (0.1), so the run unlearns while it learns",
             "Set weight_decay=0.01, or 0.",
             WEIGHT_DECAY,
         )

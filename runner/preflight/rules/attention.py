@@ -43,11 +43,11 @@ def packed_rows_that_see_each_other(run: RunFacts) -> Iterator[Finding]:
     attention = config.get("attn_implementation")
     if attention is not None and (_base(str(attention)) in APART or "flash" in str(attention)):
         return
-    seen = "attn_implementation is not set" if attention is None else f"under attn_implementation={attention}"
+    seen = "without attn_implementation" if attention is None else f"under attn_implementation={attention}"
     yield warning(
         "sample_packing",
         True,
-        f"{seen}, so that Axolotl does not keep packed rows apart: each row is trained with those before it in view",
+        f"{seen}, Axolotl does not keep packed rows apart: each row is trained with those before it in view",
         "Set attn_implementation=flash_attention_2 (or sdpa).",
         PACKING,
     )
@@ -82,7 +82,8 @@ def sequence_longer_than_the_context(run: RunFacts) -> Iterator[Finding]:
         yield warning(
             "sequence_len",
             run.axolotl["sequence_len"],
-            f"the context of {run.axolotl.get('base_model')} has {context} positions",
+            f"the context of {run.axolotl.get('base_model')} has {context} positions, and it has learned nothing about "
+            "tokens beyond them",
             f"Set sequence_len={context}, or extend the context (overrides_of_model_config).",
             source if source.startswith("https://") else POSITIONS,
         )

@@ -122,8 +122,8 @@ def lora_layers_under_another_name(run: RunFacts) -> Iterator[Finding]:
         yield error(
             "peft_layers_pattern",
             patterns,
-            f"a model of type {found.model_type} has its layers in {', '.join(lists)}, so PEFT finds no module and "
-            "fails when it builds the adapter",
+            f"a model of type {found.model_type} has its layers in a list named {' or '.join(lists)}, so PEFT finds no "
+            "module and fails when it builds the adapter",
             f"Set peft_layers_pattern=[{lists[0] if lists else 'layers'}], or remove it.",
             PEFT_LAYERS,
         )

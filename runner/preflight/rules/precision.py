@@ -33,8 +33,8 @@ def fp32_on_a_card_for_bf16(run: RunFacts) -> Iterator[Finding]:
             "bf16",
             False,
             f"{run.parameters / 1e9:.3g} billion parameters then train in fp32, at {run.parameters * 4 / 1e9:.2g} GB "
-            f"instead of {run.parameters * 2 / 1e9:.2g} GB for the weights, and without the tensor cores for which "
-            f"gpu={run.experiment.gpu.type} is paid",
+            f"instead of {run.parameters * 2 / 1e9:.2g} GB for the weights, and at half the speed of bf16 "
+            f"or less, on a card (gpu={run.experiment.gpu.type}) that is paid for its speed in bf16",
             "Set bf16=true (or bf16=auto).",
             MIXED,
         )

@@ -122,7 +122,7 @@ def learning_rate_too_low(run: RunFacts) -> Iterator[Finding]:
         yield warning(
             "learning_rate",
             run.axolotl["learning_rate"],
-            f"{_what(run)} with {optimizer} takes {low:.0e} or more, and this is {_times(low / rate)} less: the run "
+            f"{_what(run)} with {optimizer} takes {low:.0e} or more, and this is 1/{low / rate:.3g} of that: the run "
             "would end about where it began",
             f"Set learning_rate={_advised(run, factor):.0e}.",
             band.source,
@@ -148,7 +148,7 @@ def _tolerance(optimizer: str) -> float | None:
 
 def _slack(run: RunFacts) -> float:
     """Where only a part of the weights is trained at a time, larger steps are common (LISA: arXiv 2403.17919)."""
-    partly = ("unfrozen_parameters", "lisa_n_layers", "use_onebitllms")
+    partly = ("unfrozen_parameters", "lisa_n_layers", "relora", "use_onebitllms")
     return 10 if any(run.axolotl.get(key) for key in partly) else 1
 
 

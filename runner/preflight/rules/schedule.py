@@ -89,8 +89,9 @@ def warmup_of_half_the_run(run: RunFacts) -> Iterator[Finding]:
         yield warning(
             "warmup_ratio",
             run.axolotl["warmup_ratio"],
-            f"{ratio:.0%} of all steps are warmup, so the learning rate is "
-            f"{'never held' if ratio >= 1 else 'reached late'}, and as paid steps they hardly train",
+            "all steps are warmup, so the learning rate is reached at the very end"
+            if ratio >= 1
+            else f"{ratio:.0%} of all steps are warmup, so most of the run trains below its learning rate",
             "Set warmup_ratio=0.05 (or warmup_steps=N, if a number of steps was meant).",
             TRAINER,
         )

@@ -131,8 +131,8 @@ def patience_without_evaluations(run: RunFacts) -> Iterator[Finding]:
         yield error(
             "early_stopping_patience",
             run.axolotl["early_stopping_patience"],
-            "no rows are held out for evaluation, so it ends the run with an AssertionError when the training begins",
-            "Set val_set_size=0.05 with eval_steps and save_steps, or remove it (~early_stopping_patience).",
+            "nothing is evaluated in this run, so it ends with an AssertionError when the training begins",
+            "Set val_set_size=0.05, eval_steps and save_steps, or remove it (~early_stopping_patience).",
             CALLBACK,
         )
 
