@@ -13,7 +13,9 @@ from runner.preflight.rules.run_facts import RunFacts
 
 CONFIG = "https://docs.axolotl.ai/docs/config-reference.html"
 PACKING = "https://docs.axolotl.ai/docs/multipack.html"
+CONVERSATIONS = "https://docs.axolotl.ai/docs/dataset-formats/conversation.html"
 MANY_DROPPED = 0.3
+LONG_ROWS = 50
 
 
 def no_row_or_token_to_train(run: RunFacts) -> Iterator[Finding]:
@@ -28,6 +30,27 @@ def no_row_or_token_to_train(run: RunFacts) -> Iterator[Finding]:
             f"none of the {known.tokens} tokens is trained, so the loss of every step is NaN",
             "Check roles_to_train and the columns with answers.",
             CONFIG,
+        )
+
+
+def only_ends_of_turns_are_trained(run: RunFacts) -> Iterator[Finding]:
+    """One or two different tokens are all that is trained, such as the end of every turn: no answer is learned."""
+    known = run.prepared
+    if not known.rows or not known.tokens or not known.trained_tokens:
+        return
+    if known.distinct_trained_tokens is None:  # an older axosweep prepared it
+        few = known.trained_tokens <= 2 * known.rows and known.tokens >= LONG_ROWS * known.rows
+        which = f"{known.trained_tokens / known.rows:.1f} of {known.tokens / known.rows:.0f} tokens a row are trained"
+    else:
+        few = known.distinct_trained_tokens <= 2
+        which = f"{known.trained_tokens} of {known.tokens} tokens are trained, and they are always the same"
+    if few:
+        yield warning(
+            "datasets",
+            "(prepared)",
+            f"{which}, which may be the ends of turns alone, and teach nothing else",
+            "Look at them with `axosweep data`, and check roles_to_train and train_on_eos.",
+            CONVERSATIONS,
         )
 
 
@@ -66,4 +89,9 @@ def packed_batch_of_more_tokens_than_there_are(run: RunFacts) -> Iterator[Findin
         )
 
 
-RULES = (no_row_or_token_to_train, rows_dropped_by_the_length, packed_batch_of_more_tokens_than_there_are)
+RULES = (
+    no_row_or_token_to_train,
+    only_ends_of_turns_are_trained,
+    rows_dropped_by_the_length,
+    packed_batch_of_more_tokens_than_there_are,
+)
