@@ -12,6 +12,7 @@ from runner.preflight.findings import Finding, error, warning
 from runner.preflight.rules.run_facts import RunFacts
 
 CONFIG = "https://docs.axolotl.ai/docs/config-reference.html"
+FILTER = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/data/utils.py"
 PACKING = "https://docs.axolotl.ai/docs/multipack.html"
 CONVERSATIONS = "https://docs.axolotl.ai/docs/dataset-formats/conversation.html"
 MANY_DROPPED = 0.3
@@ -67,7 +68,7 @@ def rows_dropped_by_the_length(run: RunFacts) -> Iterator[Finding]:
             f"{known.dropped_rows} of {given} rows were dropped, since they are longer or have no trained token, so "
             "the run never sees them",
             "Write a larger sequence_len, or excess_length_strategy=truncate.",
-            CONFIG,
+            FILTER,
         )
 
 
