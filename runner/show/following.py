@@ -30,8 +30,10 @@ def headway_of_sweep(store: Store, sweep: str, facts: Sequence[RunFacts], now: f
     # A run that reads its own data needs no preparing, and the estimate does not have it.
     datasets = [one for one in datasets if one.status is RunStatus.RUNNING or one.key in known]
     timings = [timing_of(one, since) for one in facts]
+    if not any(one.status in (RunStatus.RUNNING, RunStatus.PENDING) for one in timings):
+        now = max((one.ended_at for one in timings if one.ended_at), default=now)
     cost = sweep_cost(store, sweep, ledger.plan().runs)
-    return headway_of(timings, datasets, expected, since=since, now=now, cost=cost)
+    return headway_of(timings, datasets, expected, since=min(since, now), now=now, cost=cost)
 
 
 def lines_of(store: Store, facts: Sequence[RunFacts]) -> list[Line]:
