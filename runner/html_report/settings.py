@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runner.compare.flags import not_finite
 from runner.compare.params import label
 from runner.compare.ranking import Row
 from runner.compare.settings import settings_of, without_seeds
@@ -46,7 +45,7 @@ class Setting:
 def settings(facts: Sequence[RunFacts], rows: Sequence[Row]) -> list[Setting]:
     """In the order of the rows, which is the best first within each eval fingerprint."""
     same = dict(zip((one.key for one in facts), settings_of([one.config for one in facts]), strict=True))
-    broken = {one.key for one in facts if not_finite(one.curves)}
+    broken = {one.key for one in facts if one.had_nan}
     members: dict[tuple[str | None, str], list[Row]] = {}
     for row in rows:
         members.setdefault((row.eval_fingerprint, same[row.key]), []).append(row)
