@@ -73,6 +73,12 @@ def test_no_error_has_the_address(monkeypatch: pytest.MonkeyPatch, address: str 
     assert "secret" not in str(error.value)
 
 
+def test_an_error_of_tls_does_not_name_the_server(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NAME, webhook.address.replace("http://", "https://"))
+    with pytest.raises(NotSent, match=r"does not answer \(SSLError\)$"):
+        send(NOTICE, NAME)
+
+
 def test_a_server_that_is_no_webhook_is_an_error_without_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         monkeypatch.setenv(NAME, f"http://127.0.0.1:{listening.getsockname()[1]}{PATH}")
