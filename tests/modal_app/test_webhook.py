@@ -15,7 +15,7 @@ from modal_app.store.webhook import NotSent, send
 from tests.webhook_server import PATH, Webhook, serve_webhook
 
 NAME = "MY_NOTIFY_URL"
-NOTICE = notices.failed("rank-1a2b3c", "train/abc", "2", "out of memory; its key hunter22hunter22")
+NOTICE = notices.failed("rank-1a2b3c", "train/abc", "2", "out of memory;\nits key hunter22hunter22")
 
 
 @pytest.fixture
