@@ -8,6 +8,7 @@ from typing import Any
 
 from runner.api import application
 from runner.compare.params import params_of
+from runner.config.overrides import written
 from runner.cost.types import Range
 from runner.estimate.plan import RunCost
 from runner.executors.choose import validator_at_hand
@@ -77,7 +78,7 @@ def plan(*overrides: str, store: str | None = None) -> PlannedSweep:
 
 def request_words(overrides: Sequence[str], store: str | None) -> list[str]:
     """The words of a command line for these overrides, of which any may be swept."""
-    return ["-m", *overrides, *([f"store={store}"] if store is not None else []), "json=true"]
+    return ["-m", *overrides, *([f"store={written(str(store))}"] if store is not None else []), "json=true"]
 
 
 def _planned(experiments: Sequence[Experiment], request: Request) -> PlannedSweep:

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from runner.api.plans import request_words
 from runner.api.records import Records
 from runner.environment import trainer_environment
 from runner.errors import SweepError
@@ -52,6 +54,12 @@ def test_the_notebook_runs_and_prints_what_its_text_says(axosweep: Axosweep) -> 
 def test_the_notebook_is_stored_without_output() -> None:
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     assert all(not cell.get("outputs") for cell in cells)
+
+
+@pytest.mark.parametrize("folder", ["out", "/data/my runs, rank=8", "/data/it's (new)", "/data/[0]"])
+def test_the_folder_of_results_may_have_any_name(folder: str) -> None:
+    (word,) = (one for one in request_words((), folder) if one.startswith("store="))
+    assert OverridesParser.create().parse_override(word).value() == folder
 
 
 def test_records_become_a_frame_of_pandas_where_that_is_installed() -> None:
