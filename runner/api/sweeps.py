@@ -10,7 +10,7 @@ from typing import Any
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.api import application
-from runner.api.plans import request_words
+from runner.api.plans import refuse_pages, request_words
 from runner.api.records import Records
 from runner.compare.metrics import read_curves
 from runner.compare.ranking import Row, compare_sweep
@@ -83,7 +83,7 @@ def launch(*overrides: str, store: str | None = None) -> Sweep:
         if rows:
             leave_report(over.store, over.plan.sweep)
 
-    application.run(request_words(overrides, store), run)
+    application.run(request_words(overrides, store), run, refuse_pages)
     return _loaded(launched[-1].store, launched[-1].plan.sweep)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+import axosweep
 from runner.api.plans import request_words
 from runner.api.records import Records
 from runner.environment import trainer_environment
@@ -54,6 +55,14 @@ def test_the_notebook_runs_and_prints_what_its_text_says(axosweep: Axosweep) -> 
 def test_the_notebook_is_stored_without_output() -> None:
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     assert all(not cell.get("outputs") for cell in cells)
+
+
+@pytest.mark.parametrize("words", [("--help",), ("--version",), ("--cfg", "job"), ("lora=r8", "--info")])
+def test_a_flag_that_only_prints_is_refused(words: tuple[str, ...]) -> None:
+    with pytest.raises(
+        SweepError, match=f"^{words[-1]}.* prints something and runs nothing" if len(words) == 1 else "runs nothing"
+    ):
+        axosweep.plan(*words)
 
 
 @pytest.mark.parametrize("folder", ["out", "/data/my runs, rank=8", "/data/it's (new)", "/data/[0]"])
