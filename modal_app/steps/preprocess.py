@@ -36,6 +36,7 @@ from modal_app.store.manifest import listed_files
 from modal_app.store.step import Step, write_atomically
 from modal_app.store.verified import note_verified
 
+A_HUNDRED = 100
 PACKAGES = ("axolotl", "transformers", "datasets", "torch")
 
 
@@ -97,7 +98,7 @@ def _read_back(cfg: DictDefault) -> tuple[datasets.Dataset, datasets.Dataset | N
 
 
 def _counts(cfg: DictDefault, train: datasets.Dataset, evaluation: datasets.Dataset | None) -> dict[str, Any]:
-    tokens, trained = _count_tokens(train)
+    tokens, trained, distinct = _count_tokens(train)
     rows, eval_rows = len(train), len(evaluation) if evaluation is not None else 0
     given = _given_rows(cfg)
     kept = rows + (0 if cfg.test_datasets else eval_rows)
@@ -106,6 +107,7 @@ def _counts(cfg: DictDefault, train: datasets.Dataset, evaluation: datasets.Data
         "eval_rows": eval_rows,
         "tokens": tokens,
         "trained_tokens": trained,
+        "distinct_trained_tokens": distinct,
         "longest_row": _longest([split for split in (train, evaluation) if split is not None]),
         "given_rows": given,
         "dropped_rows": None if given is None else given - kept,
@@ -113,15 +115,20 @@ def _counts(cfg: DictDefault, train: datasets.Dataset, evaluation: datasets.Data
     }
 
 
-def _count_tokens(rows: datasets.Dataset) -> tuple[int | None, int | None]:
-    """All tokens, and those that the loss sees; None for data without them (preference pairs)."""
+def _count_tokens(rows: datasets.Dataset) -> tuple[int | None, int | None, int | None]:
+    """All tokens, those that the loss sees, and how many different ones these are, counted up to a hundred or so; None
+    for data without them (preference pairs)."""
     if not {"input_ids", "labels"} <= set(rows.column_names):
-        return None, None
+        return None, None, None
     tokens = trained = 0
+    distinct: set[int] = set()
     for table in rows.select_columns(["input_ids", "labels"]).with_format("arrow").iter(batch_size=10_000):
+        labels = pc.list_flatten(table["labels"])
         tokens += _sum(pc.list_value_length(table["input_ids"]))
-        trained += _sum(pc.not_equal(pc.list_flatten(table["labels"]), -100))
-    return tokens, trained
+        trained += _sum(pc.not_equal(labels, -100))
+        if len(distinct) <= A_HUNDRED:
+            distinct.update(pc.unique(labels)[: A_HUNDRED + 1].to_pylist())
+    return tokens, trained, len(distinct - {-100})
 
 
 def _longest(splits: list[datasets.Dataset]) -> int | None:

@@ -21,6 +21,8 @@ class DataManifest:
     """Of the rows to train on."""
     trained_tokens: int | None = None
     """Those that the loss sees."""
+    distinct_trained_tokens: int | None = None
+    """How many different ones these are, counted up to a hundred or so."""
     longest_row: int | None = None
     """Tokens."""
     dropped_rows: int | None = None
@@ -40,6 +42,7 @@ class DataManifest:
             eval_rows=_count(raw.get("eval_rows")),
             tokens=_count(raw.get("tokens")),
             trained_tokens=_count(raw.get("trained_tokens")),
+            distinct_trained_tokens=_count(raw.get("distinct_trained_tokens")),
             longest_row=_count(raw.get("longest_row")),
             dropped_rows=_count(raw.get("dropped_rows")),
             eval_rows_in_training=_count(raw.get("eval_rows_in_training")),

@@ -6,6 +6,7 @@ have written is neutralized here, for all that is printed.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import os
 import sys
@@ -42,8 +43,25 @@ def results() -> Console:
     return _OutputConsole(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
+_redrawn: list[Console] = []
+"""The console that has lines which are redrawn in place, if any."""
+
+
+@contextlib.contextmanager
+def redrawn(console: Console) -> Iterator[None]:
+    """While the body runs, the console has lines that are redrawn in place: messages have to be printed by it, above
+    them. Printed by another console, they would be overwritten, and leave a part of the lines behind."""
+    _redrawn.append(console)
+    try:
+        yield
+    finally:
+        _redrawn.remove(console)
+
+
 def messages() -> Console:
     """Where progress and errors go."""
+    if _redrawn:
+        return _redrawn[-1]
     return _OutputConsole(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 
 

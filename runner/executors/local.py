@@ -83,7 +83,7 @@ class LocalExecutor:
                 self._start_what_is_ready()  # before watch(), since a free slot is an idle core
                 watch()
         except KeyboardInterrupt:
-            self._stop()
+            self._stop(watch)
             raise
         finally:
             self.workers.close()
@@ -204,7 +204,7 @@ class LocalExecutor:
         facts = {} if exited.log is None else {"log": str(exited.log)}
         self._finish_unstarted(job, OutcomeStatus.LOST, message, FailureReason.LOST, facts)
 
-    def _stop(self) -> None:
+    def _stop(self, watch: Watch) -> None:
         """Signal our workers to checkpoint and stop; a further request kills those that have not ended."""
         self._stopping = True
         ours = [job for job in self._jobs.values() if job.submitted and not job.ended]
@@ -215,6 +215,7 @@ class LocalExecutor:
                 terminal.message(f"Stopping. {message}")
             while any(self._alive(job) for job in ours) and not killing():
                 self._reap(POLL_S)
+                watch()
             self._signal(ours, signal.SIGKILL, stop_notes.note_kill, "a second Ctrl-C or SIGTERM")
             self._reap(POLL_S)
             deadline = time.monotonic() + KILL_GRACE_S

@@ -19,5 +19,6 @@ def prepared_notes(experiments: Sequence[Experiment], manifest: DataManifest) ->
 
 
 def _new(experiment: Experiment, manifest: DataManifest) -> list[Finding]:
-    before = {(one.key, one.way_out) for one in rule_findings(RunFacts(experiment))}
-    return [one for one in rule_findings(RunFacts(experiment, manifest)) if (one.key, one.way_out) not in before]
+    """Not what was said of the same before: it was about as true."""
+    before = {(one.key, one.source) for one in rule_findings(RunFacts(experiment))}
+    return [one for one in rule_findings(RunFacts(experiment, manifest)) if (one.key, one.source) not in before]

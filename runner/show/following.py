@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from modal_app.store.layout import Store
 from modal_app.store.state import StepState, observe
@@ -14,6 +15,7 @@ from runner.cost.spent import sweep_cost
 from runner.show.headway import Expected, Headway, Timing, headway_of
 from runner.show.line import Line
 from runner.show.step_progress import with_progress
+from runner.store.going_on import goes_on
 from runner.store.ledger import Event, Ledger
 from runner.store.run_state import RunStatus, reason_of, status_of
 
@@ -30,8 +32,12 @@ def headway_of_sweep(store: Store, sweep: str, facts: Sequence[RunFacts], now: f
     # A run that reads its own data needs no preparing, and the estimate does not have it.
     datasets = [one for one in datasets if one.status is RunStatus.RUNNING or one.key in known]
     timings = [timing_of(one, since) for one in facts]
+    going_on = goes_on(store, sweep, [one.status for one in timings])
+    if not going_on:
+        now = max((one.ended_at for one in timings if one.ended_at), default=now)
     cost = sweep_cost(store, sweep, ledger.plan().runs)
-    return headway_of(timings, datasets, expected, since=since, now=now, cost=cost)
+    headway = headway_of(timings, datasets, expected, since=min(since, now), now=now, cost=cost)
+    return headway if going_on else replace(headway, left_s=None)
 
 
 def lines_of(store: Store, facts: Sequence[RunFacts]) -> list[Line]:

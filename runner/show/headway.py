@@ -117,8 +117,8 @@ class Headway:
 
 
 def part_of(runs: Sequence[Timing]) -> float:
-    """Of all steps, those that are done. A run that has failed has none left."""
-    ended = (RunStatus.SUCCEEDED, *FAILED, RunStatus.REMOVED)
+    """Of all steps, those that are done. A run that has failed has none left; one that was stopped resumes."""
+    ended = {RunStatus.SUCCEEDED, *FAILED, RunStatus.REMOVED} - {RunStatus.STOPPED}
     return sum(1.0 if one.status in ended else one.part for one in runs) / len(runs) if runs else 0.0
 
 

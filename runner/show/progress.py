@@ -24,6 +24,7 @@ from runner.console import terminal
 from runner.cost.prices import Rates, bill
 from runner.cost.spent import SweepCost, containers, run_bill, sweep_cost, sweep_rates
 from runner.preflight.prepared_notes import prepared_notes
+from runner.show.downloads import download_lines
 from runner.show.headway import Expected, Headway, Timing, headway_of
 from runner.show.line import Line
 from runner.show.redraw import Redraw, can_redraw, marks_of
@@ -118,7 +119,8 @@ class Progress:
         now, marks = self.clock(), marks_of(self.console)
         expected = Expected.read(self.store, self.plan.sweep)
         headway = self._headway(lines, expected, now)
-        redraw.show(lambda size: screen(lines, headway, size, now=now, marks=marks, expected=expected))
+        shown = [*download_lines(self.store, self.plan.sweep), *lines]
+        redraw.show(lambda size: screen(shown, headway, size, now=now, marks=marks, expected=expected))
 
     def _headway(self, lines: Sequence[Line], expected: Expected | None, now: float) -> Headway:
         """Of the runs; once they have ended, or if there are none, of the other steps."""

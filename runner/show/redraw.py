@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +13,7 @@ from rich.live import Live
 from rich.segment import ControlType
 from rich.text import Text
 
+from runner.console import terminal
 from runner.show.live_rows import ASCII, UNICODE, Marks
 from runner.show.screen import Size
 
@@ -31,6 +33,7 @@ class Redraw:
 
     console: Console
     _live: Live = field(init=False)
+    _open: contextlib.ExitStack = field(init=False)
     _drawn: Sequence[Text] = ()
     _size: Size = field(default_factory=lambda: Size(0, 0))
 
@@ -39,7 +42,9 @@ class Redraw:
 
     def __post_init__(self) -> None:
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
-        self._live.start()
+        self._open = contextlib.ExitStack()
+        self._open.enter_context(terminal.redrawn(self.console))
+        self._open.enter_context(self._live)
 
     def show(self, lines_for: Callable[[Size], Sequence[Text]]) -> None:
         """Replace the lines by others, made for the present size."""
@@ -54,7 +59,7 @@ class Redraw:
 
     def close(self) -> None:
         """Remove the lines."""
-        self._live.stop()
+        self._open.close()
 
     def _clear(self, size: Size) -> None:
         """Most terminals wrap the lines again when they become narrower, so the cursor is further from the first one

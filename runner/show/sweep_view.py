@@ -15,6 +15,7 @@ from runner.compare.params import label
 from runner.compare.ranking import Row, rows_from
 from runner.compare.source import RunFacts, facts_of_sweep
 from runner.console import terminal
+from runner.show.downloads import download_lines
 from runner.show.fit import start_of
 from runner.show.following import headway_of_sweep, lines_of
 from runner.show.headway import Expected
@@ -50,7 +51,8 @@ class SweepView:
 
     def _draw(self, facts: Sequence[RunFacts], redraw: Redraw) -> None:
         now, marks = time.time(), marks_of(self.console)
-        expected, lines = Expected.read(self.store, self.sweep), lines_of(self.store, facts)
+        expected = Expected.read(self.store, self.sweep)
+        lines = [*download_lines(self.store, self.sweep), *lines_of(self.store, facts)]
         headway = headway_of_sweep(self.store, self.sweep, facts, now)
         redraw.show(
             lambda size: [

@@ -67,6 +67,7 @@ def test_a_dataset_is_prepared_counted_and_named(warm: Warm, store: Store) -> No
     assert manifest["rows"] + manifest["eval_rows"] == manifest["given_rows"] == rows
     assert manifest["dropped_rows"] == 0
     assert 0 < manifest["trained_tokens"] < manifest["tokens"]
+    assert 2 < manifest["distinct_trained_tokens"] < manifest["trained_tokens"]
     assert manifest["tokens"] / manifest["rows"] < manifest["longest_row"] < manifest["tokens"]
     assert manifest["versions"]["axolotl"]
     rows_folder = store.prepared_dataset("data") / manifest["hashes"]["train"]

@@ -28,11 +28,7 @@ SOUND = read_cases("sound")
 MOST_MS = 20
 """That the findings about a run may take."""
 
-NOT_TOLD: frozenset[str] = frozenset(
-    {
-        "the manifest counts two trained tokens a row",
-    }
-)
+NOT_TOLD: frozenset[str] = frozenset({})
 """Wasteful cases that no rule reports yet. A case that is reported has to leave this list."""
 SHARDS = ("deepspeed", "fsdp_config", "context_parallel_size", "tensor_parallel_size", "dp_shard_size")
 SHIPPED = ("training", "experiment", "lora")

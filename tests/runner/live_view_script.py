@@ -15,6 +15,7 @@ from pathlib import Path
 from modal_app.store.claim import claim, this_process
 from modal_app.store.layout import Attempt, Store
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
+from runner.console import terminal
 from runner.show.headway import Expected
 from runner.show.progress import Progress
 from runner.types import Run
@@ -27,6 +28,7 @@ FRAMES_A_RUN = 3
 AT_A_TIME = 3
 STARTED = 1_800_000_000.0
 FAILED_RUNS = (5, 13)
+NOTED, NOTE = 3, "note: a message that another part of the program prints meanwhile"
 OUT_OF_MEMORY = f"CUDA\x1b]0;own\x07 out of memory: tried to allocate 20.00 GiB, of which 10.00 GiB are free {'.' * 90}"
 
 now = STARTED
@@ -113,6 +115,8 @@ def main(folder: str, number: int) -> None:
             now = STARTED + SECONDS_A_FRAME * frame
             for worker in workers:
                 worker.work(waiting)
+            if frame == NOTED:
+                terminal.message(NOTE)
             progress.update()
             os.write(2, END_OF_FRAME)
 

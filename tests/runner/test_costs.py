@@ -16,12 +16,13 @@ from modal_app.store.step import StepKind
 from runner.compare.ranking import compare_sweep
 from runner.cost.prices import rates_from
 from runner.cost.spent import fetch_folder, money, sweep_cost
+from runner.show.downloads import download_lines
 from runner.show.progress import Progress
 from runner.show.status import sweep_status
 from runner.show.tables import show_rows
 from runner.store.ledger import Ledger
 from runner.types import Gpu, PriceTable, Run
-from tests.runner.builders import finish_run, open_sweep, run
+from tests.runner.builders import finish, finish_run, open_sweep, run
 
 H100 = "NVIDIA H100 80GB HBM3"
 TABLE = PriceTable("2026-09-20", "somewhere", {"h100": 0.001, "h200": 0.0012}, 0.00001, 0.000002, 0.09)
@@ -154,6 +155,20 @@ def test_a_launch_shows_the_dollars_so_far(store: Store) -> None:
         progress.update()
     assert "dollars" in screen.getvalue()
     assert "elapsed, $0.21 so far" in screen.getvalue()
+
+
+def test_a_launch_shows_what_a_container_downloads_while_a_dataset_waits_for_it(store: Store) -> None:
+    sweep = open_sweep(store, [ONE]).sweep
+    submit(store, sweep, ONE)
+    assert download_lines(store, sweep) == []
+    rent(fetch_folder(store, FETCH), "ta-4", 20, ended=False)
+    (line,) = download_lines(store, sweep)
+    assert (line.label, line.message, line.status) == ("owner/model", "downloading", "running")
+    rent(fetch_folder(store, FETCH), "ta-4", 20)
+    assert download_lines(store, sweep) == [], "it has ended"
+    rent(fetch_folder(store, FETCH), "ta-4", 20, ended=False)
+    finish(store, StepKind.PREPROCESS, ONE.data_key)
+    assert download_lines(store, sweep) == [], "a killed container never ends its record, but nothing waits for it"
 
 
 def test_small_dollars_are_not_rounded_away() -> None:

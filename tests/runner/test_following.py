@@ -20,6 +20,7 @@ from runner.show.following import headway_of_sweep, lines_of
 from runner.show.headway import Expected, run_left
 from runner.show.screen import Size, screen
 from runner.show.sweep_view import SweepView
+from runner.store.ledger import Ledger
 from runner.store.run_state import RunStatus
 from tests.runner.builders import begin_attempt, end_attempt, finish, log_losses, open_sweep, run
 
@@ -125,3 +126,14 @@ def test_a_dataset_that_is_tokenized_and_a_run_that_downloads_say_how_far_they_a
         text = "\n".join(line.plain for line in shown)
         assert re.search("━━─{8} +500 of 2000 ", text)
         assert "Tokenizing Prompts" in text
+
+
+def test_the_elapsed_time_ends_with_the_last_run(store: Store) -> None:
+    planned = open_sweep(store, RUNS[:1])
+    finish(store, StepKind.TRAIN, RUNS[0].key)
+    done = store.folder(StepKind.TRAIN, RUNS[0].key).done
+    launched = Ledger(store, planned.sweep).records()[0].at
+    times = {"started_at": launched + 10, "finished_at": launched + 70}
+    write_atomically(done, json.dumps(json.loads(done.read_text()) | times))
+    headway = headway_of_sweep(store, planned.sweep, facts_of_sweep(store, planned.sweep), now=launched + 9999)
+    assert (headway.counted, headway.timed) == ("1 of 1 done", "1:10 elapsed")

@@ -156,3 +156,13 @@ def test_a_merge_and_an_evaluation_of_one_key_are_told_once_each(store: Store) -
         f"evaluate   {ONE.key}: running",
         f"evaluate   {ONE.key}: succeeded",
     ]
+
+
+def test_what_a_plan_has_said_of_a_run_is_not_noted_again(store: Store) -> None:
+    said = run({"val_set_size": 5, "sequence_len": 2048, "datasets": [{"path": "a/b", "type": "alpaca"}]})
+    console = piped()
+    with watching(store, console, said) as shown:
+        finish(store, StepKind.PREPROCESS, said.data_key, manifest={"rows": 7, "eval_rows": 5, "dropped_rows": 30})
+        shown.update()
+    noted = [line for line in text_of(console).splitlines() if line.startswith("note: ")]
+    assert [line.partition("=")[0] for line in noted] == ["note: sequence_len"]

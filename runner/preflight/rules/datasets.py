@@ -108,7 +108,7 @@ def dataset_named_twice(run: RunFacts) -> Iterator[Finding]:
         return
     for first, second in itertools.combinations(run.training, 2):
         parts = any(one.entry.get(key) for one in (first, second) for key in IN_PARTS)
-        if not parts and _same(first, second, (*SAME_ROWS, "type")) and _overlap(run, first, second):
+        if not parts and _read_alike(first) == _read_alike(second) and _overlap(run, first, second):
             yield warning(
                 f"{second.at}.path",
                 second.path,
@@ -193,6 +193,11 @@ def weight_that_leaves_few_rows(run: RunFacts) -> Iterator[Finding]:
         "Remove it, or write datasets.0.split=train[:1%] for a part.",
         CONFIG,
     )
+
+
+def _read_alike(one: ListedDataset) -> dict[str, Any]:
+    """What decides which texts its rows become; a split, and how the file is read, do not."""
+    return {key: value for key, value in one.entry.items() if key not in ("split", "ds_type", "trust_remote_code")}
 
 
 def _same(one: ListedDataset, other: ListedDataset, keys: tuple[str, ...]) -> bool:

@@ -12,8 +12,11 @@ from runner.preflight.findings import Finding, error, warning
 from runner.preflight.rules.run_facts import RunFacts
 
 CONFIG = "https://docs.axolotl.ai/docs/config-reference.html"
+FILTER = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/data/utils.py"
 PACKING = "https://docs.axolotl.ai/docs/multipack.html"
+CONVERSATIONS = "https://docs.axolotl.ai/docs/dataset-formats/conversation.html"
 MANY_DROPPED = 0.3
+LONG_ROWS = 50
 
 
 def no_row_or_token_to_train(run: RunFacts) -> Iterator[Finding]:
@@ -31,6 +34,27 @@ def no_row_or_token_to_train(run: RunFacts) -> Iterator[Finding]:
         )
 
 
+def only_ends_of_turns_are_trained(run: RunFacts) -> Iterator[Finding]:
+    """One or two different tokens are all that is trained, such as the end of every turn: no answer is learned."""
+    known = run.prepared
+    if not known.rows or not known.tokens or not known.trained_tokens:
+        return
+    if known.distinct_trained_tokens is None:  # an older axosweep prepared it
+        few = known.trained_tokens <= 2 * known.rows and known.tokens >= LONG_ROWS * known.rows
+        which = f"{known.trained_tokens / known.rows:.1f} of {known.tokens / known.rows:.0f} tokens a row are trained"
+    else:
+        few = known.distinct_trained_tokens <= 2
+        which = f"{known.trained_tokens} of {known.tokens} tokens are trained, and they are always the same"
+    if few:
+        yield warning(
+            "datasets",
+            "(prepared)",
+            f"{which}, which may be the ends of turns alone, and teach nothing else",
+            "Look at them with `axosweep data`, and check roles_to_train and train_on_eos.",
+            CONVERSATIONS,
+        )
+
+
 def rows_dropped_by_the_length(run: RunFacts) -> Iterator[Finding]:
     """A large part of the rows is longer than `sequence_len`, and was dropped when the dataset was prepared."""
     known = run.prepared
@@ -44,7 +68,7 @@ def rows_dropped_by_the_length(run: RunFacts) -> Iterator[Finding]:
             f"{known.dropped_rows} of {given} rows were dropped, since they are longer or have no trained token, so "
             "the run never sees them",
             "Write a larger sequence_len, or excess_length_strategy=truncate.",
-            CONFIG,
+            FILTER,
         )
 
 
@@ -66,4 +90,9 @@ def packed_batch_of_more_tokens_than_there_are(run: RunFacts) -> Iterator[Findin
         )
 
 
-RULES = (no_row_or_token_to_train, rows_dropped_by_the_length, packed_batch_of_more_tokens_than_there_are)
+RULES = (
+    no_row_or_token_to_train,
+    only_ends_of_turns_are_trained,
+    rows_dropped_by_the_length,
+    packed_batch_of_more_tokens_than_there_are,
+)
