@@ -24,7 +24,16 @@ NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 FEW = 12
 """Layers of a reduced model: enough for one of each kind."""
-SWITCHES = {"q_lora_rank": (None, 64), "attention_bias": (True,), "first_k_dense_replace": (0, 1)}
+SWITCHES: tuple[dict[str, Any], ...] = (
+    {"q_lora_rank": None},
+    {"q_lora_rank": 64},
+    {"attention_bias": True},
+    {"use_qk_norm": True},
+    {"first_k_dense_replace": 0},
+    {"first_k_dense_replace": 1},
+    {"interleave_moe_layer_step": 2},
+    {"enable_moe_block": True, "num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 64},
+)
 """Keys of configs on which the names of modules depend, with the values that are tried besides the default."""
 MORE_LAYERS = {"granitemoehybrid": "attention"}
 """Kinds of layers (`layer_types`) that models of an architecture have, and its default config has not."""
@@ -96,7 +105,7 @@ def _names(name: str, models: Iterable[str]) -> dict[str, list[str]] | None:
 def _changes(name: str) -> Iterator[dict[str, Any]]:
     from transformers import CONFIG_MAPPING
 
-    yield from ({key: value} for key, values in SWITCHES.items() for value in values)
+    yield from SWITCHES
     if name in MORE_LAYERS:
         yield {"layer_types": [MORE_LAYERS[name]] * CONFIG_MAPPING[name]().num_hidden_layers}
 
@@ -107,9 +116,10 @@ def _built(name: str, model: str, change: dict[str, Any]) -> Any:
 
     config = transformers.CONFIG_MAPPING[name]()
     for key, value in change.items():
-        if not hasattr(config, key) or getattr(config, key) == value:
+        part = config if hasattr(config, key) else config.get_text_config()
+        if not hasattr(part, key) or getattr(part, key) == value:
             raise LookupError(key)
-        setattr(config, key, value)
+        setattr(part, key, value)
     kind = getattr(transformers, model)
     if kind.config_class is not None and not isinstance(config, kind.config_class):
         config = config.get_text_config()  # as AutoModelForCausalLM does for a model that also sees

@@ -11,6 +11,8 @@ FUSED = frozenset("gate_proj up_proj down_proj w1 w2 w3 gate experts router".spl
 """Parts of experts. transformers stores them as one parameter, which PEFT finds by these names."""
 HEADS = frozenset("lm_head score classifier qa_outputs head".split())
 """Modules that depend on what a model is trained for."""
+WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.")
+"""Parts of names in a model that is offloaded, checkpointed or compiled."""
 MANY = 200
 """Layers of a model whose number of layers is unknown."""
 
@@ -30,6 +32,8 @@ def linear_inside(target: str, found: Architecture) -> list[str]:
 
 def ends_in(name: str, target: str) -> bool:
     """As PEFT compares names with a list; `#` is any number."""
+    for wrapper in WRAPPERS:
+        target = target.replace(wrapper, "")
     if "#" in name and re.search(r"\d", target):
         pattern = re.escape(name).replace(r"\#", r"\d+").replace("#", r"\d+")
         return any(re.fullmatch(tail, target) for tail in _tails(pattern))
@@ -44,7 +48,7 @@ def _tails(pattern: str) -> Iterator[str]:
 
 def matches_any(pattern: str, found: Architecture, layers: int | None) -> bool:
     """As PEFT matches a `target_modules` that is text. `layers`: of the model, if that is known."""
-    if pattern.replace("_", "-").lower() == "all-linear":
+    if pattern.replace("_", "-").lower() == "all-linear" or any(one.rstrip(".") in pattern for one in WRAPPERS):
         return True
     try:
         compiled = re.compile(pattern)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runner.preflight.data import Steps
-from runner.preflight.findings import Finding, error, warning
+from runner.preflight.findings import Finding, warning
 from runner.preflight.rules.run_facts import RunFacts
 
 TRAINER = "https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments"
@@ -24,17 +24,17 @@ LONG = 100
 
 
 def batch_of_more_rows_than_there_are(run: RunFacts) -> Iterator[Finding]:
-    """A step takes more rows than the dataset has for training."""
+    """A step takes more rows than the dataset has for training, so an epoch is one step of a batch that is not full."""
     steps, ranks = run.steps, run.ranks
     if steps is None or steps.batch <= steps.rows:
         return
-    finding, rows = (warning, f"about {steps.rows}") if steps.declared else (error, f"{steps.rows}")
-    yield finding(
+    rows = f"about {steps.rows}" if steps.declared else f"{steps.rows}"
+    yield warning(
         "micro_batch_size",
         run.axolotl.get("micro_batch_size", 1),
         f"a step takes {steps.batch} rows (micro_batch_size x gradient_accumulation_steps x {ranks} "
         f"{'process' if ranks == 1 else 'processes'}) and the dataset has "
-        f"{rows} for training{', by its declared size' if steps.declared else ''}",
+        f"{rows} for training{', by its declared size' if steps.declared else ''}: an epoch is one step",
         "Make the batch smaller, or use more rows.",
         BATCHES,
     )
