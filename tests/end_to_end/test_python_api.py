@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 import axosweep
 from runner.api.plans import request_words
 from runner.api.records import Records
+from runner.api.sweeps import refusals_with_text
 from runner.environment import trainer_environment
 from runner.errors import SweepError
 from tests.end_to_end.axosweep import Axosweep
@@ -80,6 +81,12 @@ def test_records_become_a_frame_of_pandas_where_that_is_installed() -> None:
         [str(trainer_environment.find()), "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.split("\n")[0] == "['run', 'value'] [False, True]"
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", "The launch was refused"), ("lora=r5: no", "lora=r5: no")])
+def test_an_error_whose_text_was_printed_has_a_text_for_programs(text: str, expected: str) -> None:
+    with pytest.raises(SweepError, match=f"^{expected}"), refusals_with_text():
+        raise SweepError(text)
 
 
 def test_no_records_become_an_empty_frame() -> None:
