@@ -13,7 +13,7 @@ from typing import Any
 
 from modal_app.store.layout import Store
 from modal_app.store.step import FailureReason
-from runner.compare.flags import flags_of
+from runner.compare.flags import DIVERGED, flags_of
 from runner.compare.measured import is_of_a_task
 from runner.compare.params import told_apart
 from runner.compare.settings import OverSeeds, over_seeds, settings_of
@@ -238,9 +238,16 @@ def _ranked(entries: Sequence[_Entry]) -> list[Row]:
 
 
 def _group_rank(entries: Sequence[_Entry]) -> float:
-    """The mean over the finished runs of a setting; infinite if one of its seeds had a NaN, finished or not."""
+    """The mean over the finished runs of a setting; infinite for a setting that cannot win."""
     finished = [one.rank for one in entries if one.row.status is RunStatus.SUCCEEDED]
-    return statistics.fmean(finished) if finished and not any(one.had_nan for one in entries) else math.inf
+    out = cannot_win([one.row for one in entries], had_nan=any(one.had_nan for one in entries))
+    return statistics.fmean(finished) if finished and not out else math.inf
+
+
+def cannot_win(rows: Sequence[Row], *, had_nan: bool) -> bool:
+    """Whether the runs of a setting keep it from winning: one of them had a NaN, finished or not, or one of several
+    seeds has diverged."""
+    return had_nan or (len(rows) > 1 and any(DIVERGED in row.flags for row in rows))
 
 
 def by_held_out(fingerprint: str | None) -> tuple[bool, str]:

@@ -156,6 +156,15 @@ def test_a_setting_of_which_a_seed_was_stopped_for_a_nan_does_not_win(store: Sto
     assert best_of(rows) == [other.key]
 
 
+def test_a_setting_of_which_a_seed_ended_far_above_its_start_does_not_win(store: Store) -> None:
+    good, worse, other = at_rate(1, seed=1), at_rate(1, seed=2), at_rate(2, seed=1)
+    for one, losses in ((good, {0: 1.0, 9: 0.1}), (worse, {0: 1.0, 9: 1.7}), (other, {0: 1.0, 9: 0.95})):
+        finish_run(store, one, losses)
+    rows = rows_of(store, [good, worse, other])
+    assert "diverged" in rows[worse.key].flags
+    assert best_of(rows) == [other.key]
+
+
 def test_the_same_run_in_two_places_is_not_two_seeds() -> None:
     assert len(set(settings_of([{"lr": 1, "seed": 1}, {"lr": 1, "seed": 1}]))) == 2
     assert len(set(settings_of([{"lr": 1, "seed": 1}, {"lr": 1, "seed": 2}]))) == 1
