@@ -132,7 +132,9 @@ def steps_of(axolotl: Mapping[str, Any], ranks: int, sizes: Mapping[str, Dataset
     if batch < 1 or rows < 1:
         return None
     given = number(axolotl.get("max_steps")) or 0
-    total = int(given) if given > 0 else math.ceil(math.ceil(rows / batch) * epochs)
+    # Axolotl rounds once for all epochs; for a packed run, each epoch ends with a batch of its own.
+    whole = math.ceil(rows / batch) * epochs if axolotl.get("sample_packing") else rows * epochs / batch
+    total = int(given) if given > 0 else math.ceil(whole)
     return Steps(rows, batch, total, given > 0, any(one is not None for one in declared))
 
 

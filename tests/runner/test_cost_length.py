@@ -8,6 +8,8 @@ import pytest
 
 from runner.cost.length import length_of, shape_of
 from runner.cost.types import Length, Rows
+from runner.preflight.data import steps_of
+from runner.types import DatasetSize
 
 TINY: dict[str, Any] = {"micro_batch_size": 16, "gradient_accumulation_steps": 1, "num_epochs": 2, "sequence_len": 128}
 ROWS = Rows(1641, 87, 60.0, 90, "prepared rows")
@@ -33,6 +35,16 @@ def length(rows: Rows | None = ROWS, ranks: int = 1, **changes: Any) -> Length:
 )
 def test_steps_are_rows_and_epochs_over_the_batch(changes: dict[str, Any], ranks: int, steps: int) -> None:
     assert length(ranks=ranks, **changes).steps == steps
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 0.5, 1.5])
+@pytest.mark.parametrize("rows", [90, 101, 187, 200])
+def test_preflight_and_the_price_count_the_same_steps(rows: int, epochs: float) -> None:
+    """Axolotl rounds once for all epochs: 92.5 batches an epoch are 278 in three of them, and not 279."""
+    config = {**TINY, "num_epochs": epochs, "val_set_size": 0.05, "datasets": [{"path": "o/rows", "type": "alpaca"}]}
+    steps = steps_of(config, 1, {"o/rows": DatasetSize(rows, 50.0)})
+    assert steps is not None
+    assert steps.total == length(Rows(steps.rows, rows - steps.rows, 50.0, 90, "rows"), **config).steps
 
 
 @pytest.mark.parametrize(
