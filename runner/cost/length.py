@@ -53,9 +53,18 @@ def length_of(config: Config, ranks: int, rows: Rows | None) -> Length | str:
         evals=evals,
         eval_batches=batches,
         eval_tokens=eval_rows / ranks * micro_tokens.likely / max(shape.micro, 1),
-        saves=_saves(config, steps, epochs) + 1,
+        saves=saves_of(config, steps),
         source=f"max_steps, {source}" if given > 0 else source,
     )
+
+
+def saves_of(config: Config, steps: int) -> int:
+    """The checkpoints of a run of so many steps, and its final model."""
+    every = _every(config, "save", steps, _number(config, "num_epochs", 1.0))
+    if every is not None:
+        return math.ceil(steps / every) + 1  # the last step saves as well
+    epochs = max(1, math.ceil(_number(config, "num_epochs", 1.0)))
+    return 1 + (0 if config.get("save_strategy") == "no" else epochs)
 
 
 def rest_of(length: Length, begun: int) -> Length:
@@ -160,14 +169,6 @@ def _evals(config: Config, steps: int, epochs: float) -> int:
         return 1 + max(1, math.ceil(epochs))
     every = _every(config, "eval", steps, epochs)
     return 2 if every is None else 1 + math.ceil(steps / every)
-
-
-def _saves(config: Config, steps: int, epochs: float) -> int:
-    every = _every(config, "save", steps, epochs)
-    strategy = config.get("save_strategy")
-    if every is not None:
-        return math.ceil(steps / every)  # the last step saves as well
-    return 0 if strategy == "no" else max(1, math.ceil(epochs))
 
 
 def _every(config: Config, what: str, steps: int, epochs: float) -> int | None:

@@ -116,11 +116,28 @@ class PastRuns:
 
 
 @dataclass(frozen=True, slots=True)
+class Phases:
+    """What the likely seconds of a run are spent on."""
+
+    start: float
+    """Imports, loading the model, and the first step."""
+    train: float
+    eval: float
+    save: float
+
+    @property
+    def total(self) -> float:
+        return self.start + self.train + self.eval + self.save
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """The time of a run, and the resources that it uses."""
 
     seconds: Range
     """Seconds of the worker, as `compare` shows them."""
+    phases: Phases
+    """Their sum is the likely number of `seconds`."""
     boot: Range
     """Seconds of its container beyond those of the worker; zero on this machine."""
     cores: Range

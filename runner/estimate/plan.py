@@ -6,7 +6,7 @@ import heapq
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,7 +17,7 @@ from modal_app.store.facts import DataManifest
 from modal_app.store.hub import fetch_names
 from modal_app.store.layout import Store
 from runner.config.gpus import GPUS
-from runner.cost.length import data_ranks, length_of, rest_of, shape_of
+from runner.cost.length import data_ranks, length_of, rest_of, saves_of, shape_of
 from runner.cost.prices import CPU, MEMORY, Rates
 from runner.cost.spent import fetch_folder
 from runner.cost.types import NOTHING, Length, Prediction, Range, Rows, Shape
@@ -52,6 +52,19 @@ class RunCost:
     """The highest cost of one second."""
     cards: tuple[str, ...] = ()
     """The cards that it may get, by their names in conf/gpu."""
+    fewer_saves: Saving | None = None
+    """What the run would cost with fewer checkpoints, if most of its time is spent on writing them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """The same run with other checkpoints."""
+
+    override: str
+    """Replaces the run's own: `saves_per_epoch=1`."""
+    rented_s: float
+    dollars: float | None = None
+    """None if nothing is rented."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +160,24 @@ class _Estimator:
         if isinstance(found, str):
             why = f"{unknown}, and no similar run was trained here" if unknown and gpu.type in GPUS else found
             return self._rented(RunCost(key, length, reason=why), experiment)
-        return self._rented(RunCost(key, length, found), experiment)
+        cost = self._rented(RunCost(key, length, found), experiment)
+        if found.phases.save * 2 <= found.rented.likely:
+            return cost
+        return replace(cost, fewer_saves=self._fewer_saves(cost, shape, experiment))
+
+    def _fewer_saves(self, cost: RunCost, shape: Shape, experiment: Experiment) -> Saving | None:
+        """One checkpoint an epoch, if the run writes more of them now."""
+        length, now = cost.length, cost.prediction
+        config = {**with_files(experiment.axolotl), "saves_per_epoch": 1, "save_steps": None}
+        if length is None or now is None or (saves := saves_of(config, length.steps)) >= length.saves:
+            return None
+        then = predict(shape, replace(length, saves=saves), self.known.runs, self.facts)
+        if isinstance(then, str):
+            return None
+        dollars = self._rented(RunCost(cost.key, length, then), experiment).dollars
+        key = "saves_per_epoch" if experiment.axolotl.get("saves_per_epoch") else "save_steps"
+        override = "saves_per_epoch=1" + (" ~save_steps" if key == "save_steps" else "")
+        return Saving(override, then.rented.likely, None if dollars is None else dollars.likely)
 
     def _learn(self, base_model: str, experiment: Experiment) -> str:
         """Returns why nothing is known of the model, if that is so."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from runner.cost.types import NOTHING, Length, PastRuns, Prediction, Range, Shape
+from runner.cost.types import NOTHING, Length, PastRuns, Phases, Prediction, Range, Shape
 from runner.estimate.seeds import FORWARD, OFF, matmul_weights, operations, peak, seed_speed
 from runner.types import ModelFacts
 
@@ -70,21 +70,29 @@ class _Parts:
         )
 
     def seconds(self, length: Length) -> float:
+        return self.phases(length).total
+
+    def phases(self, length: Length) -> Phases:
         step = self.token * length.micro_tokens.likely * length.micro_steps
-        evaluating = self.eval_batch * length.evals * length.eval_batches
-        return self.fixed + max(length.steps - 1, 0) * step + evaluating + self.save * length.saves
+        return Phases(
+            start=self.fixed,
+            train=max(length.steps - 1, 0) * step,
+            eval=self.eval_batch * length.evals * length.eval_batches,
+            save=self.save * length.saves,
+        )
 
 
 def _from_same(length: Length, past: Sequence[PastRuns]) -> Prediction:
     parts = _Parts.of(past)
-    likely = parts.seconds(length)
+    phases = parts.phases(length)
+    likely = phases.total
     off = [one.seconds / parts.seconds(one.length) - 1 for one in past]
     least = max(LEAST_OFF, ONE_RECORD_OFF / len(past) ** 0.5)
     seconds = Range(likely * (1 + min(min(off), -least)), likely, likely * (1 + max(max(off), least)))
     cpu_s = _cpu_seconds_of(length, past)
     if past[0].shape.gpu == "cpu" and cpu_s is not None:  # this time, it may be the machine's only load
         seconds = replace(seconds, low=min(seconds.low, cpu_s))
-    return replace(_with_use(past[0].shape, past, seconds, ""), cpu_s=cpu_s)
+    return replace(_with_use(past[0].shape, past, seconds, phases, ""), cpu_s=cpu_s)
 
 
 def _cpu_seconds_of(length: Length, past: Sequence[PastRuns]) -> float | None:
@@ -115,9 +123,13 @@ def _from_kin(
         return "similar records have no speed"
     step = length.micro_tokens.likely * length.micro_steps / speed
     per_token = 1 / speed * FORWARD / operations(shape)
-    evaluating = length.evals * length.eval_tokens * per_token
-    likely = median(map(_fixed, past)) + (length.steps - 1) * step + evaluating + _save_seconds(past) * length.saves
-    return _with_use(shape, past, Range.about(likely, off), f" of {what}")
+    phases = Phases(
+        start=median(map(_fixed, past)),
+        train=(length.steps - 1) * step,
+        eval=length.evals * length.eval_tokens * per_token,
+        save=_save_seconds(past) * length.saves,
+    )
+    return _with_use(shape, past, Range.about(phases.total, off), phases, f" of {what}")
 
 
 def _tokens_s(one: PastRuns) -> float:
@@ -165,8 +177,10 @@ def _from_seed(shape: Shape, length: Length, facts: Facts) -> Prediction | str:
     trained = known.parameters * 8 if shape.adapter == "none" else 0
     saving = Range.about(length.saves * (SAVE_S + trained / SAVE_BYTES_S), OFF)
     start = START + Range.about(weights / LOAD_BYTES_S, OFF)
+    training = step.scaled(length.steps)
     return Prediction(
-        seconds=start + step.scaled(length.steps) + evaluating + saving,
+        seconds=start + training + evaluating + saving,
+        phases=Phases(start.likely, training.likely, evaluating.likely, saving.likely),
         boot=BOOT_MODAL if shape.place == "modal" else NOTHING,
         cores=CORES_PER_RANK.scaled(shape.count),
         memory_gib=MEMORY_GIB_PER_RANK.scaled(shape.count),
@@ -174,13 +188,14 @@ def _from_seed(shape: Shape, length: Length, facts: Facts) -> Prediction | str:
     )
 
 
-def _with_use(shape: Shape, past: Sequence[PastRuns], seconds: Range, what: str) -> Prediction:
+def _with_use(shape: Shape, past: Sequence[PastRuns], seconds: Range, phases: Phases, what: str) -> Prediction:
     """The prediction, with the cores and memory that records with the same number of cards have used."""
     alike = [one for one in past if one.shape.count == shape.count]
     boot = BOOT_MODAL if shape.place == "modal" else NOTHING
     memory = MEMORY_GIB_CPU if shape.gpu == "cpu" else MEMORY_GIB_PER_RANK
     return Prediction(
         seconds=seconds,
+        phases=phases,
         boot=_recorded(past, lambda one: one.boot, boot) if shape.place == "modal" else NOTHING,
         cores=_recorded(alike, lambda one: one.cores, CORES_PER_RANK.scaled(shape.count)),
         memory_gib=_recorded(alike, lambda one: one.memory_gib, memory.scaled(shape.count)),

@@ -11,6 +11,9 @@ from runner.cost.spent import money
 from runner.cost.types import Range
 from runner.estimate.plan import PlanCost, RunCost
 
+WORTH_EXPLAINING_S = 60.0
+"""Of a shorter run, nobody asks what its time is spent on."""
+
 
 def cost_lines(cost: PlanCost, names: Mapping[str, str]) -> list[str]:
     """One line for equal runs, then the total. `names`: run key -> name."""
@@ -31,8 +34,10 @@ def cost_json(cost: PlanCost) -> dict[str, Any]:
                 "steps_from": one.length and one.length.source,
                 "seconds": one.prediction and asdict(one.prediction.seconds),
                 "cpu_seconds": one.prediction and one.prediction.cpu_s,
+                "phases": one.prediction and asdict(one.prediction.phases),
                 "rented_seconds": one.prediction and cost.rates and asdict(one.prediction.rented),
                 "dollars": one.dollars and asdict(one.dollars),
+                "fewer_saves": one.fewer_saves and asdict(one.fewer_saves),
                 "basis": one.prediction and one.prediction.basis,
                 "reason": one.reason,
             }
@@ -74,7 +79,28 @@ def _of_run(one: RunCost) -> str:
     price = f"{spread(one.dollars, money)}, " if one.dollars else ""
     no_price = f" ({one.reason})" if one.reason else ""
     seconds = one.prediction.rented if one.dollars else one.prediction.seconds
-    return f"{price}{spread(seconds, span)} a run; {_steps(one)}; from {one.prediction.basis}{no_price}"
+    return f"{price}{spread(seconds, span)} a run; {_steps(one)}; from {one.prediction.basis}{no_price}{_spent_on(one)}"
+
+
+def _spent_on(one: RunCost) -> str:
+    """What the time is spent on, unless that is mostly training, or so little that nobody minds."""
+    assert one.prediction is not None
+    phases, boot = one.prediction.phases, one.prediction.boot.likely
+    every = phases.total + boot
+    parts = {"saving": phases.save, "evaluating": phases.eval, "starting": phases.start + boot}
+    if every < WORTH_EXPLAINING_S or phases.train >= max(parts.values()):
+        return ""
+    largest_first = sorted({**parts, "training": phases.train}.items(), key=lambda part: -part[1])
+    shares = ", ".join(f"{what} {share:.0%}" for what, part in largest_first if (share := part / every) >= 0.01)
+    return f"; spent on: {shares}{_fewer_saves(one)}"
+
+
+def _fewer_saves(one: RunCost) -> str:
+    if one.fewer_saves is None or one.length is None:
+        return ""
+    then = one.fewer_saves
+    amount = span(then.rented_s) if then.dollars is None else money(then.dollars)
+    return f" ({one.length.saves} saves; with {then.override} about {amount})"
 
 
 def _steps(one: RunCost) -> str:

@@ -14,9 +14,9 @@ from modal_app.cloud.meter import Card, ContainerRecord
 from modal_app.store.layout import SUBMISSION, Store
 from modal_app.store.step import Outcome, OutcomeStatus, StepKind, write_atomically
 from runner.cost.prices import rates_from
-from runner.cost.spent import planned_rates
+from runner.cost.spent import money, planned_rates
 from runner.cost.types import Range
-from runner.estimate.plan import THIS_MACHINE, PlanCost, Pool, plan_cost
+from runner.estimate.plan import THIS_MACHINE, PlanCost, Pool, RunCost, plan_cost
 from runner.estimate.records import read_past
 from runner.estimate.words import cost_json, cost_lines
 from runner.types import DatasetSize, ExecutorChoice, Experiment, Gpu, ModelFacts, Plan, PriceTable, Run
@@ -181,6 +181,32 @@ def test_a_declared_size_tells_the_steps_and_is_said_to(store: Store) -> None:
     cost = cost_of(plan([unsized], there), there, rented=True)
     assert "is unknown until its dataset is prepared" in cost.runs[0].reason
     assert cost.dollars is None
+
+
+def test_where_checkpoints_are_most_of_the_price_the_line_says_so_and_what_fewer_would_cost(store: Store) -> None:
+    there, gpu = mirror(store), Gpu("h100", 1)
+    facts = ModelFacts("model", 8_000_000_000, 32, 4096, 32, 8, 128, 14336, 128256, False, 8192, "here")
+
+    def priced(**changes: Any) -> tuple[str, RunCost]:
+        config = {**TINY, "base_model": "model", "adapter": None, "max_steps": 40, **changes}
+        asked = run(config, gpu=gpu, executor=MODAL)
+        one = replace(asked, experiment=replace(asked.experiment, model=facts))
+        cost = cost_of(plan([one], there), there, rented=True)
+        phases = cost_json(cost)["runs"][0]["phases"]
+        assert sum(phases.values()) == pytest.approx(cost_json(cost)["runs"][0]["seconds"]["likely"])
+        return cost_lines(cost, {one.key: "x"})[0], cost.runs[0]
+
+    line, many = priced(saves_per_epoch=8)
+    once, few = priced(saves_per_epoch=1)
+    assert "; spent on: saving 9" in line
+    assert many.fewer_saves is not None
+    assert few.dollars is not None
+    assert many.fewer_saves.dollars == pytest.approx(few.dollars.likely)
+    assert line.endswith(f"(9 saves; with saves_per_epoch=1 about {money(few.dollars.likely)})")
+    assert "; spent on: saving" in once
+    assert few.fewer_saves is None
+    assert "saves_per_epoch=1 ~save_steps" in priced(save_steps=5)[0]
+    assert "spent on" not in priced(adapter="lora", max_steps=100_000)[0]
 
 
 def test_a_fallback_that_is_dearer_raises_the_upper_end(store: Store) -> None:
