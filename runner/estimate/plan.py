@@ -26,7 +26,7 @@ from runner.estimate.records import KnownRecords, PastDatasets, data_paths, read
 from runner.preflight.data import datasets_of, split_of, steps_of
 from runner.preflight.memory import facts_for, with_files
 from runner.preflight.values import number
-from runner.types import DatasetSize, Experiment, ModelFacts, Plan, PlannedDataset
+from runner.types import DatasetSize, Experiment, ModelFacts, Plan, PlannedDataset, Run
 
 # Guesses, for what was not recorded.
 WARM_START = Range(5.0, 12.0, 30.0)
@@ -116,7 +116,7 @@ def plan_cost(
     """
     known = read_past(stores)
     estimator = _Estimator(store, known, rates, {})
-    runs = tuple(estimator.run(one.run.key, one.run.data_key, one.run.experiment) for one in plan.pending)
+    runs = tuple(estimator.run(one.run) for one in plan.pending)
     wanted = {planned.run.data_key for planned in plan.pending}
     missing = [one for one in plan.datasets if one.key in wanted and not one.done]
     experiments = {planned.run.key: planned.run.experiment for planned in plan.pending}
@@ -145,7 +145,8 @@ class _Estimator:
     _found: dict[tuple[Shape, Length], Prediction | str] = field(default_factory=dict)
     """Most runs of a sweep have the same shape and length, so each prediction is made once."""
 
-    def run(self, key: str, data_key: str, experiment: Experiment) -> RunCost:
+    def run(self, run: Run) -> RunCost:
+        key, data_key, experiment = run.key, run.data_key, run.experiment
         config, gpu = with_files(experiment.axolotl), experiment.gpu
         length = length_of(config, data_ranks(config, gpu.count), self.rows(data_key, experiment))
         if isinstance(length, str):
@@ -153,6 +154,8 @@ class _Estimator:
         if experiment.start_checkpoint:
             length = rest_of(length, experiment.start_checkpoint.step)
         shape = shape_of(config, gpu.type, gpu.count, experiment.executor.type)
+        identity = next((one.identity for one in run.inputs if one.at == "base_model"), None)
+        shape = replace(shape, base_model=self.known.name_of(shape.base_model, identity))
         unknown = self._learn(shape.base_model, experiment)
         if (shape, length) not in self._found:
             self._found[shape, length] = predict(shape, length, self.known.runs, self.facts)

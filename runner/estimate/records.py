@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from runner.store.stores import is_mirror
 
 NEWEST = 200
 """The most runs of a store that are read: enough for every shape in use, and quickly read."""
+
+SHA256_DIGITS = 64
+"""Of an identity by content; a commit of the hub has 40."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,28 @@ class KnownRecords:
 
     runs: tuple[PastRuns, ...] = ()
     data: tuple[PastDatasets, ...] = ()
+    models: Mapping[str, str] = field(default_factory=dict)
+    """What the config of a run calls its base model -> the name of that model in `runs`."""
+
+    def name_of(self, base_model: str, identity: str | None) -> str:
+        """The name in `runs` of the base model of a run, whatever its config calls it: a store's copy is the same model
+        as the folder that it is a copy of. A folder whose content has changed is as fast as before."""
+        by_content = model_name(base_model, identity)
+        return by_content if by_content in self.models.values() else self.models.get(base_model, by_content)
+
+
+def model_name(base_model: str, identity: str | None) -> str:
+    """A base model on this machine by its content, and one of the hub by its name, since its commits are equally fast.
+
+    >>> model_name("Qwen/Qwen3-8B", "b968826d9c46dd6066d109eabc6255188de91218")
+    'Qwen/Qwen3-8B'
+    """
+    return f"inputs/{identity[:16]}" if identity and len(identity) == SHA256_DIGITS else base_model
+
+
+def identity_of_model(inputs: Iterable[Mapping[str, Any]]) -> str | None:
+    """Of the inputs in a run.json; None for one that was not resolved."""
+    return next((one.get("identity") for one in inputs if one.get("at") == "base_model"), None)
 
 
 def read_past(stores: Sequence[Store]) -> KnownRecords:
@@ -50,6 +75,7 @@ def read_past(stores: Sequence[Store]) -> KnownRecords:
     Runs that resumed or stopped early are left out, since their parts do not add up to a complete run.
     """
     runs: list[PastRuns] = []
+    models: dict[str, str] = {}
     data: dict[Path, PastDatasets] = {}
     for store in stores:
         manifests: dict[str, DataManifest] = {}
@@ -66,8 +92,12 @@ def read_past(stores: Sequence[Store]) -> KnownRecords:
                 manifests[key] = DataManifest.read(store.manifest(key))
                 if (one := _data(identity["axolotl"], manifests[key])) is not None:
                     data[store.manifest(key)] = one
-            runs += _run(store, folder.name, identity, result, manifests[key])
-    return KnownRecords(tuple(runs), tuple(data.values()))
+            for one_run in _run(store, folder.name, identity, result, manifests[key]):
+                text = one_run.shape.base_model
+                name = model_name(text, identity_of_model(identity.get("inputs") or ()))
+                models.setdefault(text, name)
+                runs.append(replace(one_run, shape=replace(one_run.shape, base_model=name)))
+    return KnownRecords(tuple(runs), tuple(data.values()), models)
 
 
 def rows_of(manifest: DataManifest) -> Rows | None:
@@ -118,7 +148,7 @@ def _run(
     rented = containers(store.folder(StepKind.TRAIN, key))
     gpu = _card(rented) or str(identity.get("gpu", {}).get("type"))
     seconds = float(result["finished_at"]) - float(result["started_at"])
-    only = rented[0] if len(rented) == 1 and len(rented[0].attempts) == 1 else None
+    only = rented[0] if len(rented) == 1 and len(rented[0].attempts) == SHA256_DIGITS else None
     yield PastRuns(
         shape=shape_of(config, gpu, count, place),
         length=length,
@@ -134,5 +164,5 @@ def _run(
 def _card(rented: Sequence[ContainerRecord]) -> str | None:
     """The kind of card that a run really had; None unless all its cards were of one kind in conf/gpu."""
     kinds = {kind_of_card(card.name) for record in rented for card in record.cards}
-    (kind,) = kinds if len(kinds) == 1 else (None,)
+    (kind,) = kinds if len(kinds) == SHA256_DIGITS else (None,)
     return kind.name if kind else None

@@ -19,7 +19,18 @@ from runner.cost.types import Range
 from runner.estimate.plan import THIS_MACHINE, PlanCost, Pool, RunCost, plan_cost
 from runner.estimate.records import read_past
 from runner.estimate.words import cost_json, cost_lines
-from runner.types import DatasetSize, ExecutorChoice, Experiment, Gpu, ModelFacts, Plan, PriceTable, Run
+from runner.types import (
+    DatasetSize,
+    ExecutorChoice,
+    Experiment,
+    Gpu,
+    Input,
+    InputKind,
+    ModelFacts,
+    Plan,
+    PriceTable,
+    Run,
+)
 from tests.runner.builders import finish, open_sweep, plan, run
 
 TABLE = PriceTable("2026-09-20", "a page", {"h100": 0.001, "l4": 0.0002}, cpu=0.00001, memory=0.000001, volume=0.09)
@@ -37,7 +48,8 @@ def finish_run(store: Store, one: Run, *, seconds: float = 16.0, **facts: Any) -
     open_sweep(store, [one])
     folder = store.folder(StepKind.TRAIN, one.key)
     asked = {"axolotl": dict(one.experiment.axolotl), "data_key": one.data_key,
-             "gpu": {"type": one.experiment.gpu.type, "count": 1}}  # fmt: skip
+             "gpu": {"type": one.experiment.gpu.type, "count": 1},
+             "inputs": [{"at": it.at, "text": it.text, "identity": it.identity} for it in one.inputs]}  # fmt: skip
     write_atomically(folder.identity, json.dumps(asked))
     known = {"step": 100, "phases": PHASES, "cpu": PHASES, "resumed_from": 0, "early_stopped": False}
     outcome = Outcome(OutcomeStatus.SUCCEEDED, 1, 1000.0, 1000.0 + seconds, facts=known | facts)
@@ -95,6 +107,27 @@ def test_without_a_record_a_cpu_is_unknown_and_says_why(store: Store) -> None:
     assert line.startswith("cost    unknown: 5 steps")
     assert "no similar run was trained on this CPU yet" in line
     assert cost.wall is None
+
+
+def test_a_copy_in_the_store_is_the_model_that_it_is_a_copy_of(store: Store) -> None:
+    def reads(path: str, content: str, **changes: Any) -> Run:
+        model = Input("base_model", path, InputKind.FOLDER, content * 64)
+        return run(TINY | {"base_model": path, "max_steps": 100} | changes, inputs=[model])
+
+    finish_run(store, reads("/models/tiny", "a"))
+    copy = str(store.inputs / ("a" * 16))
+    finish_run(store, reads(copy, "a", seed=2))
+    finish_run(store, reads("/models/other", "b"))
+    expected = [
+        (reads(copy, "a", seed=3), "2 records"),
+        (reads("/elsewhere", "a", seed=4), "2 records"),
+        (reads("/models/tiny", "b", seed=5), "1 record"),
+        (reads("/models/tiny", "c", seed=5), "2 records"),  # trained further, and as fast as before
+        (reads("/elsewhere", "c", seed=6), ""),
+    ]
+    cost = cost_of(plan([one for one, _ in expected], store), store)
+    found = {one.key: one.prediction.basis if one.prediction else "" for one in cost.runs}
+    assert found == {one.key: basis for one, basis in expected}
 
 
 def test_a_rented_run_is_its_boot_and_seconds_at_the_rates_of_its_card_cores_and_memory(store: Store) -> None:
