@@ -14,6 +14,7 @@ from runner.config.gpus import GPUS, GpuKind
 from runner.errors import SweepError
 from runner.memory.estimate import Estimate, Verdict, estimate
 from runner.memory.ladder import UNCONFIRMED, CurrentSettings, ways_out
+from runner.memory.unestimated import cards_to_name, not_estimated, ways_to_try
 from runner.memory.words import in_words, where
 from runner.types import ModelFacts
 
@@ -79,10 +80,10 @@ def choose(
     estimates = [estimate(config, facts, kind, number) for kind in kinds for number in _counts(config, kind, count)]
     unknown = next((one for one in estimates if one.verdict is Verdict.UNKNOWN), None)
     if unknown is not None:
-        raise SweepError(f"gpu=auto: {unknown.reason}. Name the GPU: gpu=h100 gpu.count=1.")
+        raise SweepError(_unknown(config, facts, [one for one in estimates if one.verdict is Verdict.UNKNOWN], rates))
     fitting = [one for one in estimates if one.verdict in (Verdict.FITS, Verdict.UNSURE)]
     if not fitting or facts is None:
-        raise SweepError(_nothing_fits(config, facts, estimates))
+        raise SweepError(_nothing_fits(config, facts, estimates, rates))
     candidates = sorted((_priced(one, config, facts, rates) for one in fitting), key=lambda one: one.order)
     best = candidates[0].estimate
     return Choice(best.gpu.name, best.count, _reason(candidates, config), best)
@@ -122,17 +123,31 @@ def _reason(candidates: list[_Candidate], config: Config) -> str:
     if best.estimate.verdict is not Verdict.FITS:
         words += ", and no card is a clear fit"
     others = [one for one in candidates[1:] if one.estimate.gpu is not best.estimate.gpu]
-    length = "of its length" if config.get("max_steps") else f"of {TOKENS_PER_EPOCH:,} tokens an epoch"
-    words += f"; about ${best.dollars:.2f} for a run {length}"
+    length = "the steps" if config.get("max_steps") else f"{TOKENS_PER_EPOCH:,} tokens an epoch"
+    words += f"; compared by a rough price for {length}, without checkpoints: ${best.dollars:.2f}"
     if others and others[0].estimate.verdict is best.estimate.verdict:
         words += f", next {where(others[0].estimate)} ${others[0].dollars:.2f}"
     return words
 
 
-def _nothing_fits(config: Config, facts: ModelFacts | None, estimates: list[Estimate]) -> str:
+def _unknown(config: Config, facts: ModelFacts | None, estimates: list[Estimate], rates: Mapping[str, float]) -> str:
+    """Why the memory is unknown, and which cards to name. `estimates`: those that are unknown."""
+    if facts is None:
+        return f"gpu=auto: {estimates[0].reason}, so no GPU can be chosen. Name one: gpu=h100 gpu.count=1."
+    kind = not_estimated(facts)
+    why = f"the memory of {kind} is not estimated" if kind else estimates[0].reason
+    named = cards_to_name(config, facts, [(one.gpu, one.count) for one in estimates], rates)
+    return f"gpu=auto: {why}, so no GPU can be chosen. {named}"
+
+
+def _nothing_fits(
+    config: Config, facts: ModelFacts | None, estimates: list[Estimate], rates: Mapping[str, float]
+) -> str:
     if not estimates or facts is None:
         return "gpu=auto: no card with a price can run this config. Name the GPU: gpu=h100 gpu.count=1."
     nearest = min(estimates, key=lambda one: one.parts.total / one.usable if one.parts else 0)
     ways = ways_out(CurrentSettings(config, facts, nearest.gpu, nearest.count))
     out = f" It would fit with: {' or '.join(ways.lines)}." if ways.lines else ""
+    if not out and not_estimated(facts):
+        out = ways_to_try(config, facts, list(dict.fromkeys(one.gpu for one in estimates)), rates)
     return f"gpu=auto: no card has enough memory. The nearest, {where(nearest)}: {in_words(nearest)}.{out}"

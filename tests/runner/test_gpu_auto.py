@@ -35,7 +35,7 @@ def test_the_cards_are_chosen_before_the_key_is_made(composed: Compose) -> None:
     auto = composed(f"{line} gpu=auto")
     named = composed(f"{line} gpu={auto.gpu.type} gpu.count={auto.gpu.count}")
     assert auto.gpu == named.gpu
-    assert auto.chosen.startswith(f"gpu=auto: {auto.gpu.count} x {auto.gpu.type} FITS; about $")
+    assert auto.chosen.startswith(f"gpu=auto: {auto.gpu.count} x {auto.gpu.type} FITS; compared by a rough price")
     assert named.chosen == ""
     keys = {identify_run(one, (), trainer_lock="lock").key for one in (auto, named)}
     assert len(keys) == 1
@@ -58,7 +58,10 @@ def test_the_number_of_cards_may_be_fixed_and_the_prices_set(composed: Compose) 
     ("line", "told"),
     [
         ("model=llama3_70b lora=none", "no card has enough memory"),
-        ("model=mixtral_8x7b lora=r16", "mixture of experts"),
+        (
+            "model=mixtral_8x7b lora=r16",
+            r"memory of a mixture of experts is not estimated.*gpu=h200 gpu.count=1 has 138",
+        ),
         ("model=llama3_1_8b gpu.count=many", "gpu.count=many: expected a number of cards"),
     ],
 )

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,12 +39,12 @@ def test_the_cheapest_cards_on_which_it_fits_are_chosen(config: dict[str, Any], 
     choice = choose(config, facts, RATES)
     assert f"{choice.count} x {choice.gpu}" == cards
     assert choice.estimate.verdict is Verdict.FITS
-    assert choice.reason.startswith(f"gpu=auto: {cards} FITS; about $")
+    assert choice.reason.startswith(f"gpu=auto: {cards} FITS; compared by a rough price for ")
 
 
 def test_the_reason_has_the_price_and_the_next_best() -> None:
     reason = choose({**LORA, **ONE}, LLAMA_8B, RATES).reason
-    assert "; about $0." in reason
+    assert "; compared by a rough price for 1,000,000 tokens an epoch, without checkpoints: $0." in reason
     assert ", next 1 x " in reason
 
 
@@ -79,6 +80,36 @@ def test_what_cannot_be_estimated_cannot_be_chosen_for() -> None:
         choose({**LORA, "context_parallel_size": 2}, LLAMA_8B, RATES)
     with pytest.raises(SweepError, match="the shape of this base_model is unknown"):
         choose(LORA, None, RATES)
+
+
+@pytest.mark.parametrize(
+    ("config", "billions", "named"),
+    [
+        (LORA, 4, "7.5 GiB, and gpu=l4 gpu.count=1 has 22."),
+        (LORA, 35, "65 GiB, and gpu=h200 gpu.count=1 has 138."),
+        ({**LORA, **QLORA}, 35, "16 GiB, and gpu=l40s gpu.count=1 has 44."),
+        (FULL, 4, "7.5 GiB (a full fine-tune needs several times that), and gpu=l40s gpu.count=1 has 44."),
+        ({**LORA, "fsdp_config": {"offload_params": False}}, 70, "130 GiB, and gpu=h200 gpu.count=2 has 138 each."),
+    ],
+)
+def test_where_the_memory_is_not_estimated_cards_with_room_for_the_weights_are_named(
+    config: dict[str, Any], billions: int, named: str
+) -> None:
+    unusual = replace(LLAMA_8B, parameters=billions * 10**9, unusual="linear attention")
+    with pytest.raises(SweepError) as refused:
+        choose({**config, **ONE}, unusual, RATES, able=lambda kind: kind.bf16)
+    assert str(refused.value) == (
+        "gpu=auto: the memory of a model with linear attention is not estimated, so no GPU can be chosen. "
+        f"Name one: its weights alone take {named}"
+    )
+
+
+def test_where_not_even_the_weights_fit_four_bits_or_sharing_are_named() -> None:
+    experts = replace(LLAMA_8B, parameters=110 * 10**9, experts=16)
+    with pytest.raises(SweepError, match=r"with: lora=qlora_moe gpu=h200 gpu.count=1 or fsdp=fsdp2 gpu=h200 gpu.coun"):
+        choose({**LORA, **ONE}, experts, RATES)
+    with pytest.raises(SweepError, match=r"is not estimated, with: fsdp=fsdp2 gpu=h200 gpu.count=8\.$"):
+        choose({**FULL, **ONE}, experts, RATES)
 
 
 def test_every_card_has_a_peak() -> None:

@@ -211,7 +211,7 @@ def test_plan_says_whether_each_run_fits_and_why_its_gpus_were_taken(
 ) -> None:
     assert main("plan", "-m", *LARGE, "lora=qlora", "gpu=h100,auto") == 0
     told = capsys.readouterr().out
-    assert "gpu=auto: 1 x h100 FITS; about $" in told
+    assert "gpu=auto: 1 x h100 FITS; compared by a rough price for " in told
     assert told.count("memory  1 x h100: FITS: ") == 1
 
 
