@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from scripts.docs_site.markdown import code_block, plain, table
+
 DOCS = PurePosixPath("docs")
 OF_THE_PROJECT = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 """Documents at the root that have a page."""
 SOURCE = PurePosixPath("source")
 """The folder of the site with the pages of files outside docs/."""
 CODE_OR_LINK = re.compile(r"(?P<code>^```.*?^```|`[^`\n]*`)|\]\((?P<target>[^)\s]+)\)", re.MULTILINE | re.DOTALL)
-FENCE = "`" * 10
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".json": "json", ".js": "javascript"}
 LEFT_OUT_OF_SEARCH = "---\nsearch:\n  exclude: true\n---\n\n"
 
@@ -83,13 +84,13 @@ def _page(target: Path, root: Path) -> str:
     if target.suffix == ".md":
         return with_links_of_the_site(text, target, root)
     language = LANGUAGES.get(target.suffix, "text")
-    return f"{LEFT_OUT_OF_SEARCH}# {name}\n\n{FENCE}{language}\n{text.rstrip()}\n{FENCE}\n"
+    return f"{LEFT_OUT_OF_SEARCH}# {name}\n\n{code_block(text.rstrip(), language)}"
 
 
 def _contents(folder: Path) -> str:
     files = (path for path in sorted(folder.iterdir()) if not path.name.startswith((".", "__pycache__")))
-    rows = (f"| `{path.name}{'/' if path.is_dir() else ''}` | {_first_line(path)} |" for path in files)
-    return "\n".join(["| file | what |", "|---|---|", *rows]) + "\n"
+    rows = ((f"`{path.name}{'/' if path.is_dir() else ''}`", plain(_first_line(path))) for path in files)
+    return table(("file", "what"), rows)
 
 
 def _first_line(path: Path) -> str:
@@ -98,4 +99,4 @@ def _first_line(path: Path) -> str:
     if module.suffix != ".py" or not module.is_file():
         return ""
     said = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
-    return said.partition("\n")[0].replace("|", "\\|")
+    return said.partition("\n")[0]

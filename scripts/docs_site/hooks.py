@@ -9,16 +9,16 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
-from scripts.docs_site import documents, notebook, offline
+from scripts.docs_site import documents, notebook, offline, reference
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).with_name("vendor") / "iframe-worker.js"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds a page for each file of the repository that a document links, and the script that search needs."""
+    """Adds the reference, a page for each file of the repository that a document links, and the script for search."""
     files.append(File.generated(config, f"assets/{SHIM.name}", abs_src_path=str(SHIM)))
-    for uri, content in notebook.pages(ROOT).items():
+    for uri, content in {**notebook.pages(ROOT), **reference.pages()}.items():
         files.append(File.generated(config, uri, content=content))
     for uri, content in documents.linked_pages(ROOT).items():
         files.append(File.generated(config, uri, content=content, inclusion=InclusionLevel.NOT_IN_NAV))
