@@ -19,8 +19,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, Self
 
 import modal
 import modal.exception
@@ -67,6 +67,13 @@ class Watched:
 
     def watch(self, claims: modal.Dict) -> None:
         claims.put(f"watched/{self.sweep}", asdict(self))
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any] | None) -> Self | None:
+        """None without an entry, and for one of a version of axosweep that has written less."""
+        known = {one.name: entry[one.name] for one in fields(cls) if one.name in entry} if entry else {}
+        needed = {one.name for one in fields(cls) if one.default is MISSING and one.default_factory is MISSING}
+        return cls(**known) if needed <= known.keys() else None
 
 
 def forget(claims: modal.Dict, entries: Entries, sweep: str) -> None:
@@ -126,7 +133,7 @@ def due(watched: Watched, entries: Entries, is_lost: Callable[[str, str], bool])
 
 def watched_of(entries: Entries, sweep: str) -> Watched | None:
     raw = entries.get(f"watched/{sweep}")
-    return None if raw is None else Watched(**raw)
+    return Watched.of(raw)
 
 
 def unsent(entries: Entries, sweep: str) -> dict[str, str]:
@@ -182,7 +189,7 @@ class Spending:
 
     def _note(self, share: Share) -> None:
         raw = self.claims.get(f"watched/{self.job.sweep}")
-        if raw is None or (watched := Watched(**raw)).budget is None:
+        if (watched := Watched.of(raw)) is None or watched.budget is None:
             return
         dollars = budget.seconds(self.folder) * share.dollars / share.seconds
         self.claims.put(f"spent/{self.job.sweep}/{self.job.name}", dollars)
@@ -193,8 +200,8 @@ class Spending:
 
 
 def _watching(entries: Entries, name: str) -> list[Watched]:
-    found = [Watched(**raw) for key, raw in entries.items() if key.startswith("watched/")]
-    return [one for one in found if name in one.needs]
+    found = [Watched.of(raw) for key, raw in entries.items() if key.startswith("watched/")]
+    return [one for one in found if one is not None and name in one.needs]
 
 
 def _start(claims: modal.Dict, entries: Entries, watched: Watched, notice: Notice) -> None:

@@ -66,7 +66,7 @@ def failed(sweep: str, step: str, attempt: str, why: str) -> Notice:
     """`step`: such as `train/<key>`; `attempt`: what distinguishes this failure from an earlier one."""
     kind, _, key = step.partition("/")
     what = {"train": "run", "preprocess": "dataset"}.get(kind, kind)
-    text = f"axosweep: {sweep}: {what} {key} failed: {why}"
+    text = f"axosweep: {sweep}: {what} {key} failed: {' '.join(why.split())}"
     return Notice(f"{sweep}/failed/{step}/{attempt}", NoticeKind.FAILED, sweep, text, run=key)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import urllib.error
 import urllib.request
 from http.client import HTTPException, HTTPMessage
@@ -30,9 +31,16 @@ def send(notice: Notice, name: str, timeout_s: float = TIMEOUT_S) -> None:
         error.close()
         raise NotSent(f"the webhook in {name} answered with status {error.code}") from None
     except (OSError, HTTPException, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        why = reason.strerror if isinstance(reason, OSError) and reason.strerror else type(reason).__name__
-        raise NotSent(f"the webhook in {name} does not answer ({why})") from None
+        raise NotSent(f"the webhook in {name} does not answer ({_why(error)})") from None
+
+
+def _why(error: Exception) -> str:
+    inner = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(inner, str):
+        return type(error).__name__
+    if isinstance(inner, OSError) and not isinstance(inner, ssl.SSLError) and inner.strerror:
+        return inner.strerror  # that of an error of TLS may name the server
+    return type(inner).__name__
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -20,12 +20,16 @@ from runner.composing.hydra_errors import check_grammar, explained
 from runner.composing.hydra_inside import is_about_a_plugin, multirun
 from runner.composing.hydra_sweep import LaunchSweep, RunFailed, Task, command_line
 from runner.composing.resolvers import register_resolvers
+from runner.config.known_names import forget_files
 from runner.config.overrides import canonical_all, parts
 from runner.config.project import SWEEPS, Origin, Project, find_project, foreign_note, using
 from runner.config.shipped import shipped_root
 from runner.config.vocabulary import Vocabulary, read_vocabulary
 from runner.console import terminal
 from runner.errors import ExitCode, SweepError
+from runner.keys.hub_commits import resolve
+from runner.keys.hub_models import hub_model
+from runner.memory.counted_weights import weights_in_folder
 from runner.types import Experiment, Request, RunResult
 
 NAME = "axosweep"
@@ -40,6 +44,7 @@ def run(arguments: Sequence[str], launch: LaunchSweep | None = None, page: Page 
 
     `page`: what a flag asks to print instead, such as the versions; None for a command line without such a flag.
     """
+    _forget_names()
     args, config_dir = take_apart(arguments).split_off("--config-dir", "-cd")
     project = replace(find_project(config_dir), find_origin=_find_origin)
     with using(project):
@@ -47,6 +52,13 @@ def run(arguments: Sequence[str], launch: LaunchSweep | None = None, page: Page 
             return _run(args, arguments, project, launch, page)
         finally:
             forget_bases()
+
+
+def _forget_names() -> None:
+    """Of an earlier command line of this process, as in a notebook: by now, they may mean something else."""
+    forget_files()
+    for looked_up in (resolve, hub_model, weights_in_folder):
+        looked_up.cache_clear()
 
 
 def _run(args: Arguments, arguments: Sequence[str], project: Project, launch: LaunchSweep | None, page: Page) -> int:

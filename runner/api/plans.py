@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.api import application
+from runner.api.arguments import COMPLETION, HELP, MULTIRUN, Arguments
 from runner.compare.params import params_of
+from runner.config.overrides import written
 from runner.cost.types import Range
+from runner.errors import SweepError
 from runner.estimate.plan import RunCost
 from runner.executors.choose import validator_at_hand
 from runner.launch.budget import over_budget
@@ -71,13 +74,21 @@ def plan(*overrides: str, store: str | None = None) -> PlannedSweep:
         planned.append(_planned(experiments, request))
         return []
 
-    application.run([*request_words(overrides, store), "action=plan"], described)
+    application.run([*request_words(overrides, store), "action=plan"], described, refuse_pages)
     return planned[-1]
 
 
 def request_words(overrides: Sequence[str], store: str | None) -> list[str]:
     """The words of a command line for these overrides, of which any may be swept."""
-    return ["-m", *overrides, *([f"store={store}"] if store is not None else []), "json=true"]
+    return ["-m", *overrides, *([f"store={written(str(store))}"] if store is not None else []), "json=true"]
+
+
+def refuse_pages(args: Arguments) -> None:
+    """Raises SweepError for flags that print something instead of running anything."""
+    pages = (*HELP, *COMPLETION, "--version")
+    if args.shows_only or any(flag in pages for flag in args.flags):
+        flags = " ".join(flag for flag in args.flags if flag not in MULTIRUN)
+        raise SweepError(f"{flags} prints something and runs nothing. It is for the command line only.")
 
 
 def _planned(experiments: Sequence[Experiment], request: Request) -> PlannedSweep:

@@ -19,7 +19,8 @@ class Records(tuple[dict[str, Any], ...]):
 
     def to_polars(self) -> Any:
         """A polars.DataFrame. Raises SweepError if polars is not installed."""
-        return _library("polars").from_dicts(list(self), infer_schema_length=None)
+        polars = _library("polars")
+        return polars.from_dicts(list(self), infer_schema_length=None) if self else polars.DataFrame()
 
 
 def _library(name: str) -> Any:

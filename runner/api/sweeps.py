@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.api import application
-from runner.api.plans import request_words
+from runner.api.plans import refuse_pages, request_words
 from runner.api.records import Records
 from runner.compare.metrics import read_curves
 from runner.compare.ranking import Row, compare_sweep
+from runner.errors import SweepError
 from runner.html_report.finish import leave_report
 from runner.launch.sweep import run_sweep
 from runner.launch.types import Launch
@@ -83,8 +85,24 @@ def launch(*overrides: str, store: str | None = None) -> Sweep:
         if rows:
             leave_report(over.store, over.plan.sweep)
 
-    application.run(request_words(overrides, store), run)
+    with refusals_with_text():
+        application.run(request_words(overrides, store), run, refuse_pages)
     return _loaded(launched[-1].store, launched[-1].plan.sweep)
+
+
+@contextlib.contextmanager
+def refusals_with_text() -> Iterator[None]:
+    """On the command line, what is wrong with runs is printed before Axolotl's schema is asked, and an error to which
+    the schema adds nothing has no text. For a program, it gets one."""
+    try:
+        yield
+    except SweepError as error:
+        if str(error):
+            raise
+        raise SweepError(
+            "The launch was refused. What is wrong was printed on standard error; `axosweep.plan` with the same words "
+            "returns it as `refused`."
+        ) from error
 
 
 def load(sweep: str | None = None, *, store: str | None = None) -> Sweep:

@@ -18,6 +18,7 @@ from modal_app.store.user_code import CONFIG_KEY as USER_CODE
 from runner.compare.comparison import model_of
 from runner.compare.params import label
 from runner.compare.ranking import EVAL_LOSS, Metric, Row
+from runner.compare.settings import without_seeds
 from runner.compare.table import heading_of, tables_of
 from runner.console import terminal
 from runner.console.numbers import loss
@@ -110,10 +111,19 @@ def best_of(row: Row, metric: Metric, write: str | None, store_arg: str | None =
     )
 
 
+def best_line(row: Row) -> str:
+    """The winner; if several seeds of its setting have finished, the setting with its mean and spread."""
+    run = f"{row.key}  {label(row.params)}".rstrip()
+    if (seeds := row.over_seeds) is None:
+        return f"Best: {run}"
+    setting = label(without_seeds(row.params)) or "these runs"
+    return f"Best setting: {setting}  {loss(seeds.mean)} +- {loss(seeds.sd)} over {seeds.n} seeds. Its best run: {run}"
+
+
 def show_best(best: Best) -> None:
     row, metric = best.run, Metric(best.metric, best.maximize)
     lines = [
-        f"Best: {row.key}  {label(row.params)}".rstrip(),
+        best_line(row),
         _figure(row, metric),
         *([f"Flags: {', '.join(row.flags)}"] if row.flags else []),
         f"Its {best.kind}: {best.model}",

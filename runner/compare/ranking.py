@@ -13,7 +13,7 @@ from typing import Any
 
 from modal_app.store.layout import Store
 from modal_app.store.step import FailureReason
-from runner.compare.flags import flags_of, not_finite
+from runner.compare.flags import DIVERGED, flags_of
 from runner.compare.measured import is_of_a_task
 from runner.compare.params import told_apart
 from runner.compare.settings import OverSeeds, over_seeds, settings_of
@@ -121,7 +121,7 @@ def rows_from(facts: Sequence[RunFacts], metric: Metric = EVAL_LOSS) -> list[Row
     settings = settings_of([one.config for one in facts])
     return _ranked(
         [
-            _Entry(_row(one, values, metric), _rank(one, metric), setting)
+            _Entry(_row(one, values, metric), _rank(one, metric), setting, one.had_nan)
             for one, values, setting in zip(facts, params, settings, strict=True)
         ]
     )
@@ -159,7 +159,7 @@ def _row(facts: RunFacts, params: Mapping[str, Any], metric: Metric) -> Row:
     flags = flags_of(
         curves,
         ended=facts.status is RunStatus.SUCCEEDED,
-        nan=facts.reason is FailureReason.NAN or _broken(facts.final(metric.name)),
+        nan=facts.had_nan or _broken(facts.final(metric.name)),
     )
     tokens = curves.most("tokens")
     per_second = tokens / facts.train_seconds if tokens and facts.train_seconds else None
@@ -206,6 +206,7 @@ class _Entry:
     rank: float
     setting: str
     """Equal for the runs that differ only in their seed."""
+    had_nan: bool
 
     @property
     def group(self) -> tuple[str | None, str]:
@@ -237,9 +238,16 @@ def _ranked(entries: Sequence[_Entry]) -> list[Row]:
 
 
 def _group_rank(entries: Sequence[_Entry]) -> float:
-    """The mean over the finished runs of a setting; infinite if one of its seeds has diverged."""
+    """The mean over the finished runs of a setting; infinite for a setting that cannot win."""
     finished = [one.rank for one in entries if one.row.status is RunStatus.SUCCEEDED]
-    return statistics.fmean(finished) if finished else math.inf
+    out = cannot_win([one.row for one in entries], had_nan=any(one.had_nan for one in entries))
+    return statistics.fmean(finished) if finished and not out else math.inf
+
+
+def cannot_win(rows: Sequence[Row], *, had_nan: bool) -> bool:
+    """Whether the runs of a setting keep it from winning: one of them had a NaN, finished or not, or one of several
+    seeds has diverged."""
+    return had_nan or (len(rows) > 1 and any(DIVERGED in row.flags for row in rows))
 
 
 def by_held_out(fingerprint: str | None) -> tuple[bool, str]:
@@ -249,5 +257,5 @@ def by_held_out(fingerprint: str | None) -> tuple[bool, str]:
 
 def _rank(facts: RunFacts, metric: Metric) -> float:
     """The final value of a finished run; infinite for one that cannot win, such as one with a NaN in any loss."""
-    usable = facts.status is RunStatus.SUCCEEDED and not not_finite(facts.curves)
+    usable = facts.status is RunStatus.SUCCEEDED and not facts.had_nan
     return score(facts.final(metric.name), metric) if usable else math.inf

@@ -9,12 +9,11 @@ from enum import StrEnum
 from rich.console import Console
 from rich.markup import escape
 
+from runner.compare.best import best_line
 from runner.compare.comparison import Comparison, SweepSelection, cost_of, model_of
 from runner.compare.groups import Group
 from runner.compare.measured import is_of_a_task
-from runner.compare.params import label
 from runner.compare.ranking import Metric, Row
-from runner.compare.settings import without_seeds
 from runner.compare.table import (
     columns_of,
     fitted,
@@ -27,7 +26,6 @@ from runner.compare.table import (
     tables_of,
 )
 from runner.console import terminal
-from runner.console.numbers import loss
 from runner.console.print_json import print_json
 from runner.cost.spent import money
 from runner.store.ledger import Ledger
@@ -142,20 +140,12 @@ def _notes(result: Comparison, tables: int) -> list[str]:
     return [*([several] if tables > 1 else []), *result.notes]
 
 
-def _best_line(best: Row) -> str:
-    if (seeds := best.over_seeds) is None:
-        return f"Best: {best.key}  {escape(label(best.params))}".rstrip()
-    setting = escape(label(without_seeds(best.params))) or "these runs"
-    mean = f"{loss(seeds.mean)} +- {loss(seeds.sd)} over {seeds.n} seeds"
-    return f"Best setting: {setting}  {mean}. Its best run: {best.key}  {escape(label(best.params))}".rstrip()
-
-
 def _show_best(result: Comparison, tables: int, console: Console) -> None:
     """Only if there is one table, since there is no best across tables; with groups, their table has the best mean."""
     best = next((row for row in result.runs if row.is_best), None)
     if best is None or tables > 1 or result.over:
         return
-    console.print(_best_line(best), soft_wrap=True)
+    console.print(escape(best_line(best)), soft_wrap=True)
     if best.store is None:
         return
     what, where = model_of(best)

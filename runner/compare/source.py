@@ -12,6 +12,7 @@ from modal_app.store.layout import Attempt, Store
 from modal_app.store.read_json import read_json
 from modal_app.store.state import StepState, observe, read_outcome
 from modal_app.store.step import FailureReason, StepKind
+from runner.compare.flags import not_finite
 from runner.compare.measured import Measurement, is_of_a_task, measured_of
 from runner.compare.metrics import Curves, read_curves
 from runner.compare.params import flat
@@ -73,6 +74,11 @@ class RunFacts:
         logged = self.curves.final(name)
         later = self.measured.get(name)
         return later.value if logged is None and later is not None else logged
+
+    @property
+    def had_nan(self) -> bool:
+        """Whether a loss was ever NaN or infinite, logged or as the reason why its worker stopped it."""
+        return self.reason is FailureReason.NAN or not_finite(self.curves)
 
     def judged_by(self, name: str) -> str | None:
         """What identifies a metric's evaluation data: held-out rows, or the questions of a task. None if unknown."""

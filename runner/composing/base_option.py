@@ -49,7 +49,7 @@ def with_bases(overrides: Sequence[str], vocabulary: Vocabulary) -> list[str]:
         terminal.message(f"{requested[0]}: {ON_A_CPU}")
     if not requested and not named and current_project().find_origin is not None:
         requested = [one for one in overrides if parts(one).key == FROM and parts(one).value != "null"]
-    store = next((parts(one).value for one in reversed(overrides) if parts(one).key == "store"), None)
+    store = next((_store_named(one) for one in reversed(overrides) if parts(one).key == "store"), None)
     return [_chosen(one, vocabulary, store) if one in requested else one for one in overrides]
 
 
@@ -63,6 +63,12 @@ def _chosen(override: str, vocabulary: Vocabulary, store: str | None) -> str:
         for value in dict.fromkeys(values)
     ]
     return f"{EXPERIMENT}=" + ",".join(options)
+
+
+def _store_named(override: str) -> str | None:
+    """The folder in store=DIR; None for store=null."""
+    value = OverridesParser.create().parse_override(override).value()
+    return None if value is None else str(value)
 
 
 def _unquoted(text: str) -> str:

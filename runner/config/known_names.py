@@ -62,6 +62,12 @@ def class_named(base_model: str) -> str | None:
     return _class_named(base_model.lower(), _folders(MODEL)) if "/" in base_model else None
 
 
+def forget_files() -> None:
+    """Read the files again, for a process that runs another command line: they may have changed."""
+    for found in (_class_named, _facts_named, _size_named):
+        found.cache_clear()
+
+
 @functools.cache
 def _class_named(name: str, folders: tuple[Path, ...]) -> str | None:
     for content in _naming(name, folders):

@@ -84,11 +84,11 @@ class ModalExecutor:
         except (modal.exception.NotFoundError, modal.exception.InvalidError) as error:
             needed = " or ".join(f"{key}, which {why} needs" for key, why in keys.items())
             others = "".join(f" {key}=..." for key in keys if key != WANDB_KEY)
+            offline = "\ntracking=offline leaves the W&B runs on the Volume until `axosweep sync`."
             raise SweepError(
                 f"Modal's secret {self.deployment.secret} has no {needed}. "
                 f"Create it again with all its keys:\n  modal secret create --force {self.deployment.secret} "
-                f"HUGGINGFACE_TOKEN=hf_... {WANDB_KEY}=...{others}\n"
-                "tracking=offline leaves the W&B runs on the Volume until `axosweep sync`."
+                f"HUGGINGFACE_TOKEN=hf_... {WANDB_KEY}=...{others}{offline if WANDB_KEY in keys else ''}"
             ) from error
 
     def execute(self, plan: Plan, watch: Callable[[], None]) -> None:

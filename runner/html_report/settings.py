@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runner.compare.flags import not_finite
 from runner.compare.params import label
-from runner.compare.ranking import Row
+from runner.compare.ranking import Row, cannot_win
 from runner.compare.settings import settings_of, without_seeds
 from runner.compare.source import RunFacts
 from runner.store.run_state import RunStatus
@@ -22,7 +21,7 @@ class Setting:
     n: int
     """How many of its runs have finished with a value. The mean and the sd are computed from these."""
     mean: float | None
-    """Of the final values; null if a loss was ever NaN, since such a setting does not win."""
+    """Of the final values; null if it cannot win, since a loss was NaN or a seed has diverged."""
     sd: float | None
     """Their sample standard deviation; null for fewer than two."""
 
@@ -46,11 +45,14 @@ class Setting:
 def settings(facts: Sequence[RunFacts], rows: Sequence[Row]) -> list[Setting]:
     """In the order of the rows, which is the best first within each eval fingerprint."""
     same = dict(zip((one.key for one in facts), settings_of([one.config for one in facts]), strict=True))
-    broken = {one.key for one in facts if not_finite(one.curves)}
+    broken = {one.key for one in facts if one.had_nan}
     members: dict[tuple[str | None, str], list[Row]] = {}
     for row in rows:
         members.setdefault((row.eval_fingerprint, same[row.key]), []).append(row)
-    return [_setting(ones, broken=any(row.key in broken for row in ones)) for ones in members.values()]
+    return [
+        _setting(ones, out=cannot_win(ones, had_nan=any(row.key in broken for row in ones)))
+        for ones in members.values()
+    ]
 
 
 def ranked(found: Sequence[Setting]) -> list[list[Setting]]:
@@ -75,9 +77,9 @@ def pooled_sd(found: Sequence[Setting]) -> float | None:
     return math.sqrt(sum(sd**2 * (n - 1) for n, sd in repeated) / freedom) if freedom else None
 
 
-def _setting(rows: Sequence[Row], *, broken: bool) -> Setting:
+def _setting(rows: Sequence[Row], *, out: bool) -> Setting:
     finals = [row.final for row in rows if is_ranked(row) and row.final is not None]
     seeds = rows[0].over_seeds
-    if broken or not finals:
+    if out or not finals:
         return Setting(tuple(rows), len(finals), None, None)
     return Setting(tuple(rows), len(finals), seeds.mean if seeds else finals[0], seeds.sd if seeds else None)

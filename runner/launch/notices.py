@@ -59,7 +59,8 @@ def check_notify(choice: ExecutorChoice, request: Request) -> None:
 
 @dataclass(slots=True)
 class Notifier:
-    """Looks at a launch's steps and sends what they give cause for. Never raises, and never waits but in `finish`."""
+    """Looks at a launch's steps and sends what they give cause for. Waits for nothing but in `finish`, and raises only
+    what writing to the ledger raises."""
 
     plan: Plan
     store: Store
@@ -72,7 +73,7 @@ class Notifier:
     _claimed: set[tuple[str, str]] = field(default_factory=set)
     """Sender and notice."""
     _unsent: dict[str, str] = field(default_factory=dict)
-    """Sender -> why its newest notice was not sent."""
+    """Sender -> why its newest unsent notice was not sent."""
     _queue: queue.Queue[tuple[str, Notice]] = field(default_factory=queue.Queue)
     _next: float = 0.0
 

@@ -1,4 +1,4 @@
-"""from=RUN: the config of the run that is continued from, which the new run starts from unless it is told otherwise."""
+"""from=RUN: the config of the run that is continued from, which the new run starts from, too."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def weights_in_folder(folder: Path) -> int | None:
     try:
         files = sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith("adapter_"))
         counts = [_weights_in(file) for file in files[:MOST_FILES]]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         return None  # the header of a damaged file may be anything
     known = [one for one in counts if one is not None]
     return sum(known) or None if len(known) == len(files) else None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.config.known_names import PARTIAL
 from runner.errors import SweepError
 from runner.keys.inputs import look_for_inputs
 from runner.preflight.findings import Finding, Severity, error
@@ -28,6 +29,16 @@ def datasets_of(axolotl: Mapping[str, Any], key: str = "datasets") -> list[Mappi
 
 def split_of(dataset: Mapping[str, Any]) -> str:
     return str(dataset.get("split") or "train")
+
+
+def takes_a_part(dataset: Mapping[str, Any]) -> bool:
+    """Whether an entry takes only a part of its dataset, other than a split."""
+    return any(dataset.get(key) for key in PARTIAL)
+
+
+def held_out_of(size: float, rows: int) -> int:
+    """How many of these rows val_set_size=`size` holds out, as train_test_split rounds it."""
+    return math.ceil(rows * size) if size < 1 else int(size)
 
 
 def data_findings(axolotl: Mapping[str, Any], data: DataChoice) -> Iterator[Finding]:
@@ -116,7 +127,7 @@ def steps_of(axolotl: Mapping[str, Any], ranks: int, sizes: Mapping[str, Dataset
     if not counted or None in counted or not epochs or held_out is None or axolotl.get("streaming"):
         return None
     rows = sum(one for one in counted if one is not None)
-    rows -= math.ceil(rows * held_out) if held_out < 1 else int(held_out)
+    rows -= held_out_of(held_out, rows)
     batch = _batch(axolotl) * ranks
     if batch < 1 or rows < 1:
         return None
@@ -129,7 +140,7 @@ def rows_taken(dataset: Mapping[str, Any]) -> int | None:
     """How many rows of a local JSONL file a dataset uses; None if some of that is unknown, or a row can become several
     samples."""
     kind, split = dataset.get("type"), split_of(dataset)
-    partial = any(dataset.get(key) for key in ("shards", "weight", "name", "data_files"))
+    partial = takes_a_part(dataset) or dataset.get("name")
     if not isinstance(kind, str | Mapping) or "." in kind or kind in SPLIT_INTO_PIECES or partial:
         return None
     try:
@@ -141,7 +152,7 @@ def rows_taken(dataset: Mapping[str, Any]) -> int | None:
 
 def _declared_rows(dataset: Mapping[str, Any], size: DatasetSize | None, length: float | None) -> int | None:
     """The declared number; if long rows are split into pieces, about the number of pieces."""
-    if size is None or any(dataset.get(key) for key in ("shards", "weight", "data_files")):
+    if size is None or takes_a_part(dataset):
         return None
     rows = rows_of_split(split_of(dataset), size.rows)
     if rows is None or dataset.get("type") not in SPLIT_INTO_PIECES or not length:

@@ -151,7 +151,7 @@ def _rows_on_lines(path: Path) -> Rows:
 def _rows_of_list(path: Path) -> Rows:
     try:
         rows = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SweepError(f"{path}: not JSON ({error}).") from error
     for number, row in enumerate(rows, start=1):
         yield f"row {number}", _as_row(row), hash(json.dumps(row))
@@ -243,7 +243,7 @@ def listed_messages(messages: Any) -> list[Any]:
     if isinstance(messages, str):
         try:
             messages = json.loads(messages)
-        except ValueError:
+        except (ValueError, RecursionError):
             return []
     return messages if isinstance(messages, list) else []
 
@@ -252,7 +252,7 @@ def _row(line: bytes) -> Mapping[str, Any] | str:
     """The row, or what is wrong with it."""
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"not JSON ({error})."
     return _as_row(row)
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from modal_app.store.read_json import read_json
 from runner.keys.hub_commits import hub_cache
@@ -67,14 +68,22 @@ def vocabulary(folder: Path) -> Vocabulary | None:
 
 @functools.lru_cache(maxsize=8)  # a vocabulary has up to 30 MB
 def _vocabulary(path: Path, size: int, changed: int) -> Vocabulary | None:
-    raw = read_json(path, lenient=True)
+    raw, settings = read_json(path, lenient=True), read_json(path.parent / SETTINGS, lenient=True)
     model, listed = raw.get("model"), raw.get("added_tokens")
     pieces = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(pieces, dict) or not isinstance(model, dict):
         return None
-    added = {str(one.get("content")): int(one.get("id", -1)) for one in listed or () if isinstance(one, dict)}
-    more = read_json(path.parent / SETTINGS, lenient=True).get("added_tokens_decoder")
-    for number, one in (more if isinstance(more, dict) else {}).items():
-        added.setdefault(str(one.get("content")) if isinstance(one, dict) else str(one), int(number))
+    try:
+        added = _added(listed, settings.get("added_tokens_decoder"))
+    except (TypeError, ValueError):  # a number that is none
+        return None
     by_bytes = model.get("type") == "BPE" and "ByteLevel" in json.dumps(raw.get("pre_tokenizer"))
     return Vocabulary(frozenset(pieces), added, by_bytes)
+
+
+def _added(listed: Any, decoder: Any) -> dict[str, int]:
+    """Token -> its number, by tokenizer.json and then by the settings."""
+    found = {str(one.get("content")): int(one.get("id", -1)) for one in listed or () if isinstance(one, dict)}
+    for number, one in decoder.items() if isinstance(decoder, dict) else ():
+        found.setdefault(str(one.get("content")) if isinstance(one, dict) else str(one), int(number))
+    return found

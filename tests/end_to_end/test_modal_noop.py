@@ -60,6 +60,7 @@ def test_a_webhook_is_told_of_the_end_though_the_laptop_is_closed(alone: Axoswee
         refused = on_modal.run(*words)
         assert refused.returncode == 2
         assert "secrets-hf-wandb has no MY_NOTIFY_URL, which notify=MY_NOTIFY_URL needs" in refused.stderr
+        assert "tracking=offline" not in refused.stderr, "that is no way out"
         assert not server.function_calls()
 
         server.set_secret("secrets-hf-wandb", {**SECRET, "MY_NOTIFY_URL": webhook.address})

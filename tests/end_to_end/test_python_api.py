@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+import axosweep
+from runner.api.plans import request_words
 from runner.api.records import Records
+from runner.api.sweeps import refusals_with_text
 from runner.environment import trainer_environment
 from runner.errors import SweepError
 from tests.end_to_end.axosweep import Axosweep
@@ -54,6 +58,18 @@ def test_the_notebook_is_stored_without_output() -> None:
     assert all(not cell.get("outputs") for cell in cells)
 
 
+@pytest.mark.parametrize("words", [("--help",), ("--version",), ("--cfg", "job"), ("lora=r8", "--info")])
+def test_a_flag_that_only_prints_is_refused(words: tuple[str, ...]) -> None:
+    with pytest.raises(SweepError, match=r"^--.* prints something and runs nothing"):
+        axosweep.plan(*words)
+
+
+@pytest.mark.parametrize("folder", ["out", "/data/my runs, rank=8", "/data/it's (new)", "/data/[0]"])
+def test_the_folder_of_results_may_have_any_name(folder: str) -> None:
+    (word,) = (one for one in request_words((), folder) if one.startswith("store="))
+    assert OverridesParser.create().parse_override(word).value() == folder
+
+
 def test_records_become_a_frame_of_pandas_where_that_is_installed() -> None:
     """As in the trainer's environment."""
     program = (
@@ -65,6 +81,17 @@ def test_records_become_a_frame_of_pandas_where_that_is_installed() -> None:
         [str(trainer_environment.find()), "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.split("\n")[0] == "['run', 'value'] [False, True]"
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", "The launch was refused"), ("lora=r5: no", "lora=r5: no")])
+def test_an_error_whose_text_was_printed_has_a_text_for_programs(text: str, expected: str) -> None:
+    with pytest.raises(SweepError, match=f"^{expected}"), refusals_with_text():
+        raise SweepError(text)
+
+
+def test_no_records_become_an_empty_frame() -> None:
+    assert Records([]).to_polars().is_empty()
+    assert Records([{"run": "a"}]).to_polars().rows() == [("a",)]
 
 
 def test_a_library_that_is_missing_is_named_with_the_way_out() -> None:

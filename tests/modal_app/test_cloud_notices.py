@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,12 @@ def test_what_an_earlier_launch_has_left_is_not_taken_for_the_end_of_this_one() 
     over = {**next_call, "ended/train/b": {"by": "4", "status": "failed", "message": "NaN"}}
     first, second = found(*earlier)[0].id, found(*earlier, over, watched=again)[0].id
     assert first != second, "it has failed again"
+
+
+def test_an_entry_of_another_version_is_read_as_far_as_it_is_known_or_passed_over() -> None:
+    entry = asdict(SWEEP)
+    assert Watched.of({**entry, "a_newer_field": 1}) == SWEEP
+    assert Watched.of({key: value for key, value in entry.items() if key != "needs"}) is None
 
 
 def test_most_of_a_budget_counts_what_is_set_aside_for_preparing() -> None:

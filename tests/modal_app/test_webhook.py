@@ -15,7 +15,7 @@ from modal_app.store.webhook import NotSent, send
 from tests.webhook_server import PATH, Webhook, serve_webhook
 
 NAME = "MY_NOTIFY_URL"
-NOTICE = notices.failed("rank-1a2b3c", "train/abc", "2", "out of memory; its key hunter22hunter22")
+NOTICE = notices.failed("rank-1a2b3c", "train/abc", "2", "out of memory;\nits key hunter22hunter22")
 
 
 @pytest.fixture
@@ -71,6 +71,12 @@ def test_no_error_has_the_address(monkeypatch: pytest.MonkeyPatch, address: str 
     with pytest.raises(NotSent, match=why) as error:
         send(NOTICE, NAME)
     assert "secret" not in str(error.value)
+
+
+def test_an_error_of_tls_does_not_name_the_server(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NAME, webhook.address.replace("http://", "https://"))
+    with pytest.raises(NotSent, match=r"does not answer \(SSLError\)$"):
+        send(NOTICE, NAME)
 
 
 def test_a_server_that_is_no_webhook_is_an_error_without_the_address(monkeypatch: pytest.MonkeyPatch) -> None:

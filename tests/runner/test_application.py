@@ -16,6 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from runner.errors import SweepError
+from runner.keys.hub_commits import Repository, resolve
 from runner.types import RunResult
 
 
@@ -34,6 +35,27 @@ def test_the_launch_sees_the_command_line_as_it_was_written(
     assert application.run(["lora=r8", "max_steps=5"], launch) == 0
     assert seen == [["lora=r8", "max_steps=5"]]
     assert sys.argv == ["axosweep", "lora=r8", "max_steps=5"]
+
+
+def test_a_name_on_the_hub_is_looked_up_again_by_the_next_command_line_of_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from runner.api import application
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    ref, name = tmp_path / "models--owner--model" / "refs" / "main", Repository("model", "owner/model")
+    ref.parent.mkdir(parents=True)
+    commits: list[str | None] = []
+
+    def launch(experiments: Any, request: Any) -> list[Any]:
+        commits.append(resolve(name, None).commit)
+        return []
+
+    for commit in ("a" * 40, "b" * 40):
+        ref.write_text(commit)
+        application.run(["lora=r8"], launch)
+    assert commits == ["a" * 40, "b" * 40]
 
 
 def test_nothing_is_warned_about(ask: Callable[..., Any]) -> None:

@@ -144,6 +144,27 @@ def test_a_setting_of_which_a_seed_has_diverged_does_not_win(store: Store) -> No
     assert best_of(rows_of(store, [good, broken, other])) == [other.key]
 
 
+def test_a_setting_of_which_a_seed_was_stopped_for_a_nan_does_not_win(store: Store) -> None:
+    good, better, broken, other = (at_rate(rate, seed=seed) for rate, seed in ((1, 1), (1, 2), (1, 3), (2, 1)))
+    for one, loss in ((good, 1.0), (better, 0.9), (other, 2.0)):
+        finish_run(store, one, {9: loss})
+    log_losses(store, broken, {9: 1.1})
+    finish(store, StepKind.PREPROCESS, broken.data_key, manifest={"eval_fingerprint": "rows", "rows": 7})
+    finish(store, StepKind.TRAIN, broken.key, OutcomeStatus.FAILED, reason=FailureReason.NAN, message="loss")
+    rows = rows_of(store, [good, better, broken, other])
+    assert rows[broken.key].status == "failed"
+    assert best_of(rows) == [other.key]
+
+
+def test_a_setting_of_which_a_seed_ended_far_above_its_start_does_not_win(store: Store) -> None:
+    good, worse, other = at_rate(1, seed=1), at_rate(1, seed=2), at_rate(2, seed=1)
+    for one, losses in ((good, {0: 1.0, 9: 0.1}), (worse, {0: 1.0, 9: 1.7}), (other, {0: 1.0, 9: 0.95})):
+        finish_run(store, one, losses)
+    rows = rows_of(store, [good, worse, other])
+    assert "diverged" in rows[worse.key].flags
+    assert best_of(rows) == [other.key]
+
+
 def test_the_same_run_in_two_places_is_not_two_seeds() -> None:
     assert len(set(settings_of([{"lr": 1, "seed": 1}, {"lr": 1, "seed": 1}]))) == 2
     assert len(set(settings_of([{"lr": 1, "seed": 1}, {"lr": 1, "seed": 2}]))) == 1

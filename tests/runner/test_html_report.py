@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from modal_app.store.layout import Store, after_key
-from modal_app.store.step import StepKind
+from modal_app.store.step import FailureReason, OutcomeStatus, StepKind
 from runner import cli, html_report
 from runner.compare.ranking import compare_sweep
 from runner.html_report.finish import leave_report
 from runner.html_report.gather import gather
 from runner.html_report.page import html, write_report
 from runner.types import Plan
-from tests.runner.builders import finish_run, open_sweep, run
+from tests.runner.builders import finish, finish_run, open_sweep, run
 from tests.runner.report_store import HOSTILE, SECRET, Standings, answered, sweep_of_every_kind, synthetic_sweep
 
 LARGEST_BYTES = 6_000_000
@@ -195,6 +195,16 @@ def test_a_lucky_seed_does_not_win_over_a_setting_with_the_better_mean(store: St
 def test_a_setting_of_which_one_seed_diverged_does_not_win(store: Store) -> None:
     planned = finished(store, {(8, 1): 1.0, (8, 2): math.nan, (16, 1): 1.2, (16, 2): 1.3})
     assert gather(store, planned.sweep)["card"]["params"] == [["lora_r", "16"]]
+
+
+def test_the_report_and_compare_name_the_same_winner_if_a_seed_was_stopped_for_a_nan(store: Store) -> None:
+    planned = finished(store, {(8, 1): 1.0, (8, 2): 1.1, (8, 3): 1.1, (16, 1): 1.2, (16, 2): 1.3})
+    stopped = planned.runs[2].run.key
+    store.folder(StepKind.TRAIN, stopped).done.unlink()
+    finish(store, StepKind.TRAIN, stopped, OutcomeStatus.FAILED, reason=FailureReason.NAN, message="loss")
+    assert gather(store, planned.sweep)["card"]["params"] == [["lora_r", "16"]]
+    (winner,) = [row for row in compare_sweep(store, planned.sweep) if row.is_best]
+    assert winner.params["lora_r"] == 16
 
 
 def test_without_an_evaluation_before_training_the_card_claims_no_gain(store: Store) -> None:

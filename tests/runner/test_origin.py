@@ -50,6 +50,13 @@ def test_a_run_that_continues_has_the_config_of_its_origin_and_the_changes_of_it
     assert one.overrides == (f"from={origin.key}@10", "learning_rate=0.0001", "gpu.count=4")
 
 
+@pytest.mark.parametrize("quoted", ["'{}'", '"{}"'])
+def test_a_run_is_found_in_a_store_that_is_named_in_quotes(store: Store, ask: Callable[..., Any], quoted: str) -> None:
+    origin = _recorded(store)
+    (one,) = ask(f"from={origin.key}", f"store={quoted.format(store.root)}").experiments
+    assert one.axolotl["lora_r"] == 64
+
+
 def test_a_group_that_is_named_applies_over_it(store: Store, asked: Callable[..., Sequence[Experiment]]) -> None:
     origin = _recorded(store)
     (one,) = asked(f"from={origin.key}", "lora=r8", "data.limit=20")

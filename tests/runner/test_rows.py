@@ -21,6 +21,7 @@ def dataset(path: Path, *lines: str, **more: Any) -> dict[str, Any]:
         ("[1, 2]", "found a list"),
         ('{"conversations": []}', "this row has conversations"),
         ('{"messages": []}', "under `messages`"),
+        pytest.param("[" * 200_000, "not JSON", id="nested too deeply"),
     ],
 )
 def test_the_first_row_that_cannot_be_one_is_named_with_its_line(tmp_path: Path, line: str, says: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from runner.memory.model_facts import config_of
 from runner.preflight.findings import Finding, error, warning
 from runner.preflight.rules.run_facts import RunFacts, is_off, is_on
 
@@ -93,8 +92,7 @@ def _context(run: RunFacts) -> tuple[int, str]:
     """The positions that the model has, and where that is published; 0 if it is unknown."""
     if run.model is not None:
         return run.model.context, run.model.source
-    raw = config_of(str(run.axolotl.get("base_model") or "")) or {}
-    known = raw.get("max_position_embeddings")
+    known = run.model_config.get("max_position_embeddings")
     return (known if isinstance(known, int) else 0), ""
 
 

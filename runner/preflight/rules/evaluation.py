@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from modal_app.store.own_data import own_data_of
-from runner.preflight.data import split_of
+from runner.preflight.data import held_out_of, split_of, takes_a_part
 from runner.preflight.findings import Finding, error, warning
 from runner.preflight.rules.run_facts import ListedDataset, RunFacts
 from runner.preflight.splits import rows_of_split
@@ -46,7 +45,7 @@ def held_out_rows_that_cannot_be(run: RunFacts) -> Iterator[Finding]:
         yield error("val_set_size", value, "with rl Axolotl reads it as a part, below 1", "Write 0.05.", SPLIT)
         return
     rows = _rows(run)
-    if rows is not None and _held_out(size, rows) >= rows:
+    if rows is not None and held_out_of(size, rows) >= rows:
         few = f"it holds out all {rows} rows, so none is left to train on"
         yield error("val_set_size", value, few, "Write val_set_size=0.05.", SPLIT)
 
@@ -59,7 +58,7 @@ def evaluation_of_a_handful_of_rows(run: RunFacts) -> Iterator[Finding]:
         at, value, rows = "test_datasets", f"({len(counts)} listed)", _sum(counts)
     elif size > 0:
         all_rows = int(size * 2) if size > 1 else _rows(run, declared=True)
-        at, value, rows = "val_set_size", run.axolotl["val_set_size"], all_rows and _held_out(size, all_rows)
+        at, value, rows = "val_set_size", run.axolotl["val_set_size"], all_rows and held_out_of(size, all_rows)
     else:
         return
     rows = run.prepared.eval_rows if rows is None else rows
@@ -137,12 +136,8 @@ def _rows(run: RunFacts, *, declared: bool = False) -> int | None:
 
 
 def _declared(one: ListedDataset, sizes: Mapping[str, DatasetSize]) -> int | None:
-    size, partial = sizes.get(one.path), any(one.entry.get(key) for key in ("shards", "weight", "data_files"))
-    return None if size is None or partial else rows_of_split(split_of(one.entry), size.rows)
-
-
-def _held_out(size: float, rows: int) -> int:
-    return math.ceil(rows * size) if size < 1 else int(size)
+    size = sizes.get(one.path)
+    return None if size is None or takes_a_part(one.entry) else rows_of_split(split_of(one.entry), size.rows)
 
 
 def _sum(counts: list[int | None]) -> int | None:

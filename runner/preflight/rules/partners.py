@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.preflight.findings import Finding, warning
-from runner.preflight.rules.run_facts import RunFacts
+from runner.preflight.rules.run_facts import RunFacts, has_foreign_plugin
 
 Config = Mapping[str, Any]
 AXOLOTL = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/"
@@ -38,12 +38,7 @@ def _set(key: str) -> Callable[[Config], Any]:
 
 
 def _scheduler(*names: str) -> Callable[[Config], bool]:
-    return lambda config: (config.get("lr_scheduler") or "cosine") in names or _foreign(config)
-
-
-def _foreign(config: Config) -> bool:
-    """Whether a plugin that Axolotl does not ship may read any key."""
-    return any(not str(plugin).startswith("axolotl.") for plugin in config.get("plugins") or ())
+    return lambda config: (config.get("lr_scheduler") or "cosine") in names or has_foreign_plugin(config)
 
 
 _ANY_RL = Partner(_set("rl"), "without rl", "Set rl, or remove it.", RL)

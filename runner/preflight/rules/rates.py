@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from runner.preflight.data import SPLIT_INTO_PIECES
 from runner.preflight.findings import Finding, warning
 from runner.preflight.rules.run_facts import RunFacts
 
@@ -166,7 +167,7 @@ def method_of(run: RunFacts) -> Method:
     if rl:
         return Method.ONLINE
     kinds = [dataset.get("type") for dataset in run.datasets]
-    if run.axolotl.get("pretraining_dataset") or (kinds and all(kind in ("completion", "pretrain") for kind in kinds)):
+    if run.axolotl.get("pretraining_dataset") or (kinds and all(kind in SPLIT_INTO_PIECES for kind in kinds)):
         return Method.PRETRAINING
     return Method.FINE_TUNING
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modal_app.store.own_data import own_data_of
+from runner.preflight.data import SPLIT_INTO_PIECES
 from runner.preflight.findings import Finding, warning
 from runner.preflight.rules.run_facts import ListedDataset, RunFacts
 from runner.types import DatasetSize
@@ -63,8 +64,8 @@ def _tokens_of_a_row(run: RunFacts) -> float | None:
     known = run.prepared
     if known.rows and known.tokens:
         return known.tokens / known.rows
-    if any(_in_pieces(one.entry.get("type")) for one in run.training):
-        return None
+    if any(one.entry.get("type") in SPLIT_INTO_PIECES for one in run.training):
+        return None  # rows are as long as sequence_len, since they are cut to that length
     known_sizes = [_size(one, run.experiment.sizes.get(one.path)) for one in run.training]
     sizes = [one for one in known_sizes if one is not None]
     rows = sum(one.rows for one in sizes)
@@ -81,11 +82,6 @@ def _size(one: ListedDataset, declared: DatasetSize | None) -> DatasetSize | Non
     texts = rows.characters * BYTES_PER_CHARACTER if rows.messages else rows.bytes
     tokens = texts / BYTES_PER_TOKEN + (rows.messages or rows.count) * TOKENS_PER_MESSAGE
     return DatasetSize(rows.count, tokens / rows.count)
-
-
-def _in_pieces(kind: object) -> bool:
-    """Whether rows are as long as sequence_len, since they are cut to that length."""
-    return kind in ("completion", "pretrain")
 
 
 RULES = (copies_of_rows, padding_of_short_rows)

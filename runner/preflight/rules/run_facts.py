@@ -68,11 +68,15 @@ class RunFacts:
     @cached_property
     def architecture(self) -> Architecture | None:
         """By the class that the config names, a file of conf/model, or the model's config.json on this machine."""
-        base_model, revision = str(self.axolotl.get("base_model") or ""), self.axolotl.get("revision_of_model")
-        if name := self._class_in_config or class_named(base_model):
+        if name := self._class_in_config or class_named(str(self.axolotl.get("base_model") or "")):
             return architecture(name)
-        raw = config_of(base_model, None if revision is None else str(revision))
-        return architecture(str(raw.get("model_type"))) if raw is not None else None
+        return architecture(str(self.model_config.get("model_type"))) if self.model_config else None
+
+    @cached_property
+    def model_config(self) -> Mapping[str, Any]:
+        """The model's config.json, at the revision of the run; empty if it is not on this machine."""
+        revision = self.axolotl.get("revision_of_model")
+        return config_of(str(self.axolotl.get("base_model") or ""), None if revision is None else str(revision)) or {}
 
     @property
     def _class_in_config(self) -> str | None:
@@ -134,7 +138,7 @@ class RunFacts:
     @cached_property
     def foreign(self) -> bool:
         """Whether a plugin that Axolotl does not ship may read any key, or replace any part of the trainer."""
-        return any(not str(plugin).startswith("axolotl.") for plugin in self.axolotl.get("plugins") or ())
+        return has_foreign_plugin(self.axolotl)
 
     @cached_property
     def evaluates(self) -> bool:
@@ -148,6 +152,10 @@ class RunFacts:
     def number(self, key: str) -> float | None:
         """The value of a key at the top as a number; None if it is not set."""
         return number(self.axolotl.get(key))
+
+
+def has_foreign_plugin(axolotl: Mapping[str, Any]) -> bool:
+    return any(not str(plugin).startswith("axolotl.") for plugin in axolotl.get("plugins") or ())
 
 
 def is_off(value: object) -> bool:

@@ -113,7 +113,7 @@ def best_model_is_never_loaded(run: RunFacts) -> Iterator[Finding]:
         return
     seen = "no rows are held out" if not held_out else "it has no save_steps and eval_steps (or N per epoch)"
     if held_out and save and evaluate:
-        intervals = _told(run, "save_steps", "saves_per_epoch"), _told(run, "eval_steps", "evals_per_epoch")
+        intervals = _as_set(run, "save_steps", "saves_per_epoch"), _as_set(run, "eval_steps", "evals_per_epoch")
         seen = f"with {' and '.join(intervals)} a save does not always follow an evaluation"
     yield warning(
         "load_best_model_at_end",
@@ -160,7 +160,7 @@ def _evaluations(run: RunFacts) -> int | None:
     return None if run.total_steps is None else int(run.total_steps // every)
 
 
-def _told(run: RunFacts, steps: str, per_epoch: str) -> str:
+def _as_set(run: RunFacts, steps: str, per_epoch: str) -> str:
     key = per_epoch if run.axolotl.get(per_epoch) else steps
     return f"{key}={shown(run.axolotl.get(key))}"
 
