@@ -7,12 +7,12 @@ UPGRADE ?=
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help env trainer sweep test test-fast check fix wheel-check lock fields clean
+.PHONY: help env trainer sweep test test-fast check fix docs wheel-check lock fields clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-env: ## Build the launcher's environment (.venv, about 0.3 GB)
+env: ## Build the launcher's environment (.venv, about 0.6 GB)
 	@sh scripts/bootstrap.sh
 
 trainer: env ## Build the trainer's environment (Axolotl and PyTorch, about 8 GB)
@@ -37,6 +37,9 @@ fix: env ## Repair lint and formatting
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+docs: env ## Build the documents as a site, in site/; fails on a warning, a dead link, or a file from elsewhere
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean
+
 wheel-check: env ## Build the wheel, install it into an empty environment and try it there
 	@$(BIN)/python scripts/check_wheel.py
 
@@ -51,4 +54,4 @@ fields: trainer ## Renew the lists of Axolotl's keys and of models' modules from
 	@.axosweep/trainer/bin/python modal_app/trainer/list_modules.py runner/config/architectures.json
 
 clean: ## Remove both environments and the tools' caches; out/ and its runs stay
-	@rm -rf .venv .axosweep .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
+	@rm -rf .venv .axosweep .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist site

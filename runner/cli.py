@@ -9,7 +9,6 @@ import importlib
 import itertools
 import os
 import shlex
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,10 +16,8 @@ from pathlib import Path
 
 from runner.command import VERBS
 from runner.console import terminal
-from runner.errors import SweepError, did_you_mean
+from runner.errors import ExitCode, SweepError, did_you_mean
 
-EXIT_USER_MISTAKE = 2
-EXIT_INTERRUPTED = 128 + signal.SIGINT
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 """Errors of a place that cannot be written to."""
 GC_THRESHOLD = 50_000
@@ -29,7 +26,7 @@ garbage. Python's own threshold, 2,000, makes the start of a command 5% longer."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line; returns the exit code: 0, 1 a run failed, 2 a mistake in the request."""
+    """Run one command line; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     terminal.open_closed()
     terminal.print_anything()
@@ -42,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SweepError as error:
         if text := str(error):
             terminal.message(f"axosweep: {text}")
-        return EXIT_USER_MISTAKE
+        return ExitCode.MISTAKE
     except KeyboardInterrupt:
         sys.stderr.write("axosweep: stopped. The same command continues where this one ended.\n")
-        return EXIT_INTERRUPTED
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has closed the pipe (| head)
         return 0
@@ -53,12 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if full := _full_disk(error):
             terminal.message(f"axosweep: {full}")
             _flush_or_drop_output()
-            return EXIT_USER_MISTAKE
+            return ExitCode.MISTAKE
         if error.errno not in UNWRITABLE:
             raise
         where = f"{error.filename}: " if error.filename else ""
         terminal.message(f"axosweep: {where}{error.strerror}.")
-        return EXIT_USER_MISTAKE
+        return ExitCode.MISTAKE
 
 
 def _full_disk(error: OSError) -> str:

@@ -1,9 +1,24 @@
-"""The one error a user sees: what was seen, what was expected, the way out."""
+"""The one error a user sees: what was seen, what was expected, the way out. And the exit codes."""
 
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How every command ends."""
+
+    SUCCEEDED = 0
+    """Everything succeeded, or was finished before."""
+    FAILED = 1
+    """A run or a step failed, or `doctor` found a problem."""
+    MISTAKE = 2
+    """A mistake in the request, or a place that cannot be written to. The message says what to do."""
+    INTERRUPTED = 128 + signal.SIGINT
+    """Ctrl-C. The same command continues where this one ended."""
 
 
 class SweepError(Exception):

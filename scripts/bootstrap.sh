@@ -78,11 +78,11 @@ else
     python=$(find_python) || fail "no working Python 3.12 or 3.13 found (3.11 runs the launcher alone). Looked at python3.13, python3.12, python3, python, python3.11 and the versions of pyenv and uv; name another with PYTHON=/path/to/python."
 fi
 free_kb=$(df -Pk . | awk 'NR == 2 { print $4 }')
-[ "$free_kb" -gt 1000000 ] || fail "less than 1 GB is free here; the launcher environment needs about 0.3 GB."
+[ "$free_kb" -gt 1000000 ] || fail "less than 1 GB is free here; the launcher environment needs about 0.6 GB."
 
 rm -f "$venv/built-from"
 minor_of "$venv/bin/python" >/dev/null || "$python" -m venv --clear --without-pip "$venv"
-echo "axosweep: launcher environment (about 0.3 GB) in $venv, $("$venv/bin/python" --version)" >&2
+echo "axosweep: launcher environment (about 0.6 GB) in $venv, $("$venv/bin/python" --version)" >&2
 uv=$(find_uv) || exit 1
 "$uv" pip sync --quiet --python "$venv/bin/python" --require-hashes requirements.lock
 "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation --editable .

@@ -26,13 +26,12 @@ from runner.config.project import SWEEPS, Origin, Project, find_project, foreign
 from runner.config.shipped import shipped_root
 from runner.config.vocabulary import Vocabulary, read_vocabulary
 from runner.console import terminal
-from runner.errors import SweepError
+from runner.errors import ExitCode, SweepError
 from runner.keys.hub_commits import resolve
 from runner.keys.hub_models import hub_model
 from runner.memory.counted_weights import weights_in_folder
 from runner.types import Experiment, Request, RunResult
 
-EXIT_FAILED_RUN = 1
 NAME = "axosweep"
 CONFIG = "config"
 
@@ -88,8 +87,8 @@ def _run(args: Arguments, arguments: Sequence[str], project: Project, launch: La
             "hydra/sweeper=NAME or hydra/launcher=NAME; without these, axosweep uses its own."
         ) from error
     except RunFailed:
-        return EXIT_FAILED_RUN
-    return 0 if all(result.succeeded for result in task.results) else EXIT_FAILED_RUN
+        return ExitCode.FAILED
+    return ExitCode.SUCCEEDED if all(result.succeeded for result in task.results) else ExitCode.FAILED
 
 
 def _start_hydra(words: Sequence[str], task: Task) -> None:

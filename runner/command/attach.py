@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from runner.compare.ranking import compare_sweep
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
-from runner.errors import SweepError
+from runner.errors import ExitCode, SweepError
 from runner.html_report.finish import leave_report
 from runner.show import tables
 from runner.show.sweep_view import SweepView
@@ -15,8 +15,6 @@ from runner.store.finding import sweep_in
 from runner.store.ledger import sweep_ids
 from runner.store.run_state import RunStatus
 from runner.store.stores import store_of
-
-EXIT_FAILED_RUN = 1
 
 
 def parser() -> VerbParser:
@@ -57,4 +55,4 @@ def attach(store_folder: str | None, sweep_name: str | None, runs_volume: str, *
     terminal.say(console, leave_report(mirror, sweep))
     for why in modal_notices.settle(mirror, sweep):
         terminal.message(f"A notice was not sent: {why}. The same command tries again.", style="yellow")
-    return 0 if all(row.status is RunStatus.SUCCEEDED for row in rows) else EXIT_FAILED_RUN
+    return ExitCode.SUCCEEDED if all(row.status is RunStatus.SUCCEEDED for row in rows) else ExitCode.FAILED

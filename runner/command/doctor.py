@@ -24,7 +24,7 @@ from runner.console import terminal
 from runner.console.parser import VerbParser
 from runner.console.print_json import print_json
 from runner.environment import trainer_environment
-from runner.errors import SweepError
+from runner.errors import ExitCode, SweepError
 from runner.keys import hub_commits
 from runner.store.stores import open_store
 from runner.wandb import account
@@ -83,7 +83,7 @@ def doctor(store_folder: str | None, secret: str, wait_s: float, *, as_json: boo
         print_json({"checks": [asdict(check) for check in checks]})
     else:
         _show(checks)
-    return int(any(check.mark is Mark.PROBLEM for check in checks))
+    return ExitCode.FAILED if any(check.mark is Mark.PROBLEM for check in checks) else ExitCode.SUCCEEDED
 
 
 def examine(store_folder: str | None, secret: str, wait_s: float) -> list[Check]:

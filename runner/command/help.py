@@ -14,7 +14,7 @@ EXAMPLES = (
 )
 """Command lines and what they do; a test plans each."""
 
-_GROUPS = {
+GROUPS = {
     "model": "what is tuned",
     "dataset": "what it learns from",
     "training": "the recipe",
@@ -28,6 +28,7 @@ _GROUPS = {
     "experiment": "a named combination of all of these",
     SWEEPS: "questions; +sweeps=NAME, with -m",
 }
+"""What each shipped group is, in the order in which they are listed."""
 
 _TEXT = """\
 axosweep: ask Axolotl a fine-tuning question in one line, and get a table of runs that you can compare.
@@ -93,7 +94,7 @@ Flags
 Examples
 {examples}
 
-Exit code: 0, 1 when a run failed, 2 for a mistake in the request."""
+Exit code: 0, 1 when a run failed, 2 for a mistake in the request, 130 after Ctrl-C."""
 
 
 def text() -> str:
@@ -108,8 +109,8 @@ def text() -> str:
 
 
 def _in_order(vocabulary: Vocabulary) -> list[str]:
-    known = [group for group in _GROUPS if group in vocabulary.groups]
-    return known + [group for group in vocabulary.groups if group not in (*_GROUPS, BASE_OPTION)]
+    known = [group for group in GROUPS if group in vocabulary.groups]
+    return known + [group for group in vocabulary.groups if group not in (*GROUPS, BASE_OPTION)]
 
 
 def _group(group: str, vocabulary: Vocabulary) -> str:
@@ -117,7 +118,7 @@ def _group(group: str, vocabulary: Vocabulary) -> str:
     options = ", ".join(f"{option}*" if option == default else option for option in vocabulary.groups[group])
     indent = " " * 16
     wrapped = textwrap.fill(options, 100, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
-    return f"  {group:<11} {_GROUPS.get(group, '')}\n{wrapped}"
+    return f"  {group:<11} {GROUPS.get(group, '')}\n{wrapped}"
 
 
 def _node_names(vocabulary: Vocabulary) -> list[str]:

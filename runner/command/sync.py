@@ -15,7 +15,7 @@ from runner.compare.ranking import Row, compare_sweep
 from runner.console import terminal
 from runner.console.parser import VerbParser
 from runner.console.print_json import print_json
-from runner.errors import SweepError
+from runner.errors import ExitCode, SweepError
 from runner.store.finding import sweep_in
 from runner.store.ledger import Ledger
 from runner.store.run_state import RunStatus
@@ -23,7 +23,6 @@ from runner.store.stores import is_mirror, stores
 from runner.wandb.call import call, check_reachable
 from runner.wandb.messages import LocalRun, UploadRequest, UploadResponse, UploadResult
 
-EXIT_FAILED = 1
 SUMMARY = ("seconds", "train_seconds", "paid_seconds", "dollars", "max_steps", "gpu", "peak_memory_gib")
 """What a run's summary in W&B gets in the end: values over all attempts, which a single attempt does not know."""
 
@@ -71,7 +70,7 @@ def sync(store: Store, sweep: str, *, as_json: bool) -> int:
         elif row.key not in tracked:
             texts[row.key] = "was never tracked (tracking=disabled, or not started): nothing to upload"
     _show(sweep, rows, texts, failing, as_json=as_json)
-    return EXIT_FAILED if failing else 0
+    return ExitCode.FAILED if failing else ExitCode.SUCCEEDED
 
 
 def _fetch(store: Store, sweep: str, runs: Sequence[LocalRun]) -> list[UploadResult]:

@@ -31,9 +31,11 @@ from runner.cost.spent import money
 from runner.store.ledger import Ledger
 from runner.store.run_state import RunStatus, status_text
 
-SEVERAL_TABLES = (
-    "These runs are judged by different held-out rows, so their losses cannot be compared. With data.seed=42, all "
-    "runs of a sweep over seed have the same rows."
+SEVERAL_TABLES = "These runs are judged by different held-out rows, so their losses cannot be compared."
+KEEP_THE_ROWS = "With data.seed=42, all runs of a sweep over seed have the same rows."
+ONE_SEED = (
+    "Settings that were trained with several seeds are ranked by their mean. The best one was trained with one seed, "
+    "so chance may have favoured it."
 )
 OTHER_QUESTIONS = (
     "These runs were not all given the same questions: the task's files have changed, or some runs were not evaluated. "
@@ -96,7 +98,9 @@ def _show(result: Comparison, selections: Sequence[SweepSelection], metric: Metr
         console.print(table(shown, title, [row.is_best for row in rows]), crop=False)
     _show_groups(result, metric, console)
     if dropped:
-        console.print(f"No room for {escape(', '.join(dropped))}: use --json, --csv or a wider terminal to see them.")
+        console.print(
+            f"No room for {escape(', '.join(dropped))}: a wider terminal or `axosweep compare --csv` has them."
+        )
     for line in cost_lines(selections, result.runs):
         terminal.say(console, line)
     for row in result.runs:
@@ -136,8 +140,15 @@ def _mean_tables(groups: Sequence[Group]) -> list[list[Group]]:
 
 
 def _notes(result: Comparison, tables: int) -> list[str]:
-    several = OTHER_QUESTIONS if is_of_a_task(result.metric) else SEVERAL_TABLES
-    return [*([several] if tables > 1 else []), *result.notes]
+    notes = []
+    if tables > 1:
+        notes.append(OTHER_QUESTIONS if is_of_a_task(result.metric) else SEVERAL_TABLES)
+        if not is_of_a_task(result.metric) and any("seed" in row.params for row in result.runs):
+            notes.append(KEEP_THE_ROWS)
+    best = next((row for row in result.runs if row.is_best), None)
+    if tables == 1 and best and best.over_seeds is None and any(row.over_seeds for row in result.runs):
+        notes.append(ONE_SEED)
+    return [*notes, *result.notes]
 
 
 def _show_best(result: Comparison, tables: int, console: Console) -> None:

@@ -20,6 +20,7 @@ from runner.compare.groups import Group
 from runner.compare.measured import TASKS, is_of_a_task
 from runner.compare.params import show_value
 from runner.compare.ranking import OBJECTIVE, Metric, Row
+from runner.compare.settings import OverSeeds
 from runner.console.numbers import loss
 from runner.cost.spent import money
 from runner.store.run_state import RunStatus, status_text
@@ -177,8 +178,10 @@ def markdown(columns: Sequence[Column]) -> str:
 
 
 def rows_csv(rows: Sequence[Row], metric: Metric) -> str:
-    """Every field of a row except `record`. Parameters and measured values have columns of their own."""
-    plain = [one.name for one in fields(Row) if one.name not in ("params", "record", "measured")]
+    """Every field of a row except `record`. Parameters, measured values, and the figures over the seeds of a row's
+    setting have columns of their own."""
+    plain = [one.name for one in fields(Row) if one.name not in ("params", "record", "measured", "over_seeds")]
+    seeds = [one.name for one in fields(OverSeeds)]
     later = [name for name in dict.fromkeys(name for row in rows for name in row.measured) if is_of_a_task(name)]
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     heads = ["key", *(f"param.{name}" if name in plain else name for name in names), "metric"]
@@ -189,11 +192,12 @@ def rows_csv(rows: Sequence[Row], metric: Metric) -> str:
             *(row.params.get(name) for name in names),
             metric.name,
             *(getattr(row, name) for name in rest),
+            *(getattr(row.over_seeds, name, None) for name in seeds),
             *(row.measured.get(name) for name in later),
         ]
         for row in rows
     ]
-    return _csv([[*heads, *rest, *later], *lines])
+    return _csv([[*heads, *rest, *(f"over_seeds.{name}" for name in seeds), *later], *lines])
 
 
 def groups_csv(groups: Sequence[Group], metric: Metric) -> str:

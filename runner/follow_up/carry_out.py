@@ -14,7 +14,7 @@ from modal_app.store.state import StepState, observe
 from modal_app.store.step import OutcomeStatus, write_atomically
 from runner.console import terminal
 from runner.console.interrupts import terminate_as_interrupt
-from runner.errors import SweepError
+from runner.errors import ExitCode, SweepError
 from runner.executors.choose import Executor, local_executor_for, modal_executor_for
 from runner.executors.modal_submission import submitted_as
 from runner.follow_up.subjects import Subject
@@ -24,7 +24,6 @@ from runner.store.ledger import Ledger
 from runner.store.stores import check_writable, is_mirror, while_it_exists
 from runner.types import Gpu, Plan, PlannedStep
 
-EXIT_FAILED = 1
 HASH_LENGTH = 6
 
 
@@ -84,7 +83,7 @@ def follow_up_name(sweep: str, steps: Sequence[PlannedStep]) -> str:
 
 
 def exit_code(carried: Sequence[FollowUpResult]) -> int:
-    return 0 if all(one.succeeded for one in carried) else EXIT_FAILED
+    return ExitCode.SUCCEEDED if all(one.succeeded for one in carried) else ExitCode.FAILED
 
 
 def show_failures(carried: Sequence[FollowUpResult], store: Store) -> None:

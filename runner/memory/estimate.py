@@ -81,6 +81,11 @@ class Estimate:
     """The assumptions."""
 
     @property
+    def of_weights_alone(self) -> bool:
+        """Whether nothing but the weights is counted, which are too many already."""
+        return self.parts is not None and self.parts.total == self.parts.weights
+
+    @property
     def usable(self) -> int:
         """Bytes of the card."""
         return int(self.gpu.usable_gib * GIB)
@@ -133,13 +138,23 @@ def _beyond(facts: ModelFacts) -> str:
 
 def _floor(config: Mapping[str, Any], facts: ModelFacts, gpu: GpuKind, count: int, reason: str) -> Estimate:
     """An unknown estimate, unless the weights alone do not fit."""
-    bits = 0.5 if config.get("load_in_4bit") else 1 if config.get("load_in_8bit") else 2
     shared = count if config.get("deepspeed") or config.get("fsdp_config") else 1
-    weights = int(bits * facts.parameters / shared)
+    weights = int(_loaded(config, facts) / shared)
     parts = Parts(weights, 0, 0, 0, 0, 0, 0, 0)
     if weights > gpu.usable_gib * GIB and not _offloads(config):
-        return Estimate(Verdict.WONT_FIT, gpu, count, parts, "loading", notes=(f"weights alone; {reason}",))
+        return Estimate(Verdict.WONT_FIT, gpu, count, parts, "loading", notes=(f"the weights alone; {reason}",))
     return Estimate(Verdict.UNKNOWN, gpu, count, reason=reason)
+
+
+def _loaded(config: Mapping[str, Any], facts: ModelFacts) -> float:
+    """Bytes of the weights. transformers has all experts of a layer in one tensor, which bitsandbytes leaves in 16 bit,
+    unless Axolotl quantizes it (quantize_moe_experts) or each expert is a layer of its own.
+    """
+    each = 0.5 if config.get("load_in_4bit") else 1.0 if config.get("load_in_8bit") else 2.0
+    quantized = config.get("quantize_moe_experts") or config.get("llama4_linearized_experts")
+    experts = 0 if quantized else facts.layers * (facts.experts or 0) * 3 * facts.hidden * facts.ffn
+    experts = min(experts, facts.parameters)
+    return 2 * experts + each * (facts.parameters - experts)
 
 
 def _offloads(config: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from runner.config.gpus import GPUS
 from runner.memory.estimate import Estimate, Verdict, estimate
-from runner.memory.ladder import CurrentSettings, WaysToFit, ways_out
+from runner.memory.ladder import CurrentSettings, WaysToFit, ways_out, ways_to_load
 from runner.memory.model_facts import ShapeAnswer, facts_of
 from runner.memory.words import in_words, where
 from runner.preflight.findings import Finding, Severity
@@ -112,7 +112,9 @@ def _weighed(
         one, ways = estimate(axolotl, facts, GPUS[name], count, longest_row), WaysToFit()
         one = replace(one, reason=shape.problem) if facts is None else one
         if one.verdict in (Verdict.WONT_FIT, Verdict.UNSURE) and facts is not None:
-            ways = ways_out(CurrentSettings(axolotl, facts, GPUS[name], count, longest_row))
+            current = CurrentSettings(axolotl, facts, GPUS[name], count, longest_row)
+            to_load = one.of_weights_alone
+            ways = WaysToFit(ways_to_load(current), Verdict.UNKNOWN) if to_load else ways_out(current)
         found.append((one, ways))
     return tuple(found)
 
@@ -129,6 +131,8 @@ def _way_out(one: Estimate, ways: WaysToFit) -> str:
         return f"It would fit with {lines}."
     if one.verdict is Verdict.UNSURE:
         return ""
+    if one.of_weights_alone:
+        return f"They would fit with {lines}." if lines else "They fit on no card, and on no 8 cards that share them."
     if lines:
         return f"It might fit with {lines}."
     return "Smaller batches, fewer bits or more cards would not make it fit."

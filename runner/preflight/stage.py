@@ -98,8 +98,13 @@ class Preflight:
             raise SweepError(self._refusal(first))
         terminal.say(console, f"axosweep: {self._refusal(first)}")
         imports = "" if process.is_up else "; its imports take some seconds"
-        console.print(f"Checking the runs against Axolotl's own schema{imports}.")
-        self.ask(process, self.experiments)
+        checking = f"Checking the runs against Axolotl's own schema{imports}."
+        if console.is_terminal:
+            with console.status(checking):  # gone once it is over: often there is nothing to add
+                self.ask(process, self.experiments)
+        else:
+            console.print(checking)
+            self.ask(process, self.experiments)
         self.show_rest(console)
         more = [one for one in blocking(self.findings(), force=self.force) if one not in first]
         raise SweepError(self._refusal(more, more=True) if more else "")

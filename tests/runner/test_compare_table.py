@@ -7,6 +7,7 @@ from rich.console import Console
 
 from modal_app.store.layout import Store
 from modal_app.store.step import FailureReason, OutcomeStatus, StepKind
+from runner.cli import main
 from runner.compare.comparison import SweepSelection, comparison
 from runner.compare.ranking import Metric, Row, compare_sweep
 from runner.compare.show import Form, show
@@ -118,8 +119,24 @@ def test_csv_has_every_field_and_each_parameter_under_its_own_name(store: Store)
     assert [(one["key"], one["final"], one["metric"]) for one in read] == [
         (row.key, "2.0" if row.is_best else "2.1", "eval_loss") for row in rows
     ]
-    assert {one.name for one in fields(Row)} - {"params", "record", "measured"} <= set(read[0])
+    assert {one.name for one in fields(Row)} - {"params", "record", "measured", "over_seeds"} <= set(read[0])
+    assert [one["over_seeds.n"] for one in read] == ["", ""]
     assert read[0]["status"] == "succeeded", "a parameter of a field's name does not hide it"
+
+
+def test_what_the_seeds_of_a_setting_say_has_columns_of_csv_and_a_lucky_seed_a_note(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [run({"lora_r": rank, "seed": seed}) for rank, seed in ((8, 1), (8, 2), (16, 1))]
+    for one, loss in zip(runs, (1.0, 3.0, 1.5), strict=True):
+        finish_run(store, one, {9: loss})
+    sweep = open_sweep(store, runs).sweep
+    read = list(csv.DictReader(io.StringIO(rows_csv(compare_sweep(store, sweep), LOSS))))
+    assert [(one["lora_r"], one["over_seeds.n"], one["over_seeds.mean"]) for one in read] == [
+        ("16", "", ""), ("8", "2", "2.0"), ("8", "2", "2.0"),
+    ]  # fmt: skip
+    assert main(["compare", sweep, "--store", str(store.root)]) == 0
+    assert "The best one was trained with one seed, so chance may have favoured it." in capsys.readouterr().out
 
 
 def test_a_number_that_is_none_is_an_empty_cell_of_csv(store: Store) -> None:

@@ -244,8 +244,21 @@ def test_experts_and_images_are_unknown_unless_the_weights_alone_are_too_many(ki
     found = of(LORA, large)
     assert found.verdict is Verdict.WONT_FIT
     assert "weights alone" in in_words(found)
-    assert of({**LORA, "adapter": "qlora", "load_in_4bit": True}, large).verdict is Verdict.UNKNOWN
+    four_bit = {**LORA, "adapter": "qlora", "load_in_4bit": True}
+    assert of({**four_bit, "quantize_moe_experts": True}, large).verdict is Verdict.UNKNOWN
+    assert of(four_bit, large).verdict is (Verdict.WONT_FIT if "experts" in kind else Verdict.UNKNOWN)
     assert of({**LORA, **zero(3)}, large, count=8).verdict is Verdict.UNKNOWN
+
+
+def test_experts_stay_in_16_bit_unless_they_are_quantized_too() -> None:
+    """47 billion weights, 45 of them in experts, as Mixtral 8x7B has them."""
+    mixtral = replace(
+        LLAMA_8B, parameters=46_702_792_704, layers=32, hidden=4096, ffn=14336, experts=8, active_experts=2
+    )
+    four_bit = {**LORA, "adapter": "qlora", "load_in_4bit": True}
+    for more in ({}, {"load_in_8bit": True, "load_in_4bit": False}):
+        assert of({**four_bit, **more}, mixtral).verdict is Verdict.WONT_FIT
+    assert of({**four_bit, "quantize_moe_experts": True}, mixtral).verdict is Verdict.UNKNOWN
 
 
 def test_an_optimizer_that_is_not_listed_counts_as_adamw_and_says_so() -> None:

@@ -13,7 +13,7 @@ from runner.config.overrides import canonical
 from runner.config.shipped import shipped_root
 from runner.config.vocabulary import read_vocabulary
 from runner.memory.estimate import Verdict, estimate
-from runner.memory.ladder import ZERO3, CurrentSettings, ways_out
+from runner.memory.ladder import ZERO3, CurrentSettings, ways_out, ways_to_load
 from runner.memory.sharding import sharding_of
 from runner.types import Experiment
 from tests.runner.memory_points import LLAMA_8B, LLAMA_70B
@@ -116,3 +116,22 @@ def test_what_nothing_can_make_fit_has_no_way_out() -> None:
 def test_the_zero3_of_the_ladder_shares_what_the_shipped_one_does(composed: Compose) -> None:
     shipped = composed("model=llama3_8b gpu=h100 gpu.count=2 deepspeed=zero3").axolotl
     assert sharding_of({"deepspeed": ZERO3}, 2) == sharding_of(shipped, 2)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "model=mixtral_8x7b lora=r16 gpu=a100_80gb",
+        "model=qwen3_30b_a3b lora=qlora gpu=l40s",
+        "model=gemma4_31b lora=r16 gpu=l40s",
+    ],
+)
+def test_every_way_to_load_weights_that_do_not_fit_is_enough_when_it_is_composed(composed: Compose, line: str) -> None:
+    run = composed(line)
+    assert run.model is not None
+    ways = ways_to_load(CurrentSettings(run.axolotl, run.model, GPUS[run.gpu.type], run.gpu.count))
+    assert len(ways) == 3, ways
+    for way in ways:
+        changed = composed(f"{line} {way}")
+        one = estimate(changed.axolotl, changed.model, GPUS[changed.gpu.type], changed.gpu.count)
+        assert one.verdict is Verdict.UNKNOWN, way
