@@ -139,14 +139,14 @@ def _beyond(facts: ModelFacts) -> str:
 def _floor(config: Mapping[str, Any], facts: ModelFacts, gpu: GpuKind, count: int, reason: str) -> Estimate:
     """An unknown estimate, unless the weights alone do not fit."""
     shared = count if config.get("deepspeed") or config.get("fsdp_config") else 1
-    weights = int(_loaded(config, facts) / shared)
+    weights = int(loaded_weights(config, facts) / shared)
     parts = Parts(weights, 0, 0, 0, 0, 0, 0, 0)
     if weights > gpu.usable_gib * GIB and not _offloads(config):
         return Estimate(Verdict.WONT_FIT, gpu, count, parts, "loading", notes=(f"the weights alone; {reason}",))
     return Estimate(Verdict.UNKNOWN, gpu, count, reason=reason)
 
 
-def _loaded(config: Mapping[str, Any], facts: ModelFacts) -> float:
+def loaded_weights(config: Mapping[str, Any], facts: ModelFacts) -> float:
     """Bytes of the weights. transformers has all experts of a layer in one tensor, which bitsandbytes leaves in 16 bit,
     unless Axolotl quantizes it (quantize_moe_experts) or each expert is a layer of its own.
     """

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from runner.config.gpus import GpuKind
+from runner.memory.estimate import loaded_weights
 from runner.memory.weights import GIB
 from runner.memory.words import gib
 from runner.types import ModelFacts
@@ -34,7 +35,7 @@ def not_estimated(facts: ModelFacts) -> str:
 def cards_to_name(config: Config, facts: ModelFacts, cards: Iterable[Cards], rates: Mapping[str, float]) -> str:
     """What the weights take, and the cheapest of these cards that have room for them."""
     known = list(cards)
-    weights = weights_of(config, facts)
+    weights = loaded_weights(config, facts)
     roomy = [one for one in known if _has_room(config, weights, one)]
     kind, count = min(roomy or known, key=lambda one: rates[one[0].name] * one[1] if roomy else -one[0].usable_gib)
     more = "" if config.get("adapter") else " (a full fine-tune needs several times that)"
@@ -61,15 +62,8 @@ def ways_to_try(config: Config, facts: ModelFacts, kinds: Iterable[GpuKind], rat
     return f" Its weights would fit with room for the rest, which is not estimated, with: {found}." if found else ""
 
 
-def weights_of(config: Config, facts: ModelFacts) -> int:
-    """Bytes of the loaded weights. Without quantize_moe_experts, experts stay as they are."""
-    quantized = not facts.experts or config.get("quantize_moe_experts")
-    bytes_each = 0.5 if config.get("load_in_4bit") else 1 if config.get("load_in_8bit") else 2
-    return int(facts.parameters * (bytes_each if quantized else 2))
-
-
 def _cheapest(config: Config, facts: ModelFacts, cards: Iterable[Cards], rates: Mapping[str, float], words: str) -> str:
-    weights = weights_of(config, facts)
+    weights = loaded_weights(config, facts)
     roomy = [one for one in cards if _has_room(config, weights, one)]
     if not roomy:
         return ""
@@ -77,7 +71,7 @@ def _cheapest(config: Config, facts: ModelFacts, cards: Iterable[Cards], rates: 
     return f"{words} gpu={kind.name} gpu.count={count}".strip()
 
 
-def _has_room(config: Config, weights: int, cards: Cards) -> bool:
+def _has_room(config: Config, weights: float, cards: Cards) -> bool:
     kind, count = cards
     shared = count if config.get("deepspeed") or config.get("fsdp_config") else 1
     return weights / shared * (ROOM if config.get("adapter") else ROOM_FULL) <= kind.usable_gib * GIB
