@@ -148,7 +148,7 @@ def _run(
     rented = containers(store.folder(StepKind.TRAIN, key))
     gpu = _card(rented) or str(identity.get("gpu", {}).get("type"))
     seconds = float(result["finished_at"]) - float(result["started_at"])
-    only = rented[0] if len(rented) == 1 and len(rented[0].attempts) == SHA256_DIGITS else None
+    only = rented[0] if len(rented) == 1 and len(rented[0].attempts) == 1 else None
     yield PastRuns(
         shape=shape_of(config, gpu, count, place),
         length=length,
@@ -164,5 +164,5 @@ def _run(
 def _card(rented: Sequence[ContainerRecord]) -> str | None:
     """The kind of card that a run really had; None unless all its cards were of one kind in conf/gpu."""
     kinds = {kind_of_card(card.name) for record in rented for card in record.cards}
-    (kind,) = kinds if len(kinds) == SHA256_DIGITS else (None,)
+    (kind,) = kinds if len(kinds) == 1 else (None,)
     return kind.name if kind else None
