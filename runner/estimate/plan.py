@@ -170,9 +170,9 @@ class _Estimator:
 
     def _fewer_saves(self, cost: RunCost, shape: Shape, experiment: Experiment) -> Saving | None:
         """One checkpoint an epoch, if the run writes more of them now."""
-        length, now = cost.length, cost.prediction
+        length = cost.length
         config = {**with_files(experiment.axolotl), "saves_per_epoch": 1, "save_steps": None}
-        if length is None or now is None or (saves := saves_of(config, length.steps)) >= length.saves:
+        if length is None or (saves := saves_of(config, length.steps)) >= length.saves:
             return None
         then = predict(shape, replace(length, saves=saves), self.known.runs, self.facts)
         if isinstance(then, str):
