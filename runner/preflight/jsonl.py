@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import SweepError
+from runner.preflight.row_formats import option_for_row
 
 LARGEST_BYTES = 256 * 1024 * 1024
 """A larger file is checked by the worker only, since reading it here would take too long."""
@@ -296,17 +297,24 @@ def _no_conversation(row: Mapping[str, Any], messages: str | None) -> str:
         return ""
     return (
         f"type chat_template reads a list of messages under `{messages}`, and this row has {_has(row)}. "
-        "Set another name with datasets.0.field_messages=NAME."
+        f"{_way_out(row, messages)}"
     )
+
+
+def _way_out(row: Mapping[str, Any], messages: str) -> str:
+    if messages in row:
+        return "Fix or remove the row."
+    if option := option_for_row(row):
+        return f"For such rows write {option}."
+    return "Set another name with datasets.0.field_messages=NAME."
 
 
 def _lacks(row: Mapping[str, Any], columns: tuple[str, ...]) -> str:
     if row.keys() >= TOKENIZED or all(row.get(column) is not None for column in columns):
         return ""
-    return (
-        f"its type reads {' and '.join(columns)}, and this row has {_has(row)}. "
-        "Fix or remove the row, or set another type with datasets.0.type=NAME."
-    )
+    option = "" if set(columns) <= set(row) else option_for_row(row)
+    other = f"for such rows write {option}" if option else "set another type with datasets.0.type=NAME"
+    return f"its type reads {' and '.join(columns)}, and this row has {_has(row)}. Fix or remove the row, or {other}."
 
 
 def _has(row: Mapping[str, Any]) -> str:

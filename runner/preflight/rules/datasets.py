@@ -12,6 +12,7 @@ from runner.preflight.columns import columns_read
 from runner.preflight.data import datasets_of, split_of
 from runner.preflight.findings import Finding, error, warning
 from runner.preflight.jsonl import LocalRows, messages_column, properties_of
+from runner.preflight.row_formats import option_for_columns
 from runner.preflight.rules.run_facts import ListedDataset, RunFacts, rows_of_file
 from runner.preflight.splits import overlap, rows_of_split
 from runner.preflight.values import number
@@ -65,7 +66,7 @@ def column_that_no_row_has(run: RunFacts) -> Iterator[Finding]:
                     f"{one.at}.{key}",
                     kind if key == "type" else name,
                     f"{by_type}, and no row of {one.path} has it; they have {_listed(sorted(one.rows.columns))}",
-                    "Name the type that the rows are of." if key == "type" else "Name a column of the rows.",
+                    _type_to_name(run, one.rows) if key == "type" else "Name a column of the rows.",
                     PREFERENCES if run.axolotl.get("rl") else FORMATS,
                 )
 
@@ -103,9 +104,22 @@ def message_without_role_or_content(run: RunFacts) -> Iterator[Finding]:
                     name,
                     f"no message under `{messages_column(one.entry)}` of {one.path} has it; they have "
                     f"{_listed(sorted(rows.properties))}",
-                    f"Name the property that is the {meaning} of a message.",
+                    _properties_to_name(one, meaning, rows),
                     CONVERSATIONS,
                 )
+
+
+def _properties_to_name(one: ListedDataset, meaning: str, rows: LocalRows) -> str:
+    if not {"from", "value"} <= set(rows.properties):
+        return f"Name the property that is the {meaning} of a message."
+    name = messages_column(one.entry)
+    other = "" if name == "conversations" else f" {one.at}.field_messages={name}"
+    return f"For such messages write dataset=local_sharegpt{other}, or role: from and content: value in the mapping."
+
+
+def _type_to_name(run: RunFacts, rows: LocalRows) -> str:
+    option = "" if run.axolotl.get("rl") else option_for_columns(rows.columns)
+    return f"For such rows write {option}." if option else "Name the type that the rows are of."
 
 
 def message_whose_content_is_null(run: RunFacts) -> Iterator[Finding]:
