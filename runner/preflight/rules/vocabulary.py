@@ -32,7 +32,9 @@ TEMPLATES_OF: Mapping[str, tuple[str, ...]] = {
     "phi": ("phi_3", "phi_35", "phi_4"),
     "": ("aya", "cohere", "command_a", "deepseek_v2", "deepseek_v3", "exaone", "exaone4", "falcon_h1", "jamba"),
 }
-"""Templates of one family alone. chatml, alpaca and the like are anybody's."""
+"""Templates of one family alone. alpaca and the like are anybody's, since their turns are plain text."""
+WITHOUT_CHATML = re.compile(r"(meta-)?llama-?3|gemma|mistral|mixtral|ministral|phi-3")
+"""Names of models whose vocabulary has none of ChatML's tokens. Qwen's and Phi 4's have them."""
 EMBEDDINGS = ("lora_modules_to_save", "peft_trainable_token_indices")
 MARKERS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("llama3", "llama3_2_vision"), ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")),
@@ -68,7 +70,17 @@ def template_of_another_family(run: RunFacts) -> Iterator[Finding]:
         if not template:
             at, template = "chat_template", run.axolotl.get("chat_template")
         others = [other for other, templates in TEMPLATES_OF.items() if other != family and template in templates]
-        if others:
+        if template == "chatml" and WITHOUT_CHATML.match(name) and not {*_added(run.axolotl)} & {*MARKERS["chatml"]}:
+            yield warning(
+                at,
+                template,
+                f"the vocabulary of {run.axolotl['base_model']} does not have {' and '.join(MARKERS['chatml'])}, so "
+                "each is several pieces of text in every turn, and it was taught to answer in another format",
+                f"Write {at}=tokenizer_default for the model's own, or add both: special_tokens.eos_token='<|im_end|>' "
+                "tokens=['<|im_start|>'] lora_modules_to_save=[embed_tokens,lm_head].",
+                TEMPLATES,
+            )
+        elif others:
             yield warning(
                 at,
                 template,
