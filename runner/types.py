@@ -100,6 +100,8 @@ class ModelFacts:
     unusual: str = ""
     """What its layers have besides softmax attention and a gated MLP, such as `linear attention`. The memory of such a
     model is not estimated."""
+    adapter_modules: tuple[str, ...] = ()
+    """What to name in lora_target_modules, where neither lora_target_linear nor the usual names suit the model."""
     same_shape: tuple[str, ...] = ()
     """Other names on the hub with exactly this shape: the publisher's own repository, copies of it, the base model."""
 

@@ -58,7 +58,8 @@ def none_trained(counts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     way_out = (
         "excess_length_strategy=truncate cuts the answers off: write a larger sequence_len."
         if cut
-        else "Check roles_to_train and roles of the dataset, its columns with answers, and train_on_inputs."
+        else "Check roles_to_train and roles of the dataset, its columns with answers, whether the answers are "
+        "empty, and train_on_inputs."
     )
     return (
         f"none of the {counts['tokens']} tokens of its {counts['rows']} rows is trained, so the loss of every step "

@@ -122,6 +122,10 @@ def _either(one: Field, other: Field) -> Field:
     )
 
 
+OPTIONS: Mapping[str, str] = {"fsdp": " Remove it and choose fsdp=fsdp2, which sets fsdp_config."}
+"""A key that Axolotl no longer has -> the option of axosweep in its place."""
+
+
 def unknown_key(path: Sequence[str], axolotl: AxolotlFields, top: Fields | None = None) -> str | None:
     """What is wrong with this dotted key as a sentence, or None when Axolotl knows it.
 
@@ -148,7 +152,7 @@ def unknown_key(path: Sequence[str], axolotl: AxolotlFields, top: Fields | None 
         if name not in known:
             here = f"{before}." if before else ""
             if advice := axolotl.advice.get(here + name):
-                return f"Axolotl has no key {here}{name} any more. It says: {advice.text}"
+                return f"Axolotl has no key {here}{name} any more. It says: {advice.text}{OPTIONS.get(here + name, '')}"
             return f"Axolotl has no key {here}{name}.{did_you_mean(name, known) or _all_of(known)}"
         field = known[name]
     return None

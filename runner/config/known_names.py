@@ -54,7 +54,8 @@ def facts_in(node: Mapping[str, Any]) -> ModelFacts:
         expected = _TYPES[name]
         if not (value is None and name in _OPTIONAL) and not _is_a(value, expected):
             raise ValueError(f"model.{name} is {value!r}: {_EXPECTED[expected]} is expected")
-    return ModelFacts(**{**node, "same_shape": tuple(node.get("same_shape") or ())})
+    lists = {name: tuple(node.get(name) or ()) for name in ("adapter_modules", "same_shape")}
+    return ModelFacts(**{**node, **lists})
 
 
 def class_named(base_model: str) -> str | None:

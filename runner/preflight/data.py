@@ -11,7 +11,7 @@ from typing import Any
 
 from runner.config.known_names import PARTIAL
 from runner.errors import SweepError
-from runner.keys.inputs import look_for_inputs
+from runner.keys.inputs import UnusableInput, look_for_inputs
 from runner.preflight.findings import Finding, Severity, error
 from runner.preflight.jsonl import check_rows
 from runner.preflight.splits import rows_of_split
@@ -20,6 +20,18 @@ from runner.types import DataChoice, DatasetSize
 
 SPLIT_INTO_PIECES = ("completion", "pretrain")
 """Dataset types that split a long row into several samples, so that rows do not determine steps."""
+
+AXOLOTLS_FILES: Mapping[str, str] = {
+    "zero1.json": "zero1",
+    "zero1_torch_compile.json": "zero1",
+    "zero2.json": "zero2",
+    "zero2_torch_compile.json": "zero2",
+    "zero3.json": "zero3",
+    "zero3_bf16.json": "zero3",
+    "zero3_bf16_cpuoffload_all.json": "zero3_offload",
+    "zero3_bf16_cpuoffload_params.json": "zero3_offload",
+}
+"""The files in Axolotl's deepspeed_configs, which its examples name -> the option of conf/deepspeed of that stage."""
 
 
 def datasets_of(axolotl: Mapping[str, Any], key: str = "datasets") -> list[Mapping[str, Any]]:
@@ -45,7 +57,7 @@ def data_findings(axolotl: Mapping[str, Any], data: DataChoice) -> Iterator[Find
     yield from _choice(axolotl, data)
     yield from limit_findings(axolotl, data.limit)
     _, unusable = look_for_inputs(axolotl)
-    yield from (Finding(Severity.ERROR, one.at, one.text, one.why) for one in unusable)
+    yield from (Finding(Severity.ERROR, one.at, one.text, one.why, _way_out(one)) for one in unusable)
     yield from _deepspeed_file(axolotl)
     for key in ("datasets", "test_datasets"):
         for index, dataset in enumerate(datasets_of(axolotl, key)):
@@ -54,6 +66,16 @@ def data_findings(axolotl: Mapping[str, Any], data: DataChoice) -> Iterator[Find
                 check_rows(dataset if not axolotl.get("rl") else {**dataset, "type": None})
             except SweepError as problem:
                 yield Finding(Severity.ERROR, f"{key}.{index}.path", str(dataset.get("path")), str(problem))
+
+
+def _way_out(unusable: UnusableInput) -> str:
+    option = AXOLOTLS_FILES.get(Path(unusable.text).name) if unusable.at == "deepspeed" else None
+    if option is None:
+        return ""
+    return (
+        f"Choose deepspeed={option}, of the same stage, or get the files of Axolotl's examples: "
+        "axolotl fetch deepspeed_configs (in the trainer's environment)."
+    )
 
 
 def _choice(axolotl: Mapping[str, Any], data: DataChoice) -> Iterator[Finding]:

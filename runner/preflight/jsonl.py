@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import SweepError
+from runner.preflight.row_formats import option_for_row
 
 LARGEST_BYTES = 256 * 1024 * 1024
 """A larger file is checked by the worker only, since reading it here would take too long."""
 TOKENIZED = frozenset(("input_ids", "attention_mask", "labels"))
 """Columns of rows that Axolotl takes as they are, whatever their `type` is."""
+
+THOUGHTS = frozenset(("reasoning_content", "reasoning", "thinking"))
+"""Properties whose text templates write next to the content of a message, or without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,12 @@ class LocalRows:
     """Characters of the contents of the longest conversation."""
     most_messages: int = 0
     """Of a conversation."""
+    without_content: Mapping[str, int] = field(default_factory=dict)
+    """Role -> messages whose content is null or missing, and that have nothing in its place, such as tool calls."""
+    first_without_content: str = ""
+    """The place of the first row with such a message: `line 17`."""
+    empty_content: Mapping[str, int] = field(default_factory=dict)
+    """Role -> messages whose content is an empty text, and that have nothing in its place."""
     digests: frozenset[int] = frozenset()
     """Of the rows' texts: equal rows have equal ones. Only this process can compare them."""
 
@@ -127,7 +137,7 @@ def _read(
         problem = row if isinstance(row, str) else _no_conversation(row, messages) or _lacks(row, columns)
         if problem or isinstance(row, str):
             raise SweepError(f"{path} {place}: {problem}")
-        tally.add(row, digest)
+        tally.add(row, digest, place)
     if not tally.rows:
         raise SweepError(f"{path} has no rows. A dataset has one JSON object on each line.")
     return tally.result(stat[0])
@@ -185,9 +195,12 @@ class _Tally:
     characters: int = 0
     longest: int = 0
     most_messages: int = 0
+    without_content: Counter[str] = field(default_factory=Counter)
+    first_without_content: str = ""
+    empty_content: Counter[str] = field(default_factory=Counter)
     digests: set[int] = field(default_factory=set)
 
-    def add(self, row: Mapping[str, Any], digest: int) -> None:
+    def add(self, row: Mapping[str, Any], digest: int, place: str) -> None:
         self.rows[_present(row)] += 1
         self.digests.add(digest)
         if "" in row.values():
@@ -202,8 +215,23 @@ class _Tally:
                 self.characters += len(content) if isinstance(content, str) else 0
                 self.parts = self.parts or isinstance(content, list)
                 self.marked += bool(message.get(self.mark))
+                if not content:
+                    self._add_blank(message, place)
         self.longest = max(self.longest, self.characters - before)
         self.most_messages = max(self.most_messages, len(messages))
+
+    def _add_blank(self, message: Mapping[str, Any], place: str) -> None:
+        content = message.get(self.content)
+        if content is None:
+            content = message.get("content")  # without the named property, the template reads its own
+        if any(isinstance(one, list | dict) or (name in THOUGHTS and one) for name, one in message.items()):
+            return
+        role = str(message.get(self.role))
+        if content is None:
+            self.without_content[role] += 1
+            self.first_without_content = self.first_without_content or place
+        elif content == "":
+            self.empty_content[role] += 1
 
     def result(self, size: int) -> LocalRows:
         return LocalRows(
@@ -219,6 +247,9 @@ class _Tally:
             characters=self.characters,
             longest=self.longest,
             most_messages=self.most_messages,
+            without_content=self.without_content,
+            first_without_content=self.first_without_content,
+            empty_content=self.empty_content,
             digests=frozenset(self.digests),
         )
 
@@ -266,17 +297,24 @@ def _no_conversation(row: Mapping[str, Any], messages: str | None) -> str:
         return ""
     return (
         f"type chat_template reads a list of messages under `{messages}`, and this row has {_has(row)}. "
-        "Set another name with datasets.0.field_messages=NAME."
+        f"{_way_out(row, messages)}"
     )
+
+
+def _way_out(row: Mapping[str, Any], messages: str) -> str:
+    if messages in row:
+        return "Fix or remove the row."
+    if option := option_for_row(row):
+        return f"For such rows write {option}."
+    return "Set another name with datasets.0.field_messages=NAME."
 
 
 def _lacks(row: Mapping[str, Any], columns: tuple[str, ...]) -> str:
     if row.keys() >= TOKENIZED or all(row.get(column) is not None for column in columns):
         return ""
-    return (
-        f"its type reads {' and '.join(columns)}, and this row has {_has(row)}. "
-        "Fix or remove the row, or set another type with datasets.0.type=NAME."
-    )
+    option = "" if set(columns) <= set(row) else option_for_row(row)
+    other = f"for such rows write {option}" if option else "set another type with datasets.0.type=NAME"
+    return f"its type reads {' and '.join(columns)}, and this row has {_has(row)}. Fix or remove the row, or {other}."
 
 
 def _has(row: Mapping[str, Any]) -> str:

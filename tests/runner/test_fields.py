@@ -110,6 +110,7 @@ def test_axolotls_own_advice_is_quoted_for_keys_that_it_has_renamed_or_removed()
         "FSDP1-only option and FSDP1 has been removed from Axolotl. It has no FSDP2 equivalent, please remove "
         "it. See docs/multi-gpu.qmd#sec-migrate-fsdp1-fsdp2 for the migration guide."
     ]
+    assert "Remove it and choose fsdp=fsdp2" in unknown_keys({"fsdp": ["full_shard"]}, axolotl_fields())[0]
     # What is old only as a value, or next to other keys, is not an old key.
     current = {"fsdp_version": 2, "pretraining_dataset": [{"path": "x"}], "streaming": True, "rl": "dpo"}
     assert list(key_findings({"seed": 1, **current})) == []

@@ -55,6 +55,27 @@ def test_columns_that_no_row_has_are_named(tmp_path: Path, line: str, kind: str,
 
 
 @pytest.mark.parametrize(
+    ("line", "kind", "option"),
+    [
+        ('{"instruction": "a", "output": "b"}', "chat_template", r"dataset=local_alpaca \(type: alpaca\)"),
+        ('{"conversations": [{"from": "human", "value": "a"}]}', "chat_template", "dataset=local_sharegpt."),
+        ('{"talk": [{"from": "human", "value": "a"}]}', "alpaca", "local_sharegpt datasets.0.field_messages=talk"),
+        ('{"talk": [{"role": "user", "content": "a"}]}', "chat_template", "local datasets.0.field_messages=talk"),
+        (GOOD, "completion", "dataset=local."),
+        ('{"text": "a"}', "chat_template", "dataset=local_text"),
+        ('{"prompt": "a", "completion": "b"}', "chat_template", "field_instruction: prompt, field_output: completion"),
+        ('{"body": "a"}', "chat_template", "Set another name with datasets.0.field_messages=NAME"),
+        ('{"text": "a", "messages": []}', "chat_template", "Fix or remove the row"),
+    ],
+)
+def test_rows_of_another_format_get_the_option_that_reads_them(
+    tmp_path: Path, line: str, kind: str, option: str
+) -> None:
+    with pytest.raises(SweepError, match=option):
+        check_rows(dataset(tmp_path / "my.jsonl", line, type=kind))
+
+
+@pytest.mark.parametrize(
     ("good", "bad", "kind", "says"),
     [
         ('{"instruction": "a", "output": ""}', '{"prompt": "a", "completion": "b"}', "alpaca", "prompt, completion"),

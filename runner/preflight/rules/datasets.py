@@ -12,6 +12,7 @@ from runner.preflight.columns import columns_read
 from runner.preflight.data import datasets_of, split_of
 from runner.preflight.findings import Finding, error, warning
 from runner.preflight.jsonl import LocalRows, messages_column, properties_of
+from runner.preflight.row_formats import option_for_columns
 from runner.preflight.rules.run_facts import ListedDataset, RunFacts, rows_of_file
 from runner.preflight.splits import overlap, rows_of_split
 from runner.preflight.values import number
@@ -28,6 +29,12 @@ MANY_SHARDS = 50
 LITTLE_WEIGHT = 0.05
 SAME_ROWS = ("path", "name", "data_files")
 IN_PARTS = ("shards", "weight", "preprocess_shards")
+TAKE_NULL = frozenset(
+    "command_a command_a_rag command_a_tool_use exaone4 gemma gemma3 gemma3n gemma4 gemma4_unified jamba llama3 "
+    "llama3_2_vision llama4 llava mistral_v1 mistral_v2v3 mistral_v3_tekken mistral_v7_tekken pixtral qwen2_vl qwen3 "
+    "qwen3_5".split()
+)
+"""Axolotl's templates that write a message whose content is null as an empty one."""
 
 
 def split_that_a_file_does_not_have(run: RunFacts) -> Iterator[Finding]:
@@ -59,7 +66,7 @@ def column_that_no_row_has(run: RunFacts) -> Iterator[Finding]:
                     f"{one.at}.{key}",
                     kind if key == "type" else name,
                     f"{by_type}, and no row of {one.path} has it; they have {_listed(sorted(one.rows.columns))}",
-                    "Name the type that the rows are of." if key == "type" else "Name a column of the rows.",
+                    _type_to_name(run, one.rows) if key == "type" else "Name a column of the rows.",
                     PREFERENCES if run.axolotl.get("rl") else FORMATS,
                 )
 
@@ -97,9 +104,44 @@ def message_without_role_or_content(run: RunFacts) -> Iterator[Finding]:
                     name,
                     f"no message under `{messages_column(one.entry)}` of {one.path} has it; they have "
                     f"{_listed(sorted(rows.properties))}",
-                    f"Name the property that is the {meaning} of a message.",
+                    _properties_to_name(one, meaning, rows),
                     CONVERSATIONS,
                 )
+
+
+def _properties_to_name(one: ListedDataset, meaning: str, rows: LocalRows) -> str:
+    if not {"from", "value"} <= set(rows.properties):
+        return f"Name the property that is the {meaning} of a message."
+    name = messages_column(one.entry)
+    other = "" if name == "conversations" else f" {one.at}.field_messages={name}"
+    return f"For such messages write dataset=local_sharegpt{other}, or role: from and content: value in the mapping."
+
+
+def _type_to_name(run: RunFacts, rows: LocalRows) -> str:
+    option = "" if run.axolotl.get("rl") else option_for_columns(rows.columns)
+    return f"For such rows write {option}." if option else "Name the type that the rows are of."
+
+
+def message_whose_content_is_null(run: RunFacts) -> Iterator[Finding]:
+    """Messages have null as their content: most templates join texts, and Axolotl ends with an error of one."""
+    if run.axolotl.get("rl") or own_data_of(run.axolotl):
+        return
+    for one in (*run.training, *run.testing):
+        rows = one.rows
+        if one.entry.get("type") != "chat_template" or rows is None or not rows.without_content or rows.tokenized:
+            continue
+        content = properties_of(one.entry)["content"]
+        if not {content, "content"} & set(rows.properties) or may_take_null(run, one):
+            continue
+        roles = ", ".join(f"{role} ({number})" for role, number in rows.without_content.items())
+        yield error(
+            f"{one.at}.path",
+            one.path,
+            f"the `{content}` of {sum(rows.without_content.values())} of its {rows.messages} messages is null or "
+            f"missing, first in {rows.first_without_content}, with the role {roles}; the chat template needs a text",
+            f"Write the text into `{content}`, or remove these rows.",
+            CONVERSATIONS,
+        )
 
 
 def dataset_named_twice(run: RunFacts) -> Iterator[Finding]:
@@ -223,9 +265,18 @@ def _rows_before_shards(run: RunFacts, one: ListedDataset) -> int | None:
 
 def _said_otherwise(run: RunFacts, one: ListedDataset, rows: LocalRows) -> bool:
     """Whether a template of the user's own, or messages that are calls of tools, may do without the property."""
+    return _own_template(run, one) or "tool_calls" in rows.properties
+
+
+def may_take_null(run: RunFacts, one: ListedDataset) -> bool:
+    """Whether the chat template may write a message whose content is null."""
+    named = one.entry.get("chat_template") or run.axolotl.get("chat_template")
+    return named in TAKE_NULL or _own_template(run, one)
+
+
+def _own_template(run: RunFacts, one: ListedDataset) -> bool:
     places: tuple[Mapping[str, Any], ...] = (one.entry, run.axolotl)
-    own = any(place.get("chat_template_jinja") or place.get("chat_template") == "jinja" for place in places)
-    return own or "tool_calls" in rows.properties
+    return any(place.get("chat_template_jinja") or place.get("chat_template") == "jinja" for place in places)
 
 
 def _listed(names: list[str]) -> str:
@@ -237,6 +288,7 @@ RULES = (
     column_that_no_row_has,
     streamed_column_that_no_row_has,
     message_without_role_or_content,
+    message_whose_content_is_null,
     dataset_named_twice,
     rows_of_a_hub_dataset_in_both,
     shards_that_leave_few_rows,

@@ -20,17 +20,20 @@ from runner.preflight.rules.module_names import (
     names_a_module,
     trained_names,
 )
-from runner.preflight.rules.run_facts import RunFacts
+from runner.preflight.rules.run_facts import RunFacts, is_on
 
 PEFT_TARGETS = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraConfig.target_modules"
 PEFT_LAYERS = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraConfig.layers_to_transform"
 PEFT_PARAMETERS = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraConfig.target_parameters"
 PEFT_SAVED = "https://huggingface.co/docs/peft/package_reference/lora#peft.LoraConfig.modules_to_save"
 FREEZE = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/freeze.py"
+ROUTER = "https://github.com/huggingface/transformers/blob/main/src/transformers/models/llama4/modeling_llama4.py"
 LISA = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/callbacks/lisa.py"
 
 USUAL = frozenset("q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split())
 """Names that most architectures have, so that lists for several of them have all seven."""
+TWO_RESULTS = ("llama4", "llama4_text")
+"""Types of models whose router is a linear layer with two results."""
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 
 
@@ -85,10 +88,38 @@ def _listed_targets(run: RunFacts, targets: Sequence[str], found: Architecture) 
         "lora_target_modules",
         targets,
         f"a model of type {found.model_type} has no {' and no '.join(lacking)}, so no adapter is trained there",
-        (f"Did you mean {meant[0]}? " if meant else "")
+        _write_own_modules(run)
+        or (f"Did you mean {meant[0]}? " if meant else "")
         + (f"It also has {', '.join(others)}." if others else f"Remove {', '.join(lacking)}."),
         PEFT_TARGETS,
     )
+
+
+def _write_own_modules(run: RunFacts) -> str:
+    """By the model's file in conf/model."""
+    listed = run.model.adapter_modules if run.model is not None else ()
+    linear = "lora_target_linear=false " if run.axolotl.get("lora_target_linear") else ""
+    return f"Write {linear}lora_target_modules=[{','.join(listed)}]." if listed else ""
+
+
+def adapter_on_a_router(run: RunFacts) -> Iterator[Finding]:
+    """Llama 4's router is a linear layer with two results: an adapter on it ends the first step with an error."""
+    targets, found = run.axolotl.get("lora_target_modules"), _architecture(run)
+    if not run.adapts or found is None or found.model_type not in TWO_RESULTS:
+        return
+    named = isinstance(targets, list) and any(leaf(str(one)) == "router" for one in targets)
+    linear = is_on(run.axolotl.get("lora_target_linear"))
+    if linear or named or targets == "all-linear":
+        key = "lora_target_linear" if linear else "lora_target_modules"
+        yield error(
+            key,
+            run.axolotl[key],
+            f"it puts an adapter on the router of {run.axolotl['base_model']}, which has two results, and PEFT ends "
+            "the first step with an AttributeError",
+            _write_own_modules(run)
+            or "Write lora_target_linear=false lora_target_modules=[q_proj,k_proj,v_proj,o_proj].",
+            ROUTER,
+        )
 
 
 def lora_layers_beyond_the_model(run: RunFacts) -> Iterator[Finding]:
@@ -256,6 +287,7 @@ def _others(run: RunFacts) -> bool:
 
 RULES = (
     lora_modules_that_the_model_lacks,
+    adapter_on_a_router,
     lora_layers_beyond_the_model,
     lora_layers_under_another_name,
     lora_parameters_that_the_model_lacks,

@@ -29,7 +29,7 @@ def no_row_or_token_to_train(run: RunFacts) -> Iterator[Finding]:
             "datasets",
             "(prepared)",
             f"none of the {known.tokens} tokens is trained, so the loss of every step is NaN",
-            "Check roles_to_train and the columns with answers.",
+            "Check roles_to_train, the columns with answers, and whether the answers are empty.",
             CONFIG,
         )
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from modal_app.store.own_data import own_data_of
 from runner.preflight.findings import Finding, Severity, shown, warning
-from runner.preflight.jsonl import LocalRows
+from runner.preflight.jsonl import LocalRows, properties_of
+from runner.preflight.rules.datasets import may_take_null
 from runner.preflight.rules.run_facts import ListedDataset, RunFacts
 
 CONVERSATIONS = "https://docs.axolotl.ai/docs/dataset-formats/conversation.html"
@@ -73,6 +74,7 @@ def no_output_to_train(run: RunFacts) -> Iterator[Finding]:
     if run.axolotl.get("rl") or run.axolotl.get("train_on_inputs") or own_data_of(run.axolotl):
         return
     for one in run.training:
+        yield from _empty_turns(run, one)
         column = _output_column(one.entry)
         if one.rows is None or column is None or one.rows.tokenized:
             continue
@@ -90,6 +92,31 @@ def no_output_to_train(run: RunFacts) -> Iterator[Finding]:
             "Remove these rows, or name the column with the answers.",
             INSTRUCTIONS,
         )
+
+
+def _empty_turns(run: RunFacts, one: ListedDataset) -> Iterator[Finding]:
+    """The same for the answers of conversations: messages of the roles that are trained."""
+    rows, roles = one.rows, _roles(one.entry)
+    if one.entry.get("type") != "chat_template" or rows is None or rows.tokenized or _marks(one, rows):
+        return
+    trained = {roles.get(role, role) for role in _trained(one.entry)}
+    turns = {role: number for role, number in rows.roles.items() if roles.get(role, role) in trained}
+    total = sum(turns.values())
+    counted = [rows.empty_content, *([rows.without_content] if may_take_null(run, one) else [])]
+    empty = sum(counts.get(role, 0) for counts in counted for role in turns)
+    if not total or empty * 5 < total:
+        return
+    ends = "all" in (one.entry.get("train_on_eos"), one.entry.get("train_on_eot"))
+    alone = empty == total and len(run.training) == 1 and not ends
+    yield Finding(
+        Severity.ERROR if alone else Severity.WARNING,
+        f"{one.at}.path",
+        one.path,
+        f"the `{properties_of(one.entry)['content']}` of {empty} of the {total} messages that are trained "
+        f"({', '.join(turns)}) is empty, and these teach nothing",
+        "Remove these rows, or name the property with the answers (message_property_mappings.content).",
+        CONVERSATIONS,
+    )
 
 
 Untrained = tuple[str, str, str]
@@ -114,16 +141,20 @@ def _untrained(one: ListedDataset) -> Untrained | None:
 
 
 def _without_trained_role(one: ListedDataset, rows: LocalRows) -> Untrained | None:
-    mapped = one.entry.get("message_property_mappings")
-    marks = [one.entry.get("message_field_training"), one.entry.get("message_field_training_detail")]
-    marks += [mapped.get(key) for key in ("training", "training_detail")] if isinstance(mapped, Mapping) else []
     roles, named = _roles(one.entry), _trained(one.entry)
     trained = {roles.get(role, role) for role in named}
-    marked = any(mark in rows.properties for mark in marks if mark)
-    if marked or trained & {roles.get(role, role) for role in rows.roles}:
+    if _marks(one, rows) or trained & {roles.get(role, role) for role in rows.roles}:
         return None
     seen = ", ".join(f"{name} ({count})" for name, count in rows.roles.items())
     return "roles_to_train", shown(named), f"no message of {one.path} has such a role; it has the roles {seen}"
+
+
+def _marks(one: ListedDataset, rows: LocalRows) -> bool:
+    """Whether messages say for themselves what of them is trained."""
+    mapped = one.entry.get("message_property_mappings")
+    marks = [one.entry.get("message_field_training"), one.entry.get("message_field_training_detail")]
+    marks += [mapped.get(key) for key in ("training", "training_detail")] if isinstance(mapped, Mapping) else []
+    return any(mark in rows.properties for mark in marks if mark)
 
 
 def _roles(entry: Mapping[str, Any]) -> Mapping[str, str]:

@@ -15,6 +15,9 @@ LOADER = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/load
 CHECKS = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/loaders/utils.py"
 TURNS = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/prompt_strategies/chat_template.py"
 PICTURES = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/processing_strategies.py"
+MISTRAL = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/examples/magistral/README.md"
+QUESTION_AND_ANSWER = frozenset("alpaca alpaca_chat alpaca_w_system gpteacher jeopardy oasst summarizetldr".split())
+"""Types whose questions and answers Axolotl tokenizes apart."""
 FAMILIES: Mapping[str, str] = {
     "llama3": r"(meta-)?llama-?3",
     "qwen": r"qwen-?[23]|qwq",
@@ -32,7 +35,9 @@ TEMPLATES_OF: Mapping[str, tuple[str, ...]] = {
     "phi": ("phi_3", "phi_35", "phi_4"),
     "": ("aya", "cohere", "command_a", "deepseek_v2", "deepseek_v3", "exaone", "exaone4", "falcon_h1", "jamba"),
 }
-"""Templates of one family alone. chatml, alpaca and the like are anybody's."""
+"""Templates of one family alone. alpaca and the like are anybody's, since their turns are plain text."""
+WITHOUT_CHATML = re.compile(r"(meta-)?llama-?3|gemma|mistral|mixtral|ministral|phi-3")
+"""Names of models whose vocabulary has none of ChatML's tokens. Qwen's and Phi 4's have them."""
 EMBEDDINGS = ("lora_modules_to_save", "peft_trainable_token_indices")
 MARKERS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("llama3", "llama3_2_vision"), ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")),
@@ -68,7 +73,17 @@ def template_of_another_family(run: RunFacts) -> Iterator[Finding]:
         if not template:
             at, template = "chat_template", run.axolotl.get("chat_template")
         others = [other for other, templates in TEMPLATES_OF.items() if other != family and template in templates]
-        if others:
+        if template == "chatml" and WITHOUT_CHATML.match(name) and not {*_added(run.axolotl)} & {*MARKERS["chatml"]}:
+            yield warning(
+                at,
+                template,
+                f"the vocabulary of {run.axolotl['base_model']} does not have {' and '.join(MARKERS['chatml'])}, so "
+                "each is several pieces of text in every turn, and it was taught to answer in another format",
+                f"Write {at}=tokenizer_default for the model's own, or add both: special_tokens.eos_token='<|im_end|>' "
+                "tokens=['<|im_start|>'] lora_modules_to_save=[embed_tokens,lm_head].",
+                TEMPLATES,
+            )
+        elif others:
             yield warning(
                 at,
                 template,
@@ -98,6 +113,23 @@ def template_that_the_vocabulary_lacks(run: RunFacts) -> Iterator[Finding]:
                 "pieces of text in every turn, and no token ends one",
                 f"Write {at}=tokenizer_default for the model's own, or add the tokens (added_tokens_overrides).",
                 TEMPLATES,
+            )
+
+
+def answers_after_an_end_of_text(run: RunFacts) -> Iterator[Finding]:
+    """mistral-common ends every text that Axolotl gives it: a question that is tokenized apart from its answer, too."""
+    if not run.axolotl.get("tokenizer_use_mistral_common") or run.axolotl.get("rl"):
+        return
+    for one in run.training:
+        kind = one.entry.get("type")
+        if isinstance(kind, Mapping) or str(kind).partition(".")[0] in QUESTION_AND_ANSWER:
+            yield warning(
+                f"{one.at}.type",
+                kind,
+                "with tokenizer_use_mistral_common Axolotl supports chat_template alone: with this type the end of the "
+                "text (</s>) stands between each question and its answer",
+                "Write the rows as messages and choose dataset=local (type: chat_template).",
+                MISTRAL,
             )
 
 
@@ -232,6 +264,7 @@ def _overrides(axolotl: Mapping[str, Any]) -> dict[int, str]:
 RULES = (
     template_of_another_family,
     template_that_the_vocabulary_lacks,
+    answers_after_an_end_of_text,
     new_tokens_without_embeddings,
     special_token_that_the_vocabulary_lacks,
     end_of_turn_in_pieces,
