@@ -79,8 +79,9 @@ def template_of_another_family(run: RunFacts) -> Iterator[Finding]:
                 template,
                 f"the vocabulary of {run.axolotl['base_model']} does not have {' and '.join(MARKERS['chatml'])}, so "
                 "each is several pieces of text in every turn, and it was taught to answer in another format",
-                f"Write {at}=tokenizer_default for the model's own, or add both: special_tokens.eos_token='<|im_end|>' "
-                "tokens=['<|im_start|>'] lora_modules_to_save=[embed_tokens,lm_head].",
+                f"Write {at}=tokenizer_default for the model's own, or add both: "
+                "'special_tokens.eos_token=\"<|im_end|>\"' 'tokens=[\"<|im_start|>\"]' "
+                "lora_modules_to_save=[embed_tokens,lm_head].",
                 TEMPLATES,
             )
         elif others:
