@@ -127,6 +127,17 @@ def hub_cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE") or hub_home() / "hub").expanduser()
 
 
+def cached_snapshot(model: str, revision: str | None, file: str) -> Path | None:
+    """The folder of a model in the hub's cache, if it has this file: of the revision, or without one, the newest."""
+    name = f"models--{model.replace('/', '--')}"
+    if revision is None:
+        found = sorted((hub_cache() / name).glob(f"snapshots/*/{file}"), key=lambda path: path.lstat().st_mtime)
+        return found[-1].parent if found else None
+    commit = revision if _COMMIT.match(revision) else _from_cache(Repository("model", model), revision)
+    folder = hub_cache() / name / "snapshots" / commit if commit else None
+    return folder if folder is not None and (folder / file).is_file() else None
+
+
 def hub_home() -> Path:
     return Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface"))
 
@@ -176,6 +187,6 @@ def _from_cache(repository: Repository, revision: str) -> str | None:
     folder = f"{repository.kind}s--{repository.name.replace('/', '--')}"
     try:
         commit = (hub_cache() / folder / "refs" / revision).read_text(encoding="utf-8").strip()
-    except (FileNotFoundError, NotADirectoryError):
+    except (OSError, ValueError):
         return None
     return commit if _COMMIT.match(commit) else None

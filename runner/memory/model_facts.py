@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.config.known_names import MOST
-from runner.keys.hub_commits import hub_cache
+from runner.keys.hub_commits import cached_snapshot
 from runner.keys.hub_models import MOST_BYTES, hub_model, with_weights
 from runner.memory.counted_weights import weights_in_folder
 from runner.types import ModelFacts
@@ -27,7 +27,6 @@ GATED = frozenset(
 """transformers' model types with an attention of q, k, v and o and an MLP of gate, up and down in every layer: their
 weights follow from the shape. Others have facts if their weights are counted; their memory is not estimated."""
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
-_COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 Weights = Callable[[], int | None]
 """The number of weights, counted when it is needed."""
@@ -65,7 +64,7 @@ def config_of(base_model: str, revision: str | None = None) -> Mapping[str, Any]
 
 def _folder(base_model: str, revision: str | None) -> Path | None:
     folder = Path(base_model).expanduser()
-    return folder if folder.is_dir() else _cached(base_model, revision)
+    return folder if folder.is_dir() else cached_snapshot(base_model, revision, "config.json")
 
 
 def facts_from(raw: Mapping[str, Any], base_model: str, source: str, counted: Weights = lambda: None) -> ShapeAnswer:
@@ -203,21 +202,3 @@ def _read(path: Path) -> dict[str, Any] | str:
     except (ValueError, RecursionError):
         return f"{path} is not valid JSON"
     return raw if isinstance(raw, dict) else f"{path} is not a JSON object"
-
-
-def _cached(base_model: str, revision: str | None) -> Path | None:
-    """The snapshot of a hub model in the cache: of this revision, or without one, the newest."""
-    model = hub_cache() / f"models--{base_model.replace('/', '--')}"
-    if revision is not None:
-        commit = revision if _COMMIT.match(revision) else _ref(model / "refs" / revision)
-        folder = model / "snapshots" / commit
-        return folder if _COMMIT.match(commit) and (folder / "config.json").is_file() else None
-    found = sorted(model.glob("snapshots/*/config.json"), key=lambda path: path.lstat().st_mtime)
-    return found[-1].parent if found else None
-
-
-def _ref(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return ""

@@ -10,22 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.store.read_json import read_json
-from runner.keys.hub_commits import hub_cache
+from runner.keys.hub_commits import cached_snapshot
 
 VOCABULARY = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
 
 
-def tokenizer_folder(name: str) -> Path | None:
-    """The folder with tokenizer.json of a model, which is a folder or a hub name; None if it is not on this machine."""
+def tokenizer_folder(axolotl: Mapping[str, Any]) -> Path | None:
+    """The folder with tokenizer.json of a config's tokenizer; None if it is not on this machine."""
+    named, revision = axolotl.get("tokenizer_config"), None
+    if not named:
+        named, revision = axolotl.get("base_model"), axolotl.get("revision_of_model")
+    name = str(named or "")
     if not name:
         return None
     own = Path(name).expanduser()
     if own.is_dir():
         return own if (own / VOCABULARY).is_file() else None
-    snapshots = hub_cache() / f"models--{name.replace('/', '--')}" / "snapshots"
-    found = sorted(snapshots.glob(f"*/{VOCABULARY}"), key=lambda path: path.lstat().st_mtime)
-    return found[-1].parent if found else None
+    return cached_snapshot(name, None if revision is None else str(revision), VOCABULARY)
 
 
 def special_token(folder: Path, name: str) -> str | None:

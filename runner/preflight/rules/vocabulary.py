@@ -212,7 +212,7 @@ def padding_that_hides_the_end(run: RunFacts) -> Iterator[Finding]:
     pad = special.get("pad_token") if isinstance(special, Mapping) else None
     if not run.axolotl.get("processor_type") or not isinstance(special, Mapping) or not pad:
         return
-    folder = tokenizer_folder(str(run.axolotl.get("tokenizer_config") or run.axolotl.get("base_model") or ""))
+    folder = tokenizer_folder(run.axolotl)
     own = special_token(folder, "eos_token") if folder else None
     eot = run.axolotl.get("eot_tokens")
     ends = {special.get("eos_token") or own, *(eot if isinstance(eot, list) else ()), "<|im_end|>", "<|eot_id|>"}
@@ -228,8 +228,7 @@ def padding_that_hides_the_end(run: RunFacts) -> Iterator[Finding]:
 
 def _known(run: RunFacts) -> Vocabulary | None:
     """Of a tokenizer on this machine."""
-    named = run.axolotl.get("tokenizer_config") or run.axolotl.get("base_model")
-    folder = tokenizer_folder(str(named or "")) if _asks_for_it(run.axolotl) else None
+    folder = tokenizer_folder(run.axolotl) if _asks_for_it(run.axolotl) else None
     return vocabulary(folder) if folder is not None else None
 
 
