@@ -15,6 +15,8 @@ from modal_app.serving.spec import brings_token
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 ANSWERS_WITHOUT_TOKEN = "/health"
+MOST_READ_AWAY = 64 << 20
+"""Bytes of a body that is too long anyway."""
 
 IsOwnUser = Callable[[tuple[str, int], tuple[str, int]], bool]
 
@@ -61,6 +63,7 @@ class Guard:
     async def _body(self, scope: Any, receive: Any) -> bytes:
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > self._max_body:
+            await _read_away(receive)
             self._refuse_length()
         body = b""
         while True:
@@ -69,6 +72,8 @@ class Guard:
                 raise Refusal(400, "the request has ended before its body")
             body += bytes(message.get("body", b""))
             if len(body) > self._max_body:
+                if message.get("more_body"):
+                    await _read_away(receive)
                 self._refuse_length()
             if not message.get("more_body"):
                 return body
@@ -77,6 +82,17 @@ class Guard:
         raise Refusal(
             413, f"the body of a request has at most {self._max_body:,} bytes here (axosweep serve --max-body)"
         )
+
+
+async def _read_away(receive: Any) -> None:
+    """The rest of a body, up to MOST_READ_AWAY: a client that is still writing when the connection is closed fails, and
+    never reads the answer."""
+    left = MOST_READ_AWAY
+    while left > 0:
+        message = await receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body"):
+            return
+        left -= len(message.get("body", b""))
 
 
 def check_json(body: bytes) -> bytes:

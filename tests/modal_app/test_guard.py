@@ -53,6 +53,7 @@ def request(
     scope = {"type": "http", "method": method, "path": "/v1/chat/completions", "client": CLIENT, "server": SERVER}
     guard = Guard(application, token, max_body=20, is_own_user=lambda client, server: own_user)
     asyncio.run(guard({**scope, "headers": headers, **given}, receive, send))
+    assert sent[0]["status"] != 413 or not messages, "a client that is still writing would not read the answer"
     return sent[0]["status"], sent[1]["body"]
 
 
@@ -76,10 +77,12 @@ def test_json_that_is_nested_too_deeply_is_answered_with_400() -> None:
         check_json(b"[" * 200_000 + b"]" * 200_000)
 
 
-def test_a_body_that_is_too_long_is_answered_with_413_before_it_is_read() -> None:
+def test_a_body_that_is_too_long_is_answered_with_413_and_read_away() -> None:
     assert request(b'{"a": 12345678901}')[0] == 200
     assert request(b'{"a": 1234', b"56789012345}")[0] == 413
     assert request(b"{}", headers=[(b"content-length", b"21")])[0] == 413
+    assert request(b" " * 9, b" " * 9, b"{}", b" ", headers=[(b"content-length", b"21")])[0] == 413
+    assert request(b" " * 30, b" ", b" ", b"{}")[0] == 413
 
 
 def test_a_body_in_parts_arrives_complete() -> None:
