@@ -91,6 +91,6 @@ def _bars() -> list[Any]:
     tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)  # an import in a thread could be cut in half by a fork
     try:
         known = list(getattr(tqdm, "_instances", ()))
-        return [bar for bar in known if bar.total and hasattr(bar, "start_t")]
+        return [bar for bar in known if hasattr(bar, "start_t") and bar.total]  # it is set last
     except RuntimeError:  # one was opened or closed meanwhile
         return []

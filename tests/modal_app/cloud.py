@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import modal
 import pytest
@@ -33,6 +33,7 @@ MODEL = {"base_model": "owner/model", "revision_of_model": "c0ffee"}
 DATA = Step(StepKind.PREPROCESS, "data", MODEL, "data")
 STEP = Step(StepKind.TRAIN, "run", {}, "data")
 LAST = 20
+Call: TypeAlias = "modal.FunctionCall[Any]"
 
 
 @dataclass(frozen=True)
@@ -80,16 +81,21 @@ class Cloud:
 
         return self.server.wait_until(ended, 60)
 
-    def kill_at(self, name: str, nth: int, call: modal.FunctionCall[Any], *, after: bool = False) -> None:
-        """Kill the container of a call at its nth call of that name from now on, before or after its effect."""
+    def kill_at(self, name: str, nth: int, call: Call | Callable[[], Call], *, after: bool = False) -> Call:
+        """Kill the container of a call at its nth call of that name from now on, before or after its effect.
+
+        A call that may be quicker than this is given as what makes it.
+        """
         made = len(self.server.calls(name))
         release = self.server.hold(name, nth=nth, after=after)
+        call = call() if callable(call) else call
         self.server.wait_until(lambda: len(self.server.calls(name)) == made + nth, 60)
         time.sleep(0.3 if after else 0.0)
         task = self.server.tasks_of(call.object_id)[-1]
         self.server.kill(task.id)
         self.server.wait_until(lambda: self.server.tasks_of(call.object_id)[0].ended_at)
         release()
+        return call
 
     def wait_for_training(self, attempt: int) -> None:
         """Until that attempt has taken a step, seen in its container: it is not committed yet."""

@@ -46,6 +46,15 @@ def test_the_newest_bar_is_noted_and_downloads_together_come_first(tmp_path: Pat
     assert not path.exists()
 
 
+def test_a_bar_that_is_being_made_is_not_noted_yet(tmp_path: Path) -> None:
+    """tqdm lists a bar before the bar has a total."""
+    path, half_made = tmp_path / "progress.json", tqdm.__new__(tqdm)
+    assert not hasattr(half_made, "total")
+    with noted_bars(path, every_s=0.01), bar(4) as steps:
+        steps.update(1)
+        noted(path, lambda now: now.get("of") == 4)
+
+
 def test_of_a_run_only_downloads_are_noted_and_nothing_once_it_trains(tmp_path: Path) -> None:
     path, state = tmp_path / "progress.json", tmp_path / "train.json"
     with noted_bars(path, until=state, every_s=0.01), bar(206) as steps:

@@ -135,8 +135,7 @@ def test_a_notice_is_sent_until_it_is_confirmed_and_then_no_more(
 
     # A container that dies after it has sent, before it could confirm: the same call sends the same id again.
     again = {**request, "notice": notices.done("s", "1", {"succeeded": 1}).to_json()}
-    call = notify.spawn(json.dumps(again))
-    there.kill_at("DictUpdate", 2, call)  # the first is its claim
+    call = there.kill_at("DictUpdate", 2, lambda: notify.spawn(json.dumps(again)))  # the first is its claim
     assert call.get(timeout=60)["status"] == "sent"
     assert [one["id"] for one in webhook.bodies] == [notice.id, "s/done/1", "s/done/1"]
 
