@@ -86,7 +86,7 @@ def forget(claims: modal.Dict, entries: Entries, sweep: str) -> None:
 def look_after(claims: modal.Dict, entries: Entries, name: str) -> None:
     """A job has ended: start the notices that are due in the sweeps that have it. `entries`: a copy of the claims.
 
-    Raises nothing: whether somebody hears of it decides nothing about the job.
+    Raises nothing, since a notice that cannot be sent must not affect the job.
     """
     try:
         with lost_connections():
@@ -234,7 +234,7 @@ def _status(watched: Watched, entries: Entries, name: str, is_lost: Callable[[st
 
 
 def _ended(watched: Watched, entries: Entries, name: str) -> Mapping[str, Any] | None:
-    """What a job's call has said at its end in this launch."""
+    """The entry that a job's call wrote when it ended in this launch; None if it has not ended."""
     ended: Mapping[str, Any] | None = entries.get(f"ended/{name}")
     return None if ended is None or ended["by"] == watched.earlier.get(name) else ended
 

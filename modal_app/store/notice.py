@@ -31,7 +31,7 @@ class NoticeKind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Notice:
     id: str
-    """The same for the same event whoever sends it, and however often."""
+    """Identifies the event: every attempt to send it has the same id, whichever process sends it."""
     event: NoticeKind
     sweep: str
     text: str

@@ -92,7 +92,7 @@ def _names(name: str, models: Iterable[str]) -> dict[str, list[str]] | None:
         for change in ({}, *_changes(name)):
             try:
                 built = _built(name, model, change)
-            except Exception as error:  # no usable defaults, no such key, or a library that is not installed
+            except Exception as error:  # building another library's class may raise anything
                 if change:
                     continue
                 print(f"{name} is left out: {model}, {type(error).__name__}: {error}", file=sys.stderr)

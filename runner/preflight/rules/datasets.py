@@ -221,7 +221,7 @@ def shard_of_all_rows(run: RunFacts) -> Iterator[Finding]:
 
 
 def weight_that_leaves_few_rows(run: RunFacts) -> Iterator[Finding]:
-    """`weight` below 1 leaves out rows; the weight of an only dataset is no weight of its loss."""
+    """A `weight` below 1 leaves out rows; it does not scale the loss."""
     if len(run.training) != 1:
         return
     weight, rows = number(run.training[0].entry.get("weight")), _rows_before_shards(run, run.training[0])
