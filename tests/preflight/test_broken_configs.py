@@ -25,6 +25,7 @@ from runner.launch.sweep import launch_sweep
 from runner.preflight.schema import questions_of
 from runner.preflight.stage import Preflight
 from runner.types import Action, ExecutorChoice, Experiment, Gpu, ModelFacts, Request
+from tests.preflight.sound_base import SOUND
 from tests.runner.builders import experiment
 
 HERE = Path(__file__).resolve().parent
@@ -36,30 +37,12 @@ def _modal_node() -> Mapping[str, Any]:
 
 
 BASE: Mapping[str, Any] = {
-    "base_model": "NousResearch/Meta-Llama-3-8B-Instruct",
-    "datasets": [{"path": "tatsu-lab/alpaca", "type": "alpaca"}],
-    "val_set_size": 0.05,
-    "sequence_len": 2048,
-    "micro_batch_size": 2,
-    "gradient_accumulation_steps": 4,
-    "num_epochs": 1,
-    "adapter": "lora",
-    "lora_r": 16,
-    "lora_alpha": 32,
-    "lora_target_linear": True,
+    **SOUND,
     "lora_mlp_kernel": False,
     "lora_qkv_kernel": False,
     "lora_o_kernel": False,
-    "optimizer": "adamw_torch_fused",
-    "lr_scheduler": "cosine",
-    "learning_rate": 2e-4,
-    "bf16": True,
     "attn_implementation": "sdpa",
-    "evals_per_epoch": 2,
-    "saves_per_epoch": 1,
-    "logging_steps": 1,
     "revision_of_model": "0" * 40,
-    "seed": 42,
 }
 BY_KIND: Mapping[str, list[Mapping[str, Any]]] = yaml.safe_load((HERE / "broken.yaml").read_text())
 BROKEN = [one for ones in BY_KIND.values() for one in ones]

@@ -19,32 +19,11 @@ from runner.preflight.rules import RULES, Rule
 from runner.preflight.rules.partners import AXOLOTL, PARTNERS, Partner
 from runner.preflight.rules.run_facts import RunFacts
 from runner.types import Gpu, ModelFacts
+from tests.preflight.sound_base import SOUND
 from tests.runner.builders import experiment
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "rules.md"
-BASE: Mapping[str, Any] = {
-    "base_model": "NousResearch/Meta-Llama-3-8B-Instruct",
-    "datasets": [{"path": "tatsu-lab/alpaca", "type": "alpaca"}],
-    "val_set_size": 0.05,
-    "sequence_len": 2048,
-    "micro_batch_size": 2,
-    "gradient_accumulation_steps": 4,
-    "num_epochs": 1,
-    "adapter": "lora",
-    "lora_r": 16,
-    "lora_alpha": 32,
-    "lora_target_linear": True,
-    "optimizer": "adamw_torch_fused",
-    "lr_scheduler": "cosine",
-    "learning_rate": 2e-4,
-    "bf16": True,
-    "attn_implementation": "flash_attention_2",
-    "evals_per_epoch": 2,
-    "saves_per_epoch": 1,
-    "logging_steps": 1,
-    "seed": 42,
-}
 BY_NAME: Mapping[str, Rule] = {rule.__name__: rule for rule in RULES}
 CASES: Mapping[str, Mapping[str, list[Mapping[str, Any]]]] = {
     rule: cases
@@ -62,7 +41,7 @@ def _cases(kind: str) -> list[Any]:
 
 
 def _asked(case: Mapping[str, Any], place: Path) -> RunFacts:
-    """`change`: of BASE. `gpu`: name and number, such as [h100, 8]. `model`: a file of conf/model. `files`: name ->
+    """`change`: of SOUND. `gpu`: name and number, such as [h100, 8]. `model`: a file of conf/model. `files`: name ->
     rows, lines, or one `row` and how many `times`. `prepared`: facts of its prepared dataset.
     """
     for name, given in case.get("files", {}).items():
@@ -70,7 +49,7 @@ def _asked(case: Mapping[str, Any], place: Path) -> RunFacts:
         lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_text("\n".join(lines) + "\n")
-    axolotl = {key: value for key, value in {**BASE, **case.get("change", {})}.items() if value is not None}
+    axolotl = {key: value for key, value in {**SOUND, **case.get("change", {})}.items() if value is not None}
     facts = _shipped(case["model"]) if "model" in case else None
     if facts is not None:
         axolotl["base_model"] = facts.base_model
