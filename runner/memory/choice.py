@@ -12,9 +12,9 @@ from typing import Any
 
 from runner.config.gpus import GPUS, GpuKind
 from runner.errors import SweepError
-from runner.memory.estimate import Estimate, Verdict, estimate
+from runner.memory.estimate import Estimate, Verdict, estimate, not_estimated
 from runner.memory.ladder import UNCONFIRMED, CurrentSettings, ways_out
-from runner.memory.unestimated import cards_to_name, not_estimated, ways_to_try
+from runner.memory.unestimated import cards_to_name, ways_to_try
 from runner.memory.words import in_words, where
 from runner.types import ModelFacts
 

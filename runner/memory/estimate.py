@@ -99,8 +99,8 @@ def estimate(
     """
     if facts is None:
         return Estimate(Verdict.UNKNOWN, gpu, count, reason="the shape of this base_model is unknown")
-    if reason := _beyond(facts):
-        return _floor(config, facts, gpu, count, reason)
+    if kind := not_estimated(facts):
+        return _floor(config, facts, gpu, count, f"the memory of {kind} is not estimated")
     reading = reading_of(config, facts, gpu, count, longest_row)
     if isinstance(reading, str):
         return Estimate(Verdict.UNKNOWN, gpu, count, reason=reading)
@@ -128,12 +128,13 @@ def verdict_of(total: int, gpu: GpuKind, *, sharded: bool = False) -> Verdict:
     return Verdict.WONT_FIT if total * FAILS_FACTOR > usable else Verdict.UNSURE
 
 
-def _beyond(facts: ModelFacts) -> str:
-    if facts.experts:
-        return "a mixture of experts: the memory of its routing is not estimated"
+def not_estimated(facts: ModelFacts) -> str:
+    """The kind of model, for people; empty if its memory is estimated."""
     if facts.unusual:
-        return f"a model with {facts.unusual}: not estimated"
-    return "a model that also reads images: not estimated" if facts.vision else ""
+        return f"a model with {facts.unusual}"
+    if facts.experts:
+        return "a mixture of experts"
+    return "a model that also reads images" if facts.vision else ""
 
 
 def _floor(config: Mapping[str, Any], facts: ModelFacts, gpu: GpuKind, count: int, reason: str) -> Estimate:

@@ -23,15 +23,6 @@ has gradients (as many bytes) and two states of the optimizer."""
 SHARED_BY = (2, 4, 8)
 
 
-def not_estimated(facts: ModelFacts) -> str:
-    """The kind of model, for people; empty if its memory is estimated."""
-    if facts.unusual:
-        return f"a model with {facts.unusual}"
-    if facts.experts:
-        return "a mixture of experts"
-    return "a model that also reads images" if facts.vision else ""
-
-
 def cards_to_name(config: Config, facts: ModelFacts, cards: Iterable[Cards], rates: Mapping[str, float]) -> str:
     """What the weights take, and the cheapest of these cards that have room for them."""
     known = list(cards)

@@ -189,7 +189,7 @@ def test_the_weights_of_another_kind_are_those_that_the_hub_counts(monkeypatch: 
     assert found[0] == found[1]
     assert found[0].parameters == 9_000_000_005
     assert found[0].active_parameters == 9_000_000_005 - 128256 * 4096
-    assert one.reason == "a model with layers of the kind strange: not estimated"
+    assert one.reason == "the memory of a model with layers of the kind strange is not estimated"
 
 
 @pytest.mark.parametrize(
