@@ -12,6 +12,7 @@ from tests.runner.builders import finish_run, open_sweep, run
 
 ROOT = Path(__file__).resolve().parent.parent
 AXOLOTL_SIDE = {
+    "held_out.row_losses",
     "inference.formats",
     "inference.generation",
     "serving.models",

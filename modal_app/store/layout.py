@@ -41,6 +41,9 @@ REMOVED = "removed.json"
 SAMPLES = "samples.json"
 """In a prepared dataset: some of its rows, decoded."""
 
+HELD_OUT = "held_out.jsonl.gz"
+"""In a prepared dataset: which document and dataset each of its held-out rows is of, and what it says."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepFolder:
@@ -69,6 +72,16 @@ class StepFolder:
     @property
     def metrics(self) -> Path:
         return self.files / "metrics.jsonl"
+
+    @property
+    def losses(self) -> Path:
+        """losses.npz: of each held-out row, in the newest evaluation."""
+        return self.files / "losses.npz"
+
+    @property
+    def losses_before(self) -> Path:
+        """losses-before.npz: the same for the weights that training begins with."""
+        return self.files / "losses-before.npz"
 
     @property
     def config(self) -> Path:
