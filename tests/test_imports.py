@@ -13,6 +13,9 @@ from tests.runner.builders import finish_run, open_sweep, run
 ROOT = Path(__file__).resolve().parent.parent
 AXOLOTL_SIDE = {
     "held_out.row_losses",
+    "steps.batch_rows",
+    "steps.row_rater",
+    "steps.token_losses",
     "inference.formats",
     "inference.generation",
     "serving.models",

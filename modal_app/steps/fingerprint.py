@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 from datasets.features.features import require_decoding
+from numpy.typing import NDArray
 
 from modal_app.store.content import file_sha256
 
@@ -52,21 +54,25 @@ def _by_content(value: Any) -> Any:
     return value
 
 
-def _token_digests(rows: datasets.Dataset) -> Iterator[str]:
+def token_columns(rows: datasets.Dataset) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """The tokens and the labels of each row, however wide they are stored."""
     columns = rows.select_columns(["input_ids", "labels"]).with_format("arrow")
     for table in columns.iter(batch_size=BATCH_ROWS):
-        parts = zip(_row_bytes(table["input_ids"]), _row_bytes(table["labels"]), strict=True)
-        yield from (_hexdigest(tokens + b"|" + labels) for tokens, labels in parts)
+        yield from zip(_row_values(table["input_ids"]), _row_values(table["labels"]), strict=True)
 
 
-def _row_bytes(column: pa.ChunkedArray) -> Iterator[bytes]:
-    """Each row's integers as 64-bit bytes, however wide they were stored."""
+def _token_digests(rows: datasets.Dataset) -> Iterator[str]:
+    for tokens, labels in token_columns(rows):
+        yield _hexdigest(tokens.tobytes() + b"|" + labels.tobytes())
+
+
+def _row_values(column: pa.ChunkedArray) -> Iterator[NDArray[np.int64]]:
     array = column.combine_chunks()
     values = array.flatten().to_numpy(zero_copy_only=False).astype("<i8")
     ends = array.value_lengths().to_numpy(zero_copy_only=False).cumsum()
     start = 0
     for end in ends:
-        yield values[start:end].tobytes()
+        yield values[start:end]
         start = end
 
 
