@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 from datasets.features.features import require_decoding
+from numpy.typing import NDArray
 
 from modal_app.store.content import file_sha256
 
@@ -19,12 +21,19 @@ BATCH_ROWS = 10_000
 UNDECODED_ROWS = 100
 
 
-def row_digests(rows: datasets.Dataset) -> list[str]:
-    """A hex sha256 per row, over its tokens and labels; over the whole row where it has none (preference pairs)."""
+def row_digests(rows: datasets.Dataset, *, limit: int | None = None) -> list[str]:
+    """A hex sha256 per row, over its tokens and labels; over the whole row where it has none (preference pairs).
+    `limit`: over no more tokens of each."""
     if {"input_ids", "labels"} <= set(rows.column_names):
-        return list(_token_digests(rows))
+        return list(_token_digests(rows, limit))
     whole = _undecoded(rows) if any(map(require_decoding, rows.features.values())) else rows.with_format(None)
     return [_hexdigest(json.dumps(row, sort_keys=True, default=str).encode()) for row in whole]
+
+
+def row_digest(tokens: Sequence[int] | NDArray[Any], labels: Sequence[int], *, limit: int | None = None) -> str:
+    """What `row_digests` gives for such a row."""
+    both = (np.asarray(part[:limit], "<i8").tobytes() for part in (tokens, labels))
+    return _hexdigest(b"|".join(both))
 
 
 def multiset_digest(digests: Sequence[str]) -> str:
@@ -52,21 +61,21 @@ def _by_content(value: Any) -> Any:
     return value
 
 
-def _token_digests(rows: datasets.Dataset) -> Iterator[str]:
+def _token_digests(rows: datasets.Dataset, limit: int | None) -> Iterator[str]:
     columns = rows.select_columns(["input_ids", "labels"]).with_format("arrow")
     for table in columns.iter(batch_size=BATCH_ROWS):
-        parts = zip(_row_bytes(table["input_ids"]), _row_bytes(table["labels"]), strict=True)
-        yield from (_hexdigest(tokens + b"|" + labels) for tokens, labels in parts)
+        parts = (_row_bytes(table[name], limit) for name in ("input_ids", "labels"))
+        yield from (_hexdigest(tokens + b"|" + labels) for tokens, labels in zip(*parts, strict=True))
 
 
-def _row_bytes(column: pa.ChunkedArray) -> Iterator[bytes]:
+def _row_bytes(column: pa.ChunkedArray, limit: int | None) -> Iterator[bytes]:
     """Each row's integers as 64-bit bytes, however wide they were stored."""
     array = column.combine_chunks()
     values = array.flatten().to_numpy(zero_copy_only=False).astype("<i8")
     ends = array.value_lengths().to_numpy(zero_copy_only=False).cumsum()
     start = 0
     for end in ends:
-        yield values[start:end].tobytes()
+        yield values[start:end][:limit].tobytes()
         start = end
 
 
