@@ -17,6 +17,8 @@ class ExitCode(IntEnum):
     """A run or a step failed, or `doctor` found a problem."""
     MISTAKE = 2
     """A mistake in the request, or a place that cannot be written to. The message says what to do."""
+    UNSETTLED = 3
+    """`settle` has used up its looks, its seeds or its budget, and settings still cannot be told apart."""
     INTERRUPTED = 128 + signal.SIGINT
     """Ctrl-C. The same command continues where this one ended."""
 
