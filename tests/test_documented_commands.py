@@ -21,11 +21,19 @@ from runner.console.parser import VerbParser
 from runner.errors import SweepError
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(["README.md", *(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))])
+PAGES = sorted(["README.md", *(str(file.relative_to(ROOT)) for file in (ROOT / "docs").rglob("*.md"))])
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`(?:\.venv/bin/)?(axosweep [^`]*)`")
-CREATED = {"+sweeps=first": "axosweep init creates it", "experiment=my-axolotl": "axosweep import creates it"}
-"""Options that a command of the same page creates."""
+CREATED = {
+    "+sweeps=first": "axosweep init creates it",
+    "experiment=my-axolotl": "axosweep import creates it",
+    "dataset=preferences": "the page shows the file",
+    "dataset=both": "the page shows the file",
+    "lora=attention": "the page shows the file",
+    "lora=attention,r16": "the page shows the file",
+    "model=smollm2": "the page shows the file",
+}
+"""Options that a command of the same page creates, or a file that the page says to write."""
 OMITTED = "..."
 ANY_VERB = "VERB"
 
