@@ -31,7 +31,7 @@ class Judged:
 
     @property
     def documents(self) -> int:
-        return len(np.unique(self.document))
+        return int(np.max(self.document)) + 1
 
     @property
     def seeds(self) -> Floats:
