@@ -9,9 +9,10 @@ from typing import Any
 from runner.cost.spent import money
 from runner.estimate.words import span, spread
 from runner.launch.types import Launch
+from runner.settle.launcher import Preview
 from runner.settle.log import SeedRun, Settling
 from runner.settle.policy import Terms, room
-from runner.settle.rounds import Ending, Preview, Result, keys_of, spent
+from runner.settle.rounds import Ending, Result, keys_of, spent
 from runner.settle.standing import Sweep
 from runner.store.stores import is_mirror
 
