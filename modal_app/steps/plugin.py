@@ -63,8 +63,10 @@ class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
 
     def add_callbacks_post_trainer(self, cfg: DictDefault, trainer: Any) -> list[TrainerCallback]:
         this = rank.current()
-        rater = RowRater(trainer, this, without=reason_without_losses(trainer.eval_dataset, cfg))
-        show_evaluated_batches(trainer, rater.see_batch)
+        reason = reason_without_losses(trainer.eval_dataset, cfg)
+        rater = RowRater(trainer, this, without=reason)
+        if reason is None:
+            show_evaluated_batches(trainer, rater.see_batch)
         if this.step.kind is not StepKind.TRAIN:
             return [rater]
         note_held_out_rows(this, trainer.eval_dataset)

@@ -14,13 +14,13 @@ FROM_LABELS = ("labels", "shift_labels", "num_items_in_batch", "skip_logits")
 KEEP = "logits_to_keep"
 
 
-def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def token_losses(logits: torch.Tensor, labels: torch.Tensor, chunk: int = CHUNK) -> torch.Tensor:
     """Sequences x tokens, 0 where nothing is trained or predicted. `logits`: one for each token; those of a token
     predict the next one."""
     losses = torch.zeros(labels.shape, dtype=torch.float32, device=logits.device)
     targets = labels[:, 1:].to(logits.device)
     sequences, places = torch.nonzero(targets != -100, as_tuple=True)
-    step = max(1, CHUNK // logits.shape[-1])
+    step = max(1, chunk // logits.shape[-1])
     for part in range(0, len(places), step):
         at, place = sequences[part : part + step], places[part : part + step]
         losses[at, place + 1] = torch.nn.functional.cross_entropy(

@@ -109,7 +109,7 @@ def _settle(found: FoundSweep, args: argparse.Namespace, budget: float | None) -
     terminal.message(leave_report(found.store, found.sweep))
     if result.ending is Ending.FAILED:
         return ExitCode.FAILED
-    return ExitCode.SUCCEEDED if result.ending in (Ending.SEPARATED, Ending.EQUAL) else ExitCode.UNSETTLED
+    return ExitCode.SUCCEEDED if result.ending in (Ending.SEPARATED, Ending.EQUAL) else ExitCode.UNDECIDED
 
 
 def _settling(found: FoundSweep, args: argparse.Namespace) -> tuple[Settling, bool]:
