@@ -33,7 +33,7 @@ class Contender:
     high: float
     """The difference's interval at the level of one look."""
     cost: float | None
-    """Of one run on average: dollars, or seconds where nothing is rented. Null if unknown."""
+    """Of one run on average: dollars, or seconds of training where nothing is rented. Null if unknown."""
 
 
 @dataclass(frozen=True, slots=True)

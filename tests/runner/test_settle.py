@@ -1,4 +1,4 @@
-"""Settling a sweep in a store: what is recorded, what goes on after a kill, and what is refused. Training is made up."""
+"""Settling a sweep in a store: what is recorded, what goes on after a kill, what is refused. Training is made up."""
 
 from __future__ import annotations
 
@@ -38,12 +38,18 @@ def leave_losses(store: Store, one: Run, loss: float, *, rows: int = 40) -> None
     rate, seed = one.config["learning_rate"], one.config["seed"]
     own = np.random.default_rng([int(rate * 1000), seed])
     nll = 20 * (loss + common + own.normal(0.0, 0.005) + own.normal(0.0, 0.005, rows))
-    whole = np.arange(rows)
+    number = np.arange(rows, dtype=np.uint64)
     RowLosses(
         about=About("rows", 10, loss, (), documents_known=True),
-        id=whole, document=whole, dataset=0 * whole, length=whole + 30, batch=whole // 8, turns=0 * whole + 1,
-        tokens=np.full(rows, 20), nll=nll,
-    ).write(store.folder(StepKind.TRAIN, one.key).losses)  # fmt: skip
+        id=number,
+        document=number,
+        dataset=np.zeros(rows, np.uint16),
+        length=np.full(rows, 30, np.int32),
+        batch=np.zeros(rows, np.int32),
+        turns=np.ones(rows, np.int32),
+        tokens=np.full(rows, 20, np.int32),
+        nll=nll,
+    ).write(store.folder(StepKind.TRAIN, one.key).losses)
 
 
 def train(store: Store, one: Run, losses: dict[float, float]) -> None:
@@ -209,8 +215,8 @@ def test_a_mistake_on_the_command_line_has_a_way_out(tmp_path: Path, words: list
 
 def test_a_sweep_that_its_rows_cannot_tell_apart_is_refused(tmp_path: Path) -> None:
     store, sweep = swept(tmp_path / "no losses", FAR)
-    for one in store.runs.iterdir():
-        (one / "losses.npz").unlink()
+    for losses in store.runs.glob("*/losses.npz"):
+        losses.unlink()
     with pytest.raises(SweepError, match=r"3 of the 3 finished runs .* no losses by row.* `axosweep eval"):
         read_sweep(store, sweep, TERMS)
 
@@ -233,4 +239,3 @@ def test_a_sweep_that_its_rows_cannot_tell_apart_is_refused(tmp_path: Path) -> N
 
 def test_seeds_that_the_sweep_has_are_not_used_again() -> None:
     assert further_seeds([42, 1, 3], 4) == (2, 4, 5, 6)
-
