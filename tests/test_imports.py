@@ -14,6 +14,9 @@ from tests.runner.judged_store import judged_sweep
 ROOT = Path(__file__).resolve().parent.parent
 AXOLOTL_SIDE = {
     "held_out.row_losses",
+    "steps.batch_rows",
+    "steps.row_rater",
+    "steps.token_losses",
     "inference.formats",
     "inference.generation",
     "serving.models",
