@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from modal_app.held_out.row_losses import RowLosses
 from modal_app.process.threads import with_threads
 from modal_app.store.layout import Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import FailureReason, OutcomeStatus, Step, StepKind, Tracking
-from tests.modal_app.rows import trainers_loss
+from tests.modal_app.rows import read_rows, trainers_loss
 from tests.modal_app.steps import (
     Warm,
     alive,
@@ -142,8 +141,7 @@ def test_the_rows_give_the_loss_that_axolotl_tells(store: Store, plain: Step, pl
     manifest = json.loads(store.manifest("data").read_text())
     folder = store.folder(StepKind.TRAIN, step.key)
     for path, number in ((folder.losses_before, 0), (folder.losses, 20)):
-        rows = RowLosses.read(path)
-        assert rows is not None
+        rows = read_rows(path)
         assert (rows.about.step, rows.about.eval_loss) == (number, told[number])
         assert rows.about.eval_fingerprint == manifest["eval_fingerprint"]
         assert len(set(rows.id.tolist())) == len(rows.id) == manifest["eval_rows"]
