@@ -7,7 +7,7 @@ order.
 
 from __future__ import annotations
 
-from modal_app.patches import forking, importing, launching, merging, running, settings, training, validating
+from modal_app.patches import forking, importing, launching, merging, preparing, running, settings, training, validating
 from modal_app.patches.patch import Moment, Patch, Purpose
 
 _IMPORTS = "tests/modal_app/patches/test_import_patches.py"
@@ -157,6 +157,20 @@ PATCHES = (
         saves="",
         test=f"{_LIBRARIES}::test_rows_are_cached_in_the_folder_that_was_asked_for",
         apply=settings.datasets_cache_in,
+    ),
+    Patch(
+        name="note where rows are from",
+        library="axolotl",
+        version="0.21.0",
+        moment=Moment.TOKENIZING,
+        purpose=Purpose.CORRECTS,
+        changes="axolotl.utils.data.sft._load_and_process_single_dataset, TokenizedPromptDataset.process and "
+        "CompletionPromptTokenizingStrategy.tokenize_prompt, with equal results",
+        why="Axolotl does not say which dataset and text a row is of; the rows of one text would count as independent, "
+        "and differences between runs would look surer than they are",
+        saves="",
+        test="tests/modal_app/test_row_origins.py::test_rows_cut_from_one_text_are_of_one_document",
+        apply=preparing.note_where_rows_are_from,
     ),
     Patch(
         name="download tasks' datasets to the attempt's folder",

@@ -44,6 +44,12 @@ SAMPLES = "samples.json"
 HELD_OUT = "held_out.jsonl.gz"
 """In a prepared dataset: which document and dataset each of its held-out rows is of, and what it says."""
 
+LOSSES = "losses.npz"
+"""In the folder of a run or of an evaluation: the loss of each held-out row."""
+
+LOSSES_BEFORE = "losses-before.npz"
+"""In the folder of a run: the same for the weights that training begins with."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepFolder:
@@ -77,7 +83,7 @@ class StepFolder:
     def losses(self) -> Path:
         """losses.npz: of each held-out row, in the newest evaluation; once a run has finished, with the weights that it
         stores."""
-        return self.files / "losses.npz"
+        return self.files / LOSSES
 
     @property
     def losses_best(self) -> Path:
@@ -87,7 +93,7 @@ class StepFolder:
     @property
     def losses_before(self) -> Path:
         """losses-before.npz: the same for the weights that training begins with."""
-        return self.files / "losses-before.npz"
+        return self.files / LOSSES_BEFORE
 
     @property
     def config(self) -> Path:
