@@ -20,11 +20,13 @@ import torch.distributed
 from numpy.typing import NDArray
 from transformers import TrainerCallback
 
+from modal_app.held_out.held_out import HeldOut
 from modal_app.held_out.row_losses import About, RowLosses
 from modal_app.process.rank import Rank
 from modal_app.steps.batch_rows import KnownRows, find_rows
 from modal_app.steps.token_losses import logits_of, losses_of_another_pass, token_losses
 from modal_app.store import checkpoints
+from modal_app.store.layout import HELD_OUT
 from modal_app.store.step import StepKind
 
 PREFERENCES = "the loss compares or scores answers, so a row has no likelihood of its own"
@@ -57,6 +59,7 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
         self._rated: list[RatedRow] = []
         self._batches = 0
         self._at: int | None = None
+        self._held_out: HeldOut | None = None
         rank.no_row_losses = without
 
     def see_batch(self, model: Any, inputs: Mapping[str, Any], outputs: Any, loss: Any, items: Any) -> None:
@@ -88,11 +91,12 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
             return
         loss = float((metrics or {}).get("eval_loss", math.nan))
         step = state.global_step if self._rank.weights_step is None else self._rank.weights_step
-        losses = row_losses(self._rows, all_rated, self._about(step, loss))
+        losses = row_losses(self._rows, all_rated, About(self._rows.fingerprint, step, loss, (), documents_known=False))
         if losses is None:
             self._give_up("the evaluation left out held-out rows")
             return
         folder = self._rank.folder
+        losses = with_origins(losses, self._origins)
         losses.write(folder.losses_before if self._begins(state) else folder.losses)
         self._at = state.global_step
 
@@ -181,8 +185,12 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
             torch.distributed.all_gather_object(every, mine)
         return [reason for reason, _ in every], [row for _, rows in every for row in rows]
 
-    def _about(self, step: int, eval_loss: float) -> About:
-        return About(self._rows.fingerprint, step, eval_loss, datasets=(), documents_known=False)
+    @property
+    def _origins(self) -> HeldOut | None:
+        """What is known of the rows, if they are of a prepared dataset."""
+        if self._held_out is None and self._rank.step.own_data is None:
+            self._held_out = HeldOut.read(self._rank.store.prepared_dataset(self._rank.step.data_key) / HELD_OUT, ())
+        return self._held_out
 
 
 def reason_without_losses(rows: Any, config: Mapping[str, Any]) -> str | None:
@@ -231,6 +239,26 @@ def row_losses(known: KnownRows, rated: Sequence[RatedRow], about: About) -> Row
         turns=np.array([len(row.tokens) for row in rows], np.int32),
         tokens=np.array([count for row in rows for count in row.tokens], np.int32),
         nll=np.array([nll for row in rows for nll in row.nll], np.float64),
+    )
+
+
+def with_origins(losses: RowLosses, held_out: HeldOut | None) -> RowLosses:
+    """With the document and the dataset of each row; as they are if `held_out` is of other rows."""
+    known = {} if held_out is None else {row.id: row for row in held_out.rows}
+    if held_out is None or not known.keys() >= set(losses.id.tolist()):
+        return losses
+    rows = [known[one] for one in losses.id.tolist()]
+    places = [row.dataset for row in rows]
+    datasets_known = None not in places
+    return replace(
+        losses,
+        about=replace(
+            losses.about,
+            documents_known=held_out.documents_known,
+            datasets=held_out.datasets if datasets_known else (),
+        ),
+        document=np.array([row.document for row in rows], np.uint64),
+        dataset=np.array([place if datasets_known and place else 0 for place in places], np.uint16),
     )
 
 
