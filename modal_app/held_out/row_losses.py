@@ -39,6 +39,8 @@ class About:
     """The datasets of the mix, as the config names them; empty if it is unknown which one a row is of."""
     documents_known: bool
     """Whether `document` is known; else each row is taken as a document of its own."""
+    repeated: tuple[tuple[int, int], ...] = ()
+    """(batch, row) for each row that was rated a second time, so that all ranks have equally many. It counts once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class RowLosses:
     length: NDArray[np.int32]
     """All tokens of the row, trained or not, without padding."""
     batch: NDArray[np.int32]
-    """The batch that it was rated in: the Trainer's loss is a mean over batches."""
+    """The batch that it was rated in, counted over all ranks: the Trainer's loss is a mean over batches."""
     turns: NDArray[np.int32]
     """How many stretches of trained tokens it has: the answers of a conversation."""
     tokens: NDArray[np.int32]
@@ -88,6 +90,7 @@ class RowLosses:
                 if about.pop("version") != VERSION:
                     return None
                 about["datasets"] = tuple(about["datasets"])
+                about["repeated"] = tuple((batch, row) for batch, row in about["repeated"])
                 return cls(About(**about), **{name: file[name].astype(dtype) for name, dtype in COLUMNS.items()})
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             return None

@@ -97,6 +97,11 @@ def apply_training_patches(trainer: Any, unlogged: Mapping[str, Any] | None) -> 
     _apply(Moment.TRAINING, None, trainer, unlogged)
 
 
+def show_evaluated_batches(trainer: Any, show: Callable[..., None]) -> None:
+    """`show` is called with each batch that the trainer evaluates (`training.show_evaluated_batches`)."""
+    _apply(Moment.EVALUATING, None, trainer, show)
+
+
 def hub_cache_in(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Inside the block, downloads from the hub go to this folder."""
     return _applied(Moment.TASKS, None, folder)

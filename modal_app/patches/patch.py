@@ -38,6 +38,7 @@ class Moment(StrEnum):
     TRACKING = "before Axolotl trains, if W&B tracks the run online: what to call, with the reason, to go offline"
     TRAINER = "after Axolotl has created its trainer: the trainer, and the step of another run's checkpoint, or None"
     TRAINING = "when training begins: the trainer, and the loss not yet logged in the checkpoint, or None"
+    EVALUATING = "after Axolotl has created its trainer: the trainer, and what to call with each evaluated batch"
     TASKS = "around an evaluation on tasks: a folder of the attempt's own; returns a context manager"
 
 

@@ -42,6 +42,20 @@ PATCHES = (
         apply=training.keep_new_settings,
     ),
     Patch(
+        name="show evaluated batches",
+        library="transformers",
+        version="5.20.1",
+        moment=Moment.EVALUATING,
+        purpose=Purpose.CORRECTS,
+        changes="Trainer.compute_loss of Axolotl's trainer: what it returns for a batch that is evaluated is shown to "
+        "axosweep, and is not changed",
+        why="a callback of the trainer sees neither the batch nor its logits, and the losses of the held-out rows are "
+        "computed from them, since a second evaluation would cost as much as the first",
+        saves="",
+        test="tests/modal_app/test_train.py::test_the_rows_give_the_loss_that_axolotl_tells",
+        apply=training.show_evaluated_batches,
+    ),
+    Patch(
         name="restore the loss not yet logged",
         library="transformers",
         version="5.20.1",

@@ -43,6 +43,10 @@ class Rank:
     clock: Clock = field(default_factory=Clock)
     eval_fingerprint: str | None = None
     """Of the held-out rows, once a run that reads its own data has read them."""
+    no_row_losses: str | None = None
+    """Why there are no losses of each held-out row, if that is so."""
+    weights_step: int | None = None
+    """The optimizer step of the weights that an evaluate step rates."""
 
     @property
     def store(self) -> Store:

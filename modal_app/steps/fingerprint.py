@@ -61,21 +61,27 @@ def _by_content(value: Any) -> Any:
     return value
 
 
-def _token_digests(rows: datasets.Dataset, limit: int | None) -> Iterator[str]:
+def token_columns(
+    rows: datasets.Dataset, limit: int | None = None
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """The tokens and the labels of each row, however wide they are stored; with a limit, so many at most."""
     columns = rows.select_columns(["input_ids", "labels"]).with_format("arrow")
     for table in columns.iter(batch_size=BATCH_ROWS):
-        parts = (_row_bytes(table[name], limit) for name in ("input_ids", "labels"))
-        yield from (_hexdigest(tokens + b"|" + labels) for tokens, labels in zip(*parts, strict=True))
+        yield from zip(_row_values(table["input_ids"], limit), _row_values(table["labels"], limit), strict=True)
 
 
-def _row_bytes(column: pa.ChunkedArray, limit: int | None) -> Iterator[bytes]:
-    """Each row's integers as 64-bit bytes, however wide they were stored."""
+def _token_digests(rows: datasets.Dataset, limit: int | None) -> Iterator[str]:
+    for tokens, labels in token_columns(rows, limit):
+        yield _hexdigest(tokens.tobytes() + b"|" + labels.tobytes())
+
+
+def _row_values(column: pa.ChunkedArray, limit: int | None) -> Iterator[NDArray[np.int64]]:
     array = column.combine_chunks()
     values = array.flatten().to_numpy(zero_copy_only=False).astype("<i8")
     ends = array.value_lengths().to_numpy(zero_copy_only=False).cumsum()
     start = 0
     for end in ends:
-        yield values[start:end][:limit].tobytes()
+        yield values[start:end][:limit]
         start = end
 
 

@@ -82,6 +82,8 @@ class TrainFacts:
     manifest: str | None = None
     """sha256 of its dataset's manifest.json."""
     eval_fingerprint: str | None = None
+    no_row_losses: str | None = None
+    """Why there are no losses of each held-out row; null if there are, or if nobody knows."""
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
@@ -96,6 +98,7 @@ class TrainFacts:
             resumed_from=_count(raw.get("resumed_from")) or 0,
             manifest=_text(raw.get("manifest")),
             eval_fingerprint=_text(raw.get("eval_fingerprint")),
+            no_row_losses=_text(raw.get("no_row_losses")),
         )
 
 

@@ -81,8 +81,14 @@ class StepFolder:
 
     @property
     def losses(self) -> Path:
-        """losses.npz: of each held-out row, in the newest evaluation."""
+        """losses.npz: of each held-out row, in the newest evaluation; once a run has finished, with the weights that it
+        stores."""
         return self.files / LOSSES
+
+    @property
+    def losses_best(self) -> Path:
+        """losses-best.npz: the same at the best step so far, until a run that stores its best weights has finished."""
+        return self.files / "losses-best.npz"
 
     @property
     def losses_before(self) -> Path:

@@ -12,6 +12,7 @@ from runner.compare.comparison import SweepSelection, comparison, comparison_wit
 from runner.compare.groups import Group, groups_over, split_by_held_out
 from runner.compare.measured import is_of_a_task
 from runner.compare.ranking import OBJECTIVE, Metric, Row, higher_is_better, rows_from
+from runner.compare.row_losses import unjudged_notes, verdicts_of
 from runner.compare.select import conditions, in_order, select
 from runner.compare.show import Form, show
 from runner.compare.source import RunFacts, facts_of_sweep, once_each
@@ -75,12 +76,13 @@ def main(words: Sequence[str]) -> int:
         _compare_two(facts, args.what, metric, args.form)
         return 0
     rows = rows_from(facts, metric)
+    verdicts = verdicts_of(rows, metric)
     if args.sort:
         rows = in_order(rows, args.sort, reverse=args.reverse)
     groups, notes = _grouped(args.over, facts, rows, metric)
-    notes += found.notes
+    notes += [*found.notes, *unjudged_notes(rows, verdicts, metric)]
     if found.stored:
-        table = comparison(rows, found.stored, metric, args.over, groups, notes)
+        table = comparison(rows, found.stored, metric, args.over, groups, notes, verdicts)
     else:
         table = comparison_without_store(rows, found.sweeps, metric, args.over, groups, notes)
     show(table, found.stored, args.form)

@@ -19,6 +19,7 @@ GROUPS = {
     "dataset": "what it learns from",
     "training": "the recipe",
     "lora": "the adapter",
+    "alpha": "how lora_alpha follows from the rank; none unless named",
     "deepspeed": "sharding over GPUs",
     "fsdp": "the same by PyTorch; choose one of the two",
     "gpu": "what a run trains on; gpu.count=N for several",

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from modal_app.held_out.row_losses import RowLosses
 from modal_app.process.threads import with_threads
 from modal_app.store.layout import Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import FailureReason, OutcomeStatus, Step, StepKind, Tracking
+from tests.modal_app.rows import trainers_loss
 from tests.modal_app.steps import (
     Warm,
     alive,
@@ -130,6 +132,23 @@ def test_nothing_temporary_is_left_in_an_attempt(store: Store, plain_ranks: Step
         "train.json",
         "result.json",
     }
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_rows_give_the_loss_that_axolotl_tells(store: Store, plain: Step, plain_ranks: Step, ranks: int) -> None:
+    """Before training and at its end. Two ranks have 30 rows in batches of 8: two of them are rated twice."""
+    step = plain if ranks == 1 else plain_ranks
+    told = {line["step"]: line["eval_loss"] for line in lines(store, step) if "eval_loss" in line}
+    manifest = json.loads(store.manifest("data").read_text())
+    folder = store.folder(StepKind.TRAIN, step.key)
+    for path, number in ((folder.losses_before, 0), (folder.losses, 20)):
+        rows = RowLosses.read(path)
+        assert rows is not None
+        assert (rows.about.step, rows.about.eval_loss) == (number, told[number])
+        assert rows.about.eval_fingerprint == manifest["eval_fingerprint"]
+        assert len(set(rows.id.tolist())) == len(rows.id) == manifest["eval_rows"]
+        assert trainers_loss(rows, ranks=ranks) == pytest.approx(told[number], rel=1e-5)
+        assert len(rows.about.repeated) == (0 if ranks == 1 else -len(rows.id) % 16)
 
 
 def test_a_fresh_process_gives_the_losses_of_a_fork(trainer: Path, store: Store, plain: Step) -> None:

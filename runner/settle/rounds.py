@@ -1,0 +1,187 @@
+"""Settles a sweep: further seeds, a look, further seeds, until something ends it.
+
+All that is known is in the sweep's folder, so after a kill each step is found again: an open round is launched again,
+which trains only what is not finished, and the same runs give the same look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from modal_app.store.flock import try_lock
+from modal_app.store.layout import Store
+from runner.errors import SweepError
+from runner.launch.types import Launch
+from runner.settle.log import FILE, Log, Look, Round, SeedRun, Settling
+from runner.settle.policy import Verdict, next_seeds, verdict
+from runner.settle.seeds import Options, compose, refuse_budget
+from runner.settle.standing import Sweep, read_sweep
+from runner.store.ledger import Ledger
+from runner.store.run_state import RunStatus
+
+
+class Ending(StrEnum):
+    """Why no further seeds are run."""
+
+    SEPARATED = "separated"
+    """One setting is shown to be better than all others."""
+    EQUAL = "equal"
+    """The best settings do not differ by more than what would be worth having."""
+    LOOKS = "looks"
+    """All looks are used up."""
+    SEEDS = "seeds"
+    """Each contender has as many seeds as it may have."""
+    BUDGET = "budget"
+    """The next run may cost more than what is left of the budget."""
+    FAILED = "failed"
+    """A run failed, or its loss is not a number."""
+
+
+SETTLED = {Verdict.SEPARATED: Ending.SEPARATED, Verdict.EQUAL: Ending.EQUAL}
+Show = Callable[[Sweep, Settling], None]
+"""Called after each look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What is known of a sweep when settling it has ended."""
+
+    ending: Ending
+    sweep: Sweep
+    settling: Settling
+    failures: tuple[str, ...] = ()
+    """What failed, a sentence a run."""
+
+
+@contextmanager
+def alone(store: Store, sweep: str) -> Iterator[None]:
+    """Raises SweepError while another process settles the sweep."""
+    with (Ledger(store, sweep).folder / FILE).open("ab") as file:
+        if not try_lock(file.fileno()):
+            raise SweepError(f"Another process is settling {sweep}. Wait until it has ended, or stop it with Ctrl-C.")
+        yield
+
+
+def settle(store: Store, sweep: str, settling: Settling, options: Options, show: Show) -> Result:
+    """Go on with a settling until it ends. Raises SweepError for what cannot be launched."""
+    log, terms = Log(Ledger(store, sweep)), settling.terms
+    while True:
+        now = read_sweep(store, sweep, terms)
+        if settling.verdict:
+            return Result(SETTLED[settling.verdict], now, settling)
+        if (opened := settling.open_round) and not is_finished(now, opened):
+            if (ended := _launch(now, settling, opened, options)) is not None:
+                return ended
+            now = read_sweep(store, sweep, terms)
+        if opened and (unusable := [key for key in keys_of(now, opened.runs) if now.setting_of(key) is None]):
+            why = tuple(f"{key}: a loss of its held-out rows is not a number" for key in unusable)
+            return Result(Ending.FAILED, now, settling, why)
+        if now.standing.intervals.seeds and (opened or not settling.events):
+            group = tuple(now.runs_of(one) for one in now.standing.group)
+            settling = log.add(settling, Look(verdict(now.standing, terms), group))
+            show(now, settling)
+            if settling.verdict:
+                continue
+        if len(settling.looks) == terms.looks:
+            return Result(Ending.LOOKS, now, settling)
+        if not (further := next_round(now, settling, len(settling.looks))):
+            return Result(Ending.SEEDS, now, settling)
+        if options.budget is not None:
+            further = _affordable(now, settling, further, options.budget)
+            if not further:
+                return Result(Ending.BUDGET, now, settling)
+        settling = log.add(settling, Round(tuple(further)))
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What `settle` would do next."""
+
+    ending: Ending | None
+    """Null if it goes on."""
+    runs: tuple[SeedRun, ...] = ()
+    """The runs before the next look."""
+    planned: Launch | None = None
+    """What they cost."""
+
+
+def preview(now: Sweep, settling: Settling) -> Preview:
+    """Starts and records nothing. Raises SweepError for what cannot be launched."""
+    opened, looks, found = settling.open_round, len(settling.looks), settling.verdict
+    if opened and not is_finished(now, opened):
+        return Preview(None, opened.runs, compose(now.store, now.id, opened.runs).planned())
+    if found is None and now.standing.intervals.seeds and (opened or not settling.events):
+        found, looks = verdict(now.standing, settling.terms), looks + 1
+    if found is not None:
+        return Preview(SETTLED[found])
+    if looks == settling.terms.looks:
+        return Preview(Ending.LOOKS)
+    if not (further := next_round(now, settling, looks)):
+        return Preview(Ending.SEEDS)
+    return Preview(None, tuple(further), compose(now.store, now.id, further).planned())
+
+
+def next_round(now: Sweep, settling: Settling, looks: int) -> list[SeedRun]:
+    """The runs after so many looks, those that matter most first; empty if no contender may have more seeds."""
+    order = {key: place for place, key in enumerate(now.facts)}
+    given: dict[int, set[Any]] = {}
+    found: list[SeedRun] = []
+    for one in next_seeds(now.standing, settling.terms, settling.terms.looks - looks):
+        keys = now.runs_of(one)
+        before = [now.facts[key].config.get("seed") for key in keys]
+        used = given.setdefault(one, {*settling.seeds_of(keys), *before})
+        seed = next(seed for seed in settling.seeds if seed not in used)
+        used.add(seed)
+        found.append(SeedRun(min(keys, key=order.__getitem__), seed))
+    return found
+
+
+def keys_of(now: Sweep, runs: Sequence[SeedRun]) -> list[str]:
+    """The keys of those that have been launched."""
+    return [key for one in runs if (key := now.key_of(one.like, one.seed)) is not None]
+
+
+def is_finished(now: Sweep, opened: Round) -> bool:
+    keys = keys_of(now, opened.runs)
+    return len(keys) == len(opened.runs) and all(now.facts[key].status is RunStatus.SUCCEEDED for key in keys)
+
+
+def spent(now: Sweep, settling: Settling) -> float:
+    """Dollars of all its runs so far."""
+    return now.dollars(keys_of(now, [one for each in settling.rounds for one in each.runs]))
+
+
+def _launch(now: Sweep, settling: Settling, opened: Round, options: Options) -> Result | None:
+    """Run an open round. None if all of its runs have succeeded."""
+    seeds = compose(now.store, now.id, opened.runs)
+    planned = seeds.planned()
+    left = None
+    if options.budget is not None:
+        # A launch counts what its unfinished runs have cost before.
+        earlier = [key for key in keys_of(now, opened.runs) if now.facts[key].status is not RunStatus.SUCCEEDED]
+        left = options.budget - spent(now, settling) + now.dollars(earlier)
+        if left <= 0 or refuse_budget(planned, left):
+            return Result(Ending.BUDGET, now, settling)
+    failures = tuple(f"{one.key}: {one.message}" for one in seeds.launch(options, left) if not one.succeeded)
+    if failures:
+        return Result(Ending.FAILED, read_sweep(now.store, now.id, settling.terms), settling, failures)
+    return None
+
+
+def _affordable(now: Sweep, settling: Settling, runs: Sequence[SeedRun], budget: float) -> list[SeedRun]:
+    """As many of these, from the first, as what is left of the budget pays for by the upper estimate. All if the price
+    of one is unknown."""
+    left = budget - spent(now, settling)
+    seeds = compose(now.store, now.id, runs)
+    prices = seeds.prices()
+    found: list[SeedRun] = []
+    for one in runs:
+        left -= prices.get(one, 0.0)
+        if left < 0:
+            break
+        found.append(one)
+    return found
