@@ -175,7 +175,8 @@ def _half_widths(pair: _Pair, masks: list[Mask], draws: int, level: float) -> li
     enough = documents >= ENOUGH_DOCUMENTS
     several: Floats = ratios[:, 1:][:, enough[1:]]
     alone = float(np.quantile(ratios[:, 0], level))
-    at_once = float(np.quantile(np.max(several, axis=1), level)) if several.size else 0.0
+    largest: Floats = several.max(axis=1, initial=0.0)
+    at_once = float(np.quantile(largest, level))
     se = spread * np.sqrt(documents / degrees)
     return [
         float(one * (at_once if at else alone)) if ok else None
@@ -185,7 +186,7 @@ def _half_widths(pair: _Pair, masks: list[Mask], draws: int, level: float) -> li
 
 def _drawn(pair: _Pair, masks: list[Mask], draws: int) -> tuple[Floats, NDArray[np.int64]]:
     """How far off the difference of each part is in each draw, and how many documents the part has."""
-    of_turn, number = pair.document[pair.row], int(pair.document.max()) + 1
+    of_turn, number = pair.document[pair.row], len(np.unique(pair.document))
     gap = pair.nll[:, 1] - pair.nll[:, 0]
 
     def by_document(values: Floats) -> Floats:

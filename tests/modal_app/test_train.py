@@ -19,6 +19,7 @@ from modal_app.store.state import Phase, observe
 from modal_app.store.step import FailureReason, OutcomeStatus, Step, StepKind, Tracking
 from tests.modal_app.rows import trainers_loss
 from tests.modal_app.steps import (
+    DATA,
     Warm,
     alive,
     children,
@@ -149,6 +150,13 @@ def test_the_rows_give_the_loss_that_axolotl_tells(store: Store, plain: Step, pl
         assert len(set(rows.id.tolist())) == len(rows.id) == manifest["eval_rows"]
         assert trainers_loss(rows, ranks=ranks) == pytest.approx(told[number], rel=1e-5)
         assert len(rows.about.repeated) == (0 if ranks == 1 else -len(rows.id) % 16)
+
+
+def test_the_rows_are_described_as_their_dataset_does(store: Store, plain: Step) -> None:
+    losses = RowLosses.read(store.folder(plain.kind, plain.key).losses)
+    assert losses is not None
+    assert (losses.about.datasets, losses.about.documents_known) == ((DATA,), True)
+    assert losses.document.tolist() == losses.id.tolist(), "each conversation is a document"
 
 
 def test_a_fresh_process_gives_the_losses_of_a_fork(trainer: Path, store: Store, plain: Step) -> None:
