@@ -36,7 +36,7 @@ from tests.runner.synthetic_losses import Training, Truth, losses_with, with_row
 
 HERE = Path(__file__).resolve().parent
 TIMES = 2000
-DRAWS = 2000
+DRAWS = 1000
 TEN = (0.0,) * 10
 
 
@@ -54,7 +54,7 @@ class Case:
 
 CASES = (
     Case("10 settings, 300 documents", Truth(TEN), 0.04, 0.06),
-    Case("10 settings, 2,000 documents", Truth(TEN, documents=2000), 0.04, 0.06),
+    Case("10 settings, 1,000 documents", Truth(TEN, documents=1000), 0.04, 0.06),
     Case("10 settings, 87 documents", Truth(TEN, documents=87), 0.03, 0.06),
     Case("2 settings, 300 documents", Truth((0.0, 0.0)), 0.04, 0.06),
     Case("10 settings, 3 seeds each", Truth(TEN, seeds=3, of_seeds=0.02), 0.04, 0.06),
@@ -189,7 +189,7 @@ def main() -> int:
     result: dict[str, Any] = {"times": args.times, "draws": DRAWS}
     with ProcessPoolExecutor(args.processes) as pool:
         shares = list(pool.map(share_separated, CASES, [args.times] * len(CASES)))
-        settled = list(pool.map(settle_equal_settings, (3, 10), [args.times // 2] * 2))
+        settled = list(pool.map(settle_equal_settings, (3, 10), [args.times // 4] * 2))
     result["equal_settings"] = {case.name: share for case, share in zip(CASES, shares, strict=True)}
     result["settled"] = {f"{n} settings": asdict(one) for n, one in zip((3, 10), settled, strict=True)}
     if args.seeds_of:
