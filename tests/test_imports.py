@@ -16,6 +16,7 @@ AXOLOTL_SIDE = {
     "held_out.row_losses",
     "held_out.rows_table",
     "steps.batch_rows",
+    "steps.row_origins",
     "steps.row_rater",
     "steps.token_losses",
     "inference.formats",
