@@ -6,6 +6,7 @@ recorded (`no_row_losses`).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -59,7 +60,6 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
         self._rated: list[RatedRow] = []
         self._batches = 0
         self._at: int | None = None
-        self._held_out: HeldOut | None = None
         rank.no_row_losses = without
 
     def see_batch(self, model: Any, inputs: Mapping[str, Any], outputs: Any, loss: Any, items: Any) -> None:
@@ -95,8 +95,9 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
         if losses is None:
             self._give_up("the evaluation left out held-out rows")
             return
+        if self._held_out is not None:
+            losses = self._held_out.describe(losses)
         folder = self._rank.folder
-        losses = with_origins(losses, self._origins)
         losses.write(folder.losses_before if self._begins(state) else folder.losses)
         self._at = state.global_step
 
@@ -132,6 +133,13 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
         if self._known is None:
             self._known = KnownRows.of(self._trainer.eval_dataset)
         return self._known
+
+    @functools.cached_property
+    def _held_out(self) -> HeldOut | None:
+        """What the prepared dataset says of the rows. A run that reads its own data has none, and earlier versions have
+        written none."""
+        dataset = self._rank.store.prepared_dataset(self._rank.step.data_key)
+        return HeldOut.read(dataset / HELD_OUT, texts_of=())
 
     def _give_up(self, reason: str) -> None:
         self._rank.no_row_losses = reason
@@ -185,13 +193,6 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
             torch.distributed.all_gather_object(every, mine)
         return [reason for reason, _ in every], [row for _, rows in every for row in rows]
 
-    @property
-    def _origins(self) -> HeldOut | None:
-        """What is known of the rows, if they are of a prepared dataset."""
-        if self._held_out is None and self._rank.step.own_data is None:
-            self._held_out = HeldOut.read(self._rank.store.prepared_dataset(self._rank.step.data_key) / HELD_OUT, ())
-        return self._held_out
-
 
 def reason_without_losses(rows: Any, config: Mapping[str, Any]) -> str | None:
     """Why no losses by row can be had of such an evaluation; None if they can."""
@@ -239,26 +240,6 @@ def row_losses(known: KnownRows, rated: Sequence[RatedRow], about: About) -> Row
         turns=np.array([len(row.tokens) for row in rows], np.int32),
         tokens=np.array([count for row in rows for count in row.tokens], np.int32),
         nll=np.array([nll for row in rows for nll in row.nll], np.float64),
-    )
-
-
-def with_origins(losses: RowLosses, held_out: HeldOut | None) -> RowLosses:
-    """With the document and the dataset of each row; as they are if `held_out` is of other rows."""
-    known = {} if held_out is None else {row.id: row for row in held_out.rows}
-    if held_out is None or not known.keys() >= set(losses.id.tolist()):
-        return losses
-    rows = [known[one] for one in losses.id.tolist()]
-    places = [row.dataset for row in rows]
-    datasets_known = None not in places
-    return replace(
-        losses,
-        about=replace(
-            losses.about,
-            documents_known=held_out.documents_known,
-            datasets=held_out.datasets if datasets_known else (),
-        ),
-        document=np.array([row.document for row in rows], np.uint64),
-        dataset=np.array([place if datasets_known and place else 0 for place in places], np.uint16),
     )
 
 

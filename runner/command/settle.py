@@ -69,7 +69,7 @@ def main(words: Sequence[str]) -> int:
 
 def _plan(found: FoundSweep, args: argparse.Namespace) -> int:
     from runner.settle import words
-    from runner.settle.rounds import preview
+    from runner.settle.launcher import preview
     from runner.settle.standing import read_sweep
 
     settling, _ = _settling(found, args)
@@ -86,9 +86,9 @@ def _plan(found: FoundSweep, args: argparse.Namespace) -> int:
 def _settle(found: FoundSweep, args: argparse.Namespace, budget: float | None) -> int:
     from runner.html_report.finish import leave_report
     from runner.settle import words
+    from runner.settle.launcher import SweepLauncher, preview
     from runner.settle.log import Log
-    from runner.settle.rounds import Ending, preview, settle
-    from runner.settle.seeds import Options
+    from runner.settle.rounds import Ending, settle
     from runner.settle.standing import Sweep, read_sweep
 
     def show(now: Sweep, settling: Settling) -> None:
@@ -100,7 +100,7 @@ def _settle(found: FoundSweep, args: argparse.Namespace, budget: float | None) -
         terminal.message(line)
     if new:
         Log(Ledger(found.store, found.sweep)).begin(settling)
-    result = settle(found.store, found.sweep, settling, Options(budget, args.yes), show)
+    result = settle(found.store, found.sweep, settling, SweepLauncher(budget, args.yes), show)
     if args.json:
         print_json(words.as_json(result.sweep, result.settling, result.ending, failures=result.failures))
     else:

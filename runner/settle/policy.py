@@ -58,8 +58,8 @@ class Standing:
 
     @property
     def leader(self) -> int:
-        """The setting with the lowest loss."""
-        return int(np.argmin(self.intervals.means))
+        """The contender with the lowest loss."""
+        return self.group[0]
 
     @property
     def group(self) -> tuple[int, ...]:

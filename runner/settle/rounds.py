@@ -10,15 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from modal_app.store.flock import try_lock
 from modal_app.store.layout import Store
 from runner.errors import SweepError
-from runner.launch.types import Launch
 from runner.settle.log import FILE, Log, Look, Round, SeedRun, Settling
 from runner.settle.policy import Verdict, next_seeds, verdict
-from runner.settle.seeds import Options, compose, refuse_budget
 from runner.settle.standing import Sweep, read_sweep
 from runner.store.ledger import Ledger
 from runner.store.run_state import RunStatus
@@ -42,6 +40,18 @@ class Ending(StrEnum):
 
 
 SETTLED = {Verdict.SEPARATED: Ending.SEPARATED, Verdict.EQUAL: Ending.EQUAL}
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """What came of launching a round."""
+
+    failures: tuple[str, ...] = ()
+    """What failed, a sentence a run."""
+    within_budget: bool = True
+    """False: nothing was launched, since it may cost more than what is left."""
+
+
 Show = Callable[[Sweep, Settling], None]
 """Called after each look."""
 
@@ -66,7 +76,19 @@ def alone(store: Store, sweep: str) -> Iterator[None]:
         yield
 
 
-def settle(store: Store, sweep: str, settling: Settling, options: Options, show: Show) -> Result:
+class Launcher(Protocol):
+    """Launches rounds, within a budget."""
+
+    def affordable(self, now: Sweep, settling: Settling, runs: Sequence[SeedRun]) -> list[SeedRun]:
+        """As many of these, from the first, as what is left of the budget pays for."""
+        ...
+
+    def launch(self, now: Sweep, settling: Settling, opened: Round) -> Launched:
+        """Run what is not finished of a round."""
+        ...
+
+
+def settle(store: Store, sweep: str, settling: Settling, launcher: Launcher, show: Show) -> Result:
     """Go on with a settling until it ends. Raises SweepError for what cannot be launched."""
     log, terms = Log(Ledger(store, sweep)), settling.terms
     while True:
@@ -74,9 +96,12 @@ def settle(store: Store, sweep: str, settling: Settling, options: Options, show:
         if settling.verdict:
             return Result(SETTLED[settling.verdict], now, settling)
         if (opened := settling.open_round) and not is_finished(now, opened):
-            if (ended := _launch(now, settling, opened, options)) is not None:
-                return ended
+            launched = launcher.launch(now, settling, opened)
             now = read_sweep(store, sweep, terms)
+            if not launched.within_budget:
+                return Result(Ending.BUDGET, now, settling)
+            if launched.failures:
+                return Result(Ending.FAILED, now, settling, launched.failures)
         if opened and (unusable := [key for key in keys_of(now, opened.runs) if now.setting_of(key) is None]):
             why = tuple(f"{key}: a loss of its held-out rows is not a number" for key in unusable)
             return Result(Ending.FAILED, now, settling, why)
@@ -90,39 +115,9 @@ def settle(store: Store, sweep: str, settling: Settling, options: Options, show:
             return Result(Ending.LOOKS, now, settling)
         if not (further := next_round(now, settling, len(settling.looks))):
             return Result(Ending.SEEDS, now, settling)
-        if options.budget is not None:
-            further = _affordable(now, settling, further, options.budget)
-            if not further:
-                return Result(Ending.BUDGET, now, settling)
+        if not (further := launcher.affordable(now, settling, further)):
+            return Result(Ending.BUDGET, now, settling)
         settling = log.add(settling, Round(tuple(further)))
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What `settle` would do next."""
-
-    ending: Ending | None
-    """Null if it goes on."""
-    runs: tuple[SeedRun, ...] = ()
-    """The runs before the next look."""
-    planned: Launch | None = None
-    """What they cost."""
-
-
-def preview(now: Sweep, settling: Settling) -> Preview:
-    """Starts and records nothing. Raises SweepError for what cannot be launched."""
-    opened, looks, found = settling.open_round, len(settling.looks), settling.verdict
-    if opened and not is_finished(now, opened):
-        return Preview(None, opened.runs, compose(now.store, now.id, opened.runs).planned())
-    if found is None and now.standing.intervals.seeds and (opened or not settling.events):
-        found, looks = verdict(now.standing, settling.terms), looks + 1
-    if found is not None:
-        return Preview(SETTLED[found])
-    if looks == settling.terms.looks:
-        return Preview(Ending.LOOKS)
-    if not (further := next_round(now, settling, looks)):
-        return Preview(Ending.SEEDS)
-    return Preview(None, tuple(further), compose(now.store, now.id, further).planned())
 
 
 def next_round(now: Sweep, settling: Settling, looks: int) -> list[SeedRun]:
@@ -153,35 +148,3 @@ def is_finished(now: Sweep, opened: Round) -> bool:
 def spent(now: Sweep, settling: Settling) -> float:
     """Dollars of all its runs so far."""
     return now.dollars(keys_of(now, [one for each in settling.rounds for one in each.runs]))
-
-
-def _launch(now: Sweep, settling: Settling, opened: Round, options: Options) -> Result | None:
-    """Run an open round. None if all of its runs have succeeded."""
-    seeds = compose(now.store, now.id, opened.runs)
-    planned = seeds.planned()
-    left = None
-    if options.budget is not None:
-        # A launch counts what its unfinished runs have cost before.
-        earlier = [key for key in keys_of(now, opened.runs) if now.facts[key].status is not RunStatus.SUCCEEDED]
-        left = options.budget - spent(now, settling) + now.dollars(earlier)
-        if left <= 0 or refuse_budget(planned, left):
-            return Result(Ending.BUDGET, now, settling)
-    failures = tuple(f"{one.key}: {one.message}" for one in seeds.launch(options, left) if not one.succeeded)
-    if failures:
-        return Result(Ending.FAILED, read_sweep(now.store, now.id, settling.terms), settling, failures)
-    return None
-
-
-def _affordable(now: Sweep, settling: Settling, runs: Sequence[SeedRun], budget: float) -> list[SeedRun]:
-    """As many of these, from the first, as what is left of the budget pays for by the upper estimate. All if the price
-    of one is unknown."""
-    left = budget - spent(now, settling)
-    seeds = compose(now.store, now.id, runs)
-    prices = seeds.prices()
-    found: list[SeedRun] = []
-    for one in runs:
-        left -= prices.get(one, 0.0)
-        if left < 0:
-            break
-        found.append(one)
-    return found

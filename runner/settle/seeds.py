@@ -27,15 +27,6 @@ SEED = ("seed", "axolotl.seed")
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What the command line says of the launches."""
-
-    budget: float | None = None
-    """US dollars for all of them."""
-    confirmed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Seeds:
     """Seed runs that are ready to be planned or launched."""
 
@@ -76,10 +67,9 @@ class Seeds:
         first = next(iter(prices), None)
         return prices if first is None else {**prices, first: prices[first] + preparing}
 
-    def launch(self, options: Options, left: float | None) -> list[RunResult]:
-        """Run them as runs of the sweep; one result for each, without those of the repeated runs. `left`: what is left
-        of the budget."""
-        request = replace(self.request, budget=left, confirmed=options.confirmed)
+    def launch(self, budget: float | None, *, confirmed: bool) -> list[RunResult]:
+        """Run them as runs of the sweep; one result for each, without those of the repeated runs."""
+        request = replace(self.request, budget=budget, confirmed=confirmed)
         with refusals_with_text():
             return run_sweep(self.experiments, request, lambda *_: None)[len(self.repeated) :]
 

@@ -9,6 +9,7 @@ from typing import Any
 from modal_app.store.layout import Store
 from runner.compare.params import label
 from runner.compare.ranking import Row, rows_from
+from runner.compare.row_losses import judgeable
 from runner.compare.settings import without_seeds
 from runner.compare.source import RunFacts, facts_of_sweep
 from runner.compare.verdicts import evidence_of, losses_of
@@ -16,7 +17,6 @@ from runner.errors import SweepError
 from runner.executors.refresh import look_again
 from runner.settle.policy import Standing, Terms
 from runner.store.ledger import Ledger
-from runner.store.run_state import RunStatus
 from runner.verdict.intervals import intervals
 
 
@@ -57,9 +57,11 @@ class Sweep:
         return sum(self.facts[key].dollars or 0.0 for key in keys if key in self.facts)
 
     def cost_of(self, setting: int) -> float | None:
-        """Of one run on average: dollars, or seconds where nothing is rented. None if unknown."""
+        """Of one run on average: dollars, or seconds of training where nothing is rented. None if unknown."""
         facts = [self.facts[key] for key in self.runs_of(setting)]
-        known = [cost for one in facts if (cost := one.seconds if one.dollars is None else one.dollars) is not None]
+        known = [
+            cost for one in facts if (cost := one.train_seconds if one.dollars is None else one.dollars) is not None
+        ]
         return sum(known) / len(known) if len(known) == len(facts) else None
 
     @property
@@ -88,7 +90,7 @@ def read_sweep(store: Store, sweep: str, terms: Terms) -> Sweep:
 
 
 def _refuse_unlike(sweep: str, facts: Sequence[RunFacts], rows: Sequence[Row]) -> None:
-    finished = [row for row in rows if row.status is RunStatus.SUCCEEDED]
+    finished = judgeable(rows)
     fingerprints = {row.eval_fingerprint for row in finished}
     if len(fingerprints) > 1:
         raise SweepError(
@@ -102,7 +104,8 @@ def _refuse_unlike(sweep: str, facts: Sequence[RunFacts], rows: Sequence[Row]) -
             f"settings apart: {', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}. "
             f"`axosweep eval {sweep}` adds them."
         )
-    if any(one.config.get("data.seed") is None for one in facts if one.status is RunStatus.SUCCEEDED):
+    keys = {row.key for row in finished}
+    if any(one.config.get("data.seed") is None for one in facts if one.key in keys):
         raise SweepError(
             f"{sweep} was launched with data.seed=null, so each seed is judged on other held-out rows. Launch it with "
             "data.seed=42: then all seeds share their rows."

@@ -9,9 +9,10 @@ from typing import Any
 from runner.cost.spent import money
 from runner.estimate.words import span, spread
 from runner.launch.types import Launch
+from runner.settle.launcher import Preview
 from runner.settle.log import SeedRun, Settling
 from runner.settle.policy import Terms, room
-from runner.settle.rounds import Ending, Preview, Result, keys_of, spent
+from runner.settle.rounds import Ending, Result, keys_of, spent
 from runner.settle.standing import Sweep
 from runner.store.stores import is_mirror
 
@@ -32,7 +33,7 @@ class Contender:
     high: float
     """The difference's interval at the level of one look."""
     cost: float | None
-    """Of one run on average: dollars, or seconds where nothing is rented. Null if unknown."""
+    """Of one run on average: dollars, or seconds of training where nothing is rented. Null if unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,21 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runner.verdict.draws import Draws, random_draws
 from runner.verdict.judged import Floats, Judged
+from runner.verdict.seed_noise import ENOUGH_DEGREES, SeedNoise, pooled_noise
+
+__all__ = ["ENOUGH_DEGREES", "Intervals", "SeedNoise", "intervals", "seed_noise"]
 
 DRAWS = 10_000
 LEVEL = 0.95
-ENOUGH_DEGREES = 4
-"""With fewer degrees of freedom the pooled spread of seeds is no estimate, and is left out."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeedNoise:
-    """How much the mean loss of one setting differs from seed to seed."""
-
-    sd: float
-    degrees: int
-    """Of freedom: the runs, less one for each setting."""
+RESOLUTION = 1e-9
+"""Of a loss: what is nearer than this, is equal. Sums of floats are no more exact than that."""
+PAIRS_AT_A_TIME = 400
+"""Draws whose pairs are looked at together: what fits into a processor's cache with 200 settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,69 +36,130 @@ class Intervals:
     se: Floats
     """The standard error of each difference, by rows alone."""
     q: float
-    """The half width of the intervals, in standard errors."""
+    """The half width of the intervals, in standard errors of rows and seeds together."""
     seeds: SeedNoise | None
     """Null if it is unknown: then the intervals tell the noise of the rows only."""
 
     @property
     def best_group(self) -> tuple[int, ...]:
-        """Every setting that is not shown to be worse than any other."""
-        return tuple(int(one) for one in np.flatnonzero(~(self.low > 0).any(axis=1)))
-
-
-def seed_noise(of: Judged) -> SeedNoise | None:
-    """Pooled over the settings; None with fewer than ENOUGH_DEGREES degrees of freedom."""
-    degrees = sum(len(runs) - 1 for runs in of.runs)
-    if degrees < ENOUGH_DEGREES:
-        return None
-    squares = sum(float(((means - means.mean()) ** 2).sum()) for means in of.run_means)
-    return SeedNoise(float(np.sqrt(squares / degrees)), degrees)
+        """Every setting that is not shown to be worse than any other, without those that have diverged with one of
+        their seeds."""
+        unsteady = self.seeds.unsteady if self.seeds else ()
+        group = tuple(int(one) for one in np.flatnonzero(~(self.low > 0).any(axis=1)))
+        return tuple(one for one in group if one not in unsteady) or group
 
 
 def intervals(of: Judged, *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> Intervals:
-    """With d the difference of two settings' token-weighted means, d_b that of a draw, se = sd(d_b), s the spread of
-    seeds with nu degrees of freedom, a and b the seeds of the two, z standard normal and s_b^2 = s^2 nu / chi^2_nu:
-    q is the `level` quantile over draws of the maximum over pairs of
+    """Of these settings, with random draws. `intervals_from` has the formula."""
+    return intervals_from(of, draws_for(of, number=draws, seed=seed), level)
 
-        |d_b - d + s (z_i / sqrt(a) - z_j / sqrt(b))| / sqrt(se^2 + s_b^2 (1/a + 1/b))
 
-    and each interval is d +- q sqrt(se^2 + s^2 (1/a + 1/b)).
-    """
-    random, noise = np.random.default_rng(seed), seed_noise(of)
-    nll, tokens = _by_document(of)
-    drawn = np.empty((draws, len(of.settings)))
-    for draw in range(draws):
-        weights = np.bincount(random.integers(0, len(tokens), len(tokens)), minlength=len(tokens))
-        drawn[draw] = weights @ nll / (weights @ tokens)
-    means = nll.sum(axis=0) / tokens.sum()
-    off = drawn - means
-    covariance = np.atleast_2d(np.cov(off.T))
-    variance = np.diag(covariance)
-    squares = np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 0.0)
-    seeds = 1 / of.seeds[:, None] + 1 / of.seeds[None, :]
-    spread = np.zeros(draws)
-    if noise is not None:
-        off = off + noise.sd * random.standard_normal(off.shape) / np.sqrt(of.seeds)
-        spread = noise.sd**2 * noise.degrees / random.chisquare(noise.degrees, draws)
-    maxima = np.array(
-        [
-            _largest(np.abs(one[:, None] - one[None, :]), np.sqrt(squares + variance_of_seed * seeds))
-            for one, variance_of_seed in zip(off, spread, strict=True)
-        ]
+def draws_for(of: Judged, *, number: int = DRAWS, seed: int = 0) -> Draws:
+    noise = seed_noise(of)
+    return random_draws(
+        of.documents,
+        len(of.settings),
+        seed_degrees=noise.degrees if noise else 0,
+        document_degrees=document_degrees(of),
+        number=number,
+        seed=seed,
     )
-    q = float(np.quantile(maxima, level))
+
+
+def intervals_from(of: Judged, draws: Draws, level: float = LEVEL) -> Intervals:
+    """With d the difference of two settings' token-weighted means, d_b that of a draw, se = sd(d_b), s the spread of
+    seeds with nu degrees of freedom, t the part of it that comes from the rows, a and b the seeds of the two, z
+    standard normal and s_b^2 = s^2 nu / chi^2_nu - t^2, or 0 where that is negative: q is the `level` quantile over
+    draws of the maximum over pairs of
+
+        |(d_b - d) sqrt(f / chi^2_f) + s_b (z_i / sqrt(a) - z_j / sqrt(b))| / sqrt(se^2 + s^2 (1/a + 1/b))
+
+    and each interval is d +- q sqrt(se^2 + s^2 (1/a + 1/b)). f: `document_degrees`. Each d_b - d is taken
+    sqrt(n / (n - 1)) times as large as drawn, for n documents.
+    """
+    noise = seed_noise(of)
+    sums, tokens = _by_document(of)
+    total = tokens.sum()
+    means = sums.sum(axis=0) / total
+    residuals = sums - tokens[:, None] * means
+    residuals -= residuals[:, [means.argmin()]]  # common to all, so it only costs digits
+    off = _drawn(residuals, tokens, draws)
+    squares = _squares(off)
+    of_seeds = _seed_variances(of, noise)
+    scale = np.sqrt(squares + of_seeds[:, None] + of_seeds[None, :] + _resolution(means) ** 2)
+    off *= np.sqrt(document_degrees(of) / draws.documents_chi_square)[:, None]
+    if noise is not None and noise.sd > 0:
+        beyond_rows = np.maximum(noise.degrees / draws.chi_square - (noise.by_rows / noise.sd) ** 2, 0.0)
+        off += np.sqrt(beyond_rows)[:, None] * np.sqrt(of_seeds) * draws.normal
+    q = float(np.quantile(_largest(off, scale), level))
     difference = means[:, None] - means[None, :]
-    half = q * np.sqrt(squares + (noise.sd**2 if noise else 0.0) * seeds)
+    half = q * scale
     np.fill_diagonal(half, 0.0)
     return Intervals(means, difference, difference - half, difference + half, np.sqrt(squares), q, noise)
 
 
+def seed_noise(of: Judged) -> SeedNoise | None:
+    """Pooled over the settings; None with fewer than ENOUGH_DEGREES degrees of freedom."""
+    by_run = [np.stack([_sum(of, run) for run in setting]) for setting in of.nll]
+    return pooled_noise(by_run, _sum(of, of.tokens))
+
+
+def document_degrees(of: Judged) -> float:
+    """The degrees of freedom of the documents' spread: one fewer than the documents if they are equally long, and far
+    fewer if most of the tokens are in few of them (Satterthwaite)."""
+    squares = _sum(of, of.tokens) ** 2
+    return max(float(squares.sum() ** 2 / (squares**2).sum()) - 1, 1.0)
+
+
+def _sum(of: Judged, by_row: Floats) -> Floats:
+    return np.bincount(of.document, weights=by_row, minlength=of.documents)
+
+
 def _by_document(of: Judged) -> tuple[Floats, Floats]:
     """The mean over seeds of the negative log-likelihood by document and setting, and the tokens by document."""
-    nll = np.stack([np.bincount(of.document, weights=one.mean(axis=0)) for one in of.nll], axis=1)
-    return nll, np.bincount(of.document, weights=of.tokens)
+    return np.stack([_sum(of, one.mean(axis=0)) for one in of.nll], axis=1), _sum(of, of.tokens)
 
 
-def _largest(numerator: Floats, denominator: Floats) -> float:
-    """Of the ratios; two settings with equal rows have 0 / 0, and do not differ."""
-    return float(np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0).max())
+def _drawn(residuals: Floats, tokens: Floats, draws: Draws) -> Floats:
+    """How far off the mean of each setting is in each draw. `residuals`: what documents x settings add to that."""
+    blocks = [(counts @ residuals) / (counts @ tokens)[:, None] for counts in draws.counts()]
+    documents = len(tokens)
+    off: Floats = np.concatenate(blocks) * np.sqrt(documents / (documents - 1))
+    return off
+
+
+def _squares(off: Floats) -> Floats:
+    """The variance of each difference over the draws."""
+    covariance = np.atleast_2d(np.cov(off.T))
+    variance = np.diag(covariance)
+    squares: Floats = np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 0.0)
+    return squares
+
+
+def _seed_variances(of: Judged, noise: SeedNoise | None) -> Floats:
+    """Of the mean of each setting, by its seeds: pooled, but of a setting with a diverged seed its own."""
+    if noise is None:
+        return np.zeros(len(of.settings))
+    variances = np.full(len(of.settings), noise.sd**2)
+    for at in noise.unsteady:
+        variances[at] = of.run_means[at].var(ddof=1)
+    return variances / of.seeds
+
+
+def _resolution(means: Floats) -> Floats:
+    return np.maximum(RESOLUTION * np.maximum(means[:, None], means[None, :]), RESOLUTION**2)
+
+
+def _largest(off: Floats, scale: Floats) -> Floats:
+    """For each draw, the largest difference between two settings, each divided by its scale."""
+    settings, weights = off.shape[1], 1 / scale
+    largest = np.zeros(len(off))
+    buffer = np.empty((settings, PAIRS_AT_A_TIME))
+    for start in range(0, len(off), PAIRS_AT_A_TIME):
+        block = np.ascontiguousarray(off[start : start + PAIRS_AT_A_TIME].T)
+        here = largest[start : start + PAIRS_AT_A_TIME]
+        for one in range(settings - 1):
+            apart = np.subtract(block[one + 1 :], block[one], out=buffer[one + 1 :, : block.shape[1]])
+            apart *= weights[one, one + 1 :, None]
+            np.maximum(here, np.abs(apart, out=apart).max(axis=0), out=here)
+    return largest
