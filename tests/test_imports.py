@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 AXOLOTL_SIDE = {
     "held_out.row_losses",
     "steps.batch_rows",
+    "steps.row_origins",
     "steps.row_rater",
     "steps.token_losses",
     "inference.formats",

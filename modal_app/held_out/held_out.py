@@ -9,9 +9,12 @@ import gzip
 import json
 import zlib
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modal_app.held_out.row_losses import RowLosses
 
 VERSION = 1
 SHOWN_CHARACTERS = 2_000
@@ -73,6 +76,23 @@ class HeldOut:
             return None
         rows = tuple(_read(line, texts_of) for line in lines)
         return cls(tuple(map(str, about["datasets"])), bool(about["documents_known"]), rows)
+
+    def describe(self, losses: RowLosses) -> RowLosses:
+        """The losses with the dataset and the document of each row; unchanged if these are other rows."""
+        import numpy as np  # late: who only shows texts needs none
+
+        rows = {row.id: row for row in self.rows}
+        found = [rows.get(one) for one in losses.id.tolist()]
+        described = [row for row in found if row is not None]
+        if len(described) < len(found):
+            return losses
+        named = all(row.dataset is not None for row in described)
+        return replace(
+            losses,
+            about=replace(losses.about, datasets=self.datasets if named else (), documents_known=self.documents_known),
+            document=np.array([row.document for row in described], np.uint64),
+            dataset=np.array([row.dataset if named else 0 for row in described], np.uint16),
+        )
 
 
 def _written(row: HeldOutRow) -> dict[str, Any]:

@@ -6,6 +6,7 @@ recorded (`no_row_losses`).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,11 +21,13 @@ import torch.distributed
 from numpy.typing import NDArray
 from transformers import TrainerCallback
 
+from modal_app.held_out.held_out import HeldOut
 from modal_app.held_out.row_losses import About, RowLosses
 from modal_app.process.rank import Rank
 from modal_app.steps.batch_rows import KnownRows, find_rows
 from modal_app.steps.token_losses import logits_of, losses_of_another_pass, token_losses
 from modal_app.store import checkpoints
+from modal_app.store.layout import HELD_OUT
 from modal_app.store.step import StepKind
 
 PREFERENCES = "the loss compares or scores answers, so a row has no likelihood of its own"
@@ -88,10 +91,12 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
             return
         loss = float((metrics or {}).get("eval_loss", math.nan))
         step = state.global_step if self._rank.weights_step is None else self._rank.weights_step
-        losses = row_losses(self._rows, all_rated, self._about(step, loss))
+        losses = row_losses(self._rows, all_rated, About(self._rows.fingerprint, step, loss, (), documents_known=False))
         if losses is None:
             self._give_up("the evaluation left out held-out rows")
             return
+        if self._held_out is not None:
+            losses = self._held_out.describe(losses)
         folder = self._rank.folder
         losses.write(folder.losses_before if self._begins(state) else folder.losses)
         self._at = state.global_step
@@ -128,6 +133,13 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
         if self._known is None:
             self._known = KnownRows.of(self._trainer.eval_dataset)
         return self._known
+
+    @functools.cached_property
+    def _held_out(self) -> HeldOut | None:
+        """What the prepared dataset says of the rows. A run that reads its own data has none, and earlier versions have
+        written none."""
+        dataset = self._rank.store.prepared_dataset(self._rank.step.data_key)
+        return HeldOut.read(dataset / HELD_OUT, texts_of=())
 
     def _give_up(self, reason: str) -> None:
         self._rank.no_row_losses = reason
@@ -180,9 +192,6 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
             every = [mine] * self._trainer.args.world_size
             torch.distributed.all_gather_object(every, mine)
         return [reason for reason, _ in every], [row for _, rows in every for row in rows]
-
-    def _about(self, step: int, eval_loss: float) -> About:
-        return About(self._rows.fingerprint, step, eval_loss, datasets=(), documents_known=False)
 
 
 def reason_without_losses(rows: Any, config: Mapping[str, Any]) -> str | None:

@@ -1,10 +1,11 @@
-"""`axosweep compare`: runs side by side; two runs: what differs, and both curves."""
+"""`axosweep compare`: runs side by side; two runs: what differs, where one is better, and both curves."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from modal_app.store.layout import Store
 from runner.compare import pair as compare_pair
@@ -20,6 +21,7 @@ from runner.console import terminal
 from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
 from runner.errors import SweepError
+from runner.files.held_out_answers import with_answers
 from runner.store.finding import sweep_in
 from runner.store.ledger import Ledger, last_asked, sweep_ids
 from runner.store.stores import stores
@@ -35,7 +37,8 @@ KEEP_THE_ROWS = (
 def parser() -> VerbParser:
     verb = VerbParser(
         "compare",
-        description="Runs side by side, with the parameters that differ. Two runs: what differs, and both curves.",
+        description="Runs side by side, with the parameters that differ. Two runs: also where one is better, and both "
+        "curves.",
     )
     named = "sweeps or runs; the newest sweep by default"
     verb.add("what", nargs="*", metavar="SWEEP|RUN", names=[Names.RUN], help=named)
@@ -216,6 +219,10 @@ def facts_of(selections: Sequence[SweepSelection]) -> list[RunFacts]:
 def _compare_two(facts: Sequence[RunFacts], words: Sequence[str], metric: Metric, form: Form) -> None:
     ordered = sorted(facts, key=lambda one: not one.key.startswith(words[0]))
     pair = compare_pair.pair_of(ordered, metric)
+    first, second = pair.runs
+    if pair.where is not None and first.store == second.store:
+        store = Store(Path(str(first.store)))
+        pair = replace(pair, where=with_answers(pair.where, store, first.key, second.key))
     if form is Form.JSON:
         print_json(compare_pair.as_json(pair))
     else:

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from modal_app.held_out.row_losses import RowLosses
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
+
+
+def read_rows(path: Path) -> RowLosses:
+    found = RowLosses.read(path)
+    assert found is not None, f"{path} is missing or damaged"
+    return found
+
+
+def evaluated_rows(store: Store, run: str) -> RowLosses:
+    """Of the one evaluation on held-out rows that a run, or the base model, has."""
+    (found,) = (
+        path
+        for kind, key in store.after(run)
+        if kind is StepKind.EVALUATE and (path := store.folder(kind, key).losses).exists()
+    )
+    return read_rows(found)
 
 
 def trainers_loss(losses: RowLosses, *, ranks: int = 1, packed: bool = False) -> float:

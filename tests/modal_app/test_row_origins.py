@@ -11,6 +11,7 @@ import pytest
 from modal_app.held_out.held_out import HeldOut, HeldOutRow
 from modal_app.store.layout import HELD_OUT, Store
 from tests.modal_app.steps import DATA, Warm, preprocess_step
+from tests.runner.verdict_rows import row_losses
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +76,17 @@ def test_rows_split_off_from_those_to_train_on_are_described_like_others(store: 
     assert found.documents_known
     assert (found.datasets, {row.dataset for row in found.rows}) == ((DATA,), {0})
     assert len(found.rows) == json.loads(store.manifest("data").read_bytes())["eval_rows"]
+
+
+def test_losses_by_row_get_the_dataset_and_the_document_of_each_row(mix: HeldOut) -> None:
+    rows = list(reversed(mix.rows))
+    losses = row_losses([[1.0]] * len(rows), ids=[row.id for row in rows])
+    described = mix.describe(losses)
+    assert (described.about.datasets, described.about.documents_known) == (mix.datasets, True)
+    assert described.document.tolist() == [row.document for row in rows]
+    assert described.dataset.tolist() == [row.dataset for row in rows]
+    others = row_losses([[1.0]])
+    assert mix.describe(others) is others
 
 
 def test_the_file_is_listed_with_its_hash_like_the_rows(store: Store, mix: HeldOut) -> None:
