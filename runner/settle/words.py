@@ -197,17 +197,14 @@ def needed_line(now: Sweep) -> list[str]:
     ways = []
     if found.seeds is not None:
         further = sum(max(0, found.seeds - len(now.runs_of(one))) for one in (leader, other))
-        ways.append(
-            f"{found.seeds} seeds of both ({_count(further, 'further run')}{_dollars(now, leader, other, further)})"
-        )
+        runs = f"{_count(further, 'further run')}{_dollars(now, leader, other, further)}"
+        ways.append(f"{found.seeds} seeds of both ({runs})")
     if found.rows is not None:
         ways.append(f"{found.rows} held-out rows")
     if not ways:
         return []
-    return [
-        f"If {now.name(other)} is worse by {found.difference:.2g} in truth, {' or '.join(ways)} would show it in 80 % of "
-        "all cases."
-    ]
+    how = f"{' or '.join(ways)} would show it in 80 % of all cases"
+    return [f"If {now.name(other)} is worse by {found.difference:.2g} in truth, {how}."]
 
 
 def _dollars(now: Sweep, leader: int, other: int, runs: int) -> str:
