@@ -103,11 +103,11 @@ def next_seeds(standing: Standing, terms: Terms, looks_left: int) -> list[int]:
 
     While the noise of seeds is unknown, as many as it takes to know it. Then, pair by pair, the leader and the
     challenger that may be better than it by most: a seed for the one that has fewer, for both if they have equally
-    many. Not more than would settle it if the differences stay as they are, and what may still be run is spread over
-    the looks that are left.
+    many. Not more than would settle it if the differences stay as they are. Each round is at most twice as long as the
+    one before, so that the last one may use up what may be run, and an easy question costs few runs.
     """
     known = standing.intervals.seeds is not None
-    wanted = math.ceil(room(standing, terms) / looks_left) if known else ENOUGH_DEGREES - standing.degrees
+    wanted = math.ceil(room(standing, terms) / (2**looks_left - 1)) if known else ENOUGH_DEGREES - standing.degrees
     chosen: list[int] = []
     seeds = standing.judged.seeds.copy()
     while len(chosen) < max(wanted, LEAST_RUNS):
