@@ -22,7 +22,7 @@ from runner.settle.policy import Verdict
 from tests.runner.settling import TERMS, World, play
 
 HERE = Path(__file__).resolve().parent
-DRAWS = 2000
+DRAWS = 1000
 WORLDS: dict[str, dict[str, Any]] = {
     "2 settings": {"losses": [1.0] * 2},
     "3 settings": {"losses": [1.0] * 3},
@@ -35,7 +35,7 @@ WORLDS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sweeps", type=int, default=1000, help="of each kind")
+    parser.add_argument("--sweeps", type=int, default=400, help="of each kind")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "settle_null.json")
     args = parser.parse_args()
     found = {name: _played(options, args.sweeps) for name, options in WORLDS.items()}

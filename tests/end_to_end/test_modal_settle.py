@@ -15,7 +15,7 @@ from tests.runner.settling import losses_of
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-RATES = {0.001: 1.0, 0.002: 1.3}
+RATES = {0.001: 1.0, 0.002: 1.3, 0.004: 2.0}
 
 
 def test_settle_on_modal_keeps_to_its_budget_and_goes_on_after_a_kill(tmp_path: Path) -> None:
@@ -32,18 +32,19 @@ def test_settle_on_modal_keeps_to_its_budget_and_goes_on_after_a_kill(tmp_path: 
         poor = here.run("settle", "budget=0.00001", "--json")
         assert poor.returncode == 3, poor.stderr
         assert json.loads(poor.stdout)["ending"] == "budget"
-        assert len(server.function_calls("train")) == 2
+        assert len(server.function_calls("train")) == 3
 
         client = here.start("settle", "budget=5")
-        server.wait_until(lambda: len(server.function_calls("train")) == 6, 60)
+        server.wait_until(lambda: len(server.function_calls("train")) == 7, 60)
         kill(client.pid)
         client.communicate()
         settled = here.json("settle", "budget=5")
         assert (settled["ending"], settled["looks"], len(settled["added"])) == ("separated", 1, 4)
         assert 0 < settled["dollars"] < 5
-        assert len(server.function_calls("train")) == 6, "none was called twice"
+        assert len(server.function_calls("train")) == 7, "none was called twice"
         assert set(attempts(server, here)) == {1}
-        assert len(here.json("compare", sweep)["runs"]) == 6
+        assert len(here.json("compare", sweep)["runs"]) == 7
 
         elsewhere = machine(server, tmp_path / "elsewhere")
-        assert len(elsewhere.json("attach", sweep)["runs"]) == 6, "the plan and the steps on the Volume have grown"
+        seen = [row["status"] for row in elsewhere.json("attach", sweep)["runs"]]
+        assert seen == ["succeeded"] * 7, "the Volume has the steps of all rounds, and those of the sweep itself"

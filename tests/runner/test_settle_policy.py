@@ -96,7 +96,7 @@ def test_a_difference_of_many_standard_deviations_is_found_with_few_runs() -> No
 
 
 def test_equal_settings_are_rarely_told_apart() -> None:
-    """Allowed are 5 % and what comes of choosing who gets seeds; benchmarks/settle_null.py plays 2,000 sweeps."""
+    """Allowed are 5 % and what comes of choosing who gets seeds; benchmarks/settle_null.py plays many more sweeps."""
     random = np.random.default_rng(1)
     verdicts = []
     for _ in range(40):
