@@ -13,11 +13,13 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
 
+from modal_app.held_out.held_out import Segment
 from runner.compare.best import Best, Next
 from runner.compare.comparison import ComparedSweep, Comparison
 from runner.compare.groups import Group
 from runner.compare.pair import Pair
 from runner.compare.ranking import Row
+from runner.verdict.where import MovedRow, Part, Where
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -25,7 +27,19 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def adapters() -> dict[str, TypeAdapter[Any]]:
     """By file name, the adapter that describes and checks the output of a command."""
-    printed: tuple[type[Any], ...] = (Row, Group, ComparedSweep, Comparison, Pair, Next, Best)
+    printed: tuple[type[Any], ...] = (
+        Row,
+        Group,
+        ComparedSweep,
+        Comparison,
+        Pair,
+        Where,
+        Part,
+        MovedRow,
+        Segment,
+        Next,
+        Best,
+    )
     for one in printed:
         one.__pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
     return {"compare.schema.json": TypeAdapter(Comparison | Pair), "best.schema.json": TypeAdapter(Best)}
