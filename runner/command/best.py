@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runner.command.compare import add_selection, facts_of, metric_of, sweeps_named
-from runner.compare.best import as_json, best_of, show_best, winner
+from runner.compare.best import best_of, show_best, winner
 from runner.compare.ranking import rows_from
 from runner.compare.select import conditions, select
 from runner.console.parser import Names, VerbParser
@@ -31,7 +31,7 @@ def main(words: Sequence[str]) -> int:
     metric = metric_of(args, facts)
     best = best_of(winner(rows_from(facts, metric), metric), metric, args.write, args.store)
     if args.json:
-        print_json(as_json(best))
+        print_json(best)
     else:
         show_best(best)
     return 0

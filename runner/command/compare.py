@@ -215,7 +215,7 @@ def _compare_two(facts: Sequence[RunFacts], words: Sequence[str], metric: Metric
     ordered = sorted(facts, key=lambda one: not one.key.startswith(words[0]))
     pair = compare_pair.pair_of(ordered, metric)
     if form is Form.JSON:
-        print_json(compare_pair.as_json(pair))
+        print_json(pair)
     else:
         compare_pair.show_pair(pair, terminal.results())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from enum import StrEnum
 
 from rich.console import Console
@@ -55,7 +54,7 @@ def show(result: Comparison, selections: Sequence[SweepSelection], form: Form, c
     metric = Metric(result.metric, result.maximize)
     match form:
         case Form.JSON:
-            print_json(asdict(result))
+            print_json(result)
         case Form.CSV:
             terminal.write(groups_csv(result.groups, metric) if result.over else rows_csv(result.runs, metric))
         case Form.MARKDOWN:

@@ -1,34 +1,38 @@
-"""The page about JSON output, from the schemas that are written from the dataclasses that are printed."""
+"""The page about JSON output, and the schema of each verb, written from the dataclasses that are printed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 from scripts.docs_site.markdown import code, plain, table
-
-DOCS = Path(__file__).resolve().parents[3] / "docs"
-PRINTED_BY = {"compare.schema.json": "axosweep compare --json", "best.schema.json": "axosweep best --json"}
+from scripts.json_schemas import PRINTED, schema_of, text_of
 
 
+def pages() -> Mapping[str, str]:
+    return {"reference/json.md": page(), **{f"reference/{verb}.schema.json": text_of(verb) for verb in PRINTED}}
+
+
+@cache
 def page() -> str:
-    schemas = {name: json.loads((DOCS / name).read_text(encoding="utf-8")) for name in PRINTED_BY}
-    assert {*schemas} == {file.name for file in DOCS.glob("*.schema.json")}
+    schemas = {verb: schema_of(verb) for verb in PRINTED}
     parts, described = ["# JSON output"], set[str]()
-    parts += [table(("command", "prints", "JSON Schema"), [_printed(name, one) for name, one in schemas.items()])]
+    parts += [table(("command", "prints", "JSON Schema"), [_printed(verb, one) for verb, one in schemas.items()])]
     for schema in schemas.values():
         own = {schema["title"]: schema} if "properties" in schema else {}
-        for title, one in {**own, **schema["$defs"]}.items():
+        for title, one in {**own, **schema.get("$defs", {})}.items():
             if title not in described:
                 described.add(title)
                 parts += [f"## {title}", plain(one.get("description", "")), _body(one)]
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 
-def _printed(name: str, schema: Mapping[str, Any]) -> tuple[str, str, str]:
-    return code(PRINTED_BY[name]), _type({key: schema[key] for key in schema if key != "$defs"}), f"[{name}](../{name})"
+def _printed(verb: str, schema: Mapping[str, Any]) -> tuple[str, str, str]:
+    file = f"{verb}.schema.json"
+    printed = _type({key: schema[key] for key in schema if key != "$defs"})
+    return code(f"axosweep {verb} --json"), printed, f"[{file}]({file})"
 
 
 def _body(schema: Mapping[str, Any]) -> str:
@@ -54,6 +58,12 @@ def _type(schema: Mapping[str, Any]) -> str:
         return " or ".join(_type(one) for one in schema["anyOf"])
     if "properties" in schema:
         return f"[{schema['title']}](#{str(schema['title']).lower()})"
+    if "const" in schema:
+        return code(json.dumps(schema["const"]))
+    if "prefixItems" in schema:
+        return f"list of {', '.join(_type(one) for one in schema['prefixItems'])}"
     if schema.get("type") == "array":
         return f"list of {_type(schema['items'])}" if schema.get("items") else "list"
+    if isinstance(schema.get("additionalProperties"), dict):
+        return f"object of {_type(schema['additionalProperties'])}"
     return str(schema.get("type", "any value"))
