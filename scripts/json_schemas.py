@@ -35,6 +35,7 @@ from runner.follow_up.show_answers import Answers
 from runner.follow_up.show_measures import Measures
 from runner.launch.printed_plan import PrintedPlan
 from runner.serve.words import ServedModels
+from runner.settle.words import Settled
 from runner.show.status import SweepList
 from scripts.docs_site.attribute_docs import attribute_docs
 
@@ -50,6 +51,7 @@ PRINTED: Mapping[str, tuple[type[Any], ...]] = {
     "data": (DatasetList, SampledDataset),
     "merge": (MergedModel,),
     "eval": (Measures,),
+    "settle": (Settled,),
     "infer": (Answers,),
     "attach": (Comparison,),
     "serve": (ServedModels, ServeDeployments),

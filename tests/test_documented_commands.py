@@ -20,8 +20,16 @@ from runner.errors import SweepError
 from tests.documented import FENCED, OMITTED, PAGES, ROOT, command_lines, words_of
 
 SPAN = re.compile(r"`(?:\.venv/bin/)?(axosweep [^`]*)`")
-CREATED = {"+sweeps=first": "axosweep init creates it", "experiment=my-axolotl": "axosweep import creates it"}
-"""Options that a command of the same page creates."""
+CREATED = {
+    "+sweeps=first": "axosweep init creates it",
+    "experiment=my-axolotl": "axosweep import creates it",
+    "dataset=preferences": "the page shows the file",
+    "dataset=both": "the page shows the file",
+    "lora=attention": "the page shows the file",
+    "lora=attention,r16": "the page shows the file",
+    "model=smollm2": "the page shows the file",
+}
+"""Options that a command of the same page creates, or a file that the page says to write."""
 ANY_VERB = "VERB"
 
 

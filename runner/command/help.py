@@ -19,6 +19,7 @@ GROUPS = {
     "dataset": "what it learns from",
     "training": "the recipe",
     "lora": "the adapter",
+    "alpha": "how lora_alpha follows from the rank; none unless named",
     "deepspeed": "sharding over GPUs",
     "fsdp": "the same by PyTorch; choose one of the two",
     "gpu": "what a run trains on; gpu.count=N for several",
@@ -56,6 +57,7 @@ Verbs
   compare RUN RUN      two runs: the config keys that differ, both curves
   compare --from wandb [SWEEP ...]  the same rows from W&B, also of sweeps that ran elsewhere
   best [SWEEP]         the best run, its config (--write FILE) and its files
+  settle [SWEEP]       further seeds of the best settings, until they are told apart; budget=DOLLARS on Modal
   sync [SWEEP]         upload offline runs to W&B, and what is missing there
   wandb-view [SWEEP]   a W&B workspace view of a sweep
   report [SWEEP]       one HTML file with tables and charts that opens offline; --out FILE, --open
@@ -94,7 +96,8 @@ Flags
 Examples
 {examples}
 
-Exit code: 0, 1 when a run failed, 2 for a mistake in the request, 130 after Ctrl-C."""
+Exit code: 0, 1 when a run failed, 2 for a mistake in the request, 3 if settle could not tell settings apart,
+130 after Ctrl-C."""
 
 
 def text() -> str:

@@ -233,7 +233,8 @@ def unresolved(error: OmegaConfBaseException) -> str:
     if "Environment variable" in reason:  # as omegaconf's resolver oc.env says it
         unset = reason.partition(": ")[2].strip('"') or reason
         return f"{key} cannot be resolved: {unset}. Set the variable, or write a default: ${{oc.env:NAME,default}}."
-    return f"{key} cannot be resolved: {reason}"
+    way_out = ". Set that key, or leave out what reads it." if reason.startswith("Interpolation key") else ""
+    return f"{key} cannot be resolved: {reason}{way_out}"
 
 
 def _limited(axolotl: Mapping[str, Any], limit: int | None) -> Mapping[str, Any]:

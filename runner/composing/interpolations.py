@@ -13,7 +13,7 @@ from typing import Any
 
 Path = tuple[str, ...]
 
-SAME_FOR_ALL = frozenset({"now", "oc.env", "python_version", "shipped", "for_gpu"})
+SAME_FOR_ALL = frozenset({"now", "oc.env", "python_version", "shipped", "for_gpu", "times", "times_sqrt"})
 """Resolvers that read nothing of the config but what their arguments name, and have the same value in every job of a
 sweep that has the same arguments."""
 READ_BY_NAME = frozenset({"oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.select"})

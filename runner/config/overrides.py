@@ -26,7 +26,7 @@ _NO_TEXT = re.compile(r"null|true|false|[+-]?\d+(\.\d*)?", re.I)
 ELSEWHERE = {
     "lr": "learning_rate", "epochs": "num_epochs", "num_train_epochs": "num_epochs", "steps": "max_steps",
     "bs": "micro_batch_size", "per_device_train_batch_size": "micro_batch_size",
-    "grad_accum": "gradient_accumulation_steps", "rank": "lora_r", "lora_rank": "lora_r", "alpha": "lora_alpha",
+    "grad_accum": "gradient_accumulation_steps", "rank": "lora_r", "lora_rank": "lora_r",
     "optim": "optimizer", "lr_scheduler_type": "lr_scheduler", "max_length": "sequence_len", "seq_len": "sequence_len",
     "max_seq_length": "sequence_len",
 }  # fmt: skip
@@ -36,6 +36,8 @@ BY_NAME = {
     "dataset": "'datasets=[{{path: {}, type: chat_template}}]'",
 }
 """How a model or dataset that no option describes is chosen by its name on the hub, or its folder."""
+BY_NUMBER = {"alpha": "lora_alpha={}"}
+"""The key for which a group is taken when its option is a number."""
 _LIKE_A_NUMBER = re.compile(r"(?<![\w@.'\"])\d+(?:e\d+)?(?![\w@.'\"])")
 """A run's key that is only digits, or digits with an e: Hydra would read it as a number and change it."""
 
@@ -140,9 +142,11 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
 
     >>> no_such_option("lora", "16", ["r8", "r16"])
     'lora=16: there is no such lora. Did you mean r16? There are: r8, r16.'
+    >>> no_such_option("alpha", "64", ["fixed", "sqrt"])
+    'alpha=64: there is no such alpha. To set it directly: lora_alpha=64. There are: fixed, sqrt.'
     """
-    by_name = BY_NAME.get(group) if "/" in option else None
-    way_out = f" To name it directly: {by_name.format(option)}." if by_name else did_you_mean(option, options)
+    directly = (BY_NUMBER if option.isdecimal() else BY_NAME if "/" in option else {}).get(group)
+    way_out = f" To set it directly: {directly.format(option)}." if directly else did_you_mean(option, options)
     return f"{group}={option}: there is no such {group}.{way_out} There are: {', '.join(options)}."
 
 

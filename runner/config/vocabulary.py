@@ -38,7 +38,7 @@ class Vocabulary:
     pure_sweeps: frozenset[str] = frozenset()
     """The sweep files that have only axes: the values of a job describe it completely."""
     recipes: tuple[str, ...] = ()
-    """The groups in the defaults list that write into `axolotl`. A complete config does without them."""
+    """The groups in the defaults list that write into `axolotl` by default. A complete config does without them."""
     bases: Mapping[str, BaseSource] = field(default_factory=dict)
     """Options of `experiment` that stand for base=FILE or from=RUN."""
     read: frozenset[str] = frozenset()
@@ -63,7 +63,7 @@ def read_vocabulary(project: Project | None = None) -> Vocabulary:
         nodes=nodes,
         fields=axolotl_fields(),
         pure_sweeps=frozenset(name for name, file in sweeps.items() if _only_axes(file)),
-        recipes=tuple(group for group in writing if group not in (BASE_OPTION, EXPERIMENT)),
+        recipes=tuple(group for group in writing if chosen[group] and group not in (BASE_OPTION, EXPERIMENT)),
         bases=project.bases,
         read=frozenset({*contents.get(Path(ROOT_CONFIG), {}), *({*chosen} - {*writing, BASE_OPTION, EXPERIMENT})}),
     )

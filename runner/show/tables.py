@@ -12,7 +12,7 @@ from rich.table import Table
 
 from modal_app.store.layout import Store
 from runner.compare.params import label
-from runner.compare.ranking import Row
+from runner.compare.ranking import EVAL_LOSS, Row
 from runner.console import terminal
 from runner.console.print_json import print_json
 from runner.cost.spent import money
@@ -56,13 +56,18 @@ def names_of(plan: Plan) -> dict[str, str]:
     return {planned.run.key: _name(planned) or planned.run.key for planned in plan.runs}
 
 
-def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool) -> None:
-    """Print the comparison of a sweep: one table per eval fingerprint, the best run marked in each."""
+def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool, judge: bool = True) -> None:
+    """Print the comparison of a sweep: one table per eval fingerprint, the best runs marked in each. Without `judge`,
+    nothing is said of how much a difference means, which takes numpy and the time to read every run's losses by row."""
     from runner.compare.comparison import SweepSelection, comparison  # imported late, so that no run waits for it
+    from runner.compare.row_losses import unjudged_notes, verdicts_of
     from runner.compare.show import Form, show
 
     selections = [SweepSelection(store, sweep)]
-    show(comparison(rows, selections), selections, Form.JSON if as_json else Form.TABLE)
+    verdicts = verdicts_of(rows, EVAL_LOSS) if judge else ()
+    notes = unjudged_notes(rows, verdicts, EVAL_LOSS) if judge else []
+    result = comparison(rows, selections, notes=notes, verdicts=verdicts)
+    show(result, selections, Form.JSON if as_json else Form.TABLE)
 
 
 def show_sweeps(sweeps: Sequence[SweepStatus], store: Store, *, as_json: bool) -> None:

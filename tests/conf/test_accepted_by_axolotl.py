@@ -43,6 +43,7 @@ LINES = [
     ["-m", _all_of("gpu"), _all_of("training")],
     # Adapters and sharding constrain one another; a rank constrains nothing.
     ["-m", _all_of("lora"), "model=llama3_1_8b", "gpu=a100_80gb"],
+    ["-m", _all_of("alpha"), "lora=r4,rslora"],
     ["-m", _all_of("lora", RANKS), _all_of("deepspeed"), "model=llama3_1_8b", "gpu=h100", "gpu.count=8"],
     ["-m", _all_of("lora", RANKS), _all_of("fsdp", ["none"]), "model=llama3_1_8b", "gpu=h100", "gpu.count=8"],
     ["-m", _all_of("dataset", OWN_FILES)],

@@ -56,6 +56,12 @@ TUTORIAL = {
 
 OWN_FILES = [option for option in VOCABULARY.groups["dataset"] if option.startswith("local")]
 NEEDS_GPUS = ("deepspeed", "fsdp")
+ADAPTERS = [option for option in VOCABULARY.groups["lora"] if option != "none"]
+ALPHA: dict[str, Callable[[int], int]] = {
+    "double": lambda rank: 2 * rank,
+    "fixed": lambda _: 32,
+    "sqrt": lambda rank: round(8 * math.sqrt(rank)),
+}
 
 
 @pytest.mark.parametrize("group", [group for group in VOCABULARY.groups if group != SWEEPS])
@@ -133,14 +139,54 @@ def test_a_t4_gets_fp16_and_no_flash_attention(ask: Callable[..., Any], training
     assert experiment.axolotl["attn_implementation"] == "sdpa"
 
 
-def test_no_choice_of_adapter_changes_the_updates_scale(ask: Callable[..., Any]) -> None:
-    """LoRA scales its update by alpha / r, rsLoRA by alpha / sqrt(r): both are 2 everywhere."""
-    adapters = [option for option in VOCABULARY.groups["lora"] if option != "none"]
-    for experiment in ask("-m", f"lora={','.join(adapters)}", "gpu=h100").experiments:
+def test_every_choice_of_adapter_multiplies_its_update_by_two(ask: Callable[..., Any]) -> None:
+    """LoRA multiplies its update by alpha / r, rsLoRA by alpha / sqrt(r)."""
+    for experiment in ask("-m", f"lora={','.join(ADAPTERS)}", "gpu=h100").experiments:
         said, config = experiment.overrides[0].removeprefix("lora="), experiment.axolotl
         rank = math.sqrt(config["lora_r"]) if config.get("peft_use_rslora") else config["lora_r"]
         assert config["lora_alpha"] / rank == 2, said
         assert said == f"r{config['lora_r']}" or not said[1:].isdecimal()
+
+
+@pytest.mark.parametrize("rule", VOCABULARY.groups["alpha"])
+def test_a_rule_for_alpha_reads_the_rank_wherever_that_is_set(
+    ask: Callable[..., Any], tmp_path: Path, rule: str
+) -> None:
+    base = tmp_path / "base.yml"
+    base.write_text("base_model: m\nadapter: lora\nlora_r: 40\nlora_alpha: 1\n")
+    lines = [
+        [f"lora={','.join(ADAPTERS)}", "gpu=h100"],
+        ["lora_r=3,100"],
+        ["lora=r8,dora", "lora_r=5"],
+        ["experiment=llama3_8b_alpaca"],  # sets lora_alpha itself
+        [f"base={base}", "gpu=cpu"],
+    ]
+    for line in lines:
+        for experiment in ask("-m", f"alpha={rule}", *line).experiments:
+            rank, alpha = experiment.axolotl["lora_r"], experiment.axolotl["lora_alpha"]
+            assert (alpha, type(alpha)) == (ALPHA[rule](rank), int), experiment.overrides
+    (directly,) = ask(f"alpha={rule}", "lora_alpha=7").experiments
+    assert directly.axolotl["lora_alpha"] == 7
+
+
+def test_the_rules_for_alpha_agree_at_rank_16_and_one_of_them_is_that_of_the_adapters(ask: Callable[..., Any]) -> None:
+    """So a sweep over rules trains what they share once, and finds what has been trained without one."""
+    (without,) = ask("lora=r16").experiments
+    for experiment in ask("-m", f"alpha={','.join(ALPHA)}", "lora=r16").experiments:
+        assert experiment.axolotl == without.axolotl
+    (eight,), (doubled,) = ask("lora=r8").experiments, ask("lora=r8", "alpha=double").experiments
+    assert doubled.axolotl == eight.axolotl
+
+
+def test_a_rule_for_alpha_without_an_adapter_says_what_is_missing(ask: Callable[..., Any]) -> None:
+    with pytest.raises(SweepError, match=r"lora_alpha cannot be resolved: .*'lora_r' not found\. Set that key, or"):
+        ask("lora=none", "alpha=double")
+
+
+@pytest.mark.parametrize("rank", ["big", "-4", "null"])
+def test_a_rank_that_is_none_is_named_and_not_the_rule_that_reads_it(ask: Callable[..., Any], rank: str) -> None:
+    with pytest.raises(SweepError, match=rf"- lora_r={rank}: "):
+        refuse(ask(f"lora_r={rank}", "alpha=sqrt").experiments)
 
 
 @pytest.mark.parametrize("group", NEEDS_GPUS)
@@ -169,8 +215,9 @@ def test_sharding_on_a_cpu_is_refused_with_the_group_that_asked_for_it(
 
 
 def test_a_config_file_resolves_only_what_may_differ_between_machines() -> None:
-    """An interpolation elsewhere would make a run depend on where and how it runs."""
-    allowed = ("${shipped:", "${data.path}", "${oc.env:AXOSWEEP_STORE,out}", "${now:", "${for_gpu:${gpu.type},")
+    """An interpolation elsewhere would make a run depend on where and how it runs. A rule for alpha reads the run."""
+    rules = ("${times:2,${.lora_r}}", "${times_sqrt:8,${.lora_r}}")
+    allowed = (*rules, "${shipped:", "${data.path}", "${oc.env:AXOSWEEP_STORE,out}", "${now:", "${for_gpu:${gpu.type},")
     for file in CONF.rglob("*.yaml"):
         text = file.read_text(encoding="utf-8")
         for one in allowed:

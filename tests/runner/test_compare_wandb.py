@@ -161,8 +161,8 @@ def test_a_sweep_is_looked_for_where_its_runs_were_tracked_and_else_where_the_co
     [
         ({}, r"^Reading from W&B needs a key for api\.forge\.coreweave\.com.*wandb login"),
         (
-            {"WANDB_API_KEY": "k" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"},
-            r"^W&B does not answer at http://127\.0\.0\.1:9",
+            {"WANDB_API_KEY": "k" * 40, "WANDB_BASE_URL": "http://me:hunter2@127.0.0.1:9"},
+            r"^W&B does not answer at http://me:\*\*\*@127\.0\.0\.1:9",
         ),
     ],
 )

@@ -100,7 +100,8 @@ def test_a_store_that_cannot_be_is_a_problem(
 
 def test_what_never_answers_is_not_waited_for_and_no_secret_is_shown(silent: str, tmp_path: Path) -> None:
     secrets = {"HF_TOKEN": "hf_hunter2", "MODAL_TOKEN_ID": "ak-hunter2", "MODAL_TOKEN_SECRET": "as-hunter2"}
-    environment = os.environ | secrets | {"HF_ENDPOINT": silent, "MODAL_SERVER_URL": silent, "WANDB_API_KEY": "hunter2"}
+    mirror = silent.replace("://", "://me:hunter2@")
+    environment = os.environ | secrets | {"HF_ENDPOINT": mirror, "MODAL_SERVER_URL": silent, "WANDB_API_KEY": "hunter2"}
     began = time.monotonic()
     command = [sys.executable, "-m", "runner", "doctor", "--wait", "2"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -102,7 +102,8 @@ OVERRIDES = """
     data.rows.0.path=b.jsonl data.rows.0.type=x ++data.rows.0.new=1 ~data.rows.0 data.rows.1.path=z ++data.rows.5.path=q
     ~data.rows.0.type data.rows=[] "data.rows=[{path: c.jsonl}]" ++data.more={z:1} ++data.more.x=2 ++data.more.x.y=3
     ~data.more.x ask.limit=3 ask.limit='${seed}' '++ask.more="${model.layers}"' '+ask.num="${hydra:job.num}"'
-    '++ask.twice="${times_two:${seed}}"' '++ask.rel="${.limit}"' '++ask.dict={a: "${seed}", b: {c: "${..a}"}}'
+    '++ask.twice="${times_two:${seed}}"' '+ask.root="${times_sqrt:8,${seed}}"'
+    '++ask.four="${times:2,${ask.limit}}"' '++ask.rel="${.limit}"' '++ask.dict={a: "${seed}", b: {c: "${..a}"}}'
     ask.list=[4] ask.list.1.a=9 ++ask.list.1.b=1 ~ask.list.0 ~ask.list.2 +ask.list.1.c=5 ask.list.0='${seed}'
     '++ask.escaped="\\${seed}"' ask={limit:2} ++ask={limit:2,other:3} +same.layers=1 ++same.fresh=2 env=set ~env
     '++gone="${nowhere}"' ++gone=??? '++gone="${oc.env:HOME}"' '++gone="${model}"' top=1 +top=1 ++top.a.b=1 +a-b=1

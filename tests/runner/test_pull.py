@@ -68,7 +68,10 @@ def test_each_part_is_had_by_its_name(
 def test_all_lies_in_folders_of_its_parts(store: Store, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = finished_run(store)
     merge(store, one, "abc")
+    losses = store.folder(StepKind.TRAIN, one.key).losses
+    losses.write_bytes(content("losses", 1000))
     said(capsys, "pull", one.key, "all", str(folder), store=store)
+    assert (folder / losses.name).read_bytes() == losses.read_bytes()
     assert {name.split("/")[0] for name in names(folder) if "/" in name} == {
         "adapter", "attempt-1", "checkpoint-10", "checkpoint-20", "data", "merge", "merged-abc", "model",
     }  # fmt: skip

@@ -1,0 +1,142 @@
+"""When settling a sweep ends, and which settings get further seeds before the next look. Pure.
+
+Each look makes intervals for all pairs at once. With K looks, fixed beforehand, each is made at the level 1 - 5 %/K, so
+that all of them together are wrong in at most 5 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from runner.verdict.intervals import ENOUGH_DEGREES, Intervals
+from runner.verdict.judged import Floats, Judged
+
+ERROR = 0.05
+"""The share of settled sweeps whose verdict may be chance."""
+LEAST_RUNS = 2
+"""The least number of runs between two looks: one for the leader, and one for its challenger."""
+LEAST_SEEDS = 1 + ENOUGH_DEGREES // 2
+"""With as many seeds, two settings alone show the noise of seeds."""
+
+
+class Verdict(StrEnum):
+    SEPARATED = "separated"
+    """One setting is shown to be better than all others."""
+    EQUAL = "equal"
+    """The best settings do not differ by more than what would be worth having."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What is fixed before the first look."""
+
+    looks: int
+    """How many looks there are at most."""
+    worth: float
+    """The difference that is worth having, as a share of the best loss."""
+    max_seeds: int
+    """Of one setting."""
+
+    @property
+    def level(self) -> float:
+        """Of the intervals of one look."""
+        return 1 - ERROR / self.looks
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The settings of a sweep as the runs so far show them."""
+
+    judged: Judged
+    intervals: Intervals
+    """At the level of one look."""
+
+    @property
+    def leader(self) -> int:
+        """The contender with the lowest loss."""
+        return self.group[0]
+
+    @property
+    def group(self) -> tuple[int, ...]:
+        """The contenders, best first: the settings that are not shown to be worse than another one."""
+        return tuple(sorted(self.intervals.best_group, key=lambda one: float(self.intervals.means[one])))
+
+    @property
+    def degrees(self) -> int:
+        """Of freedom, for the noise of seeds."""
+        return sum(len(runs) - 1 for runs in self.judged.runs)
+
+    @property
+    def contenders(self) -> tuple[int, ...]:
+        """Who gets further seeds. While the noise of seeds is unknown, the intervals are too narrow, so the second
+        best setting is one, too."""
+        second = np.argsort(self.intervals.means, kind="stable")[:2]
+        more = () if self.intervals.seeds else (int(one) for one in second)
+        return tuple(dict.fromkeys([*self.group, *more]))
+
+
+def verdict(standing: Standing, terms: Terms) -> Verdict | None:
+    """None while nothing is settled. Without the noise of seeds nothing is: two seeds of one setting differ, too."""
+    if standing.intervals.seeds is None:
+        return None
+    if len(standing.group) == 1:
+        return Verdict.SEPARATED
+    margin = terms.worth * float(standing.intervals.means[standing.leader])
+    low, high = standing.intervals.low[:, standing.leader], standing.intervals.high[:, standing.leader]
+    within = all(-margin <= low[one] and high[one] <= margin for one in standing.group)
+    return Verdict.EQUAL if within else None
+
+
+def room(standing: Standing, terms: Terms) -> int:
+    """How many further seeds the contenders may get."""
+    seeds = standing.judged.seeds
+    return sum(max(0, terms.max_seeds - int(seeds[one])) for one in standing.contenders)
+
+
+def next_seeds(standing: Standing, terms: Terms, looks_left: int) -> list[int]:
+    """The settings that get a further seed before the next look, one entry a seed; empty if none may have more.
+
+    While the noise of seeds is unknown, as many as it takes to know it. Then, pair by pair, the leader and the
+    challenger that may be better than it by most: a seed for the one that has fewer, for both if they have equally
+    many. What may still be spent is spread over the looks that are left.
+    """
+    if standing.intervals.seeds is None:
+        wanted = ENOUGH_DEGREES - standing.degrees
+    else:
+        wanted = max(LEAST_RUNS, math.ceil(room(standing, terms) / looks_left))
+    chosen: list[int] = []
+    seeds = standing.judged.seeds.copy()
+    while len(chosen) < wanted:
+        open_to = [one for one in standing.contenders if seeds[one] < terms.max_seeds]
+        if not open_to:
+            break
+        picked = _pair(standing, seeds, open_to) if standing.intervals.seeds else [min(open_to, key=lambda n: seeds[n])]
+        for one in picked[: wanted - len(chosen)]:
+            chosen.append(one)
+            seeds[one] += 1
+    return chosen
+
+
+def _pair(standing: Standing, seeds: Floats, open_to: Sequence[int]) -> list[int]:
+    """Who of the leader and its strongest challenger gets a seed, if they had as many `seeds`."""
+    leader, against = standing.leader, standing.intervals
+    challengers = [one for one in standing.group if one != leader]
+    if leader not in open_to:
+        challengers = [one for one in challengers if one in open_to]
+    noise = against.seeds.sd**2 if against.seeds else 0.0
+
+    def lowest(one: int) -> float:
+        variance = against.se[one, leader] ** 2 + noise * (1 / seeds[one] + 1 / seeds[leader])
+        return float(against.difference[one, leader] - against.q * math.sqrt(variance))
+
+    challenger = min(challengers, key=lowest)
+    able = [one for one in (leader, challenger) if one in open_to]
+    if not able:
+        return [min(open_to, key=lowest)]
+    fewest = min(seeds[one] for one in able)
+    return [one for one in able if seeds[one] == fewest]
