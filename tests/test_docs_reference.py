@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -73,9 +74,10 @@ def test_a_setting_has_the_comment_at_its_line_that_below_it_or_that_above_it() 
 
 
 def test_every_type_and_field_of_the_printed_json_is_described(pages: Mapping[str, str]) -> None:
-    for name, text in pages.items():
-        for title, described in json.loads(text).get("$defs", {}).items() if name.endswith(".schema.json") else ():
-            section = pages["reference/json.md"].partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", pages["reference/json.md"], re.MULTILINE))
+    for verb in PRINTED:
+        for title, described in json.loads(pages[f"reference/{verb}.schema.json"]).get("$defs", {}).items():
+            section = sections.get(f"{title} of {verb}", sections[title])
             assert all(f"\n| `{field}` |" in section for field in described.get("properties", {}))
 
 

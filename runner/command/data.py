@@ -48,7 +48,7 @@ class DatasetList:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class SampleSegment:
     text: str
     trained: bool
     """Whether the loss sees it."""
@@ -58,7 +58,7 @@ class Segment:
 class Sample:
     split: str
     row: int
-    segments: tuple[Segment, ...]
+    segments: tuple[SampleSegment, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +175,7 @@ def _samples(store: Store, key: str) -> list[Sample]:
         name_unreadable(path, str(error))
         return []
     rows = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-    return [Sample(one["split"], one["row"], tuple(Segment(**part) for part in one["segments"])) for one in rows]
+    return [Sample(one["split"], one["row"], tuple(SampleSegment(**part) for part in one["segments"])) for one in rows]
 
 
 def _show_samples(key: str, manifest: DataManifest, samples: Sequence[Sample]) -> None:
