@@ -17,28 +17,29 @@ def pages() -> Mapping[str, str]:
 
 @cache
 def page() -> str:
-    sections, rows = dict[str, str](), []
+    described, rows, parts = dict[str, Mapping[str, Any]](), [], list[str]()
     for verb in PRINTED:
         schema, file = schema_of(verb), f"{verb}.schema.json"
         types = _types(schema)
-        names = {title: _section_name(title, verb, one, sections) for title, one in types.items()}
-        sections |= {names[title]: _section(one, names) for title, one in types.items()}
-        printed = _type({key: schema[key] for key in schema if key != "$defs"}, names)
-        rows.append((code(f"axosweep {verb} --json"), printed, f"[{file}]({file})"))
-    parts = ["# JSON output", table(("command", "prints", "JSON Schema"), rows)]
-    parts += [f"## {name}\n\n{text}" for name, text in sections.items()]
+        names = {title: _section_name(title, verb, one, described) for title, one in types.items()}
+        new = {names[title]: one for title, one in types.items() if names[title] not in described}
+        described |= new
+        parts += [f"## {name}\n\n{_section(one, names)}" for name, one in new.items()]
+        rows.append((code(f"axosweep {verb} --json"), _type(schema, names), f"[{file}]({file})"))
+    parts = ["# JSON output", table(("command", "prints", "JSON Schema"), rows), *parts]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
 def _types(schema: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     """The objects and enums of a schema, by their names."""
-    return {**({schema["title"]: schema} if "properties" in schema else {}), **schema.get("$defs", {})}
+    own = {key: schema[key] for key in schema if not key.startswith("$")}
+    return {**({schema["title"]: own} if "properties" in schema else {}), **schema.get("$defs", {})}
 
 
-def _section_name(title: str, verb: str, described: Mapping[str, Any], sections: Mapping[str, str]) -> str:
-    """The type's name; with the verb if an earlier verb has another type of that name."""
-    first = next(_types(schema_of(one))[title] for one in PRINTED if title in _types(schema_of(one)))
-    return title if first == described or title not in sections else f"{title} of {verb}"
+def _section_name(title: str, verb: str, one: Mapping[str, Any], described: Mapping[str, Mapping[str, Any]]) -> str:
+    """The type's name; with the verb if another type has that name."""
+    alike = [name for name, known in described.items() if known == one]
+    return alike[0] if alike else f"{title} of {verb}" if title in described else title
 
 
 def _section(described: Mapping[str, Any], names: Mapping[str, str]) -> str:
