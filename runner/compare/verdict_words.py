@@ -111,7 +111,10 @@ def _seeds(verdict: Verdict, background: Background) -> str:
     why = "no setting has several seeds" if here is None else "too few settings have several seeds"
     known = f" The few that there are differ by {loss(here)} (standard deviation)." if here is not None else ""
     if elsewhere is not None:
-        known += f" In {elsewhere.sweep}, seeds of one setting differ by {loss(elsewhere.sd)} in eval loss."
+        known += (
+            f" In {elsewhere.sweep}, seeds of one setting differ by {loss(elsewhere.sd)} in eval loss "
+            f"({100 * elsewhere.relative:.2g} %)."
+        )
     return f"Seed noise unknown: {why}, so this holds for these runs, and other seeds may reverse it.{known}"
 
 

@@ -66,7 +66,7 @@ def _evidence(fingerprint: str, rows: Sequence[Row]) -> Evidence | None:
         documents=len(set(of.document.tolist())),
         documents_known=of.documents_known,
         seed_sd=against.seeds.sd if against.seeds else None,
-        seed_degrees=sum(len(runs) - 1 for runs in of.runs),
+        seed_degrees=against.seeds.degrees if against.seeds else sum(len(runs) - 1 for runs in of.runs),
         without_rows=tuple(row.key for row in rows if row.key not in losses),
     )
     background = Background(

@@ -118,9 +118,13 @@ def test_what_the_store_knows_of_seed_noise_is_told_where_a_sweep_has_no_seeds(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seeds, _ = judged_sweep(store, {1e-5: 2.0, 2e-5: 2.0}, seeds=2, name="seeds")
+    another_model = [run({"base_model": "other", "seed": seed}, overrides=[f"seed={seed}"]) for seed in (1, 2)]
+    for one, final in zip(another_model, (1.0, 3.0), strict=True):
+        finish_run(store, one, {0: 5.0, 9: final})
+    open_sweep(store, another_model, "another-model")
     judged_sweep(store, CLEAR, name="one-seed")
     text = printed(store, capsys, "compare")
-    assert f"In {seeds}, seeds of one setting differ by 0.0014 in eval loss.\n" in text
+    assert f"In {seeds}, seeds of one setting differ by 0.0014 in eval loss (0.071 %).\n" in text
 
 
 def test_a_setting_with_a_nan_is_not_judged_whatever_its_rows_say(
