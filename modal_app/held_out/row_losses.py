@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -93,7 +94,7 @@ class RowLosses:
                 about["datasets"] = tuple(about["datasets"])
                 about["repeated"] = tuple((batch, row) for batch, row in about["repeated"])
                 return cls(About(**about), **{name: file[name].astype(dtype) for name, dtype in COLUMNS.items()})
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
             return None
 
 

@@ -85,6 +85,9 @@ def test_a_file_that_is_damaged_counts_as_none_and_ten_thousand_rows_take_less_t
     assert read is not None
     assert read.about == about
     assert read.nll.tolist() == rows.nll.tolist()
-    path.write_bytes(path.read_bytes()[:-1000])
-    assert RowLosses.read(path) is None
+    content = path.read_bytes()
+    middle = len(content) // 2
+    for damaged in (content[:-1000], b"", content[:middle] + bytes(5000) + content[middle + 5000 :]):
+        path.write_bytes(damaged)
+        assert RowLosses.read(path) is None
     assert RowLosses.read(tmp_path / "none.npz") is None
