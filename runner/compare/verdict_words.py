@@ -28,8 +28,6 @@ class Background:
     seeds_here: float | None
     """The spread of the few seeds that there are, enough or not."""
     seeds_elsewhere: SeedsElsewhere | None
-    unsteady: Sequence[JudgedSetting] = ()
-    """The settings of which one seed has diverged from the others."""
 
 
 def sentences(verdict: Verdict, background: Background) -> list[str]:
@@ -39,7 +37,6 @@ def sentences(verdict: Verdict, background: Background) -> list[str]:
         _unsteady(verdict),
         _disagreement(verdict, background.ranked_first),
         _seeds(verdict, background),
-        _unsteady(background.unsteady),
         _documents(verdict),
         without_rows(len(verdict.without_rows), background.sweeps),
         _left_out(background.left_out),
@@ -119,16 +116,6 @@ def _seeds(verdict: Verdict, background: Background) -> str:
             f"({100 * elsewhere.relative:.2g} %)."
         )
     return f"Seed noise unknown: {why}, so this holds for these runs, and other seeds may reverse it.{known}"
-
-
-def _unsteady(settings: Sequence[JudgedSetting]) -> str:
-    if not settings:
-        return ""
-    which = "it is" if len(settings) == 1 else "they are"
-    return (
-        f"The seeds of {names_of(settings)} lie far further apart than those of the others, so {which} not among the "
-        "best, and not counted in the noise of seeds."
-    )
 
 
 def _documents(verdict: Verdict) -> str:

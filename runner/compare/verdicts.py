@@ -69,14 +69,12 @@ def _evidence(fingerprint: str, rows: Sequence[Row]) -> Evidence | None:
         seed_degrees=against.seeds.degrees if against.seeds else sum(len(runs) - 1 for runs in of.runs),
         without_rows=tuple(row.key for row in rows if row.key not in losses),
     )
-    unsteady = against.seeds.unsteady if against.seeds else ()
     background = Background(
         sweeps=tuple(dict.fromkeys(sweep for row in rows for sweep in row.sweeps)),
         ranked_first=next(one for row in rows if (one := verdict.setting_of(row.key))),
         left_out=sum(verdict.setting_of(key) is None for key in losses),
         seeds_here=_seeds_here(of),
         seeds_elsewhere=None if against.seeds else seeds_elsewhere(rows),
-        unsteady=[one for at in unsteady if (one := verdict.setting_of(of.runs[at][0]))],
     )
     return Evidence(replace(verdict, sentences=tuple(sentences(verdict, background))), of, against)
 

@@ -127,17 +127,6 @@ def test_what_the_store_knows_of_seed_noise_is_told_where_a_sweep_has_no_seeds(
     assert f"In {seeds}, seeds of one setting differ by 0.0014 in eval loss (0.071 %).\n" in text
 
 
-def test_a_setting_of_which_one_seed_has_diverged_is_not_among_the_best(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, runs = judged_sweep(store, {1e-4: 1.3, 2e-4: 1.301, 3e-4: 1.302}, seeds=3)
-    write_losses(store, runs[5], draw_losses(1.6, own=6))
-    text = printed(store, capsys, "compare")
-    assert "learning_rate=0.0001 and learning_rate=0.0003 cannot be told apart (95 %)." in text
-    assert "The seeds of learning_rate=0.0002 lie far further apart than those of the others" in text
-    assert "Seeds of one setting differ by 0.0020 (standard deviation), which is counted in.\n" in text
-
-
 def test_a_setting_with_a_nan_is_not_judged_whatever_its_rows_say(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
