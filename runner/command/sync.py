@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 
 from modal_app.process.tracking import TrackingRecord
 from modal_app.store.layout import StepFolder, Store
@@ -20,6 +21,24 @@ from runner.store.stores import is_mirror, stores
 from runner.wandb.call import call, check_reachable
 from runner.wandb.local_runs import local_run
 from runner.wandb.messages import LocalRun, UploadRequest, UploadResponse, UploadResult
+
+
+@dataclass(frozen=True, slots=True)
+class SyncedRun:
+    key: str
+    label: str
+    """Its parameters."""
+    said: str
+    """What was done, or why not."""
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What `sync --json` prints."""
+
+    sweep: str
+    runs: tuple[SyncedRun, ...]
 
 
 def parser() -> VerbParser:
@@ -90,11 +109,8 @@ def _folder(store: Store, key: str) -> StepFolder:
 
 def _show(sweep: str, rows: list[Row], texts: Mapping[str, str], failing: Set[str], *, as_json: bool) -> None:
     if as_json:
-        runs = [
-            {"key": row.key, "label": label(row.params), "said": texts[row.key], "failed": row.key in failing}
-            for row in rows
-        ]
-        print_json({"sweep": sweep, "runs": runs})
+        runs = (SyncedRun(row.key, label(row.params), texts[row.key], row.key in failing) for row in rows)
+        print_json(Synced(sweep, tuple(runs)))
         return
     terminal.result(f"{sweep}: {len(rows)} runs")
     for row in rows:
