@@ -20,6 +20,7 @@ from runner.follow_up.steps import evaluate_step
 from runner.follow_up.subjects import VERSIONS, Subject, subjects
 from runner.store.ledger import steps_after, sweep_ids, sweeps_after
 from runner.types import PlannedStep, Run
+from tests.printed_json import read_printed
 from tests.runner.builders import begin_attempt, finish_run, open_sweep, run
 from tests.runner.fake_trainer import make_trainer
 
@@ -88,7 +89,7 @@ def test_every_finished_run_is_shown_the_base_model_first_then_the_best(
     assert rows[0] == ["the", "base", "model", "3.0000"]
     assert [(row[0], row[-1]) for row in rows[1:]] == [(two[1].key, "1.5000"), (two[0].key, "2.5000")]
     code, out, _ = evaluated(store, capsys, "--base", "--json")
-    lines = json.loads(out)["lines"]
+    lines = read_printed("eval", out)["lines"]
     assert [(one["run"], one["metrics"]["eval_loss"]) for one in lines] == [
         (None, 3.0),
         (two[1].key, 1.5),
