@@ -90,7 +90,6 @@ def _main(lines: list[list[str]], folder: Path, variables: dict[str, str], place
             if last:
                 atexit._run_exitfuncs()
         sys.stdout.flush()
-
         with (place / "codes").open("a") as file:
             file.write(f"{code}\n")
 
