@@ -32,7 +32,8 @@ COLUMNS = {
 class About:
     eval_fingerprint: str | None
     step: int
-    """The optimizer step of the weights; 0 for those that training begins with."""
+    """The optimizer step of the weights; of those that training begins with it is 0, or the step of the checkpoint that
+    the run starts from (from=)."""
     eval_loss: float
     """What Axolotl's Trainer says of the same evaluation: a mean over batches, so it is not the mean over tokens."""
     datasets: tuple[str, ...]

@@ -71,8 +71,8 @@ Flags
 Examples
 {examples}
 
-Exit code: 0, 1 when a run failed, 2 for a mistake in the request, 3 if settle could not tell settings apart,
-130 after Ctrl-C."""
+Exit code: 0, 1 when a run failed, 2 for a mistake in the request, 3 if settings could not be told apart
+(settle, best --decided), 130 after Ctrl-C."""
 
 
 def text() -> str:

@@ -118,9 +118,13 @@ def test_what_the_store_knows_of_seed_noise_is_told_where_a_sweep_has_no_seeds(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seeds, _ = judged_sweep(store, {1e-5: 2.0, 2e-5: 2.0}, seeds=2, name="seeds")
+    another_model = [run({"base_model": "other", "seed": seed}, overrides=[f"seed={seed}"]) for seed in (1, 2)]
+    for one, final in zip(another_model, (1.0, 3.0), strict=True):
+        finish_run(store, one, {0: 5.0, 9: final})
+    open_sweep(store, another_model, "another-model")
     judged_sweep(store, CLEAR, name="one-seed")
     text = printed(store, capsys, "compare")
-    assert f"In {seeds}, seeds of one setting differ by 0.0014 in eval loss.\n" in text
+    assert f"In {seeds}, seeds of one setting differ by 0.0014 in eval loss (0.071 %).\n" in text
 
 
 def test_a_setting_with_a_nan_is_not_judged_whatever_its_rows_say(
@@ -238,3 +242,18 @@ def test_a_damaged_file_of_losses_is_none(store: Store, capsys: pytest.CaptureFi
 def test_status_says_nothing_of_chance(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     sweep, _ = judged_sweep(store, CLEAR)
     assert json.loads(printed(store, capsys, "status", sweep, "--json"))["verdicts"] == []
+
+
+def test_a_setting_of_which_a_seed_is_far_off_is_not_among_the_best_and_the_sentence_says_so(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, runs = judged_sweep(store, {1e-4: 1.5, 2e-4: 1.7, 3e-4: 1.55}, seeds=3)
+    write_losses(store, runs[0], draw_losses(0.9, own=1))
+    text = printed(store, capsys, "compare")
+    assert "learning_rate=0.0003 is better than learning_rate=0.0002 (95 %).\n" in text
+    assert "learning_rate=0.0001 is left out of this: its seeds differ far more than those of the others.\n" in text
+    assert "By eval loss" not in text
+    assert stars(text) == [False] * 3 + [True] * 3 + [False] * 3
+    settings = json.loads(printed(store, capsys, "compare", "--json"))["verdicts"][0]["settings"]
+    assert [one["is_unsteady"] for one in settings] == [False, False, True]
+    assert [one["difference"] == 0 for one in settings] == [True, False, False]
