@@ -22,7 +22,7 @@ from runner.errors import SweepError
 from runner.follow_up.base_model import base_evaluations
 from runner.follow_up.carry_out import carry_out, exit_code, show_failures, tell_report
 from runner.follow_up.show_measures import Line, show_lines
-from runner.follow_up.steps import evaluate_step
+from runner.follow_up.steps import evaluate_step, with_losses_by_row
 from runner.follow_up.subjects import Subject, subjects
 from runner.keys.content import keep_in
 from runner.store.stores import stores
@@ -37,8 +37,8 @@ def parser() -> VerbParser:
     verb = VerbParser(
         "eval",
         description="Measure finished runs: the loss on the rows that were held out of their dataset, or --tasks of "
-        "the lm-evaluation-harness. Done once: a repeated evaluation is read from the store. `compare` and `report` "
-        "show the results.",
+        "the lm-evaluation-harness. Done once: a repeated evaluation is read from the store, unless an earlier version "
+        "has made it without the loss of each row. `compare` and `report` show the results.",
     )
     which = "a run's key, or a sweep: all its finished runs; the newest sweep by default"
     verb.add("run", nargs="?", names=[Names.RUN], help=which)
@@ -69,10 +69,11 @@ def main(words: Sequence[str]) -> int:
         include, options = None, {}
         for one in chosen:
             _refuse_without_rows(one)
-    steps = [
+    wanted = [
         *(base_evaluations(chosen, options) if args.base else ()),
         *(evaluate_step(one, options) for one in chosen),
     ]
+    steps = [with_losses_by_row(one, store) for one in wanted]
     if names and not all(one.done for one in steps):
         _refuse_unknown(names, args.include_path)
     command = shlex.join(["axosweep", "eval", *words])

@@ -34,6 +34,7 @@ def sentences(verdict: Verdict, background: Background) -> list[str]:
     """The first is the verdict."""
     parts = [
         headline(verdict),
+        _unsteady(verdict),
         _disagreement(verdict, background.ranked_first),
         _seeds(verdict, background),
         _documents(verdict),
@@ -45,10 +46,10 @@ def sentences(verdict: Verdict, background: Background) -> list[str]:
 
 def headline(verdict: Verdict) -> str:
     """Which settings are the best; if there are several, the cheapest of them."""
-    group, others = verdict.best_group, len(verdict.settings) - 1
+    group, worse = verdict.best_group, verdict.worse
     if len(group) == 1:
-        other = next(one for one in verdict.settings if not one.in_best_group)
-        than = name_of(other) if others == 1 else "both others" if others == 2 else f"all {others} others"
+        many = "both others" if len(worse) == 2 else f"all {len(worse)} others"
+        than = many if len(worse) > 1 else name_of(worse[0]) if worse else "settings that are not steady"
         return f"{name_of(group[0])} is better than {than} ({LEVEL})."
     word = "cheaper" if len(group) == 2 else "cheapest"
     price = price_of(verdict)
@@ -83,9 +84,17 @@ def without_rows(number: int, sweeps: Sequence[str]) -> str:
     return f"{runs} no losses by row: `axosweep eval {' '.join(sweeps[:1])}` adds them."
 
 
+def _unsteady(verdict: Verdict) -> str:
+    ones = [one for one in verdict.settings if one.is_unsteady]
+    if not ones:
+        return ""
+    verb, their = ("is", "its") if len(ones) == 1 else ("are", "their")
+    return f"{names_of(ones)} {verb} left out of this: {their} seeds differ far more than those of the others."
+
+
 def _disagreement(verdict: Verdict, first: JudgedSetting) -> str:
     best = verdict.settings[0]
-    if first is best:
+    if first is best or first.is_unsteady:
         return ""
     worse = "" if first.in_best_group else ", which is shown to be better"
     return (
@@ -102,7 +111,10 @@ def _seeds(verdict: Verdict, background: Background) -> str:
     why = "no setting has several seeds" if here is None else "too few settings have several seeds"
     known = f" The few that there are differ by {loss(here)} (standard deviation)." if here is not None else ""
     if elsewhere is not None:
-        known += f" In {elsewhere.sweep}, seeds of one setting differ by {loss(elsewhere.sd)} in eval loss."
+        known += (
+            f" In {elsewhere.sweep}, seeds of one setting differ by {loss(elsewhere.sd)} in eval loss "
+            f"({100 * elsewhere.relative:.2g} %)."
+        )
     return f"Seed noise unknown: {why}, so this holds for these runs, and other seeds may reverse it.{known}"
 
 

@@ -66,7 +66,7 @@ def _evidence(fingerprint: str, rows: Sequence[Row]) -> Evidence | None:
         documents=len(set(of.document.tolist())),
         documents_known=of.documents_known,
         seed_sd=against.seeds.sd if against.seeds else None,
-        seed_degrees=sum(len(runs) - 1 for runs in of.runs),
+        seed_degrees=against.seeds.degrees if against.seeds else sum(len(runs) - 1 for runs in of.runs),
         without_rows=tuple(row.key for row in rows if row.key not in losses),
     )
     background = Background(
@@ -80,7 +80,9 @@ def _evidence(fingerprint: str, rows: Sequence[Row]) -> Evidence | None:
 
 
 def _judged_settings(of: Judged, against: Intervals, rows: dict[str, Row]) -> tuple[JudgedSetting, ...]:
-    best = int(np.argmin(against.means))
+    best = min(against.best_group, key=against.means.__getitem__)
+    unsteady = set(against.seeds.unsteady if against.seeds else ()) - set(against.best_group)
+    order = sorted(range(len(of.settings)), key=lambda at: (at in unsteady, against.means[at]))
     found = [
         JudgedSetting(
             runs=of.runs[at],
@@ -90,10 +92,11 @@ def _judged_settings(of: Judged, against: Intervals, rows: dict[str, Row]) -> tu
             low=float(against.low[at, best]),
             high=float(against.high[at, best]),
             in_best_group=at in against.best_group,
+            is_unsteady=at in unsteady,
             dollars=_mean([rows[key].dollars for key in of.runs[at]]),
             train_seconds=_mean([rows[key].train_seconds for key in of.runs[at]]),
         )
-        for at in map(int, against.means.argsort(kind="stable"))
+        for at in order
     ]
     group = [one for one in found if one.in_best_group]
     cheapest = min(group, key=_price if all(one.dollars is not None for one in group) else _seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from runner.cost.spent import money
@@ -70,27 +70,25 @@ class Settled:
     """What failed, a sentence a run."""
 
 
-def as_json(now: Sweep, settling: Settling, ending: Ending | None, *, further: Sequence[SeedRun] = (),
-            failures: Sequence[str] = ()) -> dict[str, Any]:  # fmt: skip
+def settled(now: Sweep, settling: Settling, ending: Ending | None, *, further: Sequence[SeedRun] = (),
+            failures: Sequence[str] = ()) -> Settled:  # fmt: skip
     terms, added = settling.terms, keys_of(now, [one for each in settling.rounds for one in each.runs])
-    return asdict(
-        Settled(
-            sweep=now.id,
-            store=str(now.store.root),
-            ending=ending,
-            settled=ending in (Ending.SEPARATED, Ending.EQUAL),
-            contenders=tuple(_contender(now, one) for one in now.standing.group),
-            cheapest=now.runs_of(now.cheapest)[0],
-            looks=len(settling.looks),
-            max_looks=terms.looks,
-            level=terms.level,
-            worth=terms.worth,
-            max_seeds=terms.max_seeds,
-            added=tuple(added),
-            dollars=spent(now, settling) if is_mirror(now.store) else None,
-            next=tuple(further),
-            failures=tuple(failures),
-        )
+    return Settled(
+        sweep=now.id,
+        store=str(now.store.root),
+        ending=ending,
+        settled=ending in (Ending.SEPARATED, Ending.EQUAL),
+        contenders=tuple(_contender(now, one) for one in now.standing.group),
+        cheapest=now.runs_of(now.cheapest)[0],
+        looks=len(settling.looks),
+        max_looks=terms.looks,
+        level=terms.level,
+        worth=terms.worth,
+        max_seeds=terms.max_seeds,
+        added=tuple(added),
+        dollars=spent(now, settling) if is_mirror(now.store) else None,
+        next=tuple(further),
+        failures=tuple(failures),
     )
 
 

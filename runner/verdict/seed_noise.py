@@ -71,12 +71,15 @@ def _spread(runs: Floats, tokens: Floats) -> _Spread:
 
 
 def _steady(spreads: Mapping[int, _Spread]) -> dict[int, _Spread]:
-    """The steadier half, and on from there, as long as the next one is not UNSTEADY_BY times as far spread."""
+    """The steadier half, with ENOUGH_DEGREES at least, and on from there, as long as the next one is not UNSTEADY_BY
+    times as far spread. Fewer degrees may be that small by chance."""
     ascending = sorted(spreads, key=lambda at: spreads[at].variance)
-    steady = {at: spreads[at] for at in ascending[: (len(ascending) + 1) // 2]}
-    for at in ascending[len(steady) :]:
-        pooled = sum(one.total for one in steady.values()) / sum(one.degrees for one in steady.values())
-        if spreads[at].variance > UNSTEADY_BY**2 * pooled > 0:
-            break
+    steady: dict[int, _Spread] = {}
+    for at in ascending:
+        degrees = sum(one.degrees for one in steady.values())
+        if degrees >= ENOUGH_DEGREES and 2 * len(steady) >= len(ascending):
+            pooled = sum(one.total for one in steady.values()) / degrees
+            if spreads[at].variance > UNSTEADY_BY**2 * pooled > 0:
+                break
         steady[at] = spreads[at]
     return steady

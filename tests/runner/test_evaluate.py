@@ -16,10 +16,11 @@ from modal_app.store.step import Outcome, OutcomeStatus, StepKind
 from runner.cli import main
 from runner.environment.trainer_environment import identity
 from runner.follow_up.base_model import base_evaluations
-from runner.follow_up.steps import evaluate_step
+from runner.follow_up.steps import evaluate_step, with_losses_by_row
 from runner.follow_up.subjects import VERSIONS, Subject, subjects
 from runner.store.ledger import steps_after, sweep_ids, sweeps_after
 from runner.types import PlannedStep, Run
+from tests.printed_json import read_printed
 from tests.runner.builders import begin_attempt, finish_run, open_sweep, run
 from tests.runner.fake_trainer import make_trainer
 
@@ -51,6 +52,7 @@ def say(store: Store, step: PlannedStep, metrics: Mapping[str, float], **facts: 
     folder.path.mkdir(parents=True)
     told = {"metrics": dict(metrics), **facts}
     folder.done.write_text(Outcome(OutcomeStatus.SUCCEEDED, 1, 1.0, 2.0, facts=told).to_json())
+    folder.losses.touch()
 
 
 def quiz() -> dict[str, Any]:
@@ -88,7 +90,7 @@ def test_every_finished_run_is_shown_the_base_model_first_then_the_best(
     assert rows[0] == ["the", "base", "model", "3.0000"]
     assert [(row[0], row[-1]) for row in rows[1:]] == [(two[1].key, "1.5000"), (two[0].key, "2.5000")]
     code, out, _ = evaluated(store, capsys, "--base", "--json")
-    lines = json.loads(out)["lines"]
+    lines = read_printed("eval", out)["lines"]
     assert [(one["run"], one["metrics"]["eval_loss"]) for one in lines] == [
         (None, 3.0),
         (two[1].key, 1.5),
@@ -189,6 +191,16 @@ def test_another_trainer_of_the_run_or_another_version_of_our_code_is_another_st
     assert len(plain | keys(one)) == 4
 
 
+def test_an_evaluation_that_left_no_losses_by_row_is_done_again_and_one_on_tasks_is_not(
+    store: Store, two: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = subjects([store], None)[0]
+    rows, tasks = evaluate_step(one, {}).step.key, evaluate_step(one, quiz()).step.key
+    monkeypatch.setattr("runner.follow_up.subjects.HELD_OUT_VERSION", 1)
+    assert evaluate_step(one, {}).step.key != rows
+    assert evaluate_step(one, quiz()).step.key == tasks
+
+
 def test_what_is_about_to_be_done_is_written_down_before_it_begins(
     store: Store, two: tuple[Run, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -259,3 +271,23 @@ def test_words_that_mean_nothing_are_refused_in_one_message(
     (folder / "file").touch()
     monkeypatch.chdir(folder)
     assert said in refused(store, capsys, *words)
+
+
+def test_an_evaluation_of_an_earlier_version_is_done_again_for_the_losses_of_its_rows(
+    store: Store, two: tuple[Run, Run]
+) -> None:
+    (subject, _) = subjects([store], None, every=True)
+    earlier, tasks = evaluate_step(subject, {}), evaluate_step(subject, quiz())
+    assert with_losses_by_row(earlier, store) == earlier, "it was not done"
+    for one in (earlier, tasks):
+        say(store, one, {"eval_loss": 1.0})
+        store.folder(StepKind.EVALUATE, one.step.key).losses.unlink()
+    now = with_losses_by_row(evaluate_step(subject, {}), store)
+    assert now.step == replace(earlier.step, key=now.step.key)
+    assert (now.step.key != earlier.step.key, now.done) == (True, False)
+    say(store, now, {"eval_loss": 1.0})
+    again = with_losses_by_row(evaluate_step(subject, {}), store)
+    assert (again.step.key, again.done) == (now.step.key, True)
+    assert with_losses_by_row(evaluate_step(subject, quiz()), store).step == tasks.step
+    store.folder(StepKind.EVALUATE, earlier.step.key).losses.touch()
+    assert with_losses_by_row(evaluate_step(subject, {}), store).step == earlier.step

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from runner.verdict.draws import Draws
-from runner.verdict.intervals import document_degrees, draws_for, intervals, intervals_from
+from runner.verdict.intervals import document_degrees, draws_for, intervals, intervals_from, seed_noise
 from runner.verdict.judged import Floats, Judged
 from tests.runner.synthetic_losses import Truth, losses_with
 
@@ -84,6 +84,14 @@ def test_a_diverged_seed_widens_no_other_interval_and_its_setting_is_not_among_t
     assert found.seeds.degrees == 6
     assert 1 not in found.best_group
     assert found.high[0, 3] - found.low[0, 3] < 1.5 * (before.high[0, 3] - before.low[0, 3])
+
+
+def test_few_seeds_that_are_close_by_chance_make_no_other_setting_unsteady() -> None:
+    of = judged_with(Truth([0.0, 0.0], seeds=4, documents=120, of_seeds=0.02))
+    close = np.concatenate([of.nll[0][:1]] * 2)
+    noise = seed_noise(replace(of, nll=(close, of.nll[1]), runs=(of.runs[0][:2], of.runs[1])))
+    assert noise is not None
+    assert (noise.degrees, noise.unsteady) == (4, ())
 
 
 def test_a_diverged_setting_of_one_seed_is_worse_and_widens_no_other_interval() -> None:
