@@ -22,7 +22,7 @@ from runner.errors import SweepError
 from runner.follow_up.base_model import base_evaluations
 from runner.follow_up.carry_out import carry_out, exit_code, show_failures, tell_report
 from runner.follow_up.show_measures import Line, show_lines
-from runner.follow_up.steps import evaluate_step, with_losses_by_row
+from runner.follow_up.steps import evaluate_step
 from runner.follow_up.subjects import Subject, subjects
 from runner.keys.content import keep_in
 from runner.store.stores import stores
@@ -69,11 +69,10 @@ def main(words: Sequence[str]) -> int:
         include, options = None, {}
         for one in chosen:
             _refuse_without_rows(one)
-    wanted = [
+    steps = [
         *(base_evaluations(chosen, options) if args.base else ()),
         *(evaluate_step(one, options) for one in chosen),
     ]
-    steps = [with_losses_by_row(one, store) for one in wanted]
     if names and not all(one.done for one in steps):
         _refuse_unknown(names, args.include_path)
     command = shlex.join(["axosweep", "eval", *words])

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from modal_app.store.layout import Store, parts_of_key
-from modal_app.store.state import is_done, read_outcome
+from modal_app.store.state import is_done
 from modal_app.store.step import StepKind
 from modal_app.store.trained_weights import TrainedWeights
 from runner.errors import SweepError
 from runner.follow_up.subjects import Subject, after_step
-from runner.keys.identity import short_hash
 from runner.types import PlannedStep
 
 MERGED_ALREADY = "ReLoRA has merged its adapters during training"
@@ -36,19 +33,6 @@ def merge_step(subject: Subject, adapter: str | None = None) -> PlannedStep:
 def evaluate_step(subject: Subject, options: Mapping[str, Any]) -> PlannedStep:
     """The evaluation of a run, with the `options` of modal_app.steps.evaluate; without options, on held-out rows."""
     return after_step(subject, StepKind.EVALUATE, options)
-
-
-def with_losses_by_row(planned: PlannedStep, store: Store) -> PlannedStep:
-    """The evaluation on held-out rows, under another key if an earlier version has done it: that has left no losses by
-    row. Other evaluations have no reason to be done again."""
-    step = planned.step
-    folder = store.folder(step.kind, step.key)
-    outcome = read_outcome(folder.done)
-    if outcome is None or step.options or folder.losses.exists() or outcome.facts.get("no_row_losses"):
-        return planned
-    run, own = parts_of_key(step.key)
-    key = f"{run}/{short_hash({'losses by row': own}, len(own))}"
-    return replace(planned, step=replace(step, key=key), done=is_done(store.folder(step.kind, key)))
 
 
 def merged_model(subject: Subject) -> Path | None:

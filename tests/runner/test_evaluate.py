@@ -16,7 +16,7 @@ from modal_app.store.step import Outcome, OutcomeStatus, StepKind
 from runner.cli import main
 from runner.environment.trainer_environment import identity
 from runner.follow_up.base_model import base_evaluations
-from runner.follow_up.steps import evaluate_step, with_losses_by_row
+from runner.follow_up.steps import evaluate_step
 from runner.follow_up.subjects import VERSIONS, Subject, subjects
 from runner.store.ledger import steps_after, sweep_ids, sweeps_after
 from runner.types import PlannedStep, Run
@@ -52,7 +52,6 @@ def say(store: Store, step: PlannedStep, metrics: Mapping[str, float], **facts: 
     folder.path.mkdir(parents=True)
     told = {"metrics": dict(metrics), **facts}
     folder.done.write_text(Outcome(OutcomeStatus.SUCCEEDED, 1, 1.0, 2.0, facts=told).to_json())
-    folder.losses.touch()
 
 
 def quiz() -> dict[str, Any]:
@@ -271,23 +270,3 @@ def test_words_that_mean_nothing_are_refused_in_one_message(
     (folder / "file").touch()
     monkeypatch.chdir(folder)
     assert said in refused(store, capsys, *words)
-
-
-def test_an_evaluation_of_an_earlier_version_is_done_again_for_the_losses_of_its_rows(
-    store: Store, two: tuple[Run, Run]
-) -> None:
-    (subject, _) = subjects([store], None, every=True)
-    earlier, tasks = evaluate_step(subject, {}), evaluate_step(subject, quiz())
-    assert with_losses_by_row(earlier, store) == earlier, "it was not done"
-    for one in (earlier, tasks):
-        say(store, one, {"eval_loss": 1.0})
-        store.folder(StepKind.EVALUATE, one.step.key).losses.unlink()
-    now = with_losses_by_row(evaluate_step(subject, {}), store)
-    assert now.step == replace(earlier.step, key=now.step.key)
-    assert (now.step.key != earlier.step.key, now.done) == (True, False)
-    say(store, now, {"eval_loss": 1.0})
-    again = with_losses_by_row(evaluate_step(subject, {}), store)
-    assert (again.step.key, again.done) == (now.step.key, True)
-    assert with_losses_by_row(evaluate_step(subject, quiz()), store).step == tasks.step
-    store.folder(StepKind.EVALUATE, earlier.step.key).losses.touch()
-    assert with_losses_by_row(evaluate_step(subject, {}), store).step == earlier.step
