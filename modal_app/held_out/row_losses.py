@@ -63,7 +63,8 @@ class RowLosses:
     length: NDArray[np.int32]
     """All tokens of the row, trained or not, without padding."""
     batch: NDArray[np.int32]
-    """The batch that it was rated in, counted over all ranks: the Trainer's loss is a mean over batches."""
+    """The batch that it was rated in, counted over all ranks: the Trainer's loss is a mean over batches. -1: Axolotl
+    left it out of its evaluation (packed batches that do not divide among the ranks), and it was rated afterwards."""
     turns: NDArray[np.int32]
     """How many stretches of trained tokens it has: the answers of a conversation."""
     tokens: NDArray[np.int32]
