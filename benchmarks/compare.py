@@ -3,9 +3,8 @@
     .venv/bin/python benchmarks/compare.py
 
 The store is created for it: each run has trained on Modal for 200 steps, and has all of Axolotl's log lines and the
-record of its container. Then each run gets the losses of 5,000 held-out rows, each row a document of its own: once as
-40 settings of 5 seeds, once as 200 settings. Writes benchmarks/results/compare.json; docs/benchmarks.md has the
-figures. Nothing is cached between two commands: each reads all files again.
+record of its container. Writes benchmarks/results/compare.json; docs/benchmarks.md has the figures. Nothing is cached
+between two commands: each reads all files again.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import random
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +25,9 @@ from modal_app.store.layout import SUBMISSION, Store
 from modal_app.store.step import StepKind
 from runner.types import Gpu, Run
 from tests.runner.builders import finish_run, open_sweep, run
-from tests.runner.judged_store import draw_losses, write_losses
 
 HERE = Path(__file__).resolve().parent
 REPEATS = 5
-SEEDS = 5
 RATES = {"h100": 0.001097, "cpu": 0.0000131, "memory": 0.00000222}
 COMMANDS: tuple[list[str], ...] = ([], ["--json"], ["--over", "seed"], ["--sort", "dollars", "--where", "lora_r=8"])
 
@@ -40,63 +36,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time axosweep compare.")
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--steps", type=int, default=200, help="logged by each run")
-    parser.add_argument("--rows", type=int, default=5000, help="held-out, of each run; 0 for none")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "compare.json")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
         store = Store(Path(name))
         make_sweep(store, args.runs, args.steps)
         seconds = {" ".join(["compare", *words]): cpu_seconds(store, words) for words in COMMANDS}
-    result = {
-        "runs": args.runs,
-        "steps": args.steps,
-        "cpu_seconds": seconds,
-        "rows": args.rows,
-        "with_losses_by_row": [
-            with_losses_by_row(args.runs, args.steps, args.rows, seeds) for seeds in (SEEDS, 1) if args.rows
-        ],
-        "machine": describe(["rich", "numpy"]),
-    }
+    result = {"runs": args.runs, "steps": args.steps, "cpu_seconds": seconds, "machine": describe(["rich"])}
     args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
 
 
-def make_sweep(store: Store, number: int, steps: int, seeds: int = SEEDS) -> list[Run]:
+def make_sweep(store: Store, number: int, steps: int, *, seeds: int = 5) -> list[Run]:
     """Every run has finished: ranks x seeds x as many learning rates as necessary."""
-    rates_needed = range(1, 1 + -(-number // (4 * seeds)))
-    grid = [(rank, seed, rate) for rate in rates_needed for rank in (4, 8, 16, 32) for seed in range(seeds)]
+    rates = range(1, 1 + -(-number // (4 * seeds)))
+    grid = [(rank, seed, rate) for rate in rates for rank in (4, 8, 16, 32) for seed in range(seeds)]
     runs = [_run(rank, seed, rate * 1e-5) for rank, seed, rate in grid[:number]]
     planned = open_sweep(store, runs, "benchmark")
     for one in runs:
         finish_run(store, one, {})
         _write(store, one, steps)
-    rates = {name: {"dollars": dollars, "origin": "modal"} for name, dollars in RATES.items()}
-    dated = {"rates": rates, "date": "2026-11-01", "table_date": "2026-09-20"}
+    priced = {name: {"dollars": dollars, "origin": "modal"} for name, dollars in RATES.items()}
+    dated = {"rates": priced, "date": "2026-11-01", "table_date": "2026-09-20"}
     submission = {"steps": [{"key": one.key} for one in runs], "rates": dated}
     (store.sweeps / planned.sweep / SUBMISSION).write_text(json.dumps(submission))
-    return runs[:number]
-
-
-def with_losses_by_row(runs: int, steps: int, rows: int, seeds: int) -> dict[str, float]:
-    with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
-        store = Store(Path(name))
-        for at, one in enumerate(make_sweep(store, runs, steps, seeds)):
-            losses = draw_losses(1.5 + 0.002 * (at // seeds), own=at, rows=rows)
-            write_losses(store, one, replace(losses, document=losses.id))
-        seconds = cpu_seconds(store, [])
-        memory = subprocess.run(
-            [sys.executable, "-c", _MEMORY, "compare", "--store", name],
-            cwd=HERE.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True,
-        )  # fmt: skip
-    return {"seeds": seeds, "cpu_seconds": seconds, "peak_memory_mib": round(float(memory.stderr.split()[-1]))}
-
-
-_MEMORY = """
-import atexit, resource, sys
-atexit.register(lambda: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr))
-from runner.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
+    return runs
 
 
 def cpu_seconds(store: Store, words: list[str]) -> float:

@@ -14,6 +14,7 @@ from tests.runner.judged_store import judged_sweep
 ROOT = Path(__file__).resolve().parent.parent
 AXOLOTL_SIDE = {
     "held_out.row_losses",
+    "held_out.rows_table",
     "steps.batch_rows",
     "steps.row_origins",
     "steps.row_rater",

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -32,7 +33,8 @@ COLUMNS = {
 class About:
     eval_fingerprint: str | None
     step: int
-    """The optimizer step of the weights; 0 for those that training begins with."""
+    """The optimizer step of the weights; of those that training begins with it is 0, or the step of the checkpoint that
+    the run starts from (from=)."""
     eval_loss: float
     """What Axolotl's Trainer says of the same evaluation: a mean over batches, so it is not the mean over tokens."""
     datasets: tuple[str, ...]
@@ -57,7 +59,8 @@ class RowLosses:
     length: NDArray[np.int32]
     """All tokens of the row, trained or not, without padding."""
     batch: NDArray[np.int32]
-    """The batch that it was rated in, counted over all ranks: the Trainer's loss is a mean over batches."""
+    """The batch that it was rated in, counted over all ranks: the Trainer's loss is a mean over batches. -1: Axolotl
+    left it out of its evaluation (packed batches that do not divide among the ranks), and it was rated afterwards."""
     turns: NDArray[np.int32]
     """How many stretches of trained tokens it has: the answers of a conversation."""
     tokens: NDArray[np.int32]
@@ -92,7 +95,7 @@ class RowLosses:
                 about["datasets"] = tuple(about["datasets"])
                 about["repeated"] = tuple((batch, row) for batch, row in about["repeated"])
                 return cls(About(**about), **{name: file[name].astype(dtype) for name, dtype in COLUMNS.items()})
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
             return None
 
 

@@ -225,6 +225,19 @@ PATCHES = (
         test="tests/modal_app/warm/test_forks.py::test_a_fork_does_not_clean_up_what_is_its_parents",
         apply=forking.leave_finalizers_to_the_parent,
     ),
+    Patch(
+        name="media of its own for each fork",
+        library="wandb",
+        version="0.31.0",
+        moment=Moment.FORK,
+        purpose=Purpose.CORRECTS,
+        changes="wandb.sdk.data_types._private.MEDIA_TMP.name is a folder of the child's own",
+        why="wandb makes the folder in which it prepares tables and pictures when it is imported, which is before the "
+        "fork; the first child that ends removes it, and a later child could log no table",
+        saves="",
+        test="tests/end_to_end/test_wandb.py::test_an_offline_sweep_that_is_synced_is_in_wandb_what_it_is_here",
+        apply=forking.have_own_media_folder,
+    ),
     # Time savers: on the CPU only. If the target is gone, the run continues without the patch, and says so once.
     Patch(
         name="collect no garbage while importing",

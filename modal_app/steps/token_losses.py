@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-CHUNK = 2**26
-"""Logits that are converted to 32 bits at a time: 256 MiB."""
+CHUNK = 2**25
+"""Logits that are converted to 32 bits at a time: 128 MiB."""
 FROM_LABELS = ("labels", "shift_labels", "num_items_in_batch", "skip_logits")
 KEEP = "logits_to_keep"
 

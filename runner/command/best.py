@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runner.command.compare import add_selection, facts_of, metric_of, sweeps_named
-from runner.compare.best import as_json, best_of, show_best, winner
+from runner.compare.best import best_of, show_best, winner
 from runner.compare.decision import cheapest_of_best, undecided
 from runner.compare.ranking import rows_from
 from runner.compare.row_losses import verdicts_of
@@ -48,7 +48,7 @@ def main(words: Sequence[str]) -> int:
         run, metric, args.write, args.store, cheapest=args.cheapest_of_best, verdict=verdict, undecided=why_not
     )
     if args.json:
-        print_json(as_json(best))
+        print_json(best)
     else:
         show_best(best)
     if args.decided and why_not:

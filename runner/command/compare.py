@@ -224,7 +224,7 @@ def _compare_two(facts: Sequence[RunFacts], words: Sequence[str], metric: Metric
         store = Store(Path(str(first.store)))
         pair = replace(pair, where=with_answers(pair.where, store, first.key, second.key))
     if form is Form.JSON:
-        print_json(compare_pair.as_json(pair))
+        print_json(pair)
     else:
         compare_pair.show_pair(pair, terminal.results())
 

@@ -76,7 +76,7 @@ def _plan(found: FoundSweep, args: argparse.Namespace) -> int:
     now = read_sweep(found.store, found.sweep, settling.terms)
     opening = preview(now, settling)
     if args.json:
-        print_json(words.as_json(now, settling, opening.ending, further=opening.runs))
+        print_json(words.settled(now, settling, opening.ending, further=opening.runs))
         return 0
     for line in words.opening_lines(now, settling, opening):
         terminal.result(line)
@@ -102,7 +102,7 @@ def _settle(found: FoundSweep, args: argparse.Namespace, budget: float | None) -
         Log(Ledger(found.store, found.sweep)).begin(settling)
     result = settle(found.store, found.sweep, settling, SweepLauncher(budget, args.yes), show)
     if args.json:
-        print_json(words.as_json(result.sweep, result.settling, result.ending, failures=result.failures))
+        print_json(words.settled(result.sweep, result.settling, result.ending, failures=result.failures))
     else:
         for line in words.closing_lines(result):
             terminal.result(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -155,10 +155,6 @@ def _figure(row: Row, metric: Metric) -> str:
     """A metric that was measured after the training has no first value and no step."""
     final = f"{heading_of(metric)}: {loss(row.final)}"
     return final if row.first is None else f"{final} at step {row.step}, from {loss(row.first)}"
-
-
-def as_json(best: Best) -> dict[str, Any]:
-    return asdict(best)
 
 
 def runnable_config(store: Store, key: str, *, by_origin: bool = False) -> dict[str, Any]:

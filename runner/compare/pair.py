@@ -4,7 +4,7 @@ curves."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -88,10 +88,6 @@ def show_pair(pair: Pair, console: Console) -> None:
         console.print(f"\n{escape(heading_of(metric))} by step: {'  '.join(f'{mark} {key}' for mark, key in marks)}")
         for line in plot:
             terminal.say(console, line)
-
-
-def as_json(pair: Pair) -> dict[str, Any]:
-    return asdict(pair)
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

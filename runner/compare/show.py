@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from enum import StrEnum
 
 from rich.console import Console
@@ -57,7 +56,7 @@ def show(result: Comparison, selections: Sequence[SweepSelection], form: Form, c
     metric = Metric(result.metric, result.maximize)
     match form:
         case Form.JSON:
-            print_json(asdict(result))
+            print_json(result)
         case Form.CSV:
             groups, rows = result.groups, result.runs
             csv = (

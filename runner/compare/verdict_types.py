@@ -23,7 +23,9 @@ class JudgedSetting:
     high: float
     """The difference's interval, which holds for all pairs at once with 95 % confidence."""
     in_best_group: bool
-    """Whether no other setting is shown to be better."""
+    """Whether no other setting is shown to be better, and it is not unsteady."""
+    is_unsteady: bool = False
+    """Whether its seeds differ far more than those of the others, so that one of them has probably diverged."""
     is_cheapest: bool = False
     """Whether it is the cheapest of the best group, by dollars or, where one of the group has no price, by seconds."""
     dollars: float | None = None
@@ -38,7 +40,7 @@ class Verdict:
 
     eval_fingerprint: str
     settings: tuple[JudgedSetting, ...]
-    """Best first."""
+    """Best first, unsteady ones last."""
     rows: int
     documents: int
     documents_known: bool
@@ -54,6 +56,11 @@ class Verdict:
     @property
     def best_group(self) -> tuple[JudgedSetting, ...]:
         return tuple(one for one in self.settings if one.in_best_group)
+
+    @property
+    def worse(self) -> tuple[JudgedSetting, ...]:
+        """Those that are shown to be worse than another."""
+        return tuple(one for one in self.settings if not (one.in_best_group or one.is_unsteady))
 
     @property
     def cheapest(self) -> JudgedSetting:

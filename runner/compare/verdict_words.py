@@ -28,17 +28,15 @@ class Background:
     seeds_here: float | None
     """The spread of the few seeds that there are, enough or not."""
     seeds_elsewhere: SeedsElsewhere | None
-    unsteady: Sequence[JudgedSetting] = ()
-    """The settings of which one seed has diverged from the others."""
 
 
 def sentences(verdict: Verdict, background: Background) -> list[str]:
     """The first is the verdict."""
     parts = [
         headline(verdict),
+        _unsteady(verdict),
         _disagreement(verdict, background.ranked_first),
         _seeds(verdict, background),
-        _unsteady(background.unsteady),
         _documents(verdict),
         without_rows(len(verdict.without_rows), background.sweeps),
         _left_out(background.left_out),
@@ -48,10 +46,10 @@ def sentences(verdict: Verdict, background: Background) -> list[str]:
 
 def headline(verdict: Verdict) -> str:
     """Which settings are the best; if there are several, the cheapest of them."""
-    group, others = verdict.best_group, len(verdict.settings) - 1
+    group, worse = verdict.best_group, verdict.worse
     if len(group) == 1:
-        other = next(one for one in verdict.settings if not one.in_best_group)
-        than = name_of(other) if others == 1 else "both others" if others == 2 else f"all {others} others"
+        many = "both others" if len(worse) == 2 else f"all {len(worse)} others"
+        than = many if len(worse) > 1 else name_of(worse[0]) if worse else "settings that are not steady"
         return f"{name_of(group[0])} is better than {than} ({LEVEL})."
     word = "cheaper" if len(group) == 2 else "cheapest"
     price = price_of(verdict)
@@ -86,9 +84,17 @@ def without_rows(number: int, sweeps: Sequence[str]) -> str:
     return f"{runs} no losses by row: `axosweep eval {' '.join(sweeps[:1])}` adds them."
 
 
+def _unsteady(verdict: Verdict) -> str:
+    ones = [one for one in verdict.settings if one.is_unsteady]
+    if not ones:
+        return ""
+    verb, their = ("is", "its") if len(ones) == 1 else ("are", "their")
+    return f"{names_of(ones)} {verb} left out of this: {their} seeds differ far more than those of the others."
+
+
 def _disagreement(verdict: Verdict, first: JudgedSetting) -> str:
     best = verdict.settings[0]
-    if first is best:
+    if first is best or first.is_unsteady:
         return ""
     worse = "" if first.in_best_group else ", which is shown to be better"
     return (
@@ -110,16 +116,6 @@ def _seeds(verdict: Verdict, background: Background) -> str:
             f"({100 * elsewhere.relative:.2g} %)."
         )
     return f"Seed noise unknown: {why}, so this holds for these runs, and other seeds may reverse it.{known}"
-
-
-def _unsteady(settings: Sequence[JudgedSetting]) -> str:
-    if not settings:
-        return ""
-    which = "it is" if len(settings) == 1 else "they are"
-    return (
-        f"The seeds of {names_of(settings)} lie far further apart than those of the others, so {which} not among the "
-        "best, and not counted in the noise of seeds."
-    )
 
 
 def _documents(verdict: Verdict) -> str:

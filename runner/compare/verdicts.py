@@ -69,20 +69,20 @@ def _evidence(fingerprint: str, rows: Sequence[Row]) -> Evidence | None:
         seed_degrees=against.seeds.degrees if against.seeds else sum(len(runs) - 1 for runs in of.runs),
         without_rows=tuple(row.key for row in rows if row.key not in losses),
     )
-    unsteady = against.seeds.unsteady if against.seeds else ()
     background = Background(
         sweeps=tuple(dict.fromkeys(sweep for row in rows for sweep in row.sweeps)),
         ranked_first=next(one for row in rows if (one := verdict.setting_of(row.key))),
         left_out=sum(verdict.setting_of(key) is None for key in losses),
         seeds_here=_seeds_here(of),
         seeds_elsewhere=None if against.seeds else seeds_elsewhere(rows),
-        unsteady=[one for at in unsteady if (one := verdict.setting_of(of.runs[at][0]))],
     )
     return Evidence(replace(verdict, sentences=tuple(sentences(verdict, background))), of, against)
 
 
 def _judged_settings(of: Judged, against: Intervals, rows: dict[str, Row]) -> tuple[JudgedSetting, ...]:
-    best = int(np.argmin(against.means))
+    best = min(against.best_group, key=against.means.__getitem__)
+    unsteady = set(against.seeds.unsteady if against.seeds else ()) - set(against.best_group)
+    order = sorted(range(len(of.settings)), key=lambda at: (at in unsteady, against.means[at]))
     found = [
         JudgedSetting(
             runs=of.runs[at],
@@ -92,10 +92,11 @@ def _judged_settings(of: Judged, against: Intervals, rows: dict[str, Row]) -> tu
             low=float(against.low[at, best]),
             high=float(against.high[at, best]),
             in_best_group=at in against.best_group,
+            is_unsteady=at in unsteady,
             dollars=_mean([rows[key].dollars for key in of.runs[at]]),
             train_seconds=_mean([rows[key].train_seconds for key in of.runs[at]]),
         )
-        for at in map(int, against.means.argsort(kind="stable"))
+        for at in order
     ]
     group = [one for one in found if one.in_best_group]
     cheapest = min(group, key=_price if all(one.dollars is not None for one in group) else _seconds)

@@ -33,6 +33,7 @@ from runner.html_report.curves import moments, points_each, rounded, series
 from runner.html_report.effects import effect, interaction, pareto, strength
 from runner.html_report.settings import Setting, ranked, settings
 from runner.html_report.verdict import verdict_values
+from runner.html_report.where import where_values
 from runner.show.following import headway_of_sweep
 from runner.store.going_on import goes_on
 from runner.store.ledger import Ledger, SweepPlan
@@ -103,6 +104,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
             for row in rows
         ],
         "answers": tables(sets),
+        "where": None if going_on else where_values(store, found_settings),
         "analysis": _analysis(analysed, several=len({row.eval_fingerprint for row in rows}) > 1),
         "receipt": totals,
         "parts": list(receipts.PARTS),

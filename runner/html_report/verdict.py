@@ -34,10 +34,10 @@ def verdict_values(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
 
 def lead(verdict: Verdict) -> str:
     """What to take, and how sure that is."""
-    group = verdict.best_group
-    others = len(verdict.settings) - len(group)
+    group, others = verdict.best_group, len(verdict.worse)
     if len(group) == 1:
-        than = {1: name_of(verdict.settings[1]), 2: "both others"}.get(others, f"all {_number(others)} other settings")
+        several = "both others" if others == 2 else f"all {_number(others)} other settings"
+        than = several if others > 1 else name_of(verdict.worse[0]) if others else "settings that are not steady"
         return f"Take {name_of(group[0])}: it does better than {than}. {_certainty(verdict)}"
     price = price_of(verdict)
     parts = [

@@ -103,20 +103,18 @@ def next_seeds(standing: Standing, terms: Terms, looks_left: int) -> list[int]:
 
     While the noise of seeds is unknown, as many as it takes to know it. Then, pair by pair, the leader and the
     challenger that may be better than it by most: a seed for the one that has fewer, for both if they have equally
-    many. What may still be spent is spread over the looks that are left.
+    many. Not more than would settle it if the differences stay as they are. Each round is at most twice as long as the
+    one before, so that the last one may use up what may be run, and an easy question costs few runs.
     """
-    if standing.intervals.seeds is None:
-        wanted = ENOUGH_DEGREES - standing.degrees
-    else:
-        wanted = max(LEAST_RUNS, math.ceil(room(standing, terms) / looks_left))
+    known = standing.intervals.seeds is not None
+    wanted = math.ceil(room(standing, terms) / (2**looks_left - 1)) if known else ENOUGH_DEGREES - standing.degrees
     chosen: list[int] = []
     seeds = standing.judged.seeds.copy()
-    while len(chosen) < wanted:
+    while len(chosen) < max(wanted, LEAST_RUNS):
         open_to = [one for one in standing.contenders if seeds[one] < terms.max_seeds]
-        if not open_to:
+        if not open_to or (known and len(chosen) >= LEAST_RUNS and _would_settle(standing, terms, seeds)):
             break
-        picked = _pair(standing, seeds, open_to) if standing.intervals.seeds else [min(open_to, key=lambda n: seeds[n])]
-        for one in picked[: wanted - len(chosen)]:
+        for one in _pair(standing, seeds, open_to) if known else [min(open_to, key=lambda one: seeds[one])]:
             chosen.append(one)
             seeds[one] += 1
     return chosen
@@ -124,19 +122,26 @@ def next_seeds(standing: Standing, terms: Terms, looks_left: int) -> list[int]:
 
 def _pair(standing: Standing, seeds: Floats, open_to: Sequence[int]) -> list[int]:
     """Who of the leader and its strongest challenger gets a seed, if they had as many `seeds`."""
-    leader, against = standing.leader, standing.intervals
-    challengers = [one for one in standing.group if one != leader]
-    if leader not in open_to:
-        challengers = [one for one in challengers if one in open_to]
-    noise = against.seeds.sd**2 if against.seeds else 0.0
-
-    def lowest(one: int) -> float:
-        variance = against.se[one, leader] ** 2 + noise * (1 / seeds[one] + 1 / seeds[leader])
-        return float(against.difference[one, leader] - against.q * math.sqrt(variance))
-
-    challenger = min(challengers, key=lowest)
-    able = [one for one in (leader, challenger) if one in open_to]
-    if not able:
-        return [min(open_to, key=lowest)]
+    leader, half = standing.leader, _half_widths(standing, seeds)
+    challengers = [one for one in standing.group if one != leader and (leader in open_to or one in open_to)]
+    challenger = min(challengers, key=lambda one: standing.intervals.difference[one, leader] - half[one])
+    able = [one for one in (leader, challenger) if one in open_to] or list(open_to)[:1]
     fewest = min(seeds[one] for one in able)
     return [one for one in able if seeds[one] == fewest]
+
+
+def _would_settle(standing: Standing, terms: Terms, seeds: Floats) -> bool:
+    """Whether it would be settled with as many `seeds` and the differences of now."""
+    others = [one for one in standing.group if one != standing.leader]
+    half, difference = _half_widths(standing, seeds), standing.intervals.difference[:, standing.leader]
+    margin = terms.worth * float(standing.intervals.means[standing.leader])
+    separated = all(difference[one] > half[one] for one in others)
+    return separated or all(difference[one] + half[one] <= margin for one in others)
+
+
+def _half_widths(standing: Standing, seeds: Floats) -> Floats:
+    """Of the differences to the leader, if the settings had as many `seeds`."""
+    against, leader = standing.intervals, standing.leader
+    noise = against.seeds.sd**2 if against.seeds else 0.0
+    half: Floats = against.q * np.sqrt(against.se[:, leader] ** 2 + noise * (1 / seeds + 1 / seeds[leader]))
+    return half

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modal_app.store.facts import TrainFacts
 from modal_app.store.layout import Store
 from runner.compare.params import label
 from runner.compare.ranking import Row, rows_from
@@ -98,11 +99,13 @@ def _refuse_unlike(sweep: str, facts: Sequence[RunFacts], rows: Sequence[Row]) -
             "cannot tell apart settings whose losses do not compare. `axosweep compare` shows which runs share their "
             "rows. Launch those that you mean as a sweep of their own, then settle that one."
         )
-    if lacking := [row.key for row in finished if losses_of(row) is None]:
+    if lacking := [row for row in finished if losses_of(row) is None]:
+        keys_text = ", ".join(row.key for row in lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+        if reason := next((why for row in lacking if (why := TrainFacts.of(row.record).no_row_losses)), None):
+            raise SweepError(f"{sweep} cannot be settled by losses of rows: {reason} ({keys_text}).")
         raise SweepError(
             f"{len(lacking)} of the {len(finished)} finished runs of {sweep} have no losses by row, which tell "
-            f"settings apart: {', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}. "
-            f"`axosweep eval {sweep}` adds them."
+            f"settings apart: {keys_text}. `axosweep eval {sweep}` adds them."
         )
     keys = {row.key for row in finished}
     if any(one.config.get("data.seed") is None for one in facts if one.key in keys):

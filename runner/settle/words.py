@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from runner.cost.spent import money
@@ -15,6 +15,7 @@ from runner.settle.policy import Terms, room
 from runner.settle.rounds import Ending, Result, keys_of, spent
 from runner.settle.standing import Sweep
 from runner.store.stores import is_mirror
+from runner.verdict.power import needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +70,25 @@ class Settled:
     """What failed, a sentence a run."""
 
 
-def as_json(now: Sweep, settling: Settling, ending: Ending | None, *, further: Sequence[SeedRun] = (),
-            failures: Sequence[str] = ()) -> dict[str, Any]:  # fmt: skip
+def settled(now: Sweep, settling: Settling, ending: Ending | None, *, further: Sequence[SeedRun] = (),
+            failures: Sequence[str] = ()) -> Settled:  # fmt: skip
     terms, added = settling.terms, keys_of(now, [one for each in settling.rounds for one in each.runs])
-    return asdict(
-        Settled(
-            sweep=now.id,
-            store=str(now.store.root),
-            ending=ending,
-            settled=ending in (Ending.SEPARATED, Ending.EQUAL),
-            contenders=tuple(_contender(now, one) for one in now.standing.group),
-            cheapest=now.runs_of(now.cheapest)[0],
-            looks=len(settling.looks),
-            max_looks=terms.looks,
-            level=terms.level,
-            worth=terms.worth,
-            max_seeds=terms.max_seeds,
-            added=tuple(added),
-            dollars=spent(now, settling) if is_mirror(now.store) else None,
-            next=tuple(further),
-            failures=tuple(failures),
-        )
+    return Settled(
+        sweep=now.id,
+        store=str(now.store.root),
+        ending=ending,
+        settled=ending in (Ending.SEPARATED, Ending.EQUAL),
+        contenders=tuple(_contender(now, one) for one in now.standing.group),
+        cheapest=now.runs_of(now.cheapest)[0],
+        looks=len(settling.looks),
+        max_looks=terms.looks,
+        level=terms.level,
+        worth=terms.worth,
+        max_seeds=terms.max_seeds,
+        added=tuple(added),
+        dollars=spent(now, settling) if is_mirror(now.store) else None,
+        next=tuple(further),
+        failures=tuple(failures),
     )
 
 
@@ -126,6 +125,7 @@ def opening_lines(now: Sweep, settling: Settling, next_: Preview) -> list[str]:
         *lines,
         f"next    {seeds_text(now, next_.runs)}{_price(next_.planned)}",
         f"total   {_count(room(standing, terms), 'further run')} at most{_most(now, terms, next_.planned)}",
+        *needed_line(now),
     ]
 
 
@@ -170,7 +170,8 @@ def closing_lines(result: Result) -> list[str]:
                 if result.ending is Ending.BUDGET
                 else "--again settles it with looks of its own, and with --max-seeds or --worth of your choice."
             )
-            return [f"Not settled: {why} ({used}). Not told apart from {leader}:", *table, f"{cheapest} {way_out}"]
+            lead = f"Not settled: {why} ({used}). Not told apart from {leader}:"
+            return [lead, *table, *needed_line(now), f"{cheapest} {way_out}"]
 
 
 def seeds_text(now: Sweep, further: Sequence[SeedRun]) -> str:
@@ -182,6 +183,31 @@ def seeds_text(now: Sweep, further: Sequence[SeedRun]) -> str:
             seeds.setdefault(setting, []).append(one.seed)
     each = "; ".join(f"{now.name(one)} ({', '.join(map(str, values))})" for one, values in seeds.items())
     return f"{_count(len(further), 'further seed')}: {each}"
+
+
+def needed_line(now: Sweep) -> list[str]:
+    """What would show that the leader is better than its nearest contender, if the difference is what was found."""
+    standing = now.standing
+    if len(standing.group) < 2 or standing.intervals.seeds is None:
+        return []
+    leader, other = standing.group[:2]
+    found = needed(standing.judged, standing.intervals, other, leader)
+    ways = []
+    if found.seeds is not None:
+        further = sum(max(0, found.seeds - len(now.runs_of(one))) for one in (leader, other))
+        runs = f"{_count(further, 'further run')}{_dollars(now, leader, other, further)}"
+        ways.append(f"{found.seeds} seeds of both ({runs})")
+    if found.rows is not None:
+        ways.append(f"{found.rows} held-out rows")
+    if not ways:
+        return []
+    how = f"{' or '.join(ways)} would show it in 80 % of all cases"
+    return [f"If {now.name(other)} is worse by {found.difference:.2g} in truth, {how}."]
+
+
+def _dollars(now: Sweep, leader: int, other: int, runs: int) -> str:
+    costs = [cost for one in (leader, other) if (cost := now.cost_of(one)) is not None]
+    return f", about {money(runs * sum(costs) / 2)}" if is_mirror(now.store) and len(costs) == 2 else ""
 
 
 def percent(share: float) -> str:

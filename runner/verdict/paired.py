@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modal_app.held_out.row_losses import RowLosses
+from runner.verdict.draws import Draws, random_draws
 from runner.verdict.judged import Floats
 from runner.verdict.where import By, MovedRow, Part, Where
 
 DRAWS = 10_000
 LEVEL = 0.95
-BLOCK = 2_000_000
-"""Counts that are in memory at a time: 16 MB."""
 ENOUGH_DOCUMENTS = 10
 MOST_MOVED = 20
 MOST_TURNS = 4
@@ -164,50 +163,55 @@ def _measured(pair: _Pair, mask: Mask) -> _Measured:
     return _Measured(len(rows), len(np.unique(pair.document[rows])), int(tokens), (first, second))
 
 
-def _half_widths(pair: _Pair, masks: list[Mask], draws: int, level: float) -> list[float | None]:
-    """Of the interval of each part. The first is that of all rows, and holds alone; the others hold at once."""
-    off, documents = _drawn(pair, masks, draws)
+def _half_widths(pair: _Pair, masks: list[Mask], number: int, level: float) -> list[float | None]:
+    """Of the interval of each part. The first is that of all rows, and holds alone; the others hold at once. The
+    formula is that of `intervals.intervals_from`, for two settings without seeds."""
+    sums, tokens = _by_document(pair, masks)
+    documents = (tokens > 0).sum(axis=0)
+    degrees = _degrees(tokens)
+    draws = random_draws(len(tokens), 1, seed_degrees=0, document_degrees=float(degrees[0]), number=number)
+    off = _drawn(sums, tokens, draws)
     spread = off.std(axis=0, ddof=1)
-    # As Student's t: the spread itself is an estimate, by as many documents as the part has.
-    degrees = np.maximum(documents - 1, 1)
-    shrunk = np.random.default_rng([0, 1]).chisquare(degrees, off.shape) / degrees
-    ratios = np.divide(np.abs(off), spread * np.sqrt(shrunk), out=np.zeros_like(off), where=spread > 0)
+    of_parts = np.random.default_rng([0, 2]).chisquare(degrees[1:], (number, len(masks) - 1))
+    chi_square = np.column_stack([draws.documents_chi_square, of_parts])
+    ratios = np.divide(np.abs(off), spread, out=np.zeros_like(off), where=spread > 0) * np.sqrt(degrees / chi_square)
     enough = documents >= ENOUGH_DOCUMENTS
     several: Floats = ratios[:, 1:][:, enough[1:]]
-    alone = float(np.quantile(ratios[:, 0], level))
-    largest: Floats = several.max(axis=1, initial=0.0)
-    at_once = float(np.quantile(largest, level))
-    se = spread * np.sqrt(documents / degrees)
+    alone, at_once = (float(np.quantile(one, level)) for one in (ratios[:, 0], several.max(axis=1, initial=0.0)))
+    se = spread * np.sqrt(documents / np.maximum(documents - 1, 1))
     return [
         float(one * (at_once if at else alone)) if ok else None
         for at, (one, ok) in enumerate(zip(se, enough, strict=True))
     ]
 
 
-def _drawn(pair: _Pair, masks: list[Mask], draws: int) -> tuple[Floats, NDArray[np.int64]]:
-    """How far off the difference of each part is in each draw, and how many documents the part has."""
+def _by_document(pair: _Pair, masks: list[Mask]) -> tuple[Floats, Floats]:
+    """What each document adds to the difference of each part, and its tokens: documents x parts."""
     of_turn, number = pair.document[pair.row], len(np.unique(pair.document))
     gap = pair.nll[:, 1] - pair.nll[:, 0]
 
-    def by_document(values: Floats) -> Floats:
+    def summed(values: Floats) -> Floats:
         columns = [np.bincount(of_turn[mask], weights=values[mask], minlength=number) for mask in masks]
         return np.stack(columns, axis=1)
 
-    sums, tokens = by_document(gap), by_document(pair.tokens)
+    return summed(gap), summed(pair.tokens)
+
+
+def _degrees(tokens: Floats) -> Floats:
+    """The degrees of freedom of the documents' spread, as of `intervals.document_degrees`, for each part."""
+    squares = tokens**2
+    degrees: Floats = np.maximum(squares.sum(axis=0) ** 2 / np.maximum((squares**2).sum(axis=0), 1) - 1, 1)
+    return degrees
+
+
+def _drawn(sums: Floats, tokens: Floats, draws: Draws) -> Floats:
+    """How far off the difference of each part is in each draw; 0 where none of its documents is drawn."""
     residuals = sums - tokens * (sums.sum(axis=0) / np.maximum(tokens.sum(axis=0), 1))
     blocks = []
-    for counts in _counts(number, draws):
+    for counts in draws.counts():
         total = counts @ tokens
         blocks.append(np.divide(counts @ residuals, total, out=np.zeros_like(total), where=total > 0))
-    return np.concatenate(blocks), (tokens > 0).sum(axis=0)
-
-
-def _counts(documents: int, draws: int) -> Iterator[Floats]:
-    """How often each document is drawn, in blocks of draws x documents."""
-    random, at_a_time = np.random.default_rng([0, 0]), max(BLOCK // documents, 1)
-    for start in range(0, draws, at_a_time):
-        drawn = random.integers(0, documents, (min(at_a_time, draws - start), documents))
-        yield np.stack([np.bincount(ones, minlength=documents) for ones in drawn]).astype(np.float64)
+    return np.concatenate(blocks)
 
 
 def _around(middle: float, half: float | None) -> tuple[float | None, float | None]:

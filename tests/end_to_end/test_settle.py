@@ -26,6 +26,15 @@ def test_settle_goes_on_after_a_kill_and_trains_nothing_twice(axosweep: Axosweep
     log = axosweep.store.sweeps / sweep / "settle.jsonl"
     assert not log.exists(), "a plan records nothing"
 
+    own = axosweep.folder / "conf" / "lora" / "r4.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("# @package axolotl\nadapter: lora\nlora_r: 4\nlora_alpha: 64\nlora_target_linear: true\n")
+    refused = axosweep.run("settle")
+    assert refused.returncode == 2
+    assert "would be another one now" in refused.stderr
+    assert not log.read_text()
+    own.unlink()
+
     launched = axosweep.start("settle", "--max-seeds", "3")
     wait_until(lambda: len(finished(axosweep)) > 2, "a further run that has finished")
     kill_all([launched.pid, *axosweep.processes()])

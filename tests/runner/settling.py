@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from modal_app.held_out.row_losses import About, RowLosses
 from runner.settle.policy import Standing, Terms, Verdict, next_seeds, verdict
 from runner.verdict.intervals import intervals
 from runner.verdict.judged import Floats, Judged
@@ -14,6 +15,23 @@ from runner.verdict.judged import Floats, Judged
 TERMS = Terms(looks=4, worth=0.005, max_seeds=8)
 Train = Callable[[int], Floats]
 """A setting -> the loss of each held-out row, summed over its tokens, of a further run."""
+
+
+def losses_of(loss: float, rate: float, seed: int, *, rows: int = 40, seed_sd: float = 0.005) -> RowLosses:
+    """What a run with that learning rate and seed leaves, on rows that all runs share."""
+    number, own = np.arange(rows, dtype=np.uint64), np.random.default_rng([round(rate * 1e6), seed])
+    common = np.random.default_rng(0).normal(0.0, 0.3, rows)
+    return RowLosses(
+        about=About("rows", 10, loss, (), documents_known=True),
+        id=number,
+        document=number,
+        dataset=np.zeros(rows, np.uint16),
+        length=np.full(rows, 30, np.int32),
+        batch=np.zeros(rows, np.int32),
+        turns=np.ones(rows, np.int32),
+        tokens=np.full(rows, 20, np.int32),
+        nll=20 * (loss + common + own.normal(0.0, seed_sd) + own.normal(0.0, seed_sd, rows)),
+    )
 
 
 @dataclass(slots=True)

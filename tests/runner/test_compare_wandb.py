@@ -18,12 +18,12 @@ from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.cli import main
-from runner.command.sync import SUMMARY
 from runner.compare.ranking import rows_from
 from runner.compare.source import facts_of_sweep
 from runner.errors import SweepError
 from runner.wandb import rows as compare_wandb
 from runner.wandb.history import MOST_ROWS, STEP, curves_from
+from runner.wandb.local_runs import SUMMARY
 from runner.wandb.messages import TrackedRun
 from runner.wandb.rows import Selection, facts_from, locations_of, sampled
 from tests.runner.builders import finish_run, open_sweep, run

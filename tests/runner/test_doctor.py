@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 from runner import cli
 from tests.modal_server.server import ModalServer
 from tests.modal_server.settings import Settings
+from tests.printed_json import read_printed
 from tests.runner.fake_trainer import make_trainer
 
 Examined = Callable[[], Mapping[str, Any]]
@@ -42,7 +42,7 @@ def _nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def examined(capsys: pytest.CaptureFixture[str]) -> Examined:
     def examine() -> Mapping[str, Any]:
         code = cli.main(["doctor", "--json", "--wait", "60"])  # the machine may be busy with other tests
-        checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+        checks = {check["name"]: check for check in read_printed("doctor", capsys.readouterr().out)["checks"]}
         assert code == int(any(check["mark"] == "problem" for check in checks.values()))
         return checks
 

@@ -22,10 +22,12 @@ from runner.cost.spent import money
 from runner.estimate.words import span
 from runner.html_report.page import write_report
 from runner.html_report.verdict import lead
+from runner.store.ledger import sweep_ids
 from runner.types import Plan
 from tests.browser import Browser, chromium, needs_chromium
 from tests.report_in_browser import KEYS, brush, choose, opened, option
 from tests.runner.report_store import HOSTILE, sweep_of_every_kind, sweep_over_seeds, synthetic_sweep
+from tests.runner.where_store import two_runs
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
@@ -330,8 +332,10 @@ def test_axe_finds_nothing_to_complain_about(
     store = Store(tmp_path / "store")
     with sweep_of_every_kind(store) as (planned, _):
         kinds = write_report(store, planned.sweep)
-    for page in (seeds[2], kinds):
+    two_runs(other := Store(tmp_path / "other"))
+    for page in (seeds[2], kinds, write_report(other, sweep_ids(other)[0])):
         opened(browser, page, width, dark=dark)
+        browser.run("document.querySelectorAll('#where details').forEach(one => { one.open = true; })")
         browser.run(AXE.read_text(encoding="utf-8"))
         assert browser.run(VIOLATIONS) == []
     assert browser.run(

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from modal_app.held_out.row_losses import About, RowLosses
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.command.settle import main
@@ -23,6 +21,7 @@ from runner.settle.standing import Sweep, read_sweep
 from runner.store.ledger import Ledger
 from runner.types import DataChoice, Run
 from tests.runner.builders import finish_run, open_sweep, run
+from tests.runner.settling import losses_of
 
 TERMS = Terms(looks=4, worth=0.005, max_seeds=8)
 RATES = (0.001, 0.002, 0.003)
@@ -32,30 +31,10 @@ def seed_run(rate: float, seed: int, data_seed: int | None = 42) -> Run:
     return run({"base_model": "tiny", "learning_rate": rate, "seed": seed}, data=DataChoice(seed=data_seed))
 
 
-def leave_losses(store: Store, one: Run, loss: float, *, rows: int = 40) -> None:
-    random = np.random.default_rng(0)
-    common = random.normal(0.0, 0.3, rows)
-    rate, seed = one.config["learning_rate"], one.config["seed"]
-    own = np.random.default_rng([int(rate * 1000), seed])
-    nll = 20 * (loss + common + own.normal(0.0, 0.005) + own.normal(0.0, 0.005, rows))
-    number = np.arange(rows, dtype=np.uint64)
-    RowLosses(
-        about=About("rows", 10, loss, (), documents_known=True),
-        id=number,
-        document=number,
-        dataset=np.zeros(rows, np.uint16),
-        length=np.full(rows, 30, np.int32),
-        batch=np.zeros(rows, np.int32),
-        turns=np.ones(rows, np.int32),
-        tokens=np.full(rows, 20, np.int32),
-        nll=nll,
-    ).write(store.folder(StepKind.TRAIN, one.key).losses)
-
-
 def train(store: Store, one: Run, losses: dict[float, float]) -> None:
     loss = losses[one.config["learning_rate"]]
     finish_run(store, one, {10: loss})
-    leave_losses(store, one, loss)
+    losses_of(loss, one.config["learning_rate"], one.config["seed"]).write(store.folder(StepKind.TRAIN, one.key).losses)
 
 
 @dataclass

@@ -37,7 +37,13 @@ def test_seeds_go_to_the_leader_and_its_challenger_and_to_no_setting_that_is_wor
     now = standing([1.0, 1.02, 1.5, 1.01], [2, 2, 2, 2])
     assert now.group == (0, 3, 1)
     assert Counter(next_seeds(now, TERMS, 20)) == {0: 1, 3: 1}, "two runs, for the pair that is nearest"
-    assert Counter(next_seeds(now, TERMS, 4)) == {0: 3, 3: 2}, "18 may still be run, in four rounds: five a round"
+    assert Counter(next_seeds(now, TERMS, 2)) == {0: 3, 3: 3}, "18 may still be run: 6, then 12"
+
+
+def test_no_more_seeds_are_run_than_would_settle_it_if_the_differences_stay_as_they_are() -> None:
+    now = standing([1.0, 1.05], [3, 3], q=8.0)  # +- 0.08 sqrt(1/a + 1/b): within 0.05 with six seeds each
+    assert now.group == (0, 1)
+    assert Counter(next_seeds(now, TERMS, 1)) == {0: 3, 1: 3}, "ten might be run"
 
 
 def test_a_challenger_with_fewer_seeds_catches_up_first() -> None:
@@ -90,7 +96,7 @@ def test_a_difference_of_many_standard_deviations_is_found_with_few_runs() -> No
 
 
 def test_equal_settings_are_rarely_told_apart() -> None:
-    """Allowed are 5 % and what comes of choosing who gets seeds; benchmarks/settle_null.py plays 2,000 sweeps."""
+    """Allowed are 5 % and what comes of choosing who gets seeds; benchmarks/settle_null.py plays many more sweeps."""
     random = np.random.default_rng(1)
     verdicts = []
     for _ in range(40):

@@ -12,6 +12,8 @@ from modal_app.store.step import Outcome, OutcomeStatus, StepKind, write_atomica
 from runner.cli import main
 from runner.compare.ranking import compare_sweep
 from runner.compare.row_losses import losses_file
+from runner.compare.verdict_types import JudgedSetting, Verdict
+from runner.compare.verdict_words import headline
 from runner.compare.verdicts import evidence_of
 from runner.types import Run
 from tests.runner.builders import finish_run, open_sweep, run
@@ -125,17 +127,6 @@ def test_what_the_store_knows_of_seed_noise_is_told_where_a_sweep_has_no_seeds(
     judged_sweep(store, CLEAR, name="one-seed")
     text = printed(store, capsys, "compare")
     assert f"In {seeds}, seeds of one setting differ by 0.0014 in eval loss (0.071 %).\n" in text
-
-
-def test_a_setting_of_which_one_seed_has_diverged_is_not_among_the_best(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, runs = judged_sweep(store, {1e-4: 1.3, 2e-4: 1.301, 3e-4: 1.302}, seeds=3)
-    write_losses(store, runs[5], draw_losses(1.6, own=6))
-    text = printed(store, capsys, "compare")
-    assert "learning_rate=0.0001 and learning_rate=0.0003 cannot be told apart (95 %)." in text
-    assert "The seeds of learning_rate=0.0002 lie far further apart than those of the others" in text
-    assert "Seeds of one setting differ by 0.0020 (standard deviation), which is counted in.\n" in text
 
 
 def test_a_setting_with_a_nan_is_not_judged_whatever_its_rows_say(
@@ -253,3 +244,35 @@ def test_a_damaged_file_of_losses_is_none(store: Store, capsys: pytest.CaptureFi
 def test_status_says_nothing_of_chance(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     sweep, _ = judged_sweep(store, CLEAR)
     assert json.loads(printed(store, capsys, "status", sweep, "--json"))["verdicts"] == []
+
+
+def test_a_setting_of_which_a_seed_is_far_off_is_not_among_the_best_and_the_sentence_says_so(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, runs = judged_sweep(store, {1e-4: 1.5, 2e-4: 1.7, 3e-4: 1.55}, seeds=3)
+    write_losses(store, runs[0], draw_losses(0.9, own=1))
+    text = printed(store, capsys, "compare")
+    assert "learning_rate=0.0003 is better than learning_rate=0.0002 (95 %).\n" in text
+    assert "learning_rate=0.0001 is left out of this: its seeds differ far more than those of the others.\n" in text
+    assert "By eval loss" not in text
+    assert stars(text) == [False] * 3 + [True] * 3 + [False] * 3
+    settings = json.loads(printed(store, capsys, "compare", "--json"))["verdicts"][0]["settings"]
+    assert [one["is_unsteady"] for one in settings] == [False, False, True]
+    assert [one["difference"] == 0 for one in settings] == [True, False, False]
+
+
+def test_dollars_name_the_cheapest_where_all_of_the_group_have_a_price_and_else_seconds() -> None:
+    def told(*costs: tuple[float | None, float]) -> str:
+        settings = [
+            JudgedSetting((str(at),), {"lora_r": at}, 1.0, 0.0, -1.0, 1.0, True, False, at == 0, dollars, seconds)
+            for at, (dollars, seconds) in enumerate(costs)
+        ]
+        return headline(Verdict("rows", tuple(settings), 9, 9, True, None, 0, ()))
+
+    assert told((1.2, 61.0), (2.0, 60.0)) == (
+        "lora_r=0 and lora_r=1 cannot be told apart (95 %). The cheaper is lora_r=0 ($1.20 a run)."
+    )
+    assert told((1.2, 61.0), (None, 62.0), (1.0, 63.0)).endswith("The cheapest is lora_r=0 (61 s of training a run).")
+    assert told(*[(1.0, 1.0)] * 6).startswith(
+        "These 6 settings cannot be told apart (95 %): lora_r=0; lora_r=1; lora_r=2; and 3 more. The cheapest is"
+    )

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from runner.verdict.intervals import intervals
+from runner.verdict.judged import judged
 from runner.verdict.paired import where
 from runner.verdict.where import By, Where
 from tests.runner.verdict_rows import row_losses
@@ -120,6 +122,20 @@ def test_intervals_of_parts_hold_at_once_and_that_of_all_rows_alone() -> None:
         at_once += any(_misses(part.low, part.high) for part in made.parts)
     assert 2 <= alone <= 15, "5 % of 150 are 7.5"
     assert 2 <= at_once <= 15
+
+
+def test_of_two_settings_with_a_run_each_the_interval_is_the_verdicts() -> None:
+    random = np.random.default_rng(4)
+    shape: dict[str, Any] = {"tokens": [[int(one)] for one in random.integers(1, 9, 80)]}
+    runs = {
+        name: row_losses([[one] for one in random.random(80)], documents=[at // 2 for at in range(80)], **shape)
+        for name in "ab"
+    }
+    of = judged({"first": ["a"], "second": ["b"]}, runs)
+    assert of is not None
+    made, verdict = found(runs["a"], runs["b"]), intervals(of)
+    assert made.difference == pytest.approx(verdict.difference[1, 0], rel=1e-9)
+    assert (made.low, made.high) == pytest.approx((verdict.low[1, 0], verdict.high[1, 0]), rel=1e-6)
 
 
 def _misses(low: float | None, high: float | None) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from modal_app.store.layout import HELD_OUT, Store
 from modal_app.store.step import StepKind
-from scripts.compare_schema import adapters
+from scripts.json_schemas import adapter
 from tests.runner.where_store import SECRET, two_runs
 
 Ask = Callable[..., Any]
@@ -18,7 +18,7 @@ Ask = Callable[..., Any]
 def test_the_json_has_the_parts_and_the_rows_that_moved_most(store: Store, command: Ask) -> None:
     one, other = two_runs(store)
     told = command("compare", one.key, other.key, "--json")
-    adapters()["compare.schema.json"].validate_python(told)
+    adapter("compare").validate_python(told)
     where = told["where"]
     assert (where["rows"], where["documents"], where["documents_known"]) == (30, 30, True)
     assert where["difference"] == pytest.approx((-5.5 + 0.75) / 60)

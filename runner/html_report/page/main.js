@@ -99,6 +99,7 @@ function drawAll() {
   drawColumnMenu();
   drawCurves();
   drawAnswers(report);
+  drawWhere();
   drawEffects();
   drawPair();
   drawPrice();
