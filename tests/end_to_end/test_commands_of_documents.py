@@ -99,7 +99,7 @@ FILES = {
 VARIABLES = {"AXOSWEEP_NOTIFY_URL": "https://a.example/hook", "BROWSER": "true"}
 TINY = ROOT / "tiny"
 STANDS_FOR = {"FILE": "prompts.txt", "DIR": "folder", "OWNER/NAME": "me/my-adapter", "COMMIT": "0123456789" * 4}
-A_STEP, A_DATASET = r"@\d+\b", r"\b[0-9a-f]{12}\b|\bDATA\b"
+A_STEP, A_DATASET, A_SWEEP = r"@\d+\b", r"\b[0-9a-f]{12}\b|\bDATA\b", r"\b[a-z_-]+-[0-9a-f]{6}\b"
 PLACEHOLDER = re.compile(r"OWNER/NAME|(?<![\w$])[A-Z]+(?![\w-])")
 
 
@@ -141,7 +141,8 @@ class Place:
             elif before == "--out":
                 filled.append("new.html")
             else:
-                known = re.sub(A_DATASET, self.data, re.sub(A_STEP, f"@{self.step}", word))
+                named = re.sub(A_STEP, f"@{self.step}", re.sub(A_SWEEP, self.sweep, word))
+                known = re.sub(A_DATASET, self.data, named)
                 filled.append(PLACEHOLDER.sub(stands_for, known))
         return filled
 
