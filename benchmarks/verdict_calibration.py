@@ -16,7 +16,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +38,8 @@ HERE = Path(__file__).resolve().parent
 TIMES = 2000
 DRAWS = 1000
 TEN = (0.0,) * 10
+SETTLED = (3, 10)
+"""The numbers of settings that are settled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ class Settling:
 
 
 def settle_equal_settings(settings: int, times: int, draws: int = DRAWS) -> Settling:
-    """With one seed each at first, and as many more as the policy wants."""
+    """With one seed each at first, and as many more as the policy wants. So little is worth having that all looks are
+    used."""
     random, terms = np.random.default_rng(2), Terms(looks=5, worth=0.0005, max_seeds=10)
     separated = any_pair = seeds = 0
     for at in range(times):
@@ -179,30 +182,38 @@ def _pairs(of: Judged) -> float:
     return float((intervals(of).low > 0).sum() / math.comb(len(of.settings), 2))
 
 
-def main() -> int:
+def main() -> bool:
     parser = argparse.ArgumentParser(description="Count wrong verdicts.")
     parser.add_argument("--times", type=int, default=TIMES, help="sets of losses for each share")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--seeds-of", type=Path, metavar="STORE", help="with runs of one setting under many seeds")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "verdict_calibration.json")
     args = parser.parse_args()
-    result: dict[str, Any] = {"times": args.times, "draws": DRAWS}
-    with ProcessPoolExecutor(args.processes) as pool:
-        shares = list(pool.map(share_separated, CASES, [args.times] * len(CASES)))
-        settled = list(pool.map(settle_equal_settings, (3, 10), [args.times // 4] * 2))
-    result["equal_settings"] = {case.name: share for case, share in zip(CASES, shares, strict=True)}
-    result["settled"] = {f"{n} settings": asdict(one) for n, one in zip((3, 10), settled, strict=True)}
     if args.seeds_of:
-        store = Store(args.seeds_of)
-        found = [RowLosses.read(path) for path in sorted(store.root.glob("runs/*/losses.npz"))]
-        result["one_setting"] = asdict(one_setting([one for one in found if one is not None]))
-    result["machine"] = describe(["numpy"])
-    args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
-    wrong = [case.name for case, share in zip(CASES, shares, strict=True) if not case.at_least <= share <= case.at_most]
-    wrong += [name for name, one in result["settled"].items() if one["separated"] > 0.08]
+        found = [RowLosses.read(path) for path in sorted(Store(args.seeds_of).root.glob("runs/*/losses.npz"))]
+        one = one_setting([losses for losses in found if losses is not None])
+        _write(args.output, json.loads(args.output.read_text()) | {"one_setting": asdict(one)})
+        return False
+    with ProcessPoolExecutor(args.processes) as pool:
+        shares = dict(zip(CASES, pool.map(share_separated, CASES, [args.times] * len(CASES)), strict=True))
+        settled = list(pool.map(settle_equal_settings, SETTLED, [args.times // 4] * len(SETTLED)))
+    result = {
+        "times": args.times,
+        "draws": DRAWS,
+        "equal_settings": {case.name: share for case, share in shares.items()},
+        "settled": {f"{n} settings": asdict(one) for n, one in zip(SETTLED, settled, strict=True)},
+        "machine": describe(["numpy"]),
+    }
+    _write(args.output, result)
+    wrong = [case.name for case, share in shares.items() if not case.at_least <= share <= case.at_most]
+    wrong += [f"settled, {n} settings" for n, one in zip(SETTLED, settled, strict=True) if one.separated > 0.08]
     print("\n".join(f"not as expected: {name}" for name in wrong), file=sys.stderr, end="")
     return bool(wrong)
+
+
+def _write(path: Path, result: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
