@@ -10,6 +10,8 @@ import itertools
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from modal_app.store.layout import Store
-from tests.documented import OMITTED, PAGES, ROOT, command_lines, words_of
+from tests.documented import FENCED, OMITTED, PAGES, ROOT, command_lines, words_of
 from tests.end_to_end.axosweep import Axosweep, kill_all
 from tests.runner.builders import finish_run, log_losses, open_sweep, run
 
@@ -48,11 +50,14 @@ NOT_RUN = (
     Rule(r"^eval .*hellaswag", "it downloads the tasks"),
     Rule(r"^setup", "it builds the environment that the tests use: tests/runner/test_trainer_environment.py"),
     Rule(r"^warm stop --all", "it would end the trainers of other stores: test_warm.py"),
+    Rule(r"^report --open", "it starts a browser"),
     Rule(r"^experiment=my-axolotl|\+sweeps=first", "its option is in a folder of its own: make wheel-check"),
 )
 REFUSED = (
     Rule(r"lora_dropout=3", "expected at least 0 and below 1"),
     Rule(r"^plan model=llama3_70b lora=r16 gpu=a100_80gb", "WON'T FIT"),
+    Rule(r"^plan model=llama3_1_8b .*gpu=l4", "WON'T FIT"),
+    Rule(r"^plan base=by-hand.yml .*(micro_batch_size=4|gpu=a100_40gb)", "WON'T FIT"),
 )
 """Commands that a page shows since they are refused, and what the refusal says."""
 WRITTEN = Rule(r"^compare .*(--over seed|--where|arc_easy)", "the shared sweep has no seeds and no such values")
@@ -64,10 +69,14 @@ FILES = {
     "my-axolotl.yml": CONFIG,
     "a.yml": CONFIG,
     "b.yml": CONFIG.replace("lora_r: 8", "lora_r: 4"),
+    "by-hand.yml": (ROOT / "tests" / "good_configs" / "lora_8bit_first_try.yml").read_text(),
     "pretraining.yml": STREAMED.replace("attn_implementation: flash_attention_2\n", ""),
     "prompts.txt": "where does Ada live?\n",
 }
 TINY = ROOT / "tiny"
+OWN_DATA = ROOT / "docs" / "tutorial" / "own-data.md"
+OPTION = re.compile(r"`(conf/[a-z]+/\w+\.yaml)`(?:(?!^```).)*^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""An option of a group that a page says to write: its file, and the block that follows."""
 STANDS_FOR = {"FILE": "prompts.txt", "DIR": "folder", "OWNER/NAME": "me/my-adapter", "COMMIT": "0123456789" * 4}
 A_STEP = r"@50\b"
 PLACEHOLDER = re.compile(r"OWNER/NAME|(?<![\w$])[A-Z]+(?![\w-])")
@@ -79,6 +88,8 @@ class Place:
 
     command: Axosweep
     sweep: str
+    data: str
+    """The key of the sweep's dataset."""
     runs: tuple[str, ...]
     step: int
     """Of a checkpoint that each of the runs has."""
@@ -88,8 +99,8 @@ class Place:
         keys = iter(self.runs)
 
         def stands_for(found: re.Match[str]) -> str:
-            if found[0] == "SWEEP":
-                return self.sweep
+            if found[0] in ("SWEEP", "DATA"):
+                return self.sweep if found[0] == "SWEEP" else self.data
             return next(keys) if found[0] in ("RUN", "A", "B") else STANDS_FOR[found[0]]
 
         filled: list[str] = []
@@ -155,9 +166,23 @@ def _folder(place: Path) -> Path:
         (folder / name).write_text(text)
     for file in (TINY / "model", TINY / "data" / "train.jsonl", TINY / "data" / "tiny_directory.yaml"):
         (folder / file.relative_to(ROOT)).symlink_to(file)
+    _files_of_pages(folder)
     prompts = (TINY / "data" / "prompts.jsonl").read_text().splitlines(keepends=True)
     (folder / "tiny" / "data" / "prompts.jsonl").write_text("".join(prompts[:4]))
     return folder
+
+
+def _files_of_pages(folder: Path) -> None:
+    """What the tutorial's script writes, cut as datasets.md does it, and the options that pages say to write."""
+    (script,) = [block for language, block in FENCED.findall(OWN_DATA.read_text()) if language == "python"]
+    subprocess.run([sys.executable, "-c", script], cwd=folder, check=True)
+    rows = (folder / "chat.jsonl").read_text().splitlines(keepends=True)
+    (folder / "train.jsonl").write_text("".join(rows[:-60]))
+    (folder / "held-out.jsonl").write_text("".join(rows[-60:]))
+    for page in PAGES:
+        for name, text in OPTION.findall((ROOT / page).read_text(encoding="utf-8")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
 
 
 def _place(axosweep: Axosweep, folder: Path) -> Place:
@@ -165,7 +190,7 @@ def _place(axosweep: Axosweep, folder: Path) -> Place:
     compared = command.json("compare")
     steps = [path.name.rpartition("-")[2] for path in command.store.runs.glob("*/model/checkpoint-*")]
     keys = tuple(row["key"] for row in sorted(compared["runs"], key=lambda row: not row["is_best"]))
-    return Place(command, compared["sweep"], keys, min(map(int, steps), default=0))
+    return Place(command, compared["sweep"], compared["runs"][0]["data_key"], keys, min(map(int, steps), default=0))
 
 
 def _written_store(place: Path) -> Store:
