@@ -35,7 +35,7 @@ WORLDS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sweeps", type=int, default=400, help="of each kind")
+    parser.add_argument("--sweeps", type=int, default=300, help="of each kind")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "settle_null.json")
     args = parser.parse_args()
     found = {name: _played(options, args.sweeps) for name, options in WORLDS.items()}

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -58,7 +59,8 @@ class RowLosses:
     length: NDArray[np.int32]
     """All tokens of the row, trained or not, without padding."""
     batch: NDArray[np.int32]
-    """The batch that it was rated in, counted over all ranks: the Trainer's loss is a mean over batches."""
+    """The batch that it was rated in, counted over all ranks: the Trainer's loss is a mean over batches. -1: Axolotl
+    left it out of its evaluation (packed batches that do not divide among the ranks), and it was rated afterwards."""
     turns: NDArray[np.int32]
     """How many stretches of trained tokens it has: the answers of a conversation."""
     tokens: NDArray[np.int32]
@@ -93,7 +95,7 @@ class RowLosses:
                 about["datasets"] = tuple(about["datasets"])
                 about["repeated"] = tuple((batch, row) for batch, row in about["repeated"])
                 return cls(About(**about), **{name: file[name].astype(dtype) for name, dtype in COLUMNS.items()})
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
             return None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +33,8 @@ from modal_app.store.step import StepKind
 PREFERENCES = "the loss compares or scores answers, so a row has no likelihood of its own"
 REWARDS = ("rl", "reward_model", "process_reward_model")
 COLUMNS = ("input_ids", "labels", "position_ids", "attention_mask")
+LEFT_OUT = -1
+"""The batch of a row that the Trainer's evaluation has left out."""
 TOLERANCE = 0.02
 """How far the mean over the tokens of a batch may be from the loss that the model gives: fused kernels round."""
 
@@ -60,6 +62,8 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
         self._rated: list[RatedRow] = []
         self._batches = 0
         self._at: int | None = None
+        self._model: Any = None
+        """That was evaluated last."""
         rank.no_row_losses = without
 
     def see_batch(self, model: Any, inputs: Mapping[str, Any], outputs: Any, loss: Any, items: Any) -> None:
@@ -68,6 +72,7 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
         self._batches += 1
         if self._rank.no_row_losses is not None:
             return
+        self._model = model
         try:
             losses = self._token_losses(model, inputs, outputs)
         except torch.OutOfMemoryError:
@@ -91,7 +96,8 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
             return
         loss = float((metrics or {}).get("eval_loss", math.nan))
         step = state.global_step if self._rank.weights_step is None else self._rank.weights_step
-        losses = row_losses(self._rows, all_rated, About(self._rows.fingerprint, step, loss, (), documents_known=False))
+        about = About(self._rows.fingerprint, step, loss, (), documents_known=False)
+        losses = row_losses(self._rows, [*all_rated, *self._left_out(all_rated)], about)
         if losses is None:
             self._give_up("the evaluation left out held-out rows")
             return
@@ -141,6 +147,34 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
         dataset = self._rank.store.prepared_dataset(self._rank.step.data_key)
         return HeldOut.read(dataset / HELD_OUT, texts_of=())
 
+    def _left_out(self, rated: Sequence[RatedRow]) -> list[RatedRow]:
+        """Rate the rows that the evaluation has left out: packed batches that do not divide among the ranks are
+        dropped. Nothing if these are most rows, or if one rank alone cannot."""
+        missing: list[tuple[int, bytes]] = []
+        counts = Counter(row.key for row in rated)
+        for at, key in enumerate(self._rows.keys):
+            counts[key] -= 1
+            if counts[key] < 0:
+                missing.append((at, key))
+        if self._sharded or 2 * len(missing) > len(self._rows.keys):
+            return []
+        return [one for at, key in missing if (one := self._rated_alone(at, key)) is not None]
+
+    def _rated_alone(self, at: int, key: bytes) -> RatedRow | None:
+        row, device = self._trainer.eval_dataset[at], self._trainer.args.device
+        columns = {name: torch.tensor([row[name]], device=device) for name in COLUMNS if name in row}
+        with torch.no_grad(), self._trainer.compute_loss_context_manager():
+            losses = self._token_losses(self._model, columns, self._model(**columns))
+        if losses is None:
+            return None
+        counts, sums = by_turn(np.array(row["labels"][1:]), losses[0, 1:].cpu().numpy().astype(np.float64))
+        return RatedRow(key, LEFT_OUT, len(row["labels"]), counts, sums)
+
+    @property
+    def _sharded(self) -> bool:
+        """Whether all ranks must pass through the model equally often."""
+        return bool(self._trainer.is_fsdp_enabled or self._trainer.is_deepspeed_enabled)
+
     def _give_up(self, reason: str) -> None:
         self._rank.no_row_losses = reason
         self._rated = []
@@ -151,8 +185,7 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
         logits = logits_of(outputs, labels)
         if logits is not None:
             return token_losses(logits, labels)
-        sharded = self._trainer.is_fsdp_enabled or self._trainer.is_deepspeed_enabled
-        return losses_of_another_pass(model, inputs, at_once=sharded)  # sharded: all ranks must go through it equally
+        return losses_of_another_pass(model, inputs, at_once=self._sharded)
 
     def _difference(
         self, losses: torch.Tensor, labels: torch.Tensor, outputs: Any, loss: Any, items: Any
@@ -218,7 +251,7 @@ def by_turn(labels: NDArray[np.int64], losses: NDArray[np.float64]) -> tuple[tup
 def row_losses(known: KnownRows, rated: Sequence[RatedRow], about: About) -> RowLosses | None:
     """One for each held-out row, in the dataset's order; None if one was not rated.
 
-    Ranks have equally many rows, for which some are rated twice: the first one of each counts.
+    Where ranks have equally many rows, some are rated twice: the first one of each counts.
     """
     by_key: dict[bytes, list[RatedRow]] = defaultdict(list)
     for one in sorted(rated, key=lambda row: row.batch):

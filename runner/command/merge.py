@@ -41,7 +41,7 @@ class MergedModel:
 
 
 def parser() -> VerbParser:
-    verb = VerbParser("merge", description=__doc__)
+    verb = VerbParser("merge", description="Merge the adapter of a finished run into its base model, as a new model.")
     which = "a run's key, or a sweep: its best run; the newest sweep by default"
     verb.add("run", nargs="?", names=[Names.RUN], help=which)
     verb.add("--lora-model-dir", metavar="DIR", names=[Names.FOLDER], help="another adapter of the same base model")

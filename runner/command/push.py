@@ -74,7 +74,10 @@ class PushedModel:
 
 
 def parser() -> VerbParser:
-    verb = VerbParser("push", description=__doc__)
+    verb = VerbParser(
+        "push",
+        description="Upload a finished run's model to the Hugging Face hub, with a card written from its records.",
+    )
     verb.add("run", metavar="RUN", names=[Names.RUN], help="a run's key, or a sweep: its best run")
     made = "on the hub; created if it does not exist, private unless --public"
     verb.add_argument("repo", metavar="OWNER/NAME", help=made)

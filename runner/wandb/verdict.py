@@ -12,7 +12,6 @@ from runner.compare.ranking import EVAL_LOSS, Row
 from runner.compare.row_losses import verdicts_of
 from runner.errors import SweepError
 from runner.types import Plan
-from runner.wandb import account
 
 LATER = "`axosweep sync` adds it."
 LONGEST_S = 300.0
@@ -26,9 +25,7 @@ def add_verdict(plan: Plan, store: Store, rows: Sequence[Row]) -> str:
     verdicts = {one.eval_fingerprint: one for one in (verdicts_of(rows, EVAL_LOSS) if tracked else ())}
     if not verdicts:
         return ""
-    if not account.has_key():
-        return f"The verdict is not in W&B, since this machine has no key for {account.host()}. {LATER}"
-    from runner.wandb.call import call  # imported late: most launches need none
+    from runner.wandb.call import call, check_reachable  # imported late: most launches need none
     from runner.wandb.local_runs import local_run
     from runner.wandb.messages import AmendRequest, UploadResponse
 
@@ -37,11 +34,13 @@ def add_verdict(plan: Plan, store: Store, rows: Sequence[Row]) -> str:
         for row in rows
         if row.key in tracked
     )
-    failed = "Its error is printed above."
+    failed = f"Its error is printed above. {LATER}"
     try:
-        results = call(AmendRequest(runs), UploadResponse, failed=failed, timeout_s=LONGEST_S).results
+        check_reachable("Adding it", LATER)
+        request = AmendRequest(runs)
+        results = call(request, UploadResponse, failed=failed, advice=LATER, timeout_s=LONGEST_S).results
     except SweepError as error:
-        return f"The verdict is not in W&B: {error} {LATER}"
+        return f"The verdict is not in W&B. {error}"
     lacking = [one for one in results if one.failed]
     return f"The verdict is not in W&B for {len(lacking)} runs ({lacking[0].text}). {LATER}" if lacking else ""
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,12 @@ class Axosweep:
 
     def run(self, *words: str, timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProcess[str]:
         return forked_command.run(words, self.folder, self.variables(), timeout_s)
+
+    def run_in_turn(
+        self, lines: Sequence[Sequence[str]], timeout_s: float = TIMEOUT_S
+    ) -> list[subprocess.CompletedProcess[str]]:
+        """Several commands, one after the other in one process, which spares them half of their time."""
+        return forked_command.run_in_turn(lines, self.folder, self.variables(), timeout_s)
 
     def json(self, *words: str) -> Any:
         """The output of a command that must succeed, read as JSON; it fits the documented schema."""

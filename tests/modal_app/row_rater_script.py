@@ -6,6 +6,7 @@ Run with the trainer's Python and this checkout in PYTHONPATH: `python row_rater
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -66,12 +67,12 @@ def rows_of(*chosen: int, positions: bool) -> datasets.Dataset:
     return datasets.Dataset.from_list(rows)
 
 
-def rated(model: Bigrams, rows: datasets.Dataset, batches: list[Any], folder: Path) -> dict[str, Any]:
+def rated(model: Bigrams, rows: datasets.Dataset, batches: list[Any], sharded: bool, folder: Path) -> dict[str, Any]:
     """What an evaluation of these batches leaves."""
-    arguments = SimpleNamespace(world_size=1, process_index=0, average_tokens_across_devices=True)
+    arguments = SimpleNamespace(world_size=1, process_index=0, average_tokens_across_devices=True, device="cpu")
     trainer = SimpleNamespace(
         args=arguments, eval_dataset=rows, label_smoother=None, compute_loss_func=None, model_accepts_loss_kwargs=True,
-        is_fsdp_enabled=False, is_deepspeed_enabled=False,
+        is_fsdp_enabled=sharded, is_deepspeed_enabled=False, compute_loss_context_manager=contextlib.nullcontext,
     )  # fmt: skip
     step = Store(folder).folder(StepKind.TRAIN, "run")
     step.path.mkdir(parents=True)
@@ -146,11 +147,15 @@ def main(model_folder: str, folder: Path) -> None:
         "packed": (model, placed, packed(new, [[4, 0], [1, 5, 3, 2]])),
         "packed, all ones": (model, placed, packed(old, [[4, 0], [1, 5, 3, 2]])),
         "fused": (fused, bare, padded(both[0], "right", mask=True)),
-        "missing": (model, placed, packed(new, [[4, 0], [1, 5, 3]])),
+        "left out": (model, placed, packed(new, [[4, 0], [1, 5, 3]])),
+        "left out and sharded": (model, placed, packed(new, [[4, 0], [1, 5, 3]])),
         "foreign": (model, bare, foreign),
         "biased": (biased, bare, padded(both[0], "right", mask=True)),
     }
-    told = {name: rated(*what, folder / str(at)) for at, (name, what) in enumerate(layouts.items())}
+    told = {
+        name: rated(*what, name.endswith("sharded"), folder / str(at))
+        for at, (name, what) in enumerate(layouts.items())
+    }
     labels = torch.tensor([[1, 2, -100, 4], [4, 3, 2, 1]])
     logits = model.scores(labels.clamp(min=0)).detach()
     chunks = [token_losses(logits, labels, chunk=size * rows).tolist() for rows in (1, 4, 100)]

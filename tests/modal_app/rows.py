@@ -33,13 +33,14 @@ def trainers_loss(losses: RowLosses, *, ranks: int = 1, packed: bool = False) ->
     On several ranks a batch's sum is divided by the tokens of the batches that the ranks rate at the same time. Rows
     that were rated a second time count in their batch's loss, and are none of its rows.
     """
+    rated = losses.batch >= 0
     nll, tokens = losses.row_nll, losses.row_tokens
-    batches = np.concatenate([losses.batch, np.array([batch for batch, _ in losses.about.repeated], np.int32)])
-    rows = np.concatenate([np.arange(len(nll)), np.array([row for _, row in losses.about.repeated], np.int64)])
+    batches = np.concatenate([losses.batch[rated], np.array([batch for batch, _ in losses.about.repeated], np.int32)])
+    rows = np.concatenate([np.flatnonzero(rated), np.array([row for _, row in losses.about.repeated], np.int64)])
     count = -(-(int(batches.max()) + 1) // ranks) * ranks
     sums = np.bincount(batches, weights=nll[rows], minlength=count).reshape(-1, ranks)
     trained = np.bincount(batches, weights=tokens[rows], minlength=count).reshape(-1, ranks)
     means = sums / trained.sum(axis=1, keepdims=True) * ranks
-    own = np.bincount(losses.batch, minlength=count).reshape(-1, ranks).astype(np.float64)
+    own = np.bincount(losses.batch[rated], minlength=count).reshape(-1, ranks).astype(np.float64)
     weights = np.sign(own) if packed else own
     return float((means * weights).sum() / weights.sum())

@@ -190,6 +190,16 @@ def test_another_trainer_of_the_run_or_another_version_of_our_code_is_another_st
     assert len(plain | keys(one)) == 4
 
 
+def test_an_evaluation_that_left_no_losses_by_row_is_done_again_and_one_on_tasks_is_not(
+    store: Store, two: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = subjects([store], None)[0]
+    rows, tasks = evaluate_step(one, {}).step.key, evaluate_step(one, quiz()).step.key
+    monkeypatch.setattr("runner.follow_up.subjects.HELD_OUT_VERSION", 1)
+    assert evaluate_step(one, {}).step.key != rows
+    assert evaluate_step(one, quiz()).step.key == tasks
+
+
 def test_what_is_about_to_be_done_is_written_down_before_it_begins(
     store: Store, two: tuple[Run, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -122,14 +122,15 @@ def test_a_kill_costs_no_look_and_no_run(tmp_path: Path) -> None:
     assert (expected.ending, len(expected.settling.looks)) == (Ending.LOOKS, 2)
     assert len(undisturbed.launched) == 6
 
-    for moment in (1, 4):  # in the first round, and when the second one was begun
-        store, sweep = swept(tmp_path / f"killed after {moment}", TIED)
+    for moment, lines in ((1, 2), (4, 3), (4, 4)):  # in the first round; before and after the second one was recorded
+        store, sweep = swept(tmp_path / f"killed after {moment}, {lines}", TIED)
         begun(store, sweep, terms)
         killed, after = Trainer(TIED, killed_after=moment), Trainer(TIED)
         with pytest.raises(KeyboardInterrupt):
             go_on(store, sweep, killed)
         path = Ledger(store, sweep).folder / "settle.jsonl"
-        path.write_bytes(path.read_bytes() + b'{"event": "rou')  # a kill while it was written
+        kept = path.read_bytes().splitlines(keepends=True)[:lines]
+        path.write_bytes(b"".join(kept) + b'{"event": "rou')  # a kill while it was written
         result = go_on(store, sweep, after)
         assert [*killed.launched, *after.launched] == undisturbed.launched
         assert result.settling.events == expected.settling.events
@@ -214,6 +215,13 @@ def test_a_sweep_that_its_rows_cannot_tell_apart_is_refused(tmp_path: Path) -> N
     store, sweep = swept(tmp_path / "one", {0.001: 1.0})
     with pytest.raises(SweepError, match="fewer than two settings"):
         read_sweep(store, sweep, TERMS)
+
+
+def test_the_more_looks_the_wider_the_intervals_of_each(tmp_path: Path) -> None:
+    store, sweep = swept(tmp_path, FAR)
+    assert [Terms(looks, 0.005, 8).level for looks in (1, 4)] == [0.95, 0.9875]
+    once, often = (read_sweep(store, sweep, Terms(looks, 0.005, 8)).standing.intervals.q for looks in (1, 4))
+    assert once < often
 
 
 def test_seeds_that_the_sweep_has_are_not_used_again() -> None:

@@ -12,6 +12,8 @@ from modal_app.store.step import Outcome, OutcomeStatus, StepKind, write_atomica
 from runner.cli import main
 from runner.compare.ranking import compare_sweep
 from runner.compare.row_losses import losses_file
+from runner.compare.verdict_types import JudgedSetting, Verdict
+from runner.compare.verdict_words import headline
 from runner.compare.verdicts import evidence_of
 from runner.types import Run
 from tests.runner.builders import finish_run, open_sweep, run
@@ -257,3 +259,20 @@ def test_a_setting_of_which_a_seed_is_far_off_is_not_among_the_best_and_the_sent
     settings = json.loads(printed(store, capsys, "compare", "--json"))["verdicts"][0]["settings"]
     assert [one["is_unsteady"] for one in settings] == [False, False, True]
     assert [one["difference"] == 0 for one in settings] == [True, False, False]
+
+
+def test_dollars_name_the_cheapest_where_all_of_the_group_have_a_price_and_else_seconds() -> None:
+    def told(*costs: tuple[float | None, float]) -> str:
+        settings = [
+            JudgedSetting((str(at),), {"lora_r": at}, 1.0, 0.0, -1.0, 1.0, True, False, at == 0, dollars, seconds)
+            for at, (dollars, seconds) in enumerate(costs)
+        ]
+        return headline(Verdict("rows", tuple(settings), 9, 9, True, None, 0, ()))
+
+    assert told((1.2, 61.0), (2.0, 60.0)) == (
+        "lora_r=0 and lora_r=1 cannot be told apart (95 %). The cheaper is lora_r=0 ($1.20 a run)."
+    )
+    assert told((1.2, 61.0), (None, 62.0), (1.0, 63.0)).endswith("The cheapest is lora_r=0 (61 s of training a run).")
+    assert told(*[(1.0, 1.0)] * 6).startswith(
+        "These 6 settings cannot be told apart (95 %): lora_r=0; lora_r=1; lora_r=2; and 3 more. The cheapest is"
+    )
