@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import zipfile
 import zlib
 from collections import Counter
@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from modal_app.store.step import write_atomically
 
 VERSION = 1
 COLUMNS = {
@@ -27,6 +29,8 @@ COLUMNS = {
     "tokens": np.int32,
     "nll": np.float64,
 }
+DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise for a file that is not as it was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +83,9 @@ class RowLosses:
     def write(self, path: Path) -> None:
         """Complete or not at all."""
         columns = {name: getattr(self, name).astype(dtype, copy=False) for name, dtype in COLUMNS.items()}
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        with draft.open("wb") as file:
-            np.savez_compressed(file, about=np.array(json.dumps(asdict(self.about) | {"version": VERSION})), **columns)
-        draft.replace(path)
+        file = io.BytesIO()
+        np.savez_compressed(file, about=np.array(json.dumps(asdict(self.about) | {"version": VERSION})), **columns)
+        write_atomically(path, file.getvalue())
 
     @classmethod
     def read(cls, path: Path) -> RowLosses | None:
@@ -95,7 +98,7 @@ class RowLosses:
                 about["datasets"] = tuple(about["datasets"])
                 about["repeated"] = tuple((batch, row) for batch, row in about["repeated"])
                 return cls(About(**about), **{name: file[name].astype(dtype) for name, dtype in COLUMNS.items()})
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+        except DAMAGED:
             return None
 
 

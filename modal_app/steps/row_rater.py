@@ -64,6 +64,8 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
         self._at: int | None = None
         self._model: Any = None
         """That was evaluated last."""
+        self._gave_up = False
+        """Whether this rank has given up, and the others may not know it yet."""
         rank.no_row_losses = without
 
     def see_batch(self, model: Any, inputs: Mapping[str, Any], outputs: Any, loss: Any, items: Any) -> None:
@@ -71,6 +73,7 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
         batch = self._batches * self._trainer.args.world_size + self._trainer.args.process_index
         self._batches += 1
         if self._rank.no_row_losses is not None:
+            self._pass_with_the_others(model, inputs, outputs)
             return
         self._model = model
         try:
@@ -89,7 +92,7 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Mapping[str, Any] | None = None, **_: Any
     ) -> None:
-        rated, self._rated, self._batches = self._rated, [], 0
+        rated, self._rated, self._batches, self._gave_up = self._rated, [], 0, False
         reasons, all_rated = self._from_all_ranks(rated)
         self._rank.no_row_losses = next((reason for reason in reasons if reason is not None), None)
         if self._rank.no_row_losses is not None or self._rank.number != 0:
@@ -173,11 +176,13 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
     @property
     def _sharded(self) -> bool:
         """Whether all ranks must pass through the model equally often."""
-        return bool(self._trainer.is_fsdp_enabled or self._trainer.is_deepspeed_enabled)
+        trainer = self._trainer
+        by_dimension = trainer.accelerator.parallelism_config is not None  # tensor or context parallelism, too
+        return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled or by_dimension)
 
     def _give_up(self, reason: str) -> None:
         self._rank.no_row_losses = reason
-        self._rated = []
+        self._rated, self._gave_up = [], True
         print(f"axosweep: no losses by held-out row: {reason}", flush=True)
 
     def _token_losses(self, model: Any, inputs: Mapping[str, Any], outputs: Any) -> torch.Tensor | None:
@@ -186,6 +191,11 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
         if logits is not None:
             return token_losses(logits, labels)
         return losses_of_another_pass(model, inputs, at_once=self._sharded)
+
+    def _pass_with_the_others(self, model: Any, inputs: Mapping[str, Any], outputs: Any) -> None:
+        """Ranks that rate this batch would wait for ever for one that does not pass through a sharded model."""
+        if self._gave_up and self._sharded and logits_of(outputs, inputs["labels"]) is None:
+            losses_of_another_pass(model, inputs, at_once=True)
 
     def _difference(
         self, losses: torch.Tensor, labels: torch.Tensor, outputs: Any, loss: Any, items: Any

@@ -27,13 +27,15 @@ from modal_app.store.step import StepKind, write_atomically
 from runner.cost.spent import containers, fetch_folder
 from runner.executors.modal_submission import MirroredStep
 
+OF_WEIGHTS = (LOSSES, LOSSES_BEFORE)
+"""A step that has succeeded may lack those that its draft had: they would be of other weights than it stores."""
 OF_STEP = (
-    "run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml", ANSWERS, MANIFEST, LOSSES, LOSSES_BEFORE,
+    "run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml", ANSWERS, MANIFEST, *OF_WEIGHTS,
 )  # fmt: skip
 OF_ATTEMPT = (
     "container.json", "started.json", "result.json", "train.json", "progress.json", "exit.json", "stop.json", "log.txt",
 )  # fmt: skip
-OF_DRAFT = ("metrics.jsonl", "wandb.json", "config.yml", LOSSES, LOSSES_BEFORE)
+OF_DRAFT = ("metrics.jsonl", "wandb.json", "config.yml", *OF_WEIGHTS)
 """Of the newest attempt's draft: they are the step's until it has succeeded."""
 
 _ON_RUNS_VOLUME = tuple(f"{kind}-" for kind in StepKind if kind is not StepKind.PREPROCESS)
@@ -90,6 +92,9 @@ class Copies:
         for name in step.fetches:
             self._copy_containers(self._volume(self.runs_volume), fetch_folder(self.store, name))
         for entry in last:
+            for name in OF_WEIGHTS:
+                if self._there(folder.path / name) not in {one.path for one in files}:
+                    (folder.path / name).unlink(missing_ok=True)
             self._copy(volume, entry)
 
     def _copy_containers(self, volume: modal.Volume, folder: StepFolder) -> None:

@@ -72,7 +72,8 @@ def rated(model: Bigrams, rows: datasets.Dataset, batches: list[Any], sharded: b
     arguments = SimpleNamespace(world_size=1, process_index=0, average_tokens_across_devices=True, device="cpu")
     trainer = SimpleNamespace(
         args=arguments, eval_dataset=rows, label_smoother=None, compute_loss_func=None, model_accepts_loss_kwargs=True,
-        is_fsdp_enabled=sharded, is_deepspeed_enabled=False, compute_loss_context_manager=contextlib.nullcontext,
+        is_fsdp_enabled=sharded, is_deepspeed_enabled=False, accelerator=SimpleNamespace(parallelism_config=None),
+        compute_loss_context_manager=contextlib.nullcontext,
     )  # fmt: skip
     step = Store(folder).folder(StepKind.TRAIN, "run")
     step.path.mkdir(parents=True)
@@ -121,7 +122,8 @@ def main(model_folder: str, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     size = len(tokenizer)
     model, fused, biased = Bigrams(size), Bigrams(size, fused=True), Bigrams(size, bias=0.5)
-    for other in (fused, biased):
+    fused_and_biased = Bigrams(size, fused=True, bias=0.5)
+    for other in (fused, biased, fused_and_biased):
         other.load_state_dict(model.state_dict())
     bare, placed = rows_of(*ALONE, positions=False), rows_of(*ALONE, positions=True)
     both = [*bare], [*placed]
@@ -151,6 +153,7 @@ def main(model_folder: str, folder: Path) -> None:
         "left out and sharded": (model, placed, packed(new, [[4, 0], [1, 5, 3]])),
         "foreign": (model, bare, foreign),
         "biased": (biased, bare, padded(both[0], "right", mask=True)),
+        "biased and sharded": (fused_and_biased, bare, padded(both[0], "right", mask=True)),
     }
     told = {
         name: rated(*what, name.endswith("sharded"), folder / str(at))

@@ -69,6 +69,12 @@ def test_nothing_is_written_where_something_does_not_fit(told: dict[str, Any], l
     assert "nll" not in rated
 
 
+def test_a_rank_that_gives_up_still_passes_through_a_sharded_model_as_often_as_the_others(told: dict[str, Any]) -> None:
+    rated = told["layouts"]["biased and sharded"]
+    assert "and the mean over its tokens" in rated["reason"]
+    assert len(rated["asked"]) == 2, "once a batch, though it has given up at the first"
+
+
 def test_logits_are_converted_in_chunks_of_any_size(told: dict[str, Any]) -> None:
     one, four, all_at_once = told["chunks"]
     assert one == four == all_at_once

@@ -74,3 +74,24 @@ def test_losses_by_row_and_what_the_rows_are_come_as_they_are(tmp_path: Path, mo
             copies.copy(MirroredStep(kind, key, "a"))
     for path in (*on_cache, *done, after, "runs/b/losses.npz"):
         assert (tmp_path / path).read_bytes() == content, path
+
+
+def test_losses_that_the_finished_run_has_not_are_removed_from_the_mirror(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that came from its draft are of other weights than it stores."""
+    step = MirroredStep(StepKind.TRAIN, "b", "b")
+    with ModalServer() as server, client_of(server, monkeypatch) as client:
+        volume = modal.Volume.from_name("runs", create_if_missing=True, version=2, client=client)
+        copies = Copies(Store(tmp_path), "cache", "runs", _volumes={"runs": volume})
+        with volume.batch_upload() as batch:
+            for name in ("losses.npz", "losses-before.npz"):
+                batch.put_file(io.BytesIO(b"drafted"), f"/runs/b/attempt-1/draft/{name}")
+        copies.copy(step)
+        assert (tmp_path / "runs/b/losses.npz").exists()
+        with volume.batch_upload() as batch:
+            for name in ("losses-before.npz", "result.json"):
+                batch.put_file(io.BytesIO(b"{}"), f"/runs/b/{name}")
+        copies.copy(step)
+    assert not (tmp_path / "runs/b/losses.npz").exists()
+    assert (tmp_path / "runs/b/losses-before.npz").read_bytes() == b"{}"
