@@ -7,10 +7,10 @@ UPGRADE ?=
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help env trainer sweep test test-fast check fix docs wheel-check lock fields clean
+.PHONY: help env trainer sweep test test-fast check fix docs links screenshots wheel-check lock fields clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: ## Build the launcher's environment (.venv, about 0.6 GB)
 	@sh scripts/bootstrap.sh
@@ -39,6 +39,12 @@ fix: env ## Repair lint and formatting
 
 docs: env ## Build the documents as a site, in site/; fails on a warning, a dead link, or a file from elsewhere
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean
+
+links: env ## Check the documents' links to other hosts; needs a network
+	@$(BIN)/python -m scripts.check_links
+
+screenshots: trainer ## Renew docs/images: the live view and the report of a real small sweep; needs chromium
+	@$(BIN)/python -m scripts.screenshots
 
 wheel-check: env ## Build the wheel, install it into an empty environment and try it there
 	@$(BIN)/python scripts/check_wheel.py

@@ -13,12 +13,14 @@ from runner.api.records import Records
 from runner.api.sweeps import Sweep, launch, load
 from runner.compare.ranking import Row
 from runner.compare.settings import OverSeeds
+from runner.compare.verdict_types import JudgedSetting, Verdict
 from runner.cost.types import Range
 from runner.errors import SweepError
 from runner.preflight.findings import Finding, Severity
 
 __all__ = [
     "Finding",
+    "JudgedSetting",
     "OverSeeds",
     "PlannedRun",
     "PlannedSweep",
@@ -28,6 +30,7 @@ __all__ = [
     "Severity",
     "Sweep",
     "SweepError",
+    "Verdict",
     "launch",
     "load",
     "plan",

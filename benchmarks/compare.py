@@ -47,20 +47,20 @@ def main() -> None:
     print(json.dumps(result, indent=1))
 
 
-def make_sweep(store: Store, number: int, steps: int) -> None:
+def make_sweep(store: Store, number: int, steps: int, *, seeds: int = 5) -> list[Run]:
     """Every run has finished: ranks x seeds x as many learning rates as necessary."""
-    grid = [
-        (rank, seed, rate) for rate in range(1, 1 + -(-number // 20)) for rank in (4, 8, 16, 32) for seed in range(5)
-    ]
+    rates = range(1, 1 + -(-number // (4 * seeds)))
+    grid = [(rank, seed, rate) for rate in rates for rank in (4, 8, 16, 32) for seed in range(seeds)]
     runs = [_run(rank, seed, rate * 1e-5) for rank, seed, rate in grid[:number]]
     planned = open_sweep(store, runs, "benchmark")
     for one in runs:
         finish_run(store, one, {})
         _write(store, one, steps)
-    rates = {name: {"dollars": dollars, "origin": "modal"} for name, dollars in RATES.items()}
-    dated = {"rates": rates, "date": "2026-11-01", "table_date": "2026-09-20"}
+    priced = {name: {"dollars": dollars, "origin": "modal"} for name, dollars in RATES.items()}
+    dated = {"rates": priced, "date": "2026-11-01", "table_date": "2026-09-20"}
     submission = {"steps": [{"key": one.key} for one in runs], "rates": dated}
     (store.sweeps / planned.sweep / SUBMISSION).write_text(json.dumps(submission))
+    return runs
 
 
 def cpu_seconds(store: Store, words: list[str]) -> float:

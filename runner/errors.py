@@ -17,6 +17,9 @@ class ExitCode(IntEnum):
     """A run or a step failed, or `doctor` found a problem."""
     MISTAKE = 2
     """A mistake in the request, or a place that cannot be written to. The message says what to do."""
+    UNDECIDED = 3
+    """`best --decided`, `settle`: no setting is shown to be better than all others. What is printed is the same as
+    with 0."""
     INTERRUPTED = 128 + signal.SIGINT
     """Ctrl-C. The same command continues where this one ended."""
 

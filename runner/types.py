@@ -209,6 +209,8 @@ class Request:
     """The user's own words about the sweep. In no key."""
     write: str | None = None
     """The folder that a plan's runs are written to, as configs for plain Axolotl."""
+    sweep: str | None = None
+    """The id of an earlier sweep that the runs are added to; None makes them a sweep of their own."""
 
 
 StepId = tuple[StepKind, str]

@@ -13,7 +13,8 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.forked_trainer import popen
@@ -30,35 +31,75 @@ def run(
     Raises:
         subprocess.TimeoutExpired: it took longer, and was killed.
     """
-    with tempfile.TemporaryDirectory(prefix="axosweep-tests-") as place:
-        out, err = Path(place) / "out", Path(place) / "err"
-        process = _FORKS.Process(target=_main, args=(list(words), folder, dict(variables), out, err))
+    (done,) = run_in_turn([words], folder, variables, timeout_s)
+    return done
+
+
+def run_in_turn(
+    lines: Sequence[Sequence[str]], folder: Path, variables: Mapping[str, str], timeout_s: float
+) -> list[subprocess.CompletedProcess[str]]:
+    """Run several commands in one process, one after the other.
+
+    Raises:
+        subprocess.TimeoutExpired: all together took longer, and were killed.
+    """
+    with tempfile.TemporaryDirectory(prefix="axosweep-tests-") as name:
+        place = Path(name)
+        words = [list(line) for line in lines]
+        process = _FORKS.Process(target=_main, args=(words, folder, dict(variables), place))
         process.start()
         try:
             process.join(timeout_s)
             if process.exitcode is None:
-                raise subprocess.TimeoutExpired(list(words), timeout_s, out.read_bytes(), err.read_bytes())
+                raise subprocess.TimeoutExpired(words[-1], timeout_s, *_output(place, len(words) - 1))
         finally:
             process.kill()
             process.join()
-        return subprocess.CompletedProcess(["axosweep", *words], process.exitcode, out.read_text(), err.read_text())
+        codes = (place / "codes").read_text().split() if (place / "codes").exists() else []
+        ended = [int(code) for code in codes] + [process.exitcode]  # a command that killed the process has no code
+        return [
+            subprocess.CompletedProcess(["axosweep", *line], code, *(text.decode() for text in _output(place, number)))
+            for number, (line, code) in enumerate(zip(words, ended, strict=False))
+        ]
 
 
-def _main(words: list[str], folder: Path, variables: dict[str, str], out: Path, err: Path) -> None:
+def _output(place: Path, number: int) -> tuple[bytes, bytes]:
+    out, err = (place / f"{kind}-{number}" for kind in ("out", "err"))
+    return out.read_bytes() if out.exists() else b"", err.read_bytes() if err.exists() else b""
+
+
+def _main(lines: list[list[str]], folder: Path, variables: dict[str, str], place: Path) -> None:
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(folder)
-    for descriptor, path in ((1, out), (2, err)):
-        with path.open("wb") as file:
-            os.dup2(file.fileno(), descriptor)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     random.seed()
     popen.install()
-    sys.argv = ["axosweep", *words]
     from runner.cli import main
 
+    for number, words in enumerate(lines):
+        for descriptor, kind in ((1, "out"), (2, "err")):
+            with (place / f"{kind}-{number}").open("wb") as file:
+                os.dup2(file.fileno(), descriptor)
+        sys.argv = ["axosweep", *words]
+        last = number == len(lines) - 1
+        try:
+            code = _exit_code(main)
+        finally:
+            if last:
+                atexit._run_exitfuncs()
+        sys.stdout.flush()
+        with (place / "codes").open("a") as file:
+            file.write(f"{code}\n")
+
+
+def _exit_code(main: Callable[[], int]) -> int:
+    """As the interpreter would make it of SystemExit, and of an error, which it prints."""
     try:
-        sys.exit(main())
-    finally:
-        atexit._run_exitfuncs()
+        return main()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from scripts.docs_site import reference
 from scripts.docs_site.markdown import plain
 from scripts.docs_site.reference.groups import shipped_project
 from scripts.docs_site.reference.keys import settings
+from scripts.json_schemas import PRINTED
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -72,10 +74,21 @@ def test_a_setting_has_the_comment_at_its_line_that_below_it_or_that_above_it() 
 
 
 def test_every_type_and_field_of_the_printed_json_is_described(pages: Mapping[str, str]) -> None:
-    for file in (ROOT / "docs").glob("*.schema.json"):
-        for title, described in json.loads(file.read_text(encoding="utf-8"))["$defs"].items():
-            section = pages["reference/json.md"].partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-            assert all(f"\n| `{field}` |" in section for field in described.get("properties", {}))
+    sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", pages["reference/json.md"], re.MULTILINE))
+    assert not any(name.endswith((" of best", " of attach", " of compare")) for name in sections), "described before"
+    for verb in PRINTED:
+        for title, described in json.loads(pages[f"reference/{verb}.schema.json"]).get("$defs", {}).items():
+            named = [section for name, section in sections.items() if name.partition(" of ")[0] == title]
+            fields = [f"\n| `{field}` |" for field in described.get("properties", {})]
+            assert any(all(field in section for field in fields) for section in named)
+
+
+def test_every_verb_that_takes_json_has_a_schema(pages: Mapping[str, str]) -> None:
+    parsers = {name: importlib.import_module(f"runner.command.{module}").parser() for name, module in VERBS.items()
+               if not name.startswith("_")}  # fmt: skip
+    takes = {name for name, one in parsers.items() if any("--json" in word.option_strings for word in one.arguments)}
+    assert {*PRINTED} == takes
+    assert all(f"reference/{verb}.schema.json" in pages for verb in takes)
 
 
 def test_everything_that_axosweep_exports_is_described(pages: Mapping[str, str]) -> None:

@@ -1,15 +1,13 @@
 """Every command that a document shows is one that axosweep takes: its verb, flags, groups, options and keys exist.
 
-Nothing is started here. Tests that run commands of documents: `make wheel-check` (docs/install.md),
-tests/end_to_end/test_first_launch.py (docs/modal.md), test_python_api.py (the notebook) and test_help.py (--help).
+Nothing is started here. tests/end_to_end/test_commands_of_documents.py runs these commands, `make wheel-check` those of
+docs/install.md, test_first_launch.py those of docs/modal.md, and test_python_api.py the notebook.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
-import shlex
-from pathlib import Path
 
 import pytest
 
@@ -19,14 +17,19 @@ from runner.config.overrides import canonical_all, no_such_option, parts
 from runner.config.vocabulary import BASE_OPTION, Vocabulary, read_vocabulary
 from runner.console.parser import VerbParser
 from runner.errors import SweepError
+from tests.documented import FENCED, OMITTED, PAGES, ROOT, command_lines, words_of
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(["README.md", *(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))])
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`(?:\.venv/bin/)?(axosweep [^`]*)`")
-CREATED = {"+sweeps=first": "axosweep init creates it", "experiment=my-axolotl": "axosweep import creates it"}
-"""Options that a command of the same page creates."""
-OMITTED = "..."
+CREATED = {
+    "+sweeps=first": "axosweep init creates it",
+    "experiment=my-axolotl": "axosweep import creates it",
+    "dataset=preferences": "the page shows the file",
+    "dataset=both": "the page shows the file",
+    "lora=attention": "the page shows the file",
+    "lora=attention,r16": "the page shows the file",
+    "model=smollm2": "the page shows the file",
+}
+"""Options that a command of the same page creates, or a file that the page says to write."""
 ANY_VERB = "VERB"
 
 
@@ -34,11 +37,11 @@ def test_every_command_in_a_document_is_one_that_axosweep_takes() -> None:
     vocabulary, seen = read_vocabulary(), set[str]()
     for page in PAGES:
         text = (ROOT / page).read_text(encoding="utf-8")
-        for line in _lines(text):
+        for line in command_lines(text):
             _accept(f"{page}: {line}", _words(line), vocabulary, complete=OMITTED not in line)
         for line in SPAN.findall(FENCED.sub("", text)):
             _accept(f"{page}: {line}", _words(line), vocabulary, complete=False)
-        seen |= {word for line in _lines(text) for word in line.split()[1:2]}
+        seen |= {word for line in command_lines(text) for word in line.split()[1:2]}
     assert {name for name in VERBS if not name.startswith("_")} - seen == {"completion"}, "a verb that no page shows"
 
 
@@ -58,17 +61,9 @@ def test_a_command_that_axosweep_would_refuse_is_found(line: str, reason: str) -
         _accept(line, _words(line), read_vocabulary(), complete=True)
 
 
-def _lines(text: str) -> list[str]:
-    """The commands in the fenced blocks of a page."""
-    shown = "".join(block for language, block in FENCED.findall(text) if not language).replace("\\\n", " ")
-    return [line.removeprefix(".venv/bin/") for line in shown.splitlines()
-            if line.removeprefix(".venv/bin/").startswith("axosweep ")]  # fmt: skip
-
-
 def _words(line: str) -> list[str]:
-    """Without `axosweep`, what is left out, and the brackets around what may be left out."""
-    words = [re.sub(r"^\[(\w+)\]$", r"\1", word) for word in shlex.split(line, comments=True)[1:]]
-    return [word for word in words if word not in (OMITTED, *CREATED)]
+    """Without what is left out, and without options that the page creates."""
+    return [word for word in words_of(line) if word not in (OMITTED, *CREATED)]
 
 
 def _accept(where: str, words: list[str], vocabulary: Vocabulary, *, complete: bool) -> None:

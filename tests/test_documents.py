@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.check_links import external_links
+
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
@@ -34,6 +36,20 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(name: str) -> None:
         assert there.exists(), f"{name} links to {target}"
         if anchor:
             assert anchor in _anchors(there), f"{name} links to {target}, which has no such heading"
+
+
+def test_links_to_other_hosts_are_found_once_without_their_anchors(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    text = "[a](https://a.example/x#y), [b](b.md)\n```\n[c](https://c.example)\n```\n"
+    for name in ("README.md", "docs/b.md"):
+        (tmp_path / name).write_text(text)
+    assert external_links(tmp_path) == {"https://a.example/x": ["README.md", "docs/b.md"]}
+
+
+def test_pictures_are_small_enough_for_every_clone() -> None:
+    sizes = {file.name: file.stat().st_size for file in (ROOT / "docs" / "images").iterdir()}
+    assert sizes
+    assert max(sizes.values()) < 150_000, sizes
 
 
 def test_every_promise_about_a_fault_has_its_test() -> None:

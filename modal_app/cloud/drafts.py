@@ -30,7 +30,7 @@ def begin(folder: StepFolder, number: int) -> None:
     source = max(_versions(folder), key=lambda one: (checkpoints.newest_step(one.model), one.drafted_by))
     draft = folder.draft_of(number)
     draft.files.mkdir(parents=True)
-    for ours, theirs in ((draft.metrics, source.metrics), (draft.tracking, source.tracking)):
+    for ours, theirs in zip(_small_files(draft), _small_files(source), strict=True):
         if theirs.exists():
             shutil.copyfile(theirs, ours)
     for checkpoint in checkpoints.all_checkpoints(source.model):
@@ -38,6 +38,11 @@ def begin(folder: StepFolder, number: int) -> None:
             draft.model.mkdir(exist_ok=True)
             link = draft.model / checkpoint.name
             link.symlink_to(relative_target(link.parent, checkpoint))
+
+
+def _small_files(folder: StepFolder) -> tuple[Path, ...]:
+    """That an attempt goes on with."""
+    return folder.metrics, folder.tracking, folder.losses, folder.losses_before, folder.losses_best
 
 
 def complete(folder: StepFolder) -> list[int]:

@@ -67,6 +67,16 @@ def cache_datasets_in(folder: Path) -> None:
     _apply(Moment.PREPROCESS, None, folder)
 
 
+def note_where_rows_are_from(
+    note_dataset: Callable[[str, Mapping[str, Any], Any, bool], None],
+    note_text: Callable[[Mapping[str, list[Any]]], None],
+) -> contextlib.AbstractContextManager[None]:
+    """Inside the block, `note_dataset` is called with each tokenized dataset: its split, its config, its rows, and
+    whether each row is a document of its own, but for those of the texts that `note_text` is called with. That is
+    called with the rows of each text that is trained on in full, in the process that tokenizes it."""
+    return _applied(Moment.TOKENIZING, None, note_dataset, note_text)
+
+
 def apply_run_patches(step: Step) -> None:
     """After all imports, before Axolotl is called."""
     _apply(Moment.RUN, step.device, step)
@@ -85,6 +95,11 @@ def apply_trainer_patches(trainer: Any, origin_step: int | None) -> None:
 def apply_training_patches(trainer: Any, unlogged: Mapping[str, Any] | None) -> None:
     """`unlogged`: the loss since the last log line, from the checkpoint that training resumes from."""
     _apply(Moment.TRAINING, None, trainer, unlogged)
+
+
+def show_evaluated_batches(trainer: Any, show: Callable[..., None]) -> None:
+    """`show` is called with each batch that the trainer evaluates (`training.show_evaluated_batches`)."""
+    _apply(Moment.EVALUATING, None, trainer, show)
 
 
 def hub_cache_in(folder: Path) -> contextlib.AbstractContextManager[None]:

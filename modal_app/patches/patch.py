@@ -30,10 +30,15 @@ class Moment(StrEnum):
     VERDICT = "in a process that only validates configs: nothing"
     CPU_RANKS = "in each of several ranks on the CPU: nothing"
     PREPROCESS = "before a dataset is tokenized: a folder of the attempt's own"
+    TOKENIZING = (
+        "around the tokenization of a dataset: what to call with each dataset and with the rows of each text; "
+        "returns a context manager"
+    )
     RUN = "before Axolotl trains: the step"
     TRACKING = "before Axolotl trains, if W&B tracks the run online: what to call, with the reason, to go offline"
     TRAINER = "after Axolotl has created its trainer: the trainer, and the step of another run's checkpoint, or None"
     TRAINING = "when training begins: the trainer, and the loss not yet logged in the checkpoint, or None"
+    EVALUATING = "after Axolotl has created its trainer: the trainer, and what to call with each evaluated batch"
     TASKS = "around an evaluation on tasks: a folder of the attempt's own; returns a context manager"
 
 

@@ -7,7 +7,7 @@ order.
 
 from __future__ import annotations
 
-from modal_app.patches import forking, importing, launching, merging, running, settings, training, validating
+from modal_app.patches import forking, importing, launching, merging, preparing, running, settings, training, validating
 from modal_app.patches.patch import Moment, Patch, Purpose
 
 _IMPORTS = "tests/modal_app/patches/test_import_patches.py"
@@ -40,6 +40,20 @@ PATCHES = (
         saves="",
         test="tests/end_to_end/test_from.py::test_with_another_rate_the_schedule_is_the_new_one_from_its_first_step_on",
         apply=training.keep_new_settings,
+    ),
+    Patch(
+        name="show evaluated batches",
+        library="transformers",
+        version="5.20.1",
+        moment=Moment.EVALUATING,
+        purpose=Purpose.CORRECTS,
+        changes="Trainer.compute_loss of Axolotl's trainer: what it returns for a batch that is evaluated is shown to "
+        "axosweep, and is not changed",
+        why="a callback of the trainer sees neither the batch nor its logits, and the losses of the held-out rows are "
+        "computed from them, since a second evaluation would cost as much as the first",
+        saves="",
+        test="tests/modal_app/test_train.py::test_the_rows_give_the_loss_that_axolotl_tells",
+        apply=training.show_evaluated_batches,
     ),
     Patch(
         name="restore the loss not yet logged",
@@ -145,6 +159,20 @@ PATCHES = (
         apply=settings.datasets_cache_in,
     ),
     Patch(
+        name="note where rows are from",
+        library="axolotl",
+        version="0.21.0",
+        moment=Moment.TOKENIZING,
+        purpose=Purpose.CORRECTS,
+        changes="axolotl.utils.data.sft._load_and_process_single_dataset, TokenizedPromptDataset.process and "
+        "CompletionPromptTokenizingStrategy.tokenize_prompt, with equal results",
+        why="Axolotl does not say which dataset and text a row is of; the rows of one text would count as independent, "
+        "and differences between runs would look surer than they are",
+        saves="",
+        test="tests/modal_app/test_row_origins.py::test_rows_cut_from_one_text_are_of_one_document",
+        apply=preparing.note_where_rows_are_from,
+    ),
+    Patch(
         name="download tasks' datasets to the attempt's folder",
         library="huggingface-hub",
         version="1.33.0",
@@ -196,6 +224,19 @@ PATCHES = (
         saves="",
         test="tests/modal_app/warm/test_forks.py::test_a_fork_does_not_clean_up_what_is_its_parents",
         apply=forking.leave_finalizers_to_the_parent,
+    ),
+    Patch(
+        name="media of its own for each fork",
+        library="wandb",
+        version="0.31.0",
+        moment=Moment.FORK,
+        purpose=Purpose.CORRECTS,
+        changes="wandb.sdk.data_types._private.MEDIA_TMP.name is a folder of the child's own",
+        why="wandb makes the folder in which it prepares tables and pictures when it is imported, which is before the "
+        "fork; the first child that ends removes it, and a later child could log no table",
+        saves="",
+        test="tests/end_to_end/test_wandb.py::test_an_offline_sweep_that_is_synced_is_in_wandb_what_it_is_here",
+        apply=forking.have_own_media_folder,
     ),
     # Time savers: on the CPU only. If the target is gone, the run continues without the patch, and says so once.
     Patch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -56,6 +57,27 @@ def restore_unlogged_loss(trainer: Any, unlogged: Mapping[str, Any] | None) -> N
     if unlogged and math.isfinite(unlogged["loss"]):
         trainer._globalstep_last_logged = int(unlogged["since"])
         trainer._tr_loss += unlogged["loss"]
+
+
+def show_evaluated_batches(trainer: Any, show: Callable[..., None]) -> None:
+    """Call `show(model, inputs, outputs, loss, items)` after the loss of each batch that is evaluated.
+
+    `inputs`: as the model gets them; `items`: what the trainer divides by, or None. What the trainer computes and
+    returns is the same object as before.
+    """
+    require(trainer, "the trainer", "compute_loss")
+    compute: Callable[..., Any] = trainer.compute_loss
+
+    @functools.wraps(compute)
+    def computed(model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        if model.training or not return_outputs:
+            return compute(model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch)
+        seen = dict(inputs)  # the trainer may take the labels out
+        loss, outputs = compute(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        show(model, seen, outputs, loss, num_items_in_batch)
+        return loss, outputs
+
+    trainer.compute_loss = computed
 
 
 def let_cpu_ranks_reach_each_other() -> None:

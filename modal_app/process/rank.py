@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from modal_app.store import start_checkpoint
 from modal_app.store.layout import Attempt, StepFolder, Store
-from modal_app.store.step import Step, StepKind
+from modal_app.store.step import FOLLOW_UP_KINDS, Step, StepKind
 
 PHASE_AFTER = {"": "import", "import": "config", "config": "prepare", "prepare": "load", "load": "train"}
 
@@ -43,11 +43,15 @@ class Rank:
     clock: Clock = field(default_factory=Clock)
     eval_fingerprint: str | None = None
     """Of the held-out rows, once a run that reads its own data has read them."""
+    no_row_losses: str | None = None
+    """Why there are no losses of each held-out row, if that is so."""
+    weights_step: int | None = None
+    """The optimizer step of the weights that an evaluate step rates."""
 
     @property
     def store(self) -> Store:
-        """The store that the run's folder belongs to."""
-        return Store(self.folder.path.parents[1])
+        """The store that the step's folder belongs to."""
+        return Store(self.folder.path.parents[3 if self.step.kind in FOLLOW_UP_KINDS else 1])
 
     @property
     def number(self) -> int:

@@ -29,6 +29,7 @@ CONFIG_FILE = "axosweep.yml"
 ANSWER_WITHIN_S = "20"
 """How long a run waits for W&B before it starts offline. The SDK's own limit is 90 s, and then the run would fail."""
 WENT_OFFLINE = "W&B does not answer, so this run is tracked offline; `axosweep sync` uploads it later"
+ROWS_TABLE = "held_out/rows"
 INTERRUPTED = 1
 """The exit code of a run that did not reach its end: after `mark_preempting` W&B shows it as preempted, else as
 failed."""
@@ -154,9 +155,28 @@ def finish(rank: Rank, state: Mapping[str, Any], *, failed: bool) -> None:
     if phases:
         run.summary["train_seconds"] = round(phases.get("first", 0.0) + phases.get("train", 0.0), 3)
     whole = bool(state.get("ended")) and not (failed or state.get("stopped") or state.get("diverged"))
+    if whole:
+        _log_rows(run, rank)
     if state.get("stopped") and not failed:
         run.mark_preempting()
     run.finish(exit_code=0 if whole else INTERRUPTED)
+
+
+def _log_rows(run: Any, rank: Rank) -> None:
+    """The loss of each held-out row as a table, if there are not too many."""
+    if not rank.folder.losses.is_file():
+        return
+    from modal_app.held_out.row_losses import RowLosses
+    from modal_app.held_out.rows_table import rows_table
+
+    losses = RowLosses.read(rank.folder.losses)
+    table = rows_table(losses) if losses else None
+    if table is None:
+        return
+    try:
+        run.log({ROWS_TABLE: sys.modules["wandb"].Table(columns=list(table.columns), data=table.data)})
+    except OSError as error:
+        print(f"axosweep: W&B has no table of held-out rows: {error}.", file=sys.stderr, flush=True)
 
 
 def go_offline(rank: Rank, why: str) -> None:

@@ -29,8 +29,10 @@ from modal_app.process.rank import Rank
 from modal_app.steps.hub_reached import offline_if_unreachable
 from modal_app.steps.infer import weights_of
 from modal_app.steps.prepared import PREPARED, link_prepared
+from modal_app.store.facts import TrainFacts
 from modal_app.store.layout import Attempt, StepFolder, Store
-from modal_app.store.step import FailureReason, Step
+from modal_app.store.read_json import read_json
+from modal_app.store.step import FailureReason, Step, StepKind
 
 EVAL_LOSS = "eval_loss"
 HELD_OUT = (EVAL_LOSS, "eval_ppl")
@@ -73,6 +75,7 @@ def _on_held_out_rows(step: Step, store: Store, attempt: Attempt, rank: Rank) ->
     rows = load(cfg=cfg, cli_args=TrainerCliArgs())
     if not rows.eval_dataset:
         raise StepFailed(FailureReason.DATA, f"the prepared dataset {step.data_key} has no held-out rows")
+    rank.weights_step = step_of_weights(step, store)
     model, tokenizer, _, processor = setup_model_and_tokenizer(cfg)
     rank.clock.book("load")
     trainer = setup_trainer(
@@ -90,7 +93,21 @@ def _on_held_out_rows(step: Step, store: Store, attempt: Attempt, rank: Rank) ->
     metrics = {name: float(said[name]) for name in HELD_OUT if name in said}
     if not math.isfinite(metrics.get(EVAL_LOSS, math.nan)):
         raise StepFailed(FailureReason.NAN, f"the loss on the held-out rows is {said.get(EVAL_LOSS)}")
-    return {"metrics": metrics, "rows": len(rows.eval_dataset), "higher_is_better": dict.fromkeys(metrics, False)}
+    known = {"metrics": metrics, "rows": len(rows.eval_dataset), "higher_is_better": dict.fromkeys(metrics, False)}
+    return known | ({"no_row_losses": rank.no_row_losses} if rank.no_row_losses else {})
+
+
+def step_of_weights(step: Step, store: Store) -> int:
+    """The optimizer step of the weights that the run stores; 0 for a base model."""
+    if not step.run:
+        return 0
+    from modal_app.held_out.row_losses import RowLosses
+
+    folder = store.folder(StepKind.TRAIN, step.run)
+    losses = RowLosses.read(folder.losses)
+    if losses is not None:
+        return losses.about.step
+    return TrainFacts.of(read_json(folder.done, lenient=True).get("facts") or {}).step or 0
 
 
 def rated_by(config: Mapping[str, Any], *, adapter: Path | None = None, weights: Path | None = None) -> dict[str, Any]:

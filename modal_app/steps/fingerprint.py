@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 from datasets.features.features import require_decoding
+from numpy.typing import NDArray
 
 from modal_app.store.content import file_sha256
 
@@ -19,12 +21,19 @@ BATCH_ROWS = 10_000
 UNDECODED_ROWS = 100
 
 
-def row_digests(rows: datasets.Dataset) -> list[str]:
-    """A hex sha256 per row, over its tokens and labels; over the whole row where it has none (preference pairs)."""
+def row_digests(rows: datasets.Dataset, *, limit: int | None = None) -> list[str]:
+    """A hex sha256 per row, over its tokens and labels; over the whole row where it has none (preference pairs).
+    `limit`: over no more tokens of each."""
     if {"input_ids", "labels"} <= set(rows.column_names):
-        return list(_token_digests(rows))
+        return list(_token_digests(rows, limit))
     whole = _undecoded(rows) if any(map(require_decoding, rows.features.values())) else rows.with_format(None)
     return [_hexdigest(json.dumps(row, sort_keys=True, default=str).encode()) for row in whole]
+
+
+def row_digest(tokens: Sequence[int] | NDArray[Any], labels: Sequence[int], *, limit: int | None = None) -> str:
+    """What `row_digests` gives for such a row."""
+    both = (np.asarray(part[:limit], "<i8").tobytes() for part in (tokens, labels))
+    return _hexdigest(b"|".join(both))
 
 
 def multiset_digest(digests: Sequence[str]) -> str:
@@ -52,21 +61,27 @@ def _by_content(value: Any) -> Any:
     return value
 
 
-def _token_digests(rows: datasets.Dataset) -> Iterator[str]:
+def token_columns(
+    rows: datasets.Dataset, limit: int | None = None
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """The tokens and the labels of each row, however wide they are stored; with a limit, so many at most."""
     columns = rows.select_columns(["input_ids", "labels"]).with_format("arrow")
     for table in columns.iter(batch_size=BATCH_ROWS):
-        parts = zip(_row_bytes(table["input_ids"]), _row_bytes(table["labels"]), strict=True)
-        yield from (_hexdigest(tokens + b"|" + labels) for tokens, labels in parts)
+        yield from zip(_row_values(table["input_ids"], limit), _row_values(table["labels"], limit), strict=True)
 
 
-def _row_bytes(column: pa.ChunkedArray) -> Iterator[bytes]:
-    """Each row's integers as 64-bit bytes, however wide they were stored."""
+def _token_digests(rows: datasets.Dataset, limit: int | None) -> Iterator[str]:
+    for tokens, labels in token_columns(rows, limit):
+        yield _hexdigest(tokens.tobytes() + b"|" + labels.tobytes())
+
+
+def _row_values(column: pa.ChunkedArray, limit: int | None) -> Iterator[NDArray[np.int64]]:
     array = column.combine_chunks()
     values = array.flatten().to_numpy(zero_copy_only=False).astype("<i8")
     ends = array.value_lengths().to_numpy(zero_copy_only=False).cumsum()
     start = 0
     for end in ends:
-        yield values[start:end].tobytes()
+        yield values[start:end][:limit]
         start = end
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from modal_app.patches.apply import be_offline_as
 from modal_app.process.failures import StepFailed
+from modal_app.store.redact import without_passwords
 from modal_app.store.step import FailureReason
 
 ANSWERS_WITHIN_S = 5.0
@@ -32,7 +33,9 @@ def offline_if_unreachable() -> Iterator[None]:
         yield
     except ConnectionError as error:
         said = str(error).partition(" (")[0]  # Couldn't reach 'owner/name' on the Hub (...)
-        raise StepFailed(FailureReason.DATA, f"{said}: {constants.ENDPOINT} does not answer ({why})") from error
+        raise StepFailed(
+            FailureReason.DATA, f"{said}: {without_passwords(constants.ENDPOINT)} does not answer ({why})"
+        ) from error
 
 
 def _why_not(endpoint: str) -> str:

@@ -15,12 +15,18 @@ from axolotl.utils.data.shared import generate_dataset_hash_from_config, get_pre
 from axolotl.utils.dict import DictDefault
 from transformers import TrainerCallback
 
-from modal_app.patches.apply import apply_cpu_rank_patches, apply_trainer_patches, cache_datasets_in
+from modal_app.patches.apply import (
+    apply_cpu_rank_patches,
+    apply_trainer_patches,
+    cache_datasets_in,
+    show_evaluated_batches,
+)
 from modal_app.process import rank, tracking
 from modal_app.process.attempt import DATASETS_CACHE
 from modal_app.process.failures import StepFailed
 from modal_app.steps.fingerprint import multiset_digest, row_digests
 from modal_app.steps.recorder import Recorder
+from modal_app.steps.row_rater import RowRater, reason_without_losses
 from modal_app.store.step import Device, FailureReason, StepKind
 
 
@@ -56,10 +62,15 @@ class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
         apply_trainer_patches(trainer, rank.current().origin_step)
 
     def add_callbacks_post_trainer(self, cfg: DictDefault, trainer: Any) -> list[TrainerCallback]:
-        if rank.current().step.kind is not StepKind.TRAIN:
-            return []
-        note_held_out_rows(rank.current(), trainer.eval_dataset)
-        return [Describer(), Recorder(trainer, rank.current(), eval_on_start=cfg.eval_on_start is not False)]
+        this = rank.current()
+        reason = reason_without_losses(trainer.eval_dataset, cfg)
+        rater = RowRater(trainer, this, without=reason)
+        if reason is None:
+            show_evaluated_batches(trainer, rater.see_batch)
+        if this.step.kind is not StepKind.TRAIN:
+            return [rater]
+        note_held_out_rows(this, trainer.eval_dataset)
+        return [Describer(), rater, Recorder(trainer, this, eval_on_start=cfg.eval_on_start is not False)]
 
 
 class Describer(TrainerCallback):  # type: ignore[misc]

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,17 @@ from axolotl.loaders import load_tokenizer
 from axolotl.utils.data.shared import datasets_with_name_generator, load_dataset_with_config
 from axolotl.utils.dict import DictDefault
 
-from modal_app.patches.apply import cache_datasets_in
+from modal_app.patches.apply import cache_datasets_in, note_where_rows_are_from
 from modal_app.process.attempt import BUILD, DATASETS_CACHE, stamp, write_yaml
 from modal_app.process.bars import noted_bars
 from modal_app.process.rank import Rank
 from modal_app.steps.fingerprint import multiset_digest, row_digests
 from modal_app.steps.pinned_inputs import pinned_inputs
 from modal_app.steps.plugin import prepared_hashes, require_prepared
+from modal_app.steps.row_origins import RowOrigins
 from modal_app.steps.samples import samples
 from modal_app.steps.trainable import missing_column, require_trainable, require_written_rows
-from modal_app.store.layout import SAMPLES, Attempt, StepFolder, Store
+from modal_app.store.layout import HELD_OUT, SAMPLES, Attempt, StepFolder, Store
 from modal_app.store.manifest import listed_files
 from modal_app.store.step import Step, write_atomically
 from modal_app.store.verified import note_verified
@@ -60,9 +62,10 @@ def _build(step: Step, attempt: Attempt, rank: Rank) -> dict[str, Any]:
     cfg = load_cfg(attempt.config.name, is_preprocess=True)
     rank.clock.book("config")
     cfg.is_preprocess = True
+    origins = RowOrigins.noted_in(attempt.path / DATASETS_CACHE / "cut-texts", cfg)
     try:
         # The rows, not the base model's weights; and no row is printed with its labels, which a reward model's lacks.
-        with noted_bars(attempt.progress):
+        with noted_bars(attempt.progress), note_where_rows_are_from(origins.note_dataset, origins.note_text):
             do_preprocess(cfg, PreprocessCliArgs(download=False, debug_num_examples=0))
     except KeyError as error:
         raise missing_column(error, [_columns(part, cfg) for part in cfg.datasets]) from error
@@ -70,10 +73,14 @@ def _build(step: Step, attempt: Attempt, rank: Rank) -> dict[str, Any]:
     require_written_rows(attempt.path / BUILD, hashes, cfg)
     rank.clock.book("prepare")
     train, evaluation = _read_back(cfg)
-    counts = {"hashes": hashes} | _counts(cfg, train, evaluation)
+    held_out = None if evaluation is None else row_digests(evaluation)
+    counts = {"hashes": hashes} | _counts(cfg, train, evaluation) | _evaluation_facts(train, held_out)
     require_trainable(counts, cfg)
-    shown = samples((("train", train), ("eval", evaluation)), load_tokenizer(cfg))
+    tokenizer = load_tokenizer(cfg)
+    shown = samples((("train", train), ("eval", evaluation)), tokenizer)
     write_atomically(attempt.path / BUILD / SAMPLES, json.dumps(shown, indent=1))
+    if evaluation is not None and held_out is not None and {"input_ids", "labels"} <= set(evaluation.column_names):
+        origins.held_out(evaluation, held_out, tokenizer).write(attempt.path / BUILD / HELD_OUT)
     seconds = time.monotonic() - began
     return counts | {
         "key": step.data_key,
@@ -111,7 +118,6 @@ def _counts(cfg: DictDefault, train: datasets.Dataset, evaluation: datasets.Data
         "longest_row": _longest([split for split in (train, evaluation) if split is not None]),
         "given_rows": given,
         "dropped_rows": None if given is None else given - kept,
-        **_evaluation_facts(train, evaluation),
     }
 
 
@@ -146,11 +152,11 @@ def _sum(values: pa.ChunkedArray) -> int:
     return pc.sum(values).as_py() or 0
 
 
-def _evaluation_facts(train: datasets.Dataset, evaluation: datasets.Dataset | None) -> dict[str, Any]:
+def _evaluation_facts(train: datasets.Dataset, held_out: Sequence[str] | None) -> dict[str, Any]:
     """Which rows are held out, by name, and how many of them training sees all the same."""
-    if evaluation is None:
+    if held_out is None:
         return {"eval_fingerprint": None, "eval_rows_in_training": None}
-    held_out, trained_on = row_digests(evaluation), set(row_digests(train))
+    trained_on = set(row_digests(train))
     return {
         "eval_fingerprint": multiset_digest(held_out),
         "eval_rows_in_training": sum(digest in trained_on for digest in held_out),
@@ -185,7 +191,7 @@ def _raw(part: DictDefault, cfg: DictDefault) -> datasets.Dataset:
 def _publish(build: Path, done: Path, manifest: dict[str, Any]) -> None:
     """Move the rows to their place, next to `done`, then write that: it lists their files."""
     for path in build.iterdir():
-        if not path.is_dir() and path.name != SAMPLES:
+        if not path.is_dir() and path.name not in (SAMPLES, HELD_OUT):
             path.unlink()  # Axolotl's lock and counter
     manifest["files"] = listed_files(build)
     if done.parent.exists():

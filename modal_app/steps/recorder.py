@@ -180,6 +180,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
                     "early_stopped": self._ended and not (finished or self._stopped or self._diverged),
                     "resumed_from": self._resumed_from,
                     "eval_fingerprint": self._rank.eval_fingerprint,
+                    "no_row_losses": self._rank.no_row_losses,
                 }
             ),
         )

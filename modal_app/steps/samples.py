@@ -5,8 +5,8 @@ Made once, when the dataset is: looking at data then needs neither the tokenizer
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, islice
 from typing import Any, Protocol
 
 SAMPLES_PER_SPLIT = 5
@@ -23,14 +23,15 @@ def samples(splits: Iterable[tuple[str, Any]], tokenizer: Decoder) -> list[dict[
     A split is a dataset with `input_ids` and `labels`; others (preference pairs) give no samples.
     """
     return [
-        {"split": name, "row": number, "segments": list(_segments(rows[number], tokenizer))}
+        {"split": name, "row": number, "segments": list(segments_of(rows[number], tokenizer))}
         for name, rows in splits
         if rows is not None and {"input_ids", "labels"} <= set(rows.column_names)
         for number in range(min(SAMPLES_PER_SPLIT, len(rows)))
     ]
 
 
-def _segments(row: dict[str, Any], tokenizer: Decoder) -> Iterator[dict[str, Any]]:
+def segments_of(row: Mapping[str, Any], tokenizer: Decoder, most: int | None = None) -> Iterator[dict[str, Any]]:
+    """Stretches of tokens that are all trained on, or all not. `most`: decode no more tokens of each."""
     pairs = zip(row["input_ids"], row["labels"], strict=True)
     for trained, tokens in groupby(pairs, key=lambda pair: pair[1] != IGNORED_LABEL):
-        yield {"text": tokenizer.decode([token for token, _ in tokens]), "trained": trained}
+        yield {"text": tokenizer.decode([token for token, _ in islice(tokens, most)]), "trained": trained}

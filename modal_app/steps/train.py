@@ -139,7 +139,8 @@ def verdict(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
     if not _weights(folder.model, weights_left_by(step.config)):
         raise StepFailed(FailureReason.ERROR, f"training reached {at}, but left no weights in {folder.model.name}/")
     held_out = {"eval_fingerprint": state.get("eval_fingerprint")} if step.own_data else {}
-    return {"step": state["global_step"]} | {name: state[name] for name in FACTS} | held_out
+    without = {"no_row_losses": state["no_row_losses"]} if state.get("no_row_losses") else {}
+    return {"step": state["global_step"]} | {name: state[name] for name in FACTS} | held_out | without
 
 
 def _kernel(step: Step) -> dict[str, Any]:

@@ -9,6 +9,11 @@ from typing import Any, Self
 
 from modal_app.store.read_json import read_json
 
+BEFORE_STEPS = ("import", "config", "prepare", "load")
+"""The phases of a run before its first step."""
+STEPS = ("first", "train")
+"""Those of its optimizer steps; the first one compiles."""
+
 
 @dataclass(frozen=True, slots=True)
 class DataManifest:
@@ -77,6 +82,8 @@ class TrainFacts:
     manifest: str | None = None
     """sha256 of its dataset's manifest.json."""
     eval_fingerprint: str | None = None
+    no_row_losses: str | None = None
+    """Why there are no losses of each held-out row; null if there are, or if nobody knows."""
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
@@ -91,6 +98,45 @@ class TrainFacts:
             resumed_from=_count(raw.get("resumed_from")) or 0,
             manifest=_text(raw.get("manifest")),
             eval_fingerprint=_text(raw.get("eval_fingerprint")),
+            no_row_losses=_text(raw.get("no_row_losses")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainState:
+    """train.json of an attempt: where its training is. A run without one has not begun its first step."""
+
+    step: int = 0
+    """The last optimizer step."""
+    max_steps: int | None = None
+    resumed_from: int = 0
+    """The step that it began with."""
+    saves: int = 0
+    """Checkpoints that it has saved."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by phase."""
+
+    @property
+    def startup_seconds(self) -> float:
+        """Before the first step."""
+        return sum(self.phases.get(name, 0.0) for name in BEFORE_STEPS)
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Of all its optimizer steps; None before the first."""
+        seconds = [self.phases[name] for name in STEPS if name in self.phases]
+        return sum(seconds) if seconds else None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Nothing is known where there is no such file."""
+        raw = read_json(path, lenient=True)
+        return cls(
+            step=_count(raw.get("global_step")) or 0,
+            max_steps=_count(raw.get("max_steps")),
+            resumed_from=_count(raw.get("resumed_from")) or 0,
+            saves=_count(raw.get("saves")) or 0,
+            phases=_seconds(raw.get("phases")) or {},
         )
 
 

@@ -41,6 +41,15 @@ REMOVED = "removed.json"
 SAMPLES = "samples.json"
 """In a prepared dataset: some of its rows, decoded."""
 
+HELD_OUT = "held_out.jsonl.gz"
+"""In a prepared dataset: which document and dataset each of its held-out rows is of, and what it says."""
+
+LOSSES = "losses.npz"
+"""In the folder of a run or of an evaluation: the loss of each held-out row."""
+
+LOSSES_BEFORE = "losses-before.npz"
+"""In the folder of a run: the same for the weights that training begins with."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepFolder:
@@ -69,6 +78,22 @@ class StepFolder:
     @property
     def metrics(self) -> Path:
         return self.files / "metrics.jsonl"
+
+    @property
+    def losses(self) -> Path:
+        """losses.npz: of each held-out row, in the newest evaluation; once a run has finished, with the weights that it
+        stores."""
+        return self.files / LOSSES
+
+    @property
+    def losses_best(self) -> Path:
+        """losses-best.npz: the same at the best step so far, until a run that stores its best weights has finished."""
+        return self.files / "losses-best.npz"
+
+    @property
+    def losses_before(self) -> Path:
+        """losses-before.npz: the same for the weights that training begins with."""
+        return self.files / LOSSES_BEFORE
 
     @property
     def config(self) -> Path:

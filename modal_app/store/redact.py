@@ -12,6 +12,7 @@ _SECRET = re.compile(r"(^|_)(api_key|secret|password|webhook_url)$")
 _SECRET_VARIABLE = re.compile(
     r"(_API_KEY|_TOKEN|_TOKEN_ID|_TOKEN_SECRET|_SECRET|_PASSWORD|_SECRET_ACCESS_KEY|_WEBHOOK|_WEBHOOK_URL|_NOTIFY_URL)$"
 )
+_IN_ADDRESS = re.compile(r"(://[^\s/:@]+:)[^\s/@]+@")
 _SHORTEST = 8
 """A shorter value of such a variable is a flag or a placeholder, and would be found in innocent words."""
 
@@ -34,6 +35,15 @@ def redacted(value: Any, environment: Mapping[str, str] = os.environ) -> Any:
     """
     known = [text for name, text in environment.items() if _SECRET_VARIABLE.search(name) and len(text) >= _SHORTEST]
     return _redacted(value, known)
+
+
+def without_passwords(text: str) -> str:
+    """The text without the passwords of its addresses: a mirror's may have one.
+
+    >>> without_passwords("https://me:hunter22@mirror.example/hub")
+    'https://me:***@mirror.example/hub'
+    """
+    return _IN_ADDRESS.sub(rf"\g<1>{HIDDEN}@", text)
 
 
 def _redacted(value: Any, known: list[str]) -> Any:

@@ -197,15 +197,16 @@ class Outcome:
         return cls.of(json.loads(text))
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write beside, then rename: a reader sees the old file or the whole new one.
 
     The name beside is drawn: two containers that share a Volume have the same process ids.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with beside.open("w", encoding="utf-8", errors="surrogateescape") as file:  # of paths in another encoding
-            file.write(text)
+        with beside.open("wb") as file:
+            # surrogateescape: of paths in another encoding
+            file.write(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

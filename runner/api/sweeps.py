@@ -14,7 +14,9 @@ from runner.api import application
 from runner.api.plans import refuse_pages, request_words
 from runner.api.records import Records
 from runner.compare.metrics import read_curves
-from runner.compare.ranking import Row, compare_sweep
+from runner.compare.ranking import EVAL_LOSS, Row, compare_sweep
+from runner.compare.row_losses import verdicts_of
+from runner.compare.verdict_types import Verdict
 from runner.errors import SweepError
 from runner.html_report.finish import leave_report
 from runner.launch.sweep import run_sweep
@@ -41,6 +43,12 @@ class Sweep:
         """
         winners = [row for row in self.rows if row.is_best]
         return winners[0] if len(winners) == 1 else None
+
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Which settings are better than others, and which cannot be told apart, one for each eval fingerprint with
+        losses by row of two settings at least. Computed anew at each call.
+        """
+        return verdicts_of(self.rows, EVAL_LOSS)
 
     def records(self) -> Records:
         """A record for each run: its key and status, its parameters by their names, and the figures of its row."""

@@ -20,6 +20,7 @@ VERBS: Mapping[str, str] = {
     "data": "data",
     "merge": "merge",
     "eval": "eval",
+    "settle": "settle",
     "infer": "infer",
     "attach": "attach",
     "logs": "logs",

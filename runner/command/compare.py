@@ -1,10 +1,11 @@
-"""`axosweep compare`: runs side by side; two runs: what differs, and both curves."""
+"""`axosweep compare`: runs side by side; two runs: what differs, where one is better, and both curves."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from modal_app.store.layout import Store
 from runner.compare import pair as compare_pair
@@ -12,6 +13,7 @@ from runner.compare.comparison import SweepSelection, comparison, comparison_wit
 from runner.compare.groups import Group, groups_over, split_by_held_out
 from runner.compare.measured import is_of_a_task
 from runner.compare.ranking import OBJECTIVE, Metric, Row, higher_is_better, rows_from
+from runner.compare.row_losses import unjudged_notes, verdicts_of
 from runner.compare.select import conditions, in_order, select
 from runner.compare.show import Form, show
 from runner.compare.source import RunFacts, facts_of_sweep, once_each
@@ -19,6 +21,7 @@ from runner.console import terminal
 from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
 from runner.errors import SweepError
+from runner.files.held_out_answers import with_answers
 from runner.store.finding import sweep_in
 from runner.store.ledger import Ledger, last_asked, sweep_ids
 from runner.store.stores import stores
@@ -34,7 +37,8 @@ KEEP_THE_ROWS = (
 def parser() -> VerbParser:
     verb = VerbParser(
         "compare",
-        description="Runs side by side, with the parameters that differ. Two runs: what differs, and both curves.",
+        description="Runs side by side, with the parameters that differ. Two runs: also where one is better, and both "
+        "curves.",
     )
     named = "sweeps or runs; the newest sweep by default"
     verb.add("what", nargs="*", metavar="SWEEP|RUN", names=[Names.RUN], help=named)
@@ -75,12 +79,13 @@ def main(words: Sequence[str]) -> int:
         _compare_two(facts, args.what, metric, args.form)
         return 0
     rows = rows_from(facts, metric)
+    verdicts = verdicts_of(rows, metric)
     if args.sort:
         rows = in_order(rows, args.sort, reverse=args.reverse)
     groups, notes = _grouped(args.over, facts, rows, metric)
-    notes += found.notes
+    notes += [*found.notes, *unjudged_notes(rows, verdicts, metric)]
     if found.stored:
-        table = comparison(rows, found.stored, metric, args.over, groups, notes)
+        table = comparison(rows, found.stored, metric, args.over, groups, notes, verdicts)
     else:
         table = comparison_without_store(rows, found.sweeps, metric, args.over, groups, notes)
     show(table, found.stored, args.form)
@@ -214,8 +219,12 @@ def facts_of(selections: Sequence[SweepSelection]) -> list[RunFacts]:
 def _compare_two(facts: Sequence[RunFacts], words: Sequence[str], metric: Metric, form: Form) -> None:
     ordered = sorted(facts, key=lambda one: not one.key.startswith(words[0]))
     pair = compare_pair.pair_of(ordered, metric)
+    first, second = pair.runs
+    if pair.where is not None and first.store == second.store:
+        store = Store(Path(str(first.store)))
+        pair = replace(pair, where=with_answers(pair.where, store, first.key, second.key))
     if form is Form.JSON:
-        print_json(compare_pair.as_json(pair))
+        print_json(pair)
     else:
         compare_pair.show_pair(pair, terminal.results())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.text import Text
@@ -20,6 +21,51 @@ from runner.console.print_json import print_json
 from runner.errors import SweepError, did_you_mean
 from runner.store.run_state import reason_of, status_of
 from runner.store.stores import open_store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedDataset(DataManifest):
+    """A prepared dataset, or one in preparation, of which only the key is known."""
+
+    key: str
+    attempt: int | None
+    started_at: float | None
+    """Unix seconds."""
+    finished_at: float | None
+    given_rows: int | None
+    """Rows of its sources; null if they were not counted."""
+    files: Mapping[str, Mapping[str, Any]]
+    """Name -> bytes and sha256."""
+    hashes: Mapping[str, str]
+    """Split -> Axolotl's own name for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetList:
+    """What `data --json` prints, the newest first."""
+
+    datasets: tuple[PreparedDataset, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSegment:
+    text: str
+    trained: bool
+    """Whether the loss sees it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    split: str
+    row: int
+    segments: tuple[SampleSegment, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledDataset(PreparedDataset):
+    """What `data KEY --json` prints."""
+
+    samples: tuple[Sample, ...]
 
 
 def parser() -> VerbParser:
@@ -45,16 +91,25 @@ def show(store: Store, beginning: str | None, *, as_json: bool) -> None:
     known = {key: DataManifest.of(manifest) for key, manifest in manifests.items()}
     if beginning is None:
         if as_json:
-            print_json({"datasets": [{"key": key, **manifest} for key, manifest in manifests.items()]})
+            print_json(
+                DatasetList(tuple(PreparedDataset(**_described(key, manifest)) for key, manifest in manifests.items()))
+            )
         else:
             _show_list(store, known)
         return
     key = _find(beginning, list(manifests), store)
     samples = _samples(store, key)
     if as_json:
-        print_json({"key": key, **manifests[key], "samples": samples})
+        described = _described(key, manifests[key])
+        print_json(SampledDataset(**described, samples=tuple(samples)))
     else:
         _show_samples(key, known[key], samples)
+
+
+def _described(key: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    own = {name: manifest.get(name) for name in ("attempt", "started_at", "finished_at", "given_rows")}
+    found = {name: manifest.get(name) or {} for name in ("files", "hashes")}
+    return {**asdict(DataManifest.of(manifest)), "key": key, **own, **found}
 
 
 def _keys(store: Store) -> list[str]:
@@ -110,7 +165,7 @@ def _cell(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else ""
 
 
-def _samples(store: Store, key: str) -> list[dict[str, Any]]:
+def _samples(store: Store, key: str) -> list[Sample]:
     path = store.prepared_dataset(key) / SAMPLES
     try:
         found = json.loads(path.read_bytes())
@@ -119,20 +174,20 @@ def _samples(store: Store, key: str) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         name_unreadable(path, str(error))
         return []
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    rows = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    return [Sample(one["split"], one["row"], tuple(SampleSegment(**part) for part in one["segments"])) for one in rows]
 
 
-def _show_samples(key: str, manifest: DataManifest, samples: Sequence[Mapping[str, Any]]) -> None:
+def _show_samples(key: str, manifest: DataManifest, samples: Sequence[Sample]) -> None:
     console = terminal.results()
     console.print(Text(f"{key}: {_cell(manifest.rows)} rows, {_cell(manifest.tokens)} tokens"))
     console.print(Text.assemble("The text that is trained on is ", ("marked", TRAINED), "; in a pipe, it is in [[ ]]."))
     for sample in samples:
-        console.print(Text(f"\n{sample['split']} row {sample['row']}", style="bold"))
+        console.print(Text(f"\n{sample.split} row {sample.row}", style="bold"))
         text = Text()
-        for segment in sample["segments"]:
-            trained = segment["trained"]
-            marked = segment["text"] if console.is_terminal or not trained else f"[[{segment['text']}]]"
-            text.append(marked, style=TRAINED if trained else "dim")
+        for segment in sample.segments:
+            marked = segment.text if console.is_terminal or not segment.trained else f"[[{segment.text}]]"
+            text.append(marked, style=TRAINED if segment.trained else "dim")
         console.print(text, soft_wrap=True)
     if overlap := manifest.eval_rows_in_training:
         console.print(Text(f"\n{overlap} eval rows also occur in training.", style="yellow"))

@@ -15,7 +15,7 @@ import sys
 import threading
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,18 @@ class Check:
     way_out: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What `doctor --json` prints."""
+
+    checks: tuple[Check, ...]
+
+
 def doctor(store_folder: str | None, secret: str, wait_s: float, *, as_json: bool) -> int:
     """Check and print. Returns 1 when there is a problem, otherwise 0."""
     checks = examine(store_folder, secret, wait_s)
     if as_json:
-        print_json({"checks": [asdict(check) for check in checks]})
+        print_json(Checks(tuple(checks)))
     else:
         _show(checks)
     return ExitCode.FAILED if any(check.mark is Mark.PROBLEM for check in checks) else ExitCode.SUCCEEDED

@@ -37,8 +37,8 @@ def parser() -> VerbParser:
     verb = VerbParser(
         "eval",
         description="Measure finished runs: the loss on the rows that were held out of their dataset, or --tasks of "
-        "the lm-evaluation-harness. Done once: a repeated evaluation is read from the store. `compare` and `report` "
-        "show the results.",
+        "the lm-evaluation-harness. Done once: a repeated evaluation is read from the store, unless an earlier version "
+        "has made it without the loss of each row. `compare` and `report` show the results.",
     )
     which = "a run's key, or a sweep: all its finished runs; the newest sweep by default"
     verb.add("run", nargs="?", names=[Names.RUN], help=which)

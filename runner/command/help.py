@@ -1,11 +1,18 @@
-"""The text of --help, with the groups and options that exist. Does not import Hydra."""
+"""The text of --help, with the verbs, groups and options that exist. Does not import Hydra."""
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import re
 import textwrap
+from collections.abc import Iterator, Sequence
+from functools import cache
 
+from runner.command import VERBS
 from runner.config.project import SWEEPS
 from runner.config.vocabulary import BASE_OPTION, Vocabulary, read_vocabulary
+from runner.console.parser import Names, VerbParser
 
 EXAMPLES = (
     ("axosweep lora=r16 max_steps=50", "one run"),
@@ -47,40 +54,9 @@ Hydra's grammar (range, choice, glob, ~KEY) works.
 Groups (* is the default)
 {groups}
 
-Verbs
-  plan ARGS            what would run, and what is done already; starts nothing
-  plan ARGS --diff SWEEP  the runs and values that differ from an earlier sweep
-  plan ARGS --write DIR   each run as a config for plain `axolotl train`
-  plan ARGS --overrides   the runs as overrides that any Hydra sweeper takes
-  status [SWEEP]       the status of every sweep, or of every run of one
-  compare [SWEEP ...]  the runs side by side; the newest sweep when none is named
-  compare RUN RUN      two runs: the config keys that differ, both curves
-  compare --from wandb [SWEEP ...]  the same rows from W&B, also of sweeps that ran elsewhere
-  best [SWEEP]         the best run, its config (--write FILE) and its files
-  sync [SWEEP]         upload offline runs to W&B, and what is missing there
-  wandb-view [SWEEP]   a W&B workspace view of a sweep
-  report [SWEEP]       one HTML file with tables and charts that opens offline; --out FILE, --open
-  watch [SWEEP]        the report in the browser, updated while the sweep runs
-  data [KEY]           the prepared datasets, or samples of one
-  attach [SWEEP]       follow a sweep on Modal, from any machine
-  logs RUN [-f]        the newest attempt's log of a run
-  merge [RUN|SWEEP]    merge the adapter into the base model; of a sweep, the best run's
-  eval [RUN|SWEEP]     evaluate on held-out rows or --tasks of the lm-evaluation-harness; --base: the base model, too
-  infer RUN|SWEEP      ask a run (--prompt TEXT, --prompts FILE), or a sweep's runs and their base model side by side
-  push RUN OWNER/NAME  upload the adapter (or --merged model) to the Hugging Face hub, with a card; --dry-run shows it
-  serve [RUN ...]      an OpenAI-compatible server of runs and their base model; on Modal: serve list, serve stop
-  cancel [SWEEP|RUN]   stop a sweep or a run, once it has saved a checkpoint; given again, kill it
-  ls RUN               the files of a run, how large they are and where
-  pull RUN [WHAT] DIR  copy the adapter, checkpoints, logs or all into a folder; a killed pull is resumed
-  rm RUN|SWEEP ...     remove runs, or with --checkpoints only their checkpoints; asks first
-  gc                   remove what nothing needs any more: unused datasets and inputs, old caches
-  import FILE.yml      turn an Axolotl config into an experiment: conf/experiment/NAME.yaml
-  init [DIR]           create a small project of your own: conf/, sweeps/
-  doctor               check what a sweep needs from this machine and its accounts
-  warm [status|stop]   the preloaded trainer that waits for the next command; stop ends it
-  setup                build the environment that runs Axolotl
-  completion SHELL     completion for bash, zsh or fish: eval "$(axosweep completion bash)"
-  Every verb that prints rows takes --json.
+Verbs; `axosweep VERB --help` says more
+{verbs}
+{with_json}
 
 Flags
   -m, --multirun       sweep
@@ -95,7 +71,8 @@ Flags
 Examples
 {examples}
 
-Exit code: 0, 1 when a run failed, 2 for a mistake in the request, 130 after Ctrl-C."""
+Exit code: 0, 1 when a run failed, 2 for a mistake in the request, 3 if settings could not be told apart
+(settle, best --decided), 130 after Ctrl-C."""
 
 
 def text() -> str:
@@ -104,9 +81,46 @@ def text() -> str:
     return _TEXT.format(
         version=vocabulary.fields.version,
         nodes=textwrap.fill(", ".join(_node_names(vocabulary)), 100, initial_indent="  ", subsequent_indent="  "),
+        verbs="\n".join(map(_verb, _parsers())),
+        with_json=_filled("  with --json:          ", ", ".join(_taking_json())),
         groups="\n".join(_group(group, vocabulary) for group in _in_order(vocabulary)),
         examples="\n".join(f"  {line:{width}}{meaning}" for line, meaning in EXAMPLES),
     )
+
+
+def _verb(verb: VerbParser) -> str:
+    """Its words, and how its own help begins: the first sentence, or what stands before its colon."""
+    words = [_word(verb, one) for one in verb.arguments if not one.option_strings]
+    about = re.split(r"[.:](?:\s|$)", " ".join((verb.description or "").split()), maxsplit=1)[0]
+    return _filled(f"{'  ' + ' '.join([verb.prog.removeprefix('axosweep '), *words]):<23}", about)
+
+
+def _word(verb: VerbParser, argument: argparse.Action) -> str:
+    known = argument.choices or (verb.names.get(argument.dest, ()) if argument.metavar is None else ())
+    name = str(
+        argument.metavar or "|".join(one.upper() if isinstance(one, Names) else one for one in known) or argument.dest
+    )
+    many = f"{name} ..." if argument.nargs in ("*", "+") else name
+    return f"[{many}]" if argument.nargs in ("?", "*") else many
+
+
+def _filled(beginning: str, text: str) -> str:
+    """Texts begin in the same column, below a beginning that is too long for that."""
+    if len(beginning) > 23:
+        return f"{beginning.rstrip()}\n{_filled(' ' * 23, text)}"
+    return textwrap.fill(text, 110, initial_indent=beginning, subsequent_indent=" " * 23, break_on_hyphens=False)
+
+
+def _taking_json() -> Iterator[str]:
+    for verb in _parsers():
+        if any("--json" in one.option_strings for one in verb.arguments):
+            yield verb.prog.removeprefix("axosweep ")
+
+
+@cache
+def _parsers() -> Sequence[VerbParser]:
+    modules = [module for name, module in VERBS.items() if not name.startswith("_")]
+    return [importlib.import_module(f"runner.command.{module}").parser() for module in modules]
 
 
 def _in_order(vocabulary: Vocabulary) -> list[str]:

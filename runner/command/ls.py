@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from modal_app.store.step import FailureReason
 from runner.compare.table import Column, table
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
@@ -12,8 +14,40 @@ from runner.console.transfer import size_text
 from runner.files.about import about
 from runner.files.places import chosen_run, files_of, state_of
 from runner.files.run_files import Files, Part, all_bytes, parts_of
-from runner.store.run_state import status_text
+from runner.store.run_state import RunStatus, status_text
 from runner.store.stores import stores
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPart:
+    """Files that belong together: the adapter, a checkpoint, the logs."""
+
+    part: str
+    """As `pull` takes it."""
+    about: str
+    whole: bool
+    """Whether nothing of it is missing."""
+    bytes: int
+    place: str
+    """The folder, or where it is on Modal."""
+    files: tuple[ListedFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FilesOfRun:
+    """What `ls --json` prints."""
+
+    run: str
+    data_key: str
+    status: RunStatus
+    reason: FailureReason | None
+    parts: tuple[ListedPart, ...]
 
 
 def parser() -> VerbParser:
@@ -32,26 +66,23 @@ def main(words: Sequence[str]) -> int:
     parts = parts_of(files, run.key, run.data_key)
     state = state_of(store, run)
     if args.json:
-        status_json = {"status": state.status, "reason": state.reason}
-        print_json({"run": run.key, "data_key": run.data_key, **status_json, "parts": _as_json(files, parts)})
+        listed = tuple(_listed(files, part) for part in parts)
+        print_json(FilesOfRun(run.key, run.data_key, state.status, state.reason, listed))
     else:
         status = status_text(state.status, state.reason)
         _show(files, parts, f"{run.key}: {status}, {size_text(all_bytes(parts))}")
     return 0
 
 
-def _as_json(files: Files, parts: Sequence[Part]) -> list[dict[str, object]]:
-    return [
-        {
-            "part": part.name,
-            "about": about(files, part),
-            "whole": part.whole,
-            "bytes": part.bytes,
-            "place": files.place(part.folder),
-            "files": [{"name": part.named(entry), "bytes": entry.size} for entry in part.files],
-        }
-        for part in parts
-    ]
+def _listed(files: Files, part: Part) -> ListedPart:
+    return ListedPart(
+        part=part.name,
+        about=about(files, part),
+        whole=part.whole,
+        bytes=part.bytes,
+        place=files.place(part.folder),
+        files=tuple(ListedFile(part.named(entry), entry.size) for entry in part.files),
+    )
 
 
 def _show(files: Files, parts: Sequence[Part], title: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modal_app.store.layout import Store
-from modal_app.store.step import StepKind
+from modal_app.store.step import FailureReason, StepKind
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
@@ -18,12 +19,29 @@ from runner.follow_up.carry_out import FollowUpResult, carry_out, exit_code, sho
 from runner.follow_up.steps import merge_step
 from runner.follow_up.subjects import Subject, subjects
 from runner.keys.content import keep_in
-from runner.store.run_state import reason_of, status_of
+from runner.store.run_state import RunStatus, reason_of, status_of
 from runner.store.stores import is_mirror, stores
 
 
+@dataclass(frozen=True, slots=True)
+class MergedModel:
+    """What `merge --json` prints."""
+
+    run: str
+    sweep: str
+    status: RunStatus
+    """Of the merge."""
+    reason: FailureReason | None
+    message: str
+    model: str | None
+    """Its folder; null unless the merge has succeeded."""
+    seconds: float | None
+    files: int | None
+    bytes: int | None
+
+
 def parser() -> VerbParser:
-    verb = VerbParser("merge", description=__doc__)
+    verb = VerbParser("merge", description="Merge the adapter of a finished run into its base model, as a new model.")
     which = "a run's key, or a sweep: its best run; the newest sweep by default"
     verb.add("run", nargs="?", names=[Names.RUN], help=which)
     verb.add("--lora-model-dir", metavar="DIR", names=[Names.FOLDER], help="another adapter of the same base model")
@@ -55,7 +73,7 @@ def _show(subject: Subject, carried: FollowUpResult, *, as_json: bool) -> None:
     folder = subject.store.folder(StepKind.MERGE, carried.step.step.key)
     facts = carried.state.outcome.facts if carried.state.outcome else {}
     if as_json:
-        print_json(_json(subject, carried, str(folder.model), facts))
+        print_json(_merged(subject, carried, str(folder.model), facts))
     elif carried.succeeded:
         where = "on the runs Volume, " if is_mirror(subject.store) else ""
         alone = len(list(folder.path.parent.glob(f"*/{folder.done.name}"))) < 2
@@ -75,15 +93,16 @@ def _below(store: Store, path: Path) -> str:
     return path.relative_to(store.root).as_posix()
 
 
-def _json(subject: Subject, carried: FollowUpResult, model: str, facts: Any) -> dict[str, Any]:
+def _merged(subject: Subject, carried: FollowUpResult, model: str, facts: Mapping[str, Any]) -> MergedModel:
     outcome = carried.state.outcome
-    return {
-        "run": subject.key,
-        "sweep": subject.sweep,
-        "status": status_of(carried.state),
-        "reason": reason_of(carried.state),
-        "message": carried.message if not carried.succeeded else "",
-        "model": model if carried.succeeded else None,
-        "seconds": round(outcome.seconds, 3) if outcome else None,
-        **{name: facts.get(name) for name in ("files", "bytes")},
-    }
+    return MergedModel(
+        run=subject.key,
+        sweep=subject.sweep,
+        status=status_of(carried.state),
+        reason=reason_of(carried.state),
+        message=carried.message if not carried.succeeded else "",
+        model=model if carried.succeeded else None,
+        seconds=round(outcome.seconds, 3) if outcome else None,
+        files=facts.get("files"),
+        bytes=facts.get("bytes"),
+    )

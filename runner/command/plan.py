@@ -54,5 +54,7 @@ def main(words: Sequence[str]) -> int:
         return application.run([*rest, f"action={action}", *(["json=true"] if args.json else [])], launch, page)
     except SweepError as error:
         if args.json and not isinstance(error, PlanRefused):  # it could not even be composed
-            print_json({"sweep": None, "runs": [], "refused": str(error)})
+            from runner.launch.printed_plan import PrintedPlan
+
+            print_json(PrintedPlan(None, (), str(error)))
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 
 from modal_app.store.layout import Store, parts_of_key
@@ -21,6 +21,24 @@ from runner.follow_up.steps import merge_step
 from runner.follow_up.subjects import subjects
 from runner.store.run_state import status_text
 from runner.store.stores import stores
+
+
+@dataclass(frozen=True, slots=True)
+class PulledFiles:
+    """What `pull --json` prints."""
+
+    run: str
+    folder: str
+    """Where the files are now."""
+    place: str
+    """Where they came from."""
+    fetched: tuple[str, ...]
+    here: tuple[str, ...]
+    """Files that were complete and current already."""
+    bytes: int
+    """Fetched by this command."""
+    unchecked: tuple[str, ...]
+    """Files for which no checksum was recorded."""
 
 
 def parser() -> VerbParser:
@@ -51,8 +69,9 @@ def main(words: Sequence[str]) -> int:
     with progress(sum(one.entry.size for one in wanted), "pull") as watch:
         done = pull(files, wanted, folder, force=args.force, watch=watch)
     if args.json:
-        result = {"run": run.key, "folder": str(folder), "place": files.place(f"runs/{run.key}"), **asdict(done)}
-        print_json(result)
+        place = files.place(f"runs/{run.key}")
+        lists = tuple(done.fetched), tuple(done.here), done.bytes, tuple(done.unchecked)
+        print_json(PulledFiles(run.key, str(folder), place, *lists))
     else:
         _print_result(run.key, wanted, folder, done)
     return 0

@@ -7,9 +7,8 @@ import contextlib
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from modal_app.store.layout import parts_of_key
 from modal_app.store.step import StepKind
@@ -48,8 +47,37 @@ class PushPlan:
     left: tuple[FileLeftOut, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PushedFile:
+    name: str
+    bytes: int
+    why: str
+    """What it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushedModel:
+    """What `push --json` prints."""
+
+    run: str
+    repo: str
+    branch: str
+    public: bool
+    kind: Kind
+    card: str
+    """The text of the model card."""
+    files: tuple[PushedFile, ...]
+    left: tuple[FileLeftOut, ...]
+    """Files that are not pushed, and why."""
+    pushed: PushResult | None
+    """Null with --dry-run."""
+
+
 def parser() -> VerbParser:
-    verb = VerbParser("push", description=__doc__)
+    verb = VerbParser(
+        "push",
+        description="Upload a finished run's model to the Hugging Face hub, with a card written from its records.",
+    )
     verb.add("run", metavar="RUN", names=[Names.RUN], help="a run's key, or a sweep: its best run")
     made = "on the hub; created if it does not exist, private unless --public"
     verb.add_argument("repo", metavar="OWNER/NAME", help=made)
@@ -172,7 +200,7 @@ def _prepare(subject: Subject, kind: Kind, folder: Path, args: argparse.Namespac
 
 def _show(subject: Subject, prepared: PushPlan, pushed: PushResult | None, *, as_json: bool) -> None:
     if as_json:
-        print_json(_json(subject, prepared, pushed))
+        print_json(_pushed(subject, prepared, pushed))
         return
     upload = prepared.upload
     if pushed is None:
@@ -195,16 +223,16 @@ def _outcome(pushed: PushResult | None) -> list[str]:
     return [*lines, text if pushed.changed else f"The hub has all of it already: {pushed.url} at {pushed.commit}"]
 
 
-def _json(subject: Subject, prepared: PushPlan, pushed: PushResult | None) -> dict[str, Any]:
+def _pushed(subject: Subject, prepared: PushPlan, pushed: PushResult | None) -> PushedModel:
     upload = prepared.upload
-    return {
-        "run": subject.key,
-        "repo": upload.repo,
-        "branch": upload.branch,
-        "public": upload.public,
-        "kind": upload.kind,
-        "card": upload.texts[CARD],
-        "files": [{"name": one.name, "bytes": one.size, "why": one.why} for one in prepared.files],
-        "left": [asdict(one) for one in prepared.left],
-        "pushed": None if pushed is None else asdict(pushed),
-    }
+    return PushedModel(
+        run=subject.key,
+        repo=upload.repo,
+        branch=upload.branch,
+        public=upload.public,
+        kind=Kind(upload.kind),
+        card=upload.texts[CARD],
+        files=tuple(PushedFile(one.name, one.size, one.why) for one in prepared.files),
+        left=prepared.left,
+        pushed=pushed,
+    )

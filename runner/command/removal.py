@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from modal_app.store.layout import Store
 from runner.compare.table import Column, fitted, table
@@ -14,7 +14,7 @@ from runner.console.print_json import print_json
 from runner.console.question import confirm, is_interactive
 from runner.console.transfer import size_text
 from runner.files.local_removal import busy_here, remove_here
-from runner.files.removal_plan import Removal, ToDelete
+from runner.files.removal_plan import KeptRun, Removal, ToDelete
 from runner.files.run_files import Files, LocalFiles
 from runner.files.stock import Stock
 from runner.store.stores import MIRRORS, open_store
@@ -28,6 +28,19 @@ class Place:
     files: Files
     busy: Callable[[Stock], Callable[[str], str]]
     remove: Callable[[Removal], Removal]
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalResult:
+    """What `rm --json` and `gc --json` print."""
+
+    to_delete: tuple[ToDelete, ...]
+    kept: tuple[KeptRun, ...]
+    """What has to stay, and why."""
+    bytes: int
+    """Of what is to be deleted."""
+    freed: int
+    """Bytes; 0 with --dry-run."""
 
 
 def add_removal(parser: VerbParser) -> None:
@@ -77,8 +90,8 @@ def remove_after_asking(places: Sequence[Place], decide: Callable[[Place], Remov
     kept = [one for removal in (*removals, *done) for one in removal.kept]
     freed = [] if args.dry_run else [one for removal in done for one in removal.to_delete]
     if args.json:
-        result = {"to_delete": [asdict(one) for one in to_delete], "kept": [asdict(one) for one in dict.fromkeys(kept)]}
-        print_json({**result, "bytes": sum(one.bytes for one in to_delete), "freed": sum(one.bytes for one in freed)})
+        bytes_found, bytes_freed = (sum(one.bytes for one in found) for found in (to_delete, freed))
+        print_json(RemovalResult(tuple(to_delete), tuple(dict.fromkeys(kept)), bytes_found, bytes_freed))
     elif to_delete and not args.dry_run:
         lines = [f"Not removed: {one.key}: {one.why}" for removal in done for one in removal.kept]
         lines.append(f"{size_text(sum(one.bytes for one in freed))} freed.")

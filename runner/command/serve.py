@@ -118,7 +118,8 @@ def _list(args: argparse.Namespace) -> int:
         raise SweepError(f"`axosweep serve {LIST}` takes no names: it lists everything that is deployed.")
     from runner.executors import modal_serve
 
-    show_deployed(modal_serve.deployments(args.runs_volume), as_json=args.json)
+    deployed = modal_serve.ServeDeployments(tuple(modal_serve.deployments(args.runs_volume)))
+    show_deployed(deployed, as_json=args.json)
     return 0
 
 

@@ -42,7 +42,7 @@ def main(words: Sequence[str]) -> int:
         tables.show_sweeps(all_sweeps(*known), known[0], as_json=args.json)
     else:
         rows = compare_sweep(found.store, found.sweep)
-        tables.show_rows(rows, found.store, found.sweep, as_json=args.json)
+        tables.show_rows(rows, found.store, found.sweep, as_json=args.json, judge=False)
     for text in filter(None, (stale(store, sweep) for store, sweep in old)):
         terminal.message(text)
     return 0

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 
-from modal_app.process.tracking import TrackingRecord, axolotl_config, sweep_tag
+from modal_app.process.tracking import TrackingRecord
 from modal_app.store.layout import StepFolder, Store
-from modal_app.store.read_json import read_json
-from modal_app.store.redact import redacted
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import StepKind
 from runner.compare.params import label
-from runner.compare.ranking import Row, compare_sweep
+from runner.compare.ranking import EVAL_LOSS, Row, compare_sweep
+from runner.compare.row_losses import verdicts_of
 from runner.console import terminal
 from runner.console.parser import VerbParser
 from runner.console.print_json import print_json
 from runner.errors import ExitCode, SweepError
 from runner.store.finding import sweep_in
-from runner.store.ledger import Ledger
-from runner.store.run_state import RunStatus
 from runner.store.stores import is_mirror, stores
 from runner.wandb.call import call, check_reachable
+from runner.wandb.local_runs import local_run
 from runner.wandb.messages import LocalRun, UploadRequest, UploadResponse, UploadResult
 
-SUMMARY = ("seconds", "train_seconds", "paid_seconds", "dollars", "max_steps", "gpu", "peak_memory_gib")
-"""What a run's summary in W&B gets in the end: values over all attempts, which a single attempt does not know."""
+
+@dataclass(frozen=True, slots=True)
+class SyncedRun:
+    key: str
+    label: str
+    """Its parameters."""
+    said: str
+    """What was done, or why not."""
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What `sync --json` prints."""
+
+    sweep: str
+    runs: tuple[SyncedRun, ...]
 
 
 def parser() -> VerbParser:
@@ -51,8 +65,11 @@ def sync(store: Store, sweep: str, *, as_json: bool) -> int:
     rows = compare_sweep(store, sweep)
     tracked = {row.key: record for row in rows if (record := TrackingRecord.read(_folder(store, row.key).tracking))}
     running = {row.key for row in rows if observe(store, StepKind.TRAIN, row.key).phase is Phase.RUNNING}
+    verdicts = {one.eval_fingerprint: one for one in verdicts_of(rows, EVAL_LOSS)}
     runs = [
-        _local_run(store, row, tracked[row.key], sweep) for row in rows if row.key in tracked and row.key not in running
+        local_run(store, row, tracked[row.key], sweep, verdicts.get(str(row.eval_fingerprint)))
+        for row in rows
+        if row.key in tracked and row.key not in running
     ]
     results: tuple[UploadResult, ...] = ()
     if runs:
@@ -90,40 +107,10 @@ def _folder(store: Store, key: str) -> StepFolder:
     return store.folder(StepKind.TRAIN, key)
 
 
-def _local_run(store: Store, row: Row, record: TrackingRecord, sweep: str) -> LocalRun:
-    folder = _folder(store, row.key)
-    known = {"run_key": row.key, "data_key": row.data_key, "eval_fingerprint": row.eval_fingerprint}
-    swept = redacted({**row.params, **{name: value for name, value in known.items() if value}})
-    later = {sweep_tag(one) for one in (*record.sweeps, sweep) if one != record.group}
-    return LocalRun(
-        key=row.key,
-        folder=str(folder.path),
-        id=record.id,
-        project=record.project or "axosweep",
-        entity=record.entity,
-        group=record.group,
-        name=record.name or label(row.params) or row.key,
-        tags=record.tags,
-        sweeps=tuple(sorted(later)),
-        config={**axolotl_config(read_json(folder.identity)), **swept},
-        summary={name: value for name in SUMMARY if (value := getattr(row, name)) is not None},
-        notes=_notes(store, record, sweep),
-        succeeded=row.status is RunStatus.SUCCEEDED,
-    )
-
-
-def _notes(store: Store, record: TrackingRecord, sweep: str) -> tuple[str, ...]:
-    """Of the first sweep that ran it, and of this one. Without secrets."""
-    return tuple(map(redacted, dict.fromkeys(filter(None, (record.note, Ledger(store, sweep).plan().note)))))
-
-
 def _show(sweep: str, rows: list[Row], texts: Mapping[str, str], failing: Set[str], *, as_json: bool) -> None:
     if as_json:
-        runs = [
-            {"key": row.key, "label": label(row.params), "said": texts[row.key], "failed": row.key in failing}
-            for row in rows
-        ]
-        print_json({"sweep": sweep, "runs": runs})
+        runs = (SyncedRun(row.key, label(row.params), texts[row.key], row.key in failing) for row in rows)
+        print_json(Synced(sweep, tuple(runs)))
         return
     terminal.result(f"{sweep}: {len(rows)} runs")
     for row in rows:

@@ -6,8 +6,10 @@ Needs the extra `wandb-view` (wandb-workspaces). The view is built without a log
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 from modal_app.process.tracking import TrackingRecord
 from modal_app.store.layout import Store
@@ -25,6 +27,23 @@ from runner.wandb.messages import SweepView, ViewRequest, ViewResponse
 FAILED = "The view could not be created; the error is printed above."
 ADVICE = "--dry-run prints the view."
 TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class SavedView:
+    """What `wandb-view --json` prints."""
+
+    sweep: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltView:
+    """What `wandb-view --dry-run --json` prints."""
+
+    sweep: str
+    view: Mapping[str, Any]
+    """In W&B's form."""
 
 
 def parser() -> VerbParser:
@@ -54,11 +73,11 @@ def show(store: Store, sweep: str, *, dry_run: bool, as_json: bool) -> int:
         raise SweepError(f"W&B did not accept the view: {response.error}")
     if dry_run:
         if as_json:
-            print_json({"sweep": sweep, "view": response.model})
+            print_json(BuiltView(sweep, response.model or {}))
         else:
             print(json.dumps(response.model, indent=1))  # in W&B's form
     elif as_json:
-        print_json({"sweep": sweep, "url": response.url})
+        print_json(SavedView(sweep, response.url))
     else:
         terminal.result(response.url)
         terminal.message(f"It shows what W&B has: axosweep sync {sweep} brings it up to date.")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from modal_app.warm.address import Note
 from runner.console import terminal
@@ -16,6 +16,64 @@ from runner.executors import warm_server
 from runner.store.stores import open_store
 
 ENDS_WITHIN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class StepAtWork:
+    kind: str
+    key: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreloadedTrainer:
+    """A process that has imported Axolotl, or imports it. Until it is ready, null is what only itself knows."""
+
+    pid: int
+    store: str
+    since: float
+    """Unix seconds."""
+    memory_mib: int | None
+    """Null if the system does not tell."""
+    suspended: bool
+    ready: bool
+    """Whether it has imported Axolotl."""
+    ending: bool
+    """Whether it takes no more commands."""
+    ready_s: float | None
+    """Seconds that its imports took."""
+    idle_s: float | None
+    """Seconds without work after which it ends."""
+    idle_for_s: float | None
+    served: int | None
+    """Steps so far."""
+    commands: int | None
+    """Those that use it now."""
+    steps: tuple[StepAtWork, ...]
+    serving: tuple[int, ...]
+    """Processes that serve models."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreloadedTrainers:
+    """What `warm --json` prints."""
+
+    trainers: tuple[PreloadedTrainer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndedTrainer:
+    pid: int
+    store: str
+    ended: bool
+    """False while a command uses it; then it ends after that."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedTrainers:
+    """What `warm stop --json` prints."""
+
+    trainers: tuple[EndedTrainer, ...]
 
 
 def parser() -> VerbParser:
@@ -42,7 +100,7 @@ def show(store: Path | None, *, as_json: bool) -> int:
     """The preloaded trainers of a store, or of all."""
     rows = [_row(note) for note in warm_server.running(store)]
     if as_json:
-        print_json({"trainers": rows})
+        print_json(PreloadedTrainers(tuple(rows)))
         return 0
     for row in rows:
         terminal.result(_line(row))
@@ -68,13 +126,13 @@ def stop(store: Path | None, *, here: Path, confirmed: bool, as_json: bool) -> i
         status = warm_server.status(note) or {}
         used = status.get("steps") or status.get("serving")
         ended = warm_server.wait_for_end(note, 0 if used else deadline - time.monotonic())
-        rows.append({"pid": note.owner.pid, "store": note.store, "ended": ended})
+        rows.append(EndedTrainer(note.owner.pid, note.store, ended))
     if as_json:
-        print_json({"trainers": rows})
+        print_json(EndedTrainers(tuple(rows)))
         return 0
     for row in rows:
-        how = "ended" if row["ended"] else "will end when no command uses it"
-        terminal.result(f"{row['pid']}  {row['store']}: {how}.")
+        how = "ended" if row.ended else "will end when no command uses it"
+        terminal.result(f"{row.pid}  {row.store}: {how}.")
     if not rows:
         print("No trainer is preloaded.")
     return 0
@@ -94,36 +152,49 @@ def _confirm(found: Sequence[Note], others: Sequence[Note]) -> None:
     )
 
 
-def _row(note: Note) -> dict[str, Any]:
+def _row(note: Note) -> PreloadedTrainer:
     status = warm_server.status(note)
-    own = {"pid": note.owner.pid, "store": note.store, "since": note.owner.at, "memory_mib": _memory(note.owner.pid)}
-    own |= {"suspended": warm_server.process_state(note.owner.pid) == "T"}
-    here = {"ready": status is not None, "ending": not note.address.socket.exists()}
-    return own | here | dict(status or {})
+    known = status or {}
+    return PreloadedTrainer(
+        pid=note.owner.pid,
+        store=note.store,
+        since=known.get("since", note.owner.at),
+        memory_mib=_memory(note.owner.pid),
+        suspended=warm_server.process_state(note.owner.pid) == "T",
+        ready=status is not None,
+        ending=known.get("ending", not note.address.socket.exists()),
+        ready_s=known.get("ready_s"),
+        idle_s=known.get("idle_s"),
+        idle_for_s=known.get("idle_for_s"),
+        served=known.get("served"),
+        commands=known.get("commands"),
+        steps=tuple(StepAtWork(one["kind"], one["key"], one["pid"]) for one in known.get("steps", ())),
+        serving=tuple(known.get("serving", ())),  # not reported by an older version
+    )
 
 
-def _line(row: dict[str, Any]) -> str:
-    return f"{row['pid']}  {row['store']}: " + ", ".join(_words(row))
+def _line(row: PreloadedTrainer) -> str:
+    return f"{row.pid}  {row.store}: " + ", ".join(_words(row))
 
 
-def _words(row: dict[str, Any]) -> Iterator[str]:
-    if row["suspended"]:
+def _words(row: PreloadedTrainer) -> Iterator[str]:
+    if row.suspended:
         yield "suspended, so that no command can use it; `axosweep warm stop` ends it"
         return
-    if not row["ready"]:
-        yield "ends when no command uses it" if row["ending"] else "imports Axolotl"
+    if not row.ready:
+        yield "ends when no command uses it" if row.ending else "imports Axolotl"
         return
-    if row["steps"]:
-        yield f"{len(row['steps'])} at work"
-    elif row.get("serving"):  # not reported by an older version
+    if row.steps:
+        yield f"{len(row.steps)} at work"
+    elif row.serving:
         yield "serves models"
-    elif row["commands"]:
+    elif row.commands:
         yield "a command uses it"
     else:
-        yield f"idle, ends in {max(row['idle_s'] - row['idle_for_s'], 0):.0f} s"
-    yield f"{row['served']} served"
-    if row["memory_mib"] is not None:
-        yield f"{row['memory_mib']} MiB"
+        yield f"idle, ends in {max((row.idle_s or 0.0) - (row.idle_for_s or 0.0), 0):.0f} s"
+    yield f"{row.served} served"
+    if row.memory_mib is not None:
+        yield f"{row.memory_mib} MiB"
 
 
 def _memory(pid: int) -> int | None:

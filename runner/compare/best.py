@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from runner.compare.params import label
 from runner.compare.ranking import EVAL_LOSS, Metric, Row
 from runner.compare.settings import without_seeds
 from runner.compare.table import heading_of, tables_of
+from runner.compare.verdict_types import Verdict
 from runner.console import terminal
 from runner.console.numbers import loss
 from runner.errors import SweepError
@@ -57,6 +58,11 @@ class Best:
     """adapter or model"""
     next: tuple[Next, ...]
     version: int = 2
+    verdict: Verdict | None = None
+    """Which settings are the best, as far as the losses of held-out rows tell; null where that is unknown."""
+    undecided: str = ""
+    """Why it is not shown that its setting is better than all others; empty if it is. `--decided` then ends with exit
+    code 3."""
 
 
 def winner(rows: Sequence[Row], metric: Metric) -> Row:
@@ -90,9 +96,12 @@ def best_run(runs: Sequence[SweepRun], rows: Sequence[Row]) -> SweepRun:
     return next(run for run in runs if run.key == best.key)
 
 
-def best_of(row: Row, metric: Metric, write: str | None, store_arg: str | None = None) -> Best:
-    """`store_arg`: the store as it was named on the command line. Raises SweepError when the file to write exists with
-    other content.
+def best_of(
+    row: Row, metric: Metric, write: str | None, store_arg: str | None = None, *, cheapest: bool = False,
+    verdict: Verdict | None = None, undecided: str = "",
+) -> Best:  # fmt: skip
+    """`store_arg`: the store as it was named on the command line. `cheapest`: whether the row was chosen as the
+    cheapest of the best. Raises SweepError when the file to write exists with other content.
     """
     assert row.store is not None, "a row of a store"
     store = Store(Path(row.store))
@@ -107,23 +116,30 @@ def best_of(row: Row, metric: Metric, write: str | None, store_arg: str | None =
         config_file=str(written) if written else None,
         model=model,
         kind=kind,
-        next=tuple(_next(store, row, config, metric, write, store_arg)),
+        next=tuple(_next(store, row, config, _chosen_by(metric, cheapest=cheapest), write, store_arg)),
+        verdict=verdict,
+        undecided=undecided,
     )
 
 
-def best_line(row: Row) -> str:
-    """The winner; if several seeds of its setting have finished, the setting with its mean and spread."""
+def best_line(row: Row, verdicts: Sequence[Verdict] = ()) -> str:
+    """The winner; if several seeds of its setting have finished, the setting with its mean and spread. It is called the
+    best only as long as no verdict says that others may be as good."""
     run = f"{row.key}  {label(row.params)}".rstrip()
+    best = all(len(one.best_group) == 1 and row.key in one.best_group[0].runs for one in verdicts)
     if (seeds := row.over_seeds) is None:
-        return f"Best: {run}"
+        what = "Cheapest of the best" if not row.is_best else "Best" if best else "Lowest eval loss"
+        return f"{what}: {run}"
+    what = "Cheapest of the best" if not row.is_best else "Best setting" if best else "Lowest mean eval loss"
     setting = label(without_seeds(row.params)) or "these runs"
-    return f"Best setting: {setting}  {loss(seeds.mean)} +- {loss(seeds.sd)} over {seeds.n} seeds. Its best run: {run}"
+    return f"{what}: {setting}  {loss(seeds.mean)} +- {loss(seeds.sd)} over {seeds.n} seeds. Its best run: {run}"
 
 
 def show_best(best: Best) -> None:
     row, metric = best.run, Metric(best.metric, best.maximize)
     lines = [
-        best_line(row),
+        *(best.verdict.sentences if best.verdict else ()),
+        best_line(row, [best.verdict] if best.verdict else ()),
         _figure(row, metric),
         *([f"Flags: {', '.join(row.flags)}"] if row.flags else []),
         f"Its {best.kind}: {best.model}",
@@ -139,10 +155,6 @@ def _figure(row: Row, metric: Metric) -> str:
     """A metric that was measured after the training has no first value and no step."""
     final = f"{heading_of(metric)}: {loss(row.final)}"
     return final if row.first is None else f"{final} at step {row.step}, from {loss(row.first)}"
-
-
-def as_json(best: Best) -> dict[str, Any]:
-    return asdict(best)
 
 
 def runnable_config(store: Store, key: str, *, by_origin: bool = False) -> dict[str, Any]:
@@ -196,20 +208,27 @@ def _write(config: Mapping[str, Any], row: Row, metric: Metric, where: str) -> P
 
 
 def _next(
-    store: Store, row: Row, config: Mapping[str, Any], metric: Metric, written: str | None, store_arg: str | None
-) -> list[Next]:
+    store: Store, row: Row, config: Mapping[str, Any], chosen_by: Sequence[str], written: str | None,
+    store_arg: str | None,
+) -> list[Next]:  # fmt: skip
     """The commands to run next; `axosweep best` among them chooses the same winner."""
     file = written or CONFIG_FILE
     flag, key = (["--store", store_arg], [f"store={store_arg}"]) if store_arg else ([], [])
     words = [f"base={file}", *where_it_ran(store, row.key), *key]
-    ranked_by = ["--metric", metric.name] if metric.name != EVAL_LOSS.name else []
-    ranked_by += ["--maximize"] if metric.maximize else []
-    write = Next(_command("best", row.sweeps[0], *ranked_by, "--write", file, *flag), "its config as one file")
+    write = Next(_command("best", row.sweeps[0], *chosen_by, "--write", file, *flag), "its config as one file")
     return [
         *([] if written else [write]),
         Next(_command(*words, _longer(config)), "the same, for longer"),
         Next(_command("plan", *words, "--write", "configs"), "for plain `axolotl train`"),
         Next(_command("logs", row.key, *flag), "Axolotl's output"),
+    ]
+
+
+def _chosen_by(metric: Metric, *, cheapest: bool) -> list[str]:
+    return [
+        *(["--metric", metric.name] if metric.name != EVAL_LOSS.name else []),
+        *(["--maximize"] if metric.maximize else []),
+        *(["--cheapest-of-best"] if cheapest else []),
     ]
 
 

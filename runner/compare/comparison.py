@@ -15,6 +15,7 @@ from modal_app.store.step import StepKind
 from modal_app.store.trained_weights import weights_left_by
 from runner.compare.groups import Group
 from runner.compare.ranking import EVAL_LOSS, OBJECTIVE, Metric, Row
+from runner.compare.verdict_types import Verdict
 from runner.cost.spent import SweepCost, sweep_cost
 from runner.store.going_on import goes_on
 from runner.store.ledger import Ledger
@@ -57,6 +58,9 @@ class Comparison:
     """Of this format. Fields may be added under the same number."""
     notes: tuple[str, ...] = field(default=())
     """Sentences that explain how to read the numbers."""
+    verdicts: tuple[Verdict, ...] = ()
+    """Which settings are the best, as far as the losses of held-out rows tell: one for each eval fingerprint that has
+    losses by row of several settings. Empty from `status`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class SweepSelection:
 
 def comparison(
     rows: Sequence[Row], selections: Sequence[SweepSelection], metric: Metric = EVAL_LOSS, over: Sequence[str] = (),
-    groups: Sequence[Group] = (), notes: Sequence[str] = (),
+    groups: Sequence[Group] = (), notes: Sequence[str] = (), verdicts: Sequence[Verdict] = (),
 ) -> Comparison:  # fmt: skip
     """Rows with the dollars of their sweeps."""
     complete = [one for one in selections if one.only is None]
@@ -95,6 +99,7 @@ def comparison(
         over=tuple(over),
         groups=tuple(groups),
         notes=(*unfinished, *notes),
+        verdicts=tuple(verdicts),
     )
 
 

@@ -1,9 +1,10 @@
-"""Two runs of any sweeps side by side: the config keys that differ, the metric's difference, both curves."""
+"""Two runs of any sweeps side by side: the config keys that differ, the metric's difference, where it comes from, both
+curves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -12,9 +13,12 @@ from rich.markup import escape
 from runner.compare.ranking import Metric, Row, rows_from
 from runner.compare.source import RunFacts
 from runner.compare.table import columns_of, fitted, heading_of, table
+from runner.compare.where_won import where_won
+from runner.compare.where_words import where_lines
 from runner.console import terminal
 from runner.console.numbers import loss
 from runner.console.plot import MARKS, overlay
+from runner.verdict.where import Where
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,11 @@ class Pair:
     """Whether both are judged by the same held-out rows."""
     curves: tuple[Mapping[int, float | None], Mapping[int, float | None]]
     """The metric by step; null where it was NaN or infinite."""
+    where: Where | None = None
+    """Where the second is better or worse than the first, by the losses of each held-out row; null if there are none of
+    both, or for another metric than the eval loss."""
+    notes: tuple[str, ...] = ()
+    """What is missing, in sentences."""
     version: int = 2
 
 
@@ -43,6 +52,7 @@ def pair_of(facts: Sequence[RunFacts], metric: Metric) -> Pair:
     comparable = first.eval_fingerprint is not None and first.eval_fingerprint == second.eval_fingerprint
     both = first.final is not None and second.final is not None
     difference = second.final - first.final if comparable and both else None  # type: ignore[operator]
+    where, missing = where_won(first, second, metric)
     return Pair(
         metric=metric.name,
         maximize=metric.maximize,
@@ -51,6 +61,8 @@ def pair_of(facts: Sequence[RunFacts], metric: Metric) -> Pair:
         difference=difference,
         comparable=comparable,
         curves=(one.curves.by_name.get(metric.name, {}), other.curves.by_name.get(metric.name, {})),
+        where=where,
+        notes=(missing,) if missing else (),
     )
 
 
@@ -66,15 +78,16 @@ def show_pair(pair: Pair, console: Console) -> None:
     console.print()
     for line in [*_difference_lines(pair, metric), *_config_lines(pair)]:
         terminal.say(console, line)
+    first, second = pair.runs
+    for line in ["", *where_lines(pair.where, (first.key, second.key))] if pair.where else []:
+        terminal.say(console, line)
+    for note in pair.notes:
+        terminal.say(console, note)
     plot = overlay(pair.curves)
     if plot:
         console.print(f"\n{escape(heading_of(metric))} by step: {'  '.join(f'{mark} {key}' for mark, key in marks)}")
         for line in plot:
             terminal.say(console, line)
-
-
-def as_json(pair: Pair) -> dict[str, Any]:
-    return asdict(pair)
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

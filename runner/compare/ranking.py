@@ -93,6 +93,10 @@ class Row:
     """The most memory that was in use on one GPU; null on a CPU."""
     measured: Mapping[str, float] = field(default_factory=dict)
     """What `axosweep eval` has measured, by name: `eval_loss`, `tasks/<task>/<metric>`."""
+    setting: int = 0
+    """The place of its setting, from 0; the same for the runs that differ from it in nothing but the seed."""
+    can_win: bool = False
+    """Whether it has finished with a value, and nothing keeps its setting from winning, such as a NaN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,16 +228,18 @@ def _ranked(entries: Sequence[_Entry]) -> list[Row]:
     }
     ranked: list[Row] = []
     crowned: set[str | None] = set()
+    places: dict[tuple[str | None, str], int] = {}
     # Runs whose held-out rows are unknown come last, and none of them wins, since these rows may differ.
     for one in sorted(
         entries,
         key=lambda one: (*by_held_out(one.row.eval_fingerprint), rank[one.group], one.rank),
     ):
-        known = bool(one.row.eval_fingerprint) and one.row.eval_fingerprint not in crowned
-        wins = known and one.rank < math.inf and rank[one.group][0] < math.inf
+        able = one.rank < math.inf and rank[one.group][0] < math.inf
+        wins = able and bool(one.row.eval_fingerprint) and one.row.eval_fingerprint not in crowned
         if wins:
             crowned.add(one.row.eval_fingerprint)
-        ranked.append(replace(one.row, is_best=wins, over_seeds=spread[one.group]))
+        place = places.setdefault(one.group, len(places))
+        ranked.append(replace(one.row, is_best=wins, over_seeds=spread[one.group], setting=place, can_win=able))
     return ranked
 
 

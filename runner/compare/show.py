@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from enum import StrEnum
 
 from rich.console import Console
@@ -11,20 +10,22 @@ from rich.markup import escape
 
 from runner.compare.best import best_line
 from runner.compare.comparison import Comparison, SweepSelection, cost_of, model_of
+from runner.compare.csv_form import groups_csv, rows_csv
 from runner.compare.groups import Group
 from runner.compare.measured import is_of_a_task
 from runner.compare.ranking import Metric, Row
+from runner.compare.stars import groups_starred, starred
 from runner.compare.table import (
+    Column,
     columns_of,
     fitted,
     group_columns,
-    groups_csv,
     markdown,
-    rows_csv,
     shortened,
     table,
     tables_of,
 )
+from runner.compare.verdict_types import Verdict
 from runner.console import terminal
 from runner.console.print_json import print_json
 from runner.cost.spent import money
@@ -55,9 +56,13 @@ def show(result: Comparison, selections: Sequence[SweepSelection], form: Form, c
     metric = Metric(result.metric, result.maximize)
     match form:
         case Form.JSON:
-            print_json(asdict(result))
+            print_json(result)
         case Form.CSV:
-            terminal.write(groups_csv(result.groups, metric) if result.over else rows_csv(result.runs, metric))
+            groups, rows = result.groups, result.runs
+            csv = (
+                groups_csv(groups, metric, result.verdicts) if result.over else rows_csv(rows, metric, result.verdicts)
+            )
+            terminal.write(csv)
         case Form.MARKDOWN:
             terminal.write(f"{_markdown(result, metric)}\n")
         case Form.TABLE:
@@ -83,7 +88,7 @@ def title_of(result: Comparison, rows: Sequence[Row] | Sequence[Group], number: 
     if is_of_a_task(result.metric):
         rows_text = f"questions {fingerprint[:8]}" if fingerprint else "not measured"
     else:
-        rows_text = f"held-out rows {fingerprint[:8] if fingerprint else 'unknown'}"
+        rows_text = _held_out(fingerprint)
     return f"{name}: {rows_text} ({number} of {tables})"
 
 
@@ -92,10 +97,10 @@ def _show(result: Comparison, selections: Sequence[SweepSelection], metric: Metr
     tables = tables_of(result.runs)
     dropped: dict[str, None] = {}
     for number, rows in enumerate(tables, start=1):
-        shown, left_out = fitted(columns_of(rows, metric), console.width)
+        shown, left_out = fitted(columns_of(rows, metric, result.verdicts), console.width)
         dropped.update(dict.fromkeys(left_out))
         title = title_of(result, rows, number, len(tables))
-        console.print(table(shown, title, [row.is_best for row in rows]), crop=False)
+        console.print(table(shown, title, starred(rows, result.verdicts)), crop=False)
     _show_groups(result, metric, console)
     if dropped:
         console.print(
@@ -125,8 +130,8 @@ def _show_groups(result: Comparison, metric: Metric, console: Console) -> None:
         which = f"; {title_of(result, groups, number, len(tables))}" if len(tables) > 1 else ""
         title = f"Mean over {', '.join(result.over)}{which}"
         console.print()
-        columns = shortened(group_columns(groups, metric), console.width)
-        console.print(table(columns, title, [one.is_best for one in groups]), crop=False)
+        columns = shortened(group_columns(groups, metric, result.verdicts), console.width)
+        console.print(table(columns, title, groups_starred(groups, result.verdicts)), crop=False)
 
 
 def _mean_tables(groups: Sequence[Group]) -> list[list[Group]]:
@@ -148,7 +153,17 @@ def _notes(result: Comparison, tables: int) -> list[str]:
     best = next((row for row in result.runs if row.is_best), None)
     if tables == 1 and best and best.over_seeds is None and any(row.over_seeds for row in result.runs):
         notes.append(ONE_SEED)
-    return [*notes, *result.notes]
+    return [*notes, *result.notes, *_verdict_lines(result.verdicts, tables)]
+
+
+def _verdict_lines(verdicts: Sequence[Verdict], tables: int) -> list[str]:
+    if tables == 1:
+        return [line for one in verdicts for line in one.sentences]
+    return [f"{_held_out(one.eval_fingerprint)}: {' '.join(one.sentences)}" for one in verdicts]
+
+
+def _held_out(fingerprint: str | None) -> str:
+    return f"held-out rows {fingerprint[:8] if fingerprint else 'unknown'}"
 
 
 def _show_best(result: Comparison, tables: int, console: Console) -> None:
@@ -156,7 +171,7 @@ def _show_best(result: Comparison, tables: int, console: Console) -> None:
     best = next((row for row in result.runs if row.is_best), None)
     if best is None or tables > 1 or result.over:
         return
-    console.print(escape(best_line(best)), soft_wrap=True)
+    console.print(escape(best_line(best, result.verdicts)), soft_wrap=True)
     if best.store is None:
         return
     what, where = model_of(best)
@@ -167,13 +182,17 @@ def _markdown(result: Comparison, metric: Metric) -> str:
     if result.over:
         groups = _mean_tables(result.groups)
         parts = [
-            f"**{title_of(result, ones, number, len(groups))}**\n\n{markdown(group_columns(ones, metric))}"
+            _titled(title_of(result, ones, number, len(groups)), group_columns(ones, metric, result.verdicts))
             for number, ones in enumerate(groups, start=1)
         ]
     else:
         tables = tables_of(result.runs)
         parts = [
-            f"**{title_of(result, rows, number, len(tables))}**\n\n{markdown(columns_of(rows, metric))}"
+            _titled(title_of(result, rows, number, len(tables)), columns_of(rows, metric, result.verdicts))
             for number, rows in enumerate(tables, start=1)
         ]
     return "\n\n".join([*parts, *_notes(result, len(parts))])
+
+
+def _titled(title: str, columns: Sequence[Column]) -> str:
+    return f"**{title}**\n\n{markdown(columns)}"

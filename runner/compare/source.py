@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modal_app.cloud.meter import ContainerRecord
-from modal_app.store.facts import DataManifest, TrainFacts
+from modal_app.store.facts import DataManifest, TrainFacts, TrainState
 from modal_app.store.layout import Attempt, Store
 from modal_app.store.read_json import read_json
 from modal_app.store.state import StepState, observe, read_outcome
@@ -23,10 +23,6 @@ from runner.store.run_state import RunStatus, Unbegun, run_state, unbegun
 
 RESERVED = "memory/device_reserved (GiB)"
 """What Axolotl logs of rank 0's GPU; zero on a CPU."""
-
-
-BEFORE_STEPS = ("import", "config", "prepare", "load")
-"""The phases of a run before its first step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +113,7 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
     folder = store.folder(StepKind.TRAIN, run.key)
     state = observe(store, StepKind.TRAIN, run.key)
     outcome, curves, attempts = state.outcome, read_curves(folder.metrics), folder.attempts()
-    train_states = [read_json(attempt.train_state) for attempt in attempts]
+    train_states = [TrainState.read(attempt.train_state) for attempt in attempts]
     derived = run_state(store, run, state, lost)
     rented = containers(folder)
     cost = run_bill(store, run.key, rented, rates) if rented and rates else None
@@ -136,7 +132,7 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
         folder=str(folder.path),
         eval_fingerprint=_eval_fingerprint(store, run, state),
         attempts=len(attempts),
-        max_steps=train_states[-1].get("max_steps") if train_states else None,
+        max_steps=train_states[-1].max_steps if train_states else None,
         seconds=_seconds(outcome.seconds, attempts[:-1], train_states) if outcome else None,
         train_seconds=_train_seconds(train_states),
         gpu=allocated(rented),
@@ -147,31 +143,24 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
         measured=measured_of(store, run.key),
         started_at=state.started_at,
         ended_at=outcome.finished_at if outcome else None,
-        startup_seconds=startup_seconds(train_states[-1]) if train_states else 0.0,
-        resumed_from=train_states[-1].get("resumed_from") or 0 if train_states else 0,
+        startup_seconds=train_states[-1].startup_seconds if train_states else 0.0,
+        resumed_from=train_states[-1].resumed_from if train_states else 0,
     )
 
 
-def startup_seconds(train_state: Mapping[str, Any]) -> float:
-    """Of an attempt, before its first step."""
-    phases = train_state.get("phases") or {}
-    return float(sum(phases.get(name) or 0.0 for name in BEFORE_STEPS))
-
-
-def _seconds(last: float, earlier: Sequence[Attempt], train_states: Sequence[Mapping[str, Any]]) -> float:
+def _seconds(last: float, earlier: Sequence[Attempt], train_states: Sequence[TrainState]) -> float:
     """Of all attempts, as its optimizer steps are. One that was killed has left no result, only the seconds of its
     phases."""
     total = last
     for attempt, state in zip(earlier, train_states, strict=False):
         outcome = read_outcome(attempt.result)
-        total += outcome.seconds if outcome else sum((state.get("phases") or {}).values())
+        total += outcome.seconds if outcome else sum(state.phases.values())
     return total
 
 
-def _train_seconds(train_states: Sequence[Mapping[str, Any]]) -> float | None:
+def _train_seconds(train_states: Sequence[TrainState]) -> float | None:
     """Of the optimizer steps of all attempts, including steps that were repeated after a kill."""
-    phases = [one.get("phases", {}) for one in train_states]
-    seconds = [one[name] for one in phases for name in ("first", "train") if name in one]
+    seconds = [one.step_seconds for one in train_states if one.step_seconds is not None]
     return round(sum(seconds), 3) if seconds else None
 
 

@@ -1,14 +1,11 @@
-"""Rows as a table: on a terminal, as Markdown, as CSV. Columns that do not fit a terminal are dropped and reported."""
+"""Rows as a table, on a terminal or as Markdown. Columns that do not fit a terminal are dropped and reported."""
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
 
 from rich.cells import cell_len
 from rich.markup import escape
@@ -20,7 +17,8 @@ from runner.compare.groups import Group
 from runner.compare.measured import TASKS, is_of_a_task
 from runner.compare.params import show_value
 from runner.compare.ranking import OBJECTIVE, Metric, Row
-from runner.compare.settings import OverSeeds
+from runner.compare.stars import groups_judged, groups_starred, starred
+from runner.compare.verdict_types import JudgedSetting, Verdict, settings_by_run
 from runner.console.numbers import loss
 from runner.cost.spent import money
 from runner.store.run_state import RunStatus, status_text
@@ -63,7 +61,7 @@ def tables_of(rows: Sequence[Row]) -> list[list[Row]]:
     return [list(group) for _, group in groupby(rows, key=lambda row: row.eval_fingerprint)]
 
 
-def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
+def columns_of(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] = ()) -> list[Column]:
     """The columns that have a value in one of these rows."""
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     params = [
@@ -82,8 +80,10 @@ def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
         for name in dict.fromkeys(name for row in rows for name in row.measured)
         if is_of_a_task(name) and name != metric.name
     ]
+    judged = [settings_by_run(verdicts).get(row.key) for row in rows]
     rest = [
         _column(rows, heading_of(metric), lambda row: loss(row.final), always=True),
+        *(verdict_columns(judged) if any(judged) else ()),
         *measured,
         _column(rows, "best", lambda row: loss(row.best), drop=26),
         _column(rows, "first", lambda row: loss(row.first), drop=32),
@@ -100,9 +100,16 @@ def columns_of(rows: Sequence[Row], metric: Metric) -> list[Column]:
         _column(rows, "flags", lambda row: " ".join(row.flags), drop=2, left=True),
         status_column([(row.status, row.reason) for row in rows]),
     ]
-    mark = Column("", tuple("*" if row.is_best else "" for row in rows), left=True)
+    mark = Column("", tuple("*" if star else "" for star in starred(rows, verdicts)), left=True)
     run = Column("run", tuple(row.key for row in rows), left=True)
     return [mark, run, *params, *(one for one in rest if one is not None)]
+
+
+def verdict_columns(settings: Sequence[JudgedSetting | None]) -> list[Column]:
+    """How much worse than the best setting of its table, and the interval of that."""
+    differences = tuple("" if one is None else loss(one.difference) for one in settings)
+    ranges = tuple("" if one is None or one.low == one.high else interval(one) for one in settings)
+    return [Column("difference", differences, drop=21), Column("95 % interval", ranges, drop=22)]
 
 
 def status_column(states: Iterable[tuple[RunStatus, FailureReason | None]]) -> Column:
@@ -111,12 +118,14 @@ def status_column(states: Iterable[tuple[RunStatus, FailureReason | None]]) -> C
     return Column("status", cells, left=True, styles=tuple(STATUS_COLOURS[status] for status, _ in found))
 
 
-def group_columns(groups: Sequence[Group], metric: Metric) -> list[Column]:
+def group_columns(groups: Sequence[Group], metric: Metric, verdicts: Sequence[Verdict] = ()) -> list[Column]:
     names = list(dict.fromkeys(name for group in groups for name in group.params))
+    judged = groups_judged(groups, verdicts)
     return [
-        Column("", tuple("*" if one.is_best else "" for one in groups), left=True),
+        Column("", tuple("*" if star else "" for star in groups_starred(groups, verdicts)), left=True),
         *(Column(name, tuple(show_value(one.params.get(name)) for one in groups), shrinks=True) for name in names),
         Column(f"mean {heading_of(metric)}", tuple(loss(one.mean) for one in groups)),
+        *(verdict_columns(judged) if any(judged) else ()),
         Column("sd", tuple(loss(one.sd) for one in groups)),
         Column("n", tuple(f"{one.n}/{len(one.runs)}" if one.n < len(one.runs) else str(one.n) for one in groups)),
         Column("best", tuple(loss(one.best) for one in groups)),
@@ -177,39 +186,6 @@ def markdown(columns: Sequence[Column]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-def rows_csv(rows: Sequence[Row], metric: Metric) -> str:
-    """Every field of a row except `record`. Parameters, measured values, and the figures over the seeds of a row's
-    setting have columns of their own."""
-    plain = [one.name for one in fields(Row) if one.name not in ("params", "record", "measured", "over_seeds")]
-    seeds = [one.name for one in fields(OverSeeds)]
-    later = [name for name in dict.fromkeys(name for row in rows for name in row.measured) if is_of_a_task(name)]
-    names = list(dict.fromkeys(name for row in rows for name in row.params))
-    heads = ["key", *(f"param.{name}" if name in plain else name for name in names), "metric"]
-    rest = [name for name in plain if name != "key"]
-    lines = [
-        [
-            row.key,
-            *(row.params.get(name) for name in names),
-            metric.name,
-            *(getattr(row, name) for name in rest),
-            *(getattr(row.over_seeds, name, None) for name in seeds),
-            *(row.measured.get(name) for name in later),
-        ]
-        for row in rows
-    ]
-    return _csv([[*heads, *rest, *(f"over_seeds.{name}" for name in seeds), *later], *lines])
-
-
-def groups_csv(groups: Sequence[Group], metric: Metric) -> str:
-    names = list(dict.fromkeys(name for one in groups for name in one.params))
-    rest = [one.name for one in fields(Group) if one.name != "params"]
-    lines = [
-        [*(one.params.get(name) for name in names), metric.name, *(getattr(one, name) for name in rest)]
-        for one in groups
-    ]
-    return _csv([[*names, "metric", *rest], *lines])
-
-
 def heading_of(metric: Metric) -> str:
     return "eval loss" if metric.name == OBJECTIVE else metric.name.removeprefix(TASKS)
 
@@ -239,23 +215,9 @@ def _end(text: str, room: int) -> str:
     return f"…{text}"
 
 
-def _csv(lines: Iterable[Iterable[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([[_cell(value) for value in line] for line in lines])
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    match value:
-        case None:
-            return ""
-        case float() if value != value or value in (float("inf"), float("-inf")):
-            return ""
-        case list() | tuple():
-            return " ".join(map(str, value))
-        case _:
-            return value
+def interval(one: JudgedSetting) -> str:
+    """Of its difference from the best setting: `0.0003 to 0.0021`."""
+    return f"{loss(one.low)} to {loss(one.high)}"
 
 
 def _steps(row: Row) -> str:

@@ -1,4 +1,7 @@
-"""What `--json` prints: one object with a version. NaN is written as null, so that any parser reads it."""
+"""What `--json` prints: one object with a version. NaN is written as null, so that any parser reads it.
+
+The object is a dataclass, from which scripts/json_schemas.py writes its JSON Schema.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,19 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 VERSION = 1
 """The version of an object without its own. It is raised when a field is removed or changes its meaning."""
 
 
-def print_json(value: Mapping[str, Any]) -> None:
+def print_json(value: DataclassInstance) -> None:
     """To stdout, its `version` first."""
-    json.dump(_finite({"version": VERSION, **value}), sys.stdout, indent=1, allow_nan=False)
+    json.dump(_finite({"version": VERSION, **asdict(value)}), sys.stdout, indent=1, allow_nan=False)
     sys.stdout.write("\n")
 
 

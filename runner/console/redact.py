@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from modal_app.store.redact import HIDDEN, redacted
+from modal_app.store.redact import HIDDEN, redacted, without_passwords
 
 _KNOWN_FORMS = re.compile(
     r"\b(hf_[A-Za-z0-9]{16,}|a[ks]-[A-Za-z0-9]{16,}|wandb_v\d_[A-Za-z0-9_]{16,}|sk-[A-Za-z0-9_-]{16,})"
@@ -16,7 +16,6 @@ _NAMED = re.compile(
     r"(?i)((?:api_?key|secret|password|passwd|token|webhook_url|authorization)[\"']?\s*[=:]\s*(?:bearer\s+)?[\"']?)"
     r"([^\s\"',}\]]{8,})"
 )
-_IN_ADDRESS = re.compile(r"(://[^\s/:@]+:)[^\s/@]+@")
 
 
 def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -28,4 +27,4 @@ def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
     text = str(redacted(text, environment))
     text = _KNOWN_FORMS.sub(HIDDEN, text)
     text = _NAMED.sub(lambda found: found[1] + HIDDEN, text)
-    return _IN_ADDRESS.sub(lambda found: f"{found[1]}{HIDDEN}@", text)
+    return without_passwords(text)

@@ -15,6 +15,7 @@ from typing import Any
 
 from modal_app.store.own_data import own_data_of
 from runner.cost.types import Length, Range, Rows, Shape
+from runner.memory.config import evaluates_without_logits
 
 Config = Mapping[str, Any]
 
@@ -52,10 +53,15 @@ def length_of(config: Config, ranks: int, rows: Rows | None) -> Length | str:
         micro_tokens=micro_tokens,
         evals=evals,
         eval_batches=batches,
-        eval_tokens=eval_rows / ranks * micro_tokens.likely / max(shape.micro, 1),
+        eval_tokens=eval_rows / ranks * micro_tokens.likely / max(shape.micro, 1) * _passes(config),
         saves=saves_of(config, steps),
         source=f"max_steps, {source}" if given > 0 else source,
     )
+
+
+def _passes(config: Config) -> int:
+    """How often an evaluation passes each batch through the model."""
+    return 2 if evaluates_without_logits(config) else 1
 
 
 def saves_of(config: Config, steps: int) -> int:

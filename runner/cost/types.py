@@ -67,7 +67,7 @@ class Length:
     eval_batches: int
     """Batches of one evaluation, on each card."""
     eval_tokens: float
-    """Tokens of one evaluation, on each card."""
+    """Tokens of one evaluation, on each card; twice as many where the losses of rows take one more pass."""
     saves: int
     """Checkpoints and the final model."""
     source: str

@@ -1,18 +1,60 @@
-"""A plan's cost as text and as JSON."""
+"""A plan's cost as text and as what `--json` prints."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from typing import Any
 
-from runner.cost.prices import CPU, MEMORY
+from runner.cost.prices import CPU, MEMORY, Rates
 from runner.cost.spent import money
-from runner.cost.types import Range
-from runner.estimate.plan import PlanCost, RunCost
+from runner.cost.types import Phases, Range
+from runner.estimate.plan import PlanCost, RunCost, Saving
 
 WORTH_EXPLAINING_S = 60.0
 """Of a shorter run, nobody asks what its time is spent on."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedRunCost:
+    """The cost of a run in the output of `plan --json`. Null is unknown, or for dollars that nothing is rented."""
+
+    key: str
+    steps: int | None
+    steps_from: str | None
+    """Where the number of steps comes from."""
+    seconds: Range | None
+    """Of its worker."""
+    cpu_seconds: float | None
+    phases: Phases | None
+    """Likely seconds."""
+    rented_seconds: Range | None
+    dollars: Range | None
+    fewer_saves: Saving | None
+    """What the run would cost with fewer checkpoints, if most of its time is spent on writing them."""
+    basis: str | None
+    """What the prediction is based on."""
+    reason: str
+    """Why it is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedCost:
+    """The cost in the output of `plan --json`."""
+
+    runs: tuple[PrintedRunCost, ...]
+    """Those that are still to be trained."""
+    seconds: Range | None
+    """The sum over all runs."""
+    preparing_seconds: Range
+    preparing_dollars: Range | None
+    dollars: Range | None
+    wall_seconds: Range | None
+    """Until all runs have ended."""
+    at_a_time: int
+    """Runs side by side."""
+    rates: Rates | None
+    """Null if nothing is rented."""
 
 
 def cost_lines(cost: PlanCost, names: Mapping[str, str]) -> list[str]:
@@ -24,33 +66,34 @@ def cost_lines(cost: PlanCost, names: Mapping[str, str]) -> list[str]:
     return [*lines, *_total(cost)]
 
 
-def cost_json(cost: PlanCost) -> dict[str, Any]:
-    """Seconds and dollars as ranges; null means unknown, or, for dollars, that nothing is rented."""
-    return {
-        "runs": [
-            {
-                "key": one.key,
-                "steps": one.length and one.length.steps,
-                "steps_from": one.length and one.length.source,
-                "seconds": one.prediction and asdict(one.prediction.seconds),
-                "cpu_seconds": one.prediction and one.prediction.cpu_s,
-                "phases": one.prediction and asdict(one.prediction.phases),
-                "rented_seconds": one.prediction and cost.rates and asdict(one.prediction.rented),
-                "dollars": one.dollars and asdict(one.dollars),
-                "fewer_saves": one.fewer_saves and asdict(one.fewer_saves),
-                "basis": one.prediction and one.prediction.basis,
-                "reason": one.reason,
-            }
-            for one in cost.runs
-        ],
-        "seconds": cost.seconds and asdict(cost.seconds),
-        "preparing_seconds": asdict(cost.preparing_s),
-        "preparing_dollars": cost.preparing and asdict(cost.preparing),
-        "dollars": cost.dollars and asdict(cost.dollars),
-        "wall_seconds": cost.wall and asdict(cost.wall),
-        "at_a_time": cost.at_a_time,
-        "rates": cost.rates and cost.rates.as_json(),
-    }
+def printed_cost(cost: PlanCost) -> PrintedCost:
+    return PrintedCost(
+        runs=tuple(_printed_run(one, cost) for one in cost.runs),
+        seconds=cost.seconds,
+        preparing_seconds=cost.preparing_s,
+        preparing_dollars=cost.preparing,
+        dollars=cost.dollars,
+        wall_seconds=cost.wall,
+        at_a_time=cost.at_a_time,
+        rates=cost.rates,
+    )
+
+
+def _printed_run(one: RunCost, cost: PlanCost) -> PrintedRunCost:
+    prediction, length = one.prediction, one.length
+    return PrintedRunCost(
+        key=one.key,
+        steps=length.steps if length else None,
+        steps_from=length.source if length else None,
+        seconds=prediction.seconds if prediction else None,
+        cpu_seconds=prediction.cpu_s if prediction else None,
+        phases=prediction.phases if prediction else None,
+        rented_seconds=prediction.rented if prediction and cost.rates else None,
+        dollars=one.dollars,
+        fewer_saves=one.fewer_saves,
+        basis=prediction.basis if prediction else None,
+        reason=one.reason,
+    )
 
 
 def spread(range_: Range, form: Any) -> str:

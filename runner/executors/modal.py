@@ -36,7 +36,7 @@ from runner.executors.modal_inputs import upload_inputs
 from runner.executors.modal_mirror import ModalMirror, Submitted, follow, submitted_calls
 from runner.executors.modal_notices import watched
 from runner.executors.modal_rates import rates_now, stale_warning
-from runner.executors.modal_submission import MirroredStep, Names, before
+from runner.executors.modal_submission import MirroredStep, Names, before, with_earlier
 from runner.executors.modal_work import Work, job_name, make_work
 from runner.store.ledger import Event, Ledger, Record
 from runner.types import Plan, PriceTable
@@ -132,7 +132,7 @@ class ModalExecutor:
         config may be longer than a call's argument. Of follow-up steps only the steps: they cannot be attached to."""
         submission = {
             "names": asdict(names),
-            "steps": [asdict(step) for step in steps],
+            "steps": [asdict(step) for step in with_earlier(self.ledger.folder / SUBMISSION, names, steps)],
             "rates": self._rates(),
             "deployment": asdict(self.deployment),
         }

@@ -12,16 +12,28 @@ import modal
 import modal.exception
 
 from modal_app.cloud.container import DONE
-from modal_app.store.layout import ANSWERS, ATTEMPT_PREFIX, DRAFT, MANIFEST, StepFolder, Store
+from modal_app.store.layout import (
+    ANSWERS,
+    ATTEMPT_PREFIX,
+    DRAFT,
+    HELD_OUT,
+    LOSSES,
+    LOSSES_BEFORE,
+    MANIFEST,
+    StepFolder,
+    Store,
+)
 from modal_app.store.step import StepKind, write_atomically
 from runner.cost.spent import containers, fetch_folder
 from runner.executors.modal_submission import MirroredStep
 
-OF_STEP = ("run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml", ANSWERS, MANIFEST)
+OF_STEP = (
+    "run.json", "metrics.jsonl", "result.json", "wandb.json", "config.yml", ANSWERS, MANIFEST, LOSSES, LOSSES_BEFORE,
+)  # fmt: skip
 OF_ATTEMPT = (
     "container.json", "started.json", "result.json", "train.json", "progress.json", "exit.json", "stop.json", "log.txt",
 )  # fmt: skip
-OF_DRAFT = ("metrics.jsonl", "wandb.json", "config.yml")
+OF_DRAFT = ("metrics.jsonl", "wandb.json", "config.yml", LOSSES, LOSSES_BEFORE)
 """Of the newest attempt's draft: they are the step's until it has succeeded."""
 
 _ON_RUNS_VOLUME = tuple(f"{kind}-" for kind in StepKind if kind is not StepKind.PREPROCESS)
@@ -104,11 +116,11 @@ class Copies:
         """Copy a file, unless the copy is current. It gets the same path, unless `target` is another."""
         if self._copied.get(entry.path) == (entry.size, entry.mtime):
             return
-        text = read_text(volume, entry.path)
+        content = read_bytes(volume, entry.path)
         with self._writing:
             target = target or self.store.root / entry.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, text)
+            write_atomically(target, content)
             self._copied[entry.path] = (entry.size, entry.mtime)
 
     def _there(self, path: Path) -> str:
@@ -139,11 +151,16 @@ def _repository(mark: str) -> str:
 
 
 def read_text(volume: modal.Volume, path: str) -> str:
+    """Raises the errors of `read_bytes`."""
+    return read_bytes(volume, path).decode(errors="replace")
+
+
+def read_bytes(volume: modal.Volume, path: str) -> bytes:
     """Raises the ConnectionError of Modal's client also for errors that the client passes on: those of its HTTP library
     (after five tries within two seconds), and a file that was removed since it was listed. The next look may succeed.
     """
     try:
-        return b"".join(volume.read_file(path)).decode(errors="replace")
+        return b"".join(volume.read_file(path))
     except (OSError, aiohttp.ClientError, modal.exception.ExecutionError) as error:
         raise modal.exception.ConnectionError(f"{path} could not be read: {error!r}") from error
 
@@ -157,9 +174,11 @@ def listed(volume: modal.Volume, path: str, *, recursive: bool = False) -> list[
 
 
 def _is_small(path: str, apart: str) -> bool:
-    """`apart`: the folder of a prepared dataset, whose small files are JSON."""
+    """`apart`: the folder of a prepared dataset, of which all files but the rows are small."""
     there = PurePosixPath(path)
-    return there.suffix == ".json" if str(there.parent) == apart else there.name in OF_STEP
+    if str(there.parent) == apart:
+        return there.suffix == ".json" or there.name == HELD_OUT
+    return there.name in OF_STEP
 
 
 def _have_ended(folder: StepFolder) -> bool:

@@ -42,6 +42,13 @@ class ServeDeployment:
     """Unix seconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServeDeployments:
+    """What `serve list --json` prints."""
+
+    deployments: tuple[ServeDeployment, ...]
+
+
 def check(serve: Serve) -> None:
     """Raises SweepError for a model that is no longer on the Volumes, before a GPU is rented for it."""
     places = ((str(CACHE_MOUNT), serve.cache_volume), (str(RUNS_MOUNT), serve.runs_volume))

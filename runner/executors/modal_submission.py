@@ -50,6 +50,14 @@ def before(step: MirroredStep, steps: Sequence[MirroredStep]) -> tuple[str, ...]
     return step.fetches
 
 
+def with_earlier(path: Path, names: Names, steps: Sequence[MirroredStep]) -> list[MirroredStep]:
+    """These steps, and before them those that the sweep submitted earlier under the same names: runs may be added to
+    a sweep. `path`: of the earlier submission, if there is one."""
+    known, earlier = submission_in(path) or (names, [])
+    now = {step.name for step in steps}
+    return [*(step for step in earlier if known == names and step.name not in now), *steps]
+
+
 def read_submission(store: Store, sweep: str) -> tuple[Names, list[MirroredStep]]:
     """What a sweep of the mirror has submitted, and under which names. Raises FileNotFoundError when it has not, and
     SweepError when that cannot be read."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from modal_app.store.facts import TrainState
 from modal_app.store.layout import Attempt, StepFolder, Store
-from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.estimate.words import span
 from runner.types import StepId
@@ -41,12 +41,11 @@ def usual_stop_s(run: StepFolder) -> float | None:
 
 def _step_s(attempt: Attempt) -> float | None:
     """The mean, without the first step, which compiles."""
-    state = read_json(attempt.train_state, lenient=True)
-    steps = state.get("global_step", 0) - state.get("resumed_from", 0) - 1
-    return state.get("phases", {}).get("train", 0.0) / steps if steps > 0 else None
+    state = TrainState.read(attempt.train_state)
+    steps = state.step - state.resumed_from - 1
+    return state.phases.get("train", 0.0) / steps if steps > 0 else None
 
 
 def _save_s(attempt: Attempt) -> float | None:
-    state = read_json(attempt.train_state, lenient=True)
-    saves = state.get("saves", 0)
-    return state.get("phases", {}).get("save", 0.0) / saves if saves else None
+    state = TrainState.read(attempt.train_state)
+    return state.phases.get("save", 0.0) / state.saves if state.saves else None

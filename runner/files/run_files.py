@@ -14,12 +14,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from modal_app.store import checkpoints
-from modal_app.store.layout import ANSWERS, ATTEMPT_PREFIX, DEBUG_LOG, DRAFT, MANIFEST, Store
+from modal_app.store.layout import ANSWERS, ATTEMPT_PREFIX, DEBUG_LOG, DRAFT, LOSSES, LOSSES_BEFORE, MANIFEST, Store
 from modal_app.store.read_json import parse_json
 from modal_app.store.step import FOLLOW_UP_KINDS, StepKind
 
 CHUNK = 8 * 1024 * 1024
-RECORD = ("config.yml", "metrics.jsonl", "result.json", "run.json", MANIFEST, "wandb.json")
+RECORD = (
+    "config.yml", "metrics.jsonl", "result.json", "run.json", MANIFEST, "wandb.json", LOSSES, LOSSES_BEFORE,
+)  # fmt: skip
 """Files of a run's own folder: its request and its results."""
 _DRAFTED = re.compile(rf"{ATTEMPT_PREFIX}(\d+)/{DRAFT}/model/{checkpoints.PREFIX}(\d+)(?=/)")
 """A checkpoint of a run on Modal that has not finished."""
@@ -191,7 +193,7 @@ def _part(name: str) -> tuple[PartKind, str]:
                 return PartKind.LOGS, ""
             if kind == StepKind.MERGE and more in ([MANIFEST], ["result.json"]):
                 return PartKind.RECORD, ""  # the files next to the model
-            belongs = more[:1] == ["model"] or more in (["result.json"], [ANSWERS])
+            belongs = more[:1] == ["model"] or more in (["result.json"], [ANSWERS], [LOSSES])
             return (_OF_STEP[StepKind(kind)], own) if belongs else (PartKind.REST, "")
         case name, [] if name in RECORD:
             return PartKind.RECORD, ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.cells import cell_len
@@ -20,10 +21,38 @@ LONGEST_QUESTION = 60
 MARGIN = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model answered to a prompt."""
+
+    run: str
+    """`base` for a base model."""
+    name: str
+    merged: bool
+    """Whether the merged model was asked."""
+    prompt: str
+    output: str
+    cut: bool
+    """Whether --max-tokens ended it."""
+    messages: tuple[Mapping[str, Any], ...] | None
+    """The conversation, if the prompt has several messages."""
+    answer: str | None
+    """The right answer, if the prompt has one."""
+    exact: bool | None
+    """Whether the output is the right answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What `infer --json` prints."""
+
+    answers: tuple[Answer, ...]
+
+
 def show_answers(columns: Sequence[Column], *, as_json: bool) -> None:
     """Print results to stdout. A single answer is printed without a table."""
     if as_json:
-        print_json({"answers": [row for column in columns for row in _json_rows(column)]})
+        print_json(Answers(tuple(row for column in columns for row in _answers(column))))
         return
     if not columns:
         return
@@ -116,15 +145,16 @@ def _short(text: str) -> str:
     return line if len(line) <= LONGEST_QUESTION else f"{line[: LONGEST_QUESTION - 1]}…"
 
 
-def _json_rows(column: Column) -> Iterator[dict[str, Any]]:
+def _answers(column: Column) -> Iterator[Answer]:
     for row in column.rows:
-        yield {
-            "run": column.run,
-            "name": column.name,
-            "merged": column.merged,
-            "prompt": question(row),
-            "output": row["output"],
-            "cut": row["cut"],
-            **({"messages": row["messages"]} if len(row["messages"]) > 1 else {}),
-            **{name: row[name] for name in ("answer", "exact") if name in row},
-        }
+        yield Answer(
+            run=column.run,
+            name=column.name,
+            merged=column.merged,
+            prompt=question(row),
+            output=row["output"],
+            cut=row["cut"],
+            messages=tuple(row["messages"]) if len(row["messages"]) > 1 else None,
+            answer=row.get("answer"),
+            exact=row.get("exact"),
+        )

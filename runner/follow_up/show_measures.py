@@ -56,13 +56,46 @@ class Line:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class MeasuredModel:
+    """A run or a base model, and its metrics."""
+
+    run: str | None
+    """Null for a base model."""
+    name: str
+    status: RunStatus
+    """Of the evaluation."""
+    reason: FailureReason | None
+    message: str
+    metrics: Mapping[str, float]
+    stderr: Mapping[str, float]
+    """The standard errors of metrics of tasks."""
+    higher_is_better: Mapping[str, bool]
+    parts: Mapping[str, float]
+    """The metrics of each task in a group."""
+    documents: Mapping[str, int]
+    """How many questions each task asked."""
+    rows: int | None
+    """Held-out rows; null for tasks."""
+    templated: bool | None
+    """Whether the questions of tasks were asked in the model's chat template."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What `eval --json` prints, the best model first."""
+
+    sweep: str
+    lines: tuple[MeasuredModel, ...]
+
+
 def show_lines(lines: Sequence[Line], subject: Subject, *, as_json: bool) -> None:
     """Print results to stdout."""
     measured = [line for line in lines if line.metrics]
     shown = list(dict.fromkeys(name for line in measured for name in line.metrics))
     ordered = _best_first(lines, shown)
     if as_json:
-        print_json({"sweep": subject.sweep, "lines": [_json(line) for line in ordered]})
+        print_json(Measures(subject.sweep, tuple(map(_measured, ordered))))
         return
     if not measured:
         return
@@ -106,14 +139,19 @@ def _cell(line: Line, name: str) -> str:
     return loss(line.metrics[name]) + (f" ± {loss(error)}" if error is not None else "")
 
 
-def _json(line: Line) -> dict[str, Any]:
-    optional = ("stderr", "higher_is_better", "parts", "documents", "rows", "templated")
-    return {
-        "run": line.run or None,
-        "name": line.name,
-        "status": line.status,
-        "reason": line.reason,
-        "message": line.message,
-        "metrics": line.metrics,
-        **{name: line.facts[name] for name in optional if name in line.facts},
-    }
+def _measured(line: Line) -> MeasuredModel:
+    facts = line.facts
+    return MeasuredModel(
+        run=line.run or None,
+        name=line.name,
+        status=line.status,
+        reason=line.reason,
+        message=line.message,
+        metrics=line.metrics,
+        stderr=facts.get("stderr", {}),
+        higher_is_better=facts.get("higher_is_better", {}),
+        parts=facts.get("parts", {}),
+        documents=facts.get("documents", {}),
+        rows=facts.get("rows"),
+        templated=facts.get("templated"),
+    )

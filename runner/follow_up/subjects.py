@@ -29,6 +29,9 @@ OWN_LENGTH = 12
 VERSIONS = {StepKind.MERGE: 1, StepKind.INFER: 2, StepKind.EVALUATE: 1}
 """Versions of our own code, part of every step's key: raised when the same request would give another result. Version 1
 of INFER cut some answers short."""
+HELD_OUT_VERSION = 2
+"""In addition, of evaluations on held-out rows, which have no options. Version 1 left no losses by row, so a store that
+has such an evaluation gets them from another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,9 @@ def _own_hash(subject: Subject, kind: StepKind, question: Mapping[str, Any]) -> 
     on_modal = is_mirror(subject.store)
     lock = trainer_environment.lock_hash() if on_modal else trainer_environment.identity(None)
     trainer = [subject.identity.get("trainer_lock", lock), lock]
-    return short_hash({**question, "trainer": trainer, "version": VERSIONS[kind]}, OWN_LENGTH)
+    on_held_out_rows = kind is StepKind.EVALUATE and not question["options"]
+    version = [VERSIONS[kind], HELD_OUT_VERSION] if on_held_out_rows else VERSIONS[kind]
+    return short_hash({**question, "trainer": trainer, "version": version}, OWN_LENGTH)
 
 
 def planned(subject: Subject, kind: StepKind, key: str, run: str, options: Mapping[str, Any]) -> PlannedStep:

@@ -15,10 +15,12 @@ from modal_app.store.step import StepKind
 from runner.compare.measured import is_of_a_task
 from runner.compare.metrics import Curves
 from runner.compare.params import label, show_value
-from runner.compare.ranking import OBJECTIVE, Metric, Row, rows_from
+from runner.compare.ranking import EVAL_LOSS, OBJECTIVE, Metric, Row, rows_from
+from runner.compare.row_losses import verdicts_of
 from runner.compare.settings import SEEDS
 from runner.compare.source import RunFacts, facts_of_sweep
 from runner.compare.table import heading_of
+from runner.compare.verdict_types import JudgedSetting, settings_by_run
 from runner.config.project import find_project
 from runner.console.redact import redact
 from runner.cost.spent import containers, sweep_cost
@@ -29,7 +31,9 @@ from runner.html_report.answers import samples, tables
 from runner.html_report.card import card
 from runner.html_report.curves import moments, points_each, rounded, series
 from runner.html_report.effects import effect, interaction, pareto, strength
-from runner.html_report.settings import ranked, settings
+from runner.html_report.settings import Setting, ranked, settings
+from runner.html_report.verdict import verdict_values
+from runner.html_report.where import where_values
 from runner.show.following import headway_of_sweep
 from runner.store.going_on import goes_on
 from runner.store.ledger import Ledger, SweepPlan
@@ -63,13 +67,15 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
     names = {row.key: label(row.params) or row.key for row in rows}
     best = card(found_settings, found.curves, {one.key: one.config["from"] for one in facts if "from" in one.config})
     first = best["runs"][:1] if best else []
-    winners = [key for ones in ranked(found_settings) for key in ones[0].keys]
+    going_on = goes_on(store, sweep, [row.status for row in rows])
+    verdicts = () if going_on else verdicts_of(rows, EVAL_LOSS)  # watch gathers anew every few seconds
+    judged = settings_by_run(verdicts)
+    winners = _starred(found_settings, judged)
     sets = answer_sets(store, names)
     command = reproduce.command(store, sweep)
     receipt_of, totals = _receipts(found)
     analysed = max(words.ranked_groups(rows), key=len, default=[])
     cost = sweep_cost(store, sweep, found.plan.runs)
-    going_on = goes_on(store, sweep, [row.status for row in rows])
     return {
         "sweep": sweep,
         "made_at": round(time.time(), 1),
@@ -77,8 +83,15 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "going_on": going_on,
         "headway": _headway(store, sweep, facts) if going_on else None,
         "question": redact(words.question(rows, _question_of(command), OBJECTIVE)),
-        "answer": [redact(line) for line in words.answer(rows, found_settings, OBJECTIVE)],
-        "card": best and best | {"cost": cost and cost.whole.dollars, "samples": samples(sets, best["runs"])},
+        "verdicts": verdict_values(verdicts),
+        "answer": [redact(line) for line in words.answer(rows, found_settings, OBJECTIVE, judged=bool(verdicts))],
+        "card": best
+        and best
+        | {
+            "cost": cost and cost.whole.dollars,
+            "samples": samples(sets, best["runs"]),
+            "is_shared": any(len(one.best_group) > 1 or not {*first} & {*one.best_group[0].runs} for one in verdicts),
+        },
         "note": redact(plan.note),
         "metric": OBJECTIVE,
         "counts": words.counted(rows),
@@ -86,15 +99,28 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "params": list(rows[0].params) if rows else [],
         "seeds": [name for name in SEEDS if name in rows[0].params] if any(one.n > 1 for one in found_settings) else [],
         "runs": [
-            _run(found, row, names[row.key], receipt_of[row.key]) | {"is_best": row.key in winners} for row in rows
+            _run(found, row, names[row.key], receipt_of[row.key])
+            | {"is_best": row.key in winners, "difference": rounded(_difference(judged.get(row.key)))}
+            for row in rows
         ],
         "answers": tables(sets),
+        "where": None if going_on else where_values(store, found_settings),
         "analysis": _analysis(analysed, several=len({row.eval_fingerprint for row in rows}) > 1),
         "receipt": totals,
         "parts": list(receipts.PARTS),
         "failures": _failures(rows, names),
         "reproduce": reproduce.block(store, sweep, found.plan, next((row for row in rows if row.key in first), None)),
     }
+
+
+def _starred(found: Sequence[Setting], judged: Mapping[str, JudgedSetting]) -> set[str]:
+    """The runs of every setting that is not shown to be worse than another; of those that are not judged, the best."""
+    best = {key for ones in ranked(found) for key in ones[0].keys if key not in judged}
+    return best | {key for key, one in judged.items() if one.in_best_group}
+
+
+def _difference(one: JudgedSetting | None) -> float | None:
+    return None if one is None else one.difference
 
 
 def _headway(store: Store, sweep: str, facts: Sequence[RunFacts]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modal_app.cloud.meter import ContainerRecord
+from modal_app.store.facts import TrainState
 from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.read_json import read_json
 from modal_app.store.state import lost
@@ -38,7 +39,7 @@ def receipt(folder: StepFolder, launched_at: Sequence[float], *, running: bool =
     spans = [_span(attempt, running=running and attempt is attempts[-1]) for attempt in attempts]
     parts: dict[str, float] = {}
     for attempt in attempts:
-        for name, seconds in _phases(attempt).items():
+        for name, seconds in TrainState.read(attempt.train_state).phases.items():
             part = _PART_OF.get(name, "other")
             parts[part] = parts.get(part, 0.0) + seconds
     parts["boot"] = sum(_boot(one) for one in rented)
@@ -65,12 +66,6 @@ def totals(runs: Sequence[Receipt], datasets: Sequence[Receipt]) -> dict[str, An
         "paid": round(paid, 3),
         "training_share": round(training / paid, 4) if paid else None,
     }
-
-
-def _phases(attempt: Attempt) -> dict[str, float]:
-    """The trainer's phase timings, which it updates while it works."""
-    phases = read_json(attempt.train_state, lenient=True).get("phases")
-    return {name: float(seconds) for name, seconds in phases.items()} if isinstance(phases, dict) else {}
 
 
 def _span(attempt: Attempt, *, running: bool) -> tuple[float, float]:

@@ -54,8 +54,8 @@ def sweep_file_of(command: str) -> str | None:
     return named[0] if named else None
 
 
-def answer(rows: Sequence[Row], settings: Sequence[Setting], metric: str) -> list[str]:
-    """The winner with its lead, and how far that can be trusted.
+def answer(rows: Sequence[Row], settings: Sequence[Setting], metric: str, *, judged: bool = False) -> list[str]:
+    """The winner with its lead, and how far that can be trusted, unless a verdict says that already (`judged`).
 
     `settings`: best first within each eval fingerprint.
     """
@@ -73,7 +73,8 @@ def answer(rows: Sequence[Row], settings: Sequence[Setting], metric: str) -> lis
     if rest:
         verb = "is" if len(rest) == 1 else "are"
         sentences.append(f"{len(rest)} of {len(rows)} runs {verb} not ranked: {counted(rest)}.")
-    sentences.append(_noise(max(sets, key=len), metric))
+    if not judged:
+        sentences.append(_noise(max(sets, key=len), metric))
     return [line for line in sentences if line]
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from modal_app.store.redact import without_passwords
+
 if TYPE_CHECKING:  # imported late: it takes most of a second, and most commands do not need the hub
     from huggingface_hub import HfApi
 
@@ -66,6 +68,7 @@ class Access:
     """Whether this machine reaches the hub."""
 
     endpoint: str
+    """As it may be shown."""
     reached: bool
     refused: bool = False
     """It does not accept the token."""
@@ -89,8 +92,8 @@ def look(timeout_s: float) -> Access:
         left_s = max(timeout_s - (time.monotonic() - began), timeout_s / 2)
         reply = session.get(address, headers=headers, timeout=left_s)
     except (OSError, ValueError, ImportError, httpx.HTTPError, httpx.InvalidURL) as error:
-        return Access(endpoint(), reached=False, problem=_sentence(error))
-    return Access(endpoint(), reached=True, refused=bool(token) and reply.status_code in (401, 403))
+        return Access(shown_endpoint(), reached=False, problem=_sentence(error))
+    return Access(shown_endpoint(), reached=True, refused=bool(token) and reply.status_code in (401, 403))
 
 
 def has_token() -> bool:
@@ -120,6 +123,10 @@ def is_offline() -> bool:
 
 def endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
+
+
+def shown_endpoint() -> str:
+    return without_passwords(endpoint())
 
 
 def hub_cache() -> Path:

@@ -25,6 +25,7 @@ from runner.keys.hub_commits import (
     hub_home,
     is_offline,
     resolve,
+    shown_endpoint,
     user_token,
 )
 
@@ -48,7 +49,7 @@ class HubModel:
 
     @property
     def source(self) -> str:
-        return f"{endpoint()}/{self.name}/blob/{self.commit}/config.json"
+        return f"{shown_endpoint()}/{self.name}/blob/{self.commit}/config.json"
 
 
 @functools.cache

@@ -37,6 +37,7 @@ def plan(launch: Launch) -> Launch:
         lambda kind, key: is_done(store.folder(kind, key)),
         checkout.commit(),
         launch.request.note,
+        launch.request.sweep,
     )
     if launch.on_this_machine:
         new_plan = _with_damage(new_plan, store)
@@ -49,8 +50,11 @@ def plan(launch: Launch) -> Launch:
     return planned
 
 
-def make_plan(runs: Sequence[Run], name: str, is_done: IsDone, commit: str = "", note: str = "") -> Plan:
+def make_plan(
+    runs: Sequence[Run], name: str, is_done: IsDone, commit: str = "", note: str = "", added_to: str | None = None
+) -> Plan:
     """Each distinct run and dataset once, in the requested order. For W&B: axosweep's `commit`, and the `note`.
+    `added_to`: the id of an earlier sweep that they are added to; by default they are a sweep of their own.
 
     A dataset that only finished runs read is not prepared again, even when it has been deleted. A run that reads its
     own data has none.
@@ -58,7 +62,7 @@ def make_plan(runs: Sequence[Run], name: str, is_done: IsDone, commit: str = "",
     copies = Counter(run.key for run in runs)
     distinct = {run.key: run for run in reversed(runs)}
     ordered = [distinct[key] for key in dict.fromkeys(run.key for run in runs)]
-    sweep = sweep_id(name, [run.key for run in ordered])
+    sweep = added_to or sweep_id(name, [run.key for run in ordered])
     params = params_of([run.experiment for run in ordered])
     planned = tuple(
         PlannedRun(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
@@ -39,10 +38,17 @@ class HubModel:
     """Whether this machine's hub cache has it; None where it is fetched elsewhere."""
 
 
-def counts(plan: Plan) -> Mapping[str, int]:
-    """The numbers of new and finished runs, and of duplicates: runs that the same command requests again."""
+@dataclass(frozen=True, slots=True)
+class RunCounts:
+    new: int
+    finished: int
+    duplicates: int
+    """Runs that the same command requests again."""
+
+
+def counts(plan: Plan) -> RunCounts:
     finished = len(plan.runs) - len(plan.pending)
-    return {"new": len(plan.pending), "finished": finished, "duplicates": sum(one.copies - 1 for one in plan.runs)}
+    return RunCounts(len(plan.pending), finished, sum(one.copies - 1 for one in plan.runs))
 
 
 def datasets(plan: Plan, store: Store) -> list[DatasetFacts]:
@@ -111,18 +117,3 @@ def _model(one: HubModel) -> str:
     return (
         "to be fetched from the hub" if one.fetched is False else "fetched from the hub once, before any GPU is rented"
     )
-
-
-def as_json(plan: Plan, store: Store, arguments: Sequence[str]) -> dict[str, Any]:
-    rows = {one.key: one for one in datasets(plan, store)}
-    return {
-        "counts": counts(plan),
-        "datasets": [
-            {"key": one.key, "done": one.done, "runs": list(one.runs), "rows": rows[one.key].rows,
-             "eval_rows": rows[one.key].eval_rows}
-            for one in plan.datasets
-        ],
-        "models": [{"name": one.name, "commit": one.commit, "fetched": one.fetched} for one in models(plan)],
-        "code": [asdict(one) for one in code(plan)],
-        "command": command(arguments),
-    }  # fmt: skip

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from runner.console import terminal
 from runner.console.print_json import print_json
 from runner.errors import PlanRefused
-from runner.estimate.words import cost_json
 from runner.executors.choose import missing_gpus, validator_at_hand
 from runner.launch import plan_inputs
 from runner.launch.budget import over_budget
 from runner.launch.plain_configs import write_configs
-from runner.launch.plan_diff import PlanDiff, diff_lines, plan_diff
+from runner.launch.plan_diff import diff_lines, plan_diff
 from runner.launch.price import price_lines
+from runner.launch.printed_plan import PrintedPlan, printed_plan, requested_runs
 from runner.launch.schema import ask_schema
 from runner.launch.types import Launch
-from runner.show import tables
 from runner.store.stores import stores
 
 
@@ -40,10 +36,10 @@ def show_launch(launch: Launch) -> None:
     diff = plan_diff(plan, known, request.diff, trainer=launch.trainer) if request.diff else None
     written = write_configs(plan, request.write) if request.write else []
     if request.json:
-        more = {**plan_inputs.as_json(plan, launch.store, sys.argv[1:]), **_json(diff, written)}
-        more |= {"cost": cost_json(launch.cost), "preflight": preflight.as_json(schema_asked=schema_asked)}
-        more |= {"refused": refusal or None}
-        tables.print_plan_json(plan, launch.store, more)
+        found = printed_plan(
+            launch, sys.argv[1:], schema_asked=schema_asked, refused=refusal, diff=diff, written=written
+        )
+        print_json(found)
     else:
         console = terminal.results()
         preflight.show_rest(console)
@@ -70,12 +66,6 @@ def show_refused(launch: Launch) -> NoReturn:
     """
     schema_asked = ask_schema(launch, validator_at_hand(launch.local_store), launch.experiments)
     refusal = launch.preflight.refusal()
-    runs = [{"key": None, "overrides": list(one.overrides), "gpu": asdict(one.gpu)} for one in launch.experiments]
-    found = launch.preflight.as_json(schema_asked=schema_asked)
-    print_json({"sweep": launch.request.name, "runs": runs, "preflight": found, "refused": refusal})
+    found = launch.preflight.printed(schema_asked=schema_asked)
+    print_json(PrintedPlan(launch.request.name, requested_runs(launch.experiments), refusal, found))
     raise PlanRefused(refusal)
-
-
-def _json(diff: PlanDiff | None, written: Sequence[Path]) -> Mapping[str, Any]:
-    described: dict[str, Any] = {"diff": asdict(diff)} if diff else {}
-    return described | ({"written": [str(file) for file in written]} if written else {})

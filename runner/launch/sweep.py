@@ -30,6 +30,7 @@ from runner.show import tables
 from runner.store.run_state import RunStatus
 from runner.store.stores import check_writable, while_it_exists
 from runner.types import Action, Experiment, Plan, Request, Run, RunResult
+from runner.wandb.verdict import add_verdict
 
 
 def launch_sweep(experiments: Sequence[Experiment], request: Request) -> list[RunResult]:
@@ -80,6 +81,8 @@ def run_sweep(experiments: Sequence[Experiment], request: Request, finish: Finis
             notifier = notifier_of(launch)
         rows = compare_sweep(launch.store, launch.plan.sweep) if _trains(launch) else []
         finish(launch, rows)
+        if text := add_verdict(launch.plan, launch.store, rows):
+            terminal.message(text, style="yellow")
         notifier.finish(rows)  # at the end: what is printed does not wait for it
         return _results(launch, rows)
 

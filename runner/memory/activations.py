@@ -1,7 +1,7 @@
 """Bytes that exist while tokens are processed: those saved for the backward pass, one layer at work, the logits.
 
 The factors per token were counted tensor by tensor in transformers 5 with PEFT (tests/runner/test_memory_counted.py
-counts them again); docs/memory.md says how.
+counts them again); docs/memory-counted.md says how.
 """
 
 from __future__ import annotations

@@ -189,8 +189,14 @@ def lora_kernels(config: Config) -> bool:
 _CUT = ("cut_cross_entropy", "CutCrossEntropyPlugin")
 
 
+def evaluates_without_logits(config: Config) -> bool:
+    """Whether an evaluation computes its loss without logits, so that the losses of rows take one more pass. Liger's
+    fused loss does so only while it trains."""
+    return _plugin(config, *_CUT) and config.get("cut_cross_entropy") is not False
+
+
 def _loss(config: Config, liger: bool) -> Loss:
-    if _plugin(config, *_CUT) and config.get("cut_cross_entropy") is not False:
+    if evaluates_without_logits(config):
         return Loss.CUT
     if liger and config.get("liger_fused_linear_cross_entropy"):
         return Loss.FUSED

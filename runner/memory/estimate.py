@@ -1,6 +1,7 @@
 """Whether a run fits its GPUs: an estimate per GPU with its parts, and a verdict with its margin. Pure; no torch.
 
-docs/memory.md has the formulas, their sources, and their errors against published figures.
+docs/memory-counted.md has the formulas and their sources, docs/memory-evidence.md their errors against published
+figures.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ FITS_FACTOR = 1.25
 SHARDED_FITS_FACTOR = 1.25
 """The same if several cards share weights, gradients or the optimizer's state: 1 and the worst under-prediction seen of
 such a run, but at least FITS_FACTOR. The worst is 24.1%, published by AnswerDotAI/fsdp_qlora: Llama 2 7B LoRA with
-offloading, 10 x 2048 on two cards (docs/memory.md). tests/runner/test_memory_sharded.py fails if one is worse."""
+offloading, 10 x 2048 on two cards (docs/memory-evidence.md). tests/runner/test_memory_sharded.py fails if one is
+worse."""
 FAILS_FACTOR = 0.90
 """WON'T FIT means that the estimate times this is above the card's memory. This margin is the smaller one, since an
 estimate that is too low is the more costly mistake."""

@@ -102,6 +102,22 @@ def together(found: Sequence[Sequence[Finding]]) -> list[FindingOfRuns]:
     return sorted(grouped, key=lambda one: order.index(one.finding.severity))
 
 
+@dataclass(frozen=True, slots=True)
+class PrintedFinding:
+    """A finding in the output of `plan --json`."""
+
+    severity: Severity
+    key: str
+    """As on the command line."""
+    seen: str
+    expected: str
+    way_out: str
+    source: str
+    """Where this is documented: a URL."""
+    runs: tuple[int, ...]
+    """Their numbers."""
+
+
 def blocking(findings: Sequence[FindingOfRuns], *, force: bool) -> list[FindingOfRuns]:
     """The findings that prevent the sweep from starting."""
     stops = (Severity.ERROR,) if force else (Severity.ERROR, Severity.GATE)
@@ -122,16 +138,16 @@ def _runs_text(runs: Sequence[int], names: Sequence[str]) -> str:
     return f"\n  ({first})" if len(runs) == 1 else f"\n  ({len(runs)} runs, first {first})"
 
 
-def as_json(findings: Sequence[FindingOfRuns]) -> list[Mapping[str, Any]]:
-    return [
-        {
-            "severity": one.finding.severity,
-            "key": one.finding.key,
-            "seen": one.finding.seen,
-            "expected": one.finding.expected,
-            "way_out": one.finding.way_out,
-            "source": one.finding.source,
-            "runs": list(one.runs),
-        }
+def printed_findings(findings: Sequence[FindingOfRuns]) -> tuple[PrintedFinding, ...]:
+    return tuple(
+        PrintedFinding(
+            severity=one.finding.severity,
+            key=one.finding.key,
+            seen=one.finding.seen,
+            expected=one.finding.expected,
+            way_out=one.finding.way_out,
+            source=one.finding.source,
+            runs=tuple(one.runs),
+        )
         for one in findings
-    ]
+    )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from runner.config.gpus import GPUS
-from runner.memory.estimate import Estimate, Verdict, estimate
+from runner.memory.estimate import Estimate, Parts, Verdict, estimate
 from runner.memory.ladder import CurrentSettings, WaysToFit, ways_out, ways_to_load
 from runner.memory.model_facts import ShapeAnswer, facts_of
 from runner.memory.words import in_words, where
@@ -23,6 +23,30 @@ IRRELEVANT = frozenset(
     {"seed", "learning_rate", "lora_alpha", "lr_scheduler", "num_epochs", "max_steps", "warmup_ratio"}
 )
 """Keys that sweeps often vary, and that memory never depends on."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedMemory:
+    """Whether a run fits a kind of card, in the output of `plan --json`."""
+
+    gpu: str
+    count: int
+    verdict: Verdict
+    bytes: int | None
+    """What one GPU needs; null if that is unknown."""
+    usable: int
+    """Bytes of one GPU."""
+    parts: Parts | None
+    moment: str
+    """When it needs the most: `loading`, `training` or `evaluation`."""
+    tokens: str
+    """How many tokens a GPU processes at a time, and why."""
+    host_bytes: int
+    """Of the machine's main memory, for offloading."""
+    reason: str
+    """Why it is unknown."""
+    notes: tuple[str, ...]
+    """The assumptions."""
 
 
 def memory_of(experiment: Experiment, longest_row: int | None = None) -> tuple[Estimate, ...]:
@@ -50,23 +74,23 @@ def memory_lines(estimates: Sequence[Sequence[Estimate]], names: Sequence[str]) 
     return [f"memory  {line}{_runs_text(having, len(names))}" for line, having in runs.items()]
 
 
-def memory_json(estimates: Sequence[Estimate]) -> list[dict[str, Any]]:
-    return [
-        {
-            "gpu": one.gpu.name,
-            "count": one.count,
-            "verdict": one.verdict,
-            "bytes": one.parts and one.parts.total,
-            "usable": one.usable,
-            "parts": one.parts and asdict(one.parts),
-            "moment": one.moment,
-            "tokens": one.tokens,
-            "host_bytes": one.host,
-            "reason": one.reason,
-            "notes": list(one.notes),
-        }
+def printed_memory(estimates: Sequence[Estimate]) -> tuple[PrintedMemory, ...]:
+    return tuple(
+        PrintedMemory(
+            gpu=one.gpu.name,
+            count=one.count,
+            verdict=one.verdict,
+            bytes=one.parts.total if one.parts else None,
+            usable=one.usable,
+            parts=one.parts,
+            moment=one.moment,
+            tokens=one.tokens,
+            host_bytes=one.host,
+            reason=one.reason,
+            notes=one.notes,
+        )
         for one in estimates
-    ]
+    )
 
 
 def facts_for(experiment: Experiment, *, ask_hub: bool = True) -> ShapeAnswer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +14,33 @@ from runner.environment.verdicts import SchemaQuestion, Verdicts
 from runner.errors import SweepError
 from runner.memory.estimate import Estimate
 from runner.preflight import config_findings, run_findings
-from runner.preflight.findings import Finding, FindingOfRuns, as_json, blocking, lines, together
-from runner.preflight.memory import memory_findings, memory_json, memory_lines, memory_of
+from runner.preflight.findings import (
+    Finding,
+    FindingOfRuns,
+    PrintedFinding,
+    blocking,
+    lines,
+    printed_findings,
+    together,
+)
+from runner.preflight.memory import PrintedMemory, memory_findings, memory_lines, memory_of, printed_memory
 from runner.preflight.rules.run_facts import RunFacts
 from runner.preflight.schema import Validator, ask, questions_of, schema_findings, unasked
 from runner.types import Experiment
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedPreflight:
+    """The preflight in the output of `plan --json`. It names runs by their numbers."""
+
+    schema_asked: bool
+    """Whether Axolotl's own schema was asked."""
+    findings: tuple[PrintedFinding, ...]
+    memory: tuple[tuple[PrintedMemory, ...], ...]
+    """A list for each run, with one entry for each kind of card; empty for runs that are refused before their datasets
+    are known."""
+    chosen: tuple[str, ...]
+    """For each run, the reason of gpu=auto."""
 
 
 @dataclass(slots=True)
@@ -126,17 +148,13 @@ class Preflight:
         for line in self._lines([one for one in findings if one not in stops]):
             terminal.say(console, line.replace("- ", "note: ", 1), style="yellow")
 
-    def as_json(self, *, schema_asked: bool) -> Mapping[str, Any]:
-        """The findings name runs by their numbers. `memory` has a list for each run, with one entry for each kind of
-        card; it is empty for runs that are refused before their datasets are known. `chosen` has the reasons of
-        gpu=auto.
-        """
-        return {
-            "schema_asked": schema_asked,
-            "findings": as_json(self.findings()),
-            "memory": [memory_json(one) for one in self._memory()],
-            "chosen": [experiment.chosen for experiment in self.experiments],
-        }
+    def printed(self, *, schema_asked: bool) -> PrintedPreflight:
+        return PrintedPreflight(
+            schema_asked=schema_asked,
+            findings=printed_findings(self.findings()),
+            memory=tuple(printed_memory(one) for one in self._memory()),
+            chosen=tuple(experiment.chosen for experiment in self.experiments),
+        )
 
     def memory_lines(self) -> list[str]:
         """Whether each run fits its GPUs, and why gpu=auto chose them, for people. Needs `prepared`."""

@@ -113,7 +113,7 @@ def _upload(api: HfApi, what: Upload) -> PushResult:
     removed = sorted((earlier & names) - ours - OF_THE_HUB)
     done = _commit(api, what, removed, parent=there.sha)
     return PushResult(
-        url=f"{api.endpoint}/{what.repo}" + ("" if what.branch == MAIN else f"/tree/{what.branch}"),
+        url=f"{hub_commits.shown_endpoint()}/{what.repo}" + ("" if what.branch == MAIN else f"/tree/{what.branch}"),
         commit=done.oid,
         created=created,
         changed=done.oid != there.sha,

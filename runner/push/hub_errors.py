@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runner.console.redact import redact
-from runner.keys.hub_commits import endpoint
+from runner.keys.hub_commits import shown_endpoint
 
 UNREADABLE = (KeyError, TypeError)
 """The library raises these when an answer lacks something."""
@@ -30,10 +30,10 @@ def _problem_of(error: Exception, repo: str) -> str:
     chain = tuple(_chain(error))
     problem = _first_line(chain[-1])
     if isinstance(error, UNREADABLE):
-        return f"The hub at {endpoint()} gave an unexpected answer ({type(error).__name__}: {problem})."
+        return f"The hub at {shown_endpoint()} gave an unexpected answer ({type(error).__name__}: {problem})."
     status = next((one.response.status_code for one in chain if isinstance(one, HfHubHTTPError)), None)
     if status is None and any(isinstance(one, httpx.TransportError) for one in chain):
-        return f"The hub does not answer at {endpoint()} ({problem}). The same command continues from here."
+        return f"The hub does not answer at {shown_endpoint()} ({problem}). The same command continues from here."
     match status:
         case 401:
             return (

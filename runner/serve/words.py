@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -17,7 +16,7 @@ from runner.console.print_json import print_json
 from runner.serve.choice import BEST, ServeSelection
 
 if TYPE_CHECKING:
-    from runner.executors.modal_serve import ServeDeployment  # which imports Modal
+    from runner.executors.modal_serve import ServeDeployments  # which imports Modal
 
 QUESTION = [{"role": "user", "content": "Hello"}]
 _PYTHON = """\
@@ -41,19 +40,31 @@ class Address:
     ends_by: str = "Ctrl-C ends it"
 
 
+@dataclass(frozen=True, slots=True)
+class ModelNames:
+    """A served model."""
+
+    names: tuple[str, ...]
+    """Each of them can be used in a request."""
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModels:
+    """What `serve --json` prints as soon as the models are ready."""
+
+    url: str
+    token: bool
+    """Whether requests need the token."""
+    models: tuple[ModelNames, ...]
+
+
 def how_to_ask(chosen: ServeSelection, address: Address, *, as_json: bool) -> None:
     """Print the models and two ways to use them to standard output, without the token."""
     if as_json:
-        print_json(
-            {
-                "url": f"{address.url}/v1",
-                "token": address.needs_token,
-                "models": [
-                    {"names": list(model.names), "what": what}
-                    for model, what in zip(chosen.models, chosen.told, strict=True)
-                ],
-            }
-        )
+        names = (model.names for model in chosen.models)
+        models = tuple(ModelNames(tuple(one), what) for one, what in zip(names, chosen.told, strict=True))
+        print_json(ServedModels(f"{address.url}/v1", address.needs_token, models))
         sys.stdout.flush()
         return
     out = terminal.results()
@@ -68,18 +79,18 @@ def how_to_ask(chosen: ServeSelection, address: Address, *, as_json: bool) -> No
     sys.stdout.flush()
 
 
-def show_deployed(deployed: Sequence[ServeDeployment], *, as_json: bool) -> None:
+def show_deployed(deployed: ServeDeployments, *, as_json: bool) -> None:
     """Print all servers on Modal."""
     if as_json:
-        print_json({"deployments": [asdict(one) for one in deployed]})
+        print_json(deployed)
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "models", "GPU", "url"):
         table.add_column(heading)
-    for one in deployed:
+    for one in deployed.deployments:
         models = "  ".join(names[0] for names, _ in one.models)
         table.add_row(one.app, models, one.gpu, f"{one.url}/v1")
-    terminal.results().print(table if deployed else "Nothing is being served on Modal.")
+    terminal.results().print(table if deployed.deployments else "Nothing is being served on Modal.")
 
 
 def ways(address: Address, model: str) -> str:

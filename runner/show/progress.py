@@ -11,7 +11,7 @@ from typing import Any, Self
 from rich.console import Console
 
 from modal_app.process.tracking import WENT_OFFLINE, TrackingRecord
-from modal_app.store.facts import DataManifest
+from modal_app.store.facts import DataManifest, TrainState
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.read_json import read_json
 from modal_app.store.state import Phase, StepState, observe
@@ -19,7 +19,6 @@ from modal_app.store.step import FOLLOW_UP_KINDS, FailureReason, Step, StepKind
 from runner.compare.metrics import read_curves
 from runner.compare.params import label, params_of
 from runner.compare.ranking import OBJECTIVE
-from runner.compare.source import startup_seconds
 from runner.console import terminal
 from runner.cost.prices import Rates, bill
 from runner.cost.spent import SweepCost, containers, run_bill, sweep_cost, sweep_rates
@@ -201,8 +200,8 @@ class Progress:
         folder = self.store.folder(StepKind.TRAIN, key)
         curves = read_curves(folder.metrics)
         attempts = folder.attempts()
-        train_state = read_json(attempts[-1].train_state) if attempts else {}
-        max_steps = train_state.get("max_steps")
+        train_state = TrainState.read(attempts[-1].train_state) if attempts else TrainState()
+        max_steps = train_state.max_steps
         rented = containers(folder)
         timing = _timing(key, state)
         if max_steps:
@@ -210,8 +209,8 @@ class Progress:
                 timing,
                 part=min((curves.step or 0) / max_steps, 1.0),
                 logged_at=curves.logged_at,
-                startup_s=startup_seconds(train_state),
-                resumed_part=(train_state.get("resumed_from") or 0) / max_steps,
+                startup_s=train_state.startup_seconds,
+                resumed_part=train_state.resumed_from / max_steps,
             )
         line = Line(
             kind=StepKind.TRAIN,

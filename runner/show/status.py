@@ -28,6 +28,14 @@ class SweepStatus:
     """What --note says of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class SweepList:
+    """What `status --json` prints; with a sweep's name, it prints what `compare` does."""
+
+    store: str
+    sweeps: tuple[SweepStatus, ...]
+
+
 def all_sweeps(*stores: Store) -> list[SweepStatus]:
     """Every sweep of these stores, the one that was launched last comes first."""
     known = [(store, sweep) for store in stores for sweep in sweep_ids(store)]

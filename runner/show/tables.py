@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,18 +12,13 @@ from rich.table import Table
 
 from modal_app.store.layout import Store
 from runner.compare.params import label
-from runner.compare.ranking import Row
+from runner.compare.ranking import EVAL_LOSS, Row
 from runner.console import terminal
 from runner.console.print_json import print_json
 from runner.cost.spent import money
-from runner.show.status import SweepStatus
+from runner.show.status import SweepList, SweepStatus
 from runner.store.run_state import RunStatus
 from runner.types import Plan, PlannedRun
-
-
-def print_plan_json(plan: Plan, store: Store, more: Mapping[str, Any]) -> None:
-    """Print what would run, each run once, with `more` keys."""
-    print_json({**_plan_json(plan, store), **more})
 
 
 def show_plan(plan: Plan, console: Console) -> None:
@@ -63,19 +56,24 @@ def names_of(plan: Plan) -> dict[str, str]:
     return {planned.run.key: _name(planned) or planned.run.key for planned in plan.runs}
 
 
-def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool) -> None:
-    """Print the comparison of a sweep: one table per eval fingerprint, the best run marked in each."""
+def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool, judge: bool = True) -> None:
+    """Print the comparison of a sweep: one table per eval fingerprint, the best runs marked in each. Without `judge`,
+    nothing is said of how much a difference means, which takes numpy and the time to read every run's losses by row."""
     from runner.compare.comparison import SweepSelection, comparison  # imported late, so that no run waits for it
+    from runner.compare.row_losses import unjudged_notes, verdicts_of
     from runner.compare.show import Form, show
 
     selections = [SweepSelection(store, sweep)]
-    show(comparison(rows, selections), selections, Form.JSON if as_json else Form.TABLE)
+    verdicts = verdicts_of(rows, EVAL_LOSS) if judge else ()
+    notes = unjudged_notes(rows, verdicts, EVAL_LOSS) if judge else []
+    result = comparison(rows, selections, notes=notes, verdicts=verdicts)
+    show(result, selections, Form.JSON if as_json else Form.TABLE)
 
 
 def show_sweeps(sweeps: Sequence[SweepStatus], store: Store, *, as_json: bool) -> None:
     """Print every sweep with its counts, in the given order."""
     if as_json:
-        print_json({"store": str(store.root), "sweeps": [asdict(sweep) for sweep in sweeps]})
+        print_json(SweepList(str(store.root), tuple(sweeps)))
         return
     table = Table(box=None, pad_edge=False)
     statuses = [status for status in RunStatus if any(sweep.counts.get(status) for sweep in sweeps)]
@@ -128,29 +126,3 @@ def _later(plan: Plan) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _plan_json(plan: Plan, store: Store) -> Mapping[str, Any]:
-    return {
-        "sweep": plan.sweep,
-        "store": str(store.root),
-        "runs": [
-            {
-                "key": planned.run.key,
-                "data_key": planned.run.data_key,
-                "own_data": asdict(own) if (own := planned.step.own_data) else None,
-                "done": planned.done,
-                "copies": planned.copies,
-                "overrides": list(planned.run.experiment.overrides),
-                "gpu": asdict(planned.run.experiment.gpu),
-            }
-            for planned in plan.runs
-        ],
-        "after": [
-            {"kind": one.step.kind, "key": one.step.key, "run": one.step.run, "done": one.done} for one in plan.after
-        ],
-        "datasets": [
-            {"key": one.key, "done": one.done, "damage": one.damage, "runs": list(one.runs)} for one in plan.datasets
-        ],
-        "unresolved": [asdict(found) for found in plan.unresolved],
-    }

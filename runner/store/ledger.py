@@ -1,14 +1,9 @@
-"""A sweep's folder: plan.json, written once, and records.jsonl, to which lines are only appended.
-
-A record is one line, written with one call. A kill can cut off the last line at any byte. Readers skip such a line, and
-the next writer starts a new line.
-"""
+"""A sweep's folder: plan.json, to which runs are only added, and records.jsonl, to which lines are only appended."""
 
 from __future__ import annotations
 
 import functools
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,8 +14,9 @@ from typing import Any
 from modal_app.store.claim import Owner, this_process
 from modal_app.store.layout import STEPS, Store
 from modal_app.store.read_json import read_as, read_json
-from modal_app.store.step import Step, StepKind, name_file, write_atomically
+from modal_app.store.step import Step, StepKind, write_atomically
 from runner.errors import SweepError, did_you_mean
+from runner.store.lines import append_line, read_lines
 from runner.types import Plan
 
 
@@ -86,18 +82,22 @@ class Ledger:
         self._records = self.folder / "records.jsonl"
 
     def open(self, plan: Plan, command: str, note: str = "") -> None:
-        """Write plan.json unless it exists (the same id means the same plan; only its note changes), and record the
-        launch."""
+        """Write plan.json unless it exists, and record the launch. If it exists, its note may change, and runs that it
+        does not have are added (`axosweep settle`): without those, the same id means the same runs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "plan.json"
+        runs = [SweepRun(one.run.key, one.run.data_key, tuple(one.run.experiment.overrides)) for one in plan.runs]
         if (known := _plan_in(path)) is None:
-            runs = [SweepRun(one.run.key, one.run.data_key, tuple(one.run.experiment.overrides)) for one in plan.runs]
             commit = plan.runs[0].step.tracking.commit if plan.runs else ""
             described = {"sweep": plan.sweep, "created_at": time.time(), "command": command, "commit": commit}
             more = {"note": note, "runs": [asdict(run) for run in runs]}
             write_atomically(path, json.dumps(described | more, indent=1))
-        elif note and note != known.note:
-            write_atomically(path, json.dumps({**read_json(path), "note": note}, indent=1))
+        else:
+            keys = {run.key for run in known.runs}
+            more_runs = [run for run in runs if run.key not in keys]
+            if more_runs or (note and note != known.note):
+                changed = {"note": note or known.note, "runs": [asdict(run) for run in (*known.runs, *more_runs)]}
+                write_atomically(path, json.dumps({**read_json(path), **changed}, indent=1))
         self.begin(command, note)
 
     def begin(self, command: str, note: str = "") -> None:
@@ -109,26 +109,11 @@ class Ledger:
 
     def append(self, record: Record) -> None:
         filled = {name: value for name, value in asdict(record).items() if value not in ("", None, {})}
-        line = json.dumps(filled, sort_keys=True).encode() + b"\n"
-        descriptor = os.open(self._records, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            size = os.fstat(descriptor).st_size
-            cut_off = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-            left = b"\n" + line if cut_off else line
-            while left:  # on an almost full disk, a part of it is written first
-                left = left[os.write(descriptor, left) :]
-        except OSError as error:
-            raise name_file(error, self._records) from error.__cause__
-        finally:
-            os.close(descriptor)
+        append_line(self._records, filled)
 
     def records(self) -> list[Record]:
         """Every complete record, oldest first."""
-        try:
-            lines = self._records.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return []
-        return [record for record in map(_parsed, lines) if record is not None]
+        return [record for record in map(_parsed, read_lines(self._records)) if record is not None]
 
     def plan(self) -> SweepPlan:
         """Raises SweepError when there is no such sweep."""
@@ -227,10 +212,9 @@ def _last_touched(plan: Path) -> int:
     return (records if records.exists() else plan).stat().st_mtime_ns
 
 
-def _parsed(line: bytes) -> Record | None:
+def _parsed(raw: Mapping[str, Any]) -> Record | None:
     try:
-        raw = json.loads(line)
         kind = raw.get("kind")
-        return Record(**raw | {"event": Event(raw["event"]), "kind": None if kind is None else StepKind(kind)})
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None  # cut off by a kill
+        return Record(**{**raw, "event": Event(raw["event"]), "kind": None if kind is None else StepKind(kind)})
+    except (ValueError, TypeError, KeyError):
+        return None

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from modal_app.store.redact import without_passwords
 from runner.errors import SweepError
 from runner.wandb import account
 from runner.wandb.messages import Failure, FailureReason, Request, Response, decode_response, encode
@@ -104,4 +105,4 @@ def _failure(failure: Failure, advice: str) -> SweepError:
 
 
 def _no_answer(why: str, advice: str) -> SweepError:
-    return SweepError(f"W&B does not answer at {account.base_url()} ({why}). {advice}".rstrip())
+    return SweepError(f"W&B does not answer at {without_passwords(account.base_url())} ({why}). {advice}".rstrip())

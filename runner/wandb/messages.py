@@ -52,6 +52,14 @@ class UploadRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class AmendRequest:
+    """To add what is known only now to runs that are in W&B; nothing of them is uploaded."""
+
+    runs: tuple[LocalRun, ...]
+    kind: Literal["amend"] = "amend"
+
+
+@dataclass(frozen=True, slots=True)
 class UploadResult:
     """What was done for one run."""
 
@@ -176,7 +184,7 @@ class Failure:
     kind: Literal["failure"] = "failure"
 
 
-Request = UploadRequest | ReadRequest | SweepObjectRequest | ViewRequest
+Request = UploadRequest | AmendRequest | ReadRequest | SweepObjectRequest | ViewRequest
 Response = UploadResponse | ReadResponse | SweepObjectResponse | ViewResponse | Failure
 
 

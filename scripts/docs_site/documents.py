@@ -23,7 +23,7 @@ LEFT_OUT_OF_SEARCH = "---\nsearch:\n  exclude: true\n---\n\n"
 def linked_pages(root: Path) -> dict[str, str]:
     """By their place in the site, the pages of what documents link outside docs/, and of what these pages link."""
     waiting = [root / name for name in OF_THE_PROJECT]
-    for document in (root / DOCS).glob("*.md"):
+    for document in (root / DOCS).rglob("*.md"):
         waiting += _targets(document, root)
     pages = dict[Path, str]()
     while waiting:

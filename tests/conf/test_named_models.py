@@ -19,7 +19,7 @@ from runner.cost.prices import rates_from
 from runner.errors import SweepError
 from runner.estimate.plan import Pool, plan_cost
 from runner.keys.identity import identify_run
-from runner.preflight.memory import memory_json, memory_of
+from runner.preflight.memory import memory_of, printed_memory
 from runner.types import Experiment
 from tests.runner.builders import LOCK, plan
 
@@ -58,7 +58,7 @@ def answers(experiments: Sequence[Experiment], store: Store) -> list[Answer]:
         {one.key: Pool("h100", None) for one in runs},
     )
     by_key = {one.key: (one.dollars, one.reason) for one in cost.runs}
-    return [(memory_json(memory_of(run.experiment)), by_key[run.key]) for run in runs]
+    return [(printed_memory(memory_of(run.experiment)), by_key[run.key]) for run in runs]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def by_option(ask: Callable[..., Any], folder: Path, known: dict[str, Answer]) -
 
 
 def test_every_model_has_an_answer(by_option: Mapping[str, Answer]) -> None:
-    assert {one["verdict"] for memory, _ in by_option.values() for one in memory} > {"FITS", "UNKNOWN"}
+    assert {one.verdict for memory, _ in by_option.values() for one in memory} > {"FITS", "UNKNOWN"}
     assert [option for option, (_, (dollars, _)) in by_option.items() if dollars is None] == []
 
 
@@ -122,7 +122,7 @@ def test_an_unknown_shape_is_explained_in_the_verdict_the_price_and_for_an_autom
     (one,) = ask("base_model=nobody/knows", *ASKED, *CONFIG, *SAME).experiments
     ((memory, (dollars, reason)),) = answers([one], Store(folder / "store"))
     why = "the shape of nobody/knows is unknown: the hub did not answer"
-    assert [(one["verdict"], one["reason"].startswith(why)) for one in memory] == [("UNKNOWN", True)]
+    assert [(one.verdict, one.reason.startswith(why)) for one in memory] == [("UNKNOWN", True)]
     assert dollars is None
     assert reason.startswith(why)
     assert reason.endswith("and no similar run was trained here")

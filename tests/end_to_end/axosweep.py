@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from modal_app.store.step import StepKind
 from runner.executors.warm_server import VARIABLE, running
 from tests import forked_command
 from tests.forked_trainer.popen import BROKER
+from tests.printed_json import read_printed
 from tests.runner.fake_trainer import make_trainer
 
 COMMAND = Path(__file__).parents[1] / "forked_trainer" / "command_script.py"
@@ -44,11 +45,17 @@ class Axosweep:
     def run(self, *words: str, timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProcess[str]:
         return forked_command.run(words, self.folder, self.variables(), timeout_s)
 
+    def run_in_turn(
+        self, lines: Sequence[Sequence[str]], timeout_s: float = TIMEOUT_S
+    ) -> list[subprocess.CompletedProcess[str]]:
+        """Several commands, one after the other in one process, which spares them half of their time."""
+        return forked_command.run_in_turn(lines, self.folder, self.variables(), timeout_s)
+
     def json(self, *words: str) -> Any:
-        """The output of a command that must succeed, read as JSON."""
+        """The output of a command that must succeed, read as JSON; it fits the documented schema."""
         done = self.run(*words, "--json")
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return read_printed(words[0], done.stdout)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

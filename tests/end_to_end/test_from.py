@@ -10,6 +10,7 @@ import pytest
 
 from modal_app.store.step import StepKind
 from tests.end_to_end.axosweep import Axosweep, kill, wait_until
+from tests.modal_app.rows import read_rows
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +52,11 @@ def test_with_the_same_config_it_logs_the_very_numbers_that_its_origin_did(
 ) -> None:
     before, after = logged(command, source), logged(command, swept[0.004]["key"])
     assert min(step for step, _ in after) == 20, "what it begins with is evaluated"
+    ours, theirs = (command.store.folder(StepKind.TRAIN, key) for key in (swept[0.004]["key"], source))
+    begins, ends, same = (read_rows(path) for path in (ours.losses_before, ours.losses, theirs.losses))
+    assert (begins.about.step, begins.about.eval_loss) == (20, after[20, "eval_loss"])
+    assert ends.about == same.about
+    assert ends.nll.tolist() == same.nll.tolist()
     assert after.pop((20, "eval_loss"))
     assert after == {key: value for key, value in before.items() if key[0] > 20}
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from modal_app.store.layout import BASE_MODEL_KEY
+from modal_app.store.step import StepKind
 from tests.end_to_end.axosweep import Axosweep, kill_all
+from tests.modal_app.rows import evaluated_rows, read_rows, trainers_loss
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +33,15 @@ def test_it_is_rated_by_its_own_weights(full: Axosweep) -> None:
     lines = {one["run"]: one for one in full.json("eval", "--base")["lines"]}
     assert lines[row["key"]]["metrics"]["eval_loss"] == pytest.approx(row["final"], abs=5e-5)
     assert lines[None]["metrics"]["eval_loss"] == pytest.approx(row["first"], abs=5e-5)
+    folder = full.store.folder(StepKind.TRAIN, row["key"])
+    evaluated = {run: evaluated_rows(full.store, run or BASE_MODEL_KEY) for run in lines}
+    trained = {row["key"]: read_rows(folder.losses), None: read_rows(folder.losses_before)}
+    for run, step in ((row["key"], 60), (None, 0)):
+        told = lines[run]["metrics"]["eval_loss"]
+        assert (evaluated[run].about.step, evaluated[run].about.eval_loss) == (step, told)
+        assert trainers_loss(evaluated[run]) == pytest.approx(told, rel=1e-5)
+        assert evaluated[run].id.tolist() == trained[run].id.tolist()
+        assert evaluated[run].nll == pytest.approx(trained[run].nll, abs=1e-3)
 
 
 def test_it_answers_with_its_own_weights(full: Axosweep) -> None:

@@ -60,6 +60,19 @@ def test_the_best_run_has_learned_what_its_base_model_does_not_know(trained: Axo
     assert attempts(trained.store) == before  # done once
 
 
+def test_two_runs_are_compared_row_by_row_with_the_texts_of_their_dataset(trained: Axosweep) -> None:
+    first, second = trained.json("compare")["runs"]
+    told = trained.json("compare", second["key"], first["key"])
+    where = told["where"]
+    assert (where["rows"], where["documents"], where["documents_known"], told["notes"]) == (87, 87, True, [])
+    assert where["losses"] == pytest.approx([second["final"], first["final"]], rel=0.01), "batches are equally long"
+    assert where["high"] < 0, "rank 32 is better than rank 4 on these rows"
+    row = where["better"][0]
+    assert row["dataset"].endswith("tiny/data/train.jsonl")
+    assert "<|user|>" in row["text"][0]["text"]
+    assert [one["trained"] for one in row["text"]] == [False, True]
+
+
 def test_the_report_of_the_sweep_has_the_table(trained: Axosweep) -> None:
     said = by_run(trained.json(*ASKED)["answers"])
     (sweep,) = (path.name for path in trained.store.sweeps.iterdir())

@@ -61,6 +61,11 @@ def training(axosweep: Axosweep) -> Iterator[tuple[Path, int]]:
             yield axosweep.store.folder(StepKind.TRAIN, key).path, pid
 
 
+def alive(axosweep: Axosweep) -> set[str]:
+    """The runs that a process trains."""
+    return {key for key in axosweep.run_keys() if held_by(axosweep.store, StepKind.TRAIN, key)}
+
+
 def steps(folder: Path) -> int:
     metrics = folder / "metrics.jsonl"
     return metrics.read_text().count('"loss"') if metrics.exists() else 0
@@ -114,9 +119,11 @@ def test_a_killed_launcher_is_followed_up_and_nothing_runs_twice(
     wait_until(lambda: MOMENTS[moment](place) is not None, moment)
     kill(launcher.pid)
     launcher.wait()
-    for row in place.json("compare")["runs"]:
-        alive = held_by(place.store, StepKind.TRAIN, row["key"]) is not None
-        assert (row["status"] == "running") == alive or row["status"] == "succeeded"
+    before = alive(place)  # a run that is submitted may begin, and one that trains may end, while compare looks
+    statuses = {row["key"]: row["status"] for row in place.json("compare")["runs"]}
+    after = alive(place)
+    assert {statuses[key] for key in before & after} <= {"running", "succeeded"}
+    assert {key for key, status in statuses.items() if status == "running"} <= before | after
     finish_and_compare(place, left_alone)
     attempts = [len(place.store.folder(StepKind.TRAIN, key).attempts()) for key in place.run_keys()]
     assert attempts == [1, 1], "orphans are followed, not doubled"

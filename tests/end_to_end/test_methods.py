@@ -100,6 +100,9 @@ def left_by(store: Store, key: str) -> TrainedWeights:
     lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     assert [line["step"] for line in lines if "eval_loss" in line] == [0, 2, 4]
     assert all(isinstance(line["loss"], float) for line in lines if "loss" in line)
+    told = json.loads(folder.done.read_text())["facts"]
+    assert told["no_row_losses"] == "the loss compares or scores answers, so a row has no likelihood of its own"
+    assert not folder.losses.exists()
     kind = weights_left_by(yaml.safe_load(folder.config.read_text()))
     assert any(list(folder.model.glob(pattern)) for pattern in kind.patterns)
     return kind

@@ -87,6 +87,17 @@ def test_a_sweep_on_modal_ends_in_the_table_that_it_has_here(
     assert not server.unknown_calls()
 
 
+def test_its_mirror_has_the_losses_of_each_held_out_row_and_what_the_rows_are(swept: Swept) -> None:
+    told = swept.here.json("compare", *(row["key"] for row in swept.told["runs"]))
+    where = told["where"]
+    assert (where["rows"], where["documents_known"], told["notes"]) == (10, True, [])
+    rows = [*where["better"], *where["worse"]]
+    assert rows
+    assert all(row["text"][-1]["trained"] for row in rows)
+    mirror = Store(swept.here.store.root / "modal")
+    assert all(mirror.folder(StepKind.TRAIN, row["key"]).losses_before.exists() for row in told["runs"])
+
+
 def test_asked_again_there_is_nothing_to_do(swept: Swept, server: ModalServer) -> None:
     before = len(server.function_calls())
     again = swept.here.run(*WORDS, "executor=modal")

@@ -77,7 +77,9 @@ def test_a_webhook_is_told_of_the_end_though_the_laptop_is_closed(alone: Axoswee
         attached = on_modal.run("attach", plan.parent.name)
         assert attached.returncode == 0, attached.stderr
         assert "A notice was not sent" not in attached.stderr
-        assert len(server.function_calls("notify")) == 1
+        # Two runs that end at the same moment may both call it; only one of the calls sends.
+        assert all(call.parent_input_id for call in server.function_calls("notify")), "attach has called it again"
+        assert len(webhook.bodies) == 1
         written = [path.read_text(errors="replace") for path in on_modal.store.root.rglob("*") if path.is_file()]
         sent = json.dumps([server.dict_items("axosweep-claims"), server.log()])
         assert not any(PATH in text for text in [attached.stdout, attached.stderr, sent, *written])

@@ -26,6 +26,7 @@ from runner.environment import trainer_environment
 from tests.end_to_end.axosweep import Axosweep, kill_all
 from tests.end_to_end.on_modal import local_modal, machine, with_axolotl
 from tests.hub_server import COMMIT, Hub, Repository, serve_hub
+from tests.modal_app.rows import read_rows, trainers_loss
 from tests.modal_server.fixture import needs_mounts
 
 pytestmark = pytest.mark.slow
@@ -191,7 +192,7 @@ def losses(store: Store, key: str) -> dict[int, float]:
 def logged(store: Store, key: str, name: str) -> dict[int, float]:
     """By step, the newest attempt's last."""
     lines = [json.loads(text) for text in store.folder(StepKind.TRAIN, key).metrics.read_text().splitlines()]
-    return {line["step"]: line[name] for line in lines if name in line and "loss" in line}
+    return {line["step"]: line[name] for line in lines if name in line and {"loss", "eval_loss"} & line.keys()}
 
 
 def test_each_run_reads_its_own_data_and_nothing_is_prepared(swept: Swept) -> None:
@@ -226,6 +227,22 @@ def test_held_out_rows_have_a_name_where_there_are_any(swept: Swept) -> None:
         "tokens": False,
         "vision": False,
     }
+
+
+def test_their_rows_have_losses_unless_they_are_tokenized_late(swept: Swept) -> None:
+    """Rows of test_datasets, and rows that come as tokens; not those with pictures."""
+    store = swept.here.store
+    for name in ("pretraining", "tokens"):
+        rows = read_rows(store.folder(StepKind.TRAIN, swept.keys[name]).losses)
+        told = facts(store, swept.keys[name])
+        assert "no_row_losses" not in told
+        assert (rows.about.step, rows.about.eval_fingerprint) == (SHORT["max_steps"], told["eval_fingerprint"])
+        assert trainers_loss(rows) == pytest.approx(rows.about.eval_loss, rel=1e-5)
+        assert rows.about.eval_loss == logged(store, swept.keys[name], "eval_loss")[rows.about.step]
+    reasons = {name: facts(store, swept.keys[name])["no_row_losses"] for name in ("vision", "stream")}
+    assert "tokenized while the run trains" in reasons["vision"]
+    assert reasons["stream"] == "there are no held-out rows"
+    assert not list(store.runs.glob(f"{swept.keys['vision']}/losses*"))
 
 
 def test_what_is_asked_later_does_not_miss_a_dataset(swept: Swept) -> None:

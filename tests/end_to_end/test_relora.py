@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from modal_app.store.step import StepKind
 from tests.end_to_end.axosweep import Axosweep, kill_all
+from tests.modal_app.rows import read_rows, trainers_loss
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +35,11 @@ def row(relora: Axosweep) -> dict[str, Any]:
 
 def test_it_is_rated_and_answers_by_its_own_weights(relora: Axosweep, row: dict[str, Any]) -> None:
     assert row["final"] < row["first"]
+    folder = relora.store.folder(StepKind.TRAIN, row["key"])
+    for path, step in ((folder.losses_before, 0), (folder.losses, 40)):
+        rows = read_rows(path)
+        assert (rows.about.step, len(rows.id)) == (step, 87)
+        assert trainers_loss(rows, ranks=2) == pytest.approx(rows.about.eval_loss, rel=1e-5)
     rated = {one["run"]: one["metrics"]["eval_loss"] for one in relora.json("eval", "--base")["lines"]}
     assert rated[row["key"]] == pytest.approx(row["final"], rel=0.03), "two ranks average over other batches"
     assert rated[None] == pytest.approx(row["first"], rel=0.03)

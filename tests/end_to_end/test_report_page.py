@@ -17,12 +17,14 @@ import pytest
 from modal_app.store.layout import Store, after_key
 from runner.html_report.page import write_report
 from runner.html_report.place import report_path
+from runner.store.ledger import sweep_ids
 from runner.types import Plan
 from tests.browser import Browser, chromium, needs_chromium
 from tests.end_to_end.axosweep import Axosweep
 from tests.end_to_end.own_code import UNFORESEEN, write_failing_plugin
 from tests.report_in_browser import KEYS, brush, opened
 from tests.runner.report_store import HOSTILE, Standings, answered, sweep_of_every_kind, synthetic_sweep
+from tests.runner.where_store import SECRET, two_runs
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
@@ -191,6 +193,30 @@ def test_answers_stand_side_by_side_and_are_text_whatever_they_say(
     assert rows[1][3] == "✓ two\nlines"
     first = browser.run("return document.querySelector('#answer-sets thead').rows[0].cells[2].textContent")
     assert first == "basethe base model0 of 3 right"
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_the_rows_that_moved_most_are_text_whatever_they_say(
+    browser: Browser, tmp_path: Path, width: int, dark: bool
+) -> None:
+    store = Store(tmp_path / "store")
+    second, best = two_runs(store, text=f"{HOSTILE} {SECRET} {'one_long_word' * 40}")
+    page = write_report(store, sweep_ids(store)[0])
+    opened(browser, page, width, dark=dark)
+    browser.run("document.querySelectorAll('#where details').forEach(one => { one.open = true; })")
+    is_whole(browser, page, width)
+    assert SECRET not in page.read_text()
+    tables = browser.run(
+        "return [...document.querySelectorAll('#where table')]"
+        ".map(table => [...table.rows].map(row => [...row.cells].map(cell => cell.textContent)))"
+    )
+    parts, better, worse = tables
+    assert [row[:3] for row in parts[1:3]] == [["all", "all rows", "30"], ["by dataset", "my/rows.jsonl", "15"]]
+    assert parts[1][5] == "+0.0792", "above 0, since the second setting is worse"
+    assert [len(rows) - 1 for rows in (better, worse)] == [10, 5]
+    assert HOSTILE in better[1][0]
+    assert better[2][2:4] == [f"8 by {best.key}", f"8 by {second.key}"]
+    assert browser.run("return document.images.length") == 0
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from modal_app.held_out.row_losses import RowLosses
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.compare.metrics import read_curves
@@ -93,6 +94,8 @@ def test_an_offline_sweep_that_is_synced_is_in_wandb_what_it_is_here(axosweep: A
         assert run["summary"]["train_seconds"] > 0
         agree(axosweep.store.folder(StepKind.TRAIN, key).path, run)
         has_every_key(axosweep.store, key, run["config"])
+        has_verdict(axosweep.json("compare")["verdicts"][0], key, run["summary"])
+        has_rows(axosweep.store, server, key, run["summary"])
 
     asked = ("compare", "--json")
     here, there = (json.loads(online.run(*asked, *words).stdout) for words in ((), ("--from", "wandb")))
@@ -120,6 +123,27 @@ def has_every_key(store: Store, key: str, config: dict[str, Any]) -> None:
     assert {name: config.get(name) for name in asked} == asked
     assert config["_name_or_path"] == asked["base_model"]
     assert "inputs/" not in json.dumps(config)
+
+
+def has_verdict(verdict: dict[str, Any], key: str, summary: dict[str, Any]) -> None:
+    setting = next(one for one in verdict["settings"] if key in one["runs"])
+    told = {name: summary[f"verdict/{name}"] for name in ("difference", "low", "high", "in_best_group")}
+    assert told == {name: setting[name] for name in told}
+    assert summary["verdict/text"] == verdict["sentences"][0]
+
+
+def has_rows(store: Store, server: WandbServer, key: str, summary: dict[str, Any]) -> None:
+    """The table of a run's losses by row, among its files."""
+    losses = RowLosses.read(store.folder(StepKind.TRAIN, key).losses)
+    assert losses is not None
+    (run,) = (one for one in server.runs().values() if one.settings["run_key"] == key)
+    table = json.loads(run.files[summary["held_out/rows"]["path"]])
+    assert table["columns"] == ["id", "dataset", "tokens", "nll"]
+    rows = {row[0]: row[2:] for row in table["data"]}
+    assert rows == {
+        f"{id:016x}": [tokens, nll]
+        for id, tokens, nll in zip(losses.id, losses.row_tokens, losses.row_nll, strict=True)
+    }
 
 
 def without(row: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +176,9 @@ def test_the_runs_of_an_online_sweep_are_attached_to_one_sweep_object(axosweep: 
     runs = server.runs("mine").values()
     assert [(run.sweep, run.group, run.state) for run in runs] == [(made.id, sweep, "finished")] * 2
     assert {run.settings["lora_r"] for run in runs} == {4, 8}
+    (verdict,) = axosweep.json("compare")["verdicts"]
+    for run in runs:
+        has_verdict(verdict, run.settings["run_key"], run.summary)
     assert not server.world.unknown
 
 

@@ -24,7 +24,7 @@ BROKER = "AXOSWEEP_TESTS_BROKER"
 PROGRAMS = (
     "modal_app/run.py", "tests/conf/verdicts.py", "tests/conf/tokenized_rows.py", "tests/good_configs/verdicts.py",
     "tests/modal_app/optimizers_on_cpu_script.py", "tests/runner/memory_counter.py",
-    "tests/runner/sharding_counter.py",
+    "tests/runner/sharding_counter.py", "tests/modal_app/row_rater_script.py",
 )  # fmt: skip
 """What is started as a fork: the trainer, and scripts for which Axolotl's imports are only a means."""
 READY = b"y"

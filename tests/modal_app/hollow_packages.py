@@ -1,7 +1,7 @@
 """Makes everything heavy hollow: sitecustomize.py of the environment that hollow_trainer.py lays out.
 
-A package of ROOTS is found, empty, and has whatever is asked of it: a class by a name in capitals, else a function
-that does nothing. What the real server and worker need of one is put into it.
+A package of ROOTS is found, empty, and has whatever is asked of it: a class by a name in capitals, which takes type
+arguments, else a function that does nothing. What the real server and worker need of one is put into it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Hollow(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        value = type(name, (), {}) if name[:1].isupper() else (lambda *_, **__: None)
+        generic = {"__class_getitem__": classmethod(lambda cls, _: cls)}
+        value = type(name, (), generic) if name[:1].isupper() else (lambda *_, **__: None)
         setattr(self, name, value)
         return value
 

@@ -7,16 +7,21 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from modal_app.held_out.held_out import HeldOut
 from modal_app.process.threads import with_threads
-from modal_app.store.layout import Store
+from modal_app.store.layout import HELD_OUT, Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import FailureReason, OutcomeStatus, Step, StepKind, Tracking
+from tests.modal_app.rows import read_rows, trainers_loss
 from tests.modal_app.steps import (
+    CONFIG,
     Warm,
     alive,
     children,
@@ -34,6 +39,14 @@ from tests.modal_app.steps import (
 from tests.runner.checkpointed import checkpoint
 
 pytestmark = pytest.mark.slow
+BEST: dict[str, Any] = {
+    "load_best_model_at_end": True,
+    "eval_steps": 5,
+    "save_steps": 5,
+    "learning_rate": 0.5,
+    "lr_scheduler": "linear",
+    "warmup_steps": 18,
+}
 LONG: dict[str, Any] = {"max_steps": 60, "eval_steps": 20, "save_steps": 7}
 
 
@@ -130,6 +143,65 @@ def test_nothing_temporary_is_left_in_an_attempt(store: Store, plain_ranks: Step
         "train.json",
         "result.json",
     }
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_rows_give_the_loss_that_axolotl_tells(store: Store, plain: Step, plain_ranks: Step, ranks: int) -> None:
+    """Before training and at its end. Two ranks have 30 rows in batches of 8: two of them are rated twice."""
+    step = plain if ranks == 1 else plain_ranks
+    told = {line["step"]: line["eval_loss"] for line in lines(store, step) if "eval_loss" in line}
+    manifest = json.loads(store.manifest("data").read_text())
+    folder = store.folder(StepKind.TRAIN, step.key)
+    for path, number in ((folder.losses_before, 0), (folder.losses, 20)):
+        rows = read_rows(path)
+        assert (rows.about.step, rows.about.eval_loss) == (number, told[number])
+        assert rows.about.eval_fingerprint == manifest["eval_fingerprint"]
+        assert len(set(rows.id.tolist())) == len(rows.id) == manifest["eval_rows"]
+        assert trainers_loss(rows, ranks=ranks) == pytest.approx(told[number], rel=1e-5)
+        assert len(rows.about.repeated) == (0 if ranks == 1 else -len(rows.id) % 16)
+        origins = HeldOut.read(store.prepared_dataset("data") / HELD_OUT)
+        assert origins is not None
+        assert rows.about.documents_known == origins.documents_known
+        assert rows.about.datasets == origins.datasets
+        assert rows.document.tolist() == [one.document for one in origins.rows]
+
+
+def test_packed_rows_and_a_merged_model_give_the_loss_that_axolotl_tells(warm: Warm, store: Store, plain: Step) -> None:
+    """Rows have the same ids and tokens, packed or not, and the same losses, merged or not."""
+    packing = CONFIG | {"sample_packing": True, "eval_sample_packing": True, "micro_batch_size": 2}
+    assert warm.run(preprocess_step("packed", **packing)) == 0
+    packed = Step(StepKind.EVALUATE, "base/packed", packing, "packed", base_model="the/base")
+    merge = Step(StepKind.MERGE, f"{plain.key}/merge", plain.config, "data", run=plain.key, base_model="the/base")
+    merged = replace(merge, kind=StepKind.EVALUATE, key=f"{plain.key}/merged", options={"merged": merge.key})
+    for step in (packed, merge, merged):
+        assert warm.run(step) == 0, outcome(store, step).message
+    training = store.folder(StepKind.TRAIN, plain.key)
+    for step, before in ((packed, training.losses_before), (merged, training.losses)):
+        rows, same = read_rows(store.folder(step.kind, step.key).losses), read_rows(before)
+        told = outcome(store, step).facts["metrics"]["eval_loss"]
+        assert rows.about.eval_loss == told
+        assert trainers_loss(rows, packed=step is packed) == pytest.approx(told, rel=1e-5)
+        assert rows.id.tolist() == same.id.tolist()
+        assert rows.about.step == same.about.step
+        assert rows.tokens.tolist() == same.tokens.tolist()
+        equal = np.isclose(rows.nll, same.nll, atol=2e-3)
+        if step is merged:
+            assert equal.all()
+        else:  # on the CPU nothing keeps packed rows apart: just the first one of a batch has nothing before it
+            assert len(equal) / 2 > len(set(rows.batch.tolist())) <= equal.sum() < len(equal)
+
+
+def test_the_rows_are_those_of_the_best_weights_if_these_are_stored(warm: Warm, store: Store) -> None:
+    """Its rate is so high that it is best before its end."""
+    step = train_step("overshot", **BEST)
+    assert warm.run(step) == 0, outcome(store, step).message
+    folder = store.folder(StepKind.TRAIN, step.key)
+    told = {line["step"]: line["eval_loss"] for line in lines(store, step) if line.get("eval_loss") and line["step"]}
+    best = min(told, key=lambda number: told[number])
+    rows = read_rows(folder.losses)
+    assert best < max(told)
+    assert (rows.about.step, rows.about.eval_loss) == (best, told[best])
+    assert not folder.losses_best.exists()
 
 
 def test_a_fresh_process_gives_the_losses_of_a_fork(trainer: Path, store: Store, plain: Step) -> None:

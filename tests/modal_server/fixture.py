@@ -32,20 +32,23 @@ def noop_settings(
     train_s: float = 0.0,
     merge_s: float = 0.0,
     until: Mapping[str, Path] | None = None,
+    losses: Path | None = None,
     **others: Any,
 ) -> Settings:
     """Containers whose worker is noop_worker.py: steps that do nothing, on any GPU, without the trainer environment.
 
     Everything but Axolotl is real: the deployed functions, the claims, the Volumes, the worker's claim, its attempt and
     its result. `ModalServer(noop_settings(train_s=2))` is all it takes; a step lasts the given seconds, and `until`
-    (`{"train": file}`) there is such a file. Its folder is shown to the containers.
+    (`{"train": file}`) there is such a file. `losses`: a folder with the losses of rows that runs leave. These folders
+    are shown to the containers.
     """
     files = {f"{HOME}/modal_app/worker.py": Path(__file__).with_name("noop_worker.py")}
     lasting = {"PREPROCESS": preprocess_s, "TRAIN": train_s, "MERGE": merge_s}
     environment = {f"NOOP_{kind}_S": str(seconds) for kind, seconds in lasting.items()}
     environment |= {f"NOOP_{kind.upper()}_UNTIL": str(file) for kind, file in (until or {}).items()}
+    environment |= {"NOOP_LOSSES": str(losses)} if losses else {}
     environment |= others.pop("container_environment", {})
-    visible = tuple({file.parent for file in (until or {}).values()})
+    visible = (*{file.parent for file in (until or {}).values()}, *([losses] if losses else []))
     return Settings(container_environment=environment, files=files, visible=visible, **others)
 
 

@@ -4,13 +4,15 @@ nothing in between.
 It lasts NOOP_PREPROCESS_S or NOOP_TRAIN_S seconds (what comes after a run AFTER_S, unless NOOP_MERGE_S or the like
 says more), a tenth at a time, which is a step of a training: one line of metrics each. So many tenths as its config has
 `max_steps`, if it has. Then it waits for the file NOOP_TRAIN_UNTIL or the like, where there is such a variable. On
-SIGTERM it saves a checkpoint and stops at once, and the next attempt goes on from there.
+SIGTERM it saves a checkpoint and stops at once, and the next attempt goes on from there. A run leaves the losses of its
+rows if the folder NOOP_LOSSES has them: RATE-SEED.npz.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -116,5 +118,7 @@ def _succeed(step: Step, store: Store, folder: StepFolder, attempt: Attempt, sta
     if step.kind is not StepKind.PREPROCESS:
         folder.model.mkdir(exist_ok=True)
         (folder.model / "adapter_model.safetensors").write_bytes(b"")
+        if (losses := os.environ.get("NOOP_LOSSES")) and step.kind is StepKind.TRAIN:
+            shutil.copy(f"{losses}/{step.config['learning_rate']}-{step.config['seed']}.npz", folder.losses)
         write_atomically(folder.done, outcome.to_json())
     return outcome

@@ -91,12 +91,12 @@ def finish_run(store: Store, one: Run, losses: Mapping[int, float], *, eval_fing
     finish(store, StepKind.PREPROCESS, one.data_key, manifest={"eval_fingerprint": eval_fingerprint, "rows": 7})
 
 
-def log_losses(store: Store, one: Run, losses: Mapping[int, float]) -> None:
+def log_losses(store: Store, one: Run, losses: Mapping[int, float], name: str = "eval_loss") -> None:
     folder = store.folder(StepKind.TRAIN, one.key)
     folder.path.mkdir(parents=True, exist_ok=True)
     with folder.metrics.open("a", encoding="utf-8") as file:
         for step, loss in losses.items():
-            file.write(json.dumps({"step": step, "attempt": 1, "time": 1.0, "eval_loss": loss}) + "\n")
+            file.write(json.dumps({"step": step, "attempt": 1, "time": 1.0, name: loss}) + "\n")
 
 
 def open_sweep(store: Store, runs: Sequence[Run], name: str = "sweep") -> Plan:

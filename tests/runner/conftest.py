@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 
 from modal_app.store.layout import Store
 from runner.cli import main
+from tests.printed_json import read_printed
 
 
 @pytest.fixture
@@ -26,6 +26,6 @@ def command(store: Store, capsys: pytest.CaptureFixture[str]) -> Callable[..., A
         captured = capsys.readouterr()
         if code:
             return captured.err
-        return json.loads(captured.out) if "--json" in words else captured.out
+        return read_printed(words[0], captured.out) if "--json" in words else captured.out
 
     return ask

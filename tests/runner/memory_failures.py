@@ -30,7 +30,7 @@ class Failed:
 
     @property
     def row(self) -> str:
-        """As docs/memory.md has it."""
+        """As docs/memory-evidence.md has it."""
         needs = ", ".join("-" if size is None else f"{size:.0f}" for size in self.needs)
         verdicts = ", ".join(dict.fromkeys(self.verdicts))
         return f"| {self.name} | {self.cards} | {', '.join(map(str, self.sizes))} | {needs} | {verdicts} |"

@@ -42,7 +42,7 @@ class Point:
 
     @property
     def row(self) -> str:
-        """As docs/memory.md has it."""
+        """As docs/memory-evidence.md has it."""
         unit = "GiB" if self.unit == GIB else "GB"
         figures = f"{self.published:.1f} {unit} | {self.estimated:.1f} | {self.error:+.1%}"
         return f"| {self.name} | {self.setup} | {figures} |"

@@ -131,7 +131,7 @@ class Group:
 
     @property
     def row(self) -> str:
-        """As docs/memory.md has it."""
+        """As docs/memory-evidence.md has it."""
         points = self.peaks.values()
         columns = (
             ", ".join(map(str, self.peaks)),

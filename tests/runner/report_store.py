@@ -14,8 +14,10 @@ from modal_app.cloud.meter import Card, ContainerRecord
 from modal_app.store.claim import claim
 from modal_app.store.layout import SUBMISSION, Store, after_key
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
+from runner.compare.metrics import read_curves
 from runner.types import DataChoice, Gpu, Plan, Run
 from tests.runner.builders import begin_attempt, end_attempt, finish, open_sweep, run
+from tests.runner.judged_store import draw_losses, write_losses
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&{{b}}"
 SECRET = "hf_" + "q" * 30
@@ -69,7 +71,8 @@ def synthetic_sweep(store: Store, number: int, *, rented: bool = True, points: i
 
 
 def sweep_over_seeds(store: Store) -> Plan:
-    """Four settings with three seeds each, all succeeded after a minute in the queue, and answered by all models."""
+    """Four settings with three seeds each, all succeeded after a minute in the queue, with losses by row, and answered
+    by all models."""
     grid = [
         {"lora_r": rank, "learning_rate": rate, "seed": seed}
         for rank in (8, 32) for rate in (1e-4, 1e-3) for seed in (1, 2, 3)
@@ -84,6 +87,9 @@ def sweep_over_seeds(store: Store) -> Plan:
     for index, one in enumerate(runs):
         _dataset(store, one)
         _train(store, one, index, points=60, rented=True)
+        final = read_curves(store.folder(StepKind.TRAIN, one.key).metrics).final("eval_loss")
+        far_off = 2.0 if index < 3 else 0.0  # the first setting: its interval is out of the plot
+        write_losses(store, one, draw_losses((final or 0.0) + far_off, own=index + 1))
         answered(store, after_key(one.key, "1"), options, ["The captain is Ana.", "Yes", HOSTILE], "Yes")
     answered(store, after_key("", "2"), options, ["The captain is Bo.", "No", "I do not know"], "Yes")
     return planned

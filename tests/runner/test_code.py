@@ -9,7 +9,7 @@ import pytest
 
 from modal_app.store.layout import Store
 from runner.keys.code import Code, find_code
-from runner.launch.plan_inputs import as_json, lines
+from runner.launch.plan_inputs import code, lines
 from runner.types import Input, InputKind
 from tests.runner.builders import experiment, plan, run
 
@@ -68,5 +68,5 @@ def test_a_trusted_models_own_code_is_listed_by_file_or_by_commit(tmp_path: Path
 def test_a_plan_prints_it_once_for_all_runs_and_has_it_as_json(store: Store, modules: Path) -> None:
     both = plan([run({"plugins": ["mine.Plugin"], "learning_rate": rate}) for rate in (1e-3, 2e-3)], store)
     (line,) = [line for line in lines(both, store, []) if line.startswith("runs code")]
-    (listed,) = as_json(both, store, [])["code"]
-    assert line == f"runs code plugins.0=mine.Plugin: {modules / 'mine'} (sha256 {listed['sha256'][:16]})"
+    (listed,) = code(both)
+    assert line == f"runs code plugins.0=mine.Plugin: {modules / 'mine'} (sha256 {str(listed.sha256)[:16]})"

@@ -1,11 +1,9 @@
 """What compare prints: held against its documented schema, with a run that stands in each way there is."""
 
 import dataclasses
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,25 +15,12 @@ from runner.cli import main
 from runner.compare.comparison import Comparison
 from runner.compare.ranking import Row
 from runner.types import DataChoice, Run
+from scripts.json_schemas import FILES, adapter, text_of
 from tests.runner.builders import begin_attempt, finish, finish_run, log_losses, open_sweep, run
 from tests.runner.test_report import strict_json
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("succeeded", "failed", "running", "diverged", "blocked", "pending")
-
-
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("compare_schema", ROOT / "scripts" / "compare_schema.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def schema() -> ModuleType:
-    return script()
 
 
 @pytest.fixture
@@ -109,28 +94,27 @@ def test_a_nan_in_a_log_that_succeeded_all_the_same_cannot_win(
     assert [(one["key"], one["is_best"]) for one in read] == [(good.key, True), (broken.key, False)]
 
 
-@pytest.mark.parametrize("name", ["compare.schema.json", "best.schema.json"])
-def test_the_documented_schema_is_that_of_the_code(schema: ModuleType, name: str) -> None:
-    """scripts/compare_schema.py writes it anew."""
-    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == schema.text_of(schema.adapters()[name])
+@pytest.mark.parametrize("verb", FILES)
+def test_the_documented_schema_is_that_of_the_code(verb: str) -> None:
+    """scripts/json_schemas.py writes it anew."""
+    assert (ROOT / "docs" / f"{verb}.schema.json").read_text(encoding="utf-8") == text_of(verb)
 
 
 @pytest.mark.parametrize(
-    ("words", "name"),
+    "words",
     [
-        (("compare", "--json"), "compare.schema.json"),
-        (("compare", "--json", "--over", "learning_rate"), "compare.schema.json"),
-        (("compare", "--json", "--all", "--metric", "eval/loss", "--maximize"), "compare.schema.json"),
-        (("compare", "--json", "SUCCEEDED", "DIVERGED"), "compare.schema.json"),
-        (("best", "--json"), "best.schema.json"),
+        ("compare", "--json"),
+        ("compare", "--json", "--over", "learning_rate"),
+        ("compare", "--json", "--all", "--metric", "eval/loss", "--maximize"),
+        ("compare", "--json", "SUCCEEDED", "DIVERGED"),
+        ("best", "--json"),
     ],
 )
 def test_what_is_printed_fits_its_schema(
-    store: Store, kinds: dict[str, Run], capsys: pytest.CaptureFixture[str], schema: ModuleType,
-    words: tuple[str, ...], name: str,
-) -> None:  # fmt: skip
+    store: Store, kinds: dict[str, Run], capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
     asked = [kinds[word.lower()].key if word.lower() in kinds else word for word in words]
-    schema.adapters()[name].validate_json(printed(store, capsys, *asked), strict=True)
+    adapter(words[0]).validate_json(printed(store, capsys, *asked), strict=True)
 
 
 def test_a_comparison_has_exactly_the_documented_fields(

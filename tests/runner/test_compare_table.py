@@ -9,9 +9,10 @@ from modal_app.store.layout import Store
 from modal_app.store.step import FailureReason, OutcomeStatus, StepKind
 from runner.cli import main
 from runner.compare.comparison import SweepSelection, comparison
+from runner.compare.csv_form import rows_csv
 from runner.compare.ranking import Metric, Row, compare_sweep
 from runner.compare.show import Form, show
-from runner.compare.table import columns_of, fitted, markdown, rows_csv
+from runner.compare.table import columns_of, fitted, markdown
 from runner.types import Run
 from tests.runner.builders import finish, finish_run, open_sweep, run
 

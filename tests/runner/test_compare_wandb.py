@@ -18,12 +18,12 @@ from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.cli import main
-from runner.command.sync import SUMMARY
 from runner.compare.ranking import rows_from
 from runner.compare.source import facts_of_sweep
 from runner.errors import SweepError
 from runner.wandb import rows as compare_wandb
 from runner.wandb.history import MOST_ROWS, STEP, curves_from
+from runner.wandb.local_runs import SUMMARY
 from runner.wandb.messages import TrackedRun
 from runner.wandb.rows import Selection, facts_from, locations_of, sampled
 from tests.runner.builders import finish_run, open_sweep, run
@@ -161,8 +161,8 @@ def test_a_sweep_is_looked_for_where_its_runs_were_tracked_and_else_where_the_co
     [
         ({}, r"^Reading from W&B needs a key for api\.forge\.coreweave\.com.*wandb login"),
         (
-            {"WANDB_API_KEY": "k" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"},
-            r"^W&B does not answer at http://127\.0\.0\.1:9",
+            {"WANDB_API_KEY": "k" * 40, "WANDB_BASE_URL": "http://me:hunter2@127.0.0.1:9"},
+            r"^W&B does not answer at http://me:\*\*\*@127\.0\.0\.1:9",
         ),
     ],
 )

@@ -106,3 +106,16 @@ def test_a_shape_tells_apart_what_decides_the_speed() -> None:
         )
     }
     assert len(shapes) == 8
+
+
+def test_an_evaluation_without_logits_takes_one_more_pass_for_the_losses_of_rows() -> None:
+    """Liger's fused loss leaves logits in an evaluation."""
+    cut = ["axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"]
+    liger: dict[str, Any] = {
+        "plugins": ["axolotl.integrations.liger.LigerPlugin"],
+        "liger_fused_linear_cross_entropy": True,
+    }
+    assert length(plugins=cut).eval_tokens == 2 * length().eval_tokens
+    assert (
+        length(**liger).eval_tokens == length(plugins=cut, cut_cross_entropy=False).eval_tokens == length().eval_tokens
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from runner.cost.spent import money, planned_rates
 from runner.cost.types import Range
 from runner.estimate.plan import THIS_MACHINE, PlanCost, Pool, RunCost, plan_cost
 from runner.estimate.records import read_past
-from runner.estimate.words import cost_json, cost_lines
+from runner.estimate.words import cost_lines, printed_cost
 from runner.types import (
     DatasetSize,
     ExecutorChoice,
@@ -143,8 +143,9 @@ def test_a_rented_run_is_its_boot_and_seconds_at_the_rates_of_its_card_cores_and
     assert one.dollars.likely == pytest.approx((30.0 + 16.0) * (0.001 + 2.0 * 0.00001 + 16.0 * 0.000001), rel=1e-3)
     assert cost.preparing == Range.exactly(0.0)
     assert cost.dollars == one.dollars
-    told = cost_json(cost)
-    assert told["runs"][0]["rented_seconds"]["likely"] == pytest.approx(46.0, rel=0.01)
+    rented = printed_cost(cost).runs[0].rented_seconds
+    assert rented is not None
+    assert rented.likely == pytest.approx(46.0, rel=0.01)
     assert any("rates: table of 2026-09-20" in line for line in cost_lines(cost, {new.key: "x"}))
 
 
@@ -225,8 +226,10 @@ def test_where_checkpoints_are_most_of_the_price_the_line_says_so_and_what_fewer
         asked = run(config, gpu=gpu, executor=MODAL)
         one = replace(asked, experiment=replace(asked.experiment, model=facts))
         cost = cost_of(plan([one], there), there, rented=True)
-        phases = cost_json(cost)["runs"][0]["phases"]
-        assert sum(phases.values()) == pytest.approx(cost_json(cost)["runs"][0]["seconds"]["likely"])
+        (printed,) = printed_cost(cost).runs
+        assert printed.phases is not None
+        assert printed.seconds is not None
+        assert sum(asdict(printed.phases).values()) == pytest.approx(printed.seconds.likely)
         return cost_lines(cost, {one.key: "x"})[0], cost.runs[0]
 
     line, many = priced(saves_per_epoch=8)

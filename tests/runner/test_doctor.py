@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 from runner import cli
 from tests.modal_server.server import ModalServer
 from tests.modal_server.settings import Settings
+from tests.printed_json import read_printed
 from tests.runner.fake_trainer import make_trainer
 
 Examined = Callable[[], Mapping[str, Any]]
@@ -42,7 +42,7 @@ def _nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def examined(capsys: pytest.CaptureFixture[str]) -> Examined:
     def examine() -> Mapping[str, Any]:
         code = cli.main(["doctor", "--json", "--wait", "60"])  # the machine may be busy with other tests
-        checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+        checks = {check["name"]: check for check in read_printed("doctor", capsys.readouterr().out)["checks"]}
         assert code == int(any(check["mark"] == "problem" for check in checks.values()))
         return checks
 
@@ -100,7 +100,8 @@ def test_a_store_that_cannot_be_is_a_problem(
 
 def test_what_never_answers_is_not_waited_for_and_no_secret_is_shown(silent: str, tmp_path: Path) -> None:
     secrets = {"HF_TOKEN": "hf_hunter2", "MODAL_TOKEN_ID": "ak-hunter2", "MODAL_TOKEN_SECRET": "as-hunter2"}
-    environment = os.environ | secrets | {"HF_ENDPOINT": silent, "MODAL_SERVER_URL": silent, "WANDB_API_KEY": "hunter2"}
+    mirror = silent.replace("://", "://me:hunter2@")
+    environment = os.environ | secrets | {"HF_ENDPOINT": mirror, "MODAL_SERVER_URL": silent, "WANDB_API_KEY": "hunter2"}
     began = time.monotonic()
     command = [sys.executable, "-m", "runner", "doctor", "--wait", "2"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

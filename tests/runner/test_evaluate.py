@@ -20,6 +20,7 @@ from runner.follow_up.steps import evaluate_step
 from runner.follow_up.subjects import VERSIONS, Subject, subjects
 from runner.store.ledger import steps_after, sweep_ids, sweeps_after
 from runner.types import PlannedStep, Run
+from tests.printed_json import read_printed
 from tests.runner.builders import begin_attempt, finish_run, open_sweep, run
 from tests.runner.fake_trainer import make_trainer
 
@@ -88,7 +89,7 @@ def test_every_finished_run_is_shown_the_base_model_first_then_the_best(
     assert rows[0] == ["the", "base", "model", "3.0000"]
     assert [(row[0], row[-1]) for row in rows[1:]] == [(two[1].key, "1.5000"), (two[0].key, "2.5000")]
     code, out, _ = evaluated(store, capsys, "--base", "--json")
-    lines = json.loads(out)["lines"]
+    lines = read_printed("eval", out)["lines"]
     assert [(one["run"], one["metrics"]["eval_loss"]) for one in lines] == [
         (None, 3.0),
         (two[1].key, 1.5),
@@ -187,6 +188,16 @@ def test_another_trainer_of_the_run_or_another_version_of_our_code_is_another_st
     assert len(plain | other) == 4
     monkeypatch.setitem(VERSIONS, StepKind.EVALUATE, VERSIONS[StepKind.EVALUATE] + 1)
     assert len(plain | keys(one)) == 4
+
+
+def test_an_evaluation_that_left_no_losses_by_row_is_done_again_and_one_on_tasks_is_not(
+    store: Store, two: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = subjects([store], None)[0]
+    rows, tasks = evaluate_step(one, {}).step.key, evaluate_step(one, quiz()).step.key
+    monkeypatch.setattr("runner.follow_up.subjects.HELD_OUT_VERSION", 1)
+    assert evaluate_step(one, {}).step.key != rows
+    assert evaluate_step(one, quiz()).step.key == tasks
 
 
 def test_what_is_about_to_be_done_is_written_down_before_it_begins(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from runner.cli import main
+from runner.command import VERBS
 from runner.command import help as help_page
 from runner.config.vocabulary import read_vocabulary
 
@@ -18,6 +20,16 @@ def test_help_names_every_group_with_its_options() -> None:
     for group, options in read_vocabulary().groups.items():
         assert f"  {group}" in text
         assert all(option in text for option in options)
+
+
+def test_help_has_a_line_for_every_verb() -> None:
+    verbs = help_page.text().partition("\nVerbs")[2].partition("\nFlags")[0]
+    assert [line.split()[0] for line in verbs.splitlines() if re.match(r"  [a-z-]+( |$)(?!--)", line)] == [
+        name for name in VERBS if not name.startswith("_")
+    ]
+    assert "  pull RUN [WHAT DIR ...]\n" in verbs
+    assert "  warm [status|stop]   Show or end the preloaded trainers" in verbs
+    assert all(len(line) <= 110 for line in verbs.splitlines())
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from runner.html_report.gather import gather
 from runner.html_report.page import html, write_report
 from runner.types import Plan
 from tests.runner.builders import finish, finish_run, open_sweep, run
+from tests.runner.judged_store import judged_sweep
 from tests.runner.report_store import HOSTILE, SECRET, Standings, answered, sweep_of_every_kind, synthetic_sweep
 
 LARGEST_BYTES = 6_000_000
@@ -310,3 +311,33 @@ def test_the_charts_library_is_the_one_that_its_page_names() -> None:
     vendor = Path(html_report.__file__).parent / "vendor"
     digest = hashlib.sha256((vendor / "echarts.min.js").read_bytes()).hexdigest()
     assert digest in (vendor / "README.md").read_text()
+
+
+def test_a_verdict_takes_the_place_of_guesses_about_chance(store: Store) -> None:
+    sweep, runs = judged_sweep(store, {1e-4: 1.5, 2e-4: 1.501, 1e-3: 1.8})
+    values = gather(store, sweep)
+    (verdict,) = values["verdicts"]
+    assert verdict["lead"].startswith(
+        "Two settings do equally well, as far as can be told: learning_rate=0.0001; learning_rate=0.0002. The other "
+        "one does worse. This holds with 95 % confidence for these runs; each setting has one seed"
+    )
+    assert [one["is_best"] for one in verdict["settings"]] == [True, True, False]
+    assert [one["is_best"] for one in values["runs"]] == [True, True, False]
+    assert values["runs"][2]["difference"] == pytest.approx(0.3)
+    assert values["card"]["is_shared"]
+    assert "chance" not in " ".join(values["answer"])
+    for one in runs:
+        store.folder(StepKind.TRAIN, one.key).losses.unlink()
+    values = gather(store, sweep)
+    assert (values["verdicts"], values["card"]["is_shared"]) == ([], False)
+    assert "the size of chance differences is unknown" in " ".join(values["answer"])
+
+
+def test_one_setting_that_is_better_than_all_is_the_one_to_take(store: Store) -> None:
+    sweep, _ = judged_sweep(store, {1e-4: 1.5, 2e-4: 1.6, 1e-3: 1.8}, seeds=3)
+    values = gather(store, sweep)
+    assert values["verdicts"][0]["lead"] == (
+        "Take learning_rate=0.0001: it does better than both others. "
+        "This holds with 95 % confidence, for other seeds as well."
+    )
+    assert not values["card"]["is_shared"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from runner.follow_up.show_answers import show_answers
 from runner.follow_up.subjects import Subject, subjects
 from runner.html_report.gather import gather
 from runner.types import Run
+from tests.printed_json import read_printed
 from tests.runner.builders import finish_run, open_sweep, run
 from tests.runner.report_store import HOSTILE, SECRET, answered
 
@@ -226,7 +226,7 @@ def test_one_answer_stands_alone_and_several_stand_in_a_table(store: Store, caps
     assert ["question", "0", "a", "c", "a"] in lines
     assert [one.key, "r=8", "1", "2", "50.0", "%"] in lines
     show_answers([base, several], as_json=True)
-    rows = json.loads(capsys.readouterr().out)["answers"]
+    rows = read_printed("infer", capsys.readouterr().out)["answers"]
     assert [(row["run"], row["prompt"], row["output"], row["exact"]) for row in rows] == [
         (BASE_MODEL_KEY, "question 0", "c", False), (BASE_MODEL_KEY, "question 1", "a", True),
         (one.key, "question 0", "a", True), (one.key, "question 1", "\x1b[2Jb", False),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.cli import main
 from runner.console.print_json import print_json
+from tests.printed_json import read_printed
 from tests.runner.builders import finish, finish_run, open_sweep, run
 from tests.runner.test_report import strict_json
 
@@ -30,6 +33,12 @@ LISTS = {
 OF_VERSION_2 = ("status SWEEP", "compare", "best")
 
 
+@dataclass(frozen=True)
+class Versioned:
+    runs: tuple[float, ...]
+    version: int
+
+
 @pytest.fixture
 def sweep(store: Store) -> str:
     sweep = open_sweep(store, [ONE]).sweep
@@ -44,12 +53,14 @@ def test_a_verb_prints_one_object_with_a_version_and_a_list_by_its_name(
 ) -> None:
     named = {"SWEEP": sweep, "RUN": ONE.key, "DATA": ONE.data_key}
     main([*(named.get(word, word) for word in words.split()), "--json", "--store", str(store.root)])
-    told: dict[str, Any] = strict_json(capsys.readouterr().out)
+    text = capsys.readouterr().out
+    told: dict[str, Any] = strict_json(text)
     assert next(iter(told)) == "version"
     assert told["version"] == (2 if words in OF_VERSION_2 else 1)
     assert isinstance(told[LISTS[words]], list)
+    read_printed(words.split()[0], text)
 
 
 def test_an_object_that_brings_a_version_keeps_it(capsys: pytest.CaptureFixture[str]) -> None:
-    print_json({"runs": [float("nan")], "version": 7})
+    print_json(Versioned((math.nan,), 7))
     assert list(strict_json(capsys.readouterr().out).items()) == [("version", 7), ("runs", [None])]

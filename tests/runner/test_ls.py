@@ -49,6 +49,8 @@ def ended(store: Store, kind: StepKind, one: Run, own: str, **facts: Any) -> Non
     folder = store.folder(kind, after_key(one.key, own))
     folder.path.mkdir(parents=True)
     folder.done.write_text(Outcome(OutcomeStatus.SUCCEEDED, 1, 1.0, 2.0, facts=facts).to_json())
+    if kind is StepKind.EVALUATE:
+        folder.losses.write_bytes(bytes(1000))
 
 
 def test_ls_says_in_words_what_answers_and_evaluations_are(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,6 +64,7 @@ def test_ls_says_in_words_what_answers_and_evaluations_are(store: Store, capsys:
     ended(store, StepKind.EVALUATE, one, "e2", metrics=quiz)
     parts = json.loads(said(capsys, "ls", one.key, "--json", store=store))["parts"]
     told = {part["part"]: part["about"] for part in parts if part["about"]}
+    assert all(part["bytes"] > 1000 for part in parts if part["part"].startswith("evaluation")), "without its losses"
     assert told == {
         "answers-a1": "answers to 128 prompts, greedy",
         "answers-a2": "answers to 1 prompt, temperature 0.7, of the merged model",

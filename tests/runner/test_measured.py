@@ -10,9 +10,10 @@ import pytest
 from modal_app.store.layout import Store, after_key
 from modal_app.store.step import Outcome, OutcomeStatus, StepKind
 from runner.cli import main
+from runner.compare.csv_form import rows_csv
 from runner.compare.ranking import Metric, rows_from
 from runner.compare.source import facts_of_sweep
-from runner.compare.table import columns_of, rows_csv
+from runner.compare.table import columns_of
 from runner.html_report.gather import gather
 from runner.store.ledger import sweep_ids
 from runner.types import Run

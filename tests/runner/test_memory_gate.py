@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from runner.config.shipped import shipped_root
 from runner.environment.verdicts import Verdicts
 from runner.memory.estimate import Verdict
 from runner.preflight.findings import Severity
-from runner.preflight.memory import memory_findings, memory_json, memory_lines, memory_of
+from runner.preflight.memory import memory_findings, memory_lines, memory_of, printed_memory
 from runner.preflight.stage import Preflight
 from runner.types import Experiment, Gpu, ModelFacts
 from tests.runner.builders import experiment
@@ -96,12 +96,13 @@ def test_plan_says_equal_verdicts_once() -> None:
 
 
 def test_json_has_the_bytes_of_every_part() -> None:
-    (told,) = memory_json(memory_of(run(LORA, LLAMA_8B, Gpu("h100", 1))))
-    assert told["verdict"] == "FITS"
-    assert told["bytes"] == sum(told["parts"].values()) < told["usable"]
-    (unknown,) = memory_json(memory_of(run(LORA, None, Gpu("h100", 1))))
-    assert (unknown["verdict"], unknown["bytes"], unknown["parts"]) == ("UNKNOWN", None, None)
-    assert json.dumps([told, unknown])
+    (told,) = printed_memory(memory_of(run(LORA, LLAMA_8B, Gpu("h100", 1))))
+    assert told.verdict == "FITS"
+    assert told.parts is not None
+    assert told.bytes == sum(asdict(told.parts).values()) < told.usable
+    (unknown,) = printed_memory(memory_of(run(LORA, None, Gpu("h100", 1))))
+    assert (unknown.verdict, unknown.bytes, unknown.parts) == ("UNKNOWN", None, None)
+    assert json.dumps([asdict(told), asdict(unknown)])
 
 
 def test_weights_that_are_too_many_are_held_back_with_what_would_hold_them() -> None:

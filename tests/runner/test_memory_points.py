@@ -13,7 +13,7 @@ from tests.runner.memory_points import (
     Point,
 )
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs/memory.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs/memory-evidence.md"
 NOT_UNDERSTOOD = {"olmo3 7B", "hunyuan 0.5B"}
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
-from runner.launch.plan_inputs import as_json, command, counts, lines
+from runner.launch.plan_inputs import HubModel, RunCounts, command, counts, lines, models
+from runner.launch.printed_plan import datasets_of
 from runner.types import ExecutorChoice, Input, InputKind
 from tests.runner.builders import finish, finish_run, plan, run
 
@@ -19,7 +20,7 @@ ASKED = ["-m", "learning_rate=1e-3,2e-3", "action=plan"]
 def test_runs_are_counted_by_what_becomes_of_them(store: Store) -> None:
     done, new = run({"learning_rate": 1e-3}), run({"learning_rate": 2e-3})
     finish_run(store, done, {0: 2.0, 5: 1.0})
-    assert counts(plan([done, new, new, done], store)) == {"new": 1, "finished": 1, "duplicates": 2}
+    assert counts(plan([done, new, new, done], store)) == RunCounts(new=1, finished=1, duplicates=2)
 
 
 def test_a_dataset_is_ready_with_its_rows_or_still_to_be_made(store: Store) -> None:
@@ -28,7 +29,7 @@ def test_a_dataset_is_ready_with_its_rows_or_still_to_be_made(store: Store) -> N
     said = lines(plan([short, long], store), store, ASKED)
     assert f"data {short.data_key}: ready (90 rows, 10 held out), for 1 run" in said
     assert f"data {long.data_key}: to be tokenized, for 1 run" in said
-    assert [(one["done"], one["rows"]) for one in as_json(plan([short, long], store), store, ASKED)["datasets"]] == [
+    assert [(one.done, one.rows) for one in datasets_of(plan([short, long], store), store)] == [
         (True, 90),
         (False, None),
     ]
@@ -63,7 +64,7 @@ def test_a_model_of_the_hub_is_there_or_to_be_fetched(
     runs = [run(config | {"seed": seed}, inputs=inputs, executor=ExecutorChoice(executor)) for seed in (1, 2)]
     planned = plan(runs, store)
     assert [line for line in lines(planned, store, ASKED) if line.startswith("model")] == [f"model owner/model: {says}"]
-    assert as_json(planned, store, ASKED)["models"] == [{"name": "owner/model", "commit": COMMIT, "fetched": fetched}]
+    assert models(planned) == [HubModel("owner/model", COMMIT, fetched)]
 
 
 def test_the_command_runs_what_was_planned(store: Store) -> None:

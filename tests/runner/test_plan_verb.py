@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from runner import cli
+from tests.printed_json import read_printed
 from tests.runner.fake_trainer import make_trainer
 
 GRID = ("-m", "lora=r4,r8", "learning_rate=1e-3,2e-3")
@@ -62,12 +63,12 @@ def test_a_plan_for_cards_that_are_not_here_says_so(capsys: pytest.CaptureFixtur
 
 def test_a_plan_as_json_holds_all_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", *GRID, "--json"]) == 0
-    planned = json.loads(capsys.readouterr().out)
+    planned = read_printed("plan", capsys.readouterr().out)
     assert planned["counts"] == {"new": 4, "finished": 0, "duplicates": 0}
     assert planned["models"] == []
     assert planned["command"] == shlex.join(["axosweep", *GRID])
     assert [one["done"] for one in planned["datasets"]] == [False]
-    assert "diff" not in planned
+    assert planned["diff"] is None
 
 
 def test_a_plans_runs_are_written_as_configs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +93,7 @@ def test_a_plan_stands_beside_an_earlier_sweep(here: Path, capsys: pytest.Captur
         ["only", "there"]
     ] * 3
     assert cli.main(["plan", *GRID, "--diff", "before", "--json"]) == 0
-    diff = json.loads(capsys.readouterr().out)["diff"]
+    diff = read_printed("plan", capsys.readouterr().out)["diff"]
     assert (len(diff["both"]), diff["only_there"], diff["only_here"], diff["changes"]) == (4, [], [], [])
 
 

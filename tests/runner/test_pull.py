@@ -17,6 +17,7 @@ from modal_app.store.step import StepKind
 from runner.errors import SweepError
 from runner.files.pull import JOURNAL, FileToPull, pull
 from runner.files.run_files import Entry, LocalFiles
+from tests.printed_json import read_printed
 from tests.runner.builders import finish_run, open_sweep, run
 from tests.runner.pulling import Counted, names, nothing, said, wanted_of
 from tests.runner.run_files_store import content, finished_run, make_files, merge
@@ -67,7 +68,10 @@ def test_each_part_is_had_by_its_name(
 def test_all_lies_in_folders_of_its_parts(store: Store, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = finished_run(store)
     merge(store, one, "abc")
+    losses = store.folder(StepKind.TRAIN, one.key).losses
+    losses.write_bytes(content("losses", 1000))
     said(capsys, "pull", one.key, "all", str(folder), store=store)
+    assert (folder / losses.name).read_bytes() == losses.read_bytes()
     assert {name.split("/")[0] for name in names(folder) if "/" in name} == {
         "adapter", "attempt-1", "checkpoint-10", "checkpoint-20", "data", "merge", "merged-abc", "model",
     }  # fmt: skip
@@ -225,7 +229,7 @@ def test_a_killed_pull_goes_on(store: Store, folder: Path) -> None:
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL, "it was too fast to be killed"
     cut = sum(path.stat().st_size for path in folder.glob(weights))
-    done = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+    done = read_printed("pull", subprocess.run(words, capture_output=True, check=True, text=True).stdout)
     assert 0 < cut < 60_000_000
     assert done["bytes"] < 60_000_000 + 1000 - cut + 1
     assert (folder / "adapter_model.safetensors").read_bytes() == content(one.key, 60_000_000)

@@ -31,6 +31,7 @@ from runner.push.records import card_facts, made_files
 from runner.push.tasks import Score, model_index
 from runner.serve import here as serve_here
 from runner.serve.choice import choose
+from tests.printed_json import read_printed
 from tests.runner import builders
 from tests.runner.pushable import ADAPTER_FILES, HUB_BASE, LEFT, PLACE, TOKEN, evaluate_on_tasks, finished_run, weights
 from tests.runner.test_hub import Hub, serve
@@ -40,7 +41,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def dry(store: Store, *words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     assert push.main([*words, "--dry-run", "--json", "--store", str(store.root)]) == 0
-    told: dict[str, object] = json.loads(capsys.readouterr().out)
+    told: dict[str, object] = read_printed("push", capsys.readouterr().out)
     return told
 
 

@@ -12,16 +12,22 @@ from typing import Any
 import pytest
 
 from modal_app.store.layout import Store
+from runner.api.sweeps import load
 from runner.compare.select import conditions, select
 from runner.compare.source import facts_of_sweep
+from runner.compare.table import interval
+from runner.compare.verdict_words import name_of
 from runner.console.numbers import loss, number
 from runner.cost.spent import money
 from runner.estimate.words import span
 from runner.html_report.page import write_report
+from runner.html_report.verdict import lead
+from runner.store.ledger import sweep_ids
 from runner.types import Plan
 from tests.browser import Browser, chromium, needs_chromium
 from tests.report_in_browser import KEYS, brush, choose, opened, option
 from tests.runner.report_store import HOSTILE, sweep_of_every_kind, sweep_over_seeds, synthetic_sweep
+from tests.runner.where_store import two_runs
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
@@ -106,12 +112,13 @@ def test_runs_are_grouped_into_settings_with_means_and_bands(browser: Browser, s
     head, *rows = cells(browser)
     assert head == ["group", "mean eval_loss", "sd", "lowest", "highest", "n", "dollars"]
     means = sorted(finals.items(), key=lambda item: statistics.fmean(item[1]))
+    assert [one["is_best"] for one in browser.run("return report.verdicts[0].settings")] == [True, True, True, False]
     assert [row[:4] for row in rows] == [
         [
-            f"{'★ ' if at == 0 else ''}learning_rate={number(rate)} lora_r={rank}",
+            f"{'' if (rate, rank) == (1e-4, 8) else '★ '}learning_rate={number(rate)} lora_r={rank}",
             *map(loss, (statistics.fmean(ones), statistics.stdev(ones), min(ones))),
         ]
-        for at, ((rate, rank), ones) in enumerate(means)
+        for (rate, rank), ones in means
     ]
     drawn = browser.run(
         "return charts.get(byId('curve-chart')).getOption().series"
@@ -325,11 +332,38 @@ def test_axe_finds_nothing_to_complain_about(
     store = Store(tmp_path / "store")
     with sweep_of_every_kind(store) as (planned, _):
         kinds = write_report(store, planned.sweep)
-    for page in (seeds[2], kinds):
+    two_runs(other := Store(tmp_path / "other"))
+    for page in (seeds[2], kinds, write_report(other, sweep_ids(other)[0])):
         opened(browser, page, width, dark=dark)
+        browser.run("document.querySelectorAll('#where details').forEach(one => { one.open = true; })")
         browser.run(AXE.read_text(encoding="utf-8"))
         assert browser.run(VIOLATIONS) == []
     assert browser.run(
         "return [...document.querySelectorAll('.chart')].filter(one => one.querySelector('svg'))"
         ".every(one => one.role === 'img' && one.ariaLabel.length > 20)"
     )
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_leads_with_the_verdict_and_draws_each_interval_where_it_is(
+    browser: Browser, seeds: tuple[Store, Plan, Path], width: int
+) -> None:
+    store, planned, page = seeds
+    opened(browser, page, width)
+    (verdict,) = load(planned.sweep, store=str(store.root)).verdicts()
+    head = browser.run("return document.querySelector('header').innerText")
+    assert head.index(lead(verdict)) < head.index("gain over the base model")
+    rows = browser.run(
+        "return [...document.querySelectorAll('.forest tbody tr')].map(row => [...row.cells].map(one => one.innerText))"
+    )
+    assert [row[0].removeprefix("★ ") for row in rows] == [name_of(one) for one in verdict.settings]
+    assert [row[0].startswith("★") for row in rows] == [one.in_best_group for one in verdict.settings]
+    assert [row[3] for row in rows][1:] == [interval(one) for one in verdict.settings][1:]
+    drawn = browser.run(
+        "return [...document.querySelectorAll('.forest svg')].map(one => ['.zero', '.span', 'circle'].map(part => {"
+        " const box = one.querySelector(part)?.getBoundingClientRect(); return box ? [box.left, box.right] : null; }))"
+    )
+    for one, (zero, bar, dot) in zip(verdict.settings, drawn, strict=True):
+        assert (bar[0] > zero[1]) is (one.low > 0), "an interval crosses the line where it has a zero"
+        assert dot is None or bar[0] - 6 <= (dot[0] + dot[1]) / 2 <= bar[1] + 6
+    assert browser.run("return [...document.querySelectorAll('.forest svg title')].every(one => one.textContent)")

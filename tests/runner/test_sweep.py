@@ -13,6 +13,7 @@ from modal_app.store.layout import Store
 from modal_app.store.manifest import listed_files
 from modal_app.store.step import StepKind
 from runner import cli
+from tests.printed_json import read_printed
 from tests.runner.fake_trainer import LAST_WORDS, asked, make_trainer
 
 CONFLICT = {"keys": ["eval_steps", "evals_per_epoch"], "message": "eval_steps and evals_per_epoch are exclusive."}
@@ -132,7 +133,7 @@ def test_a_plan_tells_what_axolotl_remarks_and_refuses_what_it_refuses(
 @pytest.mark.usefixtures("trainer")
 def test_a_plan_in_json_holds_the_findings(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
     assert main("plan", "--json", "logging_steps=1000") == 0
-    preflight = json.loads(capsys.readouterr().out)["preflight"]
+    preflight = read_printed("plan", capsys.readouterr().out)["preflight"]
     assert preflight["schema_asked"] is True
     found = {one["key"]: one for one in preflight["findings"]}
     assert found["logging_steps"]["severity"] == "warning"
@@ -146,7 +147,7 @@ def test_a_refused_plan_in_json_holds_what_refused_it(main: Main, capsys: pytest
     def refused(*words: str) -> dict[str, Any]:
         assert main("plan", "--json", *words) == 2
         told = capsys.readouterr()
-        printed: dict[str, Any] = json.loads(told.out)
+        printed: dict[str, Any] = read_printed("plan", told.out)
         assert f"axosweep: {printed['refused']}\n" in told.err
         return printed
 
@@ -177,7 +178,7 @@ def test_a_plan_without_a_trainer_says_that_axolotl_was_not_asked(
     monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "nowhere"))
     assert main("plan", "--json") == 0
     told = capsys.readouterr()
-    assert json.loads(told.out)["preflight"]["schema_asked"] is False
+    assert read_printed("plan", told.out)["preflight"]["schema_asked"] is False
     assert "Not checked with Axolotl's own schema" in told.err
 
 
@@ -218,7 +219,7 @@ def test_plan_says_whether_each_run_fits_and_why_its_gpus_were_taken(
 @pytest.mark.usefixtures("trainer")
 def test_a_plan_in_json_has_the_bytes(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
     assert main("plan", *LARGE, "lora=qlora", "gpu=auto", "--json") == 0
-    preflight = json.loads(capsys.readouterr().out)["preflight"]
+    preflight = read_printed("plan", capsys.readouterr().out)["preflight"]
     ((memory,),) = preflight["memory"]
     assert memory["verdict"] == "FITS"
     assert memory["bytes"] == sum(memory["parts"].values())

@@ -18,6 +18,7 @@ from modal_app.store.step import OutcomeStatus, StepKind
 from runner.store.ledger import Ledger
 from runner.types import Run
 from runner.wandb.history import missing, rows_of
+from tests.printed_json import read_printed
 from tests.runner.builders import finish, finish_run, open_sweep, plan, run
 from tests.wandb_server import WandbServer, serve_wandb
 from tests.wandb_server.sdk import LoggedRun, log_runs
@@ -62,7 +63,7 @@ def cut_off(store: Store, one: Run) -> None:
 def said(store: Store, server: WandbServer, sweep: str) -> dict[str, str]:
     done = axosweep(store, server, "sync", sweep, "--json")
     assert done.returncode == 0, done.stderr
-    return {one["key"]: one["said"] for one in json.loads(done.stdout)["runs"]}
+    return {one["key"]: one["said"] for one in read_printed("sync", done.stdout)["runs"]}
 
 
 @pytest.mark.slow

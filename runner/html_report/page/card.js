@@ -6,6 +6,7 @@ function drawCard() {
   byId("card").hidden = !card;
   if (!card) return;
   const rows = card.rows ? ` of those with the held-out rows ${card.rows}` : "";
+  const of = card.settings > 1 ? ` of ${card.settings}${card.is_shared ? " settings" : ""}` : "";
   const name =
     card.params.map(([key, value]) => `${key}=${value}`).join(" ") ||
     (card.repeated ? "all seeds of one setting" : "the only setting");
@@ -23,7 +24,7 @@ function drawCard() {
     costFact(card),
   ];
   byId("card").replaceChildren(
-    el("h2", {}, `Best setting${card.settings > 1 ? ` of ${card.settings}` : ""}${rows}`),
+    el("h2", {}, `${card.is_shared ? "Lowest loss" : "Best setting"}${of}${rows}`),
     el("p", { class: "setting" }, name),
     el(
       "div",

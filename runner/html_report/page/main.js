@@ -17,7 +17,9 @@ function drawHead() {
   byId("facts").replaceChildren(...facts.filter(Boolean).map((fact) => el("li", {}, fact)));
   for (const place of document.querySelectorAll(".metric")) place.textContent = report.metric;
   const stars = report.runs.some((run) => run.is_best)
-    ? "★: the best setting among runs with the same held-out rows. "
+    ? report.verdicts.length
+      ? "★: of a setting that is not shown to be worse than another with the same held-out rows. "
+      : "★: the best setting among runs with the same held-out rows. "
     : "";
   byId("table-note").textContent =
     `A click on a heading sorts; a click on a row shows only its curves. ${stars}` +
@@ -89,6 +91,7 @@ function brushed(keys) {
 function drawAll() {
   filter = parsedFilter(report, view.words);
   drawHead();
+  drawVerdict();
   drawCard();
   drawChoices();
   drawParallel(brushed);
@@ -96,6 +99,7 @@ function drawAll() {
   drawColumnMenu();
   drawCurves();
   drawAnswers(report);
+  drawWhere();
   drawEffects();
   drawPair();
   drawPrice();

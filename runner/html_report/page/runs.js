@@ -37,6 +37,7 @@ function runColumns(report) {
   const first = wide() ? [status, ...params, metric] : [metric, ...params, status];
   const seconds = (digits, read) => ({ read, show: (run) => (isEmpty(read(run)) ? "" : fixed(read(run), digits)) });
   const rest = [
+    { name: "difference", read: (run) => run.difference, show: (run) => loss(run.difference) },
     ...measured.map((name) => ({ name, read: (run) => run.measured[name], show: (run) => loss(run.measured[name]) })),
     { name: "best", read: (run) => run.best, show: (run) => loss(run.best) },
     { name: "first", read: (run) => run.first, show: (run) => loss(run.first) },

@@ -8,6 +8,7 @@ import sys
 import wandb.errors
 
 from runner.wandb.messages import (
+    AmendRequest,
     Failure,
     FailureReason,
     ReadRequest,
@@ -37,6 +38,8 @@ def respond(request: Request) -> Response:
         match request:
             case UploadRequest():
                 return upload.upload(api, request)
+            case AmendRequest():
+                return upload.amend(api, request)
             case ReadRequest():
                 return read.read(api, request)
             case SweepObjectRequest():

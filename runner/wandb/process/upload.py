@@ -18,7 +18,7 @@ from wandb.apis.public.runs import RunNotFoundError
 
 from modal_app.store.read_json import read_json
 from runner.wandb.history import MOST_ROWS, STEP, missing, rows_of
-from runner.wandb.messages import LocalRun, UploadRequest, UploadResponse, UploadResult
+from runner.wandb.messages import AmendRequest, LocalRun, UploadRequest, UploadResponse, UploadResult
 from runner.wandb.process import parts, sdk
 
 TRIED_AGAIN = "the next sync tries again"
@@ -30,6 +30,26 @@ def upload(api: Any, request: UploadRequest) -> UploadResponse:
     return UploadResponse(tuple(_result(api, run, new[run.key]) for run in request.runs))
 
 
+def amend(api: Any, request: AmendRequest) -> UploadResponse:
+    """Without a look at their history."""
+    return UploadResponse(tuple(_amended(api, run) for run in request.runs))
+
+
+def _amended(api: Any, local: LocalRun) -> UploadResult:
+    """The boundary for errors of one run: they do not stop the others."""
+    try:
+        run = _run(api, local)
+        if run is None:
+            return UploadResult(local.key, "it is not in W&B", failed=True)
+        return UploadResult(local.key, ", ".join(_amend(run, local)) or "up to date")
+    except Exception as error:  # the boundary of one run: the SDK may raise anything for a server's odd answer
+        return UploadResult(local.key, f"W&B: {_text(error)}", failed=True)
+
+
+def _text(error: Exception) -> str:
+    return (str(error).strip() if isinstance(error, sdk.ERRORS) else f"{type(error).__name__}: {error}").rstrip(".")
+
+
 def _result(api: Any, run: LocalRun, new: Sequence[Path]) -> UploadResult:
     """The boundary for errors of one run: they do not stop the others."""
     done = [f"{len(new)} offline {'part' if len(new) == 1 else 'parts'} uploaded"] if new else []
@@ -39,8 +59,7 @@ def _result(api: Any, run: LocalRun, new: Sequence[Path]) -> UploadResult:
         parts.mark_uploaded(new)
         done += _complete(api, run)
     except Exception as error:  # the boundary of one run: the SDK may raise anything for a server's odd answer
-        what = str(error).strip() if isinstance(error, sdk.ERRORS) else f"{type(error).__name__}: {error}"
-        return UploadResult(run.key, f"W&B: {what.rstrip('.')}; {TRIED_AGAIN}", failed=True)
+        return UploadResult(run.key, f"W&B: {_text(error)}; {TRIED_AGAIN}", failed=True)
     return UploadResult(run.key, ", ".join(done) or "up to date")
 
 

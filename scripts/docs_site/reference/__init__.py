@@ -15,7 +15,7 @@ def pages() -> Mapping[str, str]:
         **groups.pages(),
         "reference/keys.md": keys.page(),
         "reference/executors.md": keys.executors(),
-        "reference/json.md": json_output.page(),
+        **json_output.pages(),
         "reference/python.md": python_api.page(),
         "reference/exit-codes.md": exit_codes.page(),
     }

@@ -19,6 +19,7 @@ from typing import Any
 
 from modal_app.patches import apply
 from modal_app.store.step import Device, Step, StepKind, Tracking
+from runner.config.shipped import shipped_root
 
 STEP = Step(StepKind.TRAIN, "run", {}, "data", device=Device.CPU, tracking=Tracking("offline"))
 
@@ -238,6 +239,20 @@ def _restarted(folder: Path, *, patched: bool = False) -> dict[str, Any]:
     return {"equal": drawn[0] == drawn[1], "saved": [path.name for path in folder.iterdir()]}
 
 
+def texts_cut_into_rows() -> tuple[bool, list[int]]:
+    """Whether texts give the same columns inside the patch's block, and the rows of each text that it tells."""
+    from axolotl.prompt_strategies.completion import CompletionPrompter, CompletionPromptTokenizingStrategy
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(shipped_root() / "tiny" / "model")
+    strategy = CompletionPromptTokenizingStrategy(CompletionPrompter(), tokenizer, True, 8, max_length=32)
+    texts = {"text": ["", "one short", "a text of many words " * 20, "one short"], "other": [1, 2, 3, 4]}
+    before, told = strategy.tokenize_prompt(texts), list[int]()
+    with apply.note_where_rows_are_from(lambda *_: None, lambda rows: told.append(len(rows.get("input_ids", ())))):
+        inside = strategy.tokenize_prompt(texts)
+    return list(before.items()) == list(inside.items()) and strategy.tokenize_prompt(texts) == before, told
+
+
 def main(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = tracked(folder)
     found |= {"loss": not_a_number(folder / "model"), "offline": offline(), "rows": cached_rows(folder)}
@@ -247,6 +262,7 @@ def main(folder: Path) -> dict[str, Any]:
         "reaches": reaches(),
         "restarts": restarts(folder),
         "schema": schema_builds(),
+        "texts": texts_cut_into_rows(),
         "native": asked_for_native_code(),
     }
 

@@ -85,3 +85,9 @@ def test_relora_restarts_equally_on_all_ranks_and_saves_nothing(found: dict[str,
     before, after = found["restarts"]
     assert before == {"equal": False, "saved": ["checkpoint-2"]}
     assert after == {"equal": True, "saved": []}
+
+
+def test_texts_are_cut_into_the_same_rows_while_it_is_noted_which(found: dict[str, Any]) -> None:
+    equal, rows = found["texts"]
+    assert equal
+    assert rows == [0, 1, 4, 1]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.patches import forking, importing, launching, merging, running, settings, training, validating
+from modal_app.patches import forking, importing, launching, merging, preparing, running, settings, training, validating
 from modal_app.patches.apply import patches_at
 from modal_app.patches.patch import Moment, Patch, Purpose
 from modal_app.patches.table import PATCHES
@@ -21,7 +21,7 @@ from tests.modal_app.steps import PACKAGE
 
 ROOT = PACKAGE.parent
 HERE = Path(__file__).parent
-MODULES = (forking, importing, launching, merging, running, settings, training, validating)
+MODULES = (forking, importing, launching, merging, preparing, running, settings, training, validating)
 HELPERS = {"lazily_imported"}
 NOT_IN_A_LOCK = {"python", "glibc"}
 IMPORT = re.compile(r"^\s*(?:from modal_app\.patches(?:\.(\w+))? import|import modal_app\.patches)", re.MULTILINE)

@@ -7,5 +7,5 @@ from pathlib import Path
 import numpy.random
 import torch
 
-drawn = [random.random(), len(numpy.random.seeds), torch.default_generator.seeds]
+drawn = [random.random(), len(numpy.random.seeds), torch.default_generator.seeds]  # type: ignore[attr-defined]
 Path("found.json").write_text(json.dumps(drawn))

@@ -9,9 +9,11 @@ import aiohttp
 import modal
 import pytest
 
-from modal_app.store.layout import Store
+from modal_app.store.layout import HELD_OUT, Store
+from modal_app.store.step import StepKind
 from runner.executors.modal_copies import Copies, read_text
 from runner.executors.modal_errors import UNREACHED
+from runner.executors.modal_submission import MirroredStep
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import client_of
 
@@ -51,3 +53,24 @@ def test_what_was_removed_from_the_cache_is_not_done(tmp_path: Path, monkeypatch
         volumes = {name: modal.Volume.from_name(name, client=client) for name in ("runs", "cache")}
         done = Copies(Store(tmp_path), "cache", "runs", _volumes=volumes).done()
     assert done == {"train-a", "preprocess-a", "fetch-owner-a--x@1"}
+
+
+def test_losses_by_row_and_what_the_rows_are_come_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are no text, and a run that is still training has them in its draft."""
+    content = b"PK\x03\x04\xff\xfe\r\n"
+    on_cache = [f"prepared/a/{name}" for name in (HELD_OUT, "manifest.json")]
+    done = [f"runs/a/{name}" for name in ("result.json", "losses.npz", "losses-before.npz")]
+    after, drafted = "runs/a/evaluate/e/losses.npz", "runs/b/attempt-1/draft/losses.npz"
+    with ModalServer() as server, client_of(server, monkeypatch) as client:
+        for name, paths in (("runs", [*done, after, drafted]), ("cache", on_cache)):
+            volume = modal.Volume.from_name(name, create_if_missing=True, version=2, client=client)
+            with volume.batch_upload() as batch:
+                for path in paths:
+                    batch.put_file(io.BytesIO(content), f"/{path}")
+        volumes = {name: modal.Volume.from_name(name, client=client) for name in ("runs", "cache")}
+        copies = Copies(Store(tmp_path), "cache", "runs", _volumes=volumes)
+        steps = [(StepKind.PREPROCESS, "a"), (StepKind.TRAIN, "a"), (StepKind.TRAIN, "b"), (StepKind.EVALUATE, "a/e")]
+        for kind, key in steps:
+            copies.copy(MirroredStep(kind, key, "a"))
+    for path in (*on_cache, *done, after, "runs/b/losses.npz"):
+        assert (tmp_path / path).read_bytes() == content, path

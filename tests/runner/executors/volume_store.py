@@ -17,7 +17,10 @@ from runner.files.modal_files import ON_CACHE
 from runner.types import Plan
 
 NAMES = {"cache_volume": "axosweep-cache", "runs_volume": "axosweep-runs", "claims": "axosweep-claims"}
-MIRRORED = ("run.json", "metrics.jsonl", "result.json", "config.yml", "manifest.json", "plan.json", "records.jsonl")
+MIRRORED = (
+    "run.json", "metrics.jsonl", "result.json", "config.yml", "manifest.json", "plan.json", "records.jsonl",
+    "losses.npz",
+)  # fmt: skip
 
 
 def submit(there: Store, plan: Plan) -> None:

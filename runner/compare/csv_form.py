@@ -1,0 +1,87 @@
+"""Rows and groups as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any
+
+from runner.compare.groups import Group
+from runner.compare.measured import is_of_a_task
+from runner.compare.ranking import Metric, Row
+from runner.compare.settings import OverSeeds
+from runner.compare.stars import groups_judged
+from runner.compare.verdict_types import JudgedSetting, Verdict, settings_by_run
+
+OF_A_VERDICT = ("loss", "difference", "low", "high", "in_best_group", "is_cheapest")
+"""What a CSV has of a run's judged setting."""
+
+
+def rows_csv(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] = ()) -> str:
+    """Every field of a row except `record`. Parameters, measured values, the figures over the seeds of a row's setting
+    and those of its verdict, if there is one, have columns of their own."""
+    plain = [one.name for one in fields(Row) if one.name not in ("params", "record", "measured", "over_seeds")]
+    seeds = [one.name for one in fields(OverSeeds)]
+    later = [name for name in dict.fromkeys(name for row in rows for name in row.measured) if is_of_a_task(name)]
+    names = list(dict.fromkeys(name for row in rows for name in row.params))
+    heads = ["key", *(f"param.{name}" if name in plain else name for name in names), "metric"]
+    rest = [name for name in plain if name != "key"]
+    judged = settings_by_run(verdicts)
+    lines = [
+        [
+            row.key,
+            *(row.params.get(name) for name in names),
+            metric.name,
+            *(getattr(row, name) for name in rest),
+            *(getattr(row.over_seeds, name, None) for name in seeds),
+            *(row.measured.get(name) for name in later),
+            *_verdict_cells(judged.get(row.key), verdicts),
+        ]
+        for row in rows
+    ]
+    seed_heads = [f"over_seeds.{name}" for name in seeds]
+    return _csv([[*heads, *rest, *seed_heads, *later, *_verdict_heads(verdicts)], *lines])
+
+
+def groups_csv(groups: Sequence[Group], metric: Metric, verdicts: Sequence[Verdict] = ()) -> str:
+    names = list(dict.fromkeys(name for one in groups for name in one.params))
+    rest = [one.name for one in fields(Group) if one.name != "params"]
+    lines = [
+        [
+            *(one.params.get(name) for name in names),
+            metric.name,
+            *(getattr(one, name) for name in rest),
+            *_verdict_cells(judged, verdicts),
+        ]
+        for one, judged in zip(groups, groups_judged(groups, verdicts), strict=True)
+    ]
+    return _csv([[*names, "metric", *rest, *_verdict_heads(verdicts)], *lines])
+
+
+def _verdict_heads(verdicts: Sequence[Verdict]) -> list[str]:
+    return [f"verdict.{name}" for name in OF_A_VERDICT] if verdicts else []
+
+
+def _verdict_cells(one: JudgedSetting | None, verdicts: Sequence[Verdict]) -> list[Any]:
+    return [getattr(one, name, None) for name in OF_A_VERDICT] if verdicts else []
+
+
+def _csv(lines: Iterable[Iterable[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([[_cell(value) for value in line] for line in lines])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    match value:
+        case None:
+            return ""
+        case float() if value != value or value in (float("inf"), float("-inf")):
+            return ""
+        case list() | tuple():
+            return " ".join(map(str, value))
+        case _:
+            return value

@@ -1,0 +1,72 @@
+"""Where the losses by row of a run are. Only this is imported where there are none, so that numpy is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
+from modal_app.store.state import read_outcome
+from modal_app.store.step import OutcomeStatus, StepKind
+from runner.compare.ranking import OBJECTIVE, Metric, Row
+from runner.compare.verdict_types import Verdict
+from runner.compare.verdict_words import without_rows
+
+
+def verdicts_of(rows: Sequence[Row], metric: Metric) -> tuple[Verdict, ...]:
+    """One for each eval fingerprint with losses by row of two settings at least; none for another metric than the eval
+    loss, since rows have no other. `rows`: ranked ones."""
+    if metric != Metric(OBJECTIVE) or not any(losses_file(row) for row in judgeable(rows)):
+        return ()
+    from runner.compare.verdicts import evidence_of
+
+    return tuple(one.verdict for one in evidence_of(rows))
+
+
+def unjudged_notes(rows: Sequence[Row], verdicts: Sequence[Verdict], metric: Metric) -> list[str]:
+    """For the runs that could have a verdict and have none: why, and what adds it."""
+    found: dict[str | None, list[Row]] = {}
+    for row in judgeable(rows) if metric == Metric(OBJECTIVE) else ():
+        found.setdefault(row.eval_fingerprint, []).append(row)
+    without = [
+        row
+        for fingerprint, ones in found.items()
+        if fingerprint not in {one.eval_fingerprint for one in verdicts} and len({row.setting for row in ones}) > 1
+        for row in ones
+        if losses_file(row) is None and _has_a_loss_by_token(row)
+    ]
+    if not without:
+        return []
+    sweeps = list(dict.fromkeys(sweep for row in without for sweep in row.sweeps))
+    return [f"Which differences are chance is unknown: {without_rows(len(without), sweeps)}"]
+
+
+def judgeable(rows: Sequence[Row]) -> list[Row]:
+    """The runs that a verdict may be about, each once: finished ones of a store, of a setting that can win."""
+    found = {row.key: row for row in reversed(rows) if row.store and row.eval_fingerprint and row.can_win}
+    return [row for row in rows if found.get(row.key) is row]
+
+
+def losses_file(row: Row) -> Path | None:
+    """Of its last evaluation while it trained; if there is none, of the newest `axosweep eval`."""
+    if row.store is None:
+        return None
+    folder = Store(Path(row.store)).folder(StepKind.TRAIN, row.key)
+    return folder.losses if folder.losses.is_file() else _measured_later(Store(Path(row.store)), row.key)
+
+
+def _has_a_loss_by_token(row: Row) -> bool:
+    """A preference loss or a reward is one number for a pair of answers."""
+    asked = read_json(Store(Path(str(row.store))).folder(StepKind.TRAIN, row.key).identity).get("axolotl", {})
+    return not any(asked.get(name) for name in ("rl", "reward_model", "process_reward_model"))
+
+
+def _measured_later(store: Store, run: str) -> Path | None:
+    found: dict[float, Path] = {}
+    for kind, key in store.after(run):
+        folder = store.folder(kind, key)
+        outcome = read_outcome(folder.done) if kind is StepKind.EVALUATE and folder.losses.is_file() else None
+        if outcome is not None and outcome.status is OutcomeStatus.SUCCEEDED:
+            found[outcome.finished_at] = folder.losses
+    return found[max(found)] if found else None

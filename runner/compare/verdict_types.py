@@ -1,0 +1,76 @@
+"""The verdict on settings as it is printed: which of them are the best, as far as the held-out rows tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedSetting:
+    """The runs that differ in nothing but the seed, against the best setting."""
+
+    runs: tuple[str, ...]
+    """Keys, the run with the lowest eval loss first."""
+    params: Mapping[str, Any]
+    """What differs between the compared settings."""
+    loss: float
+    """The mean over all trained tokens of the held-out rows, and over the seeds, in nats."""
+    difference: float
+    """Its loss minus that of the best; 0 for the best itself."""
+    low: float
+    high: float
+    """The difference's interval, which holds for all pairs at once with 95 % confidence."""
+    in_best_group: bool
+    """Whether no other setting is shown to be better, and it is not unsteady."""
+    is_unsteady: bool = False
+    """Whether its seeds differ far more than those of the others, so that one of them has probably diverged."""
+    is_cheapest: bool = False
+    """Whether it is the cheapest of the best group, by dollars or, where one of the group has no price, by seconds."""
+    dollars: float | None = None
+    """The mean of its runs; null if one of them has no price."""
+    train_seconds: float | None = None
+    """The mean of its runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Of the finished runs of one eval fingerprint."""
+
+    eval_fingerprint: str
+    settings: tuple[JudgedSetting, ...]
+    """Best first, unsteady ones last."""
+    rows: int
+    documents: int
+    documents_known: bool
+    """Else each row is taken as a document of its own."""
+    seed_sd: float | None
+    """How much the loss of one setting differs from seed to seed; null if that is unknown."""
+    seed_degrees: int
+    without_rows: tuple[str, ...]
+    """Finished runs that have no losses by row: `axosweep eval` adds them."""
+    sentences: tuple[str, ...] = ()
+    """The verdict in a sentence, then what it depends on."""
+
+    @property
+    def best_group(self) -> tuple[JudgedSetting, ...]:
+        return tuple(one for one in self.settings if one.in_best_group)
+
+    @property
+    def worse(self) -> tuple[JudgedSetting, ...]:
+        """Those that are shown to be worse than another."""
+        return tuple(one for one in self.settings if not (one.in_best_group or one.is_unsteady))
+
+    @property
+    def cheapest(self) -> JudgedSetting:
+        return next(one for one in self.settings if one.is_cheapest)
+
+    def setting_of(self, run: str) -> JudgedSetting | None:
+        """None for a run that is not judged."""
+        return next((one for one in self.settings if run in one.runs), None)
+
+
+def settings_by_run(verdicts: Sequence[Verdict]) -> dict[str, JudgedSetting]:
+    """Those of all verdicts, by the keys of their runs."""
+    return {key: one for verdict in verdicts for one in verdict.settings for key in one.runs}

@@ -1,0 +1,134 @@
+"""A verdict in sentences: what it says, and what that depends on. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runner.compare.params import label
+from runner.compare.seeds_elsewhere import SeedsElsewhere
+from runner.compare.verdict_types import JudgedSetting, Verdict
+from runner.console.numbers import loss
+from runner.cost.spent import money
+
+LEVEL = "95 %"
+NAMED = 4
+"""With more settings than this, the rest of a group is only counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """What a verdict's sentences need besides the verdict."""
+
+    sweeps: Sequence[str]
+    ranked_first: JudgedSetting
+    """By the eval loss."""
+    left_out: int
+    """Runs whose rows are not those of the others, or have a loss that is not finite."""
+    seeds_here: float | None
+    """The spread of the few seeds that there are, enough or not."""
+    seeds_elsewhere: SeedsElsewhere | None
+
+
+def sentences(verdict: Verdict, background: Background) -> list[str]:
+    """The first is the verdict."""
+    parts = [
+        headline(verdict),
+        _unsteady(verdict),
+        _disagreement(verdict, background.ranked_first),
+        _seeds(verdict, background),
+        _documents(verdict),
+        without_rows(len(verdict.without_rows), background.sweeps),
+        _left_out(background.left_out),
+    ]
+    return [one for one in parts if one]
+
+
+def headline(verdict: Verdict) -> str:
+    """Which settings are the best; if there are several, the cheapest of them."""
+    group, worse = verdict.best_group, verdict.worse
+    if len(group) == 1:
+        many = "both others" if len(worse) == 2 else f"all {len(worse)} others"
+        than = many if len(worse) > 1 else name_of(worse[0]) if worse else "settings that are not steady"
+        return f"{name_of(group[0])} is better than {than} ({LEVEL})."
+    word = "cheaper" if len(group) == 2 else "cheapest"
+    price = price_of(verdict)
+    cheapest = f" The {word} is {name_of(verdict.cheapest)} ({price})." if price else ""
+    if len(group) == 2:
+        return f"{name_of(group[0])} and {name_of(group[1])} cannot be told apart ({LEVEL}).{cheapest}"
+    return f"These {len(group)} settings cannot be told apart ({LEVEL}): {names_of(group)}.{cheapest}"
+
+
+def name_of(one: JudgedSetting) -> str:
+    return label(one.params) or one.runs[0]
+
+
+def names_of(ones: Sequence[JudgedSetting]) -> str:
+    names = [name_of(one) for one in (ones if len(ones) <= NAMED else ones[: NAMED - 1])]
+    return "; ".join(names) + (f"; and {len(ones) - len(names)} more" if len(names) < len(ones) else "")
+
+
+def price_of(verdict: Verdict) -> str:
+    """Of the cheapest of the best group: `$1.20 a run`, `61 s of training a run`. Empty if neither is known."""
+    one = verdict.cheapest
+    if one.dollars is not None and all(each.dollars is not None for each in verdict.best_group):
+        return f"{money(one.dollars)} a run"
+    return "" if one.train_seconds is None else f"{one.train_seconds:.3g} s of training a run"
+
+
+def without_rows(number: int, sweeps: Sequence[str]) -> str:
+    """Empty if there are none."""
+    if not number:
+        return ""
+    runs = f"{number} run{' has' if number == 1 else 's have'}"
+    return f"{runs} no losses by row: `axosweep eval {' '.join(sweeps[:1])}` adds them."
+
+
+def _unsteady(verdict: Verdict) -> str:
+    ones = [one for one in verdict.settings if one.is_unsteady]
+    if not ones:
+        return ""
+    verb, their = ("is", "its") if len(ones) == 1 else ("are", "their")
+    return f"{names_of(ones)} {verb} left out of this: {their} seeds differ far more than those of the others."
+
+
+def _disagreement(verdict: Verdict, first: JudgedSetting) -> str:
+    best = verdict.settings[0]
+    if first is best or first.is_unsteady:
+        return ""
+    worse = "" if first.in_best_group else ", which is shown to be better"
+    return (
+        f"By eval loss, {name_of(first)} is first; by the mean over tokens, {name_of(best)} is{worse} "
+        f"({loss(best.loss)} against {loss(first.loss)}). The eval loss is a mean over batches, where the tokens of a "
+        "batch with few count for more. The verdict goes by tokens."
+    )
+
+
+def _seeds(verdict: Verdict, background: Background) -> str:
+    if verdict.seed_sd is not None:
+        return f"Seeds of one setting differ by {loss(verdict.seed_sd)} (standard deviation), which is counted in."
+    here, elsewhere = background.seeds_here, background.seeds_elsewhere
+    why = "no setting has several seeds" if here is None else "too few settings have several seeds"
+    known = f" The few that there are differ by {loss(here)} (standard deviation)." if here is not None else ""
+    if elsewhere is not None:
+        known += (
+            f" In {elsewhere.sweep}, seeds of one setting differ by {loss(elsewhere.sd)} in eval loss "
+            f"({100 * elsewhere.relative:.2g} %)."
+        )
+    return f"Seed noise unknown: {why}, so this holds for these runs, and other seeds may reverse it.{known}"
+
+
+def _documents(verdict: Verdict) -> str:
+    if verdict.documents_known:
+        return ""
+    return (
+        "It is unknown which rows were cut from one document, so each of the "
+        f"{verdict.rows} counts as its own. Where several are from one, the intervals are too narrow."
+    )
+
+
+def _left_out(number: int) -> str:
+    if not number:
+        return ""
+    runs = "1 run is" if number == 1 else f"{number} runs are"
+    return f"{runs} not judged: other rows than the rest, or a loss that is not finite."

@@ -1,0 +1,77 @@
+"""The verdicts of a sweep for its report: sentences for people who read nothing else, and intervals to draw. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from runner.compare.table import interval
+from runner.compare.verdict_types import JudgedSetting, Verdict
+from runner.compare.verdict_words import name_of, names_of, price_of
+from runner.console.redact import redact
+from runner.html_report.curves import rounded
+
+MOST_SETTINGS = 60
+"""To draw; the rest are only counted."""
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def verdict_values(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """What the page draws of each."""
+    return [
+        {
+            "rows": one.eval_fingerprint[:8] if len(verdicts) > 1 else "",
+            "lead": redact(lead(one)),
+            "sentences": [redact(line) for line in one.sentences[1:]],
+            "held_out": one.rows,
+            "documents": one.documents if one.documents_known else None,
+            "settings": [_setting(setting) for setting in one.settings[:MOST_SETTINGS]],
+            "not_drawn": len(one.settings[MOST_SETTINGS:]),
+        }
+        for one in verdicts
+    ]
+
+
+def lead(verdict: Verdict) -> str:
+    """What to take, and how sure that is."""
+    group, others = verdict.best_group, len(verdict.worse)
+    if len(group) == 1:
+        several = "both others" if others == 2 else f"all {_number(others)} other settings"
+        than = several if others > 1 else name_of(verdict.worse[0]) if others else "settings that are not steady"
+        return f"Take {name_of(group[0])}: it does better than {than}. {_certainty(verdict)}"
+    price = price_of(verdict)
+    parts = [
+        f"{_number(len(group)).capitalize()} settings do equally well, as far as can be told: {names_of(group)}.",
+        f"The other {_number(others)} do worse." if others > 1 else "The other one does worse." if others else "",
+        f"Take {name_of(verdict.cheapest)}, which costs least ({price})." if price else "",
+        _certainty(verdict),
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _certainty(verdict: Verdict) -> str:
+    if verdict.seed_sd is not None:
+        return "This holds with 95 % confidence, for other seeds as well."
+    if verdict.seed_degrees:
+        return "This holds with 95 % confidence for these runs; there are too few seeds to say it of others."
+    return "This holds with 95 % confidence for these runs; each setting has one seed, and another may do otherwise."
+
+
+def _setting(one: JudgedSetting) -> dict[str, Any]:
+    return {
+        "name": redact(name_of(one)),
+        "loss": rounded(one.loss),
+        "difference": rounded(one.difference),
+        "low": rounded(one.low),
+        "high": rounded(one.high),
+        "interval": "" if one.low == one.high else interval(one),
+        "runs": len(one.runs),
+        "is_best": one.in_best_group,
+        "is_cheapest": one.is_cheapest,
+        "dollars": rounded(one.dollars),
+        "train_seconds": rounded(one.train_seconds),
+    }
+
+
+def _number(number: int) -> str:
+    return NUMBERS[number] if number < len(NUMBERS) else str(number)

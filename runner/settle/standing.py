@@ -1,0 +1,115 @@
+"""A sweep's runs -> its settings, as their held-out rows tell them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modal_app.store.facts import TrainFacts
+from modal_app.store.layout import Store
+from runner.compare.params import label
+from runner.compare.ranking import Row, rows_from
+from runner.compare.row_losses import judgeable
+from runner.compare.settings import without_seeds
+from runner.compare.source import RunFacts, facts_of_sweep
+from runner.compare.verdicts import evidence_of, losses_of
+from runner.errors import SweepError
+from runner.executors.refresh import look_again
+from runner.settle.policy import Standing, Terms
+from runner.store.ledger import Ledger
+from runner.verdict.intervals import intervals
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A sweep and what is known of its runs."""
+
+    store: Store
+    id: str
+    facts: Mapping[str, RunFacts]
+    """By run key."""
+    rows: Sequence[Row]
+    standing: Standing
+
+    def runs_of(self, setting: int) -> tuple[str, ...]:
+        return self.standing.judged.runs[setting]
+
+    def setting_of(self, run: str) -> int | None:
+        """The setting of a run; None if it is not judged."""
+        return next((at for at, runs in enumerate(self.standing.judged.runs) if run in runs), None)
+
+    def key_of(self, like: str, seed: int) -> str | None:
+        """The run that repeats another one with this seed; None if it was never launched."""
+        config = without_seeds(self.facts[like].config)
+        fits = (key for key, one in self.facts.items() if one.config.get("seed") == seed)
+        return next((key for key in fits if without_seeds(self.facts[key].config) == config), None)
+
+    def params(self, setting: int) -> dict[str, Any]:
+        """What differs between the settings."""
+        key = self.runs_of(setting)[0]
+        return without_seeds(next(row.params for row in self.rows if row.key == key))
+
+    def name(self, setting: int) -> str:
+        return label(self.params(setting)) or self.runs_of(setting)[0]
+
+    def dollars(self, keys: Sequence[str]) -> float:
+        """What these runs have cost so far."""
+        return sum(self.facts[key].dollars or 0.0 for key in keys if key in self.facts)
+
+    def cost_of(self, setting: int) -> float | None:
+        """Of one run on average: dollars, or seconds of training where nothing is rented. None if unknown."""
+        facts = [self.facts[key] for key in self.runs_of(setting)]
+        known = [
+            cost for one in facts if (cost := one.train_seconds if one.dollars is None else one.dollars) is not None
+        ]
+        return sum(known) / len(known) if len(known) == len(facts) else None
+
+    @property
+    def cheapest(self) -> int:
+        """Of the contenders; the leader if the cost of one is unknown."""
+        costs = {one: self.cost_of(one) for one in self.standing.group}
+        known = {one: cost for one, cost in costs.items() if cost is not None}
+        return min(known, key=known.__getitem__) if len(known) == len(costs) else self.standing.leader
+
+
+def read_sweep(store: Store, sweep: str, terms: Terms) -> Sweep:
+    """With intervals at the level of one look. Raises SweepError if the rows cannot tell its settings apart."""
+    look_again(store, sweep, Ledger(store, sweep).plan().runs)
+    facts = facts_of_sweep(store, sweep)
+    rows = rows_from(facts)
+    _refuse_unlike(sweep, facts, rows)
+    evidence = evidence_of(rows)
+    if not evidence:
+        raise SweepError(
+            f"{sweep} has fewer than two settings with a finished run, so there is nothing to settle. "
+            f"`axosweep status {sweep}` shows its runs."
+        )
+    judged = evidence[0].judged
+    standing = Standing(judged, intervals(judged, level=terms.level))
+    return Sweep(store, sweep, {one.key: one for one in facts}, rows, standing)
+
+
+def _refuse_unlike(sweep: str, facts: Sequence[RunFacts], rows: Sequence[Row]) -> None:
+    finished = judgeable(rows)
+    fingerprints = {row.eval_fingerprint for row in finished}
+    if len(fingerprints) > 1:
+        raise SweepError(
+            f"The runs of {sweep} are judged on {len(fingerprints)} different sets of held-out rows, and further seeds "
+            "cannot tell apart settings whose losses do not compare. `axosweep compare` shows which runs share their "
+            "rows. Launch those that you mean as a sweep of their own, then settle that one."
+        )
+    if lacking := [row for row in finished if losses_of(row) is None]:
+        keys_text = ", ".join(row.key for row in lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+        if reason := next((why for row in lacking if (why := TrainFacts.of(row.record).no_row_losses)), None):
+            raise SweepError(f"{sweep} cannot be settled by losses of rows: {reason} ({keys_text}).")
+        raise SweepError(
+            f"{len(lacking)} of the {len(finished)} finished runs of {sweep} have no losses by row, which tell "
+            f"settings apart: {keys_text}. `axosweep eval {sweep}` adds them."
+        )
+    keys = {row.key for row in finished}
+    if any(one.config.get("data.seed") is None for one in facts if one.key in keys):
+        raise SweepError(
+            f"{sweep} was launched with data.seed=null, so each seed is judged on other held-out rows. Launch it with "
+            "data.seed=42: then all seeds share their rows."
+        )

@@ -1,0 +1,57 @@
+"""The draws of a bootstrap: how often each document is drawn, and what the seeds' noise is taken to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runner.verdict.judged import Floats
+
+BLOCK = 2_000_000
+"""Counts that are in memory at a time: 16 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Of one bootstrap. A row of each array is one draw; all settings share it."""
+
+    counts: Callable[[], Iterator[Floats]]
+    """How often each document is drawn, in blocks of draws x documents. Each call gives the same ones."""
+    normal: Floats
+    """A standard normal for each setting: where the mean over its seeds lies."""
+    chi_square: Floats
+    """With the degrees of freedom of the seeds' spread."""
+    documents_chi_square: Floats
+    """With the degrees of freedom of the documents' spread."""
+
+    @property
+    def number(self) -> int:
+        return len(self.normal)
+
+
+def random_draws(
+    documents: int, settings: int, *, seed_degrees: int, document_degrees: float, number: int, seed: int = 0
+) -> Draws:
+    """The documents that are drawn depend on nothing but their number and the seed."""
+    random = np.random.default_rng([seed, 1])
+    documents_chi_square = random.chisquare(document_degrees, number)
+    chi_square = random.chisquare(max(seed_degrees, 1), number)
+    return Draws(
+        counts=lambda: _counts(np.random.default_rng([seed, 0]), documents, number),
+        normal=random.standard_normal((number, settings)),
+        chi_square=chi_square,
+        documents_chi_square=documents_chi_square,
+    )
+
+
+def _counts(random: np.random.Generator, documents: int, number: int) -> Iterator[Floats]:
+    at_a_time = max(BLOCK // documents, 1)
+    for start in range(0, number, at_a_time):
+        drawn: NDArray[np.int64] = random.integers(0, documents, (min(at_a_time, number - start), documents))
+        counts = np.empty(drawn.shape)
+        for draw, ones in enumerate(drawn):
+            counts[draw] = np.bincount(ones, minlength=documents)
+        yield counts

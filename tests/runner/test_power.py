@@ -1,0 +1,75 @@
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from runner.verdict.intervals import Answer, Intervals, intervals
+from runner.verdict.power import Needed, needed
+from tests.runner.synthetic_losses import Truth, losses_with
+
+TIMES = 120
+BY_ROWS = Truth([0.0, 0.04], documents=80)
+# With many settings, so that the spread of seeds is known well.
+BY_SEEDS = Truth([0.0, *[0.05] * 5], seeds=4, documents=200, of_seeds=0.03, of_documents=0.03)
+
+
+def asked_of(truth: Truth, difference: float) -> list[Needed]:
+    """By nine sets of losses: each one knows the noise only so well."""
+    random = np.random.default_rng(2)
+    sets = [losses_with(truth, random) for _ in range(9)]
+    return [needed(of, intervals(of, draws=1000), 1, 0, difference=difference) for of in sets]
+
+
+def median(numbers: Iterable[int | None]) -> int:
+    return int(np.median([np.inf if one is None else one for one in numbers]))
+
+
+def share_separated(truth: Truth) -> float:
+    random = np.random.default_rng(9)
+    found = [intervals(losses_with(truth, random), draws=500, seed=at) for at in range(TIMES)]
+    return sum(bool(one.low[1, 0] > 0) for one in found) / TIMES
+
+
+def test_as_many_documents_as_needed_tell_settings_apart_in_four_of_five_cases() -> None:
+    wanted = asked_of(BY_ROWS, 0.04)
+    documents = median(one.documents for one in wanted)
+    assert documents > 2 * BY_ROWS.documents
+    assert median(one.rows for one in wanted) == pytest.approx(BY_ROWS.rows * documents, rel=0.1)
+    assert share_separated(replace(BY_ROWS, documents=documents)) == pytest.approx(0.8, abs=0.1)
+
+
+@pytest.mark.parametrize("seeds", [2, 4])
+def test_as_many_seeds_as_needed_tell_settings_apart_in_four_of_five_cases(seeds: int) -> None:
+    wanted = median(one.seeds for one in asked_of(replace(BY_SEEDS, seeds=seeds), 0.05))
+    assert wanted > seeds
+    assert share_separated(replace(BY_SEEDS, seeds=wanted)) == pytest.approx(0.8, abs=0.1)
+
+
+def test_more_rows_do_not_quiet_seeds_and_more_seeds_do_not_quiet_rows() -> None:
+    loud_seeds = asked_of(replace(BY_SEEDS, of_seeds=0.2), 0.1)[0]
+    assert loud_seeds.documents is None
+    assert loud_seeds.seeds is not None
+    assert asked_of(replace(BY_SEEDS, of_documents=1.0), 0.01)[0].seeds is None
+
+
+def test_without_several_seeds_it_is_unknown_how_many_are_needed() -> None:
+    assert asked_of(BY_ROWS, 0.04)[0].seeds is None
+
+
+def test_nothing_tells_settings_apart_that_do_not_differ() -> None:
+    assert asked_of(BY_SEEDS, 0.0)[0] == Needed(0.0, None, None, None)
+
+
+def test_an_interval_within_what_is_worth_having_is_as_good_as_equal() -> None:
+    loss, pair = np.array([0.4, 0.401]), np.zeros((2, 2))
+
+    def answer(low: float, high: float, *, one: int = 1) -> Answer:
+        low_of, high_of = np.array([[0, -high], [low, 0]]), np.array([[0, -low], [high, 0]])
+        return Intervals(loss, pair, low_of, high_of, pair, 2, None).answer(one, 1 - one, worth=0.005)
+
+    assert answer(-0.0019, 0.0019) is Answer.AS_GOOD
+    assert answer(-0.0019, 0.0021) is Answer.UNKNOWN
+    assert answer(-0.0021, 0.0019, one=0) is Answer.UNKNOWN
+    assert answer(0.0001, 0.0002) is Answer.WORSE
+    assert answer(0.0001, 0.0002, one=0) is Answer.BETTER

@@ -1,0 +1,220 @@
+"""Settling a sweep in a store: what is recorded, what goes on after a kill, what is refused. Training is made up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
+from runner.command.settle import main
+from runner.errors import SweepError
+from runner.launch.plan import make_plan
+from runner.settle.log import Log, Round, SeedRun, Settling, further_seeds
+from runner.settle.policy import Terms
+from runner.settle.rounds import Ending, Launched, Result, settle
+from runner.settle.standing import Sweep, read_sweep
+from runner.store.ledger import Ledger
+from runner.types import DataChoice, Run
+from tests.runner.builders import finish_run, open_sweep, run
+from tests.runner.settling import losses_of
+
+TERMS = Terms(looks=4, worth=0.005, max_seeds=8)
+RATES = (0.001, 0.002, 0.003)
+
+
+def seed_run(rate: float, seed: int, data_seed: int | None = 42) -> Run:
+    return run({"base_model": "tiny", "learning_rate": rate, "seed": seed}, data=DataChoice(seed=data_seed))
+
+
+def train(store: Store, one: Run, losses: dict[float, float]) -> None:
+    loss = losses[one.config["learning_rate"]]
+    finish_run(store, one, {10: loss})
+    losses_of(loss, one.config["learning_rate"], one.config["seed"]).write(store.folder(StepKind.TRAIN, one.key).losses)
+
+
+@dataclass
+class Trainer:
+    """Trains nothing: a run ends with its setting's loss, and a seed of its own beside it."""
+
+    losses: dict[float, float]
+    launched: list[tuple[float, int]] = field(default_factory=list)
+    killed_after: int | None = None
+    """It dies when so many runs have been trained."""
+    affords: int | None = None
+
+    def affordable(self, now: Sweep, settling: Settling, runs: Sequence[SeedRun]) -> list[SeedRun]:
+        return list(runs) if self.affords is None else list(runs)[: self.affords - len(self.launched)]
+
+    def launch(self, now: Sweep, settling: Settling, opened: Round) -> Launched:
+        runs = [seed_run(now.facts[one.like].config["learning_rate"], one.seed) for one in opened.runs]
+        plan = make_plan(runs, "", lambda _, key: now.store.folder(StepKind.TRAIN, key).done.exists(), added_to=now.id)
+        Ledger(now.store, now.id).open(plan, "axosweep settle")
+        for one in plan.pending:
+            if len(self.launched) == self.killed_after:
+                raise KeyboardInterrupt
+            open_sweep(now.store, [one.run], "not this one")
+            train(now.store, one.run, self.losses)
+            self.launched.append((one.run.config["learning_rate"], one.run.config["seed"]))
+        return Launched()
+
+
+def swept(root: Path, losses: dict[float, float], data_seed: int | None = 42) -> tuple[Store, str]:
+    """A sweep of settings that were trained once."""
+    store = Store(root)
+    runs = [seed_run(rate, 42, data_seed) for rate in losses]
+    sweep = open_sweep(store, runs).sweep
+    for one in runs:
+        train(store, one, losses)
+    return store, sweep
+
+
+def begun(store: Store, sweep: str, terms: Terms = TERMS) -> Settling:
+    settling = Settling(terms, further_seeds([42], terms.max_seeds))
+    Log(Ledger(store, sweep)).begin(settling)
+    return settling
+
+
+def go_on(store: Store, sweep: str, trainer: Trainer) -> Result:
+    settling = Log(Ledger(store, sweep)).newest()
+    assert settling is not None
+    return settle(store, sweep, settling, trainer, lambda *_: None)
+
+
+FAR = dict(zip(RATES, (1.0, 1.2, 1.5), strict=True))
+TIED = dict(zip(RATES, (1.0, 1.0, 1.5), strict=True))
+
+
+def test_seeds_are_added_to_the_sweep_until_one_setting_is_better_than_all_others(tmp_path: Path) -> None:
+    store, sweep = swept(tmp_path, FAR)
+    begun(store, sweep)
+    trainer = Trainer(FAR)
+    result = go_on(store, sweep, trainer)
+    assert result.ending is Ending.SEPARATED
+    assert result.sweep.name(result.sweep.standing.leader) == "learning_rate=0.001"
+    assert sorted(trainer.launched) == [(0.001, 1), (0.001, 2), (0.002, 1), (0.002, 2)]
+    assert len(Ledger(store, sweep).plan().runs) == len(result.sweep.rows) == 7
+    again = go_on(store, sweep, trainer)
+    assert (again.ending, len(again.settling.looks), len(trainer.launched)) == (Ending.SEPARATED, 1, 4)
+
+
+def test_contenders_that_do_not_differ_by_what_is_worth_having_are_equal(tmp_path: Path) -> None:
+    store, sweep = swept(tmp_path, TIED)
+    begun(store, sweep, Terms(4, 0.1, 8))
+    result = go_on(store, sweep, Trainer(TIED))
+    assert result.ending is Ending.EQUAL
+    assert {result.sweep.name(one) for one in result.sweep.standing.group} == {
+        "learning_rate=0.001",
+        "learning_rate=0.002",
+    }
+
+
+def test_a_kill_costs_no_look_and_no_run(tmp_path: Path) -> None:
+    terms = Terms(2, 1e-6, 4)
+    alone, first = swept(tmp_path / "alone", TIED)
+    begun(alone, first, terms)
+    undisturbed = Trainer(TIED)
+    expected = go_on(alone, first, undisturbed)
+    assert (expected.ending, len(expected.settling.looks)) == (Ending.LOOKS, 2)
+    assert len(undisturbed.launched) == 6
+
+    for moment in (1, 4):  # in the first round, and when the second one was begun
+        store, sweep = swept(tmp_path / f"killed after {moment}", TIED)
+        begun(store, sweep, terms)
+        killed, after = Trainer(TIED, killed_after=moment), Trainer(TIED)
+        with pytest.raises(KeyboardInterrupt):
+            go_on(store, sweep, killed)
+        path = Ledger(store, sweep).folder / "settle.jsonl"
+        path.write_bytes(path.read_bytes() + b'{"event": "rou')  # a kill while it was written
+        result = go_on(store, sweep, after)
+        assert [*killed.launched, *after.launched] == undisturbed.launched
+        assert result.settling.events == expected.settling.events
+
+
+def test_looks_end_even_if_nothing_is_settled(tmp_path: Path) -> None:
+    store, sweep = swept(tmp_path, TIED)
+    begun(store, sweep, Terms(1, 1e-6, 8))
+    result = go_on(store, sweep, Trainer(TIED))
+    assert (result.ending, len(result.settling.looks)) == (Ending.LOOKS, 1)
+
+
+def test_what_is_left_of_the_budget_is_spent_and_no_more_until_there_is_more(tmp_path: Path) -> None:
+    store, sweep = swept(tmp_path, FAR)
+    begun(store, sweep)
+    short = Trainer(FAR, affords=3)
+    assert go_on(store, sweep, short).ending is Ending.BUDGET
+    assert len(short.launched) == 3
+    assert go_on(store, sweep, Trainer(FAR)).ending is Ending.SEPARATED
+
+
+def test_a_seed_whose_loss_is_not_a_number_is_a_failure_and_not_left_out(tmp_path: Path) -> None:
+    store, sweep = swept(tmp_path, FAR)
+    begun(store, sweep)
+    result = go_on(store, sweep, Trainer(FAR | {0.002: float("nan")}))
+    assert result.ending is Ending.FAILED
+    assert "is not a number" in result.failures[0]
+
+
+def test_what_is_fixed_before_the_first_look_is_refused_later_unless_it_starts_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, sweep = swept(tmp_path, FAR)
+    begun(store, sweep)
+    assert go_on(store, sweep, Trainer(FAR)).ending is Ending.SEPARATED
+    with pytest.raises(SweepError, match=r"--looks 4 --worth 0\.5% --max-seeds 8, which are fixed .* --again"):
+        main([sweep, "--looks", "8", "--store", str(tmp_path)])
+    assert main([sweep, "--looks", "4", "--store", str(tmp_path), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["ending"], printed["settled"], printed["looks"]) == ("separated", True, 1)
+    assert len(printed["added"]) == 4
+    assert main([sweep, "--looks", "8", "--again", "--store", str(tmp_path), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["looks"], printed["max_looks"], printed["added"]) == (1, 8, []), "of all runs that are there"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--worth", "0.5"], r"--worth: 0\.5: a percentage is expected, such as 0\.5%"),
+        (["--max-seeds", "2"], "with fewer than 3 seeds of two settings"),
+        (["budget=5"], "budget=5: it caps the dollars of Modal"),
+        (["budget=none"], "budget=none: expected US dollars"),
+        (["lora=r8"], "so it takes no override but budget=DOLLARS"),
+    ],
+)
+def test_a_mistake_on_the_command_line_has_a_way_out(tmp_path: Path, words: list[str], message: str) -> None:
+    swept(tmp_path, FAR)
+    with pytest.raises(SweepError, match=message):
+        main([*words, "--store", str(tmp_path)])
+
+
+def test_a_sweep_that_its_rows_cannot_tell_apart_is_refused(tmp_path: Path) -> None:
+    store, sweep = swept(tmp_path / "no losses", FAR)
+    for losses in store.runs.glob("*/losses.npz"):
+        losses.unlink()
+    with pytest.raises(SweepError, match=r"3 of the 3 finished runs .* no losses by row.* `axosweep eval"):
+        read_sweep(store, sweep, TERMS)
+
+    store, sweep = swept(tmp_path / "own rows", FAR, data_seed=None)
+    with pytest.raises(SweepError, match=r"data\.seed=null, so each seed is judged on other held-out rows"):
+        read_sweep(store, sweep, TERMS)
+
+    store = Store(tmp_path / "two")
+    runs = [seed_run(0.001, 42), seed_run(0.002, 42, data_seed=7)]
+    sweep = open_sweep(store, runs).sweep
+    for fingerprint, one in zip("ab", runs, strict=True):
+        finish_run(store, one, {10: 1.0}, eval_fingerprint=fingerprint)
+    with pytest.raises(SweepError, match="2 different sets of held-out rows"):
+        read_sweep(store, sweep, TERMS)
+
+    store, sweep = swept(tmp_path / "one", {0.001: 1.0})
+    with pytest.raises(SweepError, match="fewer than two settings"):
+        read_sweep(store, sweep, TERMS)
+
+
+def test_seeds_that_the_sweep_has_are_not_used_again() -> None:
+    assert further_seeds([42, 1, 3], 4) == (2, 4, 5, 6)

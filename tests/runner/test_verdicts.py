@@ -1,0 +1,278 @@
+"""Which settings `compare` and `best` call the best, and what they say of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modal_app.store.layout import Store, after_key
+from modal_app.store.step import Outcome, OutcomeStatus, StepKind, write_atomically
+from runner.cli import main
+from runner.compare.ranking import compare_sweep
+from runner.compare.row_losses import losses_file
+from runner.compare.verdict_types import JudgedSetting, Verdict
+from runner.compare.verdict_words import headline
+from runner.compare.verdicts import evidence_of
+from runner.types import Run
+from tests.runner.builders import finish_run, open_sweep, run
+from tests.runner.judged_store import draw_losses, judged_sweep, write_losses
+from tests.runner.test_report import strict_json
+
+CLOSE = {1e-4: 1.5, 2e-4: 1.501, 3e-4: 1.502, 1e-3: 1.8}
+CLEAR = {1e-4: 1.5, 2e-4: 1.6, 3e-4: 1.7}
+
+
+def printed(store: Store, capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    assert main([*words, "--store", str(store.root)]) == code
+    return capsys.readouterr().out
+
+
+def stars(text: str) -> list[bool]:
+    """Of each row, in the order of the table."""
+    return [line.startswith("*") for line in text.splitlines() if line.rstrip().endswith("succeeded")]
+
+
+def train_for(store: Store, one: Run, seconds: float) -> None:
+    (attempt,) = store.folder(StepKind.TRAIN, one.key).attempts()
+    attempt.train_state.write_text(json.dumps({"max_steps": 9, "phases": {"train": seconds}}))
+
+
+def test_every_setting_that_cannot_be_told_from_the_best_has_the_star_and_the_cheapest_is_named(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, runs = judged_sweep(store, CLOSE)
+    for one, seconds in zip(runs, (61.0, 30.5, 90.0, 1.0), strict=True):
+        train_for(store, one, seconds)
+    text = printed(store, capsys, "compare")
+    assert stars(text) == [True, True, True, False]
+    lines = text.splitlines()
+    assert (
+        "These 3 settings cannot be told apart (95 %): learning_rate=0.0001; learning_rate=0.0002; "
+        "learning_rate=0.0003. The cheapest is learning_rate=0.0002 (30.5 s of training a run)."
+    ) in lines
+    assert f"Lowest eval loss: {runs[0].key}  learning_rate=0.0001" in lines
+    worst = next(line for line in lines if runs[3].key in line).split()
+    assert worst[2:4] == ["1.8000", "0.3000"]
+    assert worst[5] == "to"
+    assert float(worst[4]) < 0.3 < float(worst[6])
+    best = printed(store, capsys, "best", "--cheapest-of-best")
+    assert f"Lowest eval loss: {runs[1].key}  learning_rate=0.0002" not in best
+    assert f"Cheapest of the best: {runs[1].key}  learning_rate=0.0002" in best
+    assert "--cheapest-of-best --write best.yml" in best
+    assert json.loads(printed(store, capsys, "best", "--json"))["run"]["key"] == runs[0].key
+
+
+def test_a_setting_that_is_shown_to_be_better_is_the_only_one_with_a_star(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, runs = judged_sweep(store, CLEAR)
+    text = printed(store, capsys, "compare")
+    assert stars(text) == [True, False, False]
+    assert "learning_rate=0.0001 is better than both others (95 %).\n" in text
+    assert "Seed noise unknown: no setting has several seeds, so this holds for these runs, " in text
+    assert f"Best: {runs[0].key}  learning_rate=0.0001\n" in text
+
+
+def test_a_script_is_told_by_the_exit_code_whether_the_best_is_decided(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clear, _ = judged_sweep(store, CLEAR, name="clear")
+    close, _ = judged_sweep(store, {rate / 3: mean for rate, mean in CLOSE.items()}, name="close")
+    assert main(["best", "--decided", clear, "--store", str(store.root)]) == 0
+    assert "Not decided" not in capsys.readouterr().err
+    assert main(["best", "--decided", close, "--store", str(store.root)]) == 3
+    assert "Not decided: These 3 settings cannot be told apart" in capsys.readouterr().err
+    read = strict_json(printed(store, capsys, "best", "--json", close))
+    assert read["undecided"].startswith("These 3 settings")
+    assert [one["in_best_group"] for one in read["verdict"]["settings"]] == [True, True, True, False]
+    assert strict_json(printed(store, capsys, "best", "--json", clear))["undecided"] == ""
+
+
+def test_nothing_is_decided_while_a_run_may_still_win(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    _, runs = judged_sweep(store, CLEAR, name="clear")
+    more = run({"learning_rate": 9.0, "seed": 1})
+    sweep = open_sweep(store, [*runs, more], "more").sweep
+    assert main(["best", "--decided", sweep, "--store", str(store.root)]) == 3
+    assert "Not decided: 1 run has not ended, and may be better." in capsys.readouterr().err
+    assert "is better than both others" in printed(store, capsys, "compare", sweep), "of those that have finished"
+
+
+def test_seeds_are_one_setting_and_their_noise_is_counted_in(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    _, runs = judged_sweep(store, {1e-4: 1.3, 2e-4: 1.6, 3e-4: 1.301}, seeds=3)
+    text = printed(store, capsys, "compare", "--over", "seed")
+    groups = text[text.index("Mean over seed") :].splitlines()[2:5]
+    assert [line.split()[0] for line in groups] == ["*", "*", "0.0002"]
+    assert "Seeds of one setting differ by 0.0020 (standard deviation), which is counted in.\n" in text
+    read = json.loads(printed(store, capsys, "compare", "--json"))
+    (verdict,) = read["verdicts"]
+    assert [len(one["runs"]) for one in verdict["settings"]] == [3, 3, 3]
+    assert [one["key"] for one in read["runs"] if one["is_best"]] == [runs[0].key]
+    assert (verdict["seed_degrees"], round(verdict["seed_sd"], 4)) == (6, 0.002)
+    heads, first, *_ = printed(store, capsys, "compare", "--csv").splitlines()
+    cells = dict(zip(heads.split(","), first.split(","), strict=True))
+    assert (cells["verdict.in_best_group"], cells["verdict.difference"]) == ("True", "0.0")
+    assert "| * | 0.0003 | 1.3010 | 0.0010 | -0.00" in printed(store, capsys, "compare", "--over", "seed", "--md")
+
+
+def test_what_the_store_knows_of_seed_noise_is_told_where_a_sweep_has_no_seeds(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeds, _ = judged_sweep(store, {1e-5: 2.0, 2e-5: 2.0}, seeds=2, name="seeds")
+    another_model = [run({"base_model": "other", "seed": seed}, overrides=[f"seed={seed}"]) for seed in (1, 2)]
+    for one, final in zip(another_model, (1.0, 3.0), strict=True):
+        finish_run(store, one, {0: 5.0, 9: final})
+    open_sweep(store, another_model, "another-model")
+    judged_sweep(store, CLEAR, name="one-seed")
+    text = printed(store, capsys, "compare")
+    assert f"In {seeds}, seeds of one setting differ by 0.0014 in eval loss (0.071 %).\n" in text
+
+
+def test_a_setting_with_a_nan_is_not_judged_whatever_its_rows_say(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, runs = judged_sweep(store, CLEAR)
+    with store.folder(StepKind.TRAIN, runs[0].key).metrics.open("a") as file:
+        file.write('{"step": 7, "loss": null, "not_finite": ["loss"]}\n')
+    text = printed(store, capsys, "compare")
+    assert "learning_rate=0.0002 is better than learning_rate=0.0003 (95 %).\n" in text
+    assert stars(text) == [True, False, False], "the broken run comes last"
+    assert f"Best: {runs[1].key}" in text
+
+
+def test_where_the_mean_over_tokens_names_another_best_than_the_eval_loss_that_is_said(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, runs = judged_sweep(store, CLEAR)
+    write_losses(store, runs[0], draw_losses(1.65, own=1))
+    text = printed(store, capsys, "compare")
+    assert (
+        "By eval loss, learning_rate=0.0001 is first; by the mean over tokens, learning_rate=0.0002 is, which is shown "
+        "to be better (1.6000 against 1.6500)."
+    ) in text
+    assert f"Lowest eval loss: {runs[0].key}" in text
+    assert printed(store, capsys, "best", "--decided", code=3)
+
+
+def test_unknown_documents_are_told(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    judged_sweep(store, CLEAR, documents_known=False)
+    assert "so each of the 400 counts as its own." in printed(store, capsys, "compare")
+
+
+def test_an_old_store_compares_as_before_and_says_what_adds_the_rest(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep, runs = judged_sweep(store, CLEAR)
+    judged = printed(store, capsys, "compare").splitlines()
+    for one in runs:
+        store.folder(StepKind.TRAIN, one.key).losses.unlink()
+    text = printed(store, capsys, "compare")
+    assert stars(text) == [True, False, False]
+    assert "95 %" not in text
+    assert (
+        f"Which differences are chance is unknown: 3 runs have no losses by row: `axosweep eval {sweep}` adds them.\n"
+    ) in text
+    assert [line for line in judged if line.startswith(("Best", "Its"))] == [
+        line for line in text.splitlines() if line.startswith(("Best", "Its"))
+    ]
+    assert "verdict" not in printed(store, capsys, "compare", "--csv")
+    assert main(["best", "--cheapest-of-best", "--store", str(store.root)]) == 2
+    assert f"`axosweep eval {sweep}` adds them." in capsys.readouterr().err
+    assert printed(store, capsys, "best", "--decided", code=3)
+    evaluate(store, runs[0], 1, draw_losses(1.5, own=1))
+    evaluate(store, runs[1], 1, draw_losses(1.6, own=2))
+    text = printed(store, capsys, "compare")
+    assert "learning_rate=0.0001 is better than learning_rate=0.0002 (95 %).\n" in text
+    assert f"1 run has no losses by row: `axosweep eval {sweep}` adds them.\n" in text
+
+
+def evaluate(store: Store, one: Run, number: int, losses: Any) -> Path:
+    folder = store.folder(StepKind.EVALUATE, after_key(one.key, f"own{number}"))
+    folder.path.mkdir(parents=True)
+    outcome = Outcome(OutcomeStatus.SUCCEEDED, 1, 1.0, 1.0 + number, facts={"metrics": {"eval_loss": 1.0}})
+    write_atomically(folder.done, outcome.to_json())
+    losses.write(folder.losses)
+    return folder.losses
+
+
+def test_the_losses_of_a_run_are_those_of_its_training_else_of_its_newest_evaluation(store: Store) -> None:
+    sweep, runs = judged_sweep(store, {1e-4: 1.5})
+    (row,) = compare_sweep(store, sweep)
+    evaluate(store, runs[0], 1, draw_losses(1.5, own=1))
+    newer = evaluate(store, runs[0], 2, draw_losses(1.5, own=1))
+    own = store.folder(StepKind.TRAIN, runs[0].key).losses
+    assert losses_file(row) == own
+    own.unlink()
+    assert losses_file(row) == newer
+
+
+def test_a_preference_loss_is_not_promised_any_rows(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [run({"learning_rate": rate, "rl": "dpo"}) for rate in (1, 2)]
+    for one in runs:
+        finish_run(store, one, {9: 1.0})
+    open_sweep(store, runs)
+    assert "chance" not in printed(store, capsys, "compare")
+
+
+def test_another_metric_than_the_eval_loss_has_no_verdict(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    _, runs = judged_sweep(store, CLOSE)
+    for one in runs:
+        with store.folder(StepKind.TRAIN, one.key).metrics.open("a") as file:
+            file.write(json.dumps({"step": 9, "loss": 1.0}) + "\n")
+    read = json.loads(printed(store, capsys, "compare", "--json", "--metric", "loss"))
+    assert (read["verdicts"], read["notes"]) == ([], [])
+
+
+def test_runs_with_other_rows_than_the_rest_are_left_out_and_counted(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep, runs = judged_sweep(store, CLEAR)
+    write_losses(store, runs[2], draw_losses(1.7, own=3, other_rows=1))
+    assert "1 run is not judged: other rows than the rest" in printed(store, capsys, "compare")
+    write_losses(store, runs[2], draw_losses(np.nan, own=3))
+    (evidence,) = evidence_of(compare_sweep(store, sweep))
+    assert len(evidence.verdict.settings) == 2
+
+
+def test_a_damaged_file_of_losses_is_none(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    _, runs = judged_sweep(store, CLEAR)
+    store.folder(StepKind.TRAIN, runs[2].key).losses.write_bytes(b"PK")
+    assert "1 run has no losses by row" in printed(store, capsys, "compare")
+
+
+def test_status_says_nothing_of_chance(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep, _ = judged_sweep(store, CLEAR)
+    assert json.loads(printed(store, capsys, "status", sweep, "--json"))["verdicts"] == []
+
+
+def test_a_setting_of_which_a_seed_is_far_off_is_not_among_the_best_and_the_sentence_says_so(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, runs = judged_sweep(store, {1e-4: 1.5, 2e-4: 1.7, 3e-4: 1.55}, seeds=3)
+    write_losses(store, runs[0], draw_losses(0.9, own=1))
+    text = printed(store, capsys, "compare")
+    assert "learning_rate=0.0003 is better than learning_rate=0.0002 (95 %).\n" in text
+    assert "learning_rate=0.0001 is left out of this: its seeds differ far more than those of the others.\n" in text
+    assert "By eval loss" not in text
+    assert stars(text) == [False] * 3 + [True] * 3 + [False] * 3
+    settings = json.loads(printed(store, capsys, "compare", "--json"))["verdicts"][0]["settings"]
+    assert [one["is_unsteady"] for one in settings] == [False, False, True]
+    assert [one["difference"] == 0 for one in settings] == [True, False, False]
+
+
+def test_dollars_name_the_cheapest_where_all_of_the_group_have_a_price_and_else_seconds() -> None:
+    def told(*costs: tuple[float | None, float]) -> str:
+        settings = [
+            JudgedSetting((str(at),), {"lora_r": at}, 1.0, 0.0, -1.0, 1.0, True, False, at == 0, dollars, seconds)
+            for at, (dollars, seconds) in enumerate(costs)
+        ]
+        return headline(Verdict("rows", tuple(settings), 9, 9, True, None, 0, ()))
+
+    assert told((1.2, 61.0), (2.0, 60.0)) == (
+        "lora_r=0 and lora_r=1 cannot be told apart (95 %). The cheaper is lora_r=0 ($1.20 a run)."
+    )
+    assert told((1.2, 61.0), (None, 62.0), (1.0, 63.0)).endswith("The cheapest is lora_r=0 (61 s of training a run).")
+    assert told(*[(1.0, 1.0)] * 6).startswith(
+        "These 6 settings cannot be told apart (95 %): lora_r=0; lora_r=1; lora_r=2; and 3 more. The cheapest is"
+    )
