@@ -45,12 +45,15 @@ class Setting:
     losses: dict[float, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
     """The held-out loss at the end, by learning rate and seed."""
 
-    def train(self, rates: Iterable[float], seeds: Iterable[int], store: str) -> None:
+    def train(self, rates: Iterable[float], seeds: Sequence[int], store: str) -> None:
         """Runs that have been trained are not trained again. A run that has diverged to NaN has an infinite loss."""
+        missing = [rate for rate in rates if not self.has(rate, seeds)]
+        if not missing:
+            return
         words = (
             f"alpha={self.rule}",
             f"lora_r={self.rank}",
-            f"learning_rate={','.join(map(str, rates))}",
+            f"learning_rate={','.join(map(str, missing))}",
             f"seed={','.join(map(str, seeds))}",
             "tracking=disabled",
             "executor.parallel=1",

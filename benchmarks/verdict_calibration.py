@@ -16,7 +16,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,10 +29,9 @@ import numpy as np
 from benchmarks.machine import describe
 from modal_app.held_out.row_losses import RowLosses
 from modal_app.store.layout import Store
-from runner.settle.policy import Standing, Terms, Verdict, next_seeds, verdict
 from runner.verdict.intervals import intervals
 from runner.verdict.judged import Judged, judged
-from tests.runner.synthetic_losses import Training, Truth, losses_with, with_rows_as_documents
+from tests.runner.synthetic_losses import Truth, losses_with, with_rows_as_documents
 
 HERE = Path(__file__).resolve().parent
 TIMES = 2000
@@ -73,51 +72,6 @@ def share_separated(case: Case, times: int, draws: int = DRAWS) -> float:
         of = with_rows_as_documents(of) if case.rows_as_documents else of
         wrong += bool((intervals(of, draws=draws, seed=at).low > 0).any())
     return wrong / times
-
-
-@dataclass(frozen=True, slots=True)
-class Settling:
-    """What became of equal settings that were settled."""
-
-    separated: float
-    """The share in which one was shown to be better than all others."""
-    any_pair: float
-    """The share in which any was shown worse than another at any look."""
-    seeds: float
-    """Of all settings together, on average."""
-
-
-def settle_equal_settings(settings: int, times: int, draws: int = DRAWS) -> Settling:
-    """With one seed each at first, and as many more as the policy wants."""
-    random, terms = np.random.default_rng(2), Terms(looks=5, worth=0.0005, max_seeds=10)
-    separated = any_pair = seeds = 0
-    for at in range(times):
-        training = Training(Truth((0.0,) * settings, of_seeds=0.02), random)
-        for setting in range(settings):
-            training.train(setting)
-        looks = list(_looks(training, terms, draws, seed=at))
-        separated += verdict(looks[-1], terms) is Verdict.SEPARATED
-        any_pair += any(bool((look.intervals.low > 0).any()) for look in looks)
-        seeds += int(looks[-1].judged.seeds.sum())
-    return Settling(separated / times, any_pair / times, seeds / times)
-
-
-def _looks(training: Training, terms: Terms, draws: int, seed: int) -> Iterator[Standing]:
-    """Until something ends it."""
-    looks = 0
-    while True:
-        of = training.judged()
-        standing = Standing(of, intervals(of, level=terms.level, draws=draws, seed=seed))
-        if standing.intervals.seeds is not None:
-            looks += 1
-            yield standing
-            if verdict(standing, terms) or looks == terms.looks:
-                return
-        further = next_seeds(standing, terms, terms.looks - looks)
-        if not further:
-            return
-        for setting in further:
-            training.train(setting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,30 +133,35 @@ def _pairs(of: Judged) -> float:
     return float((intervals(of).low > 0).sum() / math.comb(len(of.settings), 2))
 
 
-def main() -> int:
+def main() -> bool:
     parser = argparse.ArgumentParser(description="Count wrong verdicts.")
     parser.add_argument("--times", type=int, default=TIMES, help="sets of losses for each share")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--seeds-of", type=Path, metavar="STORE", help="with runs of one setting under many seeds")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "verdict_calibration.json")
     args = parser.parse_args()
-    result: dict[str, Any] = {"times": args.times, "draws": DRAWS}
-    with ProcessPoolExecutor(args.processes) as pool:
-        shares = list(pool.map(share_separated, CASES, [args.times] * len(CASES)))
-        settled = list(pool.map(settle_equal_settings, (3, 10), [args.times // 4] * 2))
-    result["equal_settings"] = {case.name: share for case, share in zip(CASES, shares, strict=True)}
-    result["settled"] = {f"{n} settings": asdict(one) for n, one in zip((3, 10), settled, strict=True)}
     if args.seeds_of:
-        store = Store(args.seeds_of)
-        found = [RowLosses.read(path) for path in sorted(store.root.glob("runs/*/losses.npz"))]
-        result["one_setting"] = asdict(one_setting([one for one in found if one is not None]))
-    result["machine"] = describe(["numpy"])
-    args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
-    wrong = [case.name for case, share in zip(CASES, shares, strict=True) if not case.at_least <= share <= case.at_most]
-    wrong += [name for name, one in result["settled"].items() if one["separated"] > 0.08]
+        found = [RowLosses.read(path) for path in sorted(Store(args.seeds_of).root.glob("runs/*/losses.npz"))]
+        one = one_setting([losses for losses in found if losses is not None])
+        _write(args.output, json.loads(args.output.read_text()) | {"one_setting": asdict(one)})
+        return False
+    with ProcessPoolExecutor(args.processes) as pool:
+        shares = dict(zip(CASES, pool.map(share_separated, CASES, [args.times] * len(CASES)), strict=True))
+    result = {
+        "times": args.times,
+        "draws": DRAWS,
+        "equal_settings": {case.name: share for case, share in shares.items()},
+        "machine": describe(["numpy"]),
+    }
+    _write(args.output, result)
+    wrong = [case.name for case, share in shares.items() if not case.at_least <= share <= case.at_most]
     print("\n".join(f"not as expected: {name}" for name in wrong), file=sys.stderr, end="")
     return bool(wrong)
+
+
+def _write(path: Path, result: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

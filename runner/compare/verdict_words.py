@@ -34,6 +34,7 @@ def sentences(verdict: Verdict, background: Background) -> list[str]:
     """The first is the verdict."""
     parts = [
         headline(verdict),
+        _way_to_settle(verdict, background.sweeps),
         _unsteady(verdict),
         _disagreement(verdict, background.ranked_first),
         _seeds(verdict, background),
@@ -82,6 +83,13 @@ def without_rows(number: int, sweeps: Sequence[str]) -> str:
         return ""
     runs = f"{number} run{' has' if number == 1 else 's have'}"
     return f"{runs} no losses by row: `axosweep eval {' '.join(sweeps[:1])}` adds them."
+
+
+def _way_to_settle(verdict: Verdict, sweeps: Sequence[str]) -> str:
+    """For one sweep: settle's further seeds belong to it."""
+    if len(verdict.best_group) == 1 or len(sweeps) != 1:
+        return ""
+    return f"`axosweep settle {sweeps[0]}` trains further seeds of these until one is shown to be better."
 
 
 def _unsteady(verdict: Verdict) -> str:

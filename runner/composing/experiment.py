@@ -217,7 +217,10 @@ def _fields(node: Mapping[str, Any], name: str, kind: type[Any], *, without: Col
     values, known = _mapping(node, name), [field.name for field in fields(kind) if field.name not in without]
     missing = [f"{name}.{one.name}" for one in fields(kind) if one.default is MISSING and one.name not in values]
     if missing:
-        raise SweepError(f"The config has no {', '.join(missing)}: it is needed, so it cannot be taken out.")
+        raise SweepError(
+            f"The config has no {', '.join(missing)}, which it needs: the option of {name}= that sets it has left it "
+            "out, or an override has taken it out."
+        )
     for key in values:
         if key not in known:
             raise SweepError(f"{name} has no {key}.{did_you_mean(key, known)} It has: {', '.join(known)}.")

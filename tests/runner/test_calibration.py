@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from benchmarks.verdict_calibration import Case, settle_equal_settings, share_separated
+from benchmarks.verdict_calibration import Case, share_separated
 from tests.runner.synthetic_losses import Truth
 
 ROWS_ALONE = Case("rows alone", Truth((0.0,) * 10, documents=60, of_documents=0.2), 0, 1)
@@ -19,9 +19,3 @@ def test_equal_settings_are_told_apart_by_chance_in_one_of_twenty_cases_whatever
 
 def test_rows_of_one_document_are_not_taken_for_independent() -> None:
     assert share_separated(replace(ROWS_ALONE, rows_as_documents=True), 60, draws=500) > 0.15
-
-
-def test_equal_settings_that_are_settled_are_seldom_separated() -> None:
-    found = settle_equal_settings(3, 40, draws=500)
-    assert found.separated <= 0.12
-    assert found.seeds > 6, "further seeds were run"
