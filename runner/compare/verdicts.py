@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from modal_app.held_out.row_losses import RowLosses
 from runner.compare.ranking import Row
-from runner.compare.row_losses import judgeable, losses_file
+from runner.compare.row_losses import judgeable, losses_of
 from runner.compare.seeds_elsewhere import seeds_elsewhere
 from runner.compare.settings import without_seeds
 from runner.compare.verdict_types import JudgedSetting, Verdict
@@ -42,12 +41,6 @@ def evidence_of(rows: Sequence[Row]) -> list[Evidence]:
         found.setdefault(str(row.eval_fingerprint), []).append(row)
     several = [_evidence(fingerprint, ones) for fingerprint, ones in found.items()]
     return [one for one in several if one is not None]
-
-
-def losses_of(row: Row) -> RowLosses | None:
-    """From its last evaluation while it trained; if that has left none, from the newest `axosweep eval`."""
-    path = losses_file(row)
-    return RowLosses.read(path) if path else None
 
 
 def _evidence(fingerprint: str, rows: Sequence[Row]) -> Evidence | None:

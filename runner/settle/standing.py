@@ -12,10 +12,10 @@ from modal_app.store.layout import Store
 from runner.compare.flags import DIVERGED
 from runner.compare.params import label
 from runner.compare.ranking import Row, rows_from
-from runner.compare.row_losses import judgeable
+from runner.compare.row_losses import judgeable, losses_of
 from runner.compare.settings import without_seeds
 from runner.compare.source import RunFacts, facts_of_sweep
-from runner.compare.verdicts import evidence_of, losses_of
+from runner.compare.verdicts import evidence_of
 from runner.errors import SweepError
 from runner.executors.refresh import look_again
 from runner.settle.policy import Standing, Terms
