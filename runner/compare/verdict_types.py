@@ -50,6 +50,8 @@ class Verdict:
     seed_degrees: int
     without_rows: tuple[str, ...]
     """Finished runs that have no losses by row: `axosweep eval` adds them."""
+    left_out: tuple[str, ...] = ()
+    """Finished runs whose rows are not those of the others, or have a loss that is not finite: they are not judged."""
     sentences: tuple[str, ...] = ()
     """The verdict in a sentence, then what it depends on."""
 

@@ -61,11 +61,11 @@ def _evidence(fingerprint: str, rows: Sequence[Row]) -> Evidence | None:
         seed_sd=against.seeds.sd if against.seeds else None,
         seed_degrees=against.seeds.degrees if against.seeds else sum(len(runs) - 1 for runs in of.runs),
         without_rows=tuple(row.key for row in rows if row.key not in losses),
+        left_out=tuple(key for key in losses if not any(key in runs for runs in of.runs)),
     )
     background = Background(
         sweeps=tuple(dict.fromkeys(sweep for row in rows for sweep in row.sweeps)),
         ranked_first=next(one for row in rows if (one := verdict.setting_of(row.key))),
-        left_out=sum(verdict.setting_of(key) is None for key in losses),
         seeds_here=_seeds_here(of),
         seeds_elsewhere=None if against.seeds else seeds_elsewhere(rows),
     )

@@ -235,6 +235,7 @@ def test_runs_with_other_rows_than_the_rest_are_left_out_and_counted(
     sweep, runs = judged_sweep(store, CLEAR)
     write_losses(store, runs[2], draw_losses(1.7, own=3, other_rows=1))
     assert "1 run is not judged: other rows than the rest" in printed(store, capsys, "compare")
+    assert printed(store, capsys, "best", "--decided", code=3), "that one may be better"
     write_losses(store, runs[2], draw_losses(np.nan, own=3))
     (evidence,) = evidence_of(compare_sweep(store, sweep))
     assert len(evidence.verdict.settings) == 2
