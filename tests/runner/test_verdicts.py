@@ -43,7 +43,7 @@ def train_for(store: Store, one: Run, seconds: float) -> None:
 def test_every_setting_that_cannot_be_told_from_the_best_has_the_star_and_the_cheapest_is_named(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, runs = judged_sweep(store, CLOSE)
+    sweep, runs = judged_sweep(store, CLOSE)
     for one, seconds in zip(runs, (61.0, 30.5, 90.0, 1.0), strict=True):
         train_for(store, one, seconds)
     text = printed(store, capsys, "compare")
@@ -53,6 +53,7 @@ def test_every_setting_that_cannot_be_told_from_the_best_has_the_star_and_the_ch
         "These 3 settings cannot be told apart (95 %): learning_rate=0.0001; learning_rate=0.0002; "
         "learning_rate=0.0003. The cheapest is learning_rate=0.0002 (30.5 s of training a run)."
     ) in lines
+    assert f"`axosweep settle {sweep}` trains further seeds of these until one is shown to be better." in lines
     assert f"Lowest eval loss: {runs[0].key}  learning_rate=0.0001" in lines
     worst = next(line for line in lines if runs[3].key in line).split()
     assert worst[2:4] == ["1.8000", "0.3000"]
