@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+OF_A_RUN = ("loss", "difference", "low", "high", "in_best_group", "is_cheapest")
+"""What a CSV and W&B have of the judged setting of a run."""
+
 
 @dataclass(frozen=True, slots=True)
 class JudgedSetting:

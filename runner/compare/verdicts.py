@@ -17,7 +17,7 @@ import numpy as np
 from runner.compare.ranking import Row
 from runner.compare.row_losses import judgeable, losses_of
 from runner.compare.seeds_elsewhere import seeds_elsewhere
-from runner.compare.settings import without_seeds
+from runner.compare.settings import pooled_sd, without_seeds
 from runner.compare.verdict_types import JudgedSetting, Verdict
 from runner.compare.verdict_words import Background, sentences
 from runner.verdict.intervals import Intervals, intervals
@@ -111,6 +111,4 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _seeds_here(of: Judged) -> float | None:
     """The spread of seeds by the few that there are; None without a setting of several."""
-    degrees = sum(len(means) - 1 for means in of.run_means)
-    squares = sum(float(((means - means.mean()) ** 2).sum()) for means in of.run_means)
-    return float(np.sqrt(squares / degrees)) if degrees else None
+    return pooled_sd((len(means), float(means.std(ddof=1))) for means in of.run_means if len(means) > 1)
