@@ -25,9 +25,9 @@ def verdicts_of(rows: Sequence[Row], metric: Metric) -> tuple[Verdict, ...]:
     loss, since rows have no other. `rows`: ranked ones."""
     if metric != Metric(OBJECTIVE) or not any(losses_files(row) for row in judgeable(rows)):
         return ()
-    from runner.compare.verdicts import evidence_of
+    from runner.compare.verdicts import verdicts_on
 
-    return tuple(one.verdict for one in evidence_of(rows))
+    return tuple(verdicts_on(rows))
 
 
 def unjudged_notes(rows: Sequence[Row], verdicts: Sequence[Verdict], metric: Metric) -> list[str]:

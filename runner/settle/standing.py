@@ -15,7 +15,7 @@ from runner.compare.ranking import Row, rows_from
 from runner.compare.row_losses import judgeable, losses_of
 from runner.compare.settings import without_seeds
 from runner.compare.source import RunFacts, facts_of_sweep
-from runner.compare.verdicts import evidence_of
+from runner.compare.verdicts import judged_of
 from runner.errors import SweepError
 from runner.executors.refresh import look_again
 from runner.settle.policy import Standing, Terms
@@ -93,16 +93,14 @@ def read_sweep(store: Store, sweep: str, terms: Terms) -> Sweep:
     facts = facts_of_sweep(store, sweep)
     rows = rows_from(facts)
     _refuse_unlike(sweep, facts, rows)
-    evidence = evidence_of(rows)
-    if not evidence:
+    if not (found := judged_of(rows)):
         out = dict.fromkeys(diverged_settings(rows).values())
         but = f" Left out are those of which a seed has diverged: {'; '.join(out)}." if out else ""
         raise SweepError(
             f"{sweep} has fewer than two settings with a finished run, so there is nothing to settle.{but} "
             f"`axosweep status {sweep}` shows its runs."
         )
-    judged = evidence[0].judged
-    standing = Standing(judged, intervals(judged, level=terms.level))
+    standing = Standing(found[0], intervals(found[0], level=terms.level))
     return Sweep(store, sweep, {one.key: one for one in facts}, rows, standing)
 
 
