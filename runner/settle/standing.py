@@ -65,12 +65,17 @@ class Sweep:
         return sum(self.facts[key].dollars or 0.0 for key in keys if key in self.facts)
 
     def cost_of(self, setting: int) -> float | None:
-        """Of one run on average: dollars, or seconds of training where nothing is rented. None if unknown."""
+        """Of one run on average: dollars, or seconds of training if a contender has a run without a price. None if
+        unknown."""
         facts = [self.facts[key] for key in self.runs_of(setting)]
-        known = [
-            cost for one in facts if (cost := one.train_seconds if one.dollars is None else one.dollars) is not None
-        ]
+        costs = [one.dollars if self.is_priced else one.train_seconds for one in facts]
+        known = [cost for cost in costs if cost is not None]
         return sum(known) / len(known) if len(known) == len(facts) else None
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether the costs of contenders are dollars."""
+        return all(self.facts[key].dollars is not None for one in self.standing.group for key in self.runs_of(one))
 
     @property
     def cheapest(self) -> int:

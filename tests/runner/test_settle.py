@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -181,6 +181,15 @@ def test_with_a_single_setting_left_that_has_not_diverged_there_is_nothing_to_se
     begun(store, sweep)
     with pytest.raises(SweepError, match=r"fewer than two settings .* diverged: learning_rate=0.001"):
         go_on(store, sweep, Trainer(FAR, diverges=(0.001, 1)))
+
+
+def test_dollars_are_not_compared_with_seconds(tmp_path: Path) -> None:
+    store, sweep = swept(tmp_path, TIED)
+    now = read_sweep(store, sweep, TERMS)
+    first, second = (now.runs_of(one)[0] for one in now.standing.group)
+    costs = {first: {"dollars": 0.5, "train_seconds": 90.0}, second: {"dollars": None, "train_seconds": 30.0}}
+    facts = {key: replace(one, **costs.get(key, {})) for key, one in now.facts.items()}  # type: ignore[arg-type]
+    assert now.standing.group[1] == replace(now, facts=facts).cheapest
 
 
 def test_what_is_fixed_before_the_first_look_is_refused_later_unless_it_starts_over(
