@@ -134,7 +134,7 @@ def _settling(found: FoundSweep, args: argparse.Namespace) -> tuple[Settling, bo
                 "the verdicts would be chance. Leave them out to go on, or add --again: it starts over, with looks of "
                 "its own."
             )
-        if not differs and not (args.again and known.has_ended):
+        if not differs and not (args.again and _has_ended(found, known)):
             return known, False
     terms = Terms(**{"looks": LOOKS, "worth": WORTH, "max_seeds": MAX_SEEDS, **wanted})
     if terms.max_seeds < LEAST_SEEDS:
@@ -145,6 +145,16 @@ def _settling(found: FoundSweep, args: argparse.Namespace) -> tuple[Settling, bo
     seeds = [run.config.get("seed") for run in facts_of_sweep(found.store, found.sweep)]
     used = [seed for seed in seeds if isinstance(seed, int)]
     return Settling(terms, further_seeds(used, terms.max_seeds)), True
+
+
+def _has_ended(found: FoundSweep, known: Settling) -> bool:
+    """Whether it can never go on with what was fixed: it has ended, or no contender may have a further seed."""
+    from runner.settle.rounds import next_round
+    from runner.settle.standing import read_sweep
+
+    if known.has_ended or known.open_round:
+        return known.has_ended
+    return not next_round(read_sweep(found.store, found.sweep, known.terms), known, len(known.looks))
 
 
 def _words(words: Sequence[str]) -> tuple[str | None, float | None]:

@@ -25,6 +25,8 @@ class Background:
     """By the eval loss."""
     seeds_here: float | None
     """The spread of the few seeds that there are, enough or not."""
+    seeds_are_shared: bool
+    """Whether all settings were trained with the same seeds."""
     seeds_elsewhere: SeedsElsewhere | None
 
 
@@ -121,6 +123,8 @@ def _seeds(verdict: Verdict, background: Background) -> str:
             f" In {elsewhere.sweep}, seeds of one setting differ by {loss(elsewhere.sd)} in eval loss "
             f"({100 * elsewhere.relative:.2g} %)."
         )
+    if not background.seeds_are_shared:
+        known += " The settings have different seeds, which alone may make the difference: train the same ones for all."
     return f"Seed noise unknown: {why}, so this holds for these runs, and other seeds may reverse it.{known}"
 
 

@@ -71,6 +71,7 @@ def _verdict(fingerprint: str, rows: Sequence[Row], losses: Losses, of: Judged) 
         sweeps=tuple(dict.fromkeys(sweep for row in rows for sweep in row.sweeps)),
         ranked_first=next(one for row in rows if (one := verdict.setting_of(row.key))),
         seeds_here=_seeds_here(of),
+        seeds_are_shared=_seeds_are_shared(of, {row.key: row for row in rows}),
         seeds_elsewhere=None if against.seeds else seeds_elsewhere(rows),
     )
     return replace(verdict, sentences=tuple(sentences(verdict, background)))
@@ -111,6 +112,11 @@ def _seconds(one: JudgedSetting) -> float:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known and len(known) == len(values) else None
+
+
+def _seeds_are_shared(of: Judged, rows: dict[str, Row]) -> bool:
+    """Whether all settings were trained with the same seeds."""
+    return len({frozenset(rows[key].params.get("seed") for key in runs) for runs in of.runs}) == 1
 
 
 def _seeds_here(of: Judged) -> float | None:

@@ -216,6 +216,12 @@ def _fields(node: Mapping[str, Any], name: str, kind: type[Any], *, without: Col
     """
     values, known = _mapping(node, name), [field.name for field in fields(kind) if field.name not in without]
     missing = [f"{name}.{one.name}" for one in fields(kind) if one.default is MISSING and one.name not in values]
+    if missing and (stray := [key for key in values if key not in known]):  # Hydra puts a file under its group's name
+        raise SweepError(
+            f"The config's part {name} has keys that do not belong there: {', '.join(stray)}. The first line of the "
+            f"file for {name}= says where its keys go: `# @package axolotl` for keys of Axolotl, `# @package _global_` "
+            "if they stand under axolotl: in the file."
+        )
     if missing:
         raise SweepError(
             f"The config has no {', '.join(missing)}, which it needs: the option of {name}= that sets it has left it "

@@ -67,7 +67,8 @@ def preview(now: Sweep, settling: Settling) -> Preview:
     """Starts and records nothing. Raises SweepError for what cannot be launched."""
     opened, looks, found = settling.open_round, len(settling.looks), settling.verdict
     if opened and not is_finished(now, opened):
-        return Preview(None, opened.runs, compose(now.store, now.id, opened.runs).planned())
+        rest = tuple(one for one in opened.runs if not is_finished(now, Round((one,))))
+        return Preview(None, rest, compose(now.store, now.id, rest).planned())
     if found is None and now.standing.intervals.seeds and (opened or not settling.events):
         found, looks = verdict(now.standing, settling.terms), looks + 1
     if found is not None:

@@ -120,7 +120,7 @@ def opening_lines(now: Sweep, settling: Settling, next_: Preview) -> list[str]:
         f"({margin:.2g}) of the best, or when each has {terms.max_seeds} seeds",
     ]
     if next_.planned is None:
-        return [*lines, f"next    nothing: {next_.ending}"]
+        return [*lines, f"next    nothing: {_why(next_.ending, terms)}"]
     return [
         *lines,
         f"next    {seeds_text(now, next_.runs)}{_price(next_.planned)}",
@@ -165,18 +165,29 @@ def _ending(result: Result) -> list[str]:
             failed = [f"  {one}" for one in result.failures]
             return ["Not settled: a run failed. The same command tries it again.", *failed]
         case Ending.LOOKS | Ending.SEEDS | Ending.BUDGET:
-            why = {
-                Ending.LOOKS: f"all {terms.looks} looks are used up",
-                Ending.SEEDS: f"each contender has {terms.max_seeds} seeds",
-                Ending.BUDGET: "the next run may cost more than what is left of the budget",
-            }[result.ending]
             way_out = (
                 "The same command with a higher budget= goes on."
                 if result.ending is Ending.BUDGET
                 else "--again settles it with looks of its own, and with --max-seeds or --worth of your choice."
             )
-            lead = f"Not settled: {why} ({used}). Not told apart from {leader}:"
+            lead = f"Not settled: {_why(result.ending, terms)} ({used}). Not told apart from {leader}:"
             return [lead, *table, *needed_line(now), f"{cheapest} {way_out}"]
+
+
+def _why(ending: Ending | None, terms: Terms) -> str:
+    """It has ended, if no run failed."""
+    match ending:
+        case Ending.SEPARATED:
+            return "one setting is better than all others"
+        case Ending.EQUAL:
+            return f"the contenders are within {percent(terms.worth)} of the best"
+        case Ending.LOOKS:
+            return "the only look is used up" if terms.looks == 1 else f"all {terms.looks} looks are used up"
+        case Ending.SEEDS:
+            return f"each contender has {terms.max_seeds} seeds"
+        case Ending.BUDGET:
+            return "the next run may cost more than what is left of the budget"
+    return "a run failed"
 
 
 def seeds_text(now: Sweep, further: Sequence[SeedRun]) -> str:

@@ -42,6 +42,15 @@ def test_a_group_file_of_ones_own_takes_the_place_of_the_shipped_one(ask: Callab
     assert ask("model=tiny").experiments[0].axolotl["base_model"] != "mine"
 
 
+@pytest.mark.parametrize("text", ["base_model: mine\nsequence_len: 77\n", "axolotl:\n  base_model: mine\n"])
+def test_a_model_file_without_its_first_line_is_told_which_line_is_missing(
+    ask: Callable[..., Any], here: Path, text: str
+) -> None:
+    _write(here, conf__model__mine=text)
+    with pytest.raises(SweepError, match=r"The first line of the file for model= .*`# @package axolotl`"):
+        ask("model=mine")
+
+
 def test_a_sweep_file_of_ones_own_is_found_and_counts_before_a_shipped_one(ask: Callable[..., Any], here: Path) -> None:
     _write(here, sweeps__first=SWEEP, sweeps__tiny_grid=SWEEP)
     for name in ("first", "tiny_grid"):

@@ -209,6 +209,26 @@ def test_what_is_fixed_before_the_first_look_is_refused_later_unless_it_starts_o
     assert (printed["looks"], printed["max_looks"], printed["added"]) == (1, 8, []), "of all runs that are there"
 
 
+def test_again_starts_over_once_all_seeds_are_used_and_not_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, sweep = swept(tmp_path, TIED)
+    begun(store, sweep, Terms(4, 1e-6, 3))
+    assert go_on(store, sweep, Trainer(TIED)).ending is Ending.SEEDS
+    assert main([sweep, "--plan", "--store", str(tmp_path)]) == 0
+    assert "next    nothing: each contender has 3 seeds\n" in capsys.readouterr().out
+
+    log = Ledger(store, sweep).folder / "settle.jsonl"
+    complete = log.read_text()
+    killed = "".join(complete.splitlines(keepends=True)[:2])  # before the first look was recorded
+    same = ["--looks", "4", "--worth", "0.0001%", "--max-seeds", "3"]
+    for text, times in ((killed, 1), (complete, 2)):
+        log.write_text(text)
+        assert main([sweep, "--again", *same, "--store", str(tmp_path)]) == 3
+        assert log.read_text().count("begun") == times
+        assert "Not settled: each contender has 3 seeds (" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

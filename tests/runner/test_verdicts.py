@@ -101,6 +101,18 @@ def test_nothing_is_decided_while_a_run_may_still_win(store: Store, capsys: pyte
     assert "is better than both others" in printed(store, capsys, "compare", sweep), "of those that have finished"
 
 
+def test_a_verdict_on_settings_with_different_seeds_says_that_these_may_make_it(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warning = "The settings have different seeds, which alone may make the difference"
+    one, _ = judged_sweep(store, {1e-4: 1.5}, name="one")
+    three, _ = judged_sweep(store, {2e-4: 1.6}, seeds=3, name="three")
+    assert warning in printed(store, capsys, "compare", one, three)
+    alike, _ = judged_sweep(store, {3e-4: 1.5, 4e-4: 1.6}, seeds=2, name="alike")
+    assert warning not in printed(store, capsys, "compare", alike)
+    assert warning not in printed(store, capsys, "compare", alike, three), "enough seeds are counted in"
+
+
 def test_seeds_are_one_setting_and_their_noise_is_counted_in(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     _, runs = judged_sweep(store, {1e-4: 1.3, 2e-4: 1.6, 3e-4: 1.301}, seeds=3)
     text = printed(store, capsys, "compare", "--over", "seed")

@@ -64,7 +64,7 @@ def _page(group: str, words: Vocabulary, files: Mapping[Path, Path]) -> str:
     ]
     parts = [f"# {group}", table(("option", "default", "sets"), rows)]
     for option, file in options.items():
-        parts += [f"## {option}", code_block(_without_package(file.read_text(encoding="utf-8")) or "# nothing", "yaml")]
+        parts += [f"## {option}", code_block(file.read_text(encoding="utf-8") or "# nothing", "yaml")]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
@@ -91,8 +91,3 @@ def _leaves(content: Mapping[str, Any], above: list[str]) -> Iterator[str]:
             yield from _leaves(value, place)
         else:
             yield ".".join(place)
-
-
-def _without_package(text: str) -> str:
-    first, _, rest = text.partition("\n")
-    return rest if first.startswith("# @package ") else text
