@@ -61,9 +61,16 @@ def losses_files(row: Row) -> list[Path]:
     damaged counts."""
     if row.store is None:
         return []
-    store = Store(Path(row.store))
-    trained = store.folder(StepKind.TRAIN, row.key).losses
-    return [*([trained] if trained.is_file() else []), *_measured_later(store, row.key)]
+    trained = [_left_by_training(row)] if has_losses_of_training(row) else []
+    return [*trained, *_measured_later(Store(Path(row.store)), row.key)]
+
+
+def has_losses_of_training(row: Row) -> bool:
+    return _left_by_training(row).is_file()
+
+
+def _left_by_training(row: Row) -> Path:
+    return Store(Path(str(row.store))).folder(StepKind.TRAIN, row.key).losses
 
 
 def losses_of(row: Row) -> RowLosses | None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from modal_app.held_out.row_losses import RowLosses
 from runner.compare.ranking import Row
-from runner.compare.row_losses import judgeable, losses_of
+from runner.compare.row_losses import has_losses_of_training, judgeable, losses_of
 from runner.compare.seeds_elsewhere import seeds_elsewhere
 from runner.compare.settings import pooled_sd, without_seeds
 from runner.compare.verdict_types import JudgedSetting, Verdict
@@ -69,6 +69,7 @@ def _verdict(fingerprint: str, rows: Sequence[Row], losses: Losses, of: Judged) 
     )
     background = Background(
         sweeps=tuple(dict.fromkeys(sweep for row in rows for sweep in row.sweeps)),
+        evaluated_later=sum(not has_losses_of_training(row) for row in rows if row.key in losses),
         ranked_first=next(one for row in rows if (one := verdict.setting_of(row.key))),
         seeds_here=_seeds_here(of),
         seeds_are_shared=_seeds_are_shared(of, {row.key: row for row in rows}),

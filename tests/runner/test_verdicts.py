@@ -199,6 +199,11 @@ def test_an_old_store_compares_as_before_and_says_what_adds_the_rest(
     text = printed(store, capsys, "compare")
     assert "learning_rate=0.0001 is better than learning_rate=0.0002 (95 %).\n" in text
     assert f"1 run has no losses by row: `axosweep eval {sweep}` adds them.\n" in text
+    assert "judged by `axosweep eval`, the rest" not in text
+    write_losses(store, runs[2], draw_losses(1.7, own=3))
+    assert "2 runs are judged by `axosweep eval`, the rest by the last evaluation of their training." in printed(
+        store, capsys, "compare"
+    )
 
 
 def evaluate(store: Store, one: Run, number: int, losses: Any) -> Path:
