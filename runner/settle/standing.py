@@ -9,6 +9,7 @@ from typing import Any
 
 from modal_app.store.facts import TrainFacts
 from modal_app.store.layout import Store
+from modal_app.store.step import FailureReason
 from runner.compare.flags import DIVERGED
 from runner.compare.params import label
 from runner.compare.ranking import Row, rows_from
@@ -86,9 +87,10 @@ class Sweep:
 
 
 def diverged_settings(rows: Sequence[Row]) -> dict[str, str]:
-    """By run. A setting with a single run is not among them: it is judged as it is."""
+    """By run. One that ended far above its first loss is judged as it is if it is its setting's only run."""
+    broken = [row for row in rows if row.reason is FailureReason.NAN]
     far_off = [row for row in rows if DIVERGED in row.flags and row.final is not None and math.isfinite(row.final)]
-    out = {row.setting for row in far_off if not row.can_win}
+    out = {row.setting for row in (*broken, *far_off) if not row.can_win}
     return {row.key: label(without_seeds(row.params)) or row.key for row in rows if row.setting in out}
 
 
