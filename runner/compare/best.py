@@ -27,7 +27,7 @@ from runner.errors import SweepError
 from runner.keys.content import ContentHashes
 from runner.store.ledger import SweepRun
 from runner.store.run_config import read_config
-from runner.store.run_state import status_text
+from runner.store.run_state import RunStatus, status_text
 from runner.store.stores import is_mirror
 
 CONFIG_FILE = "best.yml"
@@ -68,6 +68,11 @@ class Best:
 def winner(rows: Sequence[Row], metric: Metric) -> Row:
     """The best run. Raises SweepError when there is none, or one in each of several tables."""
     winners = [row for row in rows if row.is_best]
+    if rows and all(row.status is RunStatus.SUCCEEDED and row.final is None for row in rows):
+        way_out = " A run without held-out rows has none: --metric loss ranks by the training loss."
+        raise SweepError(
+            f"These runs have finished, and none has logged {metric.name}.{way_out if metric == EVAL_LOSS else ''}"
+        )
     if not winners:
         counts = ", ".join(sorted({status_text(row.status, row.reason) for row in rows}))
         raise SweepError(

@@ -188,7 +188,10 @@ def find_sweep(store: Store, name: str | None) -> str:
     """
     known = sweep_ids(store)
     if not known:
-        raise SweepError(f"There is no sweep in {store.root} yet. Start one: axosweep -m +sweeps=tiny_grid")
+        raise SweepError(
+            f"There is no sweep in {store.root} yet. Start one: axosweep -m +sweeps=tiny_grid. Those of another folder "
+            "need --store FOLDER/out."
+        )
     if name is None:
         return known[0]
     refuse_blank(name)
