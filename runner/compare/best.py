@@ -68,10 +68,10 @@ class Best:
 def winner(rows: Sequence[Row], metric: Metric) -> Row:
     """The best run. Raises SweepError when there is none, or one in each of several tables."""
     winners = [row for row in rows if row.is_best]
-    if rows and all(row.status is RunStatus.SUCCEEDED and row.final is None for row in rows):
-        way_out = " A run without held-out rows has none: --metric loss ranks by the training loss."
+    if rows and all(row.status is RunStatus.SUCCEEDED and not row.eval_fingerprint for row in rows):
         raise SweepError(
-            f"These runs have finished, and none has logged {metric.name}.{way_out if metric == EVAL_LOSS else ''}"
+            "These runs have finished without held-out rows, so none of them is the best. Hold some out "
+            "(val_set_size=0.05), or measure the runs on tasks: axosweep eval --tasks."
         )
     if not winners:
         counts = ", ".join(sorted({status_text(row.status, row.reason) for row in rows}))
