@@ -35,8 +35,9 @@ REWARDS = ("rl", "reward_model", "process_reward_model")
 COLUMNS = ("input_ids", "labels", "position_ids", "attention_mask")
 LEFT_OUT = -1
 """The batch of a row that the Trainer's evaluation has left out."""
-TOLERANCE = 0.02
-"""How far the mean over the tokens of a batch may be from the loss that the model gives: fused kernels round."""
+TOLERANCE, OF_A_TOKEN = 0.02, 0.1
+"""How far the mean over the tokens of a batch may be from the loss that the model gives, relative to it, and in nats of
+a single token: a fused loss does not round its logits, those of another pass are rounded to 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +212,7 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
             count = float(torch.as_tensor(items).float().mean())
             if trainer.args.average_tokens_across_devices:
                 count /= trainer.accelerator.num_processes // trainer.get_tp_size()
-        if not count or not math.isfinite(own) or abs(total / count - own) <= TOLERANCE * abs(own):
+        if not count or not math.isfinite(own) or is_near(total / count, own, count):
             return None
         return f"the model's loss of a batch is {own:.6g}, and the mean over its tokens {total / count:.6g}"
 
@@ -256,6 +257,11 @@ def by_turn(labels: NDArray[np.int64], losses: NDArray[np.float64]) -> tuple[tup
     edges = np.flatnonzero(trained[1:] != trained[:-1])
     spans = list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
     return tuple(end - start for start, end in spans), tuple(float(losses[start:end].sum()) for start, end in spans)
+
+
+def is_near(mean: float, own: float, tokens: float) -> bool:
+    """Whether the mean over so many tokens is the model's own loss but for rounding, which averages out."""
+    return abs(mean - own) <= TOLERANCE * abs(own) + OF_A_TOKEN / math.sqrt(tokens)
 
 
 def row_losses(known: KnownRows, rated: Sequence[RatedRow], about: About) -> RowLosses | None:

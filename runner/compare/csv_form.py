@@ -13,10 +13,7 @@ from runner.compare.measured import is_of_a_task
 from runner.compare.ranking import Metric, Row
 from runner.compare.settings import OverSeeds
 from runner.compare.stars import groups_judged
-from runner.compare.verdict_types import JudgedSetting, Verdict, settings_by_run
-
-OF_A_VERDICT = ("loss", "difference", "low", "high", "in_best_group", "is_cheapest")
-"""What a CSV has of a run's judged setting."""
+from runner.compare.verdict_types import OF_A_RUN, JudgedSetting, Verdict, settings_by_run
 
 
 def rows_csv(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] = ()) -> str:
@@ -61,11 +58,11 @@ def groups_csv(groups: Sequence[Group], metric: Metric, verdicts: Sequence[Verdi
 
 
 def _verdict_heads(verdicts: Sequence[Verdict]) -> list[str]:
-    return [f"verdict.{name}" for name in OF_A_VERDICT] if verdicts else []
+    return [f"verdict.{name}" for name in OF_A_RUN] if verdicts else []
 
 
 def _verdict_cells(one: JudgedSetting | None, verdicts: Sequence[Verdict]) -> list[Any]:
-    return [getattr(one, name, None) for name in OF_A_VERDICT] if verdicts else []
+    return [getattr(one, name, None) for name in OF_A_RUN] if verdicts else []
 
 
 def _csv(lines: Iterable[Iterable[Any]]) -> str:

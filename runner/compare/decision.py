@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from runner.compare.ranking import EVAL_LOSS, Metric, Row
 from runner.compare.row_losses import judgeable, unjudged_notes
 from runner.compare.verdict_types import Verdict
-from runner.compare.verdict_words import without_rows
+from runner.compare.verdict_words import not_judged, without_rows
 from runner.errors import SweepError
 from runner.store.run_state import RunStatus
 
@@ -41,7 +41,7 @@ def undecided(run: Row, rows: Sequence[Row], verdict: Verdict | None, metric: Me
         return verdict.sentences[0]
     if run.key not in verdict.best_group[0].runs:
         return " ".join(verdict.sentences[:2])
-    return without_rows(len(verdict.without_rows), run.sweeps)
+    return without_rows(len(verdict.without_rows), run.sweeps) or not_judged(len(verdict.left_out))
 
 
 def _is_alone(best: Row, rows: Sequence[Row]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
@@ -13,11 +14,16 @@ from runner.compare.ranking import OBJECTIVE, Metric, Row
 from runner.compare.verdict_types import Verdict
 from runner.compare.verdict_words import without_rows
 
+if TYPE_CHECKING:
+    from modal_app.held_out.row_losses import RowLosses
+
+UNLIKE = "the held-out rows are of a single document, or runs have losses of other rows than the rest."
+
 
 def verdicts_of(rows: Sequence[Row], metric: Metric) -> tuple[Verdict, ...]:
     """One for each eval fingerprint with losses by row of two settings at least; none for another metric than the eval
     loss, since rows have no other. `rows`: ranked ones."""
-    if metric != Metric(OBJECTIVE) or not any(losses_file(row) for row in judgeable(rows)):
+    if metric != Metric(OBJECTIVE) or not any(losses_files(row) for row in judgeable(rows)):
         return ()
     from runner.compare.verdicts import evidence_of
 
@@ -29,17 +35,19 @@ def unjudged_notes(rows: Sequence[Row], verdicts: Sequence[Verdict], metric: Met
     found: dict[str | None, list[Row]] = {}
     for row in judgeable(rows) if metric == Metric(OBJECTIVE) else ():
         found.setdefault(row.eval_fingerprint, []).append(row)
-    without = [
+    judged = {one.eval_fingerprint for one in verdicts}
+    unjudged = [
         row
         for fingerprint, ones in found.items()
-        if fingerprint not in {one.eval_fingerprint for one in verdicts} and len({row.setting for row in ones}) > 1
+        if fingerprint not in judged and len({row.setting for row in ones}) > 1
         for row in ones
-        if losses_file(row) is None and _has_a_loss_by_token(row)
+        if _has_a_loss_by_token(row)
     ]
-    if not without:
+    if not unjudged:
         return []
+    without = [row for row in unjudged if not _has_losses(row)]
     sweeps = list(dict.fromkeys(sweep for row in without for sweep in row.sweeps))
-    return [f"Which differences are chance is unknown: {without_rows(len(without), sweeps)}"]
+    return [f"Which differences are chance is unknown: {without_rows(len(without), sweeps) or UNLIKE}"]
 
 
 def judgeable(rows: Sequence[Row]) -> list[Row]:
@@ -48,12 +56,24 @@ def judgeable(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if found.get(row.key) is row]
 
 
-def losses_file(row: Row) -> Path | None:
-    """Of its last evaluation while it trained; if there is none, of the newest `axosweep eval`."""
+def losses_files(row: Row) -> list[Path]:
+    """Of its last evaluation while it trained, then of each `axosweep eval`, the newest first. The first that is not
+    damaged counts."""
     if row.store is None:
-        return None
-    folder = Store(Path(row.store)).folder(StepKind.TRAIN, row.key)
-    return folder.losses if folder.losses.is_file() else _measured_later(Store(Path(row.store)), row.key)
+        return []
+    store = Store(Path(row.store))
+    trained = store.folder(StepKind.TRAIN, row.key).losses
+    return [*([trained] if trained.is_file() else []), *_measured_later(store, row.key)]
+
+
+def losses_of(row: Row) -> RowLosses | None:
+    from modal_app.held_out.row_losses import RowLosses
+
+    return next((found for path in losses_files(row) if (found := RowLosses.read(path)) is not None), None)
+
+
+def _has_losses(row: Row) -> bool:
+    return bool(losses_files(row)) and losses_of(row) is not None
 
 
 def _has_a_loss_by_token(row: Row) -> bool:
@@ -62,11 +82,11 @@ def _has_a_loss_by_token(row: Row) -> bool:
     return not any(asked.get(name) for name in ("rl", "reward_model", "process_reward_model"))
 
 
-def _measured_later(store: Store, run: str) -> Path | None:
+def _measured_later(store: Store, run: str) -> list[Path]:
     found: dict[float, Path] = {}
     for kind, key in store.after(run):
         folder = store.folder(kind, key)
         outcome = read_outcome(folder.done) if kind is StepKind.EVALUATE and folder.losses.is_file() else None
         if outcome is not None and outcome.status is OutcomeStatus.SUCCEEDED:
             found[outcome.finished_at] = folder.losses
-    return found[max(found)] if found else None
+    return [found[at] for at in sorted(found, reverse=True)]

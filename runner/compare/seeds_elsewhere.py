@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from modal_app.store.layout import Store
 from runner.compare.ranking import Row, rows_from
-from runner.compare.settings import SEEDS, OverSeeds
+from runner.compare.settings import SEEDS, OverSeeds, pooled_sd
 from runner.compare.source import facts_of_sweep, flat_run
 from runner.store.ledger import Ledger, SweepRun, sweep_ids
 
@@ -47,12 +46,10 @@ def seeds_elsewhere(rows: Sequence[Row]) -> SeedsElsewhere | None:
 def pooled_seeds(settings: Iterable[OverSeeds]) -> tuple[float, float] | None:
     """The standard deviation between the seeds of a setting, in nats and as a share of the setting's loss."""
     several = list(settings)
-    degrees = sum(one.n - 1 for one in several)
-    if not degrees or any(one.mean <= 0 for one in several):
+    if any(one.mean <= 0 for one in several):
         return None
-    squares = sum((one.n - 1) * one.sd**2 for one in several)
-    shares = sum((one.n - 1) * (one.sd / one.mean) ** 2 for one in several)
-    return math.sqrt(squares / degrees), math.sqrt(shares / degrees)
+    sd, share = pooled_sd((one.n, one.sd) for one in several), pooled_sd((one.n, one.sd / one.mean) for one in several)
+    return None if sd is None or share is None else (sd, share)
 
 
 def _over_seeds(store: Store, sweep: str) -> list[str]:

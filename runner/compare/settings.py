@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,3 +50,11 @@ def over_seeds(values: Sequence[float]) -> OverSeeds | None:
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return None
     return OverSeeds(len(values), statistics.fmean(values), statistics.stdev(values))
+
+
+def pooled_sd(settings: Iterable[tuple[int, float]]) -> float | None:
+    """The standard deviation between the seeds of a setting. `settings`: of each, how many it has and their own.
+    None without a setting of several seeds."""
+    several = [(number, sd) for number, sd in settings if number > 1]
+    degrees = sum(number - 1 for number, _ in several)
+    return math.sqrt(sum((number - 1) * sd**2 for number, sd in several) / degrees) if degrees else None

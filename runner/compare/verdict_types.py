@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+OF_A_RUN = ("loss", "difference", "low", "high", "in_best_group", "is_cheapest")
+"""What a CSV and W&B have of the judged setting of a run."""
+
 
 @dataclass(frozen=True, slots=True)
 class JudgedSetting:
@@ -50,6 +53,8 @@ class Verdict:
     seed_degrees: int
     without_rows: tuple[str, ...]
     """Finished runs that have no losses by row: `axosweep eval` adds them."""
+    left_out: tuple[str, ...] = ()
+    """Finished runs whose rows are not those of the others, or have a loss that is not finite: they are not judged."""
     sentences: tuple[str, ...] = ()
     """The verdict in a sentence, then what it depends on."""
 

@@ -23,8 +23,6 @@ class Background:
     sweeps: Sequence[str]
     ranked_first: JudgedSetting
     """By the eval loss."""
-    left_out: int
-    """Runs whose rows are not those of the others, or have a loss that is not finite."""
     seeds_here: float | None
     """The spread of the few seeds that there are, enough or not."""
     seeds_are_shared: bool
@@ -42,7 +40,7 @@ def sentences(verdict: Verdict, background: Background) -> list[str]:
         _seeds(verdict, background),
         _documents(verdict),
         without_rows(len(verdict.without_rows), background.sweeps),
-        _left_out(background.left_out),
+        not_judged(len(verdict.left_out)),
     ]
     return [one for one in parts if one]
 
@@ -139,7 +137,8 @@ def _documents(verdict: Verdict) -> str:
     )
 
 
-def _left_out(number: int) -> str:
+def not_judged(number: int) -> str:
+    """Empty if there are none."""
     if not number:
         return ""
     runs = "1 run is" if number == 1 else f"{number} runs are"

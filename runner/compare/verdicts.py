@@ -14,11 +14,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from modal_app.held_out.row_losses import RowLosses
 from runner.compare.ranking import Row
-from runner.compare.row_losses import judgeable, losses_file
+from runner.compare.row_losses import judgeable, losses_of
 from runner.compare.seeds_elsewhere import seeds_elsewhere
-from runner.compare.settings import without_seeds
+from runner.compare.settings import pooled_sd, without_seeds
 from runner.compare.verdict_types import JudgedSetting, Verdict
 from runner.compare.verdict_words import Background, sentences
 from runner.verdict.intervals import Intervals, intervals
@@ -44,12 +43,6 @@ def evidence_of(rows: Sequence[Row]) -> list[Evidence]:
     return [one for one in several if one is not None]
 
 
-def losses_of(row: Row) -> RowLosses | None:
-    """From its last evaluation while it trained; if that has left none, from the newest `axosweep eval`."""
-    path = losses_file(row)
-    return RowLosses.read(path) if path else None
-
-
 def _evidence(fingerprint: str, rows: Sequence[Row]) -> Evidence | None:
     losses = {row.key: found for row in rows if (found := losses_of(row)) is not None}
     settings: dict[str, list[str]] = {}
@@ -68,11 +61,11 @@ def _evidence(fingerprint: str, rows: Sequence[Row]) -> Evidence | None:
         seed_sd=against.seeds.sd if against.seeds else None,
         seed_degrees=against.seeds.degrees if against.seeds else sum(len(runs) - 1 for runs in of.runs),
         without_rows=tuple(row.key for row in rows if row.key not in losses),
+        left_out=tuple(key for key in losses if not any(key in runs for runs in of.runs)),
     )
     background = Background(
         sweeps=tuple(dict.fromkeys(sweep for row in rows for sweep in row.sweeps)),
         ranked_first=next(one for row in rows if (one := verdict.setting_of(row.key))),
-        left_out=sum(verdict.setting_of(key) is None for key in losses),
         seeds_here=_seeds_here(of),
         seeds_are_shared=_seeds_are_shared(of, {row.key: row for row in rows}),
         seeds_elsewhere=None if against.seeds else seeds_elsewhere(rows),
@@ -124,6 +117,4 @@ def _seeds_are_shared(of: Judged, rows: dict[str, Row]) -> bool:
 
 def _seeds_here(of: Judged) -> float | None:
     """The spread of seeds by the few that there are; None without a setting of several."""
-    degrees = sum(len(means) - 1 for means in of.run_means)
-    squares = sum(float(((means - means.mean()) ** 2).sum()) for means in of.run_means)
-    return float(np.sqrt(squares / degrees)) if degrees else None
+    return pooled_sd((len(means), float(means.std(ddof=1))) for means in of.run_means if len(means) > 1)

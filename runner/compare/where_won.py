@@ -14,7 +14,7 @@ from modal_app.store.layout import HELD_OUT, Store
 from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.compare.ranking import OBJECTIVE, Metric, Row
-from runner.compare.row_losses import losses_file
+from runner.compare.row_losses import losses_files, losses_of
 from runner.console.redact import redact
 from runner.verdict.where import By, MovedRow, Where
 
@@ -32,14 +32,12 @@ def where_won(first: Row, second: Row, metric: Metric) -> tuple[Where | None, st
     if metric != Metric(OBJECTIVE) or not first.eval_fingerprint or first.eval_fingerprint != second.eval_fingerprint:
         return None, ""
     runs = (first, second)
-    files = [file for row in runs if (file := losses_file(row)) is not None]
-    if len(files) < len(runs):
-        lacking = [row for row in runs if row.store and losses_file(row) is None]
+    if not all(map(losses_files, runs)):
+        lacking = [row for row in runs if row.store and not losses_files(row)]
         return None, " ".join(map(_why_not, lacking))
-    from modal_app.held_out.row_losses import RowLosses
     from runner.verdict.paired import where
 
-    losses = [RowLosses.read(file) for file in files]
+    losses = [losses_of(row) for row in runs]
     found = where(losses[0], losses[1]) if losses[0] and losses[1] else None
     if found is None:
         return None, "Where one is better is unknown: their losses by row are not of the same rows, or damaged."

@@ -70,13 +70,6 @@ def is_ranked(row: Row) -> bool:
     return row.status is RunStatus.SUCCEEDED and finite and bool(row.eval_fingerprint)
 
 
-def pooled_sd(found: Sequence[Setting]) -> float | None:
-    """The standard deviation between runs of one setting, over all settings that were repeated."""
-    repeated = [(one.n, one.sd) for one in found if one.sd is not None]
-    freedom = sum(n - 1 for n, _ in repeated)
-    return math.sqrt(sum(sd**2 * (n - 1) for n, sd in repeated) / freedom) if freedom else None
-
-
 def _setting(rows: Sequence[Row], *, out: bool) -> Setting:
     finals = [row.final for row in rows if is_ranked(row) and row.final is not None]
     seeds = rows[0].over_seeds

@@ -11,9 +11,9 @@ from typing import Any
 
 from runner.compare.params import show_value
 from runner.compare.ranking import Row
-from runner.compare.settings import SEEDS
+from runner.compare.settings import SEEDS, pooled_sd
 from runner.console.numbers import loss
-from runner.html_report.settings import Setting, is_ranked, pooled_sd, ranked
+from runner.html_report.settings import Setting, is_ranked, ranked
 from runner.store.run_state import status_text
 
 
@@ -110,7 +110,7 @@ def _winner(ones: Sequence[Setting], metric: str, rows_text: str) -> str:
 
 def _noise(ones: Sequence[Setting], metric: str) -> str:
     """How much runs with different seeds but equal settings differ, so that a lead can be compared with chance."""
-    sd = pooled_sd(ones)
+    sd = pooled_sd((one.n, one.sd) for one in ones if one.sd is not None)
     if sd is None:
         return "Each setting was run once, so the size of chance differences is unknown." if len(ones) > 1 else ""
     varied = f"Runs that differ only in their seed vary by {loss(sd)} (standard deviation of {metric})."

@@ -13,15 +13,14 @@ from enum import StrEnum
 
 import numpy as np
 
-from runner.verdict.intervals import ENOUGH_DEGREES, Intervals
+from runner.verdict.intervals import Intervals
 from runner.verdict.judged import Floats, Judged
+from runner.verdict.seed_noise import ENOUGH_DEGREES
 
 ERROR = 0.05
 """The share of settled sweeps whose verdict may be chance."""
 LEAST_RUNS = 2
 """The least number of runs between two looks: one for the leader, and one for its challenger."""
-LEAST_SEEDS = 1 + ENOUGH_DEGREES // 2
-"""With as many seeds, two settings alone show the noise of seeds."""
 
 
 class Verdict(StrEnum):

@@ -102,7 +102,7 @@ def settle(store: Store, sweep: str, settling: Settling, launcher: Launcher, sho
                 return Result(Ending.BUDGET, now, settling)
             if launched.failures:
                 return Result(Ending.FAILED, now, settling, launched.failures)
-        if opened and (unusable := [key for key in keys_of(now, opened.runs) if now.setting_of(key) is None]):
+        if opened and (unusable := _unusable(now, opened)):
             why = tuple(f"{key}: a loss of its held-out rows is not a number" for key in unusable)
             return Result(Ending.FAILED, now, settling, why)
         if now.standing.intervals.seeds and (opened or not settling.events):
@@ -118,6 +118,11 @@ def settle(store: Store, sweep: str, settling: Settling, launcher: Launcher, sho
         if not (further := launcher.affordable(now, settling, further)):
             return Result(Ending.BUDGET, now, settling)
         settling = log.add(settling, Round(tuple(further)))
+
+
+def _unusable(now: Sweep, opened: Round) -> list[str]:
+    """The runs of a finished round that are not judged, but for those of a setting that has diverged: that is out."""
+    return [key for key in keys_of(now, opened.runs) if now.setting_of(key) is None and key not in now.diverged]
 
 
 def next_round(now: Sweep, settling: Settling, looks: int) -> list[SeedRun]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from modal_app.store.facts import TrainFacts
 from modal_app.store.layout import Store
+from runner.compare.flags import DIVERGED
 from runner.compare.params import label
 from runner.compare.ranking import Row, rows_from
-from runner.compare.row_losses import judgeable
+from runner.compare.row_losses import judgeable, losses_of
 from runner.compare.settings import without_seeds
 from runner.compare.source import RunFacts, facts_of_sweep
-from runner.compare.verdicts import evidence_of, losses_of
+from runner.compare.verdicts import evidence_of
 from runner.errors import SweepError
 from runner.executors.refresh import look_again
 from runner.settle.policy import Standing, Terms
@@ -38,6 +40,11 @@ class Sweep:
     def setting_of(self, run: str) -> int | None:
         """The setting of a run; None if it is not judged."""
         return next((at for at, runs in enumerate(self.standing.judged.runs) if run in runs), None)
+
+    @property
+    def diverged(self) -> Mapping[str, str]:
+        """The runs that cannot win, since a seed of their setting has diverged, and the name of that setting."""
+        return diverged_settings(self.rows)
 
     def key_of(self, like: str, seed: int) -> str | None:
         """The run that repeats another one with this seed; None if it was never launched."""
@@ -73,6 +80,13 @@ class Sweep:
         return min(known, key=known.__getitem__) if len(known) == len(costs) else self.standing.leader
 
 
+def diverged_settings(rows: Sequence[Row]) -> dict[str, str]:
+    """By run. A setting with a single run is not among them: it is judged as it is."""
+    far_off = [row for row in rows if DIVERGED in row.flags and row.final is not None and math.isfinite(row.final)]
+    out = {row.setting for row in far_off if not row.can_win}
+    return {row.key: label(without_seeds(row.params)) or row.key for row in rows if row.setting in out}
+
+
 def read_sweep(store: Store, sweep: str, terms: Terms) -> Sweep:
     """With intervals at the level of one look. Raises SweepError if the rows cannot tell its settings apart."""
     look_again(store, sweep, Ledger(store, sweep).plan().runs)
@@ -81,8 +95,10 @@ def read_sweep(store: Store, sweep: str, terms: Terms) -> Sweep:
     _refuse_unlike(sweep, facts, rows)
     evidence = evidence_of(rows)
     if not evidence:
+        out = dict.fromkeys(diverged_settings(rows).values())
+        but = f" Left out are those of which a seed has diverged: {'; '.join(out)}." if out else ""
         raise SweepError(
-            f"{sweep} has fewer than two settings with a finished run, so there is nothing to settle. "
+            f"{sweep} has fewer than two settings with a finished run, so there is nothing to settle.{but} "
             f"`axosweep status {sweep}` shows its runs."
         )
     judged = evidence[0].judged

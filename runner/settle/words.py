@@ -141,6 +141,11 @@ def look_line(now: Sweep, settling: Settling) -> str:
 
 def closing_lines(result: Result) -> list[str]:
     """How it ended, for people."""
+    out = dict.fromkeys(result.sweep.diverged.values())
+    return [*_ending(result), *([f"Left out, since a seed of each has diverged: {'; '.join(out)}."] if out else [])]
+
+
+def _ending(result: Result) -> list[str]:
     now, standing = result.sweep, result.sweep.standing
     leader, terms = now.name(standing.leader), result.settling.terms
     added = len(keys_of(now, [one for each in result.settling.rounds for one in each.runs]))

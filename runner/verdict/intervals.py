@@ -7,15 +7,12 @@ cancels. The noise of seeds is pooled over the settings that were trained with s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
 from runner.verdict.draws import Draws, random_draws
 from runner.verdict.judged import Floats, Judged
-from runner.verdict.seed_noise import ENOUGH_DEGREES, SeedNoise, pooled_noise
-
-__all__ = ["ENOUGH_DEGREES", "Answer", "Intervals", "SeedNoise", "intervals", "seed_noise"]
+from runner.verdict.seed_noise import SeedNoise, pooled_noise
 
 DRAWS = 10_000
 LEVEL = 0.95
@@ -23,16 +20,6 @@ RESOLUTION = 1e-9
 """Of a loss: what is nearer than this, is equal. Sums of floats are no more exact than that."""
 PAIRS_AT_A_TIME = 400
 """Draws whose pairs are looked at together: what fits into a processor's cache with 200 settings."""
-
-
-class Answer(StrEnum):
-    """Of one setting, against another one."""
-
-    BETTER = "better"
-    WORSE = "worse"
-    AS_GOOD = "as good"
-    """They are not told apart, and the whole interval is within what would be worth having."""
-    UNKNOWN = "cannot tell"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +45,6 @@ class Intervals:
         unsteady = self.seeds.unsteady if self.seeds else ()
         group = tuple(int(one) for one in np.flatnonzero(~(self.low > 0).any(axis=1)))
         return tuple(one for one in group if one not in unsteady) or group
-
-    def answer(self, one: int, other: int, *, worth: float) -> Answer:
-        """`worth`: the least difference that is worth having, as a share of the lower loss of the two."""
-        low, high = self.low[one, other], self.high[one, other]
-        if low > 0:
-            return Answer.WORSE
-        if high < 0:
-            return Answer.BETTER
-        margin = worth * min(self.means[one], self.means[other])
-        return Answer.AS_GOOD if -margin <= low and high <= margin else Answer.UNKNOWN
 
 
 def intervals(of: Judged, *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> Intervals:
@@ -120,7 +97,7 @@ def intervals_from(of: Judged, draws: Draws, level: float = LEVEL) -> Intervals:
 
 
 def seed_noise(of: Judged) -> SeedNoise | None:
-    """Pooled over the settings; None with fewer than ENOUGH_DEGREES degrees of freedom."""
+    """Pooled over the settings; None if they have too few for that."""
     by_run = [np.stack([_sum(of, run) for run in setting]) for setting in of.nll]
     return pooled_noise(by_run, _sum(of, of.tokens))
 

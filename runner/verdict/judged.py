@@ -60,7 +60,7 @@ def judged(settings: Mapping[str, Sequence[str]], losses: Mapping[str, RowLosses
     found = {name: keys for name, keys in found.items() if keys}
     if not found:
         return None
-    first = next(iter(runs.values()))
+    first = max(runs.values(), key=lambda one: one.documents_known)  # what one run knows of the rows counts for all
     trained = first.tokens > 0
     documents, document = np.unique(first.document[trained], return_inverse=True)
     if len(documents) < FEWEST_DOCUMENTS:

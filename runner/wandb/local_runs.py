@@ -11,14 +11,13 @@ from modal_app.store.redact import redacted
 from modal_app.store.step import StepKind
 from runner.compare.params import label
 from runner.compare.ranking import Row
-from runner.compare.verdict_types import Verdict
+from runner.compare.verdict_types import OF_A_RUN, Verdict
 from runner.store.ledger import Ledger
 from runner.store.run_state import RunStatus
 from runner.wandb.messages import LocalRun
 
 SUMMARY = ("seconds", "train_seconds", "paid_seconds", "dollars", "max_steps", "gpu", "peak_memory_gib")
 """What a run's summary in W&B gets in the end: values over all attempts, which a single attempt does not know."""
-OF_A_VERDICT = ("loss", "difference", "low", "high", "in_best_group", "is_cheapest")
 
 
 def local_run(store: Store, row: Row, record: TrackingRecord, sweep: str, verdict: Verdict | None) -> LocalRun:
@@ -52,7 +51,7 @@ def verdict_summary(run: str, sweep: str, verdict: Verdict | None) -> dict[str, 
     setting = verdict.setting_of(run) if verdict else None
     if verdict is None or setting is None:
         return {}
-    figures = {f"verdict/{name}": getattr(setting, name) for name in OF_A_VERDICT}
+    figures = {f"verdict/{name}": getattr(setting, name) for name in OF_A_RUN}
     return figures | {"verdict/sweep": sweep, "verdict/text": redacted(verdict.sentences[0])}
 
 

@@ -75,6 +75,10 @@ def test_a_rank_that_gives_up_still_passes_through_a_sharded_model_as_often_as_t
     assert len(rated["asked"]) == 2, "once a batch, though it has given up at the first"
 
 
+def test_logits_of_16_bits_are_near_enough_to_a_loss_that_was_computed_from_finer_ones(told: dict[str, Any]) -> None:
+    assert told["near"] == [True, False]
+
+
 def test_logits_are_converted_in_chunks_of_any_size(told: dict[str, Any]) -> None:
     one, four, all_at_once = told["chunks"]
     assert one == four == all_at_once

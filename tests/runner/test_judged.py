@@ -51,6 +51,14 @@ def test_rows_without_trained_tokens_are_left_out() -> None:
     assert of.documents == 3
 
 
+def test_what_one_run_knows_of_the_documents_counts_for_all() -> None:
+    unknown = replace(A, about=replace(A.about, documents_known=False), document=A.id)
+    of = judged({"a": ["run a"], "b": ["run b"]}, {"run a": unknown, "run b": B})
+    assert of is not None
+    assert of.documents_known
+    assert of.documents == 3
+
+
 def test_a_single_document_says_nothing_about_others() -> None:
     assert judged({"a": ["a"]}, {"a": losses_of(IDS, [1.0] * 4, document=[1] * 4)}) is None
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runner.verdict.intervals import Answer, Intervals, intervals
+from runner.verdict.intervals import intervals
 from runner.verdict.power import Needed, needed
 from tests.runner.synthetic_losses import Truth, losses_with
 
@@ -59,17 +59,3 @@ def test_without_several_seeds_it_is_unknown_how_many_are_needed() -> None:
 
 def test_nothing_tells_settings_apart_that_do_not_differ() -> None:
     assert asked_of(BY_SEEDS, 0.0)[0] == Needed(0.0, None, None, None)
-
-
-def test_an_interval_within_what_is_worth_having_is_as_good_as_equal() -> None:
-    loss, pair = np.array([0.4, 0.401]), np.zeros((2, 2))
-
-    def answer(low: float, high: float, *, one: int = 1) -> Answer:
-        low_of, high_of = np.array([[0, -high], [low, 0]]), np.array([[0, -low], [high, 0]])
-        return Intervals(loss, pair, low_of, high_of, pair, 2, None).answer(one, 1 - one, worth=0.005)
-
-    assert answer(-0.0019, 0.0019) is Answer.AS_GOOD
-    assert answer(-0.0019, 0.0021) is Answer.UNKNOWN
-    assert answer(-0.0021, 0.0019, one=0) is Answer.UNKNOWN
-    assert answer(0.0001, 0.0002) is Answer.WORSE
-    assert answer(0.0001, 0.0002, one=0) is Answer.BETTER

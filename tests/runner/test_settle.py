@@ -18,9 +18,10 @@ from runner.settle.log import Log, Round, SeedRun, Settling, further_seeds
 from runner.settle.policy import Terms
 from runner.settle.rounds import Ending, Launched, Result, settle
 from runner.settle.standing import Sweep, read_sweep
+from runner.settle.words import closing_lines
 from runner.store.ledger import Ledger
 from runner.types import DataChoice, Run
-from tests.runner.builders import finish_run, open_sweep, run
+from tests.runner.builders import finish_run, log_losses, open_sweep, run
 from tests.runner.settling import losses_of
 
 TERMS = Terms(looks=4, worth=0.005, max_seeds=8)
@@ -46,6 +47,8 @@ class Trainer:
     killed_after: int | None = None
     """It dies when so many runs have been trained."""
     affords: int | None = None
+    diverges: tuple[float, int] | None = None
+    """The rate and the seed of a run whose loss ends far above its first value."""
 
     def affordable(self, now: Sweep, settling: Settling, runs: Sequence[SeedRun]) -> list[SeedRun]:
         return list(runs) if self.affords is None else list(runs)[: self.affords - len(self.launched)]
@@ -58,6 +61,8 @@ class Trainer:
             if len(self.launched) == self.killed_after:
                 raise KeyboardInterrupt
             open_sweep(now.store, [one.run], "not this one")
+            if (one.run.config["learning_rate"], one.run.config["seed"]) == self.diverges:
+                log_losses(now.store, one.run, {0: 0.1})
             train(now.store, one.run, self.losses)
             self.launched.append((one.run.config["learning_rate"], one.run.config["seed"]))
         return Launched()
@@ -158,6 +163,24 @@ def test_a_seed_whose_loss_is_not_a_number_is_a_failure_and_not_left_out(tmp_pat
     result = go_on(store, sweep, Trainer(FAR | {0.002: float("nan")}))
     assert result.ending is Ending.FAILED
     assert "is not a number" in result.failures[0]
+
+
+def test_a_setting_of_which_a_seed_diverges_is_left_out_and_the_rest_is_settled(tmp_path: Path) -> None:
+    store, sweep = swept(tmp_path, FAR)
+    begun(store, sweep)
+    trainer = Trainer(FAR, diverges=(0.001, 1))
+    result = go_on(store, sweep, trainer)
+    assert result.ending is Ending.SEPARATED
+    assert result.sweep.name(result.sweep.standing.leader) == "learning_rate=0.002"
+    assert {rate for rate, _ in trainer.launched[4:]} == {0.003}, "0.002 has three seeds by then"
+    assert "Left out, since a seed of each has diverged: learning_rate=0.001." in closing_lines(result)
+
+
+def test_with_a_single_setting_left_that_has_not_diverged_there_is_nothing_to_settle(tmp_path: Path) -> None:
+    store, sweep = swept(tmp_path, {0.001: 1.0, 0.002: 1.2})
+    begun(store, sweep)
+    with pytest.raises(SweepError, match=r"fewer than two settings .* diverged: learning_rate=0.001"):
+        go_on(store, sweep, Trainer(FAR, diverges=(0.001, 1)))
 
 
 def test_what_is_fixed_before_the_first_look_is_refused_later_unless_it_starts_over(

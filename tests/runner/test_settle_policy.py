@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from runner.settle.policy import Standing, Terms, Verdict, next_seeds, room, verdict
-from runner.verdict.intervals import Intervals, SeedNoise
+from runner.verdict.intervals import Intervals
 from runner.verdict.judged import Floats, Judged
+from runner.verdict.seed_noise import SeedNoise
 from tests.runner.settling import TERMS, World, play
 
 

@@ -1,6 +1,7 @@
 """Which settings `compare` and `best` call the best, and what they say of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from modal_app.store.layout import Store, after_key
 from modal_app.store.step import Outcome, OutcomeStatus, StepKind, write_atomically
 from runner.cli import main
 from runner.compare.ranking import compare_sweep
-from runner.compare.row_losses import losses_file
+from runner.compare.row_losses import losses_files, losses_of
 from runner.compare.verdict_types import JudgedSetting, Verdict
 from runner.compare.verdict_words import headline
 from runner.compare.verdicts import evidence_of
@@ -213,11 +214,15 @@ def test_the_losses_of_a_run_are_those_of_its_training_else_of_its_newest_evalua
     sweep, runs = judged_sweep(store, {1e-4: 1.5})
     (row,) = compare_sweep(store, sweep)
     evaluate(store, runs[0], 1, draw_losses(1.5, own=1))
-    newer = evaluate(store, runs[0], 2, draw_losses(1.5, own=1))
+    newer = evaluate(store, runs[0], 2, draw_losses(1.4, own=1))
     own = store.folder(StepKind.TRAIN, runs[0].key).losses
-    assert losses_file(row) == own
+    assert losses_files(row)[:2] == [own, newer]
+    own.write_bytes(b"PK")
+    found = losses_of(row)
+    assert found is not None, "one that is damaged is not in the way of an evaluation"
+    assert found.about.eval_loss == 1.4
     own.unlink()
-    assert losses_file(row) == newer
+    assert losses_files(row)[0] == newer
 
 
 def test_a_preference_loss_is_not_promised_any_rows(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,6 +248,7 @@ def test_runs_with_other_rows_than_the_rest_are_left_out_and_counted(
     sweep, runs = judged_sweep(store, CLEAR)
     write_losses(store, runs[2], draw_losses(1.7, own=3, other_rows=1))
     assert "1 run is not judged: other rows than the rest" in printed(store, capsys, "compare")
+    assert printed(store, capsys, "best", "--decided", code=3), "that one may be better"
     write_losses(store, runs[2], draw_losses(np.nan, own=3))
     (evidence,) = evidence_of(compare_sweep(store, sweep))
     assert len(evidence.verdict.settings) == 2
@@ -252,6 +258,23 @@ def test_a_damaged_file_of_losses_is_none(store: Store, capsys: pytest.CaptureFi
     _, runs = judged_sweep(store, CLEAR)
     store.folder(StepKind.TRAIN, runs[2].key).losses.write_bytes(b"PK")
     assert "1 run has no losses by row" in printed(store, capsys, "compare")
+    for one in runs:
+        store.folder(StepKind.TRAIN, one.key).losses.write_bytes(b"PK")
+    assert "3 runs have no losses by row: `axosweep eval" in printed(store, capsys, "compare")
+
+
+def test_rows_of_a_single_document_give_no_verdict_and_the_reason(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, runs = judged_sweep(store, CLEAR)
+    for one in runs:
+        drawn = draw_losses(1.5, own=1)
+        write_losses(store, one, replace(drawn, document=np.zeros_like(drawn.document)))
+    assert "Which differences are chance is unknown: the held-out rows are of a single" in printed(
+        store, capsys, "compare"
+    )
+    assert main(["best", "--decided", "--store", str(store.root)]) == 3
+    assert "of a single document" in capsys.readouterr().err
 
 
 def test_status_says_nothing_of_chance(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
