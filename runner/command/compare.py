@@ -22,7 +22,7 @@ from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
 from runner.errors import SweepError
 from runner.files.held_out_answers import with_answers
-from runner.store.finding import sweep_in
+from runner.store.finding import runs_in, sweep_in
 from runner.store.ledger import Ledger, last_asked, sweep_ids
 from runner.store.stores import stores
 
@@ -135,6 +135,9 @@ def _from_store(args: argparse.Namespace) -> _Selection:
     if args.project or args.entity:
         raise SweepError("--project and --entity select a project of W&B: add --from wandb, or leave them out.")
     stored, runs_named = sweeps_named(stores(args.store), args.what, every=args.all)
+    named = [one.only for one in stored]
+    if runs_named and len(named) == 2 and named[0] == named[1]:
+        raise SweepError(f"{' and '.join(args.what)} are one run, so there is nothing to compare. Name two runs.")
     return _Selection(facts_of(stored), stored, runs_named=runs_named)
 
 
@@ -178,6 +181,9 @@ def sweeps_named(known: Sequence[Store], words: Sequence[str], *, every: bool) -
     if not words:
         return [_sweep(known, None)], False
     runs = [None if _is_sweep(known, word) else _run(known, word) for word in words]
+    for word, run in zip(words, runs, strict=True):
+        if run is None and not _is_sweep(known, word):
+            runs_in(known, word)  # neither: its refusal names both
     selections = [
         _sweep(known, word) if run is None else SweepSelection(run.store, run.sweep, frozenset({run.key}))
         for word, run in zip(words, runs, strict=True)

@@ -10,7 +10,7 @@ from runner.console.parser import Names, VerbParser
 from runner.show import tables
 from runner.show.status import all_sweeps
 from runner.store.finding import sweep_in
-from runner.store.ledger import sweep_ids
+from runner.store.ledger import no_sweep_text, sweep_ids
 from runner.store.mirror_age import stale
 from runner.store.stores import stores
 
@@ -38,7 +38,9 @@ def main(words: Sequence[str]) -> int:
 
         for store, sweep in old:
             modal_verbs.look(store, sweep)
-    if found is None:
+    if not shown and not args.json:
+        terminal.message(no_sweep_text(known[0]))
+    elif found is None:
         tables.show_sweeps(all_sweeps(*known), known[0], as_json=args.json)
     else:
         rows = compare_sweep(found.store, found.sweep)

@@ -27,7 +27,7 @@ from runner.errors import SweepError
 from runner.keys.content import ContentHashes
 from runner.store.ledger import SweepRun
 from runner.store.run_config import read_config
-from runner.store.run_state import status_text
+from runner.store.run_state import RunStatus, status_text
 from runner.store.stores import is_mirror
 
 CONFIG_FILE = "best.yml"
@@ -68,6 +68,11 @@ class Best:
 def winner(rows: Sequence[Row], metric: Metric) -> Row:
     """The best run. Raises SweepError when there is none, or one in each of several tables."""
     winners = [row for row in rows if row.is_best]
+    if rows and all(row.status is RunStatus.SUCCEEDED and not row.eval_fingerprint for row in rows):
+        raise SweepError(
+            "These runs have finished without held-out rows, so none of them is the best. Hold some out "
+            "(val_set_size=0.05), or measure the runs on tasks: axosweep eval --tasks."
+        )
     if not winners:
         counts = ", ".join(sorted({status_text(row.status, row.reason) for row in rows}))
         raise SweepError(

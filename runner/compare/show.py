@@ -83,7 +83,8 @@ def title_of(result: Comparison, rows: Sequence[Row] | Sequence[Group], number: 
     name = result.sweep or (f"{len(result.sweeps)} sweeps" if result.sweeps else "runs")
     if tables == 1:
         count = sum(len(one.runs) if isinstance(one, Group) else 1 for one in rows)
-        return f"{name}: {count} run{'' if count == 1 else 's'}" if name != "runs" else f"{count} runs"
+        counted = f"{count} run{'' if count == 1 else 's'}"
+        return f"{name}: {counted}" if name != "runs" else counted
     fingerprint = rows[0].eval_fingerprint
     if is_of_a_task(result.metric):
         rows_text = f"questions {fingerprint[:8]}" if fingerprint else "not measured"
@@ -117,9 +118,10 @@ def _show(result: Comparison, selections: Sequence[SweepSelection], metric: Metr
     for note in _notes(result, len(tables)):
         terminal.say(console, note)
     _show_best(result, len(tables), console)
-    for one in selections:
+    sweeps = {(one.store.root, one.sweep): one for one in selections}  # several runs of one sweep may be named
+    for one in sweeps.values():
         if note := Ledger(one.store, one.sweep).plan().note:
-            terminal.say(console, f"Note{f' of {one.sweep}' if len(selections) > 1 else ''}: {note}")
+            terminal.say(console, f"Note{f' of {one.sweep}' if len(sweeps) > 1 else ''}: {note}")
         where = f"runs/<run>, prepared/<data>, sweeps/{one.sweep}"
         console.print(f"Everything: {escape(str(one.store.root))} ({escape(where)})", soft_wrap=True)
 

@@ -36,6 +36,9 @@ BY_NAME = {
     "dataset": "'datasets=[{{path: {}, type: chat_template}}]'",
 }
 """How a model or dataset that no option describes is chosen by its name on the hub, or its folder."""
+BY_FILE = {"dataset": "dataset=local data.path={}"}
+"""How a file of rows is chosen; preflight says which option fits its rows, if this one does not."""
+ROWS_FILES = (".json", ".jsonl", ".csv", ".parquet", ".arrow", ".txt")
 BY_NUMBER = {"alpha": "lora_alpha={}"}
 """The key for which a group is taken when its option is a number."""
 _LIKE_A_NUMBER = re.compile(r"(?<![\w@.'\"])\d+(?:e\d+)?(?![\w@.'\"])")
@@ -144,8 +147,11 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     'lora=16: there is no such lora. Did you mean r16? There are: r8, r16.'
     >>> no_such_option("alpha", "64", ["fixed", "sqrt"])
     'alpha=64: there is no such alpha. To set it directly: lora_alpha=64. There are: fixed, sqrt.'
+    >>> no_such_option("dataset", "my.jsonl", ["tiny"])
+    'dataset=my.jsonl: there is no such dataset. To set it directly: dataset=local data.path=my.jsonl. There are: tiny.'
     """
-    directly = (BY_NUMBER if option.isdecimal() else BY_NAME if "/" in option else {}).get(group)
+    by_name = BY_FILE if option.endswith(ROWS_FILES) else BY_NAME if "/" in option else {}
+    directly = (BY_NUMBER if option.isdecimal() else by_name).get(group)
     way_out = f" To set it directly: {directly.format(option)}." if directly else did_you_mean(option, options)
     return f"{group}={option}: there is no such {group}.{way_out} There are: {', '.join(options)}."
 

@@ -65,6 +65,8 @@ class VerbParser(argparse.ArgumentParser):
         for word in itertools.takewhile(lambda word: word != "--", words):
             self._refuse_unknown(word)  # first: argparse would misread the word after it
         args, extra = self.parse_known_args(words)
+        if extra and "--" not in words:  # argparse takes words from one place only
+            args, extra = self.parse_known_intermixed_args(words)
         if extra:
             number = "a word" if len(extra) == 1 else f"{len(extra)} words"
             self.error(f"{' '.join(extra)}: {number} too many", self._more)

@@ -181,6 +181,14 @@ def refuse_blank(name: str) -> None:
         raise SweepError("The name of a sweep or run is empty. Is a variable of the shell not set?")
 
 
+def no_sweep_text(store: Store) -> str:
+    """Of a store without sweeps: the way out, also for who is in another folder than the results."""
+    return (
+        f"There is no sweep in {store.root} yet. Start one: axosweep -m +sweeps=tiny_grid. Those of another folder "
+        "need --store FOLDER/out."
+    )
+
+
 def find_sweep(store: Store, name: str | None) -> str:
     """The sweep with that name or beginning of a name; None means the newest.
 
@@ -188,7 +196,7 @@ def find_sweep(store: Store, name: str | None) -> str:
     """
     known = sweep_ids(store)
     if not known:
-        raise SweepError(f"There is no sweep in {store.root} yet. Start one: axosweep -m +sweeps=tiny_grid")
+        raise SweepError(no_sweep_text(store))
     if name is None:
         return known[0]
     refuse_blank(name)

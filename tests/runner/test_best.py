@@ -121,6 +121,14 @@ def test_without_a_finished_run_there_is_no_winner(store: Store) -> None:
         winner(compare_sweep(store, open_sweep(store, runs).sweep), LOSS)
 
 
+def test_finished_runs_without_held_out_rows_are_not_called_unfinished(store: Store) -> None:
+    one = run({"learning_rate": 1})
+    finish_run(store, one, {}, eval_fingerprint="")
+    rows_of = compare_sweep(store, open_sweep(store, [one]).sweep)
+    with pytest.raises(SweepError, match=r"These runs have finished without held-out rows.*val_set_size"):
+        winner(rows_of, LOSS)
+
+
 def test_a_sweep_means_its_only_run_else_its_best_wherever_one_run_is_asked_for(store: Store) -> None:
     runs = [run({"learning_rate": rate}) for rate in (1, 2)]
     sweep = open_sweep(store, runs).sweep

@@ -73,7 +73,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(swept: Store) -> None:
     done = axosweep(swept, "compare", "rats")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith(f"axosweep: There is no sweep rats in {swept.root}.")
+    assert done.stderr.startswith(f"axosweep: There is no run or sweep rats in {swept.root}.")
 
 
 def test_a_misspelt_verb_is_told_the_verbs(swept: Store) -> None:

@@ -92,7 +92,25 @@ def test_a_name_that_fits_several_runs_is_refused(store: Store, capsys: pytest.C
 
 
 def test_what_is_neither_a_sweep_nor_a_run_is_told(swept: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "There is no sweep frst in " in refused(swept, capsys, "frst")
+    for words in (["frst"], [ONE.key, "frst"]):
+        assert "There is no run or sweep frst in " in refused(swept, capsys, *words)
+
+
+def test_a_run_that_is_named_twice_is_not_compared_with_itself(
+    swept: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "are one run, so there is nothing to compare" in refused(swept, capsys, ONE.key, ONE.key[:8])
+
+
+def test_the_place_of_a_sweep_is_printed_once_for_all_its_runs(
+    swept: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", "--store", str(swept.root), ONE.key, TWO.key, THREE.key]) == 0
+    text = capsys.readouterr().out
+    places = [line for line in text.splitlines() if line.startswith("Everything: ")]
+    assert len(places) == len(set(places)) == 2
+    assert main(["compare", "--store", str(swept.root), ONE.key]) == 0
+    assert "\n1 run\n" in "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
 
 
 @pytest.mark.parametrize("name", ["loss", "train/loss", "eval_perplexity"])
@@ -149,5 +167,7 @@ def test_groups_are_a_table_of_their_own_and_take_the_place_of_rows_in_csv_and_m
 
 
 def test_a_store_without_sweeps_says_how_to_start_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in ([], ["--all"], ["x"]):
-        assert "Start one: axosweep -m +sweeps=tiny_grid" in refused(Store(tmp_path), capsys, *words)
+    for words in ([], ["--all"]):
+        message = refused(Store(tmp_path), capsys, *words)
+        assert "Start one: axosweep -m +sweeps=tiny_grid. Those of another folder need --store" in message
+    assert "has none yet. Name another store with --store DIR" in refused(Store(tmp_path), capsys, "x")

@@ -59,6 +59,17 @@ def test_what_only_looks_like_a_flag_is_not_taken_for_one() -> None:
     assert parser.read(["-"]).run == "-"
 
 
+def test_words_may_stand_before_and_after_a_flag() -> None:
+    parser = VerbParser("ask")
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--prompt")
+    for line in ("a b --prompt x", "a --prompt x b", "--prompt x a b"):
+        asked = parser.read(line.split())
+        assert (asked.words, asked.prompt) == (["a", "b"], "x")
+    with pytest.raises(SweepError, match="2 words too many"):
+        parser.read(["a", "--prompt", "x", "--", "b"])
+
+
 def test_a_plan_with_a_flag_that_it_does_not_have_is_refused_alike(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", "--diff"]) == 2
     assert capsys.readouterr().err.startswith("axosweep: plan: --diff: expected one argument.")

@@ -5,6 +5,7 @@ import pytest
 from modal_app.store.claim import claim
 from modal_app.store.layout import Store
 from modal_app.store.step import OutcomeStatus, StepKind
+from runner.command.status import main
 from runner.errors import SweepError
 from runner.show.status import all_sweeps, sweep_status
 from runner.store.ledger import Event, Ledger, Record
@@ -52,3 +53,11 @@ def test_a_store_without_sweeps_has_none_and_an_unknown_sweep_is_refused(store: 
     assert all_sweeps(store) == []
     with pytest.raises(SweepError, match="There is no sweep x"):
         sweep_status(store, "x")
+
+
+def test_status_of_a_folder_without_sweeps_says_how_to_name_another_one(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--store", str(store.root)]) == 0
+    shown = capsys.readouterr()
+    assert (shown.out, "Those of another folder need --store" in shown.err) == ("", True)
