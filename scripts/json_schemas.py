@@ -30,7 +30,7 @@ from runner.compare.best import Best
 from runner.compare.comparison import Comparison
 from runner.compare.pair import Pair
 from runner.console.print_json import VERSION
-from runner.executors.modal_serve import ServeDeployments
+from runner.executors.serve_deployments import ServeDeployments
 from runner.follow_up.show_answers import Answers
 from runner.follow_up.show_measures import Measures
 from runner.launch.printed_plan import PrintedPlan

@@ -14,6 +14,7 @@ from runner.console import terminal
 from runner.console.parser import Names, VerbParser
 from runner.errors import SweepError
 from runner.executors.modal_submission import read_submission, submitted_as
+from runner.executors.serve_deployments import ServeDeployments
 from runner.serve import here as serve_here
 from runner.serve.choice import ServeSelection, choose
 from runner.serve.vllm import gpu_of, vllm_of
@@ -118,7 +119,7 @@ def _list(args: argparse.Namespace) -> int:
         raise SweepError(f"`axosweep serve {LIST}` takes no names: it lists everything that is deployed.")
     from runner.executors import modal_serve
 
-    deployed = modal_serve.ServeDeployments(tuple(modal_serve.deployments(args.runs_volume)))
+    deployed = ServeDeployments(tuple(modal_serve.deployments(args.runs_volume)))
     show_deployed(deployed, as_json=args.json)
     return 0
 

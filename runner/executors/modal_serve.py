@@ -7,7 +7,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -22,31 +22,11 @@ from runner.errors import SweepError, did_you_mean
 from runner.executors.modal_copies import listed, read_text
 from runner.executors.modal_deploy import deploy as deploy_app
 from runner.executors.modal_errors import explained
+from runner.executors.serve_deployments import ServeDeployment
 
 SECRET = "axosweep-serve"
 """Modal's secret with the token of all servers."""
 TOKEN_BYTES = 24
-
-
-@dataclass(frozen=True, slots=True)
-class ServeDeployment:
-    """What is served, as it is stored on the runs Volume."""
-
-    app: str
-    url: str
-    models: tuple[tuple[tuple[str, ...], str], ...]
-    """Of each model, its names and a description."""
-    gpu: str
-    idle_s: int
-    at: float
-    """Unix seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServeDeployments:
-    """What `serve list --json` prints."""
-
-    deployments: tuple[ServeDeployment, ...]
 
 
 def check(serve: Serve) -> None:

@@ -6,17 +6,14 @@ import json
 import shlex
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from modal_app.serving.spec import TOKEN_VARIABLE, ServedModel
 from runner.console import terminal
 from runner.console.print_json import print_json
+from runner.executors.serve_deployments import ServeDeployments
 from runner.serve.choice import BEST, ServeSelection
-
-if TYPE_CHECKING:
-    from runner.executors.modal_serve import ServeDeployments  # which imports Modal
 
 QUESTION = [{"role": "user", "content": "Hello"}]
 _PYTHON = """\

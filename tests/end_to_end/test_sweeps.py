@@ -69,7 +69,7 @@ def test_one_run_without_sweep_goes_the_same_way(axosweep: Axosweep) -> None:
     assert list(axosweep.store.runs.glob("*/model/adapter_model.safetensors"))
     log = axosweep.run("logs", row["key"][:6], "--follow")
     assert log.returncode == 0, log.stderr
-    assert log.stdout == Path(row["log"]).read_text(errors="replace")
+    assert log.stdout == Path(row["log"]).read_bytes().decode(errors="replace"), "with each carriage return of a bar"
 
 
 def test_two_overlapping_sweeps_share_one_preprocessing_and_one_training_per_run(axosweep: Axosweep) -> None:

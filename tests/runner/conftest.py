@@ -8,7 +8,6 @@ import pytest
 
 from modal_app.store.layout import Store
 from runner.cli import main
-from tests.printed_json import read_printed
 
 
 @pytest.fixture
@@ -26,6 +25,10 @@ def command(store: Store, capsys: pytest.CaptureFixture[str]) -> Callable[..., A
         captured = capsys.readouterr()
         if code:
             return captured.err
-        return read_printed(words[0], captured.out) if "--json" in words else captured.out
+        if "--json" not in words:
+            return captured.out
+        from tests.printed_json import read_printed  # late: it imports every verb, which needs more than these tests do
+
+        return read_printed(words[0], captured.out)
 
     return ask
