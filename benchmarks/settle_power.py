@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.machine import describe
 from modal_app.store.layout import Store
 from runner.compare.ranking import compare_sweep
-from runner.compare.verdicts import evidence_of
+from runner.compare.verdicts import judged_of
 from runner.settle.policy import Verdict
 from runner.verdict.intervals import intervals
 from runner.verdict.judged import Floats, Judged
@@ -99,7 +99,7 @@ def _truth(store: Store) -> Truth:
         stdout=subprocess.PIPE, check=True,
     )  # fmt: skip
     rows = compare_sweep(store, json.loads(done.stdout)["sweep"])
-    judged = evidence_of(rows)[0].judged
+    (judged,) = judged_of(rows)
     rate = {row.key: float(row.params["learning_rate"]) for row in rows}
     return Truth(judged, {rate[runs[0]]: at for at, runs in enumerate(judged.runs)})
 

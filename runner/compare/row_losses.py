@@ -25,9 +25,9 @@ def verdicts_of(rows: Sequence[Row], metric: Metric) -> tuple[Verdict, ...]:
     loss, since rows have no other. `rows`: ranked ones."""
     if metric != Metric(OBJECTIVE) or not any(losses_files(row) for row in judgeable(rows)):
         return ()
-    from runner.compare.verdicts import evidence_of
+    from runner.compare.verdicts import verdicts_on
 
-    return tuple(one.verdict for one in evidence_of(rows))
+    return tuple(verdicts_on(rows))
 
 
 def unjudged_notes(rows: Sequence[Row], verdicts: Sequence[Verdict], metric: Metric) -> list[str]:
@@ -61,9 +61,16 @@ def losses_files(row: Row) -> list[Path]:
     damaged counts."""
     if row.store is None:
         return []
-    store = Store(Path(row.store))
-    trained = store.folder(StepKind.TRAIN, row.key).losses
-    return [*([trained] if trained.is_file() else []), *_measured_later(store, row.key)]
+    trained = [_left_by_training(row)] if has_losses_of_training(row) else []
+    return [*trained, *_measured_later(Store(Path(row.store)), row.key)]
+
+
+def has_losses_of_training(row: Row) -> bool:
+    return _left_by_training(row).is_file()
+
+
+def _left_by_training(row: Row) -> Path:
+    return Store(Path(str(row.store))).folder(StepKind.TRAIN, row.key).losses
 
 
 def losses_of(row: Row) -> RowLosses | None:

@@ -21,6 +21,8 @@ class Background:
     """What a verdict's sentences need besides the verdict."""
 
     sweeps: Sequence[str]
+    evaluated_later: int
+    """The runs that are judged by `axosweep eval`."""
     ranked_first: JudgedSetting
     """By the eval loss."""
     seeds_here: float | None
@@ -39,6 +41,7 @@ def sentences(verdict: Verdict, background: Background) -> list[str]:
         _disagreement(verdict, background.ranked_first),
         _seeds(verdict, background),
         _documents(verdict),
+        _evaluated_later(verdict, background.evaluated_later),
         without_rows(len(verdict.without_rows), background.sweeps),
         not_judged(len(verdict.left_out)),
     ]
@@ -134,6 +137,17 @@ def _documents(verdict: Verdict) -> str:
     return (
         "It is unknown which rows were cut from one document, so each of the "
         f"{verdict.rows} counts as its own. Where several are from one, the intervals are too narrow."
+    )
+
+
+def _evaluated_later(verdict: Verdict, number: int) -> str:
+    judged = sum(len(one.runs) for one in verdict.settings)
+    if not 0 < number < judged:
+        return ""
+    runs = "1 run is" if number == 1 else f"{number} runs are"
+    return (
+        f"{runs} judged by `axosweep eval`, the rest by the last evaluation of their training. The two may compute in "
+        "different ways (kernels, precision), so a very small difference may come from that."
     )
 
 

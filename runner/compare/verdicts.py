@@ -9,13 +9,14 @@ two means disagree about the best setting, the verdict says so.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from modal_app.held_out.row_losses import RowLosses
 from runner.compare.ranking import Row
-from runner.compare.row_losses import judgeable, losses_of
+from runner.compare.row_losses import has_losses_of_training, judgeable, losses_of
 from runner.compare.seeds_elsewhere import seeds_elsewhere
 from runner.compare.settings import pooled_sd, without_seeds
 from runner.compare.verdict_types import JudgedSetting, Verdict
@@ -24,33 +25,36 @@ from runner.verdict.intervals import Intervals, intervals
 from runner.verdict.judged import Judged, judged
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What a verdict is made of."""
-
-    verdict: Verdict
-    judged: Judged
-    intervals: Intervals
-    """Of `judged.settings`, which are not in the verdict's order."""
-
-
-def evidence_of(rows: Sequence[Row]) -> list[Evidence]:
+def verdicts_on(rows: Sequence[Row]) -> list[Verdict]:
     """One for each eval fingerprint with losses by row of two settings at least. `rows`: ranked by their eval loss."""
-    found: dict[str, list[Row]] = {}
+    return [_verdict(*one) for one in _judged_together(rows)]
+
+
+def judged_of(rows: Sequence[Row]) -> list[Judged]:
+    """What each of these verdicts would be made of."""
+    return [of for *_, of in _judged_together(rows)]
+
+
+Losses = Mapping[str, RowLosses]
+"""Of each run that has them, by its key."""
+
+
+def _judged_together(rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row], Losses, Judged]]:
+    """The runs of each eval fingerprint, one after another: their losses take most of the memory."""
+    alike: dict[str, list[Row]] = {}
     for row in judgeable(rows):
-        found.setdefault(str(row.eval_fingerprint), []).append(row)
-    several = [_evidence(fingerprint, ones) for fingerprint, ones in found.items()]
-    return [one for one in several if one is not None]
+        alike.setdefault(str(row.eval_fingerprint), []).append(row)
+    for fingerprint, ones in alike.items():
+        losses = {row.key: one for row in ones if (one := losses_of(row)) is not None}
+        settings: dict[str, list[str]] = {}
+        for row in ones:
+            settings.setdefault(str(row.setting), []).append(row.key)
+        of = judged(settings, losses)
+        if of is not None and len(of.settings) > 1:
+            yield fingerprint, ones, losses, of
 
 
-def _evidence(fingerprint: str, rows: Sequence[Row]) -> Evidence | None:
-    losses = {row.key: found for row in rows if (found := losses_of(row)) is not None}
-    settings: dict[str, list[str]] = {}
-    for row in rows:
-        settings.setdefault(str(row.setting), []).append(row.key)
-    of = judged(settings, losses)
-    if of is None or len(of.settings) < 2:
-        return None
+def _verdict(fingerprint: str, rows: Sequence[Row], losses: Losses, of: Judged) -> Verdict:
     against = intervals(of)
     verdict = Verdict(
         eval_fingerprint=fingerprint,
@@ -65,12 +69,13 @@ def _evidence(fingerprint: str, rows: Sequence[Row]) -> Evidence | None:
     )
     background = Background(
         sweeps=tuple(dict.fromkeys(sweep for row in rows for sweep in row.sweeps)),
+        evaluated_later=sum(not has_losses_of_training(row) for row in rows if row.key in losses),
         ranked_first=next(one for row in rows if (one := verdict.setting_of(row.key))),
         seeds_here=_seeds_here(of),
         seeds_are_shared=_seeds_are_shared(of, {row.key: row for row in rows}),
         seeds_elsewhere=None if against.seeds else seeds_elsewhere(rows),
     )
-    return Evidence(replace(verdict, sentences=tuple(sentences(verdict, background))), of, against)
+    return replace(verdict, sentences=tuple(sentences(verdict, background)))
 
 
 def _judged_settings(of: Judged, against: Intervals, rows: dict[str, Row]) -> tuple[JudgedSetting, ...]:

@@ -48,7 +48,7 @@ class SweepLauncher:
             if left <= 0 or refuse_budget(planned, left):
                 return Launched(within_budget=False)
         results = seeds.launch(left, confirmed=self.confirmed)
-        return Launched(tuple(f"{one.key}: {one.message}" for one in results if not one.succeeded))
+        return Launched({one.key: one.message for one in results if not one.succeeded})
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ which trains only what is not finished, and the same runs give the same look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -46,8 +46,8 @@ SETTLED = {Verdict.SEPARATED: Ending.SEPARATED, Verdict.EQUAL: Ending.EQUAL}
 class Launched:
     """What came of launching a round."""
 
-    failures: tuple[str, ...] = ()
-    """What failed, a sentence a run."""
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """The runs that failed, and why."""
     within_budget: bool = True
     """False: nothing was launched, since it may cost more than what is left."""
 
@@ -100,8 +100,8 @@ def settle(store: Store, sweep: str, settling: Settling, launcher: Launcher, sho
             now = read_sweep(store, sweep, terms)
             if not launched.within_budget:
                 return Result(Ending.BUDGET, now, settling)
-            if launched.failures:
-                return Result(Ending.FAILED, now, settling, launched.failures)
+            if failed := tuple(f"{key}: {why}" for key, why in launched.failures.items() if key not in now.diverged):
+                return Result(Ending.FAILED, now, settling, failed)
         if opened and (unusable := _unusable(now, opened)):
             why = tuple(f"{key}: a loss of its held-out rows is not a number" for key in unusable)
             return Result(Ending.FAILED, now, settling, why)
@@ -146,8 +146,10 @@ def keys_of(now: Sweep, runs: Sequence[SeedRun]) -> list[str]:
 
 
 def is_finished(now: Sweep, opened: Round) -> bool:
+    """Whether nothing of it is left to run. A run that would only diverge again is not."""
     keys = keys_of(now, opened.runs)
-    return len(keys) == len(opened.runs) and all(now.facts[key].status is RunStatus.SUCCEEDED for key in keys)
+    over = [key in now.diverged or now.facts[key].status is RunStatus.SUCCEEDED for key in keys]
+    return len(over) == len(opened.runs) and all(over)
 
 
 def spent(now: Sweep, settling: Settling) -> float:

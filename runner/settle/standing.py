@@ -9,13 +9,14 @@ from typing import Any
 
 from modal_app.store.facts import TrainFacts
 from modal_app.store.layout import Store
+from modal_app.store.step import FailureReason
 from runner.compare.flags import DIVERGED
 from runner.compare.params import label
 from runner.compare.ranking import Row, rows_from
 from runner.compare.row_losses import judgeable, losses_of
 from runner.compare.settings import without_seeds
 from runner.compare.source import RunFacts, facts_of_sweep
-from runner.compare.verdicts import evidence_of
+from runner.compare.verdicts import judged_of
 from runner.errors import SweepError
 from runner.executors.refresh import look_again
 from runner.settle.policy import Standing, Terms
@@ -65,12 +66,17 @@ class Sweep:
         return sum(self.facts[key].dollars or 0.0 for key in keys if key in self.facts)
 
     def cost_of(self, setting: int) -> float | None:
-        """Of one run on average: dollars, or seconds of training where nothing is rented. None if unknown."""
+        """Of one run on average: dollars, or seconds of training if a contender has a run without a price. None if
+        unknown."""
         facts = [self.facts[key] for key in self.runs_of(setting)]
-        known = [
-            cost for one in facts if (cost := one.train_seconds if one.dollars is None else one.dollars) is not None
-        ]
+        costs = [one.dollars if self.is_priced else one.train_seconds for one in facts]
+        known = [cost for cost in costs if cost is not None]
         return sum(known) / len(known) if len(known) == len(facts) else None
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether the costs of contenders are dollars."""
+        return all(self.facts[key].dollars is not None for one in self.standing.group for key in self.runs_of(one))
 
     @property
     def cheapest(self) -> int:
@@ -81,9 +87,10 @@ class Sweep:
 
 
 def diverged_settings(rows: Sequence[Row]) -> dict[str, str]:
-    """By run. A setting with a single run is not among them: it is judged as it is."""
+    """By run. One that ended far above its first loss is judged as it is if it is its setting's only run."""
+    broken = [row for row in rows if row.reason is FailureReason.NAN]
     far_off = [row for row in rows if DIVERGED in row.flags and row.final is not None and math.isfinite(row.final)]
-    out = {row.setting for row in far_off if not row.can_win}
+    out = {row.setting for row in (*broken, *far_off) if not row.can_win}
     return {row.key: label(without_seeds(row.params)) or row.key for row in rows if row.setting in out}
 
 
@@ -93,16 +100,14 @@ def read_sweep(store: Store, sweep: str, terms: Terms) -> Sweep:
     facts = facts_of_sweep(store, sweep)
     rows = rows_from(facts)
     _refuse_unlike(sweep, facts, rows)
-    evidence = evidence_of(rows)
-    if not evidence:
+    if not (found := judged_of(rows)):
         out = dict.fromkeys(diverged_settings(rows).values())
         but = f" Left out are those of which a seed has diverged: {'; '.join(out)}." if out else ""
         raise SweepError(
             f"{sweep} has fewer than two settings with a finished run, so there is nothing to settle.{but} "
             f"`axosweep status {sweep}` shows its runs."
         )
-    judged = evidence[0].judged
-    standing = Standing(judged, intervals(judged, level=terms.level))
+    standing = Standing(found[0], intervals(found[0], level=terms.level))
     return Sweep(store, sweep, {one.key: one for one in facts}, rows, standing)
 
 

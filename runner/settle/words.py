@@ -34,7 +34,7 @@ class Contender:
     high: float
     """The difference's interval at the level of one look."""
     cost: float | None
-    """Of one run on average: dollars, or seconds of training where nothing is rented. Null if unknown."""
+    """Of one run on average: dollars, or seconds of training if one contender has no price. Null if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ def needed_line(now: Sweep) -> list[str]:
 
 def _dollars(now: Sweep, leader: int, other: int, runs: int) -> str:
     costs = [cost for one in (leader, other) if (cost := now.cost_of(one)) is not None]
-    return f", about {money(runs * sum(costs) / 2)}" if is_mirror(now.store) and len(costs) == 2 else ""
+    return f", about {money(runs * sum(costs) / 2)}" if now.is_priced and len(costs) == 2 else ""
 
 
 def percent(share: float) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from modal_app.store.layout import Store
-from modal_app.store.step import StepKind
+from modal_app.store.step import FailureReason, OutcomeStatus, StepKind
 from runner.command.settle import main
 from runner.errors import SweepError
 from runner.launch.plan import make_plan
@@ -21,7 +21,7 @@ from runner.settle.standing import Sweep, read_sweep
 from runner.settle.words import closing_lines
 from runner.store.ledger import Ledger
 from runner.types import DataChoice, Run
-from tests.runner.builders import finish_run, log_losses, open_sweep, run
+from tests.runner.builders import finish, finish_run, log_losses, open_sweep, run
 from tests.runner.settling import losses_of
 
 TERMS = Terms(looks=4, worth=0.005, max_seeds=8)
@@ -49,6 +49,8 @@ class Trainer:
     affords: int | None = None
     diverges: tuple[float, int] | None = None
     """The rate and the seed of a run whose loss ends far above its first value."""
+    breaks: tuple[float, int] | None = None
+    """Those of a run that ends with a NaN."""
 
     def affordable(self, now: Sweep, settling: Settling, runs: Sequence[SeedRun]) -> list[SeedRun]:
         return list(runs) if self.affords is None else list(runs)[: self.affords - len(self.launched)]
@@ -57,15 +59,21 @@ class Trainer:
         runs = [seed_run(now.facts[one.like].config["learning_rate"], one.seed) for one in opened.runs]
         plan = make_plan(runs, "", lambda _, key: now.store.folder(StepKind.TRAIN, key).done.exists(), added_to=now.id)
         Ledger(now.store, now.id).open(plan, "axosweep settle")
+        failures: dict[str, str] = {}
         for one in plan.pending:
             if len(self.launched) == self.killed_after:
                 raise KeyboardInterrupt
             open_sweep(now.store, [one.run], "not this one")
+            self.launched.append((one.run.config["learning_rate"], one.run.config["seed"]))
+            if self.launched[-1] == self.breaks:
+                nan = FailureReason.NAN
+                finish(now.store, StepKind.TRAIN, one.run.key, OutcomeStatus.FAILED, reason=nan, message="a NaN")
+                failures[one.run.key] = "a NaN"
+                continue
             if (one.run.config["learning_rate"], one.run.config["seed"]) == self.diverges:
                 log_losses(now.store, one.run, {0: 0.1})
             train(now.store, one.run, self.losses)
-            self.launched.append((one.run.config["learning_rate"], one.run.config["seed"]))
-        return Launched()
+        return Launched(failures)
 
 
 def swept(root: Path, losses: dict[float, float], data_seed: int | None = 42) -> tuple[Store, str]:
@@ -176,11 +184,30 @@ def test_a_setting_of_which_a_seed_diverges_is_left_out_and_the_rest_is_settled(
     assert "Left out, since a seed of each has diverged: learning_rate=0.001." in closing_lines(result)
 
 
+def test_a_run_that_ends_with_a_nan_is_not_paid_for_again_and_its_setting_is_left_out(tmp_path: Path) -> None:
+    store, sweep = swept(tmp_path, FAR)
+    begun(store, sweep)
+    trainer = Trainer(FAR, breaks=(0.001, 1))
+    result = go_on(store, sweep, trainer)
+    assert result.ending is Ending.SEPARATED
+    assert result.sweep.name(result.sweep.standing.leader) == "learning_rate=0.002"
+    assert trainer.launched.count((0.001, 1)) == 1
+
+
 def test_with_a_single_setting_left_that_has_not_diverged_there_is_nothing_to_settle(tmp_path: Path) -> None:
     store, sweep = swept(tmp_path, {0.001: 1.0, 0.002: 1.2})
     begun(store, sweep)
     with pytest.raises(SweepError, match=r"fewer than two settings .* diverged: learning_rate=0.001"):
         go_on(store, sweep, Trainer(FAR, diverges=(0.001, 1)))
+
+
+def test_dollars_are_not_compared_with_seconds(tmp_path: Path) -> None:
+    store, sweep = swept(tmp_path, TIED)
+    now = read_sweep(store, sweep, TERMS)
+    first, second = (now.runs_of(one)[0] for one in now.standing.group)
+    costs = {first: {"dollars": 0.5, "train_seconds": 90.0}, second: {"dollars": None, "train_seconds": 30.0}}
+    facts = {key: replace(one, **costs.get(key, {})) for key, one in now.facts.items()}  # type: ignore[arg-type]
+    assert now.standing.group[1] == replace(now, facts=facts).cheapest
 
 
 def test_what_is_fixed_before_the_first_look_is_refused_later_unless_it_starts_over(

@@ -15,7 +15,7 @@ from runner.compare.ranking import compare_sweep
 from runner.compare.row_losses import losses_files, losses_of
 from runner.compare.verdict_types import JudgedSetting, Verdict
 from runner.compare.verdict_words import headline
-from runner.compare.verdicts import evidence_of
+from runner.compare.verdicts import verdicts_on
 from runner.types import Run
 from tests.runner.builders import finish_run, open_sweep, run
 from tests.runner.judged_store import draw_losses, judged_sweep, write_losses
@@ -199,6 +199,11 @@ def test_an_old_store_compares_as_before_and_says_what_adds_the_rest(
     text = printed(store, capsys, "compare")
     assert "learning_rate=0.0001 is better than learning_rate=0.0002 (95 %).\n" in text
     assert f"1 run has no losses by row: `axosweep eval {sweep}` adds them.\n" in text
+    assert "judged by `axosweep eval`, the rest" not in text
+    write_losses(store, runs[2], draw_losses(1.7, own=3))
+    assert "2 runs are judged by `axosweep eval`, the rest by the last evaluation of their training." in printed(
+        store, capsys, "compare"
+    )
 
 
 def evaluate(store: Store, one: Run, number: int, losses: Any) -> Path:
@@ -250,8 +255,8 @@ def test_runs_with_other_rows_than_the_rest_are_left_out_and_counted(
     assert "1 run is not judged: other rows than the rest" in printed(store, capsys, "compare")
     assert printed(store, capsys, "best", "--decided", code=3), "that one may be better"
     write_losses(store, runs[2], draw_losses(np.nan, own=3))
-    (evidence,) = evidence_of(compare_sweep(store, sweep))
-    assert len(evidence.verdict.settings) == 2
+    (verdict,) = verdicts_on(compare_sweep(store, sweep))
+    assert len(verdict.settings) == 2
 
 
 def test_a_damaged_file_of_losses_is_none(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
