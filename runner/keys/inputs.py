@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runner.errors import SweepError
+from runner.errors import SweepError, did_you_mean
 from runner.keys import hub_commits
 from runner.keys.content import ContentHashes
 from runner.types import Input, InputKind
@@ -164,10 +165,19 @@ def _classify(at: str, text: str) -> Input | UnusableInput:
         return UnusableInput(at, text, _NOT_PINNED)
     always_local = at.split(".")[0] in FILE_KEYS or at.endswith(TEMPLATE) or ".data_files" in at
     if always_local or _LOCAL_LOOKING.search(text):
-        return UnusableInput(at, text, f"there is no such file or folder (looked in {os.getcwd()}).")
+        meant = did_you_mean(str(path), _next_to(path))
+        return UnusableInput(at, text, f"there is no such file or folder (looked in {os.getcwd()}).{meant}")
     if not (_ADAPTER_NAME if at == ADAPTER else _HUB_NAME).match(text):
         return UnusableInput(at, text, _NOT_PINNED)
     return Input(at, text, InputKind.HUB, None)
+
+
+def _next_to(path: Path) -> list[str]:
+    """What the folder of a missing file has instead, written as the file is; only so much is looked at."""
+    try:
+        return [str(path.parent / name) for name in itertools.islice(os.listdir(path.parent), 1000)]
+    except OSError:
+        return []
 
 
 def _second_hub_models(inputs: Sequence[Input]) -> Iterator[UnusableInput]:

@@ -9,6 +9,7 @@ from runner.console import terminal
 from runner.console.print_json import print_json
 from runner.errors import PlanRefused
 from runner.executors.choose import missing_gpus, validator_at_hand
+from runner.keys.inputs import how_to_pin
 from runner.launch import plan_inputs
 from runner.launch.budget import over_budget
 from runner.launch.plain_configs import write_configs
@@ -55,6 +56,10 @@ def show_launch(launch: Launch) -> None:
             terminal.say(console, line)
     if missing:
         terminal.message(f"note: {missing}", style="yellow")
+    if plan.unresolved:
+        pins = " ".join(dict.fromkeys(how_to_pin(one) for one in plan.unresolved))
+        note = f"note: a launch is refused while a name is unresolved. Wait until the hub answers, or pin it: {pins}"
+        terminal.message(note, style="yellow")
     if refusal:  # after everything else is printed
         raise PlanRefused(refusal)
 

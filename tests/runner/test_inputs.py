@@ -74,6 +74,12 @@ def test_a_missing_local_file_is_refused_by_name(config: dict[str, Any]) -> None
         find_inputs(config)
 
 
+def test_a_misspelt_file_is_told_the_nearest_one(tmp_path: Path) -> None:
+    (tmp_path / "chat.jsonl").touch()
+    with pytest.raises(SweepError, match=rf"Did you mean {tmp_path}/chat\.jsonl\?"):
+        find_inputs({"datasets": [{"path": f"{tmp_path}/chats.jsonl"}]})
+
+
 @pytest.mark.parametrize("text", ["s3://bucket/rows", "https://example.org/rows", "a/b/c", "owner/name with space"])
 def test_an_address_that_cannot_be_pinned_is_refused(text: str) -> None:
     with pytest.raises(SweepError, match="cannot be pinned"):

@@ -61,6 +61,16 @@ def test_a_plan_for_cards_that_are_not_here_says_so(capsys: pytest.CaptureFixtur
     assert "Run it" not in told.out
 
 
+def test_a_plan_without_the_hub_says_that_a_launch_is_refused_and_how_to_pin_the_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    assert cli.main(["plan", "executor=modal", "gpu=h100", "model=llama3_2_1b"]) == 0
+    told = capsys.readouterr()
+    assert "unresolved base_model=" in told.out
+    assert "or pin it: revision_of_model=<40-digit commit>" in told.err
+
+
 def test_a_plan_as_json_holds_all_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", *GRID, "--json"]) == 0
     planned = read_printed("plan", capsys.readouterr().out)
