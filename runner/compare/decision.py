@@ -37,7 +37,7 @@ def undecided(run: Row, rows: Sequence[Row], verdict: Verdict | None, metric: Me
         return f"{runs} not ended, and may be better."
     if verdict is None:
         return "There is no other setting to compare it with." if _is_alone(run, rows) else _unknown(rows, metric)
-    if len(verdict.best_group) > 1:
+    if len(verdict.best_group) > 1 or verdict.may_be_seeds:
         return verdict.sentences[0]
     if run.key not in verdict.best_group[0].runs:
         return " ".join(verdict.sentences[:2])

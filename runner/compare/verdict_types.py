@@ -51,6 +51,8 @@ class Verdict:
     seed_sd: float | None
     """How much the loss of one setting differs from seed to seed; null if that is unknown."""
     seed_degrees: int
+    seeds_are_shared: bool
+    """Whether all settings were trained with the same seeds."""
     without_rows: tuple[str, ...]
     """Finished runs that have no losses by row: `axosweep eval` adds them."""
     left_out: tuple[str, ...] = ()
@@ -61,6 +63,12 @@ class Verdict:
     @property
     def best_group(self) -> tuple[JudgedSetting, ...]:
         return tuple(one for one in self.settings if one.in_best_group)
+
+    @property
+    def may_be_seeds(self) -> bool:
+        """Whether the seeds alone may make the differences: they are not the same for all settings, and it is unknown
+        how much they matter."""
+        return self.seed_sd is None and not self.seeds_are_shared
 
     @property
     def worse(self) -> tuple[JudgedSetting, ...]:

@@ -27,8 +27,6 @@ class Background:
     """By the eval loss."""
     seeds_here: float | None
     """The spread of the few seeds that there are, enough or not."""
-    seeds_are_shared: bool
-    """Whether all settings were trained with the same seeds."""
     seeds_elsewhere: SeedsElsewhere | None
 
 
@@ -51,6 +49,11 @@ def sentences(verdict: Verdict, background: Background) -> list[str]:
 def headline(verdict: Verdict) -> str:
     """Which settings are the best; if there are several, the cheapest of them."""
     group, worse = verdict.best_group, verdict.worse
+    if verdict.may_be_seeds:
+        return (
+            f"On these runs, {name_of(verdict.settings[0])} has the lowest loss. The settings were trained with "
+            "different seeds, which alone may make the difference: train the same ones for all."
+        )
     if len(group) == 1:
         many = "both others" if len(worse) == 2 else f"all {len(worse)} others"
         than = many if len(worse) > 1 else name_of(worse[0]) if worse else "settings that are not steady"
@@ -126,8 +129,6 @@ def _seeds(verdict: Verdict, background: Background) -> str:
             f" In {elsewhere.sweep}, seeds of one setting differ by {loss(elsewhere.sd)} in eval loss "
             f"({100 * elsewhere.relative:.2g} %)."
         )
-    if not background.seeds_are_shared:
-        known += " The settings have different seeds, which alone may make the difference: train the same ones for all."
     return f"Seed noise unknown: {why}, so this holds for these runs, and other seeds may reverse it.{known}"
 
 

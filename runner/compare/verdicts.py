@@ -64,6 +64,7 @@ def _verdict(fingerprint: str, rows: Sequence[Row], losses: Losses, of: Judged) 
         documents_known=of.documents_known,
         seed_sd=against.seeds.sd if against.seeds else None,
         seed_degrees=against.seeds.degrees if against.seeds else sum(len(runs) - 1 for runs in of.runs),
+        seeds_are_shared=_seeds_are_shared(of, {row.key: row for row in rows}),
         without_rows=tuple(row.key for row in rows if row.key not in losses),
         left_out=tuple(key for key in losses if not any(key in runs for runs in of.runs)),
     )
@@ -72,7 +73,6 @@ def _verdict(fingerprint: str, rows: Sequence[Row], losses: Losses, of: Judged) 
         evaluated_later=sum(not has_losses_of_training(row) for row in rows if row.key in losses),
         ranked_first=next(one for row in rows if (one := verdict.setting_of(row.key))),
         seeds_here=_seeds_here(of),
-        seeds_are_shared=_seeds_are_shared(of, {row.key: row for row in rows}),
         seeds_elsewhere=None if against.seeds else seeds_elsewhere(rows),
     )
     return replace(verdict, sentences=tuple(sentences(verdict, background)))

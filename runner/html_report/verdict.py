@@ -35,6 +35,11 @@ def verdict_values(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
 def lead(verdict: Verdict) -> str:
     """What to take, and how sure that is."""
     group, others = verdict.best_group, len(verdict.worse)
+    if verdict.may_be_seeds:
+        return (
+            f"Nothing is decided: {name_of(verdict.settings[0])} has the lowest loss, but the settings were trained "
+            "with different seeds, which alone may make the difference."
+        )
     if len(group) == 1:
         several = "both others" if others == 2 else f"all {_number(others)} other settings"
         than = several if others > 1 else name_of(verdict.worse[0]) if others else "settings that are not steady"

@@ -104,10 +104,14 @@ def test_nothing_is_decided_while_a_run_may_still_win(store: Store, capsys: pyte
 def test_a_verdict_on_settings_with_different_seeds_says_that_these_may_make_it(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    warning = "The settings have different seeds, which alone may make the difference"
+    warning = "The settings were trained with different seeds, which alone may make the difference"
     one, _ = judged_sweep(store, {1e-4: 1.5}, name="one")
     three, _ = judged_sweep(store, {2e-4: 1.6}, seeds=3, name="three")
-    assert warning in printed(store, capsys, "compare", one, three)
+    text = printed(store, capsys, "compare", one, three)
+    assert f"On these runs, learning_rate=0.0001 has the lowest loss. {warning}" in text
+    assert "is better" not in text
+    assert main(["best", "--decided", one, three, "--store", str(store.root)]) == 3
+    assert warning in capsys.readouterr().err
     alike, _ = judged_sweep(store, {3e-4: 1.5, 4e-4: 1.6}, seeds=2, name="alike")
     assert warning not in printed(store, capsys, "compare", alike)
     assert warning not in printed(store, capsys, "compare", alike, three), "enough seeds are counted in"
@@ -308,7 +312,7 @@ def test_dollars_name_the_cheapest_where_all_of_the_group_have_a_price_and_else_
             JudgedSetting((str(at),), {"lora_r": at}, 1.0, 0.0, -1.0, 1.0, True, False, at == 0, dollars, seconds)
             for at, (dollars, seconds) in enumerate(costs)
         ]
-        return headline(Verdict("rows", tuple(settings), 9, 9, True, None, 0, ()))
+        return headline(Verdict("rows", tuple(settings), 9, 9, True, None, 0, True, ()))
 
     assert told((1.2, 61.0), (2.0, 60.0)) == (
         "lora_r=0 and lora_r=1 cannot be told apart (95 %). The cheaper is lora_r=0 ($1.20 a run)."
