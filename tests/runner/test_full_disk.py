@@ -62,7 +62,7 @@ def test_a_record_of_which_only_a_part_fits_is_an_error_and_spoils_no_other(stor
 def test_results_that_cannot_be_printed_are_one_message(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
-            [sys.executable, "-m", "runner", "status", "--store", tmp_path],
+            [sys.executable, "-m", "runner", "status", "--json", "--store", tmp_path],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
