@@ -91,6 +91,10 @@ class Axosweep:
     def run_keys(self) -> list[str]:
         return sorted(path.name for path in self.store.runs.glob("*")) if self.store.runs.exists() else []
 
+    def has_a_sweep(self) -> bool:
+        """Whether a launch is recorded. A preloaded trainer may start before."""
+        return any(self.store.sweeps.glob("*/plan.json"))
+
     def processes(self) -> list[int]:
         """Every live process that was started for this store, by its command line or its working directory."""
         return [pid for pid in _all_pids() if pid != os.getpid() and self._belongs(pid)]

@@ -78,7 +78,7 @@ def mid_save(folder: Path) -> bool:
 Moment = Callable[[Axosweep], int | None]
 FIRST = "before preprocessing"
 MOMENTS: dict[str, Moment] = {
-    FIRST: Axosweep.preloaded,
+    FIRST: lambda axosweep: axosweep.preloaded() if axosweep.has_a_sweep() else None,
     "during preprocessing": preprocessing,
     "after preprocessing": lambda axosweep: next((pid for _, pid in training(axosweep)), None),
     "in the middle of a step": lambda axosweep: next(

@@ -188,7 +188,7 @@ def test_a_sweep_that_is_still_starting_can_be_cancelled(axosweep: Axosweep, alo
     axosweep.json("plan", "-m", "lora=r4,r8", "tracking=disabled")
     alone.know_verdicts(axosweep.verdicts.read_text())
     launcher = alone.start("-m", "lora=r4,r8", "tracking=disabled")
-    wait_until(lambda: alone.preloaded() is not None, "Axolotl starts")
+    wait_until(lambda: alone.preloaded() is not None and alone.has_a_sweep(), "Axolotl starts")
     assert alone.run("cancel").stdout == "1 ended.\n"
     launcher.communicate(timeout=30)
     assert launcher.returncode == 130

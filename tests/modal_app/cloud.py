@@ -102,9 +102,17 @@ class Cloud:
 
         def trains() -> bool:
             curves = self.server.folder.glob("t/*/volumes/*/runs/run/attempt-*/draft/metrics.jsonl")
-            return any(f'"attempt": {attempt},' in curve.read_text() for curve in curves)
+            return any(f'"attempt": {attempt},' in _text(curve) for curve in curves)
 
         self.server.wait_until(trains, 30)
+
+
+def _text(path: Path) -> str:
+    """Empty for a file that has vanished: a container that ends takes its files along."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def outcome_of(attempt: Attempt) -> Outcome | None:
