@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import describe
-from runner.settle.policy import Verdict
+from runner.settle.policy import Conclusion
 from tests.runner.settling import TERMS, World, play
 
 HERE = Path(__file__).resolve().parent
@@ -50,7 +50,7 @@ def _played(options: dict[str, Any], sweeps: int) -> dict[str, float]:
     for _ in range(sweeps):
         world = World(random, **options)
         played.append(play(world.judged, world.train, len(world.losses), draws=DRAWS))
-    separated = sum(one.verdict is Verdict.SEPARATED for one in played) / sweeps
+    separated = sum(one.verdict is Conclusion.SEPARATED for one in played) / sweeps
     return {
         "separated": separated,
         "standard_error": round(math.sqrt(separated * (1 - separated) / sweeps), 4),

@@ -29,7 +29,7 @@ from benchmarks.machine import describe
 from modal_app.store.layout import Store
 from runner.compare.ranking import compare_sweep
 from runner.compare.verdicts import judged_of
-from runner.settle.policy import Verdict
+from runner.settle.policy import Conclusion
 from runner.verdict.intervals import intervals
 from runner.verdict.judged import Floats, Judged
 from tests.runner.settling import TERMS, play
@@ -134,7 +134,7 @@ def _settled(truth: Truth, rates: Sequence[float], orders: int) -> dict[str, Any
         seeds: list[Iterator[Floats]] = [iter(several) for several in runs]
         played.append(play(truth.judge, _Next(seeds), len(rates), TERMS, draws=DRAWS))
         five += len(intervals(truth.judge([several[:FIVE] for several in runs]), draws=DRAWS).best_group) == 1
-    separated = [one for one in played if one.verdict is Verdict.SEPARATED]
+    separated = [one for one in played if one.verdict is Conclusion.SEPARATED]
     return {
         "rates": list(rates),
         "known_from_ten_seeds": all(

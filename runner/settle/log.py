@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.settle.policy import Terms, Verdict
+from runner.settle.policy import Conclusion, Terms
 from runner.store.ledger import Ledger
 from runner.store.lines import append_line, read_lines
 
@@ -37,7 +37,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    verdict: Verdict | None
+    verdict: Conclusion | None
     """None if nothing was settled."""
     group: tuple[tuple[str, ...], ...]
     """The runs of each contender, best first."""
@@ -61,7 +61,7 @@ class Settling:
         return [one for one in self.events if isinstance(one, Look)]
 
     @property
-    def verdict(self) -> Verdict | None:
+    def verdict(self) -> Conclusion | None:
         return self.looks[-1].verdict if self.looks else None
 
     @property
@@ -110,7 +110,7 @@ class Log:
 def _event(raw: Mapping[str, Any]) -> Round | Look:
     if raw["event"] == "round":
         return Round(tuple(SeedRun(**one) for one in raw["runs"]))
-    return Look(raw["verdict"] and Verdict(raw["verdict"]), tuple(map(tuple, raw["group"])))
+    return Look(raw["verdict"] and Conclusion(raw["verdict"]), tuple(map(tuple, raw["group"])))
 
 
 def further_seeds(used: Sequence[int], number: int) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ LEAST_RUNS = 2
 """The least number of runs between two looks: one for the leader, and one for its challenger."""
 
 
-class Verdict(StrEnum):
+class Conclusion(StrEnum):
     SEPARATED = "separated"
     """One setting is shown to be better than all others."""
     EQUAL = "equal"
@@ -79,16 +79,16 @@ class Standing:
         return tuple(dict.fromkeys([*self.group, *more]))
 
 
-def verdict(standing: Standing, terms: Terms) -> Verdict | None:
+def verdict(standing: Standing, terms: Terms) -> Conclusion | None:
     """None while nothing is settled. Without the noise of seeds nothing is: two seeds of one setting differ, too."""
     if standing.intervals.seeds is None:
         return None
     if len(standing.group) == 1:
-        return Verdict.SEPARATED
+        return Conclusion.SEPARATED
     margin = terms.worth * float(standing.intervals.means[standing.leader])
     low, high = standing.intervals.low[:, standing.leader], standing.intervals.high[:, standing.leader]
     within = all(-margin <= low[one] and high[one] <= margin for one in standing.group)
-    return Verdict.EQUAL if within else None
+    return Conclusion.EQUAL if within else None
 
 
 def room(standing: Standing, terms: Terms) -> int:

@@ -16,7 +16,7 @@ from modal_app.store.flock import try_lock
 from modal_app.store.layout import Store
 from runner.errors import SweepError
 from runner.settle.log import FILE, Log, Look, Round, SeedRun, Settling
-from runner.settle.policy import Verdict, next_seeds, verdict
+from runner.settle.policy import Conclusion, next_seeds, verdict
 from runner.settle.standing import Sweep, read_sweep
 from runner.store.ledger import Ledger
 from runner.store.run_state import RunStatus
@@ -39,7 +39,7 @@ class Ending(StrEnum):
     """A run failed, or its loss is not a number."""
 
 
-SETTLED = {Verdict.SEPARATED: Ending.SEPARATED, Verdict.EQUAL: Ending.EQUAL}
+SETTLED = {Conclusion.SEPARATED: Ending.SEPARATED, Conclusion.EQUAL: Ending.EQUAL}
 
 
 @dataclass(frozen=True, slots=True)

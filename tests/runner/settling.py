@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from modal_app.held_out.row_losses import About, RowLosses
-from runner.settle.policy import Standing, Terms, Verdict, next_seeds, verdict
+from runner.settle.policy import Conclusion, Standing, Terms, next_seeds, verdict
 from runner.verdict.intervals import intervals
 from runner.verdict.judged import Floats, Judged
 
@@ -75,7 +75,7 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    verdict: Verdict | None
+    verdict: Conclusion | None
     group: tuple[int, ...]
     """The contenders at the end, best first."""
     runs: int

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from runner.settle.policy import Standing, Terms, Verdict, next_seeds, room, verdict
+from runner.settle.policy import Conclusion, Standing, Terms, next_seeds, room, verdict
 from runner.verdict.intervals import Intervals
 from runner.verdict.judged import Floats, Judged
 from runner.verdict.seed_noise import SeedNoise
@@ -70,13 +70,13 @@ def test_while_it_is_unknown_how_much_seeds_differ_the_first_four_measure_it() -
 @pytest.mark.parametrize(
     ("losses", "seeds", "expected"),
     [
-        ([1.0, 1.2, 1.3], [3, 3, 1], Verdict.SEPARATED),
+        ([1.0, 1.2, 1.3], [3, 3, 1], Conclusion.SEPARATED),
         ([1.0, 1.004, 1.3], [8, 8, 1], None),
         ([1.0, 1.0, 1.3], [8, 8, 1], None),
     ],
 )
 def test_a_sweep_is_settled_when_one_setting_is_better_than_all_others(
-    losses: list[float], seeds: list[int], expected: Verdict | None
+    losses: list[float], seeds: list[int], expected: Conclusion | None
 ) -> None:
     assert verdict(standing(losses, seeds), TERMS) == expected
 
@@ -84,7 +84,7 @@ def test_a_sweep_is_settled_when_one_setting_is_better_than_all_others(
 def test_contenders_are_equal_when_their_whole_intervals_are_within_what_would_be_worth_having() -> None:
     now = standing([1.0, 1.001, 1.3], [8, 8, 1], sd=0.002)  # +0.001 +- 0.003
     assert now.group == (0, 1)
-    assert verdict(now, Terms(4, 0.0041, 8)) is Verdict.EQUAL
+    assert verdict(now, Terms(4, 0.0041, 8)) is Conclusion.EQUAL
     assert verdict(now, Terms(4, 0.0039, 8)) is None
 
 
@@ -92,7 +92,7 @@ def test_a_difference_of_many_standard_deviations_is_found_with_few_runs() -> No
     random = np.random.default_rng(3)
     world = World(random, [1.0, 1.1, 1.2, 1.3])
     played = play(world.judged, world.train, 4)
-    assert (played.verdict, played.group) == (Verdict.SEPARATED, (0,))
+    assert (played.verdict, played.group) == (Conclusion.SEPARATED, (0,))
     assert played.runs <= 10, "half of five seeds for all"
 
 
@@ -103,4 +103,4 @@ def test_equal_settings_are_rarely_told_apart() -> None:
     for _ in range(40):
         world = World(random, [1.0, 1.0], documents=30)
         verdicts.append(play(world.judged, world.train, 2, draws=300).verdict)
-    assert verdicts.count(Verdict.SEPARATED) <= 3
+    assert verdicts.count(Conclusion.SEPARATED) <= 3
