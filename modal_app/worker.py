@@ -32,7 +32,13 @@ from modal_app.store.layout import ATTEMPT_PREFIX, Attempt, StepFolder, Store
 from modal_app.store.step import EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
 from modal_app.store.verified import withdraw_damaged
 
-EXIT_CODES = {OutcomeStatus.SUCCEEDED: 0, OutcomeStatus.FAILED: 1, OutcomeStatus.STOPPED: 3, OutcomeStatus.LOST: 1}
+EXIT_CODES = {
+    OutcomeStatus.SUCCEEDED: 0,
+    OutcomeStatus.FAILED: 1,
+    OutcomeStatus.STOPPED: 3,
+    OutcomeStatus.AT_RUNG: 4,
+    OutcomeStatus.LOST: 1,
+}
 
 
 def main() -> int:

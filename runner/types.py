@@ -176,6 +176,36 @@ class Experiment:
     """The requested optimizer, if gpu=cpu has replaced it."""
 
 
+class SearchMethod(StrEnum):
+    GRID = "grid"
+    """Every combination of the axes."""
+    RANDOM = "random"
+    """Points that fill the axes evenly, from a scrambled Sobol sequence."""
+    COORDINATE = "coordinate"
+    """One axis after the other, each at the best values of those before."""
+    TPE = "tpe"
+    """Points that earlier runs suggest (Optuna's TPESampler)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchChoice:
+    """The `search` node: which points of the axes are run, and which of them to their end. In no key."""
+
+    method: SearchMethod = SearchMethod.GRID
+    runs: int | None = None
+    """How many points; None for a method that knows by itself."""
+    seed: int = 0
+    """Of the points, not of the runs."""
+    metric: str = "eval_loss"
+    """What coordinate and tpe make as good as they can, by the names of `compare --metric`."""
+    rungs: tuple[float, ...] = ()
+    """Where runs are compared and most of them stop, as fractions of their steps; empty trains all to the end."""
+    eta: int = 3
+    """One run in so many goes on from a rung."""
+    audit: bool = True
+    """Whether one run in ten never stops."""
+
+
 class Action(StrEnum):
     LAUNCH = "launch"
     PLAN = "plan"
@@ -211,6 +241,7 @@ class Request:
     """The folder that a plan's runs are written to, as configs for plain Axolotl."""
     sweep: str | None = None
     """The id of an earlier sweep that the runs are added to; None makes them a sweep of their own."""
+    search: SearchChoice = SearchChoice()
 
 
 StepId = tuple[StepKind, str]

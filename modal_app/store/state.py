@@ -39,6 +39,7 @@ class Phase(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     STOPPED = "stopped"
+    AT_RUNG = "stopped at rung"
     LOST = "lost"
 
 

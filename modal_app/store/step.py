@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.store.own_data import OwnData, entries, is_stored, own_data_of
+from modal_app.store.rungs import Rungs
 
 
 class StepKind(StrEnum):
@@ -92,6 +93,8 @@ class Step:
     """The key of the run that a step comes after; empty for one of the base model alone."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What a step that comes after a run is to do, as its module says: merge, infer, evaluate."""
+    rungs: Rungs | None = None
+    """Where a run may stop before its end; None trains it to the end."""
 
     @property
     def own_data(self) -> OwnData | None:
@@ -112,7 +115,7 @@ class Step:
     @classmethod
     def from_json(cls, text: str) -> Step:
         raw = json.loads(text)
-        tracking, share = raw.pop("tracking"), raw.pop("share", None)
+        tracking, share, rungs = raw.pop("tracking"), raw.pop("share", None), raw.pop("rungs", None)
         return cls(
             **raw
             | {
@@ -120,6 +123,7 @@ class Step:
                 "device": Device(raw["device"]),
                 "tracking": Tracking(**tracking | {"tags": tuple(tracking["tags"])}),
                 "share": share and Share(**share),
+                "rungs": rungs and Rungs(**rungs | {"fractions": tuple(rungs["fractions"])}),
             }
         )
 
@@ -129,6 +133,8 @@ class OutcomeStatus(StrEnum):
     FAILED = "failed"
     STOPPED = "stopped"
     """Asked to stop (a signal): it can be continued."""
+    AT_RUNG = "stopped at rung"
+    """At a rung of a search, other runs were better: it can be continued from there. The facts have the rung."""
     LOST = "lost"
     """Its process ended without a word."""
 

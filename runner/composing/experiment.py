@@ -35,12 +35,19 @@ from runner.types import (
     ModelFacts,
     PriceTable,
     Request,
+    SearchChoice,
+    SearchMethod,
     TrackingChoice,
 )
 
-REQUEST_KEYS = ("action", "budget", "confirm_above", "confirmed", "force", "json", "name", "notify", "store")
-"""What is requested for a command: the same for all its runs, so never swept."""
+REQUEST_KEYS = ("action", "budget", "confirm_above", "confirmed", "force", "json", "name", "notify", "search", "store")
+"""What is requested for a command: the same for all its runs, so never swept. `search` is a node."""
 NOT_DEPLOYED = "executor.modal says what executor=modal deploys. Leave it out, or choose executor=modal."
+
+
+def is_of_request(key: str) -> bool:
+    """Whether a config key describes the command, not its runs."""
+    return key.partition(".")[0] in REQUEST_KEYS
 
 
 def experiment_from(
@@ -71,7 +78,7 @@ def experiment_of(
     if wrong := list(no_text_findings(tracking)):
         raise SweepError("\n".join(one.text for one in wrong))
     experiment = Experiment(
-        overrides=tuple(one for one in overrides if parts(one).key not in REQUEST_KEYS),
+        overrides=tuple(one for one in overrides if not is_of_request(parts(one).key)),
         axolotl=_limited(axolotl, data.limit),
         gpu=gpu,
         data=data,
@@ -175,7 +182,18 @@ def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[
         confirm_above=config.confirm_above,
         confirmed=bool(config.confirmed),
         notify=_no_blank("notify", config.notify),
+        search=_search(
+            _fields({"search": OmegaConf.to_container(config.search, resolve=True)}, "search", SearchChoice)
+        ),
     )
+
+
+def _search(values: Mapping[str, Any]) -> SearchChoice:
+    try:
+        method = SearchMethod(values["method"])
+    except ValueError as error:
+        raise SweepError(f"search.method={values['method']}: expected one of {', '.join(SearchMethod)}.") from error
+    return SearchChoice(**{**values, "method": method, "rungs": tuple(values["rungs"] or ())})
 
 
 def _name(choices: Mapping[str, Any], keys: Iterable[str]) -> str:

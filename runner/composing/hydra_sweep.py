@@ -17,7 +17,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from runner.composing.base_option import with_bases
-from runner.composing.experiment import REQUEST_KEYS, experiment_from, experiment_of, request_from, unresolved
+from runner.composing.experiment import (
+    experiment_from,
+    experiment_of,
+    is_of_request,
+    request_from,
+    unresolved,
+)
 from runner.composing.fast_compose import ComposedJob, compose_all
 from runner.composing.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
 from runner.composing.job_product import Job, canonical_axes, make_jobs
@@ -230,7 +236,7 @@ def _describes_run(override: str, vocabulary: Vocabulary) -> bool:
     parsed = parts(override)
     if parsed.key == SWEEPS:
         return parsed.value not in vocabulary.pure_sweeps
-    return parsed.key not in REQUEST_KEYS
+    return not is_of_request(parsed.key)
 
 
 def _key(override: str) -> str:

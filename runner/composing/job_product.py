@@ -10,7 +10,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from runner.composing.experiment import REQUEST_KEYS
+from runner.composing.experiment import is_of_request
 from runner.config.overrides import axis, canonical
 from runner.config.vocabulary import Vocabulary
 from runner.errors import SweepError
@@ -38,7 +38,7 @@ def make_jobs(overrides: Sequence[str], loader: ConfigLoader) -> tuple[list[Job]
 def _refuse_unsweepable(override: Override, key: str) -> None:
     if not override.is_sweep_override():
         return
-    if key in REQUEST_KEYS:
+    if is_of_request(key):
         raise SweepError(f"{override.input_line}: {key} applies to all runs of a command and cannot be swept.")
     if override.is_hydra_override():
         raise SweepError(

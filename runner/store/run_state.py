@@ -23,6 +23,9 @@ class RunStatus(StrEnum):
     """Its dataset could not be prepared."""
     STOPPED = "stopped"
     """It resumes when it is launched again."""
+    AT_RUNG = "stopped at rung"
+    """Other runs of its search were better at a rung. It resumes if it is among the best later, or when it is asked for
+    in full."""
     FAILED = "failed"
     LOST = "lost"
     """Its process ended without a result."""

@@ -1,0 +1,105 @@
+"""Which runs go on from a rung, from what is there at the moment. Pure.
+
+Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934): of the n runs that have reached a rung, the best
+floor(n / eta) go on, and nobody waits for the others. A run that has stopped goes on later if more runs come and it is
+among the best of them. Three kinds of runs go on besides: see `Why`.
+
+At rest, when no run works, all runs that `who_goes_on` names have gone on, in whatever order they came: a run puts its
+loss before it looks, and looks again after it has put its stop. Earlier, when fewer runs were there, others may have
+been among the best; they have gone on, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+from modal_app.halving.margin import within_noise
+from modal_app.halving.standing import Reading, Standing, Why
+
+AUDITED = 10
+"""One run in so many never stops."""
+
+
+def who_goes_on(standing: Standing, rung: int) -> dict[str, Why]:
+    """The runs at a rung that go on from it, and why; without those that have diverged."""
+    terms, there = standing.terms, _comparable(standing, rung)
+    goes = {run: Why.OTHER_ROWS for run, one in standing.at(rung).items() if run not in there and one.loss is not None}
+    ranked = sorted(there, key=lambda run: (_loss(there[run]), run))
+    finite = [run for run in ranked if there[run].loss is not None]
+    quota = len(ranked) // terms.eta or int(bool(ranked) and all_are_in(standing, rung))
+    top = finite[:quota]
+    if terms.audit:
+        goes |= {run: Why.AUDIT for run in finite if is_audited(run)}
+    if terms.keep_rate and rung == 1 and (kept := _best_of_largest_rate(standing, there)) is not None:
+        goes[kept] = Why.RATE
+    if terms.margin and top:
+        goes |= {run: Why.MARGIN for run in finite[quota:] if within_noise(there, run, top[-1])}
+    return goes | dict.fromkeys(top, Why.TOP)
+
+
+def all_are_in(standing: Standing, rung: int) -> bool:
+    """Whether no further run can come to a rung, as things stand."""
+    return all(_is_in(standing, run, rung) for run in standing.terms.rates)
+
+
+def is_audited(run: str) -> bool:
+    """By the run's key, so that everybody agrees."""
+    return int.from_bytes(hashlib.sha256(run.encode()).digest()[:8], "big") % AUDITED == 0
+
+
+def to_be_started(standing: Standing) -> dict[str, tuple[int, Why]]:
+    """The stopped runs that are to go on, and that nobody has said so of: run -> its rung, and why."""
+    found: dict[str, tuple[int, Why]] = {}
+    for rung, stopped in standing.stopped.items():
+        goes = who_goes_on(standing, rung)
+        found |= {run: (rung, goes[run]) for run in stopped if run in goes and not standing.has_gone(rung, run)}
+    return found
+
+
+def _is_in(standing: Standing, run: str, rung: int) -> bool:
+    """Whether a run is at a rung, or cannot come there."""
+    if run in standing.at(rung) or run in standing.out:
+        return True
+    before = [one for one in range(1, rung) if run in standing.at(one)]
+    if not before or standing.has_gone(before[-1], run):
+        return False
+    return all_are_in(standing, before[-1]) and run not in who_goes_on(standing, before[-1])
+
+
+def _comparable(standing: Standing, rung: int) -> dict[str, Reading]:
+    """Those with the rows and the number of steps that most have, without runs that are here for the audit alone."""
+    there = {run: one for run, one in standing.at(rung).items() if not _is_audit_alone(standing, run, rung)}
+    kinds = Counter((one.eval_fingerprint, one.max_steps) for one in there.values())
+    if not kinds:
+        return {}
+    usual = max(kinds, key=lambda kind: (kinds[kind], str(kind)))
+    return {run: one for run, one in there.items() if (one.eval_fingerprint, one.max_steps) == usual}
+
+
+def _is_audit_alone(standing: Standing, run: str, rung: int) -> bool:
+    """Whether it would have stopped at an earlier rung, but for the audit."""
+    return any(
+        standing.gone.get(one, {}).get(run) is Why.AUDIT and who_goes_on(standing, one).get(run) in (None, Why.AUDIT)
+        for one in range(1, rung)
+    )
+
+
+def _best_of_largest_rate(standing: Standing, there: Mapping[str, Reading]) -> str | None:
+    """The best run with the largest learning rate of which a run has not diverged, once all runs with it, and with any
+    larger one, are there or out. None where all members have one rate."""
+    rates = standing.terms.rates
+    distinct = sorted({rate for rate in rates.values() if rate is not None}, reverse=True)
+    for rate in distinct if len(distinct) > 1 else ():
+        runs = [run for run, one in rates.items() if one == rate]
+        if not all(run in standing.at(1) or run in standing.out for run in runs):
+            return None
+        if finite := [run for run in runs if run in there and there[run].loss is not None]:
+            return min(finite, key=lambda run: (_loss(there[run]), run))
+    return None
+
+
+def _loss(reading: Reading) -> float:
+    return math.inf if reading.loss is None else reading.loss

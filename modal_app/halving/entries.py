@@ -1,0 +1,94 @@
+"""What the runs of a search tell each other: entries, each put once and never changed.
+
+    terms           the members of the search, and how it halves
+    loss/<k>/<run>  what a run has reached at rung k
+    go/<k>/<run>    it goes on from there, and why
+    stop/<k>/<run>  it has stopped there: its checkpoint is saved, and its job has ended
+    out/<run>       it has failed, and will not come to a further rung
+
+Here they are files in the sweep's folder; on Modal, entries of the Dict of claims, and the same files on the Volume.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
+
+TERMS = "terms"
+
+
+def loss_of(rung: int, run: str) -> str:
+    return f"loss/{rung}/{run}"
+
+
+def go_of(rung: int, run: str) -> str:
+    return f"go/{rung}/{run}"
+
+
+def stop_of(rung: int, run: str) -> str:
+    return f"stop/{rung}/{run}"
+
+
+def out_of(run: str) -> str:
+    return f"out/{run}"
+
+
+class Entries(Protocol):
+    """Of one search. Whoever has put an entry sees all that were put before."""
+
+    def put(self, name: str, value: Mapping[str, Any]) -> bool:
+        """Put it unless there is one of this name; whether it was put."""
+        ...
+
+    def get(self, name: str) -> Mapping[str, Any] | None: ...
+
+    def items(self) -> Mapping[str, Mapping[str, Any]]:
+        """All of them, by name."""
+        ...
+
+
+def entries_folder(store: Store, search: str) -> Path:
+    """The folder of a search's entries. `search`: <sweep id>/<hash of its terms>."""
+    sweep, _, own = search.rpartition("/")
+    return store.sweeps / sweep / "rungs" / own
+
+
+class FileEntries:
+    """A file each. A file is linked to its name when it is complete, which fails if the name is taken."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, name: str, value: Mapping[str, Any]) -> bool:
+        path = self.folder / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            with beside.open("w", encoding="utf-8") as file:
+                file.write(json.dumps(value))
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(beside, path)
+        except FileExistsError:
+            if read_json(path, lenient=True):
+                return False
+            beside.replace(path)  # the disk has lost what it said
+        finally:
+            beside.unlink(missing_ok=True)
+        return True
+
+    def get(self, name: str) -> Mapping[str, Any] | None:
+        return read_json(self.folder / f"{name}.json") or None
+
+    def items(self) -> Mapping[str, Mapping[str, Any]]:
+        paths = [path for path in self.folder.rglob("*.json") if not path.name.startswith(".")]
+        names = {path: path.relative_to(self.folder).as_posix().removesuffix(".json") for path in paths}
+        found = {name: read_json(path) for path, name in names.items()}
+        return {name: value for name, value in found.items() if value}  # but for those that cannot be read

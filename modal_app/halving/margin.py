@@ -1,0 +1,55 @@
+"""Whether a run is shown to be worse than another one at a rung. Pure.
+
+Two runs are rated on the same documents, so their losses are paired: most of what makes a document hard is the same for
+both. The standard error of the difference comes from GROUPS groups of documents, each of which is taken as one draw.
+What seeds add to it is known only where runs of the search differ in their seed alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from modal_app.halving.standing import Reading
+
+GROUPS = 64
+"""Into which documents are put by their ids. With so many, the standard error itself is known within 9 %."""
+
+
+def within_noise(there: Mapping[str, Reading], run: str, cut: str) -> bool:
+    """Whether a run's difference to the run at the cut is within one standard error. False if that is not known."""
+    error = standard_error(there[run], there[cut])
+    if error is None:
+        return False
+    ours, theirs = there[run].loss, there[cut].loss
+    assert ours is not None
+    assert theirs is not None
+    return ours - theirs <= math.hypot(error, math.sqrt(2 * seed_variance(there.values())))
+
+
+def standard_error(one: Reading, other: Reading) -> float | None:
+    """Of the difference of two runs' losses per token, in nats; None without losses of the same documents."""
+    if not one.tokens or one.tokens != other.tokens:
+        return None
+    total, used = sum(one.tokens), sum(count > 0 for count in one.tokens)
+    if used < 2:
+        return None
+    mean = (sum(one.nll) - sum(other.nll)) / total
+    residuals = [
+        ours - theirs - mean * count for ours, theirs, count in zip(one.nll, other.nll, one.tokens, strict=True)
+    ]
+    return math.sqrt(used / (used - 1) * math.fsum(residual**2 for residual in residuals)) / total
+
+
+def seed_variance(readings: Iterable[Reading]) -> float:
+    """Of the loss between seeds of one setting, pooled over the settings; 0 where none has several."""
+    by_setting: dict[str, list[float]] = {}
+    for one in readings:
+        if one.setting and one.loss is not None:
+            by_setting.setdefault(one.setting, []).append(one.loss)
+    squares, degrees = 0.0, 0
+    for losses in by_setting.values():
+        mean = math.fsum(losses) / len(losses)
+        squares += math.fsum((loss - mean) ** 2 for loss in losses)
+        degrees += len(losses) - 1
+    return squares / degrees if degrees else 0.0
