@@ -206,6 +206,15 @@ class SearchChoice:
     """Whether one run in ten never stops."""
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A point of a sweep's axes that is not run."""
+
+    overrides: tuple[str, ...]
+    """What it would have been, in the user's words."""
+    why: str
+
+
 class Action(StrEnum):
     LAUNCH = "launch"
     PLAN = "plan"
@@ -242,6 +251,8 @@ class Request:
     sweep: str | None = None
     """The id of an earlier sweep that the runs are added to; None makes them a sweep of their own."""
     search: SearchChoice = SearchChoice()
+    left_out: tuple[LeftOut, ...] = ()
+    """The points that are not run, since --exclude leaves them out."""
 
 
 StepId = tuple[StepKind, str]

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 
 @dataclass
@@ -18,6 +18,10 @@ class AxosweepSweeperConf:
     _target_: str = "hydra_plugins.axosweep.sweeper.AxosweepSweeper"
     params: dict[str, Any] = field(default_factory=dict)
     """Axes: a YAML list, or a string in Hydra's grammar; any key as on the command line."""
+    zip: Any = field(default_factory=list)
+    """Lists of axes that move together, as in [[lora_r, lora_alpha]]; also --zip."""
+    exclude: Any = field(default_factory=list)
+    """Points that are left out, as in ['lora=r128 learning_rate=8e-4']; also --exclude."""
     single: bool = False
     """The request has no -m, so more than one job is a mistake."""
 
@@ -28,8 +32,13 @@ ConfigStore.instance().store(group="hydra/sweeper", name="axosweep", node=Axoswe
 class AxosweepSweeper(Sweeper):
     """Expands the axes, composes and checks every job, and launches them as one sweep."""
 
-    def __init__(self, params: DictConfig | None = None, single: bool = False) -> None:
-        self.params = params
+    def __init__(
+        self,
+        params: DictConfig | None = None,
+        zip: ListConfig | None = None,
+        exclude: ListConfig | None = None,
+        single: bool = False,
+    ) -> None:
         self.single = single
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:

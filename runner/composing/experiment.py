@@ -15,6 +15,7 @@ from modal_app.cloud.settings import Deployment, settings_problems
 from modal_app.store.own_data import own_data_of
 from modal_app.store.problem import Problem
 from runner.composing.displaced_defaults import without_displaced
+from runner.composing.search_node import search_choice
 from runner.config.cpu_optimizers import NO_CPU_CODE, REPLACEMENT
 from runner.config.known_names import describes, facts_in, facts_named, size_named
 from runner.config.overrides import parts
@@ -36,7 +37,6 @@ from runner.types import (
     PriceTable,
     Request,
     SearchChoice,
-    SearchMethod,
     TrackingChoice,
 )
 
@@ -182,18 +182,14 @@ def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[
         confirm_above=config.confirm_above,
         confirmed=bool(config.confirmed),
         notify=_no_blank("notify", config.notify),
-        search=_search(
-            _fields({"search": OmegaConf.to_container(config.search, resolve=True)}, "search", SearchChoice)
-        ),
+        search=search_of(config),
     )
 
 
-def _search(values: Mapping[str, Any]) -> SearchChoice:
-    try:
-        method = SearchMethod(values["method"])
-    except ValueError as error:
-        raise SweepError(f"search.method={values['method']}: expected one of {', '.join(SearchMethod)}.") from error
-    return SearchChoice(**{**values, "method": method, "rungs": tuple(values["rungs"] or ())})
+def search_of(config: DictConfig) -> SearchChoice:
+    """The `search` node. Raises SweepError for what means nothing."""
+    node = OmegaConf.to_container(config.search, resolve=True)
+    return search_choice(_fields({"search": node}, "search", SearchChoice))
 
 
 def _name(choices: Mapping[str, Any], keys: Iterable[str]) -> str:

@@ -16,17 +16,22 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from runner.composing.axes import NO_RULES, AxisRules, Job, Points, SearchSpace
 from runner.composing.base_option import with_bases
 from runner.composing.experiment import (
     experiment_from,
     experiment_of,
     is_of_request,
     request_from,
+    search_of,
     unresolved,
 )
 from runner.composing.fast_compose import ComposedJob, compose_all
 from runner.composing.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
-from runner.composing.job_product import Job, canonical_axes, make_jobs
+from runner.composing.hydra_inside import plain
+from runner.composing.job_product import grid
+from runner.composing.read_axes import canonical_axes, read_space, rules_of
+from runner.composing.search_node import check_axes, refuse_beside_others
 from runner.config.overrides import base_spoken, canonical_all, parts, spoken
 from runner.config.project import SWEEPS, current_project
 from runner.config.sweep_file import body_keys, body_overrides
@@ -34,11 +39,12 @@ from runner.config.vocabulary import Vocabulary, read_vocabulary
 from runner.errors import SweepError
 from runner.preflight import quick_findings
 from runner.preflight.findings import Severity
-from runner.types import Action, Experiment, Request, RunResult
+from runner.types import Action, Experiment, Request, RunResult, SearchChoice, SearchMethod
 
 NONE: Mapping[str, str] = {}
 LaunchSweep = Callable[[list[Experiment], Request], list[RunResult]]
 
+_OUR_SWEEPER = "hydra_plugins.axosweep.sweeper.AxosweepSweeper"
 _OUR_LAUNCHER = "hydra_plugins.axosweep.launcher.AxosweepLauncher"
 
 
@@ -52,7 +58,15 @@ class Task:
     Our sweeper and launcher pass all jobs of a sweep at once; a third-party launcher calls it once per job.
     """
 
-    def __init__(self, launch: LaunchSweep, command_line: Sequence[str], texts: Mapping[str, str] = NONE) -> None:
+    def __init__(
+        self,
+        launch: LaunchSweep,
+        command_line: Sequence[str],
+        texts: Mapping[str, str] = NONE,
+        rules: AxisRules = NO_RULES,
+    ) -> None:
+        self.rules = rules
+        """Of the flags --zip and --exclude."""
         self._launch = launch
         self._command_line = list(command_line)
         self._texts: dict[str, Any] = dict(texts)
@@ -66,6 +80,8 @@ class Task:
 
     def __call__(self, config: DictConfig) -> float | None:
         hydra = HydraConfig.get()
+        if hydra.sweeper._target_ != _OUR_SWEEPER:
+            refuse_beside_others(plain(config.search, resolve=True), self.rules)
         job = OmegaConf.to_container(hydra.overrides.task)
         assert isinstance(job, list)
         choices = hydra.runtime.choices
@@ -100,18 +116,37 @@ def run_sweep(
         overrides = body_overrides(current_project().sweep_files()[name], vocabulary) + overrides
     overrides = with_bases([*overrides, *canonical_all(arguments, vocabulary)], vocabulary)
     vocabulary = replace(vocabulary, bases=current_project().bases)
-    jobs, swept = make_jobs(overrides, context.config_loader)
-    if single and len(jobs) > 1:
-        raise SweepError(f"This asks for {len(jobs)} runs, swept over {', '.join(swept)}. A sweep needs -m.")
+    search, rules = search_of(config), _rules(config, task)
+    shuffled = search.method is SearchMethod.GRID  # points that are drawn have to be drawn again
+    space = read_space(overrides, rules, context.config_loader, vocabulary, shuffled=shuffled)
+    check_axes(search, space.axes, single=single)
+    points = _points(space, search)
+    swept = [one.head.lstrip("+~") for one in space.axes]
+    if single and len(points.jobs) > 1:
+        raise SweepError(f"This asks for {len(points.jobs)} runs, swept over {', '.join(swept)}. A sweep needs -m.")
     request = request_from(config, config.hydra.runtime.choices, swept or [_key(argument) for argument in arguments])
     if request.action is Action.OVERRIDES:
-        _print_overrides(jobs, vocabulary)
+        _print_overrides(points.jobs, vocabulary)
         return []
     if config.hydra.launcher._target_ != _OUR_LAUNCHER:
-        return _launched_by_another(config, jobs, context, task)
-    experiments = compose_jobs(config, jobs, context.config_loader, vocabulary)
+        return _launched_by_another(config, points.jobs, context, task)
+    experiments = compose_jobs(config, points.jobs, context.config_loader, vocabulary)
     assert isinstance(task, Task)
-    return task.launch([experiment for experiment, _ in experiments], request)
+    left_out = tuple(replace(one, overrides=_in_users_words(one.overrides, vocabulary)) for one in points.left_out)
+    return task.launch([experiment for experiment, _ in experiments], replace(request, left_out=left_out))
+
+
+def _rules(config: DictConfig, task: TaskFunction) -> AxisRules:
+    """Of the config, and of the command line."""
+    return rules_of(plain(config.hydra.sweeper, resolve=True)) + (task.rules if isinstance(task, Task) else NO_RULES)
+
+
+def _points(space: SearchSpace, search: SearchChoice) -> Points:
+    match search.method:
+        case SearchMethod.GRID:
+            return grid(space)
+        case _:
+            raise SweepError(f"search={search.method} is not there yet.")
 
 
 def run_batch(
@@ -123,6 +158,8 @@ def run_batch(
 ) -> list[JobReturn]:
     """Our launcher, called by a third-party sweeper."""
     setup_globals()
+    assert isinstance(task, Task)
+    refuse_beside_others(plain(config.search, resolve=True), task.rules)
     vocabulary = read_vocabulary()
     jobs = [tuple(job) for job in job_overrides]
     keys = [_key(override) for override in jobs[0]] if jobs else []
@@ -132,7 +169,6 @@ def run_batch(
     if request.action is Action.OVERRIDES:
         _print_overrides(jobs, vocabulary)
     else:
-        assert isinstance(task, Task)
         results = task.launch([experiment for experiment, _ in composed], request)
     returns = [_job_return(job, one.config) for job, (_, one) in zip(jobs, composed, strict=True) if one.config]
     for job_return, result in zip(returns, results, strict=False):  # a plan has no results
@@ -227,9 +263,9 @@ def _print_overrides(jobs: Sequence[Job], vocabulary: Vocabulary) -> None:
         print(shlex.join(base_spoken(one, vocabulary) for one in job if _describes_run(one, vocabulary)))
 
 
-def _in_users_words(job: Sequence[str], vocabulary: Vocabulary) -> list[str]:
+def _in_users_words(job: Sequence[str], vocabulary: Vocabulary) -> tuple[str, ...]:
     """A job's overrides in the user's words, without those that describe the whole command."""
-    return [spoken(one, vocabulary) for one in job if _describes_run(one, vocabulary)]
+    return tuple(spoken(one, vocabulary) for one in job if _describes_run(one, vocabulary))
 
 
 def _describes_run(override: str, vocabulary: Vocabulary) -> bool:

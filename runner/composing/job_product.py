@@ -1,64 +1,71 @@
-"""A sweep's axes -> its jobs, each a list of plain overrides, in Hydra's own grammar (choice, range, glob...)."""
+"""search=grid: every combination of a sweep's axes, without those that are left out."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-
-from runner.composing.experiment import is_of_request
-from runner.config.overrides import axis, canonical
-from runner.config.vocabulary import Vocabulary
+from runner.composing.axes import Axis, ChoiceAxis, Fixed, IntervalAxis, Job, Points, SearchSpace
 from runner.errors import SweepError
+from runner.types import LeftOut
 
-Job = tuple[str, ...]
-
-
-def canonical_axes(params: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]:
-    """`hydra.sweeper.params` of a sweep file as canonical overrides; bare keys and YAML lists are accepted."""
-    return [canonical(axis(str(key), value), vocabulary) for key, value in params.items()]
+Row = tuple[tuple[str, Any, str], ...]
+"""For each axis of a dimension: its name, its value, and the override that sets it."""
 
 
-def make_jobs(overrides: Sequence[str], loader: ConfigLoader) -> tuple[list[Job], list[str]]:
-    """The product of all axes, and the keys that are axes. A later override of a key replaces an earlier one."""
-    axes: dict[str, list[str]] = {}
-    swept: dict[str, bool] = {}
-    for override in OverridesParser.create(config_loader=loader).parse_overrides(list(overrides)):
-        key = override.get_key_element().lstrip("+~")
-        _refuse_unsweepable(override, key)
-        axes[key] = _values(override)
-        swept[key] = override.is_sweep_override()
-    return list(itertools.product(*axes.values())), [key for key in swept if swept[key]]
+def grid(space: SearchSpace) -> Points:
+    """All points; those of the last axis are next to each other. Raises SweepError for an interval, and for excludes
+    that leave out nothing or everything.
+    """
+    for axis in space.axes:
+        if isinstance(axis, IntervalAxis):
+            raise SweepError(_infinite(axis))
+    if not space.zips and not space.excludes:
+        parts = [(one.override,) if isinstance(one, Fixed) else _overrides(one) for one in space.parts]
+        return Points(tuple(itertools.product(*parts)))
+    points = _with_excludes(space)
+    if not points.jobs:
+        raise SweepError(f"{_words(*(one.text for one in space.excludes))}: no point is left.")
+    return points
 
 
-def _refuse_unsweepable(override: Override, key: str) -> None:
-    if not override.is_sweep_override():
-        return
-    if is_of_request(key):
-        raise SweepError(f"{override.input_line}: {key} applies to all runs of a command and cannot be swept.")
-    if override.is_hydra_override():
-        raise SweepError(
-            f"{override.input_line}: Hydra's own configuration cannot be swept. "
-            "What a run needs (GPUs, memory) is swept with gpu=... and gpu.count=..."
-        )
-    if not override.is_discrete_sweep():
-        raise SweepError(
-            f"{override.input_line}: an interval has infinitely many values. Write a list or range(start,stop,step); "
-            "a search over intervals needs a sweeper that searches (hydra/sweeper=...)."
-        )
+def _infinite(axis: IntervalAxis) -> str:
+    return (
+        f"{axis.name}: an interval has infinitely many values. Write a list or range(start,stop,step), or draw points "
+        "from it: search=random search.runs=20. A sweeper of others (hydra/sweeper=...) gets intervals as they are."
+    )
 
 
-def _values(override: Override) -> list[str]:
-    key = override.get_key_element()
-    if override.is_sweep_override():
-        values = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        if not values:
-            raise SweepError(f"{override.input_line} matches nothing, so there is nothing to run.")
-        return values  # a repeated value, too: plan counts it as a duplicate
-    if override.is_delete() and override.value() is None:
-        return [key]
-    return [f"{key}={override.get_value_element_as_str()}"]
+def _overrides(axis: Axis) -> tuple[str, ...]:
+    assert isinstance(axis, ChoiceAxis)
+    return axis.overrides
+
+
+def _with_excludes(space: SearchSpace) -> Points:
+    jobs: list[Job] = []
+    left_out: list[LeftOut] = []
+    unused = dict.fromkeys(one.text for one in space.excludes)
+    for rows in itertools.product(*map(_rows, space.dimensions)):
+        cells = list(itertools.chain.from_iterable(rows))
+        job = space.job_of({name: override for name, _, override in cells})
+        matching = space.excluding({name: value for name, value, _ in cells})
+        for one in matching:
+            unused.pop(one.text, None)
+        if matching:
+            left_out.append(LeftOut(job, _words(matching[0].text)))
+        else:
+            jobs.append(job)
+    if unused:
+        raise SweepError(f"{_words(*unused)}: no point has these values together, so nothing would be left out.")
+    return Points(tuple(jobs), tuple(left_out))
+
+
+def _rows(dimension: tuple[Axis, ...]) -> Iterator[Row]:
+    choices = [one for one in dimension if isinstance(one, ChoiceAxis)]
+    columns = [[(one.name, *row) for row in zip(one.values, one.overrides, strict=True)] for one in choices]
+    return zip(*columns, strict=True)
+
+
+def _words(*excludes: str) -> str:
+    return " ".join(f"--exclude '{one}'" for one in excludes)
