@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from modal_app.halving.margin import within_noise
 from modal_app.halving.standing import Reading, Standing, Why
@@ -24,19 +24,21 @@ AUDITED = 10
 
 
 def who_goes_on(standing: Standing, rung: int) -> dict[str, Why]:
-    """The runs at a rung that go on from it, and why; without those that have diverged."""
+    """The runs at a rung that go on from it, and why; without those that have diverged. One that has diverged or failed
+    after this rung takes nobody's place."""
     terms, there = standing.terms, _comparable(standing, rung)
-    goes = {run: Why.OTHER_ROWS for run, one in standing.at(rung).items() if run not in there and one.loss is not None}
-    ranked = sorted(there, key=lambda run: (_loss(there[run]), run))
-    finite = [run for run in ranked if there[run].loss is not None]
-    quota = len(ranked) // terms.eta or int(bool(ranked) and all_are_in(standing, rung))
-    top = finite[:quota]
+    finite = {run: one for run, one in standing.at(rung).items() if one.loss is not None}
+    ranked = sorted((run for run in there if run in finite), key=lambda run: (_loss(there[run]), run))
+    able = [run for run in ranked if not _is_lost_after(standing, run, rung)]
+    quota = len(there) // terms.eta or int(bool(able) and all_are_in(standing, rung))
+    top = able[:quota]
+    goes = {run: Why.OTHER_ROWS for run in finite if run not in there}
     if terms.audit:
         goes |= {run: Why.AUDIT for run in finite if is_audited(run)}
-    if terms.keep_rate and rung == 1 and (kept := _best_of_largest_rate(standing, there)) is not None:
+    if terms.keep_rate and rung == 1 and (kept := _best_of_largest_rate(standing, able)) is not None:
         goes[kept] = Why.RATE
     if terms.margin and top:
-        goes |= {run: Why.MARGIN for run in finite[quota:] if within_noise(there, run, top[-1])}
+        goes |= {run: Why.MARGIN for run in able[quota:] if within_noise(there, run, top[-1])}
     return goes | dict.fromkeys(top, Why.TOP)
 
 
@@ -50,6 +52,12 @@ def is_audited(run: str) -> bool:
     return int.from_bytes(hashlib.sha256(run.encode()).digest()[:8], "big") % AUDITED == 0
 
 
+def has_ended(standing: Standing, run: str) -> bool:
+    """Whether it has diverged or failed."""
+    last = standing.last_rung(run)
+    return _is_lost_after(standing, run, last) or (last > 0 and standing.at(last)[run].loss is None)
+
+
 def to_be_started(standing: Standing) -> dict[str, tuple[int, Why]]:
     """The stopped runs that are to go on, and that nobody has said so of: run -> its rung, and why."""
     found: dict[str, tuple[int, Why]] = {}
@@ -57,6 +65,12 @@ def to_be_started(standing: Standing) -> dict[str, tuple[int, Why]]:
         goes = who_goes_on(standing, rung)
         found |= {run: (rung, goes[run]) for run in stopped if run in goes and not standing.has_gone(rung, run)}
     return found
+
+
+def _is_lost_after(standing: Standing, run: str, rung: int) -> bool:
+    """Whether it has diverged or failed after this rung, and has not come further since."""
+    last = standing.last_rung(run)
+    return standing.out.get(run, -1) == last or (last > rung and standing.at(last)[run].loss is None)
 
 
 def _is_in(standing: Standing, run: str, rung: int) -> bool:
@@ -87,17 +101,16 @@ def _is_audit_alone(standing: Standing, run: str, rung: int) -> bool:
     )
 
 
-def _best_of_largest_rate(standing: Standing, there: Mapping[str, Reading]) -> str | None:
-    """The best run with the largest learning rate of which a run has not diverged, once all runs with it, and with any
-    larger one, are there or out. None where all members have one rate."""
+def _best_of_largest_rate(standing: Standing, able: Sequence[str]) -> str | None:
+    """The best run with the largest learning rate of which a run has neither diverged nor failed, once all runs with it
+    and all with a larger one are at rung 1 or out. None where all members have one rate. `able`: the best first."""
     rates = standing.terms.rates
     distinct = sorted({rate for rate in rates.values() if rate is not None}, reverse=True)
     for rate in distinct if len(distinct) > 1 else ():
-        runs = [run for run, one in rates.items() if one == rate]
-        if not all(run in standing.at(1) or run in standing.out for run in runs):
+        if not all(run in standing.at(1) or run in standing.out for run, one in rates.items() if one == rate):
             return None
-        if finite := [run for run in runs if run in there and there[run].loss is not None]:
-            return min(finite, key=lambda run: (_loss(there[run]), run))
+        if (kept := next((run for run in able if rates.get(run) == rate), None)) is not None:
+            return kept
     return None
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import time
+from dataclasses import dataclass, replace
 
-from modal_app.halving.choose import to_be_started, who_goes_on
+from modal_app.halving.choose import has_ended, to_be_started, who_goes_on
 from modal_app.halving.entries import Entries, go_of, loss_of, out_of, stop_of
 from modal_app.halving.standing import Reading, Standing, Why
 
@@ -25,7 +27,10 @@ class Answer:
 
 
 def ask(entries: Entries, run: str, rung: int, reading: Reading) -> Answer:
-    """Put what a run has reached, and say whether it goes on. Who has been told to go on is told so again."""
+    """Put what a run has reached, and say whether it goes on. Who has been told to go on is told so again. A loss that
+    is not finite is one of a run that has diverged."""
+    if reading.loss is not None and not math.isfinite(reading.loss):
+        reading = replace(reading, loss=None)
     entries.put(loss_of(rung, run), reading.to_json())
     standing = Standing.of(entries.items())
     why = standing.gone.get(rung, {}).get(run) or who_goes_on(standing, rung).get(run)
@@ -38,12 +43,13 @@ def ask(entries: Entries, run: str, rung: int, reading: Reading) -> Answer:
 
 def note_stop(entries: Entries, run: str, rung: int) -> None:
     """When a run's checkpoint is saved and its job has ended."""
-    entries.put(stop_of(rung, run), {})
+    entries.put(stop_of(rung, run), {"at": round(time.time(), 3)})
 
 
 def note_out(entries: Entries, run: str) -> None:
     """When a run has failed."""
-    entries.put(out_of(run), {})
+    after = Standing.of(entries.items()).last_rung(run)
+    entries.put(out_of(run), {"after": after, "at": round(time.time(), 3)})
 
 
 def note_divergence(entries: Entries, run: str, rung: int, reading: Reading) -> None:
@@ -52,14 +58,17 @@ def note_divergence(entries: Entries, run: str, rung: int, reading: Reading) -> 
 
 
 def look(entries: Entries) -> dict[str, int]:
-    """Say of each stopped run that is to go on that it does. Returns all stopped runs that somebody has said so of, and
-    their rungs: whoever looks starts those that nobody works on."""
+    """Say of each stopped run that is to go on that it does. Returns all runs that somebody has said so of where they
+    stopped last, and the rungs there, without those that have ended since: whoever looks starts those that nobody
+    works on and that have not succeeded."""
     standing = Standing.of(entries.items())
     for run, (rung, why) in to_be_started(standing).items():
         entries.put(go_of(rung, run), {"why": why})
     standing = Standing.of(entries.items())
-    gone = [(rung, run) for rung, runs in standing.stopped.items() for run in runs if standing.has_gone(rung, run)]
-    return {run: rung for rung, run in sorted(gone)}
+    last = {run: rung for rung in sorted(standing.stopped) for run in standing.stopped[rung]}
+    return {
+        run: rung for run, rung in sorted(last.items()) if standing.has_gone(rung, run) and not has_ended(standing, run)
+    }
 
 
 def _loss(reading: Reading) -> float:

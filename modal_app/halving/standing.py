@@ -82,7 +82,8 @@ class Standing:
     readings: Mapping[int, Mapping[str, Reading]] = field(default_factory=dict)
     gone: Mapping[int, Mapping[str, Why]] = field(default_factory=dict)
     stopped: Mapping[int, frozenset[str]] = field(default_factory=dict)
-    out: frozenset[str] = frozenset()
+    out: Mapping[str, int] = field(default_factory=dict)
+    """The runs that have failed, and the last rung that each was at; 0 for none."""
 
     @classmethod
     def of(cls, items: Mapping[str, Mapping[str, Any]]) -> Standing:
@@ -90,7 +91,7 @@ class Standing:
         readings: dict[int, dict[str, Reading]] = {}
         gone: dict[int, dict[str, Why]] = {}
         stopped: dict[int, set[str]] = {}
-        out: set[str] = set()
+        out: dict[str, int] = {}
         for name, value in items.items():
             match name.split("/"):
                 case ["loss", rung, run]:
@@ -100,12 +101,16 @@ class Standing:
                 case ["stop", rung, run]:
                     stopped.setdefault(int(rung), set()).add(run)
                 case ["out", run]:
-                    out.add(run)
+                    out[run] = value["after"]
         frozen = {rung: frozenset(runs) for rung, runs in stopped.items()}
-        return cls(Terms.of(items[TERMS]), readings, gone, frozen, frozenset(out))
+        return cls(Terms.of(items[TERMS]), readings, gone, frozen, out)
 
     def at(self, rung: int) -> Mapping[str, Reading]:
         return self.readings.get(rung, {})
+
+    def last_rung(self, run: str) -> int:
+        """0 for none."""
+        return max((rung for rung, there in self.readings.items() if run in there), default=0)
 
     def has_gone(self, rung: int, run: str) -> bool:
         return run in self.gone.get(rung, {})
