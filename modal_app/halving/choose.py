@@ -52,12 +52,6 @@ def is_audited(run: str) -> bool:
     return int.from_bytes(hashlib.sha256(run.encode()).digest()[:8], "big") % AUDITED == 0
 
 
-def has_ended(standing: Standing, run: str) -> bool:
-    """Whether it has diverged or failed."""
-    last = standing.last_rung(run)
-    return _is_lost_after(standing, run, last) or (last > 0 and standing.at(last)[run].loss is None)
-
-
 def to_be_started(standing: Standing) -> dict[str, tuple[int, Why]]:
     """The stopped runs that are to go on, and that nobody has said so of: run -> its rung, and why."""
     found: dict[str, tuple[int, Why]] = {}
@@ -65,6 +59,12 @@ def to_be_started(standing: Standing) -> dict[str, tuple[int, Why]]:
         goes = who_goes_on(standing, rung)
         found |= {run: (rung, goes[run]) for run in stopped if run in goes and not standing.has_gone(rung, run)}
     return found
+
+
+def waits(standing: Standing, run: str, rung: int) -> bool:
+    """Whether a run that has stopped at a rung goes on from there, and has not been seen at a later one."""
+    is_there = standing.last_rung(run) <= rung and not _is_lost_after(standing, run, rung)
+    return is_there and standing.has_gone(rung, run)
 
 
 def _is_lost_after(standing: Standing, run: str, rung: int) -> bool:
@@ -80,7 +80,7 @@ def _is_in(standing: Standing, run: str, rung: int) -> bool:
     before = [one for one in range(1, rung) if run in standing.at(one)]
     if not before or standing.has_gone(before[-1], run):
         return False
-    return all_are_in(standing, before[-1]) and run not in who_goes_on(standing, before[-1])
+    return run not in who_goes_on(standing, before[-1])
 
 
 def _comparable(standing: Standing, rung: int) -> dict[str, Reading]:

@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 
-from modal_app.halving.choose import has_ended, to_be_started, who_goes_on
+from modal_app.halving.choose import to_be_started, waits, who_goes_on
 from modal_app.halving.entries import Entries, go_of, loss_of, out_of, stop_of
 from modal_app.halving.standing import Reading, Standing, Why
 
@@ -59,16 +59,14 @@ def note_divergence(entries: Entries, run: str, rung: int, reading: Reading) -> 
 
 def look(entries: Entries) -> dict[str, int]:
     """Say of each stopped run that is to go on that it does. Returns all runs that somebody has said so of where they
-    stopped last, and the rungs there, without those that have ended since: whoever looks starts those that nobody
-    works on and that have not succeeded."""
+    stopped last, and the rungs there, but for those that have come further, or failed, since: whoever looks starts
+    those that nobody works on and that have not ended."""
     standing = Standing.of(entries.items())
     for run, (rung, why) in to_be_started(standing).items():
         entries.put(go_of(rung, run), {"why": why})
     standing = Standing.of(entries.items())
     last = {run: rung for rung in sorted(standing.stopped) for run in standing.stopped[rung]}
-    return {
-        run: rung for run, rung in sorted(last.items()) if standing.has_gone(rung, run) and not has_ended(standing, run)
-    }
+    return {run: rung for run, rung in sorted(last.items()) if waits(standing, run, rung)}
 
 
 def _loss(reading: Reading) -> float:
