@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from modal_app.halving.choose import to_be_started, who_goes_on
-from modal_app.halving.entries import Entries, go_of, loss_of, out_of, stop_of
+from modal_app.halving.entries import TERMS, Entries, go_of, loss_of, out_of, stop_of
 from modal_app.halving.standing import Reading, Standing, Why
 
 
@@ -23,11 +26,22 @@ class Answer:
     def goes_on(self) -> bool:
         return self.why is not None
 
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Answer:
+        return cls(None if raw["why"] is None else Why(raw["why"]), int(raw["place"]), int(raw["of"]))
+
 
 def ask(entries: Entries, run: str, rung: int, reading: Reading) -> Answer:
-    """Put what a run has reached, and say whether it goes on. Who has been told to go on is told so again."""
+    """Put what a run has reached, and say whether it goes on. Who has been told to go on is told so again. While the
+    terms cannot be read, until a launch puts them again, every run goes on."""
     entries.put(loss_of(rung, run), reading.to_json())
-    standing = Standing.of(entries.items())
+    items = entries.items()
+    if TERMS not in items:
+        return Answer(Why.UNANSWERED, 1, 1)
+    standing = Standing.of(items)
     why = standing.gone.get(rung, {}).get(run) or who_goes_on(standing, rung).get(run)
     if why is not None:
         entries.put(go_of(rung, run), {"why": why})
@@ -38,12 +52,12 @@ def ask(entries: Entries, run: str, rung: int, reading: Reading) -> Answer:
 
 def note_stop(entries: Entries, run: str, rung: int) -> None:
     """When a run's checkpoint is saved and its job has ended."""
-    entries.put(stop_of(rung, run), {})
+    entries.put(stop_of(rung, run), {"at": time.time()})  # an empty entry is one that cannot be read
 
 
 def note_out(entries: Entries, run: str) -> None:
     """When a run has failed."""
-    entries.put(out_of(run), {})
+    entries.put(out_of(run), {"at": time.time()})
 
 
 def note_divergence(entries: Entries, run: str, rung: int, reading: Reading) -> None:
@@ -52,14 +66,17 @@ def note_divergence(entries: Entries, run: str, rung: int, reading: Reading) -> 
 
 
 def look(entries: Entries) -> dict[str, int]:
-    """Say of each stopped run that is to go on that it does. Returns all stopped runs that somebody has said so of, and
-    their rungs: whoever looks starts those that nobody works on."""
-    standing = Standing.of(entries.items())
+    """Say of each stopped run that is to go on that it does. Returns the runs that have stopped, at no later rung, and
+    that somebody has said so of, with this rung: whoever looks starts those that nobody works on."""
+    items = entries.items()
+    if TERMS not in items:
+        return {}
+    standing = Standing.of(items)
     for run, (rung, why) in to_be_started(standing).items():
         entries.put(go_of(rung, run), {"why": why})
     standing = Standing.of(entries.items())
-    gone = [(rung, run) for rung, runs in standing.stopped.items() for run in runs if standing.has_gone(rung, run)]
-    return {run: rung for rung, run in sorted(gone)}
+    last = {run: rung for rung in sorted(standing.stopped) for run in sorted(standing.stopped[rung])}
+    return {run: rung for run, rung in last.items() if standing.has_gone(rung, run)}
 
 
 def _loss(reading: Reading) -> float:
