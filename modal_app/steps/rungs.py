@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed
-from transformers import IntervalStrategy, SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from modal_app.halving.asking import asks_of
 from modal_app.halving.ends import recorded_losses, setting_of
