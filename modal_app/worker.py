@@ -23,7 +23,7 @@ from modal_app.process import attempt as attempts
 from modal_app.process import imports, rank, ranks, stop
 from modal_app.process.failures import Failure, classify
 from modal_app.process.rank import Rank
-from modal_app.process.stop import Stopped
+from modal_app.process.stop import AtRung, Stopped
 from modal_app.steps import train
 from modal_app.steps.pinned_inputs import check_inputs, check_mapped, pinned_inputs
 from modal_app.store import checkpoints, state, user_code
@@ -106,6 +106,8 @@ def _attempt(this: Rank, store: Store, descriptor: int, *, warm: bool) -> Outcom
             facts |= part
     except Stopped as request:
         status, message = OutcomeStatus.STOPPED, str(request)
+    except AtRung as stopped:
+        status, message, facts = OutcomeStatus.AT_RUNG, str(stopped), {**facts, **stopped.facts}
     except Exception as error:  # the process boundary: a failed step is a recorded value
         failure = _failure(error, this)
         status, reason, message = OutcomeStatus.FAILED, failure.reason, failure.message

@@ -343,6 +343,12 @@ class RunResult:
     objective: float | None
     """Best eval loss; None without one."""
     message: str = ""
+    at_rung: bool = False
+    """Whether other runs of its search were better at a rung, so that it has stopped there."""
+
+    @property
+    def failed(self) -> bool:
+        return not (self.succeeded or self.at_rung)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ AXOLOTL_SIDE = {
     "steps.plugin",
     "steps.preprocess",
     "steps.recorder",
+    "steps.rungs",
 }
 """What the worker, or Axolotl itself, imports when it gets there: they have the trainer's packages at the top."""
 MODAL_SIDE = {

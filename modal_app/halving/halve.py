@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from modal_app.halving.choose import to_be_started, waits, who_goes_on
-from modal_app.halving.entries import Entries, go_of, loss_of, out_of, stop_of
+from modal_app.halving.entries import TERMS, Entries, go_of, loss_of, out_of, stop_of
 from modal_app.halving.standing import Reading, Standing, Why
 
 
@@ -25,14 +27,25 @@ class Answer:
     def goes_on(self) -> bool:
         return self.why is not None
 
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Answer:
+        return cls(None if raw["why"] is None else Why(raw["why"]), int(raw["place"]), int(raw["of"]))
+
 
 def ask(entries: Entries, run: str, rung: int, reading: Reading) -> Answer:
     """Put what a run has reached, and say whether it goes on. Who has been told to go on is told so again. A loss that
-    is not finite is one of a run that has diverged."""
+    is not finite is one of a run that has diverged. While the terms cannot be read, until a launch puts them again,
+    every run goes on."""
     if reading.loss is not None and not math.isfinite(reading.loss):
         reading = replace(reading, loss=None)
     entries.put(loss_of(rung, run), reading.to_json())
-    standing = Standing.of(entries.items())
+    items = entries.items()
+    if TERMS not in items:
+        return Answer(Why.UNANSWERED, 1, 1)
+    standing = Standing.of(items)
     why = standing.gone.get(rung, {}).get(run) or who_goes_on(standing, rung).get(run)
     if why is not None:
         entries.put(go_of(rung, run), {"why": why})
@@ -43,12 +56,13 @@ def ask(entries: Entries, run: str, rung: int, reading: Reading) -> Answer:
 
 def note_stop(entries: Entries, run: str, rung: int) -> None:
     """When a run's checkpoint is saved and its job has ended."""
-    entries.put(stop_of(rung, run), {"at": round(time.time(), 3)})
+    entries.put(stop_of(rung, run), {"at": round(time.time(), 3)})  # an empty entry is one that cannot be read
 
 
 def note_out(entries: Entries, run: str) -> None:
     """When a run has failed."""
-    after = Standing.of(entries.items()).last_rung(run)
+    items = entries.items()
+    after = Standing.of(items).last_rung(run) if TERMS in items else 0
     entries.put(out_of(run), {"after": after, "at": round(time.time(), 3)})
 
 
@@ -61,7 +75,10 @@ def look(entries: Entries) -> dict[str, int]:
     """Say of each stopped run that is to go on that it does. Returns all runs that somebody has said so of where they
     stopped last, and the rungs there, but for those that have come further, or failed, since: whoever looks starts
     those that nobody works on and that have not ended."""
-    standing = Standing.of(entries.items())
+    items = entries.items()
+    if TERMS not in items:
+        return {}
+    standing = Standing.of(items)
     for run, (rung, why) in to_be_started(standing).items():
         entries.put(go_of(rung, run), {"why": why})
     standing = Standing.of(entries.items())

@@ -26,6 +26,10 @@ class Why(StrEnum):
     """It has other held-out rows, or another number of steps, than most runs, so it does not compare."""
     ASKED = "asked"
     """`axosweep resume` asked for it."""
+    BEFORE = "before"
+    """It had been trained further before its search came to it."""
+    UNANSWERED = "unanswered"
+    """Nobody has answered. No entry says so: it is asked again if it comes here again."""
 
 
 @dataclass(frozen=True, slots=True)

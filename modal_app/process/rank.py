@@ -45,6 +45,8 @@ class Rank:
     """Of the held-out rows, once a run that reads its own data has read them."""
     no_row_losses: str | None = None
     """Why there are no losses of each held-out row, if that is so."""
+    to_be_continued: bool = False
+    """Whether training ends now before its last step, to be resumed from the checkpoint that is saved."""
     weights_step: int | None = None
     """The optimizer step of the weights that an evaluate step rates."""
 

@@ -12,15 +12,31 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):
     """The step ended because it was asked to, and can be continued."""
+
+
+class AtRung(Exception):
+    """A run of a search has stopped at a rung, and can be continued."""
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        """`facts`: of its outcome."""
+        super().__init__(_described(facts))
+        self.facts = facts
+
+
+def _described(facts: Mapping[str, Any]) -> str:
+    at = f"at step {facts['step']} of {facts['max_steps']}"
+    if facts["why"]:
+        return f"{facts['why']} {at}, before rung {facts['rung']} of {facts['rungs']}"
+    return f"{at}, it was at place {facts['place']} of {facts['of']} that had come to rung {facts['rung']}"
 
 
 _requested = False

@@ -154,10 +154,12 @@ def finish(rank: Rank, state: Mapping[str, Any], *, failed: bool) -> None:
     phases = state.get("phases", {})
     if phases:
         run.summary["train_seconds"] = round(phases.get("first", 0.0) + phases.get("train", 0.0), 3)
-    whole = bool(state.get("ended")) and not (failed or state.get("stopped") or state.get("diverged"))
+    whole = bool(state.get("ended")) and not (
+        failed or state.get("stopped") or state.get("diverged") or state.get("at_rung")
+    )
     if whole:
         _log_rows(run, rank)
-    if state.get("stopped") and not failed:
+    if (state.get("stopped") or state.get("at_rung")) and not failed:
         run.mark_preempting()
     run.finish(exit_code=0 if whole else INTERRUPTED)
 

@@ -70,7 +70,7 @@ class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
         if this.step.kind is not StepKind.TRAIN:
             return [rater]
         note_held_out_rows(this, trainer.eval_dataset)
-        return [Describer(), rater, Recorder(trainer, this, eval_on_start=cfg.eval_on_start is not False)]
+        return [Describer(), rater, Recorder(trainer, this, rater, eval_on_start=cfg.eval_on_start is not False)]
 
 
 class Describer(TrainerCallback):  # type: ignore[misc]

@@ -23,6 +23,8 @@ from modal_app.process import stop
 from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
 from modal_app.steps.pinned_inputs import check_inputs, check_mapped
+from modal_app.steps.row_rater import RowRater
+from modal_app.steps.rungs import RungStops
 from modal_app.store import checkpoints
 from modal_app.store.step import FailureReason, write_atomically
 
@@ -30,9 +32,10 @@ from modal_app.store.step import FailureReason, write_atomically
 class Recorder(TrainerCallback):  # type: ignore[misc]
     """It must be the last callback, so that it sees the decisions of the others."""
 
-    def __init__(self, trainer: Any, rank: Rank, *, eval_on_start: bool) -> None:
+    def __init__(self, trainer: Any, rank: Rank, rater: RowRater, *, eval_on_start: bool) -> None:
         self._trainer = trainer
         self._rank = rank
+        self._rungs = RungStops(trainer, rank, rater)
         self._eval_on_start = eval_on_start
         self._began = 0.0
         self._resumed_from = 0
@@ -65,6 +68,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             self._metrics = _open_for_lines(self._rank.folder.metrics)
             self._write_state(state)
+        try:
+            self._rungs.begin(state)
+        finally:
+            self._write_state(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         # The first step warms up and compiles, so its duration says nothing about the next ones.
@@ -73,13 +80,19 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if last and self._has_eval_rows():
             control.should_evaluate = True
         if not last and self._agree_to_stop(args):
-            self._stopped = True
+            self._stopped = self._rank.to_be_continued = True
             control.should_save = True
             control.should_training_stop = True
+        if not (last or self._stopped):
+            self._rungs.after_step(args, state, control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._evaluated_at == state.global_step:
             control.should_evaluate = False
+        if not self._stopped:
+            self._rungs.after_epoch(args, state, control)
+        elif not float(state.epoch).is_integer():
+            control.should_evaluate = False  # the epoch has been cut short
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
         if "loss" in logs:
@@ -92,9 +105,13 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if self._metrics is not None:
             self._write_metrics(state, logs)
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Mapping[str, Any] | None = None, **_: Any
+    ) -> None:
         self._rank.clock.book("eval")
         self._evaluated_at = state.global_step
+        if not (self._stopped or self._diverged):
+            self._rungs.after_evaluation(args, state, control, (metrics or {}).get("eval_loss"))
         self._write_state(state)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -162,7 +179,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     def _write_state(self, state: Any) -> None:
         if not state.is_world_process_zero:
             return
-        finished = state.global_step >= state.max_steps
+        early = state.global_step < state.max_steps and not (self._stopped or self._diverged or self._rungs.stop)
         write_atomically(
             self._rank.attempt.train_state,
             json.dumps(
@@ -177,7 +194,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
                     "ended": self._ended,
                     "stopped": self._stopped,
                     "diverged": self._diverged,
-                    "early_stopped": self._ended and not (finished or self._stopped or self._diverged),
+                    "at_rung": self._rungs.stop,
+                    "rungs": self._rungs.answers,
+                    "early_stopped": self._ended and early,
                     "resumed_from": self._resumed_from,
                     "eval_fingerprint": self._rank.eval_fingerprint,
                     "no_row_losses": self._rank.no_row_losses,

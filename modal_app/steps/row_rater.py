@@ -63,6 +63,8 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
         self._rated: list[RatedRow] = []
         self._batches = 0
         self._at: int | None = None
+        self.newest: RowLosses | None = None
+        """Of the last evaluation that callbacks have seen."""
         self._model: Any = None
         """That was evaluated last."""
         self._gave_up = False
@@ -93,23 +95,28 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Mapping[str, Any] | None = None, **_: Any
     ) -> None:
+        self.newest = self.take(state.global_step, metrics)
+        if self.newest is not None:
+            folder = self._rank.folder
+            self.newest.write(folder.losses_before if self._begins(state) else folder.losses)
+            self._at = state.global_step
+
+    def take(self, at_step: int, metrics: Mapping[str, Any] | None) -> RowLosses | None:
+        """The losses of the rows that were evaluated since the last call. None on ranks other than 0, and where they
+        cannot be had. All ranks call it together."""
         rated, self._rated, self._batches, self._gave_up = self._rated, [], 0, False
         reasons, all_rated = self._from_all_ranks(rated)
         self._rank.no_row_losses = next((reason for reason in reasons if reason is not None), None)
         if self._rank.no_row_losses is not None or self._rank.number != 0:
-            return
+            return None
         loss = float((metrics or {}).get("eval_loss", math.nan))
-        step = state.global_step if self._rank.weights_step is None else self._rank.weights_step
+        step = at_step if self._rank.weights_step is None else self._rank.weights_step
         about = About(self._rows.fingerprint, step, loss, (), documents_known=False)
         losses = row_losses(self._rows, [*all_rated, *self._left_out(all_rated)], about)
         if losses is None:
             self._give_up("the evaluation left out held-out rows")
-            return
-        if self._held_out is not None:
-            losses = self._held_out.describe(losses)
-        folder = self._rank.folder
-        losses.write(folder.losses_before if self._begins(state) else folder.losses)
-        self._at = state.global_step
+            return None
+        return losses if self._held_out is None else self._held_out.describe(losses)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         best = args.load_best_model_at_end and state.best_global_step == state.global_step
@@ -120,7 +127,7 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The Trainer has loaded its best weights by now."""
-        if self._rank.number != 0:
+        if self._rank.number != 0 or self._rank.to_be_continued:
             return
         folder = self._rank.folder
         if self._rank.no_row_losses is not None:

@@ -24,7 +24,7 @@ from modal_app.process.attempt import DATASETS_CACHE, stamp, write_yaml
 from modal_app.process.bars import noted_bars
 from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
-from modal_app.process.stop import Stopped
+from modal_app.process.stop import AtRung, Stopped
 from modal_app.steps.hub_reached import offline_if_unreachable
 from modal_app.steps.prepared import PREPARED, link_prepared
 from modal_app.store import checkpoints, hub, start_checkpoint
@@ -109,6 +109,8 @@ def run_rank(rank: Rank) -> None:
     try:
         with offline_if_unreachable() if rank.step.asks_the_hub else contextlib.nullcontext(), bars:
             do_cli(config=attempt.config.name)
+    except AtRung:
+        pass  # before its first step: train.json says it
     except SystemExit as error:
         # Its own handler of SIGINT, which is set for a moment before training begins.
         raise Stopped(f"Axolotl exited with {error.code} before training began") from error
@@ -124,11 +126,13 @@ def has_begun(attempt: Attempt) -> bool:
 
 
 def verdict(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
-    """The facts of a success. Raises Stopped for a clean stop, StepFailed for anything else."""
+    """The facts of a success. Raises Stopped or AtRung for a clean stop, StepFailed for anything else."""
     state = _state(attempt)
     at = f"step {state.get('global_step', 0)} of {state.get('max_steps', '?')}"
     if state.get("stopped"):
         raise Stopped(f"stopped at {at}; a checkpoint is saved")
+    if at_rung := state.get("at_rung"):
+        raise AtRung(at_rung)
     strange = _not_finite(folder.metrics, attempt.number)
     if state.get("diverged") or strange:
         raise StepFailed(FailureReason.NAN, f"{' and '.join(strange) or 'the loss'} became NaN or infinite by {at}")

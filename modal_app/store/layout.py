@@ -215,6 +215,14 @@ class Attempt:
         """train.json: steps, world size and phase seconds, kept current by the Axolotl plugin."""
         return self.path / "train.json"
 
+    def rung_question(self, rung: int) -> Path:
+        """rung-<k>.json, on Modal: that the run has reached a rung, for the container to answer."""
+        return self.path / f"rung-{rung}.json"
+
+    def rung_answer(self, rung: int) -> Path:
+        """rung-<k>-answer.json: the answer."""
+        return self.path / f"rung-{rung}-answer.json"
+
     @property
     def progress(self) -> Path:
         """progress.json: how many prompts an infer step has answered, and of how many; what another step downloads or

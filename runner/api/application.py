@@ -88,7 +88,7 @@ def _run(args: Arguments, arguments: Sequence[str], project: Project, launch: La
         ) from error
     except RunFailed:
         return ExitCode.FAILED
-    return ExitCode.SUCCEEDED if all(result.succeeded for result in task.results) else ExitCode.FAILED
+    return ExitCode.SUCCEEDED if not any(result.failed for result in task.results) else ExitCode.FAILED
 
 
 def _start_hydra(words: Sequence[str], task: Task) -> None:

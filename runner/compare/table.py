@@ -29,6 +29,7 @@ STATUS_COLOURS = {
     RunStatus.LOST: "red",
     RunStatus.BLOCKED: "red",
     RunStatus.STOPPED: "yellow",
+    RunStatus.AT_RUNG: "cyan",
     RunStatus.RUNNING: "cyan",
     RunStatus.PENDING: "dim",
     RunStatus.REMOVED: "dim",

@@ -22,12 +22,14 @@ from modal_app.store.step import EXIT_HELD, Device, FailureReason, OutcomeStatus
 from runner.console import terminal
 from runner.console.interrupts import further_requests
 from runner.errors import SweepError
+from runner.executors.halving import LocalSearch
 from runner.executors.stop_times import stop_message
 from runner.executors.workers import WorkerExit, Workers
 from runner.store.ledger import Event, Ledger, Record
 from runner.types import Plan, StepId
 
 POLL_S = 0.2
+AT_RUNG = "its run has stopped at a rung"
 KILL_GRACE_S = 1.0
 """How long to wait for a worker after killing it."""
 
@@ -52,6 +54,10 @@ class _RunningStep:
     started: bool = False
     followed: bool = False
     ended: bool = False
+    at_rung: int = 0
+    """The rung of its search where it has ended; 0 if it has not."""
+    promoted: int = 0
+    """The rung that it goes on from."""
     cards: tuple[int, ...] = ()
 
 
@@ -66,6 +72,7 @@ class LocalExecutor:
     slots: Slots
     ledger: Ledger
     _jobs: dict[StepId, _RunningStep] = field(default_factory=dict)
+    _search: LocalSearch | None = None
     _stopping: bool = False
 
     def execute(self, plan: Plan, watch: Watch) -> None:
@@ -76,9 +83,11 @@ class LocalExecutor:
         SIGTERM kills them.
         """
         self._jobs = {(job.step.kind, job.step.key): job for job in _needed(plan)}
+        self._search = LocalSearch.of(plan, self.store)
         try:
+            self._end_those_at_rungs()
             self._start_what_is_ready()
-            while any(not job.ended for job in self._jobs.values()):
+            while self._has_work():
                 self._reap(POLL_S)
                 self._start_what_is_ready()  # before watch(), since a free slot is an idle core
                 watch()
@@ -92,8 +101,9 @@ class LocalExecutor:
         """A step's folder is read only when the step could start: with a thousand waiting steps, reading every folder
         at every poll would occupy a core that could train.
         """
+        self._promote()
         busy = [job for job in self._jobs.values() if job.submitted and not job.ended]
-        for job in self._jobs.values():
+        for job in sorted(self._jobs.values(), key=lambda job: not job.promoted):
             if job.submitted or job.ended or not self._is_due(job, busy):
                 continue
             state = self._observe(job)
@@ -103,11 +113,43 @@ class LocalExecutor:
                 self._follow(job, state)
             elif job.followed and state.phase is Phase.FAILED:
                 self._finish(job, state)  # the other launcher's failure is this step's: nothing runs twice
+            elif self._search and self._search.rung_of(state) not in (0, job.promoted):
+                self._finish(job, state)  # it has stopped since it was followed
             elif self._blocked(job):
                 self._finish_blocked(job)
             else:
                 self._submit(job)
                 busy.append(job)
+
+    def _has_work(self) -> bool:
+        """Once nothing works any more, look again for a run that goes on; then give up the steps that wait for one."""
+        waiting = [job for job in self._jobs.values() if not job.ended]
+        if not all(map(self._waits_at_rung, waiting)) or self._promote(always=True):
+            return True
+        for job in waiting:
+            job.ended = True
+            self.ledger.append(Record(Event.SKIPPED, job.step.kind, job.step.key, message=AT_RUNG))
+        return False
+
+    def _end_those_at_rungs(self) -> None:
+        """The runs that have stopped at a rung in an earlier launch have ended, unless they go on."""
+        for job in self._jobs.values() if self._search else ():
+            state = self._observe(job) if job.step.rungs else None
+            if self._search and state and self._search.rung_of(state):
+                self._finish(job, state)
+
+    def _promote(self, *, always: bool = False) -> bool:
+        """Let stopped runs that are among the best now go on; whether there is one. Nothing is read without news."""
+        if self._search is None or not (always or self._search.has_news):
+            return False
+        found = False
+        for run, rung in self._search.promoted().items():
+            job = self._jobs.get((StepKind.TRAIN, run))
+            if job is not None and job.ended and job.at_rung == rung:
+                job.ended = job.started = job.followed = False
+                job.at_rung, job.promoted, found = 0, rung, True
+                self.ledger.append(Record(Event.PROMOTED, job.step.kind, run, facts={"rung": rung}))
+        return found
 
     def _submit(self, job: _RunningStep) -> None:
         job.submitted, job.followed = True, False
@@ -159,7 +201,10 @@ class LocalExecutor:
     def _finish(self, job: _RunningStep, state: StepState) -> None:
         job.ended, job.submitted, job.cards = True, False, ()
         outcome = state.outcome
-        if job.started is False and not job.followed and state.phase is Phase.SUCCEEDED:
+        if self._search is not None:
+            self._search.note_end(job.step, state)
+            job.at_rung = self._search.rung_of(state)
+        if job.started is False and not job.followed and state.phase in (Phase.SUCCEEDED, Phase.AT_RUNG):
             self.ledger.append(Record(Event.SKIPPED, job.step.kind, job.step.key))
             return
         self.ledger.append(
@@ -241,9 +286,14 @@ class LocalExecutor:
         return job.submitted and self._observe(job).phase is Phase.RUNNING
 
     def _blocked(self, job: _RunningStep) -> bool:
-        """Whether the step that it needs has ended without success."""
+        """Whether the step that it needs has ended without success, and for good."""
         before = self._jobs.get(job.needs) if job.needs else None
-        return before is not None and before.ended and not self._is_done(before)
+        return before is not None and before.ended and not before.at_rung and not self._is_done(before)
+
+    def _waits_at_rung(self, job: _RunningStep) -> bool:
+        """Whether it needs a run that has stopped at a rung, and may go on."""
+        before = self._jobs.get(job.needs) if job.needs else None
+        return before is not None and (bool(before.at_rung) if before.ended else self._waits_at_rung(before))
 
     def _ready(self, job: _RunningStep) -> bool:
         before = self._jobs.get(job.needs) if job.needs else None

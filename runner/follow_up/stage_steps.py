@@ -8,7 +8,7 @@ from typing import Any
 
 from modal_app.store.layout import Store
 from modal_app.store.own_data import own_data_of
-from modal_app.store.state import observe
+from modal_app.store.state import Phase, observe
 from modal_app.store.step import OutcomeStatus, StepKind
 from runner.environment import trainer_environment
 from runner.errors import SweepError
@@ -70,6 +70,8 @@ def failed_stages(plan: Plan, store: Store) -> dict[str, str]:
     """Run key -> why one of its follow-up steps failed, once everything has ended."""
     failed: dict[str, str] = {}
     for one in plan.after:
+        if observe(store, StepKind.TRAIN, one.step.run).phase is Phase.AT_RUNG:
+            continue  # it waits until the run goes on
         outcome = observe(store, one.step.kind, one.step.key).outcome
         if outcome is None or outcome.status is not OutcomeStatus.SUCCEEDED:
             message = outcome.message if outcome else "it has not started"

@@ -23,6 +23,7 @@ from runner.keys.inputs import ADAPTER, staged_name
 from runner.keys.row_files import keep_rows
 from runner.launch.notices import Notifier, notifier_of
 from runner.launch.price import expected_of
+from runner.launch.rungs import put_terms
 from runner.launch.schema import ask_schema
 from runner.launch.start_checkpoint import keep_checkpoint
 from runner.launch.types import Launch
@@ -48,6 +49,7 @@ def execute(launch: Launch, workers: MixedWorkers | None) -> Notifier:
     launch = replace(launch, plan=with_sweep_objects(launch.plan, launch.store))
     _make_folders(launch)
     record_request(launch)
+    put_terms(launch.plan, launch.store)
     if starts_now and not (workers and workers.is_up):
         terminal.message(STARTING)
     notifier = notifier_of(launch)

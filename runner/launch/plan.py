@@ -19,6 +19,7 @@ from runner.follow_up.stage_steps import with_stages
 from runner.keys.identity import preprocess_config, short_hash
 from runner.launch.budget import check_budget_options
 from runner.launch.notices import check_notify
+from runner.launch.rungs import with_rungs
 from runner.launch.types import Launch
 from runner.types import Input, Plan, PlannedDataset, PlannedRun, Run
 
@@ -29,7 +30,7 @@ LONGEST_NAME = 120
 
 
 def plan(launch: Launch) -> Launch:
-    """The launch with its plan. Raises SweepError for stages or GPUs that its runs cannot have."""
+    """The launch with its plan. Raises SweepError for stages, GPUs or rungs that its runs cannot have."""
     store = launch.store
     new_plan = make_plan(
         launch.runs,
@@ -41,7 +42,8 @@ def plan(launch: Launch) -> Launch:
     )
     if launch.on_this_machine:
         new_plan = _with_damage(new_plan, store)
-    planned = replace(launch, plan=with_stages(new_plan, store))
+    new_plan = with_rungs(with_stages(new_plan, store), launch.request.search, store)
+    planned = replace(launch, plan=new_plan)
     pending = {one.run.key for one in planned.plan.pending}
     planned.preflight.finished = frozenset(n for n, run in enumerate(planned.runs) if run.key not in pending)
     check_budget_options(planned.executor, planned.request)

@@ -152,7 +152,8 @@ def _results(launch: Launch, rows: Sequence[Row]) -> list[RunResult]:
 def _result(row: Row, failed: Mapping[str, str]) -> RunResult:
     """`failed`: run key -> what went wrong with its follow-up steps."""
     succeeded = row.status is RunStatus.SUCCEEDED and row.key not in failed
-    return RunResult(row.key, succeeded, row.best, row.message or failed.get(row.key, ""))
+    message = row.message or failed.get(row.key, "")
+    return RunResult(row.key, succeeded, row.best, message, row.status is RunStatus.AT_RUNG)
 
 
 def _prepared(run: Run, store: Store) -> RunResult:

@@ -31,6 +31,8 @@ class Event(StrEnum):
     """A worker has locked the step's folder and runs."""
     FOLLOWED = "followed"
     """A worker of another launcher runs it, and this launcher waits for it."""
+    PROMOTED = "promoted"
+    """It had stopped at a rung of its search, and goes on from there."""
     FINISHED = "finished"
     """It has ended, with any status."""
     NOTICE = "notice"

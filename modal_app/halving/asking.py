@@ -1,0 +1,97 @@
+"""How a run at a rung asks whether it goes on. On this machine, it reads and puts the entries itself. In a container on
+Modal, its trainer cannot reach them: it writes a question into its attempt's folder, and the container answers there.
+
+Standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from modal_app.halving.entries import Entries, FileEntries, entries_folder
+from modal_app.halving.halve import Answer, ask
+from modal_app.halving.standing import Reading, Why
+from modal_app.store.layout import Attempt, StepFolder, Store
+from modal_app.store.read_json import read_as
+from modal_app.store.step import Step, write_atomically
+
+WAITS_S = 30.0
+"""How long a question waits for its answer. Without one, the run goes on."""
+POLL_S = 0.05
+
+
+class Asks(Protocol):
+    def ask(self, rung: int, reading: Reading) -> Answer: ...
+
+
+def asks_of(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> Asks | None:
+    """How a train step asks; None for one that has no rungs. The container on Modal has drafted the step's folder."""
+    if step.rungs is None:
+        return None
+    if folder.drafted_by:
+        return ByFile(step.rungs.search, step.key, attempt)
+    return AtOnce(FileEntries(entries_folder(store, step.rungs.search)), step.key)
+
+
+@dataclass(frozen=True, slots=True)
+class AtOnce:
+    """For whoever can reach the entries."""
+
+    entries: Entries
+    run: str
+
+    def ask(self, rung: int, reading: Reading) -> Answer:
+        return ask(self.entries, self.run, rung, reading)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """rung-<k>.json: that a run has reached a rung, and what it has reached there."""
+
+    search: str
+    run: str
+    rung: int
+    reading: Reading
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Question:
+        return cls(raw["search"], raw["run"], int(raw["rung"]), Reading.of(raw["reading"]))
+
+
+@dataclass(frozen=True, slots=True)
+class ByFile:
+    """For whoever cannot."""
+
+    search: str
+    run: str
+    attempt: Attempt
+    waits_s: float = WAITS_S
+    sleep: Callable[[float], None] = time.sleep
+
+    def ask(self, rung: int, reading: Reading) -> Answer:
+        question = Question(self.search, self.run, rung, reading)
+        write_atomically(self.attempt.rung_question(rung), question.to_json())
+        deadline = time.monotonic() + self.waits_s
+        while time.monotonic() < deadline:
+            if (answer := read_as(self.attempt.rung_answer(rung), Answer.from_json)) is not None:
+                return answer
+            self.sleep(POLL_S)
+        return Answer(Why.UNANSWERED, 1, 1)
+
+
+def open_questions(attempt: Attempt, rungs: int) -> list[Question]:
+    """Those of an attempt that have no answer yet. `rungs`: how many rungs its search has."""
+    asked = [rung for rung in range(1, rungs + 1) if not attempt.rung_answer(rung).exists()]
+    found = [read_as(attempt.rung_question(rung), Question.of) for rung in asked]
+    return [one for one in found if one is not None]
+
+
+def give_answer(attempt: Attempt, rung: int, answer: Answer) -> None:
+    write_atomically(attempt.rung_answer(rung), json.dumps(answer.to_json()))

@@ -1,0 +1,49 @@
+"""The runs of a search on this machine: what their ends say to the others, and which of the stopped ones go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from modal_app.halving.ends import note_end
+from modal_app.halving.entries import FileEntries, entries_folder
+from modal_app.halving.halve import look
+from modal_app.store.layout import Store
+from modal_app.store.state import Phase, StepState
+from modal_app.store.step import Step
+from runner.types import Plan
+
+
+@dataclass(slots=True)
+class LocalSearch:
+    """Of a plan whose runs stop at rungs."""
+
+    store: Store
+    search: str
+    entries: FileEntries
+    has_news: bool = True
+    """Whether a run has ended since the last look."""
+
+    @classmethod
+    def of(cls, plan: Plan, store: Store) -> Self | None:
+        rungs = next((one.step.rungs for one in plan.pending if one.step.rungs), None)
+        return cls(store, rungs.search, FileEntries(entries_folder(store, rungs.search))) if rungs else None
+
+    def note_end(self, step: Step, state: StepState) -> None:
+        """Of a step that nobody works on."""
+        if step.rungs is not None and state.outcome is not None:
+            note_end(self.entries, step, state.outcome, self.store.folder(step.kind, step.key).metrics)
+            self.has_news = True
+
+    def rung_of(self, state: StepState) -> int:
+        """The rung of this search at which a run has stopped; 0 if it has not."""
+        if state.phase is not Phase.AT_RUNG or state.outcome is None:
+            return 0
+        facts = state.outcome.facts
+        return int(facts["rung"]) if facts.get("search") == self.search else 0
+
+    def promoted(self) -> Mapping[str, int]:
+        """The runs that go on from a rung where they have stopped, and this rung."""
+        self.has_news = False
+        return look(self.entries)

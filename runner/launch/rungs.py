@@ -1,0 +1,132 @@
+"""Halving a sweep: which runs stop where, what is refused, and what is put before the first of them starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from modal_app.halving.ends import note_end, note_trained
+from modal_app.halving.entries import TERMS, FileEntries, entries_folder
+from modal_app.halving.standing import Terms
+from modal_app.store import checkpoints
+from modal_app.store.facts import DataManifest
+from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
+from modal_app.store.rungs import Rungs, named
+from modal_app.store.state import observe
+from modal_app.store.step import StepKind
+from runner.errors import SweepError
+from runner.keys.identity import short_hash
+from runner.types import Plan, PlannedRun, Run, SearchChoice
+
+HASH_LENGTH = 6
+LENGTH = ("max_steps", "num_epochs", "micro_batch_size", "gradient_accumulation_steps", "sample_packing")
+"""What decides the number of steps, next to the rows and the number of processes."""
+
+
+def with_rungs(plan: Plan, search: SearchChoice, store: Store) -> Plan:
+    """The plan whose runs stop at the rungs of a search. Raises SweepError for runs that cannot be compared there."""
+    if not search.rungs:
+        return plan
+    if reason := next(_refusals(plan.runs, search, store), ""):
+        raise SweepError(f"search.rungs={_listed(search.rungs)}: {reason}")
+    terms = {"rungs": search.rungs, "eta": search.eta, "audit": search.audit}
+    own = short_hash([terms, sorted(one.run.key for one in plan.runs)], HASH_LENGTH)
+    rungs = Rungs(f"{plan.sweep}/{own}", search.rungs, search.eta, search.audit)
+    runs = [one if one.done else replace(one, step=replace(one.step, rungs=rungs)) for one in plan.runs]
+    return replace(plan, runs=tuple(runs))
+
+
+def rungs_of(plan: Plan) -> Rungs | None:
+    """Those of a plan's pending runs."""
+    return next((one.step.rungs for one in plan.pending if one.step.rungs), None)
+
+
+def put_terms(plan: Plan, store: Store) -> None:
+    """Before the first run starts. Runs that were trained before have at the rungs what they recorded there."""
+    rungs = rungs_of(plan)
+    if rungs is None:
+        return
+    entries = FileEntries(entries_folder(store, rungs.search))
+    rates = {one.run.key: _rate(one.run.config) for one in plan.runs}
+    entries.put(TERMS, Terms(rates, rungs.fractions, rungs.eta, rungs.audit).to_json())
+    for one in plan.runs:
+        step, folder = replace(one.step, rungs=rungs), store.folder(StepKind.TRAIN, one.run.key)
+        state = observe(store, StepKind.TRAIN, one.run.key)
+        if state.outcome is not None:
+            note_end(entries, step, state.outcome, folder.metrics)
+        newest = checkpoints.newest_step(folder.model) if not one.done else 0
+        if newest:
+            at = read_json(folder.model / f"{checkpoints.PREFIX}{newest}" / "trainer_state.json", lenient=True)
+            manifest = DataManifest.read(store.manifest(one.run.data_key))
+            max_steps = int(at.get("max_steps") or 0)
+            note_trained(entries, step, max_steps, newest, manifest.eval_fingerprint, folder.metrics)
+
+
+def _refusals(planned: Sequence[PlannedRun], search: SearchChoice, store: Store) -> Iterator[str]:
+    runs = [one.run for one in planned]
+    if not all(one.trains for one in planned):
+        yield "stages has no train, so there is nothing to stop. Add train to stages, or leave search.rungs out."
+    if len(runs) == 1:
+        yield "one run alone has no others to be compared with. Sweep over something, or leave search.rungs out."
+    for run in runs:
+        name = " ".join(run.experiment.overrides) or run.key
+        if not (run.config.get("val_set_size") or run.config.get("test_datasets")):
+            yield (
+                f"{name} has no held-out rows, so there is nothing to compare by. Set val_set_size=0.05, or leave "
+                "search.rungs out."
+            )
+        if not checkpoints.can_resume(run.config):
+            yield (
+                f"{name} saves checkpoints that a stopped run could not go on from (save_only_model, or ReLoRA over "
+                "quantized weights). Change that, or leave search.rungs out."
+            )
+    if differing := _differing_rows(runs, store):
+        yield differing
+    lengths = {_length(run): run for run in runs}
+    if len(lengths) > 1:
+        (one, _), (other, _) = list(lengths.items())[:2]
+        where = [
+            f"{key}={ours} and {theirs}"
+            for key, ours, theirs in zip((*LENGTH, "gpu.count"), one, other, strict=True)
+            if ours != theirs
+        ]
+        yield (
+            f"its runs have different numbers of steps ({', '.join(where)}), so they do not compare at "
+            f"{named(search.rungs)} of them. Sweep over them in separate sweeps, or leave search.rungs out."
+        )
+
+
+def _differing_rows(runs: Sequence[Run], store: Store) -> str:
+    """Why runs are not known to have the same held-out rows; empty if they are."""
+    keys = dict.fromkeys(run.data_key for run in runs)
+    if len(keys) == 1:
+        return ""
+    prints = {key: DataManifest.read(store.manifest(key)).eval_fingerprint for key in keys}
+    out = "Sweep over them in separate sweeps, or leave search.rungs out."
+    if unknown := [key for key, one in prints.items() if one is None]:
+        return (
+            f"its runs read {len(keys)} datasets, and whether these have the same held-out rows is unknown before "
+            f"{', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} prepared. Prepare them first with "
+            f"stages=[preprocess]. {out}"
+        )
+    if len(set(prints.values())) > 1:
+        return f"its runs have different held-out rows, so their losses do not compare. {out}"
+    return ""
+
+
+def _length(run: Run) -> tuple[Any, ...]:
+    config = run.config
+    if config.get("max_steps"):
+        return (config["max_steps"], *[None] * len(LENGTH))
+    return (*(config.get(key) for key in LENGTH), run.experiment.gpu.count)
+
+
+def _rate(config: Mapping[str, Any]) -> float | None:
+    rate = config.get("learning_rate")
+    return float(rate) if isinstance(rate, int | float) else None
+
+
+def _listed(fractions: Sequence[float]) -> str:
+    return f"[{','.join(f'{one:g}' for one in fractions)}]"
