@@ -104,7 +104,7 @@ class Job:
 
     def read_halved(self, mount: Path = RUNS_MOUNT) -> dict[str, Job]:
         """The jobs of its sweep that may stop at a rung and go on later, by name, from the mounted Volume."""
-        return {raw["name"]: Job(**raw) for raw in self._sweep_file(mount).get("halved", ())}
+        return _halved(self._sweep_file(mount))
 
     def _sweep_file(self, mount: Path) -> dict[str, Any]:
         path = Store(mount).sweeps / self.sweep / STEPS
@@ -122,6 +122,15 @@ def steps_file(steps: Mapping[str, Step], waiting: Mapping[str, Sequence[Job]], 
             "halved": [asdict(job) for job in halved],
         }
     )
+
+
+def halved_jobs(text: str) -> dict[str, Job]:
+    """The jobs of a sweep's file that may stop at a rung and go on later, by name."""
+    return _halved(json.loads(text))
+
+
+def _halved(raw: Mapping[str, Any]) -> dict[str, Job]:
+    return {one["name"]: Job(**one) for one in raw.get("halved", ())}
 
 
 def mark_name(name: str) -> str:

@@ -86,7 +86,7 @@ def _to_call(
     store, following = Store(RUNS_MOUNT), dict[str, Job]()
     for name in names:
         key, last = last_claim(copy.get, name)
-        if name in jobs and has_stopped(copy, name, store) and _is_ours(claims, name, last, me):
+        if name in jobs and _has_stopped(copy, name, store) and _is_ours(claims, name, last, me):
             following[key] = jobs[name]
     return following
 
@@ -108,13 +108,18 @@ def waits_for(claims: Mapping[str, Any]) -> set[str]:
     return found
 
 
-def stays(claims: Mapping[str, Any], search: str, run: str) -> bool:
-    """Whether a run has stopped at the last rung that it has come to, and nothing says that it goes on."""
+def staying(claims: Mapping[str, Any], search: str) -> set[str]:
+    """The jobs of the runs that have stopped at the last rung that they have come to, and do not go on now. `claims`: a
+    copy, from after a look."""
     items = values_of(claims, search)
     if TERMS not in items:
-        return False
+        return set()
     standing = Standing.of(items)
-    rung = _last_rungs(standing).get(run, 0)
+    last = _last_rungs(standing).items()
+    return {_name(run) for run, rung in last if _stays(standing, run, rung)}
+
+
+def _stays(standing: Standing, run: str, rung: int) -> bool:
     return run in standing.stopped.get(rung, ()) and not standing.has_gone(rung, run)
 
 
@@ -124,7 +129,7 @@ def parked(claims: Mapping[str, Any], search: str, found: Mapping[str, int]) -> 
     return [_name(run) for run, rung in found.items() if last.get(run, rung) == rung and not _cancelled(claims, run)]
 
 
-def has_stopped(claims: Mapping[str, Any], name: str, store: Store) -> bool:
+def _has_stopped(claims: Mapping[str, Any], name: str, store: Store) -> bool:
     """Whether the last call of a job has ended at a rung. What Modal has forgotten is on the Volume."""
     last = last_claim(claims.get, name)[1]
     if last is None and f"ended/{name}" not in claims:
