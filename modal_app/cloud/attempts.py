@@ -61,6 +61,18 @@ def failed(folder: StepFolder, call: str) -> Attempt | None:
     return own[-1] if own else None
 
 
+def at_rung(folder: StepFolder, call: str) -> Attempt | None:
+    """The attempt by which this call has stopped at a rung, if it died before it could report that. Another call may
+    continue from there."""
+    own = [one for one in folder.attempts() if read_json(one.container).get("call") == call and is_at_rung(one)]
+    return own[-1] if own else None
+
+
+def is_at_rung(attempt: Attempt) -> bool:
+    outcome = _outcome(attempt)
+    return outcome is not None and outcome.status is OutcomeStatus.AT_RUNG
+
+
 def is_final(attempt: Attempt) -> bool:
     """Whether an attempt failed in a way that the next one would, too."""
     outcome = _outcome(attempt)
@@ -113,8 +125,13 @@ def _outcome(attempt: Attempt) -> Outcome | None:
 
 def newest_of(folder: StepFolder, call: str) -> Attempt | None:
     """The newest attempt, if it is this call's."""
+    attempt = newest(folder)
+    return attempt if attempt and read_json(attempt.container).get("call") == call else None
+
+
+def newest(folder: StepFolder) -> Attempt | None:
     attempts = folder.attempts()
-    return attempts[-1] if attempts and read_json(attempts[-1].container).get("call") == call else None
+    return attempts[-1] if attempts else None
 
 
 def _note(attempt: Attempt, **words: Any) -> None:

@@ -20,6 +20,7 @@ from modal_app.cloud import attempts, budget, container, drafts, executions, vol
 from modal_app.cloud.container import Job, Limits, Watch, WorkerExit
 from modal_app.cloud.meter import Meter, Reservation
 from modal_app.cloud.notices import Spending
+from modal_app.cloud.searches import answering
 from modal_app.store import stop_notes
 from modal_app.store.hub import FETCH, item_of
 from modal_app.store.layout import Attempt, StepFolder
@@ -52,7 +53,8 @@ def do_step(job: Job, call: str, claims: modal.Dict) -> Ending:
 
     def run(attempt: Attempt, watch: Watch) -> WorkerExit:
         drafts.begin(folder, attempt.number)
-        return container.run_worker(step, attempt.number, watch, job.cores)
+        answer = answering(claims, step, attempt)
+        return container.run_worker(step, attempt.number, replace(watch, answer=answer), job.cores)
 
     return _do(job, call, claims, folder, run, resumable, step.share)
 
@@ -71,6 +73,15 @@ def do_fetch(job: Job, call: str, claims: modal.Dict) -> Ending:
         return ended
 
     return _do(job, call, claims, folder, run, lambda: 0)
+
+
+def read_ending(job: Job, call: str) -> tuple[Outcome, Path] | None:
+    """How a call has ended its run, with the facts, and the run's metrics."""
+    folder = _folder(job)
+    ended = attempts.failed(folder, call) or attempts.at_rung(folder, call) or attempts.newest(folder)
+    result = folder.done if folder.done.exists() or ended is None else ended.result
+    outcome = read_outcome(result)
+    return None if outcome is None else (outcome, folder.metrics)
 
 
 def recorded_calls(job: Job) -> list[str]:
@@ -103,9 +114,9 @@ def _do(
     limits, written = container.time_limits(job.limit_s), _written(job)
     _publish(job, claims, folder, written)  # an earlier container may have died before it could
     earlier = folder.attempts()
-    failed = attempts.failed(folder, call)
-    if folder.done.exists() or attempts.is_handed_on(folder, call) or failed:
-        return _end(job, call, folder, failed or earlier[-1], written)
+    said = attempts.failed(folder, call) or attempts.at_rung(folder, call)
+    if folder.done.exists() or attempts.is_handed_on(folder, call) or said:
+        return _end(job, call, folder, said or earlier[-1], written)
     if attempts.lost_in_a_row(folder) >= job.max_attempts:
         attempts.give_up(folder, earlier[-1])
         return _end(job, call, folder, earlier[-1], written)
@@ -129,9 +140,10 @@ def _do(
         ended = run(attempt, Watch(tick, asked, paid if too_expensive else limits, killed))
         attempts.note_exit(attempt, ended.pid, ended.code)
         _publish(job, claims, folder, written)
-        if ended.out_of_time and too_expensive and share:
+        cut_off = ended.out_of_time and not attempts.is_at_rung(attempt)
+        if cut_off and too_expensive and share:
             budget.fail(share, attempt, _outcome(folder, attempt))
-        elif ended.out_of_time:
+        elif cut_off:
             _judge_stop(job, attempt, _outcome(folder, attempt), advanced=resumable() > before)
         if not folder.done.exists() and attempts.lost_in_a_row(folder) >= job.max_attempts:
             attempts.give_up(folder, attempt)
@@ -199,7 +211,7 @@ def _end(job: Job, call: str, folder: StepFolder, attempt: Attempt, written: Seq
         return str(outcome.status), outcome.message
     if attempts.is_handed_on(folder, call):
         return CONTINUED, outcome.message
-    if not attempts.is_final(attempt):
+    if not (attempts.is_final(attempt) or attempts.is_at_rung(attempt)):
         raise WorkerDied(f"{job.name}: {outcome.message}")
     return str(outcome.status), outcome.message
 

@@ -9,9 +9,10 @@ Volumes have no locks; putting an entry into a Dict only if it is absent is atom
     cancelled/train/<key>       it was cancelled: not started until it is requested again
     refused/train/<key>         why Modal has not started it
 
-`executions` has two more, and `notices` has those of notices. The caller claims the job for the call that it makes, so
-the claim counts long before the container is up. A call without a claim (its client was killed in between) claims for
-itself. Modal deletes an entry seven days after it was last read or written, and the result of a call as soon.
+`executions` has two more, `searches` and `rung_entries` have those of searches, `notices` has those of notices. The
+caller claims the job for the call that it makes, so the claim counts long before the container is up. A call without a
+claim (its client was killed in between) claims for itself. Modal deletes an entry seven days after it was last read or
+written, and the result of a call as soon.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def job_of(entry: str) -> str:
     if (waiting := call_and_job(entry)) is not None:
         return waiting[1]
     kind, _, rest = entry.partition("/")
-    if kind == "attempt":
+    if kind in ("attempt", "start"):
         return rest.partition("/")[2]
     return rest if kind in SAYS else entry.partition("/after/")[0]
 
@@ -207,16 +208,34 @@ def start_waiting_jobs(claims: modal.Dict, name: str, waiting: Iterable[Job], st
     if another try may get past it.
     """
     entries = dict(claims.items())
+    if status == OutcomeStatus.AT_RUNG:
+        return entries  # another call of the job may start them
     places = tuple(f"waiting/{call}/" for call in _calls(entries.get, name))
     left = {key: Job.from_json(text) for key, text in entries.items() if key.startswith(places)}
     jobs = {job.name: job for job in (*waiting, *left.values())}
-    caller, passing = Caller(claims), dict[str, modal.exception.Error]()
+    following: dict[str, Job] = {}
     for job in jobs.values() if status == OutcomeStatus.SUCCEEDED else ():
         key, last = last_claim(entries.get, job.name)
         # A job that others wait for is called in any case: the call itself adds them to the call that works on it.
         at_work = last is not None and not job.awaited and is_at_work(entries.get, job.name, last)
-        if at_work or f"cancelled/{job.name}" in entries:
-            continue
+        if not at_work and f"cancelled/{job.name}" not in entries:
+            following[key] = job
+    passing = call_each(claims, following, entries)
+    for key, job in left.items():
+        if job.name not in passing:
+            claims.pop(key, None)
+    for refusal in passing.values():
+        raise refusal
+    return entries
+
+
+def call_each(
+    claims: modal.Dict, jobs: Mapping[str, Job], entries: Mapping[str, Any]
+) -> dict[str, modal.exception.Error]:
+    """Call jobs, by the keys of the claims that they are to have. What Modal refuses is recorded; returns, by name, the
+    refusals that another try may get past. `entries`: a copy of the claims."""
+    caller, passing = Caller(claims), dict[str, modal.exception.Error]()
+    for key, job in jobs.items():
         try:
             caller.call(job, key)
         except modal.exception.Error as error:
@@ -226,12 +245,7 @@ def start_waiting_jobs(claims: modal.Dict, name: str, waiting: Iterable[Job], st
         else:
             if f"refused/{job.name}" in entries:
                 claims.pop(f"refused/{job.name}", None)
-    for key, job in left.items():
-        if job.name not in passing:
-            claims.pop(key, None)
-    for refusal in passing.values():
-        raise refusal
-    return entries
+    return passing
 
 
 def note_refusal(claims: modal.Dict, name: str, error: modal.exception.Error) -> str:

@@ -42,6 +42,8 @@ FETCHED = "fetched"
 
 MAX_ATTEMPTS = 3
 TICK_S = 10.0
+ANSWER_S = 0.5
+"""A trainer that asks at a rung waits about half as long, with its GPUs."""
 FIRST_TICK_S = 2.0
 """By then the worker has recorded that it has begun, and the run's W&B id, which must outlive this container."""
 STOP_GRACE_S = 20.0
@@ -100,20 +102,35 @@ class Job:
         """The jobs that its own sweep starts when it has succeeded, from the mounted Volume."""
         return [Job(**raw) for raw in self._sweep_file(mount)["waiting"].get(self.name, ())]
 
+    def read_halved(self, mount: Path = RUNS_MOUNT) -> dict[str, Job]:
+        """The jobs of its sweep that may stop at a rung and go on later, by name, from the mounted Volume."""
+        return _halved(self._sweep_file(mount))
+
     def _sweep_file(self, mount: Path) -> dict[str, Any]:
         path = Store(mount).sweeps / self.sweep / STEPS
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return raw
 
 
-def steps_file(steps: Mapping[str, Step], waiting: Mapping[str, Sequence[Job]]) -> str:
-    """A sweep's steps by the names of their jobs, and the jobs that wait for each, as a Job reads them."""
+def steps_file(steps: Mapping[str, Step], waiting: Mapping[str, Sequence[Job]], halved: Sequence[Job] = ()) -> str:
+    """A sweep's steps by the names of their jobs, the jobs that wait for each, and those of runs with rungs, as a Job
+    reads them."""
     return json.dumps(
         {
             "steps": {name: step.to_json() for name, step in steps.items()},
             "waiting": {name: [asdict(job) for job in jobs] for name, jobs in waiting.items()},
+            "halved": [asdict(job) for job in halved],
         }
     )
+
+
+def halved_jobs(text: str) -> dict[str, Job]:
+    """The jobs of a sweep's file that may stop at a rung and go on later, by name."""
+    return _halved(json.loads(text))
+
+
+def _halved(raw: Mapping[str, Any]) -> dict[str, Job]:
+    return {one["name"]: Job(**one) for one in raw.get("halved", ())}
 
 
 def mark_name(name: str) -> str:
@@ -153,6 +170,8 @@ class Watch:
     limits: Limits = Limits()
     killed: Callable[[str], None] = lambda by: None
     """The worker is about to be killed, by whom the text says."""
+    answer: Callable[[], None] | None = None
+    """About twice a second, where the worker may ask something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,13 +238,15 @@ def _run(name: str, words: list[str], watch: Watch, variables: Mapping[str, str]
 
 
 def _wait(process: subprocess.Popen[str], watch: Watch) -> WorkerExit:
-    limits, out_of_time, pause_s = watch.limits, False, FIRST_TICK_S
+    limits, out_of_time, tick_at = watch.limits, False, time.monotonic() + FIRST_TICK_S
     while True:
-        left_s = max(0.0, (limits.kill_at if out_of_time else limits.stop_at) - time.monotonic())
+        next_at = min(tick_at, limits.kill_at if out_of_time else limits.stop_at)
+        pause_s = max(0.0, next_at - time.monotonic())
         try:
-            return WorkerExit(process.pid, process.wait(min(pause_s, left_s)), out_of_time)
+            code = process.wait(pause_s if watch.answer is None else min(pause_s, ANSWER_S))
+            return WorkerExit(process.pid, code, out_of_time)
         except subprocess.TimeoutExpired:
-            now, pause_s = time.monotonic(), TICK_S
+            now = time.monotonic()
             if not out_of_time and now >= limits.stop_at:
                 out_of_time = True
                 signal_group(process.pid, signal.SIGTERM)
@@ -233,8 +254,11 @@ def _wait(process: subprocess.Popen[str], watch: Watch) -> WorkerExit:
                 watch.killed("its call, whose time was over")
                 signal_group(process.pid, signal.SIGKILL)
                 return WorkerExit(process.pid, process.wait(), out_of_time)
-            else:
+            elif now >= tick_at:
                 watch.tick()
+                tick_at = time.monotonic() + TICK_S
+            if watch.answer is not None:
+                watch.answer()
 
 
 def _end(process: subprocess.Popen[str], watch: Watch) -> None:

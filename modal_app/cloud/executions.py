@@ -29,7 +29,7 @@ def reserve(claims: modal.Dict, job: Job, call: str, folder: StepFolder) -> int:
     """The number of an attempt that is this container's alone, above all that are in the Dict or on the Volume."""
     entry = {"call": call, "container": os.environ.get("MODAL_TASK_ID"), "nonce": secrets.token_hex(8)}
     number = max((one.number for one in folder.attempts()), default=0) + 1
-    while not _put_if_absent(claims, f"attempt/{number}/{job.name}", entry):
+    while not put_if_absent(claims, f"attempt/{number}/{job.name}", entry):
         number += 1
     return number
 
@@ -64,6 +64,6 @@ def choose_again(claims: modal.Dict, job: Job, number: int) -> None:
     claims.put(f"published/{job.name}", number)
 
 
-def _put_if_absent(claims: modal.Dict, key: str, entry: dict[str, Any]) -> bool:
+def put_if_absent(claims: modal.Dict, key: str, entry: dict[str, Any]) -> bool:
     """Modal's client repeats a question whose answer was lost, so the entry may already be there, and be ours."""
     return claims.put(key, entry, skip_if_exists=True) or claims.get(key) == entry

@@ -14,7 +14,7 @@ import modal
 import modal.exception
 
 from modal_app.cloud import volumes
-from modal_app.cloud.call import CONTINUED, Ending, do_fetch, do_step, recorded_calls, say_not_continued
+from modal_app.cloud.call import CONTINUED, Ending, do_fetch, do_step, read_ending, recorded_calls, say_not_continued
 from modal_app.cloud.claims import (
     PASSING,
     claim,
@@ -29,7 +29,9 @@ from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.container import Job
 from modal_app.cloud.executions import Superseded, is_open
 from modal_app.cloud.notices import deliver, look_after
-from modal_app.store.step import StepKind
+from modal_app.cloud.searches import entries_of, look_around
+from modal_app.halving.ends import note_end
+from modal_app.store.step import OutcomeStatus, StepKind
 
 
 def fetch(text: str) -> dict[str, Any]:
@@ -84,6 +86,7 @@ def _claim_and_do(text: str, work: Work) -> dict[str, Any]:
     if claimant != me:
         if (ended := enqueue_behind(claims, claimant, job.name, waiting)) is not None:
             start_waiting_jobs(claims, job.name, waiting, ended["status"])
+        look_around(claims, job, me)
         return {"name": job.name, "status": "claimed", "message": ""}
     if claims.contains(f"cancelled/{job.name}"):
         # Cancelling ends the calls that have claims, and this one may have had none yet.
@@ -99,8 +102,14 @@ def _claim_and_do(text: str, work: Work) -> dict[str, Any]:
     if status == CONTINUED:
         _continue(claims, job, me)
         return {"name": job.name, "status": status, "message": message}
+    if status == OutcomeStatus.FAILED:  # first: others need not wait for it any more
+        _note_ending(claims, job, me)
     end(claims, job, me, status, message)
-    look_after(claims, start_waiting_jobs(claims, job.name, waiting, status), job.name)
+    entries = start_waiting_jobs(claims, job.name, waiting, status)
+    if status != OutcomeStatus.FAILED:  # afterwards: a run that has stopped may be started from here on
+        _note_ending(claims, job, me)
+    look_around(claims, job, me)
+    look_after(claims, entries, job.name)
     return {"name": job.name, "status": status, "message": message}
 
 
@@ -112,6 +121,13 @@ def _continue(claims: modal.Dict, job: Job, me: str) -> None:
         say_not_continued(job, me, note_refusal(claims, job.name, error))
         if isinstance(error, PASSING):
             raise
+
+
+def _note_ending(claims: modal.Dict, job: Job, me: str) -> None:
+    """Say to its search, if it has one, how this call has ended a run."""
+    step = job.read_step()
+    if (entries := entries_of(claims, step)) and (ending := read_ending(job, me)):
+        note_end(entries, step, *ending)
 
 
 def _see_what_others_wrote(job: Job) -> None:

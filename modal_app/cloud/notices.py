@@ -29,6 +29,7 @@ from modal_app.cloud import budget
 from modal_app.cloud.claims import is_live, last_claim
 from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.container import Job
+from modal_app.cloud.searches import waits_for
 from modal_app.store import notice as notices
 from modal_app.store.layout import StepFolder
 from modal_app.store.notice import Notice
@@ -118,9 +119,9 @@ def due(watched: Watched, entries: Entries, is_lost: Callable[[str, str], bool])
     spent = watched.set_aside + sum(_spent(entries, watched.sweep).values())
     if watched.budget and spent >= MOST_OF_IT * watched.budget:
         found.append(notices.budget(watched.sweep, watched.budget, spent))
-    statuses = dict[str, str]()
+    statuses, going_on = dict[str, str](), waits_for(entries)
     for name in watched.needs:
-        status = _status(watched, entries, name, is_lost)
+        status = None if name in going_on else _status(watched, entries, name, is_lost)
         if status is None:
             return found
         statuses[name] = status

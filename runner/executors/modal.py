@@ -36,6 +36,7 @@ from runner.executors.modal_inputs import upload_inputs
 from runner.executors.modal_mirror import ModalMirror, Submitted, follow, submitted_calls
 from runner.executors.modal_notices import watched
 from runner.executors.modal_rates import rates_now, stale_warning
+from runner.executors.modal_searches import ModalSearches
 from runner.executors.modal_submission import MirroredStep, Names, before, with_earlier
 from runner.executors.modal_work import Work, job_name, make_work
 from runner.store.ledger import Event, Ledger, Record
@@ -96,6 +97,7 @@ class ModalExecutor:
         names = Names(self.deployment.cache_volume, self.deployment.runs_volume, self.deployment.claims)
         mirror = ModalMirror(self.store, names)
         steps = mirrored_steps(plan)
+        searches = ModalSearches.of(self.store, names, mirror.claims, steps)
         with explained():
             self._deploy()
             cache = modal.Volume.from_name(names.cache_volume, create_if_missing=True, version=2)
@@ -103,9 +105,13 @@ class ModalExecutor:
             self._upload_plan(plan, names, steps, make_work(plan, self._job, set()))
             done, entries = _wait_until_settled(mirror, steps, submitted_calls(self.ledger))
             done -= self._damaged(cache, plan, done)
-            self._submit(plan, make_work(plan, self._job, done), mirror.claims, entries)
+            if searches.members:
+                mirror.copy_searches(steps)
+                searches.put()
+                entries = mirror.claims_of(steps, submitted_calls(self.ledger), copy=False)
+            self._submit(plan, make_work(plan, self._job, done), mirror.claims, entries, searches.stay(entries))
             try:
-                follow(mirror, steps, self.ledger, watch)
+                follow(mirror, steps, self.ledger, watch, lambda: searches.start(plan.sweep, self.ledger))
             except KeyboardInterrupt:
                 terminal.message(f"Modal continues to run it: {_verbs(plan)}")
                 raise
@@ -144,7 +150,7 @@ class ModalExecutor:
             if plan.runs:
                 batch.put_file(self.ledger.folder / "plan.json", f"{folder}/plan.json")
                 batch.put_file(self.ledger.folder / SUBMISSION, f"{folder}/{SUBMISSION}")
-            batch.put_file(io.BytesIO(steps_file(work.steps, work.waiting).encode()), f"{folder}/{STEPS}")
+            batch.put_file(io.BytesIO(steps_file(work.steps, work.waiting, work.halved).encode()), f"{folder}/{STEPS}")
             for planned in plan.pending:
                 identity = self.store.folder(StepKind.TRAIN, planned.run.key).identity
                 batch.put_file(identity, f"/{identity.relative_to(self.store.root).as_posix()}")
@@ -158,9 +164,11 @@ class ModalExecutor:
             terminal.message(warning, style="yellow")
         return rates.as_json()
 
-    def _submit(self, plan: Plan, work: Work, claims: modal.Dict, entries: Mapping[str, Any]) -> None:
+    def _submit(
+        self, plan: Plan, work: Work, claims: modal.Dict, entries: Mapping[str, Any], at_rungs: Set[str]
+    ) -> None:
         """Call the jobs that no call works on. A job that another call works on is followed, and that call also starts
-        the jobs that wait for it."""
+        the jobs that wait for it. `at_rungs`: the jobs of runs that stay where they have stopped."""
         for name in work.names:
             for old in (f"cancelled/{name}", f"refused/{name}"):
                 if old in entries:
@@ -169,9 +177,11 @@ class ModalExecutor:
         caller.check(job for many in (work.first, *work.waiting.values()) for job in many)
         forget(claims, entries, plan.sweep)
         if self.notify is not None:
-            watched(plan, work, entries, self.deployment, self.notify, self.budget).watch(claims)
+            watched(plan, work, entries, self.deployment, self.notify, self.budget, at_rungs).watch(claims)
         while jobs:
             job = jobs.popleft()
+            if job.name in at_rungs:
+                continue  # the end of another run may start it
             step, waiting = work.steps[job.name], work.waiting.get(job.name, ())
             key, call = last_claim(entries.get, job.name)
             if call is None or not is_at_work(entries.get, job.name, call):
@@ -182,7 +192,7 @@ class ModalExecutor:
             elif ended["status"] == OutcomeStatus.SUCCEEDED:
                 entries = dict(claims.items())
                 jobs += waiting
-            else:
+            elif step.rungs is None or ended["status"] != OutcomeStatus.AT_RUNG:
                 self._call(caller, job, key, step)
 
     def _call(self, caller: Caller, job: Job, key: str, step: Step) -> None:
@@ -264,6 +274,7 @@ def mirrored_steps(plan: Plan) -> list[MirroredStep]:
             one.run.key,
             one.run.data_key,
             fetches=fetch_names(one.step.config) if one.step.own_data else (),
+            search=one.step.rungs.search if one.step.rungs else "",
         )
         for one in plan.runs
         if one.trains or one.done

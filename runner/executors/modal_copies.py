@@ -12,6 +12,7 @@ import modal
 import modal.exception
 
 from modal_app.cloud.container import DONE
+from modal_app.halving.entries import entries_folder
 from modal_app.store.layout import (
     ANSWERS,
     ATTEMPT_PREFIX,
@@ -96,6 +97,13 @@ class Copies:
                 if self._there(folder.path / name) not in {one.path for one in files}:
                     (folder.path / name).unlink(missing_ok=True)
             self._copy(volume, entry)
+
+    def copy_search(self, search: str) -> None:
+        """Copy the entries of a search. None of them ever changes."""
+        volume = self._volume(self.runs_volume)
+        for entry in listed(volume, self._there(entries_folder(self.store, search)), recursive=True):
+            if entry.path.endswith(".json") and not (self.store.root / entry.path).exists():
+                self._copy(volume, entry)
 
     def _copy_containers(self, volume: modal.Volume, folder: StepFolder) -> None:
         """Copy what they have spent. The record of a running container may change within a second without growing."""

@@ -72,9 +72,15 @@ class ModalMirror:
             call = last_claim(entries.get, step.name)[1]
             self._update(step, call, works=step.name in live, goes_on=goes_on[step.name])
 
+        self.copy_searches(steps)
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             list(pool.map(update, steps))
         return not any(goes_on.values())
+
+    def copy_searches(self, steps: Sequence[MirroredStep]) -> None:
+        """Bring the entries of the searches of these steps up to date."""
+        for search in {step.search for step in steps if step.search}:
+            self._copies.copy_search(search)
 
     def done(self) -> set[str]:
         """The marks of every finished step and fetched model."""
@@ -177,12 +183,19 @@ class ModalMirror:
             write_atomically(folder / REMOTE, json.dumps({"live": live, "at": time.time()}))
 
 
-def follow(mirror: ModalMirror, steps: Sequence[MirroredStep], ledger: Ledger, watch: Callable[[], None]) -> None:
-    """Look until everything has ended, calling `watch` after each look."""
+def follow(
+    mirror: ModalMirror,
+    steps: Sequence[MirroredStep],
+    ledger: Ledger,
+    watch: Callable[[], None],
+    start_more: Callable[[], bool] = lambda: False,
+) -> None:
+    """Look until everything has ended, calling `watch` after each look. `start_more`: whether it has started something
+    when everything had ended."""
     # A look makes several requests per step, and containers write news every ten seconds.
     pause = min(max(POLL_S, POLL_PER_STEP_S * len(steps)), TICK_S)
     began = time.monotonic()
-    while not look_once(mirror, steps, ledger):
+    while not look_once(mirror, steps, ledger) or start_more():
         watch()
         time.sleep(max(pause, time.monotonic() - began))
         began = time.monotonic()

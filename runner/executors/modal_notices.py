@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import modal
@@ -23,15 +23,22 @@ POLL_S = 0.3
 
 
 def watched(
-    plan: Plan, work: Work, entries: Mapping[str, Any], deployment: Deployment, variable: str, budget: float | None
+    plan: Plan,
+    work: Work,
+    entries: Mapping[str, Any],
+    deployment: Deployment,
+    variable: str,
+    budget: float | None,
+    at_rungs: Set[str] = frozenset(),
 ) -> Watched:
-    """`entries`: the claims before the first call of this launch."""
+    """`entries`: the claims before the first call of this launch. `at_rungs`: the jobs of runs that have stopped and
+    are not called now: how these have ended counts."""
     needs: dict[str, list[str]] = {name: [] for name in work.names}
     for before, jobs in work.waiting.items():
         for job in jobs:
             needs[job.name].append(before)
     earlier = {}
-    for name in needs:
+    for name in needs.keys() - at_rungs:
         _, call = last_claim(entries.get, name)
         if call is not None and not is_at_work(entries.get, name, call):
             earlier[name] = call

@@ -34,6 +34,8 @@ class MirroredStep:
     """The run of a follow-up step."""
     follows: str = ""
     """The job that a follow-up step needs: `train/<key>`."""
+    search: str = ""
+    """The search at whose rungs a run may stop."""
 
     @property
     def name(self) -> str:

@@ -17,6 +17,7 @@ from runner.errors import SweepError
 from runner.executors.modal_copies import listed, read_text
 from runner.executors.modal_errors import UNREACHED, explained
 from runner.executors.modal_mirror import ModalMirror, follow, look_once
+from runner.executors.modal_searches import ModalSearches
 from runner.executors.modal_submission import MirroredStep, Names, read_submission, submission_in
 from runner.store.ledger import Ledger, SweepRun
 
@@ -32,7 +33,9 @@ def attach(store: Store, sweep: str, runs_volume: str, watch: Callable[[], None]
     try:
         with explained(modal.exception.NotFoundError):
             names, steps = _fetch_sweep(store, sweep, runs_volume)
-            follow(ModalMirror(store, names), steps, Ledger(store, sweep), watch)
+            mirror, ledger = ModalMirror(store, names), Ledger(store, sweep)
+            searches = ModalSearches.of(store, names, mirror.claims, steps)
+            follow(mirror, steps, ledger, watch, lambda: searches.start(sweep, ledger))
     except modal.exception.NotFoundError as error:
         raise SweepError(f"Modal has no Volume {runs_volume}: nothing was submitted there ({error}).") from error
 

@@ -19,6 +19,8 @@ class Work:
     """The jobs that wait for nothing."""
     waiting: Mapping[str, Sequence[Job]]
     """Job name -> the jobs that wait for it."""
+    halved: Sequence[Job] = ()
+    """The jobs that may stop at a rung and go on later."""
 
     @property
     def names(self) -> set[str]:
@@ -52,7 +54,8 @@ def make_work(plan: Plan, job_of: Callable[[Step], Job], done: set[str]) -> Work
             building.waiting.setdefault(before, []).extend(ready)
         elif ready:
             building.begin(ready, planned.step)
-    return Work(building.steps, building.first, building.waiting)
+    halved = building.undone(one.step for one in pending.values() if one.trains and one.step.rungs)
+    return Work(building.steps, building.first, building.waiting, halved)
 
 
 @dataclass(slots=True)

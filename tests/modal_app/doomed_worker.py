@@ -2,8 +2,8 @@
 it is told to.
 
 WORKER_STEPS steps of WORKER_STEP_S seconds, a checkpoint every WORKER_SAVE_STEPS. The loss hangs on all steps before,
-so that one taken twice or left out shows. WORKER_DOOM is JSON: an attempt's number or "*" -> what becomes of it, and
-after which step (0: before the first; left out: before it begins at all):
+so that one taken twice or left out shows. WORKER_DOOM is JSON: an attempt's number, <run>/<number> or "*" -> what
+becomes of it, and after which step (0: before the first; left out: before it begins at all):
 
     crash       the worker dies of a bad memory access
     container   the container dies of SIGKILL, as from the machine's out-of-memory killer
@@ -12,6 +12,9 @@ after which step (0: before the first; left out: before it begins at all):
     idle        it waits to be stopped, then it saves
     fail        it says that it has failed, and why: there was no sense in it
     rank        it says that a rank of it was killed
+    nan         it says that it has diverged
+
+In a search, its loss at each rung is what its config says. WORKER_WAITS_S: how long it waits for an answer.
 """
 
 from __future__ import annotations
@@ -24,7 +27,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+from modal_app.halving.asking import ByFile
+from modal_app.halving.standing import Reading
 from modal_app.process import attempt as attempts
 from modal_app.process import stop
 from modal_app.process.failures import StepFailed
@@ -48,13 +54,18 @@ def main() -> int:
         attempt, began_at = attempts.begin(step, store, folder), time.time()
         stop.set_stop_handler(None)
         status, reason, message = OutcomeStatus.SUCCEEDED, None, ""
+        steps = int(os.environ["WORKER_STEPS"])
+        facts: dict[str, Any] = {"step": steps, "max_steps": steps, "eval_fingerprint": "rows"}
         try:
             doom.strike(0)
-            if (stopped_at := _train(folder, attempt, doom)) is not None:
+            if (stopped_at := _train(folder, attempt, doom, _Rungs(step, attempt))) is not None:
                 status, message = OutcomeStatus.STOPPED, f"stopped at step {stopped_at}"
+        except _AtRung as stop_there:
+            status, message = OutcomeStatus.AT_RUNG, f"stopped at rung {stop_there.rung}"
+            facts |= {"rung": stop_there.rung, "search": step.rungs and step.rungs.search}
         except StepFailed as failure:
             status, reason, message = OutcomeStatus.FAILED, failure.reason, str(failure)
-        outcome = Outcome(status, attempt.number, began_at, time.time(), reason, message)
+        outcome = Outcome(status, attempt.number, began_at, time.time(), reason, message, facts)
         if status is OutcomeStatus.SUCCEEDED:
             folder.done.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(folder.done, outcome.to_json())
@@ -62,7 +73,31 @@ def main() -> int:
     return 0 if status is OutcomeStatus.SUCCEEDED else 1
 
 
-def _train(folder: StepFolder, attempt: Attempt, doom: _Doom) -> int | None:
+class _AtRung(Exception):
+    def __init__(self, rung: int) -> None:
+        self.rung = rung
+
+
+class _Rungs:
+    def __init__(self, step: Step, attempt: Attempt) -> None:
+        self._step, self._attempt = step, attempt
+
+    def stop_at(self, number: int) -> bool:
+        """Whether the run is to stop after a step. Raises nothing: it has a checkpoint to save."""
+        return self.at(number) > 0 and not self._goes_on(self.at(number))
+
+    def at(self, number: int) -> int:
+        return self._step.rungs.at(number, int(os.environ["WORKER_STEPS"])) if self._step.rungs else 0
+
+    def _goes_on(self, rung: int) -> bool:
+        assert self._step.rungs is not None
+        waits_s = float(os.environ.get("WORKER_WAITS_S", 30))
+        asks = ByFile(self._step.rungs.search, self._step.key, self._attempt, waits_s)
+        steps = int(os.environ["WORKER_STEPS"])
+        return asks.ask(rung, Reading(float(self._step.config["loss"]), steps, "rows")).goes_on
+
+
+def _train(folder: StepFolder, attempt: Attempt, doom: _Doom, rungs: _Rungs) -> int | None:
     """The step it was stopped at; None when it has come to the end."""
     folder.model.mkdir(exist_ok=True)
     resumed = checkpoints.set_aside_unusable(folder.model)
@@ -71,6 +106,8 @@ def _train(folder: StepFolder, attempt: Attempt, doom: _Doom) -> int | None:
         state = json.loads((resumed / STATE).read_text())
         number, value = state["global_step"], state["value"]
     steps, save_steps = int(os.environ["WORKER_STEPS"]), int(os.environ["WORKER_SAVE_STEPS"])
+    if rungs.stop_at(number):
+        raise _AtRung(rungs.at(number))
     while number < steps:
         if stop.requested() and number == 0:
             return 0
@@ -84,6 +121,9 @@ def _train(folder: StepFolder, attempt: Attempt, doom: _Doom) -> int | None:
         if number % save_steps == 0:
             _save(folder, number, value)
         doom.strike(number)
+        if rungs.stop_at(number):
+            _save(folder, number, value)
+            raise _AtRung(rungs.at(number))
     return None
 
 
@@ -99,8 +139,9 @@ def _save(folder: StepFolder, number: int, value: int) -> None:
 class _Doom:
     def __init__(self, folder: StepFolder) -> None:
         told = json.loads(os.environ["WORKER_DOOM"])
-        self._folder = folder
-        self._kind, _, at = told.get(str(folder.drafted_by), told.get("*", "")).partition("@")
+        self._folder, number = folder, str(folder.drafted_by)
+        doom = told.get(f"{folder.path.name}/{number}", told.get(number, told.get("*", "")))
+        self._kind, _, at = doom.partition("@")
         self._at = int(at) if at else None
 
     def strike(self, number: int | None) -> None:
@@ -118,6 +159,8 @@ class _Doom:
                 raise StepFailed(FailureReason.CONFIG, "there was no sense in it")
             case "rank":
                 raise StepFailed(FailureReason.LOST, "rank 1 was killed by signal 9")
+            case "nan":
+                raise StepFailed(FailureReason.NAN, "the loss is NaN")
             case "idle":
                 stop.set_stop_handler(None)
                 while not stop.requested():

@@ -5,7 +5,7 @@ It lasts NOOP_PREPROCESS_S or NOOP_TRAIN_S seconds (what comes after a run AFTER
 says more), a tenth at a time, which is a step of a training: one line of metrics each. So many tenths as its config has
 `max_steps`, if it has. Then it waits for the file NOOP_TRAIN_UNTIL or the like, where there is such a variable. On
 SIGTERM it saves a checkpoint and stops at once, and the next attempt goes on from there. A run leaves the losses of its
-rows if the folder NOOP_LOSSES has them: RATE-SEED.npz.
+rows if the folder NOOP_LOSSES has them: RATE-SEED.npz. At a rung of a search, the lower its rate, the better it is.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from modal_app.halving.asking import ByFile
+from modal_app.halving.standing import Reading
 from modal_app.process import attempt as attempts
 from modal_app.process import stop
 from modal_app.store import checkpoints
@@ -52,7 +54,16 @@ def _do_nothing(step: Step, store: Store, folder: StepFolder) -> None:
     print(f"began {step.kind} {step.key}", flush=True)  # in the container's own log: what follows is in the attempt's
     attempts.enter(attempt)
     print("\n".join(f"{step.kind} {step.key}: nothing to do ({line})" for line in range(LOG_LINES)))
-    if (number := _pass_the_time(step, folder, attempt)) is None:
+    try:
+        number = _pass_the_time(step, folder, attempt)
+    except stop.AtRung as at_rung:
+        _save(folder, at_rung.facts["step"])
+        outcome = Outcome(
+            OutcomeStatus.AT_RUNG, attempt.number, started_at, time.time(), message=str(at_rung), facts=at_rung.facts
+        )
+        write_atomically(attempt.result, outcome.to_json())
+        return
+    if number is None:
         outcome = _succeed(step, store, folder, attempt, started_at)
     else:
         if step.kind is StepKind.TRAIN:
@@ -70,6 +81,7 @@ def _pass_the_time(step: Step, folder: StepFolder, attempt: Attempt) -> int | No
     for number in range(checkpoints.newest_step(folder.model), steps + 1):
         if step.kind is StepKind.TRAIN:
             _log(folder, attempt, number, steps)
+            _ask(step, attempt, number, steps)
         until = time.monotonic() + pause_s
         while time.monotonic() < until and not stop.requested():
             time.sleep(min(pause_s, 0.05))
@@ -81,6 +93,17 @@ def _pass_the_time(step: Step, folder: StepFolder, attempt: Attempt) -> int | No
             return steps
         time.sleep(0.05)
     return None
+
+
+def _ask(step: Step, attempt: Attempt, number: int, steps: int) -> None:
+    rung = step.rungs.at(number, steps) if step.rungs else 0
+    if not rung or step.rungs is None:
+        return
+    reading = Reading(float(step.config["learning_rate"]), steps, FINGERPRINT)
+    answer = ByFile(step.rungs.search, step.key, attempt).ask(rung, reading)
+    if not answer.goes_on:
+        facts = {"search": step.rungs.search, "rung": rung, "rungs": len(step.rungs.fractions), "step": number}
+        raise stop.AtRung({**facts, "max_steps": steps, "place": answer.place, "of": answer.of, "why": ""})
 
 
 def _steps(step: Step) -> int:

@@ -1,0 +1,167 @@
+"""Rungs on Modal: a container answers the questions of its trainer, and each call that ends starts what goes on.
+
+No process has to stay alive for that. Whoever notes that a run has stopped looks afterwards, so the last one sees all
+others. Of several calls that look at the same time, one starts a run:
+
+    start/<call>/train/<key>   the call that makes the one which follows <call>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import modal
+import modal.exception
+
+from modal_app.cloud import volumes
+from modal_app.cloud.claims import call_each, is_live, last_claim
+from modal_app.cloud.connection import lost_connections
+from modal_app.cloud.container import RUNS_MOUNT, Job
+from modal_app.cloud.executions import put_if_absent
+from modal_app.cloud.rung_entries import DictEntries, searches_in, values_of
+from modal_app.halving.asking import give_answer, open_questions
+from modal_app.halving.choose import to_be_started
+from modal_app.halving.entries import TERMS
+from modal_app.halving.halve import ask, look
+from modal_app.halving.standing import Standing
+from modal_app.store.layout import Attempt, Store
+from modal_app.store.state import Phase, observe
+from modal_app.store.step import OutcomeStatus, Step, StepKind
+
+
+def answering(claims: modal.Dict, step: Step, attempt: Attempt) -> Callable[[], None] | None:
+    """What answers the questions of an attempt's trainer; None where it has none.
+
+    While Modal does not answer, nor does this: it is to be called again. By then the trainer may have gone on, but
+    others learn what it has reached.
+    """
+    entries, rungs = entries_of(claims, step), step.rungs
+    if entries is None or rungs is None:
+        return None
+
+    def answer() -> None:
+        for one in open_questions(attempt, len(rungs.fractions)):
+            try:
+                with lost_connections():
+                    found = ask(entries, one.run, one.rung, one.reading)
+            except modal.exception.Error:
+                return
+            give_answer(attempt, one.rung, found)
+
+    return answer
+
+
+def entries_of(claims: modal.Dict, step: Step) -> DictEntries | None:
+    """Those of the search of a step, in a container; None where the step has no rungs."""
+    if step.kind is not StepKind.TRAIN or step.rungs is None:
+        return None
+    return DictEntries(claims, step.rungs.search, Store(RUNS_MOUNT))
+
+
+def look_around(claims: modal.Dict, job: Job, me: str) -> None:
+    """At the end of a call: start every run of its search that goes on now. Nothing for a step without rungs.
+
+    Raises a refusal of Modal that another try may get past; the same call may be repeated.
+    """
+    entries = entries_of(claims, job.read_step())
+    if entries is None:
+        return
+    runs = [modal.Volume.from_name(job.runs_volume)]
+    volumes.reload_what_can_be(runs)  # what Modal has forgotten is there
+    found = look(entries)
+    copy = dict(claims.items())
+    ours = _to_call(claims, copy, job.read_halved(), me, parked(copy, entries.search, found))
+    refused = call_each(claims, ours, copy)
+    entries.write_missing()
+    volumes.commit(runs)
+    for refusal in refused.values():
+        raise refusal
+
+
+def _to_call(
+    claims: modal.Dict, copy: Mapping[str, Any], jobs: Mapping[str, Job], me: str, names: Sequence[str]
+) -> dict[str, Job]:
+    """Of these jobs, those that this call starts, by the keys of their claims."""
+    store, following = Store(RUNS_MOUNT), dict[str, Job]()
+    for name in names:
+        key, last = last_claim(copy.get, name)
+        if name in jobs and _has_stopped(copy, name, store) and _is_ours(claims, name, last, me):
+            following[key] = jobs[name]
+    return following
+
+
+def waits_for(claims: Mapping[str, Any]) -> set[str]:
+    """The jobs that have ended at a rung, and of which it is not certain that they stay there: one is about to be
+    started, or has not been looked at since it ended. From a copy of the claims."""
+    found: set[str] = set()
+    for search in searches_in(claims):
+        items = values_of(claims, search)
+        if TERMS not in items:
+            continue
+        standing = Standing.of(items)
+        last = _last_rungs(standing)
+        stopped = {run for run, rung in last.items() if run in standing.stopped.get(rung, ())}
+        ended = {run for run in last if _ended_at_rung(claims, _name(run))}
+        going = {run for run in stopped if standing.has_gone(last[run], run)} | to_be_started(standing).keys()
+        found |= {_name(run) for run in ended if run in going or run not in stopped}
+    return found
+
+
+def staying(claims: Mapping[str, Any], search: str) -> set[str]:
+    """The jobs of the runs that have stopped at the last rung that they have come to, and do not go on now. `claims`: a
+    copy, from after a look."""
+    items = values_of(claims, search)
+    if TERMS not in items:
+        return set()
+    standing = Standing.of(items)
+    last = _last_rungs(standing).items()
+    return {_name(run) for run, rung in last if _stays(standing, run, rung)}
+
+
+def _stays(standing: Standing, run: str, rung: int) -> bool:
+    return run in standing.stopped.get(rung, ()) and not standing.has_gone(rung, run)
+
+
+def parked(claims: Mapping[str, Any], search: str, found: Mapping[str, int]) -> list[str]:
+    """The jobs of the runs that a look has found, without those that have come to a further rung since."""
+    last = _last_rungs(Standing.of(values_of(claims, search))) if found else {}
+    return [_name(run) for run, rung in found.items() if last.get(run, rung) == rung and not _cancelled(claims, run)]
+
+
+def _has_stopped(claims: Mapping[str, Any], name: str, store: Store) -> bool:
+    """Whether the last call of a job has ended at a rung. What Modal has forgotten is on the Volume."""
+    last = last_claim(claims.get, name)[1]
+    if last is None and f"ended/{name}" not in claims:
+        return observe(store, StepKind.TRAIN, name.partition("/")[2]).phase is Phase.AT_RUNG
+    return _ended_at_rung(claims, name)
+
+
+def _ended_at_rung(claims: Mapping[str, Any], name: str) -> bool:
+    ended = claims.get(f"ended/{name}")
+    if ended is None or ended["status"] != OutcomeStatus.AT_RUNG:
+        return False
+    return last_claim(claims.get, name)[1] in (None, ended["by"])
+
+
+def _is_ours(claims: modal.Dict, name: str, last: str | None, me: str) -> bool:
+    """Whether this call starts the job: each call that starts one costs a GPU for a moment. If the one that has said so
+    has died, any other one does."""
+    key = f"start/{last or ''}/{name}"
+    if put_if_absent(claims, key, {"by": me}):
+        return True
+    by = claims.get(key, {"by": me})["by"]
+    return by == me or not is_live(by)
+
+
+def _last_rungs(standing: Standing) -> dict[str, int]:
+    """Of each run, the last rung that it has come to."""
+    return {run: rung for rung in sorted(standing.readings) for run in standing.at(rung)}
+
+
+def _cancelled(claims: Mapping[str, Any], run: str) -> bool:
+    return f"cancelled/{_name(run)}" in claims
+
+
+def _name(run: str) -> str:
+    return f"{StepKind.TRAIN}/{run}"

@@ -1,0 +1,83 @@
+"""A search of several runs on a local Modal, whose worker is doomed_worker.py."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import modal
+
+from modal_app.cloud.container import Job, steps_file
+from modal_app.halving.choose import who_goes_on
+from modal_app.halving.entries import FileEntries, entries_folder
+from modal_app.halving.standing import Standing, Terms
+from modal_app.store.layout import STEPS
+from modal_app.store.rungs import Rungs
+from modal_app.store.state import observe
+from modal_app.store.step import Step, StepKind
+from tests.modal_app.cloud import LAST, Cloud
+
+SEARCH = "sweep/hash"
+RUNG = LAST // 5
+"""The step of the first rung."""
+
+
+@dataclass(frozen=True)
+class HalvedCloud:
+    """`losses`: of the runs, at each rung."""
+
+    cloud: Cloud
+    losses: Mapping[str, float]
+    rungs: Rungs
+
+    @classmethod
+    def on(
+        cls, cloud: Cloud, losses: Mapping[str, float], fractions: tuple[float, ...] = (0.2,), eta: int = 2
+    ) -> HalvedCloud:
+        """Put the plan and the terms of the search where the launcher puts them."""
+        here = cls(cloud, losses, Rungs(SEARCH, fractions, eta, audit=False))
+        steps = {f"train/{run}": here._step(run) for run in losses}
+        terms = json.dumps(Terms(dict.fromkeys(losses, None), fractions, eta, audit=False).to_json())
+        with modal.Volume.from_name(cloud.job.runs_volume, client=cloud.client).batch_upload(force=True) as batch:
+            file = steps_file(steps, {}, [here.job(run) for run in losses])
+            batch.put_file(io.BytesIO(file.encode()), f"/sweeps/sweep/{STEPS}")
+            batch.put_file(io.BytesIO(terms.encode()), f"/sweeps/{SEARCH.replace('/', '/rungs/')}/terms.json")
+        return here
+
+    def job(self, run: str) -> Job:
+        return replace(self.cloud.job, name=f"train/{run}", options={"timeout": 600})
+
+    def start(self, *runs: str) -> list[modal.FunctionCall[Any]]:
+        return [self.cloud.start(name=f"train/{run}") for run in runs or self.losses]
+
+    @property
+    def claims(self) -> modal.Dict:
+        return modal.Dict.from_name(self.cloud.job.claims, create_if_missing=True, client=self.cloud.client)
+
+    @property
+    def entries(self) -> Mapping[str, Mapping[str, Any]]:
+        """As the Volume has them."""
+        return FileEntries(entries_folder(self.cloud.runs, SEARCH)).items()
+
+    @property
+    def phases(self) -> dict[str, str]:
+        return {run: str(observe(self.cloud.runs, StepKind.TRAIN, run).phase) for run in self.losses}
+
+    def steps_trained(self, run: str) -> list[int]:
+        """Each step as often as it was taken, as far as it was committed."""
+        folder = self.cloud.runs.folder(StepKind.TRAIN, run)
+        drafts = [attempt.draft / "metrics.jsonl" for attempt in folder.attempts()]
+        newest = folder.metrics if folder.metrics.exists() else max(drafts, key=lambda path: path.stat().st_size)
+        return [json.loads(line)["step"] for line in newest.read_text().splitlines()]
+
+    def all_have_gone_that_should(self) -> bool:
+        """The invariant at rest."""
+        standing = Standing.of(self.entries)
+        every = range(1, len(self.rungs.fractions) + 1)
+        return all(standing.has_gone(rung, run) for rung in every for run in who_goes_on(standing, rung))
+
+    def _step(self, run: str) -> Step:
+        return Step(StepKind.TRAIN, run, {"loss": self.losses[run]}, "data", sweep="sweep", rungs=self.rungs)
