@@ -38,12 +38,12 @@ def ask(entries: Entries, run: str, rung: int, reading: Reading) -> Answer:
 
 def note_stop(entries: Entries, run: str, rung: int) -> None:
     """When a run's checkpoint is saved and its job has ended."""
-    entries.put(stop_of(rung, run), {})
+    entries.put(stop_of(rung, run), {"rung": rung})
 
 
 def note_out(entries: Entries, run: str) -> None:
     """When a run has failed."""
-    entries.put(out_of(run), {})
+    entries.put(out_of(run), {"failed": True})
 
 
 def note_divergence(entries: Entries, run: str, rung: int, reading: Reading) -> None:
