@@ -67,5 +67,5 @@ class SweepView:
 
 
 def _line(row: Row) -> str:
-    status = status_text(row.status, row.reason)
+    status = status_text(row.status, row.reason, row.rung or 0)
     return f"train      {label(row.params) or row.key}: {status}  {row.message}".rstrip()
