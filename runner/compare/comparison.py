@@ -141,7 +141,8 @@ def _not_over(selection: SweepSelection, rows: Sequence[Row]) -> str:
     counts = Counter((row.status, row.rung or 0) for row in rows if sweep in row.sweeps)
     if not goes_on(selection.store, sweep, {status for status, _ in counts}, but=os.getpid()):
         return ""
-    done = f"{counts.pop((RunStatus.SUCCEEDED, 0), 0)} of {counts.total()} done"
+    total = counts.total()
+    done = f"{counts.pop((RunStatus.SUCCEEDED, 0), 0)} of {total} done"
     rest = [f"{number} {status_text(status, None, rung)}" for (status, rung), number in sorted(counts.items())]
     return f"{sweep} is not over: {', '.join([done, *rest])}."
 

@@ -9,17 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from modal_app.halving.standing import Why
+from modal_app.halving.entries import go_of, loss_of
+from modal_app.halving.standing import Reading, Why
+from modal_app.store.claim import claim
 from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner.cli import main
 from runner.compare.halved import audit_text, halved, saved_text
 from runner.compare.ranking import Row, compare_sweep
 from runner.compare.row_losses import judgeable
+from runner.compare.source import facts_of_sweep
 from runner.errors import SweepError
 from runner.follow_up.subjects import subjects
-from runner.store.searches import searches_of
-from tests.runner.halved_store import HalvedSweep, halved_sweep
+from runner.show.following import headway_of_sweep, lines_of
+from runner.show.rung_words import rung_words
+from runner.show.screen import Size, screen
+from runner.show.sweep_view import SweepView
+from runner.store.run_state import RunStatus
+from runner.store.searches import RungReached, searches_of
+from tests.runner.builders import begin_attempt
+from tests.runner.halved_store import HalvedSweep, entries_of, halved_sweep
 from tests.runner.judged_store import draw_losses, write_losses
 
 
@@ -151,3 +162,56 @@ def test_what_needs_a_finished_run_names_the_way_to_finish_it(found: Found) -> N
     store, sweep = found
     with pytest.raises(SweepError, match=f"stopped at rung 1 of its search. `axosweep resume {sweep.stopped.key}`"):
         subjects([store], sweep.stopped.key)
+
+
+def test_the_live_view_says_where_each_run_has_stopped(found: Found) -> None:
+    store, sweep = found
+    facts = facts_of_sweep(store, sweep.id)
+    headway = headway_of_sweep(store, sweep.id, facts, now=2000.0)
+    assert headway.counted == "2 of 6 done, 3 stopped at rung 1, 1 at rung 2"
+    assert (headway.is_over, headway.part) == (True, 1.0), "stopped runs have ended"
+    drawn = [line.plain for line in screen(lines_of(store, facts), headway, Size(120, 20), now=2000.0)]
+    (promoted,) = [line for line in drawn if f"{sweep.promoted.experiment.axolotl['learning_rate']}" in line]
+    assert promoted.split("  ")[0] == "▪"
+    assert promoted.endswith("stopped at rung 2  2nd of 3")
+    assert drawn[-1].startswith("▪")
+
+
+def test_in_a_pipe_a_run_at_a_rung_has_a_line_when_it_goes_on_and_none_when_others_come(tmp_path: Path) -> None:
+    store, printed = Store(tmp_path), io.StringIO()
+    sweep = halved_sweep(store)
+    stopped = store.folder(StepKind.TRAIN, sweep.stopped.key)
+    view = SweepView(store, sweep.id, Console(file=printed, width=200))
+
+    def new_lines() -> list[str]:
+        before = len(printed.getvalue())
+        view.update()
+        return printed.getvalue()[before:].splitlines()
+
+    assert any(line.endswith("stopped at rung 1  3rd of 6") for line in new_lines())
+    entries = entries_of(store, sweep.id)
+    entries.put(loss_of(1, "other"), Reading(0.1, 60, "rows").to_json())
+    assert new_lines() == []
+    entries.put(go_of(1, sweep.stopped.key), {"why": Why.TOP})
+    with claim(stopped, sweep.id):
+        begin_attempt(store, StepKind.TRAIN, sweep.stopped.key)
+        (line,) = new_lines()
+    assert line.endswith(": running  rung 1: 4th of 7, promoted")
+
+
+@pytest.mark.parametrize(
+    ("status", "why", "was_stopped", "words"),
+    [
+        (RunStatus.RUNNING, None, False, "rung 1: 3rd of 7"),
+        (RunStatus.RUNNING, Why.TOP, False, "rung 1: 3rd of 7, goes on"),
+        (RunStatus.RUNNING, Why.AUDIT, False, "rung 1: 3rd of 7, goes on (audit)"),
+        (RunStatus.PENDING, Why.TOP, True, "rung 1: 3rd of 7, promoted"),
+        (RunStatus.RUNNING, Why.ASKED, True, "rung 1: 3rd of 7, resumed"),
+        (RunStatus.AT_RUNG, None, True, "3rd of 7"),
+        (RunStatus.SUCCEEDED, Why.TOP, False, ""),
+    ],
+)
+def test_a_run_at_a_rung_is_described_in_a_few_words(
+    status: RunStatus, why: Why | None, was_stopped: bool, words: str
+) -> None:
+    assert rung_words(status, RungReached(1, 12, 1.0, 3, 7, why, was_stopped)) == words
