@@ -52,6 +52,7 @@ PRINTED: Mapping[str, tuple[type[Any], ...]] = {
     "merge": (MergedModel,),
     "eval": (Measures,),
     "settle": (Settled,),
+    "resume": (Comparison,),
     "infer": (Answers,),
     "attach": (Comparison,),
     "serve": (ServedModels, ServeDeployments),

@@ -44,7 +44,7 @@ class Entries(Protocol):
     """Of one search. Whoever has put an entry sees all that were put before."""
 
     def put(self, name: str, value: Mapping[str, Any]) -> bool:
-        """Put it unless there is one of this name; whether it was put."""
+        """Put it unless there is one of this name; whether it was put. A value that is empty counts as unreadable."""
         ...
 
     def get(self, name: str) -> Mapping[str, Any] | None: ...

@@ -68,13 +68,14 @@ class Sweep:
         )
 
 
-NOT_FLAT = ("params", "record", "measured", "over_seeds", "sweeps", "overrides", "flags")
+NOT_FLAT = ("params", "record", "measured", "over_seeds", "sweeps", "overrides", "flags", "rungs")
 
 
 def _flat(row: Row) -> dict[str, Any]:
     figures = {name: value for name, value in asdict(row).items() if name not in NOT_FLAT}
     figures |= {"status": str(row.status), "reason": str(row.reason) if row.reason else None}
-    return {"key": figures.pop("key"), **row.params, **figures, "flags": " ".join(row.flags), **row.measured}
+    rungs = {f"rung.{one.rung}": one.loss for one in row.rungs}
+    return {"key": figures.pop("key"), **row.params, **figures, "flags": " ".join(row.flags), **rungs, **row.measured}
 
 
 def launch(*overrides: str, store: str | None = None) -> Sweep:

@@ -21,6 +21,7 @@ VERBS: Mapping[str, str] = {
     "merge": "merge",
     "eval": "eval",
     "settle": "settle",
+    "resume": "resume",
     "infer": "infer",
     "attach": "attach",
     "logs": "logs",

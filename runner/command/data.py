@@ -147,7 +147,7 @@ def _columns(store: Store, manifests: Mapping[str, DataManifest]) -> list[Column
     held_out = tuple((one.eval_fingerprint or "")[:8] for one in manifests.values())
     return [
         Column("data", tuple(manifests), left=True),
-        status_column([(status_of(state), reason_of(state)) for state in states]),
+        status_column([(status_of(state), reason_of(state), 0) for state in states]),
         column("train rows", lambda one: one.rows, 1),
         column("eval rows", lambda one: one.eval_rows, 2),
         column("tokens", lambda one: one.tokens, 6),

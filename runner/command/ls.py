@@ -48,6 +48,8 @@ class FilesOfRun:
     status: RunStatus
     reason: FailureReason | None
     parts: tuple[ListedPart, ...]
+    rung: int | None = None
+    """The rung of its search at which it has stopped; null otherwise."""
 
 
 def parser() -> VerbParser:
@@ -67,9 +69,9 @@ def main(words: Sequence[str]) -> int:
     state = state_of(store, run)
     if args.json:
         listed = tuple(_listed(files, part) for part in parts)
-        print_json(FilesOfRun(run.key, run.data_key, state.status, state.reason, listed))
+        print_json(FilesOfRun(run.key, run.data_key, state.status, state.reason, listed, state.rung or None))
     else:
-        status = status_text(state.status, state.reason)
+        status = status_text(state.status, state.reason, state.rung)
         _show(files, parts, f"{run.key}: {status}, {size_text(all_bytes(parts))}")
     return 0
 

@@ -65,7 +65,7 @@ def main(words: Sequence[str]) -> int:
     if what == "merged":
         what = _own_merge(store, run.key, there)
     state = state_of(store, run)
-    wanted = choose(files, there, what, run.key, status_text(state.status, state.reason))
+    wanted = choose(files, there, what, run.key, status_text(state.status, state.reason, state.rung))
     with progress(sum(one.entry.size for one in wanted), "pull") as watch:
         done = pull(files, wanted, folder, force=args.force, watch=watch)
     if args.json:

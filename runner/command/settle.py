@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from runner.command.budget_word import BUDGET, with_budget
 from runner.compare.source import facts_of_sweep
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser, count
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 LOOKS, WORTH, MAX_SEEDS = 4, 0.005, 8
 LEAST_SEEDS = 3
 """With fewer, two settings never show how much seeds differ."""
-BUDGET = "budget="
 
 
 def parser() -> VerbParser:
@@ -159,23 +158,15 @@ def _has_ended(found: FoundSweep, known: Settling) -> bool:
 
 def _words(words: Sequence[str]) -> tuple[str | None, float | None]:
     """The sweep, and the dollars. Raises SweepError for more words."""
-    names = [word for word in words if not word.startswith(BUDGET)]
-    budgets = [word.removeprefix(BUDGET) for word in words if word.startswith(BUDGET)]
-    if len(names) > 1 or len(budgets) > 1:
+    names, budget = with_budget("settle", words)
+    if len(names) > 1:
         raise SweepError(f"settle takes one sweep and one {BUDGET}DOLLARS; found {' '.join(words)}.")
     if any("=" in name for name in names):
         raise SweepError(
             f"{names[0]}: settle repeats the runs of a sweep as they are, with other seeds, so it takes no override "
             f"but {BUDGET}DOLLARS."
         )
-    return (names[0] if names else None), (_dollars(budgets[0]) if budgets else None)
-
-
-def _dollars(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if (value := float(text)) > 0 and math.isfinite(value):
-            return value
-    raise SweepError(f"{BUDGET}{text}: expected US dollars, more than 0.")
+    return (names[0] if names else None), budget
 
 
 def _share(text: str) -> float:

@@ -74,7 +74,7 @@ def winner(rows: Sequence[Row], metric: Metric) -> Row:
             "(val_set_size=0.05), or measure the runs on tasks: axosweep eval --tasks."
         )
     if not winners:
-        counts = ", ".join(sorted({status_text(row.status, row.reason) for row in rows}))
+        counts = ", ".join(sorted({status_text(row.status, row.reason, row.rung or 0) for row in rows}))
         raise SweepError(
             f"No run has finished with {metric.name} yet (their status: {counts}). axosweep compare shows them."
         )

@@ -14,12 +14,14 @@ from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from modal_app.store.trained_weights import weights_left_by
 from runner.compare.groups import Group
+from runner.compare.halved import Halved, halved, halved_notes
 from runner.compare.ranking import EVAL_LOSS, OBJECTIVE, Metric, Row
 from runner.compare.verdict_types import Verdict
 from runner.cost.spent import SweepCost, sweep_cost
 from runner.store.going_on import goes_on
 from runner.store.ledger import Ledger
-from runner.store.run_state import RunStatus
+from runner.store.run_state import RunStatus, status_text
+from runner.store.searches import searches_of
 from runner.store.stores import is_mirror
 
 
@@ -61,6 +63,8 @@ class Comparison:
     verdicts: tuple[Verdict, ...] = ()
     """Which settings are the best, as far as the losses of held-out rows tell: one for each eval fingerprint that has
     losses by row of several settings. Empty from `status`."""
+    searches: tuple[Halved, ...] = ()
+    """The searches of these sweeps that stop runs at rungs, the newest of each sweep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ def comparison(
         for one, cost in zip(complete, costs, strict=True)
     )
     single = sweeps[0] if len(sweeps) == len(selections) == 1 else None
+    searches = tuple(found for one in complete if (found := _halved(one, rows)))
     unfinished = [note for one in complete if (note := _not_over(one, rows))]
     return Comparison(
         sweep=single.sweep if single else None,
@@ -98,8 +103,9 @@ def comparison(
         sweeps=sweeps,
         over=tuple(over),
         groups=tuple(groups),
-        notes=(*unfinished, *notes),
+        notes=(*unfinished, *halved_notes(rows, searches), *notes),
         verdicts=tuple(verdicts),
+        searches=searches,
     )
 
 
@@ -122,15 +128,22 @@ def comparison_without_store(
     )
 
 
+def _halved(selection: SweepSelection, rows: Sequence[Row]) -> Halved | None:
+    """The newest search of a sweep that stops runs at rungs; None without one, or if not all of its runs are rows."""
+    found = searches_of(selection.store, selection.sweep)
+    return halved(found[0], rows) if found and {*found[0].members} <= {row.key for row in rows} else None
+
+
 def _not_over(selection: SweepSelection, rows: Sequence[Row]) -> str:
     """A sentence about a sweep whose runs have not all ended, since its best run may change; otherwise empty. The
     launch that prints its own table has ended it."""
     sweep = selection.sweep
-    counts = Counter(row.status for row in rows if sweep in row.sweeps)
-    if not goes_on(selection.store, sweep, set(counts), but=os.getpid()):
+    counts = Counter((row.status, row.rung or 0) for row in rows if sweep in row.sweeps)
+    if not goes_on(selection.store, sweep, {status for status, _ in counts}, but=os.getpid()):
         return ""
-    rest = [f"{number} {status}" for status, number in sorted(counts.items()) if status is not RunStatus.SUCCEEDED]
-    done = f"{counts[RunStatus.SUCCEEDED]} of {counts.total()} done"
+    total = counts.total()
+    done = f"{counts.pop((RunStatus.SUCCEEDED, 0), 0)} of {total} done"
+    rest = [f"{number} {status_text(status, None, rung)}" for (status, rung), number in sorted(counts.items())]
     return f"{sweep} is not over: {', '.join([done, *rest])}."
 
 

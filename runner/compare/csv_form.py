@@ -13,19 +13,20 @@ from runner.compare.measured import is_of_a_task
 from runner.compare.ranking import Metric, Row
 from runner.compare.settings import OverSeeds
 from runner.compare.stars import groups_judged
+from runner.compare.table import rungs_of
 from runner.compare.verdict_types import OF_A_RUN, JudgedSetting, Verdict, settings_by_run
 
 
 def rows_csv(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] = ()) -> str:
-    """Every field of a row except `record`. Parameters, measured values, the figures over the seeds of a row's setting
-    and those of its verdict, if there is one, have columns of their own."""
-    plain = [one.name for one in fields(Row) if one.name not in ("params", "record", "measured", "over_seeds")]
+    """Every field of a row except `record`. Parameters, measured values, the losses at rungs, the figures over the
+    seeds of a row's setting and those of its verdict, if there is one, have columns of their own."""
+    plain = [one.name for one in fields(Row) if one.name not in ("params", "record", "measured", "over_seeds", "rungs")]
     seeds = [one.name for one in fields(OverSeeds)]
     later = [name for name in dict.fromkeys(name for row in rows for name in row.measured) if is_of_a_task(name)]
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     heads = ["key", *(f"param.{name}" if name in plain else name for name in names), "metric"]
     rest = [name for name in plain if name != "key"]
-    judged = settings_by_run(verdicts)
+    judged, rungs = settings_by_run(verdicts), rungs_of(rows)
     lines = [
         [
             row.key,
@@ -34,12 +35,14 @@ def rows_csv(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] = 
             *(getattr(row, name) for name in rest),
             *(getattr(row.over_seeds, name, None) for name in seeds),
             *(row.measured.get(name) for name in later),
+            *({one.rung: one.loss for one in row.rungs}.get(rung) for rung in rungs),
             *_verdict_cells(judged.get(row.key), verdicts),
         ]
         for row in rows
     ]
     seed_heads = [f"over_seeds.{name}" for name in seeds]
-    return _csv([[*heads, *rest, *seed_heads, *later, *_verdict_heads(verdicts)], *lines])
+    rung_heads = [f"rung.{rung}" for rung in rungs]
+    return _csv([[*heads, *rest, *seed_heads, *later, *rung_heads, *_verdict_heads(verdicts)], *lines])
 
 
 def groups_csv(groups: Sequence[Group], metric: Metric, verdicts: Sequence[Verdict] = ()) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from runner.compare.ranking import Metric, Row, rows_from
+from runner.compare.ranking import OBJECTIVE, Metric, Row, rows_from
 from runner.compare.source import RunFacts
 from runner.compare.table import columns_of, fitted, heading_of, table
 from runner.compare.where_won import where_won
@@ -18,6 +18,7 @@ from runner.compare.where_words import where_lines
 from runner.console import terminal
 from runner.console.numbers import loss
 from runner.console.plot import MARKS, overlay
+from runner.store.run_state import RunStatus
 from runner.verdict.where import Where
 
 
@@ -31,7 +32,8 @@ class Pair:
     config: Mapping[str, tuple[Any, Any]]
     """The values that differ, by dotted name; null where a run has no such key."""
     difference: float | None
-    """The second's final value minus the first's; null unless both have one, for the same eval fingerprint."""
+    """The second's final value minus the first's; null unless both have one, for the same eval fingerprint. If one has
+    stopped at a rung: the same at the last rung that both have reached."""
     comparable: bool
     """Whether both are judged by the same held-out rows."""
     curves: tuple[Mapping[int, float | None], Mapping[int, float | None]]
@@ -42,6 +44,8 @@ class Pair:
     notes: tuple[str, ...] = ()
     """What is missing, in sentences."""
     version: int = 2
+    rung: int | None = None
+    """The rung that `difference` is of; null if it is of final values."""
 
 
 def pair_of(facts: Sequence[RunFacts], metric: Metric) -> Pair:
@@ -50,8 +54,8 @@ def pair_of(facts: Sequence[RunFacts], metric: Metric) -> Pair:
     rows = {(row.store, row.key): row for row in rows_from(facts, metric)}
     first, second = (rows[found.store, found.key] for found in facts)
     comparable = first.eval_fingerprint is not None and first.eval_fingerprint == second.eval_fingerprint
-    both = first.final is not None and second.final is not None
-    difference = second.final - first.final if comparable and both else None  # type: ignore[operator]
+    rung, losses = _values(first, second, metric)
+    difference = losses[1] - losses[0] if comparable and losses else None
     where, missing = where_won(first, second, metric)
     return Pair(
         metric=metric.name,
@@ -63,7 +67,20 @@ def pair_of(facts: Sequence[RunFacts], metric: Metric) -> Pair:
         curves=(one.curves.by_name.get(metric.name, {}), other.curves.by_name.get(metric.name, {})),
         where=where,
         notes=(missing,) if missing else (),
+        rung=rung if difference is not None else None,
     )
+
+
+def _values(first: Row, second: Row, metric: Metric) -> tuple[int | None, tuple[float, float] | None]:
+    """What the runs are compared by, and at which rung if one of them has stopped: never at different steps."""
+    if RunStatus.AT_RUNG not in (first.status, second.status):
+        return None, None if first.final is None or second.final is None else (first.final, second.final)
+    theirs = {one.rung: one.loss for one in second.rungs}
+    shared = [(one.rung, one.loss, theirs[one.rung]) for one in first.rungs if one.rung in theirs]
+    if not shared or metric.name != OBJECTIVE:
+        return None, None
+    rung, one, other = shared[-1]
+    return rung, None if one is None or other is None else (one, other)
 
 
 def show_pair(pair: Pair, console: Console) -> None:
@@ -99,13 +116,20 @@ def _difference_lines(pair: Pair, metric: Metric) -> list[str]:
     first, second = pair.runs
     if not pair.comparable:
         return ["These runs are judged by different or unknown held-out rows, so no difference is shown."]
+    if pair.difference is None and RunStatus.AT_RUNG in (first.status, second.status):
+        return ["One of the runs has stopped at a rung, and there is no rung at which both have a loss to compare."]
     if pair.difference is None:
         return [f"No difference in {heading_of(metric)} yet: one of the runs has no value."]
+    where = f" at rung {pair.rung}" if pair.rung else ""
     if pair.difference == 0:
-        return [f"{heading_of(metric)}: both {loss(first.final)}"]
+        return [
+            f"{heading_of(metric)}: no difference{where}"
+            if where
+            else f"{heading_of(metric)}: both {loss(first.final)}"
+        ]
     is_better = (pair.difference > 0) is metric.maximize
     word = "better" if is_better else "worse"
-    return [f"{heading_of(metric)}: {second.key} is {word} by {loss(abs(pair.difference))}"]
+    return [f"{heading_of(metric)}: {second.key} is {word} by {loss(abs(pair.difference))}{where}"]
 
 
 def _config_lines(pair: Pair) -> list[str]:

@@ -20,6 +20,7 @@ from runner.compare.settings import OverSeeds, over_seeds, settings_of
 from runner.compare.source import RunFacts, facts_of_sweep
 from runner.errors import SweepError, did_you_mean
 from runner.store.run_state import RunStatus
+from runner.store.searches import RungReached
 
 OBJECTIVE = "eval_loss"
 
@@ -81,6 +82,10 @@ class Row:
     """The folder with the results. Null if read from W&B."""
     reason: FailureReason | None = None
     """Why it has failed, stopped or was lost; null otherwise."""
+    rung: int | None = None
+    """The rung of its search at which it has stopped; null otherwise."""
+    rungs: tuple[RungReached, ...] = ()
+    """What it has reached at each rung: only there is a stopped run compared with others. Empty without rungs."""
     flags: tuple[str, ...] = ()
     """Any of diverged, flat, overfits."""
     train_seconds: float | None = None
@@ -191,6 +196,8 @@ def _row(facts: RunFacts, params: Mapping[str, Any], metric: Metric) -> Row:
         overrides=facts.overrides,
         store=facts.store,
         reason=facts.reason,
+        rung=facts.rung or None,
+        rungs=facts.rungs,
         flags=flags,
         train_seconds=facts.train_seconds,
         tokens=None if tokens is None else round(tokens),
@@ -221,7 +228,7 @@ def _ranked(entries: Sequence[_Entry]) -> list[Row]:
     groups: dict[tuple[str | None, str], list[_Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.group, []).append(entry)
-    rank = {group: (_group_rank(ones), place) for place, (group, ones) in enumerate(groups.items())}
+    rank = {group: (_group_rank(ones), *_stop_rank(ones), place) for place, (group, ones) in enumerate(groups.items())}
     spread = {
         group: over_seeds([one.row.final for one in ones if one.rank < math.inf and one.row.final is not None])
         for group, ones in groups.items()
@@ -248,6 +255,12 @@ def _group_rank(entries: Sequence[_Entry]) -> float:
     finished = [one.rank for one in entries if one.row.status is RunStatus.SUCCEEDED]
     out = cannot_win([one.row for one in entries], had_nan=any(one.had_nan for one in entries))
     return statistics.fmean(finished) if finished and not out else math.inf
+
+
+def _stop_rank(entries: Sequence[_Entry]) -> tuple[int, float]:
+    """The order of settings without a finished run: those that came to the last rung first, by their loss there."""
+    last = [one.row.rungs[-1] for one in entries if one.row.status is RunStatus.AT_RUNG and one.row.rungs]
+    return min(((-one.rung, math.inf if one.loss is None else one.loss) for one in last), default=(0, math.inf))
 
 
 def cannot_win(rows: Sequence[Row], *, had_nan: bool) -> bool:

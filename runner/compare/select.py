@@ -106,7 +106,7 @@ def _values(facts: RunFacts, key: str) -> list[Any]:
     if key == "sweep":
         return list(facts.sweeps)
     if key == "status":
-        return list(dict.fromkeys([facts.status, status_text(facts.status, facts.reason)]))
+        return list(dict.fromkeys([facts.status, status_text(facts.status, facts.reason, facts.rung)]))
     if key in OF_A_RUN:
         return [getattr(facts, key)]
     found = [facts.config[key]] if key in facts.config else []
@@ -154,7 +154,7 @@ def _values_text(facts: Sequence[RunFacts], key: str) -> str:
 
 def _column(row: Row, key: str) -> Any:
     if key == "status":
-        return status_text(row.status, row.reason)  # as the table shows it
+        return status_text(row.status, row.reason, row.rung or 0)  # as the table shows it
     return getattr(row, key) if key in COLUMNS else {**row.measured, **row.params}.get(key)
 
 

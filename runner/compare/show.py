@@ -110,8 +110,8 @@ def _show(result: Comparison, selections: Sequence[SweepSelection], metric: Metr
     for line in cost_lines(selections, result.runs):
         terminal.say(console, line)
     for row in result.runs:
-        if row.message:
-            status = status_text(row.status, row.reason)
+        if row.message and row.status is not RunStatus.AT_RUNG:
+            status = status_text(row.status, row.reason, row.rung or 0)
             console.print(f"[red]{row.key} {status}[/red]: {escape(row.message)}", soft_wrap=True)
             if row.log:
                 console.print(f"  log: {escape(row.log)}", soft_wrap=True)

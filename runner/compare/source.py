@@ -20,6 +20,7 @@ from runner.cost.prices import Rates
 from runner.cost.spent import allocated, containers, facts_of, run_bill, sweep_rates
 from runner.store.ledger import Ledger, SweepRun
 from runner.store.run_state import RunStatus, Unbegun, run_state, unbegun
+from runner.store.searches import RungReached, reached_by_run, searches_of
 
 RESERVED = "memory/device_reserved (GiB)"
 """What Axolotl logs of rank 0's GPU; zero on a CPU."""
@@ -64,6 +65,10 @@ class RunFacts:
     """Of its last attempt, before its first step."""
     resumed_from: int = 0
     """The step that its last attempt began with."""
+    rung: int = 0
+    """The rung at which it has stopped; 0 otherwise."""
+    rungs: tuple[RungReached, ...] = ()
+    """What it has reached at each rung of its search."""
 
     def final(self, name: str) -> float | None:
         """The last value that training logged, or otherwise the value that was measured later."""
@@ -90,7 +95,9 @@ def facts_of_sweep(store: Store, sweep: str, only: Collection[str] | None = None
     ledger = Ledger(store, sweep)
     runs, lost = ledger.plan().runs, unbegun(ledger.records())
     rates = sweep_rates(store, sweep, [run.key for run in runs])
-    return [_facts(store, sweep, run, lost, rates) for run in runs if only is None or run.key in only]
+    reached = reached_by_run(searches_of(store, sweep))
+    facts = [_facts(store, sweep, run, lost, rates) for run in runs if only is None or run.key in only]
+    return [replace(one, rungs=reached.get(one.key, ())) for one in facts] if reached else facts
 
 
 def once_each(facts: Iterable[RunFacts]) -> list[RunFacts]:
@@ -145,6 +152,7 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
         ended_at=outcome.finished_at if outcome else None,
         startup_seconds=train_states[-1].startup_seconds if train_states else 0.0,
         resumed_from=train_states[-1].resumed_from if train_states else 0,
+        rung=derived.rung,
     )
 
 

@@ -29,7 +29,7 @@ STATUS_COLOURS = {
     RunStatus.LOST: "red",
     RunStatus.BLOCKED: "red",
     RunStatus.STOPPED: "yellow",
-    RunStatus.AT_RUNG: "cyan",
+    RunStatus.AT_RUNG: "blue",
     RunStatus.RUNNING: "cyan",
     RunStatus.PENDING: "dim",
     RunStatus.REMOVED: "dim",
@@ -83,10 +83,11 @@ def columns_of(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] 
     ]
     judged = [settings_by_run(verdicts).get(row.key) for row in rows]
     rest = [
-        _column(rows, heading_of(metric), lambda row: loss(row.final), always=True),
+        _column(rows, heading_of(metric), lambda row: _at_the_end(row, row.final), always=True),
         *(verdict_columns(judged) if any(judged) else ()),
         *measured,
-        _column(rows, "best", lambda row: loss(row.best), drop=26),
+        *(_column(rows, f"rung {rung}", functools.partial(_at_rung, rung), drop=20) for rung in rungs_of(rows)),
+        _column(rows, "best", lambda row: _at_the_end(row, row.best), drop=26),
         _column(rows, "first", lambda row: loss(row.first), drop=32),
         _column(rows, "steps", _steps, drop=25),
         _column(rows, "tok/s", lambda row: _number(row.tokens_per_second, "{:.0f}"), drop=29),
@@ -99,7 +100,7 @@ def columns_of(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] 
         _column(rows, "tries", lambda row: str(row.attempts) if (row.attempts or 0) > 1 else "", drop=34),
         _column(rows, "sweep", lambda row: " ".join(row.sweeps) if several else "", drop=35, left=True),
         _column(rows, "flags", lambda row: " ".join(row.flags), drop=2, left=True),
-        status_column([(row.status, row.reason) for row in rows]),
+        status_column([(row.status, row.reason, row.rung or 0) for row in rows]),
     ]
     mark = Column("", tuple("*" if star else "" for star in starred(rows, verdicts)), left=True)
     run = Column("run", tuple(row.key for row in rows), left=True)
@@ -113,10 +114,15 @@ def verdict_columns(settings: Sequence[JudgedSetting | None]) -> list[Column]:
     return [Column("difference", differences, drop=21), Column("95 % interval", ranges, drop=22)]
 
 
-def status_column(states: Iterable[tuple[RunStatus, FailureReason | None]]) -> Column:
+def rungs_of(rows: Iterable[Row]) -> list[int]:
+    """Those that one of these runs has reached."""
+    return sorted({one.rung for row in rows for one in row.rungs})
+
+
+def status_column(states: Iterable[tuple[RunStatus, FailureReason | None, int]]) -> Column:
     found = list(states)
     cells = tuple(status_text(*one) for one in found)
-    return Column("status", cells, left=True, styles=tuple(STATUS_COLOURS[status] for status, _ in found))
+    return Column("status", cells, left=True, styles=tuple(STATUS_COLOURS[status] for status, *_ in found))
 
 
 def group_columns(groups: Sequence[Group], metric: Metric, verdicts: Sequence[Verdict] = ()) -> list[Column]:
@@ -225,6 +231,16 @@ def _steps(row: Row) -> str:
     if row.step is None:
         return ""
     return f"{row.step}/{row.max_steps}" if row.max_steps and row.step < row.max_steps else str(row.step)
+
+
+def _at_the_end(row: Row, value: float | None) -> str:
+    """Nothing for a run that has stopped at a rung: its losses compare at the rungs only."""
+    return "" if row.status is RunStatus.AT_RUNG else loss(value)
+
+
+def _at_rung(rung: int, row: Row) -> str:
+    there = next((one for one in row.rungs if one.rung == rung), None)
+    return "" if there is None else "diverged" if there.loss is None else loss(there.loss)
 
 
 def _measured(name: str, row: Row) -> str:

@@ -16,6 +16,7 @@ from modal_app.store.step import StepKind
 from runner.compare.ranking import OBJECTIVE, Metric, Row
 from runner.compare.row_losses import losses_files, losses_of
 from runner.console.redact import redact
+from runner.store.run_state import RunStatus, status_text
 from runner.verdict.where import By, MovedRow, Where
 
 INPUTS, HASH_DIGITS = "inputs", 16
@@ -32,6 +33,8 @@ def where_won(first: Row, second: Row, metric: Metric) -> tuple[Where | None, st
     if metric != Metric(OBJECTIVE) or not first.eval_fingerprint or first.eval_fingerprint != second.eval_fingerprint:
         return None, ""
     runs = (first, second)
+    if stopped := [row for row in runs if row.status is RunStatus.AT_RUNG]:
+        return None, " ".join(map(_not_trained, stopped))
     if not all(map(losses_files, runs)):
         lacking = [row for row in runs if row.store and not losses_files(row)]
         return None, " ".join(map(_why_not, lacking))
@@ -48,6 +51,13 @@ def _why_not(row: Row) -> str:
     if reason := row.record.get("no_row_losses"):
         return f"Where one is better is unknown: {row.key} has no losses by row ({reason})."
     return f"Where one is better is unknown: {row.key} has no losses by row; `axosweep eval {row.key}` adds them."
+
+
+def _not_trained(row: Row) -> str:
+    return (
+        f"Where one is better is unknown: {row.key} is {status_text(row.status, None, row.rung or 0)}, with fewer "
+        f"steps than a finished run; `axosweep resume {row.key}` trains it to its end."
+    )
 
 
 def _described(found: Where, runs: Sequence[Row]) -> tuple[Where, str]:

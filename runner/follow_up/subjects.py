@@ -21,7 +21,7 @@ from runner.keys.identity import short_hash
 from runner.store.finding import runs_in
 from runner.store.ledger import Ledger, SweepRun, sweep_ids
 from runner.store.run_config import read_config
-from runner.store.run_state import reason_of, status_of, status_text
+from runner.store.run_state import reason_of, rung_of, status_of, status_text
 from runner.store.stores import is_mirror
 from runner.types import PlannedStep
 
@@ -154,6 +154,12 @@ def _refuse_unfinished(store: Store, run: SweepRun) -> None:
     state = observe(store, StepKind.TRAIN, run.key)
     if state.phase is Phase.ABSENT and store.folder(StepKind.TRAIN, run.key).removed.exists():
         raise SweepError(f"The run {run.key} was removed. Launching its sweep again trains it again.")
+    if state.phase is Phase.AT_RUNG:
+        status = status_text(status_of(state), None, rung_of(state))
+        raise SweepError(
+            f"The run {run.key} has not finished: it is {status} of its search. `axosweep resume {run.key}` trains it "
+            "to its end."
+        )
     if state.phase is not Phase.SUCCEEDED:
         status = status_text(status_of(state), reason_of(state))
         raise SweepError(

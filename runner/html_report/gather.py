@@ -231,7 +231,7 @@ def _failures(rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, s
     failures: list[dict[str, str | None]] = []
     seen: set[str] = set()
     for row in rows:
-        if row.status in (RunStatus.SUCCEEDED, RunStatus.RUNNING, RunStatus.PENDING):
+        if row.status in (RunStatus.SUCCEEDED, RunStatus.RUNNING, RunStatus.PENDING, RunStatus.AT_RUNG):
             continue
         log = row.log or ""
         shows = log not in seen and len(seen) < MOST_TAILS

@@ -80,8 +80,8 @@ def answer(rows: Sequence[Row], settings: Sequence[Setting], metric: str, *, jud
 
 def counted(rows: Sequence[Row]) -> str:
     """`2 running, 1 failed (oom)`."""
-    counts = Counter((row.status, row.reason) for row in rows).most_common()
-    return ", ".join(f"{number} {status_text(status, reason)}" for (status, reason), number in counts)
+    counts = Counter(status_text(row.status, row.reason, row.rung or 0) for row in rows).most_common()
+    return ", ".join(f"{number} {status}" for status, number in counts)
 
 
 def ranked_groups(rows: Sequence[Row]) -> list[list[Row]]:

@@ -120,7 +120,7 @@ def _chosen(text: str, run: SweepRun, there: Sequence[Part], store: Store) -> Pa
     complete = sorted((part for part in there if part.whole), key=_step)
     steps = ", ".join(str(_step(part)) for part in complete)
     state = state_of(store, run)
-    status = status_text(state.status, state.reason)
+    status = status_text(state.status, state.reason, state.rung)
     if not complete:
         raise SweepError(
             f"from={text}: {run.key} has no complete checkpoint (it is {status}). A run saves some "

@@ -41,7 +41,7 @@ def launch_sweep(experiments: Sequence[Experiment], request: Request) -> list[Ru
     """
     if request.action is Action.PLAN:
         return _show_plan(experiments, request)
-    return run_sweep(experiments, request, _show_results)
+    return run_sweep(experiments, request, show_results)
 
 
 @terminate_as_interrupt()
@@ -130,7 +130,8 @@ def _check_schema_known(launch: Launch) -> None:
     launch.preflight.refuse_blocked()
 
 
-def _show_results(launch: Launch, rows: Sequence[Row]) -> None:
+def show_results(launch: Launch, rows: Sequence[Row]) -> None:
+    """The table of a sweep that is over, and its report."""
     if not rows:
         return
     tables.show_rows(rows, launch.store, launch.plan.sweep, as_json=launch.request.json)

@@ -59,10 +59,12 @@ def _runs(facts: Sequence[RunFacts]) -> list[Line]:
             step=f"{one.curves.step or 0}/{one.max_steps}" if one.max_steps else "",
             loss=one.curves.final("loss"),
             eval_loss=one.curves.final(OBJECTIVE),
-            message=one.message,
+            message="" if one.status is RunStatus.AT_RUNG else one.message,
             dollars=one.dollars,
             params=own,
             timing=timing_of(one, 0.0),
+            rung=one.rung,
+            reached=one.rungs[-1] if one.rungs else None,
         )
         for one, own in zip(facts, params, strict=True)
     ]
@@ -97,4 +99,5 @@ def timing_of(facts: RunFacts, since: float) -> Timing:
         startup_s=facts.startup_seconds,
         resumed_part=facts.resumed_from / steps if steps else 0.0,
         before=facts.ended_at is not None and facts.ended_at < since,
+        rung=facts.rung,
     )

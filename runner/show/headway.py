@@ -42,6 +42,8 @@ class Timing:
     """What an earlier attempt had done."""
     before: bool = False
     """Whether it had ended before this launch, so that it says nothing about the machine's present speed."""
+    rung: int = 0
+    """The rung at which it has stopped; 0 otherwise."""
 
     @property
     def whole_s(self) -> float | None:
@@ -66,6 +68,8 @@ class Expected:
     boot_s: float = 0.0
     """Until a container works on a run."""
     at_a_time: int = 1
+    share: float = 1.0
+    """Of its steps that a waiting run is expected to do: with rungs, most stop before their end."""
 
     def save(self, store: Store, sweep: str) -> None:
         write_atomically(store.sweeps / sweep / ESTIMATE, json.dumps(asdict(self)))
@@ -91,6 +95,8 @@ class Headway:
     """None if nothing is rented."""
     noun: str = ""
     """What is counted, if it is not runs."""
+    stopped: Mapping[int, int] = field(default_factory=dict)
+    """How many have stopped at each rung."""
 
     @property
     def done(self) -> int:
@@ -102,10 +108,12 @@ class Headway:
 
     @property
     def counted(self) -> str:
-        """`11 of 24 done, 1 failed, 3 running`"""
+        """`11 of 24 done, 6 stopped at rung 1, 1 failed, 3 running`"""
         words = (*FAILED, RunStatus.REMOVED, RunStatus.RUNNING)
         rest = [f"{self.counts[status]} {status}" for status in words if self.counts.get(status)]
-        return ", ".join([f"{self.done} of {self.of}{f' {self.noun}' if self.noun else ''} done", *rest])
+        rungs = sorted(self.stopped)
+        at_rungs = [f"{self.stopped[one]} {'stopped ' * (one == rungs[0])}at rung {one}" for one in rungs]
+        return ", ".join([f"{self.done} of {self.of}{f' {self.noun}' if self.noun else ''} done", *at_rungs, *rest])
 
     @property
     def timed(self) -> str:
@@ -117,8 +125,9 @@ class Headway:
 
 
 def part_of(runs: Sequence[Timing]) -> float:
-    """Of all steps, those that are done. A run that has failed has none left; one that was stopped resumes."""
-    ended = {RunStatus.SUCCEEDED, *FAILED, RunStatus.REMOVED} - {RunStatus.STOPPED}
+    """Of all steps, those that are done. A run that has failed has none left, nor has one that stopped at a rung; one
+    that was stopped resumes."""
+    ended = {RunStatus.SUCCEEDED, RunStatus.AT_RUNG, *FAILED, RunStatus.REMOVED} - {RunStatus.STOPPED}
     return sum(1.0 if one.status in ended else one.part for one in runs) / len(runs) if runs else 0.0
 
 
@@ -173,8 +182,8 @@ def _left(one: Timing, plan: Expected, speed: float, now: float) -> float | None
 def _total(one: Timing, plan: Expected, speed: float, runs: Sequence[Timing]) -> float | None:
     """Of a run that waits: by the plan, otherwise as long as the others take."""
     if one.key in plan.runs:
-        return plan.runs[one.key] * speed
-    known = [whole for other in runs if (whole := other.whole_s)]
+        return plan.share * plan.runs[one.key] * speed
+    known = [plan.share * whole for other in runs if (whole := other.whole_s)]
     return sum(known) / len(known) if known else None
 
 
@@ -192,4 +201,5 @@ def headway_of(
         left_s=None if first is None or then is None else first + then,
         cost=cost,
         noun=noun,
+        stopped=Counter(one.rung for one in timings if one.status is RunStatus.AT_RUNG),
     )

@@ -9,7 +9,9 @@ from typing import Any
 from modal_app.store.step import FailureReason, StepKind
 from runner.cost.spent import money
 from runner.show.headway import Timing
+from runner.show.rung_words import rung_words
 from runner.store.run_state import RunStatus, status_text
+from runner.store.searches import RungReached
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +34,30 @@ class Line:
     params: Mapping[str, Any] = field(default_factory=dict)
     """What tells a run apart from the others; empty for other steps."""
     timing: Timing | None = None
+    rung: int = 0
+    """The rung at which it has stopped; 0 otherwise."""
+    reached: RungReached | None = None
+    """The last rung that it has come to."""
 
     def text(self) -> str:
         numbers = [f"{name} {value:.3f}" for name, value in self._numbers() if value is not None]
         message = f"{self.message} {self.counted}".strip()
-        parts = [self.status_text, f"step {self.step}" if self.step else "", *numbers, self.price, message]
+        step = f"step {self.step}" if self.step else ""
+        parts = [self.status_text, self.at_rung, step, *numbers, self.price, message]
         return f"{self.kind:<10} {self.label}: {'  '.join(part for part in parts if part)}"
 
     @property
     def status_text(self) -> str:
-        return status_text(self.status, self.reason)
+        return status_text(self.status, self.reason, self.rung)
+
+    @property
+    def at_rung(self) -> str:
+        return rung_words(self.status, self.reached)
+
+    @property
+    def change(self) -> tuple[object, ...]:
+        """What makes a new line in a pipe when it changes: not its place at a rung, which changes as others come."""
+        return self.status, self.reason, self.rung, self.reached and (self.reached.rung, self.reached.why)
 
     @property
     def price(self) -> str:

@@ -21,6 +21,7 @@ from runner.show.line import Line
 from runner.store.run_state import RunStatus
 
 GAP = "  "
+RUNG = "rung"
 BAR = ""
 """The heading of the rows' bars."""
 ROW_BAR = 10
@@ -43,8 +44,18 @@ class Marks:
         return self.statuses.get(status, self.statuses[RunStatus.FAILED] if status in FAILED else " ")
 
 
-UNICODE = Marks("━", "─", "…", {RunStatus.RUNNING: "▸", RunStatus.SUCCEEDED: "✓", RunStatus.FAILED: "✗"})
-ASCII = Marks("#", "-", "~", {RunStatus.RUNNING: ">", RunStatus.SUCCEEDED: "+", RunStatus.FAILED: "x"})
+UNICODE = Marks(
+    "━",
+    "─",
+    "…",
+    {RunStatus.RUNNING: "▸", RunStatus.SUCCEEDED: "✓", RunStatus.AT_RUNG: "▪", RunStatus.FAILED: "✗"},
+)
+ASCII = Marks(
+    "#",
+    "-",
+    "~",
+    {RunStatus.RUNNING: ">", RunStatus.SUCCEEDED: "+", RunStatus.AT_RUNG: "=", RunStatus.FAILED: "x"},
+)
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,7 @@ def _table(lines: Sequence[Line], expected: Expected | None, now: float, marks: 
         _Column("left", tuple(map(left, lines))),
         _Column("dollars", tuple(line.price for line in lines)),
         _Column("status", tuple(line.status_text for line in lines), left=True),
+        _Column(RUNG, tuple(line.at_rung for line in lines), left=True),
     ]
     kinds = _Column("", tuple(line.kind for line in lines), left=True)
     return _Table(
@@ -145,6 +157,7 @@ def _fitted(table: _Table, width: int) -> _Table:
     """The table with what it gives up for this width, the least important first."""
     for smaller in (
         lambda one: _without(one, BAR),
+        lambda one: _without(one, RUNG),
         lambda one: _without(one, "status"),
         lambda one: _with_short_headings(one, width),
         lambda one: _without(one, "dollars"),

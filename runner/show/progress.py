@@ -15,7 +15,7 @@ from modal_app.store.facts import DataManifest, TrainState
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.read_json import read_json
 from modal_app.store.state import Phase, StepState, observe
-from modal_app.store.step import FOLLOW_UP_KINDS, FailureReason, Step, StepKind
+from modal_app.store.step import FOLLOW_UP_KINDS, Step, StepKind
 from runner.compare.metrics import read_curves
 from runner.compare.params import label, params_of
 from runner.compare.ranking import OBJECTIVE
@@ -30,7 +30,8 @@ from runner.show.redraw import Redraw, can_redraw, marks_of
 from runner.show.screen import screen
 from runner.show.step_progress import with_progress
 from runner.store.ledger import SweepRun
-from runner.store.run_state import RunStatus, reason_of, status_of
+from runner.store.run_state import RunStatus, reason_of, rung_of, status_of
+from runner.store.searches import RungReached, reached_by_run, searches_of
 from runner.types import Plan, PlannedRun
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -61,7 +62,7 @@ class Progress:
     _next_lines: float = 0.0
     _before: dict[tuple[StepKind, str], int] = field(default_factory=dict)
     """The newest attempt of each step at the start of this launch."""
-    _printed: dict[tuple[StepKind, str], tuple[RunStatus, FailureReason | None]] = field(default_factory=dict)
+    _printed: dict[tuple[StepKind, str], tuple[object, ...]] = field(default_factory=dict)
     """The last printed status of each step. Two follow-up steps of different kinds may have the same key."""
     _noted: set[str] = field(default_factory=set)
     """Datasets that were prepared in this launch and whose notes are printed."""
@@ -136,9 +137,8 @@ class Progress:
 
     def _print_changes(self, lines: list[Line]) -> None:
         for line in lines:
-            status = line.status, line.reason
-            if self._printed.get((line.kind, line.key)) != status:
-                self._printed[line.kind, line.key] = status
+            if self._printed.get((line.kind, line.key)) != line.change:
+                self._printed[line.kind, line.key] = line.change
                 if line.status is not RunStatus.PENDING:
                     terminal.say(self.console, line.text())
 
@@ -160,20 +160,25 @@ class Progress:
         pending = self.plan.pending
         rates = sweep_rates(self.store, self.plan.sweep, [planned.run.key for planned in self.plan.runs])
         wanted = {planned.run.data_key for planned in pending}
+        has_rungs = any(planned.step.rungs for planned in pending)
+        reached = reached_by_run(searches_of(self.store, self.plan.sweep)) if has_rungs else {}
         for dataset in self.plan.datasets:
             if dataset.key in wanted and not dataset.done:
                 yield self._dataset_line(dataset.key, rates)
         for planned in pending:
             if planned.trains:
-                yield self._succeeded.get(planned.run.key) or self._run_line(planned, rates)
+                at_rungs = reached.get(planned.run.key, ())
+                yield self._succeeded.get(planned.run.key) or self._run_line(planned, rates, at_rungs)
         for one in self.plan.after:
             if not one.done:
                 yield self._after_line(one.step)
 
-    def _observe(self, kind: StepKind, key: str) -> StepState:
-        """The state of a step, without the failures of attempts before this launch."""
+    def _observe(self, kind: StepKind, key: str, *, to_its_end: bool = True) -> StepState:
+        """The state of a step, without the failures of attempts before this launch, and without their stops at a rung
+        if this one goes on from there."""
         state = observe(self.store, kind, key)
-        old = state.phase in (Phase.FAILED, Phase.STOPPED, Phase.LOST) and state.attempt <= self._before[kind, key]
+        ended = (Phase.FAILED, Phase.STOPPED, Phase.LOST, *((Phase.AT_RUNG,) if to_its_end else ()))
+        old = state.phase in ended and state.attempt <= self._before[kind, key]
         return StepState(Phase.ABSENT) if old else state
 
     def _attempts(self) -> Iterator[tuple[tuple[StepKind, str], int]]:
@@ -194,9 +199,9 @@ class Progress:
         line = Line(StepKind.PREPROCESS, key, key, status, reason, message=message, dollars=dollars, timing=timing)
         return with_progress(line, folder)
 
-    def _run_line(self, planned: PlannedRun, rates: Rates | None) -> Line:
+    def _run_line(self, planned: PlannedRun, rates: Rates | None, reached: Sequence[RungReached]) -> Line:
         key = planned.run.key
-        state = self._observe(StepKind.TRAIN, key)
+        state = self._observe(StepKind.TRAIN, key, to_its_end=planned.step.rungs is None)
         folder = self.store.folder(StepKind.TRAIN, key)
         curves = read_curves(folder.metrics)
         attempts = folder.attempts()
@@ -225,6 +230,8 @@ class Progress:
             dollars=run_bill(self.store, key, rented, rates).dollars if rented and rates else None,
             params=self._params[key],
             timing=timing,
+            rung=rung_of(state),
+            reached=reached[-1] if reached else None,
         )
         # On Modal, its cost still grows for a while, and its files arrive one after the other.
         if state.phase is Phase.SUCCEEDED and planned.run.experiment.executor.type == "local":
@@ -260,11 +267,11 @@ class Progress:
 
 def _timing(key: str, state: StepState) -> Timing:
     ended_at = state.outcome.finished_at if state.outcome else None
-    return Timing(key, status_of(state), started_at=state.started_at, ended_at=ended_at)
+    return Timing(key, status_of(state), started_at=state.started_at, ended_at=ended_at, rung=rung_of(state))
 
 
 def _message(state: StepState) -> str:
-    if state.outcome is None:
+    if state.outcome is None or state.phase is Phase.AT_RUNG:
         return ""
     return str(state.outcome.facts.get("damaged", "")) if state.phase is Phase.SUCCEEDED else state.outcome.message
 

@@ -1,6 +1,7 @@
 """The live view of a sweep -> the lines of a terminal of a given size. Pure.
 
-Each step has one line. Running ones come first, then failed ones, then the newest finished ones.
+Each step has one line. Running ones come first, then failed ones, then the newest finished ones, then those that
+stopped at a rung.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from runner.show.fit import start_of
 from runner.show.headway import Expected, Headway
 from runner.show.line import Line
 from runner.show.live_rows import GAP, UNICODE, Marks, bar, rows
-from runner.store.run_state import RunStatus
+from runner.store.run_state import RunStatus, status_text
 
 LEAST_BAR, MOST_BAR = 10, 40
 
@@ -44,7 +45,7 @@ def screen(
 
 
 def in_order(lines: Sequence[Line]) -> list[Line]:
-    """Running, failed, finished (both newest first), then what waits."""
+    """Running, failed, finished, stopped at a rung (these three newest first), then what waits."""
 
     def place(line: Line) -> tuple[int, float]:
         ended = line.timing.ended_at if line.timing and line.timing.ended_at else 0.0
@@ -53,8 +54,10 @@ def in_order(lines: Sequence[Line]) -> list[Line]:
                 return 0, 0.0
             case RunStatus.SUCCEEDED:
                 return 2, -ended
+            case RunStatus.AT_RUNG:
+                return 3, -ended
             case RunStatus.PENDING:
-                return 3, 0.0
+                return 4, 0.0
             case _:
                 return 1, -ended
 
@@ -79,5 +82,7 @@ def _barred(before: str, part: float, width: int, after: str, marks: Marks) -> T
 
 
 def _hidden(lines: Sequence[Line]) -> str:
-    counts = Counter("waiting" if one.status is RunStatus.PENDING else str(one.status) for one in lines)
+    counts = Counter(
+        "waiting" if one.status is RunStatus.PENDING else status_text(one.status, None, one.rung) for one in lines
+    )
     return f"and {', '.join(f'{number} {status}' for status, number in counts.items())}"

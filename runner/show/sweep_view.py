@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.text import Text
 
 from modal_app.store.layout import Store
-from modal_app.store.step import FailureReason
 from runner.compare.params import label
 from runner.compare.ranking import Row, rows_from
 from runner.compare.source import RunFacts, facts_of_sweep
@@ -20,6 +19,7 @@ from runner.show.fit import start_of
 from runner.show.following import headway_of_sweep, lines_of
 from runner.show.headway import Expected
 from runner.show.redraw import Redraw, can_redraw, marks_of
+from runner.show.rung_words import rung_words
 from runner.show.screen import screen
 from runner.store.run_state import RunStatus, status_text
 
@@ -32,7 +32,7 @@ class SweepView:
     sweep: str
     console: Console = field(default_factory=terminal.messages)
     _redraw: Redraw | None = None
-    _printed: dict[str, tuple[RunStatus, FailureReason | None]] = field(default_factory=dict)
+    _printed: dict[str, tuple[object, ...]] = field(default_factory=dict)
 
     @property
     def is_live(self) -> bool:
@@ -45,9 +45,11 @@ class SweepView:
             self._draw(facts, self._redraw)
             return
         for row in rows_from(facts):
-            if self._printed.get(row.key) != (row.status, row.reason):
-                self._printed[row.key] = row.status, row.reason
-                terminal.say(self.console, _line(row))
+            reached = row.rungs[-1] if row.rungs else None
+            change = row.status, row.reason, row.rung, reached and (reached.rung, reached.why)
+            if self._printed.get(row.key) != change:
+                self._printed[row.key] = change
+                terminal.say(self.console, _line(row, rung_words(row.status, reached)))
 
     def _draw(self, facts: Sequence[RunFacts], redraw: Redraw) -> None:
         now, marks = time.time(), marks_of(self.console)
@@ -66,6 +68,7 @@ class SweepView:
             self._redraw.close()
 
 
-def _line(row: Row) -> str:
-    status = status_text(row.status, row.reason)
-    return f"train      {label(row.params) or row.key}: {status}  {row.message}".rstrip()
+def _line(row: Row, at_rung: str) -> str:
+    status = status_text(row.status, row.reason, row.rung or 0)
+    message = "" if row.status is RunStatus.AT_RUNG else row.message
+    return f"train      {label(row.params) or row.key}: {'  '.join(filter(None, (status, at_rung, message)))}"

@@ -15,7 +15,7 @@ def goes_on(store: Store, sweep: str, statuses: Collection[RunStatus], *, but: i
     """Whether a run is running, or a launcher still works on the pending ones. `but`: a process that is not counted."""
     if RunStatus.RUNNING in statuses:
         return True
-    if not {RunStatus.PENDING, RunStatus.STOPPED, RunStatus.LOST} & set(statuses):
+    if not {RunStatus.PENDING, RunStatus.STOPPED, RunStatus.AT_RUNG, RunStatus.LOST} & set(statuses):
         return False
     if is_mirror(store):
         return not read_json(store.sweeps / sweep / SEEN).get("over", False)

@@ -48,6 +48,8 @@ class RunState:
     """One line; empty without a problem."""
     log: str
     """The log of the newest attempt; of a blocked run, that of its dataset. Empty if there is none."""
+    rung: int = 0
+    """The rung at which it has stopped; 0 otherwise."""
 
 
 def unbegun(records: Sequence[Record]) -> Unbegun:
@@ -73,7 +75,8 @@ def run_state(store: Store, run: SweepRun, state: StepState, lost: Unbegun) -> R
             return RunState(RunStatus.LOST, FailureReason.LOST, lost[run.key].message, _log(lost[run.key]))
     message = state.outcome.message if state.outcome and state.phase is not Phase.SUCCEEDED else ""
     attempts = store.folder(StepKind.TRAIN, run.key).attempts()
-    return RunState(status_of(state), reason_of(state), message, str(attempts[-1].log) if attempts else "")
+    log = str(attempts[-1].log) if attempts else ""
+    return RunState(status_of(state), reason_of(state), message, log, rung_of(state))
 
 
 def status_of(state: StepState) -> RunStatus:
@@ -85,12 +88,21 @@ def reason_of(state: StepState) -> FailureReason | None:
     return state.outcome.reason if state.outcome else None
 
 
-def status_text(status: RunStatus, reason: FailureReason | None) -> str:
+def rung_of(state: StepState) -> int:
+    """The rung at which a run has stopped; 0 otherwise."""
+    return int(state.outcome.facts.get("rung", 0)) if state.outcome and state.phase is Phase.AT_RUNG else 0
+
+
+def status_text(status: RunStatus, reason: FailureReason | None, rung: int = 0) -> str:
     """Status and reason for people. Programs never parse it.
 
     >>> status_text(RunStatus.FAILED, FailureReason.OOM), status_text(RunStatus.LOST, FailureReason.LOST)
     ('failed (oom)', 'lost')
+    >>> status_text(RunStatus.AT_RUNG, None, 1)
+    'stopped at rung 1'
     """
+    if status is RunStatus.AT_RUNG and rung:
+        return f"{status} {rung}"
     return f"{status} ({reason})" if reason and status in _WITH_REASON else str(status)
 
 

@@ -47,6 +47,7 @@ NOT_RUN = (
     Rule(r"^(sync|wandb-view|compare --from wandb)", "it needs an account at W&B: test_wandb.py"),
     Rule(r"^push (?!.*--dry-run)", "it uploads to the hub: test_push.py"),
     Rule(r"llama3_8b_alpaca .*(executor=modal|max_gpus=\d)$", "it is one of the first launch: test_first_launch.py"),
+    Rule(r"^resume", "all runs of the shared sweep have finished: tests/runner/test_resume.py"),
     Rule(r"^settle .*budget=", "it caps the dollars of a sweep on Modal: test_settle.py"),
     Rule(r"^eval .*hellaswag", "it downloads the tasks"),
     Rule(r"^setup", "it builds the environment that the tests use: tests/runner/test_trainer_environment.py"),

@@ -1,0 +1,66 @@
+"""Runs of an earlier sweep, composed again from their overrides, and launched as runs of that sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from modal_app.store.layout import Store
+from runner.api import application
+from runner.api.plans import refuse_pages, request_words
+from runner.errors import SweepError
+from runner.launch.identify import identify, resolve
+from runner.launch.plan import plan
+from runner.launch.price import price
+from runner.launch.sweep import unresolved_text
+from runner.launch.types import Launch
+from runner.store.stores import is_mirror
+from runner.types import Action, Experiment, Request, RunResult, SearchChoice
+
+
+@dataclass(frozen=True, slots=True)
+class ComposedAgain:
+    """Runs that are ready to be planned or launched."""
+
+    experiments: tuple[Experiment, ...]
+    request: Request
+    known: tuple[str, ...]
+    """The keys that the first of these runs had when they were trained."""
+
+    def planned(self, otherwise: str, way_out: str = "") -> Launch:
+        """What it would run and cost. Raises SweepError if it cannot be launched, or if a known run would be another
+        one now. `otherwise`: what that would mean, and `way_out`: what to do besides changing things back."""
+        launch = resolve(self.experiments, replace(self.request, action=Action.PLAN))
+        if refused := launch.preflight.refusal():
+            raise SweepError(refused)
+        launch = price(plan(identify(launch)))
+        if text := unresolved_text(launch.plan):
+            raise SweepError(f"Nothing was started: {text}")
+        for key, run in zip(self.known, launch.runs, strict=False):
+            if run.key != key:
+                raise SweepError(
+                    f"The run {key} would be another one now ({run.key}), so {otherwise}: since it was trained, its "
+                    "config files, its data, the trainer or the current folder has changed. Change that "
+                    f"back{way_out}."
+                )
+        return launch
+
+
+def compose_again(overrides: Sequence[str], store: Store, sweep: str) -> tuple[list[Experiment], Request]:
+    """As runs of the sweep that are trained to their end. Raises SweepError for overrides that cannot be composed any
+    more."""
+    found: list[tuple[list[Experiment], Request]] = []
+
+    def collect(experiments: list[Experiment], request: Request) -> list[RunResult]:
+        found.append((experiments, request))
+        return []
+
+    application.run(request_words(overrides, str(root_of(store))), collect, refuse_pages)
+    experiments, request = found[-1]
+    return experiments, replace(request, sweep=sweep, search=SearchChoice())
+
+
+def root_of(store: Store) -> Path:
+    """The folder that a launch names as its store."""
+    return store.root.parent if is_mirror(store) else store.root

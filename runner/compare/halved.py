@@ -1,0 +1,168 @@
+"""Rows of a sweep with rungs -> what stopping runs has saved, and what the audit says that it has missed. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from modal_app.halving.standing import Why
+from runner.compare.ranking import Row
+from runner.console.durations import about
+from runner.console.numbers import loss
+from runner.cost.spent import money
+from runner.store.run_state import RunStatus
+from runner.store.searches import Search
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What is known from the runs that went on for the audit alone, and from no others."""
+
+    runs: int
+    """How many of them have finished."""
+    best_run: str | None
+    """The best of them; null if none has finished with a loss."""
+    best: float | None
+    """Its final eval loss."""
+    winner: float | None
+    """The lowest final eval loss of all other runs; null if none has finished."""
+    regret: float | None
+    """How much lower `best` is than `winner`: what stopping at rungs would have missed. 0 if it is not lower."""
+
+
+@dataclass(frozen=True, slots=True)
+class Halved:
+    """A search with rungs, as far as it has come. What is saved is against training every run to its end."""
+
+    id: str
+    fractions: tuple[float, ...]
+    """Of a run's steps: where its rungs are."""
+    eta: int
+    """One run in so many goes on from each rung."""
+    runs: int
+    stopped: int
+    """Runs that have stopped at a rung, and not gone on."""
+    promoted: int
+    """Runs that have stopped at a rung, and gone on when others had come."""
+    steps: int | None
+    """Optimizer steps of every run to its end; null while no run has begun."""
+    steps_saved: int
+    """Those that the stopped runs have not done."""
+    seconds_saved: float | None
+    """What these would have taken, at each run's own speed; null if that is unknown."""
+    dollars_saved: float | None
+    """What these would have cost; null if nothing was rented, or there is no price."""
+    audit: Audit | None
+    """Null without audit."""
+
+
+def halved(search: Search, rows: Sequence[Row]) -> Halved:
+    """`rows`: of the sweep."""
+    own = [row for row in rows if row.key in set(search.members)]
+    stopped = [row for row in own if row.status is RunStatus.AT_RUNG]
+    lengths = [row.max_steps for row in own if row.max_steps]
+    seconds = [_seconds_saved(row) for row in stopped]
+    dollars = [_dollars_saved(row) for row in stopped]
+    return Halved(
+        id=search.id,
+        fractions=search.fractions,
+        eta=search.eta,
+        runs=len(search.members),
+        stopped=len(stopped),
+        promoted=sum(any(one.promoted and one.why is not Why.ASKED for one in row.rungs) for row in own),
+        steps=max(lengths) * len(search.members) if lengths else None,
+        steps_saved=sum(map(_steps_saved, stopped)),
+        seconds_saved=_sum(seconds),
+        dollars_saved=_sum(dollars),
+        audit=_audit(own) if search.audit else None,
+    )
+
+
+def halved_notes(rows: Sequence[Row], found: Sequence[Halved]) -> list[str]:
+    """How to read a table of which some runs have stopped."""
+    stopped = [row for row in rows if row.status is RunStatus.AT_RUNG]
+    notes = [_stopped_note(len(stopped), len(rows))] if stopped else []
+    split = {row.setting for row in stopped} & {row.setting for row in rows if row.status is RunStatus.SUCCEEDED}
+    if split:
+        notes.append(
+            "Some settings have finished and stopped seeds. Their means are those of the seeds that were best at a "
+            "rung, so they look better than they are."
+        )
+    for one in found:
+        notes += [text for text in (saved_text(one), audit_text(one.audit) if one.audit else "") if text]
+    return notes
+
+
+def saved_text(one: Halved) -> str:
+    """A sentence; empty before anything is saved."""
+    if not one.steps or not one.steps_saved:
+        return ""
+    more = [about(one.seconds_saved)] if one.seconds_saved else []
+    more += [money(one.dollars_saved)] if one.dollars_saved else []
+    also = f", {' and '.join(more)}" if more else ""
+    return (
+        f"Stopping at rungs has saved {100 * one.steps_saved / one.steps:.0f} % of the {one.steps} steps of all "
+        f"{one.runs} runs{also}."
+    )
+
+
+def audit_text(audit: Audit) -> str:
+    """What the audit has found, with its meaning."""
+    head = "One run in ten goes on to its end in any case, to see what stopping misses"
+    if audit.best is None or audit.winner is None:
+        return f"{head}: none that would have stopped has finished yet."
+    which = "the only one that would have stopped" if audit.runs == 1 else f"the best of {audit.runs}"
+    found = f"{head}: {which} ended at {loss(audit.best)}, the best other run at {loss(audit.winner)}"
+    if audit.regret:
+        return f"{found}. So without the audit, the search would have missed {loss(audit.regret)}."
+    return f"{found}. So stopping has missed nothing that these show."
+
+
+def _stopped_note(number: int, of: int) -> str:
+    were = "1 run has" if number == 1 else f"{number} of {of} runs have"
+    return (
+        f"{were} stopped at a rung of the search, where others were better: no rank, since losses compare at equal "
+        "steps only. `axosweep resume RUN` trains one to its end."
+    )
+
+
+def _audit(rows: Sequence[Row]) -> Audit:
+    """Runs that would have stopped but for the audit, against all others."""
+    finished = [row for row in rows if row.status is RunStatus.SUCCEEDED and _is_a_loss(row.final)]
+    alone = [row for row in finished if any(one.why is Why.AUDIT for one in row.rungs)]
+    others = [row.final for row in finished if row not in alone and row.final is not None]
+    winner = min(others, default=None)
+    if not alone:
+        return Audit(0, None, None, winner, None)
+    best = min(alone, key=lambda row: row.final or 0.0)
+    regret = None if winner is None or best.final is None else max(0.0, winner - best.final)
+    return Audit(len(alone), best.key, best.final, winner, regret)
+
+
+def _steps_saved(row: Row) -> int:
+    return max(0, (row.max_steps or 0) - _steps_done(row))
+
+
+def _steps_done(row: Row) -> int:
+    """What it has logged last may be from before the rung."""
+    return max([row.step or 0, *(one.step for one in row.rungs[-1:])])
+
+
+def _seconds_saved(row: Row) -> float | None:
+    done = _steps_done(row)
+    return _steps_saved(row) * row.train_seconds / done if row.train_seconds and done else None
+
+
+def _dollars_saved(row: Row) -> float | None:
+    seconds = _seconds_saved(row)
+    return seconds * row.dollars / row.paid_seconds if seconds and row.dollars and row.paid_seconds else None
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [one for one in values if one is not None]
+    return math.fsum(known) if known and len(known) == len(values) else None
+
+
+def _is_a_loss(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

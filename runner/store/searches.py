@@ -1,0 +1,106 @@
+"""The searches of a sweep that stop runs at rungs: what each run has reached, and how it went on. Only reads.
+
+A sweep has several searches if its rungs were changed between two launches. Each run is told by the newest that has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modal_app.halving.entries import TERMS, FileEntries
+from modal_app.halving.standing import Standing, Why
+from modal_app.store.layout import Store
+from modal_app.store.rungs import Rungs
+
+
+@dataclass(frozen=True, slots=True)
+class RungReached:
+    """What a run has reached at one rung of a search."""
+
+    rung: int
+    """From 1."""
+    step: int
+    loss: float | None
+    """The held-out loss there; null if the run has diverged."""
+    place: int
+    """Among the runs that have come to this rung so far, from 1."""
+    of: int
+    """How many these are."""
+    why: Why | None = None
+    """Why it goes on from there; null if it stops."""
+    was_stopped: bool = False
+    """Whether it has stopped there, and perhaps gone on later."""
+
+    @property
+    def promoted(self) -> bool:
+        """Whether it has stopped there first, and gone on when others had come."""
+        return self.was_stopped and self.why is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search of a sweep, as far as it has come."""
+
+    id: str
+    """<sweep id>/<hash of its terms>."""
+    fractions: tuple[float, ...]
+    """Of a run's steps: where the rungs are."""
+    eta: int
+    """One run in so many goes on from each rung."""
+    audit: bool
+    """Whether one run in ten never stops."""
+    members: tuple[str, ...]
+    """Run keys."""
+    reached: Mapping[str, tuple[RungReached, ...]]
+    """Of each run that has come to a rung, in the order of the rungs."""
+
+
+def searches_of(store: Store, sweep: str) -> list[Search]:
+    """The newest first; empty for a sweep without rungs. Those whose terms cannot be read are left out."""
+    folders = [path.parent for path in (store.sweeps / sweep / "rungs").glob(f"*/{TERMS}.json")]
+    newest = sorted(folders, key=_begun, reverse=True)
+    found = [(f"{sweep}/{path.name}", FileEntries(path).items()) for path in newest]
+    return [_search(name, Standing.of(items)) for name, items in found if TERMS in items]
+
+
+def reached_by_run(searches: Sequence[Search]) -> dict[str, tuple[RungReached, ...]]:
+    """By key, for the runs that have come to a rung."""
+    return {run: reached for one in reversed(searches) for run, reached in one.reached.items()}
+
+
+def _begun(folder: Path) -> float:
+    return (folder / f"{TERMS}.json").stat().st_mtime
+
+
+def _search(name: str, standing: Standing) -> Search:
+    terms = standing.terms
+    reached = {run: _reached(standing, run) for run in terms.rates}
+    return Search(
+        name, terms.fractions, terms.eta, terms.audit, tuple(terms.rates), {k: one for k, one in reached.items() if one}
+    )
+
+
+def _reached(standing: Standing, run: str) -> tuple[RungReached, ...]:
+    found: list[RungReached] = []
+    for rung, there in sorted(standing.readings.items()):
+        if (own := there.get(run)) is None:
+            continue
+        found.append(
+            RungReached(
+                rung=rung,
+                step=Rungs("", standing.terms.fractions, standing.terms.eta).steps(own.max_steps)[rung - 1],
+                loss=own.loss,
+                place=_place(own.loss, [one.loss for one in there.values()]),
+                of=len(there),
+                why=standing.gone.get(rung, {}).get(run),
+                was_stopped=run in standing.stopped.get(rung, ()),
+            )
+        )
+    return tuple(found)
+
+
+def _place(own: float | None, losses: Sequence[float | None]) -> int:
+    """Runs that have diverged come last."""
+    return 1 + sum(one is not None and (own is None or one < own) for one in losses)

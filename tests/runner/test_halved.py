@@ -1,0 +1,217 @@
+"""A sweep whose runs stop at rungs, as people and programs see it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from modal_app.halving.entries import go_of, loss_of
+from modal_app.halving.standing import Reading, Why
+from modal_app.store.claim import claim
+from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
+from runner.cli import main
+from runner.compare.halved import audit_text, halved, saved_text
+from runner.compare.ranking import Row, compare_sweep
+from runner.compare.row_losses import judgeable
+from runner.compare.source import facts_of_sweep
+from runner.errors import SweepError
+from runner.follow_up.subjects import subjects
+from runner.show.following import headway_of_sweep, lines_of
+from runner.show.rung_words import rung_words
+from runner.show.screen import Size, screen
+from runner.show.sweep_view import SweepView
+from runner.store.run_state import RunStatus
+from runner.store.searches import RungReached, searches_of
+from tests.runner.builders import begin_attempt
+from tests.runner.halved_store import HalvedSweep, entries_of, halved_sweep
+from tests.runner.judged_store import draw_losses, write_losses
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, HalvedSweep]:
+    """Read by all of these tests, changed by none."""
+    store = Store(tmp_path_factory.mktemp("halved"))
+    return store, halved_sweep(store)
+
+
+Found = tuple[Store, HalvedSweep]
+
+
+def printed(found: Found, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    main([*words, "--store", str(found[0].root)])
+    return capsys.readouterr().out
+
+
+def compared(found: Found, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(printed(found, capsys, "compare", *words, "--json"))
+    return told
+
+
+def rows_of(found: Found) -> dict[str, Row]:
+    return {row.key: row for row in compare_sweep(found[0], found[1].id)}
+
+
+def test_what_a_run_has_reached_is_read_back(found: Found) -> None:
+    store, sweep = found
+    (search,) = searches_of(store, sweep.id)
+    by_key = search.reached
+    assert [(one.rung, one.step, one.loss) for one in by_key[sweep.promoted.key]] == [(1, 12, 1.2), (2, 36, 0.9)]
+    assert [one.promoted for one in by_key[sweep.promoted.key]] == [True, False]
+    assert by_key[sweep.audited.key][0].why is Why.AUDIT
+    assert [(one.place, one.of) for one in by_key[sweep.winner.key]] == [(1, 6), (1, 3)]
+    assert by_key[sweep.diverged.key][0].place == 6
+
+
+def test_a_stopped_run_is_never_ranked_against_finished_ones(found: Found) -> None:
+    _, sweep = found
+    rows = rows_of(found)
+    assert list(rows)[:3] == [sweep.winner.key, sweep.audited.key, sweep.promoted.key]
+    assert [row.key for row in rows.values() if row.is_best] == [sweep.winner.key]
+    assert not any(row.can_win for row in rows.values() if row.rung)
+
+
+def test_a_stopped_run_is_not_judged_by_the_losses_that_it_has_so_far(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    sweep = halved_sweep(store)
+    for number, one in enumerate((sweep.stopped, sweep.promoted, sweep.winner, sweep.audited)):
+        write_losses(store, one, draw_losses(0.1 if one is sweep.stopped else 1.0 + number, own=number + 1))
+    rows = compare_sweep(store, sweep.id)
+    assert {row.key for row in judgeable(rows)} == {sweep.winner.key, sweep.audited.key}
+
+
+def test_the_table_has_a_column_for_each_rung_and_no_end_of_a_stopped_run(
+    found: Found, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    _, sweep = found
+    lines = printed(found, capsys, "compare", "--md").splitlines()
+    heads = [cell.strip() for cell in lines[2].split("|")]
+    cells = {
+        row[2]: dict(zip(heads, row, strict=True))
+        for line in lines
+        if len(row := [cell.strip() for cell in line.split("|")]) == len(heads)
+    }
+    promoted, diverged = cells[sweep.promoted.key], cells[sweep.diverged.key]
+    assert (promoted["rung 1"], promoted["rung 2"]) == ("1.2000", "0.9000")
+    assert (promoted["eval loss"], promoted["best"], promoted["status"]) == ("", "", "stopped at rung 2")
+    assert (diverged["rung 1"], diverged["rung 2"]) == ("diverged", "")
+    assert cells[sweep.winner.key]["eval loss"] == "0.6000"
+
+
+def test_csv_has_the_loss_at_each_rung(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {row["key"]: row for row in csv.DictReader(io.StringIO(printed(found, capsys, "compare", "--csv")))}
+    assert (rows[found[1].stopped.key]["rung.1"], rows[found[1].stopped.key]["rung.2"]) == ("1.3", "")
+    assert rows[found[1].stopped.key]["rung"] == "1"
+
+
+def test_json_says_what_was_saved_and_what_the_audit_found(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
+    _, sweep = found
+    (search,) = compared(found, capsys)["searches"]
+    assert (search["runs"], search["stopped"], search["promoted"]) == (6, 4, 1)
+    assert (search["steps"], search["steps_saved"]) == (360, 3 * 48 + 24)
+    assert search["seconds_saved"] == pytest.approx(0.5 * 168)
+    assert search["audit"] == {
+        "runs": 1, "best_run": sweep.audited.key, "best": 1.1, "winner": 0.6, "regret": 0.0,
+    }  # fmt: skip
+
+
+def test_a_part_of_a_search_says_nothing_of_the_whole(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compared(found, capsys, "--where", "learning_rate<0.0004")["searches"] == []
+
+
+def test_an_audited_run_that_ends_better_than_all_others_is_a_regret(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    sweep = halved_sweep(store, audited=0.5)
+    found = halved(searches_of(store, sweep.id)[0], compare_sweep(store, sweep.id))
+    assert found.audit is not None
+    assert found.audit.regret == pytest.approx(0.1)
+    assert "would have missed 0.1000" in audit_text(found.audit)
+    assert saved_text(found).startswith("Stopping at rungs has saved 47 % of the 360 steps of all 6 runs")
+
+
+def test_two_runs_compare_at_the_last_rung_that_both_have_reached(
+    found: Found, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, sweep = found
+    pair = compared(found, capsys, sweep.winner.key, sweep.promoted.key)
+    assert (pair["rung"], pair["difference"]) == (2, pytest.approx(0.1))
+    pair = compared(found, capsys, sweep.winner.key, sweep.stopped.key)
+    assert (pair["rung"], pair["difference"]) == (1, pytest.approx(0.3))
+    assert f"axosweep resume {sweep.stopped.key}" in pair["notes"][0]
+    pair = compared(found, capsys, sweep.winner.key, sweep.audited.key)
+    assert (pair["rung"], pair["difference"]) == (None, pytest.approx(0.5))
+
+
+def test_its_status_names_the_rung_wherever_a_status_is_shown(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
+    _, sweep = found
+    assert f"{sweep.stopped.key}: stopped at rung 1" in printed(found, capsys, "ls", sweep.stopped.key)
+    assert json.loads(printed(found, capsys, "ls", sweep.promoted.key, "--json"))["rung"] == 2
+    assert "stopped at rung" in printed(found, capsys, "status")
+    assert len(compared(found, capsys, "--where", "status=stopped at rung 1")["runs"]) == 3
+    assert len(compared(found, capsys, "--where", "status=stopped at rung")["runs"]) == 4
+
+
+def test_what_needs_a_finished_run_names_the_way_to_finish_it(found: Found) -> None:
+    store, sweep = found
+    with pytest.raises(SweepError, match=f"stopped at rung 1 of its search. `axosweep resume {sweep.stopped.key}`"):
+        subjects([store], sweep.stopped.key)
+
+
+def test_the_live_view_says_where_each_run_has_stopped(found: Found) -> None:
+    store, sweep = found
+    facts = facts_of_sweep(store, sweep.id)
+    headway = headway_of_sweep(store, sweep.id, facts, now=2000.0)
+    assert headway.counted == "2 of 6 done, 3 stopped at rung 1, 1 at rung 2"
+    assert (headway.is_over, headway.part) == (True, 1.0), "stopped runs have ended"
+    drawn = [line.plain for line in screen(lines_of(store, facts), headway, Size(120, 20), now=2000.0)]
+    (promoted,) = [line for line in drawn if f"{sweep.promoted.experiment.axolotl['learning_rate']}" in line]
+    assert promoted.split("  ")[0] == "▪"
+    assert promoted.endswith("stopped at rung 2  2nd of 3")
+    assert drawn[-1].startswith("▪")
+
+
+def test_in_a_pipe_a_run_at_a_rung_has_a_line_when_it_goes_on_and_none_when_others_come(tmp_path: Path) -> None:
+    store, printed = Store(tmp_path), io.StringIO()
+    sweep = halved_sweep(store)
+    stopped = store.folder(StepKind.TRAIN, sweep.stopped.key)
+    view = SweepView(store, sweep.id, Console(file=printed, width=200))
+
+    def new_lines() -> list[str]:
+        before = len(printed.getvalue())
+        view.update()
+        return printed.getvalue()[before:].splitlines()
+
+    assert any(line.endswith("stopped at rung 1  3rd of 6") for line in new_lines())
+    entries = entries_of(store, sweep.id)
+    entries.put(loss_of(1, "other"), Reading(0.1, 60, "rows").to_json())
+    assert new_lines() == []
+    entries.put(go_of(1, sweep.stopped.key), {"why": Why.TOP})
+    with claim(stopped, sweep.id):
+        begin_attempt(store, StepKind.TRAIN, sweep.stopped.key)
+        (line,) = new_lines()
+    assert line.endswith(": running  rung 1: 4th of 7, promoted")
+
+
+@pytest.mark.parametrize(
+    ("status", "why", "was_stopped", "words"),
+    [
+        (RunStatus.RUNNING, None, False, "rung 1: 3rd of 7"),
+        (RunStatus.RUNNING, Why.TOP, False, "rung 1: 3rd of 7, goes on"),
+        (RunStatus.RUNNING, Why.AUDIT, False, "rung 1: 3rd of 7, goes on (audit)"),
+        (RunStatus.PENDING, Why.TOP, True, "rung 1: 3rd of 7, promoted"),
+        (RunStatus.RUNNING, Why.ASKED, True, "rung 1: 3rd of 7, resumed"),
+        (RunStatus.AT_RUNG, None, True, "3rd of 7"),
+        (RunStatus.SUCCEEDED, Why.TOP, False, ""),
+    ],
+)
+def test_a_run_at_a_rung_is_described_in_a_few_words(
+    status: RunStatus, why: Why | None, was_stopped: bool, words: str
+) -> None:
+    assert rung_words(status, RungReached(1, 12, 1.0, 3, 7, why, was_stopped)) == words
