@@ -16,6 +16,9 @@ Job = tuple[str, ...]
 Point = Mapping[str, Any]
 """The value of each axis, by the axis's name."""
 
+Cell = tuple[str, Any, str]
+"""Of a point: an axis's name, its value, and the override that sets it."""
+
 
 @dataclass(frozen=True, slots=True)
 class AxisRules:

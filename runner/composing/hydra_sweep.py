@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.composing.axes import NO_RULES, AxisRules, Job, Points, SearchSpace
 from runner.composing.base_option import with_bases
+from runner.composing.draw import draw
 from runner.composing.experiment import (
     experiment_from,
     experiment_of,
@@ -36,6 +37,7 @@ from runner.config.overrides import base_spoken, canonical_all, parts, spoken
 from runner.config.project import SWEEPS, current_project
 from runner.config.sweep_file import body_keys, body_overrides
 from runner.config.vocabulary import Vocabulary, read_vocabulary
+from runner.console import terminal
 from runner.errors import SweepError
 from runner.preflight import quick_findings
 from runner.preflight.findings import Severity
@@ -121,6 +123,8 @@ def run_sweep(
     space = read_space(overrides, rules, context.config_loader, vocabulary, shuffled=shuffled)
     check_axes(search, space.axes, single=single)
     points = _points(space, search)
+    if points.note:
+        terminal.message(f"note: {points.note}")
     swept = [one.head.lstrip("+~") for one in space.axes]
     if single and len(points.jobs) > 1:
         raise SweepError(f"This asks for {len(points.jobs)} runs, swept over {', '.join(swept)}. A sweep needs -m.")
@@ -145,6 +149,8 @@ def _points(space: SearchSpace, search: SearchChoice) -> Points:
     match search.method:
         case SearchMethod.GRID:
             return grid(space)
+        case SearchMethod.RANDOM:
+            return draw(space, search)
         case _:
             raise SweepError(f"search={search.method} is not there yet.")
 

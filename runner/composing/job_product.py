@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
-from runner.composing.axes import Axis, ChoiceAxis, Fixed, IntervalAxis, Job, Points, SearchSpace
+from runner.composing.axes import Axis, Cell, ChoiceAxis, Fixed, IntervalAxis, Job, Points, SearchSpace
 from runner.errors import SweepError
 from runner.types import LeftOut
-
-Row = tuple[tuple[str, Any, str], ...]
-"""For each axis of a dimension: its name, its value, and the override that sets it."""
 
 
 def grid(space: SearchSpace) -> Points:
@@ -61,7 +57,7 @@ def _with_excludes(space: SearchSpace) -> Points:
     return Points(tuple(jobs), tuple(left_out))
 
 
-def _rows(dimension: tuple[Axis, ...]) -> Iterator[Row]:
+def _rows(dimension: tuple[Axis, ...]) -> Iterator[tuple[Cell, ...]]:
     choices = [one for one in dimension if isinstance(one, ChoiceAxis)]
     columns = [[(one.name, *row) for row in zip(one.values, one.overrides, strict=True)] for one in choices]
     return zip(*columns, strict=True)
