@@ -41,7 +41,7 @@ def _overrides(axis: Axis) -> tuple[str, ...]:
 def _with_excludes(space: SearchSpace) -> Points:
     jobs: list[Job] = []
     left_out: list[LeftOut] = []
-    unused = dict.fromkeys(one.text for one in space.excludes)
+    unused = dict.fromkeys(one.text for one in space.excludes if not one.optional)
     for rows in itertools.product(*map(_rows, space.dimensions)):
         cells = list(itertools.chain.from_iterable(rows))
         job = space.job_of({name: override for name, _, override in cells})

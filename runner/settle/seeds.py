@@ -10,6 +10,7 @@ from modal_app.store.layout import Store
 from runner.api import application
 from runner.api.plans import refuse_pages, request_words
 from runner.api.sweeps import refusals_with_text
+from runner.composing.search_node import NO_SEARCH
 from runner.config.overrides import parts
 from runner.errors import SweepError
 from runner.launch.budget import over_budget
@@ -109,5 +110,5 @@ def _composed(overrides: Sequence[str], root: Path) -> tuple[list[Experiment], R
         found.append((experiments, request))
         return []
 
-    application.run(request_words(overrides, str(root)), collect, refuse_pages)
+    application.run(request_words([*overrides, *NO_SEARCH], str(root)), collect, refuse_pages)
     return found[-1]
