@@ -9,6 +9,7 @@ from pathlib import Path
 from modal_app.store.layout import Store
 from runner.api import application
 from runner.api.plans import refuse_pages, request_words
+from runner.composing.search_node import NO_SEARCH
 from runner.errors import SweepError
 from runner.launch.identify import identify, resolve
 from runner.launch.plan import plan
@@ -56,7 +57,7 @@ def compose_again(overrides: Sequence[str], store: Store, sweep: str) -> tuple[l
         found.append((experiments, request))
         return []
 
-    application.run(request_words(overrides, str(root_of(store))), collect, refuse_pages)
+    application.run(request_words([*overrides, *NO_SEARCH], str(root_of(store))), collect, refuse_pages)
     experiments, request = found[-1]
     return experiments, replace(request, sweep=sweep, search=SearchChoice())
 

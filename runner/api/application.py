@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from modal_app.patches.apply import apply_launcher_patches
 from modal_app.store.notice import name_problem
 from runner.api.arguments import MULTIRUN, Arguments, take_apart
+from runner.composing.axes import AxisRules
 from runner.composing.base_option import forget_bases, with_bases
 from runner.composing.hydra_errors import check_grammar, explained
 from runner.composing.hydra_inside import is_about_a_plugin, multirun
@@ -69,7 +70,7 @@ def _run(args: Arguments, arguments: Sequence[str], project: Project, launch: La
     if project.foreign is not None:
         terminal.message(foreign_note(project.foreign))
     words = _for_hydra(args, vocabulary)
-    task = Task(launch or _launch, arguments, args.texts)
+    task = Task(launch or _launch, arguments, args.texts, AxisRules(args.zips, args.excludes))
     register_resolvers()
     apply_launcher_patches()
     try:

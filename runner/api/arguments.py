@@ -28,6 +28,8 @@ FLAGS_OF_OURS = {"--force": "force=true", "--json": "json=true", "--yes": "confi
 """Flags that Hydra does not have, with the override that each stands for."""
 TEXTS = {"--note": "note", "--notify-command": "notify_command"}
 """Flags of ours with a text, and the field of the Request that it becomes. As an override, it would be quoted twice."""
+AXIS_RULES = {"--zip": "lora_r,lora_alpha", "--exclude": "'lora=r128 learning_rate=8e-4'"}
+"""Flags of ours about the axes of a sweep, each with an example. They may be repeated."""
 INFO = ("-i", "--info")
 COMPLETION = ("-sc", "--shell-completion")
 
@@ -39,6 +41,10 @@ class Arguments:
     overrides: tuple[str, ...]
     texts: Mapping[str, str] = field(default_factory=dict)
     """Field of the Request -> the text of the flag."""
+    zips: tuple[str, ...] = ()
+    """The texts of --zip."""
+    excludes: tuple[str, ...] = ()
+    """The texts of --exclude."""
 
     @property
     def multirun(self) -> bool:
@@ -68,12 +74,15 @@ def take_apart(arguments: Sequence[str]) -> Arguments:
     """SweepError for a flag that Hydra does not have."""
     flags: list[str] = []
     overrides: list[str] = []
+    rules: dict[str, list[str]] = {flag: [] for flag in AXIS_RULES}
     texts, remaining = dict[str, str](), list(arguments)
     while remaining:
         word = remaining.pop(0)
         name, equals, text = word.partition("=")
         if name in TEXTS:
             texts[TEXTS[name]] = _text(name, text if equals else remaining.pop(0) if remaining else "")
+        elif name in AXIS_RULES:
+            rules[name].append(_rule(name, text if equals else remaining.pop(0) if remaining else ""))
         elif word in FLAGS_OF_OURS:
             overrides.append(FLAGS_OF_OURS[word])
         elif not word.startswith("-"):
@@ -88,7 +97,13 @@ def take_apart(arguments: Sequence[str]) -> Arguments:
             flags.append(word)
         else:
             raise SweepError(f"There is no flag {name} here.{_meant(name)} See axosweep --help.")
-    return Arguments(tuple(flags), tuple(overrides), texts)
+    return Arguments(tuple(flags), tuple(overrides), texts, tuple(rules["--zip"]), tuple(rules["--exclude"]))
+
+
+def _rule(flag: str, text: str) -> str:
+    if not text.strip() or text.startswith("-"):
+        raise SweepError(f"{flag} takes a value: {flag} {AXIS_RULES[flag]}.")
+    return text.strip()
 
 
 def _text(flag: str, text: str) -> str:
@@ -100,7 +115,7 @@ def _text(flag: str, text: str) -> str:
 def _meant(flag: str) -> str:
     if flag in KEYS_NOT_FLAGS:
         return f" Write {KEYS_NOT_FLAGS[flag]}."
-    return did_you_mean(flag, (*SWITCHES, *FLAGS_OF_OURS, *TEXTS, *VALUED, *INFO, *COMPLETION))
+    return did_you_mean(flag, (*SWITCHES, *FLAGS_OF_OURS, *TEXTS, *AXIS_RULES, *VALUED, *INFO, *COMPLETION))
 
 
 def _value(flag: str, remaining: list[str]) -> str:

@@ -22,7 +22,7 @@ from runner.launch.schema import ask_schema
 from runner.launch.sweep import unresolved_text
 from runner.launch.types import Launch
 from runner.preflight.findings import Finding
-from runner.types import Experiment, Request, Run, RunResult
+from runner.types import Experiment, LeftOut, Request, Run, RunResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ class PlannedSweep:
     """Until all runs have ended; None if unknown."""
     dollars: Range | None
     """For all runs and for preparing their data; None if nothing would be rented, or if that is unknown."""
+    left_out: tuple[LeftOut, ...] = ()
+    """The points of the sweep that are not run, and why."""
 
 
 def plan(*overrides: str, store: str | None = None) -> PlannedSweep:
@@ -96,12 +98,14 @@ def _planned(experiments: Sequence[Experiment], request: Request) -> PlannedSwee
     validator = validator_at_hand(launch.local_store)
     if launch.preflight.blocked:
         ask_schema(launch, validator, launch.experiments)
-        return PlannedSweep(request.name, _runs(launch), launch.preflight.refusal(), None, None)
+        refusal = launch.preflight.refusal()
+        return PlannedSweep(request.name, _runs(launch), refusal, None, None, request.left_out)
     launch = price(make_plan(identify(launch)))
     ask_schema(launch, validator)
     assert launch.cost is not None
     refused = launch.preflight.refusal() or over_budget(launch.cost, request) or unresolved_text(launch.plan)
-    return PlannedSweep(launch.plan.sweep, _runs(launch), refused or None, launch.cost.wall, launch.cost.dollars)
+    cost = launch.cost
+    return PlannedSweep(launch.plan.sweep, _runs(launch), refused or None, cost.wall, cost.dollars, request.left_out)
 
 
 def _runs(launch: Launch) -> tuple[PlannedRun, ...]:

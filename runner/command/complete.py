@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from modal_app.store.layout import Store
-from runner.api.arguments import COMPLETION, FLAGS_OF_OURS, INFO, SHOWN_INFO, SWITCHES, TEXTS, VALUED
+from runner.api.arguments import AXIS_RULES, COMPLETION, FLAGS_OF_OURS, INFO, SHOWN_INFO, SWITCHES, TEXTS, VALUED
 from runner.command import VERBS
 from runner.command.completion import SHELLS
 from runner.config.fields import Field, Fields
@@ -124,14 +124,14 @@ def _overrides(words: Sequence[str], word: str) -> Iterable[str]:
     previous = words[-1] if words else ""
     if previous in INFO:
         return [*SHOWN_INFO, *_names(word, read_vocabulary())]
-    if previous in TEXTS:
+    if previous in (*TEXTS, *AXIS_RULES):
         return []
     if previous in VALUED:
         return VALUED[previous]
     if previous in COMPLETION:
         return [f"install={shell}" for shell in SHELLS]
     if word.startswith("-"):
-        return [*SWITCHES, *FLAGS_OF_OURS, *TEXTS, *VALUED, *INFO, *COMPLETION]
+        return [*SWITCHES, *FLAGS_OF_OURS, *TEXTS, *AXIS_RULES, *VALUED, *INFO, *COMPLETION]
     vocabulary = read_vocabulary()
     return _values(word, vocabulary) if "=" in word else _names(word, vocabulary)
 

@@ -49,7 +49,8 @@ GROUP=OPTION chooses a config file, KEY=VALUE sets one value: any key of Axolotl
 base=FILE.yml starts from your own Axolotl config; groups that you name are still applied to it.
 from=RUN@STEP continues from another run's checkpoint.
 With -m, values separated by commas are swept: each combination is a run. This is a Hydra application, so
-Hydra's grammar (range, choice, glob, ~KEY) works.
+Hydra's grammar (range, choice, glob, ~KEY) works. search=random search.runs=20 draws points instead, also from
+intervals: learning_rate=tag(log,interval(1e-5,1e-3)), lora_r=int(interval(4,64)).
 
 Groups (* is the default)
 {groups}
@@ -60,6 +61,8 @@ Verbs; `axosweep VERB --help` says more
 
 Flags
   -m, --multirun       sweep
+  --zip A,B            axes that move together: the first values of all, then the second ones; may be repeated
+  --exclude 'A=1 B=2'  a point that is left out; may be repeated
   --cfg job            print the composed config instead of running; --resolve, -p PACKAGE
   -cd DIR              take config groups from DIR first, then from ./conf and the shipped ones
   --force              launch what preflight holds back (such as a run on a GPU that is too small)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from runner.compare.flags import DIVERGED
-from runner.compare.params import differing_params, same_partition
+from runner.compare.params import differing_params, requested_params, same_partition
 from runner.compare.ranking import Metric, Row, by_held_out, score
 from runner.compare.source import RunFacts
 from runner.errors import SweepError, did_you_mean
@@ -48,7 +48,10 @@ def groups_over(over: Sequence[str], facts: Sequence[RunFacts], rows: Sequence[R
     for row in rows:
         alike.setdefault(json.dumps(configs[row.store, row.key], sort_keys=True), []).append(row)
     members = [ones for same in alike.values() for ones in _by_held_out(same)]
-    shown = differing_params([configs[ones[0].store, ones[0].key] for ones in members])
+    first = [configs[ones[0].store, ones[0].key] for ones in members]
+    overrides = {(one.store, one.key): one.overrides for one in facts}
+    requested = requested_params(first, [overrides[ones[0].store, ones[0].key] for ones in members])
+    shown = differing_params(first, requested)
     return _ranked([_group(params, ones, metric) for params, ones in zip(shown, members, strict=True)], metric)
 
 

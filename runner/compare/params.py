@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from runner.console.numbers import number
@@ -15,8 +15,10 @@ SAYS_NOTHING = frozenset(("null", "false", '""', "[]", "{}"))
 """Values, as JSON, by which a key is not set. A column with no other values is shown only if it tells runs apart."""
 
 
-def differing_params(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def differing_params(configs: Sequence[Mapping[str, Any]], requested: Collection[str] = ()) -> list[dict[str, Any]]:
     """The values of each config that differ between the configs, without keys that follow from another (alpha = 2r).
+    `requested`: keys that do not follow from another, even if it seems so: where all points of a search have different
+    rates, their ranks would follow from their rates.
 
     >>> differing_params([{"lora_r": 8, "lora_alpha": 16, "seed": 1}, {"lora_r": 16, "lora_alpha": 32, "seed": 1}])
     [{'lora_r': 8}, {'lora_r': 16}]
@@ -27,9 +29,11 @@ def differing_params(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
         found = [config.get(name) for config in configs]
         if all(value is found[0] for value in found):
             continue  # a fast path: most keys have the same value in all, and most configs share that object
-        values = tuple(json.dumps(value, sort_keys=True) for value in found)
-        if len(set(values)) > 1 and not any(same_partition(values, seen) for seen in columns.values()):
-            columns[name] = values
+        values = tuple(map(_json, found))
+        if len(set(values)) > 1:
+            follows = name not in requested and any(same_partition(values, seen) for seen in columns.values())
+            if not follows:
+                columns[name] = values
     for name in [one for one, values in columns.items() if all(value in SAYS_NOTHING for value in values)]:
         rest = [values for one, values in columns.items() if one != name]
         if len(set(zip(*rest, strict=True))) == len(set(zip(*columns.values(), strict=True))):
@@ -42,13 +46,46 @@ def told_apart(configs: Sequence[Mapping[str, Any]], overrides: Sequence[Sequenc
 
     The runs of a sweep over base=a.yml,b.yml may differ in anything.
     """
-    params = differing_params(configs)
+    params = differing_params(configs, requested_params(configs, overrides))
     if not params or len(params[0]) <= MOST_PARAMS:
         return params
-    words = [{key: value for word in words for key, _, value in [word.partition("=")]} for words in overrides]
-    shorter = differing_params(words)
+    words = _by_key(overrides)
+    shorter = differing_params(words, frozenset(key for one in words for key in one))
     distinct = {tuple(one.values()) for one in shorter}
     return shorter if len(distinct) == len(configs) else params
+
+
+def requested_params(configs: Sequence[Mapping[str, Any]], overrides: Sequence[Sequence[str]]) -> frozenset[str]:
+    """The keys of configs that overrides set to different values; for a group, the first key that follows from it."""
+    words = _by_key(overrides)
+    varied = {
+        key.removeprefix("axolotl."): values
+        for key in dict.fromkeys(key for one in words for key in one)
+        if len(set(values := tuple(one.get(key, "") for one in words))) > 1
+    }
+    if len(varied) < 2:
+        return frozenset(varied)
+    names = {name for config in configs for name in config}
+    rest = sorted(names - varied.keys(), key=_telling_first)
+    first = (_first_with(values, rest, configs) for key, values in varied.items() if key not in names)
+    return frozenset((*(key for key in varied if key in names), *(name for name in first if name)))
+
+
+def _first_with(values: Sequence[str], names: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> str | None:
+    """The first of these keys that distinguishes the same configs as the values."""
+    for name in names:
+        found = [config.get(name) for config in configs]
+        if any(value is not found[0] for value in found) and same_partition(list(map(_json, found)), values):
+            return name
+    return None
+
+
+def _by_key(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+    return [{key: value for word in words for key, _, value in [word.partition("=")]} for words in overrides]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def params_of(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:

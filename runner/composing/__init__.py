@@ -1,7 +1,8 @@
 """The command line and conf/ -> experiments. Only this folder, the application and the plugins import Hydra.
 
 read_axes      overrides -> axes, the values in axes.py; search_node checks search=
-job_product    axes -> every combination as a job, which is a list of plain overrides
+points         overrides and search= -> jobs, each a list of plain overrides: job_product makes every combination of the
+               axes, draw takes points from sobol's sequence
 fast_compose   jobs -> plain configs, equal to Hydra's own: shared_config composes what jobs share and sets each job's
                values in it; job_overrides parses these; interpolations and plain_values work on plain configs
 experiment     a plain config -> an Experiment, checked

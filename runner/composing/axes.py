@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Decimal
+from decimal import ROUND_FLOOR, Context, Decimal
 from typing import Any
 
 from runner.config.overrides import written
@@ -16,6 +16,9 @@ Job = tuple[str, ...]
 Point = Mapping[str, Any]
 """The value of each axis, by the axis's name."""
 
+Cell = tuple[str, Any, str]
+"""Of a point: an axis's name, its value, and the override that sets it."""
+
 
 @dataclass(frozen=True, slots=True)
 class AxisRules:
@@ -25,9 +28,6 @@ class AxisRules:
     """`lora_r,lora_alpha`"""
     excludes: tuple[str, ...] = ()
     """`lora=r128 learning_rate=8e-4`"""
-
-    def __add__(self, other: AxisRules) -> AxisRules:
-        return AxisRules(self.zips + other.zips, self.excludes + other.excludes)
 
     @property
     def words(self) -> str:
@@ -42,6 +42,8 @@ STEPS = 1000
 """An interval's values are written with as many digits as at least so many equal steps between its ends take."""
 LOG_DIGITS = 3
 """Significant digits of a value on a log scale."""
+_NEARLY = Context(prec=20)
+"""Without the last digits of a logarithm: 0.00099999... is 0.001."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class IntervalAxis:
 
     def _rounded(self, exact: Decimal) -> float | int:
         """Down, so that the upper end, which does not belong to interval(), is never reached."""
+        exact = _NEARLY.plus(exact)
         if self.integer:
             return min(max(int(exact.to_integral_value(ROUND_FLOOR)), int(self.low)), int(self.high))
         down = float(exact.quantize(Decimal(1).scaleb(self._last_digit(exact)), ROUND_FLOOR))
@@ -114,7 +117,7 @@ class IntervalAxis:
     def _last_digit(self, exact: Decimal) -> int:
         if self.log and self.high >= 10 * self.low:
             return exact.adjusted() - LOG_DIGITS + 1
-        return Decimal(repr((self.high - self.low) / STEPS)).adjusted()
+        return ((Decimal(repr(self.high)) - Decimal(repr(self.low))) / STEPS).adjusted()
 
 
 Axis = ChoiceAxis | IntervalAxis
@@ -142,6 +145,8 @@ class Exclude:
     text: str
     """As the user wrote it. A point is left out if it meets all of these conditions."""
     conditions: tuple[Condition, ...]
+    optional: bool = False
+    """Whether it may leave out nothing: a file's, where the command line has replaced an axis that it names."""
 
     def matches(self, point: Point) -> bool:
         """`point` may have the values of fixed overrides, too."""

@@ -16,7 +16,7 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from runner.composing.axes import NO_RULES, AxisRules, Job, Points, SearchSpace
+from runner.composing.axes import NO_RULES, AxisRules, Job
 from runner.composing.base_option import with_bases
 from runner.composing.experiment import (
     experiment_from,
@@ -29,17 +29,18 @@ from runner.composing.experiment import (
 from runner.composing.fast_compose import ComposedJob, compose_all
 from runner.composing.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
 from runner.composing.hydra_inside import plain
-from runner.composing.job_product import grid
-from runner.composing.read_axes import canonical_axes, read_space, rules_of
+from runner.composing.points import points_of, space_of
+from runner.composing.read_axes import canonical_axes
 from runner.composing.search_node import check_axes, refuse_beside_others
 from runner.config.overrides import base_spoken, canonical_all, parts, spoken
 from runner.config.project import SWEEPS, current_project
 from runner.config.sweep_file import body_keys, body_overrides
 from runner.config.vocabulary import Vocabulary, read_vocabulary
+from runner.console import terminal
 from runner.errors import SweepError
 from runner.preflight import quick_findings
 from runner.preflight.findings import Severity
-from runner.types import Action, Experiment, Request, RunResult, SearchChoice, SearchMethod
+from runner.types import Action, Experiment, Request, RunResult
 
 NONE: Mapping[str, str] = {}
 LaunchSweep = Callable[[list[Experiment], Request], list[RunResult]]
@@ -116,11 +117,13 @@ def run_sweep(
         overrides = body_overrides(current_project().sweep_files()[name], vocabulary) + overrides
     overrides = with_bases([*overrides, *canonical_all(arguments, vocabulary)], vocabulary)
     vocabulary = replace(vocabulary, bases=current_project().bases)
-    search, rules = search_of(config), _rules(config, task)
-    shuffled = search.method is SearchMethod.GRID  # points that are drawn have to be drawn again
-    space = read_space(overrides, rules, context.config_loader, vocabulary, shuffled=shuffled)
+    search = search_of(config)
+    rules = task.rules if isinstance(task, Task) else NO_RULES
+    space = space_of(config, overrides, arguments, rules, search.method, context.config_loader, vocabulary)
     check_axes(search, space.axes, single=single)
-    points = _points(space, search)
+    points = points_of(space, search)
+    if points.note:
+        terminal.message(f"note: {points.note}")
     swept = [one.head.lstrip("+~") for one in space.axes]
     if single and len(points.jobs) > 1:
         raise SweepError(f"This asks for {len(points.jobs)} runs, swept over {', '.join(swept)}. A sweep needs -m.")
@@ -129,24 +132,16 @@ def run_sweep(
         _print_overrides(points.jobs, vocabulary)
         return []
     if config.hydra.launcher._target_ != _OUR_LAUNCHER:
+        if search.rungs:
+            raise SweepError(
+                "search.rungs compares runs while they train, so axosweep launches them: leave out search.rungs or "
+                "hydra/launcher=."
+            )
         return _launched_by_another(config, points.jobs, context, task)
     experiments = compose_jobs(config, points.jobs, context.config_loader, vocabulary)
     assert isinstance(task, Task)
     left_out = tuple(replace(one, overrides=_in_users_words(one.overrides, vocabulary)) for one in points.left_out)
     return task.launch([experiment for experiment, _ in experiments], replace(request, left_out=left_out))
-
-
-def _rules(config: DictConfig, task: TaskFunction) -> AxisRules:
-    """Of the config, and of the command line."""
-    return rules_of(plain(config.hydra.sweeper, resolve=True)) + (task.rules if isinstance(task, Task) else NO_RULES)
-
-
-def _points(space: SearchSpace, search: SearchChoice) -> Points:
-    match search.method:
-        case SearchMethod.GRID:
-            return grid(space)
-        case _:
-            raise SweepError(f"search={search.method} is not there yet.")
 
 
 def run_batch(

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
-from runner.composing.axes import Axis, ChoiceAxis, Fixed, IntervalAxis, Job, Points, SearchSpace
+from runner.composing.axes import Axis, Cell, ChoiceAxis, Fixed, IntervalAxis, Job, Points, SearchSpace
 from runner.errors import SweepError
 from runner.types import LeftOut
-
-Row = tuple[tuple[str, Any, str], ...]
-"""For each axis of a dimension: its name, its value, and the override that sets it."""
 
 
 def grid(space: SearchSpace) -> Points:
@@ -45,7 +41,7 @@ def _overrides(axis: Axis) -> tuple[str, ...]:
 def _with_excludes(space: SearchSpace) -> Points:
     jobs: list[Job] = []
     left_out: list[LeftOut] = []
-    unused = dict.fromkeys(one.text for one in space.excludes)
+    unused = dict.fromkeys(one.text for one in space.excludes if not one.optional)
     for rows in itertools.product(*map(_rows, space.dimensions)):
         cells = list(itertools.chain.from_iterable(rows))
         job = space.job_of({name: override for name, _, override in cells})
@@ -61,7 +57,7 @@ def _with_excludes(space: SearchSpace) -> Points:
     return Points(tuple(jobs), tuple(left_out))
 
 
-def _rows(dimension: tuple[Axis, ...]) -> Iterator[Row]:
+def _rows(dimension: tuple[Axis, ...]) -> Iterator[tuple[Cell, ...]]:
     choices = [one for one in dimension if isinstance(one, ChoiceAxis)]
     columns = [[(one.name, *row) for row in zip(one.values, one.overrides, strict=True)] for one in choices]
     return zip(*columns, strict=True)

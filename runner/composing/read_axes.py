@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,24 +52,47 @@ def rules_of(node: Mapping[str, Any]) -> AxisRules:
 
 
 def read_space(
-    overrides: Sequence[str], rules: AxisRules, loader: ConfigLoader, vocabulary: Vocabulary, *, shuffled: bool = True
+    overrides: Sequence[str], loader: ConfigLoader, vocabulary: Vocabulary, *, shuffled: bool
 ) -> SearchSpace:
     """The axes among canonical overrides, and the rest. A later override of a key replaces an earlier one.
 
     `shuffled`: whether shuffle() has an effect; without it, equal overrides always give equal spaces.
-    Raises SweepError for what cannot vary, and for rules that do not fit the axes.
+    Raises SweepError for what cannot vary.
     """
-    parser = OverridesParser.create(config_loader=loader)
     found: dict[str, Fixed | Axis] = {}
-    for override in parser.parse_overrides(list(overrides)):
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(list(overrides)):
         key = override.get_key_element().lstrip("+~")
         _refuse_unsweepable(override, key)
         found[key] = _part(override, vocabulary, shuffled=shuffled)
-    space = SearchSpace(tuple(found.values()))
-    zips = tuple(_zip(text, space.axes, vocabulary) for text in rules.zips)
+    return SearchSpace(tuple(found.values()))
+
+
+def with_rules(space: SearchSpace, rules: AxisRules, vocabulary: Vocabulary) -> SearchSpace:
+    """The space with zips and excludes of the command line. Raises SweepError for those that do not fit the axes."""
+    zips = space.zips + tuple(_zip(text, space.axes, vocabulary) for text in rules.zips)
     _refuse_twice([name for one in zips for name in one])
-    excludes = tuple(_exclude(text, space, parser, vocabulary) for text in rules.excludes)
+    excludes = space.excludes + tuple(_exclude(text, space, vocabulary) for text in rules.excludes)
     return replace(space, zips=zips, excludes=excludes)
+
+
+def with_file_rules(
+    space: SearchSpace, rules: AxisRules, arguments: Sequence[str], vocabulary: Vocabulary
+) -> SearchSpace:
+    """The same with those of the config. `arguments`: the overrides of the command line, which may replace axes: then
+    zips of axes that all have one value are gone, and an exclude may leave out nothing.
+    """
+    axes, replaced = {one.name for one in space.axes}, {_axis_name(parts(one).key, vocabulary) for one in arguments}
+    zips = [text for text in rules.zips if not _names(text.split(","), vocabulary) <= replaced - axes]
+    found = with_rules(space, AxisRules(tuple(zips)), vocabulary)
+    for text in rules.excludes:
+        names = _names([word.partition("=")[0] for word in _WORD.findall(text)], vocabulary)
+        exclude = _exclude(text, space, vocabulary, optional=bool(names & replaced))
+        found = replace(found, excludes=(*found.excludes, exclude))
+    return found
+
+
+def _names(words: Iterable[str], vocabulary: Vocabulary) -> set[str]:
+    return {_axis_name(word, vocabulary) for word in words}
 
 
 def _refuse_unsweepable(override: Override, key: str) -> None:
@@ -171,35 +194,30 @@ def _axis_name(word: str, vocabulary: Vocabulary) -> str:
     return spoken(forced, vocabulary).lstrip("+~")
 
 
-def _exclude(text: str, space: SearchSpace, parser: OverridesParser, vocabulary: Vocabulary) -> Exclude:
+def _exclude(text: str, space: SearchSpace, vocabulary: Vocabulary, *, optional: bool = False) -> Exclude:
     words = _WORD.findall(text)
     if not words:
         raise SweepError("--exclude is empty. Write KEY=VALUE for each axis, as in 'lora=r128 learning_rate=8e-4'.")
-    return Exclude(text, tuple(_conditions(text, words, space, parser, vocabulary)))
-
-
-def _conditions(
-    text: str, words: Sequence[str], space: SearchSpace, parser: OverridesParser, vocabulary: Vocabulary
-) -> Iterator[Condition]:
     known = {one.name: one for one in space.parts}
+    conditions = []
     for word in words:
-        condition = _condition(text, word, parser, vocabulary)
+        condition = _condition(text, word, vocabulary)
         part = known.get(condition.name)
-        if part is None or (isinstance(part, Fixed) and "=" not in part.override):
-            meant = did_you_mean(condition.name, known)
-            axes = names(space.axes)
+        if part is None:
+            meant, axes = did_you_mean(condition.name, known), names(space.axes)
             raise SweepError(f"--exclude '{text}': {condition.name} is no axis of this sweep.{meant} The axes: {axes}.")
-        if not _is_possible(condition, part):
+        if not optional and not _is_possible(condition, part):
             raise SweepError(f"--exclude '{text}': {word} matches no value of {condition.name}. {_values(part)}")
-        yield condition
+        conditions.append(condition)
+    return Exclude(text, tuple(conditions), optional)
 
 
-def _condition(text: str, word: str, parser: OverridesParser, vocabulary: Vocabulary) -> Condition:
+def _condition(text: str, word: str, vocabulary: Vocabulary) -> Condition:
     key, equals, value = word.partition("=")
     if not equals or not value:
         raise SweepError(f"--exclude '{text}': {word} is not KEY=VALUE.")
     try:
-        override = parser.parse_override(f"{key.lstrip('+~')}={value}")
+        override = OverridesParser.create().parse_override(f"{key.lstrip('+~')}={value}")
     except HydraException as error:
         raise SweepError(f"--exclude '{text}': the value of {word} cannot be read; quote it.") from error
     name = _axis_name(key, vocabulary)

@@ -16,6 +16,9 @@ COUNTED = (SearchMethod.RANDOM, SearchMethod.TPE)
 HALVED = (SearchMethod.GRID, SearchMethod.RANDOM)
 """The methods that choose all points before the first run starts, so that runs can be compared at rungs."""
 
+NO_SEARCH = ("search.method=grid", "search.runs=null", "search.metric=eval_loss", "search.rungs=null")
+"""Overrides for a command that runs exactly the runs that it names, whatever the sweep file of a run searches for."""
+
 
 def search_choice(node: Mapping[str, Any]) -> SearchChoice:
     """Raises SweepError for a node that means nothing. `node`: fields of SearchChoice; others have their defaults."""

@@ -99,14 +99,13 @@ def _content_as_of(path: Path, file: Path, stamp: tuple[int, int]) -> Mapping[st
 
 def _only_axes(file: Path) -> bool:
     try:
-        content: Any = load_yaml(file.read_text(encoding="utf-8"), file)
+        content = load_yaml(file.read_text(encoding="utf-8"), file)
     except (SweepError, UnicodeDecodeError):
         return False  # reported when it is used
-    for name in ("hydra", "sweeper", "params"):
-        if not isinstance(content, dict) or set(content) != {name}:
-            return False
-        content = content[name]
-    return True
+    hydra = content.pop("hydra", None)
+    content.pop("search", None)  # describes the sweep, not its runs
+    sweeper = hydra.get("sweeper") if isinstance(hydra, dict) and len(hydra) == 1 else None
+    return not content and isinstance(sweeper, dict) and sweeper.keys() <= {"params", "zip", "exclude"}
 
 
 def _sorted(options: Iterable[str]) -> tuple[str, ...]:

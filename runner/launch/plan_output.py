@@ -72,5 +72,6 @@ def show_refused(launch: Launch) -> NoReturn:
     schema_asked = ask_schema(launch, validator_at_hand(launch.local_store), launch.experiments)
     refusal = launch.preflight.refusal()
     found = launch.preflight.printed(schema_asked=schema_asked)
-    print_json(PrintedPlan(launch.request.name, requested_runs(launch.experiments), refusal, found))
+    runs, left_out = requested_runs(launch.experiments), launch.request.left_out
+    print_json(PrintedPlan(launch.request.name, runs, refusal, found, left_out=left_out))
     raise PlanRefused(refusal)

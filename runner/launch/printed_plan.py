@@ -16,7 +16,7 @@ from runner.launch.plan_diff import PlanDiff
 from runner.launch.plan_inputs import HubModel, RunCounts
 from runner.launch.types import Launch
 from runner.preflight.stage import PrintedPreflight
-from runner.types import Experiment, Gpu, Input, Plan
+from runner.types import Experiment, Gpu, Input, LeftOut, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,8 @@ class PrintedPlan:
     written: tuple[str, ...] = ()
     """The files of --write."""
     cost: PrintedCost | None = None
+    left_out: tuple[LeftOut, ...] = ()
+    """The points of the sweep that are not run."""
 
 
 def printed_plan(
@@ -111,6 +113,7 @@ def printed_plan(
         diff=diff,
         written=tuple(map(str, written)),
         cost=printed_cost(launch.cost),
+        left_out=launch.request.left_out,
     )
 
 

@@ -51,7 +51,7 @@ def _show_plan(experiments: Sequence[Experiment], request: Request) -> list[RunR
         show_refused(launch)
     launch = _planned(launch, None)
     if not request.json:
-        tables.show_plan(launch.plan, terminal.results())
+        tables.show_plan(launch.plan, terminal.results(), request.left_out)
     say_moved(launch)
     show_launch(price(launch))
     return []
@@ -69,7 +69,8 @@ def run_sweep(experiments: Sequence[Experiment], request: Request, finish: Finis
     with while_it_exists(launch.store), preloaded_workers(launch.executor, launch.experiments, launch.store) as workers:
         launch = _planned(launch, workers)
         # With --json, stdout has only the rows, which are printed at the end.
-        tables.show_plan(launch.plan, terminal.messages() if request.json else terminal.results())
+        console = terminal.messages() if request.json else terminal.results()
+        tables.show_plan(launch.plan, console, request.left_out)
         say_moved(launch)
         _check_resolved(launch.plan)
         if launch.plan.has_work:

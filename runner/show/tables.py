@@ -18,11 +18,11 @@ from runner.console.print_json import print_json
 from runner.cost.spent import money
 from runner.show.status import SweepList, SweepStatus
 from runner.store.run_state import RunStatus
-from runner.types import Plan, PlannedRun
+from runner.types import LeftOut, Plan, PlannedRun
 
 
-def show_plan(plan: Plan, console: Console) -> None:
-    """Print what would run, each run once."""
+def show_plan(plan: Plan, console: Console, left_out: Sequence[LeftOut] = ()) -> None:
+    """Print what would run, each run once, and the points that would not."""
     done = len(plan.runs) - len(plan.pending)
     copies = sum(planned.copies - 1 for planned in plan.runs)
     console.print(f"[bold]{plan.sweep}[/bold]: {_count(len(plan.runs), 'run')}, {_datasets(plan)}")
@@ -38,6 +38,10 @@ def show_plan(plan: Plan, console: Console) -> None:
         key, data = planned.run.key, planned.run.data_key
         word = "[green]finished[/green]" if planned.done else "to train" if planned.trains else "not trained"
         console.print(f"  {key}  data {data}  {word:<9}  {escape(_name(planned))}", soft_wrap=True)
+    common = set[str].intersection(*({*one.run.experiment.overrides} for one in plan.runs)) if left_out else set()
+    for point in left_out:
+        words = " ".join(one for one in point.overrides if one not in common)
+        console.print(f"  left out: {words}  ({point.why})", style="yellow", soft_wrap=True, markup=False)
     if plan.after:
         console.print(f"Then, for each: {_later(plan)}.")
     elif not all(planned.trains for planned in plan.runs):
