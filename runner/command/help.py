@@ -31,6 +31,7 @@ GROUPS = {
     "fsdp": "the same by PyTorch; choose one of the two",
     "gpu": "what a run trains on; gpu.count=N for several",
     "executor": "where the runs go",
+    "search": "which points of the axes are run, and which runs to their end",
     "prices": "what rented machines cost",
     "tracking": "Weights & Biases",
     "experiment": "a named combination of all of these",
