@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class IntervalAxis:
     def at(self, part: Decimal) -> float | int:
         """Its value at this part (0 to 1) of the way from one end to the other. Equal on every machine."""
         low, high = Decimal(repr(self.low)), Decimal(repr(self.high)) + (1 if self.integer else 0)
-        exact = (low.ln() + part * (high.ln() - low.ln())).exp() if self.log else low + part * (high - low)
+        exact = (_ln(low) + part * (_ln(high) - _ln(low))).exp() if self.log else low + part * (high - low)
         return self._rounded(exact)
 
     def rounded(self, value: float) -> float | int:
@@ -118,6 +119,11 @@ class IntervalAxis:
         if self.log and self.high >= 10 * self.low:
             return exact.adjusted() - LOG_DIGITS + 1
         return ((Decimal(repr(self.high)) - Decimal(repr(self.low))) / STEPS).adjusted()
+
+
+@functools.lru_cache(maxsize=100)
+def _ln(value: Decimal) -> Decimal:
+    return value.ln()
 
 
 Axis = ChoiceAxis | IntervalAxis

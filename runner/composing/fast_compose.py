@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.composing.hydra_inside import CachingLoader, plain
-from runner.composing.job_overrides import JobOverride, parsed
+from runner.composing.job_overrides import JobOverride, another_number, parsed
 from runner.composing.shared_config import CANNOT_SET, HYDRA_ERRORS, SharedConfig, SharedConfigs
 
 Job = Sequence[str]
@@ -75,6 +75,8 @@ class _Composer:
         self._configs = SharedConfigs(master, self._loader)
         self._parser = OverridesParser.create()
         self._parsed: dict[str, JobOverride] = {}
+        self._newest: dict[str, JobOverride] = {}
+        """By what is left of =."""
         self._is_group = lru_cache(maxsize=None)(self._loader.repository.group_exists)
 
     def is_master(self, job: Job) -> bool:
@@ -149,5 +151,9 @@ class _Composer:
     def _parse(self, text: str) -> JobOverride:
         known = self._parsed.get(text)
         if known is None:
-            known = self._parsed[text] = parsed(self._parser.parse_override(text))
+            head = text.partition("=")[0]
+            like = self._newest.get(head)
+            known = another_number(like, text) if like is not None else None
+            known = known or parsed(self._parser.parse_override(text))
+            self._parsed[text] = self._newest[head] = known
         return known

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hydra.core.override_parser.types import Override, OverrideType
@@ -35,6 +36,20 @@ def parsed(override: Override) -> JobOverride:
     sign = _SIGNS.get(override.type) if plain and override.type is not None else None
     moves = override.is_delete() and path[-1].isdecimal()
     return JobOverride(override, path, sign, value, reads_of(value, path), path[:-1] if moves else path)
+
+
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(?P<fraction>\.\d+)?(?P<exponent>e[+-]?\d+)?")
+
+
+def another_number(known: JobOverride, text: str) -> JobOverride | None:
+    """An override of the same key that sets another number, as Hydra's grammar reads it, which takes fifty times as
+    long. None if `text` is anything else.
+    """
+    match = _NUMBER.fullmatch(text.partition("=")[2])
+    if match is None or known.sign is None or isinstance(known.value, bool) or not isinstance(known.value, int | float):
+        return None
+    value = float(match[0]) if match["fraction"] or match["exponent"] else int(match[0])
+    return replace(known, override=replace(known.override, _value=value, input_line=text), value=value)
 
 
 def _is_plain(value: Any) -> bool:

@@ -20,7 +20,8 @@ from runner.types import Experiment
 Config = Mapping[str, Any]
 
 IRRELEVANT = frozenset(
-    {"seed", "learning_rate", "lora_alpha", "lr_scheduler", "num_epochs", "max_steps", "warmup_ratio"}
+    "seed learning_rate lora_alpha lr_scheduler num_epochs max_steps warmup_ratio warmup_steps weight_decay "
+    "max_grad_norm adam_beta1 adam_beta2".split()
 )
 """Keys that sweeps often vary, and that memory never depends on."""
 
@@ -120,6 +121,8 @@ Question = tuple[str, ShapeAnswer, tuple[str, ...], int, int | None]
 
 def _question(experiment: Experiment, longest_row: int | None) -> Question:
     config = {key: value for key, value in with_files(experiment.axolotl).items() if key not in IRRELEVANT}
+    if config.get("lora_dropout"):
+        config["lora_dropout"] = True  # how much is dropped makes no difference
     cards = tuple(name for name in dict.fromkeys((experiment.gpu.type, *experiment.gpu.fallback)) if name in GPUS)
     shape = facts_for(experiment) if cards else ShapeAnswer(None)
     return json.dumps(config, sort_keys=True), shape, cards, experiment.gpu.count, longest_row

@@ -17,6 +17,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from hypothesis import given, settings
@@ -25,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.composing.fast_compose import ComposedJob, compose_all
+from runner.composing.job_overrides import another_number, parsed
 from runner.composing.resolvers import register_resolvers
 
 Job = tuple[str, ...]
@@ -352,3 +354,17 @@ def test_very_many_mixes_are_composed_as_hydra_composes_them(tree: Path, sweep: 
     with _hydra(tree):
         ours, hydras = _both(_start, list(dict.fromkeys(sweep)))
     assert ours == hydras
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "12", "0.5", "-2.50", "3.47e-05", "-1e+3", "20000000000000000000"])
+def test_a_further_number_of_a_key_is_read_as_hydra_reads_it(number: str) -> None:
+    parser = OverridesParser.create()
+    known = parsed(parser.parse_override("++axolotl.rate=7"))
+    by_hydra = parsed(parser.parse_override(f"++axolotl.rate={number}"))
+    assert another_number(known, f"++axolotl.rate={number}") == by_hydra
+    assert type(by_hydra.value) is (float if set(number) & set(".e") else int)
+
+
+@pytest.mark.parametrize("text", ["007", "1_000", "+5", "1.", ".5", "1e", "0x1", "nan", "1,2", "-", "", " 5", "1E5"])
+def test_what_only_looks_like_a_number_is_left_to_hydra(text: str) -> None:
+    assert another_number(parsed(OverridesParser.create().parse_override("rate=7")), f"rate={text}") is None
