@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modal_app.store.layout import Store
+from modal_app.store.step import Step
 from runner.environment import trainer_environment
-from tests.modal_app.steps import Warm, make_store, preprocess_step
+from tests.modal_app.steps import Warm, make_store, outcome, preprocess_step, train_step
+
+BEST: dict[str, Any] = {
+    "load_best_model_at_end": True,
+    "eval_steps": 5,
+    "save_steps": 5,
+    "learning_rate": 0.5,
+    "lr_scheduler": "linear",
+    "warmup_steps": 18,
+}
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +41,27 @@ def warm(trainer: Path, store: Store) -> Iterator[Warm]:
     assert warm.run(preprocess_step()) == 0
     yield warm
     warm.close()
+
+
+@pytest.fixture(scope="session")
+def plain(warm: Warm, store: Store) -> Step:
+    """A run that has been forked and has finished."""
+    step = train_step("plain")
+    assert warm.run(step) == 0
+    return step
+
+
+@pytest.fixture(scope="session")
+def plain_ranks(warm: Warm, store: Store) -> Step:
+    """The same in two ranks."""
+    step = train_step("plain-ranks", processes=2)
+    assert warm.run(step) == 0
+    return step
+
+
+@pytest.fixture(scope="session")
+def overshot(warm: Warm, store: Store) -> Step:
+    """A run that stores its best weights, with a rate so high that it is best before its end."""
+    step = train_step("overshot", **BEST)
+    assert warm.run(step) == 0, outcome(store, step).message
+    return step

@@ -39,14 +39,6 @@ from tests.modal_app.steps import (
 from tests.runner.checkpointed import checkpoint
 
 pytestmark = pytest.mark.slow
-BEST: dict[str, Any] = {
-    "load_best_model_at_end": True,
-    "eval_steps": 5,
-    "save_steps": 5,
-    "learning_rate": 0.5,
-    "lr_scheduler": "linear",
-    "warmup_steps": 18,
-}
 LONG: dict[str, Any] = {"max_steps": 60, "eval_steps": 20, "save_steps": 7}
 
 
@@ -56,22 +48,6 @@ def undisturbed(warm: Warm, store: Store) -> dict[tuple[int, str], float]:
     step = train_step("undisturbed", **LONG)
     assert warm.run(step) == 0
     return losses(store, step)
-
-
-@pytest.fixture(scope="session")
-def plain(warm: Warm, store: Store) -> Step:
-    """A run that has been forked and has finished."""
-    step = train_step("plain")
-    assert warm.run(step) == 0
-    return step
-
-
-@pytest.fixture(scope="session")
-def plain_ranks(warm: Warm, store: Store) -> Step:
-    """The same in two ranks."""
-    step = train_step("plain-ranks", processes=2)
-    assert warm.run(step) == 0
-    return step
 
 
 def test_nothing_temporary_is_left_in_an_attempt(store: Store, plain_ranks: Step) -> None:
@@ -128,10 +104,8 @@ def test_packed_rows_and_a_merged_model_give_the_loss_that_axolotl_tells(warm: W
             assert len(equal) / 2 > len(set(rows.batch.tolist())) <= equal.sum() < len(equal)
 
 
-def test_the_rows_are_those_of_the_best_weights_if_these_are_stored(warm: Warm, store: Store) -> None:
-    """Its rate is so high that it is best before its end."""
-    step = train_step("overshot", **BEST)
-    assert warm.run(step) == 0, outcome(store, step).message
+def test_the_rows_are_those_of_the_best_weights_if_these_are_stored(store: Store, overshot: Step) -> None:
+    step = overshot
     folder = store.folder(StepKind.TRAIN, step.key)
     told = {line["step"]: line["eval_loss"] for line in lines(store, step) if line.get("eval_loss") and line["step"]}
     best = min(told, key=lambda number: told[number])
