@@ -38,7 +38,7 @@ def who_goes_on(standing: Standing, rung: int) -> dict[str, Why]:
     if terms.keep_rate and rung == 1 and (kept := _best_of_largest_rate(standing, able)) is not None:
         goes[kept] = Why.RATE
     if terms.margin and top:
-        goes |= {run: Why.MARGIN for run in able[quota:] if within_noise(there, run, top[-1])}
+        goes |= dict.fromkeys(within_noise(there, able[quota:], top), Why.MARGIN)
     return goes | dict.fromkeys(top, Why.TOP)
 
 

@@ -2,13 +2,14 @@
 
 Two runs are rated on the same documents, so their losses are paired: most of what makes a document hard is the same for
 both. The standard error of the difference comes from GROUPS groups of documents, each of which is taken as one draw.
-What seeds add to it is known only where runs of the search differ in their seed alone.
+What seeds add to it is known only where runs of the search differ in their seed alone, and is taken from the settings
+of the best runs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from modal_app.halving.standing import Reading
 
@@ -16,15 +17,12 @@ GROUPS = 64
 """Into which documents are put by their ids. With so many, the standard error itself is known within 9 %."""
 
 
-def within_noise(there: Mapping[str, Reading], run: str, cut: str) -> bool:
-    """Whether a run's difference to the run at the cut is within one standard error. False if that is not known."""
-    error = standard_error(there[run], there[cut])
-    if error is None:
-        return False
-    ours, theirs = there[run].loss, there[cut].loss
-    assert ours is not None
-    assert theirs is not None
-    return ours - theirs <= math.hypot(error, math.sqrt(2 * seed_variance(there.values())))
+def within_noise(there: Mapping[str, Reading], runs: Sequence[str], top: Sequence[str]) -> list[str]:
+    """The runs whose difference to the last one of `top`, the run at the cut, is within one standard error. `top`: the
+    best first. Without losses of the same documents, none is."""
+    cut = there[top[-1]]
+    of_seeds = 2 * seed_variance(_of_equal_settings(there, top))
+    return [run for run in runs if _is_near(there[run], cut, of_seeds)]
 
 
 def standard_error(one: Reading, other: Reading) -> float | None:
@@ -39,6 +37,19 @@ def standard_error(one: Reading, other: Reading) -> float | None:
         ours - theirs - mean * count for ours, theirs, count in zip(one.nll, other.nll, one.tokens, strict=True)
     ]
     return math.sqrt(used / (used - 1) * math.fsum(residual**2 for residual in residuals)) / total
+
+
+def _is_near(one: Reading, cut: Reading, of_seeds: float) -> bool:
+    error = standard_error(one, cut)
+    if error is None or one.loss is None or cut.loss is None:
+        return False
+    return one.loss - cut.loss <= math.hypot(error, math.sqrt(of_seeds))
+
+
+def _of_equal_settings(there: Mapping[str, Reading], top: Sequence[str]) -> list[Reading]:
+    """All seeds of the settings that have a run among the best: those that nearly diverge differ far more."""
+    settings = {there[run].setting for run in top}
+    return [one for one in there.values() if one.setting in settings]
 
 
 def seed_variance(readings: Iterable[Reading]) -> float:

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modal_app.store.rungs import Rungs
 from modal_app.store.step import Device, StepKind
 from runner.launch.plan import make_plan, sweep_id
 from runner.types import DataChoice, Gpu, Input, InputKind, TrackingChoice
@@ -37,6 +40,15 @@ def test_finished_runs_are_done_and_the_rest_is_pending() -> None:
     plan = make_plan([ONE, TWO], "s", lambda kind, key: (kind, key) == (StepKind.TRAIN, ONE.key))
     assert [one.run.key for one in plan.pending] == [TWO.key]
     assert [dataset.done for dataset in plan.datasets] == [False]
+
+
+def test_runs_that_stop_at_rungs_start_in_the_order_of_their_keys_and_others_as_they_are_written() -> None:
+    runs = sorted([ONE, TWO, LONG], key=lambda one: one.key, reverse=True)
+    plan = make_plan(runs, "s", nothing_done)
+    assert [one.run for one in plan.pending] == runs
+
+    halved = [replace(one, step=replace(one.step, rungs=Rungs("s/1", (0.2,), 3))) for one in plan.runs]
+    assert [one.run for one in replace(plan, runs=tuple(halved)).pending] == runs[::-1]
 
 
 def test_a_prepared_dataset_is_done() -> None:
