@@ -207,6 +207,18 @@ class SearchChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchRound:
+    """Which part of a search a launch is, if its points depend on results."""
+
+    further: int = 0
+    """How many runs may follow at most."""
+    closing: bool = False
+    """All runs of a search that is over: nothing is run, and the results are printed."""
+    others: tuple[Experiment, ...] = ()
+    """With each value of each axis, so that what tells a run apart is known when it is alone in its round."""
+
+
+@dataclass(frozen=True, slots=True)
 class LeftOut:
     """A point of a sweep's axes that is not run."""
 
@@ -251,6 +263,8 @@ class Request:
     sweep: str | None = None
     """The id of an earlier sweep that the runs are added to; None makes them a sweep of their own."""
     search: SearchChoice = SearchChoice()
+    round: SearchRound | None = None
+    """None for a sweep whose runs are all known when it starts."""
     left_out: tuple[LeftOut, ...] = ()
     """The points that are not run, since --exclude leaves them out."""
 

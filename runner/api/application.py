@@ -21,6 +21,7 @@ from runner.composing.hydra_errors import check_grammar, explained
 from runner.composing.hydra_inside import is_about_a_plugin, multirun
 from runner.composing.hydra_sweep import LaunchSweep, RunFailed, Task, command_line
 from runner.composing.resolvers import register_resolvers
+from runner.composing.searched import Searched
 from runner.config.known_names import forget_files
 from runner.config.overrides import canonical_all, parts
 from runner.config.project import SWEEPS, Origin, Project, find_project, foreign_note, using
@@ -70,7 +71,7 @@ def _run(args: Arguments, arguments: Sequence[str], project: Project, launch: La
     if project.foreign is not None:
         terminal.message(foreign_note(project.foreign))
     words = _for_hydra(args, vocabulary)
-    task = Task(launch or _launch, arguments, args.texts, AxisRules(args.zips, args.excludes))
+    task = Task(launch or _launch, _search, arguments, args.texts, AxisRules(args.zips, args.excludes))
     register_resolvers()
     apply_launcher_patches()
     try:
@@ -109,6 +110,12 @@ def _launch(experiments: list[Experiment], request: Request) -> list[RunResult]:
     from runner.launch.sweep import launch_sweep  # imported late: --cfg and --info need no executor
 
     return launch_sweep(experiments, request)
+
+
+def _search(searched: Searched, request: Request, launch: LaunchSweep) -> list[RunResult]:
+    from runner.search.rounds import run_search  # imported late: only two methods need it
+
+    return run_search(searched, request, launch)
 
 
 def _find_origin(run: str, store: str | None) -> Origin:

@@ -62,6 +62,8 @@ class PlannedSweep:
     """For all runs and for preparing their data; None if nothing would be rented, or if that is unknown."""
     left_out: tuple[LeftOut, ...] = ()
     """The points of the sweep that are not run, and why."""
+    further: int = 0
+    """How many runs may follow these at most, if results choose them: search=coordinate and search=tpe."""
 
 
 def plan(*overrides: str, store: str | None = None) -> PlannedSweep:
@@ -104,8 +106,10 @@ def _planned(experiments: Sequence[Experiment], request: Request) -> PlannedSwee
     ask_schema(launch, validator)
     assert launch.cost is not None
     refused = launch.preflight.refusal() or over_budget(launch.cost, request) or unresolved_text(launch.plan)
-    cost = launch.cost
-    return PlannedSweep(launch.plan.sweep, _runs(launch), refused or None, cost.wall, cost.dollars, request.left_out)
+    cost, further = launch.cost, request.round.further if request.round else 0
+    return PlannedSweep(
+        launch.plan.sweep, _runs(launch), refused or None, cost.wall, cost.dollars, request.left_out, further
+    )
 
 
 def _runs(launch: Launch) -> tuple[PlannedRun, ...]:

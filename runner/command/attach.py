@@ -14,6 +14,7 @@ from runner.show.sweep_view import SweepView
 from runner.store.finding import sweep_in
 from runner.store.ledger import sweep_ids
 from runner.store.run_state import RunStatus
+from runner.store.search_note import interrupted_search
 from runner.store.stores import store_of
 
 
@@ -53,6 +54,8 @@ def attach(store_folder: str | None, sweep_name: str | None, runs_volume: str, *
     tables.show_rows(rows, mirror, sweep, as_json=as_json)
     console = terminal.messages() if as_json else terminal.results()
     terminal.say(console, leave_report(mirror, sweep))
+    if further := interrupted_search(mirror, sweep):
+        terminal.message(further, style="yellow")
     for why in modal_notices.settle(mirror, sweep):
         terminal.message(f"A notice was not sent: {why}. The same command tries again.", style="yellow")
     return ExitCode.SUCCEEDED if all(row.status is RunStatus.SUCCEEDED for row in rows) else ExitCode.FAILED

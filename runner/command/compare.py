@@ -12,6 +12,7 @@ from runner.compare import pair as compare_pair
 from runner.compare.comparison import SweepSelection, comparison, comparison_without_store
 from runner.compare.groups import Group, groups_over, split_by_held_out
 from runner.compare.measured import is_of_a_task
+from runner.compare.metric_names import logged_name
 from runner.compare.ranking import OBJECTIVE, Metric, Row, higher_is_better, rows_from
 from runner.compare.row_losses import unjudged_notes, verdicts_of
 from runner.compare.select import conditions, in_order, select
@@ -103,18 +104,8 @@ def add_selection(parser: VerbParser) -> None:
 
 def metric_of(args: argparse.Namespace, facts: Sequence[RunFacts]) -> Metric:
     """The metric of a task has its own direction: higher or lower is better."""
-    name = _logged_name(args.metric)
+    name = logged_name(args.metric)
     return Metric(name, args.maximize or higher_is_better(name, facts))
-
-
-def _logged_name(metric: str) -> str:
-    """A metric's name in metrics.jsonl; W&B and other tools use other names.
-
-    >>> [_logged_name(name) for name in ("eval/loss", "train/loss", "eval_perplexity", "tasks/humaneval/pass@1")]
-    ['eval_loss', 'loss', 'eval_ppl', 'tasks/humaneval/pass@1']
-    """
-    name = f"eval_{metric.removeprefix('eval/')}" if metric.startswith("eval/") else metric.removeprefix("train/")
-    return {"eval_perplexity": "eval_ppl", "perplexity": "ppl", "train_loss": "loss"}.get(name, name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from runner.show.status import all_sweeps
 from runner.store.finding import sweep_in
 from runner.store.ledger import no_sweep_text, sweep_ids
 from runner.store.mirror_age import stale
+from runner.store.search_note import interrupted_search
 from runner.store.stores import stores
 
 
@@ -45,6 +46,8 @@ def main(words: Sequence[str]) -> int:
     else:
         rows = compare_sweep(found.store, found.sweep)
         tables.show_rows(rows, found.store, found.sweep, as_json=args.json, judge=False)
+        if further := interrupted_search(found.store, found.sweep):
+            terminal.message(further)
     for text in filter(None, (stale(store, sweep) for store, sweep in old)):
         terminal.message(text)
     return 0

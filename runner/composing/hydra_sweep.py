@@ -16,7 +16,7 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from runner.composing.axes import NO_RULES, AxisRules, Job
+from runner.composing.axes import NO_RULES, AxisRules, Job, SearchSpace
 from runner.composing.base_option import with_bases
 from runner.composing.experiment import (
     experiment_from,
@@ -29,9 +29,10 @@ from runner.composing.experiment import (
 from runner.composing.fast_compose import ComposedJob, compose_all
 from runner.composing.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
 from runner.composing.hydra_inside import plain
-from runner.composing.points import points_of, space_of
+from runner.composing.points import DECIDED_BY_RESULTS, points_of, space_of
 from runner.composing.read_axes import canonical_axes
 from runner.composing.search_node import check_axes, refuse_beside_others
+from runner.composing.searched import Searched
 from runner.config.overrides import base_spoken, canonical_all, parts, spoken
 from runner.config.project import SWEEPS, current_project
 from runner.config.sweep_file import body_keys, body_overrides
@@ -44,6 +45,8 @@ from runner.types import Action, Experiment, Request, RunResult
 
 NONE: Mapping[str, str] = {}
 LaunchSweep = Callable[[list[Experiment], Request], list[RunResult]]
+LaunchSearch = Callable[[Searched, Request, LaunchSweep], list[RunResult]]
+"""Runs a search whose points depend on results, with a LaunchSweep for each of its rounds."""
 
 _OUR_SWEEPER = "hydra_plugins.axosweep.sweeper.AxosweepSweeper"
 _OUR_LAUNCHER = "hydra_plugins.axosweep.launcher.AxosweepLauncher"
@@ -62,6 +65,7 @@ class Task:
     def __init__(
         self,
         launch: LaunchSweep,
+        search: LaunchSearch,
         command_line: Sequence[str],
         texts: Mapping[str, str] = NONE,
         rules: AxisRules = NO_RULES,
@@ -69,6 +73,7 @@ class Task:
         self.rules = rules
         """Of the flags --zip and --exclude."""
         self._launch = launch
+        self._search = search
         self._command_line = list(command_line)
         self._texts: dict[str, Any] = dict(texts)
         self.results: list[RunResult] = []
@@ -78,6 +83,10 @@ class Task:
             results = self._launch(experiments, replace(request, **self._texts))
         self.results += results
         return results
+
+    def search(self, searched: Searched, request: Request) -> None:
+        with command_line(self._command_line):
+            self.results += self._search(searched, replace(request, **self._texts), self._launch)
 
     def __call__(self, config: DictConfig) -> float | None:
         hydra = HydraConfig.get()
@@ -121,10 +130,14 @@ def run_sweep(
     rules = task.rules if isinstance(task, Task) else NO_RULES
     space = space_of(config, overrides, arguments, rules, search.method, context.config_loader, vocabulary)
     check_axes(search, space.axes, single=single)
+    swept = [one.head.lstrip("+~") for one in space.axes]
+    if search.method in DECIDED_BY_RESULTS:
+        return _searched(
+            config, space, context, task, vocabulary, request_from(config, config.hydra.runtime.choices, swept)
+        )
     points = points_of(space, search)
     if points.note:
         terminal.message(f"note: {points.note}")
-    swept = [one.head.lstrip("+~") for one in space.axes]
     if single and len(points.jobs) > 1:
         raise SweepError(f"This asks for {len(points.jobs)} runs, swept over {', '.join(swept)}. A sweep needs -m.")
     request = request_from(config, config.hydra.runtime.choices, swept or [_key(argument) for argument in arguments])
@@ -142,6 +155,32 @@ def run_sweep(
     assert isinstance(task, Task)
     left_out = tuple(replace(one, overrides=_in_users_words(one.overrides, vocabulary)) for one in points.left_out)
     return task.launch([experiment for experiment, _ in experiments], replace(request, left_out=left_out))
+
+
+def _searched(
+    config: DictConfig,
+    space: SearchSpace,
+    context: HydraContext,
+    task: TaskFunction,
+    vocabulary: Vocabulary,
+    request: Request,
+) -> Sequence[Any]:
+    """A search whose points depend on results."""
+    if request.action is Action.OVERRIDES:
+        raise SweepError(f"search={request.search.method} chooses its runs by results, so they are not known before.")
+    if config.hydra.launcher._target_ != _OUR_LAUNCHER:
+        raise SweepError(
+            f"search={request.search.method} launches round after round with axosweep's own launcher, and "
+            "hydra/launcher= chooses another one. Leave out one of the two."
+        )
+
+    def compose(jobs: Sequence[Job]) -> list[Experiment]:
+        composed = compose_jobs(config, jobs, context.config_loader, vocabulary)
+        return [experiment for experiment, _ in composed]
+
+    assert isinstance(task, Task)
+    task.search(Searched(space, compose), request)
+    return []
 
 
 def run_batch(

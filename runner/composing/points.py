@@ -13,8 +13,10 @@ from runner.composing.hydra_inside import plain
 from runner.composing.job_product import grid
 from runner.composing.read_axes import read_space, rules_of, with_file_rules, with_rules
 from runner.config.vocabulary import Vocabulary
-from runner.errors import SweepError
 from runner.types import SearchChoice, SearchMethod
+
+DECIDED_BY_RESULTS = (SearchMethod.COORDINATE, SearchMethod.TPE)
+"""The methods whose points are not known before the first run has ended."""
 
 
 def space_of(
@@ -42,4 +44,4 @@ def points_of(space: SearchSpace, search: SearchChoice) -> Points:
         case SearchMethod.RANDOM:
             return draw(space, search)
         case _:
-            raise SweepError(f"search={search.method} is not there yet.")
+            raise AssertionError(f"the points of search={search.method} are not known before its first run")

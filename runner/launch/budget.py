@@ -33,6 +33,14 @@ def check_budget(cost: PlanCost, request: Request) -> None:
         raise SweepError(reason)
 
 
+def with_further(cost: PlanCost, request: Request) -> PlanCost:
+    """With the runs that may follow in later rounds of a search, each like the dearest one of this round."""
+    if request.round is None or not cost.runs:
+        return cost
+    dearest = max(cost.runs, key=lambda one: one.dollars.high if one.dollars is not None else 0.0)
+    return replace(cost, runs=(*cost.runs, *[dearest] * request.round.further))
+
+
 def over_budget(cost: PlanCost, request: Request) -> str:
     """Why the plan is over the budget; empty when it is not."""
     budget, dollars = request.budget, cost.dollars

@@ -91,9 +91,10 @@ class Notifier:
                 self._enqueue(sender, notice)
         self._claimed |= claimed.keys()
 
-    def look(self) -> None:
-        """Send a notice of each step that has failed since the launch began. At most every few seconds."""
-        if not self.senders or time.monotonic() < self._next:
+    def look(self, *, at_once: bool = False) -> None:
+        """Send a notice of each step that has failed since the launch began. At most every few seconds, unless it is
+        to be done at once."""
+        if not self.senders or (time.monotonic() < self._next and not at_once):
             return
         self._next = time.monotonic() + PAUSE_S
         for (kind, key), state in self._states():

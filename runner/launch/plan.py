@@ -21,7 +21,7 @@ from runner.launch.budget import check_budget_options
 from runner.launch.notices import check_notify
 from runner.launch.rungs import with_rungs
 from runner.launch.types import Launch
-from runner.types import Input, Plan, PlannedDataset, PlannedRun, Run
+from runner.types import Experiment, Input, Plan, PlannedDataset, PlannedRun, Run
 
 IsDone = Callable[[StepKind, str], bool]
 SWEEP_HASH_LENGTH = 6
@@ -39,6 +39,7 @@ def plan(launch: Launch) -> Launch:
         checkout.commit(),
         launch.request.note,
         launch.request.sweep,
+        launch.request.round.others if launch.request.round else (),
     )
     if launch.on_this_machine:
         new_plan = _with_damage(new_plan, store)
@@ -53,10 +54,17 @@ def plan(launch: Launch) -> Launch:
 
 
 def make_plan(
-    runs: Sequence[Run], name: str, is_done: IsDone, commit: str = "", note: str = "", added_to: str | None = None
+    runs: Sequence[Run],
+    name: str,
+    is_done: IsDone,
+    commit: str = "",
+    note: str = "",
+    added_to: str | None = None,
+    others: Sequence[Experiment] = (),
 ) -> Plan:
     """Each distinct run and dataset once, in the requested order. For W&B: axosweep's `commit`, and the `note`.
-    `added_to`: the id of an earlier sweep that they are added to; by default they are a sweep of their own.
+    `added_to`: the id of an earlier sweep that they are added to; by default they are a sweep of their own. `others`:
+    experiments that they are told apart from, too.
 
     A dataset that only finished runs read is not prepared again, even when it has been deleted. A run that reads its
     own data has none.
@@ -65,7 +73,7 @@ def make_plan(
     distinct = {run.key: run for run in reversed(runs)}
     ordered = [distinct[key] for key in dict.fromkeys(run.key for run in runs)]
     sweep = added_to or sweep_id(name, [run.key for run in ordered])
-    params = params_of([run.experiment for run in ordered])
+    params = params_of([*(run.experiment for run in ordered), *others])[: len(ordered)]
     planned = tuple(
         PlannedRun(
             run, _train_step(run, sweep, varied, commit, note), is_done(StepKind.TRAIN, run.key), copies[run.key]

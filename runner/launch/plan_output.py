@@ -14,7 +14,7 @@ from runner.launch import plan_inputs
 from runner.launch.budget import over_budget
 from runner.launch.plain_configs import write_configs
 from runner.launch.plan_diff import diff_lines, plan_diff
-from runner.launch.price import price_lines
+from runner.launch.price import further_lines, price_lines
 from runner.launch.printed_plan import PrintedPlan, printed_plan, requested_runs
 from runner.launch.schema import ask_schema
 from runner.launch.types import Launch
@@ -49,6 +49,7 @@ def show_launch(launch: Launch) -> None:
         for line in (
             *preflight.memory_lines(),
             *price_lines(launch),
+            *further_lines(launch),
             *(diff_lines(diff) if diff else ()),
             *files,
             *about,

@@ -6,10 +6,11 @@ import sys
 from dataclasses import replace
 
 from runner.console import terminal
+from runner.cost.spent import money
 from runner.estimate.plan import PlanCost, plan_cost
-from runner.estimate.words import cost_lines
+from runner.estimate.words import cost_lines, span, spread
 from runner.executors.choose import pools_of, rates_of
-from runner.launch.budget import bound_line, check_budget, confirm, with_shares
+from runner.launch.budget import bound_line, check_budget, confirm, with_further, with_shares
 from runner.launch.types import Launch
 from runner.show import tables
 from runner.show.headway import Expected
@@ -31,7 +32,7 @@ def price(launch: Launch) -> Launch:
     for line in price_lines(replace(launch, cost=cost)):
         terminal.message(line)
     check_budget(cost, launch.request)
-    confirm(cost, launch.request, on_terminal=sys.stdin.isatty() and sys.stderr.isatty())
+    confirm(with_further(cost, launch.request), launch.request, on_terminal=sys.stdin.isatty() and sys.stderr.isatty())
     return replace(launch, cost=cost, plan=with_shares(launch.plan, cost, launch.request))
 
 
@@ -51,6 +52,22 @@ def price_lines(launch: Launch) -> list[str]:
     bounded = launch.request.budget is not None and launch.cost.runs
     bound = [bound_line(launch.cost, launch.request)] if bounded else []
     return [*cost_lines(launch.cost, tables.names_of(launch.plan)), *bound]
+
+
+def further_lines(launch: Launch) -> list[str]:
+    """Of the first round of a search: what may follow, for people."""
+    if launch.request.round is None or launch.cost is None:
+        return []
+    further = launch.request.round.further
+    if not further:
+        return ["search  no further run follows"]
+    total = with_further(launch.cost, launch.request)
+    dollars, seconds = total.dollars, total.seconds
+    parts = [spread(dollars, money)] if dollars else []
+    parts += [f"{spread(seconds, span)} one after another"] if seconds else []
+    together = f"; all together {', '.join(parts)}" if parts else ""
+    runs = f"{further} further run{'' if further == 1 else 's'}"
+    return [f"search  these are the next ones; {runs} at most, chosen by the results before{together}"]
 
 
 def _cost(launch: Launch, *, ask: bool) -> PlanCost:

@@ -83,6 +83,8 @@ class PrintedPlan:
     cost: PrintedCost | None = None
     left_out: tuple[LeftOut, ...] = ()
     """The points of the sweep that are not run."""
+    further: int = 0
+    """How many runs may follow at most, if results choose them: search=coordinate and search=tpe."""
 
 
 def printed_plan(
@@ -114,6 +116,7 @@ def printed_plan(
         written=tuple(map(str, written)),
         cost=printed_cost(launch.cost),
         left_out=launch.request.left_out,
+        further=launch.request.round.further if launch.request.round else 0,
     )
 
 

@@ -19,7 +19,7 @@ from runner.keys.inputs import how_to_pin
 from runner.launch.execute import execute, record_request
 from runner.launch.identify import identify, resolve
 from runner.launch.moved_keys import say_moved
-from runner.launch.notices import notifier_of
+from runner.launch.notices import Notifier, notifier_of
 from runner.launch.plan import plan
 from runner.launch.plan_output import show_launch, show_refused
 from runner.launch.price import price
@@ -63,14 +63,21 @@ Finish = Callable[[Launch, Sequence[Row]], None]
 
 @terminate_as_interrupt()
 def run_sweep(experiments: Sequence[Experiment], request: Request, finish: Finish) -> list[RunResult]:
-    """Plan the experiments, print what would run, and run it. Returns and raises like `launch_sweep`."""
+    """Plan the experiments, print what would run, and run it. Returns and raises like `launch_sweep`.
+
+    Of a round of a search, neither the plan nor results are printed, and `finish` is not called: both are for the
+    search as a whole, when it is over.
+    """
     launch = resolve(experiments, request)
     check_writable(launch.store)  # before seconds of imports
+    if request.round is not None and request.round.closing:
+        return _conclude(plan(identify(launch)), finish)
     with while_it_exists(launch.store), preloaded_workers(launch.executor, launch.experiments, launch.store) as workers:
         launch = _planned(launch, workers)
-        # With --json, stdout has only the rows, which are printed at the end.
-        console = terminal.messages() if request.json else terminal.results()
-        tables.show_plan(launch.plan, console, request.left_out)
+        if request.round is None:
+            # With --json, stdout has only the rows, which are printed at the end.
+            console = terminal.messages() if request.json else terminal.results()
+            tables.show_plan(launch.plan, console, request.left_out)
         say_moved(launch)
         _check_resolved(launch.plan)
         if launch.plan.has_work:
@@ -80,12 +87,29 @@ def run_sweep(experiments: Sequence[Experiment], request: Request, finish: Finis
         else:
             record_request(launch)
             notifier = notifier_of(launch)
-        rows = compare_sweep(launch.store, launch.plan.sweep) if _trains(launch) else []
-        finish(launch, rows)
-        if text := add_verdict(launch.plan, launch.store, rows):
-            terminal.message(text, style="yellow")
-        notifier.finish(rows)  # at the end: what is printed does not wait for it
-        return _results(launch, rows)
+        if request.round is not None:
+            notifier.look(at_once=True)
+            return _results(launch, _rows(launch))
+        return _finished(launch, finish, notifier)
+
+
+def _conclude(launch: Launch, finish: Finish) -> list[RunResult]:
+    """The end of a search: nothing is run any more."""
+    record_request(launch)
+    return _finished(launch, finish, notifier_of(launch))
+
+
+def _finished(launch: Launch, finish: Finish, notifier: Notifier) -> list[RunResult]:
+    rows = _rows(launch)
+    finish(launch, rows)
+    if text := add_verdict(launch.plan, launch.store, rows):
+        terminal.message(text, style="yellow")
+    notifier.finish(rows)  # at the end: what is printed does not wait for it
+    return _results(launch, rows)
+
+
+def _rows(launch: Launch) -> Sequence[Row]:
+    return compare_sweep(launch.store, launch.plan.sweep) if _trains(launch) else []
 
 
 def _trains(launch: Launch) -> bool:

@@ -17,7 +17,7 @@ from modal_app.store.read_json import read_json
 from modal_app.store.state import Phase, StepState, observe
 from modal_app.store.step import FOLLOW_UP_KINDS, Step, StepKind
 from runner.compare.metrics import read_curves
-from runner.compare.params import label, params_of
+from runner.compare.params import label
 from runner.compare.ranking import OBJECTIVE
 from runner.console import terminal
 from runner.cost.prices import Rates, bill
@@ -71,11 +71,8 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._since = self.clock()
-        runs = [planned.run for planned in self.plan.runs]
-        params = params_of([run.experiment for run in runs])
-        own = {run.key: label(one) or run.key for run, one in zip(runs, params, strict=True)}
-        self._labels = {**self.names, **own}
-        self._params = {run.key: one for run, one in zip(runs, params, strict=True)}
+        self._params = {planned.run.key: planned.step.tracking.params for planned in self.plan.runs}
+        self._labels = {**self.names, **{key: label(one) or key for key, one in self._params.items()}}
         if can_redraw(self.console):
             self._redraw = Redraw(self.console)
         self._before = dict(self._attempts())

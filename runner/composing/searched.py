@@ -1,0 +1,18 @@
+"""What a search gets from Hydra that chooses its points while it runs: the axes, and a way to compose points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from runner.composing.axes import Job, SearchSpace
+from runner.types import Experiment
+
+Compose = Callable[[Sequence[Job]], list[Experiment]]
+"""Raises SweepError with the problems of all jobs together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    space: SearchSpace
+    compose: Compose

@@ -1,0 +1,1 @@
+"""Searches whose next points depend on results: `search=coordinate` and `search=tpe`."""

@@ -1,0 +1,49 @@
+"""search.json in a sweep's folder: that its runs were chosen round by round, and whether the search is over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from modal_app.store.layout import Store
+from modal_app.store.read_json import read_as
+from modal_app.store.step import write_atomically
+from runner.store.ledger import Event, Ledger, live_launchers
+
+FILE = "search.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchNote:
+    method: str
+    over: bool
+    """Whether no round follows."""
+
+    def save(self, store: Store, sweep: str) -> None:
+        folder = store.sweeps / sweep
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / FILE, json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, store: Store, sweep: str) -> SearchNote | None:
+        """None for a sweep whose runs were all known when it started."""
+        return read_as(store.sweeps / sweep / FILE, _note_of)
+
+
+def interrupted_search(store: Store, sweep: str) -> str:
+    """How to go on with a search whose launcher does not live on this machine; empty if it does, if the search is over,
+    and for other sweeps."""
+    note = SearchNote.read(store, sweep)
+    if note is None or note.over or live_launchers(store, sweep):
+        return ""
+    launched = [one.message for one in Ledger(store, sweep).records() if one.event is Event.LAUNCHED]
+    return (
+        f"search={note.method} is not over, and the command that chooses its next runs has ended. The same command "
+        f"line goes on: {launched[-1] if launched else 'the one that started it'}"
+    )
+
+
+def _note_of(raw: Mapping[str, Any]) -> SearchNote:
+    return SearchNote(str(raw["method"]), bool(raw["over"]))
