@@ -20,7 +20,8 @@ from modal_app.store.facts import DataManifest
 from modal_app.store.layout import StepFolder
 from modal_app.store.read_json import read_json
 from modal_app.store.redact import redacted
-from modal_app.store.step import Step, StepKind, write_atomically
+from modal_app.store.state import read_outcome
+from modal_app.store.step import OutcomeStatus, Step, StepKind, write_atomically
 
 LONGEST_TAG = 64
 """W&B's own limit, in characters."""
@@ -33,6 +34,8 @@ ROWS_TABLE = "held_out/rows"
 INTERRUPTED = 1
 """The exit code of a run that did not reach its end: after `mark_preempting` W&B shows it as preempted, else as
 failed."""
+STOPPED_AT_RUNG = "stopped_at_rung"
+"""In the summary of a run of a search: the rung at which it has stopped; 0 if it goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +157,26 @@ def finish(rank: Rank, state: Mapping[str, Any], *, failed: bool) -> None:
     phases = state.get("phases", {})
     if phases:
         run.summary["train_seconds"] = round(phases.get("first", 0.0) + phases.get("train", 0.0), 3)
-    whole = bool(state.get("ended")) and not (
-        failed or state.get("stopped") or state.get("diverged") or state.get("at_rung")
-    )
+    for name, value in _rung_summary(rank, state).items():
+        run.summary[name] = value
+    at_rung = bool(state.get("at_rung"))
+    whole = bool(state.get("ended")) and not (failed or state.get("stopped") or state.get("diverged") or at_rung)
     if whole:
         _log_rows(run, rank)
-    if (state.get("stopped") or state.get("at_rung")) and not failed:
+    if state.get("stopped") and not failed:
         run.mark_preempting()
-    run.finish(exit_code=0 if whole else INTERRUPTED)
+    run.finish(exit_code=0 if whole or (at_rung and not failed) else INTERRUPTED)
+
+
+def _rung_summary(rank: Rank, state: Mapping[str, Any]) -> dict[str, int]:
+    """The last rung that a run of a search has come to, and that at which it has stopped, 0 if it goes on. W&B has no
+    state for it: such a run is finished there. Empty for a run without rungs."""
+    stopped = (state.get("at_rung") or {}).get("rung", 0)
+    if answers := state.get("rungs"):
+        return {"rung": int(answers[-1]["rung"]), STOPPED_AT_RUNG: int(stopped)}
+    earlier = [read_outcome(attempt.result) for attempt in rank.folder.attempts()]
+    before = any(one is not None and one.status is OutcomeStatus.AT_RUNG for one in earlier)
+    return {STOPPED_AT_RUNG: 0} if rank.step.rungs or before else {}
 
 
 def _log_rows(run: Any, rank: Rank) -> None:

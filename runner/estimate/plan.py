@@ -16,11 +16,13 @@ from modal_app.cloud.settings import reserved_by
 from modal_app.store.facts import DataManifest
 from modal_app.store.hub import fetch_names
 from modal_app.store.layout import Store
+from modal_app.store.rungs import Rungs
 from runner.config.gpus import GPUS
 from runner.cost.length import data_ranks, length_of, rest_of, saves_of, shape_of
 from runner.cost.prices import CPU, MEMORY, Rates
 from runner.cost.spent import fetch_folder
 from runner.cost.types import NOTHING, Length, Prediction, Range, Rows, Shape
+from runner.estimate.halved import least_share
 from runner.estimate.predict import BOOT_MODAL, predict
 from runner.estimate.records import KnownRecords, PastDatasets, data_paths, read_past, rows_of
 from runner.preflight.data import datasets_of, split_of, steps_of
@@ -80,6 +82,8 @@ class PlanCost:
     rates: Rates | None
     preparing_each: Mapping[str, Range] = field(default_factory=dict)
     """Seconds by data key."""
+    rungs: Rungs | None = None
+    """Where most of the runs stop; None trains each to its end, which is what all other figures are of."""
 
     @property
     def dollars(self) -> Range | None:
@@ -94,6 +98,18 @@ class PlanCost:
         """The sum over all runs; None if those of a run are unknown."""
         known = [one.prediction.seconds for one in self.runs if one.prediction is not None]
         return sum(known, NOTHING) if len(known) == len(self.runs) else None
+
+    @property
+    def least_share(self) -> float:
+        """Of its steps, those that are done if as few runs as possible go on from each rung. 1 without rungs."""
+        return least_share(self.rungs, len(self.runs)) if self.rungs and self.runs else 1.0
+
+    @property
+    def least_dollars(self) -> Range | None:
+        """With as few runs as possible; None like `dollars`."""
+        if self.dollars is None or self.preparing is None:
+            return None
+        return sum((one.dollars.scaled(self.least_share) for one in self.runs if one.dollars), self.preparing)
 
 
 THIS_MACHINE = "this machine"
@@ -132,6 +148,7 @@ def plan_cost(
         at_a_time=_at_a_time(pools),
         rates=rates,
         preparing_each={one.key: seconds for one, seconds in zip(missing, parts, strict=True)},
+        rungs=next((one.step.rungs for one in plan.pending if one.step.rungs), None),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modal_app.store.rungs import named
 from runner.cost.prices import CPU, MEMORY, Rates
 from runner.cost.spent import money
 from runner.cost.types import Phases, Range
@@ -39,6 +40,19 @@ class PrintedRunCost:
 
 
 @dataclass(frozen=True, slots=True)
+class HalvedCost:
+    """If as few runs as possible go on from each rung: the best, and those of the audit."""
+
+    share: float
+    """Of the steps."""
+    seconds: Range | None
+    """The sum over all runs."""
+    dollars: Range | None
+    wall_seconds: Range | None
+    """Until all runs have ended; at least as long as one run that goes to its end."""
+
+
+@dataclass(frozen=True, slots=True)
 class PrintedCost:
     """The cost in the output of `plan --json`."""
 
@@ -55,6 +69,8 @@ class PrintedCost:
     """Runs side by side."""
     rates: Rates | None
     """Null if nothing is rented."""
+    halved: HalvedCost | None = None
+    """With rungs, the least of it. All other figures are those of training every run to its end, which is the most."""
 
 
 def cost_lines(cost: PlanCost, names: Mapping[str, str]) -> list[str]:
@@ -76,6 +92,30 @@ def printed_cost(cost: PlanCost) -> PrintedCost:
         wall_seconds=cost.wall,
         at_a_time=cost.at_a_time,
         rates=cost.rates,
+        halved=_printed_halved(cost),
+    )
+
+
+def _printed_halved(cost: PlanCost) -> HalvedCost | None:
+    if cost.rungs is None:
+        return None
+    share = cost.least_share
+    return HalvedCost(
+        share=round(share, 4),
+        seconds=cost.seconds.scaled(share) if cost.seconds else None,
+        dollars=cost.least_dollars,
+        wall_seconds=_least_wall(cost),
+    )
+
+
+def _least_wall(cost: PlanCost) -> Range | None:
+    if cost.wall is None:
+        return None
+    least, runs = cost.wall.scaled(cost.least_share), [one.prediction.rented for one in cost.runs if one.prediction]
+    return Range(
+        max(least.low, *(one.low for one in runs)),
+        max(least.likely, *(one.likely for one in runs)),
+        max(least.high, *(one.high for one in runs)),
     )
 
 
@@ -163,7 +203,21 @@ def _total(cost: PlanCost) -> list[str]:
         lines.append("total   unknown, since the cost of a run is unknown")
     if cost.wall is not None:
         lines.append(f"time    {spread(cost.wall, span)} until all runs have ended, {cost.at_a_time} at a time")
-    return lines
+    return [*lines, _rungs_line(cost)] if cost.rungs else lines
+
+
+def _rungs_line(cost: PlanCost) -> str:
+    """From what it costs if as few runs as possible go on, to all of it."""
+    assert cost.rungs is not None
+    share, dollars = cost.least_share, cost.least_dollars
+    amounts = [money(dollars.likely)] if dollars else []
+    amounts += [f"{span(cost.seconds.likely * share)} of work"] if cost.seconds else []
+    audit = ", and 1 run in 10 for the audit" if cost.rungs.audit else ""
+    return (
+        f"rungs   from {', '.join([*amounts, f'{100 * share:.0f} % of the steps'])}, to all of it: at "
+        f"{named(cost.rungs.fractions)} of the steps, the best 1 in {cost.rungs.eta} goes on{audit}; those within "
+        "noise of them and those that came early add more"
+    )
 
 
 def _which(runs: Sequence[str], total: int) -> str:

@@ -107,18 +107,22 @@ def runs_to_remove(stock: Stock, choice: Choice, at_work: AtWork) -> Removal:
 
 
 def checkpoints_to_remove(stock: Stock, choice: Choice, at_work: AtWork) -> Removal:
-    """The checkpoints of finished runs, which will not resume from them."""
+    """The checkpoints of finished runs, which will not resume from them. Of a run that has stopped at a rung only if it
+    is named itself: its search may let it go on, and `resume` may be asked to."""
     to_delete, kept = list[ToDelete](), list[KeptRun]()
     for one in stock.runs.values():
         folders = folders_named(one.files, lambda path: path.name.startswith((PREFIX, ASIDE)))
         if not folders or not choice.takes(one):
             continue
-        if not one.finished:
+        if one.rung and not one.finished and one.key not in choice.runs:
+            kept.append(KeptRun(one.key, f"{_at_rung(one)} from its checkpoints; name the run to remove them"))
+        elif not one.finished and not one.rung:
             kept.append(KeptRun(one.key, "it has not finished, and resumes from its checkpoints"))
         elif why := at_work(one.key) or _children(stock, one, set()):
             kept.append(KeptRun(one.key, why))
         else:
             note = f"{len(folders)} checkpoint{'' if len(folders) == 1 else 's'}"
+            note += "" if one.finished else f"; {_at_rung(one)}, and would begin again"
             to_delete.append(ToDelete(Kind.CHECKPOINTS, one.key, tuple(folders), sum(folders.values()), note))
     return Removal(tuple(to_delete), tuple(kept))
 
@@ -127,9 +131,13 @@ def _run(one: StockedRun) -> ToDelete:
     names = dict.fromkeys(entry.path.removeprefix(f"{one.home}/").split("/")[0] for entry in one.made)
     order = sorted(names, key=lambda name: (name != "result.json", name))
     others = f"of {len(one.sweeps)} sweeps" if len(one.sweeps) > 1 else ""
-    status = "" if one.finished else "not finished"
+    status = "" if one.finished else _at_rung(one) if one.rung else "not finished"
     note = ", ".join(filter(None, (status, others)))
     return ToDelete(Kind.RUN, one.key, tuple(f"{one.home}/{name}" for name in order), bytes_of(one.made), note)
+
+
+def _at_rung(one: StockedRun) -> str:
+    return f"it stopped at rung {one.rung} of a search, and may still go on"
 
 
 def _children(stock: Stock, one: StockedRun, going: Collection[str]) -> str:

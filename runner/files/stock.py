@@ -37,6 +37,8 @@ class StockedRun:
     files: tuple[Entry, ...]
     parent: str = ""
     """The run that it was started from."""
+    rung: int = 0
+    """The rung of a search at which it has stopped, and from which it may go on; 0 otherwise."""
 
     @property
     def home(self) -> str:
@@ -98,13 +100,15 @@ def take_stock(files: Files) -> Stock:
         key: entries for key, entries in below["runs"].items() if key != BASE_MODEL_KEY and not key.startswith(".")
     }
     identities, unread_identities = _objects(files, [f"runs/{key}/run.json" for key in folders])
+    rungs = _stopped_at_rungs(entry.path for entry in files.below("sweeps"))
     found = {}
     for key in {**folders, **data_keys}:
         identity = identities.get(f"runs/{key}/run.json", {})
         data_key = data_keys.get(key) or str(identity.get("data_key", ""))
         parent = identity.get("from") or {}
         sweeps = tuple(sweeps_of.get(key, ()))
-        found[key] = StockedRun(key, data_key, sweeps, folders.get(key, ()), str(parent.get("run", "")))
+        origin = str(parent.get("run", ""))
+        found[key] = StockedRun(key, data_key, sweeps, folders.get(key, ()), origin, rungs.get(key, 0))
     others = tuple(
         entry for folder in below.values() for name, one in folder.items() if name[:1] == "." for entry in one
     )
@@ -183,6 +187,18 @@ def _plans(files: Files) -> tuple[dict[str, Sequence[Mapping[str, str]]], list[s
     plans, unread = _objects(files, paths)
     unread += [path for path, plan in plans.items() if "runs" not in plan]
     return {path.split("/")[1]: plan["runs"] for path, plan in plans.items() if "runs" in plan}, unread
+
+
+def _stopped_at_rungs(paths: Iterable[str]) -> dict[str, int]:
+    """By run: the last rung at which it has stopped, if nobody has said that it goes on from there. By the names of the
+    entries of searches alone."""
+    said: dict[str, dict[str, int]] = {"stop": {}, "go": {}}
+    for path in paths:
+        match path.split("/"):
+            case ["sweeps", *_, "rungs", _, ("stop" | "go") as what, rung, file] if rung.isdecimal():
+                run = file.removesuffix(".json")
+                said[what][run] = max(said[what].get(run, 0), int(rung))
+    return {run: rung for run, rung in said["stop"].items() if said["go"].get(run, 0) < rung}
 
 
 def _by_folder(top: str, entries: Iterable[Entry]) -> dict[str, tuple[Entry, ...]]:

@@ -31,6 +31,7 @@ from runner.html_report.answers import samples, tables
 from runner.html_report.card import card
 from runner.html_report.curves import moments, points_each, rounded, series
 from runner.html_report.effects import effect, interaction, pareto, strength
+from runner.html_report.search import rungs_of_run, search_values
 from runner.html_report.settings import Setting, ranked, settings
 from runner.html_report.verdict import verdict_values
 from runner.html_report.where import where_values
@@ -106,6 +107,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "answers": tables(sets),
         "where": None if going_on else where_values(store, found_settings),
         "analysis": _analysis(analysed, several=len({row.eval_fingerprint for row in rows}) > 1),
+        "search": search_values(store, sweep, rows),
         "receipt": totals,
         "parts": list(receipts.PARTS),
         "failures": _failures(rows, names),
@@ -169,6 +171,8 @@ def _run(found: _Sweep, row: Row, name: str, receipt: receipts.Receipt) -> dict[
         "params": {key: _shown(value) for key, value in row.params.items()},
         "status": row.status,
         "reason": row.reason,
+        "rung": row.rung,
+        "rungs": rungs_of_run(row),
         "message": redact(row.message),
         "final": rounded(row.final),
         "ranked": rounded(row.final) if row.status is RunStatus.SUCCEEDED else None,

@@ -19,8 +19,8 @@ from runner.html_report.place import report_path
 
 SCRIPTS = (
     *("dom.js", "format.js", "runs.js", "filter.js", "colours.js", "chart.js", "export.js"),
-    *("verdict.js", "card.js", "table.js", "answers.js", "where.js", "parallel.js", "curves.js", "effects.js"),
-    *("price.js", "time.js", "failures.js", "reproduce.js", "keyboard.js", "main.js"),
+    *("verdict.js", "card.js", "table.js", "answers.js", "where.js", "parallel.js", "search.js", "curves.js"),
+    *("effects.js", "price.js", "time.js", "failures.js", "reproduce.js", "keyboard.js", "main.js"),
 )
 """In the order in which they run."""
 MARK = b'<meta name="generator" content="axosweep">'

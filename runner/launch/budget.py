@@ -82,9 +82,12 @@ def bound_line(cost: PlanCost, request: Request) -> str:
     boots = [(one.prediction.boot.high if one.prediction else BOOT_MODAL.high) for one in cost.runs]
     boot = max(rents, default=0.0) * max(boots, default=0.0)
     unknown = "" if cost.dollars is not None else "; the cost is unknown, so each run has an equal share"
+    least = cost.least_dollars if cost.rungs else None
+    left = request.budget - least.likely if least else 0.0
+    rest = f"; {money(left)} of it is left if as few runs as possible go on from the rungs" if left > 0 else ""
     return (
         f"budget  {money(request.budget)}, and for each attempt at a run one boot more, {money(boot)} at most: a run "
-        f"is stopped with a checkpoint when its share is spent; preparing is counted, but not stopped{unknown}"
+        f"is stopped with a checkpoint when its share is spent; preparing is counted, but not stopped{unknown}{rest}"
     )
 
 

@@ -13,6 +13,7 @@ GOES_ON = {
     Why.AUDIT: "goes on (audit)",
     Why.OTHER_ROWS: "goes on (other rows)",
     Why.ASKED: "resumed",
+    Why.BEFORE: "goes on (trained further before)",
 }
 
 
@@ -25,7 +26,7 @@ def rung_words(status: RunStatus, reached: RungReached | None) -> str:
         return place  # its status names the rung
     if reached.why is None:
         return f"rung {reached.rung}: {place}"
-    how = "promoted" if reached.promoted and reached.why is not Why.ASKED else GOES_ON[reached.why]
+    how = "promoted" if reached.promoted and reached.why is not Why.ASKED else GOES_ON.get(reached.why, "goes on")
     return f"rung {reached.rung}: {place}, {how}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modal_app.process.tracking import TrackingRecord, axolotl_config, sweep_tag
+from modal_app.process.tracking import STOPPED_AT_RUNG, TrackingRecord, axolotl_config, sweep_tag
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.redact import redacted
@@ -39,10 +39,11 @@ def local_run(store: Store, row: Row, record: TrackingRecord, sweep: str, verdic
         config={**axolotl_config(read_json(folder.identity)), **swept},
         summary={
             **{name: value for name in SUMMARY if (value := getattr(row, name)) is not None},
+            **({"rung": row.rungs[-1].rung, STOPPED_AT_RUNG: row.rung or 0} if row.rungs else {}),
             **verdict_summary(row.key, sweep, verdict),
         },
         notes=_notes(store, record, sweep),
-        succeeded=row.status is RunStatus.SUCCEEDED,
+        finished=row.status in (RunStatus.SUCCEEDED, RunStatus.AT_RUNG),
     )
 
 

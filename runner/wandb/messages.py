@@ -36,7 +36,8 @@ class LocalRun:
     """Axolotl's keys, the swept parameters, ...: added to its config in W&B, if they are missing there."""
     summary: Mapping[str, Any]
     """Added to its summary."""
-    succeeded: bool
+    finished: bool
+    """Whether W&B is to have it as finished: it has succeeded, or stopped at a rung."""
     notes: tuple[str, ...] = ()
     """Of its sweeps: added to its notes in W&B, if they are missing there."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modal_app.process.tracking import TrackingRecord, sweep_tag
+from modal_app.process.tracking import STOPPED_AT_RUNG, TrackingRecord, sweep_tag
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.compare.params import flat
@@ -113,6 +113,7 @@ def sampled(runs: Iterable[TrackedRun]) -> list[str]:
 
 def _facts(sweep: str, key: str, run: TrackedRun, config: Mapping[str, Any]) -> RunFacts:
     curves, summary = curves_from(run.history), run.summary
+    rung = int(summary.get(STOPPED_AT_RUNG) or 0) if STATES.get(run.state) is RunStatus.SUCCEEDED else 0
     max_steps = run.config.get("max_steps")  # -1 where the epochs decide
     return RunFacts(
         key=key,
@@ -121,7 +122,7 @@ def _facts(sweep: str, key: str, run: TrackedRun, config: Mapping[str, Any]) -> 
         overrides=(),
         config=config,
         curves=curves,
-        status=STATES.get(run.state, RunStatus.LOST),
+        status=RunStatus.AT_RUNG if rung else STATES.get(run.state, RunStatus.LOST),
         reason=None,
         message="" if run.state in STATES else f"its state in W&B is {run.state}, which axosweep does not know",
         log=None,
@@ -136,6 +137,7 @@ def _facts(sweep: str, key: str, run: TrackedRun, config: Mapping[str, Any]) -> 
         paid_seconds=summary.get("paid_seconds"),
         dollars=summary.get("dollars"),
         peak_memory_gib=summary.get("peak_memory_gib") or curves.most(RESERVED),
+        rung=rung,
     )
 
 

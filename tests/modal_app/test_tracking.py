@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from modal_app.process import tracking
+from modal_app.process.rank import Rank
 from modal_app.store.layout import Store
 from modal_app.store.redact import redacted
-from modal_app.store.step import Step, StepKind, Tracking
+from modal_app.store.rungs import Rungs
+from modal_app.store.step import Outcome, OutcomeStatus, Step, StepKind, Tracking
 
 
 def told(store: Store, sweep: str, **rest: object) -> dict[str, str]:
@@ -88,3 +95,52 @@ def test_a_run_that_is_not_tracked_has_no_id(tmp_path: Path) -> None:
 )
 def test_a_secret_is_hidden_by_its_name_and_by_its_value(value: object, shown: object) -> None:
     assert redacted(value, {"MY_TOKEN": "hunter22hunter22", "HF_TOKEN": "", "TOKEN_TOKEN": "host"}) == shown
+
+
+@dataclass
+class WandbRun:
+    """Of W&B's SDK, as far as a worker ends it."""
+
+    summary: dict[str, Any] = field(default_factory=dict)
+    preempting: bool = False
+    exit_code: int | None = None
+
+    def mark_preempting(self) -> None:
+        self.preempting = True
+
+    def finish(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+
+
+@pytest.mark.parametrize(
+    ("state", "rungs", "summary"),
+    [
+        ({"at_rung": {"rung": 1}, "rungs": [{"rung": 1}]}, True, {"rung": 1, "stopped_at_rung": 1}),
+        ({"ended": True, "rungs": [{"rung": 1}, {"rung": 2}]}, True, {"rung": 2, "stopped_at_rung": 0}),
+        ({"ended": True}, False, {}),
+    ],
+)
+def test_a_run_that_has_stopped_at_a_rung_is_finished_in_wandb_and_its_summary_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: Mapping[str, Any], rungs: bool, summary: Mapping[str, Any]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=(run := WandbRun())))
+    rank = rank_of(tmp_path, rungs=rungs)
+    tracking.finish(rank, state, failed=False)
+    assert run == WandbRun(dict(summary), False, 0)
+
+
+def test_a_run_that_is_resumed_after_a_rung_is_not_stopped_there_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=(run := WandbRun({"stopped_at_rung": 1}))))
+    rank = rank_of(tmp_path, rungs=False)
+    rank.attempt.path.mkdir(parents=True)
+    rank.attempt.result.write_text(Outcome(OutcomeStatus.AT_RUNG, 1, 1.0, 2.0).to_json())
+    tracking.finish(rank, {"ended": True}, failed=False)
+    assert run == WandbRun({"stopped_at_rung": 0}, False, 0)
+
+
+def rank_of(folder: Path, *, rungs: bool) -> Rank:
+    step = Step(StepKind.TRAIN, "key", {}, "data", rungs=Rungs("s/1", (0.2, 0.6), 3) if rungs else None)
+    of_run = Store(folder).folder(StepKind.TRAIN, "key")
+    return Rank(step, of_run, of_run.attempt(1))

@@ -73,7 +73,9 @@ def entries_of(store: Store, sweep: str) -> FileEntries:
 def _rates(*, audited: bool, gpu: Gpu | None) -> Iterator[Run]:
     for number in itertools.count(1):
         rate = round(number * 1e-4, 6)
-        one = run({"learning_rate": rate}, gpu=gpu, overrides=[f"learning_rate={rate}"])
+        rank = 16 if number % 2 else 8
+        words = [f"learning_rate={rate}", f"lora_r={rank}"]
+        one = run({"learning_rate": rate, "lora_r": rank}, gpu=gpu, overrides=words)
         if is_audited(one.key) is audited:
             yield one
 

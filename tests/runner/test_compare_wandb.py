@@ -100,6 +100,22 @@ def test_a_state_is_told_in_our_words(state: str, status: str) -> None:
     assert (one.status, one.message) == (status, "")
 
 
+def test_a_run_that_has_stopped_at_a_rung_has_not_finished_although_wandb_says_so() -> None:
+    at_rung = {"rung": 2, "stopped_at_rung": 2}
+    stopped, resumed, goes_on = facts_from(
+        "s",
+        [
+            tracked("a", {0: 3.0, 5: 1.0}, summary=at_rung),
+            tracked("b", {0: 3.0, 9: 2.0}, summary={**at_rung, "stopped_at_rung": 0}),
+            tracked("c", {0: 3.0}, state="running", summary=at_rung),
+        ],
+    )
+    assert [(one.status, one.rung) for one in (stopped, resumed, goes_on)] == [
+        ("stopped at rung", 2), ("succeeded", 0), ("running", 0),
+    ]  # fmt: skip
+    assert [row.key for row in rows_from([stopped, resumed]) if row.is_best] == ["b"]
+
+
 def test_a_state_that_is_not_known_is_lost_and_the_message_says_which() -> None:
     (one,) = facts_from("s", [tracked("a", {}, state="new")])
     assert (one.status, one.message) == ("lost", "its state in W&B is new, which axosweep does not know")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from modal_app.store.layout import Store
+from modal_app.store.rungs import Rungs
 from runner.cost.types import NOTHING, Range
 from runner.errors import SweepError
 from runner.estimate.plan import PlanCost, RunCost
@@ -36,6 +38,15 @@ def test_what_may_cost_more_than_the_budget_is_refused_unless_forced() -> None:
         check_budget(cost(6.0, 3.0, preparing=1.0), request(budget=9.9))
     check_budget(cost(6.0, 3.0, preparing=1.0), request(budget=9.9, force=True))
     check_budget(cost(6.0), request())
+
+
+def test_with_rungs_the_budget_is_compared_with_the_most_and_what_is_left_is_shown() -> None:
+    halved = replace(cost(3.0, 3.0, 3.0), rungs=Rungs("s/1", (0.5,), 3, audit=False))
+    with pytest.raises(SweepError, match=r"this may cost \$9.00"):
+        check_budget(halved, request(budget=8.0))
+    likely = 3 * 1.5 * (3 * 0.5 + 0.5) / 3
+    assert f"${10 - likely:.2f} of it is left if as few runs" in bound_line(halved, request(budget=10.0))
+    assert "is left" not in bound_line(cost(3.0), request(budget=10.0))
 
 
 def test_an_unknown_cost_is_not_refused_and_what_preparing_alone_may_take_is() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from modal_app.cloud.meter import Card, ContainerRecord
 from modal_app.store.layout import SUBMISSION, Store
+from modal_app.store.rungs import Rungs
 from modal_app.store.step import Outcome, OutcomeStatus, StepKind, write_atomically
 from runner.cost.prices import rates_from
 from runner.cost.spent import money, planned_rates
@@ -90,6 +91,34 @@ def test_a_sweep_on_this_machine_has_seconds_and_no_dollars(store: Store) -> Non
     lines = cost_lines(cost, {one.key: "a name" for one in cost.runs})
     assert not any("$" in line for line in lines)
     assert lines[0] == "cost    26 s (20 s to 32 s) a run; 200 steps (max_steps, prepared rows); from 1 record"
+
+
+def test_with_rungs_a_plan_costs_from_what_the_fewest_runs_do_to_all_of_it(store: Store) -> None:
+    finish_run(store, run(TINY))
+    grid = plan([run(TINY | {"learning_rate": 0.001 * (number + 1)}) for number in range(12)], store)
+    full = cost_of(grid, store, rented=True)
+    rungs = Rungs("s/1", (0.2, 0.6), 3)
+    halved = cost_of(
+        replace(grid, runs=tuple(replace(one, step=replace(one.step, rungs=rungs)) for one in grid.runs)),
+        store,
+        rented=True,
+    )
+    assert (halved.dollars, halved.wall) == (full.dollars, full.wall), "the most: what a budget is compared with"
+    done = 12 * 0.2 + (4 + 0.8) * 0.4 + (1 + 0.8 + 0.3) * 0.4
+    assert halved.least_share == pytest.approx(done / 12)
+    printed = printed_cost(halved).halved
+    assert printed is not None
+    assert full.dollars is not None
+    assert printed.dollars is not None
+    assert printed.dollars.high == pytest.approx(full.dollars.high * done / 12)
+    assert printed_cost(full).halved is None
+    longest = full.runs[0].prediction
+    assert longest is not None
+    assert printed.wall_seconds is not None
+    assert printed.wall_seconds.likely >= longest.rented.likely, "a run goes to its end"
+    line = cost_lines(halved, {one.key: "x" for one in halved.runs})[-1]
+    assert line.startswith(f"rungs   from {money(printed.dollars.likely)}, ")
+    assert "43 % of the steps, to all of it: at 20 % and 60 % of the steps, the best 1 in 3 goes on, and 1 run" in line
 
 
 def test_runs_that_are_done_cost_nothing_and_nothing_is_said(store: Store) -> None:

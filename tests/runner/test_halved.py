@@ -13,6 +13,7 @@ from rich.console import Console
 
 from modal_app.halving.entries import go_of, loss_of
 from modal_app.halving.standing import Reading, Why
+from modal_app.process.tracking import TrackingRecord
 from modal_app.store.claim import claim
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
@@ -29,6 +30,7 @@ from runner.show.screen import Size, screen
 from runner.show.sweep_view import SweepView
 from runner.store.run_state import RunStatus
 from runner.store.searches import RungReached, searches_of
+from runner.wandb.local_runs import local_run
 from tests.runner.builders import begin_attempt
 from tests.runner.halved_store import HalvedSweep, entries_of, halved_sweep
 from tests.runner.judged_store import draw_losses, write_losses
@@ -215,3 +217,12 @@ def test_a_run_at_a_rung_is_described_in_a_few_words(
     status: RunStatus, why: Why | None, was_stopped: bool, words: str
 ) -> None:
     assert rung_words(status, RungReached(1, 12, 1.0, 3, 7, why, was_stopped)) == words
+
+
+def test_a_stopped_run_is_synced_as_finished_with_its_rung(found: Found) -> None:
+    store, sweep = found
+    record = TrackingRecord("id", sweep.id)
+    synced = {row.key: local_run(store, row, record, sweep.id, None) for row in rows_of(found).values()}
+    stopped, winner = synced[sweep.promoted.key], synced[sweep.winner.key]
+    assert (stopped.finished, stopped.summary["rung"], stopped.summary["stopped_at_rung"]) == (True, 2, 2)
+    assert (winner.finished, winner.summary["rung"], winner.summary["stopped_at_rung"]) == (True, 2, 0)

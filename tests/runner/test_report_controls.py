@@ -26,6 +26,7 @@ from runner.store.ledger import sweep_ids
 from runner.types import Plan
 from tests.browser import Browser, chromium, needs_chromium
 from tests.report_in_browser import KEYS, brush, choose, opened, option
+from tests.runner.halved_store import halved_sweep
 from tests.runner.report_store import HOSTILE, sweep_of_every_kind, sweep_over_seeds, synthetic_sweep
 from tests.runner.where_store import two_runs
 
@@ -333,7 +334,11 @@ def test_axe_finds_nothing_to_complain_about(
     with sweep_of_every_kind(store) as (planned, _):
         kinds = write_report(store, planned.sweep)
     two_runs(other := Store(tmp_path / "other"))
-    for page in (seeds[2], kinds, write_report(other, sweep_ids(other)[0])):
+    pages = [seeds[2], kinds, write_report(other, sweep_ids(other)[0])]
+    if dark is (width < 600):  # on two of the four screens, since each page takes a second
+        halved = halved_sweep(rungs := Store(tmp_path / "rungs"))
+        pages.append(write_report(rungs, halved.id))
+    for page in pages:
         opened(browser, page, width, dark=dark)
         browser.run("document.querySelectorAll('#where details').forEach(one => { one.open = true; })")
         browser.run(AXE.read_text(encoding="utf-8"))
@@ -342,6 +347,44 @@ def test_axe_finds_nothing_to_complain_about(
         "return [...document.querySelectorAll('.chart')].filter(one => one.querySelector('svg'))"
         ".every(one => one.role === 'img' && one.ariaLabel.length > 20)"
     )
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_search_with_rungs_is_drawn_with_its_cuts_and_outcomes(browser: Browser, tmp_path: Path, width: int) -> None:
+    store = Store(tmp_path)
+    sweep = halved_sweep(store)
+    opened(browser, write_report(store, sweep.id), width)
+    assert browser.console() == []
+    assert browser.run("return document.documentElement.scrollWidth") == width
+    series: list[dict[str, Any]] = option(browser, "curve-chart", "series")
+    lines = next(one for one in series if one["id"] == "rungs")["markLine"]["data"]
+    assert [(one["name"], one["xAxis"]) for one in lines] == [("rung 1", 12), ("rung 2", 36)]
+    cuts = {
+        one["name"]: one["markPoint"]["data"][0]["coord"] for one in series if (one.get("markPoint") or {}).get("data")
+    }
+    assert cuts[f"{sweep.stopped.key} eval"] == [12, 1.3], "where it stopped, which no log has"
+    assert cuts[f"{sweep.promoted.key} eval"] == [36, 0.9]
+    assert not any(key.startswith((sweep.winner.key, sweep.audited.key)) for key in cuts)
+    outcomes = browser.run(
+        "return [...byId('search-table').tBodies[0].rows].map(row => [...row.cells].map(one => one.textContent))"
+    )
+    assert outcomes == [
+        ["trained to the end", "1", "1.0000", "0.8000", "0.6000"],
+        ["trained to the end for the audit", "1", "1.5000", "1.2500", "1.1000"],
+        ["stopped at rung 2", "1", "1.2000", "0.9000", ""],
+        ["stopped at rung 1", "3", "1.3000", "", ""],
+    ]
+    lead = browser.run("return byId('search-lead').innerText")
+    assert "saved 47 % of the 360 steps" in lead
+    assert "ended at 1.1000, the best other run at 0.6000" in lead
+    drawn = option(browser, "search-chart", "series")
+    assert sorted(len(one["data"]) for one in drawn) == [1, 1, 1, 3]
+    statuses = browser.run("return [...document.querySelectorAll('#table .status')].map(one => one.textContent)")
+    assert statuses.count("stopped at rung 1") == 3
+    row = next(row for row in cells(browser) if row[0].endswith(sweep.stopped.key))
+    assert row[cells(browser)[0].index("eval_loss")] == "", "it has no final loss"
+    choose(browser, "curve-x", "seconds")
+    assert not any(one["id"] == "rungs" for one in option(browser, "curve-chart", "series"))
 
 
 @pytest.mark.parametrize("width", [1280, 390])

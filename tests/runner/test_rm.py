@@ -22,8 +22,9 @@ from runner.launch.plan import make_plan
 from runner.store.ledger import Event, Ledger, Record
 from runner.store.served import noted
 from tests.runner.builders import finish, run
+from tests.runner.halved_store import halved_sweep
 from tests.runner.removing_store import Command, answering, asked_after, asked_for, keys, phase, trained
-from tests.runner.run_files_store import merge
+from tests.runner.run_files_store import make_files, merge
 
 
 def test_a_removed_run_is_gone_but_for_the_question(store: Store, command: Command) -> None:
@@ -171,6 +172,25 @@ def test_checkpoints_go_alone_and_of_finished_runs_only(store: Store, command: C
     assert phase(store, one) is Phase.SUCCEEDED
     assert list(store.folder(StepKind.TRAIN, other.key).model.glob("checkpoint-*"))
     assert f"{one.key}" not in keys(command("rm", "--checkpoints", "--json", "--dry-run"))
+
+
+def test_a_run_that_stopped_at_a_rung_keeps_its_checkpoints_unless_it_is_named(store: Store, command: Command) -> None:
+    sweep = halved_sweep(store)
+    (store.sweeps / sweep.id / "records.jsonl").write_text("")
+    for one in (sweep.winner, sweep.stopped, sweep.promoted):
+        make_files(store, one)
+    told = command("rm", sweep.id, "--checkpoints", "--yes", "--json")
+    assert keys(told) == {sweep.winner.key}
+    why = {one["key"]: one["why"] for one in told["kept"]}
+    assert why == {
+        one.key: f"it stopped at rung {rung} of a search, and may still go on from its checkpoints; name the run to "
+        "remove them"
+        for one, rung in ((sweep.stopped, 1), (sweep.promoted, 2))
+    }
+    (offered,) = command("rm", sweep.stopped.key, "--checkpoints", "--dry-run", "--json")["to_delete"]
+    assert offered["note"].endswith("; it stopped at rung 1 of a search, and may still go on, and would begin again")
+    (offered,) = command("rm", sweep.promoted.key, "--dry-run", "--json")["to_delete"]
+    assert offered["note"] == "it stopped at rung 2 of a search, and may still go on"
 
 
 def test_only_what_is_old_enough_goes(store: Store, command: Command) -> None:

@@ -61,7 +61,7 @@ def test_an_answer_of_another_type_is_one_message_that_names_the_field(server: W
 
 def test_a_run_that_wandb_does_not_show_is_not_taken_for_one_that_it_lacks(server: WandbServer, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "attempt": 1, "loss": 2.0}\n')
-    run = LocalRun("key", str(tmp_path), "one", "p", "", "group", "name", (), (), {}, {}, succeeded=True)
+    run = LocalRun("key", str(tmp_path), "one", "p", "", "group", "name", (), (), {}, {}, finished=True)
     server.world.instead["Run"] = ERROR
     (result,) = upload(run)
     assert (result.failed, result.text) == (True, "W&B: input: out of order; the next sync tries again")

@@ -45,13 +45,14 @@ function drawCurves() {
       .map((kind) => ({ member, kind, paint: paint(member), height: 2 + (members.length - index) / members.length })),
   );
   const points = curves.map((curve) => pointsOf(curve, settings));
+  const rungs = report.search && settings.x === "step" ? report.search.rungs : [];
   const bands = view.group ? curves.map((curve, at) => bandOf(curve, points[at])) : [];
   const [style, log] = [styleOf(), settings.log];
   drawLegend(byId("curve-legend"), legend);
   draw(
     "curve-chart",
     {
-      grid: { left: 54, right: 18, top: 16, bottom: 46 },
+      grid: { left: 54, right: 18, top: rungs.length ? 30 : 16, bottom: 46 },
       xAxis: {
         ...style.axis,
         type: log.x ? "log" : "value",
@@ -69,7 +70,11 @@ function drawCurves() {
         axisLabel: { ...style.axis.axisLabel, formatter: number },
       },
       tooltip: { trigger: "item", formatter: (item) => curveTip(curves[item.seriesIndex], item, settings.x) },
-      series: [...curves.map((curve, at) => curveSeries(curve, points[at], curves.length)), ...bands],
+      series: [
+        ...curves.map((curve, at) => curveSeries(curve, points[at], curves.length)),
+        ...bands,
+        ...(rungs.length ? [rungLines(rungs)] : []),
+      ],
     },
     {
       title: "Loss curves",
@@ -84,7 +89,7 @@ function drawCurves() {
   byId("curve-note").textContent =
     `${shown.length} of ${report.runs.length} runs. ${means}Thin lines: training loss; lines with dots: eval loss. ` +
     "Smoothing is an exponential mean of the training loss. Long curves show only some of their points. " +
-    "A cross marks a loss that was NaN.";
+    `A cross marks a loss that was NaN.${report.search ? " A square marks where a run stopped at a rung." : ""}`;
 }
 
 const hasCurves = (run) => Object.keys(run.curves).length > 0;
@@ -110,8 +115,39 @@ function curveColours(members) {
 function pointsOf({ member, kind }, { x, weight, log }) {
   const single = member.runs
     .filter((run) => run.curves[kind])
-    .map((run) => pointsOfRun(run.curves[kind], x, kind === "train" ? weight : 0, log));
+    .map((run) => pointsOfRun(withRungs(run, kind, x), x, kind === "train" ? weight : 0, log));
   return view.group ? { data: meanOf(single.map((one) => one.data)), broken: null } : single[0];
+}
+
+// The loss that was evaluated for the rung alone is in no log.
+function withRungs(run, kind, x) {
+  const curve = run.curves[kind];
+  const own = kind === "eval" && x === "step" ? run.rungs.filter((one) => one.loss !== null) : [];
+  const added = own.filter((one) => !curve.step.includes(one.step));
+  if (!added.length) return curve;
+  const points = [...curve.step.map((step, at) => [step, curve.y[at]]), ...added.map((one) => [one.step, one.loss])];
+  points.sort((one, other) => one[0] - other[0]);
+  return { step: points.map(([step]) => step), y: points.map(([, y]) => y) };
+}
+
+// Upright lines, without a curve of their own.
+function rungLines(rungs) {
+  const soft = colour("soft");
+  return {
+    type: "line",
+    id: "rungs",
+    data: [],
+    silent: true,
+    tooltip: { show: false },
+    markLine: {
+      silent: true,
+      symbol: "none",
+      animation: false,
+      lineStyle: { color: soft, type: "dashed", width: 1.5 },
+      label: { color: soft, formatter: (item) => item.name, position: "end" },
+      data: rungs.map(({ rung, step }) => ({ name: `rung ${rung}`, xAxis: step })),
+    },
+  };
 }
 
 function pointsOfRun(curve, x, weight, log) {
@@ -168,6 +204,15 @@ function curveSeries({ member, kind, paint, height }, { data, broken }, many) {
     label: { show: false },
     data: [{ coord: [broken, data.length ? data[data.length - 1][1] : 1] }],
   };
+  const ending = data[data.length - 1];
+  const cut = {
+    symbol: "rect",
+    symbolSize: 9,
+    itemStyle: { color: colour("card"), borderColor: paint, borderWidth: 2 },
+    label: { show: false },
+    data: [{ coord: ending && [ending[0], ending[1]] }],
+  };
+  const isCut = isEval && !view.group && isAtRung(member.runs[0]) && ending;
   return {
     type: "line",
     id: `${member.key} ${kind}`,
@@ -186,7 +231,7 @@ function curveSeries({ member, kind, paint, height }, { data, broken }, many) {
     },
     itemStyle: { color: paint },
     emphasis: { focus: many > 2 ? "series" : "none", lineStyle: { width: 3 } },
-    markPoint: broken === null ? undefined : cross,
+    markPoint: broken !== null ? cross : isCut ? cut : undefined,
   };
 }
 

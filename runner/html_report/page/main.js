@@ -97,6 +97,7 @@ function drawAll() {
   drawParallel(brushed);
   drawTable();
   drawColumnMenu();
+  drawSearch();
   drawCurves();
   drawAnswers(report);
   drawWhere();

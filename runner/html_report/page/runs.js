@@ -1,14 +1,18 @@
 // What the page shows of a run: its status, its name, its value in a column, its group.
 "use strict";
 
+const AT_RUNG = "stopped at rung";
+const isAtRung = (run) => run.status === AT_RUNG;
+
 const statusClass = (run) =>
-  ({ succeeded: "good", running: "run", pending: "none", stopped: "wait" })[run.status] || "bad";
+  ({ succeeded: "good", running: "run", pending: "none", stopped: "wait", [AT_RUNG]: "wait" })[run.status] || "bad";
 
 // A run that failed because its loss was NaN gets a status text of its own.
 const isBroken = (run) => run.status === "failed" && run.reason === "nan";
 
 function statusText(run) {
   if (isBroken(run)) return "diverged (NaN)";
+  if (isAtRung(run)) return `${run.status} ${run.rung ?? ""}`.trim();
   return run.reason && ["failed", "stopped"].includes(run.status) ? `${run.status} (${run.reason})` : run.status;
 }
 
@@ -23,8 +27,8 @@ function runColumns(report) {
   const measured = [...new Set(report.runs.flatMap((run) => Object.keys(run.measured)))];
   const metric = {
     name: report.metric,
-    read: (run) => (isBroken(run) ? null : run.final),
-    show: (run) => (isBroken(run) ? "NaN" : loss(run.final)),
+    read: (run) => (isBroken(run) || isAtRung(run) ? null : run.final),
+    show: (run) => (isBroken(run) ? "NaN" : isAtRung(run) ? "" : loss(run.final)),
   };
   const params = report.params.map((name) => ({
     name,
@@ -39,7 +43,17 @@ function runColumns(report) {
   const rest = [
     { name: "difference", read: (run) => run.difference, show: (run) => loss(run.difference) },
     ...measured.map((name) => ({ name, read: (run) => run.measured[name], show: (run) => loss(run.measured[name]) })),
-    { name: "best", read: (run) => run.best, show: (run) => loss(run.best) },
+    ...(report.search ? report.search.rungs : []).map(({ rung }) => ({
+      name: `rung.${rung}`,
+      heading: `rung ${rung}`,
+      read: (run) => atRung(run, rung),
+      show: (run) => loss(atRung(run, rung)),
+    })),
+    {
+      name: "best",
+      read: (run) => (isAtRung(run) ? null : run.best),
+      show: (run) => (isAtRung(run) ? "" : loss(run.best)),
+    },
     { name: "first", read: (run) => run.first, show: (run) => loss(run.first) },
     { name: "step", heading: "steps", read: (run) => run.step, show: stepsText },
     { name: "seconds", ...seconds(1, (run) => run.seconds) },

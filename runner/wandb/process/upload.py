@@ -109,7 +109,7 @@ def _log(
         run.log(dict(row))
     for row in rows:
         run.summary.update(dict(row))
-    run.finish(exit_code=0 if local.succeeded else 1)
+    run.finish(exit_code=0 if local.finished else 1)
 
 
 def _amend(run: Any, local: LocalRun) -> list[str]:

@@ -1,0 +1,57 @@
+"""The searches of a sweep that stop runs at rungs -> what the report draws of the newest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from modal_app.halving.standing import Why
+from modal_app.store.layout import Store
+from runner.compare.halved import audit_text, halved, saved_text
+from runner.compare.ranking import Row
+from runner.html_report.curves import rounded
+from runner.store.run_state import RunStatus, status_text
+from runner.store.searches import searches_of
+
+FINISHED, PROMOTED, AUDITED, GOING_ON, OTHER = "finished", "promoted", "audit", "not over", "failed"
+"""How a run of a search ended, but for those that stopped, which are named after their rung."""
+
+
+def search_values(store: Store, sweep: str, rows: Sequence[Row]) -> dict[str, Any] | None:
+    """None for a sweep without rungs."""
+    if not (found := searches_of(store, sweep)):
+        return None
+    search, members = halved(found[0], rows), set(found[0].members)
+    own = [row for row in rows if row.key in members]
+    return {
+        "rungs": _rungs(own),
+        "rule": f"Of the runs that come to a rung, the best 1 in {search.eta} go on. ",
+        "sentences": [text for text in (saved_text(search), audit_text(search.audit) if search.audit else "") if text],
+        "outcomes": {row.key: outcome(row) for row in own},
+    }
+
+
+def outcome(row: Row) -> str:
+    """How a run has come through the rungs of its search."""
+    match row.status:
+        case RunStatus.AT_RUNG:
+            return status_text(row.status, None, row.rung or 0)
+        case RunStatus.RUNNING | RunStatus.PENDING | RunStatus.STOPPED:
+            return GOING_ON
+        case RunStatus.SUCCEEDED if any(one.why is Why.AUDIT for one in row.rungs):
+            return AUDITED
+        case RunStatus.SUCCEEDED if any(one.was_stopped for one in row.rungs):
+            return PROMOTED
+        case RunStatus.SUCCEEDED:
+            return FINISHED
+        case _:
+            return OTHER
+
+
+def rungs_of_run(row: Row) -> list[dict[str, Any]]:
+    return [{"rung": one.rung, "step": one.step, "loss": rounded(one.loss)} for one in row.rungs]
+
+
+def _rungs(rows: Sequence[Row]) -> list[dict[str, int]]:
+    steps = {one.rung: one.step for row in rows for one in row.rungs}
+    return [{"rung": rung, "step": step} for rung, step in sorted(steps.items())]
