@@ -31,10 +31,13 @@ def local_modal(settings: Settings) -> Iterator[ModalServer]:
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "3")
 """As Modal sets them in a container, from its CPU request."""
 
+IN_ONE_PROCESS = {"AXOLOTL_DATASET_NUM_PROC": "0"}
+"""Few rows are tokenized in the container's own process: each other one would import the library of datasets."""
+
 
 def with_axolotl(container_environment: Mapping[str, str] | None = None, **others: Any) -> Settings:
     """Containers in which the real worker runs the real Axolotl."""
-    environment = THREADS | dict(container_environment or {})
+    environment = THREADS | IN_ONE_PROCESS | dict(container_environment or {})
     python = trainer_environment.find()
     return Settings(container_python=python, grace_s=10, container_environment=environment, **others)
 
