@@ -17,13 +17,11 @@ from runner.compare.measured import Measurement, is_of_a_task, measured_of
 from runner.compare.metrics import Curves, read_curves
 from runner.compare.params import flat
 from runner.cost.prices import Rates
+from runner.cost.run_memory import RESERVED
 from runner.cost.spent import allocated, containers, facts_of, run_bill, sweep_rates
 from runner.store.ledger import Ledger, SweepRun
 from runner.store.run_state import RunStatus, Unbegun, run_state, unbegun
 from runner.store.searches import RungReached, reached_by_run, searches_of
-
-RESERVED = "memory/device_reserved (GiB)"
-"""What Axolotl logs of rank 0's GPU; zero on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
