@@ -132,10 +132,9 @@ def ways_to_load(current: CurrentSettings) -> tuple[str, ...]:
     return tuple(found[0].words for found in enough if found)
 
 
-def halved(config: Config) -> tuple[str, ...]:
-    """The next smaller micro batch with the same effective batch, which needs less whatever the model; nothing if there
-    is none."""
-    return tuple(change.words for change in _batches(config))[:1]
+def next_batch(config: Config) -> Change | None:
+    """The next smaller micro batch with the same effective batch, which needs less whatever the model."""
+    return next(_batches(config), None)
 
 
 def _least(current: CurrentSettings, change: Change | None, wanted: Verdict) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from runner.config.gpus import GPUS
 from runner.memory.estimate import Estimate, Measured, Parts, Verdict, estimate
-from runner.memory.ladder import WaysToFit, halved, settings_now, ways_out, ways_to_load
+from runner.memory.ladder import WaysToFit, next_batch, settings_now, ways_out, ways_to_load
 from runner.memory.measured import NOTHING_KNOWN, KnownMemory
 from runner.memory.model_facts import ShapeAnswer, facts_of
 from runner.memory.sharding import with_files
@@ -139,7 +139,8 @@ def _weighed(
         one = replace(one, reason=shape.problem) if facts is None else one
         one = known.corrected(one, axolotl, facts, longest_row)
         if one.verdict is Verdict.WONT_FIT and one.parts is None:
-            ways = WaysToFit(halved(axolotl), Verdict.UNKNOWN)
+            smaller = next_batch(axolotl)
+            ways = WaysToFit((smaller.words,) if smaller else (), Verdict.UNKNOWN)
         elif one.verdict in (Verdict.WONT_FIT, Verdict.UNSURE) and facts is not None:
             current = settings_now(axolotl, facts, GPUS[name], count, longest_row, known)
             to_load = one.of_weights_alone
