@@ -111,6 +111,7 @@ def _attempt(this: Rank, store: Store, descriptor: int, *, warm: bool) -> Outcom
     except Exception as error:  # the process boundary: a failed step is a recorded value
         failure = _failure(error, this)
         status, reason, message = OutcomeStatus.FAILED, failure.reason, failure.message
+        facts |= failure.facts
         if stop.requested():
             status, reason = OutcomeStatus.STOPPED, None
     if status is not OutcomeStatus.SUCCEEDED:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modal_app.patches.patch import CorrectionMissing
 from modal_app.store.full_disk import full_disk
-from modal_app.store.out_of_memory import is_out_of_memory, memory_limit
+from modal_app.store.out_of_memory import is_out_of_memory, memory_limit, where_out_of_memory
 from modal_app.store.step import FailureReason
 
 LONGEST_MESSAGE = 400
@@ -28,14 +29,16 @@ class StepFailed(Exception):
 class Failure:
     reason: FailureReason
     message: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What else is known, for the outcome."""
 
     def to_json(self) -> str:
-        return json.dumps({"reason": self.reason, "message": self.message})
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Failure:
         raw = json.loads(text)
-        return cls(FailureReason(raw["reason"]), raw["message"])
+        return cls(**{**raw, "reason": FailureReason(raw["reason"])})
 
 
 def classify(error: BaseException, during: str) -> Failure:
@@ -49,7 +52,8 @@ def classify(error: BaseException, during: str) -> Failure:
     if is_out_of_memory(error):
         text = _one_line(error)
         said = text if "memory" in text.lower().replace("memoryerror", "") else f"out of memory: {text}"
-        return Failure(FailureReason.OOM, f"{said}{memory_limit()}")
+        facts = {"out_of_memory_on": where_out_of_memory(error)}
+        return Failure(FailureReason.OOM, f"{said}{memory_limit()}", facts)
     return Failure(_reason(error, during), _one_line(error))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from modal_app.store.out_of_memory import Memory
 from modal_app.store.read_json import read_json
 
 BEFORE_STEPS = ("import", "config", "prepare", "load")
@@ -84,6 +85,8 @@ class TrainFacts:
     eval_fingerprint: str | None = None
     no_row_losses: str | None = None
     """Why there are no losses of each held-out row; null if there are, or if nobody knows."""
+    out_of_memory_on: Memory | None = None
+    """The memory that an allocation has exceeded; null if none has, or if the kernel has killed the process for it."""
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
@@ -99,6 +102,7 @@ class TrainFacts:
             manifest=_text(raw.get("manifest")),
             eval_fingerprint=_text(raw.get("eval_fingerprint")),
             no_row_losses=_text(raw.get("no_row_losses")),
+            out_of_memory_on=_memory(raw.get("out_of_memory_on")),
         )
 
 
@@ -146,6 +150,10 @@ def _count(value: object) -> int | None:
 
 def _number(value: object) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _memory(value: object) -> Memory | None:
+    return Memory(value) if isinstance(value, str) and value in tuple(Memory) else None
 
 
 def _text(value: object) -> str | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import resource
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 
 EXIT_CODE = 112
 """Of a process that ran out of memory before it could record anything."""
 _CGROUPS = Path("/sys/fs/cgroup")
 _TYPES = {"OutOfMemoryError", "MemoryError"}
+_OF_GPUS = {"OutOfMemoryError"}
 _TEXTS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc",
           "failed to map segment from shared object")  # fmt: skip
 """As CUDA, PyTorch, the C library, C++ and the dynamic loader write it: their exceptions have no type of their own."""
@@ -19,6 +21,23 @@ _TEXTS = ("out of memory", "not enough memory", "can't allocate memory", "cannot
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error, or one that it comes from, says that there was no memory."""
     return any(_says_so(one) for one in chain(error))
+
+
+class Memory(StrEnum):
+    """Which memory an allocation asked for. A process that the kernel has killed has not said it."""
+
+    GPU = "gpu"
+    MACHINE = "machine"
+
+
+def where_out_of_memory(error: BaseException) -> Memory:
+    """Which memory an error says that there was none of. torch's OutOfMemoryError is about a GPU's, always."""
+    return Memory.GPU if any(_of_a_gpu(one) for one in chain(error)) else Memory.MACHINE
+
+
+def _of_a_gpu(error: BaseException) -> bool:
+    named = bool({base.__name__ for base in type(error).__mro__} & _OF_GPUS)
+    return named or ("cuda" in str(error).lower() and _says_so(error))
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

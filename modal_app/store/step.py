@@ -171,7 +171,8 @@ class Outcome:
     """One line for the table; the log has the rest."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """train: step, max_steps, world_size, threads (of each rank), manifest (its sha256), phases and cpu (seconds),
-    damaged (checkpoints that were not used, as a text); preprocess: the manifest; merge: files, bytes; infer: prompts,
+    damaged (checkpoints that were not used, as a text), out_of_memory_on (`gpu` or `machine`, of an allocation that has
+    failed); preprocess: the manifest; merge: files, bytes; infer: prompts,
     ...; evaluate: metrics."""
 
     @property

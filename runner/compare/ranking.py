@@ -100,6 +100,8 @@ class Row:
     """What `axosweep eval` has measured, by name: `eval_loss`, `tasks/<task>/<metric>`."""
     setting: int = 0
     """The place of its setting, from 0; the same for the runs that differ from it in nothing but the seed."""
+    advice: tuple[str, ...] = ()
+    """What would have fitted, and a command for it, if it was out of memory on a GPU; empty otherwise."""
     can_win: bool = False
     """Whether it has finished with a value, and nothing keeps its setting from winning, such as a NaN."""
 
@@ -204,6 +206,7 @@ def _row(facts: RunFacts, params: Mapping[str, Any], metric: Metric) -> Row:
         tokens_per_second=None if per_second is None else round(per_second, 1),
         peak_memory_gib=facts.peak_memory_gib,
         measured={name: one.value for name, one in facts.measured.items()},
+        advice=facts.advice,
     )
 
 

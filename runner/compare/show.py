@@ -113,6 +113,8 @@ def _show(result: Comparison, selections: Sequence[SweepSelection], metric: Metr
         if row.message and row.status is not RunStatus.AT_RUNG:
             status = status_text(row.status, row.reason, row.rung or 0)
             console.print(f"[red]{row.key} {status}[/red]: {escape(row.message)}", soft_wrap=True)
+            for line in row.advice:
+                console.print(f"  {escape(line)}", soft_wrap=True)
             if row.log:
                 console.print(f"  log: {escape(row.log)}", soft_wrap=True)
     for note in _notes(result, len(tables)):

@@ -15,15 +15,14 @@ from modal_app.store.step import FailureReason, StepKind
 from runner.compare.flags import not_finite
 from runner.compare.measured import Measurement, is_of_a_task, measured_of
 from runner.compare.metrics import Curves, read_curves
+from runner.compare.out_of_memory import advice_lines
 from runner.compare.params import flat
 from runner.cost.prices import Rates
+from runner.cost.run_memory import RESERVED
 from runner.cost.spent import allocated, containers, facts_of, run_bill, sweep_rates
 from runner.store.ledger import Ledger, SweepRun
 from runner.store.run_state import RunStatus, Unbegun, run_state, unbegun
 from runner.store.searches import RungReached, reached_by_run, searches_of
-
-RESERVED = "memory/device_reserved (GiB)"
-"""What Axolotl logs of rank 0's GPU; zero on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,8 @@ class RunFacts:
     """The rung at which it has stopped; 0 otherwise."""
     rungs: tuple[RungReached, ...] = ()
     """What it has reached at each rung of its search."""
+    advice: tuple[str, ...] = ()
+    """Sentences and a command: what would have fitted, for a run that was out of memory on a GPU."""
 
     def final(self, name: str) -> float | None:
         """The last value that training logged, or otherwise the value that was measured later."""
@@ -153,6 +154,7 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
         startup_seconds=train_states[-1].startup_seconds if train_states else 0.0,
         resumed_from=train_states[-1].resumed_from if train_states else 0,
         rung=derived.rung,
+        advice=advice_lines(store, run.key, outcome, rates) if derived.reason is FailureReason.OOM else (),
     )
 
 

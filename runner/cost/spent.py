@@ -139,6 +139,13 @@ def allocated(records: Sequence[ContainerRecord]) -> str | None:
     return ", ".join(dict.fromkeys(texts)) or None
 
 
+def card_of(records: Sequence[ContainerRecord]) -> str | None:
+    """The kind of card that a run really had; None unless all its cards were of one kind in conf/gpu."""
+    kinds = {kind_of_card(card.name) for record in records for card in record.cards}
+    (kind,) = kinds if len(kinds) == 1 else (None,)
+    return kind.name if kind else None
+
+
 def sweep_cost(store: Store, sweep: str, runs: Sequence[SweepRun]) -> SweepCost | None:
     """The cost of a sweep; None if there is no price, or nothing was rented yet."""
     keys = [run.key for run in runs]

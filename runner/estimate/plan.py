@@ -25,8 +25,9 @@ from runner.cost.types import NOTHING, Length, Prediction, Range, Rows, Shape
 from runner.estimate.halved import least_share
 from runner.estimate.predict import BOOT_MODAL, predict
 from runner.estimate.records import KnownRecords, PastDatasets, data_paths, read_past, rows_of
+from runner.memory.sharding import with_files
 from runner.preflight.data import datasets_of, split_of, steps_of
-from runner.preflight.memory import facts_for, with_files
+from runner.preflight.memory import facts_for
 from runner.preflight.values import number
 from runner.types import DatasetSize, Experiment, ModelFacts, Plan, PlannedDataset, Run
 

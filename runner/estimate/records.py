@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from modal_app.cloud.meter import ContainerRecord
 from modal_app.store.facts import DataManifest, TrainFacts
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.step import OutcomeStatus, StepKind
-from runner.config.gpus import kind_of_card
 from runner.cost.length import data_ranks, length_of, shape_of
-from runner.cost.spent import containers
+from runner.cost.model_names import identity_of_model, model_name
+from runner.cost.spent import card_of, containers
 from runner.cost.types import PastRuns, Rows
 from runner.store.stores import is_mirror
 
 NEWEST = 200
 """The most runs of a store that are read: enough for every shape in use, and quickly read."""
-
-SHA256_DIGITS = 64
-"""Of an identity by content; a commit of the hub has 40."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +49,6 @@ class KnownRecords:
         as the folder that it is a copy of. A folder whose content has changed is as fast as before."""
         by_content = model_name(base_model, identity)
         return by_content if by_content in self.models.values() else self.models.get(base_model, by_content)
-
-
-def model_name(base_model: str, identity: str | None) -> str:
-    """A base model on this machine by its content, and one of the hub by its name, since its commits are equally fast.
-
-    >>> model_name("Qwen/Qwen3-8B", "b968826d9c46dd6066d109eabc6255188de91218")
-    'Qwen/Qwen3-8B'
-    """
-    return f"inputs/{identity[:16]}" if identity and len(identity) == SHA256_DIGITS else base_model
-
-
-def identity_of_model(inputs: Iterable[Mapping[str, Any]]) -> str | None:
-    """Of the inputs in a run.json; None for one that was not resolved."""
-    return next((one.get("identity") for one in inputs if one.get("at") == "base_model"), None)
 
 
 def read_past(stores: Sequence[Store]) -> KnownRecords:
@@ -146,7 +128,7 @@ def _run(
         return
     place = "modal" if is_mirror(store) else "local"
     rented = containers(store.folder(StepKind.TRAIN, key))
-    gpu = _card(rented) or str(identity.get("gpu", {}).get("type"))
+    gpu = card_of(rented) or str(identity.get("gpu", {}).get("type"))
     seconds = float(result["finished_at"]) - float(result["started_at"])
     only = rented[0] if len(rented) == 1 and len(rented[0].attempts) == 1 else None
     yield PastRuns(
@@ -159,10 +141,3 @@ def _run(
         cores=None if only is None else max(only.cores_reserved, only.cores_used or 0.0),
         memory_gib=None if only is None else max(only.memory_gib_reserved, only.memory_gib_used or 0.0),
     )
-
-
-def _card(rented: Sequence[ContainerRecord]) -> str | None:
-    """The kind of card that a run really had; None unless all its cards were of one kind in conf/gpu."""
-    kinds = {kind_of_card(card.name) for record in rented for card in record.cards}
-    (kind,) = kinds if len(kinds) == 1 else (None,)
-    return kind.name if kind else None

@@ -229,10 +229,10 @@ def _analysis(rows: Sequence[Row], *, several: bool) -> dict[str, Any]:
     }
 
 
-def _failures(rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, str | None]]:
+def _failures(rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, Any]]:
     """The failures with the last lines of their logs. If many runs share a log, that of their dataset, it is shown only
     once."""
-    failures: list[dict[str, str | None]] = []
+    failures: list[dict[str, Any]] = []
     seen: set[str] = set()
     for row in rows:
         if row.status in (RunStatus.SUCCEEDED, RunStatus.RUNNING, RunStatus.PENDING, RunStatus.AT_RUNG):
@@ -246,6 +246,7 @@ def _failures(rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, s
                 "status": row.status,
                 "reason": row.reason,
                 "message": redact(row.message),
+                "advice": [redact(line) for line in row.advice],
                 "log": log,
                 "tail": tail(log) if shows else "",
             }

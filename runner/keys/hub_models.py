@@ -58,7 +58,7 @@ def hub_model(name: str, revision: str | None) -> HubModel | str:
     resolved = resolve(Repository("model", name), revision)
     if resolved.commit is None:
         return resolved.problem
-    if (known := _stored(name, resolved.commit)) is not None:
+    if (known := stored_model(name, resolved.commit)) is not None:
         return known
     config = _get(f"{endpoint()}/{quote(name)}/resolve/{resolved.commit}/config.json", "config.json")
     if isinstance(config, str):
@@ -129,7 +129,8 @@ def _file(name: str, commit: str) -> Path:
     return Path(assets).expanduser() / "axosweep" / "models" / name.replace("/", "--") / f"{commit}.json"
 
 
-def _stored(name: str, commit: str) -> HubModel | None:
+def stored_model(name: str, commit: str) -> HubModel | None:
+    """A model that the hub was asked for earlier, from this machine; None if it was not."""
     stored = read_json(_file(name, commit), lenient=True)
     config, weights, counted = (stored.get(key) for key in ("config", "weights", "counted"))
     if not isinstance(config, dict) or not isinstance(counted, bool) or not isinstance(weights, int | None):

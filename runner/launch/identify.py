@@ -7,6 +7,8 @@ from dataclasses import replace
 
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
+from runner.cost.model_names import model_name
+from runner.cost.run_memory import known_memory
 from runner.environment import trainer_environment
 from runner.executors.choose import one_executor, remembered_verdicts
 from runner.keys.code import code_input
@@ -16,6 +18,7 @@ from runner.keys.inputs import find_inputs, identify_input
 from runner.keys.row_files import identify_rows, names_files
 from runner.launch.start_checkpoint import check_checkpoint_fits, checkpoint_input, with_start_checkpoints
 from runner.launch.types import Launch
+from runner.memory.measured import NOTHING_KNOWN, KnownMemory
 from runner.preflight.stage import Preflight
 from runner.store.stores import open_store, store_of, stores
 from runner.types import Experiment, Input, Request, Run
@@ -48,6 +51,7 @@ def identify(launch: Launch) -> Launch:
     for run in runs:
         check_checkpoint_fits(run)
     launch.preflight.prepared = _manifests(launch.store, runs)
+    launch.preflight.known = _known_memory(runs, stores(launch.request.store))
     return replace(launch, runs=tuple(runs))
 
 
@@ -70,3 +74,16 @@ def _manifests(store: Store, runs: Sequence[Run]) -> list[DataManifest]:
     """What is known of each run's dataset; runs that share one share the value."""
     known = {key: DataManifest.read(store.manifest(key)) for key in {run.data_key for run in runs}}
     return [known[run.data_key] for run in runs]
+
+
+def _known_memory(runs: Sequence[Run], known: Sequence[Store]) -> list[KnownMemory]:
+    """What earlier runs of each run's model have shown of its GPUs' memory; nothing for runs on CPUs."""
+    if all(run.experiment.gpu.type == "cpu" for run in runs):
+        return []
+    found = known_memory(known)
+    return [found.get(_model_of(run), NOTHING_KNOWN) for run in runs]
+
+
+def _model_of(run: Run) -> str:
+    identity = next((one.identity for one in run.inputs if one.at == "base_model"), None)
+    return model_name(str(run.experiment.axolotl.get("base_model") or ""), identity)

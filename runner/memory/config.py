@@ -55,7 +55,7 @@ def reading_of(config: Config, facts: ModelFacts, gpu: GpuKind, count: int, long
     adapter = _adapter(config)
     if isinstance(adapter, str):
         return adapter
-    rows, training, evaluation = _batches(config, longest_row)
+    rows, training, evaluation = batches_of(config, longest_row)
     optimizer = optimizer_size(str(config.get("optimizer") or DEFAULT))
     width = _dtype_bytes(config, gpu)
     liger = _plugin(config, "liger", "LigerPlugin")
@@ -246,12 +246,13 @@ def _offloading(config: Config) -> Offloading:
 # Tokens
 
 
-def _batches(config: Config, longest_row: int | None) -> tuple[str, Batch, Batch | None]:
+def batches_of(config: Config, longest_row: int | None) -> tuple[str, Batch, Batch | None]:
+    """How many tokens a GPU processes at a time, and why; then what it trains on and what it evaluates at a time."""
     length = integer(config, "sequence_len", 512)
     rows = integer(config, "micro_batch_size", 1)
     eval_rows = integer(config, "eval_batch_size", rows)
     shorter = None if longest_row is None else min(length, math.ceil(longest_row / PAD_TO) * PAD_TO)
-    full = bool(config.get("sample_packing") or config.get("pad_to_sequence_len"))
+    full = fills_rows(config)
     training = Batch(rows, length if full or shorter is None else shorter)
     packed_eval = config.get("eval_sample_packing")
     full_eval = bool(config.get("pad_to_sequence_len")) or bool(
@@ -265,6 +266,11 @@ def _batches(config: Config, longest_row: int | None) -> tuple[str, Batch, Batch
         basis = "sequence_len" if shorter is None else "the longest prepared row"
     tokens = f"{rows} x {training.length} tokens ({basis})"
     return tokens, training, evaluation if _evaluates(config) else None
+
+
+def fills_rows(config: Config) -> bool:
+    """Whether every row that is trained on has sequence_len tokens."""
+    return bool(config.get("sample_packing") or config.get("pad_to_sequence_len"))
 
 
 def _evaluates(config: Config) -> bool:

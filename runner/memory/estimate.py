@@ -64,6 +64,38 @@ class Parts:
         return sorted((size for size in sizes if size[1]), key=lambda size: -size[1])
 
 
+class Evidence(StrEnum):
+    """How a run speaks about the memory of another."""
+
+    MEASURED = "measured"
+    """It was the same."""
+    SCALED = "scaled"
+    """It had a little more or less to process at a time."""
+    HAD_MORE = "had more"
+    """It had as much or more to process at a time, and succeeded."""
+    RAN_OUT = "ran out"
+    """It had as little or less to process at a time, and ran out of memory."""
+    AT_LEAST = "at least"
+    """It did not come to its end: what it used is the least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What an earlier run has shown, which replaces the estimate."""
+
+    evidence: Evidence
+    run: str
+    """Its key."""
+    gpu: str
+    """The card that it had."""
+    tokens: str
+    """How many tokens a GPU processed at a time: `4 x 4096 tokens`."""
+    peak: int | None
+    """Bytes that it used; None if only its end is known."""
+    bytes: int | None
+    """What follows for the run in question; None if that is no figure."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     verdict: Verdict
@@ -81,6 +113,15 @@ class Estimate:
     """Why it is unknown."""
     notes: tuple[str, ...] = ()
     """The assumptions."""
+    measured: Measured | None = None
+    """What the verdict goes by in place of the parts, if an earlier run has shown it."""
+
+    @property
+    def needed(self) -> int | None:
+        """Bytes on one GPU, as measured or otherwise as estimated; None if that is unknown."""
+        if self.measured is not None and self.measured.bytes is not None:
+            return self.measured.bytes
+        return self.parts.total if self.parts else None
 
     @property
     def of_weights_alone(self) -> bool:

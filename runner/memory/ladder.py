@@ -8,12 +8,13 @@ a larger card.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
 from runner.config.gpus import GPUS, GpuKind
-from runner.memory.estimate import Estimate, Verdict, estimate
+from runner.memory.estimate import Estimate, Evidence, Verdict, estimate, verdict_of
+from runner.memory.measured import NOTHING_KNOWN, KnownMemory
 from runner.types import ModelFacts
 
 Config = Mapping[str, Any]
@@ -56,13 +57,34 @@ class CurrentSettings:
     gpu: GpuKind
     count: int
     longest_row: int | None = None
+    known: KnownMemory = NOTHING_KNOWN
+    times: float = 1.0
+    """How many times the estimate the run needs at least, as far as earlier runs have shown."""
 
     def after(self, changes: Sequence[Change]) -> Estimate:
+        """The run with these changes: as measured, otherwise as estimated, and corrected like the run without them."""
         config, gpu, count = dict(self.config), self.gpu, self.count
         for change in changes:
             config.update(change.axolotl)
             gpu, count = GPUS[change.gpu] if change.gpu else gpu, change.count or count
-        return estimate(config, self.facts, gpu, count, self.longest_row)
+        found = estimate(config, self.facts, gpu, count, self.longest_row)
+        known = self.known.corrected(found, config, self.facts, self.longest_row)
+        if known.measured is not None or found.parts is None or self.times <= 1.0:
+            return known
+        sharded = count > 1 and bool(config.get("deepspeed") or config.get("fsdp_config"))
+        return replace(found, verdict=verdict_of(int(found.parts.total * self.times), gpu, sharded=sharded))
+
+
+def settings_now(
+    config: Config, facts: ModelFacts, gpu: GpuKind, count: int, longest_row: int | None, known: KnownMemory
+) -> CurrentSettings:
+    """The run as it was requested, with what earlier runs have shown of it."""
+    current = CurrentSettings(config, facts, gpu, count, longest_row, known)
+    found = current.after(())
+    if found.measured is None or found.parts is None:
+        return current
+    needed = found.usable if found.measured.evidence is Evidence.RAN_OUT else found.needed or 0
+    return replace(current, times=max(1.0, needed / found.parts.total))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +130,11 @@ def ways_to_load(current: CurrentSettings) -> tuple[str, ...]:
     rungs = (bits if current.config.get("adapter") else [], larger, more)
     enough = ([one for one in rung if current.after([one]).verdict is not Verdict.WONT_FIT] for rung in rungs)
     return tuple(found[0].words for found in enough if found)
+
+
+def next_batch(config: Config) -> Change | None:
+    """The next smaller micro batch with the same effective batch, which needs less whatever the model."""
+    return next(_batches(config), None)
 
 
 def _least(current: CurrentSettings, change: Change | None, wanted: Verdict) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from runner.config.known_names import MOST
 from runner.keys.hub_commits import cached_snapshot
-from runner.keys.hub_models import MOST_BYTES, hub_model, with_weights
+from runner.keys.hub_models import MOST_BYTES, hub_model, stored_model, with_weights
 from runner.memory.counted_weights import weights_in_folder
 from runner.types import ModelFacts
 
@@ -51,6 +51,17 @@ def facts_of(base_model: str, revision: str | None = None, *, ask_hub: bool = Fa
     if isinstance(raw, str):
         return _unknown(base_model, raw)
     return facts_from(raw, base_model, str(folder / "config.json"), lambda: weights_in_folder(folder))
+
+
+def facts_here(base_model: str, revision: str | None, commit: str | None) -> ModelFacts | None:
+    """The facts of a `base_model` without asking anybody: from this disk, or from what the hub has said of this commit
+    earlier."""
+    found = facts_of(base_model, revision).facts
+    if found is not None or commit is None or not _HUB_NAME.match(base_model):
+        return found
+    if (model := stored_model(base_model, commit)) is None:
+        return None
+    return facts_from(model.config, base_model, model.source, lambda: model.weights).facts
 
 
 def config_of(base_model: str, revision: str | None = None) -> Mapping[str, Any] | None:

@@ -1,9 +1,11 @@
-"""The `deepspeed` and `fsdp_config` keys of an Axolotl config -> what several GPUs share. Pure."""
+"""The `deepspeed` and `fsdp_config` keys of an Axolotl config -> what several GPUs share. Reads DeepSpeed's files."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from runner.memory.stack import Sharding
@@ -30,6 +32,18 @@ class Shards:
     bucket: int | None = 0
     buckets: int = 1
     live: int = 0
+
+
+def with_files(config: Config) -> Config:
+    """The config with its DeepSpeed settings in place of their file's path."""
+    named = config.get("deepspeed")
+    if not isinstance(named, str):
+        return config
+    try:
+        settings = json.loads(Path(named).expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return config
+    return {**config, "deepspeed": settings}
 
 
 def sharding_of(config: Config, count: int) -> Shards | str:

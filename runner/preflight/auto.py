@@ -8,9 +8,10 @@ from runner.config.gpus import GpuKind
 from runner.errors import SweepError
 from runner.memory.choice import AUTO, choose
 from runner.memory.config import attention_of
+from runner.memory.sharding import with_files
 from runner.preflight.findings import Severity
 from runner.preflight.gpu import gpu_findings
-from runner.preflight.memory import facts_for, with_files
+from runner.preflight.memory import facts_for
 from runner.types import Experiment, Gpu
 
 BLACKWELL = ("sm_100", "sm_120")

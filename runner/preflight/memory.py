@@ -6,13 +6,14 @@ import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from runner.config.gpus import GPUS
-from runner.memory.estimate import Estimate, Parts, Verdict, estimate
-from runner.memory.ladder import CurrentSettings, WaysToFit, ways_out, ways_to_load
+from runner.memory.estimate import Estimate, Measured, Parts, Verdict, estimate
+from runner.memory.ladder import WaysToFit, next_batch, settings_now, ways_out, ways_to_load
+from runner.memory.measured import NOTHING_KNOWN, KnownMemory
 from runner.memory.model_facts import ShapeAnswer, facts_of
+from runner.memory.sharding import with_files
 from runner.memory.words import in_words, where
 from runner.preflight.findings import Finding, Severity
 from runner.types import Experiment
@@ -34,10 +35,11 @@ class PrintedMemory:
     count: int
     verdict: Verdict
     bytes: int | None
-    """What one GPU needs; null if that is unknown."""
+    """What one GPU needs, as measured or otherwise as estimated; null if that is unknown."""
     usable: int
     """Bytes of one GPU."""
     parts: Parts | None
+    """Of the estimate."""
     moment: str
     """When it needs the most: `loading`, `training` or `evaluation`."""
     tokens: str
@@ -48,18 +50,24 @@ class PrintedMemory:
     """Why it is unknown."""
     notes: tuple[str, ...]
     """The assumptions."""
+    measured: Measured | None
+    """What an earlier run has shown, which the verdict goes by; null if none has."""
 
 
-def memory_of(experiment: Experiment, longest_row: int | None = None) -> tuple[Estimate, ...]:
+def memory_of(
+    experiment: Experiment, longest_row: int | None = None, known: KnownMemory = NOTHING_KNOWN
+) -> tuple[Estimate, ...]:
     """One estimate for each kind of card that the run may get; none on a CPU. `longest_row`: tokens of its dataset's
-    longest row, if the dataset is prepared.
+    longest row, if the dataset is prepared. `known`: what earlier runs of its model have shown.
     """
-    return tuple(one for one, _ in _weighed(*_question(experiment, longest_row)))
+    return tuple(one for one, _ in _weighed(*_question(experiment, longest_row), known))
 
 
-def memory_findings(experiment: Experiment, longest_row: int | None = None) -> Iterator[Finding]:
+def memory_findings(
+    experiment: Experiment, longest_row: int | None = None, known: KnownMemory = NOTHING_KNOWN
+) -> Iterator[Finding]:
     """WON'T FIT is a gate, UNSURE a warning."""
-    for one, ways in _weighed(*_question(experiment, longest_row)):
+    for one, ways in _weighed(*_question(experiment, longest_row), known):
         if one.verdict in (Verdict.WONT_FIT, Verdict.UNSURE):
             severity = Severity.GATE if one.verdict is Verdict.WONT_FIT else Severity.WARNING
             yield Finding(severity, "gpu", "", f"On {where(one)} {in_words(one)}.", _way_out(one, ways))
@@ -81,7 +89,7 @@ def printed_memory(estimates: Sequence[Estimate]) -> tuple[PrintedMemory, ...]:
             gpu=one.gpu.name,
             count=one.count,
             verdict=one.verdict,
-            bytes=one.parts.total if one.parts else None,
+            bytes=one.needed,
             usable=one.usable,
             parts=one.parts,
             moment=one.moment,
@@ -89,6 +97,7 @@ def printed_memory(estimates: Sequence[Estimate]) -> tuple[PrintedMemory, ...]:
             host_bytes=one.host,
             reason=one.reason,
             notes=one.notes,
+            measured=one.measured,
         )
         for one in estimates
     )
@@ -102,18 +111,6 @@ def facts_for(experiment: Experiment, *, ask_hub: bool = True) -> ShapeAnswer:
     base_model, revision = (experiment.axolotl.get(key) for key in ("base_model", "revision_of_model"))
     return facts_of(str(base_model or ""), None if revision is None else str(revision),
                     ask_hub=ask_hub and experiment.gpu.type != "cpu")  # fmt: skip
-
-
-def with_files(config: Config) -> Config:
-    """The config with its DeepSpeed settings in place of their file's path."""
-    named = config.get("deepspeed")
-    if not isinstance(named, str):
-        return config
-    try:
-        settings = json.loads(Path(named).expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return config
-    return {**config, "deepspeed": settings}
 
 
 Question = tuple[str, ShapeAnswer, tuple[str, ...], int, int | None]
@@ -130,7 +127,12 @@ def _question(experiment: Experiment, longest_row: int | None) -> Question:
 
 @functools.lru_cache(maxsize=4096)
 def _weighed(
-    config: str, shape: ShapeAnswer, cards: tuple[str, ...], count: int, longest_row: int | None
+    config: str,
+    shape: ShapeAnswer,
+    cards: tuple[str, ...],
+    count: int,
+    longest_row: int | None,
+    known: KnownMemory,
 ) -> tuple[tuple[Estimate, WaysToFit], ...]:
     """Cached, since the runs of a sweep mostly differ in keys that memory does not depend on."""
     axolotl, facts = json.loads(config), shape.facts
@@ -138,8 +140,12 @@ def _weighed(
     for name in cards:
         one, ways = estimate(axolotl, facts, GPUS[name], count, longest_row), WaysToFit()
         one = replace(one, reason=shape.problem) if facts is None else one
-        if one.verdict in (Verdict.WONT_FIT, Verdict.UNSURE) and facts is not None:
-            current = CurrentSettings(axolotl, facts, GPUS[name], count, longest_row)
+        one = known.corrected(one, axolotl, facts, longest_row)
+        if one.verdict is Verdict.WONT_FIT and one.parts is None:
+            smaller = next_batch(axolotl)
+            ways = WaysToFit((smaller.words,) if smaller else (), Verdict.UNKNOWN)
+        elif one.verdict in (Verdict.WONT_FIT, Verdict.UNSURE) and facts is not None:
+            current = settings_now(axolotl, facts, GPUS[name], count, longest_row, known)
             to_load = one.of_weights_alone
             ways = WaysToFit(ways_to_load(current), Verdict.UNKNOWN) if to_load else ways_out(current)
         found.append((one, ways))
@@ -158,6 +164,8 @@ def _way_out(one: Estimate, ways: WaysToFit) -> str:
         return f"It would fit with {lines}."
     if one.verdict is Verdict.UNSURE:
         return ""
+    if one.parts is None:
+        return f"It needs less with {lines}." if lines else ""
     if one.of_weights_alone:
         return f"They would fit with {lines}." if lines else "They fit on no card, and on no 8 cards that share them."
     if lines:

@@ -13,6 +13,7 @@ from runner.console import terminal
 from runner.environment.verdicts import SchemaQuestion, Verdicts
 from runner.errors import SweepError
 from runner.memory.estimate import Estimate
+from runner.memory.measured import NOTHING_KNOWN, KnownMemory
 from runner.preflight import config_findings, run_findings
 from runner.preflight.findings import (
     Finding,
@@ -52,6 +53,8 @@ class Preflight:
     force: bool = False
     prepared: Sequence[DataManifest] = ()
     """What is known of each run's dataset; empty until it is known which datasets are prepared."""
+    known: Sequence[KnownMemory] = ()
+    """What earlier runs of each run's model have shown of its memory; read together with `prepared`."""
     finished: frozenset[int] = frozenset()
     """Numbers of the finished runs, which need no memory; known together with `prepared`."""
     _wrong: list[tuple[Finding, ...]] = field(default_factory=list)
@@ -87,7 +90,7 @@ class Preflight:
             own = (*wrong, *run_findings(RunFacts(experiment, manifest), wrong))
             own += tuple(schema_findings(experiment, self._questions_of(experiment), self.verdicts, own))
             if self.prepared and number not in self.finished:
-                own += tuple(memory_findings(experiment, manifest.longest_row))
+                own += tuple(memory_findings(experiment, manifest.longest_row, self._known(number)))
             found.append(own)
         return together(found)
 
@@ -165,9 +168,12 @@ class Preflight:
         if not self.prepared:
             return []
         return [
-            () if number in self.finished else memory_of(experiment, manifest.longest_row)
+            () if number in self.finished else memory_of(experiment, manifest.longest_row, self._known(number))
             for number, (experiment, manifest) in enumerate(zip(self.experiments, self.prepared, strict=True))
         ]
+
+    def _known(self, number: int) -> KnownMemory:
+        return self.known[number] if self.known else NOTHING_KNOWN
 
     def _refusal(self, stops: Sequence[FindingOfRuns], *, more: bool = False) -> str:
         forceable = any(one.finding.severity == "gate" for one in stops)

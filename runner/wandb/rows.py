@@ -11,7 +11,8 @@ from modal_app.process.tracking import STOPPED_AT_RUNG, TrackingRecord, sweep_ta
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.compare.params import flat
-from runner.compare.source import RESERVED, RunFacts
+from runner.compare.source import RunFacts
+from runner.cost.run_memory import RESERVED
 from runner.errors import SweepError
 from runner.store.ledger import Ledger
 from runner.store.run_state import RunStatus

@@ -73,11 +73,14 @@ def test_what_was_allocated_is_paid_at_modals_rates_and_shown_while_it_is_spent(
 
 
 def test_containers_that_were_taken_away_are_paid_too(tmp_path: Path) -> None:
-    """One is preempted, and has time for a last word; the other one is killed."""
+    """One is preempted, and has time for a last word; the other one is killed. What their cards showed then decides
+    where the same runs fit."""
     settings = with_cards(noop_settings(train_s=4, billing_rates=HOURLY, grace_s=10), tmp_path / "bin", H200)
     with local_modal(settings) as server:
         here = machine(server, tmp_path / "here")
-        launch = here.start("-m", "lora=r8,r16", "gpu=h200", "tracking=disabled", "executor=modal")
+        words = ("-m", "micro_batch_size=1,80000", "lora=r8", "pad_to_sequence_len=true", "tracking=disabled",
+                 "executor=modal")  # fmt: skip
+        launch = here.start(*words, "gpu=h200")
         server.wait_until(lambda: server.tasks("train"), 120)
         server.wait_until(lambda: len(container_records(server, "runs/*")) == 2, 60)
         preempted, killed = container_records(server, "runs/*")
@@ -94,6 +97,19 @@ def test_containers_that_were_taken_away_are_paid_too(tmp_path: Path) -> None:
             assert row["paid_seconds"] == pytest.approx(sum(one["seconds"] for one in both))
             dollars = [one["seconds"] * (5 / 3600 + machine_rate(one)) for one in both]
             assert row["dollars"] == pytest.approx(sum(dollars))
+        planned = here.json("plan", *words, "gpu=h100,l4", "seed=7", "--force")
+        known = [one for (one,) in planned["preflight"]["memory"]]
+        assert {(one["gpu"], one["tokens"][:5]): one["verdict"] for one in known} == {
+            ("h100", "1 x 1"): "FITS",
+            ("l4", "1 x 1"): "WON'T FIT",  # estimated, it would fit
+            ("h100", "80000"): "FITS",  # estimated, that would be uncertain
+            ("l4", "80000"): "WON'T FIT",
+        }
+        runs = {one["key"] for one in here.json("compare")["runs"]}
+        assert {one["measured"]["run"] for one in known} == runs
+        assert {one["measured"]["peak"] for one in known} == {70000 * 2**20}, (
+            "what the container's nvidia-smi has shown"
+        )
 
 
 def test_fetching_the_model_is_in_the_sweeps_dollars(tmp_path: Path) -> None:

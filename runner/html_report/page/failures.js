@@ -10,10 +10,11 @@ function drawFailures() {
       const where = failure.log ? [el("p", { class: "note" }, `The last lines of ${failure.log}`)] : [];
       const text = () =>
         el("pre", { tabindex: "0", role: "region", "aria-label": `Log of ${failure.name}` }, failure.tail);
+      const advice = failure.advice.map((line) => el("p", {}, line));
       const body = failure.tail
         ? [...where, text()]
         : [el("p", { class: "note" }, failure.log ? `Its log: ${failure.log}` : "It has no log.")];
-      return el("details", index < 3 ? { open: "" } : {}, summary, ...body);
+      return el("details", index < 3 ? { open: "" } : {}, summary, ...advice, ...body);
     }),
   );
   // The end of a log says most.
