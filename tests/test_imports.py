@@ -38,6 +38,8 @@ MODAL_SIDE = {
     "cloud.executions",
     "cloud.functions",
     "cloud.notices",
+    "cloud.rung_entries",
+    "cloud.searches",
     "cloud.volumes",
     "cloud.vllm_app",
 }
