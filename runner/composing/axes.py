@@ -96,34 +96,53 @@ class IntervalAxis:
 
     def at(self, part: Decimal) -> float | int:
         """Its value at this part (0 to 1) of the way from one end to the other. Equal on every machine."""
-        low, high = Decimal(repr(self.low)), Decimal(repr(self.high)) + (1 if self.integer else 0)
-        exact = (_ln(low) + part * (_ln(high) - _ln(low))).exp() if self.log else low + part * (high - low)
-        return self._rounded(exact)
+        low, high = _decimal(self.low), _decimal(self.high + 1 if self.integer else self.high)
+        if self.log:
+            return self._rounded(_NEARLY.exp(_ln(low) + part * (_ln(high) - _ln(low))))
+        return self._rounded(_NEARLY.plus(low + part * (high - low)))
 
     def rounded(self, value: float) -> float | int:
         """A value between its ends with the digits that it is written with."""
         return self._rounded(Decimal(repr(value)))
 
     def override(self, value: float) -> str:
-        return f"{self.head}={written(self.rounded(value))}"
+        return f"{self.head}={self.rounded(value)!r}"
 
     def _rounded(self, exact: Decimal) -> float | int:
         """Down, so that the upper end, which does not belong to interval(), is never reached."""
-        exact = _NEARLY.plus(exact)
         if self.integer:
-            return min(max(int(exact.to_integral_value(ROUND_FLOOR)), int(self.low)), int(self.high))
-        down = float(exact.quantize(Decimal(1).scaleb(self._last_digit(exact)), ROUND_FLOOR))
+            return min(max(math.floor(exact), int(self.low)), int(self.high))
+        down = float(exact.quantize(_power_of_ten(self._last_digit(exact)), ROUND_FLOOR))
         return min(max(down, self.low), math.nextafter(self.high, self.low))
 
     def _last_digit(self, exact: Decimal) -> int:
         if self.log and self.high >= 10 * self.low:
             return exact.adjusted() - LOG_DIGITS + 1
-        return ((Decimal(repr(self.high)) - Decimal(repr(self.low))) / STEPS).adjusted()
+        return _digit_of_steps(self.low, self.high)
 
 
-@functools.lru_cache(maxsize=100)
+_few = functools.lru_cache(maxsize=100)
+"""The ends of a sweep's intervals are few, and their points are many."""
+
+
+@_few
+def _decimal(value: float) -> Decimal:
+    return Decimal(repr(value))
+
+
+@_few
 def _ln(value: Decimal) -> Decimal:
     return value.ln()
+
+
+@_few
+def _power_of_ten(digit: int) -> Decimal:
+    return Decimal(1).scaleb(digit)
+
+
+@_few
+def _digit_of_steps(low: float, high: float) -> int:
+    return ((_decimal(high) - _decimal(low)) / STEPS).adjusted()
 
 
 Axis = ChoiceAxis | IntervalAxis

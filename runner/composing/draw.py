@@ -59,7 +59,7 @@ def _cells(dimension: Sequence[Axis], part: Decimal) -> Iterator[Cell]:
     for axis in dimension:
         if isinstance(axis, IntervalAxis):
             value = axis.at(part)
-            yield axis.name, value, axis.override(value)
+            yield axis.name, value, f"{axis.head}={value!r}"
         else:
             number = int(part * len(axis.values))
             yield axis.name, axis.values[number], f"{axis.head}={axis.texts[number]}"

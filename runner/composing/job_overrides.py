@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +50,9 @@ def another_number(known: JobOverride, text: str) -> JobOverride | None:
     if match is None or known.sign is None or isinstance(known.value, bool) or not isinstance(known.value, int | float):
         return None
     value = float(match[0]) if match["fraction"] or match["exponent"] else int(match[0])
-    return replace(known, override=replace(known.override, _value=value, input_line=text), value=value)
+    override = copy.copy(known.override)
+    override._value, override.input_line = value, text
+    return replace(known, override=override, value=value)
 
 
 def _is_plain(value: Any) -> bool:

@@ -210,6 +210,8 @@ def test_a_search_that_means_nothing_is_refused_with_the_way_out(
         (IntervalAxis("a", "a", 2e-5, 3e-5, log=True), [2e-5, 2.449e-05, 2.999e-05]),
         (IntervalAxis("a", "a", 1e-6, 1.0, log=True), [1e-6, 1e-3, 0.999]),
         (IntervalAxis("a", "a", 1, 4, integer=True), [1, 3, 4]),
+        (IntervalAxis("a", "a", -6, -1, integer=True), [-6, -3, -1]),
+        (IntervalAxis("a", "a", -4, 0, integer=True), [-4, -2, 0]),
     ],
 )
 def test_an_interval_has_values_of_few_digits_from_one_end_to_just_before_the_other(
