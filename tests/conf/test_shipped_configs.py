@@ -13,6 +13,7 @@ from runner.config.gpus import GPUS
 from runner.config.project import SWEEPS
 from runner.config.vocabulary import read_vocabulary
 from runner.errors import SweepError
+from runner.types import SearchMethod
 from tests.conftest import refuse
 
 VOCABULARY = read_vocabulary()
@@ -64,11 +65,18 @@ ALPHA: dict[str, Callable[[int], int]] = {
 }
 
 
-@pytest.mark.parametrize("group", [group for group in VOCABULARY.groups if group != SWEEPS])
+@pytest.mark.parametrize("group", [group for group in VOCABULARY.groups if group not in (SWEEPS, "search")])
 def test_every_option_of_a_group_composes(ask: Callable[..., Any], group: str) -> None:
     options = [option for option in VOCABULARY.groups[group] if option not in OWN_FILES]
     around = ["gpu=h100"] if group in NEEDS_GPUS else []
     assert len(ask("-m", f"{group}={','.join(options)}", *around).experiments) == len(options)
+
+
+def test_each_way_to_search_is_an_option(ask: Callable[..., Any]) -> None:
+    assert set(VOCABULARY.groups["search"]) == set(SearchMethod)
+    for option, words in (("grid", ["lora=r8,r16"]), ("random", ["learning_rate=interval(1,2)", "search.runs=2"])):
+        asked = ask("-m", f"search={option}", *words)
+        assert (asked.request.search.method, len(asked.experiments)) == (option, 2)
 
 
 def test_a_file_of_ones_own_may_hold_chats_sharegpt_instructions_or_text(ask: Callable[..., Any]) -> None:

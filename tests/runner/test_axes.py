@@ -86,7 +86,7 @@ def test_a_sweep_file_may_draw_its_points_and_each_can_be_asked_for_alone(
 ) -> None:
     (elsewhere / "sweeps").mkdir()
     (elsewhere / "conf").mkdir()
-    search = SAVED.partition("    exclude")[0] + "search: {method: random, runs: 3}\n"
+    search = SAVED.partition("    exclude")[0] + "defaults: [override /search: random]\nsearch: {runs: 3}\n"
     (elsewhere / "sweeps" / "drawn.yaml").write_text(search)
     (elsewhere / "sweeps" / "further.yaml").write_text(search + "axolotl:\n  max_steps: 5\n")
     for name, shown in (("drawn", False), ("further", True)):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import axosweep
 from runner import cli
 from tests.printed_json import read_printed
 from tests.runner.fake_trainer import make_trainer
@@ -79,6 +80,34 @@ def test_a_plan_as_json_holds_all_that_is_said(capsys: pytest.CaptureFixture[str
     assert planned["command"] == shlex.join(["axosweep", *GRID])
     assert [one["done"] for one in planned["datasets"]] == [False]
     assert planned["diff"] is None
+
+
+def test_a_plan_has_each_point_that_is_left_out_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    words = (*GRID, "seed=7", "--exclude", "lora=r8 learning_rate=2e-3")
+    assert cli.main(["plan", *words]) == 0
+    said = capsys.readouterr().out
+    assert ": 3 runs" in said
+    assert "  left out: lora=r8 learning_rate=0.002  (--exclude 'lora=r8 learning_rate=2e-3')" in said
+    assert cli.main(["plan", "--json", *words]) == 0
+    planned = read_printed("plan", capsys.readouterr().out)
+    point = {
+        "overrides": ["lora=r8", "learning_rate=0.002", "seed=7"],
+        "why": "--exclude 'lora=r8 learning_rate=2e-3'",
+    }
+    assert planned["left_out"] == [point]
+    assert shlex.split(planned["command"])[1:] == list(words)
+    assert [list(one.overrides) for one in axosweep.plan(*words[1:]).left_out] == [point["overrides"]]
+    assert cli.main(["plan", "--overrides", *words]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_points_that_differ_in_everything_are_shown_with_each_axis(capsys: pytest.CaptureFixture[str]) -> None:
+    axes = ("learning_rate=tag(log,interval(1e-5,1e-3))", "lora=r8,r16,r32,r64", "lora_dropout=interval(0,0.1)")
+    assert cli.main(["plan", "-m", *axes, "search=random", "search.runs=4"]) == 0
+    shown = [line.split("to train")[1].split() for line in capsys.readouterr().out.splitlines() if "to train" in line]
+    assert [[word.partition("=")[0] for word in words] for words in shown] == [
+        ["learning_rate", "lora_r", "lora_dropout"]
+    ] * 4
 
 
 def test_a_plans_runs_are_written_as_configs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
