@@ -68,7 +68,7 @@ class PlannedSweep:
 
 def plan(*overrides: str, store: str | None = None) -> PlannedSweep:
     """What `axosweep -m OVERRIDES` would run. Starts nothing. `store`: the folder of results; by default AXOSWEEP_STORE
-    or ./out.
+    or ./out. The flags --zip and --exclude are words of their own: `plan(..., "--zip", "lora_r,lora_alpha")`.
 
     Raises SweepError for a request that cannot be composed. One that preflight refuses is a value, with `refused`.
     """

@@ -9,7 +9,7 @@ import copy
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hydra._internal import defaults_list
@@ -19,7 +19,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Transformer
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import TaskFunction
@@ -50,6 +50,26 @@ def is_about_a_plugin(error: Exception) -> bool:
     """Whether an error comes from Hydra's search for a sweeper or launcher: it has no type of its own."""
     frames = [frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)]
     return Plugins.__module__ in frames
+
+
+def values_of(override: Override) -> list[tuple[Any, str]]:
+    """Each value of a swept override, plain and in Hydra's grammar. shuffle() shuffles them anew at each call."""
+    return [(Override._convert_value(one), Transformer.str(one)) for one in override.sweep_iterator()]
+
+
+def unshuffled(override: Override) -> Override:
+    """Without the effect of shuffle()."""
+    value = override._value
+    if isinstance(value, ChoiceSweep | RangeSweep) and value.shuffle:
+        return replace(override, _value=replace(value, shuffle=False))
+    return override
+
+
+def with_number(override: Override, value: float, text: str) -> Override:
+    """An override of a number with another one; `text` is the complete override."""
+    other = copy.copy(override)
+    other._value, other.input_line = value, text
+    return other
 
 
 PLUGINS = ("sweeper", "launcher")

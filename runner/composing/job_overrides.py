@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override, OverrideType
 
+from runner.composing.hydra_inside import with_number
 from runner.composing.interpolations import InterpolationReads, Path, is_path, reads_of, related
 from runner.composing.plain_values import Sign
 
@@ -50,9 +50,7 @@ def another_number(known: JobOverride, text: str) -> JobOverride | None:
     if match is None or known.sign is None or isinstance(known.value, bool) or not isinstance(known.value, int | float):
         return None
     value = float(match[0]) if match["fraction"] or match["exponent"] else int(match[0])
-    override = copy.copy(known.override)
-    override._value, override.input_line = value, text
-    return replace(known, override=override, value=value)
+    return replace(known, override=with_number(known.override, value, text), value=value)
 
 
 def _is_plain(value: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 
 from runner.composing.axes import (
@@ -25,6 +25,7 @@ from runner.composing.axes import (
     names,
 )
 from runner.composing.experiment import is_of_request
+from runner.composing.hydra_inside import unshuffled, values_of
 from runner.config.overrides import axis, base_spoken, canonical, parts, spoken
 from runner.config.vocabulary import AXOLOTL, EXPERIMENT, Vocabulary
 from runner.errors import SweepError, did_you_mean
@@ -118,13 +119,11 @@ def _part(override: Override, vocabulary: Vocabulary, *, shuffled: bool) -> Fixe
         return Fixed(name, f"{head}={text}", _users_value(override, value, vocabulary))
     if isinstance(value, IntervalSweep):
         return _interval(override, name, value, vocabulary)
-    if isinstance(value, ChoiceSweep | RangeSweep) and value.shuffle and not shuffled:
-        override = replace(override, _value=replace(value, shuffle=False))
-    values = list(override.sweep_iterator())
-    if not values:
+    found = values_of(override if shuffled else unshuffled(override))
+    if not found:
         raise SweepError(f"{override.input_line} matches nothing, so there is nothing to run.")
-    texts = tuple(Override._get_value_element_as_str(one) for one in values)
-    plain = tuple(_users_value(override, Override._convert_value(one), vocabulary) for one in values)
+    plain = tuple(_users_value(override, one, vocabulary) for one, _ in found)
+    texts = tuple(text for _, text in found)
     return ChoiceAxis(name, head, plain, texts)  # a repeated value, too: plan counts it as a duplicate
 
 
@@ -227,7 +226,7 @@ def _condition(text: str, word: str, vocabulary: Vocabulary) -> Condition:
         assert found.end is not None
         return Condition(name, between=(found.start, found.end))
     if override.is_sweep_override():
-        return Condition(name, tuple(Override._convert_value(one) for one in override.sweep_iterator()))
+        return Condition(name, tuple(value for value, _ in values_of(override)))
     return Condition(name, (found,))
 
 

@@ -190,6 +190,7 @@ def test_a_point_is_drawn_once_and_the_search_ends_with_the_last_one(
         ("-m search=random search.runs=5 seed=1,2 adam_beta1=interval(0,1) --zip seed,adam_beta1", "Write a list"),
         ("-m hydra/launcher=basic search.rungs=[0.2] lora_r=8,16", "axosweep launches them"),
         ("-m hydra/sweeper=basic search=random search.runs=5 lora_r=8,16", "search.method=random search.runs=5: that"),
+        ("-m hydra/sweeper=basic learning_rate=interval(0,1)", "^BasicSweeper does not support"),
         ("-m hydra/sweeper=basic --zip lora_r,seed lora_r=8,16 seed=1,2", "--zip lora_r,seed: that is for axosweep"),
         ("-m hydra/sweeper=basic hydra/launcher=basic --exclude seed=1 seed=1,2", "--exclude 'seed=1': that is for"),
     ],
