@@ -39,17 +39,16 @@ def note_end(entries: Entries, step: Step, outcome: Outcome, metrics: Path) -> N
 def note_trained(
     entries: Entries, step: Step, max_steps: int, trained: int, eval_fingerprint: str | None, metrics: Path
 ) -> None:
-    """Of a run that was trained so many steps: it has what it has recorded at the rungs that it has passed unasked, and
-    comes to no rung where it has recorded nothing."""
+    """Of a run that was trained so many steps, not asked at each rung before that. If it has recorded a held-out loss at
+    all of these, it is compared by them, and has gone on; otherwise it is left out of the comparison."""
     assert step.rungs is not None
-    losses: dict[int, float | None] | None = None
-    for rung, at in enumerate(step.rungs.steps(max_steps), start=1):
-        if not 0 < at < trained or entries.get(loss_of(rung, step.key)):
-            continue
-        losses = recorded_losses(metrics) if losses is None else losses
-        if at not in losses:
-            note_out(entries, step.key)
-            continue
+    steps = enumerate(step.rungs.steps(max_steps), start=1)
+    unasked = {rung: at for rung, at in steps if 0 < at < trained and not entries.get(loss_of(rung, step.key))}
+    losses = recorded_losses(metrics) if unasked else {}
+    if any(at not in losses for at in unasked.values()):
+        note_out(entries, step.key)
+        return
+    for rung, at in unasked.items():
         reading = Reading(losses[at], max_steps, eval_fingerprint, setting=setting_of(step.config))
         entries.put(loss_of(rung, step.key), reading.to_json())
         entries.put(go_of(rung, step.key), {"why": Why.BEFORE})

@@ -113,7 +113,7 @@ class LocalExecutor:
                 self._follow(job, state)
             elif job.followed and state.phase is Phase.FAILED:
                 self._finish(job, state)  # the other launcher's failure is this step's: nothing runs twice
-            elif self._search and self._search.rung_of(state) not in (0, job.promoted):
+            elif self._search and self._search.rung_of(job.step, state) not in (0, job.promoted):
                 self._finish(job, state)  # it has stopped since it was followed
             elif self._blocked(job):
                 self._finish_blocked(job)
@@ -135,7 +135,7 @@ class LocalExecutor:
         """The runs that have stopped at a rung in an earlier launch have ended, unless they go on."""
         for job in self._jobs.values() if self._search else ():
             state = self._observe(job) if job.step.rungs else None
-            if self._search and state and self._search.rung_of(state):
+            if self._search and state and self._search.rung_of(job.step, state):
                 self._finish(job, state)
 
     def _promote(self, *, always: bool = False) -> bool:
@@ -203,7 +203,7 @@ class LocalExecutor:
         outcome = state.outcome
         if self._search is not None:
             self._search.note_end(job.step, state)
-            job.at_rung = self._search.rung_of(state)
+            job.at_rung = self._search.rung_of(job.step, state)
         if job.started is False and not job.followed and state.phase in (Phase.SUCCEEDED, Phase.AT_RUNG):
             self.ledger.append(Record(Event.SKIPPED, job.step.kind, job.step.key))
             return
