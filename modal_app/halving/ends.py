@@ -39,8 +39,8 @@ def note_end(entries: Entries, step: Step, outcome: Outcome, metrics: Path) -> N
 def note_trained(
     entries: Entries, step: Step, max_steps: int, trained: int, eval_fingerprint: str | None, metrics: Path
 ) -> None:
-    """Of a run that was trained so many steps, not asked at each rung before that. If it has recorded a held-out loss at
-    all of these, it is compared by them, and has gone on; otherwise it is left out of the comparison."""
+    """Of a run that was trained so many steps, and perhaps not asked at each rung before that. If it has recorded a
+    held-out loss at all of these, it is compared by them, and has gone on; otherwise it is left out."""
     assert step.rungs is not None
     steps = enumerate(step.rungs.steps(max_steps), start=1)
     unasked = {rung: at for rung, at in steps if 0 < at < trained and not entries.get(loss_of(rung, step.key))}
