@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -23,7 +24,7 @@ from runner.follow_up.stage_steps import failed_stages, with_stages
 from runner.launch.rungs import put_terms, rungs_of, with_rungs
 from runner.store.ledger import Event, Ledger, Record
 from runner.types import Gpu, Plan, Run, SearchChoice, StepId
-from tests.runner.builders import finish, plan, run
+from tests.runner.builders import finish, log_losses, plan, run
 from tests.runner.executors.fakes import FakeWorkers
 
 SEARCH = SearchChoice(rungs=(0.2, 0.6), audit=False)
@@ -145,6 +146,35 @@ def test_a_launcher_that_was_killed_before_it_said_that_a_run_has_stopped_says_s
     execute(planned(store, runs), workers)
     assert set().union(*Standing.of(entries.items()).stopped.values()) == stopped
     assert workers.started == []
+
+
+def test_runs_that_go_on_start_before_new_ones_when_the_line_is_launched_again(store: Store) -> None:
+    runs = runs_of(4)
+    made, workers, _ = halved(store, runs)
+    stopped = next(one.key for one in runs if observe(store, StepKind.TRAIN, one.key).phase is Phase.AT_RUNG)
+    order = [planned_run.run.key for planned_run in made.runs]
+    new = order[0] if order[0] != stopped else order[1]
+    shutil.rmtree(store.folder(StepKind.TRAIN, new).path)
+    entries_of(made, store).put(go_of(1, stopped), {"why": Why.ASKED})
+    workers.started.clear()
+    execute(
+        replace(again := planned(store, runs), runs=tuple(sorted(again.runs, key=lambda one: one.run.key != new))),
+        workers,
+    )
+    assert [step.key for step in workers.started][:2] == [stopped, new]
+
+
+def test_a_run_that_had_finished_before_is_compared_by_what_it_recorded(store: Store) -> None:
+    runs = runs_of(4)
+    log_losses(store, runs[0], {4: 0.5, 12: 0.4, LENGTH: 0.3})
+    facts = {"step": LENGTH, "max_steps": LENGTH, "eval_fingerprint": "rows"}
+    done = Outcome(OutcomeStatus.SUCCEEDED, 1, 0.0, 1.0, facts=facts)
+    write_atomically(store.folder(StepKind.TRAIN, runs[0].key).done, done.to_json())
+    made, _, _ = halved(store, runs)
+    standing = Standing.of(entries_of(made, store).items())
+    for rung in (1, 2):
+        assert standing.gone[rung][runs[0].key] is Why.BEFORE
+        assert who_goes_on(standing, rung)[runs[0].key] is Why.TOP
 
 
 def test_what_follows_a_stopped_run_is_skipped_and_has_not_failed(store: Store) -> None:
