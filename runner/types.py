@@ -336,6 +336,8 @@ class PlannedRun:
     """How many of the requested experiments are this run."""
     trains: bool = True
     """False: only its dataset is requested."""
+    at_rung: int = 0
+    """The rung of its search where it has stopped, if it does not go on as things stand; 0 otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

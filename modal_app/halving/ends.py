@@ -7,13 +7,13 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from modal_app.halving.entries import Entries, go_of, loss_of
 from modal_app.halving.halve import note_divergence, note_out, note_stop
 from modal_app.halving.standing import Reading, Why
-from modal_app.store.rungs import Rungs
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Step
 
 MAY_BE_CONTINUED = (FailureReason.PREEMPTED, FailureReason.TIMEOUT, FailureReason.KILLED, FailureReason.LOST)
@@ -26,10 +26,7 @@ def note_end(entries: Entries, step: Step, outcome: Outcome, metrics: Path) -> N
         case OutcomeStatus.AT_RUNG if outcome.facts.get("search") == step.rungs.search:
             note_stop(entries, step.key, int(outcome.facts["rung"]))
         case OutcomeStatus.SUCCEEDED:
-            facts = outcome.facts
-            note_trained(
-                entries, step, int(facts["max_steps"]), int(facts["step"]), facts.get("eval_fingerprint"), metrics
-            )
+            _note_success(entries, step, outcome, metrics)
         case OutcomeStatus.FAILED if outcome.reason is FailureReason.NAN:
             _note_nan(entries, step, outcome)
         case OutcomeStatus.FAILED if outcome.reason not in MAY_BE_CONTINUED:
@@ -39,19 +36,34 @@ def note_end(entries: Entries, step: Step, outcome: Outcome, metrics: Path) -> N
 def note_trained(
     entries: Entries, step: Step, max_steps: int, trained: int, eval_fingerprint: str | None, metrics: Path
 ) -> None:
-    """Of a run that was trained so many steps: it has what it has recorded at the rungs that it has passed unasked, and
-    comes to no rung where it has recorded nothing."""
+    """Of a run that was trained so many steps, and perhaps not asked at each rung before that."""
     assert step.rungs is not None
-    losses: dict[int, float | None] | None = None
-    for rung, at in enumerate(step.rungs.steps(max_steps), start=1):
-        if not 0 < at < trained or entries.get(loss_of(rung, step.key)):
-            continue
-        losses = recorded_losses(metrics) if losses is None else losses
-        if at not in losses:
-            note_out(entries, step.key)
-            continue
-        reading = Reading(losses[at], max_steps, eval_fingerprint, setting=setting_of(step.config))
-        entries.put(loss_of(rung, step.key), reading.to_json())
+    rungs = enumerate(step.rungs.steps(max_steps), start=1)
+    passed = {rung: at for rung, at in rungs if 0 < at < trained}
+    _note_recorded(entries, step, passed, Reading(None, max_steps, eval_fingerprint), metrics)
+
+
+def _note_success(entries: Entries, step: Step, outcome: Outcome, metrics: Path) -> None:
+    """A run that has stopped early has its last loss at the rungs after that."""
+    assert step.rungs is not None
+    facts = outcome.facts
+    max_steps, trained = int(facts.get("max_steps") or 0), int(facts.get("step") or 0)
+    rungs = enumerate(step.rungs.steps(max_steps), start=1)
+    passed = {rung: min(at, trained) for rung, at in rungs if at}
+    _note_recorded(entries, step, passed, Reading(None, max_steps, facts.get("eval_fingerprint")), metrics)
+
+
+def _note_recorded(entries: Entries, step: Step, passed: Mapping[int, int], reading: Reading, metrics: Path) -> None:
+    """If a run has recorded a held-out loss at all rungs that it has passed unasked, it is compared by these, and has
+    gone on; otherwise it is left out. `passed`: the rungs, and the steps to take the losses of."""
+    unasked = {rung: at for rung, at in passed.items() if not entries.get(loss_of(rung, step.key))}
+    losses = recorded_losses(metrics) if unasked else {}
+    if not set(unasked.values()) <= losses.keys():
+        note_out(entries, step.key)
+        return
+    for rung, at in unasked.items():
+        found = replace(reading, loss=losses[at], setting=setting_of(step.config))
+        entries.put(loss_of(rung, step.key), found.to_json())
         entries.put(go_of(rung, step.key), {"why": Why.BEFORE})
 
 
@@ -70,12 +82,6 @@ def recorded_losses(metrics: Path) -> dict[int, float | None]:
     return found
 
 
-def next_rung(entries: Entries, run: str, rungs: Rungs) -> int:
-    """The first rung at which a run has not been; 0 if it has been at all."""
-    every = range(1, len(rungs.fractions) + 1)
-    return next((rung for rung in every if not entries.get(loss_of(rung, run))), 0)
-
-
 def setting_of(config: Mapping[str, Any]) -> str:
     """Equal for configs that differ in their seed alone."""
     rest = {name: value for name, value in config.items() if name != "seed"}
@@ -83,8 +89,13 @@ def setting_of(config: Mapping[str, Any]) -> str:
 
 
 def _note_nan(entries: Entries, step: Step, outcome: Outcome) -> None:
+    """At the first rung to which the run has not come, unless it has diverged before."""
     assert step.rungs is not None
-    if rung := next_rung(entries, step.key, step.rungs):
-        facts = outcome.facts
-        reading = Reading(None, int(facts.get("max_steps", 0)), facts.get("eval_fingerprint"))
-        note_divergence(entries, step.key, rung, reading)
+    facts = outcome.facts
+    for rung in range(1, len(step.rungs.fractions) + 1):
+        found = entries.get(loss_of(rung, step.key))
+        if found is None:
+            reading = Reading(None, int(facts.get("max_steps") or 0), facts.get("eval_fingerprint"))
+            note_divergence(entries, step.key, rung, reading)
+        if found is None or found["loss"] is None:
+            return

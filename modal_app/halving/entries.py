@@ -15,6 +15,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,11 +61,11 @@ def entries_folder(store: Store, search: str) -> Path:
     return store.sweeps / sweep / "rungs" / own
 
 
+@dataclass(frozen=True, slots=True)
 class FileEntries:
     """A file each. A file is linked to its name when it is complete, which fails if the name is taken."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     def put(self, name: str, value: Mapping[str, Any]) -> bool:
         path = self.folder / f"{name}.json"

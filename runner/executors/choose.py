@@ -22,9 +22,10 @@ from runner.environment import trainer_environment
 from runner.environment.verdicts import Verdicts
 from runner.errors import SweepError
 from runner.estimate.plan import THIS_MACHINE, Pool
-from runner.executors.local import LocalExecutor, machine_slots, missing_cards
+from runner.executors.local import LocalExecutor
 from runner.executors.mixed_workers import FRESH, ON_A_GPU, MixedWorkers, RunningValidator
 from runner.executors.modal_gpus import placements, placements_after
+from runner.executors.slots import machine_slots, missing_cards
 from runner.executors.validator import FreshValidator
 from runner.executors.warm_server import idle_limit, reach_running
 from runner.executors.warm_workers import WarmWorkers

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from modal_app.halving.ends import note_end
-from modal_app.halving.entries import FileEntries, entries_folder
+from modal_app.halving.entries import FileEntries, entries_folder, loss_of
 from modal_app.halving.halve import look
 from modal_app.store.layout import Store
 from modal_app.store.state import Phase, StepState
@@ -36,12 +36,14 @@ class LocalSearch:
             note_end(self.entries, step, state.outcome, self.store.folder(step.kind, step.key).metrics)
             self.has_news = True
 
-    def rung_of(self, state: StepState) -> int:
-        """The rung of this search at which a run has stopped; 0 if it has not."""
-        if state.phase is not Phase.AT_RUNG or state.outcome is None:
+    def rung_of(self, step: Step, state: StepState) -> int:
+        """The rung of this search at which a run has stopped; 0 if it has not. If what it has reached there cannot be
+        read any more, it has to say so again."""
+        facts = state.outcome.facts if state.outcome and state.phase is Phase.AT_RUNG else {}
+        if facts.get("search") != self.search:
             return 0
-        facts = state.outcome.facts
-        return int(facts["rung"]) if facts.get("search") == self.search else 0
+        rung = int(facts["rung"])
+        return rung if self.entries.get(loss_of(rung, step.key)) else 0
 
     def promoted(self) -> Mapping[str, int]:
         """The runs that go on from a rung where they have stopped, and this rung."""

@@ -6,9 +6,7 @@ followed, not started again. Workers outlive the launcher that started them.
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,8 +19,8 @@ from modal_app.store.state import Phase, StepState, is_done, observe
 from modal_app.store.step import EXIT_HELD, Device, FailureReason, OutcomeStatus, Step, StepKind
 from runner.console import terminal
 from runner.console.interrupts import further_requests
-from runner.errors import SweepError
 from runner.executors.halving import LocalSearch
+from runner.executors.slots import Slots
 from runner.executors.stop_times import stop_message
 from runner.executors.workers import WorkerExit, Workers
 from runner.store.ledger import Event, Ledger, Record
@@ -32,17 +30,6 @@ POLL_S = 0.2
 AT_RUNG = "its run has stopped at a rung"
 KILL_GRACE_S = 1.0
 """How long to wait for a worker after killing it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """How many steps this machine has room for."""
-
-    device: Device
-    total: int
-    """Cores for CPU ranks, cards for GPU ranks."""
-    parallel: int | None = None
-    """The most steps at a time."""
 
 
 @dataclass(slots=True)
@@ -113,7 +100,7 @@ class LocalExecutor:
                 self._follow(job, state)
             elif job.followed and state.phase is Phase.FAILED:
                 self._finish(job, state)  # the other launcher's failure is this step's: nothing runs twice
-            elif self._search and self._search.rung_of(state) not in (0, job.promoted):
+            elif self._search and self._search.rung_of(job.step, state) not in (0, job.promoted):
                 self._finish(job, state)  # it has stopped since it was followed
             elif self._blocked(job):
                 self._finish_blocked(job)
@@ -135,7 +122,7 @@ class LocalExecutor:
         """The runs that have stopped at a rung in an earlier launch have ended, unless they go on."""
         for job in self._jobs.values() if self._search else ():
             state = self._observe(job) if job.step.rungs else None
-            if self._search and state and self._search.rung_of(state):
+            if self._search and state and self._search.rung_of(job.step, state):
                 self._finish(job, state)
 
     def _promote(self, *, always: bool = False) -> bool:
@@ -203,7 +190,7 @@ class LocalExecutor:
         outcome = state.outcome
         if self._search is not None:
             self._search.note_end(job.step, state)
-            job.at_rung = self._search.rung_of(state)
+            job.at_rung = self._search.rung_of(job.step, state)
         if job.started is False and not job.followed and state.phase in (Phase.SUCCEEDED, Phase.AT_RUNG):
             self.ledger.append(Record(Event.SKIPPED, job.step.kind, job.step.key))
             return
@@ -329,34 +316,6 @@ class LocalExecutor:
         return max((one.number for one in self.store.folder(step.kind, step.key).attempts()), default=0)
 
 
-def machine_slots(device: Device, processes: int, parallel: int | None) -> Slots:
-    """The room on this machine for runs of up to `processes` ranks.
-
-    Raises SweepError when it has too few GPUs.
-    """
-    if device is Device.CPU:
-        return Slots(device, os.cpu_count() or 1, parallel)
-    cards = _gpu_count()
-    if missing := _too_few(cards, processes):
-        raise SweepError(missing)
-    return Slots(device, cards, parallel)
-
-
-def missing_cards(plan: Plan) -> str:
-    """Why this machine's cards are not enough for the pending runs; empty when they are."""
-    processes = [one.step.processes for one in plan.pending if one.step.device is Device.CUDA]
-    return _too_few(_gpu_count(), max(processes)) if processes else ""
-
-
-def _too_few(cards: int, processes: int) -> str:
-    if cards >= processes:
-        return ""
-    return (
-        f"executor=local needs {processes} NVIDIA GPU(s) for this, but the machine has {cards}. Use executor=modal to "
-        "rent them, or gpu=cpu with model=tiny to try it here."
-    )
-
-
 def _needed(plan: Plan) -> Iterator[_RunningStep]:
     """The steps that are not done; a dataset only if a pending run reads it."""
     wanted = {planned.run.data_key for planned in plan.pending}
@@ -366,11 +325,3 @@ def _needed(plan: Plan) -> Iterator[_RunningStep]:
         needs = None if planned.step.own_data else (StepKind.PREPROCESS, planned.run.data_key)
         yield _RunningStep(planned.step, needs)
     yield from (_RunningStep(planned.step, planned.needs) for planned in plan.after if not planned.done)
-
-
-def _gpu_count() -> int:
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return 0
-    return sum(line.startswith("GPU ") for line in listed.splitlines())

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from modal_app.halving.ends import note_end, note_trained
-from modal_app.halving.entries import TERMS, FileEntries, entries_folder
+from modal_app.halving.entries import TERMS, FileEntries, entries_folder, go_of
 from modal_app.halving.standing import Terms
 from modal_app.store import checkpoints
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.rungs import Rungs, named
-from modal_app.store.state import observe
+from modal_app.store.state import Phase, observe
 from modal_app.store.step import StepKind
 from runner.errors import SweepError
 from runner.keys.identity import short_hash
@@ -34,8 +34,16 @@ def with_rungs(plan: Plan, search: SearchChoice, store: Store) -> Plan:
     terms = {"rungs": search.rungs, "eta": search.eta, "audit": search.audit}
     own = short_hash([terms, sorted(one.run.key for one in plan.runs)], HASH_LENGTH)
     rungs = Rungs(f"{plan.sweep}/{own}", search.rungs, search.eta, search.audit)
-    runs = [one if one.done else replace(one, step=replace(one.step, rungs=rungs)) for one in plan.runs]
-    return replace(plan, runs=tuple(runs))
+    return replace(plan, runs=tuple(one if one.done else _with_rungs(one, rungs, store) for one in plan.runs))
+
+
+def _with_rungs(planned: PlannedRun, rungs: Rungs, store: Store) -> PlannedRun:
+    state = observe(store, StepKind.TRAIN, planned.run.key)
+    facts = state.outcome.facts if state.outcome and state.phase is Phase.AT_RUNG else {}
+    rung = int(facts["rung"]) if facts.get("search") == rungs.search else 0
+    if rung and FileEntries(entries_folder(store, rungs.search)).get(go_of(rung, planned.run.key)):
+        rung = 0
+    return replace(planned, step=replace(planned.step, rungs=rungs), at_rung=rung)
 
 
 def rungs_of(plan: Plan) -> Rungs | None:
@@ -82,6 +90,9 @@ def _refusals(planned: Sequence[PlannedRun], search: SearchChoice, store: Store)
                 f"{name} saves checkpoints that a stopped run could not go on from (save_only_model, or ReLoRA over "
                 "quantized weights). Change that, or leave search.rungs out."
             )
+    for max_steps in {run.config["max_steps"] for run in runs if run.config.get("max_steps")}:
+        if 0 in Rungs("", search.rungs, search.eta).steps(max_steps):
+            yield f"max_steps={max_steps} has no step of its own for each rung. Ask for fewer rungs, or train longer."
     if differing := _differing_rows(runs, store):
         yield differing
     lengths = {_length(run): run for run in runs}

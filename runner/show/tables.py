@@ -24,6 +24,7 @@ from runner.types import LeftOut, Plan, PlannedRun
 def show_plan(plan: Plan, console: Console, left_out: Sequence[LeftOut] = ()) -> None:
     """Print what would run, each run once, and the points that would not."""
     done = len(plan.runs) - len(plan.pending)
+    stopped = sum(planned.at_rung > 0 for planned in plan.pending)
     copies = sum(planned.copies - 1 for planned in plan.runs)
     console.print(f"[bold]{plan.sweep}[/bold]: {_count(len(plan.runs), 'run')}, {_datasets(plan)}")
     for one in plan.datasets:
@@ -36,8 +37,7 @@ def show_plan(plan: Plan, console: Console, left_out: Sequence[LeftOut] = ()) ->
         console.print(f"{_count(copies, 'duplicate')} left out: the same run is trained once.")
     for planned in plan.runs:
         key, data = planned.run.key, planned.run.data_key
-        word = "[green]finished[/green]" if planned.done else "to train" if planned.trains else "not trained"
-        console.print(f"  {key}  data {data}  {word:<9}  {escape(_name(planned))}", soft_wrap=True)
+        console.print(f"  {key}  data {data}  {_word(planned):<9}  {escape(_name(planned))}", soft_wrap=True)
     common = set[str].intersection(*({*one.run.experiment.overrides} for one in plan.runs)) if left_out else set()
     for point in left_out:
         words = " ".join(one for one in point.overrides if one not in common)
@@ -51,8 +51,16 @@ def show_plan(plan: Plan, console: Console, left_out: Sequence[LeftOut] = ()) ->
             f"[yellow]unresolved[/yellow] {escape(f'{found.at}={found.text}: {found.problem}')}", soft_wrap=True
         )
     if done:
-        rest = f"{len(plan.pending)} to train" if plan.has_work else "nothing to do"
+        rest = f"{len(plan.pending) - stopped} to train" if plan.has_work else "nothing to do"
         console.print(f"{_count(done, 'run')} finished before, skipped; {rest}.")
+    if stopped:
+        console.print(f"{_count(stopped, 'run')} stopped at a rung, to go on if among the best later.")
+
+
+def _word(planned: PlannedRun) -> str:
+    if planned.at_rung:
+        return f"stopped at rung {planned.at_rung}"
+    return "[green]finished[/green]" if planned.done else "to train" if planned.trains else "not trained"
 
 
 def names_of(plan: Plan) -> dict[str, str]:

@@ -14,11 +14,12 @@ from modal_app.store.step import Device, OutcomeStatus, Step, StepKind
 from runner.config.stages import stages_of
 from runner.environment.trainer_environment import identity
 from runner.errors import SweepError
-from runner.executors.local import LocalExecutor, Slots
+from runner.executors.local import LocalExecutor
 from runner.executors.modal import mirrored_steps
 from runner.executors.modal_gpus import one_gpu, placements
 from runner.executors.modal_submission import before
 from runner.executors.modal_work import job_name, make_work
+from runner.executors.slots import Slots
 from runner.follow_up.stage_steps import failed_stages, with_stages
 from runner.follow_up.steps import merge_step
 from runner.store.ledger import Ledger

@@ -9,7 +9,8 @@ from modal_app.store.layout import Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import Device, OutcomeStatus, Step, StepKind
 from runner.console import interrupts
-from runner.executors.local import LocalExecutor, Slots, Watch, machine_slots
+from runner.executors.local import LocalExecutor, Watch
+from runner.executors.slots import Slots, machine_slots
 from runner.store.ledger import Ledger, Record
 from runner.types import Gpu, Plan, Run
 from tests.runner.builders import finish, plan, run

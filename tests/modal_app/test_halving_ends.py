@@ -1,0 +1,113 @@
+"""What the end of a run's job says to the others of its search."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modal_app.halving.asking import AtOnce, ByFile, asks_of, give_answer, open_questions
+from modal_app.halving.ends import note_end, note_trained, setting_of
+from modal_app.halving.entries import FileEntries, go_of, loss_of, out_of, stop_of
+from modal_app.halving.halve import Answer
+from modal_app.halving.standing import Reading, Why
+from modal_app.store.layout import Attempt, Store
+from modal_app.store.rungs import Rungs
+from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Step, StepKind
+from tests.modal_app.halving_entries import MemoryEntries
+
+RUNGS = Rungs("sweep/own", (0.2, 0.6), 3)
+STEP = Step(StepKind.TRAIN, "run", {"seed": 1, "lora_r": 8}, "data", rungs=RUNGS)
+"""Of 20 steps: its rungs are at 4 and 12."""
+
+
+def ended(status: OutcomeStatus, reason: FailureReason | None = None, **facts: Any) -> Outcome:
+    return Outcome(status, 1, 0.0, 1.0, reason, facts={"max_steps": 20, "eval_fingerprint": "rows", **facts})
+
+
+def noted(tmp_path: Path, outcome: Outcome, losses: Mapping[int, float | None] | None = None) -> MemoryEntries:
+    """What is there after the end has been noted twice."""
+    metrics, entries = tmp_path / "metrics.jsonl", MemoryEntries()
+    lines = [json.dumps({"step": step, "eval_loss": loss}) for step, loss in (losses or {}).items()]
+    metrics.write_text("\n".join([*lines, '{"step": 13, "eval_l']))
+    note_end(entries, STEP, outcome, metrics)
+    before = entries.items()
+    note_end(entries, STEP, outcome, metrics)
+    assert entries.items() == before
+    return entries
+
+
+def test_a_run_that_has_stopped_is_said_to_stop_in_its_own_search_alone(tmp_path: Path) -> None:
+    own = ended(OutcomeStatus.AT_RUNG, rung=2, search="sweep/own")
+    assert noted(tmp_path, own).found.keys() == {stop_of(2, "run")}
+    other = ended(OutcomeStatus.AT_RUNG, rung=2, search="sweep/other")
+    assert noted(tmp_path, other).found == {}
+
+
+def test_a_run_whose_loss_became_nan_has_diverged_at_its_next_rung(tmp_path: Path) -> None:
+    entries = noted(tmp_path, ended(OutcomeStatus.FAILED, FailureReason.NAN, step=3))
+    assert Reading.of(entries.found[loss_of(1, "run")]) == Reading(None, 20, "rows")
+
+
+@pytest.mark.parametrize("reason", [FailureReason.OOM, FailureReason.ERROR, FailureReason.DISK])
+def test_a_run_that_has_failed_comes_to_no_further_rung(tmp_path: Path, reason: FailureReason) -> None:
+    assert noted(tmp_path, ended(OutcomeStatus.FAILED, reason)).found.keys() == {out_of("run")}
+
+
+def test_a_run_that_may_be_continued_says_nothing(tmp_path: Path) -> None:
+    for outcome in (
+        ended(OutcomeStatus.STOPPED),
+        ended(OutcomeStatus.LOST, FailureReason.LOST),
+        ended(OutcomeStatus.FAILED, FailureReason.PREEMPTED),
+        ended(OutcomeStatus.FAILED, FailureReason.TIMEOUT),
+    ):
+        assert noted(tmp_path, outcome).found == {}
+
+
+def test_a_run_that_finished_unasked_is_compared_by_what_it_recorded_or_is_left_out(tmp_path: Path) -> None:
+    success = ended(OutcomeStatus.SUCCEEDED, step=20)
+    entries = noted(tmp_path, success, {0: 3.0, 4: 2.0, 12: 1.0, 20: 0.5})
+    assert entries.found.keys() == {loss_of(1, "run"), go_of(1, "run"), loss_of(2, "run"), go_of(2, "run")}
+    assert entries.found[go_of(2, "run")] == {"why": Why.BEFORE}
+    assert Reading.of(entries.found[loss_of(1, "run")]) == Reading(2.0, 20, "rows", setting=setting_of(STEP.config))
+    assert noted(tmp_path, success, {0: 3.0, 10: 1.5, 20: 0.5}).found.keys() == {out_of("run")}
+    assert noted(tmp_path, success).found.keys() == {out_of("run")}
+
+
+def test_a_run_that_stopped_early_has_its_last_loss_at_the_rungs_after_that(tmp_path: Path) -> None:
+    entries = noted(tmp_path, ended(OutcomeStatus.SUCCEEDED, step=8), {4: 2.0, 8: 1.0})
+    assert [Reading.of(entries.found[loss_of(rung, "run")]).loss for rung in (1, 2)] == [2.0, 1.0]
+
+
+def test_a_run_that_was_trained_beyond_a_rung_is_asked_at_the_next_one(tmp_path: Path) -> None:
+    metrics, entries = tmp_path / "metrics.jsonl", MemoryEntries()
+    metrics.write_text('{"step": 4, "eval_loss": 2.0}\n')
+    note_trained(entries, STEP, 20, 8, "rows", metrics)
+    assert entries.found.keys() == {loss_of(1, "run"), go_of(1, "run")}
+
+
+def test_settings_are_equal_but_for_the_seed() -> None:
+    assert setting_of(STEP.config) == setting_of({**STEP.config, "seed": 2}) != setting_of({"lora_r": 4})
+
+
+def test_a_trainer_in_a_container_asks_by_a_file_and_goes_on_without_an_answer(tmp_path: Path) -> None:
+    store, attempt = Store(tmp_path), Attempt(tmp_path, 1)
+    folder = store.folder(StepKind.TRAIN, "run")
+    assert asks_of(STEP, store, folder, attempt) == AtOnce(
+        FileEntries(tmp_path / "sweeps" / "sweep" / "rungs" / "own"), "run"
+    )
+    reading = Reading(1.0, 20, "rows", (1,) * 64, (0.5,) * 64)
+
+    def answered(_: float) -> None:
+        (question,) = open_questions(attempt, 2)
+        assert (question.search, question.run, question.reading) == ("sweep/own", "run", reading)
+        give_answer(attempt, question.rung, Answer(None, 2, 5))
+
+    asks = ByFile("sweep/own", "run", attempt, sleep=answered)
+    assert asks.ask(1, reading) == Answer(None, 2, 5)
+    assert open_questions(attempt, 2) == []
+    assert ByFile("sweep/own", "run", attempt, waits_s=0).ask(2, reading) == Answer(Why.UNANSWERED, 1, 1)
+    assert type(asks_of(STEP, store, folder.draft_of(1), attempt)) is ByFile
