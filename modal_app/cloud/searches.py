@@ -73,7 +73,7 @@ def look_around(claims: modal.Dict, job: Job, me: str) -> None:
     copy = dict(claims.items())
     ours = _to_call(claims, copy, job.read_halved(), me, parked(copy, entries.search, found))
     refused = call_each(claims, ours, copy)
-    entries.write_missing()
+    entries.write_missing(copy)
     volumes.commit(runs)
     for refusal in refused.values():
         raise refusal

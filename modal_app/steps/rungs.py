@@ -25,6 +25,7 @@ from modal_app.halving.halve import Answer
 from modal_app.halving.margin import GROUPS
 from modal_app.halving.standing import Reading
 from modal_app.held_out.row_losses import RowLosses
+from modal_app.process import stop
 from modal_app.process.rank import Rank
 from modal_app.process.stop import AtRung
 from modal_app.steps.row_rater import RowRater
@@ -44,7 +45,7 @@ class RungStops:
         self._trainer = trainer
         self._rank = rank
         self._rater = rater
-        self._asks = asks_of(rank.step, rank.store, rank.folder, rank.attempt)
+        self._asks = asks_of(rank.step, rank.store, rank.folder, rank.attempt, stop.requested)
         self._first: float | None = None
         """The run's first held-out loss."""
         self._passed = 0

@@ -91,7 +91,7 @@ class ModalSearches:
         entries = DictEntries(self.claims, search, self.store)
         self._note_stops(search, entries)
         found = look(entries)
-        entries.write_missing()
+        entries.write_missing(dict(self.claims.items()))
         self._upload(search)
         return found
 

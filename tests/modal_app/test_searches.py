@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from modal_app.store.step import StepKind
 from tests.modal_app.cloud import LAST, Cloud, clouds
 from tests.modal_app.halved_cloud import RUNG, HalvedCloud
 from tests.modal_server.fixture import needs_mounts
@@ -44,3 +45,51 @@ def test_twelve_runs_that_nobody_watches_are_halved_to_the_end(cloud: Callable[.
     assert started == stops - stopped, "a call for each promotion, and none more"
     # Nothing is rented any more.
     here.cloud.server.wait_until(lambda: all(task.ended_at for task in here.cloud.server.tasks()))
+
+
+TWO = {"good": 1.0, "bad": 2.0}
+"""The good one comes first, and stops, since it is alone. When the bad one has come, the good one goes on."""
+
+
+def come_to_rest(here: HalvedCloud) -> None:
+    """Two runs whose second one comes to grief. Whatever it is, the first one is promoted, and trained once."""
+    here.cloud.wait_for_all()
+    assert here.phases == {"good": "succeeded", "bad": "stopped at rung"}
+    assert here.all_have_gone_that_should()
+    assert here.steps_trained("good") == list(range(1, LAST + 1))
+    assert here.cloud.server.dict_items(here.cloud.job.claims)["ended/train/good"]["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("doom", ["container@2", f"container@{RUNG}", "asked", "told"])
+def test_a_container_killed_before_or_at_its_rung_takes_no_decision_along(
+    cloud: Callable[..., Cloud], doom: str
+) -> None:
+    here = HalvedCloud.on(cloud({"bad/1": doom}), TWO)
+    for run in TWO:
+        here.start(run)[0].get(timeout=60)
+    come_to_rest(here)
+    assert len(here.cloud.server.tasks("train")) == 4
+    assert here.steps_trained("bad")[-1] == RUNG
+
+
+@pytest.mark.parametrize(
+    ("name", "nth", "after"),
+    [
+        ("DictUpdate", 4, False),
+        ("DictUpdate", 5, False),
+        ("DictUpdate", 6, False),
+        ("FunctionMap", 2, False),  # the first one is this test's own
+        ("FunctionMap", 2, True),
+    ],
+    ids=["has ended", "has stopped", "goes on", "is called", "was called"],
+)
+def test_a_container_killed_after_its_rung_leaves_nothing_undone(
+    cloud: Callable[..., Cloud], name: str, nth: int, after: bool
+) -> None:
+    """Before it says that the run has ended, that it has stopped, that the other one goes on, before it calls that one,
+    and before it claims it."""
+    here = HalvedCloud.on(cloud({}), TWO)
+    here.start("good")[0].get(timeout=60)
+    here.cloud.kill_at(name, nth, lambda: here.start("bad")[0], after=after)
+    come_to_rest(here)
+    assert len(here.cloud.runs.folder(StepKind.TRAIN, "bad").attempts()) == 1
