@@ -23,7 +23,7 @@ from modal_app.halving.asking import asks_of
 from modal_app.halving.ends import recorded_losses, setting_of
 from modal_app.halving.halve import Answer
 from modal_app.halving.margin import GROUPS
-from modal_app.halving.standing import Reading
+from modal_app.halving.standing import Reading, Why
 from modal_app.held_out.row_losses import RowLosses
 from modal_app.process import stop
 from modal_app.process.rank import Rank
@@ -52,6 +52,8 @@ class RungStops:
         """The last rung that was asked at."""
         self.answers: list[dict[str, Any]] = []
         """Of this attempt, for train.json."""
+        self.unanswered = False
+        """Whether nobody has answered at this rung."""
         self.stop: dict[str, Any] | None = None
         """Once the run is to stop: the facts of the outcome."""
 
@@ -129,6 +131,7 @@ class RungStops:
         diverged = loss is None or not math.isfinite(loss) or self._has_diverged(loss)
         reading = self._reading(state, None if diverged else loss, losses)
         answer = self._agree(rung or here, reading)
+        self.unanswered = answer.why is Why.UNANSWERED
         noted = {"rung": rung or here, "step": state.global_step, "loss": reading.loss, **asdict(answer)}
         self.answers.append(noted)
         if not answer.goes_on:

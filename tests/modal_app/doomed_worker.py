@@ -98,7 +98,7 @@ class _Rungs:
 
     def _goes_on(self, rung: int) -> bool:
         assert self._step.rungs is not None
-        waits_s = float(os.environ.get("WORKER_WAITS_S", 30))
+        waits_s = float(os.environ["WORKER_WAITS_S"])
         asks = ByFile(self._step.rungs.search, self._step.key, self._attempt, waits_s, self._wait, stop.requested)
         steps = int(os.environ["WORKER_STEPS"])
         return asks.ask(rung, Reading(float(self._step.config["loss"]), steps, "rows")).goes_on
@@ -131,6 +131,9 @@ def _train(folder: StepFolder, attempt: Attempt, doom: _Doom, rungs: _Rungs) -> 
         if rungs.stop_at(number):
             _save(folder, number, value)
             raise _AtRung(rungs.at(number))
+        if rungs.at(number) and stop.requested():  # instead of an answer
+            _save(folder, number, value)
+            return number
     return None
 
 

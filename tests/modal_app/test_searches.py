@@ -3,10 +3,12 @@ Axolotl: the worker of the tests that trains in no time."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
+from grpclib import Status
 
 from modal_app.store.step import StepKind
 from tests.modal_app.cloud import LAST, Cloud, clouds
@@ -93,3 +95,75 @@ def test_a_container_killed_after_its_rung_leaves_nothing_undone(
     here.cloud.kill_at(name, nth, lambda: here.start("bad")[0], after=after)
     come_to_rest(here)
     assert len(here.cloud.runs.folder(StepKind.TRAIN, "bad").attempts()) == 1
+
+
+def test_a_call_delivered_twice_at_its_rung_is_decided_once(cloud: Callable[..., Cloud]) -> None:
+    here = HalvedCloud.on(cloud({}), TWO)
+    here.start("good")[0].get(timeout=60)
+    server, before = here.cloud.server, len(here.cloud.server.calls("DictUpdate"))
+    release = server.hold("DictUpdate", nth=3, container=1)  # it says what it has reached
+    (call,) = here.start("bad")
+    server.wait_until(lambda: len(server.calls("DictUpdate")) == before + 3, 60)
+    server.redeliver(call.object_id)
+    assert call.get(timeout=60)["status"] == "stopped at rung"
+    release()
+    server.wait_until(lambda: all(task.ended_at for task in server.tasks()), 60)
+    come_to_rest(here)
+    assert len(server.function_calls()) == 3
+
+
+def test_a_preemption_while_a_run_waits_for_its_answer_saves_at_once_and_asks_again(
+    cloud: Callable[..., Cloud],
+) -> None:
+    here = HalvedCloud.on(cloud({}, grace_s=10.0), TWO)
+    here.start("good")[0].get(timeout=60)
+    server, before = here.cloud.server, len(here.cloud.server.calls("DictUpdate"))
+    release = server.hold("DictUpdate", nth=3)
+    (call,) = here.start("bad")
+    server.wait_until(lambda: len(server.calls("DictUpdate")) == before + 3, 60)
+    server.preempt(server.tasks_of(call.object_id)[-1].id)
+    server.wait_until(lambda: server.tasks_of(call.object_id)[0].ended_at, 30)
+    release()
+    come_to_rest(here)
+    first, _ = here.cloud.runs.folder(StepKind.TRAIN, "bad").attempts()
+    assert json.loads(first.result.read_text())["status"] == "stopped"
+    assert here.steps_trained("bad") == list(range(1, RUNG + 1))
+
+
+def test_entries_that_modal_has_forgotten_are_put_back_before_anybody_decides(cloud: Callable[..., Cloud]) -> None:
+    here = HalvedCloud.on(cloud({}), TWO)
+    here.start("good")[0].get(timeout=60)
+    here.claims.clear()
+    here.start("bad")[0].get(timeout=60)
+    come_to_rest(here)
+
+
+def test_a_run_that_modal_does_not_answer_goes_on_and_what_it_has_reached_is_put_later(
+    cloud: Callable[..., Cloud],
+) -> None:
+    here = HalvedCloud.on(cloud({}, step_s=0.3, waits_s=0.3), TWO)
+    for nth in range(3, 11):
+        here.cloud.server.fail("DictUpdate", nth=nth, status=Status.UNAVAILABLE)
+    assert here.start("good")[0].get(timeout=60)["status"] == "succeeded"
+    assert here.entries["loss/1/good"]["loss"] == 1.0
+
+
+@pytest.mark.parametrize(("doom", "entry"), [("nan@2", "loss/1/bad"), ("fail@2", "out/bad")])
+def test_nobody_waits_for_a_run_that_has_diverged_or_failed_on_its_way(
+    cloud: Callable[..., Cloud], doom: str, entry: str
+) -> None:
+    here = HalvedCloud.on(cloud({"*": doom, "good/1": "", "good/2": ""}), TWO)
+    here.start("good")[0].get(timeout=60)
+    assert here.start("bad")[0].get(timeout=60)["status"] == "failed"
+    here.cloud.wait_for_all()
+    assert here.phases == {"good": "succeeded", "bad": "failed"}
+    assert entry in here.entries
+
+
+def test_a_promoted_run_that_fails_is_not_started_again(cloud: Callable[..., Cloud]) -> None:
+    here = HalvedCloud.on(cloud({"good/2": "fail@10"}), {**TWO, "worst": 3.0}, eta=3)
+    for run in ("good", "bad", "worst"):
+        here.start(run)[0].get(timeout=60)
+    here.cloud.wait_for_all()
+    assert here.phases == {"good": "failed", "bad": "succeeded", "worst": "stopped at rung"}
+    assert len(here.cloud.server.function_calls()) == 5
