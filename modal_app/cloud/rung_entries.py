@@ -52,10 +52,10 @@ class DictEntries:
         there = values_of(dict(self._claims.items()), self.search)
         return there | {name: value for name in self._files() - there.keys() if (value := self._put_back(name))}
 
-    def write_missing(self) -> None:
+    def write_missing(self, claims: Mapping[str, Any]) -> None:
         """Write the files of entries that were put by somebody who was killed before they were on the Volume. The
-        store must be up to date."""
-        there = values_of(dict(self._claims.items()), self.search)
+        store must be up to date. `claims`: a copy."""
+        there = values_of(claims, self.search)
         for name in there.keys() - self._files():
             self._write(name, there[name])
 

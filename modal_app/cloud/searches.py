@@ -8,7 +8,7 @@ others. Of several calls that look at the same time, one starts a run:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import modal
@@ -22,9 +22,9 @@ from modal_app.cloud.executions import put_if_absent
 from modal_app.cloud.rung_entries import DictEntries, searches_in, values_of
 from modal_app.halving.asking import give_answer, open_questions
 from modal_app.halving.choose import to_be_started
-from modal_app.halving.entries import TERMS
+from modal_app.halving.entries import TERMS, go_of
 from modal_app.halving.halve import ask, look
-from modal_app.halving.standing import Standing
+from modal_app.halving.standing import Standing, Why
 from modal_app.store.layout import Attempt, Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import OutcomeStatus, Step, StepKind
@@ -71,22 +71,24 @@ def look_around(claims: modal.Dict, job: Job, me: str) -> None:
     volumes.reload_what_can_be(runs)  # what Modal has forgotten is there
     found = look(entries)
     copy = dict(claims.items())
-    ours = _to_call(claims, copy, job.read_halved(), me, parked(copy, entries.search, found))
+    ours = _to_call(claims, copy, job.read_halved(), me, found)
     refused = call_each(claims, ours, copy)
-    entries.write_missing()
+    entries.write_missing(copy)
     volumes.commit(runs)
     for refusal in refused.values():
         raise refusal
 
 
 def _to_call(
-    claims: modal.Dict, copy: Mapping[str, Any], jobs: Mapping[str, Job], me: str, names: Sequence[str]
+    claims: modal.Dict, copy: Mapping[str, Any], jobs: Mapping[str, Job], me: str, runs: Iterable[str]
 ) -> dict[str, Job]:
-    """Of these jobs, those that this call starts, by the keys of their claims."""
+    """The jobs of these runs that this call starts, by the keys of their claims."""
     store, following = Store(RUNS_MOUNT), dict[str, Job]()
-    for name in names:
+    for name in map(_name, runs):
         key, last = last_claim(copy.get, name)
-        if name in jobs and _has_stopped(copy, name, store) and _is_ours(claims, name, last, me):
+        if f"cancelled/{name}" in copy or name not in jobs:
+            continue
+        if _has_stopped(copy, name, store) and _is_ours(claims, name, last, me):
             following[key] = jobs[name]
     return following
 
@@ -100,11 +102,9 @@ def waits_for(claims: Mapping[str, Any]) -> set[str]:
         if TERMS not in items:
             continue
         standing = Standing.of(items)
-        last = _last_rungs(standing)
-        stopped = {run for run, rung in last.items() if run in standing.stopped.get(rung, ())}
-        ended = {run for run in last if _ended_at_rung(claims, _name(run))}
-        going = {run for run in stopped if standing.has_gone(last[run], run)} | to_be_started(standing).keys()
-        found |= {_name(run) for run in ended if run in going or run not in stopped}
+        ended = [run for run in standing.terms.rates if _ended_at_rung(claims, _name(run))]
+        going = to_be_started(standing)
+        found |= {_name(run) for run in ended if run in going or not _stays(standing, run, standing.last_rung(run))}
     return found
 
 
@@ -115,18 +115,28 @@ def staying(claims: Mapping[str, Any], search: str) -> set[str]:
     if TERMS not in items:
         return set()
     standing = Standing.of(items)
-    last = _last_rungs(standing).items()
-    return {_name(run) for run, rung in last if _stays(standing, run, rung)}
+    return {_name(run) for run in standing.terms.rates if _stays(standing, run, standing.last_rung(run))}
+
+
+def rungs_of(claims: Mapping[str, Any]) -> dict[str, list[tuple[str, int]]]:
+    """Run key -> the searches that it is in, and their numbers of rungs. From a copy of the claims."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for search in searches_in(claims):
+        terms = values_of(claims, search).get(TERMS, {"rates": {}})
+        for run in terms["rates"]:
+            found.setdefault(run, []).append((search, len(terms["fractions"])))
+    return found
+
+
+def ask_in_full(claims: modal.Dict, run: str, rungs: Iterable[tuple[str, int]], store: Store) -> None:
+    """Say of a run that it goes on from every rung of its searches."""
+    for search, number in rungs:
+        for rung in range(1, number + 1):
+            DictEntries(claims, search, store).put(go_of(rung, run), {"why": Why.ASKED})
 
 
 def _stays(standing: Standing, run: str, rung: int) -> bool:
     return run in standing.stopped.get(rung, ()) and not standing.has_gone(rung, run)
-
-
-def parked(claims: Mapping[str, Any], search: str, found: Mapping[str, int]) -> list[str]:
-    """The jobs of the runs that a look has found, without those that have come to a further rung since."""
-    last = _last_rungs(Standing.of(values_of(claims, search))) if found else {}
-    return [_name(run) for run, rung in found.items() if last.get(run, rung) == rung and not _cancelled(claims, run)]
 
 
 def _has_stopped(claims: Mapping[str, Any], name: str, store: Store) -> bool:
@@ -152,15 +162,6 @@ def _is_ours(claims: modal.Dict, name: str, last: str | None, me: str) -> bool:
         return True
     by = claims.get(key, {"by": me})["by"]
     return by == me or not is_live(by)
-
-
-def _last_rungs(standing: Standing) -> dict[str, int]:
-    """Of each run, the last rung that it has come to."""
-    return {run: rung for rung in sorted(standing.readings) for run in standing.at(rung)}
-
-
-def _cancelled(claims: Mapping[str, Any], run: str) -> bool:
-    return f"cancelled/{_name(run)}" in claims
 
 
 def _name(run: str) -> str:

@@ -28,12 +28,15 @@ class Asks(Protocol):
     def ask(self, rung: int, reading: Reading) -> Answer: ...
 
 
-def asks_of(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> Asks | None:
-    """How a train step asks; None for one that has no rungs. The container on Modal has drafted the step's folder."""
+def asks_of(
+    step: Step, store: Store, folder: StepFolder, attempt: Attempt, is_over: Callable[[], bool] = lambda: False
+) -> Asks | None:
+    """How a train step asks; None for one that has no rungs. The container on Modal has drafted the step's folder.
+    `is_over`: whether nobody will answer any more."""
     if step.rungs is None:
         return None
     if folder.drafted_by:
-        return ByFile(step.rungs.search, step.key, attempt)
+        return ByFile(step.rungs.search, step.key, attempt, is_over=is_over)
     return AtOnce(FileEntries(entries_folder(store, step.rungs.search)), step.key)
 
 
@@ -74,12 +77,13 @@ class ByFile:
     attempt: Attempt
     waits_s: float = WAITS_S
     sleep: Callable[[float], None] = time.sleep
+    is_over: Callable[[], bool] = lambda: False
 
     def ask(self, rung: int, reading: Reading) -> Answer:
         question = Question(self.search, self.run, rung, reading)
         write_atomically(self.attempt.rung_question(rung), question.to_json())
         deadline = time.monotonic() + self.waits_s
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not self.is_over():
             if (answer := read_as(self.attempt.rung_answer(rung), Answer.from_json)) is not None:
                 return answer
             self.sleep(POLL_S)

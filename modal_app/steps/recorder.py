@@ -80,11 +80,22 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if last and self._has_eval_rows():
             control.should_evaluate = True
         if not last and self._agree_to_stop(args):
-            self._stopped = self._rank.to_be_continued = True
-            control.should_save = True
-            control.should_training_stop = True
+            self._stop(control)
         if not (last or self._stopped):
             self._rungs.after_step(args, state, control)
+            self._stop_unanswered(args, control)
+
+    def _stop(self, control: Any) -> None:
+        self._stopped = self._rank.to_be_continued = True
+        control.should_save = True
+        control.should_training_stop = True
+
+    def _stop_unanswered(self, args: Any, control: Any) -> None:
+        """Whoever has to answer may have been asked to stop, too. So it asks again when it is continued."""
+        if self._rungs.unanswered:
+            self._rungs.unanswered = False
+            if self._agree_to_stop(args):
+                self._stop(control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._evaluated_at == state.global_step:
@@ -112,6 +123,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._evaluated_at = state.global_step
         if not (self._stopped or self._diverged):
             self._rungs.after_evaluation(args, state, control, (metrics or {}).get("eval_loss"))
+            self._stop_unanswered(args, control)
         self._write_state(state)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -23,8 +23,9 @@ from modal_app.halving.asking import asks_of
 from modal_app.halving.ends import recorded_losses, setting_of
 from modal_app.halving.halve import Answer
 from modal_app.halving.margin import GROUPS
-from modal_app.halving.standing import Reading
+from modal_app.halving.standing import Reading, Why
 from modal_app.held_out.row_losses import RowLosses
+from modal_app.process import stop
 from modal_app.process.rank import Rank
 from modal_app.process.stop import AtRung
 from modal_app.steps.row_rater import RowRater
@@ -44,13 +45,15 @@ class RungStops:
         self._trainer = trainer
         self._rank = rank
         self._rater = rater
-        self._asks = asks_of(rank.step, rank.store, rank.folder, rank.attempt)
+        self._asks = asks_of(rank.step, rank.store, rank.folder, rank.attempt, stop.requested)
         self._first: float | None = None
         """The run's first held-out loss."""
         self._passed = 0
         """The last rung that was asked at."""
         self.answers: list[dict[str, Any]] = []
         """Of this attempt, for train.json."""
+        self.unanswered = False
+        """Whether nobody has answered at this rung."""
         self.stop: dict[str, Any] | None = None
         """Once the run is to stop: the facts of the outcome."""
 
@@ -128,6 +131,7 @@ class RungStops:
         diverged = loss is None or not math.isfinite(loss) or self._has_diverged(loss)
         reading = self._reading(state, None if diverged else loss, losses)
         answer = self._agree(rung or here, reading)
+        self.unanswered = answer.why is Why.UNANSWERED
         noted = {"rung": rung or here, "step": state.global_step, "loss": reading.loss, **asdict(answer)}
         self.answers.append(noted)
         if not answer.goes_on:

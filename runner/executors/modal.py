@@ -22,6 +22,7 @@ from modal_app.cloud.container import Job, mark_name, steps_file
 from modal_app.cloud.deployment import build_app
 from modal_app.cloud.meter import CPU_STEP, Reservation
 from modal_app.cloud.notices import forget
+from modal_app.cloud.searches import ask_in_full, rungs_of
 from modal_app.cloud.settings import AFTER_FUNCTION, HOUR_S, Deployment, requested, train_function
 from modal_app.store.hub import fetch_names
 from modal_app.store.layout import STEPS, SUBMISSION, Store
@@ -36,7 +37,7 @@ from runner.executors.modal_inputs import upload_inputs
 from runner.executors.modal_mirror import ModalMirror, Submitted, follow, submitted_calls
 from runner.executors.modal_notices import watched
 from runner.executors.modal_rates import rates_now, stale_warning
-from runner.executors.modal_searches import ModalSearches
+from runner.executors.modal_searches import ModalSearches, with_earlier_steps
 from runner.executors.modal_submission import MirroredStep, Names, before, with_earlier
 from runner.executors.modal_work import Work, job_name, make_work
 from runner.store.ledger import Event, Ledger, Record
@@ -143,14 +144,14 @@ class ModalExecutor:
             "deployment": asdict(self.deployment),
         }
         write_atomically(self.ledger.folder / SUBMISSION, json.dumps(submission, indent=1))
-        with modal.Volume.from_name(names.runs_volume, create_if_missing=True, version=2).batch_upload(
-            force=True
-        ) as batch:
-            folder = f"/sweeps/{plan.sweep}"
+        volume = modal.Volume.from_name(names.runs_volume, create_if_missing=True, version=2)
+        folder = f"/sweeps/{plan.sweep}"
+        text = with_earlier_steps(volume, plan.sweep, steps_file(work.steps, work.waiting, work.halved))
+        with volume.batch_upload(force=True) as batch:
             if plan.runs:
                 batch.put_file(self.ledger.folder / "plan.json", f"{folder}/plan.json")
                 batch.put_file(self.ledger.folder / SUBMISSION, f"{folder}/{SUBMISSION}")
-            batch.put_file(io.BytesIO(steps_file(work.steps, work.waiting, work.halved).encode()), f"{folder}/{STEPS}")
+            batch.put_file(io.BytesIO(text.encode()), f"{folder}/{STEPS}")
             for planned in plan.pending:
                 identity = self.store.folder(StepKind.TRAIN, planned.run.key).identity
                 batch.put_file(identity, f"/{identity.relative_to(self.store.root).as_posix()}")
@@ -178,12 +179,15 @@ class ModalExecutor:
         forget(claims, entries, plan.sweep)
         if self.notify is not None:
             watched(plan, work, entries, self.deployment, self.notify, self.budget, at_rungs).watch(claims)
+        halved = rungs_of(entries)
         while jobs:
             job = jobs.popleft()
             if job.name in at_rungs:
                 continue  # the end of another run may start it
             step, waiting = work.steps[job.name], work.waiting.get(job.name, ())
             key, call = last_claim(entries.get, job.name)
+            if step.kind is StepKind.TRAIN and step.rungs is None:
+                ask_in_full(claims, step.key, halved.get(step.key, ()), self.store)
             if call is None or not is_at_work(entries.get, job.name, call):
                 self._call(caller, job, key, step)
             elif (ended := enqueue_behind(claims, call, job.name, waiting)) is None:

@@ -3,8 +3,10 @@ started from here since no call does it. Everything else is done there: `modal_a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, Self
 
 import modal
@@ -13,7 +15,7 @@ from modal_app.cloud.claims import call_each, is_live, last_claim
 from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.container import halved_jobs
 from modal_app.cloud.rung_entries import DictEntries
-from modal_app.cloud.searches import parked, staying
+from modal_app.cloud.searches import staying
 from modal_app.halving.entries import entries_folder, stop_of
 from modal_app.halving.halve import look, note_stop
 from modal_app.store.layout import STEPS, Store
@@ -67,7 +69,7 @@ class ModalSearches:
     def _start(self, search: str, sweep: str, ledger: Ledger) -> bool:
         found = self._look(search)
         entries = dict(self.claims.items())
-        due = [name for name in parked(entries, search, found) if self._is_due(name, entries)]
+        due = [name for run in found if self._is_due(name := f"{StepKind.TRAIN}/{run}", entries)]
         if not due:
             return False
         jobs = halved_jobs(read_text(modal.Volume.from_name(self.names.runs_volume), f"sweeps/{sweep}/{STEPS}"))
@@ -82,7 +84,9 @@ class ModalSearches:
         return True
 
     def _is_due(self, name: str, entries: Mapping[str, Any]) -> bool:
-        if name in self._started or observe(self.store, StepKind.TRAIN, _run(name)).phase is not Phase.AT_RUNG:
+        if name in self._started or f"cancelled/{name}" in entries:
+            return False
+        if observe(self.store, StepKind.TRAIN, _run(name)).phase is not Phase.AT_RUNG:
             return False
         call = last_claim(entries.get, name)[1]
         return call is None or not is_live(call)
@@ -91,7 +95,7 @@ class ModalSearches:
         entries = DictEntries(self.claims, search, self.store)
         self._note_stops(search, entries)
         found = look(entries)
-        entries.write_missing()
+        entries.write_missing(dict(self.claims.items()))
         self._upload(search)
         return found
 
@@ -116,6 +120,16 @@ class ModalSearches:
 
     def _path(self, path: Any) -> str:
         return str(path.relative_to(self.store.root).as_posix())
+
+
+def with_earlier_steps(volume: modal.Volume, sweep: str, new: str) -> str:
+    """A sweep's file of steps with what the one on the Volume has besides: runs may be added to a sweep, or resumed in
+    it, while calls of others read the file."""
+    there = any(PurePosixPath(entry.path).name == STEPS for entry in listed(volume, f"sweeps/{sweep}"))
+    before, now = json.loads(read_text(volume, f"sweeps/{sweep}/{STEPS}")) if there else {}, json.loads(new)
+    named = {job["name"]: job for file in (before, now) for job in file.get("halved", ())}
+    merged = {part: {**before.get(part, {}), **now[part]} for part in ("steps", "waiting")}
+    return json.dumps({**merged, "halved": list(named.values())})
 
 
 def _run(name: str) -> str:

@@ -1,27 +1,34 @@
-"""Rungs with executor=modal, where the worker in the containers does nothing but ask: the client is killed, comes back
-after its sweep has been forgotten, and leaves alone what has stopped."""
+"""Rungs with executor=modal, where the worker in the containers does nothing but ask: the client is killed, two come at
+a time, one comes when Modal has forgotten everything; none disturbs the search."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from modal_app.halving.choose import who_goes_on
 from modal_app.halving.entries import FileEntries
 from modal_app.halving.standing import Standing
+from modal_app.store.layout import Store
 from tests.end_to_end.axosweep import Axosweep, kill
-from tests.end_to_end.on_modal import ON_GPUS, beside, local_modal
+from tests.end_to_end.on_modal import ON_GPUS, RUNS, local_modal, machine
+from tests.modal_server import ModalServer
 from tests.modal_server.fixture import needs_mounts, noop_settings
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
 RATES = ",".join(f"{1 + 5 * number % 12}e-4" for number in range(12))
-WORDS = ("-m", f"learning_rate={RATES}", "search.rungs=[0.2,0.6]", "search.eta=3", "search.audit=false", *ON_GPUS)
+GRID = ("-m", f"learning_rate={RATES}", *ON_GPUS)
+SEARCH = (*GRID, "search.rungs=[0.2,0.6]", "search.eta=3", "search.audit=false")
+CLAIMS = "axosweep-claims"
 
 
-def standing(on_modal: Axosweep) -> Standing:
-    (folder,) = (on_modal.store.root / "modal").glob("sweeps/*/rungs/*")
+def standing(store: Store) -> Standing:
+    (folder,) = store.root.glob("sweeps/*/rungs/*")
     return Standing.of(FileEntries(folder).items())
 
 
@@ -29,21 +36,75 @@ def all_have_gone_that_should(found: Standing) -> bool:
     return all(found.has_gone(rung, run) for rung in (1, 2) for run in who_goes_on(found, rung))
 
 
-def test_a_search_whose_client_is_killed_goes_on_by_itself_and_is_left_alone_when_it_is_over(alone: Axosweep) -> None:
+def statuses(here: Axosweep, sweep: str) -> Counter[str]:
+    return Counter(row["status"] for row in here.json("compare", sweep)["runs"])
+
+
+@dataclass(frozen=True)
+class Abandoned:
+    """A search of twelve runs whose client was killed when it had called them, at rest."""
+
+    server: ModalServer
+    here: Axosweep
+    sweep: str
+
+    @property
+    def calls(self) -> int:
+        return len(self.server.function_calls())
+
+
+@pytest.fixture(scope="module")
+def abandoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Abandoned]:
     with local_modal(noop_settings(train_s=0.4)) as server:
-        on_modal = beside(alone, server, alone.store)
-        client = on_modal.start(*WORDS)
-        server.wait_until(lambda: len(server.function_calls("train")) >= 12, 90)
+        here = machine(server, tmp_path_factory.mktemp("abandoned"))
+        client = here.start(*SEARCH)
+        server.wait_until(lambda: len(server.function_calls("train")) >= 12, 120)
         kill(client.pid)
         client.communicate()
-        server.wait_until(lambda: all(one.status == "success" for one in server.function_calls()), 90)
+        server.wait_until(lambda: all(one.status == "success" for one in server.function_calls()), 120)
         server.wait_until(lambda: all(task.ended_at for task in server.tasks("train")), 30)
-        before = len(server.function_calls())
+        (plan,) = here.store.root.glob("modal/sweeps/*/plan.json")
+        yield Abandoned(server, here, plan.parent.name)
 
-        again = on_modal.run(*WORDS)
-        assert again.returncode == 0, again.stderr
-        assert len(server.function_calls()) == before, "nothing is left to do"
-        statuses = Counter(row["status"] for row in on_modal.json("compare")["runs"])
-        assert set(statuses) == {"succeeded", "stopped at rung"}
-        assert statuses.total() == 12
-        assert all_have_gone_that_should(standing(on_modal))
+
+def test_a_search_whose_client_was_killed_has_come_to_rest_by_itself(abandoned: Abandoned) -> None:
+    there = standing(Store(abandoned.server.volume_tree(RUNS)))
+    assert all_have_gone_that_should(there)
+    ended = [one for name, one in abandoned.server.dict_items(CLAIMS).items() if name.startswith("ended/train/")]
+    assert set(counts := Counter(one["status"] for one in ended)) == {"succeeded", "stopped at rung"}
+    assert counts.total() == 12
+    stops = sum(map(len, there.stopped.values()))
+    assert len(abandoned.server.tasks("train")) == 12 + stops - counts["stopped at rung"], "a GPU for each part, once"
+
+
+def test_nothing_is_called_again_by_whoever_comes_later(abandoned: Abandoned, tmp_path: Path) -> None:
+    """The same line, two at a time, and another machine for which Modal has forgotten everything."""
+    before = abandoned.calls
+    clients = [abandoned.here.start(*SEARCH) for _ in range(2)]
+    for client in clients:
+        said, _ = client.communicate(timeout=120)
+        assert client.returncode == 0, said
+    known = statuses(abandoned.here, abandoned.sweep)
+    assert set(known) == {"succeeded", "stopped at rung"}
+    assert known.total() == 12
+
+    abandoned.server.lose_entries(CLAIMS, lambda entry: True)
+    late = machine(abandoned.server, tmp_path / "late")
+    attached = late.run("attach", abandoned.sweep)
+    assert attached.returncode == 0, attached.stderr
+    assert abandoned.calls == before
+    assert statuses(late, abandoned.sweep) == known
+    assert standing(Store(late.store.root / "modal")) == standing(Store(abandoned.here.store.root / "modal"))
+
+
+def test_a_later_sweep_that_asks_for_the_runs_in_full_continues_those_that_have_stopped(abandoned: Abandoned) -> None:
+    before = abandoned.calls
+    stopped = statuses(abandoned.here, abandoned.sweep)["stopped at rung"]
+    assert stopped > 0
+    finished = abandoned.here.run(*GRID)
+    assert finished.returncode == 0, finished.stderr
+    assert statuses(abandoned.here, abandoned.sweep) == {"succeeded": 12}
+    assert abandoned.calls == before + stopped
+    for path in (abandoned.server.volume_tree(RUNS) / "runs").glob("*/metrics.jsonl"):
+        steps = [line.partition('"step": ')[2].partition(",")[0] for line in path.read_text().splitlines()]
+        assert len(set(steps)) == 11, "from the first to the last, as far as each was logged"

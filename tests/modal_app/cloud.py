@@ -151,6 +151,7 @@ def clouds(patch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
             *,
             step_s: float = 0.02,
             save_steps: int = 2,
+            waits_s: float = 30.0,
             secret: Mapping[str, str] = MappingProxyType({}),
             **settings: Any,
         ) -> Cloud:
@@ -159,6 +160,7 @@ def clouds(patch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
                 "WORKER_STEPS": str(LAST),
                 "WORKER_STEP_S": str(step_s),
                 "WORKER_SAVE_STEPS": str(save_steps),
+                "WORKER_WAITS_S": str(waits_s),
             }
             server = stack.enter_context(
                 ModalServer(Settings(container_environment=told, files=FILES, **{"grace_s": 5.0} | settings))

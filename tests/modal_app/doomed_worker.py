@@ -13,6 +13,8 @@ becomes of it, and after which step (0: before the first; left out: before it be
     fail        it says that it has failed, and why: there was no sense in it
     rank        it says that a rank of it was killed
     nan         it says that it has diverged
+    asked       its container dies of SIGKILL when the run has asked at a rung
+    told        the same when it has its answer, and has stopped
 
 In a search, its loss at each rung is what its config says. WORKER_WAITS_S: how long it waits for an answer.
 """
@@ -58,9 +60,10 @@ def main() -> int:
         facts: dict[str, Any] = {"step": steps, "max_steps": steps, "eval_fingerprint": "rows"}
         try:
             doom.strike(0)
-            if (stopped_at := _train(folder, attempt, doom, _Rungs(step, attempt))) is not None:
+            if (stopped_at := _train(folder, attempt, doom, _Rungs(step, attempt, doom))) is not None:
                 status, message = OutcomeStatus.STOPPED, f"stopped at step {stopped_at}"
         except _AtRung as stop_there:
+            doom.strike_if("told")
             status, message = OutcomeStatus.AT_RUNG, f"stopped at rung {stop_there.rung}"
             facts |= {"rung": stop_there.rung, "search": step.rungs and step.rungs.search}
         except StepFailed as failure:
@@ -79,8 +82,8 @@ class _AtRung(Exception):
 
 
 class _Rungs:
-    def __init__(self, step: Step, attempt: Attempt) -> None:
-        self._step, self._attempt = step, attempt
+    def __init__(self, step: Step, attempt: Attempt, doom: _Doom) -> None:
+        self._step, self._attempt, self._doom = step, attempt, doom
 
     def stop_at(self, number: int) -> bool:
         """Whether the run is to stop after a step. Raises nothing: it has a checkpoint to save."""
@@ -89,10 +92,14 @@ class _Rungs:
     def at(self, number: int) -> int:
         return self._step.rungs.at(number, int(os.environ["WORKER_STEPS"])) if self._step.rungs else 0
 
+    def _wait(self, pause_s: float) -> None:
+        self._doom.strike_if("asked")
+        time.sleep(pause_s)
+
     def _goes_on(self, rung: int) -> bool:
         assert self._step.rungs is not None
-        waits_s = float(os.environ.get("WORKER_WAITS_S", 30))
-        asks = ByFile(self._step.rungs.search, self._step.key, self._attempt, waits_s)
+        waits_s = float(os.environ["WORKER_WAITS_S"])
+        asks = ByFile(self._step.rungs.search, self._step.key, self._attempt, waits_s, self._wait, stop.requested)
         steps = int(os.environ["WORKER_STEPS"])
         return asks.ask(rung, Reading(float(self._step.config["loss"]), steps, "rows")).goes_on
 
@@ -124,6 +131,9 @@ def _train(folder: StepFolder, attempt: Attempt, doom: _Doom, rungs: _Rungs) -> 
         if rungs.stop_at(number):
             _save(folder, number, value)
             raise _AtRung(rungs.at(number))
+        if rungs.at(number) and stop.requested():  # instead of an answer
+            _save(folder, number, value)
+            return number
     return None
 
 
@@ -144,6 +154,12 @@ class _Doom:
         self._kind, _, at = doom.partition("@")
         self._at = int(at) if at else None
 
+    def strike_if(self, kind: str) -> None:
+        """Kill the container if that is its doom."""
+        if self._kind == kind:
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)
+
     def strike(self, number: int | None) -> None:
         if number != self._at:
             return
@@ -151,8 +167,7 @@ class _Doom:
             case "crash":
                 os.kill(os.getpid(), signal.SIGSEGV)
             case "container":
-                os.kill(os.getppid(), signal.SIGKILL)
-                time.sleep(60)
+                self.strike_if("container")
             case "deaf":
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             case "fail":

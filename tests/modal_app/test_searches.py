@@ -3,11 +3,14 @@ Axolotl: the worker of the tests that trains in no time."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
+from grpclib import Status
 
+from modal_app.store.step import StepKind
 from tests.modal_app.cloud import LAST, Cloud, clouds
 from tests.modal_app.halved_cloud import RUNG, HalvedCloud
 from tests.modal_server.fixture import needs_mounts
@@ -44,3 +47,123 @@ def test_twelve_runs_that_nobody_watches_are_halved_to_the_end(cloud: Callable[.
     assert started == stops - stopped, "a call for each promotion, and none more"
     # Nothing is rented any more.
     here.cloud.server.wait_until(lambda: all(task.ended_at for task in here.cloud.server.tasks()))
+
+
+TWO = {"good": 1.0, "bad": 2.0}
+"""The good one comes first, and stops, since it is alone. When the bad one has come, the good one goes on."""
+
+
+def come_to_rest(here: HalvedCloud) -> None:
+    """Two runs whose second one comes to grief. Whatever it is, the first one is promoted, and trained once."""
+    here.cloud.wait_for_all()
+    assert here.phases == {"good": "succeeded", "bad": "stopped at rung"}
+    assert here.all_have_gone_that_should()
+    assert here.steps_trained("good") == list(range(1, LAST + 1))
+    assert here.cloud.server.dict_items(here.cloud.job.claims)["ended/train/good"]["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("doom", ["container@2", f"container@{RUNG}", "asked", "told"])
+def test_a_container_killed_before_or_at_its_rung_takes_no_decision_along(
+    cloud: Callable[..., Cloud], doom: str
+) -> None:
+    here = HalvedCloud.on(cloud({"bad/1": doom}), TWO)
+    for run in TWO:
+        here.start(run)[0].get(timeout=60)
+    come_to_rest(here)
+    assert len(here.cloud.server.tasks("train")) == 4
+    assert here.steps_trained("bad")[-1] == RUNG
+
+
+@pytest.mark.parametrize(
+    ("name", "nth", "after"),
+    [
+        ("DictUpdate", 4, False),
+        ("DictUpdate", 5, False),
+        ("DictUpdate", 6, False),
+        ("FunctionMap", 2, False),  # the first one is this test's own
+        ("FunctionMap", 2, True),
+    ],
+    ids=["has ended", "has stopped", "goes on", "is called", "was called"],
+)
+def test_a_container_killed_after_its_rung_leaves_nothing_undone(
+    cloud: Callable[..., Cloud], name: str, nth: int, after: bool
+) -> None:
+    """Before it says that the run has ended, that it has stopped, that the other one goes on, before it calls that one,
+    and before it claims it."""
+    here = HalvedCloud.on(cloud({}), TWO)
+    here.start("good")[0].get(timeout=60)
+    here.cloud.kill_at(name, nth, lambda: here.start("bad")[0], after=after)
+    come_to_rest(here)
+    assert len(here.cloud.runs.folder(StepKind.TRAIN, "bad").attempts()) == 1
+
+
+def test_a_call_delivered_twice_at_its_rung_is_decided_once(cloud: Callable[..., Cloud]) -> None:
+    here = HalvedCloud.on(cloud({}), TWO)
+    here.start("good")[0].get(timeout=60)
+    server, before = here.cloud.server, len(here.cloud.server.calls("DictUpdate"))
+    release = server.hold("DictUpdate", nth=3, container=1)  # it says what it has reached
+    (call,) = here.start("bad")
+    server.wait_until(lambda: len(server.calls("DictUpdate")) == before + 3, 60)
+    server.redeliver(call.object_id)
+    assert call.get(timeout=60)["status"] == "stopped at rung"
+    release()
+    server.wait_until(lambda: all(task.ended_at for task in server.tasks()), 60)
+    come_to_rest(here)
+    assert len(server.function_calls()) == 3
+
+
+def test_a_preemption_while_a_run_waits_for_its_answer_saves_at_once_and_asks_again(
+    cloud: Callable[..., Cloud],
+) -> None:
+    here = HalvedCloud.on(cloud({}, grace_s=10.0), TWO)
+    here.start("good")[0].get(timeout=60)
+    server, before = here.cloud.server, len(here.cloud.server.calls("DictUpdate"))
+    release = server.hold("DictUpdate", nth=3)
+    (call,) = here.start("bad")
+    server.wait_until(lambda: len(server.calls("DictUpdate")) == before + 3, 60)
+    server.preempt(server.tasks_of(call.object_id)[-1].id)
+    server.wait_until(lambda: server.tasks_of(call.object_id)[0].ended_at, 30)
+    release()
+    come_to_rest(here)
+    first, _ = here.cloud.runs.folder(StepKind.TRAIN, "bad").attempts()
+    assert json.loads(first.result.read_text())["status"] == "stopped"
+    assert here.steps_trained("bad") == list(range(1, RUNG + 1))
+
+
+def test_entries_that_modal_has_forgotten_are_put_back_before_anybody_decides(cloud: Callable[..., Cloud]) -> None:
+    here = HalvedCloud.on(cloud({}), TWO)
+    here.start("good")[0].get(timeout=60)
+    here.claims.clear()
+    here.start("bad")[0].get(timeout=60)
+    come_to_rest(here)
+
+
+def test_a_run_that_modal_does_not_answer_goes_on_and_what_it_has_reached_is_put_later(
+    cloud: Callable[..., Cloud],
+) -> None:
+    here = HalvedCloud.on(cloud({}, step_s=0.3, waits_s=0.3), TWO)
+    for nth in range(3, 11):
+        here.cloud.server.fail("DictUpdate", nth=nth, status=Status.UNAVAILABLE)
+    assert here.start("good")[0].get(timeout=60)["status"] == "succeeded"
+    assert here.entries["loss/1/good"]["loss"] == 1.0
+
+
+@pytest.mark.parametrize(("doom", "entry"), [("nan@2", "loss/1/bad"), ("fail@2", "out/bad")])
+def test_nobody_waits_for_a_run_that_has_diverged_or_failed_on_its_way(
+    cloud: Callable[..., Cloud], doom: str, entry: str
+) -> None:
+    here = HalvedCloud.on(cloud({"*": doom, "good/1": "", "good/2": ""}), TWO)
+    here.start("good")[0].get(timeout=60)
+    assert here.start("bad")[0].get(timeout=60)["status"] == "failed"
+    here.cloud.wait_for_all()
+    assert here.phases == {"good": "succeeded", "bad": "failed"}
+    assert entry in here.entries
+
+
+def test_a_promoted_run_that_fails_is_not_started_again(cloud: Callable[..., Cloud]) -> None:
+    here = HalvedCloud.on(cloud({"good/2": "fail@10"}), {**TWO, "worst": 3.0}, eta=3)
+    for run in ("good", "bad", "worst"):
+        here.start(run)[0].get(timeout=60)
+    here.cloud.wait_for_all()
+    assert here.phases == {"good": "failed", "bad": "succeeded", "worst": "stopped at rung"}
+    assert len(here.cloud.server.function_calls()) == 5
