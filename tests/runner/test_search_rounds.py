@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,7 @@ from runner.store.search_note import SearchNote, interrupted_search
 from tests.runner.played_search import Config, World
 
 COORDINATE = ("search=coordinate", "learning_rate=1e-4,1e-3,1e-2", "lora=r32,r4,r8")
-TPE = ("search=tpe", "search.runs=12", "learning_rate=tag(log,interval(1e-5,1e-1))", "lora=r4,r8,r32")
+TPE = ("search=tpe", "search.runs=8", "learning_rate=tag(log,interval(1e-5,1e-1))", "lora=r4,r8,r32")
 ON_A_CARD = (
     "model=llama3_1_8b", f"revision_of_model={'a' * 40}", "gpu=h100", "sequence_len=4096", "lora=r8",
 )  # fmt: skip
@@ -55,12 +54,17 @@ def test_a_plan_shows_the_next_round_and_how_many_may_follow_and_writes_nothing(
     assert World(store, away).search(*TPE).rounds[0] == drawn
 
 
-@pytest.mark.parametrize("words", [COORDINATE, TPE])
-@pytest.mark.parametrize("dies_after", [0, 1, 4])
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """The runs of both searches."""
+    stores = {words: Store(tmp_path_factory.mktemp("undisturbed")) for words in (COORDINATE, TPE)}
+    return {words[0]: set(World(store, away).search(*words).trained) for words, store in stores.items()}
+
+
+@pytest.mark.parametrize(("words", "dies_after"), [(COORDINATE, 0), (COORDINATE, 4), (TPE, 1), (TPE, 5)])
 def test_killed_anywhere_the_same_line_goes_on_and_trains_nothing_twice(
-    store: Store, words: tuple[str, ...], dies_after: int, tmp_path: Path
+    store: Store, words: tuple[str, ...], dies_after: int, undisturbed: dict[str, set[str]]
 ) -> None:
-    undisturbed = World(Store(tmp_path / "other"), away).search(*words)
     world = World(store, away, dies_after=dies_after)
     with pytest.raises(KeyboardInterrupt):
         world.search(*words)
@@ -68,9 +72,8 @@ def test_killed_anywhere_the_same_line_goes_on_and_trains_nothing_twice(
     assert SearchNote.read(store, sweep) == SearchNote(words[0].removeprefix("search="), over=False)
     world.dies_after = math.inf
     world.search(*words)
-    assert len(world.trained) == len(set(world.trained)) == len(undisturbed.trained)
-    if words is COORDINATE or dies_after in (0, 1):
-        assert set(world.trained) == set(undisturbed.trained)
+    assert len(world.trained) == len(set(world.trained))
+    assert set(world.trained) == undisturbed[words[0]]
     assert sweep_ids(store) == [sweep]
     before = list(world.trained)
     assert len(world.search(*words).closing) == len(before)
@@ -92,10 +95,10 @@ def test_attach_and_status_say_how_to_go_on_with_a_search_whose_launcher_has_end
 
 def test_with_more_runs_the_search_goes_on(store: Store) -> None:
     world = World(store, away).search(*TPE)
-    assert len(world.trained) == 12
-    more = [word.replace("search.runs=12", "search.runs=15") for word in TPE]
-    assert len(world.search(*more).closing) == 15
-    assert len(set(world.trained)) == 15
+    assert len(world.trained) == 8
+    more = [word.replace("search.runs=8", "search.runs=10") for word in TPE]
+    assert len(world.search(*more).closing) == 10
+    assert len(set(world.trained)) == 10
     assert len(sweep_ids(store)) == 1
 
 
@@ -144,7 +147,7 @@ def test_a_round_of_which_all_runs_fail_ends_the_search_until_that_is_mended(
     assert "no run of this round has a value of eval_loss" in capsys.readouterr().err
     failed = set(world.trained)
     world.reached = away
-    assert len(world.search(*TPE).closing) == 12
+    assert len(world.search(*TPE).closing) == 8
     assert failed < set(world.trained)
 
 
