@@ -46,14 +46,21 @@ class ComposedJob:
 
 
 def compose_all(
-    master: DictConfig, jobs: Sequence[Job], loader: ConfigLoader, first: int = 0, *, by_hydra: bool = False
+    master: DictConfig,
+    jobs: Sequence[Job],
+    loader: ConfigLoader,
+    first: int = 0,
+    *,
+    by_hydra: bool = False,
+    composer: Composer | None = None,
 ) -> list[ComposedJob | Exception]:
     """Each job, numbered from `first`, or Hydra's (or omegaconf's) error for it. `by_hydra`: with its `config`.
 
     `master` is the config that Hydra started the sweep with. The jobs of one set of group choices are composed
-    one after another, so that memory does not grow with the number of sets.
+    one after another, so that memory does not grow with the number of sets; a `composer` that is used again for
+    further jobs remembers the sets.
     """
-    composer = _Composer(master, loader, keep=by_hydra)
+    composer = composer or Composer(master, loader, keep=by_hydra)
     if len(jobs) == 1 and not by_hydra and composer.is_master(jobs[0]):
         return [composer.described(copy.deepcopy(master), first)]
     found: dict[int, ComposedJob | Exception] = {}
@@ -67,8 +74,9 @@ def compose_all(
     return [found[number] for number in range(len(jobs))]
 
 
-class _Composer:
-    def __init__(self, master: DictConfig, loader: ConfigLoader, *, keep: bool) -> None:
+class Composer:
+    def __init__(self, master: DictConfig, loader: ConfigLoader, *, keep: bool = False, remember: bool = False) -> None:
+        """`keep`: the configs as Hydra has them. `remember`: what the jobs of each set of choices share."""
         self._master = master
         self._keep = keep
         self._loader = CachingLoader(loader)
@@ -77,6 +85,7 @@ class _Composer:
         self._parsed: dict[str, JobOverride] = {}
         self._newest: dict[str, JobOverride] = {}
         """By what is left of =."""
+        self._remembered: dict[Choices, SharedConfig | Exception | None] | None = {} if remember else None
         self._is_group = lru_cache(maxsize=None)(self._loader.repository.group_exists)
 
     def is_master(self, job: Job) -> bool:
@@ -114,6 +123,13 @@ class _Composer:
         """What jobs of these choices share, or Hydra's error for the choices; None where Hydra composes each job."""
         if choices is None:
             return None
+        if self._remembered is None:
+            return self._shared_by(choices)
+        if choices not in self._remembered:
+            self._remembered[choices] = self._shared_by(choices)
+        return self._remembered[choices]
+
+    def _shared_by(self, choices: Choices) -> SharedConfig | Exception | None:
         try:
             config = self._configs.shared_by([self._parsed[one].override for one in choices])
         except HYDRA_ERRORS as error:

@@ -26,7 +26,7 @@ from runner.composing.experiment import (
     search_of,
     unresolved,
 )
-from runner.composing.fast_compose import ComposedJob, compose_all
+from runner.composing.fast_compose import ComposedJob, Composer, compose_all
 from runner.composing.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
 from runner.composing.hydra_inside import plain
 from runner.composing.points import DECIDED_BY_RESULTS, points_of, space_of
@@ -174,8 +174,10 @@ def _searched(
             "hydra/launcher= chooses another one. Leave out one of the two."
         )
 
+    composer = Composer(config, context.config_loader, remember=True)
+
     def compose(jobs: Sequence[Job]) -> list[Experiment]:
-        composed = compose_jobs(config, jobs, context.config_loader, vocabulary)
+        composed = compose_jobs(config, jobs, context.config_loader, vocabulary, composer=composer)
         return [experiment for experiment, _ in composed]
 
     assert isinstance(task, Task)
@@ -219,11 +221,14 @@ def compose_jobs(
     first: int = 0,
     *,
     by_hydra: bool = False,
+    composer: Composer | None = None,
 ) -> list[tuple[Experiment, ComposedJob]]:
     """Each job composed once; `by_hydra`: by Hydra alone. Raises SweepError with the problems of all jobs together."""
     composed: list[tuple[Experiment, ComposedJob]] = []
     problems: dict[str, list[Job]] = {}
-    for job, one in zip(jobs, compose_all(config, jobs, loader, first, by_hydra=by_hydra), strict=True):
+    for job, one in zip(
+        jobs, compose_all(config, jobs, loader, first, by_hydra=by_hydra, composer=composer), strict=True
+    ):
         try:
             if isinstance(one, Exception):
                 raise one

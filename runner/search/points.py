@@ -46,6 +46,7 @@ class Points:
         dimensions = [group for group in searched.space.dimensions if group != (self._seeds,)]
         if not dimensions:
             raise SweepError("A search needs axes: seed alone says how often each setting is run, not what to vary.")
+        self._known: dict[Point, Setting] = {}
         self.axes = tuple(_axis(group) for group in dimensions)
         self.probed = self._probe()
         """A plan of each value of each axis, the others at their first. Its runs identify what is searched."""
@@ -65,12 +66,12 @@ class Points:
 
     def experiments(self, points: Sequence[Point]) -> list[Experiment]:
         """Of those points that can be composed and are not excluded."""
-        return [one for point in points for one in self._composed(point).experiments]
+        return [one for setting in self._composed(points) for one in setting.experiments]
 
     def screened(self, points: Sequence[Point]) -> list[Setting]:
         """Each point with its experiments, or with the reason why it may not be run: it is excluded, it cannot be
         composed, or preflight refuses it, such as for memory."""
-        found = [self._composed(point) for point in points]
+        found = self._composed(points)
         several = [(place, one) for place, setting in enumerate(found) for one in setting.experiments]
         refusals = self._refusals([one for _, one in several])
         for (place, _), text in zip(several, refusals, strict=True):
@@ -88,7 +89,7 @@ class Points:
         lines = [[(*base[:place], value, *base[place + 1 :]) for value in _ends(axis)]
                  for place, axis in enumerate(self.axes)]  # fmt: skip
         distinct = list(dict.fromkeys(itertools.chain.from_iterable(lines)))
-        jobs = [self._job(point, self._seeds.texts[0] if self._seeds else None) for point in distinct]
+        jobs = [self._job(point, next(iter(self.seed_texts), None)) for point in distinct]
         experiments = dict(zip(distinct, self._searched.compose(jobs), strict=True))
         self.axes = tuple(
             _with_ranks(axis, {point[place]: experiments[point] for point in line})
@@ -109,16 +110,27 @@ class Points:
         checked.preflight.refuse_blocked()
         return launch
 
-    def _composed(self, point: Point) -> Setting:
-        texts = self._seeds.texts if self._seeds else (None,)
-        excluding = {text: self._excluded(point, text) for text in texts}
-        jobs = [self._job(point, text) for text, why in excluding.items() if not why]
-        if not jobs:
-            return Setting(point, (), next(iter(excluding.values())))
+    def _composed(self, points: Sequence[Point]) -> list[Setting]:
+        """Each composed once; only if one of several cannot be, all of them are tried again one by one."""
+        new = [point for point in dict.fromkeys(points) if point not in self._known]
+        jobs = {point: self._jobs(point) for point in new}
         try:
-            return Setting(point, tuple(self._searched.compose(jobs)))
+            experiments = iter(self._searched.compose([job for several in jobs.values() for job in several]))
         except SweepError as error:
-            return Setting(point, (), str(error))
+            if len(new) > 1:
+                return [one for point in points for one in self._composed([point])]
+            self._known[new[0]] = Setting(new[0], (), str(error))
+        else:
+            for point, several in jobs.items():
+                composed = tuple(next(experiments) for _ in several)
+                self._known[point] = Setting(
+                    point, composed, "" if several else self._excluded(point, next(iter(self.seed_texts), None))
+                )
+        return [self._known[point] for point in points]
+
+    def _jobs(self, point: Point) -> list[Job]:
+        """One for each seed, without those that are excluded."""
+        return [self._job(point, text) for text in self.seed_texts or (None,) if not self._excluded(point, text)]
 
     def _refusals(self, experiments: Sequence[Experiment]) -> list[str]:
         """Why preflight refuses each of them; empty for one that it does not."""
