@@ -34,7 +34,8 @@ def main(words: Sequence[str]) -> int:
 
 
 def attach(store_folder: str | None, sweep_name: str | None, runs_volume: str, *, as_json: bool) -> int:
-    """Exit code 0 when every run has succeeded, otherwise 1. Raises SweepError when there is nothing to attach to."""
+    """Exit code 0 when every run has succeeded or stopped at a rung, otherwise 1. Raises SweepError when there is
+    nothing to attach to."""
     from runner.executors import modal_notices, modal_verbs
 
     mirror = store_of("modal", store_folder)
@@ -58,4 +59,5 @@ def attach(store_folder: str | None, sweep_name: str | None, runs_volume: str, *
         terminal.message(further, style="yellow")
     for why in modal_notices.settle(mirror, sweep):
         terminal.message(f"A notice was not sent: {why}. The same command tries again.", style="yellow")
-    return ExitCode.SUCCEEDED if all(row.status is RunStatus.SUCCEEDED for row in rows) else ExitCode.FAILED
+    well = all(row.status in (RunStatus.SUCCEEDED, RunStatus.AT_RUNG) for row in rows)
+    return ExitCode.SUCCEEDED if well else ExitCode.FAILED

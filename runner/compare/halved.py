@@ -129,10 +129,9 @@ def audit_text(audit: Audit) -> str:
 
 
 def _stopped_note(number: int, of: int) -> str:
-    were = "1 run has" if number == 1 else f"{number} of {of} runs have"
     return (
-        f"{were} stopped at a rung of the search, where others were better: no rank, since losses compare at equal "
-        "steps only. `axosweep resume RUN` trains one to its end."
+        f"{number} of {of} runs {'has' if number == 1 else 'have'} stopped at a rung of the search, where others were "
+        "better: no rank, since losses compare at equal steps only. `axosweep resume RUN` trains one to its end."
     )
 
 
