@@ -38,7 +38,7 @@ def test_a_search_whose_client_is_killed_goes_on_by_itself_and_is_left_alone_whe
         client.communicate()
         server.wait_until(lambda: all(one.status == "success" for one in server.function_calls()), 90)
         server.wait_until(lambda: all(task.ended_at for task in server.tasks("train")), 30)
-        before = len(server.function_calls())
+        before, trained = len(server.function_calls()), len(server.function_calls("train"))
 
         again = on_modal.run(*WORDS)
         assert again.returncode == 0, again.stderr
@@ -47,3 +47,11 @@ def test_a_search_whose_client_is_killed_goes_on_by_itself_and_is_left_alone_whe
         assert set(statuses) == {"succeeded", "stopped at rung"}
         assert statuses.total() == 12
         assert all_have_gone_that_should(standing(on_modal))
+
+        stopped = next(row["key"] for row in on_modal.json("compare")["runs"] if row["status"] == "stopped at rung")
+        resumed = on_modal.run("resume", stopped, "--yes")
+        assert resumed.returncode == 0, resumed.stderr
+        assert len(server.function_calls("train")) == trained + 1
+        rows = {row["key"]: row for row in on_modal.json("compare")["runs"]}
+        assert rows[stopped]["status"] == "succeeded"
+        assert Counter(row["status"] for row in rows.values())["succeeded"] == statuses["succeeded"] + 1
