@@ -59,5 +59,5 @@ def attach(store_folder: str | None, sweep_name: str | None, runs_volume: str, *
         terminal.message(further, style="yellow")
     for why in modal_notices.settle(mirror, sweep):
         terminal.message(f"A notice was not sent: {why}. The same command tries again.", style="yellow")
-    over = (RunStatus.SUCCEEDED, RunStatus.AT_RUNG)
-    return ExitCode.SUCCEEDED if all(row.status in over for row in rows) else ExitCode.FAILED
+    well = all(row.status in (RunStatus.SUCCEEDED, RunStatus.AT_RUNG) for row in rows)
+    return ExitCode.SUCCEEDED if well else ExitCode.FAILED

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from modal_app.halving.choose import is_audited
 from modal_app.halving.standing import Why
 from runner.compare.ranking import Row
 from runner.console.durations import about
@@ -19,14 +20,18 @@ from runner.store.searches import Search
 class Audit:
     """What is known from the runs that went on for the audit alone, and from no others."""
 
+    chosen: int
+    """How many runs of the search never stop. Those of them that are among the best would not have stopped anyway."""
+    waiting: int
+    """How many of these have not ended."""
     runs: int
-    """How many of them have finished."""
+    """How many have finished that would have stopped."""
     best_run: str | None
     """The best of them; null if none has finished with a loss."""
     best: float | None
     """Its final eval loss."""
     winner: float | None
-    """The lowest final eval loss of all other runs; null if none has finished."""
+    """The lowest final eval loss of the other runs, without those that `resume` has finished; null if there is none."""
     regret: float | None
     """How much lower `best` is than `winner`: what stopping at rungs would have missed. 0 if it is not lower."""
 
@@ -110,8 +115,12 @@ def saved_text(one: Halved) -> str:
 def audit_text(audit: Audit) -> str:
     """What the audit has found, with its meaning."""
     head = "One run in ten goes on to its end in any case, to see what stopping misses"
+    if not audit.chosen:
+        return f"{head}; none of these is one of them."
     if audit.best is None or audit.winner is None:
-        return f"{head}: none that would have stopped has finished yet."
+        those = "1 of these is one of them" if audit.chosen == 1 else f"{audit.chosen} of these are among them"
+        rest = "it is not known yet" if audit.waiting else "none that would have stopped has finished"
+        return f"{head}; {those}, but {rest}."
     which = "the only one that would have stopped" if audit.runs == 1 else f"the best of {audit.runs}"
     found = f"{head}: {which} ended at {loss(audit.best)}, the best other run at {loss(audit.winner)}"
     if audit.regret:
@@ -120,24 +129,26 @@ def audit_text(audit: Audit) -> str:
 
 
 def _stopped_note(number: int, of: int) -> str:
-    were = "1 run has" if number == 1 else f"{number} of {of} runs have"
     return (
-        f"{were} stopped at a rung of the search, where others were better: no rank, since losses compare at equal "
-        "steps only. `axosweep resume RUN` trains one to its end."
+        f"{number} of {of} runs {'has' if number == 1 else 'have'} stopped at a rung of the search, where others were "
+        "better: no rank, since losses compare at equal steps only. `axosweep resume RUN` trains one to its end."
     )
 
 
 def _audit(rows: Sequence[Row]) -> Audit:
     """Runs that would have stopped but for the audit, against all others."""
+    chosen = [row for row in rows if is_audited(row.key)]
+    waiting = sum(row.status in (RunStatus.RUNNING, RunStatus.PENDING, RunStatus.STOPPED) for row in chosen)
     finished = [row for row in rows if row.status is RunStatus.SUCCEEDED and _is_a_loss(row.final)]
     alone = [row for row in finished if any(one.why is Why.AUDIT for one in row.rungs)]
-    others = [row.final for row in finished if row not in alone and row.final is not None]
+    asked = [row for row in finished if any(one.why is Why.ASKED for one in row.rungs)]
+    others = [row.final for row in finished if row not in (*alone, *asked) and row.final is not None]
     winner = min(others, default=None)
     if not alone:
-        return Audit(0, None, None, winner, None)
+        return Audit(len(chosen), waiting, 0, None, None, winner, None)
     best = min(alone, key=lambda row: row.final or 0.0)
     regret = None if winner is None or best.final is None else max(0.0, winner - best.final)
-    return Audit(len(alone), best.key, best.final, winner, regret)
+    return Audit(len(chosen), waiting, len(alone), best.key, best.final, winner, regret)
 
 
 def _steps_saved(row: Row) -> int:

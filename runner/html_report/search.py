@@ -13,7 +13,8 @@ from runner.html_report.curves import rounded
 from runner.store.run_state import RunStatus, status_text
 from runner.store.searches import searches_of
 
-FINISHED, PROMOTED, AUDITED, GOING_ON, OTHER = "finished", "promoted", "audit", "not over", "failed"
+FINISHED, PROMOTED, RESUMED, AUDITED = "finished", "promoted", "resumed", "audit"
+GOING_ON, OTHER = "not over", "failed"
 """How a run of a search ended, but for those that stopped, which are named after their rung."""
 
 
@@ -40,7 +41,9 @@ def outcome(row: Row) -> str:
             return GOING_ON
         case RunStatus.SUCCEEDED if any(one.why is Why.AUDIT for one in row.rungs):
             return AUDITED
-        case RunStatus.SUCCEEDED if any(one.was_stopped for one in row.rungs):
+        case RunStatus.SUCCEEDED if any(one.was_stopped and one.why in (None, Why.ASKED) for one in row.rungs):
+            return RESUMED
+        case RunStatus.SUCCEEDED if any(one.promoted for one in row.rungs):
             return PROMOTED
         case RunStatus.SUCCEEDED:
             return FINISHED

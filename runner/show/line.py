@@ -55,6 +55,11 @@ class Line:
         return rung_words(self.status, self.reached)
 
     @property
+    def is_deciding(self) -> bool:
+        """Whether it has come to a rung, and it is not known yet if it goes on."""
+        return self.status is RunStatus.RUNNING and self.reached is not None and self.reached.is_open
+
+    @property
     def change(self) -> tuple[object, ...]:
         """What makes a new line in a pipe when it changes: not its place at a rung, which changes as others come."""
         return self.status, self.reason, self.rung, self.reached and (self.reached.rung, self.reached.why)

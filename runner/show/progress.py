@@ -134,7 +134,7 @@ class Progress:
 
     def _print_changes(self, lines: list[Line]) -> None:
         for line in lines:
-            if self._printed.get((line.kind, line.key)) != line.change:
+            if not line.is_deciding and self._printed.get((line.kind, line.key)) != line.change:
                 self._printed[line.kind, line.key] = line.change
                 if line.status is not RunStatus.PENDING:
                     terminal.say(self.console, line.text())

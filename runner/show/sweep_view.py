@@ -47,7 +47,8 @@ class SweepView:
         for row in rows_from(facts):
             reached = row.rungs[-1] if row.rungs else None
             change = row.status, row.reason, row.rung, reached and (reached.rung, reached.why)
-            if self._printed.get(row.key) != change:
+            is_deciding = row.status is RunStatus.RUNNING and reached is not None and reached.is_open
+            if not is_deciding and self._printed.get(row.key) != change:
                 self._printed[row.key] = change
                 terminal.say(self.console, _line(row, rung_words(row.status, reached)))
 

@@ -34,6 +34,11 @@ class RungReached:
     """Whether it has stopped there, and perhaps gone on later."""
 
     @property
+    def is_open(self) -> bool:
+        """Whether nobody has said yet if it goes on."""
+        return self.why is None and not self.was_stopped
+
+    @property
     def promoted(self) -> bool:
         """Whether it has stopped there first, and gone on when others had come."""
         return self.was_stopped and self.why is not None

@@ -97,6 +97,18 @@ def test_nothing_is_called_again_by_whoever_comes_later(abandoned: Abandoned, tm
     assert standing(Store(late.store.root / "modal")) == standing(Store(abandoned.here.store.root / "modal"))
 
 
+def test_resume_trains_a_stopped_run_to_its_end_in_one_call(abandoned: Abandoned) -> None:
+    before, known = abandoned.calls, statuses(abandoned.here, abandoned.sweep)
+    rows = abandoned.here.json("compare", abandoned.sweep)["runs"]
+    stopped = next(row["key"] for row in rows if row["status"] == "stopped at rung")
+    resumed = abandoned.here.run("resume", stopped, "--yes")
+    assert resumed.returncode == 0, resumed.stderr
+    assert abandoned.calls == before + 1
+    rows = abandoned.here.json("compare", abandoned.sweep)["runs"]
+    assert {row["key"]: row["status"] for row in rows}[stopped] == "succeeded"
+    assert statuses(abandoned.here, abandoned.sweep)["succeeded"] == known["succeeded"] + 1
+
+
 def test_a_later_sweep_that_asks_for_the_runs_in_full_continues_those_that_have_stopped(abandoned: Abandoned) -> None:
     before = abandoned.calls
     stopped = statuses(abandoned.here, abandoned.sweep)["stopped at rung"]

@@ -18,7 +18,7 @@ from modal_app.store.claim import claim
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.cli import main
-from runner.compare.halved import audit_text, halved, saved_text
+from runner.compare.halved import Audit, audit_text, halved, saved_text
 from runner.compare.ranking import Row, compare_sweep
 from runner.compare.row_losses import judgeable
 from runner.compare.source import facts_of_sweep
@@ -120,7 +120,7 @@ def test_json_says_what_was_saved_and_what_the_audit_found(found: Found, capsys:
     assert (search["steps"], search["steps_saved"]) == (360, 3 * 48 + 24)
     assert search["seconds_saved"] == pytest.approx(0.5 * 168)
     assert search["audit"] == {
-        "runs": 1, "best_run": sweep.audited.key, "best": 1.1, "winner": 0.6, "regret": 0.0,
+        "chosen": 1, "waiting": 0, "runs": 1, "best_run": sweep.audited.key, "best": 1.1, "winner": 0.6, "regret": 0.0,
     }  # fmt: skip
 
 
@@ -136,6 +136,22 @@ def test_an_audited_run_that_ends_better_than_all_others_is_a_regret(tmp_path: P
     assert found.audit.regret == pytest.approx(0.1)
     assert "would have missed 0.1000" in audit_text(found.audit)
     assert saved_text(found).startswith("Stopping at rungs has saved 47 % of the 360 steps of all 6 runs")
+
+
+@pytest.mark.parametrize(
+    ("audit", "says"),
+    [
+        (Audit(0, 0, 0, None, None, 1.0, None), "to see what stopping misses; none of these is one of them."),
+        (Audit(2, 1, 0, None, None, 1.0, None), "; 2 of these are among them, but it is not known yet."),
+        (
+            Audit(1, 0, 0, None, None, 1.0, None),
+            "; 1 of these is one of them, but none that would have stopped has finished.",
+        ),
+        (Audit(3, 0, 3, "key", 2.0, 1.5, 0.0), ": the best of 3 ended at 2.0000, the best other run at 1.5000."),
+    ],
+)
+def test_the_audit_says_no_more_than_its_runs_show(audit: Audit, says: str) -> None:
+    assert says in audit_text(audit)
 
 
 def test_two_runs_compare_at_the_last_rung_that_both_have_reached(

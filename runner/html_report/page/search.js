@@ -4,6 +4,7 @@
 const MARKS = {
   finished: { symbol: "circle", size: 13 },
   promoted: { symbol: "diamond", size: 15 },
+  resumed: { symbol: "roundRect", size: 13 },
   audit: { symbol: "triangle", size: 13 },
   "not over": { symbol: "emptyCircle", size: 9 },
   failed: { symbol: "path://M0,0L10,10M10,0L0,10", size: 9 },
@@ -11,6 +12,7 @@ const MARKS = {
 const OUTCOME_WORDS = {
   finished: "trained to the end",
   promoted: "stopped, then promoted to the end",
+  resumed: "stopped, then resumed to the end",
   audit: "trained to the end for the audit",
   "not over": "not over",
   failed: "failed",
@@ -20,8 +22,9 @@ const OUTCOME_WORDS = {
 function outcomesOf(search) {
   const present = new Set(Object.values(search.outcomes));
   const stopped = [...present].filter((one) => !(one in MARKS)).sort(compareValues).reverse();
-  const names = ["finished", "promoted", "audit", ...stopped, "not over", "failed"].filter((one) => present.has(one));
-  const paint = { finished: 2, promoted: 0, audit: 3, "not over": 7, failed: 1 };
+  const all = ["finished", "promoted", "resumed", "audit", ...stopped, "not over", "failed"];
+  const names = all.filter((one) => present.has(one));
+  const paint = { finished: 2, promoted: 0, resumed: 0, audit: 3, "not over": 7, failed: 1 };
   return names.map((name) => ({
     name,
     words: OUTCOME_WORDS[name] || name,
