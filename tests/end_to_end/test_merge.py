@@ -15,6 +15,7 @@ import pytest
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from tests.end_to_end.axosweep import Axosweep
+from tests.modal_app.steps import ENVIRONMENT
 
 pytestmark = pytest.mark.slow
 
@@ -47,8 +48,8 @@ def merged(trained: Axosweep, trainer: Path, tmp_path_factory: pytest.TempPathFa
     adapters = [trained.store.folder(StepKind.TRAIN, best).model, foreign]
     pairs = [path for one, adapter in zip(said, adapters, strict=True) for path in (one["model"], adapter)]
     done = subprocess.run(
-        [trainer, "-P", SCRIPT, ROOT / "tiny" / "model", *pairs], capture_output=True, text=True, check=True,
-        env={"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "PATH": "/usr/bin:/bin"},
+        [trainer, SCRIPT, ROOT / "tiny" / "model", *pairs], capture_output=True, text=True, check=True,
+        env={**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     distances = [map(float, line.split()) for line in done.stdout.splitlines()]
     own, others = (Merged(one, *both) for one, both in zip(said, distances, strict=True))

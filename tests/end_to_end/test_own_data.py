@@ -6,7 +6,6 @@ prepared for any of them.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections import Counter
@@ -27,6 +26,7 @@ from tests.end_to_end.axosweep import Axosweep, kill_all
 from tests.end_to_end.on_modal import local_modal, machine, with_axolotl
 from tests.hub_server import COMMIT, Hub, Repository, serve_hub
 from tests.modal_app.rows import read_rows, trainers_loss
+from tests.modal_app.steps import ENVIRONMENT
 from tests.modal_server.fixture import needs_mounts
 
 pytestmark = pytest.mark.slow
@@ -138,7 +138,7 @@ def swept(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swept]
 
 def _make_model_that_sees(folder: Path) -> None:
     command = [trainer_environment.find(), Path(__file__).with_name("vision_model_script.py"), TINY / "model", folder]
-    subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}, check=True)
+    subprocess.run(command, env={**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""}, check=True)
 
 
 def write_configs(folder: Path) -> None:

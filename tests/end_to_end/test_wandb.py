@@ -19,9 +19,9 @@ from modal_app.held_out.row_losses import RowLosses
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.compare.metrics import read_curves
-from runner.environment import trainer_environment
 from tests.end_to_end.axosweep import Axosweep, held_by, kill, wait_until
-from tests.modal_server import ModalServer, Settings
+from tests.end_to_end.on_modal import with_axolotl
+from tests.modal_server import ModalServer
 from tests.modal_server.fixture import needs_mounts
 from tests.wandb_server import Run, WandbServer, serve_wandb
 
@@ -256,7 +256,7 @@ def test_a_run_that_is_stopped_while_it_tracks_online_is_preempted_and_goes_on_i
 
 @needs_mounts
 def test_what_ran_offline_on_modal_is_synced_from_its_volume(axosweep: Axosweep, server: WandbServer) -> None:
-    with ModalServer(Settings(container_python=trainer_environment.find(), grace_s=10)) as modal_server:
+    with ModalServer(with_axolotl()) as modal_server:
         modal_server.set_secret("secrets-hf-wandb", {"HUGGINGFACE_TOKEN": "hf_test"})
         environment = {**modal_server.environment(), **server.environment()}
         on_modal = Axosweep(axosweep.store, axosweep.folder, environment)

@@ -24,7 +24,10 @@ BROKER = "AXOSWEEP_TESTS_BROKER"
 PROGRAMS = (
     "modal_app/run.py", "tests/conf/verdicts.py", "tests/conf/tokenized_rows.py", "tests/good_configs/verdicts.py",
     "tests/modal_app/optimizers_on_cpu_script.py", "tests/runner/memory_counter.py",
-    "tests/runner/sharding_counter.py", "tests/modal_app/row_rater_script.py",
+    "tests/runner/sharding_counter.py", "tests/modal_app/row_rater_script.py", "tests/modal_app/generation_cases.py",
+    "tests/modal_app/axolotl_refusals_script.py", "tests/end_to_end/vision_model_script.py",
+    "tests/end_to_end/logit_distances_script.py", "modal_app/trainer/list_fields.py",
+    "modal_app/trainer/list_modules.py",
 )  # fmt: skip
 """What is started as a fork: the trainer, and scripts for which Axolotl's imports are only a means."""
 READY = b"y"

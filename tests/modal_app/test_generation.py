@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from runner.environment import trainer_environment
+from tests.modal_app.steps import ENVIRONMENT, PACKAGE
 
 pytestmark = pytest.mark.slow
 
@@ -22,14 +22,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     done = subprocess.run(
         [trainer_environment.find(), HERE / "generation_cases.py"],
         cwd=tmp_path_factory.mktemp("generation"),
-        env={
-            **os.environ,
-            "PYTHONPATH": str(HERE.parents[1]),
-            "HF_HUB_OFFLINE": "1",
-            "AXOLOTL_DO_NOT_TRACK": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            "OMP_NUM_THREADS": "1",
-        },
+        env={**ENVIRONMENT, "PYTHONPATH": str(PACKAGE.parent), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         check=False,

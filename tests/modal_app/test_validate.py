@@ -14,6 +14,7 @@ import pytest
 from modal_app.oneshot.user_modules import MISSING
 from modal_app.oneshot.validate import ANSWERS, QUESTIONS
 from modal_app.store.sources import RUN
+from tests.modal_app.steps import ENVIRONMENT
 
 A100 = {"bf16": True, "fp8": False, "tf32": True, "n_gpu": 8, "compute_capability": "sm_80"}
 PLAIN = {
@@ -176,9 +177,9 @@ def test_the_kept_schema_judges_as_axolotls_own_does(trainer: Path, verdicts: Ma
         for name, change in plain.items()
     ]
     done = subprocess.run(
-        [trainer, "-P", Path(__file__).with_name("axolotl_refusals_script.py")],
+        [trainer, Path(__file__).with_name("axolotl_refusals_script.py")],
         input=json.dumps(asked),
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "AXOLOTL_DO_NOT_TRACK": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env={**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         check=True,

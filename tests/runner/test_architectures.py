@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from runner.config.architectures import architecture, with_numbers
 from runner.config.known_names import class_named
 from runner.environment import trainer_environment
+from tests.modal_app.steps import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
 SOME = ("deepseek_v3", "gemma3", "gpt2", "granitemoehybrid", "llama", "mixtral", "phi3")
@@ -66,7 +66,7 @@ def test_the_names_are_those_of_the_locked_transformers(tmp_path: Path) -> None:
     listed = tmp_path / "architectures.json"
     subprocess.run(
         [trainer_environment.find(), ROOT / "modal_app" / "trainer" / "list_modules.py", listed, *SOME],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        env=ENVIRONMENT,
         check=True,
         capture_output=True,
     )

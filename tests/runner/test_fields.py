@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from runner.config.fields import axolotl_fields, unknown_key, unknown_keys
 from runner.environment import trainer_environment
 from runner.preflight.findings import Severity
 from runner.preflight.keys import key_findings
+from tests.modal_app.steps import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -122,7 +122,7 @@ def test_the_list_is_what_the_locked_axolotl_says(tmp_path: Path) -> None:
     listed = tmp_path / "fields.json"
     subprocess.run(
         [trainer_environment.find(), ROOT / "modal_app" / "trainer" / "list_fields.py", listed],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "AXOLOTL_DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"},
+        env=ENVIRONMENT,
         check=True,
         capture_output=True,
     )
