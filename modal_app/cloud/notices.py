@@ -235,9 +235,12 @@ def _status(watched: Watched, entries: Entries, name: str, is_lost: Callable[[st
 
 
 def _ended(watched: Watched, entries: Entries, name: str) -> Mapping[str, Any] | None:
-    """The entry that a job's call wrote when it ended in this launch; None if it has not ended."""
+    """The entry that a job's call wrote when it ended in this launch; None if it has not ended, or goes on."""
     ended: Mapping[str, Any] | None = entries.get(f"ended/{name}")
-    return None if ended is None or ended["by"] == watched.earlier.get(name) else ended
+    if ended is None or ended["by"] == watched.earlier.get(name):
+        return None
+    goes_on = ended["status"] == OutcomeStatus.AT_RUNG and last_claim(entries.get, name)[1] != ended["by"]
+    return None if goes_on else ended
 
 
 def _by(entries: Entries, name: str) -> str:

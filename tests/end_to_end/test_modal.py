@@ -68,6 +68,12 @@ def machine_rate(record: Mapping[str, Any]) -> float:
     return float(cores * TABLE["cpu"] + memory_gib * TABLE["memory"])
 
 
+def curve(axosweep: Axosweep, key: str) -> dict[int, dict[str, float]]:
+    """The losses that were logged at each step."""
+    named = ("loss", "eval_loss", "grad_norm", "learning_rate")
+    return {step: {name: line[name] for name in named if name in line} for step, line in logged(axosweep, key).items()}
+
+
 def logged(axosweep: Axosweep, key: str) -> dict[int, dict[str, float]]:
     """What was logged at each step."""
     mirror = Store(axosweep.store.root / "modal")
@@ -164,3 +170,21 @@ def test_a_run_there_goes_on_from_a_checkpoint_of_another_one(swept: Swept, serv
     for step in range(6, 11):
         assert later[step]["learning_rate"] == pytest.approx(earlier[step]["learning_rate"] / 4)
     assert not server.unknown_calls()
+
+
+def test_a_run_that_stops_at_a_rung_and_goes_on_has_the_losses_of_one_that_nobody_has_asked(
+    swept: Swept, server: ModalServer, tmp_path: Path
+) -> None:
+    """The same runs, on Volumes where nobody has trained them. At its rung, nothing is evaluated or saved otherwise."""
+    elsewhere = [f"executor.modal.{name}=rungs-{name}" for name in ("runs_volume", "claims")]
+    here, rungs = machine(server, tmp_path / "here"), ("search.rungs=[0.3]", "search.eta=2", "search.audit=false")
+    done = here.run(*WORDS, "executor=modal", *elsewhere, *rungs)
+    assert done.returncode == 0, done.stderr
+    rows = here.json("compare")["runs"]
+    assert sorted(row["status"] for row in rows) == ["stopped at rung", "succeeded"]
+    (stopped,) = [row["key"] for row in rows if row["status"] != "succeeded"]
+    assert max(logged(here, stopped)) == 3
+    resumed = here.run("resume", stopped, "--yes")
+    assert resumed.returncode == 0, resumed.stderr
+    for row in here.json("compare")["runs"]:
+        assert curve(here, row["key"]) == curve(swept.here, row["key"])

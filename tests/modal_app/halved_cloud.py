@@ -17,7 +17,7 @@ from modal_app.halving.standing import Standing, Terms
 from modal_app.store.layout import STEPS
 from modal_app.store.rungs import Rungs
 from modal_app.store.state import observe
-from modal_app.store.step import Step, StepKind
+from modal_app.store.step import Share, Step, StepKind
 from tests.modal_app.cloud import LAST, Cloud
 
 SEARCH = "sweep/hash"
@@ -32,13 +32,19 @@ class HalvedCloud:
     cloud: Cloud
     losses: Mapping[str, float]
     rungs: Rungs
+    share: Share | None
 
     @classmethod
     def on(
-        cls, cloud: Cloud, losses: Mapping[str, float], fractions: tuple[float, ...] = (0.2,), eta: int = 2
+        cls,
+        cloud: Cloud,
+        losses: Mapping[str, float],
+        fractions: tuple[float, ...] = (0.2,),
+        eta: int = 2,
+        share: Share | None = None,
     ) -> HalvedCloud:
         """Put the plan and the terms of the search where the launcher puts them."""
-        here = cls(cloud, losses, Rungs(SEARCH, fractions, eta, audit=False))
+        here = cls(cloud, losses, Rungs(SEARCH, fractions, eta, audit=False), share)
         steps = {f"train/{run}": here._step(run) for run in losses}
         terms = json.dumps(Terms(dict.fromkeys(losses, None), fractions, eta, audit=False).to_json())
         with modal.Volume.from_name(cloud.job.runs_volume, client=cloud.client).batch_upload(force=True) as batch:
@@ -66,6 +72,11 @@ class HalvedCloud:
     def phases(self) -> dict[str, str]:
         return {run: str(observe(self.cloud.runs, StepKind.TRAIN, run).phase) for run in self.losses}
 
+    def calls_of(self, run: str) -> int:
+        server = self.cloud.server
+        jobs = [Job.from_json(server.argument(call.id)) for call in server.function_calls()]
+        return sum(job.name == f"train/{run}" for job in jobs)
+
     def steps_trained(self, run: str) -> list[int]:
         """Each step as often as it was taken, as far as it was committed."""
         folder = self.cloud.runs.folder(StepKind.TRAIN, run)
@@ -80,4 +91,6 @@ class HalvedCloud:
         return all(standing.has_gone(rung, run) for rung in every for run in who_goes_on(standing, rung))
 
     def _step(self, run: str) -> Step:
-        return Step(StepKind.TRAIN, run, {"loss": self.losses[run]}, "data", sweep="sweep", rungs=self.rungs)
+        return Step(
+            StepKind.TRAIN, run, {"loss": self.losses[run]}, "data", sweep="sweep", share=self.share, rungs=self.rungs
+        )

@@ -87,6 +87,29 @@ def test_what_an_earlier_launch_has_left_is_not_taken_for_the_end_of_this_one() 
     assert first != second, "it has failed again"
 
 
+def search(**others: dict[str, Any]) -> dict[str, Any]:
+    """The entries of two runs that have both come to their rung, the better one first; so it has stopped."""
+    values: dict[str, dict[str, Any]] = {
+        "terms": {"rates": {"a": None, "b": None}, "fractions": [0.5], "eta": 2},
+        "loss/1/a": {"loss": 1.0, "max_steps": 10, "eval_fingerprint": None},
+        "loss/1/b": {"loss": 2.0, "max_steps": 10, "eval_fingerprint": None},
+        "stop/1/a": {"at": 1.0},
+    }
+    return {f"rung/s/hash/{name}": {"value": value, "nonce": ""} for name, value in (values | others).items()}
+
+
+def test_a_sweep_is_done_when_it_is_certain_which_of_its_runs_stay_at_a_rung() -> None:
+    stopped = run("a", "2", "stopped at rung"), run("b", "3", "stopped at rung")
+    stop, go = {"stop/1/b": {"at": 1.0}}, {"go/1/a": {"why": "top"}}
+    assert counts(*stopped, search(**go)) is None, "nobody has looked since b has ended"
+    assert counts(*stopped, search(**stop)) is None, "whoever looks lets a go on"
+    assert counts(*stopped, search(**stop, **go)) is None, "a is about to be called"
+    called = {"train/a/after/2": {"call": "4", "sweep": "s"}}
+    assert counts(*stopped, search(**stop, **go), called) is None
+    over = {**called, "ended/train/a": {"by": "4", "status": "succeeded", "message": ""}}
+    assert counts(*stopped, search(**stop, **go), over) == {"succeeded": 2, "stopped at rung": 1}
+
+
 def test_an_entry_of_another_version_is_read_as_far_as_it_is_known_or_passed_over() -> None:
     entry = asdict(SWEEP)
     assert Watched.of({**entry, "a_newer_field": 1}) == SWEEP

@@ -3,16 +3,25 @@ Axolotl: the worker of the tests that trains in no time."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import modal
 import pytest
 from grpclib import Status
 
-from modal_app.store.step import StepKind
+from modal_app.store.layout import Store
+from modal_app.store.state import Phase, observe
+from modal_app.store.step import Share, StepKind
+from runner.executors.modal_mirror import ModalMirror, follow
+from runner.executors.modal_searches import ModalSearches
+from runner.executors.modal_submission import MirroredStep, Names
+from runner.store.ledger import Ledger
 from tests.modal_app.cloud import LAST, Cloud, clouds
-from tests.modal_app.halved_cloud import RUNG, HalvedCloud
+from tests.modal_app.halved_cloud import RUNG, SEARCH, HalvedCloud
 from tests.modal_server.fixture import needs_mounts
 
 pytestmark = [pytest.mark.slow, needs_mounts]
@@ -167,3 +176,49 @@ def test_a_promoted_run_that_fails_is_not_started_again(cloud: Callable[..., Clo
     here.cloud.wait_for_all()
     assert here.phases == {"good": "failed", "bad": "succeeded", "worst": "stopped at rung"}
     assert len(here.cloud.server.function_calls()) == 5
+
+
+def test_a_cancelled_run_and_one_whose_share_is_spent_do_not_go_on(cloud: Callable[..., Cloud]) -> None:
+    """A run has one share, of which its parts before and after the rung are paid."""
+    losses = {"cancelled": 0.5, **TWO, "worse": 3.0}
+    here = HalvedCloud.on(cloud({}), losses, share=Share(dollars=0.5, seconds=3600.0))
+    here.start("cancelled")[0].get(timeout=60)
+    here.claims.put("cancelled/train/cancelled", 1.0)
+    here.start("good")[0].get(timeout=60)
+    spent = json.dumps({"seconds": 3500.0, "call": "", "ended": True})
+    with modal.Volume.from_name(here.cloud.job.runs_volume, client=here.cloud.client).batch_upload() as batch:
+        batch.put_file(io.BytesIO(spent.encode()), "/runs/good/containers/ta-long.json")
+    for run in ("bad", "worse"):
+        here.start(run)[0].get(timeout=60)
+    here.cloud.wait_for_all()
+    assert here.phases["cancelled"] == "stopped at rung"
+    assert here.phases["good"] == "failed"
+    ended = here.cloud.server.dict_items(here.cloud.job.claims)["ended/train/good"]
+    assert "its share of the budget, $0.50, is spent" in ended["message"]
+    assert (here.calls_of("cancelled"), here.calls_of("good")) == (1, 2), "not again and again"
+
+
+def test_what_a_lost_call_had_to_start_is_started_by_who_attaches(cloud: Callable[..., Cloud], tmp_path: Path) -> None:
+    here = HalvedCloud.on(cloud({}), TWO)
+    here.start("good")[0].get(timeout=60)
+    server, made = here.cloud.server, len(here.cloud.server.calls("FunctionMap"))
+    release = server.hold("FunctionMap", nth=2)
+    (call,) = here.start("bad")
+    server.wait_until(lambda: len(server.calls("FunctionMap")) == made + 2, 60)
+    call.cancel(terminate_containers=True)
+    server.wait_until(lambda: all(task.ended_at for task in server.tasks()), 60)
+    release()
+    assert here.phases["good"] == "stopped at rung"
+
+    store, names = (
+        Store(tmp_path),
+        Names(here.cloud.job.cache_volume, here.cloud.job.runs_volume, here.cloud.job.claims),
+    )
+    steps = [MirroredStep(StepKind.TRAIN, run, "data", search=SEARCH) for run in TWO]
+    mirror, ledger = ModalMirror(store, names), Ledger(store, "sweep")
+    ledger.folder.mkdir(parents=True)
+    searches = ModalSearches.of(store, names, mirror.claims, steps)
+    follow(mirror, steps, ledger, lambda: None, lambda: searches.start("sweep", ledger))
+    come_to_rest(here)
+    assert [record.key for record in ledger.records()] == ["good", "good"]
+    assert observe(store, StepKind.TRAIN, "good").phase is Phase.SUCCEEDED
