@@ -88,6 +88,8 @@ def _at_a_time(launch: Launch) -> int | None:
 
 
 def _refuse_unmeasured(metric: str, launch: Launch) -> None:
+    if any("train" not in one.stages for one in launch.experiments):
+        raise SweepError("A search needs results, and stages has no train. Leave out stages.")
     if is_of_a_task(metric) and any("eval" not in one.stages for one in launch.experiments):
         raise SweepError(
             f"search.metric={metric}: the runs are not evaluated, so none of them has a value of it. Add "
