@@ -67,7 +67,7 @@ def further_lines(launch: Launch) -> list[str]:
     parts += [f"{spread(seconds, span)} one after another"] if seconds else []
     together = f"; all together {', '.join(parts)}" if parts else ""
     runs = f"{further} further run{'' if further == 1 else 's'}"
-    return [f"search  these are the next ones; {runs} at most, chosen by the results before{together}"]
+    return [f"search  this is the next round; at most {runs}, chosen by the results before{together}"]
 
 
 def _cost(launch: Launch, *, ask: bool) -> PlanCost:

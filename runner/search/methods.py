@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from runner.console import terminal
 from runner.errors import SweepError
 from runner.search import coordinate
 from runner.search.coordinate import Turn
 from runner.search.points import Points, Setting
 from runner.search.space import Axis, Point, size
+from runner.types import LeftOut
 
 if TYPE_CHECKING:
     from runner.search.tpe import Drawn
@@ -58,6 +58,11 @@ class Method(Protocol):
         """All results so far, but for the points that may not be run."""
         ...
 
+    @property
+    def left_out(self) -> Sequence[LeftOut]:
+        """The points that may not be run, in the order in which they were found."""
+        ...
+
 
 class Coordinate:
     """Its points follow from the results alone, so it needs no memory of its own."""
@@ -66,6 +71,7 @@ class Coordinate:
         self._points = points
         self._losses: dict[Point, float] = {}
         self._told: dict[Point, float | None] = {}
+        self.left_out: list[LeftOut] = []
 
     def next_round(self) -> Round | None:
         while (turn := coordinate.next_turn(self._points.axes, self._losses)) is not None:
@@ -83,7 +89,7 @@ class Coordinate:
         self._losses |= {point: math.inf if loss is None else loss for point, loss in losses.items()}
 
     def leave_out(self, setting: Setting) -> None:
-        terminal.message(f"left out  {named(self._points.axes, setting.point)}: {first_line(setting.refusal)}")
+        self.left_out.append(_left_out(self._points.axes, setting))
         self._losses[setting.point] = math.inf
 
     @property
@@ -116,6 +122,7 @@ class Tpe:
         self._most = max(1, runs // points.seeds)
         self._size = max(1, min(at_a_time // points.seeds, -(-self._most // SHARE_OF_ROUND)))
         self._study = Study(file, points.axes, points.request.search.seed, self._most, write=write)
+        self.left_out: list[LeftOut] = []
 
     def next_round(self) -> Round | None:
         """Points whose results are missing after a kill come first."""
@@ -136,7 +143,7 @@ class Tpe:
     def leave_out(self, setting: Setting) -> None:
         for one in self._study.open():
             if one.point == setting.point:
-                self._study.forbid(one)
+                self._forbid(one, setting)
 
     @property
     def losses(self) -> Losses:
@@ -153,8 +160,7 @@ class Tpe:
         """New points that may be run, as many as are run at a time."""
         found: dict[Point, Setting] = {}
         known = {*self._study.told(), *self._study.forbidden()}
-        repeats = refused = 0
-        refusal = ""
+        repeats = refused = 0  # in a row
         while len(found) < min(self._size, self._left()) and refused + repeats < MOST_REFUSED:
             drawn = self._study.ask(at_random=repeats >= MOST_REPEATS)
             if drawn.point in known:
@@ -165,29 +171,35 @@ class Tpe:
             repeats = 0
             setting = self._points.screened([drawn.point])[0]
             if setting.refusal:
-                self._study.forbid(drawn)
-                refused, refusal = refused + 1, setting.refusal
+                self._forbid(drawn, setting)
+                refused += 1
             else:
                 found[drawn.point], refused = setting, 0
-        if not found and refusal:
-            terminal.message(f"No further point was found that may be run; the last one: {first_line(refusal)}")
         return list(found.values())
 
     def _allowed(self, drawn: Drawn) -> Setting | None:
         setting = self._points.screened([drawn.point])[0]
         if not setting.refusal:
             return setting
-        self._study.forbid(drawn)
+        self._forbid(drawn, setting)
         return None
+
+    def _forbid(self, drawn: Drawn, setting: Setting) -> None:
+        self._study.forbid(drawn)
+        self.left_out.append(_left_out(self._points.axes, setting))
 
 
 def named(axes: tuple[Axis, ...], point: Point) -> str:
     """A point as overrides: `learning_rate=3e-4 lora_r=16`."""
-    return " ".join(_shown(axis, value) for axis, value in zip(axes, point, strict=True))
+    return " ".join(_words(axes, point))
 
 
-def first_line(text: str) -> str:
-    return text.splitlines()[0] if text else ""
+def _left_out(axes: tuple[Axis, ...], setting: Setting) -> LeftOut:
+    return LeftOut(_words(axes, setting.point), setting.refusal.splitlines()[0])
+
+
+def _words(axes: tuple[Axis, ...], point: Point) -> tuple[str, ...]:
+    return tuple(_shown(axis, value) for axis, value in zip(axes, point, strict=True))
 
 
 def _shown(axis: Axis, value: tuple[str, ...]) -> str:

@@ -26,6 +26,8 @@ OPENING = (
     "search={method} chooses the runs of each round by the results of those before, so this command has to stay alive. "
     "After a kill or Ctrl-C, the same command line goes on where it was."
 )
+MOST_LEFT_OUT = 5
+"""Points that are named before a round."""
 NOTHING = "No point may be run: each is left out."
 
 
@@ -56,7 +58,7 @@ def _plan(definition: Definition, launch: LaunchSweep) -> list[RunResult]:
     if shown is None:
         raise SweepError(NOTHING)
     experiments = [one for setting in shown.settings for one in setting.experiments]
-    return launch(experiments, _request_of(definition, shown))
+    return launch(experiments, replace(_request_of(definition, shown), left_out=tuple(method.left_out)))
 
 
 class _Search:
@@ -69,11 +71,13 @@ class _Search:
         self._records = Records(definition)
         self._launched = 0
         """How many rounds were launched by this command."""
+        self._left_out = 0
+        """How many points it has said to be left out."""
 
     def run(self) -> list[RunResult]:
         number_of_round, problem = 0, ""
         last: Sequence[Setting] = ()
-        while not problem and (found := self._method.next_round()) is not None:
+        while not problem and (found := self._next_round()) is not None:
             number_of_round += 1
             last = found.settings
             runs = self._records.of(last)
@@ -88,6 +92,16 @@ class _Search:
                 if not (problem := self._why_it_ends(runs)):
                     self._method.tell(runs.losses(failures_count=True))
         return self._close(last, problem)
+
+    def _next_round(self) -> Round | None:
+        found = self._method.next_round()
+        new = self._method.left_out[self._left_out :]
+        for one in new[:MOST_LEFT_OUT]:
+            terminal.message(f"left out  {' '.join(one.overrides)}: {one.why}")
+        if len(new) > MOST_LEFT_OUT:
+            terminal.message(f"left out  {len(new) - MOST_LEFT_OUT} more")
+        self._left_out += len(new)
+        return found
 
     def _run(self, found: Round, runs: RoundRuns) -> bool:
         """Whether the round was run. If Axolotl's own schema refuses some of its points, these are left out, and the

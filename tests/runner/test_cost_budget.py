@@ -12,8 +12,8 @@ from modal_app.store.rungs import Rungs
 from runner.cost.types import NOTHING, Range
 from runner.errors import SweepError
 from runner.estimate.plan import PlanCost, RunCost
-from runner.launch.budget import bound_line, check_budget, check_budget_options, confirm, with_shares
-from runner.types import Action, ExecutorChoice, Request
+from runner.launch.budget import bound_line, check_budget, check_budget_options, confirm, with_further, with_shares
+from runner.types import Action, ExecutorChoice, Request, SearchRound
 from tests.runner.builders import plan, run
 
 
@@ -120,3 +120,10 @@ def test_nobody_is_asked_below_it_or_with_yes_and_without_a_terminal_it_is_refus
         confirm(cost(20.0), request(**words), on_terminal=False)
     with pytest.raises(SweepError, match="add --yes"):
         confirm(cost(20.0), request(confirm_above=19.9), on_terminal=False)
+
+
+def test_the_runs_that_may_follow_in_a_search_are_asked_about_at_its_beginning() -> None:
+    search = request(confirm_above=20.0, round=SearchRound(further=3))
+    with pytest.raises(SweepError, match=r"may cost \$22.00"):
+        confirm(with_further(cost(2.0, 5.0), search), search, on_terminal=False)
+    confirm(cost(2.0, 5.0), search, on_terminal=False)

@@ -172,6 +172,14 @@ def test_points_that_are_excluded_are_not_run(store: Store, words: tuple[str, ..
     assert len(world.closing) >= 4
 
 
+def test_a_plan_says_which_points_are_left_out_and_why(store: Store) -> None:
+    world = World(store, away).search("action=plan", *COORDINATE, "--exclude", "lora=r8 learning_rate=1e-2")
+    assert settings(world.rounds[0]) == [(1e-4, 8), (1e-3, 8)]
+    (one,) = world.requests[0].left_out
+    assert one.overrides == ("learning_rate=0.01", "lora=r8")
+    assert one.why == "--exclude 'lora=r8 learning_rate=1e-2'"
+
+
 def test_a_value_that_is_refused_is_refused_before_the_first_run(store: Store) -> None:
     world = World(store, away)
     with pytest.raises(SweepError, match="lora_dropout=3"):

@@ -1,0 +1,41 @@
+"""A search on the local Modal, with a budget and a client that is killed. The worker in the containers does nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.axosweep import kill
+from tests.end_to_end.on_modal import attempts, local_modal, machine
+from tests.modal_server.fixture import needs_mounts, noop_settings
+
+pytestmark = [pytest.mark.slow, needs_mounts]
+
+
+def test_a_search_on_modal_goes_on_after_a_kill_within_its_budget(tmp_path: Path) -> None:
+    with local_modal(noop_settings(train_s=1.0)) as server:
+        here = machine(server, tmp_path / "here")
+        axes = ("learning_rate=1e-3,4e-3", "lora=r4,r8")
+        words = ("-m", "search=coordinate", *axes, "executor=modal", "tracking=disabled")
+        poor = here.run(*words, "budget=0.00001")
+        assert poor.returncode == 2, poor.stderr
+        assert "budget=1e-05" in poor.stderr
+        assert not server.function_calls("train")
+
+        client = here.start(*words, "budget=5")
+        server.wait_until(lambda: len(server.function_calls("train")) == 3, 60)
+        kill(client.pid)
+        client.communicate()
+        (sweep,) = [path.parent.name for path in (here.store.root / "modal").glob("sweeps/*/plan.json")]
+        attached = here.run("attach", sweep)
+        assert attached.returncode == 0, attached.stderr
+        assert "search=coordinate is not over" in attached.stderr
+        assert "axosweep -m search=coordinate learning_rate=1e-3,4e-3" in attached.stderr
+
+        done = here.run(*words, "budget=5")
+        assert done.returncode == 0, done.stderr
+        assert "The search is over: 4 runs" in done.stderr
+        assert len(server.function_calls("train")) == 4, "none was called twice"
+        assert set(attempts(server, here)) == {1}
+        assert "is not over" not in here.run("attach", sweep).stderr
