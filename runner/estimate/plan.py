@@ -85,6 +85,8 @@ class PlanCost:
     """Seconds by data key."""
     rungs: Rungs | None = None
     """Where most of the runs stop; None trains each to its end, which is what all other figures are of."""
+    at_rungs: int = 0
+    """How many of the runs have stopped at one, so that they may do nothing more."""
 
     @property
     def dollars(self) -> Range | None:
@@ -103,7 +105,10 @@ class PlanCost:
     @property
     def least_share(self) -> float:
         """Of its steps, those that are done if as few runs as possible go on from each rung. 1 without rungs."""
-        return least_share(self.rungs, len(self.runs)) if self.rungs and self.runs else 1.0
+        fresh = len(self.runs) - self.at_rungs
+        if self.rungs is None or not self.runs:
+            return 1.0
+        return least_share(self.rungs, fresh) * fresh / len(self.runs) if fresh else 0.0
 
     @property
     def least_dollars(self) -> Range | None:
@@ -150,6 +155,7 @@ def plan_cost(
         rates=rates,
         preparing_each={one.key: seconds for one, seconds in zip(missing, parts, strict=True)},
         rungs=next((one.step.rungs for one in plan.pending if one.step.rungs), None),
+        at_rungs=sum(bool(one.at_rung) for one in plan.pending),
     )
 
 

@@ -210,6 +210,10 @@ def _rungs_line(cost: PlanCost) -> str:
     """From what it costs if as few runs as possible go on, to all of it."""
     assert cost.rungs is not None
     share, dollars = cost.least_share, cost.least_dollars
+    if not share:
+        return (
+            "rungs   most likely nothing of it: all of these runs have stopped at a rung, and go on if among the best"
+        )
     amounts = [money(dollars.likely)] if dollars else []
     amounts += [f"{span(cost.seconds.likely * share)} of work"] if cost.seconds else []
     audit = ", and 1 run in 10 for the audit" if cost.rungs.audit else ""

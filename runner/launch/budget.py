@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from modal_app.store.step import Share
+from runner.compare.ranking import Row
 from runner.console import question
 from runner.cost.spent import money
 from runner.cost.types import Range
@@ -89,6 +90,18 @@ def bound_line(cost: PlanCost, request: Request) -> str:
         f"budget  {money(request.budget)}, and for each attempt at a run one boot more, {money(boot)} at most: a run "
         f"is stopped with a checkpoint when its share is spent; preparing is counted, but not stopped{unknown}{rest}"
     )
+
+
+def left_line(plan: Plan, request: Request, rows: Sequence[Row]) -> str:
+    """What the runs of a launch that is over have left of its budget, as a line for people; empty if that is unknown.
+    `plan`: as it was when the launch began."""
+    dollars = {row.key: row.dollars for row in rows}
+    spent = [dollars.get(one.run.key) for one in plan.pending]
+    known = [one for one in spent if one is not None]
+    if request.budget is None or not known or len(known) < len(spent):
+        return ""
+    left = max(0.0, request.budget - sum(known))
+    return f"Left of the budget: {money(left)} of {money(request.budget)}, before what preparing has cost."
 
 
 def confirm(cost: PlanCost, request: Request, *, on_terminal: bool, ask: Callable[[], str] = input) -> None:

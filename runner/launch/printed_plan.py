@@ -32,6 +32,8 @@ class PrintedRun:
     done: bool | None = None
     copies: int | None = None
     """How often the command requests it."""
+    at_rung: int | None = None
+    """The rung of its search at which it has stopped; null if it has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ def runs_of(plan: Plan) -> tuple[PrintedRun, ...]:
             own_data=planned.step.own_data,
             done=planned.done,
             copies=planned.copies,
+            at_rung=planned.at_rung or None,
         )
         for planned in plan.runs
     )

@@ -16,6 +16,7 @@ from runner.executors.mixed_workers import MixedWorkers
 from runner.follow_up.stage_steps import failed_stages
 from runner.html_report.finish import leave_report
 from runner.keys.inputs import how_to_pin
+from runner.launch.budget import left_line
 from runner.launch.execute import execute, record_request
 from runner.launch.identify import identify, resolve
 from runner.launch.moved_keys import say_moved
@@ -161,6 +162,8 @@ def show_results(launch: Launch, rows: Sequence[Row]) -> None:
         return
     tables.show_rows(rows, launch.store, launch.plan.sweep, as_json=launch.request.json)
     console = terminal.messages() if launch.request.json else terminal.results()
+    if left := left_line(launch.plan, launch.request, rows):
+        terminal.say(console, left)
     terminal.say(console, leave_report(launch.store, launch.plan.sweep))
     names = tables.names_of(launch.plan)
     for key, why in failed_stages(launch.plan, launch.store).items():

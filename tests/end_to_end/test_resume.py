@@ -26,6 +26,10 @@ def test_a_run_at_a_rung_is_resumed_to_its_end_and_stops_at_no_further_rung(axos
     (search,) = sweep["searches"]
     assert (search["steps"], search["steps_saved"]) == (10, 2)
 
+    planned = axosweep.json("plan", *WORDS, *RUNGS)
+    assert {one["key"]: one["at_rung"] for one in planned["runs"]} == {best["key"]: None, stopped["key"]: 1}
+    assert planned["cost"]["halved"]["share"] == 0, "it goes on only if it is among the best now"
+
     resumed = axosweep.run("resume", stopped["key"][:8], "--json")
     assert resumed.returncode == 0, resumed.stderr
     printed = json.loads(resumed.stdout)

@@ -9,12 +9,21 @@ import pytest
 
 from modal_app.store.layout import Store
 from modal_app.store.rungs import Rungs
+from runner.compare.ranking import compare_sweep
 from runner.cost.types import NOTHING, Range
 from runner.errors import SweepError
 from runner.estimate.plan import PlanCost, RunCost
-from runner.launch.budget import bound_line, check_budget, check_budget_options, confirm, with_further, with_shares
+from runner.launch.budget import (
+    bound_line,
+    check_budget,
+    check_budget_options,
+    confirm,
+    left_line,
+    with_further,
+    with_shares,
+)
 from runner.types import Action, ExecutorChoice, Request, SearchRound
-from tests.runner.builders import plan, run
+from tests.runner.builders import finish_run, open_sweep, plan, run
 
 
 def cost(*dollars: float | None, preparing: float = 0.0) -> PlanCost:
@@ -47,6 +56,21 @@ def test_with_rungs_the_budget_is_compared_with_the_most_and_what_is_left_is_sho
     likely = 3 * 1.5 * (3 * 0.5 + 0.5) / 3
     assert f"${10 - likely:.2f} of it is left if as few runs" in bound_line(halved, request(budget=10.0))
     assert "is left" not in bound_line(cost(3.0), request(budget=10.0))
+
+
+def test_what_is_left_of_a_budget_is_shown_when_its_cost_is_known(store: Store) -> None:
+    runs = [run({"learning_rate": rate}) for rate in (1.0, 2.0)]
+    finish_run(store, runs[0], {0: 2.0})
+    planned = plan(runs, store)  # the first was done before
+    rows = compare_sweep(store, open_sweep(store, runs).sweep)
+
+    def left(first: float | None, second: float | None, budget: float | None = 10.0) -> str:
+        paid = dict(zip((one.key for one in runs), (first, second), strict=True))
+        return left_line(planned, request(budget=budget), [replace(row, dollars=paid[row.key]) for row in rows])
+
+    assert left(7.0, 2.5) == "Left of the budget: $7.50 of $10.00, before what preparing has cost."
+    assert left(None, 12.0).startswith("Left of the budget: $0.00 of")
+    assert left(7.0, None) == left(7.0, 2.5, None) == ""
 
 
 def test_an_unknown_cost_is_not_refused_and_what_preparing_alone_may_take_is() -> None:

@@ -130,6 +130,18 @@ def test_a_plan_says_what_runs_what_is_finished_and_what_was_asked_twice(
     assert next(line for line in text.splitlines() if one.key in line).split()[3:] == ["finished", "learning_rate=1"]
 
 
+def test_a_plan_says_which_runs_have_stopped_at_a_rung(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = run({"learning_rate": 1}), run({"learning_rate": 2})
+    finish(store, StepKind.TRAIN, one.key)
+    planned = plan([one, two], store)
+    runs = tuple(each if each.done else replace(each, at_rung=2) for each in planned.runs)
+    tables.show_plan(replace(planned, runs=runs), terminal.results())
+    text = capsys.readouterr().out
+    assert "  stopped at rung 2  " in text
+    assert "skipped; 0 to train." in text
+    assert "1 run stopped at a rung, to go on if among the best later." in text
+
+
 def test_a_plan_of_finished_runs_has_nothing_to_tokenize_even_when_their_dataset_was_deleted(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
