@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from modal_app.process import attempt as attempts
-from modal_app.process import imports, rank, ranks, stop
+from modal_app.process import healing, imports, rank, ranks, stop
 from modal_app.process.failures import Failure, classify
 from modal_app.process.rank import Rank
 from modal_app.process.stop import AtRung, Stopped
@@ -84,7 +84,8 @@ def run_step(step: Step, store: Store, *, warm: bool = False, drafted_by: int = 
             done = state.observe(store, step.kind, step.key).outcome
             assert done is not None
             return done
-        attempt = attempts.begin(step, store, folder)
+        asked, step = step, healing.with_smaller_batch(step, folder)
+        attempt = attempts.begin(step, store, folder, asked.config)
         stop.set_stop_handler(functools.partial(_give_up, step, folder, attempt, time.time()))
         os.environ |= attempts.environment(step, folder, attempt)
         user_code.make_importable(step.config, store.root)
@@ -92,6 +93,7 @@ def run_step(step: Step, store: Store, *, warm: bool = False, drafted_by: int = 
         if damage:
             print(f"The prepared dataset is damaged, so it is prepared again: {damage}.")
         outcome = _attempt(rank.become(Rank(step, folder, attempt)), store, descriptor, warm=warm)
+        outcome = healing.judged(outcome, asked, step, folder)
         _record(outcome, step, folder, attempt)
         return outcome
 

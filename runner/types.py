@@ -168,6 +168,8 @@ class Experiment:
     """The sizes of datasets by path, as their files in conf declare them."""
     stages: tuple[str, ...] = ("preprocess", "train")
     """What is done with it, in this order. In no key."""
+    heals: bool = False
+    """Whether it is tried again with a smaller micro batch if it is out of memory (on_oom=halve). In no key."""
     from_text: str | None = None
     """RUN[@STEP], as the command line has it."""
     start_checkpoint: StartCheckpoint | None = None

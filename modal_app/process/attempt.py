@@ -42,9 +42,9 @@ MODELS_BESIDE = ("base_model_config", "tokenizer_config", "processor_config", "l
 """Keys that name another model to read from, on the hub or not."""
 
 
-def begin(step: Step, store: Store, folder: StepFolder) -> Attempt:
+def begin(step: Step, store: Store, folder: StepFolder, asked: Mapping[str, Any] | None = None) -> Attempt:
     """Create the next attempt's folder, or take the one that `folder` is the draft of, and record who works there. The
-    caller has the step's lock."""
+    caller has the step's lock. `asked`: the config that was asked for, if this attempt's is another one."""
     attempt = folder.attempt(folder.drafted_by) if folder.drafted_by else _next_attempt(folder)
     folder.files.mkdir(parents=True, exist_ok=True)
     if not store.is_mounted:  # a cache Volume may hold no inputs
@@ -56,7 +56,7 @@ def begin(step: Step, store: Store, folder: StepFolder) -> Attempt:
         _point_to(attempt, folder.latest)
     if step.kind is StepKind.TRAIN:
         # What was asked, beside the model it makes: a run's folder explains itself.
-        write_yaml(folder.config, step.config)
+        write_yaml(folder.config, step.config if asked is None else asked)
     return attempt
 
 

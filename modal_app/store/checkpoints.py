@@ -97,6 +97,12 @@ def newest_step(model: Path) -> int:
     return step_number(complete[-1]) if complete else 0
 
 
+def remove_all(model: Path) -> None:
+    """For a run that starts over."""
+    for checkpoint in all_checkpoints(model):
+        shutil.rmtree(checkpoint)
+
+
 def set_aside_unusable(model: Path, report: Callable[[str], None] = lambda line: None) -> Path | None:
     """Rename what must not be resumed from, so that Axolotl does not see it; return the checkpoint that it will take.
 

@@ -87,6 +87,8 @@ class TrainFacts:
     """Why there are no losses of each held-out row; null if there are, or if nobody knows."""
     out_of_memory_on: Memory | None = None
     """The memory that an allocation has exceeded; null if none has, or if the kernel has killed the process for it."""
+    smaller_batch: Mapping[str, int] = field(default_factory=dict)
+    """The keys that on_oom=halve has changed, such as micro_batch_size, with their new values."""
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
@@ -103,6 +105,7 @@ class TrainFacts:
             eval_fingerprint=_text(raw.get("eval_fingerprint")),
             no_row_losses=_text(raw.get("no_row_losses")),
             out_of_memory_on=_memory(raw.get("out_of_memory_on")),
+            smaller_batch=_counts(raw.get("smaller_batch")),
         )
 
 
@@ -150,6 +153,11 @@ def _count(value: object) -> int | None:
 
 def _number(value: object) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _counts(value: object) -> dict[str, int]:
+    named = value.items() if isinstance(value, dict) else ()
+    return {str(name): count for name, one in named if (count := _count(one)) is not None}
 
 
 def _memory(value: object) -> Memory | None:

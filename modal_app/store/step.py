@@ -95,6 +95,8 @@ class Step:
     """What a step that comes after a run is to do, as its module says: merge, infer, evaluate."""
     rungs: Rungs | None = None
     """Where a run may stop before its end; None trains it to the end."""
+    heals: bool = False
+    """Whether a run that is out of memory is tried again with a smaller micro batch (on_oom=halve)."""
 
     @property
     def own_data(self) -> OwnData | None:
@@ -171,9 +173,9 @@ class Outcome:
     """One line for the table; the log has the rest."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """train: step, max_steps, world_size, threads (of each rank), manifest (its sha256), phases and cpu (seconds),
-    damaged (checkpoints that were not used, as a text), out_of_memory_on (`gpu` or `machine`, of an allocation that has
-    failed); preprocess: the manifest; merge: files, bytes; infer: prompts,
-    ...; evaluate: metrics."""
+    damaged (checkpoints that were not used, as a text), out_of_memory_on (`gpu` or `machine`, of an allocation that
+    has failed), smaller_batch (the keys that on_oom=halve has changed); preprocess: the manifest; merge: files, bytes;
+    infer: prompts, ...; evaluate: metrics."""
 
     @property
     def seconds(self) -> float:

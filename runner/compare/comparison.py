@@ -15,6 +15,7 @@ from modal_app.store.step import StepKind
 from modal_app.store.trained_weights import weights_left_by
 from runner.compare.groups import Group
 from runner.compare.halved import Halved, halved, halved_notes
+from runner.compare.healed import healed_notes
 from runner.compare.ranking import EVAL_LOSS, OBJECTIVE, Metric, Row
 from runner.compare.verdict_types import Verdict
 from runner.cost.spent import SweepCost, sweep_cost
@@ -103,7 +104,7 @@ def comparison(
         sweeps=sweeps,
         over=tuple(over),
         groups=tuple(groups),
-        notes=(*unfinished, *halved_notes(rows, searches), *notes),
+        notes=(*unfinished, *halved_notes(rows, searches), *healed_notes(rows), *notes),
         verdicts=tuple(verdicts),
         searches=searches,
     )

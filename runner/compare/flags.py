@@ -1,4 +1,4 @@
-"""A run's losses -> its flags: diverged, flat, overfits. Pure.
+"""A run's losses -> its flags: diverged, flat, overfits. Pure. Another one, healed, does not depend on losses.
 
 Flags depend only on the losses, whatever metric runs are compared by: a diverged run is useless by every metric.
 """
@@ -14,6 +14,9 @@ from runner.compare.metrics import Curves
 EVAL, TRAIN = "eval_loss", "loss"
 
 DIVERGED, FLAT, OVERFITS = "diverged", "flat", "overfits"
+
+HEALED = "healed"
+"""It was out of memory, and has another micro batch than the one that was asked for (on_oom=halve)."""
 
 WORSE_BY = 1.5
 """A loss that ends above this many times its first value has diverged."""

@@ -35,7 +35,7 @@ def advice_lines(store: Store, key: str, outcome: Outcome | None, rates: Rates |
         return ()
     longest = DataManifest.read(store.manifest(str(identity.get("data_key")))).longest_row
     advice = _advice(
-        _relevant(axolotl),
+        _relevant({**axolotl, **TrainFacts.of(outcome.facts).smaller_batch}),
         _facts(axolotl, identity.get("inputs") or ()),
         str(gpu.get("type")),
         int(gpu.get("count") or 1),

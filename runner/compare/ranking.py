@@ -13,7 +13,7 @@ from typing import Any
 
 from modal_app.store.layout import Store
 from modal_app.store.step import FailureReason
-from runner.compare.flags import DIVERGED, flags_of
+from runner.compare.flags import DIVERGED, HEALED, flags_of
 from runner.compare.measured import is_of_a_task
 from runner.compare.params import told_apart
 from runner.compare.settings import OverSeeds, over_seeds, settings_of
@@ -87,7 +87,7 @@ class Row:
     rungs: tuple[RungReached, ...] = ()
     """What it has reached at each rung: only there is a stopped run compared with others. Empty without rungs."""
     flags: tuple[str, ...] = ()
-    """Any of diverged, flat, overfits."""
+    """Any of diverged, flat, overfits, healed."""
     train_seconds: float | None = None
     """Of the optimizer steps of all attempts."""
     tokens: int | None = None
@@ -102,6 +102,8 @@ class Row:
     """The place of its setting, from 0; the same for the runs that differ from it in nothing but the seed."""
     advice: tuple[str, ...] = ()
     """What would have fitted, and a command for it, if it was out of memory on a GPU; empty otherwise."""
+    healed: str | None = None
+    """How its batch differs from the requested one, since it was out of memory (on_oom=halve); null if it does not."""
     can_win: bool = False
     """Whether it has finished with a value, and nothing keeps its setting from winning, such as a NaN."""
 
@@ -200,7 +202,8 @@ def _row(facts: RunFacts, params: Mapping[str, Any], metric: Metric) -> Row:
         reason=facts.reason,
         rung=facts.rung or None,
         rungs=facts.rungs,
-        flags=flags,
+        flags=(*flags, HEALED) if facts.healed else flags,
+        healed=facts.healed,
         train_seconds=facts.train_seconds,
         tokens=None if tokens is None else round(tokens),
         tokens_per_second=None if per_second is None else round(per_second, 1),

@@ -10,8 +10,9 @@ from modal_app.cloud.meter import ContainerRecord
 from modal_app.store.facts import DataManifest, TrainFacts, TrainState
 from modal_app.store.layout import Attempt, Store
 from modal_app.store.read_json import read_json
+from modal_app.store.smaller_batch import BATCH, batch_text
 from modal_app.store.state import StepState, observe, read_outcome
-from modal_app.store.step import FailureReason, StepKind
+from modal_app.store.step import FailureReason, Outcome, StepKind
 from runner.compare.flags import not_finite
 from runner.compare.measured import Measurement, is_of_a_task, measured_of
 from runner.compare.metrics import Curves, read_curves
@@ -68,6 +69,8 @@ class RunFacts:
     """The rung at which it has stopped; 0 otherwise."""
     rungs: tuple[RungReached, ...] = ()
     """What it has reached at each rung of its search."""
+    healed: str | None = None
+    """How its batch differs from the requested one, since it was out of memory."""
     advice: tuple[str, ...] = ()
     """Sentences and a command: what would have fitted, for a run that was out of memory on a GPU."""
 
@@ -118,7 +121,7 @@ def flat_run(store: Store, run: SweepRun) -> dict[str, Any]:
 
 
 def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates | None) -> RunFacts:
-    folder = store.folder(StepKind.TRAIN, run.key)
+    folder, config = store.folder(StepKind.TRAIN, run.key), flat_run(store, run)
     state = observe(store, StepKind.TRAIN, run.key)
     outcome, curves, attempts = state.outcome, read_curves(folder.metrics), folder.attempts()
     train_states = [TrainState.read(attempt.train_state) for attempt in attempts]
@@ -130,7 +133,7 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
         data_key=run.data_key,
         sweeps=(sweep,),
         overrides=run.overrides,
-        config=flat_run(store, run),
+        config=config,
         curves=curves,
         status=derived.status,
         reason=derived.reason,
@@ -154,8 +157,14 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
         startup_seconds=train_states[-1].startup_seconds if train_states else 0.0,
         resumed_from=train_states[-1].resumed_from if train_states else 0,
         rung=derived.rung,
+        healed=_healed(config, outcome),
         advice=advice_lines(store, run.key, outcome, rates) if derived.reason is FailureReason.OOM else (),
     )
+
+
+def _healed(config: Mapping[str, Any], outcome: Outcome | None) -> str | None:
+    smaller = TrainFacts.of(outcome.facts).smaller_batch if outcome else {}
+    return batch_text(config.get(BATCH), smaller[BATCH]) if BATCH in smaller else None
 
 
 def _seconds(last: float, earlier: Sequence[Attempt], train_states: Sequence[TrainState]) -> float:

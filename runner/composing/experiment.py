@@ -42,6 +42,8 @@ from runner.types import (
 
 REQUEST_KEYS = ("action", "budget", "confirm_above", "confirmed", "force", "json", "name", "notify", "search", "store")
 """What is requested for a command: the same for all its runs, so never swept. `search` is a node."""
+HALVE = "halve"
+"""What on_oom takes, besides null."""
 NOT_DEPLOYED = "executor.modal says what executor=modal deploys. Leave it out, or choose executor=modal."
 
 
@@ -89,9 +91,21 @@ def experiment_of(
         from_text=_from_text(node.get("from")),
         sizes=_sizes(node, axolotl),
         stages=stages_of(node.get("stages")),
+        heals=_heals(node.get("on_oom")),
         replaced_optimizer=replaced,
     )
     return with_gpu(experiment)
+
+
+def _heals(value: Any) -> bool:
+    """Raises SweepError for another value than null and halve."""
+    if value is None:
+        return False
+    if value == HALVE:
+        return True
+    raise SweepError(
+        f"on_oom={value}: expected null, or {HALVE} to try a run that is out of memory again with half its micro batch."
+    )
 
 
 def _from_text(value: Any) -> str | None:

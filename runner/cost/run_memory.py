@@ -6,16 +6,17 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from modal_app.cloud.meter import ContainerRecord
 from modal_app.store.facts import DataManifest, TrainFacts
-from modal_app.store.layout import StepFolder, Store
+from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.out_of_memory import Memory
 from modal_app.store.read_json import read_json
 from modal_app.store.state import read_outcome
-from modal_app.store.step import Outcome, OutcomeStatus, StepKind, write_atomically
+from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
 from runner.cost.model_names import identity_of_model, model_name
 from runner.cost.spent import card_of, containers
 from runner.memory.estimate import CONTEXT
@@ -27,7 +28,7 @@ RESERVED = "memory/device_reserved (GiB)"
 ALLOCATED = "memory/max_allocated (GiB)"
 """What Axolotl logs of rank 0's GPU: the most that torch has taken, and the most of it that was in use."""
 CACHE = "gpu_memory.json"
-FORMAT = 1
+FORMAT = 2
 """Of the cache; one of another format is not read."""
 
 
@@ -41,10 +42,10 @@ def known_memory(stores: Sequence[Store]) -> dict[str, KnownMemory]:
     return {model: KnownMemory.of(run for _, run in ones) for model, ones in newest.items()}
 
 
-def memory_of_run(store: Store, key: str) -> RunMemory | None:
-    """What an ended run has shown; None for one on CPUs, and for one that has not ended."""
+def memory_of_run(store: Store, key: str) -> tuple[RunMemory, ...]:
+    """What an ended run has shown, with each of its attempts that was out of memory; nothing for one on CPUs."""
     found = _read(store, key)
-    return found[1] if found else None
+    return found[1] if found else ()
 
 
 def _of_store(store: Store) -> Iterator[tuple[float, str, RunMemory]]:
@@ -57,8 +58,8 @@ def _of_store(store: Store) -> Iterator[tuple[float, str, RunMemory]]:
         if (ended_at := _ended_at(folder)) is None:
             continue
         now[key] = before[key] if before.get(key, {}).get("ended_at") == ended_at else _entry(store, key, ended_at)
-        if now[key]["memory"] is not None:
-            yield ended_at, now[key]["model"], RunMemory(**now[key]["memory"])
+        for one in now[key]["memory"]:
+            yield ended_at, now[key]["model"], RunMemory(**one)
     if now != before:
         with contextlib.suppress(OSError):  # it is read again next time
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,9 +67,9 @@ def _of_store(store: Store) -> Iterator[tuple[float, str, RunMemory]]:
 
 
 def _entry(store: Store, key: str, ended_at: float) -> dict[str, Any]:
-    """Of the cache. Null for a run that has shown nothing, such as one on CPUs."""
-    model, memory = _read(store, key) or ("", None)
-    return {"ended_at": ended_at, "model": model, "memory": None if memory is None else asdict(memory)}
+    """Of the cache. Empty for a run that has shown nothing, such as one on CPUs."""
+    model, memory = _read(store, key) or ("", ())
+    return {"ended_at": ended_at, "model": model, "memory": [asdict(one) for one in memory]}
 
 
 def _keys(store: Store) -> list[str]:
@@ -95,7 +96,7 @@ def _result(folder: StepFolder) -> Path | None:
     return attempts[-1].result if attempts else None
 
 
-def _read(store: Store, key: str) -> tuple[str, RunMemory] | None:
+def _read(store: Store, key: str) -> tuple[str, tuple[RunMemory, ...]] | None:
     """The name of a run's model, and what it has shown."""
     folder = store.folder(StepKind.TRAIN, key)
     identity = read_json(folder.identity, lenient=True)
@@ -103,22 +104,48 @@ def _read(store: Store, key: str) -> tuple[str, RunMemory] | None:
     if not isinstance(axolotl, dict) or not isinstance(gpu, dict) or gpu.get("type", "cpu") == "cpu":
         return None
     path = _result(folder)
-    if path is None or (outcome := read_outcome(path)) is None:
+    if path is None or (last := read_outcome(path)) is None:
         return None
     rented = containers(folder)
-    logged = _logged(folder.metrics)
-    shown = [card.peak_mib * 2**20 for one in rented for card in one.cards if card.peak_mib]
-    shown += [int(logged[RESERVED] * GIB + CONTEXT)] if RESERVED in logged else []
-    config = {key: value for key, value in with_files(axolotl).items() if key != "datasets"}
-    model = model_name(str(axolotl.get("base_model") or ""), identity_of_model(identity.get("inputs") or ()))
-    return model, RunMemory(
+    config = {name: value for name, value in with_files(axolotl).items() if name != "datasets"}
+    asked = RunMemory(
         run=key,
         config={**config, "test_datasets": bool(config.get("test_datasets"))},
         gpu=card_of(rented) or str(gpu.get("type")),
         count=int(gpu.get("count") or 1),
         longest_row=DataManifest.read(store.manifest(str(identity.get("data_key")))).longest_row,
+        succeeded=False,
+        out_of_memory=False,
+    )
+    failed = [one for one in map(_ended, folder.attempts()) if one is not None and _exceeded_gpu(one)]
+    found = [replace(_as_tried(asked, one), out_of_memory=True) for one in failed]
+    if not _exceeded_gpu(last):
+        after = max((one.attempt for one in failed), default=0)
+        found.append(_measured(_as_tried(asked, last), last, rented, folder.metrics, after))
+    model = model_name(str(axolotl.get("base_model") or ""), identity_of_model(identity.get("inputs") or ()))
+    return model, tuple(found)
+
+
+def _ended(attempt: Attempt) -> Outcome | None:
+    return read_outcome(attempt.result) if attempt.result.exists() else None
+
+
+def _as_tried(asked: RunMemory, outcome: Outcome) -> RunMemory:
+    """With the batch of an attempt, which on_oom=halve may have changed."""
+    return replace(asked, config={**asked.config, **TrainFacts.of(outcome.facts).smaller_batch})
+
+
+def _measured(
+    run: RunMemory, outcome: Outcome, rented: Sequence[ContainerRecord], metrics: Path, after: int
+) -> RunMemory:
+    """`after`: the last attempt that was out of memory, whose figures are those of another batch."""
+    logged = _logged(metrics, after)
+    shown = [card.peak_mib * 2**20 for one in rented if min(one.attempts, default=after) > after or not after
+             for card in one.cards if card.peak_mib]  # fmt: skip
+    shown += [int(logged[RESERVED] * GIB + CONTEXT)] if RESERVED in logged else []
+    return replace(
+        run,
         succeeded=outcome.status is OutcomeStatus.SUCCEEDED,
-        out_of_memory=_exceeded_gpu(outcome),
         peak=max(shown, default=None),
         used=int(logged[ALLOCATED] * GIB + CONTEXT) if ALLOCATED in logged else None,
     )
@@ -126,12 +153,11 @@ def _read(store: Store, key: str) -> tuple[str, RunMemory] | None:
 
 def _exceeded_gpu(outcome: Outcome) -> bool:
     """A process that the kernel has killed says nothing about a GPU's memory."""
-    failed = outcome.status is OutcomeStatus.FAILED
-    return failed and TrainFacts.of(outcome.facts).out_of_memory_on is Memory.GPU
+    return outcome.reason is FailureReason.OOM and TrainFacts.of(outcome.facts).out_of_memory_on is Memory.GPU
 
 
-def _logged(path: Path) -> Mapping[str, float]:
-    """The largest values above zero that were logged of the GPU."""
+def _logged(path: Path, after: int) -> Mapping[str, float]:
+    """The largest values above zero that were logged of the GPU after this attempt."""
     found: dict[str, float] = {}
     try:
         lines = [line for line in path.read_bytes().split(b"\n") if b'"memory/' in line]
@@ -142,8 +168,10 @@ def _logged(path: Path) -> Mapping[str, float]:
             row = json.loads(line)
         except ValueError:  # cut by a kill
             continue
+        if not isinstance(row, dict) or (after and row.get("attempt", 0) <= after):
+            continue
         for name in (RESERVED, ALLOCATED):
-            value = row.get(name) if isinstance(row, dict) else None
+            value = row.get(name)
             if isinstance(value, int | float) and value > 0:
                 found[name] = max(found.get(name, 0.0), float(value))
     return found

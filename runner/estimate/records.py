@@ -117,7 +117,8 @@ def _run(
     result: Mapping[str, Any],
     manifest: DataManifest,
 ) -> Iterator[PastRuns]:
-    facts, config = TrainFacts.of(result.get("facts") or {}), identity["axolotl"]
+    facts = TrainFacts.of(result.get("facts") or {})
+    config = {**identity["axolotl"], **facts.smaller_batch}
     phases, steps = facts.phases, facts.step or 0
     succeeded = result.get("status") == OutcomeStatus.SUCCEEDED
     if not succeeded or facts.resumed_from or facts.early_stopped or phases is None or steps < 1:

@@ -161,6 +161,8 @@ class LocalExecutor:
                 # Another launcher claimed it first, or only the process that forked it has ended.
                 job.submitted, job.started, job.cards = False, False, ()
                 self._follow(job, state)
+            elif self._is_tried_again(job, state):
+                self._try_again(job, state)
             elif job.started or state.phase is Phase.SUCCEEDED:
                 self._finish(job, state)
             elif not self._stopping:
@@ -168,6 +170,17 @@ class LocalExecutor:
         for step, job in self._jobs.items():
             if job.submitted and not job.ended:
                 self._note_start(job, self.workers.pid(step))
+
+    def _is_tried_again(self, job: _RunningStep, state: StepState) -> bool:
+        """Whether its attempt was out of memory, and the next one takes a smaller micro batch."""
+        outcome = state.outcome
+        stopped = state.phase is Phase.STOPPED and outcome is not None and outcome.reason is FailureReason.OOM
+        return stopped and job.started and not self._stopping
+
+    def _try_again(self, job: _RunningStep, state: StepState) -> None:
+        job.submitted, job.started, job.cards = False, False, ()
+        kind, key, message = job.step.kind, job.step.key, state.outcome.message if state.outcome else ""
+        self.ledger.append(Record(Event.TRIED_AGAIN, kind, key, attempt=state.attempt, message=message))
 
     def _note_start(self, job: _RunningStep, pid: int | None) -> None:
         """Record the attempt that our worker `pid` has started, and not one that another launcher's has started."""

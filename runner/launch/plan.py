@@ -152,6 +152,7 @@ def _train_step(run: Run, sweep: str, params: Mapping[str, Any], commit: str, no
             note=note,
         ),
         sweep=sweep,
+        heals=run.experiment.heals,
     )
 
 

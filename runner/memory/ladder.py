@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
+from modal_app.store.smaller_batch import smaller_batches
 from runner.config.gpus import GPUS, GpuKind
 from runner.memory.estimate import Estimate, Evidence, Verdict, estimate, verdict_of
 from runner.memory.measured import NOTHING_KNOWN, KnownMemory
@@ -175,18 +176,8 @@ def _free(current: CurrentSettings) -> Iterator[Change]:
 
 def _batches(config: Config) -> Iterator[Change]:
     """Smaller micro batches with the same effective batch, the largest first."""
-    micro, steps = config.get("micro_batch_size"), config.get("gradient_accumulation_steps") or 1
-    if not isinstance(micro, int) or not isinstance(steps, int):
-        return
-    evaluated = config.get("eval_batch_size")
-    for size in range(micro - 1, 0, -1):
-        if micro % size == 0:
-            total = steps * (micro // size)
-            words = f"micro_batch_size={size} gradient_accumulation_steps={total}"
-            axolotl = {"micro_batch_size": size, "gradient_accumulation_steps": total}
-            if isinstance(evaluated, int) and evaluated > size:
-                words, axolotl = f"{words} eval_batch_size={size}", {**axolotl, "eval_batch_size": size}
-            yield Change(words, axolotl)
+    for axolotl in smaller_batches(config):
+        yield Change(" ".join(f"{key}={value}" for key, value in axolotl.items()), axolotl)
 
 
 def _losses(config: Config) -> Iterator[Change]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from modal_app.store.smaller_batch import BATCH, MOST_TIMES, changes_after
 from runner.config.gpus import GPUS
 from runner.memory.estimate import Estimate, Measured, Parts, Verdict, estimate
 from runner.memory.ladder import WaysToFit, next_batch, settings_now, ways_out, ways_to_load
@@ -66,11 +67,14 @@ def memory_of(
 def memory_findings(
     experiment: Experiment, longest_row: int | None = None, known: KnownMemory = NOTHING_KNOWN
 ) -> Iterator[Finding]:
-    """WON'T FIT is a gate, UNSURE a warning."""
-    for one, ways in _weighed(*_question(experiment, longest_row), known):
-        if one.verdict in (Verdict.WONT_FIT, Verdict.UNSURE):
-            severity = Severity.GATE if one.verdict is Verdict.WONT_FIT else Severity.WARNING
-            yield Finding(severity, "gpu", "", f"On {where(one)} {in_words(one)}.", _way_out(one, ways))
+    """WON'T FIT is a gate, UNSURE a warning, and so is what on_oom=halve may heal."""
+    question = _question(experiment, longest_row)
+    for one, ways in _weighed(*question, known):
+        if one.verdict not in (Verdict.WONT_FIT, Verdict.UNSURE):
+            continue
+        healed = _healed(one, *question, known) if experiment.heals and one.verdict is Verdict.WONT_FIT else ""
+        severity = Severity.GATE if one.verdict is Verdict.WONT_FIT and not healed else Severity.WARNING
+        yield Finding(severity, "gpu", "", f"On {where(one)} {in_words(one)}.", healed or _way_out(one, ways))
 
 
 def memory_lines(estimates: Sequence[Sequence[Estimate]], names: Sequence[str]) -> list[str]:
@@ -150,6 +154,25 @@ def _weighed(
             ways = WaysToFit(ways_to_load(current), Verdict.UNKNOWN) if to_load else ways_out(current)
         found.append((one, ways))
     return tuple(found)
+
+
+def _healed(
+    one: Estimate,
+    config: str,
+    shape: ShapeAnswer,
+    cards: tuple[str, ...],
+    count: int,
+    longest_row: int | None,
+    known: KnownMemory,
+) -> str:
+    """With which micro batch on_oom=halve may make it fit; empty if with none."""
+    axolotl: Config = json.loads(config)
+    for times in range(1, MOST_TIMES + 1):
+        smaller = {**axolotl, **changes_after(axolotl, times)}
+        found = estimate(smaller, shape.facts, one.gpu, count, longest_row)
+        if known.corrected(found, smaller, shape.facts, longest_row).verdict is not Verdict.WONT_FIT:
+            return f"on_oom=halve then tries {BATCH}={smaller[BATCH]}."
+    return ""
 
 
 def _runs_text(names: Sequence[str], total: int) -> str:

@@ -33,6 +33,8 @@ class Event(StrEnum):
     """A worker of another launcher runs it, and this launcher waits for it."""
     PROMOTED = "promoted"
     """It had stopped at a rung of its search, and goes on from there."""
+    TRIED_AGAIN = "tried again"
+    """It was out of memory, and is tried again with a smaller micro batch (on_oom=halve)."""
     FINISHED = "finished"
     """It has ended, with any status."""
     NOTICE = "notice"

@@ -16,7 +16,7 @@ from runner.store.ledger import Ledger
 from runner.store.run_state import RunStatus
 from runner.wandb.messages import LocalRun
 
-SUMMARY = ("seconds", "train_seconds", "paid_seconds", "dollars", "max_steps", "gpu", "peak_memory_gib")
+SUMMARY = ("seconds", "train_seconds", "paid_seconds", "dollars", "max_steps", "gpu", "peak_memory_gib", "healed")
 """What a run's summary in W&B gets in the end: values over all attempts, which a single attempt does not know."""
 
 

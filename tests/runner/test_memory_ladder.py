@@ -12,6 +12,7 @@ from runner.config.gpus import GPUS
 from runner.config.overrides import canonical
 from runner.config.shipped import shipped_root
 from runner.config.vocabulary import read_vocabulary
+from runner.errors import SweepError
 from runner.memory.estimate import Verdict, estimate
 from runner.memory.ladder import ZERO3, CurrentSettings, ways_out, ways_to_load
 from runner.memory.sharding import sharding_of
@@ -135,3 +136,12 @@ def test_every_way_to_load_weights_that_do_not_fit_is_enough_when_it_is_composed
         changed = composed(f"{line} {way}")
         one = estimate(changed.axolotl, changed.model, GPUS[changed.gpu.type], changed.gpu.count)
         assert one.verdict is Verdict.UNKNOWN, way
+
+
+def test_on_oom_is_of_the_run_and_takes_one_word(composed: Compose) -> None:
+    assert not composed("lora=r8").heals
+    assert composed("on_oom=halve").heals
+    assert composed("training=sanity").heals, "a first look"
+    assert not composed("training=sanity on_oom=null").heals
+    with pytest.raises(SweepError, match="on_oom=half: expected null, or halve to try"):
+        composed("on_oom=half")

@@ -20,11 +20,12 @@ from runner.memory.ladder import settings_now, ways_out
 from runner.memory.measured import NEAR, NEAR_FACTOR, KnownMemory, RunMemory
 from runner.memory.stack import Batch
 from runner.memory.words import in_words
+from runner.preflight.findings import Severity
 from runner.preflight.memory import memory_findings, memory_of, printed_memory
 from runner.types import Gpu, Run
 from tests.runner import memory_points
 from tests.runner.builders import begin_attempt, end_attempt, open_sweep, run
-from tests.runner.memory_points import GIB, LLAMA_8B, Point
+from tests.runner.memory_points import GIB, LLAMA_8B, LLAMA_70B, Point
 from tests.runner.memory_points_fms import GROUPS
 from tests.runner.test_memory import A100, H100, L4, LORA, of
 
@@ -146,6 +147,18 @@ def test_a_model_without_an_estimate_is_judged_by_its_own_runs() -> None:
     assert found.way_out == "It needs less with `micro_batch_size=2 gradient_accumulation_steps=8`."
 
 
+def test_what_can_be_halved_is_not_held_back_if_that_is_asked_for() -> None:
+    config = {**PACKED, "micro_batch_size": 4}
+    known = KnownMemory.of([out_of_memory(config, "l40s")])
+    asked = replace(run(config, gpu=Gpu("l40s", 1)).experiment, model=LLAMA_8B)
+    (held_back,) = memory_findings(asked, known=known)
+    assert held_back.severity is Severity.GATE
+    (told,) = memory_findings(replace(asked, heals=True), known=known)
+    assert (told.severity, told.way_out) == (Severity.WARNING, "on_oom=halve then tries micro_batch_size=2.")
+    too_large = replace(asked, heals=True, model=LLAMA_70B)
+    assert [one.severity for one in memory_findings(too_large)] == [Severity.GATE], "no batch is small enough"
+
+
 def test_the_ways_out_go_by_what_was_measured() -> None:
     config = {**PACKED, "micro_batch_size": 8}
     plain = settings_now(config, LLAMA_8B, A100, 1, None, KnownMemory())
@@ -218,16 +231,14 @@ def on(gpu: str, config: dict[str, Any]) -> Run:
 def test_a_runs_peak_is_the_most_that_the_driver_or_torch_has_shown(store: Store) -> None:
     ended(store, on("l4", PACKED), peaks_mib=[1024, 2048],
           logged={"memory/device_reserved (GiB)": 3.0, "memory/max_allocated (GiB)": 1.5})  # fmt: skip
-    found = memory_of_run(store, on("l4", PACKED).key)
-    assert found is not None
+    (found,) = memory_of_run(store, on("l4", PACKED).key)
     assert (found.peak, found.used) == (gib(3.6), gib(2.1)), "with CUDA's own memory"
     assert (found.gpu, found.succeeded, found.out_of_memory) == ("l4", True, False)
 
 
 def test_the_card_is_the_one_that_the_run_had(store: Store) -> None:
     ended(store, on("h100", PACKED), card="NVIDIA H200", peaks_mib=[1024])
-    found = memory_of_run(store, on("h100", PACKED).key)
-    assert found is not None
+    (found,) = memory_of_run(store, on("h100", PACKED).key)
     assert found.gpu == "h200"
 
 
@@ -239,6 +250,24 @@ def test_only_a_gpus_memory_speaks_about_a_gpu(store: Store, facts: dict[str, st
     known = known_memory([store])["owner/model"]
     found = known.corrected(of(PACKED, gpu=L4), one.experiment.axolotl, LLAMA_8B)
     assert (found.verdict is Verdict.WONT_FIT) is verdict
+
+
+def test_a_healed_run_speaks_for_each_batch_that_it_has_tried(store: Store) -> None:
+    one = on("l4", {**PACKED, "micro_batch_size": 4})
+    smaller = {"smaller_batch": {"micro_batch_size": 2, "gradient_accumulation_steps": 8}}
+    ended(store, one, OutcomeStatus.STOPPED, reason=FailureReason.OOM, facts={"out_of_memory_on": "gpu"})
+    ended(store, one, facts=smaller)
+    sizes = enumerate((21, 9), start=1)
+    lines = [{"step": 1, "attempt": attempt, "memory/device_reserved (GiB)": size} for attempt, size in sizes]
+    store.folder(StepKind.TRAIN, one.key).metrics.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    first, second = memory_of_run(store, one.key)
+    assert (first.out_of_memory, first.succeeded, first.config["micro_batch_size"]) == (True, False, 4)
+    assert (second.out_of_memory, second.succeeded, second.config["micro_batch_size"]) == (False, True, 2)
+    assert second.peak == gib(9.6), "not what the larger batch needed"
+    known = known_memory([store])["owner/model"]
+    configs = [{**PACKED, "micro_batch_size": size} for size in (1, 2, 4, 8)]
+    verdicts = [known.corrected(of(config, gpu=L4), config, LLAMA_8B).verdict for config in configs]
+    assert verdicts == [Verdict.FITS, Verdict.FITS, Verdict.WONT_FIT, Verdict.WONT_FIT]
 
 
 def test_a_peak_that_the_driver_has_shown_changes_the_verdicts_of_a_plan(store: Store) -> None:

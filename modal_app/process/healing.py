@@ -1,0 +1,60 @@
+"""on_oom=halve: a run whose GPU's memory was too small is tried again with a smaller micro batch.
+
+How much smaller follows from the attempts in the run's folder, so it does not matter who starts the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from modal_app.store import checkpoints
+from modal_app.store.facts import TrainFacts
+from modal_app.store.layout import Attempt, StepFolder
+from modal_app.store.out_of_memory import Memory
+from modal_app.store.read_json import read_json
+from modal_app.store.smaller_batch import MOST_TIMES, changes_after, keeps_order, smaller_batches
+from modal_app.store.state import read_outcome
+from modal_app.store.step import Device, FailureReason, Outcome, OutcomeStatus, Step, StepKind
+
+
+def with_smaller_batch(asked: Step, folder: StepFolder) -> Step:
+    """The step as its next attempt does it. Removes the checkpoints that this attempt cannot go on from. The caller
+    has the step's lock."""
+    if asked.kind is not StepKind.TRAIN:
+        return asked
+    attempts = [one for one in folder.attempts() if one.number != folder.drafted_by]
+    changes = changes_after(asked.config, _times(asked, attempts)) if asked.heals else {}
+    step = replace(asked, config={**asked.config, **changes}) if changes else asked
+    before = read_json(attempts[-1].step, lenient=True).get("config", {}) if attempts else step.config
+    if before.get("micro_batch_size") != step.config.get("micro_batch_size") and not keeps_order(step.config):
+        checkpoints.remove_all(folder.model)
+    return step
+
+
+def judged(outcome: Outcome, asked: Step, step: Step, folder: StepFolder) -> Outcome:
+    """The outcome of an attempt, with what it had changed; a stop if it is followed by one with a smaller micro batch.
+    `step`: as this attempt has done it."""
+    changed = {key: value for key, value in step.config.items() if asked.config.get(key) != value}
+    if changed:
+        outcome = replace(outcome, facts={**outcome.facts, "smaller_batch": changed})
+    smaller = next(smaller_batches(step.config), None)
+    if not asked.heals or smaller is None or not _was_too_small(outcome, asked.device):
+        return outcome
+    if outcome.status is not OutcomeStatus.FAILED or _times(asked, folder.attempts()) >= MOST_TIMES:
+        return outcome
+    message = f"{outcome.message}; it is tried again with micro_batch_size={smaller['micro_batch_size']}"
+    return replace(outcome, status=OutcomeStatus.STOPPED, message=message)
+
+
+def _times(asked: Step, attempts: Iterable[Attempt]) -> int:
+    """How many attempts were out of memory, as far as that counts."""
+    ended = (read_outcome(attempt.result) for attempt in attempts if attempt.result.exists())
+    return min(sum(_was_too_small(one, asked.device) for one in ended if one), MOST_TIMES)
+
+
+def _was_too_small(outcome: Outcome, device: Device) -> bool:
+    """Whether the memory that a run trains in was too small. The kernel's kill is no such sign."""
+    exceeded = TrainFacts.of(outcome.facts).out_of_memory_on
+    known = exceeded is Memory.GPU or (exceeded is Memory.MACHINE and device is Device.CPU)
+    return known and outcome.reason is FailureReason.OOM
