@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -157,8 +158,9 @@ def _refuse_sweep_without_m(args: Arguments) -> None:
     swept = next((one.input_line for one in parsed if one.is_sweep_override() or one.key_or_group == SWEEPS), None)
     if swept is not None:
         verb = "plan " if "action=plan" in args.overrides else ""
-        words = " ".join(one for one in args.overrides if one != "action=plan")
-        raise SweepError(f"{swept} asks for several runs, which need -m:\n  axosweep {verb}-m {words}")
+        words = shlex.join(one for one in args.overrides if one != "action=plan")
+        rules = AxisRules(args.zips, args.excludes).words
+        raise SweepError(f"{swept} asks for several runs, which need -m:\n  axosweep {verb}-m {words} {rules}".rstrip())
 
 
 @contextmanager

@@ -88,6 +88,7 @@ def test_each_job_is_what_hydra_itself_composes(ask: Callable[..., Any]) -> None
         ("-m lora=glob(x*)", "matches nothing"),
         ("-m +sweeps=no_such", "tiny_grid"),
         ("lora=r8,r16", "axosweep -m lora=r8,r16"),
+        ("lora_r=choice(8,16) --exclude lora_r=8", "axosweep -m 'lora_r=choice\\(8,16\\)' --exclude 'lora_r=8'"),
         ("+sweeps=tiny_grid lora=r8", "axosweep -m \\+sweeps=tiny_grid lora=r8"),
         ("lora=r999", "There are: dora"),
         ("deepspeed=/mine/zero.json", "^deepspeed=/mine/zero.json: .* axolotl.deepspeed=/mine/zero.json"),
