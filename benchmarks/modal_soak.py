@@ -42,6 +42,7 @@ HERE = Path(__file__).resolve().parent
 STEPS, STEP_S, SAVE_STEPS = 60, 0.1, 4
 PAUSES_S = (3.0, 7.0)
 LONGEST_S = 1800.0
+RUNGS = ("search.rungs=[0.2,0.6]", "search.eta=3", "search.audit=false")
 MOST_STARTS = 12
 """Of clients that end by themselves and without success."""
 
@@ -86,19 +87,22 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[random.SystemRandom().randrange(10_000)])
     parser.add_argument("--output", type=Path, default=HERE / "results" / "modal_soak.json")
     parser.add_argument("--pauses", type=float, nargs=2, default=PAUSES_S, help="least and most seconds between faults")
+    parser.add_argument("--rungs", action="store_true", help="let runs stop at the rungs of a search")
     parser.add_argument("--logs", type=Path, help="folder for what the clients and the containers have printed")
     args = parser.parse_args()
     described, soaks = describe(("modal",)), []
     for seed in args.seeds:
         say(f"seed {seed}: {args.runs} runs")
-        soaks.append(soak(args.runs, seed, tuple(args.pauses), args.logs))
+        soaks.append(soak(args.runs, seed, tuple(args.pauses), args.logs, RUNGS if args.rungs else ()))
         result = {"machine": described, "steps": STEPS, "step_s": STEP_S, "soaks": soaks}
         args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         say(json.dumps(soaks[-1], indent=1))
     return 1 if any(one["wrong"] for one in soaks) else 0
 
 
-def soak(runs: int, seed: int, pauses_s: tuple[float, float], logs: Path | None) -> dict[str, Any]:
+def soak(
+    runs: int, seed: int, pauses_s: tuple[float, float], logs: Path | None, words: tuple[str, ...]
+) -> dict[str, Any]:
     """One sweep: its figures, and what contradicts the checks."""
     variables = {"SOAK_STEPS": str(STEPS), "SOAK_STEP_S": str(STEP_S), "SOAK_SAVE_STEPS": str(SAVE_STEPS)}
     settings = Settings(
@@ -112,7 +116,7 @@ def soak(runs: int, seed: int, pauses_s: tuple[float, float], logs: Path | None)
         axosweep = machine(server, Path(name))
         rates = ",".join(f"{number}e-5" for number in range(1, runs + 1))
         with (Path(name) / "client.log").open("w") as log:
-            client = Client(axosweep, ("-m", f"learning_rate={rates}", *ON_GPUS), log)
+            client = Client(axosweep, ("-m", f"learning_rate={rates}", *ON_GPUS, *words), log)
             began = time.monotonic()
             client.start()
             try:
@@ -175,16 +179,21 @@ def judge(
         wrong.append("some containers do not end")
     rows = axosweep.json("compare")["runs"]
     statuses = Counter(str(row["status"]) for row in rows)
-    if statuses != {"succeeded": runs}:
+    halved = any(axosweep.store.root.glob("modal/sweeps/*/rungs"))
+    if not set(statuses) <= {"succeeded", *(["stopped at rung"] if halved else [])} or statuses.total() != runs:
         wrong.append(f"statuses: {dict(statuses)}")
     store = Store(server.volume_tree(RUNS))
     keys = sorted(str(row["key"]) for row in rows)
     tasks = {task.id: task for task in server.tasks()}
     trained = checks.trained_of(server.log(function="train"))
-    not_met, untouched = checks.untouched(trained, faults.hits, tasks, STEPS)
+    needed = checks.needed_steps(store, keys, STEPS)
+    not_met, untouched = checks.untouched(trained, faults.hits, tasks, needed)
     paid, figures = checks.receipt(store, rows, tasks, faults.hits, trained)
-    wrong += checks.losses(store, keys, STEPS) + checks.results(store, keys, first_seen)
-    wrong += checks.training(store, trained, faults.hits, STEPS) + not_met + paid
+    ended = [key for key in keys if needed[key] == STEPS]
+    wrong += checks.losses(store, needed) + checks.results(store, ended, first_seen)
+    wrong += (
+        checks.training(store, trained, faults.hits, needed) + checks.at_rest(store, needed, STEPS) + not_met + paid
+    )
     left = [*processes_of(set(tasks)), *axosweep.processes()]
     if left:
         wrong.append(f"processes left: {left}")
@@ -194,7 +203,8 @@ def judge(
         "attempts": {str(number): attempts[number] for number in sorted(attempts)},
         "untouched_runs": untouched,
         "trained_steps": sum(len(one.steps) for all_ in trained.values() for one in all_),
-        "needed_steps": runs * STEPS,
+        "needed_steps": sum(needed.values()),
+        "statuses": dict(statuses),
         "containers": len(server.tasks("train")),
         "calls": len(server.function_calls("train")),
         "receipt": figures,

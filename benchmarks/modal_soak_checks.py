@@ -6,14 +6,19 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks.modal_soak_faults import Hit
 from benchmarks.modal_soak_worker import MODULUS, TRAINED, first_value, next_value
 from modal_app.cloud.container import TICK_S
 from modal_app.cloud.meter import ContainerRecord
-from modal_app.store.layout import Store
+from modal_app.halving.choose import who_goes_on
+from modal_app.halving.entries import FileEntries
+from modal_app.halving.standing import Standing
+from modal_app.store.layout import StepFolder, Store
 from modal_app.store.read_json import read_json
+from modal_app.store.state import observe
 from modal_app.store.step import Outcome, OutcomeStatus, StepKind
 from tests.modal_server.views import Task
 
@@ -48,11 +53,35 @@ def trained_of(log: str) -> dict[str, list[Trained]]:
     return found
 
 
-def losses(store: Store, keys: Sequence[str], steps: int) -> list[str]:
+def needed_steps(store: Store, keys: Sequence[str], steps: int) -> dict[str, int]:
+    """How many each run has to train: those up to the rung where it has stopped, or all."""
+    found = {}
+    for key in keys:
+        outcome = observe(store, StepKind.TRAIN, key).outcome
+        stopped = outcome is not None and outcome.status is OutcomeStatus.AT_RUNG
+        found[key] = int(outcome.facts["step"]) if outcome and stopped else steps
+    return found
+
+
+def at_rest(store: Store, needed: Mapping[str, int], steps: int) -> list[str]:
+    """Of a search: all runs that are to go on have gone on, and none that has is still where it stopped."""
+    wrong = []
+    for folder in store.sweeps.glob("*/rungs/*"):
+        standing = Standing.of(FileEntries(folder).items())
+        for rung in range(1, len(standing.terms.fractions) + 1):
+            left = [run for run in who_goes_on(standing, rung) if not standing.has_gone(rung, run)]
+            wrong += [f"{run}: it is to go on from rung {rung}, and nobody has said so" for run in left]
+        parked = [run for run, number in needed.items() if number < steps]
+        gone = [run for run in parked if standing.has_gone(standing.last_rung(run), run)]
+        wrong += [f"{run}: it was to go on from its rung, and nobody has started it" for run in gone]
+    return wrong
+
+
+def losses(store: Store, needed: Mapping[str, int]) -> list[str]:
     """Those that are logged are those of an undisturbed run. A step that was trained again may be there twice."""
     wrong = []
-    for key in keys:
-        path = store.folder(StepKind.TRAIN, key).metrics
+    for key, steps in needed.items():
+        path = _curve(store.folder(StepKind.TRAIN, key))
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         value, right = first_value(key), {}
         for number in range(1, steps + 1):
@@ -62,6 +91,14 @@ def losses(store: Store, keys: Sequence[str], steps: int) -> list[str]:
         if logged != set(right.items()):
             wrong.append(f"{key}: {len(logged ^ set(right.items()))} losses are not those of an undisturbed run")
     return wrong
+
+
+def _curve(folder: StepFolder) -> Path:
+    """Of a run that has finished, or of the attempt by which it has stopped."""
+    if folder.done.exists():
+        return folder.metrics
+    stopped = [one for one in folder.attempts() if read_json(one.result).get("status") == OutcomeStatus.AT_RUNG]
+    return folder.draft_of(stopped[-1].number).metrics if stopped else folder.metrics
 
 
 def results(store: Store, keys: Sequence[str], first_seen: Mapping[str, bytes]) -> list[str]:
@@ -81,7 +118,9 @@ def results(store: Store, keys: Sequence[str], first_seen: Mapping[str, bytes]) 
     return wrong
 
 
-def training(store: Store, trained: Mapping[str, Sequence[Trained]], hits: Sequence[Hit], steps: int) -> list[str]:
+def training(
+    store: Store, trained: Mapping[str, Sequence[Trained]], hits: Sequence[Hit], needed: Mapping[str, int]
+) -> list[str]:
     """No two containers make the same attempt, and steps are trained again only where an attempt died, or where two
     containers may have worked at once."""
     wrong = []
@@ -94,18 +133,20 @@ def training(store: Store, trained: Mapping[str, Sequence[Trained]], hits: Seque
         folder = store.folder(StepKind.TRAIN, key)
         allowed = 0
         for one in all_[:-1]:
-            stopped = read_json(folder.attempt(one.attempt).result).get("status") == OutcomeStatus.STOPPED
+            status = read_json(folder.attempt(one.attempt).result).get("status")
+            stopped = status in (OutcomeStatus.STOPPED, OutcomeStatus.AT_RUNG)
             allowed += 0 if stopped and key not in shared and not lost_for_all else len(one.steps)
-        repeated = sum(len(one.steps) for one in all_) - steps
+        repeated = sum(len(one.steps) for one in all_) - needed[key]
         if not 0 <= repeated <= allowed:
             wrong.append(f"{key}: {repeated} steps were trained again, at most {allowed} should have been")
     return wrong
 
 
 def untouched(
-    trained: Mapping[str, Sequence[Trained]], hits: Sequence[Hit], tasks: Mapping[str, Task], steps: int
+    trained: Mapping[str, Sequence[Trained]], hits: Sequence[Hit], tasks: Mapping[str, Task], needed: Mapping[str, int]
 ) -> tuple[list[str], int]:
-    """A run that met no fault has one attempt, which trained each step once. Also: how many such runs there were."""
+    """A run that met no fault has trained each step once: in one attempt, and one more for each rung where it has
+    stopped. Also: how many such runs there were."""
     wrong, count = [], 0
     for key, all_ in trained.items():
         began = min(tasks[one.task].started_at for one in all_)
@@ -114,8 +155,8 @@ def untouched(
         if any(hit.key or (hit.at <= ended and hit.until >= began) for hit in met):
             continue
         count += 1
-        if [one.steps for one in all_] != [tuple(range(1, steps + 1))]:
-            wrong.append(f"{key}: met no fault, and was not trained in one attempt")
+        if [step for one in all_ for step in one.steps] != list(range(1, needed[key] + 1)):
+            wrong.append(f"{key}: met no fault, and was not trained once")
     return wrong, count
 
 

@@ -2,7 +2,8 @@
 
 SOAK_STEPS steps of SOAK_STEP_S seconds, a checkpoint every SOAK_SAVE_STEPS. A loss depends on the run's key and on all
 steps before, so a step that is left out, taken twice, or taken from another run shows. Every step that is trained is
-printed, also one whose files are lost with their container: modal_soak.py counts these lines.
+printed, also one whose files are lost with their container: modal_soak.py counts these lines. At a rung of a search, it
+asks whether it goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+from modal_app.halving.asking import ByFile
+from modal_app.halving.standing import Reading
 from modal_app.process import attempt as attempts
 from modal_app.process import stop
 from modal_app.store import checkpoints
@@ -35,8 +39,14 @@ def main() -> int:
         attempt, began_at = attempts.begin(step, store, folder), time.time()
         stop.set_stop_handler(None)
         stopped_at = None
-        if step.kind is StepKind.TRAIN:
-            stopped_at = _train(step, folder, attempt)
+        try:
+            if step.kind is StepKind.TRAIN:
+                stopped_at = _train(step, folder, attempt)
+        except stop.AtRung as at_rung:
+            message, facts = str(at_rung), at_rung.facts
+            outcome = Outcome(OutcomeStatus.AT_RUNG, attempt.number, began_at, time.time(), None, message, facts)
+            write_atomically(attempt.result, outcome.to_json())
+            return 4
         if stopped_at is None:
             outcome = _succeed(step, folder, attempt, began_at)
         else:
@@ -64,6 +74,8 @@ def _train(step: Step, folder: StepFolder, attempt: Attempt) -> int | None:
         state = json.loads((resumed / STATE).read_text())
         number, value = state["global_step"], state["value"]
     steps, save_steps = int(os.environ["SOAK_STEPS"]), int(os.environ["SOAK_SAVE_STEPS"])
+    if facts := _stops_at_rung(step, attempt, number, value):
+        raise stop.AtRung(facts)
     while number < steps:
         if stop.requested() and number == 0:
             return 0
@@ -74,11 +86,28 @@ def _train(step: Step, folder: StepFolder, attempt: Attempt) -> int | None:
         line = {"attempt": attempt.number, "step": number, "time": time.time(), "loss": loss, "eval_loss": loss}
         with folder.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        if stop.requested() or number % save_steps == 0:
+        facts = {} if stop.requested() else _stops_at_rung(step, attempt, number, value)
+        if facts or stop.requested() or number % save_steps == 0:
             _save(folder, number, value)
+        if facts:
+            raise stop.AtRung(facts)
         if stop.requested():
             return number
     return None
+
+
+def _stops_at_rung(step: Step, attempt: Attempt, number: int, value: int) -> dict[str, Any]:
+    """The facts of a run that stops after a step; empty if it goes on."""
+    steps = int(os.environ["SOAK_STEPS"])
+    rung = step.rungs.at(number, steps) if step.rungs else 0
+    if step.rungs is None or not rung:
+        return {}
+    asks = ByFile(step.rungs.search, step.key, attempt, is_over=stop.requested)
+    answer = asks.ask(rung, Reading(value / MODULUS, steps, "0" * 64))
+    if answer.goes_on:
+        return {}
+    facts = {"search": step.rungs.search, "rung": rung, "rungs": len(step.rungs.fractions), "step": number}
+    return facts | {"max_steps": steps, "place": answer.place, "of": answer.of, "why": ""}
 
 
 def _save(folder: StepFolder, number: int, value: int) -> None:
