@@ -18,7 +18,7 @@ from runner.launch.budget import over_budget
 from runner.launch.identify import identify, resolve
 from runner.launch.plan import plan as make_plan
 from runner.launch.price import price
-from runner.launch.schema import ask_schema
+from runner.launch.schema import ask_schema, refusal_of
 from runner.launch.sweep import unresolved_text
 from runner.launch.types import Launch
 from runner.preflight.findings import Finding
@@ -105,7 +105,7 @@ def _planned(experiments: Sequence[Experiment], request: Request) -> PlannedSwee
     launch = price(make_plan(identify(launch)))
     ask_schema(launch, validator)
     assert launch.cost is not None
-    refused = launch.preflight.refusal() or over_budget(launch.cost, request) or unresolved_text(launch.plan)
+    refused = refusal_of(launch) or over_budget(launch.cost, request) or unresolved_text(launch.plan)
     cost, further = launch.cost, request.round.further if request.round else 0
     return PlannedSweep(
         launch.plan.sweep, _runs(launch), refused or None, cost.wall, cost.dollars, request.left_out, further

@@ -24,7 +24,7 @@ from runner.keys.row_files import keep_rows
 from runner.launch.notices import Notifier, notifier_of
 from runner.launch.price import expected_of
 from runner.launch.rungs import put_terms
-from runner.launch.schema import ask_schema
+from runner.launch.schema import ask_schema, refuse_blocked
 from runner.launch.start_checkpoint import keep_checkpoint
 from runner.launch.types import Launch
 from runner.show.progress import Progress
@@ -44,7 +44,7 @@ def execute(launch: Launch, workers: MixedWorkers | None) -> Notifier:
     starts_now = launch.on_this_machine and not preflight.unasked(launch.pending_experiments)
     if launch.on_this_machine:
         ask_schema(launch, workers or validator_at_hand(launch.store), message=STARTING)
-        preflight.refuse_blocked()
+        refuse_blocked(launch)
     preflight.show_rest(terminal.messages())
     launch = replace(launch, plan=with_sweep_objects(launch.plan, launch.store))
     _make_folders(launch)

@@ -16,7 +16,7 @@ from runner.launch.plain_configs import write_configs
 from runner.launch.plan_diff import diff_lines, plan_diff
 from runner.launch.price import further_lines, price_lines
 from runner.launch.printed_plan import PrintedPlan, printed_plan, requested_runs
-from runner.launch.schema import ask_schema
+from runner.launch.schema import ask_schema, refusal_of
 from runner.launch.types import Launch
 from runner.store.stores import stores
 
@@ -31,7 +31,7 @@ def show_launch(launch: Launch) -> None:
     plan, request, preflight = launch.plan, launch.request, launch.preflight
     schema_asked = ask_schema(launch, validator_at_hand(launch.local_store))
     missing = missing_gpus(launch.executor, plan)
-    refusal = preflight.refusal() or over_budget(launch.cost, request)
+    refusal = refusal_of(launch) or over_budget(launch.cost, request)
     ready = not (refusal or plan.unresolved or missing)
     known = stores(request.store)
     diff = plan_diff(plan, known, request.diff, trainer=launch.trainer) if request.diff else None

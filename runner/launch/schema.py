@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runner.console import terminal
+from runner.errors import SweepError
 from runner.launch.types import Launch
 from runner.preflight.schema import Validator
+from runner.preflight.stage import Preflight
 from runner.types import Experiment
 
 CHECKING = "Checking with Axolotl's own schema; its imports take some seconds."
@@ -27,10 +29,11 @@ def ask_schema(
 ) -> bool:
     """Check every run that is not checked yet. False if that is not possible here.
 
-    `experiments`: those of the runs that are not finished, unless they are given. `message`: printed if Axolotl has to
-    be imported for it.
+    `experiments`: unless they are given, those of the runs that are not finished, and for a search each value of each
+    axis. `message`: printed if Axolotl has to be imported for it.
     """
-    preflight, wanted = launch.preflight, launch.pending_experiments if experiments is None else experiments
+    preflight = launch.preflight
+    wanted = (*launch.pending_experiments, *_others(launch)) if experiments is None else experiments
     if not preflight.unasked(wanted):
         return True
     if validator is None:
@@ -39,3 +42,22 @@ def ask_schema(
     terminal.message(CHECKING_AT_ONCE if validator.is_up else message)
     preflight.ask(validator, wanted)
     return True
+
+
+def refusal_of(launch: Launch) -> str:
+    """The findings that prevent a launch from starting, for people; empty if there are none. A search is refused for a
+    value that its first round does not have, too."""
+    if refusal := launch.preflight.refusal():
+        return refusal
+    others = _others(launch)
+    return Preflight(others, launch.preflight.verdicts, force=launch.request.force).refusal() if others else ""
+
+
+def refuse_blocked(launch: Launch) -> None:
+    """Raises SweepError with these findings, if there are any."""
+    if refusal := refusal_of(launch):
+        raise SweepError(refusal)
+
+
+def _others(launch: Launch) -> tuple[Experiment, ...]:
+    return launch.request.round.others if launch.request.round else ()

@@ -24,7 +24,7 @@ from runner.launch.notices import Notifier, notifier_of
 from runner.launch.plan import plan
 from runner.launch.plan_output import show_launch, show_refused
 from runner.launch.price import price
-from runner.launch.schema import ask_schema
+from runner.launch.schema import ask_schema, refuse_blocked
 from runner.launch.types import Launch
 from runner.preflight.schema import Validator
 from runner.show import tables
@@ -153,7 +153,7 @@ def _check_schema_known(launch: Launch) -> None:
         return
     if not ask_schema(launch, validator_at_hand(launch.local_store)) and not launch.request.force:
         raise SweepError("Nothing was started. --force launches the sweep without this check.")
-    launch.preflight.refuse_blocked()
+    refuse_blocked(launch)
 
 
 def show_results(launch: Launch, rows: Sequence[Row]) -> None:

@@ -35,11 +35,20 @@ class Setting:
     """Why it may not be run."""
 
 
+class RefusedValues(SweepError):
+    """Values of axes that preflight refuses."""
+
+    def __init__(self, experiments: Sequence[Experiment], refusal: str) -> None:
+        super().__init__(refusal)
+        self.experiments = tuple(experiments)
+        """With each value of each axis."""
+
+
 class Points:
     """The points of a search, composed and checked."""
 
     def __init__(self, searched: Searched, request: Request) -> None:
-        """Raises SweepError if values of the axes cannot be composed, or if preflight refuses them."""
+        """Raises SweepError if values of the axes cannot be composed, and RefusedValues if preflight refuses them."""
         self.request = replace(request, action=Action.PLAN)
         self._searched = searched
         self._seeds = _seeds_of(searched.space)
@@ -101,13 +110,15 @@ class Points:
         return self._checked(wanted)
 
     def _checked(self, experiments: Sequence[Experiment]) -> Launch:
-        """Raises SweepError for what preflight refuses, but for too little memory: such points are left out later."""
-        resolve(experiments, self.request).preflight.refuse_blocked()
+        """Raises RefusedValues, but not for too little memory: such points are left out later."""
+        if refusal := resolve(experiments, self.request).preflight.refusal():
+            raise RefusedValues(experiments, refusal)
         launch = self.planned(experiments)
         sizes = launch.preflight.prepared
         fit = [one for one, size in zip(experiments, sizes, strict=True) if _may_fit(one, size.longest_row)]
         checked = launch if len(fit) in (0, len(experiments)) else self.planned(fit)
-        checked.preflight.refuse_blocked()
+        if refusal := checked.preflight.refusal():
+            raise RefusedValues(experiments, refusal)
         return launch
 
     def _composed(self, points: Sequence[Point]) -> list[Setting]:

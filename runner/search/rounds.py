@@ -18,7 +18,7 @@ from runner.console.numbers import number
 from runner.errors import SweepError
 from runner.search.definition import Definition, define
 from runner.search.methods import Losses, Method, Round, named
-from runner.search.points import Setting
+from runner.search.points import RefusedValues, Setting
 from runner.search.records import Records, RoundRuns
 from runner.types import Action, Request, RunResult, SearchRound
 
@@ -38,7 +38,12 @@ def run_search(searched: Searched, request: Request, launch: LaunchSweep) -> lis
     and for results that do not compare.
     """
     with terminate_as_interrupt():
-        definition = define(searched, request)
+        try:
+            definition = define(searched, request)
+        except RefusedValues as refused:
+            if request.action is Action.PLAN:
+                return launch(list(refused.experiments), request)  # it says what is wrong, as with any sweep
+            raise
         if request.action is Action.PLAN:
             return _plan(definition, launch)
         with definition.alone():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
 from modal_app.store.flock import try_lock
 from modal_app.store.layout import Store
+from runner import cli
 from runner.errors import SweepError
 from runner.search import methods
 from runner.store.ledger import Ledger, sweep_ids
 from runner.store.search_note import SearchNote, interrupted_search
+from tests.runner.fake_trainer import make_trainer
 from tests.runner.played_search import Config, World
 
 COORDINATE = ("search=coordinate", "learning_rate=1e-4,1e-3,1e-2", "lora=r32,r4,r8")
@@ -185,6 +188,20 @@ def test_a_value_that_is_refused_is_refused_before_the_first_run(store: Store) -
     with pytest.raises(SweepError, match="lora_dropout=3"):
         world.search("search=coordinate", "learning_rate=1e-4,1e-3", "lora_dropout=0,3")
     assert not world.trained
+
+
+def test_a_value_that_axolotls_schema_refuses_is_refused_before_the_first_run(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = {"keys": ["peft_use_rslora"], "message": "no such adapter."}
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(make_trainer(tmp_path / "trainer", refused=[refused])))
+    words = ("-m", "search=coordinate", "learning_rate=1e-3,1e-2", "lora=r4,rslora", f"store={store.root}")
+    for verb in (["plan"], []):
+        assert cli.main([*verb, *words]) == 2
+        printed = capsys.readouterr().err
+        assert "1 of 3 runs cannot start, so none was started." in printed
+        assert "(learning_rate=0.001 lora=rslora)" in printed
+    assert not store.runs.exists()
 
 
 def test_all_points_of_lists_are_run_once_and_then_it_is_over(store: Store) -> None:
