@@ -5,12 +5,14 @@ A sweep has several searches if its rungs were changed between two launches. Eac
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from modal_app.halving.entries import TERMS, FileEntries
-from modal_app.halving.standing import Standing, Why
+from modal_app.halving.standing import Reading, Standing, Why
 from modal_app.store.layout import Store
 from modal_app.store.rungs import Rungs
 
@@ -81,31 +83,31 @@ def _begun(folder: Path) -> float:
 
 def _search(name: str, standing: Standing) -> Search:
     terms = standing.terms
-    reached = {run: _reached(standing, run) for run in terms.rates}
-    return Search(
-        name, terms.fractions, terms.eta, terms.audit, tuple(terms.rates), {k: one for k, one in reached.items() if one}
-    )
-
-
-def _reached(standing: Standing, run: str) -> tuple[RungReached, ...]:
-    found: list[RungReached] = []
+    rungs = Rungs("", terms.fractions, terms.eta)
+    reached: dict[str, list[RungReached]] = {}
     for rung, there in sorted(standing.readings.items()):
-        if (own := there.get(run)) is None:
-            continue
-        found.append(
-            RungReached(
+        losses = sorted(_loss(one) for one in there.values())
+        for run, own in there.items():
+            one = RungReached(
                 rung=rung,
-                step=Rungs("", standing.terms.fractions, standing.terms.eta).steps(own.max_steps)[rung - 1],
+                step=rungs.steps(own.max_steps)[rung - 1],
                 loss=own.loss,
-                place=_place(own.loss, [one.loss for one in there.values()]),
+                place=bisect.bisect_left(losses, _loss(own)) + 1,
                 of=len(there),
                 why=standing.gone.get(rung, {}).get(run),
                 was_stopped=run in standing.stopped.get(rung, ()),
             )
-        )
-    return tuple(found)
+            reached.setdefault(run, []).append(one)
+    return Search(
+        id=name,
+        fractions=terms.fractions,
+        eta=terms.eta,
+        audit=terms.audit,
+        members=tuple(terms.rates),
+        reached={run: tuple(ones) for run, ones in reached.items()},
+    )
 
 
-def _place(own: float | None, losses: Sequence[float | None]) -> int:
+def _loss(reading: Reading) -> float:
     """Runs that have diverged come last."""
-    return 1 + sum(one is not None and (own is None or one < own) for one in losses)
+    return math.inf if reading.loss is None else reading.loss

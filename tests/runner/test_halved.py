@@ -16,7 +16,7 @@ from modal_app.halving.standing import Reading, Why
 from modal_app.process.tracking import TrackingRecord
 from modal_app.store.claim import claim
 from modal_app.store.layout import Store
-from modal_app.store.step import StepKind
+from modal_app.store.step import Outcome, OutcomeStatus, StepKind
 from runner.cli import main
 from runner.compare.halved import Audit, audit_text, halved, saved_text
 from runner.compare.ranking import Row, compare_sweep
@@ -31,7 +31,7 @@ from runner.show.sweep_view import SweepView
 from runner.store.run_state import RunStatus
 from runner.store.searches import RungReached, searches_of
 from runner.wandb.local_runs import local_run
-from tests.runner.builders import begin_attempt
+from tests.runner.builders import begin_attempt, finish_run, open_sweep, run
 from tests.runner.halved_store import HalvedSweep, entries_of, halved_sweep
 from tests.runner.judged_store import draw_losses, write_losses
 
@@ -77,6 +77,20 @@ def test_a_stopped_run_is_never_ranked_against_finished_ones(found: Found) -> No
     assert list(rows)[:3] == [sweep.winner.key, sweep.audited.key, sweep.promoted.key]
     assert [row.key for row in rows.values() if row.is_best] == [sweep.winner.key]
     assert not any(row.can_win for row in rows.values() if row.rung)
+
+
+def test_a_stopped_seed_is_no_part_of_its_settings_mean(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first, second = (run({"learning_rate": 1.0, "seed": seed}) for seed in (1, 2))
+    finish_run(store, first, {0: 3.0, 9: 2.0})
+    finish_run(store, second, {0: 3.0, 4: 0.5})
+    folder = store.folder(StepKind.TRAIN, second.key)
+    folder.done.unlink()
+    ended = Outcome(OutcomeStatus.AT_RUNG, 1, 1.0, 2.0, facts={"rung": 1, "eval_fingerprint": "rows"})
+    folder.attempt(1).result.write_text(ended.to_json())
+    best, stopped = compare_sweep(store, open_sweep(store, [first, second]).sweep)
+    assert (best.key, best.final, best.over_seeds) == (first.key, 2.0, None)
+    assert (stopped.can_win, stopped.setting) == (False, best.setting)
 
 
 def test_a_stopped_run_is_not_judged_by_the_losses_that_it_has_so_far(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from modal_app.halving.entries import go_of
 from modal_app.store.claim import claim, this_process
 from modal_app.store.layout import Store
 from modal_app.store.state import Phase
@@ -22,7 +23,7 @@ from runner.launch.plan import make_plan
 from runner.store.ledger import Event, Ledger, Record
 from runner.store.served import noted
 from tests.runner.builders import finish, run
-from tests.runner.halved_store import halved_sweep
+from tests.runner.halved_store import entries_of, halved_sweep
 from tests.runner.removing_store import Command, answering, asked_after, asked_for, keys, phase, trained
 from tests.runner.run_files_store import make_files, merge
 
@@ -187,10 +188,12 @@ def test_a_run_that_stopped_at_a_rung_keeps_its_checkpoints_unless_it_is_named(s
         "remove them"
         for one, rung in ((sweep.stopped, 1), (sweep.promoted, 2))
     }
+    entries_of(store, sweep.id).put(go_of(2, sweep.promoted.key), {"why": "top"})
+    command("rm", sweep.promoted.key, "--checkpoints", "--dry-run", "--json", code=2)  # it goes on
     (offered,) = command("rm", sweep.stopped.key, "--checkpoints", "--dry-run", "--json")["to_delete"]
     assert offered["note"].endswith("; it stopped at rung 1 of a search, and may still go on, and would begin again")
-    (offered,) = command("rm", sweep.promoted.key, "--dry-run", "--json")["to_delete"]
-    assert offered["note"] == "it stopped at rung 2 of a search, and may still go on"
+    (offered,) = command("rm", sweep.stopped.key, "--dry-run", "--json")["to_delete"]
+    assert offered["note"] == "it stopped at rung 1 of a search, and may still go on"
 
 
 def test_only_what_is_old_enough_goes(store: Store, command: Command) -> None:

@@ -37,13 +37,15 @@ function drawSearch() {
   const { search } = report;
   byId("search").hidden = !search;
   if (!search) return;
-  byId("search-note").textContent =
-    `${search.rule}A run that stopped has no final ${report.metric}; at a rung, all runs compare.`;
   byId("search-lead").replaceChildren(...search.sentences.map((line) => el("p", { class: "lead" }, line)));
   const runs = report.runs.filter((run) => run.key in search.outcomes);
   const outcomes = outcomesOf(search);
   const members = (outcome) => runs.filter((run) => search.outcomes[run.key] === outcome.name);
   const [x, y] = searchAxes(runs);
+  const unplaced = runs.filter((run) => x.at(run) === null || y.at(run) === null).length;
+  byId("search-note").textContent =
+    `${search.rule}A run that stopped has no final ${report.metric}; at a rung, all runs compare.` +
+    (unplaced ? ` Not drawn, without a loss at rung 1: ${counted(unplaced, "run")}.` : "");
   drawLegend(
     byId("search-legend"),
     outcomes.map((one) => ({ text: `${one.words} (${members(one).length})`, swatch: one.colour })),
