@@ -12,6 +12,7 @@ from typing import Any
 
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
+from runner.compare.flags import HEALED
 from runner.compare.measured import is_of_a_task
 from runner.compare.metrics import Curves
 from runner.compare.params import label, show_value
@@ -189,7 +190,7 @@ def _run(found: _Sweep, row: Row, name: str, receipt: receipts.Receipt) -> dict[
         "train_seconds": rounded(row.train_seconds),
         "tokens_per_second": rounded(row.tokens_per_second),
         "peak_memory": rounded(row.peak_memory_gib),
-        "flags": list(row.flags),
+        "flags": [row.healed if flag == HEALED else flag for flag in row.flags],
         "gpu": row.gpu,
         "paid": rounded(receipt.paid) or None,
         "dollars": rounded(row.dollars),

@@ -41,10 +41,11 @@ def block(store: Store, sweep: str, plan: SweepPlan, best: Row | None) -> dict[s
 def _best(store: Store, best: Row, plan: SweepPlan) -> dict[str, Any]:
     config = store.folder(StepKind.TRAIN, best.key).config
     (overrides,) = (run.overrides for run in plan.runs if run.key == best.key)
+    changed = f"# {best.healed}\n" if best.healed else ""
     return {
         "key": best.key,
         "overrides": redact(" ".join(overrides)),
-        "config": redact(config.read_text(encoding="utf-8")) if config.exists() else "",
+        "config": f"{changed}{redact(config.read_text(encoding='utf-8'))}" if config.exists() else "",
     }
 
 

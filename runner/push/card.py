@@ -68,6 +68,8 @@ class CardFacts:
     license: str | None = None
     start: Mapping[str, Any] | None = None
     """Run and step of its start checkpoint."""
+    healed: str | None = None
+    """How its batch differs from the one in the config, since it was out of memory."""
     scores: tuple[Score, ...] = ()
     """On tasks of the lm-evaluation-harness."""
 
@@ -181,6 +183,8 @@ def _training(facts: CardFacts) -> Iterator[str]:
     if facts.seconds is not None:
         training = f", {facts.train_seconds:.0f} of them in optimizer steps" if facts.train_seconds is not None else ""
         yield f"- Time: {facts.seconds:.0f} s{training}"
+    if facts.healed:
+        yield f"- Batch: {facts.healed}, with the same number of rows in each step"
     if facts.dollars is not None:
         yield f"- Cost: {money(facts.dollars)}"
     yield "- Versions: " + ", ".join(f"{name} {version}" for name, version in facts.versions.items())

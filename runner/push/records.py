@@ -55,6 +55,7 @@ def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) ->
         hardware=row.gpu or _asked_gpu(subject),
         seconds=row.seconds if row.paid_seconds is None else row.paid_seconds,
         train_seconds=row.train_seconds,
+        healed=row.healed,
         dollars=row.dollars,
         versions=versions(manifest.versions),
         config=yaml.safe_dump(config_of(subject), sort_keys=True, allow_unicode=True),
