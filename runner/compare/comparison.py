@@ -125,7 +125,7 @@ def comparison_without_store(
         sweeps=tuple(ComparedSweep(sweep, None, None) for sweep in sweeps),
         over=tuple(over),
         groups=tuple(groups),
-        notes=tuple(notes),
+        notes=(*halved_notes(rows, ()), *notes),
     )
 
 

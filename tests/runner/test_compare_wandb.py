@@ -18,6 +18,7 @@ from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.cli import main
+from runner.compare.comparison import comparison_without_store
 from runner.compare.ranking import rows_from
 from runner.compare.source import facts_of_sweep
 from runner.errors import SweepError
@@ -113,7 +114,9 @@ def test_a_run_that_has_stopped_at_a_rung_has_not_finished_although_wandb_says_s
     assert [(one.status, one.rung) for one in (stopped, resumed, goes_on)] == [
         ("stopped at rung", 2), ("succeeded", 0), ("running", 0),
     ]  # fmt: skip
-    assert [row.key for row in rows_from([stopped, resumed]) if row.is_best] == ["b"]
+    ranked = rows_from([stopped, resumed])
+    assert [row.key for row in ranked if row.is_best] == ["b"]
+    assert comparison_without_store(ranked, ["s"]).notes[0].startswith("1 of 2 runs has stopped at a rung")
 
 
 def test_a_state_that_is_not_known_is_lost_and_the_message_says_which() -> None:
