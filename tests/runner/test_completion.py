@@ -145,7 +145,7 @@ def _bash(tmp_path: Path, line: str) -> list[str]:
     ("line", "replies"),
     [
         ("axosweep -m lora=r8,r3", ["r8,r32"]),
-        ("axosweep plan -m +sweeps=tiny", ["tiny_grid"]),
+        ("axosweep plan -m +sweeps=tiny_g", ["tiny_grid"]),
         ("axosweep gpu.c", ["gpu.count="]),
         ("axosweep comp", ["compare", "completion"]),
     ],
