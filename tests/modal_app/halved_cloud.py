@@ -42,13 +42,16 @@ class HalvedCloud:
         fractions: tuple[float, ...] = (0.2,),
         eta: int = 2,
         share: Share | None = None,
+        waits: Mapping[str, str] | None = None,
     ) -> HalvedCloud:
-        """Put the plan and the terms of the search where the launcher puts them."""
+        """Put the plan and the terms of the search where the launcher puts them. `waits`: a run, and one that waits for
+        it."""
         here = cls(cloud, losses, Rungs(SEARCH, fractions, eta, audit=False), share)
         steps = {f"train/{run}": here._step(run) for run in losses}
         terms = json.dumps(Terms(dict.fromkeys(losses, None), fractions, eta, audit=False).to_json())
         with modal.Volume.from_name(cloud.job.runs_volume, client=cloud.client).batch_upload(force=True) as batch:
-            file = steps_file(steps, {}, [here.job(run) for run in losses])
+            waiting = {f"train/{before}": [here.job(run)] for before, run in (waits or {}).items()}
+            file = steps_file(steps, waiting, [here.job(run) for run in losses])
             batch.put_file(io.BytesIO(file.encode()), f"/sweeps/sweep/{STEPS}")
             batch.put_file(io.BytesIO(terms.encode()), f"/sweeps/{SEARCH.replace('/', '/rungs/')}/terms.json")
         return here

@@ -139,6 +139,22 @@ def test_a_preemption_while_a_run_waits_for_its_answer_saves_at_once_and_asks_ag
     assert here.steps_trained("bad") == list(range(1, RUNG + 1))
 
 
+def test_what_waits_for_a_run_waits_while_that_is_at_a_rung(cloud: Callable[..., Cloud]) -> None:
+    """In its own sweep, and in another one that has come meanwhile."""
+    here = HalvedCloud.on(cloud({}), {**TWO, "own": 9.0, "other": 8.0}, waits={"good": "own"})
+    server, release = here.cloud.server, here.cloud.server.hold("DictUpdate", nth=4)  # it has ended
+    (call,) = here.start("good")
+    server.wait_until(lambda: len(server.calls("DictUpdate")) == 4, 60)
+    here.claims.put(f"waiting/{call.object_id}/train/other", here.job("other").to_json())
+    release()
+    assert call.get(timeout=60)["status"] == "stopped at rung"
+    assert (here.calls_of("own"), here.calls_of("other")) == (0, 0)
+    here.start("bad")[0].get(timeout=60)
+    here.cloud.wait_for_all()
+    assert here.phases["good"] == "succeeded"
+    assert (here.calls_of("own"), here.calls_of("other")) == (1, 1)
+
+
 def test_entries_that_modal_has_forgotten_are_put_back_before_anybody_decides(cloud: Callable[..., Cloud]) -> None:
     here = HalvedCloud.on(cloud({}), TWO)
     here.start("good")[0].get(timeout=60)
