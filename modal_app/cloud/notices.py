@@ -65,6 +65,8 @@ class Watched:
     """Dollars."""
     set_aside: float = 0.0
     """The part of them that is for preparing, and no run's share."""
+    further: bool = False
+    """Whether further jobs follow, so that the sweep is not done when these have ended."""
 
     def watch(self, claims: modal.Dict) -> None:
         claims.put(f"watched/{self.sweep}", asdict(self))
@@ -119,6 +121,8 @@ def due(watched: Watched, entries: Entries, is_lost: Callable[[str, str], bool])
     spent = watched.set_aside + sum(_spent(entries, watched.sweep).values())
     if watched.budget and spent >= MOST_OF_IT * watched.budget:
         found.append(notices.budget(watched.sweep, watched.budget, spent))
+    if watched.further:
+        return found
     statuses, going_on = dict[str, str](), waits_for(entries)
     for name in watched.needs:
         status = None if name in going_on else _status(watched, entries, name, is_lost)

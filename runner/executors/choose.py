@@ -248,7 +248,8 @@ def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, req
     )
     prices = plan.runs[0].run.experiment.prices
     notify, budget = (request.notify, request.budget) if request else (None, None)
-    executor = ModalExecutor(store, deployment, ledger, placed, tuple(inputs), prices, notify, budget)
+    further = request is not None and request.round is not None
+    executor = ModalExecutor(store, deployment, ledger, placed, tuple(inputs), prices, notify, budget, further)
     keys = {account.KEY_VARIABLE: "tracking=wandb"} if account.tracks_online(plan) else {}
     executor.check(keys | ({notify: f"notify={notify}"} if notify else {}))
     return executor

@@ -68,6 +68,8 @@ class ModalExecutor:
     """The key of the secret that has the webhook's address. None: nobody is notified."""
     budget: float | None = None
     """Dollars of the sweep."""
+    further: bool = False
+    """Whether a search may have further rounds."""
 
     def check(self, keys: Mapping[str, str] = NO_KEYS) -> None:
         """Raises SweepError for what Modal would refuse, before anything is created here or there. `keys`: the keys
@@ -178,7 +180,10 @@ class ModalExecutor:
         caller.check(job for many in (work.first, *work.waiting.values()) for job in many)
         forget(claims, entries, plan.sweep)
         if self.notify is not None:
-            watched(plan, work, entries, self.deployment, self.notify, self.budget, at_rungs).watch(claims)
+            asked = watched(
+                plan, work, entries, self.deployment, self.notify, self.budget, at_rungs, further=self.further
+            )
+            asked.watch(claims)
         halved = rungs_of(entries)
         while jobs:
             job = jobs.popleft()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Set
+from dataclasses import replace
 from typing import Any
 
 import modal
@@ -14,6 +15,7 @@ from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.notices import Watched, start_due, unsent, watched_of
 from modal_app.cloud.settings import Deployment
 from modal_app.store.layout import SUBMISSION, Store
+from modal_app.store.step import StepKind
 from runner.executors.modal_submission import read_submission
 from runner.executors.modal_work import Work
 from runner.types import Plan
@@ -30,6 +32,8 @@ def watched(
     variable: str,
     budget: float | None,
     at_rungs: Set[str] = frozenset(),
+    *,
+    further: bool = False,
 ) -> Watched:
     """`entries`: the claims before the first call of this launch. `at_rungs`: the jobs of runs that have stopped and
     are not called now: how these have ended counts."""
@@ -53,13 +57,15 @@ def watched(
         finished=len(plan.runs) - len(plan.pending),
         budget=budget,
         set_aside=max(0.0, (budget or 0.0) - shares),
+        further=further,
     )
 
 
-def settle(store: Store, sweep: str, patience_s: float = PATIENCE_S) -> list[str]:
+def settle(store: Store, sweep: str, finished: Set[str] | None = None, patience_s: float = PATIENCE_S) -> list[str]:
     """Start what is due and was not sent, wait a moment for it, and return why something was not sent.
 
-    For a sweep that has ended. Nothing for one that notifies nobody, or while Modal does not answer.
+    For a sweep that has ended. `finished`: the keys of all finished runs of a search that is over. Nothing for one that
+    notifies nobody, or while Modal does not answer.
     """
     if not (store.sweeps / sweep / SUBMISSION).exists():
         return []
@@ -70,6 +76,10 @@ def settle(store: Store, sweep: str, patience_s: float = PATIENCE_S) -> list[str
             found = watched_of(dict(claims.items()), sweep)
             if found is None:
                 return []
+            if finished is not None:
+                others = {f"{StepKind.TRAIN}/{key}" for key in finished} - found.needs.keys()
+                found = replace(found, further=False, finished=len(others))
+                found.watch(claims)
             start_due(claims, found)
             deadline = time.monotonic() + patience_s
             while (left := unsent(dict(claims.items()), sweep)) and time.monotonic() < deadline:

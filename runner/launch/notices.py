@@ -161,7 +161,8 @@ def notifier_of(launch: Launch) -> Notifier:
     if request.notify is not None and not launch.on_this_machine:
         from runner.executors.modal_notices import settle  # imported late: it imports Modal
 
-        notifier.settle = lambda: settle(launch.store, launch.plan.sweep)
+        finished = {one.run.key for one in launch.plan.runs if one.done} if request.round else None
+        notifier.settle = lambda: settle(launch.store, launch.plan.sweep, finished)
     if senders:
         notifier.begin()
     return notifier

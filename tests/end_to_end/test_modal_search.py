@@ -8,16 +8,18 @@ import pytest
 
 from tests.end_to_end.axosweep import kill
 from tests.end_to_end.on_modal import attempts, local_modal, machine
-from tests.modal_server.fixture import needs_mounts, noop_settings
+from tests.modal_server.fixture import SECRET, needs_mounts, noop_settings
+from tests.webhook_server import serve_webhook
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
 
 def test_a_search_on_modal_goes_on_after_a_kill_within_its_budget(tmp_path: Path) -> None:
-    with local_modal(noop_settings(train_s=1.0)) as server:
+    with local_modal(noop_settings(train_s=1.0)) as server, serve_webhook() as webhook:
+        server.set_secret("secrets-hf-wandb", {**SECRET, "MY_NOTIFY_URL": webhook.address})
         here = machine(server, tmp_path / "here")
         axes = ("learning_rate=1e-3,4e-3", "lora=r4,r8")
-        words = ("-m", "search=coordinate", *axes, "executor=modal", "tracking=disabled")
+        words = ("-m", "search=coordinate", *axes, "executor=modal", "tracking=disabled", "notify=MY_NOTIFY_URL")
         poor = here.run(*words, "budget=0.00001")
         assert poor.returncode == 2, poor.stderr
         assert "budget=1e-05" in poor.stderr
@@ -38,4 +40,7 @@ def test_a_search_on_modal_goes_on_after_a_kill_within_its_budget(tmp_path: Path
         assert "The search is over: 4 runs" in done.stderr
         assert len(server.function_calls("train")) == 4, "none was called twice"
         assert set(attempts(server, here)) == {1}
+        webhook.wait_for(lambda: len(webhook.bodies) > 0)
+        (body,) = webhook.bodies
+        assert (body["sweep"], body["event"], body["counts"]) == (sweep, "sweep done", {"succeeded": 4})
         assert "is not over" not in here.run("attach", sweep).stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,11 @@ def test_a_sweep_is_done_when_its_last_run_has_ended_and_its_failures_are_told_a
     whole = (half[0], run("b", "3", "succeeded"))
     assert counts(*whole) == {"failed": 1, "succeeded": 2}
     assert [one.id for one in found(*whole)] == [one.id for one in found(*whole)]
+
+
+def test_a_search_of_which_further_rounds_may_follow_is_not_done() -> None:
+    ended = (run("a", "2", "failed", "NaN"), run("b", "3", "succeeded"))
+    assert [one.event for one in found(*ended, watched=replace(SWEEP, further=True))] == [NoticeKind.FAILED]
 
 
 def test_a_sweep_whose_dataset_has_failed_is_done_and_its_runs_were_not_started() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import axosweep
 from modal_app.store.flock import try_lock
 from modal_app.store.layout import Store
 from runner import cli
@@ -202,6 +203,26 @@ def test_a_value_that_axolotls_schema_refuses_is_refused_before_the_first_run(
         assert "1 of 3 runs cannot start, so none was started." in printed
         assert "(learning_rate=0.001 lora=rslora)" in printed
     assert not store.runs.exists()
+
+
+def test_the_python_api_plans_a_search(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(make_trainer(tmp_path / "trainer")))
+    planned = axosweep.plan(*COORDINATE, store=str(store.root))
+    assert [one.params["learning_rate"] for one in planned.runs] == [1e-4, 1e-3, 1e-2]
+    assert (planned.further, planned.refused) == (3, None)
+    refused = axosweep.plan("search=coordinate", "learning_rate=1e-3,abc", store=str(store.root)).refused
+    assert "learning_rate=abc" in str(refused)
+
+
+@pytest.mark.parametrize("words", [COORDINATE[:2], (*TPE[:1], "search.runs=6", TPE[2])])
+def test_axes_that_move_together_are_one(store: Store, words: tuple[str, ...]) -> None:
+    zipped = ("lora_r=32,4,8", "lora_alpha=3,1,2", "--zip", "lora_r,lora_alpha")
+    world = World(store, away).search(*words, *zipped)
+    pairs = {(one["lora_r"], one["lora_alpha"]) for one in world.closing}
+    assert pairs <= {(32, 3), (4, 1), (8, 2)}
+    assert len(pairs) > 1
+    if words[0] == "search=coordinate":
+        assert {one["lora_r"] for one in world.rounds[0]} == {8}, "the middle rank"
 
 
 def test_all_points_of_lists_are_run_once_and_then_it_is_over(store: Store) -> None:
