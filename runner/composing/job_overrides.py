@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.types import Override, OverrideType
@@ -50,7 +50,8 @@ def another_number(known: JobOverride, text: str) -> JobOverride | None:
     if match is None or known.sign is None or isinstance(known.value, bool) or not isinstance(known.value, int | float):
         return None
     value = float(match[0]) if match["fraction"] or match["exponent"] else int(match[0])
-    return replace(known, override=with_number(known.override, value, text), value=value)
+    override = with_number(known.override, value, text)
+    return JobOverride(override, known.path, known.sign, value, known.reads, known.scope)
 
 
 def _is_plain(value: Any) -> bool:

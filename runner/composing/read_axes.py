@@ -31,6 +31,7 @@ from runner.config.vocabulary import AXOLOTL, EXPERIMENT, Vocabulary
 from runner.errors import SweepError, did_you_mean
 
 LOG = "log"
+SEARCH = "search"
 _WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
 """An override of an exclude; it may have quoted spaces."""
 
@@ -64,6 +65,8 @@ def read_space(
     for override in OverridesParser.create(config_loader=loader).parse_overrides(list(overrides)):
         key = override.get_key_element().lstrip("+~")
         _refuse_unsweepable(override, key)
+        if key.partition(".")[0] == SEARCH:
+            continue  # it chooses the points, and is no part of one
         found[key] = _part(override, vocabulary, shuffled=shuffled)
     return SearchSpace(tuple(found.values()))
 

@@ -61,6 +61,8 @@ class Preflight:
     """What is wrong with each run's values."""
     _questions: dict[int, tuple[Experiment, Sequence[SchemaQuestion]]] = field(default_factory=dict)
     """By the experiment's id, which stays unique since the value refers to the experiment."""
+    _by_rules: dict[int, tuple[DataManifest, tuple[Finding, ...]]] = field(default_factory=dict)
+    """What the rules have found in each run, and what was known of its dataset then."""
     _answers: int = 0
     """How often Axolotl's schema was used."""
     _cached: tuple[Any, list[FindingOfRuns]] | None = None
@@ -87,12 +89,19 @@ class Preflight:
         found = []
         known = self.prepared or [DataManifest()] * len(self.experiments)
         for number, (experiment, wrong, manifest) in enumerate(zip(self.experiments, self._wrong, known, strict=True)):
-            own = (*wrong, *run_findings(RunFacts(experiment, manifest), wrong))
+            own = (*wrong, *self._ruled(number, RunFacts(experiment, manifest), wrong))
             own += tuple(schema_findings(experiment, self._questions_of(experiment), self.verdicts, own))
             if self.prepared and number not in self.finished:
                 own += tuple(memory_findings(experiment, manifest.longest_row, self._known(number)))
             found.append(own)
         return together(found)
+
+    def _ruled(self, number: int, run: RunFacts, wrong: tuple[Finding, ...]) -> tuple[Finding, ...]:
+        """What the rules find. They take half of a plan's time, and are asked again when its datasets are known."""
+        known = self._by_rules.get(number)
+        if known is None or known[0] != run.prepared:
+            known = self._by_rules[number] = run.prepared, tuple(run_findings(run, wrong))
+        return known[1]
 
     def unasked(self, wanted: Sequence[Experiment]) -> bool:
         """Whether Axolotl's verdict on any of these is missing."""
