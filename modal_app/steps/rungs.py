@@ -189,15 +189,34 @@ def unseen_evaluation(trainer: Any) -> Iterator[None]:
     callbacks, handler.callbacks = handler.callbacks, []
     trainer.log = _log_nothing
     try:
-        with kept_random_states():
+        with kept_random_states(), kept_weights(trainer.optimizer):
             yield
     finally:
+        trainer.model.train()  # TRL logs what it has gathered by the mode that the model is in
         del trainer.log
         handler.callbacks = callbacks
         vars(trainer.control).update(control)
         for now, before in stored.values():
             now.clear()
             now.update(before)
+
+
+@contextlib.contextmanager
+def kept_weights(optimizer: Any) -> Iterator[None]:
+    """An optimizer that evaluates with other weights than it trains (schedule-free) computes one from the other, which
+    rounds."""
+    inner = getattr(optimizer, "optimizer", optimizer)
+    groups = inner.param_groups if callable(getattr(inner, "eval", None)) else []
+    modes = [group.get("train_mode") for group in groups]
+    weights = [(weight, weight.detach().clone()) for group in groups for weight in group["params"]]
+    try:
+        yield
+    finally:
+        for group, mode in zip(groups, modes, strict=True):
+            group["train_mode"] = mode
+        with torch.no_grad():
+            for weight, before in weights:
+                weight.copy_(before)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from modal_app.halving.standing import Terms
 from modal_app.store import checkpoints
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
+from modal_app.store.own_data import own_data_of
 from modal_app.store.read_json import read_json
 from modal_app.store.rungs import Rungs, named
 from modal_app.store.state import Phase, observe
@@ -116,6 +117,8 @@ def _differing_rows(runs: Sequence[Run], store: Store) -> str:
         return ""
     prints = {key: DataManifest.read(store.manifest(key)).eval_fingerprint for key in keys}
     out = "Sweep over them in separate sweeps, or leave search.rungs out."
+    if own := next((one for run in runs if (one := own_data_of(run.config))), None):
+        return f"its runs read different data of their own ({own.why}), so whether they compare is not known. {out}"
     if unknown := [key for key, one in prints.items() if one is None]:
         return (
             f"its runs read {len(keys)} datasets, and whether these have the same held-out rows is unknown before "

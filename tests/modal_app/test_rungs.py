@@ -147,3 +147,22 @@ def test_a_run_that_diverges_stops_at_once_and_keeps_its_best_weights(warm: Warm
     assert reading(entries, step, 2).loss is None
     assert warm.run(replace(step, rungs=None)) == 0, outcome(store, step).message
     assert left(store, step) == left(store, overshot)
+
+
+def test_an_optimizer_that_evaluates_with_other_weights_than_it_trains_goes_on_with_the_same(
+    warm: Warm, store: Store
+) -> None:
+    """It computes one from the other, which rounds."""
+    changes: dict[str, Any] = {
+        "optimizer": "schedule_free_adamw",
+        "lr_scheduler": "constant",
+        "max_steps": 10,
+        "logging_steps": 1,
+    }
+    whole, step = train_step("schedule-free", **changes), train_step("schedule-free-asked", **changes)
+    step, entries = searched(step, store)
+    let_go(entries, step, 1)
+    let_go(entries, step, 2)
+    for one in (whole, step):
+        assert warm.run(one) == 0, outcome(store, one).message
+    assert left(store, step) == left(store, whole)

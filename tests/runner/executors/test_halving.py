@@ -220,6 +220,7 @@ def test_another_search_of_the_same_runs_asks_them_again(store: Store) -> None:
             "gpu.count=1 and 2",
         ),
         (lambda: [run(CONFIG | {"sequence_len": length}) for length in (64, 128)], "is unknown before"),
+        (lambda: [run(CONFIG | {"sequence_len": n, "skip_prepare_dataset": True}) for n in (1, 2)], "of their own"),
         (lambda: [run(CONFIG | {"save_only_model": True, "lora_r": rank}) for rank in (1, 2)], "could not go on from"),
     ],
 )
