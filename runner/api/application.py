@@ -42,17 +42,24 @@ CONFIG = "config"
 Page = Callable[[Arguments], str | None]
 
 
-def run(arguments: Sequence[str], launch: LaunchSweep | None = None, page: Page = lambda _: None) -> int:
+def run(
+    arguments: Sequence[str],
+    launch: LaunchSweep | None = None,
+    page: Page = lambda _: None,
+    search: str | None = None,
+) -> int:
     """One command line without a verb. Exit code 0, or 1 when a run failed; SweepError for a user's mistake.
 
     `page`: what a flag asks to print instead, such as the versions; None for a command line without such a flag.
+    `search`: the id of the search that this command line has to be.
     """
     _forget_names()
     args, config_dir = take_apart(arguments).split_off("--config-dir", "-cd")
     project = replace(find_project(config_dir), find_origin=_find_origin)
     with using(project):
         try:
-            return _run(args, arguments, project, launch, page)
+            texts = {**args.texts, "sweep": search} if search else args.texts
+            return _run(replace(args, texts=texts), arguments, project, launch, page)
         finally:
             forget_bases()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
+from modal_app.store.layout import Store
 from runner.compare.ranking import compare_sweep
+from runner.config.overrides import written
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
 from runner.errors import ExitCode, SweepError
@@ -14,7 +17,7 @@ from runner.show.sweep_view import SweepView
 from runner.store.finding import sweep_in
 from runner.store.ledger import sweep_ids
 from runner.store.run_state import RunStatus
-from runner.store.search_note import interrupted_search
+from runner.store.search_note import InterruptedSearch, interrupted_search
 from runner.store.stores import store_of
 
 
@@ -34,8 +37,8 @@ def main(words: Sequence[str]) -> int:
 
 
 def attach(store_folder: str | None, sweep_name: str | None, runs_volume: str, *, as_json: bool) -> int:
-    """Exit code 0 when every run has succeeded or stopped at a rung, otherwise 1. Raises SweepError when there is
-    nothing to attach to."""
+    """Exit code 0 when every run has succeeded or stopped at a rung, otherwise 1. Goes on with a search whose command
+    has ended. Raises SweepError when there is nothing to attach to."""
     from runner.executors import modal_notices, modal_verbs
 
     mirror = store_of("modal", store_folder)
@@ -52,12 +55,25 @@ def attach(store_folder: str | None, sweep_name: str | None, runs_volume: str, *
     finally:
         view.close()
     rows = compare_sweep(mirror, sweep)
+    further = interrupted_search(mirror, sweep)
+    if further is not None and all(row.status in (RunStatus.SUCCEEDED, RunStatus.FAILED) for row in rows):
+        return _go_on(further, local, sweep, as_json=as_json)
     tables.show_rows(rows, mirror, sweep, as_json=as_json)
     console = terminal.messages() if as_json else terminal.results()
     terminal.say(console, leave_report(mirror, sweep))
-    if further := interrupted_search(mirror, sweep):
-        terminal.message(further, style="yellow")
+    if further is not None:
+        terminal.message(further.text, style="yellow")
     for why in modal_notices.settle(mirror, sweep):
         terminal.message(f"A notice was not sent: {why}. The same command tries again.", style="yellow")
     well = all(row.status in (RunStatus.SUCCEEDED, RunStatus.AT_RUNG) for row in rows)
     return ExitCode.SUCCEEDED if well else ExitCode.FAILED
+
+
+def _go_on(search: InterruptedSearch, store: Store, sweep: str, *, as_json: bool) -> int:
+    """Launch the next rounds of a search, as its own command line does. None of its runs was stopped or cancelled."""
+    from runner.api import application
+
+    terminal.message(f"Going on with search={search.method}: {search.command}")
+    words = shlex.split(search.command)[1:]
+    more = [f"store={written(str(store.root))}", *(["json=true"] if as_json else [])]
+    return application.run([*words, *more], search=sweep)

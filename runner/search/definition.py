@@ -65,10 +65,15 @@ class Definition:
 
 
 def define(searched: Searched, request: Request) -> Definition:
-    """Raises SweepError for axes and values that cannot be searched."""
+    """Raises SweepError for axes and values that cannot be searched, and for another search than is expected."""
     points = Points(searched, request)
     _refuse_unmeasured(request.search.metric, points.probed)
     named = replace(request, sweep=sweep_id(request.name, _described(points, request)))
+    if request.sweep not in (None, named.sweep):
+        raise SweepError(
+            f"From here, the command line of {request.sweep} is another search ({named.sweep}): its config files, its "
+            "data, the trainer or the current folder has changed. Go on where it was launched, as it was."
+        )
     points.request = replace(points.request, sweep=named.sweep)
     return Definition(points, named, points.probed.store, _at_a_time(points.probed))
 

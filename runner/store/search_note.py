@@ -32,17 +32,29 @@ class SearchNote:
         return read_as(store.sweeps / sweep / FILE, _note_of)
 
 
-def interrupted_search(store: Store, sweep: str) -> str:
-    """How to go on with a search whose launcher does not live on this machine; empty if it does, if the search is over,
-    and for other sweeps."""
+@dataclass(frozen=True, slots=True)
+class InterruptedSearch:
+    """A search that is not over, and that no command works on."""
+
+    method: str
+    command: str
+    """The command line that goes on with it."""
+
+    @property
+    def text(self) -> str:
+        return (
+            f"search={self.method} is not over, and the command that chooses its next runs has ended. The same command "
+            f"line goes on: {self.command}"
+        )
+
+
+def interrupted_search(store: Store, sweep: str) -> InterruptedSearch | None:
+    """None if its launcher lives on this machine, if it is over, and for other sweeps."""
     note = SearchNote.read(store, sweep)
     if note is None or note.over or live_launchers(store, sweep):
-        return ""
+        return None
     launched = [one.message for one in Ledger(store, sweep).records() if one.event is Event.LAUNCHED]
-    return (
-        f"search={note.method} is not over, and the command that chooses its next runs has ended. The same command "
-        f"line goes on: {launched[-1] if launched else 'the one that started it'}"
-    )
+    return InterruptedSearch(note.method, launched[-1]) if launched else None
 
 
 def _note_of(raw: Mapping[str, Any]) -> SearchNote:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import axosweep
 from modal_app.store.flock import try_lock
 from modal_app.store.layout import Store
 from runner import cli
+from runner.api import application
 from runner.errors import SweepError
 from runner.search import methods
 from runner.store.ledger import Ledger, sweep_ids
@@ -92,9 +94,18 @@ def test_attach_and_status_say_how_to_go_on_with_a_search_whose_launcher_has_end
     assert not interrupted_search(store, sweep), "this process lives"
     records = store.sweeps / sweep / "records.jsonl"
     records.write_text(records.read_text().replace('"pid": ', '"pid": 4194304'))
-    assert "The same command line goes on: axosweep -m search=coordinate learning_rate=" in interrupted_search(
-        store, sweep
+    further = interrupted_search(store, sweep)
+    assert further is not None
+    assert further.command.startswith(
+        "axosweep -m search=coordinate learning_rate=1e-4,1e-3,1e-2 lora=r32,r4,r8 store="
     )
+    assert further.command in further.text
+    words = shlex.split(further.command)[1:]
+    with pytest.raises(SweepError, match="is another search"):
+        application.run([*words, "weight_decay=0.1"], world, search=sweep)
+    world.dies_after = math.inf
+    application.run(words, world, search=sweep)
+    assert interrupted_search(store, sweep) is None
 
 
 def test_with_more_runs_the_search_goes_on(store: Store) -> None:
