@@ -124,6 +124,20 @@ def test_checkpoints_of_the_same_batch_stay(store: Store) -> None:
     assert (folder.model / "checkpoint-2").exists()
 
 
+@pytest.mark.parametrize("text", [None, '{"kind": "tr'])
+def test_an_attempt_that_was_killed_before_it_began_costs_no_checkpoint(store: Store, text: str | None) -> None:
+    asked = replace(ASKED, config={**ASKED.config, "sample_packing": True}, heals=False)
+    folder = store.folder(asked.kind, asked.key)
+    attempted(store, asked, {})
+    checkpoint(folder)
+    killed = folder.attempt(2)
+    killed.path.mkdir()
+    if text is not None:
+        killed.step.write_text(text)
+    with_smaller_batch(asked, folder)
+    assert (folder.model / "checkpoint-2").exists()
+
+
 def test_a_ranks_own_account_says_which_memory_it_was() -> None:
     try:
         try:
