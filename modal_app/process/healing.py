@@ -29,6 +29,8 @@ def with_smaller_batch(asked: Step, folder: StepFolder) -> Step:
     step = replace(asked, config={**asked.config, **changes}) if changes else asked
     before = _last_config(attempts)
     if before is not None and before.get(BATCH) != step.config.get(BATCH) and not keeps_order(step.config):
+        for attempt in attempts:  # on Modal, the next one goes on from the draft that has come furthest
+            checkpoints.remove_all(folder.draft_of(attempt.number).model)
         checkpoints.remove_all(folder.model)
     return step
 
