@@ -5,15 +5,16 @@ How much smaller follows from the attempts in the run's folder, so it does not m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from modal_app.store import checkpoints
 from modal_app.store.facts import TrainFacts
 from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.out_of_memory import Memory
 from modal_app.store.read_json import read_json
-from modal_app.store.smaller_batch import MOST_TIMES, changes_after, keeps_order, smaller_batches
+from modal_app.store.smaller_batch import BATCH, MOST_TIMES, changes_after, keeps_order, smaller_batches
 from modal_app.store.state import read_outcome
 from modal_app.store.step import Device, FailureReason, Outcome, OutcomeStatus, Step, StepKind
 
@@ -26,10 +27,19 @@ def with_smaller_batch(asked: Step, folder: StepFolder) -> Step:
     attempts = [one for one in folder.attempts() if one.number != folder.drafted_by]
     changes = changes_after(asked.config, _times(asked, attempts)) if asked.heals else {}
     step = replace(asked, config={**asked.config, **changes}) if changes else asked
-    before = read_json(attempts[-1].step, lenient=True).get("config", {}) if attempts else step.config
-    if before.get("micro_batch_size") != step.config.get("micro_batch_size") and not keeps_order(step.config):
+    before = _last_config(attempts)
+    if before is not None and before.get(BATCH) != step.config.get(BATCH) and not keeps_order(step.config):
+        for attempt in attempts:  # on Modal, the next one goes on from the draft that has come furthest
+            checkpoints.remove_all(folder.draft_of(attempt.number).model)
         checkpoints.remove_all(folder.model)
     return step
+
+
+def _last_config(attempts: Sequence[Attempt]) -> Mapping[str, Any] | None:
+    """Of the newest attempt that has one: a process may have been killed before it had written its own, and then it has
+    saved no checkpoint either."""
+    read = (read_json(one.step, lenient=True).get("config") for one in reversed(attempts))
+    return next((config for config in read if config), None)
 
 
 def judged(outcome: Outcome, asked: Step, step: Step, folder: StepFolder) -> Outcome:

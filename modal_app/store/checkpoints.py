@@ -100,7 +100,10 @@ def newest_step(model: Path) -> int:
 def remove_all(model: Path) -> None:
     """For a run that starts over."""
     for checkpoint in all_checkpoints(model):
-        shutil.rmtree(checkpoint)
+        if checkpoint.is_symlink():  # of a draft: into another one
+            checkpoint.unlink()
+        else:
+            shutil.rmtree(checkpoint)
 
 
 def set_aside_unusable(model: Path, report: Callable[[str], None] = lambda line: None) -> Path | None:

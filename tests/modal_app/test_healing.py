@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from modal_app.cloud import drafts
 from modal_app.process.failures import Failure, classify
 from modal_app.process.healing import judged, with_smaller_batch
+from modal_app.store import checkpoints
 from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.smaller_batch import changes_after
 from modal_app.store.step import Device, FailureReason, Outcome, OutcomeStatus, Step, StepKind
@@ -113,6 +115,31 @@ def test_checkpoints_stay_where_the_order_of_the_rows_does(store: Store, keys: d
     assert (folder.model / "checkpoint-2").exists() is stays
 
 
+def test_on_modal_no_later_attempt_goes_on_from_a_larger_batch(store: Store) -> None:
+    asked = replace(ASKED, config={**ASKED.config, "sample_packing": True})
+    folder = store.folder(asked.kind, asked.key)
+
+    def begun(number: int) -> Step:
+        drafts.begin(folder, number)
+        draft = folder.draft_of(number)
+        step = with_smaller_batch(asked, draft)
+        draft.attempt(number).step.write_text(step.to_json())
+        return step
+
+    begun(1)
+    saved = folder.draft_of(1).model / "checkpoint-100"
+    saved.mkdir(parents=True)
+    (saved / "state").write_text("of eight rows at a time")
+    checkpoints.mark_complete(saved, {})
+    step = begun(2)
+    assert drafts.newest_step(folder) == checkpoints.newest_step(folder.draft_of(2).model) == 100
+    folder.attempt(2).result.write_text(judged(failed(2, ON_GPU), asked, step, folder.draft_of(2)).to_json())
+    assert begun(3).config["micro_batch_size"] == 4
+    assert drafts.newest_step(folder) == 0
+    begun(4)
+    assert checkpoints.all_checkpoints(folder.draft_of(4).model) == []
+
+
 def test_checkpoints_of_the_same_batch_stay(store: Store) -> None:
     """A run that was stopped after it had been healed goes on."""
     asked = replace(ASKED, config={**ASKED.config, "sample_packing": True})
@@ -120,6 +147,20 @@ def test_checkpoints_of_the_same_batch_stay(store: Store) -> None:
     attempted(store, asked)
     attempted(store, asked, {})
     checkpoint(folder)
+    with_smaller_batch(asked, folder)
+    assert (folder.model / "checkpoint-2").exists()
+
+
+@pytest.mark.parametrize("text", [None, '{"kind": "tr'])
+def test_an_attempt_that_was_killed_before_it_began_costs_no_checkpoint(store: Store, text: str | None) -> None:
+    asked = replace(ASKED, config={**ASKED.config, "sample_packing": True}, heals=False)
+    folder = store.folder(asked.kind, asked.key)
+    attempted(store, asked, {})
+    checkpoint(folder)
+    killed = folder.attempt(2)
+    killed.path.mkdir()
+    if text is not None:
+        killed.step.write_text(text)
     with_smaller_batch(asked, folder)
     assert (folder.model / "checkpoint-2").exists()
 
