@@ -33,8 +33,12 @@ def redacted(value: Any, environment: Mapping[str, str] = os.environ) -> Any:
     >>> redacted({"comet_api_key": "x", "name": "a hunter22 b"}, {"HF_TOKEN": "hunter22"})
     {'comet_api_key': '***', 'name': 'a *** b'}
     """
-    known = [text for name, text in environment.items() if _SECRET_VARIABLE.search(name) and len(text) >= _SHORTEST]
-    return _redacted(value, known)
+    return _redacted(value, secrets_of(environment))
+
+
+def secrets_of(environment: Mapping[str, str]) -> list[str]:
+    """The values of the variables that hold a secret by their name."""
+    return [text for name, text in environment.items() if _SECRET_VARIABLE.search(name) and len(text) >= _SHORTEST]
 
 
 def without_passwords(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
@@ -82,6 +83,20 @@ def _cell(value: Any) -> Any:
         case float() if value != value or value in (float("inf"), float("-inf")):
             return ""
         case list() | tuple():
-            return " ".join(map(str, value))
+            return _text(" ".join(map(str, value)))
+        case str():
+            return _text(value)
         case _:
             return value
+
+
+def _text(text: str) -> str:
+    """A spreadsheet runs a cell that begins like this as a formula; behind an apostrophe, it shows it as a text."""
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

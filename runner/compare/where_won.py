@@ -9,13 +9,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from modal_app.held_out.held_out import HeldOut, Segment
+from modal_app.held_out.held_out import SHOWN_CHARACTERS, HeldOut, Segment
 from modal_app.store.layout import HELD_OUT, Store
 from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.compare.ranking import OBJECTIVE, Metric, Row
 from runner.compare.row_losses import losses_files, losses_of
-from runner.console.redact import redact
+from runner.console.redact import redact, redact_cut
 from runner.store.run_state import RunStatus, status_text
 from runner.verdict.where import By, MovedRow, Where
 
@@ -86,10 +86,14 @@ def _texts(store: Store, data_key: str, rows: Collection[int]) -> dict[str, tupl
     """By the id of the row, without secrets."""
     held_out = HeldOut.read(store.prepared_dataset(data_key) / HELD_OUT, texts_of=rows)
     return {
-        f"{row.id:016x}": tuple(Segment(redact(one.text), one.trained) for one in row.text)
+        f"{row.id:016x}": tuple(Segment(_shown(one.text), one.trained) for one in row.text)
         for row in (held_out.rows if held_out else ())
         if row.text
     }
+
+
+def _shown(text: str) -> str:
+    return redact_cut(text) if len(text) >= SHOWN_CHARACTERS else redact(text)
 
 
 def _inputs(store: Store, run: str) -> dict[str, str]:

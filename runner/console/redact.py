@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from modal_app.store.redact import HIDDEN, redacted, without_passwords
+from modal_app.store.redact import HIDDEN, redacted, secrets_of, without_passwords
 
 _KNOWN_FORMS = re.compile(
     r"\b(hf_[A-Za-z0-9]{16,}|a[ks]-[A-Za-z0-9]{16,}|wandb_v\d_[A-Za-z0-9_]{16,}|sk-[A-Za-z0-9_-]{16,})"
@@ -16,6 +16,12 @@ _NAMED = re.compile(
     r"(?i)((?:api_?key|secret|password|passwd|token|webhook_url|authorization)[\"']?\s*[=:]\s*(?:bearer\s+)?[\"']?)"
     r"([^\s\"',}\]]{8,})"
 )
+_BEGUN = re.compile(
+    r"(?i)(?:\b(?:hf_|a[ks]-|wandb_v|sk-)[\w-]*"
+    r"|(?:api_?key|secret|password|passwd|token|webhook_url|authorization)[\"']?\s*[=:]\s*(?:bearer\s+)?[\"']?[^\s\"',}\]]*"
+    r"|://[^\s/:@]+:[^\s/@]*)$"
+)
+"""What may go on as one of these, or as the password of an address, where a text is cut."""
 
 
 def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -28,3 +34,16 @@ def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
     text = _KNOWN_FORMS.sub(HIDDEN, text)
     text = _NAMED.sub(lambda found: found[1] + HIDDEN, text)
     return without_passwords(text)
+
+
+def redact_cut(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The same of a text that was cut at its end: what may be the first part of a secret is left out.
+
+    >>> redact_cut("my key: hunt", {"A_TOKEN": "hunter2hunter2"})
+    'my key: '
+    """
+    text = redact(text, environment)
+    for secret in secrets_of(environment):
+        parts = (secret[:length] for length in range(len(secret) - 1, 0, -1))
+        text = text.removesuffix(next(filter(text.endswith, parts), ""))
+    return _BEGUN.sub("", text)

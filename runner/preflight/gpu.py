@@ -74,15 +74,16 @@ def optimizer_findings(experiment: Experiment, *, swept: bool) -> Iterator[Findi
 
 def capabilities(gpu: Gpu) -> list[dict[str, Any]]:
     """What Axolotl would detect on each of the GPUs that a run may get (axolotl.cli.config.gpu_capabilities)."""
+    count = gpu.count if _counts(gpu.count) else 1  # another one is a finding of its own
     if gpu.type == "cpu":
-        return [{"bf16": False, "fp8": False, "tf32": False, "n_gpu": gpu.count, "compute_capability": None}]
+        return [{"bf16": False, "fp8": False, "tf32": False, "n_gpu": count, "compute_capability": None}]
     kinds = [GPUS[name] for name in dict.fromkeys((gpu.type, *gpu.fallback)) if name in GPUS]
     return [
         {
             "bf16": kind.bf16,
             "fp8": _capability(kind) >= HOPPER,  # Axolotl's own limit, although Ada cards support FP8
             "tf32": _capability(kind) >= AMPERE,
-            "n_gpu": gpu.count,
+            "n_gpu": count,
             "compute_capability": kind.compute_capability,
         }
         for kind in kinds

@@ -88,6 +88,12 @@ def test_every_gpu_that_a_run_may_get_is_asked_about() -> None:
     assert {one["n_gpu"] for one in found.values()} == {2}
 
 
+def test_a_number_of_gpus_that_is_none_is_a_finding_once() -> None:
+    one = experiment({"seed": 1}, gpu=Gpu("h100", "two"))  # type: ignore[arg-type]
+    assert [finding.key for finding in quick_findings(one)].count("gpu.count") == 1
+    assert [question.capabilities["n_gpu"] for question in questions_of(one)] == [1], "Axolotl would refuse it, too"
+
+
 def test_a_hub_model_is_asked_about_as_pinned_and_addresses_are_left_out() -> None:
     (question,) = questions_of(experiment({"base_model": "owner/name", "output_dir": "here"}))
     assert question.config["revision_of_model"] == "0" * 40

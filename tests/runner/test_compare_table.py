@@ -1,6 +1,6 @@
 import csv
 import io
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from rich.console import Console
@@ -138,6 +138,17 @@ def test_what_the_seeds_of_a_setting_say_has_columns_of_csv_and_a_lucky_seed_a_n
     ]  # fmt: skip
     assert main(["compare", sweep, "--store", str(store.root)]) == 0
     assert "The best one was trained with one seed, so chance may have favoured it." in capsys.readouterr().out
+
+
+def test_a_text_that_a_spreadsheet_would_run_as_a_formula_begins_with_an_apostrophe(store: Store) -> None:
+    texts = ["=1+1", "+x", "-r 8", "@SUM(A1)", "\t=1+1", "-0.5", "+1e-4", "x=1", "-inf"]
+    params = {f"p{place}": text for place, text in enumerate(texts)} | {"=p": -2, "l": ["=1", "2"], "f": -1e-4}
+    (row,) = swept(store, [run({"lora_r": 8})])
+    (read,) = csv.DictReader(io.StringIO(rows_csv([replace(row, params=params, message="@x")], LOSS)))
+    assert [read[f"p{place}"] for place in range(len(texts))] == [
+        "'=1+1", "'+x", "'-r 8", "'@SUM(A1)", "'\t=1+1", "-0.5", "+1e-4", "x=1", "'-inf",
+    ]  # fmt: skip
+    assert (read["'=p"], read["l"], read["f"], read["message"]) == ("-2", "'=1 2", "-0.0001", "'@x")
 
 
 def test_a_number_that_is_none_is_an_empty_cell_of_csv(store: Store) -> None:

@@ -222,6 +222,9 @@ def test_chosen_columns_and_shown_rows_are_copied_as_csv_and_markdown(browser: B
     assert lines[0].startswith("| run | status | learning_rate |")
     odd = [["a|b", "c"], ['say "x, y"\nz', "plain"]]
     assert list(csv.reader(io.StringIO(browser.run("return asCsv(arguments[0])", odd)))) == odd
+    risky = [["=1+1", "@x", " +1 s", "-1", "+1e-4", "-0.1 to 0.2", "-"]]
+    (safe,) = csv.reader(io.StringIO(browser.run("return asCsv(arguments[0])", risky)))
+    assert safe == ["'=1+1", "'@x", "' +1 s", "-1", "+1e-4", "-0.1 to 0.2", "-"], "no text runs as a formula"
     written = browser.run("return asMarkdown(arguments[0], [true, false])", odd)
     assert written == '| a\\|b | c |\n| --- | ---: |\n| say "x, y" z | plain |\n'
 

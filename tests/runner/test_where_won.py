@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from modal_app.held_out.held_out import SHOWN_CHARACTERS
 from modal_app.store.layout import HELD_OUT, Store
 from modal_app.store.step import StepKind
 from scripts.json_schemas import adapter
@@ -71,6 +72,20 @@ def test_no_secret_and_no_control_character_of_a_row_is_shown(store: Store, comm
     assert SECRET not in text
     assert not {"\x1b", "\x07", "\r"} & set(text)
     assert "***" in text
+
+
+@pytest.mark.parametrize(
+    ("before", "secret"),
+    [("", SECRET), ("", "of-this-machine-1"), ("https://me:", "hunter2hunter2@a.b")],
+)
+def test_a_secret_where_a_segment_is_cut_is_not_shown_by_half(
+    store: Store, command: Ask, monkeypatch: pytest.MonkeyPatch, before: str, secret: str
+) -> None:
+    monkeypatch.setenv("A_TOKEN", "of-this-machine-1")
+    one, other = two_runs(store, text="x " * ((SHOWN_CHARACTERS - len(before) - 20) // 2) + f" {before}{secret}")
+    told = str(command("compare", one.key, other.key, "--json"))
+    assert "x x x" in told
+    assert secret[:5] not in told
 
 
 def test_without_texts_the_rest_is_there_and_the_output_says_why(store: Store, command: Ask) -> None:

@@ -10,8 +10,14 @@ function say(text) {
   say.timer = setTimeout(() => byId("message").classList.remove("shown"), 4000);
 }
 
+// A spreadsheet runs a cell that begins like this as a formula, unless it is a number or an interval of the table.
+const FORMULA = /^\s*[=+@-]/;
+const NUMBERS = /^[+-]?[\d.,]+(e[+-]?\d+)?( to [+-]?[\d.,]+(e[+-]?\d+)?)?$|^-$/;
+
 function asCsv(rows) {
-  const cell = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const plain = (text) => (FORMULA.test(text) && !NUMBERS.test(text) ? `'${text}` : text);
+  const cell = (value) => quoted(plain(value));
+  const quoted = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   return rows.map((row) => `${row.map(cell).join(",")}\n`).join("");
 }
 
