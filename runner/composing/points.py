@@ -32,7 +32,8 @@ def space_of(
     added to those of the config. Only a grid is shuffled: other methods come to the same points again.
     """
     space = read_space(overrides, loader, vocabulary, shuffled=method is SearchMethod.GRID)
-    space = with_file_rules(space, rules_of(plain(config.hydra.sweeper, resolve=True)), arguments, vocabulary)
+    of_config = rules_of(plain(config.hydra.sweeper, resolve=True))
+    space = with_file_rules(space, of_config, [*arguments, *config.hydra.overrides.hydra], vocabulary)
     return with_rules(space, rules, vocabulary)
 
 

@@ -32,6 +32,7 @@ from runner.errors import SweepError, did_you_mean
 
 LOG = "log"
 SEARCH = "search"
+PARAMS = "hydra.sweeper.params."
 _WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
 """An override of an exclude; it may have quoted spaces."""
 
@@ -85,7 +86,8 @@ def with_file_rules(
     """The same with those of the config. `arguments`: the overrides of the command line, which may replace axes: then
     zips of axes that all have one value are gone, and an exclude may leave out nothing.
     """
-    axes, replaced = {one.name for one in space.axes}, {_axis_name(parts(one).key, vocabulary) for one in arguments}
+    axes = {one.name for one in space.axes}
+    replaced = _names([parts(one).key.removeprefix(PARAMS) for one in arguments], vocabulary)
     zips = [text for text in rules.zips if not _names(text.split(","), vocabulary) <= replaced - axes]
     found = with_rules(space, AxisRules(tuple(zips)), vocabulary)
     for text in rules.excludes:
@@ -205,10 +207,10 @@ def _exclude(text: str, space: SearchSpace, vocabulary: Vocabulary, *, optional:
     for word in words:
         condition = _condition(text, word, vocabulary)
         part = known.get(condition.name)
-        if part is None:
+        if part is None and not optional:
             meant, axes = did_you_mean(condition.name, known), names(space.axes)
             raise SweepError(f"--exclude '{text}': {condition.name} is no axis of this sweep.{meant} The axes: {axes}.")
-        if not optional and not _is_possible(condition, part):
+        if part is not None and not optional and not _is_possible(condition, part):
             raise SweepError(f"--exclude '{text}': {word} matches no value of {condition.name}. {_values(part)}")
         conditions.append(condition)
     return Exclude(text, tuple(conditions), optional)

@@ -79,6 +79,8 @@ def test_a_sweep_file_zips_and_excludes_and_its_runs_can_be_asked_for_one_by_one
     narrowed = ask("-m", "+sweeps=saved", "learning_rate=1e-3")
     assert len(narrowed.experiments) == 2, "its exclude may leave out nothing, since the rate has been replaced"
     assert len(ask("-m", "+sweeps=saved", "hydra.sweeper.zip=[]").experiments) == 6
+    without = [f"~hydra.sweeper.params.{key}" for key in ("lora_r", "lora_alpha")]
+    assert len(ask("-m", "+sweeps=saved", *without).experiments) == 2
 
 
 def test_a_sweep_file_may_draw_its_points_and_each_can_be_asked_for_alone(
