@@ -206,6 +206,8 @@ class SearchChoice:
     """One run in so many goes on from a rung."""
     audit: bool = True
     """Whether one run in ten never stops."""
+    maximize: bool = False
+    """Whether a larger value of the metric is better. Of a task's metric that is known without it."""
 
 
 @dataclass(frozen=True, slots=True)

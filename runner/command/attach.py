@@ -22,7 +22,11 @@ from runner.store.stores import store_of
 
 
 def parser() -> VerbParser:
-    verb = VerbParser("attach", description="Follow a sweep on Modal, from any machine, until it has ended.")
+    verb = VerbParser(
+        "attach",
+        description="Follow a sweep on Modal, from any machine, until it has ended. Go on with a search by results "
+        "(search=coordinate, search=tpe) whose command has ended, in the folder where it was launched.",
+    )
     known = "a sweep's id; by default the newest on Modal that this machine knows"
     verb.add("sweep", nargs="?", names=[Names.SWEEP], help=known)
     verb.add("--runs-volume", default="axosweep-runs", help="executor.modal.runs_volume of the sweep")

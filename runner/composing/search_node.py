@@ -28,15 +28,20 @@ def search_choice(node: Mapping[str, Any]) -> SearchChoice:
     seed = _whole("seed", values["seed"], 0)
     rungs = _rungs(values["rungs"], method)
     eta = _whole("eta", values["eta"], 2)
-    metric, audit = values["metric"], values["audit"]
+    metric = values["metric"]
     if not isinstance(metric, str) or not metric:
         raise SweepError(f"search.metric={metric}: the name of a metric is expected, such as eval_loss.")
     if metric != SearchChoice().metric and method in HALVED:
         what = "search.rungs compares runs by eval_loss" if rungs else f"search={method} draws no point by a metric"
         raise SweepError(f"search.metric={metric}: {what}. It is for search=coordinate and search=tpe.")
-    if not isinstance(audit, bool):
-        raise SweepError(f"search.audit={audit}: expected true or false.")
-    return SearchChoice(method, runs, seed, metric, rungs, eta, audit)
+    for key in ("audit", "maximize"):
+        if not isinstance(values[key], bool):
+            raise SweepError(f"search.{key}={values[key]}: expected true or false.")
+    if values["maximize"] and method in HALVED:
+        raise SweepError(
+            f"search.maximize=true is for search=coordinate and search=tpe; search={method} has no metric."
+        )
+    return SearchChoice(method, runs, seed, metric, rungs, eta, values["audit"], values["maximize"])
 
 
 def _method(value: Any) -> SearchMethod:

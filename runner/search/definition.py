@@ -83,7 +83,7 @@ def _described(points: Points, request: Request) -> list[str]:
     search = request.search
     seed = search.seed if search.method is SearchMethod.TPE else None
     axes = [[axis.keys, axis.options, axis.interval and repr(axis.interval)] for axis in points.axes]
-    chosen = json.dumps([search.method, search.metric, seed, axes, points.seed_texts, points.excludes])
+    chosen = json.dumps([search.method, search.metric, search.maximize, seed, axes, points.seed_texts, points.excludes])
     return [chosen, *(run.key for run in points.probed.runs)]
 
 

@@ -26,7 +26,8 @@ class Records:
         """The runs of a round as they are now."""
         experiments = [one for setting in settings for one in setting.experiments]
         launch = self._definition.points.planned(experiments)
-        results = read_results(self._definition.store, self._definition.sweep, self._definition.request.search.metric)
+        search = self._definition.request.search
+        results = read_results(self._definition.store, self._definition.sweep, search.metric, maximize=search.maximize)
         self._maximize = results.metric.maximize
         return RoundRuns(tuple(settings), launch, results)
 

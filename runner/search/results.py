@@ -66,14 +66,14 @@ class Results:
         return row is not None and row.status in (RunStatus.SUCCEEDED, RunStatus.FAILED)
 
 
-def read_results(store: Store, sweep: str, metric: str) -> Results:
+def read_results(store: Store, sweep: str, metric: str, *, maximize: bool = False) -> Results:
     """Without any, if the sweep was never launched. Raises SweepError for a metric that finished runs have not
     logged."""
     name = logged_name(metric)
     if not (Ledger(store, sweep).folder / "plan.json").exists():
-        return Results({}, Metric(name), {})
+        return Results({}, Metric(name, maximize), {})
     facts = facts_of_sweep(store, sweep)
-    found = Metric(name, higher_is_better(name, facts))
+    found = Metric(name, maximize or higher_is_better(name, facts))
     finished = any(one.status is RunStatus.SUCCEEDED for one in facts)
     rows = rows_from(facts, found if finished or name in metrics_of(facts) else EVAL_LOSS)
     dollars = {one.key: one.dollars for one in facts if one.dollars is not None}

@@ -180,6 +180,7 @@ def test_a_point_is_drawn_once_and_the_search_ends_with_the_last_one(
         ("-m search.rungs=[0.2] search.eta=1 lora_r=8,16", "search.eta=1: a whole number of at least 2"),
         ("-m search.rungs=[0.2] search.audit=5 lora_r=8,16", "true or false"),
         ("-m search.rungs=[0.2] search.metric=loss lora_r=8,16", "compares runs by eval_loss"),
+        ("-m search.maximize=true lora_r=8,16", "is for search=coordinate and search=tpe"),
         ("-m search=coordinate search.rungs=[0.2] lora_r=8,16", "for search=grid and search=random"),
         ("-m search=grid,random lora_r=8,16", "cannot be swept"),
         ("-m search=random search.runs=5 lora_r=8", "needs axes"),

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from modal_app.store.layout import Store
-from runner.compare.ranking import Metric
 from runner.environment.verdicts import Verdicts
 from runner.errors import SweepError
 from runner.launch.types import Launch
@@ -40,9 +39,8 @@ def test_a_metric_has_its_other_names_and_one_of_which_more_is_better_is_turned_
     finish_run(store, one, {9: 1.0})
     log_losses(store, one, {9: 3.5}, name="eval_ppl")
     sweep = open_sweep(store, [one]).sweep
-    results = read_results(store, sweep, "eval_perplexity")
-    assert results.loss([one.key]) == 3.5
-    assert replace(results, metric=Metric("eval_ppl", maximize=True)).loss([one.key]) == -3.5
+    assert read_results(store, sweep, "eval_perplexity").loss([one.key]) == 3.5
+    assert read_results(store, sweep, "eval_ppl", maximize=True).loss([one.key]) == -3.5
 
 
 def test_a_metric_that_no_run_has_is_refused(store: Store) -> None:
