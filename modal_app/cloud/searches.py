@@ -8,6 +8,7 @@ others. Of several calls that look at the same time, one starts a run:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ from modal_app.cloud.rung_entries import DictEntries, searches_in, values_of
 from modal_app.halving.asking import give_answer, open_questions
 from modal_app.halving.choose import to_be_started
 from modal_app.halving.entries import TERMS, go_of
-from modal_app.halving.halve import ask, look
+from modal_app.halving.halve import ask, known_answer, look
 from modal_app.halving.standing import Standing, Why
 from modal_app.store.layout import Attempt, Store
 from modal_app.store.state import Phase, observe
@@ -31,7 +32,8 @@ from modal_app.store.step import OutcomeStatus, Step, StepKind
 
 
 def answering(claims: modal.Dict, step: Step, attempt: Attempt) -> Callable[[], None] | None:
-    """What answers the questions of an attempt's trainer; None where it has none.
+    """What answers the questions of an attempt's trainer; None where it has none. To be called before the trainer
+    starts: one that has been told to go on from where it stopped has its answer already.
 
     While Modal does not answer, nor does this: it is to be called again. By then the trainer may have gone on, but
     others learn what it has reached.
@@ -39,6 +41,10 @@ def answering(claims: modal.Dict, step: Step, attempt: Attempt) -> Callable[[], 
     entries, rungs = entries_of(claims, step), step.rungs
     if entries is None or rungs is None:
         return None
+    with contextlib.suppress(modal.exception.Error), lost_connections():
+        for rung in range(1, len(rungs.fractions) + 1):
+            if known := known_answer(entries, step.key, rung):
+                give_answer(attempt, rung, known)
 
     def answer() -> None:
         for one in open_questions(attempt, len(rungs.fractions)):

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from modal_app.halving.entries import Entries, FileEntries, entries_folder
-from modal_app.halving.halve import Answer, ask
+from modal_app.halving.halve import Answer, ask, known_answer
 from modal_app.halving.standing import Reading, Why
 from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.read_json import read_as
@@ -26,6 +26,9 @@ POLL_S = 0.05
 
 class Asks(Protocol):
     def ask(self, rung: int, reading: Reading) -> Answer: ...
+    def known(self, rung: int) -> Answer | None:
+        """The answer to a run that resumes at a rung and has been told to go on from there; None for any other."""
+        ...
 
 
 def asks_of(
@@ -49,6 +52,9 @@ class AtOnce:
 
     def ask(self, rung: int, reading: Reading) -> Answer:
         return ask(self.entries, self.run, rung, reading)
+
+    def known(self, rung: int) -> Answer | None:
+        return known_answer(self.entries, self.run, rung)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,10 @@ class ByFile:
                 return answer
             self.sleep(POLL_S)
         return Answer(Why.UNANSWERED, 1, 1)
+
+    def known(self, rung: int) -> Answer | None:
+        """Given before the trainer was started."""
+        return read_as(self.attempt.rung_answer(rung), Answer.from_json)
 
 
 def open_questions(attempt: Attempt, rungs: int) -> list[Question]:

@@ -49,6 +49,20 @@ def ask(entries: Entries, run: str, rung: int, reading: Reading) -> Answer:
     why = standing.gone.get(rung, {}).get(run) or who_goes_on(standing, rung).get(run)
     if why is not None:
         entries.put(go_of(rung, run), {"why": why})
+    return _answer(standing, run, rung, why)
+
+
+def known_answer(entries: Entries, run: str, rung: int) -> Answer | None:
+    """To a run that has been told to go on from where it is: what it has reached there is known. None for any other."""
+    items = entries.items()
+    if TERMS not in items:
+        return None
+    standing = Standing.of(items)
+    why = standing.gone.get(rung, {}).get(run)
+    return _answer(standing, run, rung, why) if why and run in standing.at(rung) else None
+
+
+def _answer(standing: Standing, run: str, rung: int, why: Why | None) -> Answer:
     there = standing.at(rung)
     better = sum(_loss(one) < _loss(there[run]) for one in there.values())
     return Answer(why, better + 1, len(there))

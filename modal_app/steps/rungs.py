@@ -10,7 +10,7 @@ import contextlib
 import copy
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 import torch.distributed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from modal_app.halving.asking import asks_of
+from modal_app.halving.asking import Asks, asks_of
 from modal_app.halving.ends import recorded_losses, setting_of
 from modal_app.halving.halve import Answer
 from modal_app.halving.margin import GROUPS
@@ -58,13 +58,18 @@ class RungStops:
         """Once the run is to stop: the facts of the outcome."""
 
     def begin(self, state: Any) -> None:
-        """Training begins, or resumes. Raises AtRung if it resumes at a rung and does not go on."""
+        """Training begins, or resumes. Raises AtRung if it resumes at a rung and does not go on. One that stopped there
+        and was told to go on is not evaluated again."""
         recorded = [loss for loss in recorded_losses(self._rank.folder.metrics).values() if loss is not None]
         self._first = recorded[0] if recorded else None
-        if self._rung_to_ask_at(state) and state.global_step > (self._rank.origin_step or 0):
+        rung = self._rung_to_ask_at(state)
+        if not rung or state.global_step <= (self._rank.origin_step or 0):
+            return
+        if self._from_first_rank(lambda asks: asks.known(rung)) is None:
             self._ask_unseen(state)
             if self.stop is not None:
                 raise AtRung(self.stop)
+        self._passed = rung
 
     def after_step(self, args: Any, state: Any, control: Any) -> None:
         """Before the Trainer logs, evaluates and saves."""
@@ -130,7 +135,8 @@ class RungStops:
             return  # the evaluation has no single loss, so there is nothing to compare by
         diverged = loss is None or not math.isfinite(loss) or self._has_diverged(loss)
         reading = self._reading(state, None if diverged else loss, losses)
-        answer = self._agree(rung or here, reading)
+        answer = self._from_first_rank(lambda asks: asks.ask(rung or here, reading))
+        assert answer is not None
         self.unanswered = answer.why is Why.UNANSWERED
         noted = {"rung": rung or here, "step": state.global_step, "loss": reading.loss, **asdict(answer)}
         self.answers.append(noted)
@@ -147,12 +153,11 @@ class RungStops:
                 "why": DIVERGED if diverged else "",
             }
 
-    def _agree(self, rung: int, reading: Reading) -> Answer:
+    def _from_first_rank(self, ask: Callable[[Asks], Answer | None]) -> Answer | None:
         assert self._asks is not None
-        answer = [self._asks.ask(rung, reading) if self._rank.number == 0 else None]
+        answer = [ask(self._asks) if self._rank.number == 0 else None]
         if self._trainer.args.world_size > 1:
             torch.distributed.broadcast_object_list(answer, src=0)
-        assert answer[0] is not None
         return answer[0]
 
     def _reading(self, state: Any, loss: float | None, losses: RowLosses | None) -> Reading:

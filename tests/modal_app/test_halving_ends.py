@@ -109,5 +109,6 @@ def test_a_trainer_in_a_container_asks_by_a_file_and_goes_on_without_an_answer(t
     asks = ByFile("sweep/own", "run", attempt, sleep=answered)
     assert asks.ask(1, reading) == Answer(None, 2, 5)
     assert open_questions(attempt, 2) == []
+    assert (asks.known(1), asks.known(2)) == (Answer(None, 2, 5), None)
     assert ByFile("sweep/own", "run", attempt, waits_s=0).ask(2, reading) == Answer(Why.UNANSWERED, 1, 1)
     assert type(asks_of(STEP, store, folder.draft_of(1), attempt)) is ByFile

@@ -102,6 +102,8 @@ def test_a_run_that_stops_says_where_and_leaves_a_checkpoint_of_that_step(
     assert again.items() >= at_first.items()
     assert second.items() >= {**told, "rung": 2, "step": 10}.items()
     assert again["phases"].get("train", 0) < 1, "it has not trained to say so again"
+    logs = [one.log.read_text() for one in folder.attempts()]
+    assert [log.count("Running evaluation step") for log in logs] == [2, 1, 1, 1], "at 0 and 4, 4, 10, and 20"
     assert checkpoints.is_complete(folder.model / "checkpoint-10"), "which save_steps=7 does not save"
 
 
