@@ -109,7 +109,7 @@ class ModalExecutor:
             done, entries = _wait_until_settled(mirror, steps, submitted_calls(self.ledger))
             done -= self._damaged(cache, plan, done)
             if searches.members:
-                mirror.copy_searches(steps)
+                mirror.copy_searches(steps, entries)
                 searches.put()
                 entries = mirror.claims_of(steps, submitted_calls(self.ledger), copy=False)
             self._submit(plan, make_work(plan, self._job, done), mirror.claims, entries, searches.stay(entries))

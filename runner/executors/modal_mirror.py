@@ -18,6 +18,7 @@ import modal.exception
 from modal_app.cloud.claims import call_and_job, is_live, last_claim
 from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.container import TICK_S
+from modal_app.cloud.rung_entries import DictEntries
 from modal_app.store.layout import SEEN, Store
 from modal_app.store.state import REMOTE, Phase, observe
 from modal_app.store.step import OutcomeStatus, StepKind, write_atomically
@@ -72,14 +73,16 @@ class ModalMirror:
             call = last_claim(entries.get, step.name)[1]
             self._update(step, call, works=step.name in live, goes_on=goes_on[step.name])
 
-        self.copy_searches(steps)
+        self.copy_searches(steps, entries)
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             list(pool.map(update, steps))
         return not any(goes_on.values())
 
-    def copy_searches(self, steps: Sequence[MirroredStep]) -> None:
-        """Bring the entries of the searches of these steps up to date."""
+    def copy_searches(self, steps: Sequence[MirroredStep], entries: Entries) -> None:
+        """Bring the entries of the searches of these steps up to date: from the claims, and what these have no more
+        from the Volume."""
         for search in {step.search for step in steps if step.search}:
+            DictEntries(self.claims, search, self.store).write_missing(entries)
             self._copies.copy_search(search)
 
     def done(self) -> set[str]:
