@@ -4,7 +4,7 @@
     loss/<k>/<run>  what a run has reached at rung k
     go/<k>/<run>    it goes on from there, and why
     stop/<k>/<run>  it has stopped there: its checkpoint is saved, and its job has ended
-    out/<run>       it has failed, and will not come to a further rung
+    out/<k>/<run>   it has failed after rung k, 0 for none, and as long as it is not tried again it comes no further
 
 Here they are files in the sweep's folder; on Modal, entries of the Dict of claims, and the same files on the Volume.
 """
@@ -37,8 +37,8 @@ def stop_of(rung: int, run: str) -> str:
     return f"stop/{rung}/{run}"
 
 
-def out_of(run: str) -> str:
-    return f"out/{run}"
+def out_of(after: int, run: str) -> str:
+    return f"out/{after}/{run}"
 
 
 class Entries(Protocol):

@@ -77,7 +77,7 @@ def note_out(entries: Entries, run: str) -> None:
     """When a run has failed."""
     items = entries.items()
     after = Standing.of(items).last_rung(run) if TERMS in items else 0
-    entries.put(out_of(run), {"after": after, "at": round(time.time(), 3)})
+    entries.put(out_of(after, run), {"at": round(time.time(), 3)})
 
 
 def note_divergence(entries: Entries, run: str, rung: int, reading: Reading) -> None:

@@ -87,7 +87,7 @@ class Standing:
     gone: Mapping[int, Mapping[str, Why]] = field(default_factory=dict)
     stopped: Mapping[int, frozenset[str]] = field(default_factory=dict)
     out: Mapping[str, int] = field(default_factory=dict)
-    """The runs that have failed, and the last rung that each was at; 0 for none."""
+    """The runs that have failed, and the last rung after which each has; 0 for none."""
 
     @classmethod
     def of(cls, items: Mapping[str, Mapping[str, Any]]) -> Standing:
@@ -104,8 +104,8 @@ class Standing:
                     gone.setdefault(int(rung), {})[run] = Why(value["why"])
                 case ["stop", rung, run]:
                     stopped.setdefault(int(rung), set()).add(run)
-                case ["out", run]:
-                    out[run] = value["after"]
+                case ["out", after, run]:
+                    out[run] = max(int(after), out.get(run, 0))
         frozen = {rung: frozenset(runs) for rung, runs in stopped.items()}
         return cls(Terms.of(items[TERMS]), readings, gone, frozen, out)
 

@@ -30,7 +30,7 @@ from runner.composing.fast_compose import ComposedJob, Composer, compose_all
 from runner.composing.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
 from runner.composing.hydra_inside import plain
 from runner.composing.points import DECIDED_BY_RESULTS, points_of, space_of
-from runner.composing.read_axes import canonical_axes
+from runner.composing.read_axes import canonical_axes, refuse_swept_request
 from runner.composing.search_node import check_axes, refuse_beside_others
 from runner.composing.searched import Searched
 from runner.config.overrides import base_spoken, canonical_all, parts, spoken
@@ -126,6 +126,7 @@ def run_sweep(
         overrides = body_overrides(current_project().sweep_files()[name], vocabulary) + overrides
     overrides = with_bases([*overrides, *canonical_all(arguments, vocabulary)], vocabulary)
     vocabulary = replace(vocabulary, bases=current_project().bases)
+    refuse_swept_request(overrides, context.config_loader)
     search = search_of(config)
     rules = task.rules if isinstance(task, Task) else NO_RULES
     space = space_of(config, overrides, arguments, rules, search.method, context.config_loader, vocabulary)

@@ -54,6 +54,14 @@ def rules_of(node: Mapping[str, Any]) -> AxisRules:
     return AxisRules(tuple(",".join(map(str, one)) for one in zips), tuple(excludes))
 
 
+def refuse_swept_request(overrides: Sequence[str], loader: ConfigLoader) -> None:
+    """Raises SweepError for canonical overrides that sweep over what describes the whole command. Hydra leaves them out
+    of the sweep's own config, which then says something else."""
+    of_request = [one for one in overrides if is_of_request(parts(one).key.lstrip("+~"))]
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(of_request):
+        _refuse_unsweepable(override, override.get_key_element().lstrip("+~"))
+
+
 def read_space(
     overrides: Sequence[str], loader: ConfigLoader, vocabulary: Vocabulary, *, shuffled: bool
 ) -> SearchSpace:

@@ -68,6 +68,10 @@ def define(searched: Searched, request: Request) -> Definition:
     """Raises SweepError for axes and values that cannot be searched, and for another search than is expected."""
     points = Points(searched, request)
     _refuse_unmeasured(request.search.metric, points.probed)
+    if (runs := request.search.runs) is not None and runs < points.seeds:
+        raise SweepError(
+            f"search.runs={runs} is not enough for one point: each has {points.seeds} runs, one for each seed."
+        )
     named = replace(request, sweep=sweep_id(request.name, _described(points, request)))
     if request.sweep not in (None, named.sweep):
         raise SweepError(

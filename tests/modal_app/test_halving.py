@@ -133,6 +133,8 @@ def test_a_failed_run_that_is_tried_again_counts_again_when_it_has_come_further(
 
     assert halve.ask(entries, OTHERS[0], 2, reading(0.05)).goes_on
     assert OTHERS[0] in who_goes_on(_standing(entries), 1)
+    halve.note_out(entries, OTHERS[0])
+    assert OTHERS[0] not in who_goes_on(_standing(entries), 1), "it has failed again"
 
 
 @pytest.mark.parametrize("loss", [None, math.nan, math.inf])

@@ -54,7 +54,7 @@ def test_a_run_whose_loss_became_nan_has_diverged_at_its_next_rung(tmp_path: Pat
 
 @pytest.mark.parametrize("reason", [FailureReason.OOM, FailureReason.ERROR, FailureReason.DISK])
 def test_a_run_that_has_failed_comes_to_no_further_rung(tmp_path: Path, reason: FailureReason) -> None:
-    assert noted(tmp_path, ended(OutcomeStatus.FAILED, reason)).found.keys() == {out_of("run")}
+    assert noted(tmp_path, ended(OutcomeStatus.FAILED, reason)).found.keys() == {out_of(0, "run")}
 
 
 def test_a_run_that_may_be_continued_says_nothing(tmp_path: Path) -> None:
@@ -73,8 +73,8 @@ def test_a_run_that_finished_unasked_is_compared_by_what_it_recorded_or_is_left_
     assert entries.found.keys() == {loss_of(1, "run"), go_of(1, "run"), loss_of(2, "run"), go_of(2, "run")}
     assert entries.found[go_of(2, "run")] == {"why": Why.BEFORE}
     assert Reading.of(entries.found[loss_of(1, "run")]) == Reading(2.0, 20, "rows", setting=setting_of(STEP.config))
-    assert noted(tmp_path, success, {0: 3.0, 10: 1.5, 20: 0.5}).found.keys() == {out_of("run")}
-    assert noted(tmp_path, success).found.keys() == {out_of("run")}
+    assert noted(tmp_path, success, {0: 3.0, 10: 1.5, 20: 0.5}).found.keys() == {out_of(0, "run")}
+    assert noted(tmp_path, success).found.keys() == {out_of(0, "run")}
 
 
 def test_a_run_that_stopped_early_has_its_last_loss_at_the_rungs_after_that(tmp_path: Path) -> None:

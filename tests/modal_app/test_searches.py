@@ -173,7 +173,7 @@ def test_a_run_that_modal_does_not_answer_goes_on_and_what_it_has_reached_is_put
     assert here.entries["loss/1/good"]["loss"] == 1.0
 
 
-@pytest.mark.parametrize(("doom", "entry"), [("nan@2", "loss/1/bad"), ("fail@2", "out/bad")])
+@pytest.mark.parametrize(("doom", "entry"), [("nan@2", "loss/1/bad"), ("fail@2", "out/0/bad")])
 def test_nobody_waits_for_a_run_that_has_diverged_or_failed_on_its_way(
     cloud: Callable[..., Cloud], doom: str, entry: str
 ) -> None:
