@@ -176,6 +176,8 @@ class Experiment:
     """The checkpoint that `from_text` names."""
     replaced_optimizer: str | None = None
     """The requested optimizer, if gpu=cpu has replaced it."""
+    for_another_model: tuple[str, ...] = ()
+    """The keys whose values the default's model file has set for its own model, and not for this `base_model`."""
 
 
 class SearchMethod(StrEnum):

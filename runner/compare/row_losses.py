@@ -41,13 +41,20 @@ def unjudged_notes(rows: Sequence[Row], verdicts: Sequence[Verdict], metric: Met
         for fingerprint, ones in found.items()
         if fingerprint not in judged and len({row.setting for row in ones}) > 1
         for row in ones
-        if _has_a_loss_by_token(row)
+        if why_without_rows(row) or _has_a_loss_by_token(row)
     ]
     if not unjudged:
         return []
     without = [row for row in unjudged if not _has_losses(row)]
     sweeps = list(dict.fromkeys(sweep for row in without for sweep in row.sweeps))
-    return [f"Which differences are chance is unknown: {without_rows(len(without), sweeps) or UNLIKE}"]
+    return [
+        f"Which differences are chance is unknown: {without_rows(map(why_without_rows, without), sweeps) or UNLIKE}"
+    ]
+
+
+def why_without_rows(row: Row) -> str:
+    """Why the run has left no losses by row, as its training has found out; empty if it does not say."""
+    return str(row.record.get("no_row_losses") or "")
 
 
 def judgeable(rows: Sequence[Row]) -> list[Row]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from runner.compare.params import label
@@ -28,6 +29,8 @@ class Background:
     seeds_here: float | None
     """The spread of the few seeds that there are, enough or not."""
     seeds_elsewhere: SeedsElsewhere | None
+    why_without_rows: Sequence[str]
+    """Of each run that has no losses by row; empty if training says none."""
 
 
 def sentences(verdict: Verdict, background: Background) -> list[str]:
@@ -40,7 +43,7 @@ def sentences(verdict: Verdict, background: Background) -> list[str]:
         _seeds(verdict, background),
         _documents(verdict),
         _evaluated_later(verdict, background.evaluated_later),
-        without_rows(len(verdict.without_rows), background.sweeps),
+        without_rows(background.why_without_rows, background.sweeps),
         not_judged(len(verdict.left_out)),
     ]
     return [one for one in parts if one]
@@ -83,12 +86,13 @@ def price_of(verdict: Verdict) -> str:
     return "" if one.train_seconds is None else f"{one.train_seconds:.3g} s of training a run"
 
 
-def without_rows(number: int, sweeps: Sequence[str]) -> str:
-    """Empty if there are none."""
-    if not number:
-        return ""
-    runs = f"{number} run{' has' if number == 1 else 's have'}"
-    return f"{runs} no losses by row: `axosweep eval {' '.join(sweeps[:1])}` adds them."
+def without_rows(reasons: Iterable[str], sweeps: Sequence[str]) -> str:
+    """Empty if there are none. `reasons`: why each of these runs has no losses by row; empty if training says none."""
+    found = []
+    for reason, number in Counter(reasons).items():
+        runs = f"{number} run{' has' if number == 1 else 's have'} no losses by row"
+        found.append(f"{runs} ({reason})." if reason else f"{runs}: `axosweep eval {' '.join(sweeps[:1])}` adds them.")
+    return " ".join(found)
 
 
 def _way_to_settle(verdict: Verdict, sweeps: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from modal_app.held_out.row_losses import RowLosses
 from runner.compare.ranking import Row
-from runner.compare.row_losses import has_losses_of_training, judgeable, losses_of
+from runner.compare.row_losses import has_losses_of_training, judgeable, losses_of, why_without_rows
 from runner.compare.seeds_elsewhere import seeds_elsewhere
 from runner.compare.settings import pooled_sd, without_seeds
 from runner.compare.verdict_types import JudgedSetting, Verdict
@@ -74,6 +74,7 @@ def _verdict(fingerprint: str, rows: Sequence[Row], losses: Losses, of: Judged) 
         ranked_first=next(one for row in rows if (one := verdict.setting_of(row.key))),
         seeds_here=_seeds_here(of),
         seeds_elsewhere=None if against.seeds else seeds_elsewhere(rows),
+        why_without_rows=[why_without_rows(row) for row in rows if row.key not in losses],
     )
     return replace(verdict, sentences=tuple(sentences(verdict, background)))
 

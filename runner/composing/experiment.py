@@ -15,6 +15,7 @@ from modal_app.cloud.settings import Deployment, settings_problems
 from modal_app.store.own_data import own_data_of
 from modal_app.store.problem import Problem
 from runner.composing.displaced_defaults import without_displaced
+from runner.composing.other_model import keys_for_another_model
 from runner.composing.search_node import search_choice
 from runner.config.cpu_optimizers import NO_CPU_CODE, REPLACEMENT
 from runner.config.known_names import describes, facts_in, facts_named, size_named
@@ -93,6 +94,7 @@ def experiment_of(
         stages=stages_of(node.get("stages")),
         heals=_heals(node.get("on_oom")),
         replaced_optimizer=replaced,
+        for_another_model=keys_for_another_model(node, axolotl, overrides, choices),
     )
     return with_gpu(experiment)
 

@@ -50,6 +50,12 @@ def identity(deployment: Deployment | None) -> str:
     return trainer_identity(lock_hash(), deployment, PYTHON_ON_MODAL if deployment else python_version())
 
 
+def describe(known: str) -> str:
+    """The trainer with this identity, for people: with which Python, if it has the packages of the lock alone."""
+    pythons = (python for python in MINORS if trainer_identity(lock_hash(), None, python) == known)
+    return next((f"Python {python}" for python in pythons), "other packages")
+
+
 def python_version() -> str:
     """The minor version (3.12) of the Python that trains on this machine. Before there is an environment, that of the
     Python that `build` would choose."""

@@ -80,10 +80,18 @@ def identify_run(experiment: Experiment, inputs: Iterable[Input], *, trainer_loc
     inputs = tuple(inputs)
     canonical(experiment.axolotl)  # first, so that an error names the key as the config does
     config = keyed_config(experiment.axolotl, inputs)
-    data_seed = experiment.data.seed
-    data_key = short_hash({"config": _data_part(config, data_seed), "trainer": trainer_lock})
+    data_key = _data_key(config, experiment.data.seed, trainer_lock)
     identity = {"config": config, "ranks": experiment.gpu.count, "data": data_key, "trainer": trainer_lock}
     return Run(short_hash(identity), data_key, experiment, config, inputs)
+
+
+def data_key_with(run: Run, trainer_lock: str) -> str:
+    """The data key that a run would have with another trainer."""
+    return _data_key(run.config, run.experiment.data.seed, trainer_lock)
+
+
+def _data_key(config: Mapping[str, Any], data_seed: int | None, trainer_lock: str) -> str:
+    return short_hash({"config": _data_part(config, data_seed), "trainer": trainer_lock})
 
 
 def split_by_gpu_type(runs: Sequence[Run]) -> list[Run]:

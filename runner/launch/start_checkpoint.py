@@ -21,9 +21,11 @@ from modal_app.store.read_json import read_json
 from modal_app.store.start_checkpoint import CONFIG_KEY, STATE, step_of
 from modal_app.store.step import StepKind, write_atomically
 from modal_app.store.trained_weights import TrainedWeights, weights_left_by
+from runner.environment import trainer_environment
 from runner.errors import SweepError
 from runner.files.places import chosen_run, files_of, state_of
 from runner.files.run_files import Files, Part, PartKind, parts_of
+from runner.keys.identity import data_key_with
 from runner.store.ledger import SweepRun
 from runner.store.run_state import RunStatus, status_text
 from runner.store.stores import is_mirror
@@ -222,8 +224,14 @@ def _other_data(run: Run, before: Mapping[str, Any]) -> Iterator[str]:
     for one in run.inputs:
         if one.at == "base_model" and one.identity != models.get(one.at):
             yield f"base_model is {one.text}, and was another model there."
-    if run.data_key != before.get("data_key"):
-        there = before.get("data_key")
+    there, trainer = before.get("data_key"), before.get("trainer_lock")
+    if run.data_key == there:
+        return
+    if trainer and data_key_with(run, trainer) == there:
+        now = trainer_environment.identity(run.experiment.executor.modal)
+        seen = f"{trainer_environment.describe(now)}, and {trainer_environment.describe(trainer)} there"
+        yield f"its trainer is different ({seen}), so it has to continue where that run was trained."
+    else:
         yield f"its data is different (data key {run.data_key}, and {there} there), so its steps do not match."
 
 

@@ -59,8 +59,8 @@ def check_reachable(action: str, advice: str) -> None:
 def call(request: Request, response: type[R], *, failed: str, advice: str = "", timeout_s: float | None = None) -> R:
     """The response to a request, of the given type.
 
-    Raises SweepError when W&B does not accept the key or does not answer, and with the text `failed` when the process
-    ends without a response; its traceback is then on stderr.
+    Raises SweepError when W&B does not accept the key or does not answer, for a file or a disk of this machine, and
+    with the text `failed` when the process ends without a response; its traceback is then on stderr.
     """
     text = _run_process(request, failed=failed, advice=advice, timeout_s=timeout_s)
     try:
@@ -101,6 +101,8 @@ def _failure(failure: Failure, advice: str) -> SweepError:
         return SweepError(
             f"{message.rstrip('.')}. Is the key right? `wandb login --relogin`, or {account.KEY_VARIABLE}."
         )
+    if failure.reason is FailureReason.HERE:
+        return SweepError(f"{message} {advice}".rstrip())
     return _no_answer(message, advice)
 
 

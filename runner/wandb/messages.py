@@ -173,6 +173,8 @@ class FailureReason(StrEnum):
     """W&B does not accept the key."""
     SILENT = "silent"
     """W&B accepted the key, but then did not answer, or answered with an error."""
+    HERE = "here"
+    """A disk of this machine is full, or a file cannot be read or written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,7 @@ class Failure:
 
     reason: FailureReason
     message: str
-    """The SDK's message."""
+    """The SDK's message, or a sentence about what is wrong on this machine."""
     kind: Literal["failure"] = "failure"
 
 

@@ -43,6 +43,7 @@ def _cases(kind: str) -> list[Any]:
 def _asked(case: Mapping[str, Any], place: Path) -> RunFacts:
     """`change`: of SOUND. `gpu`: name and number, such as [h100, 8]. `model`: a file of conf/model. `files`: name ->
     rows, lines, or one `row` and how many `times`. `prepared`: facts of its prepared dataset.
+    `for_another_model`: the keys that the default's model file has set.
     """
     for name, given in case.get("files", {}).items():
         rows = [given["row"]] * given["times"] if isinstance(given, Mapping) else given
@@ -54,7 +55,8 @@ def _asked(case: Mapping[str, Any], place: Path) -> RunFacts:
     if facts is not None:
         axolotl["base_model"] = facts.base_model
     made = experiment(axolotl, gpu=Gpu(*case.get("gpu", ("h100", 1))))
-    return RunFacts(replace(made, model=facts), DataManifest.of(case.get("prepared", {})))
+    kept = tuple(case.get("for_another_model", ()))
+    return RunFacts(replace(made, model=facts, for_another_model=kept), DataManifest.of(case.get("prepared", {})))
 
 
 def _shipped(name: str) -> ModelFacts:

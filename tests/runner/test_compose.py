@@ -149,6 +149,25 @@ def test_whatever_a_sweep_is_named_its_name_is_text(ask: Callable[..., Any], nam
     assert isinstance(ask(f"name={name}").request.name, str)
 
 
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("base_model=a/b", {"learning_rate", "sequence_len"}),
+        ("base_model=a/b learning_rate=1e-4", {"sequence_len"}),
+        ("base_model=a/b model=llama3_2_1b", set()),
+        ("base_model=a/b experiment=llama3_8b_alpaca", set()),
+        ("base_model=${shipped:tiny/model}", set()),
+        ("lora=r8", set()),
+    ],
+)
+def test_the_values_of_the_default_model_are_known_next_to_another_base_model(
+    ask: Callable[..., Any], line: str, kept: set[str]
+) -> None:
+    (experiment,) = ask(*line.split()).experiments
+    assert kept == {"learning_rate", "sequence_len"} & set(experiment.for_another_model)
+    assert "base_model" not in experiment.for_another_model
+
+
 def test_sharding_is_fine_where_there_are_gpus(composed: Callable[..., Experiment]) -> None:
     experiment = composed("deepspeed=zero3", "gpu=h100", "gpu.count=8")
     assert experiment.axolotl["deepspeed"]["zero_optimization"]["stage"] == 3

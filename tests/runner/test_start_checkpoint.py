@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from modal_app.cloud.settings import trainer_identity
 from modal_app.store import checkpoints
 from modal_app.store.layout import Store
 from modal_app.store.start_checkpoint import CONFIG_KEY, place
 from modal_app.store.step import OutcomeStatus, StepKind
 from runner.cli import main
 from runner.compare.params import params_of
+from runner.environment import trainer_environment
 from runner.errors import SweepError
 from runner.keys.identity import identify_run
 from runner.launch.start_checkpoint import (
@@ -26,7 +28,8 @@ from runner.launch.start_checkpoint import (
     keep_checkpoint,
     with_start_checkpoints,
 )
-from runner.types import Experiment, Gpu, Run
+from runner.types import ExecutorChoice, Experiment, Gpu, Run
+from tests.modal_app.deployments import shipped
 from tests.runner import builders
 from tests.runner.checkpointed import AXOLOTL, checkpoint, source
 
@@ -219,6 +222,21 @@ def test_what_does_not_fit_the_checkpoint_is_told_before_anything_starts(
         check_checkpoint_fits(asking(f"{one.key}@50", store, **axolotl))
     assert says in str(caught.value)
     assert "To begin from scratch with its weights: " in str(caught.value)
+
+
+def test_another_trainer_is_named_instead_of_other_data(store: Store) -> None:
+    one = source(store, 50)
+    there = trainer_identity(trainer_environment.lock_hash(), None, "3.13")
+    asked = asking(f"{one.key}@50", store)
+    before = identify_run(replace(asked.experiment, start_checkpoint=None), (), trainer_lock=there)
+    identity = store.folder(StepKind.TRAIN, one.key).identity
+    known = json.loads(identity.read_text()) | {"data_key": before.data_key, "trainer_lock": there}
+    identity.write_text(json.dumps(known))
+    modal = replace(asked.experiment, executor=ExecutorChoice("modal", modal=shipped()))
+    with pytest.raises(SweepError) as caught:
+        check_checkpoint_fits(replace(asked, experiment=modal))
+    assert "its trainer is different (Python 3.12, and Python 3.13 there), so" in str(caught.value)
+    assert "its data is different" not in str(caught.value)
 
 
 def test_another_number_of_ranks_is_refused(store: Store) -> None:

@@ -210,6 +210,22 @@ def test_an_old_store_compares_as_before_and_says_what_adds_the_rest(
     )
 
 
+def test_the_note_says_why_runs_have_no_losses_by_row(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep, runs = judged_sweep(store, CLEAR)
+    for one, why in zip(runs, ("the rows are read as a stream", "the rows are read as a stream", ""), strict=True):
+        folder = store.folder(StepKind.TRAIN, one.key)
+        folder.losses.unlink()
+        outcome = json.loads(folder.done.read_text())
+        folder.done.write_text(json.dumps(outcome | {"facts": {"no_row_losses": why} if why else {}}))
+    assert (
+        "Which differences are chance is unknown: 2 runs have no losses by row (the rows are read as a stream). "
+        f"1 run has no losses by row: `axosweep eval {sweep}` adds them.\n"
+    ) in printed(store, capsys, "compare")
+    for number, one in enumerate(runs[1:]):
+        write_losses(store, one, draw_losses(1.5 + number, own=number))
+    assert "\n1 run has no losses by row (the rows are read as a stream).\n" in printed(store, capsys, "compare")
+
+
 def evaluate(store: Store, one: Run, number: int, losses: Any) -> Path:
     folder = store.folder(StepKind.EVALUATE, after_key(one.key, f"own{number}"))
     folder.path.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from runner.wandb.messages import (
     UploadRequest,
     UploadResponse,
 )
+from runner.wandb.process.here import problem_here
 from tests.wandb_server import WandbServer, serve_wandb
 
 pytestmark = pytest.mark.slow
@@ -70,6 +72,30 @@ def test_a_run_that_wandb_does_not_show_is_not_taken_for_one_that_it_lacks(serve
     del server.world.instead["Run"]
     assert [(result.failed, result.text) for result in upload(run)] == [(False, "1 of 1 rows added from metrics.jsonl")]
     assert server.runs("p")["one"].values("train/loss") == {1: 2.0}
+
+
+def test_what_is_wrong_with_a_file_of_this_machine_is_no_silence_of_wandb(server: WandbServer, tmp_path: Path) -> None:
+    part = tmp_path / "wandb" / "offline-run-1-one" / "run-one.wandb"
+    part.mkdir(parents=True)
+    run = LocalRun("key", str(tmp_path), "one", "p", "", "group", "name", (), (), {}, {}, finished=True)
+    with pytest.raises(SweepError) as caught:
+        upload(run)
+    assert str(caught.value) == f"{part}: Is a directory."
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device. Free some space: `axosweep gc`"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/b"), "/a/b: Permission denied."),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), ""),
+        (TimeoutError("timed out"), ""),
+        (ValueError("/a/b"), ""),
+    ],
+)
+def test_a_full_disk_and_a_file_are_told_from_a_connection(error: Exception, says: str) -> None:
+    found = problem_here(error)
+    assert found.startswith(says) if says else not found
 
 
 def upload(run: LocalRun) -> Any:

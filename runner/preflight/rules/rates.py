@@ -5,12 +5,13 @@ The bands are wide: each bound is a few times what any source that is named here
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from runner.preflight.data import SPLIT_INTO_PIECES
-from runner.preflight.findings import Finding, warning
+from runner.preflight.findings import Finding, shown, warning
 from runner.preflight.rules.run_facts import RunFacts
 
 GPT3 = "https://arxiv.org/abs/2005.14165"
@@ -33,6 +34,8 @@ LOMO = "https://arxiv.org/abs/2306.09782"
 MUON = 0.1
 """Its update has a norm of its own, so it takes rates that no Adam takes."""
 SGD_LOW = 1e-4
+TINY = 10_000_000
+"""With fewer parameters, a model takes the rates of the tiny one."""
 MILLION = 1_000_000
 SIZES = (100 * MILLION, 1000 * MILLION, 3500 * MILLION)
 
@@ -130,6 +133,21 @@ def learning_rate_too_low(run: RunFacts) -> Iterator[Finding]:
         )
 
 
+def learning_rate_of_another_model(run: RunFacts) -> Iterator[Finding]:
+    """`base_model=` without `model=` keeps the learning rate and other values that suit only the default model."""
+    keys = run.experiment.for_another_model
+    if "learning_rate" not in keys or (run.parameters or math.inf) < TINY:
+        return
+    rest = " and ".join(f"{key}={shown(run.axolotl[key])}" for key in ("model_type", "sequence_len") if key in keys)
+    yield warning(
+        "learning_rate",
+        run.axolotl["learning_rate"],
+        f"it was chosen for the default model, not for this base_model{f', and so was {rest}' if rest else ''}",
+        f"Name a model file that fits (model=), or set your own values (learning_rate={_advised(run, 1):.0e}).",
+        _band(run).source,
+    )
+
+
 def _optimizer(run: RunFacts) -> str:
     return str(run.axolotl.get("optimizer") or "adamw_torch_fused")
 
@@ -211,4 +229,4 @@ def _times(factor: float) -> str:
     return f"{factor:.3g} times"
 
 
-RULES = (learning_rate_too_high, learning_rate_too_low)
+RULES = (learning_rate_too_high, learning_rate_too_low, learning_rate_of_another_model)

@@ -21,6 +21,7 @@ from runner.wandb.messages import (
     encode,
 )
 from runner.wandb.process import read, sdk, sweep_object, upload, view
+from runner.wandb.process.here import problem_here
 
 
 def main() -> None:
@@ -30,7 +31,8 @@ def main() -> None:
 
 
 def respond(request: Request) -> Response:
-    """The response to a request; a Failure when W&B does not accept the key or does not answer."""
+    """The response to a request; a Failure when W&B does not accept the key or does not answer, and for a file or a
+    disk of this machine."""
     if isinstance(request, ViewRequest) and request.dry_run:
         return view.preview(request)
     try:
@@ -48,9 +50,11 @@ def respond(request: Request) -> Response:
                 return view.save(api, request)
     except wandb.errors.AuthenticationError as error:
         return Failure(FailureReason.REFUSED, str(error))
-    except sdk.ERRORS as error:
-        return Failure(FailureReason.SILENT, str(error))
     except Exception as error:  # the process boundary: the SDK reads whatever a server answers
+        if problem := problem_here(error):
+            return Failure(FailureReason.HERE, problem)
+        if isinstance(error, sdk.ERRORS):
+            return Failure(FailureReason.SILENT, str(error))
         return Failure(FailureReason.SILENT, f"{type(error).__name__}: {error}")
 
 

@@ -20,6 +20,7 @@ from modal_app.store.read_json import read_json
 from runner.wandb.history import MOST_ROWS, STEP, missing, rows_of
 from runner.wandb.messages import AmendRequest, LocalRun, UploadRequest, UploadResponse, UploadResult
 from runner.wandb.process import parts, sdk
+from runner.wandb.process.here import problem_here
 
 TRIED_AGAIN = "the next sync tries again"
 
@@ -43,11 +44,14 @@ def _amended(api: Any, local: LocalRun) -> UploadResult:
             return UploadResult(local.key, "it is not in W&B", failed=True)
         return UploadResult(local.key, ", ".join(_amend(run, local)) or "up to date")
     except Exception as error:  # the boundary of one run: the SDK may raise anything for a server's odd answer
-        return UploadResult(local.key, f"W&B: {_text(error)}", failed=True)
+        return UploadResult(local.key, _text(error), failed=True)
 
 
 def _text(error: Exception) -> str:
-    return (str(error).strip() if isinstance(error, sdk.ERRORS) else f"{type(error).__name__}: {error}").rstrip(".")
+    if problem := problem_here(error):
+        return problem.rstrip(".")
+    text = str(error).strip() if isinstance(error, sdk.ERRORS) else f"{type(error).__name__}: {error}"
+    return f"W&B: {text.rstrip('.')}"
 
 
 def _result(api: Any, run: LocalRun, new: Sequence[Path]) -> UploadResult:
@@ -59,7 +63,7 @@ def _result(api: Any, run: LocalRun, new: Sequence[Path]) -> UploadResult:
         parts.mark_uploaded(new)
         done += _complete(api, run)
     except Exception as error:  # the boundary of one run: the SDK may raise anything for a server's odd answer
-        return UploadResult(run.key, f"W&B: {_text(error)}; {TRIED_AGAIN}", failed=True)
+        return UploadResult(run.key, f"{_text(error)}; {TRIED_AGAIN}", failed=True)
     return UploadResult(run.key, ", ".join(done) or "up to date")
 
 

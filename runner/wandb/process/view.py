@@ -13,6 +13,7 @@ from modal_app.process.tracking import sweep_tag
 from runner.wandb.history import EVAL_LOSS, STEP, TRAIN_LOSS
 from runner.wandb.messages import SweepView, ViewRequest, ViewResponse
 from runner.wandb.process import sdk
+from runner.wandb.process.here import problem_here
 
 LOG_FROM = 10.0
 """A swept number gets a logarithmic axis if its largest value is at least this many times its smallest."""
@@ -29,6 +30,8 @@ def save(api: Any, request: ViewRequest) -> ViewResponse:
     try:
         return ViewResponse(url=_workspace(request.view, entity).save().url)
     except (*sdk.ERRORS, ValueError) as error:
+        if problem_here(error):
+            raise
         return ViewResponse(error=str(error).strip())
 
 
