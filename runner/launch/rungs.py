@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,8 +23,7 @@ from runner.keys.identity import short_hash
 from runner.types import Plan, PlannedRun, Run, SearchChoice
 
 HASH_LENGTH = 6
-LENGTH = ("max_steps", "num_epochs", "micro_batch_size", "gradient_accumulation_steps", "sample_packing")
-"""What decides the number of steps, next to the rows and the number of processes."""
+BATCH = ("micro_batch_size", "gradient_accumulation_steps")
 
 
 def with_rungs(plan: Plan, search: SearchChoice, store: Store) -> Plan:
@@ -96,17 +96,10 @@ def _refusals(planned: Sequence[PlannedRun], search: SearchChoice, store: Store)
             yield f"max_steps={max_steps} has no step of its own for each rung. Ask for fewer rungs, or train longer."
     if differing := _differing_rows(runs, store):
         yield differing
-    lengths = {_length(run): run for run in runs}
-    if len(lengths) > 1:
-        (one, _), (other, _) = list(lengths.items())[:2]
-        where = [
-            f"{key}={ours} and {theirs}"
-            for key, ours, theirs in zip((*LENGTH, "gpu.count"), one, other, strict=True)
-            if ours != theirs
-        ]
+    if differing := _differing_lengths(runs):
         yield (
-            f"its runs have different numbers of steps ({', '.join(where)}), so they do not compare at "
-            f"{named(search.rungs)} of them. Sweep over them in separate sweeps, or leave search.rungs out."
+            f"its runs have different numbers of steps ({differing}), so they do not compare at {named(search.rungs)} "
+            "of them. Sweep over them in separate sweeps, or leave search.rungs out."
         )
 
 
@@ -130,11 +123,24 @@ def _differing_rows(runs: Sequence[Run], store: Store) -> str:
     return ""
 
 
-def _length(run: Run) -> tuple[Any, ...]:
-    config = run.config
+def _differing_lengths(runs: Sequence[Run]) -> str:
+    """What of the runs' lengths differs, with two values; empty if nothing does."""
+    lengths = [_length(run) for run in runs]
+    other = next((one for one in lengths if one != lengths[0]), lengths[0])
+    names = lengths[0].keys() | other.keys()
+    pairs = {name: (lengths[0].get(name), other.get(name)) for name in sorted(names)}
+    return ", ".join(f"{name}={one} and {two}" for name, (one, two) in pairs.items() if one != two)
+
+
+def _length(run: Run) -> dict[str, Any]:
+    """What decides the number of a run's steps, next to its rows. Packed rows do not divide evenly into batches."""
+    config, count = run.config, run.experiment.gpu.count
     if config.get("max_steps"):
-        return (config["max_steps"], *[None] * len(LENGTH))
-    return (*(config.get(key) for key in LENGTH), run.experiment.gpu.count)
+        return {"max_steps": config["max_steps"]}
+    batch = {**{name: config.get(name) or 1 for name in BATCH}, "gpu.count": count}
+    if not config.get("sample_packing"):
+        batch = {f"{' x '.join(batch)}": math.prod(batch.values())}
+    return {"num_epochs": config.get("num_epochs"), **batch}
 
 
 def _rate(config: Mapping[str, Any]) -> float | None:

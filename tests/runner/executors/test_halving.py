@@ -217,7 +217,7 @@ def test_another_search_of_the_same_runs_asks_them_again(store: Store) -> None:
         (lambda: [run(CONFIG | {"max_steps": 2, "lora_r": rank}) for rank in (1, 2)], "no step of its own"),
         (
             lambda: [run({"val_set_size": 0.1, "num_epochs": 1}, gpu=Gpu("cpu", count)) for count in (1, 2)],
-            "gpu.count=1 and 2",
+            "gradient_accumulation_steps x gpu.count=1 and 2",
         ),
         (lambda: [run(CONFIG | {"sequence_len": length}) for length in (64, 128)], "is unknown before"),
         (lambda: [run(CONFIG | {"sequence_len": n, "skip_prepare_dataset": True}) for n in (1, 2)], "of their own"),
@@ -230,6 +230,12 @@ def test_runs_that_do_not_compare_are_refused_before_anything_starts(store: Stor
         planned(store, runs())
     assert str(refusal.value).startswith("search.rungs=[0.2,0.6]: ")
     assert "\n" not in str(refusal.value)
+
+
+def test_runs_with_equally_large_batches_compare(store: Store) -> None:
+    batches = [{"micro_batch_size": micro, "gradient_accumulation_steps": 8 // micro} for micro in (2, 4)]
+    runs = [run({"val_set_size": 0.1, "num_epochs": 1, **batch}) for batch in batches]
+    assert rungs_of(planned(store, runs)) is not None
 
 
 def test_runs_with_other_datasets_are_compared_if_these_hold_out_the_same_rows(store: Store) -> None:
