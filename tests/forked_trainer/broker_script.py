@@ -45,7 +45,9 @@ class Broker:
             socket.send_fds(template, [b"c"], [line.fileno()])
 
     def _template(self, environment: Mapping[str, str]) -> socket.socket | None:
+        """One for all hubs: a fork takes on the address of its own."""
         chosen = {name: environment[name] for name in NO_TELEMETRY if name in environment}
+        environment = {name: value for name, value in environment.items() if name != "HF_ENDPOINT"}
         key = tuple(sorted(import_environment({**environment, **base_environment(Device.CPU), **chosen}).items()))
         self._seen[key] += 1
         if key not in self._templates and self._seen[key] > 1 and len(self._templates) < MOST:

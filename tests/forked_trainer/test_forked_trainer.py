@@ -29,9 +29,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def answer(program: Path, folder: Path, kind: Callable[..., subprocess.Popen[str]]) -> tuple[int, dict[str, object]]:
     passed, other = os.pipe()
+    variables = {**os.environ, "OWN": "value", "HF_ENDPOINT": "http://127.0.0.1:9/"}
     process = kind(
         [str(trainer_environment.find()), str(program), "worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True, cwd=folder, env={**os.environ, "OWN": "value"}, start_new_session=True, pass_fds=[passed],
+        text=True, cwd=folder, env=variables, start_new_session=True, pass_fds=[passed],
     )  # fmt: skip
     os.close(passed)
     os.close(other)
