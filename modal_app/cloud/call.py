@@ -75,13 +75,13 @@ def do_fetch(job: Job, call: str, claims: modal.Dict) -> Ending:
     return _do(job, call, claims, folder, run, lambda: 0)
 
 
-def read_ending(job: Job, call: str) -> tuple[Outcome, Path] | None:
-    """How a call has ended its run, with the facts, and the run's metrics."""
+def read_ending(job: Job, call: str) -> tuple[Outcome, StepFolder] | None:
+    """How a call has ended its run, with the facts, and the run's folder."""
     folder = _folder(job)
     ended = attempts.failed(folder, call) or attempts.at_rung(folder, call) or attempts.newest(folder)
     result = folder.done if folder.done.exists() or ended is None else ended.result
     outcome = read_outcome(result)
-    return None if outcome is None else (outcome, folder.metrics)
+    return None if outcome is None else (outcome, folder)
 
 
 def recorded_calls(job: Job) -> list[str]:

@@ -14,19 +14,21 @@ from typing import Any
 from modal_app.halving.entries import Entries, go_of, loss_of
 from modal_app.halving.halve import note_divergence, note_out, note_stop
 from modal_app.halving.standing import Reading, Why
+from modal_app.store.layout import StepFolder
+from modal_app.store.read_json import read_json
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Step
 
 MAY_BE_CONTINUED = (FailureReason.PREEMPTED, FailureReason.TIMEOUT, FailureReason.KILLED, FailureReason.LOST)
 
 
-def note_end(entries: Entries, step: Step, outcome: Outcome, metrics: Path) -> None:
-    """`metrics`: metrics.jsonl of the run."""
+def note_end(entries: Entries, step: Step, outcome: Outcome, folder: StepFolder) -> None:
+    """`folder`: of the run."""
     assert step.rungs is not None
     match outcome.status:
         case OutcomeStatus.AT_RUNG if outcome.facts.get("search") == step.rungs.search:
             note_stop(entries, step.key, int(outcome.facts["rung"]))
         case OutcomeStatus.SUCCEEDED:
-            _note_success(entries, step, outcome, metrics)
+            _note_success(entries, step, outcome, folder)
         case OutcomeStatus.FAILED if outcome.reason is FailureReason.NAN:
             _note_nan(entries, step, outcome)
         case OutcomeStatus.FAILED if outcome.reason not in MAY_BE_CONTINUED:
@@ -34,30 +36,32 @@ def note_end(entries: Entries, step: Step, outcome: Outcome, metrics: Path) -> N
 
 
 def note_trained(
-    entries: Entries, step: Step, max_steps: int, trained: int, eval_fingerprint: str | None, metrics: Path
+    entries: Entries, step: Step, max_steps: int, trained: int, eval_fingerprint: str | None, folder: StepFolder
 ) -> None:
     """Of a run that was trained so many steps, and perhaps not asked at each rung before that."""
     assert step.rungs is not None
     rungs = enumerate(step.rungs.steps(max_steps), start=1)
     passed = {rung: at for rung, at in rungs if 0 < at < trained}
-    _note_recorded(entries, step, passed, Reading(None, max_steps, eval_fingerprint), metrics)
+    _note_recorded(entries, step, passed, Reading(None, max_steps, eval_fingerprint), folder)
 
 
-def _note_success(entries: Entries, step: Step, outcome: Outcome, metrics: Path) -> None:
+def _note_success(entries: Entries, step: Step, outcome: Outcome, folder: StepFolder) -> None:
     """A run that has stopped early has its last loss at the rungs after that."""
     assert step.rungs is not None
     facts = outcome.facts
     max_steps, trained = int(facts.get("max_steps") or 0), int(facts.get("step") or 0)
     rungs = enumerate(step.rungs.steps(max_steps), start=1)
     passed = {rung: min(at, trained) for rung, at in rungs if at}
-    _note_recorded(entries, step, passed, Reading(None, max_steps, facts.get("eval_fingerprint")), metrics)
+    _note_recorded(entries, step, passed, Reading(None, max_steps, facts.get("eval_fingerprint")), folder)
 
 
-def _note_recorded(entries: Entries, step: Step, passed: Mapping[int, int], reading: Reading, metrics: Path) -> None:
+def _note_recorded(
+    entries: Entries, step: Step, passed: Mapping[int, int], reading: Reading, folder: StepFolder
+) -> None:
     """If a run has recorded a held-out loss at all rungs that it has passed unasked, it is compared by these, and has
     gone on; otherwise it is left out. `passed`: the rungs, and the steps to take the losses of."""
     unasked = {rung: at for rung, at in passed.items() if not entries.get(loss_of(rung, step.key))}
-    losses = recorded_losses(metrics) if unasked else {}
+    losses = _known_losses(folder) if unasked else {}
     if not set(unasked.values()) <= losses.keys():
         note_out(entries, step.key)
         return
@@ -65,6 +69,12 @@ def _note_recorded(entries: Entries, step: Step, passed: Mapping[int, int], read
         found = replace(reading, loss=losses[at], setting=setting_of(step.config))
         entries.put(loss_of(rung, step.key), found.to_json())
         entries.put(go_of(rung, step.key), {"why": Why.BEFORE})
+
+
+def _known_losses(folder: StepFolder) -> dict[int, float | None]:
+    """With those at which another search has asked, which metrics.jsonl does not have."""
+    answers = [one for attempt in folder.attempts() for one in read_json(attempt.train_state).get("rungs") or ()]
+    return {int(one["step"]): one["loss"] for one in answers} | recorded_losses(folder.metrics)
 
 
 def recorded_losses(metrics: Path) -> dict[int, float | None]:

@@ -33,7 +33,7 @@ class LocalSearch:
     def note_end(self, step: Step, state: StepState) -> None:
         """Of a step that nobody works on."""
         if step.rungs is not None and state.outcome is not None:
-            note_end(self.entries, step, state.outcome, self.store.folder(step.kind, step.key).metrics)
+            note_end(self.entries, step, state.outcome, self.store.folder(step.kind, step.key))
             self.has_news = True
 
     def rung_of(self, step: Step, state: StepState) -> int:

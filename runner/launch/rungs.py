@@ -64,13 +64,13 @@ def put_terms(plan: Plan, store: Store) -> None:
         step, folder = replace(one.step, rungs=rungs), store.folder(StepKind.TRAIN, one.run.key)
         state = observe(store, StepKind.TRAIN, one.run.key)
         if state.outcome is not None:
-            note_end(entries, step, state.outcome, folder.metrics)
+            note_end(entries, step, state.outcome, folder)
         newest = checkpoints.newest_step(folder.model) if not one.done else 0
         if newest:
             at = read_json(folder.model / f"{checkpoints.PREFIX}{newest}" / "trainer_state.json", lenient=True)
             manifest = DataManifest.read(store.manifest(one.run.data_key))
             max_steps = int(at.get("max_steps") or 0)
-            note_trained(entries, step, max_steps, newest, manifest.eval_fingerprint, folder.metrics)
+            note_trained(entries, step, max_steps, newest, manifest.eval_fingerprint, folder)
 
 
 def _refusals(planned: Sequence[PlannedRun], search: SearchChoice, store: Store) -> Iterator[str]:

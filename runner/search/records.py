@@ -78,11 +78,11 @@ class RoundRuns:
         begun = {one.run.key for one in self.launch.plan.pending}
         return budget - sum(dollars for key, dollars in self.results.dollars.items() if key not in begun)
 
-    def is_over(self, budget: float) -> bool:
-        """Whether the round may cost more than what is left."""
+    def is_over(self, budget: float, *, is_first: bool) -> bool:
+        """Whether the round may cost more than what is left. `is_first`: the launch itself compares the whole."""
         left = self.dollars_left(budget)
-        if left <= 0:
-            return True
+        if left <= 0 or is_first:
+            return left <= 0
         priced = price(self.launch)
         assert priced.cost is not None
         return bool(over_budget(priced.cost, replace(priced.request, budget=left)))

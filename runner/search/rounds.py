@@ -129,12 +129,14 @@ class _Search:
         return True
 
     def _budget_problem(self, runs: RoundRuns) -> str:
-        """Why a round cannot be paid for; of the first one, the launch itself says it."""
-        if self._request.budget is None or not self._method.losses or not runs.is_over(self._request.budget):
+        """Why a round cannot be paid for; of the first one, the launch itself says it, unless runs of it that ended in
+        an earlier launch have spent all there is."""
+        budget = self._request.budget
+        if budget is None or not runs.is_over(budget, is_first=not self._method.losses):
             return ""
-        left = max(0.0, runs.dollars_left(self._request.budget))
+        left = max(0.0, runs.dollars_left(budget))
         return (
-            f"The next round may cost more than the ${left:.2f} that are left of budget={self._request.budget:g}. The "
+            f"The next round may cost more than the ${left:.2f} that are left of budget={budget:g}. The "
             "same command line with a higher budget= goes on."
         )
 

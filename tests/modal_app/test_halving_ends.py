@@ -14,7 +14,7 @@ from modal_app.halving.ends import note_end, note_trained, setting_of
 from modal_app.halving.entries import FileEntries, go_of, loss_of, out_of, stop_of
 from modal_app.halving.halve import Answer
 from modal_app.halving.standing import Reading, Why
-from modal_app.store.layout import Attempt, Store
+from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.rungs import Rungs
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Step, StepKind
 from tests.modal_app.halving_entries import MemoryEntries
@@ -28,14 +28,20 @@ def ended(status: OutcomeStatus, reason: FailureReason | None = None, **facts: A
     return Outcome(status, 1, 0.0, 1.0, reason, facts={"max_steps": 20, "eval_fingerprint": "rows", **facts})
 
 
+def run_folder(root: Path) -> StepFolder:
+    folder = Store(root).folder(StepKind.TRAIN, "run")
+    folder.files.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def noted(tmp_path: Path, outcome: Outcome, losses: Mapping[int, float | None] | None = None) -> MemoryEntries:
     """What is there after the end has been noted twice."""
-    metrics, entries = tmp_path / "metrics.jsonl", MemoryEntries()
+    folder, entries = run_folder(tmp_path), MemoryEntries()
     lines = [json.dumps({"step": step, "eval_loss": loss}) for step, loss in (losses or {}).items()]
-    metrics.write_text("\n".join([*lines, '{"step": 13, "eval_l']))
-    note_end(entries, STEP, outcome, metrics)
+    folder.metrics.write_text("\n".join([*lines, '{"step": 13, "eval_l']))
+    note_end(entries, STEP, outcome, folder)
     before = entries.items()
-    note_end(entries, STEP, outcome, metrics)
+    note_end(entries, STEP, outcome, folder)
     assert entries.items() == before
     return entries
 
@@ -83,10 +89,22 @@ def test_a_run_that_stopped_early_has_its_last_loss_at_the_rungs_after_that(tmp_
 
 
 def test_a_run_that_was_trained_beyond_a_rung_is_asked_at_the_next_one(tmp_path: Path) -> None:
-    metrics, entries = tmp_path / "metrics.jsonl", MemoryEntries()
-    metrics.write_text('{"step": 4, "eval_loss": 2.0}\n')
-    note_trained(entries, STEP, 20, 8, "rows", metrics)
+    folder, entries = run_folder(tmp_path), MemoryEntries()
+    folder.metrics.write_text('{"step": 4, "eval_loss": 2.0}\n')
+    note_trained(entries, STEP, 20, 8, "rows", folder)
     assert entries.found.keys() == {loss_of(1, "run"), go_of(1, "run")}
+
+
+def test_a_run_is_compared_by_what_it_told_another_search(tmp_path: Path) -> None:
+    """Such as the same search with fewer members: its evaluations at rungs are in no metrics."""
+    folder = run_folder(tmp_path)
+    for number, (step, loss) in enumerate([(4, 2.0), (12, 1.0)], start=1):
+        folder.attempt(number).path.mkdir()
+        answers = {"rungs": [{"rung": number, "step": step, "loss": loss, "why": "top", "place": 1, "of": 1}]}
+        folder.attempt(number).train_state.write_text(json.dumps(answers))
+    entries = noted(tmp_path, ended(OutcomeStatus.SUCCEEDED, step=20), {20: 0.5})
+    assert [Reading.of(entries.found[loss_of(rung, "run")]).loss for rung in (1, 2)] == [2.0, 1.0]
+    assert entries.found[go_of(1, "run")] == {"why": Why.BEFORE}
 
 
 def test_settings_are_equal_but_for_the_seed() -> None:
