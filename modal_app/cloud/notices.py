@@ -39,6 +39,7 @@ from modal_app.store.webhook import NotSent, send
 FUNCTION = "notify"
 MOST_OF_IT = 0.8
 """The part of a budget at which a notice is due."""
+LOST = "lost: its call on Modal has ended without a result"
 SPENT_EVERY_S = 60.0
 """How often a container records what it has spent."""
 
@@ -133,6 +134,8 @@ def due(watched: Watched, entries: Entries, is_lost: Callable[[str, str], bool])
     counts[OutcomeStatus.SUCCEEDED.value] += watched.finished
     ends = sorted((name, status, _by(entries, name)) for name, status in statuses.items())
     fingerprint = hashlib.sha256(json.dumps(ends).encode()).hexdigest()[:12]
+    lost = [name for name, status in statuses.items() if status == OutcomeStatus.LOST]
+    found += [notices.failed(watched.sweep, name, str(last_claim(entries.get, name)[1]), LOST) for name in lost]
     return [*found, notices.done(watched.sweep, fingerprint, +counts)]
 
 

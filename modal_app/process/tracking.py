@@ -58,6 +58,8 @@ class TrackingRecord:
     """W&B's id of the sweep object of that attempt's sweep; empty when it made none."""
     offline: str = ""
     """Why the newest attempt was tracked offline, though it was to be tracked online; empty if it was not."""
+    mode: str = ""
+    """`online` or `offline`, as requested for the newest attempt; empty in a record of an earlier version."""
 
     @classmethod
     def read(cls, path: Path) -> TrackingRecord | None:
@@ -65,7 +67,7 @@ class TrackingRecord:
         raw = read_json(path)
         if not raw:
             return None
-        names = ("id", "group", "project", "entity", "name", "note", "sweep_object", "offline")
+        names = ("id", "group", "project", "entity", "name", "note", "sweep_object", "offline", "mode")
         text = {name: raw[name] for name in names if name in raw}
         return cls(**text, sweeps=tuple(raw.get("sweeps", ())), tags=tuple(raw.get("tags", ())))
 
@@ -225,11 +227,12 @@ def _record_of(step: Step, folder: StepFolder) -> TrackingRecord:
             tags=tracking.tags,
             note=tracking.note,
             sweep_object=tracking.sweep_object,
+            mode=tracking.mode,
         )
     elif sweep and sweep not in (record.group, *record.sweeps):
-        record = replace(record, sweeps=(*record.sweeps, sweep), offline="")
-    elif record.offline:
-        record = replace(record, offline="")
+        record = replace(record, sweeps=(*record.sweeps, sweep), offline="", mode=tracking.mode)
+    elif record.offline or record.mode != tracking.mode:
+        record = replace(record, offline="", mode=tracking.mode)
     else:
         return record
     _write(record, folder)

@@ -19,6 +19,7 @@ from runner.store.ledger import sweep_ids
 from runner.store.run_state import RunStatus
 from runner.store.search_note import InterruptedSearch, interrupted_search
 from runner.store.stores import store_of
+from runner.wandb.verdict import add_verdict_of_tracked
 
 
 def parser() -> VerbParser:
@@ -65,6 +66,8 @@ def attach(store_folder: str | None, sweep_name: str | None, runs_volume: str, *
     tables.show_rows(rows, mirror, sweep, as_json=as_json)
     console = terminal.messages() if as_json else terminal.results()
     terminal.say(console, leave_report(mirror, sweep))
+    if text := add_verdict_of_tracked(sweep, mirror, rows):
+        terminal.message(text, style="yellow")
     if further is not None:
         terminal.message(further.text, style="yellow")
     for why in modal_notices.settle(mirror, sweep):

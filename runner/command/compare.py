@@ -13,6 +13,7 @@ from runner.compare.comparison import SweepSelection, comparison, comparison_wit
 from runner.compare.groups import Group, groups_over, split_by_held_out
 from runner.compare.measured import is_of_a_task
 from runner.compare.metric_names import logged_name
+from runner.compare.packed import packed_notes
 from runner.compare.ranking import OBJECTIVE, Metric, Row, higher_is_better, rows_from
 from runner.compare.row_losses import unjudged_notes, verdicts_of
 from runner.compare.select import conditions, in_order, select
@@ -84,7 +85,7 @@ def main(words: Sequence[str]) -> int:
     if args.sort:
         rows = in_order(rows, args.sort, reverse=args.reverse)
     groups, notes = _grouped(args.over, facts, rows, metric)
-    notes += [*found.notes, *unjudged_notes(rows, verdicts, metric)]
+    notes += [*found.notes, *packed_notes(rows, metric), *unjudged_notes(rows, verdicts, metric)]
     if found.stored:
         table = comparison(rows, found.stored, metric, args.over, groups, notes, verdicts)
     else:

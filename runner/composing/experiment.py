@@ -22,6 +22,7 @@ from runner.config.known_names import describes, facts_in, facts_named, size_nam
 from runner.config.overrides import parts
 from runner.config.project import current_project
 from runner.config.stages import stages_of
+from runner.config.sweep_name import within_limit
 from runner.config.vocabulary import BASE_OPTION, EXPERIMENT
 from runner.errors import SweepError, did_you_mean
 from runner.preflight.auto import with_gpu
@@ -219,7 +220,7 @@ def _name(choices: Mapping[str, Any], keys: Iterable[str]) -> str:
     named_keys = [key for key in keys if key.partition(".")[0] not in (*REQUEST_KEYS, "executor", "prices", "tracking")]
     chosen = {EXPERIMENT: next(iter(bases.values())).key} if bases else {}
     words = [chosen.get(key, key.removeprefix("axolotl.").replace(".", "_")) for key in named_keys]
-    return "-".join(dict.fromkeys(words))[:60].strip("-") or "default"
+    return within_limit("-".join(dict.fromkeys(words))).strip("-") or "default"
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

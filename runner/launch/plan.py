@@ -14,6 +14,7 @@ from modal_app.store.step import Device, Step, StepKind, Tracking
 from modal_app.store.verified import dataset_damage
 from runner.compare.params import label, params_of
 from runner.config import checkout
+from runner.config.sweep_name import within_limit
 from runner.executors.choose import check_gpu_caps
 from runner.follow_up.stage_steps import with_stages
 from runner.keys.identity import preprocess_config, short_hash
@@ -89,8 +90,8 @@ def sweep_id(name: str, run_keys: Sequence[str]) -> str:
     >>> sweep_id("lora, rate", ["b", "a"]) == sweep_id("lora, rate", ["a", "b"])
     True
     """
-    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")[:60] or "sweep"
-    return f"{slug}-{short_hash(sorted(run_keys), SWEEP_HASH_LENGTH)}"
+    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.") or "sweep"
+    return f"{within_limit(slug)}-{short_hash(sorted(run_keys), SWEEP_HASH_LENGTH)}"
 
 
 def _datasets(planned: Sequence[PlannedRun], sweep: str, is_done: IsDone) -> tuple[PlannedDataset, ...]:

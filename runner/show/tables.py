@@ -72,12 +72,13 @@ def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool, j
     """Print the comparison of a sweep: one table per eval fingerprint, the best runs marked in each. Without `judge`,
     nothing is said of how much a difference means, which takes numpy and the time to read every run's losses by row."""
     from runner.compare.comparison import SweepSelection, comparison  # imported late, so that no run waits for it
+    from runner.compare.packed import packed_notes
     from runner.compare.row_losses import unjudged_notes, verdicts_of
     from runner.compare.show import Form, show
 
     selections = [SweepSelection(store, sweep)]
     verdicts = verdicts_of(rows, EVAL_LOSS) if judge else ()
-    notes = unjudged_notes(rows, verdicts, EVAL_LOSS) if judge else []
+    notes = [*packed_notes(rows, EVAL_LOSS), *unjudged_notes(rows, verdicts, EVAL_LOSS)] if judge else []
     result = comparison(rows, selections, notes=notes, verdicts=verdicts)
     show(result, selections, Form.JSON if as_json else Form.TABLE)
 

@@ -25,6 +25,7 @@ def local_run(store: Store, row: Row, record: TrackingRecord, sweep: str, verdic
     folder = store.folder(StepKind.TRAIN, row.key)
     known = {"run_key": row.key, "data_key": row.data_key, "eval_fingerprint": row.eval_fingerprint}
     swept = redacted({**row.params, **{name: value for name, value in known.items() if value}})
+    judged = verdict_summary(row.key, sweep, verdict)
     later = {sweep_tag(one) for one in (*record.sweeps, sweep) if one != record.group}
     return LocalRun(
         key=row.key,
@@ -40,8 +41,9 @@ def local_run(store: Store, row: Row, record: TrackingRecord, sweep: str, verdic
         summary={
             **{name: value for name in SUMMARY if (value := getattr(row, name)) is not None},
             **({"rung": row.rungs[-1].rung, STOPPED_AT_RUNG: row.rung or 0} if row.rungs else {}),
-            **verdict_summary(row.key, sweep, verdict),
+            **judged,
         },
+        unjudged_in="" if judged else sweep,
         notes=_notes(store, record, sweep),
         finished=row.status in (RunStatus.SUCCEEDED, RunStatus.AT_RUNG),
     )

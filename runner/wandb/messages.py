@@ -40,6 +40,8 @@ class LocalRun:
     """Whether W&B is to have it as finished: it has succeeded, or stopped at a rung."""
     notes: tuple[str, ...] = ()
     """Of its sweeps: added to its notes in W&B, if they are missing there."""
+    unjudged_in: str = ""
+    """The sweep whose verdict is removed from its summary, since the run is not judged there any more; may be empty."""
 
     @property
     def path(self) -> str:

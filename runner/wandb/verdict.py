@@ -1,9 +1,9 @@
-"""At the end of a launch that tracks online: the verdict on its settings goes into the summaries of its runs in W&B,
-which their own processes could not know."""
+"""At the end of a launch that tracks online, and of `attach`: the verdict on the settings goes into the summaries of
+the runs in W&B, which their own processes could not know."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from modal_app.process.tracking import TrackingRecord
 from modal_app.store.layout import Store
@@ -22,6 +22,17 @@ def add_verdict(plan: Plan, store: Store, rows: Sequence[Row]) -> str:
     online = {one.run.key for one in plan.runs if one.step.tracking.mode == "online"}
     records = {row.key: _record(store, row.key) for row in rows if row.key in online}
     tracked = {key: record for key, record in records.items() if record is not None and not record.offline}
+    return _add(plan.sweep, store, rows, tracked)
+
+
+def add_verdict_of_tracked(sweep: str, store: Store, rows: Sequence[Row]) -> str:
+    """The same for a sweep of which only its store is known."""
+    records = {row.key: record for row in rows if (record := _record(store, row.key)) is not None}
+    tracked = {key: one for key, one in records.items() if one.mode == "online" and not one.offline}
+    return _add(sweep, store, rows, tracked)
+
+
+def _add(sweep: str, store: Store, rows: Sequence[Row], tracked: Mapping[str, TrackingRecord]) -> str:
     verdicts = {one.eval_fingerprint: one for one in (verdicts_of(rows, EVAL_LOSS) if tracked else ())}
     if not verdicts:
         return ""
@@ -30,7 +41,7 @@ def add_verdict(plan: Plan, store: Store, rows: Sequence[Row]) -> str:
     from runner.wandb.messages import AmendRequest, UploadResponse
 
     runs = tuple(
-        local_run(store, row, tracked[row.key], plan.sweep, verdicts.get(str(row.eval_fingerprint)))
+        local_run(store, row, tracked[row.key], sweep, verdicts.get(str(row.eval_fingerprint)))
         for row in rows
         if row.key in tracked
     )

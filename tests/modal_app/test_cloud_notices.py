@@ -81,6 +81,17 @@ def test_a_run_that_has_not_ended_by_itself_is_waited_for_only_while_it_can_end(
     assert counts(run("a", "2", "succeeded"), entries, lost=lost) == expected
 
 
+def test_a_lost_run_is_named_with_the_reason_when_the_rest_of_its_sweep_has_ended() -> None:
+    works = {"train/b": {"call": "3", "sweep": "s"}}
+    assert not found(run("a", "2"), works, lost=("3",)), "a may still start it again"
+    lost, done = found(run("a", "2", "succeeded"), works, lost=("3",))
+    assert (lost.event, lost.run, done.event) == (NoticeKind.FAILED, "b", NoticeKind.DONE)
+    assert lost.text == "axosweep: s: run b failed: lost: its call on Modal has ended without a result"
+    works |= {"train/b/after/3": {"call": "4", "sweep": "s"}}
+    again, _ = found(run("a", "2", "succeeded"), works, lost=("4",))
+    assert again.id != lost.id, "it was lost again"
+
+
 def test_what_an_earlier_launch_has_left_is_not_taken_for_the_end_of_this_one() -> None:
     again = Watched("s", NAME, "app", "claims", NEEDS, earlier={"train/b": "3"})
     earlier = (run("a", "2", "succeeded"), run("b", "3", "failed", "NaN"))

@@ -75,6 +75,21 @@ def test_another_name_or_another_run_is_another_sweep() -> None:
     assert len({sweep_id("a", ["1"]), sweep_id("b", ["1"]), sweep_id("a", ["2"]), sweep_id("a", ["1", "2"])}) == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("rates", "rates"),
+        ("a" * 59 + "-b", "a" * 59),
+        ("a" * 60, "a" * 60),
+        ("a" * 60 + "-b", "a" * 60),
+        ("a" * 61, "a" * 60),
+        ("gradient_accumulation_steps-learning_rate-lora_target_modules", "gradient_accumulation_steps-learning_rate"),
+    ],
+)
+def test_a_long_name_is_cut_after_a_word(name: str, slug: str) -> None:
+    assert sweep_id(name, ["key"]).rpartition("-")[0] == slug
+
+
 @given(st.text())
 def test_a_sweep_is_named_by_what_is_safe_in_a_path(name: str) -> None:
     sweep = sweep_id(name, ["key"])

@@ -226,6 +226,21 @@ def test_the_note_says_why_runs_have_no_losses_by_row(store: Store, capsys: pyte
     assert "\n1 run has no losses by row (the rows are read as a stream).\n" in printed(store, capsys, "compare")
 
 
+@pytest.mark.parametrize(
+    ("other", "noted"),
+    [({"sample_packing": True}, True), ({"sample_packing": True, "eval_sample_packing": False}, False), ({}, False)],
+)
+def test_a_table_that_mixes_packed_and_padded_evaluations_says_how_to_read_it(
+    store: Store, capsys: pytest.CaptureFixture[str], other: dict[str, bool], noted: bool
+) -> None:
+    runs = [run({"sample_packing": False}), run({"lora_r": 8, **other})]
+    for number, one in enumerate(runs):
+        finish_run(store, one, {9: 1.0 + number})
+    open_sweep(store, runs)
+    assert ("Some of these runs evaluate packed rows" in printed(store, capsys, "compare")) == noted
+    assert "packed rows" not in printed(store, capsys, "compare", "--maximize")
+
+
 def evaluate(store: Store, one: Run, number: int, losses: Any) -> Path:
     folder = store.folder(StepKind.EVALUATE, after_key(one.key, f"own{number}"))
     folder.path.mkdir(parents=True)

@@ -12,6 +12,7 @@ import pytest
 from runner.errors import SweepError
 from runner.wandb.call import call
 from runner.wandb.messages import (
+    AmendRequest,
     LocalRun,
     ReadRequest,
     ReadResponse,
@@ -72,6 +73,21 @@ def test_a_run_that_wandb_does_not_show_is_not_taken_for_one_that_it_lacks(serve
     del server.world.instead["Run"]
     assert [(result.failed, result.text) for result in upload(run)] == [(False, "1 of 1 rows added from metrics.jsonl")]
     assert server.runs("p")["one"].values("train/loss") == {1: 2.0}
+
+
+def test_a_verdict_that_does_not_hold_any_more_is_removed_and_one_of_another_sweep_stays(
+    server: WandbServer, tmp_path: Path
+) -> None:
+    locals_, judged = [], {"verdict/sweep": "rates-1", "verdict/low": -0.1, "dollars": 2.0}
+    for name, sweep in (("one", "rates-1"), ("two", "rates-2")):
+        run, _ = server.world.upsert({"project": "p", "name": name})
+        run.summary = dict(judged)
+        locals_.append(
+            LocalRun(name, str(tmp_path), name, "p", "", "g", name, (), (), {}, {}, finished=True, unjudged_in=sweep)
+        )
+    results = call(AmendRequest(tuple(locals_)), UploadResponse, failed=FAILED, timeout_s=60).results
+    assert [one.text for one in results] == ["verdict removed, since the run is not judged any more", "up to date"]
+    assert [server.runs("p")[name].summary for name in ("one", "two")] == [{"dollars": 2.0}, judged]
 
 
 def test_what_is_wrong_with_a_file_of_this_machine_is_no_silence_of_wandb(server: WandbServer, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.compare.ranking import Row, compare_sweep
 from runner.types import Plan, TrackingChoice
-from runner.wandb.verdict import add_verdict
+from runner.wandb.verdict import add_verdict, add_verdict_of_tracked
 from tests.runner.builders import finish_run, open_sweep, run
 from tests.runner.judged_store import draw_losses, write_losses
 
@@ -44,6 +44,26 @@ def test_without_a_key_here_it_is_said_what_adds_the_verdict(store: Store) -> No
 def test_runs_that_are_not_in_wandb_yet_are_left_to_the_sync(store: Store, mode: str, offline: str) -> None:
     planned, rows = launched(store, mode, offline=offline)
     assert add_verdict(planned, store, rows) == ""
+
+
+@pytest.mark.parametrize(
+    ("record", "sent"),
+    [
+        ({"mode": "online"}, True),
+        ({"mode": "online", "offline": "no answer"}, False),
+        ({"mode": "offline"}, False),
+        ({}, False),
+    ],
+)
+def test_attach_sends_the_verdict_of_runs_that_were_tracked_online(
+    store: Store, record: dict[str, str], sent: bool
+) -> None:
+    planned, rows = launched(store, "online")
+    for row in rows:
+        path = store.folder(StepKind.TRAIN, row.key).tracking
+        path.write_text(json.dumps(json.loads(path.read_text()) | record))
+    said = add_verdict_of_tracked(planned.sweep, store, rows)
+    assert said.startswith("The verdict is not in W&B. Adding it needs a key") if sent else said == ""
 
 
 def test_nothing_is_sent_without_losses_by_row(store: Store) -> None:

@@ -22,6 +22,8 @@ from runner.wandb.messages import AmendRequest, LocalRun, UploadRequest, UploadR
 from runner.wandb.process import parts, sdk
 from runner.wandb.process.here import problem_here
 
+VERDICT = "verdict/"
+"""The prefix of what a summary has of a verdict."""
 TRIED_AGAIN = "the next sync tries again"
 
 
@@ -121,19 +123,30 @@ def _amend(run: Any, local: LocalRun) -> list[str]:
     tags = [tag for tag in local.sweeps if tag not in run.tags]
     config = {name: value for name, value in local.config.items() if name not in run.config}
     summary = {name: value for name, value in local.summary.items() if run.summary.get(name) != value}
-    notes = _new_notes(run, local)
-    if not (tags or config or summary or notes):
+    notes, stale = _new_notes(run, local), _stale(run, local)
+    if not (tags or config or summary or notes or stale):
         _note_given(local)
         return []
     if notes:
         run.notes = "\n".join(filter(None, (run.notes, *notes)))
     run.tags.extend(tags)
     run.config.update(config)
+    for name in stale:
+        del run.summary[name]
     run.summary.update(summary)
     run.update()
     _note_given(local)
     keys = [f"{len(config)} {'key' if len(config) == 1 else 'keys'} of the config"] if config else []
-    return [f"{', '.join([*tags, *keys, *summary, *(['its note'] if notes else [])])} added"]
+    added = [*tags, *keys, *summary, *(["its note"] if notes else [])]
+    removed = ["verdict removed, since the run is not judged any more"] if stale else []
+    return [*([f"{', '.join(added)} added"] if added else []), *removed]
+
+
+def _stale(run: Any, local: LocalRun) -> list[str]:
+    """The keys of a verdict in W&B's summary that does not hold any more. One of another sweep stays."""
+    if not local.unjudged_in or run.summary.get(f"{VERDICT}sweep") != local.unjudged_in:
+        return []
+    return [name for name in run.summary.keys() if name.startswith(VERDICT)]  # noqa: SIM118 (not a dict)
 
 
 def _new_notes(run: Any, local: LocalRun) -> list[str]:

@@ -1,0 +1,32 @@
+"""Runs of one table of which some evaluate packed rows and others do not -> how to read their eval losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from modal_app.store.layout import Store
+from modal_app.store.read_json import read_json
+from modal_app.store.step import StepKind
+from runner.compare.ranking import OBJECTIVE, Metric, Row
+from runner.compare.row_losses import judgeable
+
+NOTE = (
+    "Some of these runs evaluate packed rows, others do not (sample_packing, eval_sample_packing). The eval loss is a "
+    "mean over batches, and theirs hold other rows, so small differences between the two kinds mean nothing. Where "
+    "there is a verdict, it goes by the mean over tokens, which does not depend on packing."
+)
+
+
+def packed_notes(rows: Sequence[Row], metric: Metric) -> list[str]:
+    """The note, if runs of both kinds are ranked together by their eval loss."""
+    kinds: dict[str | None, set[bool]] = {}
+    for row in judgeable(rows) if metric == Metric(OBJECTIVE) else ():
+        kinds.setdefault(row.eval_fingerprint, set()).add(_evaluates_packed_rows(row))
+    return [NOTE] if any(len(found) > 1 for found in kinds.values()) else []
+
+
+def _evaluates_packed_rows(row: Row) -> bool:
+    """As Axolotl does: an evaluation is packed as the training is, unless eval_sample_packing says no."""
+    asked = read_json(Store(Path(str(row.store))).folder(StepKind.TRAIN, row.key).identity).get("axolotl", {})
+    return bool(asked.get("sample_packing")) and asked.get("eval_sample_packing") is not False
