@@ -26,7 +26,7 @@ from tests.modal_server.fixture import needs_mounts
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-TWELVE = {f"r{number:02}": 1.0 + 0.1 * (5 * number % 12) for number in range(12)}
+SIX = {f"r{number}": 1.0 + 0.1 * (5 * number % 6) for number in range(6)}
 """Good and bad ones come in turn."""
 
 
@@ -36,22 +36,22 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
         yield start
 
 
-def test_twelve_runs_that_nobody_watches_are_halved_to_the_end(cloud: Callable[..., Cloud]) -> None:
-    here = HalvedCloud.on(cloud({}), TWELVE, fractions=(0.2, 0.6), eta=3)
+def test_six_runs_that_nobody_watches_are_halved_to_the_end(cloud: Callable[..., Cloud]) -> None:
+    here = HalvedCloud.on(cloud({}), SIX, fractions=(0.2, 0.6), eta=3)
     here.start()
     calls = here.cloud.wait_for_all()
     assert {call.status for call in calls} == {"success"}
     assert here.all_have_gone_that_should()
     phases = Counter(here.phases.values())
-    assert phases["succeeded"] + phases["stopped at rung"] == 12
-    assert phases["stopped at rung"] >= 5
-    assert here.phases["r00"] == "succeeded", "it is the best one"
+    assert phases["succeeded"] + phases["stopped at rung"] == 6
+    assert phases["stopped at rung"] >= 2
+    assert here.phases["r0"] == "succeeded", "it is the best one"
     for run, phase in here.phases.items():
         steps = here.steps_trained(run)
         assert steps == list(range(1, len(steps) + 1)), "no step twice"
         assert steps[-1] == LAST if phase == "succeeded" else steps[-1] in (RUNG, 3 * RUNG)
     stops = sum(name.startswith("stop/") for name in here.entries)
-    started = len(calls) - 12
+    started = len(calls) - 6
     stopped = phases["stopped at rung"]
     assert started == stops - stopped, "a call for each promotion, and none more"
     # Nothing is rented any more.
@@ -71,7 +71,7 @@ def come_to_rest(here: HalvedCloud) -> None:
     assert here.cloud.server.dict_items(here.cloud.job.claims)["ended/train/good"]["status"] == "succeeded"
 
 
-@pytest.mark.parametrize("doom", ["container@2", f"container@{RUNG}", "asked", "told"])
+@pytest.mark.parametrize("doom", ["container@2", "asked", "told"])
 def test_a_container_killed_before_or_at_its_rung_takes_no_decision_along(
     cloud: Callable[..., Cloud], doom: str
 ) -> None:
@@ -85,20 +85,13 @@ def test_a_container_killed_before_or_at_its_rung_takes_no_decision_along(
 
 @pytest.mark.parametrize(
     ("name", "nth", "after"),
-    [
-        ("DictUpdate", 4, False),
-        ("DictUpdate", 5, False),
-        ("DictUpdate", 6, False),
-        ("FunctionMap", 2, False),  # the first one is this test's own
-        ("FunctionMap", 2, True),
-    ],
-    ids=["has ended", "has stopped", "goes on", "is called", "was called"],
+    [("DictUpdate", 4, False), ("DictUpdate", 6, False), ("FunctionMap", 2, True)],  # the first one is this test's own
+    ids=["has ended", "goes on", "was called"],
 )
 def test_a_container_killed_after_its_rung_leaves_nothing_undone(
     cloud: Callable[..., Cloud], name: str, nth: int, after: bool
 ) -> None:
-    """Before it says that the run has ended, that it has stopped, that the other one goes on, before it calls that one,
-    and before it claims it."""
+    """Before it says that the run has ended, that the other one goes on, and that it has called that one."""
     here = HalvedCloud.on(cloud({}), TWO)
     here.start("good")[0].get(timeout=60)
     here.cloud.kill_at(name, nth, lambda: here.start("bad")[0], after=after)
