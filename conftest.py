@@ -24,7 +24,8 @@ hypothesis.settings.load_profile("shared-machine")
 
 LONGEST = (
     "test_sweeps.py", "test_train.py", "test_commands_of_documents.py", "test_work.py", "test_modal_losses.py",
-    "test_kills.py", "test_evaluate.py", "test_modal_killed.py", "test_report_page.py", "test_modal.py",
+    "test_kills.py", "test_rungs.py", "test_modal_rungs.py", "test_searches.py", "test_evaluate.py",
+    "test_modal_killed.py", "test_report_page.py", "test_modal.py",
     "test_wandb.py", "test_modal_after.py", "test_fast_compose.py", "test_modal_hub.py", "test_plain_axolotl.py",
     "test_serve.py", "test_merge.py",
 )  # fmt: skip
