@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from modal_app.halving.margin import within_noise
 from modal_app.halving.standing import Reading, Standing, Why
@@ -23,9 +23,15 @@ AUDITED = 10
 """One run in so many never stops."""
 
 
-def who_goes_on(standing: Standing, rung: int) -> dict[str, Why]:
+def who_goes_on(standing: Standing, rung: int) -> Mapping[str, Why]:
     """The runs at a rung that go on from it, and why; without those that have diverged. One that has diverged or failed
     after this rung takes nobody's place."""
+    if rung not in standing.goes:
+        standing.goes[rung] = _who_goes_on(standing, rung)
+    return standing.goes[rung]
+
+
+def _who_goes_on(standing: Standing, rung: int) -> dict[str, Why]:
     terms, there = standing.terms, _comparable(standing, rung)
     finite = {run: one for run, one in standing.at(rung).items() if one.loss is not None}
     ranked = sorted((run for run in there if run in finite), key=lambda run: (_loss(there[run]), run))

@@ -88,6 +88,8 @@ class Standing:
     stopped: Mapping[int, frozenset[str]] = field(default_factory=dict)
     out: Mapping[str, int] = field(default_factory=dict)
     """The runs that have failed, and the last rung after which each has; 0 for none."""
+    goes: dict[int, Mapping[str, Why]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Of the rungs that `choose` has been asked about: who goes on. A later rung asks about each one before it."""
 
     @classmethod
     def of(cls, items: Mapping[str, Mapping[str, Any]]) -> Standing:

@@ -38,7 +38,14 @@ _WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
 
 
 def canonical_axes(params: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]:
-    """`hydra.sweeper.params` of a sweep file as canonical overrides; bare keys and YAML lists are accepted."""
+    """`hydra.sweeper.params` of a sweep file as canonical overrides; bare keys and YAML lists are accepted. Raises
+    SweepError for what applies to all runs of a command: Hydra gives params to the runs alone, so it would be lost."""
+    if key := next((str(key) for key in params if is_of_request(str(key).lstrip("+~"))), ""):
+        place = "defaults list (`- override /search: OPTION`)" if key == SEARCH else "top level, next to hydra:,"
+        raise SweepError(
+            f"hydra.sweeper.params: {key} applies to all runs of a command, so it is no axis. Write it at the file's "
+            f"{place} or on the command line."
+        )
     return [canonical(axis(str(key), value), vocabulary) for key, value in params.items()]
 
 

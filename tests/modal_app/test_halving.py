@@ -180,6 +180,18 @@ def test_an_audited_run_takes_nobodys_place_at_a_later_rung_and_goes_on_from_eac
     assert who_goes_on(_standing(entries), 2) == {audited: Why.AUDIT, OTHERS[0]: Why.TOP}
 
 
+def test_each_rung_is_decided_once_for_all_audited_runs() -> None:
+    """With a thousand runs, each at the last of three rungs waited twelve seconds for its answer."""
+    losses = {run: number / 10 for number, run in enumerate([*OTHERS[:3], *AUDITED])}
+    entries = of_terms(losses, audit=True)
+    for rung in (1, 2, 3):
+        _ask(entries, losses, rung)
+    standing = _standing(entries)
+    who_goes_on(standing, 3)
+    assert standing.goes.keys() >= {1, 3}
+    assert who_goes_on(standing, 1) is standing.goes[1]
+
+
 def test_an_audited_run_that_is_among_the_best_competes() -> None:
     audited = AUDITED[0]
     losses = {audited: 0.1, **_runs([0.2, 0.3])}

@@ -83,6 +83,18 @@ def test_a_sweep_file_zips_and_excludes_and_its_runs_can_be_asked_for_one_by_one
     assert len(ask("-m", "+sweeps=saved", *without).experiments) == 2
 
 
+@pytest.mark.parametrize("key", ["budget: 5", "search: random", "search.runs: [2, 3]"])
+def test_a_sweep_file_has_no_axis_for_what_applies_to_all_runs(
+    ask: Callable[..., Any], elsewhere: Path, key: str
+) -> None:
+    """As an axis of one value, a budget would have been lost in silence."""
+    (elsewhere / "sweeps").mkdir()
+    (elsewhere / "conf").mkdir()
+    (elsewhere / "sweeps" / "lost.yaml").write_text(SAVED.replace("    params:", f"    params:\n      {key}"))
+    with pytest.raises(SweepError, match=f"{key.partition(':')[0]} applies to all runs .* no axis"):
+        ask("-m", "+sweeps=lost")
+
+
 def test_a_sweep_file_may_draw_its_points_and_each_can_be_asked_for_alone(
     ask: Callable[..., Any], elsewhere: Path
 ) -> None:
