@@ -67,7 +67,7 @@ class ModalSearches:
             return True
 
     def _start(self, search: str, sweep: str, ledger: Ledger) -> bool:
-        found = self._look(search)
+        found = [*self._look(search), *self._unasked(search)]
         entries = dict(self.claims.items())
         due = [name for run in found if self._is_due(name := f"{StepKind.TRAIN}/{run}", entries)]
         if not due:
@@ -82,6 +82,20 @@ class ModalSearches:
             facts = {"call": last_claim(entries.get, name)[1]}
             ledger.append(Record(Event.STARTED, StepKind.TRAIN, _run(name), message=name, facts=facts))
         return True
+
+    def _unasked(self, search: str) -> list[str]:
+        """The members that another search has stopped, such as a narrower one that had begun them before. No call of
+        this search sees that, and here they have been asked nothing yet."""
+        names = DictEntries(self.claims, search, self.store).items()
+        decided = {name.rpartition("/")[2] for name in names if name.startswith(("stop/", "out/"))}
+        return [
+            run for run in self.members[search] if run not in decided and self._search_of_stop(run) not in ("", search)
+        ]
+
+    def _search_of_stop(self, run: str) -> str:
+        """The search that has stopped a run at a rung; empty if none has."""
+        state = observe(self.store, StepKind.TRAIN, run)
+        return str(state.outcome.facts.get("search", "")) if state.outcome and state.phase is Phase.AT_RUNG else ""
 
     def _is_due(self, name: str, entries: Mapping[str, Any]) -> bool:
         if name in self._started or f"cancelled/{name}" in entries:

@@ -231,3 +231,12 @@ def test_what_a_lost_call_had_to_start_is_started_by_who_attaches(cloud: Callabl
     come_to_rest(here)
     assert [record.key for record in ledger.records()] == ["good", "good"]
     assert observe(store, StepKind.TRAIN, "good").phase is Phase.SUCCEEDED
+
+    # Another search with this run has not asked it yet, and no call of it sees that the run has stopped.
+    assert not searches.start("sweep", ledger)
+    wider = [MirroredStep(StepKind.TRAIN, "bad", "data", search="sweep/wider")]
+    others, calls = ModalSearches.of(store, names, mirror.claims, wider), here.calls_of("bad")
+    assert others.start("sweep", ledger)
+    assert not others.start("sweep", ledger), "not again and again"
+    come_to_rest(here)
+    assert here.calls_of("bad") == calls + 1
