@@ -174,7 +174,17 @@ class Points:
 
 
 def _seeds_of(space: SearchSpace) -> ChoiceAxis | None:
-    """The axis that says how often each setting is run; None if it has others that move with it."""
+    """The axis that says how often each setting is run. Raises SweepError if others move with it: a seed is nothing
+    that could be better than another."""
+    for zipped in space.zips:
+        if SEED in zipped:
+            others = ", ".join(name for name in zipped if name != SEED)
+            raise SweepError(
+                f"--zip {','.join(zipped)}: a search runs each setting with every seed, and would choose among these "
+                f"instead. Give {others} one value, or use search=grid or search=random."
+            )
+    if any(isinstance(one, IntervalAxis) and one.name == SEED for one in space.axes):
+        raise SweepError("seed is an interval, and a search would choose among its values. Write a list: seed=1,2,3.")
     alone = (group[0] for group in space.dimensions if len(group) == 1 and group[0].name == SEED)
     return next((one for one in alone if isinstance(one, ChoiceAxis)), None)
 

@@ -198,6 +198,8 @@ def test_a_point_is_drawn_once_and_the_search_ends_with_the_last_one(
         ("-m search=tpe,random search.runs=3 lora_r=8,16", "search=tpe,random: search applies to all runs"),
         ("-m search=random search.runs=3,4 lora_r=8,16", "search.runs=3,4: search.runs applies to all runs"),
         ("-m search=tpe search.runs=2 lora_r=8,16 seed=1,2,3", "each has 3 runs, one for each seed"),
+        ("-m search=coordinate lora_r=8,16 seed=1,2 data.seed=1,2 --zip seed,data.seed", "Give data.seed one value"),
+        ("-m search=tpe search.runs=2 lora_r=8,16 seed=int(interval(1,9))", "Write a list: seed=1,2,3"),
         ("-m search=random search.runs=5 lora_r=8", "needs axes"),
         ("search=random search.runs=5 lora_r=8", "needs -m and axes"),
         ("search.rungs=[0.2] lora_r=8", "needs -m and axes"),
