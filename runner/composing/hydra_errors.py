@@ -87,7 +87,10 @@ def _no_such_entry(error: ConfigIndexError) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return re.sub(r"\+\+axolotl\.", "", str(error).strip().split("\n")[0])
+    first, _, rest = str(error).strip().partition("\n")
+    if first.endswith("raised while composing config:"):  # what was raised follows
+        first = f"{first} {rest.strip().partition(chr(10))[0]}"
+    return re.sub(r"\+\+axolotl\.", "", first)
 
 
 def _sentences(error: BaseException, vocabulary: Vocabulary) -> str:

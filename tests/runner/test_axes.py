@@ -95,6 +95,14 @@ def test_a_sweep_file_has_no_axis_for_what_applies_to_all_runs(
         ask("-m", "+sweeps=lost")
 
 
+def test_an_unknown_key_of_the_sweeper_in_a_file_is_named(ask: Callable[..., Any], elsewhere: Path) -> None:
+    (elsewhere / "sweeps").mkdir()
+    (elsewhere / "conf").mkdir()
+    (elsewhere / "sweeps" / "typo.yaml").write_text(SAVED.replace("    zip:", "    zips:"))
+    with pytest.raises(SweepError, match="Key 'zips' not in"):
+        ask("-m", "+sweeps=typo")
+
+
 def test_a_sweep_file_may_draw_its_points_and_each_can_be_asked_for_alone(
     ask: Callable[..., Any], elsewhere: Path
 ) -> None:
