@@ -36,13 +36,13 @@ def rows_csv(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] = 
             *(getattr(row, name) for name in rest),
             *(getattr(row.over_seeds, name, None) for name in seeds),
             *(row.measured.get(name) for name in later),
-            *({one.rung: one.loss for one in row.rungs}.get(rung) for rung in rungs),
+            *(there.loss if (there := one.of(row)) else None for one in rungs),
             *_verdict_cells(judged.get(row.key), verdicts),
         ]
         for row in rows
     ]
     seed_heads = [f"over_seeds.{name}" for name in seeds]
-    rung_heads = [f"rung.{rung}" for rung in rungs]
+    rung_heads = [f"rung.{one.rung}{'' if one.step is None else f'.step.{one.step}'}" for one in rungs]
     return _csv([[*heads, *rest, *seed_heads, *later, *rung_heads, *_verdict_heads(verdicts)], *lines])
 
 

@@ -75,8 +75,8 @@ def _values(first: Row, second: Row, metric: Metric) -> tuple[int | None, tuple[
     """What the runs are compared by, and at which rung if one of them has stopped: never at different steps."""
     if RunStatus.AT_RUNG not in (first.status, second.status):
         return None, None if first.final is None or second.final is None else (first.final, second.final)
-    theirs = {one.rung: one.loss for one in second.rungs}
-    shared = [(one.rung, one.loss, theirs[one.rung]) for one in first.rungs if one.rung in theirs]
+    theirs = {one.step: one.loss for one in second.rungs}  # other searches have the same rung at other steps
+    shared = [(one.rung, one.loss, theirs[one.step]) for one in first.rungs if one.step in theirs]
     if not shared or metric.name != OBJECTIVE:
         return None, None
     rung, one, other = shared[-1]

@@ -22,6 +22,7 @@ from runner.compare.verdict_types import JudgedSetting, Verdict, settings_by_run
 from runner.console.numbers import loss
 from runner.cost.spent import money
 from runner.store.run_state import RunStatus, status_text
+from runner.store.searches import RungReached
 
 STATUS_COLOURS = {
     RunStatus.SUCCEEDED: "green",
@@ -86,7 +87,7 @@ def columns_of(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] 
         _column(rows, heading_of(metric), lambda row: _at_the_end(row, row.final), always=True),
         *(verdict_columns(judged) if any(judged) else ()),
         *measured,
-        *(_column(rows, f"rung {rung}", functools.partial(_at_rung, rung), drop=20) for rung in rungs_of(rows)),
+        *(_column(rows, f"rung {one.text}", functools.partial(_at_rung, one), drop=20) for one in rungs_of(rows)),
         _column(rows, "best", lambda row: _at_the_end(row, row.best), drop=26),
         _column(rows, "first", lambda row: loss(row.first), drop=32),
         _column(rows, "steps", _steps, drop=25),
@@ -114,9 +115,30 @@ def verdict_columns(settings: Sequence[JudgedSetting | None]) -> list[Column]:
     return [Column("difference", differences, drop=21), Column("95 % interval", ranges, drop=22)]
 
 
-def rungs_of(rows: Iterable[Row]) -> list[int]:
-    """Those that one of these runs has reached."""
-    return sorted({one.rung for row in rows for one in row.rungs})
+@dataclass(frozen=True, slots=True)
+class RungColumn:
+    """A rung that runs have reached."""
+
+    rung: int
+    step: int | None
+    """None if all of them have this rung at the same step."""
+
+    @property
+    def text(self) -> str:
+        return str(self.rung) if self.step is None else f"{self.rung}, step {self.step}"
+
+    def of(self, row: Row) -> RungReached | None:
+        return next((one for one in row.rungs if one.rung == self.rung and self.step in (None, one.step)), None)
+
+
+def rungs_of(rows: Iterable[Row]) -> list[RungColumn]:
+    """Those that one of these runs has reached. Where searches have a rung at different steps, their losses there do
+    not compare, so each step is one by itself."""
+    steps: dict[int, set[int]] = {}
+    for one in (one for row in rows for one in row.rungs):
+        steps.setdefault(one.rung, set()).update([one.step] if one.step else [])  # a NaN may come before any step
+    found = {rung: sorted(there) if len(there) > 1 else [None] for rung, there in sorted(steps.items())}
+    return [RungColumn(rung, step) for rung, there in found.items() for step in there]
 
 
 def status_column(states: Iterable[tuple[RunStatus, FailureReason | None, int]]) -> Column:
@@ -238,8 +260,8 @@ def _at_the_end(row: Row, value: float | None) -> str:
     return "" if row.status is RunStatus.AT_RUNG else loss(value)
 
 
-def _at_rung(rung: int, row: Row) -> str:
-    there = next((one for one in row.rungs if one.rung == rung), None)
+def _at_rung(column: RungColumn, row: Row) -> str:
+    there = column.of(row)
     return "" if there is None else "diverged" if there.loss is None else loss(there.loss)
 
 

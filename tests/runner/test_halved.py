@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from modal_app.store.claim import claim
 from modal_app.store.layout import Store
 from modal_app.store.step import Outcome, OutcomeStatus, StepKind
 from runner.cli import main
+from runner.compare.csv_form import rows_csv
 from runner.compare.halved import Audit, audit_text, halved, saved_text
-from runner.compare.ranking import Row, compare_sweep
+from runner.compare.pair import pair_of
+from runner.compare.ranking import EVAL_LOSS, Row, compare_sweep
 from runner.compare.row_losses import judgeable
 from runner.compare.source import facts_of_sweep
+from runner.compare.table import rungs_of as rungs_at
 from runner.errors import SweepError
 from runner.follow_up.subjects import subjects
 from runner.show.following import headway_of_sweep, lines_of
@@ -119,6 +123,26 @@ def test_the_table_has_a_column_for_each_rung_and_no_end_of_a_stopped_run(
     assert (promoted["eval loss"], promoted["best"], promoted["status"]) == ("", "", "stopped at rung 2")
     assert (diverged["rung 1"], diverged["rung 2"]) == ("diverged", "")
     assert cells[sweep.winner.key]["eval loss"] == "0.6000"
+
+
+def test_rungs_at_different_steps_share_no_column(found: Found) -> None:
+    """Such as those of two sweeps, or of one whose rungs were changed."""
+    _, sweep = found
+    rows = rows_of(found)
+    other = replace(rows[sweep.stopped.key], rungs=(RungReached(1, 30, 0.9, 1, 1),))
+    unknown = replace(rows[sweep.diverged.key], rungs=(RungReached(1, 0, None, 1, 1),))
+    assert [one.text for one in rungs_at([rows[sweep.winner.key], other, unknown])] == ["1, step 12", "1, step 30", "2"]
+    assert [one.text for one in rungs_at([rows[sweep.stopped.key], unknown])] == ["1"]
+    winner, stopped = csv.DictReader(io.StringIO(rows_csv([rows[sweep.winner.key], other], EVAL_LOSS)))
+    assert (winner["rung.1.step.12"], winner["rung.1.step.30"]) == ("1.0", "")
+    assert (stopped["rung.1.step.12"], stopped["rung.1.step.30"]) == ("", "0.9")
+
+
+def test_two_runs_that_were_compared_at_different_steps_have_no_difference(found: Found) -> None:
+    store, sweep = found
+    facts = {one.key: one for one in facts_of_sweep(store, sweep.id)}
+    other = replace(facts[sweep.stopped.key], rungs=(RungReached(1, 30, 0.9, 1, 1),))
+    assert pair_of([facts[sweep.winner.key], other], EVAL_LOSS).difference is None
 
 
 def test_csv_has_the_loss_at_each_rung(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
