@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 from runner.composing.axes import Axis, Cell, ChoiceAxis, IntervalAxis, Job, Points, SearchSpace
+from runner.composing.job_product import exclude_words
 from runner.composing.sobol import MOST_DIMENSIONS, sobol
 from runner.errors import SweepError
-from runner.types import SearchChoice
+from runner.types import LeftOut, SearchChoice
 
 DRAWS_EACH = 100
 """A search gives up after so many draws for each requested run,"""
@@ -20,7 +21,8 @@ DRAWS = 1000
 
 def draw(space: SearchSpace, search: SearchChoice) -> Points:
     """The first distinct points that no exclude leaves out. The points of a smaller `search.runs` come first, and the
-    order of the axes makes no difference. Fewer, with a note, if there are no more.
+    order of the axes makes no difference. Fewer, with a note, if there are no more. `left_out` has the points among
+    them that an exclude matches.
     """
     assert search.runs is not None
     dimensions = sorted(space.dimensions, key=lambda one: min(axis.name for axis in one))
@@ -29,6 +31,7 @@ def draw(space: SearchSpace, search: SearchChoice) -> Points:
     size = math.prod(map(_size, dimensions))
     most = DRAWS + DRAWS_EACH * search.runs
     jobs: list[Job] = []
+    left_out: list[LeftOut] = []
     seen: set[Job] = set()
     for parts in itertools.islice(sobol(len(dimensions), search.seed), most):
         cells = list(itertools.chain.from_iterable(map(_cells, dimensions, parts)))
@@ -36,13 +39,15 @@ def draw(space: SearchSpace, search: SearchChoice) -> Points:
         if job in seen:
             continue
         seen.add(job)
-        if not space.excluding({name: value for name, value, _ in cells}):
+        if excludes := space.excluding({name: value for name, value, _ in cells}):
+            left_out.append(LeftOut(job, exclude_words(excludes[0].text)))
+        else:
             jobs.append(job)
         if len(jobs) == search.runs or len(seen) == size:
             break
     if not jobs:
         raise SweepError("search=random: --exclude leaves out every point.")
-    return Points(tuple(jobs), note=_note(jobs, search.runs))
+    return Points(tuple(jobs), tuple(left_out), _note(jobs, search.runs))
 
 
 def _size(dimension: Sequence[Axis]) -> float:

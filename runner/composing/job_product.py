@@ -22,7 +22,7 @@ def grid(space: SearchSpace) -> Points:
         return Points(tuple(itertools.product(*parts)))
     points = _with_excludes(space)
     if not points.jobs:
-        raise SweepError(f"{_words(*(one.text for one in space.excludes))}: no point is left.")
+        raise SweepError(f"{exclude_words(*(one.text for one in space.excludes))}: no point is left.")
     return points
 
 
@@ -49,11 +49,11 @@ def _with_excludes(space: SearchSpace) -> Points:
         for one in matching:
             unused.pop(one.text, None)
         if matching:
-            left_out.append(LeftOut(job, _words(matching[0].text)))
+            left_out.append(LeftOut(job, exclude_words(matching[0].text)))
         else:
             jobs.append(job)
     if unused:
-        raise SweepError(f"{_words(*unused)}: no point has these values together, so nothing would be left out.")
+        raise SweepError(f"{exclude_words(*unused)}: no point has these values together, so nothing would be left out.")
     return Points(tuple(jobs), tuple(left_out))
 
 
@@ -63,5 +63,6 @@ def _rows(dimension: tuple[Axis, ...]) -> Iterator[tuple[Cell, ...]]:
     return zip(*columns, strict=True)
 
 
-def _words(*excludes: str) -> str:
+def exclude_words(*excludes: str) -> str:
+    """As on the command line."""
     return " ".join(f"--exclude '{one}'" for one in excludes)

@@ -72,7 +72,7 @@ def _whole(name: str, value: Any, least: int) -> int:
 def _rungs(value: Any, method: SearchMethod) -> tuple[float, ...]:
     if value is None:
         return ()
-    expected = "expected parts of a run's steps, ascending, as in search.rungs=[0.2,0.6]"
+    expected = "expected parts of a run's steps, ascending, as in 'search.rungs=[0.2,0.6]'"
     if not isinstance(value, list) or not value:
         raise SweepError(f"search.rungs={value}: {expected}. Leave it out to train every run to its end.")
     for one in value:

@@ -116,7 +116,7 @@ def _differing_rows(runs: Sequence[Run], store: Store) -> str:
         return (
             f"its runs read {len(keys)} datasets, and whether these have the same held-out rows is unknown before "
             f"{', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} prepared. Prepare them first with "
-            f"stages=[preprocess]. {out}"
+            f"'stages=[preprocess]'. {out}"
         )
     if len(set(prints.values())) > 1:
         return f"its runs have different held-out rows, so their losses do not compare. {out}"

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from modal_app.store.flock import try_lock
 from modal_app.store.layout import Store
 from modal_app.store.step import Device
-from runner.compare.measured import is_of_a_task
 from runner.composing.searched import Searched
 from runner.errors import SweepError
 from runner.executors.choose import pools_of
@@ -18,6 +17,7 @@ from runner.executors.slots import machine_slots
 from runner.launch.plan import sweep_id
 from runner.launch.types import Launch
 from runner.search.methods import Coordinate, Method, Tpe
+from runner.search.metric import refuse_unmeasured
 from runner.search.points import Points
 from runner.types import Request, SearchMethod
 
@@ -67,7 +67,7 @@ class Definition:
 def define(searched: Searched, request: Request) -> Definition:
     """Raises SweepError for axes and values that cannot be searched, and for another search than is expected."""
     points = Points(searched, request)
-    _refuse_unmeasured(request.search.metric, points.probed)
+    refuse_unmeasured(request.search.metric, points.probed.experiments)
     if (runs := request.search.runs) is not None and runs < points.seeds:
         raise SweepError(
             f"search.runs={runs} is not enough for one point: each has {points.seeds} runs, one for each seed."
@@ -100,13 +100,3 @@ def _at_a_time(launch: Launch) -> int | None:
         with contextlib.suppress(SweepError):  # too few cards: the launch says so
             most.append(machine_slots(step.device, step.processes, None).total // step.processes)
     return min(most, default=None)
-
-
-def _refuse_unmeasured(metric: str, launch: Launch) -> None:
-    if any("train" not in one.stages for one in launch.experiments):
-        raise SweepError("A search needs results, and stages has no train. Leave out stages.")
-    if is_of_a_task(metric) and any("eval" not in one.stages for one in launch.experiments):
-        raise SweepError(
-            f"search.metric={metric}: the runs are not evaluated, so none of them has a value of it. Add "
-            "stages=[preprocess,train,eval]."
-        )

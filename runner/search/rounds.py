@@ -18,6 +18,7 @@ from runner.console.numbers import number
 from runner.errors import SweepError
 from runner.search.definition import Definition, define
 from runner.search.methods import Losses, Method, Round, named
+from runner.search.metric import note_on
 from runner.search.points import RefusedValues, Setting
 from runner.search.records import Records, RoundRuns
 from runner.types import Action, Request, RunResult, SearchRound
@@ -44,6 +45,8 @@ def run_search(searched: Searched, request: Request, launch: LaunchSweep) -> lis
             if request.action is Action.PLAN:
                 return launch(list(refused.experiments), request)  # it says what is wrong, as with any sweep
             raise
+        if note := note_on(request.search.metric, definition.points.probed.experiments):
+            terminal.message(f"note: {note}")
         if request.action is Action.PLAN:
             return _plan(definition, launch)
         with definition.alone():

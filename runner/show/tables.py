@@ -20,6 +20,9 @@ from runner.show.status import SweepList, SweepStatus
 from runner.store.run_state import RunStatus
 from runner.types import LeftOut, Plan, PlannedRun
 
+MOST_LEFT_OUT = 50
+"""Points that a plan prints."""
+
 
 def show_plan(plan: Plan, console: Console, left_out: Sequence[LeftOut] = ()) -> None:
     """Print what would run, each run once, and the points that would not."""
@@ -39,9 +42,11 @@ def show_plan(plan: Plan, console: Console, left_out: Sequence[LeftOut] = ()) ->
         key, data = planned.run.key, planned.run.data_key
         console.print(f"  {key}  data {data}  {_word(planned):<9}  {escape(_name(planned))}", soft_wrap=True)
     common = set[str].intersection(*({*one.run.experiment.overrides} for one in plan.runs)) if left_out else set()
-    for point in left_out:
+    for point in left_out[:MOST_LEFT_OUT]:
         words = " ".join(one for one in point.overrides if one not in common)
         console.print(f"  left out: {words}  ({point.why})", style="yellow", soft_wrap=True, markup=False)
+    if len(left_out) > MOST_LEFT_OUT:
+        console.print(f"  left out: {len(left_out) - MOST_LEFT_OUT} more, which --json has", style="yellow")
     if plan.after:
         console.print(f"Then, for each: {_later(plan)}.")
     elif not all(planned.trains for planned in plan.runs):

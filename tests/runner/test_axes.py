@@ -178,6 +178,7 @@ def test_a_point_is_drawn_once_and_the_search_ends_with_the_last_one(
     expected = {(8, 16, 1), (16, 32, 1), (32, 64, 1), (8, 16, 2), (16, 32, 2)}
     values = _values(asked, "lora_r", "lora_alpha", "seed")
     assert (set(values), len(values)) == (expected, 5)
+    assert [one.why for one in asked.request.left_out] == ["--exclude 'seed=2 lora_r=32'"]
     assert "search.runs=40, but the axes have only 5 different points" in capsys.readouterr().err
 
 

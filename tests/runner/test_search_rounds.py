@@ -259,5 +259,31 @@ def test_without_optuna_one_message_says_how_to_get_it(store: Store, monkeypatch
 
 def test_a_metric_of_a_task_needs_runs_that_are_evaluated(store: Store) -> None:
     world = World(store, away)
-    with pytest.raises(SweepError, match=r"Add stages=\[preprocess,train,eval\]"):
+    with pytest.raises(SweepError, match=r"Add 'stages=\[preprocess,train,eval\]'"):
         world.search(*COORDINATE, "search.metric=tasks/gsm8k/exact_match")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("search.metric=eval_los",), "search.metric=eval_los: no run logs .* Did you mean eval_loss"),
+        (("search.metric=val_loss",), "Did you mean eval_loss"),
+        (("search.metric=eval_perplexity", "val_set_size=0"), "has no held-out rows.* Set val_set_size"),
+    ],
+)
+def test_a_metric_that_no_run_can_have_is_refused_in_the_plan(
+    store: Store, words: tuple[str, ...], message: str
+) -> None:
+    world = World(store, away)
+    with pytest.raises(SweepError, match=message):
+        world.search("action=plan", *COORDINATE, *words)
+    assert not world.requests
+
+
+def test_a_plan_notes_a_metric_that_the_runs_are_not_known_to_log(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for metric, noted in (("eval_accuracy", True), ("eval_kd_loss", True), ("eval/loss", False)):
+        world = World(store, away).search("action=plan", *COORDINATE, f"search.metric={metric}")
+        assert world.requests
+        assert (f"note: search.metric={metric} is not among" in capsys.readouterr().err) is noted
