@@ -42,7 +42,7 @@ def expected_of(launch: Launch) -> Expected:
     runs = {one.key: one.prediction.seconds.likely for one in cost.runs if one.prediction}
     boots = [one.prediction.boot.likely for one in cost.runs if one.prediction]
     datasets = {key: seconds.likely for key, seconds in cost.preparing_each.items()}
-    return Expected(runs | datasets, max(boots, default=0.0), cost.at_a_time, cost.least_share)
+    return Expected(runs | datasets, max(boots, default=0.0), cost.at_a_time, cost.least.steps)
 
 
 def price_lines(launch: Launch) -> list[str]:
