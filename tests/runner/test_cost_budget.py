@@ -51,11 +51,19 @@ def test_what_may_cost_more_than_the_budget_is_refused_unless_forced() -> None:
 
 def test_with_rungs_the_budget_is_compared_with_the_most_and_what_is_left_is_shown() -> None:
     halved = replace(cost(3.0, 3.0, 3.0), rungs=Rungs("s/1", (0.5,), 3, audit=False))
-    with pytest.raises(SweepError, match=r"this may cost \$9.00"):
-        check_budget(halved, request(budget=8.0))
     likely = 3 * 1.5 * (3 * 0.5 + 0.5) / 3
-    assert f"${10 - likely:.2f} of it is left if as few runs" in bound_line(halved, request(budget=10.0))
-    assert "is left" not in bound_line(cost(3.0), request(budget=10.0))
+    assert f"about ${10 - likely:.2f} is not spent" in bound_line(halved, request(budget=10.0))
+    assert "not spent" not in bound_line(cost(3.0), request(budget=10.0))
+
+
+def test_the_refusal_of_a_budget_says_that_runs_at_rungs_have_the_shares_of_full_runs() -> None:
+    halved = replace(cost(3.0, 3.0, 3.0), rungs=Rungs("s/1", (0.5,), 3, audit=False))
+    with pytest.raises(SweepError, match=r"this may cost \$9.00.*down to \$3.00, but each run .* share of a full run"):
+        check_budget(halved, request(budget=8.0))
+    with pytest.raises(SweepError, match=r"share is spent\.$"):
+        check_budget(cost(3.0, 3.0, 3.0), request(budget=8.0))
+    assert "leaves its share to no other run" in bound_line(halved, request(budget=10.0))
+    assert "no other run" not in bound_line(cost(3.0), request(budget=10.0))
 
 
 def test_what_is_left_of_a_budget_is_shown_when_its_cost_is_known(store: Store) -> None:
