@@ -11,6 +11,7 @@ from modal_app.store.layout import Store
 from modal_app.store.rungs import Rungs
 from runner.compare.ranking import compare_sweep
 from runner.cost.types import NOTHING, Range
+from runner.environment.verdicts import Verdicts
 from runner.errors import SweepError
 from runner.estimate.plan import PlanCost, RunCost
 from runner.launch.budget import (
@@ -22,7 +23,10 @@ from runner.launch.budget import (
     with_further,
     with_shares,
 )
-from runner.types import Action, ExecutorChoice, Request, SearchRound
+from runner.launch.price import further_lines
+from runner.launch.types import Launch
+from runner.preflight.stage import Preflight
+from runner.types import Action, ExecutorChoice, Request, SearchChoice, SearchMethod, SearchRound
 from tests.runner.builders import finish_run, open_sweep, plan, run
 
 
@@ -159,3 +163,18 @@ def test_the_runs_that_may_follow_in_a_search_are_asked_about_at_its_beginning()
     with pytest.raises(SweepError, match=r"may cost \$22.00"):
         confirm(with_further(cost(2.0, 5.0), search), search, on_terminal=False)
     confirm(cost(2.0, 5.0), search, on_terminal=False)
+
+
+def test_a_plan_of_a_search_says_what_may_follow_and_that_its_command_has_to_stay_alive(store: Store) -> None:
+    round_ = SearchRound(further=3, beyond=("learning_rate=0.1", "learning_rate=0.4"))
+    asked = request(round=round_, search=SearchChoice(SearchMethod.COORDINATE))
+    launch = Launch(
+        (), asked, ExecutorChoice("modal"), store, store, "", Preflight((), Verdicts(None, "")), cost=cost(2.0, 5.0)
+    )
+    first, second = further_lines(launch)
+    assert "at most 3 further runs in later rounds" in first
+    assert "one of them is learning_rate=0.1 or learning_rate=0.4; all together $11.00" in first
+    assert "has to stay alive" in second
+    assert further_lines(replace(launch, request=replace(asked, round=SearchRound()))) == [
+        "search  no further run follows"
+    ]
