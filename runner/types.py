@@ -218,6 +218,8 @@ class SearchRound:
 
     further: int = 0
     """How many runs may follow at most."""
+    beyond: tuple[str, ...] = ()
+    """Values that no axis has and that may follow, as overrides: a step beyond the ends of a list."""
     closing: bool = False
     """All runs of a search that is over: nothing is run, and the results are printed."""
     others: tuple[Experiment, ...] = ()

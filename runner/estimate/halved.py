@@ -1,25 +1,59 @@
-"""How much of the steps of a search with rungs are done at least. Pure."""
+"""The least that a search with rungs does of what its runs would do if each trained to its end. Pure."""
 
 from __future__ import annotations
 
-from modal_app.halving.choose import AUDITED
+from dataclasses import dataclass
+
 from modal_app.store.rungs import Rungs
+from runner.cost.types import Range
 
 
-def least_share(rungs: Rungs, runs: int) -> float:
-    """Of the steps of that many runs, if only the best and those of the audit go on from each rung: no run within the
-    noise of the cut, and none that was among the best when fewer had come.
+@dataclass(frozen=True, slots=True)
+class Least:
+    """If only the best and the audited runs go on from each rung: no run within the noise of the cut, and none that was
+    among the best when fewer had come."""
 
-    >>> round(least_share(Rungs("", (0.2, 0.6), 3, audit=False), 24), 4)
-    0.3667
-    >>> least_share(Rungs("", (0.5,), 3, audit=False), 1)
+    steps: float
+    """Of the steps of all runs."""
+    starts: Range
+    """How often a run starts, as a mean over all runs: once, and once more each time that it is promoted. At the low
+    end, no run that goes on has stopped before."""
+
+    def of(self, whole: Range, starting: float) -> Range:
+        """`whole`: what the runs take to their ends. `starting`: the part of it that each start takes, from 0 to 1."""
+
+        def share(starts: float) -> float:
+            return starting * starts + (1 - starting) * self.steps
+
+        return Range(
+            whole.low * share(self.starts.low),
+            whole.likely * share(self.starts.likely),
+            whole.high * share(self.starts.high),
+        )
+
+
+EVERYTHING = Least(1.0, Range.exactly(1.0))
+
+
+def least_of(rungs: Rungs, runs: int, audited: int, at_rungs: int = 0) -> Least:
+    """Of that many runs. `audited`: how many of them never stop. `at_rungs`: further runs, which have stopped before
+    and do nothing more.
+
+    >>> least_of(Rungs("", (0.2, 0.6), 3), 24, 0)
+    Least(steps=0.3666..., starts=Range(low=1.0, likely=1.4166..., high=1.4166...))
+    >>> least_of(Rungs("", (0.5,), 3), 1, 0).steps
     1.0
     """
-    share, before, there = 0.0, 0.0, float(runs)
-    audited = 0.0
+    if not runs:
+        return Least(0.0, Range.exactly(0.0))
+    steps, before, there = 0.0, 0.0, float(runs)
+    others, promoted = 0.0, 0.0  # `others`: audited runs that are not among the best
     for fraction in rungs.fractions:
-        share += (there + audited) * (fraction - before)
+        steps += (there + others) * (fraction - before)
         best = max(float(there // rungs.eta), 1.0)
-        audited += (there - best) / AUDITED if rungs.audit else 0.0
+        others += (there - best) * audited / runs
+        promoted += best
         before, there = fraction, best
-    return (share + (there + audited) * (1 - before)) / runs
+    steps += (there + others) * (1 - before)
+    every = runs + at_rungs
+    return Least(steps / every, Range(runs / every, (runs + promoted) / every, (runs + promoted) / every))

@@ -13,6 +13,7 @@ from typing import Any
 
 from modal_app.cloud.meter import CPU_STEP
 from modal_app.cloud.settings import reserved_by
+from modal_app.halving.choose import is_audited
 from modal_app.store.facts import DataManifest
 from modal_app.store.hub import fetch_names
 from modal_app.store.layout import Store
@@ -22,14 +23,14 @@ from runner.cost.length import data_ranks, length_of, rest_of, saves_of, shape_o
 from runner.cost.prices import CPU, MEMORY, Rates
 from runner.cost.spent import fetch_folder
 from runner.cost.types import NOTHING, Length, Prediction, Range, Rows, Shape
-from runner.estimate.halved import least_share
+from runner.estimate.halved import EVERYTHING, Least, least_of
 from runner.estimate.predict import BOOT_MODAL, predict
 from runner.estimate.records import KnownRecords, PastDatasets, data_paths, read_past, rows_of
 from runner.memory.sharding import with_files
 from runner.preflight.data import datasets_of, split_of, steps_of
 from runner.preflight.memory import facts_for
 from runner.preflight.values import number
-from runner.types import DatasetSize, Experiment, ModelFacts, Plan, PlannedDataset, Run
+from runner.types import DatasetSize, Experiment, ModelFacts, Plan, PlannedDataset, PlannedRun, Run
 
 # Guesses, for what was not recorded.
 WARM_START = Range(5.0, 12.0, 30.0)
@@ -57,6 +58,14 @@ class RunCost:
     """The cards that it may get, by their names in conf/gpu."""
     fewer_saves: Saving | None = None
     """What the run would cost with fewer checkpoints, if most of its time is spent on writing them."""
+
+    @property
+    def starting(self) -> float:
+        """The part of its price that a start takes: the boot, loading the model, and the first step. From 0 to 1."""
+        if self.prediction is None:
+            return 0.0
+        boot, phases = self.prediction.boot.likely, self.prediction.phases
+        return (phases.start + boot) / max(phases.total + boot, 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,8 @@ class PlanCost:
     """Where most of the runs stop; None trains each to its end, which is what all other figures are of."""
     at_rungs: int = 0
     """How many of the runs have stopped at one, so that they may do nothing more."""
+    audited: int = 0
+    """How many of the others never stop, to show what stopping misses."""
 
     @property
     def dollars(self) -> Range | None:
@@ -103,19 +114,28 @@ class PlanCost:
         return sum(known, NOTHING) if len(known) == len(self.runs) else None
 
     @property
-    def least_share(self) -> float:
-        """Of its steps, those that are done if as few runs as possible go on from each rung. 1 without rungs."""
-        fresh = len(self.runs) - self.at_rungs
+    def least(self) -> Least:
+        """What the runs do if as few as possible go on from each rung; everything without rungs."""
         if self.rungs is None or not self.runs:
-            return 1.0
-        return least_share(self.rungs, fresh) * fresh / len(self.runs) if fresh else 0.0
+            return EVERYTHING
+        return least_of(self.rungs, len(self.runs) - self.at_rungs, self.audited, self.at_rungs)
 
     @property
     def least_dollars(self) -> Range | None:
-        """With as few runs as possible; None like `dollars`."""
+        """With as few runs as possible; None like `dollars`. Each start pays for its boot, too."""
         if self.dollars is None or self.preparing is None:
             return None
-        return sum((one.dollars.scaled(self.least_share) for one in self.runs if one.dollars), self.preparing)
+        return sum((self.least.of(one.dollars, one.starting) for one in self.runs if one.dollars), self.preparing)
+
+    @property
+    def least_seconds(self) -> Range | None:
+        """The sum over all runs with as few as possible; None like `seconds`."""
+        if self.seconds is None:
+            return None
+        known = [one.prediction for one in self.runs if one.prediction is not None]
+        starting = [one.phases.start / max(one.phases.total, 1e-9) for one in known]
+        parts = zip(known, starting, strict=True)
+        return sum((self.least.of(one.seconds, start) for one, start in parts), NOTHING)
 
 
 THIS_MACHINE = "this machine"
@@ -156,7 +176,13 @@ def plan_cost(
         preparing_each={one.key: seconds for one, seconds in zip(missing, parts, strict=True)},
         rungs=next((one.step.rungs for one in plan.pending if one.step.rungs), None),
         at_rungs=sum(bool(one.at_rung) for one in plan.pending),
+        audited=sum(_never_stops(one) for one in plan.pending),
     )
+
+
+def _never_stops(planned: PlannedRun) -> bool:
+    rungs = planned.step.rungs
+    return rungs is not None and rungs.audit and not planned.at_rung and is_audited(planned.run.key)
 
 
 @dataclass(slots=True)

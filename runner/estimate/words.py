@@ -45,6 +45,8 @@ class HalvedCost:
 
     share: float
     """Of the steps."""
+    audited: int
+    """How many of the runs never stop."""
     seconds: Range | None
     """The sum over all runs."""
     dollars: Range | None
@@ -99,10 +101,10 @@ def printed_cost(cost: PlanCost) -> PrintedCost:
 def _printed_halved(cost: PlanCost) -> HalvedCost | None:
     if cost.rungs is None:
         return None
-    share = cost.least_share
     return HalvedCost(
-        share=round(share, 4),
-        seconds=cost.seconds.scaled(share) if cost.seconds else None,
+        share=round(cost.least.steps, 4),
+        audited=cost.audited,
+        seconds=cost.least_seconds,
         dollars=cost.least_dollars,
         wall_seconds=_least_wall(cost),
     )
@@ -111,7 +113,7 @@ def _printed_halved(cost: PlanCost) -> HalvedCost | None:
 def _least_wall(cost: PlanCost) -> Range | None:
     if cost.wall is None:
         return None
-    least, runs = cost.wall.scaled(cost.least_share), [one.prediction.rented for one in cost.runs if one.prediction]
+    least, runs = cost.wall.scaled(cost.least.steps), [one.prediction.rented for one in cost.runs if one.prediction]
     return Range(
         max(least.low, *(one.low for one in runs)),
         max(least.likely, *(one.likely for one in runs)),
@@ -207,21 +209,36 @@ def _total(cost: PlanCost) -> list[str]:
 
 
 def _rungs_line(cost: PlanCost) -> str:
-    """From what it costs if as few runs as possible go on, to all of it."""
+    """What it costs if as few runs as possible go on."""
     assert cost.rungs is not None
-    share, dollars = cost.least_share, cost.least_dollars
-    if not share:
+    if not cost.least.steps:
         return (
-            "rungs   most likely nothing of it: all of these runs have stopped at a rung, and go on if among the best"
+            "rungs   most likely none of this: all of these runs have stopped at a rung, and a run goes on only if it "
+            "is among the best now"
         )
-    amounts = [money(dollars.likely)] if dollars else []
-    amounts += [f"{span(cost.seconds.likely * share)} of work"] if cost.seconds else []
-    audit = ", and 1 run in 10 for the audit" if cost.rungs.audit else ""
+    amounts = [spread(cost.least_dollars, money)] if cost.least_dollars else []
+    amounts += [f"{spread(cost.least_seconds, span)} of work"] if cost.least_seconds else []
     return (
-        f"rungs   from {', '.join([*amounts, f'{100 * share:.0f} % of the steps'])}, to all of it: at "
-        f"{named(cost.rungs.fractions)} of the steps, the best 1 in {cost.rungs.eta} goes on{audit}; those within "
-        "noise of them and those that came early add more"
+        f"rungs   at least {', '.join([*amounts, f'{100 * cost.least.steps:.0f} % of the steps'])}: at "
+        f"{named(cost.rungs.fractions)} of the steps, the best 1 in {cost.rungs.eta} goes on{_saves_nothing(cost)}. "
+        "More go on if they are too close to the best to tell, or among the best of those that came first."
+        f"{_audit(cost)}"
     )
+
+
+def _saves_nothing(cost: PlanCost) -> str:
+    if cost.dollars is None or cost.least_dollars is None or cost.least_dollars.likely < cost.dollars.likely:
+        return ""
+    return "; stopping saves no dollars here, since starting takes most of a run"
+
+
+def _audit(cost: PlanCost) -> str:
+    assert cost.rungs is not None
+    if not cost.rungs.audit:
+        return ""
+    if not cost.audited:
+        return " None of the runs is audited, so what stopping misses stays unknown"
+    return f" {cost.audited} of the runs {'is' if cost.audited == 1 else 'are'} audited: an audited run never stops"
 
 
 def _which(runs: Sequence[str], total: int) -> str:

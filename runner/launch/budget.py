@@ -55,9 +55,20 @@ def over_budget(cost: PlanCost, request: Request) -> str:
     if dollars is not None and dollars.high > budget:
         return (
             f"budget={budget:g}: this may cost {_at_most(dollars)}, so nothing was started. Ask for fewer or shorter "
-            "runs, or raise it; --force launches anyway, and stops each run when its share is spent."
+            f"runs, or raise it; --force launches anyway, and stops each run when its share is spent.{_rungs(cost)}"
         )
     return ""
+
+
+def _rungs(cost: PlanCost) -> str:
+    """Why a budget has to cover all runs, though most of them stop early."""
+    if cost.rungs is None or cost.least_dollars is None:
+        return ""
+    return (
+        f" Stopping at the rungs may bring it down to {money(cost.least_dollars.likely)}, but each run that goes on "
+        "needs the share of a full run, and gets nothing of what stopped runs leave. So with --force, the best runs "
+        "may be stopped before their ends."
+    )
 
 
 def with_shares(plan: Plan, cost: PlanCost, request: Request) -> Plan:
@@ -85,10 +96,12 @@ def bound_line(cost: PlanCost, request: Request) -> str:
     unknown = "" if cost.dollars is not None else "; the cost is unknown, so each run has an equal share"
     least = cost.least_dollars if cost.rungs else None
     left = request.budget - least.likely if least else 0.0
-    rest = f"; {money(left)} of it is left if as few runs as possible go on from the rungs" if left > 0 else ""
+    rest = f"; if as few runs as possible go on from the rungs, about {money(left)} is not spent" if left > 0 else ""
+    shares = "; a run that stops at a rung leaves its share to no other run" if cost.rungs else ""
     return (
         f"budget  {money(request.budget)}, and for each attempt at a run one boot more, {money(boot)} at most: a run "
-        f"is stopped with a checkpoint when its share is spent; preparing is counted, but not stopped{unknown}{rest}"
+        f"is stopped with a checkpoint when its share is spent{shares}; preparing is counted, but not stopped"
+        f"{unknown}{rest}"
     )
 
 

@@ -42,7 +42,7 @@ def expected_of(launch: Launch) -> Expected:
     runs = {one.key: one.prediction.seconds.likely for one in cost.runs if one.prediction}
     boots = [one.prediction.boot.likely for one in cost.runs if one.prediction]
     datasets = {key: seconds.likely for key, seconds in cost.preparing_each.items()}
-    return Expected(runs | datasets, max(boots, default=0.0), cost.at_a_time, cost.least_share)
+    return Expected(runs | datasets, max(boots, default=0.0), cost.at_a_time, cost.least.steps)
 
 
 def price_lines(launch: Launch) -> list[str]:
@@ -55,7 +55,7 @@ def price_lines(launch: Launch) -> list[str]:
 
 
 def further_lines(launch: Launch) -> list[str]:
-    """Of the first round of a search: what may follow, for people."""
+    """Of the next round of a search: what may follow, for people."""
     if launch.request.round is None or launch.cost is None:
         return []
     further = launch.request.round.further
@@ -64,10 +64,15 @@ def further_lines(launch: Launch) -> list[str]:
     total = with_further(launch.cost, launch.request)
     dollars, seconds = total.dollars, total.seconds
     parts = [spread(dollars, money)] if dollars else []
-    parts += [f"{spread(seconds, span)} one after another"] if seconds else []
+    parts += [f"{spread(seconds, span)} of work"] if seconds else []
     together = f"; all together {', '.join(parts)}" if parts else ""
     runs = f"{further} further run{'' if further == 1 else 's'}"
-    return [f"search  this is the next round; at most {runs}, chosen by the results before{together}"]
+    beyond = " or ".join(launch.request.round.beyond)
+    more = f"; if the best rate is at an end of the list, one of them is {beyond}" if beyond else ""
+    return [
+        f"search  this is the next round; at most {runs} in later rounds, chosen by the results before{more}{together}",
+        "search  the command has to stay alive until the search is over, since it chooses the runs of each round",
+    ]
 
 
 def _cost(launch: Launch, *, ask: bool) -> PlanCost:

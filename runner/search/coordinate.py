@@ -135,10 +135,26 @@ def _further(axis: Axis, place: int, line: list[Point], losses: Mapping[Point, f
     """One step beyond the end of a list of rates, if the best rate is there. The ends of an interval are its limits."""
     rates = axis.numbers()
     best = min(line, key=losses.__getitem__)
-    if len(rates) < 2 or not math.isfinite(losses[best]) or best not in (line[0], line[-1]):
+    if not math.isfinite(losses[best]) or best not in (line[0], line[-1]):
         return None
-    edge = line.index(best)
-    value, inner = rates[best[place]], rates[line[1 if edge == 0 else -2][place]]
-    if value <= 0 or inner <= 0 or value == inner:
+    inner = line[1 if best == line[0] else -2] if len(line) > 1 else best
+    value = _beyond(rates, best[place], inner[place])
+    return None if value is None else with_value(best, place, value)
+
+
+def _beyond(rates: Mapping[Value, float], end: Value, inner: Value) -> Value | None:
+    """The value one step beyond the end of a list, as far as the one before it; None if there is none."""
+    if len(rates) < 2 or rates[end] <= 0 or rates[inner] <= 0 or rates[end] == rates[inner]:
         return None
-    return with_value(best, place, (written(value * value / inner),))
+    return (written(rates[end] * rates[end] / rates[inner]),)
+
+
+def beyond(axes: tuple[Axis, ...]) -> tuple[str, ...]:
+    """As overrides, the rates that a search may try beyond the ends of a list, once it knows that an end is best."""
+    found: list[str] = []
+    for axis in axes:
+        values = candidates(axis)
+        if role(axis) is Role.RATE and len(rates := axis.numbers()) > 1:
+            ends = [_beyond(rates, values[0], values[1]), _beyond(rates, values[-1], values[-2])]
+            found += [f"{axis.keys[0]}={one[0]}" for one in ends if one is not None]
+    return tuple(found)

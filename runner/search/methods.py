@@ -40,6 +40,8 @@ class Round:
     settings: tuple[Setting, ...]
     further: int
     """How many points may follow at most."""
+    beyond: tuple[str, ...] = ()
+    """Those of them that no axis has, as overrides."""
 
 
 class Method(Protocol):
@@ -80,8 +82,10 @@ class Coordinate:
                 if one.refusal:
                     self.leave_out(one)
             if allowed := tuple(one for one in settings if not one.refusal):
-                most = coordinate.most_points(self._points.axes)
-                return Round(self._title(turn), allowed, max(0, most - len(self._losses) - len(allowed)))
+                axes = self._points.axes
+                further = max(0, coordinate.most_points(axes) - len(self._losses) - len(allowed))
+                is_next = coordinate.role(turn.axis) is coordinate.Role.RATE and not turn.extends
+                return Round(self._title(turn), allowed, further, coordinate.beyond(axes) if is_next else ())
         return None
 
     def tell(self, losses: Losses) -> None:
@@ -133,7 +137,7 @@ class Tpe:
             return None
         begun = len(self._study.told())
         title = f"{len(found)} of {self._most} points, {begun} before"
-        return Round(title, tuple(found), max(0, self._most - begun - len(found)))
+        return Round(title, tuple(found), max(0, self._left() - len(found)))
 
     def tell(self, losses: Losses) -> None:
         for one in self._study.open():

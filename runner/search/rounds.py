@@ -79,6 +79,8 @@ class _Search:
         self._records = Records(definition)
         self._launched = 0
         """How many rounds were launched by this command."""
+        self._resumes = bool(self._method.losses)
+        """Whether the method knows the results of earlier rounds, so that this command does not count those."""
         self._left_out = 0
         """How many points it has said to be left out."""
 
@@ -180,7 +182,8 @@ class _Search:
             terminal.message(OPENING.format(method=self._request.search.method))
             self._records.note(over=False)
         runs = _count(sum(len(one.experiments) for one in found.settings), "run")
-        terminal.message(f"round {place}  {runs}: {found.title}{self._best()}")
+        which = f"round {place}{' of this command' if self._resumes else ''}"
+        terminal.message(f"{which}  {runs}: {found.title}{self._best()}")
 
     def _best(self, what: str = "best so far") -> str:
         losses: Losses = self._method.losses
@@ -194,7 +197,7 @@ class _Search:
 
 def _request_of(definition: Definition, found: Round) -> Request:
     points = definition.points
-    part = SearchRound(found.further * points.seeds, others=points.probed.experiments)
+    part = SearchRound(found.further * points.seeds, found.beyond, others=points.probed.experiments)
     return replace(definition.request, round=part)
 
 

@@ -11,6 +11,7 @@ from modal_app.store.layout import Store
 from modal_app.store.rungs import Rungs
 from runner.compare.ranking import compare_sweep
 from runner.cost.types import NOTHING, Range
+from runner.environment.verdicts import Verdicts
 from runner.errors import SweepError
 from runner.estimate.plan import PlanCost, RunCost
 from runner.launch.budget import (
@@ -22,7 +23,10 @@ from runner.launch.budget import (
     with_further,
     with_shares,
 )
-from runner.types import Action, ExecutorChoice, Request, SearchRound
+from runner.launch.price import further_lines
+from runner.launch.types import Launch
+from runner.preflight.stage import Preflight
+from runner.types import Action, ExecutorChoice, Request, SearchChoice, SearchMethod, SearchRound
 from tests.runner.builders import finish_run, open_sweep, plan, run
 
 
@@ -51,11 +55,19 @@ def test_what_may_cost_more_than_the_budget_is_refused_unless_forced() -> None:
 
 def test_with_rungs_the_budget_is_compared_with_the_most_and_what_is_left_is_shown() -> None:
     halved = replace(cost(3.0, 3.0, 3.0), rungs=Rungs("s/1", (0.5,), 3, audit=False))
-    with pytest.raises(SweepError, match=r"this may cost \$9.00"):
-        check_budget(halved, request(budget=8.0))
     likely = 3 * 1.5 * (3 * 0.5 + 0.5) / 3
-    assert f"${10 - likely:.2f} of it is left if as few runs" in bound_line(halved, request(budget=10.0))
-    assert "is left" not in bound_line(cost(3.0), request(budget=10.0))
+    assert f"about ${10 - likely:.2f} is not spent" in bound_line(halved, request(budget=10.0))
+    assert "not spent" not in bound_line(cost(3.0), request(budget=10.0))
+
+
+def test_the_refusal_of_a_budget_says_that_runs_at_rungs_have_the_shares_of_full_runs() -> None:
+    halved = replace(cost(3.0, 3.0, 3.0), rungs=Rungs("s/1", (0.5,), 3, audit=False))
+    with pytest.raises(SweepError, match=r"this may cost \$9.00.*down to \$3.00, but each run .* share of a full run"):
+        check_budget(halved, request(budget=8.0))
+    with pytest.raises(SweepError, match=r"share is spent\.$"):
+        check_budget(cost(3.0, 3.0, 3.0), request(budget=8.0))
+    assert "leaves its share to no other run" in bound_line(halved, request(budget=10.0))
+    assert "no other run" not in bound_line(cost(3.0), request(budget=10.0))
 
 
 def test_what_is_left_of_a_budget_is_shown_when_its_cost_is_known(store: Store) -> None:
@@ -151,3 +163,18 @@ def test_the_runs_that_may_follow_in_a_search_are_asked_about_at_its_beginning()
     with pytest.raises(SweepError, match=r"may cost \$22.00"):
         confirm(with_further(cost(2.0, 5.0), search), search, on_terminal=False)
     confirm(cost(2.0, 5.0), search, on_terminal=False)
+
+
+def test_a_plan_of_a_search_says_what_may_follow_and_that_its_command_has_to_stay_alive(store: Store) -> None:
+    round_ = SearchRound(further=3, beyond=("learning_rate=0.1", "learning_rate=0.4"))
+    asked = request(round=round_, search=SearchChoice(SearchMethod.COORDINATE))
+    launch = Launch(
+        (), asked, ExecutorChoice("modal"), store, store, "", Preflight((), Verdicts(None, "")), cost=cost(2.0, 5.0)
+    )
+    first, second = further_lines(launch)
+    assert "at most 3 further runs in later rounds" in first
+    assert "one of them is learning_rate=0.1 or learning_rate=0.4; all together $11.00" in first
+    assert "has to stay alive" in second
+    assert further_lines(replace(launch, request=replace(asked, round=SearchRound()))) == [
+        "search  no further run follows"
+    ]

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 from modal_app.cloud.meter import Card, ContainerRecord
+from modal_app.halving.choose import is_audited
 from modal_app.store.layout import SUBMISSION, Store
 from modal_app.store.rungs import Rungs
 from modal_app.store.step import Outcome, OutcomeStatus, StepKind, write_atomically
 from runner.cost.prices import rates_from
 from runner.cost.spent import money, planned_rates
-from runner.cost.types import Range
+from runner.cost.types import NOTHING, Length, Phases, Prediction, Range
 from runner.estimate.plan import THIS_MACHINE, PlanCost, Pool, RunCost, plan_cost
 from runner.estimate.records import read_past
-from runner.estimate.words import cost_lines, printed_cost
+from runner.estimate.words import cost_lines, printed_cost, spread
 from runner.types import (
     DatasetSize,
     ExecutorChoice,
@@ -104,21 +105,50 @@ def test_with_rungs_a_plan_costs_from_what_the_fewest_runs_do_to_all_of_it(store
         rented=True,
     )
     assert (halved.dollars, halved.wall) == (full.dollars, full.wall), "the most: what a budget is compared with"
-    done = 12 * 0.2 + (4 + 0.8) * 0.4 + (1 + 0.8 + 0.3) * 0.4
-    assert halved.least_share == pytest.approx(done / 12)
+    audited = sum(is_audited(one.run.key) for one in grid.pending)
+    done = 12 * 0.2 + (4 + 8 * audited / 12) * 0.4 + (1 + 8 * audited / 12 + 3 * audited / 12) * 0.4
+    assert halved.least.steps == pytest.approx(done / 12)
     printed = printed_cost(halved).halved
     assert printed is not None
-    assert full.dollars is not None
-    assert printed.dollars is not None
-    assert printed.dollars.high == pytest.approx(full.dollars.high * done / 12)
+    assert printed.audited == audited
     assert printed_cost(full).halved is None
     longest = full.runs[0].prediction
     assert longest is not None
     assert printed.wall_seconds is not None
     assert printed.wall_seconds.likely >= longest.rented.likely, "a run goes to its end"
     line = cost_lines(halved, {one.key: "x" for one in halved.runs})[-1]
-    assert line.startswith(f"rungs   from {money(printed.dollars.likely)}, ")
-    assert "43 % of the steps, to all of it: at 20 % and 60 % of the steps, the best 1 in 3 goes on, and 1 run" in line
+    assert printed.dollars is not None
+    assert line.startswith(f"rungs   at least {spread(printed.dollars, money)}, ")
+    assert f"{100 * done / 12:.0f} % of the steps: at 20 % and 60 % of the steps, the best 1 in 3 goes on" in line
+
+
+def test_with_rungs_each_run_pays_for_its_start_and_a_promoted_run_for_one_more() -> None:
+    phases, nothing = Phases(start=30.0, train=38.0, eval=1.0, save=1.0), Range.exactly(0.0)
+    took = Prediction(Range.exactly(70.0), phases, Range.exactly(30.0), nothing, nothing, "1 record")
+    one = RunCost("a", Length(10, 1, nothing, 0, 0, 0.0, 0, "max_steps"), took, dollars=Range(0.5, 1.0, 2.0))
+    halved = PlanCost((one,) * 9, NOTHING, NOTHING, None, 9, RATES, rungs=Rungs("s/1", (0.5,), 3))
+    rest = 0.4 * (9 * 0.5 + 3 * 0.5)
+    expected = Range(0.5 * (0.6 * 9 + rest), 0.6 * 12 + rest, 2.0 * (0.6 * 12 + rest))
+    assert halved.least_dollars is not None
+    assert asdict(halved.least_dollars) == pytest.approx(asdict(expected))
+    line = cost_lines(halved, {"a": "x"})[-1]
+    assert "stopping saves no dollars here" in line, "the second starts cost as much as the steps that are saved"
+    assert "saves no dollars" not in cost_lines(replace(halved, rungs=Rungs("s/1", (0.1,), 3)), {"a": "x"})[-1]
+
+
+@pytest.mark.parametrize(
+    ("audited", "audit", "says"),
+    [
+        (0, True, " None of the runs is audited, so what stopping misses stays unknown"),
+        (1, True, " 1 of the runs is audited: an audited run never stops"),
+        (2, True, " 2 of the runs are audited: an audited run never stops"),
+        (0, False, "those that came first."),
+    ],
+)
+def test_a_plan_with_rungs_names_how_many_runs_are_audited(audited: int, audit: bool, says: str) -> None:
+    rungs = Rungs("s/1", (0.5,), 3, audit=audit)
+    cost = PlanCost((RunCost("a"),) * 9, NOTHING, NOTHING, None, 1, None, rungs=rungs, audited=audited)
+    assert cost_lines(cost, {"a": "x"})[-1].endswith(says)
 
 
 def test_runs_that_are_done_cost_nothing_and_nothing_is_said(store: Store) -> None:

@@ -54,6 +54,7 @@ def test_a_plan_shows_the_next_round_and_how_many_may_follow_and_writes_nothing(
     assert settings(world.rounds[0]) == [(1e-4, 8), (1e-3, 8), (1e-2, 8)]
     assert world.requests[0].round is not None
     assert world.requests[0].round.further == 3, "one step beyond the end of the rate, and two ranks"
+    assert world.requests[0].round.beyond == ("learning_rate=1e-05", "learning_rate=0.1")
     assert not store.root.exists()
     drawn = World(store, away).search("action=plan", *TPE).rounds[0]
     assert not store.root.exists()
@@ -239,6 +240,25 @@ def test_axes_that_move_together_are_one(store: Store, words: tuple[str, ...]) -
 def test_all_points_of_lists_are_run_once_and_then_it_is_over(store: Store) -> None:
     world = World(store, away).search("search=tpe", "search.runs=50", "learning_rate=1e-4,1e-3", "lora=r4,r8")
     assert sorted(settings(world.closing)) == [(1e-4, 4), (1e-4, 8), (1e-3, 4), (1e-3, 8)]
+
+
+def test_no_more_runs_may_follow_than_there_are_points_left(store: Store) -> None:
+    lists = ("search=tpe", "search.runs=6", "learning_rate=1e-4,1e-3", "lora=r4,r8")
+    world = World(store, away).search("action=plan", *lists)
+    assert world.requests[0].round is not None
+    assert (len(world.rounds[0]), world.requests[0].round.further) == (2, 2), "of four points"
+
+
+def test_after_a_kill_a_round_is_counted_as_one_of_this_command(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = World(store, away, dies_after=5)
+    with pytest.raises(KeyboardInterrupt):
+        world.search(*TPE)
+    assert "round 1  " in capsys.readouterr().err
+    world.dies_after = math.inf
+    world.search(*TPE)
+    assert "round 1 of this command  " in capsys.readouterr().err
 
 
 def test_two_launchers_do_not_draw_points_of_one_search(store: Store) -> None:
