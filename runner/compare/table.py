@@ -86,7 +86,10 @@ def columns_of(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] 
         _column(rows, heading_of(metric), lambda row: _at_the_end(row, row.final), always=True),
         *(verdict_columns(judged) if any(judged) else ()),
         *measured,
-        *(_column(rows, f"rung {rung}", functools.partial(_at_rung, rung), drop=20) for rung in rungs_of(rows)),
+        *(
+            _column(rows, f"rung {rung} (step {step})", functools.partial(_at_rung, rung, step), drop=20)
+            for rung, step in sorted({(one.rung, one.step) for row in rows for one in row.rungs})
+        ),
         _column(rows, "best", lambda row: _at_the_end(row, row.best), drop=26),
         _column(rows, "first", lambda row: loss(row.first), drop=32),
         _column(rows, "steps", _steps, drop=25),
@@ -238,8 +241,8 @@ def _at_the_end(row: Row, value: float | None) -> str:
     return "" if row.status is RunStatus.AT_RUNG else loss(value)
 
 
-def _at_rung(rung: int, row: Row) -> str:
-    there = next((one for one in row.rungs if one.rung == rung), None)
+def _at_rung(rung: int, step: int, row: Row) -> str:
+    there = next((one for one in row.rungs if (one.rung, one.step) == (rung, step)), None)
     return "" if there is None else "diverged" if there.loss is None else loss(there.loss)
 
 
