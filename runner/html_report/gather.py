@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -69,7 +70,8 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
     names = {row.key: label(row.params) or row.key for row in rows}
     best = card(found_settings, found.curves, {one.key: one.config["from"] for one in facts if "from" in one.config})
     first = best["runs"][:1] if best else []
-    going_on = goes_on(store, sweep, [row.status for row in rows])
+    # A process that writes a report of what it has launched has ended it, though runs may stand at a rung.
+    going_on = goes_on(store, sweep, [row.status for row in rows], but=os.getpid())
     verdicts = () if going_on else verdicts_of(rows, EVAL_LOSS)  # watch gathers anew every few seconds
     judged = settings_by_run(verdicts)
     winners = _starred(found_settings, judged)
