@@ -205,8 +205,11 @@ def test_the_live_view_says_where_each_run_has_stopped(found: Found) -> None:
     drawn = [line.plain for line in screen(lines_of(store, facts), headway, Size(120, 20), now=2000.0)]
     (promoted,) = [line for line in drawn if f"{sweep.promoted.experiment.axolotl['learning_rate']}" in line]
     assert promoted.split("  ")[0] == "▪"
-    assert promoted.endswith("stopped at rung 2  2nd of 3")
+    assert promoted.endswith("stopped at rung 2  0.9000, 2nd of 3")
     assert drawn[-1].startswith("▪")
+    (stopped,) = [line for line in lines_of(store, facts) if line.key == sweep.stopped.key]
+    text = "stopped at rung 1  1.3000, 3rd of 6  step 12/60  loss 1.400  eval loss 1.300"
+    assert stopped.text().endswith(text), "what it has reached there, which its log does not have"
 
 
 def test_in_a_pipe_a_run_at_a_rung_has_a_line_when_it_goes_on_and_none_when_others_come(tmp_path: Path) -> None:
@@ -220,7 +223,7 @@ def test_in_a_pipe_a_run_at_a_rung_has_a_line_when_it_goes_on_and_none_when_othe
         view.update()
         return printed.getvalue()[before:].splitlines()
 
-    assert any(line.endswith("stopped at rung 1  3rd of 6") for line in new_lines())
+    assert any(line.endswith("stopped at rung 1  1.3000, 3rd of 6") for line in new_lines())
     entries = entries_of(store, sweep.id)
     entries.put(loss_of(1, "other"), Reading(0.1, 60, "rows").to_json())
     assert new_lines() == []
@@ -228,18 +231,19 @@ def test_in_a_pipe_a_run_at_a_rung_has_a_line_when_it_goes_on_and_none_when_othe
     with claim(stopped, sweep.id):
         begin_attempt(store, StepKind.TRAIN, sweep.stopped.key)
         (line,) = new_lines()
-    assert line.endswith(": running  rung 1: 4th of 7, promoted")
+    assert line.endswith(": running  rung 1: 1.3000, 4th of 7, promoted")
 
 
 @pytest.mark.parametrize(
     ("status", "why", "was_stopped", "words"),
     [
-        (RunStatus.RUNNING, None, False, "rung 1: 3rd of 7"),
-        (RunStatus.RUNNING, Why.TOP, False, "rung 1: 3rd of 7, goes on"),
-        (RunStatus.RUNNING, Why.AUDIT, False, "rung 1: 3rd of 7, goes on (audit)"),
-        (RunStatus.PENDING, Why.TOP, True, "rung 1: 3rd of 7, promoted"),
-        (RunStatus.RUNNING, Why.ASKED, True, "rung 1: 3rd of 7, resumed"),
-        (RunStatus.AT_RUNG, None, True, "3rd of 7"),
+        (RunStatus.RUNNING, None, False, "rung 1: 1.0000, 3rd of 7"),
+        (RunStatus.RUNNING, Why.TOP, False, "rung 1: 1.0000, 3rd of 7, goes on"),
+        (RunStatus.RUNNING, Why.AUDIT, False, "rung 1: 1.0000, 3rd of 7, goes on (audit)"),
+        (RunStatus.PENDING, Why.TOP, True, "rung 1: 1.0000, 3rd of 7, promoted"),
+        (RunStatus.RUNNING, Why.ASKED, True, "rung 1: 1.0000, 3rd of 7, resumed"),
+        (RunStatus.AT_RUNG, None, True, "1.0000, 3rd of 7"),
+        (RunStatus.AT_RUNG, Why.TOP, True, "1.0000, 3rd of 7, promoted"),
         (RunStatus.SUCCEEDED, Why.TOP, False, ""),
     ],
 )
