@@ -19,8 +19,8 @@ from runner.compare.verdict_types import OF_A_RUN, JudgedSetting, Verdict, setti
 
 
 def rows_csv(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] = ()) -> str:
-    """Every field of a row except `record`. Parameters, measured values, the losses at rungs, the figures over the
-    seeds of a row's setting and those of its verdict, if there is one, have columns of their own."""
+    """Every field of a row except `record`. Parameters, measured values, what a row has reached at rungs, the
+    figures over the seeds of its setting and those of its verdict, if there is one, have columns of their own."""
     plain = [one.name for one in fields(Row) if one.name not in ("params", "record", "measured", "over_seeds", "rungs")]
     seeds = [one.name for one in fields(OverSeeds)]
     later = [name for name in dict.fromkeys(name for row in rows for name in row.measured) if is_of_a_task(name)]
@@ -36,13 +36,13 @@ def rows_csv(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] = 
             *(getattr(row, name) for name in rest),
             *(getattr(row.over_seeds, name, None) for name in seeds),
             *(row.measured.get(name) for name in later),
-            *({one.rung: one.loss for one in row.rungs}.get(rung) for rung in rungs),
+            *(value for rung in rungs for value in _rung_cells(row, rung)),
             *_verdict_cells(judged.get(row.key), verdicts),
         ]
         for row in rows
     ]
     seed_heads = [f"over_seeds.{name}" for name in seeds]
-    rung_heads = [f"rung.{rung}" for rung in rungs]
+    rung_heads = [f"{name}.{rung}" for rung in rungs for name in ("rung", "place", "of", "why")]
     return _csv([[*heads, *rest, *seed_heads, *later, *rung_heads, *_verdict_heads(verdicts)], *lines])
 
 
@@ -59,6 +59,12 @@ def groups_csv(groups: Sequence[Group], metric: Metric, verdicts: Sequence[Verdi
         for one, judged in zip(groups, groups_judged(groups, verdicts), strict=True)
     ]
     return _csv([[*names, "metric", *rest, *_verdict_heads(verdicts)], *lines])
+
+
+def _rung_cells(row: Row, rung: int) -> tuple[Any, ...]:
+    """What it has reached there: its loss, its place, of how many, and why it went on from there."""
+    there = next((one for one in row.rungs if one.rung == rung), None)
+    return (there.loss, there.place, there.of, there.why) if there else ("", "", "", "")
 
 
 def _verdict_heads(verdicts: Sequence[Verdict]) -> list[str]:

@@ -130,8 +130,9 @@ def audit_text(audit: Audit) -> str:
 
 def _stopped_note(number: int, of: int) -> str:
     return (
-        f"{number} of {of} runs {'has' if number == 1 else 'have'} stopped at a rung of the search, where others were "
-        "better: no rank, since losses compare at equal steps only. `axosweep resume RUN` trains one to its end."
+        f"{number} of {of} runs {'has' if number == 1 else 'have'} stopped at a rung of the search (`why`: the place "
+        "there now, as more runs have come). They have no rank, since losses compare at equal steps only. "
+        "`axosweep resume RUN` trains one to its end."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from modal_app.halving.standing import Why
 from runner.compare.metrics import Curves
 from runner.compare.ranking import OBJECTIVE
-from runner.console.numbers import loss
+from runner.console.numbers import loss, ordinal
 from runner.store.run_state import RunStatus
 from runner.store.searches import RungReached
 
@@ -39,12 +39,3 @@ def step_and_loss(status: RunStatus, curves: Curves, reached: RungReached | None
     if status is RunStatus.AT_RUNG and reached is not None:
         return max(step, reached.step), reached.loss
     return step, curves.final(OBJECTIVE)
-
-
-def ordinal(number: int) -> str:
-    """
-    >>> [ordinal(one) for one in (1, 2, 3, 4, 11, 12, 13, 21, 112)]
-    ['1st', '2nd', '3rd', '4th', '11th', '12th', '13th', '21st', '112th']
-    """
-    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"

@@ -119,12 +119,18 @@ def test_the_table_has_a_column_for_each_rung_and_no_end_of_a_stopped_run(
     assert (promoted["eval loss"], promoted["best"], promoted["status"]) == ("", "", "stopped at rung 2")
     assert (diverged["rung 1"], diverged["rung 2"]) == ("diverged", "")
     assert cells[sweep.winner.key]["eval loss"] == "0.6000"
+    assert [cells[one.key]["why"] for one in (sweep.winner, sweep.promoted, sweep.audited)] == [
+        "1st of 3, among the best", "2nd of 3", "3rd of 3, audit",
+    ]  # fmt: skip
+    assert (cells[sweep.stopped.key]["why"], diverged["why"]) == ("3rd of 6", "diverged"), "the place now, not then"
 
 
-def test_csv_has_the_loss_at_each_rung(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_has_the_loss_and_the_place_at_each_rung(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row["key"]: row for row in csv.DictReader(io.StringIO(printed(found, capsys, "compare", "--csv")))}
     assert (rows[found[1].stopped.key]["rung.1"], rows[found[1].stopped.key]["rung.2"]) == ("1.3", "")
-    assert rows[found[1].stopped.key]["rung"] == "1"
+    stopped, promoted = rows[found[1].stopped.key], rows[found[1].promoted.key]
+    assert (stopped["rung"], stopped["place.1"], stopped["of.1"], stopped["why.1"]) == ("1", "3", "6", "")
+    assert (promoted["place.1"], promoted["why.1"], promoted["place.2"]) == ("2", "top", "2")
 
 
 def test_json_says_what_was_saved_and_what_the_audit_found(found: Found, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from modal_app.store.layout import Store
 from runner.html_report.finish import leave_report
+from runner.html_report.gather import gather
 from tests.runner.halved_store import halved_sweep
 from tests.runner.judged_store import draw_losses, write_losses
 
@@ -30,3 +31,12 @@ def test_the_report_that_a_launch_leaves_is_over_and_has_the_verdict(tmp_path: P
     values = written(store, sweep.id)
     assert (values["going_on"], values["headway"]) == (False, None), "runs at a rung have ended"
     assert [one["lead"].startswith("Take") for one in values["verdicts"]] == [True]
+
+
+def test_the_report_says_why_each_run_stopped_or_went_on(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    sweep = halved_sweep(store)
+    why = {one["key"]: [rung["why"] for rung in one["rungs"]] for one in gather(store, sweep.id)["runs"]}
+    assert why[sweep.stopped.key] == ["3rd of 6"]
+    assert why[sweep.promoted.key] == ["2nd of 6, among the best", "2nd of 3"]
+    assert why[sweep.audited.key] == ["5th of 6, audit", "3rd of 3, audit"]
