@@ -15,6 +15,8 @@ from runner.cost.spent import money
 from runner.store.run_state import RunStatus
 from runner.store.searches import Search
 
+NOT_ENDED = (RunStatus.RUNNING, RunStatus.PENDING, RunStatus.STOPPED)
+
 
 @dataclass(frozen=True, slots=True)
 class Audit:
@@ -50,6 +52,8 @@ class Halved:
     """Runs that have stopped at a rung, and not gone on."""
     promoted: int
     """Runs that have stopped at a rung, and gone on when others had come."""
+    waiting: int
+    """Runs that have not ended. While there are any, stopped ones may go on, and less is saved in the end."""
     steps: int | None
     """Optimizer steps of every run to its end; null while no run has begun."""
     steps_saved: int
@@ -76,6 +80,7 @@ def halved(search: Search, rows: Sequence[Row]) -> Halved:
         runs=len(search.members),
         stopped=len(stopped),
         promoted=sum(any(one.promoted and one.why is not Why.ASKED for one in row.rungs) for row in own),
+        waiting=sum(row.status in NOT_ENDED for row in own),
         steps=max(lengths) * len(search.members) if lengths else None,
         steps_saved=sum(map(_steps_saved, stopped)),
         seconds_saved=_sum(seconds),
@@ -103,6 +108,9 @@ def saved_text(one: Halved) -> str:
     """A sentence; empty before anything is saved."""
     if not one.steps or not one.steps_saved:
         return ""
+    if one.waiting:
+        verb = "has" if one.waiting == 1 else "have"
+        return f"What stopping at rungs saves is not known yet: {one.waiting} of {one.runs} runs {verb} not ended."
     more = [about(one.seconds_saved)] if one.seconds_saved else []
     more += [money(one.dollars_saved)] if one.dollars_saved else []
     also = f", {' and '.join(more)}" if more else ""
@@ -139,7 +147,7 @@ def _stopped_note(number: int, of: int) -> str:
 def _audit(rows: Sequence[Row]) -> Audit:
     """Runs that would have stopped but for the audit, against all others."""
     chosen = [row for row in rows if is_audited(row.key)]
-    waiting = sum(row.status in (RunStatus.RUNNING, RunStatus.PENDING, RunStatus.STOPPED) for row in chosen)
+    waiting = sum(row.status in NOT_ENDED for row in chosen)
     finished = [row for row in rows if row.status is RunStatus.SUCCEEDED and _is_a_loss(row.final)]
     alone = [row for row in finished if any(one.why is Why.AUDIT for one in row.rungs)]
     asked = [row for row in finished if any(one.why is Why.ASKED for one in row.rungs)]

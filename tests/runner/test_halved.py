@@ -136,7 +136,7 @@ def test_csv_has_the_loss_and_the_place_at_each_rung(found: Found, capsys: pytes
 def test_json_says_what_was_saved_and_what_the_audit_found(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
     _, sweep = found
     (search,) = compared(found, capsys)["searches"]
-    assert (search["runs"], search["stopped"], search["promoted"]) == (6, 4, 1)
+    assert (search["runs"], search["stopped"], search["promoted"], search["waiting"]) == (6, 4, 1, 0)
     assert (search["steps"], search["steps_saved"]) == (360, 3 * 48 + 24)
     assert search["seconds_saved"] == pytest.approx(0.5 * 168)
     assert search["audit"] == {
@@ -156,6 +156,19 @@ def test_an_audited_run_that_ends_better_than_all_others_is_a_regret(tmp_path: P
     assert found.audit.regret == pytest.approx(0.1)
     assert "would have missed 0.1000" in audit_text(found.audit)
     assert saved_text(found).startswith("Stopping at rungs has saved 47 % of the 360 steps of all 6 runs")
+
+
+def test_what_stopping_saves_is_not_said_before_all_runs_have_ended(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    sweep = halved_sweep(store)
+    folder = store.folder(StepKind.TRAIN, sweep.winner.key)
+    folder.done.unlink()
+    folder.attempt(1).result.unlink()
+    with claim(folder, sweep.id):
+        begin_attempt(store, StepKind.TRAIN, sweep.winner.key)
+        found = halved(searches_of(store, sweep.id)[0], compare_sweep(store, sweep.id))
+    assert (found.waiting, found.stopped) == (1, 4)
+    assert saved_text(found) == "What stopping at rungs saves is not known yet: 1 of 6 runs has not ended."
 
 
 @pytest.mark.parametrize(
