@@ -40,3 +40,14 @@ def test_the_report_says_why_each_run_stopped_or_went_on(tmp_path: Path) -> None
     assert why[sweep.stopped.key] == ["3rd of 6"]
     assert why[sweep.promoted.key] == ["2nd of 6, among the best", "2nd of 3"]
     assert why[sweep.audited.key] == ["5th of 6, audit", "3rd of 3, audit"]
+
+
+def test_the_effects_of_parameters_are_drawn_from_the_losses_where_all_runs_compare(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    sweep = halved_sweep(store)
+    found = gather(store, sweep.id)["analysis"]
+    at_rung = {sweep.stopped.key: 1.3, sweep.promoted.key: 1.2, sweep.winner.key: 1.0, sweep.audited.key: 1.5}
+    assert at_rung.items() <= dict(zip(found["measured"], found["losses"], strict=True)).items()
+    assert (len(found["measured"]), found["rung_step"]) == (5, 12), "not the one that diverged before"
+    assert {one["name"]: one["runs"] for one in found["effects"]} == {"learning_rate": 5, "lora_r": 5}
+    assert len(found["keys"]) == 2, "only finished runs have a price to compare"
