@@ -36,7 +36,7 @@ def _described(facts: Mapping[str, Any]) -> str:
     at = f"at step {facts['step']} of {facts['max_steps']}"
     if facts["why"]:
         return f"{facts['why']} {at}, before rung {facts['rung']} of {facts['rungs']}"
-    return f"{at}, it was at place {facts['place']} of {facts['of']} that had come to rung {facts['rung']}"
+    return f"{at}, it was at place {facts['place']} of {facts['of']} that had come to rung {facts['rung']} by then"
 
 
 _requested = False

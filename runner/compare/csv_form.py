@@ -16,11 +16,12 @@ from runner.compare.settings import OverSeeds
 from runner.compare.stars import groups_judged
 from runner.compare.table import rungs_of
 from runner.compare.verdict_types import OF_A_RUN, JudgedSetting, Verdict, settings_by_run
+from runner.store.searches import RungReached
 
 
 def rows_csv(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] = ()) -> str:
-    """Every field of a row except `record`. Parameters, measured values, the losses at rungs, the figures over the
-    seeds of a row's setting and those of its verdict, if there is one, have columns of their own."""
+    """Every field of a row except `record`. Parameters, measured values, what a row has reached at rungs, the
+    figures over the seeds of its setting and those of its verdict, if there is one, have columns of their own."""
     plain = [one.name for one in fields(Row) if one.name not in ("params", "record", "measured", "over_seeds", "rungs")]
     seeds = [one.name for one in fields(OverSeeds)]
     later = [name for name in dict.fromkeys(name for row in rows for name in row.measured) if is_of_a_task(name)]
@@ -36,13 +37,17 @@ def rows_csv(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] = 
             *(getattr(row, name) for name in rest),
             *(getattr(row.over_seeds, name, None) for name in seeds),
             *(row.measured.get(name) for name in later),
-            *(there.loss if (there := one.of(row)) else None for one in rungs),
+            *(value for one in rungs for value in _rung_cells(one.of(row))),
             *_verdict_cells(judged.get(row.key), verdicts),
         ]
         for row in rows
     ]
     seed_heads = [f"over_seeds.{name}" for name in seeds]
-    rung_heads = [f"rung.{one.rung}{'' if one.step is None else f'.step.{one.step}'}" for one in rungs]
+    rung_heads = [
+        f"{name}.{one.rung}{'' if one.step is None else f'.step.{one.step}'}"
+        for one in rungs
+        for name in ("rung", "place", "of", "why")
+    ]
     return _csv([[*heads, *rest, *seed_heads, *later, *rung_heads, *_verdict_heads(verdicts)], *lines])
 
 
@@ -59,6 +64,11 @@ def groups_csv(groups: Sequence[Group], metric: Metric, verdicts: Sequence[Verdi
         for one, judged in zip(groups, groups_judged(groups, verdicts), strict=True)
     ]
     return _csv([[*names, "metric", *rest, *_verdict_heads(verdicts)], *lines])
+
+
+def _rung_cells(there: RungReached | None) -> tuple[Any, ...]:
+    """What a run has reached at a rung: its loss, its place, of how many, and why it went on from there."""
+    return (there.loss, there.place, there.of, there.why) if there else ("", "", "", "")
 
 
 def _verdict_heads(verdicts: Sequence[Verdict]) -> list[str]:

@@ -16,6 +16,7 @@ from runner.store.run_state import RunStatus
 from runner.store.searches import Search
 
 UNKNOWN = "What stopping has missed is unknown: {}."
+NOT_ENDED = (RunStatus.RUNNING, RunStatus.PENDING, RunStatus.STOPPED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Halved:
     """Runs that have stopped at a rung, and not gone on."""
     promoted: int
     """Runs that have stopped at a rung, and gone on when others had come."""
+    waiting: int
+    """Runs that have not ended. While there are any, stopped ones may go on, and less is saved in the end."""
     steps: int | None
     """Optimizer steps of every run to its end; null while no run has begun."""
     steps_saved: int
@@ -93,6 +96,7 @@ def halved(search: Search, rows: Sequence[Row]) -> Halved:
         runs=len(search.members),
         stopped=len(stopped),
         promoted=sum(any(one.promoted and one.why is not Why.ASKED for one in row.rungs) for row in own),
+        waiting=sum(row.status in NOT_ENDED for row in own),
         steps=max(lengths) * len(search.members) if lengths else None,
         steps_saved=sum(map(_steps_saved, stopped)),
         seconds_saved=_sum(seconds),
@@ -121,6 +125,9 @@ def saved_text(one: Halved) -> str:
     """A sentence; empty before anything is saved."""
     if not one.steps or not one.steps_saved:
         return ""
+    if one.waiting:
+        verb = "has" if one.waiting == 1 else "have"
+        return f"What stopping at rungs saves is not known yet: {one.waiting} of {one.runs} runs {verb} not ended."
     more = [about(one.seconds_saved)] if one.seconds_saved else []
     more += [money(one.dollars_saved)] if one.dollars_saved else []
     also = f", {' and '.join(more)}" if more else ""
@@ -168,15 +175,16 @@ def audit_text(audit: Audit) -> str:
 
 def _stopped_note(number: int, of: int) -> str:
     return (
-        f"{number} of {of} runs {'has' if number == 1 else 'have'} stopped at a rung of the search, where others were "
-        "better: no rank, since losses compare at equal steps only. `axosweep resume RUN` trains one to its end."
+        f"{number} of {of} runs {'has' if number == 1 else 'have'} stopped at a rung of the search (`why`: the place "
+        "there now, as more runs have come). They have no rank, since losses compare at equal steps only. "
+        "`axosweep resume RUN` trains one to its end."
     )
 
 
 def _audit(rows: Sequence[Row], audited: Collection[str]) -> Audit:
     """Runs that would have stopped but for the audit, against all others."""
     chosen = [row for row in rows if row.key in audited]
-    waiting = sum(row.status in (RunStatus.RUNNING, RunStatus.PENDING, RunStatus.STOPPED) for row in chosen)
+    waiting = sum(row.status in NOT_ENDED for row in chosen)
     alone, winner = _finished(rows, Why.AUDIT), _winner(rows)
     if not alone:
         return Audit(len(chosen), waiting, 0, None, None, winner, None)

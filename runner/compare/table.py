@@ -17,6 +17,7 @@ from runner.compare.groups import Group
 from runner.compare.measured import TASKS, is_of_a_task
 from runner.compare.params import show_value
 from runner.compare.ranking import OBJECTIVE, Metric, Row
+from runner.compare.rung_reasons import why_of
 from runner.compare.stars import groups_judged, groups_starred, starred
 from runner.compare.verdict_types import JudgedSetting, Verdict, settings_by_run
 from runner.console.numbers import loss
@@ -88,6 +89,7 @@ def columns_of(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] 
         *(verdict_columns(judged) if any(judged) else ()),
         *measured,
         *(_column(rows, f"rung {one.text}", functools.partial(_at_rung, one), drop=20) for one in rungs_of(rows)),
+        _column(rows, "why", why_of, drop=23, left=True),
         _column(rows, "best", lambda row: _at_the_end(row, row.best), drop=26),
         _column(rows, "first", lambda row: loss(row.first), drop=32),
         _column(rows, "steps", _steps, drop=25),

@@ -30,3 +30,12 @@ def loss(value: float | None) -> str:
     ('1.2346', '0.0000', '')
     """
     return "" if value is None else f"{value:.4f}"
+
+
+def ordinal(number: int) -> str:
+    """
+    >>> [ordinal(one) for one in (1, 2, 3, 4, 11, 12, 13, 21, 112)]
+    ['1st', '2nd', '3rd', '4th', '11th', '12th', '13th', '21st', '112th']
+    """
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"

@@ -92,8 +92,9 @@ def paid_until(rented: Sequence[ContainerRecord], at: float) -> float:
 
 
 def rounded(value: float | None) -> float | None:
-    """Six digits, since the page shows no more; None for NaN and infinity."""
-    return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
+    """Twelve digits; None for NaN and infinity. The page rounds once more, to the digits that it shows, so with only a
+    few more than these, 1.03815362 would become 1.03815 and then 1.0381."""
+    return float(f"{value:.12g}") if value is not None and math.isfinite(value) else None
 
 
 def _until(known: Mapping[int, float], steps: Sequence[int]) -> list[float | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -28,10 +29,10 @@ from runner.cost.spent import containers, sweep_cost
 from runner.files.answers import answer_sets
 from runner.html_report import receipt as receipts
 from runner.html_report import reproduce, words
+from runner.html_report.analysis import analysis
 from runner.html_report.answers import samples, tables
 from runner.html_report.card import card
 from runner.html_report.curves import moments, points_each, rounded, series
-from runner.html_report.effects import effect, interaction, pareto, strength
 from runner.html_report.search import rungs_of_run, search_values
 from runner.html_report.settings import Setting, ranked, settings
 from runner.html_report.verdict import verdict_values
@@ -69,14 +70,14 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
     names = {row.key: label(row.params) or row.key for row in rows}
     best = card(found_settings, found.curves, {one.key: one.config["from"] for one in facts if "from" in one.config})
     first = best["runs"][:1] if best else []
-    going_on = goes_on(store, sweep, [row.status for row in rows])
+    # A process that writes a report of what it has launched has ended it, though runs may stand at a rung.
+    going_on = goes_on(store, sweep, [row.status for row in rows], but=os.getpid())
     verdicts = () if going_on else verdicts_of(rows, EVAL_LOSS)  # watch gathers anew every few seconds
     judged = settings_by_run(verdicts)
     winners = _starred(found_settings, judged)
     sets = answer_sets(store, names)
     command = reproduce.command(store, sweep)
     receipt_of, totals = _receipts(found)
-    analysed = max(words.ranked_groups(rows), key=len, default=[])
     cost = sweep_cost(store, sweep, found.plan.runs)
     return {
         "sweep": sweep,
@@ -107,7 +108,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         ],
         "answers": tables(sets),
         "where": None if going_on else where_values(store, found_settings),
-        "analysis": _analysis(analysed, several=len({row.eval_fingerprint for row in rows}) > 1),
+        "analysis": analysis(rows),
         "search": search_values(store, sweep, rows),
         "receipt": totals,
         "parts": list(receipts.PARTS),
@@ -207,27 +208,6 @@ def _curves(found: _Sweep, row: Row) -> dict[str, Any]:
     clock = moments(folder.metrics)
     drawn = {kind: series(curves, clock, metric, most, rented, row.dollars) for kind, metric in named.items()}
     return {kind: one for kind, one in drawn.items() if one}
-
-
-def _analysis(rows: Sequence[Row], *, several: bool) -> dict[str, Any]:
-    """The analysis of the finished runs with one set of held-out rows."""
-    points = [(row.params, row.final or 0.0) for row in rows]
-    names = list(rows[0].params) if rows else []
-    varied = [name for name in names if len({show_value(row.params.get(name)) for row in rows}) > 1]
-    effects = sorted((effect(name, points, show_value) for name in varied), key=strength, reverse=True)
-    priced = bool(rows) and all(row.dollars is not None for row in rows)
-    costs = [row.dollars if priced else row.seconds for row in rows]
-    known = [index for index, cost in enumerate(costs) if cost is not None]
-    front = pareto([costs[index] or 0.0 for index in known], [points[index][1] for index in known])
-    return {
-        "keys": [row.key for row in rows],
-        "rows": (rows[0].eval_fingerprint or "")[:8] if rows and several else "",
-        "effects": [one | {"importance": rounded(strength(one))} for one in effects],
-        "interaction": interaction(effects, points, show_value),
-        "cost": "dollars" if priced else "seconds",
-        "costs": [rounded(cost) for cost in costs],
-        "front": [rows[known[index]].key for index in front],
-    }
 
 
 def _failures(rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from modal_app.halving.standing import Why
 from modal_app.store.layout import Store
 from runner.compare.halved import halved, missed_text, saved_text
 from runner.compare.ranking import Row
+from runner.compare.rung_reasons import reason_at
 from runner.html_report.curves import rounded
 from runner.store.run_state import RunStatus, status_text
 from runner.store.searches import searches_of
@@ -52,7 +53,9 @@ def outcome(row: Row) -> str:
 
 
 def rungs_of_run(row: Row) -> list[dict[str, Any]]:
-    return [{"rung": one.rung, "step": one.step, "loss": rounded(one.loss)} for one in row.rungs]
+    return [
+        {"rung": one.rung, "step": one.step, "loss": rounded(one.loss), "why": reason_at(row, one)} for one in row.rungs
+    ]
 
 
 def _rungs(rows: Sequence[Row]) -> list[dict[str, int]]:

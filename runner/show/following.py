@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from modal_app.store.layout import Store
 from modal_app.store.state import StepState, observe
 from modal_app.store.step import StepKind
 from runner.compare.params import label, told_apart
-from runner.compare.ranking import OBJECTIVE
 from runner.compare.source import RunFacts
 from runner.cost.spent import sweep_cost
 from runner.show.headway import Expected, Headway, Timing, headway_of
 from runner.show.line import Line
+from runner.show.rung_words import step_and_loss
 from runner.show.step_progress import with_progress
 from runner.store.going_on import goes_on
 from runner.store.ledger import Event, Ledger
@@ -49,25 +50,28 @@ def lines_of(store: Store, facts: Sequence[RunFacts]) -> list[Line]:
 
 def _runs(facts: Sequence[RunFacts]) -> list[Line]:
     params = told_apart([one.config for one in facts], [one.overrides for one in facts])
-    return [
-        Line(
-            kind=StepKind.TRAIN,
-            key=one.key,
-            label=label(own) or one.key,
-            status=one.status,
-            reason=one.reason,
-            step=f"{one.curves.step or 0}/{one.max_steps}" if one.max_steps else "",
-            loss=one.curves.final("loss"),
-            eval_loss=one.curves.final(OBJECTIVE),
-            message="" if one.status is RunStatus.AT_RUNG else one.message,
-            dollars=one.dollars,
-            params=own,
-            timing=timing_of(one, 0.0),
-            rung=one.rung,
-            reached=one.rungs[-1] if one.rungs else None,
-        )
-        for one, own in zip(facts, params, strict=True)
-    ]
+    return [_run(one, own) for one, own in zip(facts, params, strict=True)]
+
+
+def _run(facts: RunFacts, params: Mapping[str, Any]) -> Line:
+    reached = facts.rungs[-1] if facts.rungs else None
+    step, eval_loss = step_and_loss(facts.status, facts.curves, reached)
+    return Line(
+        kind=StepKind.TRAIN,
+        key=facts.key,
+        label=label(params) or facts.key,
+        status=facts.status,
+        reason=facts.reason,
+        step=f"{step}/{facts.max_steps}" if facts.max_steps else "",
+        loss=facts.curves.final("loss"),
+        eval_loss=eval_loss,
+        message="" if facts.status is RunStatus.AT_RUNG else facts.message,
+        dollars=facts.dollars,
+        params=params,
+        timing=timing_of(facts, 0.0),
+        rung=facts.rung,
+        reached=reached,
+    )
 
 
 def _datasets(store: Store, facts: Sequence[RunFacts]) -> list[Line]:

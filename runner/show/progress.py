@@ -18,7 +18,6 @@ from modal_app.store.state import Phase, StepState, observe
 from modal_app.store.step import FOLLOW_UP_KINDS, Step, StepKind
 from runner.compare.metrics import read_curves
 from runner.compare.params import label
-from runner.compare.ranking import OBJECTIVE
 from runner.console import terminal
 from runner.cost.prices import Rates, bill
 from runner.cost.spent import SweepCost, containers, run_bill, sweep_cost, sweep_rates
@@ -27,6 +26,7 @@ from runner.show.downloads import download_lines
 from runner.show.headway import Expected, Headway, Timing, headway_of
 from runner.show.line import Line
 from runner.show.redraw import Redraw, can_redraw, marks_of
+from runner.show.rung_words import step_and_loss
 from runner.show.screen import screen
 from runner.show.step_progress import with_progress
 from runner.store.ledger import SweepRun
@@ -214,21 +214,23 @@ class Progress:
                 startup_s=train_state.startup_seconds,
                 resumed_part=train_state.resumed_from / max_steps,
             )
+        last = reached[-1] if reached else None
+        step, eval_loss = step_and_loss(status_of(state), curves, last)
         line = Line(
             kind=StepKind.TRAIN,
             key=key,
             label=self._labels[key],
             status=status_of(state),
             reason=reason_of(state),
-            step=f"{curves.step or 0}/{max_steps}" if max_steps else "",
+            step=f"{step}/{max_steps}" if max_steps else "",
             loss=curves.final("loss"),
-            eval_loss=curves.final(OBJECTIVE),
+            eval_loss=eval_loss,
             message=_message(state) or _offline(folder),
             dollars=run_bill(self.store, key, rented, rates).dollars if rented and rates else None,
             params=self._params[key],
             timing=timing,
             rung=rung_of(state),
-            reached=reached[-1] if reached else None,
+            reached=last,
         )
         # On Modal, its cost still grows for a while, and its files arrive one after the other.
         if state.phase is Phase.SUCCEEDED and planned.run.experiment.executor.type == "local":

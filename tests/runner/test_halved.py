@@ -138,6 +138,10 @@ def test_the_table_has_a_column_for_each_rung_and_no_end_of_a_stopped_run(
     assert (promoted["eval loss"], promoted["best"], promoted["status"]) == ("", "", "stopped at rung 2")
     assert (diverged["rung 1"], diverged["rung 2"]) == ("diverged", "")
     assert cells[sweep.winner.key]["eval loss"] == "0.6000"
+    assert [cells[one.key]["why"] for one in (sweep.winner, sweep.promoted, sweep.audited)] == [
+        "1st of 3, among the best", "2nd of 3", "3rd of 3, audit",
+    ]  # fmt: skip
+    assert (cells[sweep.stopped.key]["why"], diverged["why"]) == ("3rd of 6", "diverged"), "the place now, not then"
 
 
 def test_rungs_at_different_steps_share_no_column(found: Found) -> None:
@@ -160,16 +164,18 @@ def test_two_runs_that_were_compared_at_different_steps_have_no_difference(found
     assert pair_of([facts[sweep.winner.key], other], EVAL_LOSS).difference is None
 
 
-def test_csv_has_the_loss_at_each_rung(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_has_the_loss_and_the_place_at_each_rung(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row["key"]: row for row in csv.DictReader(io.StringIO(printed(found, capsys, "compare", "--csv")))}
     assert (rows[found[1].stopped.key]["rung.1"], rows[found[1].stopped.key]["rung.2"]) == ("1.3", "")
-    assert rows[found[1].stopped.key]["rung"] == "1"
+    stopped, promoted = rows[found[1].stopped.key], rows[found[1].promoted.key]
+    assert (stopped["rung"], stopped["place.1"], stopped["of.1"], stopped["why.1"]) == ("1", "3", "6", "")
+    assert (promoted["place.1"], promoted["why.1"], promoted["place.2"]) == ("2", "top", "2")
 
 
 def test_json_says_what_was_saved_and_what_the_audit_found(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
     _, sweep = found
     (search,) = compared(found, capsys)["searches"]
-    assert (search["runs"], search["stopped"], search["promoted"]) == (6, 4, 1)
+    assert (search["runs"], search["stopped"], search["promoted"], search["waiting"]) == (6, 4, 1, 0)
     assert (search["steps"], search["steps_saved"]) == (360, 3 * 48 + 24)
     assert search["seconds_saved"] == pytest.approx(0.5 * 168)
     assert search["audit"] == {
@@ -189,6 +195,19 @@ def test_an_audited_run_that_ends_better_than_all_others_is_a_regret(tmp_path: P
     assert found.audit.regret == pytest.approx(0.1)
     assert "would have missed 0.1000" in audit_text(found.audit)
     assert saved_text(found).startswith("Stopping at rungs has saved 47 % of the 360 steps of all 6 runs")
+
+
+def test_what_stopping_saves_is_not_said_before_all_runs_have_ended(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    sweep = halved_sweep(store)
+    folder = store.folder(StepKind.TRAIN, sweep.winner.key)
+    folder.done.unlink()
+    folder.attempt(1).result.unlink()
+    with claim(folder, sweep.id):
+        begin_attempt(store, StepKind.TRAIN, sweep.winner.key)
+        found = halved(searches_of(store, sweep.id)[0], compare_sweep(store, sweep.id))
+    assert (found.waiting, found.stopped) == (1, 4)
+    assert saved_text(found) == "What stopping at rungs saves is not known yet: 1 of 6 runs has not ended."
 
 
 @pytest.mark.parametrize(
@@ -224,7 +243,7 @@ def test_a_resumed_run_shows_what_stopping_has_missed(tmp_path: Path) -> None:
 
 
 def test_without_a_finished_audit_run_it_is_unknown_what_stopping_has_missed() -> None:
-    plain = Halved("sweep/own", (0.2,), 3, 9, 6, 0, 90, 60, None, None, None)
+    plain = Halved("sweep/own", (0.2,), 3, 9, 6, 0, 0, 90, 60, None, None, None)
     assert missed_text(plain) == "What stopping has missed is unknown: search.audit=false leaves the audit out."
     no_better = missed_text(replace(plain, resumed=Resumed(2, "key", 1.0, 0.0)))
     assert no_better.startswith("What stopping has missed is unknown")
@@ -271,8 +290,11 @@ def test_the_live_view_says_where_each_run_has_stopped(found: Found) -> None:
     drawn = [line.plain for line in screen(lines_of(store, facts), headway, Size(120, 20), now=2000.0)]
     (promoted,) = [line for line in drawn if f"{sweep.promoted.experiment.axolotl['learning_rate']}" in line]
     assert promoted.split("  ")[0] == "▪"
-    assert promoted.endswith("stopped at rung 2  2nd of 3")
+    assert promoted.endswith("stopped at rung 2  0.9000, 2nd of 3")
     assert drawn[-1].startswith("▪")
+    (stopped,) = [line for line in lines_of(store, facts) if line.key == sweep.stopped.key]
+    text = "stopped at rung 1  1.3000, 3rd of 6  step 12/60  loss 1.400  eval loss 1.300"
+    assert stopped.text().endswith(text), "what it has reached there, which its log does not have"
 
 
 def test_in_a_pipe_a_run_at_a_rung_has_a_line_when_it_goes_on_and_none_when_others_come(tmp_path: Path) -> None:
@@ -286,7 +308,7 @@ def test_in_a_pipe_a_run_at_a_rung_has_a_line_when_it_goes_on_and_none_when_othe
         view.update()
         return printed.getvalue()[before:].splitlines()
 
-    assert any(line.endswith("stopped at rung 1  3rd of 6") for line in new_lines())
+    assert any(line.endswith("stopped at rung 1  1.3000, 3rd of 6") for line in new_lines())
     entries = entries_of(store, sweep.id)
     entries.put(loss_of(1, "other"), Reading(0.1, 60, "rows").to_json())
     assert new_lines() == []
@@ -294,18 +316,19 @@ def test_in_a_pipe_a_run_at_a_rung_has_a_line_when_it_goes_on_and_none_when_othe
     with claim(stopped, sweep.id):
         begin_attempt(store, StepKind.TRAIN, sweep.stopped.key)
         (line,) = new_lines()
-    assert line.endswith(": running  rung 1: 4th of 7, promoted")
+    assert line.endswith(": running  rung 1: 1.3000, 4th of 7, promoted")
 
 
 @pytest.mark.parametrize(
     ("status", "why", "was_stopped", "words"),
     [
-        (RunStatus.RUNNING, None, False, "rung 1: 3rd of 7"),
-        (RunStatus.RUNNING, Why.TOP, False, "rung 1: 3rd of 7, goes on"),
-        (RunStatus.RUNNING, Why.AUDIT, False, "rung 1: 3rd of 7, goes on (audit)"),
-        (RunStatus.PENDING, Why.TOP, True, "rung 1: 3rd of 7, promoted"),
-        (RunStatus.RUNNING, Why.ASKED, True, "rung 1: 3rd of 7, resumed"),
-        (RunStatus.AT_RUNG, None, True, "3rd of 7"),
+        (RunStatus.RUNNING, None, False, "rung 1: 1.0000, 3rd of 7"),
+        (RunStatus.RUNNING, Why.TOP, False, "rung 1: 1.0000, 3rd of 7, goes on"),
+        (RunStatus.RUNNING, Why.AUDIT, False, "rung 1: 1.0000, 3rd of 7, goes on (audit)"),
+        (RunStatus.PENDING, Why.TOP, True, "rung 1: 1.0000, 3rd of 7, promoted"),
+        (RunStatus.RUNNING, Why.ASKED, True, "rung 1: 1.0000, 3rd of 7, resumed"),
+        (RunStatus.AT_RUNG, None, True, "1.0000, 3rd of 7"),
+        (RunStatus.AT_RUNG, Why.TOP, True, "1.0000, 3rd of 7, promoted"),
         (RunStatus.SUCCEEDED, Why.TOP, False, ""),
     ],
 )

@@ -11,8 +11,9 @@ import pytest
 
 from modal_app.cloud.meter import ContainerRecord
 from runner.compare.metrics import Curves, read_curves
+from runner.console.numbers import loss
 from runner.console.redact import redact
-from runner.html_report.curves import moments, paid_until, points_each, series, thinned
+from runner.html_report.curves import moments, paid_until, points_each, rounded, series, thinned
 from runner.html_report.effects import bins_of, effect, interaction, pareto, rank_share, spearman
 from runner.html_report.words import asked_in, sweep_file_of
 
@@ -72,6 +73,12 @@ def test_the_interaction_is_of_the_two_that_tell_runs_apart_and_of_their_medians
 def test_on_the_front_is_who_nobody_beats_in_both() -> None:
     assert pareto([1.0, 1.0, 2.0, 3.0], [3.0, 2.0, 2.0, 1.0]) == [1, 3]
     assert pareto([], []) == []
+
+
+def test_a_number_of_the_page_is_rounded_to_the_same_text_as_on_the_terminal() -> None:
+    for value in (1.0381536, 1.0566481, 1.00005, 2.00015, 0.125, 12.34565):
+        assert loss(rounded(value)) == loss(value), "with six digits, 1.03815 becomes 1.0381"
+    assert rounded(math.nan) is None
 
 
 def test_thinning_keeps_both_ends_and_the_first_loss_that_was_no_number() -> None:

@@ -386,6 +386,8 @@ def test_a_search_with_rungs_is_drawn_with_its_cuts_and_outcomes(browser: Browse
     assert statuses.count("stopped at rung 1") == 3
     row = next(row for row in cells(browser) if row[0].endswith(sweep.stopped.key))
     assert row[cells(browser)[0].index("eval_loss")] == "", "it has no final loss"
+    assert row[cells(browser)[0].index("why")] == "3rd of 6"
+    assert "the losses of 5 runs at rung 1 (step 12)" in browser.run("return byId('effect-note').textContent")
     choose(browser, "curve-x", "seconds")
     assert not any(one["id"] == "rungs" for one in option(browser, "curve-chart", "series"))
 

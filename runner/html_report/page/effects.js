@@ -2,12 +2,16 @@
 "use strict";
 
 function drawEffects() {
-  const { effects, keys, rows } = report.analysis;
+  const { effects, measured: keys, rows, rung_step } = report.analysis;
   byId("effects").hidden = !effects.length || keys.length < 2;
   if (byId("effects").hidden) return;
   const from = rows ? ` with the held-out rows ${rows}, the largest such group` : "";
   byId("effect-note").textContent =
-    `From ${keys.length} finished runs${from}; the strongest effect comes first. ` +
+    (rung_step === null
+      ? `From ${keys.length} finished runs${from}`
+      : `From the losses of ${keys.length} runs at rung 1 (step ${rung_step})${from}: there, all runs of a search ` +
+        "compare, while the finished ones are the best few") +
+    "; the strongest effect comes first. " +
     "Dots are runs; the line connects the medians. " +
     "The importance is the part of the variance of the runs' ranks that lies between the values of a " +
     "parameter, minus what chance would cause; it needs several runs per value, and without them it is ρ². " +
@@ -41,7 +45,7 @@ function drawEffect(effect, place, keys) {
   const paint = report.params.includes(view.colour) ? (key) => colours.of(runs.get(key)) : () => colour("accent");
   const dots = keys.map((key, index) => ({
     key,
-    value: [effect.where[index] + spread(index, keys.length), runs.get(key).final],
+    value: [effect.where[index] + spread(index, keys.length), report.analysis.losses[index]],
     itemStyle: { color: paint(key) },
   }));
   const { groups } = effect;
@@ -113,8 +117,9 @@ function drawPair() {
   byId("pair").hidden = !pair;
   if (!pair) return;
   byId("pair-note").textContent =
-    `Median final ${report.metric} for each pair of values of ${pair.x} and ${pair.y}, ` +
-    "the two parameters with the strongest effects. Empty: no finished run.";
+    (report.analysis.rung_step === null ? `Median final ${report.metric}` : `Median ${report.metric} at rung 1`) +
+    ` for each pair of values of ${pair.x} and ${pair.y}, the two parameters with the strongest effects. ` +
+    `Empty: no ${report.analysis.rung_step === null ? "finished run" : "run"}.`;
   const medians = pair.cells.map((cell) => cell.median).sort((a, b) => a - b);
   const high = medians[Math.ceil(medians.length * 0.9) - 1];
   const paint = (value) => mix(high > medians[0] ? (value - medians[0]) / (high - medians[0]) : 0);

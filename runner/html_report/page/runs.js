@@ -49,6 +49,7 @@ function runColumns(report) {
       read: (run) => atRung(run, rung),
       show: (run) => loss(atRung(run, rung)),
     })),
+    { name: "why", text: true, read: (run) => (run.rungs.length ? run.rungs[run.rungs.length - 1].why : "") },
     {
       name: "best",
       read: (run) => (isAtRung(run) ? null : run.best),

@@ -122,7 +122,7 @@ function searchAxis({ name, values, names }, style) {
 
 function searchTip(run, outcomes) {
   const outcome = outcomes.find((one) => one.name === report.search.outcomes[run.key]);
-  const rungs = run.rungs.map((one) => `rung ${one.rung}: ${one.loss === null ? "diverged" : loss(one.loss)}`);
+  const rungs = run.rungs.map((one) => `rung ${one.rung}: ${one.loss === null ? "" : `${loss(one.loss)}, `}${one.why}`);
   const end = run.ranked === null ? [] : [`${report.metric} ${loss(run.ranked)}`];
   return tip([run.name, outcome.words, ...rungs, ...end]);
 }

@@ -1,0 +1,38 @@
+"""Why a run has stopped at a rung or gone on from there, with its place among all that have come: `4th of 9`. Pure."""
+
+from __future__ import annotations
+
+from modal_app.halving.standing import Why
+from runner.compare.ranking import Row
+from runner.console.numbers import ordinal
+from runner.store.run_state import RunStatus
+from runner.store.searches import RungReached
+
+REASONS = {
+    Why.TOP: "among the best",
+    Why.MARGIN: "within noise",
+    Why.RATE: "largest rate",
+    Why.AUDIT: "audit",
+    Why.OTHER_ROWS: "other rows",
+    Why.ASKED: "resumed",
+    Why.BEFORE: "trained further before",
+}
+"""Of those that went on."""
+
+
+def why_of(row: Row) -> str:
+    """Of the last rung that it has come to; empty without one.
+
+    The message of a stopped run has its place when it stopped, which may be better, since others came later.
+    """
+    return reason_at(row, row.rungs[-1]) if row.rungs else ""
+
+
+def reason_at(row: Row, reached: RungReached) -> str:
+    """`4th of 9` for one that stopped there, `1st of 9, among the best` for one that went on."""
+    place = "diverged" if reached.loss is None else f"{ordinal(reached.place)} of {reached.of}"
+    if reached.why is not None:
+        return f"{place}, {REASONS.get(reached.why, reached.why)}"
+    # A sweep without rungs trains such a run to its end without a word to the search.
+    goes_on = reached.was_stopped and (row.status is RunStatus.SUCCEEDED or reached is not row.rungs[-1])
+    return f"{place}, {REASONS[Why.ASKED]}" if goes_on else place
