@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.end_to_end.axosweep import Axosweep, wait_until
+from tests.end_to_end.axosweep import Axosweep, kill, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -63,5 +63,7 @@ def test_a_sweep_over_local_files_asks_nobody(axosweep: Axosweep, proxy: Proxy) 
 
 def test_who_does_ask_is_heard(alone: Axosweep, proxy: Proxy) -> None:
     """The same sweep, with what the user's own environment may turn on; that waits for an answer for minutes."""
-    apart(alone, proxy, AXOLOTL_DO_NOT_TRACK="0", DO_NOT_TRACK="0").start(*WORDS)
+    launcher = apart(alone, proxy, AXOLOTL_DO_NOT_TRACK="0", DO_NOT_TRACK="0").start(*WORDS)
     wait_until(lambda: any("posthog" in line for line in proxy.heard), "Axolotl's telemetry", 200)
+    kill(launcher.pid)  # or it would start its next step when this one is killed
+    launcher.wait()
