@@ -20,7 +20,7 @@ import torch.distributed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from modal_app.halving.asking import Asks, asks_of
-from modal_app.halving.ends import recorded_losses, setting_of
+from modal_app.halving.ends import DIVERGED, recorded_losses, setting_of
 from modal_app.halving.halve import Answer
 from modal_app.halving.margin import GROUPS
 from modal_app.halving.standing import Reading, Why
@@ -33,7 +33,6 @@ from modal_app.store.facts import DataManifest
 
 WORSE_BY = 1.5
 """As `compare` flags it: a held-out loss above this many times its first value has diverged."""
-DIVERGED = "diverged"
 MIX = np.uint64(0x9E3779B97F4A7C15)
 """Spreads ids that lie close together (Knuth's multiplicative hash)."""
 

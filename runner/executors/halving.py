@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from modal_app.halving.ends import note_end
+from modal_app.halving.earlier import Known, readings_by_step
+from modal_app.halving.ends import note_end, rung_of_stop
 from modal_app.halving.entries import FileEntries, entries_folder, loss_of
 from modal_app.halving.halve import look
 from modal_app.store.layout import Store
@@ -33,17 +34,24 @@ class LocalSearch:
     def note_end(self, step: Step, state: StepState) -> None:
         """Of a step that nobody works on."""
         if step.rungs is not None and state.outcome is not None:
-            note_end(self.entries, step, state.outcome, self.store.folder(step.kind, step.key))
+            folder = self.store.folder(step.kind, step.key)
+            note_end(self.entries, step, state.outcome, folder, self._known(step, state))
             self.has_news = True
 
     def rung_of(self, step: Step, state: StepState) -> int:
         """The rung of this search at which a run has stopped; 0 if it has not. If what it has reached there cannot be
         read any more, it has to say so again."""
-        facts = state.outcome.facts if state.outcome and state.phase is Phase.AT_RUNG else {}
-        if facts.get("search") != self.search:
+        if step.rungs is None or state.phase is not Phase.AT_RUNG:
             return 0
-        rung = int(facts["rung"])
-        return rung if self.entries.get(loss_of(rung, step.key)) else 0
+        rung = rung_of_stop(step.rungs, state.outcome, self._known(step, state))
+        return rung if rung and self.entries.get(loss_of(rung, step.key)) else 0
+
+    def _known(self, step: Step, state: StepState) -> Known:
+        """Read only of a run that another search has stopped, as each read takes a look at every search."""
+        facts = state.outcome.facts if state.outcome and state.phase is Phase.AT_RUNG else {}
+        if not facts or facts.get("search") == self.search:
+            return {}
+        return readings_by_step(self.store, [step.key]).get(step.key, {})
 
     def promoted(self) -> Mapping[str, int]:
         """The runs that go on from a rung where they have stopped, and this rung."""

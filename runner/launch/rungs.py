@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from modal_app.halving.ends import note_end, note_trained
+from modal_app.halving.earlier import Known, readings_by_step
+from modal_app.halving.ends import note_end, note_trained, rung_of_stop
 from modal_app.halving.entries import TERMS, FileEntries, entries_folder, go_of
 from modal_app.halving.standing import Terms
 from modal_app.store import checkpoints
@@ -16,8 +18,8 @@ from modal_app.store.layout import Store
 from modal_app.store.own_data import own_data_of
 from modal_app.store.read_json import read_json
 from modal_app.store.rungs import Rungs, named
-from modal_app.store.state import Phase, observe
-from modal_app.store.step import StepKind
+from modal_app.store.state import Phase, StepState, observe
+from modal_app.store.step import Step, StepKind
 from runner.errors import SweepError
 from runner.keys.identity import short_hash
 from runner.types import Plan, PlannedRun, Run, SearchChoice
@@ -35,13 +37,14 @@ def with_rungs(plan: Plan, search: SearchChoice, store: Store) -> Plan:
     terms = {"rungs": search.rungs, "eta": search.eta, "audit": search.audit}
     own = short_hash([terms, sorted(one.run.key for one in plan.runs)], HASH_LENGTH)
     rungs = Rungs(f"{plan.sweep}/{own}", search.rungs, search.eta, search.audit)
-    return replace(plan, runs=tuple(one if one.done else _with_rungs(one, rungs, store) for one in plan.runs))
+    known = readings_by_step(store, [one.run.key for one in plan.pending])
+    runs = (one if one.done else _with_rungs(one, rungs, store, known.get(one.run.key, {})) for one in plan.runs)
+    return replace(plan, runs=tuple(runs))
 
 
-def _with_rungs(planned: PlannedRun, rungs: Rungs, store: Store) -> PlannedRun:
+def _with_rungs(planned: PlannedRun, rungs: Rungs, store: Store, known: Known) -> PlannedRun:
     state = observe(store, StepKind.TRAIN, planned.run.key)
-    facts = state.outcome.facts if state.outcome and state.phase is Phase.AT_RUNG else {}
-    rung = int(facts["rung"]) if facts.get("search") == rungs.search else 0
+    rung = rung_of_stop(rungs, state.outcome, known) if state.phase is Phase.AT_RUNG else 0
     if rung and FileEntries(entries_folder(store, rungs.search)).get(go_of(rung, planned.run.key)):
         rung = 0
     return replace(planned, step=replace(planned.step, rungs=rungs), at_rung=rung)
@@ -53,24 +56,35 @@ def rungs_of(plan: Plan) -> Rungs | None:
 
 
 def put_terms(plan: Plan, store: Store) -> None:
-    """Before the first run starts. Runs that were trained before have at the rungs what they recorded there."""
+    """Before the first run starts. Runs that were trained before have at the rungs what is known of them there."""
     rungs = rungs_of(plan)
     if rungs is None:
         return
     entries = FileEntries(entries_folder(store, rungs.search))
     rates = {one.run.key: _rate(one.run.config) for one in plan.runs}
     entries.put(TERMS, Terms(rates, rungs.fractions, rungs.eta, rungs.audit).to_json())
+    known = readings_by_step(store, rates)
     for one in plan.runs:
-        step, folder = replace(one.step, rungs=rungs), store.folder(StepKind.TRAIN, one.run.key)
-        state = observe(store, StepKind.TRAIN, one.run.key)
-        if state.outcome is not None:
-            note_end(entries, step, state.outcome, folder)
-        newest = checkpoints.newest_step(folder.model) if not one.done else 0
-        if newest:
-            at = read_json(folder.model / f"{checkpoints.PREFIX}{newest}" / "trainer_state.json", lenient=True)
-            manifest = DataManifest.read(store.manifest(one.run.data_key))
-            max_steps = int(at.get("max_steps") or 0)
-            note_trained(entries, step, max_steps, newest, manifest.eval_fingerprint, folder)
+        _note_before(entries, replace(one.step, rungs=rungs), store, known.get(one.run.key, {}))
+
+
+def _note_before(entries: FileEntries, step: Step, store: Store, known: Known) -> None:
+    folder, state = store.folder(StepKind.TRAIN, step.key), observe(store, StepKind.TRAIN, step.key)
+    if state.phase is not Phase.SUCCEEDED:
+        max_steps, trained = _trained(folder.model, state)
+        manifest = DataManifest.read(store.manifest(step.data_key))
+        note_trained(entries, step, max_steps, trained, manifest.eval_fingerprint, folder, known)
+    if state.outcome is not None:
+        note_end(entries, step, state.outcome, folder, known)
+
+
+def _trained(model: Path, state: StepState) -> tuple[int, int]:
+    """A run's number of steps, and those that it has done. A run on Modal has no checkpoints here."""
+    facts = state.outcome.facts if state.outcome and state.phase is Phase.AT_RUNG else {}
+    if newest := checkpoints.newest_step(model):
+        at = read_json(model / f"{checkpoints.PREFIX}{newest}" / "trainer_state.json", lenient=True)
+        return int(at.get("max_steps") or 0), newest
+    return int(facts.get("max_steps") or 0), int(facts.get("step") or 0)
 
 
 def _refusals(planned: Sequence[PlannedRun], search: SearchChoice, store: Store) -> Iterator[str]:

@@ -52,11 +52,14 @@ class HalvedWorkers(FakeWorkers):
         for rung in itertools.count(reached + is_asked):
             self.trained += [(key, rung)] if rung > reached else []
             if rung > len(rungs.fractions):
-                return super()._end(step, OutcomeStatus.SUCCEEDED)
+                exited, done = super()._end(step, OutcomeStatus.SUCCEEDED), self.store.folder(*step).done
+                trained = {"step": LENGTH, "max_steps": LENGTH, "eval_fingerprint": "rows"}
+                write_atomically(done, replace(Outcome.from_json(done.read_text()), facts=trained).to_json())
+                return exited
             if not ask(entries, key, rung, Reading(self.losses[key], LENGTH, "rows")).goes_on:
                 break
         assert alive.attempt is not None
-        facts = {"search": rungs.search, "rung": rung}
+        facts = {"search": rungs.search, "rung": rung, "step": rungs.steps(LENGTH)[rung - 1], "max_steps": LENGTH}
         outcome = Outcome(OutcomeStatus.AT_RUNG, alive.attempt.number, 0.0, 1.0, facts=facts)
         write_atomically(alive.attempt.result, outcome.to_json())
         self._alive.pop(step).held.close()
@@ -195,16 +198,53 @@ def test_a_run_that_fails_before_a_rung_holds_up_no_other(store: Store) -> None:
     assert observe(store, StepKind.TRAIN, runs[1].key).phase is Phase.SUCCEEDED
 
 
-def test_another_search_of_the_same_runs_asks_them_again(store: Store) -> None:
-    """A run that another search has stopped says here what it has reached."""
-    runs = runs_of(4)
-    _, workers, _ = halved(store, runs)
-    other = planned(store, runs, replace(SEARCH, eta=2))
-    execute(other, workers)
-    standing = Standing.of(entries_of(other, store).items())
-    assert {one.key for one in runs} >= standing.at(1).keys() | standing.out.keys() >= standing.stopped[1]
-    assert runs[0].key in standing.stopped[1], "the worst one"
+def test_a_wider_search_starts_a_stopped_run_only_if_it_goes_on(store: Store) -> None:
+    """What it has reached is known from the search that has stopped it. The new runs are the worst ones."""
+    runs = runs_of(6)
+    before, workers, _ = halved(store, runs)
+    said = Standing.of(entries_of(before, store).items())
+    new = runs_of(8)[6:]
+    workers.losses |= {one.key: 20.0 for one in new}
+    wider = planned(store, [*runs, *new])
+    assert {one.run.key: one.at_rung for one in wider.runs if one.at_rung} == {
+        one.key: said.last_rung(one.key)
+        for one in runs
+        if observe(store, StepKind.TRAIN, one.key).phase is Phase.AT_RUNG
+    }
+    put_terms(wider, store)
+    known = Standing.of(entries_of(wider, store).items())
+    assert known.readings == said.readings
+    workers.started.clear()
+    execute(wider, workers)
+    standing = Standing.of(entries_of(wider, store).items())
+    gone_on = {run for rung in (1, 2) for run in known.stopped.get(rung, ()) if standing.has_gone(rung, run)}
+    assert {step.key for step in workers.started if step.kind is StepKind.TRAIN} == gone_on | {one.key for one in new}
     assert len(workers.trained) == len(set(workers.trained))
+
+
+def test_a_search_with_other_rungs_takes_what_is_known_at_the_same_step(store: Store) -> None:
+    runs = runs_of(6)
+    before, _, _ = halved(store, runs)
+    said = Standing.of(entries_of(before, store).items())
+    other = planned(store, runs, replace(SEARCH, rungs=(0.6, 0.8)))
+    put_terms(other, store)
+    known = Standing.of(entries_of(other, store).items())
+    stopped = {run for run in said.at(2) if observe(store, StepKind.TRAIN, run).phase is Phase.AT_RUNG}
+    assert known.stopped.get(1, frozenset()) == stopped
+    assert {run: known.at(1)[run] for run in stopped} == {run: said.at(2)[run] for run in stopped}
+    assert {one.run.key for one in other.runs if one.at_rung} == stopped, "who has stopped at step 4 comes to step 12"
+
+
+def test_a_run_that_is_beyond_a_rung_without_a_known_loss_is_left_out_there_and_nowhere_else(store: Store) -> None:
+    runs = runs_of(6)
+    halved(store, runs)
+    search = replace(SEARCH, rungs=(0.1, 0.2))  # its first rung is at step 2, where nobody was asked
+    for _ in range(2):
+        other = planned(store, runs, search)
+        put_terms(other, store)
+    standing = Standing.of(entries_of(other, store).items())
+    assert standing.stopped[2]
+    assert {standing.out[run] for run in standing.stopped[2]} == {0}
 
 
 @pytest.mark.parametrize(
