@@ -1,6 +1,7 @@
 """The searches of a sweep that stop runs at rungs: what each run has reached, and how it went on. Only reads.
 
-A sweep has several searches if its rungs were changed between two launches. Each run is told by the newest that has it.
+A sweep has several searches if its rungs were changed between two launches. Its runs are told by the newest, since
+losses at other steps do not compare.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modal_app.halving.entries import TERMS, FileEntries
@@ -73,8 +74,34 @@ def searches_of(store: Store, sweep: str) -> list[Search]:
 
 
 def reached_by_run(searches: Sequence[Search]) -> dict[str, tuple[RungReached, ...]]:
-    """By key, for the runs that have come to a rung."""
-    return {run: reached for one in reversed(searches) for run, reached in one.reached.items()}
+    """By key, for the runs that have come to a rung: of the newest search to whose rungs a run has come, and of the
+    others what was reached at the steps of these."""
+    newest = next((one for one in searches if one.reached), None)
+    if newest is None:
+        return {}
+    rung_at = {one.step: one.rung for reached in newest.reached.values() for one in reached}
+    others = {
+        (run, one.step): replace(one, rung=rung_at[one.step])
+        for search in reversed(searches)
+        if search is not newest
+        for run, reached in search.reached.items()
+        for one in reached
+        if one.step in rung_at
+    }
+    found = {
+        run: [_told_before(one, others.get((run, one.step))) for one in own] for run, own in newest.reached.items()
+    }
+    for (run, _), one in others.items():
+        if run not in newest.reached:
+            found.setdefault(run, []).append(one)
+    return {run: tuple(sorted(ones, key=lambda one: one.rung)) for run, ones in found.items()}
+
+
+def _told_before(one: RungReached, before: RungReached | None) -> RungReached:
+    """With why a run has gone on from there, if an earlier search has said that."""
+    if before is None or one.why is not Why.BEFORE or before.why is None:
+        return one
+    return replace(one, why=before.why, was_stopped=before.was_stopped)
 
 
 def _begun(folder: Path) -> float:

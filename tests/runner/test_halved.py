@@ -33,7 +33,7 @@ from runner.show.rung_words import rung_words
 from runner.show.screen import Size, screen
 from runner.show.sweep_view import SweepView
 from runner.store.run_state import RunStatus
-from runner.store.searches import RungReached, searches_of
+from runner.store.searches import RungReached, Search, reached_by_run, searches_of
 from runner.wandb.local_runs import local_run
 from tests.runner.builders import begin_attempt, finish_run, open_sweep, run
 from tests.runner.halved_store import HalvedSweep, entries_of, halved_sweep
@@ -73,6 +73,21 @@ def test_what_a_run_has_reached_is_read_back(found: Found) -> None:
     assert by_key[sweep.audited.key][0].why is Why.AUDIT
     assert [(one.place, one.of) for one in by_key[sweep.winner.key]] == [(1, 6), (1, 3)]
     assert by_key[sweep.diverged.key][0].place == 6
+
+
+def test_of_several_searches_only_what_was_reached_at_the_steps_of_the_newest_is_told() -> None:
+    def search(**reached: tuple[RungReached, ...]) -> Search:
+        return Search("sweep/own", (0.2, 0.6), 3, True, tuple(reached), reached)
+
+    newest = search(a=(RungReached(1, 8, 1.0, 1, 2, Why.BEFORE), RungReached(2, 12, 0.9, 1, 1)))
+    audited = RungReached(2, 8, 1.0, 3, 3, Why.AUDIT)
+    older = search(
+        a=(RungReached(1, 4, 2.0, 1, 3), audited), b=(RungReached(1, 4, 3.0, 2, 3), replace(audited, loss=4.0))
+    )
+    assert reached_by_run([search(), newest, older]) == {
+        "a": (RungReached(1, 8, 1.0, 1, 2, Why.AUDIT), RungReached(2, 12, 0.9, 1, 1)),
+        "b": (RungReached(1, 8, 4.0, 3, 3, Why.AUDIT),),
+    }
 
 
 def test_a_stopped_run_is_never_ranked_against_finished_ones(found: Found) -> None:
