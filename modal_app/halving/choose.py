@@ -14,13 +14,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from modal_app.halving.margin import within_noise
 from modal_app.halving.standing import Reading, Standing, Why
 
 AUDITED = 10
-"""One run in so many never stops."""
+"""One run in so many never stops, and at least one in a search of so many."""
 
 
 def who_goes_on(standing: Standing, rung: int) -> Mapping[str, Why]:
@@ -40,7 +40,7 @@ def _who_goes_on(standing: Standing, rung: int) -> dict[str, Why]:
     top = able[:quota]
     goes = {run: Why.OTHER_ROWS for run in finite if run not in there}
     if terms.audit:
-        goes |= {run: Why.AUDIT for run in finite if is_audited(run)}
+        goes |= dict.fromkeys(finite.keys() & audited_of(terms.rates), Why.AUDIT)
     if terms.keep_rate and rung == 1 and (kept := _best_of_largest_rate(standing, able)) is not None:
         goes[kept] = Why.RATE
     if terms.margin and top:
@@ -53,9 +53,21 @@ def all_are_in(standing: Standing, rung: int) -> bool:
     return all(_is_in(standing, run, rung) for run in standing.terms.rates)
 
 
+def audited_of(members: Collection[str]) -> frozenset[str]:
+    """The members of a search that never stop: by their keys, so that everybody agrees."""
+    chosen = frozenset(run for run in members if is_audited(run))
+    if not chosen and len(members) >= AUDITED:
+        return frozenset([min(members, key=_drawn)])
+    return chosen
+
+
 def is_audited(run: str) -> bool:
-    """By the run's key, so that everybody agrees."""
-    return int.from_bytes(hashlib.sha256(run.encode()).digest()[:8], "big") % AUDITED == 0
+    """Whether it never stops in any search that audits."""
+    return _drawn(run) % AUDITED == 0
+
+
+def _drawn(run: str) -> int:
+    return int.from_bytes(hashlib.sha256(run.encode()).digest()[:8], "big")
 
 
 def to_be_started(standing: Standing) -> dict[str, tuple[int, Why]]:

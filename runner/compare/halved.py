@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from modal_app.halving.choose import is_audited
+from modal_app.halving.choose import audited_of
 from modal_app.halving.standing import Why
 from runner.compare.ranking import Row
 from runner.console.durations import about
@@ -14,6 +14,8 @@ from runner.console.numbers import loss
 from runner.cost.spent import money
 from runner.store.run_state import RunStatus
 from runner.store.searches import Search
+
+UNKNOWN = "What stopping has missed is unknown: {}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,19 @@ class Audit:
     """The lowest final eval loss of the other runs, without those that `resume` has finished; null if there is none."""
     regret: float | None
     """How much lower `best` is than `winner`: what stopping at rungs would have missed. 0 if it is not lower."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What is known from the runs that had stopped, and that `axosweep resume` has trained to their end."""
+
+    runs: int
+    best_run: str
+    best: float
+    """Its final eval loss."""
+    regret: float | None
+    """How much lower it is than that of the best run that the search has finished: what stopping has missed. 0 if it is
+    not lower; null if the search has finished none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +75,8 @@ class Halved:
     """What these would have cost; null if nothing was rented, or there is no price."""
     audit: Audit | None
     """Null without audit."""
+    resumed: Resumed | None = None
+    """Null if no such run has finished."""
 
 
 def halved(search: Search, rows: Sequence[Row]) -> Halved:
@@ -80,7 +97,8 @@ def halved(search: Search, rows: Sequence[Row]) -> Halved:
         steps_saved=sum(map(_steps_saved, stopped)),
         seconds_saved=_sum(seconds),
         dollars_saved=_sum(dollars),
-        audit=_audit(own) if search.audit else None,
+        audit=_audit(own, audited_of(search.members)) if search.audit else None,
+        resumed=_resumed(own),
     )
 
 
@@ -95,7 +113,7 @@ def halved_notes(rows: Sequence[Row], found: Sequence[Halved]) -> list[str]:
             "rung, so they look better than they are."
         )
     for one in found:
-        notes += [text for text in (saved_text(one), audit_text(one.audit) if one.audit else "") if text]
+        notes += [text for text in (saved_text(one), missed_text(one)) if text]
     return notes
 
 
@@ -112,15 +130,35 @@ def saved_text(one: Halved) -> str:
     )
 
 
+def missed_text(one: Halved) -> str:
+    """What stopping has missed, as far as the audit and the resumed runs show."""
+    found = audit_text(one.audit) if one.audit else UNKNOWN.format("search.audit=false leaves the audit out")
+    if one.resumed is None or one.resumed.regret is None:
+        return found
+    is_known = one.resumed.regret > 0 and (one.audit is None or one.audit.regret is None)
+    return resumed_text(one.resumed) if is_known else f"{found} {resumed_text(one.resumed)}"
+
+
+def resumed_text(resumed: Resumed) -> str:
+    which = "A run that had stopped was" if resumed.runs == 1 else f"{resumed.runs} runs that had stopped were"
+    ended = "ended" if resumed.runs == 1 else "the best of them ended"
+    head = f"{which} resumed, and {ended} at {loss(resumed.best)}"
+    than = "the best run that the search has finished"
+    if resumed.regret:
+        return f"{head}, {loss(resumed.regret)} better than {than}: stopping had missed that."
+    return f"{head}, no better than {than}."
+
+
 def audit_text(audit: Audit) -> str:
     """What the audit has found, with its meaning."""
-    head = "One run in ten goes on to its end in any case, to see what stopping misses"
     if not audit.chosen:
-        return f"{head}; none of these is one of them."
+        return UNKNOWN.format("no run of this search goes on to its end for the audit")
     if audit.best is None or audit.winner is None:
-        those = "1 of these is one of them" if audit.chosen == 1 else f"{audit.chosen} of these are among them"
-        rest = "it is not known yet" if audit.waiting else "none that would have stopped has finished"
-        return f"{head}; {those}, but {rest}."
+        goes = "1 run goes on to its end" if audit.chosen == 1 else f"{audit.chosen} runs go on to their end"
+        if audit.waiting:
+            return f"What stopping has missed is not known yet: {goes} in any case, for the audit."
+        return UNKNOWN.format(f"{goes} in any case, for the audit, but none that would have stopped has finished")
+    head = "One run in ten goes on to its end in any case, to see what stopping misses"
     which = "the only one that would have stopped" if audit.runs == 1 else f"the best of {audit.runs}"
     found = f"{head}: {which} ended at {loss(audit.best)}, the best other run at {loss(audit.winner)}"
     if audit.regret:
@@ -135,20 +173,40 @@ def _stopped_note(number: int, of: int) -> str:
     )
 
 
-def _audit(rows: Sequence[Row]) -> Audit:
+def _audit(rows: Sequence[Row], audited: Collection[str]) -> Audit:
     """Runs that would have stopped but for the audit, against all others."""
-    chosen = [row for row in rows if is_audited(row.key)]
+    chosen = [row for row in rows if row.key in audited]
     waiting = sum(row.status in (RunStatus.RUNNING, RunStatus.PENDING, RunStatus.STOPPED) for row in chosen)
-    finished = [row for row in rows if row.status is RunStatus.SUCCEEDED and _is_a_loss(row.final)]
-    alone = [row for row in finished if any(one.why is Why.AUDIT for one in row.rungs)]
-    asked = [row for row in finished if any(one.why is Why.ASKED for one in row.rungs)]
-    others = [row.final for row in finished if row not in (*alone, *asked) and row.final is not None]
-    winner = min(others, default=None)
+    alone, winner = _finished(rows, Why.AUDIT), _winner(rows)
     if not alone:
         return Audit(len(chosen), waiting, 0, None, None, winner, None)
-    best = min(alone, key=lambda row: row.final or 0.0)
-    regret = None if winner is None or best.final is None else max(0.0, winner - best.final)
-    return Audit(len(chosen), waiting, len(alone), best.key, best.final, winner, regret)
+    key, best = min(alone.items(), key=lambda one: one[1])
+    return Audit(len(chosen), waiting, len(alone), key, best, winner, _regret(winner, best))
+
+
+def _resumed(rows: Sequence[Row]) -> Resumed | None:
+    asked = _finished(rows, Why.ASKED)
+    if not asked:
+        return None
+    key, best = min(asked.items(), key=lambda one: one[1])
+    return Resumed(len(asked), key, best, _regret(_winner(rows), best))
+
+
+def _finished(rows: Sequence[Row], why: Why | None = None) -> dict[str, float]:
+    """The final losses of those that have finished, by key. `why`: only those that went on from a rung for this."""
+    ended = [row for row in rows if row.status is RunStatus.SUCCEEDED and _is_a_loss(row.final)]
+    kept = [row for row in ended if why is None or any(one.why is why for one in row.rungs)]
+    return {row.key: row.final for row in kept if row.final is not None}
+
+
+def _winner(rows: Sequence[Row]) -> float | None:
+    """The lowest final loss of the runs that the search has finished by its own choice."""
+    others = _finished(rows).keys() - _finished(rows, Why.AUDIT).keys() - _finished(rows, Why.ASKED).keys()
+    return min((_finished(rows)[key] for key in others), default=None)
+
+
+def _regret(winner: float | None, best: float) -> float | None:
+    return None if winner is None else max(0.0, winner - best)
 
 
 def _steps_saved(row: Row) -> int:

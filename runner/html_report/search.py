@@ -7,7 +7,7 @@ from typing import Any
 
 from modal_app.halving.standing import Why
 from modal_app.store.layout import Store
-from runner.compare.halved import audit_text, halved, saved_text
+from runner.compare.halved import halved, missed_text, saved_text
 from runner.compare.ranking import Row
 from runner.html_report.curves import rounded
 from runner.store.run_state import RunStatus, status_text
@@ -27,7 +27,7 @@ def search_values(store: Store, sweep: str, rows: Sequence[Row]) -> dict[str, An
     return {
         "rungs": _rungs(own),
         "rule": f"Of the runs that come to a rung, the best 1 in {search.eta} go on. ",
-        "sentences": [text for text in (saved_text(search), audit_text(search.audit) if search.audit else "") if text],
+        "sentences": [text for text in (saved_text(search), missed_text(search)) if text],
         "outcomes": {row.key: outcome(row) for row in own},
     }
 

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from modal_app.halving import halve
-from modal_app.halving.choose import all_are_in, is_audited, who_goes_on
+from modal_app.halving.choose import all_are_in, audited_of, is_audited, who_goes_on
 from modal_app.halving.entries import TERMS, FileEntries, go_of, loss_of
 from modal_app.halving.margin import seed_variance, standard_error, within_noise
 from modal_app.halving.standing import Reading, Standing, Terms, Why
@@ -165,6 +165,18 @@ def test_one_run_in_ten_is_audited_by_its_key() -> None:
     for audit, why in ((True, Why.AUDIT), (False, None)):
         entries = of_terms(losses, audit=audit)
         assert _ask(entries, losses)[audited] is why
+
+
+def test_a_search_of_ten_runs_or_more_has_an_audited_one_that_everybody_agrees_on() -> None:
+    for number in (9, 10, 40):
+        members = OTHERS[:number]
+        assert len(audited_of(members)) == (number >= 10)
+        assert audited_of(members) == audited_of(members[::-1])
+    assert audited_of([*OTHERS[:40], *AUDITED]) == set(AUDITED)
+    (audited,) = audited_of(OTHERS[:10])
+    losses = {run: 0.9 if run == audited else number / 100 for number, run in enumerate(OTHERS[:10])}
+    entries = of_terms(losses, audit=True)
+    assert _ask(entries, losses)[audited] is Why.AUDIT
 
 
 def test_an_audited_run_takes_nobodys_place_at_a_later_rung_and_goes_on_from_each() -> None:

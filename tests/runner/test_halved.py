@@ -20,7 +20,7 @@ from modal_app.store.layout import Store
 from modal_app.store.step import Outcome, OutcomeStatus, StepKind
 from runner.cli import main
 from runner.compare.csv_form import rows_csv
-from runner.compare.halved import Audit, audit_text, halved, saved_text
+from runner.compare.halved import Audit, Halved, Resumed, audit_text, halved, missed_text, saved_text
 from runner.compare.pair import pair_of
 from runner.compare.ranking import EVAL_LOSS, Row, compare_sweep
 from runner.compare.row_losses import judgeable
@@ -194,17 +194,44 @@ def test_an_audited_run_that_ends_better_than_all_others_is_a_regret(tmp_path: P
 @pytest.mark.parametrize(
     ("audit", "says"),
     [
-        (Audit(0, 0, 0, None, None, 1.0, None), "to see what stopping misses; none of these is one of them."),
-        (Audit(2, 1, 0, None, None, 1.0, None), "; 2 of these are among them, but it is not known yet."),
+        (Audit(0, 0, 0, None, None, 1.0, None), "What stopping has missed is unknown: no run of this search goes on"),
+        (Audit(2, 1, 0, None, None, 1.0, None), "not known yet: 2 runs go on to their end in any case, for the audit."),
         (
             Audit(1, 0, 0, None, None, 1.0, None),
-            "; 1 of these is one of them, but none that would have stopped has finished.",
+            ": 1 run goes on to its end in any case, for the audit, but none that would have stopped has finished.",
         ),
         (Audit(3, 0, 3, "key", 2.0, 1.5, 0.0), ": the best of 3 ended at 2.0000, the best other run at 1.5000."),
     ],
 )
 def test_the_audit_says_no_more_than_its_runs_show(audit: Audit, says: str) -> None:
     assert says in audit_text(audit)
+
+
+def test_a_resumed_run_shows_what_stopping_has_missed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    sweep = halved_sweep(store, audited=0.7)
+    entries_of(store, sweep.id).put(go_of(2, sweep.promoted.key), {"why": Why.ASKED})
+    finish_run(store, sweep.promoted, {60: 0.55})
+    found = halved(searches_of(store, sweep.id)[0], compare_sweep(store, sweep.id))
+    assert found.resumed is not None
+    assert (found.resumed.runs, found.resumed.best_run, found.resumed.best) == (1, sweep.promoted.key, 0.55)
+    assert found.resumed.regret == pytest.approx(0.05)
+    assert found.audit is not None
+    assert found.audit.winner == 0.6, "what the search itself has finished"
+    known = "A run that had stopped was resumed, and ended at 0.5500, 0.0500 better than the best run that the search"
+    assert known in missed_text(found)
+    assert "unknown" not in missed_text(replace(found, audit=None))
+
+
+def test_without_a_finished_audit_run_it_is_unknown_what_stopping_has_missed() -> None:
+    plain = Halved("sweep/own", (0.2,), 3, 9, 6, 0, 90, 60, None, None, None)
+    assert missed_text(plain) == "What stopping has missed is unknown: search.audit=false leaves the audit out."
+    no_better = missed_text(replace(plain, resumed=Resumed(2, "key", 1.0, 0.0)))
+    assert no_better.startswith("What stopping has missed is unknown")
+    assert no_better.endswith(
+        "2 runs that had stopped were resumed, and the best of them ended at 1.0000, no better than "
+        "the best run that the search has finished."
+    )
 
 
 def test_two_runs_compare_at_the_last_rung_that_both_have_reached(
