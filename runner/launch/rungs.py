@@ -55,6 +55,18 @@ def rungs_of(plan: Plan) -> Rungs | None:
     return next((one.step.rungs for one in plan.pending if one.step.rungs), None)
 
 
+def uneven_rows_note(plan: Plan) -> str:
+    """That runs which are compared at the same step have seen other numbers of rows by then; empty if they have not."""
+    sizes = sorted({_batch_size(one.run) for one in plan.runs})
+    if rungs_of(plan) is None or len(sizes) == 1:
+        return ""
+    return (
+        f"note: at each rung, these runs are compared after the same number of steps, not of rows: a step has "
+        f"{sizes[0]} to {sizes[-1]} rows ({' x '.join(BATCH)} x gpu.count). Runs with larger batches have seen more, "
+        "so they are more likely to go on. To compare after equal rows, give each batch a sweep of its own."
+    )
+
+
 def put_terms(plan: Plan, store: Store) -> None:
     """Before the first run starts. Runs that were trained before have at the rungs what is known of them there."""
     rungs = rungs_of(plan)
@@ -150,11 +162,15 @@ def _length(run: Run) -> dict[str, Any]:
     """What decides the number of a run's steps, next to its rows. Packed rows do not divide evenly into batches."""
     config, count = run.config, run.experiment.gpu.count
     if config.get("max_steps"):
-        return {"max_steps": config["max_steps"]}
+        return {"max_steps": config["max_steps"]}  # whatever the batch: uneven_rows_note
     batch = {**{name: config.get(name) or 1 for name in BATCH}, "gpu.count": count}
     if not config.get("sample_packing"):
         batch = {f"{' x '.join(batch)}": math.prod(batch.values())}
     return {"num_epochs": config.get("num_epochs"), **batch}
+
+
+def _batch_size(run: Run) -> int:
+    return int(math.prod(run.config.get(name) or 1 for name in BATCH)) * run.experiment.gpu.count
 
 
 def _rate(config: Mapping[str, Any]) -> float | None:

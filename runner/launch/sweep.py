@@ -24,6 +24,7 @@ from runner.launch.notices import Notifier, notifier_of
 from runner.launch.plan import plan
 from runner.launch.plan_output import show_launch, show_refused
 from runner.launch.price import price
+from runner.launch.rungs import uneven_rows_note
 from runner.launch.schema import ask_schema, refuse_blocked
 from runner.launch.types import Launch
 from runner.preflight.schema import Validator
@@ -54,8 +55,14 @@ def _show_plan(experiments: Sequence[Experiment], request: Request) -> list[RunR
     if not request.json:
         tables.show_plan(launch.plan, terminal.results(), request.left_out)
     say_moved(launch)
+    _say_uneven_rows(launch.plan)
     show_launch(price(launch))
     return []
+
+
+def _say_uneven_rows(plan: Plan) -> None:
+    if note := uneven_rows_note(plan):
+        terminal.message(note, style="yellow")
 
 
 Finish = Callable[[Launch, Sequence[Row]], None]
@@ -80,6 +87,7 @@ def run_sweep(experiments: Sequence[Experiment], request: Request, finish: Finis
             console = terminal.messages() if request.json else terminal.results()
             tables.show_plan(launch.plan, console, request.left_out)
         say_moved(launch)
+        _say_uneven_rows(launch.plan)
         _check_resolved(launch.plan)
         if launch.plan.has_work:
             _refuse_blocked(launch, workers)

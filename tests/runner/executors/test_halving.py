@@ -21,7 +21,7 @@ from runner.executors.local import LocalExecutor
 from runner.executors.slots import Slots
 from runner.executors.workers import WorkerExit
 from runner.follow_up.stage_steps import failed_stages, with_stages
-from runner.launch.rungs import put_terms, rungs_of, with_rungs
+from runner.launch.rungs import put_terms, rungs_of, uneven_rows_note, with_rungs
 from runner.store.ledger import Event, Ledger, Record
 from runner.types import Gpu, Plan, Run, SearchChoice, StepId
 from tests.runner.builders import finish, log_losses, plan, run
@@ -276,6 +276,16 @@ def test_runs_with_equally_large_batches_compare(store: Store) -> None:
     batches = [{"micro_batch_size": micro, "gradient_accumulation_steps": 8 // micro} for micro in (2, 4)]
     runs = [run({"val_set_size": 0.1, "num_epochs": 1, **batch}) for batch in batches]
     assert rungs_of(planned(store, runs)) is not None
+
+
+def test_of_runs_that_see_other_numbers_of_rows_by_the_same_step_the_plan_says_so(store: Store) -> None:
+    made = planned(store, [run(CONFIG | {"micro_batch_size": size}) for size in (8, 32)])
+    assert "a step has 8 to 32 rows (micro_batch_size x gradient_accumulation_steps x gpu.count)" in uneven_rows_note(
+        made
+    )
+    even = [{"micro_batch_size": micro, "gradient_accumulation_steps": 8 // micro} for micro in (2, 4)]
+    assert uneven_rows_note(planned(store, [run(CONFIG | batch) for batch in even])) == ""
+    assert uneven_rows_note(plan([one.run for one in made.runs], store)) == "", "without rungs"
 
 
 def test_runs_with_other_datasets_are_compared_if_these_hold_out_the_same_rows(store: Store) -> None:
