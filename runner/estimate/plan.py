@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 from modal_app.cloud.meter import CPU_STEP
@@ -18,6 +19,7 @@ from modal_app.store.facts import DataManifest
 from modal_app.store.hub import fetch_names
 from modal_app.store.layout import Store
 from modal_app.store.rungs import Rungs
+from modal_app.store.smaller_batch import BATCH, changes_after
 from runner.config.gpus import GPUS
 from runner.cost.length import data_ranks, length_of, rest_of, saves_of, shape_of
 from runner.cost.prices import CPU, MEMORY, Rates
@@ -26,6 +28,7 @@ from runner.cost.types import NOTHING, Length, Prediction, Range, Rows, Shape
 from runner.estimate.halved import EVERYTHING, Least, least_of
 from runner.estimate.predict import BOOT_MODAL, predict
 from runner.estimate.records import KnownRecords, PastDatasets, data_paths, read_past, rows_of
+from runner.estimate.seeds import OFF
 from runner.memory.sharding import with_files
 from runner.preflight.data import datasets_of, split_of, steps_of
 from runner.preflight.memory import facts_for
@@ -58,6 +61,8 @@ class RunCost:
     """The cards that it may get, by their names in conf/gpu."""
     fewer_saves: Saving | None = None
     """What the run would cost with fewer checkpoints, if most of its time is spent on writing them."""
+    healed: str = ""
+    """The micro batch that all of this is of, if on_oom=halve has to come to it first: `micro_batch_size=2`."""
 
     @property
     def starting(self) -> float:
@@ -151,14 +156,20 @@ class Pool:
 
 
 def plan_cost(
-    plan: Plan, store: Store, stores: Sequence[Store], rates: Rates | None, pools: Mapping[str, Pool]
+    plan: Plan,
+    store: Store,
+    stores: Sequence[Store],
+    rates: Rates | None,
+    pools: Mapping[str, Pool],
+    failing: Mapping[str, int] = MappingProxyType({}),
 ) -> PlanCost:
     """`store`: the store of the plan's datasets. `stores`: those whose records are used. `rates`: None if nothing is
-    rented. `pools`: run key -> pool, of each pending run.
+    rented. `pools`: run key -> pool, of each pending run. `failing`: run key -> how many tries will be out of memory
+    before one has a micro batch that fits (on_oom=halve).
     """
     known = read_past(stores)
     estimator = _Estimator(store, known, rates, {})
-    runs = tuple(estimator.run(one.run) for one in plan.pending)
+    runs = tuple(estimator.run(one.run, failing.get(one.run.key, 0)) for one in plan.pending)
     wanted = {planned.run.data_key for planned in plan.pending}
     missing = [one for one in plan.datasets if one.key in wanted and not one.done]
     experiments = {planned.run.key: planned.run.experiment for planned in plan.pending}
@@ -195,9 +206,11 @@ class _Estimator:
     _found: dict[tuple[Shape, Length], Prediction | str] = field(default_factory=dict)
     """Most runs of a sweep have the same shape and length, so each prediction is made once."""
 
-    def run(self, run: Run) -> RunCost:
+    def run(self, run: Run, failing: int) -> RunCost:
+        """`failing`: as in `plan_cost`. Each of these tries boots, starts, and fails in one of its first steps."""
         key, data_key, experiment = run.key, run.data_key, run.experiment
-        config, gpu = with_files(experiment.axolotl), experiment.gpu
+        smaller = changes_after(experiment.axolotl, failing)
+        config, gpu = {**with_files(experiment.axolotl), **smaller}, experiment.gpu
         length = length_of(config, data_ranks(config, gpu.count), self.rows(data_key, experiment))
         if isinstance(length, str):
             return self._rented(RunCost(key, reason=length), experiment)
@@ -213,7 +226,11 @@ class _Estimator:
         if isinstance(found, str):
             why = f"{unknown}, and no similar run was trained here" if unknown and gpu.type in GPUS else found
             return self._rented(RunCost(key, length, reason=why), experiment)
+        if failing:
+            found = _with_starts(found, failing)
         cost = self._rented(RunCost(key, length, found), experiment)
+        if smaller:
+            cost = replace(cost, healed=f"{BATCH}={smaller[BATCH]}")
         if found.phases.save * 2 <= found.rented.likely:
             return cost
         return replace(cost, fewer_saves=self._fewer_saves(cost, shape, experiment))
@@ -314,6 +331,17 @@ class _Estimator:
             size = 2.0 * facts.parameters if facts else 1e9
             seconds += BOOT_MODAL + Range(*(size / one for one in _down(FETCH_BYTES_S)))
         return seconds
+
+
+def _with_starts(prediction: Prediction, many: int) -> Prediction:
+    """With so many starts more, each in a container of its own."""
+    starts = Range.about(prediction.phases.start, OFF).scaled(many)
+    return replace(
+        prediction,
+        seconds=prediction.seconds + starts,
+        phases=replace(prediction.phases, start=prediction.phases.start * (1 + many)),
+        boot=prediction.boot.scaled(1 + many),
+    )
 
 
 def _down(speed: Range) -> tuple[float, float, float]:

@@ -33,6 +33,8 @@ class PrintedRunCost:
     dollars: Range | None
     fewer_saves: Saving | None
     """What the run would cost with fewer checkpoints, if most of its time is spent on writing them."""
+    healed: str | None
+    """The micro batch that the cost is of, as an override, if on_oom=halve has to come to it first."""
     basis: str | None
     """What the prediction is based on."""
     reason: str
@@ -133,6 +135,7 @@ def _printed_run(one: RunCost, cost: PlanCost) -> PrintedRunCost:
         rented_seconds=prediction.rented if prediction and cost.rates else None,
         dollars=one.dollars,
         fewer_saves=one.fewer_saves,
+        healed=one.healed or None,
         basis=prediction.basis if prediction else None,
         reason=one.reason,
     )
@@ -164,7 +167,9 @@ def _of_run(one: RunCost) -> str:
     price = f"{spread(one.dollars, money)}, " if one.dollars else ""
     no_price = f" ({one.reason})" if one.reason else ""
     seconds = one.prediction.rented if one.dollars else one.prediction.seconds
-    return f"{price}{spread(seconds, span)} a run; {_steps(one)}; from {one.prediction.basis}{no_price}{_spent_on(one)}"
+    healed = f" with {one.healed}, after the tries that are out of memory" if one.healed else ""
+    basis = f"from {one.prediction.basis}{no_price}{_spent_on(one)}"
+    return f"{price}{spread(seconds, span)} a run{healed}; {_steps(one)}; {basis}"
 
 
 def _spent_on(one: RunCost) -> str:

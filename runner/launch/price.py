@@ -78,4 +78,6 @@ def further_lines(launch: Launch) -> list[str]:
 def _cost(launch: Launch, *, ask: bool) -> PlanCost:
     rates = rates_of(launch.executor, launch.plan, launch.store, ask=ask)
     known = stores(launch.request.store)
-    return plan_cost(launch.plan, launch.store, known, rates, pools_of(launch.executor, launch.plan))
+    tries = launch.preflight.tries_that_fail()
+    failing = {run.key: many for run, many in zip(launch.runs, tries, strict=True)} if tries else {}
+    return plan_cost(launch.plan, launch.store, known, rates, pools_of(launch.executor, launch.plan), failing)

@@ -72,9 +72,21 @@ def memory_findings(
     for one, ways in _weighed(*question, known):
         if one.verdict not in (Verdict.WONT_FIT, Verdict.UNSURE):
             continue
-        healed = _healed(one, *question, known) if experiment.heals and one.verdict is Verdict.WONT_FIT else ""
-        severity = Severity.GATE if one.verdict is Verdict.WONT_FIT and not healed else Severity.WARNING
+        wont_fit = one.verdict is Verdict.WONT_FIT
+        times = _halvings(one, *question, known) if experiment.heals and wont_fit else 0
+        healed = f"on_oom=halve then tries {BATCH}={changes_after(experiment.axolotl, times)[BATCH]}." if times else ""
+        severity = Severity.GATE if wont_fit and not times else Severity.WARNING
         yield Finding(severity, "gpu", "", f"On {where(one)} {in_words(one)}.", healed or _way_out(one, ways))
+
+
+def tries_that_fail(experiment: Experiment, longest_row: int | None = None, known: KnownMemory = NOTHING_KNOWN) -> int:
+    """How many tries of a run with on_oom=halve are expected to be out of memory, on the card that it asks for, before
+    one has a micro batch that may fit."""
+    if not experiment.heals:
+        return 0
+    question = _question(experiment, longest_row)
+    first = next((one for one, _ in _weighed(*question, known)), None)
+    return _halvings(first, *question, known) if first is not None and first.verdict is Verdict.WONT_FIT else 0
 
 
 def memory_lines(estimates: Sequence[Sequence[Estimate]], names: Sequence[str]) -> list[str]:
@@ -156,7 +168,7 @@ def _weighed(
     return tuple(found)
 
 
-def _healed(
+def _halvings(
     one: Estimate,
     config: str,
     shape: ShapeAnswer,
@@ -164,15 +176,15 @@ def _healed(
     count: int,
     longest_row: int | None,
     known: KnownMemory,
-) -> str:
-    """With which micro batch on_oom=halve may make it fit; empty if with none."""
+) -> int:
+    """After how many tries on_oom=halve has a micro batch that may fit; 0 if it never has."""
     axolotl: Config = json.loads(config)
     for times in range(1, MOST_TIMES + 1):
         smaller = {**axolotl, **changes_after(axolotl, times)}
         found = estimate(smaller, shape.facts, one.gpu, count, longest_row)
         if known.corrected(found, smaller, shape.facts, longest_row).verdict is not Verdict.WONT_FIT:
-            return f"on_oom=halve then tries {BATCH}={smaller[BATCH]}."
-    return ""
+            return times
+    return 0
 
 
 def _runs_text(names: Sequence[str], total: int) -> str:

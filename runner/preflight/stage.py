@@ -24,7 +24,14 @@ from runner.preflight.findings import (
     printed_findings,
     together,
 )
-from runner.preflight.memory import PrintedMemory, memory_findings, memory_lines, memory_of, printed_memory
+from runner.preflight.memory import (
+    PrintedMemory,
+    memory_findings,
+    memory_lines,
+    memory_of,
+    printed_memory,
+    tries_that_fail,
+)
 from runner.preflight.rules.run_facts import RunFacts
 from runner.preflight.schema import Validator, ask, questions_of, schema_findings, unasked
 from runner.types import Experiment
@@ -172,6 +179,14 @@ class Preflight:
         """Whether each run fits its GPUs, and why gpu=auto chose them, for people. Needs `prepared`."""
         reasons = dict.fromkeys(experiment.chosen for experiment in self.experiments if experiment.chosen)
         return [*reasons, *memory_lines(self._memory(), self._names())]
+
+    def tries_that_fail(self) -> list[int]:
+        """Of each run: how many tries on_oom=halve is expected to make in vain. Empty without `prepared`."""
+        known = enumerate(zip(self.experiments, self.prepared, strict=True)) if self.prepared else ()
+        return [
+            0 if number in self.finished else tries_that_fail(one, manifest.longest_row, self._known(number))
+            for number, (one, manifest) in known
+        ]
 
     def _memory(self) -> list[tuple[Estimate, ...]]:
         if not self.prepared:

@@ -151,6 +151,26 @@ def test_a_plan_with_rungs_names_how_many_runs_are_audited(audited: int, audit: 
     assert cost_lines(cost, {"a": "x"})[-1].endswith(says)
 
 
+def test_a_run_that_on_oom_has_to_halve_costs_what_the_smaller_batch_does_and_the_starts_before(store: Store) -> None:
+    finish_run(store, run(TINY, gpu=Gpu("h100", 1), executor=MODAL))
+    asked = run(TINY | {"max_steps": 9}, gpu=Gpu("h100", 1), executor=MODAL)
+    smaller = {"micro_batch_size": 5, "gradient_accumulation_steps": 2}
+    halved = run(TINY | {"max_steps": 9} | smaller, gpu=Gpu("h100", 1), executor=MODAL)
+    (of_halved,) = cost_of(plan([halved], store), store, rented=True).runs
+    cost = plan_cost(plan([asked], store), store, [store], RATES, {asked.key: Pool("h100", 2)}, {asked.key: 1})
+    (found,) = cost.runs
+    assert found.prediction is not None
+    assert of_halved.prediction is not None
+    start = of_halved.prediction.phases.start
+    assert start > 0
+    assert found.prediction.seconds.likely == pytest.approx(of_halved.prediction.seconds.likely + start)
+    assert found.prediction.boot.likely == 2 * of_halved.prediction.boot.likely > 0
+    assert (
+        " a run with micro_batch_size=5, after the tries that are out of memory; "
+        in cost_lines(cost, {asked.key: "x"})[0]
+    )
+
+
 def test_runs_that_are_done_cost_nothing_and_nothing_is_said(store: Store) -> None:
     done = run(TINY)
     finish_run(store, done)

@@ -21,7 +21,7 @@ from runner.memory.measured import NEAR, NEAR_FACTOR, KnownMemory, RunMemory
 from runner.memory.stack import Batch
 from runner.memory.words import in_words
 from runner.preflight.findings import Severity
-from runner.preflight.memory import memory_findings, memory_of, printed_memory
+from runner.preflight.memory import memory_findings, memory_of, printed_memory, tries_that_fail
 from runner.types import Gpu, Run
 from tests.runner import memory_points
 from tests.runner.builders import begin_attempt, end_attempt, open_sweep, run
@@ -155,6 +155,8 @@ def test_what_can_be_halved_is_not_held_back_if_that_is_asked_for() -> None:
     assert held_back.severity is Severity.GATE
     (told,) = memory_findings(replace(asked, heals=True), known=known)
     assert (told.severity, told.way_out) == (Severity.WARNING, "on_oom=halve then tries micro_batch_size=2.")
+    assert tries_that_fail(replace(asked, heals=True), known=known) == 1
+    assert tries_that_fail(asked, known=known) == tries_that_fail(replace(asked, heals=True)) == 0
     too_large = replace(asked, heals=True, model=LLAMA_70B)
     assert [one.severity for one in memory_findings(too_large)] == [Severity.GATE], "no batch is small enough"
 
