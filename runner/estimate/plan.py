@@ -98,7 +98,7 @@ class PlanCost:
     preparing_each: Mapping[str, Range] = field(default_factory=dict)
     """Seconds by data key."""
     rungs: Rungs | None = None
-    """Where most of the runs stop; None trains each to its end, which is what all other figures are of."""
+    """Where most of the runs stop, if they are halved. All figures but `least...` are of training each to its end."""
     at_rungs: int = 0
     """How many of the runs have stopped at one, so that they may do nothing more."""
     audited: int = 0

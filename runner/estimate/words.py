@@ -74,7 +74,7 @@ class PrintedCost:
     rates: Rates | None
     """Null if nothing is rented."""
     halved: HalvedCost | None = None
-    """With rungs, the least of it. All other figures are those of training every run to its end, which is the most."""
+    """With rungs, the cost if as few runs as possible go on. All other figures are of training every run to its end."""
 
 
 def cost_lines(cost: PlanCost, names: Mapping[str, str]) -> list[str]:
