@@ -14,7 +14,7 @@ from typing import Any
 
 from modal_app.cloud.meter import CPU_STEP
 from modal_app.cloud.settings import reserved_by
-from modal_app.halving.choose import is_audited
+from modal_app.halving.choose import audited_of
 from modal_app.store.facts import DataManifest
 from modal_app.store.hub import fetch_names
 from modal_app.store.layout import Store
@@ -33,7 +33,7 @@ from runner.memory.sharding import with_files
 from runner.preflight.data import datasets_of, split_of, steps_of
 from runner.preflight.memory import facts_for
 from runner.preflight.values import number
-from runner.types import DatasetSize, Experiment, ModelFacts, Plan, PlannedDataset, PlannedRun, Run
+from runner.types import DatasetSize, Experiment, ModelFacts, Plan, PlannedDataset, Run
 
 # Guesses, for what was not recorded.
 WARM_START = Range(5.0, 12.0, 30.0)
@@ -187,13 +187,15 @@ def plan_cost(
         preparing_each={one.key: seconds for one, seconds in zip(missing, parts, strict=True)},
         rungs=next((one.step.rungs for one in plan.pending if one.step.rungs), None),
         at_rungs=sum(bool(one.at_rung) for one in plan.pending),
-        audited=sum(_never_stops(one) for one in plan.pending),
+        audited=_audited(plan),
     )
 
 
-def _never_stops(planned: PlannedRun) -> bool:
-    rungs = planned.step.rungs
-    return rungs is not None and rungs.audit and not planned.at_rung and is_audited(planned.run.key)
+def _audited(plan: Plan) -> int:
+    """The runs of a search that never stop, and have not stopped before it."""
+    audited = audited_of([one.run.key for one in plan.runs])
+    pending = [one for one in plan.pending if one.run.key in audited and not one.at_rung]
+    return sum(one.step.rungs is not None and one.step.rungs.audit for one in pending)
 
 
 @dataclass(slots=True)
