@@ -97,6 +97,19 @@ def test_nothing_is_called_again_by_whoever_comes_later(abandoned: Abandoned, tm
     assert standing(Store(late.store.root / "modal")) == standing(Store(abandoned.here.store.root / "modal"))
 
 
+def test_another_search_of_the_same_runs_calls_none_only_to_compare_it(abandoned: Abandoned) -> None:
+    """It lets fewer of them go on from the same rungs. What each has reached there is known."""
+    before, known = abandoned.calls, statuses(abandoned.here, abandoned.sweep)
+    planned = abandoned.here.json("plan", *GRID, "search.rungs=[0.2,0.6]", "search.eta=6", "search.audit=false")
+    assert sum(run["at_rung"] is not None for run in planned["runs"]) == known["stopped at rung"]
+    narrower = abandoned.here.run(*GRID, "search.rungs=[0.2,0.6]", "search.eta=6", "search.audit=false")
+    assert narrower.returncode == 0, narrower.stderr
+    assert abandoned.calls == before
+    folders = [path.name for path in (abandoned.server.volume_tree(RUNS) / "sweeps").glob("*/rungs/*")]
+    assert len(folders) == 2, "its entries are on the Volume, too"
+    assert statuses(abandoned.here, abandoned.sweep) == known
+
+
 def test_resume_trains_a_stopped_run_to_its_end_in_one_call(abandoned: Abandoned) -> None:
     before, known = abandoned.calls, statuses(abandoned.here, abandoned.sweep)
     rows = abandoned.here.json("compare", abandoned.sweep)["runs"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modal_app.halving.asking import AtOnce, ByFile, asks_of, give_answer, open_questions
-from modal_app.halving.ends import note_end, note_trained, setting_of
+from modal_app.halving.ends import DIVERGED, note_end, note_trained, rung_of_stop, setting_of
 from modal_app.halving.entries import FileEntries, go_of, loss_of, out_of, stop_of
 from modal_app.halving.halve import Answer
 from modal_app.halving.standing import Reading, Why
@@ -105,6 +105,23 @@ def test_a_run_is_compared_by_what_it_told_another_search(tmp_path: Path) -> Non
     entries = noted(tmp_path, ended(OutcomeStatus.SUCCEEDED, step=20), {20: 0.5})
     assert [Reading.of(entries.found[loss_of(rung, "run")]).loss for rung in (1, 2)] == [2.0, 1.0]
     assert entries.found[go_of(1, "run")] == {"why": Why.BEFORE}
+
+
+def test_a_run_that_another_search_has_stopped_has_stopped_here_if_what_it_reached_at_the_step_is_known(
+    tmp_path: Path,
+) -> None:
+    known = {4: Reading(2.0, 20, "rows", (1, 2), (0.5, 0.7))}
+    for step, diverged, there, rung in [
+        (4, "", known, 1), (4, "", {}, 0), (5, "", known, 0), (12, "", known, 0),
+        (5, DIVERGED, {12: Reading(None, 20, "rows")}, 2), (13, DIVERGED, {16: Reading(None, 20, "rows")}, 0),
+    ]:  # fmt: skip
+        stopped = ended(OutcomeStatus.AT_RUNG, rung=3, search="sweep/other", step=step, why=diverged)
+        assert rung_of_stop(RUNGS, stopped, there) == rung
+        entries = MemoryEntries()
+        note_end(entries, STEP, stopped, run_folder(tmp_path), there)
+        said = {loss_of(rung, "run"): next(iter(there.values())).to_json()} if rung else {}
+        assert {name: entries.found[name] for name in entries.found.keys() - {stop_of(rung, "run")}} == said
+        assert (stop_of(rung, "run") in entries.found) == (rung > 0)
 
 
 def test_settings_are_equal_but_for_the_seed() -> None:
