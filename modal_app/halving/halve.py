@@ -44,6 +44,7 @@ def ask(entries: Entries, run: str, rung: int, reading: Reading) -> Answer:
     entries.put(loss_of(rung, run), reading.to_json())
     items = entries.items()
     if TERMS not in items:
+        entries.put(go_of(rung, run), {"why": Why.UNANSWERED})  # or others would wait for it to stop
         return Answer(Why.UNANSWERED, 1, 1)
     standing = Standing.of(items)
     why = standing.gone.get(rung, {}).get(run) or who_goes_on(standing, rung).get(run)

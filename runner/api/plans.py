@@ -12,7 +12,7 @@ from runner.compare.params import params_of
 from runner.config.overrides import written
 from runner.cost.types import Range
 from runner.errors import SweepError
-from runner.estimate.plan import RunCost
+from runner.estimate.types import RunCost
 from runner.executors.choose import validator_at_hand
 from runner.launch.budget import over_budget
 from runner.launch.identify import identify, resolve

@@ -18,17 +18,16 @@ from modal_app.halving.choose import audited_of
 from modal_app.store.facts import DataManifest
 from modal_app.store.hub import fetch_names
 from modal_app.store.layout import Store
-from modal_app.store.rungs import Rungs
 from modal_app.store.smaller_batch import BATCH, changes_after
 from runner.config.gpus import GPUS
 from runner.cost.length import data_ranks, length_of, rest_of, saves_of, shape_of
 from runner.cost.prices import CPU, MEMORY, Rates
 from runner.cost.spent import fetch_folder
 from runner.cost.types import NOTHING, Length, Prediction, Range, Rows, Shape
-from runner.estimate.halved import EVERYTHING, Least, least_of
 from runner.estimate.predict import BOOT_MODAL, predict
 from runner.estimate.records import KnownRecords, PastDatasets, data_paths, read_past, rows_of
 from runner.estimate.seeds import OFF
+from runner.estimate.types import THIS_MACHINE, PlanCost, Pool, RunCost, Saving
 from runner.memory.sharding import with_files
 from runner.preflight.data import datasets_of, split_of, steps_of
 from runner.preflight.memory import facts_for
@@ -44,115 +43,6 @@ ROWS_S = Range(300.0, 1000.0, 3000.0)
 UNKNOWN_PREPARE = Range(10.0, 60.0, 900.0)
 FETCH_BYTES_S = Range(5e7, 2e8, 5e8)
 CHARACTERS_PER_TOKEN = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class RunCost:
-    key: str
-    length: Length | None = None
-    prediction: Prediction | None = None
-    """None if it is unknown; then `reason` says why."""
-    reason: str = ""
-    dollars: Range | None = None
-    """None if they are unknown, or nothing is rented."""
-    dollars_s: float | None = None
-    """The highest cost of one second."""
-    cards: tuple[str, ...] = ()
-    """The cards that it may get, by their names in conf/gpu."""
-    fewer_saves: Saving | None = None
-    """What the run would cost with fewer checkpoints, if most of its time is spent on writing them."""
-    healed: str = ""
-    """The micro batch that all of this is of, if on_oom=halve has to come to it first: `micro_batch_size=2`."""
-
-    @property
-    def starting(self) -> float:
-        """The part of its price that a start takes: the boot, loading the model, and the first step. From 0 to 1."""
-        if self.prediction is None:
-            return 0.0
-        boot, phases = self.prediction.boot.likely, self.prediction.phases
-        return (phases.start + boot) / max(phases.total + boot, 1e-9)
-
-
-@dataclass(frozen=True, slots=True)
-class Saving:
-    """The same run with other checkpoints."""
-
-    override: str
-    """Replaces the run's own: `saves_per_epoch=1`."""
-    rented_s: float
-    dollars: float | None = None
-    """None if nothing is rented."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlanCost:
-    runs: tuple[RunCost, ...]
-    """Pending runs, in the plan's order."""
-    preparing_s: Range
-    preparing: Range | None
-    """Dollars for preparing datasets and fetching models."""
-    wall: Range | None
-    """Seconds until everything has ended; None if those of a run are unknown."""
-    at_a_time: int
-    rates: Rates | None
-    preparing_each: Mapping[str, Range] = field(default_factory=dict)
-    """Seconds by data key."""
-    rungs: Rungs | None = None
-    """Where most of the runs stop, if they are halved. All figures but `least...` are of training each to its end."""
-    at_rungs: int = 0
-    """How many of the runs have stopped at one, so that they may do nothing more."""
-    audited: int = 0
-    """How many of the others never stop, to show what stopping misses."""
-
-    @property
-    def dollars(self) -> Range | None:
-        """The total; None if any part is unknown, or nothing is rented."""
-        known = [one.dollars for one in self.runs if one.dollars is not None]
-        if self.preparing is None or len(known) < len(self.runs):
-            return None
-        return sum(known, self.preparing)
-
-    @property
-    def seconds(self) -> Range | None:
-        """The sum over all runs; None if those of a run are unknown."""
-        known = [one.prediction.seconds for one in self.runs if one.prediction is not None]
-        return sum(known, NOTHING) if len(known) == len(self.runs) else None
-
-    @property
-    def least(self) -> Least:
-        """What the runs do if as few as possible go on from each rung; everything without rungs."""
-        if self.rungs is None or not self.runs:
-            return EVERYTHING
-        return least_of(self.rungs, len(self.runs) - self.at_rungs, self.audited, self.at_rungs)
-
-    @property
-    def least_dollars(self) -> Range | None:
-        """With as few runs as possible; None like `dollars`. Each start pays for its boot, too."""
-        if self.dollars is None or self.preparing is None:
-            return None
-        return sum((self.least.of(one.dollars, one.starting) for one in self.runs if one.dollars), self.preparing)
-
-    @property
-    def least_seconds(self) -> Range | None:
-        """The sum over all runs with as few as possible; None like `seconds`."""
-        if self.seconds is None:
-            return None
-        known = [one.prediction for one in self.runs if one.prediction is not None]
-        starting = [one.phases.start / max(one.phases.total, 1e-9) for one in known]
-        parts = zip(known, starting, strict=True)
-        return sum((self.least.of(one.seconds, start) for one, start in parts), NOTHING)
-
-
-THIS_MACHINE = "this machine"
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """The resources that runs share: the slots of this machine, or the containers of one kind on Modal."""
-
-    name: str
-    most: int | None
-    """The most runs at a time; None without a limit."""
 
 
 def plan_cost(

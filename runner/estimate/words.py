@@ -10,7 +10,7 @@ from modal_app.store.rungs import named
 from runner.cost.prices import CPU, MEMORY, Rates
 from runner.cost.spent import money
 from runner.cost.types import Phases, Range
-from runner.estimate.plan import PlanCost, RunCost, Saving
+from runner.estimate.types import PlanCost, RunCost, Saving
 
 WORTH_EXPLAINING_S = 60.0
 """Of a shorter run, nobody asks what its time is spent on."""

@@ -21,7 +21,7 @@ from runner.cost.spent import planned_rates
 from runner.environment import trainer_environment
 from runner.environment.verdicts import Verdicts
 from runner.errors import SweepError
-from runner.estimate.plan import THIS_MACHINE, Pool
+from runner.estimate.types import THIS_MACHINE, Pool
 from runner.executors.local import LocalExecutor
 from runner.executors.mixed_workers import FRESH, ON_A_GPU, MixedWorkers, RunningValidator
 from runner.executors.modal_gpus import placements, placements_after

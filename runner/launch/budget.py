@@ -11,8 +11,8 @@ from runner.console import question
 from runner.cost.spent import money
 from runner.cost.types import Range
 from runner.errors import SweepError
-from runner.estimate.plan import PlanCost, RunCost
 from runner.estimate.predict import BOOT_MODAL
+from runner.estimate.types import PlanCost, RunCost
 from runner.types import ExecutorChoice, Plan, PlannedRun, Request
 
 

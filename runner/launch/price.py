@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from runner.console import terminal
 from runner.cost.spent import money
-from runner.estimate.plan import PlanCost, plan_cost
+from runner.estimate.plan import plan_cost
+from runner.estimate.types import PlanCost
 from runner.estimate.words import cost_lines, span, spread
 from runner.executors.choose import pools_of, rates_of
 from runner.launch.budget import bound_line, check_budget, confirm, with_further, with_shares

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modal_app.store.layout import Store
-from runner.estimate.plan import PlanCost
+from runner.estimate.types import PlanCost
 from runner.preflight.stage import Preflight
 from runner.types import ExecutorChoice, Experiment, Plan, Request, Run
 

@@ -104,6 +104,6 @@ def _asked_for(experiments: Sequence[Experiment]) -> set[str]:
 
 def _options() -> set[str]:
     """The choices to be made about a run's config; the others do not reach Axolotl."""
-    elsewhere = (SWEEPS, "executor", "tracking", "prices")
+    elsewhere = (SWEEPS, "executor", "tracking", "prices", "search")
     said = {f"{group}={option}" for group, options in GROUPS.items() for option in options if group not in elsewhere}
     return said - {"fsdp=none"}

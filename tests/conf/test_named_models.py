@@ -17,7 +17,8 @@ from runner.config.shipped import shipped_root
 from runner.config.vocabulary import read_vocabulary
 from runner.cost.prices import rates_from
 from runner.errors import SweepError
-from runner.estimate.plan import Pool, plan_cost
+from runner.estimate.plan import plan_cost
+from runner.estimate.types import Pool
 from runner.keys.identity import identify_run
 from runner.preflight.memory import memory_of, printed_memory
 from runner.types import Experiment

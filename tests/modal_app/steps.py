@@ -30,7 +30,11 @@ DATA, MODEL = "inputs/rows.jsonl", "inputs/model"
 ROWS = 600
 """Enough for the longest run, once through."""
 PACKAGE = Path(next(iter(modal_app.__path__)))
-ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "WANDB_ERROR_REPORTING": "false"}
+ENVIRONMENT = os.environ | {
+    "HF_HUB_OFFLINE": "1",
+    "WANDB_ERROR_REPORTING": "false",
+    "AXOLOTL_DO_NOT_TRACK": "1",  # without a network, Axolotl's telemetry may wait for ever when its process ends
+}
 CONFIG: dict[str, Any] = {
     "base_model": MODEL,
     "chat_template": "tokenizer_default",

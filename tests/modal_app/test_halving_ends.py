@@ -11,9 +11,9 @@ import pytest
 
 from modal_app.halving.asking import AtOnce, ByFile, asks_of, give_answer, open_questions
 from modal_app.halving.ends import DIVERGED, note_end, note_trained, rung_of_stop, setting_of
-from modal_app.halving.entries import FileEntries, go_of, loss_of, out_of, stop_of
-from modal_app.halving.halve import Answer
-from modal_app.halving.standing import Reading, Why
+from modal_app.halving.entries import TERMS, FileEntries, go_of, loss_of, out_of, stop_of
+from modal_app.halving.halve import Answer, ask
+from modal_app.halving.standing import Reading, Standing, Terms, Why
 from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.rungs import Rungs
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Step, StepKind
@@ -147,3 +147,11 @@ def test_a_trainer_in_a_container_asks_by_a_file_and_goes_on_without_an_answer(t
     assert (asks.known(1), asks.known(2)) == (Answer(None, 2, 5), None)
     assert ByFile("sweep/own", "run", attempt, waits_s=0).ask(2, reading) == Answer(Why.UNANSWERED, 1, 1)
     assert type(asks_of(STEP, store, folder.draft_of(1), attempt)) is ByFile
+
+
+def test_a_run_that_asks_while_the_terms_cannot_be_read_is_known_to_have_gone_on(tmp_path: Path) -> None:
+    """Or others would wait for it to stop."""
+    entries = FileEntries(tmp_path)
+    assert ask(entries, "run", 1, Reading(1.0, 20, "rows")) == Answer(Why.UNANSWERED, 1, 1)
+    entries.put(TERMS, Terms({"run": 1e-3, "other": 1e-3}, (0.2,), 2).to_json())
+    assert Standing.of(entries.items()).has_gone(1, "run")

@@ -13,7 +13,7 @@ from runner.compare.ranking import compare_sweep
 from runner.cost.types import NOTHING, Range
 from runner.environment.verdicts import Verdicts
 from runner.errors import SweepError
-from runner.estimate.plan import PlanCost, RunCost
+from runner.estimate.types import PlanCost, RunCost
 from runner.launch.budget import (
     bound_line,
     check_budget,

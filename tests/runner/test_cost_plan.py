@@ -18,8 +18,9 @@ from modal_app.store.step import Outcome, OutcomeStatus, StepKind, write_atomica
 from runner.cost.prices import rates_from
 from runner.cost.spent import money, planned_rates
 from runner.cost.types import NOTHING, Length, Phases, Prediction, Range
-from runner.estimate.plan import THIS_MACHINE, PlanCost, Pool, RunCost, plan_cost
+from runner.estimate.plan import plan_cost
 from runner.estimate.records import read_past
+from runner.estimate.types import THIS_MACHINE, PlanCost, Pool, RunCost
 from runner.estimate.words import cost_lines, printed_cost, spread
 from runner.types import (
     DatasetSize,
