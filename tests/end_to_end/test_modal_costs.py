@@ -66,7 +66,7 @@ def test_what_was_allocated_is_paid_at_modals_rates_and_shown_while_it_is_spent(
         assert "rates: Modal's of " in said
         # The last word came after the tick of the tenth second.
         so_far = [float(dollars) for dollars in re.findall(r"\$(\d+\.\d+) so far", shown)]
-        assert row["dollars"] / 2 < so_far[-1] <= round(told["cost"]["dollars"], 2)
+        assert row["dollars"] / 2 < so_far[-1] <= round(told["cost"]["dollars"], 4), "as it is shown below ten cents"
         (used,) = row["record"]["containers"]
         assert {(card["peak_mib"], card["utilisation"]) for card in used["cards"]} == {(70000, 80.0)}
         assert used["memory_gib_used"] > 0
