@@ -11,7 +11,8 @@ from runner.api import application
 from runner.command.page import page
 from runner.environment.verdicts import Verdicts
 from runner.preflight.stage import Preflight
-from runner.types import Experiment, Request, RunResult
+from runner.request import Request
+from runner.types import Experiment, RunResult
 
 
 def refuse(experiments: Sequence[Experiment]) -> None:

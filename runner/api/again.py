@@ -16,8 +16,9 @@ from runner.launch.plan import plan
 from runner.launch.price import price
 from runner.launch.sweep import unresolved_text
 from runner.launch.types import Launch
+from runner.request import Action, Request, SearchChoice
 from runner.store.stores import is_mirror
-from runner.types import Action, Experiment, Request, RunResult, SearchChoice
+from runner.types import Experiment, RunResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ from runner.errors import ExitCode, SweepError
 from runner.keys.hub_commits import resolve
 from runner.keys.hub_models import hub_model
 from runner.memory.counted_weights import weights_in_folder
-from runner.types import Experiment, Request, RunResult
+from runner.request import Request
+from runner.types import Experiment, RunResult
 
 NAME = "axosweep"
 CONFIG = "config"

@@ -22,7 +22,8 @@ from runner.launch.schema import ask_schema, refusal_of
 from runner.launch.sweep import unresolved_text
 from runner.launch.types import Launch
 from runner.preflight.findings import Finding
-from runner.types import Experiment, LeftOut, Request, Run, RunResult
+from runner.request import LeftOut, Request
+from runner.types import Experiment, Run, RunResult
 
 
 @dataclass(frozen=True, slots=True)

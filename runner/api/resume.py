@@ -13,12 +13,13 @@ from runner.errors import SweepError
 from runner.executors.refresh import look_again
 from runner.files.places import state_of
 from runner.launch.sweep import run_sweep, show_results
+from runner.request import Request
 from runner.store.finding import runs_in
 from runner.store.ledger import Ledger, SweepRun, sweep_ids
 from runner.store.run_state import RunStatus, status_text
 from runner.store.searches import searches_of
 from runner.store.stores import is_mirror
-from runner.types import Experiment, Request, RunResult
+from runner.types import Experiment, RunResult
 
 RESUMABLE = (RunStatus.AT_RUNG, RunStatus.STOPPED, RunStatus.LOST, RunStatus.FAILED)
 

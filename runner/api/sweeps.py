@@ -21,9 +21,10 @@ from runner.errors import SweepError
 from runner.html_report.finish import leave_report
 from runner.launch.sweep import run_sweep
 from runner.launch.types import Launch
+from runner.request import Request
 from runner.store.finding import sweep_in
 from runner.store.stores import stores
-from runner.types import Experiment, Request, RunResult
+from runner.types import Experiment, RunResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from dataclasses import replace
 from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
 from runner.errors import PlanRefused, SweepError
-from runner.types import Experiment, Request, RunResult
+from runner.request import Request
+from runner.types import Experiment, RunResult
 
 USAGE = "axosweep plan [--json] [--overrides] [--diff SWEEP] [--write DIR] [-m] [GROUP=OPTION ...] [KEY=VALUE ...]"
 DESCRIPTION = """\

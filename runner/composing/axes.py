@@ -10,7 +10,7 @@ from decimal import ROUND_FLOOR, Context, Decimal
 from typing import Any
 
 from runner.config.overrides import written
-from runner.types import LeftOut
+from runner.request import LeftOut
 
 Job = tuple[str, ...]
 """One point as overrides for Hydra, each of one value."""

@@ -11,7 +11,7 @@ from runner.composing.axes import Axis, Cell, ChoiceAxis, IntervalAxis, Job, Poi
 from runner.composing.job_product import exclude_words
 from runner.composing.sobol import MOST_DIMENSIONS, sobol
 from runner.errors import SweepError
-from runner.types import LeftOut, SearchChoice
+from runner.request import LeftOut, SearchChoice
 
 DRAWS_EACH = 100
 """A search gives up after so many draws for each requested run,"""

@@ -28,8 +28,8 @@ from runner.errors import SweepError, did_you_mean
 from runner.preflight.auto import with_gpu
 from runner.preflight.data import datasets_of, limit_findings, split_of
 from runner.preflight.nodes import no_text_findings
+from runner.request import Action, Request, SearchChoice
 from runner.types import (
-    Action,
     DataChoice,
     DatasetSize,
     ExecutorChoice,
@@ -37,8 +37,6 @@ from runner.types import (
     Gpu,
     ModelFacts,
     PriceTable,
-    Request,
-    SearchChoice,
     TrackingChoice,
 )
 

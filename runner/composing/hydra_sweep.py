@@ -41,7 +41,8 @@ from runner.console import terminal
 from runner.errors import SweepError
 from runner.preflight import quick_findings
 from runner.preflight.findings import Severity
-from runner.types import Action, Experiment, Request, RunResult
+from runner.request import Action, Request
+from runner.types import Experiment, RunResult
 
 NONE: Mapping[str, str] = {}
 LaunchSweep = Callable[[list[Experiment], Request], list[RunResult]]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from runner.composing.axes import Axis, Cell, ChoiceAxis, Fixed, IntervalAxis, Job, Points, SearchSpace
 from runner.errors import SweepError
-from runner.types import LeftOut
+from runner.request import LeftOut
 
 
 def grid(space: SearchSpace) -> Points:

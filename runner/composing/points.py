@@ -13,7 +13,7 @@ from runner.composing.hydra_inside import plain
 from runner.composing.job_product import grid
 from runner.composing.read_axes import read_space, rules_of, with_file_rules, with_rules
 from runner.config.vocabulary import Vocabulary
-from runner.types import SearchChoice, SearchMethod
+from runner.request import SearchChoice, SearchMethod
 
 DECIDED_BY_RESULTS = (SearchMethod.COORDINATE, SearchMethod.TPE)
 """The methods whose points are not known before the first run has ended."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from runner.composing.axes import Axis, AxisRules
 from runner.errors import SweepError, did_you_mean
-from runner.types import SearchChoice, SearchMethod
+from runner.request import SearchChoice, SearchMethod
 
 COUNTED = (SearchMethod.RANDOM, SearchMethod.TPE)
 """The methods that have to be told how many points."""

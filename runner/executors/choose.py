@@ -32,8 +32,9 @@ from runner.executors.warm_workers import WarmWorkers
 from runner.executors.workers import FreshWorkers, Workers
 from runner.keys.inputs import staged_name
 from runner.preflight.schema import Validator
+from runner.request import Request
 from runner.store.ledger import Ledger
-from runner.types import ExecutorChoice, Experiment, Gpu, InputKind, Plan, Request
+from runner.types import ExecutorChoice, Experiment, Gpu, InputKind, Plan
 from runner.wandb import account
 
 STARTING = "Starting Axolotl; its imports take some seconds."

@@ -13,7 +13,8 @@ from runner.cost.types import Range
 from runner.errors import SweepError
 from runner.estimate.predict import BOOT_MODAL
 from runner.estimate.types import PlanCost, RunCost
-from runner.types import ExecutorChoice, Plan, PlannedRun, Request
+from runner.request import Request
+from runner.types import ExecutorChoice, Plan, PlannedRun
 
 
 def check_budget_options(choice: ExecutorChoice, request: Request) -> None:

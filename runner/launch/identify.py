@@ -20,8 +20,9 @@ from runner.launch.start_checkpoint import check_checkpoint_fits, checkpoint_inp
 from runner.launch.types import Launch
 from runner.memory.measured import NOTHING_KNOWN, KnownMemory
 from runner.preflight.stage import Preflight
+from runner.request import Request
 from runner.store.stores import open_store, store_of, stores
-from runner.types import Experiment, Input, Request, Run
+from runner.types import Experiment, Input, Run
 
 
 def resolve(experiments: Sequence[Experiment], request: Request) -> Launch:

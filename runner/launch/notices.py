@@ -29,8 +29,9 @@ from runner.compare.ranking import Row
 from runner.console import terminal
 from runner.errors import SweepError
 from runner.launch.types import Launch
+from runner.request import Request
 from runner.store.ledger import Event, Ledger, Record
-from runner.types import ExecutorChoice, Plan, Request, StepId
+from runner.types import ExecutorChoice, Plan, StepId
 
 COMMAND_S = 30.0
 """How long a command may take."""

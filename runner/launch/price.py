@@ -13,10 +13,10 @@ from runner.estimate.words import cost_lines, span, spread
 from runner.executors.choose import pools_of, rates_of
 from runner.launch.budget import bound_line, check_budget, confirm, with_further, with_shares
 from runner.launch.types import Launch
+from runner.request import Action
 from runner.show import tables
 from runner.show.headway import Expected
 from runner.store.stores import stores
-from runner.types import Action
 
 
 def price(launch: Launch) -> Launch:

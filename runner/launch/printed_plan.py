@@ -16,7 +16,8 @@ from runner.launch.plan_diff import PlanDiff
 from runner.launch.plan_inputs import HubModel, RunCounts
 from runner.launch.types import Launch
 from runner.preflight.stage import PrintedPreflight
-from runner.types import Experiment, Gpu, Input, LeftOut, Plan
+from runner.request import LeftOut
+from runner.types import Experiment, Gpu, Input, Plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from modal_app.store.state import Phase, StepState, observe
 from modal_app.store.step import Step, StepKind
 from runner.errors import SweepError
 from runner.keys.identity import short_hash
-from runner.types import Plan, PlannedRun, Run, SearchChoice
+from runner.request import SearchChoice
+from runner.types import Plan, PlannedRun, Run
 
 HASH_LENGTH = 6
 BATCH = ("micro_batch_size", "gradient_accumulation_steps")

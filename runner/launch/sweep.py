@@ -28,10 +28,11 @@ from runner.launch.rungs import uneven_rows_note
 from runner.launch.schema import ask_schema, refuse_blocked
 from runner.launch.types import Launch
 from runner.preflight.schema import Validator
+from runner.request import Action, Request
 from runner.show import tables
 from runner.store.run_state import RunStatus
 from runner.store.stores import check_writable, while_it_exists
-from runner.types import Action, Experiment, Plan, Request, Run, RunResult
+from runner.types import Experiment, Plan, Run, RunResult
 from runner.wandb.verdict import add_verdict
 
 

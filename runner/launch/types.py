@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from modal_app.store.layout import Store
 from runner.estimate.types import PlanCost
 from runner.preflight.stage import Preflight
-from runner.types import ExecutorChoice, Experiment, Plan, Request, Run
+from runner.request import Request
+from runner.types import ExecutorChoice, Experiment, Plan, Run
 
 NO_PLAN = Plan("", (), ())
 

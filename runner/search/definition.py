@@ -16,10 +16,10 @@ from runner.executors.choose import pools_of
 from runner.executors.slots import machine_slots
 from runner.launch.plan import sweep_id
 from runner.launch.types import Launch
+from runner.request import Request, SearchMethod
 from runner.search.methods import Coordinate, Method, Tpe
 from runner.search.metric import refuse_unmeasured
 from runner.search.points import Points
-from runner.types import Request, SearchMethod
 
 TRIALS = "trials.jsonl"
 """The file of search=tpe in the sweep's folder."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from runner.errors import SweepError
+from runner.request import LeftOut
 from runner.search import coordinate
 from runner.search.coordinate import Turn
 from runner.search.points import Points, Setting
 from runner.search.space import Axis, Point, size
-from runner.types import LeftOut
 
 if TYPE_CHECKING:
     from runner.search.tpe import Drawn

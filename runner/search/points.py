@@ -17,8 +17,9 @@ from runner.launch.types import Launch
 from runner.memory.estimate import Verdict
 from runner.preflight.findings import blocking
 from runner.preflight.memory import memory_of
+from runner.request import Action, Request
 from runner.search.space import Axis, Interval, Point, Value, number
-from runner.types import Action, Experiment, Request
+from runner.types import Experiment
 
 SEED = "seed"
 RANK_KEY = "lora_r"

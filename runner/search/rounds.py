@@ -16,12 +16,13 @@ from runner.console import terminal
 from runner.console.interrupts import terminate_as_interrupt
 from runner.console.numbers import number
 from runner.errors import SweepError
+from runner.request import Action, Request, SearchRound
 from runner.search.definition import Definition, define
 from runner.search.methods import Losses, Method, Round, named
 from runner.search.metric import note_on
 from runner.search.points import RefusedValues, Setting
 from runner.search.records import Records, RoundRuns
-from runner.types import Action, Request, RunResult, SearchRound
+from runner.types import RunResult
 
 OPENING = (
     "search={method} chooses the runs of each round by the results of those before, so this command has to stay alive. "

@@ -12,9 +12,10 @@ from runner.config.overrides import parts
 from runner.launch.budget import over_budget
 from runner.launch.sweep import run_sweep
 from runner.launch.types import Launch
+from runner.request import Request
 from runner.settle.log import SeedRun
 from runner.store.ledger import Ledger
-from runner.types import Experiment, Request, RunResult
+from runner.types import Experiment, RunResult
 
 SEED = ("seed", "axolotl.seed")
 

@@ -16,9 +16,10 @@ from runner.compare.ranking import EVAL_LOSS, Row
 from runner.console import terminal
 from runner.console.print_json import print_json
 from runner.cost.spent import money
+from runner.request import LeftOut
 from runner.show.status import SweepList, SweepStatus
 from runner.store.run_state import RunStatus
-from runner.types import LeftOut, Plan, PlannedRun
+from runner.types import Plan, PlannedRun
 
 MOST_LEFT_OUT = 50
 """Points that a plan prints."""

@@ -13,7 +13,7 @@ from runner.config.gpus import GPUS
 from runner.config.project import SWEEPS
 from runner.config.vocabulary import read_vocabulary
 from runner.errors import SweepError
-from runner.types import SearchMethod
+from runner.request import SearchMethod
 from tests.conftest import refuse
 
 VOCABULARY = read_vocabulary()

@@ -24,7 +24,8 @@ from runner.executors.validator import FreshValidator
 from runner.launch.sweep import launch_sweep
 from runner.preflight.schema import questions_of
 from runner.preflight.stage import Preflight
-from runner.types import Action, ExecutorChoice, Experiment, Gpu, ModelFacts, Request
+from runner.request import Action, Request
+from runner.types import ExecutorChoice, Experiment, Gpu, ModelFacts
 from tests.preflight.sound_base import SOUND
 from tests.runner.builders import experiment
 

@@ -14,7 +14,8 @@ from runner.api import application
 from runner.launch.execute import record_request
 from runner.launch.identify import identify, resolve
 from runner.launch.plan import plan
-from runner.types import Action, Experiment, Request, Run, RunResult
+from runner.request import Action, Request
+from runner.types import Experiment, Run, RunResult
 from tests.runner.builders import finish, finish_run
 
 Config = Mapping[str, Any]

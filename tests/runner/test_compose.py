@@ -14,7 +14,8 @@ from runner.config.overrides import canonical
 from runner.config.shipped import shipped_root
 from runner.config.vocabulary import read_vocabulary
 from runner.errors import SweepError
-from runner.types import Action, Experiment, Gpu
+from runner.request import Action
+from runner.types import Experiment, Gpu
 from tests.conftest import refuse
 
 VOCABULARY = read_vocabulary()

@@ -26,7 +26,8 @@ from runner.launch.budget import (
 from runner.launch.price import further_lines
 from runner.launch.types import Launch
 from runner.preflight.stage import Preflight
-from runner.types import Action, ExecutorChoice, Request, SearchChoice, SearchMethod, SearchRound
+from runner.request import Action, Request, SearchChoice, SearchMethod, SearchRound
+from runner.types import ExecutorChoice
 from tests.runner.builders import finish_run, open_sweep, plan, run
 
 

@@ -19,8 +19,9 @@ from runner.api import application
 from runner.compare.ranking import compare_sweep
 from runner.errors import SweepError
 from runner.launch.notices import Notifier, check_notify, run_command
+from runner.request import Action, Request
 from runner.store.ledger import Event, Ledger
-from runner.types import Action, ExecutorChoice, Plan, Request
+from runner.types import ExecutorChoice, Plan
 from tests.runner.builders import finish, finish_run, open_sweep, run
 from tests.webhook_server import Webhook, serve_webhook
 

@@ -11,9 +11,10 @@ from runner.environment.verdicts import Verdicts
 from runner.errors import SweepError
 from runner.launch.types import Launch
 from runner.preflight.stage import Preflight
+from runner.request import Action, Request
 from runner.search.records import RoundRuns
 from runner.search.results import Results, read_results
-from runner.types import Action, ExecutorChoice, Request, Run
+from runner.types import ExecutorChoice, Run
 from tests.runner.builders import finish_run, log_losses, open_sweep, plan, run
 
 

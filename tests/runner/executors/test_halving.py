@@ -22,8 +22,9 @@ from runner.executors.slots import Slots
 from runner.executors.workers import WorkerExit
 from runner.follow_up.stage_steps import failed_stages, with_stages
 from runner.launch.rungs import put_terms, rungs_of, uneven_rows_note, with_rungs
+from runner.request import SearchChoice
 from runner.store.ledger import Event, Ledger, Record
-from runner.types import Gpu, Plan, Run, SearchChoice, StepId
+from runner.types import Gpu, Plan, Run, StepId
 from tests.runner.builders import finish, log_losses, plan, run
 from tests.runner.executors.fakes import FakeWorkers
 
