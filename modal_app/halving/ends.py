@@ -17,6 +17,7 @@ from modal_app.halving.entries import Entries, go_of, loss_of, out_of
 from modal_app.halving.halve import note_divergence, note_out, note_stop
 from modal_app.halving.standing import Reading, Why
 from modal_app.store.layout import StepFolder
+from modal_app.store.lines import read_lines
 from modal_app.store.read_json import read_json
 from modal_app.store.rungs import Rungs
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Step
@@ -126,17 +127,8 @@ def _known_losses(folder: StepFolder) -> dict[int, float | None]:
 
 def recorded_losses(metrics: Path) -> dict[int, float | None]:
     """The held-out loss at each step that was evaluated; None if it was not finite."""
-    found: dict[int, float | None] = {}
-    if metrics.exists():
-        for text in metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue  # cut by a kill
-            if "eval_loss" in line:
-                loss = line["eval_loss"]
-                found[int(line["step"])] = loss if loss is not None and math.isfinite(loss) else None
-    return found
+    losses = {int(line["step"]): line["eval_loss"] for line in read_lines(metrics) if "eval_loss" in line}
+    return {step: loss if loss is not None and math.isfinite(loss) else None for step, loss in losses.items()}
 
 
 def setting_of(config: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ from modal_app.steps.prepared import PREPARED, link_prepared
 from modal_app.store import checkpoints, hub, start_checkpoint
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import DEBUG_LOG, Attempt, StepFolder, Store
+from modal_app.store.lines import read_lines
 from modal_app.store.manifest import listed_files
 from modal_app.store.read_json import read_json
 from modal_app.store.step import FailureReason, Step, write_atomically
@@ -189,14 +190,9 @@ def _state(attempt: Attempt) -> dict[str, Any]:
 def _not_finite(metrics: Path, attempt: int) -> list[str]:
     """Which of the last loss, eval loss and gradient norm of an attempt are not finite."""
     last: dict[str, Any] = {}
-    if metrics.exists():
-        for text in metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue  # cut by a kill
-            if line["attempt"] == attempt:
-                last |= {name: line[name] for name in ("loss", "eval_loss", "grad_norm") if name in line}
+    for line in read_lines(metrics):
+        if line["attempt"] == attempt:
+            last |= {name: line[name] for name in ("loss", "eval_loss", "grad_norm") if name in line}
     return sorted(name for name, value in last.items() if value is None or not math.isfinite(value))
 
 

@@ -18,8 +18,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from modal_app.store.lines import append_line, read_lines
 from runner.search.space import Axis, Point, Value, ordered
-from runner.store.lines import append_line, read_lines
 
 STUDY = "axosweep"
 FORBIDDEN = "forbidden"

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from modal_app.store.lines import append_line, read_lines
 from runner.settle.policy import Conclusion, Terms
 from runner.store.ledger import Ledger
-from runner.store.lines import append_line, read_lines
 
 FILE = "settle.jsonl"
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from modal_app.store.claim import Owner, this_process
 from modal_app.store.layout import STEPS, Store
+from modal_app.store.lines import append_line, read_lines
 from modal_app.store.read_json import read_as, read_json
 from modal_app.store.step import Step, StepKind, write_atomically
 from runner.errors import SweepError, did_you_mean
-from runner.store.lines import append_line, read_lines
 from runner.types import Plan
 
 
