@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import measured
 from benchmarks.compose_sweeps import SWEEPS, axes
 from benchmarks.machine import describe
 
@@ -98,22 +97,10 @@ def _median(command: Sequence[str], size: int) -> dict[str, Any]:
 
 
 def _run(command: Sequence[str]) -> dict[str, float]:
-    """Of the complete process: seconds, processor seconds and peak memory; processor seconds of composing, if it prints
-    them."""
-    began = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(command, cwd=HERE.parent, stdout=output, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.perf_counter() - began
-        output.seek(0)
-        text = output.read()
-    if process.returncode != 0:
-        raise SystemExit(f"{' '.join(command)[:500]}\nended with {process.returncode}:\n{text[-3000:]}")
+    """With processor seconds of composing, if it prints them."""
+    taken, text = measured(command)
     composing = re.search(r"^composing_cpu_seconds ([\d.]+)$", text, re.M)
-    part = {"composing_cpu_seconds": float(composing[1])} if composing else {}
-    cpu = usage.ru_utime + usage.ru_stime
-    return {"seconds": seconds, "cpu_seconds": cpu, "memory_mib": usage.ru_maxrss / 1024, **part}
+    return {**taken, **({"composing_cpu_seconds": float(composing[1])} if composing else {})}
 
 
 def _plain_conf(folder: Path) -> Path:

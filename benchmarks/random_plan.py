@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import measured
 from benchmarks.machine import describe
 
 HERE = Path(__file__).resolve().parent
@@ -76,17 +74,10 @@ def _measure(
 
 def _planned(words: Sequence[str], store: Path, runs: int) -> dict[str, float]:
     command = [sys.executable, "-m", "runner", "plan", "-m", *words, *RENTED, f"store={store}"]
-    began = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(command, cwd=HERE.parent, stdout=output, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.perf_counter() - began
-        output.seek(0)
-        text = output.read()
-    if process.returncode != 0 or f": {runs} runs" not in text:
-        raise SystemExit(f"{' '.join(command)}\nended with {process.returncode}:\n{text[-3000:]}")
-    return {"seconds": seconds, "cpu_seconds": usage.ru_utime + usage.ru_stime, "memory_mib": usage.ru_maxrss / 1024}
+    taken, text = measured(command)
+    if f": {runs} runs" not in text:
+        raise SystemExit(f"{' '.join(command)}\nplanned something else:\n{text[-3000:]}")
+    return taken
 
 
 def _median(several: Sequence[Mapping[str, Any]], key: str) -> float:
