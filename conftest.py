@@ -36,12 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """What the commands of tests inherit.
 
     Signals as in a terminal: the tests may be started by nohup or in a script's background, where some are ignored.
-    No preloaded trainer outlives its command unless a test says so, since each takes a gigabyte. A few hundred rows
-    are tokenized in the trainer's own process; even a single one beside it would import the library of datasets to
-    save them. The containers of the local Modal have that from their settings, and the shipped grid is trained
-    without it. What DeepSpeed compiles for a CPU takes a minute and a half of processor time, and is stored with
-    the environments. Bytecode is stored, too, whatever the environment says: hundreds of processes import the same
-    modules.
+    No preloaded trainer outlives its command unless a test says so, since each takes a gigabyte. The few hundred
+    rows of a test are tokenized in the trainer's own process, since every process that Axolotl starts for that
+    imports the library of datasets first. The containers of the local Modal have that from their settings, and the
+    shipped grid is trained without it. What DeepSpeed compiles for a CPU takes a minute and a half of processor
+    time, and is stored with the environments. Bytecode is stored, too, whatever the environment says: hundreds of
+    processes import the same modules.
     """
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

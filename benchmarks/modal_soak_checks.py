@@ -64,16 +64,16 @@ def needed_steps(store: Store, keys: Sequence[str], steps: int) -> dict[str, int
 
 
 def at_rest(store: Store, needed: Mapping[str, int], steps: int) -> list[str]:
-    """Of a search: all runs that are to go on have gone on, and none that has is still where it stopped."""
+    """What is wrong with a search at its end: a run that should have gone on from a rung, and did not."""
     wrong = []
     for folder in store.sweeps.glob("*/rungs/*"):
         standing = Standing.of(FileEntries(folder).items())
         for rung in range(1, len(standing.terms.fractions) + 1):
             left = [run for run in who_goes_on(standing, rung) if not standing.has_gone(rung, run)]
-            wrong += [f"{run}: it is to go on from rung {rung}, and nobody has said so" for run in left]
+            wrong += [f"{run}: it should go on from rung {rung}, but has no entry `go`" for run in left]
         parked = [run for run, number in needed.items() if number < steps]
         gone = [run for run in parked if standing.has_gone(standing.last_rung(run), run)]
-        wrong += [f"{run}: it was to go on from its rung, and nobody has started it" for run in gone]
+        wrong += [f"{run}: it has an entry `go`, but was not started again" for run in gone]
     return wrong
 
 
