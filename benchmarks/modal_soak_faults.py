@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modal_app.cloud.container import Job
+from modal_app.cloud.job import Job
 from tests.modal_server import ModalServer
 
 MOST_DEATHS = 2

@@ -17,7 +17,8 @@ from pathlib import Path
 import modal
 
 from modal_app.cloud import attempts, budget, container, drafts, executions, volumes
-from modal_app.cloud.container import Job, Limits, Watch, WorkerExit
+from modal_app.cloud.container import Limits, Watch, WorkerExit
+from modal_app.cloud.job import CACHE_MOUNT, DONE, FETCHED, RUNS_MOUNT, Job, mark_name, open_store
 from modal_app.cloud.meter import Meter, Reservation
 from modal_app.cloud.notices import Spending
 from modal_app.cloud.searches import answering
@@ -45,7 +46,7 @@ def do_step(job: Job, call: str, claims: modal.Dict) -> Ending:
 
     Raises WorkerDied, and Superseded."""
     step, folder = job.read_step(), _folder(job)
-    if step.kind is StepKind.PREPROCESS and (damage := withdraw_damaged(container.open_store(), step.key)):
+    if step.kind is StepKind.PREPROCESS and (damage := withdraw_damaged(open_store(), step.key)):
         print(f"The prepared dataset {step.key} is prepared again: {damage}.")
 
     def resumable() -> int:
@@ -63,7 +64,7 @@ def do_fetch(job: Job, call: str, claims: modal.Dict) -> Ending:
     """Fetch what is on the hub, unless that is done or has been tried too often. Raises WorkerDied, and Superseded."""
     item = item_of(job.name, job.read_step().config)
     folder = _folder(job)
-    if not (container.CACHE_MOUNT / "hub" / item.snapshot).exists():
+    if not (CACHE_MOUNT / "hub" / item.snapshot).exists():
         folder.done.unlink(missing_ok=True)  # it was removed since, to make room
 
     def run(attempt: Attempt, watch: Watch) -> WorkerExit:
@@ -246,10 +247,10 @@ def _outcome_of_fetch(job: Job, attempt: Attempt, ended: WorkerExit) -> Outcome 
 
 def _folder(job: Job) -> StepFolder:
     if job.function == FETCH:
-        path = container.RUNS_MOUNT / container.FETCHED / container.mark_name(job.name)
+        path = RUNS_MOUNT / FETCHED / mark_name(job.name)
         return StepFolder(path, done=_mark(job))
     step = job.read_step()
-    return container.open_store().folder(step.kind, step.key)
+    return open_store().folder(step.kind, step.key)
 
 
 def _written(job: Job) -> list[modal.Volume]:
@@ -266,7 +267,7 @@ def _leaves_the_cache(job: Job) -> bool:
 
 
 def _mark(job: Job) -> Path:
-    return container.RUNS_MOUNT / container.DONE / container.mark_name(job.name)
+    return RUNS_MOUNT / DONE / mark_name(job.name)
 
 
 def _mark_done(job: Job) -> None:

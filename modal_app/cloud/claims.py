@@ -25,7 +25,7 @@ import modal
 import modal.exception
 
 from modal_app.cloud.connection import lost_connections
-from modal_app.cloud.container import Job
+from modal_app.cloud.job import Job
 from modal_app.store.step import OutcomeStatus
 
 UNANSWERED = (

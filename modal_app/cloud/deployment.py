@@ -11,7 +11,7 @@ import re
 import modal
 
 from modal_app.cloud import functions
-from modal_app.cloud.container import CACHE_MOUNT, MAX_ATTEMPTS, RUNS_MOUNT
+from modal_app.cloud.job import CACHE_MOUNT, MAX_ATTEMPTS, RUNS_MOUNT
 from modal_app.cloud.meter import CPU_STEP
 from modal_app.cloud.settings import AFTER_FUNCTION, LOCK, PYTHON, Deployment, cards, requested, train_function
 from modal_app.process.attention import FOLDER, local_kernels

@@ -17,7 +17,7 @@ import modal.exception
 
 from modal_app.cloud.claims import last_claim, restore_claim
 from modal_app.cloud.connection import lost_connections
-from modal_app.cloud.container import Job
+from modal_app.cloud.job import Job
 from modal_app.store.layout import StepFolder
 
 

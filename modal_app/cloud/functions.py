@@ -26,8 +26,8 @@ from modal_app.cloud.claims import (
     yield_to_recorded,
 )
 from modal_app.cloud.connection import lost_connections
-from modal_app.cloud.container import Job
 from modal_app.cloud.executions import Superseded, is_open
+from modal_app.cloud.job import Job
 from modal_app.cloud.notices import deliver, look_after
 from modal_app.cloud.searches import entries_of, look_around
 from modal_app.halving.ends import note_end

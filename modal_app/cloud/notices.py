@@ -28,7 +28,7 @@ import modal.exception
 from modal_app.cloud import budget
 from modal_app.cloud.claims import is_live, last_claim
 from modal_app.cloud.connection import lost_connections
-from modal_app.cloud.container import Job
+from modal_app.cloud.job import Job
 from modal_app.cloud.searches import waits_for
 from modal_app.store import notice as notices
 from modal_app.store.layout import StepFolder

@@ -18,8 +18,8 @@ import modal.exception
 from modal_app.cloud import volumes
 from modal_app.cloud.claims import call_each, is_live, last_claim
 from modal_app.cloud.connection import lost_connections
-from modal_app.cloud.container import RUNS_MOUNT, Job
 from modal_app.cloud.executions import put_if_absent
+from modal_app.cloud.job import RUNS_MOUNT, Job
 from modal_app.cloud.rung_entries import DictEntries, searches_in, values_of
 from modal_app.halving.asking import give_answer, open_questions
 from modal_app.halving.choose import to_be_started

@@ -13,8 +13,8 @@ from pathlib import PurePosixPath
 
 import modal
 
-from modal_app.cloud.container import CACHE_MOUNT, RUNS_MOUNT
 from modal_app.cloud.deployment import UV
+from modal_app.cloud.job import CACHE_MOUNT, RUNS_MOUNT
 from modal_app.cloud.settings import LOCK, PYTHON
 from modal_app.serving import vllm
 from modal_app.serving.spec import TOKEN_VARIABLE

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from modal_app.cloud.container import FETCHED, mark_name
+from modal_app.cloud.job import FETCHED, mark_name
 from modal_app.cloud.meter import ContainerRecord
 from modal_app.store.layout import SUBMISSION, StepFolder, Store
 from modal_app.store.read_json import parsed_as, read_as, read_json

@@ -18,8 +18,8 @@ import modal
 import modal.exception
 
 from modal_app.cloud.claims import Caller, enqueue_behind, is_at_work, is_starting, last_claim
-from modal_app.cloud.container import Job, mark_name, steps_file
 from modal_app.cloud.deployment import build_app
+from modal_app.cloud.job import Job, mark_name, steps_file
 from modal_app.cloud.meter import CPU_STEP, Reservation
 from modal_app.cloud.notices import forget
 from modal_app.cloud.searches import ask_in_full, rungs_of

@@ -11,7 +11,7 @@ import aiohttp
 import modal
 import modal.exception
 
-from modal_app.cloud.container import DONE
+from modal_app.cloud.job import DONE
 from modal_app.halving.entries import entries_folder
 from modal_app.store.layout import (
     ANSWERS,

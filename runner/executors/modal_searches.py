@@ -13,7 +13,7 @@ import modal
 
 from modal_app.cloud.claims import call_each, is_live, last_claim
 from modal_app.cloud.connection import lost_connections
-from modal_app.cloud.container import halved_jobs
+from modal_app.cloud.job import halved_jobs
 from modal_app.cloud.rung_entries import DictEntries
 from modal_app.cloud.searches import staying
 from modal_app.halving.entries import entries_folder, stop_of

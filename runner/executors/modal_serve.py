@@ -14,7 +14,7 @@ from typing import Any
 import modal
 import modal.exception
 
-from modal_app.cloud.container import CACHE_MOUNT, RUNS_MOUNT
+from modal_app.cloud.job import CACHE_MOUNT, RUNS_MOUNT
 from modal_app.cloud.vllm_app import FUNCTION, Serve, build_app
 from modal_app.serving.spec import SERVED, TOKEN_VARIABLE
 from modal_app.serving.vllm import Vllm

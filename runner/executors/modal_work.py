@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from modal_app.cloud.container import Job, mark_name
+from modal_app.cloud.job import Job, mark_name
 from modal_app.store.hub import FETCH, fetch_names
 from modal_app.store.step import Step, StepKind
 from runner.types import Plan

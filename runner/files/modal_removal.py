@@ -14,7 +14,7 @@ from typing import Any
 import modal
 
 from modal_app.cloud.claims import call_and_job, is_at_work, is_live, job_of, last_claim
-from modal_app.cloud.container import DONE, mark_name
+from modal_app.cloud.job import DONE, mark_name
 from modal_app.store.layout import REMOVED, SUBMISSION, Store
 from modal_app.store.step import FOLLOW_UP_KINDS, StepKind
 from runner.errors import SweepError

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from modal_app.cloud.container import steps_file
+from modal_app.cloud.job import steps_file
 from modal_app.store.full_disk import FREE_SOME, is_full
 from modal_app.store.layout import STEPS, SUBMISSION, Store
 from modal_app.store.read_json import read_json

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modal_app.cloud.container import CACHE_MOUNT, RUNS_MOUNT
+from modal_app.cloud.job import CACHE_MOUNT, RUNS_MOUNT
 from modal_app.serving.spec import ServedModel
 from modal_app.serving.vllm import RANKS, Vllm
 from modal_app.store.hub import HubItem, is_hub_name

@@ -22,7 +22,7 @@ from modal_app.cloud.claims import (
     last_claim,
     start_waiting_jobs,
 )  # fmt: skip
-from modal_app.cloud.container import Job
+from modal_app.cloud.job import Job
 
 FIRST, SECOND = "fc-" + "a" * 22, "fc-" + "b" * 22
 

@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 import modal
 import pytest
 
-from modal_app.cloud.container import Job, steps_file
 from modal_app.cloud.deployment import build_app
+from modal_app.cloud.job import Job, steps_file
 from modal_app.store.layout import STEPS, Attempt, Store
 from modal_app.store.step import Outcome, Step, StepKind
 from tests.modal_app.deployments import shipped

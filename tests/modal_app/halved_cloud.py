@@ -10,7 +10,7 @@ from typing import Any
 
 import modal
 
-from modal_app.cloud.container import Job, steps_file
+from modal_app.cloud.job import Job, steps_file
 from modal_app.halving.choose import who_goes_on
 from modal_app.halving.entries import FileEntries, entries_folder
 from modal_app.halving.standing import Standing, Terms

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from modal_app.cloud.container import mark_name
+from modal_app.cloud.job import mark_name
 from modal_app.store.hub import HubItem, fetch_names, hub_items, item_of
 from runner.keys.identity import TRAIN_ONLY
 from runner.keys.inputs import MODEL_KEYS

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from modal_app.cloud.container import steps_file
+from modal_app.cloud.job import steps_file
 from modal_app.store.layout import STEPS, Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import Step, StepKind, write_atomically

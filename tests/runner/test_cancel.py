@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.cloud.container import steps_file
+from modal_app.cloud.job import steps_file
 from modal_app.store.layout import STEPS, Store
 from modal_app.store.state import observe
 from modal_app.store.step import FailureReason, OutcomeStatus, Step, StepKind, write_atomically

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from modal_app.cloud.container import Job
+from modal_app.cloud.job import Job
 from modal_app.cloud.settings import Deployment
 from modal_app.store.layout import Store
 from modal_app.store.step import Device, OutcomeStatus, Step, StepKind

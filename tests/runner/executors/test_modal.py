@@ -11,7 +11,7 @@ import modal
 import pytest
 from modal.types import FileEntryType
 
-from modal_app.cloud.container import Job, steps_file
+from modal_app.cloud.job import Job, steps_file
 from modal_app.store.layout import STEPS, Store
 from modal_app.store.step import Step
 from runner.config.gpus import modal_gpu

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from modal_app.cloud.container import Job
+from modal_app.cloud.job import Job
 from modal_app.store.layout import Store
 from modal_app.store.step import Share, Step, StepKind
 from runner.executors.modal_notices import watched

@@ -15,7 +15,7 @@ import modal
 import pytest
 
 from modal_app.cloud.claims import job_of
-from modal_app.cloud.container import steps_file
+from modal_app.cloud.job import steps_file
 from modal_app.store.layout import STEPS, SUBMISSION, Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import OutcomeStatus, Step, StepKind, write_atomically
